@@ -1,0 +1,225 @@
+//! How a broker comes into the world and leaves it: the single instance, the files for existing
+//! clients, the ready word.
+
+use super::{End, Parts, http, legacy, log, serve};
+use crate::mesh::{Fault, Kind, Mesh};
+use crate::store::{Store, StoreError};
+use crate::world::places::{self, Places};
+use crate::world::settings::Settings;
+use crate::world::{self, Clock};
+use serde_json::json;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long a new broker waits for an old one that is on its way out.
+const YIELD_MS: u64 = 5000;
+/// Ports tried, from the wanted one on.
+const PORTS_TRIED: u16 = 10;
+
+/// Runs a broker until its end. `ready` is called once, when clients can connect.
+///
+/// # Errors
+/// When another broker lives in this directory, or something it needs is missing.
+pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16)) -> Result<(), Fault> {
+    places.prepare()?;
+    let lock = single(places)?;
+    refuse_other_kind(places)?;
+    let store = open_store(places, &settings)?;
+    let clock = Clock::start(store.last_time()?);
+    let token = places::keep_token(places)?;
+    let (poll, waker) = super::poll().map_err(|error| places.fault("can't be watched", &error))?;
+    let (sender, jobs) = mpsc::sync_channel(64);
+    let http_listener = bind_http(&settings);
+    let port = http_listener.as_ref().map_or(0, |(_, port)| *port);
+    let server = http_listener.and_then(|(listener, port)| {
+        let wake = Box::new(move || {
+            // The loop is gone only when this whole process ends.
+            let _ = waker.wake();
+        });
+        let started = http::Server::start(listener, sender, wake, legacy::gate(token, port), http::Limits::default());
+        started.map_err(|error| log(&format!("HTTP is not served: {error}"))).ok()
+    });
+    let mesh = Mesh::open(store, mesh_settings(&settings, port), Box::new(world::chance), clock.now())?;
+    let signals = watch_signals().map_err(|error| places.fault("signals can't be watched", &error))?;
+    let listener = bind_socket(places)?;
+    places.write(&places.pid(), &std::process::id().to_string())?;
+    places.write(&places.port(), &port.to_string())?;
+    ready(port);
+    let end = serve(Parts { poll, mesh, clock, listener, server, jobs, signals, settings }, places);
+    // The lock must outlive the last write.
+    drop(lock);
+    match end {
+        Ok(end) => {
+            log(&format!("the broker ended: {end:?}"));
+            Ok(())
+        }
+        Err(error) => Err(Fault::new(Kind::Internal, format!("the poll failed: {error}"))),
+    }
+}
+
+/// Removes what tells clients that a broker is here.
+pub fn remove_files(places: &Places, end: &End) {
+    for path in [places.socket(), places.pid(), places.port()] {
+        // What is not there need not be removed; what can't be removed is harmless: nobody answers.
+        let _ = fs::remove_file(path);
+    }
+    if *end == End::Damaged {
+        // Without this note the next broker finds out by itself, only later.
+        let _ = fs::write(places.suspect(), "");
+    }
+}
+
+/// Takes the lock that makes this the only broker, waiting shortly for one that is leaving.
+fn single(places: &Places) -> Result<File, Fault> {
+    let file = places.open_lock(&places.broker_lock())?;
+    if file.try_lock().is_ok() {
+        return Ok(file);
+    }
+    if std::os::unix::net::UnixStream::connect(places.socket()).is_ok() {
+        let pid = fs::read_to_string(places.pid()).unwrap_or_else(|_| "?".into());
+        return Err(Fault::new(Kind::Refused, format!("Broker already running (PID {pid}); slm-mesh stop ends it")));
+    }
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let locked = file.lock().map(|()| file);
+        // If nobody waits any more, the lock goes with the file.
+        let _ = sender.send(locked);
+    });
+    match receiver.recv_timeout(Duration::from_millis(YIELD_MS)) {
+        Ok(Ok(file)) => Ok(file),
+        Ok(Err(error)) => Err(places.fault("can't be locked (does its file system know locks?)", &error)),
+        Err(_) => {
+            let text = format!("another broker holds {} but does not answer; end it, then try again", places.broker_lock().display());
+            Err(Fault::new(Kind::Refused, text))
+        }
+    }
+}
+
+/// A live broker of the reference implementation in this directory is left alone.
+fn refuse_other_kind(places: &Places) -> Result<(), Fault> {
+    let pid = fs::read_to_string(places.pid()).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { return Ok(()) };
+    let lives = rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH);
+    let port = fs::read_to_string(places.port()).ok().and_then(|text| text.trim().parse::<u16>().ok());
+    // We hold the broker lock, so a live process behind these files is none of ours.
+    let answers = port.is_some_and(|port| {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_ok()
+    });
+    if lives && answers && places.dir.join("mesh.db").exists() {
+        let text = format!(
+            "a broker of another kind (PID {}) lives in {}; stop it, or set SLM_MESH_DATA_DIR to another directory",
+            pid.as_raw_nonzero(), places.dir.display()
+        );
+        return Err(Fault::new(Kind::Refused, text));
+    }
+    Ok(())
+}
+
+/// Opens the database; a damaged one is set aside under a dated name, never deleted.
+fn open_store(places: &Places, settings: &Settings) -> Result<Store, Fault> {
+    let full = settings.text("SLM_MESH_SYNC") == "full";
+    let path = places.database();
+    let opened = Store::open(&path, full).and_then(|store| {
+        let sound = !places.suspect().exists() || store.is_sound();
+        if sound { Ok(store) } else { Err(StoreError::Corrupt("quick_check found damage".into())) }
+    });
+    let store = match opened {
+        Ok(store) => store,
+        Err(StoreError::Corrupt(why)) => {
+            let aside = places.dir.join(format!("broker.db.damaged-{}", crate::mesh::time::iso(world::wall_ms()).replace(':', "")));
+            log(&format!("THE DATABASE IS DAMAGED ({why}): it is kept as {}; the mesh starts empty", aside.display()));
+            for suffix in ["", "-wal", "-shm"] {
+                let part = |base: &std::path::Path| std::path::PathBuf::from(format!("{}{suffix}", base.display()));
+                if part(&path).exists() {
+                    fs::rename(part(&path), part(&aside)).map_err(|error| places.fault("can't be written", &error))?;
+                }
+            }
+            Store::open(&path, full)?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // Gone or never there: either way the file was looked at.
+    let _ = fs::remove_file(places.suspect());
+    for suffix in ["", "-wal", "-shm"] {
+        let private = fs::Permissions::from_mode(0o600);
+        // The directory is private already; this is the belt to its braces.
+        let _ = fs::set_permissions(format!("{}{suffix}", path.display()), private);
+    }
+    Ok(store)
+}
+
+/// Binds the Unix socket. We hold the broker lock, so one that is there is stale.
+fn bind_socket(places: &Places) -> Result<mio::net::UnixListener, Fault> {
+    let path = places.socket();
+    if path.exists() {
+        fs::remove_file(&path).map_err(|error| places.fault("has a stale socket that can't be removed", &error))?;
+    }
+    let listener = mio::net::UnixListener::bind(&path).map_err(|error| places.fault("can't hold a socket", &error))?;
+    let private = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
+    private.map_err(|error| places.fault("can't hold a private socket", &error))?;
+    Ok(listener)
+}
+
+/// Binds the wanted port or one of the nine after it. Without any, the mesh serves its Unix socket
+/// alone: agents need nothing else.
+fn bind_http(settings: &Settings) -> Option<(TcpListener, u16)> {
+    let host = settings.text("SLM_MESH_HOST").replace("localhost", "127.0.0.1");
+    let first = settings.int("SLM_MESH_PORT") as u16;
+    for port in (0..PORTS_TRIED).filter_map(|n| first.checked_add(n)) {
+        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        if let Ok(listener) = TcpListener::bind(&address) {
+            return Some((listener, port));
+        }
+    }
+    log(&format!("no free port from {first} to {}: HTTP is not served", first.saturating_add(PORTS_TRIED - 1)));
+    None
+}
+
+/// SIGTERM, SIGINT and SIGHUP come as a byte on a socket that the loop polls.
+fn watch_signals() -> io::Result<mio::net::UnixStream> {
+    let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    reader.set_nonblocking(true)?;
+    Ok(mio::net::UnixStream::from_std(reader))
+}
+
+fn mesh_settings(settings: &Settings, port: u16) -> crate::mesh::Settings {
+    crate::mesh::Settings {
+        stale_ms: settings.int("SLM_MESH_STALE_MS"),
+        dead_ms: settings.int("SLM_MESH_DEAD_MS"),
+        lock_ttl_min: settings.int("SLM_MESH_LOCK_TTL_MIN"),
+        rate_max: settings.int("SLM_MESH_RATE") as u32,
+        host: world::host(),
+        user: world::user(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        port,
+    }
+}
+
+/// Leaves the terminal and the caller's session, as a daemon does.
+pub fn detach() {
+    // It fails only for a process group's leader, which a spawned child is not.
+    let _ = rustix::process::setsid();
+    // Staying would keep the caller's directory from being unmounted.
+    let _ = std::env::set_current_dir("/");
+}
+
+/// Tells the starter through standard output that clients can connect, and lets go of it.
+pub fn say_ready(port: u16, let_go: bool) {
+    let line = json!({ "ok": true, "data": { "pid": std::process::id(), "port": port } });
+    let mut out = io::stdout().lock();
+    // A starter that is gone no longer needs to know.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    if let_go && let Ok(null) = File::options().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(null.as_fd());
+    }
+}

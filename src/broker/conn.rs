@@ -1,0 +1,165 @@
+//! One client on the Unix socket: bytes in, bytes out, both bounded.
+
+use crate::mesh::peers::Process;
+use crate::wire::lines::Lines;
+use crate::world::process;
+use mio::net::UnixStream;
+use std::io::{self, Read, Write};
+
+/// Bytes read from a client in one turn.
+const READ_MAX: usize = 64 * 1024;
+/// Unread answers from which on no more requests are read.
+const STUFFED: usize = 256 * 1024;
+/// Unread answers and pushes at which a client is dropped: it will never read them.
+const OUTPUT_MAX: usize = 4 << 20;
+
+/// A client.
+pub struct Connection {
+    /// Its socket.
+    pub stream: UnixStream,
+    /// What it sent and is not yet taken.
+    pub input: Lines,
+    /// The socket may have bytes: poll tells only once.
+    pub readable: bool,
+    /// The socket may take bytes.
+    pub writable: bool,
+    /// It hung up, or shall be: dropped as soon as it is flushed.
+    pub closed: bool,
+    /// When a ping went to it that it did not answer yet, ms.
+    pub asked: Option<i64>,
+    /// It speaks for a peer, so its silence matters.
+    pub watched: bool,
+    output: Vec<u8>,
+    sent: usize,
+    pid: i64,
+    chain: Option<Vec<Process>>,
+    last_heard: i64,
+    mute: bool,
+}
+
+impl Connection {
+    /// A client that just connected.
+    pub fn new(stream: UnixStream, pid: i64, now: i64) -> Connection {
+        Connection {
+            stream,
+            input: Lines::default(),
+            readable: true,
+            writable: true,
+            closed: false,
+            asked: None,
+            watched: false,
+            output: Vec::new(),
+            sent: 0,
+            pid,
+            chain: None,
+            last_heard: now,
+            mute: false,
+        }
+    }
+
+    /// Reads one buffer; whether anything came.
+    pub fn fill(&mut self) -> bool {
+        let mut buffer = [0; READ_MAX];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => {
+                self.closed = true;
+                self.readable = false;
+            }
+            Ok(n) => {
+                self.input.push(&buffer[..n]);
+                // A short read emptied the socket: the next byte brings a new event.
+                self.readable = n == READ_MAX;
+                return true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => {
+                self.closed = true;
+                self.readable = false;
+                self.output.clear();
+                self.sent = 0;
+            }
+        }
+        false
+    }
+
+    /// Puts a line behind what waits to leave.
+    pub fn write(&mut self, line: &str) {
+        if self.output.len() - self.sent + line.len() > OUTPUT_MAX {
+            self.closed = true;
+            self.output.clear();
+            self.sent = 0;
+            return;
+        }
+        self.output.extend_from_slice(line.as_bytes());
+    }
+
+    /// Sends what the socket takes.
+    pub fn flush(&mut self) {
+        while self.writable && self.sent < self.output.len() {
+            match self.stream.write(&self.output[self.sent..]) {
+                Ok(n) => self.sent += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.closed = true;
+                    self.sent = self.output.len();
+                }
+            }
+        }
+        if self.is_flushed() {
+            self.output.clear();
+            self.sent = 0;
+            if self.output.capacity() > READ_MAX {
+                self.output = Vec::new();
+            }
+        }
+    }
+
+    /// Nothing waits to leave.
+    pub fn is_flushed(&self) -> bool {
+        self.sent == self.output.len()
+    }
+
+    /// So much waits to leave that nothing more is read.
+    pub fn is_stuffed(&self) -> bool {
+        self.output.len() - self.sent > STUFFED && !self.closed
+    }
+
+    /// It can go on at once.
+    pub fn wants_turn(&self) -> bool {
+        self.readable && !self.is_stuffed() || self.closed && self.is_flushed()
+    }
+
+    /// Notes a sign of life; true if it had been given up.
+    pub fn heard(&mut self, now: i64) -> bool {
+        self.last_heard = now;
+        self.asked = None;
+        std::mem::replace(&mut self.mute, false)
+    }
+
+    /// Whether it has been quiet for a heartbeat and was not asked yet.
+    pub fn is_quiet(&self, heartbeat_ms: i64, now: i64) -> bool {
+        self.asked.is_none() && !self.mute && now - self.last_heard >= heartbeat_ms
+    }
+
+    /// Whether it is to be given up now, because it did not answer.
+    pub fn is_mute(&mut self, dead_ms: i64, now: i64) -> bool {
+        let gives_up = !self.mute && self.asked.is_some() && now - self.last_heard >= dead_ms;
+        self.mute |= gives_up;
+        gives_up
+    }
+
+    /// When its silence matters next, ms.
+    pub fn deadline(&self, heartbeat_ms: i64, dead_ms: i64) -> Option<i64> {
+        if !self.watched || self.mute {
+            return None;
+        }
+        Some(self.last_heard + if self.asked.is_some() { dead_ms.max(heartbeat_ms) } else { heartbeat_ms })
+    }
+
+    /// The processes above the client, read once.
+    pub fn chain(&mut self) -> &[Process] {
+        self.chain.get_or_insert_with(|| process::ancestors(self.pid))
+    }
+}

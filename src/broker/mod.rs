@@ -1,0 +1,479 @@
+//! The broker: one poll loop that carries bytes to the mesh and back.
+//!
+//! **Invariant:** a turn is wait, tick, serve, commit, flush; nothing leaves but in flush, and
+//! nothing is flushed that is not committed.
+
+pub mod birth;
+mod conn;
+pub mod http;
+mod legacy;
+mod push;
+
+use crate::mesh::{self, Actor, Args, Call, Fault, Kind, Mesh, Out};
+use crate::wire::rpc::{self, Message};
+use crate::world::places::Places;
+use crate::world::settings::Settings;
+use crate::world::{Clock, process};
+use conn::Connection;
+use mio::net::{UnixListener, UnixStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Receiver;
+use std::sync::Arc;
+use std::time::Duration;
+
+const LISTENER: Token = Token(0);
+const WAKER: Token = Token(1);
+const SIGNALS: Token = Token(2);
+/// Tokens of connections start here and are never used twice.
+const FIRST_CONN: u64 = 16;
+/// Clients on the Unix socket at once; well under the usual limit of 1024 open files.
+const CLIENTS_MAX: usize = 900;
+/// HTTP requests served in one turn, so that sessions get theirs.
+const JOBS_MAX: usize = 64;
+
+/// Why the loop ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Asked to, by a signal or a caller.
+    Stopped,
+    /// Nobody needed it for a while.
+    Idle,
+    /// A newer client asked it to make room.
+    MadeRoom,
+    /// The database is damaged: the next broker must look at it.
+    Damaged,
+}
+
+/// A running broker.
+struct Broker {
+    poll: Poll,
+    clock: Clock,
+    mesh: Mesh,
+    listener: UnixListener,
+    conns: HashMap<u64, Connection>,
+    next_conn: u64,
+    accept_again: bool,
+    server: Option<http::Server>,
+    jobs: Receiver<http::Job>,
+    answers: Vec<(http::Ticket, http::Answer)>,
+    pushes: push::Pushes,
+    signals: UnixStream,
+    settings: Settings,
+    last_call: i64,
+    heartbeat_ms: i64,
+    dead_ms: i64,
+    idle_ms: i64,
+    checkpoint_due: bool,
+    end: Option<End>,
+}
+
+/// What the broker is made of, as [`birth`] hands it over.
+pub struct Parts {
+    /// The poll in which waker and listener are registered.
+    pub poll: Poll,
+    /// The mesh over its store.
+    pub mesh: Mesh,
+    /// Its clock.
+    pub clock: Clock,
+    /// The bound Unix socket.
+    pub listener: UnixListener,
+    /// The HTTP thread, and where its requests arrive.
+    pub server: Option<http::Server>,
+    /// Requests from the HTTP thread.
+    pub jobs: Receiver<http::Job>,
+    /// The readable end of the signals' pipe.
+    pub signals: UnixStream,
+    /// Settings in force.
+    pub settings: Settings,
+}
+
+/// Serves until somebody or something ends it.
+///
+/// # Errors
+/// When the poll itself fails.
+pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
+    let Parts { poll, mesh, clock, mut listener, server, jobs, mut signals, settings } = parts;
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+    let now = clock.now();
+    let mut broker = Broker {
+        poll,
+        clock,
+        mesh,
+        listener,
+        conns: HashMap::new(),
+        next_conn: FIRST_CONN,
+        accept_again: true,
+        server,
+        jobs,
+        answers: Vec::new(),
+        pushes: push::Pushes::new(),
+        signals,
+        last_call: now,
+        heartbeat_ms: settings.int("SLM_MESH_HEARTBEAT_MS"),
+        dead_ms: settings.int("SLM_MESH_DEAD_MS"),
+        idle_ms: settings.int("SLM_MESH_IDLE_TIMEOUT"),
+        settings,
+        checkpoint_due: false,
+        end: None,
+    };
+    let mut events = Events::with_capacity(256);
+    let end = loop {
+        broker.turn(&mut events)?;
+        if let Some(end) = broker.end.take() {
+            break end;
+        }
+    };
+    broker.close(&end, places);
+    Ok(end)
+}
+
+/// Where the broker waits for HTTP requests: a waker for the HTTP thread.
+///
+/// # Errors
+/// When the poll can't be made.
+pub fn poll() -> io::Result<(Poll, Arc<Waker>)> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    Ok((poll, waker))
+}
+
+impl Broker {
+    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.timeout();
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        let now = self.clock.now();
+        self.mesh.tick(now);
+        let mut n_ready = 0;
+        for event in events.iter() {
+            n_ready += 1;
+            match event.token() {
+                LISTENER => self.accept_again = true,
+                SIGNALS => {
+                    // Emptied, so that a second signal is an event of its own.
+                    let _ = io::Read::read(&mut self.signals, &mut [0; 16]);
+                    self.end = Some(End::Stopped);
+                }
+                WAKER => {}
+                Token(token) => self.note_ready(token as u64, event.is_readable(), event.is_writable()),
+            }
+        }
+        self.accept(now);
+        self.serve_clients(now);
+        self.serve_jobs(now);
+        self.watch_quiet(now);
+        let committed = self.mesh.commit();
+        self.flush(committed, now);
+        if n_ready == 0 && self.checkpoint_due {
+            self.checkpoint_due = false;
+            self.mesh.checkpoint();
+        }
+        self.check_idle(now);
+        Ok(())
+    }
+
+    /// How long the poll may sleep: until the nearest deadline, or for ever.
+    fn timeout(&mut self) -> Option<Duration> {
+        if self.accept_again && self.conns.len() < CLIENTS_MAX || self.conns.values().any(Connection::wants_turn) {
+            return Some(Duration::ZERO);
+        }
+        let now = self.clock.now();
+        let quiet = self.conns.values().filter_map(|conn| conn.deadline(self.heartbeat_ms, self.dead_ms)).min();
+        let idle = self.may_idle().then(|| self.last_call + self.idle_ms);
+        // A moment without work is when the log moves into the database.
+        let checkpoint = self.checkpoint_due.then_some(now + 500);
+        let next = [self.mesh.deadline(), quiet, idle, checkpoint, self.pushes.deadline()].into_iter().flatten().min()?;
+        Some(Duration::from_millis((next - now).max(0) as u64))
+    }
+
+    fn note_ready(&mut self, token: u64, readable: bool, writable: bool) {
+        if let Some(conn) = self.conns.get_mut(&token) {
+            conn.readable |= readable;
+            conn.writable |= writable;
+        } else {
+            self.pushes.note_ready(token);
+        }
+    }
+
+    /// Takes new clients of this user; those of others are closed unheard.
+    fn accept(&mut self, now: i64) {
+        if !self.accept_again {
+            return;
+        }
+        while self.conns.len() < CLIENTS_MAX {
+            let (mut stream, _) = match self.listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors: no event will tell when one is free, so try again later.
+                    self.accept_again = error.kind() != io::ErrorKind::WouldBlock && error.raw_os_error() == Some(24);
+                    return;
+                }
+            };
+            let Some(who) = process::credentials(&stream).filter(|who| who.uid == crate::world::uid()) else {
+                log("refused a connection of another user");
+                continue;
+            };
+            let token = self.next_conn;
+            self.next_conn += 1;
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            if self.poll.registry().register(&mut stream, Token(token as usize), interest).is_ok() {
+                self.conns.insert(token, Connection::new(stream, who.pid, now));
+                self.mesh.joined(token);
+            }
+        }
+    }
+
+    /// Reads one buffer from each client that has something, and runs what it asks.
+    fn serve_clients(&mut self, now: i64) {
+        let ready: Vec<u64> = self.conns.iter().filter(|(_, conn)| conn.readable).map(|(token, _)| *token).collect();
+        for token in ready {
+            let Some(mut conn) = self.conns.remove(&token) else { continue };
+            let served = catch_unwind(AssertUnwindSafe(|| self.serve_client(token, &mut conn, now)));
+            if served.is_err() {
+                log("a bug: one connection was closed after a panic");
+                self.mesh.undo();
+                conn.closed = true;
+            }
+            self.conns.insert(token, conn);
+        }
+        let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| conn.closed && conn.is_flushed()).map(|(token, _)| *token).collect();
+        for token in gone {
+            self.drop_client(token, now);
+        }
+    }
+
+    fn drop_client(&mut self, token: u64, now: i64) {
+        let Some(mut conn) = self.conns.remove(&token) else { return };
+        // The stream is dropped right after; that it was registered until now does no harm.
+        let _ = self.poll.registry().deregister(&mut conn.stream);
+        self.mesh.left(token, now);
+        self.last_call = now;
+    }
+
+    fn serve_client(&mut self, token: u64, conn: &mut Connection, now: i64) {
+        if conn.is_stuffed() {
+            return;
+        }
+        if conn.fill() && conn.heard(now) {
+            self.mesh.mute(token, false, now);
+        }
+        while !conn.closed || !conn.input.is_empty() {
+            match conn.input.next_line() {
+                Ok(None) => break,
+                Ok(Some(line)) if line.is_empty() => {}
+                Ok(Some(line)) => {
+                    let message = rpc::read(line);
+                    self.take(token, conn, message, now);
+                }
+                Err(_) => {
+                    let text = format!("the line is longer than {} bytes; this connection ends", crate::wire::lines::LINE_MAX);
+                    conn.write(&rpc::error(None, rpc::INVALID, &text));
+                    conn.closed = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, token: u64, conn: &mut Connection, message: Result<Message, rpc::Bad>, now: i64) {
+        match message {
+            Ok(Message::Request { id, method, params }) => self.take_request(token, conn, id, &method, params, now),
+            Ok(Message::Notice { method, params }) if method == "cancel" => {
+                self.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), now);
+            }
+            Ok(Message::Notice { method, params }) => {
+                // An operation without an id: done, and nobody wants to hear how it went.
+                if let Some(op) = mesh::op(&method) {
+                    self.call(token, conn, Value::Null, op, params, now);
+                }
+            }
+            Ok(Message::Response { .. }) => {}
+            Err(bad) => conn.write(&rpc::error(bad.id.as_ref(), bad.code, &bad.text)),
+        }
+    }
+
+    fn take_request(&mut self, token: u64, conn: &mut Connection, id: Value, method: &str, mut params: Map<String, Value>, now: i64) {
+        match method {
+            "ping" => return conn.write(&rpc::answer(&id, &json!({}))),
+            "broker.info" => return conn.write(&rpc::answer(&id, &self.info())),
+            "broker.stop" => {
+                self.end = Some(End::Stopped);
+                return conn.write(&rpc::answer(&id, &json!({ "ok": true, "pid": std::process::id() })));
+            }
+            _ => {}
+        }
+        if let Some(version) = params.remove("v").as_ref().and_then(Value::as_str)
+            && is_newer(version, env!("CARGO_PKG_VERSION"))
+        {
+            log(&format!("slm-mesh {version} is here: making room for it"));
+            self.end = Some(End::MadeRoom);
+        }
+        match mesh::op(method) {
+            Some(op) => self.call(token, conn, id, op, params, now),
+            None => {
+                let method: String = method.chars().take(60).collect();
+                conn.write(&rpc::error(Some(&id), rpc::NO_METHOD, &format!("no method {method}; slm-mesh help protocol lists them")));
+            }
+        }
+    }
+
+    fn call(&mut self, token: u64, conn: &mut Connection, id: Value, op: &'static mesh::Op, mut params: Map<String, Value>, now: i64) {
+        self.last_call = now;
+        let acting = match params.remove("as") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(name)) if name.len() <= 256 => Some(name),
+            Some(_) => return conn.write(&rpc::fault(&id, &Fault::usage("as", "want the name or id of a peer"))),
+        };
+        // Who asks to be told who it is, or must be known, is looked up in the process tree: there,
+        // and only there, the caller can't claim what it is not.
+        let named = acting.is_some() || self.mesh.is_attached(token);
+        let wanted = params.remove("whoami").is_some() || op.actor == Actor::Needed;
+        let chain = if op.name == "attach" || !named && wanted && self.mesh.has_sessions() { conn.chain().to_vec() } else { Vec::new() };
+        if op.name == "attach" {
+            self.mesh.prove(token, &chain);
+        }
+        let args: Args = match op.check(&params) {
+            Ok(args) => args,
+            Err(fault) => return conn.write(&rpc::fault(&id, &fault)),
+        };
+        self.mesh.call(Call { conn: token, id, op, args, acting, chain }, now);
+    }
+
+    fn info(&self) -> Value {
+        let settings = self.mesh.settings();
+        json!({
+            "ok": true, "version": settings.version, "pid": settings.pid, "port": settings.port,
+            "settings": self.settings.fingerprint(),
+        })
+    }
+
+    /// Serves requests that the HTTP thread found well-formed and authorised.
+    fn serve_jobs(&mut self, now: i64) {
+        for _ in 0..JOBS_MAX {
+            let Ok(job) = self.jobs.try_recv() else { return };
+            if job.request.head.target != "/health" {
+                self.last_call = now;
+            }
+            let answered = catch_unwind(AssertUnwindSafe(|| legacy::answer(&mut self.mesh, &job.request, now)));
+            let answer = answered.unwrap_or_else(|_| {
+                log("a bug: one request was answered with 500 after a panic");
+                self.mesh.undo();
+                legacy::internal()
+            });
+            self.answers.push((job.ticket, answer));
+        }
+        // More may be waiting: come back without sleeping.
+        self.accept_again = true;
+    }
+
+    /// Asks quiet sessions whether they still answer, and counts as away those that don't.
+    fn watch_quiet(&mut self, now: i64) {
+        for (token, conn) in &mut self.conns {
+            if !self.mesh.is_attached(*token) {
+                continue;
+            }
+            conn.watched = true;
+            if conn.is_mute(self.dead_ms, now) {
+                self.mesh.mute(*token, true, now);
+            } else if conn.is_quiet(self.heartbeat_ms, now) {
+                conn.asked = Some(now);
+                conn.write(&rpc::request(&json!(0), "ping", &json!({})));
+            }
+        }
+    }
+
+    /// The only place from which anything leaves.
+    fn flush(&mut self, committed: bool, now: i64) {
+        let out = self.mesh.take_out();
+        self.checkpoint_due |= committed && !out.is_empty();
+        for out in out {
+            match out {
+                Out::Reply { conn, id, result } => {
+                    if let Some(conn) = self.conns.get_mut(&conn).filter(|_| !id.is_null()) {
+                        conn.write(&result.map_or_else(|fault| rpc::fault(&id, &fault), |value| rpc::answer(&id, &value)));
+                    }
+                }
+                Out::Notice { method: "log", params, .. } => self.note_trouble(params.as_str().unwrap_or("")),
+                Out::Notice { conn, method, params } => {
+                    if let Some(conn) = self.conns.get_mut(&conn) {
+                        conn.write(&rpc::notice(method, &params));
+                    }
+                }
+                Out::Mail { peer, seq, from, body } => self.pushes.mail(&self.mesh, &peer, seq, &from, &body, now),
+                Out::Event(event) => self.pushes.event(&self.mesh, &event, now),
+            }
+        }
+        for (ticket, answer) in self.answers.drain(..) {
+            if let Some(server) = &self.server {
+                server.answer(ticket, if committed { answer } else { legacy::not_stored() });
+            }
+        }
+        for conn in self.conns.values_mut() {
+            conn.flush();
+        }
+        let pushed = self.pushes.flush(&self.mesh, self.poll.registry(), &mut self.next_conn, now);
+        for seq in &pushed {
+            self.mesh.pushed(*seq, now);
+        }
+        if !pushed.is_empty() && !self.mesh.commit() {
+            log("a push could not be noted; its message counts as not pushed");
+        }
+    }
+
+    fn note_trouble(&mut self, text: &str) {
+        log(text);
+        if text.contains("damaged") {
+            self.end = Some(End::Damaged);
+        }
+    }
+
+    fn may_idle(&self) -> bool {
+        self.idle_ms > 0 && self.conns.is_empty() && self.mesh.is_idle()
+    }
+
+    fn check_idle(&mut self, now: i64) {
+        if self.end.is_none() && self.may_idle() && now - self.last_call >= self.idle_ms {
+            self.end = Some(End::Idle);
+        }
+    }
+
+    /// Ends in order: the socket goes first, so that who comes now finds no broker and starts one.
+    fn close(mut self, end: &End, places: &Places) {
+        birth::remove_files(places, end);
+        let now = self.clock.now();
+        self.mesh.commit();
+        let why = json!({ "reason": if *end == End::MadeRoom { "making_room" } else { "stopping" } });
+        for conn in self.conns.values_mut() {
+            conn.write(&rpc::notice("shutdown", &why));
+            conn.flush();
+        }
+        self.pushes.shutdown(&self.mesh, now);
+        if let Some(server) = self.server.take() {
+            server.stop();
+        }
+        self.mesh.checkpoint();
+    }
+}
+
+/// Compares versions of the form `1.2.3`.
+fn is_newer(a: &str, b: &str) -> bool {
+    let parts = |text: &str| text.split(['.', '-', '+']).take(3).map(|part| part.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>();
+    parts(a) > parts(b)
+}
+
+/// One line for the operator, on standard error: the detached broker's log.
+pub fn log(text: &str) {
+    eprintln!("{} {text}", mesh::time::iso(crate::world::wall_ms()));
+}
+
+/// The fault for a broker that is not there.
+pub fn gone(text: impl Into<String>) -> Fault {
+    Fault::new(Kind::Gone, text)
+}

@@ -1,0 +1,292 @@
+//! Documentation made from the tables: help, man page, completions, and the README's tables.
+
+use super::args::VERBS;
+use super::say;
+use crate::mesh::op::Kind as Is;
+use crate::mesh::tools::{TOOLS, name};
+use crate::mesh::{Arg, Fault, Kind, OPS, Op, Place, fault};
+use crate::world::settings::SETTINGS;
+
+const AGENTS: &str = "\
+Connect an agent: it starts `slm-mesh` (no arguments) as an MCP server on standard input and output.
+
+  Claude Code   claude mcp add slm-mesh -s user -- slm-mesh mcp
+  Codex         codex mcp add slm-mesh -- slm-mesh mcp
+  Gemini CLI    gemini mcp add -s user slm-mesh slm-mesh mcp
+  Copilot CLI   copilot mcp add slm-mesh -- slm-mesh mcp
+  Cursor        ~/.cursor/mcp.json: {\"mcpServers\":{\"slm-mesh\":{\"command\":\"slm-mesh\",\"args\":[\"mcp\"]}}}
+  OpenCode      opencode.json: {\"mcp\":{\"slm-mesh\":{\"type\":\"local\",\"command\":[\"slm-mesh\",\"mcp\"],\"enabled\":true}}}
+  VS Code       code --add-mcp '{\"name\":\"slm-mesh\",\"command\":\"slm-mesh\",\"args\":[\"mcp\"]}'
+  Aider         has no MCP; tell it the verbs (slm-mesh help)
+
+A program with a short PATH, as desktop ones have, wants the absolute path of slm-mesh.";
+
+const LOCKS: &str = "\
+A lock is a lease on a file, a folder (ends in /) or a glob (quote it: 'src/auth/**').
+
+  slm-mesh lock src/auth.rs --reason refactor      ten minutes, or --ttl M
+  slm-mesh lock src/auth.rs --wait 60              wait in line, first come first served
+  slm-mesh lock Cargo.lock -- cargo update         held while the command runs, then free
+  slm-mesh lock list                               who holds what, and who waits
+  slm-mesh unlock src/auth.rs
+
+Locking again what an agent holds renews it; a person's second lock of the same file is refused
+unless --renew says that it is meant. Every grant has a token that only grows: a program that
+writes somewhere under a lock can show it, and the older one loses. When a session ends its locks
+fall at once; when it crashes, after five seconds. --steal takes a lock away; its holder is told.
+A lock keeps out those who ask. It does not keep a program from writing that does not ask.";
+
+const MESSAGES: &str = "\
+  slm-mesh send claude-api 'the schema changed'    to one peer: name, id, or the start of either
+  slm-mesh send repo 'I rebase now'                to a group: repo, directory, agent:codex, all
+  git diff | slm-mesh send codex-api -             text from standard input
+  slm-mesh inbox --wait 60                         yours, oldest first; exit status 4 if none came
+  slm-mesh inbox --filter sent                     how far yours got
+
+A message is accepted (stored), offered (handed to its recipient), read (written out whole), acked
+(answered, or acknowledged), or expired. It waits in the mailbox of a peer that is away, 7 days at
+most. What was offered but not written out whole is offered again. A verb run inside an agent's
+shell acts as that agent; elsewhere you are the human, whom agents reach as `human`.";
+
+const PROTOCOL: &str = "\
+The socket mesh.sock in the data directory speaks JSON-RPC 2.0, one message a line, 1 MiB at most.
+Every method below takes the arguments of its tool and verb. Further members of params: `as` (the
+peer to act as) and `v` (the client's version; an older broker makes room for a newer client).
+`attach` gives the connection a seat as a peer; `cancel {id}` (a notification) drops a waiting call.
+The broker sends the notifications message, event and shutdown, and the request ping.";
+
+/// Prints the help on a topic; without one, the overview.
+pub fn help(topic: &str) -> Result<u8, Fault> {
+    let text = match topic {
+        "" => overview(),
+        "agents" => AGENTS.into(),
+        "locks" => LOCKS.into(),
+        "messages" => MESSAGES.into(),
+        "protocol" => format!("{PROTOCOL}\n\n{}", methods()),
+        "settings" => settings(),
+        "man" => man(),
+        "readme" => readme(),
+        "completions bash" => bash(),
+        "completions zsh" => zsh(),
+        "completions fish" => fish(),
+        verb => return verb_help(verb),
+    };
+    say(text.trim_end())
+}
+
+fn verbs() -> impl Iterator<Item = (&'static Op, &'static str)> {
+    OPS.iter().copied().filter_map(|op| op.verb.map(|verb| (op, verb)))
+}
+
+/// A flag as people type it.
+fn flag(arg: &Arg) -> String {
+    format!("--{}", arg.short.map_or_else(|| arg.flag(), str::to_owned))
+}
+
+fn placeholder(arg: &Arg) -> String {
+    match (arg.kind, arg.place) {
+        (Is::Texts { .. }, Place::Words) => "FILE…".into(),
+        (_, Place::Words) => format!("{}…", arg.name.to_uppercase()),
+        (_, Place::Word) => arg.name.to_uppercase(),
+        (Is::Int { .. }, _) => if arg.name.ends_with("Minutes") { "M".into() } else if arg.name.ends_with("Seconds") { "S".into() } else { "N".into() },
+        (Is::Choice(words), _) => words.join("|"),
+        _ => "TEXT".into(),
+    }
+}
+
+/// A verb with its arguments, on one line.
+pub fn usage(op: &Op) -> String {
+    let mut parts = vec![op.verb.unwrap_or(op.name).to_owned()];
+    for arg in op.args.iter().filter(|arg| matches!(arg.place, Place::Word | Place::Words)) {
+        let optional = !arg.required && (arg.place == Place::Word || op.name == "lock.query");
+        parts.push(if optional { format!("[{}]", placeholder(arg)) } else { placeholder(arg) });
+    }
+    for arg in op.args.iter().filter(|arg| arg.place == Place::Flag) {
+        parts.push(match arg.kind {
+            Is::Flag => format!("[{}]", flag(arg)),
+            _ => format!("[{} {}]", flag(arg), placeholder(arg)),
+        });
+    }
+    if op.name == "lock.lock" {
+        parts.push("[-- COMMAND…]".into());
+    }
+    if ["inbox", "events.read"].contains(&op.name) {
+        parts.push("[--follow]".into());
+    }
+    parts.join(" ")
+}
+
+fn overview() -> String {
+    let mut text = String::from("slm-mesh: coding agents find each other, talk, share state and lock files\n\nUsage: slm-mesh [VERB] [ARGUMENTS] [--json] [--as PEER]\n\n");
+    let rows: Vec<(&str, &str)> = verbs().map(|(op, verb)| (verb, op.summary)).chain(VERBS.iter().map(|(verb, _, about)| (*verb, *about))).collect();
+    for (verb, about) in rows {
+        text.push_str(&format!("  {verb:<14} {about}\n"));
+    }
+    text.push_str("\nWithout arguments: the MCP session, or on a terminal a greeting.\n");
+    text.push_str("More: slm-mesh help VERB; slm-mesh help agents | locks | messages | settings | protocol; man slm-mesh\n");
+    text.push_str(&format!("\nExit status: {}\n", exits().iter().map(|(n, means)| format!("{n} {means}")).collect::<Vec<_>>().join("; ")));
+    text
+}
+
+/// Each exit status with what it tells, in order.
+fn exits() -> Vec<(u8, String)> {
+    let mut rows: Vec<(u8, String)> = vec![(0, "done".into())];
+    for row in fault::ROWS {
+        match rows.iter_mut().find(|(n, _)| *n == row.exit) {
+            Some((_, means)) => means.push_str(&format!(", {}", row.means)),
+            None => rows.push((row.exit, row.means.into())),
+        }
+    }
+    rows
+}
+
+fn verb_help(topic: &str) -> Result<u8, Fault> {
+    let fits = |verb: &str| verb == topic || verb.starts_with(&format!("{topic} "));
+    let mut text = String::new();
+    for (op, _) in verbs().filter(|(_, verb)| fits(verb)) {
+        text.push_str(&format!("slm-mesh {}\n  {}\n", usage(op), op.summary));
+        for arg in op.args.iter().filter(|arg| arg.place != Place::Wire) {
+            let left = if arg.place == Place::Flag { flag(arg) } else { placeholder(arg) };
+            text.push_str(&format!("    {left:<14} {} ({})\n", arg.help, arg.kind.want()));
+        }
+    }
+    for (verb, words, about) in VERBS.iter().filter(|(verb, ..)| fits(verb)) {
+        text.push_str(&format!("slm-mesh {verb} {words}\n  {about}\n"));
+    }
+    if text.is_empty() {
+        return Err(Fault::new(Kind::Usage, format!("no help on {topic}; slm-mesh help lists verbs and topics")));
+    }
+    say(text.trim_end())
+}
+
+fn settings() -> String {
+    let mut text = String::from("From the environment, else from the file config in the data directory (NAME=value, a line each).\n\n");
+    text.push_str("SLM_MESH_DATA_DIR\n    The data directory; ~/.slm-mesh unless set\n");
+    for setting in SETTINGS {
+        let default = if setting.default.is_empty() { "unset" } else { setting.default };
+        text.push_str(&format!("{}\n    {} ({}; default {default})\n", setting.name, setting.help, setting.want()));
+    }
+    text
+}
+
+fn methods() -> String {
+    let args = |op: &Op| op.args.iter().map(|arg| if arg.required { arg.name.to_owned() } else { format!("[{}]", arg.name) }).collect::<Vec<_>>().join(" ");
+    OPS.iter().map(|op| format!("{} {}\n    {}\n", op.name, args(op), op.summary)).collect()
+}
+
+/// The tables of the README, between its markers.
+pub fn readme() -> String {
+    let mut text = String::from("| tool | what it does |\n| --- | --- |\n");
+    for tool in TOOLS {
+        let first = tool.about.split(". ").next().unwrap_or("").trim_end_matches('.');
+        text.push_str(&format!("| `{}` | {first} |\n", name(tool)));
+    }
+    text.push_str("\n| verb | what it does |\n| --- | --- |\n");
+    for (op, _) in verbs() {
+        text.push_str(&format!("| `{}` | {} |\n", usage(op).replace('|', "\\|"), op.summary));
+    }
+    for (verb, words, about) in VERBS {
+        text.push_str(&format!("| `{}` | {about} |\n", format!("{verb} {words}").trim_end()));
+    }
+    text
+}
+
+/// Text for roff: a leading dot, a backslash and a plain hyphen mean something there.
+fn roff(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-").replace('…', "...").replace('~', "\\(ti");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
+/// The man page.
+pub fn man() -> String {
+    let mut page = String::from(include_str!("man/head.man"));
+    page.push_str(".SH COMMANDS\nEvery command takes\n.B \\-\\-json\n(the answer, one line) and\n.BI \\-\\-as \" PEER\"\n(act as that peer).\n");
+    for (op, _) in verbs() {
+        page.push_str(&format!(".TP\n.B {}\n{}.\n", roff(&usage(op)), roff(op.summary)));
+        for arg in op.args.iter().filter(|arg| arg.place == Place::Flag) {
+            page.push_str(&format!(".RS\n.TP\n.B {}\n{} ({}).\n.RE\n", roff(&flag(arg)), roff(arg.help), roff(&arg.kind.want())));
+        }
+    }
+    for (verb, words, about) in VERBS {
+        page.push_str(&format!(".TP\n.B {}\n{}.\n", roff(format!("{verb} {words}").trim_end()), roff(about)));
+    }
+    page.push_str(".SH ENVIRONMENT\nA setting that the environment does not give comes from the file\n.I config\nin the data directory, a line\n.RI NAME= value\neach.\n");
+    page.push_str(".TP\n.B SLM_MESH_DATA_DIR\nThe data directory.\n");
+    for setting in SETTINGS {
+        let default = if setting.default.is_empty() { "unset" } else { setting.default };
+        page.push_str(&format!(".TP\n.B {}\n{} ({}; default {}).\n", setting.name, roff(setting.help), roff(&setting.want()), roff(default)));
+    }
+    page.push_str(".TP\n.B NO_COLOR\nIf set, nothing is coloured.\n.SH EXIT STATUS\n");
+    for (n, means) in exits() {
+        page.push_str(&format!(".TP\n.B {n}\n{}.\n", roff(&means)));
+    }
+    page.push_str("With\n.B lock ... \\-\\- COMMAND\nthe exit status is the command's own.\n");
+    page.push_str(include_str!("man/tail.man"));
+    page
+}
+
+/// Words that may follow, by first word: for completions.
+fn words() -> Vec<(String, Vec<String>)> {
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    let all = verbs().map(|(op, verb)| (verb, op.args)).chain(VERBS.iter().map(|(verb, ..)| (*verb, &[][..])));
+    for (verb, args) in all {
+        let (first, second) = verb.split_once(' ').unwrap_or((verb, ""));
+        if !found.iter().any(|(known, _)| known == first) {
+            found.push((first.to_owned(), vec!["--json".into(), "--as".into(), "--help".into()]));
+        }
+        let Some((_, next)) = found.iter_mut().find(|(known, _)| known == first) else { continue };
+        next.extend(Some(second.to_owned()).filter(|word| !word.is_empty()));
+        next.extend(args.iter().filter(|arg| arg.place == Place::Flag).map(flag));
+    }
+    for (_, next) in &mut found {
+        next.sort();
+        next.dedup();
+    }
+    found
+}
+
+fn bash() -> String {
+    let mut text = String::from("# bash completion for slm-mesh\n_slm_mesh() {\n    local cur=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]}\n    COMPREPLY=()\n");
+    let firsts: Vec<String> = words().into_iter().map(|(verb, _)| verb).collect();
+    text.push_str(&format!("    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        mapfile -t COMPREPLY < <(compgen -W '{} --help --version --json' -- \"$cur\")\n        return\n    fi\n", firsts.join(" ")));
+    text.push_str("    local words=\n    case $verb in\n");
+    for (verb, next) in words() {
+        text.push_str(&format!("        {verb}) words='{}' ;;\n", next.join(" ")));
+    }
+    text.push_str("    esac\n    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n    case $verb in lock|unlock) mapfile -t -O \"${#COMPREPLY[@]}\" COMPREPLY < <(compgen -f -- \"$cur\") ;; esac\n}\ncomplete -o filenames -F _slm_mesh slm-mesh\n");
+    text
+}
+
+fn zsh() -> String {
+    let mut text = String::from("#compdef slm-mesh\nlocal -a verbs\nverbs=(\n");
+    let about = |first: &str| verbs().find(|(_, verb)| *verb == first || verb.starts_with(&format!("{first} "))).map(|(op, _)| op.summary)
+        .or_else(|| VERBS.iter().find(|(verb, ..)| *verb == first).map(|(_, _, about)| *about)).unwrap_or("");
+    for (verb, _) in words() {
+        text.push_str(&format!("  '{verb}:{}'\n", about(&verb).replace('\'', "").replace(':', ",")));
+    }
+    text.push_str(")\nif (( CURRENT == 2 )); then\n  _describe verb verbs\n  return\nfi\ncase $words[2] in\n");
+    for (verb, next) in words() {
+        let files = if ["lock", "unlock"].contains(&verb.as_str()) { " ; _files" } else { "" };
+        text.push_str(&format!("  {verb}) compadd -- {}{files} ;;\n", next.join(" ")));
+    }
+    text.push_str("esac\n");
+    text
+}
+
+fn fish() -> String {
+    let mut text = String::from("# fish completion for slm-mesh\ncomplete -c slm-mesh -f\n");
+    for (verb, next) in words() {
+        text.push_str(&format!("complete -c slm-mesh -n __fish_use_subcommand -a {verb}\n"));
+        let (flags, subs): (Vec<_>, Vec<_>) = next.into_iter().partition(|word| word.starts_with("--"));
+        for sub in subs {
+            text.push_str(&format!("complete -c slm-mesh -n '__fish_seen_subcommand_from {verb}' -a {sub}\n"));
+        }
+        for flag in flags {
+            text.push_str(&format!("complete -c slm-mesh -n '__fish_seen_subcommand_from {verb}' -l {}\n", flag.trim_start_matches("--")));
+        }
+        if ["lock", "unlock"].contains(&verb.as_str()) {
+            text.push_str(&format!("complete -c slm-mesh -n '__fish_seen_subcommand_from {verb}' -F\n"));
+        }
+    }
+    text
+}

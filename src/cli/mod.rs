@@ -1,0 +1,169 @@
+//! The command line: arguments in, exit status out. Verbs that are operations derive from them;
+//! each other one has a file of its own.
+
+pub mod args;
+pub mod clean;
+pub mod docs;
+pub mod follow;
+pub mod print;
+pub mod run;
+pub mod start;
+
+use crate::client::{self, Client};
+use crate::mesh::op::Kind as Is;
+use crate::mesh::{Fault, Kind, Op};
+use crate::world::places::{self, Places};
+use crate::world::settings::Settings;
+use crate::world::git;
+use args::{Command, Parsed};
+use serde_json::{Map, Value, json};
+use std::io::{self, IsTerminal, Write};
+
+/// Runs the program; answers with its exit status.
+pub fn main(argv: Vec<std::ffi::OsString>) -> u8 {
+    let parsed = match args::parse(argv) {
+        Ok(parsed) => parsed,
+        Err(fault) => {
+            let json = std::env::args().any(|arg| arg == "--json");
+            return fail(&fault, json);
+        }
+    };
+    let json = parsed.json;
+    match dispatch(parsed) {
+        Ok(status) => status,
+        Err(fault) => fail(&fault, json),
+    }
+}
+
+fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
+    match &parsed.command {
+        Command::Bare if !io::stdin().is_terminal() => session(false),
+        Command::Mcp { legacy } => session(*legacy),
+        Command::Bare => start::greet(parsed.json),
+        Command::Start { detach, as_daemon } => start::start(*detach, *as_daemon, parsed.json),
+        Command::Stop => start::stop(parsed.json),
+        Command::Clean => clean::clean(parsed.json),
+        Command::Version => say(env!("CARGO_PKG_VERSION")),
+        Command::Help(topic) => docs::help(topic),
+        Command::Watch => follow::watch(&parsed),
+        Command::Operation(_) if parsed.follow => follow::follow(&parsed),
+        Command::Operation(op) if !parsed.command_line.is_empty() => run::locked(op, &parsed),
+        Command::Operation(op) => operation(op, &parsed),
+    }
+}
+
+/// The MCP session. Whatever goes wrong with the mesh, it stays up and says so in its answers.
+fn session(legacy: bool) -> Result<u8, Fault> {
+    crate::mcp::run(legacy).map_err(|error| Fault::new(Kind::Internal, format!("standard input can't be read ({error})")))?;
+    Ok(0)
+}
+
+/// Asks the broker for one operation and prints what it answers.
+fn operation(op: &'static Op, parsed: &Parsed) -> Result<u8, Fault> {
+    let (places, settings) = surroundings()?;
+    let params = params(op, parsed, &settings);
+    let mut client = match op.name {
+        // To ask how the broker is must not bring one to life.
+        "status" => Client::connect(&places).map_err(|_| no_broker())?,
+        _ => Client::connect_or_start(&places)?,
+    };
+    let params = Value::Object(params);
+    let value = match client.call(op.name, &params) {
+        // It ended just as we came: the next one answers.
+        Err(fault) if client::is_lost(&fault) && (op.repeatable || op.name == "send") => {
+            client = Client::connect_or_start(&places)?;
+            client.call(op.name, &params)?
+        }
+        result => result?,
+    };
+    let status = print::result(op, &value, parsed)?;
+    if op.name == "inbox" {
+        acknowledge(&mut client, &params, &value);
+    }
+    Ok(status)
+}
+
+/// Reports messages as shown, after they were printed.
+fn acknowledge(client: &mut Client, params: &Value, value: &Value) {
+    let items = crate::mcp::shown_items(value);
+    if !items.is_empty() {
+        // A broker that is gone offers them again: nothing is lost.
+        let _ = client.call("shown", &json!({ "items": items, "as": params["as"] }));
+    }
+}
+
+/// The data directory and the settings.
+pub fn surroundings() -> Result<(Places, Settings), Fault> {
+    let places = Places::find()?;
+    let settings = Settings::load(&places)?;
+    Ok((places, settings))
+}
+
+/// What goes to the broker: the arguments, who acts, and facts that only the caller's place knows.
+pub fn params(op: &Op, parsed: &Parsed, settings: &Settings) -> Map<String, Value> {
+    let mut params = parsed.args.clone();
+    for (name, value) in &mut params {
+        let is_path = ["filePath", "filePaths"].contains(&name.as_str());
+        match value {
+            Value::Array(list) if is_path => {
+                for item in list {
+                    *item = json!(places::absolute(item.as_str().unwrap_or("")));
+                }
+            }
+            Value::String(path) if is_path => *value = json!(places::absolute(path)),
+            _ => {}
+        }
+    }
+    let acting = parsed.acting.clone().or_else(|| Some(settings.text("SLM_MESH_PEER").to_owned()).filter(|name| !name.is_empty()));
+    if let Some(name) = acting {
+        params.insert("as".into(), json!(name));
+    }
+    let has = |name: &str| op.args.iter().any(|arg| arg.name == name);
+    let scoped = params.get("scope").and_then(Value::as_str).is_some_and(|scope| scope != "machine");
+    if op.name == "lock.lock" || op.name == "peers" && scoped {
+        let dir = std::env::current_dir().unwrap_or_default();
+        let git = git::facts(&dir);
+        let facts = [("project", Some(dir.display().to_string())), ("repo", git.repo), ("gitRoot", git.root)];
+        for (name, fact) in facts.into_iter().filter(|(name, _)| has(name)) {
+            params.insert(name.into(), json!(fact));
+        }
+    }
+    if op.name == "send" && !params.contains_key("key") {
+        params.insert("key".into(), json!(format!("auto-{:032x}", crate::world::chance())));
+    }
+    params.insert("v".into(), json!(env!("CARGO_PKG_VERSION")));
+    params
+}
+
+/// The fault for a verb that wants a living broker.
+pub fn no_broker() -> Fault {
+    Fault::new(Kind::Gone, "no broker is running; slm-mesh start --detach, or any session or other verb, starts one")
+}
+
+/// Prints a line; a reader that is gone is no failure.
+pub fn say(line: &str) -> Result<u8, Fault> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        Err(error) => Err(Fault::new(Kind::Storage, format!("standard output can't be written ({error})"))),
+    }
+}
+
+fn fail(fault: &Fault, json: bool) -> u8 {
+    // Where even this can't be said, the exit status still tells.
+    let _ = if json { say(&fault.to_value().to_string()).map(|_| ()) } else { Ok(()) };
+    if !json {
+        eprintln!("slm-mesh: {}", print::plain(&fault.text));
+    }
+    fault.kind.row().exit
+}
+
+/// The JSON value of a command line's word.
+pub fn word_value(kind: Is, name: &str, word: String) -> Result<Value, Fault> {
+    match kind {
+        Is::Int { .. } => word.parse::<i64>().map(Value::from).map_err(|_| Fault::usage(name, format!("want {}, got \"{word}\"", kind.want()))),
+        Is::Object { .. } => serde_json::from_str(&word).map_err(|error| Fault::usage(name, format!("want {}: {error}", kind.want()))),
+        _ => Ok(Value::String(word)),
+    }
+}

@@ -1,0 +1,191 @@
+//! A blocking connection to the broker; starts one if there is none.
+//!
+//! **Invariant:** a call whose answer was lost is repeated only if repeating it does no harm.
+
+use crate::mesh::{Fault, Kind};
+use crate::wire::lines::Lines;
+use crate::wire::rpc::{self, Message};
+use crate::world::places::Places;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A line from a socket: an answer, a push, or a request of the broker's.
+pub type Incoming = Message;
+
+/// A connection.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    lines: Lines,
+    last_id: u64,
+    /// The broker that this client started, if it did: a child to be reaped.
+    pub child: Option<Child>,
+}
+
+impl Client {
+    /// Connects to the broker that is there.
+    ///
+    /// # Errors
+    /// `NotFound` or `ConnectionRefused` when there is none.
+    pub fn connect(places: &Places) -> io::Result<Client> {
+        let stream = UnixStream::connect(places.socket())?;
+        Ok(Client { stream, lines: Lines::default(), last_id: 0, child: None })
+    }
+
+    /// Connects, after starting a broker if need be.
+    ///
+    /// # Errors
+    /// When none can be started, with its own sentence why.
+    pub fn connect_or_start(places: &Places) -> Result<Client, Fault> {
+        match Client::connect(places) {
+            Ok(client) => Ok(client),
+            Err(error) if is_absent(&error) => start(places),
+            Err(error) => Err(unreachable(places, &error)),
+        }
+    }
+
+    /// Asks and waits for the answer; pushes that come before it are dropped.
+    ///
+    /// # Errors
+    /// The broker's fault, or `Gone` when the connection broke.
+    pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Fault> {
+        self.last_id += 1;
+        let wanted = json!(self.last_id);
+        self.send(&rpc::request(&wanted, method, params)).map_err(|error| lost(&error))?;
+        loop {
+            match self.receive().map_err(|error| lost(&error))? {
+                Message::Response { id, result } if id == wanted => return result.map_err(|error| rpc::read_fault(&error)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Writes a line.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn send(&mut self, line: &str) -> io::Result<()> {
+        self.stream.write_all(line.as_bytes())
+    }
+
+    /// Waits for the next message; answers the broker's pings by itself.
+    ///
+    /// # Errors
+    /// When the connection is gone, or the time set by [`Client::wait_at_most`] is up (`WouldBlock`).
+    pub fn receive(&mut self) -> io::Result<Incoming> {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            while let Some(line) = self.lines.next_line().map_err(|_| io::Error::from(ErrorKind::InvalidData))? {
+                match rpc::read(line) {
+                    Ok(Message::Request { id, method, .. }) if method == "ping" => {
+                        self.stream.write_all(rpc::answer(&id, &json!({})).as_bytes())?;
+                    }
+                    Ok(message) => return Ok(message),
+                    Err(_) => return Err(ErrorKind::InvalidData.into()),
+                }
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(n) => self.lines.push(&buffer[..n]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Bounds the waiting of [`Client::receive`]; `None` waits for ever.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn wait_at_most(&self, time: Option<Duration>) -> io::Result<()> {
+        self.stream.set_read_timeout(time.map(|time| time.max(Duration::from_millis(1))))
+    }
+
+    /// A second handle for writing, for another thread.
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors.
+    pub fn writer(&self) -> io::Result<UnixStream> {
+        let writer = self.stream.try_clone()?;
+        writer.set_write_timeout(Some(Duration::from_secs(10)))?;
+        Ok(writer)
+    }
+}
+
+/// Whether there is no broker, rather than one that can't be reached.
+pub fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+}
+
+/// Whether a broken connection is worth another try.
+pub fn is_lost(fault: &Fault) -> bool {
+    fault.kind == Kind::Gone
+}
+
+fn lost(error: &io::Error) -> Fault {
+    Fault::new(Kind::Gone, format!("the broker went away before it answered ({error}); try again"))
+}
+
+fn unreachable(places: &Places, error: &io::Error) -> Fault {
+    let text = format!("the broker at {} can't be reached ({error})", places.socket().display());
+    Fault::new(Kind::Gone, text)
+}
+
+/// Starts a broker while holding the start lock: of twenty clients that come at once, one starts
+/// it, and the others find it when the lock is theirs.
+fn start(places: &Places) -> Result<Client, Fault> {
+    places.prepare()?;
+    let lock = places.open_lock(&places.start_lock())?;
+    lock.lock().map_err(|error| places.fault("can't be locked (does its file system know locks?)", &error))?;
+    match Client::connect(places) {
+        Ok(client) => return Ok(client),
+        Err(error) if is_absent(&error) => {}
+        Err(error) => return Err(unreachable(places, &error)),
+    }
+    let (child, pid) = spawn(places)?;
+    let mut client = Client::connect(places).map_err(|error| unreachable(places, &error))?;
+    client.child = (child.id() == pid).then_some(child);
+    Ok(client)
+}
+
+/// Runs `start` of this same program, detached, until it says that it is ready.
+pub fn spawn(places: &Places) -> Result<(Child, u32), Fault> {
+    let log = File::options().create(true).append(true).open(places.log());
+    let log = log.map_err(|error| places.fault("can't be written", &error))?;
+    let spawned = Command::new(own_path())
+        .args(["start", "--json", "--as-daemon"])
+        .env("SLM_MESH_DATA_DIR", &places.dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn();
+    let mut child = spawned.map_err(|error| Fault::new(Kind::Gone, format!("the broker can't be started ({error})")))?;
+    let mut word = String::new();
+    if let Some(out) = child.stdout.take() {
+        // An empty word says below that it ended without one.
+        let _ = BufReader::new(out).take(64 * 1024).read_line(&mut word);
+    }
+    let word: Value = serde_json::from_str(&word).unwrap_or(Value::Null);
+    if word["ok"] == json!(true) {
+        return Ok((child, word["data"]["pid"].as_u64().unwrap_or(0) as u32));
+    }
+    // It is ending or has ended; its exit status says nothing that its word doesn't.
+    let _ = child.wait();
+    let why = word["error"].as_str().map(str::to_owned);
+    let kind = word["kind"].as_str().map_or(Kind::Gone, Kind::from_word);
+    Err(Fault::new(kind, why.unwrap_or_else(|| format!("the broker ended before it was ready; see {}", places.log().display()))))
+}
+
+/// This program's path, also after an upgrade replaced the file under a running process.
+fn own_path() -> PathBuf {
+    let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("slm-mesh"));
+    match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(text) => PathBuf::from(text),
+        None => path,
+    }
+}

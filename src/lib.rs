@@ -1,0 +1,24 @@
+//! slm-mesh: one small program through which coding agents find each other, talk, share state and
+//! stop overwriting each other's files. Read in this order:
+//!
+//! - [`mesh`]: the rules, as plain functions of (request, time, store), and the table of operations
+//! - [`store`]: the only SQL
+//! - [`wire`]: bytes and messages in buffers
+//! - [`broker`]: the poll loop that carries them, the HTTP thread, the frozen HTTP routes
+//! - [`client`]: a blocking connection, which starts the broker if there is none
+//! - [`mcp`]: MCP over stdio, derived from the operations
+//! - [`cli`]: verbs, help, man page and completions, derived from the operations
+//! - [`world`]: time, chance, environment, files and processes: the one impure leaf
+//!
+//! **Invariant:** imports flow `cli → mcp → client, broker → wire → mesh → store`; `broker` and
+//! `client` don't know each other; `mesh`, `store` and `wire` know no clock, socket, thread or
+//! chance.
+
+pub mod mesh;
+pub mod store;
+pub mod wire;
+pub mod broker;
+pub mod client;
+pub mod mcp;
+pub mod cli;
+pub mod world;

@@ -1,0 +1,7 @@
+//! Arguments in, exit status out.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(slm_mesh::cli::main(std::env::args_os().skip(1).collect()))
+}

@@ -1,0 +1,517 @@
+//! The session's link to the broker: jobs go out, answers come back, a lost broker is found again.
+//!
+//! **Invariant:** a message counts as shown only after the result that carried it was written out
+//! whole; a cancelled call consumes nothing.
+
+use super::{Output, agent_type, era, session_key};
+use crate::client::Client;
+use crate::mesh::{Fault, Kind, Op};
+use crate::wire::rpc::{self, Message};
+use crate::world::places::Places;
+use crate::world::settings::Settings;
+use crate::world::{self, git};
+use serde_json::{Map, Value, json};
+use std::collections::{HashMap, VecDeque};
+use std::io::{ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Child;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A client that only looks at its servers is gone by then; who stays longer is a peer.
+const APPEARS_AFTER: Duration = Duration::from_secs(2);
+/// How often a waiting call tells that it lives, when its client asked to hear of it.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// Calls in flight at once; further ones are refused.
+const JOBS_MAX: usize = 64;
+/// The longest pause between attempts to find a broker.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long calls in flight may take when the client has closed its end; clients kill after 2 s.
+const CLOSES_AFTER: Duration = Duration::from_millis(1500);
+/// How often a session looks whether somebody started the broker again that somebody stopped.
+const LOOKS_EVERY: Duration = Duration::from_secs(5);
+/// How often a job is sent again after its broker went away.
+const TRIES_MAX: u32 = 3;
+
+/// Whom to answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The client's request id.
+    pub id: Value,
+    /// Whether it spoke the modern era.
+    pub modern: bool,
+    /// The batch that it came in.
+    pub batch: Option<Arc<Batch>>,
+}
+
+/// Gathers the answers of a batch into one line.
+#[derive(Debug)]
+pub struct Batch {
+    answers: Mutex<(usize, Vec<Value>)>,
+    out: Arc<Output>,
+}
+
+impl Batch {
+    /// A batch that wants so many answers.
+    pub fn new(n_wanted: usize, out: Arc<Output>) -> Batch {
+        Batch { answers: Mutex::new((n_wanted, Vec::new())), out }
+    }
+
+    /// Adds an answer; the last one sends them all. Whether it is safe to count it as written.
+    pub fn add(&self, answer: Value) -> bool {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.1.push(answer);
+        answers.1.len() < answers.0 || self.out.line(&rpc::line(&Value::Array(std::mem::take(&mut answers.1))))
+    }
+}
+
+/// A tool call on its way.
+#[derive(Debug, Clone)]
+pub struct Job {
+    answer: Answer,
+    op: &'static Op,
+    arguments: Map<String, Value>,
+    session: Option<String>,
+    progress: Option<(Value, Instant, u64)>,
+    began: Instant,
+    tries: u32,
+    sent: bool,
+}
+
+impl Job {
+    /// A checked call.
+    pub fn new(answer: Answer, op: &'static Op, mut arguments: Map<String, Value>, session: Option<String>, token: Option<Value>) -> Job {
+        arguments.shift_remove("action");
+        if op.name == "send" && !arguments.contains_key("key") {
+            // So that it can be sent again after a broken connection without arriving twice.
+            arguments.insert("key".into(), json!(format!("auto-{:032x}", world::chance())));
+        }
+        absolute_paths(&mut arguments);
+        let now = Instant::now();
+        let progress = token.map(|token| (token, now + PROGRESS_EVERY, 0));
+        Job { answer, op, arguments, session, progress, began: now, tries: 0, sent: false }
+    }
+
+    fn may_repeat(&self) -> bool {
+        let is_plain_set = self.op.name == "state.set" && !self.arguments.contains_key("expect");
+        self.tries < TRIES_MAX && (!self.sent || self.op.repeatable || self.op.name == "send" || is_plain_set)
+    }
+}
+
+/// Paths are absolute and normal before they leave: only here the working directory is known.
+fn absolute_paths(arguments: &mut Map<String, Value>) {
+    let absolute = |path: &str| Value::String(crate::world::places::absolute(path));
+    if let Some(Value::String(path)) = arguments.get("filePath") {
+        let path = absolute(path);
+        arguments.insert("filePath".into(), path);
+    }
+    if let Some(Value::Array(list)) = arguments.get_mut("filePaths") {
+        for item in list {
+            if let Some(path) = item.as_str() {
+                *item = absolute(path);
+            }
+        }
+    }
+}
+
+/// What both threads share.
+#[derive(Debug, Default)]
+struct Shared {
+    queue: VecDeque<u64>,
+    jobs: HashMap<u64, Job>,
+    last_job: u64,
+    writer: Option<UnixStream>,
+    /// Attached session keys, and the peer id of each.
+    peers: HashMap<String, String>,
+    /// Session keys on their way to a seat, by the request that asks for it.
+    attaching: HashMap<u64, String>,
+    client: Option<String>,
+    spoke: Option<Instant>,
+    closing: bool,
+}
+
+/// The link, seen from the thread that reads requests.
+#[derive(Debug)]
+pub struct Link {
+    shared: Arc<(Mutex<Shared>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+    out: Arc<Output>,
+}
+
+impl Link {
+    /// Not connected, and no thread yet: a server that is only looked at costs nothing.
+    pub fn new(out: Arc<Output>) -> Link {
+        Link { shared: Arc::default(), thread: None, out }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.shared)
+    }
+
+    /// The client said something: from now on the session counts its age.
+    pub fn client_spoke(&mut self) {
+        if self.thread.is_some() {
+            return;
+        }
+        self.lock().spoke = Some(Instant::now());
+        let (shared, out) = (Arc::clone(&self.shared), Arc::clone(&self.out));
+        let spawned = std::thread::Builder::new().stack_size(256 * 1024).spawn(move || Runner::new(shared, out).run());
+        self.thread = spawned.ok();
+    }
+
+    /// The client told its name.
+    pub fn client_is(&self, name: Option<String>) {
+        let mut shared = self.lock();
+        if shared.client.is_none() {
+            shared.client = name;
+        }
+    }
+
+    /// Sends a call to the broker, now or as soon as there is one.
+    pub fn submit(&self, job: Job) {
+        let mut shared = self.lock();
+        if shared.jobs.len() >= JOBS_MAX {
+            drop(shared);
+            let fault = Fault::new(Kind::Limited, format!("{JOBS_MAX} calls are in flight already; wait for one to end"));
+            finish(&self.out, &job.answer, Err(fault));
+            return;
+        }
+        shared.last_job += 1;
+        let n = shared.last_job;
+        shared.jobs.insert(n, job);
+        if !shared.write(n) {
+            shared.queue.push_back(n);
+            shared.seat_for(n);
+        }
+        drop(shared);
+        self.shared.1.notify_all();
+    }
+
+    /// The client no longer wants an answer.
+    pub fn cancel(&self, id: &Value) {
+        let mut shared = self.lock();
+        let Some(n) = shared.jobs.iter().find(|(_, job)| job.answer.id == *id).map(|(n, _)| *n) else { return };
+        shared.jobs.remove(&n);
+        shared.queue.retain(|queued| *queued != n);
+        shared.send(&rpc::notice("cancel", &json!({ "id": n })));
+    }
+
+    /// Ends the session: calls that only wait are dropped, the others get a moment to be answered,
+    /// then it leaves in order.
+    pub fn close(&mut self) {
+        let mut shared = self.lock();
+        let waiting = |job: &Job| job.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0));
+        shared.jobs.retain(|_, job| !waiting(job));
+        let until = Instant::now() + CLOSES_AFTER;
+        while !shared.jobs.is_empty() && Instant::now() < until {
+            let waited = self.shared.1.wait_timeout(shared, until.saturating_duration_since(Instant::now()));
+            shared = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        shared.closing = true;
+        shared.send(&rpc::notice("detach", &json!({})));
+        drop(shared);
+        self.shared.1.notify_all();
+    }
+}
+
+fn lock(shared: &(Mutex<Shared>, Condvar)) -> MutexGuard<'_, Shared> {
+    shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn send(&mut self, line: &str) -> bool {
+        self.writer.as_mut().is_some_and(|writer| writer.write_all(line.as_bytes()).is_ok())
+    }
+
+    /// Sends a job if its session is attached; false leaves it to the thread.
+    fn write(&mut self, n: u64) -> bool {
+        let Some(job) = self.jobs.get(&n) else { return true };
+        let key = job.session.clone().unwrap_or_default();
+        let Some(peer) = self.peers.get(&key) else { return false };
+        let mut params = job.arguments.clone();
+        params.insert("as".into(), json!(peer));
+        let line = rpc::request(&json!(n), job.op.name, &Value::Object(params));
+        let sent = self.send(&line);
+        if let Some(job) = self.jobs.get_mut(&n) {
+            job.sent |= sent;
+        }
+        sent
+    }
+}
+
+impl Shared {
+    /// Asks for a seat for a session key that was not seen before on this connection.
+    fn seat_for(&mut self, n: u64) {
+        let key = self.jobs.get(&n).and_then(|job| job.session.clone()).unwrap_or_default();
+        if self.writer.is_none() || self.attaching.values().any(|asked| *asked == key) {
+            return;
+        }
+        self.last_job += 1;
+        let id = self.last_job;
+        let params = attach_params(&key, None, self.client.as_deref());
+        if self.send(&rpc::request(&json!(id), "attach", &params)) {
+            self.attaching.insert(id, key);
+        }
+    }
+
+    /// Sends what waited for its seat.
+    fn send_queued(&mut self) {
+        for n in std::mem::take(&mut self.queue) {
+            if !self.write(n) {
+                self.queue.push_back(n);
+            }
+        }
+    }
+}
+
+/// What a session tells of itself when it takes a seat.
+fn attach_params(key: &str, id: Option<&String>, client: Option<&str>) -> Value {
+    let agent = agent_type(client);
+    let dir = std::env::current_dir().unwrap_or_default();
+    let git = git::facts(&dir);
+    let session = Some(key.to_owned()).filter(|key| !key.is_empty()).or_else(|| session_key(&agent));
+    // The settings were found good before; a wrong one since then must not take the name away.
+    let name = Places::find().and_then(|places| Settings::load(&places)).map(|settings| settings.text("SLM_MESH_NAME").to_owned());
+    json!({
+        "agent": agent, "project": dir.display().to_string(), "pid": std::process::id(), "v": env!("CARGO_PKG_VERSION"),
+        "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo, "session": session,
+        "id": id, "name": name.ok().filter(|name| !name.is_empty()),
+    })
+}
+
+/// The thread that waits for the broker.
+struct Runner {
+    shared: Arc<(Mutex<Shared>, Condvar)>,
+    out: Arc<Output>,
+    /// Ids held before, by session key: they are taken up again.
+    held: HashMap<String, String>,
+    child: Option<Child>,
+    pause: Duration,
+    /// The broker was stopped on purpose: only a call starts it again.
+    dormant: bool,
+}
+
+impl Runner {
+    fn new(shared: Arc<(Mutex<Shared>, Condvar)>, out: Arc<Output>) -> Runner {
+        Runner { shared, out, held: HashMap::new(), child: None, pause: Duration::ZERO, dormant: false }
+    }
+
+    fn run(mut self) {
+        while self.wait_for_need() {
+            match self.connect() {
+                Ok(client) => {
+                    self.serve(client);
+                    self.lost();
+                }
+                Err(fault) => {
+                    self.answer_all(&fault);
+                    self.pause = (self.pause * 2).clamp(Duration::from_millis(250), PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// Sleeps until a call waits, or the session is old enough to show itself; false to end.
+    fn wait_for_need(&mut self) -> bool {
+        let mut shared = lock(&self.shared);
+        let since = Instant::now();
+        loop {
+            if shared.closing {
+                return false;
+            }
+            let appears = shared.spoke.unwrap_or(since) + APPEARS_AFTER;
+            let until = appears.max(since + self.pause);
+            let now = Instant::now();
+            // A call goes at once, a pause or not: somebody waits for it.
+            if !shared.queue.is_empty() || now >= until {
+                return true;
+            }
+            let waited = self.shared.1.wait_timeout(shared, until - now);
+            shared = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Connects, starting a broker if need be, and takes the seats again that were held.
+    fn connect(&mut self) -> Result<Client, Fault> {
+        if let Some(child) = &mut self.child {
+            // A broker of ours that is gone would stay behind as a zombie.
+            let _ = child.try_wait();
+        }
+        let places = Places::find()?;
+        Settings::load(&places)?;
+        let is_wanted = !lock(&self.shared).queue.is_empty();
+        let mut client = if self.dormant && !is_wanted {
+            Client::connect(&places).map_err(|_| Fault::new(Kind::Gone, "the broker was stopped"))?
+        } else {
+            Client::connect_or_start(&places)?
+        };
+        self.child = client.child.take().or(self.child.take());
+        let shared = lock(&self.shared);
+        let name = shared.client.clone();
+        let queued = shared.queue.iter().filter_map(|n| shared.jobs.get(n)).map(|job| job.session.clone().unwrap_or_default());
+        let mut keys: Vec<String> = self.held.keys().cloned().chain(queued).collect();
+        drop(shared);
+        if keys.is_empty() {
+            keys.push(String::new());
+        }
+        keys.sort();
+        keys.dedup();
+        for key in keys {
+            let value = client.call("attach", &attach_params(&key, self.held.get(&key), name.as_deref()))?;
+            self.held.insert(key, value["you"]["id"].as_str().unwrap_or("").to_owned());
+        }
+        let mut shared = lock(&self.shared);
+        shared.peers = self.held.clone();
+        shared.writer = client.writer().ok();
+        shared.send_queued();
+        // A thread of the agent that came meanwhile needs its own seat.
+        if let Some(n) = shared.queue.front().copied() {
+            shared.seat_for(n);
+        }
+        (self.pause, self.dormant) = (Duration::ZERO, false);
+        Ok(client)
+    }
+
+    /// Brings answers back until the connection ends.
+    fn serve(&mut self, mut client: Client) {
+        loop {
+            let quiet = self.progress();
+            if client.wait_at_most(quiet).is_err() {
+                return;
+            }
+            match client.receive() {
+                Ok(Message::Response { id, result }) => self.answered(id.as_u64().unwrap_or(0), result),
+                Ok(Message::Notice { method, params }) if method == "shutdown" => {
+                    // A newer client is about to start the newer broker: let it. Who stopped the
+                    // broker on purpose wants it stopped.
+                    self.dormant = params["reason"] != json!("making_room");
+                    self.pause = if self.dormant { LOOKS_EVERY } else { Duration::from_millis(500) };
+                    return;
+                }
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// A seat that was asked for in the middle of the connection.
+    fn seated(&mut self, key: String, result: Result<Value, Value>) {
+        let mut shared = lock(&self.shared);
+        match result {
+            Ok(value) => {
+                let id = value["you"]["id"].as_str().unwrap_or("").to_owned();
+                self.held.insert(key.clone(), id.clone());
+                shared.peers.insert(key, id);
+                shared.send_queued();
+                if let Some(n) = shared.queue.front().copied() {
+                    shared.seat_for(n);
+                }
+            }
+            Err(error) => {
+                drop(shared);
+                self.answer_all(&rpc::read_fault(&error));
+            }
+        }
+    }
+
+    fn answered(&mut self, n: u64, result: Result<Value, Value>) {
+        let key = lock(&self.shared).attaching.remove(&n);
+        if let Some(key) = key {
+            return self.seated(key, result);
+        }
+        let Some(job) = lock(&self.shared).jobs.remove(&n) else { return };
+        self.shared.1.notify_all();
+        let result = result.map_err(|error| rpc::read_fault(&error));
+        let shown = if job.op.name == "inbox" { result.as_ref().map(shown_items).unwrap_or_default() } else { Vec::new() };
+        if finish(&self.out, &job.answer, result) && !shown.is_empty() {
+            let mut shared = lock(&self.shared);
+            let peer = shared.peers.get(&job.session.unwrap_or_default()).cloned();
+            // If the broker is gone, the messages are offered again: the honest outcome.
+            shared.send(&rpc::notice("shown", &json!({ "as": peer, "items": shown })));
+        }
+    }
+
+    /// Tells the clients that asked that their calls still wait; answers when to do so next.
+    fn progress(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let mut shared = lock(&self.shared);
+        for job in shared.jobs.values_mut() {
+            let Some((token, at, n)) = &mut job.progress else { continue };
+            if *at <= now {
+                (*at, *n) = (now + PROGRESS_EVERY, *n + 1);
+                let seconds = job.began.elapsed().as_secs().max(*n);
+                self.out.line(&rpc::notice("notifications/progress", &json!({ "progressToken": token, "progress": seconds, "message": "waiting" })));
+            }
+        }
+        shared.jobs.values().filter_map(|job| job.progress.as_ref()).map(|(_, at, _)| at.saturating_duration_since(now)).min()
+    }
+
+    /// The broker is gone: what may be repeated waits for the next one, the rest is told.
+    fn lost(&mut self) {
+        let mut shared = lock(&self.shared);
+        shared.writer = None;
+        shared.peers.clear();
+        shared.attaching.clear();
+        let mut in_flight: Vec<u64> = shared.jobs.keys().copied().filter(|n| !shared.queue.contains(n)).collect();
+        in_flight.sort_unstable();
+        let mut failed = Vec::new();
+        for n in in_flight.into_iter().rev() {
+            let Some(job) = shared.jobs.get_mut(&n) else { continue };
+            if job.may_repeat() {
+                job.tries += 1;
+                shared.queue.push_front(n);
+            } else {
+                failed.extend(shared.jobs.remove(&n));
+            }
+        }
+        drop(shared);
+        for job in failed {
+            let text = "the broker went away in the middle of this call; look whether it took effect before you try again";
+            finish(&self.out, &job.answer, Err(Fault::new(Kind::Gone, text)));
+        }
+    }
+
+    /// No broker can be had: every call that waits is told why.
+    fn answer_all(&self, fault: &Fault) {
+        let mut shared = lock(&self.shared);
+        let queue = std::mem::take(&mut shared.queue);
+        let jobs: Vec<Job> = queue.into_iter().filter_map(|n| shared.jobs.remove(&n)).collect();
+        drop(shared);
+        for job in jobs {
+            finish(&self.out, &job.answer, Err(fault.clone()));
+        }
+    }
+}
+
+/// The ids of the messages that an inbox answer carries, as `shown` wants them.
+pub fn shown_items(value: &Value) -> Vec<String> {
+    let is_unread = |row: &&Value| row["receipt"] == json!("accepted") || row["receipt"] == json!("offered");
+    let rows = value["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let item = |row: &Value| match row["upto"].as_u64() {
+        Some(upto) => format!("{}@{upto}", row["id"].as_str().unwrap_or("")),
+        None => row["id"].as_str().unwrap_or("").to_owned(),
+    };
+    rows.iter().filter(is_unread).map(item).collect()
+}
+
+/// A tool's result as MCP has it: text alone, since clients differ on anything else.
+pub fn tool_result(result: Result<Value, Fault>, modern: bool) -> Value {
+    let (text, is_error) = match result {
+        Ok(value) => (value.to_string(), false),
+        Err(fault) => (fault.to_value().to_string(), true),
+    };
+    let result = json!({ "content": [{ "type": "text", "text": text }], "isError": is_error });
+    if modern { era::modern_result(result) } else { result }
+}
+
+/// Writes an answer; whether it went out whole.
+fn finish(out: &Output, answer: &Answer, result: Result<Value, Fault>) -> bool {
+    let value = json!({ "jsonrpc": "2.0", "id": answer.id, "result": tool_result(result, answer.modern) });
+    match &answer.batch {
+        Some(batch) => batch.add(value),
+        None => out.line(&rpc::line(&value)),
+    }
+}
+

@@ -1,0 +1,198 @@
+//! Events: every change, in one stream with sequence numbers that never go back.
+
+use super::op::Kind as Is;
+use super::{Actor, Arg, Args, Ctx, Done, Fault, Mesh, Op, Out, Place, Stir, limits, time};
+use crate::store::{Event, EventPick};
+use serde_json::{Value, json};
+use std::rc::Rc;
+
+const TYPES: Arg = Arg::new(
+    "types",
+    Is::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
+    "Event types, as file_locked or deploy.done; empty or * = all",
+);
+
+/// Reads the stream.
+pub static READ: Op = Op {
+    name: "events.read",
+    summary: "Read events, oldest first after a cursor, or the latest; can wait for one",
+    args: &[
+        TYPES,
+        Arg::new("since", Is::Text { min: 1, max: 64 }, "Only after this time (ISO 8601)"),
+        Arg::new("limit", Is::Int { min: 1, max: 200 }, "At most this many, 50 unless said otherwise"),
+        Arg::new("after", Is::Int { min: 0, max: i64::MAX }, "Cursor: only after this sequence number; use the seq of the last answer"),
+        Arg::new("waitSeconds", Is::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, "Wait this long for one to come; 25 is safe in every client").short("wait"),
+    ],
+    actor: Actor::Welcome,
+    verb: Some("events"),
+    tool: Some(("events", Some("read"))),
+    repeatable: true,
+    run: read,
+};
+
+/// Adds a custom event.
+pub static EMIT: Op = Op {
+    name: "events.emit",
+    summary: "Add an event of your own to the stream",
+    args: &[
+        Arg::new("type", Is::Text { min: 3, max: limits::WORD_MAX }, "Type with a dot in it, as deploy.done").required().at(Place::Word),
+        Arg::new("payload", Is::Object { max: limits::PAYLOAD_MAX }, "Any JSON object").at(Place::Word),
+    ],
+    actor: Actor::Needed,
+    verb: Some("events emit"),
+    tool: Some(("events", Some("emit"))),
+    repeatable: false,
+    run: emit,
+};
+
+/// Subscribes a connection to pushes.
+pub static SUBSCRIBE: Op = Op {
+    name: "events.subscribe",
+    summary: "Choose which events are pushed to this session; answers where the stream stands",
+    args: &[Arg { required: true, ..TYPES }],
+    actor: Actor::Welcome,
+    verb: None,
+    tool: Some(("events", Some("subscribe"))),
+    repeatable: true,
+    run: subscribe,
+};
+
+/// Ends a subscription.
+pub static UNSUBSCRIBE: Op = Op {
+    name: "events.unsubscribe",
+    summary: "Have no events pushed to this session any more",
+    args: &[],
+    actor: Actor::Welcome,
+    verb: None,
+    tool: Some(("events", Some("unsubscribe"))),
+    repeatable: true,
+    run: unsubscribe,
+};
+
+fn read(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let types: Vec<&str> = if args.texts("types").contains(&"*") { Vec::new() } else { args.texts("types") };
+    let since = match args.text("since") {
+        Some(text) => {
+            let time = time::parse(text).ok_or_else(|| Fault::usage("since", "want a time as 2026-11-22T06:43:36Z"))?;
+            Some(mesh.store.event_at(time)?)
+        }
+        None => None,
+    };
+    // A wait without a cursor waits for what is new from the moment in which it began.
+    let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
+    let cursor = args.int("after").max(since).or(ctx.stood).or(waits.then_some(mesh.store.tally.event_last));
+    let limit = args.int("limit").unwrap_or(50);
+    let pick = EventPick { types: &types, after: cursor.unwrap_or(0), newest: cursor.is_none(), limit: limit + 1 };
+    let mut found = mesh.store.events(&pick)?;
+    if found.is_empty()
+        && let Some(until) = ctx.wait(args.int("waitSeconds"))
+    {
+        return Ok(Done::Later(Stir::Events(cursor.unwrap_or(0)), until));
+    }
+    let mut more = found.len() as i64 > limit;
+    found.truncate(limit as usize);
+    let (mut rows, mut size) = (Vec::new(), 0);
+    for event in &found {
+        let mut row = mesh.event_value(event);
+        if row.to_string().len() > limits::PAGE_MAX {
+            row["payload"] = json!({ "note": "too long to show", "bytes": event.payload.len() });
+        }
+        size += row.to_string().len();
+        if size > limits::PAGE_MAX {
+            more = true;
+            break;
+        }
+        rows.push(row);
+    }
+    if pick.newest {
+        rows.reverse();
+    }
+    let last = mesh.store.tally.event_last;
+    let seq = match rows.last() {
+        Some(row) if more || cursor.is_none() => row["seq"].as_i64().unwrap_or(last),
+        _ => last,
+    };
+    let first = mesh.store.first_event()?.unwrap_or(last + 1);
+    let gap = args.int("after").is_some_and(|after| after + 1 < first && after < last);
+    Ok(Done::Now(json!({ "ok": true, "events": rows, "seq": seq, "gap": gap, "more": more })))
+}
+
+fn emit(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let kind = args.word("type");
+    if !kind.contains('.') || kind.starts_with('.') || kind.ends_with('.') || kind.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(Fault::usage("type", "want a word with a dot inside, as deploy.done; plain words are the mesh's own"));
+    }
+    mesh.limit(ctx.me(), 10, ctx.now)?;
+    let payload = args.object("payload").cloned().unwrap_or_else(|| json!({}));
+    mesh.emit(kind, ctx.me(), payload, ctx.now)?;
+    Ok(Done::Now(json!({ "ok": true, "seq": mesh.store.tally.event_last })))
+}
+
+fn subscribe(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let types: Vec<String> = args.texts("types").into_iter().map(str::to_owned).collect();
+    let wanted = if types.is_empty() { vec!["*".to_owned()] } else { types };
+    if let Some(seat) = mesh.seats.get_mut(&ctx.conn) {
+        seat.subscribed.clone_from(&wanted);
+    }
+    Ok(Done::Now(json!({ "ok": true, "subscribed": wanted, "seq": mesh.store.tally.event_last })))
+}
+
+fn unsubscribe(mesh: &mut Mesh, ctx: &Ctx, _: &Args) -> Result<Done, Fault> {
+    if let Some(seat) = mesh.seats.get_mut(&ctx.conn) {
+        seat.subscribed.clear();
+    }
+    Ok(Done::Now(json!({ "ok": true })))
+}
+
+fn wants(subscribed: &[String], kind: &str) -> bool {
+    subscribed.iter().any(|wanted| wanted == "*" || wanted == kind)
+}
+
+impl Mesh {
+    /// Records a change and tells those who asked to hear of it.
+    pub fn emit(&mut self, kind: &str, by: &str, payload: Value, now: i64) -> Result<(), Fault> {
+        let text = payload.to_string();
+        let seq = self.store.add_event(kind, by, now, &text)?;
+        self.stirred.events = true;
+        let event = Event { seq, kind: kind.to_owned(), by: by.to_owned(), at: now, payload: text };
+        let conns: Vec<_> = self.seats.iter().filter(|(_, seat)| wants(&seat.subscribed, kind)).map(|(conn, _)| *conn).collect();
+        for conn in conns {
+            let params = self.event_value(&event);
+            self.out.push(Out::Notice { conn, method: "event", params });
+        }
+        if self.peers.iter().any(|peer| peer.row.uds_path.is_some()) {
+            self.out.push(Out::Event(Rc::new(event)));
+        }
+        Ok(())
+    }
+
+    /// An event with the keys of the old HTTP API first; the payload as JSON.
+    pub fn event_value(&self, event: &Event) -> Value {
+        let payload = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
+        json!({
+            "id": self.outside_id(9, event.seq), "type": event.kind, "payload": payload, "emittedBy": event.by,
+            "createdAt": time::iso(event.at), "seq": event.seq, "emittedByName": self.name_of(&event.by),
+        })
+    }
+
+    /// Events for the old HTTP API: newest first.
+    pub fn latest_events(&self, types: &[&str], since: Option<i64>, limit: i64) -> Result<Vec<Value>, Fault> {
+        let after = since.map(|time| self.store.event_at(time)).transpose()?.unwrap_or(0);
+        let found = self.store.events(&EventPick { types, after, newest: true, limit })?;
+        Ok(found.iter().map(|event| self.event_value(event)).collect())
+    }
+
+    /// Subscribes a peer that takes pushes on its own socket; an empty list ends it.
+    pub fn subscribe_peer(&mut self, peer: &str, types: Vec<String>) {
+        if types.is_empty() {
+            self.legacy_subscriptions.remove(peer);
+        } else if self.legacy_subscriptions.len() < limits::PEERS_MAX || self.legacy_subscriptions.contains_key(peer) {
+            self.legacy_subscriptions.insert(peer.to_owned(), types);
+        }
+    }
+
+    /// Whether such a peer asked for events of this type.
+    pub fn is_subscribed(&self, peer: &str, kind: &str) -> bool {
+        self.legacy_subscriptions.get(peer).is_some_and(|types| wants(types, kind))
+    }
+}

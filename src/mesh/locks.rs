@@ -1,0 +1,379 @@
+//! Locks: one holder per file, a lease with a fencing token, a fair queue, no deadlock by waiting.
+
+use super::op::Kind as Is;
+use super::{Actor, Arg, Args, Ctx, Done, Fault, Kind, Mesh, Op, Place, Stir, limits, paths, time};
+use crate::store::{LockRow, Message};
+use serde_json::{Value, json};
+
+const PATH: Is = Is::Text { min: 1, max: limits::PATH_MAX };
+const FILE: Arg = Arg::new("filePath", PATH, "File, folder (ends in /) or glob (src/auth/**)").at(Place::Wire);
+const FILES: Arg = Arg::new("filePaths", Is::Texts { items: limits::PATHS_MAX, max: limits::PATH_MAX }, "Several of them, all or nothing").at(Place::Words);
+
+/// Takes or renews a lock.
+pub static LOCK: Op = Op {
+    name: "lock.lock",
+    summary: "Lock files before you edit them, or renew what you hold; can wait in line",
+    args: &[
+        FILE,
+        FILES,
+        Arg::new("reason", Is::Text { min: 0, max: limits::REASON_MAX }, "What for; others read it"),
+        Arg::new("ttlMinutes", Is::Int { min: 1, max: 60 }, "Minutes until it falls unless renewed, 10 unless said otherwise").short("ttl"),
+        Arg::new("waitSeconds", Is::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, "Wait in line this long if it is held").short("wait"),
+        Arg::new("scope", Is::Choice(&["machine", "repo"]), "repo = also in other work trees and clones of the repository"),
+        Arg::new("renew", Is::Flag, "Renew a lock of your own that an earlier command took").not_in_tool(),
+        Arg::new("steal", Is::Flag, "Take it from its holder, who is told; for the human only").not_in_tool(),
+        Arg::new("bound", Is::Text { min: 1, max: 64 }, "Key of the invocation that alone owns it").at(Place::Wire).not_in_tool(),
+        Arg::new("repo", PATH, "Repository identity, if not the caller's own").at(Place::Wire).not_in_tool(),
+        Arg::new("gitRoot", PATH, "Root of the work tree, if not the caller's own").at(Place::Wire).not_in_tool(),
+    ],
+    actor: Actor::Needed,
+    verb: Some("lock"),
+    tool: Some(("lock", Some("lock"))),
+    repeatable: true,
+    run: lock,
+};
+
+/// Gives a lock back.
+pub static UNLOCK: Op = Op {
+    name: "lock.unlock",
+    summary: "Give locks back",
+    args: &[FILE, FILES, Arg::new("bound", Is::Text { min: 1, max: 64 }, "Key of the invocation that owns it").at(Place::Wire).not_in_tool()],
+    actor: Actor::Needed,
+    verb: Some("unlock"),
+    tool: Some(("lock", Some("unlock"))),
+    repeatable: true,
+    run: unlock,
+};
+
+/// Lists locks.
+pub static QUERY: Op = Op {
+    name: "lock.query",
+    summary: "List the locks in force and who waits for them, or those that touch a file",
+    args: &[FILE, FILES],
+    actor: Actor::Welcome,
+    verb: Some("lock list"),
+    tool: Some(("lock", Some("query"))),
+    repeatable: true,
+    run: query,
+};
+
+/// What a caller wants to lock.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// Normal paths.
+    pub paths: Vec<String>,
+    /// Peer id of the wisher.
+    pub holder: String,
+    /// Key of the invocation, or "".
+    pub bound: String,
+    /// What for.
+    pub reason: String,
+    /// Length of the lease, ms.
+    pub ttl_ms: i64,
+    /// Repository identity and root, to know the same file in another work tree.
+    pub repo: Option<(String, String)>,
+    /// Whether it shall hold in all work trees.
+    pub everywhere: bool,
+    /// Whether a lock of the same holder is renewed rather than in the way.
+    pub renew: bool,
+}
+
+fn wanted_paths(args: &Args) -> Vec<String> {
+    let mut found: Vec<String> = args.text("filePath").into_iter().chain(args.texts("filePaths")).map(paths::normal).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn some_paths(args: &Args) -> Result<Vec<String>, Fault> {
+    let found = wanted_paths(args);
+    match found.iter().find(|path| !path.starts_with('/')) {
+        _ if found.is_empty() => Err(Fault::usage("filePath", "missing; want a path, or filePaths with several")),
+        Some(path) => Err(Fault::usage("filePath", format!("want an absolute path, got \"{path}\""))),
+        None => Ok(found),
+    }
+}
+
+fn lock(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let me = mesh.peer(ctx.me()).map(|peer| peer.row.clone()).unwrap_or_default();
+    let repo = args.text("repo").map(str::to_owned).or(me.repo).zip(args.text("gitRoot").map(str::to_owned).or(me.git_root));
+    let want = Want {
+        paths: some_paths(args)?,
+        holder: ctx.me().to_owned(),
+        bound: args.text("bound").unwrap_or("").to_owned(),
+        reason: args.text("reason").unwrap_or("").to_owned(),
+        ttl_ms: args.int("ttlMinutes").unwrap_or(mesh.settings.lock_ttl_min) * 60_000,
+        repo,
+        everywhere: args.text("scope") == Some("repo"),
+        // Two scripts of one person are two wishes; an agent that asks again means its own lock.
+        renew: args.flag("renew").unwrap_or(!mesh.is_human(ctx.me())),
+    };
+    if args.flag("steal") == Some(true) {
+        mesh.steal(ctx, &want)?;
+    }
+    let in_the_way = mesh.in_the_way(&want);
+    if in_the_way.is_empty() {
+        let grants = mesh.grant(&want, ctx.now)?;
+        if let (false, Some(seat)) = (want.bound.is_empty(), mesh.seats.get_mut(&ctx.conn))
+            && !seat.bound.contains(&want.bound)
+        {
+            seat.bound.push(want.bound.clone());
+        }
+        return Ok(Done::Now(mesh.granted_value(&grants, ctx.now)));
+    }
+    if let Some(until) = ctx.wait(args.int("waitSeconds")) {
+        mesh.refuse_cycle(ctx.me(), &in_the_way)?;
+        return Ok(Done::Later(Stir::Locks, until));
+    }
+    Err(mesh.held(&in_the_way[0], &want, ctx.now))
+}
+
+fn unlock(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let bound = args.text("bound").unwrap_or("");
+    let paths = some_paths(args)?;
+    for path in &paths {
+        if mesh.unlock(path, ctx.me(), bound, ctx.now)? {
+            continue;
+        }
+        let other = mesh.locks.iter().find(|lock| lock.path == *path);
+        let text = match other {
+            Some(lock) if lock.holder == ctx.me() => format!("{path} is locked by a running command of yours; it falls when that ends"),
+            Some(lock) => format!("{path} is locked by {}, not by you; only its holder gives it back", mesh.name_of(&lock.holder)),
+            None => format!("{path} is not locked; see what is with mesh_lock query (slm-mesh lock list)"),
+        };
+        return Err(Fault::not_found(text));
+    }
+    Ok(Done::Now(json!({ "ok": true, "unlocked": paths })))
+}
+
+fn query(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let asked = wanted_paths(args);
+    let touches = |lock: &&LockRow| asked.is_empty() || asked.iter().any(|path| paths::overlap(path, &lock.path));
+    let found: Vec<LockRow> = mesh.locks.iter().filter(touches).cloned().collect();
+    let (mut rows, mut size) = (Vec::new(), 0);
+    for lock in &found {
+        let mut row = mesh.lock_value(lock, ctx.now);
+        row["queue"] = json!(mesh.queue_for(lock));
+        size += row.to_string().len();
+        if size > limits::PAGE_MAX {
+            break;
+        }
+        rows.push(row);
+    }
+    let n_left = found.len() - rows.len();
+    let mut value = json!({ "ok": true, "locks": rows });
+    if n_left > 0 {
+        value["remaining"] = json!(n_left);
+    }
+    Ok(Done::Now(value))
+}
+
+/// Whether a wish and a lock mean a common file.
+fn collides(lock: &LockRow, path: &str, rel: Option<&str>, want: &Want, host: &str) -> bool {
+    if lock.host == host && paths::overlap(&lock.path, path) {
+        return true;
+    }
+    let far = want.everywhere || lock.everywhere || lock.host != host;
+    let (Some((repo, _)), Some(rel), Some(lock_repo), Some(lock_rel)) = (&want.repo, rel, &lock.repo, &lock.rel) else {
+        return false;
+    };
+    far && repo == lock_repo && paths::overlap(lock_rel, rel)
+}
+
+/// A path inside its repository, with a leading slash; the repository itself is `/`.
+fn inside(path: &str, repo: Option<&(String, String)>) -> Option<String> {
+    let (_, root) = repo?;
+    let rel = path.strip_prefix(root.trim_end_matches('/'))?;
+    rel.starts_with('/').then(|| rel.to_owned())
+}
+
+impl Mesh {
+    /// Locks that keep a wish from being granted.
+    pub fn in_the_way(&self, want: &Want) -> Vec<LockRow> {
+        let mine = |lock: &LockRow| want.renew && lock.holder == want.holder && lock.bound == want.bound;
+        let mut found = Vec::new();
+        for path in &want.paths {
+            let rel = inside(path, want.repo.as_ref());
+            for lock in self.locks.iter().filter(|lock| !mine(lock)) {
+                if collides(lock, path, rel.as_deref(), want, &self.settings.host) && !found.contains(lock) {
+                    found.push(lock.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// Grants a wish for which nothing is in the way: renews what is held, takes the rest. The
+    /// whole grant gets one new token, so that an old one can be told from it.
+    pub fn grant(&mut self, want: &Want, now: i64) -> Result<Vec<LockRow>, Fault> {
+        if self.locks.len() + want.paths.len() > limits::LOCKS_MAX {
+            return Err(Fault::new(Kind::Full, format!("{} locks are in force; lock a folder instead of its files", self.locks.len())));
+        }
+        let owned = |lock: &&LockRow| lock.holder == want.holder && lock.bound == want.bound;
+        let held: Vec<LockRow> = self.locks.iter().filter(owned).cloned().collect();
+        let all_held = want.paths.iter().all(|path| held.iter().any(|lock| lock.path == *path));
+        let token = if all_held { 0 } else { self.store.next_token() };
+        let mut grants = Vec::with_capacity(want.paths.len());
+        for path in &want.paths {
+            let old = held.iter().find(|lock| lock.path == *path);
+            let row = LockRow {
+                // A renewal keeps its token: it is the same grant, and its holder may have shown it.
+                token: old.map_or(token, |old| old.token),
+                path: path.clone(),
+                holder: want.holder.clone(),
+                bound: want.bound.clone(),
+                reason: if want.reason.is_empty() { old.map(|old| old.reason.clone()).unwrap_or_default() } else { want.reason.clone() },
+                host: self.settings.host.clone(),
+                rel: inside(path, want.repo.as_ref()),
+                repo: want.repo.as_ref().map(|(repo, _)| repo.clone()),
+                everywhere: want.everywhere || old.is_some_and(|old| old.everywhere),
+                taken: old.map_or(now, |old| old.taken),
+                expires: now + want.ttl_ms,
+            };
+            self.store.put_lock(&row)?;
+            self.locks.retain(|lock| lock.token != row.token || lock.path != row.path);
+            self.locks.push(row.clone());
+            if old.is_none() {
+                let payload = json!({ "filePath": path, "lockedBy": want.holder, "reason": row.reason, "token": row.token });
+                self.emit("file_locked", &want.holder, payload, now)?;
+            }
+            grants.push(row);
+        }
+        Ok(grants)
+    }
+
+    /// Gives one path back; false if this holder does not hold it.
+    pub fn unlock(&mut self, path: &str, holder: &str, bound: &str, now: i64) -> Result<bool, Fault> {
+        let n_before = self.locks.len();
+        self.free_locks(|lock| lock.path == path && lock.holder == holder && lock.bound == bound, "unlocked", now)?;
+        Ok(self.locks.len() < n_before)
+    }
+
+    /// Removes locks and tells why. A lock released by its holder says nothing of a reason.
+    pub(super) fn free_locks(&mut self, falls: impl Fn(&LockRow) -> bool, reason: &str, now: i64) -> Result<(), Fault> {
+        let (fallen, kept): (Vec<_>, Vec<_>) = self.locks.iter().cloned().partition(|lock| falls(lock));
+        if fallen.is_empty() {
+            return Ok(());
+        }
+        for lock in &fallen {
+            self.store.drop_lock(lock.token, &lock.path)?;
+            let mut payload = json!({ "filePath": lock.path, "unlockedBy": lock.holder, "token": lock.token });
+            if reason != "unlocked" {
+                payload["reason"] = json!(reason);
+            }
+            self.emit("file_unlocked", &lock.holder, payload, now)?;
+        }
+        self.locks = kept;
+        self.stirred.locks = true;
+        Ok(())
+    }
+
+    /// Takes a lock away, for the human, and says so to its holder.
+    fn steal(&mut self, ctx: &Ctx, want: &Want) -> Result<(), Fault> {
+        if !self.is_human(ctx.me()) {
+            return Err(Fault::new(Kind::Refused, "steal: only the human may take a lock from its holder; wait, or ask the holder"));
+        }
+        for lock in self.in_the_way(want) {
+            self.free_locks(|other| *other == lock, "stolen by the human", ctx.now)?;
+            let body = format!("{} took your lock on {} away. Do not write there before you hold it again.", self.name_of(ctx.me()), lock.path);
+            let note = Message { sender: ctx.me().to_owned(), kind: "alert".into(), body, ..Message::default() };
+            if self.peer(&lock.holder).is_some() && lock.holder != ctx.me() {
+                self.post(note, std::slice::from_ref(&lock.holder), ctx.now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to wait for somebody who, over any number of others, waits for the caller.
+    fn refuse_cycle(&self, me: &str, in_the_way: &[LockRow]) -> Result<(), Fault> {
+        let mut ways: Vec<Vec<String>> = in_the_way.iter().map(|lock| vec![lock.holder.clone()]).collect();
+        let mut seen: Vec<String> = Vec::new();
+        while let Some(way) = ways.pop() {
+            let Some(last) = way.last().filter(|last| !seen.contains(last)).cloned() else { continue };
+            if last == me && way.len() > 1 {
+                let names: Vec<_> = way.iter().map(|id| self.name_of(id)).collect();
+                let text = format!(
+                    "waiting would never end: {} waits for {}; give back what you hold, or ask {}",
+                    names[..names.len() - 1].join(" waits for "), self.name_of(me), names[0]
+                );
+                return Err(Fault::new(Kind::Refused, text).with(json!({ "cycle": names })));
+            }
+            seen.push(last.clone());
+            for wait in self.waits.iter().filter(|wait| wait.on == Stir::Locks && wait.ctx.me() == last) {
+                for lock in self.waited_for(wait) {
+                    ways.push(way.iter().cloned().chain([lock.holder.clone()]).collect());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The locks for which a waiting call waits.
+    fn waited_for(&self, wait: &super::Wait) -> Vec<&LockRow> {
+        let asked = wanted_paths(&wait.args);
+        let hits = |lock: &&LockRow| asked.iter().any(|path| paths::overlap(path, &lock.path)) && lock.holder != wait.ctx.me();
+        self.locks.iter().filter(hits).collect()
+    }
+
+    /// Names of those who wait for a lock, first come first.
+    fn queue_for(&self, lock: &LockRow) -> Vec<String> {
+        let waiting = self.waits.iter().filter(|wait| wait.on == Stir::Locks && self.waited_for(wait).contains(&lock));
+        waiting.map(|wait| self.name_of(wait.ctx.me())).take(8).collect()
+    }
+
+    /// The refusal: who, why, how long, and what to do.
+    fn held(&self, lock: &LockRow, want: &Want, now: i64) -> Fault {
+        let (holder, left) = (self.name_of(&lock.holder), time::span(lock.expires - now));
+        let reason = if lock.reason.is_empty() { String::new() } else { format!("reason: {}, ", lock.reason) };
+        let whose = if lock.holder == want.holder {
+            let cure = if lock.bound.is_empty() { "renew it with --renew" } else { "it falls when that command ends" };
+            format!("{} is locked by another command of yours ({reason}{left} left); {cure}", lock.path)
+        } else {
+            format!(
+                "{} is locked by {holder} ({reason}{left} left); wait with waitSeconds (--wait 60), or ask it: \
+                 mesh_send to {holder} (slm-mesh send {holder} \"…\")",
+                lock.path
+            )
+        };
+        Fault::new(Kind::Held, whose).with(json!({ "lock": self.lock_value(lock, now), "queue": self.queue_for(lock) }))
+    }
+
+    fn granted_value(&self, grants: &[LockRow], now: i64) -> Value {
+        let rows: Vec<Value> = grants.iter().map(|lock| self.lock_value(lock, now)).collect();
+        let first = &grants[0];
+        let mut value = json!({
+            "ok": true, "lock": rows[0], "token": grants.iter().map(|lock| lock.token).max(),
+            "expiresInSeconds": (first.expires - now) / 1000,
+        });
+        if rows.len() > 1 {
+            value["locks"] = json!(rows);
+        }
+        value
+    }
+
+    /// A lock with the keys of the old HTTP API first.
+    pub fn lock_value(&self, lock: &LockRow, now: i64) -> Value {
+        json!({
+            "filePath": lock.path, "lockedBy": lock.holder, "lockedAt": time::iso(lock.taken),
+            "expiresAt": time::iso(lock.expires), "reason": lock.reason, "token": lock.token,
+            "holder": self.name_of(&lock.holder), "expiresInSeconds": (lock.expires - now).max(0) / 1000,
+            "scope": if lock.everywhere { "repo" } else { "machine" },
+        })
+    }
+
+    /// The locks in force, for the old HTTP API.
+    pub fn locks(&self) -> &[LockRow] {
+        &self.locks
+    }
+
+    /// Locks whose time is up, and those of commands that did not come back after a crash of ours.
+    pub(super) fn expire_locks(&mut self, now: i64) -> Result<(), Fault> {
+        self.free_locks(|lock| lock.expires <= now, "expired", now)?;
+        if self.orphans.is_some_and(|since| since + limits::GRACE_MS <= now) {
+            self.orphans = None;
+            let bound: Vec<String> = self.seats.values().flat_map(|seat| seat.bound.clone()).collect();
+            self.free_locks(|lock| !lock.bound.is_empty() && !bound.contains(&lock.bound), "its command is gone", now)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,467 @@
+//! Messages: accepted, offered, read, acked or expired, and never called more than they are.
+
+use super::op::Kind as Is;
+use super::{Actor, Arg, Args, Ctx, Done, Fault, Kind, Mesh, Op, Out, Place, Stir, limits, object, time};
+use crate::store::{Message, MessagePick};
+use serde_json::{Value, json};
+
+/// What a message may be.
+pub const TYPES: &[&str] = &["text", "json", "command", "alert"];
+/// The words for `Message::state`.
+const RECEIPTS: &[&str] = &["accepted", "offered", "read", "acked", "expired"];
+const WORD: Is = Is::Text { min: 1, max: limits::WORD_MAX };
+
+/// Sends a message.
+pub static SEND: Op = Op {
+    name: "send",
+    summary: "Send a message to a peer, a group, or all; it waits in the mailbox of one that is away",
+    args: &[
+        Arg::new("to", Is::Text { min: 1, max: 256 }, "Peer name, id or prefix; all; repo; directory; or agent:TYPE, as agent:codex")
+            .required().at(Place::Word),
+        Arg::new("message", Is::Text { min: 1, max: limits::PAYLOAD_MAX }, "What to say").required().at(Place::Words),
+        Arg::new("type", Is::Choice(TYPES), "text unless said otherwise; json is checked to be JSON"),
+        Arg::new("replyTo", WORD, "Id of the message that this answers, which acknowledges it"),
+        Arg::new("key", WORD, "Idempotency key: the same key again sends nothing and answers with the first receipt"),
+        Arg::new("expiresMinutes", Is::Int { min: 1, max: 10_080 }, "Minutes after which it need not be read any more").short("expires"),
+    ],
+    actor: Actor::Needed,
+    verb: Some("send"),
+    tool: Some(("send", None)),
+    repeatable: false,
+    run: send,
+};
+
+/// Reads mail.
+pub static INBOX: Op = Op {
+    name: "inbox",
+    summary: "Read messages: the unread ones, oldest first; all; or those sent, with receipts",
+    args: &[
+        Arg::new("filter", Is::Choice(&["unread", "all", "sent"]), "unread unless said otherwise; sent shows how far yours got"),
+        Arg::new("from", Is::Text { min: 1, max: 256 }, "Only those from this peer (with sent: to this peer)"),
+        Arg::new("limit", Is::Int { min: 1, max: 100 }, "At most this many, 20 unless said otherwise"),
+        Arg::new("after", Is::Int { min: 0, max: i64::MAX }, "Only those after this sequence number"),
+        Arg::new("waitSeconds", Is::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, "Wait this long for one to arrive; 25 is safe in every client").short("wait"),
+        Arg::new("ack", Is::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX }, "Ids of messages to acknowledge to their senders"),
+    ],
+    actor: Actor::Needed,
+    verb: Some("inbox"),
+    tool: Some(("inbox", None)),
+    repeatable: true,
+    run: inbox,
+};
+
+/// Reports what was written out whole.
+pub static SHOWN: Op = Op {
+    name: "shown",
+    summary: "Report that messages of an inbox answer were written out: items as id, or id@bytes for a part",
+    args: &[Arg::new("items", Is::Texts { items: limits::LIST_MAX, max: 64 }, "Message ids").required().at(Place::Wire)],
+    actor: Actor::Needed,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: shown,
+};
+
+fn send(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let key = args.text("key");
+    if let Some(key) = key {
+        let sent = mesh.store.messages_by_key(ctx.me(), key)?;
+        if !sent.is_empty() {
+            let mut value = mesh.receipts(&sent);
+            value["repeated"] = json!(true);
+            return Ok(Done::Now(value));
+        }
+    }
+    let to = args.word("to");
+    let recipients = mesh.recipients(ctx.me(), to)?;
+    let (is_group, recipients) = recipients;
+    mesh.limit(ctx.me(), 10, ctx.now)?;
+    let reply_to = args.text("replyTo").map(|id| mesh.answer_to(ctx, id)).transpose()?;
+    let draft = Message {
+        sender: ctx.me().to_owned(),
+        target: if is_group { to.to_owned() } else { String::new() },
+        kind: args.text("type").unwrap_or("text").to_owned(),
+        body: args.word("message").to_owned(),
+        reply_to,
+        key: key.map(str::to_owned),
+        expires: args.int("expiresMinutes").map(|minutes| ctx.now + minutes * 60_000),
+        ..Message::default()
+    };
+    let sent = mesh.post(draft, &recipients, ctx.now)?;
+    let mut value = mesh.receipts(&sent);
+    if is_group && sent.is_empty() {
+        value["note"] = json!(format!("nobody else is here for {to}; the message went to no one"));
+    }
+    Ok(Done::Now(value))
+}
+
+fn inbox(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    for id in args.texts("ack") {
+        mesh.acknowledge(ctx, id)?;
+    }
+    let filter = args.text("filter").unwrap_or("unread");
+    let limit = args.int("limit").unwrap_or(20);
+    let other = args.text("from").map(|name| mesh.resolve(name).or_else(|fault| if fault.kind == Kind::NotFound { Ok(name.to_owned()) } else { Err(fault) })).transpose()?;
+    let (me, after) = (ctx.me(), args.int("after"));
+    let pick = MessagePick {
+        to: if filter == "sent" { other.as_deref() } else { Some(me) },
+        from: if filter == "sent" { Some(me) } else { other.as_deref() },
+        unread: filter == "unread",
+        after: after.unwrap_or(0),
+        // History without a cursor means the latest; unread mail is always taken from its start.
+        newest: filter != "unread" && after.is_none(),
+        limit: limit + 1,
+    };
+    let mut found = mesh.store.messages(&pick)?;
+    found.retain(|m| filter != "unread" || m.expires.is_none_or(|at| at > ctx.now));
+    if found.is_empty() && filter != "sent"
+        && let Some(until) = ctx.wait(args.int("waitSeconds"))
+    {
+        return Ok(Done::Later(Stir::Mail(me.to_owned()), until));
+    }
+    let mut more = found.len() as i64 > limit;
+    found.truncate(limit as usize);
+    let (mut rows, mut size) = (Vec::new(), 0);
+    let mut n_whole = 0;
+    for message in &found {
+        let row = mesh.inbox_value(message, filter, ctx.now);
+        size += row.to_string().len();
+        if size > limits::PAGE_MAX && !rows.is_empty() {
+            more = true;
+            break;
+        }
+        n_whole += i64::from(row.get("part").is_none() || row["part"] == row["parts"]);
+        rows.push(row);
+    }
+    if filter == "unread" {
+        for message in &found[..rows.len()] {
+            mesh.offer(message, "mesh_inbox", ctx.now)?;
+        }
+    }
+    if pick.newest {
+        rows.reverse();
+    }
+    let next = rows.iter().filter_map(|row| row["seq"].as_i64()).max().or(after).unwrap_or(0);
+    let mut value = json!({ "ok": true, "messages": rows });
+    if filter == "unread" {
+        value["remaining"] = json!((mesh.unread(me)? - n_whole).max(0));
+    } else {
+        value["more"] = json!(more);
+        value["next"] = json!(next);
+    }
+    Ok(Done::Now(value))
+}
+
+fn shown(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    for item in args.texts("items") {
+        let (id, upto) = item.split_once('@').unwrap_or((item, ""));
+        let Some(seq) = mesh.inside_id(8, id) else { continue };
+        let Some(was) = mesh.store.message(seq)?.filter(|m| m.recipient == ctx.me() && m.state < 2) else { continue };
+        let mut message = was.clone();
+        match upto.parse::<i64>() {
+            Ok(upto) if (upto as usize) < was.body.len() => message.taken = was.taken.max(upto),
+            _ => (message.state, message.read) = (2, Some(ctx.now)),
+        }
+        mesh.settle_receipt(&was, &message)?;
+        if message.state == 2 {
+            mesh.emit_read(&message, ctx.now)?;
+        }
+    }
+    Ok(Done::Now(json!({ "ok": true })))
+}
+
+impl Mesh {
+    /// Whom a `to` means, and whether it is a group. The sender is never in its own group.
+    fn recipients(&self, me: &str, to: &str) -> Result<(bool, Vec<String>), Fault> {
+        let mine = self.peer(me).map(|peer| peer.row.clone()).unwrap_or_default();
+        let fits = |peer: &&super::peers::Peer| match to {
+            "all" => peer.is_here() || self.is_human(&peer.row.id),
+            "repo" => peer.is_here() && mine.repo.is_some() && peer.row.repo == mine.repo,
+            "directory" => peer.is_here() && peer.row.project == mine.project,
+            _ => peer.is_here() && to.strip_prefix("agent:") == Some(peer.row.agent.as_str()),
+        };
+        if !["all", "repo", "directory"].contains(&to) && !to.starts_with("agent:") {
+            return Ok((false, vec![self.resolve(to)?]));
+        }
+        let group = self.peers.iter().filter(fits).map(|peer| peer.row.id.clone()).filter(|id| id != me);
+        Ok((true, group.collect()))
+    }
+
+    /// Puts one message per recipient into the mailboxes and tells who listens.
+    pub fn post(&mut self, draft: Message, recipients: &[String], now: i64) -> Result<Vec<Message>, Fault> {
+        if draft.kind == "json" && serde_json::from_str::<Value>(&draft.body).is_err() {
+            return Err(Fault::usage("message", "want valid JSON, since type is json"));
+        }
+        let from = self.name_of(&draft.sender);
+        let mut sent = Vec::with_capacity(recipients.len());
+        for recipient in recipients {
+            if self.unread(recipient)? >= limits::MAILBOX_MAX {
+                let text = format!(
+                    "the mailbox of {} is full ({} unread messages); it must read some first",
+                    self.name_of(recipient), limits::MAILBOX_MAX
+                );
+                return Err(Fault::new(Kind::Full, text));
+            }
+            let mut message = Message { recipient: recipient.clone(), created: now, ..draft.clone() };
+            self.store.add_message(&mut message)?;
+            *self.unread.entry(recipient.clone()).or_insert(0) += 1;
+            self.stirred.mail.insert(recipient.clone());
+            self.next_expiry = None;
+            self.notify(&message, &from);
+            sent.push(message);
+        }
+        let payload = match &sent[..] {
+            [] => return Ok(sent),
+            [one] if draft.target.is_empty() => {
+                json!({ "messageId": self.outside_id(8, one.seq), "fromPeer": one.sender, "toPeer": one.recipient })
+            }
+            _ => json!({ "fromPeer": draft.sender, "toPeer": draft.target, "count": sent.len() }),
+        };
+        self.emit("message_received", &draft.sender, payload, now)?;
+        Ok(sent)
+    }
+
+    /// Pushes a notice of a message to the sessions of its recipient; the text stays in the mailbox.
+    fn notify(&mut self, message: &Message, from: &str) {
+        let Some(peer) = self.peer(&message.recipient) else { return };
+        let (takes_pushes, is_seated) = (peer.row.uds_path.is_some(), peer.seats > 0);
+        if takes_pushes {
+            self.out.push(Out::Mail {
+                peer: message.recipient.clone(),
+                seq: message.seq,
+                from: message.sender.clone(),
+                body: message.body.clone(),
+            });
+        }
+        if !is_seated {
+            return;
+        }
+        let unread = self.unread.get(&message.recipient).copied().unwrap_or(1);
+        let conns: Vec<_> =
+            self.seats.iter().filter(|(_, seat)| seat.peers.contains(&message.recipient)).map(|(conn, _)| *conn).collect();
+        for conn in conns {
+            let params = json!({
+                "to": message.recipient, "id": self.outside_id(8, message.seq), "seq": message.seq,
+                "from": message.sender, "fromName": from, "type": message.kind, "unread": unread,
+            });
+            self.out.push(Out::Notice { conn, method: "message", params });
+        }
+    }
+
+    /// What a sender learns of what it sent.
+    fn receipts(&self, sent: &[Message]) -> Value {
+        let ids: Vec<String> = sent.iter().map(|m| self.outside_id(8, m.seq)).collect();
+        let recipients: Vec<Value> = sent
+            .iter()
+            .take(limits::LIST_MAX)
+            .map(|m| {
+                let here = self.peer(&m.recipient).is_some_and(super::peers::Peer::is_here);
+                json!({ "id": m.recipient, "name": self.name_of(&m.recipient), "here": here, "receipt": receipt(m) })
+            })
+            .collect();
+        match sent {
+            [one] if one.target.is_empty() => json!({ "ok": true, "messageId": ids[0], "seq": one.seq, "recipients": recipients }),
+            _ => json!({ "ok": true, "messageIds": ids, "recipients": recipients }),
+        }
+    }
+
+    /// The message that is being answered: the caller's own mail, which this acknowledges.
+    fn answer_to(&mut self, ctx: &Ctx, id: &str) -> Result<i64, Fault> {
+        let message = self.find_message(id)?;
+        if message.recipient == ctx.me() {
+            self.acknowledge(ctx, id)?;
+        } else if message.sender != ctx.me() {
+            return Err(Fault::new(Kind::Refused, format!("replyTo: {id} was neither sent by you nor to you")));
+        }
+        Ok(message.seq)
+    }
+
+    fn find_message(&self, id: &str) -> Result<Message, Fault> {
+        let found = self.inside_id(8, id).map(|seq| self.store.message(seq)).transpose()?.flatten();
+        found.ok_or_else(|| Fault::not_found(format!("no message has the id {id}; it may have been removed after 7 days")))
+    }
+
+    fn acknowledge(&mut self, ctx: &Ctx, id: &str) -> Result<(), Fault> {
+        let was = self.find_message(id)?;
+        if was.recipient != ctx.me() {
+            return Err(Fault::new(Kind::Refused, format!("ack: {id} is not addressed to you")));
+        }
+        if was.acked.is_some() {
+            return Ok(());
+        }
+        let message = Message { state: 3, read: was.read.or(Some(ctx.now)), acked: Some(ctx.now), ..was.clone() };
+        self.settle_receipt(&was, &message)?;
+        if was.read.is_none() {
+            self.emit_read(&message, ctx.now)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a message was handed to a surface.
+    fn offer(&mut self, was: &Message, surface: &str, now: i64) -> Result<(), Fault> {
+        if was.state != 0 {
+            return Ok(());
+        }
+        let message = Message { state: 1, offered: Some(now), surface: Some(surface.into()), ..was.clone() };
+        self.settle_receipt(was, &message)
+    }
+
+    /// Writes how far a message got, and keeps the count of unread ones.
+    fn settle_receipt(&mut self, was: &Message, message: &Message) -> Result<(), Fault> {
+        self.store.put_receipt(was, message)?;
+        if was.state < 2 && message.state >= 2
+            && let Some(n) = self.unread.get_mut(&message.recipient)
+        {
+            *n -= 1;
+        }
+        Ok(())
+    }
+
+    fn emit_read(&mut self, message: &Message, now: i64) -> Result<(), Fault> {
+        let payload = json!({ "messageId": self.outside_id(8, message.seq), "fromPeer": message.sender, "toPeer": message.recipient });
+        self.emit("message_read", &message.recipient.clone(), payload, now)
+    }
+
+    /// A live push took a message: its line went whole to the recipient's own socket.
+    pub fn pushed(&mut self, seq: i64, now: i64) {
+        let noted = self.scoped(|mesh| {
+            let Some(was) = mesh.store.message(seq)?.filter(|m| m.pushed.is_none()) else { return Ok(()) };
+            let surface = was.surface.clone().or(Some("push".into()));
+            let message = Message { state: was.state.max(1), offered: was.offered.or(Some(now)), pushed: Some(now), surface, ..was.clone() };
+            mesh.settle_receipt(&was, &message)
+        });
+        if let Err(fault) = noted {
+            self.out.push(Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
+        }
+    }
+
+    /// A message in an inbox answer; a long one in parts that fit a tool result.
+    fn inbox_value(&self, message: &Message, filter: &str, now: i64) -> Value {
+        let mut map = object(self.message_value(message, now));
+        map.insert("seq".into(), json!(message.seq));
+        map.insert("fromName".into(), json!(self.name_of(&message.sender)));
+        if !message.target.is_empty() {
+            map.insert("group".into(), json!(message.target));
+        }
+        if let Some(seq) = message.reply_to {
+            map.insert("replyTo".into(), json!(self.outside_id(8, seq)));
+        }
+        map.insert("receipt".into(), json!(receipt(message)));
+        if filter == "sent" {
+            map.insert("toName".into(), json!(self.name_of(&message.recipient)));
+            for (name, at) in [("offeredAt", message.offered), ("ackedAt", message.acked)] {
+                map.insert(name.into(), json!(at.map(time::iso)));
+            }
+            map.insert("surface".into(), json!(message.surface));
+        } else if message.state == 1 {
+            map.insert("again".into(), json!(true));
+        }
+        cut_to_part(&mut map, message, filter);
+        Value::Object(map)
+    }
+
+    /// The outside id of a message.
+    pub fn message_id(&self, seq: i64) -> String {
+        self.outside_id(8, seq)
+    }
+
+    /// A message with the keys of the old HTTP API.
+    pub fn message_value(&self, m: &Message, _now: i64) -> Value {
+        let delivered = m.pushed.is_some() || m.state == 2 || m.state == 3;
+        json!({
+            "id": self.outside_id(8, m.seq), "fromPeer": m.sender, "toPeer": m.recipient, "type": m.kind,
+            "payload": m.body, "createdAt": time::iso(m.created), "readAt": m.read.map(time::iso), "delivered": delivered,
+        })
+    }
+
+    /// Messages over HTTP: fetching marks as read, and shows what was before.
+    pub fn fetch(&mut self, pick: &MessagePick<'_>, now: i64) -> Result<Vec<Value>, Fault> {
+        let mut rows = Vec::new();
+        let mut size = 0;
+        for was in self.store.messages(pick)? {
+            size += was.body.len();
+            if size > limits::ROWS_BYTES_MAX && !rows.is_empty() {
+                break;
+            }
+            rows.push(self.message_value(&was, now));
+            let message = Message { state: was.state.max(2), read: Some(now), ..was.clone() };
+            self.settle_receipt(&was, &message)?;
+            if was.state < 2 {
+                self.emit_read(&message, now)?;
+            }
+        }
+        Ok(rows)
+    }
+
+    /// How many messages wait unread for a peer.
+    pub fn unread(&mut self, id: &str) -> Result<i64, Fault> {
+        if let Some(n) = self.unread.get(id) {
+            return Ok(*n);
+        }
+        let n = self.store.count_unread(id)?;
+        self.unread.insert(id.to_owned(), n);
+        Ok(n)
+    }
+
+    /// The names of those whose mail waits, the oldest first, a few at most.
+    pub(super) fn mail_from(&self, id: &str) -> Result<Vec<String>, Fault> {
+        let pick = MessagePick { to: Some(id), unread: true, limit: 8, ..MessagePick::default() };
+        let mut names: Vec<String> = Vec::new();
+        for message in self.store.messages(&pick)? {
+            let name = self.name_of(&message.sender);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    pub(super) fn expire_messages(&mut self, now: i64) -> Result<(), Fault> {
+        for was in self.store.expired_messages(now, limits::PRUNE_STEP)? {
+            let message = Message { state: 4, ..was.clone() };
+            self.settle_receipt(&was, &message)?;
+        }
+        Ok(())
+    }
+}
+
+/// How far a message got, in a word.
+fn receipt(message: &Message) -> &'static str {
+    RECEIPTS.get(message.state as usize).copied().unwrap_or("accepted")
+}
+
+/// Cuts a payload that is too long for one result. What was shown before decides where the part
+/// starts; `part` and `parts` count, `upto` is what `shown` reports back.
+fn cut_to_part(map: &mut serde_json::Map<String, Value>, message: &Message, filter: &str) {
+    let starts = part_starts(&message.body);
+    if starts.len() == 1 {
+        return;
+    }
+    let taken = if filter == "unread" { message.taken as usize } else { 0 };
+    let part = starts.iter().rposition(|start| *start <= taken).unwrap_or(0);
+    let upto = starts.get(part + 1).copied().unwrap_or(message.body.len());
+    map.insert("payload".into(), json!(message.body.get(starts[part]..upto).unwrap_or("")));
+    map.insert("part".into(), json!(part + 1));
+    map.insert("parts".into(), json!(starts.len()));
+    map.insert("upto".into(), json!(upto));
+    let note = if filter == "unread" { "read the inbox again for the next part" } else { "only the first part is shown here" };
+    map.insert("note".into(), json!(note));
+}
+
+/// Where the parts of a payload begin: each fits `limits::PART_MAX` once escaped.
+fn part_starts(body: &str) -> Vec<usize> {
+    let (mut starts, mut size) = (vec![0], 0);
+    for (at, c) in body.char_indices() {
+        let cost = match c {
+            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+            c if (c as u32) < 0x20 => 6,
+            c => c.len_utf8(),
+        };
+        if size + cost > limits::PART_MAX {
+            starts.push(at);
+            size = 0;
+        }
+        size += cost;
+    }
+    starts
+}

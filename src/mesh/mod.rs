@@ -1,0 +1,567 @@
+//! The rules of the mesh, as plain functions of (request, time, store).
+//!
+//! **Invariant:** nothing here knows a clock, a socket, a thread or chance. Time is an argument,
+//! chance is given at birth, and what shall leave is put into an outbox that the caller empties
+//! after its commit.
+
+pub mod events;
+pub mod fault;
+pub mod limits;
+pub mod locks;
+pub mod messages;
+pub mod op;
+pub mod paths;
+pub mod peers;
+pub mod state;
+pub mod status;
+pub mod time;
+pub mod tools;
+
+pub use fault::{Fault, Kind};
+pub use op::{Actor, Arg, Args, Op, Place};
+
+use crate::store::{Event, Store, StoreError};
+use peers::{Peer, Seat};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
+/// Names a connection for as long as it lives; never reused.
+pub type Conn = u64;
+
+/// All operations, in the order of the documentation.
+pub const OPS: &[&Op] = &[
+    &peers::PEERS,
+    &peers::WHOAMI,
+    &peers::SUMMARY,
+    &messages::SEND,
+    &messages::INBOX,
+    &state::GET,
+    &state::SET,
+    &state::LIST,
+    &state::DELETE,
+    &locks::LOCK,
+    &locks::UNLOCK,
+    &locks::QUERY,
+    &events::READ,
+    &events::EMIT,
+    &events::SUBSCRIBE,
+    &events::UNSUBSCRIBE,
+    &status::STATUS,
+    &peers::ATTACH,
+    &peers::DETACH,
+    &messages::SHOWN,
+];
+
+/// The operation of that name.
+pub fn op(name: &str) -> Option<&'static Op> {
+    OPS.iter().copied().find(|op| op.name == name)
+}
+
+/// What a mesh is told at birth.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// An HTTP peer is stale after this long without a heartbeat, ms.
+    pub stale_ms: i64,
+    /// And gone after this long, ms.
+    pub dead_ms: i64,
+    /// Minutes of a lock whose caller names none.
+    pub lock_ttl_min: i64,
+    /// Messages that one sender may send in `limits::RATE_WINDOW_MS`.
+    pub rate_max: u32,
+    /// This machine's name.
+    pub host: String,
+    /// The user whose mesh this is: the name of the human peer.
+    pub user: String,
+    /// This program's version.
+    pub version: String,
+    /// The broker's process id.
+    pub pid: u32,
+    /// Its HTTP port.
+    pub port: u16,
+}
+
+/// What an operation answers.
+#[derive(Debug)]
+pub enum Done {
+    /// The result.
+    Now(Value),
+    /// Nothing yet: ask again when something of this sort stirs, at the latest then (ms).
+    Later(Stir, i64),
+}
+
+/// What a waiting call waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stir {
+    /// Mail for this peer.
+    Mail(String),
+    /// An event after this cursor.
+    Events(i64),
+    /// A lock that fell.
+    Locks,
+}
+
+/// Who calls, when, and whether the call may still wait.
+#[derive(Debug, Clone)]
+pub struct Ctx {
+    /// The connection it came over; 0 for the HTTP thread.
+    pub conn: Conn,
+    /// The acting peer's id, if one is known.
+    pub actor: Option<String>,
+    /// Now, ms.
+    pub now: i64,
+    /// When its wait ends, if it has waited before.
+    pub until: Option<i64>,
+    /// Where the stream stood when it began to wait for events.
+    pub stood: Option<i64>,
+    /// Set when it must answer now.
+    pub last: bool,
+    /// The call's own id on its connection.
+    pub id: Value,
+}
+
+impl Ctx {
+    /// The acting peer's id; [`Actor::Needed`] guarantees it.
+    pub fn me(&self) -> &str {
+        self.actor.as_deref().unwrap_or("")
+    }
+
+    /// Until when a call that asks for `seconds` may wait, or `None` when it must answer now.
+    pub fn wait(&self, seconds: Option<i64>) -> Option<i64> {
+        let until = self.until.or_else(|| seconds.filter(|s| *s > 0).map(|s| self.now + s * 1000));
+        until.filter(|until| !self.last && *until > self.now)
+    }
+}
+
+/// A call as it comes from a connection.
+#[derive(Debug)]
+pub struct Call {
+    /// Its connection.
+    pub conn: Conn,
+    /// Its id there.
+    pub id: Value,
+    /// What it asks for.
+    pub op: &'static Op,
+    /// With what.
+    pub args: Args,
+    /// The peer that it wants to act as.
+    pub acting: Option<String>,
+    /// Processes above the caller, nearest first, where the transport could prove them.
+    pub chain: Vec<peers::Process>,
+}
+
+/// What shall leave once the turn is committed.
+#[allow(missing_docs)] // each variant's line says what its fields are
+#[derive(Debug)]
+pub enum Out {
+    /// The answer to a call.
+    Reply { conn: Conn, id: Value, result: Result<Value, Fault> },
+    /// Something that a connection should know.
+    Notice { conn: Conn, method: &'static str, params: Value },
+    /// Mail for a peer that takes pushes on its own Unix socket.
+    Mail { peer: String, seq: i64, from: String, body: String },
+    /// An event, for such peers to hear of.
+    Event(Rc<Event>),
+}
+
+/// A call that waits.
+#[derive(Debug)]
+struct Wait {
+    ctx: Ctx,
+    op: &'static Op,
+    args: Args,
+    on: Stir,
+}
+
+/// What changed since the waiting calls were last looked at.
+#[derive(Debug, Default)]
+struct Stirred {
+    mail: BTreeSet<String>,
+    events: bool,
+    locks: bool,
+}
+
+/// One mesh: its peers, messages, state, locks and events.
+pub struct Mesh {
+    store: Store,
+    settings: Settings,
+    fresh: Box<dyn FnMut() -> u128 + Send>,
+    peers: Vec<Peer>,
+    seats: HashMap<Conn, Seat>,
+    locks: Vec<crate::store::LockRow>,
+    orphans: Option<i64>,
+    unread: HashMap<String, i64>,
+    rates: HashMap<String, (i64, u32)>,
+    legacy_subscriptions: HashMap<String, Vec<String>>,
+    waits: Vec<Wait>,
+    stirred: Stirred,
+    out: Vec<Out>,
+    salt: u128,
+    started: i64,
+    next_prune: i64,
+    next_expiry: Option<Option<i64>>,
+    human: String,
+}
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mesh({} peers, {} locks)", self.peers.len(), self.locks.len())
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Fault {
+        Fault::new(Kind::Storage, error.to_string())
+    }
+}
+
+impl Mesh {
+    /// A mesh over its store. `fresh` gives ids that nobody can guess.
+    ///
+    /// # Errors
+    /// When the store can't be read or written.
+    pub fn open(store: Store, settings: Settings, fresh: Box<dyn FnMut() -> u128 + Send>, now: i64) -> Result<Mesh, Fault> {
+        let mut mesh = Mesh {
+            store,
+            settings,
+            fresh,
+            peers: Vec::new(),
+            seats: HashMap::new(),
+            locks: Vec::new(),
+            orphans: Some(now),
+            unread: HashMap::new(),
+            rates: HashMap::new(),
+            legacy_subscriptions: HashMap::new(),
+            waits: Vec::new(),
+            stirred: Stirred::default(),
+            out: Vec::new(),
+            salt: 0,
+            started: now,
+            next_prune: now,
+            next_expiry: None,
+            human: String::new(),
+        };
+        mesh.store.begin_call();
+        mesh.read_salt()?;
+        mesh.load(now)?;
+        mesh.settle_human(now)?;
+        mesh.store.end_call()?;
+        mesh.store.commit()?;
+        Ok(mesh)
+    }
+
+    /// The mesh's own mark in the ids of its messages and events.
+    fn read_salt(&mut self) -> Result<(), Fault> {
+        let kept = self.store.meta("salt")?.and_then(|hex| u128::from_str_radix(&hex, 16).ok());
+        self.salt = match kept {
+            Some(salt) => salt,
+            None => {
+                let salt = (self.fresh)();
+                self.store.set_meta("salt", &format!("{salt:x}"))?;
+                salt
+            }
+        };
+        Ok(())
+    }
+
+    /// Runs one call; its answer comes through the outbox, now or when its wait ends.
+    pub fn call(&mut self, call: Call, now: i64) {
+        let mut ctx = Ctx { conn: call.conn, actor: None, now, until: None, stood: None, last: false, id: call.id.clone() };
+        match self.actor(&call, now) {
+            Ok(actor) => ctx.actor = actor,
+            Err(fault) => {
+                self.out.push(Out::Reply { conn: call.conn, id: call.id, result: Err(fault) });
+                return;
+            }
+        }
+        if let Some(peer) = ctx.actor.as_ref().and_then(|id| self.peer_mut(id)) {
+            peer.active = now;
+        }
+        let n_waiting = self.waits.iter().filter(|wait| wait.ctx.conn == call.conn).count();
+        ctx.last = n_waiting >= limits::WAITS_MAX;
+        self.step(Wait { ctx, op: call.op, args: call.args, on: Stir::Locks }, None);
+        self.settle(now);
+    }
+
+    /// Runs an operation at once and hands its result back, for callers that can't wait.
+    pub fn run(&mut self, op: &'static Op, args: &Args, ctx: &Ctx) -> Result<Value, Fault> {
+        let result = self.scoped(|mesh| (op.run)(mesh, ctx, args));
+        self.settle(ctx.now);
+        match result? {
+            Done::Now(value) => Ok(value),
+            Done::Later(..) => Err(Fault::new(Kind::Internal, format!("{} waited where it must not", op.name))),
+        }
+    }
+
+    /// Runs a rule whose writes and pushes vanish together if it fails.
+    pub fn scoped<T>(&mut self, rule: impl FnOnce(&mut Mesh) -> Result<T, Fault>) -> Result<T, Fault> {
+        let n_out = self.out.len();
+        self.store.begin_call();
+        let result = rule(self).and_then(|value| {
+            self.store.end_call()?;
+            Ok(value)
+        });
+        if result.is_err() {
+            self.out.truncate(n_out);
+            self.undo();
+        }
+        result
+    }
+
+    /// Takes back the running call, in the store and in memory. A panic in a call ends here, too.
+    pub fn undo(&mut self) {
+        let wrote = self.store.call_wrote();
+        if let Err(error) = self.store.undo_call() {
+            // The connection to the file is in doubt: give up the whole turn.
+            self.store.rollback();
+            self.out.push(Out::Notice { conn: 0, method: "log", params: json!(error.to_string()) });
+        }
+        if wrote {
+            self.reload();
+        }
+    }
+
+    /// One step of a call: an answer, or a place in the queue of those that wait. `place` is the
+    /// place that it had there, which it keeps.
+    fn step(&mut self, mut wait: Wait, place: Option<usize>) {
+        let result = self.scoped(|mesh| (wait.op.run)(mesh, &wait.ctx, &wait.args));
+        let result = match result {
+            Ok(Done::Later(on, until)) => {
+                wait.ctx.until = Some(until);
+                if let Stir::Events(cursor) = on {
+                    wait.ctx.stood = Some(cursor);
+                }
+                wait.on = on;
+                let place = place.unwrap_or(self.waits.len()).min(self.waits.len());
+                self.waits.insert(place, wait);
+                return;
+            }
+            Ok(Done::Now(value)) => Ok(self.with_mail(value, &wait)),
+            Err(fault) => Err(fault),
+        };
+        self.out.push(Out::Reply { conn: wait.ctx.conn, id: wait.ctx.id, result });
+    }
+
+    /// Every result tells its caller of mail that is waiting.
+    fn with_mail(&mut self, mut value: Value, wait: &Wait) -> Value {
+        if wait.op.name == messages::SHOWN.name || wait.op.name == peers::DETACH.name {
+            return value;
+        }
+        let shown = if wait.op.name == messages::INBOX.name { value["messages"].as_array().map_or(0, Vec::len) } else { 0 };
+        let Some(id) = wait.ctx.actor.clone() else { return value };
+        let unread = self.unread(&id).unwrap_or(0) - shown as i64;
+        if unread > 0 && shown == 0
+            && let (Some(object), Ok(from)) = (value.as_object_mut(), self.mail_from(&id))
+        {
+            object.insert("mail".into(), json!({ "unread": unread, "from": from }));
+        }
+        value
+    }
+
+    /// Asks the waiting calls again whose matter stirred, in the order in which they came.
+    fn settle(&mut self, now: i64) {
+        // Each round answers at least one call or ends, and an answer may stir others.
+        for _ in 0..=self.waits.len() {
+            let stirred = std::mem::take(&mut self.stirred);
+            let due = |wait: &Wait| match &wait.on {
+                Stir::Mail(peer) => stirred.mail.contains(peer),
+                Stir::Events(_) => stirred.events,
+                Stir::Locks => stirred.locks,
+            };
+            let Some(first) = self.waits.iter().position(due) else { break };
+            let mut place = first;
+            while place < self.waits.len() {
+                if due(&self.waits[place]) {
+                    let mut wait = self.waits.remove(place);
+                    wait.ctx.now = now;
+                    let n_before = self.waits.len();
+                    self.step(wait, Some(place));
+                    if self.waits.len() == n_before {
+                        continue;
+                    }
+                }
+                place += 1;
+            }
+        }
+        self.stirred = Stirred::default();
+    }
+
+    /// Forgets a waiting call; nothing was consumed, nothing is answered.
+    pub fn cancel(&mut self, conn: Conn, id: &Value, now: i64) {
+        self.waits.retain(|wait| wait.ctx.conn != conn || wait.ctx.id != *id);
+        self.stirred.locks = true;
+        self.settle(now);
+    }
+
+    /// Lets time pass: waits end, locks and entries expire, silent peers go, old rows are removed.
+    pub fn tick(&mut self, now: i64) {
+        let due = |wait: &Wait| wait.ctx.until.is_some_and(|until| until <= now);
+        while let Some(place) = self.waits.iter().position(due) {
+            let mut wait = self.waits.remove(place);
+            wait.ctx.now = now;
+            wait.ctx.last = true;
+            self.step(wait, Some(place));
+        }
+        let steps: [fn(&mut Mesh, i64) -> Result<(), Fault>; 4] =
+            [Mesh::expire_locks, Mesh::expire_peers, Mesh::expire_rows, Mesh::prune];
+        for step in steps {
+            if let Err(fault) = self.scoped(|mesh| step(mesh, now)) {
+                self.out.push(Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
+            }
+        }
+        self.settle(now);
+    }
+
+    /// When [`Mesh::tick`] has something to do next, ms.
+    pub fn deadline(&mut self) -> Option<i64> {
+        let waits = self.waits.iter().filter_map(|wait| wait.ctx.until).min();
+        let locks = self.locks.iter().map(|lock| lock.expires).min();
+        let orphans = self.orphans.map(|since| since + limits::GRACE_MS);
+        let peers = self.peers.iter().filter_map(|peer| peer.deadline(&self.settings)).min();
+        let rows = self.row_expiry();
+        [waits, locks, orphans, peers, rows].into_iter().flatten().min()
+    }
+
+    fn row_expiry(&mut self) -> Option<i64> {
+        if self.next_expiry.is_none() {
+            let entry = self.store.next_entry_expiry().ok().flatten();
+            let message = self.store.next_message_expiry().ok().flatten();
+            self.next_expiry = Some([entry, message].into_iter().flatten().min());
+        }
+        self.next_expiry.flatten()
+    }
+
+    fn expire_rows(&mut self, now: i64) -> Result<(), Fault> {
+        if self.row_expiry().is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        self.next_expiry = None;
+        self.expire_entries(now)?;
+        self.expire_messages(now)
+    }
+
+    /// Removes what is older than its keeping, a bounded number of rows at a time.
+    fn prune(&mut self, now: i64) -> Result<(), Fault> {
+        if now < self.next_prune {
+            return Ok(());
+        }
+        self.next_prune = now + limits::PRUNE_EVERY_MS;
+        let n = self.store.prune_events(now - limits::EVENTS_KEPT_MS, limits::PRUNE_STEP)?;
+        let unread = self.store.prune_messages(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
+        if n == limits::PRUNE_STEP as usize || !unread.is_empty() {
+            self.next_prune = now + 1000;
+        }
+        for recipient in unread {
+            self.unread.remove(&recipient);
+        }
+        self.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
+        self.forget_peers(now)
+    }
+
+    /// Makes the turn durable. After an error nothing of the turn may leave: what was to be
+    /// answered is answered with the error, and memory equals the disk again.
+    pub fn commit(&mut self) -> bool {
+        let Err(error) = self.store.commit() else { return true };
+        self.store.rollback();
+        self.reload();
+        let fault = Fault::from(error);
+        self.out.retain_mut(|out| match out {
+            Out::Reply { result, .. } => {
+                *result = Err(fault.clone());
+                true
+            }
+            _ => false,
+        });
+        self.out.push(Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
+        false
+    }
+
+    /// Moves the write-ahead log into the database; for a moment without work.
+    pub fn checkpoint(&mut self) {
+        if let Err(error) = self.store.checkpoint() {
+            self.out.push(Out::Notice { conn: 0, method: "log", params: json!(error.to_string()) });
+        }
+    }
+
+    /// What shall leave, oldest first.
+    pub fn take_out(&mut self) -> Vec<Out> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Nobody is attached, waits, or lives by heartbeats.
+    pub fn is_idle(&self) -> bool {
+        self.waits.is_empty() && self.peers.iter().all(|peer| !peer.is_here())
+    }
+
+    /// The time of birth, ms.
+    pub fn started(&self) -> i64 {
+        self.started
+    }
+
+    /// The settings given at birth.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Counts a call against its sender: `cost` tenths of a message.
+    pub fn limit(&mut self, key: &str, cost: u32, now: i64) -> Result<(), Fault> {
+        if self.rates.len() > limits::PEERS_MAX {
+            self.rates.retain(|_, (since, _)| now - *since < limits::RATE_WINDOW_MS);
+        }
+        let max = self.settings.rate_max.saturating_mul(10);
+        let (since, spent) = self.rates.entry(key.to_owned()).or_insert((now, 0));
+        if now - *since >= limits::RATE_WINDOW_MS {
+            (*since, *spent) = (now, 0);
+        }
+        if *spent + cost > max {
+            let wait = (limits::RATE_WINDOW_MS - (now - *since) + 999) / 1000;
+            let name = self.peers.iter().find(|peer| peer.row.id == key).map_or(key, |peer| &peer.row.name);
+            let text = format!(
+                "rate limit: {name} sent more than {} messages (or ten times as many changes) in {} s; \
+                 wait {wait} s, or raise SLM_MESH_RATE",
+                self.settings.rate_max,
+                limits::RATE_WINDOW_MS / 1000
+            );
+            return Err(Fault::new(Kind::Limited, text).with(json!({ "retryAfterSeconds": wait })));
+        }
+        *spent += cost;
+        Ok(())
+    }
+
+    /// The outside id of a message (`family` 8) or an event (9): a UUID that carries its sequence
+    /// number, so that no index of random ids is needed.
+    fn outside_id(&self, family: u8, seq: i64) -> String {
+        let salt = format!("{:032x}", self.salt);
+        format!("{}-{}-4{}-{family}{}-{seq:012x}", &salt[..8], &salt[8..12], &salt[12..15], &salt[15..18])
+    }
+
+    /// The sequence number in an outside id of ours.
+    fn inside_id(&self, family: u8, id: &str) -> Option<i64> {
+        let seq = i64::from_str_radix(id.get(24..)?, 16).ok()?;
+        (self.outside_id(family, seq) == id.to_ascii_lowercase()).then_some(seq)
+    }
+
+    /// Reads peers and locks from the store.
+    fn load(&mut self, now: i64) -> Result<(), Fault> {
+        self.locks = self.store.locks()?;
+        self.load_peers(now)
+    }
+
+    /// Makes memory equal the disk again after something was taken back.
+    fn reload(&mut self) {
+        self.unread.clear();
+        self.next_expiry = None;
+        let now = self.peers.iter().map(|peer| peer.active).max().unwrap_or(self.started);
+        if let Err(fault) = self.load(now) {
+            self.out.push(Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
+        }
+    }
+}
+
+/// An object of `value`, or an empty one: for callers that add to results.
+pub fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}

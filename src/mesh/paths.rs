@@ -1,0 +1,162 @@
+//! Paths as locks see them: normal form, folders, globs, and whether two of them overlap.
+//!
+//! A path that ends in `/` is a folder and covers what is under it. `*` and `?` stay inside one
+//! component, `**` spans any number of them. Brackets mean themselves: `app/[id]/page.tsx` is a
+//! file that people have.
+
+/// Removes `.`, `..`, double and trailing slashes by text alone; a folder keeps its last slash.
+/// Symlinks are the client's business: only it sees its file system.
+pub fn normal(path: &str) -> String {
+    let folder = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
+    let rooted = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            ".." if rooted => {}
+            part => parts.push(part),
+        }
+    }
+    let mut out = if rooted { format!("/{}", parts.join("/")) } else { parts.join("/") };
+    if folder && !parts.is_empty() {
+        out.push('/');
+    }
+    out
+}
+
+/// Whether a path is a pattern rather than one file.
+pub fn is_pattern(path: &str) -> bool {
+    path.ends_with('/') || path.contains(['*', '?'])
+}
+
+/// Whether some file could be meant by both.
+pub fn overlap(a: &str, b: &str) -> bool {
+    if !is_pattern(a) && !is_pattern(b) {
+        return a == b;
+    }
+    let (a, b) = (components(a), components(b));
+    any_path(&a, &b)
+}
+
+/// A path's components; a folder is everything under it.
+fn components(path: &str) -> Vec<&str> {
+    let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if path.ends_with('/') {
+        parts.push("**");
+    }
+    parts
+}
+
+/// Whether two lists of component patterns share a path, by dynamic programming over both.
+fn any_path(a: &[&str], b: &[&str]) -> bool {
+    // reach[j] says whether a[i..] and b[j..] share a path; i runs from the end.
+    let mut reach = vec![false; b.len() + 1];
+    for i in (0..=a.len()).rev() {
+        let below = reach.clone();
+        for j in (0..=b.len()).rev() {
+            let right = j < b.len() && reach[j + 1];
+            reach[j] = match (a.get(i), b.get(j)) {
+                (None, None) => true,
+                (Some(&"**"), Some(&"**")) => below[j] || right,
+                (Some(&"**"), Some(_)) => below[j] || right,
+                (Some(_), Some(&"**")) => right || below[j],
+                (Some(&"**"), None) => below[j],
+                (None, Some(&"**")) => right,
+                (Some(x), Some(y)) => below[j + 1] && any_name(x, y),
+                _ => false,
+            };
+        }
+    }
+    reach[0]
+}
+
+/// One element of a component pattern.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Piece {
+    Just(char),
+    One,
+    Any,
+}
+
+fn pieces(pattern: &str) -> Vec<Piece> {
+    let piece = |c| match c {
+        '*' => Piece::Any,
+        '?' => Piece::One,
+        c => Piece::Just(c),
+    };
+    pattern.chars().map(piece).collect()
+}
+
+/// Whether two component patterns share a name.
+fn any_name(a: &str, b: &str) -> bool {
+    if !is_pattern(a) && !is_pattern(b) {
+        return a == b;
+    }
+    let (a, b) = (pieces(a), pieces(b));
+    let mut reach = vec![false; b.len() + 1];
+    for i in (0..=a.len()).rev() {
+        let below = reach.clone();
+        for j in (0..=b.len()).rev() {
+            let right = j < b.len() && reach[j + 1];
+            reach[j] = match (a.get(i), b.get(j)) {
+                (None, None) => true,
+                (Some(Piece::Any), Some(_)) | (Some(_), Some(Piece::Any)) => below[j] || right,
+                (Some(Piece::Any), None) => below[j],
+                (None, Some(Piece::Any)) => right,
+                (Some(Piece::Just(x)), Some(Piece::Just(y))) => x == y && below[j + 1],
+                (Some(_), Some(_)) => below[j + 1],
+                _ => false,
+            };
+        }
+    }
+    reach[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{normal, overlap};
+
+    #[test]
+    fn paths_become_normal() {
+        for (given, want) in [
+            ("/a/b/../c", "/a/c"),
+            ("/a//b/./c", "/a/b/c"),
+            ("/../a", "/a"),
+            ("/a/b/", "/a/b/"),
+            ("a/../../b", "../b"),
+            ("/", "/"),
+            ("src/a.rs", "src/a.rs"),
+        ] {
+            assert_eq!(normal(given), want, "{given}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_the_same_file_overlaps() {
+        for (a, b, want) in [
+            ("/r/a", "/r/a", true),
+            ("/r/a", "/r/b", false),
+            ("/r/src/", "/r/src/x/y", true),
+            ("/r/src/", "/r/src", true),
+            ("/r/src/", "/r/srcs", false),
+            ("/r/src/", "/r/src/x/", true),
+            ("/r/*.rs", "/r/a.rs", true),
+            ("/r/*.rs", "/r/x/a.rs", false),
+            ("/r/**/*.rs", "/r/x/y/a.rs", true),
+            ("/r/**/*.rs", "/r/a.rs", true),
+            ("/r/src/auth/**", "/r/src/auth/a/b", true),
+            ("/r/a*.rs", "/r/*b.rs", true),
+            ("/r/a*.rs", "/r/b*.rs", false),
+            ("/r/[id].tsx", "/r/i.tsx", false),
+            ("/r/[id].tsx", "/r/*.tsx", true),
+            ("/r/**", "/q/**", false),
+            ("/r/file?.c", "/r/file10.c", false),
+        ] {
+            assert_eq!(overlap(a, b), want, "{a} {b}");
+            assert_eq!(overlap(b, a), want, "{b} {a}");
+        }
+    }
+}

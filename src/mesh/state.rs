@@ -1,0 +1,217 @@
+//! Shared state: small values under keys, each with a version that only grows.
+
+use super::op::Kind as Is;
+use super::{Actor, Arg, Args, Ctx, Done, Fault, Kind, Mesh, Op, Place, limits, time};
+use crate::store::Entry;
+use serde_json::{Value, json};
+
+const KEY: Arg = Arg::new("key", Is::Text { min: 1, max: limits::KEY_MAX }, "Key").required().at(Place::Word);
+const NAMESPACE: Arg = Arg::new(
+    "namespace",
+    Is::Text { min: 1, max: limits::WORD_MAX },
+    "Namespace, default unless said otherwise; use your repository's name for what concerns it",
+);
+const EXPECT: Arg = Arg::new(
+    "expect",
+    Is::Int { min: 0, max: i64::MAX },
+    "Only if the entry has this version now (compare and set); 0 = only if there is none",
+);
+/// An event carries a value of at most this many bytes; a longer one must be fetched.
+const EVENT_VALUE_MAX: usize = 4096;
+
+/// Reads an entry.
+pub static GET: Op = Op {
+    name: "state.get",
+    summary: "Read an entry of the shared state",
+    args: &[KEY, NAMESPACE],
+    actor: Actor::Welcome,
+    verb: Some("state get"),
+    tool: Some(("state", Some("get"))),
+    repeatable: true,
+    run: get,
+};
+
+/// Writes an entry.
+pub static SET: Op = Op {
+    name: "state.set",
+    summary: "Write an entry of the shared state; answers with its new version",
+    args: &[
+        KEY,
+        Arg::new("value", Is::Text { min: 0, max: limits::VALUE_MAX }, "Value to store; no secrets, every agent can read it")
+            .required().at(Place::Words),
+        NAMESPACE,
+        EXPECT,
+        Arg::new("ttlMinutes", Is::Int { min: 1, max: 525_600 }, "Minutes after which the entry goes by itself").short("ttl"),
+    ],
+    actor: Actor::Needed,
+    verb: Some("state set"),
+    tool: Some(("state", Some("set"))),
+    repeatable: false,
+    run: set,
+};
+
+/// Lists entries.
+pub static LIST: Op = Op {
+    name: "state.list",
+    summary: "List the entries of a namespace, by key",
+    args: &[
+        NAMESPACE,
+        Arg::new("prefix", Is::Text { min: 0, max: limits::KEY_MAX }, "Only keys that start with this"),
+        Arg::new("after", Is::Text { min: 0, max: limits::KEY_MAX }, "Only keys that sort after this one; for the next page").not_in_tool(),
+    ],
+    actor: Actor::Welcome,
+    verb: Some("state list"),
+    tool: Some(("state", Some("list"))),
+    repeatable: true,
+    run: list,
+};
+
+/// Removes an entry.
+pub static DELETE: Op = Op {
+    name: "state.delete",
+    summary: "Remove an entry of the shared state",
+    args: &[KEY, NAMESPACE, EXPECT],
+    actor: Actor::Needed,
+    verb: Some("state delete"),
+    tool: Some(("state", Some("delete"))),
+    repeatable: true,
+    run: delete,
+};
+
+fn get(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let entry = mesh.living_entry(namespace(args), args.word("key"), ctx.now)?;
+    let entry = entry.map(|entry| mesh.entry_value(&entry));
+    Ok(Done::Now(json!({ "ok": true, "entry": entry })))
+}
+
+fn set(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    mesh.limit(ctx.me(), 1, ctx.now)?;
+    let expires = args.int("ttlMinutes").map(|minutes| ctx.now + minutes * 60_000);
+    let (namespace, key) = (namespace(args), args.word("key"));
+    let entry = mesh.set_entry(namespace, key, args.word("value"), args.int("expect"), expires, ctx.me(), ctx.now)?;
+    Ok(Done::Now(json!({ "ok": true, "version": entry.version, "entry": mesh.entry_value(&entry) })))
+}
+
+fn list(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let (prefix, after) = (args.text("prefix").unwrap_or(""), args.text("after").unwrap_or(""));
+    let found = mesh.store.entries(namespace(args), prefix, after, ctx.now, limits::LIST_MAX as i64 + 1)?;
+    let (mut rows, mut size, mut next) = (Vec::new(), 0, None);
+    for entry in &found {
+        let mut row = mesh.entry_value(entry);
+        if row.to_string().len() > limits::PAGE_MAX {
+            row["value"] = Value::Null;
+            row["note"] = json!("too long for a list; get it by its key");
+        }
+        size += row.to_string().len();
+        if rows.len() == limits::LIST_MAX || size > limits::PAGE_MAX && !rows.is_empty() {
+            next = rows.last().map(|row: &Value| row["key"].clone());
+            break;
+        }
+        rows.push(row);
+    }
+    let mut value = json!({ "ok": true, "entries": rows });
+    if let Some(next) = next {
+        value["next"] = next;
+        value["note"] = json!("there are more; narrow with prefix");
+    }
+    Ok(Done::Now(value))
+}
+
+fn delete(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    mesh.limit(ctx.me(), 1, ctx.now)?;
+    let deleted = mesh.delete_entry(namespace(args), args.word("key"), args.int("expect"), ctx.me(), ctx.now)?;
+    Ok(Done::Now(json!({ "ok": true, "deleted": deleted })))
+}
+
+fn namespace(args: &Args) -> &str {
+    args.text("namespace").unwrap_or("default")
+}
+
+impl Mesh {
+    /// An entry that is neither deleted nor expired.
+    pub fn living_entry(&self, namespace: &str, key: &str, now: i64) -> Result<Option<Entry>, Fault> {
+        let entry = self.store.entry(namespace, key)?;
+        Ok(entry.filter(|entry| entry.value.is_some() && entry.expires.is_none_or(|at| at > now)))
+    }
+
+    /// Entries of a namespace, for the old HTTP API.
+    pub fn entries(&self, namespace: &str, now: i64) -> Result<Vec<Value>, Fault> {
+        let found = self.store.entries(namespace, "", "", now, limits::ROWS_MAX)?;
+        Ok(found.iter().map(|entry| self.entry_value(entry)).collect())
+    }
+
+    /// Writes an entry, if it has the version that the caller expects.
+    #[allow(clippy::too_many_arguments)] // the columns of one row; a struct would only rename them
+    pub fn set_entry(
+        &mut self, namespace: &str, key: &str, value: &str, expect: Option<i64>, expires: Option<i64>, by: &str, now: i64,
+    ) -> Result<Entry, Fault> {
+        let last = self.expected(namespace, key, expect, now)?;
+        let entry = Entry {
+            namespace: namespace.to_owned(),
+            key: key.to_owned(),
+            value: Some(value.to_owned()),
+            version: last + 1,
+            by: by.to_owned(),
+            updated: now,
+            expires,
+        };
+        self.store.put_entry(&entry)?;
+        self.next_expiry = None;
+        let mut payload = json!({ "key": key, "namespace": namespace, "value": value, "version": entry.version });
+        if value.len() > EVENT_VALUE_MAX {
+            payload["value"] = Value::Null;
+            payload["bytes"] = json!(value.len());
+        }
+        self.emit("state_changed", by, payload, now)?;
+        Ok(entry)
+    }
+
+    /// Removes an entry; false if there was none.
+    pub fn delete_entry(&mut self, namespace: &str, key: &str, expect: Option<i64>, by: &str, now: i64) -> Result<bool, Fault> {
+        let last = self.expected(namespace, key, expect, now)?;
+        let Some(entry) = self.living_entry(namespace, key, now)? else { return Ok(false) };
+        self.store.put_entry(&Entry { value: None, version: last + 1, by: by.to_owned(), updated: now, expires: None, ..entry })?;
+        self.emit("state_deleted", by, json!({ "key": key, "namespace": namespace, "version": last + 1 }), now)?;
+        Ok(true)
+    }
+
+    /// The last version of a key, after comparing it with what the caller expects.
+    fn expected(&self, namespace: &str, key: &str, expect: Option<i64>, now: i64) -> Result<i64, Fault> {
+        let last = self.store.entry(namespace, key)?;
+        let living = last.as_ref().filter(|entry| entry.value.is_some() && entry.expires.is_none_or(|at| at > now));
+        let version = living.map_or(0, |entry| entry.version);
+        if let Some(expect) = expect.filter(|expect| *expect != version) {
+            let text = match living {
+                Some(entry) => format!(
+                    "{key} has version {version} (set by {}), not {expect}; read it again and decide anew",
+                    self.name_of(&entry.by)
+                ),
+                None => format!("{key} does not exist, so it has no version {expect}; expect 0 to create it"),
+            };
+            return Err(Fault::new(Kind::Conflict, text).with(json!({ "version": version })));
+        }
+        Ok(last.map_or(0, |entry| entry.version))
+    }
+
+    /// An entry with the keys of the old HTTP API first.
+    pub fn entry_value(&self, entry: &Entry) -> Value {
+        let mut value = json!({
+            "key": entry.key, "namespace": entry.namespace, "value": entry.value, "updatedBy": entry.by,
+            "updatedAt": time::iso(entry.updated), "version": entry.version, "updatedByName": self.name_of(&entry.by),
+        });
+        if let Some(at) = entry.expires {
+            value["expiresAt"] = json!(time::iso(at));
+        }
+        value
+    }
+
+    pub(super) fn expire_entries(&mut self, now: i64) -> Result<(), Fault> {
+        for entry in self.store.expired_entries(now, limits::PRUNE_STEP)? {
+            let payload = json!({ "key": entry.key, "namespace": entry.namespace, "version": entry.version + 1, "reason": "expired" });
+            let by = entry.by.clone();
+            self.store.put_entry(&Entry { value: None, version: entry.version + 1, updated: now, expires: None, ..entry })?;
+            self.emit("state_deleted", &by, payload, now)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,46 @@
+//! Status: how the mesh is, from kept counters.
+
+use super::{Actor, Args, Ctx, Done, Fault, Mesh, Op};
+use serde_json::{Value, json};
+
+/// Tells how the mesh is.
+pub static STATUS: Op = Op {
+    name: "status",
+    summary: "Tell how the mesh is: broker, peers, mail, locks, events, store",
+    args: &[],
+    actor: Actor::Welcome,
+    verb: Some("status"),
+    tool: Some(("status", None)),
+    repeatable: true,
+    run: status,
+};
+
+fn status(mesh: &mut Mesh, ctx: &Ctx, _: &Args) -> Result<Done, Fault> {
+    let mut value = mesh.status(ctx.now)?;
+    if let Some(peer) = ctx.actor.as_deref().and_then(|id| mesh.peer(id)) {
+        value["you"] = json!({ "id": peer.row.id, "name": peer.row.name });
+    }
+    Ok(Done::Now(value))
+}
+
+impl Mesh {
+    /// The status with the keys of the old HTTP API first.
+    pub fn status(&self, now: i64) -> Result<Value, Fault> {
+        let states: Vec<&str> = self.peers.iter().map(|peer| peer.status(&self.settings, now)).collect();
+        let count = |word: &str| states.iter().filter(|state| **state == word).count();
+        let (active, stale) = (count("active"), count("stale"));
+        let tally = self.store.tally;
+        let (size, log) = self.store.size()?;
+        Ok(json!({
+            "status": "ok", "version": self.settings.version, "uptime": (now - self.started) / 1000, 
+            "pid": self.settings.pid, "port": self.settings.port,
+            "peers": { "active": active, "stale": stale, "total": active + stale, "away": count("away") },
+            "messages": { "total": tally.messages, "undelivered": tally.unread },
+            "locks": { "active": self.locks.len() },
+            "events": { "total": tally.events, "last": tally.event_last },
+            "db": { "sizeBytes": size, "walSizeBytes": log },
+            "waiting": self.waits.len(), "connections": self.seats.len(),
+            "host": self.settings.host, "rate": { "messagesPer10s": self.settings.rate_max },
+        }))
+    }
+}

@@ -1,0 +1,44 @@
+//! Times as people and clients read them. Inside, a time is milliseconds since the epoch.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// RFC 3339 with milliseconds and `Z`: `2026-11-22T06:43:36.763Z`.
+pub fn iso(ms: i64) -> String {
+    let time = UNIX_EPOCH + Duration::from_millis(ms.clamp(0, 253_402_300_799_999) as u64);
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+/// The other form that HTTP clients know, UTC without a zone: `2026-11-22 06:43:36`.
+pub fn sqlite(iso: &str) -> String {
+    iso.get(..19).unwrap_or(iso).replace('T', " ")
+}
+
+/// Reads either form; `None` for anything else.
+pub fn parse(text: &str) -> Option<i64> {
+    let time: SystemTime = humantime::parse_rfc3339_weak(text.trim()).ok()?;
+    Some(time.duration_since(UNIX_EPOCH).ok()?.as_millis() as i64)
+}
+
+/// A length of time in the largest unit that says enough: `7 min`, `40 s`.
+pub fn span(ms: i64) -> String {
+    let seconds = (ms.max(0) + 999) / 1000;
+    match seconds {
+        0..90 => format!("{seconds} s"),
+        90..5400 => format!("{} min", (seconds + 30) / 60),
+        5400..172_800 => format!("{} h", (seconds + 1800) / 3600),
+        _ => format!("{} days", (seconds + 43_200) / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn both_forms_are_read_and_written() {
+        let ms = 1_795_330_074_170;
+        assert_eq!(super::iso(ms), "2026-11-22T06:47:54.170Z");
+        assert_eq!(super::parse(&super::iso(ms)), Some(ms));
+        assert_eq!(super::sqlite(&super::iso(ms)), "2026-11-22 06:47:54");
+        assert_eq!(super::parse("2026-11-22 06:47:54"), Some(ms - 170));
+        assert_eq!(super::parse("yesterday"), None);
+    }
+}

@@ -1,0 +1,331 @@
+//! The only place that speaks SQL: one SQLite file, one writer, questions in the domain's language.
+//!
+//! **Invariant:** a write transaction begins with the first write of a turn and ends in
+//! [`Store::commit`]; turns that only read open none. A call that fails is undone alone.
+
+mod events;
+mod locks;
+mod messages;
+mod peers;
+mod state;
+
+pub use events::{Event, EventPick};
+pub use locks::LockRow;
+pub use messages::{Message, MessagePick};
+pub use peers::PeerRow;
+pub use state::Entry;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use std::path::Path;
+
+/// The numbered steps from an empty file to this version's tables; `user_version` counts them.
+const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+
+/// What the store says when it can't answer.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The file was written by a newer slm-mesh; the two are its version and ours.
+    Newer(i64, i64),
+    /// The file is no database, or a damaged one.
+    Corrupt(String),
+    /// The disk has no room.
+    Full,
+    /// Anything else that SQLite reports.
+    Sql(String),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> StoreError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => StoreError::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(error.to_string()),
+            _ => StoreError::Sql(error.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StoreError::Newer(theirs, ours) => write!(
+                f,
+                "the database was written by a newer slm-mesh (format {theirs}, this one knows {ours}); \
+                 install that version again, or set SLM_MESH_DATA_DIR to another directory"
+            ),
+            StoreError::Corrupt(why) => write!(f, "the database is damaged ({why}); stop the broker and start it again: \
+                 the damaged file is then set aside under a dated name"),
+            StoreError::Full => f.write_str("the disk that holds the data directory is full; free some space and try again"),
+            StoreError::Sql(why) => write!(f, "the database can't be written or read ({why}); see broker.log in the data directory"),
+        }
+    }
+}
+
+/// Answers of the store.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Numbers that are kept rather than counted; written once a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// The last message's sequence number.
+    pub message_last: i64,
+    /// The last event's sequence number.
+    pub event_last: i64,
+    /// The last fencing token.
+    pub token_last: i64,
+    /// Messages kept.
+    pub messages: i64,
+    /// Messages not read yet.
+    pub unread: i64,
+    /// Events kept.
+    pub events: i64,
+}
+
+/// How far the running call has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    /// Not at all.
+    Clean,
+    /// It opened the turn's transaction: undoing it means rolling back.
+    First,
+    /// It wrote after others: undoing it means rolling back to a savepoint.
+    Nested,
+}
+
+/// The database of one mesh.
+#[derive(Debug)]
+pub struct Store {
+    db: Connection,
+    open: bool,
+    call: Call,
+    /// The kept numbers as of now, uncommitted ones included.
+    pub tally: Tally,
+    tally_stored: Tally,
+    tally_before_call: Tally,
+}
+
+impl Store {
+    /// Opens or creates the file; `full` asks for durability against power loss, too.
+    pub fn open(path: &Path, full: bool) -> Result<Store> {
+        let db = Connection::open(path)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
+        Store::prepare(db, MIGRATIONS)
+    }
+
+    /// A store without a file, for tests: SQLite in memory is deterministic.
+    pub fn memory() -> Result<Store> {
+        Store::prepare(Connection::open_in_memory()?, MIGRATIONS)
+    }
+
+    fn prepare(mut db: Connection, migrations: &[&str]) -> Result<Store> {
+        db.set_prepared_statement_cache_capacity(64);
+        // People look into their data while it runs; they may hold it for a moment.
+        db.busy_timeout(std::time::Duration::from_millis(2000))?;
+        db.pragma_update(None, "temp_store", "MEMORY")?;
+        db.pragma_update(None, "journal_size_limit", 16 << 20)?;
+        migrate(&mut db, migrations)?;
+        let tally = read_tally(&db)?;
+        Ok(Store { db, open: false, call: Call::Clean, tally, tally_stored: tally, tally_before_call: tally })
+    }
+
+    /// Whether the whole file reads well; slow on a large one.
+    pub fn is_sound(&self) -> bool {
+        let word = self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+        word.is_ok_and(|word| word == "ok")
+    }
+
+    /// Marks where [`Store::undo_call`] goes back to.
+    pub fn begin_call(&mut self) {
+        self.call = Call::Clean;
+        self.tally_before_call = self.tally;
+    }
+
+    /// Whether the running call has written.
+    pub fn call_wrote(&self) -> bool {
+        self.call != Call::Clean
+    }
+
+    /// Keeps what the running call wrote.
+    pub fn end_call(&mut self) -> Result<()> {
+        if self.call == Call::Nested {
+            self.run("RELEASE call")?;
+        }
+        self.call = Call::Clean;
+        Ok(())
+    }
+
+    /// Takes back what the running call wrote.
+    pub fn undo_call(&mut self) -> Result<()> {
+        let call = std::mem::replace(&mut self.call, Call::Clean);
+        self.tally = self.tally_before_call;
+        match call {
+            Call::Clean => Ok(()),
+            Call::First => {
+                self.open = false;
+                self.run("ROLLBACK")
+            }
+            Call::Nested => {
+                self.run("ROLLBACK TO call")?;
+                self.run("RELEASE call")
+            }
+        }
+    }
+
+    /// Makes the turn durable; says whether there was anything to write.
+    pub fn commit(&mut self) -> Result<bool> {
+        if !self.open {
+            return Ok(false);
+        }
+        if self.tally != self.tally_stored {
+            let t = self.tally;
+            let sql = "UPDATE tally SET message_last=?1, event_last=?2, token_last=?3, messages=?4, unread=?5, events=?6";
+            let mut write = self.db.prepare_cached(sql)?;
+            write.execute(params![t.message_last, t.event_last, t.token_last, t.messages, t.unread, t.events])?;
+        }
+        self.run("COMMIT")?;
+        self.open = false;
+        self.tally_stored = self.tally;
+        Ok(true)
+    }
+
+    /// Takes back the whole turn.
+    pub fn rollback(&mut self) {
+        if self.open {
+            // A failed COMMIT may have rolled back by itself; then this fails, and that is fine.
+            let _ = self.run("ROLLBACK");
+        }
+        self.open = false;
+        self.call = Call::Clean;
+        self.tally = self.tally_stored;
+    }
+
+    /// Moves the log into the database file without waiting for readers; for idle moments.
+    pub fn checkpoint(&mut self) -> Result<()> {
+        self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        Ok(())
+    }
+
+    /// Sizes in bytes of the database and of its write-ahead log.
+    pub fn size(&self) -> Result<(i64, i64)> {
+        let pages: i64 = self.db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        let page: i64 = self.db.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let log = self.db.path().filter(|path| !path.is_empty()).map(|path| format!("{path}-wal"));
+        let log = log.and_then(|log| std::fs::metadata(log).ok()).map_or(0, |file| file.len());
+        Ok((pages * page, log as i64))
+    }
+
+    /// A remembered word.
+    pub fn meta(&self, name: &str) -> Result<Option<String>> {
+        let mut read = self.db.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+        Ok(read.query_row([name], |row| row.get(0)).optional()?)
+    }
+
+    /// Remembers a word.
+    pub fn set_meta(&mut self, name: &str, value: &str) -> Result<()> {
+        self.writing()?;
+        let mut write = self.db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
+        write.execute([name, value])?;
+        Ok(())
+    }
+
+    /// The newest time in the store: the mesh's clock never runs behind it.
+    pub fn last_time(&self) -> Result<i64> {
+        let newest = |table: &str, column: &str| {
+            let sql = format!("SELECT {column} FROM {table} ORDER BY seq DESC LIMIT 1");
+            self.db.query_row(&sql, [], |row| row.get::<_, i64>(0)).optional()
+        };
+        Ok(newest("message", "created")?.max(newest("event", "at")?).unwrap_or(0))
+    }
+
+    fn run(&self, sql: &str) -> Result<()> {
+        self.db.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    }
+
+    /// Every write goes through here first.
+    fn writing(&mut self) -> Result<()> {
+        if !self.open {
+            self.run("BEGIN IMMEDIATE")?;
+            self.open = true;
+            self.call = Call::First;
+        } else if self.call == Call::Clean {
+            self.run("SAVEPOINT call")?;
+            self.call = Call::Nested;
+        }
+        Ok(())
+    }
+}
+
+fn migrate(db: &mut Connection, migrations: &[&str]) -> Result<()> {
+    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let newest = migrations.len() as i64;
+    if version > newest {
+        return Err(StoreError::Newer(version, newest));
+    }
+    for (n, sql) in (version + 1..).zip(&migrations[version.max(0) as usize..]) {
+        let step = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        step.execute_batch(sql)?;
+        step.pragma_update(None, "user_version", n)?;
+        step.commit()?;
+    }
+    Ok(())
+}
+
+/// Reads the kept numbers, and never trusts a counter below what the tables hold.
+fn read_tally(db: &Connection) -> Result<Tally> {
+    let mut tally = db.query_row(
+        "SELECT message_last, event_last, token_last, messages, unread, events FROM tally",
+        [],
+        |row| {
+            Ok(Tally {
+                message_last: row.get(0)?,
+                event_last: row.get(1)?,
+                token_last: row.get(2)?,
+                messages: row.get(3)?,
+                unread: row.get(4)?,
+                events: row.get(5)?,
+            })
+        },
+    )?;
+    let highest = |sql: &str| db.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
+    tally.message_last = tally.message_last.max(highest("SELECT max(seq) FROM message")?.unwrap_or(0));
+    tally.event_last = tally.event_last.max(highest("SELECT max(seq) FROM event")?.unwrap_or(0));
+    tally.token_last = tally.token_last.max(highest("SELECT max(token) FROM lock")?.unwrap_or(0));
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_database_is_upgraded_and_a_newer_one_refused() {
+        let file = std::env::temp_dir().join(format!("slm-mesh-migrate-{}.db", std::process::id()));
+        let old = Connection::open(&file).unwrap();
+        drop(Store::prepare(old, &MIGRATIONS[..1]).unwrap());
+        let store = Store::open(&file, false).unwrap();
+        let version: i64 = store.db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(version, MIGRATIONS.len() as i64);
+        store.db.pragma_update(None, "user_version", 99).unwrap();
+        drop(store);
+        let refused = Store::open(&file, false).unwrap_err();
+        assert!(matches!(refused, StoreError::Newer(99, _)), "{refused}");
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+        }
+    }
+
+    #[test]
+    fn a_failed_call_is_undone_alone() {
+        let mut store = Store::memory().unwrap();
+        store.begin_call();
+        store.set_meta("kept", "1").unwrap();
+        store.end_call().unwrap();
+        store.begin_call();
+        store.set_meta("lost", "1").unwrap();
+        store.undo_call().unwrap();
+        assert!(store.commit().unwrap());
+        assert_eq!(store.meta("kept").unwrap().as_deref(), Some("1"));
+        assert_eq!(store.meta("lost").unwrap(), None);
+    }
+}

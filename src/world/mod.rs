@@ -1,0 +1,76 @@
+//! The world: time, chance, environment, settings, files and processes. The one impure leaf.
+//!
+//! **Invariant:** the mesh never imports this; who calls the mesh hands it what it needs.
+
+pub mod git;
+pub mod places;
+pub mod process;
+pub mod settings;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// One clock for a broker's life: wall time at its start, advanced by the boot-time clock, so that
+/// a clock set back or a laptop asleep breaks no lease and no cursor.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    base_ms: i64,
+    boot_ms: i64,
+}
+
+impl Clock {
+    /// Starts at the wall time, or at `floor` (the newest time in the store) if that is later.
+    pub fn start(floor: i64) -> Clock {
+        Clock { base_ms: wall_ms().max(floor), boot_ms: boot_ms() }
+    }
+
+    /// Milliseconds since the epoch; never goes back.
+    pub fn now(&self) -> i64 {
+        self.base_ms + (boot_ms() - self.boot_ms)
+    }
+}
+
+/// Wall time, ms.
+pub fn wall_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Time since boot, sleep included, ms.
+fn boot_ms() -> i64 {
+    #[cfg(target_os = "linux")]
+    let id = rustix::time::ClockId::Boottime;
+    // On macOS the monotonic clock goes on while the machine sleeps.
+    #[cfg(not(target_os = "linux"))]
+    let id = rustix::time::ClockId::Monotonic;
+    let time = rustix::time::clock_gettime(id);
+    time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+}
+
+/// 128 bits that nobody can guess.
+///
+/// # Panics
+/// When the operating system has no randomness to give: no id may be predictable then.
+pub fn chance() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
+    u128::from_ne_bytes(bytes)
+}
+
+/// This machine's name.
+pub fn host() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".into() } else { name }
+}
+
+/// The user's name: from the account database, since clients scrub the environment.
+pub fn user() -> String {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let fields = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let known = fields.into_iter().find(|field| field.get(2) == Some(&uid.as_str())).map(|field| field[0].to_owned());
+    known.or_else(|| std::env::var("USER").ok()).filter(|name| !name.is_empty()).unwrap_or_else(|| "user".into())
+}
+
+/// This user's number.
+pub fn uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}

@@ -1,0 +1,182 @@
+//! Settings: from the environment, else from `config` in the data directory.
+//!
+//! One table gives each its name, its range, its default and its line in the man page.
+
+use super::places::Places;
+use crate::mesh::{Fault, Kind};
+use std::collections::HashMap;
+
+/// What a setting may be.
+#[derive(Debug, Clone, Copy)]
+pub enum Range {
+    /// A whole number from the first to the second.
+    Int(i64, i64),
+    /// One of these words.
+    Words(&'static [&'static str]),
+    /// Any text of at most this many bytes.
+    Text(usize),
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its name in the environment and in the file.
+    pub name: &'static str,
+    /// What it may be.
+    pub range: Range,
+    /// What it is when not set.
+    pub default: &'static str,
+    /// What it does.
+    pub help: &'static str,
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+/// All settings but `SLM_MESH_DATA_DIR`, which says where the others are.
+pub const SETTINGS: &[Setting] = &[
+    Setting { name: "SLM_MESH_NAME", range: Range::Text(128), default: "", help: "Name that a session wants; else <agent>-<folder>" },
+    Setting { name: "SLM_MESH_PEER", range: Range::Text(128), default: "", help: "Peer as which verbs act, like --as" },
+    Setting { name: "SLM_MESH_PORT", range: Range::Int(1, 65_535), default: "7899", help: "HTTP port; if taken, one of the nine after it" },
+    Setting {
+        name: "SLM_MESH_HOST",
+        range: Range::Words(&["127.0.0.1", "localhost", "::1"]),
+        default: "127.0.0.1",
+        help: "Address on which HTTP is served; this version serves one machine",
+    },
+    Setting {
+        name: "SLM_MESH_IDLE_TIMEOUT",
+        range: Range::Int(0, 30 * DAY_MS),
+        default: "60000",
+        help: "Milliseconds without sessions and calls after which the broker ends; 0 = never",
+    },
+    Setting {
+        name: "SLM_MESH_HEARTBEAT_MS",
+        range: Range::Int(100, DAY_MS),
+        default: "15000",
+        help: "How often the broker asks a quiet session whether it still answers",
+    },
+    Setting {
+        name: "SLM_MESH_STALE_MS",
+        range: Range::Int(100, DAY_MS),
+        default: "30000",
+        help: "An HTTP peer without heartbeat is stale after this",
+    },
+    Setting {
+        name: "SLM_MESH_DEAD_MS",
+        range: Range::Int(100, 30 * DAY_MS),
+        default: "60000",
+        help: "An HTTP peer without heartbeat is gone, and a session that does not answer is away, after this",
+    },
+    Setting {
+        name: "SLM_MESH_LOCK_TTL_MIN",
+        range: Range::Int(1, 60),
+        default: "10",
+        help: "Minutes of a lock for which none are given",
+    },
+    Setting {
+        name: "SLM_MESH_RATE",
+        range: Range::Int(1, 10_000_000),
+        default: "100",
+        help: "Messages that one sender may send in 10 s; ten times as many state changes",
+    },
+    Setting {
+        name: "SLM_MESH_SYNC",
+        range: Range::Words(&["normal", "full"]),
+        default: "normal",
+        help: "full also survives a power loss; normal survives any crash of a process",
+    },
+];
+
+/// The settings in force.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    values: HashMap<&'static str, String>,
+}
+
+impl Settings {
+    /// Reads and checks them all.
+    ///
+    /// # Errors
+    /// For the first wrong one, its name and what is accepted.
+    pub fn load(places: &Places) -> Result<Settings, Fault> {
+        let file = read_file(places)?;
+        let mut settings = Settings::default();
+        for setting in SETTINGS {
+            let from_env = match std::env::var(setting.name) {
+                Ok(value) => Some(value),
+                Err(std::env::VarError::NotPresent) => None,
+                Err(_) => return Err(setting.fault("something that is not UTF-8")),
+            };
+            let value = from_env.filter(|value| !value.is_empty()).or_else(|| file.get(setting.name).cloned());
+            let Some(value) = value else { continue };
+            setting.check(value.trim())?;
+            settings.values.insert(setting.name, value.trim().to_owned());
+        }
+        Ok(settings)
+    }
+
+    /// A setting as text.
+    pub fn text(&self, name: &str) -> &str {
+        let default = || SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.default);
+        self.values.get(name).map_or_else(default, String::as_str)
+    }
+
+    /// A setting as a number.
+    pub fn int(&self, name: &str) -> i64 {
+        self.text(name).parse().unwrap_or(0)
+    }
+
+    /// What makes two brokers different, as text: all settings but those of one session.
+    pub fn fingerprint(&self) -> String {
+        let shared = SETTINGS.iter().filter(|setting| !["SLM_MESH_NAME", "SLM_MESH_PEER"].contains(&setting.name));
+        shared.map(|setting| format!("{}={}", setting.name, self.text(setting.name))).collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Setting {
+    /// What is accepted, in words.
+    pub fn want(&self) -> String {
+        match self.range {
+            Range::Int(min, max) => format!("a whole number from {min} to {max}"),
+            Range::Words(words) => format!("one of {}", words.join(", ")),
+            Range::Text(max) => format!("text of at most {max} bytes"),
+        }
+    }
+
+    fn check(&self, value: &str) -> Result<(), Fault> {
+        let fits = match self.range {
+            Range::Int(min, max) => value.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n)),
+            Range::Words(words) => words.contains(&value),
+            Range::Text(max) => value.len() <= max,
+        };
+        if fits { Ok(()) } else { Err(self.fault(&format!("\"{}\"", value.chars().take(40).collect::<String>()))) }
+    }
+
+    fn fault(&self, got: &str) -> Fault {
+        Fault::new(Kind::Usage, format!("{}: want {}, got {got}", self.name, self.want()))
+    }
+}
+
+/// `NAME=value` lines; blank ones and those that start with `#` are skipped.
+fn read_file(places: &Places) -> Result<HashMap<String, String>, Fault> {
+    let path = places.config();
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
+        Err(error) => return Err(Fault::new(Kind::Usage, format!("{}: can't be read ({error})", path.display()))),
+    };
+    let mut values = HashMap::new();
+    for (n, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let named = line.split_once('=').filter(|(name, _)| SETTINGS.iter().any(|setting| setting.name == name.trim()));
+        let Some((name, value)) = named else {
+            let text = format!("{} line {}: want NAME=value with a setting's name; see slm-mesh(1)", path.display(), n + 1);
+            return Err(Fault::new(Kind::Usage, text));
+        };
+        values.insert(name.trim().to_owned(), value.trim().trim_matches('"').to_owned());
+    }
+    Ok(values)
+}
