@@ -1,0 +1,260 @@
+//! What the tests of the process share: a mesh of its own in a temporary directory, on free ports,
+//! that ends with the test.
+#![allow(dead_code)] // each test program uses its part
+
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The program under test.
+pub const BIN: &str = env!("CARGO_BIN_EXE_slm-mesh");
+
+static N: AtomicU32 = AtomicU32::new(0);
+
+/// A mesh of its own.
+pub struct Place {
+    /// Parent of everything: removed at the end.
+    pub root: PathBuf,
+    /// The data directory.
+    pub dir: PathBuf,
+    /// Settings for every process started here.
+    pub env: Vec<(String, String)>,
+}
+
+impl Place {
+    /// A new place; its HTTP port is one that nobody else here uses.
+    pub fn new() -> Place {
+        let n = N.fetch_add(1, Ordering::Relaxed);
+        let root = std::env::temp_dir().join(format!("slm-mesh-test-{}-{n}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&root);
+        std::fs::create_dir_all(root.join("home")).unwrap();
+        let root = root.canonicalize().unwrap();
+        let port = 20_000 + (std::process::id() * 37 + n * 11) % 40_000;
+        Place { dir: root.join("mesh"), env: vec![("SLM_MESH_PORT".into(), port.to_string())], root }
+    }
+
+    /// The same with one more setting.
+    pub fn with(mut self, name: &str, value: &str) -> Place {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// A command of the program, with an environment as clients give it: scrubbed.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(BIN);
+        command.args(args).env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.root.join("home"));
+        command.env("SLM_MESH_DATA_DIR", &self.dir).envs(self.env.iter().cloned()).current_dir(&self.root).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a verb.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs a verb that must succeed; its standard output.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        assert!(out.status.success(), "{args:?}: {:?}\n{}\n{}", out.status, String::from_utf8_lossy(&out.stdout), self.log());
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// Runs a verb that must succeed with `--json`; its answer.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+        serde_json::from_str(&self.ok(&args)).unwrap()
+    }
+
+    /// What the detached broker said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("broker.log")).unwrap_or_default()
+    }
+
+    /// The live broker's process id, if there is one.
+    pub fn broker_pid(&self) -> Option<u32> {
+        std::fs::read_to_string(self.dir.join("broker.pid")).ok()?.trim().parse().ok()
+    }
+
+    /// An MCP session as an agent starts it, initialized, in a directory below the place.
+    pub fn session(&self, client: &str, folder: &str) -> Session {
+        let dir = self.root.join(folder);
+        std::fs::create_dir_all(&dir).unwrap();
+        Session::start(self.command(&[]).current_dir(dir), client)
+    }
+
+    /// A raw connection to the broker's socket.
+    pub fn socket(&self) -> Socket {
+        Socket::new(UnixStream::connect(self.dir.join("mesh.sock")).unwrap())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(pid) = self.broker_pid() {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+        }
+        if std::thread::panicking() {
+            eprintln!("broker.log:\n{}", self.log());
+        }
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+/// An MCP session over standard input and output.
+pub struct Session {
+    /// The process.
+    pub child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    next: i64,
+}
+
+impl Session {
+    fn start(command: &mut Command, client: &str) -> Session {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        let mut session = Session { child, input, output, next: 0 };
+        let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": client, "version": "1" } });
+        session.request("initialize", params);
+        session.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
+        session
+    }
+
+    /// Writes a line.
+    pub fn send(&mut self, value: &Value) {
+        let input = self.input.as_mut().unwrap();
+        writeln!(input, "{value}").unwrap();
+        input.flush().unwrap();
+    }
+
+    /// Reads a line.
+    pub fn read(&mut self) -> Value {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    /// Sends a request without waiting; its id.
+    pub fn ask(&mut self, method: &str, params: Value) -> i64 {
+        self.next += 1;
+        self.send(&json!({ "jsonrpc": "2.0", "id": self.next, "method": method, "params": params }));
+        self.next
+    }
+
+    /// Sends a request and reads on until its answer comes.
+    pub fn request(&mut self, method: &str, params: Value) -> Value {
+        let id = self.ask(method, params);
+        self.answer(id)
+    }
+
+    /// Reads on until the answer to this id comes.
+    pub fn answer(&mut self, id: i64) -> Value {
+        loop {
+            let value = self.read();
+            if value["id"] == json!(id) {
+                return value;
+            }
+        }
+    }
+
+    /// Calls a tool that must succeed; its JSON.
+    pub fn tool(&mut self, name: &str, arguments: Value) -> Value {
+        let (value, is_error) = self.try_tool(name, arguments);
+        assert!(!is_error, "{name}: {value}");
+        value
+    }
+
+    /// Calls a tool; its JSON and whether it is an error.
+    pub fn try_tool(&mut self, name: &str, arguments: Value) -> (Value, bool) {
+        let answer = self.request("tools/call", json!({ "name": name, "arguments": arguments }));
+        Session::content(&answer)
+    }
+
+    /// The JSON in a tool's answer and whether it is an error.
+    pub fn content(answer: &Value) -> (Value, bool) {
+        let text = answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        (serde_json::from_str(text).unwrap(), answer["result"]["isError"] == json!(true))
+    }
+
+    /// Closes standard input and waits for the end.
+    pub fn close(&mut self) -> std::process::ExitStatus {
+        self.input = None;
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.input = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A raw JSON-RPC connection.
+pub struct Socket {
+    /// The stream itself.
+    pub stream: UnixStream,
+    reader: BufReader<UnixStream>,
+    next: i64,
+}
+
+impl Socket {
+    fn new(stream: UnixStream) -> Socket {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let reader = BufReader::new(stream.try_clone().unwrap());
+        Socket { stream, reader, next: 0 }
+    }
+
+    /// Sends a request; its id.
+    pub fn ask(&mut self, method: &str, params: Value) -> i64 {
+        self.next += 1;
+        let line = json!({ "jsonrpc": "2.0", "id": self.next, "method": method, "params": params });
+        writeln!(self.stream, "{line}").unwrap();
+        self.next
+    }
+
+    /// Reads a message; `None` at the end of the stream.
+    pub fn read(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        if self.reader.read_line(&mut line).unwrap() == 0 {
+            return None;
+        }
+        Some(serde_json::from_str(&line).unwrap())
+    }
+
+    /// Asks and reads on until the answer comes.
+    pub fn call(&mut self, method: &str, params: Value) -> Value {
+        let id = self.ask(method, params);
+        loop {
+            let value = self.read().expect("the broker hung up");
+            if value["id"] == json!(id) {
+                return value;
+            }
+        }
+    }
+}
+
+/// Waits until something holds; fails the test after 20 s.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Whether a process lives (a zombie does not).
+pub fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// The project's directory.
+pub fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
