@@ -476,6 +476,12 @@ impl Mesh {
         false
     }
 
+    /// Hands the store back as a crash leaves it: what was not committed is gone.
+    pub fn into_store(mut self) -> Store {
+        self.store.rollback();
+        self.store
+    }
+
     /// Moves the write-ahead log into the database; for a moment without work.
     pub fn checkpoint(&mut self) {
         if let Err(error) = self.store.checkpoint() {
