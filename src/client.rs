@@ -59,7 +59,9 @@ impl Client {
         self.send(&rpc::request(&wanted, method, params)).map_err(|error| lost(&error))?;
         loop {
             match self.receive().map_err(|error| lost(&error))? {
-                Message::Response { id, result } if id == wanted => return result.map_err(|error| rpc::read_fault(&error)),
+                Message::Response { id, result } if id == wanted => {
+                    return result.map_err(|error| rpc::read_fault(&error));
+                }
                 _ => {}
             }
         }
@@ -164,7 +166,8 @@ pub fn spawn(places: &Places) -> Result<(Child, u32), Fault> {
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn();
-    let mut child = spawned.map_err(|error| Fault::new(Kind::Gone, format!("the broker can't be started ({error})")))?;
+    let mut child =
+        spawned.map_err(|error| Fault::new(Kind::Gone, format!("the broker can't be started ({error})")))?;
     let mut word = String::new();
     if let Some(out) = child.stdout.take() {
         // An empty word says below that it ended without one.
@@ -178,7 +181,10 @@ pub fn spawn(places: &Places) -> Result<(Child, u32), Fault> {
     let _ = child.wait();
     let why = word["error"].as_str().map(str::to_owned);
     let kind = word["kind"].as_str().map_or(Kind::Gone, Kind::from_word);
-    Err(Fault::new(kind, why.unwrap_or_else(|| format!("the broker ended before it was ready; see {}", places.log().display()))))
+    Err(Fault::new(
+        kind,
+        why.unwrap_or_else(|| format!("the broker ended before it was ready; see {}", places.log().display())),
+    ))
 }
 
 /// This program's path, also after an upgrade replaced the file under a running process.

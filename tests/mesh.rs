@@ -190,24 +190,29 @@ fn split(text: &str) -> Vec<String> {
 
 fn arguments(words: &[&str], kept: &HashMap<String, String>) -> Map<String, Value> {
     let pairs = words.iter().map(|word| word.split_once('=').unwrap_or_else(|| panic!("{word}: want key=value")));
-    let value = |text: &str| match (text.strip_prefix('$'), text.strip_prefix("[$").and_then(|rest| rest.strip_suffix(']'))) {
-        (Some(name), _) => json!(kept[name]),
-        (_, Some(name)) => json!([kept[name]]),
-        _ => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
-    };
+    let value =
+        |text: &str| match (text.strip_prefix('$'), text.strip_prefix("[$").and_then(|rest| rest.strip_suffix(']'))) {
+            (Some(name), _) => json!(kept[name]),
+            (_, Some(name)) => json!([kept[name]]),
+            _ => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+        };
     pairs.map(|(name, text)| (name.to_owned(), value(text))).collect()
 }
 
 fn judge(line: &str, wants: &str, text: &str, value: &Value, kept: &mut HashMap<String, String>) {
     for want in split(wants) {
         if let Some((path, name)) = want.split_once("=$") {
-            let found = path.split('.').fold(value, |value, key| key.parse::<usize>().map_or_else(|_| &value[key], |n| &value[n]));
+            let found = path
+                .split('.')
+                .fold(value, |value, key| key.parse::<usize>().map_or_else(|_| &value[key], |n| &value[n]));
             kept.insert(name.to_owned(), found.as_str().map_or_else(|| found.to_string(), str::to_owned));
             continue;
         }
         let hit = match want.split_once('=') {
             Some((path, wanted)) => {
-                let found = path.split('.').fold(value, |value, key| key.parse::<usize>().map_or_else(|_| &value[key], |n| &value[n]));
+                let found = path
+                    .split('.')
+                    .fold(value, |value, key| key.parse::<usize>().map_or_else(|_| &value[key], |n| &value[n]));
                 found.as_str().map_or_else(|| found.to_string(), str::to_owned) == wanted
             }
             None => match want.strip_prefix('~') {
@@ -228,7 +233,8 @@ fn check(script: &str) {
 
 #[test]
 fn mail_is_offered_again_until_it_was_shown() {
-    check("
+    check(
+        "
         a joins
         b joins
         a send to=b message=hello -> ok messageId=$m recipients.0.receipt=accepted
@@ -240,12 +246,14 @@ fn mail_is_offered_again_until_it_was_shown() {
         b shown items=[$m] -> ok
         b inbox -> ok messages=[]
         a inbox filter=sent -> ok messages.0.receipt=read
-    ");
+    ",
+    );
 }
 
 #[test]
 fn an_answer_acknowledges_what_it_answers() {
-    check("
+    check(
+        "
         a joins
         b joins
         a send to=b message=question -> ok messageId=$m
@@ -254,12 +262,14 @@ fn an_answer_acknowledges_what_it_answers() {
         a inbox -> ok messages.0.payload=answer messages.0.replyTo=$again
         b inbox -> ok messages=[]
         a send to=b message=x replyTo=nonsense -> not_found nonsense
-    ");
+    ",
+    );
 }
 
 #[test]
 fn mail_waits_for_who_is_away_and_finds_it_again() {
-    check("
+    check(
+        "
         a joins
         b joins
         b leaves
@@ -271,12 +281,14 @@ fn mail_waits_for_who_is_away_and_finds_it_again() {
         b inbox -> ok messages.0.payload=later
         a joins
         a send to=nobody message=x -> not_found nobody mesh_peers
-    ");
+    ",
+    );
 }
 
 #[test]
 fn groups_reach_those_who_are_here_and_never_the_sender() {
-    check("
+    check(
+        "
         a joins
         b joins
         c@q joins
@@ -287,12 +299,14 @@ fn groups_reach_those_who_are_here_and_never_the_sender() {
         a send to=b message=once key=k1 -> ok ~repeated
         a send to=b message=once key=k1 -> ok repeated=true
         b inbox -> ok '\"remaining\":0'
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_message_expires_unread() {
-    check("
+    check(
+        "
         a joins
         b joins
         a send to=b message=soon expiresMinutes=1 -> ok
@@ -300,12 +314,14 @@ fn a_message_expires_unread() {
         b inbox -> ok messages=[]
         b status -> ok ~mail
         a inbox filter=sent -> ok messages.0.receipt=expired
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_waiting_inbox_is_answered_by_what_comes_and_by_time() {
-    check("
+    check(
+        "
         a joins
         b joins
         b inbox waitSeconds=10 -> waits
@@ -316,12 +332,14 @@ fn a_waiting_inbox_is_answered_by_what_comes_and_by_time() {
         ! a -> ~messages
         +2s
         ! a -> '\"messages\":[]'
-    ");
+    ",
+    );
 }
 
 #[test]
 fn state_changes_only_if_nobody_else_changed_it() {
-    check("
+    check(
+        "
         a joins
         b joins
         a state.set key=k value=one expect=0 -> ok version=1
@@ -339,12 +357,14 @@ fn state_changes_only_if_nobody_else_changed_it() {
         a state.get key=k colour=red -> usage colour key
         a state.get -> usage key
         a state.set key=k value=5 -> usage value
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_lock_has_one_holder_and_says_who() {
-    check("
+    check(
+        "
         a joins
         b joins
         a lock.lock filePath=/p/x reason=refactor -> ok token=1 expiresInSeconds=600
@@ -363,12 +383,14 @@ fn a_lock_has_one_holder_and_says_who() {
         a lock.lock filePath=/q steal=true -> refused human
         +61m
         a lock.lock filePath=/p/deep/er -> ok
-    ");
+    ",
+    );
 }
 
 #[test]
 fn who_waits_for_a_lock_gets_it_in_turn() {
-    check("
+    check(
+        "
         a joins
         b joins
         c joins
@@ -385,12 +407,14 @@ fn who_waits_for_a_lock_gets_it_in_turn() {
         a lock.lock filePath=/p/x waitSeconds=5 -> waits
         +6s
         ! a -> held 'locked by c'
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_wait_that_would_never_end_is_refused_with_its_cycle() {
-    check("
+    check(
+        "
         a joins
         b joins
         c joins
@@ -402,12 +426,14 @@ fn a_wait_that_would_never_end_is_refused_with_its_cycle() {
         c lock.lock filePath=/p/1 waitSeconds=60 -> refused 'a waits for b waits for c'
         c lock.unlock filePath=/p/3 -> ok
         ! b -> token
-    ");
+    ",
+    );
 }
 
 #[test]
 fn locks_fall_when_their_session_does_not_come_back() {
-    check("
+    check(
+        "
         a joins
         b joins
         a lock.lock filePath=/p/x -> ok
@@ -429,12 +455,14 @@ fn locks_fall_when_their_session_does_not_come_back() {
         c detach -> ok
         a joins
         a lock.lock filePath=/p/x -> ok token=4
-    ");
+    ",
+    );
 }
 
 #[test]
 fn work_trees_conflict_only_when_asked() {
-    check("
+    check(
+        "
         a joins
         b@q joins
         a lock.lock filePath=/p/src/x -> ok
@@ -444,12 +472,14 @@ fn work_trees_conflict_only_when_asked() {
         a lock.unlock filePath=/p/src/x -> ok
         b@q lock.lock filePath=/q/src/x scope=repo -> ok
         a lock.lock filePath=/p/src/x -> held
-    ");
+    ",
+    );
 }
 
 #[test]
 fn events_have_a_cursor_that_never_goes_back() {
-    check("
+    check(
+        "
         a joins
         b joins
         a events.read types='[\"peer_joined\"]' -> ok events.0.emittedByName=a events.1.emittedByName=b
@@ -470,7 +500,8 @@ fn events_have_a_cursor_that_never_goes_back() {
         +72h
         +1s
         a events.read after=1 -> ok gap=true
-    ");
+    ",
+    );
 }
 
 #[test]
@@ -490,7 +521,8 @@ fn a_fast_sender_is_told_to_wait() {
 
 #[test]
 fn names_are_given_once_and_kept() {
-    check("
+    check(
+        "
         a joins
         a@other joins
         a peers scope=machine -> ok peers.0.name=a-2
@@ -499,5 +531,6 @@ fn names_are_given_once_and_kept() {
         a peers scope=machine -> ok peers.0.summary='building the thing'
         a peers scope=directory -> ok peers=[]
         a peers scope=galaxy -> usage directory
-    ");
+    ",
+    );
 }

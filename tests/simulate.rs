@@ -69,7 +69,11 @@ fn open(store: Store, now: i64, seed: u64) -> Mesh {
         port: 1,
     };
     let mut dice = Dice(seed | 1);
-    let fresh = move || u128::from(dice.below(u64::MAX >> 31)) << 90 | u128::from(dice.below(u64::MAX >> 31)) << 50 | u128::from(dice.below(1 << 30));
+    let fresh = move || {
+        u128::from(dice.below(u64::MAX >> 31)) << 90
+            | u128::from(dice.below(u64::MAX >> 31)) << 50
+            | u128::from(dice.below(1 << 30))
+    };
     Mesh::open(store, settings, Box::new(fresh), now).unwrap()
 }
 
@@ -133,7 +137,8 @@ impl World {
     }
 
     fn learn_inbox(&mut self, who: &str, value: &Value) {
-        let ids: Vec<String> = value["messages"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap().to_owned()).collect();
+        let ids: Vec<String> =
+            value["messages"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap().to_owned()).collect();
         let expected = self.model.mail.entry(who.to_owned()).or_default();
         for id in &ids {
             assert!(expected.contains(id), "{who} read a message that was never sent, or was shown already");

@@ -94,7 +94,10 @@ fn single(places: &Places) -> Result<File, Fault> {
         Ok(Ok(file)) => Ok(file),
         Ok(Err(error)) => Err(places.fault("can't be locked (does its file system know locks?)", &error)),
         Err(_) => {
-            let text = format!("another broker holds {} but does not answer; end it, then try again", places.broker_lock().display());
+            let text = format!(
+                "another broker holds {} but does not answer; end it, then try again",
+                places.broker_lock().display()
+            );
             Err(Fault::new(Kind::Refused, text))
         }
     }
@@ -114,7 +117,8 @@ fn refuse_other_kind(places: &Places) -> Result<(), Fault> {
     if lives && answers && places.dir.join("mesh.db").exists() {
         let text = format!(
             "a broker of another kind (PID {}) lives in {}; stop it, or set SLM_MESH_DATA_DIR to another directory",
-            pid.as_raw_nonzero(), places.dir.display()
+            pid.as_raw_nonzero(),
+            places.dir.display()
         );
         return Err(Fault::new(Kind::Refused, text));
     }
@@ -132,7 +136,9 @@ fn open_store(places: &Places, settings: &Settings) -> Result<Store, Fault> {
     let store = match opened {
         Ok(store) => store,
         Err(StoreError::Corrupt(why)) => {
-            let aside = places.dir.join(format!("broker.db.damaged-{}", crate::mesh::time::iso(world::wall_ms()).replace(':', "")));
+            let aside = places
+                .dir
+                .join(format!("broker.db.damaged-{}", crate::mesh::time::iso(world::wall_ms()).replace(':', "")));
             log(&format!("THE DATABASE IS DAMAGED ({why}): it is kept as {}; the mesh starts empty", aside.display()));
             for suffix in ["", "-wal", "-shm"] {
                 let part = |base: &std::path::Path| std::path::PathBuf::from(format!("{}{suffix}", base.display()));

@@ -59,7 +59,9 @@ pub fn answer(mesh: &mut Mesh, request: &Request, now: i64) -> Answer {
     };
     match mesh.scoped(|mesh| handler(mesh, &Given(given), now)) {
         Ok(value) => body(200, &value),
-        Err(fault) if fault.kind == Kind::Limited => refuse(429, "Rate limit exceeded (max 100 requests per 10 seconds)"),
+        Err(fault) if fault.kind == Kind::Limited => {
+            refuse(429, "Rate limit exceeded (max 100 requests per 10 seconds)")
+        }
         Err(fault) if fault.kind == Kind::Storage => refuse(507, &fault.text),
         Err(fault) => body(200, &fault.to_value()),
     }
@@ -191,7 +193,9 @@ fn peers(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
         _ => true,
     };
     let settings = mesh.settings().clone();
-    let listed = |peer: &&peers::Peer| peer.status(&settings, now) == "active" && Some(peer.row.id.as_str()) != excluded && fits(&peer.row);
+    let listed = |peer: &&peers::Peer| {
+        peer.status(&settings, now) == "active" && Some(peer.row.id.as_str()) != excluded && fits(&peer.row)
+    };
     let found: Vec<peers::Peer> = mesh.roster().iter().filter(listed).cloned().collect();
     let mut rows = Vec::with_capacity(found.len());
     for peer in &found {
@@ -215,7 +219,8 @@ fn summary(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
 }
 
 fn send(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
-    let (Some(from), Some(to), Some(payload)) = (given.word("fromPeer"), given.word("toPeer"), given.word("payload")) else {
+    let (Some(from), Some(to), Some(payload)) = (given.word("fromPeer"), given.word("toPeer"), given.word("payload"))
+    else {
         return Err(no("fromPeer, toPeer, and payload are required"));
     };
     if payload.len() > limits::PAYLOAD_MAX {
@@ -304,17 +309,25 @@ fn lock(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
     match given.word("action") {
         None => Err(no("action is required")),
         Some("lock") => {
-            let (Some(file), Some(holder)) = (file, holder) else { return Err(no("filePath and peerId are required for lock")) };
+            let (Some(file), Some(holder)) = (file, holder) else {
+                return Err(no("filePath and peerId are required for lock"));
+            };
             take_lock(mesh, given, &file, &holder, now)
         }
         Some("unlock") => {
-            let (Some(file), Some(holder)) = (file, holder) else { return Err(no("filePath and peerId are required for unlock")) };
+            let (Some(file), Some(holder)) = (file, holder) else {
+                return Err(no("filePath and peerId are required for unlock"));
+            };
             let freed = mesh.unlock(&absolute(mesh, &file, &holder), &holder, "", now)?;
             if freed { Ok(json!({ "ok": true })) } else { Err(no("Lock not found or not owned by you")) }
         }
         Some("query") => {
             let path = file.map(|file| paths::normal(&file));
-            let fits = |lock: &&LockRow| path.as_ref().is_none_or(|path| lock.path == *path || !path.starts_with('/') && lock.path.ends_with(&format!("/{path}")));
+            let fits = |lock: &&LockRow| {
+                path.as_ref().is_none_or(|path| {
+                    lock.path == *path || !path.starts_with('/') && lock.path.ends_with(&format!("/{path}"))
+                })
+            };
             let rows: Vec<Value> = mesh.locks().iter().filter(fits).map(|lock| mesh.lock_value(lock, now)).collect();
             Ok(json!({ "ok": true, "locks": rows }))
         }
@@ -325,7 +338,9 @@ fn lock(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
 /// A relative path lies in its peer's project; one of an unknown peer stays as it is.
 fn absolute(mesh: &Mesh, file: &str, holder: &str) -> String {
     match mesh.peer(holder) {
-        Some(peer) if !file.starts_with('/') && peer.row.project.starts_with('/') => paths::normal(&format!("{}/{file}", peer.row.project)),
+        Some(peer) if !file.starts_with('/') && peer.row.project.starts_with('/') => {
+            paths::normal(&format!("{}/{file}", peer.row.project))
+        }
         _ => paths::normal(file),
     }
 }
@@ -360,7 +375,9 @@ fn events(mesh: &mut Mesh, given: &Given, _now: i64) -> Handled {
     match given.word("action").unwrap_or("read") {
         "read" => {
             let types = given.texts("types").filter(|types| !types.contains(&"*")).unwrap_or_default();
-            let since = given.word("since").map(|text| time::parse(text).ok_or_else(|| no("since: want a time as 2026-11-22T06:43:36Z")));
+            let since = given
+                .word("since")
+                .map(|text| time::parse(text).ok_or_else(|| no("since: want a time as 2026-11-22T06:43:36Z")));
             let found = mesh.latest_events(&types, since.transpose()?, given.limit(50))?;
             let rows = found.into_iter().map(|mut event| {
                 // The old payload is a string that holds JSON.
@@ -399,6 +416,7 @@ fn old_times(mut row: Value, names: &[&str]) -> Value {
 }
 
 fn is_uuid(text: &str) -> bool {
-    let shape = |(at, byte): (usize, u8)| if [8, 13, 18, 23].contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() };
+    let shape =
+        |(at, byte): (usize, u8)| if [8, 13, 18, 23].contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() };
     text.len() == 36 && text.bytes().enumerate().all(shape)
 }

@@ -21,8 +21,8 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::Receiver;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 const LISTENER: Token = Token(0);
@@ -189,7 +189,8 @@ impl Broker {
         let idle = self.may_idle().then(|| self.last_call + self.idle_ms);
         // A moment without work is when the log moves into the database.
         let checkpoint = self.checkpoint_due.then_some(now + 500);
-        let next = [self.mesh.deadline(), quiet, idle, checkpoint, self.pushes.deadline()].into_iter().flatten().min()?;
+        let next =
+            [self.mesh.deadline(), quiet, idle, checkpoint, self.pushes.deadline()].into_iter().flatten().min()?;
         Some(Duration::from_millis((next - now).max(0) as u64))
     }
 
@@ -243,7 +244,8 @@ impl Broker {
             }
             self.conns.insert(token, conn);
         }
-        let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| conn.closed && conn.is_flushed()).map(|(token, _)| *token).collect();
+        let gone: Vec<u64> =
+            self.conns.iter().filter(|(_, conn)| conn.closed && conn.is_flushed()).map(|(token, _)| *token).collect();
         for token in gone {
             self.drop_client(token, now);
         }
@@ -273,7 +275,8 @@ impl Broker {
                     self.take(token, conn, message, now);
                 }
                 Err(_) => {
-                    let text = format!("the line is longer than {} bytes; this connection ends", crate::wire::lines::LINE_MAX);
+                    let text =
+                        format!("the line is longer than {} bytes; this connection ends", crate::wire::lines::LINE_MAX);
                     conn.write(&rpc::error(None, rpc::INVALID, &text));
                     conn.closed = true;
                     return;
@@ -299,7 +302,15 @@ impl Broker {
         }
     }
 
-    fn take_request(&mut self, token: u64, conn: &mut Connection, id: Value, method: &str, mut params: Map<String, Value>, now: i64) {
+    fn take_request(
+        &mut self,
+        token: u64,
+        conn: &mut Connection,
+        id: Value,
+        method: &str,
+        mut params: Map<String, Value>,
+        now: i64,
+    ) {
         match method {
             "ping" => return conn.write(&rpc::answer(&id, &json!({}))),
             "broker.info" => return conn.write(&rpc::answer(&id, &self.info())),
@@ -319,12 +330,24 @@ impl Broker {
             Some(op) => self.call(token, conn, id, op, params, now),
             None => {
                 let method: String = method.chars().take(60).collect();
-                conn.write(&rpc::error(Some(&id), rpc::NO_METHOD, &format!("no method {method}; slm-mesh help protocol lists them")));
+                conn.write(&rpc::error(
+                    Some(&id),
+                    rpc::NO_METHOD,
+                    &format!("no method {method}; slm-mesh help protocol lists them"),
+                ));
             }
         }
     }
 
-    fn call(&mut self, token: u64, conn: &mut Connection, id: Value, op: &'static mesh::Op, mut params: Map<String, Value>, now: i64) {
+    fn call(
+        &mut self,
+        token: u64,
+        conn: &mut Connection,
+        id: Value,
+        op: &'static mesh::Op,
+        mut params: Map<String, Value>,
+        now: i64,
+    ) {
         self.last_call = now;
         let acting = match params.remove("as") {
             None | Some(Value::Null) => None,
@@ -335,7 +358,11 @@ impl Broker {
         // and only there, the caller can't claim what it is not.
         let named = acting.is_some() || self.mesh.is_attached(token);
         let wanted = params.remove("whoami").is_some() || op.actor == Actor::Needed;
-        let chain = if op.name == "attach" || !named && wanted && self.mesh.has_sessions() { conn.chain().to_vec() } else { Vec::new() };
+        let chain = if op.name == "attach" || !named && wanted && self.mesh.has_sessions() {
+            conn.chain().to_vec()
+        } else {
+            Vec::new()
+        };
         if op.name == "attach" {
             self.mesh.prove(token, &chain);
         }
@@ -397,7 +424,9 @@ impl Broker {
             match out {
                 Out::Reply { conn, id, result } => {
                     if let Some(conn) = self.conns.get_mut(&conn).filter(|_| !id.is_null()) {
-                        conn.write(&result.map_or_else(|fault| rpc::fault(&id, &fault), |value| rpc::answer(&id, &value)));
+                        conn.write(
+                            &result.map_or_else(|fault| rpc::fault(&id, &fault), |value| rpc::answer(&id, &value)),
+                        );
                     }
                 }
                 Out::Notice { method: "log", params, .. } => self.note_trouble(params.as_str().unwrap_or("")),
@@ -464,7 +493,9 @@ impl Broker {
 
 /// Compares versions of the form `1.2.3`.
 fn is_newer(a: &str, b: &str) -> bool {
-    let parts = |text: &str| text.split(['.', '-', '+']).take(3).map(|part| part.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>();
+    let parts = |text: &str| {
+        text.split(['.', '-', '+']).take(3).map(|part| part.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>()
+    };
     parts(a) > parts(b)
 }
 

@@ -77,10 +77,14 @@ impl Pushes {
         }
         let update = match event.kind.as_str() {
             "peer_left" => Some(("peer_update", json!({ "action": "left", "peerId": payload["peerId"] }))),
-            "state_changed" => {
-                Some(("peer_update", json!({ "action": "state_changed", "key": payload["key"], "namespace": payload["namespace"] })))
-            }
-            "file_locked" => Some(("lock_update", json!({ "filePath": payload["filePath"], "action": "locked", "by": payload["lockedBy"] }))),
+            "state_changed" => Some((
+                "peer_update",
+                json!({ "action": "state_changed", "key": payload["key"], "namespace": payload["namespace"] }),
+            )),
+            "file_locked" => Some((
+                "lock_update",
+                json!({ "filePath": payload["filePath"], "action": "locked", "by": payload["lockedBy"] }),
+            )),
             "file_unlocked" => Some(("lock_update", json!({ "filePath": payload["filePath"], "action": "unlocked" }))),
             _ => None,
         };
@@ -103,7 +107,15 @@ impl Pushes {
 
     fn put(&mut self, mesh: &Mesh, peer: &str, kind: &str, payload: &Value, seq: Option<i64>, now: i64) {
         let Some(path) = mesh.peer(peer).and_then(|peer| peer.row.uds_path.clone()) else { return };
-        let fresh = || Line { path: String::new(), stream: None, output: Vec::new(), sent: 0, marks: Vec::new(), attempts: 0, retry_at: Some(0) };
+        let fresh = || Line {
+            path: String::new(),
+            stream: None,
+            output: Vec::new(),
+            sent: 0,
+            marks: Vec::new(),
+            attempts: 0,
+            retry_at: Some(0),
+        };
         let line = self.lines.entry(peer.to_owned()).or_insert_with(fresh);
         if line.path != path {
             *line = Line { path, ..fresh() };
@@ -127,7 +139,8 @@ impl Pushes {
                 self.put_nothing(mesh, &peer);
             }
         }
-        self.lines.retain(|peer, line| mesh.peer(peer).is_some_and(|peer| peer.row.uds_path.as_ref() == Some(&line.path)));
+        self.lines
+            .retain(|peer, line| mesh.peer(peer).is_some_and(|peer| peer.row.uds_path.as_ref() == Some(&line.path)));
         let mut taken = Vec::new();
         for line in self.lines.values_mut() {
             if line.stream.is_none() && line.retry_at.is_some_and(|at| at <= now) {
@@ -147,14 +160,16 @@ impl Pushes {
 
     fn put_nothing(&mut self, mesh: &Mesh, peer: &str) {
         let Some(path) = mesh.peer(peer).and_then(|peer| peer.row.uds_path.clone()) else { return };
-        let line = Line { path, stream: None, output: Vec::new(), sent: 0, marks: Vec::new(), attempts: 0, retry_at: Some(0) };
+        let line =
+            Line { path, stream: None, output: Vec::new(), sent: 0, marks: Vec::new(), attempts: 0, retry_at: Some(0) };
         self.lines.insert(peer.to_owned(), line);
     }
 }
 
 impl Line {
     fn dial(&mut self, registry: &Registry, next_token: &mut u64, now: i64) {
-        let ours = std::fs::metadata(&self.path).is_ok_and(|meta| meta.file_type().is_socket() && meta.uid() == crate::world::uid());
+        let ours = std::fs::metadata(&self.path)
+            .is_ok_and(|meta| meta.file_type().is_socket() && meta.uid() == crate::world::uid());
         let connected = if ours { UnixStream::connect(&self.path).ok() } else { None };
         let Some(mut stream) = connected else { return self.fail(now) };
         let same_user = crate::world::process::credentials(&stream).is_some_and(|who| who.uid == crate::world::uid());

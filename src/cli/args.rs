@@ -55,7 +55,11 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     ("start", "[--detach]", "Run the broker here, or behind with --detach; with other settings the live one gives way"),
     ("stop", "", "End the broker in order; sessions stay and start it again when they are used"),
     ("broadcast", "MESSAGE…", "Send a message to every peer that is here, and to the human"),
-    ("state watch", "KEY [--namespace N] [--wait S]", "Print an entry and each change of it; with --wait end at the first, or after S seconds"),
+    (
+        "state watch",
+        "KEY [--namespace N] [--wait S]",
+        "Print an entry and each change of it; with --wait end at the first, or after S seconds",
+    ),
     ("clean", "", "Remove what a crashed run left in the data directory; no process is touched"),
     ("version", "", "Print the version"),
     ("help", "[VERB or TOPIC]", "Explain a verb or a topic"),
@@ -193,7 +197,10 @@ impl Reader {
             self.parsed.args.entry("scope").or_insert(json!("machine"));
         }
         if self.parsed.follow && !["inbox", "events.read"].contains(&op.name) {
-            return Err(usage(&format!("--follow: {} does not follow; inbox and events do", op.verb.unwrap_or(op.name))));
+            return Err(usage(&format!(
+                "--follow: {} does not follow; inbox and events do",
+                op.verb.unwrap_or(op.name)
+            )));
         }
         // What the broker would say of these arguments is said without it, in no time.
         let mut checked = self.parsed.args.clone();
@@ -232,7 +239,9 @@ impl Reader {
                 self.parsed.command = Command::Operation(op);
                 Ok(1)
             }
-            None if one == "state" => Err(usage("state: want get, set, list, delete or watch; see slm-mesh help state")),
+            None if one == "state" => {
+                Err(usage("state: want get, set, list, delete or watch; see slm-mesh help state"))
+            }
             None => Err(usage(&format!("no verb {one}; slm-mesh help lists them"))),
         }
     }
@@ -242,26 +251,42 @@ impl Reader {
             let value = value.unwrap_or_default();
             match name.as_str() {
                 "namespace" => drop(self.parsed.args.insert(name, json!(value))),
-                "wait" => drop(self.parsed.args.insert("waitSeconds".into(), word_value(Is::Int { min: 1, max: limits::WAIT_SECONDS_MAX }, "wait", value)?)),
+                "wait" => drop(self.parsed.args.insert(
+                    "waitSeconds".into(),
+                    word_value(Is::Int { min: 1, max: limits::WAIT_SECONDS_MAX }, "wait", value)?,
+                )),
                 _ => return Err(usage(&format!("state watch: no flag --{name}"))),
             }
         }
-        let [key] = &self.words[..] else { return Err(usage("usage: slm-mesh state watch KEY [--namespace N] [--wait S]")) };
+        let [key] = &self.words[..] else {
+            return Err(usage("usage: slm-mesh state watch KEY [--namespace N] [--wait S]"));
+        };
         self.parsed.args.insert("key".into(), json!(key));
         Ok(self.parsed)
     }
 
     fn flag(&mut self, op: &'static Op, name: &str, value: Option<String>) -> Result<(), Fault> {
-        let arg = op.args.iter().find(|arg| arg.place != Place::Wire && arg.place != Place::Words && (arg.flag() == name || arg.short == Some(name)));
+        let arg = op.args.iter().find(|arg| {
+            arg.place != Place::Wire && arg.place != Place::Words && (arg.flag() == name || arg.short == Some(name))
+        });
         let Some(arg) = arg else {
             let for_acting = ["from", "peer-id", "peer"].contains(&name);
             if for_acting && value.is_some() {
                 self.parsed.acting = value;
                 return Ok(());
             }
-            let known: Vec<String> = op.args.iter().filter(|arg| arg.place == Place::Flag).map(|arg| format!("--{}", arg.short.map_or_else(|| arg.flag(), str::to_owned))).collect();
+            let known: Vec<String> = op
+                .args
+                .iter()
+                .filter(|arg| arg.place == Place::Flag)
+                .map(|arg| format!("--{}", arg.short.map_or_else(|| arg.flag(), str::to_owned)))
+                .collect();
             let verb = op.verb.unwrap_or(op.name);
-            return Err(usage(&format!("{verb}: no flag --{name}; there are --json, --as{}{}", if known.is_empty() { "" } else { ", " }, known.join(", "))));
+            return Err(usage(&format!(
+                "{verb}: no flag --{name}; there are --json, --as{}{}",
+                if known.is_empty() { "" } else { ", " },
+                known.join(", ")
+            )));
         };
         let value = match (arg.kind, value) {
             (Is::Flag, _) => json!(true),
@@ -291,7 +316,9 @@ impl Reader {
         let rest: Vec<String> = words.collect();
         let Some(arg) = op.args.iter().find(|arg| arg.place == Place::Words) else {
             let verb = op.verb.unwrap_or(op.name);
-            return rest.first().map_or(Ok(()), |word| Err(usage(&format!("{verb}: {word} means nothing here; see slm-mesh help {verb}"))));
+            return rest.first().map_or(Ok(()), |word| {
+                Err(usage(&format!("{verb}: {word} means nothing here; see slm-mesh help {verb}")))
+            });
         };
         if !rest.is_empty() {
             self.parsed.args.insert(arg.name.into(), words_value(arg, rest)?);

@@ -48,5 +48,7 @@ fn is_dead_socket(path: &Path) -> bool {
 /// A file that a crash kept from being renamed into its place: `broker.new1234`.
 fn is_draft(path: &Path) -> bool {
     let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
-    extension.is_some_and(|text| text.strip_prefix("new").is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit())))
+    extension.is_some_and(|text| {
+        text.strip_prefix("new").is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
+    })
 }

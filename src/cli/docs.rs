@@ -88,7 +88,15 @@ fn placeholder(arg: &Arg) -> String {
         (Is::Texts { .. }, Place::Words) => "FILE…".into(),
         (_, Place::Words) => format!("{}…", arg.name.to_uppercase()),
         (_, Place::Word) => arg.name.to_uppercase(),
-        (Is::Int { .. }, _) => if arg.name.ends_with("Minutes") { "M".into() } else if arg.name.ends_with("Seconds") { "S".into() } else { "N".into() },
+        (Is::Int { .. }, _) => {
+            if arg.name.ends_with("Minutes") {
+                "M".into()
+            } else if arg.name.ends_with("Seconds") {
+                "S".into()
+            } else {
+                "N".into()
+            }
+        }
         (Is::Choice(words), _) => words.join("|"),
         _ => "TEXT".into(),
     }
@@ -117,14 +125,24 @@ pub fn usage(op: &Op) -> String {
 }
 
 fn overview() -> String {
-    let mut text = String::from("slm-mesh: coding agents find each other, talk, share state and lock files\n\nUsage: slm-mesh [VERB] [ARGUMENTS] [--json] [--as PEER]\n\n");
-    let rows: Vec<(&str, &str)> = verbs().map(|(op, verb)| (verb, op.summary)).chain(VERBS.iter().map(|(verb, _, about)| (*verb, *about))).collect();
+    let mut text = String::from(
+        "slm-mesh: coding agents find each other, talk, share state and lock files\n\nUsage: slm-mesh [VERB] [ARGUMENTS] [--json] [--as PEER]\n\n",
+    );
+    let rows: Vec<(&str, &str)> = verbs()
+        .map(|(op, verb)| (verb, op.summary))
+        .chain(VERBS.iter().map(|(verb, _, about)| (*verb, *about)))
+        .collect();
     for (verb, about) in rows {
         text.push_str(&format!("  {verb:<14} {about}\n"));
     }
     text.push_str("\nWithout arguments: the MCP session, or on a terminal a greeting.\n");
-    text.push_str("More: slm-mesh help VERB; slm-mesh help agents | locks | messages | settings | protocol; man slm-mesh\n");
-    text.push_str(&format!("\nExit status: {}\n", exits().iter().map(|(n, means)| format!("{n} {means}")).collect::<Vec<_>>().join("; ")));
+    text.push_str(
+        "More: slm-mesh help VERB; slm-mesh help agents | locks | messages | settings | protocol; man slm-mesh\n",
+    );
+    text.push_str(&format!(
+        "\nExit status: {}\n",
+        exits().iter().map(|(n, means)| format!("{n} {means}")).collect::<Vec<_>>().join("; ")
+    ));
     text
 }
 
@@ -160,7 +178,9 @@ fn verb_help(topic: &str) -> Result<u8, Fault> {
 }
 
 fn settings() -> String {
-    let mut text = String::from("From the environment, else from the file config in the data directory (NAME=value, a line each).\n\n");
+    let mut text = String::from(
+        "From the environment, else from the file config in the data directory (NAME=value, a line each).\n\n",
+    );
     text.push_str("SLM_MESH_DATA_DIR\n    The data directory; ~/.slm-mesh unless set\n");
     for setting in SETTINGS {
         let default = if setting.default.is_empty() { "unset" } else { setting.default };
@@ -170,7 +190,13 @@ fn settings() -> String {
 }
 
 fn methods() -> String {
-    let args = |op: &Op| op.args.iter().map(|arg| if arg.required { arg.name.to_owned() } else { format!("[{}]", arg.name) }).collect::<Vec<_>>().join(" ");
+    let args = |op: &Op| {
+        op.args
+            .iter()
+            .map(|arg| if arg.required { arg.name.to_owned() } else { format!("[{}]", arg.name) })
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     OPS.iter().map(|op| format!("{} {}\n    {}\n", op.name, args(op), op.summary)).collect()
 }
 
@@ -204,7 +230,12 @@ pub fn man() -> String {
     for (op, _) in verbs() {
         page.push_str(&format!(".TP\n.B {}\n{}.\n", roff(&usage(op)), roff(op.summary)));
         for arg in op.args.iter().filter(|arg| arg.place == Place::Flag) {
-            page.push_str(&format!(".RS\n.TP\n.B {}\n{} ({}).\n.RE\n", roff(&flag(arg)), roff(arg.help), roff(&arg.kind.want())));
+            page.push_str(&format!(
+                ".RS\n.TP\n.B {}\n{} ({}).\n.RE\n",
+                roff(&flag(arg)),
+                roff(arg.help),
+                roff(&arg.kind.want())
+            ));
         }
     }
     for (verb, words, about) in VERBS {
@@ -214,7 +245,13 @@ pub fn man() -> String {
     page.push_str(".TP\n.B SLM_MESH_DATA_DIR\nThe data directory.\n");
     for setting in SETTINGS {
         let default = if setting.default.is_empty() { "unset" } else { setting.default };
-        page.push_str(&format!(".TP\n.B {}\n{} ({}; default {}).\n", setting.name, roff(setting.help), roff(&setting.want()), roff(default)));
+        page.push_str(&format!(
+            ".TP\n.B {}\n{} ({}; default {}).\n",
+            setting.name,
+            roff(setting.help),
+            roff(&setting.want()),
+            roff(default)
+        ));
     }
     page.push_str(".TP\n.B NO_COLOR\nIf set, nothing is coloured.\n.SH EXIT STATUS\n");
     for (n, means) in exits() {
@@ -246,7 +283,9 @@ fn words() -> Vec<(String, Vec<String>)> {
 }
 
 fn bash() -> String {
-    let mut text = String::from("# bash completion for slm-mesh\n_slm_mesh() {\n    local cur=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]}\n    COMPREPLY=()\n");
+    let mut text = String::from(
+        "# bash completion for slm-mesh\n_slm_mesh() {\n    local cur=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]}\n    COMPREPLY=()\n",
+    );
     let firsts: Vec<String> = words().into_iter().map(|(verb, _)| verb).collect();
     text.push_str(&format!("    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        mapfile -t COMPREPLY < <(compgen -W '{} --help --version --json' -- \"$cur\")\n        return\n    fi\n", firsts.join(" ")));
     text.push_str("    local words=\n    case $verb in\n");
@@ -259,8 +298,13 @@ fn bash() -> String {
 
 fn zsh() -> String {
     let mut text = String::from("#compdef slm-mesh\nlocal -a verbs\nverbs=(\n");
-    let about = |first: &str| verbs().find(|(_, verb)| *verb == first || verb.starts_with(&format!("{first} "))).map(|(op, _)| op.summary)
-        .or_else(|| VERBS.iter().find(|(verb, ..)| *verb == first).map(|(_, _, about)| *about)).unwrap_or("");
+    let about = |first: &str| {
+        verbs()
+            .find(|(_, verb)| *verb == first || verb.starts_with(&format!("{first} ")))
+            .map(|(op, _)| op.summary)
+            .or_else(|| VERBS.iter().find(|(verb, ..)| *verb == first).map(|(_, _, about)| *about))
+            .unwrap_or("")
+    };
     for (verb, _) in words() {
         text.push_str(&format!("  '{verb}:{}'\n", about(&verb).replace('\'', "").replace(':', ",")));
     }
@@ -282,7 +326,10 @@ fn fish() -> String {
             text.push_str(&format!("complete -c slm-mesh -n '__fish_seen_subcommand_from {verb}' -a {sub}\n"));
         }
         for flag in flags {
-            text.push_str(&format!("complete -c slm-mesh -n '__fish_seen_subcommand_from {verb}' -l {}\n", flag.trim_start_matches("--")));
+            text.push_str(&format!(
+                "complete -c slm-mesh -n '__fish_seen_subcommand_from {verb}' -l {}\n",
+                flag.trim_start_matches("--")
+            ));
         }
         if ["lock", "unlock"].contains(&verb.as_str()) {
             text.push_str(&format!("complete -c slm-mesh -n '__fish_seen_subcommand_from {verb}' -F\n"));

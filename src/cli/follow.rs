@@ -31,7 +31,8 @@ pub fn follow(parsed: &Parsed) -> Result<u8, Fault> {
     ask.insert("waitSeconds".into(), json!(WAIT_SECONDS));
     loop {
         let value = line.call(op.name, &ask)?;
-        let rows = value[if op.name == "inbox" { "messages" } else { "events" }].as_array().cloned().unwrap_or_default();
+        let rows =
+            value[if op.name == "inbox" { "messages" } else { "events" }].as_array().cloned().unwrap_or_default();
         for row in rows {
             say(&if parsed.json { row.to_string() } else { print::line(op.name, &row) })?;
         }
@@ -59,7 +60,8 @@ pub fn watch(parsed: &Parsed) -> Result<u8, Fault> {
     let entry = line.call("state.get", &get)?["entry"].clone();
     show_entry(parsed, key, &entry)?;
     loop {
-        let left = until.map_or(WAIT_SECONDS, |until| until.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64);
+        let left = until
+            .map_or(WAIT_SECONDS, |until| until.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64);
         let ask = json!({ "types": ["state_changed", "state_deleted"], "after": cursor, "waitSeconds": left.clamp(0, WAIT_SECONDS) });
         let value = line.call("events.read", ask.as_object().unwrap_or(&Map::new()))?;
         cursor = value["seq"].clone();
@@ -73,7 +75,10 @@ pub fn watch(parsed: &Parsed) -> Result<u8, Fault> {
             }
         }
         if until.is_some_and(|until| Instant::now() >= until) {
-            return Err(Fault::new(Kind::TimedOut, format!("{} did not change in the time given", key.as_str().unwrap_or(""))));
+            return Err(Fault::new(
+                Kind::TimedOut,
+                format!("{} did not change in the time given", key.as_str().unwrap_or("")),
+            ));
         }
     }
 }

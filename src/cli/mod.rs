@@ -12,9 +12,9 @@ pub mod start;
 use crate::client::{self, Client};
 use crate::mesh::op::Kind as Is;
 use crate::mesh::{Fault, Kind, Op};
+use crate::world::git;
 use crate::world::places::{self, Places};
 use crate::world::settings::Settings;
-use crate::world::git;
 use args::{Command, Parsed};
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
@@ -54,7 +54,8 @@ fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
 
 /// The MCP session. Whatever goes wrong with the mesh, it stays up and says so in its answers.
 fn session(legacy: bool) -> Result<u8, Fault> {
-    crate::mcp::run(legacy).map_err(|error| Fault::new(Kind::Internal, format!("standard input can't be read ({error})")))?;
+    crate::mcp::run(legacy)
+        .map_err(|error| Fault::new(Kind::Internal, format!("standard input can't be read ({error})")))?;
     Ok(0)
 }
 
@@ -114,7 +115,10 @@ pub fn params(op: &Op, parsed: &Parsed, settings: &Settings) -> Map<String, Valu
             _ => {}
         }
     }
-    let acting = parsed.acting.clone().or_else(|| Some(settings.text("SLM_MESH_PEER").to_owned()).filter(|name| !name.is_empty()));
+    let acting = parsed
+        .acting
+        .clone()
+        .or_else(|| Some(settings.text("SLM_MESH_PEER").to_owned()).filter(|name| !name.is_empty()));
     if let Some(name) = acting {
         params.insert("as".into(), json!(name));
     }
@@ -162,8 +166,13 @@ fn fail(fault: &Fault, json: bool) -> u8 {
 /// The JSON value of a command line's word.
 pub fn word_value(kind: Is, name: &str, word: String) -> Result<Value, Fault> {
     match kind {
-        Is::Int { .. } => word.parse::<i64>().map(Value::from).map_err(|_| Fault::usage(name, format!("want {}, got \"{word}\"", kind.want()))),
-        Is::Object { .. } => serde_json::from_str(&word).map_err(|error| Fault::usage(name, format!("want {}: {error}", kind.want()))),
+        Is::Int { .. } => word
+            .parse::<i64>()
+            .map(Value::from)
+            .map_err(|_| Fault::usage(name, format!("want {}, got \"{word}\"", kind.want()))),
+        Is::Object { .. } => {
+            serde_json::from_str(&word).map_err(|error| Fault::usage(name, format!("want {}: {error}", kind.want())))
+        }
         _ => Ok(Value::String(word)),
     }
 }

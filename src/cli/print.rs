@@ -29,17 +29,26 @@ pub fn result(op: &Op, value: &Value, parsed: &Parsed) -> Result<u8, Fault> {
 fn human(op: &Op, value: &Value, parsed: &Parsed) -> Option<String> {
     let text = match op.name {
         "peers" => peers(value),
-        "whoami" => format!("{} ({}, {})", word(&value["you"]["name"]), word(&value["kind"]), word(&value["you"]["id"])),
+        "whoami" => {
+            format!("{} ({}, {})", word(&value["you"]["name"]), word(&value["kind"]), word(&value["you"]["id"]))
+        }
         "summary" => "Summary set.".into(),
         "send" => sent(value),
         "inbox" => inbox(value),
         "state.get" => entry(value, parsed),
-        "state.set" => format!("Set {} = {} (version {})", word(&value["entry"]["key"]), word(&value["entry"]["value"]), value["version"]),
+        "state.set" => format!(
+            "Set {} = {} (version {})",
+            word(&value["entry"]["key"]),
+            word(&value["entry"]["value"]),
+            value["version"]
+        ),
         "state.list" => entries(value),
         "state.delete" if value["deleted"] == json!(true) => format!("Deleted {}", word(&parsed.args["key"])),
         "state.delete" => format!("{} was not set", word(&parsed.args["key"])),
         "lock.lock" => locked(value),
-        "lock.unlock" => rows(value, "unlocked").iter().map(|path| format!("Unlocked {}", word(path))).collect::<Vec<_>>().join("\n"),
+        "lock.unlock" => {
+            rows(value, "unlocked").iter().map(|path| format!("Unlocked {}", word(path))).collect::<Vec<_>>().join("\n")
+        }
         "lock.query" => locks(value),
         "events.read" => events(value),
         "events.emit" => format!("Emitted as event {}", value["seq"]),
@@ -47,7 +56,8 @@ fn human(op: &Op, value: &Value, parsed: &Parsed) -> Option<String> {
         _ => value.to_string(),
     };
     let mail = &value["mail"];
-    let note = mail["unread"].as_i64().map(|n| dim(&format!("\n{n} unread, from {}: slm-mesh inbox", names(&mail["from"]))));
+    let note =
+        mail["unread"].as_i64().map(|n| dim(&format!("\n{n} unread, from {}: slm-mesh inbox", names(&mail["from"]))));
     Some(text + &note.unwrap_or_default())
 }
 
@@ -58,8 +68,18 @@ pub fn line(op: &str, row: &Value) -> String {
     }
     let payload = row["payload"].as_object().cloned().unwrap_or_default();
     let hidden = ["peerId", "messageId"];
-    let facts: Vec<String> = payload.iter().filter(|(name, _)| !hidden.contains(&name.as_str())).map(|(name, value)| format!("{name}={}", word(value))).collect();
-    format!("{}  {:<17} {:<20} {}", clock(&row["createdAt"]), word(&row["type"]), word(&row["emittedByName"]), facts.join(" "))
+    let facts: Vec<String> = payload
+        .iter()
+        .filter(|(name, _)| !hidden.contains(&name.as_str()))
+        .map(|(name, value)| format!("{name}={}", word(value)))
+        .collect();
+    format!(
+        "{}  {:<17} {:<20} {}",
+        clock(&row["createdAt"]),
+        word(&row["type"]),
+        word(&row["emittedByName"]),
+        facts.join(" ")
+    )
 }
 
 fn peers(value: &Value) -> String {
@@ -76,7 +96,15 @@ fn peers(value: &Value) -> String {
             other => other.unwrap_or("").to_owned(),
         };
         let unread = row["unread"].as_i64().filter(|n| *n > 0).map_or("-".into(), |n| n.to_string());
-        vec![word(&row["name"]), word(&row["agentType"]), state, unread, or_dash(&row["gitBranch"]), word(&row["projectPath"]), word(&row["summary"])]
+        vec![
+            word(&row["name"]),
+            word(&row["agentType"]),
+            state,
+            unread,
+            or_dash(&row["gitBranch"]),
+            word(&row["projectPath"]),
+            word(&row["summary"]),
+        ]
     });
     table(&["NAME", "AGENT", "STATUS", "UNREAD", "BRANCH", "PROJECT", "DOES"], cells.collect())
 }
@@ -86,10 +114,13 @@ fn sent(value: &Value) -> String {
     if let Some(note) = value["note"].as_str() {
         return plain(note);
     }
-    let who: Vec<String> = rows.iter().map(|row| {
-        let away = if row["here"] == json!(true) { "" } else { " (away; it waits in the mailbox)" };
-        format!("{}{away}", word(&row["name"]))
-    }).collect();
+    let who: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            let away = if row["here"] == json!(true) { "" } else { " (away; it waits in the mailbox)" };
+            format!("{}{away}", word(&row["name"]))
+        })
+        .collect();
     format!("Message sent to {}", who.join(", "))
 }
 
@@ -141,7 +172,13 @@ fn entries(value: &Value) -> String {
         return "No entries.".into();
     }
     let cells = rows.iter().map(|row| {
-        vec![word(&row["key"]), cut(&word(&row["value"]), 48), row["version"].to_string(), word(&row["updatedByName"]), ago(&row["updatedAt"])]
+        vec![
+            word(&row["key"]),
+            cut(&word(&row["value"]), 48),
+            row["version"].to_string(),
+            word(&row["updatedByName"]),
+            ago(&row["updatedAt"]),
+        ]
     });
     table(&["KEY", "VALUE", "VERSION", "BY", "CHANGED"], cells.collect())
 }
@@ -150,7 +187,10 @@ fn locked(value: &Value) -> String {
     let one = std::slice::from_ref(&value["lock"]);
     let rows = value["locks"].as_array().map_or(one, Vec::as_slice);
     let left = time::span(value["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
-    let lines: Vec<String> = rows.iter().map(|row| format!("Locked {} for {left} (token {})", word(&row["filePath"]), row["token"])).collect();
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|row| format!("Locked {} for {left} (token {})", word(&row["filePath"]), row["token"]))
+        .collect();
     lines.join("\n")
 }
 
@@ -161,7 +201,13 @@ fn locks(value: &Value) -> String {
     }
     let cells = rows.iter().map(|row| {
         let left = time::span(row["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
-        vec![here(&word(&row["filePath"])), word(&row["holder"]), left, or_dash(&json!(names(&row["queue"]))), word(&row["reason"])]
+        vec![
+            here(&word(&row["filePath"])),
+            word(&row["holder"]),
+            left,
+            or_dash(&json!(names(&row["queue"]))),
+            word(&row["reason"]),
+        ]
     });
     table(&["FILE", "LOCKED BY", "LEFT", "WAITING", "REASON"], cells.collect())
 }
@@ -213,7 +259,8 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let lines = all.iter().enumerate().map(|(n, row)| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.chars().count())));
+        let cells =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.chars().count())));
         let text = cells.collect::<Vec<_>>().join("  ").trim_end().to_owned();
         if n == 0 { bold(&text) } else { text }
     });
@@ -262,7 +309,9 @@ fn cut(text: &str, n: usize) -> String {
 /// A path below the working directory as people type it.
 fn here(path: &str) -> String {
     let dir = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&format!("{}/", dir.display())).filter(|rest| !rest.is_empty()).map_or_else(|| path.to_owned(), str::to_owned)
+    path.strip_prefix(&format!("{}/", dir.display()))
+        .filter(|rest| !rest.is_empty())
+        .map_or_else(|| path.to_owned(), str::to_owned)
 }
 
 fn clock(iso: &Value) -> String {

@@ -17,18 +17,22 @@ pub fn locked(op: &'static Op, parsed: &Parsed) -> Result<u8, Fault> {
     let (places, settings) = surroundings()?;
     let mut params = params(op, parsed, &settings);
     params.insert("bound".into(), json!(format!("{:032x}", crate::world::chance())));
-    let minutes = params.get("ttlMinutes").and_then(Value::as_i64).unwrap_or_else(|| settings.int("SLM_MESH_LOCK_TTL_MIN"));
+    let minutes =
+        params.get("ttlMinutes").and_then(Value::as_i64).unwrap_or_else(|| settings.int("SLM_MESH_LOCK_TTL_MIN"));
     let mut client = Client::connect_or_start(&places)?;
     let granted = client.call(op.name, &Value::Object(params.clone()))?;
     let Some((program, words)) = parsed.command_line.split_first() else { return Ok(0) };
     let spawned = Command::new(program).args(words).env("SLM_MESH_LOCK_TOKEN", granted["token"].to_string()).spawn();
-    let mut child = spawned.map_err(|error| Fault::new(Kind::Usage, format!("{}: can't be run ({error})", program.to_string_lossy())))?;
+    let mut child = spawned
+        .map_err(|error| Fault::new(Kind::Usage, format!("{}: can't be run ({error})", program.to_string_lossy())))?;
     params.insert("renew".into(), json!(true));
     params.insert("waitSeconds".into(), json!(0));
     let (done, ended) = channel();
     let every = Duration::from_secs((minutes as u64 * 60 / 3).max(1));
     let renewing = std::thread::spawn(move || renew(client, &places, &params, every, &ended));
-    let status = child.wait().map_err(|error| Fault::new(Kind::Internal, format!("the command can't be waited for ({error})")))?;
+    let status = child
+        .wait()
+        .map_err(|error| Fault::new(Kind::Internal, format!("the command can't be waited for ({error})")))?;
     drop(done);
     // Its end closes the connection, and with it the lock falls.
     let _ = renewing.join();
@@ -78,6 +82,7 @@ fn is_lost(client: &mut Client) -> bool {
         return true;
     }
     let found = client.receive();
-    let lost = found.is_err_and(|error| !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
+    let lost = found
+        .is_err_and(|error| !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
     lost || client.wait_at_most(None).is_err()
 }

@@ -25,13 +25,21 @@ pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Fault> {
         let mut client = Client::connect_or_start(&places)?;
         let info = client.call("broker.info", &json!({}))?;
         let line = json!({ "ok": true, "data": { "pid": info["pid"], "port": info["port"] } });
-        return if json { say(&line.to_string()) } else { say(&format!("Broker running (PID {}, HTTP port {}).", info["pid"], info["port"])) };
+        return if json {
+            say(&line.to_string())
+        } else {
+            say(&format!("Broker running (PID {}, HTTP port {}).", info["pid"], info["port"]))
+        };
     }
     birth::run(&places, settings, |port| {
         if json {
             birth::say_ready(port, as_daemon);
         } else {
-            eprintln!("Broker running (PID {}, HTTP port {port}, data in {}). Ctrl-C ends it.", std::process::id(), places.dir.display());
+            eprintln!(
+                "Broker running (PID {}, HTTP port {port}, data in {}). Ctrl-C ends it.",
+                std::process::id(),
+                places.dir.display()
+            );
         }
     })?;
     Ok(0)
@@ -50,7 +58,9 @@ fn give_way(places: &Places, settings: &Settings) -> Result<(), Fault> {
 /// Ends the broker in order.
 pub fn stop(json: bool) -> Result<u8, Fault> {
     let places = Places::find()?;
-    let mut client = Client::connect(&places).map_err(|error| if client::is_absent(&error) { no_broker() } else { Fault::new(Kind::Gone, error.to_string()) })?;
+    let mut client = Client::connect(&places).map_err(|error| {
+        if client::is_absent(&error) { no_broker() } else { Fault::new(Kind::Gone, error.to_string()) }
+    })?;
     let pid = end(&places, &mut client)?;
     let line = json!({ "ok": true, "data": { "pid": pid, "stopped": true } });
     if json { say(&line.to_string()) } else { say(&format!("Broker (PID {pid}) stopped.")) }
@@ -59,7 +69,8 @@ pub fn stop(json: bool) -> Result<u8, Fault> {
 /// Asks the broker to end and waits until its lock is free.
 fn end(places: &Places, client: &mut Client) -> Result<Value, Fault> {
     let pid = client.call("broker.stop", &json!({}))?["pid"].clone();
-    let hangs = |_| Fault::new(Kind::TimedOut, format!("the broker (PID {pid}) did not end in {} s", STOPS_WITHIN.as_secs()));
+    let hangs =
+        |_| Fault::new(Kind::TimedOut, format!("the broker (PID {pid}) did not end in {} s", STOPS_WITHIN.as_secs()));
     client.wait_at_most(Some(STOPS_WITHIN)).map_err(hangs)?;
     while client.receive().is_ok() {}
     let lock = places.open_lock(&places.broker_lock())?;
@@ -76,5 +87,7 @@ pub fn greet(json: bool) -> Result<u8, Fault> {
         return say(&status.to_string());
     }
     say(&print::status(&status))?;
-    say("\nNext:  slm-mesh peers          who is here\n       slm-mesh help           all verbs\n       slm-mesh help agents    how to connect an agent")
+    say(
+        "\nNext:  slm-mesh peers          who is here\n       slm-mesh help           all verbs\n       slm-mesh help agents    how to connect an agent",
+    )
 }

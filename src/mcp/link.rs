@@ -81,7 +81,13 @@ pub struct Job {
 
 impl Job {
     /// A checked call.
-    pub fn new(answer: Answer, op: &'static Op, mut arguments: Map<String, Value>, session: Option<String>, token: Option<Value>) -> Job {
+    pub fn new(
+        answer: Answer,
+        op: &'static Op,
+        mut arguments: Map<String, Value>,
+        session: Option<String>,
+        token: Option<Value>,
+    ) -> Job {
         arguments.shift_remove("action");
         if op.name == "send" && !arguments.contains_key("key") {
             // So that it can be sent again after a broken connection without arriving twice.
@@ -173,7 +179,8 @@ impl Link {
         let mut shared = self.lock();
         if shared.jobs.len() >= JOBS_MAX {
             drop(shared);
-            let fault = Fault::new(Kind::Limited, format!("{JOBS_MAX} calls are in flight already; wait for one to end"));
+            let fault =
+                Fault::new(Kind::Limited, format!("{JOBS_MAX} calls are in flight already; wait for one to end"));
             finish(&self.out, &job.answer, Err(fault));
             return;
         }
@@ -272,7 +279,9 @@ fn attach_params(key: &str, id: Option<&String>, client: Option<&str>) -> Value 
     let git = git::facts(&dir);
     let session = Some(key.to_owned()).filter(|key| !key.is_empty()).or_else(|| session_key(&agent));
     // The settings were found good before; a wrong one since then must not take the name away.
-    let name = Places::find().and_then(|places| Settings::load(&places)).map(|settings| settings.text("SLM_MESH_NAME").to_owned());
+    let name = Places::find()
+        .and_then(|places| Settings::load(&places))
+        .map(|settings| settings.text("SLM_MESH_NAME").to_owned());
     json!({
         "agent": agent, "project": dir.display().to_string(), "pid": std::process::id(), "v": env!("CARGO_PKG_VERSION"),
         "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo, "session": session,
@@ -349,7 +358,8 @@ impl Runner {
         self.child = client.child.take().or(self.child.take());
         let shared = lock(&self.shared);
         let name = shared.client.clone();
-        let queued = shared.queue.iter().filter_map(|n| shared.jobs.get(n)).map(|job| job.session.clone().unwrap_or_default());
+        let queued =
+            shared.queue.iter().filter_map(|n| shared.jobs.get(n)).map(|job| job.session.clone().unwrap_or_default());
         let mut keys: Vec<String> = self.held.keys().cloned().chain(queued).collect();
         drop(shared);
         if keys.is_empty() {
@@ -424,7 +434,8 @@ impl Runner {
         let Some(job) = lock(&self.shared).jobs.remove(&n) else { return };
         self.shared.1.notify_all();
         let result = result.map_err(|error| rpc::read_fault(&error));
-        let shown = if job.op.name == "inbox" { result.as_ref().map(shown_items).unwrap_or_default() } else { Vec::new() };
+        let shown =
+            if job.op.name == "inbox" { result.as_ref().map(shown_items).unwrap_or_default() } else { Vec::new() };
         if finish(&self.out, &job.answer, result) && !shown.is_empty() {
             let mut shared = lock(&self.shared);
             let peer = shared.peers.get(&job.session.unwrap_or_default()).cloned();
@@ -442,10 +453,18 @@ impl Runner {
             if *at <= now {
                 (*at, *n) = (now + PROGRESS_EVERY, *n + 1);
                 let seconds = job.began.elapsed().as_secs().max(*n);
-                self.out.line(&rpc::notice("notifications/progress", &json!({ "progressToken": token, "progress": seconds, "message": "waiting" })));
+                self.out.line(&rpc::notice(
+                    "notifications/progress",
+                    &json!({ "progressToken": token, "progress": seconds, "message": "waiting" }),
+                ));
             }
         }
-        shared.jobs.values().filter_map(|job| job.progress.as_ref()).map(|(_, at, _)| at.saturating_duration_since(now)).min()
+        shared
+            .jobs
+            .values()
+            .filter_map(|job| job.progress.as_ref())
+            .map(|(_, at, _)| at.saturating_duration_since(now))
+            .min()
     }
 
     /// The broker is gone: what may be repeated waits for the next one, the rest is told.
@@ -468,7 +487,8 @@ impl Runner {
         }
         drop(shared);
         for job in failed {
-            let text = "the broker went away in the middle of this call; look whether it took effect before you try again";
+            let text =
+                "the broker went away in the middle of this call; look whether it took effect before you try again";
             finish(&self.out, &job.answer, Err(Fault::new(Kind::Gone, text)));
         }
     }
@@ -514,4 +534,3 @@ fn finish(out: &Output, answer: &Answer, result: Result<Value, Fault>) -> bool {
         None => out.line(&rpc::line(&value)),
     }
 }
-

@@ -14,9 +14,9 @@ use crate::wire::lines::{LINE_MAX, Lines};
 use crate::wire::rpc::{self, Bad, Message};
 use crate::world::process;
 use era::Era;
+pub use link::shown_items;
 use link::{Answer, Job, Link};
 use serde_json::{Map, Value, json};
-pub use link::shown_items;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex};
 
@@ -107,7 +107,11 @@ impl Session {
     /// Only revision 2025-03-26 knows batches; everywhere else an array is no request.
     fn take_batch(&mut self, batch: Vec<Value>) {
         if batch.is_empty() || !self.era.takes_batches() {
-            self.out.line(&error_line(None, rpc::INVALID, "want one JSON object a line; this protocol version has no batches"));
+            self.out.line(&error_line(
+                None,
+                rpc::INVALID,
+                "want one JSON object a line; this protocol version has no batches",
+            ));
             return;
         }
         let wants_answer = |value: &Value| value.get("id").is_some() || value.get("method").is_none();
@@ -142,7 +146,13 @@ impl Session {
         }
     }
 
-    fn request(&mut self, id: &Value, method: &str, params: Map<String, Value>, batch: Option<&Arc<link::Batch>>) -> Option<Result<Value, ProtocolError>> {
+    fn request(
+        &mut self,
+        id: &Value,
+        method: &str,
+        params: Map<String, Value>,
+        batch: Option<&Arc<link::Batch>>,
+    ) -> Option<Result<Value, ProtocolError>> {
         let modern = match self.era.of(method, &params) {
             Ok(modern) => modern,
             Err(error) => return Some(Err(error)),
@@ -160,7 +170,10 @@ impl Session {
             "tools/list" => self.list_tools(&params, modern),
             "tools/call" => return self.call_tool(id, params, modern, batch),
             "subscriptions/listen" if modern => return self.listen(id, &params),
-            _ => Err(ProtocolError::new(rpc::NO_METHOD, format!("no method {}; this server has tools only", cut(method, 60)))),
+            _ => Err(ProtocolError::new(
+                rpc::NO_METHOD,
+                format!("no method {}; this server has tools only", cut(method, 60)),
+            )),
         };
         Some(result.map(|result| if modern { era::modern_result(result) } else { result }))
     }
@@ -169,7 +182,8 @@ impl Session {
         if params.get("cursor").is_some_and(|cursor| !cursor.is_null()) {
             return Err(ProtocolError::new(rpc::PARAMS, "cursor: this list has one page, so no cursor was ever given"));
         }
-        let tools: Vec<Value> = tools::TOOLS.iter().map(|tool| self.era.tool(tools::definition(tool), modern)).collect();
+        let tools: Vec<Value> =
+            tools::TOOLS.iter().map(|tool| self.era.tool(tools::definition(tool), modern)).collect();
         let mut result = json!({ "tools": tools });
         if modern {
             (result["ttlMs"], result["cacheScope"]) = (json!(3_600_000), json!("private"));
@@ -177,7 +191,13 @@ impl Session {
         Ok(result)
     }
 
-    fn call_tool(&mut self, id: &Value, mut params: Map<String, Value>, modern: bool, batch: Option<&Arc<link::Batch>>) -> Option<Result<Value, ProtocolError>> {
+    fn call_tool(
+        &mut self,
+        id: &Value,
+        mut params: Map<String, Value>,
+        modern: bool,
+        batch: Option<&Arc<link::Batch>>,
+    ) -> Option<Result<Value, ProtocolError>> {
         let meta = match params.remove("_meta") {
             Some(Value::Object(meta)) => meta,
             _ => Map::new(),
@@ -289,8 +309,14 @@ fn agent_type(client: Option<&str>) -> String {
         _ => None,
     };
     let from_env = || {
-        let table = [("CLAUDECODE", "claude-code"), ("COPILOT_AGENT_SESSION_ID", "copilot"), ("OPENCODE_PID", "opencode"),
-            ("GEMINI_CLI", "gemini"), ("CURSOR_TRACE_ID", "cursor"), ("VSCODE_PID", "vscode")];
+        let table = [
+            ("CLAUDECODE", "claude-code"),
+            ("COPILOT_AGENT_SESSION_ID", "copilot"),
+            ("OPENCODE_PID", "opencode"),
+            ("GEMINI_CLI", "gemini"),
+            ("CURSOR_TRACE_ID", "cursor"),
+            ("VSCODE_PID", "vscode"),
+        ];
         table.iter().find(|(name, _)| std::env::var_os(name).is_some()).map(|(_, agent)| *agent)
     };
     known.or_else(from_env).or_else(process::agent_above).unwrap_or("unknown").to_owned()

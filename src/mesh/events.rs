@@ -20,8 +20,17 @@ pub static READ: Op = Op {
         TYPES,
         Arg::new("since", Is::Text { min: 1, max: 64 }, "Only after this time (ISO 8601)"),
         Arg::new("limit", Is::Int { min: 1, max: 200 }, "At most this many, 50 unless said otherwise"),
-        Arg::new("after", Is::Int { min: 0, max: i64::MAX }, "Cursor: only after this sequence number; use the seq of the last answer"),
-        Arg::new("waitSeconds", Is::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, "Wait this long for one to come; 25 is safe in every client").short("wait"),
+        Arg::new(
+            "after",
+            Is::Int { min: 0, max: i64::MAX },
+            "Cursor: only after this sequence number; use the seq of the last answer",
+        ),
+        Arg::new(
+            "waitSeconds",
+            Is::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
+            "Wait this long for one to come; 25 is safe in every client",
+        )
+        .short("wait"),
     ],
     actor: Actor::Welcome,
     verb: Some("events"),
@@ -35,7 +44,9 @@ pub static EMIT: Op = Op {
     name: "events.emit",
     summary: "Add an event of your own to the stream",
     args: &[
-        Arg::new("type", Is::Text { min: 3, max: limits::WORD_MAX }, "Type with a dot in it, as deploy.done").required().at(Place::Word),
+        Arg::new("type", Is::Text { min: 3, max: limits::WORD_MAX }, "Type with a dot in it, as deploy.done")
+            .required()
+            .at(Place::Word),
         Arg::new("payload", Is::Object { max: limits::PAYLOAD_MAX }, "Any JSON object").at(Place::Word),
     ],
     actor: Actor::Needed,
@@ -119,8 +130,15 @@ fn read(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
 
 fn emit(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let kind = args.word("type");
-    if !kind.contains('.') || kind.starts_with('.') || kind.ends_with('.') || kind.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(Fault::usage("type", "want a word with a dot inside, as deploy.done; plain words are the mesh's own"));
+    if !kind.contains('.')
+        || kind.starts_with('.')
+        || kind.ends_with('.')
+        || kind.chars().any(|c| c.is_whitespace() || c.is_control())
+    {
+        return Err(Fault::usage(
+            "type",
+            "want a word with a dot inside, as deploy.done; plain words are the mesh's own",
+        ));
     }
     mesh.limit(ctx.me(), 10, ctx.now)?;
     let payload = args.object("payload").cloned().unwrap_or_else(|| json!({}));
@@ -155,7 +173,8 @@ impl Mesh {
         let seq = self.store.add_event(kind, by, now, &text)?;
         self.stirred.events = true;
         let event = Event { seq, kind: kind.to_owned(), by: by.to_owned(), at: now, payload: text };
-        let conns: Vec<_> = self.seats.iter().filter(|(_, seat)| wants(&seat.subscribed, kind)).map(|(conn, _)| *conn).collect();
+        let conns: Vec<_> =
+            self.seats.iter().filter(|(_, seat)| wants(&seat.subscribed, kind)).map(|(conn, _)| *conn).collect();
         for conn in conns {
             let params = self.event_value(&event);
             self.out.push(Out::Notice { conn, method: "event", params });

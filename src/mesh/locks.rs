@@ -7,7 +7,12 @@ use serde_json::{Value, json};
 
 const PATH: Is = Is::Text { min: 1, max: limits::PATH_MAX };
 const FILE: Arg = Arg::new("filePath", PATH, "File, folder (ends in /) or glob (src/auth/**)").at(Place::Wire);
-const FILES: Arg = Arg::new("filePaths", Is::Texts { items: limits::PATHS_MAX, max: limits::PATH_MAX }, "Several of them, all or nothing").at(Place::Words);
+const FILES: Arg = Arg::new(
+    "filePaths",
+    Is::Texts { items: limits::PATHS_MAX, max: limits::PATH_MAX },
+    "Several of them, all or nothing",
+)
+.at(Place::Words);
 
 /// Takes or renews a lock.
 pub static LOCK: Op = Op {
@@ -17,12 +22,28 @@ pub static LOCK: Op = Op {
         FILE,
         FILES,
         Arg::new("reason", Is::Text { min: 0, max: limits::REASON_MAX }, "What for; others read it"),
-        Arg::new("ttlMinutes", Is::Int { min: 1, max: 60 }, "Minutes until it falls unless renewed, 10 unless said otherwise").short("ttl"),
-        Arg::new("waitSeconds", Is::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, "Wait in line this long if it is held").short("wait"),
-        Arg::new("scope", Is::Choice(&["machine", "repo"]), "repo = also in other work trees and clones of the repository"),
+        Arg::new(
+            "ttlMinutes",
+            Is::Int { min: 1, max: 60 },
+            "Minutes until it falls unless renewed, 10 unless said otherwise",
+        )
+        .short("ttl"),
+        Arg::new(
+            "waitSeconds",
+            Is::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
+            "Wait in line this long if it is held",
+        )
+        .short("wait"),
+        Arg::new(
+            "scope",
+            Is::Choice(&["machine", "repo"]),
+            "repo = also in other work trees and clones of the repository",
+        ),
         Arg::new("renew", Is::Flag, "Renew a lock of your own that an earlier command took").not_in_tool(),
         Arg::new("steal", Is::Flag, "Take it from its holder, who is told; for the human only").not_in_tool(),
-        Arg::new("bound", Is::Text { min: 1, max: 64 }, "Key of the invocation that alone owns it").at(Place::Wire).not_in_tool(),
+        Arg::new("bound", Is::Text { min: 1, max: 64 }, "Key of the invocation that alone owns it")
+            .at(Place::Wire)
+            .not_in_tool(),
         Arg::new("repo", PATH, "Repository identity, if not the caller's own").at(Place::Wire).not_in_tool(),
         Arg::new("gitRoot", PATH, "Root of the work tree, if not the caller's own").at(Place::Wire).not_in_tool(),
     ],
@@ -37,7 +58,13 @@ pub static LOCK: Op = Op {
 pub static UNLOCK: Op = Op {
     name: "lock.unlock",
     summary: "Give locks back",
-    args: &[FILE, FILES, Arg::new("bound", Is::Text { min: 1, max: 64 }, "Key of the invocation that owns it").at(Place::Wire).not_in_tool()],
+    args: &[
+        FILE,
+        FILES,
+        Arg::new("bound", Is::Text { min: 1, max: 64 }, "Key of the invocation that owns it")
+            .at(Place::Wire)
+            .not_in_tool(),
+    ],
     actor: Actor::Needed,
     verb: Some("unlock"),
     tool: Some(("lock", Some("unlock"))),
@@ -79,7 +106,8 @@ pub struct Want {
 }
 
 fn wanted_paths(args: &Args) -> Vec<String> {
-    let mut found: Vec<String> = args.text("filePath").into_iter().chain(args.texts("filePaths")).map(paths::normal).collect();
+    let mut found: Vec<String> =
+        args.text("filePath").into_iter().chain(args.texts("filePaths")).map(paths::normal).collect();
     found.sort();
     found.dedup();
     found
@@ -96,7 +124,8 @@ fn some_paths(args: &Args) -> Result<Vec<String>, Fault> {
 
 fn lock(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let me = mesh.peer(ctx.me()).map(|peer| peer.row.clone()).unwrap_or_default();
-    let repo = args.text("repo").map(str::to_owned).or(me.repo).zip(args.text("gitRoot").map(str::to_owned).or(me.git_root));
+    let repo =
+        args.text("repo").map(str::to_owned).or(me.repo).zip(args.text("gitRoot").map(str::to_owned).or(me.git_root));
     let want = Want {
         paths: some_paths(args)?,
         holder: ctx.me().to_owned(),
@@ -137,8 +166,12 @@ fn unlock(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         }
         let other = mesh.locks.iter().find(|lock| lock.path == *path);
         let text = match other {
-            Some(lock) if lock.holder == ctx.me() => format!("{path} is locked by a running command of yours; it falls when that ends"),
-            Some(lock) => format!("{path} is locked by {}, not by you; only its holder gives it back", mesh.name_of(&lock.holder)),
+            Some(lock) if lock.holder == ctx.me() => {
+                format!("{path} is locked by a running command of yours; it falls when that ends")
+            }
+            Some(lock) => {
+                format!("{path} is locked by {}, not by you; only its holder gives it back", mesh.name_of(&lock.holder))
+            }
             None => format!("{path} is not locked; see what is with mesh_lock query (slm-mesh lock list)"),
         };
         return Err(Fault::not_found(text));
@@ -207,7 +240,10 @@ impl Mesh {
     /// whole grant gets one new token, so that an old one can be told from it.
     pub fn grant(&mut self, want: &Want, now: i64) -> Result<Vec<LockRow>, Fault> {
         if self.locks.len() + want.paths.len() > limits::LOCKS_MAX {
-            return Err(Fault::new(Kind::Full, format!("{} locks are in force; lock a folder instead of its files", self.locks.len())));
+            return Err(Fault::new(
+                Kind::Full,
+                format!("{} locks are in force; lock a folder instead of its files", self.locks.len()),
+            ));
         }
         let owned = |lock: &&LockRow| lock.holder == want.holder && lock.bound == want.bound;
         let held: Vec<LockRow> = self.locks.iter().filter(owned).cloned().collect();
@@ -222,7 +258,11 @@ impl Mesh {
                 path: path.clone(),
                 holder: want.holder.clone(),
                 bound: want.bound.clone(),
-                reason: if want.reason.is_empty() { old.map(|old| old.reason.clone()).unwrap_or_default() } else { want.reason.clone() },
+                reason: if want.reason.is_empty() {
+                    old.map(|old| old.reason.clone()).unwrap_or_default()
+                } else {
+                    want.reason.clone()
+                },
                 host: self.settings.host.clone(),
                 rel: inside(path, want.repo.as_ref()),
                 repo: want.repo.as_ref().map(|(repo, _)| repo.clone()),
@@ -234,7 +274,8 @@ impl Mesh {
             self.locks.retain(|lock| lock.token != row.token || lock.path != row.path);
             self.locks.push(row.clone());
             if old.is_none() {
-                let payload = json!({ "filePath": path, "lockedBy": want.holder, "reason": row.reason, "token": row.token });
+                let payload =
+                    json!({ "filePath": path, "lockedBy": want.holder, "reason": row.reason, "token": row.token });
                 self.emit("file_locked", &want.holder, payload, now)?;
             }
             grants.push(row);
@@ -271,11 +312,18 @@ impl Mesh {
     /// Takes a lock away, for the human, and says so to its holder.
     fn steal(&mut self, ctx: &Ctx, want: &Want) -> Result<(), Fault> {
         if !self.is_human(ctx.me()) {
-            return Err(Fault::new(Kind::Refused, "steal: only the human may take a lock from its holder; wait, or ask the holder"));
+            return Err(Fault::new(
+                Kind::Refused,
+                "steal: only the human may take a lock from its holder; wait, or ask the holder",
+            ));
         }
         for lock in self.in_the_way(want) {
             self.free_locks(|other| *other == lock, "stolen by the human", ctx.now)?;
-            let body = format!("{} took your lock on {} away. Do not write there before you hold it again.", self.name_of(ctx.me()), lock.path);
+            let body = format!(
+                "{} took your lock on {} away. Do not write there before you hold it again.",
+                self.name_of(ctx.me()),
+                lock.path
+            );
             let note = Message { sender: ctx.me().to_owned(), kind: "alert".into(), body, ..Message::default() };
             if self.peer(&lock.holder).is_some() && lock.holder != ctx.me() {
                 self.post(note, std::slice::from_ref(&lock.holder), ctx.now)?;
@@ -294,7 +342,9 @@ impl Mesh {
                 let names: Vec<_> = way.iter().map(|id| self.name_of(id)).collect();
                 let text = format!(
                     "waiting would never end: {} waits for {}; give back what you hold, or ask {}",
-                    names[..names.len() - 1].join(" waits for "), self.name_of(me), names[0]
+                    names[..names.len() - 1].join(" waits for "),
+                    self.name_of(me),
+                    names[0]
                 );
                 return Err(Fault::new(Kind::Refused, text).with(json!({ "cycle": names })));
             }
@@ -311,7 +361,8 @@ impl Mesh {
     /// The locks for which a waiting call waits.
     fn waited_for(&self, wait: &super::Wait) -> Vec<&LockRow> {
         let asked = wanted_paths(&wait.args);
-        let hits = |lock: &&LockRow| asked.iter().any(|path| paths::overlap(path, &lock.path)) && lock.holder != wait.ctx.me();
+        let hits =
+            |lock: &&LockRow| asked.iter().any(|path| paths::overlap(path, &lock.path)) && lock.holder != wait.ctx.me();
         self.locks.iter().filter(hits).collect()
     }
 

@@ -16,13 +16,19 @@ pub static SEND: Op = Op {
     name: "send",
     summary: "Send a message to a peer, a group, or all; it waits in the mailbox of one that is away",
     args: &[
-        Arg::new("to", Is::Text { min: 1, max: 256 }, "Peer name, id or prefix; all; repo; directory; or agent:TYPE, as agent:codex")
-            .required().at(Place::Word),
+        Arg::new(
+            "to",
+            Is::Text { min: 1, max: 256 },
+            "Peer name, id or prefix; all; repo; directory; or agent:TYPE, as agent:codex",
+        )
+        .required()
+        .at(Place::Word),
         Arg::new("message", Is::Text { min: 1, max: limits::PAYLOAD_MAX }, "What to say").required().at(Place::Words),
         Arg::new("type", Is::Choice(TYPES), "text unless said otherwise; json is checked to be JSON"),
         Arg::new("replyTo", WORD, "Id of the message that this answers, which acknowledges it"),
         Arg::new("key", WORD, "Idempotency key: the same key again sends nothing and answers with the first receipt"),
-        Arg::new("expiresMinutes", Is::Int { min: 1, max: 10_080 }, "Minutes after which it need not be read any more").short("expires"),
+        Arg::new("expiresMinutes", Is::Int { min: 1, max: 10_080 }, "Minutes after which it need not be read any more")
+            .short("expires"),
     ],
     actor: Actor::Needed,
     verb: Some("send"),
@@ -36,12 +42,25 @@ pub static INBOX: Op = Op {
     name: "inbox",
     summary: "Read messages: the unread ones, oldest first; all; or those sent, with receipts",
     args: &[
-        Arg::new("filter", Is::Choice(&["unread", "all", "sent"]), "unread unless said otherwise; sent shows how far yours got"),
+        Arg::new(
+            "filter",
+            Is::Choice(&["unread", "all", "sent"]),
+            "unread unless said otherwise; sent shows how far yours got",
+        ),
         Arg::new("from", Is::Text { min: 1, max: 256 }, "Only those from this peer (with sent: to this peer)"),
         Arg::new("limit", Is::Int { min: 1, max: 100 }, "At most this many, 20 unless said otherwise"),
         Arg::new("after", Is::Int { min: 0, max: i64::MAX }, "Only those after this sequence number"),
-        Arg::new("waitSeconds", Is::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, "Wait this long for one to arrive; 25 is safe in every client").short("wait"),
-        Arg::new("ack", Is::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX }, "Ids of messages to acknowledge to their senders"),
+        Arg::new(
+            "waitSeconds",
+            Is::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
+            "Wait this long for one to arrive; 25 is safe in every client",
+        )
+        .short("wait"),
+        Arg::new(
+            "ack",
+            Is::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
+            "Ids of messages to acknowledge to their senders",
+        ),
     ],
     actor: Actor::Needed,
     verb: Some("inbox"),
@@ -54,7 +73,9 @@ pub static INBOX: Op = Op {
 pub static SHOWN: Op = Op {
     name: "shown",
     summary: "Report that messages of an inbox answer were written out: items as id, or id@bytes for a part",
-    args: &[Arg::new("items", Is::Texts { items: limits::LIST_MAX, max: 64 }, "Message ids").required().at(Place::Wire)],
+    args: &[Arg::new("items", Is::Texts { items: limits::LIST_MAX, max: 64 }, "Message ids")
+        .required()
+        .at(Place::Wire)],
     actor: Actor::Needed,
     verb: None,
     tool: None,
@@ -101,7 +122,13 @@ fn inbox(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     }
     let filter = args.text("filter").unwrap_or("unread");
     let limit = args.int("limit").unwrap_or(20);
-    let other = args.text("from").map(|name| mesh.resolve(name).or_else(|fault| if fault.kind == Kind::NotFound { Ok(name.to_owned()) } else { Err(fault) })).transpose()?;
+    let other = args
+        .text("from")
+        .map(|name| {
+            mesh.resolve(name)
+                .or_else(|fault| if fault.kind == Kind::NotFound { Ok(name.to_owned()) } else { Err(fault) })
+        })
+        .transpose()?;
     let (me, after) = (ctx.me(), args.int("after"));
     let pick = MessagePick {
         to: if filter == "sent" { other.as_deref() } else { Some(me) },
@@ -114,7 +141,8 @@ fn inbox(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     };
     let mut found = mesh.store.messages(&pick)?;
     found.retain(|m| filter != "unread" || m.expires.is_none_or(|at| at > ctx.now));
-    if found.is_empty() && filter != "sent"
+    if found.is_empty()
+        && filter != "sent"
         && let Some(until) = ctx.wait(args.int("waitSeconds"))
     {
         return Ok(Done::Later(Stir::Mail(me.to_owned()), until));
@@ -198,7 +226,8 @@ impl Mesh {
             if self.unread(recipient)? >= limits::MAILBOX_MAX {
                 let text = format!(
                     "the mailbox of {} is full ({} unread messages); it must read some first",
-                    self.name_of(recipient), limits::MAILBOX_MAX
+                    self.name_of(recipient),
+                    limits::MAILBOX_MAX
                 );
                 return Err(Fault::new(Kind::Full, text));
             }
@@ -237,8 +266,12 @@ impl Mesh {
             return;
         }
         let unread = self.unread.get(&message.recipient).copied().unwrap_or(1);
-        let conns: Vec<_> =
-            self.seats.iter().filter(|(_, seat)| seat.peers.contains(&message.recipient)).map(|(conn, _)| *conn).collect();
+        let conns: Vec<_> = self
+            .seats
+            .iter()
+            .filter(|(_, seat)| seat.peers.contains(&message.recipient))
+            .map(|(conn, _)| *conn)
+            .collect();
         for conn in conns {
             let params = json!({
                 "to": message.recipient, "id": self.outside_id(8, message.seq), "seq": message.seq,
@@ -260,7 +293,9 @@ impl Mesh {
             })
             .collect();
         match sent {
-            [one] if one.target.is_empty() => json!({ "ok": true, "messageId": ids[0], "seq": one.seq, "recipients": recipients }),
+            [one] if one.target.is_empty() => {
+                json!({ "ok": true, "messageId": ids[0], "seq": one.seq, "recipients": recipients })
+            }
             _ => json!({ "ok": true, "messageIds": ids, "recipients": recipients }),
         }
     }
@@ -278,7 +313,9 @@ impl Mesh {
 
     fn find_message(&self, id: &str) -> Result<Message, Fault> {
         let found = self.inside_id(8, id).map(|seq| self.store.message(seq)).transpose()?.flatten();
-        found.ok_or_else(|| Fault::not_found(format!("no message has the id {id}; it may have been removed after 7 days")))
+        found.ok_or_else(|| {
+            Fault::not_found(format!("no message has the id {id}; it may have been removed after 7 days"))
+        })
     }
 
     fn acknowledge(&mut self, ctx: &Ctx, id: &str) -> Result<(), Fault> {
@@ -309,7 +346,8 @@ impl Mesh {
     /// Writes how far a message got, and keeps the count of unread ones.
     fn settle_receipt(&mut self, was: &Message, message: &Message) -> Result<(), Fault> {
         self.store.put_receipt(was, message)?;
-        if was.state < 2 && message.state >= 2
+        if was.state < 2
+            && message.state >= 2
             && let Some(n) = self.unread.get_mut(&message.recipient)
         {
             *n -= 1;
@@ -327,7 +365,13 @@ impl Mesh {
         let noted = self.scoped(|mesh| {
             let Some(was) = mesh.store.message(seq)?.filter(|m| m.pushed.is_none()) else { return Ok(()) };
             let surface = was.surface.clone().or(Some("push".into()));
-            let message = Message { state: was.state.max(1), offered: was.offered.or(Some(now)), pushed: Some(now), surface, ..was.clone() };
+            let message = Message {
+                state: was.state.max(1),
+                offered: was.offered.or(Some(now)),
+                pushed: Some(now),
+                surface,
+                ..was.clone()
+            };
             mesh.settle_receipt(&was, &message)
         });
         if let Err(fault) = noted {
@@ -444,7 +488,8 @@ fn cut_to_part(map: &mut serde_json::Map<String, Value>, message: &Message, filt
     map.insert("part".into(), json!(part + 1));
     map.insert("parts".into(), json!(starts.len()));
     map.insert("upto".into(), json!(upto));
-    let note = if filter == "unread" { "read the inbox again for the next part" } else { "only the first part is shown here" };
+    let note =
+        if filter == "unread" { "read the inbox again for the next part" } else { "only the first part is shown here" };
     map.insert("note".into(), json!(note));
 }
 

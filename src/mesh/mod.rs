@@ -220,7 +220,12 @@ impl Mesh {
     ///
     /// # Errors
     /// When the store can't be read or written.
-    pub fn open(store: Store, settings: Settings, fresh: Box<dyn FnMut() -> u128 + Send>, now: i64) -> Result<Mesh, Fault> {
+    pub fn open(
+        store: Store,
+        settings: Settings,
+        fresh: Box<dyn FnMut() -> u128 + Send>,
+        now: i64,
+    ) -> Result<Mesh, Fault> {
         let mut mesh = Mesh {
             store,
             settings,
@@ -266,7 +271,8 @@ impl Mesh {
 
     /// Runs one call; its answer comes through the outbox, now or when its wait ends.
     pub fn call(&mut self, call: Call, now: i64) {
-        let mut ctx = Ctx { conn: call.conn, actor: None, now, until: None, stood: None, last: false, id: call.id.clone() };
+        let mut ctx =
+            Ctx { conn: call.conn, actor: None, now, until: None, stood: None, last: false, id: call.id.clone() };
         match self.actor(&call, now) {
             Ok(actor) => ctx.actor = actor,
             Err(fault) => {
@@ -347,10 +353,12 @@ impl Mesh {
         if wait.op.name == messages::SHOWN.name || wait.op.name == peers::DETACH.name {
             return value;
         }
-        let shown = if wait.op.name == messages::INBOX.name { value["messages"].as_array().map_or(0, Vec::len) } else { 0 };
+        let shown =
+            if wait.op.name == messages::INBOX.name { value["messages"].as_array().map_or(0, Vec::len) } else { 0 };
         let Some(id) = wait.ctx.actor.clone() else { return value };
         let unread = self.unread(&id).unwrap_or(0) - shown as i64;
-        if unread > 0 && shown == 0
+        if unread > 0
+            && shown == 0
             && let (Some(object), Ok(from)) = (value.as_object_mut(), self.mail_from(&id))
         {
             object.insert("mail".into(), json!({ "unread": unread, "from": from }));

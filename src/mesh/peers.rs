@@ -86,11 +86,20 @@ pub static PEERS: Op = Op {
     name: "peers",
     summary: "List the agents on the mesh: id, name, agent, project, branch, what they do, unread mail, locks",
     args: &[
-        Arg::new("scope", Is::Choice(SCOPES), "machine = all; directory = same working directory; repo = same git repository")
-            .required(),
-        Arg::new("includeAway", Is::Flag, "Also list peers that are away; their mailboxes still take mail").short("all"),
-        Arg::new("project", PATH, "Directory that scope compares with, if not the caller's own").at(Place::Wire).not_in_tool(),
-        Arg::new("repo", PATH, "Repository that scope compares with, if not the caller's own").at(Place::Wire).not_in_tool(),
+        Arg::new(
+            "scope",
+            Is::Choice(SCOPES),
+            "machine = all; directory = same working directory; repo = same git repository",
+        )
+        .required(),
+        Arg::new("includeAway", Is::Flag, "Also list peers that are away; their mailboxes still take mail")
+            .short("all"),
+        Arg::new("project", PATH, "Directory that scope compares with, if not the caller's own")
+            .at(Place::Wire)
+            .not_in_tool(),
+        Arg::new("repo", PATH, "Repository that scope compares with, if not the caller's own")
+            .at(Place::Wire)
+            .not_in_tool(),
     ],
     actor: Actor::Welcome,
     verb: Some("peers"),
@@ -115,7 +124,9 @@ pub static WHOAMI: Op = Op {
 pub static SUMMARY: Op = Op {
     name: "summary",
     summary: "Tell the other agents in a line or two what you are working on",
-    args: &[Arg::new("summary", Is::Units { max: limits::SUMMARY_MAX }, "What you are working on").required().at(Place::Words)],
+    args: &[Arg::new("summary", Is::Units { max: limits::SUMMARY_MAX }, "What you are working on")
+        .required()
+        .at(Place::Words)],
     actor: Actor::Needed,
     verb: Some("summary"),
     tool: Some(("summary", None)),
@@ -207,9 +218,13 @@ fn summary(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
 }
 
 fn attach(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
-    let seat = mesh.seats.get(&ctx.conn).ok_or_else(|| Fault::new(Kind::Refused, "attach: this road carries no sessions"))?;
+    let seat =
+        mesh.seats.get(&ctx.conn).ok_or_else(|| Fault::new(Kind::Refused, "attach: this road carries no sessions"))?;
     if seat.peers.len() >= limits::SEAT_PEERS_MAX {
-        return Err(Fault::new(Kind::Full, format!("one connection speaks for at most {} peers", limits::SEAT_PEERS_MAX)));
+        return Err(Fault::new(
+            Kind::Full,
+            format!("one connection speaks for at most {} peers", limits::SEAT_PEERS_MAX),
+        ));
     }
     let text = |name| args.text(name).filter(|text| !text.is_empty()).map(str::to_owned);
     let mut row = PeerRow {
@@ -228,7 +243,13 @@ fn attach(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let wanted = text("name").unwrap_or_else(|| default_name(&row));
     let found = mesh.find_returning(&row, &wanted, text("id").as_deref());
     if let Some(old) = found.and_then(|id| mesh.peer(&id)) {
-        row = PeerRow { id: old.row.id.clone(), name: old.row.name.clone(), summary: old.row.summary.clone(), started: old.row.started, ..row };
+        row = PeerRow {
+            id: old.row.id.clone(),
+            name: old.row.name.clone(),
+            summary: old.row.summary.clone(),
+            started: old.row.started,
+            ..row
+        };
     } else {
         mesh.make_room(ctx.now)?;
         row.id = mesh.fresh_uuid();
@@ -340,7 +361,8 @@ impl Mesh {
         let Some(seat) = self.seats.get_mut(&conn).filter(|seat| seat.mute != mute) else { return };
         seat.mute = mute;
         for id in seat.peers.clone() {
-            let result = self.scoped(|mesh| if mute { mesh.rise(&id, "not_answering", now) } else { mesh.sit(&id, now) });
+            let result =
+                self.scoped(|mesh| if mute { mesh.rise(&id, "not_answering", now) } else { mesh.sit(&id, now) });
             if let Err(fault) = result {
                 self.out.push(super::Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
             }
@@ -420,8 +442,13 @@ impl Mesh {
     fn find_returning(&self, row: &PeerRow, wanted: &str, id: Option<&str>) -> Option<String> {
         let ours = || self.peers.iter().filter(|peer| peer.row.kind == "session");
         let by_id = ours().find(|peer| Some(peer.row.id.as_str()) == id);
-        let by_key = || ours().find(|peer| !row.session.is_empty() && peer.row.session == row.session && peer.row.agent == row.agent);
-        let same = |peer: &&Peer| peer.row.agent == row.agent && peer.row.project == row.project && is_numbered(&peer.row.name, wanted);
+        let by_key = || {
+            ours()
+                .find(|peer| !row.session.is_empty() && peer.row.session == row.session && peer.row.agent == row.agent)
+        };
+        let same = |peer: &&Peer| {
+            peer.row.agent == row.agent && peer.row.project == row.project && is_numbered(&peer.row.name, wanted)
+        };
         let by_name = || ours().filter(|peer| peer.seats == 0).filter(same).min_by_key(|peer| peer.row.name.len());
         by_id.or_else(by_key).or_else(by_name).map(|peer| peer.row.id.clone())
     }
@@ -430,7 +457,10 @@ impl Mesh {
     fn free_name(&self, wanted: &str) -> String {
         let is_free = |name: &str| self.peers.iter().all(|peer| peer.row.name != name) && !is_reserved(name);
         let numbered = (2..).map(|n| format!("{wanted}-{n}"));
-        std::iter::once(wanted.to_owned()).chain(numbered).find(|name| is_free(name)).unwrap_or_else(|| wanted.to_owned())
+        std::iter::once(wanted.to_owned())
+            .chain(numbered)
+            .find(|name| is_free(name))
+            .unwrap_or_else(|| wanted.to_owned())
     }
 
     /// Makes room for one more peer by forgetting one that is away with nothing waiting for it.
@@ -442,12 +472,16 @@ impl Mesh {
         if self.peers.len() < limits::PEERS_MAX {
             return Ok(());
         }
-        Err(Fault::new(Kind::Full, format!("the mesh knows {} peers already; stop some that are not needed", limits::PEERS_MAX)))
+        Err(Fault::new(
+            Kind::Full,
+            format!("the mesh knows {} peers already; stop some that are not needed", limits::PEERS_MAX),
+        ))
     }
 
     /// Forgets peers that have been away for long and for whom nothing waits.
     pub(super) fn forget_peers(&mut self, now: i64) -> Result<(), Fault> {
-        let long_gone = |peer: &&Peer| !peer.is_here() && peer.row.kind != "human" && now - peer.row.seen > limits::AWAY_KEPT_MS;
+        let long_gone =
+            |peer: &&Peer| !peer.is_here() && peer.row.kind != "human" && now - peer.row.seen > limits::AWAY_KEPT_MS;
         let ids: Vec<String> = self.peers.iter().filter(long_gone).map(|peer| peer.row.id.clone()).collect();
         for id in ids {
             if self.unread(&id)? == 0 && self.locks.iter().all(|lock| lock.holder != id) {
@@ -472,12 +506,11 @@ impl Mesh {
         if ["human", "cli"].contains(&name) {
             return Ok(self.human.clone());
         }
-        let named = |fits: &dyn Fn(&PeerRow) -> bool| self.peers.iter().filter(|peer| fits(&peer.row)).collect::<Vec<_>>();
-        let rings: [&dyn Fn(&PeerRow) -> bool; 3] = [
-            &|row| row.id == name,
-            &|row| row.name == name,
-            &|row| name.len() >= 2 && (row.name.starts_with(name) || row.id.starts_with(name)),
-        ];
+        let named =
+            |fits: &dyn Fn(&PeerRow) -> bool| self.peers.iter().filter(|peer| fits(&peer.row)).collect::<Vec<_>>();
+        let rings: [&dyn Fn(&PeerRow) -> bool; 3] = [&|row| row.id == name, &|row| row.name == name, &|row| {
+            name.len() >= 2 && (row.name.starts_with(name) || row.id.starts_with(name))
+        }];
         for ring in rings {
             let mut found = named(ring);
             if found.len() > 1 && found.iter().filter(|peer| peer.is_here()).count() == 1 {
@@ -487,7 +520,8 @@ impl Mesh {
                 [] => continue,
                 [one] => return Ok(one.row.id.clone()),
                 _ => {
-                    let names: Vec<_> = found.iter().take(8).map(|peer| format!("{} ({:.8})", peer.row.name, peer.row.id)).collect();
+                    let names: Vec<_> =
+                        found.iter().take(8).map(|peer| format!("{} ({:.8})", peer.row.name, peer.row.id)).collect();
                     let text = format!("{name} fits several peers: {}; say which", names.join(", "));
                     return Err(Fault::new(Kind::Ambiguous, text));
                 }
@@ -517,9 +551,10 @@ impl Mesh {
     /// The session whose agent process is the nearest above a caller.
     fn around(&self, chain: &[Process]) -> Result<Option<String>, Fault> {
         for above in chain {
-            let inside = self.seats.values().filter(|seat| {
-                seat.agent.is_some_and(|agent| (agent.pid, agent.start) == (above.pid, above.start))
-            });
+            let inside = self
+                .seats
+                .values()
+                .filter(|seat| seat.agent.is_some_and(|agent| (agent.pid, agent.start) == (above.pid, above.start)));
             let mut ids: Vec<&String> = inside.flat_map(|seat| &seat.peers).collect();
             ids.sort();
             ids.dedup();
@@ -528,7 +563,8 @@ impl Mesh {
                 [id] => return Ok(Some(id.clone())),
                 _ => {
                     let names: Vec<_> = ids.iter().map(|id| self.name_of(id)).collect();
-                    let text = format!("this shell belongs to several sessions: {}; say which with --as", names.join(", "));
+                    let text =
+                        format!("this shell belongs to several sessions: {}; say which with --as", names.join(", "));
                     return Err(Fault::new(Kind::Ambiguous, text));
                 }
             }
@@ -549,7 +585,8 @@ impl Mesh {
         for seat in self.seats.values_mut() {
             seat.peers.retain(|id| ids.contains(id));
         }
-        let seated: Vec<String> = self.seats.values().filter(|seat| !seat.mute).flat_map(|seat| seat.peers.clone()).collect();
+        let seated: Vec<String> =
+            self.seats.values().filter(|seat| !seat.mute).flat_map(|seat| seat.peers.clone()).collect();
         for id in seated {
             if let Some(peer) = self.peer_mut(&id) {
                 (peer.seats, peer.row.here, peer.left) = (peer.seats + 1, true, None);
@@ -593,7 +630,8 @@ impl Mesh {
             _ if peer.is_here() => now,
             _ => row.seen,
         };
-        let locks: Vec<&str> = self.locks.iter().filter(|lock| lock.holder == row.id).map(|lock| lock.path.as_str()).take(8).collect();
+        let locks: Vec<&str> =
+            self.locks.iter().filter(|lock| lock.holder == row.id).map(|lock| lock.path.as_str()).take(8).collect();
         let (status, locks) = (peer.status(&self.settings, now), json!(locks));
         Ok(json!({
             "id": row.id, "name": row.name, "pid": row.pid, "projectPath": row.project,
@@ -612,8 +650,11 @@ impl Mesh {
         self.limit("registrations", 10, now)?;
         let named = !row.name.is_empty() && row.name != "auto";
         let same = |peer: &&Peer| {
-            peer.row.kind == "http" && !peer.row.here && peer.row.name == row.name
-                && peer.row.project == row.project && peer.row.agent == row.agent
+            peer.row.kind == "http"
+                && !peer.row.here
+                && peer.row.name == row.name
+                && peer.row.project == row.project
+                && peer.row.agent == row.agent
         };
         let old = named.then(|| self.peers.iter().find(same)).flatten();
         row.id = old.map_or_else(String::new, |peer| peer.row.id.clone());
@@ -675,7 +716,8 @@ impl Mesh {
     /// Peers whose time is up: HTTP peers without heartbeat, sessions whose grace is over.
     pub(super) fn expire_peers(&mut self, now: i64) -> Result<(), Fault> {
         let due = |peer: &&Peer| peer.deadline(&self.settings).is_some_and(|at| at <= now);
-        let ids: Vec<(String, String)> = self.peers.iter().filter(due).map(|peer| (peer.row.id.clone(), peer.row.kind.clone())).collect();
+        let ids: Vec<(String, String)> =
+            self.peers.iter().filter(due).map(|peer| (peer.row.id.clone(), peer.row.kind.clone())).collect();
         for (id, kind) in ids {
             if kind == "http" {
                 self.unregister(&id, "dead_timeout", now)?;

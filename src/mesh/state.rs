@@ -37,11 +37,17 @@ pub static SET: Op = Op {
     summary: "Write an entry of the shared state; answers with its new version",
     args: &[
         KEY,
-        Arg::new("value", Is::Text { min: 0, max: limits::VALUE_MAX }, "Value to store; no secrets, every agent can read it")
-            .required().at(Place::Words),
+        Arg::new(
+            "value",
+            Is::Text { min: 0, max: limits::VALUE_MAX },
+            "Value to store; no secrets, every agent can read it",
+        )
+        .required()
+        .at(Place::Words),
         NAMESPACE,
         EXPECT,
-        Arg::new("ttlMinutes", Is::Int { min: 1, max: 525_600 }, "Minutes after which the entry goes by itself").short("ttl"),
+        Arg::new("ttlMinutes", Is::Int { min: 1, max: 525_600 }, "Minutes after which the entry goes by itself")
+            .short("ttl"),
     ],
     actor: Actor::Needed,
     verb: Some("state set"),
@@ -57,7 +63,12 @@ pub static LIST: Op = Op {
     args: &[
         NAMESPACE,
         Arg::new("prefix", Is::Text { min: 0, max: limits::KEY_MAX }, "Only keys that start with this"),
-        Arg::new("after", Is::Text { min: 0, max: limits::KEY_MAX }, "Only keys that sort after this one; for the next page").not_in_tool(),
+        Arg::new(
+            "after",
+            Is::Text { min: 0, max: limits::KEY_MAX },
+            "Only keys that sort after this one; for the next page",
+        )
+        .not_in_tool(),
     ],
     actor: Actor::Welcome,
     verb: Some("state list"),
@@ -143,7 +154,14 @@ impl Mesh {
     /// Writes an entry, if it has the version that the caller expects.
     #[allow(clippy::too_many_arguments)] // the columns of one row; a struct would only rename them
     pub fn set_entry(
-        &mut self, namespace: &str, key: &str, value: &str, expect: Option<i64>, expires: Option<i64>, by: &str, now: i64,
+        &mut self,
+        namespace: &str,
+        key: &str,
+        value: &str,
+        expect: Option<i64>,
+        expires: Option<i64>,
+        by: &str,
+        now: i64,
     ) -> Result<Entry, Fault> {
         let last = self.expected(namespace, key, expect, now)?;
         let entry = Entry {
@@ -167,10 +185,24 @@ impl Mesh {
     }
 
     /// Removes an entry; false if there was none.
-    pub fn delete_entry(&mut self, namespace: &str, key: &str, expect: Option<i64>, by: &str, now: i64) -> Result<bool, Fault> {
+    pub fn delete_entry(
+        &mut self,
+        namespace: &str,
+        key: &str,
+        expect: Option<i64>,
+        by: &str,
+        now: i64,
+    ) -> Result<bool, Fault> {
         let last = self.expected(namespace, key, expect, now)?;
         let Some(entry) = self.living_entry(namespace, key, now)? else { return Ok(false) };
-        self.store.put_entry(&Entry { value: None, version: last + 1, by: by.to_owned(), updated: now, expires: None, ..entry })?;
+        self.store.put_entry(&Entry {
+            value: None,
+            version: last + 1,
+            by: by.to_owned(),
+            updated: now,
+            expires: None,
+            ..entry
+        })?;
         self.emit("state_deleted", by, json!({ "key": key, "namespace": namespace, "version": last + 1 }), now)?;
         Ok(true)
     }
@@ -209,7 +241,13 @@ impl Mesh {
         for entry in self.store.expired_entries(now, limits::PRUNE_STEP)? {
             let payload = json!({ "key": entry.key, "namespace": entry.namespace, "version": entry.version + 1, "reason": "expired" });
             let by = entry.by.clone();
-            self.store.put_entry(&Entry { value: None, version: entry.version + 1, updated: now, expires: None, ..entry })?;
+            self.store.put_entry(&Entry {
+                value: None,
+                version: entry.version + 1,
+                updated: now,
+                expires: None,
+                ..entry
+            })?;
             self.emit("state_deleted", &by, payload, now)?;
         }
         Ok(())

@@ -32,7 +32,7 @@ impl Mesh {
         let tally = self.store.tally;
         let (size, log) = self.store.size()?;
         Ok(json!({
-            "status": "ok", "version": self.settings.version, "uptime": (now - self.started) / 1000, 
+            "status": "ok", "version": self.settings.version, "uptime": (now - self.started) / 1000,
             "pid": self.settings.pid, "port": self.settings.port,
             "peers": { "active": active, "stale": stale, "total": active + stale, "away": count("away") },
             "messages": { "total": tally.messages, "undelivered": tally.unread },

@@ -114,7 +114,8 @@ fn schema(tool: &Tool) -> Value {
     let words: Vec<&str> = ops.iter().filter_map(|(_, action)| *action).collect();
     let (mut properties, mut required) = (Map::new(), Vec::new());
     if !words.is_empty() {
-        let lines: Vec<String> = ops.iter().filter_map(|(op, action)| action.map(|a| format!("{a}: {}", op.summary))).collect();
+        let lines: Vec<String> =
+            ops.iter().filter_map(|(op, action)| action.map(|a| format!("{a}: {}", op.summary))).collect();
         properties.insert("action".into(), json!({ "type": "string", "enum": words, "description": lines.join("; ") }));
         if tool.default.is_none() {
             required.push("action");
@@ -165,7 +166,8 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
         let got: String = action.chars().take(40).collect();
         return Err(Fault::usage("action", format!("want {}, got \"{got}\"", want())));
     };
-    let rest: Map<String, Value> = given.iter().filter(|(name, _)| *name != "action").map(|(n, v)| (n.clone(), v.clone())).collect();
+    let rest: Map<String, Value> =
+        given.iter().filter(|(name, _)| *name != "action").map(|(n, v)| (n.clone(), v.clone())).collect();
     refuse_hidden(op, &rest)?;
     Ok((op, op.check(&rest)?))
 }

@@ -52,7 +52,8 @@ impl Store {
         let order = if pick.newest { "DESC" } else { "ASC" };
         let mut found = Vec::new();
         if pick.types.is_empty() {
-            let sql = format!("SELECT seq, type, by, at, payload FROM event WHERE seq > ?1 ORDER BY seq {order} LIMIT ?2");
+            let sql =
+                format!("SELECT seq, type, by, at, payload FROM event WHERE seq > ?1 ORDER BY seq {order} LIMIT ?2");
             let mut ask = self.db.prepare_cached(&sql)?;
             found = ask.query_map([pick.after, pick.limit], read)?.collect::<rusqlite::Result<_>>()?;
         }
@@ -95,8 +96,11 @@ impl Store {
 
     /// Forgets events older than `before`.
     pub fn prune_events(&mut self, before: i64, limit: i64) -> Result<usize> {
-        let oldest: Option<i64> =
-            self.db.prepare_cached("SELECT at FROM event ORDER BY seq LIMIT 1")?.query_row([], |row| row.get(0)).optional()?;
+        let oldest: Option<i64> = self
+            .db
+            .prepare_cached("SELECT at FROM event ORDER BY seq LIMIT 1")?
+            .query_row([], |row| row.get(0))
+            .optional()?;
         if oldest.is_none_or(|at| at >= before) {
             return Ok(0);
         }

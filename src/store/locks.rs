@@ -65,7 +65,17 @@ impl Store {
         self.writing()?;
         let sql = "INSERT OR REPLACE INTO lock VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
         self.db.prepare_cached(sql)?.execute(params![
-            l.token, l.path, l.holder, l.bound, l.reason, l.host, l.repo, l.rel, l.everywhere, l.taken, l.expires
+            l.token,
+            l.path,
+            l.holder,
+            l.bound,
+            l.reason,
+            l.host,
+            l.repo,
+            l.rel,
+            l.everywhere,
+            l.taken,
+            l.expires
         ])?;
         Ok(())
     }

@@ -91,8 +91,23 @@ impl Store {
         m.seq = self.tally.message_last + 1;
         let sql = "INSERT INTO message VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)";
         self.db.prepare_cached(sql)?.execute(params![
-            m.seq, m.sender, m.recipient, m.target, m.kind, m.body, m.reply_to, m.key, m.created, m.expires, m.state,
-            m.surface, m.taken, m.offered, m.read, m.acked, m.pushed
+            m.seq,
+            m.sender,
+            m.recipient,
+            m.target,
+            m.kind,
+            m.body,
+            m.reply_to,
+            m.key,
+            m.created,
+            m.expires,
+            m.state,
+            m.surface,
+            m.taken,
+            m.offered,
+            m.read,
+            m.acked,
+            m.pushed
         ])?;
         self.tally.message_last = m.seq;
         self.tally.messages += 1;
@@ -136,7 +151,8 @@ impl Store {
     /// Writes how far a message got.
     pub fn put_receipt(&mut self, was: &Message, m: &Message) -> Result<()> {
         self.writing()?;
-        let sql = "UPDATE message SET state=?2, surface=?3, taken=?4, offered=?5, read=?6, acked=?7, pushed=?8 WHERE seq=?1";
+        let sql =
+            "UPDATE message SET state=?2, surface=?3, taken=?4, offered=?5, read=?6, acked=?7, pushed=?8 WHERE seq=?1";
         self.db
             .prepare_cached(sql)?
             .execute(params![m.seq, m.state, m.surface, m.taken, m.offered, m.read, m.acked, m.pushed])?;

@@ -52,10 +52,17 @@ impl std::fmt::Display for StoreError {
                 "the database was written by a newer slm-mesh (format {theirs}, this one knows {ours}); \
                  install that version again, or set SLM_MESH_DATA_DIR to another directory"
             ),
-            StoreError::Corrupt(why) => write!(f, "the database is damaged ({why}); stop the broker and start it again: \
-                 the damaged file is then set aside under a dated name"),
-            StoreError::Full => f.write_str("the disk that holds the data directory is full; free some space and try again"),
-            StoreError::Sql(why) => write!(f, "the database can't be written or read ({why}); see broker.log in the data directory"),
+            StoreError::Corrupt(why) => write!(
+                f,
+                "the database is damaged ({why}); stop the broker and start it again: \
+                 the damaged file is then set aside under a dated name"
+            ),
+            StoreError::Full => {
+                f.write_str("the disk that holds the data directory is full; free some space and try again")
+            }
+            StoreError::Sql(why) => {
+                write!(f, "the database can't be written or read ({why}); see broker.log in the data directory")
+            }
         }
     }
 }
@@ -178,7 +185,8 @@ impl Store {
         }
         if self.tally != self.tally_stored {
             let t = self.tally;
-            let sql = "UPDATE tally SET message_last=?1, event_last=?2, token_last=?3, messages=?4, unread=?5, events=?6";
+            let sql =
+                "UPDATE tally SET message_last=?1, event_last=?2, token_last=?3, messages=?4, unread=?5, events=?6";
             let mut write = self.db.prepare_cached(sql)?;
             write.execute(params![t.message_last, t.event_last, t.token_last, t.messages, t.unread, t.events])?;
         }
@@ -273,10 +281,8 @@ fn migrate(db: &mut Connection, migrations: &[&str]) -> Result<()> {
 
 /// Reads the kept numbers, and never trusts a counter below what the tables hold.
 fn read_tally(db: &Connection) -> Result<Tally> {
-    let mut tally = db.query_row(
-        "SELECT message_last, event_last, token_last, messages, unread, events FROM tally",
-        [],
-        |row| {
+    let mut tally =
+        db.query_row("SELECT message_last, event_last, token_last, messages, unread, events FROM tally", [], |row| {
             Ok(Tally {
                 message_last: row.get(0)?,
                 event_last: row.get(1)?,
@@ -285,8 +291,7 @@ fn read_tally(db: &Connection) -> Result<Tally> {
                 unread: row.get(4)?,
                 events: row.get(5)?,
             })
-        },
-    )?;
+        })?;
     let highest = |sql: &str| db.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
     tally.message_last = tally.message_last.max(highest("SELECT max(seq) FROM message")?.unwrap_or(0));
     tally.event_last = tally.event_last.max(highest("SELECT max(seq) FROM event")?.unwrap_or(0));

@@ -75,8 +75,22 @@ impl Store {
         self.writing()?;
         let sql = "INSERT OR REPLACE INTO peer VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)";
         self.db.prepare_cached(sql)?.execute(params![
-            p.id, p.name, p.kind, p.agent, p.project, p.git_root, p.git_branch, p.repo, p.summary, p.host, p.pid,
-            p.uds_path, p.session, p.started, p.seen, p.here
+            p.id,
+            p.name,
+            p.kind,
+            p.agent,
+            p.project,
+            p.git_root,
+            p.git_branch,
+            p.repo,
+            p.summary,
+            p.host,
+            p.pid,
+            p.uds_path,
+            p.session,
+            p.started,
+            p.seen,
+            p.here
         ])?;
         Ok(())
     }

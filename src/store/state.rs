@@ -60,9 +60,15 @@ impl Store {
     pub fn put_entry(&mut self, e: &Entry) -> Result<()> {
         self.writing()?;
         let sql = "INSERT OR REPLACE INTO state VALUES (?1,?2,?3,?4,?5,?6,?7)";
-        self.db
-            .prepare_cached(sql)?
-            .execute(params![e.namespace, e.key, e.value, e.version, e.by, e.updated, e.expires])?;
+        self.db.prepare_cached(sql)?.execute(params![
+            e.namespace,
+            e.key,
+            e.value,
+            e.version,
+            e.by,
+            e.updated,
+            e.expires
+        ])?;
         Ok(())
     }
 

@@ -42,8 +42,13 @@ pub struct Bad {
 /// # Errors
 /// When it is not JSON, or no JSON-RPC message.
 pub fn read(line: &[u8]) -> Result<Message, Bad> {
-    let text = std::str::from_utf8(line).map_err(|_| Bad { id: None, code: PARSE, text: "the line is not UTF-8".into() })?;
-    let value = serde_json::from_str(text).map_err(|error| Bad { id: None, code: PARSE, text: format!("the line is not JSON: {error}") })?;
+    let text =
+        std::str::from_utf8(line).map_err(|_| Bad { id: None, code: PARSE, text: "the line is not UTF-8".into() })?;
+    let value = serde_json::from_str(text).map_err(|error| Bad {
+        id: None,
+        code: PARSE,
+        text: format!("the line is not JSON: {error}"),
+    })?;
     read_value(value)
 }
 
@@ -53,7 +58,9 @@ pub fn read(line: &[u8]) -> Result<Message, Bad> {
 /// When it is no JSON-RPC message.
 pub fn read_value(value: Value) -> Result<Message, Bad> {
     let bad = |id: Option<Value>, text: &str| Bad { id, code: INVALID, text: text.into() };
-    let Value::Object(mut map) = value else { return Err(bad(None, "want a JSON object with jsonrpc, method and params")) };
+    let Value::Object(mut map) = value else {
+        return Err(bad(None, "want a JSON object with jsonrpc, method and params"));
+    };
     let id = map.remove("id");
     let known = id.clone().filter(is_id);
     if map.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {

@@ -31,7 +31,11 @@ pub fn facts(dir: &Path) -> Git {
     let common = common.canonicalize().unwrap_or(common);
     let config = std::fs::read_to_string(common.join("config")).unwrap_or_default();
     let repo = origin(&config).map_or_else(|| common.display().to_string(), |url| normal_url(&url));
-    Git { root: Some(root.display().to_string()), branch: Some(branch).filter(|branch| !branch.is_empty()), repo: Some(repo) }
+    Git {
+        root: Some(root.display().to_string()),
+        branch: Some(branch).filter(|branch| !branch.is_empty()),
+        repo: Some(repo),
+    }
 }
 
 /// The git directory of a work tree's root: `.git`, or where the file of that name points.
@@ -51,7 +55,8 @@ fn origin(config: &str) -> Option<String> {
     for line in config.lines().map(str::trim) {
         if line.starts_with('[') {
             inside = line.replace(' ', "") == "[remote\"origin\"]";
-        } else if inside && let Some((name, url)) = line.split_once('=')
+        } else if inside
+            && let Some((name, url)) = line.split_once('=')
             && name.trim() == "url"
         {
             return Some(url.trim().to_owned());
@@ -76,7 +81,12 @@ fn normal_url(url: &str) -> String {
 mod tests {
     #[test]
     fn ways_to_write_one_origin_are_one() {
-        for url in ["git@Example.org:a/b.git", "ssh://git@example.org:22/a/b", "https://u:w@example.org/a/b.git/", "https://example.org/a/b"] {
+        for url in [
+            "git@Example.org:a/b.git",
+            "ssh://git@example.org:22/a/b",
+            "https://u:w@example.org/a/b.git/",
+            "https://example.org/a/b",
+        ] {
             assert_eq!(super::normal_url(url), "example.org/a/b", "{url}");
         }
         assert_eq!(super::normal_url("/srv/git/b.git"), "/srv/git/b");

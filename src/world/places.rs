@@ -27,7 +27,8 @@ impl Places {
             None => match std::env::var_os("HOME").filter(|home| !home.is_empty()) {
                 Some(home) => PathBuf::from(home).join(".slm-mesh"),
                 None => {
-                    let text = "neither HOME nor SLM_MESH_DATA_DIR is set; set one, so that the mesh knows where to live";
+                    let text =
+                        "neither HOME nor SLM_MESH_DATA_DIR is set; set one, so that the mesh knows where to live";
                     return Err(Fault::new(Kind::Usage, text));
                 }
             },
@@ -103,7 +104,8 @@ impl Places {
         if meta.uid() != super::uid() {
             let text = format!(
                 "the data directory {} belongs to another user (uid {}); set SLM_MESH_DATA_DIR to a directory of your own",
-                self.dir.display(), meta.uid()
+                self.dir.display(),
+                meta.uid()
             );
             return Err(Fault::new(Kind::Usage, text));
         }

@@ -52,11 +52,15 @@ fn node(pid: i64) -> Option<Node> {
 
 #[cfg(not(target_os = "linux"))]
 fn node(pid: i64) -> Option<Node> {
-    let asked = std::process::Command::new("ps").args(["-o", "ppid=,lstart=,command=", "-p", &pid.to_string()]).output().ok()?;
+    let asked = std::process::Command::new("ps")
+        .args(["-o", "ppid=,lstart=,command=", "-p", &pid.to_string()])
+        .output()
+        .ok()?;
     let text = String::from_utf8_lossy(&asked.stdout).to_lowercase();
     let fields: Vec<&str> = text.split_whitespace().collect();
     // lstart is five words; as a number it only has to differ when the process does.
-    let start = fields.get(1..6)?.join(" ").bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let start =
+        fields.get(1..6)?.join(" ").bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let words: Vec<String> = fields.get(6..)?.iter().map(|word| (*word).to_owned()).collect();
     let name = words.first()?.rsplit('/').next()?.to_owned();
     Some(Node { parent: fields.first()?.parse().ok()?, start, words: std::iter::once(name).chain(words).collect() })
@@ -84,8 +88,14 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
 fn is_wrapper(node: &Node) -> bool {
     let name = node.words[0].as_str();
     let runs_one = |word: &str| ["-c", "-lc", "-ic", "-cl"].contains(&word);
-    let shell = ["sh", "bash", "dash", "zsh", "fish", "ksh"].contains(&name) && node.words.iter().skip(2).any(|word| runs_one(word));
-    let runner = node.words.iter().skip(1).take(3).any(|word| word.ends_with("/npx") || word.ends_with("npx-cli.js") || word == "npx");
+    let shell = ["sh", "bash", "dash", "zsh", "fish", "ksh"].contains(&name)
+        && node.words.iter().skip(2).any(|word| runs_one(word));
+    let runner = node
+        .words
+        .iter()
+        .skip(1)
+        .take(3)
+        .any(|word| word.ends_with("/npx") || word.ends_with("npx-cli.js") || word == "npx");
     shell || runner || ["env", "timeout", "nice", "uvx", "setsid", "nohup", "sudo", "slm-mesh"].contains(&name)
 }
 
@@ -99,7 +109,10 @@ fn agent_of(words: &[String]) -> Option<&'static str> {
     let name = words.first()?.as_str();
     let args = words[1..].join(" ");
     let table: [(&str, bool); 8] = [
-        ("claude-code", name.contains("claude") || args.contains("anthropic.claude-code") || args.contains("/claude-code/")),
+        (
+            "claude-code",
+            name.contains("claude") || args.contains("anthropic.claude-code") || args.contains("/claude-code/"),
+        ),
         ("cursor", name.contains("cursor") || args.contains("cursor.app")),
         ("codex", name == "codex" || name == "codex-tui" || args.contains("/codex/")),
         ("gemini-cli", name == "gemini" || args.contains("/gemini-cli/")),
@@ -117,7 +130,11 @@ mod tests {
 
     #[test]
     fn a_shell_that_runs_one_command_is_a_wrapper_and_a_login_shell_is_not() {
-        let node = |words: &[&str]| Node { parent: 1, start: 0, words: words.iter().map(|word| (*word).to_string()).collect() };
+        let node = |words: &[&str]| Node {
+            parent: 1,
+            start: 0,
+            words: words.iter().map(|word| (*word).to_string()).collect(),
+        };
         assert!(is_wrapper(&node(&["sh", "/bin/sh", "-c", "slm-mesh mcp"])));
         assert!(is_wrapper(&node(&["node", "node", "/usr/bin/npx", "slm-mesh"])));
         assert!(!is_wrapper(&node(&["bash", "-bash"])));

@@ -34,9 +34,19 @@ const DAY_MS: i64 = 86_400_000;
 
 /// All settings but `SLM_MESH_DATA_DIR`, which says where the others are.
 pub const SETTINGS: &[Setting] = &[
-    Setting { name: "SLM_MESH_NAME", range: Range::Text(128), default: "", help: "Name that a session wants; else <agent>-<folder>" },
+    Setting {
+        name: "SLM_MESH_NAME",
+        range: Range::Text(128),
+        default: "",
+        help: "Name that a session wants; else <agent>-<folder>",
+    },
     Setting { name: "SLM_MESH_PEER", range: Range::Text(128), default: "", help: "Peer as which verbs act, like --as" },
-    Setting { name: "SLM_MESH_PORT", range: Range::Int(1, 65_535), default: "7899", help: "HTTP port; if taken, one of the nine after it" },
+    Setting {
+        name: "SLM_MESH_PORT",
+        range: Range::Int(1, 65_535),
+        default: "7899",
+        help: "HTTP port; if taken, one of the nine after it",
+    },
     Setting {
         name: "SLM_MESH_HOST",
         range: Range::Words(&["127.0.0.1", "localhost", "::1"]),
@@ -173,7 +183,8 @@ fn read_file(places: &Places) -> Result<HashMap<String, String>, Fault> {
         }
         let named = line.split_once('=').filter(|(name, _)| SETTINGS.iter().any(|setting| setting.name == name.trim()));
         let Some((name, value)) = named else {
-            let text = format!("{} line {}: want NAME=value with a setting's name; see slm-mesh(1)", path.display(), n + 1);
+            let text =
+                format!("{} line {}: want NAME=value with a setting's name; see slm-mesh(1)", path.display(), n + 1);
             return Err(Fault::new(Kind::Usage, text));
         };
         values.insert(name.trim().to_owned(), value.trim().trim_matches('"').to_owned());

@@ -89,13 +89,7 @@ struct Input {
 
 impl Conn {
     /// Takes on `stream`, which the caller has registered.
-    pub fn new(
-        stream: mio::net::TcpStream,
-        peer: IpAddr,
-        id: usize,
-        now: Instant,
-        limits: &Limits,
-    ) -> Conn {
+    pub fn new(stream: mio::net::TcpStream, peer: IpAddr, id: usize, now: Instant, limits: &Limits) -> Conn {
         Conn {
             stream,
             peer,
@@ -203,13 +197,11 @@ impl Conn {
     /// Makes what it can of the input; false if it wants more.
     fn take(&mut self, desk: &Desk, now: Instant) -> bool {
         match &mut self.phase {
-            Phase::Head { began: true } => {
-                match parse(self.input.rest(), self.peer, &desk.limits) {
-                    Parsed::Partial => return false,
-                    Parsed::Whole(whole) => self.enter(whole, desk, now),
-                    Parsed::Refused(refusal) => self.refuse(refusal, &desk.limits, now),
-                }
-            }
+            Phase::Head { began: true } => match parse(self.input.rest(), self.peer, &desk.limits) {
+                Parsed::Partial => return false,
+                Parsed::Whole(whole) => self.enter(whole, desk, now),
+                Parsed::Refused(refusal) => self.refuse(refusal, &desk.limits, now),
+            },
             Phase::Body { body, length, .. } => {
                 self.input.pour(body, *length - body.len());
                 if body.len() < *length {

@@ -226,10 +226,7 @@ mod tests {
         for (text, want) in table {
             assert_eq!(status(&text), want, "{:?}", &text[..text.len().min(80)]);
         }
-        assert!(matches!(
-            parsed(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n"),
-            Parsed::Refused(Refusal::Malformed(_))
-        ));
+        assert!(matches!(parsed(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n"), Parsed::Refused(Refusal::Malformed(_))));
     }
 
     #[test]

@@ -257,8 +257,7 @@ impl Serve {
     /// Takes a newcomer in, unless its address has enough busy connections already.
     fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, now: Instant) {
         let limits = &self.desk.limits;
-        if self.conns.values().filter(|conn| conn.peer() == peer).count() >= limits.per_address_max
-        {
+        if self.conns.values().filter(|conn| conn.peer() == peer).count() >= limits.per_address_max {
             let leaving = self.idlest(|conn| conn.peer() == peer);
             if leaving.is_none() {
                 return;
