@@ -14,11 +14,14 @@
 //! `client` don't know each other; `mesh`, `store` and `wire` know no clock, socket, thread or
 //! chance.
 
-pub mod broker;
-pub mod cli;
-pub mod client;
-pub mod mcp;
+#![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod mesh;
 pub mod store;
 pub mod wire;
+pub mod broker;
+pub mod client;
+pub mod mcp;
+pub mod cli;
 pub mod world;

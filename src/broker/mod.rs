@@ -4,20 +4,21 @@
 //! nothing is flushed that is not committed.
 
 pub mod birth;
+mod clients;
 mod conn;
 pub mod http;
 mod legacy;
 mod push;
 
-use crate::mesh::{self, Actor, Args, Call, Fault, Kind, Mesh, Out};
-use crate::wire::rpc::{self, Message};
+use crate::mesh::{self, Mesh, Out};
+use crate::wire::rpc;
+use crate::world::Clock;
 use crate::world::places::Places;
 use crate::world::settings::Settings;
-use crate::world::{Clock, process};
 use conn::Connection;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -203,184 +204,6 @@ impl Broker {
         }
     }
 
-    /// Takes new clients of this user; those of others are closed unheard.
-    fn accept(&mut self, now: i64) {
-        if !self.accept_again {
-            return;
-        }
-        while self.conns.len() < CLIENTS_MAX {
-            let (mut stream, _) = match self.listener.accept() {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of file descriptors: no event will tell when one is free, so try again later.
-                    self.accept_again = error.kind() != io::ErrorKind::WouldBlock && error.raw_os_error() == Some(24);
-                    return;
-                }
-            };
-            let Some(who) = process::credentials(&stream).filter(|who| who.uid == crate::world::uid()) else {
-                log("refused a connection of another user");
-                continue;
-            };
-            let token = self.next_conn;
-            self.next_conn += 1;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            if self.poll.registry().register(&mut stream, Token(token as usize), interest).is_ok() {
-                self.conns.insert(token, Connection::new(stream, who.pid, now));
-                self.mesh.joined(token);
-            }
-        }
-    }
-
-    /// Reads one buffer from each client that has something, and runs what it asks.
-    fn serve_clients(&mut self, now: i64) {
-        let ready: Vec<u64> = self.conns.iter().filter(|(_, conn)| conn.readable).map(|(token, _)| *token).collect();
-        for token in ready {
-            let Some(mut conn) = self.conns.remove(&token) else { continue };
-            let served = catch_unwind(AssertUnwindSafe(|| self.serve_client(token, &mut conn, now)));
-            if served.is_err() {
-                log("a bug: one connection was closed after a panic");
-                self.mesh.undo();
-                conn.closed = true;
-            }
-            self.conns.insert(token, conn);
-        }
-        let gone: Vec<u64> =
-            self.conns.iter().filter(|(_, conn)| conn.closed && conn.is_flushed()).map(|(token, _)| *token).collect();
-        for token in gone {
-            self.drop_client(token, now);
-        }
-    }
-
-    fn drop_client(&mut self, token: u64, now: i64) {
-        let Some(mut conn) = self.conns.remove(&token) else { return };
-        // The stream is dropped right after; that it was registered until now does no harm.
-        let _ = self.poll.registry().deregister(&mut conn.stream);
-        self.mesh.left(token, now);
-        self.last_call = now;
-    }
-
-    fn serve_client(&mut self, token: u64, conn: &mut Connection, now: i64) {
-        if conn.is_stuffed() {
-            return;
-        }
-        if conn.fill() && conn.heard(now) {
-            self.mesh.mute(token, false, now);
-        }
-        while !conn.closed || !conn.input.is_empty() {
-            match conn.input.next_line() {
-                Ok(None) => break,
-                Ok(Some(line)) if line.is_empty() => {}
-                Ok(Some(line)) => {
-                    let message = rpc::read(line);
-                    self.take(token, conn, message, now);
-                }
-                Err(_) => {
-                    let text =
-                        format!("the line is longer than {} bytes; this connection ends", crate::wire::lines::LINE_MAX);
-                    conn.write(&rpc::error(None, rpc::INVALID, &text));
-                    conn.closed = true;
-                    return;
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, token: u64, conn: &mut Connection, message: Result<Message, rpc::Bad>, now: i64) {
-        match message {
-            Ok(Message::Request { id, method, params }) => self.take_request(token, conn, id, &method, params, now),
-            Ok(Message::Notice { method, params }) if method == "cancel" => {
-                self.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), now);
-            }
-            Ok(Message::Notice { method, params }) => {
-                // An operation without an id: done, and nobody wants to hear how it went.
-                if let Some(op) = mesh::op(&method) {
-                    self.call(token, conn, Value::Null, op, params, now);
-                }
-            }
-            Ok(Message::Response { .. }) => {}
-            Err(bad) => conn.write(&rpc::error(bad.id.as_ref(), bad.code, &bad.text)),
-        }
-    }
-
-    fn take_request(
-        &mut self,
-        token: u64,
-        conn: &mut Connection,
-        id: Value,
-        method: &str,
-        mut params: Map<String, Value>,
-        now: i64,
-    ) {
-        match method {
-            "ping" => return conn.write(&rpc::answer(&id, &json!({}))),
-            "broker.info" => return conn.write(&rpc::answer(&id, &self.info())),
-            "broker.stop" => {
-                self.end = Some(End::Stopped);
-                return conn.write(&rpc::answer(&id, &json!({ "ok": true, "pid": std::process::id() })));
-            }
-            _ => {}
-        }
-        if let Some(version) = params.remove("v").as_ref().and_then(Value::as_str)
-            && is_newer(version, env!("CARGO_PKG_VERSION"))
-        {
-            log(&format!("slm-mesh {version} is here: making room for it"));
-            self.end = Some(End::MadeRoom);
-        }
-        match mesh::op(method) {
-            Some(op) => self.call(token, conn, id, op, params, now),
-            None => {
-                let method: String = method.chars().take(60).collect();
-                conn.write(&rpc::error(
-                    Some(&id),
-                    rpc::NO_METHOD,
-                    &format!("no method {method}; slm-mesh help protocol lists them"),
-                ));
-            }
-        }
-    }
-
-    fn call(
-        &mut self,
-        token: u64,
-        conn: &mut Connection,
-        id: Value,
-        op: &'static mesh::Op,
-        mut params: Map<String, Value>,
-        now: i64,
-    ) {
-        self.last_call = now;
-        let acting = match params.remove("as") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(name)) if name.len() <= 256 => Some(name),
-            Some(_) => return conn.write(&rpc::fault(&id, &Fault::usage("as", "want the name or id of a peer"))),
-        };
-        // Who asks to be told who it is, or must be known, is looked up in the process tree: there,
-        // and only there, the caller can't claim what it is not.
-        let named = acting.is_some() || self.mesh.is_attached(token);
-        let wanted = params.remove("whoami").is_some() || op.actor == Actor::Needed;
-        let chain = if op.name == "attach" || !named && wanted && self.mesh.has_sessions() {
-            conn.chain().to_vec()
-        } else {
-            Vec::new()
-        };
-        if op.name == "attach" {
-            self.mesh.prove(token, &chain);
-        }
-        let args: Args = match op.check(&params) {
-            Ok(args) => args,
-            Err(fault) => return conn.write(&rpc::fault(&id, &fault)),
-        };
-        self.mesh.call(Call { conn: token, id, op, args, acting, chain }, now);
-    }
-
-    fn info(&self) -> Value {
-        let settings = self.mesh.settings();
-        json!({
-            "ok": true, "version": settings.version, "pid": settings.pid, "port": settings.port,
-            "settings": self.settings.fingerprint(),
-        })
-    }
-
     /// Serves requests that the HTTP thread found well-formed and authorised.
     fn serve_jobs(&mut self, now: i64) {
         for _ in 0..JOBS_MAX {
@@ -398,22 +221,6 @@ impl Broker {
         }
         // More may be waiting: come back without sleeping.
         self.accept_again = true;
-    }
-
-    /// Asks quiet sessions whether they still answer, and counts as away those that don't.
-    fn watch_quiet(&mut self, now: i64) {
-        for (token, conn) in &mut self.conns {
-            if !self.mesh.is_attached(*token) {
-                continue;
-            }
-            conn.watched = true;
-            if conn.is_mute(self.dead_ms, now) {
-                self.mesh.mute(*token, true, now);
-            } else if conn.is_quiet(self.heartbeat_ms, now) {
-                conn.asked = Some(now);
-                conn.write(&rpc::request(&json!(0), "ping", &json!({})));
-            }
-        }
     }
 
     /// The only place from which anything leaves.
@@ -502,9 +309,4 @@ fn is_newer(a: &str, b: &str) -> bool {
 /// One line for the operator, on standard error: the detached broker's log.
 pub fn log(text: &str) {
     eprintln!("{} {text}", mesh::time::iso(crate::world::wall_ms()));
-}
-
-/// The fault for a broker that is not there.
-pub fn gone(text: impl Into<String>) -> Fault {
-    Fault::new(Kind::Gone, text)
 }

@@ -67,12 +67,14 @@ pub fn line(op: &str, row: &Value) -> String {
         return message(row);
     }
     let payload = row["payload"].as_object().cloned().unwrap_or_default();
-    let hidden = ["peerId", "messageId"];
-    let facts: Vec<String> = payload
-        .iter()
-        .filter(|(name, _)| !hidden.contains(&name.as_str()))
-        .map(|(name, value)| format!("{name}={}", word(value)))
-        .collect();
+    // Ids mean nothing to a reader, and who did it stands in the line already.
+    let hidden = ["peerId", "messageId", "fromPeer", "lockedBy", "unlockedBy"];
+    let fact = |(name, value): (&String, &Value)| match name.as_str() {
+        "filePath" => format!("{name}={}", here(&word(value))),
+        "toPeer" => format!("{name}={:.8}", word(value)),
+        _ => format!("{name}={}", word(value)),
+    };
+    let facts: Vec<String> = payload.iter().filter(|(name, _)| !hidden.contains(&name.as_str())).map(fact).collect();
     format!(
         "{}  {:<17} {:<20} {}",
         clock(&row["createdAt"]),

@@ -3,14 +3,15 @@
 //! **Invariant:** a message counts as shown only after the result that carried it was written out
 //! whole; a cancelled call consumes nothing.
 
-use super::{Output, agent_type, era, session_key};
+use super::job::{Job, PROGRESS_EVERY, finish, shown_items};
+use super::{Output, agent_type, session_key};
 use crate::client::Client;
-use crate::mesh::{Fault, Kind, Op};
+use crate::mesh::{Fault, Kind};
 use crate::wire::rpc::{self, Message};
+use crate::world::git;
 use crate::world::places::Places;
 use crate::world::settings::Settings;
-use crate::world::{self, git};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Write};
 use std::os::unix::net::UnixStream;
@@ -21,8 +22,6 @@ use std::time::{Duration, Instant};
 
 /// A client that only looks at its servers is gone by then; who stays longer is a peer.
 const APPEARS_AFTER: Duration = Duration::from_secs(2);
-/// How often a waiting call tells that it lives, when its client asked to hear of it.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// Calls in flight at once; further ones are refused.
 const JOBS_MAX: usize = 64;
 /// The longest pause between attempts to find a broker.
@@ -31,95 +30,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const CLOSES_AFTER: Duration = Duration::from_millis(1500);
 /// How often a session looks whether somebody started the broker again that somebody stopped.
 const LOOKS_EVERY: Duration = Duration::from_secs(5);
-/// How often a job is sent again after its broker went away.
-const TRIES_MAX: u32 = 3;
-
-/// Whom to answer.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// The client's request id.
-    pub id: Value,
-    /// Whether it spoke the modern era.
-    pub modern: bool,
-    /// The batch that it came in.
-    pub batch: Option<Arc<Batch>>,
-}
-
-/// Gathers the answers of a batch into one line.
-#[derive(Debug)]
-pub struct Batch {
-    answers: Mutex<(usize, Vec<Value>)>,
-    out: Arc<Output>,
-}
-
-impl Batch {
-    /// A batch that wants so many answers.
-    pub fn new(n_wanted: usize, out: Arc<Output>) -> Batch {
-        Batch { answers: Mutex::new((n_wanted, Vec::new())), out }
-    }
-
-    /// Adds an answer; the last one sends them all. Whether it is safe to count it as written.
-    pub fn add(&self, answer: Value) -> bool {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.1.push(answer);
-        answers.1.len() < answers.0 || self.out.line(&rpc::line(&Value::Array(std::mem::take(&mut answers.1))))
-    }
-}
-
-/// A tool call on its way.
-#[derive(Debug, Clone)]
-pub struct Job {
-    answer: Answer,
-    op: &'static Op,
-    arguments: Map<String, Value>,
-    session: Option<String>,
-    progress: Option<(Value, Instant, u64)>,
-    began: Instant,
-    tries: u32,
-    sent: bool,
-}
-
-impl Job {
-    /// A checked call.
-    pub fn new(
-        answer: Answer,
-        op: &'static Op,
-        mut arguments: Map<String, Value>,
-        session: Option<String>,
-        token: Option<Value>,
-    ) -> Job {
-        arguments.shift_remove("action");
-        if op.name == "send" && !arguments.contains_key("key") {
-            // So that it can be sent again after a broken connection without arriving twice.
-            arguments.insert("key".into(), json!(format!("auto-{:032x}", world::chance())));
-        }
-        absolute_paths(&mut arguments);
-        let now = Instant::now();
-        let progress = token.map(|token| (token, now + PROGRESS_EVERY, 0));
-        Job { answer, op, arguments, session, progress, began: now, tries: 0, sent: false }
-    }
-
-    fn may_repeat(&self) -> bool {
-        let is_plain_set = self.op.name == "state.set" && !self.arguments.contains_key("expect");
-        self.tries < TRIES_MAX && (!self.sent || self.op.repeatable || self.op.name == "send" || is_plain_set)
-    }
-}
-
-/// Paths are absolute and normal before they leave: only here the working directory is known.
-fn absolute_paths(arguments: &mut Map<String, Value>) {
-    let absolute = |path: &str| Value::String(crate::world::places::absolute(path));
-    if let Some(Value::String(path)) = arguments.get("filePath") {
-        let path = absolute(path);
-        arguments.insert("filePath".into(), path);
-    }
-    if let Some(Value::Array(list)) = arguments.get_mut("filePaths") {
-        for item in list {
-            if let Some(path) = item.as_str() {
-                *item = absolute(path);
-            }
-        }
-    }
-}
 
 /// What both threads share.
 #[derive(Debug, Default)]
@@ -502,35 +412,5 @@ impl Runner {
         for job in jobs {
             finish(&self.out, &job.answer, Err(fault.clone()));
         }
-    }
-}
-
-/// The ids of the messages that an inbox answer carries, as `shown` wants them.
-pub fn shown_items(value: &Value) -> Vec<String> {
-    let is_unread = |row: &&Value| row["receipt"] == json!("accepted") || row["receipt"] == json!("offered");
-    let rows = value["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let item = |row: &Value| match row["upto"].as_u64() {
-        Some(upto) => format!("{}@{upto}", row["id"].as_str().unwrap_or("")),
-        None => row["id"].as_str().unwrap_or("").to_owned(),
-    };
-    rows.iter().filter(is_unread).map(item).collect()
-}
-
-/// A tool's result as MCP has it: text alone, since clients differ on anything else.
-pub fn tool_result(result: Result<Value, Fault>, modern: bool) -> Value {
-    let (text, is_error) = match result {
-        Ok(value) => (value.to_string(), false),
-        Err(fault) => (fault.to_value().to_string(), true),
-    };
-    let result = json!({ "content": [{ "type": "text", "text": text }], "isError": is_error });
-    if modern { era::modern_result(result) } else { result }
-}
-
-/// Writes an answer; whether it went out whole.
-fn finish(out: &Output, answer: &Answer, result: Result<Value, Fault>) -> bool {
-    let value = json!({ "jsonrpc": "2.0", "id": answer.id, "result": tool_result(result, answer.modern) });
-    match &answer.batch {
-        Some(batch) => batch.add(value),
-        None => out.line(&rpc::line(&value)),
     }
 }

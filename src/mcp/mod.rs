@@ -7,6 +7,7 @@
 //! **Invariant:** standard output carries whole protocol lines and nothing else.
 
 mod era;
+mod job;
 mod link;
 
 use crate::mesh::tools;
@@ -14,8 +15,9 @@ use crate::wire::lines::{LINE_MAX, Lines};
 use crate::wire::rpc::{self, Bad, Message};
 use crate::world::process;
 use era::Era;
-pub use link::shown_items;
-use link::{Answer, Job, Link};
+pub use job::shown_items;
+use job::{Answer, Batch, Job};
+use link::Link;
 use serde_json::{Map, Value, json};
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex};
@@ -116,7 +118,7 @@ impl Session {
         }
         let wants_answer = |value: &Value| value.get("id").is_some() || value.get("method").is_none();
         let n_answers = batch.iter().filter(|value| wants_answer(value)).count();
-        let gather = Arc::new(link::Batch::new(n_answers, Arc::clone(&self.out)));
+        let gather = Arc::new(Batch::new(n_answers, Arc::clone(&self.out)));
         for value in batch {
             if let Some(answer) = self.reply(rpc::read_value(value), Some(&gather)) {
                 gather.add(answer);
@@ -125,7 +127,7 @@ impl Session {
     }
 
     /// The answer that needs no broker, or none: then the link sends it, or there is none.
-    fn reply(&mut self, read: Result<Message, Bad>, batch: Option<&Arc<link::Batch>>) -> Option<Value> {
+    fn reply(&mut self, read: Result<Message, Bad>, batch: Option<&Arc<Batch>>) -> Option<Value> {
         self.link.client_spoke();
         match read {
             Ok(Message::Request { id, method, params }) => {
@@ -151,7 +153,7 @@ impl Session {
         id: &Value,
         method: &str,
         params: Map<String, Value>,
-        batch: Option<&Arc<link::Batch>>,
+        batch: Option<&Arc<Batch>>,
     ) -> Option<Result<Value, ProtocolError>> {
         let modern = match self.era.of(method, &params) {
             Ok(modern) => modern,
@@ -196,7 +198,7 @@ impl Session {
         id: &Value,
         mut params: Map<String, Value>,
         modern: bool,
-        batch: Option<&Arc<link::Batch>>,
+        batch: Option<&Arc<Batch>>,
     ) -> Option<Result<Value, ProtocolError>> {
         let meta = match params.remove("_meta") {
             Some(Value::Object(meta)) => meta,
@@ -220,7 +222,7 @@ impl Session {
                 let text = format!("no tool {}; there are {}", cut(&name, 60), names.join(", "));
                 Some(Err(ProtocolError::new(rpc::PARAMS, text)))
             }
-            Some(Err(fault)) => Some(Ok(link::tool_result(Err(fault), modern))),
+            Some(Err(fault)) => Some(Ok(job::tool_result(Err(fault), modern))),
             Some(Ok((op, _))) => {
                 let session = meta.get("threadId").and_then(Value::as_str).map(|key| cut(key, 128));
                 let token = meta.get("progressToken").filter(|token| token.is_string() || token.is_number()).cloned();

@@ -1,14 +1,13 @@
 //! Messages: accepted, offered, read, acked or expired, and never called more than they are.
 
 use super::op::Kind as Is;
+use super::receipts::{cut_to_part, receipt};
 use super::{Actor, Arg, Args, Ctx, Done, Fault, Kind, Mesh, Op, Out, Place, Stir, limits, object, time};
 use crate::store::{Message, MessagePick};
 use serde_json::{Value, json};
 
 /// What a message may be.
 pub const TYPES: &[&str] = &["text", "json", "command", "alert"];
-/// The words for `Message::state`.
-const RECEIPTS: &[&str] = &["accepted", "offered", "read", "acked", "expired"];
 const WORD: Is = Is::Text { min: 1, max: limits::WORD_MAX };
 
 /// Sends a message.
@@ -67,20 +66,6 @@ pub static INBOX: Op = Op {
     tool: Some(("inbox", None)),
     repeatable: true,
     run: inbox,
-};
-
-/// Reports what was written out whole.
-pub static SHOWN: Op = Op {
-    name: "shown",
-    summary: "Report that messages of an inbox answer were written out: items as id, or id@bytes for a part",
-    args: &[Arg::new("items", Is::Texts { items: limits::LIST_MAX, max: 64 }, "Message ids")
-        .required()
-        .at(Place::Wire)],
-    actor: Actor::Needed,
-    verb: None,
-    tool: None,
-    repeatable: true,
-    run: shown,
 };
 
 fn send(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
@@ -180,24 +165,6 @@ fn inbox(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     Ok(Done::Now(value))
 }
 
-fn shown(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
-    for item in args.texts("items") {
-        let (id, upto) = item.split_once('@').unwrap_or((item, ""));
-        let Some(seq) = mesh.inside_id(8, id) else { continue };
-        let Some(was) = mesh.store.message(seq)?.filter(|m| m.recipient == ctx.me() && m.state < 2) else { continue };
-        let mut message = was.clone();
-        match upto.parse::<i64>() {
-            Ok(upto) if (upto as usize) < was.body.len() => message.taken = was.taken.max(upto),
-            _ => (message.state, message.read) = (2, Some(ctx.now)),
-        }
-        mesh.settle_receipt(&was, &message)?;
-        if message.state == 2 {
-            mesh.emit_read(&message, ctx.now)?;
-        }
-    }
-    Ok(Done::Now(json!({ "ok": true })))
-}
-
 impl Mesh {
     /// Whom a `to` means, and whether it is a group. The sender is never in its own group.
     fn recipients(&self, me: &str, to: &str) -> Result<(bool, Vec<String>), Fault> {
@@ -281,25 +248,6 @@ impl Mesh {
         }
     }
 
-    /// What a sender learns of what it sent.
-    fn receipts(&self, sent: &[Message]) -> Value {
-        let ids: Vec<String> = sent.iter().map(|m| self.outside_id(8, m.seq)).collect();
-        let recipients: Vec<Value> = sent
-            .iter()
-            .take(limits::LIST_MAX)
-            .map(|m| {
-                let here = self.peer(&m.recipient).is_some_and(super::peers::Peer::is_here);
-                json!({ "id": m.recipient, "name": self.name_of(&m.recipient), "here": here, "receipt": receipt(m) })
-            })
-            .collect();
-        match sent {
-            [one] if one.target.is_empty() => {
-                json!({ "ok": true, "messageId": ids[0], "seq": one.seq, "recipients": recipients })
-            }
-            _ => json!({ "ok": true, "messageIds": ids, "recipients": recipients }),
-        }
-    }
-
     /// The message that is being answered: the caller's own mail, which this acknowledges.
     fn answer_to(&mut self, ctx: &Ctx, id: &str) -> Result<i64, Fault> {
         let message = self.find_message(id)?;
@@ -311,72 +259,11 @@ impl Mesh {
         Ok(message.seq)
     }
 
-    fn find_message(&self, id: &str) -> Result<Message, Fault> {
+    pub(super) fn find_message(&self, id: &str) -> Result<Message, Fault> {
         let found = self.inside_id(8, id).map(|seq| self.store.message(seq)).transpose()?.flatten();
         found.ok_or_else(|| {
             Fault::not_found(format!("no message has the id {id}; it may have been removed after 7 days"))
         })
-    }
-
-    fn acknowledge(&mut self, ctx: &Ctx, id: &str) -> Result<(), Fault> {
-        let was = self.find_message(id)?;
-        if was.recipient != ctx.me() {
-            return Err(Fault::new(Kind::Refused, format!("ack: {id} is not addressed to you")));
-        }
-        if was.acked.is_some() {
-            return Ok(());
-        }
-        let message = Message { state: 3, read: was.read.or(Some(ctx.now)), acked: Some(ctx.now), ..was.clone() };
-        self.settle_receipt(&was, &message)?;
-        if was.read.is_none() {
-            self.emit_read(&message, ctx.now)?;
-        }
-        Ok(())
-    }
-
-    /// Notes that a message was handed to a surface.
-    fn offer(&mut self, was: &Message, surface: &str, now: i64) -> Result<(), Fault> {
-        if was.state != 0 {
-            return Ok(());
-        }
-        let message = Message { state: 1, offered: Some(now), surface: Some(surface.into()), ..was.clone() };
-        self.settle_receipt(was, &message)
-    }
-
-    /// Writes how far a message got, and keeps the count of unread ones.
-    fn settle_receipt(&mut self, was: &Message, message: &Message) -> Result<(), Fault> {
-        self.store.put_receipt(was, message)?;
-        if was.state < 2
-            && message.state >= 2
-            && let Some(n) = self.unread.get_mut(&message.recipient)
-        {
-            *n -= 1;
-        }
-        Ok(())
-    }
-
-    fn emit_read(&mut self, message: &Message, now: i64) -> Result<(), Fault> {
-        let payload = json!({ "messageId": self.outside_id(8, message.seq), "fromPeer": message.sender, "toPeer": message.recipient });
-        self.emit("message_read", &message.recipient.clone(), payload, now)
-    }
-
-    /// A live push took a message: its line went whole to the recipient's own socket.
-    pub fn pushed(&mut self, seq: i64, now: i64) {
-        let noted = self.scoped(|mesh| {
-            let Some(was) = mesh.store.message(seq)?.filter(|m| m.pushed.is_none()) else { return Ok(()) };
-            let surface = was.surface.clone().or(Some("push".into()));
-            let message = Message {
-                state: was.state.max(1),
-                offered: was.offered.or(Some(now)),
-                pushed: Some(now),
-                surface,
-                ..was.clone()
-            };
-            mesh.settle_receipt(&was, &message)
-        });
-        if let Err(fault) = noted {
-            self.out.push(Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
-        }
     }
 
     /// A message in an inbox answer; a long one in parts that fit a tool result.
@@ -417,96 +304,4 @@ impl Mesh {
             "payload": m.body, "createdAt": time::iso(m.created), "readAt": m.read.map(time::iso), "delivered": delivered,
         })
     }
-
-    /// Messages over HTTP: fetching marks as read, and shows what was before.
-    pub fn fetch(&mut self, pick: &MessagePick<'_>, now: i64) -> Result<Vec<Value>, Fault> {
-        let mut rows = Vec::new();
-        let mut size = 0;
-        for was in self.store.messages(pick)? {
-            size += was.body.len();
-            if size > limits::ROWS_BYTES_MAX && !rows.is_empty() {
-                break;
-            }
-            rows.push(self.message_value(&was, now));
-            let message = Message { state: was.state.max(2), read: Some(now), ..was.clone() };
-            self.settle_receipt(&was, &message)?;
-            if was.state < 2 {
-                self.emit_read(&message, now)?;
-            }
-        }
-        Ok(rows)
-    }
-
-    /// How many messages wait unread for a peer.
-    pub fn unread(&mut self, id: &str) -> Result<i64, Fault> {
-        if let Some(n) = self.unread.get(id) {
-            return Ok(*n);
-        }
-        let n = self.store.count_unread(id)?;
-        self.unread.insert(id.to_owned(), n);
-        Ok(n)
-    }
-
-    /// The names of those whose mail waits, the oldest first, a few at most.
-    pub(super) fn mail_from(&self, id: &str) -> Result<Vec<String>, Fault> {
-        let pick = MessagePick { to: Some(id), unread: true, limit: 8, ..MessagePick::default() };
-        let mut names: Vec<String> = Vec::new();
-        for message in self.store.messages(&pick)? {
-            let name = self.name_of(&message.sender);
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        Ok(names)
-    }
-
-    pub(super) fn expire_messages(&mut self, now: i64) -> Result<(), Fault> {
-        for was in self.store.expired_messages(now, limits::PRUNE_STEP)? {
-            let message = Message { state: 4, ..was.clone() };
-            self.settle_receipt(&was, &message)?;
-        }
-        Ok(())
-    }
-}
-
-/// How far a message got, in a word.
-fn receipt(message: &Message) -> &'static str {
-    RECEIPTS.get(message.state as usize).copied().unwrap_or("accepted")
-}
-
-/// Cuts a payload that is too long for one result. What was shown before decides where the part
-/// starts; `part` and `parts` count, `upto` is what `shown` reports back.
-fn cut_to_part(map: &mut serde_json::Map<String, Value>, message: &Message, filter: &str) {
-    let starts = part_starts(&message.body);
-    if starts.len() == 1 {
-        return;
-    }
-    let taken = if filter == "unread" { message.taken as usize } else { 0 };
-    let part = starts.iter().rposition(|start| *start <= taken).unwrap_or(0);
-    let upto = starts.get(part + 1).copied().unwrap_or(message.body.len());
-    map.insert("payload".into(), json!(message.body.get(starts[part]..upto).unwrap_or("")));
-    map.insert("part".into(), json!(part + 1));
-    map.insert("parts".into(), json!(starts.len()));
-    map.insert("upto".into(), json!(upto));
-    let note =
-        if filter == "unread" { "read the inbox again for the next part" } else { "only the first part is shown here" };
-    map.insert("note".into(), json!(note));
-}
-
-/// Where the parts of a payload begin: each fits `limits::PART_MAX` once escaped.
-fn part_starts(body: &str) -> Vec<usize> {
-    let (mut starts, mut size) = (vec![0], 0);
-    for (at, c) in body.char_indices() {
-        let cost = match c {
-            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
-            c if (c as u32) < 0x20 => 6,
-            c => c.len_utf8(),
-        };
-        if size + cost > limits::PART_MAX {
-            starts.push(at);
-            size = 0;
-        }
-        size += cost;
-    }
-    starts
 }

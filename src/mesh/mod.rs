@@ -4,6 +4,7 @@
 //! chance is given at birth, and what shall leave is put into an outbox that the caller empties
 //! after its commit.
 
+mod calls;
 pub mod events;
 pub mod fault;
 pub mod limits;
@@ -12,6 +13,9 @@ pub mod messages;
 pub mod op;
 pub mod paths;
 pub mod peers;
+pub mod receipts;
+mod roster;
+pub mod seats;
 pub mod state;
 pub mod status;
 pub mod time;
@@ -21,7 +25,8 @@ pub use fault::{Fault, Kind};
 pub use op::{Actor, Arg, Args, Op, Place};
 
 use crate::store::{Event, Store, StoreError};
-use peers::{Peer, Seat};
+use peers::Peer;
+use seats::Seat;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -48,9 +53,9 @@ pub const OPS: &[&Op] = &[
     &events::SUBSCRIBE,
     &events::UNSUBSCRIBE,
     &status::STATUS,
-    &peers::ATTACH,
-    &peers::DETACH,
-    &messages::SHOWN,
+    &seats::ATTACH,
+    &seats::DETACH,
+    &receipts::SHOWN,
 ];
 
 /// The operation of that name.
@@ -269,138 +274,6 @@ impl Mesh {
         Ok(())
     }
 
-    /// Runs one call; its answer comes through the outbox, now or when its wait ends.
-    pub fn call(&mut self, call: Call, now: i64) {
-        let mut ctx =
-            Ctx { conn: call.conn, actor: None, now, until: None, stood: None, last: false, id: call.id.clone() };
-        match self.actor(&call, now) {
-            Ok(actor) => ctx.actor = actor,
-            Err(fault) => {
-                self.out.push(Out::Reply { conn: call.conn, id: call.id, result: Err(fault) });
-                return;
-            }
-        }
-        if let Some(peer) = ctx.actor.as_ref().and_then(|id| self.peer_mut(id)) {
-            peer.active = now;
-        }
-        let n_waiting = self.waits.iter().filter(|wait| wait.ctx.conn == call.conn).count();
-        ctx.last = n_waiting >= limits::WAITS_MAX;
-        self.step(Wait { ctx, op: call.op, args: call.args, on: Stir::Locks }, None);
-        self.settle(now);
-    }
-
-    /// Runs an operation at once and hands its result back, for callers that can't wait.
-    pub fn run(&mut self, op: &'static Op, args: &Args, ctx: &Ctx) -> Result<Value, Fault> {
-        let result = self.scoped(|mesh| (op.run)(mesh, ctx, args));
-        self.settle(ctx.now);
-        match result? {
-            Done::Now(value) => Ok(value),
-            Done::Later(..) => Err(Fault::new(Kind::Internal, format!("{} waited where it must not", op.name))),
-        }
-    }
-
-    /// Runs a rule whose writes and pushes vanish together if it fails.
-    pub fn scoped<T>(&mut self, rule: impl FnOnce(&mut Mesh) -> Result<T, Fault>) -> Result<T, Fault> {
-        let n_out = self.out.len();
-        self.store.begin_call();
-        let result = rule(self).and_then(|value| {
-            self.store.end_call()?;
-            Ok(value)
-        });
-        if result.is_err() {
-            self.out.truncate(n_out);
-            self.undo();
-        }
-        result
-    }
-
-    /// Takes back the running call, in the store and in memory. A panic in a call ends here, too.
-    pub fn undo(&mut self) {
-        let wrote = self.store.call_wrote();
-        if let Err(error) = self.store.undo_call() {
-            // The connection to the file is in doubt: give up the whole turn.
-            self.store.rollback();
-            self.out.push(Out::Notice { conn: 0, method: "log", params: json!(error.to_string()) });
-        }
-        if wrote {
-            self.reload();
-        }
-    }
-
-    /// One step of a call: an answer, or a place in the queue of those that wait. `place` is the
-    /// place that it had there, which it keeps.
-    fn step(&mut self, mut wait: Wait, place: Option<usize>) {
-        let result = self.scoped(|mesh| (wait.op.run)(mesh, &wait.ctx, &wait.args));
-        let result = match result {
-            Ok(Done::Later(on, until)) => {
-                wait.ctx.until = Some(until);
-                if let Stir::Events(cursor) = on {
-                    wait.ctx.stood = Some(cursor);
-                }
-                wait.on = on;
-                let place = place.unwrap_or(self.waits.len()).min(self.waits.len());
-                self.waits.insert(place, wait);
-                return;
-            }
-            Ok(Done::Now(value)) => Ok(self.with_mail(value, &wait)),
-            Err(fault) => Err(fault),
-        };
-        self.out.push(Out::Reply { conn: wait.ctx.conn, id: wait.ctx.id, result });
-    }
-
-    /// Every result tells its caller of mail that is waiting.
-    fn with_mail(&mut self, mut value: Value, wait: &Wait) -> Value {
-        if wait.op.name == messages::SHOWN.name || wait.op.name == peers::DETACH.name {
-            return value;
-        }
-        let shown =
-            if wait.op.name == messages::INBOX.name { value["messages"].as_array().map_or(0, Vec::len) } else { 0 };
-        let Some(id) = wait.ctx.actor.clone() else { return value };
-        let unread = self.unread(&id).unwrap_or(0) - shown as i64;
-        if unread > 0
-            && shown == 0
-            && let (Some(object), Ok(from)) = (value.as_object_mut(), self.mail_from(&id))
-        {
-            object.insert("mail".into(), json!({ "unread": unread, "from": from }));
-        }
-        value
-    }
-
-    /// Asks the waiting calls again whose matter stirred, in the order in which they came.
-    fn settle(&mut self, now: i64) {
-        // Each round answers at least one call or ends, and an answer may stir others.
-        for _ in 0..=self.waits.len() {
-            let stirred = std::mem::take(&mut self.stirred);
-            let due = |wait: &Wait| match &wait.on {
-                Stir::Mail(peer) => stirred.mail.contains(peer),
-                Stir::Events(_) => stirred.events,
-                Stir::Locks => stirred.locks,
-            };
-            let Some(first) = self.waits.iter().position(due) else { break };
-            let mut place = first;
-            while place < self.waits.len() {
-                if due(&self.waits[place]) {
-                    let mut wait = self.waits.remove(place);
-                    wait.ctx.now = now;
-                    let n_before = self.waits.len();
-                    self.step(wait, Some(place));
-                    if self.waits.len() == n_before {
-                        continue;
-                    }
-                }
-                place += 1;
-            }
-        }
-        self.stirred = Stirred::default();
-    }
-
-    /// Forgets a waiting call; nothing was consumed, nothing is answered.
-    pub fn cancel(&mut self, conn: Conn, id: &Value, now: i64) {
-        self.waits.retain(|wait| wait.ctx.conn != conn || wait.ctx.id != *id);
-        self.stirred.locks = true;
-        self.settle(now);
-    }
-
     /// Lets time pass: waits end, locks and entries expire, silent peers go, old rows are removed.
     pub fn tick(&mut self, now: i64) {
         let due = |wait: &Wait| wait.ctx.until.is_some_and(|until| until <= now);
@@ -410,9 +283,7 @@ impl Mesh {
             wait.ctx.last = true;
             self.step(wait, Some(place));
         }
-        let steps: [fn(&mut Mesh, i64) -> Result<(), Fault>; 4] =
-            [Mesh::expire_locks, Mesh::expire_peers, Mesh::expire_rows, Mesh::prune];
-        for step in steps {
+        for step in [Mesh::expire_locks, Mesh::expire_peers, Mesh::expire_rows, Mesh::prune] {
             if let Err(fault) = self.scoped(|mesh| step(mesh, now)) {
                 self.out.push(Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
             }
@@ -515,31 +386,6 @@ impl Mesh {
     /// The settings given at birth.
     pub fn settings(&self) -> &Settings {
         &self.settings
-    }
-
-    /// Counts a call against its sender: `cost` tenths of a message.
-    pub fn limit(&mut self, key: &str, cost: u32, now: i64) -> Result<(), Fault> {
-        if self.rates.len() > limits::PEERS_MAX {
-            self.rates.retain(|_, (since, _)| now - *since < limits::RATE_WINDOW_MS);
-        }
-        let max = self.settings.rate_max.saturating_mul(10);
-        let (since, spent) = self.rates.entry(key.to_owned()).or_insert((now, 0));
-        if now - *since >= limits::RATE_WINDOW_MS {
-            (*since, *spent) = (now, 0);
-        }
-        if *spent + cost > max {
-            let wait = (limits::RATE_WINDOW_MS - (now - *since) + 999) / 1000;
-            let name = self.peers.iter().find(|peer| peer.row.id == key).map_or(key, |peer| &peer.row.name);
-            let text = format!(
-                "rate limit: {name} sent more than {} messages (or ten times as many changes) in {} s; \
-                 wait {wait} s, or raise SLM_MESH_RATE",
-                self.settings.rate_max,
-                limits::RATE_WINDOW_MS / 1000
-            );
-            return Err(Fault::new(Kind::Limited, text).with(json!({ "retryAfterSeconds": wait })));
-        }
-        *spent += cost;
-        Ok(())
     }
 
     /// The outside id of a message (`family` 8) or an event (9): a UUID that carries its sequence

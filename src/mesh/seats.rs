@@ -1,0 +1,314 @@
+//! Seats: how a session takes a place on the mesh over its connection, comes back to it, and what
+//! happens when the connection is lost.
+
+use super::op::Kind as Is;
+use super::peers::{Peer, Process, is_reserved};
+use super::{Actor, Arg, Args, Conn, Ctx, Done, Fault, Kind, Mesh, Op, Place, limits};
+use crate::store::PeerRow;
+use serde_json::json;
+
+const WORD: Is = Is::Text { min: 0, max: limits::WORD_MAX };
+const PATH: Is = Is::Text { min: 0, max: limits::PATH_MAX };
+
+/// A connection's place in the mesh.
+#[derive(Debug, Default)]
+pub struct Seat {
+    /// The peers that it speaks for.
+    pub peers: Vec<String>,
+    /// The agent process above it.
+    pub agent: Option<Process>,
+    /// It did not answer for too long.
+    pub mute: bool,
+    /// Event types that it wants pushed.
+    pub subscribed: Vec<String>,
+    /// Keys of the locks that fall with it.
+    pub bound: Vec<String>,
+}
+
+/// Takes a seat for a session.
+pub static ATTACH: Op = Op {
+    name: "attach",
+    summary: "Take a place on the mesh over this connection; answers who you are",
+    args: &[
+        Arg::new("name", WORD, "Name wanted; else <agent>-<folder>").at(Place::Wire),
+        Arg::new("agent", WORD, "Agent type").required().at(Place::Wire),
+        Arg::new("project", PATH, "Working directory, absolute").required().at(Place::Wire),
+        Arg::new("gitRoot", PATH, "Root of the work tree").at(Place::Wire),
+        Arg::new("gitBranch", PATH, "Branch").at(Place::Wire),
+        Arg::new("repo", PATH, "Repository identity").at(Place::Wire),
+        Arg::new("session", WORD, "The agent's own key of this session").at(Place::Wire),
+        Arg::new("id", WORD, "Id held before, to take up again").at(Place::Wire),
+        Arg::new("pid", Is::Int { min: 0, max: i64::MAX }, "Process id").required().at(Place::Wire),
+    ],
+    actor: Actor::Welcome,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: attach,
+};
+
+/// Gives a seat up in order.
+pub static DETACH: Op = Op {
+    name: "detach",
+    summary: "Leave in order: locks free at once, mail goes on waiting",
+    args: &[],
+    actor: Actor::Welcome,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: detach,
+};
+
+fn attach(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let seat =
+        mesh.seats.get(&ctx.conn).ok_or_else(|| Fault::new(Kind::Refused, "attach: this road carries no sessions"))?;
+    if seat.peers.len() >= limits::SEAT_PEERS_MAX {
+        return Err(Fault::new(
+            Kind::Full,
+            format!("one connection speaks for at most {} peers", limits::SEAT_PEERS_MAX),
+        ));
+    }
+    let text = |name| args.text(name).filter(|text| !text.is_empty()).map(str::to_owned);
+    let mut row = PeerRow {
+        kind: "session".into(),
+        agent: args.word("agent").to_owned(),
+        project: args.word("project").to_owned(),
+        git_root: text("gitRoot"),
+        git_branch: text("gitBranch"),
+        repo: text("repo"),
+        host: mesh.settings.host.clone(),
+        pid: args.int("pid").unwrap_or(0),
+        session: text("session").unwrap_or_default(),
+        started: ctx.now,
+        ..PeerRow::default()
+    };
+    let wanted = text("name").unwrap_or_else(|| default_name(&row));
+    let found = mesh.find_returning(&row, &wanted, text("id").as_deref());
+    if let Some(old) = found.and_then(|id| mesh.peer(&id)) {
+        row = PeerRow {
+            id: old.row.id.clone(),
+            name: old.row.name.clone(),
+            summary: old.row.summary.clone(),
+            started: old.row.started,
+            ..row
+        };
+    } else {
+        mesh.make_room(ctx.now)?;
+        row.id = mesh.fresh_uuid();
+        row.name = mesh.free_name(&wanted);
+    }
+    let id = row.id.clone();
+    let name = row.name.clone();
+    mesh.seat_peer(ctx.conn, row, ctx.now)?;
+    let (unread, last) = (mesh.unread(&id)?, mesh.store.tally.event_last);
+    Ok(Done::Now(json!({ "ok": true, "you": { "id": id, "name": name }, "unread": unread, "seq": last })))
+}
+
+fn detach(mesh: &mut Mesh, ctx: &Ctx, _: &Args) -> Result<Done, Fault> {
+    mesh.leave(ctx.conn, "clean_exit", ctx.now)?;
+    Ok(Done::Now(json!({ "ok": true })))
+}
+
+/// `claude-api` for a Claude Code in …/api.
+fn default_name(row: &PeerRow) -> String {
+    let agent = match row.agent.as_str() {
+        "claude-code" => "claude",
+        "unknown" | "" => "agent",
+        agent => agent,
+    };
+    let folder = row.project.trim_end_matches('/').rsplit('/').next().unwrap_or("");
+    let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let folder: String = folder.chars().map(plain).take(40).collect();
+    if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") }
+}
+
+/// Whether `name` is `base` or `base-N`.
+fn is_numbered(name: &str, base: &str) -> bool {
+    let rest = name.strip_prefix(base);
+    rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok()))
+}
+
+impl Mesh {
+    /// A connection is open; it speaks for nobody yet.
+    pub fn joined(&mut self, conn: Conn) {
+        self.seats.insert(conn, Seat::default());
+    }
+
+    /// Notes the agent process that the transport proved to stand above a connection.
+    pub fn prove(&mut self, conn: Conn, chain: &[Process]) {
+        if let Some(seat) = self.seats.get_mut(&conn) {
+            seat.agent = chain.iter().find(|process| !process.wrapper).copied();
+        }
+    }
+
+    /// Whether any session is attached: only then can a caller be inside one.
+    pub fn has_sessions(&self) -> bool {
+        self.seats.values().any(|seat| !seat.peers.is_empty())
+    }
+
+    /// Whether a connection speaks for a peer.
+    pub fn is_attached(&self, conn: Conn) -> bool {
+        self.seats.get(&conn).is_some_and(|seat| !seat.peers.is_empty())
+    }
+
+    /// A connection is gone. Peers learn of it now; its locks wait a short grace.
+    pub fn left(&mut self, conn: Conn, now: i64) {
+        self.waits.retain(|wait| wait.ctx.conn != conn);
+        // On a failing disk the row stays as it was; memory is what decides who is here.
+        let _ = self.scoped(|mesh| mesh.leave(conn, "disconnected", now));
+        self.seats.remove(&conn);
+        self.settle(now);
+    }
+
+    /// A connection does not answer, or answers again.
+    pub fn mute(&mut self, conn: Conn, mute: bool, now: i64) {
+        let Some(seat) = self.seats.get_mut(&conn).filter(|seat| seat.mute != mute) else { return };
+        seat.mute = mute;
+        for id in seat.peers.clone() {
+            let result =
+                self.scoped(|mesh| if mute { mesh.rise(&id, "not_answering", now) } else { mesh.sit(&id, now) });
+            if let Err(fault) = result {
+                self.out.push(super::Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
+            }
+        }
+        self.settle(now);
+    }
+
+    fn leave(&mut self, conn: Conn, reason: &str, now: i64) -> Result<(), Fault> {
+        let Some(seat) = self.seats.get_mut(&conn) else { return Ok(()) };
+        let (peers, bound, mute) = (std::mem::take(&mut seat.peers), std::mem::take(&mut seat.bound), seat.mute);
+        for id in peers {
+            if !mute {
+                self.rise(&id, reason, now)?;
+            }
+            if reason == "clean_exit" && self.peer(&id).is_some_and(|peer| peer.seats == 0) {
+                self.free_locks(|lock| lock.holder == id && lock.bound.is_empty(), reason, now)?;
+            }
+        }
+        if !bound.is_empty() {
+            self.free_locks(|lock| bound.contains(&lock.bound), reason, now)?;
+        }
+        Ok(())
+    }
+
+    /// A seat of a peer is lost; without any it is away.
+    fn rise(&mut self, id: &str, reason: &str, now: i64) -> Result<(), Fault> {
+        let Some(peer) = self.peer_mut(id) else { return Ok(()) };
+        peer.seats = peer.seats.saturating_sub(1);
+        if peer.seats > 0 {
+            return Ok(());
+        }
+        peer.left = Some(now);
+        peer.row.here = false;
+        peer.row.seen = now;
+        let row = peer.row.clone();
+        self.store.put_peer(&row)?;
+        self.emit("peer_left", id, json!({ "peerId": id, "name": row.name, "reason": reason }), now)
+    }
+
+    /// A peer gets a seat; its first one makes it join.
+    fn sit(&mut self, id: &str, now: i64) -> Result<(), Fault> {
+        let Some(peer) = self.peer_mut(id) else { return Ok(()) };
+        peer.seats += 1;
+        peer.left = None;
+        peer.active = now;
+        let joins = !peer.row.here;
+        peer.row.here = true;
+        peer.row.seen = now;
+        let row = peer.row.clone();
+        self.store.put_peer(&row)?;
+        if !joins {
+            return Ok(());
+        }
+        self.emit_joined(&row, now)
+    }
+
+    pub(super) fn emit_joined(&mut self, row: &PeerRow, now: i64) -> Result<(), Fault> {
+        let payload = json!({ "peerId": row.id, "name": row.name, "agentType": row.agent, "projectPath": row.project });
+        self.emit("peer_joined", &row.id, payload, now)
+    }
+
+    fn seat_peer(&mut self, conn: Conn, row: PeerRow, now: i64) -> Result<(), Fault> {
+        let id = row.id.clone();
+        match self.peer_mut(&id) {
+            Some(peer) => peer.row = PeerRow { here: peer.row.here, ..row },
+            None => self.peers.push(Peer { row, seats: 0, heard: now, active: now, left: None }),
+        }
+        let seat = self.seats.entry(conn).or_default();
+        if seat.peers.contains(&id) {
+            return Ok(());
+        }
+        seat.peers.push(id.clone());
+        self.sit(&id, now)
+    }
+
+    /// The peer that a session was before: by its id, its agent's key, or its name.
+    fn find_returning(&self, row: &PeerRow, wanted: &str, id: Option<&str>) -> Option<String> {
+        let ours = || self.peers.iter().filter(|peer| peer.row.kind == "session");
+        let by_id = ours().find(|peer| Some(peer.row.id.as_str()) == id);
+        let by_key = || {
+            ours()
+                .find(|peer| !row.session.is_empty() && peer.row.session == row.session && peer.row.agent == row.agent)
+        };
+        let same = |peer: &&Peer| {
+            peer.row.agent == row.agent && peer.row.project == row.project && is_numbered(&peer.row.name, wanted)
+        };
+        let by_name = || ours().filter(|peer| peer.seats == 0).filter(same).min_by_key(|peer| peer.row.name.len());
+        by_id.or_else(by_key).or_else(by_name).map(|peer| peer.row.id.clone())
+    }
+
+    /// `wanted`, or the first of `wanted-2`, `-3` … that nobody has.
+    pub(super) fn free_name(&self, wanted: &str) -> String {
+        let is_free = |name: &str| self.peers.iter().all(|peer| peer.row.name != name) && !is_reserved(name);
+        let numbered = (2..).map(|n| format!("{wanted}-{n}"));
+        std::iter::once(wanted.to_owned())
+            .chain(numbered)
+            .find(|name| is_free(name))
+            .unwrap_or_else(|| wanted.to_owned())
+    }
+
+    pub(super) fn load_peers(&mut self, now: i64) -> Result<(), Fault> {
+        let old = std::mem::take(&mut self.peers);
+        for row in self.store.peers()? {
+            let known = old.iter().find(|peer| peer.row.id == row.id);
+            // After a crash a session has its grace to come back before anybody hears that it left.
+            let left = known.map_or((row.here && row.kind == "session").then_some(now), |peer| peer.left);
+            let (heard, active) = known.map_or((now, row.seen), |peer| (peer.heard, peer.active));
+            self.peers.push(Peer { seats: 0, heard, active, left, row });
+        }
+        let ids: Vec<String> = self.peers.iter().map(|peer| peer.row.id.clone()).collect();
+        for seat in self.seats.values_mut() {
+            seat.peers.retain(|id| ids.contains(id));
+        }
+        let seated: Vec<String> =
+            self.seats.values().filter(|seat| !seat.mute).flat_map(|seat| seat.peers.clone()).collect();
+        for id in seated {
+            if let Some(peer) = self.peer_mut(&id) {
+                (peer.seats, peer.row.here, peer.left) = (peer.seats + 1, true, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// The human at this machine is a peer, too: agents can write to it from the first moment.
+    pub(super) fn settle_human(&mut self, now: i64) -> Result<(), Fault> {
+        if let Some(peer) = self.peers.iter().find(|peer| peer.row.kind == "human") {
+            self.human = peer.row.id.clone();
+            return Ok(());
+        }
+        let row = PeerRow {
+            id: self.fresh_uuid(),
+            name: self.free_name(&self.settings.user.clone()),
+            kind: "human".into(),
+            agent: "human".into(),
+            host: self.settings.host.clone(),
+            started: now,
+            seen: now,
+            ..PeerRow::default()
+        };
+        self.human = row.id.clone();
+        self.store.put_peer(&row)?;
+        self.peers.push(Peer { row, seats: 0, heard: now, active: now, left: None });
+        Ok(())
+    }
+}
