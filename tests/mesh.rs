@@ -100,7 +100,7 @@ impl Script {
             if reply_id == id {
                 own = Some((reply_id, result));
             } else {
-                let value = result.map_or_else(|fault| fault.to_value(), |value| value);
+                let value = result.unwrap_or_else(|fault| fault.to_value());
                 self.came.entry(to).or_default().push(value);
             }
         }
@@ -122,7 +122,7 @@ impl Script {
         let now = self.now;
         self.mesh().tick(now);
         for (to, _, result) in self.end_turn() {
-            let value = result.map_or_else(|fault| fault.to_value(), |value| value);
+            let value = result.unwrap_or_else(|fault| fault.to_value());
             self.came.entry(to).or_default().push(value);
         }
     }

@@ -47,7 +47,11 @@ impl Place {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BIN);
         command.args(args).env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.root.join("home"));
-        command.env("SLM_MESH_DATA_DIR", &self.dir).envs(self.env.iter().cloned()).current_dir(&self.root).stdin(Stdio::null());
+        command
+            .env("SLM_MESH_DATA_DIR", &self.dir)
+            .envs(self.env.iter().cloned())
+            .current_dir(&self.root)
+            .stdin(Stdio::null());
         command
     }
 
@@ -59,7 +63,13 @@ impl Place {
     /// Runs a verb that must succeed; its standard output.
     pub fn ok(&self, args: &[&str]) -> String {
         let out = self.run(args);
-        assert!(out.status.success(), "{args:?}: {:?}\n{}\n{}", out.status, String::from_utf8_lossy(&out.stdout), self.log());
+        assert!(
+            out.status.success(),
+            "{args:?}: {:?}\n{}\n{}",
+            out.status,
+            String::from_utf8_lossy(&out.stdout),
+            self.log()
+        );
         String::from_utf8(out.stdout).unwrap()
     }
 
