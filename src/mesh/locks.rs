@@ -84,6 +84,9 @@ pub static QUERY: Op = Op {
     run: query,
 };
 
+/// The mark of a lock that an edit took by itself: it falls when the agent's turn ends.
+pub const TURN: &str = "turn";
+
 /// What a caller wants to lock.
 #[derive(Debug, Clone)]
 pub struct Want {
@@ -201,6 +204,11 @@ fn query(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     Ok(Done::Now(value))
 }
 
+/// Whether a lock is its peer's, rather than one invocation's.
+pub(super) fn is_soft(bound: &str) -> bool {
+    bound.is_empty() || bound == TURN
+}
+
 /// Whether a wish and a lock mean a common file.
 fn collides(lock: &LockRow, path: &str, rel: Option<&str>, want: &Want, host: &str) -> bool {
     if lock.host == host && paths::overlap(&lock.path, path) {
@@ -223,7 +231,7 @@ fn inside(path: &str, repo: Option<&(String, String)>) -> Option<String> {
 impl Mesh {
     /// Locks that keep a wish from being granted.
     pub fn in_the_way(&self, want: &Want) -> Vec<LockRow> {
-        let mine = |lock: &LockRow| want.renew && lock.holder == want.holder && lock.bound == want.bound;
+        let mine = |lock: &LockRow| lock.holder == want.holder && self.is_one_wish(lock, want);
         let mut found = Vec::new();
         for path in &want.paths {
             let rel = inside(path, want.repo.as_ref());
@@ -236,6 +244,15 @@ impl Mesh {
         found
     }
 
+    /// Whether a lock of the same holder is no obstacle. No agent is ever refused by its own lock,
+    /// only two commands that run for it exclude each other; two locks of a person are two wishes.
+    fn is_one_wish(&self, lock: &LockRow, want: &Want) -> bool {
+        if self.is_human(&want.holder) {
+            return want.renew && lock.bound == want.bound;
+        }
+        lock.bound == want.bound || is_soft(&lock.bound) || is_soft(&want.bound)
+    }
+
     /// Grants a wish for which nothing is in the way: renews what is held, takes the rest. The
     /// whole grant gets one new token, so that an old one can be told from it.
     pub fn grant(&mut self, want: &Want, now: i64) -> Result<Vec<LockRow>, Fault> {
@@ -245,7 +262,8 @@ impl Mesh {
                 format!("{} locks are in force; lock a folder instead of its files", self.locks.len()),
             ));
         }
-        let owned = |lock: &&LockRow| lock.holder == want.holder && lock.bound == want.bound;
+        let same = |bound: &str| bound == want.bound || is_soft(bound) && is_soft(&want.bound);
+        let owned = |lock: &&LockRow| lock.holder == want.holder && same(&lock.bound);
         let held: Vec<LockRow> = self.locks.iter().filter(owned).cloned().collect();
         let all_held = want.paths.iter().all(|path| held.iter().any(|lock| lock.path == *path));
         let token = if all_held { 0 } else { self.store.next_token() };
@@ -257,7 +275,8 @@ impl Mesh {
                 token: old.map_or(token, |old| old.token),
                 path: path.clone(),
                 holder: want.holder.clone(),
-                bound: want.bound.clone(),
+                // What the agent took itself stays its own when an edit renews it.
+                bound: old.filter(|_| want.bound == TURN).map_or(&want.bound, |old| &old.bound).clone(),
                 reason: if want.reason.is_empty() {
                     old.map(|old| old.reason.clone()).unwrap_or_default()
                 } else {
@@ -268,7 +287,8 @@ impl Mesh {
                 repo: want.repo.as_ref().map(|(repo, _)| repo.clone()),
                 everywhere: want.everywhere || old.is_some_and(|old| old.everywhere),
                 taken: old.map_or(now, |old| old.taken),
-                expires: now + want.ttl_ms,
+                // Nor does a short renewal cut a longer lease.
+                expires: old.filter(|_| want.bound == TURN).map_or(0, |old| old.expires).max(now + want.ttl_ms),
             };
             self.store.put_lock(&row)?;
             self.locks.retain(|lock| lock.token != row.token || lock.path != row.path);
@@ -286,7 +306,8 @@ impl Mesh {
     /// Gives one path back; false if this holder does not hold it.
     pub fn unlock(&mut self, path: &str, holder: &str, bound: &str, now: i64) -> Result<bool, Fault> {
         let n_before = self.locks.len();
-        self.free_locks(|lock| lock.path == path && lock.holder == holder && lock.bound == bound, "unlocked", now)?;
+        let same = |lock: &LockRow| lock.bound == bound || is_soft(&lock.bound) && is_soft(bound);
+        self.free_locks(|lock| lock.path == path && lock.holder == holder && same(lock), "unlocked", now)?;
         Ok(self.locks.len() < n_before)
     }
 
@@ -377,7 +398,7 @@ impl Mesh {
         let (holder, left) = (self.name_of(&lock.holder), time::span(lock.expires - now));
         let reason = if lock.reason.is_empty() { String::new() } else { format!("reason: {}, ", lock.reason) };
         let whose = if lock.holder == want.holder {
-            let cure = if lock.bound.is_empty() { "renew it with --renew" } else { "it falls when that command ends" };
+            let cure = if is_soft(&lock.bound) { "renew it with --renew" } else { "it falls when that command ends" };
             format!("{} is locked by another command of yours ({reason}{left} left); {cure}", lock.path)
         } else {
             format!(
@@ -423,7 +444,7 @@ impl Mesh {
         if self.orphans.is_some_and(|since| since + limits::GRACE_MS <= now) {
             self.orphans = None;
             let bound: Vec<String> = self.seats.values().flat_map(|seat| seat.bound.clone()).collect();
-            self.free_locks(|lock| !lock.bound.is_empty() && !bound.contains(&lock.bound), "its command is gone", now)?;
+            self.free_locks(|lock| !is_soft(&lock.bound) && !bound.contains(&lock.bound), "its command is gone", now)?;
         }
         Ok(())
     }

@@ -135,7 +135,7 @@ impl Mesh {
                 self.store.put_peer(&row)?;
                 self.emit("peer_left", &id, json!({ "peerId": id, "name": row.name, "reason": "lost" }), now)?;
             }
-            self.free_locks(|lock| lock.holder == id && lock.bound.is_empty(), "holder is gone", now)?;
+            self.free_locks(|lock| lock.holder == id && super::locks::is_soft(&lock.bound), "holder is gone", now)?;
         }
         Ok(())
     }

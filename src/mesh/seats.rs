@@ -182,7 +182,7 @@ impl Mesh {
                 self.rise(&id, reason, now)?;
             }
             if reason == "clean_exit" && self.peer(&id).is_some_and(|peer| peer.seats == 0) {
-                self.free_locks(|lock| lock.holder == id && lock.bound.is_empty(), reason, now)?;
+                self.free_locks(|lock| lock.holder == id && super::locks::is_soft(&lock.bound), reason, now)?;
             }
         }
         if !bound.is_empty() {
