@@ -166,7 +166,7 @@ impl Broker {
         // and only there, the caller can't claim what it is not.
         let named = acting.is_some() || self.mesh.is_attached(token);
         let wanted = params.remove("whoami").is_some() || op.actor == Actor::Needed;
-        let chain = if op.name == "attach" || !named && wanted && self.mesh.has_sessions() {
+        let chain = if op.name == "attach" || op.actor == Actor::Hook || !named && wanted && self.mesh.has_sessions() {
             conn.chain().to_vec()
         } else {
             Vec::new()

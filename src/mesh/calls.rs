@@ -7,9 +7,17 @@ use serde_json::{Value, json};
 impl Mesh {
     /// Runs one call; its answer comes through the outbox, now or when its wait ends.
     pub fn call(&mut self, call: Call, now: i64) {
-        let mut ctx =
-            Ctx { conn: call.conn, actor: None, now, until: None, stood: None, last: false, id: call.id.clone() };
-        match self.actor(&call, now) {
+        let mut ctx = Ctx {
+            conn: call.conn,
+            actor: None,
+            now,
+            until: None,
+            stood: None,
+            last: false,
+            id: call.id.clone(),
+            chain: call.chain.clone(),
+        };
+        match self.actor(&call) {
             Ok(actor) => ctx.actor = actor,
             Err(fault) => {
                 self.out.push(Out::Reply { conn: call.conn, id: call.id, result: Err(fault) });

@@ -18,6 +18,8 @@ pub const REASON_MAX: usize = 500;
 pub const PATH_MAX: usize = 4096;
 /// Paths in one lock call: an `apply_patch` with more files wants a glob.
 pub const PATHS_MAX: usize = 64;
+/// Files of one edit: an `apply_patch` over more is no edit any more.
+pub const EDIT_FILES_MAX: usize = 512;
 /// Locks in force at once; each is looked at when another is asked for.
 pub const LOCKS_MAX: usize = 4096;
 /// Items in a list argument (types, ids).

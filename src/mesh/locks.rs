@@ -394,7 +394,7 @@ impl Mesh {
     }
 
     /// The refusal: who, why, how long, and what to do.
-    fn held(&self, lock: &LockRow, want: &Want, now: i64) -> Fault {
+    pub(super) fn held(&self, lock: &LockRow, want: &Want, now: i64) -> Fault {
         let (holder, left) = (self.name_of(&lock.holder), time::span(lock.expires - now));
         let reason = if lock.reason.is_empty() { String::new() } else { format!("reason: {}, ", lock.reason) };
         let whose = if lock.holder == want.holder {

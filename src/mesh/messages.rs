@@ -137,7 +137,7 @@ fn inbox(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let (mut rows, mut size) = (Vec::new(), 0);
     let mut n_whole = 0;
     for message in &found {
-        let row = mesh.inbox_value(message, filter, ctx.now);
+        let row = mesh.inbox_value(message, filter);
         size += row.to_string().len();
         if size > limits::PAGE_MAX && !rows.is_empty() {
             more = true;
@@ -267,8 +267,8 @@ impl Mesh {
     }
 
     /// A message in an inbox answer; a long one in parts that fit a tool result.
-    fn inbox_value(&self, message: &Message, filter: &str, now: i64) -> Value {
-        let mut map = object(self.message_value(message, now));
+    pub(super) fn inbox_value(&self, message: &Message, filter: &str) -> Value {
+        let mut map = object(self.message_value(message));
         map.insert("seq".into(), json!(message.seq));
         map.insert("fromName".into(), json!(self.name_of(&message.sender)));
         if !message.target.is_empty() {
@@ -297,7 +297,7 @@ impl Mesh {
     }
 
     /// A message with the keys of the old HTTP API.
-    pub fn message_value(&self, m: &Message, _now: i64) -> Value {
+    pub fn message_value(&self, m: &Message) -> Value {
         let delivered = m.pushed.is_some() || m.state == 2 || m.state == 3;
         json!({
             "id": self.outside_id(8, m.seq), "fromPeer": m.sender, "toPeer": m.recipient, "type": m.kind,

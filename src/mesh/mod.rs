@@ -20,6 +20,7 @@ pub mod state;
 pub mod status;
 pub mod time;
 pub mod tools;
+pub mod turns;
 
 pub use fault::{Fault, Kind};
 pub use op::{Actor, Arg, Args, Op, Place};
@@ -56,6 +57,9 @@ pub const OPS: &[&Op] = &[
     &seats::ATTACH,
     &seats::DETACH,
     &receipts::SHOWN,
+    &turns::EDIT,
+    &turns::MAIL,
+    &turns::END,
 ];
 
 /// The operation of that name.
@@ -123,6 +127,8 @@ pub struct Ctx {
     pub last: bool,
     /// The call's own id on its connection.
     pub id: Value,
+    /// Processes above the caller, nearest first, where the transport could prove them.
+    pub chain: Vec<peers::Process>,
 }
 
 impl Ctx {
@@ -197,6 +203,8 @@ pub struct Mesh {
     orphans: Option<i64>,
     unread: HashMap<String, i64>,
     rates: HashMap<String, (i64, u32)>,
+    /// Messages that a hook took a moment ago.
+    taken: HashMap<i64, i64>,
     legacy_subscriptions: HashMap<String, Vec<String>>,
     waits: Vec<Wait>,
     stirred: Stirred,
@@ -241,6 +249,7 @@ impl Mesh {
             orphans: Some(now),
             unread: HashMap::new(),
             rates: HashMap::new(),
+            taken: HashMap::new(),
             legacy_subscriptions: HashMap::new(),
             waits: Vec::new(),
             stirred: Stirred::default(),

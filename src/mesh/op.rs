@@ -103,6 +103,8 @@ pub enum Actor {
     Needed,
     /// It answers anybody, and says more to somebody.
     Welcome,
+    /// It is an agent's hook: the rule itself finds out whose.
+    Hook,
 }
 
 /// An operation of the mesh.

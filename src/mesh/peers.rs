@@ -32,9 +32,18 @@ pub struct Peer {
     pub active: i64,
     /// When its last seat was lost, until its grace is over, ms.
     pub left: Option<i64>,
+    /// The agent process whose hook made it known before any connection did.
+    pub process: Option<Process>,
+    /// Further keys that its agent has for it.
+    pub keys: Vec<String>,
 }
 
 impl Peer {
+    /// A peer without a seat.
+    pub fn new(row: PeerRow, now: i64) -> Peer {
+        Peer { row, seats: 0, heard: now, active: now, left: None, process: None, keys: Vec::new() }
+    }
+
     /// Whether it can be reached now.
     pub fn is_here(&self) -> bool {
         match self.row.kind.as_str() {
@@ -234,7 +243,7 @@ impl Mesh {
     }
 
     /// Who calls: the peer of its seat, the one it names, the session around it, or the human.
-    pub(super) fn actor(&mut self, call: &Call, _now: i64) -> Result<Option<String>, Fault> {
+    pub(super) fn actor(&self, call: &Call) -> Result<Option<String>, Fault> {
         let seat = self.seats.get(&call.conn);
         let own = seat.map(|seat| seat.peers.as_slice()).unwrap_or_default();
         match (&call.acting, own) {
@@ -246,6 +255,7 @@ impl Mesh {
             }
             (None, [_, _, ..]) => Err(Fault::usage("as", "this connection speaks for several peers; name one")),
             (Some(name), []) => self.resolve(name).map(Some),
+            (None, []) if call.op.actor == Actor::Hook => Ok(None),
             (None, []) if call.op.actor == Actor::Welcome && call.chain.is_empty() => Ok(None),
             (None, []) => self.around(&call.chain).map(|id| Some(id.unwrap_or_else(|| self.human.clone()))),
         }

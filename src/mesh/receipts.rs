@@ -130,7 +130,7 @@ impl Mesh {
             if size > limits::ROWS_BYTES_MAX && !rows.is_empty() {
                 break;
             }
-            rows.push(self.message_value(&was, now));
+            rows.push(self.message_value(&was));
             let message = Message { state: was.state.max(2), read: Some(now), ..was.clone() };
             self.settle_receipt(&was, &message)?;
             if was.state < 2 {

@@ -74,7 +74,7 @@ impl Mesh {
         row.host = self.settings.host.clone();
         (row.started, row.seen, row.here) = (now, now, true);
         self.peers.retain(|peer| peer.row.id != row.id);
-        self.peers.push(Peer { row: row.clone(), seats: 0, heard: now, active: now, left: None });
+        self.peers.push(Peer::new(row.clone(), now));
         self.store.put_peer(&row)?;
         self.emit_joined(&row, now)?;
         Ok(row)

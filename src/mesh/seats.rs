@@ -83,7 +83,7 @@ fn attach(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         ..PeerRow::default()
     };
     let wanted = text("name").unwrap_or_else(|| default_name(&row));
-    let found = mesh.find_returning(&row, &wanted, text("id").as_deref());
+    let found = mesh.find_returning(ctx.conn, &row, &wanted, text("id").as_deref());
     if let Some(old) = found.and_then(|id| mesh.peer(&id)) {
         row = PeerRow {
             id: old.row.id.clone(),
@@ -232,7 +232,7 @@ impl Mesh {
         let id = row.id.clone();
         match self.peer_mut(&id) {
             Some(peer) => peer.row = PeerRow { here: peer.row.here, ..row },
-            None => self.peers.push(Peer { row, seats: 0, heard: now, active: now, left: None }),
+            None => self.peers.push(Peer::new(row, now)),
         }
         let seat = self.seats.entry(conn).or_default();
         if seat.peers.contains(&id) {
@@ -242,19 +242,59 @@ impl Mesh {
         self.sit(&id, now)
     }
 
-    /// The peer that a session was before: by its id, its agent's key, or its name.
-    fn find_returning(&self, row: &PeerRow, wanted: &str, id: Option<&str>) -> Option<String> {
+    /// The peer that a session was before: by its id, its agent's key, its place on the same
+    /// connection before the key was known, its agent's process, or its name.
+    fn find_returning(&self, conn: Conn, row: &PeerRow, wanted: &str, id: Option<&str>) -> Option<String> {
         let ours = || self.peers.iter().filter(|peer| peer.row.kind == "session");
+        let seat = self.seats.get(&conn);
+        let key = row.session.as_str();
+        let has_key = |peer: &&Peer| {
+            peer.row.agent == row.agent && (peer.row.session == key || peer.keys.iter().any(|known| known == key))
+        };
         let by_id = ours().find(|peer| Some(peer.row.id.as_str()) == id);
-        let by_key = || {
-            ours()
-                .find(|peer| !row.session.is_empty() && peer.row.session == row.session && peer.row.agent == row.agent)
+        let by_key = || ours().filter(|_| !key.is_empty()).find(has_key);
+        let on_seat = |peer: &&Peer| seat.is_some_and(|seat| seat.peers.contains(&peer.row.id));
+        let by_seat = || ours().filter(on_seat).find(|peer| peer.row.session.is_empty());
+        let process = seat.and_then(|seat| seat.agent).map(|agent| (agent.pid, agent.start));
+        let by_process = || {
+            let unseated = ours().filter(|peer| peer.seats == 0 && peer.row.agent == row.agent);
+            unseated.filter(|_| process.is_some()).find(|peer| peer.process.map(|p| (p.pid, p.start)) == process)
         };
         let same = |peer: &&Peer| {
             peer.row.agent == row.agent && peer.row.project == row.project && is_numbered(&peer.row.name, wanted)
         };
         let by_name = || ours().filter(|peer| peer.seats == 0).filter(same).min_by_key(|peer| peer.row.name.len());
-        by_id.or_else(by_key).or_else(by_name).map(|peer| peer.row.id.clone())
+        let found = by_id.or_else(by_key).or_else(by_seat).or_else(by_process).or_else(by_name);
+        found.map(|peer| peer.row.id.clone())
+    }
+
+    /// Makes a session known before any connection speaks for it: its hook came first.
+    pub(super) fn add_unseated(
+        &mut self,
+        mut row: PeerRow,
+        process: Option<Process>,
+        now: i64,
+    ) -> Result<String, Fault> {
+        let wanted = default_name(&row);
+        let same =
+            |peer: &&Peer| peer.row.kind == "session" && peer.row.agent == row.agent && peer.row.project == row.project;
+        let away = self.peers.iter().filter(|peer| peer.seats == 0 && peer.process.is_none()).filter(same);
+        let old = away.filter(|peer| is_numbered(&peer.row.name, &wanted)).min_by_key(|peer| peer.row.name.len());
+        match old.map(|peer| peer.row.clone()) {
+            Some(old) => {
+                row = PeerRow { id: old.id, name: old.name, summary: old.summary, started: old.started, ..row }
+            }
+            None => {
+                self.make_room(now)?;
+                row.id = self.fresh_uuid();
+                row.name = self.free_name(&wanted);
+            }
+        }
+        self.store.put_peer(&row)?;
+        let id = row.id.clone();
+        self.peers.retain(|peer| peer.row.id != id);
+        self.peers.push(Peer { process, ..Peer::new(row, now) });
+        Ok(id)
     }
 
     /// `wanted`, or the first of `wanted-2`, `-3` … that nobody has.
@@ -274,7 +314,8 @@ impl Mesh {
             // After a crash a session has its grace to come back before anybody hears that it left.
             let left = known.map_or((row.here && row.kind == "session").then_some(now), |peer| peer.left);
             let (heard, active) = known.map_or((now, row.seen), |peer| (peer.heard, peer.active));
-            self.peers.push(Peer { seats: 0, heard, active, left, row });
+            let (process, keys) = known.map_or((None, Vec::new()), |peer| (peer.process, peer.keys.clone()));
+            self.peers.push(Peer { seats: 0, heard, active, left, process, keys, row });
         }
         let ids: Vec<String> = self.peers.iter().map(|peer| peer.row.id.clone()).collect();
         for seat in self.seats.values_mut() {
@@ -308,7 +349,7 @@ impl Mesh {
         };
         self.human = row.id.clone();
         self.store.put_peer(&row)?;
-        self.peers.push(Peer { row, seats: 0, heard: now, active: now, left: None });
+        self.peers.push(Peer::new(row, now));
         Ok(())
     }
 }

@@ -146,8 +146,9 @@ mod tests {
 
     #[test]
     fn a_head_is_read() {
-        let text = "POST /a?b=c HTTP/1.1\r\nhOST: h:1\r\nOrigin: http://o\r\ncontent-length:  12 \r\n\
-             Authorization: Bearer x\r\nx-mesh-secret: s\r\nCookie: k=v\r\nExpect: 100-Continue\r\n\r\n";
+        let text = "POST /a?b=c HTTP/1.1\r\nhOST: h:1\r\nOrigin: http://o\r\n\
+             content-length:  12 \r\nAuthorization: Bearer x\r\nx-mesh-secret: s\r\n\
+             Cookie: k=v\r\nExpect: 100-Continue\r\n\r\n";
         let got = whole(&format!("{text}tail"));
         let some = |text: &str| Some(text.to_string());
         let head = Head {

@@ -1,0 +1,243 @@
+//! Turns: what an agent's own hooks tell and ask. They know the session by the agent's key for it,
+//! its MCP server by another or none; here both become one peer.
+
+use super::op::Kind as Is;
+use super::peers::Peer;
+use super::{Actor, Arg, Args, Ctx, Done, Fault, Mesh, Op, Place, limits, locks};
+use crate::store::{Message, MessagePick, PeerRow};
+use serde_json::{Value, json};
+
+const WORD: Is = Is::Text { min: 0, max: limits::WORD_MAX };
+const PATH: Is = Is::Text { min: 0, max: limits::PATH_MAX };
+const AGENT: Arg = Arg::new("agent", WORD, "Agent type").required().at(Place::Wire);
+const SESSION: Arg = Arg::new("session", WORD, "The agent's own key of this session").required().at(Place::Wire);
+const PROJECT: Arg = Arg::new("project", PATH, "Working directory, absolute").required().at(Place::Wire);
+const GIT_ROOT: Arg = Arg::new("gitRoot", PATH, "Root of the work tree").at(Place::Wire);
+const GIT_BRANCH: Arg = Arg::new("gitBranch", PATH, "Branch").at(Place::Wire);
+const REPO: Arg = Arg::new("repo", PATH, "Repository identity").at(Place::Wire);
+/// A lock that an edit took by itself holds this long unless the next edit renews it.
+const EDIT_MS: i64 = 2 * 60_000;
+/// Another hook of the same event does not get mail that one got a moment ago.
+const TAKEN_MS: i64 = 2_000;
+/// Messages that one hook shows; the rest is counted.
+const SHOWN_MAX: i64 = 10;
+
+/// Locks the files of an edit for the session whose hook asks.
+pub static EDIT: Op = Op {
+    name: "turn.edit",
+    summary: "Take or renew the locks on the files that a session is about to edit, for two minutes",
+    args: &[
+        AGENT,
+        SESSION,
+        PROJECT,
+        GIT_ROOT,
+        GIT_BRANCH,
+        REPO,
+        Arg::new("files", Is::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX }, "Absolute paths")
+            .required()
+            .at(Place::Wire),
+    ],
+    actor: Actor::Hook,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: edit,
+};
+
+/// Hands out mail that a hook can show.
+pub static MAIL: Op = Op {
+    name: "turn.mail",
+    summary: "Hand out unread mail for a hook to show, once; with around also who and what is there",
+    args: &[
+        AGENT,
+        SESSION,
+        PROJECT,
+        GIT_ROOT,
+        GIT_BRANCH,
+        REPO,
+        Arg::new("direct", Is::Flag, "Only what was sent to this session alone").at(Place::Wire),
+        Arg::new("around", Is::Flag, "Also the peers and locks of the repository").at(Place::Wire),
+    ],
+    actor: Actor::Hook,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: mail,
+};
+
+/// Ends a turn.
+pub static END: Op = Op {
+    name: "turn.end",
+    summary: "End a session's turn: locks that its edits took fall; with leave all of them",
+    args: &[
+        AGENT,
+        SESSION,
+        PROJECT,
+        GIT_ROOT,
+        GIT_BRANCH,
+        REPO,
+        Arg::new("leave", Is::Flag, "The session itself ends").at(Place::Wire),
+    ],
+    actor: Actor::Hook,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: end,
+};
+
+fn edit(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let id = mesh.session_of_hook(ctx, args)?;
+    let row = mesh.peer(&id).map(|peer| peer.row.clone()).unwrap_or_default();
+    let mut paths: Vec<String> = args.texts("files").into_iter().map(super::paths::normal).collect();
+    paths.sort();
+    paths.dedup();
+    let text = |name| args.text(name).map(str::to_owned);
+    let want = locks::Want {
+        paths,
+        holder: id.clone(),
+        bound: locks::TURN.into(),
+        reason: "editing".into(),
+        ttl_ms: EDIT_MS,
+        repo: text("repo").or(row.repo).zip(text("gitRoot").or(row.git_root)),
+        everywhere: false,
+        renew: true,
+    };
+    if let Some(lock) = mesh.in_the_way(&want).first() {
+        return Err(mesh.held(lock, &want, ctx.now));
+    }
+    mesh.grant(&want, ctx.now)?;
+    Ok(Done::Now(json!({ "ok": true, "you": { "id": id, "name": row.name } })))
+}
+
+fn mail(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let id = mesh.session_of_hook(ctx, args)?;
+    let pick = MessagePick { to: Some(&id), unread: true, limit: SHOWN_MAX * 2, ..MessagePick::default() };
+    let direct = args.flag("direct").unwrap_or(false);
+    mesh.taken.retain(|_, at| ctx.now - *at < TAKEN_MS);
+    let free = |m: &Message, mesh: &Mesh| {
+        m.expires.is_none_or(|at| at > ctx.now) && !mesh.taken.contains_key(&m.seq) && (!direct || m.target.is_empty())
+    };
+    let mut found = mesh.store.messages(&pick)?;
+    found.retain(|message| free(message, mesh));
+    found.truncate(SHOWN_MAX as usize);
+    let mut rows = Vec::new();
+    for message in &found {
+        rows.push(mesh.inbox_value(message, "unread"));
+        mesh.taken.insert(message.seq, ctx.now);
+        mesh.offer(message, "hook", ctx.now)?;
+    }
+    let unread = mesh.unread(&id)? - rows.len() as i64;
+    let mut value =
+        json!({ "ok": true, "you": { "id": id, "name": mesh.name_of(&id) }, "messages": rows, "remaining": unread });
+    if args.flag("around") == Some(true) {
+        (value["peers"], value["locks"]) = mesh.around_session(&id, ctx.now);
+    }
+    Ok(Done::Now(value))
+}
+
+fn end(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let Some(id) = mesh.known_session(ctx, args) else { return Ok(Done::Now(json!({ "ok": true }))) };
+    let leaves = args.flag("leave").unwrap_or(false);
+    let falls = |bound: &str| bound == locks::TURN || leaves && locks::is_soft(bound);
+    let reason = if leaves { "clean_exit" } else { "the turn ended" };
+    mesh.free_locks(|lock| lock.holder == id && falls(&lock.bound), reason, ctx.now)?;
+    Ok(Done::Now(json!({ "ok": true })))
+}
+
+impl Mesh {
+    /// The session whose hook asks, if it is known: by the agent's key, else by the agent process
+    /// that stands above both the hook and the session's MCP server.
+    fn known_session(&mut self, ctx: &Ctx, args: &Args) -> Option<String> {
+        let (agent, key) = (args.word("agent"), args.word("session"));
+        let has_key = |peer: &Peer| peer.row.session == key || peer.keys.iter().any(|known| known == key);
+        let by_key = self.peers.iter().find(|peer| !key.is_empty() && peer.row.agent == agent && has_key(peer));
+        if let Some(peer) = by_key {
+            return Some(peer.row.id.clone());
+        }
+        let id = self.session_above(ctx, key)?;
+        if let Some(peer) = self.peer_mut(&id) {
+            // After /clear an agent has a new key, and its MCP server still the old one.
+            peer.keys.push(key.to_owned());
+            if peer.keys.len() > 8 {
+                peer.keys.remove(0);
+            }
+        }
+        Some(id)
+    }
+
+    /// The one session of the nearest agent process above a hook. Where one process carries many
+    /// threads, each with its key, only one that told no key yet can be meant.
+    fn session_above(&self, ctx: &Ctx, key: &str) -> Option<String> {
+        for above in &ctx.chain {
+            let is_above = |process: Option<super::peers::Process>| {
+                process.is_some_and(|p| (p.pid, p.start) == (above.pid, above.start))
+            };
+            let seated = self.seats.values().filter(|seat| is_above(seat.agent)).flat_map(|seat| seat.peers.clone());
+            let unseated = self
+                .peers
+                .iter()
+                .filter(|peer| peer.seats == 0 && is_above(peer.process))
+                .map(|peer| peer.row.id.clone());
+            let mut ids: Vec<String> = seated.chain(unseated).collect();
+            ids.sort();
+            ids.dedup();
+            let threads = |id: &String| {
+                self.peer(id).is_some_and(|peer| {
+                    peer.row.agent == "codex" && !peer.row.session.is_empty() && peer.row.session != key
+                })
+            };
+            ids.retain(|id| !threads(id));
+            match &ids[..] {
+                [] => continue,
+                [id] => return Some(id.clone()),
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// The session whose hook asks; one that is not known becomes a peer, to be taken up by the MCP
+    /// server of the same session when that comes.
+    fn session_of_hook(&mut self, ctx: &Ctx, args: &Args) -> Result<String, Fault> {
+        if let Some(id) = self.known_session(ctx, args) {
+            if let Some(peer) = self.peer_mut(&id) {
+                peer.active = ctx.now;
+            }
+            return Ok(id);
+        }
+        let text = |name| args.text(name).filter(|text| !text.is_empty()).map(str::to_owned);
+        let row = PeerRow {
+            kind: "session".into(),
+            agent: args.word("agent").to_owned(),
+            project: args.word("project").to_owned(),
+            git_root: text("gitRoot"),
+            git_branch: text("gitBranch"),
+            repo: text("repo"),
+            host: self.settings.host.clone(),
+            session: args.word("session").to_owned(),
+            started: ctx.now,
+            seen: ctx.now,
+            ..PeerRow::default()
+        };
+        let process = ctx.chain.iter().find(|process| !process.wrapper).copied();
+        self.add_unseated(row, process, ctx.now)
+    }
+
+    /// Who else works in a session's repository, and what is locked there, in a few lines' worth.
+    fn around_session(&self, id: &str, now: i64) -> (Value, Value) {
+        let repo = self.peer(id).map(|peer| (peer.row.repo.clone(), peer.row.project.clone())).unwrap_or_default();
+        let near = |peer: &&Peer| {
+            peer.row.id != id
+                && peer.is_here()
+                && (repo.0.is_some() && peer.row.repo == repo.0 || peer.row.project == repo.1)
+        };
+        let peers = self.peers.iter().filter(near).take(8);
+        let peers: Vec<Value> = peers
+            .map(|p| json!({ "name": p.row.name, "branch": p.row.git_branch, "summary": p.row.summary }))
+            .collect();
+        let root = self.peer(id).and_then(|peer| peer.row.git_root.clone()).unwrap_or(repo.1);
+        let here = |lock: &&crate::store::LockRow| lock.holder != id && lock.path.starts_with(&root);
+        let locks: Vec<Value> = self.locks.iter().filter(here).take(8).map(|lock| self.lock_value(lock, now)).collect();
+        (json!(peers), json!(locks))
+    }
+}
