@@ -7,10 +7,11 @@
 //! - [`broker`]: the poll loop that carries them, the HTTP thread, the frozen HTTP routes
 //! - [`client`]: a blocking connection, which starts the broker if there is none
 //! - [`mcp`]: MCP over stdio, derived from the operations
+//! - [`agents`]: the agents' hooks, each in its own dialect
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`world`]: time, chance, environment, files and processes: the one impure leaf
 //!
-//! **Invariant:** imports flow `cli → mcp → client, broker → wire → mesh → store`; `broker` and
+//! **Invariant:** imports flow `cli → agents, mcp → client, broker → wire → mesh → store`; `broker` and
 //! `client` don't know each other; `mesh`, `store` and `wire` know no clock, socket, thread or
 //! chance.
 
@@ -23,5 +24,6 @@ pub mod wire;
 pub mod broker;
 pub mod client;
 pub mod mcp;
+pub mod agents;
 pub mod cli;
 pub mod world;

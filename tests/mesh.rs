@@ -2,7 +2,7 @@
 //! clock, no file.
 //!
 //! A line is `WHO OP key=value … -> WANT …`, or `+TIME` to let time pass, or `WHO joins`, `WHO
-//! leaves`, `crash`. A want is `ok`, `waits`, or a fault's kind; then `path=value` compares a field of
+//! connects` (a hook or verb), `WHO leaves`, `crash`. A want is `ok`, `waits`, or a fault's kind; then `path=value` compares a field of
 //! the answer, and a quoted text must occur in it. `! WHO WANT…` looks at what came to somebody since.
 
 use serde_json::{Map, Value, json};
@@ -78,7 +78,7 @@ impl Script {
         self.mesh().joined(conn);
         // `b@other` works in another project than `a` does.
         let (name, project) = who.split_once('@').unwrap_or((who, "p"));
-        let args = json!({ "agent": "test", "project": format!("/{project}"), "pid": 5, "name": name, "repo": "r", "gitRoot": format!("/{project}") });
+        let args = json!({ "agent": "test", "project": format!("/{project}"), "pid": 5, "name": name, "repo": "r", "gitRoot": format!("/{project}"), "session": format!("key-{who}") });
         let (_, result) = self.ask(who, "attach", args.as_object().unwrap()).expect("attach answers");
         result.unwrap();
         self.came.clear();
@@ -148,6 +148,12 @@ impl Script {
         let words = split(call);
         match &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             [who, "joins"] => self.join(who),
+            [who, "connects"] => {
+                self.next += 1;
+                let conn = self.next;
+                self.conns.insert((*who).to_owned(), conn);
+                self.mesh().joined(conn);
+            }
             [who, "leaves"] => {
                 let (conn, now) = (self.conns[*who], self.now);
                 self.mesh().left(conn, now);
@@ -531,6 +537,68 @@ fn names_are_given_once_and_kept() {
         a peers scope=machine -> ok peers.0.summary='building the thing'
         a peers scope=directory -> ok peers=[]
         a peers scope=galaxy -> usage directory
+    ",
+    );
+}
+
+#[test]
+fn an_edit_locks_its_files_until_the_turn_ends() {
+    check(
+        "
+        h connects
+        h turn.edit agent=claude-code session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> ok you.name=claude-p
+        a joins
+        a lock.lock filePath=/p/x -> held 'locked by claude-p' 'reason: editing' '2 min left'
+        +60s
+        h turn.edit agent=claude-code session=s1 project=/p files='[\"/p/x\"]' -> ok
+        +70s
+        a lock.lock filePath=/p/y -> ok
+        a lock.lock filePath=/p/x -> held
+        h turn.edit agent=claude-code session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> held 'locked by a'
+        h turn.edit agent=codex session=t1 project=/p files='[\"/p/x\"]' -> held 'locked by claude-p'
+        h turn.end agent=claude-code session=s1 project=/p -> ok
+        a lock.lock filePath=/p/x -> ok
+    ",
+    );
+}
+
+#[test]
+fn an_agent_is_never_refused_by_its_own_lock_and_what_it_locked_itself_outlives_its_turn() {
+    check(
+        "
+        h connects
+        a joins
+        b joins
+        a lock.lock filePath=/p/own ttlMinutes=30 -> ok token=1
+        h turn.edit agent=test session=key-a project=/p files='[\"/p/own\",\"/p/edited\",\"/p/both\"]' -> ok you.name=a
+        a lock.lock filePath=/p/both -> ok
+        a lock.lock filePath=/p/own bound=command -> ok
+        h turn.end agent=test session=key-a project=/p -> ok
+        b lock.lock filePath=/p/edited -> ok
+        b lock.lock filePath=/p/own -> held
+        b lock.lock filePath=/p/both -> held
+        h turn.end agent=test session=key-a project=/p leave=true -> ok
+        b lock.lock filePath=/p/both -> ok
+    ",
+    );
+}
+
+#[test]
+fn a_hook_shows_mail_once_whatever_hooks_also_fire() {
+    check(
+        "
+        h connects
+        g connects
+        a joins
+        h turn.mail agent=claude-code session=s1 project=/p around=true -> ok messages=[] peers.0.name=a
+        a send to=claude-p message=hello -> ok messageId=$m
+        h turn.mail agent=claude-code session=s1 project=/p -> ok messages.0.payload=hello
+        g turn.mail agent=claude-code session=s1 project=/p -> ok messages=[]
+        +3s
+        h turn.mail agent=claude-code session=s1 project=/p -> ok messages.0.again=true
+        a send to=all message=everybody -> ok
+        +3s
+        h turn.mail agent=claude-code session=s1 project=/p direct=true -> ok messages.0.payload=hello ~everybody
     ",
     );
 }

@@ -23,6 +23,8 @@ pub enum Command {
     Stop,
     /// Leftovers of a crash.
     Clean,
+    /// An agent's hook.
+    Hook(String),
     /// The version.
     Version,
     /// Help, on a topic.
@@ -61,6 +63,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "Print an entry and each change of it; with --wait end at the first, or after S seconds",
     ),
     ("clean", "", "Remove what a crashed run left in the data directory; no process is touched"),
+    ("hook", "AGENT", "Answer a hook of an agent: claude, codex, copilot, gemini, cursor, vscode or devin"),
     ("version", "", "Print the version"),
     ("help", "[VERB or TOPIC]", "Explain a verb or a topic"),
     ("mcp", "[--legacy]", "Serve MCP on standard input and output; what an agent starts"),
@@ -163,6 +166,11 @@ impl Reader {
             "start" => Command::Start { detach: self.switch("detach"), as_daemon: self.switch("as-daemon") },
             "stop" => Command::Stop,
             "clean" => Command::Clean,
+            "hook" => {
+                let agent = self.words.get(1).cloned().unwrap_or_default();
+                self.words.truncate(1);
+                Command::Hook(agent)
+            }
             "version" => Command::Version,
             "help" => Command::Help(self.words.split_off(1).join(" ")),
             _ => return self.operation(),

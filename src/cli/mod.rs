@@ -43,6 +43,10 @@ fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
         Command::Start { detach, as_daemon } => start::start(*detach, *as_daemon, parsed.json),
         Command::Stop => start::stop(parsed.json),
         Command::Clean => clean::clean(parsed.json),
+        Command::Hook(agent) => {
+            crate::agents::hook::run(agent);
+            Ok(0)
+        }
         Command::Version => say(env!("CARGO_PKG_VERSION")),
         Command::Help(topic) => docs::help(topic),
         Command::Watch => follow::watch(&parsed),

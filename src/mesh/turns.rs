@@ -154,7 +154,7 @@ impl Mesh {
         if let Some(peer) = by_key {
             return Some(peer.row.id.clone());
         }
-        let id = self.session_above(ctx, key)?;
+        let id = self.session_above(ctx, agent, key)?;
         if let Some(peer) = self.peer_mut(&id) {
             // After /clear an agent has a new key, and its MCP server still the old one.
             peer.keys.push(key.to_owned());
@@ -165,35 +165,30 @@ impl Mesh {
         Some(id)
     }
 
-    /// The one session of the nearest agent process above a hook. Where one process carries many
-    /// threads, each with its key, only one that told no key yet can be meant.
-    fn session_above(&self, ctx: &Ctx, key: &str) -> Option<String> {
-        for above in &ctx.chain {
-            let is_above = |process: Option<super::peers::Process>| {
-                process.is_some_and(|p| (p.pid, p.start) == (above.pid, above.start))
-            };
-            let seated = self.seats.values().filter(|seat| is_above(seat.agent)).flat_map(|seat| seat.peers.clone());
-            let unseated = self
-                .peers
-                .iter()
-                .filter(|peer| peer.seats == 0 && is_above(peer.process))
-                .map(|peer| peer.row.id.clone());
-            let mut ids: Vec<String> = seated.chain(unseated).collect();
-            ids.sort();
-            ids.dedup();
-            let threads = |id: &String| {
-                self.peer(id).is_some_and(|peer| {
-                    peer.row.agent == "codex" && !peer.row.session.is_empty() && peer.row.session != key
-                })
-            };
-            ids.retain(|id| !threads(id));
-            match &ids[..] {
-                [] => continue,
-                [id] => return Some(id.clone()),
-                _ => return None,
-            }
+    /// The one session of the agent process above a hook: that one process alone, since an agent
+    /// may have been started by another. Where it carries many threads, each with its key, only one
+    /// that told no key yet can be meant.
+    fn session_above(&self, ctx: &Ctx, agent: &str, key: &str) -> Option<String> {
+        let above = ctx.chain.iter().find(|process| !process.wrapper)?;
+        let is_above = |process: Option<super::peers::Process>| {
+            process.is_some_and(|process| (process.pid, process.start) == (above.pid, above.start))
+        };
+        let seated = self.seats.values().filter(|seat| is_above(seat.agent)).flat_map(|seat| seat.peers.clone());
+        let unseated = self.peers.iter().filter(|peer| peer.seats == 0 && is_above(peer.process));
+        let mut ids: Vec<String> = seated.chain(unseated.map(|peer| peer.row.id.clone())).collect();
+        ids.sort();
+        ids.dedup();
+        let fits = |row: &PeerRow| {
+            // Several agents run Claude's hooks as well as their own.
+            let speaks = row.agent == agent || agent == "claude-code";
+            let other_thread = row.agent == "codex" && !row.session.is_empty() && row.session != key;
+            speaks && !other_thread
+        };
+        ids.retain(|id| self.peer(id).is_some_and(|peer| fits(&peer.row)));
+        match &ids[..] {
+            [id] => Some(id.clone()),
+            _ => None,
         }
-        None
     }
 
     /// The session whose hook asks; one that is not known becomes a peer, to be taken up by the MCP

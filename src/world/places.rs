@@ -159,12 +159,12 @@ impl Places {
 /// A path as locks want it: absolute, without `.`, `..` and symlinked folders; a folder ends in `/`.
 /// What does not exist yet is resolved as far as it does; a glob as far as its first pattern.
 pub fn absolute(path: &str) -> String {
-    let given = if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        let dir = std::env::current_dir().unwrap_or_default();
-        format!("{}/{path}", dir.display())
-    };
+    absolute_in(&std::env::current_dir().unwrap_or_default().to_string_lossy(), path)
+}
+
+/// The same for a path that somebody else gave, who works in `dir`.
+pub fn absolute_in(dir: &str, path: &str) -> String {
+    let given = if path.starts_with('/') { path.to_owned() } else { format!("{dir}/{path}") };
     // The file system resolves `..` behind a symlink otherwise than text does, so it goes first.
     let whole = Path::new(given.trim_end_matches('/'));
     let is_folder = given.ends_with('/') || whole.is_dir();

@@ -1,0 +1,131 @@
+//! Which files a tool call edits, told from its name and its input.
+
+use serde_json::Value;
+
+/// Tools that write files, of all agents, in lower case without separators.
+const EDIT_TOOLS: &[&str] = &[
+    "edit",
+    "write",
+    "multiedit",
+    "notebookedit",
+    "applypatch",
+    "create",
+    "createfile",
+    "writefile",
+    "replace",
+    "strreplace",
+    "strreplaceeditor",
+    "replacestringinfile",
+    "multireplacestringinfile",
+    "inserteditintofile",
+    "editnotebookfile",
+    "editnotebook",
+    "editfile",
+    "editfiles",
+    "searchreplace",
+    "delete",
+    "deletefile",
+];
+/// Fields in which a tool names its file.
+const FILE_FIELDS: &[&str] =
+    &["file_path", "filePath", "path", "notebook_path", "target_file", "target_notebook", "absolute_path", "filename"];
+/// Fields in which a tool lists several edits.
+const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
+/// Commands of Copilot's and Claude's text editor that only read.
+const READS: &[&str] = &["view", "undo_edit"];
+/// What stands before a path in the patch language of `apply_patch`.
+const PATCH_MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
+
+/// The files that a tool call is about to edit; none if it edits nothing that we can tell.
+pub fn edited(input: &Value) -> Vec<String> {
+    let name = input["tool_name"].as_str().or(input["toolName"].as_str()).unwrap_or("");
+    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    if !EDIT_TOOLS.contains(&plain.as_str()) {
+        return Vec::new();
+    }
+    let given = ["tool_input", "toolArgs", "toolInput"].iter().find_map(|field| input.get(*field));
+    // Copilot hands the arguments over as JSON in a string; a patch may be a bare string, too.
+    let parsed = given.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
+    let arguments = parsed.as_ref().or(given).unwrap_or(&Value::Null);
+    if arguments["command"].as_str().is_some_and(|command| READS.contains(&command)) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    collect(arguments, &mut found, 0);
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
+    match value {
+        Value::String(text) => from_patch(text, found),
+        Value::Object(map) => {
+            for (name, value) in map {
+                match value {
+                    Value::String(path) if FILE_FIELDS.contains(&name.as_str()) && !path.is_empty() => {
+                        found.push(path.clone())
+                    }
+                    Value::String(text) => from_patch(text, found),
+                    Value::Array(list) if LIST_FIELDS.contains(&name.as_str()) && depth < 2 => {
+                        for item in list {
+                            match item {
+                                Value::String(path) if name == "files" => found.push(path.clone()),
+                                item => collect(item, found, depth + 1),
+                            }
+                        }
+                    }
+                    // Codex runs apply_patch as a command: its patch is one of the words.
+                    Value::Array(list) if name == "command" => {
+                        list.iter().filter_map(Value::as_str).for_each(|word| from_patch(word, found))
+                    }
+                    _ => {}
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn from_patch(text: &str, found: &mut Vec<String>) {
+    if !text.contains("*** Begin Patch") {
+        return;
+    }
+    let marked =
+        |line: &str| PATCH_MARKS.iter().find_map(|mark| line.strip_prefix(mark)).map(|path| path.trim().to_owned());
+    found.extend(text.lines().filter_map(marked).filter(|path| !path.is_empty()));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn each_agents_edits_are_found() {
+        let patch = "*** Begin Patch\n*** Update File: a.rs\n@@\n-x\n+y\n*** Add File: b/c.rs\n+z\n*** Delete File: d\n*** End Patch";
+        for (input, want) in [
+            (json!({ "tool_name": "Edit", "tool_input": { "file_path": "/a", "old_string": "x" } }), vec!["/a"]),
+            (json!({ "tool_name": "NotebookEdit", "tool_input": { "notebook_path": "/n.ipynb" } }), vec!["/n.ipynb"]),
+            (json!({ "tool_name": "apply_patch", "tool_input": { "command": patch } }), vec!["a.rs", "b/c.rs", "d"]),
+            (
+                json!({ "tool_name": "apply_patch", "tool_input": { "command": ["apply_patch", patch] } }),
+                vec!["a.rs", "b/c.rs", "d"],
+            ),
+            (json!({ "toolName": "edit", "toolArgs": "{\"path\":\"src/x\"}" }), vec!["src/x"]),
+            (
+                json!({ "tool_name": "write_file", "tool_input": { "file_path": "w", "content": "*** Update File: no" } }),
+                vec!["w"],
+            ),
+            (
+                json!({ "tool_name": "multi_replace_string_in_file", "tool_input": { "replacements": [{ "filePath": "/p" }, { "filePath": "/q" }] } }),
+                vec!["/p", "/q"],
+            ),
+            (json!({ "tool_name": "str_replace_editor", "tool_input": { "command": "view", "path": "/v" } }), vec![]),
+            (json!({ "tool_name": "Bash", "tool_input": { "command": "rm /a", "path": "/a" } }), vec![]),
+            (json!({ "tool_name": "Read", "tool_input": { "file_path": "/a" } }), vec![]),
+            (json!({ "tool_name": "Edit", "tool_input": 5 }), vec![]),
+        ] {
+            assert_eq!(super::edited(&input), want, "{input}");
+        }
+    }
+}

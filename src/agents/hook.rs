@@ -1,0 +1,134 @@
+//! `slm-mesh hook AGENT`: one hook's input in, one answer out, within a budget.
+
+use super::dialect::{Agent, Event, Told};
+use super::words;
+use crate::client::Client;
+use crate::mesh::{Fault, Kind};
+use crate::world::git;
+use crate::world::places::{self, Places};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// What a hook may take of an agent's time when the broker is there.
+const BUDGET: Duration = Duration::from_millis(50);
+/// A hook's input beyond this is not read: a tool's output may be anything.
+const INPUT_MAX: u64 = 4 << 20;
+
+/// Answers one hook. It always succeeds: nothing on standard output is an answer in every dialect.
+pub fn run(agent: &str) {
+    match answer(agent) {
+        Ok(Some((text, client, shown))) => say(&text, client, &shown),
+        Ok(None) => {}
+        // One line for who looks; agents show standard error to nobody when a hook succeeds.
+        Err(why) => eprintln!("slm-mesh hook: {why}"),
+    }
+}
+
+/// What to print, and what counts as shown once that is out.
+type Answer = (String, Client, Value);
+
+fn answer(agent: &str) -> Result<Option<Answer>, String> {
+    let agent = Agent::named(agent).ok_or_else(|| format!("no agent {agent}"))?;
+    let mut input = Vec::new();
+    let mut stdin = std::io::stdin().lock().take(INPUT_MAX + 1);
+    stdin.read_to_end(&mut input).map_err(|error| format!("standard input can't be read ({error})"))?;
+    if input.len() as u64 > INPUT_MAX {
+        return Err(format!("the input is longer than {INPUT_MAX} bytes"));
+    }
+    let input: Value = serde_json::from_slice(&input).map_err(|error| format!("the input is not JSON ({error})"))?;
+    let Some(told) = agent.understand(&input) else { return Ok(None) };
+    let places = Places::find().map_err(|fault| fault.text)?;
+    let mut client = connect(&places, &told.event)?;
+    // A hung broker costs an agent this long, and no more.
+    client.wait_at_most(Some(BUDGET)).map_err(|error| error.to_string())?;
+    let ask = identity(agent, &told);
+    match ask_and_word(agent, &told, &mut client, ask) {
+        Ok(Some((text, shown))) => Ok(Some((text, client, shown))),
+        Ok(None) => Ok(None),
+        Err(fault) => Err(fault.text),
+    }
+}
+
+/// An edit or a prompt is worth starting a broker for; the rest is about one that is there.
+fn connect(places: &Places, event: &Event) -> Result<Client, String> {
+    match event {
+        Event::Start | Event::Prompt | Event::Edit(_) => Client::connect_or_start(places).map_err(|fault| fault.text),
+        _ => Client::connect(places).map_err(|error| error.to_string()),
+    }
+}
+
+/// Who the session is: the agent's key for it, and where it works.
+fn identity(agent: Agent, told: &Told) -> Value {
+    let git = git::facts(Path::new(&told.dir));
+    json!({
+        "agent": agent.kind(), "session": told.session.chars().take(128).collect::<String>(), "project": told.dir,
+        "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo,
+    })
+}
+
+/// Asks the broker what fits the event, and words the answer in the agent's dialect.
+fn ask_and_word(
+    agent: Agent,
+    told: &Told,
+    client: &mut Client,
+    mut ask: Value,
+) -> Result<Option<(String, Value)>, Fault> {
+    match &told.event {
+        Event::Edit(files) => {
+            let absolute = |file: &String| places::absolute_in(&told.dir, file);
+            ask["files"] = json!(files.iter().map(absolute).collect::<Vec<_>>());
+            match client.call("turn.edit", &ask) {
+                Err(fault) if fault.kind == Kind::Held => {
+                    Ok(Some((agent.deny(told, &denial(&fault)).to_string(), Value::Null)))
+                }
+                result => result.map(|_| None),
+            }
+        }
+        Event::End => {
+            ask["leave"] = json!(true);
+            client.call("turn.end", &ask).map(|_| None)
+        }
+        Event::Stop(active) => {
+            client.call("turn.end", &ask)?;
+            if *active {
+                return Ok(None);
+            }
+            ask["direct"] = json!(true);
+            let value = client.call("turn.mail", &ask)?;
+            Ok(worded(&value, words::mail(&value)).map(|(text, shown)| (agent.go_on(&text).to_string(), shown)))
+        }
+        Event::Start => {
+            ask["around"] = json!(true);
+            let value = client.call("turn.mail", &ask)?;
+            Ok(worded(&value, words::beginning(&value))
+                .map(|(text, shown)| (agent.show(told, &text).to_string(), shown)))
+        }
+        Event::Prompt | Event::Tool => {
+            let value = client.call("turn.mail", &ask)?;
+            Ok(worded(&value, words::mail(&value)).map(|(text, shown)| (agent.show(told, &text).to_string(), shown)))
+        }
+    }
+}
+
+/// The sentence of a denial, without the facts that only our own tools take.
+fn denial(fault: &Fault) -> String {
+    format!("{}. The file was not changed.", fault.text)
+}
+
+/// A text with what it shows; none if there is no text.
+fn worded(value: &Value, text: String) -> Option<(String, Value)> {
+    let shown = json!({ "as": value["you"]["id"], "items": words::shown(value) });
+    (!text.is_empty()).then_some((text, shown))
+}
+
+/// Prints the answer; its mail counts as shown once it is out whole.
+fn say(text: &str, mut client: Client, shown: &Value) {
+    let mut out = std::io::stdout().lock();
+    let whole = writeln!(out, "{text}").and_then(|()| out.flush()).is_ok();
+    if whole && shown["items"].as_array().is_some_and(|items| !items.is_empty()) {
+        // If the broker is gone, the mail is offered again: better twice than never.
+        let _ = client.call("shown", shown);
+    }
+}
