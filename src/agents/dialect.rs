@@ -64,8 +64,11 @@ pub const NAMES: &[(&str, Agent)] = &[
     ("devin", Agent::Devin),
 ];
 
+/// Makes an event of a hook's input, or nothing if it does not concern us.
+type Read = fn(&Value) -> Option<Event>;
+
 /// Event names of all agents; no two of them use one name for two things.
-const EVENTS: &[(&str, fn(&Value) -> Option<Event>)] = &[
+const EVENTS: &[(&str, Read)] = &[
     ("SessionStart", |_| Some(Event::Start)),
     ("sessionStart", |_| Some(Event::Start)),
     ("UserPromptSubmit", |_| Some(Event::Prompt)),

@@ -25,6 +25,8 @@ pub enum Command {
     Clean,
     /// An agent's hook.
     Hook(String),
+    /// The git hooks: install, remove, or what they run.
+    Guard(Vec<String>),
     /// The version.
     Version,
     /// Help, on a topic.
@@ -64,6 +66,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     ),
     ("clean", "", "Remove what a crashed run left in the data directory; no process is touched"),
     ("hook", "AGENT", "Answer a hook of an agent: claude, codex, copilot, gemini, cursor, vscode or devin"),
+    ("guard", "install|remove", "Have git refuse commits and pushes of files that somebody else has locked"),
     ("version", "", "Print the version"),
     ("help", "[VERB or TOPIC]", "Explain a verb or a topic"),
     ("mcp", "[--legacy]", "Serve MCP on standard input and output; what an agent starts"),
@@ -166,6 +169,7 @@ impl Reader {
             "start" => Command::Start { detach: self.switch("detach"), as_daemon: self.switch("as-daemon") },
             "stop" => Command::Stop,
             "clean" => Command::Clean,
+            "guard" => Command::Guard(self.words.split_off(1)),
             "hook" => {
                 let agent = self.words.get(1).cloned().unwrap_or_default();
                 self.words.truncate(1);

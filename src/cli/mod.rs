@@ -5,6 +5,7 @@ pub mod args;
 pub mod clean;
 pub mod docs;
 pub mod follow;
+pub mod guard;
 pub mod print;
 pub mod run;
 pub mod start;
@@ -47,6 +48,7 @@ fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
             crate::agents::hook::run(agent);
             Ok(0)
         }
+        Command::Guard(words) => guard::run(words, parsed.json),
         Command::Version => say(env!("CARGO_PKG_VERSION")),
         Command::Help(topic) => docs::help(topic),
         Command::Watch => follow::watch(&parsed),
@@ -119,11 +121,8 @@ pub fn params(op: &Op, parsed: &Parsed, settings: &Settings) -> Map<String, Valu
             _ => {}
         }
     }
-    let acting = parsed
-        .acting
-        .clone()
-        .or_else(|| Some(settings.text("SLM_MESH_PEER").to_owned()).filter(|name| !name.is_empty()));
-    if let Some(name) = acting {
+    params.extend(params_for_actor(settings));
+    if let Some(name) = &parsed.acting {
         params.insert("as".into(), json!(name));
     }
     let has = |name: &str| op.args.iter().any(|arg| arg.name == name);
@@ -139,7 +138,14 @@ pub fn params(op: &Op, parsed: &Parsed, settings: &Settings) -> Map<String, Valu
     if op.name == "send" && !params.contains_key("key") {
         params.insert("key".into(), json!(format!("auto-{:032x}", crate::world::chance())));
     }
-    params.insert("v".into(), json!(env!("CARGO_PKG_VERSION")));
+    params
+}
+
+/// Who asks: the version of this program, and the peer that the settings name.
+fn params_for_actor(settings: &Settings) -> Map<String, Value> {
+    let named = Some(settings.text("SLM_MESH_PEER")).filter(|name| !name.is_empty());
+    let mut params = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);
+    params.extend(named.map(|name| ("as".to_owned(), json!(name))));
     params
 }
 

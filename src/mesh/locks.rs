@@ -87,6 +87,24 @@ pub static QUERY: Op = Op {
 /// The mark of a lock that an edit took by itself: it falls when the agent's turn ends.
 pub const TURN: &str = "turn";
 
+/// Asks whether others hold files.
+pub static CHECK: Op = Op {
+    name: "lock.check",
+    summary: "List the locks of others on these files, for a hook that is about to let them pass",
+    args: &[
+        Arg::new("files", Is::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX }, "Absolute paths")
+            .required()
+            .at(Place::Wire),
+        Arg::new("repo", PATH, "Repository identity").at(Place::Wire),
+        Arg::new("gitRoot", PATH, "Root of the work tree").at(Place::Wire),
+    ],
+    actor: Actor::Needed,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: check,
+};
+
 /// What a caller wants to lock.
 #[derive(Debug, Clone)]
 pub struct Want {
@@ -202,6 +220,22 @@ fn query(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         value["remaining"] = json!(n_left);
     }
     Ok(Done::Now(value))
+}
+
+fn check(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    let want = Want {
+        paths: args.texts("files").into_iter().map(paths::normal).collect(),
+        holder: ctx.me().to_owned(),
+        bound: String::new(),
+        reason: String::new(),
+        ttl_ms: 0,
+        repo: args.text("repo").zip(args.text("gitRoot")).map(|(repo, root)| (repo.to_owned(), root.to_owned())),
+        everywhere: false,
+        renew: true,
+    };
+    let others = mesh.in_the_way(&want).into_iter().filter(|lock| lock.holder != want.holder);
+    let rows: Vec<Value> = others.take(limits::LIST_MAX).map(|lock| mesh.lock_value(&lock, ctx.now)).collect();
+    Ok(Done::Now(json!({ "ok": true, "locks": rows })))
 }
 
 /// Whether a lock is its peer's, rather than one invocation's.

@@ -57,6 +57,7 @@ pub const OPS: &[&Op] = &[
     &seats::ATTACH,
     &seats::DETACH,
     &receipts::SHOWN,
+    &locks::CHECK,
     &turns::EDIT,
     &turns::MAIL,
     &turns::END,

@@ -1,0 +1,200 @@
+//! `guard`: git hooks that refuse a commit or a push of files that somebody else has locked.
+//!
+//! **Invariant:** a mesh that is down or slow lets everything pass; a hook that was there before is
+//! kept, and runs after ours.
+
+use super::{params_for_actor, say, surroundings};
+use crate::client::Client;
+use crate::mesh::{Fault, Kind, limits};
+use crate::world::git;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// The hooks that we put into a repository.
+const HOOKS: &[&str] = &["pre-commit", "pre-push"];
+/// A line by which our hooks are known.
+const MARK: &str = "# slm-mesh guard";
+/// What a hook that was there before is called from then on.
+const BEFORE: &str = "before-slm-mesh";
+/// What the mesh may take of a commit's time.
+const BUDGET: Duration = Duration::from_millis(500);
+/// Locks named in one refusal.
+const NAMED_MAX: usize = 10;
+
+/// Runs `guard install`, `guard remove` or `guard check HOOK`.
+pub fn run(words: &[String], json: bool) -> Result<u8, Fault> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["install"] => install(json),
+        ["remove"] => remove(json),
+        // What git adds to a hook's arguments does not matter to us.
+        ["check", hook, ..] => Ok(check(hook)),
+        _ => Err(Fault::new(Kind::Usage, "usage: slm-mesh guard install | remove")),
+    }
+}
+
+/// Asks git one thing, in the repository that the caller stands in.
+fn ask_git(args: &[&str]) -> Result<String, Fault> {
+    let out = Command::new("git").args(args).output();
+    let out = out.map_err(|error| Fault::new(Kind::Usage, format!("git can't be run ({error}); guard needs it")))?;
+    if out.status.success() {
+        return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
+    }
+    let why = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+    Err(Fault::new(Kind::Usage, format!("git {}: {why}", args[0])))
+}
+
+/// Where this repository's hooks lie: git knows about linked work trees and core.hooksPath.
+fn hooks_dir() -> Result<PathBuf, Fault> {
+    let path = ask_git(&["rev-parse", "--git-path", "hooks"])?;
+    std::path::absolute(path.trim_end())
+        .map_err(|error| Fault::new(Kind::Usage, format!("the hooks' directory can't be found ({error})")))
+}
+
+fn script(hook: &str) -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("slm-mesh"));
+    let program = program.display().to_string().replace('\'', "'\\''");
+    // A push tells its refs on standard input, and both hooks want to read them.
+    format!(
+        "#!/bin/sh\n{MARK}: refuses what another agent has locked; slm-mesh guard remove takes it out.\n\
+         input=\n[ '{hook}' = pre-push ] && input=$(cat)\n\
+         if [ -x '{program}' ]; then\n    printf '%s\\n' \"$input\" | '{program}' guard check {hook} \"$@\" || exit 1\nfi\n\
+         before=\"$0.{BEFORE}\"\n[ -x \"$before\" ] || exit 0\n\
+         if [ '{hook}' = pre-push ]; then\n    printf '%s\\n' \"$input\" | \"$before\" \"$@\"\nelse\n    exec \"$before\" \"$@\"\nfi\n"
+    )
+}
+
+fn is_ours(path: &Path) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.contains(MARK))
+}
+
+fn before(path: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.{BEFORE}", path.display()))
+}
+
+fn refused(path: &Path, error: &std::io::Error) -> Fault {
+    Fault::new(Kind::Storage, format!("{} can't be written ({error}); see who owns it", path.display()))
+}
+
+fn install(json: bool) -> Result<u8, Fault> {
+    let dir = hooks_dir()?;
+    fs::create_dir_all(&dir).map_err(|error| refused(&dir, &error))?;
+    for hook in HOOKS {
+        let path = dir.join(hook);
+        if path.symlink_metadata().is_ok() && !is_ours(&path) {
+            fs::rename(&path, before(&path)).map_err(|error| refused(&path, &error))?;
+        }
+        fs::write(&path, script(hook)).map_err(|error| refused(&path, &error))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(|error| refused(&path, &error))?;
+    }
+    let text = format!("Guarded: {} and {} in {} ask the mesh first.", HOOKS[0], HOOKS[1], dir.display());
+    say(&if json { json!({ "ok": true, "hooks": dir }).to_string() } else { text })
+}
+
+fn remove(json: bool) -> Result<u8, Fault> {
+    let dir = hooks_dir()?;
+    let mut n_removed = 0;
+    for hook in HOOKS {
+        let path = dir.join(hook);
+        if !is_ours(&path) {
+            continue;
+        }
+        n_removed += 1;
+        let kept = before(&path);
+        let done = if kept.symlink_metadata().is_ok() { fs::rename(&kept, &path) } else { fs::remove_file(&path) };
+        done.map_err(|error| refused(&path, &error))?;
+    }
+    let text =
+        if n_removed == 0 { "There was no guard here.".into() } else { format!("Removed from {}.", dir.display()) };
+    say(&if json { json!({ "ok": true, "removed": n_removed }).to_string() } else { text })
+}
+
+/// The hook itself: 1 refuses. Whatever goes wrong, the commit goes through.
+fn check(hook: &str) -> u8 {
+    match held(hook) {
+        Ok(locks) if !locks.is_empty() => {
+            eprintln!("slm-mesh: this touches files that somebody else has locked:");
+            for lock in locks.iter().take(NAMED_MAX) {
+                let word = |name: &str| super::print::plain(lock[name].as_str().unwrap_or(""));
+                let left = crate::mesh::time::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
+                eprintln!("  {} by {} ({left} left; {})", word("filePath"), word("holder"), word("reason"));
+            }
+            eprintln!(
+                "Wait (slm-mesh lock FILE --wait 60), ask (slm-mesh send NAME \"…\"), or go past it with --no-verify."
+            );
+            1
+        }
+        Ok(_) => 0,
+        Err(fault) => {
+            eprintln!("slm-mesh: not checked: {fault}");
+            0
+        }
+    }
+}
+
+/// Locks of others on what is about to be committed or pushed.
+fn held(hook: &str) -> Result<Vec<Value>, Fault> {
+    let root = ask_git(&["rev-parse", "--show-toplevel"])?;
+    let root = root.trim_end();
+    let files = if hook == "pre-push" {
+        pushed()?
+    } else {
+        ask_git(&["diff", "--cached", "--name-only", "-z", "--no-renames"])?
+    };
+    let mut files: Vec<String> = files
+        .split('\0')
+        .filter(|file| !file.trim().is_empty())
+        .map(|file| format!("{root}/{}", file.trim_start_matches('\n')))
+        .collect();
+    files.sort();
+    files.dedup();
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (places, settings) = surroundings()?;
+    let facts = git::facts(Path::new(root));
+    let mut client = Client::connect_or_start(&places)?;
+    client.wait_at_most(Some(BUDGET)).map_err(|error| Fault::new(Kind::Gone, error.to_string()))?;
+    let mut found = Vec::new();
+    for part in files.chunks(limits::EDIT_FILES_MAX) {
+        let mut ask = params_for_actor(&settings);
+        ask.insert("files".into(), json!(part));
+        ask.insert("repo".into(), json!(facts.repo));
+        ask.insert("gitRoot".into(), json!(root));
+        let value = client.call("lock.check", &Value::Object(ask))?;
+        found.extend(value["locks"].as_array().cloned().unwrap_or_default());
+    }
+    Ok(found)
+}
+
+/// The files of a push, from what git tells its hook: a line `local-ref local-id remote-ref remote-id` each.
+fn pushed() -> Result<String, Fault> {
+    let mut text = String::new();
+    // What can't be read can't be checked, and goes through.
+    let _ = std::io::stdin().lock().take(1 << 20).read_to_string(&mut text);
+    let mut files = String::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, _, remote] = words[..] else { continue };
+        let is_nothing = |id: &str| id.bytes().all(|byte| byte == b'0');
+        if is_nothing(local) {
+            continue;
+        }
+        let new = ["log", "--format=", "--name-only", "-z", "--no-renames", local, "--not", "--remotes"];
+        let range = format!("{remote}..{local}");
+        let found = if is_nothing(remote) {
+            ask_git(&new)
+        } else {
+            ask_git(&["diff", "--name-only", "-z", "--no-renames", &range])
+        };
+        // A remote commit that is not here can't be compared: then all that is new is looked at.
+        files.push_str(&found.or_else(|_| ask_git(&new))?);
+        files.push('\0');
+    }
+    Ok(files)
+}
