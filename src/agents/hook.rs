@@ -22,7 +22,7 @@ pub fn run(agent: &str) {
         Ok(Some((text, client, shown))) => say(&text, client, &shown),
         Ok(None) => {}
         // One line for who looks; agents show standard error to nobody when a hook succeeds.
-        Err(why) => eprintln!("slm-mesh hook: {why}"),
+        Err(why) => crate::world::complain(&format!("slm-mesh hook: {why}")),
     }
 }
 

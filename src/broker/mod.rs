@@ -308,5 +308,5 @@ fn is_newer(a: &str, b: &str) -> bool {
 
 /// One line for the operator, on standard error: the detached broker's log.
 pub fn log(text: &str) {
-    eprintln!("{} {text}", mesh::time::iso(crate::world::wall_ms()));
+    crate::world::complain(&format!("{} {text}", mesh::time::iso(crate::world::wall_ms())));
 }

@@ -43,7 +43,7 @@ pub fn follow(parsed: &Parsed) -> Result<u8, Fault> {
             ask.insert("after".into(), value["seq"].clone());
         }
         if std::io::stdout().is_terminal() && value["gap"] == json!(true) {
-            eprintln!("slm-mesh: older events were removed already");
+            crate::world::complain("slm-mesh: older events were removed already");
         }
     }
 }

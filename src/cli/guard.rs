@@ -6,7 +6,7 @@
 use super::{params_for_actor, say, surroundings};
 use crate::client::Client;
 use crate::mesh::{Fault, Kind, limits};
-use crate::world::git;
+use crate::world::{complain, git};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
@@ -118,20 +118,19 @@ fn remove(json: bool) -> Result<u8, Fault> {
 fn check(hook: &str) -> u8 {
     match held(hook) {
         Ok(locks) if !locks.is_empty() => {
-            eprintln!("slm-mesh: this touches files that somebody else has locked:");
+            complain("slm-mesh: this touches files that somebody else has locked:");
             for lock in locks.iter().take(NAMED_MAX) {
                 let word = |name: &str| super::print::plain(lock[name].as_str().unwrap_or(""));
                 let left = crate::mesh::time::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
-                eprintln!("  {} by {} ({left} left; {})", word("filePath"), word("holder"), word("reason"));
+                let (file, holder, reason) = (word("filePath"), word("holder"), word("reason"));
+                complain(&format!("  {file} by {holder} ({left} left; {reason})"));
             }
-            eprintln!(
-                "Wait (slm-mesh lock FILE --wait 60), ask (slm-mesh send NAME \"…\"), or go past it with --no-verify."
-            );
+            complain("Wait (slm-mesh lock FILE --wait 60), ask (slm-mesh send NAME \"…\"), or pass with --no-verify.");
             1
         }
         Ok(_) => 0,
         Err(fault) => {
-            eprintln!("slm-mesh: not checked: {fault}");
+            complain(&format!("slm-mesh: not checked: {fault}"));
             0
         }
     }

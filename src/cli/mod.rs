@@ -168,7 +168,7 @@ fn fail(fault: &Fault, json: bool) -> u8 {
     // Where even this can't be said, the exit status still tells.
     let _ = if json { say(&fault.to_value().to_string()).map(|_| ()) } else { Ok(()) };
     if !json {
-        eprintln!("slm-mesh: {}", print::plain(&fault.text));
+        crate::world::complain(&format!("slm-mesh: {}", print::plain(&fault.text)));
     }
     fault.kind.row().exit
 }

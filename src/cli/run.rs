@@ -65,7 +65,7 @@ fn renew(mut client: Client, places: &Places, params: &Map<String, Value>, every
             if let Err(fault) = client.call("lock.lock", &ask)
                 && fault.kind != Kind::Gone
             {
-                eprintln!("slm-mesh: the lock was lost while the command runs: {fault}");
+                crate::world::complain(&format!("slm-mesh: the lock was lost while the command runs: {fault}"));
             }
             wait = every;
         }

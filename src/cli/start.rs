@@ -35,11 +35,11 @@ pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Fault> {
         if json {
             birth::say_ready(port, as_daemon);
         } else {
-            eprintln!(
+            crate::world::complain(&format!(
                 "Broker running (PID {}, HTTP port {port}, data in {}). Ctrl-C ends it.",
                 std::process::id(),
                 places.dir.display()
-            );
+            ));
         }
     })?;
     Ok(0)

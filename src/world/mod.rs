@@ -7,6 +7,7 @@ pub mod places;
 pub mod process;
 pub mod settings;
 
+use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One clock for a broker's life: wall time at its start, advanced by the boot-time clock, so that
@@ -55,6 +56,12 @@ pub fn chance() -> u128 {
     u128::from_ne_bytes(bytes)
 }
 
+/// Writes a line to standard error. Where that can't be written (a full disk under a log, a reader
+/// that is gone) there is nobody to tell, and no reason to end.
+pub fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// This machine's name.
 pub fn host() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -73,4 +80,17 @@ pub fn user() -> String {
 /// This user's number.
 pub fn uid() -> u32 {
     rustix::process::getuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_set_back_does_not_take_the_mesh_back() {
+        let last_committed = wall_ms() + 3_600_000;
+        let clock = Clock::start(last_committed);
+        assert!(clock.now() >= last_committed);
+        assert!(clock.now() < last_committed + 60_000);
+    }
 }

@@ -1,0 +1,204 @@
+//! Power, disk and processes that fail in the middle: what was acknowledged is there afterwards.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use support::{Place, Socket, project, until};
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+}
+
+fn copy_database(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for name in ["broker.db", "broker.db-wal"] {
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    }
+}
+
+/// A place whose data directory is a copy.
+fn revived(dir: &Path) -> Place {
+    let mut place = Place::new();
+    place.dir = dir.to_path_buf();
+    place
+}
+
+/// All values of the counting keys that a mesh holds.
+fn counted(place: &Place) -> Vec<i64> {
+    let mut found = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = place.json(&["state", "list", "--prefix", "n", "--after", &after]);
+        let rows = page["entries"].as_array().unwrap().clone();
+        found.extend(rows.iter().map(|row| row["value"].as_str().unwrap().parse::<i64>().unwrap()));
+        match page["next"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => return found,
+        }
+    }
+}
+
+fn set(socket: &mut Socket, n: i64) -> Value {
+    socket.call("state.set", json!({ "key": format!("n{n:06}"), "value": n.to_string() }))
+}
+
+/// xorshift64*, so that a run can be repeated.
+fn below(dice: &mut u64, n: u64) -> u64 {
+    *dice ^= *dice >> 12;
+    *dice ^= *dice << 25;
+    *dice ^= *dice >> 27;
+    (dice.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n
+}
+
+#[test]
+fn a_copy_taken_at_any_instant_holds_all_that_was_acknowledged() {
+    let place = Place::new().with("SLM_MESH_RATE", "1000000");
+    place.ok(&["start", "--detach"]);
+    let pid = place.broker_pid().unwrap();
+    let (acknowledged, done) = (AtomicI64::new(-1), AtomicBool::new(false));
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut socket = place.socket();
+            for n in 0.. {
+                if done.load(Ordering::SeqCst) {
+                    return;
+                }
+                let answer = set(&mut socket, n);
+                assert!(answer["error"].is_null(), "{answer}");
+                acknowledged.store(n, Ordering::SeqCst);
+            }
+        });
+        for round in 0..5 {
+            let before = acknowledged.load(Ordering::SeqCst);
+            until("some writes passed", || acknowledged.load(Ordering::SeqCst) > before + 40);
+            let at_least = acknowledged.load(Ordering::SeqCst);
+            signal(pid, "STOP");
+            let copy = place.root.join(format!("copy{round}"));
+            copy_database(&place.dir, &copy);
+            signal(pid, "CONT");
+            let found = counted(&revived(&copy));
+            assert!(found.len() as i64 > at_least, "{} of {at_least} survived", found.len());
+            assert_eq!(found, (0..found.len() as i64).collect::<Vec<_>>());
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn any_prefix_of_the_log_opens_and_holds_a_prefix_of_the_writes() {
+    let place = Place::new().with("SLM_MESH_RATE", "1000000");
+    place.ok(&["start", "--detach"]);
+    let mut socket = place.socket();
+    for n in 0..60 {
+        set(&mut socket, n);
+    }
+    let pid = place.broker_pid().unwrap();
+    signal(pid, "KILL");
+    until("the broker is gone", || !support::lives(pid));
+    let log = std::fs::read(place.dir.join("broker.db-wal")).unwrap();
+    assert!(!log.is_empty());
+    let mut dice = 0x5eed;
+    for round in 0..12 {
+        let copy = place.root.join(format!("prefix{round}"));
+        copy_database(&place.dir, &copy);
+        let length = below(&mut dice, log.len() as u64) as usize;
+        std::fs::write(copy.join("broker.db-wal"), &log[..length]).unwrap();
+        let found = counted(&revived(&copy));
+        assert_eq!(found, (0..found.len() as i64).collect::<Vec<_>>(), "a log cut at {length}");
+        assert!(!revived(&copy).log().contains("DAMAGED"));
+    }
+}
+
+/// Builds the shim; `None` without a C compiler.
+fn shim(place: &Place) -> Option<PathBuf> {
+    let library = place.root.join("shim.so");
+    let source = project().join("tests/shim.c");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").output();
+    match built {
+        Ok(out) => {
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            Some(library)
+        }
+        Err(_) => {
+            eprintln!("skipped: disk: there is no C compiler");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_fails_refuses_with_a_sentence_and_loses_nothing_acknowledged() {
+    for (errno, word) in [("28", "full"), ("5", "database")] {
+        let place = Place::new().with("SLM_MESH_RATE", "1000000");
+        let Some(library) = shim(&place) else { return };
+        let flag = place.root.join("fail");
+        let place = place.with("LD_PRELOAD", library.to_str().unwrap()).with("SHIM_FAIL", flag.to_str().unwrap());
+        place.ok(&["start", "--detach"]);
+        let pid = place.broker_pid().unwrap();
+        let mut socket = place.socket();
+        let mut acknowledged = Vec::new();
+        for n in 0..120 {
+            match n {
+                30 | 80 => std::fs::write(&flag, errno).unwrap(),
+                50 | 100 => std::fs::remove_file(&flag).unwrap(),
+                _ => {}
+            }
+            let answer = set(&mut socket, n);
+            if answer["error"].is_null() {
+                acknowledged.push(n);
+            } else {
+                assert!(flag.exists(), "only while the disk fails: {answer}");
+                let text = answer["error"]["message"].as_str().unwrap();
+                assert!(text.contains(word), "{text}");
+                assert_eq!(answer["error"]["data"]["kind"], json!("storage"));
+            }
+        }
+        assert!(acknowledged.len() < 120 && acknowledged.contains(&110), "errno {errno}: {}", acknowledged.len());
+        assert_eq!(counted(&place), acknowledged, "errno {errno}: what was refused is not there, the rest is");
+        signal(pid, "KILL");
+        until("the broker is gone", || !support::lives(pid));
+        assert_eq!(counted(&place), acknowledged, "errno {errno}: after a crash, too");
+    }
+}
+
+#[test]
+fn a_full_disk_is_named_and_an_emptied_one_goes_on() {
+    let place = Place::new().with("SLM_MESH_RATE", "1000000");
+    std::fs::create_dir(&place.dir).unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "none"]).arg(&place.dir).output();
+    if !mounted.is_ok_and(|out| out.status.success()) {
+        eprintln!("skipped: a_full_disk_is_named_and_an_emptied_one_goes_on: only root can mount a small disk");
+        return;
+    }
+    let ballast = place.dir.join("ballast");
+    place.ok(&["start", "--detach"]);
+    std::fs::write(&ballast, vec![0; 300 * 1024]).unwrap();
+    let mut socket = place.socket();
+    let mut acknowledged = 0;
+    let refused = loop {
+        let value = "x".repeat(8000);
+        let answer = socket.call("state.set", json!({ "key": format!("k{acknowledged}"), "value": value }));
+        match answer["error"].is_null() {
+            true => acknowledged += 1,
+            false => break answer["error"]["message"].as_str().unwrap().to_owned(),
+        }
+        assert!(acknowledged < 200, "a disk of 1 MB never fills");
+    };
+    assert!(refused.contains("full") && refused.contains("free some space"), "{refused}");
+    assert!(socket.call("state.get", json!({ "key": "k0" }))["error"].is_null(), "reading still works");
+    std::fs::remove_file(&ballast).unwrap();
+    let answer = socket.call("state.set", json!({ "key": "after", "value": "1" }));
+    assert!(answer["error"].is_null(), "{answer}");
+    for n in 0..acknowledged {
+        let entry = socket.call("state.get", json!({ "key": format!("k{n}") }));
+        assert!(!entry["result"]["entry"].is_null(), "k{n} was acknowledged");
+    }
+    place.ok(&["stop"]);
+    assert!(Command::new("umount").arg(&place.dir).status().unwrap().success());
+}
