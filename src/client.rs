@@ -121,7 +121,7 @@ impl Client {
 
 /// Whether there is no broker, rather than one that can't be reached.
 pub fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::NotADirectory)
 }
 
 /// Whether a broken connection is worth another try.

@@ -207,7 +207,10 @@ fn hooks_and_mcp_server_of_one_session_are_one_peer_also_after_clear() {
     assert_eq!(place.json(&["lock", "list"])["locks"][0]["token"], me["token"]);
     let peers = place.json(&["peers", "--all"]);
     let n = peers["peers"].as_array().unwrap().iter().filter(|peer| peer["agentType"] == json!("gemini")).count();
-    assert_eq!(n, 1, "{peers}");
+    assert_eq!(
+        (n, &peers["you"]["name"]),
+        (0, &json!(format!("gemini-{}", place.root.file_name().unwrap().to_str().unwrap())))
+    );
 }
 
 #[test]

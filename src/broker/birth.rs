@@ -29,8 +29,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16)) -> Resu
     places.prepare()?;
     let lock = single(places)?;
     refuse_other_kind(places)?;
-    let store = open_store(places, &settings)?;
-    let clock = Clock::start(store.last_time()?);
+    let (store, clock) = open_clocked(places, &settings)?;
     let token = places::keep_token(places)?;
     let (poll, waker) = super::poll().map_err(|error| places.fault("can't be watched", &error))?;
     let (sender, jobs) = mpsc::sync_channel(64);
@@ -44,7 +43,15 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16)) -> Resu
         let started = http::Server::start(listener, sender, wake, legacy::gate(token, port), http::Limits::default());
         started.map_err(|error| log(&format!("HTTP is not served: {error}"))).ok()
     });
-    let mesh = Mesh::open(store, mesh_settings(&settings, port), Box::new(world::chance), clock.now())?;
+    let open = |store| Mesh::open(store, mesh_settings(&settings, port), Box::new(world::chance), clock.now());
+    let mesh = match open(store) {
+        Err(fault) if fault.kind == Kind::Storage => {
+            // It may be damage that only reading shows: look at the whole file before giving up.
+            suspect(places);
+            open(open_store(places, &settings)?)?
+        }
+        result => result?,
+    };
     let signals = watch_signals().map_err(|error| places.fault("signals can't be watched", &error))?;
     let listener = bind_socket(places)?;
     places.write(&places.pid(), &std::process::id().to_string())?;
@@ -69,8 +76,28 @@ pub fn remove_files(places: &Places, end: &End) {
         let _ = fs::remove_file(path);
     }
     if *end == End::Damaged {
-        // Without this note the next broker finds out by itself, only later.
-        let _ = fs::write(places.suspect(), "");
+        suspect(places);
+    }
+}
+
+/// Leaves a note for who opens the database next: look before you trust it. Without the note the
+/// next broker finds out by itself, only later.
+fn suspect(places: &Places) {
+    let _ = fs::write(places.suspect(), "");
+}
+
+/// The store, and a clock that is not behind it.
+fn open_clocked(places: &Places, settings: &Settings) -> Result<(Store, Clock), Fault> {
+    let store = open_store(places, settings)?;
+    match store.last_time() {
+        Ok(floor) => Ok((store, Clock::start(floor))),
+        Err(_) => {
+            drop(store);
+            suspect(places);
+            let store = open_store(places, settings)?;
+            let floor = store.last_time()?;
+            Ok((store, Clock::start(floor)))
+        }
     }
 }
 

@@ -41,7 +41,10 @@ impl Broker {
 
     /// Reads one buffer from each client that has something, and runs what it asks.
     pub(super) fn serve_clients(&mut self, now: i64) {
-        let ready: Vec<u64> = self.conns.iter().filter(|(_, conn)| conn.readable).map(|(token, _)| *token).collect();
+        let mut ready: Vec<u64> =
+            self.conns.iter().filter(|(_, conn)| conn.readable).map(|(token, _)| *token).collect();
+        // Oldest first, and each one's end at once: who comes back finds its old seat free.
+        ready.sort_unstable();
         for token in ready {
             let Some(mut conn) = self.conns.remove(&token) else { continue };
             let served = catch_unwind(AssertUnwindSafe(|| self.serve_client(token, &mut conn, now)));
@@ -50,10 +53,14 @@ impl Broker {
                 self.mesh.undo();
                 conn.closed = true;
             }
+            let is_gone = conn.closed && conn.is_flushed();
             self.conns.insert(token, conn);
+            if is_gone {
+                self.drop_client(token, now);
+            }
         }
-        let gone: Vec<u64> =
-            self.conns.iter().filter(|(_, conn)| conn.closed && conn.is_flushed()).map(|(token, _)| *token).collect();
+        let flushed = |conn: &Connection| conn.closed && conn.is_flushed();
+        let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| flushed(conn)).map(|(token, _)| *token).collect();
         for token in gone {
             self.drop_client(token, now);
         }
@@ -166,14 +173,12 @@ impl Broker {
         // and only there, the caller can't claim what it is not.
         let named = acting.is_some() || self.mesh.is_attached(token);
         let wanted = params.remove("whoami").is_some() || op.actor == Actor::Needed;
-        let chain = if op.name == "attach" || op.actor == Actor::Hook || !named && wanted && self.mesh.has_sessions() {
-            conn.chain().to_vec()
-        } else {
-            Vec::new()
-        };
         if op.name == "attach" {
-            self.mesh.prove(token, &chain);
+            // A session is nobody's child on the mesh: what stands above it is noted, not asked.
+            self.mesh.prove(token, conn.chain());
         }
+        let is_inside = !named && wanted && self.mesh.has_sessions() && op.name != "attach";
+        let chain = if op.actor == Actor::Hook || is_inside { conn.chain().to_vec() } else { Vec::new() };
         let args: Args = match op.check(&params) {
             Ok(args) => args,
             Err(fault) => return conn.write(&rpc::fault(&id, &fault)),

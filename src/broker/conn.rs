@@ -23,6 +23,8 @@ pub struct Connection {
     pub readable: bool,
     /// The socket may take bytes.
     pub writable: bool,
+    /// Its end of the stream is announced; what it sent before is still to be read.
+    pub ends: bool,
     /// It hung up, or shall be: dropped as soon as it is flushed.
     pub closed: bool,
     /// When a ping went to it that it did not answer yet, ms.
@@ -45,6 +47,7 @@ impl Connection {
             input: Lines::default(),
             readable: true,
             writable: true,
+            ends: false,
             closed: false,
             asked: None,
             watched: false,
@@ -67,8 +70,9 @@ impl Connection {
             }
             Ok(n) => {
                 self.input.push(&buffer[..n]);
-                // A short read emptied the socket: the next byte brings a new event.
-                self.readable = n == READ_MAX;
+                // A short read emptied the socket: the next byte brings a new event. The end of the
+                // stream does not, if its event came together with these bytes.
+                self.readable = n == READ_MAX || self.ends;
                 return true;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,

@@ -163,7 +163,7 @@ impl Broker {
                     self.end = Some(End::Stopped);
                 }
                 WAKER => {}
-                Token(token) => self.note_ready(token as u64, event.is_readable(), event.is_writable()),
+                Token(_) => self.note_ready(event),
             }
         }
         self.accept(now);
@@ -195,10 +195,12 @@ impl Broker {
         Some(Duration::from_millis((next - now).max(0) as u64))
     }
 
-    fn note_ready(&mut self, token: u64, readable: bool, writable: bool) {
+    fn note_ready(&mut self, event: &mio::event::Event) {
+        let token = event.token().0 as u64;
         if let Some(conn) = self.conns.get_mut(&token) {
-            conn.readable |= readable;
-            conn.writable |= writable;
+            conn.readable |= event.is_readable();
+            conn.writable |= event.is_writable();
+            conn.ends |= event.is_read_closed();
         } else {
             self.pushes.note_ready(token);
         }

@@ -79,8 +79,9 @@ pub const VERBS: &[(&str, &str, &str)] = &[
 pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Fault> {
     let mut words = argv;
     let mut command_line = Vec::new();
-    let locks = words.iter().find(|word| !word.to_string_lossy().starts_with('-')).is_some_and(|verb| verb == "lock");
-    if locks && let Some(at) = words.iter().position(|word| word == "--") {
+    if is_lock(&words)
+        && let Some(at) = words.iter().position(|word| word == "--")
+    {
         command_line = words.split_off(at).split_off(1);
         if command_line.is_empty() {
             return Err(usage("lock: want a command after --"));
@@ -145,7 +146,10 @@ impl Reader {
             "version" | "V" => self.parsed.command = Command::Version,
             "follow" | "f" => self.parsed.follow = true,
             "as" => self.parsed.acting = Some(text(parser.value().map_err(|error| usage(&error.to_string()))?)?),
-            switch if SWITCHES.contains(&switch) || is_switch(switch) => self.flags.push((switch.to_owned(), None)),
+            // An unknown one is told of with its verb, which may still come.
+            switch if SWITCHES.contains(&switch) || is_switch(switch) || !is_known(switch) => {
+                self.flags.push((switch.to_owned(), None))
+            }
             name => {
                 let value = text(parser.value().map_err(|error| usage(&error.to_string()))?)?;
                 self.flags.push((name.to_owned(), Some(value)));
@@ -352,6 +356,22 @@ fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Fault> {
     input.read_to_end(&mut text).map_err(|error| usage(&format!("standard input can't be read ({error})")))?;
     let text = String::from_utf8(text).map_err(|_| usage("standard input is not UTF-8"))?;
     Ok(json!(text.strip_suffix('\n').unwrap_or(&text)))
+}
+
+/// Whether the verb of a command line is `lock`, whose `--` begins a command.
+fn is_lock(words: &[OsString]) -> bool {
+    let mut before = OsString::new();
+    let verb = words.iter().find(|word| {
+        let is_value = std::mem::replace(&mut before, (*word).clone()) == "--as";
+        !is_value && !word.to_string_lossy().starts_with('-')
+    });
+    verb.is_some_and(|verb| verb == "lock")
+}
+
+/// Whether some verb takes a flag of this name, with a value.
+fn is_known(name: &str) -> bool {
+    let own = ["as", "from", "peer-id", "peer", "namespace", "wait"];
+    own.contains(&name) || OPS.iter().flat_map(|op| op.args).any(|arg| arg.flag() == name || arg.short == Some(name))
 }
 
 fn is_switch(name: &str) -> bool {

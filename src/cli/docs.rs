@@ -241,7 +241,10 @@ pub fn man() -> String {
     for (verb, words, about) in VERBS {
         page.push_str(&format!(".TP\n.B {}\n{}.\n", roff(format!("{verb} {words}").trim_end()), roff(about)));
     }
-    page.push_str(".SH ENVIRONMENT\nA setting that the environment does not give comes from the file\n.I config\nin the data directory, a line\n.RI NAME= value\neach.\n");
+    page.push_str(
+        ".SH ENVIRONMENT\nA setting that the environment does not give comes from the file\n.I config\n\
+         in the data directory, a line\n.RI NAME= value\neach.\n",
+    );
     page.push_str(".TP\n.B SLM_MESH_DATA_DIR\nThe data directory.\n");
     for setting in SETTINGS {
         let default = if setting.default.is_empty() { "unset" } else { setting.default };
@@ -287,12 +290,17 @@ fn bash() -> String {
         "# bash completion for slm-mesh\n_slm_mesh() {\n    local cur=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]}\n    COMPREPLY=()\n",
     );
     let firsts: Vec<String> = words().into_iter().map(|(verb, _)| verb).collect();
-    text.push_str(&format!("    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        mapfile -t COMPREPLY < <(compgen -W '{} --help --version --json' -- \"$cur\")\n        return\n    fi\n", firsts.join(" ")));
+    text.push_str(&format!("    if [ \"$COMP_CWORD\" -eq 1 ]; then\n\
+         \x20       mapfile -t COMPREPLY < <(compgen -W '{} --help --version --json' -- \"$cur\")\n        return\n    fi\n", firsts.join(" ")));
     text.push_str("    local words=\n    case $verb in\n");
     for (verb, next) in words() {
         text.push_str(&format!("        {verb}) words='{}' ;;\n", next.join(" ")));
     }
-    text.push_str("    esac\n    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n    case $verb in lock|unlock) mapfile -t -O \"${#COMPREPLY[@]}\" COMPREPLY < <(compgen -f -- \"$cur\") ;; esac\n}\ncomplete -o filenames -F _slm_mesh slm-mesh\n");
+    text.push_str(
+        "    esac\n    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n    case $verb in\n\
+         \x20       lock|unlock) mapfile -t -O \"${#COMPREPLY[@]}\" COMPREPLY < <(compgen -f -- \"$cur\") ;;\n\
+         \x20   esac\n}\ncomplete -o filenames -F _slm_mesh slm-mesh\n",
+    );
     text
 }
 

@@ -126,6 +126,10 @@ pub fn params(op: &Op, parsed: &Parsed, settings: &Settings) -> Map<String, Valu
         params.insert("as".into(), json!(name));
     }
     let has = |name: &str| op.args.iter().any(|arg| arg.name == name);
+    if op.name == "peers" {
+        // An agent that lists its peers in its shell is none of them.
+        params.insert("whoami".into(), json!(true));
+    }
     let scoped = params.get("scope").and_then(Value::as_str).is_some_and(|scope| scope != "machine");
     if op.name == "lock.lock" || op.name == "peers" && scoped {
         let dir = std::env::current_dir().unwrap_or_default();

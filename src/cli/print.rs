@@ -72,7 +72,7 @@ pub fn line(op: &str, row: &Value) -> String {
     let fact = |(name, value): (&String, &Value)| match name.as_str() {
         "filePath" => format!("{name}={}", here(&word(value))),
         "toPeer" => format!("{name}={:.8}", word(value)),
-        _ => format!("{name}={}", word(value)),
+        _ => format!("{}={}", plain(name), word(value)),
     };
     let facts: Vec<String> = payload.iter().filter(|(name, _)| !hidden.contains(&name.as_str())).map(fact).collect();
     format!(

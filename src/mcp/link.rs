@@ -28,6 +28,8 @@ const JOBS_MAX: usize = 64;
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long calls in flight may take when the client has closed its end; clients kill after 2 s.
 const CLOSES_AFTER: Duration = Duration::from_millis(1500);
+/// Attempts to reach a broker before calls are told that there is none: a third of a second.
+const MISSES_MAX: u32 = 5;
 /// How often a session looks whether somebody started the broker again that somebody stopped.
 const LOOKS_EVERY: Duration = Duration::from_secs(5);
 
@@ -45,6 +47,8 @@ struct Shared {
     client: Option<String>,
     spoke: Option<Instant>,
     closing: bool,
+    /// An answer is on its way out: the process must not end before it is whole.
+    answering: bool,
 }
 
 /// The link, seen from the thread that reads requests.
@@ -121,7 +125,7 @@ impl Link {
         let waiting = |job: &Job| job.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0));
         shared.jobs.retain(|_, job| !waiting(job));
         let until = Instant::now() + CLOSES_AFTER;
-        while !shared.jobs.is_empty() && Instant::now() < until {
+        while (!shared.jobs.is_empty() || shared.answering) && Instant::now() < until {
             let waited = self.shared.1.wait_timeout(shared, until.saturating_duration_since(Instant::now()));
             shared = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -209,11 +213,13 @@ struct Runner {
     pause: Duration,
     /// The broker was stopped on purpose: only a call starts it again.
     dormant: bool,
+    /// Attempts in a row that met no living broker.
+    misses: u32,
 }
 
 impl Runner {
     fn new(shared: Arc<(Mutex<Shared>, Condvar)>, out: Arc<Output>) -> Runner {
-        Runner { shared, out, held: HashMap::new(), child: None, pause: Duration::ZERO, dormant: false }
+        Runner { shared, out, held: HashMap::new(), child: None, pause: Duration::ZERO, dormant: false, misses: 0 }
     }
 
     fn run(mut self) {
@@ -223,7 +229,13 @@ impl Runner {
                     self.serve(client);
                     self.lost();
                 }
+                // A broker that was dying as we came: the next one is a moment away.
+                Err(fault) if fault.kind == Kind::Gone && self.misses < MISSES_MAX => {
+                    self.misses += 1;
+                    std::thread::sleep(Duration::from_millis(5 << self.misses));
+                }
                 Err(fault) => {
+                    self.misses = 0;
                     self.answer_all(&fault);
                     self.pause = (self.pause * 2).clamp(Duration::from_millis(250), PAUSE_MAX);
                 }
@@ -289,7 +301,7 @@ impl Runner {
         if let Some(n) = shared.queue.front().copied() {
             shared.seat_for(n);
         }
-        (self.pause, self.dormant) = (Duration::ZERO, false);
+        (self.pause, self.dormant, self.misses) = (Duration::ZERO, false, 0);
         Ok(client)
     }
 
@@ -341,17 +353,26 @@ impl Runner {
         if let Some(key) = key {
             return self.seated(key, result);
         }
-        let Some(job) = lock(&self.shared).jobs.remove(&n) else { return };
-        self.shared.1.notify_all();
+        let mut shared = lock(&self.shared);
+        let Some(job) = shared.jobs.remove(&n) else { return };
+        shared.answering = true;
+        drop(shared);
         let result = result.map_err(|error| rpc::read_fault(&error));
         let shown =
             if job.op.name == "inbox" { result.as_ref().map(shown_items).unwrap_or_default() } else { Vec::new() };
-        if finish(&self.out, &job.answer, result) && !shown.is_empty() {
-            let mut shared = lock(&self.shared);
+        // Mail is written out and reported under one lock: the client's next call, which may come at
+        // once, must find it read.
+        let held = (!shown.is_empty()).then(|| lock(&self.shared));
+        let whole = finish(&self.out, &job.answer, result);
+        let mut shared = held.unwrap_or_else(|| lock(&self.shared));
+        if whole && !shown.is_empty() {
             let peer = shared.peers.get(&job.session.unwrap_or_default()).cloned();
             // If the broker is gone, the messages are offered again: the honest outcome.
             shared.send(&rpc::notice("shown", &json!({ "as": peer, "items": shown })));
         }
+        shared.answering = false;
+        drop(shared);
+        self.shared.1.notify_all();
     }
 
     /// Tells the clients that asked that their calls still wait; answers when to do so next.

@@ -257,6 +257,8 @@ impl Mesh {
             (Some(name), []) => self.resolve(name).map(Some),
             (None, []) if call.op.actor == Actor::Hook => Ok(None),
             (None, []) if call.op.actor == Actor::Welcome && call.chain.is_empty() => Ok(None),
+            // A list is answered to anybody, also where it can't be told to whom.
+            (None, []) if call.op.actor == Actor::Welcome => Ok(self.around(&call.chain).ok().flatten()),
             (None, []) => self.around(&call.chain).map(|id| Some(id.unwrap_or_else(|| self.human.clone()))),
         }
     }

@@ -43,7 +43,23 @@ impl Places {
             );
             return Err(Fault::new(Kind::Usage, text));
         }
+        places.refuse_foreign()?;
         Ok(places)
+    }
+
+    /// Nothing is read from, or said to, a directory that belongs to somebody else.
+    fn refuse_foreign(&self) -> Result<(), Fault> {
+        match fs::metadata(&self.dir) {
+            Ok(meta) if meta.uid() != super::uid() => {
+                let text = format!(
+                    "the data directory {} belongs to another user (uid {}); set SLM_MESH_DATA_DIR to a directory of your own",
+                    self.dir.display(),
+                    meta.uid()
+                );
+                Err(Fault::new(Kind::Usage, text))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Where sessions and verbs connect.
@@ -101,14 +117,6 @@ impl Places {
             made.map_err(|error| self.fault("can't be created", &error))?;
         }
         let meta = fs::metadata(&self.dir).map_err(|error| self.fault("can't be read", &error))?;
-        if meta.uid() != super::uid() {
-            let text = format!(
-                "the data directory {} belongs to another user (uid {}); set SLM_MESH_DATA_DIR to a directory of your own",
-                self.dir.display(),
-                meta.uid()
-            );
-            return Err(Fault::new(Kind::Usage, text));
-        }
         if meta.mode() & 0o077 != 0 {
             let private = fs::Permissions::from_mode(0o700);
             fs::set_permissions(&self.dir, private).map_err(|error| self.fault("can't be made private", &error))?;

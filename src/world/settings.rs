@@ -5,6 +5,7 @@
 use super::places::Places;
 use crate::mesh::{Fault, Kind};
 use std::collections::HashMap;
+use std::io::ErrorKind;
 
 /// What a setting may be.
 #[derive(Debug, Clone, Copy)]
@@ -172,7 +173,10 @@ fn read_file(places: &Places) -> Result<HashMap<String, String>, Fault> {
     let path = places.config();
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
+        // A directory that is none is told of by who wants to write there.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(HashMap::new());
+        }
         Err(error) => return Err(Fault::new(Kind::Usage, format!("{}: can't be read ({error})", path.display()))),
     };
     let mut values = HashMap::new();

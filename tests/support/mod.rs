@@ -65,8 +65,9 @@ impl Place {
         let out = self.run(args);
         assert!(
             out.status.success(),
-            "{args:?}: {:?}\n{}\n{}",
+            "{args:?}: {:?}\n{}\n{}\n{}",
             out.status,
+            String::from_utf8_lossy(&out.stderr),
             String::from_utf8_lossy(&out.stdout),
             self.log()
         );

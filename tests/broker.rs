@@ -1,0 +1,496 @@
+//! The broker's life: how it is started, found, ended, killed and brought back, and what people and
+//! agents read when it can't live.
+
+mod support;
+
+use rusqlite::Connection;
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use support::{BIN, Place, lives, until};
+
+/// Another user than ours: `nobody` nearly everywhere.
+const OTHER_UID: u32 = 65_534;
+
+fn kill(signal: &str, pid: u32) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success(), "kill {signal} {pid}");
+}
+
+/// What a refused verb told its user: one sentence, with this exit status and these words.
+fn check_refusal(out: &Output, status: i32, words: &[&str]) {
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(status), "{said}");
+    assert!(said.starts_with("slm-mesh: ") && said.trim_end().lines().count() == 1, "want one sentence: {said}");
+    for word in words {
+        assert!(said.contains(word), "want {word:?} in: {said}");
+    }
+}
+
+/// Living brokers of this data directory, found in the process table rather than by their own word.
+fn brokers(place: &Place) -> Vec<u32> {
+    let ours = format!("SLM_MESH_DATA_DIR={}", place.dir.display());
+    let is_ours = |pid: &u32| {
+        let read = |what: &str| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&read("cmdline")).into_owned();
+        line.contains("--as-daemon") && read("environ").split(|byte| *byte == 0).any(|entry| entry == ours.as_bytes())
+    };
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
+}
+
+/// Whether this test may play two users; says so if it can't.
+fn is_root(test: &str) -> bool {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
+    if !is_root {
+        eprintln!("skipped: {test} needs root, to play two users");
+    }
+    is_root
+}
+
+/// A verb run by another user, from a copy of the program that he can reach.
+fn run_as_other(place: &Place, args: &[&str]) -> Output {
+    let (copy, id) = (place.root.join("slm-mesh"), OTHER_UID.to_string());
+    if !copy.exists() {
+        fs::copy(BIN, &copy).unwrap();
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(copy).args(args);
+    command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", &place.root);
+    command.env("SLM_MESH_DATA_DIR", &place.dir).envs(place.env.iter().cloned()).current_dir("/").stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+#[test]
+fn twenty_verbs_at_once_start_one_broker() {
+    let place = Place::new();
+    let spawn = |_| place.command(&["whoami", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let children: Vec<_> = (0..20).map(spawn).collect();
+    for child in children {
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.success(), "{out:?}\n{}", place.log());
+    }
+    assert_eq!(brokers(&place), [place.broker_pid().unwrap()]);
+}
+
+#[test]
+fn a_detached_start_returns_when_clients_can_connect() {
+    let place = Place::new();
+    let first = place.json(&["start", "--detach"]);
+    // No waiting here: this is the promise.
+    assert_eq!(place.socket().call("ping", json!({}))["result"], json!({}));
+    let port = first["data"]["port"].as_u64().unwrap() as u16;
+    std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let read = |name: &str| fs::read_to_string(place.dir.join(name)).unwrap();
+    assert_eq!(read("broker.pid"), first["data"]["pid"].to_string());
+    assert_eq!(read("port"), port.to_string());
+    assert_eq!(place.json(&["start", "--detach"]), first, "the second start finds the first");
+}
+
+#[test]
+fn a_second_start_is_refused_with_a_sentence() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    let pid = place.broker_pid().unwrap();
+    check_refusal(&place.run(&["start"]), 1, &["already running", &pid.to_string(), "slm-mesh stop"]);
+    assert!(lives(pid));
+}
+
+#[test]
+fn a_broker_gives_way_to_a_start_with_other_settings() {
+    let mut place = Place::new();
+    place.ok(&["state", "set", "kept", "yes"]);
+    let mut session = place.session("codex-mcp-client", "api");
+    let before = session.tool("mesh_status", json!({}));
+    let old = place.broker_pid().unwrap();
+    place.env.push(("SLM_MESH_RATE".into(), "7".into()));
+    place.ok(&["start", "--detach"]);
+    until("the old one is gone", || !lives(old));
+    let after = session.tool("mesh_status", json!({}));
+    assert_eq!(after["rate"]["messagesPer10s"], json!(7));
+    assert_eq!(after["you"], before["you"], "the session moved over as who it was");
+    assert_eq!(place.ok(&["state", "get", "kept"]).trim(), "yes");
+}
+
+#[test]
+fn stop_ends_the_broker_and_keeps_what_it_knew() {
+    let place = Place::new();
+    place.ok(&["state", "set", "kept", "yes"]);
+    let token = fs::read_to_string(place.dir.join("broker.token")).unwrap();
+    let pid = place.broker_pid().unwrap();
+    assert!(place.ok(&["stop"]).contains(&pid.to_string()));
+    for name in ["mesh.sock", "broker.pid", "port"] {
+        assert!(!place.dir.join(name).exists(), "{name} is left");
+    }
+    until("its process is gone", || !lives(pid));
+    check_refusal(&place.run(&["stop"]), 3, &["no broker is running", "slm-mesh start --detach"]);
+    check_refusal(&place.run(&["status"]), 3, &["no broker is running"]);
+    assert!(brokers(&place).is_empty(), "to ask how it is must not start one");
+    assert_eq!(place.ok(&["state", "get", "kept"]).trim(), "yes");
+    assert_eq!(fs::read_to_string(place.dir.join("broker.token")).unwrap(), token, "existing clients read it once");
+}
+
+#[test]
+fn a_session_outlives_a_stop_and_its_next_call_starts_the_broker() {
+    let place = Place::new();
+    let mut session = place.session("codex-mcp-client", "api");
+    let you = session.tool("mesh_status", json!({}))["you"].clone();
+    place.ok(&["stop"]);
+    assert!(place.broker_pid().is_none());
+    assert_eq!(session.tool("mesh_status", json!({}))["you"], you);
+    assert!(session.close().success());
+}
+
+#[test]
+fn a_signal_ends_the_broker_in_order() {
+    for signal in ["-TERM", "-INT", "-HUP"] {
+        let place = Place::new();
+        let mut broker = place.command(&["start"]).stderr(Stdio::null()).spawn().unwrap();
+        until("the broker serves", || place.broker_pid().is_some());
+        let mut socket = place.socket();
+        socket.call("state.set", json!({ "key": "k", "value": signal }));
+        kill(signal, broker.id());
+        assert_eq!(socket.read().unwrap()["method"], json!("shutdown"), "{signal}: sessions are told");
+        assert_eq!(socket.read(), None);
+        assert_eq!(broker.wait().unwrap().code(), Some(0), "{signal}");
+        assert!(!place.dir.join("mesh.sock").exists() && place.broker_pid().is_none(), "{signal}");
+        assert_eq!(place.ok(&["state", "get", "k"]).trim(), signal);
+    }
+}
+
+/// Writes until told to stop; keeps what was acknowledged.
+fn write_on(place: &Place, writer: usize, over: &AtomicBool, acknowledged: &Mutex<Vec<String>>, n: &AtomicUsize) {
+    for i in 0.. {
+        if over.load(Ordering::SeqCst) {
+            return;
+        }
+        let word = format!("w{writer}-{i}");
+        let verb: &[&str] = if i % 2 == 0 { &["state", "set", &word, &word] } else { &["send", "human", &word] };
+        let out = place.run(verb);
+        if out.status.success() {
+            acknowledged.lock().unwrap().push(word);
+            n.fetch_add(1, Ordering::SeqCst);
+        } else {
+            // A write whose answer was lost is not repeated blindly; its writer is told so.
+            assert_eq!(out.status.code(), Some(3), "{}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+}
+
+#[test]
+fn a_killed_broker_loses_nothing_that_was_acknowledged() {
+    let place = Place::new().with("SLM_MESH_RATE", "1000000");
+    place.ok(&["start", "--detach"]);
+    let (over, acknowledged, n) = (AtomicBool::new(false), Mutex::new(Vec::new()), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for writer in 0..3 {
+            let (place, over, acknowledged, n) = (&place, &over, &acknowledged, &n);
+            scope.spawn(move || write_on(place, writer, over, acknowledged, n));
+        }
+        let killing = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 1..=6 {
+                until("some writes are acknowledged", || n.load(Ordering::SeqCst) >= round * 20);
+                until("a broker lives", || place.broker_pid().is_some_and(lives));
+                // It may have ended by itself only through a bug, which the count below would show.
+                let _ = Command::new("kill")
+                    .args(["-9", &place.broker_pid().unwrap().to_string()])
+                    .stderr(Stdio::null())
+                    .status();
+            }
+            until("writes go on", || n.load(Ordering::SeqCst) >= 140);
+        }));
+        over.store(true, Ordering::SeqCst);
+        killing.unwrap();
+    });
+    let mut socket = place.socket();
+    let mut after = 0;
+    let mut received = Vec::new();
+    loop {
+        let page = socket.call("inbox", json!({ "filter": "all", "after": after, "limit": 100 }))["result"].clone();
+        received.extend(page["messages"].as_array().unwrap().iter().map(|m| m["payload"].as_str().unwrap().to_owned()));
+        after = page["next"].as_i64().unwrap();
+        if page["more"] == json!(false) {
+            break;
+        }
+    }
+    for word in acknowledged.into_inner().unwrap() {
+        let entry = socket.call("state.get", json!({ "key": word }))["result"]["entry"]["value"].clone();
+        let n_received = received.iter().filter(|text| **text == word).count();
+        assert!(entry == json!(word) || n_received == 1, "{word}: entry {entry}, received {n_received} times");
+    }
+}
+
+#[test]
+fn an_idle_broker_ends_and_a_plain_lock_outlives_it() {
+    let place = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "250");
+    let token = place.json(&["lock", "a.rs"])["token"].clone();
+    let pid = place.broker_pid().unwrap();
+    until("the idle broker ends", || !lives(pid));
+    assert!(place.broker_pid().is_none() && !place.dir.join("mesh.sock").exists());
+    assert_eq!(place.json(&["lock", "list"])["locks"][0]["token"], token);
+}
+
+#[test]
+fn a_broker_is_not_idle_while_a_session_is_attached() {
+    let place = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "250");
+    let mut session = place.session("codex-mcp-client", "api");
+    session.tool("mesh_status", json!({}));
+    let pid = place.broker_pid().unwrap();
+    // The one wait that can't be awaited: that nothing happens for four timeouts.
+    std::thread::sleep(Duration::from_millis(1000));
+    assert!(lives(pid));
+    session.close();
+    until("the broker ends after its last session", || !lives(pid));
+}
+
+#[test]
+fn a_database_of_an_older_format_is_upgraded() {
+    let place = Place::new();
+    fs::create_dir_all(&place.dir).unwrap();
+    let db = Connection::open(place.dir.join("broker.db")).unwrap();
+    db.execute_batch(include_str!("../src/store/migrations/1.sql")).unwrap();
+    db.execute_batch(
+        "INSERT INTO state VALUES ('default', 'old', 'value', 41, 'someone', 1, NULL); PRAGMA user_version = 1",
+    )
+    .unwrap();
+    drop(db);
+    assert_eq!(place.ok(&["state", "get", "old"]).trim(), "value");
+    assert_eq!(place.json(&["state", "set", "old", "new"])["version"], json!(42));
+    place.ok(&["stop"]);
+    let db = Connection::open(place.dir.join("broker.db")).unwrap();
+    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    let n_migrations = fs::read_dir(support::project().join("src/store/migrations")).unwrap().count() as i64;
+    assert_eq!(version, n_migrations);
+}
+
+#[test]
+fn a_database_of_a_newer_format_is_refused_by_verbs_and_sessions() {
+    let place = Place::new();
+    place.ok(&["state", "set", "kept", "yes"]);
+    place.ok(&["stop"]);
+    let set_version = |version: i64| {
+        Connection::open(place.dir.join("broker.db")).unwrap().pragma_update(None, "user_version", version).unwrap();
+    };
+    let db = Connection::open(place.dir.join("broker.db")).unwrap();
+    let ours: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    drop(db);
+    set_version(99);
+    check_refusal(&place.run(&["state", "get", "kept"]), 5, &["newer slm-mesh", "99", "SLM_MESH_DATA_DIR"]);
+    let mut session = place.session("codex-mcp-client", "api");
+    for _ in 0..2 {
+        let (fault, is_error) = session.try_tool("mesh_status", json!({}));
+        assert!(is_error && fault["error"].as_str().unwrap().contains("newer slm-mesh"), "{fault}");
+    }
+    set_version(ours);
+    let entry = session.tool("mesh_state", json!({ "action": "get", "key": "kept" }));
+    assert_eq!(entry["entry"]["value"], json!("yes"), "the session stayed up and works again");
+}
+
+/// The files that were set aside.
+fn damaged(place: &Place) -> Vec<std::path::PathBuf> {
+    let paths = fs::read_dir(&place.dir).unwrap().flatten().map(|entry| entry.path());
+    let is_aside = |path: &std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.starts_with("broker.db.damaged-20") && !name.ends_with("-wal") && !name.ends_with("-shm")
+    };
+    paths.filter(is_aside).collect()
+}
+
+#[test]
+fn a_corrupt_database_is_set_aside_under_a_dated_name() {
+    let place = Place::new();
+    fs::create_dir_all(&place.dir).unwrap();
+    let garbage = b"this is no database at all, but somebody may want it back ".repeat(100);
+    fs::write(place.dir.join("broker.db"), &garbage).unwrap();
+    place.ok(&["state", "set", "fresh", "yes"]);
+    let aside = damaged(&place);
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert_eq!(fs::read(&aside[0]).unwrap(), garbage, "kept as it was");
+    assert!(place.log().contains("DAMAGED"), "{}", place.log());
+}
+
+#[test]
+fn a_database_with_one_damaged_table_does_not_keep_the_broker_away() {
+    let place = Place::new();
+    place.ok(&["state", "set", "kept", "yes"]);
+    place.ok(&["stop"]);
+    let file = place.dir.join("broker.db");
+    let db = Connection::open(&file).unwrap();
+    let (page, size): (u64, u64) = db
+        .query_row("SELECT rootpage, page_size FROM sqlite_master, pragma_page_size WHERE name = 'peer'", [], |row| {
+            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+        })
+        .unwrap();
+    drop(db);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[((page - 1) * size) as usize..(page * size) as usize].fill(0xa5);
+    fs::write(&file, &bytes).unwrap();
+    // The first verb may be told of the damage; the one after it must find a mesh that works.
+    place.run(&["peers"]);
+    place.ok(&["peers"]);
+    assert_eq!(damaged(&place).len(), 1);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named_with_its_cure() {
+    let place = Place::new();
+    fs::create_dir_all(&place.dir).unwrap();
+    let is_root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
+    if is_root {
+        std::os::unix::fs::chown(&place.dir, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
+    }
+    fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o500)).unwrap();
+    // Root may write anywhere, so there the user is somebody else.
+    let out = if is_root { run_as_other(&place, &["peers"]) } else { place.run(&["peers"]) };
+    check_refusal(&out, 5, &[place.dir.to_str().unwrap(), "make it writable", "SLM_MESH_DATA_DIR"]);
+    fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn a_data_directory_that_is_a_file_is_named_with_its_cure() {
+    let place = Place::new();
+    fs::write(&place.dir, "a file").unwrap();
+    check_refusal(&place.run(&["peers"]), 5, &[place.dir.to_str().unwrap(), "SLM_MESH_DATA_DIR"]);
+}
+
+#[test]
+fn a_path_too_long_for_a_socket_is_named_with_its_cure() {
+    let mut place = Place::new();
+    place.dir = place.root.join("long/".repeat(24));
+    check_refusal(
+        &place.run(&["peers"]),
+        2,
+        &[place.dir.to_str().unwrap().trim_end_matches('/'), "too long", "shorter"],
+    );
+    let mut session = place.session("codex-mcp-client", "api");
+    let (fault, is_error) = session.try_tool("mesh_status", json!({}));
+    assert!(is_error && fault["error"].as_str().unwrap().contains("too long"), "{fault}");
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused_and_left_as_it_is() {
+    if !is_root("a_directory_of_another_user_is_refused_and_left_as_it_is") {
+        return;
+    }
+    let place = Place::new();
+    fs::create_dir_all(&place.dir).unwrap();
+    std::os::unix::fs::chown(&place.dir, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
+    let words = [place.dir.to_str().unwrap(), "another user", "65534", "SLM_MESH_DATA_DIR"];
+    check_refusal(&place.run(&["peers"]), 2, &words);
+    assert_eq!(fs::read_dir(&place.dir).unwrap().count(), 0, "nothing was put into it");
+}
+
+#[test]
+fn a_client_of_another_user_is_not_heard() {
+    if !is_root("a_client_of_another_user_is_not_heard") {
+        return;
+    }
+    let place = Place::new();
+    place.ok(&["state", "set", "secret", "word"]);
+    // Wide open, as somebody may have made it: the kernel's word on who connects must still hold.
+    fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(place.dir.join("mesh.sock"), fs::Permissions::from_mode(0o777)).unwrap();
+    // A client without our own program's scruples, who becomes another user and then connects.
+    let script = "import os, socket, sys; os.setuid(int(sys.argv[2])); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
+                  print('connected', flush=True); s.sendall(sys.argv[3].encode() + b'\\n'); print(s.recv(999))";
+    let ask = json!({ "jsonrpc": "2.0", "id": 1, "method": "state.get", "params": { "key": "secret" } }).to_string();
+    let (socket, uid) = (place.dir.join("mesh.sock"), OTHER_UID.to_string());
+    let Ok(out) = Command::new("python3").args(["-c", script, socket.to_str().unwrap(), &uid, &ask]).output() else {
+        return eprintln!("skipped: a_client_of_another_user_is_not_heard needs python3");
+    };
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(said.contains("connected") && !said.contains("word"), "{out:?}");
+    until("the refusal is in the log", || place.log().contains("another user"));
+    assert_eq!(place.ok(&["state", "get", "secret"]).trim(), "word", "its owner is served as before");
+}
+
+#[test]
+fn a_broker_of_another_user_is_not_spoken_to() {
+    if !is_root("a_broker_of_another_user_is_not_spoken_to") {
+        return;
+    }
+    let place = Place::new();
+    fs::create_dir_all(&place.dir).unwrap();
+    std::os::unix::fs::chown(&place.dir, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
+    assert!(run_as_other(&place, &["start", "--detach"]).status.success());
+    check_refusal(&place.run(&["state", "set", "secret", "word"]), 2, &["another user", "SLM_MESH_DATA_DIR"]);
+    let mut session = place.session("codex-mcp-client", "api");
+    let (fault, is_error) = session.try_tool("mesh_summary", json!({ "summary": "secret" }));
+    assert!(is_error && fault["error"].as_str().unwrap().contains("another user"), "{fault}");
+}
+
+#[test]
+fn settings_come_from_the_file_unless_the_environment_says_otherwise() {
+    let place = Place::new();
+    fs::create_dir_all(&place.dir).unwrap();
+    let config = place.dir.join("config");
+    fs::write(&config, "# how we like it\n\nSLM_MESH_LOCK_TTL_MIN = 3\nSLM_MESH_RATE=\"33\"\n").unwrap();
+    assert_eq!(place.json(&["lock", "a.rs"])["expiresInSeconds"], json!(180));
+    assert_eq!(place.json(&["status"])["rate"]["messagesPer10s"], json!(33));
+    place.ok(&["stop"]);
+    let place = place.with("SLM_MESH_RATE", "44");
+    place.ok(&["start", "--detach"]);
+    assert_eq!(place.json(&["status"])["rate"]["messagesPer10s"], json!(44));
+    fs::write(&config, "SLM_MESH_LOCK_TTL_MIN=3\nSLM_MESH_SPEED=9\n").unwrap();
+    check_refusal(&place.run(&["peers"]), 2, &[config.to_str().unwrap(), "line 2"]);
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_what_is_accepted() {
+    for (name, value, want) in [
+        ("SLM_MESH_PORT", "0", "from 1 to 65535"),
+        ("SLM_MESH_IDLE_TIMEOUT", "soon", "a whole number from 0"),
+        ("SLM_MESH_DEAD_MS", "1", "from 100"),
+        ("SLM_MESH_SYNC", "maybe", "one of normal, full"),
+    ] {
+        let place = Place::new().with(name, value);
+        check_refusal(&place.run(&["peers"]), 2, &[name, want, value]);
+        check_refusal(&place.run(&["start"]), 2, &[name, want, value]);
+        let mut session = place.session("codex-mcp-client", "api");
+        for tool in ["mesh_status", "mesh_inbox"] {
+            let (fault, is_error) = session.try_tool(tool, json!({}));
+            assert!(is_error && fault["error"].as_str().unwrap().contains(name), "{fault}");
+        }
+        assert!(session.close().success(), "the session stayed up");
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn clean_removes_only_what_is_stale() {
+    let place = Place::new();
+    place.ok(&["state", "set", "kept", "yes"]);
+    fs::write(place.dir.join("notes.txt"), "mine").unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(place.dir.join("peers/live.sock")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(place.dir.join("peers/dead.sock")).unwrap());
+    let before = names(&place.dir);
+    place.ok(&["clean"]);
+    assert_eq!(names(&place.dir), before, "a living broker's files stay");
+    assert_eq!(names(&place.dir.join("peers")), ["live.sock"]);
+    let pid = place.broker_pid().unwrap();
+    kill("-9", pid);
+    until("it is dead", || !lives(pid));
+    fs::write(place.dir.join("broker.new4711"), "a draft that a crash left").unwrap();
+    let said = place.json(&["clean"]);
+    assert_eq!(said["killed"], json!(0));
+    let after = names(&place.dir);
+    for name in ["mesh.sock", "broker.pid", "port", "broker.new4711"] {
+        assert!(!after.contains(&name.to_owned()), "{name} is left: {after:?}");
+    }
+    for name in ["broker.db", "broker.token", "notes.txt", "broker.log"] {
+        assert!(after.contains(&name.to_owned()), "{name} is gone: {after:?}");
+    }
+    assert_eq!(names(&place.dir.join("peers")), ["live.sock"]);
+    drop(listener);
+    assert_eq!(place.ok(&["state", "get", "kept"]).trim(), "yes");
+}

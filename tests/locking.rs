@@ -1,0 +1,319 @@
+//! Locks across processes: what they keep out, who is next in line, and when they fall.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::fs;
+use std::process::Command;
+use support::{Place, Session, Socket, lives, until};
+
+const CODEX: &str = "codex-mcp-client";
+
+/// A session that has appeared under the name of its folder.
+fn session(place: &Place, folder: &str) -> Session {
+    let mut session = place.session(CODEX, folder);
+    assert_eq!(session.tool("mesh_status", json!({}))["you"]["name"], json!(format!("codex-{folder}")));
+    session
+}
+
+/// A peer on a raw connection, which can ask without waiting.
+fn peer(place: &Place, name: &str) -> Socket {
+    let mut socket = place.socket();
+    let attached = socket.call("attach", json!({ "name": name, "agent": "codex", "project": place.root, "pid": 1 }));
+    assert_eq!(attached["result"]["you"]["name"], json!(name), "{attached}");
+    socket
+}
+
+/// Starts the broker; a connection that acts as nobody and only looks.
+fn watch(place: &Place) -> Socket {
+    place.ok(&["start", "--detach"]);
+    place.socket()
+}
+
+/// Locks a path that must be free; the token.
+fn take(socket: &mut Socket, path: &str) -> i64 {
+    let answer = socket.call("lock.lock", json!({ "filePath": path }));
+    answer["result"]["token"].as_i64().unwrap_or_else(|| panic!("{answer}"))
+}
+
+fn give_back(socket: &mut Socket, path: &str) {
+    let answer = socket.call("lock.unlock", json!({ "filePath": path }));
+    assert_eq!(answer["result"]["ok"], json!(true), "{answer}");
+}
+
+/// Asks for a lock and stands in line; the id of the call.
+fn stand_in_line(socket: &mut Socket, watcher: &mut Socket, name: &str, path: &str) -> i64 {
+    let id = socket.ask("lock.lock", json!({ "filePath": path, "waitSeconds": 60 }));
+    until("it stands in line", || line_for(watcher, path).iter().any(|waiting| waiting == name));
+    id
+}
+
+/// Who waits for a path, first come first.
+fn line_for(watcher: &mut Socket, path: &str) -> Vec<String> {
+    let found = watcher.call("lock.query", json!({ "filePath": path }));
+    let line = found["result"]["locks"][0]["queue"].as_array().cloned().unwrap_or_default();
+    line.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+}
+
+/// Who holds a path.
+fn holder(watcher: &mut Socket, path: &str) -> Option<String> {
+    let found = watcher.call("lock.query", json!({ "filePath": path }));
+    found["result"]["locks"][0]["holder"].as_str().map(str::to_owned)
+}
+
+/// Reads on until the answer to an earlier call comes.
+fn answer(socket: &mut Socket, id: i64) -> Value {
+    loop {
+        let value = socket.read().expect("the broker hung up");
+        if value["id"] == json!(id) {
+            return value;
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_locks_again_renews_and_keeps_its_token() {
+    let place = Place::new();
+    let mut one = session(&place, "one");
+    let first =
+        one.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/a.rs", "ttlMinutes": 1, "reason": "parser" }));
+    let again = one.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/a.rs", "ttlMinutes": 60 }));
+    assert_eq!(first["expiresInSeconds"], json!(60));
+    assert_eq!(again["expiresInSeconds"], json!(3600));
+    assert_eq!(again["token"], first["token"], "it is the same grant");
+    assert_eq!(again["lock"]["reason"], json!("parser"));
+    assert_eq!(place.json(&["lock", "list"])["locks"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn two_plain_locks_of_one_person_are_two_wishes_unless_renewal_is_meant() {
+    let place = Place::new();
+    let first = place.json(&["lock", "a.rs"]);
+    let refused = place.run(&["lock", "a.rs"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--renew"), "{refused:?}");
+    let renewed = place.json(&["lock", "a.rs", "--renew", "--ttl", "30"]);
+    assert_eq!((&renewed["token"], &renewed["expiresInSeconds"]), (&first["token"], &json!(1800)));
+}
+
+#[test]
+fn several_files_are_locked_all_or_nothing() {
+    let place = Place::new();
+    let (mut one, mut two) = (session(&place, "one"), session(&place, "two"));
+    one.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/b.rs", "reason": "parser" }));
+    let all = json!({ "action": "lock", "filePaths": ["/p/a.rs", "/p/b.rs", "/p/c.rs"] });
+    let (fault, is_error) = two.try_tool("mesh_lock", all.clone());
+    assert!(is_error && fault["kind"] == json!("held"), "{fault}");
+    for word in ["/p/b.rs", "codex-one", "parser", "waitSeconds"] {
+        assert!(fault["error"].as_str().unwrap().contains(word), "want {word}: {fault}");
+    }
+    assert_eq!(one.tool("mesh_lock", json!({ "action": "query" }))["locks"].as_array().unwrap().len(), 1);
+    one.tool("mesh_lock", json!({ "action": "unlock", "filePath": "/p/b.rs" }));
+    let granted = two.tool("mesh_lock", all);
+    let paths: Vec<&Value> = granted["locks"].as_array().unwrap().iter().map(|lock| &lock["filePath"]).collect();
+    assert_eq!(paths, ["/p/a.rs", "/p/b.rs", "/p/c.rs"]);
+}
+
+#[test]
+fn folders_and_globs_keep_out_what_is_under_them() {
+    let place = Place::new();
+    let mut socket = watch(&place);
+    let (mut one, mut two) = (peer(&place, "one"), peer(&place, "two"));
+    for (held, wanted, is_free) in [
+        ("/p/src/", "/p/src/deep/x.rs", false),
+        ("/p/src/", "/p/srcs/x.rs", true),
+        ("/p/src/deep/x.rs", "/p/src/", false),
+        ("/p/src/auth/**", "/p/src/auth/a/b.rs", false),
+        ("/p/src/*.rs", "/p/src/x.rs", false),
+        ("/p/src/*.rs", "/p/src/x.md", true),
+        ("/p/**/*.md", "/p/docs/**", false),
+        ("/p/a", "/p/a", false),
+        ("/p/a/../b", "/p/b", false),
+        ("/p//a/./b", "/p/a/b", false),
+    ] {
+        take(&mut one, held);
+        let answer = two.call("lock.lock", json!({ "filePath": wanted }));
+        assert_eq!(answer["result"]["ok"] == json!(true), is_free, "{held} against {wanted}: {answer}");
+        if is_free {
+            give_back(&mut two, wanted);
+        }
+        give_back(&mut one, held);
+        assert_eq!(socket.call("lock.query", json!({}))["result"]["locks"], json!([]));
+    }
+}
+
+#[test]
+fn a_file_is_the_same_by_whatever_way_one_gets_there() {
+    let place = Place::new();
+    let mut one = session(&place, "one");
+    fs::create_dir_all(place.root.join("real/deep")).unwrap();
+    std::os::unix::fs::symlink(place.root.join("real"), place.root.join("link")).unwrap();
+    let real = place.root.join("real/deep/new.rs");
+    let granted = one.tool("mesh_lock", json!({ "action": "lock", "filePath": "../link/deep/new.rs" }));
+    assert_eq!(granted["lock"]["filePath"], json!(real.to_str().unwrap()), "a file that does not exist yet, too");
+    for way in ["real/deep/new.rs", "./real//deep/new.rs", "link/deep/../deep/new.rs", real.to_str().unwrap()] {
+        let out = place.run(&["lock", way, "--as", "human"]);
+        assert_eq!(out.status.code(), Some(1), "{way}: {out:?}");
+        assert!(String::from_utf8_lossy(&out.stderr).contains("codex-one"), "{way}: {out:?}");
+    }
+    // A folder is a folder with or without its slash.
+    let out = place.run(&["lock", "link", "--as", "human"]);
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    place.ok(&["lock", "real.rs", "--as", "human"]);
+}
+
+#[test]
+fn who_waits_is_served_in_the_order_of_coming_with_tokens_that_grow() {
+    let place = Place::new();
+    let mut watcher = watch(&place);
+    let (mut one, mut two, mut three) = (peer(&place, "one"), peer(&place, "two"), peer(&place, "three"));
+    let first = take(&mut one, "/p/a");
+    let id_two = stand_in_line(&mut two, &mut watcher, "two", "/p/a");
+    let id_three = stand_in_line(&mut three, &mut watcher, "three", "/p/a");
+    assert_eq!(line_for(&mut watcher, "/p/a"), ["two", "three"]);
+    give_back(&mut one, "/p/a");
+    let second = answer(&mut two, id_two)["result"]["token"].as_i64().unwrap();
+    assert_eq!(line_for(&mut watcher, "/p/a"), ["three"]);
+    // Who just comes does not overtake.
+    assert_eq!(one.call("lock.lock", json!({ "filePath": "/p/a" }))["error"]["data"]["kind"], json!("held"));
+    give_back(&mut two, "/p/a");
+    let third = answer(&mut three, id_three)["result"]["token"].as_i64().unwrap();
+    assert!(first < second && second < third, "{first} {second} {third}");
+}
+
+#[test]
+fn who_dies_or_changes_its_mind_in_line_loses_only_its_own_place() {
+    let place = Place::new();
+    let mut watcher = watch(&place);
+    let (mut one, mut dies, mut three) = (peer(&place, "one"), peer(&place, "dies"), peer(&place, "three"));
+    let mut leaves = session(&place, "leaves");
+    take(&mut one, "/p/a");
+    stand_in_line(&mut dies, &mut watcher, "dies", "/p/a");
+    let call = json!({ "name": "mesh_lock", "arguments": { "action": "lock", "filePath": "/p/a", "waitSeconds": 60 } });
+    let id = leaves.ask("tools/call", call);
+    until("it stands in line", || line_for(&mut watcher, "/p/a").len() == 2);
+    let id_three = stand_in_line(&mut three, &mut watcher, "three", "/p/a");
+    drop(dies);
+    leaves.send(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": id } }));
+    until("both are out of the line", || line_for(&mut watcher, "/p/a") == ["three"]);
+    give_back(&mut one, "/p/a");
+    assert_eq!(answer(&mut three, id_three)["result"]["ok"], json!(true));
+}
+
+#[test]
+fn a_wait_for_a_lock_ends_in_time_and_says_who_holds_it() {
+    let place = Place::new();
+    let mut one = session(&place, "one");
+    one.tool("mesh_lock", json!({ "action": "lock", "filePath": place.root.join("a.rs") }));
+    let out = place.run(&["lock", "a.rs", "--wait", "1", "--as", "human"]);
+    assert!([Some(1), Some(4)].contains(&out.status.code()), "{out:?}");
+    assert!(String::from_utf8_lossy(&out.stderr).contains("codex-one"), "{out:?}");
+    assert_eq!(place.json(&["lock", "list"])["locks"][0]["queue"], json!([]));
+}
+
+#[test]
+fn a_cycle_of_waits_is_refused_and_named() {
+    let place = Place::new();
+    let mut watcher = watch(&place);
+    let (mut one, mut two, mut three) = (peer(&place, "one"), peer(&place, "two"), peer(&place, "three"));
+    take(&mut one, "/p/1");
+    take(&mut two, "/p/2");
+    take(&mut three, "/p/3");
+    let id_one = stand_in_line(&mut one, &mut watcher, "one", "/p/2");
+    stand_in_line(&mut two, &mut watcher, "two", "/p/3");
+    let refused = three.call("lock.lock", json!({ "filePath": "/p/1", "waitSeconds": 60 }));
+    assert_eq!(refused["error"]["data"]["kind"], json!("refused"), "{refused}");
+    for name in ["one", "two", "three"] {
+        assert!(refused["error"]["message"].as_str().unwrap().contains(name), "{refused}");
+    }
+    // Without the wait that closed it there is no cycle: all goes on as soon as one gives way.
+    give_back(&mut two, "/p/2");
+    assert_eq!(answer(&mut one, id_one)["result"]["ok"], json!(true));
+}
+
+#[test]
+fn only_its_holder_gives_a_lock_back_and_only_the_human_takes_it_away() {
+    let place = Place::new();
+    let (mut one, mut two) = (session(&place, "one"), session(&place, "two"));
+    let file = place.root.join("a.rs");
+    one.tool("mesh_lock", json!({ "action": "lock", "filePath": file }));
+    let (fault, is_error) = two.try_tool("mesh_lock", json!({ "action": "unlock", "filePath": file }));
+    assert!(is_error && fault["error"].as_str().unwrap().contains("codex-one"), "{fault}");
+    let refused = place.run(&["lock", "a.rs", "--steal", "--as", "codex-two"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    place.ok(&["lock", "a.rs", "--steal", "--as", "human"]);
+    let mail = one.tool("mesh_inbox", json!({}))["messages"][0].clone();
+    assert_eq!(mail["type"], json!("alert"));
+    assert!(mail["payload"].as_str().unwrap().contains(file.to_str().unwrap()), "its holder is told: {mail}");
+}
+
+#[test]
+fn a_lock_falls_at_once_when_its_session_ends_in_order() {
+    let place = Place::new();
+    let mut watcher = watch(&place);
+    let mut one = session(&place, "one");
+    one.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/a" }));
+    let mut two = peer(&place, "two");
+    let id = stand_in_line(&mut two, &mut watcher, "two", "/p/a");
+    let ended = std::time::Instant::now();
+    one.close();
+    assert_eq!(answer(&mut two, id)["result"]["ok"], json!(true));
+    assert!(ended.elapsed().as_secs() < 4, "it did not wait for the grace of a crash");
+}
+
+#[test]
+fn a_lock_falls_after_its_session_was_killed_unless_that_comes_back() {
+    let place = Place::new();
+    let mut watcher = watch(&place);
+    let (mut dies, mut returns) = (session(&place, "dies"), session(&place, "returns"));
+    returns.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/kept" }));
+    dies.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/lost" }));
+    // The one that comes back dies first, so its grace would be over first.
+    returns.child.kill().unwrap();
+    returns.child.wait().unwrap();
+    let mut returned = session(&place, "returns");
+    dies.child.kill().unwrap();
+    dies.child.wait().unwrap();
+    let refused = returned.try_tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/lost" }));
+    assert!(refused.1, "a crash costs nobody its locks at once: {}", refused.0);
+    until("the dead one's lock falls", || holder(&mut watcher, "/p/lost").is_none());
+    assert_eq!(holder(&mut watcher, "/p/kept").as_deref(), Some("codex-returns"));
+}
+
+#[test]
+fn locks_and_their_tokens_outlive_a_killed_broker() {
+    let place = Place::new();
+    let mut one = session(&place, "one");
+    let before = one.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/a" }))["token"].as_i64().unwrap();
+    one.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/b" }));
+    one.tool("mesh_lock", json!({ "action": "unlock", "filePath": "/p/b" }));
+    let pid = place.broker_pid().unwrap();
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    until("it is dead", || !lives(pid));
+    let renewed = one.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/a" }));
+    assert_eq!(renewed["token"], json!(before), "the session holds it as before");
+    let next = one.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/c" }))["token"].as_i64().unwrap();
+    assert!(next > before + 1, "no token is given twice: {next} after {before} and the one of /p/b");
+}
+
+#[test]
+fn work_trees_are_apart_unless_the_whole_repository_is_meant() {
+    let place = Place::new();
+    let inner = place.root.join("main/.git/worktrees/tree");
+    fs::create_dir_all(&inner).unwrap();
+    fs::create_dir_all(place.root.join("tree")).unwrap();
+    fs::write(place.root.join("main/.git/HEAD"), "ref: refs/heads/main\n").unwrap();
+    fs::write(inner.join("HEAD"), "ref: refs/heads/side\n").unwrap();
+    fs::write(inner.join("commondir"), "../..\n").unwrap();
+    fs::write(place.root.join("tree/.git"), format!("gitdir: {}\n", inner.display())).unwrap();
+    let (mut main, mut tree) = (session(&place, "main"), session(&place, "tree"));
+    main.tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs" }));
+    tree.tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs" }));
+    let everywhere = json!({ "action": "lock", "filePath": "b.rs", "scope": "repo" });
+    main.tool("mesh_lock", everywhere.clone());
+    let (fault, is_error) = tree.try_tool("mesh_lock", json!({ "action": "lock", "filePath": "b.rs" }));
+    assert!(is_error && fault["error"].as_str().unwrap().contains("codex-main"), "{fault}");
+    let (fault, is_error) =
+        tree.try_tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs", "scope": "repo" }));
+    assert!(is_error && fault["error"].as_str().unwrap().contains("codex-main"), "{fault}");
+}

@@ -1,0 +1,180 @@
+//! Locks, and the edits that take them.
+
+use crate::script::check;
+
+#[test]
+fn a_lock_has_one_holder_and_says_who() {
+    check(
+        "
+        a joins
+        b joins
+        a lock.lock filePath=/p/x reason=refactor -> ok token=1 expiresInSeconds=600
+        b lock.lock filePath=/p/./y/../x -> held 'locked by a' 'reason: refactor' '10 min left' waitSeconds
+        a lock.lock filePath=/p/x ttlMinutes=60 -> ok token=1 expiresInSeconds=3600
+        b lock.unlock filePath=/p/x -> not_found 'locked by a'
+        b lock.lock filePaths='[\"/p/w\",\"/p/x\"]' -> held
+        b lock.lock filePath=/p/w -> ok token=2
+        b lock.lock filePath=/p/ -> held
+        b lock.lock filePath=/p/**/x -> held
+        a lock.unlock filePath=/p/x -> ok
+        b lock.lock filePath=/p/ -> ok
+        a lock.lock filePath=/p/deep/er -> held
+        a lock.lock filePath=relative -> usage absolute
+        a lock.lock filePath=/q ttlMinutes=61 -> usage ttlMinutes
+        a lock.lock filePath=/q steal=true -> refused human
+        +61m
+        a lock.lock filePath=/p/deep/er -> ok
+    ",
+    );
+}
+
+#[test]
+fn who_waits_for_a_lock_gets_it_in_turn() {
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        a lock.lock filePath=/p/x -> ok token=1
+        b lock.lock filePath=/p/x waitSeconds=60 -> waits
+        c lock.lock filePath=/p/x waitSeconds=60 -> waits
+        a lock.query -> ok locks.0.queue.0=b locks.0.queue.1=c
+        a lock.unlock filePath=/p/x -> ok
+        ! b -> '\"token\":2'
+        ! c -> ~token
+        b leaves
+        +6s
+        ! c -> '\"token\":3'
+        a lock.lock filePath=/p/x waitSeconds=5 -> waits
+        +6s
+        ! a -> held 'locked by c'
+    ",
+    );
+}
+
+#[test]
+fn a_wait_that_would_never_end_is_refused_with_its_cycle() {
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        a lock.lock filePath=/p/1 -> ok
+        b lock.lock filePath=/p/2 -> ok
+        c lock.lock filePath=/p/3 -> ok
+        a lock.lock filePath=/p/2 waitSeconds=60 -> waits
+        b lock.lock filePath=/p/3 waitSeconds=60 -> waits
+        c lock.lock filePath=/p/1 waitSeconds=60 -> refused 'a waits for b waits for c'
+        c lock.unlock filePath=/p/3 -> ok
+        ! b -> token
+    ",
+    );
+}
+
+#[test]
+fn locks_fall_when_their_session_does_not_come_back() {
+    check(
+        "
+        a joins
+        b joins
+        a lock.lock filePath=/p/x -> ok
+        a leaves
+        b lock.lock filePath=/p/x -> held
+        +4s
+        a joins
+        +20s
+        b lock.lock filePath=/p/x -> held
+        a leaves
+        +6s
+        b lock.lock filePath=/p/x -> ok token=2
+        crash
+        +1s
+        c joins
+        c lock.lock filePath=/p/x -> held
+        +5s
+        c lock.lock filePath=/p/x -> ok token=3
+        c detach -> ok
+        a joins
+        a lock.lock filePath=/p/x -> ok token=4
+    ",
+    );
+}
+
+#[test]
+fn work_trees_conflict_only_when_asked() {
+    check(
+        "
+        a joins
+        b@q joins
+        a lock.lock filePath=/p/src/x -> ok
+        b@q lock.lock filePath=/q/src/x -> ok
+        b@q lock.unlock filePath=/q/src/x -> ok
+        b@q lock.lock filePath=/q/src/x scope=repo -> held
+        a lock.unlock filePath=/p/src/x -> ok
+        b@q lock.lock filePath=/q/src/x scope=repo -> ok
+        a lock.lock filePath=/p/src/x -> held
+    ",
+    );
+}
+
+#[test]
+fn an_edit_locks_its_files_until_the_turn_ends() {
+    check(
+        "
+        h connects
+        h turn.edit agent=claude-code session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> ok you.name=claude-p
+        a joins
+        a lock.lock filePath=/p/x -> held 'locked by claude-p' 'reason: editing' '2 min left'
+        +60s
+        h turn.edit agent=claude-code session=s1 project=/p files='[\"/p/x\"]' -> ok
+        +70s
+        a lock.lock filePath=/p/y -> ok
+        a lock.lock filePath=/p/x -> held
+        h turn.edit agent=claude-code session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> held 'locked by a'
+        h turn.edit agent=codex session=t1 project=/p files='[\"/p/x\"]' -> held 'locked by claude-p'
+        h turn.end agent=claude-code session=s1 project=/p -> ok
+        a lock.lock filePath=/p/x -> ok
+    ",
+    );
+}
+
+#[test]
+fn an_agent_is_never_refused_by_its_own_lock_and_what_it_locked_itself_outlives_its_turn() {
+    check(
+        "
+        h connects
+        a joins
+        b joins
+        a lock.lock filePath=/p/own ttlMinutes=30 -> ok token=1
+        h turn.edit agent=test session=key-a project=/p files='[\"/p/own\",\"/p/edited\",\"/p/both\"]' -> ok you.name=a
+        a lock.lock filePath=/p/both -> ok
+        a lock.lock filePath=/p/own bound=command -> ok
+        h turn.end agent=test session=key-a project=/p -> ok
+        b lock.lock filePath=/p/edited -> ok
+        b lock.lock filePath=/p/own -> held
+        b lock.lock filePath=/p/both -> held
+        h turn.end agent=test session=key-a project=/p leave=true -> ok
+        b lock.lock filePath=/p/both -> ok
+    ",
+    );
+}
+
+#[test]
+fn a_hook_shows_mail_once_whatever_hooks_also_fire() {
+    check(
+        "
+        h connects
+        g connects
+        a joins
+        h turn.mail agent=claude-code session=s1 project=/p around=true -> ok messages=[] peers.0.name=a
+        a send to=claude-p message=hello -> ok messageId=$m
+        h turn.mail agent=claude-code session=s1 project=/p -> ok messages.0.payload=hello
+        g turn.mail agent=claude-code session=s1 project=/p -> ok messages=[]
+        +3s
+        h turn.mail agent=claude-code session=s1 project=/p -> ok messages.0.again=true
+        a send to=all message=everybody -> ok
+        +3s
+        h turn.mail agent=claude-code session=s1 project=/p direct=true -> ok messages.0.payload=hello ~everybody
+    ",
+    );
+}

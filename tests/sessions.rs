@@ -1,0 +1,361 @@
+//! Sessions across processes: who a session is, whom it sees, who the shell around it is, and what
+//! the others learn when it stops, dies or comes back.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use support::{BIN, Place, Session, Socket, until};
+
+const CODEX: &str = "codex-mcp-client";
+
+/// Who a session is: its id and name. Asking makes it appear.
+fn you(session: &mut Session) -> (String, String) {
+    let you = session.tool("mesh_status", json!({}))["you"].clone();
+    (you["id"].as_str().unwrap().to_owned(), you["name"].as_str().unwrap().to_owned())
+}
+
+/// Names that a session sees in a scope, sorted.
+fn sees(session: &mut Session, scope: &str) -> Vec<String> {
+    names(&session.tool("mesh_peers", json!({ "scope": scope })))
+}
+
+fn names(peers: &Value) -> Vec<String> {
+    let mut names: Vec<String> =
+        peers["peers"].as_array().unwrap().iter().map(|peer| peer["name"].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Whether the mesh counts a peer as here.
+fn is_here(socket: &mut Socket, name: &str) -> bool {
+    names(&socket.call("peers", json!({ "scope": "machine" }))["result"]).iter().any(|here| here == name)
+}
+
+fn signal(child: &Child, signal: &str) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_session_that_comes_back_has_its_name_id_and_unread_mail() {
+    let place = Place::new();
+    let mut session = place.session("claude-code", "api");
+    let (id, name) = you(&mut session);
+    assert_eq!(name, "claude-api");
+    session.tool("mesh_summary", json!({ "summary": "the schema" }));
+    assert!(session.close().success());
+    place.ok(&["send", "claude-api", "while you were out", "--as", "human"]);
+    let mut session = place.session("claude-code", "api");
+    assert_eq!(you(&mut session), (id, name));
+    let mail = session.tool("mesh_inbox", json!({}));
+    assert_eq!(mail["messages"][0]["payload"], json!("while you were out"));
+    assert_eq!(mail["messages"].as_array().unwrap().len(), 1);
+    assert_eq!(place.json(&["whoami"])["you"]["summary"], json!("the schema"));
+}
+
+#[test]
+fn a_session_of_a_broker_that_was_killed_keeps_its_name_and_id() {
+    let place = Place::new();
+    let (mut one, mut two) = (place.session(CODEX, "api"), place.session(CODEX, "api"));
+    let before = (you(&mut one), you(&mut two));
+    let old = place.broker_pid().unwrap();
+    assert!(Command::new("kill").args(["-9", &old.to_string()]).status().unwrap().success());
+    assert_eq!((you(&mut one), you(&mut two)), before);
+    assert_ne!(place.broker_pid(), Some(old));
+    one.tool("mesh_send", json!({ "to": "codex-api-2", "message": "still here" }));
+    assert_eq!(two.tool("mesh_inbox", json!({}))["messages"][0]["fromName"], json!("codex-api"));
+}
+
+#[test]
+fn sessions_in_one_folder_are_numbered_and_in_another_folder_named_after_it() {
+    let place = Place::new();
+    let mut sessions: Vec<Session> =
+        ["api", "api", "web", "deep/api"].iter().map(|folder| place.session("claude-code", folder)).collect();
+    let names: Vec<String> = sessions.iter_mut().map(|session| you(session).1).collect();
+    assert_eq!(names, ["claude-api", "claude-api-2", "claude-web", "claude-api-3"]);
+    // The second one leaves and comes back while the others are here.
+    let (id, _) = you(&mut sessions[1]);
+    sessions[1].close();
+    let mut back = place.session("claude-code", "api");
+    assert_eq!(you(&mut back), (id, "claude-api-2".into()));
+    // A folder of the same name elsewhere never takes up another's mailbox.
+    sessions[3].close();
+    let mut elsewhere = place.session("claude-code", "other/api");
+    assert_eq!(you(&mut elsewhere).1, "claude-api-4");
+}
+
+#[test]
+fn a_session_is_called_as_its_settings_say() {
+    let place = Place::new().with("SLM_MESH_NAME", "reviewer");
+    let (mut one, mut two) = (place.session(CODEX, "api"), place.session(CODEX, "api"));
+    assert_eq!(you(&mut one).1, "reviewer");
+    assert_eq!(you(&mut two).1, "reviewer-2");
+}
+
+/// Runs git with a configuration of its own; false where there is no git.
+fn git(dir: &Path, args: &[&str]) -> bool {
+    let mut command = Command::new("git");
+    command
+        .args(["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"])
+        .args(args)
+        .current_dir(dir);
+    command
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_SYSTEM", "/dev/null")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// A repository with one commit and a work tree beside it: by git, else the files that git would write.
+fn repository(place: &Place) -> (PathBuf, PathBuf) {
+    let (main, tree) = (place.root.join("main"), place.root.join("tree"));
+    fs::create_dir_all(main.join("src")).unwrap();
+    let made = git(&main, &["init", "-q"]) && git(&main, &["commit", "-q", "--allow-empty", "-m", "one"]);
+    if made && git(&main, &["worktree", "add", "-q", "-b", "side", tree.to_str().unwrap()]) {
+        return (main, tree);
+    }
+    let inner = main.join(".git/worktrees/tree");
+    fs::create_dir_all(&inner).unwrap();
+    fs::create_dir_all(&tree).unwrap();
+    fs::write(main.join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
+    fs::write(inner.join("HEAD"), "ref: refs/heads/side\n").unwrap();
+    fs::write(inner.join("commondir"), "../..\n").unwrap();
+    fs::write(tree.join(".git"), format!("gitdir: {}\n", inner.display())).unwrap();
+    (main, tree)
+}
+
+#[test]
+fn scopes_show_the_machine_the_directory_and_the_repository() {
+    let place = Place::new();
+    let (_, tree) = repository(&place);
+    assert!(tree.join(".git").exists());
+    let mut main = place.session("claude-code", "main");
+    let mut others: Vec<Session> = [("main/src", CODEX), ("tree", CODEX), ("main", "opencode"), ("apart", CODEX)]
+        .iter()
+        .map(|(folder, client)| place.session(client, folder))
+        .collect();
+    let ids: Vec<String> = others.iter_mut().map(|other| you(other).1).collect();
+    assert_eq!(ids, ["codex-src", "codex-tree", "opencode-main", "codex-apart"]);
+    assert_eq!(sees(&mut main, "machine"), ["codex-apart", "codex-src", "codex-tree", "opencode-main"]);
+    assert_eq!(sees(&mut main, "directory"), ["opencode-main"]);
+    assert_eq!(sees(&mut main, "repo"), ["codex-src", "codex-tree", "opencode-main"]);
+    assert_eq!(
+        sees(&mut others[1], "repo"),
+        ["claude-main", "codex-src", "opencode-main"],
+        "a work tree is of the repository"
+    );
+    assert_eq!(sees(&mut others[3], "repo"), [""; 0], "outside a repository there is nobody beside it");
+    let peers = main.tool("mesh_peers", json!({ "scope": "machine" }));
+    let branch = |name: &str| {
+        peers["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == json!(name)).unwrap()["gitBranch"].clone()
+    };
+    assert_eq!(branch("codex-tree"), json!("side"));
+    // The same from a shell in the subfolder, where nobody is attached.
+    let out = place
+        .command(&["peers", "--scope", "repo", "--as", "human", "--json"])
+        .current_dir(place.root.join("main/src"))
+        .output()
+        .unwrap();
+    let peers: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(names(&peers), ["claude-main", "codex-src", "codex-tree", "opencode-main"]);
+}
+
+#[test]
+fn a_session_shows_itself_after_two_seconds_and_not_to_be_looked_at() {
+    let place = Place::new();
+    let mut looked_at = place.session(CODEX, "api");
+    looked_at.request("tools/list", json!({}));
+    looked_at.close();
+    assert!(!place.dir.join("mesh.sock").exists(), "a look at the tools starts nothing");
+    let _stays = place.session(CODEX, "web");
+    until("the session shows itself", || place.broker_pid().is_some());
+    let mut socket = place.socket();
+    until("it is a peer", || is_here(&mut socket, "codex-web"));
+}
+
+#[test]
+fn a_killed_session_is_away_at_once_and_a_stopped_one_after_a_while() {
+    let place = Place::new().with("SLM_MESH_HEARTBEAT_MS", "100").with("SLM_MESH_DEAD_MS", "400");
+    let (mut dies, mut sleeps) = (place.session(CODEX, "dies"), place.session(CODEX, "sleeps"));
+    you(&mut dies);
+    you(&mut sleeps);
+    let mut socket = place.socket();
+    assert!(is_here(&mut socket, "codex-dies") && is_here(&mut socket, "codex-sleeps"));
+    dies.child.kill().unwrap();
+    signal(&sleeps.child, "-STOP");
+    until("the dead one is away", || !is_here(&mut socket, "codex-dies"));
+    until("the stopped one is away", || !is_here(&mut socket, "codex-sleeps"));
+    let left = socket.call("events.read", json!({ "types": ["peer_left"] }))["result"]["events"].clone();
+    let reasons: Vec<(&str, &str)> = left
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| (event["payload"]["name"].as_str().unwrap(), event["payload"]["reason"].as_str().unwrap()))
+        .collect();
+    assert_eq!(reasons, [("codex-dies", "disconnected"), ("codex-sleeps", "not_answering")]);
+    signal(&sleeps.child, "-CONT");
+    until("the stopped one is here again", || is_here(&mut socket, "codex-sleeps"));
+    assert_eq!(you(&mut sleeps).1, "codex-sleeps");
+}
+
+#[test]
+fn a_session_that_ends_in_order_leaves_no_process_and_says_so() {
+    let place = Place::new();
+    let mut session = place.session(CODEX, "api");
+    you(&mut session);
+    let mut socket = place.socket();
+    assert_eq!(session.close().code(), Some(0));
+    until("it left", || !is_here(&mut socket, "codex-api"));
+    let left = socket.call("events.read", json!({ "types": ["peer_left"] }))["result"]["events"][0].clone();
+    assert_eq!(left["payload"]["reason"], json!("clean_exit"));
+}
+
+/// Who a verb of the test's own process acts as; its answer or its fault.
+fn whoami(place: &Place, program: &str, words: &[&str]) -> Value {
+    let mut command = Command::new(program);
+    let env = place.command(&[]);
+    command
+        .args(words)
+        .env_clear()
+        .envs(env.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(Stdio::null());
+    serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn a_verb_acts_as_the_session_of_the_process_above_it() {
+    let mut place = Place::new();
+    let human = whoami(&place, BIN, &["whoami", "--json"]);
+    assert_eq!(human["kind"], json!("human"), "no session is there, so it is the human");
+    let mut one = place.session(CODEX, "api");
+    let (id, _) = you(&mut one);
+    assert_eq!(whoami(&place, BIN, &["whoami", "--json"])["you"]["id"], json!(id));
+    // Agents run commands through a shell, and hooks through two.
+    let in_shell = format!("cd / && {BIN} whoami --json; true");
+    assert_eq!(whoami(&place, "sh", &["-c", &in_shell])["you"]["id"], json!(id));
+    let in_two = format!("sh -c '{in_shell}'; true");
+    assert_eq!(whoami(&place, "sh", &["-c", &in_two])["you"]["id"], json!(id));
+    assert_eq!(whoami(&place, BIN, &["whoami", "--json", "--as", "human"])["kind"], json!("human"));
+    let mut two = place.session(CODEX, "web");
+    you(&mut two);
+    let fault = whoami(&place, BIN, &["whoami", "--json"]);
+    assert_eq!(fault["kind"], json!("ambiguous"));
+    for word in ["codex-api", "codex-web", "--as"] {
+        assert!(fault["error"].as_str().unwrap().contains(word), "{fault}");
+    }
+    assert_eq!(whoami(&place, BIN, &["whoami", "--json", "--as", "codex-web"])["you"]["name"], json!("codex-web"));
+    place.env.push(("SLM_MESH_PEER".into(), "codex-api".into()));
+    assert_eq!(whoami(&place, BIN, &["whoami", "--json"])["you"]["id"], json!(id));
+}
+
+/// Passes lines on to its session and brings the answers back; `run` runs a verb instead.
+const AGENT_SCRIPT: &str = r#"
+cd "$1"
+mkfifo in out
+"$2" <in >out &
+exec 3>in 4<out
+while read -r line; do
+  case $line in
+    run) "$2" whoami --json ;;
+    *) printf '%s\n' "$line" >&3; read -r answer <&4; printf '%s\n' "$answer" ;;
+  esac
+done
+"#;
+
+#[test]
+fn two_agents_of_one_user_are_told_apart_by_their_processes() {
+    let place = Place::new();
+    // An agent: it starts the session and, later, a shell command, both as its own children.
+    let script = place.root.join("agent.sh");
+    fs::write(&script, AGENT_SCRIPT).unwrap();
+    let mut agents: Vec<Agent> = ["one", "two"].iter().map(|folder| Agent::start(&place, &script, folder)).collect();
+    for agent in &mut agents {
+        agent.ask(
+            &json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params":
+            { "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": CODEX, "version": "1" } } })
+            .to_string(),
+        );
+        agent.ask(&json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": { "name": "mesh_status", "arguments": {} } }).to_string());
+    }
+    for (agent, name) in agents.iter_mut().zip(["codex-one", "codex-two"]) {
+        assert_eq!(agent.ask("run")["you"]["name"], json!(name));
+    }
+    let outside = place.json(&["whoami"]);
+    assert_eq!(outside["kind"], json!("human"), "beside the agents, not inside one: {outside}");
+}
+
+/// A shell that plays an agent.
+struct Agent {
+    child: Child,
+    output: std::io::BufReader<std::process::ChildStdout>,
+}
+
+impl Agent {
+    fn start(place: &Place, script: &Path, folder: &str) -> Agent {
+        let dir = place.root.join(folder);
+        fs::create_dir_all(&dir).unwrap();
+        let env = place.command(&[]);
+        let mut command = Command::new("sh");
+        command
+            .arg(script)
+            .arg(&dir)
+            .arg(BIN)
+            .env_clear()
+            .envs(env.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let output = std::io::BufReader::new(child.stdout.take().unwrap());
+        Agent { child, output }
+    }
+
+    fn ask(&mut self, line: &str) -> Value {
+        use std::io::{BufRead, Write};
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+        let mut answer = String::new();
+        self.output.read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Its end closes the session's input, and so ends that, too.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn calls_in_flight_are_answered_when_the_client_closes_its_end() {
+    let place = Place::new();
+    for round in 0..10 {
+        let mut session = place.session(CODEX, "api");
+        let ids: Vec<i64> = (0..5)
+            .map(|n| {
+                let arguments = json!({ "action": "set", "key": format!("k{n}"), "value": format!("{round}") });
+                session.ask("tools/call", json!({ "name": "mesh_state", "arguments": arguments }))
+            })
+            .collect();
+        assert!(session.close().success());
+        for id in ids {
+            let (value, is_error) = Session::content(&session.answer(id));
+            assert!(!is_error, "round {round}: {value}");
+        }
+    }
+}
+
+#[test]
+fn a_session_acts_only_as_itself() {
+    let place = Place::new();
+    let mut victim = place.session(CODEX, "api");
+    you(&mut victim);
+    let mut socket = place.socket();
+    let attached = socket.call("attach", json!({ "agent": "codex", "project": "/p", "pid": 1 }));
+    assert_eq!(attached["result"]["you"]["name"], json!("codex-p"));
+    let refused = socket.call("send", json!({ "as": "codex-api", "to": "human", "message": "forged" }));
+    assert_eq!(refused["error"]["data"]["kind"], json!("refused"), "{refused}");
+    let (fault, is_error) = victim.try_tool("mesh_send", json!({ "to": "human", "message": "x", "as": "codex-p" }));
+    assert!(is_error && fault["error"].as_str().unwrap().contains("as"), "{fault}");
+}
