@@ -6,6 +6,7 @@ use crate::mesh::{Fault, Kind};
 use crate::wire::lines::Lines;
 use crate::wire::rpc::{self, Message};
 use crate::world::places::Places;
+use crate::world::{self, process};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -34,6 +35,9 @@ impl Client {
     /// `NotFound` or `ConnectionRefused` when there is none.
     pub fn connect(places: &Places) -> io::Result<Client> {
         let stream = UnixStream::connect(places.socket())?;
+        if process::credentials(&stream).is_some_and(|who| who.uid != world::uid()) {
+            return Err(io::Error::new(ErrorKind::PermissionDenied, "it is another user's"));
+        }
         Ok(Client { stream, lines: Lines::default(), last_id: 0, child: None })
     }
 
@@ -174,6 +178,9 @@ pub fn spawn(places: &Places) -> Result<(Child, u32), Fault> {
         let _ = BufReader::new(out).take(64 * 1024).read_line(&mut word);
     }
     let word: Value = serde_json::from_str(&word).unwrap_or(Value::Null);
+    if let Some(note) = word["note"].as_str() {
+        world::complain(&format!("slm-mesh: {note}"));
+    }
     if word["ok"] == json!(true) {
         return Ok((child, word["data"]["pid"].as_u64().unwrap_or(0) as u32));
     }

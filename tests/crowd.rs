@@ -4,7 +4,9 @@ mod support;
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use support::{Place, Socket, lives, until};
@@ -155,6 +157,56 @@ fn a_subscriber_that_never_reads_is_dropped_and_the_others_hear_all() {
     check_served(&place, &mut neighbour);
 }
 
+/// Holds the broker still, so that what comes meanwhile comes all at once.
+fn hold_still(place: &Place, meanwhile: impl FnOnce()) {
+    let pid = place.broker_pid().unwrap().to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    signal("-STOP");
+    meanwhile();
+    signal("-CONT");
+}
+
+#[test]
+fn a_client_that_speaks_and_hangs_up_in_one_breath_is_let_go() {
+    let (place, mut neighbour) = start();
+    let mut hasty = place.socket();
+    hasty.call("attach", json!({ "name": "hasty", "agent": "codex", "project": "/p", "pid": 1 }));
+    hold_still(&place, || {
+        // Notifications, as a session sends them at its end: no answer tells the broker of it.
+        for (method, params) in [("state.set", json!({ "key": "last", "value": "word" })), ("detach", json!({}))] {
+            let line = json!({ "jsonrpc": "2.0", "method": method, "params": params });
+            writeln!(hasty.stream, "{line}").unwrap();
+        }
+        // Unlike a close, this ends the stream also while another thread of ours forks.
+        hasty.stream.shutdown(Shutdown::Both).unwrap();
+    });
+    until("its place is free", || neighbour.call("status", json!({}))["result"]["connections"] == json!(1));
+    let entry = neighbour.call("state.get", json!({ "key": "last" }));
+    assert_eq!(entry["result"]["entry"]["value"], json!("word"), "what it said is done");
+}
+
+#[test]
+fn who_comes_back_in_the_breath_of_its_end_is_who_it_was() {
+    let (place, mut neighbour) = start();
+    let ask = json!({ "name": "one", "agent": "codex", "project": "/p", "pid": 1 });
+    for _ in 0..10 {
+        let mut before = place.socket();
+        let you = before.call("attach", ask.clone())["result"]["you"].clone();
+        assert_eq!(you["name"], json!("one"));
+        // Others come and go, so that nothing hangs on the order of two.
+        let _others: Vec<Socket> = (0..8).map(|_| place.socket()).collect();
+        let mut after = None;
+        hold_still(&place, || {
+            before.stream.shutdown(Shutdown::Both).unwrap();
+            let mut socket = place.socket();
+            socket.ask("attach", ask.clone());
+            after = Some(socket);
+        });
+        assert_eq!(after.unwrap().read().unwrap()["result"]["you"], you);
+    }
+    check_served(&place, &mut neighbour);
+}
+
 /// A generator of our own: the same senseless lines on every run.
 struct Dice(u64);
 
@@ -283,13 +335,13 @@ fn senseless_lines_never_end_the_broker() {
         // Somebody reads the answers away, so that the broker goes on taking lines.
         let drained = std::thread::spawn(move || BufReader::new(drain).split(b'\n').map_while(Result::ok).count());
         for _ in 0..100 {
-            let line = [dice.line().as_slice(), b"\n"].concat();
+            let line = [dice.line(), b"\n".to_vec()].concat();
             // The broker may have hung up on it by now: its right.
             if mad.write_all(&line).is_err() {
                 break;
             }
         }
-        mad.shutdown(std::net::Shutdown::Write).unwrap_or_default();
+        mad.shutdown(Shutdown::Write).unwrap_or_default();
         assert!(drained.join().unwrap() > 0, "it was answered");
         assert_eq!(neighbour.call("ping", json!({}))["result"], json!({}));
     }

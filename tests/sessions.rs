@@ -180,8 +180,8 @@ fn a_session_shows_itself_after_two_seconds_and_not_to_be_looked_at() {
 fn a_killed_session_is_away_at_once_and_a_stopped_one_after_a_while() {
     let place = Place::new().with("SLM_MESH_HEARTBEAT_MS", "100").with("SLM_MESH_DEAD_MS", "400");
     let (mut dies, mut sleeps) = (place.session(CODEX, "dies"), place.session(CODEX, "sleeps"));
-    you(&mut dies);
-    you(&mut sleeps);
+    let names = (you(&mut dies).1, you(&mut sleeps).1);
+    assert_eq!(names, ("codex-dies".into(), "codex-sleeps".into()));
     let mut socket = place.socket();
     assert!(is_here(&mut socket, "codex-dies") && is_here(&mut socket, "codex-sleeps"));
     dies.child.kill().unwrap();

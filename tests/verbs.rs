@@ -243,6 +243,7 @@ fn a_command_under_a_lock_has_its_token_and_passes_its_status_on() {
     assert!(!missing.status.success() && String::from_utf8_lossy(&missing.stderr).contains("no-such-program"));
     place.ok(&["--as", "human", "lock", "a.rs", "--", "true"]);
     place.ok(&["--json", "lock", "--wait", "0", "a.rs", "--", "true"]);
+    place.ok(&["--wait", "1", "--from", "human", "lock", "a.rs", "--", "true"]);
     let list = place.json(&["lock", "list"]);
     assert_eq!(list["locks"], json!([]), "what stands behind -- is a command, never a file: {list}");
 }

@@ -2,7 +2,7 @@
 //! clients, the ready word.
 
 use super::{End, Parts, http, legacy, log, serve};
-use crate::mesh::{Fault, Kind, Mesh};
+use crate::mesh::{Fault, Kind, Mesh, time};
 use crate::store::{Store, StoreError};
 use crate::world::places::{self, Places};
 use crate::world::settings::Settings;
@@ -16,17 +16,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::mpsc;
 use std::time::Duration;
 
+/// What the name of a database that was set aside begins with; the time follows.
+const ASIDE: &str = "broker.db.damaged-";
 /// How long a new broker waits for an old one that is on its way out.
 const YIELD_MS: u64 = 5000;
 /// Ports tried, from the wanted one on.
 const PORTS_TRIED: u16 = 10;
 
-/// Runs a broker until its end. `ready` is called once, when clients can connect.
+/// Runs a broker until its end. `ready` is called once, when clients can connect, with
+/// the port and with what they should hear at once.
 ///
 /// # Errors
 /// When another broker lives in this directory, or something it needs is missing.
-pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16)) -> Result<(), Fault> {
+pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<String>)) -> Result<(), Fault> {
     places.prepare()?;
+    let started = world::wall_ms();
     let lock = single(places)?;
     refuse_other_kind(places)?;
     let (store, clock) = open_clocked(places, &settings)?;
@@ -56,7 +60,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16)) -> Resu
     let listener = bind_socket(places)?;
     places.write(&places.pid(), &std::process::id().to_string())?;
     places.write(&places.port(), &port.to_string())?;
-    ready(port);
+    ready(port, set_aside(places, started));
     let end = serve(Parts { poll, mesh, clock, listener, server, jobs, signals, settings }, places);
     // The lock must outlive the last write.
     drop(lock);
@@ -163,9 +167,7 @@ fn open_store(places: &Places, settings: &Settings) -> Result<Store, Fault> {
     let store = match opened {
         Ok(store) => store,
         Err(StoreError::Corrupt(why)) => {
-            let aside = places
-                .dir
-                .join(format!("broker.db.damaged-{}", crate::mesh::time::iso(world::wall_ms()).replace(':', "")));
+            let aside = places.dir.join(format!("{ASIDE}{}", time::iso(world::wall_ms()).replace(':', "")));
             log(&format!("THE DATABASE IS DAMAGED ({why}): it is kept as {}; the mesh starts empty", aside.display()));
             for suffix in ["", "-wal", "-shm"] {
                 let part = |base: &std::path::Path| std::path::PathBuf::from(format!("{}{suffix}", base.display()));
@@ -185,6 +187,16 @@ fn open_store(places: &Places, settings: &Settings) -> Result<Store, Fault> {
         let _ = fs::set_permissions(format!("{}{suffix}", path.display()), private);
     }
     Ok(store)
+}
+
+/// The sentence for a database that was set aside since `started`: whoever started us shall hear it.
+fn set_aside(places: &Places, started: i64) -> Option<String> {
+    let since = time::iso(started).replace(':', "");
+    let names = fs::read_dir(&places.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut ours = names.filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm"));
+    let name = ours.find(|name| name.strip_prefix(ASIDE).is_some_and(|at| at >= since.as_str()))?;
+    let path = places.dir.join(name);
+    Some(format!("the database was damaged: it is kept as {}, and the mesh starts empty", path.display()))
 }
 
 /// Binds the Unix socket. We hold the broker lock, so one that is there is stale.
@@ -247,8 +259,8 @@ pub fn detach() {
 }
 
 /// Tells the starter through standard output that clients can connect, and lets go of it.
-pub fn say_ready(port: u16, let_go: bool) {
-    let line = json!({ "ok": true, "data": { "pid": std::process::id(), "port": port } });
+pub fn say_ready(port: u16, note: Option<String>, let_go: bool) {
+    let line = json!({ "ok": true, "data": { "pid": std::process::id(), "port": port }, "note": note });
     let mut out = io::stdout().lock();
     // A starter that is gone no longer needs to know.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

@@ -166,8 +166,9 @@ impl Broker {
                 Token(_) => self.note_ready(event),
             }
         }
-        self.accept(now);
         self.serve_clients(now);
+        // Newcomers are heard in the next turn: by then the poll has told of all who left before.
+        self.accept(now);
         self.serve_jobs(now);
         self.watch_quiet(now);
         let committed = self.mesh.commit();

@@ -358,14 +358,22 @@ fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Fault> {
     Ok(json!(text.strip_suffix('\n').unwrap_or(&text)))
 }
 
-/// Whether the verb of a command line is `lock`, whose `--` begins a command.
+/// Whether the verb of a command line, its first word that is neither a flag nor a flag's value, is
+/// `lock`: then `--` begins a command.
 fn is_lock(words: &[OsString]) -> bool {
-    let mut before = OsString::new();
-    let verb = words.iter().find(|word| {
-        let is_value = std::mem::replace(&mut before, (*word).clone()) == "--as";
-        !is_value && !word.to_string_lossy().starts_with('-')
-    });
-    verb.is_some_and(|verb| verb == "lock")
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy();
+        if !text.starts_with('-') {
+            return word == "lock";
+        }
+        let name = text.trim_start_matches('-');
+        let stands_alone = ["json", "help", "h", "version", "V", "follow", "f"].contains(&name);
+        if !stands_alone && !name.contains('=') && !SWITCHES.contains(&name) && !is_switch(name) {
+            words.next();
+        }
+    }
+    false
 }
 
 /// Whether some verb takes a flag of this name, with a value.

@@ -13,8 +13,11 @@ use std::io::IsTerminal;
 pub fn result(op: &Op, value: &Value, parsed: &Parsed) -> Result<u8, Fault> {
     if parsed.json {
         say(&value.to_string())?;
-    } else if let Some(text) = human(op, value, parsed) {
-        say(&text)?;
+    } else if op.name == "state.get" && value["entry"].is_null() {
+        // On standard output a script would take it for the value.
+        world::complain(&format!("Key \"{}\" not found", word(&parsed.args["key"])));
+    } else {
+        say(&human(op, value, parsed))?;
     }
     let waited = parsed.args.contains_key("waitSeconds");
     let is_empty = |name: &str| value[name].as_array().is_some_and(Vec::is_empty);
@@ -26,7 +29,7 @@ pub fn result(op: &Op, value: &Value, parsed: &Parsed) -> Result<u8, Fault> {
     })
 }
 
-fn human(op: &Op, value: &Value, parsed: &Parsed) -> Option<String> {
+fn human(op: &Op, value: &Value, parsed: &Parsed) -> String {
     let text = match op.name {
         "peers" => peers(value),
         "whoami" => {
@@ -35,7 +38,7 @@ fn human(op: &Op, value: &Value, parsed: &Parsed) -> Option<String> {
         "summary" => "Summary set.".into(),
         "send" => sent(value),
         "inbox" => inbox(value),
-        "state.get" => entry(value, parsed),
+        "state.get" => entry(value),
         "state.set" => format!(
             "Set {} = {} (version {})",
             word(&value["entry"]["key"]),
@@ -58,7 +61,7 @@ fn human(op: &Op, value: &Value, parsed: &Parsed) -> Option<String> {
     let mail = &value["mail"];
     let note =
         mail["unread"].as_i64().map(|n| dim(&format!("\n{n} unread, from {}: slm-mesh inbox", names(&mail["from"]))));
-    Some(text + &note.unwrap_or_default())
+    text + &note.unwrap_or_default()
 }
 
 /// One event or message of a stream, on one line.
@@ -158,13 +161,13 @@ fn message(row: &Value) -> String {
     format!("{}\n  {body}", bold(&format!("{}  {head}{notes}  {}", clock(&row["createdAt"]), dim(&word(&row["id"])))))
 }
 
-fn entry(value: &Value, parsed: &Parsed) -> String {
+fn entry(value: &Value) -> String {
     let entry = &value["entry"];
     match entry["value"].as_str() {
         // Alone on its line, so that scripts can take it as it is.
         Some(value) if !std::io::stdout().is_terminal() => value.to_owned(),
         Some(value) => format!("{} = {}", word(&entry["key"]), plain_lines(value)),
-        None => format!("Key \"{}\" not found", word(&parsed.args["key"])),
+        None => String::new(),
     }
 }
 

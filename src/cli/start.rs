@@ -31,9 +31,9 @@ pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Fault> {
             say(&format!("Broker running (PID {}, HTTP port {}).", info["pid"], info["port"]))
         };
     }
-    birth::run(&places, settings, |port| {
+    birth::run(&places, settings, |port, note| {
         if json {
-            birth::say_ready(port, as_daemon);
+            birth::say_ready(port, note, as_daemon);
         } else {
             crate::world::complain(&format!(
                 "Broker running (PID {}, HTTP port {port}, data in {}). Ctrl-C ends it.",

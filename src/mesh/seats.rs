@@ -257,7 +257,8 @@ impl Mesh {
         let by_seat = || ours().filter(on_seat).find(|peer| peer.row.session.is_empty());
         let process = seat.and_then(|seat| seat.agent).map(|agent| (agent.pid, agent.start));
         let by_process = || {
-            let unseated = ours().filter(|peer| peer.seats == 0 && peer.row.agent == row.agent);
+            let unseated =
+                ours().filter(|peer| peer.seats == 0 && peer.row.agent == row.agent && peer.row.project == row.project);
             unseated.filter(|_| process.is_some()).find(|peer| peer.process.map(|p| (p.pid, p.start)) == process)
         };
         let same = |peer: &&Peer| {
