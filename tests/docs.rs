@@ -72,6 +72,19 @@ fn the_verbs_of_the_readme_run_as_written() {
 }
 
 #[test]
+fn the_hooks_of_the_readme_are_json_that_names_a_dialect_of_ours() {
+    let readme = read("README.md");
+    let shown = readme.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let hooks: serde_json::Value = serde_json::from_str(shown).unwrap();
+    let place = Place::new();
+    for (event, entries) in hooks["hooks"].as_object().unwrap() {
+        let hook = &entries[0]["hooks"][0];
+        assert_eq!((hook["command"].as_str(), hook["args"][0].as_str()), (Some("slm-mesh"), Some("hook")), "{event}");
+        place.ok(&["hook", hook["args"][1].as_str().unwrap()]);
+    }
+}
+
+#[test]
 fn the_examples_of_the_man_page_run_as_written() {
     let page = read("man/slm-mesh.1");
     let examples = page.split(".SH EXAMPLES\n.nf\n").nth(1).unwrap().split(".fi").next().unwrap().replace("\\-", "-");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use support::{BIN, Place, Session, Socket, until};
+use support::{BIN, Place, Session, Socket, lives, until};
 
 const CODEX: &str = "codex-mcp-client";
 
@@ -358,4 +358,21 @@ fn a_session_acts_only_as_itself() {
     assert_eq!(refused["error"]["data"]["kind"], json!("refused"), "{refused}");
     let (fault, is_error) = victim.try_tool("mesh_send", json!({ "to": "human", "message": "x", "as": "codex-p" }));
     assert!(is_error && fault["error"].as_str().unwrap().contains("as"), "{fault}");
+}
+
+#[test]
+fn a_newer_client_gets_room_and_sessions_move_over() {
+    let place = Place::new();
+    let mut session = place.session(CODEX, "api");
+    let me = you(&mut session);
+    session.tool("mesh_state", json!({ "action": "set", "key": "k", "value": "kept" }));
+    let pid = place.broker_pid().unwrap();
+    let mut newer = place.socket();
+    let answer = newer.call("state.get", json!({ "key": "k", "v": "99.0.0" }));
+    assert_eq!(answer["result"]["entry"]["value"], json!("kept"), "it is answered before the broker goes");
+    until("the older broker makes room", || !lives(pid));
+    // Here no newer program starts a newer broker, so the session brings back the one that it knows.
+    assert_eq!(you(&mut session), me);
+    let kept = session.tool("mesh_state", json!({ "action": "get", "key": "k" }));
+    assert_eq!(kept["entry"]["value"], json!("kept"));
 }
