@@ -38,11 +38,24 @@ impl Batch {
         Batch { answers: Mutex::new((n_wanted, Vec::new())), out }
     }
 
-    /// Adds an answer; the last one sends them all. Whether it is safe to count it as written.
+    /// Adds an answer; the last one sends them all. True only if that went out whole: what waits for
+    /// the others has not been shown to anybody.
     pub fn add(&self, answer: Value) -> bool {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.1.push(answer);
-        answers.1.len() < answers.0 || self.out.line(&rpc::line(&Value::Array(std::mem::take(&mut answers.1))))
+        self.send_if_full(&mut answers)
+    }
+
+    /// One answer less is due: its call was cancelled.
+    pub fn skip(&self) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.0 -= 1;
+        self.send_if_full(&mut answers);
+    }
+
+    fn send_if_full(&self, answers: &mut (usize, Vec<Value>)) -> bool {
+        let is_full = answers.1.len() == answers.0 && !answers.1.is_empty();
+        is_full && self.out.line(&rpc::line(&Value::Array(std::mem::take(&mut answers.1))))
     }
 }
 
@@ -77,6 +90,11 @@ impl Job {
         let now = Instant::now();
         let progress = token.map(|token| (token, now + PROGRESS_EVERY, 0));
         Job { answer, op, arguments, session, progress, began: now, tries: 0, sent: false }
+    }
+
+    /// Whether it may wait in the broker for something to come.
+    pub fn waits(&self) -> bool {
+        self.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0))
     }
 
     /// Whether it does no harm to send it again after a lost connection.

@@ -100,10 +100,16 @@ impl Link {
         }
         shared.last_job += 1;
         let n = shared.last_job;
+        let wants_progress = job.progress.is_some() && job.waits();
         shared.jobs.insert(n, job);
         if !shared.write(n) {
             shared.queue.push_back(n);
             shared.seat_for(n);
+        }
+        if wants_progress {
+            // The other thread sleeps on the socket without a limit; this answer wakes it, so that it
+            // learns when to tell of progress.
+            shared.send(&rpc::request(&json!(0), "ping", &json!({})));
         }
         drop(shared);
         self.shared.1.notify_all();
@@ -113,7 +119,9 @@ impl Link {
     pub fn cancel(&self, id: &Value) {
         let mut shared = self.lock();
         let Some(n) = shared.jobs.iter().find(|(_, job)| job.answer.id == *id).map(|(n, _)| *n) else { return };
-        shared.jobs.remove(&n);
+        if let Some(batch) = shared.jobs.remove(&n).and_then(|job| job.answer.batch) {
+            batch.skip();
+        }
         shared.queue.retain(|queued| *queued != n);
         shared.send(&rpc::notice("cancel", &json!({ "id": n })));
     }
@@ -122,8 +130,7 @@ impl Link {
     /// then it leaves in order.
     pub fn close(&mut self) {
         let mut shared = self.lock();
-        let waiting = |job: &Job| job.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0));
-        shared.jobs.retain(|_, job| !waiting(job));
+        shared.jobs.retain(|_, job| !job.waits());
         let until = Instant::now() + CLOSES_AFTER;
         while (!shared.jobs.is_empty() || shared.answering) && Instant::now() < until {
             let waited = self.shared.1.wait_timeout(shared, until.saturating_duration_since(Instant::now()));

@@ -116,11 +116,11 @@ impl Session {
             ));
             return;
         }
-        let wants_answer = |value: &Value| value.get("id").is_some() || value.get("method").is_none();
-        let n_answers = batch.iter().filter(|value| wants_answer(value)).count();
-        let gather = Arc::new(Batch::new(n_answers, Arc::clone(&self.out)));
-        for value in batch {
-            if let Some(answer) = self.reply(rpc::read_value(value), Some(&gather)) {
+        let read: Vec<Result<Message, Bad>> = batch.into_iter().map(rpc::read_value).collect();
+        let is_due = |message: &Result<Message, Bad>| matches!(message, Ok(Message::Request { .. }) | Err(_));
+        let gather = Arc::new(Batch::new(read.iter().filter(|message| is_due(message)).count(), Arc::clone(&self.out)));
+        for message in read {
+            if let Some(answer) = self.reply(message, Some(&gather)) {
                 gather.add(answer);
             }
         }
@@ -161,7 +161,7 @@ impl Session {
         };
         let result = match method {
             "server/discover" => Ok(discover()),
-            "initialize" => {
+            "initialize" if !modern => {
                 self.link.client_is(client_name(&params, "clientInfo"));
                 Ok(json!({
                     "protocolVersion": self.era.negotiate(&params), "capabilities": { "tools": {} },
@@ -207,7 +207,7 @@ impl Session {
         let Some(Value::String(name)) = params.remove("name") else {
             return Some(Err(ProtocolError::new(rpc::PARAMS, "name: want the name of a tool")));
         };
-        let arguments = match params.remove("arguments") {
+        let mut arguments = match params.remove("arguments") {
             None => Map::new(),
             Some(Value::Object(arguments)) => arguments,
             Some(_) => return Some(Err(ProtocolError::new(rpc::PARAMS, "arguments: want an object"))),
@@ -226,6 +226,10 @@ impl Session {
             Some(Ok((op, _))) => {
                 let session = meta.get("threadId").and_then(Value::as_str).map(|key| cut(key, 128));
                 let token = meta.get("progressToken").filter(|token| token.is_string() || token.is_number()).cloned();
+                if op.name == "state.get" {
+                    // A tool's result is bounded; a long value comes in parts.
+                    arguments.entry("from").or_insert(json!(0));
+                }
                 self.link.submit(Job::new(answer, op, arguments, session, token));
                 None
             }

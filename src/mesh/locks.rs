@@ -197,7 +197,13 @@ fn unlock(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         };
         return Err(Fault::not_found(text));
     }
-    Ok(Done::Now(json!({ "ok": true, "unlocked": paths })))
+    let rows: Vec<Value> = paths.iter().map(|path| json!(path)).collect();
+    let shown = fitting(&rows);
+    let mut value = json!({ "ok": true, "unlocked": rows[..shown] });
+    if shown < rows.len() {
+        value["remaining"] = json!(rows.len() - shown);
+    }
+    Ok(Done::Now(value))
 }
 
 fn query(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
@@ -236,6 +242,16 @@ fn check(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let others = mesh.in_the_way(&want).into_iter().filter(|lock| lock.holder != want.holder);
     let rows: Vec<Value> = others.take(limits::LIST_MAX).map(|lock| mesh.lock_value(&lock, ctx.now)).collect();
     Ok(Done::Now(json!({ "ok": true, "locks": rows })))
+}
+
+/// How many rows fit into one result.
+fn fitting(rows: &[Value]) -> usize {
+    let mut size = 0;
+    let fits = |row: &&Value| {
+        size += row.to_string().len();
+        size <= limits::PAGE_MAX / 2
+    };
+    rows.iter().take_while(fits).count().max(1)
 }
 
 /// Whether a lock is its peer's, rather than one invocation's.
@@ -452,7 +468,11 @@ impl Mesh {
             "expiresInSeconds": (first.expires - now) / 1000,
         });
         if rows.len() > 1 {
-            value["locks"] = json!(rows);
+            let shown = fitting(&rows);
+            if shown < rows.len() {
+                value["remaining"] = json!(rows.len() - shown);
+            }
+            value["locks"] = json!(rows[..shown]);
         }
         value
     }

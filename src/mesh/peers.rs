@@ -300,8 +300,13 @@ impl Mesh {
             _ if peer.is_here() => now,
             _ => row.seen,
         };
-        let locks: Vec<&str> =
-            self.locks.iter().filter(|lock| lock.holder == row.id).map(|lock| lock.path.as_str()).take(8).collect();
+        let mut room = 1000;
+        let fits = |path: &&str| {
+            room -= path.len() as i64;
+            room > 0
+        };
+        let held = self.locks.iter().filter(|lock| lock.holder == row.id).map(|lock| lock.path.as_str());
+        let locks: Vec<&str> = held.take(8).take_while(fits).collect();
         let (status, locks) = (peer.status(&self.settings, now), json!(locks));
         Ok(json!({
             "id": row.id, "name": row.name, "pid": row.pid, "projectPath": row.project,

@@ -197,7 +197,7 @@ pub(super) fn cut_to_part(map: &mut serde_json::Map<String, Value>, message: &Me
 }
 
 /// Where the parts of a payload begin: each fits `limits::PART_MAX` once escaped.
-fn part_starts(body: &str) -> Vec<usize> {
+pub(super) fn part_starts(body: &str) -> Vec<usize> {
     let (mut starts, mut size) = (vec![0], 0);
     for (at, c) in body.char_indices() {
         let cost = match c {

@@ -1,6 +1,7 @@
 //! Shared state: small values under keys, each with a version that only grows.
 
 use super::op::Kind as Is;
+use super::receipts::part_starts;
 use super::{Actor, Arg, Args, Ctx, Done, Fault, Kind, Mesh, Op, Place, limits, time};
 use crate::store::Entry;
 use serde_json::{Value, json};
@@ -23,7 +24,16 @@ const EVENT_VALUE_MAX: usize = 4096;
 pub static GET: Op = Op {
     name: "state.get",
     summary: "Read an entry of the shared state",
-    args: &[KEY, NAMESPACE],
+    args: &[
+        KEY,
+        NAMESPACE,
+        Arg::new(
+            "from",
+            Is::Int { min: 0, max: i64::MAX },
+            "Byte of a long value from which on to read; next of the last answer",
+        )
+        .at(Place::Wire),
+    ],
     actor: Actor::Welcome,
     verb: Some("state get"),
     tool: Some(("state", Some("get"))),
@@ -92,7 +102,28 @@ pub static DELETE: Op = Op {
 fn get(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let entry = mesh.living_entry(namespace(args), args.word("key"), ctx.now)?;
     let entry = entry.map(|entry| mesh.entry_value(&entry));
-    Ok(Done::Now(json!({ "ok": true, "entry": entry })))
+    let mut value = json!({ "ok": true, "entry": entry });
+    if let Some(from) = args.int("from") {
+        cut(&mut value, from as usize);
+    }
+    Ok(Done::Now(value))
+}
+
+/// Cuts a value that is too long for one result; `next` says where to go on.
+fn cut(value: &mut Value, from: usize) {
+    let Some(whole) = value["entry"]["value"].as_str().map(str::to_owned) else { return };
+    let starts = part_starts(&whole);
+    if starts.len() == 1 && from == 0 {
+        return;
+    }
+    let part = starts.iter().rposition(|start| *start <= from).unwrap_or(0);
+    let end = starts.get(part + 1).copied();
+    value["entry"]["value"] = json!(whole.get(starts[part]..end.unwrap_or(whole.len())).unwrap_or(""));
+    value["bytes"] = json!(whole.len());
+    if let Some(end) = end {
+        value["next"] = json!(end);
+        value["note"] = json!("only a part: get it again with from = next");
+    }
 }
 
 fn set(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
@@ -100,7 +131,12 @@ fn set(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let expires = args.int("ttlMinutes").map(|minutes| ctx.now + minutes * 60_000);
     let (namespace, key) = (namespace(args), args.word("key"));
     let entry = mesh.set_entry(namespace, key, args.word("value"), args.int("expect"), expires, ctx.me(), ctx.now)?;
-    Ok(Done::Now(json!({ "ok": true, "version": entry.version, "entry": mesh.entry_value(&entry) })))
+    let mut row = mesh.entry_value(&entry);
+    if row.to_string().len() > limits::PAGE_MAX {
+        // The caller knows what it wrote.
+        row["value"] = Value::Null;
+    }
+    Ok(Done::Now(json!({ "ok": true, "version": entry.version, "entry": row })))
 }
 
 fn list(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {

@@ -1,0 +1,98 @@
+//! The official MCP clients and the schema checker: installed once, into cargo's target directory,
+//! under a file lock, since test programs run side by side.
+//!
+//! A machine without Python, Node or a network skips what needs them and says so, unless
+//! `SLM_MESH_TEST_ALL=1` asks for everything.
+#![allow(dead_code)] // each test program uses its part
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Oldest Node that both packages run on.
+const NODE_MIN: u32 = 20;
+
+/// The files beside this one.
+pub fn here() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}
+
+/// A Python that has what `NAME.txt` pins, or none and the reason told.
+pub fn python(test: &str, name: &str) -> Option<PathBuf> {
+    let wanted = here().join(format!("{name}.txt"));
+    let made = once(&format!("python-{name}"), &fs::read_to_string(&wanted).unwrap(), |dir| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(dir))?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+        run(Command::new(dir.join("bin/python")).args(pip).arg(&wanted))
+    });
+    found(test, made).map(|dir| dir.join("bin/python"))
+}
+
+/// A folder with the JavaScript clients and the scripts that use them, or none and the reason told.
+pub fn node(test: &str) -> Option<PathBuf> {
+    let mut wanted = fs::read_to_string(here().join("package.json")).unwrap();
+    let scripts = ["scenario.mjs", "node_v1.mjs", "node_v2.mjs"];
+    for script in scripts {
+        wanted += &fs::read_to_string(here().join(script)).unwrap();
+    }
+    let made = once("node", &wanted, |dir| {
+        has_node()?;
+        fs::create_dir_all(dir).map_err(|error| error.to_string())?;
+        for file in scripts.iter().chain(&["package.json"]) {
+            fs::copy(here().join(file), dir.join(file)).map_err(|error| error.to_string())?;
+        }
+        let quiet = ["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"];
+        run(Command::new("npm").args(quiet).current_dir(dir))
+    });
+    found(test, made)
+}
+
+fn has_node() -> Result<(), String> {
+    let out = Command::new("node").arg("--version").output().map_err(|error| format!("node: {error}"))?;
+    let version = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+    let major = version.trim_start_matches('v').split('.').next().and_then(|n| n.parse::<u32>().ok());
+    if major.is_some_and(|major| major >= NODE_MIN) {
+        Ok(())
+    } else {
+        Err(format!("node {NODE_MIN} or newer, got {version}"))
+    }
+}
+
+/// Makes a folder unless it was made before from the same words.
+fn once(name: &str, wanted: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
+    fs::create_dir_all(&root).unwrap();
+    let lock = File::create(root.join(format!("{name}.lock"))).unwrap();
+    lock.lock().unwrap();
+    let (dir, stamp) = (root.join(name), root.join(format!("{name}.made")));
+    if fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
+        return Ok(dir);
+    }
+    let _ = fs::remove_dir_all(&dir);
+    make(&dir)?;
+    fs::write(stamp, wanted).unwrap();
+    Ok(dir)
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let out = command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
+    if out.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+    Err(format!("{name}: {}", said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("failed")))
+}
+
+fn found(test: &str, made: Result<PathBuf, String>) -> Option<PathBuf> {
+    match made {
+        Ok(dir) => Some(dir),
+        Err(why) => {
+            assert!(std::env::var("SLM_MESH_TEST_ALL").as_deref() != Ok("1"), "{test} needs {why}");
+            // Not println!: that the harness keeps to itself when the test passes.
+            std::io::stderr().write_all(format!("skipped: {test}: {why}\n").as_bytes()).unwrap();
+            None
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! How a session ends, and what it survives.
+
+mod stdio;
+mod support;
+
+use serde_json::json;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use stdio::{Bare, call, content, initialize, request, until_waiting};
+use support::{Place, lives, until};
+
+/// Clients kill a server that takes longer to go.
+const GOES_WITHIN: Duration = Duration::from_secs(2);
+
+/// Live processes that belong to the mesh of a place.
+fn processes(place: &Place) -> Vec<u32> {
+    let mark = format!("SLM_MESH_DATA_DIR={}", place.dir.display());
+    let is_ours = |pid: &u32| {
+        std::fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+    };
+    let pids =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    pids.filter(|pid| is_ours(pid) && lives(*pid)).collect()
+}
+
+/// These and no others are left; only Linux shows whose environment is whose.
+fn assert_processes(place: &Place, mut want: Vec<u32>) {
+    if cfg!(target_os = "linux") {
+        let mut pids = processes(place);
+        pids.sort_unstable();
+        want.sort_unstable();
+        assert_eq!(pids, want);
+    }
+}
+
+#[test]
+fn a_session_ends_with_its_input() {
+    let place = Place::new();
+    let mut session = Bare::legacy(&place, "2025-11-25", "p");
+    session.call(1, "mesh_status", json!({}));
+    let (status, took) = session.end();
+    assert!(status.success() && took < GOES_WITHIN, "{status:?} {took:?}");
+    assert_processes(&place, vec![place.broker_pid().unwrap()]);
+}
+
+#[test]
+fn a_session_ends_with_its_input_though_calls_wait() {
+    let place = Place::new();
+    let mut holder = Bare::legacy(&place, "2025-11-25", "q");
+    let lock =
+        |id: i64, wait: i64| call(id, "mesh_lock", json!({ "action": "lock", "filePath": "/x", "waitSeconds": wait }));
+    assert!(!content(&holder.ask(&lock(1, 0))).1);
+    let mut session = Bare::legacy(&place, "2025-11-25", "p");
+    session.send(&call(1, "mesh_inbox", json!({ "waitSeconds": 3600 })));
+    session.send(&call(2, "mesh_events", json!({ "waitSeconds": 3600, "types": ["never.comes"] })));
+    session.send(&lock(3, 3600));
+    until_waiting(&mut session, 3);
+    let (status, took) = session.end();
+    assert!(status.success() && took < GOES_WITHIN, "{status:?} {took:?}");
+    assert!(
+        !session.seen.iter().any(|line| [json!(1), json!(2), json!(3)].contains(&line["id"])),
+        "{:?}",
+        session.seen
+    );
+    // Nobody waits any more, and the place in line is given up.
+    until_waiting(&mut holder, 0);
+    assert_processes(&place, vec![place.broker_pid().unwrap(), holder.child.id()]);
+}
+
+#[test]
+fn what_was_asked_before_the_end_is_answered() {
+    let place = Place::new();
+    for round in 0..10 {
+        let mut session = Bare::legacy(&place, "2025-11-25", "p");
+        for id in 0..20 {
+            session.send(&call(
+                id,
+                "mesh_state",
+                json!({ "action": "set", "key": format!("{round}/{id}"), "value": "x" }),
+            ));
+        }
+        let (status, took) = session.end();
+        assert!(status.success() && took < GOES_WITHIN, "{status:?} {took:?}");
+        for id in 0..20 {
+            assert_eq!(session.seen.iter().filter(|line| line["id"] == json!(id)).count(), 1, "{round}/{id}");
+        }
+    }
+}
+
+#[test]
+fn a_session_survives_the_death_of_its_broker() {
+    let place = Place::new();
+    let mut session = Bare::legacy(&place, "2025-11-25", "p");
+    let me =
+        |session: &mut Bare, id: i64| session.call(id, "mesh_peers", json!({ "scope": "machine" })).0["you"].clone();
+    let before = me(&mut session, 1);
+    place.ok(&["send", &session.name(), "before"]);
+    let dead = place.broker_pid().unwrap();
+    Command::new("kill").args(["-9", &dead.to_string()]).status().unwrap();
+    until("the broker is dead", || !lives(dead));
+    let (value, is_error) = session.call(2, "mesh_inbox", json!({}));
+    assert!(!is_error && value["messages"][0]["payload"] == json!("before"), "{value}");
+    assert_eq!(me(&mut session, 3), before);
+    assert_ne!(place.broker_pid(), Some(dead));
+}
+
+#[test]
+fn a_call_that_waits_survives_the_death_of_its_broker() {
+    let place = Place::new();
+    let mut session = Bare::legacy(&place, "2025-11-25", "p");
+    session.send(&call("waits", "mesh_inbox", json!({ "waitSeconds": 60 })));
+    until_waiting(&mut session, 1);
+    let dead = place.broker_pid().unwrap();
+    Command::new("kill").args(["-9", &dead.to_string()]).status().unwrap();
+    until("the broker is dead", || !lives(dead));
+    until_waiting(&mut session, 1);
+    place.ok(&["send", &session.name(), "after"]);
+    let (value, is_error) = content(&session.answer(&json!("waits")));
+    assert!(!is_error && value["messages"][0]["payload"] == json!("after"), "{value}");
+    let n = session.seen.iter().filter(|line| line["id"] == json!("waits")).count();
+    assert_eq!(n, 1);
+    assert_eq!(session.ask(&request("p", "ping", json!({})))["result"], json!({}));
+}
+
+#[test]
+fn a_stopped_broker_comes_back_with_the_next_call() {
+    let place = Place::new();
+    let mut session = Bare::legacy(&place, "2025-11-25", "p");
+    session.call(1, "mesh_state", json!({ "action": "set", "key": "k", "value": "v" }));
+    place.ok(&["stop"]);
+    let (value, is_error) = session.call(2, "mesh_state", json!({ "action": "get", "key": "k" }));
+    assert!(!is_error && value["entry"]["value"] == json!("v"), "{value}");
+}
+
+#[test]
+fn a_session_ends_with_its_client() {
+    let place = Place::new();
+    let mut other = Bare::legacy(&place, "2025-11-25", "q");
+    other.call(1, "mesh_status", json!({}));
+    // A client that is killed takes both pipes with it, in the middle of a call.
+    let mut child = place.command(&[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    writeln!(input, "{}\n{}", initialize("2025-11-25"), call(1, "mesh_inbox", json!({ "waitSeconds": 3600 }))).unwrap();
+    until_waiting(&mut other, 1);
+    drop((input, child.stdout.take()));
+    until("the session is gone", || child.try_wait().unwrap().is_some());
+    until_waiting(&mut other, 0);
+}
