@@ -2,7 +2,7 @@
 
 use super::op::Kind as Is;
 use super::{Actor, Arg, Args, Ctx, Done, Fault, Kind, Mesh, Op, Place, Stir, limits, paths, time};
-use crate::store::{LockRow, Message};
+use crate::store::LockRow;
 use serde_json::{Value, json};
 
 const PATH: Is = Is::Text { min: 1, max: limits::PATH_MAX };
@@ -126,7 +126,7 @@ pub struct Want {
     pub renew: bool,
 }
 
-fn wanted_paths(args: &Args) -> Vec<String> {
+pub(super) fn wanted_paths(args: &Args) -> Vec<String> {
     let mut found: Vec<String> =
         args.text("filePath").into_iter().chain(args.texts("filePaths")).map(paths::normal).collect();
     found.sort();
@@ -378,69 +378,6 @@ impl Mesh {
         self.locks = kept;
         self.stirred.locks = true;
         Ok(())
-    }
-
-    /// Takes a lock away, for the human, and says so to its holder.
-    fn steal(&mut self, ctx: &Ctx, want: &Want) -> Result<(), Fault> {
-        if !self.is_human(ctx.me()) {
-            return Err(Fault::new(
-                Kind::Refused,
-                "steal: only the human may take a lock from its holder; wait, or ask the holder",
-            ));
-        }
-        for lock in self.in_the_way(want) {
-            self.free_locks(|other| *other == lock, "stolen by the human", ctx.now)?;
-            let body = format!(
-                "{} took your lock on {} away. Do not write there before you hold it again.",
-                self.name_of(ctx.me()),
-                lock.path
-            );
-            let note = Message { sender: ctx.me().to_owned(), kind: "alert".into(), body, ..Message::default() };
-            if self.peer(&lock.holder).is_some() && lock.holder != ctx.me() {
-                self.post(note, std::slice::from_ref(&lock.holder), ctx.now)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses to wait for somebody who, over any number of others, waits for the caller.
-    fn refuse_cycle(&self, me: &str, in_the_way: &[LockRow]) -> Result<(), Fault> {
-        let mut ways: Vec<Vec<String>> = in_the_way.iter().map(|lock| vec![lock.holder.clone()]).collect();
-        let mut seen: Vec<String> = Vec::new();
-        while let Some(way) = ways.pop() {
-            let Some(last) = way.last().filter(|last| !seen.contains(last)).cloned() else { continue };
-            if last == me && way.len() > 1 {
-                let names: Vec<_> = way.iter().map(|id| self.name_of(id)).collect();
-                let text = format!(
-                    "waiting would never end: {} waits for {}; give back what you hold, or ask {}",
-                    names[..names.len() - 1].join(" waits for "),
-                    self.name_of(me),
-                    names[0]
-                );
-                return Err(Fault::new(Kind::Refused, text).with(json!({ "cycle": names })));
-            }
-            seen.push(last.clone());
-            for wait in self.waits.iter().filter(|wait| wait.on == Stir::Locks && wait.ctx.me() == last) {
-                for lock in self.waited_for(wait) {
-                    ways.push(way.iter().cloned().chain([lock.holder.clone()]).collect());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The locks for which a waiting call waits.
-    fn waited_for(&self, wait: &super::Wait) -> Vec<&LockRow> {
-        let asked = wanted_paths(&wait.args);
-        let hits =
-            |lock: &&LockRow| asked.iter().any(|path| paths::overlap(path, &lock.path)) && lock.holder != wait.ctx.me();
-        self.locks.iter().filter(hits).collect()
-    }
-
-    /// Names of those who wait for a lock, first come first.
-    fn queue_for(&self, lock: &LockRow) -> Vec<String> {
-        let waiting = self.waits.iter().filter(|wait| wait.on == Stir::Locks && self.waited_for(wait).contains(&lock));
-        waiting.map(|wait| self.name_of(wait.ctx.me())).take(8).collect()
     }
 
     /// The refusal: who, why, how long, and what to do.

@@ -14,6 +14,7 @@ pub mod op;
 pub mod paths;
 pub mod peers;
 pub mod receipts;
+mod queue;
 mod roster;
 pub mod seats;
 pub mod state;
