@@ -7,7 +7,7 @@
 //! - [`broker`]: the poll loop that carries them, the HTTP thread, the frozen HTTP routes
 //! - [`client`]: a blocking connection, which starts the broker if there is none
 //! - [`mcp`]: MCP over stdio, derived from the operations
-//! - [`agents`]: the agents' hooks, each in its own dialect
+//! - [`agents`]: the agents' hooks, each in its own dialect, and their settings
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`world`]: time, chance, environment, files and processes: the one impure leaf
 //!

@@ -21,6 +21,8 @@ pub enum Agent {
     VsCode,
     /// Devin: Claude's shape.
     Devin,
+    /// OpenCode, through our plugin: Claude's shape.
+    OpenCode,
 }
 
 /// What happened, whatever the agent calls it.
@@ -62,6 +64,7 @@ pub const NAMES: &[(&str, Agent)] = &[
     ("cursor", Agent::Cursor),
     ("vscode", Agent::VsCode),
     ("devin", Agent::Devin),
+    ("opencode", Agent::OpenCode),
 ];
 
 /// Makes an event of a hook's input, or nothing if it does not concern us.
@@ -120,6 +123,7 @@ impl Agent {
             Agent::Cursor => "cursor",
             Agent::VsCode => "vscode",
             Agent::Devin => "windsurf",
+            Agent::OpenCode => "opencode",
         }
     }
 

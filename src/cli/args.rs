@@ -1,5 +1,6 @@
 //! Arguments into a command: verbs and flags come from the operations' table.
 
+use super::setup::Asked;
 use super::word_value;
 use crate::mesh::op::Kind as Is;
 use crate::mesh::{Arg, Fault, Kind, OPS, Op, Place, limits};
@@ -25,6 +26,8 @@ pub enum Command {
     Clean,
     /// An agent's hook.
     Hook(String),
+    /// The agents' settings.
+    Setup(Asked),
     /// The git hooks: install, remove, or what they run.
     Guard(Vec<String>),
     /// The version.
@@ -65,7 +68,12 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "Print an entry and each change of it; with --wait end at the first, or after S seconds",
     ),
     ("clean", "", "Remove what a crashed run left in the data directory; no process is touched"),
-    ("hook", "AGENT", "Answer a hook of an agent: claude, codex, copilot, gemini, cursor, vscode or devin"),
+    (
+        "setup",
+        "[AGENT…] [--dry-run] [--remove] [--project]",
+        "Connect the agents that are here, or those named: server, hooks and commands; or take all of it out again",
+    ),
+    ("hook", "AGENT", "Answer a hook of an agent: claude, codex, copilot, gemini, cursor, vscode, devin or opencode"),
     ("guard", "install|remove", "Have git refuse commits and pushes of files that somebody else has locked"),
     ("version", "", "Print the version"),
     ("help", "[VERB or TOPIC]", "Explain a verb or a topic"),
@@ -129,7 +137,7 @@ struct Reader {
 }
 
 /// Flags that take no value, besides those of the operations.
-const SWITCHES: &[&str] = &["detach", "legacy", "as-daemon", "once"];
+const SWITCHES: &[&str] = &["detach", "legacy", "as-daemon", "once", "dry-run", "remove", "project"];
 
 impl Reader {
     fn take(&mut self, given: &Owned, parser: &mut Parser) -> Result<(), Fault> {
@@ -174,6 +182,12 @@ impl Reader {
             "stop" => Command::Stop,
             "clean" => Command::Clean,
             "guard" => Command::Guard(self.words.split_off(1)),
+            "setup" => Command::Setup(Asked {
+                agents: self.words.split_off(1),
+                dry: self.switch("dry-run"),
+                remove: self.switch("remove"),
+                project: self.switch("project"),
+            }),
             "hook" => {
                 let agent = self.words.get(1).cloned().unwrap_or_default();
                 self.words.truncate(1);

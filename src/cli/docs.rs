@@ -8,18 +8,16 @@ use crate::mesh::{Arg, Fault, Kind, OPS, Op, Place, fault};
 use crate::world::settings::SETTINGS;
 
 const AGENTS: &str = "\
-Connect an agent: it starts `slm-mesh` (no arguments) as an MCP server on standard input and output.
+  slm-mesh setup                the agents that are here: server, hooks and slash commands
+  slm-mesh setup codex cursor   these
+  slm-mesh setup --dry-run      what would change
+  slm-mesh setup --project      the files of the project in this directory instead of yours
+  slm-mesh setup --remove       takes all of it out again
 
-  Claude Code   claude mcp add slm-mesh -s user -- slm-mesh mcp
-  Codex         codex mcp add slm-mesh -- slm-mesh mcp
-  Gemini CLI    gemini mcp add -s user slm-mesh slm-mesh mcp
-  Copilot CLI   copilot mcp add slm-mesh -- slm-mesh mcp
-  Cursor        ~/.cursor/mcp.json: {\"mcpServers\":{\"slm-mesh\":{\"command\":\"slm-mesh\",\"args\":[\"mcp\"]}}}
-  OpenCode      opencode.json: {\"mcp\":{\"slm-mesh\":{\"type\":\"local\",\"command\":[\"slm-mesh\",\"mcp\"],\"enabled\":true}}}
-  VS Code       code --add-mcp '{\"name\":\"slm-mesh\",\"command\":\"slm-mesh\",\"args\":[\"mcp\"]}'
-  Aider         has no MCP; tell it the verbs (slm-mesh help)
-
-A program with a short PATH, as desktop ones have, wants the absolute path of slm-mesh.";
+It knows claude, codex, copilot, gemini, opencode, cursor, vscode, devin, windsurf, zed and aider,
+registers through an agent's own command where that is on PATH, and keeps what was in a file before
+beside it. A file with comments is left alone: it prints what to paste. Any other agent starts
+`slm-mesh mcp` (its absolute path, where PATH is short) as an MCP server on standard input and output.";
 
 const LOCKS: &str = "\
 A lock is a lease on a file, a folder (ends in /) or a glob (quote it: 'src/auth/**').

@@ -8,6 +8,7 @@ pub mod follow;
 pub mod guard;
 pub mod print;
 pub mod run;
+pub mod setup;
 pub mod start;
 
 use crate::client::{self, Client};
@@ -48,6 +49,7 @@ fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
             crate::agents::hook::run(agent);
             Ok(0)
         }
+        Command::Setup(asked) => setup::setup(asked, parsed.json),
         Command::Guard(words) => guard::run(words, parsed.json),
         Command::Version => say(env!("CARGO_PKG_VERSION")),
         Command::Help(topic) => docs::help(topic),

@@ -1,0 +1,91 @@
+// written by slm-mesh setup; slm-mesh setup opencode --remove takes it out.
+// Asks the mesh before an edit and shows mail to the model. A mesh that is down stops nothing.
+import { spawn } from "node:child_process"
+
+const program = "{program}"
+const limitMs = 2000
+const events = {
+  start: "SessionStart",
+  prompt: "UserPromptSubmit",
+  edit: "PreToolUse",
+  tool: "PostToolUse",
+  stop: "Stop",
+  end: "SessionEnd",
+}
+
+// One hook: its answer, or nothing.
+function ask(event, session, directory, more) {
+  return new Promise((resolve) => {
+    let text = ""
+    const nothing = () => resolve({})
+    try {
+      const child = spawn(program, ["hook", "opencode"], { stdio: ["pipe", "pipe", "ignore"], timeout: limitMs })
+      child.on("error", nothing)
+      child.stdin.on("error", () => {})
+      child.stdout.on("data", (part) => (text += part))
+      child.on("close", () => {
+        try {
+          resolve(text.trim() ? JSON.parse(text) : {})
+        } catch {
+          nothing()
+        }
+      })
+      child.stdin.end(
+        JSON.stringify({ hook_event_name: events[event], session_id: session, cwd: directory, ...more }),
+      )
+    } catch {
+      nothing()
+    }
+  })
+}
+
+export const SlmMesh = async ({ client, directory }) => {
+  // Mail that a hook gave out waits here until a request to the model can carry it.
+  const waiting = new Map()
+  const greeted = new Set()
+  // Sessions that go on because of us, and those whose next prompt is ours.
+  const continued = new Set()
+  const prompted = new Set()
+  const hold = (session, answer) => {
+    const text = answer.hookSpecificOutput?.additionalContext
+    if (text) waiting.set(session, [...(waiting.get(session) ?? []), text])
+  }
+  return {
+    "chat.message": async ({ sessionID }) => {
+      if (!prompted.delete(sessionID)) continued.delete(sessionID)
+      const first = !greeted.has(sessionID)
+      greeted.add(sessionID)
+      hold(sessionID, await ask(first ? "start" : "prompt", sessionID, directory, {}))
+    },
+    "experimental.chat.system.transform": async ({ sessionID }, output) => {
+      if (!sessionID) return
+      output.system.push(...(waiting.get(sessionID) ?? []))
+    },
+    "tool.execute.before": async ({ tool, sessionID }, { args }) => {
+      const answer = await ask("edit", sessionID, directory, { tool_name: tool, tool_input: args })
+      const said = answer.hookSpecificOutput
+      if (said?.permissionDecision === "deny") throw new Error(said.permissionDecisionReason)
+    },
+    "tool.execute.after": async ({ tool, sessionID }) => {
+      hold(sessionID, await ask("tool", sessionID, directory, { tool_name: tool }))
+    },
+    event: async ({ event }) => {
+      const session = event.properties?.sessionID ?? event.properties?.info?.id
+      if (event.type === "session.idle") {
+        waiting.delete(session)
+        const answer = await ask("stop", session, directory, { stop_hook_active: continued.has(session) })
+        if (answer.decision !== "block") return
+        continued.add(session)
+        prompted.add(session)
+        // A prompt has the user's voice, so it is a fixed sentence; the mail itself goes another way.
+        waiting.set(session, [answer.reason])
+        const parts = [{ type: "text", text: "slm-mesh: mail came in while you worked; you have it in your context." }]
+        await client.session.promptAsync({ path: { id: session }, body: { parts } }).catch(() => {})
+      }
+      if (event.type === "session.deleted") {
+        waiting.delete(session)
+        await ask("end", session, directory, {})
+      }
+    },
+  }
+}

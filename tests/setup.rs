@@ -1,0 +1,348 @@
+//! Set-up on configuration files as people have them, with agents' commands that only write down
+//! what they were asked.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use support::{BIN, Place};
+
+/// A home of its own, and a PATH without any agent.
+struct Home {
+    place: Place,
+    home: PathBuf,
+    bin: PathBuf,
+}
+
+impl Home {
+    fn new() -> Home {
+        let place = Place::new();
+        let (home, bin) = (place.root.join("home"), place.root.join("bin"));
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::create_dir_all(place.root.join("project")).unwrap();
+        Home { place, home, bin }
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let mut command = self.place.command(args);
+        let path = format!("{}:/usr/bin:/bin", self.bin.display());
+        command.env("PATH", path).current_dir(self.place.root.join("project")).output().unwrap()
+    }
+
+    fn setup(&self, args: &[&str]) -> (i32, String) {
+        let out = self.run(&[&["setup"], args].concat());
+        (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8_lossy(&out.stderr))
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let (status, said) = self.setup(args);
+        assert_eq!(status, 0, "{args:?}: {said}");
+        said
+    }
+
+    fn write(&self, path: &str, text: &str) -> PathBuf {
+        let path = self.home.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn read(&self, path: &str) -> String {
+        std::fs::read_to_string(self.home.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    fn value(&self, path: &str) -> Value {
+        serde_json::from_str(&self.read(path)).unwrap()
+    }
+
+    /// An agent's program: writes its arguments into a file, and runs a line.
+    fn fake(&self, name: &str, line: &str) {
+        let path = self.bin.join(name);
+        let log = self.bin.join(format!("{name}.log"));
+        let text = format!(
+            "#!/bin/sh\nfor word in \"$@\"; do printf '%s\\n' \"$word\"; done >> '{}'\n{line}\n",
+            log.display()
+        );
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn asked(&self, name: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.bin.join(format!("{name}.log"))).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// All files below a folder: their bytes, modes and times.
+fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32, std::time::SystemTime)> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(tree(&path));
+        } else {
+            let meta = std::fs::metadata(&path).unwrap();
+            found.insert(
+                path.clone(),
+                (std::fs::read(&path).unwrap(), meta.permissions().mode(), meta.modified().unwrap()),
+            );
+        }
+    }
+    found
+}
+
+/// The same without times.
+fn bytes(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
+    tree(dir).into_iter().map(|(path, (bytes, mode, _))| (path, (bytes, mode))).collect()
+}
+
+const EDITED: &[&str] =
+    &["opencode", "cursor", "devin", "windsurf", "zed", "aider", "vscode", "codex", "copilot", "gemini"];
+
+#[test]
+fn setup_and_remove_leave_no_trace_of_us() {
+    let home = Home::new();
+    home.write(
+        ".cursor/mcp.json",
+        "{\r\n\t\"mcpServers\": {\r\n\t\t\"other\": {\"command\": \"x\", \"args\": [1.50, \"\\u0041\"]}\r\n\t}\r\n}",
+    );
+    home.write(
+        ".cursor/hooks.json",
+        "{\n    \"version\": 1,\n    \"hooks\": {\"stop\": [{\"command\": \"theirs\"}]}\n}\n",
+    );
+    home.write(".gemini/settings.json", "{\"theme\":\"dark\",\"mcpServers\":{}}");
+    home.write(".codeium/windsurf/mcp_config.json", "");
+    home.write(".config/zed/settings.json", "{\n  \"a\": { \"b\": [] },\n  \"a\": 2\n}\n\n");
+    home.write(".codex/config.toml", "model = \"x\" # no end of line");
+    home.write(".codex/hooks.json", "{ }");
+    home.write(".aider.conf.yml", "model: x\n");
+    home.write(".config/opencode/opencode.jsonc", "{\n   \"$schema\": \"s\"\n}\n");
+    let before = bytes(&home.home);
+    home.ok(EDITED);
+    assert_eq!(home.value(".cursor/mcp.json")["mcpServers"]["slm-mesh"]["command"], json!(BIN));
+    assert!(home.read(".cursor/mcp.json").contains(
+        "\r\n\t\t\"other\": {\"command\": \"x\", \"args\": [1.50, \"\\u0041\"]},\r\n\t\t\"slm-mesh\": {\r\n\t\t\t"
+    ));
+    assert_eq!(home.value(".cursor/hooks.json")["hooks"]["stop"][0], json!({ "command": "theirs" }));
+    assert_eq!(home.value(".config/opencode/opencode.jsonc")["mcp"]["slm-mesh"]["command"], json!([BIN, "mcp"]));
+    assert_ne!(bytes(&home.home), before);
+
+    let once = tree(&home.home);
+    let said = home.ok(EDITED);
+    assert!(!said.contains("written"), "{said}");
+    assert_eq!(tree(&home.home), once, "the second time writes nothing");
+
+    home.ok(&[EDITED, &["--remove"]].concat());
+    assert_eq!(bytes(&home.home), before);
+    home.ok(&[EDITED, &["--remove"]].concat());
+    assert_eq!(bytes(&home.home), before, "removed twice");
+}
+
+#[test]
+fn what_changed_since_stays_when_we_go() {
+    let home = Home::new();
+    let original = "{\n  \"mcpServers\": {\n    \"a\": {}\n  }\n}\n";
+    let file = home.write(".cursor/mcp.json", original);
+    home.ok(&["cursor"]);
+    let text = home.read(".cursor/mcp.json").replace("{\n  \"mcp", "{\n  \"new\": 1,\n  \"mcp");
+    std::fs::write(&file, text).unwrap();
+    home.ok(&["cursor", "--remove"]);
+    assert_eq!(home.read(".cursor/mcp.json"), original.replace("{\n  \"mcp", "{\n  \"new\": 1,\n  \"mcp"));
+    assert!(!home.home.join(".cursor/hooks.json").exists(), "what we created goes");
+}
+
+#[test]
+fn a_dry_run_shows_and_writes_nothing() {
+    let home = Home::new();
+    home.write(".cursor/mcp.json", "{}\n");
+    home.fake("claude", "exit 0");
+    let before = tree(&home.home);
+    let said = home.ok(&["--dry-run"]);
+    assert!(said.contains("claude mcp add slm-mesh -s user -- ") && said.contains("+     \"slm-mesh\": {"), "{said}");
+    assert_eq!(tree(&home.home), before);
+    assert!(home.asked("claude").is_empty());
+    home.ok(&["cursor"]);
+    let before = tree(&home.home);
+    let said = home.ok(&["cursor", "--remove", "--dry-run"]);
+    assert!(said.contains("would"), "{said}");
+    assert_eq!(tree(&home.home), before);
+}
+
+#[test]
+fn a_file_that_is_not_strict_json_is_left_alone_and_the_rest_is_shown() {
+    for text in ["{\n  // mine\n  \"a\": 1\n}\n", "{\n  \"a\": 1,\n}\n", "\u{feff}{}", "{", "[]", "{\"mcpServers\": 3}"]
+    {
+        let home = Home::new();
+        let file = home.write(".codeium/windsurf/mcp_config.json", text);
+        let (status, said) = home.setup(&["windsurf"]);
+        assert_eq!(status, 1, "{text}: {said}");
+        assert!(said.contains("left alone") && said.contains("because") && said.contains("\"slm-mesh\": {"), "{said}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+        assert!(!home.home.join(".codeium/windsurf/mcp_config.json.before-slm-mesh").exists());
+    }
+}
+
+#[test]
+fn a_symlink_stays_one_and_a_mode_is_kept() {
+    let home = Home::new();
+    let real = home.write("dotfiles/mcp.json", "{}\n");
+    std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::fs::create_dir_all(home.home.join(".cursor")).unwrap();
+    symlink("../dotfiles/mcp.json", home.home.join(".cursor/mcp.json")).unwrap();
+    home.ok(&["cursor"]);
+    assert!(home.home.join(".cursor/mcp.json").is_symlink());
+    assert!(home.read("dotfiles/mcp.json").contains("slm-mesh"));
+    assert_eq!(real.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+    home.ok(&["cursor", "--remove"]);
+    assert_eq!(home.read("dotfiles/mcp.json"), "{}\n");
+    assert!(home.home.join(".cursor/mcp.json").is_symlink());
+}
+
+#[test]
+fn a_read_only_file_gets_a_sentence() {
+    let home = Home::new();
+    let file = home.write(".cursor/mcp.json", "{}\n");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o444)).unwrap();
+    let (status, said) = home.setup(&["cursor"]);
+    assert_eq!(status, 1);
+    assert!(said.contains("read-only") && said.contains("chmod u+w"), "{said}");
+    assert_eq!(home.read(".cursor/mcp.json"), "{}\n");
+}
+
+#[test]
+fn an_older_entry_of_ours_is_brought_up_to_date_in_its_place() {
+    let home = Home::new();
+    let old = json!({
+        "mcpServers": { "slm-mesh": { "command": "/old/slm-mesh", "args": [], "env": { "A": "1" } }, "z": {} },
+        "hooks": {
+            "BeforeAgent": [{ "hooks": [
+                { "type": "command", "command": "theirs" },
+                { "type": "command", "command": "'/old place/slm-mesh' hook gemini", "timeout": 1 },
+            ] }],
+            "AfterTool": [
+                { "matcher": "x", "hooks": [{ "type": "command", "command": "/old/slm-mesh hook gemini" }] },
+                { "hooks": [{ "type": "command", "command": "/older/slm-mesh hook gemini" }] },
+            ],
+            "Notification": [{ "hooks": [{ "type": "command", "command": "/old/slm-mesh hook gemini" }] }],
+        },
+    });
+    home.write(".gemini/settings.json", &format!("{old:#}\n"));
+    home.ok(&["gemini"]);
+    let new = home.value(".gemini/settings.json");
+    let ours =
+        json!({ "type": "command", "name": "slm-mesh", "command": format!("{BIN} hook gemini"), "timeout": 5000 });
+    assert_eq!(new["mcpServers"]["slm-mesh"], json!({ "command": BIN, "args": ["mcp"], "env": { "A": "1" } }));
+    assert_eq!(new["hooks"]["BeforeAgent"], json!([{ "hooks": [{ "type": "command", "command": "theirs" }, ours] }]));
+    assert_eq!(new["hooks"]["AfterTool"], json!([{ "hooks": [ours] }]));
+    assert!(new["hooks"].get("Notification").is_none());
+    home.ok(&["gemini", "--remove"]);
+    let left = home.value(".gemini/settings.json");
+    assert_eq!(left["mcpServers"], json!({ "z": {} }));
+    assert_eq!(left["hooks"]["BeforeAgent"], json!([{ "hooks": [{ "type": "command", "command": "theirs" }] }]));
+    assert!(!left.to_string().contains("slm-mesh"), "{left}");
+}
+
+#[test]
+fn an_agents_own_command_registers_us() {
+    let home = Home::new();
+    let entry = json!({ "mcpServers": { "slm-mesh": { "command": BIN } } });
+    home.fake("claude", &format!("case \"$2\" in add) printf '%s' '{entry}' > \"$HOME/.claude.json\" ;; remove) rm \"$HOME/.claude.json\" ;; esac"));
+    home.fake("code", "exit 0");
+    home.fake("codex", "echo 'no such thing' >&2; exit 2");
+    home.ok(&["claude", "vscode", "codex"]);
+    assert_eq!(home.asked("claude"), ["mcp", "add", "slm-mesh", "-s", "user", "--", BIN, "mcp"]);
+    let code = home.asked("code");
+    let given: Value = serde_json::from_str(&code[1]).unwrap();
+    assert_eq!((code[0].as_str(), &given["name"], &given["command"]), ("--add-mcp", &json!("slm-mesh"), &json!(BIN)));
+    assert!(home.read(".codex/config.toml").contains("[mcp_servers.slm-mesh]\ncommand = "), "its file makes up for it");
+    let hook = &home.value(".claude/settings.json")["hooks"]["Stop"][0]["hooks"][0];
+    assert_eq!(*hook, json!({ "type": "command", "command": BIN, "args": ["hook", "claude"], "timeout": 5 }));
+    home.ok(&["claude"]);
+    assert_eq!(home.asked("claude").len(), 8, "it is registered, so it is not asked again");
+    home.ok(&["claude", "--remove"]);
+    assert_eq!(home.asked("claude")[8..], ["mcp", "remove", "slm-mesh", "-s", "user"]);
+    assert!(!home.home.join(".claude/settings.json").exists() && !home.home.join(".claude/commands").exists());
+}
+
+#[test]
+fn claudes_own_file_is_never_edited() {
+    let home = Home::new();
+    home.write(".claude.json", "{}");
+    std::fs::create_dir_all(home.home.join(".claude")).unwrap();
+    let (status, said) = home.setup(&[]);
+    assert_eq!(status, 1);
+    assert!(said.contains("Claude Code") && said.contains("claude mcp add slm-mesh"), "{said}");
+    assert_eq!(home.read(".claude.json"), "{}");
+    assert!(home.read(".claude/settings.json").contains("\"SessionStart\""));
+}
+
+#[test]
+fn what_the_user_must_approve_is_said() {
+    let home = Home::new();
+    assert!(home.ok(&["codex"]).contains("type /hooks"));
+    assert!(!home.ok(&["codex"]).contains("type /hooks"), "nothing changed, nothing to approve");
+    let (status, said) = home.setup(&["emacs"]);
+    assert!(status == 2 && said.contains("claude, codex"), "{said}");
+    let (status, said) = Home::new().setup(&[]);
+    assert!(status == 1 && said.contains("no agent was found"), "{said}");
+}
+
+#[test]
+fn the_projects_files_are_set_up_and_cleared() {
+    let home = Home::new();
+    let project = home.place.root.join("project");
+    std::fs::write(project.join(".mcp.json"), "{\n  \"mcpServers\": {}\n}\n").unwrap();
+    let before = bytes(&home.place.root);
+    let all = ["claude", "codex", "copilot", "gemini", "opencode", "cursor", "vscode", "devin", "zed", "aider"];
+    let args = [&all[..], &["--project"]].concat();
+    home.ok(&args);
+    for (path, word) in [
+        (".mcp.json", "stdio"),
+        (".claude/settings.json", "PreToolUse"),
+        (".codex/config.toml", "mcp_servers"),
+        (".codex/hooks.json", "apply_patch"),
+        (".gemini/settings.json", "BeforeTool"),
+        (".cursor/mcp.json", "mcpServers"),
+        (".cursor/hooks.json", "beforeSubmitPrompt"),
+        (".vscode/mcp.json", "\"servers\""),
+        (".github/hooks/slm-mesh.json", "hook vscode"),
+        (".devin/hooks.v1.json", "hook devin"),
+        ("opencode.json", "\"mcp\""),
+        (".opencode/plugin/slm-mesh.js", "tool.execute.before"),
+        (".aider.conf.yml", "read: "),
+        (".claude/commands/mesh-sync.md", "mesh_inbox"),
+    ] {
+        let text = std::fs::read_to_string(project.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(text.contains(word), "{path}: {text}");
+    }
+    let once = tree(&home.place.root);
+    home.ok(&args);
+    assert_eq!(tree(&home.place.root), once);
+    home.ok(&[&args[..], &["--remove"]].concat());
+    assert_eq!(bytes(&home.place.root), before);
+    assert_eq!(std::fs::read_dir(&project).unwrap().count(), 1, "no empty folders stay");
+}
+
+#[test]
+fn files_of_others_with_our_names_are_theirs() {
+    let home = Home::new();
+    let file = home.write(".cursor/commands/mesh-send.md", "mine\n");
+    let (status, said) = home.setup(&["cursor"]);
+    assert!(status == 1 && said.contains("not ours"), "{said}");
+    home.ok(&["cursor", "--remove"]);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "mine\n");
+    assert!(!home.home.join(".cursor/commands/mesh-lock.md").exists());
+}
+
+#[test]
+fn json_tells_a_program_what_was_done() {
+    let home = Home::new();
+    let out = home.run(&["setup", "cursor", "--json"]);
+    let value: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(value["ok"], json!(true));
+    assert_eq!(value["agents"][0]["agent"], json!("cursor"));
+    assert_eq!(value["agents"][0]["steps"][0]["done"], json!("written"));
+}
