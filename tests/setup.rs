@@ -7,74 +7,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Output;
-use support::{BIN, Place};
-
-/// A home of its own, and a PATH without any agent.
-struct Home {
-    place: Place,
-    home: PathBuf,
-    bin: PathBuf,
-}
-
-impl Home {
-    fn new() -> Home {
-        let place = Place::new();
-        let (home, bin) = (place.root.join("home"), place.root.join("bin"));
-        std::fs::create_dir_all(&bin).unwrap();
-        std::fs::create_dir_all(place.root.join("project")).unwrap();
-        Home { place, home, bin }
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        let mut command = self.place.command(args);
-        let path = format!("{}:/usr/bin:/bin", self.bin.display());
-        command.env("PATH", path).current_dir(self.place.root.join("project")).output().unwrap()
-    }
-
-    fn setup(&self, args: &[&str]) -> (i32, String) {
-        let out = self.run(&[&["setup"], args].concat());
-        (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8_lossy(&out.stderr))
-    }
-
-    fn ok(&self, args: &[&str]) -> String {
-        let (status, said) = self.setup(args);
-        assert_eq!(status, 0, "{args:?}: {said}");
-        said
-    }
-
-    fn write(&self, path: &str, text: &str) -> PathBuf {
-        let path = self.home.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    fn read(&self, path: &str) -> String {
-        std::fs::read_to_string(self.home.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-    }
-
-    fn value(&self, path: &str) -> Value {
-        serde_json::from_str(&self.read(path)).unwrap()
-    }
-
-    /// An agent's program: writes its arguments into a file, and runs a line.
-    fn fake(&self, name: &str, line: &str) {
-        let path = self.bin.join(name);
-        let log = self.bin.join(format!("{name}.log"));
-        let text = format!(
-            "#!/bin/sh\nfor word in \"$@\"; do printf '%s\\n' \"$word\"; done >> '{}'\n{line}\n",
-            log.display()
-        );
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
-    fn asked(&self, name: &str) -> Vec<String> {
-        let text = std::fs::read_to_string(self.bin.join(format!("{name}.log"))).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-}
+use support::BIN;
+use support::home::Home;
 
 /// All files below a folder: their bytes, modes and times.
 fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32, std::time::SystemTime)> {

@@ -5,12 +5,14 @@
 
 pub mod configs;
 pub mod dialect;
+pub mod doctor;
 pub mod edit;
 pub mod entries;
 pub mod files;
 pub mod ground;
 pub mod hook;
 pub mod own;
+pub mod prove;
 pub mod setup;
 pub mod splice;
 pub mod tables;

@@ -28,6 +28,8 @@ pub enum Command {
     Hook(String),
     /// The agents' settings.
     Setup(Asked),
+    /// A look at everything; with an agent's name a proof of its hooks.
+    Doctor(Option<String>),
     /// The git hooks: install, remove, or what they run.
     Guard(Vec<String>),
     /// The version.
@@ -72,6 +74,11 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "setup",
         "[AGENT…] [--dry-run] [--remove] [--project]",
         "Connect the agents that are here, or those named: server, hooks and commands; or take all of it out again",
+    ),
+    (
+        "doctor",
+        "[--prove AGENT]",
+        "Look whether broker and agents are as they should be, with the cure for each fault; or prove an agent's hooks",
     ),
     ("hook", "AGENT", "Answer a hook of an agent: claude, codex, copilot, gemini, cursor, vscode, devin or opencode"),
     ("guard", "install|remove", "Have git refuse commits and pushes of files that somebody else has locked"),
@@ -188,6 +195,7 @@ impl Reader {
                 remove: self.switch("remove"),
                 project: self.switch("project"),
             }),
+            "doctor" => Command::Doctor(self.value("prove")),
             "hook" => {
                 let agent = self.words.get(1).cloned().unwrap_or_default();
                 self.words.truncate(1);
@@ -209,6 +217,11 @@ impl Reader {
         let n_before = self.flags.len();
         self.flags.retain(|(flag, _)| flag != name);
         self.flags.len() < n_before
+    }
+
+    fn value(&mut self, name: &str) -> Option<String> {
+        let at = self.flags.iter().position(|(flag, _)| flag == name)?;
+        self.flags.remove(at).1
     }
 
     fn operation(mut self) -> Result<Parsed, Fault> {
@@ -392,7 +405,7 @@ fn is_lock(words: &[OsString]) -> bool {
 
 /// Whether some verb takes a flag of this name, with a value.
 fn is_known(name: &str) -> bool {
-    let own = ["as", "from", "peer-id", "peer", "namespace", "wait"];
+    let own = ["as", "from", "peer-id", "peer", "namespace", "wait", "prove"];
     own.contains(&name) || OPS.iter().flat_map(|op| op.args).any(|arg| arg.flag() == name || arg.short == Some(name))
 }
 

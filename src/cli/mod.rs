@@ -50,6 +50,7 @@ fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
             Ok(0)
         }
         Command::Setup(asked) => setup::setup(asked, parsed.json),
+        Command::Doctor(prove) => setup::doctor(prove.as_deref(), parsed.json),
         Command::Guard(words) => guard::run(words, parsed.json),
         Command::Version => say(env!("CARGO_PKG_VERSION")),
         Command::Help(topic) => docs::help(topic),

@@ -1,8 +1,11 @@
 //! `setup` and `doctor`: what they did or found, as people and programs read it.
 
 use super::say;
+use crate::agents::configs::ROWS;
 use crate::agents::ground::Ground;
+use crate::agents::prove::NOT_PROVEN;
 use crate::agents::setup::{self, Step};
+use crate::agents::{doctor, prove};
 use crate::mesh::{Fault, Kind};
 use serde_json::{Value, json};
 
@@ -66,4 +69,65 @@ fn worded(step: &Step) -> String {
         text.push_str(&format!("\n    do it yourself:{}", indented(&step.paste)));
     }
     text
+}
+
+/// Looks at everything, or proves an agent's hooks; 1 if something is not as it should be.
+pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Fault> {
+    if let Some(agent) = prove {
+        return proof(agent, json);
+    }
+    let ground = Ground::find(false, false)?;
+    let mut checks = doctor::mesh();
+    let here: Vec<_> = ROWS.iter().filter(|row| ground.is_here(row)).collect();
+    checks.extend(here.iter().flat_map(|row| doctor::agent(&ground, row)));
+    let n_faults = checks.iter().filter(|check| check.cure.is_some()).count();
+    if json {
+        let checks: Vec<Value> = checks.iter().map(doctor::Check::to_value).collect();
+        say(&json!({ "ok": n_faults == 0, "version": env!("CARGO_PKG_VERSION"), "checks": checks }).to_string())?;
+        return Ok(u8::from(n_faults > 0));
+    }
+    say(&format!("slm-mesh {}", env!("CARGO_PKG_VERSION")))?;
+    for check in &checks {
+        let mark = if check.cure.is_some() { "WRONG" } else { "ok" };
+        say(&format!("  {mark:<6} {:<18} {}", check.about, check.found))?;
+        if let Some(cure) = &check.cure {
+            say(&format!("         cure: {cure}"))?;
+        }
+    }
+    if here.is_empty() {
+        say("  no agent was found on PATH or in the home")?;
+    }
+    say(&match n_faults {
+        0 => "All is well.".into(),
+        n => format!("{n} to mend."),
+    })?;
+    Ok(u8::from(n_faults > 0))
+}
+
+fn proof(agent: &str, json: bool) -> Result<u8, Fault> {
+    let mut ground = Ground::find(false, false)?;
+    let row = ground.rows(&[agent.to_owned()])?[0];
+    // One whose hooks are the project's alone is proven by these.
+    ground.project = row.user.hooks.is_none() && row.user.own.is_none() && row.project.hooks.is_some();
+    let proofs = prove::prove(&ground, row)?;
+    let is_whole = proofs.iter().all(|proof| proof.why.is_none());
+    if json {
+        let all: Vec<Value> = proofs
+            .iter()
+            .map(|proof| json!({ "claim": proof.claim, "proven": proof.why.is_none(), "why": proof.why }))
+            .collect();
+        say(&json!({ "ok": is_whole, "agent": row.name, "proofs": all, "notProven": NOT_PROVEN }).to_string())?;
+        return Ok(u8::from(!is_whole));
+    }
+    say(&format!("{}, by the hooks in its file:", row.title))?;
+    for proof in &proofs {
+        say(&match &proof.why {
+            None => format!("  proven  {}", proof.claim),
+            Some(why) => format!("  WRONG   {}: {why}", proof.claim),
+        })?;
+    }
+    for claim in NOT_PROVEN {
+        say(&format!("  not proven: {claim}"))?;
+    }
+    Ok(u8::from(!is_whole))
 }

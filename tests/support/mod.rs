@@ -2,6 +2,8 @@
 //! that ends with the test.
 #![allow(dead_code)] // each test program uses its part
 
+pub mod home;
+
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;

@@ -1,0 +1,117 @@
+//! What doctor finds, and what it says to do; and the proof of an agent's hooks.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use support::home::Home;
+
+fn doctor(home: &Home, args: &[&str]) -> (i32, String) {
+    let out = home.run(&[&["doctor"], args].concat());
+    (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8_lossy(&out.stderr))
+}
+
+/// What is wrong: what it is about, and the cure.
+fn faults(home: &Home) -> Vec<(String, String)> {
+    let (status, said) = doctor(home, &["--json"]);
+    let value: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(value["ok"], json!(status == 0), "{said}");
+    let word = |value: &Value| value.as_str().unwrap().to_owned();
+    let wrong = value["checks"].as_array().unwrap().iter().filter(|check| check["ok"] == json!(false));
+    wrong.map(|check| (word(&check["about"]), word(&check["cure"]))).collect()
+}
+
+fn mode(path: &std::path::Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn after_setup_all_is_well() {
+    let home = Home::new();
+    home.ok(&["codex", "cursor", "opencode", "gemini", "copilot", "windsurf"]);
+    let (status, said) = doctor(&home, &[]);
+    assert_eq!(status, 0, "{said}");
+    assert!(said.contains("none runs") && said.contains("All is well."), "{said}");
+    assert!(!home.place.dir.exists(), "looking starts no broker");
+    home.place.ok(&["start", "--detach"]);
+    let (status, said) = doctor(&home, &[]);
+    assert_eq!(status, 0, "{said}");
+    assert!(said.contains("answers") && said.contains(env!("CARGO_PKG_VERSION")), "{said}");
+}
+
+#[test]
+fn each_fault_of_the_mesh_has_its_cure() {
+    let home = Home::new();
+    home.place.ok(&["start", "--detach"]);
+    mode(&home.place.dir, 0o755);
+    mode(&home.place.dir.join("broker.token"), 0o644);
+    std::fs::write(home.place.dir.join("port"), "1").unwrap();
+    let found = faults(&home);
+    let cures: Vec<&str> = found.iter().map(|(_, cure)| cure.split(' ').next().unwrap()).collect();
+    assert_eq!(cures, ["chmod", "chmod", "slm-mesh"], "{found:?}");
+    std::fs::write(home.place.dir.join("config"), "SLM_MESH_RATE=7\n").unwrap();
+    assert!(faults(&home).iter().any(|(about, cure)| about == "settings" && cure.contains("start --detach")));
+    std::fs::write(home.place.dir.join("config"), "SLM_MESH_RATE=x\n").unwrap();
+    assert!(faults(&home).iter().any(|(about, cure)| about == "settings" && cure.contains("help settings")));
+}
+
+#[test]
+fn each_fault_of_an_agent_has_its_cure() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.home.join(".cursor")).unwrap();
+    let all = ["cursor server", "cursor hooks", "cursor commands"];
+    let found = faults(&home);
+    assert_eq!(found.iter().map(|(about, _)| about.as_str()).collect::<Vec<_>>(), all);
+    assert!(found.iter().all(|(_, cure)| cure == "slm-mesh setup cursor"));
+    home.ok(&["cursor"]);
+    assert_eq!(faults(&home), []);
+
+    let moved = home.read(".cursor/mcp.json").replace("/slm-mesh", "/gone/slm-mesh");
+    home.write(".cursor/mcp.json", &moved);
+    let hooks = home.read(".cursor/hooks.json");
+    home.write(".cursor/hooks.json", &hooks.replace("/slm-mesh hook", "/gone/slm-mesh hook"));
+    let (_, said) = doctor(&home, &[]);
+    assert_eq!(said.matches("which is no program").count(), 2, "{said}");
+    home.write(".cursor/hooks.json", &hooks.replace("\"stop\"", "\"stopp\""));
+    assert!(doctor(&home, &[]).1.contains("none of ours for stop"));
+    home.write(".cursor/hooks.json", "// mine\n{}");
+    assert!(doctor(&home, &[]).1.contains("can't be read for certain"));
+}
+
+#[test]
+fn the_hooks_of_each_agent_are_proven_as_its_file_has_them() {
+    for agent in ["claude", "codex", "copilot", "gemini", "cursor", "vscode", "devin", "opencode"] {
+        let home = Home::new();
+        home.setup(if agent == "vscode" { &["vscode", "--project"] } else { std::slice::from_ref(&agent) });
+        let (status, said) = doctor(&home, &["--prove", agent]);
+        assert_eq!(status, 0, "{agent}: {said}");
+        assert_eq!(said.matches("  proven  ").count(), 7, "{agent}: {said}");
+        assert!(said.contains("not proven: that the agent runs these hooks"), "{said}");
+        assert!(!home.place.dir.exists(), "{agent}: the user's mesh was not touched");
+    }
+}
+
+#[test]
+fn what_does_not_hold_is_not_proven() {
+    let home = Home::new();
+    let (status, said) = doctor(&home, &["--prove", "codex"]);
+    assert!(status == 1 && said.contains("slm-mesh setup codex"), "{said}");
+    let (status, said) = doctor(&home, &["--prove", "zed"]);
+    assert!(status == 1 && said.contains("nothing to prove"), "{said}");
+    assert_eq!(doctor(&home, &["--prove", "emacs"]).0, 2);
+
+    home.ok(&["codex"]);
+    let hooks = home.read(".codex/hooks.json");
+    home.write(".codex/hooks.json", &hooks.replace("PreToolUse", "PreCompact"));
+    let (status, said) = doctor(&home, &["--prove", "codex"]);
+    assert!(
+        status == 1 && said.contains("WRONG   an edit of a file") && said.contains("no hook of ours for PreToolUse"),
+        "{said}"
+    );
+    let fake = home.bin.join("slm-mesh");
+    std::fs::write(&fake, "#!/bin/sh\necho deny\n").unwrap();
+    mode(&fake, 0o755);
+    home.write(".codex/hooks.json", &hooks.replace(support::BIN, fake.to_str().unwrap()));
+    let (status, said) = doctor(&home, &["--prove", "codex"]);
+    assert!(status == 1 && said.contains("not JSON") && !said.contains("  proven  "), "{said}");
+}
