@@ -36,7 +36,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     let (store, clock) = open_clocked(places, &settings)?;
     let token = places::keep_token(places)?;
     let (poll, waker) = super::poll().map_err(|error| places.fault("can't be watched", &error))?;
-    let (sender, jobs) = mpsc::sync_channel(64);
+    let (sender, jobs) = mpsc::sync_channel(http::Limits::default().connections_max);
     let http_listener = bind_http(&settings);
     let port = http_listener.as_ref().map_or(0, |(_, port)| *port);
     let server = http_listener.and_then(|(listener, port)| {
@@ -59,7 +59,12 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     let signals = watch_signals().map_err(|error| places.fault("signals can't be watched", &error))?;
     let listener = bind_socket(places)?;
     places.write(&places.pid(), &std::process::id().to_string())?;
-    places.write(&places.port(), &port.to_string())?;
+    // Without HTTP there is no port, and clients that read the file must not knock at 0.
+    if port == 0 {
+        let _ = fs::remove_file(places.port());
+    } else {
+        places.write(&places.port(), &port.to_string())?;
+    }
     ready(port, set_aside(places, started));
     let end = serve(Parts { poll, mesh, clock, listener, server, jobs, signals, settings }, places);
     // The lock must outlive the last write.

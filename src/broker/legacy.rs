@@ -232,7 +232,9 @@ fn send(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
     }
     // Inventing senders gains nothing: all that are not registered share one budget.
     let known = mesh.peer(from).is_some();
-    mesh.limit(if known { from } else { "unregistered" }, 10, now)?;
+    // Nor does claiming to be a session: what that sends over its own socket counts for itself.
+    let budget = if known { format!("http {from}") } else { "unregistered".into() };
+    mesh.limit(&budget, 10, now)?;
     let from: String = from.chars().take(limits::WORD_MAX).collect();
     let draft = Message { sender: from.clone(), kind: kind.into(), body: payload.into(), ..Message::default() };
     if to == "all" {
@@ -387,9 +389,16 @@ fn events(mesh: &mut Mesh, given: &Given, _now: i64) -> Handled {
             Ok(json!({ "ok": true, "events": rows.collect::<Vec<_>>() }))
         }
         "subscribe" => {
-            let id = given.word("peerId").ok_or_else(|| no("peerId is required for subscribe"))?;
+            let id = given.bounded("peerId", limits::WORD_MAX)?.filter(|id| !id.is_empty());
+            let id = id.ok_or_else(|| no("peerId is required for subscribe"))?;
             let types = given.texts("types").ok_or_else(|| no("types array is required for subscribe"))?;
-            mesh.subscribe_peer(id, types.iter().map(|kind| (*kind).to_owned()).collect());
+            if types.iter().any(|kind| kind.len() > limits::WORD_MAX) {
+                return Err(no(format!("types: one is too long (max {} bytes)", limits::WORD_MAX)));
+            }
+            // Nobody else is ever pushed to; their subscriptions would only take the place of others.
+            if mesh.peer(&id).is_some() {
+                mesh.subscribe_peer(&id, types.iter().map(|kind| (*kind).to_owned()).collect());
+            }
             Ok(json!({ "ok": true, "subscribed": types }))
         }
         "unsubscribe" => {

@@ -163,13 +163,15 @@ impl Broker {
                     self.end = Some(End::Stopped);
                 }
                 WAKER => {}
-                Token(_) => self.note_ready(event),
+                Token(_) => self.note_ready(event, now),
             }
         }
         self.serve_clients(now);
         // Newcomers are heard in the next turn: by then the poll has told of all who left before.
         self.accept(now);
         self.serve_jobs(now);
+        // Calls that wait for what came over HTTP are answered in this turn, too.
+        self.mesh.settle(now);
         self.watch_quiet(now);
         let committed = self.mesh.commit();
         self.flush(committed, now);
@@ -196,14 +198,14 @@ impl Broker {
         Some(Duration::from_millis((next - now).max(0) as u64))
     }
 
-    fn note_ready(&mut self, event: &mio::event::Event) {
+    fn note_ready(&mut self, event: &mio::event::Event, now: i64) {
         let token = event.token().0 as u64;
         if let Some(conn) = self.conns.get_mut(&token) {
             conn.readable |= event.is_readable();
             conn.writable |= event.is_writable();
             conn.ends |= event.is_read_closed();
         } else {
-            self.pushes.note_ready(token);
+            self.pushes.note_ready(token, now);
         }
     }
 
@@ -293,10 +295,10 @@ impl Broker {
             conn.write(&rpc::notice("shutdown", &why));
             conn.flush();
         }
-        self.pushes.shutdown(&self.mesh, now);
         if let Some(server) = self.server.take() {
             server.stop();
         }
+        self.pushes.shutdown(&self.mesh, now);
         self.mesh.checkpoint();
     }
 }

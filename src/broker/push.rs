@@ -29,6 +29,8 @@ struct Line {
     marks: Vec<(usize, i64)>,
     attempts: u32,
     retry_at: Option<i64>,
+    /// When the line was opened, ms.
+    opened: i64,
 }
 
 /// All such peers.
@@ -43,13 +45,12 @@ impl Pushes {
     }
 
     /// Something happened on a socket; the next flush finds out what.
-    pub fn note_ready(&mut self, token: u64) {
+    pub fn note_ready(&mut self, token: u64, now: i64) {
         let line = self.lines.values_mut().find(|line| line.stream.as_ref().is_some_and(|(_, own)| *own == token));
         if let Some(line) = line
             && line.hung_up()
         {
-            line.stream = None;
-            line.retry_at = Some(0);
+            line.lost(now);
         }
     }
 
@@ -101,24 +102,20 @@ impl Pushes {
             self.put(mesh, &peer, "shutdown", &json!({}), None, now);
         }
         for line in self.lines.values_mut() {
-            line.send();
+            line.send(now);
         }
     }
 
     fn put(&mut self, mesh: &Mesh, peer: &str, kind: &str, payload: &Value, seq: Option<i64>, now: i64) {
         let Some(path) = mesh.peer(peer).and_then(|peer| peer.row.uds_path.clone()) else { return };
-        let fresh = || Line {
-            path: String::new(),
-            stream: None,
-            output: Vec::new(),
-            sent: 0,
-            marks: Vec::new(),
-            attempts: 0,
-            retry_at: Some(0),
-        };
-        let line = self.lines.entry(peer.to_owned()).or_insert_with(fresh);
+        let line = self.lines.entry(peer.to_owned()).or_insert_with(|| Line::new(String::new()));
         if line.path != path {
-            *line = Line { path, ..fresh() };
+            *line = Line::new(path);
+        }
+        // Nothing is kept for who can't be reached: its mailbox and the event stream have it all. A
+        // line that was never dialled will be in this very turn.
+        if line.stream.is_none() && line.retry_at != Some(0) {
+            return;
         }
         let text = json!({ "type": kind, "payload": payload, "timestamp": time::iso(now) }).to_string();
         if line.output.len() + text.len() > OUTPUT_MAX {
@@ -146,7 +143,7 @@ impl Pushes {
             if line.stream.is_none() && line.retry_at.is_some_and(|at| at <= now) {
                 line.dial(registry, next_token, now);
             }
-            line.send();
+            line.send(now);
             let sent = line.sent;
             taken.extend(line.marks.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq));
             line.marks.retain(|(end, _)| *end > sent);
@@ -160,13 +157,17 @@ impl Pushes {
 
     fn put_nothing(&mut self, mesh: &Mesh, peer: &str) {
         let Some(path) = mesh.peer(peer).and_then(|peer| peer.row.uds_path.clone()) else { return };
-        let line =
-            Line { path, stream: None, output: Vec::new(), sent: 0, marks: Vec::new(), attempts: 0, retry_at: Some(0) };
-        self.lines.insert(peer.to_owned(), line);
+        self.lines.insert(peer.to_owned(), Line::new(path));
     }
 }
 
 impl Line {
+    /// One that is to be dialled at once.
+    fn new(path: String) -> Line {
+        let (output, marks) = (Vec::new(), Vec::new());
+        Line { path, stream: None, output, sent: 0, marks, attempts: 0, retry_at: Some(0), opened: 0 }
+    }
+
     fn dial(&mut self, registry: &Registry, next_token: &mut u64, now: i64) {
         let ours = std::fs::metadata(&self.path)
             .is_ok_and(|meta| meta.file_type().is_socket() && meta.uid() == crate::world::uid());
@@ -180,7 +181,7 @@ impl Line {
             return self.fail(now);
         }
         self.stream = Some((stream, token));
-        self.attempts = 0;
+        self.opened = now;
         self.retry_at = None;
     }
 
@@ -190,12 +191,21 @@ impl Line {
         self.output.clear();
         self.marks.clear();
         self.sent = 0;
-        self.attempts += 1;
         let wait = (BACKOFF_MS.0 << self.attempts.min(5)).min(BACKOFF_MS.1);
+        self.attempts += 1;
         self.retry_at = (self.attempts < ATTEMPTS_MAX).then_some(now + wait);
     }
 
-    fn send(&mut self) {
+    /// The peer hung up. What it did not take is gone with the line, so that the next one starts with
+    /// a whole envelope; and only a line that held for a while makes up for attempts that failed.
+    fn lost(&mut self, now: i64) {
+        if now - self.opened >= BACKOFF_MS.1 {
+            self.attempts = 0;
+        }
+        self.fail(now);
+    }
+
+    fn send(&mut self, now: i64) {
         while let Some((stream, _)) = &mut self.stream {
             if self.sent == self.output.len() {
                 return;
@@ -204,10 +214,7 @@ impl Line {
                 Ok(n) => self.sent += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.stream = None;
-                    self.retry_at = Some(0);
-                }
+                Err(_) => return self.lost(now),
             }
         }
     }

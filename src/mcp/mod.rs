@@ -171,7 +171,7 @@ impl Session {
             "ping" if !modern => Ok(json!({})),
             "tools/list" => self.list_tools(&params, modern),
             "tools/call" => return self.call_tool(id, params, modern, batch),
-            "subscriptions/listen" if modern => return self.listen(id, &params),
+            "subscriptions/listen" if modern && batch.is_none() => return self.listen(id, &params),
             _ => Err(ProtocolError::new(
                 rpc::NO_METHOD,
                 format!("no method {}; this server has tools only", cut(method, 60)),

@@ -111,7 +111,7 @@ impl Mesh {
     }
 
     /// Asks the waiting calls again whose matter stirred, in the order in which they came.
-    pub(super) fn settle(&mut self, now: i64) {
+    pub fn settle(&mut self, now: i64) {
         // Each round answers at least one call or ends, and an answer may stir others.
         for _ in 0..=self.waits.len() {
             let stirred = std::mem::take(&mut self.stirred);

@@ -198,7 +198,12 @@ impl Mesh {
     pub fn latest_events(&self, types: &[&str], since: Option<i64>, limit: i64) -> Result<Vec<Value>, Fault> {
         let after = since.map(|time| self.store.event_at(time)).transpose()?.unwrap_or(0);
         let found = self.store.events(&EventPick { types, after, newest: true, limit })?;
-        Ok(found.iter().map(|event| self.event_value(event)).collect())
+        let mut size = 0;
+        let fits = |event: &&Event| {
+            size += event.payload.len();
+            size <= limits::ROWS_BYTES_MAX
+        };
+        Ok(found.iter().take_while(fits).map(|event| self.event_value(event)).collect())
     }
 
     /// Subscribes a peer that takes pushes on its own socket; an empty list ends it.

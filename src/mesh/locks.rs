@@ -306,7 +306,8 @@ impl Mesh {
     /// Grants a wish for which nothing is in the way: renews what is held, takes the rest. The
     /// whole grant gets one new token, so that an old one can be told from it.
     pub fn grant(&mut self, want: &Want, now: i64) -> Result<Vec<LockRow>, Fault> {
-        if self.locks.len() + want.paths.len() > limits::LOCKS_MAX {
+        let is_new = |path: &&String| !self.locks.iter().any(|lock| lock.path == **path && lock.holder == want.holder);
+        if self.locks.len() + want.paths.iter().filter(is_new).count() > limits::LOCKS_MAX {
             return Err(Fault::new(
                 Kind::Full,
                 format!("{} locks are in force; lock a folder instead of its files", self.locks.len()),

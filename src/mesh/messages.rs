@@ -190,7 +190,12 @@ impl Mesh {
         let from = self.name_of(&draft.sender);
         let mut sent = Vec::with_capacity(recipients.len());
         for recipient in recipients {
-            if self.unread(recipient)? >= limits::MAILBOX_MAX {
+            let is_full = self.unread(recipient)? >= limits::MAILBOX_MAX;
+            if is_full && !draft.target.is_empty() {
+                // Who never reads does not keep the others of a group from hearing.
+                continue;
+            }
+            if is_full {
                 let text = format!(
                     "the mailbox of {} is full ({} unread messages); it must read some first",
                     self.name_of(recipient),

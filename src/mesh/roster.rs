@@ -86,14 +86,9 @@ impl Mesh {
             return Ok(self.peer(id).is_some_and(Peer::is_here));
         };
         peer.heard = now;
-        if peer.row.here {
-            return Ok(true);
-        }
-        peer.row.here = true;
-        let row = peer.row.clone();
-        self.store.put_peer(&row)?;
-        self.emit_joined(&row, now)?;
-        Ok(true)
+        // Who left registers again, which clients do when they hear this; a heartbeat that was late
+        // would bring it back without its locks and its push socket.
+        Ok(peer.row.here)
     }
 
     /// An HTTP peer leaves in order. One with a name of its own keeps its mailbox.

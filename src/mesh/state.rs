@@ -184,7 +184,12 @@ impl Mesh {
     /// Entries of a namespace, for the old HTTP API.
     pub fn entries(&self, namespace: &str, now: i64) -> Result<Vec<Value>, Fault> {
         let found = self.store.entries(namespace, "", "", now, limits::ROWS_MAX)?;
-        Ok(found.iter().map(|entry| self.entry_value(entry)).collect())
+        let mut size = 0;
+        let fits = |entry: &&Entry| {
+            size += entry.value.as_deref().unwrap_or("").len();
+            size <= limits::ROWS_BYTES_MAX
+        };
+        Ok(found.iter().take_while(fits).map(|entry| self.entry_value(entry)).collect())
     }
 
     /// Writes an entry, if it has the version that the caller expects.

@@ -15,7 +15,12 @@ pub fn sqlite(iso: &str) -> String {
 
 /// Reads either form; `None` for anything else.
 pub fn parse(text: &str) -> Option<i64> {
-    let time: SystemTime = humantime::parse_rfc3339_weak(text.trim()).ok()?;
+    // humantime takes any offset after a fraction for +00:00.
+    let text = text.trim().trim_end_matches("+00:00");
+    if text.contains('+') {
+        return None;
+    }
+    let time: SystemTime = humantime::parse_rfc3339_weak(text).ok()?;
     Some(time.duration_since(UNIX_EPOCH).ok()?.as_millis() as i64)
 }
 
@@ -39,6 +44,9 @@ mod tests {
         assert_eq!(super::parse(&super::iso(ms)), Some(ms));
         assert_eq!(super::sqlite(&super::iso(ms)), "2026-11-22 06:47:54");
         assert_eq!(super::parse("2026-11-22 06:47:54"), Some(ms - 170));
-        assert_eq!(super::parse("yesterday"), None);
+        assert_eq!(super::parse("2026-11-22T06:47:54.170+00:00"), Some(ms));
+        for text in ["yesterday", "2026-11-22T06:47:54.170+02:00", "2026-11-22T06:47:54+02:00"] {
+            assert_eq!(super::parse(text), None, "{text}");
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! What a directory's git says about it, read from its files: starting git would cost milliseconds.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// What is read of one of git's files, bytes.
+const FILE_MAX: u64 = 64 << 10;
 
 /// A work tree's facts.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -14,22 +18,36 @@ pub struct Git {
     pub repo: Option<String>,
 }
 
+/// A file's beginning; empty when there is none. A directory that somebody names may hold a pipe or
+/// a device under the name of a file: neither may keep us waiting, nor fill our memory.
+fn read(path: &Path) -> Option<String> {
+    use rustix::fs::{Mode, OFlags};
+    let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let file = std::fs::File::from(opened);
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = String::new();
+    file.take(FILE_MAX).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
 /// Looks from a directory upwards for a work tree.
 pub fn facts(dir: &Path) -> Git {
     let Some((root, git_dir)) = dir.ancestors().take(64).find_map(|at| Some((at, git_dir(at)?))) else {
         return Git::default();
     };
-    let head = std::fs::read_to_string(git_dir.join("HEAD")).unwrap_or_default();
+    let head = read(&git_dir.join("HEAD")).unwrap_or_default();
     let branch = match head.trim().strip_prefix("ref: refs/heads/") {
         Some(branch) => branch.to_owned(),
         None => head.trim().chars().take(12).collect(),
     };
-    let common = match std::fs::read_to_string(git_dir.join("commondir")) {
-        Ok(path) => git_dir.join(path.trim()),
-        Err(_) => git_dir,
+    let common = match read(&git_dir.join("commondir")) {
+        Some(path) => git_dir.join(path.trim()),
+        None => git_dir,
     };
     let common = common.canonicalize().unwrap_or(common);
-    let config = std::fs::read_to_string(common.join("config")).unwrap_or_default();
+    let config = read(&common.join("config")).unwrap_or_default();
     let repo = origin(&config).map_or_else(|| common.display().to_string(), |url| normal_url(&url));
     Git {
         root: Some(root.display().to_string()),
@@ -45,7 +63,7 @@ fn git_dir(root: &Path) -> Option<PathBuf> {
     if meta.is_dir() {
         return dot_git.join("HEAD").exists().then_some(dot_git);
     }
-    let text = std::fs::read_to_string(&dot_git).ok()?;
+    let text = read(&dot_git)?;
     Some(root.join(text.strip_prefix("gitdir:")?.trim()))
 }
 

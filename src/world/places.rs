@@ -199,6 +199,8 @@ pub fn keep_token(places: &Places) -> Result<String, Fault> {
         && token.len() == 64
         && token.bytes().all(|byte| byte.is_ascii_hexdigit())
     {
+        let private = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(places.token(), private).map_err(|error| places.fault("can't be made private", &error))?;
         return Ok(token);
     }
     let token = format!("{:032x}{:032x}", super::chance(), super::chance());

@@ -62,6 +62,8 @@ pub struct Conn {
     bodyless: bool,
     /// The answer is the last one.
     close: bool,
+    /// The gate let a request of it through.
+    trusted: bool,
     /// When it began to wait for a request.
     since: Instant,
     /// When it has waited too long for whatever its phase waits for.
@@ -101,6 +103,7 @@ impl Conn {
             ticket: Ticket { conn: id, position: 0 },
             bodyless: false,
             close: false,
+            trusted: false,
             since: now,
             deadline: after(now, limits.idle_ms),
         }
@@ -133,9 +136,10 @@ impl Conn {
 
     /// Since when it has done nothing for anybody, if so: it makes room for others. Whoever may
     /// have something to say that we have not read yet is not asked to.
-    pub fn idle_since(&self) -> Option<Instant> {
+    /// Who had a request let through the gate stays longer than who never had.
+    pub fn idle_since(&self) -> Option<(bool, Instant)> {
         let idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. });
-        (idle && !self.readable).then_some(self.since)
+        (idle && !self.readable).then_some((self.trusted, self.since))
     }
 
     /// Notes an event. False if the client has gone for good.
@@ -244,6 +248,7 @@ impl Conn {
             return; // called in that phase only
         };
         self.deadline = None;
+        self.trusted = true;
         let request = Request { head: *head, body };
         match desk.jobs.try_send(Job { ticket: self.ticket, request }) {
             Ok(()) => (desk.wake)(),

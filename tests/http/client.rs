@@ -1,0 +1,277 @@
+//! A broker of one's own, and a client that speaks HTTP to it with nothing but std.
+
+use super::support::{Place, until};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// Longer than anything here may take, shorter than anybody's patience.
+pub const SOON: Duration = Duration::from_secs(15);
+
+/// A broker in the foreground of its place.
+pub struct Broker {
+    pub place: Place,
+    child: Child,
+    pub port: u16,
+    pub token: String,
+}
+
+/// One keep-alive connection.
+pub struct Http {
+    pub stream: BufReader<TcpStream>,
+    token: String,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub text: String,
+    pub body: Value,
+}
+
+impl Broker {
+    pub fn start() -> Broker {
+        Broker::over(Place::new())
+    }
+
+    /// A broker with these settings.
+    pub fn with(settings: &[(&str, &str)]) -> Broker {
+        Broker::over(settings.iter().fold(Place::new(), |place, (name, value)| place.with(name, value)))
+    }
+
+    pub fn over(place: Place) -> Broker {
+        let (child, port) = spawn(&place);
+        let token = std::fs::read_to_string(place.dir.join("broker.token")).unwrap();
+        Broker { place, child, port, token }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    pub fn http(&self) -> Http {
+        Http::to(self.address(), &self.token)
+    }
+
+    /// A connection on which the caller writes what it likes.
+    pub fn raw(&self) -> TcpStream {
+        tcp(self.address())
+    }
+
+    /// Ends the broker with a signal and waits for its end.
+    pub fn end(&mut self, signal: rustix::process::Signal) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        self.child.wait().unwrap()
+    }
+
+    /// Starts another broker where the former one was.
+    pub fn again(&mut self) {
+        (self.child, self.port) = spawn(&self.place);
+    }
+
+    /// Resident memory in KiB; `None` where the system does not tell.
+    pub fn rss(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Processor time used so far, in clock ticks; `None` where the system does not tell.
+    pub fn ticks(&self) -> Option<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // Fails only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(place: &Place) -> (Child, u16) {
+    std::fs::create_dir_all(&place.dir).unwrap();
+    let log = std::fs::File::options().create(true).append(true).open(place.dir.join("broker.log")).unwrap();
+    let mut command = place.command(&["start", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let said: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}: {}", place.log()));
+    (child, said["data"]["port"].as_u64().unwrap() as u16)
+}
+
+fn tcp(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.set_write_timeout(Some(SOON)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+impl Http {
+    pub fn to(address: SocketAddr, token: &str) -> Http {
+        Http { stream: BufReader::new(tcp(address)), token: token.to_owned() }
+    }
+
+    /// The same connection with another token.
+    pub fn token(mut self, token: &str) -> Http {
+        self.token = token.to_owned();
+        self
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.get_mut().write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Reads one answer; `None` if the server closed without one.
+    pub fn reply(&mut self) -> Option<Reply> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.stream.read_line(&mut head).ok()? == 0 {
+                return None;
+            }
+        }
+        let status = head.get(9..12)?.parse().ok()?;
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "))?.parse().ok()?;
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).ok()?;
+        let text = String::from_utf8(body).unwrap();
+        Some(Reply { status, head, body: serde_json::from_str(&text).unwrap_or_default(), text })
+    }
+
+    /// Asks with further headers (each ends in `\r\n`) and any body.
+    pub fn ask(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> Reply {
+        let auth =
+            if self.token.is_empty() { String::new() } else { format!("Authorization: {}\r\n", self.authorization()) };
+        let head = format!("{method} {target} HTTP/1.1\r\n{auth}{headers}Content-Length: {}\r\n\r\n", body.len());
+        self.send([head.as_bytes(), body].concat());
+        self.reply().unwrap_or_else(|| panic!("no answer to {method} {target}"))
+    }
+
+    fn authorization(&self) -> String {
+        if self.token.contains(' ') { self.token.clone() } else { format!("Bearer {}", self.token) }
+    }
+
+    pub fn get(&mut self, target: &str) -> Reply {
+        self.ask("GET", target, "Host: localhost\r\n", b"")
+    }
+
+    pub fn post(&mut self, target: &str, body: &Value) -> Reply {
+        self.ask("POST", target, "Host: localhost\r\n", body.to_string().as_bytes())
+    }
+
+    /// Asks for what must be granted.
+    #[track_caller]
+    pub fn ok(&mut self, target: &str, body: Value) -> Value {
+        let reply = self.post(target, &body);
+        assert_eq!((reply.status, &reply.body["ok"]), (200, &json!(true)), "{target} {body}: {}", reply.text);
+        reply.body
+    }
+
+    /// Asks for what must be refused with this very sentence, which goes out with status 200.
+    #[track_caller]
+    pub fn refused(&mut self, target: &str, body: Value, sentence: &str) {
+        let reply = self.post(target, &body);
+        assert_eq!((reply.status, &reply.body["ok"]), (200, &json!(false)), "{target} {body}: {}", reply.text);
+        assert_eq!(reply.body["error"], json!(sentence), "{target} {body}");
+        assert_starts(&reply.body, "ok error");
+    }
+
+    /// Registers a peer without a name; its id.
+    #[track_caller]
+    pub fn peer(&mut self, project: &str) -> String {
+        word(&self.ok("/register", json!({ "projectPath": project, "pid": 7 }))["peerId"])
+    }
+
+    /// What waits unread for a peer, which this reads.
+    #[track_caller]
+    pub fn mail(&mut self, peer: &str) -> Vec<Value> {
+        self.ok("/messages", json!({ "peerId": peer }))["messages"].as_array().unwrap().clone()
+    }
+
+    /// The events of one type, newest first.
+    #[track_caller]
+    pub fn events(&mut self, kind: &str) -> Vec<Value> {
+        self.ok("/events", json!({ "types": [kind] }))["events"].as_array().unwrap().clone()
+    }
+
+    /// The server closed, and in order.
+    #[track_caller]
+    pub fn ends(&mut self) {
+        assert_eq!(self.stream.read(&mut [0; 16]).unwrap(), 0, "more than the last answer");
+    }
+}
+
+/// Says that a test could not be made here; where all must be made, that is a failure.
+pub fn skip(test: &str, why: &str) {
+    assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "{test}: {why}");
+    println!("skipped: {test}: {why}");
+}
+
+/// A value that is a text.
+#[track_caller]
+pub fn word(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("want a text, got {value}")).to_owned()
+}
+
+/// The keys of an object, in their order on the wire.
+#[track_caller]
+pub fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap_or_else(|| panic!("want an object, got {value}")).keys().map(String::as_str).collect()
+}
+
+/// These keys come first, in this order; what was added comes after them.
+#[track_caller]
+pub fn assert_starts(value: &Value, wanted: &str) {
+    let wanted: Vec<&str> = wanted.split(' ').collect();
+    let got = keys(value);
+    assert_eq!(got.iter().take(wanted.len()).copied().collect::<Vec<_>>(), wanted, "{value}");
+}
+
+/// `2026-11-22T06:43:36.763Z`.
+#[track_caller]
+pub fn assert_iso(value: &Value) {
+    assert_shape(value, "0000-00-00T00:00:00.000Z");
+}
+
+/// `2026-11-22 06:43:36`.
+#[track_caller]
+pub fn assert_sqlite(value: &Value) {
+    assert_shape(value, "0000-00-00 00:00:00");
+}
+
+/// A UUID, in lower case.
+#[track_caller]
+pub fn assert_uuid(value: &Value) {
+    let text = word(value);
+    let fits = |(at, c): (usize, char)| match at {
+        8 | 13 | 18 | 23 => c == '-',
+        _ => c.is_ascii_digit() || ('a'..='f').contains(&c),
+    };
+    assert!(text.len() == 36 && text.chars().enumerate().all(fits), "{text} is no UUID");
+}
+
+#[track_caller]
+fn assert_shape(value: &Value, shape: &str) {
+    let text = word(value);
+    let digits: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(digits, shape, "{text}");
+}
+
+/// Waits until a client's answer satisfies; that answer.
+pub fn wait_for(what: &str, mut ask: impl FnMut() -> Option<Value>) -> Value {
+    let mut found = None;
+    until(what, || {
+        found = ask();
+        found.is_some()
+    });
+    found.unwrap()
+}
