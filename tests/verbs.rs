@@ -62,8 +62,9 @@ fn until_waiting(socket: &mut Socket, n: i64) {
 fn kill_broker(place: &Place) {
     let pid = place.broker_pid().unwrap();
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-    // Its threads end one by one: what counts is that nobody is spoken to any more.
-    until("the broker is dead", || !lives(pid) && UnixStream::connect(place.dir.join("mesh.sock")).is_err());
+    // Its threads end one by one: what counts is that it is not spoken to any more.
+    let answers = || UnixStream::connect(place.dir.join("mesh.sock")).is_ok() && place.broker_pid() == Some(pid);
+    until("the broker is dead", || !lives(pid) && !answers());
 }
 
 #[test]
