@@ -237,7 +237,7 @@ fn the_projects_files_are_set_up_and_cleared() {
         (".mcp.json", "stdio"),
         (".claude/settings.json", "PreToolUse"),
         (".codex/config.toml", "mcp_servers"),
-        (".codex/hooks.json", "apply_patch"),
+        (".codex/hooks.json", "hook codex"),
         (".gemini/settings.json", "BeforeTool"),
         (".cursor/mcp.json", "mcpServers"),
         (".cursor/hooks.json", "beforeSubmitPrompt"),

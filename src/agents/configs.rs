@@ -179,7 +179,8 @@ const CODEX: Hooks = Hooks {
     events: &[
         ("SessionStart", ""),
         ("UserPromptSubmit", ""),
-        ("PreToolUse", "^apply_patch$"),
+        // Also a shell's command: a model without a tool for patches applies them there.
+        ("PreToolUse", ""),
         ("PostToolUse", ""),
         ("Stop", ""),
         ("Interrupt", ""),

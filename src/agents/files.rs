@@ -26,6 +26,9 @@ const EDIT_TOOLS: &[&str] = &[
     "delete",
     "deletefile",
 ];
+/// Tools that run a command. What a command writes can't be told, but for a patch in its words: an
+/// agent without a tool for patches applies them this way.
+const SHELL_TOOLS: &[&str] = &["bash", "shell", "exec", "execcommand", "localshell", "unifiedexec"];
 /// Fields in which a tool names its file.
 const FILE_FIELDS: &[&str] =
     &["file_path", "filePath", "path", "notebook_path", "target_file", "target_notebook", "absolute_path", "filename"];
@@ -40,7 +43,8 @@ const PATCH_MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delet
 pub fn edited(input: &Value) -> Vec<String> {
     let name = input["tool_name"].as_str().or(input["toolName"].as_str()).unwrap_or("");
     let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    if !EDIT_TOOLS.contains(&plain.as_str()) {
+    let is_shell = SHELL_TOOLS.contains(&plain.as_str());
+    if !is_shell && !EDIT_TOOLS.contains(&plain.as_str()) {
         return Vec::new();
     }
     let given = ["tool_input", "toolArgs", "toolInput"].iter().find_map(|field| input.get(*field));
@@ -51,7 +55,15 @@ pub fn edited(input: &Value) -> Vec<String> {
         return Vec::new();
     }
     let mut found = Vec::new();
-    collect(arguments, &mut found, 0);
+    if is_shell {
+        let words = ["command", "cmd"].iter().filter_map(|field| arguments.get(*field));
+        words.for_each(|words| match words {
+            Value::Array(list) => list.iter().filter_map(Value::as_str).for_each(|word| from_patch(word, &mut found)),
+            word => from_patch(word.as_str().unwrap_or(""), &mut found),
+        });
+    } else {
+        collect(arguments, &mut found, 0);
+    }
     found.sort();
     found.dedup();
     found
@@ -122,6 +134,10 @@ mod tests {
             ),
             (json!({ "tool_name": "str_replace_editor", "tool_input": { "command": "view", "path": "/v" } }), vec![]),
             (json!({ "tool_name": "Bash", "tool_input": { "command": "rm /a", "path": "/a" } }), vec![]),
+            (
+                json!({ "tool_name": "exec_command", "tool_input": { "cmd": format!("apply_patch <<'EOF'\n{patch}\nEOF"), "path": "no" } }),
+                vec!["a.rs", "b/c.rs", "d"],
+            ),
             (json!({ "tool_name": "Read", "tool_input": { "file_path": "/a" } }), vec![]),
             (json!({ "tool_name": "Edit", "tool_input": 5 }), vec![]),
         ] {
