@@ -86,6 +86,7 @@ fn what_changed_since_stays_when_we_go() {
     home.ok(&["cursor", "--remove"]);
     assert_eq!(home.read(".cursor/mcp.json"), original.replace("{\n  \"mcp", "{\n  \"new\": 1,\n  \"mcp"));
     assert!(!home.home.join(".cursor/hooks.json").exists(), "what we created goes");
+    assert!(!home.home.join(".cursor/mcp.json.before-slm-mesh").exists());
 }
 
 #[test]

@@ -102,21 +102,25 @@ pub fn put(ground: &Ground, row: &Row) -> Vec<Step> {
 pub fn take(ground: &Ground, row: &Row) -> Vec<Step> {
     let scope = ground.scope(row);
     let mut steps = Vec::new();
+    let mut is_done = false;
     if let Some((server, verbs)) = scope.server.zip(scope.command) {
         let is_ours = ground.registered(row, &server).is_some_and(|program| entries::is_us(&program));
         let by_hand = format!("{} {}", verbs.program, verbs.remove.join(" "));
         if is_ours && !verbs.remove.is_empty() && on_path(verbs.program).is_some() {
             let done = if ground.dry { Ok("would run") } else { run(verbs.program, verbs.remove).map(|()| "ran") };
-            steps.push(match done {
-                Ok(done) => Step::new("server", by_hand, done),
-                Err(why) => Step::left("server", by_hand.clone(), why, by_hand),
-            });
+            is_done = done.is_ok();
+            match done {
+                Ok(done) => steps.push(Step::new("server", by_hand, done)),
+                // Its file makes up for a command that did not work.
+                Err(_) if server.ours_to_write => {}
+                Err(why) => steps.push(Step::left("server", by_hand.clone(), why, by_hand)),
+            }
         } else if is_ours && !server.ours_to_write {
             let why = format!("{} is not on PATH, and its file is not edited by hand", verbs.program);
             steps.push(Step::left("server", ground.shown(&ground.path(row, server.path)), why, by_hand));
         }
     }
-    for (path, server, hooks) in ground.files(row, true) {
+    for (path, server, hooks) in ground.files(row, !is_done) {
         let program = server.map_or_else(|| ground.program.clone(), |server| ground.target(row, &server));
         let want = Want { agent: row.name, program: &program, server, hooks };
         steps.push(take_file(ground, row, &path, &want));
@@ -251,7 +255,8 @@ fn take_file(ground: &Ground, row: &Row, path: &Path, want: &Want) -> Step {
             return Ok(Step::new(what, place.clone(), "deleted"));
         }
         edit::write(path, &new)?;
-        if before.as_ref() == Some(&new) {
+        // What was changed since is in the file; the text of before has done its work.
+        if before.is_some() {
             edit::remove(&kept, &base(ground, row))?;
         }
         Ok(Step::new(what, place.clone(), "taken out"))
