@@ -20,6 +20,13 @@ fn settle(session: &mut Bare) -> Vec<Value> {
     session.seen[n..session.seen.len() - 1].to_vec()
 }
 
+/// Whether every thread of a process waits for something; only Linux can say.
+fn sleeps(pid: u32) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    stats.into_iter().all(|stat| stat.contains(") S "))
+}
+
 #[test]
 fn both_eras_share_one_process() {
     let place = Place::new();
@@ -298,8 +305,9 @@ fn a_cancelled_call_is_not_answered_and_consumes_nothing() {
 fn a_call_that_waits_gives_signs_of_life_to_who_asked() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
-    // The thread that brings answers sleeps by now; the tokens keep their JSON types.
     assert!(!session.call(0, "mesh_status", json!({})).1);
+    // A call that finds the session asleep is told of in time too.
+    until("the session sleeps", || sleeps(session.child.id()));
     for (id, token) in [(1, json!("t")), (2, json!(7)), (3, Value::Null)] {
         let mut waits = call(id, "mesh_inbox", json!({ "waitSeconds": 60 }));
         if !token.is_null() {

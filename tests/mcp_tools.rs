@@ -366,12 +366,22 @@ fn a_long_list_of_entries_stays_short() {
 fn a_long_value_stays_short() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
-    for (n, unit) in ["x", "\u{1}"].into_iter().enumerate() {
-        let set = json!({ "action": "set", "key": "long", "value": unit.repeat(65_536) });
+    for (n, unit) in ["x", "\"", "\u{1}", "a\u{1f980}"].into_iter().enumerate() {
+        let value = unit.repeat(65_536 / unit.len());
+        let set = json!({ "action": "set", "key": "long", "value": value });
         let version = json!(n + 1);
         assert_eq!(short(&mut session, 1, "mesh_state", set)["version"], version);
-        let got = short(&mut session, 2, "mesh_state", json!({ "action": "get", "key": "long" }));
-        assert_eq!(got["entry"]["version"], version);
+        let (mut from, mut whole, mut n_calls) = (json!(0), String::new(), 0);
+        while !from.is_null() {
+            n_calls += 1;
+            assert!(n_calls < 64, "{unit:?} does not end: {from}");
+            let get = json!({ "action": "get", "key": "long", "from": from });
+            let got = short(&mut session, 2, "mesh_state", get);
+            assert_eq!(got["entry"]["version"], version);
+            whole += got["entry"]["value"].as_str().unwrap();
+            from = got["next"].clone();
+        }
+        assert!(n_calls > 1 && whole == value, "{unit:?}: {} bytes in {n_calls} parts", whole.len());
         short(&mut session, 3, "mesh_state", json!({ "action": "list" }));
     }
 }
