@@ -38,7 +38,7 @@ check:
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps --quiet
 
 bench: all
-	$(CARGO) bench --locked --bench table
+	@SLM_MESH_BIN=$(CURDIR)/$(BIN) $(CARGO) bench --locked --quiet --bench table -- $(ROWS)
 
 install: all
 	install -d $(BINDIR) $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d

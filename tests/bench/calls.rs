@@ -1,0 +1,153 @@
+//! One call at a time, on each road: verbs, the Unix socket, MCP over stdio, HTTP.
+
+use super::figures::{Reach, Table, in_turns};
+use super::floor::{self, Commits};
+use super::place::{Http, Mesh, is_static, request, tool};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A value as agents keep them.
+pub const VALUE: &str =
+    "the API listens on 8080 until the new gateway is deployed; ask claude-api before you change it";
+/// Bytes of a row that a call commits, more or less: its texts, ids and times.
+const ROW: usize = 250;
+
+fn run(command: &mut Command) {
+    let status = command.status().expect("a process starts");
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+/// Verbs against a process that ends at once.
+pub fn verbs(table: &mut Table) {
+    let mesh = Mesh::started();
+    let _reader = mesh.seat("reader");
+    let mut line = mesh.line();
+    line.call("state.set", &json!({ "key": "port", "value": VALUE }));
+    let truth = if Path::new("/bin/true").exists() { "/bin/true" } else { "/usr/bin/true" };
+    let file = mesh.scratch.path.join("file").display().to_string();
+    let mut floor = || {
+        let mut command = Command::new(truth);
+        run(command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()));
+    };
+    let mut get = || run(&mut mesh.command(&["state", "get", "port"]));
+    let mut send = || run(&mut mesh.command(&["send", "reader", VALUE]));
+    let mut taken = 0;
+    let mut lock = || {
+        taken += 1;
+        run(&mut mesh.command(&["lock", &format!("{file}{taken}")]));
+    };
+    let samples = in_turns(12, 20, &mut [&mut floor, &mut get, &mut send, &mut lock]);
+    // The locks that pile up, a few hundred, are looked through by each lock call: part of the figure.
+    let reach = Reach::Times(if is_static() { 1.3 } else { 2.2 });
+    for (work, samples_of) in ["verb state get", "verb send", "verb lock"].iter().zip(&samples[1..]) {
+        table.times(work, samples_of, Some(samples[0].median()), reach);
+    }
+}
+
+/// The three calls as the socket takes them.
+fn three() -> [(&'static str, Vec<u8>); 3] {
+    let set = json!({ "key": "port", "value": VALUE });
+    let send = json!({ "to": "reader", "message": VALUE });
+    [
+        ("get", request("state.get", &json!({ "key": "port" }))),
+        ("set", request("state.set", &set)),
+        ("send", request("send", &send)),
+    ]
+}
+
+/// Calls over the Unix socket against the same bytes through an echo, and a row committed.
+pub fn socket(table: &mut Table) {
+    let mesh = Mesh::started();
+    let _reader = mesh.seat("reader");
+    let (_server, echo) = floor::echo(&mesh.scratch);
+    let mut writer = mesh.seat("writer");
+    writer.call("state.set", &json!({ "key": "port", "value": VALUE }));
+    let mut commits = Commits::new(&mesh.scratch, "floor.db", ROW);
+    let mut commit = || commits.one();
+    let mut works: Vec<Box<dyn FnMut()>> = Vec::new();
+    for (_, line) in three() {
+        let answer = writer.ask(&line).to_vec();
+        let mut floor = floor::echo_line(&echo, &answer);
+        assert_eq!(floor.ask(&line).len(), answer.len());
+        let mut own = mesh.seat(&format!("writer-{}", works.len()));
+        let same = line.clone();
+        works.push(Box::new(move || {
+            own.ask(&line);
+        }));
+        works.push(Box::new(move || {
+            floor.ask(&same);
+        }));
+    }
+    let mut turns: Vec<&mut dyn FnMut()> = works.iter_mut().map(|work| work.as_mut() as &mut dyn FnMut()).collect();
+    turns.push(&mut commit);
+    let samples = in_turns(30, 80, &mut turns);
+    let row = samples[6].median();
+    for (n, (name, _)) in three().iter().enumerate() {
+        let floor = samples[2 * n + 1].median() + if n == 0 { 0.0 } else { row };
+        table.times(&format!("socket {name}"), &samples[2 * n], Some(floor), Reach::Times(2.5));
+    }
+}
+
+/// Tool calls over MCP stdio: client, session, broker and back.
+pub fn mcp(table: &mut Table) {
+    let mesh = Mesh::started();
+    let _reader = mesh.seat("reader");
+    let set = json!({ "action": "set", "key": "port", "value": VALUE });
+    let works = [
+        ("get", tool("mesh_state", json!({ "action": "get", "key": "port" })), 60.0),
+        ("set", tool("mesh_state", set), 90.0),
+        ("send", tool("mesh_send", json!({ "to": "reader", "message": VALUE })), 90.0),
+    ];
+    let mut sessions: Vec<_> = works.iter().map(|_| mesh.session()).collect();
+    let mut calls: Vec<Box<dyn FnMut() + '_>> = Vec::new();
+    for ((_, line, _), session) in works.iter().zip(&mut sessions) {
+        session.tool(line);
+        calls.push(Box::new(move || session.tool(line)));
+    }
+    let mut turns: Vec<&mut dyn FnMut()> = calls.iter_mut().map(|call| call.as_mut() as &mut dyn FnMut()).collect();
+    let samples = in_turns(20, 80, &mut turns);
+    for ((name, _, most), samples) in works.iter().zip(&samples) {
+        table.times(&format!("MCP tool {name}"), samples, None, Reach::MedianAndP99(*most, 1000.0));
+    }
+}
+
+fn post(path: &str, headers: &str, body: &Value) -> Vec<u8> {
+    let body = body.to_string();
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
+}
+
+/// The old HTTP routes, keep-alive, against tiny_http with the same bytes, and a row committed.
+pub fn http(table: &mut Table) {
+    let mesh = Mesh::started();
+    let (_server, mut echo) = floor::echo_http();
+    let (mut get, headers) = mesh.http();
+    let (mut set, _): (Http, String) = mesh.http();
+    let get_body = json!({ "action": "get", "key": "port" });
+    let set_body = json!({ "action": "set", "key": "port", "value": VALUE, "peerId": "bench" });
+    let (get_bytes, set_bytes) = (post("/state", &headers, &get_body), post("/state", &headers, &set_body));
+    let n_set = set.ask(&set_bytes);
+    let n_get = get.ask(&get_bytes);
+    let echo_get = post(&format!("/{n_get}"), &headers, &get_body);
+    let echo_set = post(&format!("/{n_set}"), &headers, &set_body);
+    let mut commits = Commits::new(&mesh.scratch, "floor.db", ROW);
+    let mut again = echo.again();
+    let samples = in_turns(
+        25,
+        60,
+        &mut [
+            &mut || ignore(get.ask(&get_bytes)),
+            &mut || ignore(echo.ask(&echo_get)),
+            &mut || ignore(set.ask(&set_bytes)),
+            &mut || ignore(again.ask(&echo_set)),
+            &mut || commits.one(),
+        ],
+    );
+    let row = samples[4].median();
+    table.times("HTTP get", &samples[0], Some(samples[1].median()), Reach::Times(2.5));
+    table.times("HTTP set", &samples[2], Some(samples[3].median() + row), Reach::Times(2.5));
+}
+
+/// The size of an answer that was looked at before.
+fn ignore(_size: usize) {}

@@ -1,0 +1,150 @@
+//! Many at once: a push, a broadcast, clients that pipeline, and a steady load.
+
+use super::calls::VALUE;
+use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, span};
+use super::floor;
+use super::place::{Line, Mesh, Scratch, request};
+use serde_json::json;
+use std::io::Write;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Sessions that hear a broadcast.
+const N_HEARERS: usize = 100;
+/// Clients that pipeline, their calls in one write, and how many such writes each is ahead.
+const N_CLIENTS: usize = 8;
+const N_LINES: usize = 32;
+const N_AHEAD: usize = 2;
+/// Writes of each client in one round, and rounds.
+const N_WRITES: usize = 40;
+const N_ROUNDS: usize = 5;
+/// The steady load: calls a second, for how long.
+const PACE: Duration = Duration::from_millis(1);
+const LASTS: Duration = Duration::from_secs(40);
+
+/// A key among a few hundred, so that entries change and do not only grow in number.
+pub fn key(n: usize) -> String {
+    format!("key-{:03}", n * 7 % 500)
+}
+
+fn set_line(n: usize) -> Vec<u8> {
+    request("state.set", &json!({ "key": key(n), "value": VALUE }))
+}
+
+/// From the write of a `send` to its notice on the recipient's socket.
+pub fn push(table: &mut Table) {
+    let mesh = Mesh::started();
+    let (mut sender, mut reader) = (mesh.seat("sender"), mesh.seat("reader"));
+    let line = request("send", &json!({ "to": "reader", "message": VALUE }));
+    let mut times = Vec::new();
+    for _ in 0..3000 {
+        let began = Instant::now();
+        sender.send(&line);
+        assert!(reader.read().len() > 2);
+        times.push(micros_since(began));
+        sender.read();
+    }
+    table.times("push, send to arrival", &Samples::new(times), None, Reach::Median(80.0));
+}
+
+/// From the write of a `send` to all until the last of a hundred has its notice.
+pub fn broadcast(table: &mut Table) {
+    let mesh = Mesh::started();
+    let mut sender = mesh.seat("sender");
+    let mut hearers: Vec<Line> = (0..N_HEARERS).map(|n| mesh.seat(&format!("hearer-{n}"))).collect();
+    let line = request("send", &json!({ "to": "all", "message": VALUE }));
+    let mut round = || {
+        sender.send(&line);
+        for hearer in &mut hearers {
+            assert!(hearer.read().len() > 2);
+        }
+        sender.read();
+    };
+    let samples = in_turns(10, 25, &mut [&mut round]);
+    table.times("broadcast to 100, the last", &samples[0], None, Reach::Median(1000.0));
+}
+
+/// Durable writes a second of clients that do not wait for one answer before the next call.
+pub fn writes(table: &mut Table) {
+    let mesh = Mesh::started();
+    let mut clients: Vec<Line> = (0..N_CLIENTS).map(|n| mesh.seat(&format!("client-{n}"))).collect();
+    let batches: Vec<Vec<u8>> =
+        (0..N_WRITES).map(|n| (0..N_LINES).flat_map(|line| set_line(n * N_LINES + line)).collect()).collect();
+    let n_sets = N_CLIENTS * N_WRITES * N_LINES;
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..N_ROUNDS {
+        let scratch = Scratch::new();
+        bare.push(floor::rows_per_second(&scratch, VALUE, n_sets, 32));
+        let began = Instant::now();
+        for n in 0..N_WRITES + N_AHEAD {
+            for client in &mut clients {
+                if let Some(batch) = batches.get(n) {
+                    client.send(batch);
+                }
+                if n >= N_AHEAD {
+                    (0..N_LINES).for_each(|_| assert!(client.read().len() > 2));
+                }
+            }
+        }
+        ours.push(n_sets as f64 / began.elapsed().as_secs_f64());
+    }
+    let (ours, bare) = (Samples::new(ours).median(), Samples::new(bare).median());
+    table.row(Row {
+        work: "durable writes, 8 clients that pipeline".into(),
+        figure: format!("{ours:.0}/s"),
+        p99: "-".into(),
+        floor: format!("{bare:.0}/s"),
+        ratio: format!("{:.2}", ours / bare),
+        reach: ">= 0.7 x".into(),
+        reached: ours >= 0.7 * bare,
+    });
+}
+
+/// A thousand sets a second, sent on time whether the last one was answered or not.
+pub fn steady(table: &mut Table) {
+    let mesh = Mesh::started();
+    let mut line = mesh.seat("writer");
+    let mut writer = line.writer();
+    let (sent, times) = channel::<Instant>();
+    let pacer = thread::spawn(move || {
+        let lines: Vec<Vec<u8>> = (0..500).map(set_line).collect();
+        let began = Instant::now();
+        let mut next = began;
+        for line in lines.iter().cycle() {
+            next += PACE;
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+            if next - began > LASTS {
+                return;
+            }
+            // The reader takes its end as the end of the load.
+            let _ = sent.send(Instant::now());
+            writer.write_all(line).expect("the broker reads");
+        }
+    });
+    let log = mesh.dir().join("broker.db-wal");
+    let (mut micros, mut log_max) = (Vec::new(), 0);
+    while let Ok(began) = times.recv() {
+        assert!(line.read().len() > 2);
+        micros.push(micros_since(began));
+        if micros.len() % 256 == 0 {
+            log_max = log_max.max(std::fs::metadata(&log).map_or(0, |file| file.len()));
+        }
+    }
+    pacer.join().expect("the pacer ends");
+    let samples = Samples::new(micros);
+    table.times("1,000 sets/s for 40 s", &samples, None, Reach::MedianAndP99(1000.0, 1000.0));
+    let max = samples.at(1.0);
+    let plain = |work: &str, figure: String, reach: &str, reached| Row {
+        work: work.into(),
+        figure,
+        p99: "-".into(),
+        floor: "-".into(),
+        ratio: "-".into(),
+        reach: reach.into(),
+        reached,
+    };
+    table.row(plain("  the slowest", span(max), "20 ms", max <= 20_000.0));
+    let log_max = log_max as f64;
+    table.row(plain("  WAL", super::figures::size(log_max), "32 MB", log_max <= 32.0 * 1024.0 * 1024.0));
+}

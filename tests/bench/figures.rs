@@ -1,0 +1,153 @@
+//! Samples and the table that they end in.
+
+use std::time::Instant;
+
+/// Calls before each batch that nobody counts: the scheduler brings the two processes together, and
+/// caches fill.
+const WARM: usize = 5;
+
+/// Times in microseconds, sorted.
+pub struct Samples(Vec<f64>);
+
+impl Samples {
+    /// Sorts what was measured.
+    pub fn new(mut micros: Vec<f64>) -> Samples {
+        micros.sort_by(f64::total_cmp);
+        Samples(micros)
+    }
+
+    /// The time below which a part of the samples lies.
+    pub fn at(&self, part: f64) -> f64 {
+        self.0[((self.0.len() - 1) as f64 * part).round() as usize]
+    }
+
+    /// Half of the samples lie below.
+    pub fn median(&self) -> f64 {
+        self.at(0.5)
+    }
+}
+
+/// Runs pieces of work in turns, `rounds` batches of `batch` each, and times every single run.
+pub fn in_turns(rounds: usize, batch: usize, works: &mut [&mut dyn FnMut()]) -> Vec<Samples> {
+    let mut times: Vec<Vec<f64>> = works.iter().map(|_| Vec::with_capacity(rounds * batch)).collect();
+    for _ in 0..rounds {
+        for (work, times) in works.iter_mut().zip(&mut times) {
+            for _ in 0..WARM.min(batch) {
+                work();
+            }
+            for _ in 0..batch {
+                let began = Instant::now();
+                work();
+                times.push(micros_since(began));
+            }
+        }
+    }
+    times.into_iter().map(Samples::new).collect()
+}
+
+/// Microseconds since then.
+pub fn micros_since(began: Instant) -> f64 {
+    began.elapsed().as_secs_f64() * 1e6
+}
+
+/// What a row must show.
+#[derive(Clone, Copy)]
+pub enum Reach {
+    /// At most so many times the floor.
+    Times(f64),
+    /// A median of at most so many microseconds.
+    Median(f64),
+    /// A median, and a bound that one call in a hundred may pass.
+    MedianAndP99(f64, f64),
+}
+
+/// The table as it grows: a row is printed when it is known.
+pub struct Table {
+    n_rows: usize,
+    missed: Vec<String>,
+    began: Instant,
+}
+
+/// A row's cells, as they are printed.
+#[derive(Default)]
+pub struct Row {
+    /// The work.
+    pub work: String,
+    /// Its figure.
+    pub figure: String,
+    /// What one in a hundred passes.
+    pub p99: String,
+    /// The machine's own figure.
+    pub floor: String,
+    /// Figure by floor.
+    pub ratio: String,
+    /// What was asked for.
+    pub reach: String,
+    /// Whether it was reached.
+    pub reached: bool,
+}
+
+impl Table {
+    /// Prints the head.
+    pub fn begin() -> Table {
+        print_cells(["work", "median", "p99", "floor", "ratio", "reach", "reached"]);
+        println!("{}", "-".repeat(110));
+        Table { n_rows: 0, missed: Vec::new(), began: Instant::now() }
+    }
+
+    /// Prints a row.
+    pub fn row(&mut self, row: Row) {
+        let said = if row.reached { "yes" } else { "NO" };
+        print_cells([&row.work, &row.figure, &row.p99, &row.floor, &row.ratio, &row.reach, said]);
+        self.n_rows += 1;
+        if !row.reached {
+            self.missed.push(row.work);
+        }
+    }
+
+    /// A row of times, with or without a floor in microseconds.
+    pub fn times(&mut self, work: &str, samples: &Samples, floor: Option<f64>, reach: Reach) {
+        let (median, p99) = (samples.median(), samples.at(0.99));
+        let ratio = floor.map(|floor| median / floor);
+        let (text, reached) = match reach {
+            Reach::Times(n) => (format!("{n} x"), ratio.is_some_and(|ratio| ratio <= n)),
+            Reach::Median(most) => (span(most), median <= most),
+            Reach::MedianAndP99(most, tail) => {
+                (format!("{}, {}", span(most), span(tail)), median <= most && p99 <= tail)
+            }
+        };
+        self.row(Row {
+            work: work.into(),
+            figure: span(median),
+            p99: span(p99),
+            floor: floor.map_or("-".into(), span),
+            ratio: ratio.map_or("-".into(), |ratio| format!("{ratio:.2}")),
+            reach: text,
+            reached,
+        });
+    }
+
+    /// Prints what it comes to.
+    pub fn end(self) {
+        let n_reached = self.n_rows - self.missed.len();
+        println!("\n{n_reached} of {} reached, in {:.0} s", self.n_rows, self.began.elapsed().as_secs_f64());
+        for work in self.missed {
+            println!("  not reached: {work}");
+        }
+    }
+}
+
+fn print_cells(cells: [&str; 7]) {
+    let [work, figure, p99, floor, ratio, reach, reached] = cells;
+    println!("{work:<38} {figure:>12} {p99:>12} {floor:>12} {ratio:>6}   {reach:<18} {reached}");
+}
+
+/// Microseconds for people.
+pub fn span(micros: f64) -> String {
+    if micros < 1000.0 { format!("{micros:.1} µs") } else { format!("{:.2} ms", micros / 1000.0) }
+}
+
+/// Bytes for people.
+pub fn size(bytes: f64) -> String {
+    format!("{:.2} MB", bytes / 1e6)
+}

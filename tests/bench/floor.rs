@@ -1,0 +1,172 @@
+//! What the machine itself can do: a process that ends at once, the same bytes to and fro through
+//! mio and serde_json, an HTTP echo of tiny_http, a committed row.
+
+use super::place::{Http, Line, Scratch};
+use mio::net::{UnixListener, UnixStream};
+use mio::{Events, Interest, Poll, Token};
+use rusqlite::Connection;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
+
+/// Another process of this program; ends with this value.
+pub struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A child of our own that ended by itself is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn serve_beside(args: &[&str]) -> (Server, String) {
+    let program = std::env::current_exe().expect("this program has a path");
+    let mut child = Command::new(program).args(args).stdout(Stdio::piped()).spawn().expect("an echo starts");
+    let mut word = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut word).expect("an echo says that it is ready");
+    (Server(child), word.trim().to_owned())
+}
+
+/// Starts the echo that mio and serde_json make.
+pub fn echo(scratch: &Scratch) -> (Server, String) {
+    let path = scratch.path.join("echo.sock").display().to_string();
+    let (server, _) = serve_beside(&["--echo", &path]);
+    (server, path)
+}
+
+/// A connection to that echo which answers every line with `answer`, parsed and printed each time.
+pub fn echo_line(path: &str, answer: &[u8]) -> Line {
+    let mut line = Line::connect(std::path::Path::new(path));
+    line.send(answer);
+    line
+}
+
+/// Starts tiny_http; its port.
+pub fn echo_http() -> (Server, Http) {
+    let (server, port) = serve_beside(&["--echo-http"]);
+    (server, Http::connect(port.parse().expect("a port")))
+}
+
+/// The echo: a poll loop that parses each line and prints the connection's answer.
+pub fn serve_echo(path: &str) {
+    let mut poll = Poll::new().expect("a poll");
+    let mut listener = UnixListener::bind(path).expect("the echo's socket");
+    poll.registry().register(&mut listener, Token(0), Interest::READABLE).expect("registered");
+    println!("ready");
+    let mut events = Events::with_capacity(64);
+    let mut clients: Vec<(UnixStream, Option<Value>)> = Vec::new();
+    loop {
+        poll.poll(&mut events, None).expect("polled");
+        for event in &events {
+            if event.token() == Token(0) {
+                while let Ok((mut stream, _)) = listener.accept() {
+                    let token = Token(clients.len() + 1);
+                    poll.registry().register(&mut stream, token, Interest::READABLE).expect("registered");
+                    clients.push((stream, None));
+                }
+            } else {
+                let (stream, answer) = &mut clients[event.token().0 - 1];
+                serve_line(stream, answer);
+            }
+        }
+    }
+}
+
+/// Whole lines in each read, which is how the callers of this echo write.
+fn serve_line(stream: &mut UnixStream, answer: &mut Option<Value>) {
+    let mut buffer = [0; 64 * 1024];
+    while let Ok(n) = stream.read(&mut buffer) {
+        if n == 0 {
+            return;
+        }
+        for line in buffer[..n].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let line: Value = serde_json::from_slice(line).expect("a line of JSON");
+            let Some(answer) = answer else {
+                *answer = Some(line);
+                continue;
+            };
+            answer["id"] = line["id"].clone();
+            let mut text = answer.to_string();
+            text.push('\n');
+            stream.write_all(text.as_bytes()).expect("the caller reads");
+        }
+        if n < buffer.len() {
+            return;
+        }
+    }
+}
+
+/// tiny_http, which reads the body and answers with as many bytes as the path says.
+pub fn serve_http() {
+    let server = tiny_http::Server::http("127.0.0.1:0").expect("a port");
+    println!("{}", server.server_addr().to_ip().expect("an address").port());
+    for mut request in server.incoming_requests() {
+        let mut body = Vec::new();
+        request.as_reader().read_to_end(&mut body).expect("a body");
+        let n: usize = request.url().trim_start_matches('/').parse().expect("a size");
+        // A caller that went is none of ours.
+        let _ = request.respond(tiny_http::Response::from_data(vec![b'x'; n]));
+    }
+}
+
+/// A database that gets one indexed row of `size` bytes in each transaction.
+pub struct Commits {
+    db: Connection,
+    body: String,
+    n: i64,
+}
+
+impl Commits {
+    /// A new database in WAL mode, synchronous NORMAL, as the broker has it.
+    pub fn new(scratch: &Scratch, name: &str, size: usize) -> Commits {
+        let db = Connection::open(scratch.path.join(name)).expect("a database");
+        db.pragma_update(None, "journal_mode", "WAL").expect("WAL");
+        db.pragma_update(None, "synchronous", "NORMAL").expect("NORMAL");
+        db.execute_batch("CREATE TABLE t(seq INTEGER PRIMARY KEY, who TEXT, body TEXT); CREATE INDEX i ON t(who)")
+            .expect("a table");
+        Commits { db, body: "x".repeat(size), n: 0 }
+    }
+
+    /// Commits one row.
+    pub fn one(&mut self) {
+        self.n += 1;
+        let run = |sql: &str| self.db.prepare_cached(sql).expect("SQL").execute([]).expect("done");
+        run("BEGIN IMMEDIATE");
+        let who = format!("{:036}", self.n % 50);
+        let mut insert = self.db.prepare_cached("INSERT INTO t VALUES (?1, ?2, ?3)").expect("SQL");
+        insert.execute(rusqlite::params![self.n, who, self.body]).expect("inserted");
+        run("COMMIT");
+    }
+}
+
+/// Rows a second that a bare loop commits: `state.set` puts an entry and an event, and each
+/// transaction the tally.
+pub fn rows_per_second(scratch: &Scratch, value: &str, n_sets: usize, per_commit: usize) -> f64 {
+    let file = scratch.path.join("bare.db");
+    // The schema is the store's own; then SQLite is alone with it.
+    drop(slm_mesh::store::Store::open(&file, false).expect("a store"));
+    let db = Connection::open(&file).expect("a database");
+    db.set_prepared_statement_cache_capacity(16);
+    db.pragma_update(None, "synchronous", "NORMAL").expect("NORMAL");
+    let by = "00000000-0000-4000-8000-000000000000";
+    let began = std::time::Instant::now();
+    let run = |sql: &str| db.prepare_cached(sql).expect("SQL").execute([]).expect("done");
+    for n in 0..n_sets {
+        if n % per_commit == 0 {
+            run("BEGIN IMMEDIATE");
+        }
+        let key = super::crowd::key(n);
+        let mut put = db.prepare_cached("INSERT OR REPLACE INTO state VALUES (?1,?2,?3,?4,?5,?6,?7)").expect("SQL");
+        put.execute(rusqlite::params!["default", key, value, n as i64, by, n as i64, None::<i64>]).expect("put");
+        let payload = format!(r#"{{"key":"{key}","namespace":"default","value":"{value}","version":{n}}}"#);
+        let mut add = db.prepare_cached("INSERT INTO event VALUES (?1,?2,?3,?4,?5)").expect("SQL");
+        add.execute(rusqlite::params![n as i64 + 1, "state_changed", by, n as i64, payload]).expect("added");
+        if (n + 1) % per_commit == 0 {
+            let mut tally = db.prepare_cached("UPDATE tally SET event_last=?1, events=?1").expect("SQL");
+            tally.execute([n as i64 + 1]).expect("told");
+            run("COMMIT");
+        }
+    }
+    n_sets as f64 / began.elapsed().as_secs_f64()
+}

@@ -1,0 +1,307 @@
+//! A mesh of its own for each row: a directory on the real disk, a broker, and clients thin enough
+//! not to count.
+
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static N: AtomicU32 = AtomicU32::new(0);
+
+/// The program that is measured: `SLM_MESH_BIN`, else the one that cargo built beside this.
+pub fn program() -> PathBuf {
+    let named = std::env::var_os("SLM_MESH_BIN").map_or_else(|| env!("CARGO_BIN_EXE_slm-mesh").into(), PathBuf::from);
+    named.canonicalize().unwrap_or_else(|error| panic!("{}: {error}; build it first", named.display()))
+}
+
+/// Whether no dynamic loader stands before it: no PT_INTERP among the program headers of a 64-bit
+/// ELF file.
+pub fn is_static() -> bool {
+    let bytes = std::fs::read(program()).expect("the program can be read");
+    let word = |at: usize, n: usize| bytes[at..at + n].iter().rev().fold(0usize, |sum, byte| sum << 8 | *byte as usize);
+    bytes.starts_with(b"\x7fELF\x02\x01") && !(0..word(56, 2)).any(|n| word(word(32, 8) + n * word(54, 2), 4) == 3)
+}
+
+/// A directory that ends with this value. Not in the temporary directory, which is often no disk.
+pub struct Scratch {
+    /// Where.
+    pub path: PathBuf,
+}
+
+impl Scratch {
+    /// A new one.
+    pub fn new() -> Scratch {
+        let n = N.fetch_add(1, Ordering::Relaxed);
+        let path = PathBuf::from(format!("/var/tmp/slm-mesh-bench-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory in /var/tmp");
+        Scratch { path }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays behind is in /var/tmp under our name.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A mesh and, while it runs, its broker: a child of ours.
+pub struct Mesh {
+    /// Its data directory is `mesh` in here.
+    pub scratch: Scratch,
+    broker: Option<Child>,
+    port: u16,
+}
+
+impl Mesh {
+    /// A new mesh without a broker.
+    pub fn new() -> Mesh {
+        let port = 20_000 + (std::process::id() * 41 + N.load(Ordering::Relaxed) * 13) as u16 % 40_000;
+        Mesh { scratch: Scratch::new(), broker: None, port }
+    }
+
+    /// A new mesh with its broker.
+    pub fn started() -> Mesh {
+        let mut mesh = Mesh::new();
+        mesh.start();
+        mesh
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> PathBuf {
+        self.scratch.path.join("mesh")
+    }
+
+    /// The program with the settings of a bench. No directory is set: that would cost the quick way
+    /// to start a process.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(args).env_clear().env("HOME", &self.scratch.path).env("SLM_MESH_DATA_DIR", self.dir());
+        command.env("SLM_MESH_PORT", self.port.to_string()).env("SLM_MESH_RATE", "10000000");
+        command.env("SLM_MESH_IDLE_TIMEOUT", "0").stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Starts the broker and waits until it is ready.
+    pub fn start(&mut self) {
+        let log = Stdio::from(std::fs::File::create(self.scratch.path.join("log")).expect("a log"));
+        let started = self.command(&["start", "--json"]).stdout(Stdio::piped()).stderr(log).spawn();
+        let mut broker = started.expect("the program starts");
+        let mut word = String::new();
+        BufReader::new(broker.stdout.take().expect("piped")).read_line(&mut word).expect("its word");
+        let log = || std::fs::read_to_string(self.scratch.path.join("log")).unwrap_or_default();
+        assert!(word.contains(r#""ok":true"#), "the broker did not start: {word}{}", log());
+        self.broker = Some(broker);
+    }
+
+    /// Ends the broker in order, if one of ours runs or a session started one.
+    pub fn stop(&mut self) {
+        // Where no broker is, none is to be stopped.
+        let _ = self.command(&["stop"]).stderr(Stdio::null()).status();
+        if let Some(mut broker) = self.broker.take() {
+            broker.wait().expect("it ends");
+        }
+    }
+
+    /// The broker's process.
+    pub fn pid(&self) -> u32 {
+        self.broker.as_ref().expect("it was started").id()
+    }
+
+    /// A connection without a seat.
+    pub fn line(&self) -> Line {
+        Line::connect(&self.dir().join("mesh.sock"))
+    }
+
+    /// A connection with a seat under this name.
+    pub fn seat(&self, name: &str) -> Line {
+        let mut line = self.line();
+        let asked = json!({ "agent": "bench", "project": "/bench", "pid": std::process::id(), "name": name });
+        let answer = line.call("attach", &asked);
+        assert_eq!(answer["result"]["you"]["name"], json!(name), "{answer}");
+        line
+    }
+
+    /// An MCP session that is initialized.
+    pub fn session(&self) -> Session {
+        let mut child = self
+            .command(&[])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a session starts");
+        let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let mut session = Session { child, input: Some(input), output: BufReader::new(output), answer: String::new() };
+        let hello = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "claude-code", "version": "1" } });
+        session.ask(&request("initialize", &hello));
+        let ready = "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n";
+        session.input.as_mut().expect("open").write_all(ready.as_bytes()).expect("the session reads");
+        session
+    }
+
+    /// A keep-alive HTTP connection, and the head of a request that may ask.
+    pub fn http(&self) -> (Http, String) {
+        let port = std::fs::read_to_string(self.dir().join("port")).expect("a port");
+        let token = std::fs::read_to_string(self.dir().join("broker.token")).expect("a token");
+        (Http::connect(port.trim().parse().expect("a number")), format!("Authorization: Bearer {}\r\n", token.trim()))
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A request as a line. All have one id: each is answered before the next.
+pub fn request(method: &str, params: &Value) -> Vec<u8> {
+    format!("{}\n", json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })).into_bytes()
+}
+
+/// A tool call as a line.
+pub fn tool(name: &str, arguments: Value) -> Vec<u8> {
+    request("tools/call", &json!({ "name": name, "arguments": arguments }))
+}
+
+/// A blocking connection that carries lines.
+pub struct Line {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+    /// Bytes in the buffer, and how many of them were handed out.
+    filled: usize,
+    taken: usize,
+}
+
+impl Line {
+    /// Connects.
+    pub fn connect(path: &Path) -> Line {
+        let stream = UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Line { stream, buffer: vec![0; 256 * 1024], filled: 0, taken: 0 }
+    }
+
+    /// Sends a line, or several.
+    pub fn send(&mut self, lines: &[u8]) {
+        self.stream.write_all(lines).expect("the broker reads");
+    }
+
+    /// The next line, with its end.
+    pub fn read(&mut self) -> &[u8] {
+        let mut seen = self.taken;
+        loop {
+            if let Some(at) = self.buffer[seen..self.filled].iter().position(|byte| *byte == b'\n') {
+                let start = std::mem::replace(&mut self.taken, seen + at + 1);
+                return &self.buffer[start..self.taken];
+            }
+            seen = self.filled;
+            if self.taken == self.filled {
+                (self.taken, self.filled, seen) = (0, 0, 0);
+            } else if self.filled == self.buffer.len() {
+                self.buffer.copy_within(self.taken.., 0);
+                (self.filled, seen) = (self.filled - self.taken, seen - self.taken);
+                self.taken = 0;
+            }
+            let n = self.stream.read(&mut self.buffer[self.filled..]).expect("the broker answers");
+            assert!(n > 0, "the broker hung up, or a line is too long");
+            self.filled += n;
+        }
+    }
+
+    /// Asks and waits for the answer.
+    pub fn ask(&mut self, line: &[u8]) -> &[u8] {
+        self.send(line);
+        self.read()
+    }
+
+    /// Asks for a result that must not be an error; pushes that come before it are passed over.
+    pub fn call(&mut self, method: &str, params: &Value) -> Value {
+        self.send(&request(method, params));
+        loop {
+            let answer: Value = serde_json::from_slice(self.read()).expect("a line is JSON");
+            if answer.get("id").is_some() {
+                assert!(answer.get("result").is_some(), "{method} {params}: {answer}");
+                return answer;
+            }
+        }
+    }
+
+    /// A second handle, for another thread.
+    pub fn writer(&self) -> UnixStream {
+        self.stream.try_clone().expect("a descriptor")
+    }
+}
+
+/// An MCP session over standard input and output.
+pub struct Session {
+    /// Its process.
+    pub child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    answer: String,
+}
+
+impl Session {
+    /// Asks and waits for the answer.
+    pub fn ask(&mut self, line: &[u8]) -> &str {
+        self.input.as_mut().expect("open").write_all(line).expect("the session reads");
+        self.answer.clear();
+        self.output.read_line(&mut self.answer).expect("the session answers");
+        &self.answer
+    }
+
+    /// Calls a tool that must succeed.
+    pub fn tool(&mut self, line: &[u8]) {
+        let answer = self.ask(line);
+        assert!(answer.contains(r#""isError":false"#), "{answer}");
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.input = None;
+        self.child.wait().expect("a session ends when its client closes");
+    }
+}
+
+/// A keep-alive HTTP connection.
+pub struct Http {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Http {
+    /// Connects.
+    pub fn connect(port: u16) -> Http {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("an HTTP port");
+        stream.set_nodelay(true).expect("a socket");
+        Http { stream, buffer: vec![0; 64 * 1024] }
+    }
+
+    /// A second connection to the same server.
+    pub fn again(&self) -> Http {
+        Http::connect(self.stream.peer_addr().expect("connected").port())
+    }
+
+    /// Asks and waits for the whole answer; its body's size.
+    pub fn ask(&mut self, request: &[u8]) -> usize {
+        self.stream.write_all(request).expect("the server reads");
+        let mut filled = 0;
+        loop {
+            let n = self.stream.read(&mut self.buffer[filled..]).expect("the server answers");
+            assert!(n > 0, "the server hung up");
+            filled += n;
+            let text = &self.buffer[..filled];
+            let Some(end) = text.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            let head = std::str::from_utf8(&text[..end]).expect("a head is text");
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
+            let length = length.trim().parse().expect("a number");
+            if filled == end + 4 + length {
+                return length;
+            }
+        }
+    }
+}
