@@ -78,7 +78,7 @@ impl Broker {
         if conn.is_stuffed() {
             return;
         }
-        if conn.fill() && conn.heard(now) {
+        if conn.fill(&mut self.buffer) && conn.heard(now) {
             self.mesh.mute(token, false, now);
         }
         while !conn.closed || !conn.input.is_empty() {
@@ -175,10 +175,11 @@ impl Broker {
         let wanted = params.remove("whoami").is_some() || op.actor == Actor::Needed;
         if op.name == "attach" {
             // A session is nobody's child on the mesh: what stands above it is noted, not asked.
-            self.mesh.prove(token, conn.chain());
+            self.mesh.prove(token, conn.chain(true));
         }
         let is_inside = !named && wanted && self.mesh.has_sessions() && op.name != "attach";
-        let chain = if op.actor == Actor::Hook || is_inside { conn.chain().to_vec() } else { Vec::new() };
+        let is_hook = op.actor == Actor::Hook;
+        let chain = if is_hook || is_inside { conn.chain(is_hook).to_vec() } else { Vec::new() };
         let args: Args = match op.check(&params) {
             Ok(args) => args,
             Err(fault) => return conn.write(&rpc::fault(&id, &fault)),

@@ -7,7 +7,7 @@ use mio::net::UnixStream;
 use std::io::{self, Read, Write};
 
 /// Bytes read from a client in one turn.
-const READ_MAX: usize = 64 * 1024;
+pub const READ_MAX: usize = 64 * 1024;
 /// Unread answers from which on no more requests are read.
 const STUFFED: usize = 256 * 1024;
 /// Unread answers and pushes at which a client is dropped: it will never read them.
@@ -34,7 +34,7 @@ pub struct Connection {
     output: Vec<u8>,
     sent: usize,
     pid: i64,
-    chain: Option<Vec<Process>>,
+    chain: Option<(Vec<Process>, bool)>,
     last_heard: i64,
     mute: bool,
 }
@@ -60,10 +60,9 @@ impl Connection {
         }
     }
 
-    /// Reads one buffer; whether anything came.
-    pub fn fill(&mut self) -> bool {
-        let mut buffer = [0; READ_MAX];
-        match self.stream.read(&mut buffer) {
+    /// Reads one buffer, which is the loop's own; whether anything came.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> bool {
+        match self.stream.read(buffer) {
             Ok(0) => {
                 self.closed = true;
                 self.readable = false;
@@ -72,7 +71,7 @@ impl Connection {
                 self.input.push(&buffer[..n]);
                 // A short read emptied the socket: the next byte brings a new event. The end of the
                 // stream does not, if its event came together with these bytes.
-                self.readable = n == READ_MAX || self.ends;
+                self.readable = n == buffer.len() || self.ends;
                 return true;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
@@ -162,8 +161,11 @@ impl Connection {
         Some(self.last_heard + if self.asked.is_some() { dead_ms.max(heartbeat_ms) } else { heartbeat_ms })
     }
 
-    /// The processes above the client, read once.
-    pub fn chain(&mut self) -> &[Process] {
-        self.chain.get_or_insert_with(|| process::ancestors(self.pid))
+    /// The processes above the client, read once; `wrappers` as [`process::ancestors`] says.
+    pub fn chain(&mut self, wrappers: bool) -> &[Process] {
+        if self.chain.as_ref().is_none_or(|(_, known)| wrappers && !known) {
+            self.chain = Some((process::ancestors(self.pid, wrappers), wrappers));
+        }
+        self.chain.as_ref().map_or(&[], |(chain, _)| chain)
     }
 }

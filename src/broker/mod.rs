@@ -69,6 +69,8 @@ struct Broker {
     dead_ms: i64,
     idle_ms: i64,
     checkpoint_due: bool,
+    /// Into which every client is read; cleared once, not for every line.
+    buffer: Vec<u8>,
     end: Option<End>,
 }
 
@@ -120,6 +122,7 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
         idle_ms: settings.int("SLM_MESH_IDLE_TIMEOUT"),
         settings,
         checkpoint_due: false,
+        buffer: vec![0; conn::READ_MAX],
         end: None,
     };
     let mut events = Events::with_capacity(256);
@@ -173,8 +176,9 @@ impl Broker {
         // Calls that wait for what came over HTTP are answered in this turn, too.
         self.mesh.settle(now);
         self.watch_quiet(now);
+        let wrote = self.mesh.has_written();
         let committed = self.mesh.commit();
-        self.flush(committed, now);
+        self.flush(committed, wrote, now);
         if n_ready == 0 && self.checkpoint_due {
             self.checkpoint_due = false;
             self.mesh.checkpoint();
@@ -229,9 +233,9 @@ impl Broker {
     }
 
     /// The only place from which anything leaves.
-    fn flush(&mut self, committed: bool, now: i64) {
+    fn flush(&mut self, committed: bool, wrote: bool, now: i64) {
         let out = self.mesh.take_out();
-        self.checkpoint_due |= committed && !out.is_empty();
+        self.checkpoint_due |= wrote;
         for out in out {
             match out {
                 Out::Reply { conn, id, result } => {

@@ -366,6 +366,11 @@ impl Mesh {
         false
     }
 
+    /// Whether the turn has anything to commit.
+    pub fn has_written(&self) -> bool {
+        self.store.has_written()
+    }
+
     /// Hands the store back as a crash leaves it: what was not committed is gone.
     pub fn into_store(mut self) -> Store {
         self.store.rollback();

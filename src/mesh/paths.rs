@@ -50,8 +50,44 @@ fn components(path: &str) -> Vec<&str> {
     parts
 }
 
+/// What is left of two patterns without the ends that no wildcard touches; `None` if those differ.
+/// Most pairs are told apart here, at the cost of their length: the tables below cost its square,
+/// and whoever takes a lock has it compared with all others.
+fn without_ends<'a, T>(
+    mut a: &'a [T],
+    mut b: &'a [T],
+    is_any: impl Fn(&T) -> bool,
+    fits: impl Fn(&T, &T) -> bool,
+) -> Option<(&'a [T], &'a [T])> {
+    while let ([x, rest_a @ ..], [y, rest_b @ ..]) = (a, b)
+        && !is_any(x)
+        && !is_any(y)
+    {
+        if !fits(x, y) {
+            return None;
+        }
+        (a, b) = (rest_a, rest_b);
+    }
+    while let ([rest_a @ .., x], [rest_b @ .., y]) = (a, b)
+        && !is_any(x)
+        && !is_any(y)
+    {
+        if !fits(x, y) {
+            return None;
+        }
+        (a, b) = (rest_a, rest_b);
+    }
+    Some((a, b))
+}
+
 /// Whether two lists of component patterns share a path, by dynamic programming over both.
 fn any_path(a: &[&str], b: &[&str]) -> bool {
+    let is_any = |part: &&str| *part == "**";
+    let Some((a, b)) = without_ends(a, b, is_any, |x, y| any_name(x, y)) else { return false };
+    // Each can put all that the other still wants where its own wildcard is.
+    if a.iter().any(is_any) && b.iter().any(is_any) {
+        return true;
+    }
     // reach[j] says whether a[i..] and b[j..] share a path; i runs from the end.
     let mut reach = vec![false; b.len() + 1];
     for i in (0..=a.len()).rev() {
@@ -96,6 +132,12 @@ fn any_name(a: &str, b: &str) -> bool {
         return a == b;
     }
     let (a, b) = (pieces(a), pieces(b));
+    let is_any = |piece: &Piece| *piece == Piece::Any;
+    let fits = |x: &Piece, y: &Piece| x == y || *x == Piece::One || *y == Piece::One;
+    let Some((a, b)) = without_ends(&a, &b, is_any, fits) else { return false };
+    if a.iter().any(is_any) && b.iter().any(is_any) {
+        return true;
+    }
     let mut reach = vec![false; b.len() + 1];
     for i in (0..=a.len()).rev() {
         let below = reach.clone();
@@ -154,9 +196,59 @@ mod tests {
             ("/r/[id].tsx", "/r/*.tsx", true),
             ("/r/**", "/q/**", false),
             ("/r/file?.c", "/r/file10.c", false),
+            ("/r/a*b", "/r/ab", true),
+            ("/r/ab*ba", "/r/aba", false),
+            ("/r/*a", "/r/ab*", true),
+            ("/r/a*c*", "/r/*b?", true),
+            ("/r/*", "/r/???", true),
+            ("/r/a?*", "/r/a", false),
+            ("/r/**/a", "/r/b/**", true),
+            ("/r/a/**/b", "/r/*/b", true),
+            ("/r/a/**/b", "/r/b", false),
         ] {
             assert_eq!(overlap(a, b), want, "{a} {b}");
             assert_eq!(overlap(b, a), want, "{b} {a}");
+        }
+    }
+
+    /// Whether a word fits a pattern, as one would write it down first.
+    fn fits(word: &[u8], pattern: &[u8]) -> bool {
+        match (word, pattern) {
+            (_, [b'*', rest @ ..]) => (0..=word.len()).any(|n| fits(&word[n..], rest)),
+            ([w, word @ ..], [p, pattern @ ..]) => (*p == b'?' || w == p) && fits(word, pattern),
+            (word, pattern) => word.is_empty() && pattern.is_empty(),
+        }
+    }
+
+    /// All texts over these letters, up to a length.
+    fn texts(letters: &[u8], length: usize) -> Vec<Vec<u8>> {
+        let mut all = vec![Vec::new()];
+        let mut from = 0;
+        for _ in 0..length {
+            let to = all.len();
+            for n in from..to {
+                all.extend(letters.iter().map(|letter| [all[n].as_slice(), &[*letter]].concat()).collect::<Vec<_>>());
+            }
+            from = to;
+        }
+        all
+    }
+
+    #[test]
+    fn two_patterns_overlap_if_some_name_fits_both() {
+        let words = texts(b"ab", 6);
+        let patterns = texts(b"ab*?", 3);
+        let found: Vec<Vec<bool>> = patterns.iter().map(|p| words.iter().map(|w| fits(w, p)).collect()).collect();
+        for (a, fits_a) in patterns.iter().zip(&found).skip(1) {
+            for (b, fits_b) in patterns.iter().zip(&found).skip(1) {
+                let want = fits_a.iter().zip(fits_b).any(|(a, b)| *a && *b);
+                let text = |p: &[u8]| format!("/{}", String::from_utf8_lossy(p));
+                assert_eq!(overlap(&text(a), &text(b)), want, "{} {}", text(a), text(b));
+                // The same for whole components, where `**` is the star.
+                let path = |p: &[u8]| p.iter().map(|c| format!("/{}", char::from(*c))).collect::<String>();
+                let path = |p: &[u8]| path(p).replace('*', "**").replace('?', "*");
+                assert_eq!(overlap(&path(a), &path(b)), want, "{} {}", path(a), path(b));
+            }
         }
     }
 }

@@ -117,7 +117,10 @@ impl Store {
 
     /// Messages that fit, in order.
     pub fn messages(&self, pick: &MessagePick<'_>) -> Result<Vec<Message>> {
-        let mut sql = format!("{COLUMNS} WHERE seq > ?");
+        // Without statistics SQLite would rather walk a million rows in order than search the few that
+        // are unread and sort them.
+        let index = if pick.unread && pick.to.is_some() { " INDEXED BY message_unread" } else { "" };
+        let mut sql = format!("{COLUMNS}{index} WHERE seq > ?");
         let mut values: Vec<Value> = vec![pick.after.into()];
         for (column, wanted) in [("recipient", pick.to), ("sender", pick.from)] {
             if let Some(wanted) = wanted {

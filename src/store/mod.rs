@@ -152,6 +152,11 @@ impl Store {
         self.call != Call::Clean
     }
 
+    /// Whether a write transaction is open.
+    pub fn has_written(&self) -> bool {
+        self.open
+    }
+
     /// Keeps what the running call wrote.
     pub fn end_call(&mut self) -> Result<()> {
         if self.call == Call::Nested {

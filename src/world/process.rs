@@ -38,20 +38,21 @@ struct Node {
 }
 
 #[cfg(target_os = "linux")]
-fn node(pid: i64) -> Option<Node> {
+fn node(pid: i64, words: bool) -> Option<Node> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold anything, so fields are counted from its closing bracket (proc_pid_stat(5)).
     let (head, tail) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = tail.split(' ').collect();
     let name = head.split_once('(')?.1.to_lowercase();
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    // The arguments cost as much again, and matter only to who asks what a process is.
+    let line = if words { std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default() } else { Vec::new() };
     let args = line.split(|byte| *byte == 0).take(8).map(|arg| String::from_utf8_lossy(arg).to_lowercase());
     let words = std::iter::once(name).chain(args).collect();
     Some(Node { parent: fields.get(1)?.parse().ok()?, start: fields.get(19)?.parse().ok()?, words })
 }
 
 #[cfg(not(target_os = "linux"))]
-fn node(pid: i64) -> Option<Node> {
+fn node(pid: i64, _words: bool) -> Option<Node> {
     let asked = std::process::Command::new("ps")
         .args(["-o", "ppid=,lstart=,command=", "-p", &pid.to_string()])
         .output()
@@ -66,11 +67,11 @@ fn node(pid: i64) -> Option<Node> {
     Some(Node { parent: fields.first()?.parse().ok()?, start, words: std::iter::once(name).chain(words).collect() })
 }
 
-fn ancestors_of(pid: i64) -> Vec<(i64, Node)> {
+fn ancestors_of(pid: i64, words: bool) -> Vec<(i64, Node)> {
     let mut found = Vec::new();
-    let mut next = node(pid).map_or(0, |node| node.parent);
+    let mut next = node(pid, false).map_or(0, |node| node.parent);
     while next > 1 && found.len() < ANCESTORS_MAX {
-        let Some(node) = node(next) else { break };
+        let Some(node) = node(next, words) else { break };
         let parent = node.parent;
         found.push((next, node));
         next = parent;
@@ -78,10 +79,13 @@ fn ancestors_of(pid: i64) -> Vec<(i64, Node)> {
     found
 }
 
-/// The processes above one, nearest first.
-pub fn ancestors(pid: i64) -> Vec<Process> {
-    let above = ancestors_of(pid);
-    above.iter().map(|(pid, node)| Process { pid: *pid, start: node.start, wrapper: is_wrapper(node) }).collect()
+/// The processes above one, nearest first. Which of them are wrappers is told only if asked for.
+pub fn ancestors(pid: i64, wrappers: bool) -> Vec<Process> {
+    let above = ancestors_of(pid, wrappers);
+    above
+        .iter()
+        .map(|(pid, node)| Process { pid: *pid, start: node.start, wrapper: wrappers && is_wrapper(node) })
+        .collect()
 }
 
 /// Whether a process only runs another one for somebody: `sh -c`, `npx`, `env`, `timeout`.
@@ -101,7 +105,7 @@ fn is_wrapper(node: &Node) -> bool {
 
 /// The agent type that the process tree shows, nearest ancestor first.
 pub fn agent_above() -> Option<&'static str> {
-    let above = ancestors_of(i64::from(std::process::id()));
+    let above = ancestors_of(i64::from(std::process::id()), true);
     above.iter().find_map(|(_, node)| agent_of(&node.words))
 }
 
@@ -143,6 +147,6 @@ mod tests {
 
     #[test]
     fn this_process_has_ancestors() {
-        assert!(!ancestors(i64::from(std::process::id())).is_empty());
+        assert!(!ancestors(i64::from(std::process::id()), true).is_empty());
     }
 }

@@ -236,6 +236,22 @@ fn bodies_that_mean_harm() {
 }
 
 #[test]
+fn globs_that_cost() {
+    let broker = Broker::start();
+    survives(&broker, || {
+        let mut http = broker.http();
+        for (unit, n) in [("*a", 1900), ("/**/a", 780), ("*?", 1900)] {
+            // None of them meets another, so all of them stay and are looked at by the next.
+            for k in 0..40 {
+                let path = format!("/x{k}{}", unit.repeat(n));
+                let body = json!({ "action": "lock", "filePath": path, "peerId": format!("holder {k} {unit}") });
+                assert_eq!(http.post("/lock", &body).status, 200);
+            }
+        }
+    });
+}
+
+#[test]
 fn subscriptions_cost_little_memory() {
     let broker = Broker::start();
     survives(&broker, || {
