@@ -6,13 +6,12 @@ use crate::client::Client;
 use crate::mesh::{Fault, Kind};
 use crate::world::git;
 use crate::world::places::{self, Places};
+use crate::world::settings::Settings;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-/// What a hook may take of an agent's time when the broker is there.
-const BUDGET: Duration = Duration::from_millis(50);
 /// A hook's input beyond this is not read: a tool's output may be anything.
 const INPUT_MAX: u64 = 4 << 20;
 
@@ -40,9 +39,11 @@ fn answer(agent: &str) -> Result<Option<Answer>, String> {
     let input: Value = serde_json::from_slice(&input).map_err(|error| format!("the input is not JSON ({error})"))?;
     let Some(told) = agent.understand(&input) else { return Ok(None) };
     let places = Places::find().map_err(|fault| fault.text)?;
+    let settings = Settings::load(&places).map_err(|fault| fault.text)?;
     let mut client = connect(&places, &told.event)?;
     // A hung broker costs an agent this long, and no more.
-    client.wait_at_most(Some(BUDGET)).map_err(|error| error.to_string())?;
+    let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
+    client.wait_at_most(Some(budget)).map_err(|error| error.to_string())?;
     let ask = identity(agent, &told);
     match ask_and_word(agent, &told, &mut client, ask) {
         Ok(Some((text, shown))) => Ok(Some((text, client, shown))),

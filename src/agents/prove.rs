@@ -256,6 +256,8 @@ fn run(call: &Call, places: &Places, work: &Path, input: &Value) -> Result<Strin
         }
     };
     command.env("SLM_MESH_DATA_DIR", &places.dir).current_dir(work);
+    // What a hook says is to be proven, not how soon on a busy machine.
+    command.env("SLM_MESH_HOOK_BUDGET_MS", "20000");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("it can't be run ({error})"))?;
     if let Some(mut stdin) = child.stdin.take() {

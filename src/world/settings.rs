@@ -91,6 +91,12 @@ pub const SETTINGS: &[Setting] = &[
         help: "Messages that one sender may send in 10 s; ten times as many state changes",
     },
     Setting {
+        name: "SLM_MESH_HOOK_BUDGET_MS",
+        range: Range::Int(1, 60_000),
+        default: "50",
+        help: "Milliseconds that a hook waits for the broker before it lets its agent go on",
+    },
+    Setting {
         name: "SLM_MESH_SYNC",
         range: Range::Words(&["normal", "full"]),
         default: "normal",
@@ -139,7 +145,9 @@ impl Settings {
 
     /// What makes two brokers different, as text: all settings but those of one session.
     pub fn fingerprint(&self) -> String {
-        let shared = SETTINGS.iter().filter(|setting| !["SLM_MESH_NAME", "SLM_MESH_PEER"].contains(&setting.name));
+        let shared = SETTINGS
+            .iter()
+            .filter(|setting| !["SLM_MESH_NAME", "SLM_MESH_PEER", "SLM_MESH_HOOK_BUDGET_MS"].contains(&setting.name));
         shared.map(|setting| format!("{}={}", setting.name, self.text(setting.name))).collect::<Vec<_>>().join(" ")
     }
 }

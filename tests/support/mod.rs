@@ -36,7 +36,15 @@ impl Place {
         std::fs::create_dir_all(root.join("home")).unwrap();
         let root = root.canonicalize().unwrap();
         let port = 20_000 + (std::process::id() * 37 + n * 11) % 40_000;
-        Place { dir: root.join("mesh"), env: vec![("SLM_MESH_PORT".into(), port.to_string())], root }
+        Place {
+            dir: root.join("mesh"),
+            env: vec![
+                ("SLM_MESH_PORT".into(), port.to_string()),
+                // What a hook says is tested, not how soon: a busy machine must not silence it.
+                ("SLM_MESH_HOOK_BUDGET_MS".into(), "20000".into()),
+            ],
+            root,
+        }
     }
 
     /// The same with one more setting.
