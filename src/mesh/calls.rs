@@ -63,7 +63,9 @@ impl Mesh {
         let wrote = self.store.call_wrote();
         if let Err(error) = self.store.undo_call() {
             // The connection to the file is in doubt: give up the whole turn.
+            // Nothing that was answered in this turn is true any more, as its commit will say.
             self.store.rollback();
+            self.broken = Some(Fault::new(Kind::Storage, error.to_string()));
             self.out.push(Out::Notice { conn: 0, method: "log", params: json!(error.to_string()) });
         }
         if wrote {

@@ -144,6 +144,9 @@ fn some_paths(args: &Args) -> Result<Vec<String>, Fault> {
 }
 
 fn lock(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
+    if args.text("bound") == Some(TURN) {
+        return Err(Fault::usage("bound", "that word is the mesh's own"));
+    }
     let me = mesh.peer(ctx.me()).map(|peer| peer.row.clone()).unwrap_or_default();
     let repo =
         args.text("repo").map(str::to_owned).or(me.repo).zip(args.text("gitRoot").map(str::to_owned).or(me.git_root));

@@ -207,6 +207,8 @@ pub struct Mesh {
     rates: HashMap<String, (i64, u32)>,
     /// Messages that a hook took a moment ago.
     taken: HashMap<i64, i64>,
+    /// The turn's transaction was lost in the middle.
+    broken: Option<Fault>,
     legacy_subscriptions: HashMap<String, Vec<String>>,
     waits: Vec<Wait>,
     stirred: Stirred,
@@ -252,6 +254,7 @@ impl Mesh {
             unread: HashMap::new(),
             rates: HashMap::new(),
             taken: HashMap::new(),
+            broken: None,
             legacy_subscriptions: HashMap::new(),
             waits: Vec::new(),
             stirred: Stirred::default(),
@@ -351,10 +354,13 @@ impl Mesh {
     /// Makes the turn durable. After an error nothing of the turn may leave: what was to be
     /// answered is answered with the error, and memory equals the disk again.
     pub fn commit(&mut self) -> bool {
-        let Err(error) = self.store.commit() else { return true };
+        let fault = match (self.broken.take(), self.store.commit()) {
+            (None, Ok(_)) => return true,
+            (Some(fault), _) => fault,
+            (None, Err(error)) => error.into(),
+        };
         self.store.rollback();
         self.reload();
-        let fault = Fault::from(error);
         self.out.retain_mut(|out| match out {
             Out::Reply { result, .. } => {
                 *result = Err(fault.clone());
