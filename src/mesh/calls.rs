@@ -142,9 +142,12 @@ impl Mesh {
 
     /// Forgets a waiting call; nothing was consumed, nothing is answered.
     pub fn cancel(&mut self, conn: Conn, id: &Value, now: i64) {
+        let n_before = self.waits.len();
         self.waits.retain(|wait| wait.ctx.conn != conn || wait.ctx.id != *id);
-        self.stirred.locks = true;
-        self.settle(now);
+        if self.waits.len() < n_before {
+            self.stirred.locks = true;
+            self.settle(now);
+        }
     }
 
     /// Counts a call against its sender: `cost` tenths of a message.

@@ -65,7 +65,9 @@ impl Mesh {
 
     /// Names of those who wait for a lock, first come first.
     pub(super) fn queue_for(&self, lock: &LockRow) -> Vec<String> {
-        let waiting = self.waits.iter().filter(|wait| wait.on == Stir::Locks && self.waited_for(wait).contains(&lock));
+        let wants = |wait: &super::Wait| wanted_paths(&wait.args).iter().any(|path| paths::overlap(path, &lock.path));
+        let in_line = self.waits.iter().filter(|wait| wait.on == Stir::Locks && wait.ctx.me() != lock.holder);
+        let waiting = in_line.filter(|wait| wants(wait));
         waiting.map(|wait| self.name_of(wait.ctx.me())).take(8).collect()
     }
 }
