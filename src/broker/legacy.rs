@@ -258,6 +258,7 @@ fn send(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
 fn messages(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
     let id = given.word("peerId").ok_or_else(|| no("peerId is required"))?;
     let pick = MessagePick {
+        direct: false,
         to: Some(id),
         from: given.word("from"),
         unread: given.text("filter").unwrap_or("unread") == "unread",

@@ -116,6 +116,7 @@ fn inbox(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         .transpose()?;
     let (me, after) = (ctx.me(), args.int("after"));
     let pick = MessagePick {
+        direct: false,
         to: if filter == "sent" { other.as_deref() } else { Some(me) },
         from: if filter == "sent" { Some(me) } else { other.as_deref() },
         unread: filter == "unread",

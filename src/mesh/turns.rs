@@ -111,12 +111,10 @@ fn edit(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
 
 fn mail(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let id = mesh.session_of_hook(ctx, args)?;
-    let pick = MessagePick { to: Some(&id), unread: true, limit: SHOWN_MAX * 2, ..MessagePick::default() };
     let direct = args.flag("direct").unwrap_or(false);
+    let pick = MessagePick { to: Some(&id), unread: true, direct, limit: SHOWN_MAX * 2, ..MessagePick::default() };
     mesh.taken.retain(|_, at| ctx.now - *at < TAKEN_MS);
-    let free = |m: &Message, mesh: &Mesh| {
-        m.expires.is_none_or(|at| at > ctx.now) && !mesh.taken.contains_key(&m.seq) && (!direct || m.target.is_empty())
-    };
+    let free = |m: &Message, mesh: &Mesh| m.expires.is_none_or(|at| at > ctx.now) && !mesh.taken.contains_key(&m.seq);
     let mut found = mesh.store.messages(&pick)?;
     found.retain(|message| free(message, mesh));
     found.truncate(SHOWN_MAX as usize);

@@ -51,6 +51,8 @@ pub struct MessagePick<'a> {
     pub from: Option<&'a str>,
     /// Only what is neither read nor expired.
     pub unread: bool,
+    /// Only what was sent to the recipient alone.
+    pub direct: bool,
     /// Only those after this sequence number.
     pub after: i64,
     /// Newest first.
@@ -130,6 +132,9 @@ impl Store {
         }
         if pick.unread {
             sql.push_str(" AND state < 2");
+        }
+        if pick.direct {
+            sql.push_str(" AND target = ''");
         }
         sql.push_str(if pick.newest { " ORDER BY seq DESC LIMIT ?" } else { " ORDER BY seq LIMIT ?" });
         values.push(pick.limit.into());
