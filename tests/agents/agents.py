@@ -1,0 +1,146 @@
+"""The agents: what is installed, how each is pointed at the model on loopback, run once without a person, and asked
+to edit a file with its own tool."""
+
+import json
+from pathlib import Path
+
+
+class Agent:
+    """One agent. `program` is its command, `package` with `version` what npm installs; `name` is its word for us."""
+
+    name = program = package = version = ""
+    # Its event before a model's first request is one: no mail can come in between session start and prompt.
+    one_opening = False
+
+    def settings(self, home, work, port):
+        """Writes what it must have before set-up comes."""
+
+    def environment(self, port):
+        """What it needs beside HOME and PATH."""
+        return {}
+
+    def arguments(self, prompt):
+        """Its command line for one prompt."""
+        raise NotImplementedError
+
+    def write(self, path, text):
+        """The tool calls that put `text` into the file: pairs of tool and arguments."""
+        raise NotImplementedError
+
+
+def put(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value, indent=2))
+
+
+class Codex(Agent):
+    name, program, package, version = "codex", "codex", "@openai/codex", "0.169.0"
+
+    def settings(self, home, work, port):
+        put(home / ".codex/config.toml", "\n".join([
+            'model = "gpt-5.5"',
+            'model_provider = "mock"',
+            "check_for_update_on_startup = false",
+            "[model_providers.mock]",
+            'name = "mock"',
+            f'base_url = "http://127.0.0.1:{port}/v1"',
+            'wire_api = "responses"',
+            'env_key = "MOCK_KEY"',
+            "supports_websockets = false",
+            "",
+        ]))
+
+    def environment(self, port):
+        return {"MOCK_KEY": "dummy"}
+
+    def arguments(self, prompt):
+        return ["exec", "--skip-git-repo-check", "--dangerously-bypass-hook-trust",
+                "--dangerously-bypass-approvals-and-sandbox", prompt]
+
+    def write(self, path, text):
+        kind = "Update" if path.exists() else "Add"
+        body = f"@@\n-{path.read_text().rstrip()}\n+{text}" if path.exists() else f"+{text}"
+        patch = f"*** Begin Patch\n*** {kind} File: {path.name}\n{body}\n*** End Patch\n"
+        return [("apply_patch", {"input": patch})]
+
+
+class OpenCode(Agent):
+    name, program, package, version = "opencode", "opencode", "opencode-ai", "1.18.33"
+    one_opening = True
+
+    def settings(self, home, work, port):
+        put(home / ".config/opencode/opencode.json", {
+            "model": "mock/mock",
+            "autoupdate": False,
+            "provider": {"mock": {
+                "npm": "@ai-sdk/openai-compatible",
+                "options": {"baseURL": f"http://127.0.0.1:{port}/v1", "apiKey": "dummy"},
+                "models": {"mock": {"name": "mock"}},
+            }},
+        })
+
+    def environment(self, port):
+        return {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
+
+    def arguments(self, prompt):
+        return ["run", prompt]
+
+    def write(self, path, text):
+        read = [("read", {"filePath": str(path)})] if path.exists() else []
+        return [*read, ("write", {"filePath": str(path), "content": text})]
+
+
+class Gemini(Agent):
+    name, program, package, version = "gemini", "gemini", "@google/gemini-cli", "0.61.0"
+
+    def settings(self, home, work, port):
+        put(home / ".gemini/settings.json", {
+            "security": {"auth": {"selectedType": "gemini-api-key"}, "folderTrust": {"enabled": False}},
+            "privacy": {"usageStatisticsEnabled": False},
+            "general": {"disableAutoUpdate": True, "disableUpdateNag": True},
+        })
+
+    def environment(self, port):
+        return {"GOOGLE_GEMINI_BASE_URL": f"http://127.0.0.1:{port}", "GEMINI_API_KEY": "dummy",
+                "GEMINI_CLI_NO_RELAUNCH": "true"}
+
+    def arguments(self, prompt):
+        return ["-m", "gemini-2.5-pro", "--approval-mode", "yolo", "-p", prompt]
+
+    def write(self, path, text):
+        return [("write_file", {"file_path": str(path), "content": text})]
+
+
+class Claude(Agent):
+    name, program, package, version = "claude", "claude", "@anthropic-ai/claude-code", "2.1.330"
+
+    def environment(self, port):
+        return {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}", "ANTHROPIC_API_KEY": "dummy",
+                "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
+
+    def arguments(self, prompt):
+        return ["-p", prompt, "--allowedTools", "mcp__slm-mesh", "Read", "Write", "Edit"]
+
+    def write(self, path, text):
+        # It wants to have read what it overwrites, and says so before any hook is asked.
+        read = [("Read", {"file_path": str(path)})] if path.exists() else []
+        return [*read, ("Write", {"file_path": str(path), "content": text})]
+
+
+class Copilot(Agent):
+    name, program, package, version = "copilot", "copilot", "@github/copilot", "1.0.102"
+
+    def environment(self, port):
+        return {"COPILOT_OFFLINE": "true", "COPILOT_PROVIDER_BASE_URL": f"http://127.0.0.1:{port}/v1",
+                "COPILOT_PROVIDER_API_KEY": "dummy", "COPILOT_MODEL": "mock", "COPILOT_AUTO_UPDATE": "false"}
+
+    def arguments(self, prompt):
+        return ["-p", prompt, "--allow-all-tools"]
+
+    def write(self, path, text):
+        if path.exists():
+            return [("edit", {"path": str(path), "old_str": path.read_text().rstrip(), "new_str": text})]
+        return [("create", {"path": str(path), "file_text": text})]
+
+
+ALL = [Codex(), OpenCode(), Gemini(), Claude(), Copilot()]

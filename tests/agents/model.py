@@ -1,0 +1,235 @@
+"""A model on loopback, as coding agents know it: Anthropic Messages, OpenAI Responses and Chat Completions, and
+Gemini. What it answers is decided by a play; what it was shown is kept, a line a request."""
+
+import http.server
+import json
+import threading
+
+
+class Call:
+    """A tool that the model asks for: the one of that name, else the first whose name ends so."""
+
+    def __init__(self, tool, arguments):
+        self.tool, self.arguments = tool, arguments
+
+
+class Request:
+    """One request of an agent's main loop."""
+
+    def __init__(self, body, tools):
+        self.body, self.tools = body, tools
+        self.text = "\n".join(strings(body))
+
+    def count(self, word):
+        return self.text.count(word)
+
+
+def strings(value):
+    """All strings in a JSON value; those that are JSON themselves are taken as they stand."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from strings(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from strings(one)
+
+
+class Model(http.server.ThreadingHTTPServer):
+    """Answers each request of the main loop with what the play yields, and "Done." once that has ended. A request
+    that offers hardly any tool is a side errand (a title, a summary): it gets a word, and the play does not see it."""
+
+    daemon_threads = True
+
+    def __init__(self, log):
+        super().__init__(("127.0.0.1", 0), Door)
+        self.lock, self.log = threading.Lock(), open(log, "a", buffering=1)
+        self.requests, self.play, self.number, self.trouble = [], None, 0, None
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def perform(self, play):
+        """Sets the play for the next run: a generator that takes requests and yields answers."""
+        with self.lock:
+            self.requests, self.play, self.trouble = [], play, None
+            next(play)
+
+    def note(self, **facts):
+        self.log.write(json.dumps(facts) + "\n")
+
+    def answer(self, path, body, tools):
+        """Words or a Call, and a number that makes ids unique."""
+        with self.lock:
+            self.number += 1
+            main = len(tools) > 3
+            self.note(n=self.number, path=path, main=main, body=body)
+            if not main:
+                return "{}", self.number
+            request = Request(body, tools)
+            self.requests.append(request)
+            try:
+                answer = self.play.send(request)
+            except StopIteration:
+                answer = "Done."
+            except Exception as error:
+                self.trouble, answer = repr(error), "Done."
+            if isinstance(answer, Call):
+                fits = [tool for tool in tools if tool["name"].endswith(answer.tool)]
+                found = min(fits, key=lambda tool: tool["name"] != answer.tool, default=None)
+                if found is None:
+                    self.trouble = f"no tool {answer.tool} among {sorted(tool['name'] for tool in tools)}"
+                    answer = "There is no such tool."
+                else:
+                    answer.offered = found
+            self.note(n=self.number, answer=vars(answer) if isinstance(answer, Call) else answer)
+            return answer, self.number
+
+
+class Door(http.server.BaseHTTPRequestHandler):
+    """The four interfaces: each reads its own tools, and writes its own stream."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.give({})
+
+    def do_GET(self):
+        self.server.note(get=self.path)
+        self.give({"object": "list", "data": [{"id": "mock", "object": "model"}], "models": []})
+
+    def do_POST(self):
+        raw = self.rfile.read(int(self.headers.get("content-length") or 0))
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            body = None
+        path = self.path.split("?")[0]
+        if not isinstance(body, dict):
+            self.server.note(path=path, unread=len(raw), encoding=self.headers.get("content-encoding"))
+            return self.give({})
+        for end, serve in ROADS:
+            if path.endswith(end):
+                return serve(self, path, body)
+        self.server.note(path=path, body=body)
+        return self.give({})
+
+    def give(self, value):
+        self.send(json.dumps(value).encode(), "application/json")
+
+    def stream(self, events):
+        """Server-sent events; one with a type is named so."""
+        lines = []
+        for event in events:
+            name = f"event: {event['type']}\n" if isinstance(event, dict) and "type" in event else ""
+            lines.append(f"{name}data: {event if isinstance(event, str) else json.dumps(event)}\n\n")
+        self.send("".join(lines).encode(), "text/event-stream")
+
+    def send(self, data, kind):
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        try:
+            self.wfile.write(data)
+        except OSError:
+            pass  # an agent that goes has no ear left
+
+
+def anthropic(door, path, body):
+    answer, n = door.server.answer(path, body, [{"name": tool.get("name", "")} for tool in body.get("tools") or []])
+    if isinstance(answer, Call):
+        whole = {"type": "tool_use", "id": f"toolu_{n:024}", "name": answer.offered["name"], "input": answer.arguments}
+        empty = {**whole, "input": {}}
+        delta = {"type": "input_json_delta", "partial_json": json.dumps(answer.arguments)}
+        reason = "tool_use"
+    else:
+        whole, empty = {"type": "text", "text": answer}, {"type": "text", "text": ""}
+        delta, reason = {"type": "text_delta", "text": answer}, "end_turn"
+    message = {"id": f"msg_{n:024}", "type": "message", "role": "assistant", "model": body.get("model"),
+               "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1}}
+    if not body.get("stream"):
+        return door.give({**message, "content": [whole], "stop_reason": reason})
+    return door.stream([
+        {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}},
+        {"type": "content_block_start", "index": 0, "content_block": empty},
+        {"type": "content_block_delta", "index": 0, "delta": delta},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None},
+         "usage": {"output_tokens": 1}},
+        {"type": "message_stop"},
+    ])
+
+
+def responses(door, path, body):
+    tools = []
+    for tool in body.get("tools") or []:
+        for inner in tool["tools"] if tool.get("type") == "namespace" else [tool]:
+            space = tool["name"] if inner is not tool else None
+            tools.append({"name": inner.get("name") or inner["type"], "type": inner.get("type"), "space": space})
+    answer, n = door.server.answer(path, body, tools)
+    if not isinstance(answer, Call):
+        item = {"type": "message", "id": f"msg_{n}", "role": "assistant",
+                "content": [{"type": "output_text", "text": answer}]}
+    elif answer.offered["type"] == "custom":
+        item = {"type": "custom_tool_call", "id": f"ctc_{n}", "call_id": f"call_{n}", "name": answer.offered["name"],
+                "input": answer.arguments["input"]}
+    else:
+        item = {"type": "function_call", "id": f"fc_{n}", "call_id": f"call_{n}", "name": answer.offered["name"],
+                "arguments": json.dumps(answer.arguments)}
+        if answer.offered["space"]:
+            item["namespace"] = answer.offered["space"]
+    usage = {"input_tokens": 1, "input_tokens_details": None, "output_tokens": 1, "output_tokens_details": None,
+             "total_tokens": 2}
+    return door.stream([
+        {"type": "response.created", "response": {"id": f"resp_{n}"}},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": {"id": f"resp_{n}", "usage": usage}},
+    ])
+
+
+def completions(door, path, body):
+    tools = [{"name": tool["function"]["name"]} for tool in body.get("tools") or [] if "function" in tool]
+    answer, n = door.server.answer(path, body, tools)
+    if isinstance(answer, Call):
+        call = {"index": 0, "id": f"call_{n}", "type": "function",
+                "function": {"name": answer.offered["name"], "arguments": json.dumps(answer.arguments)}}
+        said, reason = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
+    else:
+        said, reason = {"role": "assistant", "content": answer}, "stop"
+    head = {"id": f"chat_{n}", "created": 1, "model": body.get("model")}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    if not body.get("stream"):
+        choice = {"index": 0, "message": said, "finish_reason": reason}
+        return door.give({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
+    part = {**head, "object": "chat.completion.chunk"}
+    return door.stream([
+        {**part, "choices": [{"index": 0, "delta": said, "finish_reason": None}]},
+        {**part, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}], "usage": usage},
+        "[DONE]",
+    ])
+
+
+def gemini(door, path, body):
+    tools = [{"name": one["name"]} for tool in body.get("tools") or [] for one in tool.get("functionDeclarations", [])]
+    answer, _ = door.server.answer(path, body, tools)
+    if isinstance(answer, Call):
+        part = {"functionCall": {"name": answer.offered["name"], "args": answer.arguments}}
+    else:
+        part = {"text": answer}
+    candidate = {"content": {"role": "model", "parts": [part]}, "finishReason": "STOP", "index": 0}
+    usage = {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2}
+    whole = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "mock"}
+    return door.stream([whole]) if "stream" in path else door.give(whole)
+
+
+ROADS = [
+    ("/count_tokens", lambda door, *_: door.give({"input_tokens": 1})),
+    (":countTokens", lambda door, *_: door.give({"totalTokens": 1})),
+    ("/messages", anthropic),
+    ("/responses", responses),
+    ("/chat/completions", completions),
+    ("enerateContent", gemini),
+]

@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""Real coding agents, without an account, against a model on loopback: what of the mesh reaches their model, and
+which edits happen. `make test-agents` runs it; `run.py [AGENT…]` runs some.
+
+Each agent is installed once by npm, at the version in agents.py, into target/agents. It then runs in a network
+namespace that has loopback alone (hence as root), with an empty environment, a home of its own and dummy keys. Set-up
+connects it as it would a user's. Exit status: 0 when every proof holds that KNOWN does not excuse."""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import agents
+from model import Call, Model
+
+HERE = Path(__file__).resolve().parent
+TOP = HERE.parent.parent
+BASE = Path(os.environ.get("SLM_MESH_AGENTS_DIR", TOP / "target/agents"))
+INSIDE = "SLM_MESH_AGENTS_INSIDE"
+RUN_SECONDS = 60
+
+PROOFS = [
+    ("tools", "the MCP server starts, the model is offered all eight tools, and a call of one comes back"),
+    ("start", "mail that waited is shown to the model in its first request"),
+    ("prompt", "mail that came in after the session's start is shown with the prompt"),
+    ("tool", "mail that came in during a tool call is shown in the next request"),
+    ("once", "no message is shown twice"),
+    ("denied", "an edit of a locked file does not happen, and the model reads who holds it and why"),
+    ("edit", "an edit of a free file happens, and the file is locked for this session meanwhile"),
+    ("freed", "that lock falls when the turn ends"),
+    ("stop", "direct mail that came in at the end keeps it going, exactly once"),
+    ("one", "hooks and MCP server are one peer, also in the next run"),
+]
+
+# Stands in for slm-mesh during a run: keeps what each hook was told and what it said, and sends mail once the
+# session's first hook is through. As a script of that name it is no more to the broker than the program itself.
+STAND_IN = """#!/bin/sh
+if [ "$1" != hook ]; then exec '{real}' "$@"; fi
+n=$(date +%s%N)
+cat > '{log}'/$n.in
+'{real}' "$@" < '{log}'/$n.in > '{log}'/$n.out 2> '{log}'/$n.err
+status=$?
+if mkdir '{log}/first' 2>/dev/null && [ -n '{mail}' ]; then '{real}' send {peer} '{mail}' > /dev/null 2>&1; fi
+cat '{log}'/$n.out
+exit $status
+"""
+
+
+class Stage:
+    """One agent's place: its home, its project, its own mesh."""
+
+    def __init__(self, agent, program, model):
+        self.agent, self.model = agent, model
+        self.root = BASE / "run" / agent.name
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.home, self.work, self.bin = self.root / "home", self.root / "work", self.root / "bin"
+        self.log = self.root / "hooks"
+        for path in (self.home, self.work, self.bin / "real", self.log):
+            path.mkdir(parents=True)
+        shutil.copy(program, self.bin / "slm-mesh")
+        shutil.copy(program, self.bin / "real/slm-mesh")
+        self.peer = f"{agent.name}-work"
+        node = Path(shutil.which("node")).resolve().parent
+        self.path = f"{self.bin}:{BASE / agent.name / 'node_modules/.bin'}:{node}:/usr/local/bin:/usr/bin:/bin"
+        port = model.server_address[1]
+        self.env = {"HOME": str(self.home), "PATH": self.path, "LANG": "C.UTF-8", "TERM": "dumb", "USER": "tester",
+                    "SHELL": "/bin/sh", **agent.environment(port)}
+        self.ran = 0
+        subprocess.run(["git", "init", "-q", str(self.work)], check=True, env=self.env)
+        agent.settings(self.home, self.work, port)
+
+    def mesh(self, *words):
+        """A verb of ours, as the human: its answer."""
+        command = [str(self.bin / "real/slm-mesh"), *words, "--json"]
+        done = subprocess.run(command, env=self.env, cwd=self.work, capture_output=True, text=True, timeout=20)
+        return json.loads(done.stdout or "null")
+
+    def stand_in(self, mail):
+        path = self.bin / "slm-mesh"
+        path.unlink()
+        path.write_text(STAND_IN.format(real=self.bin / "real/slm-mesh", log=self.log, mail=mail, peer=self.peer))
+        path.chmod(0o755)
+
+    def plain(self):
+        path = self.bin / "slm-mesh"
+        path.unlink()
+        shutil.copy(self.bin / "real/slm-mesh", path)
+
+    def setup(self):
+        done = subprocess.run([str(self.bin / "slm-mesh"), "setup", self.agent.name], env=self.env, cwd=self.work,
+                              capture_output=True, text=True, timeout=120)
+        (self.root / "setup.txt").write_text(done.stdout + done.stderr)
+        return done.returncode == 0
+
+    def run(self, prompt, play):
+        """One run of the agent, to its end; its last line if it failed."""
+        self.model.perform(play)
+        self.ran += 1
+        command = [self.agent.program, *self.agent.arguments(prompt)]
+        with open(self.root / f"out-{self.ran}.txt", "wb") as out:
+            child = subprocess.Popen(command, env=self.env, cwd=self.work, stdin=subprocess.DEVNULL, stdout=out,
+                                     stderr=subprocess.STDOUT, executable=shutil.which(command[0], path=self.path),
+                                     start_new_session=True)
+            try:
+                child.wait(RUN_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, 9)
+                child.wait()
+                return f"no end after {RUN_SECONDS} s"
+        said = (self.root / f"out-{self.ran}.txt").read_text(errors="replace").strip().splitlines() or [""]
+        return None if child.returncode == 0 else f"exit status {child.returncode}: {said[-1][:200]}"
+
+    def locks(self):
+        return {Path(lock["filePath"]).name: lock["holder"] for lock in self.mesh("lock", "list")["locks"]}
+
+    def end(self):
+        self.mesh("stop")
+
+
+class Proofs:
+    """What held of the proofs, and why not."""
+
+    def __init__(self):
+        self.found = {}
+
+    def __call__(self, proof, holds, why=""):
+        """Notes one; what failed once stays failed."""
+        if self.found.get(proof, True) is True:
+            self.found[proof] = True if holds else why or "no"
+
+
+START, PROMPT, TOOL, STOP = "walnut-arrives", "maple-arrives", "cherry-arrives", "willow-arrives"
+
+
+def first_play(stage, proof):
+    """The whole story of a turn: a mesh tool, a held file, a free file, mail at each place."""
+    agent, work = stage.agent, stage.work
+    request = yield
+    offered = [tool["name"] for tool in request.tools]
+    missing = [name for name in MESH_TOOLS if not any(tool.endswith(name) for tool in offered)]
+    proof("tools", not missing, f"not offered: {', '.join(missing)}")
+    if not agent.one_opening:
+        proof("prompt", request.count(PROMPT) > 0, "not in the first request")
+    stage.mesh("send", stage.peer, TOOL)
+    request = yield Call("mesh_status", {})
+    proof("tools", request.count("uptime") > 0, "the result did not reach the model")
+    proof("tool", request.count(TOOL) > 0, "not in the request after the tool")
+    for tool, arguments in agent.write(work / "held.txt", "changed by the agent"):
+        request = yield Call(tool, arguments)
+    proof("denied", request.count("The file was not changed") == 1, "the model was not told")
+    proof("denied", (work / "held.txt").read_text() == "as it was\n", "the file was changed")
+    for tool, arguments in agent.write(work / "free.txt", "written by the agent"):
+        request = yield Call(tool, arguments)
+    written = (work / "free.txt").read_text() if (work / "free.txt").exists() else "nothing"
+    proof("edit", written.strip() == "written by the agent", f"the file holds {written!r}")
+    proof("edit", stage.locks().get("free.txt") == stage.peer, f"locks: {stage.locks()}")
+    stage.mesh("send", stage.peer, STOP)
+    request = yield "The file is written."
+    proof("stop", request.count(STOP) > 0, "went on without the mail")
+    proof("freed", "free.txt" not in stage.locks(), "still locked")
+    # More mail must not keep it from stopping: it goes on already.
+    stage.mesh("send", stage.peer, START)
+    yield "I have read it."
+    proof("stop", False, "went on a second time")
+
+
+def second_play(stage, proof):
+    """The agent again, in the same folder: the mail that waited."""
+    request = yield
+    proof("start", request.count(START) > 0, "not in the first request")
+    request = yield Call("mesh_status", {})
+
+
+MESH_TOOLS = ["mesh_peers", "mesh_summary", "mesh_send", "mesh_inbox", "mesh_state", "mesh_lock", "mesh_events",
+              "mesh_status"]
+
+
+def shown_twice(requests, agent):
+    """The words that one request held more often than once."""
+    return [word for word in (START, PROMPT, TOOL, STOP) if any(request.count(word) > 1 for request in requests)]
+
+
+def prove(agent, program):
+    """Runs one agent; its proofs."""
+    proof = Proofs()
+    log = BASE / "run" / f"{agent.name}.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    model = Model(log)
+    stage = Stage(agent, program, model)
+    try:
+        if not stage.setup():
+            return {name: "set-up failed: see setup.txt" for name, _ in PROOFS}
+        (stage.work / "held.txt").write_text("as it was\n")
+        stage.mesh("lock", "held.txt", "--reason", "the human rewrites it")
+        stage.stand_in("" if agent.one_opening else PROMPT)
+        failed = stage.run("Write the files.", first_play(stage, proof))
+        trouble, seen = model.trouble, len(model.requests)
+        proof("once", not shown_twice(model.requests, agent), f"twice: {shown_twice(model.requests, agent)}")
+        stage.plain()
+        failed = failed or stage.run("And now?", second_play(stage, proof))
+        proof("once", not shown_twice(model.requests, agent), f"twice: {shown_twice(model.requests, agent)}")
+        proof("freed", "free.txt" not in stage.locks(), "still locked")
+        peers = [peer["name"] for peer in stage.mesh("peers", "--all")["peers"] if peer["agentType"] != "human"]
+        proof("one", peers == [stage.peer], f"peers: {peers}")
+        why = trouble or model.trouble or failed or f"ended after {seen} requests"
+    finally:
+        stage.end()
+        model.shutdown()
+    result = {name: proof.found.get(name, why) for name, _ in PROOFS}
+    if agent.one_opening:
+        result["prompt"] = result["start"]
+    return result
+
+
+def install(agent):
+    """The version that is there, after npm brought it if need be; a reason if it can't."""
+    folder = BASE / agent.name
+    manifest = folder / "node_modules" / agent.package / "package.json"
+    if not manifest.exists() or json.loads(manifest.read_text())["version"] != agent.version:
+        command = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error",
+                   f"{agent.package}@{agent.version}"]
+        folder.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+        if done.returncode:
+            return (done.stderr.strip().splitlines() or ["npm failed"])[-1]
+    return None
+
+
+def table(results):
+    print()
+    print(" ".join(["agent".ljust(18), *(name.ljust(7) for name, _ in PROOFS)]))
+    for title, proofs in results.items():
+        if isinstance(proofs, str):
+            print(title.ljust(18), proofs)
+            continue
+        print(title.ljust(18), *(("yes" if proofs[name] is True else "no").ljust(7) for name, _ in PROOFS))
+    print()
+    for name, text in PROOFS:
+        print(f"{name:8}{text}")
+    for title, proofs in results.items():
+        for name, why in () if isinstance(proofs, str) else proofs.items():
+            if why is not True:
+                print(f"{title}, {name}: {why}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Run real agents against a model on loopback.")
+    parser.add_argument("agent", nargs="*", help="which; all if none is named")
+    parser.add_argument("--program", default=TOP / "target/release/slm-mesh", help="the slm-mesh to prove")
+    given = parser.parse_args()
+    chosen = [agent for agent in agents.ALL if not given.agent or agent.name in given.agent]
+    if not os.environ.get(INSIDE):
+        for agent in chosen:
+            trouble = install(agent)
+            if trouble:
+                print(f"{agent.name} can't be installed: {trouble}")
+        os.environ[INSIDE] = "1"
+        again = 'ip link set lo up && exec "$@"'
+        os.execvp("unshare", ["unshare", "--net", "sh", "-c", again, "sh", sys.executable, *sys.argv])
+    results = {}
+    for agent in chosen:
+        title = f"{agent.name} {agent.version}"
+        if not (BASE / agent.name / "node_modules/.bin" / agent.program).exists():
+            results[title] = "not installed"
+            continue
+        began = time.monotonic()
+        results[title] = prove(agent, Path(given.program).resolve())
+        print(f"{title}: {time.monotonic() - began:.0f} s", flush=True)
+    table(results)
+    good = all(not isinstance(proofs, str) and all(held is True for held in proofs.values())
+               for proofs in results.values())
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
