@@ -2,6 +2,7 @@
 to edit a file with its own tool."""
 
 import json
+import sys
 from pathlib import Path
 
 
@@ -9,8 +10,8 @@ class Agent:
     """One agent. `program` is its command, `package` with `version` what npm installs; `name` is its word for us."""
 
     name = program = package = version = ""
-    # Its event before a model's first request is one: no mail can come in between session start and prompt.
-    one_opening = False
+    # Its session begins with its first prompt: mail between the two can come in before the second prompt only.
+    opens_by_prompt = False
 
     def settings(self, home, work, port):
         """Writes what it must have before set-up comes."""
@@ -19,8 +20,8 @@ class Agent:
         """What it needs beside HOME and PATH."""
         return {}
 
-    def arguments(self, prompt):
-        """Its command line for one prompt."""
+    def command(self, prompt, again):
+        """Its command line for one prompt; `again` in the second run."""
         raise NotImplementedError
 
     def write(self, path, text):
@@ -53,8 +54,8 @@ class Codex(Agent):
     def environment(self, port):
         return {"MOCK_KEY": "dummy"}
 
-    def arguments(self, prompt):
-        return ["exec", "--skip-git-repo-check", "--dangerously-bypass-hook-trust",
+    def command(self, prompt, again):
+        return [self.program, "exec", "--skip-git-repo-check", "--dangerously-bypass-hook-trust",
                 "--dangerously-bypass-approvals-and-sandbox", prompt]
 
     def write(self, path, text):
@@ -66,9 +67,11 @@ class Codex(Agent):
 
 class OpenCode(Agent):
     name, program, package, version = "opencode", "opencode", "opencode-ai", "1.18.33"
-    one_opening = True
+    opens_by_prompt = True
 
     def settings(self, home, work, port):
+        # It fetches the types of its plugins; without a network it would try for over a minute.
+        put(home / ".npmrc", "fetch-retries=0\n")
         put(home / ".config/opencode/opencode.json", {
             "model": "mock/mock",
             "autoupdate": False,
@@ -82,8 +85,10 @@ class OpenCode(Agent):
     def environment(self, port):
         return {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
 
-    def arguments(self, prompt):
-        return ["run", prompt]
+    def command(self, prompt, again):
+        if again:
+            return [self.program, "run", prompt]
+        return [sys.executable, str(Path(__file__).with_name("opencode_serve.py")), "Hello.", prompt]
 
     def write(self, path, text):
         read = [("read", {"filePath": str(path)})] if path.exists() else []
@@ -104,8 +109,8 @@ class Gemini(Agent):
         return {"GOOGLE_GEMINI_BASE_URL": f"http://127.0.0.1:{port}", "GEMINI_API_KEY": "dummy",
                 "GEMINI_CLI_NO_RELAUNCH": "true"}
 
-    def arguments(self, prompt):
-        return ["-m", "gemini-2.5-pro", "--approval-mode", "yolo", "-p", prompt]
+    def command(self, prompt, again):
+        return [self.program, "-m", "gemini-2.5-pro", "--approval-mode", "yolo", "-p", prompt]
 
     def write(self, path, text):
         return [("write_file", {"file_path": str(path), "content": text})]
@@ -118,8 +123,8 @@ class Claude(Agent):
         return {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}", "ANTHROPIC_API_KEY": "dummy",
                 "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
 
-    def arguments(self, prompt):
-        return ["-p", prompt, "--allowedTools", "mcp__slm-mesh", "Read", "Write", "Edit"]
+    def command(self, prompt, again):
+        return [self.program, "-p", prompt, "--allowedTools", "mcp__slm-mesh", "Read", "Write", "Edit"]
 
     def write(self, path, text):
         # It wants to have read what it overwrites, and says so before any hook is asked.
@@ -134,8 +139,8 @@ class Copilot(Agent):
         return {"COPILOT_OFFLINE": "true", "COPILOT_PROVIDER_BASE_URL": f"http://127.0.0.1:{port}/v1",
                 "COPILOT_PROVIDER_API_KEY": "dummy", "COPILOT_MODEL": "mock", "COPILOT_AUTO_UPDATE": "false"}
 
-    def arguments(self, prompt):
-        return ["-p", prompt, "--allow-all-tools"]
+    def command(self, prompt, again):
+        return [self.program, "-p", prompt, "--allow-all-tools"]
 
     def write(self, path, text):
         if path.exists():

@@ -20,6 +20,10 @@ class Request:
         self.body, self.tools = body, tools
         self.text = "\n".join(strings(body))
 
+    def offers(self):
+        """The names of the tools, less what the agent puts before those of a server."""
+        return [tool["name"][max(tool["name"].rfind("mesh_"), 0):] for tool in self.tools]
+
     def count(self, word):
         return self.text.count(word)
 
@@ -164,8 +168,10 @@ def anthropic(door, path, body):
 
 
 def responses(door, path, body):
+    # Tools that were looked for and found are offered from then on.
+    found = [tool for item in body.get("input") or [] for tool in item.get("tools") or []]
     tools = []
-    for tool in body.get("tools") or []:
+    for tool in [*(body.get("tools") or []), *found]:
         for inner in tool["tools"] if tool.get("type") == "namespace" else [tool]:
             space = tool["name"] if inner is not tool else None
             tools.append({"name": inner.get("name") or inner["type"], "type": inner.get("type"), "space": space})
@@ -173,6 +179,9 @@ def responses(door, path, body):
     if not isinstance(answer, Call):
         item = {"type": "message", "id": f"msg_{n}", "role": "assistant",
                 "content": [{"type": "output_text", "text": answer}]}
+    elif answer.offered["type"] == "tool_search":
+        item = {"type": "tool_search_call", "id": f"tsc_{n}", "call_id": f"call_{n}", "execution": "client",
+                "status": "completed", "arguments": answer.arguments}
     elif answer.offered["type"] == "custom":
         item = {"type": "custom_tool_call", "id": f"ctc_{n}", "call_id": f"call_{n}", "name": answer.offered["name"],
                 "input": answer.arguments["input"]}

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
 BASE = Path(os.environ.get("SLM_MESH_AGENTS_DIR", TOP / "target/agents"))
 INSIDE = "SLM_MESH_AGENTS_INSIDE"
-RUN_SECONDS = 60
+RUN_SECONDS = 170
 
 PROOFS = [
     ("tools", "the MCP server starts, the model is offered all eight tools, and a call of one comes back"),
@@ -34,6 +35,7 @@ PROOFS = [
     ("edit", "an edit of a free file happens, and the file is locked for this session meanwhile"),
     ("freed", "that lock falls when the turn ends"),
     ("stop", "direct mail that came in at the end keeps it going, exactly once"),
+    ("kept", "mail at the end of a run that can't go on stays unread for the next one"),
     ("one", "hooks and MCP server are one peer, also in the next run"),
 ]
 
@@ -101,7 +103,7 @@ class Stage:
         """One run of the agent, to its end; its last line if it failed."""
         self.model.perform(play)
         self.ran += 1
-        command = [self.agent.program, *self.agent.arguments(prompt)]
+        command = self.agent.command(prompt, self.ran > 1)
         with open(self.root / f"out-{self.ran}.txt", "wb") as out:
             child = subprocess.Popen(command, env=self.env, cwd=self.work, stdin=subprocess.DEVNULL, stdout=out,
                                      stderr=subprocess.STDOUT, executable=shutil.which(command[0], path=self.path),
@@ -134,18 +136,28 @@ class Proofs:
             self.found[proof] = True if holds else why or "no"
 
 
-START, PROMPT, TOOL, STOP = "walnut-arrives", "maple-arrives", "cherry-arrives", "willow-arrives"
+START, PROMPT, TOOL, STOP, LAST = WORDS = [f"{tree}-arrives" for tree in ("walnut", "maple", "cherry", "elm", "oak")]
+
+
+def looked_for(request):
+    """Brings our tools before the model where its agent keeps them back until they are looked for."""
+    if any(tool["name"] == "tool_search" for tool in request.tools) and "mesh_status" not in request.offers():
+        request = yield Call("tool_search", {"query": "mesh peers status inbox send lock state events summary", "limit": 20})
+    return request
 
 
 def first_play(stage, proof):
     """The whole story of a turn: a mesh tool, a held file, a free file, mail at each place."""
     agent, work = stage.agent, stage.work
     request = yield
-    offered = [tool["name"] for tool in request.tools]
-    missing = [name for name in MESH_TOOLS if not any(tool.endswith(name) for tool in offered)]
+    if agent.opens_by_prompt:
+        # Once the turn is over: what comes in before would keep it going.
+        threading.Timer(1.5, stage.mesh, ["send", stage.peer, PROMPT]).start()
+        request = yield "Good day."
+    proof("prompt", request.count(PROMPT) > 0, "not in its request")
+    request = yield from looked_for(request)
+    missing = [name for name in MESH_TOOLS if name not in request.offers()]
     proof("tools", not missing, f"not offered: {', '.join(missing)}")
-    if not agent.one_opening:
-        proof("prompt", request.count(PROMPT) > 0, "not in the first request")
     stage.mesh("send", stage.peer, TOOL)
     request = yield Call("mesh_status", {})
     proof("tools", request.count("uptime") > 0, "the result did not reach the model")
@@ -173,7 +185,10 @@ def second_play(stage, proof):
     """The agent again, in the same folder: the mail that waited."""
     request = yield
     proof("start", request.count(START) > 0, "not in the first request")
-    request = yield Call("mesh_status", {})
+    yield from looked_for(request)
+    yield Call("mesh_status", {})
+    stage.mesh("send", stage.peer, LAST)
+    yield "Done."
 
 
 MESH_TOOLS = ["mesh_peers", "mesh_summary", "mesh_send", "mesh_inbox", "mesh_state", "mesh_lock", "mesh_events",
@@ -182,7 +197,7 @@ MESH_TOOLS = ["mesh_peers", "mesh_summary", "mesh_send", "mesh_inbox", "mesh_sta
 
 def shown_twice(requests, agent):
     """The words that one request held more often than once."""
-    return [word for word in (START, PROMPT, TOOL, STOP) if any(request.count(word) > 1 for request in requests)]
+    return [word for word in WORDS if any(request.count(word) > 1 for request in requests)]
 
 
 def prove(agent, program):
@@ -198,14 +213,19 @@ def prove(agent, program):
             return {name: "set-up failed: see setup.txt" for name, _ in PROOFS}
         (stage.work / "held.txt").write_text("as it was\n")
         stage.mesh("lock", "held.txt", "--reason", "the human rewrites it")
-        stage.stand_in("" if agent.one_opening else PROMPT)
+        stage.stand_in("" if agent.opens_by_prompt else PROMPT)
         failed = stage.run("Write the files.", first_play(stage, proof))
         trouble, seen = model.trouble, len(model.requests)
+        if "stop" not in proof.found:
+            stage.mesh("send", stage.peer, START)
         proof("once", not shown_twice(model.requests, agent), f"twice: {shown_twice(model.requests, agent)}")
         stage.plain()
         failed = failed or stage.run("And now?", second_play(stage, proof))
         proof("once", not shown_twice(model.requests, agent), f"twice: {shown_twice(model.requests, agent)}")
         proof("freed", "free.txt" not in stage.locks(), "still locked")
+        kept = [message["payload"] for message in stage.mesh("inbox", "--as", stage.peer)["messages"]]
+        shown = any(request.count(LAST) for request in model.requests)
+        proof("kept", shown or LAST in kept, "mail counts as read that the model never saw")
         peers = [peer["name"] for peer in stage.mesh("peers", "--all")["peers"] if peer["agentType"] != "human"]
         proof("one", peers == [stage.peer], f"peers: {peers}")
         why = trouble or model.trouble or failed or f"ended after {seen} requests"
@@ -213,8 +233,6 @@ def prove(agent, program):
         stage.end()
         model.shutdown()
     result = {name: proof.found.get(name, why) for name, _ in PROOFS}
-    if agent.one_opening:
-        result["prompt"] = result["start"]
     return result
 
 
