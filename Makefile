@@ -1,5 +1,6 @@
 # make demo        build, and see two agents at work
 # make test        all tests
+# make test-agents real coding agents from npm, on a model on loopback (root, node, python3)
 # make install     into $(DESTDIR)$(PREFIX)
 # STATIC=1         link the C library statically: a verb starts in two thirds of the time
 
@@ -20,7 +21,7 @@ BUILD = $(CARGO) build --release --locked
 BIN = target/release/slm-mesh
 endif
 
-.PHONY: all demo test check bench install uninstall
+.PHONY: all demo test test-agents check bench install uninstall
 
 all:
 	$(BUILD)
@@ -31,6 +32,9 @@ demo:
 
 test:
 	$(CARGO) test --locked
+
+test-agents: all
+	python3 tests/agents/run.py --program $(BIN) $(AGENTS)
 
 check:
 	$(CARGO) fmt --check

@@ -4,7 +4,8 @@ which edits happen. `make test-agents` runs it; `run.py [AGENT…]` runs some.
 
 Each agent is installed once by npm, at the version in agents.py, into target/agents. It then runs in a network
 namespace that has loopback alone (hence as root), with an empty environment, a home of its own and dummy keys. Set-up
-connects it as it would a user's. Exit status: 0 when every proof holds that KNOWN does not excuse."""
+connects it as it would a user's. What each was shown, did and said stays in target/agents/run. Exit status: 0 when
+every proof holds."""
 
 import argparse
 import json
@@ -23,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
 BASE = Path(os.environ.get("SLM_MESH_AGENTS_DIR", TOP / "target/agents"))
 INSIDE = "SLM_MESH_AGENTS_INSIDE"
-RUN_SECONDS = 170
+RUN_SECONDS = 120
 
 PROOFS = [
     ("tools", "the MCP server starts, the model is offered all eight tools, and a call of one comes back"),
@@ -39,15 +40,22 @@ PROOFS = [
     ("one", "hooks and MCP server are one peer, also in the next run"),
 ]
 
-# Stands in for slm-mesh during a run: keeps what each hook was told and what it said, and sends mail once the
-# session's first hook is through. As a script of that name it is no more to the broker than the program itself.
+# Stands in for slm-mesh during a run: keeps what each hook was told and what it said. Mail comes in between the
+# session's first hook and its second, which some agents start at once. As a script of that name it is no more to the
+# broker than the program itself.
 STAND_IN = """#!/bin/sh
 if [ "$1" != hook ]; then exec '{real}' "$@"; fi
 n=$(date +%s%N)
 cat > '{log}'/$n.in
+if mkdir '{log}/first' 2>/dev/null; then
+  first=1
+elif mkdir '{log}/second' 2>/dev/null && [ -n '{mail}' ]; then
+  for _ in 1 2 3 4 5 6 7 8 9; do [ -d '{log}/through' ] || sleep 0.1; done
+  '{real}' send {peer} '{mail}' > /dev/null 2>&1
+fi
 '{real}' "$@" < '{log}'/$n.in > '{log}'/$n.out 2> '{log}'/$n.err
 status=$?
-if mkdir '{log}/first' 2>/dev/null && [ -n '{mail}' ]; then '{real}' send {peer} '{mail}' > /dev/null 2>&1; fi
+[ -z "$first" ] || mkdir '{log}/through'
 cat '{log}'/$n.out
 exit $status
 """
@@ -195,12 +203,46 @@ MESH_TOOLS = ["mesh_peers", "mesh_summary", "mesh_send", "mesh_inbox", "mesh_sta
               "mesh_status"]
 
 
-def shown_twice(requests, agent):
+def shown_twice(requests):
     """The words that one request held more often than once."""
     return [word for word in WORDS if any(request.count(word) > 1 for request in requests)]
 
 
-def prove(agent, program):
+def keep_inputs(stage, folder):
+    """Writes what the hooks were told, one file an event, with the places named /work and /home: of edits the one of
+    the held file, of tools ours."""
+    found = {}
+    for path in sorted(stage.log.glob("*.in")):
+        told = json.loads(path.read_text())
+        event = told.get("hook_event_name") or copilot_event(told)
+        event += "-active" if told.get("stop_hook_active") else ""
+        text = json.dumps(told)
+        if event not in found or "held.txt" in text and "PreToolUse BeforeTool preToolUse".count(event):
+            found[event] = text.replace(str(stage.work), "/work").replace(str(stage.home), "/home")
+            found[event] = found[event].replace(str(stage.bin), "/usr/bin")
+    folder.mkdir(parents=True, exist_ok=True)
+    for event, text in found.items():
+        told = json.loads(text)
+        (folder / f"{stage.agent.name}-{event}.json").write_text(json.dumps(shortened(told), indent=2, ensure_ascii=False) + "\n")
+
+
+def copilot_event(told):
+    """Copilot does not say what happened."""
+    fields = {"toolResult": "postToolUse", "toolName": "preToolUse", "prompt": "userPromptSubmitted",
+              "stopReason": "agentStop", "source": "sessionStart", "reason": "sessionEnd"}
+    return next(event for field, event in fields.items() if field in told)
+
+
+def shortened(value):
+    """The same with long texts cut."""
+    if isinstance(value, dict):
+        return {key: shortened(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [shortened(one) for one in value]
+    return value[:200] + "…" if isinstance(value, str) and len(value) > 200 else value
+
+
+def prove(agent, program, inputs):
     """Runs one agent; its proofs."""
     proof = Proofs()
     log = BASE / "run" / f"{agent.name}.jsonl"
@@ -218,10 +260,10 @@ def prove(agent, program):
         trouble, seen = model.trouble, len(model.requests)
         if "stop" not in proof.found:
             stage.mesh("send", stage.peer, START)
-        proof("once", not shown_twice(model.requests, agent), f"twice: {shown_twice(model.requests, agent)}")
+        proof("once", not shown_twice(model.requests), f"twice: {shown_twice(model.requests)}")
         stage.plain()
         failed = failed or stage.run("And now?", second_play(stage, proof))
-        proof("once", not shown_twice(model.requests, agent), f"twice: {shown_twice(model.requests, agent)}")
+        proof("once", not shown_twice(model.requests), f"twice: {shown_twice(model.requests)}")
         proof("freed", "free.txt" not in stage.locks(), "still locked")
         kept = [message["payload"] for message in stage.mesh("inbox", "--as", stage.peer)["messages"]]
         shown = any(request.count(LAST) for request in model.requests)
@@ -229,6 +271,8 @@ def prove(agent, program):
         peers = [peer["name"] for peer in stage.mesh("peers", "--all")["peers"] if peer["agentType"] != "human"]
         proof("one", peers == [stage.peer], f"peers: {peers}")
         why = trouble or model.trouble or failed or f"ended after {seen} requests"
+        if inputs:
+            keep_inputs(stage, Path(inputs))
     finally:
         stage.end()
         model.shutdown()
@@ -271,6 +315,7 @@ def main():
     parser = argparse.ArgumentParser(description="Run real agents against a model on loopback.")
     parser.add_argument("agent", nargs="*", help="which; all if none is named")
     parser.add_argument("--program", default=TOP / "target/release/slm-mesh", help="the slm-mesh to prove")
+    parser.add_argument("--inputs", help="a folder for what the hooks were told: the test data of tests/captured.rs")
     given = parser.parse_args()
     chosen = [agent for agent in agents.ALL if not given.agent or agent.name in given.agent]
     if not os.environ.get(INSIDE):
@@ -288,7 +333,7 @@ def main():
             results[title] = "not installed"
             continue
         began = time.monotonic()
-        results[title] = prove(agent, Path(given.program).resolve())
+        results[title] = prove(agent, Path(given.program).resolve(), given.inputs)
         print(f"{title}: {time.monotonic() - began:.0f} s", flush=True)
     table(results)
     good = all(not isinstance(proofs, str) and all(held is True for held in proofs.values())
