@@ -318,6 +318,8 @@ def main():
     parser.add_argument("--inputs", help="a folder for what the hooks were told: the test data of tests/captured.rs")
     given = parser.parse_args()
     chosen = [agent for agent in agents.ALL if not given.agent or agent.name in given.agent]
+    if os.geteuid() != 0:
+        sys.exit("A network namespace with loopback alone needs root.")
     if not os.environ.get(INSIDE):
         for agent in chosen:
             trouble = install(agent)
