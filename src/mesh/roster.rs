@@ -123,7 +123,7 @@ impl Mesh {
                 continue;
             }
             let Some(peer) = self.peer_mut(&id) else { continue };
-            peer.left = None;
+            (peer.left, peer.process) = (None, None);
             let unannounced = std::mem::replace(&mut peer.row.here, false);
             let row = peer.row.clone();
             if unannounced {

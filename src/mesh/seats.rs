@@ -279,7 +279,9 @@ impl Mesh {
         let wanted = default_name(&row);
         let same =
             |peer: &&Peer| peer.row.kind == "session" && peer.row.agent == row.agent && peer.row.project == row.project;
-        let away = self.peers.iter().filter(|peer| peer.seats == 0 && peer.process.is_none()).filter(same);
+        // One whose hooks alone are known may be at work; one that lost its seat, or ended, is not.
+        let is_away = |peer: &&Peer| peer.seats == 0 && (peer.process.is_none() || peer.left.is_some());
+        let away = self.peers.iter().filter(is_away).filter(same);
         let old = away.filter(|peer| is_numbered(&peer.row.name, &wanted)).min_by_key(|peer| peer.row.name.len());
         match old.map(|peer| peer.row.clone()) {
             Some(old) => {

@@ -56,6 +56,7 @@ pub static MAIL: Op = Op {
         GIT_BRANCH,
         REPO,
         Arg::new("direct", Is::Flag, "Only what was sent to this session alone").at(Place::Wire),
+        Arg::new("peek", Is::Flag, "Hand nothing out: another hook will").at(Place::Wire),
         Arg::new("around", Is::Flag, "Also the peers and locks of the repository").at(Place::Wire),
     ],
     actor: Actor::Hook,
@@ -121,6 +122,9 @@ fn mail(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let mut rows = Vec::new();
     for message in &found {
         rows.push(mesh.inbox_value(message, "unread"));
+        if args.flag("peek") == Some(true) {
+            continue;
+        }
         mesh.taken.insert(message.seq, ctx.now);
         mesh.offer(message, "hook", ctx.now)?;
     }
@@ -139,6 +143,10 @@ fn end(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let falls = |bound: &str| bound == locks::TURN || leaves && locks::is_soft(bound);
     let reason = if leaves { "clean_exit" } else { "the turn ended" };
     mesh.free_locks(|lock| lock.holder == id && falls(&lock.bound), reason, ctx.now)?;
+    if let Some(peer) = mesh.peer_mut(&id).filter(|_| leaves) {
+        // Its name and its mailbox are free for the next session here.
+        peer.process = None;
+    }
     Ok(Done::Now(json!({ "ok": true })))
 }
 
