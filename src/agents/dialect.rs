@@ -67,6 +67,10 @@ pub const NAMES: &[(&str, Agent)] = &[
     ("opencode", Agent::OpenCode),
 ];
 
+/// Why an agent goes on, where the mail itself goes another way.
+pub const MAIL_CAME: &str =
+    "slm-mesh: mail came in while you worked. It stands in the context; mesh_inbox with filter all has it, too.";
+
 /// Makes an event of a hook's input, or nothing if it does not concern us.
 type Read = fn(&Value) -> Option<Event>;
 
@@ -178,11 +182,22 @@ impl Agent {
         }
     }
 
+    /// Whether it takes the reason to go on for a prompt of its user, and asks the prompt's hook: so the
+    /// reason is a fixed sentence, and that hook has the mail.
+    pub fn prompts_itself(self) -> bool {
+        matches!(self, Agent::Copilot | Agent::Gemini | Agent::OpenCode)
+    }
+
     /// An answer that lets the agent go on for once instead of stopping.
     pub fn go_on(self, reason: &str) -> Value {
         match self {
             Agent::Gemini => json!({ "decision": "deny", "reason": reason }),
             Agent::Cursor => json!({ "followup_message": reason }),
+            // It shows a reason twice, in the user's voice; agents that run its hooks know nothing else.
+            Agent::Claude => json!({
+                "decision": "block", "reason": MAIL_CAME,
+                "hookSpecificOutput": { "hookEventName": "Stop", "additionalContext": reason },
+            }),
             _ => json!({ "decision": "block", "reason": reason }),
         }
     }

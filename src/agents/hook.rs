@@ -1,6 +1,6 @@
 //! `slm-mesh hook AGENT`: one hook's input in, one answer out, within a budget.
 
-use super::dialect::{Agent, Event, Told};
+use super::dialect::{self, Agent, Event, Told};
 use super::words;
 use crate::client::Client;
 use crate::mesh::{Fault, Kind};
@@ -97,8 +97,14 @@ fn ask_and_word(
                 return Ok(None);
             }
             ask["direct"] = json!(true);
+            ask["peek"] = json!(agent.prompts_itself());
             let value = client.call("turn.mail", &ask)?;
-            Ok(worded(&value, words::mail(&value)).map(|(text, shown)| (agent.go_on(&text).to_string(), shown)))
+            let (text, shown) = match worded(&value, words::mail(&value)) {
+                Some(_) if agent.prompts_itself() => (dialect::MAIL_CAME.to_owned(), Value::Null),
+                Some(mail) => mail,
+                None => return Ok(None),
+            };
+            Ok(Some((agent.go_on(&text).to_string(), shown)))
         }
         Event::Start => {
             ask["around"] = json!(true);

@@ -5,7 +5,7 @@
 //! named as not proven.
 
 use super::configs::{Own, Row};
-use super::dialect::Agent;
+use super::dialect::{Agent, MAIL_CAME};
 use super::entries;
 use super::ground::{Ground, value_of};
 use super::own;
@@ -192,7 +192,10 @@ pub fn prove(ground: &Ground, row: &Row) -> Result<Vec<Proof>, Fault> {
     let own =
         holds.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2)).map_err(|fault| fault.text);
     add("and locks it for the session", own, "no lock was taken");
-    let said = mail(&mut scratch, "word-at-the-end").and_then(|()| play(script.stop, &free));
+    // Some take the reason to go on for a prompt, and have the mail with that.
+    let go_on =
+        |said: String| if said.contains(MAIL_CAME) { Ok(said + &play(script.prompt, &free)?) } else { Ok(said) };
+    let said = mail(&mut scratch, "word-at-the-end").and_then(|()| play(script.stop, &free)).and_then(go_on);
     add(
         "direct mail keeps the agent going once before it stops",
         shows(said, "word-at-the-end"),

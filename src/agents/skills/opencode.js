@@ -77,9 +77,8 @@ export const SlmMesh = async ({ client, directory }) => {
         if (answer.decision !== "block") return
         continued.add(session)
         prompted.add(session)
-        // A prompt has the user's voice, so it is a fixed sentence; the mail itself goes another way.
-        waiting.set(session, [answer.reason])
-        const parts = [{ type: "text", text: "slm-mesh: mail came in while you worked; you have it in your context." }]
+        // A prompt has the user's voice, so it is a fixed sentence; its own hook has the mail.
+        const parts = [{ type: "text", text: answer.reason }]
         await client.session.promptAsync({ path: { id: session }, body: { parts } }).catch(() => {})
       }
       if (event.type === "session.deleted") {

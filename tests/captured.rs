@@ -1,0 +1,69 @@
+//! What real agents told their hooks (`tests/data/hooks`), told again: each is understood as what it is.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+use support::Place;
+
+/// What the events are called: session start, prompt, edit, after a tool, stop, session end.
+const NAMES: &[(&str, [&str; 6])] = &[
+    ("claude", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
+    ("codex", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
+    ("copilot", ["sessionStart", "userPromptSubmitted", "preToolUse", "postToolUse", "agentStop", "sessionEnd"]),
+    ("gemini", ["SessionStart", "BeforeAgent", "BeforeTool", "AfterTool", "AfterAgent", "SessionEnd"]),
+    // OpenCode's session ends with its deletion, which these did not live to see.
+    ("opencode", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
+];
+
+/// Runs the hook on one captured input, in the place of the working directory that was captured.
+fn told(place: &Place, agent: &str, event: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/hooks/{agent}-{event}.json"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = text.replace("/work", place.root.to_str().unwrap());
+    let mut hook = place.command(&["hook", agent]);
+    let mut child = hook.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&out.stderr), "", "{agent} {event}");
+    serde_json::from_slice(&out.stdout).unwrap_or(Value::Null)
+}
+
+#[test]
+fn each_captured_event_is_understood() {
+    for (agent, [start, prompt, edit, tool, stop, end]) in NAMES {
+        let place = Place::new();
+        let folder = place.root.file_name().unwrap().to_str().unwrap().to_owned();
+        let name = format!("{agent}-{folder}");
+        place.ok(&["lock", "held.txt", "--reason", "mine"]);
+        let greeting = told(&place, agent, start).to_string();
+        assert!(greeting.contains(&name) && greeting.contains("held.txt is locked by"), "{agent}: {greeting}");
+        for event in [prompt, tool] {
+            place.ok(&["send", &name, &format!("before {event}")]);
+            let shown = told(&place, agent, event).to_string();
+            assert_eq!(shown.matches(&format!("> before {event}")).count(), 1, "{agent} {event}: {shown}");
+            assert_eq!(told(&place, agent, event), Value::Null, "{agent} {event}: once");
+        }
+        place.ok(&["send", &name, "before it stops"]);
+        let mut shown = told(&place, agent, stop).to_string();
+        if ["copilot", "gemini", "opencode"].contains(agent) {
+            assert!(shown.contains("mail came in") && !shown.contains("before it stops"), "{agent}: {shown}");
+            shown = told(&place, agent, prompt).to_string();
+        }
+        assert_eq!(shown.matches("> before it stops").count(), 1, "{agent}: {shown}");
+        assert_eq!(told(&place, agent, stop), Value::Null, "{agent}: once");
+        let denied = told(&place, agent, edit).to_string();
+        assert!(denied.contains("reason: mine") && denied.contains("was not changed"), "{agent}: {denied}");
+        place.ok(&["send", &name, "late"]);
+        assert_eq!(told(&place, agent, &format!("{stop}-active")), Value::Null, "{agent}: it goes on already");
+        place.ok(&["unlock", "held.txt"]);
+        assert_eq!(told(&place, agent, edit), Value::Null, "{agent}: the file is free");
+        assert_eq!(place.json(&["lock", "list"])["locks"][0]["holder"], json!(name));
+        if !end.is_empty() {
+            assert_eq!(told(&place, agent, end), Value::Null);
+            assert_eq!(place.json(&["status"])["locks"]["active"], json!(0), "{agent}");
+        }
+    }
+}
