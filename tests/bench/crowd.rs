@@ -91,7 +91,7 @@ pub fn writes(table: &mut Table) {
     }
     let (ours, bare) = (Samples::new(ours).median(), Samples::new(bare).median());
     table.row(Row {
-        work: "durable writes, 8 clients that pipeline".into(),
+        work: "durable writes, 8 pipelining clients".into(),
         figure: format!("{ours:.0}/s"),
         p99: "-".into(),
         floor: format!("{bare:.0}/s"),

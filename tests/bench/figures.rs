@@ -88,11 +88,25 @@ pub struct Row {
 }
 
 impl Table {
+    /// A table without rows.
+    pub fn new() -> Table {
+        Table { n_rows: 0, missed: Vec::new(), began: Instant::now() }
+    }
+
     /// Prints the head.
-    pub fn begin() -> Table {
+    pub fn head(&self) {
         print_cells(["work", "median", "p99", "floor", "ratio", "reach", "reached"]);
         println!("{}", "-".repeat(110));
-        Table { n_rows: 0, missed: Vec::new(), began: Instant::now() }
+    }
+
+    /// Takes over a row that another process of this program made.
+    pub fn printed(&mut self, line: &str) {
+        println!("{line}");
+        self.n_rows += 1;
+        if line.ends_with(" NO") {
+            let work: String = line.chars().take(38).collect();
+            self.missed.push(work.trim_end().to_owned());
+        }
     }
 
     /// Prints a row.

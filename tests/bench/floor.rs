@@ -38,7 +38,7 @@ pub fn echo(scratch: &Scratch) -> (Server, String) {
 /// A connection to that echo which answers every line with `answer`, parsed and printed each time.
 pub fn echo_line(path: &str, answer: &[u8]) -> Line {
     let mut line = Line::connect(std::path::Path::new(path));
-    line.send(answer);
+    assert_eq!(line.ask(answer), b"known\n");
     line
 }
 
@@ -73,23 +73,25 @@ pub fn serve_echo(path: &str) {
     }
 }
 
-/// Whole lines in each read, which is how the callers of this echo write.
+/// One line a read, which is how the callers of this echo behave.
 fn serve_line(stream: &mut UnixStream, answer: &mut Option<Value>) {
     let mut buffer = [0; 64 * 1024];
     while let Ok(n) = stream.read(&mut buffer) {
         if n == 0 {
             return;
         }
-        for line in buffer[..n].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let line: Value = serde_json::from_slice(line).expect("a line of JSON");
-            let Some(answer) = answer else {
+        let line: Value = serde_json::from_slice(&buffer[..n]).expect("a line of JSON");
+        match answer {
+            None => {
                 *answer = Some(line);
-                continue;
-            };
-            answer["id"] = line["id"].clone();
-            let mut text = answer.to_string();
-            text.push('\n');
-            stream.write_all(text.as_bytes()).expect("the caller reads");
+                stream.write_all(b"known\n").expect("the caller reads");
+            }
+            Some(answer) => {
+                answer["id"] = line["id"].clone();
+                let mut text = answer.to_string();
+                text.push('\n');
+                stream.write_all(text.as_bytes()).expect("the caller reads");
+            }
         }
         if n < buffer.len() {
             return;

@@ -13,25 +13,37 @@ mod place;
 mod rest;
 
 use figures::Table;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+/// Where a group runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum On {
+    /// Wherever the scheduler puts it.
+    AllCpus,
+    /// Caller, broker and floor on one. A call and its answer are two wake-ups; across CPUs they
+    /// cost ten times as much as on one, and the scheduler decides by chance, for each pair anew.
+    OneCpu,
+}
 
 /// A group of rows by its name.
-type Group = (&'static str, fn(&mut Table));
+type Group = (&'static str, On, fn(&mut Table));
 
 /// The groups, in the order of the table.
 const GROUPS: &[Group] = &[
-    ("verbs", calls::verbs),
-    ("socket", calls::socket),
-    ("mcp", calls::mcp),
-    ("http", calls::http),
-    ("push", crowd::push),
-    ("broadcast", crowd::broadcast),
-    ("writes", crowd::writes),
-    ("steady", crowd::steady),
-    ("session", rest::session),
-    ("growth", growth::growth),
-    ("memory", rest::memory),
-    ("disk", rest::disk),
-    ("idle", rest::idle),
+    ("verbs", On::AllCpus, calls::verbs),
+    ("socket", On::OneCpu, calls::socket),
+    ("mcp", On::OneCpu, calls::mcp),
+    ("http", On::OneCpu, calls::http),
+    ("push", On::OneCpu, crowd::push),
+    ("broadcast", On::AllCpus, crowd::broadcast),
+    ("writes", On::AllCpus, crowd::writes),
+    ("steady", On::AllCpus, crowd::steady),
+    ("session", On::AllCpus, rest::session),
+    ("growth", On::OneCpu, growth::growth),
+    ("memory", On::AllCpus, rest::memory),
+    ("disk", On::AllCpus, rest::disk),
+    ("idle", On::AllCpus, rest::idle),
 ];
 
 fn main() {
@@ -42,22 +54,44 @@ fn main() {
             // This same program again, as the server that a floor is measured against.
             "--echo" => return floor::serve_echo(&words.next().expect("--echo PATH")),
             "--echo-http" => return floor::serve_http(),
+            "--group" => return run_group(&words.next().expect("--group NAME"), &mut Table::new()),
             // cargo bench adds --bench.
             flag if flag.starts_with("--") => {}
             _ => wanted.push(word),
         }
     }
     for name in &wanted {
-        let known: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
+        let known: Vec<&str> = GROUPS.iter().map(|(name, ..)| *name).collect();
         assert!(known.contains(&name.as_str()), "no rows are called {name}; there are {}", known.join(", "));
     }
     let kind = if place::is_static() { "linked statically" } else { "linked dynamically" };
     println!("{} ({kind})\n", place::program().display());
-    let mut table = Table::begin();
-    for (name, run) in GROUPS {
-        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
-            run(&mut table);
+    let mut table = Table::new();
+    table.head();
+    for (name, on, _) in GROUPS.iter().filter(|(name, ..)| wanted.is_empty() || wanted.iter().any(|word| word == name))
+    {
+        if *on == On::AllCpus || !run_on_one_cpu(name, &mut table) {
+            run_group(name, &mut table);
         }
     }
     table.end();
+}
+
+fn run_group(name: &str, table: &mut Table) {
+    let (.., run) = GROUPS.iter().find(|(known, ..)| *known == name).expect("a group");
+    run(table);
+}
+
+/// Runs a group as a process that is bound to one CPU, and takes its rows over; false where nothing
+/// binds processes (taskset is of util-linux).
+fn run_on_one_cpu(name: &str, table: &mut Table) -> bool {
+    let program = std::env::current_exe().expect("this program has a path");
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0"]).arg(program).args(["--group", name]).stdout(Stdio::piped());
+    let Ok(mut child) = command.spawn() else { return false };
+    for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
+        table.printed(&line.expect("text"));
+    }
+    assert!(child.wait().expect("a child of ours").success(), "the rows of {name} broke off");
+    true
 }
