@@ -94,7 +94,8 @@ impl World {
         self.next += 1;
         let id = self.next;
         let found = mesh::op(op).unwrap();
-        let checked = found.check(args.as_object().unwrap()).unwrap_or_else(|fault| panic!("{op} {args}: {fault}"));
+        let checked =
+            found.check(args.as_object().unwrap().clone()).unwrap_or_else(|fault| panic!("{op} {args}: {fault}"));
         self.asked.insert(id, (who.to_owned(), op, args));
         let now = self.now;
         self.mesh().call(Call { conn, id: json!(id), op: found, args: checked, acting: None, chain: Vec::new() }, now);
@@ -235,7 +236,7 @@ impl World {
         if let (Some((_, conn)), true) = (self.conns.iter().next(), self.dice.below(2) == 0) {
             let (conn, now) = (*conn, self.now);
             let op = &mesh::messages::SEND;
-            let args = op.check(json!({ "to": "human", "message": "lost" }).as_object().unwrap()).unwrap();
+            let args = op.check(json!({ "to": "human", "message": "lost" }).as_object().unwrap().clone()).unwrap();
             self.mesh().call(Call { conn, id: json!(0), op, args, acting: None, chain: Vec::new() }, now);
         }
         let store = self.mesh.take().unwrap().into_store();

@@ -180,7 +180,7 @@ impl Broker {
         let is_inside = !named && wanted && self.mesh.has_sessions() && op.name != "attach";
         let is_hook = op.actor == Actor::Hook;
         let chain = if is_hook || is_inside { conn.chain(is_hook).to_vec() } else { Vec::new() };
-        let args: Args = match op.check(&params) {
+        let args: Args = match op.check(params) {
             Ok(args) => args,
             Err(fault) => return conn.write(&rpc::fault(&id, &fault)),
         };

@@ -249,7 +249,7 @@ impl Reader {
         let mut checked = self.parsed.args.clone();
         checked.shift_remove("filePaths");
         if op.args.iter().all(|arg| !arg.required || checked.contains_key(arg.name)) {
-            op.check(&checked).map_err(|fault| on_command_line(op, fault))?;
+            op.check(checked).map_err(|fault| on_command_line(op, fault))?;
         } else {
             return Err(usage(&format!("usage: slm-mesh {}", super::docs::usage(op))));
         }

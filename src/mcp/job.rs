@@ -143,9 +143,9 @@ pub fn tool_result(result: Result<Value, Fault>, modern: bool) -> Value {
 
 /// Writes an answer; whether it went out whole.
 pub fn finish(out: &Output, answer: &Answer, result: Result<Value, Fault>) -> bool {
-    let value = json!({ "jsonrpc": "2.0", "id": answer.id, "result": tool_result(result, answer.modern) });
+    let result = tool_result(result, answer.modern);
     match &answer.batch {
-        Some(batch) => batch.add(value),
-        None => out.line(&rpc::line(&value)),
+        Some(batch) => batch.add(json!({ "jsonrpc": "2.0", "id": answer.id, "result": result })),
+        None => out.line(&rpc::answer(&answer.id, &result)),
     }
 }

@@ -208,7 +208,7 @@ impl Mesh {
             self.store.add_message(&mut message)?;
             *self.unread.entry(recipient.clone()).or_insert(0) += 1;
             self.stirred.mail.insert(recipient.clone());
-            self.next_expiry = None;
+            self.expires_at(message.expires);
             self.notify(&message, &from);
             sent.push(message);
         }

@@ -324,6 +324,13 @@ impl Mesh {
         self.next_expiry.flatten()
     }
 
+    /// Notes that a row goes at this time. One that goes no more is found out when its time comes.
+    fn expires_at(&mut self, time: Option<i64>) {
+        if let (Some(time), Some(next)) = (time, &mut self.next_expiry) {
+            *next = Some(next.map_or(time, |next| next.min(time)));
+        }
+    }
+
     fn expire_rows(&mut self, now: i64) -> Result<(), Fault> {
         if self.row_expiry().is_none_or(|at| at > now) {
             return Ok(());

@@ -135,8 +135,8 @@ impl std::fmt::Debug for Op {
 
 impl Op {
     /// Lets arguments through that are known and well-formed; null counts as absent.
-    pub fn check(&self, given: &Map<String, Value>) -> Result<Args, Fault> {
-        for (name, value) in given {
+    pub fn check(&self, mut given: Map<String, Value>) -> Result<Args, Fault> {
+        for (name, value) in &given {
             if value.is_null() {
                 continue;
             }
@@ -153,8 +153,8 @@ impl Op {
                 return Err(Fault::usage(arg.name, format!("missing; want {}", arg.kind.want())));
             }
         }
-        let kept = given.iter().filter(|(_, value)| !value.is_null());
-        Ok(Args(kept.map(|(name, value)| (name.clone(), value.clone())).collect()))
+        given.retain(|_, value| !value.is_null());
+        Ok(Args(given))
     }
 }
 

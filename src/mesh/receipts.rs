@@ -152,10 +152,9 @@ impl Mesh {
 
     /// The names of those whose mail waits, the oldest first, a few at most.
     pub(super) fn mail_from(&self, id: &str) -> Result<Vec<String>, Fault> {
-        let pick = MessagePick { to: Some(id), unread: true, limit: 8, ..MessagePick::default() };
         let mut names: Vec<String> = Vec::new();
-        for message in self.store.messages(&pick)? {
-            let name = self.name_of(&message.sender);
+        for sender in self.store.unread_senders(id, 8)? {
+            let name = self.name_of(&sender);
             if !names.contains(&name) {
                 names.push(name);
             }

@@ -215,7 +215,7 @@ impl Mesh {
             expires,
         };
         self.store.put_entry(&entry)?;
-        self.next_expiry = None;
+        self.expires_at(expires);
         let mut payload = json!({ "key": key, "namespace": namespace, "value": value, "version": entry.version });
         if value.len() > EVENT_VALUE_MAX {
             payload["value"] = Value::Null;

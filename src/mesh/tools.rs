@@ -152,7 +152,7 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
     if ops.iter().all(|(_, action)| action.is_none()) {
         let (op, _) = ops[0];
         refuse_hidden(op, given)?;
-        return Ok((op, op.check(given)?));
+        return Ok((op, op.check(given.clone())?));
     }
     let words: Vec<&str> = ops.iter().filter_map(|(_, action)| *action).collect();
     let want = || Is::Choice(&[]).want() + &words.join(", ");
@@ -169,7 +169,7 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
     let rest: Map<String, Value> =
         given.iter().filter(|(name, _)| *name != "action").map(|(n, v)| (n.clone(), v.clone())).collect();
     refuse_hidden(op, &rest)?;
-    Ok((op, op.check(&rest)?))
+    Ok((op, op.check(rest)?))
 }
 
 /// What the tool's schema doesn't offer is unknown to a model, also where the socket takes it.

@@ -170,9 +170,18 @@ impl Store {
         Ok(())
     }
 
+    /// Who sent the oldest unread messages of a peer; their texts, which may be long, are not read.
+    pub fn unread_senders(&self, recipient: &str, limit: i64) -> Result<Vec<String>> {
+        let sql = "SELECT sender FROM message INDEXED BY message_unread WHERE recipient = ?1 AND state < 2 \
+                   ORDER BY seq LIMIT ?2";
+        let mut ask = self.db.prepare_cached(sql)?;
+        let rows = ask.query_map(params![recipient, limit], |row| row.get(0))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// Unread messages of a peer, counted by index.
     pub fn count_unread(&self, recipient: &str) -> Result<i64> {
-        let sql = "SELECT count(*) FROM message WHERE recipient = ?1 AND state < 2";
+        let sql = "SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = ?1 AND state < 2";
         Ok(self.db.prepare_cached(sql)?.query_row([recipient], |row| row.get(0))?)
     }
 

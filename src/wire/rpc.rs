@@ -96,19 +96,23 @@ fn is_id(id: &Value) -> bool {
     id.is_string() || id.is_i64() || id.is_u64()
 }
 
+// The frames below are written out by hand: json! would copy the whole tree inside them first.
+
 /// A request as a line.
 pub fn request(id: &Value, method: &str, params: &Value) -> String {
-    line(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))
+    let method = Value::from(method);
+    format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{method},\"params\":{params}}}\n")
 }
 
 /// A notification as a line.
 pub fn notice(method: &str, params: &Value) -> String {
-    line(&json!({ "jsonrpc": "2.0", "method": method, "params": params }))
+    let method = Value::from(method);
+    format!("{{\"jsonrpc\":\"2.0\",\"method\":{method},\"params\":{params}}}\n")
 }
 
 /// An answer as a line.
 pub fn answer(id: &Value, result: &Value) -> String {
-    line(&json!({ "jsonrpc": "2.0", "id": id, "result": result }))
+    format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}\n")
 }
 
 /// An error as a line. Without a readable id, JSON-RPC says null.

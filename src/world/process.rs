@@ -1,6 +1,8 @@
 //! Processes: who connected, what stands above it, and which agent that is.
 
 use crate::mesh::peers::Process;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::AsFd;
 
 /// At most this many ancestors are looked at.
@@ -39,7 +41,10 @@ struct Node {
 
 #[cfg(target_os = "linux")]
 fn node(pid: i64, words: bool) -> Option<Node> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // By one read: read_to_string asks for the size and probes, and a verb waits meanwhile.
+    let mut bytes = [0; 1024];
+    let n = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
+    let stat = String::from_utf8_lossy(&bytes[..n]);
     // The name may hold anything, so fields are counted from its closing bracket (proc_pid_stat(5)).
     let (head, tail) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = tail.split(' ').collect();

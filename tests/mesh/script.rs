@@ -89,7 +89,7 @@ impl Script {
         let id = json!(self.next);
         let conn = *self.conns.get(who).unwrap_or_else(|| panic!("{who} has not joined"));
         let op = mesh::op(op).unwrap_or_else(|| panic!("no operation {op}"));
-        let args: Args = match op.check(args) {
+        let args: Args = match op.check(args.clone()) {
             Ok(args) => args,
             Err(fault) => return Some((id, Err(fault))),
         };
