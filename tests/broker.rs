@@ -306,7 +306,11 @@ fn a_corrupt_database_is_set_aside_under_a_dated_name() {
     fs::create_dir_all(&place.dir).unwrap();
     let garbage = b"this is no database at all, but somebody may want it back ".repeat(100);
     fs::write(place.dir.join("broker.db"), &garbage).unwrap();
+    let before = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     place.ok(&["state", "set", "fresh", "yes"]);
+    let granted: serde_json::Value = serde_json::from_str(&place.ok(&["lock", "a.rs", "--json"])).unwrap();
+    let token = granted["token"].as_u64().unwrap();
+    assert!(u128::from(token) > before, "a token of the lost file may be out there: {granted}");
     let aside = damaged(&place);
     assert_eq!(aside.len(), 1, "{aside:?}");
     assert_eq!(fs::read(&aside[0]).unwrap(), garbage, "kept as it was");

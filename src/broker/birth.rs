@@ -180,7 +180,10 @@ fn open_store(places: &Places, settings: &Settings) -> Result<Store, Fault> {
                     fs::rename(part(&path), part(&aside)).map_err(|error| places.fault("can't be written", &error))?;
                 }
             }
-            Store::open(&path, full)?
+            let mut store = Store::open(&path, full)?;
+            // Nothing could have counted up to the time in milliseconds.
+            store.raise(world::wall_ms())?;
+            store
         }
         Err(error) => return Err(error.into()),
     };

@@ -10,6 +10,11 @@ use serde_json::{Map, Value, json};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// After a client could not be taken in, the next try is this much later.
+const ACCEPT_AGAIN_MS: i64 = 100;
+/// Requests that one client has served in one turn, so that others get theirs.
+const LINES_MAX: usize = 64;
+
 impl Broker {
     /// Takes new clients of this user; those of others are closed unheard.
     pub(super) fn accept(&mut self, now: i64) {
@@ -20,8 +25,11 @@ impl Broker {
             let (mut stream, _) = match self.listener.accept() {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of file descriptors: no event will tell when one is free, so try again later.
-                    self.accept_again = error.kind() != io::ErrorKind::WouldBlock && error.raw_os_error() == Some(24);
+                    self.accept_again = false;
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        // Out of file descriptors, most likely: no event will tell when one is free.
+                        self.accept_at = Some(now + ACCEPT_AGAIN_MS);
+                    }
                     return;
                 }
             };
@@ -42,7 +50,7 @@ impl Broker {
     /// Reads one buffer from each client that has something, and runs what it asks.
     pub(super) fn serve_clients(&mut self, now: i64) {
         let mut ready: Vec<u64> =
-            self.conns.iter().filter(|(_, conn)| conn.readable).map(|(token, _)| *token).collect();
+            self.conns.iter().filter(|(_, conn)| conn.readable || conn.has_more).map(|(token, _)| *token).collect();
         // Oldest first, and each one's end at once: who comes back finds its old seat free.
         ready.sort_unstable();
         for token in ready {
@@ -50,17 +58,15 @@ impl Broker {
             let served = catch_unwind(AssertUnwindSafe(|| self.serve_client(token, &mut conn, now)));
             if served.is_err() {
                 log("a bug: one connection was closed after a panic");
-                self.mesh.undo();
                 conn.closed = true;
             }
-            let is_gone = conn.closed && conn.is_flushed();
+            let is_gone = conn.is_done();
             self.conns.insert(token, conn);
             if is_gone {
                 self.drop_client(token, now);
             }
         }
-        let flushed = |conn: &Connection| conn.closed && conn.is_flushed();
-        let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| flushed(conn)).map(|(token, _)| *token).collect();
+        let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| conn.is_done()).map(|(token, _)| *token).collect();
         for token in gone {
             self.drop_client(token, now);
         }
@@ -78,10 +84,17 @@ impl Broker {
         if conn.is_stuffed() {
             return;
         }
-        if conn.fill(&mut self.buffer) && conn.heard(now) {
+        if !conn.has_more && conn.fill(&mut self.buffer) && conn.heard(now) {
             self.mesh.mute(token, false, now);
         }
+        conn.has_more = false;
+        let mut n_lines = 0;
         while !conn.closed || !conn.input.is_empty() {
+            if n_lines == LINES_MAX {
+                conn.has_more = true;
+                return;
+            }
+            n_lines += 1;
             match conn.input.next_line() {
                 Ok(None) => break,
                 Ok(Some([])) => {}

@@ -21,6 +21,8 @@ pub struct Connection {
     pub input: Lines,
     /// The socket may have bytes: poll tells only once.
     pub readable: bool,
+    /// More lines were read than one turn serves.
+    pub has_more: bool,
     /// The socket may take bytes.
     pub writable: bool,
     /// Its end of the stream is announced; what it sent before is still to be read.
@@ -46,6 +48,7 @@ impl Connection {
             stream,
             input: Lines::default(),
             readable: true,
+            has_more: false,
             writable: true,
             ends: false,
             closed: false,
@@ -131,7 +134,12 @@ impl Connection {
 
     /// It can go on at once.
     pub fn wants_turn(&self) -> bool {
-        self.readable && !self.is_stuffed() || self.closed && self.is_flushed()
+        (self.readable || self.has_more) && !self.is_stuffed() || self.is_done()
+    }
+
+    /// It hung up, all that it said was heard, and what it can still hear was said.
+    pub fn is_done(&self) -> bool {
+        self.closed && !self.has_more && self.is_flushed()
     }
 
     /// Notes a sign of life; true if it had been given up.

@@ -58,6 +58,8 @@ struct Broker {
     conns: HashMap<u64, Connection>,
     next_conn: u64,
     accept_again: bool,
+    /// When to try again after the machine had no room for another client, ms.
+    accept_at: Option<i64>,
     server: Option<http::Server>,
     jobs: Receiver<http::Job>,
     answers: Vec<(http::Ticket, http::Answer)>,
@@ -111,6 +113,7 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
         conns: HashMap::new(),
         next_conn: FIRST_CONN,
         accept_again: true,
+        accept_at: None,
         server,
         jobs,
         answers: Vec::new(),
@@ -155,6 +158,9 @@ impl Broker {
         }
         let now = self.clock.now();
         self.mesh.tick(now);
+        if self.accept_at.is_some_and(|at| at <= now) {
+            (self.accept_again, self.accept_at) = (true, None);
+        }
         let mut n_ready = 0;
         for event in events.iter() {
             n_ready += 1;
@@ -173,8 +179,6 @@ impl Broker {
         // Newcomers are heard in the next turn: by then the poll has told of all who left before.
         self.accept(now);
         self.serve_jobs(now);
-        // Calls that wait for what came over HTTP are answered in this turn, too.
-        self.mesh.settle(now);
         self.watch_quiet(now);
         let wrote = self.mesh.has_written();
         let committed = self.mesh.commit();
@@ -197,8 +201,8 @@ impl Broker {
         let idle = self.may_idle().then(|| self.last_call + self.idle_ms);
         // A moment without work is when the log moves into the database.
         let checkpoint = self.checkpoint_due.then_some(now + 500);
-        let next =
-            [self.mesh.deadline(), quiet, idle, checkpoint, self.pushes.deadline()].into_iter().flatten().min()?;
+        let due = [self.mesh.deadline(), quiet, idle, checkpoint, self.pushes.deadline(), self.accept_at];
+        let next = due.into_iter().flatten().min()?;
         Some(Duration::from_millis((next - now).max(0) as u64))
     }
 
@@ -223,10 +227,11 @@ impl Broker {
             let answered = catch_unwind(AssertUnwindSafe(|| legacy::answer(&mut self.mesh, &job.request, now)));
             let answer = answered.unwrap_or_else(|_| {
                 log("a bug: one request was answered with 500 after a panic");
-                self.mesh.undo();
                 legacy::internal()
             });
             self.answers.push((job.ticket, answer));
+            // Whoever waits is served before the next request, which came later.
+            self.mesh.settle(now);
         }
         // More may be waiting: come back without sleeping.
         self.accept_again = true;

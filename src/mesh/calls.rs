@@ -3,6 +3,10 @@
 use super::{Args, Op};
 use super::{Call, Conn, Ctx, Done, Fault, Kind, Mesh, Out, Stir, Stirred, Wait, limits, messages, receipts, seats};
 use serde_json::{Value, json};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What a caller hears when a rule panicked; the panic itself is in the log.
+const BUG: &str = "a bug in slm-mesh: nothing was changed; broker.log says where, please report it";
 
 impl Mesh {
     /// Runs one call; its answer comes through the outbox, now or when its wait ends.
@@ -29,7 +33,7 @@ impl Mesh {
         }
         let n_waiting = self.waits.iter().filter(|wait| wait.ctx.conn == call.conn).count();
         ctx.last = n_waiting >= limits::WAITS_MAX;
-        self.step(Wait { ctx, op: call.op, args: call.args, on: Stir::Locks }, None);
+        self.step(Wait { ctx, op: call.op, args: call.args, on: None }, None);
         self.settle(now);
     }
 
@@ -47,7 +51,9 @@ impl Mesh {
     pub fn scoped<T>(&mut self, rule: impl FnOnce(&mut Mesh) -> Result<T, Fault>) -> Result<T, Fault> {
         let n_out = self.out.len();
         self.store.begin_call();
-        let result = rule(self).and_then(|value| {
+        // A panic in a rule is a bug; it costs this call and nothing else.
+        let ruled = catch_unwind(AssertUnwindSafe(|| rule(self)));
+        let result = ruled.unwrap_or_else(|_| Err(Fault::new(Kind::Internal, BUG))).and_then(|value| {
             self.store.end_call()?;
             Ok(value)
         });
@@ -58,8 +64,8 @@ impl Mesh {
         result
     }
 
-    /// Takes back the running call, in the store and in memory. A panic in a call ends here, too.
-    pub fn undo(&mut self) {
+    /// Takes back the running call, in the store and in memory.
+    fn undo(&mut self) {
         let wrote = self.store.call_wrote();
         if let Err(error) = self.store.undo_call() {
             // The connection to the file is in doubt: give up the whole turn.
@@ -76,19 +82,22 @@ impl Mesh {
     /// One step of a call: an answer, or a place in the queue of those that wait. `place` is the
     /// place that it had there, which it keeps.
     pub(super) fn step(&mut self, mut wait: Wait, place: Option<usize>) {
-        let result = self.scoped(|mesh| (wait.op.run)(mesh, &wait.ctx, &wait.args));
+        let result = self.scoped(|mesh| match (wait.op.run)(mesh, &wait.ctx, &wait.args)? {
+            Done::Now(value) => Ok(Done::Now(mesh.with_mail(value, &wait))),
+            later => Ok(later),
+        });
         let result = match result {
             Ok(Done::Later(on, until)) => {
                 wait.ctx.until = Some(until);
                 if let Stir::Events(cursor) = on {
                     wait.ctx.stood = Some(cursor);
                 }
-                wait.on = on;
+                wait.on = Some(on);
                 let place = place.unwrap_or(self.waits.len()).min(self.waits.len());
                 self.waits.insert(place, wait);
                 return;
             }
-            Ok(Done::Now(value)) => Ok(self.with_mail(value, &wait)),
+            Ok(Done::Now(value)) => Ok(value),
             Err(fault) => Err(fault),
         };
         self.out.push(Out::Reply { conn: wait.ctx.conn, id: wait.ctx.id, result });
@@ -118,9 +127,10 @@ impl Mesh {
         for _ in 0..=self.waits.len() {
             let stirred = std::mem::take(&mut self.stirred);
             let due = |wait: &Wait| match &wait.on {
-                Stir::Mail(peer) => stirred.mail.contains(peer),
-                Stir::Events(_) => stirred.events,
-                Stir::Locks => stirred.locks,
+                Some(Stir::Mail(peer)) => stirred.mail.contains(peer),
+                Some(Stir::Events(_)) => stirred.events,
+                Some(Stir::Locks(_)) => stirred.locks,
+                None => false,
             };
             let Some(first) = self.waits.iter().position(due) else { break };
             let mut place = first;

@@ -95,7 +95,9 @@ fn read(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let limit = args.int("limit").unwrap_or(50);
     let pick = EventPick { types: &types, after: cursor.unwrap_or(0), newest: cursor.is_none(), limit: limit + 1 };
     let mut found = mesh.store.events(&pick)?;
+    let is_ahead = cursor.is_some_and(|cursor| cursor > mesh.store.tally.event_last);
     if found.is_empty()
+        && !is_ahead
         && let Some(until) = ctx.wait(args.int("waitSeconds"))
     {
         return Ok(Done::Later(Stir::Events(cursor.unwrap_or(0)), until));
@@ -124,7 +126,8 @@ fn read(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         _ => last,
     };
     let first = mesh.store.first_event()?.unwrap_or(last + 1);
-    let gap = args.int("after").is_some_and(|after| after + 1 < first && after < last);
+    // A cursor from beyond the end belongs to another stream, as one does whose place was pruned.
+    let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     Ok(Done::Now(json!({ "ok": true, "events": rows, "seq": seq, "gap": gap, "more": more })))
 }
 

@@ -52,6 +52,8 @@ pub const RATE_MAX: u32 = 100;
 pub const RATE_WINDOW_MS: i64 = 10_000;
 /// A local session's locks outlive its socket by this much, so that a restart loses none.
 pub const GRACE_MS: i64 = 5_000;
+/// After the disk refused a write of our own, the next one waits this long: no loop, no full log.
+pub const REST_MS: i64 = 1_000;
 /// Mail is kept this long, read or not.
 pub const MAIL_KEPT_MS: i64 = 7 * DAY_MS;
 /// Events are kept this long.

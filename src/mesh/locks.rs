@@ -1,6 +1,8 @@
 //! Locks: one holder per file, a lease with a fencing token, a fair queue, no deadlock by waiting.
 
 use super::op::Kind as Is;
+use super::paths::Wanted;
+use super::peers::Peer;
 use super::{Actor, Arg, Args, Ctx, Done, Fault, Kind, Mesh, Op, Place, Stir, limits, paths, time};
 use crate::store::LockRow;
 use serde_json::{Value, json};
@@ -106,7 +108,7 @@ pub static CHECK: Op = Op {
 };
 
 /// What a caller wants to lock.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Want {
     /// Normal paths.
     pub paths: Vec<String>,
@@ -147,11 +149,17 @@ fn lock(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     if args.text("bound") == Some(TURN) {
         return Err(Fault::usage("bound", "that word is the mesh's own"));
     }
+    let paths = some_paths(args)?;
+    if ctx.until.is_none() {
+        // Each pattern is compared with every lock there is.
+        let n_patterns = paths.iter().filter(|path| paths::is_pattern(path)).count();
+        mesh.limit(ctx.me(), 1 + n_patterns as u32, ctx.now)?;
+    }
     let me = mesh.peer(ctx.me()).map(|peer| peer.row.clone()).unwrap_or_default();
     let repo =
         args.text("repo").map(str::to_owned).or(me.repo).zip(args.text("gitRoot").map(str::to_owned).or(me.git_root));
     let want = Want {
-        paths: some_paths(args)?,
+        paths,
         holder: ctx.me().to_owned(),
         bound: args.text("bound").unwrap_or("").to_owned(),
         reason: args.text("reason").unwrap_or("").to_owned(),
@@ -165,18 +173,28 @@ fn lock(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         mesh.steal(ctx, &want)?;
     }
     let in_the_way = mesh.in_the_way(&want);
+    let until = ctx.wait(args.int("waitSeconds"));
     if in_the_way.is_empty() {
+        // Nobody is there to hear of it: whose session went while it waited keeps its place in the
+        // line, in case it comes back.
+        if ctx.until.is_some() && mesh.peer(&want.holder).is_some_and(Peer::is_gone) {
+            return match until {
+                Some(until) => Ok(Done::Later(Stir::Locks(want.into()), until)),
+                None => Err(Fault::new(Kind::Held, format!("{} is away; a lock would go to nobody", me.name))),
+            };
+        }
         let grants = mesh.grant(&want, ctx.now)?;
-        if let (false, Some(seat)) = (want.bound.is_empty(), mesh.seats.get_mut(&ctx.conn))
-            && !seat.bound.contains(&want.bound)
+        let key = (want.holder, want.bound);
+        if let (false, Some(seat)) = (key.1.is_empty(), mesh.seats.get_mut(&ctx.conn))
+            && !seat.bound.contains(&key)
         {
-            seat.bound.push(want.bound.clone());
+            seat.bound.push(key);
         }
         return Ok(Done::Now(mesh.granted_value(&grants, ctx.now)));
     }
-    if let Some(until) = ctx.wait(args.int("waitSeconds")) {
-        mesh.refuse_cycle(ctx.me(), &in_the_way)?;
-        return Ok(Done::Later(Stir::Locks, until));
+    if let Some(until) = until {
+        mesh.refuse_cycle(&want, &in_the_way)?;
+        return Ok(Done::Later(Stir::Locks(want.into()), until));
     }
     Err(mesh.held(&in_the_way[0], &want, ctx.now))
 }
@@ -200,6 +218,12 @@ fn unlock(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         };
         return Err(Fault::not_found(text));
     }
+    if let (false, Some(seat)) = (bound.is_empty(), mesh.seats.get_mut(&ctx.conn)) {
+        let holds = |lock: &LockRow| lock.holder == ctx.me() && lock.bound == bound;
+        if !mesh.locks.iter().any(holds) {
+            seat.bound.retain(|(holder, key)| holder != ctx.me() || key != bound);
+        }
+    }
     let rows: Vec<Value> = paths.iter().map(|path| json!(path)).collect();
     let shown = fitting(&rows);
     let mut value = json!({ "ok": true, "unlocked": rows[..shown] });
@@ -211,12 +235,13 @@ fn unlock(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
 
 fn query(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let asked = wanted_paths(args);
-    let touches = |lock: &&LockRow| asked.is_empty() || asked.iter().any(|path| paths::overlap(path, &lock.path));
+    let wanted = Wanted::new(asked.iter().map(String::as_str));
+    let touches = |lock: &&LockRow| asked.is_empty() || wanted.overlaps(&lock.path);
     let found: Vec<LockRow> = mesh.locks.iter().filter(touches).cloned().collect();
-    let (mut rows, mut size) = (Vec::new(), 0);
+    let (mut rows, mut size, line) = (Vec::new(), 0, mesh.line());
     for lock in &found {
         let mut row = mesh.lock_value(lock, ctx.now);
-        row["queue"] = json!(mesh.queue_for(lock));
+        row["queue"] = json!(mesh.queue_for(lock, &line));
         size += row.to_string().len();
         if size > limits::PAGE_MAX {
             break;
@@ -262,39 +287,51 @@ pub(super) fn is_soft(bound: &str) -> bool {
     bound.is_empty() || bound == TURN
 }
 
-/// Whether a wish and a lock mean a common file.
-fn collides(lock: &LockRow, path: &str, rel: Option<&str>, want: &Want, host: &str) -> bool {
-    if lock.host == host && paths::overlap(&lock.path, path) {
-        return true;
+/// A wish, ready to be compared with many locks.
+pub(super) struct Wish<'a> {
+    pub(super) want: &'a Want,
+    paths: Wanted<'a>,
+    /// The same paths inside their repository.
+    inside: Wanted<'a>,
+}
+
+impl<'a> Wish<'a> {
+    pub(super) fn new(want: &'a Want) -> Wish<'a> {
+        let inside = want.paths.iter().filter_map(|path| inside(path, want.repo.as_ref()));
+        Wish { want, paths: Wanted::new(want.paths.iter().map(String::as_str)), inside: Wanted::new(inside) }
     }
-    let far = want.everywhere || lock.everywhere || lock.host != host;
-    let (Some((repo, _)), Some(rel), Some(lock_repo), Some(lock_rel)) = (&want.repo, rel, &lock.repo, &lock.rel) else {
-        return false;
-    };
-    far && repo == lock_repo && paths::overlap(lock_rel, rel)
+
+    /// Whether it and a lock mean a common file, seen from this machine.
+    pub(super) fn collides(&self, lock: &LockRow, host: &str) -> bool {
+        if lock.host == host && self.paths.overlaps(&lock.path) {
+            return true;
+        }
+        let far = self.want.everywhere || lock.everywhere || lock.host != host;
+        let (Some((repo, _)), Some(lock_repo), Some(rel)) = (&self.want.repo, &lock.repo, &lock.rel) else {
+            return false;
+        };
+        far && repo == lock_repo && self.inside.overlaps(rel)
+    }
 }
 
 /// A path inside its repository, with a leading slash; the repository itself is `/`.
-fn inside(path: &str, repo: Option<&(String, String)>) -> Option<String> {
+fn inside<'a>(path: &'a str, repo: Option<&(String, String)>) -> Option<&'a str> {
     let (_, root) = repo?;
     let rel = path.strip_prefix(root.trim_end_matches('/'))?;
-    rel.starts_with('/').then(|| rel.to_owned())
+    rel.starts_with('/').then_some(rel)
 }
 
 impl Mesh {
     /// Locks that keep a wish from being granted.
     pub fn in_the_way(&self, want: &Want) -> Vec<LockRow> {
+        self.obstacles(want).cloned().collect()
+    }
+
+    /// The same, looked at only as far as somebody asks.
+    pub(super) fn obstacles<'a>(&'a self, want: &'a Want) -> impl Iterator<Item = &'a LockRow> {
+        let wish = Wish::new(want);
         let mine = |lock: &LockRow| lock.holder == want.holder && self.is_one_wish(lock, want);
-        let mut found = Vec::new();
-        for path in &want.paths {
-            let rel = inside(path, want.repo.as_ref());
-            for lock in self.locks.iter().filter(|lock| !mine(lock)) {
-                if collides(lock, path, rel.as_deref(), want, &self.settings.host) && !found.contains(lock) {
-                    found.push(lock.clone());
-                }
-            }
-        }
-        found
+        self.locks.iter().filter(move |lock| !mine(lock) && wish.collides(lock, &self.settings.host))
     }
 
     /// Whether a lock of the same holder is no obstacle. No agent is ever refused by its own lock,
@@ -337,7 +374,7 @@ impl Mesh {
                     want.reason.clone()
                 },
                 host: self.settings.host.clone(),
-                rel: inside(path, want.repo.as_ref()),
+                rel: inside(path, want.repo.as_ref()).map(str::to_owned),
                 repo: want.repo.as_ref().map(|(repo, _)| repo.clone()),
                 everywhere: want.everywhere || old.is_some_and(|old| old.everywhere),
                 taken: old.map_or(now, |old| old.taken),
@@ -367,7 +404,7 @@ impl Mesh {
 
     /// Removes locks and tells why. A lock released by its holder says nothing of a reason.
     pub(super) fn free_locks(&mut self, falls: impl Fn(&LockRow) -> bool, reason: &str, now: i64) -> Result<(), Fault> {
-        let (fallen, kept): (Vec<_>, Vec<_>) = self.locks.iter().cloned().partition(|lock| falls(lock));
+        let fallen: Vec<LockRow> = self.locks.iter().filter(|lock| falls(lock)).cloned().collect();
         if fallen.is_empty() {
             return Ok(());
         }
@@ -379,7 +416,7 @@ impl Mesh {
             }
             self.emit("file_unlocked", &lock.holder, payload, now)?;
         }
-        self.locks = kept;
+        self.locks.retain(|lock| !falls(lock));
         self.stirred.locks = true;
         Ok(())
     }
@@ -398,7 +435,8 @@ impl Mesh {
                 lock.path
             )
         };
-        Fault::new(Kind::Held, whose).with(json!({ "lock": self.lock_value(lock, now), "queue": self.queue_for(lock) }))
+        Fault::new(Kind::Held, whose)
+            .with(json!({ "lock": self.lock_value(lock, now), "queue": self.queue_for(lock, &self.line()) }))
     }
 
     fn granted_value(&self, grants: &[LockRow], now: i64) -> Value {
@@ -437,9 +475,10 @@ impl Mesh {
     pub(super) fn expire_locks(&mut self, now: i64) -> Result<(), Fault> {
         self.free_locks(|lock| lock.expires <= now, "expired", now)?;
         if self.orphans.is_some_and(|since| since + limits::GRACE_MS <= now) {
+            let bound: Vec<(String, String)> = self.seats.values().flat_map(|seat| seat.bound.clone()).collect();
+            let runs = |lock: &LockRow| bound.iter().any(|(holder, key)| *holder == lock.holder && *key == lock.bound);
+            self.free_locks(|lock| !is_soft(&lock.bound) && !runs(lock), "its command is gone", now)?;
             self.orphans = None;
-            let bound: Vec<String> = self.seats.values().flat_map(|seat| seat.bound.clone()).collect();
-            self.free_locks(|lock| !is_soft(&lock.bound) && !bound.contains(&lock.bound), "its command is gone", now)?;
         }
         Ok(())
     }

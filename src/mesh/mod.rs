@@ -108,8 +108,8 @@ pub enum Stir {
     Mail(String),
     /// An event after this cursor.
     Events(i64),
-    /// A lock that fell.
-    Locks,
+    /// A lock that fell; this is what is wanted.
+    Locks(Rc<locks::Want>),
 }
 
 /// Who calls, when, and whether the call may still wait.
@@ -183,7 +183,8 @@ struct Wait {
     ctx: Ctx,
     op: &'static Op,
     args: Args,
-    on: Stir,
+    /// Known once it was asked.
+    on: Option<Stir>,
 }
 
 /// What changed since the waiting calls were last looked at.
@@ -217,6 +218,9 @@ pub struct Mesh {
     started: i64,
     next_prune: i64,
     next_expiry: Option<Option<i64>>,
+    /// The disk refused: what time brings is not tried again before then.
+    rest: i64,
+    tick_at: i64,
     human: String,
 }
 
@@ -263,6 +267,8 @@ impl Mesh {
             started: now,
             next_prune: now,
             next_expiry: None,
+            rest: 0,
+            tick_at: now,
             human: String::new(),
         };
         mesh.store.begin_call();
@@ -290,17 +296,23 @@ impl Mesh {
 
     /// Lets time pass: waits end, locks and entries expire, silent peers go, old rows are removed.
     pub fn tick(&mut self, now: i64) {
+        if now >= self.rest {
+            for step in [Mesh::expire_locks, Mesh::expire_peers, Mesh::expire_rows, Mesh::prune] {
+                if let Err(fault) = self.scoped(|mesh| step(mesh, now)) {
+                    self.rest = now + limits::REST_MS;
+                    self.out.push(Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
+                }
+            }
+        }
+        self.tick_at = now;
+        // What fell in this instant still goes to who waited until now.
+        self.settle(now);
         let due = |wait: &Wait| wait.ctx.until.is_some_and(|until| until <= now);
         while let Some(place) = self.waits.iter().position(due) {
             let mut wait = self.waits.remove(place);
             wait.ctx.now = now;
             wait.ctx.last = true;
             self.step(wait, Some(place));
-        }
-        for step in [Mesh::expire_locks, Mesh::expire_peers, Mesh::expire_rows, Mesh::prune] {
-            if let Err(fault) = self.scoped(|mesh| step(mesh, now)) {
-                self.out.push(Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
-            }
         }
         self.settle(now);
     }
@@ -312,7 +324,8 @@ impl Mesh {
         let orphans = self.orphans.map(|since| since + limits::GRACE_MS);
         let peers = self.peers.iter().filter_map(|peer| peer.deadline(&self.settings)).min();
         let rows = self.row_expiry();
-        [waits, locks, orphans, peers, rows].into_iter().flatten().min()
+        let written = [locks, orphans, peers, rows].into_iter().flatten().min().map(|at| at.max(self.rest));
+        [waits, written].into_iter().flatten().min()
     }
 
     fn row_expiry(&mut self) -> Option<i64> {
@@ -368,6 +381,7 @@ impl Mesh {
         };
         self.store.rollback();
         self.reload();
+        self.rest = self.tick_at + limits::REST_MS;
         self.out.retain_mut(|out| match out {
             Out::Reply { result, .. } => {
                 *result = Err(fault.clone());
@@ -440,7 +454,9 @@ impl Mesh {
     fn reload(&mut self) {
         self.unread.clear();
         self.next_expiry = None;
-        let now = self.peers.iter().map(|peer| peer.active).max().unwrap_or(self.started);
+        let now = self.tick_at;
+        // A command that ended in the meantime may have its lock again; its grace begins anew.
+        self.orphans = Some(now);
         if let Err(fault) = self.load(now) {
             self.out.push(Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
         }

@@ -41,6 +41,40 @@ pub fn overlap(a: &str, b: &str) -> bool {
     any_path(&a, &b)
 }
 
+/// Several paths, taken apart once to be compared with many others.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// Plain files, sorted.
+    files: Vec<&'a str>,
+    /// Components of folders and globs.
+    patterns: Vec<Vec<&'a str>>,
+    /// Components of the plain files, for the day on which a pattern is asked about.
+    parts: Vec<Vec<&'a str>>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Takes them apart.
+    pub fn new(paths: impl Iterator<Item = &'a str>) -> Wanted<'a> {
+        let (patterns, mut files): (Vec<&str>, Vec<&str>) = paths.partition(|path| is_pattern(path));
+        files.sort_unstable();
+        let parts = files.iter().map(|path| components(path)).collect();
+        Wanted { files, patterns: patterns.into_iter().map(components).collect(), parts }
+    }
+
+    /// Whether some file could be meant by one of them and by `path`.
+    pub fn overlaps(&self, path: &str) -> bool {
+        if !is_pattern(path) {
+            if self.files.binary_search(&path).is_ok() {
+                return true;
+            }
+            let path = if self.patterns.is_empty() { Vec::new() } else { components(path) };
+            return self.patterns.iter().any(|pattern| any_path(pattern, &path));
+        }
+        let path = components(path);
+        self.patterns.iter().chain(&self.parts).any(|parts| any_path(parts, &path))
+    }
+}
+
 /// A path's components; a folder is everything under it.
 fn components(path: &str) -> Vec<&str> {
     let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();

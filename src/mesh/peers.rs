@@ -53,6 +53,12 @@ impl Peer {
         }
     }
 
+    /// Whether this is a session that nobody is behind any more: its connection is gone or silent,
+    /// and no hook of a live agent speaks for it.
+    pub fn is_gone(&self) -> bool {
+        self.row.kind == "session" && self.seats == 0 && (self.left.is_some() || self.process.is_none())
+    }
+
     /// `active`, `stale` or `away`.
     pub fn status(&self, settings: &Settings, now: i64) -> &'static str {
         match self.row.kind.as_str() {

@@ -1,7 +1,7 @@
 //! The queue for locks: who waits for whom, and why some may not wait.
 
-use super::locks::{Want, wanted_paths};
-use super::{Ctx, Fault, Kind, Mesh, Stir, paths};
+use super::locks::{Want, Wish, is_soft};
+use super::{Ctx, Fault, Kind, Mesh, Stir};
 use crate::store::{LockRow, Message};
 use serde_json::json;
 
@@ -30,44 +30,62 @@ impl Mesh {
     }
 
     /// Refuses to wait for somebody who, over any number of others, waits for the caller.
-    pub(super) fn refuse_cycle(&self, me: &str, in_the_way: &[LockRow]) -> Result<(), Fault> {
-        let mut ways: Vec<Vec<String>> = in_the_way.iter().map(|lock| vec![lock.holder.clone()]).collect();
-        let mut seen: Vec<String> = Vec::new();
+    pub(super) fn refuse_cycle(&self, want: &Want, in_the_way: &[LockRow]) -> Result<(), Fault> {
+        let me: Owner = (&want.holder, &want.bound);
+        let mut ways: Vec<Vec<Owner>> = in_the_way.iter().map(|lock| vec![owner(lock)]).collect();
+        let mut seen: Vec<Owner> = Vec::new();
         while let Some(way) = ways.pop() {
-            let Some(last) = way.last().filter(|last| !seen.contains(last)).cloned() else { continue };
-            if last == me && way.len() > 1 {
-                let names: Vec<_> = way.iter().map(|id| self.name_of(id)).collect();
+            let Some(last) = way.last().filter(|last| !seen.contains(last)).copied() else { continue };
+            if is_one(last, me) && way.len() > 1 {
+                let names: Vec<_> = way.iter().map(|(id, _)| self.name_of(id)).collect();
                 let text = format!(
                     "waiting would never end: {} waits for {}; give back what you hold, or ask {}",
                     names[..names.len() - 1].join(" waits for "),
-                    self.name_of(me),
+                    self.name_of(me.0),
                     names[0]
                 );
                 return Err(Fault::new(Kind::Refused, text).with(json!({ "cycle": names })));
             }
-            seen.push(last.clone());
-            for wait in self.waits.iter().filter(|wait| wait.on == Stir::Locks && wait.ctx.me() == last) {
-                for lock in self.waited_for(wait) {
-                    ways.push(way.iter().cloned().chain([lock.holder.clone()]).collect());
+            seen.push(last);
+            for wish in self.wishes().filter(|wish| is_one(last, (&wish.holder, &wish.bound))) {
+                for lock in self.obstacles(wish) {
+                    ways.push(way.iter().copied().chain([owner(lock)]).collect());
                 }
             }
         }
         Ok(())
     }
 
-    /// The locks for which a waiting call waits.
-    fn waited_for(&self, wait: &super::Wait) -> Vec<&LockRow> {
-        let asked = wanted_paths(&wait.args);
-        let hits =
-            |lock: &&LockRow| asked.iter().any(|path| paths::overlap(path, &lock.path)) && lock.holder != wait.ctx.me();
-        self.locks.iter().filter(hits).collect()
+    /// What the calls in line want, first come first.
+    fn wishes(&self) -> impl Iterator<Item = &Want> {
+        self.waits.iter().filter_map(|wait| match &wait.on {
+            Some(Stir::Locks(want)) => Some(want.as_ref()),
+            _ => None,
+        })
     }
 
-    /// Names of those who wait for a lock, first come first.
-    pub(super) fn queue_for(&self, lock: &LockRow) -> Vec<String> {
-        let wants = |wait: &super::Wait| wanted_paths(&wait.args).iter().any(|path| paths::overlap(path, &lock.path));
-        let in_line = self.waits.iter().filter(|wait| wait.on == Stir::Locks && wait.ctx.me() != lock.holder);
-        let waiting = in_line.filter(|wait| wants(wait));
-        waiting.map(|wait| self.name_of(wait.ctx.me())).take(8).collect()
+    /// The line, ready to be compared with locks.
+    pub(super) fn line(&self) -> Vec<Wish<'_>> {
+        self.wishes().map(Wish::new).collect()
     }
+
+    /// Names of those in line who wait for a lock, first come first.
+    pub(super) fn queue_for(&self, lock: &LockRow, line: &[Wish]) -> Vec<String> {
+        let host = &self.settings.host;
+        let waiting = line.iter().filter(|wish| wish.want.holder != lock.holder && wish.collides(lock, host));
+        waiting.map(|wish| self.name_of(&wish.want.holder)).take(8).collect()
+    }
+}
+
+/// Who holds or wants a lock: a peer, and which of its commands.
+type Owner<'a> = (&'a str, &'a str);
+
+fn owner(lock: &LockRow) -> Owner<'_> {
+    (&lock.holder, &lock.bound)
+}
+
+/// Whether one could wait for what the other has to do first: two running commands of one peer are
+/// two, but the peer itself is behind both.
+fn is_one(a: Owner, b: Owner) -> bool {
+    a.0 == b.0 && (a.1 == b.1 || is_soft(a.1) || is_soft(b.1))
 }

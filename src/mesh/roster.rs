@@ -123,7 +123,6 @@ impl Mesh {
                 continue;
             }
             let Some(peer) = self.peer_mut(&id) else { continue };
-            (peer.left, peer.process) = (None, None);
             let unannounced = std::mem::replace(&mut peer.row.here, false);
             let row = peer.row.clone();
             if unannounced {
@@ -131,6 +130,9 @@ impl Mesh {
                 self.emit("peer_left", &id, json!({ "peerId": id, "name": row.name, "reason": "lost" }), now)?;
             }
             self.free_locks(|lock| lock.holder == id && super::locks::is_soft(&lock.bound), "holder is gone", now)?;
+            if let Some(peer) = self.peer_mut(&id) {
+                (peer.left, peer.process) = (None, None);
+            }
         }
         Ok(())
     }

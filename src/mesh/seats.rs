@@ -21,8 +21,8 @@ pub struct Seat {
     pub mute: bool,
     /// Event types that it wants pushed.
     pub subscribed: Vec<String>,
-    /// Keys of the locks that fall with it.
-    pub bound: Vec<String>,
+    /// The locks that fall with it: whose, and the key of the invocation.
+    pub bound: Vec<(String, String)>,
 }
 
 /// Takes a seat for a session.
@@ -181,14 +181,32 @@ impl Mesh {
             if !mute {
                 self.rise(&id, reason, now)?;
             }
+            if reason == "clean_exit" {
+                self.end_waits(conn, &id);
+            }
             if reason == "clean_exit" && self.peer(&id).is_some_and(|peer| peer.seats == 0) {
                 self.free_locks(|lock| lock.holder == id && super::locks::is_soft(&lock.bound), reason, now)?;
             }
         }
         if !bound.is_empty() {
-            self.free_locks(|lock| bound.contains(&lock.bound), reason, now)?;
+            let falls =
+                |lock: &crate::store::LockRow| bound.iter().any(|(id, key)| *id == lock.holder && *key == lock.bound);
+            self.free_locks(falls, reason, now)?;
         }
         Ok(())
+    }
+
+    /// Who leaves in order waits for nothing any more.
+    fn end_waits(&mut self, conn: Conn, id: &str) {
+        let (ended, kept) =
+            std::mem::take(&mut self.waits).into_iter().partition(|w| w.ctx.conn == conn && w.ctx.me() == id);
+        self.waits = kept;
+        for wait in ended {
+            let fault =
+                Fault::new(Kind::Refused, "this session left while the call waited; attach again, then ask again");
+            self.out.push(super::Out::Reply { conn, id: wait.ctx.id, result: Err(fault) });
+        }
+        self.stirred.locks = true;
     }
 
     /// A seat of a peer is lost; without any it is away.
@@ -217,6 +235,8 @@ impl Mesh {
         peer.row.seen = now;
         let row = peer.row.clone();
         self.store.put_peer(&row)?;
+        // A lock that fell while it was away may be its own now.
+        self.stirred.locks = true;
         if !joins {
             return Ok(());
         }
@@ -321,6 +341,14 @@ impl Mesh {
             self.peers.push(Peer { seats: 0, heard, active, left, process, keys, row });
         }
         let ids: Vec<String> = self.peers.iter().map(|peer| peer.row.id.clone()).collect();
+        // Something was taken back after a session's grace was over: that begins anew.
+        for peer in &mut self.peers {
+            let was_known = old.iter().any(|known| known.row.id == peer.row.id);
+            let lost = was_known && peer.row.kind == "session" && peer.left.is_none() && peer.process.is_none();
+            if lost && self.locks.iter().any(|lock| lock.holder == peer.row.id && super::locks::is_soft(&lock.bound)) {
+                peer.left = Some(now);
+            }
+        }
         for seat in self.seats.values_mut() {
             seat.peers.retain(|id| ids.contains(id));
         }

@@ -103,7 +103,7 @@ fn edit(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         everywhere: false,
         renew: true,
     };
-    if let Some(lock) = mesh.in_the_way(&want).first() {
+    if let Some(lock) = mesh.obstacles(&want).next() {
         return Err(mesh.held(lock, &want, ctx.now));
     }
     mesh.grant(&want, ctx.now)?;

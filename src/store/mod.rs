@@ -92,6 +92,8 @@ pub struct Tally {
 enum Call {
     /// Not at all.
     Clean,
+    /// It wanted to, and the file refused: memory may be ahead of it.
+    Refused,
     /// It opened the turn's transaction: undoing it means rolling back.
     First,
     /// It wrote after others: undoing it means rolling back to a savepoint.
@@ -135,6 +137,17 @@ impl Store {
         Ok(Store { db, open: false, call: Call::Clean, tally, tally_stored: tally, tally_before_call: tally })
     }
 
+    /// Never gives a number again up to `floor`: for a file that takes the place of a damaged one,
+    /// whose tokens and cursors are still out there.
+    pub fn raise(&mut self, floor: i64) -> Result<()> {
+        self.writing()?;
+        for last in [&mut self.tally.message_last, &mut self.tally.event_last, &mut self.tally.token_last] {
+            *last = floor.max(*last);
+        }
+        self.commit()?;
+        Ok(())
+    }
+
     /// Whether the whole file reads well; slow on a large one.
     pub fn is_sound(&self) -> bool {
         let word = self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
@@ -147,7 +160,7 @@ impl Store {
         self.tally_before_call = self.tally;
     }
 
-    /// Whether the running call has written.
+    /// Whether the running call has written, or tried to.
     pub fn call_wrote(&self) -> bool {
         self.call != Call::Clean
     }
@@ -163,6 +176,7 @@ impl Store {
             self.run("RELEASE call")?;
         }
         self.call = Call::Clean;
+        self.tally_before_call = self.tally;
         Ok(())
     }
 
@@ -171,7 +185,7 @@ impl Store {
         let call = std::mem::replace(&mut self.call, Call::Clean);
         self.tally = self.tally_before_call;
         match call {
-            Call::Clean => Ok(()),
+            Call::Clean | Call::Refused => Ok(()),
             Call::First => {
                 self.open = false;
                 self.run("ROLLBACK")
@@ -210,6 +224,7 @@ impl Store {
         self.open = false;
         self.call = Call::Clean;
         self.tally = self.tally_stored;
+        self.tally_before_call = self.tally;
     }
 
     /// Moves the log into the database file without waiting for readers; for idle moments.
@@ -258,10 +273,12 @@ impl Store {
     /// Every write goes through here first.
     fn writing(&mut self) -> Result<()> {
         if !self.open {
+            self.call = Call::Refused;
             self.run("BEGIN IMMEDIATE")?;
             self.open = true;
             self.call = Call::First;
-        } else if self.call == Call::Clean {
+        } else if matches!(self.call, Call::Clean | Call::Refused) {
+            self.call = Call::Refused;
             self.run("SAVEPOINT call")?;
             self.call = Call::Nested;
         }

@@ -1,0 +1,196 @@
+//! Trouble: sessions that vanish while they wait, a disk that refuses for a moment, a bug in a rule.
+
+use crate::script::check;
+use serde_json::{Value, json};
+use slm_mesh::mesh::{self, Call, Fault, Mesh, Op, Out, Settings};
+use slm_mesh::store::Store;
+
+#[test]
+fn whoever_left_while_it_waited_is_never_granted_the_lock() {
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        a lock.lock filePath=/p/x -> ok
+        b lock.lock filePath=/p/x waitSeconds=600 ttlMinutes=60 -> waits
+        b detach -> ok
+        ! b -> refused
+        a lock.unlock filePath=/p/x -> ok
+        c lock.lock filePath=/p/x -> ok
+        ",
+    );
+}
+
+#[test]
+fn a_wait_that_ends_as_the_lock_falls_gets_it() {
+    check(
+        "
+        a joins
+        b joins
+        a lock.lock filePath=/p/x ttlMinutes=1 -> ok
+        b lock.lock filePath=/p/x waitSeconds=60 -> waits
+        +60s
+        ! b -> '\"token\":2'
+        ",
+    );
+}
+
+#[test]
+fn a_cycle_of_waits_across_work_trees_is_refused() {
+    check(
+        "
+        a joins
+        b@q joins
+        a lock.lock filePath=/p/1 scope=repo -> ok
+        b@q lock.lock filePath=/q/2 scope=repo -> ok
+        a lock.lock filePath=/p/2 waitSeconds=60 -> waits
+        b@q lock.lock filePath=/q/1 waitSeconds=60 -> refused
+        ",
+    );
+}
+
+#[test]
+fn a_cursor_from_another_stream_is_told_of_its_gap() {
+    check(
+        "
+        a joins
+        a events.read after=9223372036854775807 waitSeconds=60 -> ok gap=true
+        ",
+    );
+}
+
+/// A mesh over a file, which others can hold.
+struct Disk {
+    mesh: Mesh,
+    path: std::path::PathBuf,
+    now: i64,
+    id: u64,
+}
+
+impl Disk {
+    fn new(name: &str) -> Disk {
+        let path = std::env::temp_dir().join(format!("slm-mesh-{name}-{}.db", std::process::id()));
+        let settings = Settings {
+            stale_ms: 30_000,
+            dead_ms: 60_000,
+            lock_ttl_min: 10,
+            rate_max: 100,
+            host: "here".into(),
+            user: "ada".into(),
+            version: "0".into(),
+            pid: 1,
+            port: 1,
+        };
+        let mut n = 7u128;
+        let fresh = move || {
+            n = n.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(12_345);
+            n
+        };
+        let now = 1_795_000_000_000;
+        let mesh = Mesh::open(Store::open(&path, false).unwrap(), settings, Box::new(fresh), now).unwrap();
+        Disk { mesh, path, now, id: 0 }
+    }
+
+    fn call(&mut self, conn: u64, op: &'static Op, args: Value) -> Result<Value, Fault> {
+        self.id += 1;
+        let args = op.check(mesh::object(args)).unwrap();
+        self.mesh.call(Call { conn, id: json!(self.id), op, args, acting: None, chain: Vec::new() }, self.now);
+        self.mesh.commit();
+        let id = json!(self.id);
+        let reply = |out| match out {
+            Out::Reply { id: of, result, .. } if of == id => Some(result),
+            _ => None,
+        };
+        self.mesh.take_out().into_iter().find_map(reply).expect("an answer")
+    }
+
+    fn join(&mut self, conn: u64, name: &str) {
+        self.mesh.joined(conn);
+        let who = json!({ "agent": "test", "project": "/p", "pid": 5, "name": name, "session": name });
+        self.call(conn, &mesh::seats::ATTACH, who).unwrap();
+    }
+
+    fn lock(&mut self, conn: u64) -> Result<Value, Fault> {
+        self.call(conn, &mesh::locks::LOCK, json!({ "filePath": "/p/x", "ttlMinutes": 60 }))
+    }
+
+    /// Somebody else writes to the file meanwhile, so that we can't.
+    fn refusing(&mut self, during: impl FnOnce(&mut Disk)) {
+        let other = rusqlite::Connection::open(&self.path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        during(self);
+        other.execute_batch("ROLLBACK").unwrap();
+    }
+
+    fn pass(&mut self, ms: i64) {
+        self.now += ms;
+        self.mesh.tick(self.now);
+        self.mesh.commit();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", self.path.display()));
+        }
+    }
+}
+
+#[test]
+fn a_lock_of_a_session_that_is_gone_falls_though_the_disk_refused_at_that_moment() {
+    let mut disk = Disk::new("grace");
+    disk.join(1, "a");
+    disk.join(2, "b");
+    disk.lock(1).unwrap();
+    disk.mesh.left(1, disk.now);
+    assert!(disk.mesh.commit());
+    disk.refusing(|disk| disk.pass(5_000));
+    disk.lock(2).unwrap_err();
+    // The disk gets its rest, and the session a second grace at most.
+    for _ in 0..7 {
+        disk.pass(1_000);
+    }
+    disk.lock(2).unwrap();
+}
+
+#[test]
+fn a_refusing_disk_is_left_in_peace_for_a_while() {
+    let mut disk = Disk::new("rest");
+    disk.join(1, "a");
+    disk.call(1, &mesh::locks::LOCK, json!({ "filePath": "/p/x", "ttlMinutes": 1 })).unwrap();
+    disk.refusing(|disk| disk.pass(60_000));
+    let due = disk.mesh.deadline().unwrap();
+    assert!(due >= disk.now + 1_000, "the loop comes back after {} ms", due - disk.now);
+    disk.pass(1_000);
+    assert!(disk.mesh.locks().is_empty());
+}
+
+/// A rule with a bug, after it wrote.
+static BUG: Op = Op {
+    name: "bug",
+    summary: "",
+    args: &[],
+    actor: mesh::Actor::Needed,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: |mesh, ctx, _| {
+        mesh.set_entry("default", "k", "v", None, None, "x", ctx.now)?;
+        panic!("a bug, on purpose")
+    },
+};
+
+#[test]
+fn a_bug_in_a_rule_costs_its_call_and_nothing_else() {
+    let mut disk = Disk::new("bug");
+    disk.join(1, "a");
+    disk.join(2, "b");
+    disk.call(2, &mesh::events::SUBSCRIBE, json!({ "types": ["*"] })).unwrap();
+    let fault = disk.call(1, &BUG, json!({})).unwrap_err();
+    assert!(fault.text.contains("a bug in slm-mesh"), "{fault}");
+    let status = disk.call(1, &mesh::state::GET, json!({ "key": "k" })).unwrap();
+    assert_eq!(status["entry"], Value::Null, "{status}");
+    disk.call(1, &mesh::messages::SEND, json!({ "to": "b", "message": "still here" })).unwrap();
+}
