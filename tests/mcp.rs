@@ -164,7 +164,10 @@ fn mail_in_a_batch_that_never_left_is_offered_again() {
     let mut session = Bare::legacy(&place, "2025-03-26", "p");
     place.ok(&["send", &session.name(), "important"]);
     let inbox = |id: i64, arguments: Value| call(id, "mesh_inbox", arguments);
-    session.send(&json!([inbox(1, json!({})), call(2, "mesh_events", json!({ "after": 1000, "waitSeconds": 60 }))]));
+    session.send(&json!([
+        inbox(1, json!({})),
+        call(2, "mesh_events", json!({ "types": ["never.comes"], "waitSeconds": 60 }))
+    ]));
     until_waiting(&mut session, 1);
     session.end();
     let mut session = Bare::legacy(&place, "2025-03-26", "p");
