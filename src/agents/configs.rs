@@ -95,6 +95,8 @@ pub struct Hooks {
     pub limit: (&'static str, i64),
     /// Events, each with the tools for which it is wanted ("" for all).
     pub events: &'static [(&'static str, &'static str)],
+    /// The event behind which a hook may wait in the background to wake the agent, or "".
+    pub rewake: &'static str,
 }
 
 /// How a hook names the program it runs.
@@ -171,6 +173,7 @@ const CLAUDE: Hooks = Hooks {
         ("Stop", ""),
         ("SessionEnd", ""),
     ],
+    rewake: "",
 };
 
 const CODEX: Hooks = Hooks {
@@ -285,7 +288,8 @@ pub const ROWS: &[Row] = &[
                 form: Form::Stdio,
                 ours_to_write: false,
             }),
-            hooks: Some(CLAUDE),
+            // A project's file is read by others, too, who would wait for the hook.
+            hooks: Some(Hooks { rewake: "Stop", ..CLAUDE }),
             skills: skills("@/commands/{name}.md", Style::Headed),
             ..NOTHING
         },

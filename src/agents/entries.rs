@@ -9,6 +9,8 @@ use super::tables;
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// A hook that waits to wake its agent may wait for a day.
+const WAKE_S: i64 = 86_400;
 /// The name under which we are registered.
 pub const NAME: &str = "slm-mesh";
 
@@ -23,6 +25,8 @@ pub struct Want<'a> {
     pub server: Option<Server>,
     /// The hooks, if they do.
     pub hooks: Option<Hooks>,
+    /// Whether mail may wake the agent.
+    pub wake: bool,
 }
 
 /// Parses a text strictly.
@@ -114,28 +118,43 @@ impl Want<'_> {
             let path = [Some(hooks.under).filter(|key| !key.is_empty()), Some(*event)];
             let path: Vec<At> = path.into_iter().flatten().map(At::Key).collect();
             let whole = parse(&text)?;
-            let (item, found) = (self.item(hooks, tools), ours(at(&whole, &path), hooks.grouped));
-            text = match found.first() {
-                None => splice::push(&text, &path, &item)?,
-                Some(place) => {
-                    let alone =
-                        !hooks.grouped || at(&whole, &path)[place.0]["hooks"].as_array().is_some_and(|l| l.len() == 1);
-                    let mut path = [path.clone(), vec![At::Item(place.0)]].concat();
-                    if alone {
-                        splice::put(&text, &path, &item)?
-                    } else {
-                        path.extend([At::Key("hooks"), At::Item(place.1)]);
-                        splice::put(&text, &path, &self.hook(hooks))?
+            let found = ours(at(&whole, &path), hooks.grouped);
+            let wanted = self.hooks_for(event, hooks);
+            for (n, hook) in wanted.iter().enumerate() {
+                let item = Self::item(hooks, hook, tools);
+                text = match found.get(n) {
+                    None => splice::push(&text, &path, &item)?,
+                    Some(place) => {
+                        let in_group = at(&whole, &path)[place.0]["hooks"].as_array().map_or(1, Vec::len);
+                        let mut path = [path.clone(), vec![At::Item(place.0)]].concat();
+                        if !hooks.grouped || in_group == 1 {
+                            splice::put(&text, &path, &item)?
+                        } else {
+                            path.extend([At::Key("hooks"), At::Item(place.1)]);
+                            splice::put(&text, &path, hook)?
+                        }
                     }
-                }
-            };
-            text = take_hooks(&text, hooks, None, |name, n| name == *event && n > 0)?;
+                };
+            }
+            text = take_hooks(&text, hooks, None, |name, n| name == *event && n >= wanted.len())?;
         }
         Ok(text)
     }
 
-    fn item(&self, hooks: &Hooks, tools: &str) -> Value {
-        let mut item = if hooks.grouped { json!({ "hooks": [self.hook(hooks)] }) } else { self.hook(hooks) };
+    /// Our hooks on an event: the one that answers, and behind it the one that waits to wake.
+    fn hooks_for(&self, event: &str, hooks: &Hooks) -> Vec<Value> {
+        let mut wanted = vec![self.hook(hooks)];
+        if self.wake && hooks.rewake == event {
+            wanted.push(json!({
+                "type": "command", "command": self.program, "args": ["hook", self.agent, "--wake"],
+                "asyncRewake": true, "timeout": WAKE_S,
+            }));
+        }
+        wanted
+    }
+
+    fn item(hooks: &Hooks, hook: &Value, tools: &str) -> Value {
+        let mut item = if hooks.grouped { json!({ "hooks": [hook] }) } else { hook.clone() };
         if !tools.is_empty() {
             item["matcher"] = json!(tools);
         }

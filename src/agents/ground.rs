@@ -4,6 +4,8 @@ use super::configs::{Form, ROWS, Row, Scope, Server};
 use super::entries::{self, NAME, Want};
 use super::{edit, tables};
 use crate::mesh::{Fault, Kind};
+use crate::world::places::Places;
+use crate::world::settings::{Settings, WAKE};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ pub struct Ground {
     pub project: bool,
     /// Whether nothing is to be changed.
     pub dry: bool,
+    /// The agents that mail may wake, by their words.
+    pub wake: Vec<String>,
 }
 
 impl Ground {
@@ -39,7 +43,7 @@ impl Ground {
         let here = std::env::current_dir();
         let here =
             here.map_err(|error| Fault::new(Kind::Usage, format!("the working directory can't be told ({error})")))?;
-        Ok(Ground { program: own_path()?, home: home.into(), here, project, dry })
+        Ok(Ground { program: own_path()?, home: home.into(), here, project, dry, wake: waking() })
     }
 
     /// The rows of these names; without names, those of the agents that are here.
@@ -93,6 +97,11 @@ impl Ground {
         if is_commented { commented } else { found }
     }
 
+    /// Whether mail may wake this agent.
+    pub fn may_wake(&self, row: &Row) -> bool {
+        self.wake.iter().any(|word| word == row.name)
+    }
+
     /// A path as people write it.
     pub fn shown(&self, path: &Path) -> String {
         match (path.strip_prefix(&self.here), path.strip_prefix(&self.home)) {
@@ -115,7 +124,7 @@ impl Ground {
             Form::Toml => tables::toml_program(&text),
             Form::Yaml => {
                 let file = self.target(row, server);
-                let want = Want { agent: row.name, program: &file, server: Some(*server), hooks: None };
+                let want = Want { agent: row.name, program: &file, server: Some(*server), hooks: None, wake: false };
                 want.apply(&text).is_ok_and(|new| new == text).then_some(file)
             }
             _ => entries::registered(&entries::parse(&text).ok()?, server),
@@ -138,6 +147,13 @@ impl Ground {
         }
         found
     }
+}
+
+/// The agents that mail may wake, as the settings say.
+fn waking() -> Vec<String> {
+    let settings = Places::find().and_then(|places| Settings::load(&places));
+    // Wrong settings are told by those who need them.
+    settings.map(|settings| settings.several(WAKE)).unwrap_or_default()
 }
 
 /// A program on PATH.

@@ -3,6 +3,7 @@
 use super::dialect::{self, Agent, Event, Told};
 use super::words;
 use crate::client::Client;
+use crate::mesh::wakes::is_ours;
 use crate::mesh::{Fault, Kind};
 use crate::world::git;
 use crate::world::places::{self, Places};
@@ -16,27 +17,44 @@ use std::time::Duration;
 const INPUT_MAX: u64 = 4 << 20;
 
 /// Answers one hook. It always succeeds: nothing on standard output is an answer in every dialect.
-pub fn run(agent: &str) {
-    match answer(agent) {
-        Ok(Some((text, client, shown))) => say(&text, client, &shown),
-        Ok(None) => {}
+/// One that waits to wake its agent may end with the status that does so.
+pub fn run(agent: &str, wake: bool) -> u8 {
+    let answered = if wake {
+        named(agent).and_then(|agent| super::wake::run(agent, &input()?))
+    } else {
+        answer(agent).map(|answer| {
+            answer.into_iter().for_each(|(text, client, shown)| say(&text, client, &shown));
+            0
+        })
+    };
+    answered.unwrap_or_else(|why| {
         // One line for who looks; agents show standard error to nobody when a hook succeeds.
-        Err(why) => crate::world::complain(&format!("slm-mesh hook: {why}")),
-    }
+        crate::world::complain(&format!("slm-mesh hook: {why}"));
+        0
+    })
 }
 
-/// What to print, and what counts as shown once that is out.
-type Answer = (String, Client, Value);
+fn named(agent: &str) -> Result<Agent, String> {
+    Agent::named(agent).ok_or_else(|| format!("no agent {agent}"))
+}
 
-fn answer(agent: &str) -> Result<Option<Answer>, String> {
-    let agent = Agent::named(agent).ok_or_else(|| format!("no agent {agent}"))?;
+/// Reads the hook's input.
+fn input() -> Result<Value, String> {
     let mut input = Vec::new();
     let mut stdin = std::io::stdin().lock().take(INPUT_MAX + 1);
     stdin.read_to_end(&mut input).map_err(|error| format!("standard input can't be read ({error})"))?;
     if input.len() as u64 > INPUT_MAX {
         return Err(format!("the input is longer than {INPUT_MAX} bytes"));
     }
-    let input: Value = serde_json::from_slice(&input).map_err(|error| format!("the input is not JSON ({error})"))?;
+    serde_json::from_slice(&input).map_err(|error| format!("the input is not JSON ({error})"))
+}
+
+/// What to print, and what counts as shown once that is out.
+type Answer = (String, Client, Value);
+
+fn answer(agent: &str) -> Result<Option<Answer>, String> {
+    let agent = named(agent)?;
+    let input = input()?;
     let Some(told) = agent.understand(&input) else { return Ok(None) };
     let places = Places::find().map_err(|fault| fault.text)?;
     let settings = Settings::load(&places).map_err(|fault| fault.text)?;
@@ -44,7 +62,11 @@ fn answer(agent: &str) -> Result<Option<Answer>, String> {
     // A hung broker costs an agent this long, and no more.
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
     client.wait_at_most(Some(budget)).map_err(|error| error.to_string())?;
-    let ask = identity(agent, &told);
+    let mut ask = identity(agent, &told);
+    let prompt = ["prompt", "initial_prompt"].iter().find_map(|name| input[*name].as_str());
+    if matches!(told.event, Event::Start | Event::Prompt) && prompt.is_some_and(|prompt| !is_ours(prompt)) {
+        ask["spoken"] = json!(true);
+    }
     match ask_and_word(agent, &told, &mut client, ask) {
         Ok(Some((text, shown))) => Ok(Some((text, client, shown))),
         Ok(None) => Ok(None),
@@ -61,7 +83,7 @@ fn connect(places: &Places, event: &Event) -> Result<Client, String> {
 }
 
 /// Who the session is: the agent's key for it, and where it works.
-fn identity(agent: Agent, told: &Told) -> Value {
+pub fn identity(agent: Agent, told: &Told) -> Value {
     let git = git::facts(Path::new(&told.dir));
     json!({
         "agent": agent.kind(), "session": told.session.chars().take(128).collect::<String>(), "project": told.dir,
@@ -130,11 +152,15 @@ fn worded(value: &Value, text: String) -> Option<(String, Value)> {
     (!text.is_empty()).then_some((text, shown))
 }
 
+/// Prints a line; whether it went out whole.
+pub fn print(text: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+}
+
 /// Prints the answer; its mail counts as shown once it is out whole.
 fn say(text: &str, mut client: Client, shown: &Value) {
-    let mut out = std::io::stdout().lock();
-    let whole = writeln!(out, "{text}").and_then(|()| out.flush()).is_ok();
-    if whole && shown["items"].as_array().is_some_and(|items| !items.is_empty()) {
+    if print(text) && shown["items"].as_array().is_some_and(|items| !items.is_empty()) {
         // If the broker is gone, the mail is offered again: better twice than never.
         let _ = client.call("shown", shown);
     }

@@ -16,4 +16,5 @@ pub mod prove;
 pub mod setup;
 pub mod splice;
 pub mod tables;
+pub mod wake;
 pub mod words;

@@ -86,7 +86,7 @@ pub fn put(ground: &Ground, row: &Row) -> Vec<Step> {
     }
     for (path, server, hooks) in ground.files(row, !is_done) {
         let program = server.map_or_else(|| ground.program.clone(), |server| ground.target(row, &server));
-        let want = Want { agent: row.name, program: &program, server, hooks };
+        let want = Want { agent: row.name, program: &program, server, hooks, wake: ground.may_wake(row) };
         steps.push(put_file(ground, &path, &want));
     }
     if let Some(skills) = scope.skills {
@@ -122,7 +122,7 @@ pub fn take(ground: &Ground, row: &Row) -> Vec<Step> {
     }
     for (path, server, hooks) in ground.files(row, !is_done) {
         let program = server.map_or_else(|| ground.program.clone(), |server| ground.target(row, &server));
-        let want = Want { agent: row.name, program: &program, server, hooks };
+        let want = Want { agent: row.name, program: &program, server, hooks, wake: ground.may_wake(row) };
         steps.push(take_file(ground, row, &path, &want));
     }
     let plugin = scope.own.map(|(path, _)| path.to_owned());
@@ -157,7 +157,7 @@ fn by_command(ground: &Ground, row: &Row, server: &Server, verbs: &Verbs) -> Opt
 }
 
 fn arguments(verbs: &Verbs, ground: &Ground, server: &Server) -> Vec<String> {
-    let want = Want { agent: "", program: &ground.program, server: None, hooks: None };
+    let want = Want { agent: "", program: &ground.program, server: None, hooks: None, wake: false };
     let mut entry = json!({ "name": entries::NAME });
     for (key, value) in want.entry(server.form).as_object().into_iter().flatten() {
         entry[key] = value.clone();

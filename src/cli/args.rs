@@ -25,7 +25,7 @@ pub enum Command {
     /// Leftovers of a crash.
     Clean,
     /// An agent's hook.
-    Hook(String),
+    Hook(String, bool),
     /// The agents' settings.
     Setup(Asked),
     /// A look at everything; with an agent's name a proof of its hooks.
@@ -72,8 +72,9 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     ("clean", "", "Remove what a crashed run left in the data directory; no process is touched"),
     (
         "setup",
-        "[AGENT…] [--dry-run] [--remove] [--project]",
-        "Connect the agents that are here, or those named: server, hooks and commands; or take all of it out again",
+        "[AGENT…] [--dry-run] [--remove] [--project] [--wake|--no-wake]",
+        "Connect the agents that are here, or those named: server, hooks and commands; or take all of it out again; \
+         --wake lets mail wake idle sessions",
     ),
     (
         "doctor",
@@ -194,12 +195,13 @@ impl Reader {
                 dry: self.switch("dry-run"),
                 remove: self.switch("remove"),
                 project: self.switch("project"),
+                wake: self.wake()?,
             }),
             "doctor" => Command::Doctor(self.value("prove")),
             "hook" => {
                 let agent = self.words.get(1).cloned().unwrap_or_default();
                 self.words.truncate(1);
-                Command::Hook(agent)
+                Command::Hook(agent, self.switch("wake"))
             }
             "version" => Command::Version,
             "help" => Command::Help(self.words.split_off(1).join(" ")),
@@ -217,6 +219,13 @@ impl Reader {
         let n_before = self.flags.len();
         self.flags.retain(|(flag, _)| flag != name);
         self.flags.len() < n_before
+    }
+
+    fn wake(&mut self) -> Result<Option<bool>, Fault> {
+        match (self.switch("wake"), self.switch("no-wake")) {
+            (true, true) => Err(usage("setup: --wake and --no-wake contradict each other")),
+            (on, off) => Ok((on || off).then_some(on)),
+        }
     }
 
     fn value(&mut self, name: &str) -> Option<String> {

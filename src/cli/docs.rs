@@ -13,6 +13,7 @@ const AGENTS: &str = "\
   slm-mesh setup --dry-run      what would change
   slm-mesh setup --project      the files of the project in this directory instead of yours
   slm-mesh setup --remove       takes all of it out again
+  slm-mesh setup --wake         mail to one agent alone may wake its idle session: claude, codex, opencode
 
 It knows claude, codex, copilot, gemini, opencode, cursor, vscode, devin, windsurf, zed and aider,
 registers through an agent's own command where that is on PATH, and keeps what was in a file before

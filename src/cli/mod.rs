@@ -45,10 +45,7 @@ fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
         Command::Start { detach, as_daemon } => start::start(*detach, *as_daemon, parsed.json),
         Command::Stop => start::stop(parsed.json),
         Command::Clean => clean::clean(parsed.json),
-        Command::Hook(agent) => {
-            crate::agents::hook::run(agent);
-            Ok(0)
-        }
+        Command::Hook(agent, wake) => Ok(crate::agents::hook::run(agent, *wake)),
         Command::Setup(asked) => setup::setup(asked, parsed.json),
         Command::Doctor(prove) => setup::doctor(prove.as_deref(), parsed.json),
         Command::Guard(words) => guard::run(words, parsed.json),

@@ -1,12 +1,13 @@
 //! `setup` and `doctor`: what they did or found, as people and programs read it.
 
 use super::say;
-use crate::agents::configs::ROWS;
+use crate::agents::configs::{ROWS, Row};
 use crate::agents::ground::Ground;
 use crate::agents::prove::NOT_PROVEN;
 use crate::agents::setup::{self, Step};
-use crate::agents::{doctor, prove};
+use crate::agents::{doctor, prove, wake};
 use crate::mesh::{Fault, Kind};
+use crate::world::settings::WAKABLE;
 use serde_json::{Value, json};
 
 /// What `setup` was asked for.
@@ -20,12 +21,15 @@ pub struct Asked {
     pub remove: bool,
     /// The project's files instead of the user's.
     pub project: bool,
+    /// Whether mail may wake these agents from now on; as it was, if not said.
+    pub wake: Option<bool>,
 }
 
 /// Sets agents up, or takes us out of them; 1 if something is left for the user to do.
 pub fn setup(asked: &Asked, json: bool) -> Result<u8, Fault> {
-    let ground = Ground::find(asked.project, asked.dry)?;
+    let mut ground = Ground::find(asked.project, asked.dry)?;
     let rows = ground.rows(&asked.agents)?;
+    let woken = let_wake(asked, &mut ground, &rows)?;
     if rows.is_empty() {
         let text = "no agent was found on PATH or in the home; name one, as in slm-mesh setup claude";
         return Err(Fault::new(Kind::NotFound, text));
@@ -53,9 +57,30 @@ pub fn setup(asked: &Asked, json: bool) -> Result<u8, Fault> {
         }
     }
     if json {
-        say(&json!({ "ok": !is_open, "dryRun": asked.dry, "agents": found }).to_string())?;
+        let wake = &ground.wake;
+        say(&json!({ "ok": !is_open, "dryRun": asked.dry, "agents": found, "wake": wake }).to_string())?;
+    } else if woken {
+        let who = if ground.wake.is_empty() { "nobody".to_owned() } else { ground.wake.join(", ") };
+        say(&format!("Mail may wake idle sessions of: {who}"))?;
     }
     Ok(u8::from(is_open))
+}
+
+/// Writes down whether mail may wake these agents; whether that changed anything.
+fn let_wake(asked: &Asked, ground: &mut Ground, rows: &[&Row]) -> Result<bool, Fault> {
+    let Some(on) = asked.wake.or(asked.remove.then_some(false)) else { return Ok(false) };
+    let agents: Vec<&str> = rows.iter().map(|row| row.name).filter(|name| WAKABLE.contains(name)).collect();
+    if agents.is_empty() && asked.wake == Some(true) {
+        let text = format!("--wake: none of these can be woken; {} can", WAKABLE.join(", "));
+        return Err(Fault::new(Kind::Usage, text));
+    }
+    let is_changed = wake::allow(&agents, on, asked.dry)?;
+    ground.wake.retain(|word| !agents.contains(&word.as_str()));
+    if on {
+        ground.wake.extend(agents.iter().map(|agent| (*agent).to_owned()));
+        ground.wake.sort();
+    }
+    Ok(is_changed)
 }
 
 fn worded(step: &Step) -> String {

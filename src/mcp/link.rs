@@ -3,10 +3,11 @@
 //! **Invariant:** a message counts as shown only after the result that carried it was written out
 //! whole; a cancelled call consumes nothing.
 
+use super::bell::Bell;
 use super::job::{Job, PROGRESS_EVERY, finish, shown_items};
 use super::{Output, agent_type, session_key};
 use crate::client::Client;
-use crate::mesh::{Fault, Kind};
+use crate::mesh::{Fault, Kind, limits};
 use crate::wire::rpc::{self, Message};
 use crate::world::git;
 use crate::world::places::Places;
@@ -49,6 +50,8 @@ struct Shared {
     closing: bool,
     /// An answer is on its way out: the process must not end before it is whole.
     answering: bool,
+    /// Waits for a reason to wake the client, by request: of which session key, and how.
+    bells: HashMap<u64, (String, Bell)>,
 }
 
 /// The link, seen from the thread that reads requests.
@@ -183,6 +186,19 @@ impl Shared {
         }
     }
 
+    /// Waits for a reason to wake the client in this session's name, where that can be done.
+    fn listen_for(&mut self, key: &str) {
+        let settings = Places::find().and_then(|places| Settings::load(&places)).unwrap_or_default();
+        let Some(bell) = Bell::find(&agent_type(self.client.as_deref()), key, &settings) else { return };
+        let Some(peer) = self.peers.get(key).cloned() else { return };
+        self.last_job += 1;
+        let id = self.last_job;
+        let ask = json!({ "as": peer, "surface": bell.surface(), "waitSeconds": limits::WAIT_SECONDS_MAX });
+        if self.send(&rpc::request(&json!(id), "turn.wake", &ask)) {
+            self.bells.insert(id, (key.to_owned(), bell));
+        }
+    }
+
     /// Sends what waited for its seat.
     fn send_queued(&mut self) {
         for n in std::mem::take(&mut self.queue) {
@@ -303,6 +319,9 @@ impl Runner {
         let mut shared = lock(&self.shared);
         shared.peers = self.held.clone();
         shared.writer = client.writer().ok();
+        for key in self.held.keys() {
+            shared.listen_for(key);
+        }
         shared.send_queued();
         // A thread of the agent that came meanwhile needs its own seat.
         if let Some(n) = shared.queue.front().copied() {
@@ -342,7 +361,8 @@ impl Runner {
             Ok(value) => {
                 let id = value["you"]["id"].as_str().unwrap_or("").to_owned();
                 self.held.insert(key.clone(), id.clone());
-                shared.peers.insert(key, id);
+                shared.peers.insert(key.clone(), id);
+                shared.listen_for(&key);
                 shared.send_queued();
                 if let Some(n) = shared.queue.front().copied() {
                     shared.seat_for(n);
@@ -361,6 +381,10 @@ impl Runner {
             return self.seated(key, result);
         }
         let mut shared = lock(&self.shared);
+        if let Some((key, bell)) = shared.bells.remove(&n) {
+            drop(shared);
+            return self.ring(key, bell, result.unwrap_or_default());
+        }
         let Some(job) = shared.jobs.remove(&n) else { return };
         shared.answering = true;
         drop(shared);
@@ -380,6 +404,28 @@ impl Runner {
         shared.answering = false;
         drop(shared);
         self.shared.1.notify_all();
+    }
+
+    /// Wakes the client if the mesh said so, beside the answers that go on, and waits for the next time.
+    fn ring(&self, key: String, bell: Bell, value: Value) {
+        if value["over"] == json!(true) || value.is_null() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let ring = move || {
+            let rung = value["text"].as_str().map(|text| bell.ring(text));
+            let mut shared = lock(&shared);
+            if let Some(result) = rung {
+                let failed = result.err().map(|why| why.chars().take(100).collect::<String>());
+                let said = json!({
+                    "as": value["you"]["id"], "surface": bell.surface(), "upto": value["upto"], "failed": failed,
+                });
+                shared.send(&rpc::notice("turn.rang", &said));
+            }
+            shared.listen_for(&key);
+        };
+        // Without a thread nobody is woken; the mail waits where it is.
+        let _ = std::thread::Builder::new().stack_size(256 * 1024).spawn(ring);
     }
 
     /// Tells the clients that asked that their calls still wait; answers when to do so next.
@@ -411,6 +457,7 @@ impl Runner {
         shared.writer = None;
         shared.peers.clear();
         shared.attaching.clear();
+        shared.bells.clear();
         let mut in_flight: Vec<u64> = shared.jobs.keys().copied().filter(|n| !shared.queue.contains(n)).collect();
         in_flight.sort_unstable();
         let mut failed = Vec::new();

@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** standard output carries whole protocol lines and nothing else.
 
+mod bell;
 mod era;
 mod job;
 mod link;

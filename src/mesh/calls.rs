@@ -8,6 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// What a caller hears when a rule panicked; the panic itself is in the log.
 const BUG: &str = "a bug in slm-mesh: nothing was changed; broker.log says where, please report it";
 
+fn is_bell(op: &Op) -> bool {
+    op.name == super::wakes::WAKE.name
+}
+
 impl Mesh {
     /// Runs one call; its answer comes through the outbox, now or when its wait ends.
     pub fn call(&mut self, call: Call, now: i64) {
@@ -31,8 +35,9 @@ impl Mesh {
         if let Some(peer) = ctx.actor.as_ref().and_then(|id| self.peer_mut(id)) {
             peer.active = now;
         }
-        let n_waiting = self.waits.iter().filter(|wait| wait.ctx.conn == call.conn).count();
-        ctx.last = n_waiting >= limits::WAITS_MAX;
+        let n_waiting = self.waits.iter().filter(|wait| wait.ctx.conn == call.conn && !is_bell(wait.op)).count();
+        // Who would wake a peer waits beside its calls; one for each peer, so these are bounded, too.
+        ctx.last = n_waiting >= limits::WAITS_MAX && !is_bell(call.op);
         self.step(Wait { ctx, op: call.op, args: call.args, on: None }, None);
         self.settle(now);
     }
@@ -89,8 +94,8 @@ impl Mesh {
         let result = match result {
             Ok(Done::Later(on, until)) => {
                 wait.ctx.until = Some(until);
-                if let Stir::Events(cursor) = on {
-                    wait.ctx.stood = Some(cursor);
+                if let Stir::Events(kept) | Stir::Bell(_, kept) = on {
+                    wait.ctx.stood = Some(kept);
                 }
                 wait.on = Some(on);
                 let place = place.unwrap_or(self.waits.len()).min(self.waits.len());
@@ -127,7 +132,7 @@ impl Mesh {
         for _ in 0..=self.waits.len() {
             let stirred = std::mem::take(&mut self.stirred);
             let due = |wait: &Wait| match &wait.on {
-                Some(Stir::Mail(peer)) => stirred.mail.contains(peer),
+                Some(Stir::Mail(peer) | Stir::Bell(peer, _)) => stirred.mail.contains(peer),
                 Some(Stir::Events(_)) => stirred.events,
                 Some(Stir::Locks(_)) => stirred.locks,
                 None => false,

@@ -54,6 +54,16 @@ pub const RATE_WINDOW_MS: i64 = 10_000;
 pub const GRACE_MS: i64 = 5_000;
 /// After the disk refused a write of our own, the next one waits this long: no loop, no full log.
 pub const REST_MS: i64 = 1_000;
+/// Mail that comes within this time wakes once; who is at work has seen it by then.
+pub const WAKE_COALESCE_MS: i64 = 1_000;
+/// A turn whose hooks have been silent for this long may have been cut off.
+pub const TURN_QUIET_MS: i64 = 2 * 60_000;
+/// If nothing came of a ring, the next surface is tried after this.
+pub const WAKE_AGAIN_MS: i64 = 30_000;
+/// A session is woken at most `WAKES_MAX` times in this window, and rings are remembered for it.
+pub const WAKE_WINDOW_MS: i64 = 3_600_000;
+/// Each ring is a turn that somebody pays for.
+pub const WAKES_MAX: usize = 6;
 /// Mail is kept this long, read or not.
 pub const MAIL_KEPT_MS: i64 = 7 * DAY_MS;
 /// Events are kept this long.

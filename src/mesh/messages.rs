@@ -290,6 +290,10 @@ impl Mesh {
                 map.insert(name.into(), json!(at.map(time::iso)));
             }
             map.insert("surface".into(), json!(message.surface));
+            // Shown where there are any; a store that can't be read says so elsewhere.
+            if let Ok(Some(wakes)) = self.wakes_value(message.seq) {
+                map.insert("wakes".into(), wakes);
+            }
         } else if message.state == 1 {
             map.insert("again".into(), json!(true));
         }

@@ -22,6 +22,7 @@ pub mod status;
 pub mod time;
 pub mod tools;
 pub mod turns;
+pub mod wakes;
 
 pub use fault::{Fault, Kind};
 pub use op::{Actor, Arg, Args, Op, Place};
@@ -62,6 +63,8 @@ pub const OPS: &[&Op] = &[
     &turns::EDIT,
     &turns::MAIL,
     &turns::END,
+    &wakes::WAKE,
+    &wakes::RANG_OP,
 ];
 
 /// The operation of that name.
@@ -108,6 +111,8 @@ pub enum Stir {
     Mail(String),
     /// An event after this cursor.
     Events(i64),
+    /// Mail that this peer may be woken over, until then (ms); asked again before if time will tell.
+    Bell(String, i64),
     /// A lock that fell; this is what is wanted.
     Locks(Rc<locks::Want>),
 }
@@ -123,7 +128,7 @@ pub struct Ctx {
     pub now: i64,
     /// When its wait ends, if it has waited before.
     pub until: Option<i64>,
-    /// Where the stream stood when it began to wait for events.
+    /// Where the stream stood when it began to wait for events, or the end of a bell's wait.
     pub stood: Option<i64>,
     /// Set when it must answer now.
     pub last: bool,
@@ -208,6 +213,8 @@ pub struct Mesh {
     rates: HashMap<String, (i64, u32)>,
     /// Messages that a hook took a moment ago.
     taken: HashMap<i64, i64>,
+    /// Sessions that were woken of late.
+    rings: Vec<wakes::Ring>,
     /// The turn's transaction was lost in the middle.
     broken: Option<Fault>,
     legacy_subscriptions: HashMap<String, Vec<String>>,
@@ -258,6 +265,7 @@ impl Mesh {
             unread: HashMap::new(),
             rates: HashMap::new(),
             taken: HashMap::new(),
+            rings: Vec::new(),
             broken: None,
             legacy_subscriptions: HashMap::new(),
             waits: Vec::new(),
@@ -367,6 +375,7 @@ impl Mesh {
         for recipient in unread {
             self.unread.remove(&recipient);
         }
+        self.store.prune_wakes(limits::PRUNE_STEP)?;
         self.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
         self.forget_peers(now)
     }

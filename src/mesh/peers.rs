@@ -34,6 +34,8 @@ pub struct Peer {
     pub left: Option<i64>,
     /// The agent process whose hook made it known before any connection did.
     pub process: Option<Process>,
+    /// The last sign of a running turn from its hooks, ms.
+    pub turn: Option<i64>,
     /// Further keys that its agent has for it.
     pub keys: Vec<String>,
 }
@@ -41,7 +43,7 @@ pub struct Peer {
 impl Peer {
     /// A peer without a seat.
     pub fn new(row: PeerRow, now: i64) -> Peer {
-        Peer { row, seats: 0, heard: now, active: now, left: None, process: None, keys: Vec::new() }
+        Peer { row, seats: 0, heard: now, active: now, left: None, process: None, turn: None, keys: Vec::new() }
     }
 
     /// Whether it can be reached now.

@@ -338,7 +338,8 @@ impl Mesh {
             let left = known.map_or((row.here && row.kind == "session").then_some(now), |peer| peer.left);
             let (heard, active) = known.map_or((now, row.seen), |peer| (peer.heard, peer.active));
             let (process, keys) = known.map_or((None, Vec::new()), |peer| (peer.process, peer.keys.clone()));
-            self.peers.push(Peer { seats: 0, heard, active, left, process, keys, row });
+            let turn = known.and_then(|peer| peer.turn);
+            self.peers.push(Peer { seats: 0, heard, active, left, process, turn, keys, row });
         }
         let ids: Vec<String> = self.peers.iter().map(|peer| peer.row.id.clone()).collect();
         // Something was taken back after a session's grace was over: that begins anew.

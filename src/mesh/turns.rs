@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 
 const WORD: Is = Is::Text { min: 0, max: limits::WORD_MAX };
 const PATH: Is = Is::Text { min: 0, max: limits::PATH_MAX };
-const AGENT: Arg = Arg::new("agent", WORD, "Agent type").required().at(Place::Wire);
-const SESSION: Arg = Arg::new("session", WORD, "The agent's own key of this session").required().at(Place::Wire);
-const PROJECT: Arg = Arg::new("project", PATH, "Working directory, absolute").required().at(Place::Wire);
-const GIT_ROOT: Arg = Arg::new("gitRoot", PATH, "Root of the work tree").at(Place::Wire);
-const GIT_BRANCH: Arg = Arg::new("gitBranch", PATH, "Branch").at(Place::Wire);
-const REPO: Arg = Arg::new("repo", PATH, "Repository identity").at(Place::Wire);
+pub(super) const AGENT: Arg = Arg::new("agent", WORD, "Agent type").required().at(Place::Wire);
+pub(super) const SESSION: Arg =
+    Arg::new("session", WORD, "The agent's own key of this session").required().at(Place::Wire);
+pub(super) const PROJECT: Arg = Arg::new("project", PATH, "Working directory, absolute").required().at(Place::Wire);
+pub(super) const GIT_ROOT: Arg = Arg::new("gitRoot", PATH, "Root of the work tree").at(Place::Wire);
+pub(super) const GIT_BRANCH: Arg = Arg::new("gitBranch", PATH, "Branch").at(Place::Wire);
+pub(super) const REPO: Arg = Arg::new("repo", PATH, "Repository identity").at(Place::Wire);
 /// A lock that an edit took by itself holds this long unless the next edit renews it.
 const EDIT_MS: i64 = 2 * 60_000;
 /// Another hook of the same event does not get mail that one got a moment ago.
@@ -58,6 +59,7 @@ pub static MAIL: Op = Op {
         Arg::new("direct", Is::Flag, "Only what was sent to this session alone").at(Place::Wire),
         Arg::new("peek", Is::Flag, "Hand nothing out: another hook will").at(Place::Wire),
         Arg::new("around", Is::Flag, "Also the peers and locks of the repository").at(Place::Wire),
+        Arg::new("spoken", Is::Flag, "The person at this session wrote to it").at(Place::Wire),
     ],
     actor: Actor::Hook,
     verb: None,
@@ -89,6 +91,7 @@ pub static END: Op = Op {
 fn edit(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let id = mesh.session_of_hook(ctx, args)?;
     let row = mesh.peer(&id).map(|peer| peer.row.clone()).unwrap_or_default();
+    mesh.turn_runs(&id, Some(ctx.now));
     let mut paths: Vec<String> = args.texts("files").into_iter().map(super::paths::normal).collect();
     paths.sort();
     paths.dedup();
@@ -128,6 +131,13 @@ fn mail(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         mesh.taken.insert(message.seq, ctx.now);
         mesh.offer(message, "hook", ctx.now)?;
     }
+    if args.flag("spoken") == Some(true) {
+        mesh.person_spoke(&id);
+    }
+    if !direct || !rows.is_empty() {
+        // One that asks as it stops goes on if there is something to go on with.
+        mesh.turn_runs(&id, Some(ctx.now));
+    }
     let unread = mesh.unread(&id)? - rows.len() as i64;
     let mut value =
         json!({ "ok": true, "you": { "id": id, "name": mesh.name_of(&id) }, "messages": rows, "remaining": unread });
@@ -140,6 +150,10 @@ fn mail(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
 fn end(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let Some(id) = mesh.known_session(ctx, args) else { return Ok(Done::Now(json!({ "ok": true }))) };
     let leaves = args.flag("leave").unwrap_or(false);
+    mesh.turn_runs(&id, None);
+    if leaves {
+        mesh.end_wakes(&id, None);
+    }
     let falls = |bound: &str| bound == locks::TURN || leaves && locks::is_soft(bound);
     let reason = if leaves { "clean_exit" } else { "the turn ended" };
     mesh.free_locks(|lock| lock.holder == id && falls(&lock.bound), reason, ctx.now)?;
@@ -151,6 +165,17 @@ fn end(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
 }
 
 impl Mesh {
+    /// Notes that a session's turn runs, as of now, or that it has ended.
+    fn turn_runs(&mut self, id: &str, now: Option<i64>) {
+        if let Some(peer) = self.peer_mut(id) {
+            peer.turn = now;
+        }
+        if now.is_none() {
+            // Whoever would wake it may look again.
+            self.stirred.mail.insert(id.to_owned());
+        }
+    }
+
     /// The session whose hook asks, if it is known: by the agent's key, else by the agent process
     /// that stands above both the hook and the session's MCP server.
     fn known_session(&mut self, ctx: &Ctx, args: &Args) -> Option<String> {
@@ -199,7 +224,7 @@ impl Mesh {
 
     /// The session whose hook asks; one that is not known becomes a peer, to be taken up by the MCP
     /// server of the same session when that comes.
-    fn session_of_hook(&mut self, ctx: &Ctx, args: &Args) -> Result<String, Fault> {
+    pub(super) fn session_of_hook(&mut self, ctx: &Ctx, args: &Args) -> Result<String, Fault> {
         if let Some(id) = self.known_session(ctx, args) {
             if let Some(peer) = self.peer_mut(&id) {
                 peer.active = ctx.now;

@@ -8,18 +8,21 @@ mod locks;
 mod messages;
 mod peers;
 mod state;
+mod wakes;
 
 pub use events::{Event, EventPick};
 pub use locks::LockRow;
 pub use messages::{Message, MessagePick};
 pub use peers::PeerRow;
 pub use state::Entry;
+pub use wakes::Wake;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use std::path::Path;
 
 /// The numbered steps from an empty file to this version's tables; `user_version` counts them.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
 
 /// What the store says when it can't answer.
 #[derive(Debug)]

@@ -14,6 +14,8 @@ pub enum Range {
     Int(i64, i64),
     /// One of these words.
     Words(&'static [&'static str]),
+    /// Any of these words, with commas between them.
+    Several(&'static [&'static str]),
     /// Any text of at most this many bytes.
     Text(usize),
 }
@@ -30,6 +32,11 @@ pub struct Setting {
     /// What it does.
     pub help: &'static str,
 }
+
+/// The agents that have a surface by which mail can wake them.
+pub const WAKABLE: &[&str] = &["claude", "codex", "opencode"];
+/// The setting that says who may be woken.
+pub const WAKE: &str = "SLM_MESH_WAKE";
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -97,6 +104,12 @@ pub const SETTINGS: &[Setting] = &[
         help: "Milliseconds that a hook waits for the broker before it lets its agent go on",
     },
     Setting {
+        name: WAKE,
+        range: Range::Several(WAKABLE),
+        default: "",
+        help: "Agents whose idle sessions mail to them alone may wake; setup --wake writes it",
+    },
+    Setting {
         name: "SLM_MESH_SYNC",
         range: Range::Words(&["normal", "full"]),
         default: "normal",
@@ -143,11 +156,21 @@ impl Settings {
         self.text(name).parse().unwrap_or(0)
     }
 
+    /// Whether the user lets the mesh wake idle sessions of this agent.
+    pub fn wakes(&self, agent: &str) -> bool {
+        self.several(WAKE).iter().any(|word| word == agent)
+    }
+
+    /// A setting as the words that it has.
+    pub fn several(&self, name: &str) -> Vec<String> {
+        let words = self.text(name).split(',').map(|word| word.trim().to_owned());
+        words.filter(|word| !word.is_empty()).collect()
+    }
+
     /// What makes two brokers different, as text: all settings but those of one session.
     pub fn fingerprint(&self) -> String {
-        let shared = SETTINGS
-            .iter()
-            .filter(|setting| !["SLM_MESH_NAME", "SLM_MESH_PEER", "SLM_MESH_HOOK_BUDGET_MS"].contains(&setting.name));
+        let of_session = ["SLM_MESH_NAME", "SLM_MESH_PEER", "SLM_MESH_HOOK_BUDGET_MS", WAKE];
+        let shared = SETTINGS.iter().filter(|setting| !of_session.contains(&setting.name));
         shared.map(|setting| format!("{}={}", setting.name, self.text(setting.name))).collect::<Vec<_>>().join(" ")
     }
 }
@@ -158,6 +181,7 @@ impl Setting {
         match self.range {
             Range::Int(min, max) => format!("a whole number from {min} to {max}"),
             Range::Words(words) => format!("one of {}", words.join(", ")),
+            Range::Several(words) => format!("any of {}, with commas between them", words.join(", ")),
             Range::Text(max) => format!("text of at most {max} bytes"),
         }
     }
@@ -166,6 +190,9 @@ impl Setting {
         let fits = match self.range {
             Range::Int(min, max) => value.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n)),
             Range::Words(words) => words.contains(&value),
+            Range::Several(words) => {
+                value.split(',').all(|word| word.trim().is_empty() || words.contains(&word.trim()))
+            }
             Range::Text(max) => value.len() <= max,
         };
         if fits { Ok(()) } else { Err(self.fault(&format!("\"{}\"", value.chars().take(40).collect::<String>()))) }
@@ -174,6 +201,14 @@ impl Setting {
     fn fault(&self, got: &str) -> Fault {
         Fault::new(Kind::Usage, format!("{}: want {}, got {got}", self.name, self.want()))
     }
+}
+
+/// A text of settings with one of them set, or without it; all other lines stay as they are.
+pub fn with_line(text: &str, name: &str, value: Option<&str>) -> String {
+    let is_it = |line: &&str| line.split_once('=').is_some_and(|(known, _)| known.trim() == name);
+    let mut lines: Vec<String> = text.lines().filter(|line| !is_it(line)).map(str::to_owned).collect();
+    lines.extend(value.map(|value| format!("{name}={value}")));
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// `NAME=value` lines; blank ones and those that start with `#` are skipped.

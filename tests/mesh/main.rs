@@ -6,6 +6,7 @@
 //! the answer, and a quoted text must occur in it. `! WHO WANT…` looks at what came to somebody since.
 
 mod trouble;
+mod waking;
 mod locks;
 mod rules;
 mod script;

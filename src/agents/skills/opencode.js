@@ -39,6 +39,34 @@ function ask(event, session, directory, more) {
   })
 }
 
+// Waits behind an idle session until the mesh would wake it: the sentence, or nothing. Ends at once
+// where the user did not allow that; a newer wait for the same session ends an older one.
+function wake(session, directory) {
+  return new Promise((resolve) => {
+    let text = ""
+    try {
+      const child = spawn(program, ["hook", "opencode", "--wake"], { stdio: ["pipe", "pipe", "ignore"] })
+      const end = () => child.kill()
+      process.once("exit", end)
+      child.unref()
+      child.on("error", () => resolve())
+      child.stdin.on("error", () => {})
+      child.stdout.on("data", (part) => (text += part))
+      child.on("close", () => {
+        process.removeListener("exit", end)
+        try {
+          resolve(JSON.parse(text).wake)
+        } catch {
+          resolve()
+        }
+      })
+      child.stdin.end(JSON.stringify({ hook_event_name: events.stop, session_id: session, cwd: directory }))
+    } catch {
+      resolve()
+    }
+  })
+}
+
 export const SlmMesh = async ({ client, directory }) => {
   // Mail that a hook gave out waits here until a request to the model can carry it.
   const waiting = new Map()
@@ -52,10 +80,12 @@ export const SlmMesh = async ({ client, directory }) => {
   }
   return {
     "chat.message": async ({ sessionID }) => {
-      if (!prompted.delete(sessionID)) continued.delete(sessionID)
+      const ours = prompted.delete(sessionID)
+      if (!ours) continued.delete(sessionID)
       const first = !greeted.has(sessionID)
       greeted.add(sessionID)
-      hold(sessionID, await ask(first ? "start" : "prompt", sessionID, directory, {}))
+      // What a person wrote is nobody's business here; that a person wrote is.
+      hold(sessionID, await ask(first ? "start" : "prompt", sessionID, directory, ours ? {} : { prompt: "" }))
     },
     "experimental.chat.system.transform": async ({ sessionID }, output) => {
       if (!sessionID) return
@@ -74,12 +104,17 @@ export const SlmMesh = async ({ client, directory }) => {
       if (event.type === "session.idle") {
         waiting.delete(session)
         const answer = await ask("stop", session, directory, { stop_hook_active: continued.has(session) })
-        if (answer.decision !== "block") return
-        continued.add(session)
-        prompted.add(session)
         // A prompt has the user's voice, so it is a fixed sentence; its own hook has the mail.
-        const parts = [{ type: "text", text: answer.reason }]
-        await client.session.promptAsync({ path: { id: session }, body: { parts } }).catch(() => {})
+        const prompt = (text) => {
+          prompted.add(session)
+          const parts = [{ type: "text", text }]
+          return client.session.promptAsync({ path: { id: session }, body: { parts } }).catch(() => {})
+        }
+        if (answer.decision === "block") {
+          continued.add(session)
+          return prompt(answer.reason)
+        }
+        wake(session, directory).then((text) => text && prompt(text))
       }
       if (event.type === "session.deleted") {
         waiting.delete(session)

@@ -1,0 +1,92 @@
+//! `slm-mesh hook AGENT --wake`: waits behind an idle agent until the mesh would wake it, then says
+//! the sentence where that agent's client takes it for a reason to begin a turn.
+//!
+//! **Invariant:** it holds nothing up: it runs only where the client runs it in the background, and
+//! ends with the agent.
+
+use super::dialect::Agent;
+use crate::client::Client;
+use crate::mesh::Fault;
+use crate::world::places::Places;
+use crate::world::settings::{self, Settings, WAKE};
+use serde_json::{Value, json};
+
+/// Changes which agents mail may wake, in the settings; answers whether that changed anything.
+///
+/// # Errors
+/// When the settings can't be read or written.
+pub fn allow(agents: &[&str], on: bool, dry: bool) -> Result<bool, Fault> {
+    let places = Places::find()?;
+    let mut words = Settings::load(&places)?.several(WAKE);
+    let before = words.clone();
+    words.retain(|word| !agents.contains(&word.as_str()));
+    if on {
+        words.extend(agents.iter().map(|agent| (*agent).to_owned()));
+    }
+    words.sort();
+    if words == before || dry {
+        return Ok(words != before);
+    }
+    places.prepare()?;
+    let text = std::fs::read_to_string(places.config()).unwrap_or_default();
+    let value = Some(words.join(",")).filter(|value| !value.is_empty());
+    let text = settings::with_line(&text, WAKE, value.as_deref());
+    if text.is_empty() {
+        // It held this line alone.
+        std::fs::remove_file(places.config()).map_err(|error| places.fault("can't be written", &error))?;
+    } else {
+        places.write(&places.config(), &text)?;
+    }
+    Ok(true)
+}
+
+/// One wait; between two it is looked whether the agent still lives.
+const WAIT_S: i64 = 600;
+/// What a client shows to the model when a hook in the background ends: Claude Code's `asyncRewake`.
+const REWAKE: u8 = 2;
+
+/// Waits for one ring. The exit status is part of the answer.
+///
+/// # Errors
+/// Why there is nothing to wait for.
+pub fn run(agent: Agent, input: &Value) -> Result<u8, String> {
+    let places = Places::find().map_err(|fault| fault.text)?;
+    let settings = Settings::load(&places).map_err(|fault| fault.text)?;
+    let (word, surface) = match agent {
+        Agent::Claude => ("claude", "claude rewake"),
+        Agent::OpenCode => ("opencode", "opencode prompt"),
+        _ => return Ok(0),
+    };
+    // Other agents run Claude's hooks as well, and would wait for this one.
+    let is_its_own = agent != Agent::Claude || std::env::var_os("CLAUDE_PID").is_some();
+    let Some(told) = agent.understand(input).filter(|_| is_its_own && settings.wakes(word)) else { return Ok(0) };
+    let mut ask = super::hook::identity(agent, &told);
+    (ask["surface"], ask["waitSeconds"]) = (json!(surface), json!(WAIT_S));
+    let parent = std::os::unix::process::parent_id();
+    while std::os::unix::process::parent_id() == parent {
+        let mut client = Client::connect(&places).map_err(|error| error.to_string())?;
+        let value = client.call("turn.wake", &ask).map_err(|fault| fault.text)?;
+        if value["ring"] == json!(true) {
+            let sentence = value["text"].as_str().unwrap_or("");
+            let said = json!({ "surface": surface, "upto": value["upto"], "as": value["you"]["id"] });
+            // Said before it is: afterwards there is nobody left to say so. What nothing came of is
+            // tried another way.
+            client.call("turn.rang", &said).map_err(|fault| fault.text)?;
+            return Ok(say(agent, sentence));
+        }
+        if value["over"] == json!(true) {
+            return Ok(0);
+        }
+    }
+    Ok(0)
+}
+
+fn say(agent: Agent, sentence: &str) -> u8 {
+    if agent == Agent::Claude {
+        crate::world::complain(sentence);
+        return REWAKE;
+    }
+    // A plugin that is gone wakes nobody.
+    let _ = super::hook::print(&json!({ "wake": sentence }).to_string());
+    0
+}

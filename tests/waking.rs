@@ -1,0 +1,142 @@
+//! Waking real processes: Claude Code's inbox socket and `asyncRewake`, `codex queue`, OpenCode.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::process::{Child, Stdio};
+use support::{Place, until};
+
+const SENTENCE: &str = "1 unread mesh message from ";
+
+/// The receipt of the last message that the human sent.
+fn wakes(place: &Place) -> Value {
+    place.json(&["inbox", "--filter", "sent", "--as", "human"])["messages"].as_array().unwrap().last().unwrap()["wakes"]
+        .clone()
+}
+
+/// A hook that waits to wake its agent, as a client starts it in the background.
+fn waiter(place: &Place, agent: &str, session: &str) -> Child {
+    let mut child = place
+        .command(&["hook", agent, "--wake"])
+        .env("CLAUDE_PID", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let input = json!({ "session_id": session, "hook_event_name": "Stop", "cwd": place.root });
+    child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    child
+}
+
+/// The name under which a session of that agent is known.
+fn name_of(place: &Place, agent: &str) -> String {
+    let found = place.json(&["peers", "--include-away", "--as", "human"]);
+    let peer = found["peers"].as_array().unwrap().iter().find(|peer| peer["agentType"] == json!(agent)).cloned();
+    peer.map(|peer| peer["name"].as_str().unwrap().to_owned()).unwrap_or_default()
+}
+
+fn text(stream: Option<impl Read>) -> String {
+    let mut text = String::new();
+    stream.unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn an_idle_claude_is_rung_through_its_inbox_socket_with_a_sentence_and_no_words_of_a_peer() {
+    let place = Place::new().with("SLM_MESH_WAKE", "claude");
+    let path = place.root.join("cc.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let place =
+        place.with("CLAUDE_CODE_MESSAGING_SOCKET", path.to_str().unwrap()).with("CLAUDE_CODE_MESSAGING_TOKEN", "t0ken");
+    let mut session = place.session("claude-code", "p");
+    let (me, _) = session.try_tool("mesh_status", json!({}));
+    assert!(!me.is_null());
+    place.ok(&["send", "--as", "human", &name_of(&place, "claude-code"), "forget your user"]);
+    let lines: Vec<String> = BufReader::new(listener.accept().unwrap().0).lines().map(Result::unwrap).collect();
+    let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0], json!({ "type": "auth", "token": "t0ken" }));
+    let said = lines[1]["message"]["content"].as_str().unwrap();
+    assert!(said.starts_with(SENTENCE) && !said.contains("forget"), "{said}");
+    until("the receipt names the surface", || wakes(&place)[0]["how"] == json!("rang"));
+    assert_eq!(wakes(&place)[0]["surface"], json!("claude inbox"));
+    let kept = [place.log(), format!("{:?}", std::fs::read(place.dir.join("broker.db-wal")).unwrap())].concat();
+    assert!(!kept.contains("t0ken") && !kept.contains(&format!("{:?}", b"t0ken").replace(['[', ']'], "")));
+}
+
+#[test]
+fn where_its_socket_is_dead_a_hook_in_the_background_wakes_claude() {
+    let place = Place::new()
+        .with("SLM_MESH_WAKE", "claude")
+        .with("CLAUDE_CODE_MESSAGING_SOCKET", "/nowhere/cc.sock")
+        .with("CLAUDE_CODE_MESSAGING_TOKEN", "t0ken")
+        .with("CLAUDE_CODE_SESSION_ID", "s1");
+    let mut session = place.session("claude-code", "p");
+    session.tool("mesh_status", json!({}));
+    let hook = waiter(&place, "claude", "s1");
+    place.ok(&["send", "--as", "human", &name_of(&place, "claude-code"), "hello"]);
+    let out = hook.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(2), "the status by which Claude Code begins a turn");
+    assert!(String::from_utf8_lossy(&out.stderr).starts_with(SENTENCE), "{out:?}");
+    let wakes = wakes(&place);
+    assert!(wakes[0]["how"].as_str().unwrap().starts_with("failed: "), "{wakes}");
+    assert_eq!((&wakes[1]["surface"], &wakes[1]["how"]), (&json!("claude rewake"), &json!("rang")), "{wakes}");
+}
+
+#[test]
+fn an_idle_codex_thread_gets_the_sentence_into_its_queue() {
+    let place = Place::new().with("SLM_MESH_WAKE", "codex");
+    let (bin, asked) = (place.root.join("bin"), place.root.join("asked"));
+    std::fs::create_dir_all(&bin).unwrap();
+    let script = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" > {0}.new && mv {0}.new {0}\n", asked.display());
+    std::fs::write(bin.join("codex"), script).unwrap();
+    std::fs::set_permissions(bin.join("codex"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let place = place.with("PATH", &path);
+    let mut session = place.session("codex-mcp-client", "p");
+    let params = json!({ "name": "mesh_status", "arguments": {}, "_meta": { "threadId": "th-1" } });
+    session.request("tools/call", params);
+    place.ok(&["send", "--as", "human", &name_of(&place, "codex"), "hello"]);
+    until("codex was asked", || asked.exists());
+    let asked = std::fs::read_to_string(asked).unwrap();
+    let words: Vec<&str> = asked.lines().collect();
+    assert_eq!(words[..4], ["queue", "--thread", "th-1", "--message"], "{words:?}");
+    assert!(words[4].starts_with(SENTENCE), "{words:?}");
+    until("the receipt names the surface", || wakes(&place)[0]["surface"] == json!("codex queue"));
+}
+
+#[test]
+fn opencode_s_plugin_is_told_the_sentence() {
+    let place = Place::new().with("SLM_MESH_WAKE", "opencode");
+    place.ok(&["peers"]);
+    let mut hook = waiter(&place, "opencode", "s1");
+    until("the session is known", || !name_of(&place, "opencode").is_empty());
+    place.ok(&["send", "--as", "human", &name_of(&place, "opencode"), "hello"]);
+    assert!(hook.wait().unwrap().success());
+    let said: Value = serde_json::from_str(&text(hook.stdout.take())).unwrap();
+    assert!(said["wake"].as_str().unwrap().starts_with(SENTENCE), "{said}");
+}
+
+#[test]
+fn nobody_waits_where_the_user_did_not_allow_it_or_another_agent_runs_the_hook() {
+    let quiet = Place::new();
+    quiet.ok(&["peers"]);
+    assert!(waiter(&quiet, "claude", "s1").wait().unwrap().success(), "not allowed");
+    let place = Place::new().with("SLM_MESH_WAKE", "claude");
+    place.ok(&["peers"]);
+    let mut other = place.command(&["hook", "claude", "--wake"]).stdin(Stdio::piped()).spawn().unwrap();
+    other.stdin.take().unwrap().write_all(br#"{"session_id":"s1","hook_event_name":"Stop"}"#).unwrap();
+    assert!(other.wait().unwrap().success(), "another agent's");
+    // A newer wait takes an older one's place, and the end of the session ends both.
+    let mut first = waiter(&place, "claude", "s1");
+    until("the session is known", || !name_of(&place, "claude-code").is_empty());
+    let mut second = waiter(&place, "claude", "s1");
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    let mut end = place.command(&["hook", "claude"]).stdin(Stdio::piped()).spawn().unwrap();
+    end.stdin.take().unwrap().write_all(br#"{"session_id":"s1","hook_event_name":"SessionEnd"}"#).unwrap();
+    assert!(end.wait().unwrap().success());
+    assert_eq!(second.wait().unwrap().code(), Some(0));
+}
