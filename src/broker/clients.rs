@@ -187,8 +187,12 @@ impl Broker {
         let named = acting.is_some() || self.mesh.is_attached(token);
         let wanted = params.remove("whoami").is_some() || op.actor == Actor::Needed;
         if op.name == "attach" {
-            // A session is nobody's child on the mesh: what stands above it is noted, not asked.
-            self.mesh.prove(token, conn.chain(true));
+            // A session is nobody's child on the mesh: what stands above it is noted, not asked. A
+            // script is no agent's server: what it runs acts as it, and what else its shell runs does not.
+            match conn.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
+                Some(process) => self.mesh.prove(token, &[process]),
+                None => self.mesh.prove(token, conn.chain(true)),
+            }
         }
         let is_inside = !named && wanted && self.mesh.has_sessions() && op.name != "attach";
         let is_hook = op.actor == Actor::Hook;

@@ -169,6 +169,11 @@ impl Connection {
         Some(self.last_heard + if self.asked.is_some() { dead_ms.max(heartbeat_ms) } else { heartbeat_ms })
     }
 
+    /// The client's own process.
+    pub fn process(&self) -> Option<Process> {
+        process::itself(self.pid)
+    }
+
     /// The processes above the client, read once; `wrappers` as [`process::ancestors`] says.
     pub fn chain(&mut self, wrappers: bool) -> &[Process] {
         if self.chain.as_ref().is_none_or(|(_, known)| wrappers && !known) {

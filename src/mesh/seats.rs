@@ -39,6 +39,7 @@ pub static ATTACH: Op = Op {
         Arg::new("session", WORD, "The agent's own key of this session").at(Place::Wire),
         Arg::new("id", WORD, "Id held before, to take up again").at(Place::Wire),
         Arg::new("pid", Is::Int { min: 0, max: i64::MAX }, "Process id").required().at(Place::Wire),
+        Arg::new("script", Is::Flag, "The caller itself is the peer, and no agent above it").at(Place::Wire),
     ],
     actor: Actor::Welcome,
     verb: None,

@@ -93,6 +93,11 @@ pub fn ancestors(pid: i64, wrappers: bool) -> Vec<Process> {
         .collect()
 }
 
+/// A process as a caller names itself: by its number, and when it started.
+pub fn itself(pid: i64) -> Option<Process> {
+    node(pid, false).map(|node| Process { pid, start: node.start, wrapper: false })
+}
+
 /// Whether a process only runs another one for somebody: `sh -c`, `npx`, `env`, `timeout`.
 fn is_wrapper(node: &Node) -> bool {
     let name = node.words[0].as_str();
