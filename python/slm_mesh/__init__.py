@@ -1,0 +1,56 @@
+"""slm-mesh for scripts: agents and scripts on one machine find each other, talk, share state, lock files.
+
+:class:`Mesh` speaks to the broker over its Unix socket. :class:`SLMMeshClient` is the client of slm-mesh
+1.x, over HTTP, for programs that use it already.
+"""
+
+from .client import SLMMeshClient
+from .errors import (
+    Ambiguous,
+    ConnectionLost,
+    EventGap,
+    Full,
+    LockedError,
+    LockLost,
+    MeshError,
+    NotFound,
+    RateLimited,
+    Refused,
+    SLMMeshError,
+    StorageError,
+    TimedOut,
+    Unavailable,
+    UsageError,
+    VersionConflict,
+)
+from .follow import Follow
+from .held import Held
+from .mesh import Mesh
+from .places import start_broker
+from .types import (
+    BrokerStatus,
+    Entry,
+    Event,
+    Lock,
+    LockInfo,
+    Mail,
+    MeshEvent,
+    Message,
+    MessageStats,
+    Peer,
+    PeerInfo,
+    PeerStats,
+    Recipient,
+    Sent,
+    StateEntry,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Ambiguous", "BrokerStatus", "ConnectionLost", "Entry", "Event", "EventGap", "Follow", "Full", "Held", "Lock",
+    "LockInfo", "LockLost", "LockedError", "Mail", "Mesh", "MeshError", "MeshEvent", "Message", "MessageStats",
+    "NotFound", "Peer", "PeerInfo", "PeerStats", "RateLimited", "Recipient", "Refused", "SLMMeshClient",
+    "SLMMeshError", "Sent", "StateEntry", "StorageError", "TimedOut", "Unavailable", "UsageError",
+    "VersionConflict", "start_broker",
+]

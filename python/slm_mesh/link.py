@@ -1,0 +1,291 @@
+"""One connection to the broker's Unix socket: JSON-RPC lines, from any thread.
+
+Who waits for an answer reads the socket itself, and hands out what belongs to other threads: a call
+costs no switch between threads. A thread in the background reads only where nobody else would: while
+the connection has a seat or holds locks, it answers the broker's pings and notices the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional
+
+from .errors import ConnectionLost, MeshError, TimedOut, Unavailable, UsageError, from_wire
+
+Row = Dict[str, Any]
+
+LINE_MAX = 1 << 20
+"""The longest line, in bytes; the broker closes on a longer one."""
+_WRITE_WITHIN = 10.0
+_PAUSE_MIN = 0.05
+_PAUSE_MAX = 1.0
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_decode = json.JSONDecoder().decode
+
+
+class NotSent(Unavailable):
+    """The connection was gone before the call left: it was not done."""
+
+
+class _Slot:
+    """A call that waits for its answer."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self) -> None:
+        self.answer: Optional[Row] = None
+
+
+def _check_owner(sock: socket.socket) -> None:
+    """Nothing is said to a socket that is another user's."""
+    if hasattr(socket, "SO_PEERCRED"):
+        size = struct.calcsize("3i")
+        uid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1]
+        if uid != os.getuid():
+            raise Unavailable("the broker's socket is another user's")
+
+
+class Link:
+    """A connection that lives until it breaks; a broken one stays broken."""
+
+    def __init__(self, path: Path) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._sock.connect(str(path))
+            _check_owner(self._sock)
+            # A second object for the same socket: it has its own time limit.
+            self._out = self._sock.dup()
+        except BaseException:
+            self._sock.close()
+            raise
+        self._out.settimeout(_WRITE_WITHIN)
+        self._writing = threading.Lock()
+        self._state = threading.Condition(threading.Lock())
+        self._slots: Dict[int, _Slot] = {}
+        self._last_id = 0
+        self._rest = b""
+        self._reading = False
+        self._listening = False
+        self._n_waiting = 0
+        self._n_calls = 0
+        self._wake: Optional[socket.socket] = None
+        self.lost: Optional[str] = None
+        """Why the connection ended, once it has."""
+        self.was_stopped = False
+        """The broker said before its end that somebody stopped it."""
+        self._on_lost: Optional[Callable[[], None]] = None
+
+    def call(self, method: str, params: Row, timeout: float) -> Row:
+        """Asks and waits for the answer.
+
+        :raises NotSent: the connection was gone before; nothing was done.
+        :raises ConnectionLost: it broke while the answer was awaited.
+        :raises TimedOut: no answer came in time; what waited in the broker is called off.
+        """
+        until = time.monotonic() + timeout
+        slot = _Slot()
+        with self._state:
+            self._last_id += 1
+            self._n_calls += 1
+            n = self._last_id
+            if self.lost is None:
+                self._slots[n] = slot
+        if self.lost is not None:
+            raise NotSent(self.lost)
+        try:
+            self._write({"jsonrpc": "2.0", "id": n, "method": method, "params": params})
+            while slot.answer is None:
+                self._advance(slot, until)
+        except TimedOut:
+            self.notify("cancel", {"id": n})
+            raise TimedOut(f"{method}: the broker did not answer in {timeout:g} s") from None
+        except ConnectionLost as lost:
+            raise ConnectionLost(f"{lost}; it is not known whether {method} was done") from None
+        except KeyboardInterrupt:
+            self.notify("cancel", {"id": n})
+            raise
+        finally:
+            self._slots.pop(n, None)
+        answer = slot.answer
+        if "error" in answer:
+            raise from_wire(answer["error"])
+        result = answer.get("result")
+        return result if isinstance(result, dict) else {}
+
+    def notify(self, method: str, params: Row) -> None:
+        """Says something that nobody answers."""
+        self._say({"jsonrpc": "2.0", "method": method, "params": params})
+
+    def watch(self, on_lost: Callable[[], None]) -> None:
+        """Has a thread read while nobody calls, and tell when the connection ends."""
+        with self._state:
+            self._on_lost = on_lost
+            if self._wake is not None or self.lost is not None:
+                return
+            ear, self._wake = socket.socketpair()
+            ear.setblocking(False)
+            self._wake.setblocking(False)
+        threading.Thread(target=self._listen, args=(ear,), name="slm-mesh", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the connection; calls that wait learn of it."""
+        self._break("the connection was closed")
+
+    def _say(self, message: Row) -> None:
+        try:
+            self._write(message)
+        except Unavailable:
+            pass  # Who reads next sees that the connection is broken.
+
+    def _write(self, message: Row) -> None:
+        line = (_encode(message) + "\n").encode("utf-8", "surrogatepass")
+        if len(line) > LINE_MAX:
+            raise UsageError(f"the call is longer than {LINE_MAX} bytes")
+        try:
+            with self._writing:
+                self._out.sendall(line)
+        except OSError as error:
+            # A part of the line is no call to the broker: it never ran.
+            self._break(f"the broker went away ({error})")
+            raise NotSent(str(self.lost)) from error
+
+    def _advance(self, slot: _Slot, until: float) -> None:
+        """Waits for the answer: as the one who reads, if nobody else does."""
+        with self._state:
+            while slot.answer is None:
+                if self.lost is not None:
+                    raise ConnectionLost(self.lost)
+                if not self._reading:
+                    self._reading = True
+                    break
+                if self._listening and self._wake is not None:
+                    self._ring(self._wake)
+                left = until - time.monotonic()
+                self._n_waiting += 1
+                woken = left > 0 and self._state.wait(left)
+                self._n_waiting -= 1
+                if not woken and slot.answer is None:
+                    raise TimedOut("")
+            else:
+                return
+        try:
+            while slot.answer is None:
+                self._read(until - time.monotonic())
+        finally:
+            self._stop_reading()
+
+    @staticmethod
+    def _ring(bell: socket.socket) -> None:
+        try:
+            bell.send(b"!")
+        except OSError:
+            pass  # It ends, or it rings already.
+
+    def _stop_reading(self) -> None:
+        with self._state:
+            self._reading = False
+            if self._n_waiting:
+                self._state.notify_all()
+
+    def _read(self, left: float) -> None:
+        """Takes what has arrived, or arrives in the time left; for who has the reading."""
+        if left <= 0:
+            raise TimedOut("")
+        try:
+            self._sock.settimeout(left)
+            data = self._sock.recv(64 * 1024)
+        except (socket.timeout, BlockingIOError):
+            raise TimedOut("") from None
+        except OSError as error:
+            self._break(f"the broker went away ({error})")
+            raise ConnectionLost(str(self.lost)) from None
+        if not data:
+            self._break("the broker went away")
+            raise ConnectionLost(str(self.lost))
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if line:
+                self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            message = _decode(line.decode("utf-8"))
+        except ValueError:
+            self._break("the broker said something that is no JSON")
+            raise ConnectionLost(str(self.lost)) from None
+        method = message.get("method")
+        if method is None:
+            with self._state:
+                slot = self._slots.get(message.get("id"))
+                if slot is not None:
+                    slot.answer = message
+                if self._n_waiting:
+                    self._state.notify_all()
+        elif method == "ping" and "id" in message:
+            self._say({"jsonrpc": "2.0", "id": message["id"], "result": {}})
+        elif method == "shutdown":
+            self.was_stopped = message.get("params", {}).get("reason") != "making_room"
+
+    def _listen(self, ear: socket.socket) -> None:
+        """Reads while nobody else does, until the connection ends."""
+        with selectors.DefaultSelector() as ready, ear:
+            ready.register(self._sock, selectors.EVENT_READ)
+            ready.register(ear, selectors.EVENT_READ, data=ear)
+            pause, n_calls = _PAUSE_MIN, self._n_calls
+            while self.lost is None:
+                with self._state:
+                    # Whoever called a moment ago may call again, and reads for itself while it does.
+                    is_quiet = not self._reading and n_calls == self._n_calls
+                    n_calls = self._n_calls
+                    if is_quiet:
+                        self._reading = self._listening = True
+                if is_quiet:
+                    self._read_until_rung(ready)
+                    pause = _PAUSE_MIN
+                else:
+                    pause = min(2 * pause, _PAUSE_MAX)
+                time.sleep(pause)
+
+    def _read_until_rung(self, ready: selectors.BaseSelector) -> None:
+        try:
+            while self.lost is None:
+                for key, _ in ready.select():
+                    if key.data is not None:
+                        key.data.recv(4096)
+                        return
+                    self._read(_PAUSE_MAX)
+        except MeshError:
+            pass  # That it is lost is known by now; a push that never came whole is nothing.
+        finally:
+            with self._state:
+                self._listening = False
+            self._stop_reading()
+
+    def _break(self, why: str) -> None:
+        with self._state:
+            if self.lost is not None:
+                return
+            self.lost = why
+            self._state.notify_all()
+            on_lost = self._on_lost
+        try:
+            # Wakes whoever reads; closing alone would not.
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # The other side was faster.
+        if self._wake is not None:
+            self._ring(self._wake)
+        if on_lost is not None:
+            on_lost()
+
+    def __del__(self) -> None:
+        for sock in (getattr(self, "_sock", None), getattr(self, "_out", None), getattr(self, "_wake", None)):
+            if sock is not None:
+                sock.close()

@@ -1,0 +1,344 @@
+"""The mesh from Python, over the broker's Unix socket."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
+
+from . import places
+from .connection import WAIT_MAX, Connection
+from .errors import LockedError, TimedOut
+from .follow import Follow
+from .held import Held
+from .places import StrPath
+from .types import BrokerStatus, Entry, Event, LockInfo, Mail, PeerInfo, Sent
+
+_WAIT_STEP = 300.0
+
+
+class Mesh(Connection):
+    """A connection to the mesh of this user. It starts the broker if there is none, comes back when the
+    connection breaks, and may be used from any thread.
+
+    With a ``name`` it is a peer of its own, whom others see and write to, until :meth:`close`. Without
+    one it is whoever runs it: inside an agent's shell that agent, else the human; or, with ``acting``
+    (or ``$SLM_MESH_PEER``), the peer named there.
+
+    >>> with Mesh(name="builder") as mesh:
+    ...     mesh.name
+    'builder'
+    """
+
+    # Who is here
+
+    def whoami(self) -> PeerInfo:
+        """As whom you act."""
+        answer = self._call("whoami", {})
+        return PeerInfo.from_dict({**answer["you"], "kind": answer["kind"]})
+
+    @property
+    def id(self) -> str:
+        """Your id."""
+        return self._you["id"] if self._you else self.whoami().id
+
+    @property
+    def name(self) -> str:
+        """Your name. One that a living peer had already got a number: ``builder-2``."""
+        return self._you["name"] if self._you else self.whoami().name
+
+    def peers(self, scope: str = "machine", *, away: bool = False) -> List[PeerInfo]:
+        """The other peers: on the ``machine``, in the same ``directory`` or ``repo``; with ``away`` also
+        those that left and still get mail."""
+        params: Dict[str, Any] = {"scope": scope, "includeAway": away, "whoami": True}
+        if scope != "machine":
+            cwd = Path.cwd()
+            params.update(project=str(cwd), repo=places.git_facts(cwd).get("repo"))
+        return [PeerInfo.from_dict(row) for row in self._call("peers", params)["peers"]]
+
+    def set_summary(self, summary: str) -> None:
+        """Tells the others in a line what you work on."""
+        self._call("summary", {"summary": summary})
+
+    def status(self) -> BrokerStatus:
+        """How the broker is."""
+        return BrokerStatus.from_dict(self._call("status", {}))
+
+    # Messages
+
+    def send(
+        self,
+        to: str,
+        message: str,
+        *,
+        type: str = "text",
+        reply_to: Union[Mail, str, None] = None,
+        key: Optional[str] = None,
+        expires_minutes: Optional[int] = None,
+    ) -> Sent:
+        """Sends a message: to a peer's name, id or prefix, to ``human``, ``repo``, ``directory``,
+        ``agent:TYPE`` or ``all``. The same ``key`` again sends nothing and answers with the first receipt.
+
+        >>> sent = Mesh().send("human", "the build is green")
+        >>> [(to.receipt, to.here) for to in sent.recipients]
+        [('accepted', False)]
+        """
+        answered = reply_to.id if isinstance(reply_to, Mail) else reply_to
+        # A key of our own makes sending repeatable when its answer was lost.
+        params = {"to": to, "message": message, "type": type, "replyTo": answered, "expiresMinutes": expires_minutes}
+        return Sent.from_dict(self._call("send", {**params, "key": key or f"auto-{secrets.token_hex(16)}"}))
+
+    def broadcast(self, message: str, *, type: str = "text") -> Sent:
+        """Sends a message to every peer that is here, and to the human."""
+        return self.send("all", message, type=type)
+
+    def inbox(self, limit: int = 20, *, from_peer: Optional[str] = None) -> List[Mail]:
+        """The unread messages, oldest first. They count as read when this returns; a script that may
+        fail before it has dealt with them takes :meth:`messages`."""
+        found = self._unread(limit, 0.0, from_peer)
+        self._shown(found)
+        return found
+
+    def wait_for_message(self, wait: Optional[float] = None, *, from_peer: Optional[str] = None) -> Mail:
+        """The oldest unread message; waits for one to come, for ever or ``wait`` seconds. It counts as
+        read when this returns.
+
+        :raises TimedOut: none came.
+        """
+        for mail in self._arriving(wait, from_peer):
+            self._shown([mail])
+            return mail
+        raise TimedOut(f"no message came in {wait:g} s")
+
+    def messages(self, wait: Optional[float] = None, *, from_peer: Optional[str] = None) -> Iterator[Mail]:
+        """The unread messages, and then those that come, until none came for ``wait`` seconds. Each
+        counts as read when the next one is asked for: what the loop breaks on is offered again.
+
+        >>> with Mesh(name="sorter") as mesh:
+        ...     sent = mesh.send("sorter", "to myself")
+        ...     [mail.payload for mail in mesh.messages(wait=0)]
+        ['to myself']
+        """
+        for mail in self._arriving(wait, from_peer):
+            yield mail
+            self._shown([mail])
+
+    def ack(self, *messages: Union[Mail, str]) -> None:
+        """Acknowledges messages to their senders: dealt with. To answer with ``reply_to`` does it, too."""
+        ids = [message.id if isinstance(message, Mail) else message for message in messages]
+        self._call("inbox", {"filter": "all", "limit": 1, "ack": ids})
+
+    def history(self, limit: int = 20, *, after: Optional[int] = None, from_peer: Optional[str] = None) -> List[Mail]:
+        """Messages to you, read or not: the latest, or with ``after`` (a ``seq``) those that follow.
+        Of a long one only the first part is here (``whole`` is false)."""
+        params = {"filter": "all", "limit": limit, "after": after, "from": from_peer}
+        return [Mail.from_dict(row) for row in self._call("inbox", params)["messages"]]
+
+    def sent(self, limit: int = 20, *, after: Optional[int] = None, to: Optional[str] = None) -> List[Mail]:
+        """Messages from you, with their receipts: how far each one got."""
+        params = {"filter": "sent", "limit": limit, "after": after, "from": to}
+        return [Mail.from_dict(row) for row in self._call("inbox", params)["messages"]]
+
+    def receipts(self, sent: Union[Sent, str]) -> List[Mail]:
+        """How far a message got, for each recipient: see ``receipt`` and ``acked_at`` of each.
+
+        >>> with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
+        ...     sent = ann.send("bob", "are you there?")
+        ...     bob.ack(bob.wait_for_message(10))
+        ...     [(mail.to_name, mail.receipt) for mail in ann.receipts(sent)]
+        [('bob', 'acked')]
+        """
+        wanted = {sent} if isinstance(sent, str) else set(sent.ids)
+        after = sent.seq - 1 if isinstance(sent, Sent) and sent.seq else None
+        found: List[Mail] = []
+        while len(found) < len(wanted):
+            page = self.sent(100, after=after)
+            found += [mail for mail in page if mail.id in wanted and mail not in found]
+            if after is not None and not page:
+                break
+            # The latest page first, since most ask soon; then from the start.
+            after = 0 if after is None else page[-1].seq
+        return found
+
+    # Shared state
+
+    def state_get(self, key: str, namespace: str = "default") -> Optional[Entry]:
+        """An entry of the shared state, or None."""
+        row = self._call("state.get", {"key": key, "namespace": namespace})["entry"]
+        return None if row is None else Entry.from_dict(row)
+
+    def state_set(
+        self,
+        key: str,
+        value: str,
+        *,
+        namespace: str = "default",
+        expect: Optional[int] = None,
+        ttl_minutes: Optional[int] = None,
+    ) -> Entry:
+        """Writes an entry; with ``expect`` only if it has this version now (0: only if there is none).
+
+        >>> mesh = Mesh()
+        >>> entry = mesh.state_set("port", "8080")
+        >>> entry = mesh.state_set("port", "8081", expect=entry.version)
+        >>> mesh.state_set("port", "9090", expect=entry.version - 1)
+        Traceback (most recent call last):
+        ...
+        slm_mesh.errors.VersionConflict: port has version 2 ...
+
+        :raises VersionConflict: it has another version, which the exception knows.
+        :raises ConnectionLost: the answer was lost; whether it was written is not known.
+        """
+        params = {"key": key, "value": value, "namespace": namespace, "expect": expect, "ttlMinutes": ttl_minutes}
+        row = self._call("state.set", params)["entry"]
+        # A long value is not sent back.
+        return Entry.from_dict({**row, "value": value})
+
+    def state_delete(self, key: str, namespace: str = "default", *, expect: Optional[int] = None) -> bool:
+        """Removes an entry; False if there was none."""
+        return bool(self._call("state.delete", {"key": key, "namespace": namespace, "expect": expect})["deleted"])
+
+    def state_list(self, namespace: str = "default", *, prefix: str = "") -> List[Entry]:
+        """The entries of a namespace, by key."""
+        found: List[Entry] = []
+        after: Optional[str] = None
+        while True:
+            answer = self._call("state.list", {"namespace": namespace, "prefix": prefix, "after": after})
+            for row in answer["entries"]:
+                # One too long for a list is fetched; it may be gone since.
+                entry = self.state_get(row["key"], namespace) if row["value"] is None else Entry.from_dict(row)
+                found += [entry] if entry is not None else []
+            after = answer.get("next")
+            if after is None:
+                return found
+
+    # Locks
+
+    def lock(
+        self,
+        file_path: Union[StrPath, Sequence[StrPath]],
+        *,
+        reason: str = "",
+        ttl_minutes: Optional[int] = None,
+        wait: Optional[float] = 0,
+        scope: str = "machine",
+    ) -> Held:
+        """Locks a file, a folder (``src/``), a glob (``src/**``), or several at once, all or nothing.
+
+        It waits in line for ``wait`` seconds (None: for ever) if somebody else holds it, is renewed
+        while it is held, and falls at the end of the ``with``, also on an error; without ``with``, by
+        ``release()``; at the latest when this process ends. Two locks of one script exclude each other.
+
+        >>> mesh = Mesh()
+        >>> with mesh.lock("src/a.py", reason="renaming", wait=30) as held:
+        ...     held.lost is None and held.token > 0
+        True
+
+        :raises LockedError: somebody else holds it: ``holder``, ``reason``, ``expires_in``, ``queue``.
+        :raises LockLost: at the end of the ``with``, if the lock was lost in the middle.
+        """
+        given = [file_path] if isinstance(file_path, (str, os.PathLike)) else list(file_path)
+        facts = places.git_facts(Path.cwd())
+        wish: Dict[str, Any] = {
+            "filePaths": sorted({places.absolute(path) for path in given}), "reason": reason, "scope": scope,
+            "bound": secrets.token_hex(16), "renew": True, "repo": facts.get("repo"), "gitRoot": facts.get("gitRoot"),
+        }
+        if ttl_minutes is not None:
+            wish["ttlMinutes"] = ttl_minutes
+        until = None if wait is None else time.monotonic() + wait
+        # Before the lock is ours: its end must not pass unnoticed.
+        self._keep()
+        while True:
+            left = WAIT_MAX if until is None else until - time.monotonic()
+            asked_at = time.monotonic()
+            try:
+                answer = self._call("lock.lock", wish, wait=max(left, 0.0))
+            except LockedError:
+                if until is None or time.monotonic() < until - 1:
+                    continue
+                raise
+            # The lease counts from its grant, which a wait puts off; not later than now.
+            held = Held(self, wish, answer, time.monotonic() if left > 0 else asked_at)
+            with self._kept:
+                self._held.append(held)
+                self._kept.notify_all()
+            return held
+
+    def unlock(self, *file_paths: StrPath) -> None:
+        """Gives back locks that the peer itself holds, as ``slm-mesh lock`` takes them. What
+        :meth:`lock` took is released by what it returned."""
+        self._call("lock.unlock", {"filePaths": [places.absolute(path) for path in file_paths]})
+
+    def locks(self, *file_paths: StrPath) -> List[LockInfo]:
+        """The locks in force, or those that touch these files, and who waits for them."""
+        rows = self._call("lock.query", {"filePaths": [places.absolute(path) for path in file_paths]})["locks"]
+        return [LockInfo.from_dict(row) for row in rows]
+
+    # Events
+
+    def events(
+        self, types: Optional[Sequence[str]] = None, since: Optional[str] = None, limit: int = 50, *,
+        after: Optional[int] = None,
+    ) -> List[Event]:
+        """Events, oldest first: the latest, or those after a time or a cursor (``seq``)."""
+        params = {"types": list(types or []), "since": since, "limit": limit, "after": after}
+        return [Event.from_dict(row) for row in self._call("events.read", params)["events"]]
+
+    def follow(
+        self, after: Optional[int] = None, types: Optional[Sequence[str]] = None, *, wait: Optional[float] = None
+    ) -> Follow:
+        """Iterates over the events after the cursor, or from now on; ends when none came for ``wait`` seconds.
+
+        >>> mesh = Mesh()
+        >>> events = mesh.follow(types=["deploy.done"], wait=5)
+        >>> seq = mesh.emit("deploy.done", {"version": 7})
+        >>> event = next(events)
+        >>> event.data, event.seq == events.cursor == seq
+        ({'version': 7}, True)
+        """
+        if after is None:
+            after = int(self._call("events.read", {"limit": 1})["seq"])
+        return Follow(self, after, list(types or []), wait)
+
+    def emit(self, type: str, payload: Optional[Mapping[str, Any]] = None) -> int:
+        """Adds an event of your own, a type with a dot in it; its place in the stream."""
+        return int(self._call("events.emit", {"type": type, "payload": dict(payload or {})})["seq"])
+
+    # Mail
+
+    def _arriving(self, wait: Optional[float], from_peer: Optional[str]) -> Iterator[Mail]:
+        """Unread messages one by one, each until it was reported as shown."""
+        while True:
+            until = math.inf if wait is None else time.monotonic() + wait
+            found: List[Mail] = []
+            while not found:
+                left = min(until - time.monotonic(), _WAIT_STEP)
+                found = self._unread(1, max(left, 0.0), from_peer)
+                if not found and time.monotonic() >= until:
+                    return
+            yield found[0]
+
+    def _unread(self, limit: int, wait: float, from_peer: Optional[str]) -> List[Mail]:
+        answer = self._call("inbox", {"limit": limit, "from": from_peer}, wait=wait)
+        return [self._whole(row) for row in answer["messages"]]
+
+    def _whole(self, row: Dict[str, Any]) -> Mail:
+        """A message with all its parts: the next one comes when the last was reported as shown."""
+        text, starts_whole, again = row["payload"], row.get("part", 1) == 1, row.get("again", False)
+        while row.get("part", 1) < row.get("parts", 1):
+            self._call("shown", {"items": [f"{row['id']}@{row['upto']}"]})
+            rest = self._call("inbox", {"limit": 1, "after": row["seq"] - 1})["messages"]
+            if not rest or rest[0]["id"] != row["id"]:
+                starts_whole = False  # Somebody else of the same name read it meanwhile.
+                break
+            row = rest[0]
+            text += row["payload"]
+        parts = 1 if starts_whole else 2
+        return Mail.from_dict({**row, "payload": text, "parts": parts, "again": again})
+
+    def _shown(self, mails: List[Mail]) -> None:
+        if mails:
+            self._call("shown", {"items": [mail.id for mail in mails]})

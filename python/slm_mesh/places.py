@@ -1,0 +1,148 @@
+"""Where things lie: the data directory, a file as the mesh names it, the facts of a work tree.
+
+The same rules as the program's own, so that a script and an agent mean the same file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Dict, List, Optional, Union
+
+from .errors import Unavailable, UsageError
+
+StrPath = Union[str, "os.PathLike[str]"]
+
+_GIT_FILE_MAX = 64 << 10
+
+
+def data_dir(given: Optional[StrPath] = None) -> Path:
+    """The data directory: the one given, else ``$SLM_MESH_DATA_DIR``, else ``~/.slm-mesh``."""
+    return Path(os.path.abspath(given or os.environ.get("SLM_MESH_DATA_DIR") or Path.home() / ".slm-mesh"))
+
+
+def program() -> str:
+    """The program: ``$SLM_MESH_BIN``, else the ``slm-mesh`` on the PATH."""
+    found = os.environ.get("SLM_MESH_BIN") or shutil.which("slm-mesh")
+    if not found:
+        raise Unavailable("slm-mesh is not on the PATH; install it, or set SLM_MESH_BIN to the program")
+    return found
+
+
+def start_broker(directory: Optional[StrPath] = None) -> int:
+    """Starts the broker, unless it runs already; its process id.
+
+    :class:`slm_mesh.Mesh` does it by itself when there is none.
+    """
+    environment = {**os.environ, "SLM_MESH_DATA_DIR": str(data_dir(directory))}
+    command = [program(), "start", "--detach", "--json"]
+    try:
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError as error:
+        raise Unavailable(f"the broker can't be started ({error})") from error
+    try:
+        word = json.loads(done.stdout)
+    except ValueError:
+        word = {}
+    if done.returncode != 0 or not word.get("ok"):
+        said = done.stderr.decode(errors="replace").strip()
+        raise Unavailable(str(word.get("error") or said or "the broker ended before it was ready"))
+    return int(word["data"]["pid"])
+
+
+def _is_pattern(path: str) -> bool:
+    return any(sign in path for sign in "*?")
+
+
+def absolute(path: StrPath) -> str:
+    """A file as the mesh names it: absolute, symlinks resolved as far as it exists, ``/`` after a folder.
+
+    >>> absolute("/etc")
+    '/etc/'
+    >>> absolute("/etc/no such folder/../hosts*")
+    '/etc/hosts*'
+    """
+    text = os.fspath(path)
+    if not text:
+        raise UsageError("file_path: want a path, got an empty text")
+    given = Path(os.getcwd(), text.rstrip("/") or "/")
+    is_folder = text.endswith("/") or given.is_dir()
+    found = str(given)
+    for at in [given, *given.parents]:
+        if not _is_pattern(str(at)) and at.exists():
+            found = os.path.join(at.resolve(), given.relative_to(at))
+            break
+    found = os.path.normpath(found)
+    return found if found.endswith("/") or not is_folder else found + "/"
+
+
+def _read(path: Path) -> Optional[str]:
+    """A file's beginning. A pipe of that name would keep us waiting."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(_GIT_FILE_MAX)
+    except OSError:
+        return None
+
+
+def _git_dir(root: Path) -> Optional[Path]:
+    dot_git = root / ".git"
+    if dot_git.is_dir():
+        return dot_git if (dot_git / "HEAD").exists() else None
+    text = _read(dot_git)
+    return root / text[len("gitdir:"):].strip() if text and text.startswith("gitdir:") else None
+
+
+def _origin(config: str) -> Optional[str]:
+    """The URL of the remote called origin."""
+    inside = False
+    for line in map(str.strip, config.splitlines()):
+        if line.startswith("["):
+            inside = line.replace(" ", "") == '[remote"origin"]'
+        elif inside and line.partition("=")[0].strip() == "url":
+            return line.partition("=")[2].strip()
+    return None
+
+
+def _without(text: str, ending: str) -> str:
+    return text[: -len(ending)] if text.endswith(ending) else text
+
+
+def normal_url(url: str) -> str:
+    """The ways to write one origin, as one.
+
+    >>> normal_url("git@Example.org:a/b.git"), normal_url("https://u:w@example.org/a/b.git/")
+    ('example.org/a/b', 'example.org/a/b')
+    >>> normal_url("/srv/git/b.git")
+    '/srv/git/b'
+    """
+    rest = url.split("://", 1)[1] if "://" in url else url.replace(":", "/", 1)
+    host, _, path = rest.partition("/")
+    if not host:
+        return _without(url.rstrip("/"), ".git")
+    host = host.rsplit("@", 1)[-1].split(":", 1)[0].lower()
+    return f"{host}/{_without(path.rstrip('/'), '.git')}"
+
+
+def git_facts(directory: Path) -> Dict[str, str]:
+    """``gitRoot``, ``gitBranch`` and ``repo`` of a work tree, read from its files; empty outside of one."""
+    above: List[Path] = [directory, *directory.parents]
+    for root in above:
+        git = _git_dir(root)
+        if git is not None:
+            break
+    else:
+        return {}
+    head = (_read(git / "HEAD") or "").strip()
+    prefix = "ref: refs/heads/"
+    branch = head[len(prefix):] if head.startswith(prefix) else head[:12]
+    common_text = _read(git / "commondir")
+    common = (git / common_text.strip() if common_text is not None else git).resolve()
+    url = _origin(_read(common / "config") or "")
+    facts = {"gitRoot": str(root), "gitBranch": branch, "repo": normal_url(url) if url else str(common)}
+    return {name: fact for name, fact in facts.items() if fact}

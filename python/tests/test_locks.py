@@ -1,0 +1,228 @@
+"""Locks and lost connections: who holds what when things go wrong, against a real broker."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+from support import MeshTest
+
+import slm_mesh
+from slm_mesh import Mesh
+
+
+class Locks(MeshTest):
+    def test_a_lock_is_held_inside_the_with_and_freed_after_it(self):
+        mesh = Mesh()
+        with mesh.lock("a.py", reason="renaming") as held:
+            self.assertEqual((held.file_path, held.reason, held.lost), (os.path.abspath("a.py"), "renaming", None))
+            self.assertEqual((held.locked_by, held.holder), (mesh.id, mesh.name))
+            self.assertGreater(held.token, 0)
+            [lock] = mesh.locks("a.py")
+            self.assertEqual((lock.file_path, lock.token, lock.reason), (held.file_path, held.token, "renaming"))
+            self.assertEqual((lock.locked_at, lock.expires_at), (held.locked_at, held.expires_at))
+            held.check()
+        self.assertEqual(mesh.locks(), [])
+        held.release()
+        with self.assertRaises(slm_mesh.LockLost):
+            held.check()
+
+    def test_an_error_frees_the_lock_and_is_the_one_to_be_heard(self):
+        mesh = Mesh()
+        with self.assertRaises(ZeroDivisionError):
+            with mesh.lock("a.py"):
+                raise ZeroDivisionError
+        self.assertEqual(mesh.locks(), [])
+
+    def test_who_else_holds_it_is_said(self):
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob, ann.lock("src/", reason="moving", ttl_minutes=5):
+            with self.assertRaises(slm_mesh.LockedError) as caught:
+                bob.lock("src/a.py")
+            error = caught.exception
+            self.assertEqual((error.holder, error.reason, error.queue), ("ann", "moving", []))
+            self.assertEqual(error.file_path, os.path.abspath("src") + "/")
+            self.assertIn(error.expires_in, range(280, 301))
+            with self.assertRaises(slm_mesh.LockedError):
+                bob.lock("src/a.py", wait=1)
+
+    def test_two_locks_of_one_script_exclude_each_other(self):
+        mesh = Mesh()
+        with mesh.lock("a.py"):
+            with self.assertRaises(slm_mesh.LockedError):
+                mesh.lock("a.py")
+
+    def test_who_waits_in_line_gets_it_when_it_is_free(self):
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
+            held = ann.lock("a.py")
+            waiting = self.behind(lambda: bob.lock("a.py", wait=20))
+            self.until("it is in line", lambda: ann.locks()[0].queue == ["bob"])
+            held.release()
+            with waiting.get() as mine:
+                self.assertGreater(mine.token, held.token)
+
+    def test_several_files_come_together_or_not_at_all(self):
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
+            with ann.lock(["a.py", "b.py"]) as held:
+                self.assertEqual(held.file_paths, [os.path.abspath("a.py"), os.path.abspath("b.py")])
+                with self.assertRaises(slm_mesh.LockedError):
+                    bob.lock(["b.py", "c.py"])
+                self.assertEqual(len(ann.locks()), 2)
+            self.assertEqual(ann.locks(), [])
+
+    def test_a_symlink_and_its_target_are_one_file(self):
+        os.mkdir("real")
+        os.symlink("real", "link")
+        mesh = Mesh()
+        with mesh.lock("link/a.py") as held:
+            self.assertEqual(held.file_path, os.path.abspath("real/a.py"))
+
+    def test_a_lock_is_renewed_while_it_is_held(self):
+        mesh = Mesh()
+        with mesh.lock("a.py") as held:
+            before = held.expires_at
+            with mesh._kept:
+                held._renew_at = time.monotonic()
+                mesh._kept.notify_all()
+            self.until("it is renewed", lambda: held.expires_at > before)
+            self.assertIsNone(held.lost)
+
+    def test_a_stolen_lock_is_known_at_the_end_of_the_with(self):
+        with Mesh(name="ann") as ann:
+            human = Mesh()
+            with self.assertRaisesRegex(slm_mesh.LockLost, "a.py"):
+                with ann.lock("a.py") as held:
+                    human._call("lock.lock", {"filePath": held.file_path, "steal": True})
+                    with self.assertRaises(slm_mesh.LockLost):
+                        held.check()
+                    self.assertIsNotNone(held.lost)
+            self.assertEqual([lock.holder for lock in ann.locks()], [human.name])
+
+    def test_a_killed_script_loses_its_locks(self):
+        mesh = Mesh()
+        script = "import slm_mesh; held = slm_mesh.Mesh().lock('a.py'); print('held', flush=True); input()"
+        package = os.path.dirname(os.path.dirname(slm_mesh.__file__))
+        child = subprocess.Popen(
+            [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": package},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        self.assertEqual(child.stdout.readline(), b"held\n")
+        self.assertEqual(len(mesh.locks()), 1)
+        child.kill()
+        child.communicate()
+        self.until("the lock falls", lambda: mesh.locks() == [])
+
+    def test_what_a_script_runs_acts_as_the_script_and_its_shell_does_not(self):
+        with Mesh(name="builder") as builder:
+            status, said = self.verb("whoami", "--json")
+            self.assertEqual(status, 0, said)
+            self.assertIn(builder.id, said)
+            self.assertEqual(Mesh().whoami().kind, "human")
+
+
+class Reconnecting(MeshTest):
+    def kill_broker(self):
+        pid = self.broker_pid()
+        os.kill(pid, signal.SIGKILL)
+        self.until("it is gone", lambda: not lives(pid))
+
+    def test_a_script_outlives_its_broker(self):
+        with Mesh(name="ann") as ann:
+            before = ann.id
+            ann.state_set("k", "v")
+            self.kill_broker()
+            self.assertEqual(ann.state_get("k").value, "v")
+            self.assertEqual(ann.whoami().id, before)
+            self.kill_broker()
+            ann.send("ann", "once")
+            self.assertEqual([mail.payload for mail in ann.inbox()], ["once"])
+
+    def test_a_peer_comes_back_without_a_call(self):
+        with Mesh(name="ann") as ann:
+            self.kill_broker()
+            human = Mesh()
+            self.until("it is back", lambda: [peer.name for peer in human.peers()] == ["ann"])
+            self.assertEqual(human.peers()[0].id, ann.id)
+
+    def test_a_lock_outlives_the_broker(self):
+        mesh = Mesh()
+        with mesh.lock("a.py") as held:
+            self.kill_broker()
+            held.check()
+            self.assertEqual([lock.token for lock in mesh.locks()], [held.token])
+
+    def test_a_wait_goes_on_after_the_broker_died(self):
+        with Mesh(name="ann") as ann:
+            waiting = self.behind(lambda: ann.wait_for_message(20))
+            self.until("it waits", lambda: ann._call("status", {})["waiting"] == 1)
+            self.kill_broker()
+            Mesh().send("ann", "still here?")
+            self.assertEqual(waiting.get().payload, "still here?")
+
+    def test_following_loses_no_event_over_a_crash(self):
+        mesh = Mesh()
+        events = mesh.follow(types=["a.b"])
+        mesh.emit("a.b", {"n": 1})
+        self.assertEqual(next(events).data["n"], 1)
+        self.kill_broker()
+        Mesh().emit("a.b", {"n": 2})
+        self.assertEqual(next(events).data["n"], 2)
+
+    def test_a_write_whose_answer_was_lost_is_not_repeated(self):
+        mesh = Mesh()
+        mesh.state_set("n", "1")
+        pid = self.broker_pid()
+        os.kill(pid, signal.SIGSTOP)
+        sent, write = threading.Event(), mesh._link._write
+        mesh._link._write = lambda message: (write(message), sent.set())
+        writing = self.behind(lambda: mesh.state_set("n", "2"))
+        # The broker sleeps: what it would have done is not to be known.
+        self.assertTrue(sent.wait(20))
+        os.kill(pid, signal.SIGKILL)
+        with self.assertRaisesRegex(slm_mesh.ConnectionLost, "it is not known whether state.set was done"):
+            writing.get()
+        self.assertIn(mesh.state_get("n").value, ("1", "2"))
+
+    def test_a_call_that_takes_too_long_is_called_off(self):
+        mesh = Mesh(timeout=0.2)
+        mesh.status()
+        pid = self.broker_pid()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with self.assertRaisesRegex(slm_mesh.TimedOut, "status: the broker did not answer"):
+                mesh.status()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        mesh.timeout = 20
+        self.assertEqual(mesh.status().pid, pid)
+
+    def test_a_stopped_broker_stays_stopped_until_somebody_calls(self):
+        with Mesh(name="ann") as ann:
+            link = ann._link
+            self.assertEqual(self.verb("stop")[0], 0)
+            self.until("it is noticed", lambda: link.lost is not None)
+            self.assertTrue(link.was_stopped)
+            self.assertEqual(ann.whoami().name, "ann")
+
+    def test_a_closed_mesh_says_so(self):
+        mesh = Mesh()
+        mesh.status()
+        mesh.close()
+        with self.assertRaisesRegex(slm_mesh.Unavailable, "closed"):
+            mesh.status()
+
+
+def lives(pid):
+    """Whether a process lives. A zombie does not, once the last of its threads has let go of its socket."""
+    try:
+        n_threads = len(os.listdir(f"/proc/{pid}/task"))
+        with open(f"/proc/{pid}/stat") as stat:
+            return n_threads > 1 or ") Z " not in stat.read()
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,255 @@
+"""Peers, messages, state and events, as scripts use them, against a real broker."""
+
+import os
+import subprocess
+import threading
+import unittest
+
+from support import MeshTest
+
+import slm_mesh
+from slm_mesh import Mesh
+
+
+class Broker(MeshTest):
+    def test_the_first_call_starts_the_broker(self):
+        self.assertIsNone(self.broker_pid())
+        with Mesh() as mesh:
+            self.assertEqual(mesh.status().pid, self.broker_pid())
+        self.assertEqual(slm_mesh.start_broker(), self.broker_pid())
+
+    def test_without_start_a_missing_broker_is_said(self):
+        with self.assertRaisesRegex(slm_mesh.Unavailable, "no broker is running"):
+            Mesh(start=False).status()
+        self.assertIsNone(self.broker_pid())
+
+    def test_a_missing_program_is_said(self):
+        before = os.environ["SLM_MESH_BIN"]
+        self.addCleanup(os.environ.__setitem__, "SLM_MESH_BIN", before)
+        os.environ["SLM_MESH_BIN"] = str(self.root / "nothing")
+        with self.assertRaisesRegex(slm_mesh.Unavailable, "can't be started"):
+            Mesh().status()
+
+    def test_a_broker_that_refuses_to_start_says_why(self):
+        os.environ["SLM_MESH_PORT"] = "many"
+        with self.assertRaisesRegex(slm_mesh.Unavailable, "SLM_MESH_PORT"):
+            Mesh().status()
+        os.environ["SLM_MESH_PORT"] = "20001"
+
+
+class Peers(MeshTest):
+    def test_a_named_script_is_a_peer_until_it_leaves(self):
+        human = Mesh()
+        with Mesh(name="builder") as builder:
+            builder.set_summary("building")
+            [peer] = human.peers()
+            self.assertEqual((peer.name, peer.id, peer.agent_type), ("builder", builder.id, "python"))
+            self.assertEqual((peer.summary, peer.pid, peer.status), ("building", os.getpid(), "active"))
+            self.assertEqual(peer.project_path, os.getcwd())
+            self.assertEqual(builder.whoami().kind, "session")
+            self.assertEqual(builder.peers("directory"), [])
+        self.assertEqual(human.peers(), [])
+        self.assertEqual([peer.status for peer in human.peers(away=True) if peer.name == "builder"], ["away"])
+
+    def test_a_name_that_is_taken_gets_a_number_and_a_free_one_is_taken_up_again(self):
+        with Mesh(name="builder") as first, Mesh(name="builder") as second:
+            self.assertEqual((first.name, second.name), ("builder", "builder-2"))
+            before = first.id
+        with Mesh(name="builder") as again:
+            self.assertEqual(again.id, before)
+
+    def test_without_a_name_it_is_the_human_or_the_peer_named_by_the_environment(self):
+        with Mesh(name="builder") as builder:
+            self.assertEqual(Mesh().whoami().kind, "human")
+            self.assertEqual(Mesh(acting="builder").id, builder.id)
+            os.environ["SLM_MESH_PEER"] = "builder"
+            self.assertEqual(Mesh().name, "builder")
+            with self.assertRaises(slm_mesh.NotFound):
+                Mesh(acting="nobody").whoami()
+
+    def test_peers_of_one_repository_find_each_other(self):
+        subprocess.run(["git", "init", "-q", "."], check=True)
+        with Mesh(name="a") as a, Mesh(name="b"):
+            self.assertEqual([peer.name for peer in a.peers("repo")], ["b"])
+            self.assertEqual(a.whoami().git_root, os.getcwd())
+            self.assertEqual([peer.name for peer in Mesh().peers("repo")], ["a", "b"])
+
+
+class Messages(MeshTest):
+    def test_a_message_is_read_once_and_its_sender_learns_how_far_it_got(self):
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
+            sent = ann.send("bob", "hello ☃", type="command")
+            self.assertEqual([(to.name, to.here, to.receipt) for to in sent.recipients], [("bob", True, "accepted")])
+            self.assertEqual([mail.receipt for mail in ann.receipts(sent)], ["accepted"])
+            [mail] = bob.inbox()
+            self.assertEqual((mail.id, mail.payload, mail.msg_type), (sent.id, "hello ☃", "command"))
+            self.assertEqual((mail.from_peer, mail.from_name, mail.whole), (ann.id, "ann", True))
+            self.assertEqual(bob.inbox(), [])
+            self.assertEqual([mail.receipt for mail in ann.receipts(sent.id)], ["read"])
+            bob.send("ann", "hello yourself", reply_to=mail)
+            self.assertEqual([mail.receipt for mail in ann.receipts(sent)], ["acked"])
+            self.assertEqual(ann.wait_for_message(20).reply_to, sent.id)
+            self.assertEqual([mail.payload for mail in bob.history()], ["hello ☃"])
+
+    def test_waiting_ends_with_a_message_or_with_the_time(self):
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
+            waiting = self.behind(lambda: bob.wait_for_message(20))
+            # The same connection goes on answering while it waits.
+            self.until("it waits", lambda: bob._call("status", {})["waiting"] == 1)
+            ann.send("bob", "now")
+            self.assertEqual(waiting.get().payload, "now")
+            with self.assertRaises(slm_mesh.TimedOut):
+                bob.wait_for_message(0)
+
+    def test_a_message_whose_reader_failed_is_offered_again(self):
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
+            ann.send("bob", "one")
+            ann.send("bob", "two")
+            with self.assertRaises(ZeroDivisionError):
+                for mail in bob.messages():
+                    if mail.payload == "two":
+                        raise ZeroDivisionError
+            [mail] = bob.messages(wait=0)
+            self.assertEqual((mail.payload, mail.again), ("two", True))
+            self.assertEqual(list(bob.messages(wait=0)), [])
+
+    def test_a_long_message_comes_whole_in_its_order(self):
+        text = "".join(f"{n} ☃\n" for n in range(9000))[:60_000]
+        self.assertGreater(len(text.encode()), 60_000)
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
+            for message in ("before", text[:20_000], "after"):
+                ann.send("bob", message)
+            found = bob.inbox()
+            found += bob.inbox()
+            self.assertEqual([mail.payload for mail in found], ["before", text[:20_000], "after"])
+            self.assertEqual([mail.whole for mail in found], [True, True, True])
+            self.assertEqual(bob.inbox(), [])
+            self.assertFalse(bob.history(after=found[0].seq, limit=1)[0].whole)
+
+    def test_the_same_key_sends_once(self):
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
+            first, second = ann.send("bob", "x", key="k"), ann.send("bob", "x", key="k")
+            self.assertEqual((second.ids, second.repeated), (first.ids, True))
+            self.assertEqual(len(bob.inbox()), 1)
+
+    def test_all_hear_a_broadcast_and_each_has_its_receipt(self):
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob, Mesh(name="cid") as cid:
+            sent = ann.broadcast("to all")
+            bob.inbox()
+            self.assertEqual({mail.to_name: mail.receipt for mail in ann.receipts(sent)}["bob"], "read")
+            self.assertEqual([mail.group for mail in cid.inbox()], ["all"])
+            self.assertEqual(len(ann.receipts(sent)), 3)
+
+    def test_faults_have_types(self):
+        with Mesh(name="ann") as ann, Mesh(name="anton") as anton:
+            with self.assertRaises(slm_mesh.NotFound):
+                ann.send("nobody", "x")
+            with self.assertRaises(slm_mesh.Ambiguous):
+                ann.send("an", "x")
+            with self.assertRaises(slm_mesh.UsageError):
+                ann.send("anton", "")
+            with self.assertRaises(slm_mesh.UsageError):
+                ann.send("anton", "x" * (1 << 20))
+            with self.assertRaises(slm_mesh.Refused):
+                ann.ack(anton.send("anton", "to myself").id)
+            with self.assertRaises(slm_mesh.RateLimited) as caught:
+                for _ in range(200):
+                    ann.send("anton", "x")
+            self.assertIn(caught.exception.retry_after, range(1, 11))
+            self.assertIsInstance(caught.exception, slm_mesh.SLMMeshError)
+
+
+class State(MeshTest):
+    def test_values_have_versions(self):
+        mesh = Mesh()
+        self.assertIsNone(mesh.state_get("k"))
+        self.assertEqual(mesh.state_set("k", "one", expect=0).version, 1)
+        entry = mesh.state_set("k", "two", expect=1)
+        self.assertEqual((entry.value, entry.version, entry.updated_by), ("two", 2, mesh.id))
+        self.assertEqual(mesh.state_get("k"), entry)
+        with self.assertRaises(slm_mesh.VersionConflict) as caught:
+            mesh.state_set("k", "three", expect=1)
+        self.assertEqual(caught.exception.version, 2)
+        with self.assertRaises(slm_mesh.VersionConflict):
+            mesh.state_delete("k", expect=1)
+        self.assertTrue(mesh.state_delete("k", expect=2))
+        self.assertFalse(mesh.state_delete("k"))
+        self.assertIsNotNone(mesh.state_set("gone soon", "x", ttl_minutes=1).expires_at)
+
+    def test_counting_from_many_threads_loses_nothing(self):
+        mesh = Mesh()
+        mesh.state_set("n", "0")
+
+        def count():
+            for _ in range(10):
+                while True:
+                    entry = mesh.state_get("n")
+                    try:
+                        mesh.state_set("n", str(int(entry.value) + 1), expect=entry.version)
+                        break
+                    except slm_mesh.VersionConflict:
+                        pass
+
+        threads = [self.behind(count) for _ in range(4)]
+        for thread in threads:
+            thread.get()
+        self.assertEqual(mesh.state_get("n").value, "40")
+
+    def test_a_list_is_whole_however_long(self):
+        mesh = Mesh()
+        wanted = {f"k{n:03}": "v" * 400 for n in range(130)}
+        wanted["long"] = "☃" * 20_000
+        for key, value in wanted.items():
+            self.assertEqual(mesh.state_set(key, value, namespace="many").value, value)
+        self.assertEqual({entry.key: entry.value for entry in mesh.state_list("many")}, wanted)
+        self.assertEqual(len(mesh.state_list("many", prefix="k12")), 10)
+
+
+class Events(MeshTest):
+    def test_following_starts_now_and_misses_nothing(self):
+        mesh = Mesh()
+        mesh.emit("old.news")
+        events = mesh.follow(wait=0)
+        mesh.state_set("k", "v")
+        mesh.emit("deploy.done", {"n": 1})
+        found = list(events)
+        self.assertEqual([event.event_type for event in found], ["state_changed", "deploy.done"])
+        self.assertEqual((found[1].data, found[1].seq), ({"n": 1}, events.cursor))
+        self.assertEqual([event.seq for event in mesh.follow(after=found[0].seq, wait=0)], [found[1].seq])
+        self.assertEqual([event.seq for event in mesh.follow(after=0, types=["old.news"], wait=0)], [1])
+
+    def test_following_waits_for_what_comes(self):
+        mesh = Mesh()
+        events = mesh.follow(types=["deploy.done"])
+        coming = self.behind(lambda: next(events))
+        self.until("it waits", lambda: mesh._call("status", {})["waiting"] == 1)
+        mesh.emit("other.thing")
+        mesh.emit("deploy.done", {"n": 2})
+        self.assertEqual(coming.get().data, {"n": 2})
+
+    def test_more_events_than_one_answer_holds_come_in_order(self):
+        mesh = Mesh()
+        events = mesh.follow(wait=0)
+        for n in range(60):
+            mesh.emit("a.b", {"n": n, "text": "x" * 600})
+        self.assertEqual([event.data["n"] for event in events], list(range(60)))
+        self.assertEqual(len(mesh.events(["a.b"], limit=5)), 5)
+
+    def test_one_connection_serves_many_threads(self):
+        mesh = Mesh()
+        ready = threading.Barrier(8)
+
+        def work(n):
+            ready.wait(20)
+            for i in range(30):
+                mesh.state_set(f"{n}", f"{n}-{i}")
+                self.assertEqual(mesh.state_get(f"{n}").value, f"{n}-{i}")
+
+        threads = [self.behind(lambda n=n: work(n)) for n in range(8)]
+        for thread in threads:
+            thread.get()
+        self.assertEqual(mesh._call("status", {})["connections"], 1)
+
+
+if __name__ == "__main__":
+    unittest.main()

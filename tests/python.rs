@@ -1,0 +1,105 @@
+//! The Python package in `python/`: its own tests, the old client's beside it, and what a user of pip
+//! gets. Needs python3, and the registry for the client that it is compared with.
+
+mod clients;
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use support::{BIN, Place, project};
+
+/// A Python as the tests want it: our package first, nothing written into the tree.
+fn command(python: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("PYTHONPATH", project().join("python")).env("SLM_MESH_BIN", BIN).stdin(Stdio::null());
+    command
+}
+
+fn said(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+/// The python3 of this machine, or none and the reason told.
+fn python3(test: &str) -> Option<PathBuf> {
+    let asks = "import sys; sys.exit(sys.version_info < (3, 9))";
+    if command(Path::new("python3")).args(["-c", asks]).status().is_ok_and(|status| status.success()) {
+        return Some("python3".into());
+    }
+    assert!(std::env::var("SLM_MESH_TEST_ALL").as_deref() != Ok("1"), "{test} needs python3, 3.9 or newer");
+    eprintln!("skipped: {test}: there is no python3 of 3.9 or newer");
+    None
+}
+
+fn unittest(python: &Path, which: &[&str]) {
+    let place = Place::new();
+    let mut command = command(python);
+    command.args(["-m", "unittest"]).args(which).current_dir(project().join("python/tests"));
+    let out = command.env("HOME", place.root.join("home")).output().unwrap();
+    let said = said(&out);
+    assert!(out.status.success() && said.contains("\nOK") && !said.contains("Ran 0 tests"), "{said}");
+}
+
+#[test]
+fn scripts_work_as_promised() {
+    let Some(python) = python3("scripts_work_as_promised") else { return };
+    unittest(&python, &["discover"]);
+}
+
+#[test]
+fn every_method_of_the_old_client_answers_the_same_through_both_packages() {
+    let test = "every_method_of_the_old_client_answers_the_same_through_both_packages";
+    let Some(python) = clients::python(test, "pypi") else { return };
+    unittest(&python, &["-v", "test_client.BesideTheOldClient"]);
+}
+
+#[test]
+fn the_package_passes_what_the_old_client_passes() {
+    let Some(python) = python3("the_package_passes_what_the_old_client_passes") else { return };
+    let place = Place::new();
+    let port = place.json(&["start", "--detach"])["data"]["port"].to_string();
+    let mut command = command(&python);
+    command.arg(project().join("tests/clients/pypi_client.py"));
+    command.arg(port).arg(place.dir.join("broker.token")).arg(&place.root);
+    let out = command.env("SLM_MESH_DATA_DIR", &place.dir).output().unwrap();
+    assert!(out.status.success() && said(&out).contains("every method passed"), "{}", said(&out));
+    place.ok(&["stop"]);
+}
+
+#[test]
+fn pip_installs_it() {
+    let test = "pip_installs_it";
+    let Some(old) = clients::python(test, "pypi") else { return };
+    let place = Place::new();
+    // Builds leave files beside what they build.
+    let source = place.root.join("python");
+    let copied = Command::new("cp").arg("-R").arg(project().join("python")).arg(&source).status().unwrap();
+    assert!(copied.success());
+    let venv = place.root.join("venv");
+    let ok = |command: &mut Command| {
+        let out = command.env_remove("PYTHONPATH").output().unwrap();
+        assert!(out.status.success(), "{}", said(&out));
+        said(&out)
+    };
+    ok(command(&old).args(["-m", "venv"]).arg(&venv));
+    let python = venv.join("bin/python");
+    ok(command(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).arg(&source));
+    let script = "import slm_mesh, pathlib; here = pathlib.Path(slm_mesh.__file__).parent; \
+                  assert (here / 'py.typed').exists() and 'site-packages' in str(here); \
+                  print(slm_mesh.Mesh().state_set('installed', 'yes').value)";
+    let mut installed = command(&python);
+    installed.args(["-c", script]).env("SLM_MESH_DATA_DIR", &place.dir).envs(place.env.iter().cloned());
+    assert_eq!(ok(&mut installed), "yes\n");
+    place.ok(&["stop"]);
+}
+
+#[test]
+fn the_package_repeats_only_what_the_operations_let_it_repeat() {
+    let source = std::fs::read_to_string(project().join("python/slm_mesh/connection.py")).unwrap();
+    let listed = source.split("REPEATABLE = frozenset({").nth(1).unwrap().split("})").next().unwrap();
+    let listed: BTreeSet<&str> = listed.split('"').skip(1).step_by(2).collect();
+    let allowed = slm_mesh::mesh::OPS.iter().filter(|op| op.repeatable).map(|op| op.name).collect::<BTreeSet<_>>();
+    let beyond: Vec<_> = listed.difference(&allowed).collect();
+    assert!(listed.len() > 10 && beyond.is_empty(), "{beyond:?}");
+}
