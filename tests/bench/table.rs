@@ -10,6 +10,7 @@ mod figures;
 mod floor;
 mod growth;
 mod place;
+mod python;
 mod rest;
 
 use figures::Table;
@@ -35,6 +36,7 @@ const GROUPS: &[Group] = &[
     ("socket", On::OneCpu, calls::socket),
     ("mcp", On::OneCpu, calls::mcp),
     ("http", On::OneCpu, calls::http),
+    ("python", On::OneCpu, python::python),
     ("push", On::OneCpu, crowd::push),
     ("broadcast", On::AllCpus, crowd::broadcast),
     ("writes", On::AllCpus, crowd::writes),

@@ -1,0 +1,86 @@
+//! A call of the Python package against the same call of the Rust client, over the Unix socket.
+
+use super::calls::VALUE;
+use super::figures::{Reach, Samples, Table, micros_since};
+use super::place::Mesh;
+use serde_json::{Value, json};
+use slm_mesh::client::Client;
+use slm_mesh::world::places::Places;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+/// Batches, and calls in each; the first ones of a batch are not counted.
+const ROUNDS: usize = 30;
+const BATCH: usize = 80;
+const WARM: usize = 5;
+
+/// A Python process that calls when it is told to.
+struct Script {
+    child: Child,
+    answers: BufReader<std::process::ChildStdout>,
+}
+
+impl Script {
+    /// None where there is no python3.
+    fn start(mesh: &Mesh, words: &[&str]) -> Option<Script> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/calls.py");
+        let mut command = Command::new("python3");
+        command
+            .arg(script)
+            .args(words)
+            .arg(VALUE)
+            .env("SLM_MESH_DATA_DIR", mesh.dir())
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
+        let answers = BufReader::new(child.stdout.take().expect("piped"));
+        Some(Script { child, answers })
+    }
+
+    /// Microseconds of each of so many calls.
+    fn times(&mut self, n: usize) -> Vec<f64> {
+        let input = self.child.stdin.as_mut().expect("piped");
+        writeln!(input, "{n}").expect("the script reads");
+        let mut line = String::new();
+        self.answers.read_line(&mut line).expect("the script answers");
+        serde_json::from_str(&line).expect("a list of times")
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        // It ends with its input.
+        let _ = self.child.wait();
+    }
+}
+
+/// Reading and writing, by a script without a name and by one that is a peer.
+pub fn python(table: &mut Table) {
+    let mesh = Mesh::started();
+    let mut client = Client::connect(&Places { dir: mesh.dir() }).expect("a broker");
+    let (get, set) = (json!({ "key": "port" }), json!({ "key": "port", "value": VALUE }));
+    client.call("state.set", &set).expect("it is set");
+    let rows: [(&str, &str, &str, &Value); 3] =
+        [("get", "plain", "state.get", &get), ("get", "named", "state.get", &get), ("set", "plain", "state.set", &set)];
+    for (what, who, method, params) in rows {
+        let Some(mut script) = Script::start(&mesh, &[what, who]) else {
+            return println!("no python3: no rows for it");
+        };
+        let (mut python, mut rust) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            python.extend(script.times(WARM + BATCH).drain(WARM..));
+            for n in 0..WARM + BATCH {
+                let began = Instant::now();
+                client.call(method, params).expect("an answer");
+                if n >= WARM {
+                    rust.push(micros_since(began));
+                }
+            }
+        }
+        let (python, rust) = (Samples::new(python), Samples::new(rust));
+        let name = if who == "named" { "as a peer, " } else { "" };
+        table.times(&format!("Python {what}, {name}against Rust"), &python, Some(rust.median()), Reach::Times(3.0));
+    }
+}
