@@ -113,6 +113,12 @@ class Connection:
                     raise
             time.sleep(0.01)
 
+    def _tell(self, method: str, params: Dict[str, Any]) -> None:
+        """Asks for something whose answer nobody awaits, if there is a connection."""
+        link = self._link
+        if link is not None:
+            link.notify(method, {**params, **self._acting})
+
     def _connected(self, start: Optional[bool] = None) -> Link:
         link = self._link
         if link is not None and link.lost is None:
@@ -205,8 +211,6 @@ class Connection:
         return True
 
     def _renew(self, held: Held) -> None:
-        if held.released:
-            return
         try:
             held._renew()
         except MeshError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Type
@@ -22,6 +23,8 @@ class Held:
 
     def __init__(self, mesh: Connection, wish: Dict[str, Any], answer: Dict[str, Any], asked_at: float) -> None:
         self._mesh = mesh
+        # A renewal that overtakes the release would take the lock again, for nobody.
+        self._one_at_a_time = threading.Lock()
         self._wish = {**wish, "renew": True}
         self.token: int = answer["token"]
         """The fencing token: it only grows from grant to grant, so a late writer can be told."""
@@ -76,8 +79,7 @@ class Held:
 
         :raises LockLost: it is not.
         """
-        if not self.released and self.lost is None:
-            self._renew()
+        self._renew()
         if self.lost is not None:
             raise LockLost(self.lost)
         if self.released:
@@ -85,11 +87,13 @@ class Held:
 
     def release(self) -> None:
         """Gives the lock back; a second time does nothing."""
-        if self.released:
-            return
-        self.released = True
-        self._mesh._let_go(self)
-        if self.lost is None:
+        with self._one_at_a_time:
+            if self.released:
+                return
+            self.released = True
+            self._mesh._let_go(self)
+            if self.lost is not None:
+                return
             try:
                 self._mesh._call("lock.unlock", self._which())
             except Unavailable:
@@ -103,25 +107,26 @@ class Held:
 
     def _renew(self) -> None:
         """Renews the lease, and notes if the lock is not the same any more."""
-        asked_at = time.monotonic()
-        try:
-            answer = self._mesh._call("lock.lock", self._wish)
-        except Unavailable as error:
-            self._renew_at = asked_at + _AGAIN_AFTER
-            if asked_at >= self._ends_at:
-                self.lost = f"{self.file_path}: the lease ended while the broker was away ({error})"
-            return
-        except MeshError as error:
-            self.lost = f"{self.file_path} was lost: {error}"
-            return
-        if self.released:
-            return
-        if answer["token"] == self.token:
-            self._note(answer, asked_at)
-            return
-        # It is ours again, but it was not in between: somebody may have written there.
-        self.lost = f"{self.file_path} was lost for a moment: the connection to the broker broke"
-        self._mesh._call("lock.unlock", self._which())
+        with self._one_at_a_time:
+            if self.released or self.lost is not None:
+                return
+            asked_at = time.monotonic()
+            try:
+                answer = self._mesh._call("lock.lock", self._wish)
+            except Unavailable as error:
+                self._renew_at = asked_at + _AGAIN_AFTER
+                if asked_at >= self._ends_at:
+                    self.lost = f"{self.file_path}: the lease ended while the broker was away ({error})"
+                return
+            except MeshError as error:
+                self.lost = f"{self.file_path} was lost: {error}"
+                return
+            if answer["token"] == self.token:
+                self._note(answer, asked_at)
+                return
+            # It is ours again, but it was not in between: somebody may have written there.
+            self.lost = f"{self.file_path} was lost for a moment: the connection to the broker broke"
+            self._mesh._call("lock.unlock", self._which())
 
     def __enter__(self) -> Held:
         return self

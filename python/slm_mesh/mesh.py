@@ -257,8 +257,14 @@ class Mesh(Connection):
             try:
                 answer = self._call("lock.lock", wish, wait=max(left, 0.0))
             except LockedError:
-                if until is None or time.monotonic() < until - 1:
-                    continue
+                # One call waits no longer than an hour.
+                if left < WAIT_MAX or until is not None and time.monotonic() >= until:
+                    raise
+                time.sleep(0.05)
+                continue
+            except (KeyboardInterrupt, TimedOut):
+                # It may have been granted just now, with nobody here to hold it.
+                self._tell("lock.unlock", {"filePaths": wish["filePaths"], "bound": wish["bound"]})
                 raise
             # The lease counts from its grant, which a wait puts off; not later than now.
             held = Held(self, wish, answer, time.monotonic() if left > 0 else asked_at)

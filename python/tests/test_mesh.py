@@ -227,6 +227,18 @@ class Events(MeshTest):
         mesh.emit("deploy.done", {"n": 2})
         self.assertEqual(coming.get().data, {"n": 2})
 
+    def test_a_gap_is_raised_once_and_passed(self):
+        mesh = Mesh()
+        events = mesh.follow(wait=0)
+        mesh.emit("a.b", {"n": 1})
+        # Events are kept for two days: the broker's word for what is older is put in here.
+        call = mesh._call
+        mesh._call = lambda *args, **kwargs: {**call(*args, **kwargs), "gap": True}
+        with self.assertRaises(slm_mesh.EventGap):
+            next(events)
+        mesh._call = call
+        self.assertEqual([event.data for event in events], [{"n": 1}])
+
     def test_more_events_than_one_answer_holds_come_in_order(self):
         mesh = Mesh()
         events = mesh.follow(wait=0)
