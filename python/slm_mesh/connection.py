@@ -61,14 +61,19 @@ class Connection:
             named = acting or os.environ.get("SLM_MESH_PEER")
             self._acting = {"as": named} if named else {}
         self._you: Optional[Dict[str, str]] = None
+        self._closed = False
+        self._begin()
+        if self._seat is not None:
+            self._connected()
+
+    def _begin(self) -> None:
+        """Not connected, nothing held: at birth, and in a child process, which has no part in either."""
+        self._pid = os.getpid()
         self._link: Optional[Link] = None
         self._connecting = threading.RLock()
-        self._closed = False
         self._held: List[Held] = []
         self._kept = threading.Condition()
         self._keeper: Optional[threading.Thread] = None
-        if self._seat is not None:
-            self._connected()
 
     def close(self) -> None:
         """Leaves: locks fall, mail goes on waiting. A second time does nothing."""
@@ -120,6 +125,8 @@ class Connection:
             link.notify(method, {**params, **self._acting})
 
     def _connected(self, start: Optional[bool] = None) -> Link:
+        if self._pid != os.getpid():
+            self._begin()
         link = self._link
         if link is not None and link.lost is None:
             return link

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from types import TracebackType
@@ -23,6 +24,7 @@ class Held:
 
     def __init__(self, mesh: Connection, wish: Dict[str, Any], answer: Dict[str, Any], asked_at: float) -> None:
         self._mesh = mesh
+        self._pid = os.getpid()
         # A renewal that overtakes the release would take the lock again, for nobody.
         self._one_at_a_time = threading.Lock()
         self._wish = {**wish, "renew": True}
@@ -86,7 +88,9 @@ class Held:
             raise LockLost(f"{self.file_path} was given back before")
 
     def release(self) -> None:
-        """Gives the lock back; a second time does nothing."""
+        """Gives the lock back; a second time does nothing, nor does a child of the process that took it."""
+        if self._pid != os.getpid():
+            return
         with self._one_at_a_time:
             if self.released:
                 return

@@ -15,7 +15,7 @@ from .errors import LockedError, TimedOut
 from .follow import Follow
 from .held import Held
 from .places import StrPath
-from .types import BrokerStatus, Entry, Event, LockInfo, Mail, PeerInfo, Sent
+from .types import BrokerStatus, Entry, Event, LockInfo, Mail, Page, PeerInfo, Sent
 
 _WAIT_STEP = 300.0
 
@@ -50,14 +50,15 @@ class Mesh(Connection):
         """Your name. One that a living peer had already got a number: ``builder-2``."""
         return self._you["name"] if self._you else self.whoami().name
 
-    def peers(self, scope: str = "machine", *, away: bool = False) -> List[PeerInfo]:
+    def peers(self, scope: str = "machine", *, away: bool = False) -> Page[PeerInfo]:
         """The other peers: on the ``machine``, in the same ``directory`` or ``repo``; with ``away`` also
         those that left and still get mail."""
         params: Dict[str, Any] = {"scope": scope, "includeAway": away, "whoami": True}
         if scope != "machine":
             cwd = Path.cwd()
             params.update(project=str(cwd), repo=places.git_facts(cwd).get("repo"))
-        return [PeerInfo.from_dict(row) for row in self._call("peers", params)["peers"]]
+        answer = self._call("peers", params)
+        return Page(map(PeerInfo.from_dict, answer["peers"]), answer.get("remaining", 0))
 
     def set_summary(self, summary: str) -> None:
         """Tells the others in a line what you work on."""
@@ -278,10 +279,10 @@ class Mesh(Connection):
         :meth:`lock` took is released by what it returned."""
         self._call("lock.unlock", {"filePaths": [places.absolute(path) for path in file_paths]})
 
-    def locks(self, *file_paths: StrPath) -> List[LockInfo]:
+    def locks(self, *file_paths: StrPath) -> Page[LockInfo]:
         """The locks in force, or those that touch these files, and who waits for them."""
-        rows = self._call("lock.query", {"filePaths": [places.absolute(path) for path in file_paths]})["locks"]
-        return [LockInfo.from_dict(row) for row in rows]
+        answer = self._call("lock.query", {"filePaths": [places.absolute(path) for path in file_paths]})
+        return Page(map(LockInfo.from_dict, answer["locks"]), answer.get("remaining", 0))
 
     # Events
 

@@ -141,6 +141,29 @@ class Locks(MeshTest):
         child.communicate()
         self.until("the lock falls", lambda: mesh.locks() == [])
 
+    def test_a_forked_child_has_its_own_connection_and_frees_no_lock_of_its_parent(self):
+        with Mesh(name="ann") as ann, ann.lock("a.py") as held:
+            child = os.fork()
+            if child == 0:
+                try:
+                    held.release()
+                    ann.state_set("child", ann.name)
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            self.assertEqual(os.waitpid(child, 0)[1], 0)
+            self.assertEqual(ann.state_get("child").value, "ann")
+            held.check()
+
+    def test_a_list_that_does_not_fit_tells_how_many_are_left(self):
+        mesh = Mesh()
+        folder = "d" * 200
+        for n in range(2):
+            mesh.lock([f"{folder}/{folder}/{n}-{i}.py" for i in range(60)])
+        found = mesh.locks()
+        self.assertGreater(found.remaining, 0)
+        self.assertEqual(len(found) + found.remaining, 120)
+
     def test_what_a_script_runs_acts_as_the_script_and_its_shell_does_not(self):
         with Mesh(name="builder") as builder:
             status, said = self.verb("whoami", "--json")
