@@ -9,6 +9,7 @@ mod crowd;
 mod figures;
 mod floor;
 mod growth;
+mod hooks;
 mod place;
 mod python;
 mod rest;
@@ -36,6 +37,7 @@ const GROUPS: &[Group] = &[
     ("socket", On::OneCpu, calls::socket),
     ("mcp", On::OneCpu, calls::mcp),
     ("http", On::OneCpu, calls::http),
+    ("hooks", On::AllCpus, hooks::hooks),
     ("python", On::OneCpu, python::python),
     ("push", On::OneCpu, crowd::push),
     ("broadcast", On::AllCpus, crowd::broadcast),

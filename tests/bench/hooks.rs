@@ -1,0 +1,57 @@
+//! Hooks as an agent runs them after each tool: one process each, JSON in, an answer or none.
+
+use super::calls::VALUE;
+use super::figures::{Reach, Table, in_turns};
+use super::place::Mesh;
+use serde_json::json;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Rounds and runs in each.
+const ROUNDS: usize = 10;
+const BATCH: usize = 20;
+/// What one hook shows at most.
+const SHOWN: usize = 10;
+
+fn run(command: &mut Command, input: &str) {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("a process starts");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).ok();
+    assert!(child.wait().expect("a child of ours").success());
+}
+
+fn input(session: &str) -> String {
+    let told = json!({
+        "session_id": session, "transcript_path": "/home/ada/.claude/projects/api/t.jsonl", "cwd": "/home/ada/api",
+        "hook_event_name": "PostToolUse", "permission_mode": "default", "tool_name": "Bash",
+        "tool_input": { "command": "cargo test", "description": "Run the tests" },
+        "tool_response": { "stdout": "test result: ok. 212 passed\n".repeat(40), "stderr": "", "interrupted": false },
+        "tool_use_id": "toolu_01", "duration_ms": 4100,
+    });
+    told.to_string()
+}
+
+/// A hook without mail, and one with twenty messages and more waiting, against a process that ends at
+/// once.
+pub fn hooks(table: &mut Table) {
+    let mesh = Mesh::started();
+    let mut line = mesh.seat("writer");
+    let (quiet, busy) = (input("quiet"), input("busy"));
+    let hook = |input: &str| run(&mut mesh.command(&["hook", "claude"]), input);
+    hook(&quiet);
+    hook(&busy);
+    let peers = line.call("peers", &json!({ "scope": "machine", "includeAway": true }));
+    let named =
+        peers["result"]["peers"].as_array().expect("peers").iter().filter(|peer| peer["agentType"] == "claude-code");
+    let name = named.last().expect("the second session")["id"].as_str().expect("an id").to_owned();
+    // Each run takes what it shows; there are twenty left for the last one.
+    for _ in 0..ROUNDS * (BATCH + 5) * SHOWN + 20 {
+        line.call("send", &json!({ "to": name, "message": VALUE }));
+    }
+    let truth = if Path::new("/bin/true").exists() { "/bin/true" } else { "/usr/bin/true" };
+    let mut floor = || run(Command::new(truth).env_clear(), &quiet);
+    let (mut none, mut many) = (|| hook(&quiet), || hook(&busy));
+    let samples = in_turns(ROUNDS, BATCH, &mut [&mut floor, &mut none, &mut many]);
+    table.times("hook, no mail", &samples[1], Some(samples[0].median()), Reach::Times(3.0));
+    table.times("hook, 20 messages", &samples[2], Some(samples[0].median()), Reach::Times(5.0));
+}
