@@ -4,6 +4,7 @@
 //! - [`mesh`]: the rules, as plain functions of (request, time, store), and the table of operations
 //! - [`store`]: the only SQL
 //! - [`wire`]: bytes and messages in buffers
+//! - [`far`]: the same lines between machines, proven and sealed
 //! - [`broker`]: the poll loop that carries them, the HTTP thread, the frozen HTTP routes
 //! - [`client`]: a blocking connection, which starts the broker if there is none
 //! - [`mcp`]: MCP over stdio, derived from the operations
@@ -11,7 +12,7 @@
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`world`]: time, chance, environment, files and processes: the one impure leaf
 //!
-//! **Invariant:** imports flow `cli → agents, mcp → client, broker → wire → mesh → store`; `broker` and
+//! **Invariant:** imports flow `cli → agents, mcp → client, broker → far → wire → mesh → store`; `broker` and
 //! `client` don't know each other; `mesh`, `store` and `wire` know no clock, socket, thread or
 //! chance.
 
@@ -21,6 +22,7 @@
 pub mod mesh;
 pub mod store;
 pub mod wire;
+pub mod far;
 pub mod broker;
 pub mod client;
 pub mod mcp;

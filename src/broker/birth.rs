@@ -2,10 +2,12 @@
 //! clients, the ready word.
 
 use super::{End, Parts, http, legacy, log, serve};
+use crate::far::hub::{Arrival, Door, Inside};
 use crate::mesh::{Fault, Kind, Mesh, time};
 use crate::store::{Store, StoreError};
 use crate::world::places::{self, Places};
-use crate::world::settings::Settings;
+use crate::world::road::{Road, SECRET_GOOD};
+use crate::world::settings::{SECRET, Settings};
 use crate::world::{self, Clock};
 use serde_json::json;
 use std::fs::{self, File};
@@ -13,7 +15,7 @@ use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// What the name of a database that was set aside begins with; the time follows.
@@ -36,8 +38,16 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     let (store, clock) = open_clocked(places, &settings)?;
     let token = places::keep_token(places)?;
     let (poll, waker) = super::poll().map_err(|error| places.fault("can't be watched", &error))?;
+    let door_waker = Arc::clone(&waker);
     let (sender, jobs) = mpsc::sync_channel(http::Limits::default().connections_max);
-    let http_listener = bind_http(&settings);
+    let Road::Here { bind, hub } = Road::find(&settings)? else {
+        let text = format!(
+            "SLM_MESH_HOST={} is another machine: the broker runs there, and needs none here",
+            settings.text("SLM_MESH_HOST")
+        );
+        return Err(Fault::new(Kind::Usage, text));
+    };
+    let http_listener = bind_http(&bind, &settings);
     let port = http_listener.as_ref().map_or(0, |(_, port)| *port);
     let server = http_listener.and_then(|(listener, port)| {
         let wake = Box::new(move || {
@@ -56,6 +66,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
         }
         result => result?,
     };
+    let (door, guests) = if hub { open_door(&bind, port, &settings, door_waker)? } else { closed_door() };
     let signals = watch_signals().map_err(|error| places.fault("signals can't be watched", &error))?;
     let listener = bind_socket(places)?;
     places.write(&places.pid(), &std::process::id().to_string())?;
@@ -66,7 +77,9 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
         places.write(&places.port(), &port.to_string())?;
     }
     ready(port, set_aside(places, started));
-    let end = serve(Parts { poll, mesh, clock, listener, server, jobs, signals, settings }, places);
+    let end = serve(Parts { poll, mesh, clock, listener, server, jobs, guests, signals, settings }, places);
+    // Its thread ends before the lock does.
+    drop(door);
     // The lock must outlive the last write.
     drop(lock);
     match end {
@@ -219,14 +232,54 @@ fn bind_socket(places: &Places) -> Result<mio::net::UnixListener, Fault> {
     Ok(listener)
 }
 
+/// Where guests arrive, and the door through which they do.
+type Doors = (Option<Door>, mpsc::Receiver<Arrival>);
+
+/// Where nobody arrives.
+fn closed_door() -> Doors {
+    (None, mpsc::channel().1)
+}
+
+/// Opens the port for sessions on other machines.
+fn open_door(bind: &str, http_port: u16, settings: &Settings, waker: Arc<mio::Waker>) -> Result<Doors, Fault> {
+    let secret = settings.text(SECRET);
+    if secret.len() < SECRET_GOOD {
+        log("the shared secret is short enough to be guessed: slm-mesh secret prints a good one");
+    }
+    world::raise_open_files();
+    let port = match settings.int("SLM_MESH_WS_PORT") as u16 {
+        // Without HTTP the wanted ports were all taken, and these are ten further on.
+        0 if http_port == 0 => settings.int("SLM_MESH_PORT") as u16 + PORTS_TRIED,
+        0 => http_port.saturating_add(1),
+        port => port,
+    };
+    let listener = TcpListener::bind(socket_address(bind, port)).map_err(|error| {
+        let text = format!("port {port} for other machines can't be had ({error}); set SLM_MESH_WS_PORT to a free one");
+        Fault::new(Kind::Refused, text)
+    })?;
+    let (sender, guests) = mpsc::sync_channel(64);
+    let wake = Box::new(move || {
+        // The loop is gone only when this whole process ends.
+        let _ = waker.wake();
+    });
+    let inside = Inside { arrivals: sender, wake, log, chance: world::chance };
+    let door = Door::open(listener, secret.to_owned(), inside)
+        .map_err(|error| Fault::new(Kind::Internal, format!("other machines can't be served ({error})")))?;
+    log(&format!("other machines are served on {bind}, HTTP port {http_port}, sessions on port {port}"));
+    Ok((Some(door), guests))
+}
+
+fn socket_address(host: &str, port: u16) -> String {
+    let host = if host == "localhost" { "127.0.0.1" } else { host };
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// Binds the wanted port or one of the nine after it. Without any, the mesh serves its Unix socket
 /// alone: agents need nothing else.
-fn bind_http(settings: &Settings) -> Option<(TcpListener, u16)> {
-    let host = settings.text("SLM_MESH_HOST").replace("localhost", "127.0.0.1");
+fn bind_http(host: &str, settings: &Settings) -> Option<(TcpListener, u16)> {
     let first = settings.int("SLM_MESH_PORT") as u16;
     for port in (0..PORTS_TRIED).filter_map(|n| first.checked_add(n)) {
-        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        if let Ok(listener) = TcpListener::bind(&address) {
+        if let Ok(listener) = TcpListener::bind(socket_address(host, port)) {
             return Some((listener, port));
         }
     }

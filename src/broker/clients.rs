@@ -1,8 +1,8 @@
 //! The clients on the Unix socket: taken in, read, answered, asked whether they still live.
 
 use super::{Broker, CLIENTS_MAX, End, is_newer, log};
-use crate::broker::conn::Connection;
-use crate::mesh::{self, Actor, Args, Call, Fault};
+use crate::broker::conn::{Connection, Whence};
+use crate::mesh::{self, Actor, Args, Call, Fault, Kind};
 use crate::wire::rpc::{self, Message};
 use crate::world::process;
 use mio::{Interest, Token};
@@ -42,6 +42,22 @@ impl Broker {
             let interest = Interest::READABLE | Interest::WRITABLE;
             if self.poll.registry().register(&mut stream, Token(token as usize), interest).is_ok() {
                 self.conns.insert(token, Connection::new(stream, who.pid, now));
+                self.mesh.joined(token);
+            }
+        }
+    }
+
+    /// Takes in guests from other machines. They have proven themselves, and say from where they come.
+    pub(super) fn receive_guests(&mut self, now: i64) {
+        while let Ok(guest) = self.guests.try_recv() {
+            let mut stream = guest.stream;
+            let token = self.next_conn;
+            self.next_conn += 1;
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            if self.poll.registry().register(&mut stream, Token(token as usize), interest).is_ok() {
+                let mut conn = Connection::new(stream, 0, now);
+                conn.come_from(Whence { host: guest.address.to_string(), ..Whence::default() });
+                self.conns.insert(token, conn);
                 self.mesh.joined(token);
             }
         }
@@ -119,6 +135,14 @@ impl Broker {
             Ok(Message::Notice { method, params }) if method == "cancel" => {
                 self.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), now);
             }
+            Ok(Message::Notice { method, params }) if method == "far" => {
+                let whence = Whence::read(&params);
+                let told = self.mesh.comes_from(token, &whence.host, &whence.user, now);
+                match told {
+                    Ok(()) => conn.come_from(whence),
+                    Err(fault) => conn.write(&rpc::fault(&Value::Null, &fault)),
+                }
+            }
             Ok(Message::Notice { method, params }) => {
                 // An operation without an id: done, and nobody wants to hear how it went.
                 if let Some(op) = mesh::op(&method) {
@@ -142,6 +166,10 @@ impl Broker {
         match method {
             "ping" => return conn.write(&rpc::answer(&id, &json!({}))),
             "broker.info" => return conn.write(&rpc::answer(&id, &self.info())),
+            "broker.stop" if conn.is_far() => {
+                let text = "stop: a broker is stopped on its own machine";
+                return conn.write(&rpc::fault(&id, &Fault::new(Kind::Refused, text)));
+            }
             "broker.stop" => {
                 self.end = Some(End::Stopped);
                 return conn.write(&rpc::answer(&id, &json!({ "ok": true, "pid": std::process::id() })));
@@ -150,6 +178,7 @@ impl Broker {
         }
         if let Some(version) = params.remove("v").as_ref().and_then(Value::as_str)
             && is_newer(version, env!("CARGO_PKG_VERSION"))
+            && !conn.is_far()
         {
             log(&format!("slm-mesh {version} is here: making room for it"));
             self.end = Some(End::MadeRoom);

@@ -4,6 +4,7 @@ use crate::mesh::peers::Process;
 use crate::wire::lines::Lines;
 use crate::world::process;
 use mio::net::UnixStream;
+use serde_json::{Map, Value};
 use std::io::{self, Read, Write};
 
 /// Bytes read from a client in one turn.
@@ -12,6 +13,38 @@ pub const READ_MAX: usize = 64 * 1024;
 const STUFFED: usize = 256 * 1024;
 /// Unread answers and pushes at which a client is dropped: it will never read them.
 const OUTPUT_MAX: usize = 4 << 20;
+
+/// From where a client on another machine says that it comes.
+#[derive(Debug, Default)]
+pub struct Whence {
+    /// Its machine.
+    pub host: String,
+    /// Its user.
+    pub user: String,
+    /// The processes above it.
+    pub chain: Vec<Process>,
+}
+
+impl Whence {
+    /// Reads what it said, as far as it makes sense.
+    pub fn read(params: &Map<String, Value>) -> Whence {
+        let word = |name: &str| -> String {
+            let text = params.get(name).and_then(Value::as_str).unwrap_or("");
+            text.chars().filter(|c| !c.is_control() && *c != '@' && *c != '/').take(64).collect()
+        };
+        let host = word("host");
+        // A process of one machine must not be taken for one of another with the same number.
+        let salt = host
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let read = |row: &Value| {
+            let start = row[1].as_u64()?.wrapping_add(salt);
+            Some(Process { pid: row[0].as_i64()?, start, wrapper: row[2].as_bool()? })
+        };
+        let rows = params.get("chain").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        Whence { user: word("user"), chain: rows.iter().take(64).filter_map(read).collect(), host }
+    }
+}
 
 /// A client.
 pub struct Connection {
@@ -36,6 +69,7 @@ pub struct Connection {
     output: Vec<u8>,
     sent: usize,
     pid: i64,
+    far: bool,
     chain: Option<(Vec<Process>, bool)>,
     last_heard: i64,
     mute: bool,
@@ -57,6 +91,7 @@ impl Connection {
             output: Vec::new(),
             sent: 0,
             pid,
+            far: false,
             chain: None,
             last_heard: now,
             mute: false,
@@ -172,6 +207,17 @@ impl Connection {
     /// The client's own process.
     pub fn process(&self) -> Option<Process> {
         process::itself(self.pid)
+    }
+
+    /// It comes from another machine, whose kernel we can't ask.
+    pub fn come_from(&mut self, whence: Whence) {
+        self.far = true;
+        self.chain = Some((whence.chain, true));
+    }
+
+    /// Whether it comes from another machine.
+    pub fn is_far(&self) -> bool {
+        self.far
     }
 
     /// The processes above the client, read once; `wrappers` as [`process::ancestors`] says.

@@ -359,6 +359,7 @@ fn take_lock(mesh: &mut Mesh, given: &Given, file: &str, holder: &str, now: i64)
         // Fractions were always taken; none below a second or above a day does anybody good.
         ttl_ms: ((minutes * 60_000.0) as i64).clamp(1000, limits::DAY_MS),
         repo: row.repo.zip(row.git_root),
+        host: mesh.settings().host.clone(),
         everywhere: false,
         renew: true,
     };

@@ -10,6 +10,7 @@ pub mod http;
 mod legacy;
 mod push;
 
+use crate::far::hub::Arrival;
 use crate::mesh::{self, Mesh, Out};
 use crate::wire::rpc;
 use crate::world::Clock;
@@ -62,6 +63,7 @@ struct Broker {
     accept_at: Option<i64>,
     server: Option<http::Server>,
     jobs: Receiver<http::Job>,
+    guests: Receiver<Arrival>,
     answers: Vec<(http::Ticket, http::Answer)>,
     pushes: push::Pushes,
     signals: UnixStream,
@@ -90,6 +92,8 @@ pub struct Parts {
     pub server: Option<http::Server>,
     /// Requests from the HTTP thread.
     pub jobs: Receiver<http::Job>,
+    /// Sessions on other machines that have proven the secret.
+    pub guests: Receiver<Arrival>,
     /// The readable end of the signals' pipe.
     pub signals: UnixStream,
     /// Settings in force.
@@ -101,7 +105,7 @@ pub struct Parts {
 /// # Errors
 /// When the poll itself fails.
 pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
-    let Parts { poll, mesh, clock, mut listener, server, jobs, mut signals, settings } = parts;
+    let Parts { poll, mesh, clock, mut listener, server, jobs, guests, mut signals, settings } = parts;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let now = clock.now();
@@ -116,6 +120,7 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
         accept_at: None,
         server,
         jobs,
+        guests,
         answers: Vec::new(),
         pushes: push::Pushes::new(),
         signals,
@@ -178,6 +183,7 @@ impl Broker {
         self.serve_clients(now);
         // Newcomers are heard in the next turn: by then the poll has told of all who left before.
         self.accept(now);
+        self.receive_guests(now);
         self.serve_jobs(now);
         self.watch_quiet(now);
         let wrote = self.mesh.has_written();

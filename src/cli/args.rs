@@ -26,6 +26,10 @@ pub enum Command {
     Clean,
     /// An agent's hook.
     Hook(String, bool),
+    /// Carry lines for ssh.
+    Pipe,
+    /// Print a secret.
+    Secret,
     /// The agents' settings.
     Setup(Asked),
     /// A look at everything; with an agent's name a proof of its hooks.
@@ -83,6 +87,8 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     ),
     ("hook", "AGENT", "Answer a hook of an agent: claude, codex, copilot, gemini, cursor, vscode, devin or opencode"),
     ("guard", "install|remove", "Have git refuse commits and pushes of files that somebody else has locked"),
+    ("secret", "", "Print a good secret for SLM_MESH_SHARED_SECRET, by which machines of one mesh know each other"),
+    ("pipe", "", "Carry lines between standard input and output and this machine's broker: what ssh:// runs on a hub"),
     ("version", "", "Print the version"),
     ("help", "[VERB or TOPIC]", "Explain a verb or a topic"),
     ("mcp", "[--legacy]", "Serve MCP on standard input and output; what an agent starts"),
@@ -203,6 +209,8 @@ impl Reader {
                 self.words.truncate(1);
                 Command::Hook(agent, self.switch("wake"))
             }
+            "pipe" => Command::Pipe,
+            "secret" => Command::Secret,
             "version" => Command::Version,
             "help" => Command::Help(self.words.split_off(1).join(" ")),
             _ => return self.operation(),

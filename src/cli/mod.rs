@@ -9,6 +9,7 @@ pub mod guard;
 pub mod print;
 pub mod run;
 pub mod setup;
+mod far;
 pub mod start;
 
 use crate::client::{self, Client};
@@ -49,6 +50,8 @@ fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
         Command::Setup(asked) => setup::setup(asked, parsed.json),
         Command::Doctor(prove) => setup::doctor(prove.as_deref(), parsed.json),
         Command::Guard(words) => guard::run(words, parsed.json),
+        Command::Pipe => far::pipe(),
+        Command::Secret => far::secret(),
         Command::Version => say(env!("CARGO_PKG_VERSION")),
         Command::Help(topic) => docs::help(topic),
         Command::Watch => follow::watch(&parsed),
@@ -71,7 +74,10 @@ fn operation(op: &'static Op, parsed: &Parsed) -> Result<u8, Fault> {
     let params = params(op, parsed, &settings);
     let mut client = match op.name {
         // To ask how the broker is must not bring one to life.
-        "status" => Client::connect(&places).map_err(|_| no_broker())?,
+        "status" => Client::connect(&places).map_err(|error| match client::is_absent(&error) {
+            true => no_broker(),
+            false => Fault::new(Kind::Gone, error.to_string()),
+        })?,
         _ => Client::connect_or_start(&places)?,
     };
     let params = Value::Object(params);

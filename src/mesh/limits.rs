@@ -52,6 +52,8 @@ pub const RATE_MAX: u32 = 100;
 pub const RATE_WINDOW_MS: i64 = 10_000;
 /// A local session's locks outlive its socket by this much, so that a restart loses none.
 pub const GRACE_MS: i64 = 5_000;
+/// The same for a session on another machine, whose network may be gone for a moment.
+pub const FAR_GRACE_MS: i64 = 30_000;
 /// After the disk refused a write of our own, the next one waits this long: no loop, no full log.
 pub const REST_MS: i64 = 1_000;
 /// Mail that comes within this time wakes once; who is at work has seen it by then.

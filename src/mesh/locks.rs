@@ -122,6 +122,8 @@ pub struct Want {
     pub ttl_ms: i64,
     /// Repository identity and root, to know the same file in another work tree.
     pub repo: Option<(String, String)>,
+    /// The machine whose file system the paths are of.
+    pub host: String,
     /// Whether it shall hold in all work trees.
     pub everywhere: bool,
     /// Whether a lock of the same holder is renewed rather than in the way.
@@ -165,6 +167,7 @@ fn lock(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         reason: args.text("reason").unwrap_or("").to_owned(),
         ttl_ms: args.int("ttlMinutes").unwrap_or(mesh.settings.lock_ttl_min) * 60_000,
         repo,
+        host: mesh.host_of(ctx.conn),
         everywhere: args.text("scope") == Some("repo"),
         // Two scripts of one person are two wishes; an agent that asks again means its own lock.
         renew: args.flag("renew").unwrap_or(!mesh.is_human(ctx.me())),
@@ -264,6 +267,7 @@ fn check(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         reason: String::new(),
         ttl_ms: 0,
         repo: args.text("repo").zip(args.text("gitRoot")).map(|(repo, root)| (repo.to_owned(), root.to_owned())),
+        host: mesh.host_of(ctx.conn),
         everywhere: false,
         renew: true,
     };
@@ -301,12 +305,13 @@ impl<'a> Wish<'a> {
         Wish { want, paths: Wanted::new(want.paths.iter().map(String::as_str)), inside: Wanted::new(inside) }
     }
 
-    /// Whether it and a lock mean a common file, seen from this machine.
-    pub(super) fn collides(&self, lock: &LockRow, host: &str) -> bool {
-        if lock.host == host && self.paths.overlaps(&lock.path) {
+    /// Whether it and a lock mean a common file.
+    pub(super) fn collides(&self, lock: &LockRow) -> bool {
+        let is_here = lock.host == self.want.host;
+        if is_here && self.paths.overlaps(&lock.path) {
             return true;
         }
-        let far = self.want.everywhere || lock.everywhere || lock.host != host;
+        let far = self.want.everywhere || lock.everywhere || !is_here;
         let (Some((repo, _)), Some(lock_repo), Some(rel)) = (&self.want.repo, &lock.repo, &lock.rel) else {
             return false;
         };
@@ -331,7 +336,7 @@ impl Mesh {
     pub(super) fn obstacles<'a>(&'a self, want: &'a Want) -> impl Iterator<Item = &'a LockRow> {
         let wish = Wish::new(want);
         let mine = |lock: &LockRow| lock.holder == want.holder && self.is_one_wish(lock, want);
-        self.locks.iter().filter(move |lock| !mine(lock) && wish.collides(lock, &self.settings.host))
+        self.locks.iter().filter(move |lock| !mine(lock) && wish.collides(lock))
     }
 
     /// Whether a lock of the same holder is no obstacle. No agent is ever refused by its own lock,
@@ -373,7 +378,7 @@ impl Mesh {
                 } else {
                     want.reason.clone()
                 },
-                host: self.settings.host.clone(),
+                host: want.host.clone(),
                 rel: inside(path, want.repo.as_ref()).map(str::to_owned),
                 repo: want.repo.as_ref().map(|(repo, _)| repo.clone()),
                 everywhere: want.everywhere || old.is_some_and(|old| old.everywhere),

@@ -75,7 +75,8 @@ impl Peer {
         if self.row.kind == "http" && self.row.here {
             return Some(self.heard + settings.dead_ms);
         }
-        self.left.map(|left| left + limits::GRACE_MS)
+        let grace = if self.row.host == settings.host { limits::GRACE_MS } else { limits::FAR_GRACE_MS };
+        self.left.map(|left| left + grace)
     }
 }
 
@@ -267,7 +268,7 @@ impl Mesh {
             (None, []) if call.op.actor == Actor::Welcome && call.chain.is_empty() => Ok(None),
             // A list is answered to anybody, also where it can't be told to whom.
             (None, []) if call.op.actor == Actor::Welcome => Ok(self.around(&call.chain).ok().flatten()),
-            (None, []) => self.around(&call.chain).map(|id| Some(id.unwrap_or_else(|| self.human.clone()))),
+            (None, []) => self.around(&call.chain).map(|id| Some(id.unwrap_or_else(|| self.human_of(call.conn)))),
         }
     }
 
@@ -295,9 +296,9 @@ impl Mesh {
         Ok(None)
     }
 
-    /// Whether this id is the human's.
+    /// Whether this id is a human's.
     pub fn is_human(&self, id: &str) -> bool {
-        id == self.human
+        id == self.human || self.peer(id).is_some_and(|peer| peer.row.kind == "human")
     }
 
     /// A peer as clients see it: the keys of the old HTTP API first, then ours.

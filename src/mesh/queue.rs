@@ -71,8 +71,7 @@ impl Mesh {
 
     /// Names of those in line who wait for a lock, first come first.
     pub(super) fn queue_for(&self, lock: &LockRow, line: &[Wish]) -> Vec<String> {
-        let host = &self.settings.host;
-        let waiting = line.iter().filter(|wish| wish.want.holder != lock.holder && wish.collides(lock, host));
+        let waiting = line.iter().filter(|wish| wish.want.holder != lock.holder && wish.collides(lock));
         waiting.map(|wish| self.name_of(&wish.want.holder)).take(8).collect()
     }
 }

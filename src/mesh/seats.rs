@@ -19,6 +19,8 @@ pub struct Seat {
     pub agent: Option<Process>,
     /// It did not answer for too long.
     pub mute: bool,
+    /// Another machine, from which it comes, and the human there.
+    pub far: Option<(String, String)>,
     /// Event types that it wants pushed.
     pub subscribed: Vec<String>,
     /// The locks that fall with it: whose, and the key of the invocation.
@@ -77,7 +79,7 @@ fn attach(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         git_root: text("gitRoot"),
         git_branch: text("gitBranch"),
         repo: text("repo"),
-        host: mesh.settings.host.clone(),
+        host: mesh.host_of(ctx.conn),
         pid: args.int("pid").unwrap_or(0),
         session: text("session").unwrap_or_default(),
         started: ctx.now,
@@ -123,6 +125,11 @@ fn default_name(row: &PeerRow) -> String {
     if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") }
 }
 
+/// Whether two sessions are of one agent in one place.
+fn is_alike(a: &PeerRow, b: &PeerRow) -> bool {
+    (&a.agent, &a.project, &a.host) == (&b.agent, &b.project, &b.host)
+}
+
 /// Whether `name` is `base` or `base-N`.
 fn is_numbered(name: &str, base: &str) -> bool {
     let rest = name.strip_prefix(base);
@@ -140,6 +147,41 @@ impl Mesh {
         if let Some(seat) = self.seats.get_mut(&conn) {
             seat.agent = chain.iter().find(|process| !process.wrapper).copied();
         }
+    }
+
+    /// A connection comes from another machine; the human there is a peer of its own.
+    pub fn comes_from(&mut self, conn: Conn, host: &str, user: &str, now: i64) -> Result<(), Fault> {
+        if host.is_empty() || user.is_empty() {
+            return Err(Fault::usage("far", "want host and user"));
+        }
+        let here = host == self.settings.host && user == self.settings.user;
+        let name = if here { user.to_owned() } else { format!("{user}@{host}") };
+        let is_it =
+            |peer: &&Peer| peer.row.kind == "human" && (peer.row.name == name || here && peer.row.id == self.human);
+        let known = self.peers.iter().find(is_it).map(|peer| peer.row.id.clone());
+        let human = match known {
+            Some(id) => id,
+            None => self.scoped(|mesh| {
+                mesh.make_room(now)?;
+                mesh.add_human(name, host.to_owned(), now)
+            })?,
+        };
+        if let Some(seat) = self.seats.get_mut(&conn) {
+            seat.far = Some((host.to_owned(), human));
+        }
+        Ok(())
+    }
+
+    /// The machine from which a connection comes.
+    pub(super) fn host_of(&self, conn: Conn) -> String {
+        let far = self.seats.get(&conn).and_then(|seat| seat.far.as_ref());
+        far.map_or(&self.settings.host, |(host, _)| host).clone()
+    }
+
+    /// The human behind a connection.
+    pub(super) fn human_of(&self, conn: Conn) -> String {
+        let far = self.seats.get(&conn).and_then(|seat| seat.far.as_ref());
+        far.map_or(&self.human, |(_, human)| human).clone()
     }
 
     /// Whether any session is attached: only then can a caller be inside one.
@@ -278,13 +320,10 @@ impl Mesh {
         let by_seat = || ours().filter(on_seat).find(|peer| peer.row.session.is_empty());
         let process = seat.and_then(|seat| seat.agent).map(|agent| (agent.pid, agent.start));
         let by_process = || {
-            let unseated =
-                ours().filter(|peer| peer.seats == 0 && peer.row.agent == row.agent && peer.row.project == row.project);
+            let unseated = ours().filter(|peer| peer.seats == 0 && is_alike(&peer.row, row));
             unseated.filter(|_| process.is_some()).find(|peer| peer.process.map(|p| (p.pid, p.start)) == process)
         };
-        let same = |peer: &&Peer| {
-            peer.row.agent == row.agent && peer.row.project == row.project && is_numbered(&peer.row.name, wanted)
-        };
+        let same = |peer: &&Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, wanted);
         let by_name = || ours().filter(|peer| peer.seats == 0).filter(same).min_by_key(|peer| peer.row.name.len());
         let found = by_id.or_else(by_key).or_else(by_seat).or_else(by_process).or_else(by_name);
         found.map(|peer| peer.row.id.clone())
@@ -298,8 +337,7 @@ impl Mesh {
         now: i64,
     ) -> Result<String, Fault> {
         let wanted = default_name(&row);
-        let same =
-            |peer: &&Peer| peer.row.kind == "session" && peer.row.agent == row.agent && peer.row.project == row.project;
+        let same = |peer: &&Peer| peer.row.kind == "session" && is_alike(&peer.row, &row);
         // One whose hooks alone are known may be at work; one that lost its seat, or ended, is not.
         let is_away = |peer: &&Peer| peer.seats == 0 && (peer.process.is_none() || peer.left.is_some());
         let away = self.peers.iter().filter(is_away).filter(same);
@@ -366,23 +404,31 @@ impl Mesh {
 
     /// The human at this machine is a peer, too: agents can write to it from the first moment.
     pub(super) fn settle_human(&mut self, now: i64) -> Result<(), Fault> {
-        if let Some(peer) = self.peers.iter().find(|peer| peer.row.kind == "human") {
+        if let Some(peer) =
+            self.peers.iter().find(|peer| peer.row.kind == "human" && peer.row.host == self.settings.host)
+        {
             self.human = peer.row.id.clone();
             return Ok(());
         }
+        let name = self.free_name(&self.settings.user.clone());
+        self.human = self.add_human(name, self.settings.host.clone(), now)?;
+        Ok(())
+    }
+
+    fn add_human(&mut self, name: String, host: String, now: i64) -> Result<String, Fault> {
         let row = PeerRow {
             id: self.fresh_uuid(),
-            name: self.free_name(&self.settings.user.clone()),
+            name,
             kind: "human".into(),
             agent: "human".into(),
-            host: self.settings.host.clone(),
+            host,
             started: now,
             seen: now,
             ..PeerRow::default()
         };
-        self.human = row.id.clone();
+        let id = row.id.clone();
         self.store.put_peer(&row)?;
         self.peers.push(Peer::new(row, now));
-        Ok(())
+        Ok(id)
     }
 }

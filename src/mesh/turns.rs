@@ -103,6 +103,7 @@ fn edit(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         reason: "editing".into(),
         ttl_ms: EDIT_MS,
         repo: text("repo").or(row.repo).zip(text("gitRoot").or(row.git_root)),
+        host: row.host.clone(),
         everywhere: false,
         renew: true,
     };
@@ -239,7 +240,7 @@ impl Mesh {
             git_root: text("gitRoot"),
             git_branch: text("gitBranch"),
             repo: text("repo"),
-            host: self.settings.host.clone(),
+            host: self.host_of(ctx.conn),
             session: args.word("session").to_owned(),
             started: ctx.now,
             seen: ctx.now,

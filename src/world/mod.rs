@@ -5,6 +5,7 @@
 pub mod git;
 pub mod places;
 pub mod process;
+pub mod road;
 pub mod settings;
 
 use std::io::Write;
@@ -33,6 +34,16 @@ impl Clock {
 /// Wall time, ms.
 pub fn wall_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Raises the limit of open files as far as this user may: a guest from another machine costs three.
+pub fn raise_open_files() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    // Where it can't be raised there are fewer guests, and each that is too many is told.
+    let _ = rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum },
+    );
 }
 
 /// Time since boot, sleep included, ms.

@@ -33,6 +33,8 @@ pub struct Setting {
     pub help: &'static str,
 }
 
+/// The setting that nobody else may see.
+pub const SECRET: &str = "SLM_MESH_SHARED_SECRET";
 /// The agents that have a surface by which mail can wake them.
 pub const WAKABLE: &[&str] = &["claude", "codex", "opencode"];
 /// The setting that says who may be woken.
@@ -57,9 +59,28 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "SLM_MESH_HOST",
-        range: Range::Words(&["127.0.0.1", "localhost", "::1"]),
+        range: Range::Text(255),
         default: "127.0.0.1",
-        help: "Address on which HTTP is served; this version serves one machine",
+        help: "An address of this machine (0.0.0.0 for all): serve other machines as a hub. Another machine's name or \
+               address, or ssh://[user@]host[:port]: use the hub there",
+    },
+    Setting {
+        name: SECRET,
+        range: Range::Text(1024),
+        default: "",
+        help: "What hub and guests have in common; slm-mesh secret prints a good one",
+    },
+    Setting {
+        name: "SLM_MESH_WS_PORT",
+        range: Range::Int(0, 65_535),
+        default: "0",
+        help: "Port of the hub for sessions on other machines; 0 = the one after its HTTP port",
+    },
+    Setting {
+        name: "SLM_MESH_ROLE",
+        range: Range::Words(&["auto", "broker", "client"]),
+        default: "auto",
+        help: "broker serves on SLM_MESH_HOST, client uses the hub there; auto sees whether the address is this machine's",
     },
     Setting {
         name: "SLM_MESH_IDLE_TIMEOUT",
@@ -171,8 +192,17 @@ impl Settings {
     pub fn fingerprint(&self) -> String {
         let of_session = ["SLM_MESH_NAME", "SLM_MESH_PEER", "SLM_MESH_HOOK_BUDGET_MS", WAKE];
         let shared = SETTINGS.iter().filter(|setting| !of_session.contains(&setting.name));
-        shared.map(|setting| format!("{}={}", setting.name, self.text(setting.name))).collect::<Vec<_>>().join(" ")
+        // The fingerprint is shown to clients; whether the secret changed is told by its hash alone.
+        let value = |name| if name == SECRET { hash(self.text(name)).to_string() } else { self.text(name).to_owned() };
+        shared.map(|setting| format!("{}={}", setting.name, value(setting.name))).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// A hash that tells two texts apart within one build.
+fn hash(text: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(text, &mut hasher);
+    std::hash::Hasher::finish(&hasher)
 }
 
 impl Setting {
@@ -195,7 +225,11 @@ impl Setting {
             }
             Range::Text(max) => value.len() <= max,
         };
-        if fits { Ok(()) } else { Err(self.fault(&format!("\"{}\"", value.chars().take(40).collect::<String>()))) }
+        if fits || self.name == SECRET && value.is_empty() {
+            Ok(())
+        } else {
+            Err(self.fault(&format!("\"{}\"", value.chars().take(40).collect::<String>())))
+        }
     }
 
     fn fault(&self, got: &str) -> Fault {

@@ -41,9 +41,9 @@ pub fn hooks(table: &mut Table) {
     hook(&quiet);
     hook(&busy);
     let peers = line.call("peers", &json!({ "scope": "machine", "includeAway": true }));
-    let named =
+    let mut named =
         peers["result"]["peers"].as_array().expect("peers").iter().filter(|peer| peer["agentType"] == "claude-code");
-    let name = named.last().expect("the second session")["id"].as_str().expect("an id").to_owned();
+    let name = named.next_back().expect("the second session")["id"].as_str().expect("an id").to_owned();
     // Each run takes what it shows; there are twenty left for the last one.
     for _ in 0..ROUNDS * (BATCH + 5) * SHOWN + 20 {
         line.call("send", &json!({ "to": name, "message": VALUE }));

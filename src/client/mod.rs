@@ -1,6 +1,9 @@
-//! A blocking connection to the broker; starts one if there is none.
+//! A blocking connection to the broker: to that of this machine, which is started if there is none,
+//! or to a hub's.
 //!
 //! **Invariant:** a call whose answer was lost is repeated only if repeating it does no harm.
+
+mod far;
 
 use crate::mesh::{Fault, Kind};
 use crate::wire::lines::Lines;
@@ -34,11 +37,22 @@ impl Client {
     /// # Errors
     /// `NotFound` or `ConnectionRefused` when there is none.
     pub fn connect(places: &Places) -> io::Result<Client> {
+        match far::road(places).map_err(|fault| io::Error::other(fault.text))? {
+            Some(road) => far::connect(&road, places).map_err(|fault| io::Error::other(fault.text)),
+            None => Client::connect_here(places),
+        }
+    }
+
+    fn connect_here(places: &Places) -> io::Result<Client> {
         let stream = UnixStream::connect(places.socket())?;
         if process::credentials(&stream).is_some_and(|who| who.uid != world::uid()) {
             return Err(io::Error::new(ErrorKind::PermissionDenied, "it is another user's"));
         }
-        Ok(Client { stream, lines: Lines::default(), last_id: 0, child: None })
+        Ok(Client::over(stream, None))
+    }
+
+    fn over(stream: UnixStream, child: Option<Child>) -> Client {
+        Client { stream, lines: Lines::default(), last_id: 0, child }
     }
 
     /// Connects, after starting a broker if need be.
@@ -46,7 +60,10 @@ impl Client {
     /// # Errors
     /// When none can be started, with its own sentence why.
     pub fn connect_or_start(places: &Places) -> Result<Client, Fault> {
-        match Client::connect(places) {
+        if let Some(road) = far::road(places)? {
+            return far::connect(&road, places);
+        }
+        match Client::connect_here(places) {
             Ok(client) => Ok(client),
             Err(error) if is_absent(&error) => start(places),
             Err(error) => Err(unreachable(places, &error)),
@@ -148,13 +165,13 @@ fn start(places: &Places) -> Result<Client, Fault> {
     places.prepare()?;
     let lock = places.open_lock(&places.start_lock())?;
     lock.lock().map_err(|error| places.fault("can't be locked (does its file system know locks?)", &error))?;
-    match Client::connect(places) {
+    match Client::connect_here(places) {
         Ok(client) => return Ok(client),
         Err(error) if is_absent(&error) => {}
         Err(error) => return Err(unreachable(places, &error)),
     }
     let (child, pid) = spawn(places)?;
-    let mut client = Client::connect(places).map_err(|error| unreachable(places, &error))?;
+    let mut client = Client::connect_here(places).map_err(|error| unreachable(places, &error))?;
     client.child = (child.id() == pid).then_some(child);
     Ok(client)
 }

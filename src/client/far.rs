@@ -1,0 +1,115 @@
+//! The way to a hub: over a WebSocket, or through ssh. Either ends in lines on a socket.
+
+use super::Client;
+use crate::far::guest;
+use crate::mesh::{Fault, Kind};
+use crate::wire::rpc;
+use crate::world::places::Places;
+use crate::world::road::Road;
+use crate::world::settings::{SECRET, Settings};
+use crate::world::{self, process};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// What ssh, and the hub behind it, may take to answer for the first time.
+const SSH_MAX: Duration = Duration::from_secs(30);
+
+/// The road that leads away from this machine, with the settings that it needs.
+pub type Away = (Road, Settings);
+
+/// The way to the broker, if it leads to another machine.
+///
+/// # Errors
+/// When the settings are wrong.
+pub fn road(places: &Places) -> Result<Option<Away>, Fault> {
+    // Most machines have no hub, and a verb has no time: nothing is read where nothing can be said.
+    if std::env::var_os("SLM_MESH_HOST").is_none() && !places.config().exists() {
+        return Ok(None);
+    }
+    let settings = Settings::load(places)?;
+    let road = Road::find(&settings)?;
+    Ok((!matches!(road, Road::Here { .. })).then_some((road, settings)))
+}
+
+/// Connects, and says from where.
+///
+/// # Errors
+/// When the hub can't be reached, or does not let us in; in words that say which.
+pub fn connect((road, settings): &Away, _places: &Places) -> Result<Client, Fault> {
+    let mut client = match road {
+        Road::Ssh(target, port) => through_ssh(target, *port)?,
+        Road::Hub(host) => {
+            let port = match settings.int("SLM_MESH_WS_PORT") {
+                0 => settings.int("SLM_MESH_PORT") + 1,
+                port => port,
+            };
+            let stream = guest::connect(host, port as u16, settings.text(SECRET), world::chance())?;
+            Client::over(stream, None)
+        }
+        Road::Here { .. } => return Err(Fault::new(Kind::Internal, "this road leads nowhere")),
+    };
+    client.send(&rpc::notice("far", &whence())).map_err(|error| super::lost(&error))?;
+    Ok(client)
+}
+
+/// From where a connection comes: machine, user, and the processes above us, by which the hub tells
+/// whose shell or hook this is. On one machine it asks the kernel; here it takes our word, which
+/// only who knows the secret can give.
+fn whence() -> Value {
+    let chain: Vec<Value> = process::ancestors(i64::from(std::process::id()), true)
+        .iter()
+        .map(|process| json!([process.pid, process.start, process.wrapper]))
+        .collect();
+    json!({ "host": world::host(), "user": world::user(), "chain": chain })
+}
+
+/// Runs `slm-mesh pipe` on the hub, through the ssh program.
+fn through_ssh(target: &str, port: Option<u16>) -> Result<Client, Fault> {
+    let failed = |why: &str| {
+        let text = format!("the hub behind ssh://{target} can't be reached: {why}; try ssh {target} slm-mesh status");
+        Fault::new(Kind::Gone, text)
+    };
+    let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.try_clone()?, theirs)));
+    let (ours, input, output) = pair.map_err(|error| failed(&error.to_string()))?;
+    let mut command = Command::new("ssh");
+    // Nobody is there to type a password, and a dead network must be noticed.
+    command.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]);
+    command.args(["-o", "ServerAliveCountMax=2"]);
+    if let Some(port) = port {
+        command.args(["-p", &port.to_string()]);
+    }
+    command.args(["--", target, "slm-mesh", "pipe"]);
+    command.stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output))).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| failed(&format!("ssh can't be run ({error})")))?;
+    // Our copies of its ends are closed with the command, so that its death is the end of the stream.
+    drop(command);
+    let said = child.stderr.take();
+    let mut client = Client::over(ours, Some(child));
+    let met = client.wait_at_most(Some(SSH_MAX)).map_err(|error| super::lost(&error));
+    match met.and_then(|()| client.call("ping", &json!({}))) {
+        Ok(_) => {
+            client.wait_at_most(None).map_err(|error| super::lost(&error))?;
+            if let Some(said) = said {
+                // What ssh says later goes where our own complaints go.
+                std::thread::spawn(move || {
+                    BufReader::new(said).lines().map_while(Result::ok).for_each(|line| world::complain(&line))
+                });
+            }
+            Ok(client)
+        }
+        Err(_) => {
+            let mut words = String::new();
+            if let (Some(mut said), Some(child)) = (said, client.child.as_mut()) {
+                // It has ended, or shall: what it said last is why.
+                let _ = child.kill().and_then(|()| child.wait());
+                let _ = said.by_ref().take(4096).read_to_string(&mut words);
+            }
+            let last = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it gave no answer");
+            Err(failed(last.trim()))
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The guest's side: a connection to a hub, as lines on one end of a pair. A thread carries them.
+
+use super::bridge::{Bridge, Pumped};
+use super::seal::{GuestShake, Seal};
+use super::{PATH, SHAKE_MS, websocket};
+use crate::mesh::{Fault, Kind};
+use mio::net::UnixStream as PollStream;
+use mio::{Events, Interest, Poll, Token};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+use tungstenite::client::client_with_config;
+use tungstenite::{Message, WebSocket};
+
+/// How often signs of life are looked at.
+const WATCH_EVERY: Duration = Duration::from_millis(2_500);
+/// What reaching one address may take.
+const REACH_MS: u64 = 3_000;
+
+/// Connects to a hub and proves the secret; the lines' end of the pair.
+///
+/// # Errors
+/// When the hub can't be reached, does not know the secret, or doesn't know us.
+pub fn connect(hub: &str, port: u16, secret: &str, chance: u128) -> Result<UnixStream, Fault> {
+    let stream = reach(hub, port)?;
+    let (socket, seal) = prove(stream, hub, port, secret, chance)?;
+    carry(socket, seal).map_err(|error| gone(hub, port, &error.to_string()))
+}
+
+fn gone(hub: &str, port: u16, why: &str) -> Fault {
+    let text = format!(
+        "the hub {hub} can't be reached on port {port} ({why}); see there with slm-mesh doctor whether it serves other \
+         machines and whether its firewall lets port {port} through; slm-mesh help machines has more"
+    );
+    Fault::new(Kind::Gone, text)
+}
+
+fn reach(hub: &str, port: u16) -> Result<TcpStream, Fault> {
+    let bare = hub.trim_start_matches('[').trim_end_matches(']');
+    let found: Vec<SocketAddr> =
+        (bare, port).to_socket_addrs().map_err(|error| gone(hub, port, &error.to_string()))?.collect();
+    let mut last = io::Error::from(ErrorKind::NotFound);
+    for address in found.iter().take(4) {
+        match TcpStream::connect_timeout(address, Duration::from_millis(REACH_MS)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(gone(hub, port, &last.to_string()))
+}
+
+fn prove(
+    stream: TcpStream,
+    hub: &str,
+    port: u16,
+    secret: &str,
+    chance: u128,
+) -> Result<(WebSocket<TcpStream>, Seal), Fault> {
+    let failed = |error: &dyn std::fmt::Display| gone(hub, port, &error.to_string());
+    let limit = Some(Duration::from_millis(SHAKE_MS));
+    let bounded = stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(limit));
+    bounded.and_then(|()| stream.set_write_timeout(limit)).map_err(|error| failed(&error))?;
+    let host = if hub.contains(':') && !hub.starts_with('[') { format!("[{hub}]") } else { hub.to_owned() };
+    let request = format!("ws://{host}:{port}{PATH}");
+    let shaken = client_with_config(request, stream, Some(websocket()));
+    let (mut socket, _) = shaken.map_err(|error| failed(&format!("it is no slm-mesh hub: {error}")))?;
+    let (shake, hello) = GuestShake::begin(secret, chance);
+    socket.send(Message::text(hello)).map_err(|error| failed(&error))?;
+    let answer = socket.read().and_then(Message::into_text).map_err(|error| failed(&error))?;
+    let Some((proof, seal)) = shake.end(&answer) else {
+        let text = format!(
+            "the hub {hub} does not know this secret, or is not yours: nothing was told to it; \
+             SLM_MESH_SHARED_SECRET must be the same on both machines"
+        );
+        return Err(Fault::new(Kind::Refused, text));
+    };
+    socket.send(Message::text(proof)).map_err(|error| failed(&error))?;
+    Ok((socket, seal))
+}
+
+/// Carries lines on a thread of its own until one side ends.
+fn carry(mut socket: WebSocket<TcpStream>, seal: Seal) -> io::Result<UnixStream> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    socket.get_mut().set_nonblocking(true)?;
+    let mut bridge = Bridge::new(socket, seal, PollStream::from_std(ours));
+    let mut poll = Poll::new()?;
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    poll.registry().register(&mut bridge.pair, Token(0), interest)?;
+    let raw = std::os::fd::AsRawFd::as_raw_fd(bridge.stream());
+    poll.registry().register(&mut mio::unix::SourceFd(&raw), Token(1), interest)?;
+    let run = move || {
+        let mut events = Events::with_capacity(4);
+        let mut watched = Instant::now();
+        loop {
+            let wait = match bridge.pump() {
+                Pumped::Ends => return,
+                Pumped::Again => Duration::ZERO,
+                Pumped::Rests => WATCH_EVERY,
+            };
+            if poll.poll(&mut events, Some(wait)).is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
+                return;
+            }
+            let now = Instant::now();
+            if now.duration_since(watched) >= WATCH_EVERY {
+                watched = now;
+                if !bridge.watch(now) {
+                    return;
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("far".into()).stack_size(256 * 1024).spawn(run)?;
+    Ok(theirs)
+}

@@ -1,0 +1,367 @@
+//! The hub's door: a thread of its own that takes guests on a TCP port and hands the loop one end of
+//! a pair for each that has proven the secret.
+//!
+//! **Invariant:** a stranger costs a bounded buffer for a bounded time, in a bounded number for each
+//! address and in all; what it learns is that it was not let in.
+
+use super::bridge::{Bridge, Pumped};
+use super::seal::{HubShake, Seal};
+use super::{PATH, SHAKE_MS, websocket};
+use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tungstenite::handshake::server::{ErrorResponse, Request, Response, ServerHandshake};
+use tungstenite::handshake::{HandshakeError, MidHandshake};
+use tungstenite::{Error, Message, WebSocket};
+
+const LISTENER: Token = Token(0);
+const WAKER: Token = Token(1);
+/// Guests let in.
+const GUESTS_MAX: usize = 1000;
+/// Strangers at the door, in all and from one address.
+const STRANGERS_MAX: (usize, usize) = (128, 16);
+/// After this many failed proofs in a minute an address waits for the minute to end.
+const FAILED_MAX: u32 = 20;
+/// How often is said how many were turned away.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+/// How often deadlines and signs of life are looked at while there is anybody.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// After no descriptor was free, the next try is this much later.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// A guest that has proven the secret.
+pub struct Arrival {
+    /// Its lines.
+    pub stream: UnixStream,
+    /// Where it came from.
+    pub address: IpAddr,
+}
+
+/// What the door needs of the broker.
+pub struct Inside {
+    /// Where guests arrive; full means that the loop is too busy for another.
+    pub arrivals: SyncSender<Arrival>,
+    /// Rings the loop.
+    pub wake: Box<dyn Fn() + Send>,
+    /// Says a line to the operator.
+    pub log: fn(&str),
+    /// Chance for nonces.
+    pub chance: fn() -> u128,
+}
+
+/// The door, seen from the broker. Dropping it closes it.
+pub struct Door {
+    stopping: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Door {
+    /// Opens it on a bound listener.
+    ///
+    /// # Errors
+    /// When the poll or the thread can't be made.
+    pub fn open(listener: std::net::TcpListener, secret: String, inside: Inside) -> io::Result<Door> {
+        listener.set_nonblocking(true)?;
+        let mut listener = TcpListener::from_std(listener);
+        let poll = Poll::new()?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let porter = Porter {
+            poll,
+            listener,
+            secret,
+            inside,
+            stopping: Arc::clone(&stopping),
+            next: 2,
+            at_door: HashMap::new(),
+            guests: HashMap::new(),
+            again: Vec::new(),
+            accept_at: Some(Instant::now()),
+            failed: HashMap::new(),
+            said: Instant::now(),
+        };
+        let thread = std::thread::Builder::new().name("far".into()).spawn(move || porter.run())?;
+        Ok(Door { stopping, waker, thread: Some(thread) })
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        // It fails only if the thread has ended.
+        let _ = self.waker.wake();
+        if let Some(thread) = self.thread.take() {
+            // Its panic, if any, has been printed; we are leaving anyway.
+            let _ = thread.join();
+        }
+    }
+}
+
+type Asked = Box<dyn FnOnce(&Request, Response) -> Result<Response, ErrorResponse> + Send>;
+
+/// How far a stranger has got.
+enum Step {
+    Shaking(MidHandshake<ServerHandshake<TcpStream, Asked>>),
+    Hello(WebSocket<TcpStream>),
+    Proof(WebSocket<TcpStream>, HubShake),
+}
+
+struct Stranger {
+    step: Step,
+    address: IpAddr,
+    since: Instant,
+}
+
+/// What became of a stranger.
+#[expect(clippy::large_enum_variant, reason = "it lives for one step")]
+enum Came {
+    Waits(Step),
+    In(Box<(WebSocket<TcpStream>, Seal)>),
+    /// Turned away; `true` when it tried a secret.
+    Out(bool),
+}
+
+/// The thread.
+struct Porter {
+    poll: Poll,
+    listener: TcpListener,
+    secret: String,
+    inside: Inside,
+    stopping: Arc<AtomicBool>,
+    /// Tokens; each guest has two, one after the other.
+    next: usize,
+    at_door: HashMap<usize, Stranger>,
+    guests: HashMap<usize, Bridge<TcpStream>>,
+    /// Guests with more to carry.
+    again: Vec<usize>,
+    /// When to accept, if it is time for that.
+    accept_at: Option<Instant>,
+    /// By address: failed proofs and connections turned away in this minute.
+    failed: HashMap<IpAddr, u32>,
+    said: Instant,
+}
+
+impl Porter {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        let mut watched = Instant::now();
+        while !self.stopping.load(Ordering::Acquire) {
+            if self.poll.poll(&mut events, self.timeout()).is_err_and(|e| e.kind() != ErrorKind::Interrupted) {
+                (self.inside.log)("the door to other machines is closed: its poll failed");
+                return;
+            }
+            let mut ready = std::mem::take(&mut self.again);
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept_at = Some(Instant::now()),
+                    WAKER => {}
+                    // A guest's tokens are an even number and the one after it.
+                    Token(n) => ready.push(n & !1),
+                }
+            }
+            ready.sort_unstable();
+            ready.dedup();
+            for n in ready {
+                self.serve(n);
+            }
+            let now = Instant::now();
+            if self.accept_at.is_some_and(|at| at <= now) {
+                self.accept(now);
+            }
+            if now.duration_since(watched) >= WATCH_EVERY {
+                watched = now;
+                self.watch(now);
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let anybody = !self.at_door.is_empty() || !self.guests.is_empty() || !self.failed.is_empty();
+        let accept = self.accept_at.map(|at| at.saturating_duration_since(Instant::now()));
+        [anybody.then_some(WATCH_EVERY), accept].into_iter().flatten().min()
+    }
+
+    fn serve(&mut self, n: usize) {
+        if let Some(guest) = self.guests.get_mut(&n) {
+            match guest.pump() {
+                Pumped::Rests => {}
+                Pumped::Again => self.again.push(n),
+                Pumped::Ends => drop(self.guests.remove(&n)),
+            }
+        } else if let Some(stranger) = self.at_door.remove(&n) {
+            match self.advance(stranger.step) {
+                Came::Waits(step) => drop(self.at_door.insert(n, Stranger { step, ..stranger })),
+                Came::In(guest) => self.let_in(n, guest.0, guest.1, stranger.address),
+                Came::Out(tried) => self.turn_away(stranger.address, tried),
+            }
+        }
+    }
+
+    /// Takes a stranger as far as what it sent allows.
+    fn advance(&self, step: Step) -> Came {
+        match step {
+            Step::Shaking(shaking) => match shaking.handshake() {
+                Ok(socket) => self.advance(Step::Hello(socket)),
+                Err(HandshakeError::Interrupted(shaking)) => Came::Waits(Step::Shaking(shaking)),
+                Err(HandshakeError::Failure(_)) => Came::Out(false),
+            },
+            Step::Hello(mut socket) => match next_text(&mut socket) {
+                Ok(Some(frame)) => {
+                    let begun = HubShake::begin(&self.secret, (self.inside.chance)(), &frame);
+                    match begun.filter(|(_, answer)| say(&mut socket, answer)) {
+                        Some((shake, _)) => self.advance(Step::Proof(socket, shake)),
+                        None => Came::Out(true),
+                    }
+                }
+                Ok(None) => Came::Waits(Step::Hello(socket)),
+                Err(()) => Came::Out(false),
+            },
+            Step::Proof(mut socket, shake) => match next_text(&mut socket) {
+                Ok(Some(frame)) => match shake.end(&frame) {
+                    Some(seal) => Came::In(Box::new((socket, seal))),
+                    None => {
+                        // All that it learns. That it may be gone is the same to us.
+                        let _ = socket.close(None).and_then(|()| socket.flush());
+                        Came::Out(true)
+                    }
+                },
+                Ok(None) => Came::Waits(Step::Proof(socket, shake)),
+                Err(()) => Came::Out(true),
+            },
+        }
+    }
+
+    fn let_in(&mut self, n: usize, socket: WebSocket<TcpStream>, seal: Seal, address: IpAddr) {
+        let entered = (|| {
+            if self.guests.len() >= GUESTS_MAX {
+                return Err(io::Error::other("there are too many guests"));
+            }
+            let (mut ours, theirs) = UnixStream::pair()?;
+            self.poll.registry().register(&mut ours, Token(n + 1), Interest::READABLE | Interest::WRITABLE)?;
+            let arrival = Arrival { stream: theirs, address };
+            self.inside.arrivals.try_send(arrival).map_err(|_| io::Error::other("the broker is busy"))?;
+            (self.inside.wake)();
+            Ok(Bridge::new(socket, seal, ours))
+        })();
+        match entered {
+            Ok(bridge) => {
+                self.guests.insert(n, bridge);
+                // What it sent behind its proof may be here already.
+                self.again.push(n);
+            }
+            Err(error) => (self.inside.log)(&format!("a guest from {address} could not be let in: {error}")),
+        }
+    }
+
+    fn turn_away(&mut self, address: IpAddr, tried: bool) {
+        let n = self.failed.entry(address).or_insert(0);
+        *n += u32::from(tried);
+        if self.failed.len() > 4 * STRANGERS_MAX.0 {
+            // More addresses than anybody has: those that tried nothing are forgotten.
+            self.failed.retain(|_, n| *n > 0);
+        }
+    }
+
+    fn accept(&mut self, now: Instant) {
+        self.accept_at = None;
+        for _ in 0..STRANGERS_MAX.0 {
+            match self.listener.accept() {
+                Ok((stream, from)) => self.receive(stream, from.ip().to_canonical(), now),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.accept_at = Some(now + ACCEPT_AGAIN);
+                    return;
+                }
+            }
+        }
+        self.accept_at = Some(now);
+    }
+
+    /// A connection: a stranger if there is room for one more.
+    fn receive(&mut self, mut stream: TcpStream, address: IpAddr, now: Instant) {
+        let n_same = self.at_door.values().filter(|stranger| stranger.address == address).count();
+        let is_suspect = self.failed.get(&address).is_some_and(|n| *n >= FAILED_MAX);
+        if self.at_door.len() >= STRANGERS_MAX.0 || n_same >= STRANGERS_MAX.1 || is_suspect {
+            return self.turn_away(address, false);
+        }
+        let n = self.next;
+        self.next += 2;
+        // Small frames must not wait for more; a socket that can't be told is only slower.
+        let _ = stream.set_nodelay(true);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(&mut stream, Token(n), interest).is_err() {
+            return;
+        }
+        let step = Step::Shaking(ServerHandshake::start(stream, Box::new(asks_for_us) as Asked, Some(websocket())));
+        self.at_door.insert(n, Stranger { step, address, since: now });
+        self.again.push(n);
+    }
+
+    /// Ends what took too long or gave no sign of life, and says who was turned away.
+    fn watch(&mut self, now: Instant) {
+        let late = |stranger: &Stranger| now.duration_since(stranger.since) >= Duration::from_millis(SHAKE_MS);
+        let gone: Vec<usize> = self.at_door.iter().filter(|(_, s)| late(s)).map(|(n, _)| *n).collect();
+        for n in gone {
+            if let Some(stranger) = self.at_door.remove(&n) {
+                self.turn_away(stranger.address, false);
+            }
+        }
+        self.guests.retain(|_, guest| guest.watch(now));
+        if now.duration_since(self.said) >= SAY_EVERY {
+            self.said = now;
+            let tried: Vec<String> =
+                self.failed.iter().filter(|(_, n)| **n > 0).map(|(address, n)| format!("{address} ({n})")).collect();
+            if !self.failed.is_empty() {
+                let who = if tried.is_empty() {
+                    String::new()
+                } else {
+                    format!("; with a wrong secret: {}", tried.join(", "))
+                };
+                (self.inside.log)(&format!("turned away in the last minute: {} addresses{who}", self.failed.len()));
+            }
+            self.failed.clear();
+        }
+    }
+}
+
+/// Whether a request for a WebSocket is meant for us.
+#[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
+fn asks_for_us(request: &Request, response: Response) -> Result<Response, ErrorResponse> {
+    // A page can open a WebSocket anywhere; it always names its origin.
+    if request.uri().path() == PATH && !request.headers().contains_key("origin") {
+        return Ok(response);
+    }
+    let mut refusal = ErrorResponse::new(Some("unauthorised".into()));
+    *refusal.status_mut() = tungstenite::http::StatusCode::UNAUTHORIZED;
+    Err(refusal)
+}
+
+/// The next text, if it has come; an error for anything but a text.
+fn next_text(socket: &mut WebSocket<TcpStream>) -> Result<Option<String>, ()> {
+    match socket.read() {
+        Ok(Message::Text(text)) if text.len() <= 1024 => Ok(Some(text.to_string())),
+        Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        _ => Err(()),
+    }
+}
+
+fn say(socket: &mut WebSocket<TcpStream>, text: &str) -> bool {
+    match socket.send(Message::text(text)) {
+        Ok(()) => true,
+        Err(Error::Io(error)) => error.kind() == ErrorKind::WouldBlock,
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,119 @@
+//! A hub and its guests, here on one machine: the network is loopback, all else is as between two.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use support::{Place, until};
+
+const SECRET: &str = "correct horse battery staple";
+
+/// A hub, and a guest's machine that knows nothing but the hub's address and the secret.
+fn two() -> (Place, Place) {
+    let hub = Place::new().with("SLM_MESH_HOST", "0.0.0.0").with("SLM_MESH_SHARED_SECRET", SECRET);
+    hub.ok(&["start", "--detach"]);
+    let port = hub.env.iter().find(|(name, _)| name == "SLM_MESH_PORT").unwrap().1.clone();
+    let guest = Place::new()
+        .with("SLM_MESH_HOST", "127.0.0.1")
+        .with("SLM_MESH_ROLE", "client")
+        .with("SLM_MESH_PORT", &port)
+        .with("SLM_MESH_SHARED_SECRET", SECRET);
+    (hub, guest)
+}
+
+/// The hub's port for sessions.
+fn port(hub: &Place) -> u16 {
+    std::fs::read_to_string(hub.dir.join("port")).unwrap().trim().parse::<u16>().unwrap() + 1
+}
+
+#[test]
+fn a_session_far_away_is_a_peer_like_any_other_and_comes_back_to_a_hub_that_was_killed() {
+    let (hub, guest) = two();
+    let mut near = hub.session("claude-code", "api");
+    let mut far = guest.session("codex-mcp-client", "api");
+    near.tool("mesh_status", json!({}));
+    let id = far.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"].clone();
+    near.tool("mesh_send", json!({ "to": "codex-api", "message": "over there?" }));
+    let mail = far.tool("mesh_inbox", json!({}));
+    assert_eq!(mail["messages"][0]["payload"], json!("over there?"));
+    far.tool("mesh_send", json!({ "to": "claude-api", "message": "here", "replyTo": mail["messages"][0]["id"] }));
+    assert_eq!(near.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("here"));
+    far.tool("mesh_state", json!({ "action": "set", "key": "port", "value": "8080" }));
+    assert_eq!(guest.ok(&["state", "get", "port"]).trim(), "8080");
+    assert!(!guest.dir.join("mesh.sock").exists(), "a guest has no broker of its own");
+
+    let old = hub.broker_pid().unwrap();
+    std::process::Command::new("kill").args(["-9", &old.to_string()]).status().unwrap();
+    near.tool("mesh_send", json!({ "to": "codex-api", "message": "after the crash" }));
+    until("the guest is back", || far.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"] == id);
+    assert_eq!(far.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("after the crash"));
+}
+
+#[test]
+fn who_does_not_know_the_secret_learns_nothing_and_gets_nothing() {
+    let (hub, guest) = two();
+    let wrong = guest.with("SLM_MESH_SHARED_SECRET", "wrong horse battery staple");
+    let out = wrong.run(&["state", "get", "port"]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() != Some(0) && said.contains("does not know this secret"), "{said}");
+    // A stranger that speaks anything else is turned away with one word, and the hub serves on.
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    for words in [format!("GET /ws HTTP/1.1\r\nHost: x\r\n{upgrade}"), "nonsense\r\n\r\n".to_owned()] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
+        stream.write_all(words.as_bytes()).unwrap();
+        let mut answer = String::new();
+        // A connection that is cut is an answer, too.
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.is_empty() || answer.contains("401"), "{answer}");
+        assert!(!answer.contains("slm") && !answer.contains("version"), "{answer}");
+    }
+    let held: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(("127.0.0.1", port(&hub))).unwrap()).collect();
+    assert_eq!(hub.ok(&["state", "set", "a", "b"]).trim(), "Set a = b (version 1)");
+    drop(held);
+    assert!(!hub.log().contains(SECRET), "{}", hub.log());
+}
+
+#[test]
+fn a_hub_without_a_good_secret_is_refused_with_the_cure() {
+    for (secret, want) in [(None, "is missing"), (Some("short"), "is too short")] {
+        let mut hub = Place::new().with("SLM_MESH_HOST", "0.0.0.0");
+        if let Some(secret) = secret {
+            hub = hub.with("SLM_MESH_SHARED_SECRET", secret);
+        }
+        let out = hub.run(&["start", "--detach"]);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(2) && said.contains(want) && said.contains("slm-mesh secret"), "{said}");
+    }
+    let secret = Place::new().ok(&["secret"]);
+    assert_eq!(secret.trim().len(), 32, "{secret}");
+}
+
+#[test]
+fn ssh_carries_the_same_lines_and_says_why_when_it_can_t() {
+    let hub = Place::new();
+    let bin = hub.root.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    // An ssh that runs the command here: `--` TARGET slm-mesh pipe.
+    let script = format!(
+        "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\n[ \"$2\" = ada@hub ] || {{ echo \"ssh: Could not resolve $2\" >&2; exit 255; }}\n\
+         unset SLM_MESH_HOST\nSLM_MESH_DATA_DIR='{}' exec '{}' pipe\n",
+        hub.dir.display(),
+        env!("CARGO_BIN_EXE_slm-mesh")
+    );
+    std::fs::write(bin.join("ssh"), script).unwrap();
+    std::fs::set_permissions(bin.join("ssh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let guest = Place::new().with("SLM_MESH_HOST", "ssh://ada@hub").with("PATH", &path);
+    guest.ok(&["state", "set", "port", "8080"]);
+    assert_eq!(hub.ok(&["state", "get", "port"]).trim(), "8080");
+    let mut far = guest.session("claude-code", "api");
+    let you: Value = far.tool("mesh_peers", json!({ "scope": "machine" }))["you"].clone();
+    assert_eq!(you["name"], json!("claude-api"));
+    hub.ok(&["send", "claude-api", "through the pipe", "--as", "human"]);
+    assert_eq!(far.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("through the pipe"));
+    let lost = Place::new().with("SLM_MESH_HOST", "ssh://nowhere").with("PATH", &path).run(&["state", "get", "port"]);
+    let said = String::from_utf8_lossy(&lost.stderr).into_owned();
+    assert!(said.contains("Could not resolve nowhere"), "{said}");
+}
