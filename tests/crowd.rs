@@ -207,6 +207,28 @@ fn who_comes_back_in_the_breath_of_its_end_is_who_it_was() {
     check_served(&place, &mut neighbour);
 }
 
+#[test]
+fn who_came_and_went_while_the_broker_was_away_leaves_its_seat_free() {
+    let (place, mut neighbour) = start();
+    let ask = json!({ "name": "one", "agent": "codex", "project": "/p", "pid": 1 });
+    let you = place.socket().call("attach", ask.clone())["result"]["you"].clone();
+    for _ in 0..10 {
+        until("its place is free", || neighbour.call("status", json!({}))["result"]["connections"] == json!(1));
+        let mut after = None;
+        hold_still(&place, || {
+            // Killed before its attach was heard, as it may be while a broker starts.
+            let mut before = place.socket();
+            before.ask("attach", ask.clone());
+            before.stream.shutdown(Shutdown::Both).unwrap();
+            let mut socket = place.socket();
+            socket.ask("attach", ask.clone());
+            after = Some(socket);
+        });
+        assert_eq!(after.unwrap().read().unwrap()["result"]["you"], you);
+    }
+    check_served(&place, &mut neighbour);
+}
+
 /// A generator of our own: the same senseless lines on every run.
 struct Dice(u64);
 

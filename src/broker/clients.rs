@@ -100,8 +100,14 @@ impl Broker {
         if conn.is_stuffed() {
             return;
         }
-        if !conn.has_more && conn.fill(&mut self.buffer) && conn.heard(now) {
-            self.mesh.mute(token, false, now);
+        while !conn.has_more && conn.fill(&mut self.buffer) {
+            if conn.heard(now) {
+                self.mesh.mute(token, false, now);
+            }
+            // Who hung up is read to its end at once: who comes back in this very turn finds its seat free.
+            if !conn.ends {
+                break;
+            }
         }
         conn.has_more = false;
         let mut n_lines = 0;
