@@ -157,6 +157,23 @@ fn a_subscriber_that_never_reads_is_dropped_and_the_others_hear_all() {
     check_served(&place, &mut neighbour);
 }
 
+#[test]
+fn a_subscriber_that_asks_without_end_and_never_reads_is_dropped() {
+    let (place, mut neighbour) = start();
+    let mut deaf = place.socket();
+    deaf.call("events.subscribe", json!({ "types": ["*"] }));
+    deaf.stream.set_nonblocking(true).unwrap();
+    let ask = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}\n".repeat(1000);
+    let filler = "x".repeat(60_000);
+    let dropped = (0..400).any(|_| {
+        let sent = neighbour.call("events.emit", json!({ "type": "load.test", "payload": { "filler": filler } }));
+        assert_eq!(sent["result"]["ok"], json!(true), "{sent}");
+        deaf.stream.write(&ask).is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
+    });
+    assert!(dropped, "it went on being served");
+    check_served(&place, &mut neighbour);
+}
+
 /// Holds the broker still, so that what comes meanwhile comes all at once.
 fn hold_still(place: &Place, meanwhile: impl FnOnce()) {
     let pid = place.broker_pid().unwrap().to_string();

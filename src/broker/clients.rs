@@ -97,7 +97,7 @@ impl Broker {
     }
 
     fn serve_client(&mut self, token: u64, conn: &mut Connection, now: i64) {
-        if conn.is_stuffed() {
+        if conn.is_stuffed() || conn.closed && !conn.has_more {
             return;
         }
         while !conn.has_more && conn.fill(&mut self.buffer) {

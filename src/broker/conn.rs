@@ -128,6 +128,8 @@ impl Connection {
     pub fn write(&mut self, line: &str) {
         if self.output.len() - self.sent + line.len() > OUTPUT_MAX {
             self.closed = true;
+            // Nor is what it still says heard: it would be served without a bound.
+            (self.input, self.readable, self.has_more) = (Lines::default(), false, false);
             self.output.clear();
             self.sent = 0;
             return;
