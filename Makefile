@@ -1,6 +1,7 @@
 # make demo        build, and see two agents at work
 # make test        all tests
 # make test-agents real coding agents from npm, on a model on loopback (root, node, python3)
+# make kills       kill -9 of broker and sessions, N=1000 times with SEED=1, against the released program
 # make install     into $(DESTDIR)$(PREFIX)
 # STATIC=1         link the C library statically: a verb starts in two thirds of the time
 
@@ -8,6 +9,8 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 STATIC ?= 0
+N ?= 1000
+SEED ?= 1
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 SHARE = $(DESTDIR)$(PREFIX)/share
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
@@ -21,7 +24,7 @@ BUILD = $(CARGO) build --release --locked
 BIN = target/release/slm-mesh
 endif
 
-.PHONY: all demo test test-agents check bench install uninstall
+.PHONY: all demo test test-agents check bench kills install uninstall
 
 all:
 	$(BUILD)
@@ -43,6 +46,9 @@ check:
 
 bench: all
 	@SLM_MESH_BIN=$(CURDIR)/$(BIN) $(CARGO) bench --locked --quiet --bench table -- $(ROWS)
+
+kills:
+	SLM_MESH_KILLS=$(N) SLM_MESH_SEED=$(SEED) $(CARGO) test --release --locked --test kills -- --nocapture
 
 install: all
 	install -d $(BINDIR) $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d

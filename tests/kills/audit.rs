@@ -1,0 +1,198 @@
+//! Afterwards: the mesh's own books, read over the socket, against ours.
+
+use crate::book::head;
+use crate::support::{Socket, until};
+use crate::work::{Peer, SHARED, Worker, World};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// What became of the acknowledged messages.
+#[derive(Debug, Default)]
+pub struct Mail {
+    pub n_acked: usize,
+    pub n_read: usize,
+    pub n_waiting: usize,
+    /// Read over HTTP by a fetch whose answer was lost.
+    pub n_fetched_away: usize,
+}
+
+/// What became of the locks.
+#[derive(Debug, Default)]
+pub struct Locks {
+    pub n_granted: usize,
+    pub top_token: i64,
+    /// Falls by their reason.
+    pub falls: BTreeMap<String, usize>,
+    pub n_in_force: usize,
+}
+
+fn ok(socket: &mut Socket, method: &str, params: Value) -> Value {
+    let answer = socket.call(method, params);
+    assert!(answer["error"].is_null(), "{method}: {answer}");
+    answer["result"].clone()
+}
+
+/// All rows of a paged list.
+fn pages(socket: &mut Socket, method: &str, rows: &str, cursor: &str, params: &Value) -> Vec<Value> {
+    let (mut found, mut after) = (Vec::new(), 0);
+    loop {
+        let mut params = params.clone();
+        params["after"] = json!(after);
+        let page = ok(socket, method, params);
+        found.extend(page[rows].as_array().unwrap().iter().cloned());
+        if page["more"] != json!(true) {
+            return found;
+        }
+        after = page[cursor].as_i64().unwrap();
+    }
+}
+
+/// Every acknowledged message is in its mailbox as it was sent, and was read if it says so.
+pub fn mail(world: &World, socket: &mut Socket) -> Mail {
+    let mut mail = Mail::default();
+    for peer in &world.peers {
+        let ask = json!({ "as": peer.id, "filter": "all", "limit": 100 });
+        let rows = pages(socket, "inbox", "messages", "next", &ask);
+        let mut found: HashMap<String, Value> = HashMap::new();
+        for row in rows {
+            let head = head(row["payload"].as_str().unwrap()).to_owned();
+            if let Some(other) = found.insert(head.clone(), row) {
+                world.book().breach(format!("{} has {head} twice: {other:.200}", peer.name));
+            }
+        }
+        check_mailbox(world, peer, &mut found, &mut mail);
+        for head in found.keys() {
+            world.book().breach(format!("{} has {head}, which nobody sent it", peer.name));
+        }
+    }
+    mail
+}
+
+fn check_mailbox(world: &World, peer: &Peer, found: &mut HashMap<String, Value>, mail: &mut Mail) {
+    let mut book = world.book();
+    let was_lost = book.lost_fetches.contains_key(&peer.id);
+    let mut breaches = Vec::new();
+    for ((_, text), letter) in book.letters.iter().filter(|((reader, _), _)| *reader == peer.id) {
+        let Some(row) = found.remove(head(text)) else {
+            if letter.acked {
+                breaches.push(format!("{} never got {}, which was acknowledged", peer.name, head(text)));
+            }
+            continue;
+        };
+        let said = row["payload"].as_str().unwrap();
+        let fits = if row["parts"].is_null() { said == text } else { text.starts_with(said) };
+        if !fits {
+            breaches.push(format!("{} has {said:?} for {text:?}", peer.name));
+        }
+        let is_read = ["read", "acked"].contains(&row["receipt"].as_str().unwrap());
+        if letter.acked {
+            mail.n_acked += 1;
+            match (is_read, letter.n_read > 0) {
+                (true, true) => mail.n_read += 1,
+                (false, _) => mail.n_waiting += 1,
+                (true, false) if peer.is_web && was_lost => mail.n_fetched_away += 1,
+                (true, false) => breaches.push(format!("{} is said to have read {}", peer.name, head(text))),
+            }
+        }
+    }
+    breaches.into_iter().for_each(|breach| book.breach(breach));
+}
+
+/// Everybody reads what waits; then nothing acknowledged is unread.
+pub fn drain(worker: &mut Worker) {
+    while worker.read(false) != Some(0) {}
+    let mut book = worker.world.book();
+    if worker.me.is_web && book.lost_fetches.contains_key(&worker.me.id) {
+        return;
+    }
+    let unread = book
+        .letters
+        .iter()
+        .filter(|((reader, _), letter)| *reader == worker.me.id && letter.acked && letter.n_read == 0);
+    let unread: Vec<String> =
+        unread.map(|((_, text), _)| format!("{} never read {}", worker.me.name, head(text))).collect();
+    unread.into_iter().for_each(|breach| book.breach(breach));
+}
+
+/// The history of every lock: one holder at a time, tokens that grow, every grant and every fall.
+pub fn locks(world: &World, socket: &mut Socket) -> Locks {
+    let mut locks = Locks::default();
+    let ask = json!({ "types": ["file_locked", "file_unlocked"], "limit": 200 });
+    let events = pages(socket, "events.read", "events", "seq", &ask);
+    let mut book = world.book();
+    let mut breaches = Vec::new();
+    let mut holders: HashMap<String, (String, i64)> = HashMap::new();
+    let mut granted: HashSet<(String, String, i64)> = HashSet::new();
+    let mut fallen: HashMap<(String, i64), Option<String>> = HashMap::new();
+    let mut top: (i64, String) = (0, String::new());
+    for event in &events {
+        let payload = &event["payload"];
+        let path = payload["filePath"].as_str().unwrap().to_owned();
+        let token = payload["token"].as_i64().unwrap();
+        if event["type"] == json!("file_locked") {
+            let holder = payload["lockedBy"].as_str().unwrap().to_owned();
+            let grant = (token, holder.clone());
+            if grant.0 < top.0 || grant.0 == top.0 && grant.1 != top.1 {
+                breaches.push(format!("token {token} of {holder} came after {top:?}"));
+            }
+            top = grant;
+            granted.insert((holder.clone(), path.clone(), token));
+            if let Some(other) = holders.insert(path.clone(), (holder.clone(), token)) {
+                breaches.push(format!("{path} was given to {holder} with {token} while {other:?} held it"));
+            }
+            continue;
+        }
+        let holder = payload["unlockedBy"].as_str().unwrap().to_owned();
+        let reason = payload["reason"].as_str().map(str::to_owned);
+        if holders.remove(&path) != Some((holder.clone(), token)) {
+            breaches.push(format!("{path} fell from {holder} with {token}, which did not hold it"));
+        }
+        *locks.falls.entry(reason.clone().unwrap_or("returned".into())).or_default() += 1;
+        fallen.insert((path, token), reason);
+    }
+    breaches
+        .extend(book.grants.difference(&granted).map(|grant| format!("{grant:?} was told and is not in the history")));
+    for (path, first, second) in &book.followed {
+        let gave_back = book.returns.contains(&(first.holder.clone(), path.clone()));
+        match fallen.get(&(path.clone(), first.token)) {
+            None => breaches.push(format!("{path}: {second:?} was told of a lock that {first:?} has")),
+            Some(None) if !gave_back => breaches.push(format!("{path}: {first:?} never gave back what {second:?} got")),
+            Some(_) => {}
+        }
+    }
+    locks.n_granted = book.grants.len();
+    locks.top_token = top.0.max(book.top_token);
+    breaches.into_iter().for_each(|breach| book.breach(breach));
+    locks
+}
+
+/// Every lock in force is one that its holder was told of, or asked for without hearing the answer.
+pub fn in_force(world: &World, socket: &mut Socket) -> usize {
+    let mut n_locks = 0;
+    // The lock of a command whose broker was killed falls after a grace.
+    until("every lock in force is accounted for", || {
+        let found = ok(socket, "lock.query", json!({}));
+        let rows = found["locks"].as_array().unwrap();
+        n_locks = rows.len();
+        let book = world.book();
+        rows.iter().all(|row| {
+            let (path, holder) = (row["filePath"].as_str().unwrap(), row["lockedBy"].as_str().unwrap());
+            let token = row["token"].as_i64().unwrap();
+            let is_told = book.grants.contains(&(holder.into(), path.into(), token));
+            let is_free = book.freed.contains(&(path.into(), token));
+            (is_told || book.unsure.contains(&(holder.into(), path.into()))) && !is_free
+        })
+    });
+    n_locks
+}
+
+/// The shared entry has at least the highest version that anybody was told.
+pub fn versions(world: &World, socket: &mut Socket) {
+    let entry = ok(socket, "state.get", json!({ "key": SHARED }));
+    let found = entry["entry"]["version"].as_i64().unwrap_or(0);
+    let mut book = world.book();
+    let top = book.versions.last().copied().unwrap_or(0);
+    if found < top {
+        book.breach(format!("{SHARED} has version {found}, and {top} was acknowledged"));
+    }
+}

@@ -1,0 +1,168 @@
+//! The book that is kept beside the mesh: what was asked, what was acknowledged, what was read. What
+//! does not fit is written down as a breach, and a run with one fails.
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+/// A text on its way to one reader.
+#[derive(Debug, Default)]
+pub struct Letter {
+    /// Its sender saw an `ok`. Without one it may arrive or not.
+    pub acked: bool,
+    /// How often its reader had it whole before it, and how often without the mark that it came again.
+    pub n_read: u32,
+    n_unmarked: u32,
+}
+
+/// A lock that its holder was told of and has not given back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hold {
+    pub holder: String,
+    pub token: i64,
+}
+
+/// The part of a text that no other has.
+pub fn head(text: &str) -> &str {
+    text.split(':').next().unwrap_or("")
+}
+
+/// Everything known from outside.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// By reader and text.
+    pub letters: HashMap<(String, String), Letter>,
+    /// Ids under which a reader met a text: one each, else it was sent twice.
+    ids: HashMap<(String, String), BTreeSet<String>>,
+    /// Parts of long messages, by reader and message id.
+    parts: HashMap<(String, String), BTreeMap<u64, String>>,
+    /// Acknowledged grants: holder, path, token.
+    pub grants: HashSet<(String, String, i64)>,
+    /// Grants by path, for as long as their holder may count on them.
+    pub held: HashMap<String, Hold>,
+    /// A grant was told to a second holder while a first one counted on its own: path, first, second.
+    pub followed: Vec<(String, Hold, Hold)>,
+    /// Who asked for a path without hearing the answer.
+    pub unsure: HashSet<(String, String)>,
+    /// Who asked to give a path back, heard or not.
+    pub returns: HashSet<(String, String)>,
+    /// Grants whose return was acknowledged: path and token.
+    pub freed: HashSet<(String, i64)>,
+    /// The highest token that anybody was told.
+    pub top_token: i64,
+    /// Versions that a compare-and-set was told it wrote.
+    pub versions: BTreeSet<i64>,
+    /// Counters: what was told to be written, and what was asked.
+    pub counters: HashMap<String, (i64, i64)>,
+    /// Fetches over HTTP whose answer was lost: they read for good.
+    pub lost_fetches: HashMap<String, u32>,
+    /// Calls by who made them: number, lost or refused as gone, the slowest that did not wait.
+    pub calls: BTreeMap<&'static str, (u64, u64, Duration)>,
+    /// Refusals by their word.
+    pub refusals: BTreeMap<String, u64>,
+    /// Messages that came again and said so.
+    pub n_again: u64,
+    /// What must not be.
+    pub breaches: Vec<String>,
+}
+
+impl Book {
+    /// Something that must not be.
+    pub fn breach(&mut self, text: String) {
+        if self.breaches.len() < 50 {
+            self.breaches.push(text);
+        }
+    }
+
+    /// A text is about to leave for these readers.
+    pub fn sending(&mut self, readers: &[String], text: &str) {
+        for reader in readers {
+            self.letters.insert((reader.clone(), text.to_owned()), Letter::default());
+        }
+    }
+
+    /// Its sender was told that it is in these mailboxes.
+    pub fn sent(&mut self, readers: &[String], text: &str) {
+        for reader in readers {
+            match self.letters.get_mut(&(reader.clone(), text.to_owned())) {
+                Some(letter) => letter.acked = true,
+                None => self.breach(format!("{reader} is said to have {}, which was not sent there", head(text))),
+            }
+        }
+    }
+
+    /// A reader has these messages before it.
+    pub fn read(&mut self, reader: &str, messages: &[Value]) {
+        for message in messages {
+            let id = message["id"].as_str().unwrap_or_default().to_owned();
+            let said = message["payload"].as_str().unwrap_or_default();
+            let Some(text) = self.whole(reader, &id, said, message) else { continue };
+            let again = message["again"] == Value::Bool(true);
+            let place = (reader.to_owned(), text);
+            let Some(letter) = self.letters.get_mut(&place) else {
+                self.breach(format!("{reader} read what nobody sent it: {message:.200}"));
+                continue;
+            };
+            letter.n_read += 1;
+            letter.n_unmarked += u32::from(!again);
+            // Two readers of one mailbox may write down the marked one first.
+            let n_unmarked = letter.n_unmarked;
+            let ids = self.ids.entry(place.clone()).or_default();
+            ids.insert(id);
+            let n_ids = ids.len();
+            self.n_again += u64::from(again);
+            if n_unmarked > 1 {
+                self.breach(format!("{reader} read {} {n_unmarked} times unmarked: {message:.300}", head(&place.1)));
+            }
+            if n_ids > 1 {
+                self.breach(format!("{reader} has {} under {n_ids} ids", head(&place.1)));
+            }
+        }
+    }
+
+    /// The text of a message, as soon as its last part is here.
+    fn whole(&mut self, reader: &str, id: &str, said: &str, message: &Value) -> Option<String> {
+        let Some(n_parts) = message["parts"].as_u64() else { return Some(said.to_owned()) };
+        let parts = self.parts.entry((reader.to_owned(), id.to_owned())).or_default();
+        parts.insert(message["part"].as_u64().unwrap_or(0), said.to_owned());
+        (parts.len() as u64 == n_parts).then(|| parts.values().map(String::as_str).collect())
+    }
+
+    /// A holder was told that it holds a path; `floor` is the highest token that anybody had been told
+    /// when it asked.
+    pub fn granted(&mut self, holder: &str, path: &str, token: i64, floor: i64) {
+        let grant = (holder.to_owned(), path.to_owned(), token);
+        // An earlier grant of which its holder never heard.
+        let is_late = self.unsure.remove(&(holder.to_owned(), path.to_owned()));
+        let is_new = self.grants.insert(grant);
+        if is_new && !is_late && token <= floor {
+            self.breach(format!("{holder} got {path} with token {token}, after {floor} was told"));
+        }
+        let hold = Hold { holder: holder.to_owned(), token };
+        let before = self.held.insert(path.to_owned(), hold.clone());
+        if let Some(before) = before.filter(|before| before.holder != holder) {
+            self.followed.push((path.to_owned(), before, hold));
+        }
+        self.top_token = self.top_token.max(token);
+    }
+
+    /// A holder was told that a path of its is free again.
+    pub fn returned(&mut self, path: &str, hold: Option<Hold>) {
+        self.freed.extend(hold.map(|hold| (path.to_owned(), hold.token)));
+    }
+
+    /// Whoever was killed counts on nothing.
+    pub fn died(&mut self, holder: &str) {
+        self.held.retain(|_, hold| hold.holder != holder);
+    }
+
+    /// A call is over.
+    pub fn called(&mut self, who: &'static str, took: Duration, waited: bool, lost: bool) {
+        let (n_calls, n_lost, slowest) = self.calls.entry(who).or_default();
+        *n_calls += 1;
+        *n_lost += u64::from(lost);
+        if !waited {
+            *slowest = (*slowest).max(took);
+        }
+    }
+}

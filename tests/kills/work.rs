@@ -1,0 +1,275 @@
+//! What the callers do all day, and what is written into the book about it.
+
+use crate::book::Book;
+use crate::callers::{Ask, Caller, Got};
+use crate::support::Place;
+use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The compare-and-set that all share.
+pub const SHARED: &str = "shared";
+
+/// xorshift64*, so that a run can be repeated as far as the machine allows.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len() as u64) as usize]
+    }
+}
+
+/// Someone who can be written to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Peer {
+    pub id: String,
+    pub name: String,
+    /// It reads over HTTP, where a fetch reads for good.
+    pub is_web: bool,
+}
+
+/// What all share.
+pub struct World<'a> {
+    pub place: &'a Place,
+    pub peers: Vec<Peer>,
+    pub files: Vec<String>,
+    pub book: Mutex<Book>,
+    pub done: AtomicBool,
+}
+
+impl World<'_> {
+    pub fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the callers at work.
+pub struct Worker<'a> {
+    pub world: &'a World<'a>,
+    pub me: Peer,
+    /// What its texts and keys begin with.
+    pub label: String,
+    pub kind: &'static str,
+    pub caller: Box<dyn Caller + 'a>,
+    pub dice: Dice,
+    /// Whether it takes locks of its own.
+    pub locks: bool,
+    pub n_sent: u64,
+    pub n_set: i64,
+    /// How often its session was started again.
+    pub n_revived: u64,
+}
+
+impl Worker<'_> {
+    /// Works until all is done.
+    pub fn work(&mut self) {
+        while !self.world.done.load(Ordering::SeqCst) {
+            self.revive();
+            self.step();
+            std::thread::sleep(Duration::from_millis(self.dice.below(8)));
+        }
+    }
+
+    /// A session that was killed comes back as who it was.
+    pub fn revive(&mut self) {
+        if self.caller.revive() {
+            self.n_revived += 1;
+            self.world.book().died(&self.me.id);
+            self.check_who();
+        }
+    }
+
+    fn step(&mut self) {
+        match self.dice.below(20) {
+            0..=6 => self.send(),
+            7..=10 => drop(self.read(false)),
+            11 => drop(self.read(true)),
+            12..=14 if self.locks => self.lock(),
+            15..=16 if self.locks => self.unlock(),
+            17 => self.count(),
+            18 if !self.me.is_web => self.swap(),
+            _ => self.check_who(),
+        }
+    }
+
+    /// Asks, and writes down how it went.
+    fn ask(&mut self, ask: &Ask) -> Got {
+        let began = Instant::now();
+        let got = self.caller.ask(ask);
+        let waits = matches!(ask, Ask::Inbox { wait: true } | Ask::Lock { wait: true, .. });
+        let lost = match &got {
+            Got::Done(_) => false,
+            Got::Lost => true,
+            Got::Refused(word, _) => word == "gone",
+        };
+        let mut book = self.world.book();
+        book.called(self.kind, began.elapsed(), waits, lost);
+        if let Got::Refused(word, text) = &got {
+            // The sentence says more than the word, up to where it names names.
+            let text = text.split([':', ';', '(', '.']).next().unwrap_or("");
+            let plain = ["held", "not_found", "conflict"].contains(&word.as_str()) || self.me.is_web;
+            let word = if plain { word } else { text };
+            *book.refusals.entry(format!("{}: {} {word}", self.kind, ask.name())).or_default() += 1;
+        }
+        got
+    }
+
+    /// Whether it is still itself.
+    pub fn check_who(&mut self) {
+        if let Got::Done(value) = self.ask(&Ask::Who) {
+            let (id, name) = (value["you"]["id"].as_str(), value["you"]["name"].as_str());
+            if id != Some(&self.me.id) || name.is_some_and(|name| name != self.me.name) {
+                self.world.book().breach(format!("{:?} is now {}", self.me, value["you"]));
+            }
+        }
+    }
+
+    /// It answers by itself, and as who it was.
+    pub fn check_back(&mut self) {
+        let began = Instant::now();
+        loop {
+            match self.caller.ask(&Ask::Who) {
+                Got::Done(_) => return self.check_who(),
+                other => assert!(began.elapsed() < Duration::from_secs(20), "{} is not back: {other:?}", self.label),
+            }
+        }
+    }
+
+    fn text(&mut self) -> String {
+        self.n_sent += 1;
+        let n_chars = match self.dice.below(40) {
+            0 => 10_000 + self.dice.below(20_000),
+            _ => self.dice.below(300),
+        };
+        let filler: String =
+            (0..n_chars).map(|_| *self.dice.pick(&['a', 'b', ' ', '"', '\\', '\n', 'é', '🦀', '\u{2028}'])).collect();
+        format!("{}-{}:{filler}.", self.label, self.n_sent)
+    }
+
+    fn send(&mut self) {
+        let text = self.text();
+        let to_all = !self.me.is_web && self.dice.below(15) == 0;
+        let to = self.dice.pick(&self.world.peers).clone();
+        let others = self.world.peers.iter().filter(|peer| **peer != self.me).map(|peer| peer.id.clone());
+        let readers: Vec<String> = if to_all { others.collect() } else { vec![to.id.clone()] };
+        self.world.book().sending(&readers, &text);
+        let to = if to_all { "all".to_owned() } else { to.id };
+        if let Got::Done(value) = self.ask(&Ask::Send { to, text: text.clone() }) {
+            let rows = value["recipients"].as_array();
+            let told = rows.map(|rows| rows.iter().filter_map(|row| row["id"].as_str().map(str::to_owned)).collect());
+            self.world.book().sent(&told.unwrap_or(readers), &text);
+        }
+    }
+
+    /// Reads a page of mail; how many messages it had, if it came.
+    pub fn read(&mut self, wait: bool) -> Option<usize> {
+        match self.ask(&Ask::Inbox { wait }) {
+            Got::Done(value) => {
+                let messages = value["messages"].as_array().cloned().unwrap_or_default();
+                self.world.book().read(&self.me.id, &messages);
+                Some(messages.len())
+            }
+            Got::Lost if self.me.is_web => {
+                *self.world.book().lost_fetches.entry(self.me.id.clone()).or_default() += 1;
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn lock(&mut self) {
+        let n_paths = if self.me.is_web || self.dice.below(4) > 0 { 1 } else { 2 };
+        let paths: Vec<String> = (0..n_paths).map(|_| self.dice.pick(&self.world.files).clone()).collect();
+        if self.kind == "verbs" && self.dice.below(3) == 0 {
+            self.ask(&Ask::Run { path: paths[0].clone() });
+            return;
+        }
+        let floor = self.world.book().top_token;
+        let wait = self.dice.below(4) == 0;
+        let got = self.ask(&Ask::Lock { paths: paths.clone(), wait });
+        let mut book = self.world.book();
+        match got {
+            Got::Done(value) => {
+                let rows = value["locks"].as_array().cloned().unwrap_or_else(|| vec![value["lock"].clone()]);
+                for row in rows {
+                    let path = row["filePath"].as_str().unwrap_or_default();
+                    book.granted(&self.me.id, path, row["token"].as_i64().unwrap_or(0), floor);
+                }
+            }
+            Got::Refused(word, _) if word != "gone" => {}
+            _ => book.unsure.extend(paths.into_iter().map(|path| (self.me.id.clone(), path))),
+        }
+    }
+
+    fn unlock(&mut self) {
+        let mut book = self.world.book();
+        let mine = book.held.iter().filter(|(_, hold)| hold.holder == self.me.id).map(|(path, _)| path.clone());
+        let path = mine.min().unwrap_or_else(|| self.dice.pick(&self.world.files).clone());
+        let hold = match book.held.get(&path).is_some_and(|hold| hold.holder == self.me.id) {
+            true => book.held.remove(&path),
+            false => None,
+        };
+        book.returns.insert((self.me.id.clone(), path.clone()));
+        drop(book);
+        match self.ask(&Ask::Unlock { path: path.clone() }) {
+            Got::Done(_) => self.world.book().returned(&path, hold),
+            Got::Refused(word, _) if word != "gone" => {}
+            _ => drop(self.world.book().unsure.insert((self.me.id.clone(), path))),
+        }
+    }
+
+    /// Counts up an entry of its own, which never goes back.
+    fn count(&mut self) {
+        let key = format!("n-{}", self.label);
+        self.n_set += 1;
+        let (told, _) = self.world.book().counters.get(&key).copied().unwrap_or_default();
+        self.world.book().counters.insert(key.clone(), (told, self.n_set));
+        let set = Ask::Set { key: key.clone(), value: self.n_set.to_string(), expect: None };
+        if let Got::Done(_) = self.ask(&set) {
+            self.world.book().counters.insert(key, (self.n_set, self.n_set));
+        }
+        self.check_count();
+    }
+
+    /// What it was told to have written is there, or what it wrote later.
+    pub fn check_count(&mut self) {
+        let key = format!("n-{}", self.label);
+        let Some((told, asked)) = self.world.book().counters.get(&key).copied() else { return };
+        if let Got::Done(value) = self.ask(&Ask::Get { key: key.clone() }) {
+            let found = value["entry"]["value"].as_str().and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+            if found < told || found > asked {
+                self.world.book().breach(format!("{key} is {found}, told {told}, asked {asked}"));
+            }
+        }
+    }
+
+    /// A compare-and-set: no version is ever written twice.
+    fn swap(&mut self) {
+        let Got::Done(found) = self.ask(&Ask::Get { key: SHARED.into() }) else { return };
+        let version = found["entry"]["version"].as_i64().unwrap_or(0);
+        let set = Ask::Set { key: SHARED.into(), value: self.me.name.clone(), expect: Some(version) };
+        if let Got::Done(value) = self.ask(&set) {
+            let written = version_of(&value);
+            let mut book = self.world.book();
+            if written <= version || !book.versions.insert(written) {
+                book.breach(format!("{} wrote {written} over {version}, as another did", self.me.name));
+            }
+        }
+    }
+}
+
+fn version_of(value: &Value) -> i64 {
+    value["entry"]["version"].as_i64().unwrap_or(0)
+}
