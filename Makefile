@@ -2,6 +2,7 @@
 # make test        all tests
 # make test-agents real coding agents from npm, on a model on loopback (root, node, python3)
 # make kills       kill -9 of broker and sessions, N=1000 times with SEED=1, against the released program
+# make load        a hundred sessions, IDLE=1000 silent connections and three pests for MINUTES=10
 # make install     into $(DESTDIR)$(PREFIX)
 # STATIC=1         link the C library statically: a verb starts in two thirds of the time
 
@@ -11,6 +12,8 @@ CARGO ?= cargo
 STATIC ?= 0
 N ?= 1000
 SEED ?= 1
+MINUTES ?= 10
+IDLE ?= 1000
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 SHARE = $(DESTDIR)$(PREFIX)/share
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
@@ -24,7 +27,7 @@ BUILD = $(CARGO) build --release --locked
 BIN = target/release/slm-mesh
 endif
 
-.PHONY: all demo test test-agents check bench kills install uninstall
+.PHONY: all demo test test-agents check bench kills load install uninstall
 
 all:
 	$(BUILD)
@@ -49,6 +52,9 @@ bench: all
 
 kills:
 	SLM_MESH_KILLS=$(N) SLM_MESH_SEED=$(SEED) $(CARGO) test --release --locked --test kills -- --nocapture
+
+load: all
+	@SLM_MESH_BIN=$(CURDIR)/$(BIN) $(CARGO) bench --locked --quiet --bench load -- $(MINUTES) $(IDLE)
 
 install: all
 	install -d $(BINDIR) $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d

@@ -3,7 +3,7 @@
 use super::calls::VALUE;
 use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, span};
 use super::floor;
-use super::place::{Line, Mesh, Scratch, request};
+use super::place::{Line, Mesh, Scratch, key, request};
 use serde_json::json;
 use std::io::Write;
 use std::sync::mpsc::channel;
@@ -22,11 +22,6 @@ const N_ROUNDS: usize = 5;
 /// The steady load: calls a second, for how long.
 const PACE: Duration = Duration::from_millis(1);
 const LASTS: Duration = Duration::from_secs(40);
-
-/// A key among a few hundred, so that entries change and do not only grow in number.
-pub fn key(n: usize) -> String {
-    format!("key-{:03}", n * 7 % 500)
-}
 
 fn set_line(n: usize) -> Vec<u8> {
     request("state.set", &json!({ "key": key(n), "value": VALUE }))

@@ -158,7 +158,7 @@ pub fn rows_per_second(scratch: &Scratch, value: &str, n_sets: usize, per_commit
         if n % per_commit == 0 {
             run("BEGIN IMMEDIATE");
         }
-        let key = super::crowd::key(n);
+        let key = super::place::key(n);
         let mut put = db.prepare_cached("INSERT OR REPLACE INTO state VALUES (?1,?2,?3,?4,?5,?6,?7)").expect("SQL");
         put.execute(rusqlite::params!["default", key, value, n as i64, by, n as i64, None::<i64>]).expect("put");
         let payload = format!(r#"{{"key":"{key}","namespace":"default","value":"{value}","version":{n}}}"#);

@@ -157,6 +157,11 @@ impl Drop for Mesh {
     }
 }
 
+/// A key among a few hundred, so that entries change and do not only grow in number.
+pub fn key(n: usize) -> String {
+    format!("key-{:03}", n * 7 % 500)
+}
+
 /// A request as a line. All have one id: each is answered before the next.
 pub fn request(method: &str, params: &Value) -> Vec<u8> {
     format!("{}\n", json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })).into_bytes()

@@ -1,0 +1,301 @@
+//! A crowd for minutes on end: a hundred sessions that chat, a thousand connections that say nothing, a
+//! client that never reads, and one that sends garbage. What the others wait, and what the broker
+//! grows to. `make load MINUTES=10` prints it.
+//!
+//! The others call at a steady rate, so that their times are the broker's and not a queue of their own.
+//! An echo beside them shows what this machine does to any call in the same minutes.
+
+#[allow(dead_code)] // each bench uses its part
+mod figures;
+#[allow(dead_code)]
+mod floor;
+mod pests;
+#[allow(dead_code)]
+mod place;
+
+use figures::{Samples, micros_since, size, span};
+use place::{Http, Line, Mesh, Session, request, tool};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Sessions that chat: over the socket, on so many threads, and real ones over standard input.
+const N_SEATS: usize = 97;
+const N_THREADS: usize = 4;
+const N_SESSIONS: usize = 3;
+/// Each chats this often.
+const CHATS_EVERY: Duration = Duration::from_millis(250);
+/// How long a newcomer waits for its answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+const WORDS: &str = "the parser is done; I go on with the printer, and leave the tests of both to you";
+
+/// What all threads share.
+pub struct Load<'a> {
+    pub mesh: &'a Mesh,
+    pub done: AtomicBool,
+    /// Calls that were answered.
+    pub n_calls: AtomicU64,
+    /// Lines, requests and chunks of the pests, and how often they were shown the door.
+    pub n_pests: AtomicU64,
+    pub n_drops: AtomicU64,
+    /// Who came anew: served, and not served within its patience.
+    n_served: AtomicU64,
+    n_unserved: AtomicU64,
+    /// Times of the others, by who they are.
+    times: Mutex<Vec<(&'static str, Vec<f64>)>>,
+}
+
+impl Load<'_> {
+    pub fn goes_on(&self) -> bool {
+        !self.done.load(Ordering::Relaxed)
+    }
+}
+
+/// Calls at a steady rate until the end. A call that its forerunner kept waiting counts from when it
+/// was due.
+fn steadily(load: &Load, name: &'static str, every: Duration, mut call: impl FnMut(usize)) {
+    let mut times = Vec::new();
+    let mut due = Instant::now();
+    for n in 0.. {
+        due += every;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        if !load.goes_on() {
+            break;
+        }
+        let began = if due.elapsed() > every { due } else { Instant::now() };
+        call(n);
+        times.push(micros_since(began));
+        load.n_calls.fetch_add(1, Ordering::Relaxed);
+    }
+    load.times.lock().expect("no thread panics with it").push((name, times));
+}
+
+/// Pauses so that each chats every `CHATS_EVERY`, and all of them evenly.
+fn pace(next: &mut Instant, n_chatters: usize) {
+    *next += CHATS_EVERY / n_chatters as u32;
+    thread::sleep(next.saturating_duration_since(Instant::now()));
+}
+
+/// Some of the seats: each writes to the next one, reads what came, and says that it did.
+fn chat(load: &Load, first: usize, seats: &mut [Line]) {
+    let (mut next, n_seats) = (Instant::now(), seats.len());
+    while load.goes_on() {
+        for (at, seat) in seats.iter_mut().enumerate() {
+            let to = format!("seat-{}", (first + at + 1) % N_SEATS);
+            seat.call("send", &json!({ "to": to, "message": WORDS }));
+            let mail = seat.call("inbox", &json!({}));
+            let ids: Vec<&Value> =
+                mail["result"]["messages"].as_array().into_iter().flatten().map(|m| &m["id"]).collect();
+            if !ids.is_empty() {
+                seat.call("shown", &json!({ "items": ids }));
+            }
+            load.n_calls.fetch_add(3, Ordering::Relaxed);
+            pace(&mut next, n_seats);
+        }
+    }
+}
+
+/// The real sessions, in turn.
+fn chat_over_mcp(load: &Load, sessions: &mut [Session]) {
+    let lines = [
+        tool("mesh_send", json!({ "to": "human", "message": WORDS })),
+        tool("mesh_inbox", json!({})),
+        tool("mesh_peers", json!({ "scope": "machine" })),
+    ];
+    let mut next = Instant::now();
+    while load.goes_on() {
+        for session in sessions.iter_mut() {
+            for line in &lines[1..] {
+                session.tool(line);
+            }
+            load.n_calls.fetch_add(2, Ordering::Relaxed);
+            pace(&mut next, N_SESSIONS);
+        }
+        // The human never reads here, and a mailbox has a bound.
+        if load.n_calls.load(Ordering::Relaxed).is_multiple_of(64) {
+            sessions[0].ask(&lines[0]);
+        }
+    }
+}
+
+/// One who comes anew each time, as a verb does. It may wait even to connect.
+fn come_anew(load: &Load) {
+    let ask = request("state.get", &json!({ "key": "port" }));
+    steadily(load, "newcomer, socket", Duration::from_millis(200), |_| {
+        let began = Instant::now();
+        let mut stream = UnixStream::connect(load.mesh.dir().join("mesh.sock")).expect("a socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let said = stream.write_all(&ask);
+        let heard = said.and_then(|()| stream.read(&mut [0; 4096]));
+        let is_served = heard.is_ok_and(|n| n > 0) && began.elapsed() <= PATIENCE;
+        let count = if is_served { &load.n_served } else { &load.n_unserved };
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+}
+
+/// Resident bytes and open files of the broker, and the bytes of its database.
+fn weigh(mesh: &Mesh) -> (f64, usize, f64) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", mesh.pid())).expect("Linux tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its line");
+    let rss = line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") * 1024.0;
+    let n_files = std::fs::read_dir(format!("/proc/{}/fd", mesh.pid())).expect("Linux tells").count();
+    let files = ["broker.db", "broker.db-wal"]
+        .map(|name| std::fs::metadata(mesh.dir().join(name)).map_or(0, |file| file.len()));
+    (rss, n_files, files.iter().sum::<u64>() as f64)
+}
+
+fn row(when: &str, load: &Load, since: &mut (Instant, u64)) {
+    let (rss, n_files, disk) = weigh(load.mesh);
+    let n_calls = load.n_calls.load(Ordering::Relaxed);
+    let rate = (n_calls - since.1) as f64 / since.0.elapsed().as_secs_f64();
+    *since = (Instant::now(), n_calls);
+    println!("{when:<26} {:>10} {n_files:>7} {:>11} {rate:>8.0}", size(rss), size(disk));
+}
+
+/// Room for a thousand connections of our own; the broker keeps the limit that it was started with.
+fn open_many() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    println!("limit of open files: {} for the broker", limit.current.map_or("none".into(), |n| n.to_string()));
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        .expect("up to the hard limit");
+}
+
+/// Says nothing, many times.
+fn idle(load: &Load, n_idle: usize) -> Vec<UnixStream> {
+    let path = load.mesh.dir().join("mesh.sock");
+    (0..n_idle).map(|_| UnixStream::connect(&path).expect("a socket")).collect()
+}
+
+/// The others: they were here before the crowd came.
+struct Others {
+    writer: Line,
+    watched: Session,
+    web: Http,
+    post: String,
+    echo: Line,
+    _server: floor::Server,
+}
+
+impl Others {
+    fn new(mesh: &Mesh) -> Others {
+        let (web, auth) = mesh.http();
+        let body = json!({ "action": "get", "key": "port" }).to_string();
+        let post =
+            format!("POST /state HTTP/1.1\r\nHost: localhost\r\n{auth}Content-Length: {}\r\n\r\n{body}", body.len());
+        let (server, path) = floor::echo(&mesh.scratch);
+        let echo = floor::echo_line(&path, &set_line());
+        let mut others =
+            Others { writer: mesh.seat("writer"), watched: mesh.session(), web, post, echo, _server: server };
+        others.watched.tool(&get_line());
+        others
+    }
+
+    fn call<'a>(&'a mut self, load: &'a Load, threads: &'a thread::Scope<'a, '_>) {
+        let Others { writer, watched, web, post, echo, .. } = self;
+        let every = Duration::from_millis;
+        threads.spawn(move || {
+            steadily(load, "echo, the machine's own", every(10), |_| assert!(echo.ask(&set_line()).len() > 2))
+        });
+        threads.spawn(move || steadily(load, "socket, set", every(10), |_| assert!(writer.ask(&set_line()).len() > 2)));
+        threads.spawn(move || steadily(load, "MCP, get", every(40), |_| watched.tool(&get_line())));
+        threads.spawn(move || steadily(load, "HTTP, get", every(20), |_| assert!(web.ask(post.as_bytes()) > 2)));
+    }
+}
+
+fn set_line() -> Vec<u8> {
+    request("state.set", &json!({ "key": "port", "value": "8080" }))
+}
+
+fn get_line() -> Vec<u8> {
+    tool("mesh_state", json!({ "action": "get", "key": "port" }))
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, path] = &words[..]
+        && flag == "--echo"
+    {
+        // This same program again, as the machine's own figure.
+        return floor::serve_echo(path);
+    }
+    let mut numbers = words.iter().filter_map(|word| word.parse::<f64>().ok());
+    let (minutes, n_idle) = (numbers.next().unwrap_or(10.0), numbers.next().unwrap_or(1000.0) as usize);
+    let mesh = Mesh::started();
+    let load = Load {
+        mesh: &mesh,
+        done: AtomicBool::new(false),
+        n_calls: AtomicU64::new(0),
+        n_pests: AtomicU64::new(0),
+        n_drops: AtomicU64::new(0),
+        n_served: AtomicU64::new(0),
+        n_unserved: AtomicU64::new(0),
+        times: Mutex::default(),
+    };
+    println!("{}, {minutes} minutes, {n_idle} idle connections", place::program().display());
+    open_many();
+    run(&load, Duration::from_secs_f64(minutes * 60.0), n_idle);
+    end(&load);
+}
+
+fn run(load: &Load, lasts: Duration, n_idle: usize) {
+    let mut since = (Instant::now(), 0);
+    println!("{:<26} {:>10} {:>7} {:>11} {:>8}", "broker", "memory", "files", "database", "calls/s");
+    row("started", load, &mut since);
+    let mut sessions: Vec<Session> = (0..N_SESSIONS).map(|_| load.mesh.session()).collect();
+    sessions.iter_mut().for_each(|session| session.tool(&get_line()));
+    let mut seats: Vec<Line> = (0..N_SEATS).map(|n| load.mesh.seat(&format!("seat-{n}"))).collect();
+    let mut others = Others::new(load.mesh);
+    row("a hundred sessions", load, &mut since);
+    thread::scope(|threads| {
+        threads.spawn(|| pests::never_read(load));
+        threads.spawn(|| pests::babble_on_the_socket(load));
+        threads.spawn(|| pests::babble_over_http(load));
+        while load.n_pests.load(Ordering::Relaxed) < 10 {
+            thread::yield_now();
+        }
+        let idle = idle(load, n_idle);
+        let part = N_SEATS.div_ceil(N_THREADS);
+        for (n, seats) in seats.chunks_mut(part).enumerate() {
+            threads.spawn(move || chat(load, n * part, seats));
+        }
+        threads.spawn(|| chat_over_mcp(load, &mut sessions));
+        threads.spawn(|| come_anew(load));
+        others.call(load, threads);
+        let began = Instant::now();
+        for n in 1..=10 {
+            thread::sleep((lasts * n / 10).saturating_sub(began.elapsed()));
+            row(&format!("after {:.1} minutes", began.elapsed().as_secs_f64() / 60.0), load, &mut since);
+        }
+        load.done.store(true, Ordering::Relaxed);
+        drop(idle);
+    });
+    drop((seats, sessions, others));
+    thread::sleep(Duration::from_secs(3));
+    row("3 s after all left", load, &mut since);
+}
+
+fn end(load: &Load) {
+    println!("\n{:<26} {:>8} {:>11} {:>11} {:>11}", "the others", "calls", "median", "p99", "slowest");
+    for (name, times) in load.times.lock().expect("no thread panicked with it").drain(..) {
+        let n_times = times.len();
+        let samples = Samples::new(times);
+        println!(
+            "{name:<26} {n_times:>8} {:>11} {:>11} {:>11}",
+            span(samples.at(0.5)),
+            span(samples.at(0.99)),
+            span(samples.at(1.0))
+        );
+    }
+    let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
+    println!("newcomers: {} served, {} not within 2 s", count(&load.n_served), count(&load.n_unserved));
+    println!(
+        "the deaf and the senseless: {} writes, {} times shown the door",
+        count(&load.n_pests),
+        count(&load.n_drops)
+    );
+}
