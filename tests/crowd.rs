@@ -219,7 +219,10 @@ fn who_comes_back_in_the_breath_of_its_end_is_who_it_was() {
             socket.ask("attach", ask.clone());
             after = Some(socket);
         });
-        assert_eq!(after.unwrap().read().unwrap()["result"]["you"], you);
+        let mut after: Socket = after.unwrap();
+        assert_eq!(after.read().unwrap()["result"]["you"], you);
+        // Or a child that another thread forks right now would keep it for a moment.
+        after.stream.shutdown(Shutdown::Both).unwrap();
     }
     check_served(&place, &mut neighbour);
 }
