@@ -20,10 +20,10 @@ impl Places {
     /// `SLM_MESH_DATA_DIR`, else `~/.slm-mesh`; HOME alone must do, since clients scrub the rest.
     ///
     /// # Errors
-    /// When neither is set, or the path is too long for the socket in it.
+    /// When neither is set, or the path is relative, or too long for the socket in it.
     pub fn find() -> Result<Places, Fault> {
         let dir = match std::env::var_os("SLM_MESH_DATA_DIR").filter(|dir| !dir.is_empty()) {
-            Some(dir) => std::path::absolute(dir).unwrap_or_default(),
+            Some(dir) => from_the_root(PathBuf::from(dir))?,
             None => match std::env::var_os("HOME").filter(|home| !home.is_empty()) {
                 Some(home) => PathBuf::from(home).join(".slm-mesh"),
                 None => {
@@ -162,6 +162,22 @@ impl Places {
         };
         Fault::new(Kind::Storage, format!("the data directory {} {what} ({error}); {cure}", self.dir.display()))
     }
+}
+
+/// What `SLM_MESH_DATA_DIR` says. A relative path would mean another mesh in every working directory.
+fn from_the_root(dir: PathBuf) -> Result<PathBuf, Fault> {
+    if dir.is_absolute() {
+        return Ok(dir);
+    }
+    let (cause, cure) = match dir.strip_prefix("~") {
+        Ok(rest) => ("nobody replaced the ~ in it", format!("write $HOME/{} or the whole path", rest.display())),
+        Err(_) => (
+            "it would be another directory, and another mesh, wherever a program starts",
+            "write the whole path".into(),
+        ),
+    };
+    let text = format!("SLM_MESH_DATA_DIR: want a path from the root, got {dir:?}; {cause}: {cure}");
+    Err(Fault::new(Kind::Usage, text))
 }
 
 /// A path as locks want it: absolute, without `.`, `..` and symlinked folders; a folder ends in `/`.
