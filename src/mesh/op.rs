@@ -20,7 +20,7 @@ pub enum Kind {
     Flag,
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// Up to `items` strings of up to `max` bytes each.
+    /// Up to `items` strings of 1 to `max` bytes each.
     Texts { items: usize, max: usize },
     /// Any JSON object of at most `max` bytes.
     Object { max: usize },
@@ -169,7 +169,7 @@ impl Kind {
             Kind::Int { min, max } => format!("a whole number from {min} to {max}"),
             Kind::Flag => "true or false".into(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
-            Kind::Texts { items, max } => format!("a list of at most {items} texts of at most {max} bytes"),
+            Kind::Texts { items, max } => format!("a list of at most {items} texts of 1 to {max} bytes"),
             Kind::Object { max } => format!("a JSON object of at most {max} bytes"),
         }
     }
@@ -182,7 +182,8 @@ impl Kind {
             (Kind::Flag, Value::Bool(_)) => true,
             (Kind::Choice(words), Value::String(text)) => words.contains(&text.as_str()),
             (Kind::Texts { items, max }, Value::Array(list)) => {
-                list.len() <= items && list.iter().all(|item| item.as_str().is_some_and(|text| text.len() <= max))
+                list.len() <= items
+                    && list.iter().all(|item| item.as_str().is_some_and(|text| (1..=max).contains(&text.len())))
             }
             (Kind::Object { max }, Value::Object(_)) => value.to_string().len() <= max,
             _ => false,
@@ -210,7 +211,7 @@ impl Kind {
             Kind::Flag => json!({ "type": "boolean" }),
             Kind::Choice(words) => json!({ "type": "string", "enum": words }),
             Kind::Texts { items, max } => {
-                json!({ "type": "array", "maxItems": items, "items": { "type": "string", "maxLength": max } })
+                json!({ "type": "array", "maxItems": items, "items": { "type": "string", "minLength": 1, "maxLength": max } })
             }
             Kind::Object { .. } => json!({ "type": "object" }),
         }

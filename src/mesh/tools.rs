@@ -151,7 +151,7 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
     let ops: Vec<(&'static Op, Option<&str>)> = actions(tool.noun).collect();
     if ops.iter().all(|(_, action)| action.is_none()) {
         let (op, _) = ops[0];
-        refuse_hidden(op, given)?;
+        refuse_unknown(tool, op, given)?;
         return Ok((op, op.check(given.clone())?));
     }
     let words: Vec<&str> = ops.iter().filter_map(|(_, action)| *action).collect();
@@ -168,12 +168,19 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
     };
     let rest: Map<String, Value> =
         given.iter().filter(|(name, _)| *name != "action").map(|(n, v)| (n.clone(), v.clone())).collect();
-    refuse_hidden(op, &rest)?;
+    refuse_unknown(tool, op, &rest)?;
     Ok((op, op.check(rest)?))
 }
 
-/// What the tool's schema doesn't offer is unknown to a model, also where the socket takes it.
-fn refuse_hidden(op: &Op, given: &Map<String, Value>) -> Result<(), Fault> {
-    let hidden = op.args.iter().find(|arg| !arg.tool && given.get(arg.name).is_some_and(|value| !value.is_null()));
-    hidden.map_or(Ok(()), |arg| Err(Fault::usage(arg.name, format!("unknown argument of {}", op.name))))
+/// What the tool's schema doesn't offer is unknown to a model, also where the socket takes it; what
+/// another action takes is named as what this one doesn't.
+fn refuse_unknown(tool: &Tool, op: &Op, given: &Map<String, Value>) -> Result<(), Fault> {
+    let known: Vec<&str> = op.args.iter().filter(|arg| arg.tool).map(|arg| arg.name).collect();
+    let unknown = given.iter().find(|(name, value)| !value.is_null() && !known.contains(&name.as_str()));
+    let Some((unknown, _)) = unknown else { return Ok(()) };
+    let action = op.tool.and_then(|(_, action)| action).map(|action| format!(" with action {action}"));
+    let action = action.unwrap_or_default();
+    let takes = if known.is_empty() { "no arguments".into() } else { known.join(", ") };
+    let unknown: String = unknown.chars().take(40).collect();
+    Err(Fault::usage(&unknown, format!("unknown argument; {}{action} takes {takes}", name(tool))))
 }
