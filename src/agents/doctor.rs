@@ -8,6 +8,7 @@ use super::entries::{self, NAME};
 use super::ground::{Ground, value_of};
 use super::{edit, own};
 use crate::client::{self, Client};
+use crate::mesh::Fault;
 use crate::world::places::Places;
 use crate::world::settings::Settings;
 use crate::world::{self};
@@ -39,6 +40,12 @@ impl Check {
 
     fn fault(about: &str, found: impl Into<String>, cure: impl Into<String>) -> Check {
         Check { about: about.into(), found: found.into(), cure: Some(cure.into()) }
+    }
+
+    /// The agents can't be looked at, and why.
+    pub fn unseen(why: &Fault) -> Check {
+        let cure = "none of them was looked at; run doctor again with HOME set to your home directory";
+        Check::fault("agents", why.text.clone(), cure)
     }
 
     /// The check for a program.

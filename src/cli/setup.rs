@@ -101,10 +101,17 @@ pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Fault> {
     if let Some(agent) = prove {
         return proof(agent, json);
     }
-    let ground = Ground::find(false, false)?;
     let mut checks = doctor::mesh();
-    let here: Vec<_> = ROWS.iter().filter(|row| ground.is_here(row)).collect();
-    checks.extend(here.iter().flat_map(|row| doctor::agent(&ground, row)));
+    let mut n_here = 0;
+    // The mesh itself can be looked at also where there is no home.
+    match Ground::find(false, false) {
+        Ok(ground) => {
+            let here: Vec<_> = ROWS.iter().filter(|row| ground.is_here(row)).collect();
+            checks.extend(here.iter().flat_map(|row| doctor::agent(&ground, row)));
+            n_here = here.len();
+        }
+        Err(why) => checks.push(doctor::Check::unseen(&why)),
+    }
     let n_faults = checks.iter().filter(|check| check.cure.is_some()).count();
     if json {
         let checks: Vec<Value> = checks.iter().map(doctor::Check::to_value).collect();
@@ -119,7 +126,7 @@ pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Fault> {
             say(&format!("         cure: {cure}"))?;
         }
     }
-    if here.is_empty() {
+    if n_here == 0 {
         say("  no agent was found on PATH or in the home")?;
     }
     say(&match n_faults {
