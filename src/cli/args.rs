@@ -1,9 +1,10 @@
 //! Arguments into a command: verbs and flags come from the operations' table.
 
+use super::flags::{self, FLAGS};
 use super::setup::Asked;
 use super::word_value;
 use crate::mesh::op::Kind as Is;
-use crate::mesh::{Arg, Fault, Kind, OPS, Op, Place, limits};
+use crate::mesh::{Arg, Fault, Kind, Op, Place, limits};
 use lexopt::{Arg as Given, Parser};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
@@ -63,26 +64,22 @@ pub struct Parsed {
     pub command_line: Vec<OsString>,
 }
 
-/// Verbs that are no operation, for help and completions: name, arguments, what it does.
+/// Verbs that are no operation, for help and completions: name, words, what it does.
 pub const VERBS: &[(&str, &str, &str)] = &[
-    ("start", "[--detach]", "Run the broker here, or behind with --detach; with other settings the live one gives way"),
+    ("start", "", "Run the broker here, or behind with --detach; with other settings the live one gives way"),
     ("stop", "", "End the broker in order; sessions stay and start it again when they are used"),
     ("broadcast", "MESSAGE…", "Send a message to every peer that is here, and to the human"),
-    (
-        "state watch",
-        "KEY [--namespace N] [--wait S]",
-        "Print an entry and each change of it; with --wait end at the first, or after S seconds",
-    ),
+    ("state watch", "KEY", "Print an entry and each change of it; with --wait end at the first, or after S seconds"),
     ("clean", "", "Remove what a crashed run left in the data directory; no process is touched"),
     (
         "setup",
-        "[AGENT…] [--dry-run] [--remove] [--project] [--wake|--no-wake]",
+        "[AGENT…]",
         "Connect the agents that are here, or those named: server, hooks and commands; or take all of it out again; \
          --wake lets mail wake idle sessions",
     ),
     (
         "doctor",
-        "[--prove AGENT]",
+        "",
         "Look whether broker and agents are as they should be, with the cure for each fault; or prove an agent's hooks",
     ),
     ("hook", "AGENT", "Answer a hook of an agent: claude, codex, copilot, gemini, cursor, vscode, devin or opencode"),
@@ -91,7 +88,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     ("pipe", "", "Carry lines between standard input and output and this machine's broker: what ssh:// runs on a hub"),
     ("version", "", "Print the version"),
     ("help", "[VERB or TOPIC]", "Explain a verb or a topic"),
-    ("mcp", "[--legacy]", "Serve MCP on standard input and output; what an agent starts"),
+    ("mcp", "", "Serve MCP on standard input and output; what an agent starts"),
 ];
 
 /// Understands a command line.
@@ -111,10 +108,24 @@ pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Fault> {
     }
     let mut reader = Reader { parsed: Parsed::new(command_line), words: Vec::new(), flags: Vec::new() };
     let mut parser = Parser::from_args(words);
-    while let Some(given) = parser.next().map_err(|error| usage(&error.to_string()))? {
-        reader.take(&given.to_owned_arg(), &mut parser)?;
+    loop {
+        if let Some(number) = negative(&mut parser) {
+            reader.words.push(number);
+            continue;
+        }
+        let Some(given) = parser.next().map_err(misread)? else { return reader.finish() };
+        let given = given.to_owned_arg();
+        reader.take(given, &mut parser)?;
     }
-    reader.finish()
+}
+
+/// `-5` where a word or a flag may stand: no flag of ours is a digit, so it is meant as a value.
+fn negative(parser: &mut Parser) -> Option<String> {
+    let mut rest = parser.try_raw_args()?;
+    let word = rest.peek()?.to_str()?.to_owned();
+    let is_number = word.strip_prefix('-')?.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    (is_number && word.parse::<f64>().is_ok()).then(|| rest.next())?;
+    Some(word)
 }
 
 impl Parsed {
@@ -146,35 +157,33 @@ impl ToOwnedArg for Given<'_> {
 struct Reader {
     parsed: Parsed,
     words: Vec<String>,
-    /// Flags without their verb's help yet: name and value.
+    /// Flags whose verb may still come: name and value.
     flags: Vec<(String, Option<String>)>,
 }
 
-/// Flags that take no value, besides those of the operations.
-const SWITCHES: &[&str] = &["detach", "legacy", "as-daemon", "once", "dry-run", "remove", "project"];
-
 impl Reader {
-    fn take(&mut self, given: &Owned, parser: &mut Parser) -> Result<(), Fault> {
-        let flag = match given {
+    fn take(&mut self, given: Owned, parser: &mut Parser) -> Result<(), Fault> {
+        let name = match given {
             Owned::Word(word) => {
-                self.words.push(text(word.clone())?);
+                self.words.push(text(word)?);
                 return Ok(());
             }
-            Owned::Flag(flag) => flag.as_str(),
+            Owned::Flag(name) => name,
         };
-        match flag {
+        match name.as_str() {
             "json" => self.parsed.json = true,
             "help" | "h" => self.parsed.command = Command::Help(String::new()),
             "version" | "V" => self.parsed.command = Command::Version,
             "follow" | "f" => self.parsed.follow = true,
-            "as" => self.parsed.acting = Some(text(parser.value().map_err(|error| usage(&error.to_string()))?)?),
-            // An unknown one is told of with its verb, which may still come.
-            switch if SWITCHES.contains(&switch) || is_switch(switch) || !is_known(switch) => {
-                self.flags.push((switch.to_owned(), None))
-            }
-            name => {
-                let value = text(parser.value().map_err(|error| usage(&error.to_string()))?)?;
-                self.flags.push((name.to_owned(), Some(value)));
+            "as" => self.parsed.acting = Some(acting(text(parser.value().map_err(misread)?)?)?),
+            _ => {
+                let value = match flags::takes_value(&name) {
+                    Some(true) => Some(text(parser.value().map_err(misread)?)?),
+                    Some(false) => None,
+                    // An unknown one is told of with its verb, which may still come.
+                    None => parser.optional_value().map(text).transpose()?,
+                };
+                self.flags.push((name, value));
             }
         }
         Ok(())
@@ -190,7 +199,13 @@ impl Reader {
         }
         let first = self.words.first().cloned().unwrap_or_default();
         let command = match first.as_str() {
-            "" if self.flags.is_empty() => Command::Bare,
+            "" if self.words.is_empty() => match self.flags.first() {
+                None => Command::Bare,
+                Some((flag, _)) => {
+                    let flag = flags::dashed(flag);
+                    return Err(usage(&format!("{flag}: want a verb with it; slm-mesh help lists them")));
+                }
+            },
             "mcp" => Command::Mcp { legacy: self.switch("legacy") },
             "start" => Command::Start { detach: self.switch("detach"), as_daemon: self.switch("as-daemon") },
             "stop" => Command::Stop,
@@ -216,7 +231,8 @@ impl Reader {
             _ => return self.operation(),
         };
         let extra = self.words.get(1).filter(|_| !matches!(command, Command::Help(_)));
-        if let Some(extra) = extra.cloned().or(self.flags.first().map(|(name, _)| format!("--{name}"))) {
+        let flag = self.flags.first().map(|(name, _)| flags::dashed(name));
+        if let Some(extra) = extra.cloned().or(flag).or(self.parsed.follow.then(|| "--follow".to_owned())) {
             return Err(usage(&format!("{first}: {extra} means nothing here; see slm-mesh help {first}")));
         }
         self.parsed.command = command;
@@ -242,112 +258,85 @@ impl Reader {
     }
 
     fn operation(mut self) -> Result<Parsed, Fault> {
-        let n_words = self.verb()?;
-        let Command::Operation(op) = self.parsed.command.clone() else {
-            // `state watch` takes what `state get` takes, and a time.
-            self.words.drain(..n_words);
-            return self.watch();
-        };
-        self.words.drain(..n_words);
-        for (name, value) in std::mem::take(&mut self.flags) {
-            self.flag(op, &name, value)?;
+        let verb = self.verb()?;
+        self.words.drain(..verb.split(' ').count());
+        if self.parsed.follow && !FLAGS.iter().any(|flag| flag.is("follow") && flag.verbs.contains(&verb)) {
+            return Err(usage(&format!("--follow: {verb} does not follow; inbox and events do")));
         }
-        self.positional(op)?;
+        if verb == "state watch" {
+            return self.watch();
+        }
+        // The verb was found by its operation.
+        let Some(op) = flags::operation(verb) else { return Err(no_verb(verb)) };
+        self.parsed.command = Command::Operation(op);
+        if verb == "broadcast" {
+            self.parsed.args.insert("to".into(), json!("all"));
+        }
+        for (name, value) in std::mem::take(&mut self.flags) {
+            self.flag(op, verb, &name, value)?;
+        }
+        self.positional(op, verb)?;
         if op.name == "peers" {
             self.parsed.args.entry("scope").or_insert(json!("machine"));
         }
-        if self.parsed.follow && !["inbox", "events.read"].contains(&op.name) {
-            return Err(usage(&format!(
-                "--follow: {} does not follow; inbox and events do",
-                op.verb.unwrap_or(op.name)
-            )));
-        }
         // What the broker would say of these arguments is said without it, in no time.
         let mut checked = self.parsed.args.clone();
-        checked.shift_remove("filePaths");
-        if op.args.iter().all(|arg| !arg.required || checked.contains_key(arg.name)) {
-            op.check(checked).map_err(|fault| on_command_line(op, fault))?;
-        } else {
-            return Err(usage(&format!("usage: slm-mesh {}", super::docs::usage(op))));
+        let files = checked.shift_remove("filePaths");
+        let is_whole = op.args.iter().all(|arg| !arg.required || checked.contains_key(arg.name));
+        if !is_whole || ["lock.lock", "lock.unlock"].contains(&op.name) && files.is_none() {
+            return Err(usage(&format!("usage: slm-mesh {}", flags::usage(verb))));
         }
-        if ["lock.lock", "lock.unlock"].contains(&op.name) && !self.parsed.args.contains_key("filePaths") {
-            return Err(usage(&format!("usage: slm-mesh {}", super::docs::usage(op))));
+        if files.as_ref().and_then(Value::as_array).is_some_and(|files| files.contains(&json!(""))) {
+            return Err(Fault::usage("FILE", "want a file, a folder or a glob, got \"\""));
         }
+        op.check(checked).map_err(|fault| on_command_line(op, fault))?;
         Ok(self.parsed)
     }
 
-    /// Finds the verb; answers how many words it has.
-    fn verb(&mut self) -> Result<usize, Fault> {
+    /// Finds the verb, of one word or two.
+    fn verb(&self) -> Result<&'static str, Fault> {
         let two = self.words.iter().take(2).cloned().collect::<Vec<_>>().join(" ");
         let one = self.words.first().cloned().unwrap_or_default();
-        if one == "broadcast" {
-            self.parsed.args.insert("to".into(), json!("all"));
-            self.parsed.command = Command::Operation(&crate::mesh::messages::SEND);
-            return Ok(1);
-        }
-        if two == "state watch" {
-            self.parsed.command = Command::Watch;
-            return Ok(2);
-        }
-        let find = |verb: &str| OPS.iter().copied().find(|op| op.verb == Some(verb));
-        if let Some(op) = find(&two).filter(|_| two.contains(' ')) {
-            self.parsed.command = Command::Operation(op);
-            return Ok(2);
-        }
-        match find(&one) {
-            Some(op) => {
-                self.parsed.command = Command::Operation(op);
-                Ok(1)
-            }
+        let find = |typed: &str| flags::verbs().find(|verb| *verb == typed);
+        match find(&two).filter(|_| self.words.len() > 1).or_else(|| find(&one)) {
+            Some(verb) => Ok(verb),
             None if one == "state" => {
                 Err(usage("state: want get, set, list, delete or watch; see slm-mesh help state"))
             }
-            None => Err(usage(&format!("no verb {one}; slm-mesh help lists them"))),
+            None => Err(no_verb(&one)),
         }
     }
 
     fn watch(mut self) -> Result<Parsed, Fault> {
+        self.parsed.command = Command::Watch;
         for (name, value) in std::mem::take(&mut self.flags) {
             let value = value.unwrap_or_default();
             match name.as_str() {
                 "namespace" => drop(self.parsed.args.insert(name, json!(value))),
                 "wait" => drop(self.parsed.args.insert(
                     "waitSeconds".into(),
-                    word_value(Is::Int { min: 1, max: limits::WAIT_SECONDS_MAX }, "wait", value)?,
+                    word_value(Is::Int { min: 1, max: limits::WAIT_SECONDS_MAX }, "--wait", value)?,
                 )),
-                _ => return Err(usage(&format!("state watch: no flag --{name}"))),
+                _ => return Err(no_flag("state watch", &name)),
             }
         }
         let [key] = &self.words[..] else {
-            return Err(usage("usage: slm-mesh state watch KEY [--namespace N] [--wait S]"));
+            return Err(usage(&format!("usage: slm-mesh {}", flags::usage("state watch"))));
         };
         self.parsed.args.insert("key".into(), json!(key));
         Ok(self.parsed)
     }
 
-    fn flag(&mut self, op: &'static Op, name: &str, value: Option<String>) -> Result<(), Fault> {
-        let arg = op.args.iter().find(|arg| {
-            arg.place != Place::Wire && arg.place != Place::Words && (arg.flag() == name || arg.short == Some(name))
-        });
+    fn flag(&mut self, op: &'static Op, verb: &str, name: &str, value: Option<String>) -> Result<(), Fault> {
+        let mut args = op.args.iter().filter(|arg| arg.place == Place::Flag);
+        let arg = args.find(|arg| arg.flag() == name || arg.short == Some(name));
         let Some(arg) = arg else {
-            let for_acting = ["from", "peer-id", "peer"].contains(&name);
-            if for_acting && value.is_some() {
-                self.parsed.acting = value;
-                return Ok(());
-            }
-            let known: Vec<String> = op
-                .args
-                .iter()
-                .filter(|arg| arg.place == Place::Flag)
-                .map(|arg| format!("--{}", arg.short.map_or_else(|| arg.flag(), str::to_owned)))
-                .collect();
-            let verb = op.verb.unwrap_or(op.name);
-            return Err(usage(&format!(
-                "{verb}: no flag --{name}; there are --json, --as{}{}",
-                if known.is_empty() { "" } else { ", " },
-                known.join(", ")
-            )));
+            let is_acting = FLAGS.iter().any(|flag| flag.name == "as" && flag.is(name));
+            let Some(peer) = value.filter(|_| is_acting) else { return Err(no_flag(verb, name)) };
+            self.parsed.acting = Some(acting(peer)?);
+            return Ok(());
         };
+        let shown = flags::name(arg);
         let value = match (arg.kind, value) {
             (Is::Flag, _) => json!(true),
             (Is::Texts { .. }, Some(list)) => {
@@ -356,26 +345,25 @@ impl Reader {
                 all.extend(more);
                 json!(all)
             }
-            (kind, Some(word)) => word_value(kind, name, word)?,
-            (_, None) => return Err(usage(&format!("--{name}: want a value"))),
+            (kind, Some(word)) => word_value(kind, &shown, word)?,
+            (_, None) => return Err(usage(&format!("{shown}: want a value"))),
         };
         self.parsed.args.insert(arg.name.into(), value);
         Ok(())
     }
 
-    fn positional(&mut self, op: &'static Op) -> Result<(), Fault> {
+    fn positional(&mut self, op: &'static Op, verb: &str) -> Result<(), Fault> {
         let mut words = std::mem::take(&mut self.words).into_iter();
         for arg in op.args.iter().filter(|arg| arg.place == Place::Word) {
             if self.parsed.args.contains_key(arg.name) {
                 continue;
             }
             if let Some(word) = words.next() {
-                self.parsed.args.insert(arg.name.into(), word_value(arg.kind, arg.name, word)?);
+                self.parsed.args.insert(arg.name.into(), word_value(arg.kind, &flags::placeholder(arg), word)?);
             }
         }
         let rest: Vec<String> = words.collect();
         let Some(arg) = op.args.iter().find(|arg| arg.place == Place::Words) else {
-            let verb = op.verb.unwrap_or(op.name);
             return rest.first().map_or(Ok(()), |word| {
                 Err(usage(&format!("{verb}: {word} means nothing here; see slm-mesh help {verb}")))
             });
@@ -412,32 +400,53 @@ fn is_lock(words: &[OsString]) -> bool {
             return word == "lock";
         }
         let name = text.trim_start_matches('-');
-        let stands_alone = ["json", "help", "h", "version", "V", "follow", "f"].contains(&name);
-        if !stands_alone && !name.contains('=') && !SWITCHES.contains(&name) && !is_switch(name) {
+        if !name.contains('=') && flags::takes_value(name) == Some(true) {
             words.next();
         }
     }
     false
 }
 
-/// Whether some verb takes a flag of this name, with a value.
-fn is_known(name: &str) -> bool {
-    let own = ["as", "from", "peer-id", "peer", "namespace", "wait", "prove"];
-    own.contains(&name) || OPS.iter().flat_map(|op| op.args).any(|arg| arg.flag() == name || arg.short == Some(name))
+/// A fault in the words of the command line: `--ttl` for `ttlMinutes`, `KEY` for `key`.
+pub fn on_command_line(op: &Op, fault: Fault) -> Fault {
+    let named = fault.data.as_ref().and_then(|data| data["argument"].as_str()).map(str::to_owned);
+    let Some(named) = named.filter(|named| fault.text.starts_with(&format!("{named}:"))) else { return fault };
+    let known = match named.as_str() {
+        "filePath" | "filePaths" => Some("FILE".to_owned()),
+        name => op.args.iter().find(|arg| arg.name == name).and_then(|arg| match arg.place {
+            Place::Flag => Some(flags::name(arg)),
+            Place::Word | Place::Words => Some(arg.name.to_uppercase()),
+            Place::Wire => None,
+        }),
+    };
+    let Some(known) = known else { return fault };
+    Fault { text: fault.text.replacen(&named, &known, 1), ..fault }
 }
 
-fn is_switch(name: &str) -> bool {
-    let args = OPS.iter().flat_map(|op| op.args);
-    args.filter(|arg| matches!(arg.kind, Is::Flag)).any(|arg| arg.flag() == name || arg.short == Some(name))
+fn no_flag(verb: &str, name: &str) -> Fault {
+    let known: Vec<String> = flags::common().into_iter().chain(flags::of(verb)).map(|flag| flag.name).collect();
+    let takes_text = flags::usage(verb).contains("…") && !verb.contains("lock") || verb == "state set";
+    let cure = if takes_text { "; put -- before a value that begins with -" } else { "" };
+    usage(&format!("{verb}: no flag {}; there are {}{cure}", flags::dashed(name), known.join(", ")))
 }
 
-/// The broker's words for an argument, with the name that the command line has for it.
-fn on_command_line(op: &Op, fault: Fault) -> Fault {
-    let named = fault.data.as_ref().and_then(|data| data["argument"].as_str());
-    let arg = named.and_then(|name| op.args.iter().find(|arg| arg.name == name));
-    let Some(arg) = arg.filter(|arg| arg.place == Place::Flag) else { return fault };
-    let flag = format!("--{}", arg.short.map_or_else(|| arg.flag(), str::to_owned));
-    Fault { text: fault.text.replacen(arg.name, &flag, 1), ..fault }
+fn no_verb(typed: &str) -> Fault {
+    let firsts = flags::verbs().filter_map(|verb| verb.split(' ').next());
+    let meant = flags::meant(typed, firsts).map(|verb| format!("did you mean {verb}? ")).unwrap_or_default();
+    usage(&format!("no verb \"{typed}\"; {meant}slm-mesh help lists them"))
+}
+
+fn acting(peer: String) -> Result<String, Fault> {
+    if peer.is_empty() { Err(usage("--as: want the name or the id of a peer, got \"\"")) } else { Ok(peer) }
+}
+
+/// What the splitter of flags and values says, in our words.
+fn misread(error: lexopt::Error) -> Fault {
+    usage(&match error {
+        lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: want a value"),
+        lexopt::Error::UnexpectedValue { option, value } => format!("{option}: takes no value, got {value:?}"),
+        other => other.to_string(),
+    })
 }
 
 fn usage(text: &str) -> Fault {
@@ -445,5 +454,5 @@ fn usage(text: &str) -> Fault {
 }
 
 fn text(word: OsString) -> Result<String, Fault> {
-    word.into_string().map_err(|word| usage(&format!("{}: want UTF-8", word.to_string_lossy())))
+    word.into_string().map_err(|word| usage(&format!("{word:?}: want UTF-8")))
 }

@@ -1,10 +1,10 @@
 //! Documentation made from the tables: help, man page, completions, and the README's tables.
 
 use super::args::VERBS;
+use super::flags::{self, placeholder, usage};
 use super::say;
-use crate::mesh::op::Kind as Is;
 use crate::mesh::tools::{TOOLS, name};
-use crate::mesh::{Arg, Fault, Kind, OPS, Op, Place, fault};
+use crate::mesh::{Fault, Kind, OPS, Op, Place, fault};
 use crate::world::settings::SETTINGS;
 
 const AGENTS: &str = "\
@@ -54,6 +54,16 @@ peer to act as) and `v` (the client's version; an older broker makes room for a 
 `attach` gives the connection a seat as a peer; `cancel {id}` (a notification) drops a waiting call.
 The broker sends the notifications message, event and shutdown, and the request ping.";
 
+const COMPLETIONS: &str = "\
+  bash    slm-mesh help completions bash > ~/.local/share/bash-completion/completions/slm-mesh
+  zsh     slm-mesh help completions zsh > DIRECTORY/_slm-mesh, where DIRECTORY is in your fpath
+  fish    slm-mesh help completions fish > ~/.config/fish/completions/slm-mesh.fish
+
+make install puts them where the shells look.";
+
+/// The topics that the overview names.
+const TOPICS: [&str; 6] = ["agents", "locks", "messages", "settings", "protocol", "completions"];
+
 /// Prints the help on a topic; without one, the overview.
 pub fn help(topic: &str) -> Result<u8, Fault> {
     let text = match topic {
@@ -61,6 +71,7 @@ pub fn help(topic: &str) -> Result<u8, Fault> {
         "agents" => AGENTS.into(),
         "locks" => LOCKS.into(),
         "messages" => MESSAGES.into(),
+        "completions" => COMPLETIONS.into(),
         "protocol" => format!("{PROTOCOL}\n\n{}", methods()),
         "settings" => settings(),
         "man" => man(),
@@ -73,70 +84,22 @@ pub fn help(topic: &str) -> Result<u8, Fault> {
     say(text.trim_end())
 }
 
-fn verbs() -> impl Iterator<Item = (&'static Op, &'static str)> {
-    OPS.iter().copied().filter_map(|op| op.verb.map(|verb| (op, verb)))
-}
-
-/// A flag as people type it.
-fn flag(arg: &Arg) -> String {
-    format!("--{}", arg.short.map_or_else(|| arg.flag(), str::to_owned))
-}
-
-fn placeholder(arg: &Arg) -> String {
-    match (arg.kind, arg.place) {
-        (Is::Texts { .. }, Place::Words) => "FILE…".into(),
-        (_, Place::Words) => format!("{}…", arg.name.to_uppercase()),
-        (_, Place::Word) => arg.name.to_uppercase(),
-        (Is::Int { .. }, _) => {
-            if arg.name.ends_with("Minutes") {
-                "M".into()
-            } else if arg.name.ends_with("Seconds") {
-                "S".into()
-            } else {
-                "N".into()
-            }
-        }
-        (Is::Choice(words), _) => words.join("|"),
-        _ => "TEXT".into(),
-    }
-}
-
-/// A verb with its arguments, on one line.
-pub fn usage(op: &Op) -> String {
-    let mut parts = vec![op.verb.unwrap_or(op.name).to_owned()];
-    for arg in op.args.iter().filter(|arg| matches!(arg.place, Place::Word | Place::Words)) {
-        let optional = !arg.required && (arg.place == Place::Word || op.name == "lock.query");
-        parts.push(if optional { format!("[{}]", placeholder(arg)) } else { placeholder(arg) });
-    }
-    for arg in op.args.iter().filter(|arg| arg.place == Place::Flag) {
-        parts.push(match arg.kind {
-            Is::Flag => format!("[{}]", flag(arg)),
-            _ => format!("[{} {}]", flag(arg), placeholder(arg)),
-        });
-    }
-    if op.name == "lock.lock" {
-        parts.push("[-- COMMAND…]".into());
-    }
-    if ["inbox", "events.read"].contains(&op.name) {
-        parts.push("[--follow]".into());
-    }
-    parts.join(" ")
+/// Each verb with what it does.
+fn rows() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let verbs = OPS.iter().filter_map(|op| op.verb.map(|verb| (verb, op.summary)));
+    verbs.chain(VERBS.iter().map(|(verb, _, about)| (*verb, *about)))
 }
 
 fn overview() -> String {
     let mut text = String::from(
         "slm-mesh: coding agents find each other, talk, share state and lock files\n\nUsage: slm-mesh [VERB] [ARGUMENTS] [--json] [--as PEER]\n\n",
     );
-    let rows: Vec<(&str, &str)> = verbs()
-        .map(|(op, verb)| (verb, op.summary))
-        .chain(VERBS.iter().map(|(verb, _, about)| (*verb, *about)))
-        .collect();
-    for (verb, about) in rows {
+    for (verb, about) in rows() {
         text.push_str(&format!("  {verb:<14} {about}\n"));
     }
     text.push_str("\nWithout arguments: the MCP session, or on a terminal a greeting.\n");
     text.push_str(
-        "More: slm-mesh help VERB; slm-mesh help agents | locks | messages | settings | protocol; man slm-mesh\n",
+        "More: slm-mesh help VERB; slm-mesh help agents | locks | messages | settings | protocol | completions; man slm-mesh\n",
     );
     text.push_str(&format!(
         "\nExit status: {}\n",
@@ -160,18 +123,30 @@ fn exits() -> Vec<(u8, String)> {
 fn verb_help(topic: &str) -> Result<u8, Fault> {
     let fits = |verb: &str| verb == topic || verb.starts_with(&format!("{topic} "));
     let mut text = String::new();
-    for (op, _) in verbs().filter(|(_, verb)| fits(verb)) {
-        text.push_str(&format!("slm-mesh {}\n  {}\n", usage(op), op.summary));
-        for arg in op.args.iter().filter(|arg| arg.place != Place::Wire) {
-            let left = if arg.place == Place::Flag { flag(arg) } else { placeholder(arg) };
-            text.push_str(&format!("    {left:<14} {} ({})\n", arg.help, arg.kind.want()));
+    for (verb, about) in rows().filter(|(verb, _)| fits(verb)) {
+        text.push_str(&format!("slm-mesh {}\n  {about}\n", usage(verb)));
+        let args = flags::operation(verb).map(|op| op.args).unwrap_or_default();
+        let is_word = |place: Place| place == Place::Word || place == Place::Words;
+        // To whom a broadcast goes is not its user's to say.
+        for arg in args.iter().filter(|arg| is_word(arg.place) && (verb, arg.name) != ("broadcast", "to")) {
+            let want = if arg.name == "filePaths" { "64 at most".into() } else { arg.kind.want() };
+            text.push_str(&format!("    {:<14} {} ({want})\n", placeholder(arg), arg.help));
+        }
+        for flag in flags::of(verb) {
+            text.push_str(&format!("    {:<14} {}\n", flag.usage, flag.help));
         }
     }
-    for (verb, words, about) in VERBS.iter().filter(|(verb, ..)| fits(verb)) {
-        text.push_str(&format!("slm-mesh {verb} {words}\n  {about}\n"));
-    }
     if text.is_empty() {
-        return Err(Fault::new(Kind::Usage, format!("no help on {topic}; slm-mesh help lists verbs and topics")));
+        let meant = flags::meant(topic, flags::verbs().filter_map(|verb| verb.split(' ').next()).chain(TOPICS));
+        let meant = meant.map(|word| format!("did you mean {word}? ")).unwrap_or_default();
+        return Err(Fault::new(
+            Kind::Usage,
+            format!("no help on {topic}; {meant}slm-mesh help lists verbs and topics"),
+        ));
+    }
+    text.push_str("Every verb takes\n");
+    for flag in flags::common() {
+        text.push_str(&format!("    {:<14} {}\n", flag.usage, flag.help));
     }
     say(text.trim_end())
 }
@@ -180,7 +155,7 @@ fn settings() -> String {
     let mut text = String::from(
         "From the environment, else from the file config in the data directory (NAME=value, a line each).\n\n",
     );
-    text.push_str("SLM_MESH_DATA_DIR\n    The data directory; ~/.slm-mesh unless set\n");
+    text.push_str("SLM_MESH_DATA_DIR\n    The data directory, from the root; ~/.slm-mesh unless set\n");
     for setting in SETTINGS {
         let default = if setting.default.is_empty() { "unset" } else { setting.default };
         text.push_str(&format!("{}\n    {} ({}; default {default})\n", setting.name, setting.help, setting.want()));
@@ -207,11 +182,8 @@ pub fn readme() -> String {
         text.push_str(&format!("| `{}` | {first} |\n", name(tool)));
     }
     text.push_str("\n| verb | what it does |\n| --- | --- |\n");
-    for (op, _) in verbs() {
-        text.push_str(&format!("| `{}` | {} |\n", usage(op).replace('|', "\\|"), op.summary));
-    }
-    for (verb, words, about) in VERBS {
-        text.push_str(&format!("| `{}` | {about} |\n", format!("{verb} {words}").trim_end()));
+    for (verb, about) in rows() {
+        text.push_str(&format!("| `{}` | {about} |\n", usage(verb).replace('|', "\\|")));
     }
     text
 }
@@ -225,26 +197,22 @@ fn roff(text: &str) -> String {
 /// The man page.
 pub fn man() -> String {
     let mut page = String::from(include_str!("man/head.man"));
-    page.push_str(".SH COMMANDS\nEvery command takes\n.B \\-\\-json\n(the answer, one line) and\n.BI \\-\\-as \" PEER\"\n(act as that peer).\n");
-    for (op, _) in verbs() {
-        page.push_str(&format!(".TP\n.B {}\n{}.\n", roff(&usage(op)), roff(op.summary)));
-        for arg in op.args.iter().filter(|arg| arg.place == Place::Flag) {
-            page.push_str(&format!(
-                ".RS\n.TP\n.B {}\n{} ({}).\n.RE\n",
-                roff(&flag(arg)),
-                roff(arg.help),
-                roff(&arg.kind.want())
-            ));
-        }
+    page.push_str(".SH COMMANDS\nEvery command takes\n");
+    for flag in flags::common() {
+        page.push_str(&format!(".TP\n.B {}\n{}.\n", roff(&flag.usage), roff(&flag.help)));
     }
-    for (verb, words, about) in VERBS {
-        page.push_str(&format!(".TP\n.B {}\n{}.\n", roff(format!("{verb} {words}").trim_end()), roff(about)));
+    page.push_str(".PP\nThe commands:\n");
+    for (verb, about) in rows() {
+        page.push_str(&format!(".TP\n.B {}\n{}.\n", roff(&usage(verb)), roff(about)));
+        for flag in flags::of(verb) {
+            page.push_str(&format!(".RS\n.TP\n.B {}\n{}.\n.RE\n", roff(&flag.name), roff(&flag.help)));
+        }
     }
     page.push_str(
         ".SH ENVIRONMENT\nA setting that the environment does not give comes from the file\n.I config\n\
          in the data directory, a line\n.RI NAME= value\neach.\n",
     );
-    page.push_str(".TP\n.B SLM_MESH_DATA_DIR\nThe data directory.\n");
+    page.push_str(".TP\n.B SLM_MESH_DATA_DIR\nThe data directory, from the root; \\(ti/.slm\\-mesh unless set.\n");
     for setting in SETTINGS {
         let default = if setting.default.is_empty() { "unset" } else { setting.default };
         page.push_str(&format!(
@@ -267,15 +235,14 @@ pub fn man() -> String {
 /// Words that may follow, by first word: for completions.
 fn words() -> Vec<(String, Vec<String>)> {
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
-    let all = verbs().map(|(op, verb)| (verb, op.args)).chain(VERBS.iter().map(|(verb, ..)| (*verb, &[][..])));
-    for (verb, args) in all {
+    for verb in flags::verbs() {
         let (first, second) = verb.split_once(' ').unwrap_or((verb, ""));
         if !found.iter().any(|(known, _)| known == first) {
             found.push((first.to_owned(), vec!["--json".into(), "--as".into(), "--help".into()]));
         }
         let Some((_, next)) = found.iter_mut().find(|(known, _)| known == first) else { continue };
         next.extend(Some(second.to_owned()).filter(|word| !word.is_empty()));
-        next.extend(args.iter().filter(|arg| arg.place == Place::Flag).map(flag));
+        next.extend(flags::of(verb).into_iter().map(|flag| flag.name));
     }
     for (_, next) in &mut found {
         next.sort();
@@ -306,11 +273,8 @@ fn bash() -> String {
 fn zsh() -> String {
     let mut text = String::from("#compdef slm-mesh\nlocal -a verbs\nverbs=(\n");
     let about = |first: &str| {
-        verbs()
-            .find(|(_, verb)| *verb == first || verb.starts_with(&format!("{first} ")))
-            .map(|(op, _)| op.summary)
-            .or_else(|| VERBS.iter().find(|(verb, ..)| *verb == first).map(|(_, _, about)| *about))
-            .unwrap_or("")
+        let fits = |verb: &str| verb == first || verb.starts_with(&format!("{first} "));
+        rows().find(|(verb, _)| fits(verb)).map_or("", |(_, about)| about)
     };
     for (verb, _) in words() {
         text.push_str(&format!("  '{verb}:{}'\n", about(&verb).replace('\'', "").replace(':', ",")));

@@ -4,6 +4,7 @@
 pub mod args;
 pub mod clean;
 pub mod docs;
+pub mod flags;
 pub mod follow;
 pub mod guard;
 pub mod print;
@@ -24,12 +25,11 @@ use std::io::{self, IsTerminal, Write};
 
 /// Runs the program; answers with its exit status.
 pub fn main(argv: Vec<std::ffi::OsString>) -> u8 {
+    // What can't be understood is told of in the form that was asked for, if that much can be seen.
+    let json = argv.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let parsed = match args::parse(argv) {
         Ok(parsed) => parsed,
-        Err(fault) => {
-            let json = std::env::args().any(|arg| arg == "--json");
-            return fail(&fault, json);
-        }
+        Err(fault) => return fail(&fault, json),
     };
     let json = parsed.json;
     match dispatch(parsed) {
@@ -85,12 +85,13 @@ fn operation(op: &'static Op, parsed: &Parsed) -> Result<u8, Fault> {
         // It ended just as we came: the next one answers.
         Err(fault) if client::is_lost(&fault) && (op.repeatable || op.name == "send") => {
             client = Client::connect_or_start(&places)?;
-            client.call(op.name, &params)?
+            client.call(op.name, &params)
         }
-        result => result?,
+        result => result,
     };
-    let status = print::result(op, &value, parsed)?;
-    if op.name == "inbox" {
+    let value = value.map_err(|fault| args::on_command_line(op, fault))?;
+    let (status, is_read) = print::result(op, &value, parsed)?;
+    if op.name == "inbox" && is_read {
         acknowledge(&mut client, &params, &value);
     }
     Ok(status)
@@ -166,10 +167,15 @@ pub fn no_broker() -> Fault {
 
 /// Prints a line; a reader that is gone is no failure.
 pub fn say(line: &str) -> Result<u8, Fault> {
+    put(line).map(|_| 0)
+}
+
+/// Prints a line; answers whether somebody may read it. A reader that is gone is no failure.
+pub fn put(line: &str) -> Result<bool, Fault> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        Ok(()) => Ok(0),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        Ok(()) => Ok(!crate::world::is_output_closed()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Fault::new(Kind::Storage, format!("standard output can't be written ({error})"))),
     }
 }

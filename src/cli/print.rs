@@ -3,30 +3,32 @@
 //! **Invariant:** text of other agents reaches a terminal only through [`plain`].
 
 use super::args::Parsed;
-use super::say;
+use super::put;
 use crate::mesh::{Fault, Kind, Op, time};
 use crate::world;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 
-/// Prints a result; answers with the exit status that it means.
-pub fn result(op: &Op, value: &Value, parsed: &Parsed) -> Result<u8, Fault> {
+/// Prints a result; answers with the exit status that it means, and whether somebody may read it.
+pub fn result(op: &Op, value: &Value, parsed: &Parsed) -> Result<(u8, bool), Fault> {
+    let mut is_read = true;
     if parsed.json {
-        say(&value.to_string())?;
+        is_read = put(&value.to_string())?;
     } else if op.name == "state.get" && value["entry"].is_null() {
         // On standard output a script would take it for the value.
         world::complain(&format!("Key \"{}\" not found", word(&parsed.args["key"])));
     } else {
-        say(&human(op, value, parsed))?;
+        is_read = put(&human(op, value, parsed))?;
     }
     let waited = parsed.args.contains_key("waitSeconds");
     let is_empty = |name: &str| value[name].as_array().is_some_and(Vec::is_empty);
-    Ok(match op.name {
+    let status = match op.name {
         "state.get" if value["entry"].is_null() => Kind::NotFound.row().exit,
         "inbox" if waited && is_empty("messages") => Kind::TimedOut.row().exit,
         "events.read" if waited && is_empty("events") => Kind::TimedOut.row().exit,
         _ => 0,
-    })
+    };
+    Ok((status, is_read))
 }
 
 fn human(op: &Op, value: &Value, parsed: &Parsed) -> String {

@@ -73,6 +73,15 @@ pub fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Whether standard output was closed by who started us: the runtime puts `/dev/null` in its place,
+/// open for both directions, so that no file of ours gets its number. Nobody reads what goes there.
+pub fn is_output_closed() -> bool {
+    let out = std::io::stdout();
+    let (Ok(here), Ok(null)) = (rustix::fs::fstat(&out), rustix::fs::stat("/dev/null")) else { return false };
+    let is_null = (here.st_rdev, here.st_ino, here.st_dev) == (null.st_rdev, null.st_ino, null.st_dev);
+    is_null && rustix::fs::fcntl_getfl(&out).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR))
+}
+
 /// This machine's name.
 pub fn host() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
