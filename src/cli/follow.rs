@@ -1,10 +1,14 @@
 //! Verbs that go on: `inbox --follow`, `events --follow`, `state watch`. Each is a row of bounded
 //! waits, so that a lost broker costs a moment and no event.
+//!
+//! **Invariant:** a broker that somebody stopped is not started again by who only looks on.
 
+use super::args::on_command_line;
 use super::args::{Command, Parsed};
-use super::{acknowledge, params, print, say, surroundings};
-use crate::client::Client;
+use super::{acknowledge, params, print, put, surroundings};
+use crate::client::{self, Client};
 use crate::mesh::{Fault, Kind};
+use crate::wire::rpc::{self, Message};
 use crate::world::places::Places;
 use serde_json::{Map, Value, json};
 use std::io::IsTerminal;
@@ -15,7 +19,10 @@ const WAIT_SECONDS: i64 = 300;
 /// How long a broker may take to come back.
 const GIVES_UP_AFTER: Duration = Duration::from_secs(30);
 
-/// Prints what comes until interrupted.
+/// How often a look is taken whether a broker that was stopped is back.
+const LOOKS_EVERY: Duration = Duration::from_millis(500);
+
+/// Prints what comes until interrupted, or until nobody reads it.
 pub fn follow(parsed: &Parsed) -> Result<u8, Fault> {
     let Command::Operation(op) = parsed.command else { return Ok(0) };
     let (places, settings) = surroundings()?;
@@ -30,11 +37,13 @@ pub fn follow(parsed: &Parsed) -> Result<u8, Fault> {
     }
     ask.insert("waitSeconds".into(), json!(WAIT_SECONDS));
     loop {
-        let value = line.call(op.name, &ask)?;
+        let value = line.call(op.name, &ask).map_err(|fault| on_command_line(op, fault))?;
         let rows =
             value[if op.name == "inbox" { "messages" } else { "events" }].as_array().cloned().unwrap_or_default();
         for row in rows {
-            say(&if parsed.json { row.to_string() } else { print::line(op.name, &row) })?;
+            if !put(&if parsed.json { row.to_string() } else { print::line(op.name, &row) })? {
+                return Ok(0);
+            }
         }
         if op.name == "inbox" {
             acknowledge(&mut line.client, &Value::Object(ask.clone()), &value);
@@ -54,12 +63,14 @@ pub fn watch(parsed: &Parsed) -> Result<u8, Fault> {
     let mut line = Line::new(places)?;
     let namespace = parsed.args.get("namespace").cloned().unwrap_or_else(|| json!("default"));
     let key = &parsed.args["key"];
-    let until = parsed.args.get("waitSeconds").and_then(Value::as_u64).map(|s| Instant::now() + Duration::from_secs(s));
+    line.until =
+        parsed.args.get("waitSeconds").and_then(Value::as_u64).map(|s| Instant::now() + Duration::from_secs(s));
+    let until = line.until;
     let mut cursor = line.call("events.read", &Map::from_iter([("limit".to_owned(), json!(1))]))?["seq"].clone();
     let get = Map::from_iter([("key".to_owned(), key.clone()), ("namespace".to_owned(), namespace.clone())]);
     let entry = line.call("state.get", &get)?["entry"].clone();
-    show_entry(parsed, key, &entry)?;
-    loop {
+    let mut is_read = show_entry(parsed, key, &entry)?;
+    while is_read {
         let left = until
             .map_or(WAIT_SECONDS, |until| until.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64);
         let ask = json!({ "types": ["state_changed", "state_deleted"], "after": cursor, "waitSeconds": left.clamp(0, WAIT_SECONDS) });
@@ -69,7 +80,7 @@ pub fn watch(parsed: &Parsed) -> Result<u8, Fault> {
         let ours = rows.iter().any(|row| row["payload"]["key"] == *key && row["payload"]["namespace"] == namespace);
         if ours {
             let entry = line.call("state.get", &get)?["entry"].clone();
-            show_entry(parsed, key, &entry)?;
+            is_read = show_entry(parsed, key, &entry)?;
             if until.is_some() {
                 return Ok(0);
             }
@@ -81,16 +92,18 @@ pub fn watch(parsed: &Parsed) -> Result<u8, Fault> {
             ));
         }
     }
+    Ok(0)
 }
 
-fn show_entry(parsed: &Parsed, key: &Value, entry: &Value) -> Result<u8, Fault> {
+/// Prints an entry; answers whether somebody may read it.
+fn show_entry(parsed: &Parsed, key: &Value, entry: &Value) -> Result<bool, Fault> {
     if parsed.json {
-        return say(&entry.to_string());
+        return put(&entry.to_string());
     }
     let key = key.as_str().unwrap_or("");
     match entry["value"].as_str() {
-        Some(value) => say(&format!("{} = {}  (version {})", print::plain(key), print::plain(value), entry["version"])),
-        None => say(&format!("{} is not set", print::plain(key))),
+        Some(value) => put(&format!("{} = {}  (version {})", print::plain(key), print::plain(value), entry["version"])),
+        None => put(&format!("{} is not set", print::plain(key))),
     }
 }
 
@@ -98,24 +111,63 @@ fn show_entry(parsed: &Parsed, key: &Value, entry: &Value) -> Result<u8, Fault> 
 struct Line {
     places: Places,
     client: Client,
+    n_asked: u64,
+    /// When to give up waiting for a broker that was stopped; never, if none.
+    until: Option<Instant>,
 }
 
 impl Line {
     fn new(places: Places) -> Result<Line, Fault> {
         let client = Client::connect_or_start(&places)?;
-        Ok(Line { places, client })
+        Ok(Line { places, client, n_asked: 0, until: None })
     }
 
     fn call(&mut self, method: &str, params: &Map<String, Value>) -> Result<Value, Fault> {
         let began = Instant::now();
         let ask = Value::Object(params.clone());
         loop {
-            match self.client.call(method, &ask) {
+            match self.ask(method, &ask) {
+                Ok(Some(value)) => return Ok(value),
+                Ok(None) => self.await_broker()?,
                 Err(fault) if fault.kind == Kind::Gone && began.elapsed() < GIVES_UP_AFTER => {
                     self.client = Client::connect_or_start(&self.places)?;
                 }
-                result => return result,
+                Err(fault) => return Err(fault),
             }
         }
+    }
+
+    /// Asks once; nothing if the broker says that it ends in order.
+    fn ask(&mut self, method: &str, ask: &Value) -> Result<Option<Value>, Fault> {
+        self.n_asked += 1;
+        // Marked, since the client numbers the requests of its own.
+        let wanted = json!(format!("line-{}", self.n_asked));
+        let gone = |error: std::io::Error| Fault::new(Kind::Gone, format!("the broker went away ({error})"));
+        self.client.send(&rpc::request(&wanted, method, ask)).map_err(gone)?;
+        loop {
+            match self.client.receive().map_err(gone)? {
+                Message::Response { id, result } if id == wanted => {
+                    return result.map(Some).map_err(|error| rpc::read_fault(&error));
+                }
+                Message::Notice { method, .. } if method == "shutdown" => return Ok(None),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits until somebody who needs a broker has started the next one.
+    fn await_broker(&mut self) -> Result<(), Fault> {
+        crate::world::complain("slm-mesh: the broker was stopped; this goes on when the next one is there");
+        while self.until.is_none_or(|until| Instant::now() < until) {
+            match Client::connect(&self.places) {
+                Ok(client) => {
+                    self.client = client;
+                    return Ok(());
+                }
+                Err(error) if client::is_absent(&error) => std::thread::sleep(LOOKS_EVERY),
+                Err(error) => return Err(Fault::new(Kind::Gone, format!("the broker can't be reached ({error})"))),
+            }
+        }
+        Err(Fault::new(Kind::TimedOut, "the broker was stopped, and none came back in the time given"))
     }
 }

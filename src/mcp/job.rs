@@ -120,9 +120,11 @@ fn absolute_paths(arguments: &mut Map<String, Value>) {
     }
 }
 
-/// The ids of the messages that an inbox answer carries, as `shown` wants them.
+/// The ids of the messages that an inbox answer carries, as `shown` wants them. Those that somebody
+/// sent, listed with their receipts, are not read by that, not even when they went to the sender.
 pub fn shown_items(value: &Value) -> Vec<String> {
-    let is_unread = |row: &&Value| row["receipt"] == json!("accepted") || row["receipt"] == json!("offered");
+    let is_open = |row: &&Value| row["receipt"] == json!("accepted") || row["receipt"] == json!("offered");
+    let is_unread = |row: &&Value| is_open(row) && row.get("toName").is_none();
     let rows = value["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let item = |row: &Value| match row["upto"].as_u64() {
         Some(upto) => format!("{}@{upto}", row["id"].as_str().unwrap_or("")),
