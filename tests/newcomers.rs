@@ -1,0 +1,303 @@
+//! What people try who are new here: slips of the fingers, odd values, pipes that close, a broker that
+//! somebody stopped. Each is understood, or refused with a sentence that tells the cure.
+
+mod support;
+
+use serde_json::{Value, json};
+use slm_mesh::cli::{args, docs, flags};
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use support::{BIN, Place, until};
+
+/// What is said of a wrong command line, which must end with the status for that.
+fn refused(place: &Place, args: &[&str]) -> String {
+    let out = place.run(args);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(2) && said.starts_with("slm-mesh: "), "{args:?}: {out:?}");
+    said
+}
+
+/// A line of sh in which `slm-mesh` is ours; its status and what it says.
+fn shell(place: &Place, line: &str) -> (i32, String) {
+    let verb = place.command(&[]);
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("exec 2>&1; {}", line.replace("slm-mesh", BIN))]).env_clear().stdin(Stdio::null());
+    command.envs(verb.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(&place.root);
+    let out = command.output().unwrap();
+    (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap())
+}
+
+fn unread(place: &Place) -> Value {
+    place.json(&["inbox", "--filter", "sent"])["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["receipt"].clone())
+        .collect()
+}
+
+#[test]
+fn an_argument_that_is_no_text_is_named() {
+    let place = Place::new();
+    let odd = OsStr::from_bytes(b"bad\xff");
+    let out = place.command(&["lock"]).arg(odd).output().unwrap();
+    assert_eq!(out.status.code(), Some(2), "{out:?}");
+    assert_eq!(String::from_utf8_lossy(&out.stderr), "slm-mesh: \"bad\\xFF\": want UTF-8\n");
+    for words in [[odd, OsStr::new("--json")], [OsStr::new("--json"), odd]] {
+        let out = place.command(&["state", "set", "k"]).args(words).output().unwrap();
+        let fault: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!((&fault["kind"], out.status.code()), (&json!("usage"), Some(2)));
+    }
+}
+
+#[test]
+fn a_negative_number_is_a_value_and_other_dashes_get_their_cure() {
+    let place = Place::new();
+    for number in ["-5", "-0.5", "-.5", "-1e3"] {
+        place.ok(&["state", "set", "n", number]);
+        assert_eq!(place.ok(&["state", "get", "n"]).trim(), number);
+    }
+    place.ok(&["send", "human", "-3", "degrees"]);
+    assert_eq!(place.json(&["inbox"])["messages"][0]["payload"], json!("-3 degrees"));
+    assert!(refused(&place, &["state", "set", "n", "--x"]).contains("put -- before a value that begins with -"));
+    place.ok(&["state", "set", "n", "--", "--x"]);
+    assert_eq!(place.ok(&["state", "get", "n"]).trim(), "--x");
+}
+
+#[test]
+fn what_is_wrong_is_named_as_it_was_typed() {
+    let place = Place::new();
+    for (args, words) in [
+        (&["lock", "a.rs", "--ttl", "soon"][..], &["--ttl: want a whole number", "\"soon\""][..]),
+        (&["lock", "a.rs", "--ttl="], &["--ttl: want"]),
+        (&["lock", "a.rs", "--ttl"], &["--ttl: want a value"]),
+        (&["lock", "a.rs", "--json=1"], &["--json: takes no value", "1"]),
+        (&["lock", ""], &["FILE: want"]),
+        (&["unlock", "a.rs", ""], &["FILE: want"]),
+        (&["state", "set", "", "v"], &["KEY: want"]),
+        (&["state", "watch", "k", "--wait", "x"], &["--wait: want"]),
+        (&["state", "watch", "k", "--ttl", "3"], &["no flag --ttl", "--wait"]),
+        (&["send", "human", ""], &["MESSAGE: want"]),
+        (&["events", "--since", "yesterday"], &["--since: want a time"]),
+        (&["events", "emit", "a.b", "{"], &["PAYLOAD: want a JSON object"]),
+        (&["peers", "-x"], &["no flag -x", "--scope"]),
+        (&["peers", "--shout=loud"], &["no flag --shout"]),
+        (&["send", "human", "x", "--as", ""], &["--as: want"]),
+        (&["broadcast", "x", "--to", "human"], &["broadcast: no flag --to"]),
+        (&["broadcast"], &["usage: slm-mesh broadcast MESSAGE"]),
+        (&["-v"], &["-v: want a verb"]),
+        (&["start", "--follow"], &["--follow means nothing here"]),
+    ] {
+        let said = refused(&place, args);
+        assert!(words.iter().all(|word| said.contains(word)), "{args:?}: want {words:?} in: {said}");
+    }
+    assert!(place.json(&["lock", "list"])["locks"].as_array().unwrap().is_empty(), "no file is not every file");
+}
+
+#[test]
+fn a_misspelt_verb_is_met_with_the_one_that_was_meant() {
+    let place = Place::new();
+    for (args, meant) in [
+        (&["lok", "a.rs"][..], "lock"),
+        (&["statsu"], "status"),
+        (&["help", "setting"], "settings"),
+        (&["Lock"], "lock"),
+    ] {
+        let said = refused(&place, args);
+        assert!(said.contains(&format!("did you mean {meant}?")), "{args:?}: {said}");
+    }
+    assert!(!refused(&place, &["fly"]).contains("mean"));
+}
+
+#[test]
+fn a_data_directory_without_its_root_is_refused() {
+    for (given, cure) in
+        [("mesh", "write the whole path"), ("./mesh", "write the whole path"), ("~/mesh", "$HOME/mesh")]
+    {
+        let place = Place::new().with("SLM_MESH_DATA_DIR", given);
+        let said = refused(&place, &["peers"]);
+        assert!(said.contains("SLM_MESH_DATA_DIR: ") && said.contains(given) && said.contains(cure), "{said}");
+        assert!(!place.root.join("mesh").exists() && !place.root.join("~").exists());
+    }
+}
+
+#[test]
+fn doctor_looks_at_the_mesh_also_where_there_is_no_home() {
+    let place = Place::new();
+    let out = place.command(&["doctor"]).env_remove("HOME").output().unwrap();
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.code() == Some(1) && said.contains("broker") && said.contains("none runs"), "{said}");
+    assert!(said.contains("HOME") && said.contains("none of them was looked at"), "{said}");
+}
+
+#[test]
+fn an_unknown_argument_of_a_tool_is_answered_with_those_that_it_takes() {
+    let place = Place::new();
+    let mut agent = place.session("codex-mcp-client", "api");
+    let tools = agent.request("tools/list", json!({}));
+    for (tool, given) in [
+        ("mesh_lock", json!({ "action": "lock", "repo": "x" })),
+        ("mesh_lock", json!({ "action": "lock", "steal": true })),
+        ("mesh_lock", json!({ "action": "unlock", "paths": ["a"] })),
+        ("mesh_state", json!({ "action": "get", "key": "k", "value": "v" })),
+        ("mesh_events", json!({ "tpyes": ["a"] })),
+        ("mesh_peers", json!({ "whoami": true })),
+        ("mesh_status", json!({ "all": true })),
+    ] {
+        let (fault, is_error) = agent.try_tool(tool, given.clone());
+        let said = fault["error"].as_str().unwrap();
+        assert!(is_error && said.contains(tool), "{given}: {said}");
+        assert!(given["action"].as_str().is_none_or(|action| said.contains(&format!("action {action}"))), "{said}");
+        let offered = tools["result"]["tools"].as_array().unwrap().iter().find(|known| known["name"] == tool).unwrap();
+        let listed = said.split(" takes ").nth(1).unwrap_or_else(|| panic!("{said}"));
+        for name in listed.split(", ").filter(|name| *name != "no arguments") {
+            assert!(offered["inputSchema"]["properties"].get(name).is_some(), "{tool} has no {name}: {said}");
+        }
+    }
+    let (fault, _) = agent.try_tool("mesh_lock", json!({ "action": "lock", "filePaths": [""] }));
+    assert_eq!(fault["kind"], json!("usage"), "no file is not every file: {fault}");
+}
+
+#[test]
+fn every_flag_that_a_verb_takes_is_in_its_help_and_in_the_man_page() {
+    let place = Place::new();
+    let page = docs::man().replace("\\-", "-");
+    let mut names: Vec<String> = flags::FLAGS
+        .iter()
+        .flat_map(|flag| flag.also.iter().chain([&flag.name]))
+        .map(|name| flags::dashed(name))
+        .collect();
+    let args = slm_mesh::mesh::OPS.iter().flat_map(|op| op.args);
+    names.extend(args.flat_map(|arg| [flags::name(arg), format!("--{}", arg.flag())]));
+    names.sort();
+    names.dedup();
+    let mut n_taken = 0;
+    for verb in flags::verbs() {
+        let words: Vec<&str> = verb.split(' ').collect();
+        let help = place.ok(&[&["help"][..], &words].concat());
+        let section = page.split(&format!("\n.B {verb}")).nth(1).unwrap_or_else(|| panic!("the man page lacks {verb}"));
+        let section = section.split("\n.RE\n.TP\n").next().unwrap();
+        for name in &names {
+            let bare = name.trim_start_matches('-');
+            let value = flags::takes_value(bare) == Some(true);
+            let given = words.iter().copied().chain([name.as_str()]).chain(value.then_some("1")).map(OsString::from);
+            let refusal = args::parse(given.collect()).err().map(|fault| fault.text).unwrap_or_default();
+            if ["no flag", "means nothing", "does not follow"].iter().any(|no| refusal.contains(no)) {
+                continue;
+            }
+            n_taken += 1;
+            let shows = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '-').any(|word| word == name);
+            assert!(shows(&help), "slm-mesh help {verb} lacks {name}, which it takes ({refusal})");
+            let common = page.split("\nThe commands:\n").next().unwrap();
+            assert!(shows(section) || shows(common), "the man page lacks {name} of {verb}");
+        }
+    }
+    assert!(n_taken > 100, "{n_taken}: verbs take flags");
+}
+
+#[test]
+fn mail_that_nobody_can_read_stays_unread() {
+    let place = Place::new();
+    place.ok(&["send", "human", "hello"]);
+    for line in
+        ["slm-mesh inbox >&-", "slm-mesh inbox --json >&-", "slm-mesh inbox > /dev/full", "slm-mesh inbox --follow >&-"]
+    {
+        shell(&place, line);
+        assert_eq!(unread(&place), json!(["offered"]), "{line}");
+    }
+    // A reader that is gone before the first line.
+    let (reader, writer) = UnixStream::pair().unwrap();
+    drop(reader);
+    let status = place.command(&["inbox"]).stdout(std::os::fd::OwnedFd::from(writer)).status().unwrap();
+    assert_eq!((status.code(), unread(&place)), (Some(0), json!(["offered"])));
+    // Who throws it away has taken it.
+    shell(&place, "slm-mesh inbox > /dev/null");
+    assert_eq!(unread(&place), json!(["read"]));
+}
+
+#[test]
+fn a_stream_ends_quietly_with_its_reader() {
+    let place = Place::new();
+    place.ok(&["events", "emit", "a.b"]);
+    for verb in [&["events", "--follow", "--after", "0"][..], &["state", "watch", "k"], &["inbox", "--follow"]] {
+        let mut child = place.command(verb).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        for n in 0..2 {
+            place.ok(&["state", "set", "k", &n.to_string()]);
+            place.ok(&["send", "human", "hello"]);
+        }
+        let status = child.wait().unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((status.code(), said.as_str()), (Some(0), ""), "{verb:?}");
+    }
+}
+
+#[test]
+fn who_follows_events_leaves_a_stopped_broker_stopped_and_goes_on_with_the_next() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    let mut command = place.command(&["events", "--follow", "--types", "a.b", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut socket = place.socket();
+    until("it waits in the broker", || socket.call("status", json!({}))["result"]["waiting"] == json!(1));
+    for n in 0..2 {
+        place.ok(&["stop"]);
+        assert!(said.next().unwrap().unwrap().contains("the broker was stopped"));
+        assert_eq!(place.run(&["status"]).status.code(), Some(3), "it was stopped, and nobody needs it");
+        place.ok(&["events", "emit", "a.b", &format!("{{\"n\":{n}}}")]);
+        let row: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(row["payload"], json!({ "n": n }), "nothing twice, nothing lost");
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), None, "SIGTERM ends it as it ends others");
+    assert!(said.next().is_none(), "and quietly");
+}
+
+#[test]
+fn a_watch_with_an_end_ends_in_time_also_without_a_broker() {
+    let place = Place::new();
+    let mut command = place.command(&["state", "watch", "k", "--wait", "2"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(first, "k is not set\n");
+    place.ok(&["stop"]);
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+}
+
+#[test]
+fn completions_of_bash_complete() {
+    let place = Place::new();
+    let complete = |words: &str| {
+        let script = format!(
+            "{}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _slm_mesh; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            place.ok(&["help", "completions", "bash"])
+        );
+        let out = Command::new("bash").args(["--norc", "-c", &script]).output().unwrap();
+        assert!(out.stderr.is_empty(), "{out:?}");
+        String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    if Command::new("bash").arg("--version").output().is_err() {
+        assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "bash is missing");
+        return eprintln!("skipped: completions_of_bash_complete: there is no bash");
+    }
+    for (words, wanted) in [
+        ("slm-mesh lo", &["lock"][..]),
+        ("slm-mesh setup --", &["--dry-run", "--remove", "--project"]),
+        ("slm-mesh events --fo", &["--follow"]),
+        ("slm-mesh start --d", &["--detach"]),
+        ("slm-mesh state w", &["watch"]),
+        ("slm-mesh broadcast --t", &["--type"]),
+        ("slm-mesh mcp --l", &["--legacy"]),
+    ] {
+        let found = complete(words);
+        assert!(wanted.iter().all(|word| found.contains(&(*word).to_owned())), "{words}: {found:?}");
+    }
+    assert!(place.ok(&["help", "completions"]).contains("help completions bash >"));
+}
