@@ -46,6 +46,25 @@ fn a_session_ends_with_its_input() {
 }
 
 #[test]
+fn a_session_that_ends_while_it_takes_its_seat_leaves_in_order() {
+    let place = Place::new();
+    let mut first = Bare::legacy(&place, "2025-11-25", "p");
+    first.call(1, "mesh_status", json!({}));
+    first.end();
+    for _ in 0..30 {
+        let mut session = Bare::legacy(&place, "2025-11-25", "p");
+        session.send(&call(1, "mesh_inbox", json!({ "waitSeconds": 3600 })));
+        session.end();
+    }
+    let events = |kind: &str| place.json(&["events", "--types", kind, "--limit", "200"])["events"].clone();
+    let count = |kind: &str| events(kind).as_array().unwrap().len();
+    until("all that joined have left", || count("peer_joined") == count("peer_left"));
+    for event in events("peer_left").as_array().unwrap() {
+        assert_eq!(event["payload"]["reason"], json!("clean_exit"), "{event}");
+    }
+}
+
+#[test]
 fn a_session_ends_with_its_input_though_calls_wait() {
     let place = Place::new();
     let mut holder = Bare::legacy(&place, "2025-11-25", "q");

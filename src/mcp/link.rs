@@ -5,11 +5,10 @@
 
 use super::bell::Bell;
 use super::job::{Job, PROGRESS_EVERY, finish, shown_items};
-use super::{Output, agent_type, session_key};
+use super::{Output, agent_type, attach_params};
 use crate::client::Client;
 use crate::mesh::{Fault, Kind, limits};
 use crate::wire::rpc::{self, Message};
-use crate::world::git;
 use crate::world::places::Places;
 use crate::world::settings::Settings;
 use serde_json::{Value, json};
@@ -48,6 +47,8 @@ struct Shared {
     client: Option<String>,
     spoke: Option<Instant>,
     closing: bool,
+    /// Seats are being taken on a new connection: who leaves now must give them back.
+    seating: bool,
     /// An answer is on its way out: the process must not end before it is whole.
     answering: bool,
     /// Waits for a reason to wake the client, by request: of which session key, and how.
@@ -135,7 +136,7 @@ impl Link {
         let mut shared = self.lock();
         shared.jobs.retain(|_, job| !job.waits());
         let until = Instant::now() + CLOSES_AFTER;
-        while (!shared.jobs.is_empty() || shared.answering) && Instant::now() < until {
+        while (!shared.jobs.is_empty() || shared.answering || shared.seating) && Instant::now() < until {
             let waited = self.shared.1.wait_timeout(shared, until.saturating_duration_since(Instant::now()));
             shared = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -207,23 +208,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// What a session tells of itself when it takes a seat.
-fn attach_params(key: &str, id: Option<&String>, client: Option<&str>) -> Value {
-    let agent = agent_type(client);
-    let dir = std::env::current_dir().unwrap_or_default();
-    let git = git::facts(&dir);
-    let session = Some(key.to_owned()).filter(|key| !key.is_empty()).or_else(|| session_key(&agent));
-    // The settings were found good before; a wrong one since then must not take the name away.
-    let name = Places::find()
-        .and_then(|places| Settings::load(&places))
-        .map(|settings| settings.text("SLM_MESH_NAME").to_owned());
-    json!({
-        "agent": agent, "project": dir.display().to_string(), "pid": std::process::id(), "v": env!("CARGO_PKG_VERSION"),
-        "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo, "session": session,
-        "id": id, "name": name.ok().filter(|name| !name.is_empty()),
-    })
 }
 
 /// The thread that waits for the broker.
@@ -301,7 +285,21 @@ impl Runner {
             Client::connect_or_start(&places)?
         };
         self.child = client.child.take().or(self.child.take());
-        let shared = lock(&self.shared);
+        let seated = self.take_seats(&mut client);
+        lock(&self.shared).seating = false;
+        self.shared.1.notify_all();
+        seated?;
+        (self.pause, self.dormant, self.misses) = (Duration::ZERO, false, 0);
+        Ok(client)
+    }
+
+    /// Takes the seats that were held, and those that calls wait for, unless the session ends.
+    fn take_seats(&mut self, client: &mut Client) -> Result<(), Fault> {
+        let mut shared = lock(&self.shared);
+        if shared.closing {
+            return Err(Fault::new(Kind::Gone, "the session ends"));
+        }
+        shared.seating = true;
         let name = shared.client.clone();
         let queued =
             shared.queue.iter().filter_map(|n| shared.jobs.get(n)).map(|job| job.session.clone().unwrap_or_default());
@@ -327,8 +325,7 @@ impl Runner {
         if let Some(n) = shared.queue.front().copied() {
             shared.seat_for(n);
         }
-        (self.pause, self.dormant, self.misses) = (Duration::ZERO, false, 0);
-        Ok(client)
+        Ok(())
     }
 
     /// Brings answers back until the connection ends.

@@ -14,7 +14,9 @@ mod link;
 use crate::mesh::tools;
 use crate::wire::lines::{LINE_MAX, Lines};
 use crate::wire::rpc::{self, Bad, Message};
-use crate::world::process;
+use crate::world::places::Places;
+use crate::world::settings::Settings;
+use crate::world::{git, process};
 use era::Era;
 pub use job::shown_items;
 use job::{Answer, Batch, Job};
@@ -337,4 +339,21 @@ fn session_key(agent: &str) -> Option<String> {
         _ => return None,
     };
     std::env::var(name).ok().filter(|key| !key.is_empty() && key.len() <= 128)
+}
+
+/// What a session tells of itself when it takes a seat.
+fn attach_params(key: &str, id: Option<&String>, client: Option<&str>) -> Value {
+    let agent = agent_type(client);
+    let dir = std::env::current_dir().unwrap_or_default();
+    let git = git::facts(&dir);
+    let session = Some(key.to_owned()).filter(|key| !key.is_empty()).or_else(|| session_key(&agent));
+    // The settings were found good before; a wrong one since then must not take the name away.
+    let name = Places::find()
+        .and_then(|places| Settings::load(&places))
+        .map(|settings| settings.text("SLM_MESH_NAME").to_owned());
+    json!({
+        "agent": agent, "project": dir.display().to_string(), "pid": std::process::id(), "v": env!("CARGO_PKG_VERSION"),
+        "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo, "session": session,
+        "id": id, "name": name.ok().filter(|name| !name.is_empty()),
+    })
 }
