@@ -85,7 +85,7 @@ fn attach(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         started: ctx.now,
         ..PeerRow::default()
     };
-    let wanted = text("name").unwrap_or_else(|| default_name(&row));
+    let wanted = text("name").map_or_else(|| default_name(&row), |name| sayable(&name));
     let found = mesh.find_returning(ctx.conn, &row, &wanted, text("id").as_deref());
     if let Some(old) = found.and_then(|id| mesh.peer(&id)) {
         row = PeerRow {
@@ -122,7 +122,13 @@ fn default_name(row: &PeerRow) -> String {
     let folder = row.project.trim_end_matches('/').rsplit('/').next().unwrap_or("");
     let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let folder: String = folder.chars().map(plain).take(40).collect();
-    if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") }
+    sayable(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
+}
+
+/// A name without the signs that mean something else where a peer is expected: no number behind it
+/// would make it free.
+fn sayable(name: &str) -> String {
+    name.replace([':', '/'], "-")
 }
 
 /// Whether two sessions are of one agent in one place.
