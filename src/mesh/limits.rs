@@ -24,6 +24,9 @@ pub const EDIT_FILES_MAX: usize = 512;
 pub const LOCKS_MAX: usize = 4096;
 /// Items in a list argument (types, ids).
 pub const LIST_MAX: usize = 100;
+/// Nesting of a JSON object that is handed on: the answer that carries it nests a few levels more, and
+/// readers of JSON stop at 128.
+pub const DEPTH_MAX: usize = 64;
 /// Rows that one call over the old HTTP routes may return.
 pub const ROWS_MAX: i64 = 1000;
 /// Bytes of payload that one call over the old HTTP routes may return.

@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** an operation's function sees only [`Args`] that [`Op::check`] let through.
 
-use super::{Ctx, Done, Fault, Mesh};
+use super::{Ctx, Done, Fault, Mesh, limits};
 use serde_json::{Map, Value, json};
 
 /// What an argument may be.
@@ -22,7 +22,7 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Up to `items` strings of 1 to `max` bytes each.
     Texts { items: usize, max: usize },
-    /// Any JSON object of at most `max` bytes.
+    /// Any JSON object of at most `max` bytes, not too deep.
     Object { max: usize },
 }
 
@@ -170,7 +170,9 @@ impl Kind {
             Kind::Flag => "true or false".into(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
             Kind::Texts { items, max } => format!("a list of at most {items} texts of 1 to {max} bytes"),
-            Kind::Object { max } => format!("a JSON object of at most {max} bytes"),
+            Kind::Object { max } => {
+                format!("a JSON object of at most {max} bytes, nested at most {} deep", limits::DEPTH_MAX)
+            }
         }
     }
 
@@ -185,7 +187,9 @@ impl Kind {
                 list.len() <= items
                     && list.iter().all(|item| item.as_str().is_some_and(|text| (1..=max).contains(&text.len())))
             }
-            (Kind::Object { max }, Value::Object(_)) => value.to_string().len() <= max,
+            (Kind::Object { max }, Value::Object(_)) => {
+                is_flat(value, limits::DEPTH_MAX) && value.to_string().len() <= max
+            }
             _ => false,
         };
         if fits {
@@ -215,6 +219,15 @@ impl Kind {
             }
             Kind::Object { .. } => json!({ "type": "object" }),
         }
+    }
+}
+
+/// Whether a value is nested at most so deep.
+fn is_flat(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Array(list) => depth > 0 && list.iter().all(|item| is_flat(item, depth - 1)),
+        Value::Object(map) => depth > 0 && map.values().all(|item| is_flat(item, depth - 1)),
+        _ => true,
     }
 }
 

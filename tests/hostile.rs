@@ -1,0 +1,233 @@
+//! Words that could end a process: too deep for its stack, too long for its memory, too large for its
+//! numbers, too many for its time. Whatever one client says, the process lives and the others are
+//! answered. (HTTP has the same in tests/http/hostile.rs and tests/http_thread.)
+
+mod stdio;
+mod support;
+
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::Duration;
+use stdio::{Bare, call, code, request};
+use support::{Place, Socket, lives};
+
+/// Deeper than any stack, were it followed.
+const DEPTH: usize = 100_000;
+
+struct Stage {
+    place: Place,
+    pid: u32,
+    neighbour: Socket,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let place = Place::new().with("SLM_MESH_RATE", "1000000");
+        place.ok(&["start", "--detach"]);
+        let (pid, neighbour) = (place.broker_pid().unwrap(), place.socket());
+        Stage { place, pid, neighbour }
+    }
+
+    /// The same broker lives, has not stumbled, and serves who was there and who comes.
+    fn check(&mut self) {
+        assert_eq!(self.neighbour.call("ping", json!({}))["result"], json!({}));
+        assert_eq!(self.place.socket().call("status", json!({}))["result"]["status"], json!("ok"));
+        assert!(lives(self.pid) && self.place.broker_pid() == Some(self.pid), "another broker, or none");
+        assert!(!self.place.log().contains("panic"), "{}", self.place.log());
+    }
+}
+
+/// A connection that says any bytes and reads one answer for each line.
+struct Mad(BufReader<UnixStream>);
+
+impl Mad {
+    fn new(place: &Place) -> Mad {
+        let stream = UnixStream::connect(place.dir.join("mesh.sock")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        Mad(BufReader::new(stream))
+    }
+
+    fn says(&mut self, line: &str) -> Value {
+        self.0.get_mut().write_all(format!("{line}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        self.0.read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?} to {line:.80}"))
+    }
+}
+
+/// Values that are nested too deep, whole and cut off.
+fn deep() -> Vec<String> {
+    let nest = |open: &str, close: &str| format!("{}0{}", open.repeat(DEPTH), close.repeat(DEPTH));
+    vec![nest("[", "]"), "[".repeat(DEPTH), nest("{\"a\":", "}"), "{\"a\":".repeat(DEPTH), nest("[{\"a\":", "}]")]
+}
+
+#[test]
+fn deep_json_is_no_message_on_the_socket() {
+    let mut stage = Stage::new();
+    let mut mad = Mad::new(&stage.place);
+    for value in deep() {
+        for line in [
+            value.clone(),
+            format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"events.emit\",\"params\":{{\"type\":\"a.b\",\"payload\":{value}}}}}"
+            ),
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":{value},\"method\":\"ping\"}}"),
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{value}}}"),
+        ] {
+            assert_eq!(code(&mad.says(&line)), -32700, "{line:.90}");
+        }
+    }
+    stage.check();
+}
+
+#[test]
+fn deep_json_is_no_message_for_a_session() {
+    let stage = Stage::new();
+    let mut session = Bare::legacy(&stage.place, "2025-03-26", "p");
+    for value in deep() {
+        for line in [
+            value.clone(),
+            format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"mesh_status\",\"arguments\":{value}}}}}"
+            ),
+            format!("[{value}]"),
+        ] {
+            session.write(format!("{line}\n").as_bytes());
+            assert_eq!(code(&session.read().unwrap()), -32700, "{line:.90}");
+        }
+    }
+    let (value, is_error) = session.call(7, "mesh_status", json!({}));
+    assert!(!is_error, "{value}");
+}
+
+#[test]
+fn what_was_just_not_too_deep_to_be_told_can_be_heard() {
+    let mut stage = Stage::new();
+    let mut session = Bare::legacy(&stage.place, "2025-11-25", "p");
+    session.call(1, "mesh_status", json!({}));
+    let mut mad = Mad::new(&stage.place);
+    let mut n_taken = 0;
+    for depth in 1..130 {
+        let payload = format!("{}{{}}{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+        let line = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"events.emit\",\"params\":{{\"type\":\"deep.one\",\"payload\":{payload}}}}}"
+        );
+        n_taken += i64::from(mad.says(&line).get("result").is_some());
+    }
+    assert!(n_taken > 50, "{n_taken} were taken");
+    let (value, is_error) = session.call(2, "mesh_events", json!({ "types": ["deep.one"], "limit": 3 }));
+    assert!(!is_error && value["events"].as_array().is_some_and(|rows| !rows.is_empty()), "{value:.200}");
+    assert!(stage.place.json(&["events", "--limit", "3"])["events"].is_array());
+    stage.check();
+}
+
+#[test]
+fn numbers_beyond_their_bounds_are_answered() {
+    let mut stage = Stage::new();
+    let mut session = stage.place.session("test", "p");
+    session.tool("mesh_status", json!({}));
+    let numbers = [
+        "0",
+        "-1",
+        "0.5",
+        "-0.0",
+        "1e15",
+        "9e15",
+        "9007199254740993",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "9223372036854775808",
+        "18446744073709551615",
+        "18446744073709551616",
+        "1e308",
+        "-1e308",
+    ];
+    let places = [
+        ("inbox", "limit", ""),
+        ("inbox", "after", ""),
+        ("events.read", "limit", ""),
+        ("events.read", "after", ""),
+        ("events.read", "waitSeconds", ",\"after\":-9223372036854775808"),
+        ("state.get", "from", ",\"key\":\"k\""),
+        ("state.set", "expect", ",\"key\":\"k\",\"value\":\"v\""),
+        ("state.set", "ttlMinutes", ",\"key\":\"k\",\"value\":\"v\""),
+        ("send", "expiresMinutes", ",\"to\":\"human\",\"message\":\"x\""),
+        ("lock.lock", "ttlMinutes", ",\"filePath\":\"/a\""),
+        ("attach", "pid", ",\"agent\":\"a\",\"project\":\"/p\""),
+        ("peers", "limit", ""),
+    ];
+    let mut mad = Mad::new(&stage.place);
+    for (method, name, rest) in places {
+        for n in numbers {
+            let line =
+                format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"{method}\",\"params\":{{\"{name}\":{n}{rest}}}}}");
+            let answer = mad.says(&line);
+            assert!(
+                answer.get("result").is_some() || code(&answer) == -32602 || code(&answer) >= 1001,
+                "{line}: {answer}"
+            );
+        }
+        let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"{method}\",\"params\":{{\"{name}\":1e999}}}}");
+        assert_eq!(code(&mad.says(&line)), -32700, "no number of JSON");
+    }
+    for n in numbers {
+        let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":{n},\"method\":\"ping\"}}");
+        assert!(mad.says(&line)["jsonrpc"] == "2.0", "{n}");
+    }
+    session.tool("mesh_status", json!({}));
+    stage.check();
+}
+
+#[test]
+fn names_that_mean_something_else_are_given_another_form() {
+    let mut stage = Stage::new();
+    let mut mad = Mad::new(&stage.place);
+    for (n, name) in ["a:b", "a/b", "all", ":", "/", "repo", "cli", "agent:x"].iter().enumerate() {
+        let params = json!({ "name": name, "agent": "x/y:z", "project": "/p", "pid": 1 });
+        let answer = mad.says(&request(n as i64, "attach", params).to_string());
+        let given = answer["result"]["you"]["name"].as_str().unwrap_or_else(|| panic!("{name}: {answer}"));
+        assert!(given != *name && !given.contains([':', '/']), "{name} became {given}");
+    }
+    let params = json!({ "agent": "x/y:z", "session": "s", "project": "/q" });
+    assert!(mad.says(&request(99, "turn.mail", params).to_string())["result"]["you"]["name"].is_string());
+    stage.check();
+}
+
+#[test]
+fn hooks_fail_nobody_over_what_they_are_told() {
+    let mut stage = Stage::new();
+    let long = format!("{{\"hook_event_name\":\"Stop\",\"x\":\"{}\"}}", "x".repeat(5 << 20));
+    let inputs = deep().into_iter().chain([long, "\u{0}".repeat(1 << 20), String::new(), "1e999".into()]);
+    for input in inputs {
+        let mut command = stage.place.command(&["hook", "claude"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        // It stops reading where it has had enough.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let mut said = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(child.wait().unwrap().success() && said.is_empty(), "{input:.60}: {said}");
+    }
+    stage.check();
+}
+
+#[test]
+fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
+    let mut stage = Stage::new();
+    let mut session = Bare::legacy(&stage.place, "2025-11-25", "p");
+    session.call(1, "mesh_status", json!({}));
+    let mut n_taken = 0;
+    for k in 0..64 {
+        // Alike for long, and none of them meets another: the comparison has to look at all of it.
+        let paths: Vec<String> =
+            (0..64).map(|n| format!("/{}{k}/{}b{n}.rs", "a/".repeat(20), "?a*".repeat(6))).collect();
+        let line = call(2 + k, "mesh_lock", json!({ "action": "lock", "filePaths": paths, "ttlMinutes": 60 }));
+        session.send(&line);
+        assert_eq!(stage.neighbour.call("ping", json!({}))["result"], json!({}));
+        let answer = session.answer(&json!(2 + k));
+        n_taken += i64::from(answer["result"]["isError"] == json!(false));
+    }
+    assert!(n_taken > 0, "none was taken");
+    stage.check();
+}
