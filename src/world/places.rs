@@ -183,12 +183,16 @@ fn from_the_root(dir: PathBuf) -> Result<PathBuf, Fault> {
 /// A path as locks want it: absolute, without `.`, `..` and symlinked folders; a folder ends in `/`.
 /// What does not exist yet is resolved as far as it does; a glob as far as its first pattern.
 pub fn absolute(path: &str) -> String {
-    absolute_in(&std::env::current_dir().unwrap_or_default().to_string_lossy(), path)
+    absolute_in("", path)
 }
 
 /// The same for a path that somebody else gave, who works in `dir`.
 pub fn absolute_in(dir: &str, path: &str) -> String {
-    let given = if path.starts_with('/') { path.to_owned() } else { format!("{dir}/{path}") };
+    let mut given = if path.starts_with('/') { path.to_owned() } else { format!("{dir}/{path}") };
+    if !path.starts_with('/') && !dir.starts_with('/') {
+        // Where somebody works who does not say: where we do, since an agent starts its hooks there.
+        given = format!("{}/{given}", std::env::current_dir().unwrap_or_default().display());
+    }
     // The file system resolves `..` behind a symlink otherwise than text does, so it goes first.
     let whole = Path::new(given.trim_end_matches('/'));
     let is_folder = given.ends_with('/') || whole.is_dir();
