@@ -3,6 +3,8 @@
 # make test-agents real coding agents from npm, on a model on loopback (root, node, python3)
 # make kills       kill -9 of broker and sessions, N=1000 times with SEED=1, against the released program
 # make load        a hundred sessions, IDLE=1000 silent connections and three pests for MINUTES=10
+# make fuzz        look for bytes that break a decoder: TARGET=lines SECONDS=600, all without TARGET
+# make audit       known faults, licences and origins of the crates
 # make install     into $(DESTDIR)$(PREFIX)
 # STATIC=1         link the C library statically: a verb starts in two thirds of the time
 
@@ -27,7 +29,13 @@ BUILD = $(CARGO) build --release --locked
 BIN = target/release/slm-mesh
 endif
 
-.PHONY: all demo test test-agents check bench kills load install uninstall
+# What make fuzz knows: tests/properties says of each what must hold.
+TARGETS = lines mcp http hooks globs calls configs
+SECONDS ?= 600
+# What make audit asks. Without a way to github.com, where the advisories are: CHECKS="licenses bans sources".
+CHECKS ?= advisories licenses bans sources
+
+.PHONY: all demo test test-agents check bench fuzz audit kills load install uninstall
 
 all:
 	$(BUILD)
@@ -55,6 +63,22 @@ kills:
 
 load: all
 	@SLM_MESH_BIN=$(CURDIR)/$(BIN) $(CARGO) bench --locked --quiet --bench load -- $(MINUTES) $(IDLE)
+
+target/tools/bin/%:
+	$(CARGO) install --quiet --locked --root target/tools --target-dir target/tools $*
+
+# Wants a C++ compiler (libFuzzer is built from its crate) and no nightly: without a sanitizer the
+# compiler's own coverage is enough. What is found new is kept in target/fuzz/found, a crash too.
+fuzz: target/tools/bin/cargo-fuzz
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(CARGO) fuzz build --fuzz-dir tests/fuzz --sanitizer none --target-dir target/fuzz
+	@for target in $(or $(TARGET),$(TARGETS)); do \
+	  mkdir -p target/fuzz/found/$$target && \
+	  target/fuzz/$(HOST)/release/$$target -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
+	    -print_final_stats=1 -artifact_prefix=target/fuzz/found/$$target- target/fuzz/found/$$target tests/fuzz/corpus/$$target || exit 1; \
+	done
+
+audit: target/tools/bin/cargo-deny
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(CARGO) deny --locked --config .cargo/deny.toml check $(CHECKS)
 
 install: all
 	install -d $(BINDIR) $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d

@@ -7,7 +7,8 @@ pub mod birth;
 mod clients;
 mod conn;
 pub mod http;
-mod legacy;
+#[doc(hidden)]
+pub mod legacy;
 mod push;
 
 use crate::far::hub::Arrival;

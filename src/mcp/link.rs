@@ -60,13 +60,20 @@ struct Shared {
 pub struct Link {
     shared: Arc<(Mutex<Shared>, Condvar)>,
     thread: Option<JoinHandle<()>>,
+    /// Jobs wait for ever: nobody looks for a broker.
+    alone: bool,
     out: Arc<Output>,
 }
 
 impl Link {
     /// Not connected, and no thread yet: a server that is only looked at costs nothing.
     pub fn new(out: Arc<Output>) -> Link {
-        Link { shared: Arc::default(), thread: None, out }
+        Link { shared: Arc::default(), thread: None, alone: false, out }
+    }
+
+    /// The same, and it never looks for a broker.
+    pub fn to_nobody(out: Arc<Output>) -> Link {
+        Link { alone: true, ..Link::new(out) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -75,7 +82,7 @@ impl Link {
 
     /// The client said something: from now on the session counts its age.
     pub fn client_spoke(&mut self) {
-        if self.thread.is_some() {
+        if self.thread.is_some() || self.alone {
             return;
         }
         self.lock().spoke = Some(Instant::now());
@@ -122,7 +129,9 @@ impl Link {
     /// The client no longer wants an answer.
     pub fn cancel(&self, id: &Value) {
         let mut shared = self.lock();
-        let Some(n) = shared.jobs.iter().find(|(_, job)| job.answer.id == *id).map(|(n, _)| *n) else { return };
+        // The oldest, where a client has used an id twice.
+        let named = shared.jobs.iter().filter(|(_, job)| job.answer.id == *id).map(|(n, _)| *n);
+        let Some(n) = named.min() else { return };
         if let Some(batch) = shared.jobs.remove(&n).and_then(|job| job.answer.batch) {
             batch.skip();
         }

@@ -43,4 +43,10 @@ impl Mesh {
             "host": self.settings.host, "rate": { "messagesPer10s": self.settings.rate_max },
         }))
     }
+
+    /// What is on disk, for tests that compare it with what was promised.
+    #[doc(hidden)]
+    pub fn store(&self) -> &crate::store::Store {
+        &self.store
+    }
 }

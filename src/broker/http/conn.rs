@@ -7,6 +7,7 @@
 use super::answer::{CONTINUE, Refusal, print};
 use super::head::{Parsed, Whole, parse};
 use super::{Answer, Gate, Head, Job, Limits, Request, Ticket};
+use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -44,9 +45,21 @@ pub enum Fate {
     Gone,
 }
 
+/// What a connection is made of: a TCP stream, or in tests a script.
+pub trait Stream: Read + Write {
+    /// Says that nothing more will be written.
+    fn end(&self) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn end(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
 /// An open connection.
-pub struct Conn {
-    stream: mio::net::TcpStream,
+pub struct Conn<S = TcpStream> {
+    stream: S,
     peer: IpAddr,
     phase: Phase,
     /// Read but not parsed: at most a head and `READ_MAX`.
@@ -89,9 +102,9 @@ struct Input {
     at: usize,
 }
 
-impl Conn {
+impl<S: Stream> Conn<S> {
     /// Takes on `stream`, which the caller has registered.
-    pub fn new(stream: mio::net::TcpStream, peer: IpAddr, id: usize, now: Instant, limits: &Limits) -> Conn {
+    pub fn new(stream: S, peer: IpAddr, id: usize, now: Instant, limits: &Limits) -> Conn<S> {
         Conn {
             stream,
             peer,
@@ -142,10 +155,14 @@ impl Conn {
         (idle && !self.readable).then_some((self.trusted, self.since))
     }
 
-    /// Notes an event. False if the client has gone for good.
-    pub fn note(&mut self, event: &mio::event::Event) -> bool {
-        self.readable |= event.is_readable() || event.is_read_closed();
-        !event.is_error() && !event.is_write_closed()
+    /// What it is made of.
+    pub fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// Notes that there may be something to read.
+    pub fn note_readable(&mut self) {
+        self.readable = true;
     }
 
     /// Hands the loop's answer over, if it is the one awaited.
@@ -275,7 +292,7 @@ impl Conn {
         self.bodyless = false;
         if self.close {
             // What fails here fails again when we read.
-            let _ = self.stream.shutdown(Shutdown::Write);
+            let _ = self.stream.end();
             self.input = Input::default();
             self.phase = Phase::Draining { left: DRAIN_MAX };
             self.deadline = now.checked_add(DRAIN);

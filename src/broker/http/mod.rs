@@ -6,7 +6,8 @@
 //! or hold more than [`Limits`] says. `tiny_http::Server` is never used: one request aborts it.
 
 mod answer;
-mod conn;
+#[doc(hidden)]
+pub mod conn;
 mod head;
 mod serve;
 

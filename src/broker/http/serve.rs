@@ -156,13 +156,16 @@ impl Serve {
         match event.token() {
             LISTENER => self.door = Door::Knocked,
             WAKER => {} // the inbox is looked at in any case
+            // The client has gone for good.
+            Token(id) if event.is_error() || event.is_write_closed() => {
+                self.conns.remove(&id);
+            }
             Token(id) => {
                 let Some(conn) = self.conns.get_mut(&id) else { return };
-                if conn.note(event) {
-                    self.ready.insert(id);
-                } else {
-                    self.conns.remove(&id);
+                if event.is_readable() || event.is_read_closed() {
+                    conn.note_readable();
                 }
+                self.ready.insert(id);
             }
         }
     }

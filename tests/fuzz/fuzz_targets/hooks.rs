@@ -1,0 +1,9 @@
+//! Feeds what the fuzzer finds to tests/properties/hooks.rs.
+#![no_main]
+
+#[path = "../../properties/feed.rs"]
+mod feed;
+#[path = "../../properties/hooks.rs"]
+mod property;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| property::check(data));

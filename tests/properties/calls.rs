@@ -1,0 +1,363 @@
+//! Random calls with any arguments, over the socket's table of operations and the old HTTP routes, on
+//! one mesh in memory.
+//!
+//! Nothing panics; what is refused is refused with a fault that is the caller's, and leaves the store
+//! as it was; what the mesh has in memory is what the store has.
+
+use crate::feed::Feed;
+use serde_json::{Map, Value, json};
+use slm_mesh::broker::http::{Head, Request};
+use slm_mesh::broker::legacy;
+use slm_mesh::mesh::op::Kind as Is;
+use slm_mesh::mesh::peers::Process;
+use slm_mesh::mesh::{self, Arg, Call, Conn, Kind, Mesh, OPS, Op, Out, Settings};
+use slm_mesh::store::{EventPick, LockRow, MessagePick, Store};
+use slm_mesh::wire::lines::LINE_MAX;
+use slm_mesh::wire::rpc;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+const TEXTS: &[&str] = &[
+    "ann",
+    "bob",
+    "cid",
+    "human",
+    "cli",
+    "all",
+    "repo",
+    "directory",
+    "agent:test",
+    "/p",
+    "/p/a",
+    "/p/dir/",
+    "/p/**",
+    "/p/*.rs",
+    "/p/dir/x",
+    "/",
+    "",
+    "default",
+    "k",
+    "k2",
+    "*",
+    "a.b",
+    "file_locked",
+    "text",
+    "turn",
+    "key-ann",
+    "test",
+];
+const CONNS: u64 = 4;
+const STEPS_MAX: usize = 40;
+const ROUTES: &[&str] = &[
+    "/register",
+    "/unregister",
+    "/heartbeat",
+    "/peers",
+    "/summary",
+    "/send",
+    "/messages",
+    "/state",
+    "/lock",
+    "/events",
+];
+const FIELDS: &[&str] = &[
+    "projectPath",
+    "pid",
+    "agentType",
+    "name",
+    "peerId",
+    "fromPeer",
+    "toPeer",
+    "payload",
+    "type",
+    "summary",
+    "action",
+    "key",
+    "value",
+    "namespace",
+    "filePath",
+    "ttlMinutes",
+    "reason",
+    "types",
+    "since",
+    "limit",
+    "filter",
+    "scope",
+    "excludeId",
+    "udsPath",
+    "gitRoot",
+];
+const ACTIONS: &[&str] =
+    &["get", "set", "list", "delete", "lock", "unlock", "query", "read", "subscribe", "unsubscribe"];
+
+struct World {
+    mesh: Mesh,
+    now: i64,
+    next: i64,
+    /// Ids that the mesh gave out: of peers and of messages.
+    ids: Vec<String>,
+    /// Namespaces that were named.
+    spaces: BTreeSet<String>,
+}
+
+/// Each step begins with a byte that says what it is.
+pub fn check(data: &[u8]) {
+    let mut feed = Feed(data);
+    let mut world = World::new();
+    for _ in 0..STEPS_MAX {
+        if feed.is_empty() {
+            break;
+        }
+        world.step(&mut feed);
+        world.check();
+    }
+}
+
+impl World {
+    fn new() -> World {
+        let now = 1_795_000_000_000;
+        let settings = Settings {
+            stale_ms: 30_000,
+            dead_ms: 60_000,
+            lock_ttl_min: 10,
+            rate_max: 100,
+            host: "here".into(),
+            user: "ada".into(),
+            version: "0".into(),
+            pid: 1,
+            port: 1,
+        };
+        let mut n = 7_u128;
+        let fresh = move || {
+            n = n.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(12_345);
+            n
+        };
+        let store = Store::memory().expect("a store in memory");
+        let mesh = Mesh::open(store, settings, Box::new(fresh), now).expect("a mesh over it");
+        World { mesh, now, next: 0, ids: Vec::new(), spaces: ["default".to_owned()].into() }
+    }
+
+    fn step(&mut self, feed: &mut Feed) {
+        match feed.below(16) {
+            0 => {
+                let conn = feed.below(CONNS as usize) as Conn + 1;
+                self.mesh.joined(conn);
+                let args = json!({ "agent": "test", "project": "/p", "pid": 1, "name": TEXTS[feed.below(3)] });
+                self.call(feed, conn, mesh::op("attach").expect("attach is an operation"), mesh::object(args));
+            }
+            1 => self.mesh.left(feed.below(CONNS as usize) as Conn + 1, self.now),
+            2 => self.pass(1 << feed.below(36)),
+            3 => self.mesh.mute(feed.below(CONNS as usize) as Conn + 1, feed.below(2) == 0, self.now),
+            4 => self.mesh.cancel(feed.below(CONNS as usize) as Conn + 1, &json!(self.next), self.now),
+            5..8 => self.ask_route(feed),
+            _ => {
+                let op = OPS[feed.below(OPS.len())];
+                let conn = feed.below(CONNS as usize + 1) as Conn;
+                let args = self.arguments(feed, op);
+                self.call(feed, conn, op, args);
+            }
+        }
+        assert!(self.mesh.commit(), "a turn that can't be stored");
+        for out in self.mesh.take_out() {
+            match out {
+                Out::Reply { result, .. } => self.learn(&result),
+                Out::Notice { method: "log", params, .. } => panic!("trouble: {params}"),
+                _ => {}
+            }
+        }
+    }
+
+    fn call(&mut self, feed: &mut Feed, conn: Conn, op: &'static Op, args: Map<String, Value>) {
+        let Ok(args) = op.check(args) else { return };
+        self.next += 1;
+        let acting = (feed.below(4) == 0).then(|| self.name(feed));
+        let process =
+            |feed: &mut Feed| Process { pid: 1 + feed.below(3) as i64, start: 5, wrapper: feed.below(4) == 0 };
+        let chain = (0..feed.below(3)).map(|_| process(feed)).collect();
+        let before = dump(&self.mesh, &self.spaces);
+        let n_before = self.mesh.take_out().len();
+        assert_eq!(n_before, 0, "something left between two turns");
+        self.mesh.call(Call { conn, id: json!(self.next), op, args, acting, chain }, self.now);
+        let outs = self.mesh.take_out();
+        let id = json!(self.next);
+        let own = outs.iter().find_map(|out| match out {
+            Out::Reply { id: asked, result, .. } if *asked == id => Some(result),
+            _ => None,
+        });
+        if let Some(Err(fault)) = own {
+            check_fault(op.name, fault);
+            assert_eq!(
+                dump(&self.mesh, &self.spaces),
+                before,
+                "{} was refused ({fault:?}), and left something",
+                op.name
+            );
+        }
+        outs.iter().for_each(|out| {
+            if let Out::Reply { result, .. } = out {
+                self.learn(result)
+            }
+        });
+    }
+
+    fn ask_route(&mut self, feed: &mut Feed) {
+        let mut body = Map::new();
+        let target = feed.pick(ROUTES);
+        for _ in 0..feed.below(8) {
+            let field = feed.pick(FIELDS);
+            let value = match field {
+                _ if feed.below(6) == 0 => feed.value(2),
+                "action" => json!(feed.pick(ACTIONS)),
+                "pid" | "limit" | "ttlMinutes" => json!(feed.byte() as i8),
+                "types" => json!([feed.pick(TEXTS), "*"]),
+                "agentType" => json!("codex"),
+                _ => json!(self.name(feed)),
+            };
+            self.note_space(field, &value);
+            body.insert(field.to_owned(), value);
+        }
+        let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let (host, origin, authorization, mesh_secret, cookie) = (None, None, None, None, None);
+        let head = Head {
+            method: "POST".into(),
+            target: target.into(),
+            peer,
+            host,
+            origin,
+            authorization,
+            mesh_secret,
+            cookie,
+        };
+        let request = Request { head, body: Value::Object(body).to_string().into_bytes() };
+        let before = dump(&self.mesh, &self.spaces);
+        let answer = legacy::answer(&mut self.mesh, &request, self.now);
+        let said: Value = serde_json::from_slice(&answer.body).expect("an answer is JSON");
+        assert!([200, 429].contains(&answer.status), "{target}: {} {said}", answer.status);
+        match said["ok"].as_bool().expect("an answer says whether it is ok") {
+            true => self.learn(&Ok(said)),
+            false => {
+                assert!(said["error"].as_str().is_some_and(|text| !text.is_empty()), "{said}");
+                assert_eq!(dump(&self.mesh, &self.spaces), before, "{target} was refused ({said}), and left something");
+            }
+        }
+        self.mesh.settle(self.now);
+    }
+
+    /// A name, a path, an id that was given out, or any text.
+    fn name(&self, feed: &mut Feed) -> String {
+        match feed.below(8) {
+            0 => feed.text(),
+            1..4 if !self.ids.is_empty() => self.ids[feed.below(self.ids.len())].clone(),
+            _ => feed.pick(TEXTS).to_owned(),
+        }
+    }
+
+    fn arguments(&mut self, feed: &mut Feed, op: &Op) -> Map<String, Value> {
+        let mut args = Map::new();
+        for arg in op.args {
+            let wanted = arg.required || feed.below(3) == 0;
+            if wanted && feed.below(40) > 0 {
+                let value = self.argument(feed, arg);
+                self.note_space(arg.name, &value);
+                args.insert(arg.name.to_owned(), value);
+            }
+        }
+        if feed.below(60) == 1 {
+            args.insert(feed.text(), feed.value(1));
+        }
+        args
+    }
+
+    fn argument(&mut self, feed: &mut Feed, arg: &Arg) -> Value {
+        if feed.below(24) == 1 {
+            return feed.value(2);
+        }
+        match arg.kind {
+            Is::Text { .. } | Is::Units { .. } => json!(self.name(feed)),
+            Is::Int { min, max } => {
+                let small = i64::from(feed.byte() as i8);
+                json!([small, small, min, max, min.saturating_add(small)][feed.below(5)].clamp(min, max))
+            }
+            Is::Flag => json!(feed.below(2) == 0),
+            Is::Choice(words) => json!(feed.pick(words)),
+            Is::Texts { .. } => json!((0..feed.below(5)).map(|_| self.name(feed)).collect::<Vec<_>>()),
+            Is::Object { .. } => {
+                let inner = feed.value(1);
+                let depth = [0, 0, 60, 70, 120][feed.below(5)];
+                json!({ feed.text(): (0..depth).fold(inner, |inner, _| json!([inner])) })
+            }
+        }
+    }
+
+    fn note_space(&mut self, name: &str, value: &Value) {
+        if let ("namespace", Some(space)) = (name, value.as_str()) {
+            self.spaces.insert(space.to_owned());
+        }
+    }
+
+    fn learn(&mut self, result: &Result<Value, mesh::Fault>) {
+        let value = match result {
+            Ok(value) => value,
+            Err(fault) => return check_fault("a call that waited", fault),
+        };
+        let line = rpc::answer(&json!(1), value);
+        assert!(line.len() <= LINE_MAX && rpc::read(line.trim_end().as_bytes()).is_ok(), "no client reads {line:.200}");
+        let ids = [&value["you"]["id"], &value["peerId"], &value["messageId"], &value["messages"][0]["id"]];
+        self.ids.extend(ids.into_iter().filter_map(Value::as_str).map(str::to_owned));
+        if self.ids.len() > 32 {
+            self.ids.remove(0);
+        }
+    }
+
+    fn pass(&mut self, ms: i64) {
+        let until = self.now + ms;
+        // As the loop does: wake at each deadline on the way, if there are not too many.
+        for _ in 0..50 {
+            let Some(at) = self.mesh.deadline().filter(|at| *at <= until) else { break };
+            self.now = at.max(self.now);
+            self.mesh.tick(self.now);
+        }
+        self.now = until;
+        self.mesh.tick(self.now);
+    }
+
+    /// What must hold at any time.
+    fn check(&mut self) {
+        let store = self.mesh.store();
+        let sorted = |mut locks: Vec<LockRow>| {
+            locks.sort_by(|a, b| (a.token, &a.path).cmp(&(b.token, &b.path)));
+            locks
+        };
+        let on_disk = store.locks().expect("locks");
+        assert_eq!(sorted(on_disk), sorted(self.mesh.locks().to_vec()), "locks on disk and in memory");
+        let mut on_disk: Vec<String> = store.peers().expect("peers").into_iter().map(|row| row.id).collect();
+        let mut here: Vec<String> = self.mesh.roster().iter().map(|peer| peer.row.id.clone()).collect();
+        on_disk.sort();
+        here.sort();
+        assert_eq!(on_disk, here, "peers on disk and in memory");
+        let all = MessagePick { limit: i64::MAX, ..MessagePick::default() };
+        let messages = store.messages(&all).expect("messages");
+        assert_eq!(messages.len() as i64, store.tally.messages, "messages and their tally");
+        let n_unread = messages.iter().filter(|message| message.state < 2).count();
+        assert_eq!(n_unread as i64, store.tally.unread, "unread messages and their tally");
+        let events = store.events(&EventPick { limit: i64::MAX, ..EventPick::default() }).expect("events");
+        assert_eq!(events.len() as i64, store.tally.events, "events and their tally");
+        self.mesh.status(self.now).expect("a status");
+    }
+}
+
+/// A fault is the caller's, in words; a bug of ours or a failing disk is not to be had by asking.
+fn check_fault(what: &str, fault: &mesh::Fault) {
+    assert!(!fault.text.is_empty(), "{what}: {fault:?}");
+    assert!(![Kind::Internal, Kind::Storage, Kind::Gone].contains(&fault.kind), "{what}: {fault:?}");
+}
+
+/// All that the store holds, as text.
+fn dump(mesh: &Mesh, spaces: &BTreeSet<String>) -> String {
+    let store = mesh.store();
+    let messages = store.messages(&MessagePick { limit: i64::MAX, ..MessagePick::default() });
+    let events = store.events(&EventPick { limit: i64::MAX, ..EventPick::default() });
+    let entries: Vec<_> = spaces.iter().map(|space| store.entries(space, "", "", i64::MIN, i64::MAX)).collect();
+    let (peers, locks) = (store.peers(), store.locks());
+    format!("{peers:?}\n{messages:?}\n{events:?}\n{entries:?}\n{locks:?}\n{:?}", store.tally)
+}

@@ -1,0 +1,84 @@
+//! Bytes taken apart into choices: what a property is asked about is read from the same bytes by a
+//! test and by a fuzzer.
+#![allow(dead_code)] // each fuzzer uses its part
+
+use serde_json::{Map, Value, json};
+
+/// Bytes, and how many of them are used up. After the end there are zeros.
+pub struct Feed<'a>(pub &'a [u8]);
+
+impl<'a> Feed<'a> {
+    pub fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        usize::from(self.byte()) % n.max(1)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What is left, up to a length.
+    pub fn bytes(&mut self, max: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(max.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    pub fn pick<'b>(&mut self, list: &[&'b str]) -> &'b str {
+        list[self.below(list.len())]
+    }
+
+    /// Any text, short.
+    pub fn text(&mut self) -> String {
+        let n = self.below(12);
+        String::from_utf8_lossy(self.bytes(n)).into_owned()
+    }
+
+    /// Any JSON, not deep.
+    pub fn value(&mut self, depth: usize) -> Value {
+        match self.below(if depth == 0 { 8 } else { 11 }) {
+            0 => Value::Null,
+            1 => json!(self.below(2) == 0),
+            2 => json!(self.byte() as i8),
+            3 => json!(f64::from(self.byte() as i8) / 4.0),
+            4 => [json!(i64::MAX), json!(i64::MIN), json!(u64::MAX), json!(1e300), json!(-0.0)][self.below(5)].clone(),
+            5 => json!("x".repeat(1 << self.below(18))),
+            6 | 7 => json!(self.text()),
+            8 => {
+                // Many of something small, or a few of anything.
+                let (value, n) = (self.value(depth - 1), 1 << self.below(10));
+                json!(vec![value.clone(); if value.to_string().len() < 100 { n } else { 2 }])
+            }
+            9 => Value::Array((0..self.below(5)).map(|_| self.value(depth - 1)).collect()),
+            _ => {
+                let pairs = (0..self.below(5)).map(|_| (self.text(), self.value(depth - 1)));
+                Value::Object(pairs.collect::<Map<_, _>>())
+            }
+        }
+    }
+}
+
+/// Cuts bytes into pieces whose lengths a seed decides; for seed 0 into one.
+pub fn pieces(bytes: &[u8], seed: u8) -> Vec<&[u8]> {
+    if seed == 0 {
+        return vec![bytes];
+    }
+    let (mut found, mut rest, mut state) = (Vec::new(), bytes, u32::from(seed));
+    while !rest.is_empty() {
+        state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+        let n = match state >> 24 & 7 {
+            0..4 => 1 + (state >> 16 & 3) as usize,
+            4..7 => 1 + (state >> 16 & 63) as usize,
+            _ => 1 + (state >> 12 & 4095) as usize,
+        };
+        let (piece, after) = rest.split_at(n.min(rest.len()));
+        found.push(piece);
+        rest = after;
+    }
+    found
+}

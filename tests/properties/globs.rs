@@ -1,0 +1,120 @@
+//! Paths and globs, beside a matcher that is slow and plain.
+//!
+//! Two globs that fit one path overlap; whether they overlap depends neither on their order nor on
+//! how their paths are written.
+
+use crate::feed::Feed;
+use slm_mesh::mesh::paths::{is_pattern, normal, overlap};
+use std::sync::OnceLock;
+
+/// The first byte says how the rest is read: as a few signs, or as any text; half of it is each glob.
+pub fn check(data: &[u8]) {
+    let mut feed = Feed(data);
+    let how = feed.byte();
+    let (a, b) = feed.0.split_at(feed.0.len() / 2);
+    if how & 1 == 0 {
+        let sign = |byte: &u8| char::from(b"ab*?//.a*/"[usize::from(*byte) % 10]);
+        let small = |bytes: &[u8]| normal(&format!("/{}", bytes.iter().take(14).map(sign).collect::<String>()));
+        check_small(&small(a), &small(b));
+    }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    check_any(&text(a), &text(b));
+}
+
+/// What holds for any two texts.
+fn check_any(a: &str, b: &str) {
+    let (plain_a, plain_b) = (normal(a), normal(b));
+    for (given, plain) in [(a, &plain_a), (b, &plain_b)] {
+        assert_eq!(normal(plain), *plain, "normal once is normal for good: {given:?}");
+        assert_eq!(plain.starts_with('/'), given.starts_with('/'), "{given:?}");
+        assert!(!plain.contains("//") && plain.split('/').all(|part| part != "."), "{given:?}");
+        assert!(!plain.starts_with('/') || plain.split('/').all(|part| part != ".."), "{given:?}");
+        assert!(overlap(plain, plain), "{plain:?} does not meet itself");
+        // A folder holds what is under it.
+        assert!(overlap(&format!("{}/", plain.trim_end_matches('/')), &format!("{plain}/x")), "{plain:?}");
+    }
+    assert_eq!(overlap(&plain_a, &plain_b), overlap(&plain_b, &plain_a), "{plain_a:?} {plain_b:?}");
+    if !is_pattern(&plain_a) && !is_pattern(&plain_b) {
+        assert_eq!(overlap(&plain_a, &plain_b), plain_a == plain_b);
+    }
+}
+
+/// What can be tried out.
+fn check_small(a: &str, b: &str) {
+    let (parts_a, parts_b) = (parts(a), parts(b));
+    let got = overlap(a, b);
+    let witness = universe().iter().find(|path| fits_path(path, &parts_a) && fits_path(path, &parts_b));
+    if let Some(path) = witness {
+        assert!(got, "{a} and {b} both mean {path:?}");
+    }
+    assert_eq!(got, meet(&parts_a, &parts_b), "{a} {b}");
+}
+
+fn parts(path: &str) -> Vec<&str> {
+    let folder = path.ends_with('/').then_some("**");
+    path.split('/').filter(|part| !part.is_empty()).chain(folder).collect()
+}
+
+/// All paths of up to three names of one or two letters, and the root.
+fn universe() -> &'static [Vec<&'static str>] {
+    static ALL: OnceLock<Vec<Vec<&'static str>>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let names = ["a", "b", "aa", "ab", "ba", "bb", ".a", "a.b"];
+        let mut all = vec![Vec::new()];
+        let mut from = 0;
+        for _ in 0..3 {
+            let to = all.len();
+            for n in from..to {
+                let longer: Vec<Vec<&str>> = names.iter().map(|name| [all[n].clone(), vec![*name]].concat()).collect();
+                all.extend(longer);
+            }
+            from = to;
+        }
+        all
+    })
+}
+
+fn fits_path(path: &[&str], pattern: &[&str]) -> bool {
+    match (path, pattern) {
+        (_, ["**", rest @ ..]) => (0..=path.len()).any(|n| fits_path(&path[n..], rest)),
+        ([name, path @ ..], [first, rest @ ..]) => {
+            fits_name(name.as_bytes(), first.as_bytes()) && fits_path(path, rest)
+        }
+        (path, pattern) => path.is_empty() && pattern.is_empty(),
+    }
+}
+
+fn fits_name(name: &[u8], pattern: &[u8]) -> bool {
+    match (name, pattern) {
+        (_, [b'*', rest @ ..]) => (0..=name.len()).any(|n| fits_name(&name[n..], rest)),
+        ([c, name @ ..], [p, rest @ ..]) => (*p == b'?' || c == p) && fits_name(name, rest),
+        (name, pattern) => name.is_empty() && pattern.is_empty(),
+    }
+}
+
+/// Whether two lists of patterns have a path in common, by trying all ways.
+fn meet(a: &[&str], b: &[&str]) -> bool {
+    match (a, b) {
+        ([], []) => true,
+        (["**", rest @ ..], _) if meet(rest, b) => true,
+        (_, ["**", rest @ ..]) if meet(a, rest) => true,
+        (["**", ..], ["**", ..]) => false,
+        (["**", ..], [_, rest @ ..]) => meet(a, rest),
+        ([_, rest @ ..], ["**", ..]) => meet(rest, b),
+        ([x, a @ ..], [y, b @ ..]) => meet_names(x.as_bytes(), y.as_bytes()) && meet(a, b),
+        _ => false,
+    }
+}
+
+fn meet_names(a: &[u8], b: &[u8]) -> bool {
+    match (a, b) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) if meet_names(rest, b) => true,
+        (_, [b'*', rest @ ..]) if meet_names(a, rest) => true,
+        ([b'*', ..], [b'*', ..]) => false,
+        ([b'*', ..], [_, rest @ ..]) => meet_names(a, rest),
+        ([_, rest @ ..], [b'*', ..]) => meet_names(rest, b),
+        ([x, a @ ..], [y, b @ ..]) => (x == y || *x == b'?' || *y == b'?') && meet_names(a, b),
+        _ => false,
+    }
+}

@@ -1,0 +1,77 @@
+//! What agents tell their hooks, in each dialect, and what is put before a model.
+//!
+//! A hook's input never does more than name an event and files that stand in it; a peer's words stay
+//! in quotes.
+
+use crate::feed::Feed;
+use serde_json::{Value, json};
+use slm_mesh::agents::dialect::{Agent, Event, NAMES, Told};
+use slm_mesh::agents::words;
+use slm_mesh::world::places;
+
+/// First byte: the agent; the rest is its input.
+pub fn check(data: &[u8]) {
+    let mut feed = Feed(data);
+    let (_, agent) = NAMES[feed.below(NAMES.len())];
+    check_words(feed.0);
+    let Ok(input) = serde_json::from_slice::<Value>(feed.0) else { return };
+    let Some(told) = agent.understand(&input) else { return };
+    if let Event::Edit(files) = &told.event {
+        check_files(&input, &told, files);
+    }
+    check_answers(agent, &told);
+}
+
+fn check_files(input: &Value, told: &Told, files: &[String]) {
+    assert!(!files.is_empty(), "an edit of nothing");
+    let mut texts = Vec::new();
+    collect(input, &mut texts);
+    for file in files {
+        assert!(texts.iter().any(|text| text.contains(file.as_str())), "{file:?} stands nowhere in the input");
+        let whole = places::absolute_in(&told.dir, file);
+        assert!(whole.starts_with('/'), "{file:?} in {:?} became {whole:?}", told.dir);
+        assert_eq!(slm_mesh::mesh::paths::normal(&whole), whole, "{file:?} in {:?}", told.dir);
+    }
+}
+
+/// All texts of an input; a text that holds JSON is looked into as well.
+fn collect(value: &Value, texts: &mut Vec<String>) {
+    match value {
+        Value::String(text) => {
+            texts.push(text.clone());
+            if let Ok(inner @ (Value::Object(_) | Value::Array(_) | Value::String(_))) = serde_json::from_str(text) {
+                collect(&inner, texts);
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|item| collect(item, texts)),
+        Value::Object(map) => map.values().for_each(|item| collect(item, texts)),
+        _ => {}
+    }
+}
+
+fn check_answers(agent: Agent, told: &Told) {
+    let text = "quoted \"words\"\nand a line\u{2028}";
+    for answer in [agent.show(told, text), agent.deny(told, text), agent.go_on(text)] {
+        let line = answer.to_string();
+        assert!(answer.is_object() && !line.contains('\n'), "{line}");
+        assert_eq!(serde_json::from_str::<Value>(&line).ok(), Some(answer));
+    }
+}
+
+/// Any bytes as a peer's name, branch, summary and message.
+fn check_words(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let message = json!({ "id": "m", "fromName": text, "group": text, "payload": text, "createdAt": text });
+    let value = json!({ "you": { "name": "me" }, "messages": [message, message], "remaining": 3 });
+    let shown = words::mail(&value);
+    for line in shown.split('\n').filter(|line| !line.is_empty() || !text.is_empty()) {
+        let ours = ["Mesh mail from other agents", "From ", "(cut here;", "3 more unread", "4 more unread"];
+        let is_quoted = line.starts_with("> ");
+        assert!(is_quoted || ours.iter().any(|start| line.starts_with(start)), "{line:?} stands outside the quotes");
+        assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
+    }
+    assert!(words::shown(&value).len() <= 2);
+    let near = json!({ "name": text, "summary": text, "filePath": text, "holder": text, "reason": text });
+    let around = json!({ "you": { "name": text }, "peers": [near], "locks": [near], "messages": [] });
+    assert_eq!(words::beginning(&around).split('\n').count(), 3);
+}

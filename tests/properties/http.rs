@@ -1,0 +1,149 @@
+//! What arrives on an HTTP connection: heads, bodies, pipelines.
+//!
+//! However the bytes are cut, the same requests come out of them, and each answer that leaves is one
+//! that a reader can frame.
+
+use crate::feed::{Feed, pieces};
+use slm_mesh::broker::http::conn::{Conn, Desk, Fate, READ_MAX, Stream};
+use slm_mesh::broker::http::{Answer, Gate, Head, Job, Limits, Request};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Instant;
+
+/// A client that wrote down beforehand what it says.
+struct Script {
+    here: Vec<u8>,
+    at: usize,
+    ended: bool,
+    said: Vec<u8>,
+    /// How much of an answer it takes at once.
+    takes: usize,
+}
+
+impl Read for Script {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let rest = &self.here[self.at..];
+        if rest.is_empty() && !self.ended {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let n = rest.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&rest[..n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+impl Write for Script {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len().min(self.takes);
+        self.said.extend_from_slice(&bytes[..n]);
+        Ok(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Script {
+    fn end(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What came of a stream: the requests, and what was said.
+struct Outcome {
+    requests: Vec<Request>,
+    said: Vec<u8>,
+}
+
+fn limits() -> Limits {
+    Limits { head_max: 600, headers_max: 12, body_max: 2000, pipeline_max: 3, ..Limits::default() }
+}
+
+/// First byte: how the stream is cut; its highest bit: the client takes its answers in small bites.
+pub fn check(data: &[u8]) {
+    let mut feed = Feed(data);
+    let how = feed.byte();
+    let takes = if how & 0x80 == 0 { usize::MAX } else { 7 };
+    let whole = run(&[feed.0], usize::MAX);
+    let cut = run(&pieces(feed.0, how & 0x7f), takes);
+    assert_eq!(cut.requests, whole.requests, "cut by {how}");
+    for request in &whole.requests {
+        check_request(request);
+    }
+    for outcome in [&whole, &cut] {
+        let n_answers = frames(&outcome.said);
+        assert!(n_answers >= outcome.requests.len(), "{} requests, {n_answers} answers", outcome.requests.len());
+        // What is no request is told so once, and then the connection ends.
+        assert!(n_answers <= outcome.requests.len() + 1, "{} requests, {n_answers} answers", outcome.requests.len());
+    }
+}
+
+fn desk() -> (Desk, Receiver<Job>) {
+    let (jobs, inbox) = sync_channel(4);
+    let gate: Gate = Box::new(|_: &Head| None);
+    (Desk { jobs, wake: Box::new(|| ()), gate, limits: limits() }, inbox)
+}
+
+fn run(pieces: &[&[u8]], takes: usize) -> Outcome {
+    let (desk, inbox) = desk();
+    let now = Instant::now();
+    let script = Script { here: Vec::new(), at: 0, ended: false, said: Vec::new(), takes };
+    let mut conn = Conn::new(script, IpAddr::V4(Ipv4Addr::LOCALHOST), 7, now, &desk.limits);
+    let mut scratch = vec![0; READ_MAX];
+    let mut requests = Vec::new();
+    let last: &[u8] = b"";
+    for (n, piece) in pieces.iter().chain([&last]).enumerate() {
+        conn.stream().here.extend_from_slice(piece);
+        conn.stream().ended = n == pieces.len();
+        conn.note_readable();
+        loop {
+            let fate = conn.turn(&desk, &mut scratch, now);
+            match inbox.try_recv() {
+                Ok(job) => {
+                    let body = format!("{{\"n\":{}}}", requests.len()).into_bytes();
+                    requests.push(job.request);
+                    conn.deliver(job.ticket, &Answer::json(200, body), &desk.limits, now);
+                }
+                Err(_) if fate == Fate::Again => {}
+                Err(_) if fate == Fate::Gone => return Outcome { requests, said: conn.stream().said.clone() },
+                Err(_) => break,
+            }
+        }
+    }
+    Outcome { requests, said: conn.stream().said.clone() }
+}
+
+fn check_request(request: &Request) {
+    let head = &request.head;
+    assert!(request.body.len() <= limits().body_max);
+    assert!(head.target.len() <= limits().head_max && !head.target.contains([' ', '\r', '\n']), "{head:?}");
+    let values = [&head.host, &head.origin, &head.authorization, &head.mesh_secret, &head.cookie];
+    for value in values.into_iter().flatten() {
+        assert!(!value.contains(['\r', '\n', '\0']), "{head:?}");
+    }
+}
+
+/// Counts answers as a client reads them: by their lengths, and nothing may be left between them.
+fn frames(said: &[u8]) -> usize {
+    let (mut rest, mut n) = (said, 0);
+    while !rest.is_empty() {
+        let end = rest.windows(4).position(|four| four == b"\r\n\r\n").expect("a head that ends");
+        let head = std::str::from_utf8(&rest[..end]).expect("a head in UTF-8");
+        rest = &rest[end + 4..];
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|line| line.get(..3)).expect("a status line");
+        if status == "100" {
+            continue;
+        }
+        n += 1;
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
+        let length: usize = length.parse().expect("a length is a number");
+        // The answer to a HEAD has the length of the body that is left out.
+        if rest.starts_with(b"{") {
+            assert!(rest.len() >= length, "an answer that is cut short");
+            rest = &rest[length..];
+        }
+    }
+    n
+}

@@ -1,0 +1,83 @@
+//! A whole conversation on standard input, in both protocol eras, as far as it goes without a broker.
+//!
+//! However it is cut, the answers are the same; each is one line that answers one request, in the
+//! form of the era in which that was asked.
+
+use crate::feed::{Feed, pieces};
+use serde_json::Value;
+use slm_mesh::mcp;
+use slm_mesh::wire::rpc::{self, Message};
+
+const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// First byte: how the input is cut; its highest bit is `--legacy`.
+pub fn check(data: &[u8]) {
+    let mut feed = Feed(data);
+    let how = feed.byte();
+    let legacy = how & 0x80 != 0;
+    let whole = mcp::overheard(legacy, std::iter::once(feed.0));
+    let cut = mcp::overheard(legacy, pieces(feed.0, how & 0x7f).into_iter());
+    assert_eq!(String::from_utf8_lossy(&cut), String::from_utf8_lossy(&whole), "cut by {how}");
+    let answers = answers(&whole);
+    let asked = asked(feed.0);
+    for answer in &answers {
+        check_answer(answer, &asked, legacy);
+    }
+    let n_asked = asked.len();
+    assert!(answers.len() <= n_asked, "{} answers to {n_asked} lines that want one", answers.len());
+}
+
+/// What was answered, the batches taken apart; notifications are not among them.
+fn answers(output: &[u8]) -> Vec<Value> {
+    let text = std::str::from_utf8(output).expect("standard output is UTF-8");
+    assert!(text.is_empty() || text.ends_with('\n'), "a line without an end");
+    let mut found = Vec::new();
+    for line in text.lines() {
+        match serde_json::from_str(line).expect("a line is JSON") {
+            Value::Array(batch) => found.extend(batch),
+            one => found.push(one),
+        }
+    }
+    found.retain(|one| one.get("method").is_none());
+    found
+}
+
+/// What wants an answer: requests with their ids, and what is no message.
+fn asked(input: &[u8]) -> Vec<Option<Message>> {
+    let mut found = Vec::new();
+    let mut lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
+    lines.pop();
+    for line in lines.iter().map(|line| line.trim_ascii()).filter(|line| !line.is_empty()) {
+        match serde_json::from_slice(line) {
+            Ok(Value::Array(batch)) => {
+                // Refused as a whole, or answered one by one.
+                found.push(None);
+                found.extend(batch.into_iter().map(|one| rpc::read_value(one).ok()));
+            }
+            _ => found.push(rpc::read(line).ok()),
+        }
+    }
+    found.retain(|one| !matches!(one, Some(Message::Notice { .. } | Message::Response { .. })));
+    found
+}
+
+fn check_answer(answer: &Value, asked: &[Option<Message>], legacy: bool) {
+    assert_eq!(answer["jsonrpc"], "2.0", "{answer}");
+    let (result, error) = (answer.get("result"), answer.get("error"));
+    assert!(result.is_some() != error.is_some(), "{answer}");
+    if let Some(error) = error {
+        assert!(error["code"].is_i64() && error["message"].as_str().is_some_and(|text| !text.is_empty()), "{answer}");
+        assert_ne!(error["code"], rpc::INTERNAL, "{answer}");
+    }
+    let Some(id) = answer.get("id") else { return assert!(error.is_some(), "{answer}") };
+    let of_id = asked.iter().flatten().filter_map(|message| match message {
+        Message::Request { id: asked, params, .. } if asked == id => Some(params),
+        _ => None,
+    });
+    let of_id: Vec<_> = of_id.collect();
+    if let ([params], Some(result)) = (&of_id[..], result) {
+        let modern = params.get("_meta").is_some_and(|meta| meta.get(VERSION).is_some());
+        assert_eq!(result.get("resultType").is_some(), modern, "{answer}");
+        assert!(!(modern && legacy), "{answer}");
+    }
+}
