@@ -199,6 +199,8 @@ fn a_full_disk_is_named_and_an_emptied_one_goes_on() {
         let entry = socket.call("state.get", json!({ "key": format!("k{n}") }));
         assert!(!entry["result"]["entry"].is_null(), "k{n} was acknowledged");
     }
+    let pid = place.broker_pid().unwrap();
     place.ok(&["stop"]);
+    support::until("the broker has let go of the disk", || !support::lives(pid));
     assert!(Command::new("umount").arg(&place.dir).status().unwrap().success());
 }

@@ -32,6 +32,7 @@ const PORTS_TRIED: u16 = 10;
 /// When another broker lives in this directory, or something it needs is missing.
 pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<String>)) -> Result<(), Fault> {
     places.prepare()?;
+    world::raise_open_files();
     let started = world::wall_ms();
     let lock = single(places)?;
     refuse_other_kind(places)?;
@@ -58,7 +59,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
         started.map_err(|error| log(&format!("HTTP is not served: {error}"))).ok()
     });
     let open = |store| Mesh::open(store, mesh_settings(&settings, port), Box::new(world::chance), clock.now());
-    let mesh = match open(store) {
+    let mut mesh = match open(store) {
         Err(fault) if fault.kind == Kind::Storage => {
             // It may be damage that only reading shows: look at the whole file before giving up.
             suspect(places);
@@ -66,6 +67,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
         }
         result => result?,
     };
+    mesh.ask_processes(Box::new(world::process::lives));
     let (door, guests) = if hub { open_door(&bind, port, &settings, door_waker)? } else { closed_door() };
     let signals = watch_signals().map_err(|error| places.fault("signals can't be watched", &error))?;
     let listener = bind_socket(places)?;
@@ -246,7 +248,6 @@ fn open_door(bind: &str, http_port: u16, settings: &Settings, waker: Arc<mio::Wa
     if secret.len() < SECRET_GOOD {
         log("the shared secret is short enough to be guessed: slm-mesh secret prints a good one");
     }
-    world::raise_open_files();
     let port = match settings.int("SLM_MESH_WS_PORT") as u16 {
         // Without HTTP the wanted ports were all taken, and these are ten further on.
         0 if http_port == 0 => settings.int("SLM_MESH_PORT") as u16 + PORTS_TRIED,

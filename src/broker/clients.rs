@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// After a client could not be taken in, the next try is this much later.
 const ACCEPT_AGAIN_MS: i64 = 100;
 /// Requests that one client has served in one turn, so that others get theirs.
-const LINES_MAX: usize = 64;
+const LINES_MAX: usize = 16;
 
 impl Broker {
     /// Takes new clients of this user; those of others are closed unheard.
@@ -21,13 +21,14 @@ impl Broker {
         if !self.accept_again {
             return;
         }
-        while self.conns.len() < CLIENTS_MAX {
+        while self.conns.len() < CLIENTS_MAX || self.drop_silent(now) {
             let (mut stream, _) = match self.listener.accept() {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     self.accept_again = false;
                     if error.kind() != io::ErrorKind::WouldBlock {
                         // Out of file descriptors, most likely: no event will tell when one is free.
+                        self.drop_silent(now);
                         self.accept_at = Some(now + ACCEPT_AGAIN_MS);
                     }
                     return;
@@ -45,6 +46,18 @@ impl Broker {
                 self.mesh.joined(token);
             }
         }
+        (self.accept_again, self.accept_at) = (false, Some(now + ACCEPT_AGAIN_MS));
+    }
+
+    /// Makes room by dropping the client that has been silent for longest and speaks for nobody; false
+    /// where all are sessions, or have said something of late.
+    fn drop_silent(&mut self, now: i64) -> bool {
+        let idle = self.conns.iter().filter(|(token, conn)| !self.mesh.is_in_use(**token) && conn.is_idle(now));
+        let Some(token) = idle.min_by_key(|(token, conn)| (conn.last_heard(), **token)).map(|(token, _)| *token) else {
+            return false;
+        };
+        self.drop_client(token, now);
+        true
     }
 
     /// Takes in guests from other machines. They have proven themselves, and say from where they come.

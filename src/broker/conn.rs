@@ -14,6 +14,9 @@ const STUFFED: usize = 256 * 1024;
 /// Unread answers and pushes at which a client is dropped: it will never read them.
 const OUTPUT_MAX: usize = 4 << 20;
 
+/// A client that speaks for nobody and was silent for this long makes room for others, ms.
+const IDLE_MS: i64 = 1_000;
+
 /// From where a client on another machine says that it comes.
 #[derive(Debug, Default)]
 pub struct Whence {
@@ -177,6 +180,16 @@ impl Connection {
     /// It hung up, all that it said was heard, and what it can still hear was said.
     pub fn is_done(&self) -> bool {
         self.closed && !self.has_more && self.is_flushed()
+    }
+
+    /// When it was heard last, ms.
+    pub fn last_heard(&self) -> i64 {
+        self.last_heard
+    }
+
+    /// Whether it has said nothing for a while, and waits for nothing that it asked.
+    pub fn is_idle(&self, now: i64) -> bool {
+        now - self.last_heard >= IDLE_MS && self.is_flushed()
     }
 
     /// Notes a sign of life; true if it had been given up.

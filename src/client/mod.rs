@@ -170,7 +170,11 @@ fn start(places: &Places) -> Result<Client, Fault> {
         Err(error) if is_absent(&error) => {}
         Err(error) => return Err(unreachable(places, &error)),
     }
-    let (child, pid) = spawn(places)?;
+    let (child, pid) = match spawn(places) {
+        // Somebody who started one without this lock was quicker.
+        Err(fault) if fault.kind == Kind::Refused => return Client::connect_here(places).map_err(|_| fault),
+        started => started?,
+    };
     let mut client = Client::connect_here(places).map_err(|error| unreachable(places, &error))?;
     client.child = (child.id() == pid).then_some(child);
     Ok(client)

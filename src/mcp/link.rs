@@ -172,6 +172,10 @@ impl Shared {
         let Some(peer) = self.peers.get(&key) else { return false };
         let mut params = job.arguments.clone();
         params.insert("as".into(), json!(peer));
+        // A wait that a lost broker cut short goes on for what is left of it.
+        if let Some(seconds) = params.get("waitSeconds").and_then(Value::as_u64).filter(|_| job.sent) {
+            params.insert("waitSeconds".into(), json!(seconds.saturating_sub(job.began.elapsed().as_secs())));
+        }
         let line = rpc::request(&json!(n), job.op.name, &Value::Object(params));
         let sent = self.send(&line);
         if let Some(job) = self.jobs.get_mut(&n) {
@@ -179,9 +183,7 @@ impl Shared {
         }
         sent
     }
-}
 
-impl Shared {
     /// Asks for a seat for a session key that was not seen before on this connection.
     fn seat_for(&mut self, n: u64) {
         let key = self.jobs.get(&n).and_then(|job| job.session.clone()).unwrap_or_default();

@@ -205,6 +205,7 @@ pub struct Mesh {
     store: Store,
     settings: Settings,
     fresh: Box<dyn FnMut() -> u128 + Send>,
+    lives: Box<dyn Fn(i64) -> bool + Send>,
     peers: Vec<Peer>,
     seats: HashMap<Conn, Seat>,
     locks: Vec<crate::store::LockRow>,
@@ -258,6 +259,7 @@ impl Mesh {
             store,
             settings,
             fresh,
+            lives: Box::new(|_| false),
             peers: Vec::new(),
             seats: HashMap::new(),
             locks: Vec::new(),
@@ -286,6 +288,12 @@ impl Mesh {
         mesh.store.end_call()?;
         mesh.store.commit()?;
         Ok(mesh)
+    }
+
+    /// How to ask whether a process of this machine lives: a session whose connection went with an
+    /// earlier broker may be about to come back.
+    pub fn ask_processes(&mut self, lives: Box<dyn Fn(i64) -> bool + Send>) {
+        self.lives = lives;
     }
 
     /// The mesh's own mark in the ids of its messages and events.

@@ -4,6 +4,8 @@
 //! component, `**` spans any number of them. Brackets mean themselves: `app/[id]/page.tsx` is a
 //! file that people have.
 
+use std::cell::Cell;
+
 /// Removes `.`, `..`, double and trailing slashes by text alone; a folder keeps its last slash.
 /// Symlinks are the client's business: only it sees its file system.
 pub fn normal(path: &str) -> String {
@@ -38,7 +40,7 @@ pub fn overlap(a: &str, b: &str) -> bool {
         return a == b;
     }
     let (a, b) = (components(a), components(b));
-    any_path(&a, &b)
+    any_path(&a, &b, &Cell::new(STEPS_MAX))
 }
 
 /// Several paths, taken apart once to be compared with many others.
@@ -50,7 +52,14 @@ pub struct Wanted<'a> {
     patterns: Vec<Vec<&'a str>>,
     /// Components of the plain files, for the day on which a pattern is asked about.
     parts: Vec<Vec<&'a str>>,
+    /// Steps that may still be spent on comparing.
+    steps: Cell<u64>,
 }
+
+/// Steps that comparing one wish with all locks may cost: some ten milliseconds. People's patterns
+/// need a thousandth of it; those that need more count as overlapping, so that they are refused, or
+/// wait, rather than hold everybody up.
+const STEPS_MAX: u64 = 4_000_000;
 
 impl<'a> Wanted<'a> {
     /// Takes them apart.
@@ -58,7 +67,8 @@ impl<'a> Wanted<'a> {
         let (patterns, mut files): (Vec<&str>, Vec<&str>) = paths.partition(|path| is_pattern(path));
         files.sort_unstable();
         let parts = files.iter().map(|path| components(path)).collect();
-        Wanted { files, patterns: patterns.into_iter().map(components).collect(), parts }
+        let patterns = patterns.into_iter().map(components).collect();
+        Wanted { files, patterns, parts, steps: Cell::new(STEPS_MAX) }
     }
 
     /// Whether some file could be meant by one of them and by `path`.
@@ -68,10 +78,10 @@ impl<'a> Wanted<'a> {
                 return true;
             }
             let path = if self.patterns.is_empty() { Vec::new() } else { components(path) };
-            return self.patterns.iter().any(|pattern| any_path(pattern, &path));
+            return self.patterns.iter().any(|pattern| any_path(pattern, &path, &self.steps));
         }
         let path = components(path);
-        self.patterns.iter().chain(&self.parts).any(|parts| any_path(parts, &path))
+        self.patterns.iter().chain(&self.parts).any(|parts| any_path(parts, &path, &self.steps))
     }
 }
 
@@ -114,12 +124,22 @@ fn without_ends<'a, T>(
     Some((a, b))
 }
 
+/// Takes the steps of a table of this size, if there are so many left.
+fn may_spend(steps: &Cell<u64>, a: usize, b: usize) -> bool {
+    let left = steps.get().checked_sub((a as u64 + 1) * (b as u64 + 1));
+    steps.set(left.unwrap_or(0));
+    left.is_some()
+}
+
 /// Whether two lists of component patterns share a path, by dynamic programming over both.
-fn any_path(a: &[&str], b: &[&str]) -> bool {
+fn any_path(a: &[&str], b: &[&str], steps: &Cell<u64>) -> bool {
     let is_any = |part: &&str| *part == "**";
-    let Some((a, b)) = without_ends(a, b, is_any, |x, y| any_name(x, y)) else { return false };
+    let Some((a, b)) = without_ends(a, b, is_any, |x, y| any_name(x, y, steps)) else { return false };
     // Each can put all that the other still wants where its own wildcard is.
     if a.iter().any(is_any) && b.iter().any(is_any) {
+        return true;
+    }
+    if !may_spend(steps, a.len(), b.len()) {
         return true;
     }
     // reach[j] says whether a[i..] and b[j..] share a path; i runs from the end.
@@ -135,7 +155,7 @@ fn any_path(a: &[&str], b: &[&str]) -> bool {
                 (Some(_), Some(&"**")) => right || below[j],
                 (Some(&"**"), None) => below[j],
                 (None, Some(&"**")) => right,
-                (Some(x), Some(y)) => below[j + 1] && any_name(x, y),
+                (Some(x), Some(y)) => below[j + 1] && any_name(x, y, steps),
                 _ => false,
             };
         }
@@ -161,15 +181,19 @@ fn pieces(pattern: &str) -> Vec<Piece> {
 }
 
 /// Whether two component patterns share a name.
-fn any_name(a: &str, b: &str) -> bool {
+fn any_name(a: &str, b: &str, steps: &Cell<u64>) -> bool {
     if !is_pattern(a) && !is_pattern(b) {
         return a == b;
+    }
+    // Reading them costs their length.
+    if !may_spend(steps, a.len() + b.len(), 0) {
+        return true;
     }
     let (a, b) = (pieces(a), pieces(b));
     let is_any = |piece: &Piece| *piece == Piece::Any;
     let fits = |x: &Piece, y: &Piece| x == y || *x == Piece::One || *y == Piece::One;
     let Some((a, b)) = without_ends(&a, &b, is_any, fits) else { return false };
-    if a.iter().any(is_any) && b.iter().any(is_any) {
+    if a.iter().any(is_any) && b.iter().any(is_any) || !may_spend(steps, a.len(), b.len()) {
         return true;
     }
     let mut reach = vec![false; b.len() + 1];

@@ -32,6 +32,8 @@ pub struct Peer {
     pub active: i64,
     /// When its last seat was lost, until its grace is over, ms.
     pub left: Option<i64>,
+    /// It was here when an earlier broker ended; nobody has seen it leave.
+    pub doubtful: bool,
     /// The agent process whose hook made it known before any connection did.
     pub process: Option<Process>,
     /// The last sign of a running turn from its hooks, ms.
@@ -43,7 +45,17 @@ pub struct Peer {
 impl Peer {
     /// A peer without a seat.
     pub fn new(row: PeerRow, now: i64) -> Peer {
-        Peer { row, seats: 0, heard: now, active: now, left: None, process: None, turn: None, keys: Vec::new() }
+        Peer {
+            row,
+            seats: 0,
+            heard: now,
+            active: now,
+            left: None,
+            doubtful: false,
+            process: None,
+            turn: None,
+            keys: Vec::new(),
+        }
     }
 
     /// Whether it can be reached now.

@@ -195,6 +195,13 @@ impl Mesh {
         self.seats.values().any(|seat| !seat.peers.is_empty())
     }
 
+    /// Whether a connection is there for something: it speaks for a peer, waits, or follows events.
+    pub fn is_in_use(&self, conn: Conn) -> bool {
+        let seat = self.seats.get(&conn);
+        let follows = seat.is_some_and(|seat| !seat.peers.is_empty() || !seat.subscribed.is_empty());
+        follows || self.waits.iter().any(|wait| wait.ctx.conn == conn)
+    }
+
     /// Whether a connection speaks for a peer.
     pub fn is_attached(&self, conn: Conn) -> bool {
         self.seats.get(&conn).is_some_and(|seat| !seat.peers.is_empty())
@@ -277,7 +284,7 @@ impl Mesh {
     fn sit(&mut self, id: &str, now: i64) -> Result<(), Fault> {
         let Some(peer) = self.peer_mut(id) else { return Ok(()) };
         peer.seats += 1;
-        peer.left = None;
+        (peer.left, peer.doubtful) = (None, false);
         peer.active = now;
         let joins = !peer.row.here;
         peer.row.here = true;
@@ -330,9 +337,18 @@ impl Mesh {
             unseated.filter(|_| process.is_some()).find(|peer| peer.process.map(|p| (p.pid, p.start)) == process)
         };
         let same = |peer: &&Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, wanted);
-        let by_name = || ours().filter(|peer| peer.seats == 0).filter(same).min_by_key(|peer| peer.row.name.len());
+        let by_name =
+            || ours().filter(|peer| !self.may_live(peer, row.pid)).filter(same).min_by_key(|peer| peer.row.name.len());
         let found = by_id.or_else(by_key).or_else(by_seat).or_else(by_process).or_else(by_name);
         found.map(|peer| peer.row.id.clone())
+    }
+
+    /// Whether somebody may still be behind a session: a connection, even one that is silent for now,
+    /// or another process than `pid`, which an earlier broker knew and which is about to come back.
+    fn may_live(&self, peer: &Peer, pid: i64) -> bool {
+        let has_seat = self.seats.values().any(|seat| seat.peers.contains(&peer.row.id));
+        let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
+        has_seat || peer.doubtful && is_other && (self.lives)(peer.row.pid)
     }
 
     /// Makes a session known before any connection speaks for it: its hook came first.
@@ -384,7 +400,8 @@ impl Mesh {
             let (heard, active) = known.map_or((now, row.seen), |peer| (peer.heard, peer.active));
             let (process, keys) = known.map_or((None, Vec::new()), |peer| (peer.process, peer.keys.clone()));
             let turn = known.and_then(|peer| peer.turn);
-            self.peers.push(Peer { seats: 0, heard, active, left, process, turn, keys, row });
+            let doubtful = known.map_or(left.is_some(), |peer| peer.doubtful);
+            self.peers.push(Peer { seats: 0, heard, active, left, doubtful, process, turn, keys, row });
         }
         let ids: Vec<String> = self.peers.iter().map(|peer| peer.row.id.clone()).collect();
         // Something was taken back after a session's grace was over: that begins anew.

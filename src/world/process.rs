@@ -93,6 +93,12 @@ pub fn ancestors(pid: i64, wrappers: bool) -> Vec<Process> {
         .collect()
 }
 
+/// Whether a process of this user lives.
+pub fn lives(pid: i64) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+}
+
 /// A process as a caller names itself: by its number, and when it started.
 pub fn itself(pid: i64) -> Option<Process> {
     node(pid, false).map(|node| Process { pid, start: node.start, wrapper: false })

@@ -71,6 +71,17 @@ struct Disk {
 impl Disk {
     fn new(name: &str) -> Disk {
         let path = std::env::temp_dir().join(format!("slm-mesh-{name}-{}.db", std::process::id()));
+        Disk::open(path)
+    }
+
+    /// The broker dies and another one begins; these processes of the first's sessions live on.
+    fn crash(mut self, lives: fn(i64) -> bool) -> Disk {
+        let mut next = Disk::open(std::mem::take(&mut self.path));
+        next.mesh.ask_processes(Box::new(lives));
+        next
+    }
+
+    fn open(path: std::path::PathBuf) -> Disk {
         let settings = Settings {
             stale_ms: 30_000,
             dead_ms: 60_000,
@@ -132,7 +143,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        for suffix in ["", "-wal", "-shm"] {
+        // One that crashed left its file to the next.
+        for suffix in ["", "-wal", "-shm"].iter().filter(|_| !self.path.as_os_str().is_empty()) {
             let _ = std::fs::remove_file(format!("{}{suffix}", self.path.display()));
         }
     }
@@ -193,4 +205,32 @@ fn a_bug_in_a_rule_costs_its_call_and_nothing_else() {
     let status = disk.call(1, &mesh::state::GET, json!({ "key": "k" })).unwrap();
     assert_eq!(status["entry"], Value::Null, "{status}");
     disk.call(1, &mesh::messages::SEND, json!({ "to": "b", "message": "still here" })).unwrap();
+}
+
+#[test]
+fn a_session_that_is_silent_for_a_while_keeps_its_name_and_its_locks_to_itself() {
+    let mut disk = Disk::new("silent");
+    let who = json!({ "agent": "test", "project": "/p", "pid": 5 });
+    disk.mesh.joined(1);
+    let a = disk.call(1, &mesh::seats::ATTACH, who.clone()).unwrap()["you"].clone();
+    disk.mesh.mute(1, true, disk.now);
+    disk.mesh.joined(2);
+    let b = disk.call(2, &mesh::seats::ATTACH, who).unwrap()["you"].clone();
+    assert_ne!(a["id"], b["id"], "two sessions are two peers");
+}
+
+#[test]
+fn after_a_crash_a_live_session_finds_its_name_though_another_was_quicker() {
+    let mut disk = Disk::new("quick");
+    let who = |pid: i64| json!({ "agent": "test", "project": "/p", "pid": pid });
+    disk.mesh.joined(1);
+    let a = disk.call(1, &mesh::seats::ATTACH, who(5)).unwrap()["you"].clone();
+    disk = disk.crash(|pid| pid == 5);
+    disk.mesh.joined(1);
+    let b = disk.call(1, &mesh::seats::ATTACH, who(6)).unwrap()["you"].clone();
+    assert_ne!(a["id"], b["id"], "the process behind it lives, and is about to come back");
+    disk = disk.crash(|_| false);
+    disk.mesh.joined(1);
+    let c = disk.call(1, &mesh::seats::ATTACH, who(7)).unwrap()["you"].clone();
+    assert_eq!(a["id"], c["id"], "who is dead leaves name and mail to its successor");
 }
