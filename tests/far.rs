@@ -117,3 +117,27 @@ fn ssh_carries_the_same_lines_and_says_why_when_it_can_t() {
     let said = String::from_utf8_lossy(&lost.stderr).into_owned();
     assert!(said.contains("Could not resolve nowhere"), "{said}");
 }
+
+#[test]
+fn an_older_client_brings_the_secret_as_its_token_unless_that_is_switched_off() {
+    let ask = |hub: &Place, header: &str| {
+        let http: u16 = std::fs::read_to_string(hub.dir.join("port")).unwrap().trim().parse().unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", http)).unwrap();
+        let head = format!("GET /status HTTP/1.1\r\nHost: 192.168.1.5:7899\r\n{header}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split_whitespace().nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    let (hub, _guest) = two();
+    assert_eq!(ask(&hub, &format!("Authorization: Bearer {SECRET}")), 200);
+    assert_eq!(ask(&hub, &format!("X-Mesh-Secret: {SECRET}")), 200);
+    assert_eq!(ask(&hub, "Authorization: Bearer wrong"), 401);
+    assert_eq!(ask(&hub, "X-Nothing: at-all"), 401);
+    hub.ok(&["stop"]);
+    let hub = hub.with("SLM_MESH_BEARER", "off");
+    hub.ok(&["start", "--detach"]);
+    assert_eq!(ask(&hub, &format!("Authorization: Bearer {SECRET}")), 401);
+    let token = std::fs::read_to_string(hub.dir.join("broker.token")).unwrap();
+    assert_eq!(ask(&hub, &format!("Authorization: Bearer {}", token.trim())), 200);
+}

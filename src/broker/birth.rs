@@ -50,12 +50,18 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     };
     let http_listener = bind_http(&bind, &settings);
     let port = http_listener.as_ref().map_or(0, |(_, port)| *port);
-    let server = http_listener.and_then(|(listener, port)| {
+    let server = http_listener.and_then(|(listener, _)| {
         let wake = Box::new(move || {
             // The loop is gone only when this whole process ends.
             let _ = waker.wake();
         });
-        let started = http::Server::start(listener, sender, wake, legacy::gate(token, port), http::Limits::default());
+        let started = http::Server::start(
+            listener,
+            sender,
+            wake,
+            legacy::gate(token, bearer(&settings, hub), world::host()),
+            http::Limits::default(),
+        );
         started.map_err(|error| log(&format!("HTTP is not served: {error}"))).ok()
     });
     let open = |store| Mesh::open(store, mesh_settings(&settings, port), Box::new(world::chance), clock.now());
@@ -232,6 +238,12 @@ fn bind_socket(places: &Places) -> Result<mio::net::UnixListener, Fault> {
     let private = fs::set_permissions(&path, fs::Permissions::from_mode(0o600));
     private.map_err(|error| places.fault("can't hold a private socket", &error))?;
     Ok(listener)
+}
+
+/// The secret as a bearer token, for existing clients on other machines, unless that is switched off.
+fn bearer(settings: &Settings, hub: bool) -> Option<String> {
+    let is_open = hub && settings.text("SLM_MESH_BEARER") == "on";
+    is_open.then(|| settings.text(SECRET).to_owned())
 }
 
 /// Where guests arrive, and the door through which they do.

@@ -8,6 +8,7 @@ use crate::mesh::{Fault, Kind, Mesh, limits, paths, peers, time};
 use crate::store::{LockRow, Message, MessagePick, PeerRow};
 use crate::world::git;
 use serde_json::{Map, Value, json};
+use std::net::IpAddr;
 use subtle::ConstantTimeEq;
 
 /// Agent types as old clients name them.
@@ -16,20 +17,30 @@ const AGENTS: &[&str] = &["claude-code", "cursor", "aider", "codex", "windsurf",
 /// What a handler answers: a body, or a sentence that goes out with 200 and `ok: false`.
 type Handled = Result<Value, Fault>;
 
-/// Lets through who brings the token and talks to this machine by its own name: a page of another
-/// origin, or one that rebinds a name of its own to 127.0.0.1, gets no further.
-pub fn gate(token: String, _port: u16) -> Gate {
-    let wanted = format!("Bearer {token}");
+/// Lets through who brings the token, or the secret if there is one, and talks to this machine by its
+/// address or its own name: a page of another origin, or one that rebinds a name of its own to our
+/// address, gets no further.
+pub fn gate(token: String, secret: Option<String>, name: String) -> Gate {
+    let wanted: Vec<String> = [Some(token), secret].into_iter().flatten().collect();
     Box::new(move |head: &Head| {
         let host = head.host.as_deref().map_or("localhost", without_port);
-        if !["127.0.0.1", "localhost", "[::1]"].contains(&host) || head.origin.is_some() {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        // An address can't be rebound; a name can.
+        let is_ours = bare.parse::<IpAddr>().is_ok()
+            || bare == "localhost"
+            || bare.trim_end_matches(".local").eq_ignore_ascii_case(&name);
+        if !is_ours || head.origin.is_some() {
             return Some(refuse(403, "this address serves programs on this machine, not pages of other origins"));
         }
         if head.target == "/health" && head.method == "GET" {
             return None;
         }
-        let given = head.authorization.as_deref().unwrap_or("");
-        let fits = bool::from(given.as_bytes().ct_eq(wanted.as_bytes()));
+        let bearer = head.authorization.as_deref().and_then(|given| given.strip_prefix("Bearer "));
+        let given = [bearer, head.mesh_secret.as_deref()];
+        // All are compared, and each in constant time: how long it takes tells nothing.
+        let compare =
+            |given: &&str| wanted.iter().fold(0, |n, want| n | given.as_bytes().ct_eq(want.as_bytes()).unwrap_u8());
+        let fits = given.iter().flatten().fold(0, |n, given| n | compare(given)) == 1;
         (!fits).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))
     })
 }

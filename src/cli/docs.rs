@@ -47,6 +47,32 @@ A message is accepted (stored), offered (handed to its recipient), read (written
 most. What was offered but not written out whole is offered again. A verb run inside an agent's
 shell acts as that agent; elsewhere you are the human, whom agents reach as `human`.";
 
+const MACHINES: &str = "\
+One machine is the hub; the others are its guests and run no broker of their own. The settings go into
+the file config of each data directory (~/.slm-mesh/config), so that agents, hooks and verbs find them.
+
+  on the hub    SLM_MESH_HOST=0.0.0.0             or :: or one address of it
+  on a guest    SLM_MESH_HOST=hub.local           its name or address
+  on both       SLM_MESH_SHARED_SECRET=…          what slm-mesh secret prints; at least 8 characters
+
+  slm-mesh start --detach                         on the hub; a running broker gives way
+  slm-mesh peers                                  on a guest: who is there
+
+Ports: 7899 for HTTP, 7900 for sessions and verbs (SLM_MESH_PORT, SLM_MESH_WS_PORT); the hub's firewall
+must let them in. Between our own programs the secret never crosses the wire, each frame is sealed, and
+nothing is encrypted: whoever reads along on the network reads along. Older clients send the secret
+itself as a bearer token over HTTP; SLM_MESH_BEARER=off refuses them.
+
+  SLM_MESH_HOST=ssh://ada@hub:22                  through ssh: encrypted, no open port, no secret; a key or
+                                                  an agent must let ssh in without a password
+  WireGuard                                       the hub's address inside the tunnel, on both sides
+
+What goes wrong: \"can't be reached\" is the address, the firewall or a hub that is not running;
+\"does not know this secret\" is a secret that differs. A connection that is cut is noticed within 15
+seconds, sessions come back by themselves with their name and mail, and locks of a guest outlive its
+connection by 30 seconds. Two clones of a repository on two machines mean the same file by the same
+path inside; the hub alone grants locks.";
+
 const PROTOCOL: &str = "\
 The socket mesh.sock in the data directory speaks JSON-RPC 2.0, one message a line, 1 MiB at most.
 Every method below takes the arguments of its tool and verb. Further members of params: `as` (the
@@ -62,7 +88,7 @@ const COMPLETIONS: &str = "\
 make install puts them where the shells look.";
 
 /// The topics that the overview names.
-const TOPICS: [&str; 6] = ["agents", "locks", "messages", "settings", "protocol", "completions"];
+const TOPICS: [&str; 7] = ["agents", "locks", "messages", "machines", "settings", "protocol", "completions"];
 
 /// Prints the help on a topic; without one, the overview.
 pub fn help(topic: &str) -> Result<u8, Fault> {
@@ -71,6 +97,7 @@ pub fn help(topic: &str) -> Result<u8, Fault> {
         "agents" => AGENTS.into(),
         "locks" => LOCKS.into(),
         "messages" => MESSAGES.into(),
+        "machines" => MACHINES.into(),
         "completions" => COMPLETIONS.into(),
         "protocol" => format!("{PROTOCOL}\n\n{}", methods()),
         "settings" => settings(),

@@ -77,6 +77,12 @@ pub const SETTINGS: &[Setting] = &[
         help: "Port of the hub for sessions on other machines; 0 = the one after its HTTP port",
     },
     Setting {
+        name: "SLM_MESH_BEARER",
+        range: Range::Words(&["on", "off"]),
+        default: "on",
+        help: "on: a hub takes the secret itself as a bearer token over HTTP, as older clients send it",
+    },
+    Setting {
         name: "SLM_MESH_ROLE",
         range: Range::Words(&["auto", "broker", "client"]),
         default: "auto",
