@@ -2,6 +2,7 @@
 
 use super::{Result, Store};
 use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
+use std::collections::BTreeSet;
 
 /// One message to one recipient.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -61,10 +62,14 @@ pub struct MessagePick<'a> {
     pub limit: i64,
 }
 
-const COLUMNS: &str = "SELECT seq, sender, recipient, target, type, body, reply_to, key, created, expires, state, \
+// Peers are numbers in here (migration 4), and ids everywhere else.
+const COLUMNS: &str = "SELECT seq, (SELECT id FROM who WHERE num = sender), (SELECT id FROM who WHERE num = recipient), \
+                       target, type, body, reply_to, key, created, expires, state, \
                        surface, taken, offered, read, acked, pushed FROM message";
+/// The number of the peer that the next parameter names; null for one that no message names.
+const NUMBER: &str = "(SELECT num FROM who WHERE id = ?)";
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Message> {
+fn read_row(row: &Row<'_>) -> rusqlite::Result<Message> {
     Ok(Message {
         seq: row.get(0)?,
         sender: row.get(1)?,
@@ -90,26 +95,12 @@ impl Store {
     /// Appends a message; its `seq` is given here.
     pub fn add_message(&mut self, m: &mut Message) -> Result<()> {
         self.writing()?;
+        let (sender, recipient) = (self.number(&m.sender)?, self.number(&m.recipient)?);
         m.seq = self.tally.message_last + 1;
         let sql = "INSERT INTO message VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)";
         self.db.prepare_cached(sql)?.execute(params![
-            m.seq,
-            m.sender,
-            m.recipient,
-            m.target,
-            m.kind,
-            m.body,
-            m.reply_to,
-            m.key,
-            m.created,
-            m.expires,
-            m.state,
-            m.surface,
-            m.taken,
-            m.offered,
-            m.read,
-            m.acked,
-            m.pushed
+            m.seq, sender, recipient, m.target, m.kind, m.body, m.reply_to, m.key, m.created, m.expires, m.state,
+            m.surface, m.taken, m.offered, m.read, m.acked, m.pushed
         ])?;
         self.tally.message_last = m.seq;
         self.tally.messages += 1;
@@ -117,42 +108,66 @@ impl Store {
         Ok(())
     }
 
+    /// The number of a peer, given at its first message.
+    fn number(&mut self, id: &str) -> Result<i64> {
+        if let Some(num) = self.numbers.get(id) {
+            return Ok(*num);
+        }
+        let known = self.db.prepare_cached("SELECT num FROM who WHERE id = ?1")?.query_row([id], |row| row.get(0));
+        let num = match known.optional()? {
+            Some(num) => num,
+            None => self.db.prepare_cached("INSERT INTO who(id) VALUES (?1)")?.insert([id])?,
+        };
+        self.numbers.insert(id.to_owned(), num);
+        Ok(num)
+    }
+
     /// Messages that fit, in order.
     pub fn messages(&self, pick: &MessagePick<'_>) -> Result<Vec<Message>> {
-        // Without statistics SQLite would rather walk a million rows in order than search the few that
-        // are unread and sort them.
-        let index = if pick.unread && pick.to.is_some() { " INDEXED BY message_unread" } else { "" };
-        let mut sql = format!("{COLUMNS}{index} WHERE seq > ?");
-        let mut values: Vec<Value> = vec![pick.after.into()];
-        for (column, wanted) in [("recipient", pick.to), ("sender", pick.from)] {
-            if let Some(wanted) = wanted {
-                sql.push_str(&format!(" AND {column} = ?"));
-                values.push(wanted.to_owned().into());
+        // A mailbox is two indexes, one of what is unread and one of the rest. Each is named: without
+        // statistics SQLite would rather walk a million rows in order than search few and sort them.
+        let read = if pick.from.is_some() { "message_pair" } else { "message_box" };
+        let parts: &[(&str, &str)] = match (pick.to, pick.unread) {
+            (Some(_), true) => &[("INDEXED BY message_unread", " AND state < 2")],
+            (Some(_), false) => {
+                &[("INDEXED BY message_unread", " AND state < 2"), (&format!("INDEXED BY {read}"), " AND state >= 2")]
             }
-        }
-        if pick.unread {
-            sql.push_str(" AND state < 2");
-        }
-        if pick.direct {
-            sql.push_str(" AND target = ''");
+            (None, true) => &[("", " AND state < 2")],
+            (None, false) => &[("", "")],
+        };
+        let mut sql = String::new();
+        let mut values: Vec<Value> = Vec::new();
+        for (index, states) in parts {
+            let union = if sql.is_empty() { "" } else { " UNION ALL " };
+            sql.push_str(&format!("{union}{COLUMNS} {index} WHERE seq > ?{states}"));
+            values.push(pick.after.into());
+            for (column, wanted) in [("recipient", pick.to), ("sender", pick.from)] {
+                if let Some(wanted) = wanted {
+                    sql.push_str(&format!(" AND {column} = {NUMBER}"));
+                    values.push(wanted.to_owned().into());
+                }
+            }
+            if pick.direct {
+                sql.push_str(" AND target = ''");
+            }
         }
         sql.push_str(if pick.newest { " ORDER BY seq DESC LIMIT ?" } else { " ORDER BY seq LIMIT ?" });
         values.push(pick.limit.into());
         let mut ask = self.db.prepare_cached(&sql)?;
-        let rows = ask.query_map(params_from_iter(values), read)?;
+        let rows = ask.query_map(params_from_iter(values), read_row)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// One message.
     pub fn message(&self, seq: i64) -> Result<Option<Message>> {
         let mut ask = self.db.prepare_cached(&format!("{COLUMNS} WHERE seq = ?1"))?;
-        Ok(ask.query_row([seq], read).optional()?)
+        Ok(ask.query_row([seq], read_row).optional()?)
     }
 
     /// The messages that a sender sent under an idempotency key.
     pub fn messages_by_key(&self, sender: &str, key: &str) -> Result<Vec<Message>> {
-        let mut ask = self.db.prepare_cached(&format!("{COLUMNS} WHERE sender = ?1 AND key = ?2 ORDER BY seq"))?;
-        let rows = ask.query_map([sender, key], read)?;
+        let mut ask = self.db.prepare_cached(&format!("{COLUMNS} WHERE sender = {NUMBER} AND key = ? ORDER BY seq"))?;
+        let rows = ask.query_map([sender, key], read_row)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -172,17 +187,20 @@ impl Store {
 
     /// Who sent the oldest unread messages of a peer; their texts, which may be long, are not read.
     pub fn unread_senders(&self, recipient: &str, limit: i64) -> Result<Vec<String>> {
-        let sql = "SELECT sender FROM message INDEXED BY message_unread WHERE recipient = ?1 AND state < 2 \
-                   ORDER BY seq LIMIT ?2";
-        let mut ask = self.db.prepare_cached(sql)?;
+        let sql = format!(
+            "SELECT (SELECT id FROM who WHERE num = sender) FROM message INDEXED BY message_unread \
+             WHERE recipient = {NUMBER} AND state < 2 ORDER BY seq LIMIT ?"
+        );
+        let mut ask = self.db.prepare_cached(&sql)?;
         let rows = ask.query_map(params![recipient, limit], |row| row.get(0))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// Unread messages of a peer, counted by index.
     pub fn count_unread(&self, recipient: &str) -> Result<i64> {
-        let sql = "SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = ?1 AND state < 2";
-        Ok(self.db.prepare_cached(sql)?.query_row([recipient], |row| row.get(0))?)
+        let sql =
+            format!("SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2");
+        Ok(self.db.prepare_cached(&sql)?.query_row([recipient], |row| row.get(0))?)
     }
 
     /// The next time at which an unread message expires.
@@ -195,13 +213,14 @@ impl Store {
     pub fn expired_messages(&self, now: i64, limit: i64) -> Result<Vec<Message>> {
         let sql = format!("{COLUMNS} WHERE expires IS NOT NULL AND state < 2 AND expires <= ?1 LIMIT ?2");
         let mut ask = self.db.prepare_cached(&sql)?;
-        let rows = ask.query_map([now, limit], read)?;
+        let rows = ask.query_map([now, limit], read_row)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// Forgets messages older than `before`; answers with the recipients of unread ones among them.
     pub fn prune_messages(&mut self, before: i64, limit: i64) -> Result<Vec<String>> {
-        let sql = "SELECT seq, recipient, state FROM message WHERE created < ?1 ORDER BY seq LIMIT ?2";
+        let sql = "SELECT seq, sender, recipient, state, (SELECT id FROM who WHERE num = recipient) FROM message \
+                   WHERE created < ?1 ORDER BY seq LIMIT ?2";
         let oldest: Option<i64> = self
             .db
             .prepare_cached("SELECT created FROM message ORDER BY seq LIMIT 1")?
@@ -211,20 +230,28 @@ impl Store {
             return Ok(Vec::new());
         }
         self.writing()?;
-        let old: Vec<(i64, String, i64)> = self
+        let old: Vec<(i64, [i64; 2], i64, String)> = self
             .db
             .prepare_cached(sql)?
-            .query_map([before, limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .query_map([before, limit], |row| Ok((row.get(0)?, [row.get(1)?, row.get(2)?], row.get(3)?, row.get(4)?)))?
             .collect::<rusqlite::Result<_>>()?;
-        let mut unread = Vec::new();
-        for (seq, recipient, state) in old {
+        let (mut unread, mut named) = (Vec::new(), BTreeSet::new());
+        for (seq, peers, state, recipient) in old {
             self.db.prepare_cached("DELETE FROM message WHERE seq = ?1")?.execute([seq])?;
             self.tally.messages -= 1;
             if state < 2 {
                 self.tally.unread -= 1;
                 unread.push(recipient);
             }
+            named.extend(peers);
         }
+        let sql = "DELETE FROM who WHERE num = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE sender = ?1) \
+                   AND NOT EXISTS (SELECT 1 FROM message WHERE recipient = ?1 AND state < 2) \
+                   AND NOT EXISTS (SELECT 1 FROM message WHERE recipient = ?1 AND state >= 2)";
+        for num in named {
+            self.db.prepare_cached(sql)?.execute([num])?;
+        }
+        self.numbers.clear();
         Ok(unread)
     }
 }

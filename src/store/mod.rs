@@ -18,11 +18,16 @@ pub use state::Entry;
 pub use wakes::Wake;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// The numbered steps from an empty file to this version's tables; `user_version` counts them.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    include_str!("migrations/4.sql"),
+];
 
 /// What the store says when it can't answer.
 #[derive(Debug)]
@@ -113,6 +118,8 @@ pub struct Store {
     pub tally: Tally,
     tally_stored: Tally,
     tally_before_call: Tally,
+    /// Numbers of peers, as far as they were asked for; forgotten when something is taken back.
+    numbers: HashMap<String, i64>,
 }
 
 impl Store {
@@ -137,7 +144,15 @@ impl Store {
         db.pragma_update(None, "journal_size_limit", 16 << 20)?;
         migrate(&mut db, migrations)?;
         let tally = read_tally(&db)?;
-        Ok(Store { db, open: false, call: Call::Clean, tally, tally_stored: tally, tally_before_call: tally })
+        Ok(Store {
+            db,
+            open: false,
+            call: Call::Clean,
+            tally,
+            tally_stored: tally,
+            tally_before_call: tally,
+            numbers: HashMap::new(),
+        })
     }
 
     /// Never gives a number again up to `floor`: for a file that takes the place of a damaged one,
@@ -187,6 +202,7 @@ impl Store {
     pub fn undo_call(&mut self) -> Result<()> {
         let call = std::mem::replace(&mut self.call, Call::Clean);
         self.tally = self.tally_before_call;
+        self.numbers.clear();
         match call {
             Call::Clean | Call::Refused => Ok(()),
             Call::First => {
@@ -228,6 +244,7 @@ impl Store {
         self.call = Call::Clean;
         self.tally = self.tally_stored;
         self.tally_before_call = self.tally;
+        self.numbers.clear();
     }
 
     /// Moves the log into the database file without waiting for readers; for idle moments.
@@ -343,6 +360,80 @@ mod tests {
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
         }
+    }
+
+    fn message(sender: &str, recipient: &str) -> Message {
+        Message { sender: sender.into(), recipient: recipient.into(), body: "text".into(), ..Message::default() }
+    }
+
+    #[test]
+    fn messages_of_an_older_database_are_still_there() {
+        let old = Connection::open_in_memory().unwrap();
+        let store = Store::prepare(old, &MIGRATIONS[..3]).unwrap();
+        for (seq, (sender, recipient, state)) in [("7", "b", 2), ("b", "7", 0), ("7", "c", 1)].iter().enumerate() {
+            let sql =
+                "INSERT INTO message VALUES (?1,?2,?3,'','text','text',NULL,'k',5,NULL,?4,NULL,0,NULL,NULL,NULL,NULL)";
+            store.db.execute(sql, params![seq as i64 + 1, sender, recipient, state]).unwrap();
+        }
+        let mut store = Store::prepare(store.db, MIGRATIONS).unwrap();
+        let found = store.messages(&MessagePick { limit: 9, ..MessagePick::default() }).unwrap();
+        let people: Vec<_> = found.iter().map(|m| (m.seq, m.sender.as_str(), m.recipient.as_str(), m.state)).collect();
+        assert_eq!(people, [(1, "7", "b", 2), (2, "b", "7", 0), (3, "7", "c", 1)]);
+        assert_eq!(store.messages_by_key("7", "k").unwrap().len(), 2);
+        store.add_message(&mut message("b", "c")).unwrap();
+        store.commit().unwrap();
+        assert_eq!(store.unread_senders("c", 9).unwrap(), ["7", "b"]);
+        assert_eq!((store.count_unread("7").unwrap(), store.count_unread("nobody").unwrap()), (1, 0));
+    }
+
+    #[test]
+    fn a_number_is_not_kept_of_a_peer_whose_message_was_taken_back() {
+        let mut store = Store::memory().unwrap();
+        for (sender, keep) in [("lost", false), ("kept", true)] {
+            store.begin_call();
+            store.add_message(&mut message(sender, "reader")).unwrap();
+            if keep { store.end_call() } else { store.undo_call() }.unwrap();
+        }
+        store.commit().unwrap();
+        let mut again = message("lost", "kept");
+        store.add_message(&mut again).unwrap();
+        store.commit().unwrap();
+        assert_eq!(store.message(again.seq).unwrap(), Some(again));
+        assert_eq!(store.unread_senders("reader", 9).unwrap(), ["kept"]);
+    }
+
+    #[test]
+    fn the_history_of_a_mailbox_is_in_order_whatever_was_read() {
+        let mut store = Store::memory().unwrap();
+        for n in 0..6 {
+            let mut m = message(if n % 2 == 0 { "even" } else { "odd" }, "reader");
+            store.add_message(&mut m).unwrap();
+            if n % 3 == 0 {
+                store.put_receipt(&m.clone(), &Message { state: 2, ..m }).unwrap();
+            }
+        }
+        let seqs = |pick: MessagePick<'_>| {
+            let found = store.messages(&MessagePick { to: Some("reader"), ..pick }).unwrap();
+            found.iter().map(|m| m.seq).collect::<Vec<_>>()
+        };
+        assert_eq!(seqs(MessagePick { limit: 9, ..MessagePick::default() }), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(seqs(MessagePick { limit: 3, newest: true, ..MessagePick::default() }), [6, 5, 4]);
+        assert_eq!(seqs(MessagePick { limit: 9, after: 2, from: Some("odd"), ..MessagePick::default() }), [4, 6]);
+        assert_eq!(seqs(MessagePick { limit: 9, unread: true, ..MessagePick::default() }), [2, 3, 5, 6]);
+        assert_eq!(seqs(MessagePick { limit: 9, from: Some("nobody"), ..MessagePick::default() }), [0; 0]);
+    }
+
+    #[test]
+    fn what_no_message_names_any_more_has_no_number() {
+        let mut store = Store::memory().unwrap();
+        for (sender, created) in [("old", 1), ("both", 2), ("both", 9)] {
+            store.add_message(&mut Message { created, ..message(sender, "reader") }).unwrap();
+        }
+        assert_eq!(store.prune_messages(5, 100).unwrap(), ["reader", "reader"]);
+        store.commit().unwrap();
+        let sql = "SELECT group_concat(id) FROM (SELECT id FROM who ORDER BY id)";
+        assert_eq!(store.db.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap(), "both,reader");
+        assert_eq!(store.unread_senders("reader", 9).unwrap(), ["both"]);
     }
 
     #[test]

@@ -24,6 +24,11 @@ fn peer(n: usize) -> String {
     format!("00000000-0000-4000-8000-{:012x}", n % N_PEERS)
 }
 
+/// The number by which messages name it.
+fn number(n: usize) -> i64 {
+    (n % N_PEERS) as i64 + 1
+}
+
 /// Fills a store that is closed, in one transaction, with its indexes built at the end.
 fn fill(mesh: &Mesh, n_rows: usize) {
     let file = mesh.dir().join("broker.db");
@@ -46,6 +51,7 @@ fn fill(mesh: &Mesh, n_rows: usize) {
             .expect("SQL");
         for n in 0..N_PEERS {
             peers.execute(params![peer(n), format!("peer-{n}"), began]).expect("a peer");
+            t.execute("INSERT INTO who VALUES (?1, ?2)", params![number(n), peer(n)]).expect("its number");
         }
         let mut messages = t
             .prepare(
@@ -57,14 +63,14 @@ fn fill(mesh: &Mesh, n_rows: usize) {
         for n in 0..n_rows {
             let (seq, at) = (n as i64 + 1, began + n as i64 * 10);
             // Each peer hears from four others.
-            let (from, to) = (peer(n + 1 + n / N_PEERS % 4), peer(n));
+            let sender = n + 1 + n / N_PEERS % 4;
             let state = if n + UNREAD * N_PEERS >= n_rows { 0 } else { 2 };
-            messages.execute(params![seq, from, to, VALUE, at, state]).expect("a message");
+            messages.execute(params![seq, number(sender), number(n), VALUE, at, state]).expect("a message");
             let kind = if n % 100 == 0 { TYPES[3] } else { TYPES[n % 3] };
             let payload = json!({ "key": n, "note": VALUE }).to_string();
-            events.execute(params![seq, kind, from, at, payload]).expect("an event");
+            events.execute(params![seq, kind, peer(sender), at, payload]).expect("an event");
             if n % 10 == 0 {
-                states.execute(params![format!("key-{n:09}"), VALUE, from, at]).expect("an entry");
+                states.execute(params![format!("key-{n:09}"), VALUE, peer(sender), at]).expect("an entry");
             }
         }
         let n_unread = (UNREAD * N_PEERS) as i64;
