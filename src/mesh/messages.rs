@@ -2,9 +2,10 @@
 
 use super::op::Kind as Is;
 use super::receipts::{cut_to_part, receipt};
-use super::{Actor, Arg, Args, Ctx, Done, Fault, Kind, Mesh, Op, Out, Place, Stir, limits, object, time};
+use super::{Actor, Arg, Args, Conn, Ctx, Done, Fault, Kind, Mesh, Op, Out, Place, Stir, limits, object, time};
 use crate::store::{Message, MessagePick};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 /// What a message may be.
 pub const TYPES: &[&str] = &["text", "json", "command", "alert"];
@@ -190,7 +191,8 @@ impl Mesh {
         }
         let from = self.name_of(&draft.sender);
         let mut sent = Vec::with_capacity(recipients.len());
-        for recipient in recipients {
+        let conns = self.conns_of(recipients);
+        for (recipient, conns) in recipients.iter().zip(&conns) {
             let is_full = self.unread(recipient)? >= limits::MAILBOX_MAX;
             if is_full && !draft.target.is_empty() {
                 // Who never reads does not keep the others of a group from hearing.
@@ -209,7 +211,7 @@ impl Mesh {
             *self.unread.entry(recipient.clone()).or_insert(0) += 1;
             self.stirred.mail.insert(recipient.clone());
             self.expires_at(message.expires);
-            self.notify(&message, &from);
+            self.notify(&message, &from, conns);
             sent.push(message);
         }
         let payload = match &sent[..] {
@@ -223,11 +225,24 @@ impl Mesh {
         Ok(sent)
     }
 
+    /// The connections that speak for each of some peers. All seats are looked through once: once for
+    /// each recipient would be a tenth of a broadcast to a hundred.
+    fn conns_of(&self, peers: &[String]) -> Vec<Vec<Conn>> {
+        let places: HashMap<&str, usize> = peers.iter().enumerate().map(|(n, id)| (id.as_str(), n)).collect();
+        let mut found = vec![Vec::new(); peers.len()];
+        for (conn, seat) in &self.seats {
+            for n in seat.peers.iter().filter_map(|id| places.get(id.as_str())) {
+                found[*n].push(*conn);
+            }
+        }
+        found
+    }
+
     /// Pushes a notice of a message to the sessions of its recipient; the text stays in the mailbox.
-    fn notify(&mut self, message: &Message, from: &str) {
+    fn notify(&mut self, message: &Message, from: &str, conns: &[Conn]) {
         let Some(peer) = self.peer(&message.recipient) else { return };
-        let (takes_pushes, is_seated) = (peer.row.uds_path.is_some(), peer.seats > 0);
-        if takes_pushes {
+        let is_seated = peer.seats > 0;
+        if peer.row.uds_path.is_some() {
             self.out.push(Out::Mail {
                 peer: message.recipient.clone(),
                 seq: message.seq,
@@ -239,13 +254,7 @@ impl Mesh {
             return;
         }
         let unread = self.unread.get(&message.recipient).copied().unwrap_or(1);
-        let conns: Vec<_> = self
-            .seats
-            .iter()
-            .filter(|(_, seat)| seat.peers.contains(&message.recipient))
-            .map(|(conn, _)| *conn)
-            .collect();
-        for conn in conns {
+        for conn in conns.iter().copied() {
             let params = json!({
                 "to": message.recipient, "id": self.outside_id(8, message.seq), "seq": message.seq,
                 "from": message.sender, "fromName": from, "type": message.kind, "unread": unread,

@@ -27,7 +27,7 @@ pub mod wakes;
 pub use fault::{Fault, Kind};
 pub use op::{Actor, Arg, Args, Op, Place};
 
-use crate::store::{Event, Store, StoreError};
+use crate::store::{Event, Mover, Store, StoreError};
 use peers::Peer;
 use seats::Seat;
 use serde_json::{Map, Value, json};
@@ -426,6 +426,14 @@ impl Mesh {
         if let Err(error) = self.store.checkpoint() {
             self.out.push(Out::Notice { conn: 0, method: "log", params: json!(error.to_string()) });
         }
+    }
+
+    /// What moves the log while the mesh goes on.
+    ///
+    /// # Errors
+    /// When the file can't be opened once more.
+    pub fn mover(&self) -> Result<Mover, Fault> {
+        Ok(self.store.mover()?)
     }
 
     /// What shall leave, oldest first.
