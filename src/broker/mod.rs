@@ -25,7 +25,8 @@ use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 const LISTENER: Token = Token(0);
@@ -35,6 +36,8 @@ const SIGNALS: Token = Token(2);
 const FIRST_CONN: u64 = 16;
 /// Clients on the Unix socket at once, guests from other machines among them.
 const CLIENTS_MAX: usize = 2000;
+/// What is written goes from the log into the database this much later.
+const MOVE_MS: i64 = 200;
 /// HTTP requests served in one turn, so that sessions get theirs.
 const JOBS_MAX: usize = 64;
 
@@ -73,7 +76,9 @@ struct Broker {
     heartbeat_ms: i64,
     dead_ms: i64,
     idle_ms: i64,
-    checkpoint_due: bool,
+    mover: Option<(SyncSender<()>, JoinHandle<()>)>,
+    /// When the log is to be moved into the database, ms; none while there is nothing in it.
+    move_at: Option<i64>,
     /// Into which every client is read; cleared once, not for every line.
     buffer: Vec<u8>,
     end: Option<End>,
@@ -110,6 +115,7 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let now = clock.now();
+    let mover = start_mover(&mesh);
     let mut broker = Broker {
         poll,
         clock,
@@ -130,7 +136,8 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
         dead_ms: settings.int("SLM_MESH_DEAD_MS"),
         idle_ms: settings.int("SLM_MESH_IDLE_TIMEOUT"),
         settings,
-        checkpoint_due: false,
+        mover,
+        move_at: None,
         buffer: vec![0; conn::READ_MAX],
         end: None,
     };
@@ -143,6 +150,20 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
     };
     broker.close(&end, places);
     Ok(end)
+}
+
+/// Starts the thread that moves the log; without one the writer does it.
+fn start_mover(mesh: &Mesh) -> Option<(SyncSender<()>, JoinHandle<()>)> {
+    let mover = mesh.mover().ok()?;
+    let (ask, asked) = sync_channel(1);
+    let run = move || {
+        while asked.recv().is_ok() {
+            // A disk that fails here fails the next commit, too, which tells.
+            let _ = mover.run();
+        }
+    };
+    let thread = std::thread::Builder::new().name("mover".into()).spawn(run).ok()?;
+    Some((ask, thread))
 }
 
 /// Where the broker waits for HTTP requests: a waker for the HTTP thread.
@@ -167,9 +188,7 @@ impl Broker {
         if self.accept_at.is_some_and(|at| at <= now) {
             (self.accept_again, self.accept_at) = (true, None);
         }
-        let mut n_ready = 0;
         for event in events.iter() {
-            n_ready += 1;
             match event.token() {
                 LISTENER => self.accept_again = true,
                 SIGNALS => {
@@ -190,9 +209,10 @@ impl Broker {
         let wrote = self.mesh.has_written();
         let committed = self.mesh.commit();
         self.flush(committed, wrote, now);
-        if n_ready == 0 && self.checkpoint_due {
-            self.checkpoint_due = false;
-            self.mesh.checkpoint();
+        if self.move_at.is_some_and(|at| at <= now) {
+            self.move_at = None;
+            // One that is still at it moves this, too, or the next one does.
+            let _ = self.mover.as_ref().map(|(ask, _)| ask.try_send(()));
         }
         self.check_idle(now);
         Ok(())
@@ -206,9 +226,7 @@ impl Broker {
         let now = self.clock.now();
         let quiet = self.conns.values().filter_map(|conn| conn.deadline(self.heartbeat_ms, self.dead_ms)).min();
         let idle = self.may_idle().then(|| self.last_call + self.idle_ms);
-        // A moment without work is when the log moves into the database.
-        let checkpoint = self.checkpoint_due.then_some(now + 500);
-        let due = [self.mesh.deadline(), quiet, idle, checkpoint, self.pushes.deadline(), self.accept_at];
+        let due = [self.mesh.deadline(), quiet, idle, self.move_at, self.pushes.deadline(), self.accept_at];
         let next = due.into_iter().flatten().min()?;
         Some(Duration::from_millis((next - now).max(0) as u64))
     }
@@ -247,7 +265,9 @@ impl Broker {
     /// The only place from which anything leaves.
     fn flush(&mut self, committed: bool, wrote: bool, now: i64) {
         let out = self.mesh.take_out();
-        self.checkpoint_due |= wrote;
+        if wrote {
+            self.move_at = self.move_at.or(Some(now + MOVE_MS));
+        }
         for out in out {
             match out {
                 Out::Reply { conn, id, result } => {
@@ -315,6 +335,11 @@ impl Broker {
             server.stop();
         }
         self.pushes.shutdown(&self.mesh, now);
+        if let Some((ask, thread)) = self.mover.take() {
+            drop(ask);
+            // It ends with its work; after a panic there it has ended.
+            let _ = thread.join();
+        }
         self.mesh.checkpoint();
     }
 }

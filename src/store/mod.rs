@@ -108,6 +108,26 @@ enum Call {
     Nested,
 }
 
+/// Moves the write-ahead log into the database file beside the writer, on a thread of its own, so
+/// that no call waits for the disk.
+#[derive(Debug)]
+pub struct Mover(Connection);
+
+impl Mover {
+    /// Moves what is there. The writer starts the log anew only once all of it is moved, so what came
+    /// meanwhile, which is little, is moved right after.
+    pub fn run(&self) -> Result<()> {
+        for _ in 0..4 {
+            let sql = "PRAGMA wal_checkpoint(PASSIVE)";
+            let (log, moved) = self.0.query_row(sql, [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))?;
+            if log == moved {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The database of one mesh.
 #[derive(Debug)]
 pub struct Store {
@@ -142,6 +162,9 @@ impl Store {
         db.busy_timeout(std::time::Duration::from_millis(2000))?;
         db.pragma_update(None, "temp_store", "MEMORY")?;
         db.pragma_update(None, "journal_size_limit", 16 << 20)?;
+        // The mover can't start the log anew while the writer is busy: at 16 MB the writer moves what
+        // little is left, and does.
+        db.pragma_update(None, "wal_autocheckpoint", 4000)?;
         migrate(&mut db, migrations)?;
         let tally = read_tally(&db)?;
         Ok(Store {
@@ -153,6 +176,11 @@ impl Store {
             tally_before_call: tally,
             numbers: HashMap::new(),
         })
+    }
+
+    /// A mover for this file.
+    pub fn mover(&self) -> Result<Mover> {
+        Ok(Mover(Connection::open(self.db.path().unwrap_or_default())?))
     }
 
     /// Never gives a number again up to `floor`: for a file that takes the place of a damaged one,
