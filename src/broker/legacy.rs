@@ -276,6 +276,7 @@ fn messages(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
         after: 0,
         newest: true,
         limit: given.limit(20),
+        bytes: limits::ROWS_BYTES_MAX,
     };
     let rows = mesh.fetch(&pick, now)?;
     let rows: Vec<Value> = rows.into_iter().map(|row| old_times(row, &["readAt"])).collect();

@@ -125,6 +125,7 @@ fn inbox(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         // History without a cursor means the latest; unread mail is always taken from its start.
         newest: filter != "unread" && after.is_none(),
         limit: limit + 1,
+        bytes: 0,
     };
     let mut found = mesh.store.messages(&pick)?;
     found.retain(|m| filter != "unread" || m.expires.is_none_or(|at| at > ctx.now));

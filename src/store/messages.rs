@@ -60,6 +60,8 @@ pub struct MessagePick<'a> {
     pub newest: bool,
     /// At most this many.
     pub limit: i64,
+    /// And no further once their texts have this many bytes; 0 for no bound.
+    pub bytes: usize,
 }
 
 // Peers are numbers in here (migration 4), and ids everywhere else.
@@ -154,8 +156,15 @@ impl Store {
         sql.push_str(if pick.newest { " ORDER BY seq DESC LIMIT ?" } else { " ORDER BY seq LIMIT ?" });
         values.push(pick.limit.into());
         let mut ask = self.db.prepare_cached(&sql)?;
+        let mut size = 0;
+        let fits = |row: &rusqlite::Result<Message>| {
+            // One is always read, however long.
+            let fits = size == 0 || pick.bytes == 0 || size <= pick.bytes;
+            size += row.as_ref().map_or(0, |message| message.body.len().max(1));
+            fits
+        };
         let rows = ask.query_map(params_from_iter(values), read_row)?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        Ok(rows.take_while(fits).collect::<rusqlite::Result<_>>()?)
     }
 
     /// One message.
