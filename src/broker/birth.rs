@@ -59,7 +59,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
             listener,
             sender,
             wake,
-            legacy::gate(token, bearer(&settings, hub), world::host()),
+            legacy::gate(token, bearer(&settings, hub), hub.then(world::host)),
             http::Limits::default(),
         );
         started.map_err(|error| log(&format!("HTTP is not served: {error}"))).ok()

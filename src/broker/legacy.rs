@@ -18,17 +18,18 @@ const AGENTS: &[&str] = &["claude-code", "cursor", "aider", "codex", "windsurf",
 type Handled = Result<Value, Fault>;
 
 /// Lets through who brings the token, or the secret if there is one, and talks to this machine by its
-/// address or its own name: a page of another origin, or one that rebinds a name of its own to our
+/// address or its own name (which `hub` tells, if it is one): a page of another origin, or one that rebinds a name of its own to our
 /// address, gets no further.
-pub fn gate(token: String, secret: Option<String>, name: String) -> Gate {
+pub fn gate(token: String, secret: Option<String>, hub: Option<String>) -> Gate {
     let wanted: Vec<String> = [Some(token), secret].into_iter().flatten().collect();
     Box::new(move |head: &Head| {
         let host = head.host.as_deref().map_or("localhost", without_port);
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        // An address can't be rebound; a name can.
-        let is_ours = bare.parse::<IpAddr>().is_ok()
-            || bare == "localhost"
-            || bare.trim_end_matches(".local").eq_ignore_ascii_case(&name);
+        // Others call a hub by its name, or by an address: that can't be rebound.
+        let is_hub = |name: &String| {
+            bare.parse::<IpAddr>().is_ok() || bare.trim_end_matches(".local").eq_ignore_ascii_case(name)
+        };
+        let is_ours = ["127.0.0.1", "localhost", "::1"].contains(&bare) || hub.as_ref().is_some_and(is_hub);
         if !is_ours || head.origin.is_some() {
             return Some(refuse(403, "this address serves programs on this machine, not pages of other origins"));
         }
