@@ -8,5 +8,6 @@
 mod trouble;
 mod waking;
 mod locks;
+mod machines;
 mod rules;
 mod script;

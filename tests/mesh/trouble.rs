@@ -61,15 +61,15 @@ fn a_cursor_from_another_stream_is_told_of_its_gap() {
 }
 
 /// A mesh over a file, which others can hold.
-struct Disk {
-    mesh: Mesh,
+pub struct Disk {
+    pub mesh: Mesh,
     path: std::path::PathBuf,
-    now: i64,
+    pub now: i64,
     id: u64,
 }
 
 impl Disk {
-    fn new(name: &str) -> Disk {
+    pub fn new(name: &str) -> Disk {
         let path = std::env::temp_dir().join(format!("slm-mesh-{name}-{}.db", std::process::id()));
         Disk::open(path)
     }
@@ -103,7 +103,7 @@ impl Disk {
         Disk { mesh, path, now, id: 0 }
     }
 
-    fn call(&mut self, conn: u64, op: &'static Op, args: Value) -> Result<Value, Fault> {
+    pub fn call(&mut self, conn: u64, op: &'static Op, args: Value) -> Result<Value, Fault> {
         self.id += 1;
         let args = op.check(mesh::object(args)).unwrap();
         self.mesh.call(Call { conn, id: json!(self.id), op, args, acting: None, chain: Vec::new() }, self.now);
@@ -134,7 +134,7 @@ impl Disk {
         other.execute_batch("ROLLBACK").unwrap();
     }
 
-    fn pass(&mut self, ms: i64) {
+    pub fn pass(&mut self, ms: i64) {
         self.now += ms;
         self.mesh.tick(self.now);
         self.mesh.commit();

@@ -1,0 +1,60 @@
+//! Peers on two machines: paths mean files of their own machine, a repository is the same on both.
+
+use crate::trouble::Disk;
+use serde_json::{Value, json};
+use slm_mesh::mesh::{self, locks, messages, peers, seats};
+
+/// A mesh with a session here and one on the laptop, each in its clone of a repository.
+fn two(name: &str) -> Disk {
+    let mut disk = Disk::new(name);
+    disk.mesh.joined(1);
+    disk.mesh.joined(2);
+    disk.mesh.comes_from(2, "laptop", "ada", disk.now).unwrap();
+    for (conn, root) in [(1, "/home/ada/api"), (2, "/Users/ada/code/api")] {
+        let who = json!({
+            "agent": "test", "name": format!("s{conn}"), "project": root, "gitRoot": root, "repo": "r", "pid": 5,
+        });
+        disk.call(conn, &seats::ATTACH, who).unwrap();
+    }
+    disk
+}
+
+fn lock(disk: &mut Disk, conn: u64, path: &str) -> Result<Value, mesh::Fault> {
+    disk.call(conn, &locks::LOCK, json!({ "filePath": path }))
+}
+
+#[test]
+fn two_clones_mean_the_same_file_and_equal_paths_of_two_machines_do_not() {
+    let mut disk = two("clones");
+    lock(&mut disk, 1, "/home/ada/api/src/a.rs").unwrap();
+    let held = lock(&mut disk, 2, "/Users/ada/code/api/src/a.rs").unwrap_err();
+    assert_eq!(held.kind, mesh::Kind::Held, "{held}");
+    lock(&mut disk, 2, "/Users/ada/code/api/src/b.rs").unwrap();
+    lock(&mut disk, 1, "/etc/hosts").unwrap();
+    lock(&mut disk, 2, "/etc/hosts").unwrap();
+}
+
+#[test]
+fn a_session_far_away_gets_more_time_to_come_back() {
+    let mut disk = two("grace");
+    lock(&mut disk, 2, "/Users/ada/code/api/a.rs").unwrap();
+    disk.mesh.left(2, disk.now);
+    disk.pass(29_000);
+    lock(&mut disk, 1, "/home/ada/api/a.rs").unwrap_err();
+    disk.pass(2_000);
+    lock(&mut disk, 1, "/home/ada/api/a.rs").unwrap();
+}
+
+#[test]
+fn each_machine_has_its_own_human_and_says_where_it_is() {
+    let mut disk = two("humans");
+    disk.mesh.joined(3);
+    disk.mesh.comes_from(3, "laptop", "ada", disk.now).unwrap();
+    let you = disk.call(3, &peers::WHOAMI, json!({})).unwrap();
+    assert_eq!(you["you"]["name"], json!("ada@laptop"), "{you}");
+    disk.call(1, &messages::SEND, json!({ "to": "ada@laptop", "message": "there?" })).unwrap();
+    let mail = disk.call(3, &messages::INBOX, json!({})).unwrap();
+    assert_eq!(mail["messages"][0]["payload"], json!("there?"));
+    let seen = disk.call(1, &peers::PEERS, json!({ "scope": "machine" })).unwrap();
+    assert_eq!(seen["peers"][0]["host"], json!("laptop"), "{seen}");
+}
