@@ -57,17 +57,7 @@ struct World {
 }
 
 fn open(store: Store, now: i64, seed: u64) -> Mesh {
-    let settings = Settings {
-        stale_ms: 30_000,
-        dead_ms: 60_000,
-        lock_ttl_min: 10,
-        rate_max: 1_000_000,
-        host: "here".into(),
-        user: "ada".into(),
-        version: "0".into(),
-        pid: 1,
-        port: 1,
-    };
+    let settings = Settings { rate_max: 1_000_000, ..Settings::default() };
     let mut dice = Dice(seed | 1);
     let fresh = move || {
         u128::from(dice.below(u64::MAX >> 31)) << 90

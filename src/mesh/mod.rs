@@ -24,15 +24,16 @@ pub mod tools;
 pub mod turns;
 pub mod wakes;
 
+pub use calls::{Call, Ctx, Done, Out, Stir};
+use calls::{Stirred, Wait};
 pub use fault::{Fault, Kind};
 pub use op::{Actor, Arg, Args, Op, Place};
 
-use crate::store::{Event, Mover, Store, StoreError};
+use crate::store::{Mover, Store, StoreError};
 use peers::Peer;
 use seats::Seat;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeSet, HashMap};
-use std::rc::Rc;
+use std::collections::HashMap;
 
 /// Names a connection for as long as it lives; never reused.
 pub type Conn = u64;
@@ -95,109 +96,21 @@ pub struct Settings {
     pub port: u16,
 }
 
-/// What an operation answers.
-#[derive(Debug)]
-pub enum Done {
-    /// The result.
-    Now(Value),
-    /// Nothing yet: ask again when something of this sort stirs, at the latest then (ms).
-    Later(Stir, i64),
-}
-
-/// What a waiting call waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stir {
-    /// Mail for this peer.
-    Mail(String),
-    /// An event after this cursor.
-    Events(i64),
-    /// Mail that this peer may be woken over, until then (ms); asked again before if time will tell.
-    Bell(String, i64),
-    /// A lock that fell; this is what is wanted.
-    Locks(Rc<locks::Want>),
-}
-
-/// Who calls, when, and whether the call may still wait.
-#[derive(Debug, Clone)]
-pub struct Ctx {
-    /// The connection it came over; 0 for the HTTP thread.
-    pub conn: Conn,
-    /// The acting peer's id, if one is known.
-    pub actor: Option<String>,
-    /// Now, ms.
-    pub now: i64,
-    /// When its wait ends, if it has waited before.
-    pub until: Option<i64>,
-    /// Where the stream stood when it began to wait for events, or the end of a bell's wait.
-    pub stood: Option<i64>,
-    /// Set when it must answer now.
-    pub last: bool,
-    /// The call's own id on its connection.
-    pub id: Value,
-    /// Processes above the caller, nearest first, where the transport could prove them.
-    pub chain: Vec<peers::Process>,
-}
-
-impl Ctx {
-    /// The acting peer's id; [`Actor::Needed`] guarantees it.
-    pub fn me(&self) -> &str {
-        self.actor.as_deref().unwrap_or("")
+impl Default for Settings {
+    /// What users are promised where nothing is set; a machine and a user of that name.
+    fn default() -> Settings {
+        Settings {
+            stale_ms: 30_000,
+            dead_ms: 60_000,
+            lock_ttl_min: 10,
+            rate_max: limits::RATE_MAX,
+            host: "here".into(),
+            user: "ada".into(),
+            version: "0".into(),
+            pid: 1,
+            port: 1,
+        }
     }
-
-    /// Until when a call that asks for `seconds` may wait, or `None` when it must answer now.
-    pub fn wait(&self, seconds: Option<i64>) -> Option<i64> {
-        let until = self.until.or_else(|| seconds.filter(|s| *s > 0).map(|s| self.now + s * 1000));
-        until.filter(|until| !self.last && *until > self.now)
-    }
-}
-
-/// A call as it comes from a connection.
-#[derive(Debug)]
-pub struct Call {
-    /// Its connection.
-    pub conn: Conn,
-    /// Its id there.
-    pub id: Value,
-    /// What it asks for.
-    pub op: &'static Op,
-    /// With what.
-    pub args: Args,
-    /// The peer that it wants to act as.
-    pub acting: Option<String>,
-    /// Processes above the caller, nearest first, where the transport could prove them.
-    pub chain: Vec<peers::Process>,
-}
-
-/// What shall leave once the turn is committed.
-#[allow(missing_docs)] // each variant's line says what its fields are
-#[derive(Debug)]
-pub enum Out {
-    /// The answer to a call.
-    Reply { conn: Conn, id: Value, result: Result<Value, Fault> },
-    /// Something that a connection should know.
-    Notice { conn: Conn, method: &'static str, params: Value },
-    /// Mail for a peer that takes pushes on its own Unix socket.
-    Mail { peer: String, seq: i64, from: String, body: String },
-    /// An event, for such peers to hear of.
-    Event(Rc<Event>),
-}
-
-/// A call that waits.
-#[derive(Debug)]
-struct Wait {
-    ctx: Ctx,
-    op: &'static Op,
-    args: Args,
-    /// Known once it was asked.
-    on: Option<Stir>,
-}
-
-/// What changed since the waiting calls were last looked at.
-#[derive(Debug, Default)]
-struct Stirred {
-    mail: BTreeSet<String>,
-    events: bool,
-    locks: bool,
 }
 
 /// One mesh: its peers, messages, state, locks and events.

@@ -116,17 +116,7 @@ pub fn check(data: &[u8]) {
 impl World {
     fn new() -> World {
         let now = 1_795_000_000_000;
-        let settings = Settings {
-            stale_ms: 30_000,
-            dead_ms: 60_000,
-            lock_ttl_min: 10,
-            rate_max: 100,
-            host: "here".into(),
-            user: "ada".into(),
-            version: "0".into(),
-            pid: 1,
-            port: 1,
-        };
+        let settings = Settings::default();
         let mut n = 7_u128;
         let fresh = move || {
             n = n.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(12_345);
