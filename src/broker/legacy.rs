@@ -61,7 +61,10 @@ pub fn answer(mesh: &mut Mesh, request: &Request, now: i64) -> Answer {
         let uptime = (now - mesh.started()) / 1000;
         return body(200, &json!({ "status": "ok", "version": mesh.settings().version, "uptime": uptime }));
     }
-    let Some(handler) = handler(route) else { return refuse(404, "Unknown endpoint") };
+    let (own, of_slm) = (handler(route), super::slm::handler(route.0, route.1));
+    if own.is_none() && of_slm.is_none() {
+        return refuse(404, "Unknown endpoint");
+    }
     let given = match request.body.as_slice() {
         b"" => Map::new(),
         bytes => match serde_json::from_slice(bytes) {
@@ -69,7 +72,11 @@ pub fn answer(mesh: &mut Mesh, request: &Request, now: i64) -> Answer {
             _ => return refuse(400, "Invalid JSON in request body"),
         },
     };
-    match mesh.scoped(|mesh| handler(mesh, &Given(given), now)) {
+    if let Some(handler) = of_slm {
+        return super::slm::answer(mesh.scoped(|mesh| handler(mesh, &request.head, &given, now)));
+    }
+    let given = Given(given);
+    match mesh.scoped(|mesh| own.map_or_else(|| Err(no("Unknown endpoint")), |handler| handler(mesh, &given, now))) {
         Ok(value) => body(200, &value),
         Err(fault) if fault.kind == Kind::Limited => {
             refuse(429, "Rate limit exceeded (max 100 requests per 10 seconds)")

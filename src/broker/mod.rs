@@ -10,6 +10,7 @@ pub mod http;
 #[doc(hidden)]
 pub mod legacy;
 mod push;
+mod slm;
 
 use crate::far::hub::Arrival;
 use crate::mesh::{self, Mesh, Out};

@@ -51,7 +51,7 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    /// The acting peer's id; [`Actor::Needed`] guarantees it.
+    /// The acting peer's id; [`Actor::Needed`](super::Actor) guarantees it.
     pub fn me(&self) -> &str {
         self.actor.as_deref().unwrap_or("")
     }

@@ -18,12 +18,12 @@ pub fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
 
-/// A Python that has what `NAME.txt` pins, or none and the reason told.
+/// A Python that has what `NAME.txt` pins, all of it, or none and the reason told.
 pub fn python(test: &str, name: &str) -> Option<PathBuf> {
     let wanted = here().join(format!("{name}.txt"));
     let made = once(&format!("python-{name}"), &fs::read_to_string(&wanted).unwrap(), |dir| {
         run(Command::new("python3").args(["-m", "venv"]).arg(dir))?;
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+        let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "-r"];
         run(Command::new(dir.join("bin/python")).args(pip).arg(&wanted))
     });
     found(test, made).map(|dir| dir.join("bin/python"))

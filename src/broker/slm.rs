@@ -1,0 +1,105 @@
+//! What a SuperLocalMemory daemon asks of a mesh that it polls: `/mesh/peers` and `/mesh/send`, as
+//! its version 3.4.48 speaks them.
+//!
+//! **Invariant:** only peers of this mesh are listed, never ones learnt from elsewhere, so that two
+//! meshes that poll each other echo nothing; and no answer waits for anybody.
+
+use super::http::{Answer, Head};
+use crate::mesh::messages::TYPES;
+use crate::mesh::{Fault, Kind, Mesh, limits, time};
+use crate::store::Message;
+use serde_json::{Map, Value, json};
+
+/// A handler: what it was given, over which head, and now.
+type Handler = fn(&mut Mesh, &Head, &Map<String, Value>, i64) -> Result<Value, Fault>;
+
+/// The handler of a route, if it is one of these.
+pub fn handler(method: &str, target: &str) -> Option<Handler> {
+    let path = target.split('?').next().unwrap_or(target);
+    match (method, path) {
+        ("GET", "/mesh/peers") => Some(peers),
+        ("POST", "/mesh/send") => Some(send),
+        ("GET", "/mesh/status") => Some(status),
+        _ => None,
+    }
+}
+
+/// The answer to a fault: a refusal for ever is a 200 that says so, since a daemon tries others again.
+pub fn answer(result: Result<Value, Fault>) -> Answer {
+    let (status, value) = match result {
+        Ok(value) => (200, value),
+        Err(fault) if fault.kind == Kind::Limited => (429, json!({ "error": "Too many requests." })),
+        Err(fault) if fault.kind == Kind::Storage => (507, json!({ "detail": fault.text })),
+        Err(fault) => (200, json!({ "ok": false, "error": fault.text })),
+    };
+    Answer::json(status, value.to_string().into_bytes())
+}
+
+fn peers(mesh: &mut Mesh, head: &Head, _: &Map<String, Value>, _: i64) -> Result<Value, Fault> {
+    // By what address we are reached, its asker knows best: a daemon takes loopback for its own.
+    let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
+    let port = mesh.settings().port;
+    let here = mesh.roster().iter().filter(|peer| peer.is_here());
+    let rows: Vec<Value> = here
+        .map(|peer| {
+            json!({
+                "peer_id": peer.row.id, "session_id": peer.row.name, "summary": peer.row.summary, "status": "active",
+                "host": host, "port": port, "registered_at": zoned(peer.row.started),
+                "last_heartbeat": zoned(peer.heard.max(peer.active)), "project_path": peer.row.project,
+                "agent_type": peer.row.agent,
+            })
+        })
+        .collect();
+    Ok(json!({ "peers": rows }))
+}
+
+fn send(mesh: &mut Mesh, _: &Head, given: &Map<String, Value>, now: i64) -> Result<Value, Fault> {
+    let text = |name: &str| given.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let to = text("to_peer").or(text("to")).ok_or_else(|| Fault::usage("to_peer", "want a peer's id"))?;
+    let content = text("content").ok_or_else(|| Fault::usage("content", "missing"))?;
+    if content.len() > limits::PAYLOAD_MAX {
+        return Err(Fault::new(Kind::Refused, format!("content too large (max {} bytes)", limits::PAYLOAD_MAX)));
+    }
+    mesh.limit("slm", 10, now)?;
+    let sender: String = format!("slm:{}", text("from_peer").unwrap_or("unknown"));
+    let kind = text("type").filter(|kind| TYPES.contains(kind) && *kind != "json").unwrap_or("text");
+    let draft = Message {
+        sender: sender.chars().take(limits::WORD_MAX).collect(),
+        kind: kind.into(),
+        body: content.into(),
+        ..Message::default()
+    };
+    let (target, recipients) = recipients(mesh, to)?;
+    let draft = Message { target: if target == "peer" { String::new() } else { to.into() }, ..draft };
+    let sent = mesh.post(draft, &recipients, now)?;
+    let id = sent.first().map_or(0, |message| message.seq);
+    Ok(json!({ "ok": true, "id": id, "target_type": target, "expires_at": zoned(now + limits::MAIL_KEPT_MS) }))
+}
+
+/// Whom a `to` means: everybody, a project, or one peer.
+fn recipients(mesh: &Mesh, to: &str) -> Result<(&'static str, Vec<String>), Fault> {
+    let here = |fits: &dyn Fn(&str) -> bool| {
+        let peers = mesh.roster().iter().filter(|peer| peer.is_here() && fits(&peer.row.project));
+        peers.map(|peer| peer.row.id.clone()).collect()
+    };
+    if to == "broadcast" {
+        return Ok(("broadcast", here(&|_| true)));
+    }
+    if let Some(project) = to.strip_prefix("project:") {
+        return Ok(("project", here(&|path| path == project)));
+    }
+    match mesh.peer(to) {
+        Some(peer) => Ok(("peer", vec![peer.row.id.clone()])),
+        None => Err(Fault::not_found("recipient peer not found")),
+    }
+}
+
+fn status(mesh: &mut Mesh, _: &Head, _: &Map<String, Value>, now: i64) -> Result<Value, Fault> {
+    let n_here = mesh.roster().iter().filter(|peer| peer.is_here()).count();
+    Ok(json!({ "broker_up": true, "peer_count": n_here, "uptime_s": (now - mesh.started()) / 1000 }))
+}
+
+/// A time with its zone spelt out, as Python writes it.
+fn zoned(ms: i64) -> String {
+    time::iso(ms).replace('Z', "+00:00")
+}
