@@ -8,13 +8,14 @@
 //! - [`broker`]: the poll loop that carries them, the HTTP thread, the frozen HTTP routes
 //! - [`client`]: a blocking connection, which starts the broker if there is none
 //! - [`mcp`]: MCP over stdio, derived from the operations
+//! - [`lan`]: the local network: hubs announced and found, in a world where every packet lies
 //! - [`agents`]: the agents' hooks, each in its own dialect, and their settings
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`world`]: time, chance, environment, files and processes: the one impure leaf
 //!
 //! **Invariant:** imports flow `cli → agents, mcp → client, broker → far → wire → mesh → store`; `broker` and
-//! `client` don't know each other; `mesh`, `store` and `wire` know no clock, socket, thread or
-//! chance.
+//! `client` don't know each other; `lan` knows nothing of the mesh, and whoever has a clock may ask
+//! it; `mesh`, `store` and `wire` know no clock, socket, thread or chance.
 
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -26,6 +27,7 @@ pub mod far;
 pub mod broker;
 pub mod client;
 pub mod mcp;
+pub mod lan;
 pub mod agents;
 pub mod cli;
 pub mod world;

@@ -6,18 +6,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// For each room the rooms that it may look into. Floors go `main → cli → agents, mcp →
-/// client, broker → wire → mesh → store`; `world` is the impure leaf beside them.
+/// client, broker → wire → mesh → store`; `lan` and `world` are the impure leaves beside them.
 const ROOMS: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("mesh", &["store"]),
     ("wire", &["mesh"]),
     ("world", &["mesh"]),
     ("far", &["wire", "mesh"]),
-    ("broker", &["far", "wire", "mesh", "store", "world"]),
-    ("client", &["far", "wire", "mesh", "world"]),
+    ("lan", &["world"]),
+    ("broker", &["far", "lan", "wire", "mesh", "store", "world"]),
+    ("client", &["far", "lan", "wire", "mesh", "world"]),
     ("mcp", &["client", "broker", "wire", "mesh", "world"]),
-    ("agents", &["client", "wire", "mesh", "world"]),
-    ("cli", &["agents", "mcp", "client", "broker", "wire", "mesh", "world"]),
+    ("agents", &["client", "lan", "wire", "mesh", "world"]),
+    ("cli", &["agents", "mcp", "client", "broker", "lan", "wire", "mesh", "world"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
@@ -37,10 +38,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("httparse", &["broker/http/", "broker/legacy"]),
     ("subtle", &["broker/http/", "broker/legacy"]),
     ("getrandom", &["world/", "broker/birth"]),
-    ("rustix", &["world/", "broker/birth"]),
+    ("rustix", &["world/", "broker/birth", "lan/"]),
     ("signal_hook", &["world/", "broker/birth"]),
     ("lexopt", &["cli/"]),
     ("humantime", &["mesh/time"]),
+    ("libmdns", &["lan/announce"]),
+    ("if_addrs", &["lan/addresses"]),
 ];
 
 /// What a pure room never touches: clocks, sockets, threads, chance, the environment.

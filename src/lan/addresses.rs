@@ -1,0 +1,120 @@
+//! The interfaces of this machine that lead to a LAN.
+
+use std::net::IpAddr;
+
+/// Names, up to a number, of interfaces behind which are only containers, virtual machines, or a
+/// phone's side channel: announcing there tells a LAN nothing.
+const ELSEWHERE: &[&str] = &[
+    "docker", "br-", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman", "flannel", "cali", "vmnet", "awdl", "llw",
+];
+
+/// More addresses than this are no help to who looks for us.
+const ADDRESSES_MAX: usize = 16;
+
+/// One address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its number; 0 where the system does not tell.
+    pub index: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// How many bits of the address are the network's.
+    pub prefix: u8,
+}
+
+impl Interface {
+    /// Whether an address is on this interface's link, as far as addresses can tell.
+    pub fn reaches(&self, other: IpAddr) -> bool {
+        match (self.address, other.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0);
+                own.to_bits() & mask == other.to_bits() & mask
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix.min(128))).unwrap_or(0);
+                other.is_unicast_link_local() || own.to_bits() & mask == other.to_bits() & mask
+            }
+            _ => false,
+        }
+    }
+
+    fn is_lan(&self) -> bool {
+        !self.address.is_loopback() && !ELSEWHERE.iter().any(|word| self.name.starts_with(word))
+    }
+}
+
+/// Every address of the interfaces that are up and lead to a LAN.
+pub fn interfaces() -> Vec<Interface> {
+    let all = if_addrs::get_if_addrs().unwrap_or_default().into_iter().filter(if_addrs::Interface::is_oper_up);
+    let known = all.map(|interface| {
+        let prefix = match &interface.addr {
+            if_addrs::IfAddr::V4(v4) => v4.prefixlen,
+            if_addrs::IfAddr::V6(v6) => v6.prefixlen,
+        };
+        let address = interface.ip();
+        Interface { name: interface.name, index: interface.index.unwrap_or(0), address, prefix }
+    });
+    known.filter(Interface::is_lan).collect()
+}
+
+/// The addresses under which others reach this machine, in order. IPv6 addresses of one link only are
+/// among them if there are no wider ones.
+pub fn own() -> Vec<IpAddr> {
+    reachable(&interfaces())
+}
+
+fn reachable(interfaces: &[Interface]) -> Vec<IpAddr> {
+    let mut found: Vec<IpAddr> = interfaces.iter().map(|interface| interface.address).collect();
+    let is_narrow = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    if found.iter().any(|address| address.is_ipv6() && !is_narrow(address)) {
+        found.retain(|address| !is_narrow(address));
+    }
+    found.sort();
+    found.dedup();
+    found.truncate(ADDRESSES_MAX);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(name: &str, address: &str, prefix: u8) -> Interface {
+        Interface { name: name.into(), index: 1, address: address.parse().unwrap(), prefix }
+    }
+
+    #[test]
+    fn containers_and_loopback_are_no_lan() {
+        for name in ["docker0", "br-1f2e", "veth12ab", "virbr0", "lxcbr0", "cni0", "podman1"] {
+            assert!(!on(name, "172.17.0.1", 16).is_lan(), "{name}");
+        }
+        assert!(!on("lo", "127.0.0.1", 8).is_lan());
+        for name in ["eth0", "enp3s0", "wlan0", "br0", "en0", "tap0", "wg0"] {
+            assert!(on(name, "192.168.1.2", 24).is_lan(), "{name}");
+        }
+    }
+
+    #[test]
+    fn narrow_addresses_are_told_only_without_wide_ones() {
+        let wide = on("eth0", "2001:db8::2", 64);
+        let narrow = on("eth0", "fe80::2", 64);
+        let old = on("eth0", "192.168.1.2", 24);
+        assert_eq!(reachable(&[narrow.clone(), wide.clone(), old.clone()]), [old.address, wide.address]);
+        assert_eq!(reachable(&[narrow.clone(), old.clone(), old.clone()]), [old.address, narrow.address]);
+    }
+
+    #[test]
+    fn a_link_ends_where_its_network_does() {
+        let reaches = |own: &str, prefix, other: &str| on("eth0", own, prefix).reaches(other.parse().unwrap());
+        assert!(reaches("192.168.1.2", 24, "192.168.1.254"));
+        assert!(!reaches("192.168.1.2", 24, "192.168.2.1"));
+        assert!(!reaches("192.168.1.2", 32, "192.168.1.3"));
+        assert!(reaches("192.168.1.2", 0, "8.8.8.8"));
+        assert!(reaches("fe80::1", 64, "fe80::2"));
+        assert!(reaches("2001:db8::1", 64, "2001:db8::2"));
+        assert!(!reaches("2001:db8::1", 64, "2001:db9::2"));
+        assert!(!reaches("2001:db8::1", 64, "192.168.1.2"));
+    }
+}

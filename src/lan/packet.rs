@@ -1,0 +1,416 @@
+//! Multicast DNS packets: the one query that we send, and what a stranger's answer says.
+//!
+//! **Invariant:** any bytes whatever are read in bounded time and space: names by pointers that lead
+//! strictly backward, a number of records of each kind. A packet that breaks the form says nothing.
+
+use std::net::IpAddr;
+
+/// More jumps than this has no name that is meant to be read (RFC 1035 4.1.4 gives no limit).
+const HOPS_MAX: usize = 16;
+/// The longest name, without the empty label at its end (RFC 1035 2.3.4).
+const NAME_BYTES_MAX: usize = 254;
+/// Of each kind of record, this many of one packet are looked at.
+const RECORDS_MAX: usize = 64;
+/// Longer versions are no versions.
+const VERSION_BYTES_MAX: usize = 32;
+
+/// `_slm-mesh._tcp.local`, as a packet has it.
+const SERVICE: &[u8] = b"\x09_slm-mesh\x04_tcp\x05local";
+
+const A: u16 = 1;
+const PTR: u16 = 12;
+const TXT: u16 = 16;
+const AAAA: u16 = 28;
+const SRV: u16 = 33;
+const IN: u16 = 1;
+/// In a question: the answer may come to the asker alone. In an answer: older ones are void.
+const TOP_BIT: u16 = 0x8000;
+
+/// A service that an answer tells of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The instance's own label: any text of at most 63 bytes.
+    pub name: String,
+    /// The port of its HTTP.
+    pub port: u16,
+    /// The machine's name, as it says.
+    pub target: Vec<u8>,
+    /// The addresses that it says it has.
+    pub addresses: Vec<IpAddr>,
+    /// The port of its WebSocket, if it has any.
+    pub ws_port: Option<u16>,
+    /// Its version; empty if it gives none that is one.
+    pub version: String,
+    /// Whether it says that it is a node of SuperLocalMemory.
+    pub is_node: bool,
+}
+
+/// A name as labels with their lengths before them, without pointers and without its end.
+type Name = Vec<u8>;
+
+/// Asks who offers our service, by unicast to the asker.
+pub fn query(id: u16) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(12 + SERVICE.len() + 5);
+    for word in [id, 0, 1, 0, 0, 0] {
+        packet.extend(word.to_be_bytes());
+    }
+    packet.extend(SERVICE);
+    packet.push(0);
+    packet.extend(PTR.to_be_bytes());
+    packet.extend((IN | TOP_BIT).to_be_bytes());
+    packet
+}
+
+/// What an answer to the query of this id tells; nothing if it is none, or not in order.
+pub fn answer(packet: &[u8], id: u16) -> Option<Vec<Told>> {
+    let records = Records::read(packet, id)?;
+    let mut told: Vec<Told> = Vec::new();
+    for (owner, port, target) in &records.srv {
+        let Some(name) = instance(owner).filter(|_| *port > 0) else { continue };
+        let mut one = Told {
+            name,
+            port: *port,
+            target: target.to_ascii_lowercase(),
+            addresses: Vec::new(),
+            ws_port: None,
+            version: String::new(),
+            is_node: false,
+        };
+        if let Some((_, text)) = records.txt.iter().find(|(name, _)| name.eq_ignore_ascii_case(owner)) {
+            one.read_text(text);
+        }
+        let own = records.addresses.iter().filter(|(name, _)| name.eq_ignore_ascii_case(target));
+        one.addresses = own.map(|(_, address)| *address).collect();
+        told.push(one);
+    }
+    Some(told)
+}
+
+impl Told {
+    /// The strings of a TXT record; of a key that comes twice the first counts (RFC 6763 6.4).
+    fn read_text(&mut self, mut text: &[u8]) {
+        let mut seen = [false; 3];
+        while let Some((length, rest)) = text.split_first() {
+            let Some((entry, rest)) = rest.split_at_checked(usize::from(*length)) else { return };
+            text = rest;
+            let entry = String::from_utf8_lossy(entry);
+            let (key, value) = entry.split_once('=').unwrap_or((&entry, ""));
+            let keys = ["version", "wsport", "node_id"];
+            let Some(n) = keys.iter().position(|known| key.eq_ignore_ascii_case(known)) else { continue };
+            if std::mem::replace(&mut seen[n], true) {
+                continue;
+            }
+            match n {
+                0 if value.len() <= VERSION_BYTES_MAX && value.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                    self.version = value.into();
+                }
+                1 => self.ws_port = value.parse().ok().filter(|port| *port > 0),
+                2 => self.is_node = true,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The label of an instance of our service.
+fn instance(owner: &[u8]) -> Option<String> {
+    let length = usize::from(*owner.first()?);
+    let (label, rest) = owner[1..].split_at_checked(length)?;
+    rest.eq_ignore_ascii_case(SERVICE).then(|| String::from_utf8_lossy(label).into_owned())
+}
+
+/// The records of a packet that matter to us.
+#[derive(Default)]
+struct Records<'a> {
+    srv: Vec<(Name, u16, Name)>,
+    txt: Vec<(Name, &'a [u8])>,
+    addresses: Vec<(Name, IpAddr)>,
+}
+
+impl<'a> Records<'a> {
+    fn read(packet: &'a [u8], id: u16) -> Option<Records<'a>> {
+        let mut reader = Reader { packet, at: 0 };
+        let (found, flags) = (reader.word()?, reader.word()?);
+        let is_answer = flags & 0x8000 != 0 && flags & 0x7800 == 0 && flags & 0x000f == 0;
+        if found != id || !is_answer {
+            return None;
+        }
+        let n_questions = reader.word()?;
+        let n_records = usize::from(reader.word()?) + usize::from(reader.word()?) + usize::from(reader.word()?);
+        for _ in 0..n_questions {
+            reader.name()?;
+            reader.take(4)?;
+        }
+        let mut records = Records::default();
+        // Each takes eleven bytes or more, so that a packet's end comes before a number's.
+        for _ in 0..n_records {
+            records.take(&mut reader)?;
+        }
+        Some(records)
+    }
+
+    fn take(&mut self, reader: &mut Reader<'a>) -> Option<()> {
+        let owner = reader.name()?;
+        let (kind, class) = (reader.word()?, reader.word()?);
+        let is_gone = reader.take(4)? == [0; 4];
+        let length = usize::from(reader.word()?);
+        let start = reader.at;
+        let data = reader.take(length)?;
+        if class & !TOP_BIT != IN || is_gone {
+            return Some(());
+        }
+        match kind {
+            SRV if self.srv.len() < RECORDS_MAX => {
+                let mut inside = Reader { packet: &reader.packet[..reader.at], at: start };
+                // Priority and weight choose among several of one name; a hub has one.
+                inside.take(4)?;
+                let port = inside.word()?;
+                self.srv.push((owner, port, inside.name()?));
+            }
+            TXT if self.txt.len() < RECORDS_MAX => self.txt.push((owner, data)),
+            A if self.addresses.len() < RECORDS_MAX => {
+                self.addresses.push((owner, IpAddr::from(<[u8; 4]>::try_from(data).ok()?)));
+            }
+            AAAA if self.addresses.len() < RECORDS_MAX => {
+                self.addresses.push((owner, IpAddr::from(<[u8; 16]>::try_from(data).ok()?)));
+            }
+            _ => {}
+        }
+        Some(())
+    }
+}
+
+/// Reads on in a packet; nothing is past its end.
+struct Reader<'a> {
+    packet: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let taken = self.packet.get(self.at..self.at.checked_add(n)?)?;
+        self.at += n;
+        Some(taken)
+    }
+
+    fn word(&mut self) -> Option<u16> {
+        let bytes = self.take(2)?;
+        Some(u16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+
+    fn name(&mut self) -> Option<Name> {
+        let mut name = Name::new();
+        // Where the labels at hand began: a pointer leads before it, so that none can lead in a circle.
+        let (mut at, mut floor, mut goes_on) = (self.at, self.at, None);
+        let mut n_hops = 0;
+        loop {
+            let length = *self.packet.get(at)?;
+            match length >> 6 {
+                0 if length == 0 => {
+                    self.at = goes_on.unwrap_or(at + 1);
+                    return Some(name);
+                }
+                0 => {
+                    let end = at + 1 + usize::from(length);
+                    name.extend(self.packet.get(at..end)?);
+                    if name.len() > NAME_BYTES_MAX {
+                        return None;
+                    }
+                    at = end;
+                }
+                3 => {
+                    let target = usize::from(length & 0x3f) << 8 | usize::from(*self.packet.get(at + 1)?);
+                    n_hops += 1;
+                    if target >= floor || n_hops > HOPS_MAX {
+                        return None;
+                    }
+                    goes_on.get_or_insert(at + 2);
+                    (at, floor) = (target, target);
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    const ID: u16 = 0x1234;
+
+    /// Puts an answer together.
+    pub(in super::super) struct Builder {
+        bytes: Vec<u8>,
+    }
+
+    impl Builder {
+        pub fn new(id: u16) -> Builder {
+            let mut bytes = Vec::new();
+            for word in [id, 0x8400, 0, 0, 0, 0] {
+                bytes.extend(word.to_be_bytes());
+            }
+            Builder { bytes }
+        }
+
+        fn record(mut self, owner: &[u8], kind: u16, ttl: u32, data: &[u8]) -> Builder {
+            self.bytes.extend(owner);
+            self.bytes.extend(kind.to_be_bytes());
+            self.bytes.extend(0x8001_u16.to_be_bytes());
+            self.bytes.extend(ttl.to_be_bytes());
+            self.bytes.extend((data.len() as u16).to_be_bytes());
+            self.bytes.extend(data);
+            let n_records = u16::from_be_bytes([self.bytes[6], self.bytes[7]]) + 1;
+            self.bytes[6..8].copy_from_slice(&n_records.to_be_bytes());
+            self
+        }
+
+        /// A service as libmdns, avahi and zeroconf tell it: PTR, SRV, TXT, A.
+        pub fn service(self, name: &str, port: u16, texts: &[&str], address: [u8; 4]) -> Builder {
+            let owner = [&[name.len() as u8], name.as_bytes(), SERVICE, &[0]].concat();
+            let target = b"\x04desk\x05local\x00";
+            let text: Vec<u8> = texts.iter().flat_map(|text| [&[text.len() as u8], text.as_bytes()].concat()).collect();
+            self.record(&[SERVICE, &[0]].concat(), PTR, 60, &owner)
+                .record(&owner, SRV, 60, &[&[0, 0, 0, 0][..], &port.to_be_bytes(), target].concat())
+                .record(&owner, TXT, 60, &text)
+                .record(target, A, 60, &address)
+        }
+
+        pub fn done(self) -> Vec<u8> {
+            self.bytes
+        }
+    }
+
+    fn plain() -> Vec<u8> {
+        let texts = ["version=0.1.0", "wsPort=7900"];
+        Builder::new(ID).service("desk", 7899, &texts, [192, 168, 1, 2]).done()
+    }
+
+    fn told(packet: &[u8]) -> Vec<Told> {
+        answer(packet, ID).unwrap_or_default()
+    }
+
+    #[test]
+    fn an_answer_tells_a_service() {
+        let told = told(&plain());
+        let [one] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((one.name.as_str(), one.port, one.ws_port), ("desk", 7899, Some(7900)));
+        assert_eq!((one.version.as_str(), one.is_node), ("0.1.0", false));
+        assert_eq!(one.addresses, ["192.168.1.2".parse::<IpAddr>().unwrap()]);
+        let other = Builder::new(ID).service("slm-1", 8765, &["node_id=a", "version="], [10, 0, 0, 1]).done();
+        assert!(self::told(&other)[0].is_node && self::told(&other)[0].ws_port.is_none());
+    }
+
+    #[test]
+    fn pointers_and_capitals_are_read() {
+        // The service's name stands once, at 12; all others lead there.
+        let mut builder = Builder::new(ID).record(&[SERVICE, &[0]].concat(), PTR, 60, b"\x04Desk\xc0\x0c");
+        let at = builder.bytes.len() as u8 - 7;
+        builder = builder.record(&[0xc0, at], SRV, 60, &[0, 0, 0, 0, 0x1e, 0xdb, 0xc0, at]);
+        let texts = b"\x07WSPORT=\x08wsPort=1\x0dVERSION=1.2.3\x0dversion=9.9.9";
+        let packet = builder.record(b"\x04dESK\x09_SLM-mesh\x04_tcp\x05LOCAL\x00", TXT, 60, texts).done();
+        let told = told(&packet);
+        assert_eq!((told[0].name.as_str(), told[0].port, told[0].version.as_str()), ("Desk", 7899, "1.2.3"));
+        assert_eq!(told[0].ws_port, None, "of a key that comes twice the first counts");
+    }
+
+    #[test]
+    fn what_is_no_answer_to_us_says_nothing() {
+        assert_eq!(answer(&plain(), ID + 1), None, "another's id");
+        assert_eq!(answer(&query(ID), ID), None, "a query");
+        for n in 0..plain().len() {
+            assert_eq!(answer(&plain()[..n], ID), None, "cut off at {n}");
+        }
+        let gone = Builder::new(ID).record(b"\x01a\x09_slm-mesh\x04_tcp\x05local\x00", SRV, 0, &[0; 7]).done();
+        assert_eq!(told(&gone), [], "a goodbye");
+        let foreign = Builder::new(ID).record(b"\x01a\x05_http\x04_tcp\x05local\x00", SRV, 60, &[0, 0, 0, 0, 1, 1, 0]);
+        assert_eq!(told(&foreign.done()), [], "another service");
+    }
+
+    #[test]
+    fn names_lead_in_no_circle_and_end() {
+        let with_name = |name: &[u8]| [&plain()[..6], &[0, 1, 0, 0, 0, 0], name, &[0; 10]].concat();
+        let read = |name: &[u8]| answer(&with_name(name), ID);
+        assert!(read(b"\x00").is_some(), "the root");
+        assert!(answer(&[0x12, 0x34, 0x84, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 0x0c], ID).is_none(), "onto itself");
+        assert!(read(b"\xc0\x0c").is_none(), "onto itself");
+        assert!(read(b"\xc0\x0e\x00").is_none(), "forward");
+        assert!(read(b"\x01a\xc0\x0c").is_none(), "onto its own labels");
+        assert!(read(b"\x80").is_none() && read(b"\x41a\x00").is_none(), "labels of no kind");
+        assert!(read(&[&[63][..], &[b'a'; 63], &[0]].concat()).is_some(), "the longest label");
+        assert!(read(&[[&[63][..], &[b'a'; 63]].concat().repeat(4), vec![0]].concat()).is_none(), "too long a name");
+        assert!(read(&[b"\x01a".repeat(127), vec![0]].concat()).is_some());
+        assert!(read(&[b"\x01a".repeat(128), vec![0]].concat()).is_none());
+    }
+
+    #[test]
+    fn a_chain_of_pointers_has_an_end() {
+        // Questions, each of which is a pointer to the one before it.
+        let chain = |n: u16| {
+            let mut packet = [&plain()[..4], &(n + 1).to_be_bytes(), &[0; 6], &[0, 0, 12, 0, 1]].concat();
+            for n in 0..n {
+                let before = if n == 0 { 12 } else { 17 + 6 * (n - 1) };
+                packet.extend((0xc000 | before).to_be_bytes());
+                packet.extend([0, 12, 0, 1]);
+            }
+            answer(&packet, ID)
+        };
+        assert!(chain(HOPS_MAX as u16).is_some());
+        assert!(chain(HOPS_MAX as u16 + 1).is_none());
+    }
+
+    #[test]
+    fn of_a_thousand_services_in_one_packet_some_are_looked_at() {
+        let mut builder = Builder::new(ID);
+        for n in 0..1000 {
+            builder = builder.service(&format!("hub-{n}"), 7899, &[], [10, 0, 0, 1]);
+        }
+        assert_eq!(told(&builder.done()).len(), RECORDS_MAX);
+    }
+
+    #[test]
+    fn a_bomb_in_the_text_is_no_version() {
+        let long = format!("version={}", "9".repeat(200));
+        for bomb in [long.as_str(), "version=1.0\u{1b}[2J", "version=1 2", "version=\u{202e}1"] {
+            let packet = Builder::new(ID).service("desk", 1, &[bomb, "wsPort=99999"], [10, 0, 0, 1]).done();
+            assert_eq!((told(&packet)[0].version.as_str(), told(&packet)[0].ws_port), ("", None), "{bomb:?}");
+        }
+        // A string that says it is longer than the record.
+        let owner = b"\x01a\x09_slm-mesh\x04_tcp\x05local\x00";
+        let packet =
+            Builder::new(ID).record(owner, SRV, 60, &[0, 0, 0, 0, 1, 1, 0]).record(owner, TXT, 60, b"\xffversion=1");
+        assert_eq!(told(&packet.done())[0].version, "");
+    }
+
+    #[test]
+    fn whatever_is_changed_in_a_packet_is_survived() {
+        let mut seed: u64 = 0x5eed;
+        let mut chance = move |n: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % n
+        };
+        let killer = vec![0x12, 0x34, 0x84, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 0x0c];
+        let mut n_read = 0;
+        for round in 0..200_000 {
+            let mut packet = if round % 2 == 0 { plain() } else { killer.clone() };
+            for _ in 0..=chance(4) {
+                let at = chance(packet.len());
+                match chance(4) {
+                    0 => packet[at] = chance(256) as u8,
+                    1 => packet[at] ^= 1 << chance(8),
+                    2 => packet.truncate(at.max(4)),
+                    _ => {
+                        let piece = packet[at..].to_vec();
+                        packet.extend(piece);
+                    }
+                }
+            }
+            for told in told(&packet) {
+                n_read += 1;
+                assert!(told.version.len() <= VERSION_BYTES_MAX && told.addresses.len() <= RECORDS_MAX);
+                assert!(told.name.len() <= 3 * 63 && told.target.len() <= NAME_BYTES_MAX);
+            }
+        }
+        assert!(n_read > 1000, "the changes leave too little to read: {n_read}");
+    }
+}
