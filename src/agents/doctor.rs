@@ -8,6 +8,7 @@ use super::entries::{self, NAME};
 use super::ground::{Ground, value_of};
 use super::{edit, own};
 use crate::client::{self, Client};
+use crate::lan;
 use crate::mesh::Fault;
 use crate::world::places::Places;
 use crate::world::settings::Settings;
@@ -21,6 +22,9 @@ use std::time::Duration;
 
 /// How long the broker may take to answer before it counts as hung.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long hubs are listened for.
+const HUBS_WITHIN: Duration = Duration::from_millis(300);
 
 /// One thing that was looked at.
 #[derive(Debug, Clone)]
@@ -70,7 +74,25 @@ pub fn mesh() -> Vec<Check> {
     });
     checks.extend(private(&places.token(), "token"));
     checks.extend(broker(&places, settings.as_ref().ok()));
+    checks.extend(settings.ok().map(|settings| hubs(&settings)));
     checks
+}
+
+/// Who answers on the local network; nobody is no fault, since most meshes are one machine.
+fn hubs(settings: &Settings) -> Check {
+    let about = "hubs on the LAN";
+    if !settings.discovers() {
+        return Check::well(about, "not looked for: SLM_MESH_DISCOVERY is off");
+    }
+    let n_hubs = lan::browse(HUBS_WITHIN).iter().filter(|found| found.what == lan::What::Hub).count();
+    Check::well(
+        about,
+        match n_hubs {
+            0 => "none answers".into(),
+            1 => "1 answers; slm-mesh hubs tells more".to_owned(),
+            n => format!("{n} answer; slm-mesh hubs tells more"),
+        },
+    )
 }
 
 fn directory(places: &Places) -> Check {

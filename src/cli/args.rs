@@ -37,6 +37,10 @@ pub enum Command {
     Doctor(Option<String>),
     /// The git hooks: install, remove, or what they run.
     Guard(Vec<String>),
+    /// The hubs on the local network, looked for so many seconds.
+    Hubs(u64),
+    /// The announcing process, with its orders.
+    Announce(Vec<String>),
     /// The version.
     Version,
     /// Help, on a topic.
@@ -82,6 +86,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "",
         "Look whether broker and agents are as they should be, with the cure for each fault; or prove an agent's hooks",
     ),
+    ("hubs", "", "List the hubs on the local network that answer in a second, or in S: all of it hearsay until proven"),
     ("hook", "AGENT", "Answer a hook of an agent: claude, codex, copilot, gemini, cursor, vscode, devin or opencode"),
     ("guard", "install|remove", "Have git refuse commits and pushes of files that somebody else has locked"),
     ("secret", "", "Print a good secret for SLM_MESH_SHARED_SECRET, by which machines of one mesh know each other"),
@@ -161,6 +166,9 @@ struct Reader {
     flags: Vec<(String, Option<String>)>,
 }
 
+/// Who has not answered by then is not there.
+const HUBS_SECONDS_MAX: i64 = 60;
+
 impl Reader {
     fn take(&mut self, given: Owned, parser: &mut Parser) -> Result<(), Fault> {
         let name = match given {
@@ -219,6 +227,8 @@ impl Reader {
                 wake: self.wake()?,
             }),
             "doctor" => Command::Doctor(self.value("prove")),
+            "hubs" => Command::Hubs(self.seconds()?),
+            "announce" => Command::Announce(self.words.split_off(1)),
             "hook" => {
                 let agent = self.words.get(1).cloned().unwrap_or_default();
                 self.words.truncate(1);
@@ -249,6 +259,16 @@ impl Reader {
         match (self.switch("wake"), self.switch("no-wake")) {
             (true, true) => Err(usage("setup: --wake and --no-wake contradict each other")),
             (on, off) => Ok((on || off).then_some(on)),
+        }
+    }
+
+    /// How long `hubs` waits for answers.
+    fn seconds(&mut self) -> Result<u64, Fault> {
+        let Some(word) = self.value("wait") else { return Ok(1) };
+        let seconds = word_value(Is::Int { min: 1, max: HUBS_SECONDS_MAX }, "wait", word)?;
+        match seconds.as_u64().filter(|n| (1..=HUBS_SECONDS_MAX as u64).contains(n)) {
+            Some(n) => Ok(n),
+            None => Err(usage(&format!("hubs: --wait: want a whole number from 1 to {HUBS_SECONDS_MAX}"))),
         }
     }
 

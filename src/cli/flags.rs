@@ -46,6 +46,7 @@ pub const FLAGS: &[Flag] = &[
         value: "S",
         ..flag("wait", &["state watch"], "End at the first change; exit status 4 if none came in so many seconds")
     },
+    Flag { value: "S", ..flag("wait", &["hubs"], "How many seconds to gather answers, from 1 to 60") },
     flag("detach", &["start"], "Run it behind, and come back when it serves"),
     flag("as-daemon", &["start"], "How slm-mesh starts its own broker: in a session of its own"),
     flag("dry-run", &["setup"], "Show what would change, and change nothing"),

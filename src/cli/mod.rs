@@ -7,6 +7,7 @@ pub mod docs;
 pub mod flags;
 pub mod follow;
 pub mod guard;
+pub mod hubs;
 pub mod print;
 pub mod run;
 pub mod setup;
@@ -49,6 +50,8 @@ fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
         Command::Hook(agent, wake) => Ok(crate::agents::hook::run(agent, *wake)),
         Command::Setup(asked) => setup::setup(asked, parsed.json),
         Command::Doctor(prove) => setup::doctor(prove.as_deref(), parsed.json),
+        Command::Hubs(seconds) => hubs::hubs(*seconds, parsed.json, &|_| None),
+        Command::Announce(words) => hubs::announce(words),
         Command::Guard(words) => guard::run(words, parsed.json),
         Command::Pipe => far::pipe(),
         Command::Secret => far::secret(),

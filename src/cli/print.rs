@@ -260,7 +260,8 @@ fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value[name].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
+/// Cells in columns, below their headings.
+pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let head: Vec<String> = head.iter().map(|word| (*word).to_owned()).collect();
     let all: Vec<&Vec<String>> = std::iter::once(&head).chain(&rows).collect();
     let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

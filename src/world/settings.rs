@@ -40,6 +40,9 @@ pub const WAKABLE: &[&str] = &["claude", "codex", "opencode"];
 /// The setting that says who may be woken.
 pub const WAKE: &str = "SLM_MESH_WAKE";
 
+/// The setting that says whether the local network is told of hubs, and asked for them.
+pub const DISCOVERY: &str = "SLM_MESH_DISCOVERY";
+
 const DAY_MS: i64 = 86_400_000;
 
 /// All settings but `SLM_MESH_DATA_DIR`, which says where the others are.
@@ -87,6 +90,12 @@ pub const SETTINGS: &[Setting] = &[
         range: Range::Words(&["auto", "broker", "client"]),
         default: "auto",
         help: "broker serves on SLM_MESH_HOST, client uses the hub there; auto sees whether the address is this machine's",
+    },
+    Setting {
+        name: DISCOVERY,
+        range: Range::Words(&["on", "off"]),
+        default: "on",
+        help: "Whether hubs are announced and looked for on the local network (multicast DNS)",
     },
     Setting {
         name: "SLM_MESH_IDLE_TIMEOUT",
@@ -186,6 +195,11 @@ impl Settings {
     /// Whether the user lets the mesh wake idle sessions of this agent.
     pub fn wakes(&self, agent: &str) -> bool {
         self.several(WAKE).iter().any(|word| word == agent)
+    }
+
+    /// Whether the local network may be told of hubs, and asked for them.
+    pub fn discovers(&self) -> bool {
+        self.text(DISCOVERY) != "off"
     }
 
     /// A setting as the words that it has.

@@ -1,0 +1,82 @@
+//! `hubs`: who answers on the local network; and the hidden verb by which a hub announces itself.
+
+use super::{print, say, surroundings};
+use crate::lan::announce::{self, Orders};
+use crate::lan::{Found, What, addresses, browse};
+use crate::mesh::{Fault, Kind};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Lists who answers in so many seconds. What each says of itself is hearsay; `prove` tells whether it
+/// knows the shared secret, or nothing where that could not be asked.
+pub fn hubs(seconds: u64, json: bool, prove: &dyn Fn(&Found) -> Option<bool>) -> Result<u8, Fault> {
+    let (_, settings) = surroundings()?;
+    if !settings.discovers() {
+        return Err(Fault::new(Kind::Refused, "SLM_MESH_DISCOVERY is off, so the local network is not asked"));
+    }
+    let found = browse(Duration::from_secs(seconds));
+    let proven: Vec<(&Found, Option<bool>)> = found.iter().map(|hub| (hub, prove(hub))).collect();
+    if json {
+        let hubs: Vec<Value> = proven.iter().map(|(hub, proven)| to_value(hub, *proven)).collect();
+        return say(&json!({ "hubs": hubs }).to_string());
+    }
+    if found.is_empty() {
+        return say(nobody());
+    }
+    let rows = proven.iter().map(|(hub, proven)| row(hub, *proven)).collect();
+    say(&print::table(&["NAME", "WHAT", "ADDRESS", "VERSION", "SECRET", "ALSO AT"], rows))
+}
+
+/// What to look at where nobody answered.
+fn nobody() -> &'static str {
+    if addresses::own().is_empty() {
+        return "No hub answered: this machine is on no network.";
+    }
+    "No hub answered: look whether one runs on this network with SLM_MESH_DISCOVERY on, and whether network and \
+     firewalls let multicast DNS through (UDP port 5353)."
+}
+
+fn what(hub: &Found) -> &'static str {
+    match hub.what {
+        What::Hub => "hub",
+        What::SuperLocalMemory => "superlocalmemory",
+    }
+}
+
+fn to_value(hub: &Found, proven: Option<bool>) -> Value {
+    json!({
+        "name": hub.name,
+        "what": what(hub),
+        "address": hub.address.to_string(),
+        "addresses": hub.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "httpPort": hub.http_port,
+        "wsPort": hub.ws_port,
+        "version": hub.version,
+        "proven": proven,
+    })
+}
+
+fn row(hub: &Found, proven: Option<bool>) -> Vec<String> {
+    let secret = match proven {
+        Some(true) => "proven",
+        Some(false) => "wrong",
+        None => "not proven",
+    };
+    let others: Vec<String> = hub.addresses.iter().skip(1).map(ToString::to_string).collect();
+    let version = if hub.version.is_empty() { "-" } else { &hub.version };
+    vec![
+        print::plain(&hub.name),
+        what(hub).into(),
+        hub.address.to_string(),
+        print::plain(version),
+        secret.into(),
+        if others.is_empty() { "-".into() } else { others.join(", ") },
+    ]
+}
+
+/// Announces as ordered, until standard input ends.
+pub fn announce(words: &[String]) -> Result<u8, Fault> {
+    let orders = Orders::read(words).map_err(|why| Fault::new(Kind::Usage, format!("announce: {why}")))?;
+    announce::run(&orders).map_err(|why| Fault::new(Kind::Gone, format!("announce: {why}")))?;
+    Ok(0)
+}
