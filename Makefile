@@ -1,6 +1,7 @@
 # make demo        build, and see two agents at work
 # make test        all tests
 # make test-agents real coding agents from npm, on a model on loopback (root, node, python3)
+# make test-machines hubs on a LAN of network namespaces, with zeroconf from PyPI (root, ip, python3)
 # make kills       kill -9 of broker and sessions, N=1000 times with SEED=1, against the released program
 # make load        a hundred sessions, IDLE=1000 silent connections and three pests for MINUTES=10
 # make fuzz        look for bytes that break a decoder: TARGET=lines SECONDS=600, all without TARGET
@@ -20,6 +21,8 @@ BINDIR = $(DESTDIR)$(PREFIX)/bin
 SHARE = $(DESTDIR)$(PREFIX)/share
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
+DEBUG = $(or $(CARGO_TARGET_DIR),target)/debug
+
 ifeq ($(STATIC),1)
 # --target keeps the flags away from build scripts, which must stay dynamic.
 BUILD = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" $(CARGO) build --release --locked --target $(HOST) --target-dir target/static
@@ -30,12 +33,12 @@ BIN = target/release/slm-mesh
 endif
 
 # What make fuzz knows: tests/properties says of each what must hold.
-TARGETS = lines mcp http hooks globs calls configs
+TARGETS = lines mcp http hooks globs calls configs lan
 SECONDS ?= 600
 # What make audit asks. Without a way to github.com, where the advisories are: CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources
 
-.PHONY: all demo test test-agents check bench fuzz audit kills load install uninstall
+.PHONY: all demo test test-agents test-machines check bench fuzz audit kills load install uninstall
 
 all:
 	$(BUILD)
@@ -49,6 +52,10 @@ test:
 
 test-agents: all
 	python3 tests/agents/run.py --program $(BIN) $(AGENTS)
+
+test-machines:
+	$(CARGO) build --locked --quiet --bin slm-mesh --example announcer
+	python3 tests/lan/run.py --program $(DEBUG)/slm-mesh --announcer $(DEBUG)/examples/announcer
 
 check:
 	$(CARGO) fmt --check

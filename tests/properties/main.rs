@@ -11,6 +11,7 @@ mod feed;
 mod globs;
 mod hooks;
 mod http;
+mod lan;
 mod lines;
 mod mcp;
 
@@ -134,4 +135,9 @@ fn calls_are_answered_or_refused_without_a_trace() {
 #[test]
 fn configs_lose_nothing_and_come_back_as_they_were() {
     ask("configs", vec![b"\x00{\n  \"hooks\": {}\n}\n".to_vec()], 6_000, configs::check);
+}
+
+#[test]
+fn answers_from_the_network_are_read_within_bounds_or_thrown_away() {
+    ask("lan", vec![vec![0; 12]], 200_000, lan::check);
 }
