@@ -3,6 +3,8 @@
 
 use super::{End, Parts, http, legacy, log, serve};
 use crate::far::hub::{Arrival, Door, Inside};
+use crate::lan::announce::Orders;
+use crate::lan::announcer::Announcer;
 use crate::mesh::{Fault, Kind, Mesh, time};
 use crate::store::{Store, StoreError};
 use crate::world::places::{self, Places};
@@ -75,6 +77,10 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     };
     mesh.ask_processes(Box::new(world::process::lives));
     let (door, guests) = if hub { open_door(&bind, port, &settings, door_waker)? } else { closed_door() };
+    let announcer = door.as_ref().filter(|_| settings.discovers()).map(|door| {
+        let name = format!("{}-{}", world::user(), world::host());
+        Announcer::new(world::own_path(), Orders::new(&name, port, door.port(), env!("CARGO_PKG_VERSION")))
+    });
     let signals = watch_signals().map_err(|error| places.fault("signals can't be watched", &error))?;
     let listener = bind_socket(places)?;
     places.write(&places.pid(), &std::process::id().to_string())?;
@@ -85,7 +91,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
         places.write(&places.port(), &port.to_string())?;
     }
     ready(port, set_aside(places, started));
-    let end = serve(Parts { poll, mesh, clock, listener, server, jobs, guests, signals, settings }, places);
+    let end = serve(Parts { poll, mesh, clock, listener, server, jobs, guests, announcer, signals, settings }, places);
     // Its thread ends before the lock does.
     drop(door);
     // The lock must outlive the last write.

@@ -13,6 +13,7 @@ mod push;
 mod slm;
 
 use crate::far::hub::Arrival;
+use crate::lan::announcer::Announcer;
 use crate::mesh::{self, Mesh, Out};
 use crate::wire::rpc;
 use crate::world::Clock;
@@ -69,6 +70,9 @@ struct Broker {
     server: Option<http::Server>,
     jobs: Receiver<http::Job>,
     guests: Receiver<Arrival>,
+    announcer: Option<Announcer>,
+    /// When it wants to be looked at, ms.
+    announce_at: Option<i64>,
     answers: Vec<(http::Ticket, http::Answer)>,
     pushes: push::Pushes,
     signals: UnixStream,
@@ -101,6 +105,8 @@ pub struct Parts {
     pub jobs: Receiver<http::Job>,
     /// Sessions on other machines that have proven the secret.
     pub guests: Receiver<Arrival>,
+    /// The process that tells the local network of a hub.
+    pub announcer: Option<Announcer>,
     /// The readable end of the signals' pipe.
     pub signals: UnixStream,
     /// Settings in force.
@@ -112,7 +118,7 @@ pub struct Parts {
 /// # Errors
 /// When the poll itself fails.
 pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
-    let Parts { poll, mesh, clock, mut listener, server, jobs, guests, mut signals, settings } = parts;
+    let Parts { poll, mesh, clock, mut listener, server, jobs, guests, announcer, mut signals, settings } = parts;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let now = clock.now();
@@ -129,6 +135,8 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
         server,
         jobs,
         guests,
+        announce_at: announcer.is_some().then_some(now),
+        announcer,
         answers: Vec::new(),
         pushes: push::Pushes::new(),
         signals,
@@ -186,6 +194,9 @@ impl Broker {
         }
         let now = self.clock.now();
         self.mesh.tick(now);
+        if let (Some(announcer), true) = (&mut self.announcer, self.announce_at.is_some_and(|at| at <= now)) {
+            self.announce_at = announcer.tend(now);
+        }
         if self.accept_at.is_some_and(|at| at <= now) {
             (self.accept_again, self.accept_at) = (true, None);
         }
@@ -227,7 +238,8 @@ impl Broker {
         let now = self.clock.now();
         let quiet = self.conns.values().filter_map(|conn| conn.deadline(self.heartbeat_ms, self.dead_ms)).min();
         let idle = self.may_idle().then(|| self.last_call + self.idle_ms);
-        let due = [self.mesh.deadline(), quiet, idle, self.move_at, self.pushes.deadline(), self.accept_at];
+        let due =
+            [self.mesh.deadline(), quiet, idle, self.move_at, self.pushes.deadline(), self.accept_at, self.announce_at];
         let next = due.into_iter().flatten().min()?;
         Some(Duration::from_millis((next - now).max(0) as u64))
     }
@@ -335,6 +347,8 @@ impl Broker {
         if let Some(server) = self.server.take() {
             server.stop();
         }
+        // It says good-bye by itself once we are gone.
+        drop(self.announcer.take());
         self.pushes.shutdown(&self.mesh, now);
         if let Some((ask, thread)) = self.mover.take() {
             drop(ask);

@@ -1,21 +1,23 @@
 //! `hubs`: who answers on the local network; and the hidden verb by which a hub announces itself.
 
 use super::{print, say, surroundings};
+use crate::client::far;
 use crate::lan::announce::{self, Orders};
 use crate::lan::{Found, What, addresses, browse};
 use crate::mesh::{Fault, Kind};
+use crate::world::settings::Settings;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Lists who answers in so many seconds. What each says of itself is hearsay; `prove` tells whether it
-/// knows the shared secret, or nothing where that could not be asked.
-pub fn hubs(seconds: u64, json: bool, prove: &dyn Fn(&Found) -> Option<bool>) -> Result<u8, Fault> {
+/// Lists who answers in so many seconds. What each says of itself is hearsay, but whether it knows our
+/// secret: that it proves.
+pub fn hubs(seconds: u64, json: bool) -> Result<u8, Fault> {
     let (_, settings) = surroundings()?;
     if !settings.discovers() {
         return Err(Fault::new(Kind::Refused, "SLM_MESH_DISCOVERY is off, so the local network is not asked"));
     }
     let found = browse(Duration::from_secs(seconds));
-    let proven: Vec<(&Found, Option<bool>)> = found.iter().map(|hub| (hub, prove(hub))).collect();
+    let proven: Vec<(&Found, Option<bool>)> = found.iter().map(|hub| (hub, prove(hub, &settings))).collect();
     if json {
         let hubs: Vec<Value> = proven.iter().map(|(hub, proven)| to_value(hub, *proven)).collect();
         return say(&json!({ "hubs": hubs }).to_string());
@@ -25,6 +27,12 @@ pub fn hubs(seconds: u64, json: bool, prove: &dyn Fn(&Found) -> Option<bool>) ->
     }
     let rows = proven.iter().map(|(hub, proven)| row(hub, *proven)).collect();
     say(&print::table(&["NAME", "WHAT", "ADDRESS", "VERSION", "SECRET", "ALSO AT"], rows))
+}
+
+/// Whether a hub proves our secret; nothing where it can't be asked, or we have none.
+fn prove(hub: &Found, settings: &Settings) -> Option<bool> {
+    let is_hub = matches!(hub.what, What::Hub) && hub.ws_port > 0;
+    is_hub.then(|| far::proves(settings, &hub.address.ip().to_string(), hub.ws_port)).flatten()
 }
 
 /// What to look at where nobody answered.

@@ -50,7 +50,7 @@ fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
         Command::Hook(agent, wake) => Ok(crate::agents::hook::run(agent, *wake)),
         Command::Setup(asked) => setup::setup(asked, parsed.json),
         Command::Doctor(prove) => setup::doctor(prove.as_deref(), parsed.json),
-        Command::Hubs(seconds) => hubs::hubs(*seconds, parsed.json, &|_| None),
+        Command::Hubs(seconds) => hubs::hubs(*seconds, parsed.json),
         Command::Announce(words) => hubs::announce(words),
         Command::Guard(words) => guard::run(words, parsed.json),
         Command::Pipe => far::pipe(),

@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** a call whose answer was lost is repeated only if repeating it does no harm.
 
-mod far;
+pub mod far;
 
 use crate::mesh::{Fault, Kind};
 use crate::wire::lines::Lines;
@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -184,7 +183,7 @@ fn start(places: &Places) -> Result<Client, Fault> {
 pub fn spawn(places: &Places) -> Result<(Child, u32), Fault> {
     let log = File::options().create(true).append(true).open(places.log());
     let log = log.map_err(|error| places.fault("can't be written", &error))?;
-    let spawned = Command::new(own_path())
+    let spawned = Command::new(world::own_path())
         .args(["start", "--json", "--as-daemon"])
         .env("SLM_MESH_DATA_DIR", &places.dir)
         .stdin(Stdio::null())
@@ -213,13 +212,4 @@ pub fn spawn(places: &Places) -> Result<(Child, u32), Fault> {
         kind,
         why.unwrap_or_else(|| format!("the broker ended before it was ready; see {}", places.log().display())),
     ))
-}
-
-/// This program's path, also after an upgrade replaced the file under a running process.
-fn own_path() -> PathBuf {
-    let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("slm-mesh"));
-    match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
-        Some(text) => PathBuf::from(text),
-        None => path,
-    }
 }

@@ -61,6 +61,7 @@ pub struct Door {
     stopping: Arc<AtomicBool>,
     waker: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
+    port: u16,
 }
 
 impl Door {
@@ -70,6 +71,7 @@ impl Door {
     /// When the poll or the thread can't be made.
     pub fn open(listener: std::net::TcpListener, secret: String, inside: Inside) -> io::Result<Door> {
         listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
         let mut listener = TcpListener::from_std(listener);
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -90,7 +92,12 @@ impl Door {
             said: Instant::now(),
         };
         let thread = std::thread::Builder::new().name("far".into()).spawn(move || porter.run())?;
-        Ok(Door { stopping, waker, thread: Some(thread) })
+        Ok(Door { stopping, waker, thread: Some(thread), port })
+    }
+
+    /// Where it is.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 }
 

@@ -102,6 +102,15 @@ pub fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
+/// This program's path, also after an upgrade replaced the file under a running process.
+pub fn own_path() -> std::path::PathBuf {
+    let path = std::env::current_exe().unwrap_or_else(|_| std::path::PathBuf::from("slm-mesh"));
+    match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(text) => std::path::PathBuf::from(text),
+        None => path,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
