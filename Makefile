@@ -7,18 +7,25 @@
 # make fuzz        look for bytes that break a decoder: TARGET=lines SECONDS=600, all without TARGET
 # make audit       known faults, licences and origins of the crates
 # make install     into $(DESTDIR)$(PREFIX)
+# make deb         a Debian package in target/deb (dpkg-dev, python3)
+# make dist        a source archive in target/dist, with all crates: it builds without a network
+# make test-packages  both, and what users do with them (root, lintian, debootstrap)
 # STATIC=1         link the C library statically: a verb starts in two thirds of the time
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+UNITDIR ?= $(PREFIX)/lib/systemd/user
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 CARGO ?= cargo
 STATIC ?= 0
 N ?= 1000
 SEED ?= 1
 MINUTES ?= 10
 IDLE ?= 1000
-BINDIR = $(DESTDIR)$(PREFIX)/bin
-SHARE = $(DESTDIR)$(PREFIX)/share
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
 DEBUG = $(or $(CARGO_TARGET_DIR),target)/debug
@@ -38,7 +45,7 @@ SECONDS ?= 600
 # What make audit asks. Without a way to github.com, where the advisories are: CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources
 
-.PHONY: all demo test test-agents test-machines check bench fuzz audit kills load install uninstall
+.PHONY: all demo test test-agents test-machines test-packages check bench fuzz audit kills load install uninstall deb dist
 
 all:
 	$(BUILD)
@@ -88,13 +95,31 @@ audit: target/tools/bin/cargo-deny
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(CARGO) deny --locked --config .cargo/deny.toml check $(CHECKS)
 
 install: all
-	install -d $(BINDIR) $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
-	install -m 755 $(BIN) $(BINDIR)/slm-mesh
-	install -m 644 man/slm-mesh.1 $(SHARE)/man/man1/slm-mesh.1
-	$(BIN) help completions bash > $(SHARE)/bash-completion/completions/slm-mesh
-	$(BIN) help completions zsh > $(SHARE)/zsh/site-functions/_slm-mesh
-	$(BIN) help completions fish > $(SHARE)/fish/vendor_completions.d/slm-mesh.fish
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
+	install -m 755 $(BIN) $(DESTDIR)$(BINDIR)/slm-mesh
+	install -m 644 man/slm-mesh.1 $(DESTDIR)$(MANDIR)/man1/slm-mesh.1
+	sed 's|@BINDIR@|$(BINDIR)|' man/slm-mesh.service > $(DESTDIR)$(UNITDIR)/slm-mesh.service
+	$(BIN) help completions bash > $(DESTDIR)$(BASHDIR)/slm-mesh
+	$(BIN) help completions zsh > $(DESTDIR)$(ZSHDIR)/_slm-mesh
+	$(BIN) help completions fish > $(DESTDIR)$(FISHDIR)/slm-mesh.fish
 
 uninstall:
-	rm -f $(BINDIR)/slm-mesh $(SHARE)/man/man1/slm-mesh.1 $(SHARE)/bash-completion/completions/slm-mesh \
-	  $(SHARE)/zsh/site-functions/_slm-mesh $(SHARE)/fish/vendor_completions.d/slm-mesh.fish
+	rm -f $(DESTDIR)$(BINDIR)/slm-mesh $(DESTDIR)$(MANDIR)/man1/slm-mesh.1 $(DESTDIR)$(UNITDIR)/slm-mesh.service \
+	  $(DESTDIR)$(BASHDIR)/slm-mesh $(DESTDIR)$(ZSHDIR)/_slm-mesh $(DESTDIR)$(FISHDIR)/slm-mesh.fish
+
+# The date of all that is packed; an archive carries it as the date of its files.
+deb dist test-packages: export SOURCE_DATE_EPOCH ?= $(shell test -e .git && git log -1 --format=%ct || stat -c %Y Cargo.toml)
+TOOLS ?= $(CURDIR)/target/tools
+
+deb: $(TOOLS)/bin/cargo-deb
+	PATH="$(TOOLS)/bin:$$PATH" .ci/package/deb
+
+# From /, since this project's settings for cargo are not meant for it.
+$(TOOLS)/bin/cargo-deb:
+	cd / && $(CARGO) install --quiet --locked --root $(TOOLS) cargo-deb@3.8.0
+
+dist:
+	.ci/package/dist
+
+test-packages: deb dist
+	TOOLS=$(TOOLS) tests/packages/run
