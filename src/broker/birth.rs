@@ -33,6 +33,7 @@ const PORTS_TRIED: u16 = 10;
 /// # Errors
 /// When another broker lives in this directory, or something it needs is missing.
 pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<String>)) -> Result<(), Fault> {
+    let (bind, hub) = own_address(&settings)?;
     places.prepare()?;
     world::raise_open_files();
     let started = world::wall_ms();
@@ -43,13 +44,6 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     let (poll, waker) = super::poll().map_err(|error| places.fault("can't be watched", &error))?;
     let door_waker = Arc::clone(&waker);
     let (sender, jobs) = mpsc::sync_channel(http::Limits::default().connections_max);
-    let Road::Here { bind, hub } = Road::find(&settings)? else {
-        let text = format!(
-            "SLM_MESH_HOST={} is another machine: the broker runs there, and needs none here",
-            settings.text("SLM_MESH_HOST")
-        );
-        return Err(Fault::new(Kind::Usage, text));
-    };
     let http_listener = bind_http(&bind, &settings);
     let port = http_listener.as_ref().map_or(0, |(_, port)| *port);
     let server = http_listener.and_then(|(listener, _)| {
@@ -83,13 +77,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     });
     let signals = watch_signals().map_err(|error| places.fault("signals can't be watched", &error))?;
     let listener = bind_socket(places)?;
-    places.write(&places.pid(), &std::process::id().to_string())?;
-    // Without HTTP there is no port, and clients that read the file must not knock at 0.
-    if port == 0 {
-        let _ = fs::remove_file(places.port());
-    } else {
-        places.write(&places.port(), &port.to_string())?;
-    }
+    write_files(places, port)?;
     ready(port, set_aside(places, started));
     let end = serve(Parts { poll, mesh, clock, listener, server, jobs, guests, announcer, signals, settings }, places);
     // Its thread ends before the lock does.
@@ -103,6 +91,29 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
         }
         Err(error) => Err(Fault::new(Kind::Internal, format!("the poll failed: {error}"))),
     }
+}
+
+/// The address on which TCP is served, and whether other machines reach it.
+fn own_address(settings: &Settings) -> Result<(String, bool), Fault> {
+    match Road::find(settings)? {
+        Road::Here { bind, hub } => Ok((bind, hub)),
+        _ => {
+            let host = settings.text("SLM_MESH_HOST");
+            let text = format!("SLM_MESH_HOST={host} is another machine: the broker runs there, and needs none here");
+            Err(Fault::new(Kind::Usage, text))
+        }
+    }
+}
+
+/// Writes what tells existing clients that a broker is here.
+fn write_files(places: &Places, port: u16) -> Result<(), Fault> {
+    places.write(&places.pid(), &std::process::id().to_string())?;
+    if port > 0 {
+        return places.write(&places.port(), &port.to_string());
+    }
+    // Without HTTP there is no port, and clients that read the file must not knock at 0.
+    let _ = fs::remove_file(places.port());
+    Ok(())
 }
 
 /// Removes what tells clients that a broker is here.
