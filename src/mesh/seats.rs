@@ -404,10 +404,9 @@ impl Mesh {
             self.peers.push(Peer { seats: 0, heard, active, left, doubtful, process, turn, keys, row });
         }
         let ids: Vec<String> = self.peers.iter().map(|peer| peer.row.id.clone()).collect();
-        // Something was taken back after a session's grace was over: that begins anew.
+        // A grace that ran when the broker died, or whose end was taken back, begins anew.
         for peer in &mut self.peers {
-            let was_known = old.iter().any(|known| known.row.id == peer.row.id);
-            let lost = was_known && peer.row.kind == "session" && peer.left.is_none() && peer.process.is_none();
+            let lost = peer.row.kind == "session" && peer.left.is_none() && peer.process.is_none();
             if lost && self.locks.iter().any(|lock| lock.holder == peer.row.id && super::locks::is_soft(&lock.bound)) {
                 peer.left = Some(now);
             }

@@ -101,6 +101,24 @@ fn locks_fall_when_their_session_does_not_come_back() {
 }
 
 #[test]
+fn a_grace_that_ran_when_the_broker_died_ends_after_it() {
+    check(
+        "
+        a joins
+        a lock.lock filePath=/p/x ttlMinutes=60 -> ok
+        a leaves
+        +2s
+        crash
+        b joins
+        +4s
+        b lock.lock filePath=/p/x -> held
+        +2s
+        b lock.lock filePath=/p/x -> ok token=2
+    ",
+    );
+}
+
+#[test]
 fn work_trees_conflict_only_when_asked() {
     check(
         "
