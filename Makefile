@@ -1,5 +1,7 @@
 # make demo        build, and see two agents at work
 # make test        all tests
+# make sim SEED=7 STEPS=100000   the simulator on one seed, or from it on SEEDS=… of them; TRACE=… lines
+# make sim-breaks  break the core on purpose, and see that the simulator finds it
 # make test-agents real coding agents from npm, on a model on loopback (root, node, python3)
 # make test-machines hubs on a LAN of network namespaces, with zeroconf from PyPI (root, ip, python3)
 # make kills       kill -9 of broker and sessions, N=1000 times with SEED=1, against the released program
@@ -45,7 +47,7 @@ SECONDS ?= 600
 # What make audit asks. Without a way to github.com, where the advisories are: CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources
 
-.PHONY: all demo test test-agents test-machines test-packages check bench fuzz audit kills load install uninstall deb dist
+.PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench fuzz audit kills load install uninstall deb dist
 
 all:
 	$(BUILD)
@@ -56,6 +58,18 @@ demo:
 
 test:
 	$(CARGO) test --locked
+
+SEED ?= 1
+SEEDS ?= 1
+STEPS ?= 100000
+TRACE ?= 50
+
+sim:
+	@SLM_MESH_SIM_SEED=$(SEED) SLM_MESH_SIM_SEEDS=$(SEEDS) SLM_MESH_SIM_STEPS=$(STEPS) SLM_MESH_SIM_TRACE=$(TRACE) \
+	  $(CARGO) test --release --locked --quiet --test simulate the_promises -- --nocapture
+
+sim-breaks:
+	@CARGO=$(CARGO) sh tests/simulate/breaks.sh
 
 test-agents: all
 	python3 tests/agents/run.py --program $(BIN) $(AGENTS)

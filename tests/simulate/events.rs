@@ -1,0 +1,108 @@
+//! The stream of events as one watcher saw it, and what others must have seen of it.
+
+use serde_json::Value;
+use slm_mesh::mesh::limits::EVENTS_KEPT_MS;
+use slm_mesh::mesh::time;
+use std::collections::VecDeque;
+
+/// Events that are remembered.
+const KEPT: usize = 4000;
+
+/// One event, as it was pushed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    pub seq: i64,
+    pub kind: String,
+    id: String,
+    at: String,
+    taken: i64,
+    pub payload: String,
+}
+
+/// The stream.
+#[derive(Debug, Default)]
+pub struct Stream {
+    kept: VecDeque<Seen>,
+    /// Those of this turn.
+    pub fresh: Vec<Seen>,
+    /// The latest that it ever was: what was removed then stays removed when the clock goes back.
+    pub latest: i64,
+}
+
+fn seen(row: &Value, now: i64) -> Seen {
+    let text = |name: &str| row[name].as_str().unwrap_or("").to_owned();
+    Seen {
+        seq: row["seq"].as_i64().expect("a number"),
+        kind: text("type"),
+        id: text("id"),
+        at: text("createdAt"),
+        taken: row["createdAt"].as_str().and_then(time::parse).unwrap_or(now),
+        payload: row["payload"].to_string(),
+    }
+}
+
+impl Stream {
+    pub fn last(&self) -> i64 {
+        self.kept.back().map_or(0, |event| event.seq)
+    }
+
+    /// The next event came: nothing lies between, and time does not go back.
+    pub fn push(&mut self, row: &Value, now: i64) {
+        let event = seen(row, now);
+        if let Some(last) = self.kept.back() {
+            assert!(event.seq == last.seq + 1, "event {} came after {}", event.seq, last.seq);
+            assert!(event.at >= last.at, "time went back from {} to {} at event {}", last.at, event.at, event.seq);
+        }
+        self.kept.push_back(event.clone());
+        self.fresh.push(event);
+        if self.kept.len() > KEPT {
+            self.kept.pop_front();
+        }
+    }
+
+    /// What a subscriber to these types must have got in this turn.
+    pub fn expected(&self, types: &[String]) -> Vec<i64> {
+        let wanted = |event: &&Seen| types.iter().any(|kind| kind == "*" || *kind == event.kind);
+        self.fresh.iter().filter(wanted).map(|event| event.seq).collect()
+    }
+
+    /// An event of this turn, of that type and with that in its payload.
+    pub fn has(&self, kind: &str, part: &str) -> bool {
+        self.fresh.iter().any(|event| event.kind == kind && event.payload.contains(part))
+    }
+
+    /// Somebody read the stream from a cursor.
+    pub fn read(&self, after: i64, types: &[String], value: &Value, now: i64) {
+        let rows = value["events"].as_array().expect("events");
+        let gap = value["gap"] == true;
+        let next = value["seq"].as_i64().expect("a cursor");
+        let last = self.last();
+        assert!(next <= last, "a cursor from beyond the end: {next} of {last}");
+        let is_kept = |event: &&Seen| self.latest - event.taken < EVENTS_KEPT_MS;
+        let first = self.kept.iter().find(|event| event.seq > after);
+        let is_there = first.is_some_and(|event| event.seq == after + 1 && is_kept(&event)) || after >= last;
+        assert!(!(gap && is_there && after <= last), "a gap after {after} that is none: {value}");
+        if after > last {
+            assert!(gap, "the cursor {after} is of another stream, which ends at {last}");
+            return;
+        }
+        let fits = |event: &&Seen| types.is_empty() || types.contains(&event.kind);
+        let want = self.kept.iter().filter(|event| event.seq > after && event.seq <= next).filter(fits);
+        let oldest = self.kept.front().map_or(i64::MAX, |event| event.seq);
+        let got: Vec<Seen> = rows.iter().map(|row| seen(row, now)).collect();
+        let mut got = got.iter().filter(|event| event.seq >= oldest).peekable();
+        for event in want {
+            match got.peek() {
+                Some(row) if row.seq == event.seq => {
+                    assert!((&row.id, &row.payload) == (&event.id, &event.payload), "event {} changed", event.seq);
+                    got.next();
+                }
+                _ => {
+                    let may_miss = gap && self.latest - event.taken >= EVENTS_KEPT_MS;
+                    assert!(may_miss, "event {} is missing after {after}, gap {gap}", event.seq);
+                }
+            }
+        }
+        assert!(got.next().is_none(), "events that were never pushed, or not asked for: {value}");
+    }
+}

@@ -1,0 +1,268 @@
+//! Who holds which lock: surely, or perhaps, where an answer was lost.
+
+use crate::model::{HUMAN, NAMES, Who, minutes};
+use serde_json::Value;
+use slm_mesh::mesh::limits::GRACE_MS;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is locked, and which of eight files each stands for.
+pub const PATHS: [(&str, u16); 9] = [
+    ("/p/a", 1),
+    ("/p/b", 2),
+    ("/p/dir/", 0b0111_0000),
+    ("/p/dir/x", 16),
+    ("/p/dir/y", 32),
+    ("/p/*.rs", 0b1100),
+    ("/p/m.rs", 4),
+    ("/p/**/*.rs", 0b0100_1100),
+    ("/p/dir/q.rs", 64),
+];
+
+/// One path of one grant.
+#[derive(Debug, Clone)]
+struct Grant {
+    path: usize,
+    who: Who,
+    bound: String,
+    /// Unknown where the answer was lost; then it is higher than `above`.
+    token: Option<i64>,
+    above: i64,
+    /// Until then it holds for sure …
+    sure: i64,
+    /// … and until then perhaps.
+    may: i64,
+    /// Whether a broker that is gone granted it.
+    old: bool,
+}
+
+/// What a call wants.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    pub paths: Vec<usize>,
+    pub who: Who,
+    pub bound: String,
+    renew: bool,
+    ttl: i64,
+}
+
+impl Wish {
+    pub fn new(who: Who, args: &Value) -> Wish {
+        let listed = args["filePaths"].as_array().into_iter().flatten().chain(args.get("filePath"));
+        let mut paths: Vec<usize> = listed.map(path).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        let renew = args["renew"].as_bool().unwrap_or(who != HUMAN);
+        let ttl = minutes(args, "ttlMinutes").unwrap_or(600_000);
+        Wish { paths, who, bound: args["bound"].as_str().unwrap_or("").to_owned(), renew, ttl }
+    }
+
+    fn is_hindered_by(&self, grant: &Grant) -> bool {
+        let one = match grant.who == self.who {
+            false => false,
+            true if self.who == HUMAN => self.renew && grant.bound == self.bound,
+            true => grant.bound == self.bound || grant.bound.is_empty() || self.bound.is_empty(),
+        };
+        !one && self.paths.iter().any(|path| PATHS[*path].1 & PATHS[grant.path].1 != 0)
+    }
+}
+
+fn path(name: &Value) -> usize {
+    PATHS.iter().position(|(path, _)| name == path).unwrap_or_else(|| panic!("a lock on {name}, which nobody asked"))
+}
+
+/// All locks.
+#[derive(Debug, Default)]
+pub struct Locks {
+    grants: Vec<Grant>,
+    /// The highest token that anybody was told.
+    token: i64,
+    /// The last tokens, and whose they are.
+    tokens: BTreeMap<i64, (Who, String)>,
+    /// Keys of commands that run on a connection.
+    running: BTreeSet<String>,
+    /// When the broker started again with locks of commands that must come back.
+    orphans: Option<i64>,
+}
+
+impl Locks {
+    /// Whether a lock may be in the way of a wish.
+    pub fn may_be_held(&self, wish: &Wish) -> bool {
+        self.grants.iter().any(|grant| wish.is_hindered_by(grant))
+    }
+
+    /// A call was told that it holds what it asked for.
+    pub fn granted(&mut self, wish: &Wish, rows: &[Value], now: i64) {
+        if let Some(other) = self.grants.iter().find(|grant| wish.is_hindered_by(grant) && grant.sure > now) {
+            panic!("two hold a lock: {wish:?} was granted, and there is {other:?}, known to {}", NAMES[other.who]);
+        }
+        self.grants.retain(|grant| !wish.is_hindered_by(grant));
+        let mut told: Vec<usize> = rows.iter().map(|row| path(&row["filePath"])).collect();
+        told.sort_unstable();
+        assert!(told == wish.paths, "granted {told:?}, and not {wish:?}");
+        let before = self.token;
+        for row in rows {
+            let (path, token) = (path(&row["filePath"]), row["token"].as_i64().expect("a token"));
+            assert!(row["expiresInSeconds"] == wish.ttl / 1000, "another lease than asked for: {row}");
+            let own = |grant: &&Grant| grant.path == path && grant.who == wish.who && grant.bound == wish.bound;
+            match self.grants.iter().find(own) {
+                Some(old) if old.sure > now => assert!(old.token == Some(token), "a renewal got {token}: {old:?}"),
+                Some(old) if old.token == Some(token) || old.token.is_none() && token > old.above => {}
+                _ => assert!(token > before, "token {token} after {before}"),
+            }
+            let owner = (wish.who, wish.bound.clone());
+            let first = self.tokens.entry(token).or_insert_with(|| owner.clone());
+            assert!(*first == owner, "token {token} was {first:?}'s, and is {owner:?}'s");
+            self.token = self.token.max(token);
+            let old = self.grants.iter().find(own).is_some_and(|grant| grant.old);
+            self.grants.retain(|grant| !own(&grant));
+            let (who, bound) = owner;
+            let until = now + wish.ttl;
+            self.grants.push(Grant { path, who, bound, token: Some(token), above: 0, sure: until, may: until, old });
+        }
+        while self.tokens.len() > 1000 {
+            self.tokens.pop_first();
+        }
+        self.run(&wish.bound);
+    }
+
+    fn run(&mut self, bound: &str) {
+        if !bound.is_empty() {
+            self.running.insert(bound.to_owned());
+        }
+    }
+
+    /// The answer to such a call was lost: it may have been yes.
+    pub fn perhaps_granted(&mut self, wish: &Wish, now: i64) {
+        let until = now + wish.ttl;
+        for path in &wish.paths {
+            let own = |grant: &&mut Grant| grant.path == *path && grant.who == wish.who && grant.bound == wish.bound;
+            match self.grants.iter_mut().find(own) {
+                // A renewal may also shorten a lease.
+                Some(grant) => {
+                    (grant.sure, grant.may) = (grant.sure.min(until), grant.may.max(until));
+                    if grant.sure <= now {
+                        // It may have fallen and be granted anew.
+                        grant.above = grant.token.take().map_or(grant.above, |token| token - 1);
+                    }
+                }
+                None => self.grants.push(Grant {
+                    path: *path,
+                    who: wish.who,
+                    bound: wish.bound.clone(),
+                    token: None,
+                    above: self.token,
+                    sure: 0,
+                    may: until,
+                    old: false,
+                }),
+            }
+        }
+        self.run(&wish.bound);
+    }
+
+    /// A call was told that somebody else holds it.
+    pub fn refused(&self, wish: &Wish, lock: &Value, ids: &[Option<String>]) {
+        let fits = |grant: &&Grant| {
+            wish.is_hindered_by(grant)
+                && lock["filePath"] == PATHS[grant.path].0
+                && ids[grant.who].as_ref().is_none_or(|id| lock["lockedBy"] == id.as_str())
+                && grant.token.is_none_or(|token| lock["token"] == token)
+        };
+        assert!(self.grants.iter().any(|grant| fits(&grant)), "{wish:?} was refused by a lock that fell: {lock}");
+    }
+
+    /// Paths were given back, or perhaps were.
+    pub fn unlocked(&mut self, wish: &Wish, is_sure: bool) {
+        let meant =
+            |grant: &Grant| grant.who == wish.who && grant.bound == wish.bound && wish.paths.contains(&grant.path);
+        if is_sure {
+            self.grants.retain(|grant| !meant(grant));
+        } else {
+            self.grants.iter_mut().filter(|grant| meant(grant)).for_each(|grant| grant.sure = 0);
+        }
+    }
+
+    /// Paths were not given back, since the caller holds not all of them.
+    pub fn not_unlocked(&self, wish: &Wish, now: i64) {
+        let held = |path: &usize| {
+            let own = |grant: &Grant| grant.path == *path && grant.who == wish.who && grant.bound == wish.bound;
+            self.grants.iter().any(|grant| own(grant) && grant.sure > now)
+        };
+        assert!(!wish.paths.iter().all(held), "{wish:?} was told that it does not hold what it holds");
+    }
+
+    /// The human takes away what is in the way. Tells from whom, what, and whether for sure.
+    pub fn stolen(&mut self, wish: &Wish, is_sure: bool, now: i64) -> Vec<(Who, &'static str, bool)> {
+        let mut notes = Vec::new();
+        for grant in self.grants.iter_mut().filter(|grant| wish.is_hindered_by(grant)) {
+            notes.push((grant.who, PATHS[grant.path].0, is_sure && grant.sure > now));
+            grant.sure = 0;
+        }
+        if is_sure {
+            self.grants.retain(|grant| !wish.is_hindered_by(grant));
+        }
+        notes
+    }
+
+    /// What a peer itself took falls: it left, or has been gone for too long.
+    pub fn left(&mut self, who: Who) {
+        self.grants.retain(|grant| grant.who != who || !grant.bound.is_empty());
+    }
+
+    /// What a command took falls with its connection.
+    pub fn command_ended(&mut self, bound: &str) {
+        self.running.remove(bound);
+        self.grants.retain(|grant| grant.bound != bound);
+    }
+
+    /// The broker started again: commands have a grace to come back. Whose session was away before
+    /// it crashed keeps what it took, at the longest for a grace again.
+    pub fn crashed(&mut self, now: i64) {
+        self.running.clear();
+        self.orphans = Some(now);
+        self.grants.iter_mut().for_each(|grant| grant.old = true);
+    }
+
+    /// The grace is over of one that was away before the broker started: what it held then falls;
+    /// what a verb took in its name since then may stay.
+    pub fn left_before(&mut self, who: Who) {
+        self.grants.retain(|grant| grant.who != who || !grant.bound.is_empty() || !grant.old);
+        self.doubt(who);
+    }
+
+    /// From now on nobody can be sure of what this peer took.
+    pub fn doubt(&mut self, who: Who) {
+        self.grants.iter_mut().filter(|grant| grant.who == who && grant.bound.is_empty()).for_each(|g| g.sure = 0);
+    }
+
+    /// Time passed.
+    pub fn expire(&mut self, now: i64) {
+        self.grants.retain(|grant| grant.may > now);
+        if self.orphans.is_some_and(|since| since + GRACE_MS <= now) {
+            self.orphans = None;
+            self.grants.retain(|grant| grant.bound.is_empty() || self.running.contains(&grant.bound));
+        }
+    }
+
+    /// Somebody read the list of all locks.
+    pub fn listed(&mut self, rows: &[Value], now: i64) {
+        let mut seen = Vec::new();
+        for row in rows {
+            let path = path(&row["filePath"]);
+            let token = row["token"].as_i64().expect("a token");
+            let fits = |n: &usize, known: bool| {
+                let grant = &self.grants[*n];
+                let same =
+                    if known { grant.token == Some(token) } else { grant.token.is_none() && token > grant.above };
+                same && grant.path == path && row["holder"] == NAMES[grant.who] && !seen.contains(n)
+            };
+            let all = 0..self.grants.len();
+            let n = all.clone().find(|n| fits(n, true)).or_else(|| all.clone().find(|n| fits(n, false)));
+            let n = n.unwrap_or_else(|| panic!("a lock that fell: {row} at {now}"));
+            seen.push(n);
+        }
+        for (n, grant) in self.grants.iter().enumerate() {
+            assert!(seen.contains(&n) || grant.sure <= now, "{} lost a lock: {grant:?} at {now}", NAMES[grant.who]);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What must be in each mailbox, and how far each message may have got.
+
+use crate::model::{NAMES, Who};
+use serde_json::Value;
+use slm_mesh::mesh::limits::{DAY_MS, MAIL_KEPT_MS};
+use slm_mesh::mesh::time;
+use std::collections::VecDeque;
+
+/// The states that a message can be in, as bits: after a lost answer it may be in several.
+pub const ACCEPTED: u8 = 1;
+pub const OFFERED: u8 = 2;
+pub const READ: u8 = 4;
+pub const ACKED: u8 = 8;
+pub const EXPIRED: u8 = 16;
+const UNREAD: u8 = ACCEPTED | OFFERED;
+const WORDS: [(&str, u8); 5] =
+    [("accepted", ACCEPTED), ("offered", OFFERED), ("read", READ), ("acked", ACKED), ("expired", EXPIRED)];
+/// Messages of each mailbox that are remembered after they were read.
+const DONE_MAX: usize = 40;
+
+/// A message as its sender and its reader were told of it.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    /// Known once somebody was told.
+    id: Option<String>,
+    from: Who,
+    body: String,
+    created: i64,
+    expires: Option<i64>,
+    may: u8,
+    /// Somebody was told that it is there.
+    sure: bool,
+    /// Which call sent it: what one call sent to one mailbox is in no known order.
+    rank: u64,
+}
+
+impl Letter {
+    fn is_surely_unread(&self, latest: i64) -> bool {
+        self.sure && self.may & !UNREAD == 0 && latest - self.created < MAIL_KEPT_MS
+    }
+    fn may_be_unread(&self) -> bool {
+        self.may & UNREAD != 0
+    }
+}
+
+/// All mailboxes.
+#[derive(Debug)]
+pub struct Mail {
+    boxes: Vec<Vec<Letter>>,
+    done: Vec<VecDeque<Letter>>,
+    /// Counts the calls.
+    pub rank: u64,
+    /// The latest that it ever was: old mail is removed, and a clock that goes back brings none back.
+    latest: i64,
+}
+
+impl Mail {
+    pub fn new() -> Mail {
+        Mail { boxes: vec![Vec::new(); NAMES.len()], done: vec![VecDeque::new(); NAMES.len()], rank: 0, latest: 0 }
+    }
+
+    /// A message that may be there: its sender heard nothing.
+    pub fn perhaps(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, now: i64) {
+        if self.boxes[to].iter().chain(&self.done[to]).all(|letter| letter.body != body) {
+            self.add(to, from, body, expires, now, false);
+        }
+    }
+
+    /// A message that nobody named to its sender, as the note on a lock that was taken away.
+    pub fn add(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, now: i64, sure: bool) {
+        let body = body.to_owned();
+        let rank = self.rank;
+        self.boxes[to].push(Letter { id: None, from, body, created: now, expires, may: ACCEPTED, sure, rank });
+    }
+
+    /// An acknowledged message.
+    pub fn accepted(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, value: &Value, now: i64) {
+        let id = value["messageId"].as_str().expect("an id").to_owned();
+        let again = value["repeated"] == true;
+        let known = self.boxes[to].iter_mut().chain(&mut self.done[to]).find(|letter| letter.body == body);
+        match known {
+            Some(letter) => {
+                assert!(letter.id.is_none() || letter.id == Some(id.clone()), "one message, two ids: {id}");
+                assert!(again, "the same key sent the message {body} twice");
+                (letter.id, letter.sure) = (Some(id), true);
+            }
+            None if again => {}
+            None => {
+                self.add(to, from, body, expires, now, true);
+                self.boxes[to].last_mut().expect("just added").id = Some(id);
+            }
+        }
+    }
+
+    /// How many unread messages a mailbox has at least and at most.
+    pub fn unread(&self, to: Who) -> (i64, i64) {
+        let least = self.boxes[to].iter().filter(|letter| letter.is_surely_unread(self.latest)).count();
+        let most = self.boxes[to].iter().filter(|letter| letter.may_be_unread()).count();
+        (least as i64, most as i64)
+    }
+
+    /// Whether a count of unread messages can be true.
+    pub fn check_count(&self, to: Who, n: i64) {
+        let (least, most) = self.unread(to);
+        let sure: Vec<&Letter> = self.boxes[to].iter().filter(|letter| letter.is_surely_unread(self.latest)).collect();
+        assert!((least..=most).contains(&n), "{} has {n} unread, not {least} to {most}: {sure:?}", NAMES[to]);
+    }
+
+    /// The place of a message that was shown, which is known from now on.
+    fn place(&mut self, to: Who, row: &Value, body: &str) -> usize {
+        let id = row["id"].as_str().expect("an id");
+        let letters = &mut self.boxes[to];
+        let known = letters.iter().position(|letter| letter.id.as_deref() == Some(id));
+        // Notes on two locks that were taken away may read the same.
+        let created = row["createdAt"].as_str().and_then(time::parse);
+        let fits = |letter: &Letter| letter.id.is_none() && letter.body == body && Some(letter.created) == created;
+        let certain = |letter: &Letter| letter.sure && fits(letter);
+        let found = known.or_else(|| letters.iter().position(certain)).or_else(|| letters.iter().position(fits));
+        let place = found.unwrap_or_else(|| panic!("{} got what was never sent or was read before: {row}", NAMES[to]));
+        let letter = &mut letters[place];
+        assert!(letter.body == body, "the text of {id} changed");
+        (letter.id, letter.sure) = (Some(id.to_owned()), true);
+        place
+    }
+
+    /// An inbox answer arrived. Gives the ids of what it showed.
+    pub fn inbox(&mut self, to: Who, value: &Value) -> Vec<String> {
+        let rows = value["messages"].as_array().expect("messages");
+        let mut last = 0;
+        let mut seen = Vec::new();
+        for row in rows {
+            let place = self.place(to, row, row["payload"].as_str().expect("a text"));
+            let letter = &self.boxes[to][place];
+            assert!(letter.rank >= last && !seen.contains(&place), "{} got mail out of order: {row}", NAMES[to]);
+            let state = if row["again"] == true { OFFERED } else { ACCEPTED };
+            assert!(letter.may & state != 0, "again is wrong, or it was read before: {row} after {letter:?}");
+            assert!(row["fromName"] == NAMES[letter.from], "who sent it? {row}");
+            last = letter.rank;
+            seen.push(place);
+        }
+        let least = self.unread(to).0;
+        assert!(!rows.is_empty() || least == 0, "{} was shown none of {least} messages", NAMES[to]);
+        self.check_count(to, rows.len() as i64 + value["remaining"].as_i64().expect("remaining"));
+        for (place, letter) in self.boxes[to].iter().enumerate().filter(|(_, letter)| letter.rank < last) {
+            assert!(seen.contains(&place) || !letter.is_surely_unread(self.latest), "left out: {letter:?}");
+        }
+        for place in seen {
+            // A call that still waits may have acknowledged it in the meantime.
+            let letter = &mut self.boxes[to][place];
+            letter.may = OFFERED | letter.may & ACKED;
+        }
+        rows.iter().map(|row| row["id"].as_str().expect("an id").to_owned()).collect()
+    }
+
+    /// An inbox answer was lost: what it showed may count as offered, and as no more than that.
+    pub fn inbox_lost(&mut self, to: Who) {
+        for letter in self.boxes[to].iter_mut().filter(|letter| letter.may & ACCEPTED != 0) {
+            letter.may |= OFFERED;
+        }
+    }
+
+    /// The rows of the old HTTP route, newest first, which marks them as read.
+    pub fn fetched(&mut self, to: Who, rows: &[Value], limit: usize) {
+        let mut last = u64::MAX;
+        let mut seen = Vec::new();
+        for row in rows {
+            let place = self.place(to, row, row["payload"].as_str().expect("a text"));
+            let letter = &self.boxes[to][place];
+            assert!(letter.rank <= last && !seen.contains(&place), "{} got mail out of order: {row}", NAMES[to]);
+            assert!(letter.may_be_unread(), "read before: {row}");
+            last = letter.rank;
+            seen.push(place);
+        }
+        let from = if rows.len() < limit { 0 } else { last + 1 };
+        for (place, letter) in self.boxes[to].iter().enumerate().filter(|(_, letter)| letter.rank >= from) {
+            assert!(seen.contains(&place) || !letter.is_surely_unread(self.latest), "left out: {letter:?}");
+        }
+        for place in seen {
+            self.boxes[to][place].may = READ;
+        }
+        self.settle(to);
+    }
+
+    /// Something that would make messages read, or acked, whose answer was lost.
+    pub fn perhaps_seen(&mut self, to: Who, ids: Option<&[String]>, state: u8) {
+        let meant = |letter: &Letter| match (ids, &letter.id) {
+            (Some(ids), Some(id)) => ids.contains(id),
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        for letter in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(|letter| meant(letter)) {
+            if state == ACKED || letter.may & UNREAD != 0 {
+                letter.may |= state;
+            }
+        }
+    }
+
+    /// A reader reported these as written out, or acknowledged them.
+    pub fn seen(&mut self, to: Who, ids: &[String], state: u8) {
+        let meant = |letter: &&mut Letter| letter.id.as_ref().is_some_and(|id| ids.contains(id));
+        for letter in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(meant) {
+            match state {
+                ACKED => letter.may = ACKED,
+                state if letter.may & UNREAD != 0 => letter.may = letter.may & !UNREAD | state,
+                _ => {}
+            }
+        }
+        self.settle(to);
+    }
+
+    /// Time passed.
+    pub fn expire(&mut self, now: i64) {
+        self.latest = self.latest.max(now);
+        for to in 0..NAMES.len() {
+            let mut moved = false;
+            for letter in &mut self.boxes[to] {
+                if letter.expires.is_some_and(|at| at <= now) && letter.may & UNREAD != 0 {
+                    letter.may = letter.may & !UNREAD | EXPIRED;
+                    moved = true;
+                }
+                moved |= now - letter.created > 30 * DAY_MS;
+            }
+            if moved {
+                self.boxes[to].retain(|letter| now - letter.created <= 30 * DAY_MS);
+                self.settle(to);
+            }
+        }
+    }
+
+    fn settle(&mut self, to: Who) {
+        let done = &mut self.done[to];
+        for letter in self.boxes[to].extract_if(.., |letter| letter.may & UNREAD == 0) {
+            done.push_back(letter);
+        }
+        while done.len() > DONE_MAX {
+            done.pop_front();
+        }
+    }
+
+    /// What a sender was told of its own messages.
+    pub fn receipts(&self, from: Who, rows: &[Value], now: i64) {
+        for row in rows {
+            let Some(to) = NAMES.iter().position(|name| row["toName"] == *name) else { continue };
+            let mut letters = self.boxes[to].iter().chain(&self.done[to]);
+            let Some(letter) = letters.find(|letter| row["id"].as_str() == letter.id.as_deref()) else { continue };
+            let state = WORDS.iter().find(|(word, _)| row["receipt"] == *word).map_or(0, |(_, state)| *state);
+            assert!(letter.may & state != 0, "a receipt that is not true: {row}, and it is {letter:?} at {now}");
+            assert!(letter.from == from, "somebody else's receipt: {row}");
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! What must be true of the mesh, kept apart from it: computed from requests, from the answers and
+//! pushes that arrived, and from nothing else.
+
+use crate::events::Stream;
+use crate::locks::{Locks, Wish};
+use crate::mail::{ACKED, Mail, READ};
+use crate::state::State;
+use serde_json::Value;
+use slm_mesh::mesh::limits::GRACE_MS;
+use slm_mesh::mesh::{Fault, Kind};
+
+/// A peer, by its place in [`NAMES`].
+pub type Who = usize;
+/// Five sessions, the human, and three clients over HTTP.
+pub const NAMES: [&str; 9] = ["ann", "bob", "cid", "dot", "eve", "ada", "wes", "wyn", "wil"];
+pub const HUMAN: Who = 5;
+pub const WEB: std::ops::Range<Who> = 6..9;
+/// A client over HTTP is gone after so long without a heartbeat.
+pub const DEAD_MS: i64 = 60_000;
+pub const STALE_MS: i64 = 30_000;
+
+/// A request on its way.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub id: u64,
+    pub conn: u64,
+    pub who: Who,
+    /// An operation, or a route of the old HTTP API.
+    pub op: &'static str,
+    pub args: Value,
+    /// When its wait ends.
+    pub until: Option<i64>,
+}
+
+/// Everything that is known from outside.
+#[derive(Debug)]
+pub struct Model {
+    pub now: i64,
+    pub ids: Vec<Option<String>>,
+    /// Connections that speak for each session and answer.
+    seats: Vec<usize>,
+    /// Since when a session is gone, while its grace runs.
+    gone: Vec<Option<i64>>,
+    /// Whether the stream of events said that it is here.
+    told_here: Vec<bool>,
+    /// The broker crashed and it did not come back yet: it has its grace before anybody hears.
+    pardoned: Vec<bool>,
+    /// It was away already when the broker crashed.
+    was_away: Vec<bool>,
+    heard: Vec<i64>,
+    web_here: Vec<bool>,
+    pub mail: Mail,
+    pub locks: Locks,
+    pub state: State,
+    pub stream: Stream,
+    /// Events that must have been pushed by the end of the turn.
+    owed: Vec<(&'static str, String)>,
+    /// What the last inbox answer showed.
+    pub shown: Vec<String>,
+}
+
+/// An argument in minutes, in ms.
+pub fn minutes(args: &Value, name: &str) -> Option<i64> {
+    args[name].as_f64().map(|minutes| (minutes * 60_000.0) as i64)
+}
+
+/// A list of texts.
+pub fn texts(args: &Value, name: &str) -> Vec<String> {
+    args[name].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn who(name: &Value) -> Option<Who> {
+    NAMES.iter().position(|known| name == known)
+}
+
+impl Model {
+    pub fn new(now: i64) -> Model {
+        let n = NAMES.len();
+        Model {
+            now,
+            ids: vec![None; n],
+            seats: vec![0; n],
+            gone: vec![None; n],
+            told_here: vec![false; n],
+            pardoned: vec![false; n],
+            was_away: vec![false; n],
+            heard: vec![0; n],
+            web_here: vec![false; n],
+            mail: Mail::new(),
+            locks: Locks::default(),
+            state: State::default(),
+            stream: Stream::default(),
+            owed: Vec::new(),
+            shown: Vec::new(),
+        }
+    }
+
+    pub fn is_here(&self, who: Who) -> bool {
+        self.seats[who] > 0 || self.web_here[who]
+    }
+
+    /// Whether a message can be addressed to it.
+    pub fn is_known(&self, who: Who) -> bool {
+        who == HUMAN || self.ids[who].is_some()
+    }
+
+    pub fn sit(&mut self, who: Who) {
+        self.seats[who] += 1;
+        (self.gone[who], self.pardoned[who], self.was_away[who]) = (None, false, false);
+    }
+
+    /// A connection that spoke for a session is gone, or silent; `in_order` if it said so.
+    pub fn rise(&mut self, who: Who, in_order: bool) {
+        self.seats[who] -= 1;
+        if self.seats[who] > 0 {
+            return;
+        }
+        self.gone[who] = Some(self.now);
+        if in_order {
+            self.locks.left(who);
+        }
+    }
+
+    /// The broker crashed, and started again.
+    pub fn crash(&mut self) {
+        for who in 0..NAMES.len() {
+            // Who was here has its grace to come back; whose grace ran has at most another one.
+            self.pardoned[who] = self.seats[who] > 0 || self.pardoned[who];
+            self.was_away[who] = !self.pardoned[who];
+            if !WEB.contains(&who) && who != HUMAN {
+                self.gone[who] = Some(self.now);
+            }
+            self.seats[who] = 0;
+            self.heard[who] = self.now;
+        }
+        self.locks.crashed(self.now);
+    }
+
+    /// Time passed: leases end, graces, lives without a heartbeat.
+    pub fn pass(&mut self, now: i64) {
+        self.now = now;
+        self.mail.expire(now);
+        self.stream.latest = self.stream.latest.max(now);
+        self.state.expire(now);
+        self.locks.expire(now);
+        for who in 0..NAMES.len() {
+            if self.gone[who].is_some_and(|since| since + GRACE_MS <= now) {
+                match std::mem::take(&mut self.was_away[who]) {
+                    true => self.locks.left_before(who),
+                    false => self.locks.left(who),
+                }
+                (self.gone[who], self.pardoned[who]) = (None, false);
+            }
+            if self.web_here[who] && self.heard[who] + DEAD_MS <= now {
+                self.web_here[who] = false;
+                self.locks.left(who);
+            }
+        }
+    }
+
+    fn owe(&mut self, kind: &'static str, part: impl Into<String>) {
+        self.owed.push((kind, part.into()));
+    }
+
+    /// What this turn should have pushed went down with the broker.
+    pub fn forget_turn(&mut self) {
+        self.owed.clear();
+        self.stream.fresh.clear();
+    }
+
+    /// The turn is over, and all that it pushed is there.
+    pub fn end_turn<'a>(&mut self, pending: impl Iterator<Item = &'a Ask>) {
+        for (kind, part) in self.owed.drain(..) {
+            assert!(self.stream.has(kind, &part), "no event {kind} with {part} was pushed in its turn");
+        }
+        for event in &self.stream.fresh {
+            let here = match event.kind.as_str() {
+                "peer_joined" => true,
+                "peer_left" => false,
+                _ => continue,
+            };
+            let named = |name: &str| event.payload.contains(&format!("\"name\":\"{name}\""));
+            let is = |id: &Option<String>| id.as_ref().is_some_and(|id| event.payload.contains(id.as_str()));
+            if let Some(who) = self.ids.iter().position(is).or_else(|| NAMES.iter().position(|name| named(name))) {
+                assert!(self.told_here[who] != here, "{} joined or left twice", NAMES[who]);
+                self.told_here[who] = here;
+            }
+        }
+        for (who, name) in NAMES.iter().enumerate().filter(|(who, _)| *who != HUMAN) {
+            let here = self.is_here(who) || self.pardoned[who];
+            assert!(self.told_here[who] == here, "{name}: nobody was told in its turn that here is {here}");
+        }
+        for ask in pending {
+            self.check_wait(ask);
+        }
+        self.stream.fresh.clear();
+    }
+
+    /// Nothing that waits could be answered, unless nobody is there to hear it.
+    fn check_wait(&self, ask: &Ask) {
+        assert!(ask.until.is_some_and(|until| until > self.now), "not answered in time: {ask:?}");
+        match ask.op {
+            "lock.lock" if self.is_served(ask.who) => {
+                let wish = Wish::new(ask.who, &ask.args);
+                assert!(self.locks.may_be_held(&wish), "nothing is in the way of {ask:?}, and still it waits");
+            }
+            "inbox" => {
+                let least = self.mail.unread(ask.who).0;
+                assert!(least == 0, "{ask:?} waits for mail, and there are {least}");
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether somebody is there to hear that its wait is over.
+    fn is_served(&self, who: Who) -> bool {
+        who == HUMAN || self.is_here(who)
+    }
+
+    /// Who came first and could have been served must have been.
+    pub fn check_fairness<'a>(&self, ask: &Ask, pending: impl Iterator<Item = &'a Ask>) {
+        for older in pending.filter(|older| older.op == "lock.lock" && older.id < ask.id && self.is_served(older.who)) {
+            let wish = Wish::new(older.who, &older.args);
+            assert!(self.locks.may_be_held(&wish), "{ask:?} was served before {older:?}");
+        }
+    }
+
+    /// A call that waits for mail has acknowledged other mail before it is answered.
+    pub fn may_have_acked(&mut self, ask: &Ask) {
+        self.mail.perhaps_seen(ask.who, Some(&texts(&ask.args, "ack")), ACKED);
+    }
+
+    /// An answer arrived.
+    pub fn learn(&mut self, ask: &Ask, result: &Result<Value, Fault>) {
+        self.mail.rank += 1;
+        match result {
+            Ok(value) => self.learn_answer(ask, value),
+            Err(fault) => self.learn_fault(ask, fault),
+        }
+    }
+
+    fn learn_answer(&mut self, ask: &Ask, value: &Value) {
+        let (who, args, now) = (ask.who, &ask.args, self.now);
+        match ask.op {
+            "attach" => {
+                self.is_told(who, &value["you"]["id"]);
+                assert!(value["you"]["name"] == NAMES[who], "{} did not get its name back: {value}", NAMES[who]);
+                self.mail.check_count(who, value["unread"].as_i64().expect("a count"));
+            }
+            "whoami" => {
+                self.is_told(who, &value["you"]["id"]);
+                assert!(value["you"]["name"] == NAMES[who], "as whom does {} act? {value}", NAMES[who]);
+            }
+            "send" => self.learn_send(ask, value),
+            "inbox" if args["filter"] == "sent" => {
+                self.mail.receipts(who, value["messages"].as_array().expect("messages"), now);
+            }
+            "inbox" => {
+                self.mail.seen(who, &texts(args, "ack"), ACKED);
+                self.shown = self.mail.inbox(who, value);
+            }
+            "shown" => self.mail.seen(who, &texts(args, "items"), READ),
+            "state.set" => {
+                let key = args["key"].as_str().expect("a key");
+                let version = value["version"].as_i64().expect("a version");
+                self.state.set(key, args, version, now);
+                self.owe("state_changed", format!("\"version\":{version}"));
+            }
+            "state.delete" => self.state.deleted(args["key"].as_str().expect("a key"), value["deleted"] == true, now),
+            "state.get" => self.state.got(args["key"].as_str().expect("a key"), &value["entry"], now),
+            "lock.lock" => {
+                let one = vec![value["lock"].clone()];
+                self.learn_grant(ask, value["locks"].as_array().unwrap_or(&one));
+            }
+            "lock.unlock" => self.locks.unlocked(&Wish::new(who, args), true),
+            "lock.query" => self.locks.listed(value["locks"].as_array().expect("locks"), now),
+            "events.read" => {
+                if let Some(after) = args["after"].as_i64() {
+                    self.stream.read(after, &texts(args, "types"), value, now);
+                }
+            }
+            "events.emit" => self.owe("sim.tick", args["payload"]["n"].to_string()),
+            "peers" => self.learn_peers(value),
+            _ => {}
+        }
+    }
+
+    fn learn_grant(&mut self, ask: &Ask, rows: &[Value]) {
+        let wish = Wish::new(ask.who, &ask.args);
+        self.steal(&wish, &ask.args, true);
+        self.locks.granted(&wish, rows, self.now);
+    }
+
+    /// A human who takes a lock away leaves a note for its holder.
+    fn steal(&mut self, wish: &Wish, args: &Value, is_sure: bool) {
+        if args["steal"] != true {
+            return;
+        }
+        for (holder, path, is_sure) in self.locks.stolen(wish, is_sure, self.now) {
+            if holder != HUMAN {
+                let body = format!(
+                    "{} took your lock on {path} away. Do not write there before you hold it again.",
+                    NAMES[HUMAN]
+                );
+                self.mail.add(holder, HUMAN, &body, None, self.now, is_sure);
+            }
+        }
+    }
+
+    fn is_told(&mut self, who: Who, id: &Value) {
+        let id = id.as_str().expect("an id");
+        let known = self.ids[who].get_or_insert_with(|| id.to_owned());
+        assert!(known == id, "{} came back as another: {id}, not {known}", NAMES[who]);
+    }
+
+    fn learn_send(&mut self, ask: &Ask, value: &Value) {
+        let (from, args, now) = (ask.who, &ask.args, self.now);
+        let (body, expires) = (args["message"].as_str().expect("a text"), minutes(args, "expiresMinutes"));
+        let expires = expires.map(|ms| now + ms);
+        if let Some(id) = args["replyTo"].as_str() {
+            self.mail.seen(from, &[id.to_owned()], ACKED);
+        }
+        let recipients = value["recipients"].as_array().expect("recipients");
+        let mut told = Vec::new();
+        for row in recipients {
+            let to = who(&row["name"]).unwrap_or_else(|| panic!("mail for {row}"));
+            assert!(row["here"] == self.is_here(to), "{}: who is here? {row}", NAMES[to]);
+            told.push(to);
+        }
+        if args["to"] != "all" {
+            self.mail.accepted(told[0], from, body, expires, value, now);
+            if value["repeated"] != true {
+                self.owe("message_received", value["messageId"].as_str().expect("an id"));
+            }
+            return;
+        }
+        told.sort_unstable();
+        let all: Vec<Who> = self.audience(from);
+        assert!(told == all, "a message to all went to {told:?}, and here are {all:?}");
+        let ids = value["messageIds"].as_array().expect("ids");
+        for (row, id) in recipients.iter().zip(ids) {
+            let value = serde_json::json!({ "messageId": id });
+            self.mail.accepted(who(&row["name"]).expect("known"), from, body, expires, &value, now);
+        }
+    }
+
+    fn audience(&self, from: Who) -> Vec<Who> {
+        (0..NAMES.len()).filter(|who| *who != from && (self.is_here(*who) || *who == HUMAN)).collect()
+    }
+
+    fn learn_peers(&self, value: &Value) {
+        let mut told: Vec<Who> = Vec::new();
+        for row in value["peers"].as_array().expect("peers") {
+            let who = who(&row["name"]).unwrap_or_else(|| panic!("who is {row}?"));
+            self.mail.check_count(who, row["unread"].as_i64().expect("a count"));
+            let stale = WEB.contains(&who) && self.now - self.heard[who] >= STALE_MS;
+            assert!(row["status"] == if stale { "stale" } else { "active" }, "is it? {row}");
+            told.push(who);
+        }
+        told.sort_unstable();
+        let here: Vec<Who> = (0..NAMES.len()).filter(|who| self.is_here(*who)).collect();
+        assert!(told == here, "listed are {told:?}, and here are {here:?}");
+    }
+
+    fn learn_fault(&mut self, ask: &Ask, fault: &Fault) {
+        let data = fault.data.as_ref().unwrap_or(&Value::Null);
+        let wish = || Wish::new(ask.who, &ask.args);
+        match (ask.op, fault.kind) {
+            ("lock.lock", Kind::Held) if data["lock"].is_object() => {
+                self.locks.refused(&wish(), &data["lock"], &self.ids);
+            }
+            // Nobody was there to have it.
+            ("lock.lock", Kind::Held) => assert!(!self.is_served(ask.who), "{fault} {ask:?}"),
+            ("lock.lock", Kind::Refused) if data["cycle"].is_array() => {
+                assert!(self.locks.may_be_held(&wish()), "a cycle without a lock: {fault}");
+            }
+            (_, Kind::Refused) if ask.until.is_some() && fault.text.contains("left while the call waited") => {}
+            ("lock.unlock", Kind::NotFound) => self.locks.not_unlocked(&wish(), self.now),
+            ("state.set" | "state.delete", Kind::Conflict) => {
+                self.state.conflict(ask.args["key"].as_str().expect("a key"), &ask.args);
+            }
+            _ => panic!("{} of {} failed: {fault}", ask.op, NAMES[ask.who]),
+        }
+    }
+
+    /// The answer was lost on its way: what it would have said may be true.
+    pub fn lost(&mut self, ask: &Ask) {
+        self.mail.rank += 1;
+        let (from, args, now) = (ask.who, &ask.args, self.now);
+        match ask.op {
+            "send" | "/send" => {
+                let body = args["message"].as_str().or(args["payload"].as_str()).expect("a text");
+                let expires = minutes(args, "expiresMinutes").map(|ms| now + ms);
+                if let Some(id) = args["replyTo"].as_str() {
+                    self.mail.perhaps_seen(from, Some(&[id.to_owned()]), ACKED);
+                }
+                let by_id = |id: &str| self.ids.iter().position(|known| known.as_deref() == Some(id));
+                let to = who(&args["to"]).or_else(|| args["toPeer"].as_str().and_then(by_id));
+                for to in to.map_or_else(|| self.audience(from), |to| vec![to]) {
+                    self.mail.perhaps(to, from, body, expires, now);
+                }
+            }
+            "inbox" if args["filter"] == "sent" => {}
+            "inbox" => {
+                self.mail.perhaps_seen(from, Some(&texts(args, "ack")), ACKED);
+                self.mail.inbox_lost(from);
+            }
+            "/messages" => self.mail.perhaps_seen(from, None, READ),
+            "shown" => self.mail.perhaps_seen(from, Some(&texts(args, "items")), READ),
+            "/state" if args["action"] == "get" => {}
+            "state.set" | "state.delete" | "/state" => self.state.lost(args["key"].as_str().expect("a key"), now),
+            "lock.lock" => {
+                let wish = Wish::new(from, args);
+                self.steal(&wish, args, false);
+                self.locks.perhaps_granted(&wish, now);
+            }
+            "/lock" if args["action"] == "lock" => self.locks.perhaps_granted(&Wish::new(from, args), now),
+            "lock.unlock" | "/lock" => self.locks.unlocked(&Wish::new(from, args), false),
+            "/heartbeat" => panic!("a heartbeat whose answer is lost says nothing; do not lose it"),
+            _ => {}
+        }
+    }
+
+    /// An answer of the old HTTP API arrived.
+    pub fn learn_web(&mut self, ask: &Ask, value: &Value) {
+        self.mail.rank += 1;
+        let (who, args, now) = (ask.who, &ask.args, self.now);
+        let ok = value["ok"] == true;
+        let text = value["error"].as_str().unwrap_or("");
+        match ask.op {
+            "/register" => {
+                assert!(ok, "{value}");
+                self.is_told(who, &value["peerId"]);
+                (self.web_here[who], self.heard[who]) = (true, now);
+            }
+            "/heartbeat" => {
+                assert!(ok == self.web_here[who], "{}: is it here? {value}", NAMES[who]);
+                self.heard[who] = now;
+            }
+            "/unregister" => {
+                self.web_here[who] = false;
+                self.locks.left(who);
+            }
+            "/send" => {
+                let to = self.ids.iter().position(|id| id.as_deref() == args["toPeer"].as_str()).expect("known");
+                self.mail.accepted(to, who, args["payload"].as_str().expect("a text"), None, value, now);
+                self.owe("message_received", value["messageId"].as_str().expect("an id"));
+            }
+            "/messages" => {
+                let rows = value["messages"].as_array().expect("messages");
+                self.mail.fetched(who, rows, args["limit"].as_i64().expect("a limit") as usize);
+            }
+            "/state" if args["action"] == "get" => {
+                self.state.got(args["key"].as_str().expect("a key"), &value["entry"], now);
+            }
+            "/state" => {
+                let version = value["entry"]["version"].as_i64().expect("a version");
+                self.state.set(args["key"].as_str().expect("a key"), args, version, now);
+            }
+            "/lock" if args["action"] == "lock" && ok => self.learn_grant(ask, std::slice::from_ref(&value["lock"])),
+            "/lock" if args["action"] == "lock" => {
+                assert!(text.starts_with("File locked by "), "{value}");
+                assert!(self.locks.may_be_held(&Wish::new(who, args)), "refused by a lock that fell: {value}");
+            }
+            "/lock" if ok => self.locks.unlocked(&Wish::new(who, args), true),
+            "/lock" => self.locks.not_unlocked(&Wish::new(who, args), now),
+            _ => assert!(ok, "{value}"),
+        }
+    }
+}

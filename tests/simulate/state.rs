@@ -1,0 +1,114 @@
+//! What each key of the shared state holds.
+
+use serde_json::Value;
+use slm_mesh::mesh::limits::MAIL_KEPT_MS;
+use std::collections::BTreeMap;
+
+/// One key.
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    value: Option<String>,
+    version: i64,
+    expires: Option<i64>,
+    touched: i64,
+    /// Writes whose answers were lost: the version may be ahead by so many.
+    slack: i64,
+}
+
+/// All keys.
+#[derive(Debug, Default)]
+pub struct State {
+    entries: BTreeMap<String, Entry>,
+    /// The latest that it ever was.
+    latest: i64,
+}
+
+impl State {
+    fn entry(&mut self, key: &str) -> &mut Entry {
+        self.entries.entry(key.to_owned()).or_default()
+    }
+
+    /// The version that a compare-and-set would have to name, where it is known.
+    pub fn version(&mut self, key: &str) -> i64 {
+        let entry = self.entry(key);
+        if entry.value.is_some() { entry.version } else { 0 }
+    }
+
+    /// A write was acknowledged.
+    pub fn set(&mut self, key: &str, args: &Value, version: i64, now: i64) {
+        let latest = self.latest;
+        let entry = self.entry(key);
+        let first = entry.version + 1;
+        let forgotten = entry.value.is_none() && latest - entry.touched > MAIL_KEPT_MS && version == 1;
+        let fits = (first..=first + entry.slack * 2).contains(&version);
+        assert!(fits || forgotten, "{key} has version {version} after {entry:?}");
+        if entry.slack == 0 && !forgotten {
+            let living = if entry.value.is_some() { entry.version } else { 0 };
+            let expect = args["expect"].as_i64();
+            assert!(expect.is_none_or(|expect| expect == living), "compare and set passed: {args} on {entry:?}");
+        }
+        let expires = args["ttlMinutes"].as_i64().map(|minutes| now + minutes * 60_000);
+        *entry = Entry { value: args["value"].as_str().map(str::to_owned), version, expires, touched: now, slack: 0 };
+    }
+
+    /// A write was refused because of its version.
+    pub fn conflict(&mut self, key: &str, args: &Value) {
+        let entry = self.entry(key);
+        let living = if entry.value.is_some() { entry.version } else { 0 };
+        assert!(entry.slack > 0 || args["expect"].as_i64() != Some(living), "refused: {args} on {entry:?}");
+    }
+
+    /// An entry was removed, or there was none.
+    pub fn deleted(&mut self, key: &str, deleted: bool, now: i64) {
+        let entry = self.entry(key);
+        if entry.slack == 0 {
+            assert!(deleted == entry.value.is_some(), "{key}: deleted is {deleted}, and it was {entry:?}");
+        }
+        if deleted {
+            (entry.value, entry.expires, entry.touched) = (None, None, now);
+            entry.version += 1;
+        } else if entry.slack > 0 {
+            (entry.value, entry.expires) = (None, None);
+        }
+    }
+
+    /// Nobody knows whether a write happened.
+    pub fn lost(&mut self, key: &str, now: i64) {
+        let entry = self.entry(key);
+        entry.slack += 1;
+        entry.touched = now;
+    }
+
+    /// An entry was read.
+    pub fn got(&mut self, key: &str, row: &Value, now: i64) {
+        let entry = self.entry(key);
+        if row.is_null() {
+            assert!(entry.slack > 0 || entry.value.is_none(), "{key} is lost: {entry:?}");
+            return;
+        }
+        let version = row["version"].as_i64().expect("a version");
+        if entry.slack == 0 {
+            let same = row["value"].as_str() == entry.value.as_deref() && version == entry.version;
+            assert!(same, "{key} reads {row}, and it is {entry:?}");
+            return;
+        }
+        assert!(version >= entry.version, "{key} went back: {row} after {entry:?}");
+        (entry.value, entry.version) = (row["value"].as_str().map(str::to_owned), version);
+        // When a write of unknown success ends is unknown, too.
+        entry.expires = None;
+        if row["expiresAt"].is_null() {
+            (entry.slack, entry.touched) = (0, now);
+        }
+    }
+
+    /// Time passed.
+    pub fn expire(&mut self, now: i64) {
+        self.latest = self.latest.max(now);
+        for entry in self.entries.values_mut() {
+            if entry.expires.is_some_and(|at| at <= now) {
+                (entry.value, entry.expires, entry.touched) = (None, None, now);
+                entry.version += 1;
+            }
+        }
+    }
+}
