@@ -47,6 +47,8 @@ pub enum Command {
     Help(String),
     /// Changes of a state entry as they come.
     Watch,
+    /// Everything as it happens; or with true a line for each event.
+    Live(bool),
     /// One operation.
     Operation(&'static Op),
 }
@@ -74,6 +76,11 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     ("stop", "", "End the broker in order; sessions stay and start it again when they are used"),
     ("broadcast", "MESSAGE…", "Send a message to every peer that is here, and to the human"),
     ("state watch", "KEY", "Print an entry and each change of it; with --wait end at the first, or after S seconds"),
+    (
+        "watch",
+        "",
+        "Look on: peers, locks, messages and events as they come, with keys to write to a peer or release a lock",
+    ),
     ("clean", "", "Remove what a crashed run left in the data directory; no process is touched"),
     (
         "setup",
@@ -218,6 +225,7 @@ impl Reader {
             "start" => Command::Start { detach: self.switch("detach"), as_daemon: self.switch("as-daemon") },
             "stop" => Command::Stop,
             "clean" => Command::Clean,
+            "watch" => Command::Live(self.switch("plain")),
             "guard" => Command::Guard(self.words.split_off(1)),
             "setup" => Command::Setup(Asked {
                 agents: self.words.split_off(1),

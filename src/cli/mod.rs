@@ -13,6 +13,7 @@ pub mod run;
 pub mod setup;
 mod far;
 pub mod start;
+pub mod watch;
 
 use crate::client::{self, Client};
 use crate::mesh::op::Kind as Is;
@@ -57,6 +58,7 @@ fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
         Command::Secret => far::secret(),
         Command::Version => say(env!("CARGO_PKG_VERSION")),
         Command::Help(topic) => docs::help(topic),
+        Command::Live(plain) => watch::watch(&parsed, *plain),
         Command::Watch => follow::watch(&parsed),
         Command::Operation(_) if parsed.follow => follow::follow(&parsed),
         Command::Operation(op) if !parsed.command_line.is_empty() => run::locked(op, &parsed),

@@ -278,7 +278,9 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
 /// Text of others without what could steer a terminal or turn its direction.
 pub fn plain(text: &str) -> String {
     let tame = |c: char| match c {
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        // What some terminals take for an end of the line.
+        '\u{2028}' | '\u{2029}' => '\u{fffd}',
         '\n' | '\t' => ' ',
         c if c.is_control() => '\u{fffd}',
         c => c,

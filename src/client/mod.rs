@@ -13,6 +13,7 @@ use crate::world::{self, process};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -120,6 +121,21 @@ impl Client {
         }
     }
 
+    /// The next message that is here already; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn receive_now(&mut self) -> io::Result<Option<Incoming>> {
+        self.stream.set_nonblocking(true)?;
+        let found = self.receive();
+        self.stream.set_nonblocking(false)?;
+        match found {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Bounds the waiting of [`Client::receive`]; `None` waits for ever.
     ///
     /// # Errors
@@ -136,6 +152,12 @@ impl Client {
         let writer = self.stream.try_clone()?;
         writer.set_write_timeout(Some(Duration::from_secs(10)))?;
         Ok(writer)
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

@@ -7,6 +7,7 @@ pub mod places;
 pub mod process;
 pub mod road;
 pub mod settings;
+pub mod terminal;
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,0 +1,236 @@
+//! A small scene, drawn at several sizes, and keys pressed in it.
+
+use super::act::{Wish, press};
+use super::draw::{Line, screen};
+use super::keys::Key;
+use super::model::{Mode, Model, Pane};
+use super::text::width;
+use crate::mesh::time;
+use serde_json::{Value, json};
+
+const NOW: &str = "2026-01-01T12:10:00.000Z";
+
+fn at(text: &str) -> i64 {
+    time::parse(text).expect("a time")
+}
+
+fn event(seq: i64, minute: i64, kind: &str, by: &str, payload: Value) -> Value {
+    let at = format!("2026-01-01T12:{minute:02}:00.000Z");
+    json!({ "seq": seq, "type": kind, "emittedBy": by, "emittedByName": by, "createdAt": at, "payload": payload })
+}
+
+fn scene() -> Model {
+    let mut model = Model::new("h", "ada");
+    let peer = |id: &str, agent: &str, project: &str, idle: i64, unread: i64, summary: &str| {
+        json!({ "id": id, "name": id, "agentType": agent, "projectPath": format!("/work/{project}"),
+            "gitBranch": if project == "docs" { Value::Null } else { json!("main") }, "status": "active",
+            "idleSeconds": idle, "unread": unread, "summary": summary })
+    };
+    let peers = [
+        peer("codex-web", "codex", "web", 240, 2, "login page"),
+        peer("claude-api", "claude-code", "api", 3, 0, "moving the \u{1b}[31mtoken\u{202e} check"),
+        peer("gemini-docs", "gemini", "docs", 7200, 0, "日本語のガイドを書いている。とても長い説明がここに続きます。"),
+    ];
+    model.take_peers(&json!({ "peers": peers, "remaining": 4 }), at(NOW));
+    let lock = json!({ "filePath": "/work/api/src/auth.rs", "lockedBy": "claude-api", "holder": "claude-api",
+        "token": 7, "expiresInSeconds": 540, "reason": "refactor", "queue": ["codex-web"] });
+    model.take_locks(&json!({ "locks": [lock] }), at(NOW));
+    model.event(event(
+        1,
+        2,
+        "peer_joined",
+        "claude-api",
+        json!({ "peerId": "claude-api", "name": "claude-api",
+        "agentType": "claude-code", "projectPath": "/work/api" }),
+    ));
+    model.event(event(
+        2,
+        3,
+        "file_locked",
+        "claude-api",
+        json!({ "filePath": "/work/api/src/auth.rs", "reason": "refactor" }),
+    ));
+    model.event(event(
+        3,
+        5,
+        "message_received",
+        "claude-api",
+        json!({ "messageId": "m1", "fromPeer": "claude-api", "toPeer": "codex-web" }),
+    ));
+    model.event(event(
+        4,
+        6,
+        "message_read",
+        "codex-web",
+        json!({ "messageId": "m1", "fromPeer": "claude-api", "toPeer": "codex-web" }),
+    ));
+    model.event(event(
+        5,
+        9,
+        "message_received",
+        "codex-web",
+        json!({ "messageId": "m2", "fromPeer": "codex-web", "toPeer": "h" }),
+    ));
+    model.event(event(6, 10, "deploy.done", "codex-web", json!({ "version": "1.4", "note": "\u{9b}2J<script>" })));
+    let row = json!({ "id": "m2", "fromPeer": "codex-web", "fromName": "codex-web", "toPeer": "h", "type": "text",
+        "receipt": "accepted", "createdAt": "2026-01-01T12:09:00.000Z", "payload": "May I?\nIt is <b>urgent</b>\u{1b}]0;x\u{7}" });
+    model.take_mail(&json!({ "messages": [row] }));
+    model.unread = 1;
+    model
+}
+
+fn text(lines: &[Line]) -> Vec<String> {
+    lines
+        .iter()
+        .map(|line| line.iter().map(|(_, text)| text.as_str()).collect::<String>().trim_end().to_owned())
+        .collect()
+}
+
+fn shown(model: &Model, columns: usize, rows: usize) -> Vec<String> {
+    text(&screen(model, columns, rows, at(NOW)))
+}
+
+#[test]
+fn a_small_scene_at_80_by_24() {
+    let want = "
+ slm-mesh  you are ada  1 unread for you
+ Peers 7 ──────────────────────────────────────────────────────────────────────
+› claude-api   claude-code  api@main  active              moving the �[31mtoken…
+  codex-web    codex        web@main  idle 4 min   2 new  login page
+  gemini-docs  gemini       docs      idle 2 h            日本語のガイドを書い…
+  and 4 more
+ Locks 1 ──────────────────────────────────────────────────────────────────────
+  src/auth.rs  claude-api  9 min   codex-web waits  refactor
+ Messages ─────────────────────────────────────────────────────────────────────
+  1 min   codex-web → ada         unread     May I? It is <b>urgent</b>�]0;x�
+  5 min   claude-api → codex-web  read
+ Events ───────────────────────────────────────────────────────────────────────
+  now     deploy.done       codex-web   version=1.4 note=�2J<script>
+  1 min   message_received  codex-web   to ada
+  4 min   message_read      codex-web   from claude-api
+  5 min   message_received  claude-api  to codex-web
+  7 min   file_locked       claude-api  src/auth.rs  refactor
+  8 min   peer_joined       claude-api  claude-code  /work/api
+
+
+
+
+
+ Tab pane · Enter open · w write · x release · / project · ? help · q quit";
+    let got = shown(&scene(), 80, 24).join("\n");
+    assert_eq!(got, &want[1..], "\n{got}");
+}
+
+#[test]
+fn a_small_screen_shows_one_pane_at_a_time() {
+    let mut model = scene();
+    model.pane = Pane::Locks;
+    let want = "
+ slm-mesh  you are ada  1 unread for you
+ Locks 1 ──────────────────────────────
+› src/auth.rs  claude-…  9 min   codex-…
+
+
+
+
+
+
+ Tab pane · ? help · q quit";
+    let got = shown(&model, 40, 10).join("\n");
+    assert_eq!(got, &want[1..], "\n{got}");
+}
+
+#[test]
+fn no_line_is_wider_than_the_screen_and_none_is_missing() {
+    for (columns, rows) in [(80, 24), (40, 10), (200, 60), (1, 1), (2, 3), (20, 14), (64, 15), (300, 5)] {
+        for pane in super::model::PANES {
+            let mut model = scene();
+            model.pane = pane;
+            let mut modes = vec![Mode::Look, super::draw::help()];
+            let texts = ["", "long and 日本語 words that go on and on and on and on until the line is full at last"];
+            for text in texts {
+                let prompt = super::model::Prompt::Write("codex-web".into());
+                modes.push(Mode::Type { prompt, text: text.into() });
+                modes.push(Mode::Confirm { path: format!("/work/{text}"), holder: text.into(), own: false });
+                modes.push(Mode::Open { title: text.into(), body: text.repeat(50), scroll: 7 });
+            }
+            for mode in modes {
+                model.mode = mode;
+                let lines = screen(&model, columns, rows, at(NOW));
+                assert_eq!(lines.len(), rows, "{columns}x{rows}");
+                for line in text(&lines) {
+                    assert!(width(&line) <= columns, "{columns}x{rows}: {line:?}");
+                    assert!(!line.chars().any(|c| c.is_control() || c == '\u{202e}'), "{line:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn time_alone_moves_ages_and_leases() {
+    let model = scene();
+    let lines = text(&screen(&model, 80, 24, at(NOW) + 8 * 60_000));
+    assert!(lines[2].contains("idle 8 min"), "{lines:#?}");
+    assert!(lines[7].contains(" 60 s "), "{lines:#?}");
+    assert!(lines[9].contains("9 min   codex-web → ada"), "{lines:#?}");
+}
+
+fn keys(model: &mut Model, keys: &[Key]) -> Option<Wish> {
+    keys.iter().map(|key| press(model, *key, (80, 24))).last().flatten()
+}
+
+fn typed(text: &str) -> Vec<Key> {
+    text.chars().map(Key::Char).collect()
+}
+
+#[test]
+fn a_lock_is_released_only_after_a_yes() {
+    let mut model = scene();
+    assert_eq!(keys(&mut model, &[Key::Char('x')]), None);
+    assert!(model.note.contains("Choose a lock"), "{}", model.note);
+    assert_eq!(keys(&mut model, &[Key::Next, Key::Char('x')]), None);
+    let ask = shown(&model, 80, 24).pop().expect("a last line");
+    assert_eq!(ask, " Release /work/api/src/auth.rs? Its holder is claude-api, who is told. y/n");
+    assert_eq!(keys(&mut model, &[Key::Enter]), None);
+    assert_eq!((model.mode.clone(), model.note.as_str()), (Mode::Look, "Nothing was released"));
+    let wish = keys(&mut model, &[Key::Char('x'), Key::Char('y')]);
+    assert_eq!(wish, Some(Wish::Steal("/work/api/src/auth.rs".into())));
+}
+
+#[test]
+fn a_line_is_written_to_the_peer_of_the_chosen_row() {
+    let mut model = scene();
+    let line = [vec![Key::Down, Key::Char('w')], typed("hix"), vec![Key::Erase, Key::Enter]].concat();
+    assert_eq!(keys(&mut model, &line), Some(Wish::Send { to: "codex-web".into(), text: "hi".into() }));
+    assert_eq!(keys(&mut model, &[Key::Char('w'), Key::Char('n'), Key::Escape]), None);
+    assert_eq!(model.mode, Mode::Look);
+    assert_eq!(keys(&mut model, &[Key::Char('w'), Key::Enter]), None, "nothing is no message");
+}
+
+#[test]
+fn a_message_opens_with_its_text_only_for_who_may_read_it() {
+    let mut model = scene();
+    let wish = keys(&mut model, &[Key::Back, Key::Back, Key::Enter]);
+    assert!(matches!(wish, Some(Wish::Opened(_))), "{wish:?}");
+    let lines = shown(&model, 80, 24);
+    assert_eq!(
+        lines[2..7],
+        ["  codex-web → ada", "  2026-01-01 12:09:00 UTC, sent", "", "  May I?", "  It is <b>urgent</b>�]0;x�"]
+    );
+    assert_eq!(keys(&mut model, &[Key::Escape, Key::Down, Key::Enter]), None);
+    assert_eq!(shown(&model, 80, 24)[5], "  Its text is for its sender and its recipient alone.");
+}
+
+#[test]
+fn a_filter_is_typed_and_taken_back() {
+    let mut model = scene();
+    keys(&mut model, &[vec![Key::Char('/')], typed("docs"), vec![Key::Enter]].concat());
+    let lines = shown(&model, 80, 24);
+    assert_eq!(lines[0], " slm-mesh  you are ada  1 unread for you  only docs");
+    assert!(lines[2].starts_with("› gemini-docs"), "{lines:#?}");
+    assert!(!lines.concat().contains("codex-web"), "{lines:#?}");
+    keys(&mut model, &[Key::Escape]);
+    assert_eq!(model.shown_peers().len(), 3);
+    assert_eq!(keys(&mut model, &[Key::Char('q')]), Some(Wish::Quit));
+}

@@ -1,0 +1,180 @@
+//! The terminal that somebody looks at: raw mode, its size, its keys, and its way back.
+//!
+//! **Invariant:** who took the terminal gives it back as it was: on return, on a panic, on a signal.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGWINCH};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Duration;
+
+/// Another screen, lines that are not wrapped, no cursor.
+const ENTER: &str = "\u{1b}[?1049h\u{1b}[?7l\u{1b}[?25l\u{1b}[2J";
+/// The way back.
+const LEAVE: &str = "\u{1b}[0m\u{1b}[?25h\u{1b}[?7h\u{1b}[?1049l";
+
+/// How the terminal was, while it is ours.
+static WAS: Mutex<Option<Termios>> = Mutex::new(None);
+static HOOK: Once = Once::new();
+
+/// What woke the wait.
+#[derive(Debug, Default)]
+pub struct Woken {
+    /// Keys, as bytes; empty if there were none.
+    pub keys: Vec<u8>,
+    /// Nobody types any more: the terminal is gone.
+    pub closed: bool,
+    /// The other descriptor has something.
+    pub other: bool,
+    /// The screen has to be drawn anew: its size changed, or somebody else wrote there.
+    pub anew: bool,
+    /// The number of the signal that ends the program.
+    pub end: Option<i32>,
+}
+
+/// A terminal that is ours until this is dropped.
+#[derive(Debug)]
+pub struct Terminal {
+    signals: UnixStream,
+    ending: Arc<AtomicUsize>,
+    continued: Arc<AtomicUsize>,
+}
+
+impl Terminal {
+    /// Takes the terminal on standard input and output.
+    ///
+    /// # Errors
+    /// When there is none, or signals can't be watched.
+    pub fn take() -> io::Result<Terminal> {
+        let (signals, writer) = UnixStream::pair()?;
+        signals.set_nonblocking(true)?;
+        let (ending, continued) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        for (signal, flag) in [(SIGTERM, &ending), (SIGINT, &ending), (SIGHUP, &ending), (SIGCONT, &continued)] {
+            signal_hook::flag::register_usize(signal, Arc::clone(flag), signal as usize)?;
+        }
+        for signal in [SIGTERM, SIGINT, SIGHUP, SIGCONT, SIGWINCH] {
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        HOOK.call_once(|| {
+            let tell = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                // What a panic says would be lost with the other screen.
+                restore();
+                tell(info);
+            }));
+        });
+        enter()?;
+        Ok(Terminal { signals, ending, continued })
+    }
+
+    /// Columns and rows; 80 by 24 where the terminal does not say.
+    pub fn size(&self) -> (usize, usize) {
+        let size = tcgetwinsize(io::stdout()).map_or((0, 0), |size| (size.ws_col, size.ws_row));
+        let or = |n: u16, other: usize| if n == 0 { other } else { usize::from(n) };
+        (or(size.0, 80), or(size.1, 24))
+    }
+
+    /// Waits for keys, a signal, or the other descriptor; at most so long.
+    ///
+    /// # Errors
+    /// When the kernel refuses to wait.
+    pub fn wait(&mut self, other: Option<BorrowedFd<'_>>, time: Option<Duration>) -> io::Result<Woken> {
+        let input = io::stdin();
+        let mut fds = vec![PollFd::new(&input, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
+        fds.extend(other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let time = time.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
+        match poll(&mut fds, time.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let has: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        let mut woken = Woken { other: has.get(2) == Some(&true), ..Woken::default() };
+        if has[0] {
+            let mut buffer = [0; 1024];
+            match rustix::io::read(input.as_fd(), &mut buffer) {
+                Ok(0) => woken.closed = true,
+                Ok(n) => woken.keys.extend_from_slice(&buffer[..n]),
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                Err(_) => woken.closed = true,
+            }
+        }
+        if has[1] {
+            let mut buffer = [0; 64];
+            // What each signal was stands in the flags; the bytes only wake.
+            while self.signals.read(&mut buffer).is_ok_and(|n| n == buffer.len()) {}
+            woken.anew = true;
+        }
+        woken.end = Some(self.ending.load(Ordering::Relaxed) as i32).filter(|signal| *signal != 0);
+        if self.continued.swap(0, Ordering::Relaxed) != 0 {
+            // The shell may have set its own modes while we were stopped.
+            enter()?;
+            woken.anew = true;
+        }
+        Ok(woken)
+    }
+
+    /// Writes to the terminal.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn write(&self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+
+    /// Stops this job as Ctrl-Z does elsewhere, with the terminal given back meanwhile.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn suspend(&self) -> io::Result<()> {
+        restore();
+        rustix::process::kill_current_process_group(Signal::TSTP)?;
+        Ok(())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Whether somebody looks at standard output and types on standard input, on a terminal that can
+/// move its cursor.
+pub fn is_capable() -> bool {
+    use std::io::IsTerminal;
+    let term = std::env::var("TERM").unwrap_or_default();
+    io::stdin().is_terminal() && io::stdout().is_terminal() && !term.is_empty() && term != "dumb"
+}
+
+/// Whether colours are wanted.
+pub fn has_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn enter() -> io::Result<()> {
+    let now = tcgetattr(io::stdin())?;
+    let mut raw = now.clone();
+    raw.make_raw();
+    WAS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(now);
+    tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?;
+    let mut out = io::stdout().lock();
+    out.write_all(ENTER.as_bytes())?;
+    out.flush()
+}
+
+/// Gives the terminal back, once.
+fn restore() {
+    let Some(was) = WAS.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+    // A terminal that is gone needs nothing any more.
+    let mut out = io::stdout();
+    let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
+    let _ = tcsetattr(io::stdin(), OptionalActions::Now, &was);
+}

@@ -1,0 +1,244 @@
+//! `watch` as people see it: on a real terminal, which it gives back, and in a pipe.
+
+mod support;
+
+use serde_json::json;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use support::{BIN, Place, until};
+
+const CODEX: &str = "codex-mcp-client";
+
+/// A shell in a terminal of 80 by 24, which tmux plays.
+struct Screen<'a> {
+    place: &'a Place,
+}
+
+impl Screen<'_> {
+    /// `None` where there is no tmux; then the test says so.
+    fn new<'a>(place: &'a Place, test: &str) -> Option<Screen<'a>> {
+        if Command::new("tmux").arg("-V").stdout(Stdio::null()).status().is_err() {
+            assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "tmux is missing");
+            eprintln!("skipped: {test}: there is no tmux");
+            return None;
+        }
+        let screen = Screen { place };
+        screen.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "sh -i"]);
+        // In two parts, so that the line itself is not taken for the prompt.
+        screen.press(&["-l", "PS1='rea''dy> '"]);
+        screen.press(&["Enter"]);
+        Some(screen)
+    }
+
+    fn tmux(&self, args: &[&str]) -> String {
+        let mut command = Command::new("tmux");
+        command.args(["-u", "-S"]).arg(self.place.root.join("tmux")).args(args).env_clear();
+        let env = self.place.command(&[]);
+        command.envs(env.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
+        let out = command.current_dir(&self.place.root).output().unwrap();
+        assert!(out.status.success(), "tmux {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// What stands there now.
+    fn text(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    fn shows(&self, what: &str) {
+        until(&format!("the screen shows {what:?}"), || self.text().contains(what));
+    }
+
+    fn hides(&self, what: &str) {
+        until(&format!("the screen does not show {what:?} any more"), || !self.text().contains(what));
+    }
+
+    /// Keys by name, or a text.
+    fn press(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    /// Starts the view, with the modes of the terminal noted before and after.
+    fn watch(&self) {
+        let line = format!("stty -g >was; sh -c 'echo $$ >pid; exec {BIN} watch'; echo status=$?; stty -g >is");
+        self.shows("ready>");
+        self.press(&["-l", &line]);
+        self.press(&["Enter"]);
+        self.shows("? help");
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.place.root.join(name)
+    }
+
+    /// Waits for the end, or for a stop, and compares the terminal with what it was.
+    fn ends_with(&self, status: i32) {
+        self.shows(&format!("status={status}"));
+        self.is_as_it_was();
+    }
+
+    fn is_as_it_was(&self) {
+        until("the shell is back", || self.file("is").exists() && self.text().trim_end().ends_with("ready>"));
+        let read = |name: &str| std::fs::read_to_string(self.file(name)).unwrap();
+        assert_eq!(read("was"), read("is"));
+        let flags = self.tmux(&["display-message", "-p", "#{alternate_on} #{cursor_flag} #{wrap_flag}"]);
+        assert_eq!(flags.trim(), "0 1 1", "screen, cursor and wrapping are as they were");
+        assert!(!self.text().contains("Peers"), "{}", self.text());
+    }
+}
+
+impl Drop for Screen<'_> {
+    fn drop(&mut self) {
+        // The server ends with its only session.
+        let _ = Command::new("tmux").arg("-S").arg(self.place.root.join("tmux")).arg("kill-server").output();
+    }
+}
+
+#[test]
+fn what_happens_appears_and_what_others_say_stays_text() {
+    let place = Place::new();
+    let Some(screen) = Screen::new(&place, "what_happens_appears_and_what_others_say_stays_text") else { return };
+    screen.watch();
+    screen.shows("nobody is here");
+    let mut codex = place.session(CODEX, "api");
+    codex.tool("mesh_summary", json!({ "summary": "mending the login" }));
+    screen.shows("› codex-api  codex");
+    screen.shows("mending the login");
+    let evil = "\u{1b}[2J\u{1b}]0;owned\u{7}<b>x</b>\u{202e}txt.exe\u{9b}31m";
+    codex.tool("mesh_send", json!({ "to": "human", "message": evil }));
+    screen.shows("�[2J�]0;owned�<b>x</b>�txt.exe�31m");
+    screen.shows("Peers 1");
+    codex.tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs", "reason": "rewrite" }));
+    screen.shows("  a.rs  codex-api  10 min  rewrite");
+
+    screen.press(&["w"]);
+    screen.shows("to codex-api:");
+    screen.press(&["-l", "stop, please"]);
+    screen.press(&["Enter"]);
+    screen.shows("Sent to codex-api");
+    let mail = codex.tool("mesh_inbox", json!({}));
+    assert_eq!(mail["messages"][0]["payload"], json!("stop, please"));
+    codex.tool("mesh_inbox", json!({ "ack": [mail["messages"][0]["id"]] }));
+    screen.shows("read");
+
+    screen.press(&["Tab", "x"]);
+    screen.shows("a.rs? Its holder is codex-api, who is told. y/n");
+    screen.press(&["y"]);
+    screen.shows("nothing is locked");
+    let told = codex.tool("mesh_inbox", json!({}))["messages"][0].clone();
+    assert_eq!(told["type"], json!("alert"), "{told}");
+    assert_eq!(place.json(&["lock", "list"])["locks"], json!([]));
+
+    screen.press(&["q"]);
+    screen.ends_with(0);
+}
+
+#[test]
+fn a_message_that_was_opened_is_read_and_a_screen_that_shrinks_is_drawn_anew() {
+    let place = Place::new();
+    let Some(screen) = Screen::new(&place, "a_message_that_was_opened_is_read") else { return };
+    let mut codex = place.session(CODEX, "api");
+    codex.tool("mesh_send", json!({ "to": "human", "message": "first line\nsecond line" }));
+    screen.watch();
+    screen.shows("1 unread for you");
+    let sent = codex.tool("mesh_inbox", json!({ "filter": "sent" }));
+    assert_eq!(sent["messages"][0]["receipt"], json!("accepted"), "to look on is not to read");
+    screen.press(&["Tab", "Tab", "Enter"]);
+    screen.shows("  second line\n");
+    until("it counts as read", || {
+        codex.tool("mesh_inbox", json!({ "filter": "sent" }))["messages"][0]["receipt"] == json!("read")
+    });
+    screen.press(&["Escape"]);
+    screen.shows("Events");
+    screen.hides("unread for you");
+    screen.tmux(&["resize-window", "-x", "40", "-y", "10"]);
+    screen.hides("Events");
+    assert!(screen.text().lines().all(|line| line.chars().count() <= 40), "{}", screen.text());
+    screen.shows("Messages");
+    screen.press(&["C-c"]);
+    screen.ends_with(0);
+}
+
+#[test]
+fn every_end_gives_the_terminal_back() {
+    for (signal, status) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+        let place = Place::new();
+        let Some(screen) = Screen::new(&place, "every_end_gives_the_terminal_back") else { return };
+        screen.watch();
+        let pid = std::fs::read_to_string(screen.file("pid")).unwrap();
+        assert!(Command::new("kill").args([&format!("-{signal}"), pid.trim()]).status().unwrap().success());
+        screen.ends_with(status);
+    }
+}
+
+#[test]
+fn a_view_that_is_stopped_comes_back_and_so_does_a_broker() {
+    let place = Place::new();
+    let Some(screen) = Screen::new(&place, "a_view_that_is_stopped_comes_back") else { return };
+    screen.watch();
+    screen.press(&["C-z"]);
+    // SIGTSTP; the shell goes on with what stands behind it.
+    screen.ends_with(128 + 20);
+    screen.press(&["-l", "fg"]);
+    screen.press(&["Enter"]);
+    screen.shows("nobody is here");
+    place.ok(&["stop"]);
+    screen.shows("no broker");
+    assert!(place.broker_pid().is_none(), "who looks on starts none");
+    let mut codex = place.session(CODEX, "api");
+    codex.tool("mesh_status", json!({}));
+    screen.shows("› codex-api");
+    screen.hides("no broker");
+    screen.press(&["q"]);
+    screen.hides("codex-api");
+    std::fs::remove_file(screen.file("is")).unwrap();
+    screen.press(&["-l", "stty -g >is"]);
+    screen.press(&["Enter"]);
+    screen.is_as_it_was();
+}
+
+#[test]
+fn in_a_pipe_there_is_a_line_for_each_event_over_a_restart_of_the_broker() {
+    let place = Place::new();
+    place.ok(&["lock", "before.rs"]);
+    let mut child = place.command(&["watch", "--plain"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    // What was before is not told; that it looks on already is known by the broker's count.
+    until("it follows", || place.json(&["status"])["connections"].as_i64() > Some(1));
+    let mut n = 0;
+    let mut codex = place.session(CODEX, "api");
+    codex.tool("mesh_status", json!({}));
+    codex.tool("mesh_state", json!({ "action": "set", "key": "k", "value": "\u{1b}[2J\nx\u{202e}" }));
+    let mut next = |want: &[&str]| {
+        let line = lines.next().unwrap().unwrap();
+        n += 1;
+        assert!(want.iter().all(|word| line.contains(word)), "line {n}: {line:?}, want {want:?}");
+        assert!(!line.contains(['\u{1b}', '\u{202e}']), "{line:?}");
+    };
+    next(&["peer_joined", "codex-api"]);
+    next(&["state_changed", "value=�[2J x�"]);
+    place.ok(&["stop"]);
+    assert!(said.next().unwrap().unwrap().contains("no broker"));
+    codex.tool("mesh_events", json!({ "action": "emit", "type": "deploy.done", "payload": { "version": "2" } }));
+    next(&["deploy.done", "version=2"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_terminal_that_can_not_move_its_cursor_gets_lines() {
+    let place = Place::new();
+    let out = place.run(&["watch", "--colour"]);
+    assert_eq!(out.status.code(), Some(2), "{out:?}");
+    let mut child = place.command(&["watch", "--json"]).env("TERM", "dumb").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    until("it follows", || place.broker_pid().is_some() && place.json(&["status"])["connections"].as_i64() > Some(1));
+    place.ok(&["state", "set", "k", "v"]);
+    let row: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!((&row["type"], &row["payload"]["value"]), (&json!("state_changed"), &json!("v")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
