@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 
 /// Events from before that the first screen shows.
 const N_OLD: i64 = 50;
-/// The screen is drawn at most this often.
-const DRAWS_EVERY: Duration = Duration::from_millis(100);
+/// The screen is drawn at most this often: an event is to be seen within 100 ms.
+const DRAWS_EVERY: Duration = Duration::from_millis(80);
 /// A list that events made old is asked for at most this often.
 const ASKS_EVERY: Duration = Duration::from_millis(250);
 /// What no event tells (who is idle, who waits in line) is looked at this often.
@@ -56,9 +56,10 @@ pub fn watch(parsed: &Parsed, plain: bool) -> Result<u8, Fault> {
     let named = Some(settings.text("SLM_MESH_PEER").to_owned()).filter(|name| !name.is_empty());
     let who = match parsed.acting.clone().or(named) {
         Some(name) => json!({ "as": name }),
-        // Also in the shell of an agent it is a person who looks at a screen.
-        None => match feed.call("whoami", json!({}))? {
-            found if found["kind"] == json!("human") => json!({ "as": found["you"]["id"] }),
+        // Also in the shell of an agent, or of several, it is a person who looks at a screen.
+        None => match feed.call("whoami", json!({})) {
+            Ok(found) if found["kind"] == json!("human") => json!({ "as": found["you"]["id"] }),
+            Err(fault) if fault.kind != Kind::Ambiguous => return Err(fault),
             _ => json!({ "as": "human" }),
         },
     };
