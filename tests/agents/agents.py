@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+from windows import Served, Terminal
+
 
 class Agent:
     """One agent. `program` is its command, `package` with `version` what npm installs; `name` is its word for us."""
@@ -22,6 +24,13 @@ class Agent:
 
     def command(self, prompt, again):
         """Its command line for one prompt; `again` in the second run."""
+        raise NotImplementedError
+
+    def settle(self, home, work):
+        """Answers beforehand what it would ask a person at its first start."""
+
+    def window(self, env, work, log):
+        """Opens it as a person does, so that it stays when a turn is over."""
         raise NotImplementedError
 
     def write(self, path, text):
@@ -58,6 +67,16 @@ class Codex(Agent):
         return [self.program, "exec", "--skip-git-repo-check", "--dangerously-bypass-hook-trust",
                 "--dangerously-bypass-approvals-and-sandbox", prompt]
 
+    def settle(self, home, work):
+        with open(home / ".codex/config.toml", "a") as file:
+            file.write(f'[projects."{work}"]\ntrust_level = "trusted"\n')
+
+    def window(self, env, work, log):
+        # Of a model that it knows it would say that there is a newer one, and wait.
+        command = [self.program, "--model", "mock", "--dangerously-bypass-hook-trust",
+                   "--dangerously-bypass-approvals-and-sandbox"]
+        return Terminal(command, env, work, log)
+
     def write(self, path, text):
         kind = "Update" if path.exists() else "Add"
         body = f"@@\n-{path.read_text().rstrip()}\n+{text}" if path.exists() else f"+{text}"
@@ -89,6 +108,9 @@ class OpenCode(Agent):
         if again:
             return [self.program, "run", prompt]
         return [sys.executable, str(Path(__file__).with_name("opencode_serve.py")), "Hello.", prompt]
+
+    def window(self, env, work, log):
+        return Served([self.program, "serve", "--port", "0"], env, work, log)
 
     def write(self, path, text):
         read = [("read", {"filePath": str(path)})] if path.exists() else []
@@ -125,6 +147,16 @@ class Claude(Agent):
 
     def command(self, prompt, again):
         return [self.program, "-p", prompt, "--allowedTools", "mcp__slm-mesh", "Read", "Write", "Edit"]
+
+    def settle(self, home, work):
+        put(home / ".claude.json", {
+            "hasCompletedOnboarding": True, "theme": "dark",
+            "customApiKeyResponses": {"approved": ["dummy"], "rejected": []},
+            "projects": {str(work): {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}},
+        })
+
+    def window(self, env, work, log):
+        return Terminal([self.program, "--allowedTools", "mcp__slm-mesh"], env, work, log)
 
     def write(self, path, text):
         # It wants to have read what it overwrites, and says so before any hook is asked.

@@ -3,6 +3,7 @@ Gemini. What it answers is decided by a play; what it was shown is kept, a line 
 
 import http.server
 import json
+import sys
 import threading
 
 
@@ -40,6 +41,14 @@ def strings(value):
             yield from strings(one)
 
 
+def looked_for(request):
+    """Brings our tools before the model where its agent keeps them back until they are looked for."""
+    if any(tool["name"] == "tool_search" for tool in request.tools) and "mesh_status" not in request.offers():
+        words = "mesh peers status inbox send lock state events summary"
+        request = yield Call("tool_search", {"query": words, "limit": 20})
+    return request
+
+
 class Model(http.server.ThreadingHTTPServer):
     """Answers each request of the main loop with what the play yields, and "Done." once that has ended. A request
     that offers hardly any tool is a side errand (a title, a summary): it gets a word, and the play does not see it."""
@@ -51,6 +60,10 @@ class Model(http.server.ThreadingHTTPServer):
         self.lock, self.log = threading.Lock(), open(log, "a", buffering=1)
         self.requests, self.play, self.number, self.trouble = [], None, 0, None
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # else an agent was ended in the middle of a request
 
     def perform(self, play):
         """Sets the play for the next run: a generator that takes requests and yields answers."""

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Real coding agents, without an account, against a model on loopback: what of the mesh reaches their model, and
-which edits happen. `make test-agents` runs it; `run.py [AGENT…]` runs some.
+which edits happen, and what wakes an idle session. `make test-agents` runs it; `run.py [AGENT…]` runs some.
 
 Each agent is installed once by npm, at the version in agents.py, into target/agents. It then runs in a network
 namespace that has loopback alone (hence as root), with an empty environment, a home of its own and dummy keys. Set-up
@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 import agents
-from model import Call, Model
+import wakes
+from model import Call, Model, looked_for
 
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
@@ -39,6 +40,8 @@ PROOFS = [
     ("kept", "mail at the end of a run that can't go on stays unread for the next one"),
     ("one", "hooks and MCP server are one peer, also in the next run"),
 ]
+
+ALL_PROOFS = PROOFS + wakes.WAKES
 
 # Stands in for slm-mesh during a run: keeps what each hook was told and what it said. Mail comes in between the
 # session's first hook and its second, which some agents start at once. As a script of that name it is no more to the
@@ -145,13 +148,6 @@ class Proofs:
 
 
 START, PROMPT, TOOL, STOP, LAST = WORDS = [f"{tree}-arrives" for tree in ("walnut", "maple", "cherry", "elm", "oak")]
-
-
-def looked_for(request):
-    """Brings our tools before the model where its agent keeps them back until they are looked for."""
-    if any(tool["name"] == "tool_search" for tool in request.tools) and "mesh_status" not in request.offers():
-        request = yield Call("tool_search", {"query": "mesh peers status inbox send lock state events summary", "limit": 20})
-    return request
 
 
 def first_play(stage, proof):
@@ -295,20 +291,46 @@ def install(agent):
 
 
 def table(results):
+    width = max(len(name) for name, _ in ALL_PROOFS)
     print()
-    print(" ".join(["agent".ljust(18), *(name.ljust(7) for name, _ in PROOFS)]))
+    print(" ".join(["agent".ljust(18), *(name.ljust(width) for name, _ in ALL_PROOFS)]))
     for title, proofs in results.items():
         if isinstance(proofs, str):
             print(title.ljust(18), proofs)
             continue
-        print(title.ljust(18), *(("yes" if proofs[name] is True else "no").ljust(7) for name, _ in PROOFS))
+        print(title.ljust(18), *(word(proofs.get(name)).ljust(width) for name, _ in ALL_PROOFS))
     print()
-    for name, text in PROOFS:
+    for name, text in ALL_PROOFS:
         print(f"{name:8}{text}")
     for title, proofs in results.items():
         for name, why in () if isinstance(proofs, str) else proofs.items():
             if why is not True:
                 print(f"{title}, {name}: {why}")
+
+
+def word(held):
+    """A proof in the table: one that an agent has nothing for is not held against it."""
+    return "-" if held is None else "yes" if held is True else "no"
+
+
+# What a reader wants to know of an agent, and the proofs that it takes.
+IN_SHORT = [
+    ("mail at prompt", ["start", "prompt"]),
+    ("mid-turn", ["tool"]),
+    ("wakes idle", ["wakes"]),
+    ("edit denied", ["denied"]),
+    ("set up by us", ["tools", "one"]),
+]
+
+
+def in_short(results):
+    print()
+    print("| Agent | " + " | ".join(head for head, _ in IN_SHORT) + " |")
+    print("|---" * (len(IN_SHORT) + 1) + "|")
+    for title, proofs in results.items():
+        if not isinstance(proofs, str):
+            held = [all(proofs.get(name) is True for name in names) for _, names in IN_SHORT]
+            print(f"| {title} | " + " | ".join("yes" if one else "no" for one in held) + " |")
 
 
 def main():
@@ -337,7 +359,13 @@ def main():
         began = time.monotonic()
         results[title] = prove(agent, Path(given.program).resolve(), given.inputs)
         print(f"{title}: {time.monotonic() - began:.0f} s", flush=True)
+    here = [agent for agent in chosen if not isinstance(results[f"{agent.name} {agent.version}"], str)]
+    began = time.monotonic()
+    for name, proofs in wakes.prove(here, BASE, Path(given.program).resolve()).items():
+        results[next(title for title in results if title.startswith(name))].update(proofs)
+    print(f"idle sessions: {time.monotonic() - began:.0f} s", flush=True)
     table(results)
+    in_short(results)
     good = all(not isinstance(proofs, str) and all(held is True for held in proofs.values())
                for proofs in results.values())
     sys.exit(0 if good else 1)
