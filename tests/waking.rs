@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::process::{Child, Stdio};
-use support::{Place, until};
+use std::process::{Child, Command, Stdio};
+use support::{Place, Session, until};
 
 const SENTENCE: &str = "1 unread mesh message from ";
 
@@ -106,6 +106,42 @@ fn an_idle_codex_thread_gets_the_sentence_into_its_queue() {
     assert_eq!(words[..4], ["queue", "--thread", "th-1", "--message"], "{words:?}");
     assert!(words[4].starts_with(SENTENCE), "{words:?}");
     until("the receipt names the surface", || wakes(&place)[0]["surface"] == json!("codex queue"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_codex_that_runs_is_asked_in_its_own_home_wherever_it_is() {
+    let place = Place::new();
+    // A shell under Codex's name, in a folder that is not on PATH: it starts the server without its
+    // environment, as Codex does, and takes its first argument for a script.
+    let (codex, work, home) = (place.root.join("vendor/codex"), place.root.join("p"), place.root.join("its home"));
+    for dir in [codex.parent().unwrap(), &work, &place.root.join("home")] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    std::fs::copy("/bin/sh", &codex).unwrap();
+    let script = "printf '%s\\n' \"$CODEX_HOME\" \"$@\" > asked.new && mv asked.new asked\n";
+    std::fs::write(work.join("queue"), script).unwrap();
+    let server = place.command(&[]);
+    let env: Vec<String> =
+        [("PATH", "/usr/bin:/bin"), ("HOME", "home"), ("SLM_MESH_DATA_DIR", "data"), ("SLM_MESH_WAKE", "codex")]
+            .map(|(name, value)| {
+                let given = server.get_envs().find(|(key, _)| *key == name).and_then(|(_, value)| value);
+                let value = given.filter(|_| name != "PATH").map_or(value.into(), |value| value.to_string_lossy());
+                format!("{name}='{value}'")
+            })
+            .into();
+    let line = format!("env -i {} '{}'; true", env.join(" "), server.get_program().display());
+    let mut client = Command::new(&codex);
+    client.args(["-c", &line]).env("CODEX_HOME", &home).current_dir(&work);
+    let mut session = Session::start(&mut client, "codex-mcp-client");
+    let params = json!({ "name": "mesh_status", "arguments": {}, "_meta": { "threadId": "th-1" } });
+    session.request("tools/call", params);
+    place.ok(&["send", "--as", "human", &name_of(&place, "codex"), "hello"]);
+    until("the receipt tells of it", || !wakes(&place).is_null());
+    assert_eq!(wakes(&place)[0]["how"], json!("rang"), "{}", wakes(&place));
+    let asked = std::fs::read_to_string(work.join("asked")).unwrap();
+    let words: Vec<&str> = asked.lines().collect();
+    assert_eq!(words[..4], [home.to_str().unwrap(), "--thread", "th-1", "--message"], "{words:?}");
 }
 
 #[test]

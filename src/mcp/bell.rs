@@ -5,8 +5,14 @@
 
 use crate::world::settings::Settings;
 use serde_json::json;
+#[cfg(target_os = "linux")]
+use std::ffi::OsStr;
 use std::io::Write;
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+#[cfg(target_os = "linux")]
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -62,9 +68,34 @@ impl Bell {
                     .and_then(|()| stream.write_all(lines.as_bytes()))
                     .map_err(|error| format!("its socket: {error}"))
             }
-            Bell::Queue(thread) => run(Command::new("codex").args(["queue", "--thread", thread, "--message", text])),
+            Bell::Queue(thread) => run(codex().args(["queue", "--thread", thread, "--message", text])),
         }
     }
+}
+
+/// Codex as it runs here. It keeps most of its environment from its servers, `CODEX_HOME` too, without
+/// which the thread would be looked for in another place; and it need not be on the PATH. The kernel
+/// knows both of the process that started this one.
+#[cfg(target_os = "linux")]
+fn codex() -> Command {
+    let above = PathBuf::from(format!("/proc/{}", std::os::unix::process::parent_id()));
+    let is_codex = |path: &PathBuf| path.file_name().is_some_and(|name| name == "codex") && path.exists();
+    // Something else may stand between the two; then it is what PATH says.
+    let Some(program) = std::fs::read_link(above.join("exe")).ok().filter(is_codex) else {
+        return Command::new("codex");
+    };
+    let mut command = Command::new(program);
+    let env = std::fs::read(above.join("environ")).unwrap_or_default();
+    if let Some(home) = env.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(b"CODEX_HOME=")) {
+        command.env("CODEX_HOME", OsStr::from_bytes(home));
+    }
+    command
+}
+
+/// Codex as PATH has it: another process's environment can't be read here.
+#[cfg(not(target_os = "linux"))]
+fn codex() -> Command {
+    Command::new("codex")
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

@@ -137,7 +137,8 @@ pub struct Session {
 }
 
 impl Session {
-    fn start(command: &mut Command, client: &str) -> Session {
+    /// A session of a command of the test's own.
+    pub fn start(command: &mut Command, client: &str) -> Session {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
         let mut session = Session { child, input, output, next: 0 };
