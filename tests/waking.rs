@@ -22,6 +22,7 @@ fn waiter(place: &Place, agent: &str, session: &str) -> Child {
     let mut child = place
         .command(&["hook", agent, "--wake"])
         .env("CLAUDE_PID", "1")
+        .env("CLAUDE_CODE_ENTRYPOINT", "cli")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -166,6 +167,11 @@ fn nobody_waits_where_the_user_did_not_allow_it_or_another_agent_runs_the_hook()
     let mut other = place.command(&["hook", "claude", "--wake"]).stdin(Stdio::piped()).spawn().unwrap();
     other.stdin.take().unwrap().write_all(br#"{"session_id":"s1","hook_event_name":"Stop"}"#).unwrap();
     assert!(other.wait().unwrap().success(), "another agent's");
+    let mut once = place.command(&["hook", "claude", "--wake"]);
+    once.env("CLAUDE_PID", "1").env("CLAUDE_CODE_ENTRYPOINT", "sdk-cli");
+    let mut once = once.stdin(Stdio::piped()).spawn().unwrap();
+    once.stdin.take().unwrap().write_all(br#"{"session_id":"s1","hook_event_name":"Stop"}"#).unwrap();
+    assert!(once.wait().unwrap().success(), "a run without a window, which would not end before its hook");
     // A newer wait takes an older one's place, and the end of the session ends both.
     let mut first = waiter(&place, "claude", "s1");
     until("the session is known", || !name_of(&place, "claude-code").is_empty());

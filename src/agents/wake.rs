@@ -58,7 +58,9 @@ pub fn run(agent: Agent, input: &Value) -> Result<u8, String> {
         _ => return Ok(0),
     };
     // Other agents run Claude's hooks as well, and would wait for this one.
-    let is_its_own = agent != Agent::Claude || std::env::var_os("CLAUDE_PID").is_some();
+    // And `claude -p` does not end while a hook of it waits: only a session that has a window does.
+    let stays = std::env::var("CLAUDE_CODE_ENTRYPOINT").is_ok_and(|by| by == "cli");
+    let is_its_own = agent != Agent::Claude || stays && std::env::var_os("CLAUDE_PID").is_some();
     let Some(told) = agent.understand(input).filter(|_| is_its_own && settings.wakes(word)) else { return Ok(0) };
     let mut ask = super::hook::identity(agent, &told);
     (ask["surface"], ask["waitSeconds"]) = (json!(surface), json!(WAIT_S));

@@ -105,8 +105,10 @@ class Stage:
         shutil.copy(self.bin / "real/slm-mesh", path)
 
     def setup(self):
-        done = subprocess.run([str(self.bin / "slm-mesh"), "setup", self.agent.name], env=self.env, cwd=self.work,
-                              capture_output=True, text=True, timeout=120)
+        # Also where mail may wake it, a run without a window ends as it does without that.
+        wake = ["--wake"] if self.agent.name in wakes.SURFACE else []
+        command = [str(self.bin / "slm-mesh"), "setup", self.agent.name, *wake]
+        done = subprocess.run(command, env=self.env, cwd=self.work, capture_output=True, text=True, timeout=120)
         (self.root / "setup.txt").write_text(done.stdout + done.stderr)
         return done.returncode == 0
 
