@@ -237,10 +237,12 @@ fn bad_input_is_answered_with_silence() {
     let long = vec![b'['; 10 << 20];
     let inputs: [&[u8]; 8] =
         [b"", b"{", b"[]", b"\xff\xfe", b"null", b"{\"hook_event_name\":\"Nope\"}", b"{\"hook_event_name\":7}", &long];
+    place.ok(&["peers"]);
     for agent in ["claude", "codex", "copilot", "gemini", "cursor", "vscode", "devin", "nobody"] {
         for input in inputs {
             assert_eq!(hook(&place, agent, input), "", "{agent}: {:?}", &input[..input.len().min(40)]);
         }
+        assert!(place.log().contains(&format!("slm-mesh hook {agent}: ")), "the log says what came: {}", place.log());
     }
 }
 

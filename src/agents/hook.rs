@@ -4,7 +4,7 @@ use super::dialect::{self, Agent, Event, Told};
 use super::words;
 use crate::client::Client;
 use crate::mesh::wakes::is_ours;
-use crate::mesh::{Fault, Kind};
+use crate::mesh::{Fault, Kind, time};
 use crate::world::git;
 use crate::world::places::{self, Places};
 use crate::world::settings::Settings;
@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// A hook's input beyond this is not read: a tool's output may be anything.
 const INPUT_MAX: u64 = 4 << 20;
+/// A log longer than this gets no more of ours: a hook that always fails must fill no disk.
+const LOG_MAX: u64 = 1 << 20;
 
 /// Answers one hook. It always succeeds: nothing on standard output is an answer in every dialect.
 /// One that waits to wake its agent may end with the status that does so.
@@ -28,10 +30,23 @@ pub fn run(agent: &str, wake: bool) -> u8 {
         })
     };
     answered.unwrap_or_else(|why| {
-        // One line for who looks; agents show standard error to nobody when a hook succeeds.
-        crate::world::complain(&format!("slm-mesh hook: {why}"));
+        // Agents show standard error to nobody when a hook succeeds: the log has it for who looks.
+        let line = format!("slm-mesh hook {}: {why}", agent.chars().take(40).collect::<String>());
+        crate::world::complain(&line);
+        note(&line);
         0
     })
+}
+
+/// Writes a line into the broker's log, where there is one and it is not long.
+fn note(line: &str) {
+    let Ok(places) = Places::find() else { return };
+    let is_short = places.log().metadata().is_ok_and(|log| log.len() < LOG_MAX);
+    let log = std::fs::OpenOptions::new().append(true).open(places.log());
+    if let (true, Ok(mut log)) = (is_short, log) {
+        // A log that can't be written stops nobody's work either.
+        let _ = writeln!(log, "{} {line}", time::iso(crate::world::wall_ms()));
+    }
 }
 
 fn named(agent: &str) -> Result<Agent, String> {
