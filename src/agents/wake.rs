@@ -65,6 +65,8 @@ pub fn run(agent: Agent, input: &Value) -> Result<u8, String> {
     let mut ask = super::hook::identity(agent, &told);
     (ask["surface"], ask["waitSeconds"]) = (json!(surface), json!(WAIT_S));
     let parent = std::os::unix::process::parent_id();
+    // An agent that is ended may not get to end its waiters, which would hold its place in the mesh.
+    crate::world::process::end_with_parent();
     while std::os::unix::process::parent_id() == parent {
         let mut client = Client::connect(&places).map_err(|error| error.to_string())?;
         let value = client.call("turn.wake", &ask).map_err(|fault| fault.text)?;

@@ -30,6 +30,17 @@ pub fn credentials(_socket: impl AsFd) -> Option<Credentials> {
     Some(Credentials { uid: super::uid(), pid: 0 })
 }
 
+/// Has the kernel end this process when the one that started it ends.
+#[cfg(target_os = "linux")]
+pub fn end_with_parent() {
+    // Where the kernel refuses, it ends later, by what it waits for.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+}
+
+/// There is no such call here; it ends later, by what it waits for.
+#[cfg(not(target_os = "linux"))]
+pub fn end_with_parent() {}
+
 /// A process in the tree: its parent, what it is, and when it started.
 #[derive(Debug, Clone)]
 struct Node {

@@ -47,7 +47,7 @@ ALL_PROOFS = PROOFS + wakes.WAKES
 # session's first hook and its second, which some agents start at once. As a script of that name it is no more to the
 # broker than the program itself.
 STAND_IN = """#!/bin/sh
-if [ "$1" != hook ]; then exec '{real}' "$@"; fi
+if [ "$1" != hook ] || [ $# -gt 2 ]; then exec '{real}' "$@"; fi
 n=$(date +%s%N)
 cat > '{log}'/$n.in
 if mkdir '{log}/first' 2>/dev/null; then
@@ -105,8 +105,9 @@ class Stage:
         shutil.copy(self.bin / "real/slm-mesh", path)
 
     def setup(self):
-        # Also where mail may wake it, a run without a window ends as it does without that.
-        wake = ["--wake"] if self.agent.name in wakes.SURFACE else []
+        # Also where mail may wake it, a run without a window ends as it does without that. A session that stays
+        # would be woken, by the mail that must not keep it going.
+        wake = ["--wake"] if self.agent.name in wakes.SURFACE and not self.agent.opens_by_prompt else []
         command = [str(self.bin / "slm-mesh"), "setup", self.agent.name, *wake]
         done = subprocess.run(command, env=self.env, cwd=self.work, capture_output=True, text=True, timeout=120)
         (self.root / "setup.txt").write_text(done.stdout + done.stderr)
