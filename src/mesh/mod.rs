@@ -125,8 +125,8 @@ pub struct Mesh {
     orphans: Option<i64>,
     unread: HashMap<String, i64>,
     rates: HashMap<String, (i64, u32)>,
-    /// Messages that a hook took a moment ago.
-    taken: HashMap<i64, i64>,
+    /// Messages that a hook took a moment ago: when, and over which connection.
+    taken: HashMap<i64, (i64, Conn)>,
     /// Sessions that were woken of late.
     rings: Vec<wakes::Ring>,
     /// The turn's transaction was lost in the middle.

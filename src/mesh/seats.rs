@@ -210,6 +210,8 @@ impl Mesh {
     /// A connection is gone. Peers learn of it now; its locks wait a short grace.
     pub fn left(&mut self, conn: Conn, now: i64) {
         self.waits.retain(|wait| wait.ctx.conn != conn);
+        // A hook that went without saying that it showed its mail leaves that to the next one.
+        self.taken.retain(|_, (_, by)| *by != conn);
         // On a failing disk the row stays as it was; memory is what decides who is here.
         let _ = self.scoped(|mesh| mesh.leave(conn, "disconnected", now));
         self.seats.remove(&conn);

@@ -118,7 +118,7 @@ fn mail(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let id = mesh.session_of_hook(ctx, args)?;
     let direct = args.flag("direct").unwrap_or(false);
     let pick = MessagePick { to: Some(&id), unread: true, direct, limit: SHOWN_MAX * 2, ..MessagePick::default() };
-    mesh.taken.retain(|_, at| ctx.now - *at < TAKEN_MS);
+    mesh.taken.retain(|_, (at, _)| ctx.now - *at < TAKEN_MS);
     let free = |m: &Message, mesh: &Mesh| m.expires.is_none_or(|at| at > ctx.now) && !mesh.taken.contains_key(&m.seq);
     let mut found = mesh.store.messages(&pick)?;
     found.retain(|message| free(message, mesh));
@@ -129,7 +129,7 @@ fn mail(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         if args.flag("peek") == Some(true) {
             continue;
         }
-        mesh.taken.insert(message.seq, ctx.now);
+        mesh.taken.insert(message.seq, (ctx.now, ctx.conn));
         mesh.offer(message, "hook", ctx.now)?;
     }
     if args.flag("spoken") == Some(true) {

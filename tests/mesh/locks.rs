@@ -188,6 +188,9 @@ fn a_hook_shows_mail_once_whatever_hooks_also_fire() {
         a send to=claude-p message=hello -> ok messageId=$m
         h turn.mail agent=claude-code session=s1 project=/p -> ok messages.0.payload=hello
         g turn.mail agent=claude-code session=s1 project=/p -> ok messages=[]
+        h leaves
+        g turn.mail agent=claude-code session=s1 project=/p -> ok messages.0.again=true
+        h connects
         +3s
         h turn.mail agent=claude-code session=s1 project=/p -> ok messages.0.again=true
         a send to=all message=everybody -> ok
