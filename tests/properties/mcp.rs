@@ -47,7 +47,7 @@ fn asked(input: &[u8]) -> Vec<Option<Message>> {
     let mut found = Vec::new();
     let mut lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
     lines.pop();
-    for line in lines.iter().map(|line| line.trim_ascii()).filter(|line| !line.is_empty()) {
+    for line in lines.iter().filter(|line| !line.trim_ascii().is_empty()) {
         match serde_json::from_slice(line) {
             Ok(Value::Array(batch)) => {
                 // Refused as a whole, or answered one by one.
