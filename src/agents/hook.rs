@@ -19,17 +19,19 @@ const INPUT_MAX: u64 = 4 << 20;
 const LOG_MAX: u64 = 1 << 20;
 
 /// Answers one hook. It always succeeds: nothing on standard output is an answer in every dialect.
-/// One that waits to wake its agent may end with the status that does so.
-pub fn run(agent: &str, wake: bool) -> u8 {
-    let answered = if wake {
-        named(agent).and_then(|agent| super::wake::run(agent, &input()?))
-    } else {
-        answer(agent).map(|answer| {
-            answer.into_iter().for_each(|(text, client, shown)| say(&text, client, &shown));
-            0
-        })
-    };
-    answered.unwrap_or_else(|why| {
+pub fn run(agent: &str) -> u8 {
+    guarded(agent, |agent, input| {
+        if let Some((text, client, shown)) = answer(agent, input)? {
+            say(&text, client, &shown);
+        }
+        Ok(0)
+    })
+}
+
+/// Runs one hook on its input; whatever goes wrong, its agent goes on.
+pub fn guarded(agent: &str, run: impl FnOnce(Agent, &Value) -> Result<u8, String>) -> u8 {
+    let known = Agent::named(agent).ok_or_else(|| format!("no agent {agent}"));
+    known.and_then(|agent| run(agent, &input()?)).unwrap_or_else(|why| {
         // Agents show standard error to nobody when a hook succeeds: the log has it for who looks.
         let line = format!("slm-mesh hook {}: {why}", agent.chars().take(40).collect::<String>());
         crate::world::complain(&line);
@@ -49,10 +51,6 @@ fn note(line: &str) {
     }
 }
 
-fn named(agent: &str) -> Result<Agent, String> {
-    Agent::named(agent).ok_or_else(|| format!("no agent {agent}"))
-}
-
 /// Reads the hook's input.
 fn input() -> Result<Value, String> {
     let mut input = Vec::new();
@@ -67,10 +65,8 @@ fn input() -> Result<Value, String> {
 /// What to print, and what counts as shown once that is out.
 type Answer = (String, Client, Value);
 
-fn answer(agent: &str) -> Result<Option<Answer>, String> {
-    let agent = named(agent)?;
-    let input = input()?;
-    let Some(told) = agent.understand(&input) else { return Ok(None) };
+fn answer(agent: Agent, input: &Value) -> Result<Option<Answer>, String> {
+    let Some(told) = agent.understand(input) else { return Ok(None) };
     let places = Places::find().map_err(|fault| fault.text)?;
     let settings = Settings::load(&places).map_err(|fault| fault.text)?;
     let mut client = connect(&places, &told.event)?;

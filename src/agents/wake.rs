@@ -46,10 +46,11 @@ const WAIT_S: i64 = 600;
 const REWAKE: u8 = 2;
 
 /// Waits for one ring. The exit status is part of the answer.
-///
-/// # Errors
-/// Why there is nothing to wait for.
-pub fn run(agent: Agent, input: &Value) -> Result<u8, String> {
+pub fn run(agent: &str) -> u8 {
+    super::hook::guarded(agent, wait)
+}
+
+fn wait(agent: Agent, input: &Value) -> Result<u8, String> {
     let places = Places::find().map_err(|fault| fault.text)?;
     let settings = Settings::load(&places).map_err(|fault| fault.text)?;
     let (word, surface) = match agent {
