@@ -31,6 +31,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store/"]),
     ("serde_json", &[""]),
     ("mio", &["broker/", "far/"]),
+    ("ureq", &["broker/links"]),
     ("tungstenite", &["far/"]),
     ("hmac", &["far/"]),
     ("sha2", &["far/"]),

@@ -282,7 +282,8 @@ class Mail(Message):
     from_name: str = ""
     to_name: str = ""
     receipt: str = ""
-    """``accepted``, ``offered``, ``read``, ``acked`` or ``expired``; when it was fetched."""
+    """``accepted``, ``offered``, ``read``, ``acked``, ``expired``, or on another mesh ``forwarded`` or ``refused``;
+    when it was fetched."""
     group: Optional[str] = None
     reply_to: Optional[str] = None
     again: bool = False

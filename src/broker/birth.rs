@@ -1,6 +1,7 @@
 //! How a broker comes into the world and leaves it: the single instance, the files for existing
 //! clients, the ready word.
 
+use super::links::Links;
 use super::{End, Parts, http, legacy, log, serve};
 use crate::far::hub::{Arrival, Door, Inside};
 use crate::lan::announce::Orders;
@@ -8,7 +9,7 @@ use crate::lan::announcer::Announcer;
 use crate::mesh::{Fault, Kind, Mesh, time};
 use crate::store::{Store, StoreError};
 use crate::world::places::{self, Places};
-use crate::world::road::{Road, SECRET_GOOD};
+use crate::world::road::{Road, SECRET_GOOD, SECRET_MIN, links};
 use crate::world::settings::{SECRET, Settings};
 use crate::world::{self, Clock};
 use serde_json::json;
@@ -43,6 +44,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     let token = places::keep_token(places)?;
     let (poll, waker) = super::poll().map_err(|error| places.fault("can't be watched", &error))?;
     let door_waker = Arc::clone(&waker);
+    let link_ring = ring(&waker);
     let (sender, jobs) = mpsc::sync_channel(http::Limits::default().connections_max);
     let http_listener = bind_http(&bind, &settings);
     let port = http_listener.as_ref().map_or(0, |(_, port)| *port);
@@ -55,12 +57,13 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
             listener,
             sender,
             wake,
-            legacy::gate(token, bearer(&settings, hub), hub.then(world::host)),
+            legacy::gate(token, bearer(&settings), hub.then(world::host)),
             http::Limits::default(),
         );
         started.map_err(|error| log(&format!("HTTP is not served: {error}"))).ok()
     });
-    let open = |store| Mesh::open(store, mesh_settings(&settings, port), Box::new(world::chance), clock.now());
+    let told = mesh_settings(&settings, port)?;
+    let open = |store| Mesh::open(store, told.clone(), Box::new(world::chance), clock.now());
     let mut mesh = match open(store) {
         Err(fault) if fault.kind == Kind::Storage => {
             // It may be damage that only reading shows: look at the whole file before giving up.
@@ -79,7 +82,9 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     let listener = bind_socket(places)?;
     write_files(places, port)?;
     ready(port, set_aside(places, started));
-    let end = serve(Parts { poll, mesh, clock, listener, server, jobs, guests, announcer, signals, settings }, places);
+    let links = Links::open(&mesh.settings().links, settings.text(SECRET), link_ring);
+    let end =
+        serve(Parts { poll, mesh, clock, listener, server, jobs, guests, links, announcer, signals, settings }, places);
     // Its thread ends before the lock does.
     drop(door);
     // The lock must outlive the last write.
@@ -257,9 +262,9 @@ fn bind_socket(places: &Places) -> Result<mio::net::UnixListener, Fault> {
     Ok(listener)
 }
 
-/// The secret as a bearer token, for existing clients on other machines, unless that is switched off.
-fn bearer(settings: &Settings, hub: bool) -> Option<String> {
-    let is_open = hub && settings.text("SLM_MESH_BEARER") == "on";
+/// The secret as a bearer token, for existing clients and linked meshes, unless that is switched off.
+fn bearer(settings: &Settings) -> Option<String> {
+    let is_open = settings.text(SECRET).len() >= SECRET_MIN && settings.text("SLM_MESH_BEARER") == "on";
     is_open.then(|| settings.text(SECRET).to_owned())
 }
 
@@ -327,8 +332,8 @@ fn watch_signals() -> io::Result<mio::net::UnixStream> {
     Ok(mio::net::UnixStream::from_std(reader))
 }
 
-fn mesh_settings(settings: &Settings, port: u16) -> crate::mesh::Settings {
-    crate::mesh::Settings {
+fn mesh_settings(settings: &Settings, port: u16) -> Result<crate::mesh::Settings, Fault> {
+    Ok(crate::mesh::Settings {
         stale_ms: settings.int("SLM_MESH_STALE_MS"),
         dead_ms: settings.int("SLM_MESH_DEAD_MS"),
         lock_ttl_min: settings.int("SLM_MESH_LOCK_TTL_MIN"),
@@ -338,7 +343,17 @@ fn mesh_settings(settings: &Settings, port: u16) -> crate::mesh::Settings {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         port,
-    }
+        links: links(settings)?,
+    })
+}
+
+/// What rings the loop from another thread.
+fn ring(waker: &Arc<mio::Waker>) -> Arc<dyn Fn() + Send + Sync> {
+    let waker = Arc::clone(waker);
+    Arc::new(move || {
+        // The loop is gone only when this whole process ends.
+        let _ = waker.wake();
+    })
 }
 
 /// Leaves the terminal and the caller's session, as a daemon does.

@@ -233,7 +233,7 @@ fn summary(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
     if mesh.peer(id).is_none() {
         return Err(no("Peer not found"));
     }
-    mesh.set_summary(id, summary, now)?;
+    mesh.set_summary(&mesh.own(id.to_owned())?, summary, now)?;
     Ok(json!({ "ok": true }))
 }
 
@@ -263,7 +263,7 @@ fn send(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
         let ids: Vec<String> = sent.iter().map(|message| mesh.message_id(message.seq)).collect();
         return Ok(json!({ "ok": true, "messageIds": ids }));
     }
-    if !is_uuid(to) && to != "cli" {
+    if !is_uuid(to) && to != "cli" && mesh.peer(to).is_none() {
         return Err(no("Invalid peer ID format"));
     }
     let to = if to == "cli" { mesh.resolve(to)? } else { to.to_owned() };
@@ -276,9 +276,10 @@ fn send(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
 
 fn messages(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
     let id = given.word("peerId").ok_or_else(|| no("peerId is required"))?;
+    let id = mesh.own(id.to_owned())?;
     let pick = MessagePick {
         direct: false,
-        to: Some(id),
+        to: Some(&id),
         from: given.word("from"),
         unread: given.text("filter").unwrap_or("unread") == "unread",
         after: 0,

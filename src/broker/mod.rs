@@ -9,6 +9,7 @@ mod conn;
 pub mod http;
 #[doc(hidden)]
 pub mod legacy;
+mod links;
 mod push;
 mod slm;
 
@@ -43,6 +44,9 @@ const MOVE_MS: i64 = 200;
 /// HTTP requests served in one turn, so that sessions get theirs.
 const JOBS_MAX: usize = 64;
 
+/// Questions that wait for news at once; further ones are answered as they are.
+const HELD_MAX: usize = 64;
+
 /// Why the loop ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
@@ -70,6 +74,9 @@ struct Broker {
     server: Option<http::Server>,
     jobs: Receiver<http::Job>,
     guests: Receiver<Arrival>,
+    links: links::Links,
+    /// Questions that wait for news: until when, ms.
+    held: Vec<(http::Job, i64)>,
     announcer: Option<Announcer>,
     /// When it wants to be looked at, ms.
     announce_at: Option<i64>,
@@ -105,6 +112,8 @@ pub struct Parts {
     pub jobs: Receiver<http::Job>,
     /// Sessions on other machines that have proven the secret.
     pub guests: Receiver<Arrival>,
+    /// The meshes that it looks at.
+    pub links: links::Links,
     /// The process that tells the local network of a hub.
     pub announcer: Option<Announcer>,
     /// The readable end of the signals' pipe.
@@ -118,7 +127,8 @@ pub struct Parts {
 /// # Errors
 /// When the poll itself fails.
 pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
-    let Parts { poll, mesh, clock, mut listener, server, jobs, guests, announcer, mut signals, settings } = parts;
+    let Parts { poll, mesh, clock, mut listener, server, jobs, guests, links, announcer, mut signals, settings } =
+        parts;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let now = clock.now();
@@ -135,6 +145,8 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
         server,
         jobs,
         guests,
+        links,
+        held: Vec::new(),
         announce_at: announcer.is_some().then_some(now),
         announcer,
         answers: Vec::new(),
@@ -217,10 +229,15 @@ impl Broker {
         self.accept(now);
         self.receive_guests(now);
         self.serve_jobs(now);
+        self.links.hear(&mut self.mesh, now);
+        self.serve_held(now);
         self.watch_quiet(now);
         let wrote = self.mesh.has_written();
         let committed = self.mesh.commit();
         self.flush(committed, wrote, now);
+        if committed {
+            self.links.post(&mut self.mesh, now);
+        }
         if self.move_at.is_some_and(|at| at <= now) {
             self.move_at = None;
             // One that is still at it moves this, too, or the next one does.
@@ -238,9 +255,10 @@ impl Broker {
         let now = self.clock.now();
         let quiet = self.conns.values().filter_map(|conn| conn.deadline(self.heartbeat_ms, self.dead_ms)).min();
         let idle = self.may_idle().then(|| self.last_call + self.idle_ms);
-        let due =
-            [self.mesh.deadline(), quiet, idle, self.move_at, self.pushes.deadline(), self.accept_at, self.announce_at];
-        let next = due.into_iter().flatten().min()?;
+        let held = self.held.iter().map(|(_, until)| *until).min();
+        let due = [self.mesh.deadline(), quiet, idle, self.move_at, self.pushes.deadline(), self.accept_at];
+        let others = [self.announce_at, self.links.deadline(), held];
+        let next = due.into_iter().chain(others).flatten().min()?;
         Some(Duration::from_millis((next - now).max(0) as u64))
     }
 
@@ -259,20 +277,40 @@ impl Broker {
     fn serve_jobs(&mut self, now: i64) {
         for _ in 0..JOBS_MAX {
             let Ok(job) = self.jobs.try_recv() else { return };
-            if job.request.head.target != "/health" {
+            let target = job.request.head.target.as_str();
+            if target != "/health" && !slm::is_look(target) {
                 self.last_call = now;
             }
-            let answered = catch_unwind(AssertUnwindSafe(|| legacy::answer(&mut self.mesh, &job.request, now)));
-            let answer = answered.unwrap_or_else(|_| {
-                log("a bug: one request was answered with 500 after a panic");
-                legacy::internal()
-            });
-            self.answers.push((job.ticket, answer));
-            // Whoever waits is served before the next request, which came later.
-            self.mesh.settle(now);
+            if let Some(ms) = slm::waits(&job.request, self.mesh.roster_mark()).filter(|_| self.held.len() < HELD_MAX) {
+                self.held.push((job, now + ms));
+                continue;
+            }
+            self.answer(&job, now);
         }
         // More may be waiting: come back without sleeping.
         self.accept_again = true;
+    }
+
+    /// Answers questions that waited for news, once there are any or their time is up.
+    fn serve_held(&mut self, now: i64) {
+        let mark = self.mesh.roster_mark();
+        let is_due = |(job, until): &(http::Job, i64)| *until <= now || slm::waits(&job.request, mark).is_none();
+        let (due, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().partition(is_due);
+        self.held = held;
+        for (job, _) in due {
+            self.answer(&job, now);
+        }
+    }
+
+    fn answer(&mut self, job: &http::Job, now: i64) {
+        let answered = catch_unwind(AssertUnwindSafe(|| legacy::answer(&mut self.mesh, &job.request, now)));
+        let answer = answered.unwrap_or_else(|_| {
+            log("a bug: one request was answered with 500 after a panic");
+            legacy::internal()
+        });
+        self.answers.push((job.ticket, answer));
+        // Whoever waits is served before the next request, which came later.
+        self.mesh.settle(now);
     }
 
     /// The only place from which anything leaves.

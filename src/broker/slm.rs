@@ -1,14 +1,37 @@
 //! What a SuperLocalMemory daemon asks of a mesh that it polls: `/mesh/peers` and `/mesh/send`, as
 //! its version 3.4.48 speaks them.
 //!
-//! **Invariant:** only peers of this mesh are listed, never ones learnt from elsewhere, so that two
-//! meshes that poll each other echo nothing; and no answer waits for anybody.
+//! A broker of ours that looks at this one asks the same, and gets a mark by which its next question
+//! waits until there is news.
+//!
+//! **Invariant:** only peers of this mesh are listed and written to, never ones learnt from elsewhere,
+//! so that meshes that look at each other, in a ring even, echo nothing and pass nothing on.
 
-use super::http::{Answer, Head};
+use super::http::{Answer, Head, Request};
+use crate::mesh::links::LINKED;
 use crate::mesh::messages::TYPES;
+use crate::mesh::peers::Peer;
 use crate::mesh::{Fault, Kind, Mesh, limits, time};
 use crate::store::Message;
 use serde_json::{Map, Value, json};
+
+/// How long a question may wait for news, seconds: below what the HTTP thread gives an answer.
+pub const HOLD_SECONDS_MAX: u64 = 8;
+
+/// For how long a question is to wait while nothing is new, ms.
+pub fn waits(request: &Request, mark: i64) -> Option<i64> {
+    let query = request.head.target.strip_prefix("/mesh/peers?").filter(|_| request.head.method == "GET")?;
+    let number =
+        |name: &str| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse().ok());
+    let is_news = number("after").is_none_or(|after: i64| after != mark);
+    let seconds = number("wait").unwrap_or(0).clamp(0, HOLD_SECONDS_MAX as i64);
+    (!is_news && seconds > 0).then_some(seconds * 1000)
+}
+
+/// Whether a request is one of those that come by themselves and keep nobody up.
+pub fn is_look(target: &str) -> bool {
+    target.starts_with("/mesh/peers") || target.starts_with("/mesh/status")
+}
 
 /// A handler: what it was given, over which head, and now.
 type Handler = fn(&mut Mesh, &Head, &Map<String, Value>, i64) -> Result<Value, Fault>;
@@ -39,18 +62,20 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Map<String, Value>, _: i64) -> Result
     // By what address we are reached, its asker knows best: a daemon takes loopback for its own.
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
-    let here = mesh.roster().iter().filter(|peer| peer.is_here());
+    let mark = mesh.mark();
+    let here = own(mesh);
     let rows: Vec<Value> = here
         .map(|peer| {
             json!({
                 "peer_id": peer.row.id, "session_id": peer.row.name, "summary": peer.row.summary, "status": "active",
                 "host": host, "port": port, "registered_at": zoned(peer.row.started),
                 "last_heartbeat": zoned(peer.heard.max(peer.active)), "project_path": peer.row.project,
-                "agent_type": peer.row.agent,
+                "agent_type": peer.row.agent, "mesh": mark, "machine": peer.row.host, "branch": peer.row.git_branch,
+                "repo": peer.row.repo,
             })
         })
         .collect();
-    Ok(json!({ "peers": rows }))
+    Ok(json!({ "peers": rows, "mesh": mark, "mark": mesh.roster_mark() }))
 }
 
 fn send(mesh: &mut Mesh, _: &Head, given: &Map<String, Value>, now: i64) -> Result<Value, Fault> {
@@ -61,26 +86,37 @@ fn send(mesh: &mut Mesh, _: &Head, given: &Map<String, Value>, now: i64) -> Resu
         return Err(Fault::new(Kind::Refused, format!("content too large (max {} bytes)", limits::PAYLOAD_MAX)));
     }
     mesh.limit("slm", 10, now)?;
-    let sender: String = format!("slm:{}", text("from_peer").unwrap_or("unknown"));
+    let sender = mesh.sender_of_letter(text("from_peer").unwrap_or("unknown"), text("from_name"), text("from_machine"));
+    let sender: String = sender.chars().take(limits::WORD_MAX).collect();
+    let key = text("key").filter(|key| key.len() <= limits::WORD_MAX);
+    if let Some(key) = key
+        && let Some(known) = mesh.sent_as(&sender, key)?
+    {
+        // Its first answer was lost on the way.
+        return Ok(taken("peer", known, now));
+    }
     let kind = text("type").filter(|kind| TYPES.contains(kind) && *kind != "json").unwrap_or("text");
-    let draft = Message {
-        sender: sender.chars().take(limits::WORD_MAX).collect(),
-        kind: kind.into(),
-        body: content.into(),
-        ..Message::default()
-    };
+    let draft =
+        Message { sender, kind: kind.into(), body: content.into(), key: key.map(str::to_owned), ..Message::default() };
     let (target, recipients) = recipients(mesh, to)?;
     let draft = Message { target: if target == "peer" { String::new() } else { to.into() }, ..draft };
     let sent = mesh.post(draft, &recipients, now)?;
-    let id = sent.first().map_or(0, |message| message.seq);
-    Ok(json!({ "ok": true, "id": id, "target_type": target, "expires_at": zoned(now + limits::MAIL_KEPT_MS) }))
+    Ok(taken(target, sent.first().map_or(0, |message| message.seq), now))
+}
+
+fn taken(target: &str, id: i64, now: i64) -> Value {
+    json!({ "ok": true, "id": id, "target_type": target, "expires_at": zoned(now + limits::MAIL_KEPT_MS) })
+}
+
+/// The peers of this mesh that are here.
+fn own(mesh: &Mesh) -> impl Iterator<Item = &Peer> {
+    mesh.roster().iter().filter(|peer| peer.is_here() && peer.row.kind != LINKED)
 }
 
 /// Whom a `to` means: everybody, a project, or one peer.
 fn recipients(mesh: &Mesh, to: &str) -> Result<(&'static str, Vec<String>), Fault> {
     let here = |fits: &dyn Fn(&str) -> bool| {
-        let peers = mesh.roster().iter().filter(|peer| peer.is_here() && fits(&peer.row.project));
-        peers.map(|peer| peer.row.id.clone()).collect()
+        own(mesh).filter(|peer| fits(&peer.row.project)).map(|peer| peer.row.id.clone()).collect()
     };
     if to == "broadcast" {
         return Ok(("broadcast", here(&|_| true)));
@@ -89,14 +125,13 @@ fn recipients(mesh: &Mesh, to: &str) -> Result<(&'static str, Vec<String>), Faul
         return Ok(("project", here(&|path| path == project)));
     }
     match mesh.peer(to) {
-        Some(peer) => Ok(("peer", vec![peer.row.id.clone()])),
-        None => Err(Fault::not_found("recipient peer not found")),
+        Some(peer) if peer.row.kind != LINKED => Ok(("peer", vec![peer.row.id.clone()])),
+        _ => Err(Fault::not_found("recipient peer not found")),
     }
 }
 
 fn status(mesh: &mut Mesh, _: &Head, _: &Map<String, Value>, now: i64) -> Result<Value, Fault> {
-    let n_here = mesh.roster().iter().filter(|peer| peer.is_here()).count();
-    Ok(json!({ "broker_up": true, "peer_count": n_here, "uptime_s": (now - mesh.started()) / 1000 }))
+    Ok(json!({ "broker_up": true, "peer_count": own(mesh).count(), "uptime_s": (now - mesh.started()) / 1000 }))
 }
 
 /// A time with its zone spelt out, as Python writes it.

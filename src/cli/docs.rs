@@ -43,8 +43,8 @@ const MESSAGES: &str = "\
   slm-mesh inbox --filter sent                     how far yours got
 
 A message is accepted (stored), offered (handed to its recipient), read (written out whole), acked
-(answered, or acknowledged), or expired. It waits in the mailbox of a peer that is away, 7 days at
-most. What was offered but not written out whole is offered again. A verb run inside an agent's
+(answered, or acknowledged), or expired; one to a peer of a linked mesh is forwarded or refused there.
+It waits in the mailbox of a peer that is away, 7 days at most. What was offered but not written out whole is offered again. A verb run inside an agent's
 shell acts as that agent; elsewhere you are the human, whom agents reach as `human`.";
 
 const MACHINES: &str = "\
@@ -66,6 +66,15 @@ itself as a bearer token over HTTP; SLM_MESH_BEARER=off refuses them.
   SLM_MESH_HOST=ssh://ada@hub:22                  through ssh: encrypted, no open port, no secret; a key or
                                                   an agent must let ssh in without a password
   WireGuard                                       the hub's address inside the tunnel, on both sides
+
+Two meshes that stay two, each with its own state and locks, can be linked: each side lists the other's
+peers as name@machine and forwards letters to them, which wait while the other side is away.
+
+  SLM_MESH_PEER_URL=http://hub:7899               another broker that serves this machine, or the daemon
+                                                  of a SuperLocalMemory; commas between several
+  slm-mesh status                                 has a line for each link, and what is wrong with it
+
+Set it on both sides, with the same secret, which goes to that address as a bearer token.
 
 What goes wrong: \"can't be reached\" is the address, the firewall or a hub that is not running;
 \"does not know this secret\" is a secret that differs. A connection that is cut is noticed within 15

@@ -253,7 +253,23 @@ pub fn status(value: &Value) -> String {
         format!("Events:    {} total", value["events"]["total"]),
         format!("Database:  {} (log {})", size(&value["db"]["sizeBytes"]), size(&value["db"]["walSizeBytes"])),
     ]
+    .into_iter()
+    .chain(rows(value, "links").iter().map(link))
+    .collect::<Vec<_>>()
     .join("\n")
+}
+
+/// Another mesh that this one looks at.
+fn link(row: &Value) -> String {
+    let trouble = row["trouble"].as_str().map_or(String::new(), |why| format!("; {}", plain(why)));
+    let waiting = row["waiting"].as_i64().filter(|n| *n > 0).map_or(String::new(), |n| format!(", {n} letters wait"));
+    let heard = row["heardAt"].as_str().map_or("never heard".into(), |_| format!("heard {}", ago(&row["heardAt"])));
+    format!(
+        "Link:      {} ({}): {} peers, {heard}{waiting}{trouble}",
+        word(&row["url"]),
+        word(&row["kind"]),
+        row["peers"]
+    )
 }
 
 fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {

@@ -57,6 +57,10 @@ pub const RATE_WINDOW_MS: i64 = 10_000;
 pub const GRACE_MS: i64 = 5_000;
 /// The same for a session on another machine, whose network may be gone for a moment.
 pub const FAR_GRACE_MS: i64 = 30_000;
+/// Peers of one linked mesh that are listed here.
+pub const LINKED_MAX: usize = 500;
+/// A linked mesh that was not heard for this long, three polls, is silent: its peers are away.
+pub const LINK_SILENT_MS: i64 = 90_000;
 /// After the disk refused a write of our own, the next one waits this long: no loop, no full log.
 pub const REST_MS: i64 = 1_000;
 /// Mail that comes within this time wakes once; who is at work has seen it by then.

@@ -207,10 +207,15 @@ impl Mesh {
                 );
                 return Err(Fault::new(Kind::Full, text));
             }
+            if let Err(fault) = self.check_letter(recipient, &draft.body) {
+                // A group is told as far as it can be.
+                if draft.target.is_empty() { return Err(fault) } else { continue }
+            }
             let mut message = Message { recipient: recipient.clone(), created: now, ..draft.clone() };
             self.store.add_message(&mut message)?;
             *self.unread.entry(recipient.clone()).or_insert(0) += 1;
             self.stirred.mail.insert(recipient.clone());
+            self.letters |= !self.links.is_empty();
             self.expires_at(message.expires);
             self.notify(&message, &from, conns);
             sent.push(message);

@@ -8,6 +8,7 @@ mod calls;
 pub mod events;
 pub mod fault;
 pub mod limits;
+pub mod links;
 pub mod locks;
 pub mod messages;
 pub mod op;
@@ -94,6 +95,8 @@ pub struct Settings {
     pub pid: u32,
     /// Its HTTP port.
     pub port: u16,
+    /// Addresses of other meshes to look at.
+    pub links: Vec<String>,
 }
 
 impl Default for Settings {
@@ -109,6 +112,7 @@ impl Default for Settings {
             version: "0".into(),
             pid: 1,
             port: 1,
+            links: Vec::new(),
         }
     }
 }
@@ -132,6 +136,11 @@ pub struct Mesh {
     /// The turn's transaction was lost in the middle.
     broken: Option<Fault>,
     legacy_subscriptions: HashMap<String, Vec<String>>,
+    links: Vec<links::Link>,
+    /// Letters for other meshes may wait.
+    letters: bool,
+    /// Counts what changed among our own peers, for meshes that look at us.
+    roster_mark: i64,
     waits: Vec<Wait>,
     stirred: Stirred,
     out: Vec<Out>,
@@ -183,6 +192,9 @@ impl Mesh {
             rings: Vec::new(),
             broken: None,
             legacy_subscriptions: HashMap::new(),
+            links: Vec::new(),
+            letters: false,
+            roster_mark: now,
             waits: Vec::new(),
             stirred: Stirred::default(),
             out: Vec::new(),
@@ -198,6 +210,7 @@ impl Mesh {
         mesh.read_salt()?;
         mesh.load(now)?;
         mesh.settle_human(now)?;
+        mesh.link(&mesh.settings.links.clone());
         mesh.store.end_call()?;
         mesh.store.commit()?;
         Ok(mesh)
@@ -226,7 +239,7 @@ impl Mesh {
     /// Lets time pass: waits end, locks and entries expire, silent peers go, old rows are removed.
     pub fn tick(&mut self, now: i64) {
         if now >= self.rest {
-            for step in [Mesh::expire_locks, Mesh::expire_peers, Mesh::expire_rows, Mesh::prune] {
+            for step in [Mesh::expire_locks, Mesh::expire_peers, Mesh::expire_links, Mesh::expire_rows, Mesh::prune] {
                 if let Err(fault) = self.scoped(|mesh| step(mesh, now)) {
                     self.rest = now + limits::REST_MS;
                     self.out.push(Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
@@ -253,7 +266,8 @@ impl Mesh {
         let orphans = self.orphans.map(|since| since + limits::GRACE_MS);
         let peers = self.peers.iter().filter_map(|peer| peer.deadline(&self.settings)).min();
         let rows = self.row_expiry();
-        let written = [locks, orphans, peers, rows].into_iter().flatten().min().map(|at| at.max(self.rest));
+        let written =
+            [locks, orphans, peers, self.link_deadline(), rows].into_iter().flatten().min().map(|at| at.max(self.rest));
         [waits, written].into_iter().flatten().min()
     }
 
@@ -354,9 +368,10 @@ impl Mesh {
         std::mem::take(&mut self.out)
     }
 
-    /// Nobody is attached, waits, or lives by heartbeats.
+    /// Nobody is attached, waits, or lives by heartbeats, and no letter waits for another mesh.
     pub fn is_idle(&self) -> bool {
-        self.waits.is_empty() && self.peers.iter().all(|peer| !peer.is_here())
+        let ours = self.peers.iter().filter(|peer| peer.row.kind != links::LINKED);
+        self.waits.is_empty() && ours.into_iter().all(|peer| !peer.is_here()) && !self.has_letters()
     }
 
     /// The time of birth, ms.

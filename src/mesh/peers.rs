@@ -62,7 +62,7 @@ impl Peer {
     pub fn is_here(&self) -> bool {
         match self.row.kind.as_str() {
             "session" => self.seats > 0,
-            "http" => self.row.here,
+            "http" | "link" => self.row.here,
             _ => false,
         }
     }
@@ -275,13 +275,22 @@ impl Mesh {
                 own.contains(&id).then_some(Some(id)).ok_or_else(|| Fault::new(Kind::Refused, text))
             }
             (None, [_, _, ..]) => Err(Fault::usage("as", "this connection speaks for several peers; name one")),
-            (Some(name), []) => self.resolve(name).map(Some),
+            (Some(name), []) => self.own(self.resolve(name)?).map(Some),
             (None, []) if call.op.actor == Actor::Hook => Ok(None),
             (None, []) if call.op.actor == Actor::Welcome && call.chain.is_empty() => Ok(None),
             // A list is answered to anybody, also where it can't be told to whom.
             (None, []) if call.op.actor == Actor::Welcome => Ok(self.around(&call.chain).ok().flatten()),
             (None, []) => self.around(&call.chain).map(|id| Some(id.unwrap_or_else(|| self.human_of(call.conn)))),
         }
+    }
+
+    /// The id of a peer of this mesh: nobody acts as one of another.
+    pub fn own(&self, id: String) -> Result<String, Fault> {
+        if self.peer(&id).is_some_and(|peer| peer.row.kind == super::links::LINKED) {
+            let text = format!("{} is on another mesh; only there can anybody act as it", self.name_of(&id));
+            return Err(Fault::new(Kind::Refused, text));
+        }
+        Ok(id)
     }
 
     /// The session whose agent process is the nearest above a caller.
@@ -329,13 +338,17 @@ impl Mesh {
         let held = self.locks.iter().filter(|lock| lock.holder == row.id).map(|lock| lock.path.as_str());
         let locks: Vec<&str> = held.take(8).take_while(fits).collect();
         let (status, locks) = (peer.status(&self.settings, now), json!(locks));
-        Ok(json!({
+        let mut value = json!({
             "id": row.id, "name": row.name, "pid": row.pid, "projectPath": row.project,
             "gitRoot": row.git_root, "gitBranch": row.git_branch, "agentType": row.agent, "summary": row.summary,
             "udsPath": row.uds_path, "startedAt": time::iso(row.started), "lastHeartbeat": time::iso(seen),
             "status": status, "host": row.host, "unread": self.unread(&row.id)?,
             "idleSeconds": (now - peer.active).max(0) / 1000, "locks": locks,
-        }))
+        });
+        if row.kind == super::links::LINKED {
+            value["link"] = json!(row.session);
+        }
+        Ok(value)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::store::{Message, MessagePick};
 use serde_json::{Value, json};
 
 /// The words for `Message::state`.
-const RECEIPTS: &[&str] = &["accepted", "offered", "read", "acked", "expired"];
+const RECEIPTS: &[&str] = &["accepted", "offered", "read", "acked", "expired", "forwarded", "refused"];
 
 /// Reports what was written out whole.
 pub static SHOWN: Op = Op {

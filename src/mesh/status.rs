@@ -31,7 +31,7 @@ impl Mesh {
         let (active, stale) = (count("active"), count("stale"));
         let tally = self.store.tally;
         let (size, log) = self.store.size()?;
-        Ok(json!({
+        let mut value = json!({
             "status": "ok", "version": self.settings.version, "uptime": (now - self.started) / 1000,
             "pid": self.settings.pid, "port": self.settings.port,
             "peers": { "active": active, "stale": stale, "total": active + stale, "away": count("away") },
@@ -41,7 +41,11 @@ impl Mesh {
             "db": { "sizeBytes": size, "walSizeBytes": log },
             "waiting": self.waits.len(), "connections": self.seats.len(),
             "host": self.settings.host, "rate": { "messagesPer10s": self.settings.rate_max },
-        }))
+        });
+        if !self.links.is_empty() {
+            value["links"] = self.links_value(now)?;
+        }
+        Ok(value)
     }
 
     /// What is on disk, for tests that compare it with what was promised.

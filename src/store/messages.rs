@@ -27,7 +27,7 @@ pub struct Message {
     pub created: i64,
     /// When it stops to matter, ms.
     pub expires: Option<i64>,
-    /// 0 accepted, 1 offered, 2 read, 3 acked, 4 expired.
+    /// 0 accepted, 1 offered, 2 read, 3 acked, 4 expired; to another mesh 5 forwarded, 6 refused there.
     pub state: i64,
     /// The surface to which it was offered last.
     pub surface: Option<String>,

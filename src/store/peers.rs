@@ -10,7 +10,7 @@ pub struct PeerRow {
     pub id: String,
     /// What people and agents type.
     pub name: String,
-    /// `session`, `human` or `http`.
+    /// `session`, `human`, `http`, or `link` for one of another mesh.
     pub kind: String,
     /// Agent type: `claude-code`, `codex`, …, `unknown`.
     pub agent: String,
@@ -30,7 +30,7 @@ pub struct PeerRow {
     pub pid: i64,
     /// Unix socket on which an HTTP peer takes pushes.
     pub uds_path: Option<String>,
-    /// The agent's own key for this session, or "".
+    /// The agent's own key for this session, or ""; the address of its mesh where that is another one.
     pub session: String,
     /// First seen, ms.
     pub started: i64,

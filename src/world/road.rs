@@ -1,6 +1,6 @@
 //! Which way the broker lies: on this machine, on a hub that a network reaches, or behind ssh.
 
-use super::settings::Settings;
+use super::settings::{LINKS, Settings};
 use crate::mesh::{Fault, Kind};
 use std::net::{IpAddr, UdpSocket};
 
@@ -67,6 +67,35 @@ fn ssh(target: &str) -> Result<Road, Fault> {
         return Ok(Road::Ssh(name.to_owned(), port));
     }
     Err(Fault::new(Kind::Usage, format!("SLM_MESH_HOST: want ssh://[user@]host[:port], got ssh://{target}")))
+}
+
+/// Links that one broker may have.
+const LINKS_MAX: usize = 8;
+
+/// The addresses of other meshes, without a slash at their end.
+///
+/// # Errors
+/// For the first that is none.
+pub fn links(settings: &Settings) -> Result<Vec<String>, Fault> {
+    let mut urls: Vec<String> = Vec::new();
+    for url in settings.several(LINKS) {
+        let url = url.trim_end_matches('/').to_owned();
+        let rest = url.strip_prefix("http://").filter(|rest| !rest.is_empty() && !rest.contains(['/', '@', '?', '#']));
+        if rest.is_none_or(|rest| rest.contains(char::is_whitespace)) {
+            let text = format!(
+                "{LINKS}: want http://host:port, with commas between several, got {url}; for a way that is encrypted \
+                 put WireGuard or an ssh tunnel under it"
+            );
+            return Err(Fault::new(Kind::Usage, text));
+        }
+        if !urls.contains(&url) {
+            urls.push(url);
+        }
+    }
+    if urls.len() > LINKS_MAX {
+        return Err(Fault::new(Kind::Usage, format!("{LINKS}: at most {LINKS_MAX} addresses, got {}", urls.len())));
+    }
+    Ok(urls)
 }
 
 fn check_secret(secret: &str, host: &str) -> Result<(), Fault> {

@@ -43,6 +43,9 @@ pub const WAKE: &str = "SLM_MESH_WAKE";
 /// The setting that says whether the local network is told of hubs, and asked for them.
 pub const DISCOVERY: &str = "SLM_MESH_DISCOVERY";
 
+/// The setting that names other meshes.
+pub const LINKS: &str = "SLM_MESH_PEER_URL";
+
 const DAY_MS: i64 = 86_400_000;
 
 /// All settings but `SLM_MESH_DATA_DIR`, which says where the others are.
@@ -96,6 +99,13 @@ pub const SETTINGS: &[Setting] = &[
         range: Range::Words(&["on", "off"]),
         default: "on",
         help: "Whether hubs are announced and looked for on the local network (multicast DNS)",
+    },
+    Setting {
+        name: LINKS,
+        range: Range::Text(2048),
+        default: "",
+        help: "Other meshes whose peers are listed beside ours, as http://host:7899 with commas between: brokers of \
+               this program, or SuperLocalMemory daemons; they get the secret, if there is one",
     },
     Setting {
         name: "SLM_MESH_IDLE_TIMEOUT",

@@ -7,6 +7,7 @@
 
 mod trouble;
 mod waking;
+mod links;
 mod locks;
 mod machines;
 mod rules;

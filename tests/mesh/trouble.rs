@@ -64,6 +64,7 @@ fn a_cursor_from_another_stream_is_told_of_its_gap() {
 pub struct Disk {
     pub mesh: Mesh,
     path: std::path::PathBuf,
+    links: Vec<String>,
     pub now: i64,
     id: u64,
 }
@@ -71,32 +72,44 @@ pub struct Disk {
 impl Disk {
     pub fn new(name: &str) -> Disk {
         let path = std::env::temp_dir().join(format!("slm-mesh-{name}-{}.db", std::process::id()));
-        Disk::open(path)
+        Disk::open(path, Vec::new(), 1_795_000_000_000)
+    }
+
+    /// One that looks at other meshes.
+    pub fn linked(name: &str, links: &[&str]) -> Disk {
+        let path = std::env::temp_dir().join(format!("slm-mesh-{name}-{}.db", std::process::id()));
+        Disk::open(path, links.iter().map(|url| (*url).to_owned()).collect(), 1_795_000_000_000)
     }
 
     /// The broker dies and another one begins; these processes of the first's sessions live on.
-    fn crash(mut self, lives: fn(i64) -> bool) -> Disk {
-        let mut next = Disk::open(std::mem::take(&mut self.path));
+    pub fn crash(mut self, lives: fn(i64) -> bool) -> Disk {
+        let mut next = Disk::open(std::mem::take(&mut self.path), std::mem::take(&mut self.links), self.now);
         next.mesh.ask_processes(Box::new(lives));
         next
     }
 
-    fn open(path: std::path::PathBuf) -> Disk {
-        let settings = Settings::default();
+    fn open(path: std::path::PathBuf, links: Vec<String>, now: i64) -> Disk {
+        let settings = Settings { links: links.clone(), ..Settings::default() };
         let mut n = 7u128;
         let fresh = move || {
             n = n.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(12_345);
             n
         };
-        let now = 1_795_000_000_000;
         let mesh = Mesh::open(Store::open(&path, false).unwrap(), settings, Box::new(fresh), now).unwrap();
-        Disk { mesh, path, now, id: 0 }
+        Disk { mesh, path, links, now, id: 0 }
     }
 
     pub fn call(&mut self, conn: u64, op: &'static Op, args: Value) -> Result<Value, Fault> {
+        self.call_as(conn, None, op, args)
+    }
+
+    pub fn call_as(&mut self, conn: u64, acting: Option<&str>, op: &'static Op, args: Value) -> Result<Value, Fault> {
         self.id += 1;
         let args = op.check(mesh::object(args)).unwrap();
-        self.mesh.call(Call { conn, id: json!(self.id), op, args, acting: None, chain: Vec::new() }, self.now);
+        self.mesh.call(
+            Call { conn, id: json!(self.id), op, args, acting: acting.map(str::to_owned), chain: Vec::new() },
+            self.now,
+        );
         self.mesh.commit();
         let id = json!(self.id);
         let reply = |out| match out {

@@ -1,0 +1,220 @@
+//! Meshes that look at each other: brokers of our own in pairs and rings, and a real SuperLocalMemory
+//! daemon that looks back.
+
+mod clients;
+mod support;
+
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use support::{Place, Session, until};
+
+const SECRET: &str = "correct horse battery staple";
+
+/// Meshes on this machine, each of which looks at the ones named by their numbers.
+fn meshes<const N: usize>(links: [&[usize]; N]) -> [Place; N] {
+    let places: Vec<Place> = (0..N).map(|_| Place::new().with("SLM_MESH_SHARED_SECRET", SECRET)).collect();
+    let urls: Vec<String> = places.iter().map(url).collect();
+    let linked = places.into_iter().zip(links).map(|(place, to)| {
+        let to: Vec<String> = to.iter().map(|n| urls[*n].clone()).collect();
+        place.with("SLM_MESH_PEER_URL", &to.join(","))
+    });
+    let Ok(places) = linked.collect::<Vec<_>>().try_into() else { unreachable!("as many as there were") };
+    places
+}
+
+fn url(place: &Place) -> String {
+    format!("http://127.0.0.1:{}", place.env[0].1)
+}
+
+fn names(place: &Place) -> Vec<String> {
+    let peers = place.json(&["peers"])["peers"].as_array().unwrap().clone();
+    peers.iter().map(|peer| peer["name"].as_str().unwrap().split('@').next().unwrap().to_owned()).collect()
+}
+
+/// The name by which a mesh knows a peer of another.
+fn full_name(place: &Place, name: &str) -> String {
+    let peers = place.json(&["peers"])["peers"].as_array().unwrap().clone();
+    let names = peers.iter().map(|peer| peer["name"].as_str().unwrap().to_owned());
+    names.into_iter().find(|full| full.starts_with(&format!("{name}@"))).unwrap()
+}
+
+fn receipts(session: &mut Session) -> Vec<String> {
+    let sent = session.tool("mesh_inbox", json!({ "filter": "sent" }));
+    let rows = sent["messages"].as_array().unwrap().iter();
+    rows.map(|row| row["receipt"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn two_meshes_exchange_peers_and_letters_and_lose_none_while_one_is_dead() {
+    let [a, b] = meshes([&[1], &[0]]);
+    let mut claude = a.session("claude-code", "api");
+    let mut codex = b.session("codex-mcp-client", "web");
+    claude.tool("mesh_status", json!({}));
+    codex.tool("mesh_status", json!({}));
+    until("each lists the other's", || {
+        names(&a).contains(&"codex-web".into()) && names(&b).contains(&"claude-api".into())
+    });
+    let there = full_name(&a, "codex-web");
+    claude.tool("mesh_send", json!({ "to": there, "message": "over there?" }));
+    let mail = codex.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
+    assert_eq!(mail["messages"][0]["payload"], json!("over there?"));
+    let back = mail["messages"][0]["fromName"].as_str().unwrap().to_owned();
+    codex.tool("mesh_send", json!({ "to": back, "message": "here" }));
+    assert_eq!(claude.tool("mesh_inbox", json!({ "waitSeconds": 20 }))["messages"][0]["payload"], json!("here"));
+    until("the receipt says so", || receipts(&mut claude) == ["forwarded"]);
+
+    // The other broker is killed; nobody there starts a new one until later.
+    let dead = b.broker_pid().unwrap();
+    drop(codex);
+    std::process::Command::new("kill").args(["-9", &dead.to_string()]).status().unwrap();
+    let _ = std::fs::remove_file(b.dir.join("broker.pid"));
+    let sent = claude.tool("mesh_send", json!({ "to": there, "message": "after the crash" }));
+    assert_eq!(sent["recipients"][0]["receipt"], json!("accepted"), "{sent}");
+    until("the link's trouble is told", || {
+        a.json(&["status"])["links"][0]["trouble"].is_string() && receipts(&mut claude)[1] == "accepted"
+    });
+    let mut codex = b.session("codex-mcp-client", "web");
+    let mail = codex.tool("mesh_inbox", json!({ "waitSeconds": 60 }));
+    assert_eq!(mail["messages"][0]["payload"], json!("after the crash"), "{mail}");
+    until("the receipt says so again", || receipts(&mut claude) == ["forwarded"; 2]);
+    assert_eq!(codex.tool("mesh_inbox", json!({}))["messages"], json!([]), "once");
+}
+
+#[test]
+fn three_in_a_ring_see_their_neighbour_and_pass_nothing_on() {
+    let places = meshes([&[1], &[2], &[0]]);
+    let mut sessions: Vec<Session> =
+        places.iter().zip(["a", "b", "c"]).map(|(place, name)| place.session("codex-mcp-client", name)).collect();
+    for session in &mut sessions {
+        session.tool("mesh_status", json!({}));
+    }
+    let wants = ["codex-b", "codex-c", "codex-a"];
+    until("each sees its neighbour", || places.iter().zip(wants).all(|(place, want)| names(place) == [want]));
+    // Everybody says something to all: each hears what is its own mesh's or its neighbour's, and once.
+    for (session, name) in sessions.iter_mut().zip(["a", "b", "c"]) {
+        session.tool("mesh_send", json!({ "to": "all", "message": format!("hello from {name}") }));
+    }
+    for (session, from) in sessions.iter_mut().zip(["c", "a", "b"]) {
+        let mail = session.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
+        assert_eq!(mail["messages"][0]["payload"], json!(format!("hello from {from}")), "{mail}");
+    }
+    // One goes, and whoever saw it sees it go.
+    sessions.pop();
+    until("its neighbour sees that", || names(&places[1]).is_empty());
+    for (place, session) in places.iter().zip(&mut sessions) {
+        assert_eq!(session.tool("mesh_inbox", json!({}))["messages"], json!([]), "{}", place.log());
+    }
+}
+
+#[test]
+fn a_link_that_leads_nowhere_says_why_and_a_wrong_address_is_refused() {
+    let [a, b] = meshes([&[], &[0]]);
+    a.ok(&["start", "--detach"]);
+    let b = b.with("SLM_MESH_SHARED_SECRET", "wrong horse battery staple");
+    b.ok(&["start", "--detach"]);
+    let trouble = || b.json(&["status"])["links"][0]["trouble"].as_str().unwrap_or("").to_owned();
+    until("the wrong secret is named", || trouble().contains("SLM_MESH_SHARED_SECRET must be the same"));
+    assert!(!b.log().contains("horse"), "{}", b.log());
+    for (wrong, why) in
+        [("laptop:7899", "http://host:port"), ("https://laptop", "encrypted"), ("http://a@b", "http://")]
+    {
+        let place = Place::new().with("SLM_MESH_PEER_URL", wrong);
+        let out = place.run(&["peers"]);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success() && said.contains("SLM_MESH_PEER_URL") && said.contains(why), "{wrong}: {said}");
+    }
+}
+
+/// A SuperLocalMemory daemon.
+struct Daemon(Child, u16);
+
+impl Daemon {
+    fn start(python: &Path, port: u16, database: &PathBuf, home: &Path, peer: &str) -> Daemon {
+        let mut command = std::process::Command::new(python);
+        command.arg(clients::here().join("slm_daemon.py")).arg(port.to_string()).arg(database);
+        command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", home);
+        command.env("SLM_MESH_PEER_URL", peer).env("SLM_MESH_SHARED_SECRET", SECRET);
+        command.env("SLM_MESH_DISCOVERY", "off").stdout(Stdio::null()).stderr(Stdio::null());
+        let daemon = Daemon(command.spawn().unwrap(), port);
+        until("the daemon answers", || daemon.ask("GET", "/mesh/status", &Value::Null).is_some());
+        daemon
+    }
+
+    /// One HTTP request; status and body.
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.1)).ok()?;
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split_whitespace().nth(1)?.parse().ok()?;
+        Some((status, serde_json::from_str(answer.split_once("\r\n\r\n")?.1).unwrap_or(Value::Null)))
+    }
+
+    fn register(&self, session: &str, project: &str) -> Value {
+        let who =
+            json!({ "session_id": session, "project_path": project, "agent_type": "claude", "summary": "remembers" });
+        self.ask("POST", "/mesh/register", &who).unwrap().1["peer_id"].clone()
+    }
+
+    fn inbox(&self, id: &Value) -> Vec<String> {
+        let mail = self.ask("GET", &format!("/mesh/inbox/{}", id.as_str().unwrap()), &Value::Null).unwrap().1;
+        mail["messages"].as_array().unwrap().iter().map(|row| row["content"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It is ours, and may have ended.
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+#[test]
+fn superlocalmemory_and_we_look_at_each_other_and_one_restarts() {
+    let Some(python) = clients::python("superlocalmemory_and_we_look_at_each_other_and_one_restarts", "slm") else {
+        return;
+    };
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let place = Place::new()
+        .with("SLM_MESH_SHARED_SECRET", SECRET)
+        .with("SLM_MESH_PEER_URL", &format!("http://127.0.0.1:{free}"));
+    // Both ask every 30 s, and at once when they begin: it has its peer before we look, and we have ours.
+    let (database, home) = (place.root.join("slm.db"), place.root.join("home"));
+    let theirs = Daemon::start(&python, free, &database, &home, "").register("memory-1", "/srv/api");
+    let mut near = place.session("codex-mcp-client", "api");
+    let me = near.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"].clone();
+    let daemon = Daemon::start(&python, free, &database, &home, &url(&place));
+    until("we list its peer, and it lists ours", || {
+        let peers = daemon.ask("GET", "/mesh/peers", &Value::Null).unwrap().1["peers"].clone();
+        let lists = peers.as_array().is_some_and(|peers| peers.iter().any(|peer| peer["peer_id"] == me));
+        lists && names(&place).contains(&"memory-1".into())
+    });
+    assert_eq!(names(&place), ["memory-1"], "its echo of our own is not taken in");
+    let there = full_name(&place, "memory-1");
+    near.tool("mesh_send", json!({ "to": there, "message": "do you remember?" }));
+    until("it has the letter", || daemon.inbox(&theirs) == ["do you remember?"]);
+    until("the receipt says so", || receipts(&mut near) == ["forwarded"]);
+    // Both write at the same moment: it blocks while it forwards, we don't.
+    near.tool("mesh_send", json!({ "to": there, "message": "and this?" }));
+    let letter = json!({ "from_peer": theirs, "to_peer": me, "content": "I do", "type": "text" });
+    assert_eq!(daemon.ask("POST", "/mesh/send", &letter).unwrap().0, 200);
+    let mail = near.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
+    assert_eq!(mail["messages"][0]["fromName"], json!(there), "one of theirs, and it can be answered: {mail}");
+    // It goes away: what is for its peers waits; and comes back with its memory.
+    drop(daemon);
+    near.tool("mesh_send", json!({ "to": there, "message": "while you were away" }));
+    let daemon = Daemon::start(&python, free, &database, &home, &url(&place));
+    until("nothing was lost", || daemon.inbox(&theirs).contains(&"while you were away".into()));
+    until("and the receipts know", || receipts(&mut near) == ["forwarded"; 3]);
+    let lost = json!({ "from_peer": theirs, "to_peer": "nobody", "content": "?", "type": "text" });
+    assert_eq!(daemon.ask("POST", "/mesh/send", &lost).unwrap().0, 404);
+}
