@@ -1,10 +1,13 @@
 //! A hub and its guests, here on one machine: the network is loopback, all else is as between two.
 
+mod clients;
 mod support;
 
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Stdio};
 use support::{Place, until};
 
 const SECRET: &str = "correct horse battery staple";
@@ -141,4 +144,112 @@ fn an_older_client_brings_the_secret_as_its_token_unless_that_is_switched_off() 
     assert_eq!(ask(&hub, &format!("Authorization: Bearer {SECRET}")), 401);
     let token = std::fs::read_to_string(hub.dir.join("broker.token")).unwrap();
     assert_eq!(ask(&hub, &format!("Authorization: Bearer {}", token.trim())), 200);
+}
+
+/// A program that listens as a client of 1.3 does.
+struct Listener {
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Listener {
+    fn start(dir: &Path, hub: &Place, secret: &str) -> Listener {
+        let url = format!("ws://127.0.0.1:{}/ws", port(hub));
+        let mut command = std::process::Command::new("node");
+        command.arg(dir.join("listen.mjs")).args([url.as_str(), secret]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Listener { child, output }
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    fn next(&mut self) -> Value {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    /// The next message, whatever updates come before it.
+    fn mail(&mut self) -> Value {
+        loop {
+            let next = self.next();
+            assert!(next["closed"].is_null() && next["error"].is_null(), "{next}");
+            if next["type"] == json!("message") {
+                return next;
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+/// Asks a route of the old HTTP API with the secret, as a client of 1.3 does.
+fn ask(hub: &Place, route: &str, body: &Value) -> Value {
+    let mut stream = TcpStream::connect(("127.0.0.1", port(hub) - 1)).unwrap();
+    let body = body.to_string();
+    let head = format!(
+        "POST {route} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {SECRET}\r\nContent-Length: {}",
+        body.len()
+    );
+    write!(stream, "{head}\r\nConnection: close\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[test]
+fn clients_of_the_older_program_hear_pushes_whichever_id_they_say() {
+    let Some(dir) = clients::node("clients_of_the_older_program_hear_pushes_whichever_id_they_say") else { return };
+    let (hub, _) = two();
+    let register = |uds: &str| {
+        let who = json!({ "projectPath": "/far", "pid": 7, "agentType": "cursor", "udsPath": uds });
+        ask(&hub, "/register", &who)["peerId"].as_str().unwrap().to_owned()
+    };
+    let send = |to: &str, text: &str| ask(&hub, "/send", &json!({ "fromPeer": "cli", "toPeer": to, "payload": text }));
+    // Up to 1.3.1: hello with an id of its own making, before it registers, and never again.
+    let made_up = "3f0c8a54-6f3c-4d5e-9d3a-0e6c5b2a1f00";
+    let mut old = Listener::start(&dir, &hub, SECRET);
+    assert_eq!(old.next(), json!({ "open": true }));
+    old.say(made_up);
+    let first = register(&format!("/Users/ada/.slm-mesh/peers/{made_up}.sock"));
+    // From 1.3.3: hello again with the id that it got. What is no hello is ignored.
+    let mut new = Listener::start(&dir, &hub, SECRET);
+    assert_eq!(new.next(), json!({ "open": true }));
+    let second = register("/Users/ada/.slm-mesh/peers/another.sock");
+    for line in ["another", "{}", "{\"type\":\"ping\"}", "{\"type\":\"hello\",\"peerId\":7}", &second] {
+        new.say(line);
+    }
+    let sent = send(&first, "to the old one");
+    let heard = old.mail();
+    assert_eq!(
+        (&heard["payload"]["text"], &heard["payload"]["messageId"]),
+        (&json!("to the old one"), &sent["messageId"])
+    );
+    until("the hello has come", || {
+        send(&second, "to the new one");
+        let mail = ask(&hub, "/messages", &json!({ "peerId": second, "filter": "all" }));
+        mail["messages"][0]["delivered"] == json!(true)
+    });
+    assert_eq!(new.mail()["payload"]["text"], json!("to the new one"));
+    ask(&hub, "/unregister", &json!({ "peerId": first }));
+    until("all hear that one has left", || {
+        let next = new.next();
+        next["type"] == json!("peer_update") && next["payload"] == json!({ "action": "left", "peerId": first })
+    });
+    // Neither a wrong token nor, once that is switched off, the right one.
+    let mut wrong = Listener::start(&dir, &hub, "wrong horse battery staple");
+    assert!(wrong.next()["error"].as_str().unwrap().contains("401"));
+    hub.ok(&["stop"]);
+    let closed = hub.with("SLM_MESH_BEARER", "off");
+    closed.ok(&["start", "--detach"]);
+    let mut refused = Listener::start(&dir, &closed, SECRET);
+    assert!(refused.next()["error"].as_str().unwrap().contains("401"));
 }

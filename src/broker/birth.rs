@@ -3,7 +3,7 @@
 
 use super::links::Links;
 use super::{End, Parts, http, legacy, log, serve};
-use crate::far::hub::{Arrival, Door, Inside};
+use crate::far::hub::{Arrival, Bearer, Door, Inside};
 use crate::lan::announce::Orders;
 use crate::lan::announcer::Announcer;
 use crate::mesh::{Fault, Kind, Mesh, time};
@@ -57,7 +57,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
             listener,
             sender,
             wake,
-            legacy::gate(token, bearer(&settings), hub.then(world::host)),
+            legacy::gate(token.clone(), bearer(&settings), hub.then(world::host)),
             http::Limits::default(),
         );
         started.map_err(|error| log(&format!("HTTP is not served: {error}"))).ok()
@@ -73,7 +73,8 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
         result => result?,
     };
     mesh.ask_processes(Box::new(world::process::lives));
-    let (door, guests) = if hub { open_door(&bind, port, &settings, door_waker)? } else { closed_door() };
+    let listeners = listeners(token, bearer(&settings));
+    let (door, guests) = if hub { open_door(&bind, port, &settings, listeners, door_waker)? } else { closed_door() };
     let announcer = door.as_ref().filter(|_| settings.discovers()).map(|door| {
         let name = format!("{}-{}", world::user(), world::host());
         Announcer::new(world::own_path(), Orders::new(&name, port, door.port(), env!("CARGO_PKG_VERSION")))
@@ -268,6 +269,13 @@ fn bearer(settings: &Settings) -> Option<String> {
     is_open.then(|| settings.text(SECRET).to_owned())
 }
 
+/// Who may listen for pushes over a WebSocket: nobody, once bearer tokens are switched off.
+fn listeners(token: String, secret: Option<String>) -> Bearer {
+    let is_on = secret.is_some();
+    let knows = legacy::bearer(token, secret);
+    Arc::new(move |header| is_on && header.strip_prefix("Bearer ").is_some_and(&knows))
+}
+
 /// Where guests arrive, and the door through which they do.
 type Doors = (Option<Door>, mpsc::Receiver<Arrival>);
 
@@ -277,7 +285,13 @@ fn closed_door() -> Doors {
 }
 
 /// Opens the port for sessions on other machines.
-fn open_door(bind: &str, http_port: u16, settings: &Settings, waker: Arc<mio::Waker>) -> Result<Doors, Fault> {
+fn open_door(
+    bind: &str,
+    http_port: u16,
+    settings: &Settings,
+    bearer: Bearer,
+    waker: Arc<mio::Waker>,
+) -> Result<Doors, Fault> {
     let secret = settings.text(SECRET);
     if secret.len() < SECRET_GOOD {
         log("the shared secret is short enough to be guessed: slm-mesh secret prints a good one");
@@ -297,7 +311,7 @@ fn open_door(bind: &str, http_port: u16, settings: &Settings, waker: Arc<mio::Wa
         // The loop is gone only when this whole process ends.
         let _ = waker.wake();
     });
-    let inside = Inside { arrivals: sender, wake, log, chance: world::chance };
+    let inside = Inside { arrivals: sender, wake, bearer, log, chance: world::chance };
     let door = Door::open(listener, secret.to_owned(), inside)
         .map_err(|error| Fault::new(Kind::Internal, format!("other machines can't be served ({error})")))?;
     log(&format!("other machines are served on {bind}, HTTP port {http_port}, sessions on port {port}"));

@@ -66,6 +66,10 @@ impl Broker {
             let mut stream = guest.stream;
             let token = self.next_conn;
             self.next_conn += 1;
+            if guest.listens {
+                self.pushes.listen(self.poll.registry(), token, stream);
+                continue;
+            }
             let interest = Interest::READABLE | Interest::WRITABLE;
             if self.poll.registry().register(&mut stream, Token(token as usize), interest).is_ok() {
                 let mut conn = Connection::new(stream, 0, now);

@@ -6,10 +6,12 @@
 pub mod birth;
 mod clients;
 mod conn;
+mod ears;
 pub mod http;
 #[doc(hidden)]
 pub mod legacy;
 mod links;
+mod outlet;
 mod push;
 mod slm;
 
@@ -315,6 +317,8 @@ impl Broker {
 
     /// The only place from which anything leaves.
     fn flush(&mut self, committed: bool, wrote: bool, now: i64) {
+        // Who has just registered is dialled now, so that it gets the first push.
+        self.pushes.dial(&self.mesh, self.poll.registry(), &mut self.next_conn, now);
         let out = self.mesh.take_out();
         if wrote {
             self.move_at = self.move_at.or(Some(now + MOVE_MS));
@@ -346,7 +350,7 @@ impl Broker {
         for conn in self.conns.values_mut() {
             conn.flush();
         }
-        let pushed = self.pushes.flush(&self.mesh, self.poll.registry(), &mut self.next_conn, now);
+        let pushed = self.pushes.flush(now);
         for seq in &pushed {
             self.mesh.pushed(*seq, now);
         }

@@ -1,19 +1,19 @@
-//! Pushes to peers that registered over HTTP with a Unix socket of their own: one JSON envelope a
-//! line, broker to peer only, as existing clients listen for them.
+//! Pushes to peers that registered over HTTP: one JSON envelope a line, broker to peer only, as
+//! existing clients listen for them. Those on this machine are dialled on the Unix socket that they
+//! named; those elsewhere (clients from 1.3 on) opened a WebSocket, and said hello on it.
 //!
 //! **Invariant:** only a socket of this user is dialled, and a peer that does not read is dropped.
 
+use super::ears::Ears;
+use super::outlet::Outlet;
 use crate::mesh::{Mesh, time};
 use crate::store::Event;
+use mio::Registry;
 use mio::net::UnixStream;
-use mio::{Interest, Registry, Token};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-/// Unsent bytes for one peer, after which it is dropped.
-const OUTPUT_MAX: usize = 1 << 20;
 /// Attempts in a row before a peer is left alone until it registers again.
 const ATTEMPTS_MAX: u32 = 10;
 /// The wait after the first failed attempt, and the longest, ms.
@@ -22,11 +22,7 @@ const BACKOFF_MS: (i64, i64) = (200, 5000);
 /// One peer's line.
 struct Line {
     path: String,
-    stream: Option<(UnixStream, u64)>,
-    output: Vec<u8>,
-    sent: usize,
-    /// Messages in `output`: where each ends, and its sequence number.
-    marks: Vec<(usize, i64)>,
+    outlet: Option<Outlet>,
     attempts: u32,
     retry_at: Option<i64>,
     /// When the line was opened, ms.
@@ -36,33 +32,43 @@ struct Line {
 /// All such peers.
 pub struct Pushes {
     lines: HashMap<String, Line>,
+    ears: Ears,
 }
 
 impl Pushes {
     /// None yet.
     pub fn new() -> Pushes {
-        Pushes { lines: HashMap::new() }
+        Pushes { lines: HashMap::new(), ears: Ears::default() }
+    }
+
+    /// Takes in who came over a WebSocket to listen.
+    pub fn listen(&mut self, registry: &Registry, token: u64, stream: UnixStream) {
+        self.ears.add(Outlet::register(stream, registry, token));
     }
 
     /// Something happened on a socket; the next flush finds out what.
     pub fn note_ready(&mut self, token: u64, now: i64) {
-        let line = self.lines.values_mut().find(|line| line.stream.as_ref().is_some_and(|(_, own)| *own == token));
-        if let Some(line) = line
-            && line.hung_up()
-        {
-            line.lost(now);
+        let of = |line: &&mut Line| line.outlet.as_ref().is_some_and(|outlet| outlet.token == token);
+        match self.lines.values_mut().find(of) {
+            // A peer never sends anything on a line that we dialled.
+            Some(line) => {
+                if line.outlet.as_mut().is_some_and(|outlet| outlet.read(|_| ()).is_err()) {
+                    line.lost(now);
+                }
+            }
+            None => self.ears.hear(token),
         }
     }
 
     /// When a peer is to be dialled again, ms.
     pub fn deadline(&self) -> Option<i64> {
-        self.lines.values().filter(|line| line.stream.is_none()).filter_map(|line| line.retry_at).min()
+        self.lines.values().filter(|line| line.outlet.is_none()).filter_map(|line| line.retry_at).min()
     }
 
     /// A message for a peer.
     pub fn mail(&mut self, mesh: &Mesh, peer: &str, seq: i64, from: &str, body: &str, now: i64) {
         let payload = json!({ "messageId": mesh.message_id(seq), "fromPeer": from, "text": body });
-        self.put(mesh, peer, "message", &payload, Some(seq), now);
+        self.put(mesh, peer, &envelope("message", &payload, now), Some(seq), now);
     }
 
     /// An event: to those who subscribed it first, then the update that all get.
@@ -74,7 +80,7 @@ impl Pushes {
             if let (Some(flat), Some(payload)) = (flat.as_object_mut(), payload.as_object()) {
                 flat.extend(payload.clone());
             }
-            self.put(mesh, peer, "event", &flat, None, now);
+            self.put(mesh, peer, &envelope("event", &flat, now), None, now);
         }
         let update = match event.kind.as_str() {
             "peer_left" => Some(("peer_update", json!({ "action": "left", "peerId": payload["peerId"] }))),
@@ -90,107 +96,105 @@ impl Pushes {
             _ => None,
         };
         if let Some((kind, payload)) = update {
-            for peer in &listeners {
-                self.put(mesh, peer, kind, &payload, None, now);
-            }
+            self.put_all(mesh, &listeners, &envelope(kind, &payload, now), now);
         }
     }
 
     /// The broker ends.
     pub fn shutdown(&mut self, mesh: &Mesh, now: i64) {
-        for peer in mesh.listeners() {
-            self.put(mesh, &peer, "shutdown", &json!({}), None, now);
-        }
+        self.put_all(mesh, &mesh.listeners(), &envelope("shutdown", &json!({}), now), now);
         for line in self.lines.values_mut() {
             line.send(now);
         }
+        self.ears.send();
     }
 
-    fn put(&mut self, mesh: &Mesh, peer: &str, kind: &str, payload: &Value, seq: Option<i64>, now: i64) {
+    /// One line to everybody: each ear hears it once, whoever it listens for.
+    fn put_all(&mut self, mesh: &Mesh, listeners: &[String], text: &str, now: i64) {
+        for peer in listeners {
+            if self.ears.of(mesh, peer).is_none() {
+                self.put(mesh, peer, text, None, now);
+            }
+        }
+        self.ears.put_all(text);
+    }
+
+    fn put(&mut self, mesh: &Mesh, peer: &str, text: &str, seq: Option<i64>, now: i64) {
+        if let Some(ear) = self.ears.of(mesh, peer) {
+            return self.ears.put(ear, text, seq);
+        }
         let Some(path) = mesh.peer(peer).and_then(|peer| peer.row.uds_path.clone()) else { return };
-        let line = self.lines.entry(peer.to_owned()).or_insert_with(|| Line::new(String::new()));
+        let line = self.lines.entry(peer.to_owned()).or_insert_with(|| Line::new(path.clone()));
         if line.path != path {
             *line = Line::new(path);
         }
-        // Nothing is kept for who can't be reached: its mailbox and the event stream have it all. A
-        // line that was never dialled will be in this very turn.
-        if line.stream.is_none() && line.retry_at != Some(0) {
-            return;
-        }
-        let text = json!({ "type": kind, "payload": payload, "timestamp": time::iso(now) }).to_string();
-        if line.output.len() + text.len() > OUTPUT_MAX {
-            // It does not read; what it missed is in its mailbox and in the event stream.
+        // Nothing is kept for who can't be reached: its mailbox and the event stream have it all. One
+        // that does not read misses it, too.
+        if line.outlet.as_mut().is_some_and(|outlet| !outlet.put(text, seq)) {
             line.fail(now);
-            return;
         }
-        line.output.extend_from_slice(text.as_bytes());
-        line.output.push(b'\n');
-        line.marks.extend(seq.map(|seq| (line.output.len(), seq)));
     }
 
-    /// Dials whom it is time to dial, sends what is taken, and answers with the messages that went whole.
-    pub fn flush(&mut self, mesh: &Mesh, registry: &Registry, next_token: &mut u64, now: i64) -> Vec<i64> {
-        for peer in mesh.listeners() {
-            // A peer is dialled when it registers, so that it gets the first push at once.
-            if !self.lines.contains_key(&peer) {
-                self.put_nothing(mesh, &peer);
-            }
-        }
-        self.lines
-            .retain(|peer, line| mesh.peer(peer).is_some_and(|peer| peer.row.uds_path.as_ref() == Some(&line.path)));
+    /// Sends what is taken, and answers with the messages that went whole.
+    pub fn flush(&mut self, now: i64) -> Vec<i64> {
         let mut taken = Vec::new();
         for line in self.lines.values_mut() {
-            if line.stream.is_none() && line.retry_at.is_some_and(|at| at <= now) {
-                line.dial(registry, next_token, now);
-            }
             line.send(now);
-            let sent = line.sent;
-            taken.extend(line.marks.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq));
-            line.marks.retain(|(end, _)| *end > sent);
-            if line.sent == line.output.len() {
-                line.output.clear();
-                line.sent = 0;
-            }
+            taken.extend(line.outlet.iter_mut().flat_map(Outlet::take_sent));
         }
+        taken.extend(self.ears.send());
         taken
     }
 
-    fn put_nothing(&mut self, mesh: &Mesh, peer: &str) {
-        let Some(path) = mesh.peer(peer).and_then(|peer| peer.row.uds_path.clone()) else { return };
-        self.lines.insert(peer.to_owned(), Line::new(path));
+    /// Dials peers that are new or whose time has come. One that listens on a WebSocket needs no line.
+    pub fn dial(&mut self, mesh: &Mesh, registry: &Registry, next_token: &mut u64, now: i64) {
+        self.lines
+            .retain(|peer, line| mesh.peer(peer).is_some_and(|peer| peer.row.uds_path.as_ref() == Some(&line.path)));
+        for peer in mesh.listeners() {
+            let Some(path) = mesh.peer(&peer).and_then(|peer| peer.row.uds_path.clone()) else { continue };
+            if self.ears.of(mesh, &peer).is_some() {
+                self.lines.remove(&peer);
+                continue;
+            }
+            let line = self.lines.entry(peer).or_insert_with(|| Line::new(path));
+            if line.outlet.is_none() && line.retry_at.is_some_and(|at| at <= now) {
+                line.dial(registry, next_token, now);
+            }
+        }
     }
+}
+
+/// A line as existing clients read it.
+fn envelope(kind: &str, payload: &Value, now: i64) -> String {
+    json!({ "type": kind, "payload": payload, "timestamp": time::iso(now) }).to_string()
 }
 
 impl Line {
     /// One that is to be dialled at once.
     fn new(path: String) -> Line {
-        let (output, marks) = (Vec::new(), Vec::new());
-        Line { path, stream: None, output, sent: 0, marks, attempts: 0, retry_at: Some(0), opened: 0 }
+        Line { path, outlet: None, attempts: 0, retry_at: Some(0), opened: 0 }
     }
 
     fn dial(&mut self, registry: &Registry, next_token: &mut u64, now: i64) {
         let ours = std::fs::metadata(&self.path)
             .is_ok_and(|meta| meta.file_type().is_socket() && meta.uid() == crate::world::uid());
         let connected = if ours { UnixStream::connect(&self.path).ok() } else { None };
-        let Some(mut stream) = connected else { return self.fail(now) };
-        let same_user = crate::world::process::credentials(&stream).is_some_and(|who| who.uid == crate::world::uid());
+        let is_same_user = |stream: &UnixStream| {
+            crate::world::process::credentials(stream).is_some_and(|who| who.uid == crate::world::uid())
+        };
+        let Some(stream) = connected.filter(is_same_user) else { return self.fail(now) };
         let token = *next_token;
         *next_token += 1;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if !same_user || registry.register(&mut stream, Token(token as usize), interest).is_err() {
+        self.outlet = Outlet::register(stream, registry, token);
+        if self.outlet.is_none() {
             return self.fail(now);
         }
-        self.stream = Some((stream, token));
-        self.opened = now;
-        self.retry_at = None;
+        (self.opened, self.retry_at) = (now, None);
     }
 
     /// Gives the connection up, and tries again later unless it failed too often.
     fn fail(&mut self, now: i64) {
-        self.stream = None;
-        self.output.clear();
-        self.marks.clear();
-        self.sent = 0;
+        self.outlet = None;
         let wait = (BACKOFF_MS.0 << self.attempts.min(5)).min(BACKOFF_MS.1);
         self.attempts += 1;
         self.retry_at = (self.attempts < ATTEMPTS_MAX).then_some(now + wait);
@@ -206,29 +210,8 @@ impl Line {
     }
 
     fn send(&mut self, now: i64) {
-        while let Some((stream, _)) = &mut self.stream {
-            if self.sent == self.output.len() {
-                return;
-            }
-            match stream.write(&self.output[self.sent..]) {
-                Ok(n) => self.sent += n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.lost(now),
-            }
-        }
-    }
-
-    /// Whether the peer closed its end. It never sends anything.
-    fn hung_up(&mut self) -> bool {
-        let Some((stream, _)) = &mut self.stream else { return false };
-        let mut byte = [0; 64];
-        loop {
-            match io::Read::read(stream, &mut byte) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
-            }
+        if self.outlet.as_mut().is_some_and(|outlet| outlet.send().is_err()) {
+            self.lost(now);
         }
     }
 }

@@ -84,7 +84,7 @@ fn carry(mut socket: WebSocket<TcpStream>, seal: Seal) -> io::Result<UnixStream>
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     socket.get_mut().set_nonblocking(true)?;
-    let mut bridge = Bridge::new(socket, seal, PollStream::from_std(ours));
+    let mut bridge = Bridge::new(socket, Some(seal), PollStream::from_std(ours));
     let mut poll = Poll::new()?;
     let interest = Interest::READABLE | Interest::WRITABLE;
     poll.registry().register(&mut bridge.pair, Token(0), interest)?;

@@ -1,5 +1,6 @@
 //! The hub's door: a thread of its own that takes guests on a TCP port and hands the loop one end of
-//! a pair for each that has proven the secret.
+//! a pair for each that has proven the secret, or that brings it as a bearer token, as the clients of
+//! 1.3 do to hear pushes.
 //!
 //! **Invariant:** a stranger costs a bounded buffer for a bounded time, in a bounded number for each
 //! address and in all; what it learns is that it was not let in.
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -42,7 +43,12 @@ pub struct Arrival {
     pub stream: UnixStream,
     /// Where it came from.
     pub address: IpAddr,
+    /// It only listens for pushes, as the clients of 1.3 do.
+    pub listens: bool,
 }
+
+/// Says whether an `Authorization` header lets in who only listens.
+pub type Bearer = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// What the door needs of the broker.
 pub struct Inside {
@@ -50,6 +56,8 @@ pub struct Inside {
     pub arrivals: SyncSender<Arrival>,
     /// Rings the loop.
     pub wake: Box<dyn Fn() + Send>,
+    /// Who may listen.
+    pub bearer: Bearer,
     /// Says a line to the operator.
     pub log: fn(&str),
     /// Chance for nonces.
@@ -115,6 +123,20 @@ impl Drop for Door {
 
 type Asked = Box<dyn FnOnce(&Request, Response) -> Result<Response, ErrorResponse> + Send>;
 
+/// What a stranger asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Wish {
+    /// Nothing yet, or nothing that is here.
+    None,
+    /// To be a guest.
+    Guest,
+    /// To listen, with a bearer token that fits.
+    Listen,
+    /// To listen, with one that does not.
+    Refused,
+}
+
 /// How far a stranger has got.
 enum Step {
     Shaking(MidHandshake<ServerHandshake<TcpStream, Asked>>),
@@ -124,6 +146,8 @@ enum Step {
 
 struct Stranger {
     step: Step,
+    /// A `Wish`, set while the request is read.
+    wish: Arc<AtomicU8>,
     address: IpAddr,
     since: Instant,
 }
@@ -132,7 +156,7 @@ struct Stranger {
 #[expect(clippy::large_enum_variant, reason = "it lives for one step")]
 enum Came {
     Waits(Step),
-    In(Box<(WebSocket<TcpStream>, Seal)>),
+    In(Box<(WebSocket<TcpStream>, Option<Seal>)>),
     /// Turned away; `true` when it tried a secret.
     Out(bool),
 }
@@ -208,7 +232,7 @@ impl Porter {
                 Pumped::Ends => drop(self.guests.remove(&n)),
             }
         } else if let Some(stranger) = self.at_door.remove(&n) {
-            match self.advance(stranger.step) {
+            match self.advance(stranger.step, &stranger.wish) {
                 Came::Waits(step) => drop(self.at_door.insert(n, Stranger { step, ..stranger })),
                 Came::In(guest) => self.let_in(n, guest.0, guest.1, stranger.address),
                 Came::Out(tried) => self.turn_away(stranger.address, tried),
@@ -217,18 +241,19 @@ impl Porter {
     }
 
     /// Takes a stranger as far as what it sent allows.
-    fn advance(&self, step: Step) -> Came {
+    fn advance(&self, step: Step, wish: &AtomicU8) -> Came {
         match step {
             Step::Shaking(shaking) => match shaking.handshake() {
-                Ok(socket) => self.advance(Step::Hello(socket)),
+                Ok(socket) if wish.load(Ordering::Relaxed) == Wish::Listen as u8 => Came::In(Box::new((socket, None))),
+                Ok(socket) => self.advance(Step::Hello(socket), wish),
                 Err(HandshakeError::Interrupted(shaking)) => Came::Waits(Step::Shaking(shaking)),
-                Err(HandshakeError::Failure(_)) => Came::Out(false),
+                Err(HandshakeError::Failure(_)) => Came::Out(wish.load(Ordering::Relaxed) == Wish::Refused as u8),
             },
             Step::Hello(mut socket) => match next_text(&mut socket) {
                 Ok(Some(frame)) => {
                     let begun = HubShake::begin(&self.secret, (self.inside.chance)(), &frame);
                     match begun.filter(|(_, answer)| say(&mut socket, answer)) {
-                        Some((shake, _)) => self.advance(Step::Proof(socket, shake)),
+                        Some((shake, _)) => self.advance(Step::Proof(socket, shake), wish),
                         None => Came::Out(true),
                     }
                 }
@@ -237,7 +262,7 @@ impl Porter {
             },
             Step::Proof(mut socket, shake) => match next_text(&mut socket) {
                 Ok(Some(frame)) => match shake.end(&frame) {
-                    Some(seal) => Came::In(Box::new((socket, seal))),
+                    Some(seal) => Came::In(Box::new((socket, Some(seal)))),
                     None => {
                         // All that it learns. That it may be gone is the same to us.
                         let _ = socket.close(None).and_then(|()| socket.flush());
@@ -250,14 +275,14 @@ impl Porter {
         }
     }
 
-    fn let_in(&mut self, n: usize, socket: WebSocket<TcpStream>, seal: Seal, address: IpAddr) {
+    fn let_in(&mut self, n: usize, socket: WebSocket<TcpStream>, seal: Option<Seal>, address: IpAddr) {
         let entered = (|| {
             if self.guests.len() >= GUESTS_MAX {
                 return Err(io::Error::other("there are too many guests"));
             }
             let (mut ours, theirs) = UnixStream::pair()?;
             self.poll.registry().register(&mut ours, Token(n + 1), Interest::READABLE | Interest::WRITABLE)?;
-            let arrival = Arrival { stream: theirs, address };
+            let arrival = Arrival { stream: theirs, address, listens: seal.is_none() };
             self.inside.arrivals.try_send(arrival).map_err(|_| io::Error::other("the broker is busy"))?;
             (self.inside.wake)();
             Ok(Bridge::new(socket, seal, ours))
@@ -312,8 +337,10 @@ impl Porter {
         if self.poll.registry().register(&mut stream, Token(n), interest).is_err() {
             return;
         }
-        let step = Step::Shaking(ServerHandshake::start(stream, Box::new(asks_for_us) as Asked, Some(websocket())));
-        self.at_door.insert(n, Stranger { step, address, since: now });
+        let wish = Arc::new(AtomicU8::new(Wish::None as u8));
+        let asked = asks_for_us(Arc::clone(&self.inside.bearer), Arc::clone(&wish));
+        let step = Step::Shaking(ServerHandshake::start(stream, asked, Some(websocket())));
+        self.at_door.insert(n, Stranger { step, wish, address, since: now });
         self.again.push(n);
     }
 
@@ -344,16 +371,29 @@ impl Porter {
     }
 }
 
-/// Whether a request for a WebSocket is meant for us.
-#[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
-fn asks_for_us(request: &Request, response: Response) -> Result<Response, ErrorResponse> {
-    // A page can open a WebSocket anywhere; it always names its origin.
-    if request.uri().path() == PATH && !request.headers().contains_key("origin") {
-        return Ok(response);
-    }
-    let mut refusal = ErrorResponse::new(Some("unauthorised".into()));
-    *refusal.status_mut() = tungstenite::http::StatusCode::UNAUTHORIZED;
-    Err(refusal)
+/// Finds out whether a request for a WebSocket is meant for us: for a guest it is at its own path, who
+/// listens comes to any other, with a bearer token.
+fn asks_for_us(bearer: Bearer, wish: Arc<AtomicU8>) -> Asked {
+    #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
+    let asked = move |request: &Request, response: Response| {
+        let given = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+        let wanted = match given {
+            // A page can open a WebSocket anywhere; it always names its origin.
+            _ if request.headers().contains_key("origin") => Wish::None,
+            _ if request.uri().path() == PATH => Wish::Guest,
+            Some(given) if bearer(given) => Wish::Listen,
+            Some(_) => Wish::Refused,
+            None => Wish::None,
+        };
+        wish.store(wanted as u8, Ordering::Relaxed);
+        if matches!(wanted, Wish::Guest | Wish::Listen) {
+            return Ok(response);
+        }
+        let mut refusal = ErrorResponse::new(Some("unauthorised".into()));
+        *refusal.status_mut() = tungstenite::http::StatusCode::UNAUTHORIZED;
+        Err(refusal)
+    };
+    Box::new(asked)
 }
 
 /// The next text, if it has come; an error for anything but a text.

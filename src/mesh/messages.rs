@@ -248,7 +248,7 @@ impl Mesh {
     fn notify(&mut self, message: &Message, from: &str, conns: &[Conn]) {
         let Some(peer) = self.peer(&message.recipient) else { return };
         let is_seated = peer.seats > 0;
-        if peer.row.uds_path.is_some() {
+        if peer.row.kind == "http" {
             self.out.push(Out::Mail {
                 peer: message.recipient.clone(),
                 seq: message.seq,

@@ -11,9 +11,9 @@ impl Mesh {
         &self.peers
     }
 
-    /// Ids of the peers that take pushes on a Unix socket of their own.
+    /// Ids of the peers over HTTP, who may take pushes on a way of their own.
     pub fn listeners(&self) -> Vec<String> {
-        let listens = |peer: &&Peer| peer.row.uds_path.is_some() && peer.row.here;
+        let listens = |peer: &&Peer| peer.row.kind == "http" && peer.row.here;
         self.peers.iter().filter(listens).map(|peer| peer.row.id.clone()).collect()
     }
 

@@ -32,7 +32,7 @@ pub fn python(test: &str, name: &str) -> Option<PathBuf> {
 /// A folder with the JavaScript clients and the scripts that use them, or none and the reason told.
 pub fn node(test: &str) -> Option<PathBuf> {
     let mut wanted = fs::read_to_string(here().join("package.json")).unwrap();
-    let scripts = ["scenario.mjs", "node_v1.mjs", "node_v2.mjs"];
+    let scripts = ["scenario.mjs", "node_v1.mjs", "node_v2.mjs", "listen.mjs"];
     for script in scripts {
         wanted += &fs::read_to_string(here().join(script)).unwrap();
     }

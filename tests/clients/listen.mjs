@@ -1,0 +1,16 @@
+// A client of slm-mesh 1.3, as far as it listens: node listen.mjs URL SECRET. A line on standard input
+// is an id with which to say hello; what comes is printed as it came.
+import { createInterface } from "node:readline";
+import WebSocket from "ws";
+
+const [url, secret] = process.argv.slice(2);
+const socket = new WebSocket(url, { headers: { Authorization: `Bearer ${secret}` } });
+socket.on("message", (data, isBinary) => console.log(isBinary ? "binary" : data.toString()));
+socket.on("close", (code) => console.log(JSON.stringify({ closed: code })));
+socket.on("error", (error) => console.log(JSON.stringify({ error: error.message })));
+socket.on("open", () => {
+  console.log(JSON.stringify({ open: true }));
+  const lines = createInterface({ input: process.stdin });
+  lines.on("line", (line) => socket.send(line.startsWith("{") ? line : JSON.stringify({ type: "hello", peerId: line })));
+  lines.on("close", () => socket.close());
+});
