@@ -55,6 +55,11 @@ the file config of each data directory (~/.slm-mesh/config), so that agents, hoo
   on a guest    SLM_MESH_HOST=hub.local           its name or address
   on both       SLM_MESH_SHARED_SECRET=…          what slm-mesh secret prints; at least 8 characters
 
+A guest that has the secret and no SLM_MESH_HOST looks on the local network when a session starts, and
+joins the hub that proves the secret: the one it knew, else the first by name. Its verbs and hooks follow.
+slm-mesh hubs shows what is there and what was joined, and leaves a hub that is gone.
+SLM_MESH_DISCOVERY=off looks for none.
+
   slm-mesh start --detach                         on the hub; a running broker gives way
   slm-mesh peers                                  on a guest: who is there
 

@@ -1,7 +1,7 @@
 //! `hubs`: who answers on the local network; and the hidden verb by which a hub announces itself.
 
 use super::{print, say, surroundings};
-use crate::client::far;
+use crate::client::{far, found};
 use crate::lan::announce::{self, Orders};
 use crate::lan::{Found, What, addresses, browse};
 use crate::mesh::{Fault, Kind};
@@ -12,21 +12,29 @@ use std::time::Duration;
 /// Lists who answers in so many seconds. What each says of itself is hearsay, but whether it knows our
 /// secret: that it proves.
 pub fn hubs(seconds: u64, json: bool) -> Result<u8, Fault> {
-    let (_, settings) = surroundings()?;
+    let (places, settings) = surroundings()?;
     if !settings.discovers() {
         return Err(Fault::new(Kind::Refused, "SLM_MESH_DISCOVERY is off, so the local network is not asked"));
     }
-    let found = browse(Duration::from_secs(seconds));
-    let proven: Vec<(&Found, Option<bool>)> = found.iter().map(|hub| (hub, prove(hub, &settings))).collect();
+    let answered = browse(Duration::from_secs(seconds));
+    let proven: Vec<(&Found, Option<bool>)> = answered.iter().map(|hub| (hub, prove(hub, &settings))).collect();
+    let is_open = found::is_left_open(&settings);
+    let joined = if is_open { found::look(&places, &settings, answered.clone(), false)? } else { None };
     if json {
         let hubs: Vec<Value> = proven.iter().map(|(hub, proven)| to_value(hub, *proven)).collect();
-        return say(&json!({ "hubs": hubs }).to_string());
+        return say(&json!({ "hubs": hubs, "joined": joined.map(|hub| hub.name) }).to_string());
     }
-    if found.is_empty() {
-        return say(nobody());
-    }
-    let rows = proven.iter().map(|(hub, proven)| row(hub, *proven)).collect();
-    say(&print::table(&["NAME", "WHAT", "ADDRESS", "VERSION", "SECRET", "ALSO AT"], rows))
+    let list = if answered.is_empty() {
+        nobody().to_owned()
+    } else {
+        let rows = proven.iter().map(|(hub, proven)| row(hub, *proven)).collect();
+        print::table(&["NAME", "WHAT", "ADDRESS", "VERSION", "SECRET", "ALSO AT"], rows)
+    };
+    say(&match joined {
+        Some(hub) => format!("{list}\nThis machine has joined {}.", print::plain(&hub.name)),
+        None if is_open => format!("{list}\nThis machine has joined none: its mesh is its own."),
+        None => list,
+    })
 }
 
 /// Whether a hub proves our secret; nothing where it can't be asked, or we have none.

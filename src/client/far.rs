@@ -1,6 +1,6 @@
 //! The way to a hub: over a WebSocket, or through ssh. Either ends in lines on a socket.
 
-use super::Client;
+use super::{Client, found};
 use crate::far::guest;
 use crate::mesh::{Fault, Kind};
 use crate::wire::rpc;
@@ -27,10 +27,14 @@ pub type Away = (Road, Settings);
 /// When the settings are wrong.
 pub fn road(places: &Places) -> Result<Option<Away>, Fault> {
     // Most machines have no hub, and a verb has no time: nothing is read where nothing can be said.
-    if std::env::var_os("SLM_MESH_HOST").is_none() && !places.config().exists() {
+    let is_said = |name: &str| std::env::var_os(name).is_some();
+    if !is_said("SLM_MESH_HOST") && !is_said(SECRET) && !places.config().exists() {
         return Ok(None);
     }
     let settings = Settings::load(places)?;
+    if found::is_left_open(&settings) {
+        return Ok(found::joined(places).map(|hub| (hub.road(), settings)));
+    }
     let road = Road::find(&settings)?;
     Ok((!matches!(road, Road::Here { .. })).then_some((road, settings)))
 }
@@ -39,7 +43,7 @@ pub fn road(places: &Places) -> Result<Option<Away>, Fault> {
 ///
 /// # Errors
 /// When the hub can't be reached, or does not let us in; in words that say which.
-pub fn connect((road, settings): &Away, _places: &Places) -> Result<Client, Fault> {
+pub fn connect((road, settings): &Away) -> Result<Client, Fault> {
     let mut client = match road {
         Road::Ssh(target, port) => through_ssh(target, *port)?,
         Road::Hub(host) => {
@@ -49,6 +53,10 @@ pub fn connect((road, settings): &Away, _places: &Places) -> Result<Client, Faul
             };
             let stream = guest::connect(host, port as u16, settings.text(SECRET), world::chance())?;
             Client::over(stream, None)
+        }
+        Road::Found { name, address, port } => {
+            let stream = guest::connect(address, *port, settings.text(SECRET), world::chance());
+            Client::over(stream.map_err(|fault| found::unreachable(name, &fault))?, None)
         }
         Road::Here { .. } => return Err(Fault::new(Kind::Internal, "this road leads nowhere")),
     };

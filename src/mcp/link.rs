@@ -6,7 +6,7 @@
 use super::bell::Bell;
 use super::job::{Job, PROGRESS_EVERY, finish, shown_items};
 use super::{Output, agent_type, attach_params};
-use crate::client::Client;
+use crate::client::{Client, found};
 use crate::mesh::{Fault, Kind, limits};
 use crate::wire::rpc::{self, Message};
 use crate::world::places::Places;
@@ -26,11 +26,11 @@ const APPEARS_AFTER: Duration = Duration::from_secs(2);
 const JOBS_MAX: usize = 64;
 /// The longest pause between attempts to find a broker.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How long calls in flight may take when the client has closed its end; clients kill after 2 s.
+/// How long calls in flight may take once the client closed its end; clients kill after 2 s.
 const CLOSES_AFTER: Duration = Duration::from_millis(1500);
 /// Attempts to reach a broker before calls are told that there is none: a third of a second.
 const MISSES_MAX: u32 = 5;
-/// How often a session looks whether somebody started the broker again that somebody stopped.
+/// How often a session looks whether a broker that was stopped has been started again.
 const LOOKS_EVERY: Duration = Duration::from_secs(5);
 
 /// What both threads share.
@@ -241,6 +241,7 @@ impl Runner {
     }
 
     fn run(mut self) {
+        found::session_looks(false);
         while self.wait_for_need() {
             match self.connect() {
                 Ok(client) => {
@@ -255,6 +256,7 @@ impl Runner {
                 Err(fault) => {
                     self.misses = 0;
                     self.answer_all(&fault);
+                    found::session_looks(!self.held.is_empty());
                     self.pause = (self.pause * 2).clamp(Duration::from_millis(250), PAUSE_MAX);
                 }
             }
@@ -480,8 +482,7 @@ impl Runner {
         }
         drop(shared);
         for job in failed {
-            let text =
-                "the broker went away in the middle of this call; look whether it took effect before you try again";
+            let text = "the broker went away during this call; look whether it took effect before you try again";
             finish(&self.out, &job.answer, Err(Fault::new(Kind::Gone, text)));
         }
     }

@@ -62,6 +62,11 @@ impl Places {
         }
     }
 
+    /// The hub that was found on the local network.
+    pub fn hub(&self) -> PathBuf {
+        self.dir.join("hub")
+    }
+
     /// Where sessions and verbs connect.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("mesh.sock")

@@ -21,6 +21,15 @@ pub enum Road {
     },
     /// On a hub: its name or address.
     Hub(String),
+    /// On a hub that was found on the local network, and has proven the secret there.
+    Found {
+        /// What it is called there.
+        name: String,
+        /// Where it was.
+        address: String,
+        /// Its port for sessions.
+        port: u16,
+    },
     /// On a hub behind ssh: `[user@]host`, and the port, if one was given.
     Ssh(String, Option<u16>),
 }

@@ -197,6 +197,11 @@ impl Settings {
         self.values.get(name).map_or_else(default, String::as_str)
     }
 
+    /// Whether somebody has set it.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
     /// A setting as a number.
     pub fn int(&self, name: &str) -> i64 {
         self.text(name).parse().unwrap_or(0)
