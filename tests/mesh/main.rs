@@ -7,6 +7,7 @@
 
 mod trouble;
 mod waking;
+mod letters;
 mod links;
 mod locks;
 mod machines;

@@ -90,7 +90,9 @@ impl Disk {
 
     fn open(path: std::path::PathBuf, links: Vec<String>, now: i64) -> Disk {
         let settings = Settings { links: links.clone(), ..Settings::default() };
-        let mut n = 7u128;
+        // Two meshes never have the same ids.
+        let mut n =
+            path.as_os_str().as_encoded_bytes().iter().fold(7u128, |n, byte| (n * 31 + u128::from(*byte)) & (!0 >> 8));
         let fresh = move || {
             n = n.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(12_345);
             n
