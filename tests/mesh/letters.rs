@@ -9,7 +9,7 @@ use slm_mesh::mesh::links::{Letter, Passed, Roster};
 use slm_mesh::mesh::{messages, seats};
 
 const URL: &str = "http://there:7899";
-const SEEDS: std::ops::Range<u64> = 0..60;
+const SEEDS: std::ops::Range<u64> = 0..30;
 const STEPS: usize = 120;
 
 /// Chance with a seed (SplitMix64).
