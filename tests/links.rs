@@ -62,9 +62,9 @@ fn two_meshes_exchange_peers_and_letters_and_lose_none_while_one_is_dead() {
     let mail = codex.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
     assert_eq!(mail["messages"][0]["payload"], json!("over there?"));
     let back = mail["messages"][0]["fromName"].as_str().unwrap().to_owned();
-    codex.tool("mesh_send", json!({ "to": back, "message": "here" }));
+    codex.tool("mesh_send", json!({ "to": back, "message": "here", "replyTo": mail["messages"][0]["id"] }));
     assert_eq!(claude.tool("mesh_inbox", json!({ "waitSeconds": 20 }))["messages"][0]["payload"], json!("here"));
-    until("the receipt says so", || receipts(&mut claude) == ["forwarded"]);
+    until("the answer acknowledges", || receipts(&mut claude) == ["acked"]);
 
     // The other broker is killed; nobody there starts a new one until later.
     let dead = b.broker_pid().unwrap();
@@ -79,7 +79,7 @@ fn two_meshes_exchange_peers_and_letters_and_lose_none_while_one_is_dead() {
     let mut codex = b.session("codex-mcp-client", "web");
     let mail = codex.tool("mesh_inbox", json!({ "waitSeconds": 60 }));
     assert_eq!(mail["messages"][0]["payload"], json!("after the crash"), "{mail}");
-    until("the receipt says so again", || receipts(&mut claude) == ["forwarded"; 2]);
+    until("the receipt says so", || receipts(&mut claude) == ["acked", "forwarded"]);
     assert_eq!(codex.tool("mesh_inbox", json!({}))["messages"], json!([]), "once");
 }
 

@@ -7,7 +7,8 @@
 //! another; and one letter of a link is on its way at a time, in the order in which they were sent.
 
 use crate::mesh::Mesh;
-use crate::mesh::links::{Letter, Passed, Roster};
+use crate::mesh::letters::{Letter, Passed};
+use crate::mesh::links::Roster;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};

@@ -99,6 +99,9 @@ fn send(mesh: &mut Mesh, _: &Head, given: &Map<String, Value>, now: i64) -> Resu
     let draft =
         Message { sender, kind: kind.into(), body: content.into(), key: key.map(str::to_owned), ..Message::default() };
     let (target, recipients) = recipients(mesh, to)?;
+    let answered = text("reply_to").zip(recipients.first()).filter(|_| target == "peer");
+    let reply_to = answered.map(|(id, me)| mesh.answered_by(&draft.sender, me, id, now)).transpose()?.flatten();
+    let draft = Message { reply_to, expires: text("expires").and_then(time::parse), ..draft };
     let draft = Message { target: if target == "peer" { String::new() } else { to.into() }, ..draft };
     let sent = mesh.post(draft, &recipients, now)?;
     Ok(taken(target, sent.first().map_or(0, |message| message.seq), now))

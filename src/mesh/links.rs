@@ -1,25 +1,18 @@
-//! Links to other meshes: their peers beside ours, and letters to those, kept until the other side
-//! has taken them.
+//! Links to other meshes: their peers beside ours, as long as they are heard.
 //!
-//! **Invariant:** what was learnt from one mesh is told to no other, a letter goes one link far, and
-//! none is called forwarded before the other side said that it has it.
+//! **Invariant:** what was learnt from one mesh is told to no other, and what another mesh says of
+//! itself is bounded and can name none of our own.
 
 use super::peers::Peer;
-use super::{Fault, Kind, Mesh, limits, time};
-use crate::store::{Message, MessagePick, PeerRow};
+use super::{Fault, Mesh, limits, time};
+use crate::store::PeerRow;
 use serde_json::{Value, json};
 
 /// The kind of such a peer's row.
 pub const LINKED: &str = "link";
-/// What a SuperLocalMemory daemon takes, in characters (its version 3.4.48).
-const SLM_CHARS_MAX: usize = 4096;
 /// A peer of such a daemon that has not been heard again this long after it registered reads no mail
 /// of its own: its version 3.4.48 waits at an address that nobody writes to. Such peers beat every 25 s.
 const DEAF_MS: i64 = 60_000;
-/// `Message::state` of what the other side has, and of what it will not have.
-const FORWARDED: i64 = 5;
-const REFUSED: i64 = 6;
-
 /// A mesh that we look at.
 #[derive(Debug, Default)]
 pub struct Link {
@@ -32,7 +25,7 @@ pub struct Link {
     /// Why not since.
     pub trouble: Option<String>,
     /// Its peers that read only what is for their whole project.
-    deaf: Vec<String>,
+    pub(super) deaf: Vec<String>,
 }
 
 /// What a mesh says of itself.
@@ -57,26 +50,6 @@ pub struct Seen {
     host: Option<String>,
     started: i64,
     beat: i64,
-}
-
-/// A letter on its way.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Letter {
-    /// The message.
-    pub seq: i64,
-    /// What is posted.
-    pub body: Value,
-}
-
-/// What became of a letter.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Passed {
-    /// The other side has it.
-    Taken,
-    /// The other side will never have it, and why.
-    Refused(String),
-    /// Not now, and why.
-    Later(String),
 }
 
 impl Roster {
@@ -118,7 +91,7 @@ fn is_id(id: &str) -> bool {
 }
 
 /// A text of at most so many characters, on one line.
-fn plain(text: &str, max: usize) -> String {
+pub(super) fn plain(text: &str, max: usize) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max).collect::<String>().trim().to_owned()
 }
 
@@ -308,129 +281,6 @@ impl Mesh {
         let link = |peer: &Peer| self.links.iter().find(|link| link.url == peer.row.session);
         // One whose link was taken out of the settings is gone at once.
         here.map(|peer| link(peer).map_or(0, |link| self.heard_at(link) + limits::LINK_SILENT_MS)).min()
-    }
-
-    /// Whether a message to this peer could ever be forwarded.
-    pub(super) fn check_letter(&self, to: &str, body: &str) -> Result<(), Fault> {
-        let Some(peer) = self.peer(to).filter(|peer| peer.row.kind == LINKED) else { return Ok(()) };
-        let Some(link) = self.links.iter().find(|link| link.url == peer.row.session) else {
-            let text = format!(
-                "{} is on another mesh, at {}, to which there is no link any more; SLM_MESH_PEER_URL makes one",
-                peer.row.name, peer.row.session
-            );
-            return Err(Fault::new(Kind::Gone, text));
-        };
-        let n = body.chars().count();
-        if link.mark.is_none() && n > SLM_CHARS_MAX {
-            let text = format!(
-                "message: {} is on SuperLocalMemory, which takes {SLM_CHARS_MAX} characters, and these are {n}; send it \
-                 in parts, or put it into a file and say where",
-                peer.row.name
-            );
-            return Err(Fault::new(Kind::Refused, text));
-        }
-        Ok(())
-    }
-
-    /// Whether a letter waits for any link: then the broker stays.
-    pub fn has_letters(&self) -> bool {
-        let count = |id: &str| self.unread.get(id).copied().or_else(|| self.store.count_unread(id).ok());
-        self.peers.iter().any(|peer| self.is_linked(peer) && count(&peer.row.id).is_some_and(|n| n > 0))
-    }
-
-    /// Whether a link of ours leads to a peer.
-    fn is_linked(&self, peer: &Peer) -> bool {
-        peer.row.kind == LINKED && self.links.iter().any(|link| link.url == peer.row.session)
-    }
-
-    /// Whether letters may wait; told once, until more may.
-    pub fn take_letters(&mut self) -> bool {
-        !self.links.is_empty() && std::mem::take(&mut self.letters)
-    }
-
-    /// The oldest letter that waits for a link.
-    ///
-    /// # Errors
-    /// When the disk can't be read.
-    pub fn next_letter(&self, n: usize, now: i64) -> Result<Option<Letter>, Fault> {
-        let Some(link) = self.links.get(n) else { return Ok(None) };
-        let mut oldest: Option<Message> = None;
-        for peer in self.peers.iter().filter(|peer| peer.row.kind == LINKED && peer.row.session == link.url) {
-            let pick = MessagePick { to: Some(&peer.row.id), unread: true, limit: 20, ..MessagePick::default() };
-            let found = self.store.messages(&pick)?;
-            let first = found.into_iter().find(|message| message.expires.is_none_or(|at| at > now));
-            oldest = [oldest, first].into_iter().flatten().min_by_key(|message| message.seq);
-        }
-        Ok(oldest.map(|message| Letter { seq: message.seq, body: self.letter(link, &message) }))
-    }
-
-    /// What is posted: the fields that both kinds know, and for our own kind who wrote it.
-    fn letter(&self, link: &Link, message: &Message) -> Value {
-        let is_deaf = link.deaf.contains(&message.recipient);
-        let to = self.peer(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
-        let (address, content) = match to.project.as_str() {
-            _ if !is_deaf => (to.id.clone(), message.body.clone()),
-            "" => ("broadcast".into(), format!("to {}: {}", to.name, message.body)),
-            project => (format!("project:{project}"), format!("to {}: {}", to.name, message.body)),
-        };
-        let content: String = if is_deaf { content.chars().take(SLM_CHARS_MAX).collect() } else { content };
-        json!({
-            "from_peer": message.sender, "to_peer": address, "content": content, "type": message.kind,
-            "key": self.outside_id(8, message.seq), "from_name": self.name_of(&message.sender),
-            "from_machine": self.settings.host,
-        })
-    }
-
-    /// A letter came to its end, or did not.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn passed(&mut self, n: usize, seq: i64, passed: &Passed, now: i64) -> Result<(), Fault> {
-        let url = self.links.get(n).map(|link| link.url.clone()).unwrap_or_default();
-        self.letters = true;
-        if let Passed::Later(why) = passed {
-            self.unheard(n, why);
-            return Ok(());
-        }
-        self.scoped(|mesh| {
-            let Some(was) = mesh.store.message(seq)?.filter(|message| message.state < 2) else { return Ok(()) };
-            let (state, kind, surface) = match passed {
-                Passed::Refused(why) => (REFUSED, "message_refused", format!("{url}: {}", plain(why, 200))),
-                _ => (FORWARDED, "message_forwarded", url),
-            };
-            let at = (state == FORWARDED).then_some(now);
-            let message = Message { state, offered: at, pushed: at, surface: Some(surface), ..was.clone() };
-            mesh.settle_receipt(&was, &message)?;
-            let what = json!({
-                "messageId": mesh.outside_id(8, seq), "fromPeer": was.sender, "toPeer": was.recipient,
-                "by": message.surface,
-            });
-            mesh.emit(kind, &was.recipient, what, now)
-        })
-    }
-
-    /// Whom a letter from a linked mesh is from: a peer that is known to be there, else its name, which
-    /// is never that of one of ours.
-    pub fn sender_of_letter(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> String {
-        if self.peer(id).is_some_and(|peer| peer.row.kind == LINKED) {
-            return id.to_owned();
-        }
-        let text = match (name, machine) {
-            (Some(name), Some(machine)) => format!("{}@{}", plain(name, 60), plain(machine, 60)),
-            _ => format!("slm:{}", plain(id, 100)),
-        };
-        match self.resolve(&text) {
-            Ok(of) if self.peer(&of).is_some_and(|peer| peer.row.kind != LINKED) => format!("link:{text}"),
-            _ => text,
-        }
-    }
-
-    /// The message that this sender sent under this key.
-    ///
-    /// # Errors
-    /// When the disk can't be read.
-    pub fn sent_as(&self, sender: &str, key: &str) -> Result<Option<i64>, Fault> {
-        Ok(self.store.messages_by_key(sender, key)?.first().map(|message| message.seq))
     }
 
     /// The links, for the status.

@@ -7,6 +7,7 @@
 mod calls;
 pub mod events;
 pub mod fault;
+pub mod letters;
 pub mod limits;
 pub mod links;
 pub mod locks;

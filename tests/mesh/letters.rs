@@ -5,7 +5,8 @@ use crate::trouble::Disk;
 use serde_json::{Value, json};
 use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy;
-use slm_mesh::mesh::links::{Letter, Passed, Roster};
+use slm_mesh::mesh::letters::{Letter, Passed};
+use slm_mesh::mesh::links::Roster;
 use slm_mesh::mesh::{messages, seats};
 
 const URL: &str = "http://there:7899";

@@ -2,7 +2,8 @@
 
 use crate::trouble::Disk;
 use serde_json::{Value, json};
-use slm_mesh::mesh::links::{Passed, Roster};
+use slm_mesh::mesh::letters::Passed;
+use slm_mesh::mesh::links::Roster;
 use slm_mesh::mesh::{self, Fault, events, messages, peers, seats, status};
 
 const URL: &str = "http://laptop:7899";
