@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, List, Optional, Type, TypeVar
 
-from . import places
+from . import places, roads
 from .errors import ConnectionLost, MeshError, Unavailable
 from .held import Held
 from .link import Link, NotSent
@@ -141,7 +141,7 @@ class Connection:
         """A new connection, with the seat that was held before."""
         path = self.data_dir / "mesh.sock"
         try:
-            link = Link(path)
+            link = Link(roads.away(self.data_dir) if roads.is_away(self.data_dir) else roads.here(path))
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
             if not start:
                 raise Unavailable(f"no broker is running for {self.data_dir}") from error
@@ -160,7 +160,7 @@ class Connection:
     @staticmethod
     def _dial(path: Path) -> Link:
         try:
-            return Link(path)
+            return Link(roads.here(path))
         except OSError as error:
             raise Unavailable(f"the broker at {path} can't be reached ({error})") from error
 

@@ -1,4 +1,4 @@
-"""One connection to the broker's Unix socket: JSON-RPC lines, from any thread.
+"""One connection to the broker: JSON-RPC lines, from any thread.
 
 Who waits for an answer reads the socket itself, and hands out what belongs to other threads: a call
 costs no switch between threads. A thread in the background reads only where nobody else would: while
@@ -8,13 +8,10 @@ the connection has a seat or holds locks, it answers the broker's pings and noti
 from __future__ import annotations
 
 import json
-import os
 import selectors
 import socket
-import struct
 import threading
 import time
-from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
 from .errors import ConnectionLost, MeshError, TimedOut, Unavailable, UsageError, from_wire
@@ -43,23 +40,12 @@ class _Slot:
         self.answer: Optional[Row] = None
 
 
-def _check_owner(sock: socket.socket) -> None:
-    """Nothing is said to a socket that is another user's."""
-    if hasattr(socket, "SO_PEERCRED"):
-        size = struct.calcsize("3i")
-        uid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1]
-        if uid != os.getuid():
-            raise Unavailable("the broker's socket is another user's")
-
-
 class Link:
     """A connection that lives until it breaks; a broken one stays broken."""
 
-    def __init__(self, path: Path) -> None:
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
         try:
-            self._sock.connect(str(path))
-            _check_owner(self._sock)
             # A second object for the same socket: it has its own time limit.
             self._out = self._sock.dup()
         except BaseException:

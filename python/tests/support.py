@@ -15,7 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from slm_mesh import places  # noqa: E402
 
 PORT_FIRST = 20_000
-_SETTINGS = ("SLM_MESH_DATA_DIR", "SLM_MESH_PORT", "SLM_MESH_PEER", "SLM_MESH_NAME")
+_SETTINGS = (
+    "SLM_MESH_DATA_DIR", "SLM_MESH_PORT", "SLM_MESH_PEER", "SLM_MESH_NAME", "SLM_MESH_HOST", "SLM_MESH_ROLE",
+    "SLM_MESH_SHARED_SECRET",
+)
 
 
 class MeshTest(unittest.TestCase):
@@ -29,7 +32,7 @@ class MeshTest(unittest.TestCase):
         self.dir = self.root / "mesh"
         before, cwd = {name: os.environ.get(name) for name in _SETTINGS}, os.getcwd()
         MeshTest.n_meshes += 1
-        port = PORT_FIRST + (os.getpid() * 37 + MeshTest.n_meshes * 11) % 40_000
+        port = PORT_FIRST + (os.getpid() * 37 + MeshTest.n_meshes * 11) % 12_700
         for name in _SETTINGS:
             os.environ.pop(name, None)
         os.environ.update(SLM_MESH_DATA_DIR=str(self.dir), SLM_MESH_PORT=str(port))
