@@ -7,6 +7,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Duration;
@@ -230,4 +231,18 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     }
     assert!(n_taken > 0, "none was taken");
     stage.check();
+}
+
+#[test]
+fn who_closes_its_own_side_is_answered_first() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    for n in 0..200 {
+        let mut client = place.socket();
+        client.ask("state.set", json!({ "key": "k", "value": n.to_string() }));
+        client.stream.shutdown(Shutdown::Write).unwrap();
+        let answer = client.read().expect("it hung up without an answer");
+        assert_eq!(answer["result"]["entry"]["value"], json!(n.to_string()));
+        assert!(client.read().is_none(), "and then it hangs up, too");
+    }
 }

@@ -96,12 +96,29 @@ impl Broker {
             let is_gone = conn.is_done();
             self.conns.insert(token, conn);
             if is_gone {
-                self.drop_client(token, now);
+                self.hang_up(token, now);
             }
         }
         let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| conn.is_done()).map(|(token, _)| *token).collect();
         for token in gone {
-            self.drop_client(token, now);
+            self.hang_up(token, now);
+        }
+    }
+
+    /// Frees the seat of who hung up. What it asked in this very turn is answered by the flush, in case
+    /// it closed its own side alone; only then the connection is dropped.
+    fn hang_up(&mut self, token: u64, now: i64) {
+        let Some(conn) = self.conns.get_mut(&token).filter(|conn| !conn.left) else { return };
+        conn.left = true;
+        self.mesh.left(token, now);
+        self.last_call = now;
+    }
+
+    /// Drops those that hung up and have been told all that there was.
+    pub(super) fn drop_left(&mut self) {
+        for (_, mut conn) in self.conns.extract_if(|_, conn| conn.left && conn.is_done()) {
+            // The stream is dropped right after; that it was registered until now does no harm.
+            let _ = self.poll.registry().deregister(&mut conn.stream);
         }
     }
 

@@ -65,10 +65,14 @@ pub struct Connection {
     pub ends: bool,
     /// It hung up, or shall be: dropped as soon as it is flushed.
     pub closed: bool,
+    /// It was told to the mesh that it hung up.
+    pub left: bool,
     /// When a ping went to it that it did not answer yet, ms.
     pub asked: Option<i64>,
     /// It speaks for a peer, so its silence matters.
     pub watched: bool,
+    /// It did not read what it asked for, so nothing more is said to it.
+    cut: bool,
     output: Vec<u8>,
     sent: usize,
     pid: i64,
@@ -89,8 +93,10 @@ impl Connection {
             writable: true,
             ends: false,
             closed: false,
+            left: false,
             asked: None,
             watched: false,
+            cut: false,
             output: Vec::new(),
             sent: 0,
             pid,
@@ -129,8 +135,11 @@ impl Connection {
 
     /// Puts a line behind what waits to leave.
     pub fn write(&mut self, line: &str) {
+        if self.cut {
+            return;
+        }
         if self.output.len() - self.sent + line.len() > OUTPUT_MAX {
-            self.closed = true;
+            (self.closed, self.cut) = (true, true);
             // Nor is what it still says heard: it would be served without a bound.
             (self.input, self.readable, self.has_more) = (Lines::default(), false, false);
             self.output.clear();

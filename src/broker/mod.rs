@@ -350,6 +350,7 @@ impl Broker {
         for conn in self.conns.values_mut() {
             conn.flush();
         }
+        self.drop_left();
         let pushed = self.pushes.flush(now);
         for seq in &pushed {
             self.mesh.pushed(*seq, now);
