@@ -3,124 +3,26 @@
 use super::args::VERBS;
 use super::flags::{self, placeholder, usage};
 use super::say;
+use super::topics::{self, TOPICS};
 use crate::mesh::tools::{TOOLS, name};
 use crate::mesh::{Fault, Kind, OPS, Op, Place, fault};
 use crate::world::settings::SETTINGS;
-
-const AGENTS: &str = "\
-  slm-mesh setup                the agents that are here: server, hooks and slash commands
-  slm-mesh setup codex cursor   these
-  slm-mesh setup --dry-run      what would change
-  slm-mesh setup --project      the files of the project in this directory instead of yours
-  slm-mesh setup --remove       takes all of it out again
-  slm-mesh setup --wake         mail to one agent alone may wake its idle session: claude, codex, opencode
-
-It knows claude, codex, copilot, gemini, opencode, cursor, vscode, devin, windsurf, zed and aider,
-registers through an agent's own command where that is on PATH, and keeps what was in a file before
-beside it. A file with comments is left alone: it prints what to paste. Any other agent starts
-`slm-mesh mcp` (its absolute path, where PATH is short) as an MCP server on standard input and output.";
-
-const LOCKS: &str = "\
-A lock is a lease on a file, a folder (ends in /) or a glob (quote it: 'src/auth/**').
-
-  slm-mesh lock src/auth.rs --reason refactor      ten minutes, or --ttl M
-  slm-mesh lock src/auth.rs --wait 60              wait in line, first come first served
-  slm-mesh lock Cargo.lock -- cargo update         held while the command runs, then free
-  slm-mesh lock list                               who holds what, and who waits
-  slm-mesh unlock src/auth.rs
-
-Locking again what an agent holds renews it; a person's second lock of the same file is refused
-unless --renew says that it is meant. Every grant has a token that only grows: a program that
-writes somewhere under a lock can show it, and the older one loses. When a session ends its locks
-fall at once; when it crashes, after five seconds. --steal takes a lock away; its holder is told.
-A lock keeps out those who ask. It does not keep a program from writing that does not ask.";
-
-const MESSAGES: &str = "\
-  slm-mesh send claude-api 'the schema changed'    to one peer: name, id, or the start of either
-  slm-mesh send repo 'I rebase now'                to a group: repo, directory, agent:codex, all
-  git diff | slm-mesh send codex-api -             text from standard input
-  slm-mesh inbox --wait 60                         yours, oldest first; exit status 4 if none came
-  slm-mesh inbox --filter sent                     how far yours got
-
-A message is accepted (stored), offered (handed to its recipient), read (written out whole), acked
-(answered, or acknowledged), or expired; one to a peer of a linked mesh is forwarded or refused there.
-It waits in the mailbox of a peer that is away, 7 days at most. What was offered but not written out whole is offered again. A verb run inside an agent's
-shell acts as that agent; elsewhere you are the human, whom agents reach as `human`.";
-
-const MACHINES: &str = "\
-One machine is the hub; the others are its guests and run no broker of their own. The settings go into
-the file config of each data directory (~/.slm-mesh/config), so that agents, hooks and verbs find them.
-
-  on the hub    SLM_MESH_HOST=0.0.0.0             or :: or one address of it
-  on a guest    SLM_MESH_HOST=hub.local           its name or address
-  on both       SLM_MESH_SHARED_SECRET=…          what slm-mesh secret prints; at least 8 characters
-
-A guest that has the secret and no SLM_MESH_HOST looks on the local network when a session starts, and
-joins the hub that proves the secret: the one it knew, else the first by name. Its verbs and hooks follow.
-slm-mesh hubs shows what is there and what was joined, and leaves a hub that is gone.
-SLM_MESH_DISCOVERY=off looks for none.
-
-  slm-mesh start --detach                         on the hub; a running broker gives way
-  slm-mesh peers                                  on a guest: who is there
-
-Ports: 7899 for HTTP, 7900 for sessions and verbs (SLM_MESH_PORT, SLM_MESH_WS_PORT); the hub's firewall
-must let them in. Between our own programs the secret never crosses the wire, each frame is sealed, and
-nothing is encrypted: whoever reads along on the network reads along. Older clients send the secret
-itself as a bearer token over HTTP; SLM_MESH_BEARER=off refuses them.
-
-  SLM_MESH_HOST=ssh://ada@hub:22                  through ssh: encrypted, no open port, no secret; a key or
-                                                  an agent must let ssh in without a password
-  WireGuard                                       the hub's address inside the tunnel, on both sides
-
-Two meshes that stay two, each with its own state and locks, can be linked: each side lists the other's
-peers as name@machine and forwards letters to them, which wait while the other side is away.
-
-  SLM_MESH_PEER_URL=http://hub:7899               another broker that serves this machine, or the daemon
-                                                  of a SuperLocalMemory; commas between several
-  slm-mesh status                                 has a line for each link, and what is wrong with it
-
-Set it on both sides, with the same secret, which goes to that address as a bearer token.
-
-What goes wrong: \"can't be reached\" is the address, the firewall or a hub that is not running;
-\"does not know this secret\" is a secret that differs. A connection that is cut is noticed within 15
-seconds, sessions come back by themselves with their name and mail, and locks of a guest outlive its
-connection by 30 seconds. Two clones of a repository on two machines mean the same file by the same
-path inside; the hub alone grants locks.";
-
-const PROTOCOL: &str = "\
-The socket mesh.sock in the data directory speaks JSON-RPC 2.0, one message a line, 1 MiB at most.
-Every method below takes the arguments of its tool and verb. Further members of params: `as` (the
-peer to act as) and `v` (the client's version; an older broker makes room for a newer client).
-`attach` gives the connection a seat as a peer; `cancel {id}` (a notification) drops a waiting call.
-The broker sends the notifications message, event and shutdown, and the request ping.";
-
-const COMPLETIONS: &str = "\
-  bash    slm-mesh help completions bash > ~/.local/share/bash-completion/completions/slm-mesh
-  zsh     slm-mesh help completions zsh > DIRECTORY/_slm-mesh, where DIRECTORY is in your fpath
-  fish    slm-mesh help completions fish > ~/.config/fish/completions/slm-mesh.fish
-
-make install puts them where the shells look.";
-
-/// The topics that the overview names.
-const TOPICS: [&str; 7] = ["agents", "locks", "messages", "machines", "settings", "protocol", "completions"];
 
 /// Prints the help on a topic; without one, the overview.
 pub fn help(topic: &str) -> Result<u8, Fault> {
     let text = match topic {
         "" => overview(),
-        "agents" => AGENTS.into(),
-        "locks" => LOCKS.into(),
-        "messages" => MESSAGES.into(),
-        "machines" => MACHINES.into(),
-        "completions" => COMPLETIONS.into(),
-        "protocol" => format!("{PROTOCOL}\n\n{}", methods()),
+        "protocol" => format!("{}{}", topics::text(topic).unwrap_or_default(), methods()),
         "settings" => settings(),
         "man" => man(),
         "readme" => readme(),
         "completions bash" => bash(),
         "completions zsh" => zsh(),
         "completions fish" => fish(),
-        verb => return verb_help(verb),
+        _ => match topics::text(topic) {
+            Some(text) => text.to_owned(),
+            None => return verb_help(topic),
+        },
     };
     say(text.trim_end())
 }
@@ -139,9 +41,10 @@ fn overview() -> String {
         text.push_str(&format!("  {verb:<14} {about}\n"));
     }
     text.push_str("\nWithout arguments: the MCP session, or on a terminal a greeting.\n");
-    text.push_str(
-        "More: slm-mesh help VERB; slm-mesh help agents | locks | messages | settings | protocol | completions; man slm-mesh\n",
-    );
+    text.push_str("More: slm-mesh help VERB; man slm-mesh; and slm-mesh help of\n\n");
+    for (topic, about, _) in TOPICS {
+        text.push_str(&format!("  {topic:<14} {about}\n"));
+    }
     text.push_str(&format!(
         "\nExit status: {}\n",
         exits().iter().map(|(n, means)| format!("{n} {means}")).collect::<Vec<_>>().join("; ")
@@ -178,7 +81,8 @@ fn verb_help(topic: &str) -> Result<u8, Fault> {
         }
     }
     if text.is_empty() {
-        let meant = flags::meant(topic, flags::verbs().filter_map(|verb| verb.split(' ').next()).chain(TOPICS));
+        let meant =
+            flags::meant(topic, flags::verbs().filter_map(|verb| verb.split(' ').next()).chain(topics::names()));
         let meant = meant.map(|word| format!("did you mean {word}? ")).unwrap_or_default();
         return Err(Fault::new(
             Kind::Usage,

@@ -13,6 +13,7 @@ pub mod run;
 pub mod setup;
 mod far;
 pub mod start;
+pub mod topics;
 pub mod watch;
 
 use crate::client::{self, Client};
