@@ -375,7 +375,7 @@ fn absolute(mesh: &Mesh, file: &str, holder: &str) -> String {
 fn take_lock(mesh: &mut Mesh, given: &Given, file: &str, holder: &str, now: i64) -> Handled {
     let minutes = given.number("ttlMinutes").unwrap_or(mesh.settings().lock_ttl_min as f64);
     let row = mesh.peer(holder).map(|peer| peer.row.clone()).unwrap_or_default();
-    let want = crate::mesh::locks::Want {
+    let want = crate::mesh::wishes::Want {
         paths: vec![absolute(mesh, file, holder)],
         holder: holder.to_owned(),
         bound: String::new(),

@@ -1,6 +1,6 @@
 //! Calls: from asking to answering, with the waiting in between.
 
-use super::{Args, Conn, Fault, Kind, Mesh, Op, limits, locks, messages, peers, receipts, seats};
+use super::{Args, Conn, Fault, Kind, Mesh, Op, limits, messages, peers, receipts, seats, wishes};
 use crate::store::Event;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ pub enum Stir {
     /// Mail that this peer may be woken over, until then (ms); asked again before if time will tell.
     Bell(String, i64),
     /// A lock that fell; this is what is wanted.
-    Locks(Rc<locks::Want>),
+    Locks(Rc<wishes::Want>),
 }
 
 /// Who calls, when, and whether the call may still wait.

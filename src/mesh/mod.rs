@@ -25,6 +25,7 @@ pub mod time;
 pub mod tools;
 pub mod turns;
 pub mod wakes;
+pub mod wishes;
 
 pub use calls::{Call, Ctx, Done, Out, Stir};
 use calls::{Stirred, Wait};

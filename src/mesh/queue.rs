@@ -1,6 +1,6 @@
 //! The queue for locks: who waits for whom, and why some may not wait.
 
-use super::locks::{Want, Wish, is_soft};
+use super::wishes::{Want, Wish, is_soft};
 use super::{Ctx, Fault, Kind, Mesh, Stir};
 use crate::store::{LockRow, Message};
 use serde_json::json;

@@ -129,7 +129,7 @@ impl Mesh {
                 self.store.put_peer(&row)?;
                 self.emit("peer_left", &id, json!({ "peerId": id, "name": row.name, "reason": "lost" }), now)?;
             }
-            self.free_locks(|lock| lock.holder == id && super::locks::is_soft(&lock.bound), "holder is gone", now)?;
+            self.free_locks(|lock| lock.holder == id && super::wishes::is_soft(&lock.bound), "holder is gone", now)?;
             if let Some(peer) = self.peer_mut(&id) {
                 (peer.left, peer.process) = (None, None);
             }

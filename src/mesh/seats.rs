@@ -243,7 +243,7 @@ impl Mesh {
                 self.end_waits(conn, &id);
             }
             if reason == "clean_exit" && self.peer(&id).is_some_and(|peer| peer.seats == 0) {
-                self.free_locks(|lock| lock.holder == id && super::locks::is_soft(&lock.bound), reason, now)?;
+                self.free_locks(|lock| lock.holder == id && super::wishes::is_soft(&lock.bound), reason, now)?;
             }
         }
         if !bound.is_empty() {
@@ -409,7 +409,7 @@ impl Mesh {
         // A grace that ran when the broker died, or whose end was taken back, begins anew.
         for peer in &mut self.peers {
             let lost = peer.row.kind == "session" && peer.left.is_none() && peer.process.is_none();
-            if lost && self.locks.iter().any(|lock| lock.holder == peer.row.id && super::locks::is_soft(&lock.bound)) {
+            if lost && self.locks.iter().any(|lock| lock.holder == peer.row.id && super::wishes::is_soft(&lock.bound)) {
                 peer.left = Some(now);
             }
         }

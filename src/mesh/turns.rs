@@ -3,7 +3,7 @@
 
 use super::op::Kind as Is;
 use super::peers::Peer;
-use super::{Actor, Arg, Args, Ctx, Done, Fault, Mesh, Op, Place, limits, locks};
+use super::{Actor, Arg, Args, Ctx, Done, Fault, Mesh, Op, Place, limits, wishes};
 use crate::store::{Message, MessagePick, PeerRow};
 use serde_json::{Value, json};
 
@@ -96,10 +96,10 @@ fn edit(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     paths.sort();
     paths.dedup();
     let text = |name| args.text(name).map(str::to_owned);
-    let want = locks::Want {
+    let want = wishes::Want {
         paths,
         holder: id.clone(),
-        bound: locks::TURN.into(),
+        bound: wishes::TURN.into(),
         reason: "editing".into(),
         ttl_ms: EDIT_MS,
         repo: text("repo").or(row.repo).zip(text("gitRoot").or(row.git_root)),
@@ -155,7 +155,7 @@ fn end(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     if leaves {
         mesh.end_wakes(&id, None);
     }
-    let falls = |bound: &str| bound == locks::TURN || leaves && locks::is_soft(bound);
+    let falls = |bound: &str| bound == wishes::TURN || leaves && wishes::is_soft(bound);
     let reason = if leaves { "clean_exit" } else { "the turn ended" };
     mesh.free_locks(|lock| lock.holder == id && falls(&lock.bound), reason, ctx.now)?;
     if let Some(peer) = mesh.peer_mut(&id).filter(|_| leaves) {
