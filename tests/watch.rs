@@ -97,6 +97,25 @@ impl Drop for Screen<'_> {
 }
 
 #[test]
+fn more_peers_than_fit_into_one_answer_are_all_there() {
+    let place = Place::new();
+    let Some(screen) = Screen::new(&place, "more_peers_than_fit_into_one_answer_are_all_there") else { return };
+    place.ok(&["start", "--detach"]);
+    let peers: Vec<_> = (0..150)
+        .map(|n| {
+            let mut socket = place.socket();
+            socket.call("attach", json!({ "name": format!("peer-{n}"), "agent": "codex", "project": "/p", "pid": 1 }));
+            socket
+        })
+        .collect();
+    screen.watch();
+    screen.shows("Peers 150");
+    screen.press(&["q"]);
+    screen.ends_with(0);
+    drop(peers);
+}
+
+#[test]
 fn what_happens_appears_and_what_others_say_stays_text() {
     let place = Place::new();
     let Some(screen) = Screen::new(&place, "what_happens_appears_and_what_others_say_stays_text") else { return };

@@ -37,7 +37,6 @@ from .types import (
     MeshEvent,
     Message,
     MessageStats,
-    Page,
     Peer,
     PeerInfo,
     PeerStats,
@@ -51,7 +50,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Ambiguous", "BrokerStatus", "ConnectionLost", "Entry", "Event", "EventGap", "Follow", "Full", "Held", "Lock",
     "LockInfo", "LockLost", "LockedError", "Mail", "Mesh", "MeshError", "MeshEvent", "Message", "MessageStats",
-    "NotFound", "Page", "Peer", "PeerInfo", "PeerStats", "RateLimited", "Recipient", "Refused", "SLMMeshClient",
+    "NotFound", "Peer", "PeerInfo", "PeerStats", "RateLimited", "Recipient", "Refused", "SLMMeshClient",
     "SLMMeshError", "Sent", "StateEntry", "StorageError", "TimedOut", "Unavailable", "UsageError",
     "VersionConflict", "start_broker",
 ]

@@ -15,7 +15,7 @@ from .errors import LockedError, TimedOut
 from .follow import Follow
 from .held import Held
 from .places import StrPath
-from .types import BrokerStatus, Entry, Event, LockInfo, Mail, Page, PeerInfo, Sent
+from .types import BrokerStatus, Entry, Event, LockInfo, Mail, PeerInfo, Sent
 
 _WAIT_STEP = 300.0
 
@@ -50,15 +50,14 @@ class Mesh(Connection):
         """Your name. One that a living peer had already got a number: ``builder-2``."""
         return self._you["name"] if self._you else self.whoami().name
 
-    def peers(self, scope: str = "machine", *, away: bool = False) -> Page[PeerInfo]:
+    def peers(self, scope: str = "machine", *, away: bool = False) -> List[PeerInfo]:
         """The other peers: on the ``machine``, in the same ``directory`` or ``repo``; with ``away`` also
         those that left and still get mail."""
         params: Dict[str, Any] = {"scope": scope, "includeAway": away, "whoami": True}
         if scope != "machine":
             cwd = Path.cwd()
             params.update(project=str(cwd), repo=places.git_facts(cwd).get("repo"))
-        answer = self._call("peers", params)
-        return Page(map(PeerInfo.from_dict, answer["peers"]), answer.get("remaining", 0))
+        return [PeerInfo.from_dict(row) for row in self._pages("peers", params, "peers")]
 
     def set_summary(self, summary: str) -> None:
         """Tells the others in a line what you work on."""
@@ -205,16 +204,11 @@ class Mesh(Connection):
     def state_list(self, namespace: str = "default", *, prefix: str = "") -> List[Entry]:
         """The entries of a namespace, by key."""
         found: List[Entry] = []
-        after: Optional[str] = None
-        while True:
-            answer = self._call("state.list", {"namespace": namespace, "prefix": prefix, "after": after})
-            for row in answer["entries"]:
-                # One too long for a list is fetched; it may be gone since.
-                entry = self.state_get(row["key"], namespace) if row["value"] is None else Entry.from_dict(row)
-                found += [entry] if entry is not None else []
-            after = answer.get("next")
-            if after is None:
-                return found
+        for row in self._pages("state.list", {"namespace": namespace, "prefix": prefix}, "entries"):
+            # One too long for a list is fetched; it may be gone since.
+            entry = self.state_get(row["key"], namespace) if row["value"] is None else Entry.from_dict(row)
+            found += [entry] if entry is not None else []
+        return found
 
     # Locks
 
@@ -279,10 +273,10 @@ class Mesh(Connection):
         :meth:`lock` took is released by what it returned."""
         self._call("lock.unlock", {"filePaths": [places.absolute(path) for path in file_paths]})
 
-    def locks(self, *file_paths: StrPath) -> Page[LockInfo]:
+    def locks(self, *file_paths: StrPath) -> List[LockInfo]:
         """The locks in force, or those that touch these files, and who waits for them."""
-        answer = self._call("lock.query", {"filePaths": [places.absolute(path) for path in file_paths]})
-        return Page(map(LockInfo.from_dict, answer["locks"]), answer.get("remaining", 0))
+        params = {"filePaths": [places.absolute(path) for path in file_paths]}
+        return [LockInfo.from_dict(row) for row in self._pages("lock.query", params, "locks")]
 
     # Events
 
@@ -314,7 +308,17 @@ class Mesh(Connection):
         """Adds an event of your own, a type with a dot in it; its place in the stream."""
         return int(self._call("events.emit", {"type": type, "payload": dict(payload or {})})["seq"])
 
-    # Mail
+    # Lists and mail
+
+    def _pages(self, method: str, params: Mapping[str, Any], rows: str) -> Iterator[Dict[str, Any]]:
+        """The rows of a list, over as many answers as it takes."""
+        after: Optional[str] = None
+        while True:
+            answer = self._call(method, {**params, "after": after})
+            yield from answer[rows]
+            after = answer.get("next")
+            if after is None:
+                return
 
     def _arriving(self, wait: Optional[float], from_peer: Optional[str]) -> Iterator[Mail]:
         """Unread messages one by one, each until it was reported as shown."""

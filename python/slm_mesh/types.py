@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, List, Optional, Type, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Type
 
 Row = Dict[str, Any]
-T = TypeVar("T")
 
 
 def _either(data: Row, camel: str, snake: str, default: Any) -> Any:
@@ -239,14 +238,6 @@ def _event_fields(data: Row) -> Row:
         "emitted_by": _either(data, "emittedBy", "emitted_by", ""),
         "created_at": _either(data, "createdAt", "created_at", ""),
     }
-
-
-class Page(List[T]):
-    """A list, and how many more there are that did not fit into one answer (some 20 KiB)."""
-
-    def __init__(self, rows: Iterable[T] = (), remaining: int = 0) -> None:
-        super().__init__(rows)
-        self.remaining = remaining
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ fn peers(value: &Value) -> String {
             word(&row["summary"]),
         ]
     });
-    table(&["NAME", "AGENT", "STATUS", "UNREAD", "BRANCH", "PROJECT", "DOES"], cells.collect())
+    table(&["NAME", "AGENT", "STATUS", "UNREAD", "BRANCH", "PROJECT", "DOES"], cells.collect()) + &more(value)
 }
 
 fn sent(value: &Value) -> String {
@@ -187,7 +187,7 @@ fn entries(value: &Value) -> String {
             ago(&row["updatedAt"]),
         ]
     });
-    table(&["KEY", "VALUE", "VERSION", "BY", "CHANGED"], cells.collect())
+    table(&["KEY", "VALUE", "VERSION", "BY", "CHANGED"], cells.collect()) + &more(value)
 }
 
 fn locked(value: &Value) -> String {
@@ -216,7 +216,14 @@ fn locks(value: &Value) -> String {
             word(&row["reason"]),
         ]
     });
-    table(&["FILE", "LOCKED BY", "LEFT", "WAITING", "REASON"], cells.collect())
+    table(&["FILE", "LOCKED BY", "LEFT", "WAITING", "REASON"], cells.collect()) + &more(value)
+}
+
+/// How to see the rest of a list that did not fit.
+fn more(value: &Value) -> String {
+    let Some(next) = value["next"].as_str() else { return String::new() };
+    let n_left = value["remaining"].as_i64().map(|n| format!("{n} more")).unwrap_or_else(|| "there are more".into());
+    dim(&format!("\n{n_left}: --after '{}'", plain(next).replace('\'', "'\\''")))
 }
 
 fn events(value: &Value) -> String {

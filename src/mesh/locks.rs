@@ -4,7 +4,7 @@ use super::op::Kind as Is;
 use super::paths::Wanted;
 use super::peers::Peer;
 use super::wishes::{TURN, Want, inside, is_soft};
-use super::{Actor, Arg, Args, Ctx, Done, Fault, Kind, Mesh, Op, Place, Stir, limits, paths, time};
+use super::{Actor, Arg, Args, Ctx, Done, Fault, Kind, Mesh, Op, Place, Stir, limits, page, paths, time};
 use crate::store::LockRow;
 use serde_json::{Value, json};
 
@@ -79,7 +79,12 @@ pub static UNLOCK: Op = Op {
 pub static QUERY: Op = Op {
     name: "lock.query",
     summary: "List the locks in force and who waits for them, or those that touch a file",
-    args: &[FILE, FILES],
+    args: &[
+        FILE,
+        FILES,
+        Arg::new("after", Is::Text { min: 1, max: page::MARK_MAX }, "Go on here: the next of the last answer")
+            .not_in_tool(),
+    ],
     actor: Actor::Welcome,
     verb: Some("lock list"),
     tool: Some(("lock", Some("query"))),
@@ -215,23 +220,32 @@ fn query(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let asked = wanted_paths(args);
     let wanted = Wanted::new(asked.iter().map(String::as_str));
     let touches = |lock: &&LockRow| asked.is_empty() || wanted.overlaps(&lock.path);
-    let found: Vec<LockRow> = mesh.locks.iter().filter(touches).cloned().collect();
+    // In the order in which they were granted: later ones stand behind, and renewals stay where they are.
+    let mut found: Vec<&LockRow> = mesh.locks.iter().filter(touches).collect();
+    found.sort_by_key(|lock| place(lock));
+    if let Some(after) = args.text("after") {
+        let after = page::read(after)?;
+        found.retain(|lock| place(lock) > after);
+    }
     let (mut rows, mut size, line) = (Vec::new(), 0, mesh.line());
     for lock in &found {
         let mut row = mesh.lock_value(lock, ctx.now);
         row["queue"] = json!(mesh.queue_for(lock, &line));
         size += row.to_string().len();
-        if size > limits::PAGE_MAX {
+        if size > limits::PAGE_MAX && !rows.is_empty() {
             break;
         }
         rows.push(row);
     }
-    let n_left = found.len() - rows.len();
-    let mut value = json!({ "ok": true, "locks": rows });
-    if n_left > 0 {
-        value["remaining"] = json!(n_left);
-    }
+    let mut value = json!({ "ok": true });
+    page::mark(&mut value, found.len() - rows.len(), rows.len().checked_sub(1).map(|last| place(found[last])));
+    value["locks"] = json!(rows);
     Ok(Done::Now(value))
+}
+
+/// Where a lock stands in a list.
+fn place(lock: &LockRow) -> (i64, &str) {
+    (lock.token, &lock.path)
 }
 
 fn check(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {

@@ -13,6 +13,7 @@ pub mod links;
 pub mod locks;
 pub mod messages;
 pub mod op;
+pub mod page;
 pub mod paths;
 pub mod peers;
 pub mod receipts;

@@ -4,7 +4,7 @@
 //! over HTTP lives by its heartbeats instead.
 
 use super::op::Kind as Is;
-use super::{Actor, Arg, Args, Call, Ctx, Done, Fault, Kind, Mesh, Op, Place, Settings, limits, time};
+use super::{Actor, Arg, Args, Call, Ctx, Done, Fault, Kind, Mesh, Op, Place, Settings, limits, page, time};
 use crate::store::PeerRow;
 use serde_json::{Value, json};
 
@@ -92,6 +92,10 @@ impl Peer {
     }
 }
 
+/// More rows fit no page: the keys alone of one have this many bytes.
+const PAGE_ROWS: usize = limits::PAGE_MAX / 200;
+/// Peers that a fault names, where a name or a shell fits several.
+const NAMED_MAX: usize = 8;
 const SCOPES: &[&str] = &["machine", "directory", "repo"];
 const PATH: Is = Is::Text { min: 0, max: limits::PATH_MAX };
 
@@ -108,6 +112,8 @@ pub static PEERS: Op = Op {
         .required(),
         Arg::new("includeAway", Is::Flag, "Also list peers that are away; their mailboxes still take mail")
             .short("all"),
+        Arg::new("after", Is::Text { min: 1, max: limits::WORD_MAX }, "Go on here: the next of the last answer")
+            .not_in_tool(),
         Arg::new("project", PATH, "Directory that scope compares with, if not the caller's own")
             .at(Place::Wire)
             .not_in_tool(),
@@ -162,13 +168,21 @@ fn list(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     };
     let away = args.flag("includeAway").unwrap_or(false);
     let listed = |peer: &&Peer| Some(&peer.row.id) != ctx.actor.as_ref() && (away || peer.is_here());
-    let found: Vec<Peer> = mesh.peers.iter().filter(listed).filter(fits).cloned().collect();
-    let mut rows = Vec::new();
-    let (mut size, total) = (0, found.len());
+    // Those that come stand behind those that were here, so that a page goes on where the last one ended,
+    // also when peers came and went between them.
+    let mut found: Vec<&Peer> = mesh.peers.iter().filter(listed).filter(fits).collect();
+    found.sort_by_key(|peer| place(peer));
+    if let Some(after) = args.text("after") {
+        let after = page::read(after)?;
+        found.retain(|peer| place(peer) > after);
+    }
+    let total = found.len();
+    let found: Vec<Peer> = found.into_iter().take(PAGE_ROWS).cloned().collect();
+    let (mut rows, mut size) = (Vec::new(), 0);
     for peer in &found {
         let row = mesh.peer_value(peer, ctx.now)?;
         size += row.to_string().len();
-        if size > limits::PAGE_MAX {
+        if size > limits::PAGE_MAX && !rows.is_empty() {
             break;
         }
         rows.push(row);
@@ -178,11 +192,14 @@ fn list(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
         value["you"] = json!({ "id": me.id, "name": me.name });
     }
     let n_left = total - rows.len();
+    page::mark(&mut value, n_left, rows.len().checked_sub(1).map(|last| place(&found[last])));
     value["peers"] = json!(rows);
-    if n_left > 0 {
-        value["remaining"] = json!(n_left);
-    }
     Ok(Done::Now(value))
+}
+
+/// Where a peer stands in a list.
+fn place(peer: &Peer) -> (i64, &str) {
+    (peer.row.started, &peer.row.id)
 }
 
 fn whoami(mesh: &mut Mesh, ctx: &Ctx, _: &Args) -> Result<Done, Fault> {
@@ -253,8 +270,11 @@ impl Mesh {
                 [] => continue,
                 [one] => return Ok(one.row.id.clone()),
                 _ => {
-                    let names: Vec<_> =
-                        found.iter().take(8).map(|peer| format!("{} ({:.8})", peer.row.name, peer.row.id)).collect();
+                    let names: Vec<_> = found
+                        .iter()
+                        .take(NAMED_MAX)
+                        .map(|peer| format!("{} ({:.8})", peer.row.name, peer.row.id))
+                        .collect();
                     let text = format!("{name} fits several peers: {}; say which", names.join(", "));
                     return Err(Fault::new(Kind::Ambiguous, text));
                 }
@@ -307,9 +327,12 @@ impl Mesh {
                 [] => continue,
                 [id] => return Ok(Some(id.clone())),
                 _ => {
-                    let names: Vec<_> = ids.iter().map(|id| self.name_of(id)).collect();
-                    let text =
-                        format!("this shell belongs to several sessions: {}; say which with --as", names.join(", "));
+                    let names: Vec<_> = ids.iter().take(NAMED_MAX).map(|id| self.name_of(id)).collect();
+                    let more = if ids.len() > names.len() { " and others" } else { "" };
+                    let text = format!(
+                        "this shell belongs to several sessions: {}{more}; say which with --as",
+                        names.join(", ")
+                    );
                     return Err(Fault::new(Kind::Ambiguous, text));
                 }
             }

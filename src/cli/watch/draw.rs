@@ -125,7 +125,7 @@ fn share(model: &Model, n_rows: usize) -> Vec<(Pane, usize)> {
     if n_rows + 2 < ROWS_FOR_ALL {
         return vec![(model.pane, n_rows)];
     }
-    let wants = PANES.map(|pane| (model.keys(pane).len() + n_left(model, pane).min(1)).max(1));
+    let wants = PANES.map(|pane| model.keys(pane).len().max(1));
     let room = n_rows - PANES.len();
     let fair = room / PANES.len();
     let mut shares = wants.map(|want| want.min(fair));
@@ -139,14 +139,6 @@ fn share(model: &Model, n_rows: usize) -> Vec<(Pane, usize)> {
     PANES.into_iter().zip(shares).map(|(pane, n)| (pane, n + 1)).collect()
 }
 
-fn n_left(model: &Model, pane: Pane) -> usize {
-    match pane {
-        Pane::Peers => model.left.0 as usize,
-        Pane::Locks => model.left.1 as usize,
-        _ => 0,
-    }
-}
-
 fn pane_lines(model: &Model, pane: Pane, columns: usize, n_rows: usize, now: i64) -> Vec<Line> {
     let focused = model.pane == pane;
     let rows = match pane {
@@ -156,8 +148,8 @@ fn pane_lines(model: &Model, pane: Pane, columns: usize, n_rows: usize, now: i64
         Pane::Events => events(model, columns, now),
     };
     let (title, none) = match pane {
-        Pane::Peers => (format!("Peers {}", rows.len() + n_left(model, pane)), "nobody is here"),
-        Pane::Locks => (format!("Locks {}", rows.len() + n_left(model, pane)), "nothing is locked"),
+        Pane::Peers => (format!("Peers {}", rows.len()), "nobody is here"),
+        Pane::Locks => (format!("Locks {}", rows.len()), "nothing is locked"),
         Pane::Mail => ("Messages".into(), "none yet"),
         Pane::Events => ("Events".into(), "none yet"),
     };
@@ -176,10 +168,6 @@ fn pane_lines(model: &Model, pane: Pane, columns: usize, n_rows: usize, now: i64
         let mut line = vec![(if is_chosen { Style::Chosen } else { Style::Plain }, mark.to_owned())];
         line.extend(row.into_iter().map(|(style, text)| (if is_chosen { Style::Chosen } else { style }, text)));
         lines.push(line);
-    }
-    let n_more = n_left(model, pane);
-    if n_more > 0 && lines.len() <= n_rows {
-        lines.push(vec![(Style::Dim, format!("  and {n_more} more"))]);
     }
     lines.resize(n_rows + 1, Line::new());
     lines.truncate(n_rows + 1);

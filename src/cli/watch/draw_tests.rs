@@ -31,7 +31,7 @@ fn scene() -> Model {
         peer("claude-api", "claude-code", "api", 3, 0, "moving the \u{1b}[31mtoken\u{202e} check"),
         peer("gemini-docs", "gemini", "docs", 7200, 0, "日本語のガイドを書いている。とても長い説明がここに続きます。"),
     ];
-    model.take_peers(&json!({ "peers": peers, "remaining": 4 }), at(NOW));
+    model.take_peers(&json!({ "peers": peers }), at(NOW));
     let lock = json!({ "filePath": "/work/api/src/auth.rs", "lockedBy": "claude-api", "holder": "claude-api",
         "token": 7, "expiresInSeconds": 540, "reason": "refactor", "queue": ["codex-web"] });
     model.take_locks(&json!({ "locks": [lock] }), at(NOW));
@@ -94,11 +94,10 @@ fn shown(model: &Model, columns: usize, rows: usize) -> Vec<String> {
 fn a_small_scene_at_80_by_24() {
     let want = "
  slm-mesh  you are ada  1 unread for you
- Peers 7 ──────────────────────────────────────────────────────────────────────
+ Peers 3 ──────────────────────────────────────────────────────────────────────
 › claude-api   claude-code  api@main  active              moving the �[31mtoken…
   codex-web    codex        web@main  idle 4 min   2 new  login page
   gemini-docs  gemini       docs      idle 2 h            日本語のガイドを書い…
-  and 4 more
  Locks 1 ──────────────────────────────────────────────────────────────────────
   src/auth.rs  claude-api  9 min   codex-web waits  refactor
  Messages ─────────────────────────────────────────────────────────────────────
@@ -111,6 +110,7 @@ fn a_small_scene_at_80_by_24() {
   5 min   message_received  claude-api  to codex-web
   7 min   file_locked       claude-api  src/auth.rs  refactor
   8 min   peer_joined       claude-api  claude-code  /work/api
+
 
 
 
@@ -172,8 +172,8 @@ fn time_alone_moves_ages_and_leases() {
     let model = scene();
     let lines = text(&screen(&model, 80, 24, at(NOW) + 8 * 60_000));
     assert!(lines[2].contains("idle 8 min"), "{lines:#?}");
-    assert!(lines[7].contains(" 60 s "), "{lines:#?}");
-    assert!(lines[9].contains("9 min   codex-web → ada"), "{lines:#?}");
+    assert!(lines[6].contains(" 60 s "), "{lines:#?}");
+    assert!(lines[8].contains("9 min   codex-web → ada"), "{lines:#?}");
 }
 
 fn keys(model: &mut Model, keys: &[Key]) -> Option<Wish> {

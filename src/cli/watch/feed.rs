@@ -49,6 +49,19 @@ pub enum Heard {
     Lost(String),
 }
 
+/// A question that is open: a list comes page by page, and is handed on whole.
+#[derive(Debug)]
+struct Open {
+    asked: Asked,
+    method: String,
+    params: Value,
+    /// What came on earlier pages, under its name.
+    rows: Vec<Value>,
+}
+
+/// The lists that come in pages.
+const LISTS: [&str; 2] = ["peers", "locks"];
+
 /// The connection.
 #[derive(Debug)]
 pub struct Feed {
@@ -61,7 +74,7 @@ pub struct Feed {
     /// How many old events a first connection brings.
     n_old: i64,
     n_asked: u64,
-    open: HashMap<String, Asked>,
+    open: HashMap<String, Open>,
     heard: Vec<Heard>,
     was_stopped: bool,
 }
@@ -109,10 +122,14 @@ impl Feed {
 
     /// Asks; the answer comes as [`Heard::Answer`].
     pub fn ask(&mut self, asked: Asked, method: &str, params: Value) {
+        self.put(Open { asked, method: method.to_owned(), params, rows: Vec::new() });
+    }
+
+    fn put(&mut self, open: Open) {
         self.n_asked += 1;
         let id = format!("watch-{}", self.n_asked);
-        let line = rpc::request(&json!(id), method, &self.full(params));
-        self.open.insert(id, asked);
+        let line = rpc::request(&json!(id), &open.method, &self.full(open.params.clone()));
+        self.open.insert(id, open);
         let sent = self.client.as_mut().map(|client| client.send(&line));
         match sent {
             Some(Ok(())) => {}
@@ -123,7 +140,7 @@ impl Feed {
 
     /// Whether an answer of this sort is still to come.
     pub fn awaits(&self, asked: &Asked) -> bool {
-        self.open.values().any(|open| open == asked)
+        self.open.values().any(|open| open.asked == *asked)
     }
 
     /// All that came since the last time. With `wait` it waits until there is something.
@@ -233,11 +250,32 @@ impl Feed {
                 self.lose("it was stopped");
             }
             Message::Response { id, result } => {
-                let asked = id.as_str().and_then(|id| self.open.remove(id));
+                let open = id.as_str().and_then(|id| self.open.remove(id));
                 let result = result.map_err(|error| rpc::read_fault(&error));
-                self.heard.extend(asked.map(|asked| Heard::Answer(asked, result)));
+                if let Some(open) = open {
+                    self.answered(open, result);
+                }
             }
             _ => {}
+        }
+    }
+
+    /// Asks for the next page, or hands the answer on with the rows of all pages.
+    fn answered(&mut self, mut open: Open, result: Result<Value, Fault>) {
+        let result = result.map(|mut value| {
+            let list = LISTS.into_iter().find(|list| value[*list].is_array());
+            if let Some(list) = list {
+                open.rows.extend(value[list].as_array().cloned().unwrap_or_default());
+                value[list] = json!(open.rows);
+            }
+            value
+        });
+        match result {
+            Ok(value) if !open.rows.is_empty() && value["next"].is_string() => {
+                open.params["after"] = value["next"].clone();
+                self.put(open);
+            }
+            result => self.heard.push(Heard::Answer(open.asked, result)),
         }
     }
 
@@ -253,7 +291,7 @@ impl Feed {
     fn lose(&mut self, why: &str) {
         self.client = None;
         let gone = || Err(Fault::new(Kind::Gone, "the broker went away before it answered; look whether it was done"));
-        self.heard.extend(self.open.drain().map(|(_, asked)| Heard::Answer(asked, gone())));
+        self.heard.extend(self.open.drain().map(|(_, open)| Heard::Answer(open.asked, gone())));
         self.heard.push(Heard::Lost(why.to_owned()));
     }
 }

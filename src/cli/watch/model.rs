@@ -91,8 +91,6 @@ pub struct Model {
     pub unread: i64,
     /// When the rows of peers and locks came, ms: their idle times and leases count from there.
     pub told: (i64, i64),
-    /// What peers and locks are not shown, since an answer has an end.
-    pub left: (i64, i64),
     /// Text that a project's path must have in it.
     pub filter: String,
     /// Where the keys go.
@@ -132,7 +130,6 @@ impl Model {
             events: VecDeque::new(),
             unread: 0,
             told: (0, 0),
-            left: (0, 0),
             filter: String::new(),
             pane: Pane::Peers,
             chosen: [const { None }; 4],
@@ -213,7 +210,7 @@ impl Model {
     /// The answer of `peers`.
     pub fn take_peers(&mut self, value: &Value, now: i64) {
         self.peers = rows(value, "peers");
-        (self.told.0, self.left.0) = (now, value["remaining"].as_i64().unwrap_or(0));
+        self.told.0 = now;
         self.take_names(value);
         self.peers.sort_by_key(|row| word(&row["name"]).to_lowercase());
     }
@@ -228,7 +225,7 @@ impl Model {
     /// The answer of `lock.query`.
     pub fn take_locks(&mut self, value: &Value, now: i64) {
         self.locks = rows(value, "locks");
-        (self.told.1, self.left.1) = (now, value["remaining"].as_i64().unwrap_or(0));
+        self.told.1 = now;
         for row in self.locks.clone() {
             self.learn(word(&row["lockedBy"]), word(&row["holder"]), None);
         }

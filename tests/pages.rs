@@ -1,0 +1,90 @@
+//! Lists that do not fit into one answer: nobody is missed, and nobody comes twice, also when others
+//! come and go between two pages.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use support::{Place, Socket};
+
+const N_PEERS: usize = 300;
+const N_LOCKS: usize = 700;
+
+/// So many peers, and locks of the first of them.
+fn crowd(place: &Place) -> Vec<Socket> {
+    let mut sockets = Vec::new();
+    for n in 0..N_PEERS {
+        let mut socket = place.socket();
+        let ask = json!({ "name": format!("peer-{n}"), "agent": "codex", "project": format!("/p/{n}"), "pid": 1 });
+        let you = socket.call("attach", ask);
+        assert!(you["result"]["ok"] == json!(true), "{you}");
+        sockets.push(socket);
+    }
+    for (n, socket) in sockets.iter_mut().enumerate().take(N_LOCKS / 50) {
+        let files: Vec<String> = (0..50).map(|file| format!("/work/{}/{n}/{file}.rs", "folder".repeat(8))).collect();
+        let locked = socket.call("lock.lock", json!({ "filePaths": files }));
+        assert!(locked["result"]["ok"] == json!(true), "{locked}");
+    }
+    sockets
+}
+
+fn names(value: &Value, list: &str, name: &str) -> Vec<String> {
+    value[list].as_array().unwrap().iter().map(|row| row[name].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_list_goes_on_where_its_last_page_ended() {
+    let place = Place::new().with("SLM_MESH_RATE", "1000000");
+    place.ok(&["start", "--detach"]);
+    let mut sockets = crowd(&place);
+    for (verb, list, name, n_all) in
+        [(&["peers"][..], "peers", "name", N_PEERS), (&["lock", "list"], "locks", "filePath", N_LOCKS)]
+    {
+        let mut found = Vec::new();
+        let mut page = place.json(verb);
+        while let Some(next) = page["next"].as_str() {
+            found.extend(names(&page, list, name));
+            assert_eq!(page["remaining"], json!(n_all - found.len()), "{page}");
+            page = place.json(&[verb, &["--after", next]].concat());
+        }
+        found.extend(names(&page, list, name));
+        assert!(page["remaining"].is_null(), "{page}");
+        let whole: BTreeSet<&String> = found.iter().collect();
+        assert_eq!((found.len(), whole.len()), (n_all, n_all), "{list}");
+    }
+    // One that came and the last one of a page, which went, move nobody else.
+    let first = place.json(&["lock", "list"]);
+    let shown = names(&first, "locks", "filePath");
+    let last = shown.last().unwrap();
+    let holder = (0..).find(|n| shown.len() <= (n + 1) * 50).unwrap();
+    let given = sockets[holder].call("lock.unlock", json!({ "filePath": last }));
+    assert!(given["result"]["ok"] == json!(true), "{given}");
+    place.ok(&["lock", "/work/new.rs", "--as", "human"]);
+    let second = place.json(&["lock", "list", "--after", first["next"].as_str().unwrap()]);
+    assert!(names(&second, "locks", "filePath").iter().all(|path| !shown.contains(path)));
+    assert_eq!(
+        second["locks"].as_array().unwrap().len() as u64 + second["remaining"].as_u64().unwrap(),
+        (N_LOCKS - shown.len() + 1) as u64
+    );
+}
+
+#[test]
+fn people_are_told_how_to_see_the_rest() {
+    let place = Place::new().with("SLM_MESH_RATE", "1000000");
+    place.ok(&["start", "--detach"]);
+    let _sockets = crowd(&place);
+    let said = place.ok(&["peers"]);
+    let hint = said.lines().last().unwrap();
+    let (count, next) = hint.split_once(" more: --after '").unwrap();
+    let n_shown = said.lines().count() - 2;
+    assert_eq!(count.parse::<usize>().unwrap() + n_shown, N_PEERS);
+    let rest = place.ok(&["peers", "--after", next.trim_end_matches('\'')]);
+    let mut named: Vec<&str> = said.lines().chain(rest.lines()).filter_map(|line| line.split(' ').next()).collect();
+    let n_lines = named.len();
+    named.sort();
+    named.dedup();
+    assert_eq!((named.len(), n_lines > n_shown), (n_lines - 1, true), "only the heading comes twice: {rest}");
+    let out = place.run(&["peers", "--after", "nonsense"]);
+    assert_eq!(out.status.code(), Some(2), "{out:?}");
+    assert!(String::from_utf8_lossy(&out.stderr).contains("--after"), "{out:?}");
+}
