@@ -183,7 +183,7 @@ fn open(model: &mut Model) -> Option<Wish> {
                     }
                     None => "Its text is for its sender and its recipient alone.".into(),
                 };
-                found = Some(("Message", head + &body));
+                found = Some(("Message", head + &body + &draw::copies(model, mail)));
             }
         }
     }

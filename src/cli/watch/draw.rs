@@ -305,12 +305,24 @@ pub fn way(model: &Model, mail: &Mail) -> String {
 /// How far it got, in a word.
 pub fn receipt(mail: &Mail) -> (Style, String) {
     match (mail.receipt.as_str(), mail.group) {
-        (_, Some(n)) if n > 0 && mail.n_read > 0 => (Style::Plain, format!("{}/{n} read", mail.n_read)),
+        (_, Some(n)) if n > 0 && mail.n_read() > 0 => (Style::Plain, format!("{}/{n} read", mail.n_read())),
         (_, Some(n)) if n > 0 => (Style::Plain, format!("sent to {n}")),
         ("accepted", _) => (Style::Plain, "sent".into()),
         ("expired", _) => (Style::Warn, "expired".into()),
         (other, _) => (Style::Dim, tame(other)),
     }
+}
+
+/// How far each copy of a message to a group got, a line each; nothing for a message of others.
+pub fn copies(model: &Model, mail: &Mail) -> String {
+    let mut lines: Vec<String> =
+        mail.copies.iter().map(|(to, receipt)| format!("{:<24} {}", model.name(to), tame(receipt))).collect();
+    lines.sort_by_key(|line| line.to_lowercase());
+    let n_more = mail.group.map_or(0, |n| n as usize).saturating_sub(lines.len());
+    if n_more > 0 && !lines.is_empty() {
+        lines.push(format!("and {n_more} more: slm-mesh inbox --filter sent"));
+    }
+    if lines.is_empty() { String::new() } else { format!("\n\n{}", lines.join("\n")) }
 }
 
 fn excerpt(mail: &Mail) -> String {

@@ -209,6 +209,37 @@ fn a_line_is_written_to_the_peer_of_the_chosen_row() {
 }
 
 #[test]
+fn a_message_to_a_group_opens_with_how_far_each_copy_got() {
+    let mut model = Model::new("h", "ada");
+    let at = "2026-01-01T12:00:00.000Z";
+    let row = |to: &str, receipt: &str| {
+        json!({ "id": to, "fromPeer": "h", "toPeer": to, "toName": format!("{to}-api"), "fromName": "ada", "receipt": receipt,
+            "group": "all", "type": "text", "payload": "the schema changed", "createdAt": at })
+    };
+    let payload = json!({ "fromPeer": "h", "toPeer": "all", "count": 4 });
+    model.event(json!({ "type": "message_received", "seq": 1, "createdAt": at, "emittedBy": "h", "payload": payload }));
+    model.take_mail(&json!({ "messages": [row("codex", "accepted"), row("claude", "read")] }));
+    // A later answer knows more, and another recipient.
+    model.take_mail(&json!({ "messages": [row("codex", "acked"), row("gemini", "expired")] }));
+    model.pane = Pane::Mail;
+    keys(&mut model, &[Key::Enter]);
+    let lines = shown(&model, 80, 24);
+    assert_eq!(
+        lines[3..11],
+        [
+            "  2026-01-01 12:00:00 UTC, 2/4 read",
+            "",
+            "  the schema changed",
+            "",
+            "  claude-api               read",
+            "  codex-api                acked",
+            "  gemini-api               expired",
+            "  and 1 more: slm-mesh inbox --filter sent"
+        ]
+    );
+}
+
+#[test]
 fn a_message_opens_with_its_text_only_for_who_may_read_it() {
     let mut model = scene();
     let wish = keys(&mut model, &[Key::Back, Key::Back, Key::Enter]);

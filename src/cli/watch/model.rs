@@ -5,7 +5,7 @@
 use super::text::tame;
 use crate::mesh::time;
 use serde_json::Value;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Messages and events that are kept for looking back.
 const KEPT: usize = 200;
@@ -39,14 +39,21 @@ pub struct Mail {
     pub to: String,
     /// To how many, if to a group.
     pub group: Option<i64>,
-    /// How many copies were read, as far as is known.
-    pub n_read: usize,
+    /// How far each copy of ours to a group got, as far as is known, by its recipient's id.
+    pub copies: BTreeMap<String, String>,
     /// When it was sent, ms.
     pub at: i64,
     /// How far it got.
     pub receipt: String,
     /// Its row, if it is ours to read.
     pub row: Option<Value>,
+}
+
+impl Mail {
+    /// How many copies were read, as far as is known.
+    pub fn n_read(&self) -> usize {
+        self.copies.values().filter(|receipt| ["read", "acked"].contains(&receipt.as_str())).count()
+    }
 }
 
 /// What a question at the bottom is about.
@@ -183,7 +190,7 @@ impl Model {
             from: from.to_owned(),
             to: to.to_owned(),
             group,
-            n_read: 0,
+            copies: BTreeMap::new(),
             at: time::parse(at).unwrap_or(0),
             receipt: "accepted".into(),
             row: None,
@@ -234,12 +241,7 @@ impl Model {
     /// An answer of `inbox`: mail to whom this acts as, or from it.
     pub fn take_mail(&mut self, value: &Value) {
         let rows = rows(value, "messages");
-        // Rows of one group message stand for one line.
-        for mail in self.mail.iter_mut().filter(|mail| mail.group.is_some()) {
-            let copies = rows.iter().filter(|row| row["toName"].is_string() && row_key(row) == mail.key);
-            let n_read = copies.filter(|row| ["read", "acked"].contains(&word(&row["receipt"]))).count();
-            mail.n_read = mail.n_read.max(n_read);
-        }
+        // Rows of one group message stand for one line, and each for a copy.
         for row in rows {
             self.learn(word(&row["fromPeer"]), word(&row["fromName"]), None);
             if row["toName"].is_string() {
@@ -247,17 +249,21 @@ impl Model {
             }
             let key = row_key(&row);
             if let Some(known) = self.mail.iter_mut().find(|mail| mail.key == key) {
+                if known.group.is_some() && row["toName"].is_string() {
+                    known.copies.insert(word(&row["toPeer"]).to_owned(), word(&row["receipt"]).to_owned());
+                }
                 known.receipt = word(&row["receipt"]).to_owned();
                 known.row = Some(row);
                 continue;
             }
             let group = row["group"].as_str();
+            let copy = (word(&row["toPeer"]).to_owned(), word(&row["receipt"]).to_owned());
             self.add(Mail {
                 key,
+                copies: BTreeMap::from_iter(group.filter(|_| row["toName"].is_string()).map(|_| copy)),
                 from: word(&row["fromPeer"]).to_owned(),
                 to: group.unwrap_or_else(|| word(&row["toPeer"])).to_owned(),
                 group: group.map(|_| 0),
-                n_read: 0,
                 at: time::parse(word(&row["createdAt"])).unwrap_or(0),
                 receipt: word(&row["receipt"]).to_owned(),
                 row: Some(row),
@@ -419,7 +425,7 @@ mod tests {
             json!({ "type": "message_received", "seq": 1, "createdAt": at, "emittedBy": "h", "payload": payload }),
         );
         model.take_mail(&json!({ "messages": [row("1", "read"), row("2", "accepted"), row("3", "acked")] }));
-        assert_eq!((model.mail.len(), model.mail[0].group, model.mail[0].n_read), (1, Some(3), 2));
+        assert_eq!((model.mail.len(), model.mail[0].group, model.mail[0].n_read()), (1, Some(3), 2));
     }
 
     #[test]
