@@ -11,7 +11,6 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 use support::{BIN, Place, lives, until};
 
 /// Another user than ours: `nobody` nearly everywhere.
@@ -232,19 +231,6 @@ fn an_idle_broker_ends_and_a_plain_lock_outlives_it() {
     until("the idle broker ends", || !lives(pid));
     assert!(place.broker_pid().is_none() && !place.dir.join("mesh.sock").exists());
     assert_eq!(place.json(&["lock", "list"])["locks"][0]["token"], token);
-}
-
-#[test]
-fn a_broker_is_not_idle_while_a_session_is_attached() {
-    let place = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "250");
-    let mut session = place.session("codex-mcp-client", "api");
-    session.tool("mesh_status", json!({}));
-    let pid = place.broker_pid().unwrap();
-    // The one wait that can't be awaited: that nothing happens for four timeouts.
-    std::thread::sleep(Duration::from_millis(1000));
-    assert!(lives(pid));
-    session.close();
-    until("the broker ends after its last session", || !lives(pid));
 }
 
 #[test]

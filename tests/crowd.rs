@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use support::{Place, Socket, lives, until};
+use support::{BIN, Place, Socket, lives, until};
 
 /// A new place with its broker, and a connection that behaves.
 fn start() -> (Place, Socket) {
@@ -390,4 +390,34 @@ fn senseless_lines_never_end_the_broker() {
     assert!(lives(pid) && place.broker_pid() == Some(pid));
     assert!(!place.log().contains("panic"), "{}", place.log());
     check_served(&place, &mut neighbour);
+}
+
+#[test]
+fn where_files_run_out_the_silent_make_room_for_who_comes() {
+    let place = Place::new();
+    let env = place.command(&[]);
+    let mut broker = Command::new("sh")
+        .args(["-c", "ulimit -n 64; exec \"$0\" start", BIN])
+        .envs(env.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .current_dir(&place.root)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("it serves", || UnixStream::connect(place.dir.join("mesh.sock")).is_ok());
+    let mut session = place.socket();
+    session.call("attach", json!({ "name": "quiet", "agent": "codex", "project": "/p", "pid": 1 }));
+    let silent: Vec<UnixStream> = (0..70).map(|_| connect(&place)).collect();
+    for n in 0..5 {
+        let set = place.socket().call("state.set", json!({ "key": "k", "value": n.to_string(), "as": "human" }));
+        assert_eq!(set["result"]["ok"], json!(true), "{set}");
+    }
+    let is_dropped = |mut stream: &UnixStream| {
+        stream.set_nonblocking(true).unwrap();
+        stream.read(&mut [0; 1]).is_ok_and(|n| n == 0)
+    };
+    assert!(silent.iter().filter(|stream| is_dropped(stream)).count() >= 15, "the silent ones made room");
+    assert_eq!(session.call("ping", json!({}))["result"], json!({}), "who speaks for a peer stays, also a quiet one");
+    assert!(broker.try_wait().unwrap().is_none() && !place.log().contains("panic"));
+    place.ok(&["stop"]);
+    broker.wait().unwrap();
 }

@@ -376,3 +376,21 @@ fn a_newer_client_gets_room_and_sessions_move_over() {
     let kept = session.tool("mesh_state", json!({ "action": "get", "key": "k" }));
     assert_eq!(kept["entry"]["value"], json!("kept"));
 }
+
+#[test]
+fn a_broker_is_not_idle_while_a_session_is_attached() {
+    let place = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "250");
+    let mut session = place.session("codex-mcp-client", "api");
+    session.tool("mesh_status", json!({}));
+    let pid = place.broker_pid().unwrap();
+    // Meanwhile others, with the same patience and nobody to serve, come and go.
+    for _ in 0..3 {
+        let other = Place::new().with("SLM_MESH_IDLE_TIMEOUT", "250");
+        other.ok(&["start", "--detach"]);
+        let its = other.broker_pid().unwrap();
+        until("the other one ends", || !lives(its));
+    }
+    assert!(lives(pid));
+    session.close();
+    until("the broker ends after its last session", || !lives(pid));
+}

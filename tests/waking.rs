@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
-use support::{Place, Session, until};
+use support::{BIN, Place, Session, lives, until};
 
 const SENTENCE: &str = "1 unread mesh message from ";
 
@@ -85,6 +85,34 @@ fn where_its_socket_is_dead_a_hook_in_the_background_wakes_claude() {
     let wakes = wakes(&place);
     assert!(wakes[0]["how"].as_str().unwrap().starts_with("failed: "), "{wakes}");
     assert_eq!((&wakes[1]["surface"], &wakes[1]["how"]), (&json!("claude rewake"), &json!("rang")), "{wakes}");
+}
+
+#[test]
+fn who_waits_to_wake_an_agent_ends_with_it() {
+    let place = Place::new().with("SLM_MESH_WAKE", "claude").with("CLAUDE_CODE_SESSION_ID", "s1");
+    let mut session = place.session("claude-code", "p");
+    session.tool("mesh_status", json!({}));
+    let input = json!({ "session_id": "s1", "hook_event_name": "Stop", "cwd": place.root });
+    std::fs::write(place.root.join("input"), input.to_string()).unwrap();
+    // An agent that is killed does not get to end its hooks.
+    let env = place.command(&[]);
+    let mut agent = Command::new("sh")
+        .args(["-c", "\"$0\" hook claude --wake <input >output 2>&1 & echo $!; wait", BIN])
+        .envs(env.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .envs([("CLAUDE_PID", "1"), ("CLAUDE_CODE_ENTRYPOINT", "cli")])
+        .current_dir(&place.root)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(agent.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let hook: u32 = line.trim().parse().unwrap();
+    let mut socket = place.socket();
+    until("its hook waits", || socket.call("status", json!({}))["result"]["waiting"] == json!(1));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    until("its hook is gone", || !lives(hook));
+    until("nobody waits in its name", || socket.call("status", json!({}))["result"]["waiting"] == json!(0));
 }
 
 #[test]
