@@ -3,11 +3,13 @@
 //! **Invariant:** a message counts as shown only after the result that carried it was written out
 //! whole; a cancelled call consumes nothing.
 
+mod ringing;
+
 use super::bell::Bell;
 use super::job::{Job, PROGRESS_EVERY, finish, shown_items};
-use super::{Output, agent_type, attach_params};
+use super::{Output, attach_params};
 use crate::client::{Client, found};
-use crate::mesh::{Fault, Kind, limits};
+use crate::mesh::{Fault, Kind};
 use crate::wire::rpc::{self, Message};
 use crate::world::places::Places;
 use crate::world::settings::Settings;
@@ -195,19 +197,6 @@ impl Shared {
         let params = attach_params(&key, None, self.client.as_deref());
         if self.send(&rpc::request(&json!(id), "attach", &params)) {
             self.attaching.insert(id, key);
-        }
-    }
-
-    /// Waits for a reason to wake the client in this session's name, where that can be done.
-    fn listen_for(&mut self, key: &str) {
-        let settings = Places::find().and_then(|places| Settings::load(&places)).unwrap_or_default();
-        let Some(bell) = Bell::find(&agent_type(self.client.as_deref()), key, &settings) else { return };
-        let Some(peer) = self.peers.get(key).cloned() else { return };
-        self.last_job += 1;
-        let id = self.last_job;
-        let ask = json!({ "as": peer, "surface": bell.surface(), "waitSeconds": limits::WAIT_SECONDS_MAX });
-        if self.send(&rpc::request(&json!(id), "turn.wake", &ask)) {
-            self.bells.insert(id, (key.to_owned(), bell));
         }
     }
 
@@ -414,28 +403,6 @@ impl Runner {
         shared.answering = false;
         drop(shared);
         self.shared.1.notify_all();
-    }
-
-    /// Wakes the client if the mesh said so, beside the answers that go on, and waits for the next time.
-    fn ring(&self, key: String, bell: Bell, value: Value) {
-        if value["over"] == json!(true) || value.is_null() {
-            return;
-        }
-        let shared = Arc::clone(&self.shared);
-        let ring = move || {
-            let rung = value["text"].as_str().map(|text| bell.ring(text));
-            let mut shared = lock(&shared);
-            if let Some(result) = rung {
-                let failed = result.err().map(|why| why.chars().take(100).collect::<String>());
-                let said = json!({
-                    "as": value["you"]["id"], "surface": bell.surface(), "upto": value["upto"], "failed": failed,
-                });
-                shared.send(&rpc::notice("turn.rang", &said));
-            }
-            shared.listen_for(&key);
-        };
-        // Without a thread nobody is woken; the mail waits where it is.
-        let _ = std::thread::Builder::new().stack_size(256 * 1024).spawn(ring);
     }
 
     /// Tells the clients that asked that their calls still wait; answers when to do so next.
