@@ -218,3 +218,25 @@ fn superlocalmemory_and_we_look_at_each_other_and_one_restarts() {
     let lost = json!({ "from_peer": theirs, "to_peer": "nobody", "content": "?", "type": "text" });
     assert_eq!(daemon.ask("POST", "/mesh/send", &lost).unwrap().0, 404);
 }
+
+#[test]
+fn a_superlocalmemory_daemon_alone_in_looking_sees_our_peers_and_writes_to_them() {
+    let test = "a_superlocalmemory_daemon_alone_in_looking_sees_our_peers_and_writes_to_them";
+    let Some(python) = clients::python(test, "slm") else { return };
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let hub = Place::new().with("SLM_MESH_SHARED_SECRET", SECRET).with("SLM_MESH_HOST", "0.0.0.0");
+    let mut session = hub.session("codex-mcp-client", "api");
+    let me = session.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"].clone();
+    let daemon = Daemon::start(&python, free, &hub.root.join("slm.db"), &hub.root.join("home"), &url(&hub));
+    until("the daemon lists our peer", || {
+        let peers = daemon.ask("GET", "/mesh/peers", &Value::Null).unwrap().1["peers"].clone();
+        peers.as_array().is_some_and(|peers| peers.iter().any(|peer| peer["peer_id"] == me))
+    });
+    let letter = |to: &Value| json!({ "from_peer": "slm-1", "to_peer": to, "content": "from there", "type": "note" });
+    assert_eq!(daemon.ask("POST", "/mesh/send", &letter(&me)).unwrap().0, 200);
+    let mail = session.tool("mesh_inbox", json!({}));
+    assert_eq!(mail["messages"][0]["payload"], json!("from there"));
+    assert_eq!(mail["messages"][0]["fromPeer"], json!("slm:slm-1"));
+    let (status, refused) = daemon.ask("POST", "/mesh/send", &letter(&json!("nobody"))).unwrap();
+    assert!(status == 404 && refused["detail"] == json!("recipient peer not found"), "{status} {refused}");
+}
