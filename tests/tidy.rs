@@ -37,7 +37,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sha2", &["far/"]),
     ("tiny_http", &["broker/http/", "broker/legacy"]),
     ("httparse", &["broker/http/", "broker/legacy"]),
-    ("subtle", &["broker/http/", "broker/legacy"]),
+    ("subtle", &["broker/http/", "broker/legacy", "broker/web/"]),
     ("getrandom", &["world/", "broker/birth"]),
     ("rustix", &["world/", "broker/birth", "lan/"]),
     ("signal_hook", &["world/", "broker/birth"]),

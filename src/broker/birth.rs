@@ -2,7 +2,7 @@
 //! clients, the ready word.
 
 use super::links::Links;
-use super::{End, Parts, http, legacy, log, serve};
+use super::{End, Parts, http, legacy, log, serve, web};
 use crate::far::hub::{Arrival, Bearer, Door, Inside};
 use crate::lan::announce::Orders;
 use crate::lan::announcer::Announcer;
@@ -45,6 +45,8 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     let (poll, waker) = super::poll().map_err(|error| places.fault("can't be watched", &error))?;
     let door_waker = Arc::clone(&waker);
     let link_ring = ring(&waker);
+    let page_waker = Arc::clone(&waker);
+    let keys = Arc::new(web::keys::Keys::new(world::chance));
     let (sender, jobs) = mpsc::sync_channel(http::Limits::default().connections_max);
     let http_listener = bind_http(&bind, &settings);
     let port = http_listener.as_ref().map_or(0, |(_, port)| *port);
@@ -53,13 +55,9 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
             // The loop is gone only when this whole process ends.
             let _ = waker.wake();
         });
-        let started = http::Server::start(
-            listener,
-            sender,
-            wake,
-            legacy::gate(token.clone(), bearer(&settings), hub.then(world::host)),
-            http::Limits::default(),
-        );
+        let gate = legacy::gate(token.clone(), bearer(&settings), hub.then(world::host));
+        let gate = web::gate(Arc::clone(&keys), port, gate);
+        let started = http::Server::start(listener, sender, wake, gate, http::Limits::default());
         started.map_err(|error| log(&format!("HTTP is not served: {error}"))).ok()
     });
     let told = mesh_settings(&settings, port)?;
@@ -84,8 +82,10 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     write_files(places, port)?;
     ready(port, set_aside(places, started));
     let links = Links::open(&mesh.settings().links, settings.text(SECRET), link_ring);
-    let end =
-        serve(Parts { poll, mesh, clock, listener, server, jobs, guests, links, announcer, signals, settings }, places);
+    let waker = page_waker;
+    let parts =
+        Parts { poll, mesh, clock, listener, waker, keys, server, jobs, guests, links, announcer, signals, settings };
+    let end = serve(parts, places);
     // Its thread ends before the lock does.
     drop(door);
     // The lock must outlive the last write.

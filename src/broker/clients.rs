@@ -9,6 +9,7 @@ use mio::{Interest, Token};
 use serde_json::{Map, Value, json};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 /// After a client could not be taken in, the next try is this much later.
 const ACCEPT_AGAIN_MS: i64 = 100;
@@ -127,6 +128,7 @@ impl Broker {
         // The stream is dropped right after; that it was registered until now does no harm.
         let _ = self.poll.registry().deregister(&mut conn.stream);
         self.mesh.left(token, now);
+        self.pages.stir();
         self.last_call = now;
     }
 
@@ -206,6 +208,10 @@ impl Broker {
         match method {
             "ping" => return conn.write(&rpc::answer(&id, &json!({}))),
             "broker.info" => return conn.write(&rpc::answer(&id, &self.info())),
+            "web.open" => {
+                let opened = self.open_page(conn.is_far());
+                return conn.write(&opened.map_or_else(|fault| rpc::fault(&id, &fault), |value| rpc::answer(&id, &value)));
+            }
             "broker.stop" if conn.is_far() => {
                 let text = "stop: a broker is stopped on its own machine";
                 return conn.write(&rpc::fault(&id, &Fault::new(Kind::Refused, text)));
@@ -246,6 +252,7 @@ impl Broker {
         now: i64,
     ) {
         self.last_call = now;
+        self.pages.stir();
         let acting = match params.remove("as") {
             None | Some(Value::Null) => None,
             Some(Value::String(name)) if name.len() <= 256 => Some(name),
@@ -271,6 +278,28 @@ impl Broker {
             Err(fault) => return conn.write(&rpc::fault(&id, &fault)),
         };
         self.mesh.call(Call { conn: token, id, op, args, acting, chain }, now);
+    }
+
+    /// A code that opens the page in a browser on this machine, once.
+    fn open_page(&mut self, is_far: bool) -> Result<Value, Fault> {
+        let port = self.mesh.settings().port;
+        let host = self.settings.text("SLM_MESH_HOST");
+        let no = |text: String| Err(Fault::new(Kind::Refused, text));
+        if is_far {
+            return no(format!(
+                "web: the page is served on the hub's own machine: there run slm-mesh web --print, here \
+                 ssh -L {port}:127.0.0.1:{port}, and open the link here"
+            ));
+        }
+        if port == 0 {
+            return no("web: this broker serves no HTTP, since its ports were taken; see SLM_MESH_PORT".into());
+        }
+        let is_any = ["0.0.0.0", "::", "localhost"].contains(&host);
+        if !is_any && !host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback()) {
+            return no(format!("web: the page is served on 127.0.0.1 only, and this hub on {host}; 0.0.0.0 has both"));
+        }
+        self.last_call = self.clock.now();
+        Ok(json!({ "ok": true, "port": port, "code": self.keys.code(Instant::now()) }))
     }
 
     fn info(&self) -> Value {

@@ -14,6 +14,7 @@ mod links;
 mod outlet;
 mod push;
 mod slm;
+pub mod web;
 
 use crate::far::hub::Arrival;
 use crate::lan::announcer::Announcer;
@@ -84,6 +85,10 @@ struct Broker {
     announce_at: Option<i64>,
     answers: Vec<(http::Ticket, http::Answer)>,
     pushes: push::Pushes,
+    /// The pages in browsers, who may open one, and how the HTTP thread wakes us.
+    pages: web::stream::Pages,
+    keys: Arc<web::keys::Keys>,
+    waker: Arc<Waker>,
     signals: UnixStream,
     settings: Settings,
     last_call: i64,
@@ -108,6 +113,10 @@ pub struct Parts {
     pub clock: Clock,
     /// The bound Unix socket.
     pub listener: UnixListener,
+    /// What wakes the poll from other threads.
+    pub waker: Arc<Waker>,
+    /// Who may open the page in a browser.
+    pub keys: Arc<web::keys::Keys>,
     /// The HTTP thread, and where its requests arrive.
     pub server: Option<http::Server>,
     /// Requests from the HTTP thread.
@@ -129,7 +138,7 @@ pub struct Parts {
 /// # Errors
 /// When the poll itself fails.
 pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
-    let Parts { poll, mesh, clock, mut listener, server, jobs, guests, links, announcer, mut signals, settings } =
+    let Parts { poll, mesh, clock, mut listener, waker, keys, server, jobs, guests, links, announcer, mut signals, settings } =
         parts;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
@@ -153,6 +162,9 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
         announcer,
         answers: Vec::new(),
         pushes: push::Pushes::new(),
+        pages: web::stream::Pages::default(),
+        keys,
+        waker,
         signals,
         last_call: now,
         heartbeat_ms: settings.int("SLM_MESH_HEARTBEAT_MS"),
@@ -259,7 +271,7 @@ impl Broker {
         let idle = self.may_idle().then(|| self.last_call + self.idle_ms);
         let held = self.held.iter().map(|(_, until)| *until).min();
         let due = [self.mesh.deadline(), quiet, idle, self.move_at, self.pushes.deadline(), self.accept_at];
-        let others = [self.announce_at, self.links.deadline(), held];
+        let others = [self.announce_at, self.links.deadline(), held, self.pages.deadline()];
         let next = due.into_iter().chain(others).flatten().min()?;
         Some(Duration::from_millis((next - now).max(0) as u64))
     }
@@ -305,12 +317,17 @@ impl Broker {
     }
 
     fn answer(&mut self, job: &http::Job, now: i64) {
-        let answered = catch_unwind(AssertUnwindSafe(|| legacy::answer(&mut self.mesh, &job.request, now)));
+        let answered = catch_unwind(AssertUnwindSafe(|| match job.request.head.target.as_str() {
+            web::STREAM => self.pages.come(&mut self.mesh, job.ticket),
+            path if path.starts_with("/web/") => Some(web::call(&mut self.mesh, &job.request, now)),
+            _ => Some(legacy::answer(&mut self.mesh, &job.request, now)),
+        }));
         let answer = answered.unwrap_or_else(|_| {
             log("a bug: one request was answered with 500 after a panic");
-            legacy::internal()
+            Some(legacy::internal())
         });
-        self.answers.push((job.ticket, answer));
+        self.answers.extend(answer.map(|answer| (job.ticket, answer)));
+        self.pages.stir();
         // Whoever waits is served before the next request, which came later.
         self.mesh.settle(now);
     }
@@ -339,7 +356,11 @@ impl Broker {
                     }
                 }
                 Out::Mail { peer, seq, from, body } => self.pushes.mail(&self.mesh, &peer, seq, &from, &body, now),
-                Out::Event(event) => self.pushes.event(&self.mesh, &event, now),
+                Out::Event(event) => {
+                    self.pushes.event(&self.mesh, &event, now);
+                    self.pages.event(&self.mesh, &event);
+                }
+                Out::Message(message) => self.pages.message(&self.mesh, &message),
             }
         }
         for (ticket, answer) in self.answers.drain(..) {
@@ -349,6 +370,11 @@ impl Broker {
         }
         for conn in self.conns.values_mut() {
             conn.flush();
+        }
+        if let Some(server) = &self.server
+            && self.pages.flush(&mut self.mesh, server, &self.waker, now)
+        {
+            self.last_call = now;
         }
         self.drop_left();
         let pushed = self.pushes.flush(now);
@@ -368,7 +394,7 @@ impl Broker {
     }
 
     fn may_idle(&self) -> bool {
-        self.idle_ms > 0 && self.conns.is_empty() && self.mesh.is_idle()
+        self.idle_ms > 0 && self.conns.is_empty() && self.pages.is_empty() && self.mesh.is_idle()
     }
 
     fn check_idle(&mut self, now: i64) {

@@ -49,6 +49,8 @@ pub enum Command {
     Watch,
     /// Everything as it happens; or with true a line for each event.
     Live(bool),
+    /// The page in a browser; with true its link is only printed.
+    Web(bool),
     /// One operation.
     Operation(&'static Op),
 }
@@ -80,6 +82,11 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "watch",
         "",
         "Look on: peers, locks, messages and events as they come, with keys to write to a peer or release a lock",
+    ),
+    (
+        "web",
+        "",
+        "The same as a page in a browser on this machine: print a link that works once, and open it on a desktop",
     ),
     ("clean", "", "Remove what a crashed run left in the data directory; no process is touched"),
     (
@@ -226,6 +233,7 @@ impl Reader {
             "stop" => Command::Stop,
             "clean" => Command::Clean,
             "watch" => Command::Live(self.switch("plain")),
+            "web" => Command::Web(self.switch("print")),
             "guard" => Command::Guard(self.words.split_off(1)),
             "setup" => Command::Setup(Asked {
                 agents: self.words.split_off(1),

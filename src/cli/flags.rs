@@ -48,6 +48,7 @@ pub const FLAGS: &[Flag] = &[
     },
     Flag { value: "S", ..flag("wait", &["hubs"], "How many seconds to gather answers, from 1 to 60") },
     flag("plain", &["watch"], "Print a line for each event instead, as happens where there is no terminal"),
+    flag("print", &["web"], "Only print the link"),
     flag("detach", &["start"], "Run it behind, and come back when it serves"),
     flag("as-daemon", &["start"], "How slm-mesh starts its own broker: in a session of its own"),
     flag("dry-run", &["setup"], "Show what would change, and change nothing"),

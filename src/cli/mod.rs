@@ -15,6 +15,7 @@ mod far;
 pub mod start;
 pub mod topics;
 pub mod watch;
+pub mod web;
 
 use crate::client::{self, Client};
 use crate::mesh::op::Kind as Is;
@@ -61,6 +62,7 @@ fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
         Command::Version => say(env!("CARGO_PKG_VERSION")),
         Command::Help(topic) => docs::help(topic),
         Command::Live(plain) => watch::watch(&parsed, *plain),
+        Command::Web(only_print) => web::web(*only_print, parsed.json),
         Command::Watch => follow::watch(&parsed),
         Command::Operation(_) if parsed.follow => follow::follow(&parsed),
         Command::Operation(op) if !parsed.command_line.is_empty() => run::locked(op, &parsed),

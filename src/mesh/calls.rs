@@ -1,7 +1,7 @@
 //! Calls: from asking to answering, with the waiting in between.
 
 use super::{Args, Conn, Fault, Kind, Mesh, Op, limits, messages, peers, receipts, seats, wishes};
-use crate::store::Event;
+use crate::store::{Event, Message};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -90,8 +90,10 @@ pub enum Out {
     Notice { conn: Conn, method: &'static str, params: Value },
     /// Mail for a peer that takes pushes on its own Unix socket.
     Mail { peer: String, seq: i64, from: String, body: String },
-    /// An event, for such peers to hear of.
+    /// An event, for such peers to hear of, and for who looks on.
     Event(Rc<Event>),
+    /// A message that was sent or got further, for who looks on.
+    Message(Rc<Message>),
 }
 
 /// A call that waits.

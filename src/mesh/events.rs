@@ -185,7 +185,7 @@ impl Mesh {
             let params = self.event_value(&event);
             self.out.push(Out::Notice { conn, method: "event", params });
         }
-        if self.peers.iter().any(|peer| peer.row.kind == "http") {
+        if self.watched || self.peers.iter().any(|peer| peer.row.kind == "http") {
             self.out.push(Out::Event(Rc::new(event)));
         }
         Ok(())

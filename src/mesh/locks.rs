@@ -67,6 +67,9 @@ pub static UNLOCK: Op = Op {
         Arg::new("bound", Is::Text { min: 1, max: 64 }, "Key of the invocation that owns it")
             .at(Place::Wire)
             .not_in_tool(),
+        Arg::new("token", Is::Int { min: 1, max: i64::MAX }, "Take exactly this grant from its holder; the human only")
+            .at(Place::Wire)
+            .not_in_tool(),
     ],
     actor: Actor::Needed,
     verb: Some("unlock"),
@@ -186,7 +189,11 @@ fn unlock(mesh: &mut Mesh, ctx: &Ctx, args: &Args) -> Result<Done, Fault> {
     let bound = args.text("bound").unwrap_or("");
     let paths = some_paths(args)?;
     for path in &paths {
-        if mesh.unlock(path, ctx.me(), bound, ctx.now)? {
+        let falls = match args.int("token") {
+            Some(token) => mesh.take(ctx, path, token)?,
+            None => mesh.unlock(path, ctx.me(), bound, ctx.now)?,
+        };
+        if falls {
             continue;
         }
         let other = mesh.locks.iter().find(|lock| lock.path == *path);

@@ -218,6 +218,7 @@ impl Mesh {
             self.letters |= !self.links.is_empty();
             self.expires_at(message.expires);
             self.notify(&message, &from, conns);
+            self.tell(&message);
             sent.push(message);
         }
         let payload = match &sent[..] {

@@ -144,6 +144,8 @@ pub struct Mesh {
     letters: bool,
     /// Counts what changed among our own peers, for meshes that look at us.
     roster_mark: i64,
+    /// Somebody looks on at all that happens.
+    watched: bool,
     waits: Vec<Wait>,
     stirred: Stirred,
     out: Vec<Out>,
@@ -198,6 +200,7 @@ impl Mesh {
             links: Vec::new(),
             letters: false,
             roster_mark: now,
+            watched: false,
             waits: Vec::new(),
             stirred: Stirred::default(),
             out: Vec::new(),
@@ -338,6 +341,11 @@ impl Mesh {
         });
         self.out.push(Out::Notice { conn: 0, method: "log", params: json!(fault.text) });
         false
+    }
+
+    /// Whether every event and every message, as often as it gets further, comes out too.
+    pub fn watch(&mut self, watched: bool) {
+        self.watched = watched;
     }
 
     /// Whether the turn has anything to commit.

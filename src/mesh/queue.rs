@@ -3,7 +3,7 @@
 use super::wishes::{Want, Wish, is_soft};
 use super::{Ctx, Fault, Kind, Mesh, Stir};
 use crate::store::{LockRow, Message};
-use serde_json::json;
+use serde_json::{Value, json};
 
 impl Mesh {
     /// Takes a lock away, for the human, and says so to its holder.
@@ -14,17 +14,32 @@ impl Mesh {
                 "steal: only the human may take a lock from its holder; wait, or ask the holder",
             ));
         }
-        for lock in self.in_the_way(want) {
-            self.free_locks(|other| *other == lock, "stolen by the human", ctx.now)?;
+        self.in_the_way(want).iter().try_for_each(|lock| self.take_from(ctx, lock))
+    }
+
+    /// Takes one grant from its holder, who is told; false if it has fallen by itself.
+    pub(super) fn take(&mut self, ctx: &Ctx, path: &str, token: i64) -> Result<bool, Fault> {
+        if !self.is_human(ctx.me()) {
+            return Err(Fault::new(Kind::Refused, "token: only the human may take a lock from its holder"));
+        }
+        let found = self.locks.iter().find(|lock| lock.token == token && lock.path == path).cloned();
+        match found {
+            Some(own) if own.holder == ctx.me() => self.unlock(path, &own.holder, &own.bound, ctx.now),
+            Some(lock) => self.take_from(ctx, &lock).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn take_from(&mut self, ctx: &Ctx, lock: &LockRow) -> Result<(), Fault> {
+        self.free_locks(|other| other == lock, "stolen by the human", ctx.now)?;
+        if self.peer(&lock.holder).is_some() && lock.holder != ctx.me() {
             let body = format!(
                 "{} took your lock on {} away. Do not write there before you hold it again.",
                 self.name_of(ctx.me()),
                 lock.path
             );
             let note = Message { sender: ctx.me().to_owned(), kind: "alert".into(), body, ..Message::default() };
-            if self.peer(&lock.holder).is_some() && lock.holder != ctx.me() {
-                self.post(note, std::slice::from_ref(&lock.holder), ctx.now)?;
-            }
+            self.post(note, std::slice::from_ref(&lock.holder), ctx.now)?;
         }
         Ok(())
     }
@@ -62,6 +77,18 @@ impl Mesh {
             Some(Stir::Locks(want)) => Some(want.as_ref()),
             _ => None,
         })
+    }
+
+    /// The locks in force with who waits for them, at most so many; for who looks on.
+    pub fn seen_locks(&self, max: usize, now: i64) -> Vec<Value> {
+        let line = self.line();
+        let seen = |lock: &LockRow| {
+            let mut row = self.lock_value(lock, now);
+            row["host"] = json!(lock.host);
+            row["queue"] = json!(self.queue_for(lock, &line));
+            row
+        };
+        self.locks.iter().take(max).map(seen).collect()
     }
 
     /// The line, ready to be compared with locks.

@@ -1,9 +1,10 @@
 //! Receipts: how far a message got, and what each side is told of it.
 
 use super::op::Kind as Is;
-use super::{Actor, Arg, Args, Ctx, Done, Fault, Kind, Mesh, Op, Out, Place, limits};
+use super::{Actor, Arg, Args, Ctx, Done, Fault, Kind, Mesh, Op, Out, Place, limits, object};
 use crate::store::{Message, MessagePick};
 use serde_json::{Value, json};
+use std::rc::Rc;
 
 /// The words for `Message::state`.
 const RECEIPTS: &[&str] = &["accepted", "offered", "read", "acked", "expired", "forwarded", "refused"];
@@ -94,7 +95,25 @@ impl Mesh {
         {
             *n -= 1;
         }
+        self.tell(message);
         Ok(())
+    }
+
+    /// Lets who looks on know of a message.
+    pub(super) fn tell(&mut self, message: &Message) {
+        if self.watched {
+            self.out.push(Out::Message(Rc::new(message.clone())));
+        }
+    }
+
+    /// A message for the human who looks on: from whom, to whom and how far it got; its text only if
+    /// the human sent or got it.
+    pub fn seen_value(&self, message: &Message) -> Value {
+        let mut map = object(self.inbox_value(message, "sent"));
+        if message.sender != self.human && message.recipient != self.human {
+            map.retain(|name, _| !["payload", "part", "parts", "upto", "note"].contains(&name.as_str()));
+        }
+        Value::Object(map)
     }
 
     pub(super) fn emit_read(&mut self, message: &Message, now: i64) -> Result<(), Fault> {

@@ -56,6 +56,15 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// Living entries of all namespaces.
+    pub fn all_entries(&self, now: i64, limit: i64) -> Result<Vec<Entry>> {
+        let sql = format!(
+            "{COLUMNS} WHERE value IS NOT NULL AND (expires IS NULL OR expires > ?1) ORDER BY namespace, key LIMIT ?2"
+        );
+        let mut ask = self.db.prepare_cached(&sql)?;
+        Ok(ask.query_map([now, limit], read)?.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// Writes an entry.
     pub fn put_entry(&mut self, e: &Entry) -> Result<()> {
         self.writing()?;

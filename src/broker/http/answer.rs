@@ -1,7 +1,7 @@
 //! Answers as bytes, and the ones we give ourselves.
 //!
-//! **Invariant:** what leaves is framed by `Content-Length` alone, and no header value can break
-//! out of its line.
+//! **Invariant:** what leaves is framed by `Content-Length` alone, or, as a stream, by the end of its
+//! connection; and no header value can break out of its line.
 
 use super::Answer;
 use std::io;
@@ -72,6 +72,24 @@ pub fn print(answer: &Answer, close: bool, bodyless: bool, out: &mut Vec<u8>) {
     if !bodyless {
         out.extend_from_slice(&answer.body);
     }
+}
+
+/// Appends the head of a stream, which lasts as long as its connection, and the beginning of it. False
+/// if that can't be said.
+pub fn print_stream(answer: &Answer, out: &mut Vec<u8>) -> bool {
+    let own = [("Content-Type", answer.content_type), ("Connection", "close")];
+    let extra = answer.headers.iter().map(|(name, value)| (*name, value.as_str()));
+    let mut head = String::from("HTTP/1.1 200 OK\r\n");
+    for (name, value) in own.into_iter().chain(extra) {
+        if name.bytes().chain(value.bytes()).any(|b| !b.is_ascii() || b.is_ascii_control()) {
+            return false;
+        }
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(&answer.body);
+    true
 }
 
 /// False if the answer has a header that can't be written, or a status that is none.

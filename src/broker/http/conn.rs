@@ -2,17 +2,20 @@
 //!
 //! **Invariant:** never waits, and holds at most one head, one body, one answer and one read
 //! buffer. The next request is looked at only when the former's answer has left, so answers are in
-//! order and a client that doesn't read isn't read from.
+//! order and a client that doesn't read isn't read from. A stream is an answer without an end: it is
+//! the last one of its connection, bounded by what its client has not taken.
 
-use super::answer::{CONTINUE, Refusal, print};
+use super::answer::{CONTINUE, Refusal, print, print_stream};
 use super::head::{Parsed, Whole, parse};
-use super::{Answer, Gate, Head, Job, Limits, Request, Ticket};
+use super::{Answer, Gate, Head, Job, Left, Limits, Request, Ticket};
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
+/// A comment in an event stream: a sign of life that means nothing.
+const BEAT: &[u8] = b":\n\n";
 /// What one turn of one connection reads at most.
 pub const READ_MAX: usize = 64 << 10;
 /// What a client may still send after we have said goodbye, and for how long. Without that its
@@ -77,6 +80,8 @@ pub struct Conn<S = TcpStream> {
     close: bool,
     /// The gate let a request of it through.
     trusted: bool,
+    /// Told when a stream ends, which is when this connection does.
+    left: Option<Left>,
     /// When it began to wait for a request.
     since: Instant,
     /// When it has waited too long for whatever its phase waits for.
@@ -92,6 +97,8 @@ enum Phase {
     Away,
     /// For the client to take its answer.
     Answering,
+    /// For more of a stream; or, where it is behind, for its client to take what there is.
+    Streaming { behind: bool },
     /// For the client to close, while so many more bytes are thrown away.
     Draining { left: usize },
 }
@@ -117,6 +124,7 @@ impl<S: Stream> Conn<S> {
             bodyless: false,
             close: false,
             trusted: false,
+            left: None,
             since: now,
             deadline: after(now, limits.idle_ms),
         }
@@ -172,9 +180,40 @@ impl<S: Stream> Conn<S> {
         }
     }
 
+    /// Begins a stream as the answer, if it is the one awaited.
+    pub fn stream_out(&mut self, ticket: Ticket, head: &Answer, left: Left, limits: &Limits, now: Instant) {
+        if ticket != self.ticket || !matches!(self.phase, Phase::Away) {
+            return;
+        }
+        if self.bodyless || !print_stream(head, &mut self.output) {
+            return self.refuse(Refusal::Unsayable, limits, now);
+        }
+        self.left = Some(left);
+        self.phase = Phase::Streaming { behind: true };
+        self.deadline = after(now, limits.answer_ms);
+    }
+
+    /// Puts more into its stream; whose client leaves too much of it untaken is dropped.
+    pub fn more(&mut self, ticket: Ticket, bytes: &[u8], limits: &Limits, now: Instant) -> Fate {
+        let Phase::Streaming { behind } = &mut self.phase else { return Fate::Waits };
+        if ticket != self.ticket {
+            return Fate::Waits;
+        }
+        if !std::mem::replace(behind, true) {
+            self.deadline = after(now, limits.answer_ms);
+        }
+        if self.unsent() + bytes.len() > limits.stream_max {
+            return Fate::Gone;
+        }
+        self.output.drain(..std::mem::take(&mut self.sent));
+        self.output.extend_from_slice(bytes);
+        Fate::Again
+    }
+
     /// Called when the deadline has passed.
     pub fn expire(&mut self, limits: &Limits, now: Instant) -> Fate {
         match self.phase {
+            Phase::Streaming { behind: false } => self.more(self.ticket, BEAT, limits, now),
             Phase::Head { began: true } | Phase::Body { .. } => {
                 self.refuse(Refusal::Slow, limits, now);
                 Fate::Again
@@ -193,6 +232,10 @@ impl<S: Stream> Conn<S> {
             }
             if self.unsent() > 0 || matches!(self.phase, Phase::Away) {
                 return Fate::Waits;
+            }
+            if let Phase::Streaming { behind: behind @ true } = &mut self.phase {
+                *behind = false;
+                self.deadline = after(now, desk.limits.beat_ms);
             }
             if answered >= desk.limits.pipeline_max {
                 return Fate::Again;
@@ -230,7 +273,7 @@ impl<S: Stream> Conn<S> {
                 }
                 self.hand_over(desk, now);
             }
-            Phase::Head { began: false } | Phase::Draining { .. } => return false,
+            Phase::Head { began: false } | Phase::Streaming { .. } | Phase::Draining { .. } => return false,
             Phase::Away | Phase::Answering => return false, // not called then
         }
         true
@@ -318,6 +361,8 @@ impl<S: Stream> Conn<S> {
             Err(e) => return Err(e),
         };
         match &mut self.phase {
+            // It has nothing to say any more.
+            Phase::Streaming { .. } => return Err(ErrorKind::InvalidData.into()),
             Phase::Draining { left } => {
                 *left = left.checked_sub(n).ok_or(ErrorKind::FileTooLarge)?;
                 return Ok(n);

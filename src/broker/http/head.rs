@@ -4,7 +4,7 @@
 //! interpreted.
 
 use super::answer::Refusal;
-use super::{Head, Limits};
+use super::{Browser, Head, Limits};
 use std::net::IpAddr;
 
 /// What the bytes so far amount to.
@@ -72,6 +72,13 @@ fn read(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<Whole,
             authorization: text(request, "Authorization")?,
             mesh_secret: text(request, "X-Mesh-Secret")?,
             cookie: text(request, "Cookie")?,
+            browser: Browser {
+                site: text(request, "Sec-Fetch-Site")?,
+                mode: text(request, "Sec-Fetch-Mode")?,
+                dest: text(request, "Sec-Fetch-Dest")?,
+                content_type: text(request, "Content-Type")?,
+                page_key: text(request, "X-Mesh-Page")?,
+            },
         },
         used,
         length: length(request)?,
@@ -148,7 +155,8 @@ mod tests {
     fn a_head_is_read() {
         let text = "POST /a?b=c HTTP/1.1\r\nhOST: h:1\r\nOrigin: http://o\r\n\
              content-length:  12 \r\nAuthorization: Bearer x\r\nx-mesh-secret: s\r\n\
-             Cookie: k=v\r\nExpect: 100-Continue\r\n\r\n";
+             Cookie: k=v\r\nSec-Fetch-Site: none\r\nsec-fetch-mode: navigate\r\nSec-Fetch-Dest: document\r\n\
+             Content-Type: a/b\r\nX-Mesh-Page: p\r\nExpect: 100-Continue\r\n\r\n";
         let got = whole(&format!("{text}tail"));
         let some = |text: &str| Some(text.to_string());
         let head = Head {
@@ -160,6 +168,13 @@ mod tests {
             authorization: some("Bearer x"),
             mesh_secret: some("s"),
             cookie: some("k=v"),
+            browser: Browser {
+                site: some("none"),
+                mode: some("navigate"),
+                dest: some("document"),
+                content_type: some("a/b"),
+                page_key: some("p"),
+            },
         };
         let used = text.len();
         assert_eq!(got, Whole { head, used, length: 12, close: false, expects: true });

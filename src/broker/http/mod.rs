@@ -38,6 +38,23 @@ pub struct Head {
     pub mesh_secret: Option<String>,
     /// `Cookie`.
     pub cookie: Option<String>,
+    /// What only a browser says.
+    pub browser: Browser,
+}
+
+/// What a browser says of a request, beyond what every client does. A script can't change the first three.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Browser {
+    /// `Sec-Fetch-Site`: from how near the request comes.
+    pub site: Option<String>,
+    /// `Sec-Fetch-Mode`.
+    pub mode: Option<String>,
+    /// `Sec-Fetch-Dest`: what the answer is to become.
+    pub dest: Option<String>,
+    /// `Content-Type` of the body.
+    pub content_type: Option<String>,
+    /// `X-Mesh-Page`: what our own page has to show.
+    pub page_key: Option<String>,
 }
 
 /// A complete request.
@@ -79,6 +96,34 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// What the loop has to say to a client.
+pub(crate) enum Said {
+    /// All of it.
+    Answer(Answer),
+    /// The head of a stream, whose body is its beginning.
+    Stream(Answer, Left),
+    /// More of the stream.
+    More(Arc<[u8]>),
+}
+
+/// Runs when it is dropped, which happens with the connection that has it.
+pub struct Left(Option<Box<dyn FnOnce() + Send>>);
+
+impl Left {
+    /// Something to do once a stream has ended, whichever way.
+    pub fn new(tell: impl FnOnce() + Send + 'static) -> Left {
+        Left(Some(Box::new(tell)))
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell();
+        }
+    }
+}
+
 /// How much a client may take of us, and for how long.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -101,6 +146,10 @@ pub struct Limits {
     /// Requests of one connection that are served before the others have their turn. They are
     /// parsed one by one, so no more than one of them is ever held in memory.
     pub pipeline_max: usize,
+    /// Bytes of a stream that its client has not taken; a slower one is dropped.
+    pub stream_max: usize,
+    /// A stream in which nothing happens is given a sign of life this often.
+    pub beat_ms: u64,
     /// Bytes of all answers together that clients have not taken; who has most of it goes first.
     pub out_max: usize,
 }
@@ -111,7 +160,7 @@ pub type Gate = Box<dyn Fn(&Head) -> Option<Answer> + Send>;
 
 /// The HTTP thread, seen from outside. Dropping it stops it too.
 pub struct Server {
-    answers: Sender<(Ticket, Answer)>,
+    answers: Sender<(Ticket, Said)>,
     waker: Arc<mio::Waker>,
     stopping: Arc<AtomicBool>,
     n_open: Arc<AtomicUsize>,
@@ -137,6 +186,8 @@ impl Default for Limits {
             connections_max: 256,
             per_address_max: 128,
             pipeline_max: 16,
+            stream_max: 2 << 20,
+            beat_ms: 20_000,
             out_max: 64 << 20,
         }
     }
@@ -166,8 +217,23 @@ impl Server {
 
     /// Answers a request, from any thread; never blocks. If its client has gone, nothing happens.
     pub fn answer(&self, ticket: Ticket, answer: Answer) {
+        self.say(ticket, Said::Answer(answer));
+    }
+
+    /// Answers a request with a stream: the head now, `more` as long as the client listens. `left` is
+    /// dropped when it does not any more.
+    pub fn open(&self, ticket: Ticket, head: Answer, left: Left) {
+        self.say(ticket, Said::Stream(head, left));
+    }
+
+    /// Puts bytes into a stream; never blocks. If its client has gone, nothing happens.
+    pub fn more(&self, ticket: Ticket, bytes: Arc<[u8]>) {
+        self.say(ticket, Said::More(bytes));
+    }
+
+    fn say(&self, ticket: Ticket, said: Said) {
         // Fails only if the thread has ended, and then every client has gone.
-        if self.answers.send((ticket, answer)).is_ok() {
+        if self.answers.send((ticket, said)).is_ok() {
             self.ring();
         }
     }

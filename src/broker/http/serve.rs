@@ -4,7 +4,7 @@
 //! connection does to us in its turn, a panic included, ends that connection only.
 
 use super::conn::{Conn, Desk, Fate, READ_MAX};
-use super::{Answer, Ticket};
+use super::{Said, Ticket};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -36,7 +36,7 @@ pub struct Serve {
     listener: Option<TcpListener>,
     door: Door,
     desk: Desk,
-    inbox: Receiver<(Ticket, Answer)>,
+    inbox: Receiver<(Ticket, Said)>,
     stopping: Arc<AtomicBool>,
     n_open: Arc<AtomicUsize>,
     conns: BTreeMap<usize, Conn>,
@@ -65,7 +65,7 @@ impl Serve {
     pub fn new(
         listener: std::net::TcpListener,
         desk: Desk,
-        inbox: Receiver<(Ticket, Answer)>,
+        inbox: Receiver<(Ticket, Said)>,
         signs: (Arc<AtomicBool>, Arc<AtomicUsize>),
     ) -> io::Result<(Serve, Arc<Waker>)> {
         listener.set_nonblocking(true)?;
@@ -171,9 +171,13 @@ impl Serve {
     }
 
     fn deliver(&mut self, now: Instant) {
-        while let Ok((ticket, answer)) = self.inbox.try_recv() {
+        while let Ok((ticket, said)) = self.inbox.try_recv() {
             self.apply(ticket.conn, |conn, desk, _| {
-                conn.deliver(ticket, &answer, &desk.limits, now);
+                match said {
+                    Said::Answer(answer) => conn.deliver(ticket, &answer, &desk.limits, now),
+                    Said::Stream(head, left) => conn.stream_out(ticket, &head, left, &desk.limits, now),
+                    Said::More(bytes) => return conn.more(ticket, &bytes, &desk.limits, now),
+                }
                 Fate::Again
             });
         }
