@@ -210,7 +210,8 @@ impl Broker {
             "broker.info" => return conn.write(&rpc::answer(&id, &self.info())),
             "web.open" => {
                 let opened = self.open_page(conn.is_far());
-                return conn.write(&opened.map_or_else(|fault| rpc::fault(&id, &fault), |value| rpc::answer(&id, &value)));
+                return conn
+                    .write(&opened.map_or_else(|fault| rpc::fault(&id, &fault), |value| rpc::answer(&id, &value)));
             }
             "broker.stop" if conn.is_far() => {
                 let text = "stop: a broker is stopped on its own machine";

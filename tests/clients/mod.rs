@@ -31,16 +31,20 @@ pub fn python(test: &str, name: &str) -> Option<PathBuf> {
 
 /// A folder with the JavaScript clients and the scripts that use them, or none and the reason told.
 pub fn node(test: &str) -> Option<PathBuf> {
-    let mut wanted = fs::read_to_string(here().join("package.json")).unwrap();
-    let scripts = ["scenario.mjs", "node_v1.mjs", "node_v2.mjs", "listen.mjs"];
+    node_with(test, "node", &here(), &["scenario.mjs", "node_v1.mjs", "node_v2.mjs", "listen.mjs"])
+}
+
+/// A folder with what the `package.json` in `from` asks for, and with these scripts from there.
+pub fn node_with(test: &str, name: &str, from: &Path, scripts: &[&str]) -> Option<PathBuf> {
+    let mut wanted = fs::read_to_string(from.join("package.json")).unwrap();
     for script in scripts {
-        wanted += &fs::read_to_string(here().join(script)).unwrap();
+        wanted += &fs::read_to_string(from.join(script)).unwrap();
     }
-    let made = once("node", &wanted, |dir| {
+    let made = once(name, &wanted, |dir| {
         has_node()?;
         fs::create_dir_all(dir).map_err(|error| error.to_string())?;
         for file in scripts.iter().chain(&["package.json"]) {
-            fs::copy(here().join(file), dir.join(file)).map_err(|error| error.to_string())?;
+            fs::copy(from.join(file), dir.join(file)).map_err(|error| error.to_string())?;
         }
         let quiet = ["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"];
         run(Command::new("npm").args(quiet).current_dir(dir))

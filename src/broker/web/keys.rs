@@ -157,8 +157,7 @@ mod tests {
         let codes: Vec<String> = (0..=CODES_MAX).map(|_| keys.code(now)).collect();
         assert_eq!(keys.redeem(&codes[0], now), None);
         assert!(keys.redeem(&codes[1], now).is_some());
-        let cookies: Vec<String> =
-            (0..=SESSIONS_MAX).map(|_| keys.redeem(&keys.code(now), now).unwrap()).collect();
+        let cookies: Vec<String> = (0..=SESSIONS_MAX).map(|_| keys.redeem(&keys.code(now), now).unwrap()).collect();
         assert_eq!(keys.claim(&cookies[0], now), None);
         assert!(keys.claim(&cookies[1], now).is_some());
     }

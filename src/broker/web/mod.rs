@@ -104,7 +104,8 @@ fn open(keys: &Keys, head: &Head, code: &str, name: &str) -> Answer {
         return refuse(403, "a link is opened in the address bar");
     }
     let cookie = keys.redeem(code, Instant::now());
-    let mut answer = with_policy(Answer { status: 303, content_type: "text/plain", headers: Vec::new(), body: Vec::new() });
+    let mut answer =
+        with_policy(Answer { status: 303, content_type: "text/plain", headers: Vec::new(), body: Vec::new() });
     // A page that is open stays so, also when its link is opened once more.
     answer.headers.push(("Location", if cookie.is_some() { "/".into() } else { "/#used".into() }));
     if let Some(cookie) = cookie {

@@ -22,6 +22,7 @@ function clear() {
 // ---- Text -------------------------------------------------------------------------------------
 
 const MARKS = {
+  0x07: 'BEL', 0x08: 'BS', 0x0d: 'CR', 0x1b: 'ESC', 0x7f: 'DEL', 0x9b: 'CSI',
   0x61c: 'ALM', 0x200e: 'LRM', 0x200f: 'RLM', 0x202a: 'LRE', 0x202b: 'RLE', 0x202c: 'PDF', 0x202d: 'LRO', 0x202e: 'RLO',
   0x2066: 'LRI', 0x2067: 'RLI', 0x2068: 'FSI', 0x2069: 'PDI', 0x2028: 'LS', 0x2029: 'PS', 0xfeff: 'BOM',
 };
@@ -30,9 +31,7 @@ const MARKS = {
 function tame(text) {
   return String(text ?? '').replace(/[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, (mark) => {
     const code = mark.codePointAt(0);
-    if (code < 0x20) return String.fromCodePoint(0x2400 + code);
-    if (code === 0x7f) return '\u2421';
-    return code < 0xa0 ? '\ufffd' : `\u27e8${MARKS[code]}\u27e9`;
+    return `\u27e8${MARKS[code] ?? `U+${code.toString(16).padStart(4, '0').toUpperCase()}`}\u27e9`;
   });
 }
 
@@ -220,12 +219,12 @@ function paintAgents() {
   const away = rows.filter((row) => row.status === 'away').sort(byName);
   const machines = group(here, (row) => row.host || mesh.host);
   sync($('peers'), machines, (found) => found.key, makeGroup('machine', 'h3', 'div'), always((cell, found) => {
-    put(cell.title, flat(found.key) + (found.key === mesh.host ? ' · this machine' : ''));
+    put(cell.caption, flat(found.key) + (found.key === mesh.host ? ' · this machine' : ''));
     const places = group(found.rows, (row) => JSON.stringify([row.repo || row.gitRoot || row.projectPath, row.gitBranch || '']));
     sync(cell.list, places, (place) => place.key, makeGroup('place', 'h4', 'ul'), always((cell, place) => {
       const [path, branch] = JSON.parse(place.key);
-      put(cell.title, lastPart(path));
-      cell.title.title = tame(path);
+      put(cell.caption, lastPart(path));
+      cell.caption.title = tame(path);
       put(cell.branch, flat(branch));
       cell.branch.hidden = !branch;
       sync(cell.list, place.rows.sort(byName), (row) => row.id, makePeer, always(fillPeer));
@@ -254,14 +253,12 @@ function group(rows, keyOf) {
 
 const makeGroup = (css, tag, list) => () => {
   const cell = el('div', css);
-  cell.title = undefined;
-  const title = el('bdi');
+  const caption = el('bdi');
   const branch = el('bdi', 'branch');
   branch.hidden = true;
   const made = el(list, list === 'ul' ? 'rows' : '');
-  cell.append(el(tag, '', title, branch), made);
-  Object.defineProperty(cell, 'title', { value: title });
-  return Object.assign(cell, { branch, list: made });
+  cell.append(el(tag, '', caption, branch), made);
+  return Object.assign(cell, { caption, branch, list: made });
 };
 
 function makePeer(row) {
@@ -303,7 +300,7 @@ function paintLocks() {
     const [folder, name] = pathOf(row.filePath, row.lockedBy);
     const path = el('bdi', 'path', el('span', 'folder', folder), el('b', '', name));
     path.title = tame(row.filePath);
-    const parts = { left: el('span', 'dim num'), why: el('bdi', 'less'), queue: el('p', 'wait less') };
+    const parts = { left: el('span', 'dim num less'), why: el('bdi', 'less'), queue: el('p', 'wait less') };
     const ask = button('Release', `Release ${flat(row.filePath)}`, () => release(cell.row));
     const line = el('div', 'line', path, el('span', 'end', parts.left, ask));
     cell.append(line, el('p', 'less', bdi('name', row.holder), ' ', parts.why), parts.queue);
@@ -348,16 +345,14 @@ function makeTalk(talk) {
   const cell = el('li');
   const to = row.group ? `${row.group === 'all' ? 'everyone' : row.group}` : row.toName;
   const parts = { steps: el('span', 'steps'), body: el('div'), each: el('details', 'less'), acts: el('span', 'end') };
-  parts.steps.setAttribute('role', 'img');
   parts.list = el('ul', 'each');
-  parts.sum = el('summary');
-  parts.each.append(parts.sum, parts.list);
+  parts.each.append(el('summary', '', parts.steps), parts.list);
   const arrow = el('span', 'arrow', '→');
   arrow.setAttribute('role', 'img');
   arrow.setAttribute('aria-label', 'to');
   const kind = row.type === 'text' ? '' : el('span', 'flag', flat(row.type));
-  const line = el('div', 'line', clock(row.createdAt), bdi('name', row.fromName), arrow, bdi('name', to), kind, parts.steps, parts.acts);
-  cell.append(line, parts.body, parts.each);
+  const line = el('div', 'line', clock(row.createdAt), bdi('name', row.fromName), arrow, bdi('name', to), kind, parts.each, parts.acts);
+  cell.append(line, parts.body);
   return Object.assign(cell, { parts });
 }
 
@@ -365,21 +360,21 @@ function fillTalk(cell, talk) {
   const print = talk.copies.map((row) => `${row.id}${row.receipt}${row.surface}${row.wakes?.length}`).join();
   if (cell.print === print) return;
   cell.print = print;
-  const { steps, body, each, list, sum, acts } = cell.parts;
+  const { steps, body, list, acts } = cell.parts;
   const isGroup = Boolean(talk.copies[0].group);
   const reached = (row, stage) => STAGES.indexOf(row.receipt) >= STAGES.indexOf(stage);
   if (talk.copies[0].receipt === 'expired' && !isGroup) steps.replaceChildren(el('span', '', 'expired unread'));
   else {
     steps.replaceChildren(...STAGES.map((stage) => {
       const n = talk.copies.filter((row) => reached(row, stage)).length;
-      return el('span', n ? 'on' : 'off', WORDS[stage] + (isGroup && n ? ` ${n}/${talk.copies.length}` : ''));
+      const made = el('span', n ? 'on' : 'off', WORDS[stage] + (isGroup && n ? ` ${stage === 'accepted' ? 'to ' : ''}${n}` : ''));
+      if (!n) made.prepend(el('span', 'quiet', 'not '));
+      return made;
     }));
   }
-  steps.setAttribute('aria-label', `Receipt: ${isGroup ? [...steps.children].filter((step) => step.className === 'on')
-    .map((step) => step.textContent).join(', ') : WORDS[talk.copies[0].receipt]}`);
+  cell.className = talk.copies.some(isForMe) ? 'mine' : '';
   const own = talk.copies.find((row) => row.toPeer === mesh.me) ?? talk.copies.find((row) => row.payload !== undefined);
   fillText(body, acts, own);
-  put(sum, isGroup ? `${talk.copies.length} recipients` : 'Receipts');
   list.replaceChildren(...talk.copies.map((row) => {
     const stages = [['sent', row.createdAt], ['offered', row.offeredAt], ['read', row.readAt], ['acked', row.ackedAt]];
     const words = stages.filter(([, when]) => when).flatMap(([word, when]) => [` ${word} `, clock(when)]);
@@ -393,7 +388,7 @@ function fillText(body, acts, own) {
   acts.replaceChildren();
   if (!own) return;
   const isMine = own.toPeer === mesh.me && own.fromPeer !== mesh.me;
-  const shown = el('div', 'text', tame(own.payload));
+  const shown = el('div', 'text prose', tame(own.payload));
   shown.dir = 'auto';
   shown.tabIndex = 0;
   shown.setAttribute('role', 'group');
@@ -402,7 +397,7 @@ function fillText(body, acts, own) {
   if (!isMine) return body.append(shown);
   acts.append(button('Reply', `Reply to ${flat(own.fromName)}`, () => write({ id: own.fromPeer, name: own.fromName }, own.id)));
   if (!isForMe(own)) return body.append(shown);
-  const read = el('details', '', el('summary', '', el('span', 'flag', 'unread'), ' Show it, which counts as reading it'), shown);
+  const read = el('details', '', el('summary', '', el('span', 'flag', 'unread'), ' Read it'), shown);
   read.addEventListener('toggle', () => {
     if (read.open) ask('shown', { items: [own.parts ? `${own.id}@${own.upto}` : own.id] }).catch((error) => say(error.message));
   });
@@ -632,7 +627,9 @@ function show(state, text) {
 /** Hears until the line breaks; false if we are not let in. */
 async function listen() {
   const stop = new AbortController();
+  if (!localStorage.getItem('slm-mesh') && !(await claim())) return false;
   let answer = await post('/web/events', {}, stop.signal);
+  // The key may be one of an earlier session.
   if (answer.status === 401 && await claim()) answer = await post('/web/events', {}, stop.signal);
   if (answer.status === 401) return false;
   if (!answer.ok) throw new Error((await answer.json()).error);

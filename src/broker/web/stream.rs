@@ -150,7 +150,8 @@ impl Pages {
 
     /// What is new since the last frame.
     fn frame(&mut self, mesh: &mut Mesh, rows: bool, now: i64) -> Arc<[u8]> {
-        let mut parts = vec![("events", std::mem::take(&mut self.events)), ("messages", std::mem::take(&mut self.messages))];
+        let mut parts =
+            vec![("events", std::mem::take(&mut self.events)), ("messages", std::mem::take(&mut self.messages))];
         let mut more = String::new();
         if rows || self.stirred && self.rows_at <= now {
             let (rows, n_more) = peer_rows(mesh, now);
@@ -175,7 +176,8 @@ impl Pages {
         });
         // What can't be read is missing here, and told in the broker's log by whoever needs it.
         let events = |types: &[&str]| {
-            let found = mesh.store().events(&EventPick { types, after: 0, newest: true, limit: N_OLD }).unwrap_or_default();
+            let found =
+                mesh.store().events(&EventPick { types, after: 0, newest: true, limit: N_OLD }).unwrap_or_default();
             found.iter().rev().map(|event| event_row(mesh, event)).collect::<Vec<_>>()
         };
         let pick = MessagePick { newest: true, limit: N_OLD, ..MessagePick::default() };

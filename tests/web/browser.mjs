@@ -1,0 +1,93 @@
+// A person at the page, in a headless Chromium: opens the link, looks, writes, releases. Says on
+// standard output what it saw, one JSON line at each step, and waits on standard input to go on.
+import { readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { chromium } from 'playwright-core';
+
+const [link, executablePath, shots] = process.argv.slice(2);
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const step = async (seen) => {
+  console.log(JSON.stringify(seen));
+  return (await lines.next()).value;
+};
+const quiet = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync'];
+const browser = await chromium.launch({ executablePath, args: quiet });
+const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+context.setDefaultTimeout(20_000);
+const page = await context.newPage();
+const trouble = [];
+const foreign = [];
+page.on('console', (said) => trouble.push(`${said.type()}: ${said.text()}`));
+page.on('pageerror', (error) => trouble.push(String(error)));
+page.on('dialog', (asked) => trouble.push(`a dialog: ${asked.message()}`));
+page.on('request', (asked) => new URL(asked.url()).origin === new URL(link).origin || asked.url().startsWith('data:') || foreign.push(asked.url()));
+const shot = (name) => shots && page.screenshot({ path: `${shots}/${name}.png`, fullPage: true });
+
+await page.goto(link);
+await page.locator('#peers .name').first().waitFor();
+await step({ url: page.url(), history: await page.evaluate(() => history.length), agents: await page.locator('#peers').innerText() });
+
+// Mail for the human: opened, and read as text.
+await page.getByText('Read it').click();
+const text = page.locator('#message-list .text').first();
+await text.waitFor();
+await page.locator('#message-list li:not(.mine)').first().waitFor();
+await step({
+  text: await text.textContent(), images: await page.locator('main img, main b.evil, main script').count(),
+  words: await page.locator('#events').innerText(),
+});
+
+// A lock appears without anybody asking, and goes after a question.
+await page.getByRole('button', { name: /^Release .*live\.rs$/ }).waitFor();
+await shot('light');
+await page.getByRole('button', { name: /^Release .*live\.rs$/ }).click();
+const asked = await page.locator('#release-note').innerText();
+await page.locator('#release').getByRole('button', { name: 'Release' }).click();
+await page.locator('#release').waitFor({ state: 'hidden' });
+await page.getByText('Nothing is locked.').waitFor();
+await step({ asked });
+
+// Written with the keyboard alone.
+await page.getByRole('button', { name: /^Write to codex/ }).focus();
+await page.keyboard.press('Enter');
+await page.locator('#write').waitFor();
+await page.keyboard.type('from the page');
+await page.keyboard.press('Control+Enter');
+await page.locator('#write').waitFor({ state: 'hidden' });
+await step({ said: await page.locator('#say').innerText(), receipt: await page.locator('#message-list li').first().innerText() });
+
+// A reload needs no second link; another browser has none.
+await page.reload();
+await page.locator('#peers .name').first().waitFor();
+const stranger = await (await browser.newContext()).newPage();
+await stranger.goto(new URL(link).origin);
+await stranger.locator('#door').waitFor();
+await stranger.getByText('Not connected').waitFor();
+const outside = await stranger.locator('body').innerText();
+await stranger.goto(link);
+await stranger.getByText('used before').waitFor();
+await step({ outside, used: stranger.url() });
+
+// On a phone nothing is cut off, and every part can be used by all.
+await page.setViewportSize({ width: 360, height: 740 });
+const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+await shot('phone');
+await page.emulateMedia({ colorScheme: 'dark' });
+await shot('dark');
+const strict = trouble.splice(0);
+const judge = await browser.newContext({ bypassCSP: true, storageState: await context.storageState() });
+const faults = [];
+for (const [colorScheme, width] of [['light', 1280], ['dark', 360]]) {
+  const judged = await judge.newPage();
+  await judged.emulateMedia({ colorScheme });
+  await judged.setViewportSize({ width, height: 900 });
+  await judged.goto(new URL(link).origin);
+  await judged.locator('#peers .name').first().waitFor();
+  await judged.evaluate(readFileSync(new URL('./node_modules/axe-core/axe.min.js', import.meta.url), 'utf8'));
+  const { violations } = await judged.evaluate('axe.run()');
+  faults.push(...violations.map((fault) => `${colorScheme}: ${fault.help}: ${fault.nodes[0].html}`));
+}
+await step({ wide, trouble: strict, foreign, faults });
+await browser.close();
+process.exit(0);
