@@ -13,6 +13,7 @@ mod hooks;
 mod place;
 mod python;
 mod rest;
+mod web;
 
 use figures::Table;
 use std::io::{BufRead, BufReader};
@@ -43,6 +44,7 @@ const GROUPS: &[Group] = &[
     ("broadcast", On::AllCpus, crowd::broadcast),
     ("writes", On::AllCpus, crowd::writes),
     ("steady", On::AllCpus, crowd::steady),
+    ("web", On::AllCpus, web::web),
     ("session", On::AllCpus, rest::session),
     ("growth", On::OneCpu, growth::growth),
     ("memory", On::AllCpus, rest::memory),

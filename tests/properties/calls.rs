@@ -6,7 +6,7 @@
 
 use crate::feed::Feed;
 use serde_json::{Map, Value, json};
-use slm_mesh::broker::http::{Browser, Head, Request};
+use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy;
 use slm_mesh::mesh::op::Kind as Is;
 use slm_mesh::mesh::peers::Process;
@@ -217,7 +217,7 @@ impl World {
             authorization,
             mesh_secret,
             cookie,
-            browser: Browser::default(),
+            browser: Box::default(),
         };
         let request = Request { head, body: Value::Object(body).to_string().into_bytes() };
         let before = dump(&self.mesh, &self.spaces);

@@ -3,7 +3,7 @@
 use crate::model::{Ask, HUMAN, NAMES, texts};
 use crate::world::World;
 use serde_json::{Value, json};
-use slm_mesh::broker::http::{Browser, Head, Request};
+use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy;
 use slm_mesh::mesh::{self, Call, Fault, Out};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +48,7 @@ impl World {
             authorization: None,
             mesh_secret: None,
             cookie: None,
-            browser: Browser::default(),
+            browser: Box::default(),
         };
         let request = Request { head, body: ask.args.to_string().into_bytes() };
         let mesh = self.mesh();

@@ -72,13 +72,13 @@ fn read(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<Whole,
             authorization: text(request, "Authorization")?,
             mesh_secret: text(request, "X-Mesh-Secret")?,
             cookie: text(request, "Cookie")?,
-            browser: Browser {
+            browser: Box::new(Browser {
                 site: text(request, "Sec-Fetch-Site")?,
                 mode: text(request, "Sec-Fetch-Mode")?,
                 dest: text(request, "Sec-Fetch-Dest")?,
                 content_type: text(request, "Content-Type")?,
                 page_key: text(request, "X-Mesh-Page")?,
-            },
+            }),
         },
         used,
         length: length(request)?,
@@ -168,13 +168,13 @@ mod tests {
             authorization: some("Bearer x"),
             mesh_secret: some("s"),
             cookie: some("k=v"),
-            browser: Browser {
+            browser: Box::new(Browser {
                 site: some("none"),
                 mode: some("navigate"),
                 dest: some("document"),
                 content_type: some("a/b"),
                 page_key: some("p"),
-            },
+            }),
         };
         let used = text.len();
         assert_eq!(got, Whole { head, used, length: 12, close: false, expects: true });

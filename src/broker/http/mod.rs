@@ -39,7 +39,7 @@ pub struct Head {
     /// `Cookie`.
     pub cookie: Option<String>,
     /// What only a browser says.
-    pub browser: Browser,
+    pub browser: Box<Browser>,
 }
 
 /// What a browser says of a request, beyond what every client does. A script can't change the first three.

@@ -21,7 +21,7 @@ const PAGES_MAX: usize = 16;
 /// What happens within this time goes out together: an event is to be seen within 100 ms.
 const FRAME_MS: i64 = 40;
 /// Rows are compared at most this often.
-const ROWS_MS: i64 = 250;
+const ROWS_MS: i64 = 500;
 /// Who was at work within this time is not told anew.
 const ACTIVE_MS: i64 = 5_000;
 /// Events, messages and changes of the state from before that a page is given.
@@ -209,12 +209,15 @@ fn write(now: i64, more: &str, parts: Vec<(&str, Vec<String>)>) -> String {
     format!("data: {{\"now\":{now}{more}{}}}\n\n", lists.concat())
 }
 
+/// An event as JSON. Its payload is JSON already and goes in as it is: there may be hundreds a second.
 fn event_row(mesh: &Mesh, event: &Event) -> String {
-    let mut row = mesh.event_value(event);
-    if event.payload.len() > SHOWN_MAX {
-        row["payload"] = json!({ "note": "too long to show", "bytes": event.payload.len() });
-    }
-    row.to_string()
+    let note = || json!({ "note": "too long to show", "bytes": event.payload.len() }).to_string();
+    let payload = if event.payload.len() > SHOWN_MAX { &note() } else { &event.payload };
+    let [kind, by, name] = [&event.kind, &event.by, &mesh.name_of(&event.by)].map(|text| json!(text).to_string());
+    let (seq, at) = (event.seq, time::iso(event.at));
+    format!(
+        r#"{{"seq":{seq},"type":{kind},"payload":{payload},"emittedBy":{by},"emittedByName":{name},"createdAt":"{at}"}}"#
+    )
 }
 
 fn entry_row(mesh: &Mesh, entry: &Entry) -> String {

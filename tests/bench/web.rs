@@ -1,0 +1,145 @@
+//! Who looks on while fifty agents are at work: how soon an event is seen, and what that costs the broker.
+
+use super::figures::{Reach, Row, Samples, Table};
+use super::place::{Line, Mesh, request};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const N_AGENTS: usize = 50;
+/// Two hundred events a second, for this long.
+const PACE: Duration = Duration::from_millis(5);
+const N_EVENTS: usize = 3000;
+/// What `/proc` counts in a second.
+const TICKS: f64 = 100.0;
+
+/// When each event was seen.
+type Seen = JoinHandle<Vec<Instant>>;
+
+/// The rows of a page, of `watch --plain`, and of nobody, which is what the agents alone cost.
+pub fn web(table: &mut Table) {
+    let (_, alone) = load(|_| None);
+    let (page, cost) = load(|mesh| Some(page(mesh)));
+    table.times("page, event seen (50 agents, 200/s)", &page, None, Reach::MedianAndP99(100_000.0, 100_000.0));
+    row(table, "  broker's CPU", cost, Some(alone), 5.0);
+    let (lines, cost) = load(|mesh| Some(watch(mesh)));
+    table.times("watch --plain, event seen", &lines, None, Reach::MedianAndP99(100_000.0, 100_000.0));
+    row(table, "  broker's CPU", cost, Some(alone), 5.0);
+}
+
+fn row(table: &mut Table, work: &str, cost: f64, floor: Option<f64>, most: f64) {
+    let percent = |cost: f64| format!("{cost:.1} %");
+    table.row(Row {
+        work: work.into(),
+        figure: percent(cost),
+        p99: "-".into(),
+        floor: floor.map_or("-".into(), percent),
+        ratio: floor.map_or("-".into(), |floor| format!("{:.1}", cost / floor)),
+        reach: format!("< {most} %"),
+        reached: cost < most,
+    });
+}
+
+/// Has the agents work while somebody looks on: from the write of each call to when its event was seen
+/// (nothing if nobody looks), and the part of a core that the broker took.
+fn load(look: impl Fn(&Mesh) -> Option<Seen>) -> (Samples, f64) {
+    let mesh = Mesh::started();
+    let mut seats: Vec<Line> = (0..N_AGENTS).map(|n| mesh.seat(&format!("agent-{n}"))).collect();
+    let looker = look(&mesh);
+    let mut sent = Vec::with_capacity(N_EVENTS);
+    let (ticks, began) = (ticks_of(mesh.pid()), Instant::now());
+    for n in 0..N_EVENTS {
+        std::thread::sleep((PACE * n as u32).saturating_sub(began.elapsed()));
+        let line = request("state.set", &json!({ "key": format!("key-{}", n % 40), "value": format!("event {n}.") }));
+        sent.push(Instant::now());
+        seats[n % N_AGENTS].ask(&line);
+    }
+    let part = (ticks_of(mesh.pid()) - ticks) / TICKS / began.elapsed().as_secs_f64();
+    let seen = looker.map_or_else(|| sent.clone(), |looker| looker.join().expect("it sees all of them"));
+    assert_eq!(seen.len(), N_EVENTS);
+    let micros = sent.iter().zip(seen).map(|(sent, seen)| (seen - *sent).as_secs_f64() * 1e6);
+    (Samples::new(micros.collect()), part * 100.0)
+}
+
+/// Processor time of all threads of a process.
+fn ticks_of(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("Linux tells");
+    let rest = stat.rsplit(')').next().expect("a name in brackets");
+    let time = |n: usize| rest.split_whitespace().nth(n).and_then(|word| word.parse::<f64>().ok()).expect("a number");
+    time(11) + time(12)
+}
+
+/// Reads lines, and notes when each event came. They come in order.
+fn note(mut lines: impl BufRead + Send + 'static) -> Seen {
+    std::thread::spawn(move || {
+        let (mut seen, mut line) = (Vec::with_capacity(N_EVENTS), String::new());
+        while seen.len() < N_EVENTS {
+            line.clear();
+            assert!(lines.read_line(&mut line).expect("text") > 0, "the line broke");
+            let now = Instant::now();
+            while line.contains(&format!("event {}.", seen.len())) {
+                seen.push(now);
+            }
+        }
+        seen
+    })
+}
+
+/// An open page, without a browser.
+fn page(mesh: &Mesh) -> Seen {
+    let out = mesh.command(&["web", "--json"]).stdout(Stdio::piped()).output().expect("a link");
+    let link: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    let link = link["url"].as_str().expect("a link").trim_start_matches("http://");
+    let (host, path) = link.split_once('/').expect("a path");
+    let ask = |head: String| {
+        let mut stream = TcpStream::connect(host).expect("the broker's port");
+        write!(stream, "{head}Host: {host}\r\nContent-Length: 0\r\n\r\n").expect("it reads");
+        let mut lines = BufReader::new(stream);
+        let (mut head, mut word) = (String::new(), String::new());
+        while !head.ends_with("\r\n\r\n") {
+            assert!(lines.read_line(&mut head).expect("a head") > 0, "no head");
+        }
+        if let Some(cookie) = head.lines().find_map(|line| line.strip_prefix("Set-Cookie: ")) {
+            word = cookie.split(';').next().expect("a cookie").to_owned();
+        }
+        (lines, head, word)
+    };
+    let (_, _, cookie) = ask(format!("GET /{path} HTTP/1.1\r\n"));
+    let own = format!("Origin: http://{host}\r\nCookie: {cookie}\r\nContent-Type: application/json\r\n");
+    let (mut answer, ..) = ask(format!("POST /web/key HTTP/1.1\r\nConnection: close\r\n{own}"));
+    let mut key = String::new();
+    std::io::Read::read_to_string(&mut answer, &mut key).expect("a key");
+    let key: Value = serde_json::from_str(&key).expect("JSON");
+    let key = key["key"].as_str().expect("a key");
+    let (lines, head, _) = ask(format!("POST /web/events HTTP/1.1\r\nX-Mesh-Page: {key}\r\n{own}"));
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    note(lines)
+}
+
+/// The terminal's view, as lines. It is there once it shows something.
+fn watch(mesh: &Mesh) -> Seen {
+    let mut child = mesh.command(&["watch", "--plain"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+    let is_there = Arc::new(AtomicBool::new(false));
+    let (mut probe, heard) = (mesh.line(), Arc::clone(&is_there));
+    let prober = std::thread::spawn(move || {
+        while !heard.load(Ordering::Acquire) {
+            probe.call("state.set", &json!({ "as": "human", "key": "probe", "value": "hello" }));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    assert!(lines.read_line(&mut String::new()).expect("text") > 0, "watch ended");
+    is_there.store(true, Ordering::Release);
+    prober.join().expect("it ends");
+    std::thread::spawn(move || {
+        let seen = note(lines).join().expect("it sees all of them");
+        child.kill().expect("a child of ours");
+        child.wait().expect("a child of ours");
+        seen
+    })
+}
