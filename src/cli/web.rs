@@ -11,11 +11,9 @@ use std::process::{Command, Stdio};
 pub fn web(only_print: bool, json: bool) -> Result<u8, Fault> {
     let (places, _) = surroundings()?;
     let mut client = Client::connect_or_start(&places)?;
-    let opened = client.call("web.open", &json!({})).map_err(|fault| match fault.kind {
-        Kind::Usage | Kind::Internal if fault.text.starts_with("no method") => {
-            Fault::new(Kind::Refused, "web: the running broker is older than this program; slm-mesh stop ends it")
-        }
-        _ => fault,
+    let opened = client.call("web.open", &json!({})).map_err(|fault| match fault.text.starts_with("no method") {
+        true => Fault::new(Kind::Refused, "web: the running broker is older than this program; slm-mesh stop ends it"),
+        false => fault,
     })?;
     let link = format!("http://127.0.0.1:{}/open/{}", opened["port"], opened["code"].as_str().unwrap_or(""));
     if json {

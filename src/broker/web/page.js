@@ -119,7 +119,7 @@ function parts(frame) {
   const found = [];
   if (frame.peers || frame.left) found.push('agents', 'locks');
   if (frame.locks || frame.freed) found.push('locks');
-  if (frame.messages) found.push('messages');
+  if (frame.messages) found.push('messages', 'lanes');
   if (frame.events) found.push('events', 'locks', 'state');
   return found;
 }
@@ -160,15 +160,31 @@ const project = (id) => mesh.peers.get(id)?.projectPath;
 // ---- Painting -----------------------------------------------------------------------------------
 
 const old = new Set();
+/** What is much to paint is painted anew at most this often, ms; events and locks with every frame. */
+const RESTS = { agents: 200, messages: 90, state: 90, lanes: 1000 };
+const painted = {};
 let painting = false;
+let later = 0;
 
 function paintSoon() {
   if (painting) return;
   painting = true;
   requestAnimationFrame(() => {
     painting = false;
-    for (const part of old) PARTS[part]();
-    old.clear();
+    const time = performance.now();
+    let rest = Infinity;
+    for (const part of old) {
+      const wait = (painted[part] ?? -Infinity) + (RESTS[part] ?? 0) - time;
+      if (wait > 0) {
+        rest = Math.min(rest, wait);
+        continue;
+      }
+      old.delete(part);
+      painted[part] = time;
+      PARTS[part]();
+    }
+    clearTimeout(later);
+    if (rest < Infinity) later = setTimeout(paintSoon, rest);
   });
 }
 
@@ -319,9 +335,11 @@ function paintLocks() {
 
 // Messages
 
+const shownMessages = () => [...mesh.messages.values()].filter((row) =>
+  fits(row.fromName, row.toName, row.group, row.payload, project(row.fromPeer), project(row.toPeer)));
+
 function paintMessages() {
-  const rows = [...mesh.messages.values()].filter((row) =>
-    fits(row.fromName, row.toName, row.group, row.payload, project(row.fromPeer), project(row.toPeer)));
+  const rows = shownMessages();
   const talks = new Map();
   for (const row of rows) {
     const key = row.group ? `${row.fromPeer} ${row.group} ${row.createdAt}` : row.id;
@@ -334,8 +352,7 @@ function paintMessages() {
   const unread = [...mesh.messages.values()].filter(isForMe).length;
   put($('n-messages'), unread ? `${unread} for you` : '');
   empty('messages', list.length);
-  $('more-messages').hidden = list.length === 0;
-  paintLanes(rows);
+  $('more-messages').hidden = $('span').parentElement.hidden = list.length === 0;
 }
 
 const isForMe = (row) => row.toPeer === mesh.me && row.fromPeer !== mesh.me && ['accepted', 'offered'].includes(row.receipt);
@@ -412,12 +429,14 @@ function svg(tag, facts, text) {
 }
 
 /** A lane for each who talked of late; each message goes from its sender's lane to its recipient's. */
-function paintLanes(all) {
+function paintLanes() {
   const box = $('lanes');
   const width = Math.max(300, box.clientWidth || 300);
   const end = now();
-  const length = Number($('span').value);
-  const rows = all.filter((row) => at(row.createdAt) >= end - length).slice(-SHOWN.ways);
+  const all = shownMessages().slice(-SHOWN.ways);
+  // Of late: as far back as there are messages, so that few and many fill the picture.
+  const length = Number($('span').value) || Math.min(86400e3, Math.max(20e3, (end - at(all[0]?.createdAt)) * 1.02));
+  const rows = all.filter((row) => at(row.createdAt) >= end - length);
   const counts = new Map();
   const names = new Map();
   for (const row of rows) {
@@ -529,7 +548,7 @@ function factsOf(event) {
   }
 }
 
-const PARTS = { agents: paintAgents, locks: paintLocks, messages: paintMessages, state: paintState, events: paintEvents };
+const PARTS = { agents: paintAgents, locks: paintLocks, messages: paintMessages, lanes: paintLanes, state: paintState, events: paintEvents };
 
 function repaint(...names) {
   for (const name of names.length ? names : Object.keys(PARTS)) old.add(name);
@@ -676,7 +695,7 @@ async function main() {
 clear();
 $('to-all').addEventListener('click', () => write({ id: 'all', name: 'everyone' }));
 $('filter').addEventListener('input', () => repaint());
-$('span').addEventListener('change', () => repaint('messages'));
+$('span').addEventListener('change', () => repaint('lanes'));
 $('hold').addEventListener('click', () => {
   const held = $('hold').getAttribute('aria-pressed') !== 'true';
   $('hold').setAttribute('aria-pressed', String(held));
@@ -686,8 +705,8 @@ $('text').addEventListener('keydown', (event) => {
   if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) $('write').querySelector('form').requestSubmit();
 });
 for (const close of document.querySelectorAll('[data-close]')) close.addEventListener('click', () => close.closest('dialog').close());
-addEventListener('resize', () => repaint('messages'));
+addEventListener('resize', () => repaint('lanes'));
 // Clocks on the page go on by themselves; the broker is not asked.
 setInterval(() => repaint('agents', 'locks'), 5000);
-setInterval(() => repaint('messages'), 30000);
+setInterval(() => repaint('lanes'), 10000);
 main();
