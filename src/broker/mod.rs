@@ -138,8 +138,21 @@ pub struct Parts {
 /// # Errors
 /// When the poll itself fails.
 pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
-    let Parts { poll, mesh, clock, mut listener, waker, keys, server, jobs, guests, links, announcer, mut signals, settings } =
-        parts;
+    let Parts {
+        poll,
+        mesh,
+        clock,
+        mut listener,
+        waker,
+        keys,
+        server,
+        jobs,
+        guests,
+        links,
+        announcer,
+        mut signals,
+        settings,
+    } = parts;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let now = clock.now();

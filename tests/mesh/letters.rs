@@ -72,6 +72,7 @@ impl Pair {
             authorization: None,
             mesh_secret: None,
             cookie: None,
+            browser: Box::default(),
         };
         let request = Request { head, body: body.to_string().into_bytes() };
         let answer = legacy::answer(&mut self.there.mesh, &request, self.there.now);
