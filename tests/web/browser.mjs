@@ -55,7 +55,9 @@ await page.locator('#write').waitFor();
 await page.keyboard.type('from the page');
 await page.keyboard.press('Control+Enter');
 await page.locator('#write').waitFor({ state: 'hidden' });
-await step({ said: await page.locator('#say').innerText(), receipt: await page.locator('#message-list li').first().innerText() });
+const sent = page.locator('#message-list li').filter({ hasText: 'from the page' });
+await sent.waitFor();
+await step({ said: await page.locator('#say').innerText(), receipt: await sent.innerText() });
 
 // A reload needs no second link; another browser has none.
 await page.reload();
