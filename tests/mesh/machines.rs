@@ -58,3 +58,24 @@ fn each_machine_has_its_own_human_and_says_where_it_is() {
     let seen = disk.call(1, &peers::PEERS, json!({ "scope": "machine" })).unwrap();
     assert_eq!(seen["peers"][0]["host"], json!("laptop"), "{seen}");
 }
+
+#[test]
+fn a_human_releases_the_grant_that_was_seen_wherever_it_is_and_no_newer_one() {
+    let mut disk = two("release");
+    disk.mesh.joined(3);
+    let path = "/home/ada/api/src/a.rs";
+    let seen = lock(&mut disk, 1, path).unwrap()["lock"]["token"].as_i64().unwrap();
+    disk.call(1, &locks::UNLOCK, json!({ "filePath": path })).unwrap();
+    let newer = lock(&mut disk, 2, "/Users/ada/code/api/src/a.rs").unwrap()["lock"]["token"].as_i64().unwrap();
+    let release = |disk: &mut Disk, conn, path: &str, token| {
+        disk.call(conn, &locks::UNLOCK, json!({ "filePath": path, "token": token }))
+    };
+    // Whoever looked before another one got it frees nothing of that one's.
+    release(&mut disk, 3, path, seen).unwrap_err();
+    let far = disk.mesh.seen_locks(9, disk.now)[0]["filePath"].as_str().unwrap().to_owned();
+    assert_eq!(release(&mut disk, 1, &far, newer).unwrap_err().kind, mesh::Kind::Refused, "an agent may not");
+    release(&mut disk, 3, &far, newer).unwrap();
+    lock(&mut disk, 1, path).unwrap();
+    let told = disk.call(2, &messages::INBOX, json!({})).unwrap();
+    assert!(told["messages"][0]["payload"].as_str().unwrap().contains("took your lock"), "{told}");
+}

@@ -18,10 +18,9 @@ pub enum Wish {
     /// Send a message.
     #[allow(missing_docs)]
     Send { to: String, text: String },
-    /// Give a lock of our own back.
-    Unlock(String),
-    /// Take a lock from its holder and give it back.
-    Steal(String),
+    /// Free a lock: exactly the grant that was seen.
+    #[allow(missing_docs)]
+    Release { path: String, token: i64 },
     /// A message was opened: its row.
     Opened(Value),
 }
@@ -38,9 +37,8 @@ pub fn press(model: &mut Model, key: Key, size: (usize, usize)) -> Option<Wish> 
     match std::mem::replace(&mut model.mode, Mode::Look) {
         Mode::Look => look(model, key, size),
         Mode::Type { prompt, text } => typed(model, key, prompt, text),
-        Mode::Confirm { path, own, .. } => match key {
-            Key::Char('y' | 'Y') if own => Some(Wish::Unlock(path)),
-            Key::Char('y' | 'Y') => Some(Wish::Steal(path)),
+        Mode::Confirm { path, token, .. } => match key {
+            Key::Char('y' | 'Y') => Some(Wish::Release { path, token }),
             _ => {
                 model.note = "Nothing was released".into();
                 None
@@ -153,6 +151,7 @@ fn release(model: &mut Model) {
                 path: word(&row["filePath"]).to_owned(),
                 holder: word(&row["holder"]).to_owned(),
                 own: word(&row["lockedBy"]) == model.me.0,
+                token: row["token"].as_i64().unwrap_or(0),
             };
         }
         _ => model.note = "Choose a lock to release: Tab goes to the locks".into(),

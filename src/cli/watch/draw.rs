@@ -104,7 +104,7 @@ fn footer(model: &Model, columns: usize) -> Line {
             let room = columns.saturating_sub(width(&ask) + 1);
             vec![(Style::Bold, ask), (Style::Plain, cut_front(&tame(text), room)), (Style::Chosen, " ".into())]
         }
-        Mode::Confirm { path, holder, own } => {
+        Mode::Confirm { path, holder, own, .. } => {
             let cost = if *own { "" } else { ", who is told" };
             let ask = format!("? Its holder is {}{cost}. y/n", cut(&tame(holder), 20));
             let room = columns.saturating_sub(width(&ask) + 9);

@@ -151,7 +151,7 @@ fn no_line_is_wider_than_the_screen_and_none_is_missing() {
             for text in texts {
                 let prompt = super::model::Prompt::Write("codex-web".into());
                 modes.push(Mode::Type { prompt, text: text.into() });
-                modes.push(Mode::Confirm { path: format!("/work/{text}"), holder: text.into(), own: false });
+                modes.push(Mode::Confirm { path: format!("/work/{text}"), holder: text.into(), own: false, token: 1 });
                 modes.push(Mode::Open { title: text.into(), body: text.repeat(50), scroll: 7 });
             }
             for mode in modes {
@@ -195,7 +195,7 @@ fn a_lock_is_released_only_after_a_yes() {
     assert_eq!(keys(&mut model, &[Key::Enter]), None);
     assert_eq!((model.mode.clone(), model.note.as_str()), (Mode::Look, "Nothing was released"));
     let wish = keys(&mut model, &[Key::Char('x'), Key::Char('y')]);
-    assert_eq!(wish, Some(Wish::Steal("/work/api/src/auth.rs".into())));
+    assert_eq!(wish, Some(Wish::Release { path: "/work/api/src/auth.rs".into(), token: 7 }));
 }
 
 #[test]

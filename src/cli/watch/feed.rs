@@ -30,8 +30,6 @@ pub enum Asked {
     Sent,
     /// A message to be sent to this peer.
     Send(String),
-    /// A lock to be taken over, so that it can be given back.
-    Take(String),
     /// A lock to be given back.
     Release(String),
     /// Something whose answer says nothing.

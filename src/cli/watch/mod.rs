@@ -178,18 +178,12 @@ impl View {
                     let note = if is_away { " (away; it waits in the mailbox)" } else { "" };
                     self.model.note = format!("Sent to {}{note}", self.model.name(&to));
                 }
-                (Asked::Take(path), Ok(_)) => self.release(path),
                 (Asked::Release(path), Ok(_)) => self.model.note = format!("Released {path}"),
-                (Asked::Send(_) | Asked::Take(_) | Asked::Release(_), Err(fault)) => self.model.note = fault.text,
+                (Asked::Send(_) | Asked::Release(_), Err(fault)) => self.model.note = fault.text,
                 // A list that was refused is asked for again with the next look.
                 _ => {}
             },
         }
-    }
-
-    fn release(&mut self, path: String) {
-        let params = self.mine(json!({ "filePath": path }));
-        self.feed.ask(Asked::Release(path), "lock.unlock", params);
     }
 
     fn fulfil(&mut self, wish: Option<Wish>) -> io::Result<()> {
@@ -204,12 +198,9 @@ impl View {
                 let params = self.mine(json!({ "to": to, "message": text, "key": key }));
                 self.feed.ask(Asked::Send(to), "send", params);
             }
-            Some(Wish::Unlock(path)) => self.release(path),
-            Some(Wish::Steal(path)) => {
-                // Its holder is told that it was taken, and it falls by itself if we fall now.
-                let reason = "released from watch";
-                let params = self.mine(json!({ "filePath": path, "steal": true, "ttlMinutes": 1, "reason": reason }));
-                self.feed.ask(Asked::Take(path), "lock.lock", params);
+            Some(Wish::Release { path, token }) => {
+                let params = self.mine(json!({ "filePath": path, "token": token }));
+                self.feed.ask(Asked::Release(path), "lock.unlock", params);
             }
             Some(Wish::Opened(row)) => {
                 let items = crate::mcp::shown_items(&json!({ "messages": [row] }));

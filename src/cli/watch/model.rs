@@ -75,7 +75,7 @@ pub enum Mode {
     Type { prompt: Prompt, text: String },
     /// A lock is to be released: its path, its holder's name, and whether it is our own.
     #[allow(missing_docs)]
-    Confirm { path: String, holder: String, own: bool },
+    Confirm { path: String, holder: String, own: bool, token: i64 },
     /// Something is open over the panes.
     #[allow(missing_docs)]
     Open { title: String, body: String, scroll: usize },
