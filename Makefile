@@ -3,7 +3,7 @@
 # make sim SEED=7 STEPS=100000   the simulator on one seed, or from it on SEEDS=… of them; TRACE=… lines
 # make sim-breaks  break the core on purpose, and see that the simulator finds it
 # make test-agents real coding agents from npm, on a model on loopback (root, node, python3)
-# make test-machines hubs on a LAN of network namespaces, with zeroconf from PyPI (root, ip, python3)
+# make test-machines hosts on a LAN of network namespaces: hubs, guests, strangers (root, ip, python3, PyPI)
 # make kills       kill -9 of broker and sessions, N=1000 times with SEED=1, against the released program
 # make load        a hundred sessions, IDLE=1000 silent connections and three pests for MINUTES=10
 # make fuzz        look for bytes that break a decoder: TARGET=lines SECONDS=600, all without TARGET
