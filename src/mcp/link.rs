@@ -32,6 +32,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const CLOSES_AFTER: Duration = Duration::from_millis(1500);
 /// Attempts to reach a broker before calls are told that there is none: a third of a second.
 const MISSES_MAX: u32 = 5;
+/// An attempt that took longer met a network that is cut, not a broker that was dying: calls are told at once.
+const MISS_MAX: Duration = Duration::from_millis(500);
 /// How often a session looks whether a broker that was stopped has been started again.
 const LOOKS_EVERY: Duration = Duration::from_secs(5);
 
@@ -232,13 +234,14 @@ impl Runner {
     fn run(mut self) {
         found::session_looks(false);
         while self.wait_for_need() {
+            let began = Instant::now();
             match self.connect() {
                 Ok(client) => {
                     self.serve(client);
                     self.lost();
                 }
                 // A broker that was dying as we came: the next one is a moment away.
-                Err(fault) if fault.kind == Kind::Gone && self.misses < MISSES_MAX => {
+                Err(fault) if fault.kind == Kind::Gone && self.misses < MISSES_MAX && began.elapsed() < MISS_MAX => {
                     self.misses += 1;
                     std::thread::sleep(Duration::from_millis(5 << self.misses));
                 }

@@ -6,11 +6,13 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 from ground import PATIENCE_SECONDS, Machine, Running, run, until
 
+HERE = Path(__file__).resolve().parent
 SECRET = "correct horse battery staple"
 LIBRARIES = sorted(str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
@@ -77,6 +79,16 @@ class Host(Machine):
     def plug_in(self):
         run("ip", "link", "add", "lan0", "netns", self.name, "type", "veth", "peer", "name", self.port, "netns",
             self.net.switch.name)
+        self.net.switch.ip("link", "set", self.port, "master", "switch", "up")
+        self.go_online()
+
+    def plug_in_badly(self, ms, percent, seed):
+        """By a cable on which every frame takes so long, and some are lost."""
+        self.ip("link", "del", "lan0")
+        far_end = f"far{self.port}"
+        wire = Running(self.net.switch.command(sys.executable, HERE / "wire.py", self.port, far_end, ms, percent, seed))
+        wire.line()
+        self.net.switch.ip("link", "set", far_end, "name", "lan0", "netns", self.name)
         self.net.switch.ip("link", "set", self.port, "master", "switch", "up")
         self.go_online()
 
@@ -174,7 +186,7 @@ class Session:
     """An agent's MCP session."""
 
     def __init__(self, host, client, where, env):
-        self.host, self.where, self.n = host, where, 0
+        self.host, self.where, self.n, self.answers = host, where, 0, {}
         self.said = (host.home / f"{client}-{where.name}.err").open("w+")
         self.running = Running(host.command(host.net.program), host.env(**env), cwd=where, stderr=self.said)
         hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": client, "version": "1"}}
@@ -197,7 +209,11 @@ class Session:
         return self.n
 
     def answer(self, n):
-        return self.running.until(lambda line: line.get("id") == n)["result"]
+        """The answer to this request; those to others are kept for who asks."""
+        while n not in self.answers:
+            line = self.running.line()
+            self.answers[line.get("id")] = line
+        return self.answers.pop(n)["result"]
 
     def begin(self, tool, **arguments):
         return self.ask("tools/call", {"name": f"mesh_{tool}", "arguments": arguments})

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import cut
 import far
 from ground import PATIENCE_SECONDS, Machine, Running, run, until
 from hosts import Missing, Net
@@ -286,7 +287,8 @@ def main():
         print(f"{'WRONG' if IS_ALL else 'skipped'}: machines on a LAN want root and ip netns: {why}")
         return int(IS_ALL)
     # What one after the other does, beside what the others do: some of it waits for a minute.
-    rows = [(on_one_lan, PROOFS), (on_nets_of_their_own, far.PROOFS)]
+    on_nets = on_nets_of_their_own
+    rows = [(on_one_lan, PROOFS), (on_nets, far.PROOFS + cut.PROOFS), (on_nets, cut.LONG)]
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
         told = []
         for n, (where, proofs) in enumerate(rows):
