@@ -7,6 +7,7 @@
 
 use super::bridge::{Bridge, Pumped};
 use super::seal::{HubShake, Seal};
+use super::tries::Tries;
 use super::{PATH, SHAKE_MS, websocket};
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -30,8 +31,6 @@ const GUESTS_MAX: usize = 1000;
 const STRANGERS_MAX: (usize, usize) = (128, 16);
 /// After this many failed proofs in a minute an address waits for the minute to end.
 const FAILED_MAX: u32 = 20;
-/// How often is said how many were turned away.
-const SAY_EVERY: Duration = Duration::from_secs(60);
 /// How often deadlines and signs of life are looked at while there is anybody.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// After no descriptor was free, the next try is this much later.
@@ -96,8 +95,8 @@ impl Door {
             guests: HashMap::new(),
             again: Vec::new(),
             accept_at: Some(Instant::now()),
-            failed: HashMap::new(),
-            said: Instant::now(),
+            failed: Tries::default(),
+            refused: Tries::default(),
         };
         let thread = std::thread::Builder::new().name("far".into()).spawn(move || porter.run())?;
         Ok(Door { stopping, waker, thread: Some(thread), port })
@@ -176,9 +175,9 @@ struct Porter {
     again: Vec<usize>,
     /// When to accept, if it is time for that.
     accept_at: Option<Instant>,
-    /// By address: failed proofs and connections turned away in this minute.
-    failed: HashMap<IpAddr, u32>,
-    said: Instant,
+    /// Failed proofs of this minute, and those turned away before they gave one.
+    failed: Tries,
+    refused: Tries,
 }
 
 impl Porter {
@@ -219,9 +218,10 @@ impl Porter {
         if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        let anybody = !self.at_door.is_empty() || !self.guests.is_empty() || !self.failed.is_empty();
-        let accept = self.accept_at.map(|at| at.saturating_duration_since(Instant::now()));
-        [anybody.then_some(WATCH_EVERY), accept].into_iter().flatten().min()
+        let anybody = !self.at_door.is_empty() || !self.guests.is_empty();
+        let at = [self.accept_at, self.failed.due(), self.refused.due()].into_iter().flatten().min();
+        let wait = at.map(|at| at.saturating_duration_since(Instant::now()));
+        [anybody.then_some(WATCH_EVERY), wait].into_iter().flatten().min()
     }
 
     fn serve(&mut self, n: usize) {
@@ -298,12 +298,8 @@ impl Porter {
     }
 
     fn turn_away(&mut self, address: IpAddr, tried: bool) {
-        let n = self.failed.entry(address).or_insert(0);
-        *n += u32::from(tried);
-        if self.failed.len() > 4 * STRANGERS_MAX.0 {
-            // More addresses than anybody has: those that tried nothing are forgotten.
-            self.failed.retain(|_, n| *n > 0);
-        }
+        let tries = if tried { &mut self.failed } else { &mut self.refused };
+        tries.note(address, Instant::now());
     }
 
     fn accept(&mut self, now: Instant) {
@@ -325,7 +321,7 @@ impl Porter {
     /// A connection: a stranger if there is room for one more.
     fn receive(&mut self, mut stream: TcpStream, address: IpAddr, now: Instant) {
         let n_same = self.at_door.values().filter(|stranger| stranger.address == address).count();
-        let is_suspect = self.failed.get(&address).is_some_and(|n| *n >= FAILED_MAX);
+        let is_suspect = self.failed.of(address) >= FAILED_MAX;
         if self.at_door.len() >= STRANGERS_MAX.0 || n_same >= STRANGERS_MAX.1 || is_suspect {
             return self.turn_away(address, false);
         }
@@ -354,19 +350,11 @@ impl Porter {
             }
         }
         self.guests.retain(|_, guest| guest.watch(now));
-        if now.duration_since(self.said) >= SAY_EVERY {
-            self.said = now;
-            let tried: Vec<String> =
-                self.failed.iter().filter(|(_, n)| **n > 0).map(|(address, n)| format!("{address} ({n})")).collect();
-            if !self.failed.is_empty() {
-                let who = if tried.is_empty() {
-                    String::new()
-                } else {
-                    format!("; with a wrong secret: {}", tried.join(", "))
-                };
-                (self.inside.log)(&format!("turned away in the last minute: {} addresses{who}", self.failed.len()));
-            }
-            self.failed.clear();
+        if self.failed.is_due(now) || self.refused.is_due(now) {
+            let failed = self.failed.end().map(|who| format!("with a wrong secret: {who}"));
+            let refused = self.refused.end().map(|who| format!("before they gave one: {who}"));
+            let who: Vec<String> = failed.into_iter().chain(refused).collect();
+            (self.inside.log)(&format!("turned away in the last minute {}", who.join("; ")));
         }
     }
 }

@@ -11,6 +11,7 @@ mod bridge;
 pub mod guest;
 pub mod hub;
 mod seal;
+pub mod tries;
 
 use tungstenite::protocol::WebSocketConfig;
 

@@ -20,14 +20,13 @@ from pathlib import Path
 
 import cut
 import far
-from ground import PATIENCE_SECONDS, Machine, Running, run, until
+import strangers
+from ground import KILLER, PATIENCE_SECONDS, Machine, Running, run, until
 from hosts import Missing, Net
 
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
 IS_ALL = os.environ.get("SLM_MESH_TEST_ALL") == "1"
-# An answer whose only record has a name that points to itself: libmdns follows it until its stack ends.
-KILLER = "000084000000000100000000" "c00c"
 # A query that asks for the same name so often that the answer is no packet any more.
 PANIC = ("0000" "0000" "0258" "0000" "0000" "0000" + "095f736c6d2d6d657368045f746370056c6f63616c00" "000c0001"
          + "c00c000c0001" * 599)
@@ -288,7 +287,8 @@ def main():
         return int(IS_ALL)
     # What one after the other does, beside what the others do: some of it waits for a minute.
     on_nets = on_nets_of_their_own
-    rows = [(on_one_lan, PROOFS), (on_nets, far.PROOFS + cut.PROOFS), (on_nets, cut.LONG)]
+    rows = [(on_one_lan, PROOFS), (on_nets, far.PROOFS + strangers.PROOFS + cut.PROOFS),
+            (on_nets, cut.LONG), (on_nets, strangers.LONG)]
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
         told = []
         for n, (where, proofs) in enumerate(rows):

@@ -83,7 +83,7 @@ pub fn check(data: &[u8]) {
 fn desk() -> (Desk, Receiver<Job>) {
     let (jobs, inbox) = sync_channel(4);
     let gate: Gate = Box::new(|_: &Head| None);
-    (Desk { jobs, wake: Box::new(|| ()), gate, limits: limits() }, inbox)
+    (Desk::new(jobs, Box::new(|| ()), gate, limits()), inbox)
 }
 
 fn run(pieces: &[&[u8]], takes: usize) -> Outcome {

@@ -5,13 +5,16 @@
 //! order and a client that doesn't read isn't read from. A stream is an answer without an end: it is
 //! the last one of its connection, bounded by what its client has not taken.
 
+pub use super::desk::Desk;
+
 use super::answer::{CONTINUE, Refusal, print, print_stream};
+use super::desk::SLOWED;
 use super::head::{Parsed, Whole, parse};
-use super::{Answer, Gate, Head, Job, Left, Limits, Request, Ticket};
+use super::{Answer, Head, Job, Left, Limits, Request, Ticket};
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown};
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant};
 
 /// A comment in an event stream: a sign of life that means nothing.
@@ -24,18 +27,6 @@ const DRAIN_MAX: usize = 2 << 20;
 const DRAIN: Duration = Duration::from_secs(1);
 /// An idle connection keeps no more buffer than this.
 const INPUT_KEPT: usize = 4 << 10;
-
-/// Where requests go, and by which rules.
-pub struct Desk {
-    /// Takes complete requests.
-    pub jobs: SyncSender<Job>,
-    /// Tells the loop so.
-    pub wake: Box<dyn Fn() + Send>,
-    /// Looks at heads first.
-    pub gate: Gate,
-    /// What a client may take.
-    pub limits: Limits,
-}
 
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +84,8 @@ enum Phase {
     Head { began: bool },
     /// For the rest of a body.
     Body { head: Box<Head>, body: Vec<u8>, length: usize },
+    /// For its time to hear that its token is wrong.
+    Slowed(Box<Answer>),
     /// For the loop.
     Away,
     /// For the client to take its answer.
@@ -159,8 +152,13 @@ impl<S: Stream> Conn<S> {
     /// have something to say that we have not read yet is not asked to.
     /// Who had a request let through the gate stays longer than who never had.
     pub fn idle_since(&self) -> Option<(bool, Instant)> {
-        let idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. });
-        (idle && !self.readable).then_some((self.trusted, self.since))
+        let idle = match self.phase {
+            Phase::Head { .. } | Phase::Draining { .. } => !self.readable,
+            // What it may have to say can wait as well.
+            Phase::Slowed(_) => true,
+            _ => false,
+        };
+        idle.then_some((self.trusted, self.since))
     }
 
     /// What it is made of.
@@ -212,14 +210,15 @@ impl<S: Stream> Conn<S> {
 
     /// Called when the deadline has passed.
     pub fn expire(&mut self, limits: &Limits, now: Instant) -> Fate {
-        match self.phase {
-            Phase::Streaming { behind: false } => self.more(self.ticket, BEAT, limits, now),
-            Phase::Head { began: true } | Phase::Body { .. } => {
-                self.refuse(Refusal::Slow, limits, now);
-                Fate::Again
-            }
-            _ => Fate::Gone,
+        if matches!(self.phase, Phase::Streaming { behind: false }) {
+            return self.more(self.ticket, BEAT, limits, now);
         }
+        match std::mem::replace(&mut self.phase, Phase::Away) {
+            Phase::Head { began: true } | Phase::Body { .. } => self.refuse(Refusal::Slow, limits, now),
+            Phase::Slowed(answer) => self.say(&answer, limits, now),
+            _ => return Fate::Gone,
+        }
+        Fate::Again
     }
 
     /// Goes on as far as one turn allows: `READ_MAX` bytes, `pipeline_max` requests.
@@ -230,7 +229,7 @@ impl<S: Stream> Conn<S> {
             if self.flush().is_err() {
                 return Fate::Gone;
             }
-            if self.unsent() > 0 || matches!(self.phase, Phase::Away) {
+            if self.unsent() > 0 || matches!(self.phase, Phase::Away | Phase::Slowed(_)) {
                 return Fate::Waits;
             }
             if let Phase::Streaming { behind: behind @ true } = &mut self.phase {
@@ -274,7 +273,7 @@ impl<S: Stream> Conn<S> {
                 self.hand_over(desk, now);
             }
             Phase::Head { began: false } | Phase::Streaming { .. } | Phase::Draining { .. } => return false,
-            Phase::Away | Phase::Answering => return false, // not called then
+            Phase::Away | Phase::Slowed(_) | Phase::Answering => return false, // not called then
         }
         true
     }
@@ -285,10 +284,16 @@ impl<S: Stream> Conn<S> {
         self.close = whole.close;
         self.bodyless = whole.head.method == "HEAD";
         if let Some(answer) = (desk.gate)(&whole.head) {
+            let is_slowed = answer.status == 401 && desk.is_slowed(&whole.head, now);
             // A body that is not here yet isn't waited for; it would be taken for a request.
             let here = self.input.rest().len() as u64;
             self.close |= whole.length > here;
             self.input.skip(whole.length.min(here) as usize);
+            if is_slowed {
+                self.deadline = now.checked_add(SLOWED);
+                self.phase = Phase::Slowed(Box::new(answer));
+                return;
+            }
             return self.say(&answer, &desk.limits, now);
         }
         let length = match usize::try_from(whole.length) {

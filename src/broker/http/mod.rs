@@ -8,6 +8,7 @@
 mod answer;
 #[doc(hidden)]
 pub mod conn;
+mod desk;
 mod head;
 mod serve;
 
@@ -208,7 +209,7 @@ impl Server {
         let (answers, inbox) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let n_open = Arc::new(AtomicUsize::new(0));
-        let desk = conn::Desk { jobs, wake, gate, limits };
+        let desk = conn::Desk::new(jobs, wake, gate, limits);
         let signs = (stopping.clone(), n_open.clone());
         let (serve, waker) = serve::Serve::new(listener, desk, inbox, signs)?;
         let thread = std::thread::Builder::new().name("http".into()).spawn(move || serve.run())?;

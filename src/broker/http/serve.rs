@@ -133,6 +133,7 @@ impl Serve {
         self.deliver(now);
         self.serve_ready(now);
         self.expire(now);
+        self.tell_tries(now);
         self.shed();
         self.n_open.store(self.conns.len(), Ordering::Relaxed);
         Ok(now)
@@ -148,7 +149,7 @@ impl Serve {
             _ => None,
         };
         let deadlines = self.conns.values().filter_map(Conn::deadline);
-        let nearest = deadlines.chain(retry).chain(end).min()?;
+        let nearest = deadlines.chain(retry).chain(end).chain(self.desk.tries.borrow().due()).min()?;
         Some(nearest.saturating_duration_since(Instant::now()))
     }
 
@@ -212,6 +213,16 @@ impl Serve {
             Fate::Gone => {
                 self.conns.remove(&id);
             }
+        }
+    }
+
+    /// Says who brought wrong tokens, once a minute.
+    fn tell_tries(&self, now: Instant) {
+        let mut tries = self.desk.tries.borrow_mut();
+        if tries.is_due(now)
+            && let Some(who) = tries.end()
+        {
+            crate::broker::log(&format!("wrong tokens over HTTP in the last minute: {who}"));
         }
     }
 

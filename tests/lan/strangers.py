@@ -1,0 +1,92 @@
+"""A LAN full of strangers without the secret: they learn that they were not let in, cost the hub a bounded memory and
+the log a line a minute, and those who belong to it notice nothing."""
+
+import re
+import sys
+import time
+
+from far import refused, sessions_on
+from ground import KILLER, PATIENCE_SECONDS, Running, run, until
+from hosts import HERE
+
+# Longer than the minute after which the log tells.
+FLOOD_SECONDS = 66
+# What the hub may ever need, flooded: alone it needs 10 MB, as it is built for tests.
+PEAK_BYTES = 48 << 20
+N_SOURCES = 60
+N_GUESTS = 100
+
+
+def stranger(host, *words):
+    return Running(host.command(sys.executable, HERE / "stranger.py", *words), host.env())
+
+
+def a_flood_costs_the_hub_little_and_the_others_nothing(net):
+    hub, thug = net.hub(), net.host("thug")
+    sources = [f"10.78.0.{n}" for n in range(100, 100 + N_SOURCES)]
+    for source in sources:
+        thug.ip("addr", "add", f"{source}/24", "dev", "lan0")
+    near, far, _ = sessions_on(hub, net.guest("lap", hub), net.guest("rack", hub))
+    flood = stranger(thug, "flood", hub.address, FLOOD_SECONDS, *sources)
+    ended, n = time.monotonic() + FLOOD_SECONDS, 0
+    while time.monotonic() < ended:
+        n += 1
+        for one, other in [(near, far), (far, near)]:
+            one.call("send", to=other.name, message=f"number {n}")
+            assert [letter["payload"] for letter in other.mail()] == [f"number {n}"]
+        if n == 50:
+            # The process that announces dies of a datagram, and nothing else does.
+            run(*thug.command(sys.executable, HERE / "neighbour.py", "send", hub.address, KILLER))
+        if n % 50 == 0:
+            assert "claude-api" in far.host.ok("peers", "--as", "human"), "a verb of a guest gets through"
+        time.sleep(0.1)
+    told = flood.line()
+    for text in told["heard"]:
+        assert not re.search("slm|claude|codex|version|correct horse|desk", text, re.I), text
+    assert all(told["n"].get(f"wrong_token {port}", 0) > 100 for port in [7899, 7900]), told["n"]
+    assert hub.peak_bytes() < PEAK_BYTES, f"{hub.peak_bytes()} bytes"
+    found = re.findall("wrong tokens over HTTP|turned away", hub.log())
+    assert sorted(found) == ["turned away", "wrong tokens over HTTP"], "a line a minute: " + hub.log()
+    assert hub.log().count("not announced") == 1 and len(hub.log()) < 4096, hub.log()
+
+
+def a_relay_can_change_nothing(net):
+    hub, host = net.hub(), net.host("relay")
+    relay = stranger(host, "relay", hub.address)
+    assert relay.line() == {"ready": True}
+    lap = net.guest("lap", host)
+
+    def does(word):
+        relay.process.stdin.write(word + "\n")
+        relay.process.stdin.flush()
+        return relay.until(lambda line: line.get("mode") == word)["told"]
+
+    near, far = hub.session("claude-code", "api"), lap.session("codex-mcp-client", "api")
+    far.call("state", action="set", key="counter", value="1")
+    told = does("replays")
+    assert "101" in told and not re.search("codex|claude|counter", told), told
+    for word, done in [("changes", []), ("repeats", [("repeats 0", 1)]), ("swaps", [])]:
+        does(word)
+        calls = [far.begin("state", action="set", key=f"{word} {n}", value="1", expect=0) for n in range(2 if word == "swaps" else 1)]
+        until("the connection ends", lambda: "peer_left" in [one["type"] for one in near.call("events")["events"]])
+        for n in calls:
+            assert refused(far, n)["kind"] == "gone"
+        # Its own way back, as who it was; what was changed did nothing, and what came twice was done once.
+        assert far.call("peers", scope="machine")["you"]["id"] == far.id
+        entries = near.call("state", action="list", prefix=word)["entries"]
+        assert [(one["key"], one["version"]) for one in entries] == done, entries
+
+
+def a_hundred_guests_come_from_one_address(net):
+    hub = net.hub()
+    lap = net.guest("lap", hub)
+    hub.ok("state", "set", "go", "0")
+    verbs = [lap.start("state", "watch", "go", "--wait", "60") for _ in range(N_GUESTS)]
+    told = [verb.stdout.readline() for verb in verbs]
+    assert all("0" in line for line in told), [verb.communicate() for verb in verbs if verb.poll() is not None]
+    hub.ok("state", "set", "go", "1")
+    assert [verb.wait(PATIENCE_SECONDS) for verb in verbs] == [0] * N_GUESTS
+
+
+PROOFS = [a_relay_can_change_nothing, a_hundred_guests_come_from_one_address]
+LONG = [a_flood_costs_the_hub_little_and_the_others_nothing]
