@@ -7,6 +7,7 @@ use mio::{Events, Interest, Poll, Token};
 use rusqlite::Connection;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 /// Another process of this program; ends with this value.
@@ -46,6 +47,28 @@ pub fn echo_line(path: &str, answer: &[u8]) -> Line {
 pub fn echo_http() -> (Server, Http) {
     let (server, port) = serve_beside(&["--echo-http"]);
     (server, Http::connect(port.parse().expect("a port")))
+}
+
+/// Starts an echo of bytes over TCP; a connection to it.
+pub fn echo_tcp() -> (Server, TcpStream) {
+    let (server, port) = serve_beside(&["--echo-tcp"]);
+    let stream = TcpStream::connect(("127.0.0.1", port.parse().expect("a port"))).expect("an echo");
+    stream.set_nodelay(true).expect("a socket");
+    (server, stream)
+}
+
+/// The same bytes back, on one connection.
+pub fn serve_tcp() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    println!("{}", listener.local_addr().expect("an address").port());
+    let (mut stream, _) = listener.accept().expect("a caller");
+    stream.set_nodelay(true).expect("a socket");
+    let mut buffer = [0; 64 * 1024];
+    while let Ok(n) = stream.read(&mut buffer) {
+        if n == 0 || stream.write_all(&buffer[..n]).is_err() {
+            return;
+        }
+    }
 }
 
 /// The echo: a poll loop that parses each line and prints the connection's answer.

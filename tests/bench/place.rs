@@ -54,13 +54,25 @@ pub struct Mesh {
     pub scratch: Scratch,
     broker: Option<Child>,
     port: u16,
+    is_hub: bool,
 }
+
+/// What the guests of a hub know.
+pub const SECRET: &str = "correct horse battery staple";
 
 impl Mesh {
     /// A new mesh without a broker.
     pub fn new() -> Mesh {
         let port = 20_000 + (std::process::id() * 41 + N.load(Ordering::Relaxed) * 13) as u16 % 40_000;
-        Mesh { scratch: Scratch::new(), broker: None, port }
+        Mesh { scratch: Scratch::new(), broker: None, port, is_hub: false }
+    }
+
+    /// A new mesh with a broker that serves other machines; nothing is announced.
+    pub fn hub() -> Mesh {
+        let mut mesh = Mesh::new();
+        mesh.is_hub = true;
+        mesh.start();
+        mesh
     }
 
     /// A new mesh with its broker.
@@ -82,6 +94,10 @@ impl Mesh {
         command.args(args).env_clear().env("HOME", &self.scratch.path).env("SLM_MESH_DATA_DIR", self.dir());
         command.env("SLM_MESH_PORT", self.port.to_string()).env("SLM_MESH_RATE", "10000000");
         command.env("SLM_MESH_IDLE_TIMEOUT", "0").stdin(Stdio::null()).stdout(Stdio::null());
+        if self.is_hub {
+            command.env("SLM_MESH_HOST", "0.0.0.0").env("SLM_MESH_SHARED_SECRET", SECRET);
+            command.env("SLM_MESH_DISCOVERY", "off");
+        }
         command
     }
 
@@ -118,11 +134,23 @@ impl Mesh {
 
     /// A connection with a seat under this name.
     pub fn seat(&self, name: &str) -> Line {
-        let mut line = self.line();
-        let asked = json!({ "agent": "bench", "project": "/bench", "pid": std::process::id(), "name": name });
-        let answer = line.call("attach", &asked);
-        assert_eq!(answer["result"]["you"]["name"], json!(name), "{answer}");
-        line
+        seated(self.line(), name)
+    }
+
+    /// The same from another machine, as a session has it: over the WebSocket.
+    pub fn far_seat(&self, name: &str) -> Line {
+        let port = self.http_port() + 1;
+        let stream = slm_mesh::far::guest::connect("127.0.0.1", port, SECRET, u128::from(port));
+        let mut line = Line::over(stream.unwrap_or_else(|fault| panic!("{}", fault.text)));
+        let whence = json!({ "host": "elsewhere", "user": "bench", "chain": [] });
+        line.send(format!("{}\n", json!({ "jsonrpc": "2.0", "method": "far", "params": whence })).as_bytes());
+        seated(line, name)
+    }
+
+    /// Where HTTP is served.
+    pub fn http_port(&self) -> u16 {
+        let port = std::fs::read_to_string(self.dir().join("port")).expect("a port");
+        port.trim().parse().expect("a number")
     }
 
     /// An MCP session that is initialized.
@@ -145,9 +173,8 @@ impl Mesh {
 
     /// A keep-alive HTTP connection, and the head of a request that may ask.
     pub fn http(&self) -> (Http, String) {
-        let port = std::fs::read_to_string(self.dir().join("port")).expect("a port");
         let token = std::fs::read_to_string(self.dir().join("broker.token")).expect("a token");
-        (Http::connect(port.trim().parse().expect("a number")), format!("Authorization: Bearer {}\r\n", token.trim()))
+        (Http::connect(self.http_port()), format!("Authorization: Bearer {}\r\n", token.trim()))
     }
 }
 
@@ -155,6 +182,13 @@ impl Drop for Mesh {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn seated(mut line: Line, name: &str) -> Line {
+    let asked = json!({ "agent": "bench", "project": "/bench", "pid": std::process::id(), "name": name });
+    let answer = line.call("attach", &asked);
+    assert_eq!(answer["result"]["you"]["name"], json!(name), "{answer}");
+    line
 }
 
 /// A key among a few hundred, so that entries change and do not only grow in number.
@@ -184,7 +218,10 @@ pub struct Line {
 impl Line {
     /// Connects.
     pub fn connect(path: &Path) -> Line {
-        let stream = UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Line::over(UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    }
+
+    fn over(stream: UnixStream) -> Line {
         Line { stream, buffer: vec![0; 256 * 1024], filled: 0, taken: 0 }
     }
 

@@ -34,7 +34,7 @@ pub fn session(table: &mut Table) {
 }
 
 /// Resident and proportional bytes of a process: exact, where `VmRSS` may lag by a few pages.
-fn memory_of(pid: u32) -> (f64, f64) {
+pub fn memory_of(pid: u32) -> (f64, f64) {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("Linux tells");
     let bytes = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("its line");

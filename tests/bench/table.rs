@@ -6,6 +6,7 @@
 
 mod calls;
 mod crowd;
+mod far;
 mod figures;
 mod floor;
 mod growth;
@@ -45,6 +46,9 @@ const GROUPS: &[Group] = &[
     ("writes", On::AllCpus, crowd::writes),
     ("steady", On::AllCpus, crowd::steady),
     ("web", On::AllCpus, web::web),
+    ("far", On::OneCpu, far::far),
+    ("guests", On::AllCpus, far::guests),
+    ("strangers", On::AllCpus, far::strangers),
     ("session", On::AllCpus, rest::session),
     ("growth", On::OneCpu, growth::growth),
     ("memory", On::AllCpus, rest::memory),
@@ -60,6 +64,7 @@ fn main() {
             // This same program again, as the server that a floor is measured against.
             "--echo" => return floor::serve_echo(&words.next().expect("--echo PATH")),
             "--echo-http" => return floor::serve_http(),
+            "--echo-tcp" => return floor::serve_tcp(),
             "--group" => return run_group(&words.next().expect("--group NAME"), &mut Table::new()),
             // cargo bench adds --bench.
             flag if flag.starts_with("--") => {}

@@ -1,0 +1,157 @@
+//! Other machines, over loopback: what the network itself costs there is the floor.
+
+use super::calls::VALUE;
+use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, size};
+use super::floor;
+use super::place::{Line, Mesh, request};
+use super::rest::memory_of;
+use serde_json::json;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Sessions on other machines.
+const N_GUESTS: usize = 500;
+/// How long they say nothing, after what their coming left to do is done.
+const SETTLES: Duration = Duration::from_secs(3);
+const SILENT: Duration = Duration::from_secs(20);
+/// The kernel counts time in hundredths of a second.
+const TICKS_PER_SECOND: f64 = 100.0;
+/// Strangers, and what each waits after one connection: bad neighbours, and no second load of their own.
+const N_STRANGERS: usize = 8;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A call and a push over the WebSocket, beside the same on this machine and the same bytes over TCP.
+pub fn far(table: &mut Table) {
+    let mesh = Mesh::hub();
+    let (mut near, mut far) = (mesh.seat("near"), mesh.far_seat("far"));
+    let get = request("state.get", &json!({ "key": "port" }));
+    near.call("state.set", &json!({ "key": "port", "value": VALUE }));
+    let n_bytes = near.ask(&get).len();
+    let (_server, mut echo) = floor::echo_tcp();
+    let (bytes, mut back) = (vec![b'x'; n_bytes], vec![0; n_bytes]);
+    let mut hop = || {
+        echo.write_all(&bytes).expect("the echo reads");
+        echo.read_exact(&mut back).expect("the echo answers");
+    };
+    let samples = in_turns(40, 80, &mut [&mut || ignore(near.ask(&get)), &mut || ignore(far.ask(&get)), &mut || hop()]);
+    let (local, tcp) = (samples[0].median(), samples[2].median());
+    table.times("far get", &samples[1], Some(local + tcp), Reach::Times(1.5));
+
+    let (mut sender, send) = (mesh.seat("sender"), |to: &str| request("send", &json!({ "to": to, "message": VALUE })));
+    let (to_near, to_far) = (send("near"), send("far"));
+    let mut pushed = |line: &[u8], reader: &mut Line| {
+        let began = Instant::now();
+        sender.send(line);
+        assert!(reader.read().len() > 2);
+        let took = micros_since(began);
+        sender.read();
+        took
+    };
+    let (mut nears, mut fars) = (Vec::new(), Vec::new());
+    for _ in 0..2000 {
+        nears.push(pushed(&to_near, &mut near));
+        fars.push(pushed(&to_far, &mut far));
+    }
+    let floor = Samples::new(nears).median() + tcp / 2.0;
+    table.times("far push, send to arrival", &Samples::new(fars), Some(floor), Reach::Times(1.0));
+}
+
+/// The answer of a call that was looked at before.
+fn ignore(_answer: &[u8]) {}
+
+/// Seconds of CPU that a process has had.
+fn cpu_of(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("Linux tells");
+    let fields: Vec<&str> = text.rsplit(')').next().expect("its fields").split_whitespace().collect();
+    let ticks = |n: usize| fields[n].parse::<f64>().expect("a number");
+    (ticks(11) + ticks(12)) / TICKS_PER_SECOND
+}
+
+/// Many guests that say nothing, and then hear a broadcast.
+pub fn guests(table: &mut Table) {
+    let mesh = Mesh::hub();
+    let mut sender = mesh.seat("sender");
+    thread::sleep(Duration::from_secs(1));
+    let (alone, _) = memory_of(mesh.pid());
+    let mut guests: Vec<Line> = (0..N_GUESTS).map(|n| mesh.far_seat(&format!("guest-{n}"))).collect();
+    thread::sleep(SETTLES);
+    let before = cpu_of(mesh.pid());
+    thread::sleep(SILENT);
+    let share = 100.0 * (cpu_of(mesh.pid()) - before) / SILENT.as_secs_f64();
+    let more = memory_of(mesh.pid()).0 - alone;
+    let plain = |work: &str, figure: String, reach: &str, reached: bool| Row {
+        work: work.into(),
+        figure,
+        p99: "-".into(),
+        floor: "-".into(),
+        ratio: "-".into(),
+        reach: reach.into(),
+        reached,
+    };
+    table.row(plain("memory more, 500 guests", size(more), "20 MB", more <= 20e6));
+    table.row(plain("  CPU while they are idle", format!("{share:.2} %"), "1 %", share <= 1.0));
+    let line = request("send", &json!({ "to": "all", "message": VALUE }));
+    let mut spreads = Vec::new();
+    for _ in 0..20 {
+        sender.send(&line);
+        let mut first = None;
+        for guest in &mut guests {
+            assert!(guest.read().len() > 2);
+            first.get_or_insert_with(Instant::now);
+        }
+        spreads.push(micros_since(first.expect("there are guests")));
+        sender.read();
+    }
+    table.times("  broadcast, from first to last", &Samples::new(spreads), None, Reach::MedianAndP99(50e3, 50e3));
+}
+
+/// One connection of a stranger: it asks to be a guest and proves nothing, or says what is no request.
+fn intrude(n: usize, port: u16) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    let upgrade = "GET /far HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    match n % 4 {
+        0 => stream.write_all(b"\x16\x03\x01\x00\xff no request at all"),
+        1 => stream.write_all(&upgrade.as_bytes()[..upgrade.len() / 2]),
+        2 => stream.write_all(b"GET /peers HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer wrong\r\n\r\n"),
+        _ => {
+            stream.write_all(upgrade.as_bytes())?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            let n = stream.read(&mut [0; 1024])?;
+            stream.write_all(if n > 0 { b"\x81\x82\0\0\0\0{}" } else { b"" })
+        }
+    }
+}
+
+/// A call on this machine while strangers come to both doors without end.
+pub fn strangers(table: &mut Table) {
+    let mesh = Mesh::hub();
+    let mut near = mesh.seat("near");
+    let get = request("state.get", &json!({ "key": "port" }));
+    near.call("state.set", &json!({ "key": "port", "value": VALUE }));
+    let quiet = in_turns(40, 80, &mut [&mut || ignore(near.ask(&get))]).remove(0);
+    let (port, over) = (mesh.http_port(), AtomicBool::new(false));
+    let flooded = thread::scope(|scope| {
+        for stranger in 0..N_STRANGERS {
+            let over = &over;
+            scope.spawn(move || {
+                for n in stranger.. {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // To be cut off is what it came for.
+                    let _ = intrude(n, port + (n / 4 % 2) as u16);
+                    thread::sleep(PAUSE);
+                }
+            });
+        }
+        let flooded = in_turns(200, 80, &mut [&mut || ignore(near.ask(&get))]).remove(0);
+        over.store(true, Ordering::Relaxed);
+        flooded
+    });
+    table.times("local get", &quiet, None, Reach::MedianAndP99(100.0, 500.0));
+    table.times("  while strangers flood", &flooded, Some(quiet.median()), Reach::MedianAndP99(150.0, 1000.0));
+}
