@@ -94,6 +94,10 @@ fn peers(value: &Value) -> String {
     if rows.is_empty() {
         return "No other peers are here. An agent appears with its first mesh tool call, or two seconds after it started.".into();
     }
+    // On one machine the column would tell nothing.
+    const HOST: usize = 2;
+    let ours = world::host();
+    let is_far = rows.iter().any(|row| row["host"].as_str().is_some_and(|host| host != ours));
     let cells = rows.iter().map(|row| {
         let idle = row["idleSeconds"].as_i64().unwrap_or(0);
         let state = match row["status"].as_str() {
@@ -103,17 +107,19 @@ fn peers(value: &Value) -> String {
             other => other.unwrap_or("").to_owned(),
         };
         let unread = row["unread"].as_i64().filter(|n| *n > 0).map_or("-".into(), |n| n.to_string());
-        vec![
-            word(&row["name"]),
-            word(&row["agentType"]),
-            state,
-            unread,
-            or_dash(&row["gitBranch"]),
-            word(&row["projectPath"]),
-            word(&row["summary"]),
-        ]
+        let (name, agent, host) = (word(&row["name"]), word(&row["agentType"]), or_dash(&row["host"]));
+        let (branch, project) = (or_dash(&row["gitBranch"]), word(&row["projectPath"]));
+        let mut cells = vec![name, agent, host, state, unread, branch, project, word(&row["summary"])];
+        if !is_far {
+            cells.remove(HOST);
+        }
+        cells
     });
-    table(&["NAME", "AGENT", "STATUS", "UNREAD", "BRANCH", "PROJECT", "DOES"], cells.collect()) + &more(value)
+    let mut head = vec!["NAME", "AGENT", "HOST", "STATUS", "UNREAD", "BRANCH", "PROJECT", "DOES"];
+    if !is_far {
+        head.remove(HOST);
+    }
+    table(&head, cells.collect()) + &more(value)
 }
 
 fn sent(value: &Value) -> String {

@@ -32,7 +32,8 @@ def who_is_there(near, far, third):
     hosts = {name: one["host"] for name, one in peers(near).items()}
     assert hosts == {"codex-api": "lap", "gemini-web": "rack"}, hosts
     assert {name: one["host"] for name, one in peers(far).items()} == {"claude-api": "desk", "gemini-web": "rack"}
-    assert far.host.ok("peers", "--json") and "claude-api" in far.host.ok("peers", "--as", "human")
+    rows = [line.split()[:3] for line in far.host.ok("peers", "--as", "human").split("\n")]
+    assert ["NAME", "AGENT", "HOST"] in rows and ["claude-api", "claude-code", "desk"] in rows, rows
     assert [near.name, far.name, third.name] == ["claude-api", "codex-api", "gemini-web"]
 
 
