@@ -7,8 +7,10 @@
 use super::seal::Seal;
 use super::{DEAD_MS, PING_MS};
 use crate::wire::lines::Lines;
+use mio::event::Event;
 use mio::net::UnixStream;
-use std::io::{ErrorKind, Read, Write};
+use mio::{Interest, Registry, Token};
+use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 use tungstenite::{Error, Message, WebSocket};
 
@@ -28,12 +30,27 @@ pub enum Pumped {
     Ends,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Ready {
+    network: bool,
+    pair: bool,
+    /// The other end of the pair is closed: an edge that no short read hides.
+    pair_ends: bool,
+}
+
 /// A bridge.
 pub struct Bridge<S> {
     socket: WebSocket<S>,
     seal: Option<Seal>,
     /// Our end of the pair.
-    pub pair: UnixStream,
+    pair: UnixStream,
+    token: Token,
+    /// What may be read without waiting: edges are told once, and a read that would block is a call
+    /// for nothing.
+    ready: Ready,
+    /// The pair is watched for room, too: only while `held` waits for it, since each line that the other
+    /// end takes makes room, which would wake us.
+    wants_room: bool,
     lines: Lines,
     /// Lines for the pair that it has not taken.
     held: Vec<u8>,
@@ -44,10 +61,33 @@ pub struct Bridge<S> {
 }
 
 impl<S: Read + Write> Bridge<S> {
-    /// Over a socket on which both sides have proven themselves.
-    pub fn new(socket: WebSocket<S>, seal: Option<Seal>, pair: UnixStream) -> Bridge<S> {
+    /// Over a socket on which both sides have proven themselves; watches the pair under this token.
+    ///
+    /// # Errors
+    /// When the pair can't be watched.
+    pub fn new(
+        socket: WebSocket<S>,
+        seal: Option<Seal>,
+        mut pair: UnixStream,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Bridge<S>> {
+        registry.register(&mut pair, token, Interest::READABLE)?;
         let now = Instant::now();
-        Bridge { socket, seal, pair, lines: Lines::default(), held: Vec::new(), full: false, heard: now, pinged: now }
+        Ok(Bridge {
+            socket,
+            seal,
+            pair,
+            token,
+            // What came before we looked has no edge of its own any more.
+            ready: Ready { network: true, pair: true, pair_ends: false },
+            wants_room: false,
+            lines: Lines::default(),
+            held: Vec::new(),
+            full: false,
+            heard: now,
+            pinged: now,
+        })
     }
 
     /// The network's stream.
@@ -55,8 +95,31 @@ impl<S: Read + Write> Bridge<S> {
         self.socket.get_mut()
     }
 
+    /// Notes what an event says.
+    pub fn note(&mut self, event: &Event) {
+        if event.token() == self.token {
+            self.ready.pair |= event.is_readable();
+            self.ready.pair_ends |= event.is_read_closed();
+        } else {
+            self.ready.network |= event.is_readable() || event.is_read_closed() || event.is_error();
+        }
+    }
+
     /// Carries what can be carried.
-    pub fn pump(&mut self) -> Pumped {
+    pub fn pump(&mut self, registry: &Registry) -> Pumped {
+        let pumped = self.carry();
+        let wants_room = !self.held.is_empty();
+        if pumped != Pumped::Ends && wants_room != self.wants_room {
+            self.wants_room = wants_room;
+            let interest = if wants_room { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            if registry.reregister(&mut self.pair, self.token, interest).is_err() {
+                return Pumped::Ends;
+            }
+        }
+        pumped
+    }
+
+    fn carry(&mut self) -> Pumped {
         let (inward, outward) = (self.inward(), self.outward());
         match (inward, outward) {
             (Pumped::Ends, _) | (_, Pumped::Ends) => {
@@ -74,7 +137,7 @@ impl<S: Read + Write> Bridge<S> {
             if !self.give() {
                 return Pumped::Ends;
             }
-            if self.held.len() > HELD_MAX {
+            if self.held.len() > HELD_MAX || !self.ready.network {
                 return Pumped::Rests;
             }
             match self.socket.read() {
@@ -90,7 +153,7 @@ impl<S: Read + Write> Bridge<S> {
                 }
                 Ok(Message::Close(_)) => return Pumped::Ends,
                 Ok(_) => self.heard = Instant::now(),
-                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => return Pumped::Rests,
+                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => self.ready.network = false,
                 Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Pumped::Ends,
             }
@@ -122,10 +185,20 @@ impl<S: Read + Write> Bridge<S> {
                 Some(false) => return Pumped::Rests,
                 None => return Pumped::Ends,
             }
+            if !self.ready.pair && !self.ready.pair_ends {
+                return Pumped::Rests;
+            }
             match self.pair.read(&mut buffer) {
                 Ok(0) => return Pumped::Ends,
-                Ok(n) => self.lines.push(&buffer[..n]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Pumped::Rests,
+                Ok(n) => {
+                    // What comes after a short read is a new edge.
+                    self.ready.pair = n == buffer.len();
+                    self.lines.push(&buffer[..n]);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.ready.pair = false;
+                    return Pumped::Rests;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return Pumped::Ends,
             }

@@ -84,17 +84,16 @@ fn carry(mut socket: WebSocket<TcpStream>, seal: Seal) -> io::Result<UnixStream>
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     socket.get_mut().set_nonblocking(true)?;
-    let mut bridge = Bridge::new(socket, Some(seal), PollStream::from_std(ours));
     let mut poll = Poll::new()?;
+    let mut bridge = Bridge::new(socket, Some(seal), PollStream::from_std(ours), poll.registry(), Token(0))?;
     let interest = Interest::READABLE | Interest::WRITABLE;
-    poll.registry().register(&mut bridge.pair, Token(0), interest)?;
     let raw = std::os::fd::AsRawFd::as_raw_fd(bridge.stream());
     poll.registry().register(&mut mio::unix::SourceFd(&raw), Token(1), interest)?;
     let run = move || {
         let mut events = Events::with_capacity(4);
         let mut watched = Instant::now();
         loop {
-            let wait = match bridge.pump() {
+            let wait = match bridge.pump(poll.registry()) {
                 Pumped::Ends => return,
                 Pumped::Again => Duration::ZERO,
                 Pumped::Rests => WATCH_EVERY,
@@ -102,6 +101,7 @@ fn carry(mut socket: WebSocket<TcpStream>, seal: Seal) -> io::Result<UnixStream>
             if poll.poll(&mut events, Some(wait)).is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
                 return;
             }
+            events.iter().for_each(|event| bridge.note(event));
             let now = Instant::now();
             if now.duration_since(watched) >= WATCH_EVERY {
                 watched = now;

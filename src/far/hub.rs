@@ -195,7 +195,12 @@ impl Porter {
                     LISTENER => self.accept_at = Some(Instant::now()),
                     WAKER => {}
                     // A guest's tokens are an even number and the one after it.
-                    Token(n) => ready.push(n & !1),
+                    Token(n) => {
+                        if let Some(guest) = self.guests.get_mut(&(n & !1)) {
+                            guest.note(event);
+                        }
+                        ready.push(n & !1);
+                    }
                 }
             }
             ready.sort_unstable();
@@ -226,7 +231,7 @@ impl Porter {
 
     fn serve(&mut self, n: usize) {
         if let Some(guest) = self.guests.get_mut(&n) {
-            match guest.pump() {
+            match guest.pump(self.poll.registry()) {
                 Pumped::Rests => {}
                 Pumped::Again => self.again.push(n),
                 Pumped::Ends => drop(self.guests.remove(&n)),
@@ -276,16 +281,17 @@ impl Porter {
     }
 
     fn let_in(&mut self, n: usize, socket: WebSocket<TcpStream>, seal: Option<Seal>, address: IpAddr) {
+        let listens = seal.is_none();
         let entered = (|| {
             if self.guests.len() >= GUESTS_MAX {
                 return Err(io::Error::other("there are too many guests"));
             }
-            let (mut ours, theirs) = UnixStream::pair()?;
-            self.poll.registry().register(&mut ours, Token(n + 1), Interest::READABLE | Interest::WRITABLE)?;
-            let arrival = Arrival { stream: theirs, address, listens: seal.is_none() };
+            let (ours, theirs) = UnixStream::pair()?;
+            let bridge = Bridge::new(socket, seal, ours, self.poll.registry(), Token(n + 1))?;
+            let arrival = Arrival { stream: theirs, address, listens };
             self.inside.arrivals.try_send(arrival).map_err(|_| io::Error::other("the broker is busy"))?;
             (self.inside.wake)();
-            Ok(Bridge::new(socket, seal, ours))
+            Ok(bridge)
         })();
         match entered {
             Ok(bridge) => {
