@@ -41,8 +41,7 @@ impl Broker {
             };
             let token = self.next_conn;
             self.next_conn += 1;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            if self.poll.registry().register(&mut stream, Token(token as usize), interest).is_ok() {
+            if self.poll.registry().register(&mut stream, Token(token as usize), Interest::READABLE).is_ok() {
                 self.conns.insert(token, Connection::new(stream, who.pid, now));
                 self.mesh.joined(token);
             }
@@ -71,8 +70,7 @@ impl Broker {
                 self.pushes.listen(self.poll.registry(), token, stream);
                 continue;
             }
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            if self.poll.registry().register(&mut stream, Token(token as usize), interest).is_ok() {
+            if self.poll.registry().register(&mut stream, Token(token as usize), Interest::READABLE).is_ok() {
                 let mut conn = Connection::new(stream, 0, now);
                 conn.come_from(Whence { host: guest.address.to_string(), ..Whence::default() });
                 self.conns.insert(token, conn);

@@ -4,6 +4,7 @@ use crate::mesh::peers::Process;
 use crate::wire::lines::Lines;
 use crate::world::process;
 use mio::net::UnixStream;
+use mio::{Interest, Registry, Token};
 use serde_json::{Map, Value};
 use std::io::{self, Read, Write};
 
@@ -61,6 +62,9 @@ pub struct Connection {
     pub has_more: bool,
     /// The socket may take bytes.
     pub writable: bool,
+    /// It is watched for room: only while it takes none. Each line that a client reads makes room, which
+    /// would wake the loop for nothing.
+    watches_room: bool,
     /// Its end of the stream is announced; what it sent before is still to be read.
     pub ends: bool,
     /// It hung up, or shall be: dropped as soon as it is flushed.
@@ -91,6 +95,7 @@ impl Connection {
             readable: true,
             has_more: false,
             writable: true,
+            watches_room: false,
             ends: false,
             closed: false,
             left: false,
@@ -168,6 +173,16 @@ impl Connection {
             if self.output.capacity() > READ_MAX {
                 self.output = Vec::new();
             }
+        }
+    }
+
+    /// Watches the socket for what is waited for, after a flush.
+    pub fn watch(&mut self, registry: &Registry, token: u64) {
+        if self.watches_room == self.writable {
+            self.watches_room = !self.writable;
+            let room = if self.watches_room { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            // Without it nobody would tell when there is room again.
+            self.closed |= registry.reregister(&mut self.stream, Token(token as usize), room).is_err();
         }
     }
 

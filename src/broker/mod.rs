@@ -381,8 +381,9 @@ impl Broker {
                 server.answer(ticket, if committed { answer } else { legacy::not_stored() });
             }
         }
-        for conn in self.conns.values_mut() {
+        for (token, conn) in &mut self.conns {
             conn.flush();
+            conn.watch(self.poll.registry(), *token);
         }
         if let Some(server) = &self.server
             && self.pages.flush(&mut self.mesh, server, &self.waker, now)

@@ -423,12 +423,8 @@ impl Runner {
                 ));
             }
         }
-        shared
-            .jobs
-            .values()
-            .filter_map(|job| job.progress.as_ref())
-            .map(|(_, at, _)| at.saturating_duration_since(now))
-            .min()
+        let told = shared.jobs.values().filter_map(|job| job.progress.as_ref());
+        told.map(|(_, at, _)| at.saturating_duration_since(now)).min()
     }
 
     /// The broker is gone: what may be repeated waits for the next one, the rest is told.
