@@ -29,8 +29,11 @@ const WAKER: Token = Token(1);
 const GUESTS_MAX: usize = 1000;
 /// Strangers at the door, in all and from one address.
 const STRANGERS_MAX: (usize, usize) = (128, 16);
-/// After this many failed proofs in a minute an address waits for the minute to end.
+/// After this many failed proofs in a minute fewer from that address are at the door at once, and each
+/// waits before it is heard. Who knows the secret gets in from there, too: only later.
 const FAILED_MAX: u32 = 20;
+const SUSPECTS_MAX: usize = 4;
+const HELD: Duration = Duration::from_secs(1);
 /// How often deadlines and signs of life are looked at while there is anybody.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// After no descriptor was free, the next try is this much later.
@@ -149,6 +152,8 @@ struct Stranger {
     wish: Arc<AtomicU8>,
     address: IpAddr,
     since: Instant,
+    /// It comes from where many proofs failed, and is not heard yet.
+    is_held: bool,
 }
 
 /// What became of a stranger.
@@ -236,6 +241,8 @@ impl Porter {
                 Pumped::Again => self.again.push(n),
                 Pumped::Ends => drop(self.guests.remove(&n)),
             }
+        } else if self.at_door.get(&n).is_some_and(|stranger| stranger.is_held) {
+            // The edge is not lost: it is looked at in any case when its time has come.
         } else if let Some(stranger) = self.at_door.remove(&n) {
             match self.advance(stranger.step, &stranger.wish) {
                 Came::Waits(step) => drop(self.at_door.insert(n, Stranger { step, ..stranger })),
@@ -328,7 +335,8 @@ impl Porter {
     fn receive(&mut self, mut stream: TcpStream, address: IpAddr, now: Instant) {
         let n_same = self.at_door.values().filter(|stranger| stranger.address == address).count();
         let is_suspect = self.failed.of(address) >= FAILED_MAX;
-        if self.at_door.len() >= STRANGERS_MAX.0 || n_same >= STRANGERS_MAX.1 || is_suspect {
+        let most = if is_suspect { SUSPECTS_MAX } else { STRANGERS_MAX.1 };
+        if self.at_door.len() >= STRANGERS_MAX.0 || n_same >= most {
             return self.turn_away(address, false);
         }
         let n = self.next;
@@ -342,7 +350,7 @@ impl Porter {
         let wish = Arc::new(AtomicU8::new(Wish::None as u8));
         let asked = asks_for_us(Arc::clone(&self.inside.bearer), Arc::clone(&wish));
         let step = Step::Shaking(ServerHandshake::start(stream, asked, Some(websocket())));
-        self.at_door.insert(n, Stranger { step, wish, address, since: now });
+        self.at_door.insert(n, Stranger { step, wish, address, since: now, is_held: is_suspect });
         self.again.push(n);
     }
 
@@ -354,6 +362,10 @@ impl Porter {
             if let Some(stranger) = self.at_door.remove(&n) {
                 self.turn_away(stranger.address, false);
             }
+        }
+        for (n, stranger) in self.at_door.iter_mut().filter(|(_, s)| s.is_held && now.duration_since(s.since) >= HELD) {
+            stranger.is_held = false;
+            self.again.push(*n);
         }
         self.guests.retain(|_, guest| guest.watch(now));
         if self.failed.is_due(now) || self.refused.is_due(now) {

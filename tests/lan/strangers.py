@@ -88,5 +88,20 @@ def a_hundred_guests_come_from_one_address(net):
     assert [verb.wait(PATIENCE_SECONDS) for verb in verbs] == [0] * N_GUESTS
 
 
-PROOFS = [a_relay_can_change_nothing, a_hundred_guests_come_from_one_address]
+def a_wrong_secret_keeps_no_right_one_of_its_machine_out(net):
+    hub = net.hub()
+    lap = net.guest("lap", hub)
+    hub.ok("state", "set", "port", "8080")
+    # More than the door hears at once of one machine in a minute.
+    for _ in range(24):
+        done = lap.run("state", "get", "port", SLM_MESH_SHARED_SECRET="another secret altogether")
+        assert done.returncode != 0 and "does not know this secret" in done.stderr, done
+    assert lap.ok("state", "get", "port") == "8080"
+
+
+PROOFS = [
+    a_wrong_secret_keeps_no_right_one_of_its_machine_out,
+    a_relay_can_change_nothing,
+    a_hundred_guests_come_from_one_address,
+]
 LONG = [a_flood_costs_the_hub_little_and_the_others_nothing]
