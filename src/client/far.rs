@@ -60,7 +60,11 @@ pub fn connect((road, settings): &Away) -> Result<Client, Fault> {
         }
         Road::Here { .. } => return Err(Fault::new(Kind::Internal, "this road leads nowhere")),
     };
-    client.send(&rpc::notice("far", &whence())).map_err(|error| super::lost(&error))?;
+    client.whose = match road {
+        Road::Ssh(host, _) | Road::Hub(host) | Road::Found { name: host, .. } => format!("the hub {host}"),
+        Road::Here { .. } => client.whose,
+    };
+    client.send(&rpc::notice("far", &whence())).map_err(|error| client.lost(&error))?;
     Ok(client)
 }
 
@@ -110,10 +114,10 @@ fn through_ssh(target: &str, port: Option<u16>) -> Result<Client, Fault> {
     drop(command);
     let said = child.stderr.take();
     let mut client = Client::over(ours, Some(child));
-    let met = client.wait_at_most(Some(SSH_MAX)).map_err(|error| super::lost(&error));
+    let met = client.wait_at_most(Some(SSH_MAX)).map_err(|error| client.lost(&error));
     match met.and_then(|()| client.call("ping", &json!({}))) {
         Ok(_) => {
-            client.wait_at_most(None).map_err(|error| super::lost(&error))?;
+            client.wait_at_most(None).map_err(|error| client.lost(&error))?;
             if let Some(said) = said {
                 // What ssh says later goes where our own complaints go.
                 std::thread::spawn(move || {

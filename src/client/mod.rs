@@ -30,6 +30,8 @@ pub struct Client {
     last_id: u64,
     /// The broker that this client started, if it did: a child to be reaped.
     pub child: Option<Child>,
+    /// What it is connected to, for people.
+    pub whose: String,
 }
 
 impl Client {
@@ -53,7 +55,7 @@ impl Client {
     }
 
     fn over(stream: UnixStream, child: Option<Child>) -> Client {
-        Client { stream, lines: Lines::default(), last_id: 0, child }
+        Client { stream, lines: Lines::default(), last_id: 0, child, whose: "the broker".into() }
     }
 
     /// Connects, after starting a broker if need be.
@@ -78,9 +80,9 @@ impl Client {
     pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Fault> {
         self.last_id += 1;
         let wanted = json!(self.last_id);
-        self.send(&rpc::request(&wanted, method, params)).map_err(|error| lost(&error))?;
+        self.send(&rpc::request(&wanted, method, params)).map_err(|error| self.lost(&error))?;
         loop {
-            match self.receive().map_err(|error| lost(&error))? {
+            match self.receive().map_err(|error| self.lost(&error))? {
                 Message::Response { id, result } if id == wanted => {
                     return result.map_err(|error| rpc::read_fault(&error));
                 }
@@ -145,6 +147,10 @@ impl Client {
         self.stream.set_read_timeout(time.map(|time| time.max(Duration::from_millis(1))))
     }
 
+    fn lost(&self, error: &io::Error) -> Fault {
+        Fault::new(Kind::Gone, format!("{} went away before it answered ({error}); try again", self.whose))
+    }
+
     /// A second handle for writing, for another thread.
     ///
     /// # Errors
@@ -170,10 +176,6 @@ pub fn is_absent(error: &io::Error) -> bool {
 /// Whether a broken connection is worth another try.
 pub fn is_lost(fault: &Fault) -> bool {
     fault.kind == Kind::Gone
-}
-
-fn lost(error: &io::Error) -> Fault {
-    Fault::new(Kind::Gone, format!("the broker went away before it answered ({error}); try again"))
 }
 
 fn unreachable(places: &Places, error: &io::Error) -> Fault {

@@ -16,6 +16,7 @@ use crate::world::settings::Settings;
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -155,8 +156,14 @@ impl Link {
         }
         shared.closing = true;
         shared.send(&rpc::notice("detach", &json!({})));
-        drop(shared);
+        // The broker ends the connection once it has read that. Before then it may still be on its way
+        // to another machine, carried by a thread of ours.
+        let told = shared.writer.as_ref().is_some_and(|writer| writer.shutdown(Shutdown::Write).is_ok());
         self.shared.1.notify_all();
+        while told && shared.writer.is_some() && Instant::now() < until {
+            let waited = self.shared.1.wait_timeout(shared, until.saturating_duration_since(Instant::now()));
+            shared = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }
 
@@ -237,8 +244,9 @@ impl Runner {
             let began = Instant::now();
             match self.connect() {
                 Ok(client) => {
+                    let whose = client.whose.clone();
                     self.serve(client);
-                    self.lost();
+                    self.lost(&whose);
                 }
                 // A broker that was dying as we came: the next one is a moment away.
                 Err(fault) if fault.kind == Kind::Gone && self.misses < MISSES_MAX && began.elapsed() < MISS_MAX => {
@@ -428,7 +436,7 @@ impl Runner {
     }
 
     /// The broker is gone: what may be repeated waits for the next one, the rest is told.
-    fn lost(&mut self) {
+    fn lost(&mut self, whose: &str) {
         let mut shared = lock(&self.shared);
         shared.writer = None;
         shared.peers.clear();
@@ -447,8 +455,10 @@ impl Runner {
             }
         }
         drop(shared);
+        // Who closes waits for the end of the connection.
+        self.shared.1.notify_all();
         for job in failed {
-            let text = "the broker went away during this call; look whether it took effect before you try again";
+            let text = format!("{whose} went away during this call; look whether it took effect before you try again");
             finish(&self.out, &job.answer, Err(Fault::new(Kind::Gone, text)));
         }
     }
