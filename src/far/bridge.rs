@@ -250,6 +250,11 @@ impl<S: Read + Write> Bridge<S> {
         true
     }
 
+    /// When it wants to be watched next.
+    pub fn due(&self) -> Instant {
+        (self.heard + Duration::from_millis(DEAD_MS)).min(self.pinged + Duration::from_millis(PING_MS))
+    }
+
     /// Says good-bye, if there is still somebody to hear it.
     fn farewell(&mut self) {
         let _ = self.give();

@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 use tungstenite::client::client_with_config;
 use tungstenite::{Message, WebSocket};
 
-/// How often signs of life are looked at.
-const WATCH_EVERY: Duration = Duration::from_millis(2_500);
 /// What reaching one address may take.
 const REACH_MS: u64 = 3_000;
 
@@ -91,24 +89,17 @@ fn carry(mut socket: WebSocket<TcpStream>, seal: Seal) -> io::Result<UnixStream>
     poll.registry().register(&mut mio::unix::SourceFd(&raw), Token(1), interest)?;
     let run = move || {
         let mut events = Events::with_capacity(4);
-        let mut watched = Instant::now();
         loop {
             let wait = match bridge.pump(poll.registry()) {
                 Pumped::Ends => return,
                 Pumped::Again => Duration::ZERO,
-                Pumped::Rests => WATCH_EVERY,
+                Pumped::Rests => bridge.due().saturating_duration_since(Instant::now()),
             };
-            if poll.poll(&mut events, Some(wait)).is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
+            let polled = poll.poll(&mut events, Some(wait));
+            if polled.is_err_and(|error| error.kind() != ErrorKind::Interrupted) || !bridge.watch(Instant::now()) {
                 return;
             }
             events.iter().for_each(|event| bridge.note(event));
-            let now = Instant::now();
-            if now.duration_since(watched) >= WATCH_EVERY {
-                watched = now;
-                if !bridge.watch(now) {
-                    return;
-                }
-            }
         }
     };
     std::thread::Builder::new().name("far".into()).stack_size(256 * 1024).spawn(run)?;

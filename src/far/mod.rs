@@ -23,9 +23,9 @@ const PATH: &str = "/far";
 const SHAKE_MS: u64 = 3_000;
 /// How often each side asks whether the other still lives, ms.
 const PING_MS: u64 = 5_000;
-/// A side that was not heard for this long is gone, ms: looked at often enough to be noticed within
-/// the 15 s that users were promised.
-const DEAD_MS: u64 = 12_000;
+/// A side that was not heard for this long is gone, ms: users were promised to hear of it within 15 s,
+/// in which a session also tries once to reach the hub again.
+const DEAD_MS: u64 = 10_000;
 /// The longest frame, in bytes: a line of the socket, and its seal.
 const FRAME_MAX: usize = crate::wire::lines::LINE_MAX + 64;
 
