@@ -100,7 +100,10 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
 }
 
 /// The address on which TCP is served, and whether other machines reach it.
-fn own_address(settings: &Settings) -> Result<(String, bool), Fault> {
+///
+/// # Errors
+/// When the settings say that the broker is on another machine.
+pub fn own_address(settings: &Settings) -> Result<(String, bool), Fault> {
     match Road::find(settings)? {
         Road::Here { bind, hub } => Ok((bind, hub)),
         _ => {

@@ -19,6 +19,7 @@ pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Fault> {
     }
     let (places, settings) = surroundings()?;
     if !as_daemon {
+        birth::own_address(&settings)?;
         give_way(&places, &settings)?;
     }
     if detach {
