@@ -11,8 +11,12 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use tungstenite::client::client_with_config;
-use tungstenite::{Message, WebSocket};
+use tungstenite::error::ProtocolError;
+use tungstenite::handshake::HandshakeError;
+use tungstenite::{Error, Message, WebSocket};
 
+/// How long to wait before the next knock at a door where too many stand, more or less, ms.
+const DOOR_PAUSES_MS: &[u64] = &[20, 50, 100, 200, 400];
 /// What reaching one address may take.
 const REACH_MS: u64 = 3_000;
 
@@ -21,8 +25,19 @@ const REACH_MS: u64 = 3_000;
 /// # Errors
 /// When the hub can't be reached, does not know the secret, or doesn't know us.
 pub fn connect(hub: &str, port: u16, secret: &str, chance: u128) -> Result<UnixStream, Fault> {
-    let stream = reach(hub, port)?;
-    let (socket, seal) = prove(stream, hub, port, secret, chance)?;
+    let mut pauses = DOOR_PAUSES_MS.iter();
+    let socket = loop {
+        let stream = reach(hub, port)?;
+        if let Some(socket) = knock(stream, hub, port)? {
+            break socket;
+        }
+        let Some(pause) = pauses.next() else {
+            return Err(gone(hub, port, "too many stand at its door, or it has turned this machine away"));
+        };
+        // Those who came together are not to come together again.
+        std::thread::sleep(Duration::from_millis(pause / 2 + chance as u64 % pause));
+    };
+    let (socket, seal) = prove(socket, hub, port, secret, chance)?;
     carry(socket, seal).map_err(|error| gone(hub, port, &error.to_string()))
 }
 
@@ -48,21 +63,29 @@ fn reach(hub: &str, port: u16) -> Result<TcpStream, Fault> {
     Err(gone(hub, port, &last.to_string()))
 }
 
+/// Asks for a WebSocket; none where the hub hung up without a word, as it does when too many come.
+fn knock(stream: TcpStream, hub: &str, port: u16) -> Result<Option<WebSocket<TcpStream>>, Fault> {
+    let limit = Some(Duration::from_millis(SHAKE_MS));
+    let bounded = stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(limit));
+    let bounded = bounded.and_then(|()| stream.set_write_timeout(limit));
+    bounded.map_err(|error| gone(hub, port, &error.to_string()))?;
+    let host = if hub.contains(':') && !hub.starts_with('[') { format!("[{hub}]") } else { hub.to_owned() };
+    let request = format!("ws://{host}:{port}{PATH}");
+    match client_with_config(request, stream, Some(websocket())) {
+        Ok((socket, _)) => Ok(Some(socket)),
+        Err(HandshakeError::Failure(Error::Io(_) | Error::Protocol(ProtocolError::HandshakeIncomplete))) => Ok(None),
+        Err(error) => Err(gone(hub, port, &format!("it is no slm-mesh hub: {error}"))),
+    }
+}
+
 fn prove(
-    stream: TcpStream,
+    mut socket: WebSocket<TcpStream>,
     hub: &str,
     port: u16,
     secret: &str,
     chance: u128,
 ) -> Result<(WebSocket<TcpStream>, Seal), Fault> {
     let failed = |error: &dyn std::fmt::Display| gone(hub, port, &error.to_string());
-    let limit = Some(Duration::from_millis(SHAKE_MS));
-    let bounded = stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(limit));
-    bounded.and_then(|()| stream.set_write_timeout(limit)).map_err(|error| failed(&error))?;
-    let host = if hub.contains(':') && !hub.starts_with('[') { format!("[{hub}]") } else { hub.to_owned() };
-    let request = format!("ws://{host}:{port}{PATH}");
-    let shaken = client_with_config(request, stream, Some(websocket()));
-    let (mut socket, _) = shaken.map_err(|error| failed(&format!("it is no slm-mesh hub: {error}")))?;
     let (shake, hello) = GuestShake::begin(secret, chance);
     socket.send(Message::text(hello)).map_err(|error| failed(&error))?;
     let answer = socket.read().and_then(Message::into_text).map_err(|error| failed(&error))?;

@@ -27,8 +27,9 @@ const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// Guests let in.
 const GUESTS_MAX: usize = 1000;
-/// Strangers at the door, in all and from one address.
-const STRANGERS_MAX: (usize, usize) = (128, 16);
+/// Strangers at the door, in all and from one address. More come when all guests come back at once:
+/// they knock again.
+const STRANGERS_MAX: (usize, usize) = (256, 64);
 /// After this many failed proofs in a minute fewer from that address are at the door at once, and each
 /// waits before it is heard. Who knows the secret gets in from there, too: only later.
 const FAILED_MAX: u32 = 20;
