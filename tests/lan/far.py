@@ -2,6 +2,7 @@
 is killed comes back, a hub that is found is joined, and a clock that is wrong on one side is wrong for nobody else."""
 
 import re
+import shlex
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -115,17 +116,21 @@ def what_readme_says_of_two_machines_is_so(net):
     text = (TOP / "README.md").read_text()
     part = text[text.index("## Two machines"):]
     part = part[:part.index("\n## ", 3)]
-    lines = re.search(r"```text\n(.*?)```", part, re.S)[1].strip().split("\n")
-    assert len(lines) == 2 and "slm-mesh secret" in part, part
+    lines = re.findall(r"^\$ (.*)$", part, re.M)
+    assert len(lines) == 3 and "slm-mesh secret" in part, part
     desk, lap = net.host("desk"), net.host("lap")
     name = re.search(r"SLM_MESH_HOST=(\S+)", lines[1])[1]
     lap.knows(name, desk.address)
     secret = desk.ok("secret")
-    path = f"{net.scratch}/bin"
-    Path(path).mkdir()
-    (Path(path) / "slm-mesh").symlink_to(net.program)
-    for host, line in zip([desk, lap], lines):
-        typed = f"PATH={path}:$PATH; " + line.replace("…", secret)
+    path = net.scratch / "bin"
+    path.mkdir()
+    (path / "slm-mesh").symlink_to(net.program)
+    # What ssh does, once it is there: it runs the words behind the name on that machine.
+    words = " ".join(shlex.quote(word) for word in desk.command("env", "-u", "SLM_MESH_HOST", f"HOME={desk.home}"))
+    (path / "ssh").write_text(f'#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift 2\nexec {words} "$@"\n')
+    (path / "ssh").chmod(0o755)
+    for host, line in zip([desk, lap, lap], lines):
+        typed = f"PATH={path}:$PATH; export PATH; " + line.replace("…", secret)
         said = host.shell(typed)
         assert said.returncode == 0, said
     # And as the text goes on: the settings in the file config, for agents and verbs alike.
