@@ -3,10 +3,11 @@
 //! Three frames, each one JSON object:
 //!
 //! 1. guest: `{"nonce": N1}`
-//! 2. hub: `{"nonce": N2, "proof": HMAC(secret, "slm-mesh far 1" | "hub" | N1 | N2), "version": …}`
+//! 2. hub: `{"nonce": N2, "proof": HMAC(secret, "slm-mesh far 1" | "hub" | N1 | N2)}`
 //! 3. guest: `{"proof": HMAC(secret, "slm-mesh far 1" | "guest" | N1 | N2)}`
 //!
-//! The hub proves first, so that a false one gets nothing to try secrets on. From then on a frame is
+//! The hub proves first, so that a false one gets nothing to try secrets on; whoever asks a hub gets
+//! that much, which is why a secret has a length. From then on a frame is
 //! 32 hex digits of HMAC(key of the direction, count | text), and the text. HMAC is with SHA-256
 //! (RFC 2104); the keys are HMAC(secret, "slm-mesh far 1" | "key of …" | N1 | N2).
 
@@ -69,9 +70,7 @@ impl HubShake {
     pub fn begin(secret: &str, chance: u128, frame: &str) -> Option<(HubShake, String)> {
         let guest = nonce_in(&serde_json::from_str(frame).ok()?)?;
         let shared = Shared { secret: secret.into(), guest, hub: format!("{chance:032x}") };
-        let answer = json!({
-            "nonce": shared.hub, "proof": shared.proof("hub"), "version": env!("CARGO_PKG_VERSION"),
-        });
+        let answer = json!({ "nonce": shared.hub, "proof": shared.proof("hub") });
         Some((HubShake { shared }, answer.to_string()))
     }
 
