@@ -193,11 +193,16 @@ class Session:
         self.answer(self.ask("initialize", hello))
         self.write({"jsonrpc": "2.0", "method": "notifications/initialized"})
         self.id, self.name = None, None
+        self.is_met()
+
+    def is_met(self):
+        """Whether it knows who it is on the mesh; where the hub can't be reached it is told so, and asks again."""
         try:
             you = self.call("peers", scope="machine")["you"]
             self.id, self.name = you["id"], you["name"]
-        except Fault:
-            pass
+        except Fault as fault:
+            assert fault.value["kind"] == "gone", fault
+        return self.name is not None
 
     def write(self, value):
         self.running.process.stdin.write(json.dumps(value) + "\n")
