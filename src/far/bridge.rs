@@ -242,7 +242,8 @@ impl<S: Read + Write> Bridge<S> {
         if now.duration_since(self.heard) >= Duration::from_millis(DEAD_MS) {
             return false;
         }
-        if now.duration_since(self.pinged) >= Duration::from_millis(PING_MS) {
+        // A question of the other side's is a sign of life, too: one of the two asks, not both.
+        if now.duration_since(self.heard.max(self.pinged)) >= Duration::from_millis(PING_MS) {
             self.pinged = now;
             // One that can't be written is not answered either.
             let _ = self.socket.write(Message::Ping(Vec::new().into())).and_then(|()| self.socket.flush());
@@ -252,7 +253,7 @@ impl<S: Read + Write> Bridge<S> {
 
     /// When it wants to be watched next.
     pub fn due(&self) -> Instant {
-        (self.heard + Duration::from_millis(DEAD_MS)).min(self.pinged + Duration::from_millis(PING_MS))
+        (self.heard + Duration::from_millis(DEAD_MS)).min(self.heard.max(self.pinged) + Duration::from_millis(PING_MS))
     }
 
     /// Says good-bye, if there is still somebody to hear it.

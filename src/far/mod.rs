@@ -21,8 +21,9 @@ const PROTOCOL: &str = "slm-mesh far 1";
 const PATH: &str = "/far";
 /// A handshake that takes longer is given up, ms.
 const SHAKE_MS: u64 = 3_000;
-/// How often each side asks whether the other still lives, ms.
-const PING_MS: u64 = 5_000;
+/// A side that has not heard the other for this long asks whether it still lives, ms: often enough that
+/// a cable that is out for five seconds need not be noticed.
+const PING_MS: u64 = 3_000;
 /// A side that was not heard for this long is gone, ms: users were promised to hear of it within 15 s,
 /// in which a session also tries once to reach the hub again.
 const DEAD_MS: u64 = 10_000;
