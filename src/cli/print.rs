@@ -103,7 +103,8 @@ fn peers(value: &Value) -> String {
         let state = match row["status"].as_str() {
             Some("active") if idle < 60 => "active".into(),
             Some("active") => format!("idle {}", time::span(idle * 1000)),
-            Some("away") => format!("away {}", ago(&row["lastHeartbeat"])),
+            // As the broker counts it: the clock of another machine may say anything.
+            Some("away") => format!("away {}", time::span(idle * 1000)),
             other => other.unwrap_or("").to_owned(),
         };
         let unread = row["unread"].as_i64().filter(|n| *n > 0).map_or("-".into(), |n| n.to_string());
