@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import random
+import re
 import socket
 import struct
 import sys
@@ -32,9 +33,9 @@ class Flood:
 
     def run(self):
         for bad, ports in [(self.connects, "both"), (self.half_a_head, "both"), (self.endless_head, "both"),
-                           (self.drips, "both"), (self.garbage, "both"), (self.wrong_token, "both"),
-                           (self.huge_frame, "far"), (self.endless_message, "far"), (self.wrong_proof, "far"),
-                           (self.huge_body, "http")]:
+                           (self.drips, "both"), (self.garbage, "both"), (self.asks_how_it_is, "both"),
+                           (self.wrong_token, "both"), (self.huge_frame, "far"), (self.endless_message, "far"),
+                           (self.wrong_proof, "far"), (self.huge_body, "http")]:
             for port in {"both": [HTTP, SESSIONS], "far": [SESSIONS], "http": [HTTP]}[ports]:
                 self.threads.append(threading.Thread(target=self.again, args=(bad, port), daemon=True))
         for thread in self.threads:
@@ -110,6 +111,11 @@ class Flood:
             sock.sendall(head.encode())
             self.listen(sock)
 
+    def asks_how_it_is(self, port):
+        with self.open(port) as sock:
+            sock.sendall(f"GET /health HTTP/1.1\r\nHost: {self.hub}\r\nConnection: close\r\n\r\n".encode())
+            self.listen(sock)
+
     def huge_body(self, port):
         with self.open(port) as sock:
             sock.sendall(b"POST /state HTTP/1.1\r\nHost: 10.78.0.1\r\nContent-Length: 100000000000\r\n\r\n")
@@ -139,7 +145,8 @@ class Flood:
     def wrong_proof(self, port):
         with self.upgraded(port) as sock:
             sock.sendall(frame(json.dumps({"nonce": os.urandom(16).hex()})))
-            sock.recv(4096)
+            # A nonce and a proof: nothing of it is always the same but the words.
+            self.heard.add(re.sub("[0-9a-f]{32,}", "…", sock.recv(4096)[4:].decode("latin-1")))
             sock.sendall(frame(json.dumps({"proof": os.urandom(32).hex()})))
             self.listen(sock)
 
