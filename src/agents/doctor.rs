@@ -4,9 +4,9 @@
 //! **Invariant:** it looks and changes nothing; it starts no broker.
 
 use super::configs::{Form, Row};
-use super::entries::{self, NAME};
 use super::ground::{Ground, value_of};
-use super::{edit, own};
+use super::own::NAME;
+use super::{edit, entries, own};
 use crate::client::{self, Client};
 use crate::lan;
 use crate::mesh::Fault;
@@ -222,7 +222,7 @@ fn registration(ground: &Ground, row: &Row, cure: &str) -> Check {
         Some(program) if !is_program(&program) => {
             Check::fault(&about, format!("{shown} names {program}, which is no program"), cure)
         }
-        Some(program) if !entries::is_us(&program) => {
+        Some(program) if !own::is_us(&program) => {
             Check::fault(&about, format!("{shown} has another program under our name: {program}"), cure)
         }
         Some(program) => Check::well(&about, format!("{program}, in {shown}")),

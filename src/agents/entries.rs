@@ -4,15 +4,13 @@
 //! its program, a hook by its program and the word `hook` behind it.
 
 use super::configs::{Call, Form, Hooks, Server};
+use super::own::{NAME, is_us};
 use super::splice::{self, At};
 use super::tables;
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// A hook that waits to wake its agent may wait for a day.
 const WAKE_S: i64 = 86_400;
-/// The name under which we are registered.
-pub const NAME: &str = "slm-mesh";
 
 /// What one file should hold of ours.
 #[derive(Debug, Clone, Copy)]
@@ -226,11 +224,6 @@ impl Want<'_> {
 pub fn registered(whole: &Value, server: &Server) -> Option<String> {
     let command = whole.get(server.under)?.get(NAME)?.get("command")?;
     command.as_str().or_else(|| command[0].as_str()).map(str::to_owned)
-}
-
-/// Whether a program is one of ours.
-pub fn is_us(program: &str) -> bool {
-    Path::new(program).file_name().is_some_and(|name| name == NAME)
 }
 
 /// The program of a hook of ours; `None` for anybody else's.

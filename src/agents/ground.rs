@@ -1,7 +1,8 @@
 //! Where set-up stands: the user's home, the project, and what of the agents is here.
 
 use super::configs::{Form, ROWS, Row, Scope, Server};
-use super::entries::{self, NAME, Want};
+use super::entries::{self, Want};
+use super::own::NAME;
 use super::{edit, tables};
 use crate::mesh::{Fault, Kind};
 use crate::world::places::Places;

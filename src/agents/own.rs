@@ -3,7 +3,10 @@
 
 use super::configs::{Own, SKILLS, Skills, Style};
 use serde_json::json;
+use std::path::Path;
 
+/// The name under which we are registered.
+pub const NAME: &str = "slm-mesh";
 /// By this a file is known as ours.
 pub const MARK: &str = "written by slm-mesh setup";
 
@@ -35,4 +38,9 @@ pub fn text(own: Own, program: &str) -> String {
 pub fn plugin_program(text: &str) -> Option<String> {
     let line = text.lines().find_map(|line| line.strip_prefix("const program = "))?;
     serde_json::from_str(line.trim_end_matches(';')).ok()
+}
+
+/// Whether a program is one of ours.
+pub fn is_us(program: &str) -> bool {
+    Path::new(program).file_name().is_some_and(|name| name == NAME)
 }

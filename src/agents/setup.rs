@@ -104,7 +104,7 @@ pub fn take(ground: &Ground, row: &Row) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut is_done = false;
     if let Some((server, verbs)) = scope.server.zip(scope.command) {
-        let is_ours = ground.registered(row, &server).is_some_and(|program| entries::is_us(&program));
+        let is_ours = ground.registered(row, &server).is_some_and(|program| own::is_us(&program));
         let by_hand = format!("{} {}", verbs.program, verbs.remove.join(" "));
         if is_ours && !verbs.remove.is_empty() && on_path(verbs.program).is_some() {
             let done = if ground.dry { Ok("would run") } else { run(verbs.program, verbs.remove).map(|()| "ran") };
@@ -158,7 +158,7 @@ fn by_command(ground: &Ground, row: &Row, server: &Server, verbs: &Verbs) -> Opt
 
 fn arguments(verbs: &Verbs, ground: &Ground, server: &Server) -> Vec<String> {
     let want = Want { agent: "", program: &ground.program, server: None, hooks: None, wake: false };
-    let mut entry = json!({ "name": entries::NAME });
+    let mut entry = json!({ "name": own::NAME });
     for (key, value) in want.entry(server.form).as_object().into_iter().flatten() {
         entry[key] = value.clone();
     }
@@ -262,7 +262,7 @@ fn take_file(ground: &Ground, row: &Row, path: &Path, want: &Want) -> Step {
         Ok(Step::new(what, place.clone(), "taken out"))
     })();
     changed.unwrap_or_else(|why: String| {
-        let is_named = edit::read(path).ok().flatten().is_some_and(|text| text.contains(entries::NAME));
+        let is_named = edit::read(path).ok().flatten().is_some_and(|text| text.contains(own::NAME));
         if is_named { Step::left(what, place, why, String::new()) } else { Step::new(what, ground.shown(path), SAME) }
     })
 }

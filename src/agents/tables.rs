@@ -1,7 +1,7 @@
 //! Our lines in TOML and YAML, without a parser for either: a block at the end, and only where no
 //! line names us in a form that we don't know.
 
-use super::entries::{NAME, is_us};
+use super::own::{NAME, is_us};
 use serde_json::json;
 
 /// The head of our table, in the two ways in which it may be written.

@@ -72,44 +72,6 @@ pub struct Parsed {
     pub command_line: Vec<OsString>,
 }
 
-/// Verbs that are no operation, for help and completions: name, words, what it does.
-pub const VERBS: &[(&str, &str, &str)] = &[
-    ("start", "", "Run the broker here, or behind with --detach; with other settings the live one gives way"),
-    ("stop", "", "End the broker in order; sessions stay and start it again when they are used"),
-    ("broadcast", "MESSAGE…", "Send a message to every peer that is here, and to the human"),
-    ("state watch", "KEY", "Print an entry and each change of it; with --wait end at the first, or after S seconds"),
-    (
-        "watch",
-        "",
-        "Look on: peers, locks, messages and events as they come, with keys to write to a peer or release a lock",
-    ),
-    (
-        "web",
-        "",
-        "The same as a page in a browser on this machine: print a link that works once, and open it on a desktop",
-    ),
-    ("clean", "", "Remove what a crashed run left in the data directory; no process is touched"),
-    (
-        "setup",
-        "[AGENT…]",
-        "Connect the agents that are here, or those named: server, hooks and commands; or take all of it out again; \
-         --wake lets mail wake idle sessions",
-    ),
-    (
-        "doctor",
-        "",
-        "Look whether broker and agents are as they should be, with the cure for each fault; or prove an agent's hooks",
-    ),
-    ("hubs", "", "List the hubs on the local network that answer in a second, or in S: all of it hearsay until proven"),
-    ("hook", "AGENT", "Answer a hook of an agent: claude, codex, copilot, gemini, cursor, vscode, devin or opencode"),
-    ("guard", "install|remove", "Have git refuse commits and pushes of files that somebody else has locked"),
-    ("secret", "", "Print a good secret for SLM_MESH_SHARED_SECRET, by which machines of one mesh know each other"),
-    ("pipe", "", "Carry lines between standard input and output and this machine's broker: what ssh:// runs on a hub"),
-    ("version", "", "Print the version"),
-    ("help", "[VERB or TOPIC]", "Explain a verb or a topic"),
-    ("mcp", "", "Serve MCP on standard input and output; what an agent starts"),
-];
-
 /// Understands a command line.
 ///
 /// # Errors

@@ -1,7 +1,6 @@
 //! Documentation made from the tables: help, man page, completions, and the README's tables.
 
-use super::args::VERBS;
-use super::flags::{self, placeholder, usage};
+use super::flags::{self, VERBS, placeholder, usage};
 use super::say;
 use super::topics::{self, TOPICS};
 use crate::mesh::tools::{TOOLS, name};

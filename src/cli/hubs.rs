@@ -1,7 +1,7 @@
 //! `hubs`: who answers on the local network; and the hidden verb by which a hub announces itself.
 
 use super::{print, say, surroundings};
-use crate::client::{far, found};
+use crate::client::found;
 use crate::lan::announce::{self, Orders};
 use crate::lan::{Found, What, addresses, browse};
 use crate::mesh::{Fault, Kind};
@@ -40,7 +40,7 @@ pub fn hubs(seconds: u64, json: bool) -> Result<u8, Fault> {
 /// Whether a hub proves our secret; nothing where it can't be asked, or we have none.
 fn prove(hub: &Found, settings: &Settings) -> Option<bool> {
     let is_hub = matches!(hub.what, What::Hub) && hub.ws_port > 0;
-    is_hub.then(|| far::proves(settings, &hub.address.ip().to_string(), hub.ws_port)).flatten()
+    is_hub.then(|| found::proves(settings, &hub.address.ip().to_string(), hub.ws_port)).flatten()
 }
 
 /// What to look at where nobody answered.

@@ -68,19 +68,6 @@ pub fn connect((road, settings): &Away) -> Result<Client, Fault> {
     Ok(client)
 }
 
-/// Whether a hub that was found proves that it knows our secret; nothing where it could not be asked.
-pub fn proves(settings: &Settings, address: &str, port: u16) -> Option<bool> {
-    let secret = settings.text(SECRET);
-    if secret.is_empty() {
-        return None;
-    }
-    match guest::connect(address, port, secret, world::chance()) {
-        Ok(_) => Some(true),
-        Err(fault) if fault.kind == Kind::Refused => Some(false),
-        Err(_) => None,
-    }
-}
-
 /// From where a connection comes: machine, user, and the processes above us, by which the hub tells
 /// whose shell or hook this is. On one machine it asks the kernel; here it takes our word, which
 /// only who knows the secret can give.

@@ -5,13 +5,13 @@
 //! **Invariant:** nothing that was heard is believed but an address to try; only what has proven the
 //! secret is written down, and what a session has joined it does not leave for a mesh of its own.
 
-use super::far;
+use crate::far::guest;
 use crate::lan::{Found, What, browse};
 use crate::mesh::{Fault, Kind};
-use crate::world::complain;
 use crate::world::places::Places;
 use crate::world::road::{Road, SECRET_MIN};
 use crate::world::settings::{SECRET, Settings};
+use crate::world::{self, complain};
 use serde_json::{Value, json};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -113,7 +113,7 @@ fn proven(hubs: Vec<Found>, settings: &Settings) -> Vec<Hub> {
         let (settings, sender) = (settings.clone(), sender.clone());
         let ask = move || {
             let hub = Hub { name: hub.name, address: hub.address.ip().to_string(), port: hub.ws_port };
-            let proves = far::proves(&settings, &hub.address, hub.port) == Some(true);
+            let proves = proves(&settings, &hub.address, hub.port) == Some(true);
             // Nobody waits any more for one that was slow.
             let _ = sender.send(proves.then_some(hub));
         };
@@ -128,6 +128,19 @@ fn proven(hubs: Vec<Found>, settings: &Settings) -> Vec<Hub> {
         }
     }
     found
+}
+
+/// Whether a hub that was found proves that it knows our secret; nothing where it could not be asked.
+pub fn proves(settings: &Settings, address: &str, port: u16) -> Option<bool> {
+    let secret = settings.text(SECRET);
+    if secret.is_empty() {
+        return None;
+    }
+    match guest::connect(address, port, secret, world::chance()) {
+        Ok(_) => Some(true),
+        Err(fault) if fault.kind == Kind::Refused => Some(false),
+        Err(_) => None,
+    }
 }
 
 impl Hub {

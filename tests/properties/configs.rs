@@ -6,7 +6,8 @@
 use crate::feed::Feed;
 use serde_json::Value;
 use slm_mesh::agents::configs::{Form, ROWS, Scope};
-use slm_mesh::agents::entries::{self, NAME, Want};
+use slm_mesh::agents::entries::{self, Want};
+use slm_mesh::agents::own::NAME;
 
 const PROGRAM: &str = "/opt/a b/slm-mesh";
 
