@@ -21,6 +21,10 @@ class Missing(Exception):
     """A tool without which a proof can't be made."""
 
 
+class Exempt(Missing):
+    """Something that a machine need not have, even where all else is asked for."""
+
+
 def faketime():
     found = [path for path in LIBRARIES if Path(path).exists()]
     if not found:
