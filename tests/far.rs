@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use support::{Place, until};
@@ -252,4 +252,29 @@ fn clients_of_the_older_program_hear_pushes_whichever_id_they_say() {
     closed.ok(&["start", "--detach"]);
     let mut refused = Listener::start(&dir, &closed, SECRET);
     assert!(refused.next()["error"].as_str().unwrap().contains("401"));
+}
+
+#[test]
+fn a_hub_that_sends_a_byte_now_and_then_keeps_nobody_waiting() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // It ends with the test, and each of its clients when that has gone.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut stream = stream;
+                let _ = stream.write_all(b"HTTP/1.1 101 Switching\r\n");
+                while stream.write_all(b"x").is_ok() {
+                    std::thread::sleep(std::time::Duration::from_millis(500));
+                }
+            });
+        }
+    });
+    let guest = Place::new().with("SLM_MESH_HOST", "127.0.0.1").with("SLM_MESH_ROLE", "client");
+    let guest = guest.with("SLM_MESH_SHARED_SECRET", SECRET).with("SLM_MESH_WS_PORT", &port.to_string());
+    let out = guest.run(&["peers"]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(3) && said.contains("can't be reached"), "{:?} {said}", out.status);
+    // Without a limit for all of it, it is the 64th byte that is found to be one too many.
+    assert!(!said.contains("ttack"), "{said}");
 }

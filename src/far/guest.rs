@@ -7,8 +7,9 @@ use crate::mesh::{Fault, Kind};
 use mio::net::UnixStream as PollStream;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use tungstenite::client::client_with_config;
 use tungstenite::error::ProtocolError;
@@ -25,20 +26,44 @@ const REACH_MS: u64 = 3_000;
 /// # Errors
 /// When the hub can't be reached, does not know the secret, or doesn't know us.
 pub fn connect(hub: &str, port: u16, secret: &str, chance: u128) -> Result<UnixStream, Fault> {
-    let mut pauses = DOOR_PAUSES_MS.iter();
-    let socket = loop {
+    let (began, mut pauses) = (Instant::now(), DOOR_PAUSES_MS.iter());
+    let (socket, alarm) = loop {
         let stream = reach(hub, port)?;
+        let alarm = Alarm::set(&stream).map_err(|error| gone(hub, port, &error.to_string()))?;
         if let Some(socket) = knock(stream, hub, port)? {
-            break socket;
+            break (socket, alarm);
         }
-        let Some(pause) = pauses.next() else {
+        // A door that is full says so at once.
+        let Some(pause) = pauses.next().filter(|_| began.elapsed() < Duration::from_millis(SHAKE_MS)) else {
             return Err(gone(hub, port, "too many stand at its door, or it has turned this machine away"));
         };
         // Those who came together are not to come together again.
         std::thread::sleep(Duration::from_millis(pause / 2 + chance as u64 % pause));
     };
     let (socket, seal) = prove(socket, hub, port, secret, chance)?;
+    drop(alarm);
     carry(socket, seal).map_err(|error| gone(hub, port, &error.to_string()))
+}
+
+/// Ends a connection that is not let in within [`SHAKE_MS`]: the limit of each read alone would let one who
+/// sends a byte now and then keep us for minutes.
+struct Alarm {
+    /// Dropped with us.
+    _off: Sender<()>,
+}
+
+impl Alarm {
+    fn set(stream: &TcpStream) -> io::Result<Alarm> {
+        let stream = stream.try_clone()?;
+        let (off, waits) = channel();
+        std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
+            if waits.recv_timeout(Duration::from_millis(SHAKE_MS)) == Err(RecvTimeoutError::Timeout) {
+                // It may be closed already.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        })?;
+        Ok(Alarm { _off: off })
+    }
 }
 
 fn gone(hub: &str, port: u16, why: &str) -> Fault {
