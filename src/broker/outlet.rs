@@ -10,6 +10,10 @@ use std::io::{self, ErrorKind, Read, Write};
 /// Unsent bytes, after which a peer counts as one that does not read.
 const OUTPUT_MAX: usize = 1 << 20;
 
+/// Bytes that may come in one go: a few hellos. Who sends faster than they are read would be all that the
+/// loop does.
+const INPUT_MAX: usize = 64 << 10;
+
 /// The connection.
 pub struct Outlet {
     stream: UnixStream,
@@ -73,10 +77,10 @@ impl Outlet {
     /// Hands over the lines that have come.
     ///
     /// # Errors
-    /// When the peer hung up, or sent a line that is too long.
+    /// When the peer hung up, or sent a line that is too long, or too much.
     pub fn read(&mut self, mut line: impl FnMut(&[u8])) -> io::Result<()> {
         let mut buffer = [0; 4096];
-        loop {
+        for _ in 0..INPUT_MAX / buffer.len() {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(n) => self.input.push(&buffer[..n]),
@@ -88,5 +92,26 @@ impl Outlet {
                 line(found);
             }
         }
+        Err(ErrorKind::InvalidData.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sends_without_end_is_given_up_and_who_sends_little_is_heard() {
+        let poll = mio::Poll::new().unwrap();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut outlet = Outlet::register(UnixStream::from_std(ours), poll.registry(), 1).unwrap();
+        let mut n_lines = 0;
+        (&theirs).write_all(b"one\ntwo\n").unwrap();
+        outlet.read(|_| n_lines += 1).unwrap();
+        assert_eq!(n_lines, 2);
+        (&theirs).write_all(&b"again\n".repeat(12_000)).unwrap();
+        let given_up = outlet.read(|_| n_lines += 1).unwrap_err();
+        assert_eq!(given_up.kind(), ErrorKind::InvalidData);
     }
 }
