@@ -5,10 +5,12 @@ mod clients;
 mod support;
 
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use support::{Place, Session, until};
 
 const SECRET: &str = "correct horse battery staple";
@@ -239,4 +241,68 @@ fn a_superlocalmemory_daemon_alone_in_looking_sees_our_peers_and_writes_to_them(
     assert_eq!(mail["messages"][0]["fromPeer"], json!("slm:slm-1"));
     let (status, refused) = daemon.ask("POST", "/mesh/send", &letter(&json!("nobody"))).unwrap();
     assert!(status == 404 && refused["detail"] == json!("recipient peer not found"), "{status} {refused}");
+}
+
+/// A server that answers each GET and each POST with a status line and a body.
+fn strange(get: impl Fn(usize) -> String + Send + 'static, post: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for (n, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            let mut stream = BufReader::new(stream);
+            let (mut head, mut n_body) = (String::new(), 0);
+            while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).is_ok_and(|n| n > 0) {}
+            for line in head.to_lowercase().lines() {
+                n_body = line.strip_prefix("content-length:").map_or(n_body, |n| n.trim().parse().unwrap());
+            }
+            let _ = stream.read_exact(&mut vec![0; n_body]);
+            let answer = if head.starts_with("POST") { post.to_owned() } else { get(n) };
+            let (status, body) = answer.split_once('\n').unwrap();
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            // Who asked may have gone.
+            let _ = stream.get_mut().write_all((head + body).as_bytes());
+        }
+    });
+    url
+}
+
+/// What a mesh of such peers says, and that there is news.
+fn listed(mark: usize, ids: std::ops::Range<usize>) -> String {
+    let row = |id| json!({ "peer_id": format!("{id:08x}-abc"), "session_id": format!("p{id}"), "mesh": "odd" });
+    let rows: Vec<Value> = ids.map(row).collect();
+    format!("200 OK\n{}", json!({ "mesh": "odd", "mark": mark, "peers": rows }))
+}
+
+#[test]
+fn a_server_that_is_no_mesh_has_no_letter_and_refuses_none() {
+    for post in ["200 OK\n<html>log in first</html>", "200 OK\n{}", "404 Not Found\n<html>", "302 Found\n"] {
+        let place = Place::new().with("SLM_MESH_PEER_URL", &strange(|_| listed(1, 1..2), post));
+        let mut session = place.session("codex-mcp-client", "api");
+        session.tool("mesh_status", json!({}));
+        until("its peer is listed", || names(&place) == ["p1"]);
+        let there = full_name(&place, "p1");
+        session.tool("mesh_send", json!({ "to": there, "message": "anybody?" }));
+        let mut is_told = || {
+            let receipts = receipts(&mut session);
+            assert_eq!(receipts, ["accepted"], "{post}");
+            place.json(&["status"])["links"][0]["trouble"].is_string()
+        };
+        until("the trouble is told", &mut is_told);
+    }
+}
+
+#[test]
+fn a_mesh_that_lists_others_each_time_keeps_nobody_waiting() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let get = move |n: usize| {
+        count.fetch_add(1, Ordering::Relaxed);
+        listed(n, n * 500..(n + 1) * 500)
+    };
+    let place = Place::new().with("SLM_MESH_PEER_URL", &strange(get, "200 OK\n{}"));
+    place.ok(&["start", "--detach"]);
+    until("it was asked again and again", || asked.load(Ordering::Relaxed) > 4);
+    // Calls in all of this are answered; each within what a verb waits for.
+    (0..20).for_each(|_| drop(place.ok(&["whoami"])));
+    assert!(asked.load(Ordering::Relaxed) < 60, "it is asked less often then");
 }

@@ -11,7 +11,7 @@ use crate::mesh::letters::{Letter, Passed};
 use crate::mesh::links::Roster;
 use serde_json::Value;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
@@ -25,11 +25,17 @@ const ASK_MAX: Duration = Duration::from_secs(5);
 /// What the answer to a letter may take.
 const POST_MAX: Duration = Duration::from_secs(10);
 /// What an answer may have, in bytes.
-const ANSWER_MAX: u64 = 1 << 20;
+const ANSWER_MAX: u64 = 8 << 20;
 /// The wait after the first failure, doubled with each further one up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Two questions are never closer than this, whatever the other side answers.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Two questions are never closer than this, whatever the other side answers. It is doubled with each
+/// answer in a row that came at once, up to the second: where something changes all the time, or seems
+/// to, more is learnt from one answer, and a mesh that lists others each time costs us little.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(6));
+/// What came sooner than this came at once.
+const AT_ONCE: Duration = Duration::from_secs(4);
+/// News that wait for the loop. A thread with more waits itself, and asks nothing meanwhile.
+const NEWS_MAX: usize = 4;
 
 /// What a thread brings back; the number is that of the link.
 enum News {
@@ -60,14 +66,14 @@ struct Road {
     n: usize,
     url: String,
     secret: String,
-    news: Sender<News>,
+    news: SyncSender<News>,
     ring: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Links {
     /// Starts the threads. They end with the process: one may be in the middle of a question.
     pub fn open(urls: &[String], secret: &str, ring: Arc<dyn Fn() + Send + Sync>) -> Links {
-        let (sender, news) = channel();
+        let (sender, news) = sync_channel(NEWS_MAX);
         let lines = urls.iter().enumerate().map(|(n, url)| {
             let road =
                 Road { n, url: url.clone(), secret: secret.to_owned(), news: sender.clone(), ring: Arc::clone(&ring) };
@@ -91,9 +97,11 @@ impl Links {
         self.lines.iter().filter(|line| !line.is_busy).filter_map(|line| line.again_at).min()
     }
 
-    /// Tells the mesh what came.
-    pub fn hear(&mut self, mesh: &mut Mesh, now: i64) {
-        while let Ok(news) = self.news.try_recv() {
+    /// Tells the mesh what came; whether more may be there. It takes a few at a time: were it to wait for
+    /// the last, meshes that say more than can be told in the meantime would keep everybody else waiting.
+    pub fn hear(&mut self, mesh: &mut Mesh, now: i64) -> bool {
+        for _ in 0..NEWS_MAX {
+            let Ok(news) = self.news.try_recv() else { return false };
             let told = match news {
                 News::Heard(n, roster) => mesh.heard(n, &roster, now),
                 News::Silent(n, why) => {
@@ -109,6 +117,7 @@ impl Links {
                 super::log(&format!("news of a linked mesh could not be stored: {}", fault.text));
             }
         }
+        true
     }
 
     /// Sends what waits; after a commit, since it has left then.
@@ -143,6 +152,11 @@ fn backoff(n_failed: u32) -> Duration {
     BACKOFF.0.saturating_mul(1 << (n_failed - 1).min(8)).min(BACKOFF.1)
 }
 
+/// The time between two questions after so many answers in a row that came at once.
+fn pause(n_quick: u32) -> Duration {
+    ASK_AGAIN.0.saturating_mul(1 << n_quick.saturating_sub(2).min(8)).min(ASK_AGAIN.1)
+}
+
 impl Road {
     fn tell(&self, news: News) -> bool {
         let told = self.news.send(news).is_ok();
@@ -153,13 +167,14 @@ impl Road {
     /// Asks who is there, again and again.
     fn ask_on(&self) {
         let agent = agent();
-        let (mut mark, mut n_failed) = (None, 0);
+        let (mut mark, mut n_failed, mut n_quick) = (None, 0, 0);
         loop {
             let began = Instant::now();
             let (news, wait) = match self.ask(&agent, mark) {
                 Ok((roster, next)) => {
                     (mark, n_failed) = (next, 0);
-                    (News::Heard(self.n, roster), if next.is_some() { ASK_AGAIN } else { ASK_EVERY })
+                    n_quick = if began.elapsed() < AT_ONCE { n_quick + 1 } else { 0 };
+                    (News::Heard(self.n, roster), if next.is_some() { pause(n_quick) } else { ASK_EVERY })
                 }
                 Err(why) => {
                     (mark, n_failed) = (None, n_failed + 1);
@@ -169,7 +184,7 @@ impl Road {
             if !self.tell(news) {
                 return;
             }
-            std::thread::sleep(wait.saturating_sub(began.elapsed()).max(ASK_AGAIN));
+            std::thread::sleep(wait.saturating_sub(began.elapsed()).max(ASK_AGAIN.0));
         }
     }
 
@@ -209,8 +224,9 @@ impl Road {
             Err(why) => return Passed::Later(why),
         };
         match status.as_u16() {
-            200..300 if value["ok"] != Value::Bool(false) => Passed::Taken,
-            200..300 | 400 | 404 | 413 | 422 => Passed::Refused(refusal(status, &value)),
+            200..300 if value["ok"] == Value::Bool(true) => Passed::Taken,
+            200..300 | 400 | 404 | 413 | 422 if is_worded(&value) => Passed::Refused(refusal(status, &value)),
+            // Also what some other server at this address answers: it speaks for no mesh.
             _ => Passed::Later(refusal(status, &value)),
         }
     }
@@ -237,6 +253,11 @@ fn read(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result
     Ok((answer.status(), serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
 }
 
+/// Whether an answer says why, as both kinds do.
+fn is_worded(value: &Value) -> bool {
+    ["error", "detail"].iter().any(|name| !value[name].is_null())
+}
+
 /// Why something was refused, in the words of who did.
 fn refusal(status: StatusCode, value: &Value) -> String {
     let words = ["error", "detail"].iter().find_map(|name| value[name].as_str());
@@ -245,6 +266,7 @@ fn refusal(status: StatusCode, value: &Value) -> String {
             format!("it does not let us in ({status}): SLM_MESH_SHARED_SECRET must be the same on both sides")
         }
         (Some(words), _) => words.chars().take(200).collect(),
+        (None, 200..300) => "its answer is none that a mesh gives".into(),
         (None, _) => format!("it answered {status}"),
     }
 }

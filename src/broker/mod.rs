@@ -256,7 +256,7 @@ impl Broker {
         self.accept(now);
         self.receive_guests(now);
         self.serve_jobs(now);
-        self.links.hear(&mut self.mesh, now);
+        self.accept_again |= self.links.hear(&mut self.mesh, now);
         self.serve_held(now);
         self.watch_quiet(now);
         let wrote = self.mesh.has_written();
