@@ -86,14 +86,15 @@ fn send(mesh: &mut Mesh, _: &Head, given: &Map<String, Value>, now: i64) -> Resu
         return Err(Fault::new(Kind::Refused, format!("content too large (max {} bytes)", limits::PAYLOAD_MAX)));
     }
     mesh.limit("slm", 10, now)?;
-    let sender = mesh.sender_of_letter(text("from_peer").unwrap_or("unknown"), text("from_name"), text("from_machine"));
-    let sender: String = sender.chars().take(limits::WORD_MAX).collect();
+    let (id, name, machine) = (text("from_peer").unwrap_or("unknown"), text("from_name"), text("from_machine"));
+    let cut = |text: String| text.chars().take(limits::WORD_MAX).collect::<String>();
+    let sender = cut(mesh.sender_of_letter(id, name, machine));
     let key = text("key").filter(|key| key.len() <= limits::WORD_MAX);
-    if let Some(key) = key
-        && let Some(known) = mesh.sent_as(&sender, key)?
-    {
-        // Its first answer was lost on the way.
-        return Ok(taken("peer", known, now));
+    for known_as in [&sender, &cut(mesh.name_of_stranger(id, name, machine))] {
+        // Its first answer was lost on the way; we may have learnt only since then who that is.
+        if let Some(known) = key.map(|key| mesh.sent_as(known_as, key)).transpose()?.flatten() {
+            return Ok(taken("peer", known, now));
+        }
     }
     let kind = text("type").filter(|kind| TYPES.contains(kind) && *kind != "json").unwrap_or("text");
     let draft =

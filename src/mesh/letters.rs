@@ -47,12 +47,16 @@ impl Mesh {
             );
             return Err(Fault::new(Kind::Gone, text));
         };
+        // Before its first answer nobody knows what it is; then the other side says so itself.
+        let is_slm = link.heard.is_some() && link.mark.is_none();
+        let max = SLM_CHARS_MAX - address_of(&peer.row.name).chars().count();
         let n = body.chars().count();
-        if link.mark.is_none() && n > SLM_CHARS_MAX {
+        if is_slm && n > max {
             let text = format!(
-                "message: {} is on SuperLocalMemory, which takes {SLM_CHARS_MAX} characters, and these are {n}; send it \
-                 in parts, or put it into a file and say where",
-                peer.row.name
+                "message: {} is on SuperLocalMemory, which takes {SLM_CHARS_MAX} characters, {} of them to say for whom \
+                 it is, and these are {n}; send it in parts, or put it into a file and say where",
+                peer.row.name,
+                SLM_CHARS_MAX - max
             );
             return Err(Fault::new(Kind::Refused, text));
         }
@@ -61,8 +65,12 @@ impl Mesh {
 
     /// Whether a letter waits for any link: then the broker stays.
     pub fn has_letters(&self) -> bool {
-        let count = |id: &str| self.unread.get(id).copied().or_else(|| self.store.count_unread(id).ok());
-        self.peers.iter().any(|peer| self.is_linked(peer) && count(&peer.row.id).is_some_and(|n| n > 0))
+        self.peers.iter().any(|peer| self.is_linked(peer) && self.n_waiting(&peer.row.id).is_some_and(|n| n > 0))
+    }
+
+    /// How many messages wait for a peer, if the disk can be read.
+    pub(super) fn n_waiting(&self, id: &str) -> Option<i64> {
+        self.unread.get(id).copied().or_else(|| self.store.count_unread(id).ok())
     }
 
     /// Whether a link of ours leads to a peer.
@@ -80,9 +88,13 @@ impl Mesh {
     /// # Errors
     /// When the disk can't be read.
     pub fn next_letter(&self, n: usize, now: i64) -> Result<Option<Letter>, Fault> {
-        let Some(link) = self.links.get(n) else { return Ok(None) };
+        // Before its first answer nobody knows what its peers read.
+        let Some(link) = self.links.get(n).filter(|link| link.heard.is_some()) else { return Ok(None) };
         let mut oldest: Option<Message> = None;
         for peer in self.peers.iter().filter(|peer| peer.row.kind == LINKED && peer.row.session == link.url) {
+            if self.n_waiting(&peer.row.id) == Some(0) {
+                continue;
+            }
             let pick = MessagePick { to: Some(&peer.row.id), unread: true, limit: 20, ..MessagePick::default() };
             let found = self.store.messages(&pick)?;
             let first = found.into_iter().find(|message| message.expires.is_none_or(|at| at > now));
@@ -97,10 +109,9 @@ impl Mesh {
         let to = self.peer(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
         let (address, content) = match to.project.as_str() {
             _ if !is_deaf => (to.id.clone(), message.body.clone()),
-            "" => ("broadcast".into(), format!("to {}: {}", to.name, message.body)),
-            project => (format!("project:{project}"), format!("to {}: {}", to.name, message.body)),
+            "" => ("broadcast".into(), address_of(&to.name) + &message.body),
+            project => (format!("project:{project}"), address_of(&to.name) + &message.body),
         };
-        let content: String = if is_deaf { content.chars().take(SLM_CHARS_MAX).collect() } else { content };
         // What is answered came with a key: its id over there.
         let answered = message.reply_to.map(|seq| self.store.message(seq)).transpose()?.flatten();
         let reply_to = answered.filter(|of| of.sender == message.recipient).and_then(|of| of.key);
@@ -159,6 +170,11 @@ impl Mesh {
         if self.peer(id).is_some_and(|peer| peer.row.kind == LINKED) {
             return id.to_owned();
         }
+        self.name_of_stranger(id, name, machine)
+    }
+
+    /// What a sender is called as long as it is not known to be there.
+    pub fn name_of_stranger(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> String {
         let text = match (name, machine) {
             (Some(name), Some(machine)) => format!("{}@{}", plain(name, 60), plain(machine, 60)),
             _ => format!("slm:{}", plain(id, 100)),
@@ -176,4 +192,9 @@ impl Mesh {
     pub fn sent_as(&self, sender: &str, key: &str) -> Result<Option<i64>, Fault> {
         Ok(self.store.messages_by_key(sender, key)?.first().map(|message| message.seq))
     }
+}
+
+/// What a letter to all of a project begins with, where one peer is meant.
+fn address_of(name: &str) -> String {
+    format!("to {name}: ")
 }

@@ -7,6 +7,7 @@ use super::peers::Peer;
 use super::{Fault, Mesh, limits, time};
 use crate::store::PeerRow;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// The kind of such a peer's row.
 pub const LINKED: &str = "link";
@@ -60,7 +61,10 @@ impl Roster {
         let rows = value["peers"].as_array()?;
         let own = |row: &&Value| row["mesh"].as_str().is_none_or(|of| Some(of) == mark.as_deref());
         let active = |row: &&Value| row["status"].as_str().is_none_or(|status| status == "active");
-        let peers = rows.iter().filter(own).filter(active).filter_map(Seen::read).take(limits::LINKED_MAX).collect();
+        // A daemon that is shown its own by another lists them twice.
+        let mut known = HashSet::new();
+        let seen = rows.iter().filter(own).filter(active).filter_map(Seen::read);
+        let peers = seen.filter(|seen| known.insert(seen.id.clone())).take(limits::LINKED_MAX).collect();
         Some(Roster { mark, peers })
     }
 }
@@ -149,11 +153,12 @@ impl Mesh {
         let deaf = |seen: &&Seen| is_slm && now - seen.started > DEAF_MS && seen.beat - seen.started < 5_000;
         link.deaf = roster.peers.iter().filter(deaf).map(|seen| seen.id.clone()).collect();
         let url = link.url.clone();
+        let there: HashSet<&str> = roster.peers.iter().map(|seen| seen.id.as_str()).collect();
         self.scoped(|mesh| {
             for seen in &roster.peers {
                 mesh.meet(&url, is_slm, seen, now)?;
             }
-            mesh.miss(&url, |id| roster.peers.iter().any(|seen| seen.id == id), "left", now)
+            mesh.miss(&url, |id| there.contains(id), "left", now)
         })?;
         self.letters = true;
         Ok(())
@@ -175,8 +180,8 @@ impl Mesh {
             (None, false) => host_of(url).to_owned(),
         };
         let mut row = match known {
-            // Our own, shown back to us; or another link's, which has it.
-            Some(row) if row.kind != LINKED || row.here && row.session != url => return Ok(()),
+            // Our own, shown back to us; or another link's, to whose mesh alone its letters go.
+            Some(row) if row.kind != LINKED || self.is_of_another(&row, url) => return Ok(()),
             Some(row) => row,
             None => {
                 if !self.has_room_for_linked()? {
@@ -188,6 +193,12 @@ impl Mesh {
             }
         };
         let was = row.clone();
+        // What is no time, or one that our clock has yet to reach, is not read anew with each answer.
+        let started = match seen.started {
+            _ if was.started > 0 && (seen.started <= 0 || seen.started > now) => was.started,
+            0 => now,
+            at => at.min(now),
+        };
         row = PeerRow {
             agent: seen.agent.clone(),
             project: seen.project.clone(),
@@ -196,7 +207,7 @@ impl Mesh {
             summary: seen.summary.clone(),
             host: seen.host.clone().unwrap_or_else(|| host_of(url).to_owned()),
             session: url.to_owned(),
-            started: if seen.started > 0 { seen.started.min(now) } else { now },
+            started,
             here: true,
             ..row
         };
@@ -217,6 +228,15 @@ impl Mesh {
         self.emit_joined(&row, now)
     }
 
+    /// Whether a peer belongs to another link that there still is, or has just left by it. One mesh
+    /// that two links lead to is the same by either.
+    fn is_of_another(&self, row: &PeerRow, url: &str) -> bool {
+        let link = |url: &str| self.links.iter().find(|link| link.url == url);
+        let mark = |url: &str| link(url).and_then(|link| link.mark.as_ref());
+        let is_same = mark(&row.session).is_some() && mark(&row.session) == mark(url) && !row.here;
+        row.session != url && link(&row.session).is_some() && !is_same
+    }
+
     /// `claude-api@laptop`; where that is taken, a piece of the id tells them apart.
     fn linked_name(&self, seen: &Seen, label: &str) -> String {
         let name = |own: &str| format!("{own}@{label}").replace([':', '/', ' '], "-");
@@ -234,13 +254,10 @@ impl Mesh {
         if self.peers.iter().filter(linked).count() < 2 * limits::LINKED_MAX {
             return Ok(true);
         }
-        let away = self.peers.iter().filter(linked).filter(|peer| !peer.row.here).map(|peer| peer.row.id.clone());
-        for id in away.collect::<Vec<_>>() {
-            if self.unread(&id)? == 0 {
-                self.store.drop_peer(&id)?;
-                self.peers.retain(|peer| peer.row.id != id);
-                return Ok(true);
-            }
+        let away = |peer: &&Peer| linked(peer) && !peer.row.here && self.n_waiting(&peer.row.id) == Some(0);
+        if let Some(id) = self.peers.iter().find(away).map(|peer| peer.row.id.clone()) {
+            self.forget(&id)?;
+            return Ok(true);
         }
         Ok(false)
     }

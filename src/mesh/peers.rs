@@ -258,9 +258,12 @@ impl Mesh {
         }
         let named =
             |fits: &dyn Fn(&PeerRow) -> bool| self.peers.iter().filter(|peer| fits(&peer.row)).collect::<Vec<_>>();
-        let rings: [&dyn Fn(&PeerRow) -> bool; 3] = [&|row| row.id == name, &|row| row.name == name, &|row| {
-            name.len() >= 2 && (row.name.starts_with(name) || row.id.starts_with(name))
-        }];
+        // What another mesh calls an id may be the name of one of ours.
+        let is_own = |row: &PeerRow| row.kind != super::links::LINKED;
+        let rings: [&dyn Fn(&PeerRow) -> bool; 4] =
+            [&|row| row.id == name && is_own(row), &|row| row.name == name, &|row| row.id == name, &|row| {
+                name.len() >= 2 && (row.name.starts_with(name) || row.id.starts_with(name))
+            }];
         for ring in rings {
             let mut found = named(ring);
             if found.len() > 1 && found.iter().filter(|peer| peer.is_here()).count() == 1 {

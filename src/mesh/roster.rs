@@ -39,10 +39,17 @@ impl Mesh {
         let ids: Vec<String> = self.peers.iter().filter(long_gone).map(|peer| peer.row.id.clone()).collect();
         for id in ids {
             if self.unread(&id)? == 0 && self.locks.iter().all(|lock| lock.holder != id) {
-                self.store.drop_peer(&id)?;
-                self.peers.retain(|peer| peer.row.id != id);
+                self.forget(&id)?;
             }
         }
+        Ok(())
+    }
+
+    /// Forgets a peer, and what was counted for it.
+    pub(super) fn forget(&mut self, id: &str) -> Result<(), Fault> {
+        self.store.drop_peer(id)?;
+        self.peers.retain(|peer| peer.row.id != id);
+        self.unread.remove(id);
         Ok(())
     }
 
@@ -100,9 +107,7 @@ impl Mesh {
         let row = peer.row.clone();
         self.free_locks(|lock| lock.holder == row.id, reason, now)?;
         if row.name.is_empty() || row.name == format!("peer-{}", row.id.get(..6).unwrap_or("")) {
-            self.store.drop_peer(id)?;
-            self.peers.retain(|peer| peer.row.id != id);
-            self.unread.remove(id);
+            self.forget(id)?;
         } else {
             self.store.put_peer(&row)?;
         }

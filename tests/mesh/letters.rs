@@ -39,7 +39,7 @@ impl Pair {
     fn new(seed: u64) -> Pair {
         let mut pair = Pair {
             here: Disk::linked(&format!("letters-{seed}"), &[URL]),
-            there: Disk::new(&format!("letters-there-{seed}")),
+            there: Disk::linked(&format!("letters-there-{seed}"), &["http://here:7899"]),
             under_way: None,
             n_sent: 0,
         };
@@ -126,6 +126,7 @@ impl Pair {
                 self.here = self.here.crash(|_| false);
                 self.under_way = None;
                 self.seat_here();
+                self.look();
             }
             _ => {
                 self.there = self.there.crash(|_| false);
@@ -173,4 +174,19 @@ fn each_letter_arrives_once_and_in_order_whatever_the_network_loses_and_whoever_
         assert_eq!(pair.bodies(), wanted, "seed {seed}");
         assert_eq!(pair.receipts(), vec!["forwarded"; pair.n_sent], "seed {seed}");
     }
+}
+
+#[test]
+fn a_letter_that_comes_again_once_its_sender_is_known_is_still_the_same() {
+    let mut pair = Pair::new(1_000);
+    let to = pair.here.mesh.roster().iter().find(|peer| peer.row.kind == "link").unwrap().row.id.clone();
+    pair.here.call(1, &messages::SEND, json!({ "to": to, "message": "once" })).unwrap();
+    let letter = pair.here.mesh.next_letter(0, pair.here.now).unwrap().unwrap();
+    let first = pair.ask("POST", "/mesh/send", &letter.body)["id"].clone();
+    // The answer is lost; before the letter comes again the other side has looked, too.
+    let near = json!({ "peer_id": letter.body["from_peer"], "session_id": "near", "mesh": "ours" });
+    let roster = Roster::read(&json!({ "mesh": "ours", "mark": 1, "peers": [near] })).unwrap();
+    pair.there.mesh.heard(0, &roster, pair.there.now).unwrap();
+    assert_eq!(pair.ask("POST", "/mesh/send", &letter.body)["id"], first);
+    assert_eq!(pair.bodies(), ["once"]);
 }

@@ -39,7 +39,11 @@ fn names(disk: &mut Disk) -> Vec<String> {
 }
 
 fn send(disk: &mut Disk, to: &str, text: &str) -> Result<Value, Fault> {
-    disk.call(1, &messages::SEND, json!({ "to": to, "message": text }))
+    send_as(disk, 1, to, text)
+}
+
+fn send_as(disk: &mut Disk, conn: u64, to: &str, text: &str) -> Result<Value, Fault> {
+    disk.call(conn, &messages::SEND, json!({ "to": to, "message": text }))
 }
 
 /// The receipt and surface of the newest message that was sent.
@@ -130,12 +134,19 @@ fn a_letter_waits_in_order_until_the_other_side_has_it_and_its_receipt_says_no_m
     disk.pass(100_000);
     let mut disk = disk.crash(|_| false);
     assert!(disk.mesh.has_letters(), "a broker with letters stays");
+    let long = "x".repeat(5_000);
+    send_as(&mut disk, 0, "codex-web@laptop", &long).unwrap();
+    assert_eq!(disk.mesh.next_letter(0, disk.now).unwrap(), None, "what is there is not known yet");
+    hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api"), row("peer-2", "codex-web")]));
     let again = disk.mesh.next_letter(0, disk.now).unwrap().unwrap();
     assert_eq!(again, letter, "the same key: the other side takes it once");
     disk.mesh.passed(0, again.seq, &Passed::Taken, disk.now).unwrap();
     let second = disk.mesh.next_letter(0, disk.now).unwrap().unwrap();
     assert_eq!(second.body["content"], json!("second"));
     disk.mesh.passed(0, second.seq, &Passed::Refused("recipient peer not found".into()), disk.now).unwrap();
+    let third = disk.mesh.next_letter(0, disk.now).unwrap().unwrap();
+    assert_eq!(third.body["content"], json!(long), "what only the other kind would not take");
+    disk.mesh.passed(0, third.seq, &Passed::Taken, disk.now).unwrap();
     assert!(disk.mesh.next_letter(0, disk.now).unwrap().is_none() && !disk.mesh.has_letters());
     disk.mesh.joined(1);
     disk.call(1, &seats::ATTACH, json!({ "agent": "test", "name": "near", "project": "/api", "pid": 5 })).unwrap();
@@ -158,8 +169,13 @@ fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
     let fresh = peer("fresh-one", "/p", -5, -5);
     let roster = Roster::read(&json!({ "peers": [rows[0], rows[1], rows[2], fresh] })).unwrap();
     hear(&mut disk, 1, &roster);
-    let too_long = send(&mut disk, "deaf@slm", &"x".repeat(4097)).unwrap_err();
+    let whole = 4096 - "to deaf@slm: ".len();
+    let too_long = send(&mut disk, "deaf@slm", &"x".repeat(whole + 1)).unwrap_err();
     assert!(too_long.text.contains("4096"), "{too_long}");
+    send(&mut disk, "deaf@slm", &"x".repeat(whole)).unwrap();
+    let letter = disk.mesh.next_letter(1, disk.now).unwrap().unwrap();
+    assert_eq!(letter.body["content"].as_str().unwrap().len(), 4096, "nothing of it is cut off");
+    disk.mesh.passed(1, letter.seq, &Passed::Taken, disk.now).unwrap();
     let wants = [
         ("sees-direct", "sees-direct", "hi"),
         ("fresh-one", "fresh-one", "hi"),
@@ -172,4 +188,46 @@ fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
         assert_eq!((&letter.body["to_peer"], &letter.body["content"]), (&json!(address), &json!(content)), "{to}");
         disk.mesh.passed(1, letter.seq, &Passed::Taken, disk.now).unwrap();
     }
+}
+
+#[test]
+fn a_peer_whose_times_are_odd_or_that_is_listed_twice_changes_only_when_it_does() {
+    let mut disk = linked("odd");
+    let ahead = mesh::time::iso(disk.now + 3_600_000).replace('Z', "+00:00");
+    let mut rows = [row("peer-1", "fast"), row("peer-2", "none"), row("peer-3", "twice"), row("peer-3", "again")];
+    (rows[0]["registered_at"], rows[1]["registered_at"]) = (json!(ahead), json!("yesterday"));
+    hear(&mut disk, 0, &ours(&rows));
+    assert_eq!(names(&mut disk).len(), 3);
+    for _ in 0..3 {
+        disk.pass(8_000);
+        hear(&mut disk, 0, &ours(&rows));
+    }
+    let updates = disk.call(1, &events::READ, json!({ "types": ["peer_updated"] })).unwrap();
+    assert_eq!(updates["events"], json!([]), "{updates}");
+}
+
+#[test]
+fn letters_for_a_mesh_that_is_away_go_to_no_other_that_lists_the_same_peer() {
+    let mut disk = linked("moves");
+    hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
+    disk.pass(100_000);
+    send(&mut disk, "claude-api@laptop", "for the laptop").unwrap();
+    let mut theirs = row("peer-1", "claude-api");
+    theirs.as_object_mut().unwrap().remove("mesh");
+    hear(&mut disk, 1, &Roster::read(&json!({ "peers": [theirs] })).unwrap());
+    assert_eq!((disk.mesh.next_letter(1, disk.now).unwrap(), names(&mut disk).len()), (None, 0));
+    // The same mesh by another address is no other.
+    hear(&mut disk, 1, &ours(&[row("peer-1", "claude-api")]));
+    assert_eq!(names(&mut disk), ["claude-api@laptop"]);
+    assert_eq!(disk.mesh.next_letter(1, disk.now).unwrap().unwrap().body["content"], json!("for the laptop"));
+}
+
+#[test]
+fn an_id_of_another_mesh_takes_no_name_of_ours() {
+    let mut disk = linked("names");
+    let me = disk.mesh.resolve("near").unwrap();
+    hear(&mut disk, 0, &ours(&[row("near", "claude-api")]));
+    assert_eq!(names(&mut disk), ["claude-api@laptop"]);
+    assert_eq!(disk.mesh.resolve("near").unwrap(), me);
+    assert_eq!(disk.mesh.resolve("claude-api@laptop").unwrap(), "near");
 }
