@@ -8,9 +8,8 @@
 //! so that meshes that look at each other, in a ring even, echo nothing and pass nothing on.
 
 use super::http::{Answer, Head, Request};
-use crate::mesh::links::LINKED;
 use crate::mesh::messages::TYPES;
-use crate::mesh::peers::Peer;
+use crate::mesh::peers::{LINKED, Peer};
 use crate::mesh::{Fault, Kind, Mesh, limits, time};
 use crate::store::Message;
 use serde_json::{Map, Value, json};

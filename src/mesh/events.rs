@@ -175,7 +175,7 @@ impl Mesh {
         let text = payload.to_string();
         let seq = self.store.add_event(kind, by, now, &text)?;
         self.stirred.events = true;
-        if kind.starts_with("peer_") && self.peer(by).is_none_or(|peer| peer.row.kind != super::links::LINKED) {
+        if kind.starts_with("peer_") && self.peer(by).is_none_or(|peer| peer.row.kind != super::peers::LINKED) {
             self.roster_mark += 1;
         }
         let event = Event { seq, kind: kind.to_owned(), by: by.to_owned(), at: now, payload: text };

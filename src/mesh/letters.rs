@@ -4,8 +4,8 @@
 //! **Invariant:** a letter goes one link far, in the order in which it was sent, and none is called
 //! forwarded before the other side said that it has it.
 
-use super::links::{LINKED, Link, plain};
-use super::peers::Peer;
+use super::links::{Link, plain};
+use super::peers::{LINKED, Peer};
 use super::{Fault, Kind, Mesh, time};
 use crate::store::{Message, MessagePick};
 use serde_json::{Value, json};

@@ -3,14 +3,12 @@
 //! **Invariant:** what was learnt from one mesh is told to no other, and what another mesh says of
 //! itself is bounded and can name none of our own.
 
-use super::peers::Peer;
+use super::peers::{LINKED, Peer};
 use super::{Fault, Mesh, limits, time};
 use crate::store::PeerRow;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// The kind of such a peer's row.
-pub const LINKED: &str = "link";
 /// A peer of such a daemon that has not been heard again this long after it registered reads no mail
 /// of its own: its version 3.4.48 waits at an address that nobody writes to. Such peers beat every 25 s.
 const DEAF_MS: i64 = 60_000;

@@ -381,7 +381,7 @@ impl Mesh {
 
     /// Nobody is attached, waits, or lives by heartbeats, and no letter waits for another mesh.
     pub fn is_idle(&self) -> bool {
-        let ours = self.peers.iter().filter(|peer| peer.row.kind != links::LINKED);
+        let ours = self.peers.iter().filter(|peer| peer.row.kind != peers::LINKED);
         self.waits.is_empty() && ours.into_iter().all(|peer| !peer.is_here()) && !self.has_letters()
     }
 

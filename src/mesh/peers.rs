@@ -96,6 +96,9 @@ impl Peer {
 const PAGE_ROWS: usize = limits::PAGE_MAX / 200;
 /// Peers that a fault names, where a name or a shell fits several.
 const NAMED_MAX: usize = 8;
+/// The kind of a peer's row that belongs to another mesh.
+pub const LINKED: &str = "link";
+
 const SCOPES: &[&str] = &["machine", "directory", "repo"];
 const PATH: Is = Is::Text { min: 0, max: limits::PATH_MAX };
 
@@ -259,7 +262,7 @@ impl Mesh {
         let named =
             |fits: &dyn Fn(&PeerRow) -> bool| self.peers.iter().filter(|peer| fits(&peer.row)).collect::<Vec<_>>();
         // What another mesh calls an id may be the name of one of ours.
-        let is_own = |row: &PeerRow| row.kind != super::links::LINKED;
+        let is_own = |row: &PeerRow| row.kind != LINKED;
         let rings: [&dyn Fn(&PeerRow) -> bool; 4] =
             [&|row| row.id == name && is_own(row), &|row| row.name == name, &|row| row.id == name, &|row| {
                 name.len() >= 2 && (row.name.starts_with(name) || row.id.starts_with(name))
@@ -309,7 +312,7 @@ impl Mesh {
 
     /// The id of a peer of this mesh: nobody acts as one of another.
     pub fn own(&self, id: String) -> Result<String, Fault> {
-        if self.peer(&id).is_some_and(|peer| peer.row.kind == super::links::LINKED) {
+        if self.peer(&id).is_some_and(|peer| peer.row.kind == LINKED) {
             let text = format!("{} is on another mesh; only there can anybody act as it", self.name_of(&id));
             return Err(Fault::new(Kind::Refused, text));
         }
@@ -371,7 +374,7 @@ impl Mesh {
             "status": status, "host": row.host, "unread": self.unread(&row.id)?,
             "idleSeconds": (now - peer.active).max(0) / 1000, "locks": locks,
         });
-        if row.kind == super::links::LINKED {
+        if row.kind == LINKED {
             value["link"] = json!(row.session);
         }
         Ok(value)
