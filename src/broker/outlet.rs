@@ -12,7 +12,7 @@ const OUTPUT_MAX: usize = 1 << 20;
 
 /// Bytes that may come in one go: a few hellos. Who sends faster than they are read would be all that the
 /// loop does.
-const INPUT_MAX: usize = 64 << 10;
+const INPUT_MAX: usize = 128 << 10;
 
 /// The connection.
 pub struct Outlet {
@@ -110,7 +110,7 @@ mod tests {
         (&theirs).write_all(b"one\ntwo\n").unwrap();
         outlet.read(|_| n_lines += 1).unwrap();
         assert_eq!(n_lines, 2);
-        (&theirs).write_all(&b"again\n".repeat(12_000)).unwrap();
+        (&theirs).write_all(&b"again\n".repeat(24_000)).unwrap();
         let given_up = outlet.read(|_| n_lines += 1).unwrap_err();
         assert_eq!(given_up.kind(), ErrorKind::InvalidData);
     }
