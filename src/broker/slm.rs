@@ -95,13 +95,16 @@ fn send(mesh: &mut Mesh, _: &Head, given: &Map<String, Value>, now: i64) -> Resu
             return Ok(taken("peer", known, now));
         }
     }
-    let kind = text("type").filter(|kind| TYPES.contains(kind) && *kind != "json").unwrap_or("text");
+    let is_kept = |kind: &str| kind != "json" || serde_json::from_str::<Value>(content).is_ok();
+    let kind = text("type").filter(|kind| TYPES.contains(kind) && is_kept(kind)).unwrap_or("text");
     let draft =
         Message { sender, kind: kind.into(), body: content.into(), key: key.map(str::to_owned), ..Message::default() };
     let (target, recipients) = recipients(mesh, to)?;
     let answered = text("reply_to").zip(recipients.first()).filter(|_| target == "peer");
     let reply_to = answered.map(|(id, me)| mesh.answered_by(&draft.sender, me, id, now)).transpose()?.flatten();
-    let draft = Message { reply_to, expires: text("expires").and_then(time::parse), ..draft };
+    let expires_in = given.get("expires_in").and_then(Value::as_i64);
+    let expires = expires_in.map(|ms| now + ms.clamp(0, limits::MAIL_KEPT_MS));
+    let draft = Message { reply_to, expires, ..draft };
     let draft = Message { target: if target == "peer" { String::new() } else { to.into() }, ..draft };
     let sent = mesh.post(draft, &recipients, now)?;
     Ok(taken(target, sent.first().map_or(0, |message| message.seq), now))

@@ -6,7 +6,7 @@
 
 use super::links::{Link, plain};
 use super::peers::{LINKED, Peer};
-use super::{Fault, Kind, Mesh, time};
+use super::{Fault, Kind, Mesh};
 use crate::store::{Message, MessagePick};
 use serde_json::{Value, json};
 
@@ -100,11 +100,11 @@ impl Mesh {
             let first = found.into_iter().find(|message| message.expires.is_none_or(|at| at > now));
             oldest = [oldest, first].into_iter().flatten().min_by_key(|message| message.seq);
         }
-        oldest.map(|message| Ok(Letter { seq: message.seq, body: self.letter(link, &message)? })).transpose()
+        oldest.map(|message| Ok(Letter { seq: message.seq, body: self.letter(link, &message, now)? })).transpose()
     }
 
     /// What is posted: the fields that both kinds know, and for our own kind who wrote it.
-    fn letter(&self, link: &Link, message: &Message) -> Result<Value, Fault> {
+    fn letter(&self, link: &Link, message: &Message, now: i64) -> Result<Value, Fault> {
         let is_deaf = link.deaf.contains(&message.recipient);
         let to = self.peer(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
         let (address, content) = match to.project.as_str() {
@@ -115,10 +115,11 @@ impl Mesh {
         // What is answered came with a key: its id over there.
         let answered = message.reply_to.map(|seq| self.store.message(seq)).transpose()?.flatten();
         let reply_to = answered.filter(|of| of.sender == message.recipient).and_then(|of| of.key);
+        // For how long it is good, not until when: two clocks differ.
         Ok(json!({
             "from_peer": message.sender, "to_peer": address, "content": content, "type": message.kind,
             "key": self.outside_id(8, message.seq), "from_name": self.name_of(&message.sender),
-            "from_machine": self.settings.host, "reply_to": reply_to, "expires": message.expires.map(time::iso),
+            "from_machine": self.settings.host, "reply_to": reply_to, "expires_in": message.expires.map(|at| at - now),
         }))
     }
 

@@ -190,3 +190,20 @@ fn a_letter_that_comes_again_once_its_sender_is_known_is_still_the_same() {
     assert_eq!(pair.ask("POST", "/mesh/send", &letter.body)["id"], first);
     assert_eq!(pair.bodies(), ["once"]);
 }
+
+#[test]
+fn a_letter_keeps_its_type_and_its_time_where_the_other_clock_is_hours_ahead() {
+    let mut pair = Pair::new(1_001);
+    pair.there.pass(3 * 3_600_000);
+    let to = pair.here.mesh.roster().iter().find(|peer| peer.row.kind == "link").unwrap().row.id.clone();
+    let letter = json!({ "to": to, "message": "{\"a\":1}", "type": "json", "expiresMinutes": 5 });
+    pair.here.call(1, &messages::SEND, letter).unwrap();
+    pair.here.pass(60_000);
+    let letter = pair.here.mesh.next_letter(0, pair.here.now).unwrap().unwrap();
+    pair.ask("POST", "/mesh/send", &letter.body);
+    pair.there.pass(3 * 60_000);
+    let mail = pair.there.call(1, &messages::INBOX, json!({})).unwrap();
+    assert_eq!(mail["messages"][0]["type"], json!("json"), "{mail}");
+    pair.there.pass(2 * 60_000);
+    assert_eq!(pair.there.call(1, &messages::INBOX, json!({})).unwrap()["messages"], json!([]));
+}
