@@ -261,7 +261,7 @@ fn send(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
     // Nor does claiming to be a session: what that sends over its own socket counts for itself.
     let budget = if known { format!("http {from}") } else { "unregistered".into() };
     mesh.limit(&budget, 10, now)?;
-    let from: String = from.chars().take(limits::WORD_MAX).collect();
+    let from: String = mesh.own(from.chars().take(limits::WORD_MAX).collect())?;
     let draft = Message { sender: from.clone(), kind: kind.into(), body: payload.into(), ..Message::default() };
     if to == "all" {
         let here = mesh.roster().iter().filter(|peer| peer.is_here() && peer.row.id != from);
@@ -316,7 +316,7 @@ fn state(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
             if value.len() > limits::VALUE_MAX {
                 return Err(no(format!("value too long (max {} bytes)", limits::VALUE_MAX)));
             }
-            let by: String = by.chars().take(limits::WORD_MAX).collect();
+            let by: String = mesh.own(by.chars().take(limits::WORD_MAX).collect())?;
             let entry = mesh.set_entry(&namespace, &key, value, None, None, &by, now)?;
             Ok(json!({ "ok": true, "entry": old_times(mesh.entry_value(&entry), &["updatedAt"]) }))
         }
@@ -343,7 +343,7 @@ fn lock(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
             let (Some(file), Some(holder)) = (file, holder) else {
                 return Err(no("filePath and peerId are required for lock"));
             };
-            take_lock(mesh, given, &file, &holder, now)
+            take_lock(mesh, given, &file, &mesh.own(holder)?, now)
         }
         Some("unlock") => {
             let (Some(file), Some(holder)) = (file, holder) else {

@@ -207,3 +207,20 @@ fn a_letter_keeps_its_type_and_its_time_where_the_other_clock_is_hours_ahead() {
     pair.there.pass(2 * 60_000);
     assert_eq!(pair.there.call(1, &messages::INBOX, json!({})).unwrap()["messages"], json!([]));
 }
+
+#[test]
+fn over_http_nobody_acts_as_a_peer_of_another_mesh_either() {
+    let mut pair = Pair::new(1_002);
+    let me = pair.there.mesh.resolve("far").unwrap();
+    let roster = json!({ "mesh": "ours", "mark": 1, "peers": [{ "peer_id": "near-id", "session_id": "near" }] });
+    pair.there.mesh.heard(0, &Roster::read(&roster).unwrap(), pair.there.now).unwrap();
+    for (route, body) in [
+        ("/send", json!({ "fromPeer": "near-id", "toPeer": me, "payload": "as if" })),
+        ("/lock", json!({ "action": "lock", "filePath": "/b/x", "peerId": "near-id" })),
+        ("/state", json!({ "action": "set", "key": "k", "value": "v", "peerId": "near-id" })),
+        ("/messages", json!({ "peerId": "near-id" })),
+    ] {
+        let answer = pair.ask("POST", route, &body);
+        assert!(answer["error"].as_str().is_some_and(|why| why.contains("another mesh")), "{route}: {answer}");
+    }
+}
