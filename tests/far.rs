@@ -278,3 +278,34 @@ fn a_hub_that_sends_a_byte_now_and_then_keeps_nobody_waiting() {
     // Without a limit for all of it, it is the 64th byte that is found to be one too many.
     assert!(!said.contains("ttack"), "{said}");
 }
+
+#[test]
+fn hooks_leave_a_silent_hub_alone_for_a_while_once_one_has_waited() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let guest = Place::new()
+        .with("SLM_MESH_HOST", "127.0.0.1")
+        .with("SLM_MESH_ROLE", "client")
+        .with("SLM_MESH_WS_PORT", &port)
+        .with("SLM_MESH_SHARED_SECRET", SECRET);
+    let hook = || {
+        let mut child = guest.command(&["hook", "claude"]).stdin(Stdio::piped()).spawn().unwrap();
+        let said =
+            json!({ "hook_event_name": "UserPromptSubmit", "session_id": "s", "cwd": guest.root, "prompt": "hi" });
+        write!(child.stdin.take().unwrap(), "{said}").unwrap();
+        assert!(child.wait().unwrap().success(), "an agent goes on without the mesh");
+    };
+    let knocks = || std::iter::from_fn(|| silent.accept().ok()).count();
+    hook();
+    assert_eq!(knocks(), 1);
+    hook();
+    assert_eq!(knocks(), 0, "nobody waits for it again so soon");
+    // A person who asks may wait, and who reaches the hub tells the hooks.
+    assert!(!guest.run(&["peers"]).status.success());
+    assert_eq!(knocks(), 1);
+    let (hub, _) = two();
+    let guest = guest.with("SLM_MESH_WS_PORT", &self::port(&hub).to_string());
+    guest.ok(&["peers"]);
+    assert!(!guest.dir.join("hub.silent").exists());
+}

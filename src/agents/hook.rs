@@ -2,7 +2,7 @@
 
 use super::dialect::{self, Agent, Event, Told};
 use super::words;
-use crate::client::Client;
+use crate::client::{Client, far};
 use crate::mesh::wakes::is_ours;
 use crate::mesh::{Fault, Kind, time};
 use crate::world::git;
@@ -87,6 +87,9 @@ fn answer(agent: Agent, input: &Value) -> Result<Option<Answer>, String> {
 
 /// An edit or a prompt is worth starting a broker for; the rest is about one that is there.
 fn connect(places: &Places, event: &Event) -> Result<Client, String> {
+    if far::was_silent(places) {
+        return Err("the hub did not answer a moment ago; hooks ask it again after half a minute".into());
+    }
     match event {
         Event::Start | Event::Prompt | Event::Edit(_) => Client::connect_or_start(places).map_err(|fault| fault.text),
         _ => Client::connect(places).map_err(|error| error.to_string()),

@@ -80,7 +80,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     let signals = watch_signals().map_err(|error| places.fault("signals can't be watched", &error))?;
     let listener = bind_socket(places)?;
     write_files(places, port)?;
-    ready(port, set_aside(places, started));
+    ready(port, set_aside(places, started).or_else(|| weak_secret(&settings).filter(|_| hub)));
     let links = Links::open(&mesh.settings().links, settings.text(SECRET), link_ring);
     let waker = page_waker;
     let parts =
@@ -279,6 +279,17 @@ fn listeners(token: String, secret: Option<String>) -> Bearer {
     Arc::new(move |header| is_on && header.strip_prefix("Bearer ").is_some_and(&knows))
 }
 
+/// The warning of a secret that others may guess: for the log, and for who starts the hub.
+fn weak_secret(settings: &Settings) -> Option<String> {
+    let is_weak = settings.text(SECRET).len() < SECRET_GOOD;
+    is_weak.then(|| {
+        format!(
+            "WARNING: {SECRET} is short enough to be guessed, and this mesh is open to the network; \
+                 slm-mesh secret prints a good one"
+        )
+    })
+}
+
 /// Where guests arrive, and the door through which they do.
 type Doors = (Option<Door>, mpsc::Receiver<Arrival>);
 
@@ -296,8 +307,8 @@ fn open_door(
     waker: Arc<mio::Waker>,
 ) -> Result<Doors, Fault> {
     let secret = settings.text(SECRET);
-    if secret.len() < SECRET_GOOD {
-        log("the shared secret is short enough to be guessed: slm-mesh secret prints a good one");
+    if let Some(warning) = weak_secret(settings) {
+        log(&warning);
     }
     let port = match settings.int("SLM_MESH_WS_PORT") as u16 {
         // Without HTTP the wanted ports were all taken, and these are ten further on.

@@ -1,7 +1,7 @@
 //! `hubs`: who answers on the local network; and the hidden verb by which a hub announces itself.
 
 use super::{print, say, surroundings};
-use crate::client::found;
+use crate::client::found::{self, Leave};
 use crate::lan::announce::{self, Orders};
 use crate::lan::{Found, What, addresses, browse};
 use crate::mesh::{Fault, Kind};
@@ -17,9 +17,13 @@ pub fn hubs(seconds: u64, json: bool) -> Result<u8, Fault> {
         return Err(Fault::new(Kind::Refused, "SLM_MESH_DISCOVERY is off, so the local network is not asked"));
     }
     let answered = browse(Duration::from_secs(seconds));
-    let proven: Vec<(&Found, Option<bool>)> = answered.iter().map(|hub| (hub, prove(hub, &settings))).collect();
+    // All at once: a stranger that takes its time takes nobody else's.
+    let proven: Vec<(&Found, Option<bool>)> = std::thread::scope(|scope| {
+        let asked: Vec<_> = answered.iter().map(|hub| scope.spawn(|| prove(hub, &settings))).collect();
+        answered.iter().zip(asked).map(|(hub, asked)| (hub, asked.join().unwrap_or(None))).collect()
+    });
     let is_open = found::is_left_open(&settings);
-    let joined = if is_open { found::look(&places, &settings, answered.clone(), false)? } else { None };
+    let joined = if is_open { found::look(&places, &settings, answered.clone(), Leave::Now)? } else { None };
     if json {
         let hubs: Vec<Value> = proven.iter().map(|(hub, proven)| to_value(hub, *proven)).collect();
         return say(&json!({ "hubs": hubs, "joined": joined.map(|hub| hub.name) }).to_string());

@@ -13,10 +13,15 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What ssh, and the hub behind it, may take to answer for the first time.
 const SSH_MAX: Duration = Duration::from_secs(30);
+
+/// An attempt that failed after this met a hub that is silent, rather than one that says no.
+const SLOW: Duration = Duration::from_millis(500);
+/// For so long a silent hub is left alone by who can't wait for it.
+const SILENT: Duration = Duration::from_secs(30);
 
 /// The road that leads away from this machine, with the settings that it needs.
 pub type Away = (Road, Settings);
@@ -43,7 +48,27 @@ pub fn road(places: &Places) -> Result<Option<Away>, Fault> {
 ///
 /// # Errors
 /// When the hub can't be reached, or does not let us in; in words that say which.
-pub fn connect((road, settings): &Away) -> Result<Client, Fault> {
+pub fn connect(away: &Away, places: &Places) -> Result<Client, Fault> {
+    let began = Instant::now();
+    let connected = meet(away);
+    if connected.is_ok() {
+        // It is rarely there.
+        let _ = std::fs::remove_file(places.silent());
+    } else if began.elapsed() >= SLOW {
+        // Without it the next one waits, too.
+        let _ = places.prepare().and_then(|()| places.write(&places.silent(), ""));
+    }
+    connected
+}
+
+/// Whether the hub did not answer a moment ago: who can't wait for it need not try. Nobody who waits
+/// asks that, and who reaches it tells the others.
+pub fn was_silent(places: &Places) -> bool {
+    let at = std::fs::metadata(places.silent()).and_then(|meta| meta.modified());
+    at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SILENT))
+}
+
+fn meet((road, settings): &Away) -> Result<Client, Fault> {
     let mut client = match road {
         Road::Ssh(target, port) => through_ssh(target, *port)?,
         Road::Hub(host) => {

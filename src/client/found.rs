@@ -43,8 +43,7 @@ pub fn is_left_open(settings: &Settings) -> bool {
 
 /// The way to the hub that was joined, if one was.
 pub fn joined(places: &Places) -> Option<Hub> {
-    let text = std::fs::read_to_string(places.hub()).ok()?;
-    let value: Value = serde_json::from_str(&text).ok()?;
+    let value = noted(places)?;
     let text = |name: &str| value[name].as_str().map(str::to_owned);
     let hub = Hub { name: text("name")?, address: text("address")?, port: value["port"].as_u64()?.try_into().ok()? };
     value["joined"].as_bool()?.then_some(hub)
@@ -57,7 +56,8 @@ pub fn session_looks(has_joined: bool) {
     // Settings that are wrong are told of by who connects.
     let Some(settings) = Settings::load(&places).ok().filter(is_left_open) else { return };
     let was = joined(&places);
-    match look(&places, &settings, browse(LOOK), has_joined) {
+    let leave = if has_joined { Leave::Never } else { Leave::Later };
+    match look(&places, &settings, browse(LOOK), leave) {
         Ok(Some(hub)) if was.as_ref() != Some(&hub) || !has_joined => {
             complain(&format!("slm-mesh: joined the hub {} at {}, found on this network", hub.name, hub.address));
         }
@@ -66,42 +66,60 @@ pub fn session_looks(has_joined: bool) {
     }
 }
 
-/// Looks for a hub among those that answered and writes down what came of it: the one that was known, else the first by name
-/// among those that prove the secret. One that `keep` says was joined already stays joined, wherever
-/// it is.
+/// When to leave a hub that was joined, and is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// Not while a session of this very process speaks through it.
+    Never,
+    /// With the second look in a row that does not find it: it may be starting anew, and others here may
+    /// speak through it.
+    Later,
+    /// At once.
+    Now,
+}
+
+/// Looks for a hub among those that answered and writes down what came of it: the one that was known,
+/// else the first by name among those that prove the secret.
 ///
 /// # Errors
 /// When the data directory can't be written.
-pub fn look(places: &Places, settings: &Settings, answered: Vec<Found>, keep: bool) -> Result<Option<Hub>, Fault> {
+pub fn look(places: &Places, settings: &Settings, answered: Vec<Found>, leave: Leave) -> Result<Option<Hub>, Fault> {
     let known = known(places);
     let hubs = answered.into_iter().filter(|hub| matches!(hub.what, What::Hub) && hub.ws_port > 0);
     let found = proven(hubs.collect(), settings);
     let best = found.into_iter().min_by_key(|hub| (Some(&hub.name) != known.as_ref(), hub.name.clone()));
     match &best {
-        Some(hub) => note(places, hub, true)?,
-        None if keep => {}
-        None => forget(places)?,
+        Some(hub) => note(places, hub, &json!({ "joined": true }))?,
+        None if leave == Leave::Never => {}
+        None => miss(places, leave)?,
     }
     Ok(best)
 }
 
+/// What is written down.
+fn noted(places: &Places) -> Option<Value> {
+    serde_json::from_str(&std::fs::read_to_string(places.hub()).ok()?).ok()
+}
+
 /// The name of the hub that was joined last.
 fn known(places: &Places) -> Option<String> {
-    let text = std::fs::read_to_string(places.hub()).ok()?;
-    serde_json::from_str::<Value>(&text).ok()?["name"].as_str().map(str::to_owned)
+    noted(places)?["name"].as_str().map(str::to_owned)
 }
 
-/// Goes back to the mesh of this machine; the name is kept, since who knew a hub prefers it.
-fn forget(places: &Places) -> Result<(), Fault> {
-    match joined(places) {
-        Some(hub) => note(places, &hub, false),
-        None => Ok(()),
-    }
+/// Goes back to the mesh of this machine, if it is time for that; the name is kept, since who knew a hub
+/// prefers it.
+fn miss(places: &Places, leave: Leave) -> Result<(), Fault> {
+    let Some(hub) = joined(places) else { return Ok(()) };
+    let was_missed = noted(places).is_some_and(|value| value["missed"] == json!(true));
+    let stays = leave == Leave::Later && !was_missed;
+    note(places, &hub, &json!({ "joined": stays, "missed": stays }))
 }
 
-fn note(places: &Places, hub: &Hub, joined: bool) -> Result<(), Fault> {
+fn note(places: &Places, hub: &Hub, how: &Value) -> Result<(), Fault> {
     places.prepare()?;
-    let value = json!({ "name": hub.name, "address": hub.address, "port": hub.port, "joined": joined });
+    let value = json!({
+        "name": hub.name, "address": hub.address, "port": hub.port, "joined": how["joined"], "missed": how["missed"],
+    });
     places.write(&places.hub(), &value.to_string())
 }
 

@@ -41,7 +41,7 @@ impl Client {
     /// `NotFound` or `ConnectionRefused` when there is none.
     pub fn connect(places: &Places) -> io::Result<Client> {
         match far::road(places).map_err(|fault| io::Error::other(fault.text))? {
-            Some(road) => far::connect(&road).map_err(|fault| io::Error::other(fault.text)),
+            Some(road) => far::connect(&road, places).map_err(|fault| io::Error::other(fault.text)),
             None => Client::connect_here(places),
         }
     }
@@ -64,7 +64,7 @@ impl Client {
     /// When none can be started, with its own sentence why.
     pub fn connect_or_start(places: &Places) -> Result<Client, Fault> {
         if let Some(road) = far::road(places)? {
-            return far::connect(&road);
+            return far::connect(&road, places);
         }
         match Client::connect_here(places) {
             Ok(client) => Ok(client),

@@ -62,6 +62,11 @@ impl Places {
         }
     }
 
+    /// Touched when a hub did not answer.
+    pub fn silent(&self) -> PathBuf {
+        self.dir.join("hub.silent")
+    }
+
     /// The hub that was found on the local network.
     pub fn hub(&self) -> PathBuf {
         self.dir.join("hub")
