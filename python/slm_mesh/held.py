@@ -6,15 +6,20 @@ import os
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Type
+from typing import Any, Dict, List, Optional, Protocol, Type
 
 from .errors import LockLost, MeshError, Unavailable
 from .types import LockInfo
 
-if TYPE_CHECKING:
-    from .connection import Connection
-
 _AGAIN_AFTER = 1.0
+
+
+class Keeper(Protocol):
+    """What a lock asks of the connection that took it, and renews it."""
+
+    def _call(self, method: str, params: Dict[str, Any], wait: Optional[float] = None) -> Dict[str, Any]: ...
+
+    def _let_go(self, held: Held) -> None: ...
 
 
 class Held:
@@ -22,7 +27,7 @@ class Held:
     object alone: it is renewed while it lives, and falls when it is released or its process ends.
     """
 
-    def __init__(self, mesh: Connection, wish: Dict[str, Any], answer: Dict[str, Any], asked_at: float) -> None:
+    def __init__(self, mesh: Keeper, wish: Dict[str, Any], answer: Dict[str, Any], asked_at: float) -> None:
         self._mesh = mesh
         self._pid = os.getpid()
         # A renewal that overtakes the release would take the lock again, for nobody.
