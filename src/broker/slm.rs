@@ -77,14 +77,15 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Map<String, Value>, _: i64) -> Result
     Ok(json!({ "peers": rows, "mesh": mark, "mark": mesh.roster_mark() }))
 }
 
-fn send(mesh: &mut Mesh, _: &Head, given: &Map<String, Value>, now: i64) -> Result<Value, Fault> {
+fn send(mesh: &mut Mesh, head: &Head, given: &Map<String, Value>, now: i64) -> Result<Value, Fault> {
     let text = |name: &str| given.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let to = text("to_peer").or(text("to")).ok_or_else(|| Fault::usage("to_peer", "want a peer's id"))?;
     let content = text("content").ok_or_else(|| Fault::usage("content", "missing"))?;
     if content.len() > limits::PAYLOAD_MAX {
         return Err(Fault::new(Kind::Refused, format!("content too large (max {} bytes)", limits::PAYLOAD_MAX)));
     }
-    mesh.limit("slm", 10, now)?;
+    // Each mesh has a budget of its own: one that writes much slows nobody else.
+    mesh.limit(&format!("letters from {}", head.peer), 10, now)?;
     let (id, name, machine) = (text("from_peer").unwrap_or("unknown"), text("from_name"), text("from_machine"));
     let cut = |text: String| text.chars().take(limits::WORD_MAX).collect::<String>();
     let sender = cut(mesh.sender_of_letter(id, name, machine));
