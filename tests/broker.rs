@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use support::{BIN, Place, lives, until};
+use support::{BIN, Place, lives, put_program, until};
 
 /// Another user than ours: `nobody` nearly everywhere.
 const OTHER_UID: u32 = 65_534;
@@ -55,7 +55,7 @@ fn is_root(test: &str) -> bool {
 fn run_as_other(place: &Place, args: &[&str]) -> Output {
     let (copy, id) = (place.root.join("slm-mesh"), OTHER_UID.to_string());
     if !copy.exists() {
-        fs::copy(BIN, &copy).unwrap();
+        put_program(&copy, &fs::read(BIN).unwrap());
     }
     let mut command = Command::new("setpriv");
     command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(copy).args(args);

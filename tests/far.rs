@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use support::{Place, until};
+use support::{Place, put_program, until};
 
 const SECRET: &str = "correct horse battery staple";
 
@@ -110,8 +110,7 @@ fn ssh_carries_the_same_lines_and_says_why_when_it_can_t() {
         hub.dir.display(),
         env!("CARGO_BIN_EXE_slm-mesh")
     );
-    std::fs::write(bin.join("ssh"), script).unwrap();
-    std::fs::set_permissions(bin.join("ssh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    put_program(&bin.join("ssh"), script.as_bytes());
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let guest = Place::new().with("SLM_MESH_HOST", "ssh://ada@hub").with("PATH", &path);
     guest.ok(&["state", "set", "port", "8080"]);

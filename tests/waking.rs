@@ -4,10 +4,9 @@ mod support;
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
-use support::{BIN, Place, Session, lives, until};
+use support::{BIN, Place, Session, lives, put_program, until};
 
 const SENTENCE: &str = "1 unread mesh message from ";
 
@@ -121,8 +120,7 @@ fn an_idle_codex_thread_gets_the_sentence_into_its_queue() {
     let (bin, asked) = (place.root.join("bin"), place.root.join("asked"));
     std::fs::create_dir_all(&bin).unwrap();
     let script = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" > {0}.new && mv {0}.new {0}\n", asked.display());
-    std::fs::write(bin.join("codex"), script).unwrap();
-    std::fs::set_permissions(bin.join("codex"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    put_program(&bin.join("codex"), script.as_bytes());
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let place = place.with("PATH", &path);
     let mut session = place.session("codex-mcp-client", "p");
@@ -147,7 +145,7 @@ fn the_codex_that_runs_is_asked_in_its_own_home_wherever_it_is() {
     for dir in [codex.parent().unwrap(), &work, &place.root.join("home")] {
         std::fs::create_dir_all(dir).unwrap();
     }
-    std::fs::copy("/bin/sh", &codex).unwrap();
+    put_program(&codex, &std::fs::read("/bin/sh").unwrap());
     let script = "printf '%s\\n' \"$CODEX_HOME\" \"$@\" > asked.new && mv asked.new asked\n";
     std::fs::write(work.join("queue"), script).unwrap();
     let server = place.command(&[]);

@@ -3,7 +3,6 @@
 
 use super::Place;
 use serde_json::Value;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Output;
 
@@ -66,8 +65,7 @@ impl Home {
             "#!/bin/sh\nfor word in \"$@\"; do printf '%s\\n' \"$word\"; done >> '{}'\n{line}\n",
             log.display()
         );
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        super::put_program(&path, text.as_bytes());
     }
 
     pub fn asked(&self, name: &str) -> Vec<String> {

@@ -264,6 +264,16 @@ impl Socket {
     }
 }
 
+/// Makes a program that a test runs. Another process writes it: a file that this one has open for writing
+/// can't be run as long as a child that another thread has just forked holds it, too.
+pub fn put_program(path: &Path, text: &[u8]) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut shell = shell.spawn().unwrap();
+    shell.stdin.take().unwrap().write_all(text).unwrap();
+    assert!(shell.wait().unwrap().success(), "{} can't be written", path.display());
+}
+
 /// Waits until something holds; fails the test after 20 s.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
