@@ -76,7 +76,7 @@ test-agents: all
 
 test-machines:
 	$(CARGO) build --locked --quiet --bin slm-mesh --example announcer
-	python3 tests/lan/run.py --program $(DEBUG)/slm-mesh --announcer $(DEBUG)/examples/announcer
+	python3 tests/machines/run.py --program $(DEBUG)/slm-mesh --announcer $(DEBUG)/examples/announcer
 
 check:
 	$(CARGO) fmt --check

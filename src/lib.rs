@@ -1,17 +1,18 @@
 //! slm-mesh: one small program through which coding agents find each other, talk, share state and
 //! stop overwriting each other's files. Read in this order:
 //!
-//! - [`mesh`]: the rules, as plain functions of (request, time, store), and the table of operations
+//! - [`base`]: the words that every room shares
+//! - [`mod@core`]: the rules, as plain functions of (request, time, store), and the table of operations
 //! - [`store`]: the only SQL
 //! - [`wire`]: bytes and messages in buffers
-//! - [`far`]: the same lines between machines, proven and sealed
+//! - [`remote`]: the same lines between machines, proven and sealed
 //! - [`broker`]: the poll loop that carries them, the HTTP thread, the frozen HTTP routes
 //! - [`client`]: a blocking connection, which starts the broker if there is none
 //! - [`mcp`]: MCP over stdio, derived from the operations
-//! - [`lan`]: the local network: hubs announced and found, in a world where every packet lies
+//! - [`discovery`]: the local network: hubs announced and found, in a world where every packet lies
 //! - [`agents`]: the agents' hooks, each in its own dialect, and their settings
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
-//! - [`world`]: time, chance, environment, files and processes: the one impure leaf
+//! - [`sys`]: time, chance, environment, files and processes: the one impure leaf
 //!
 //! **Invariant:** imports flow `cli → agents, mcp → client, broker → far → wire → mesh → store`; `broker` and
 //! `client` don't know each other; `lan` knows nothing of the mesh, and whoever has a clock may ask
@@ -20,14 +21,15 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
-pub mod mesh;
+pub mod base;
+pub mod core;
 pub mod store;
 pub mod wire;
-pub mod far;
+pub mod remote;
 pub mod broker;
 pub mod client;
 pub mod mcp;
-pub mod lan;
+pub mod discovery;
 pub mod agents;
 pub mod cli;
-pub mod world;
+pub mod sys;

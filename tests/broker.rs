@@ -268,8 +268,8 @@ fn a_database_of_a_newer_format_is_refused_by_verbs_and_sessions() {
     check_refusal(&place.run(&["state", "get", "kept"]), 5, &["newer slm-mesh", "99", "SLM_MESH_DATA_DIR"]);
     let mut session = place.session("codex-mcp-client", "api");
     for _ in 0..2 {
-        let (fault, is_error) = session.try_tool("mesh_status", json!({}));
-        assert!(is_error && fault["error"].as_str().unwrap().contains("newer slm-mesh"), "{fault}");
+        let (error, is_error) = session.try_tool("mesh_status", json!({}));
+        assert!(is_error && error["error"].as_str().unwrap().contains("newer slm-mesh"), "{error}");
     }
     set_version(ours);
     let entry = session.tool("mesh_state", json!({ "action": "get", "key": "kept" }));
@@ -357,8 +357,8 @@ fn a_path_too_long_for_a_socket_is_named_with_its_cure() {
         &[place.dir.to_str().unwrap().trim_end_matches('/'), "too long", "shorter"],
     );
     let mut session = place.session("codex-mcp-client", "api");
-    let (fault, is_error) = session.try_tool("mesh_status", json!({}));
-    assert!(is_error && fault["error"].as_str().unwrap().contains("too long"), "{fault}");
+    let (error, is_error) = session.try_tool("mesh_status", json!({}));
+    assert!(is_error && error["error"].as_str().unwrap().contains("too long"), "{error}");
 }
 
 #[test]
@@ -409,8 +409,8 @@ fn a_broker_of_another_user_is_not_spoken_to() {
     assert!(run_as_other(&place, &["start", "--detach"]).status.success());
     check_refusal(&place.run(&["state", "set", "secret", "word"]), 2, &["another user", "SLM_MESH_DATA_DIR"]);
     let mut session = place.session("codex-mcp-client", "api");
-    let (fault, is_error) = session.try_tool("mesh_summary", json!({ "summary": "secret" }));
-    assert!(is_error && fault["error"].as_str().unwrap().contains("another user"), "{fault}");
+    let (error, is_error) = session.try_tool("mesh_summary", json!({ "summary": "secret" }));
+    assert!(is_error && error["error"].as_str().unwrap().contains("another user"), "{error}");
 }
 
 #[test]
@@ -442,8 +442,8 @@ fn a_wrong_setting_is_named_with_what_is_accepted() {
         check_refusal(&place.run(&["start"]), 2, &[name, want, value]);
         let mut session = place.session("codex-mcp-client", "api");
         for tool in ["mesh_status", "mesh_inbox"] {
-            let (fault, is_error) = session.try_tool(tool, json!({}));
-            assert!(is_error && fault["error"].as_str().unwrap().contains(name), "{fault}");
+            let (error, is_error) = session.try_tool(tool, json!({}));
+            assert!(is_error && error["error"].as_str().unwrap().contains(name), "{error}");
         }
         assert!(session.close().success(), "the session stayed up");
     }

@@ -58,7 +58,7 @@ fn completions_are_valid_shell() {
 #[test]
 fn every_topic_has_its_help_and_is_told_of() {
     let overview = help(&[]);
-    for (topic, about, _) in slm_mesh::cli::topics::TOPICS {
+    for (topic, about, _) in slm_mesh::cli::help_topics::TOPICS {
         assert!(help(&[topic]).len() > 300 && overview.contains(about), "{topic}");
     }
     for topic in ["lock", "state", "start", "state watch"] {
@@ -70,7 +70,7 @@ fn every_topic_has_its_help_and_is_told_of() {
 
 #[test]
 fn help_names_no_topic_that_is_not_there() {
-    let pages = slm_mesh::cli::topics::TOPICS.iter().map(|(_, _, text)| (*text).to_owned());
+    let pages = slm_mesh::cli::help_topics::TOPICS.iter().map(|(_, _, text)| (*text).to_owned());
     for text in pages.chain([read("README.md"), help(&["man"]).replace("\\-", "-")]) {
         for rest in text.split("slm-mesh help ").skip(1) {
             let word = rest.split(|c: char| !c.is_ascii_lowercase()).next().unwrap();

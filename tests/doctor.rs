@@ -12,7 +12,7 @@ fn doctor(home: &Home, args: &[&str]) -> (i32, String) {
 }
 
 /// What is wrong: what it is about, and the cure.
-fn faults(home: &Home) -> Vec<(String, String)> {
+fn errors(home: &Home) -> Vec<(String, String)> {
     let (status, said) = doctor(home, &["--json"]);
     let value: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(value["ok"], json!(status == 0), "{said}");
@@ -46,13 +46,13 @@ fn each_fault_of_the_mesh_has_its_cure() {
     mode(&home.place.dir, 0o755);
     mode(&home.place.dir.join("broker.token"), 0o644);
     std::fs::write(home.place.dir.join("port"), "1").unwrap();
-    let found = faults(&home);
+    let found = errors(&home);
     let cures: Vec<&str> = found.iter().map(|(_, cure)| cure.split(' ').next().unwrap()).collect();
     assert_eq!(cures, ["chmod", "chmod", "slm-mesh"], "{found:?}");
     std::fs::write(home.place.dir.join("config"), "SLM_MESH_RATE=7\n").unwrap();
-    assert!(faults(&home).iter().any(|(about, cure)| about == "settings" && cure.contains("start --detach")));
+    assert!(errors(&home).iter().any(|(about, cure)| about == "settings" && cure.contains("start --detach")));
     std::fs::write(home.place.dir.join("config"), "SLM_MESH_RATE=x\n").unwrap();
-    assert!(faults(&home).iter().any(|(about, cure)| about == "settings" && cure.contains("help settings")));
+    assert!(errors(&home).iter().any(|(about, cure)| about == "settings" && cure.contains("help settings")));
 }
 
 #[test]
@@ -60,11 +60,11 @@ fn each_fault_of_an_agent_has_its_cure() {
     let home = Home::new();
     std::fs::create_dir_all(home.home.join(".cursor")).unwrap();
     let all = ["cursor server", "cursor hooks", "cursor commands"];
-    let found = faults(&home);
+    let found = errors(&home);
     assert_eq!(found.iter().map(|(about, _)| about.as_str()).collect::<Vec<_>>(), all);
     assert!(found.iter().all(|(_, cure)| cure == "slm-mesh setup cursor"));
     home.ok(&["cursor"]);
-    assert_eq!(faults(&home), []);
+    assert_eq!(errors(&home), []);
 
     let moved = home.read(".cursor/mcp.json").replace("/slm-mesh", "/gone/slm-mesh");
     home.write(".cursor/mcp.json", &moved);

@@ -7,7 +7,7 @@
 mod support;
 
 use serde_json::json;
-use slm_mesh::cli::{docs, topics};
+use slm_mesh::cli::{help_topics, manual};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use support::home::Home;
@@ -39,7 +39,7 @@ const UNRUN: &[(&str, &str)] = &[
     ),
     (
         "slm-mesh hubs                       # which hubs answer on the local network, and which was joined",
-        "asks the network; tests/lan has one",
+        "asks the network; tests/machines has one",
     ),
     ("systemctl --user enable --now slm-mesh", "wants systemd; make test-packages has it look at the unit"),
 ];
@@ -97,12 +97,12 @@ fn markdown(path: &str) -> String {
 }
 
 fn man_page() -> String {
-    blocks(&docs::man().replace("\\-", "-").replace("\\(ti", "~").replace("\\e", "\\"), ".nf", ".fi")
+    blocks(&manual::man().replace("\\-", "-").replace("\\(ti", "~").replace("\\e", "\\"), ".nf", ".fi")
 }
 
 /// Every document, by its name.
 fn documents() -> Vec<(&'static str, String)> {
-    let topics = topics::TOPICS.iter().map(|(name, _, text)| (*name, (*text).to_owned()));
+    let topics = help_topics::TOPICS.iter().map(|(name, _, text)| (*name, (*text).to_owned()));
     let pages = ["README.md", "python/README.md"].map(|path| (path, markdown(path)));
     topics.chain(pages).chain([("the man page", man_page())]).collect()
 }

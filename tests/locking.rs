@@ -102,10 +102,10 @@ fn several_files_are_locked_all_or_nothing() {
     let (mut one, mut two) = (session(&place, "one"), session(&place, "two"));
     one.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/b.rs", "reason": "parser" }));
     let all = json!({ "action": "lock", "filePaths": ["/p/a.rs", "/p/b.rs", "/p/c.rs"] });
-    let (fault, is_error) = two.try_tool("mesh_lock", all.clone());
-    assert!(is_error && fault["kind"] == json!("held"), "{fault}");
+    let (error, is_error) = two.try_tool("mesh_lock", all.clone());
+    assert!(is_error && error["kind"] == json!("held"), "{error}");
     for word in ["/p/b.rs", "codex-one", "parser", "waitSeconds"] {
-        assert!(fault["error"].as_str().unwrap().contains(word), "want {word}: {fault}");
+        assert!(error["error"].as_str().unwrap().contains(word), "want {word}: {error}");
     }
     assert_eq!(one.tool("mesh_lock", json!({ "action": "query" }))["locks"].as_array().unwrap().len(), 1);
     one.tool("mesh_lock", json!({ "action": "unlock", "filePath": "/p/b.rs" }));
@@ -237,8 +237,8 @@ fn only_its_holder_gives_a_lock_back_and_only_the_human_takes_it_away() {
     let (mut one, mut two) = (session(&place, "one"), session(&place, "two"));
     let file = place.root.join("a.rs");
     one.tool("mesh_lock", json!({ "action": "lock", "filePath": file }));
-    let (fault, is_error) = two.try_tool("mesh_lock", json!({ "action": "unlock", "filePath": file }));
-    assert!(is_error && fault["error"].as_str().unwrap().contains("codex-one"), "{fault}");
+    let (error, is_error) = two.try_tool("mesh_lock", json!({ "action": "unlock", "filePath": file }));
+    assert!(is_error && error["error"].as_str().unwrap().contains("codex-one"), "{error}");
     let refused = place.run(&["lock", "a.rs", "--steal", "--as", "codex-two"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     place.ok(&["lock", "a.rs", "--steal", "--as", "human"]);
@@ -311,9 +311,9 @@ fn work_trees_are_apart_unless_the_whole_repository_is_meant() {
     tree.tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs" }));
     let everywhere = json!({ "action": "lock", "filePath": "b.rs", "scope": "repo" });
     main.tool("mesh_lock", everywhere.clone());
-    let (fault, is_error) = tree.try_tool("mesh_lock", json!({ "action": "lock", "filePath": "b.rs" }));
-    assert!(is_error && fault["error"].as_str().unwrap().contains("codex-main"), "{fault}");
-    let (fault, is_error) =
+    let (error, is_error) = tree.try_tool("mesh_lock", json!({ "action": "lock", "filePath": "b.rs" }));
+    assert!(is_error && error["error"].as_str().unwrap().contains("codex-main"), "{error}");
+    let (error, is_error) =
         tree.try_tool("mesh_lock", json!({ "action": "lock", "filePath": "a.rs", "scope": "repo" }));
-    assert!(is_error && fault["error"].as_str().unwrap().contains("codex-main"), "{fault}");
+    assert!(is_error && error["error"].as_str().unwrap().contains("codex-main"), "{error}");
 }

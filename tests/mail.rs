@@ -204,8 +204,8 @@ fn groups_reach_those_who_belong_to_them() {
         assert_eq!(names, want, "{to}");
     }
     assert_eq!(texts(&sessions[2].tool("mesh_inbox", json!({}))), ["to repo", "to agent:codex", "to all"]);
-    let (fault, is_error) = sessions[0].try_tool("mesh_send", json!({ "to": "codex", "message": "which?" }));
-    assert!(is_error && fault["kind"] == json!("ambiguous"), "{fault}");
+    let (error, is_error) = sessions[0].try_tool("mesh_send", json!({ "to": "codex", "message": "which?" }));
+    assert!(is_error && error["kind"] == json!("ambiguous"), "{error}");
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn who_sends_too_much_is_told_so_and_reads_on_freely() {
         assert!(refused["error"]["message"].as_str().unwrap().contains(word), "{refused}");
     }
     ok(&mut one, "inbox", json!({}));
-    ok(&mut peer(&place, "two"), "send", json!({ "to": "human", "message": "not my fault" }));
+    ok(&mut peer(&place, "two"), "send", json!({ "to": "human", "message": "not my error" }));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use slm_mesh::cli::{args, docs, flags};
+use slm_mesh::cli::{args, flags, manual};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -48,8 +48,8 @@ fn an_argument_that_is_no_text_is_named() {
     assert_eq!(String::from_utf8_lossy(&out.stderr), "slm-mesh: \"bad\\xFF\": want UTF-8\n");
     for words in [[odd, OsStr::new("--json")], [OsStr::new("--json"), odd]] {
         let out = place.command(&["state", "set", "k"]).args(words).output().unwrap();
-        let fault: Value = serde_json::from_slice(&out.stdout).unwrap();
-        assert_eq!((&fault["kind"], out.status.code()), (&json!("usage"), Some(2)));
+        let error: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!((&error["kind"], out.status.code()), (&json!("usage"), Some(2)));
     }
 }
 
@@ -147,8 +147,8 @@ fn an_unknown_argument_of_a_tool_is_answered_with_those_that_it_takes() {
         ("mesh_peers", json!({ "whoami": true })),
         ("mesh_status", json!({ "all": true })),
     ] {
-        let (fault, is_error) = agent.try_tool(tool, given.clone());
-        let said = fault["error"].as_str().unwrap();
+        let (error, is_error) = agent.try_tool(tool, given.clone());
+        let said = error["error"].as_str().unwrap();
         assert!(is_error && said.contains(tool), "{given}: {said}");
         assert!(given["action"].as_str().is_none_or(|action| said.contains(&format!("action {action}"))), "{said}");
         let offered = tools["result"]["tools"].as_array().unwrap().iter().find(|known| known["name"] == tool).unwrap();
@@ -157,20 +157,20 @@ fn an_unknown_argument_of_a_tool_is_answered_with_those_that_it_takes() {
             assert!(offered["inputSchema"]["properties"].get(name).is_some(), "{tool} has no {name}: {said}");
         }
     }
-    let (fault, _) = agent.try_tool("mesh_lock", json!({ "action": "lock", "filePaths": [""] }));
-    assert_eq!(fault["kind"], json!("usage"), "no file is not every file: {fault}");
+    let (error, _) = agent.try_tool("mesh_lock", json!({ "action": "lock", "filePaths": [""] }));
+    assert_eq!(error["kind"], json!("usage"), "no file is not every file: {error}");
 }
 
 #[test]
 fn every_flag_that_a_verb_takes_is_in_its_help_and_in_the_man_page() {
     let place = Place::new();
-    let page = docs::man().replace("\\-", "-");
+    let page = manual::man().replace("\\-", "-");
     let mut names: Vec<String> = flags::FLAGS
         .iter()
         .flat_map(|flag| flag.also.iter().chain([&flag.name]))
         .map(|name| flags::dashed(name))
         .collect();
-    let args = slm_mesh::mesh::OPS.iter().flat_map(|op| op.args);
+    let args = slm_mesh::core::OPS.iter().flat_map(|op| op.args);
     names.extend(args.flat_map(|arg| [flags::name(arg), format!("--{}", arg.flag())]));
     names.sort();
     names.dedup();
@@ -184,7 +184,7 @@ fn every_flag_that_a_verb_takes_is_in_its_help_and_in_the_man_page() {
             let bare = name.trim_start_matches('-');
             let value = flags::takes_value(bare) == Some(true);
             let given = words.iter().copied().chain([name.as_str()]).chain(value.then_some("1")).map(OsString::from);
-            let refusal = args::parse(given.collect()).err().map(|fault| fault.text).unwrap_or_default();
+            let refusal = args::parse(given.collect()).err().map(|error| error.text).unwrap_or_default();
             if ["no flag", "means nothing", "does not follow"].iter().any(|no| refusal.contains(no)) {
                 continue;
             }

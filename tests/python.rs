@@ -99,7 +99,7 @@ fn the_package_repeats_only_what_the_operations_let_it_repeat() {
     let source = std::fs::read_to_string(project().join("python/slm_mesh/connection.py")).unwrap();
     let listed = source.split("REPEATABLE = frozenset({").nth(1).unwrap().split("})").next().unwrap();
     let listed: BTreeSet<&str> = listed.split('"').skip(1).step_by(2).collect();
-    let allowed = slm_mesh::mesh::OPS.iter().filter(|op| op.repeatable).map(|op| op.name).collect::<BTreeSet<_>>();
+    let allowed = slm_mesh::core::OPS.iter().filter(|op| op.repeatable).map(|op| op.name).collect::<BTreeSet<_>>();
     let beyond: Vec<_> = listed.difference(&allowed).collect();
     assert!(listed.len() > 10 && beyond.is_empty(), "{beyond:?}");
 }

@@ -213,7 +213,7 @@ fn a_session_that_ends_in_order_leaves_no_process_and_says_so() {
     assert_eq!(left["payload"]["reason"], json!("clean_exit"));
 }
 
-/// Who a verb of the test's own process acts as; its answer or its fault.
+/// Who a verb of the test's own process acts as; its answer or its error.
 fn whoami(place: &Place, program: &str, words: &[&str]) -> Value {
     let mut command = Command::new(program);
     let env = place.command(&[]);
@@ -241,10 +241,10 @@ fn a_verb_acts_as_the_session_of_the_process_above_it() {
     assert_eq!(whoami(&place, BIN, &["whoami", "--json", "--as", "human"])["kind"], json!("human"));
     let mut two = place.session(CODEX, "web");
     you(&mut two);
-    let fault = whoami(&place, BIN, &["whoami", "--json"]);
-    assert_eq!(fault["kind"], json!("ambiguous"));
+    let error = whoami(&place, BIN, &["whoami", "--json"]);
+    assert_eq!(error["kind"], json!("ambiguous"));
     for word in ["codex-api", "codex-web", "--as"] {
-        assert!(fault["error"].as_str().unwrap().contains(word), "{fault}");
+        assert!(error["error"].as_str().unwrap().contains(word), "{error}");
     }
     assert_eq!(whoami(&place, BIN, &["whoami", "--json", "--as", "codex-web"])["you"]["name"], json!("codex-web"));
     place.env.push(("SLM_MESH_PEER".into(), "codex-api".into()));
@@ -356,8 +356,8 @@ fn a_session_acts_only_as_itself() {
     assert_eq!(attached["result"]["you"]["name"], json!("codex-p"));
     let refused = socket.call("send", json!({ "as": "codex-api", "to": "human", "message": "forged" }));
     assert_eq!(refused["error"]["data"]["kind"], json!("refused"), "{refused}");
-    let (fault, is_error) = victim.try_tool("mesh_send", json!({ "to": "human", "message": "x", "as": "codex-p" }));
-    assert!(is_error && fault["error"].as_str().unwrap().contains("as"), "{fault}");
+    let (error, is_error) = victim.try_tool("mesh_send", json!({ "to": "human", "message": "x", "as": "codex-p" }));
+    assert!(is_error && error["error"].as_str().unwrap().contains("as"), "{error}");
 }
 
 #[test]

@@ -8,43 +8,41 @@ use std::path::{Path, PathBuf};
 /// For each room the rooms that it may look into. Floors go `main → cli → agents, mcp →
 /// client, broker → wire → mesh → store`; `lan` and `world` are the impure leaves beside them.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("store", &[]),
-    ("mesh", &["store"]),
-    ("wire", &["mesh"]),
-    ("world", &["mesh"]),
-    ("far", &["wire", "mesh"]),
-    ("lan", &["world"]),
-    ("broker", &["far", "lan", "wire", "mesh", "store", "world"]),
-    ("client", &["far", "lan", "wire", "mesh", "world"]),
-    ("mcp", &["client", "broker", "wire", "mesh", "world"]),
-    ("agents", &["client", "lan", "wire", "mesh", "world"]),
-    ("cli", &["agents", "mcp", "client", "broker", "lan", "wire", "mesh", "world"]),
+    ("base", &[]),
+    ("store", &["base"]),
+    ("core", &["base", "store"]),
+    ("wire", &["base"]),
+    ("sys", &["base"]),
+    ("remote", &["wire", "base"]),
+    ("discovery", &["base", "sys"]),
+    ("broker", &["remote", "discovery", "wire", "core", "store", "base", "sys"]),
+    ("client", &["remote", "discovery", "wire", "core", "base", "sys"]),
+    ("mcp", &["client", "broker", "wire", "core", "base", "sys"]),
+    ("agents", &["client", "discovery", "wire", "core", "base", "sys"]),
+    ("cli", &["agents", "mcp", "client", "broker", "discovery", "wire", "core", "base", "sys"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
-
-/// What `world` may take from `mesh`: its words for faults and paths, not its rules.
-const WORLD_TAKES: &[&str] = &["mesh::Fault", "mesh::Kind", "mesh::paths", "mesh::peers::Process"];
 
 /// Each outside crate with the places that may name it: a prefix of the path below `src`.
 const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store/"]),
     ("serde_json", &[""]),
-    ("mio", &["broker/", "far/"]),
-    ("ureq", &["broker/links"]),
-    ("tungstenite", &["far/"]),
-    ("hmac", &["far/"]),
-    ("sha2", &["far/"]),
-    ("tiny_http", &["broker/http/", "broker/legacy"]),
-    ("httparse", &["broker/http/", "broker/legacy"]),
-    ("subtle", &["broker/http/", "broker/legacy", "broker/web/"]),
-    ("getrandom", &["world/", "broker/birth"]),
-    ("rustix", &["world/", "broker/birth", "lan/"]),
-    ("signal_hook", &["world/", "broker/birth"]),
+    ("mio", &["broker/", "remote/"]),
+    ("ureq", &["broker/mesh_links"]),
+    ("tungstenite", &["remote/"]),
+    ("hmac", &["remote/"]),
+    ("sha2", &["remote/"]),
+    ("tiny_http", &["broker/http/", "broker/legacy_http"]),
+    ("httparse", &["broker/http/", "broker/legacy_http"]),
+    ("subtle", &["broker/http/", "broker/legacy_http", "broker/web/"]),
+    ("getrandom", &["sys/", "broker/startup"]),
+    ("rustix", &["sys/", "broker/startup", "discovery/"]),
+    ("signal_hook", &["sys/", "broker/startup"]),
     ("lexopt", &["cli/"]),
-    ("humantime", &["mesh/time"]),
-    ("libmdns", &["lan/announce"]),
-    ("if_addrs", &["lan/addresses"]),
+    ("humantime", &["base/time"]),
+    ("libmdns", &["discovery/mdns_process"]),
+    ("if_addrs", &["discovery/addresses"]),
 ];
 
 /// What a pure room never touches: clocks, sockets, threads, chance, the environment.
@@ -175,13 +173,6 @@ fn imports_flow_down_the_floors_only() {
                 if is_room && target != room && !allowed.contains(&target.as_str()) {
                     breaches.push(format!("{}:{n}: {room} looks into {target}", source.path));
                 }
-                let is_taken = WORLD_TAKES.iter().any(|word| path == *word || path.starts_with(&format!("{word}::")));
-                if room == "world" && target == "mesh" && !is_taken {
-                    breaches.push(format!(
-                        "{}:{n}: world takes {path}, and only {WORLD_TAKES:?} are its to take",
-                        source.path
-                    ));
-                }
             }
         }
     }
@@ -234,7 +225,7 @@ fn each_outside_crate_has_one_home() {
 #[test]
 fn the_rules_know_no_clock_socket_thread_or_chance() {
     let mut breaches = Vec::new();
-    for source in sources(&["src/mesh", "src/store", "src/wire"]) {
+    for source in sources(&["src/base", "src/core", "src/store", "src/wire"]) {
         for (n, line) in source.code() {
             let words = IMPURE.iter().filter(|word| line.contains(*word));
             breaches.extend(words.map(|word| format!("{}:{n}: {word}", source.path)));

@@ -138,8 +138,8 @@ fn json_may_stand_before_or_behind_the_verb() {
     assert!(answers.iter().all(|answer| *answer == answers[0] && answer.starts_with('{')), "{answers:?}");
     for args in [["--json", "send", "nobody", "x"], ["send", "nobody", "x", "--json"]] {
         let out = place.run(&args);
-        let fault: Value = serde_json::from_slice(&out.stdout).unwrap();
-        assert_eq!((&fault["ok"], &fault["kind"]), (&json!(false), &json!("not_found")), "{args:?}");
+        let error: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!((&error["ok"], &error["kind"]), (&json!(false), &json!("not_found")), "{args:?}");
         assert!(out.stderr.is_empty(), "{args:?}: a program reads one place");
     }
 }

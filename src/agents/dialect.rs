@@ -1,7 +1,7 @@
 //! The agents' dialects: what their hooks tell us, and how each wants to be answered. Names of
 //! events, fields and tools are those of the agents' own documentation, autumn 2026.
 
-use super::files;
+use super::edited_paths;
 use serde_json::{Value, json};
 
 /// An agent whose hooks we understand.
@@ -101,7 +101,7 @@ const EVENTS: &[(&str, Read)] = &[
 ];
 
 fn edit(input: &Value) -> Option<Event> {
-    let found = files::edited(input);
+    let found = edited_paths::edited(input);
     (!found.is_empty()).then_some(Event::Edit(found))
 }
 

@@ -4,15 +4,15 @@
 //! **Invariant:** it looks and changes nothing; it starts no broker.
 
 use super::configs::{Form, Row};
-use super::ground::{Ground, value_of};
-use super::own::NAME;
-use super::{edit, entries, own};
+use super::environment::{Ground, value_of};
+use super::generated_files::NAME;
+use super::{config_entries, generated_files, safe_write};
+use crate::base::error::Error;
 use crate::client::{self, Client};
-use crate::lan;
-use crate::mesh::Fault;
-use crate::world::places::Places;
-use crate::world::settings::Settings;
-use crate::world::{self};
+use crate::discovery;
+use crate::sys::data_dir::Places;
+use crate::sys::settings::Settings;
+use crate::sys::{self};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -42,14 +42,14 @@ impl Check {
         Check { about: about.into(), found: found.into(), cure: None }
     }
 
-    fn fault(about: &str, found: impl Into<String>, cure: impl Into<String>) -> Check {
+    fn error(about: &str, found: impl Into<String>, cure: impl Into<String>) -> Check {
         Check { about: about.into(), found: found.into(), cure: Some(cure.into()) }
     }
 
     /// The agents can't be looked at, and why.
-    pub fn unseen(why: &Fault) -> Check {
+    pub fn unseen(why: &Error) -> Check {
         let cure = "none of them was looked at; run doctor again with HOME set to your home directory";
-        Check::fault("agents", why.text.clone(), cure)
+        Check::error("agents", why.text.clone(), cure)
     }
 
     /// The check for a program.
@@ -62,14 +62,14 @@ impl Check {
 pub fn mesh() -> Vec<Check> {
     let places = match Places::find() {
         Ok(places) => places,
-        Err(fault) => return vec![Check::fault("data directory", fault.text, "set it as said")],
+        Err(error) => return vec![Check::error("data directory", error.text, "set it as said")],
     };
     let mut checks = vec![directory(&places)];
     let settings = Settings::load(&places);
     checks.push(match &settings {
         Ok(_) => Check::well("settings", "in order"),
-        Err(fault) => {
-            Check::fault("settings", fault.text.clone(), "slm-mesh help settings lists them with their ranges")
+        Err(error) => {
+            Check::error("settings", error.text.clone(), "slm-mesh help settings lists them with their ranges")
         }
     });
     checks.extend(private(&places.token(), "token"));
@@ -78,13 +78,13 @@ pub fn mesh() -> Vec<Check> {
     checks
 }
 
-/// Who answers on the local network; nobody is no fault, since most meshes are one machine.
+/// Who answers on the local network; nobody is no error, since most meshes are one machine.
 fn hubs(settings: &Settings) -> Check {
     let about = "hubs on the LAN";
     if !settings.discovers() {
         return Check::well(about, "not looked for: SLM_MESH_DISCOVERY is off");
     }
-    let n_hubs = lan::browse(HUBS_WITHIN).iter().filter(|found| found.what == lan::What::Hub).count();
+    let n_hubs = discovery::browse(HUBS_WITHIN).iter().filter(|found| found.what == discovery::What::Hub).count();
     Check::well(
         about,
         match n_hubs {
@@ -102,15 +102,15 @@ fn directory(places: &Places) -> Check {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Check::well(about, format!("{shown} is not there yet; the first session makes it"))
         }
-        Err(error) => Check::fault(about, format!("{shown} can't be read ({error})"), format!("chmod u+rwx {shown}")),
-        Ok(meta) if !meta.is_dir() => Check::fault(about, format!("{shown} is no directory"), "move that file away"),
-        Ok(meta) if meta.uid() != world::uid() => {
+        Err(error) => Check::error(about, format!("{shown} can't be read ({error})"), format!("chmod u+rwx {shown}")),
+        Ok(meta) if !meta.is_dir() => Check::error(about, format!("{shown} is no directory"), "move that file away"),
+        Ok(meta) if meta.uid() != sys::uid() => {
             let cure = "set SLM_MESH_DATA_DIR to a directory of your own";
-            Check::fault(about, format!("{shown} belongs to another user (uid {})", meta.uid()), cure)
+            Check::error(about, format!("{shown} belongs to another user (uid {})", meta.uid()), cure)
         }
         Ok(meta) if meta.mode() & 0o077 != 0 => {
             let found = format!("{shown} is open to others (mode {:o})", meta.mode() & 0o777);
-            Check::fault(about, found, format!("chmod 700 {shown}"))
+            Check::error(about, found, format!("chmod 700 {shown}"))
         }
         Ok(_) => Check::well(about, format!("{shown}, yours alone")),
     }
@@ -123,7 +123,7 @@ fn private(path: &Path, about: &str) -> Option<Check> {
     Some(if mode & 0o077 == 0 {
         Check::well(about, format!("{shown}, yours alone"))
     } else {
-        Check::fault(about, format!("{shown} can be read by others (mode {mode:o})"), format!("chmod 600 {shown}"))
+        Check::error(about, format!("{shown} can be read by others (mode {mode:o})"), format!("chmod 600 {shown}"))
     })
 }
 
@@ -136,7 +136,7 @@ fn broker(places: &Places, settings: Option<&Settings>) -> Vec<Check> {
         }
         Err(error) => {
             let found = format!("{} can't be reached ({error})", places.socket().display());
-            return vec![Check::fault(about, found, "see who owns the data directory")];
+            return vec![Check::error(about, found, "see who owns the data directory")];
         }
     };
     let asked = client.wait_at_most(Some(ANSWERS_WITHIN)).ok().and_then(|()| {
@@ -146,18 +146,18 @@ fn broker(places: &Places, settings: Option<&Settings>) -> Vec<Check> {
     let Some((status, info)) = asked else {
         let pid = std::fs::read_to_string(places.pid()).unwrap_or_default();
         let found = format!("it took the connection and did not answer in {} s", ANSWERS_WITHIN.as_secs());
-        return vec![Check::fault(about, found, format!("kill {}; the next session starts another", pid.trim()))];
+        return vec![Check::error(about, found, format!("kill {}; the next session starts another", pid.trim()))];
     };
     let (theirs, ours) = (status["version"].as_str().unwrap_or("?"), env!("CARGO_PKG_VERSION"));
     let running = format!("version {theirs}, PID {}, {} here", status["pid"], status["peers"]["active"]);
     let mut checks = vec![if theirs == ours {
         Check::well(about, running)
     } else {
-        Check::fault(about, format!("{running}; this program is {ours}"), "slm-mesh stop; sessions start the new one")
+        Check::error(about, format!("{running}; this program is {ours}"), "slm-mesh stop; sessions start the new one")
     }];
     if settings.is_some_and(|settings| info["settings"] != json!(settings.fingerprint())) {
         let found = "the broker runs with other settings than these";
-        checks.push(Check::fault("settings", found, "slm-mesh start --detach replaces it"));
+        checks.push(Check::error("settings", found, "slm-mesh start --detach replaces it"));
     }
     checks.push(http(places, status["port"].as_u64().unwrap_or(0) as u16));
     checks
@@ -168,11 +168,11 @@ fn http(places: &Places, port: u16) -> Check {
     let named = std::fs::read_to_string(places.port()).unwrap_or_default();
     let cure = "slm-mesh stop; the next broker takes a free one of ten ports from SLM_MESH_PORT";
     if port == 0 {
-        return Check::fault("HTTP", "no port was free", cure);
+        return Check::error("HTTP", "no port was free", cure);
     }
     if named.trim() != port.to_string() {
         let found = format!("the broker has port {port}, and the file port says \"{}\"", named.trim());
-        return Check::fault("HTTP", found, cure);
+        return Check::error("HTTP", found, cure);
     }
     let asked = (|| {
         let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), ANSWERS_WITHIN)?;
@@ -184,8 +184,8 @@ fn http(places: &Places, port: u16) -> Check {
     })();
     match asked {
         Ok(true) => Check::well("HTTP", format!("port {port} answers")),
-        Ok(false) => Check::fault("HTTP", format!("port {port} answers, and not with 200"), cure),
-        Err(error) => Check::fault("HTTP", format!("port {port} does not answer ({error})"), cure),
+        Ok(false) => Check::error("HTTP", format!("port {port} answers, and not with 200"), cure),
+        Err(error) => Check::error("HTTP", format!("port {port} does not answer ({error})"), cure),
     }
 }
 
@@ -195,16 +195,16 @@ pub fn agent(ground: &Ground, row: &Row) -> Vec<Check> {
     let mut checks = vec![registration(ground, row, &cure)];
     checks.extend(hooks(ground, row, &cure));
     let scope = ground.scope(row);
-    let plugin = scope.own.map(|(path, kind)| (path.to_owned(), own::text(kind, &ground.program)));
-    let commands = scope.skills.iter().flat_map(own::skills);
+    let plugin = scope.own.map(|(path, kind)| (path.to_owned(), generated_files::text(kind, &ground.program)));
+    let commands = scope.skills.iter().flat_map(generated_files::skills);
     for (what, files) in [("own file", plugin.into_iter().collect::<Vec<_>>()), ("commands", commands.collect())] {
         let current = |(path, text): &&(String, String)| {
-            edit::read(&ground.path(row, path)).is_ok_and(|old| old.as_ref() == Some(text))
+            safe_write::read(&ground.path(row, path)).is_ok_and(|old| old.as_ref() == Some(text))
         };
         let n_current = files.iter().filter(current).count();
         if n_current < files.len() {
             let found = format!("{n_current} of {} are there as this version writes them", files.len());
-            checks.push(Check::fault(&format!("{} {what}", row.name), found, cure.clone()));
+            checks.push(Check::error(&format!("{} {what}", row.name), found, cure.clone()));
         } else if !files.is_empty() {
             checks.push(Check::well(&format!("{} {what}", row.name), "there"));
         }
@@ -217,13 +217,13 @@ fn registration(ground: &Ground, row: &Row, cure: &str) -> Check {
     let Some(server) = ground.scope(row).server else { return Check::well(&about, "has none at this level") };
     let shown = ground.shown(&ground.path(row, server.path));
     match ground.registered(row, &server) {
-        None => Check::fault(&about, format!("{NAME} is not registered in {shown}"), cure),
+        None => Check::error(&about, format!("{NAME} is not registered in {shown}"), cure),
         Some(_) if server.form == Form::Yaml => Check::well(&about, format!("{shown} reads our file")),
         Some(program) if !is_program(&program) => {
-            Check::fault(&about, format!("{shown} names {program}, which is no program"), cure)
+            Check::error(&about, format!("{shown} names {program}, which is no program"), cure)
         }
-        Some(program) if !own::is_us(&program) => {
-            Check::fault(&about, format!("{shown} has another program under our name: {program}"), cure)
+        Some(program) if !generated_files::is_us(&program) => {
+            Check::error(&about, format!("{shown} has another program under our name: {program}"), cure)
         }
         Some(program) => Check::well(&about, format!("{program}, in {shown}")),
     }
@@ -236,21 +236,22 @@ fn hooks(ground: &Ground, row: &Row, cure: &str) -> Option<Check> {
     let shown = ground.shown(&path);
     let Some(whole) = value_of(&path) else {
         let found = if path.exists() { "can't be read for certain" } else { "is not there" };
-        return Some(Check::fault(&about, format!("{shown} {found}"), cure));
+        return Some(Check::error(&about, format!("{shown} {found}"), cure));
     };
-    let found = entries::hooks_in(&whole, &hooks);
+    let found = config_entries::hooks_in(&whole, &hooks);
     let missing: Vec<&str> = hooks
         .events
         .iter()
         .map(|(event, _)| *event)
         .filter(|event| !found.iter().any(|(known, _)| known == event))
         .collect();
-    let gone = found.iter().filter_map(|(_, hook)| entries::program_of(hook)).find(|program| !is_program(program));
+    let gone =
+        found.iter().filter_map(|(_, hook)| config_entries::program_of(hook)).find(|program| !is_program(program));
     Some(match gone {
         _ if !missing.is_empty() => {
-            Check::fault(&about, format!("{shown} has none of ours for {}", missing.join(", ")), cure)
+            Check::error(&about, format!("{shown} has none of ours for {}", missing.join(", ")), cure)
         }
-        Some(program) => Check::fault(&about, format!("{shown} names {program}, which is no program"), cure),
+        Some(program) => Check::error(&about, format!("{shown} names {program}, which is no program"), cure),
         None => Check::well(&about, format!("{} in {shown}", found.len())),
     })
 }

@@ -1,13 +1,14 @@
 //! `slm-mesh hook AGENT`: one hook's input in, one answer out, within a budget.
 
 use super::dialect::{self, Agent, Event, Told};
-use super::words;
-use crate::client::{Client, far};
-use crate::mesh::wakes::is_ours;
-use crate::mesh::{Fault, Kind, time};
-use crate::world::git;
-use crate::world::places::{self, Places};
-use crate::world::settings::Settings;
+use super::hook_text;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::time;
+use crate::client::{Client, remote};
+use crate::core::mail::wakeups::is_ours;
+use crate::sys::data_dir::{self, Places};
+use crate::sys::git;
+use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -34,7 +35,7 @@ pub fn guarded(agent: &str, run: impl FnOnce(Agent, &Value) -> Result<u8, String
     known.and_then(|agent| run(agent, &input()?)).unwrap_or_else(|why| {
         // Agents show standard error to nobody when a hook succeeds: the log has it for who looks.
         let line = format!("slm-mesh hook {}: {why}", agent.chars().take(40).collect::<String>());
-        crate::world::complain(&line);
+        crate::sys::complain(&line);
         note(&line);
         0
     })
@@ -47,7 +48,7 @@ fn note(line: &str) {
     let log = std::fs::OpenOptions::new().append(true).open(places.log());
     if let (true, Ok(mut log)) = (is_short, log) {
         // A log that can't be written stops nobody's work either.
-        let _ = writeln!(log, "{} {line}", time::iso(crate::world::wall_ms()));
+        let _ = writeln!(log, "{} {line}", time::iso(crate::sys::wall_ms()));
     }
 }
 
@@ -67,8 +68,8 @@ type Answer = (String, Client, Value);
 
 fn answer(agent: Agent, input: &Value) -> Result<Option<Answer>, String> {
     let Some(told) = agent.understand(input) else { return Ok(None) };
-    let places = Places::find().map_err(|fault| fault.text)?;
-    let settings = Settings::load(&places).map_err(|fault| fault.text)?;
+    let places = Places::find().map_err(|error| error.text)?;
+    let settings = Settings::load(&places).map_err(|error| error.text)?;
     let mut client = connect(&places, &told.event)?;
     // A hung broker costs an agent this long, and no more.
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
@@ -81,17 +82,17 @@ fn answer(agent: Agent, input: &Value) -> Result<Option<Answer>, String> {
     match ask_and_word(agent, &told, &mut client, ask) {
         Ok(Some((text, shown))) => Ok(Some((text, client, shown))),
         Ok(None) => Ok(None),
-        Err(fault) => Err(fault.text),
+        Err(error) => Err(error.text),
     }
 }
 
 /// An edit or a prompt is worth starting a broker for; the rest is about one that is there.
 fn connect(places: &Places, event: &Event) -> Result<Client, String> {
-    if far::was_silent(places) {
+    if remote::was_silent(places) {
         return Err("the hub did not answer a moment ago; hooks ask it again after half a minute".into());
     }
     match event {
-        Event::Start | Event::Prompt | Event::Edit(_) => Client::connect_or_start(places).map_err(|fault| fault.text),
+        Event::Start | Event::Prompt | Event::Edit(_) => Client::connect_or_start(places).map_err(|error| error.text),
         _ => Client::connect(places).map_err(|error| error.to_string()),
     }
 }
@@ -111,14 +112,14 @@ fn ask_and_word(
     told: &Told,
     client: &mut Client,
     mut ask: Value,
-) -> Result<Option<(String, Value)>, Fault> {
+) -> Result<Option<(String, Value)>, Error> {
     match &told.event {
         Event::Edit(files) => {
-            let absolute = |file: &String| places::absolute_in(&told.dir, file);
+            let absolute = |file: &String| data_dir::absolute_in(&told.dir, file);
             ask["files"] = json!(files.iter().map(absolute).collect::<Vec<_>>());
             match client.call("turn.edit", &ask) {
-                Err(fault) if fault.kind == Kind::Held => {
-                    Ok(Some((agent.deny(told, &denial(&fault)).to_string(), Value::Null)))
+                Err(error) if error.kind == ErrorKind::Held => {
+                    Ok(Some((agent.deny(told, &denial(&error)).to_string(), Value::Null)))
                 }
                 result => result.map(|_| None),
             }
@@ -135,7 +136,7 @@ fn ask_and_word(
             ask["direct"] = json!(true);
             ask["peek"] = json!(agent.prompts_itself());
             let value = client.call("turn.mail", &ask)?;
-            let (text, shown) = match worded(&value, words::mail(&value)) {
+            let (text, shown) = match worded(&value, hook_text::mail(&value)) {
                 Some(_) if agent.prompts_itself() => (dialect::MAIL_CAME.to_owned(), Value::Null),
                 Some(mail) => mail,
                 None => return Ok(None),
@@ -145,24 +146,25 @@ fn ask_and_word(
         Event::Start => {
             ask["around"] = json!(true);
             let value = client.call("turn.mail", &ask)?;
-            Ok(worded(&value, words::beginning(&value))
+            Ok(worded(&value, hook_text::beginning(&value))
                 .map(|(text, shown)| (agent.show(told, &text).to_string(), shown)))
         }
         Event::Prompt | Event::Tool => {
             let value = client.call("turn.mail", &ask)?;
-            Ok(worded(&value, words::mail(&value)).map(|(text, shown)| (agent.show(told, &text).to_string(), shown)))
+            Ok(worded(&value, hook_text::mail(&value))
+                .map(|(text, shown)| (agent.show(told, &text).to_string(), shown)))
         }
     }
 }
 
 /// The sentence of a denial, without the facts that only our own tools take.
-fn denial(fault: &Fault) -> String {
-    format!("{}. The file was not changed.", fault.text)
+fn denial(error: &Error) -> String {
+    format!("{}. The file was not changed.", error.text)
 }
 
 /// A text with what it shows; none if there is no text.
 fn worded(value: &Value, text: String) -> Option<(String, Value)> {
-    let shown = json!({ "as": value["you"]["id"], "items": words::shown(value) });
+    let shown = json!({ "as": value["you"]["id"], "items": hook_text::shown(value) });
     (!text.is_empty()).then_some((text, shown))
 }
 

@@ -4,15 +4,15 @@
 //! **Invariant:** the user's mesh and files are not touched; what only the agent itself can show is
 //! named as not proven.
 
+use super::config_entries;
 use super::configs::{Own, Row};
 use super::dialect::{Agent, MAIL_CAME};
-use super::entries;
-use super::ground::{Ground, value_of};
-use super::own;
+use super::environment::{Ground, value_of};
+use super::generated_files;
+use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
-use crate::mesh::{Fault, Kind};
-use crate::world;
-use crate::world::places::Places;
+use crate::sys;
+use crate::sys::data_dir::Places;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -115,14 +115,14 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new() -> Result<Scratch, Fault> {
-        let dir = std::env::temp_dir().join(format!("slm-mesh-proof-{:08x}", world::chance() as u32));
+    fn new() -> Result<Scratch, Error> {
+        let dir = std::env::temp_dir().join(format!("slm-mesh-proof-{:08x}", sys::chance() as u32));
         let places = Places { dir };
         let client = Client::connect_or_start(&places)?;
         Ok(Scratch { places, client })
     }
 
-    fn ask(&mut self, method: &str, mut params: Value) -> Result<Value, Fault> {
+    fn ask(&mut self, method: &str, mut params: Value) -> Result<Value, Error> {
         params["as"] = json!("human");
         self.client.call(method, &params)
     }
@@ -141,12 +141,12 @@ impl Drop for Scratch {
 ///
 /// # Errors
 /// When the agent has no hooks, or none of ours, or no mesh can be started.
-pub fn prove(ground: &Ground, row: &Row) -> Result<Vec<Proof>, Fault> {
+pub fn prove(ground: &Ground, row: &Row) -> Result<Vec<Proof>, Error> {
     let calls = calls(ground, row)?;
     let mut scratch = Scratch::new()?;
     let work = scratch.places.dir.join("work");
     let made = std::fs::create_dir_all(&work).and_then(|()| work.canonicalize());
-    let work = made.map_err(|error| scratch.places.fault("can't be written", &error))?;
+    let work = made.map_err(|error| scratch.places.error("can't be written", &error))?;
     let (held, free) = (work.join("held.txt"), work.join("free.txt"));
     let script = script(row.name);
     let places = scratch.places.clone();
@@ -170,7 +170,7 @@ pub fn prove(ground: &Ground, row: &Row) -> Result<Vec<Proof>, Fault> {
     let own = peers["peers"].as_array().into_iter().flatten().find(|peer| peer["agentType"] == json!(kind));
     let name = own.and_then(|peer| peer["name"].as_str()).unwrap_or("nobody").to_owned();
     let mail = |scratch: &mut Scratch, text: &str| {
-        scratch.ask("send", json!({ "to": name, "message": text, "key": text })).map(|_| ()).map_err(|fault| fault.text)
+        scratch.ask("send", json!({ "to": name, "message": text, "key": text })).map(|_| ()).map_err(|error| error.text)
     };
     let shows = |said: Result<String, String>, word: &str| said.map(|said| said.contains(word));
 
@@ -183,14 +183,14 @@ pub fn prove(ground: &Ground, row: &Row) -> Result<Vec<Proof>, Fault> {
         "the hook did not show it",
     );
     let locked = scratch.ask("lock.lock", json!({ "filePaths": [held], "reason": "proof-of-a-lock" }));
-    let said = locked.map_err(|fault| fault.text).and_then(|_| play(script.edit, &held));
+    let said = locked.map_err(|error| error.text).and_then(|_| play(script.edit, &held));
     let denied = said.map(|said| said.contains("deny") && said.contains("proof-of-a-lock"));
     add("an edit of a file that somebody else locked is denied, with the reason", denied, "the hook let it pass");
     let passed = play(script.edit, &free).map(|said| said.trim().is_empty());
     add("an edit of a free file passes", passed, "the hook said something");
     let holds = scratch.ask("lock.query", json!({}));
     let own =
-        holds.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2)).map_err(|fault| fault.text);
+        holds.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2)).map_err(|error| error.text);
     add("and locks it for the session", own, "no lock was taken");
     // Some take the reason to go on for a prompt, and have the mail with that.
     let go_on =
@@ -211,13 +211,14 @@ enum Call {
 }
 
 /// Our hooks in the agent's file, by event.
-fn calls(ground: &Ground, row: &Row) -> Result<Vec<(String, Call)>, Fault> {
-    let none = |why: String| Fault::new(Kind::NotFound, format!("{}: {why}", row.name));
+fn calls(ground: &Ground, row: &Row) -> Result<Vec<(String, Call)>, Error> {
+    let none = |why: String| Error::new(ErrorKind::NotFound, format!("{}: {why}", row.name));
     let scope = ground.scope(row);
     let level = if ground.project { " --project" } else { "" };
     if let Some((path, Own::Plugin)) = scope.own {
         let path = ground.path(row, path);
-        let program = super::edit::read(&path).ok().flatten().and_then(|text| own::plugin_program(&text));
+        let program =
+            super::safe_write::read(&path).ok().flatten().and_then(|text| generated_files::plugin_program(&text));
         let program =
             program.ok_or_else(|| none(format!("{} is not our plugin; slm-mesh setup opencode", path.display())))?;
         let events = [CLAUDE.prompt, CLAUDE.edit, CLAUDE.tool, CLAUDE.stop];
@@ -230,7 +231,7 @@ fn calls(ground: &Ground, row: &Row) -> Result<Vec<(String, Call)>, Fault> {
     };
     let path = ground.path(row, hooks.path);
     let whole = value_of(&path).unwrap_or(Value::Null);
-    let found = entries::hooks_in(&whole, &hooks);
+    let found = config_entries::hooks_in(&whole, &hooks);
     if found.is_empty() {
         return Err(none(format!("{} has no hook of ours; slm-mesh setup {}{level}", path.display(), row.name)));
     }

@@ -4,10 +4,10 @@
 //! **Invariant:** what can't be changed for certain is left as it is, with what to paste; nothing is
 //! written when nothing changes, and nothing at all in a dry run.
 
+use super::config_entries::{self, Want, quoted};
 use super::configs::{Row, Server, Verbs};
-use super::entries::{self, Want, quoted};
-use super::ground::{Ground, on_path};
-use super::{edit, own};
+use super::environment::{Ground, on_path};
+use super::{generated_files, safe_write};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -70,7 +70,7 @@ pub fn put(ground: &Ground, row: &Row) -> Vec<Step> {
     let mut steps = Vec::new();
     if let Some((path, kind)) = scope.own {
         let target = ground.path(row, path);
-        steps.push(put_own(ground, "own file", &target, &own::text(kind, &ground.program)));
+        steps.push(put_own(ground, "own file", &target, &generated_files::text(kind, &ground.program)));
     }
     let by_command =
         scope.server.zip(scope.command).and_then(|(server, verbs)| by_command(ground, row, &server, &verbs));
@@ -90,7 +90,7 @@ pub fn put(ground: &Ground, row: &Row) -> Vec<Step> {
         steps.push(put_file(ground, &path, &want));
     }
     if let Some(skills) = scope.skills {
-        let each = own::skills(&skills).into_iter();
+        let each = generated_files::skills(&skills).into_iter();
         let all: Vec<Step> =
             each.map(|(path, text)| put_own(ground, "commands", &ground.path(row, &path), &text)).collect();
         steps.extend(gathered(all));
@@ -104,7 +104,7 @@ pub fn take(ground: &Ground, row: &Row) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut is_done = false;
     if let Some((server, verbs)) = scope.server.zip(scope.command) {
-        let is_ours = ground.registered(row, &server).is_some_and(|program| own::is_us(&program));
+        let is_ours = ground.registered(row, &server).is_some_and(|program| generated_files::is_us(&program));
         let by_hand = format!("{} {}", verbs.program, verbs.remove.join(" "));
         if is_ours && !verbs.remove.is_empty() && on_path(verbs.program).is_some() {
             let done = if ground.dry { Ok("would run") } else { run(verbs.program, verbs.remove).map(|()| "ran") };
@@ -126,7 +126,8 @@ pub fn take(ground: &Ground, row: &Row) -> Vec<Step> {
         steps.push(take_file(ground, row, &path, &want));
     }
     let plugin = scope.own.map(|(path, _)| path.to_owned());
-    let commands = scope.skills.iter().flat_map(|skills| own::skills(skills).into_iter().map(|(path, _)| path));
+    let commands =
+        scope.skills.iter().flat_map(|skills| generated_files::skills(skills).into_iter().map(|(path, _)| path));
     let all: Vec<Step> =
         plugin.into_iter().chain(commands).map(|path| take_own(ground, row, &ground.path(row, &path))).collect();
     steps.extend(gathered(all));
@@ -158,7 +159,7 @@ fn by_command(ground: &Ground, row: &Row, server: &Server, verbs: &Verbs) -> Opt
 
 fn arguments(verbs: &Verbs, ground: &Ground, server: &Server) -> Vec<String> {
     let want = Want { agent: "", program: &ground.program, server: None, hooks: None, wake: false };
-    let mut entry = json!({ "name": own::NAME });
+    let mut entry = json!({ "name": generated_files::NAME });
     for (key, value) in want.entry(server.form).as_object().into_iter().flatten() {
         entry[key] = value.clone();
     }
@@ -206,7 +207,7 @@ fn kind_of(want: &Want) -> &'static str {
 fn put_file(ground: &Ground, path: &Path, want: &Want) -> Step {
     let (what, place) = (kind_of(want), ground.shown(path));
     let changed = (|| {
-        let old = edit::read(path)?;
+        let old = safe_write::read(path)?;
         let new = want.apply(old.as_deref().unwrap_or(""))?;
         if old.as_deref() == Some(&new) {
             return Ok(Step::new(what, place.clone(), SAME));
@@ -215,13 +216,13 @@ fn put_file(ground: &Ground, path: &Path, want: &Want) -> Step {
         if ground.dry {
             return Ok(Step { change, ..Step::new(what, place.clone(), "would write") });
         }
-        edit::may_write(path)?;
+        safe_write::may_write(path)?;
         if let Some(old) = &old
-            && (want.strip(old, None).is_ok_and(|bare| bare == *old) || !edit::before(path).exists())
+            && (want.strip(old, None).is_ok_and(|bare| bare == *old) || !safe_write::before(path).exists())
         {
-            edit::keep(path, old)?;
+            safe_write::keep(path, old)?;
         }
-        edit::write(path, &new)?;
+        safe_write::write(path, &new)?;
         Ok(Step::new(what, place.clone(), "written"))
     })();
     changed.unwrap_or_else(|why: String| Step::left(what, place, why, want.alone()))
@@ -229,11 +230,11 @@ fn put_file(ground: &Ground, path: &Path, want: &Want) -> Step {
 
 fn take_file(ground: &Ground, row: &Row, path: &Path, want: &Want) -> Step {
     let (what, place) = (kind_of(want), ground.shown(path));
-    let kept = edit::before(path);
+    let kept = safe_write::before(path);
     let changed = (|| {
-        let Some(text) = edit::read(path)? else { return Ok(Step::new(what, place.clone(), SAME)) };
-        let before = edit::read(&kept)?;
-        let shape = before.as_deref().and_then(|text| entries::parse(text).ok());
+        let Some(text) = safe_write::read(path)? else { return Ok(Step::new(what, place.clone(), SAME)) };
+        let before = safe_write::read(&kept)?;
+        let shape = before.as_deref().and_then(|text| config_entries::parse(text).ok());
         // A text of before that was empty had no members either.
         let shape = shape.or(before.as_ref().map(|_| Value::Null));
         let bare = want.strip(&text, shape.as_ref())?;
@@ -249,20 +250,20 @@ fn take_file(ground: &Ground, row: &Row, path: &Path, want: &Want) -> Step {
             let done = if is_gone { "would delete" } else { "would write" };
             return Ok(Step { change: changes(&text, &new), ..Step::new(what, place.clone(), done) });
         }
-        edit::may_write(path)?;
+        safe_write::may_write(path)?;
         if is_gone {
-            edit::remove(path, &base(ground, row))?;
+            safe_write::remove(path, &base(ground, row))?;
             return Ok(Step::new(what, place.clone(), "deleted"));
         }
-        edit::write(path, &new)?;
+        safe_write::write(path, &new)?;
         // What was changed since is in the file; the text of before has done its work.
         if before.is_some() {
-            edit::remove(&kept, &base(ground, row))?;
+            safe_write::remove(&kept, &base(ground, row))?;
         }
         Ok(Step::new(what, place.clone(), "taken out"))
     })();
     changed.unwrap_or_else(|why: String| {
-        let is_named = edit::read(path).ok().flatten().is_some_and(|text| text.contains(own::NAME));
+        let is_named = safe_write::read(path).ok().flatten().is_some_and(|text| text.contains(generated_files::NAME));
         if is_named { Step::left(what, place, why, String::new()) } else { Step::new(what, ground.shown(path), SAME) }
     })
 }
@@ -274,25 +275,27 @@ fn base(ground: &Ground, row: &Row) -> std::path::PathBuf {
 
 fn put_own(ground: &Ground, what: &'static str, path: &Path, text: &str) -> Step {
     let place = ground.shown(path);
-    let changed = (|| match edit::read(path)? {
+    let changed = (|| match safe_write::read(path)? {
         Some(old) if old == text => Ok(Step::new(what, place.clone(), SAME)),
-        Some(old) if !old.contains(own::MARK) => Err("there is a file of that name, and it is not ours".into()),
+        Some(old) if !old.contains(generated_files::MARK) => {
+            Err("there is a file of that name, and it is not ours".into())
+        }
         _ if ground.dry => Ok(Step::new(what, place.clone(), "would write")),
-        _ => edit::write(path, text).map(|()| Step::new(what, place.clone(), "written")),
+        _ => safe_write::write(path, text).map(|()| Step::new(what, place.clone(), "written")),
     })();
     changed.unwrap_or_else(|why: String| Step::left(what, place, why, String::new()))
 }
 
 fn take_own(ground: &Ground, row: &Row, path: &Path) -> Step {
     let place = ground.shown(path);
-    let is_ours = edit::read(path).ok().flatten().is_some_and(|text| text.contains(own::MARK));
+    let is_ours = safe_write::read(path).ok().flatten().is_some_and(|text| text.contains(generated_files::MARK));
     if !is_ours {
         return Step::new("commands", place, SAME);
     }
     if ground.dry {
         return Step::new("commands", place, "would delete");
     }
-    match edit::remove(path, &base(ground, row)) {
+    match safe_write::remove(path, &base(ground, row)) {
         Ok(()) => Step::new("commands", place, "deleted"),
         Err(why) => Step::left("commands", place, why, String::new()),
     }

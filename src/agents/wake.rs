@@ -5,17 +5,17 @@
 //! ends with the agent.
 
 use super::dialect::Agent;
+use crate::base::error::Error;
 use crate::client::Client;
-use crate::mesh::Fault;
-use crate::world::places::Places;
-use crate::world::settings::{self, Settings, WAKE};
+use crate::sys::data_dir::Places;
+use crate::sys::settings::{self, Settings, WAKE};
 use serde_json::{Value, json};
 
 /// Changes which agents mail may wake, in the settings; answers whether that changed anything.
 ///
 /// # Errors
 /// When the settings can't be read or written.
-pub fn allow(agents: &[&str], on: bool, dry: bool) -> Result<bool, Fault> {
+pub fn allow(agents: &[&str], on: bool, dry: bool) -> Result<bool, Error> {
     let places = Places::find()?;
     let mut words = Settings::load(&places)?.several(WAKE);
     let before = words.clone();
@@ -33,7 +33,7 @@ pub fn allow(agents: &[&str], on: bool, dry: bool) -> Result<bool, Fault> {
     let text = settings::with_line(&text, WAKE, value.as_deref());
     if text.is_empty() {
         // It held this line alone.
-        std::fs::remove_file(places.config()).map_err(|error| places.fault("can't be written", &error))?;
+        std::fs::remove_file(places.config()).map_err(|error| places.error("can't be written", &error))?;
     } else {
         places.write(&places.config(), &text)?;
     }
@@ -51,8 +51,8 @@ pub fn run(agent: &str) -> u8 {
 }
 
 fn wait(agent: Agent, input: &Value) -> Result<u8, String> {
-    let places = Places::find().map_err(|fault| fault.text)?;
-    let settings = Settings::load(&places).map_err(|fault| fault.text)?;
+    let places = Places::find().map_err(|error| error.text)?;
+    let settings = Settings::load(&places).map_err(|error| error.text)?;
     let (word, surface) = match agent {
         Agent::Claude => ("claude", "claude rewake"),
         Agent::OpenCode => ("opencode", "opencode prompt"),
@@ -67,16 +67,16 @@ fn wait(agent: Agent, input: &Value) -> Result<u8, String> {
     (ask["surface"], ask["waitSeconds"]) = (json!(surface), json!(WAIT_S));
     let parent = std::os::unix::process::parent_id();
     // An agent that is ended may not get to end its waiters, which would hold its place in the mesh.
-    crate::world::process::end_with_parent();
+    crate::sys::process::end_with_parent();
     while std::os::unix::process::parent_id() == parent {
         let mut client = Client::connect(&places).map_err(|error| error.to_string())?;
-        let value = client.call("turn.wake", &ask).map_err(|fault| fault.text)?;
+        let value = client.call("turn.wake", &ask).map_err(|error| error.text)?;
         if value["ring"] == json!(true) {
             let sentence = value["text"].as_str().unwrap_or("");
             let said = json!({ "surface": surface, "upto": value["upto"], "as": value["you"]["id"] });
             // Said before it is: afterwards there is nobody left to say so. What nothing came of is
             // tried another way.
-            client.call("turn.rang", &said).map_err(|fault| fault.text)?;
+            client.call("turn.rang", &said).map_err(|error| error.text)?;
             return Ok(say(agent, sentence));
         }
         if value["over"] == json!(true) {
@@ -88,7 +88,7 @@ fn wait(agent: Agent, input: &Value) -> Result<u8, String> {
 
 fn say(agent: Agent, sentence: &str) -> u8 {
     if agent == Agent::Claude {
-        crate::world::complain(sentence);
+        crate::sys::complain(sentence);
         return REWAKE;
     }
     // A plugin that is gone wakes nobody.

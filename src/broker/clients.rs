@@ -1,10 +1,11 @@
 //! The clients on the Unix socket: taken in, read, answered, asked whether they still live.
 
 use super::{Broker, CLIENTS_MAX, End, is_newer, log};
-use crate::broker::conn::{Connection, Whence};
-use crate::mesh::{self, Actor, Args, Call, Fault, Kind};
+use crate::base::error::{Error, ErrorKind};
+use crate::broker::connection::{Connection, Whence};
+use crate::core::{self, Args, Auth, Call};
+use crate::sys::process;
 use crate::wire::rpc::{self, Message};
-use crate::world::process;
 use mio::{Interest, Token};
 use serde_json::{Map, Value, json};
 use std::io;
@@ -28,14 +29,14 @@ impl Broker {
                 Err(error) => {
                     self.accept_again = false;
                     if error.kind() != io::ErrorKind::WouldBlock {
-                        // Out of file descriptors, most likely: no event will tell when one is free.
+                        // Effect of file descriptors, most likely: no event will tell when one is free.
                         self.drop_silent(now);
                         self.accept_at = Some(now + ACCEPT_AGAIN_MS);
                     }
                     return;
                 }
             };
-            let Some(who) = process::credentials(&stream).filter(|who| who.uid == crate::world::uid()) else {
+            let Some(who) = process::credentials(&stream).filter(|who| who.uid == crate::sys::uid()) else {
                 log("refused a connection of another user");
                 continue;
             };
@@ -161,7 +162,7 @@ impl Broker {
                 Err(_) => {
                     let text =
                         format!("the line is longer than {} bytes; this connection ends", crate::wire::lines::LINE_MAX);
-                    conn.write(&rpc::error(None, rpc::INVALID, &text));
+                    conn.write(&rpc::protocol_error(None, rpc::INVALID, &text));
                     conn.closed = true;
                     return;
                 }
@@ -180,17 +181,17 @@ impl Broker {
                 let told = self.mesh.comes_from(token, &whence.host, &whence.user, now);
                 match told {
                     Ok(()) => conn.come_from(whence),
-                    Err(fault) => conn.write(&rpc::fault(&Value::Null, &fault)),
+                    Err(error) => conn.write(&rpc::error(&Value::Null, &error)),
                 }
             }
             Ok(Message::Notice { method, params }) => {
                 // An operation without an id: done, and nobody wants to hear how it went.
-                if let Some(op) = mesh::op(&method) {
+                if let Some(op) = core::op(&method) {
                     self.call(token, conn, Value::Null, op, params, now);
                 }
             }
             Ok(Message::Response { .. }) => {}
-            Err(bad) => conn.write(&rpc::error(bad.id.as_ref(), bad.code, &bad.text)),
+            Err(bad) => conn.write(&rpc::protocol_error(bad.id.as_ref(), bad.code, &bad.text)),
         }
     }
 
@@ -209,11 +210,11 @@ impl Broker {
             "web.open" => {
                 let opened = self.open_page(conn.is_far());
                 return conn
-                    .write(&opened.map_or_else(|fault| rpc::fault(&id, &fault), |value| rpc::answer(&id, &value)));
+                    .write(&opened.map_or_else(|error| rpc::error(&id, &error), |value| rpc::answer(&id, &value)));
             }
             "broker.stop" if conn.is_far() => {
                 let text = "stop: a broker is stopped on its own machine";
-                return conn.write(&rpc::fault(&id, &Fault::new(Kind::Refused, text)));
+                return conn.write(&rpc::error(&id, &Error::new(ErrorKind::Refused, text)));
             }
             "broker.stop" => {
                 self.end = Some(End::Stopped);
@@ -228,11 +229,11 @@ impl Broker {
             log(&format!("slm-mesh {version} is here: making room for it"));
             self.end = Some(End::MadeRoom);
         }
-        match mesh::op(method) {
+        match core::op(method) {
             Some(op) => self.call(token, conn, id, op, params, now),
             None => {
                 let method: String = method.chars().take(60).collect();
-                conn.write(&rpc::error(
+                conn.write(&rpc::protocol_error(
                     Some(&id),
                     rpc::NO_METHOD,
                     &format!("no method {method}; slm-mesh help protocol lists them"),
@@ -246,7 +247,7 @@ impl Broker {
         token: u64,
         conn: &mut Connection,
         id: Value,
-        op: &'static mesh::Op,
+        op: &'static core::Op,
         mut params: Map<String, Value>,
         now: i64,
     ) {
@@ -255,12 +256,12 @@ impl Broker {
         let acting = match params.remove("as") {
             None | Some(Value::Null) => None,
             Some(Value::String(name)) if name.len() <= 256 => Some(name),
-            Some(_) => return conn.write(&rpc::fault(&id, &Fault::usage("as", "want the name or id of a peer"))),
+            Some(_) => return conn.write(&rpc::error(&id, &Error::usage("as", "want the name or id of a peer"))),
         };
         // Who asks to be told who it is, or must be known, is looked up in the process tree: there,
         // and only there, the caller can't claim what it is not.
         let named = acting.is_some() || self.mesh.is_attached(token);
-        let wanted = params.remove("whoami").is_some() || op.actor == Actor::Needed;
+        let wanted = params.remove("whoami").is_some() || op.actor == Auth::Required;
         if op.name == "attach" {
             // A session is nobody's child on the mesh: what stands above it is noted, not asked. A
             // script is no agent's server: what it runs acts as it, and what else its shell runs does not.
@@ -270,20 +271,20 @@ impl Broker {
             }
         }
         let is_inside = !named && wanted && self.mesh.has_sessions() && op.name != "attach";
-        let is_hook = op.actor == Actor::Hook;
+        let is_hook = op.actor == Auth::Hook;
         let chain = if is_hook || is_inside { conn.chain(is_hook).to_vec() } else { Vec::new() };
         let args: Args = match op.check(params) {
             Ok(args) => args,
-            Err(fault) => return conn.write(&rpc::fault(&id, &fault)),
+            Err(error) => return conn.write(&rpc::error(&id, &error)),
         };
         self.mesh.call(Call { conn: token, id, op, args, acting, chain }, now);
     }
 
     /// A code that opens the page in a browser on this machine, once.
-    fn open_page(&mut self, is_far: bool) -> Result<Value, Fault> {
+    fn open_page(&mut self, is_far: bool) -> Result<Value, Error> {
         let port = self.mesh.settings().port;
         let host = self.settings.text("SLM_MESH_HOST");
-        let no = |text: String| Err(Fault::new(Kind::Refused, text));
+        let no = |text: String| Err(Error::new(ErrorKind::Refused, text));
         if is_far {
             return no(format!(
                 "web: the page is served on the hub's own machine: there run slm-mesh web --print, here \

@@ -3,27 +3,27 @@
 //! **Invariant:** a turn is wait, tick, serve, commit, flush; nothing leaves but in flush, and
 //! nothing is flushed that is not committed.
 
-pub mod birth;
+pub mod startup;
 mod clients;
-mod conn;
-mod ears;
+mod connection;
+mod ws_subscribers;
 pub mod http;
 #[doc(hidden)]
-pub mod legacy;
-mod links;
-mod outlet;
-mod push;
-mod slm;
+pub mod legacy_http;
+mod mesh_links;
+mod push_connection;
+mod peer_sockets;
+mod superlocalmemory;
 pub mod web;
 
-use crate::far::hub::Arrival;
-use crate::lan::announcer::Announcer;
-use crate::mesh::{self, Mesh, Out};
+use crate::core::{Effect, Mesh};
+use crate::discovery::mdns_supervisor::Announcer;
+use crate::remote::hub::Arrival;
+use crate::sys::Clock;
+use crate::sys::data_dir::Places;
+use crate::sys::settings::Settings;
 use crate::wire::rpc;
-use crate::world::Clock;
-use crate::world::places::Places;
-use crate::world::settings::Settings;
-use conn::Connection;
+use connection::Connection;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use serde_json::json;
@@ -77,17 +77,17 @@ struct Broker {
     server: Option<http::Server>,
     jobs: Receiver<http::Job>,
     guests: Receiver<Arrival>,
-    links: links::Links,
+    links: mesh_links::Links,
     /// Questions that wait for news: until when, ms.
     held: Vec<(http::Job, i64)>,
     announcer: Option<Announcer>,
     /// When it wants to be looked at, ms.
     announce_at: Option<i64>,
     answers: Vec<(http::Ticket, http::Answer)>,
-    pushes: push::Pushes,
+    pushes: peer_sockets::Pushes,
     /// The pages in browsers, who may open one, and how the HTTP thread wakes us.
     pages: web::stream::Pages,
-    keys: Arc<web::keys::Keys>,
+    keys: Arc<web::auth::Keys>,
     waker: Arc<Waker>,
     signals: UnixStream,
     settings: Settings,
@@ -116,7 +116,7 @@ pub struct Parts {
     /// What wakes the poll from other threads.
     pub waker: Arc<Waker>,
     /// Who may open the page in a browser.
-    pub keys: Arc<web::keys::Keys>,
+    pub keys: Arc<web::auth::Keys>,
     /// The HTTP thread, and where its requests arrive.
     pub server: Option<http::Server>,
     /// Requests from the HTTP thread.
@@ -124,7 +124,7 @@ pub struct Parts {
     /// Sessions on other machines that have proven the secret.
     pub guests: Receiver<Arrival>,
     /// The meshes that it looks at.
-    pub links: links::Links,
+    pub links: mesh_links::Links,
     /// The process that tells the local network of a hub.
     pub announcer: Option<Announcer>,
     /// The readable end of the signals' pipe.
@@ -174,7 +174,7 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
         announce_at: announcer.is_some().then_some(now),
         announcer,
         answers: Vec::new(),
-        pushes: push::Pushes::new(),
+        pushes: peer_sockets::Pushes::new(),
         pages: web::stream::Pages::default(),
         keys,
         waker,
@@ -186,7 +186,7 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
         settings,
         mover,
         move_at: None,
-        buffer: vec![0; conn::READ_MAX],
+        buffer: vec![0; connection::READ_MAX],
         end: None,
     };
     let mut events = Events::with_capacity(256);
@@ -305,10 +305,12 @@ impl Broker {
         for _ in 0..JOBS_MAX {
             let Ok(job) = self.jobs.try_recv() else { return };
             let target = job.request.head.target.as_str();
-            if target != "/health" && !slm::is_look(target) {
+            if target != "/health" && !superlocalmemory::is_look(target) {
                 self.last_call = now;
             }
-            if let Some(ms) = slm::waits(&job.request, self.mesh.roster_mark()).filter(|_| self.held.len() < HELD_MAX) {
+            if let Some(ms) =
+                superlocalmemory::waits(&job.request, self.mesh.roster_mark()).filter(|_| self.held.len() < HELD_MAX)
+            {
                 self.held.push((job, now + ms));
                 continue;
             }
@@ -321,7 +323,8 @@ impl Broker {
     /// Answers questions that waited for news, once there are any or their time is up.
     fn serve_held(&mut self, now: i64) {
         let mark = self.mesh.roster_mark();
-        let is_due = |(job, until): &(http::Job, i64)| *until <= now || slm::waits(&job.request, mark).is_none();
+        let is_due =
+            |(job, until): &(http::Job, i64)| *until <= now || superlocalmemory::waits(&job.request, mark).is_none();
         let (due, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().partition(is_due);
         self.held = held;
         for (job, _) in due {
@@ -333,11 +336,11 @@ impl Broker {
         let answered = catch_unwind(AssertUnwindSafe(|| match job.request.head.target.as_str() {
             web::STREAM => self.pages.come(&mut self.mesh, job.ticket),
             path if path.starts_with("/web/") => Some(web::call(&mut self.mesh, &job.request, now)),
-            _ => Some(legacy::answer(&mut self.mesh, &job.request, now)),
+            _ => Some(legacy_http::answer(&mut self.mesh, &job.request, now)),
         }));
         let answer = answered.unwrap_or_else(|_| {
             log("a bug: one request was answered with 500 after a panic");
-            Some(legacy::internal())
+            Some(legacy_http::internal())
         });
         self.answers.extend(answer.map(|answer| (job.ticket, answer)));
         self.pages.stir();
@@ -355,30 +358,32 @@ impl Broker {
         }
         for out in out {
             match out {
-                Out::Reply { conn, id, result } => {
+                Effect::Reply { conn, id, result } => {
                     if let Some(conn) = self.conns.get_mut(&conn).filter(|_| !id.is_null()) {
                         conn.write(
-                            &result.map_or_else(|fault| rpc::fault(&id, &fault), |value| rpc::answer(&id, &value)),
+                            &result.map_or_else(|error| rpc::error(&id, &error), |value| rpc::answer(&id, &value)),
                         );
                     }
                 }
-                Out::Notice { method: "log", params, .. } => self.note_trouble(params.as_str().unwrap_or("")),
-                Out::Notice { conn, method, params } => {
+                Effect::Notification { method: "log", params, .. } => self.note_trouble(params.as_str().unwrap_or("")),
+                Effect::Notification { conn, method, params } => {
                     if let Some(conn) = self.conns.get_mut(&conn) {
                         conn.write(&rpc::notice(method, &params));
                     }
                 }
-                Out::Mail { peer, seq, from, body } => self.pushes.mail(&self.mesh, &peer, seq, &from, &body, now),
-                Out::Event(event) => {
+                Effect::PeerPush { peer, seq, from, body } => {
+                    self.pushes.mail(&self.mesh, &peer, seq, &from, &body, now)
+                }
+                Effect::Event(event) => {
                     self.pushes.event(&self.mesh, &event, now);
                     self.pages.event(&self.mesh, &event);
                 }
-                Out::Message(message) => self.pages.message(&self.mesh, &message),
+                Effect::Message(message) => self.pages.message(&self.mesh, &message),
             }
         }
         for (ticket, answer) in self.answers.drain(..) {
             if let Some(server) = &self.server {
-                server.answer(ticket, if committed { answer } else { legacy::not_stored() });
+                server.answer(ticket, if committed { answer } else { legacy_http::not_stored() });
             }
         }
         for (token, conn) in &mut self.conns {
@@ -419,7 +424,7 @@ impl Broker {
 
     /// Ends in order: the socket goes first, so that who comes now finds no broker and starts one.
     fn close(mut self, end: &End, places: &Places) {
-        birth::remove_files(places, end);
+        startup::remove_files(places, end);
         let now = self.clock.now();
         self.mesh.commit();
         let why = json!({ "reason": if *end == End::MadeRoom { "making_room" } else { "stopping" } });
@@ -452,5 +457,5 @@ fn is_newer(a: &str, b: &str) -> bool {
 
 /// One line for the operator, on standard error: the detached broker's log.
 pub fn log(text: &str) {
-    crate::world::complain(&format!("{} {text}", mesh::time::iso(crate::world::wall_ms())));
+    crate::sys::complain(&format!("{} {text}", crate::base::time::iso(crate::sys::wall_ms())));
 }

@@ -3,8 +3,10 @@
 use super::flags::{self, FLAGS};
 use super::setup::Asked;
 use super::word_value;
-use crate::mesh::op::Kind as Is;
-use crate::mesh::{Arg, Fault, Kind, Op, Place, limits};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::limits;
+use crate::core::op::ArgKind;
+use crate::core::{Arg, CliPlace, Op};
 use lexopt::{Arg as Given, Parser};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
@@ -76,7 +78,7 @@ pub struct Parsed {
 ///
 /// # Errors
 /// For an unknown verb or flag, or a value that does not fit, with what is accepted.
-pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Fault> {
+pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Error> {
     let mut words = argv;
     let mut command_line = Vec::new();
     if is_lock(&words)
@@ -146,7 +148,7 @@ struct Reader {
 const HUBS_SECONDS_MAX: i64 = 60;
 
 impl Reader {
-    fn take(&mut self, given: Owned, parser: &mut Parser) -> Result<(), Fault> {
+    fn take(&mut self, given: Owned, parser: &mut Parser) -> Result<(), Error> {
         let name = match given {
             Owned::Word(word) => {
                 self.words.push(text(word)?);
@@ -173,7 +175,7 @@ impl Reader {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Parsed, Fault> {
+    fn finish(mut self) -> Result<Parsed, Error> {
         if let Command::Help(_) = self.parsed.command {
             self.parsed.command = Command::Help(self.words.join(" "));
             return Ok(self.parsed);
@@ -233,7 +235,7 @@ impl Reader {
         self.flags.len() < n_before
     }
 
-    fn wake(&mut self) -> Result<Option<bool>, Fault> {
+    fn wake(&mut self) -> Result<Option<bool>, Error> {
         match (self.switch("wake"), self.switch("no-wake")) {
             (true, true) => Err(usage("setup: --wake and --no-wake contradict each other")),
             (on, off) => Ok((on || off).then_some(on)),
@@ -241,9 +243,9 @@ impl Reader {
     }
 
     /// How long `hubs` waits for answers.
-    fn seconds(&mut self) -> Result<u64, Fault> {
+    fn seconds(&mut self) -> Result<u64, Error> {
         let Some(word) = self.value("wait") else { return Ok(1) };
-        let seconds = word_value(Is::Int { min: 1, max: HUBS_SECONDS_MAX }, "wait", word)?;
+        let seconds = word_value(ArgKind::Int { min: 1, max: HUBS_SECONDS_MAX }, "wait", word)?;
         match seconds.as_u64().filter(|n| (1..=HUBS_SECONDS_MAX as u64).contains(n)) {
             Some(n) => Ok(n),
             None => Err(usage(&format!("hubs: --wait: want a whole number from 1 to {HUBS_SECONDS_MAX}"))),
@@ -255,7 +257,7 @@ impl Reader {
         self.flags.remove(at).1
     }
 
-    fn operation(mut self) -> Result<Parsed, Fault> {
+    fn operation(mut self) -> Result<Parsed, Error> {
         let verb = self.verb()?;
         self.words.drain(..verb.split(' ').count());
         if self.parsed.follow && !FLAGS.iter().any(|flag| flag.is("follow") && flag.verbs.contains(&verb)) {
@@ -285,14 +287,14 @@ impl Reader {
             return Err(usage(&format!("usage: slm-mesh {}", flags::usage(verb))));
         }
         if files.as_ref().and_then(Value::as_array).is_some_and(|files| files.contains(&json!(""))) {
-            return Err(Fault::usage("FILE", "want a file, a folder or a glob, got \"\""));
+            return Err(Error::usage("FILE", "want a file, a folder or a glob, got \"\""));
         }
-        op.check(checked).map_err(|fault| on_command_line(op, fault))?;
+        op.check(checked).map_err(|error| on_command_line(op, error))?;
         Ok(self.parsed)
     }
 
     /// Finds the verb, of one word or two.
-    fn verb(&self) -> Result<&'static str, Fault> {
+    fn verb(&self) -> Result<&'static str, Error> {
         let two = self.words.iter().take(2).cloned().collect::<Vec<_>>().join(" ");
         let one = self.words.first().cloned().unwrap_or_default();
         let find = |typed: &str| flags::verbs().find(|verb| *verb == typed);
@@ -305,7 +307,7 @@ impl Reader {
         }
     }
 
-    fn watch(mut self) -> Result<Parsed, Fault> {
+    fn watch(mut self) -> Result<Parsed, Error> {
         self.parsed.command = Command::Watch;
         for (name, value) in std::mem::take(&mut self.flags) {
             let value = value.unwrap_or_default();
@@ -313,7 +315,7 @@ impl Reader {
                 "namespace" => drop(self.parsed.args.insert(name, json!(value))),
                 "wait" => drop(self.parsed.args.insert(
                     "waitSeconds".into(),
-                    word_value(Is::Int { min: 1, max: limits::WAIT_SECONDS_MAX }, "--wait", value)?,
+                    word_value(ArgKind::Int { min: 1, max: limits::WAIT_SECONDS_MAX }, "--wait", value)?,
                 )),
                 _ => return Err(no_flag("state watch", &name)),
             }
@@ -325,8 +327,8 @@ impl Reader {
         Ok(self.parsed)
     }
 
-    fn flag(&mut self, op: &'static Op, verb: &str, name: &str, value: Option<String>) -> Result<(), Fault> {
-        let mut args = op.args.iter().filter(|arg| arg.place == Place::Flag);
+    fn flag(&mut self, op: &'static Op, verb: &str, name: &str, value: Option<String>) -> Result<(), Error> {
+        let mut args = op.args.iter().filter(|arg| arg.place == CliPlace::Flag);
         let arg = args.find(|arg| arg.flag() == name || arg.short == Some(name));
         let Some(arg) = arg else {
             let is_acting = FLAGS.iter().any(|flag| flag.name == "as" && flag.is(name));
@@ -336,8 +338,8 @@ impl Reader {
         };
         let shown = flags::name(arg);
         let value = match (arg.kind, value) {
-            (Is::Flag, _) => json!(true),
-            (Is::Texts { .. }, Some(list)) => {
+            (ArgKind::Flag, _) => json!(true),
+            (ArgKind::Texts { .. }, Some(list)) => {
                 let more = list.split(',').filter(|item| !item.is_empty()).map(|item| json!(item));
                 let mut all = self.parsed.args.get(arg.name).and_then(Value::as_array).cloned().unwrap_or_default();
                 all.extend(more);
@@ -350,9 +352,9 @@ impl Reader {
         Ok(())
     }
 
-    fn positional(&mut self, op: &'static Op, verb: &str) -> Result<(), Fault> {
+    fn positional(&mut self, op: &'static Op, verb: &str) -> Result<(), Error> {
         let mut words = std::mem::take(&mut self.words).into_iter();
-        for arg in op.args.iter().filter(|arg| arg.place == Place::Word) {
+        for arg in op.args.iter().filter(|arg| arg.place == CliPlace::Positional) {
             if self.parsed.args.contains_key(arg.name) {
                 continue;
             }
@@ -361,7 +363,7 @@ impl Reader {
             }
         }
         let rest: Vec<String> = words.collect();
-        let Some(arg) = op.args.iter().find(|arg| arg.place == Place::Words) else {
+        let Some(arg) = op.args.iter().find(|arg| arg.place == CliPlace::Rest) else {
             return rest.first().map_or(Ok(()), |word| {
                 Err(usage(&format!("{verb}: {word} means nothing here; see slm-mesh help {verb}")))
             });
@@ -374,8 +376,8 @@ impl Reader {
 }
 
 /// The remaining words: a list where one is wanted, else one text; `-` reads it from standard input.
-fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Fault> {
-    if let Is::Texts { .. } = arg.kind {
+fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Error> {
+    if let ArgKind::Texts { .. } = arg.kind {
         return Ok(json!(words));
     }
     if words != ["-"] {
@@ -405,41 +407,41 @@ fn is_lock(words: &[OsString]) -> bool {
     false
 }
 
-/// A fault in the words of the command line: `--ttl` for `ttlMinutes`, `KEY` for `key`.
-pub fn on_command_line(op: &Op, fault: Fault) -> Fault {
-    let named = fault.data.as_ref().and_then(|data| data["argument"].as_str()).map(str::to_owned);
-    let Some(named) = named.filter(|named| fault.text.starts_with(&format!("{named}:"))) else { return fault };
+/// An error in the words of the command line: `--ttl` for `ttlMinutes`, `KEY` for `key`.
+pub fn on_command_line(op: &Op, error: Error) -> Error {
+    let named = error.data.as_ref().and_then(|data| data["argument"].as_str()).map(str::to_owned);
+    let Some(named) = named.filter(|named| error.text.starts_with(&format!("{named}:"))) else { return error };
     let known = match named.as_str() {
         "filePath" | "filePaths" => Some("FILE".to_owned()),
         name => op.args.iter().find(|arg| arg.name == name).and_then(|arg| match arg.place {
-            Place::Flag => Some(flags::name(arg)),
-            Place::Word | Place::Words => Some(arg.name.to_uppercase()),
-            Place::Wire => None,
+            CliPlace::Flag => Some(flags::name(arg)),
+            CliPlace::Positional | CliPlace::Rest => Some(arg.name.to_uppercase()),
+            CliPlace::Hidden => None,
         }),
     };
-    let Some(known) = known else { return fault };
-    Fault { text: fault.text.replacen(&named, &known, 1), ..fault }
+    let Some(known) = known else { return error };
+    Error { text: error.text.replacen(&named, &known, 1), ..error }
 }
 
-fn no_flag(verb: &str, name: &str) -> Fault {
+fn no_flag(verb: &str, name: &str) -> Error {
     let known: Vec<String> = flags::common().into_iter().chain(flags::of(verb)).map(|flag| flag.name).collect();
     let takes_text = flags::usage(verb).contains("…") && !verb.contains("lock") || verb == "state set";
     let cure = if takes_text { "; put -- before a value that begins with -" } else { "" };
     usage(&format!("{verb}: no flag {}; there are {}{cure}", flags::dashed(name), known.join(", ")))
 }
 
-fn no_verb(typed: &str) -> Fault {
+fn no_verb(typed: &str) -> Error {
     let firsts = flags::verbs().filter_map(|verb| verb.split(' ').next());
     let meant = flags::meant(typed, firsts).map(|verb| format!("did you mean {verb}? ")).unwrap_or_default();
     usage(&format!("no verb \"{typed}\"; {meant}slm-mesh help lists them"))
 }
 
-fn acting(peer: String) -> Result<String, Fault> {
+fn acting(peer: String) -> Result<String, Error> {
     if peer.is_empty() { Err(usage("--as: want the name or the id of a peer, got \"\"")) } else { Ok(peer) }
 }
 
 /// What the splitter of flags and values says, in our words.
-fn misread(error: lexopt::Error) -> Fault {
+fn misread(error: lexopt::Error) -> Error {
     usage(&match error {
         lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: want a value"),
         lexopt::Error::UnexpectedValue { option, value } => format!("{option}: takes no value, got {value:?}"),
@@ -447,10 +449,10 @@ fn misread(error: lexopt::Error) -> Fault {
     })
 }
 
-fn usage(text: &str) -> Fault {
-    Fault::new(Kind::Usage, text)
+fn usage(text: &str) -> Error {
+    Error::new(ErrorKind::Usage, text)
 }
 
-fn text(word: OsString) -> Result<String, Fault> {
+fn text(word: OsString) -> Result<String, Error> {
     word.into_string().map_err(|word| usage(&format!("{word:?}: want UTF-8")))
 }

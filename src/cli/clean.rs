@@ -1,7 +1,7 @@
 //! `clean`: removes what a crashed run of ours left in our data directory, and nothing else.
 
 use super::{say, surroundings};
-use crate::mesh::Fault;
+use crate::base::error::Error;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// Cleans up. No process is ended: none can be proved to be a dead mesh's.
-pub fn clean(json: bool) -> Result<u8, Fault> {
+pub fn clean(json: bool) -> Result<u8, Error> {
     let (places, _) = surroundings()?;
     let mut found: Vec<PathBuf> = files(&places.peers()).into_iter().filter(|path| is_dead_socket(path)).collect();
     let n_sockets = found.len();
@@ -23,7 +23,7 @@ pub fn clean(json: bool) -> Result<u8, Fault> {
         found.extend(files(&places.dir).into_iter().filter(|path| is_draft(path)));
     }
     for path in &found {
-        fs::remove_file(path).map_err(|error| places.fault("has a file that can't be removed", &error))?;
+        fs::remove_file(path).map_err(|error| places.error("has a file that can't be removed", &error))?;
     }
     let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
     if json {

@@ -1,8 +1,8 @@
 //! What flags there are: the operations' own, and a table of the others. The parser, the help, the
 //! man page, the README's tables and the completions all read them here.
 
-use crate::mesh::op::Kind as Is;
-use crate::mesh::{Arg, OPS, Op, Place};
+use crate::core::op::ArgKind;
+use crate::core::{Arg, CliPlace, OPS, Op};
 
 /// Verbs that are no operation, for help and completions: name, words, what it does.
 pub const VERBS: &[(&str, &str, &str)] = &[
@@ -30,7 +30,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "doctor",
         "",
-        "Look whether broker and agents are as they should be, with the cure for each fault; or prove an agent's hooks",
+        "Look whether broker and agents are as they should be, with the cure for each error; or prove an agent's hooks",
     ),
     ("hubs", "", "List the hubs on the local network that answer in a second, or in S: all of it hearsay until proven"),
     ("hook", "AGENT", "Answer a hook of an agent: claude, codex, copilot, gemini, cursor, vscode, devin or opencode"),
@@ -150,17 +150,17 @@ pub fn common() -> Vec<Shown> {
 /// Those of a verb, without the common ones.
 pub fn of(verb: &str) -> Vec<Shown> {
     let own = operation(verb).map(|op| op.args).unwrap_or_default();
-    let own = own.iter().filter(|arg| arg.place == Place::Flag).map(shown);
+    let own = own.iter().filter(|arg| arg.place == CliPlace::Flag).map(shown);
     own.chain(FLAGS.iter().filter(|flag| flag.verbs.contains(&verb)).map(Flag::shown)).collect()
 }
 
 fn shown(arg: &Arg) -> Shown {
     let name = name(arg);
-    let value = if matches!(arg.kind, Is::Flag) { String::new() } else { placeholder(arg) };
+    let value = if matches!(arg.kind, ArgKind::Flag) { String::new() } else { placeholder(arg) };
     let also = if arg.short.is_some() { format!("; also --{}", arg.flag()) } else { String::new() };
     let want = match arg.kind {
-        Is::Flag => format!("a switch{also}"),
-        Is::Texts { .. } => format!("a list with commas{also}"),
+        ArgKind::Flag => format!("a switch{also}"),
+        ArgKind::Texts { .. } => format!("a list with commas{also}"),
         kind => kind.want() + &also,
     };
     Shown { usage: format!("{name} {value}").trim_end().into(), name, help: format!("{} ({want})", arg.help) }
@@ -169,13 +169,13 @@ fn shown(arg: &Arg) -> Shown {
 /// What stands for an argument's value in a usage line.
 pub fn placeholder(arg: &Arg) -> String {
     match (arg.kind, arg.place) {
-        (Is::Texts { .. }, Place::Words) => "FILE…".into(),
-        (_, Place::Words) => format!("{}…", arg.name.to_uppercase()),
-        (_, Place::Word) => arg.name.to_uppercase(),
-        (Is::Int { .. }, _) if arg.name.ends_with("Minutes") => "M".into(),
-        (Is::Int { .. }, _) if arg.name.ends_with("Seconds") => "S".into(),
-        (Is::Int { .. }, _) => "N".into(),
-        (Is::Choice(words), _) => words.join("|"),
+        (ArgKind::Texts { .. }, CliPlace::Rest) => "FILE…".into(),
+        (_, CliPlace::Rest) => format!("{}…", arg.name.to_uppercase()),
+        (_, CliPlace::Positional) => arg.name.to_uppercase(),
+        (ArgKind::Int { .. }, _) if arg.name.ends_with("Minutes") => "M".into(),
+        (ArgKind::Int { .. }, _) if arg.name.ends_with("Seconds") => "S".into(),
+        (ArgKind::Int { .. }, _) => "N".into(),
+        (ArgKind::Choice(words), _) => words.join("|"),
         _ => "TEXT".into(),
     }
 }
@@ -183,10 +183,10 @@ pub fn placeholder(arg: &Arg) -> String {
 /// Whether a flag of this name takes a value, for some verb; `None` if no verb knows it.
 pub fn takes_value(name: &str) -> Option<bool> {
     let args = OPS.iter().filter(|op| op.verb.is_some()).flat_map(|op| op.args);
-    let mut args = args.filter(|arg| arg.place == Place::Flag);
+    let mut args = args.filter(|arg| arg.place == CliPlace::Flag);
     let arg = args.find(|arg| arg.flag() == name || arg.short == Some(name));
     let other = FLAGS.iter().find(|flag| flag.is(name)).map(|flag| !flag.value.is_empty());
-    arg.map(|arg| !matches!(arg.kind, Is::Flag)).or(other)
+    arg.map(|arg| !matches!(arg.kind, ArgKind::Flag)).or(other)
 }
 
 /// Every verb, of an operation or not, in the order of the documentation.
@@ -201,8 +201,8 @@ pub fn usage(verb: &str) -> String {
         Some((_, words, _)) => parts.extend(Some((*words).to_owned()).filter(|words| !words.is_empty())),
         None => {
             let args = operation(verb).map(|op| op.args).unwrap_or_default();
-            for arg in args.iter().filter(|arg| matches!(arg.place, Place::Word | Place::Words)) {
-                let optional = !arg.required && (arg.place == Place::Word || verb == "lock list");
+            for arg in args.iter().filter(|arg| matches!(arg.place, CliPlace::Positional | CliPlace::Rest)) {
+                let optional = !arg.required && (arg.place == CliPlace::Positional || verb == "lock list");
                 parts.push(if optional { format!("[{}]", placeholder(arg)) } else { placeholder(arg) });
             }
         }
@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn a_name_takes_a_value_with_every_verb_or_with_none() {
         let args = OPS.iter().filter(|op| op.verb.is_some()).flat_map(|op| op.args);
-        for arg in args.filter(|arg| arg.place == Place::Flag) {
-            let takes = Some(!matches!(arg.kind, Is::Flag));
+        for arg in args.filter(|arg| arg.place == CliPlace::Flag) {
+            let takes = Some(!matches!(arg.kind, ArgKind::Flag));
             assert_eq!(takes_value(&arg.flag()), takes, "{}", arg.name);
             assert!(arg.short.is_none_or(|short| takes_value(short) == takes), "{}", arg.name);
         }

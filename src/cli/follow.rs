@@ -5,11 +5,11 @@
 
 use super::args::on_command_line;
 use super::args::{Command, Parsed};
-use super::{acknowledge, params, print, put, surroundings};
+use super::{acknowledge, params, put, render, surroundings};
+use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
-use crate::mesh::{Fault, Kind};
+use crate::sys::data_dir::Places;
 use crate::wire::rpc::{self, Message};
-use crate::world::places::Places;
 use serde_json::{Map, Value, json};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ const GIVES_UP_AFTER: Duration = Duration::from_secs(30);
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
 
 /// Prints what comes until interrupted, or until nobody reads it.
-pub fn follow(parsed: &Parsed) -> Result<u8, Fault> {
+pub fn follow(parsed: &Parsed) -> Result<u8, Error> {
     let Command::Operation(op) = parsed.command else { return Ok(0) };
     let (places, settings) = surroundings()?;
     let mut ask = params(op, parsed, &settings);
@@ -37,11 +37,11 @@ pub fn follow(parsed: &Parsed) -> Result<u8, Fault> {
     }
     ask.insert("waitSeconds".into(), json!(WAIT_SECONDS));
     loop {
-        let value = line.call(op.name, &ask).map_err(|fault| on_command_line(op, fault))?;
+        let value = line.call(op.name, &ask).map_err(|error| on_command_line(op, error))?;
         let rows =
             value[if op.name == "inbox" { "messages" } else { "events" }].as_array().cloned().unwrap_or_default();
         for row in rows {
-            if !put(&if parsed.json { row.to_string() } else { print::line(op.name, &row) })? {
+            if !put(&if parsed.json { row.to_string() } else { render::line(op.name, &row) })? {
                 return Ok(0);
             }
         }
@@ -52,13 +52,13 @@ pub fn follow(parsed: &Parsed) -> Result<u8, Fault> {
             ask.insert("after".into(), value["seq"].clone());
         }
         if std::io::stdout().is_terminal() && value["gap"] == json!(true) {
-            crate::world::complain("slm-mesh: older events were removed already");
+            crate::sys::complain("slm-mesh: older events were removed already");
         }
     }
 }
 
 /// Prints an entry and each change of it.
-pub fn watch(parsed: &Parsed) -> Result<u8, Fault> {
+pub fn watch(parsed: &Parsed) -> Result<u8, Error> {
     let (places, _) = surroundings()?;
     let mut line = Line::new(places)?;
     let namespace = parsed.args.get("namespace").cloned().unwrap_or_else(|| json!("default"));
@@ -86,8 +86,8 @@ pub fn watch(parsed: &Parsed) -> Result<u8, Fault> {
             }
         }
         if until.is_some_and(|until| Instant::now() >= until) {
-            return Err(Fault::new(
-                Kind::TimedOut,
+            return Err(Error::new(
+                ErrorKind::TimedOut,
                 format!("{} did not change in the time given", key.as_str().unwrap_or("")),
             ));
         }
@@ -96,14 +96,16 @@ pub fn watch(parsed: &Parsed) -> Result<u8, Fault> {
 }
 
 /// Prints an entry; answers whether somebody may read it.
-fn show_entry(parsed: &Parsed, key: &Value, entry: &Value) -> Result<bool, Fault> {
+fn show_entry(parsed: &Parsed, key: &Value, entry: &Value) -> Result<bool, Error> {
     if parsed.json {
         return put(&entry.to_string());
     }
     let key = key.as_str().unwrap_or("");
     match entry["value"].as_str() {
-        Some(value) => put(&format!("{} = {}  (version {})", print::plain(key), print::plain(value), entry["version"])),
-        None => put(&format!("{} is not set", print::plain(key))),
+        Some(value) => {
+            put(&format!("{} = {}  (version {})", render::plain(key), render::plain(value), entry["version"]))
+        }
+        None => put(&format!("{} is not set", render::plain(key))),
     }
 }
 
@@ -117,37 +119,37 @@ struct Line {
 }
 
 impl Line {
-    fn new(places: Places) -> Result<Line, Fault> {
+    fn new(places: Places) -> Result<Line, Error> {
         let client = Client::connect_or_start(&places)?;
         Ok(Line { places, client, n_asked: 0, until: None })
     }
 
-    fn call(&mut self, method: &str, params: &Map<String, Value>) -> Result<Value, Fault> {
+    fn call(&mut self, method: &str, params: &Map<String, Value>) -> Result<Value, Error> {
         let began = Instant::now();
         let ask = Value::Object(params.clone());
         loop {
             match self.ask(method, &ask) {
                 Ok(Some(value)) => return Ok(value),
                 Ok(None) => self.await_broker()?,
-                Err(fault) if fault.kind == Kind::Gone && began.elapsed() < GIVES_UP_AFTER => {
+                Err(error) if error.kind == ErrorKind::Gone && began.elapsed() < GIVES_UP_AFTER => {
                     self.client = Client::connect_or_start(&self.places)?;
                 }
-                Err(fault) => return Err(fault),
+                Err(error) => return Err(error),
             }
         }
     }
 
     /// Asks once; nothing if the broker says that it ends in order.
-    fn ask(&mut self, method: &str, ask: &Value) -> Result<Option<Value>, Fault> {
+    fn ask(&mut self, method: &str, ask: &Value) -> Result<Option<Value>, Error> {
         self.n_asked += 1;
         // Marked, since the client numbers the requests of its own.
         let wanted = json!(format!("line-{}", self.n_asked));
-        let gone = |error: std::io::Error| Fault::new(Kind::Gone, format!("the broker went away ({error})"));
+        let gone = |error: std::io::Error| Error::new(ErrorKind::Gone, format!("the broker went away ({error})"));
         self.client.send(&rpc::request(&wanted, method, ask)).map_err(gone)?;
         loop {
             match self.client.receive().map_err(gone)? {
                 Message::Response { id, result } if id == wanted => {
-                    return result.map(Some).map_err(|error| rpc::read_fault(&error));
+                    return result.map(Some).map_err(|error| rpc::read_error(&error));
                 }
                 Message::Notice { method, .. } if method == "shutdown" => return Ok(None),
                 _ => {}
@@ -156,8 +158,8 @@ impl Line {
     }
 
     /// Waits until somebody who needs a broker has started the next one.
-    fn await_broker(&mut self) -> Result<(), Fault> {
-        crate::world::complain("slm-mesh: the broker was stopped; this goes on when the next one is there");
+    fn await_broker(&mut self) -> Result<(), Error> {
+        crate::sys::complain("slm-mesh: the broker was stopped; this goes on when the next one is there");
         while self.until.is_none_or(|until| Instant::now() < until) {
             match Client::connect(&self.places) {
                 Ok(client) => {
@@ -165,9 +167,11 @@ impl Line {
                     return Ok(());
                 }
                 Err(error) if client::is_absent(&error) => std::thread::sleep(LOOKS_EVERY),
-                Err(error) => return Err(Fault::new(Kind::Gone, format!("the broker can't be reached ({error})"))),
+                Err(error) => {
+                    return Err(Error::new(ErrorKind::Gone, format!("the broker can't be reached ({error})")));
+                }
             }
         }
-        Err(Fault::new(Kind::TimedOut, "the broker was stopped, and none came back in the time given"))
+        Err(Error::new(ErrorKind::TimedOut, "the broker was stopped, and none came back in the time given"))
     }
 }

@@ -4,9 +4,10 @@
 //! kept, and runs after ours.
 
 use super::{params_for_actor, say, surroundings};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::limits;
 use crate::client::Client;
-use crate::mesh::{Fault, Kind, limits};
-use crate::world::{complain, git};
+use crate::sys::{complain, git};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
@@ -27,33 +28,34 @@ const BUDGET: Duration = Duration::from_millis(500);
 const NAMED_MAX: usize = 10;
 
 /// Runs `guard install`, `guard remove` or `guard check HOOK`.
-pub fn run(words: &[String], json: bool) -> Result<u8, Fault> {
+pub fn run(words: &[String], json: bool) -> Result<u8, Error> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["install"] => install(json),
         ["remove"] => remove(json),
         // What git adds to a hook's arguments does not matter to us.
         ["check", hook, ..] => Ok(check(hook)),
-        _ => Err(Fault::new(Kind::Usage, "usage: slm-mesh guard install | remove")),
+        _ => Err(Error::new(ErrorKind::Usage, "usage: slm-mesh guard install | remove")),
     }
 }
 
 /// Asks git one thing, in the repository that the caller stands in.
-fn ask_git(args: &[&str]) -> Result<String, Fault> {
+fn ask_git(args: &[&str]) -> Result<String, Error> {
     let out = Command::new("git").args(args).output();
-    let out = out.map_err(|error| Fault::new(Kind::Usage, format!("git can't be run ({error}); guard needs it")))?;
+    let out =
+        out.map_err(|error| Error::new(ErrorKind::Usage, format!("git can't be run ({error}); guard needs it")))?;
     if out.status.success() {
         return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
     }
     let why = String::from_utf8_lossy(&out.stderr).trim().to_owned();
-    Err(Fault::new(Kind::Usage, format!("git {}: {why}", args[0])))
+    Err(Error::new(ErrorKind::Usage, format!("git {}: {why}", args[0])))
 }
 
 /// Where this repository's hooks lie: git knows about linked work trees and core.hooksPath.
-fn hooks_dir() -> Result<PathBuf, Fault> {
+fn hooks_dir() -> Result<PathBuf, Error> {
     let path = ask_git(&["rev-parse", "--git-path", "hooks"])?;
     std::path::absolute(path.trim_end())
-        .map_err(|error| Fault::new(Kind::Usage, format!("the hooks' directory can't be found ({error})")))
+        .map_err(|error| Error::new(ErrorKind::Usage, format!("the hooks' directory can't be found ({error})")))
 }
 
 fn script(hook: &str) -> String {
@@ -77,11 +79,11 @@ fn before(path: &Path) -> PathBuf {
     PathBuf::from(format!("{}.{BEFORE}", path.display()))
 }
 
-fn refused(path: &Path, error: &std::io::Error) -> Fault {
-    Fault::new(Kind::Storage, format!("{} can't be written ({error}); see who owns it", path.display()))
+fn refused(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Storage, format!("{} can't be written ({error}); see who owns it", path.display()))
 }
 
-fn install(json: bool) -> Result<u8, Fault> {
+fn install(json: bool) -> Result<u8, Error> {
     let dir = hooks_dir()?;
     fs::create_dir_all(&dir).map_err(|error| refused(&dir, &error))?;
     for hook in HOOKS {
@@ -96,7 +98,7 @@ fn install(json: bool) -> Result<u8, Fault> {
     say(&if json { json!({ "ok": true, "hooks": dir }).to_string() } else { text })
 }
 
-fn remove(json: bool) -> Result<u8, Fault> {
+fn remove(json: bool) -> Result<u8, Error> {
     let dir = hooks_dir()?;
     let mut n_removed = 0;
     for hook in HOOKS {
@@ -120,8 +122,8 @@ fn check(hook: &str) -> u8 {
         Ok(locks) if !locks.is_empty() => {
             complain("slm-mesh: this touches files that somebody else has locked:");
             for lock in locks.iter().take(NAMED_MAX) {
-                let word = |name: &str| super::print::plain(lock[name].as_str().unwrap_or(""));
-                let left = crate::mesh::time::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
+                let word = |name: &str| super::render::plain(lock[name].as_str().unwrap_or(""));
+                let left = crate::base::time::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
                 let (file, holder, reason) = (word("filePath"), word("holder"), word("reason"));
                 complain(&format!("  {file} by {holder} ({left} left; {reason})"));
             }
@@ -129,15 +131,15 @@ fn check(hook: &str) -> u8 {
             1
         }
         Ok(_) => 0,
-        Err(fault) => {
-            complain(&format!("slm-mesh: not checked: {fault}"));
+        Err(error) => {
+            complain(&format!("slm-mesh: not checked: {error}"));
             0
         }
     }
 }
 
 /// Locks of others on what is about to be committed or pushed.
-fn held(hook: &str) -> Result<Vec<Value>, Fault> {
+fn held(hook: &str) -> Result<Vec<Value>, Error> {
     let root = ask_git(&["rev-parse", "--show-toplevel"])?;
     let root = root.trim_end();
     let files = if hook == "pre-push" {
@@ -158,7 +160,7 @@ fn held(hook: &str) -> Result<Vec<Value>, Fault> {
     let (places, settings) = surroundings()?;
     let facts = git::facts(Path::new(root));
     let mut client = Client::connect_or_start(&places)?;
-    client.wait_at_most(Some(BUDGET)).map_err(|error| Fault::new(Kind::Gone, error.to_string()))?;
+    client.wait_at_most(Some(BUDGET)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     let mut found = Vec::new();
     for part in files.chunks(limits::EDIT_FILES_MAX) {
         let mut ask = params_for_actor(&settings);
@@ -172,7 +174,7 @@ fn held(hook: &str) -> Result<Vec<Value>, Fault> {
 }
 
 /// The files of a push, from what git tells its hook: a line `local-ref local-id remote-ref remote-id` each.
-fn pushed() -> Result<String, Fault> {
+fn pushed() -> Result<String, Error> {
     let mut text = String::new();
     // What can't be read can't be checked, and goes through.
     let _ = std::io::stdin().lock().take(1 << 20).read_to_string(&mut text);

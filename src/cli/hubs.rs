@@ -1,20 +1,20 @@
 //! `hubs`: who answers on the local network; and the hidden verb by which a hub announces itself.
 
-use super::{print, say, surroundings};
-use crate::client::found::{self, Leave};
-use crate::lan::announce::{self, Orders};
-use crate::lan::{Found, What, addresses, browse};
-use crate::mesh::{Fault, Kind};
-use crate::world::settings::Settings;
+use super::{render, say, surroundings};
+use crate::base::error::{Error, ErrorKind};
+use crate::client::discovered_hub::{self, Leave};
+use crate::discovery::mdns_process::{self, Orders};
+use crate::discovery::{Found, What, addresses, browse};
+use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Lists who answers in so many seconds. What each says of itself is hearsay, but whether it knows our
 /// secret: that it proves.
-pub fn hubs(seconds: u64, json: bool) -> Result<u8, Fault> {
+pub fn hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     let (places, settings) = surroundings()?;
     if !settings.discovers() {
-        return Err(Fault::new(Kind::Refused, "SLM_MESH_DISCOVERY is off, so the local network is not asked"));
+        return Err(Error::new(ErrorKind::Refused, "SLM_MESH_DISCOVERY is off, so the local network is not asked"));
     }
     let answered = browse(Duration::from_secs(seconds));
     // All at once: a stranger that takes its time takes nobody else's.
@@ -22,8 +22,8 @@ pub fn hubs(seconds: u64, json: bool) -> Result<u8, Fault> {
         let asked: Vec<_> = answered.iter().map(|hub| scope.spawn(|| prove(hub, &settings))).collect();
         answered.iter().zip(asked).map(|(hub, asked)| (hub, asked.join().unwrap_or(None))).collect()
     });
-    let is_open = found::is_left_open(&settings);
-    let joined = if is_open { found::look(&places, &settings, answered.clone(), Leave::Now)? } else { None };
+    let is_open = discovered_hub::is_left_open(&settings);
+    let joined = if is_open { discovered_hub::look(&places, &settings, answered.clone(), Leave::Now)? } else { None };
     if json {
         let hubs: Vec<Value> = proven.iter().map(|(hub, proven)| to_value(hub, *proven)).collect();
         return say(&json!({ "hubs": hubs, "joined": joined.map(|hub| hub.name) }).to_string());
@@ -32,10 +32,10 @@ pub fn hubs(seconds: u64, json: bool) -> Result<u8, Fault> {
         nobody().to_owned()
     } else {
         let rows = proven.iter().map(|(hub, proven)| row(hub, *proven)).collect();
-        print::table(&["NAME", "WHAT", "ADDRESS", "VERSION", "SECRET", "ALSO AT"], rows)
+        render::table(&["NAME", "WHAT", "ADDRESS", "VERSION", "SECRET", "ALSO AT"], rows)
     };
     say(&match joined {
-        Some(hub) => format!("{list}\nThis machine has joined {}.", print::plain(&hub.name)),
+        Some(hub) => format!("{list}\nThis machine has joined {}.", render::plain(&hub.name)),
         None if is_open => format!("{list}\nThis machine has joined none: its mesh is its own."),
         None => list,
     })
@@ -44,7 +44,7 @@ pub fn hubs(seconds: u64, json: bool) -> Result<u8, Fault> {
 /// Whether a hub proves our secret; nothing where it can't be asked, or we have none.
 fn prove(hub: &Found, settings: &Settings) -> Option<bool> {
     let is_hub = matches!(hub.what, What::Hub) && hub.ws_port > 0;
-    is_hub.then(|| found::proves(settings, &hub.address.ip().to_string(), hub.ws_port)).flatten()
+    is_hub.then(|| discovered_hub::proves(settings, &hub.address.ip().to_string(), hub.ws_port)).flatten()
 }
 
 /// What to look at where nobody answered.
@@ -85,18 +85,18 @@ fn row(hub: &Found, proven: Option<bool>) -> Vec<String> {
     let others: Vec<String> = hub.addresses.iter().skip(1).map(ToString::to_string).collect();
     let version = if hub.version.is_empty() { "-" } else { &hub.version };
     vec![
-        print::plain(&hub.name),
+        render::plain(&hub.name),
         what(hub).into(),
         hub.address.to_string(),
-        print::plain(version),
+        render::plain(version),
         secret.into(),
         if others.is_empty() { "-".into() } else { others.join(", ") },
     ]
 }
 
 /// Announces as ordered, until standard input ends.
-pub fn announce(words: &[String]) -> Result<u8, Fault> {
-    let orders = Orders::read(words).map_err(|why| Fault::new(Kind::Usage, format!("announce: {why}")))?;
-    announce::run(&orders).map_err(|why| Fault::new(Kind::Gone, format!("announce: {why}")))?;
+pub fn announce(words: &[String]) -> Result<u8, Error> {
+    let orders = Orders::read(words).map_err(|why| Error::new(ErrorKind::Usage, format!("announce: {why}")))?;
+    mdns_process::run(&orders).map_err(|why| Error::new(ErrorKind::Gone, format!("announce: {why}")))?;
     Ok(0)
 }

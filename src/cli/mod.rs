@@ -3,26 +3,27 @@
 
 pub mod args;
 pub mod clean;
-pub mod docs;
+pub mod manual;
 pub mod flags;
 pub mod follow;
 pub mod guard;
 pub mod hubs;
-pub mod print;
-pub mod run;
+pub mod render;
+pub mod lock_command;
 pub mod setup;
-mod far;
+mod pipe;
 pub mod start;
-pub mod topics;
+pub mod help_topics;
 pub mod watch;
 pub mod web;
 
+use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
-use crate::mesh::op::Kind as Is;
-use crate::mesh::{Fault, Kind, Op};
-use crate::world::git;
-use crate::world::places::{self, Places};
-use crate::world::settings::Settings;
+use crate::core::Op;
+use crate::core::op::ArgKind;
+use crate::sys::data_dir::{self, Places};
+use crate::sys::git;
+use crate::sys::settings::Settings;
 use args::{Command, Parsed};
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
@@ -33,16 +34,16 @@ pub fn main(argv: Vec<std::ffi::OsString>) -> u8 {
     let json = argv.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let parsed = match args::parse(argv) {
         Ok(parsed) => parsed,
-        Err(fault) => return fail(&fault, json),
+        Err(error) => return fail(&error, json),
     };
     let json = parsed.json;
     match dispatch(parsed) {
         Ok(status) => status,
-        Err(fault) => fail(&fault, json),
+        Err(error) => fail(&error, json),
     }
 }
 
-fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
+fn dispatch(parsed: Parsed) -> Result<u8, Error> {
     match &parsed.command {
         Command::Bare if !io::stdin().is_terminal() => session(false),
         Command::Mcp { legacy } => session(*legacy),
@@ -57,49 +58,49 @@ fn dispatch(parsed: Parsed) -> Result<u8, Fault> {
         Command::Hubs(seconds) => hubs::hubs(*seconds, parsed.json),
         Command::Announce(words) => hubs::announce(words),
         Command::Guard(words) => guard::run(words, parsed.json),
-        Command::Pipe => far::pipe(),
-        Command::Secret => far::secret(),
+        Command::Pipe => pipe::pipe(),
+        Command::Secret => pipe::secret(),
         Command::Version => say(env!("CARGO_PKG_VERSION")),
-        Command::Help(topic) => docs::help(topic),
+        Command::Help(topic) => manual::help(topic),
         Command::Live(plain) => watch::watch(&parsed, *plain),
         Command::Web(only_print) => web::web(*only_print, parsed.json),
         Command::Watch => follow::watch(&parsed),
         Command::Operation(_) if parsed.follow => follow::follow(&parsed),
-        Command::Operation(op) if !parsed.command_line.is_empty() => run::locked(op, &parsed),
+        Command::Operation(op) if !parsed.command_line.is_empty() => lock_command::locked(op, &parsed),
         Command::Operation(op) => operation(op, &parsed),
     }
 }
 
 /// The MCP session. Whatever goes wrong with the mesh, it stays up and says so in its answers.
-fn session(legacy: bool) -> Result<u8, Fault> {
+fn session(legacy: bool) -> Result<u8, Error> {
     crate::mcp::run(legacy)
-        .map_err(|error| Fault::new(Kind::Internal, format!("standard input can't be read ({error})")))?;
+        .map_err(|error| Error::new(ErrorKind::Internal, format!("standard input can't be read ({error})")))?;
     Ok(0)
 }
 
 /// Asks the broker for one operation and prints what it answers.
-fn operation(op: &'static Op, parsed: &Parsed) -> Result<u8, Fault> {
+fn operation(op: &'static Op, parsed: &Parsed) -> Result<u8, Error> {
     let (places, settings) = surroundings()?;
     let params = params(op, parsed, &settings);
     let mut client = match op.name {
         // To ask how the broker is must not bring one to life.
         "status" => Client::connect(&places).map_err(|error| match client::is_absent(&error) {
             true => no_broker(),
-            false => Fault::new(Kind::Gone, error.to_string()),
+            false => Error::new(ErrorKind::Gone, error.to_string()),
         })?,
         _ => Client::connect_or_start(&places)?,
     };
     let params = Value::Object(params);
     let value = match client.call(op.name, &params) {
         // It ended just as we came: the next one answers.
-        Err(fault) if client::is_lost(&fault) && (op.repeatable || op.name == "send") => {
+        Err(error) if client::is_lost(&error) && (op.repeatable || op.name == "send") => {
             client = Client::connect_or_start(&places)?;
             client.call(op.name, &params)
         }
         result => result,
     };
-    let value = value.map_err(|fault| args::on_command_line(op, fault))?;
-    let (status, is_read) = print::result(op, &value, parsed)?;
+    let value = value.map_err(|error| args::on_command_line(op, error))?;
+    let (status, is_read) = render::result(op, &value, parsed)?;
     if op.name == "inbox" && is_read {
         acknowledge(&mut client, &params, &value);
     }
@@ -116,7 +117,7 @@ fn acknowledge(client: &mut Client, params: &Value, value: &Value) {
 }
 
 /// The data directory and the settings.
-pub fn surroundings() -> Result<(Places, Settings), Fault> {
+pub fn surroundings() -> Result<(Places, Settings), Error> {
     let places = Places::find()?;
     let settings = Settings::load(&places)?;
     Ok((places, settings))
@@ -130,10 +131,10 @@ pub fn params(op: &Op, parsed: &Parsed, settings: &Settings) -> Map<String, Valu
         match value {
             Value::Array(list) if is_path => {
                 for item in list {
-                    *item = json!(places::absolute(item.as_str().unwrap_or("")));
+                    *item = json!(data_dir::absolute(item.as_str().unwrap_or("")));
                 }
             }
-            Value::String(path) if is_path => *value = json!(places::absolute(path)),
+            Value::String(path) if is_path => *value = json!(data_dir::absolute(path)),
             _ => {}
         }
     }
@@ -156,7 +157,7 @@ pub fn params(op: &Op, parsed: &Parsed, settings: &Settings) -> Map<String, Valu
         }
     }
     if op.name == "send" && !params.contains_key("key") {
-        params.insert("key".into(), json!(format!("auto-{:032x}", crate::world::chance())));
+        params.insert("key".into(), json!(format!("auto-{:032x}", crate::sys::chance())));
     }
     params
 }
@@ -169,44 +170,47 @@ fn params_for_actor(settings: &Settings) -> Map<String, Value> {
     params
 }
 
-/// The fault for a verb that wants a living broker.
-pub fn no_broker() -> Fault {
-    Fault::new(Kind::Gone, "no broker is running; slm-mesh start --detach, or any session or other verb, starts one")
+/// The error for a verb that wants a living broker.
+pub fn no_broker() -> Error {
+    Error::new(
+        ErrorKind::Gone,
+        "no broker is running; slm-mesh start --detach, or any session or other verb, starts one",
+    )
 }
 
 /// Prints a line; a reader that is gone is no failure.
-pub fn say(line: &str) -> Result<u8, Fault> {
+pub fn say(line: &str) -> Result<u8, Error> {
     put(line).map(|_| 0)
 }
 
 /// Prints a line; answers whether somebody may read it. A reader that is gone is no failure.
-pub fn put(line: &str) -> Result<bool, Fault> {
+pub fn put(line: &str) -> Result<bool, Error> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        Ok(()) => Ok(!crate::world::is_output_closed()),
+        Ok(()) => Ok(!crate::sys::is_output_closed()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Fault::new(Kind::Storage, format!("standard output can't be written ({error})"))),
+        Err(error) => Err(Error::new(ErrorKind::Storage, format!("standard output can't be written ({error})"))),
     }
 }
 
-fn fail(fault: &Fault, json: bool) -> u8 {
+fn fail(error: &Error, json: bool) -> u8 {
     // Where even this can't be said, the exit status still tells.
-    let _ = if json { say(&fault.to_value().to_string()).map(|_| ()) } else { Ok(()) };
+    let _ = if json { say(&error.to_value().to_string()).map(|_| ()) } else { Ok(()) };
     if !json {
-        crate::world::complain(&format!("slm-mesh: {}", print::plain(&fault.text)));
+        crate::sys::complain(&format!("slm-mesh: {}", render::plain(&error.text)));
     }
-    fault.kind.row().exit
+    error.kind.codes().exit
 }
 
 /// The JSON value of a command line's word.
-pub fn word_value(kind: Is, name: &str, word: String) -> Result<Value, Fault> {
+pub fn word_value(kind: ArgKind, name: &str, word: String) -> Result<Value, Error> {
     match kind {
-        Is::Int { .. } => word
+        ArgKind::Int { .. } => word
             .parse::<i64>()
             .map(Value::from)
-            .map_err(|_| Fault::usage(name, format!("want {}, got \"{word}\"", kind.want()))),
-        Is::Object { .. } => {
-            serde_json::from_str(&word).map_err(|error| Fault::usage(name, format!("want {}: {error}", kind.want())))
+            .map_err(|_| Error::usage(name, format!("want {}, got \"{word}\"", kind.want()))),
+        ArgKind::Object { .. } => {
+            serde_json::from_str(&word).map_err(|error| Error::usage(name, format!("want {}: {error}", kind.want())))
         }
         _ => Ok(Value::String(word)),
     }

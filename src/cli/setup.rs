@@ -2,12 +2,12 @@
 
 use super::say;
 use crate::agents::configs::{ROWS, Row};
-use crate::agents::ground::Ground;
+use crate::agents::environment::Ground;
 use crate::agents::prove::NOT_PROVEN;
 use crate::agents::setup::{self, Step};
 use crate::agents::{doctor, prove, wake};
-use crate::mesh::{Fault, Kind};
-use crate::world::settings::WAKABLE;
+use crate::base::error::{Error, ErrorKind};
+use crate::sys::settings::WAKABLE;
 use serde_json::{Value, json};
 
 /// What `setup` was asked for.
@@ -26,13 +26,13 @@ pub struct Asked {
 }
 
 /// Sets agents up, or takes us out of them; 1 if something is left for the user to do.
-pub fn setup(asked: &Asked, json: bool) -> Result<u8, Fault> {
+pub fn setup(asked: &Asked, json: bool) -> Result<u8, Error> {
     let mut ground = Ground::find(asked.project, asked.dry)?;
     let rows = ground.rows(&asked.agents)?;
     let woken = let_wake(asked, &mut ground, &rows)?;
     if rows.is_empty() {
         let text = "no agent was found on PATH or in the home; name one, as in slm-mesh setup claude";
-        return Err(Fault::new(Kind::NotFound, text));
+        return Err(Error::new(ErrorKind::NotFound, text));
     }
     let (mut found, mut is_open) = (Vec::new(), false);
     for row in rows {
@@ -67,12 +67,12 @@ pub fn setup(asked: &Asked, json: bool) -> Result<u8, Fault> {
 }
 
 /// Writes down whether mail may wake these agents; whether that changed anything.
-fn let_wake(asked: &Asked, ground: &mut Ground, rows: &[&Row]) -> Result<bool, Fault> {
+fn let_wake(asked: &Asked, ground: &mut Ground, rows: &[&Row]) -> Result<bool, Error> {
     let Some(on) = asked.wake.or(asked.remove.then_some(false)) else { return Ok(false) };
     let agents: Vec<&str> = rows.iter().map(|row| row.name).filter(|name| WAKABLE.contains(name)).collect();
     if agents.is_empty() && asked.wake == Some(true) {
         let text = format!("--wake: none of these can be woken; {} can", WAKABLE.join(", "));
-        return Err(Fault::new(Kind::Usage, text));
+        return Err(Error::new(ErrorKind::Usage, text));
     }
     let is_changed = wake::allow(&agents, on, asked.dry)?;
     ground.wake.retain(|word| !agents.contains(&word.as_str()));
@@ -97,7 +97,7 @@ fn worded(step: &Step) -> String {
 }
 
 /// Looks at everything, or proves an agent's hooks; 1 if something is not as it should be.
-pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Fault> {
+pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
     if let Some(agent) = prove {
         return proof(agent, json);
     }
@@ -136,7 +136,7 @@ pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Fault> {
     Ok(u8::from(n_faults > 0))
 }
 
-fn proof(agent: &str, json: bool) -> Result<u8, Fault> {
+fn proof(agent: &str, json: bool) -> Result<u8, Error> {
     let mut ground = Ground::find(false, false)?;
     let row = ground.rows(&[agent.to_owned()])?[0];
     // One whose hooks are the project's alone is proven by these.

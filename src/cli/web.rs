@@ -1,19 +1,21 @@
 //! `web`: a link that opens the page in a browser, once.
 
 use super::{say, surroundings};
+use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
-use crate::mesh::{Fault, Kind};
 use serde_json::json;
 use std::io::{self, IsTerminal};
 use std::process::{Command, Stdio};
 
 /// Prints the link, and opens it where somebody sits at a desktop.
-pub fn web(only_print: bool, json: bool) -> Result<u8, Fault> {
+pub fn web(only_print: bool, json: bool) -> Result<u8, Error> {
     let (places, _) = surroundings()?;
     let mut client = Client::connect_or_start(&places)?;
-    let opened = client.call("web.open", &json!({})).map_err(|fault| match fault.text.starts_with("no method") {
-        true => Fault::new(Kind::Refused, "web: the running broker is older than this program; slm-mesh stop ends it"),
-        false => fault,
+    let opened = client.call("web.open", &json!({})).map_err(|error| match error.text.starts_with("no method") {
+        true => {
+            Error::new(ErrorKind::Refused, "web: the running broker is older than this program; slm-mesh stop ends it")
+        }
+        false => error,
     })?;
     let link = format!("http://127.0.0.1:{}/open/{}", opened["port"], opened["code"].as_str().unwrap_or(""));
     if json {
@@ -26,7 +28,7 @@ pub fn web(only_print: bool, json: bool) -> Result<u8, Fault> {
             // It can be opened by hand.
             _ => "Open it in a browser on this machine; it works once, within a minute.",
         };
-        crate::world::complain(note);
+        crate::sys::complain(note);
     }
     Ok(0)
 }

@@ -3,17 +3,17 @@
 //!
 //! **Invariant:** a call whose answer was lost is repeated only if repeating it does no harm.
 
-pub mod far;
-pub mod found;
+pub mod remote;
+pub mod discovered_hub;
 
-use crate::mesh::{Fault, Kind};
+use crate::base::error::{Error, ErrorKind};
+use crate::sys::data_dir::Places;
+use crate::sys::{self, process};
 use crate::wire::lines::Lines;
 use crate::wire::rpc::{self, Message};
-use crate::world::places::Places;
-use crate::world::{self, process};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
@@ -40,16 +40,16 @@ impl Client {
     /// # Errors
     /// `NotFound` or `ConnectionRefused` when there is none.
     pub fn connect(places: &Places) -> io::Result<Client> {
-        match far::road(places).map_err(|fault| io::Error::other(fault.text))? {
-            Some(road) => far::connect(&road, places).map_err(|fault| io::Error::other(fault.text)),
+        match remote::road(places).map_err(|error| io::Error::other(error.text))? {
+            Some(road) => remote::connect(&road, places).map_err(|error| io::Error::other(error.text)),
             None => Client::connect_here(places),
         }
     }
 
     fn connect_here(places: &Places) -> io::Result<Client> {
         let stream = UnixStream::connect(places.socket())?;
-        if process::credentials(&stream).is_some_and(|who| who.uid != world::uid()) {
-            return Err(io::Error::new(ErrorKind::PermissionDenied, "it is another user's"));
+        if process::credentials(&stream).is_some_and(|who| who.uid != sys::uid()) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is another user's"));
         }
         Ok(Client::over(stream, None))
     }
@@ -62,9 +62,9 @@ impl Client {
     ///
     /// # Errors
     /// When none can be started, with its own sentence why.
-    pub fn connect_or_start(places: &Places) -> Result<Client, Fault> {
-        if let Some(road) = far::road(places)? {
-            return far::connect(&road, places);
+    pub fn connect_or_start(places: &Places) -> Result<Client, Error> {
+        if let Some(road) = remote::road(places)? {
+            return remote::connect(&road, places);
         }
         match Client::connect_here(places) {
             Ok(client) => Ok(client),
@@ -76,15 +76,15 @@ impl Client {
     /// Asks and waits for the answer; pushes that come before it are dropped.
     ///
     /// # Errors
-    /// The broker's fault, or `Gone` when the connection broke.
-    pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Fault> {
+    /// The broker's error, or `Gone` when the connection broke.
+    pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
         self.last_id += 1;
         let wanted = json!(self.last_id);
         self.send(&rpc::request(&wanted, method, params)).map_err(|error| self.lost(&error))?;
         loop {
             match self.receive().map_err(|error| self.lost(&error))? {
                 Message::Response { id, result } if id == wanted => {
-                    return result.map_err(|error| rpc::read_fault(&error));
+                    return result.map_err(|error| rpc::read_error(&error));
                 }
                 _ => {}
             }
@@ -106,19 +106,19 @@ impl Client {
     pub fn receive(&mut self) -> io::Result<Incoming> {
         let mut buffer = [0; 16 * 1024];
         loop {
-            while let Some(line) = self.lines.next_line().map_err(|_| io::Error::from(ErrorKind::InvalidData))? {
+            while let Some(line) = self.lines.next_line().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))? {
                 match rpc::read(line) {
                     Ok(Message::Request { id, method, .. }) if method == "ping" => {
                         self.stream.write_all(rpc::answer(&id, &json!({})).as_bytes())?;
                     }
                     Ok(message) => return Ok(message),
-                    Err(_) => return Err(ErrorKind::InvalidData.into()),
+                    Err(_) => return Err(io::ErrorKind::InvalidData.into()),
                 }
             }
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => self.lines.push(&buffer[..n]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
@@ -134,7 +134,7 @@ impl Client {
         self.stream.set_nonblocking(false)?;
         match found {
             Ok(message) => Ok(Some(message)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -147,8 +147,8 @@ impl Client {
         self.stream.set_read_timeout(time.map(|time| time.max(Duration::from_millis(1))))
     }
 
-    fn lost(&self, error: &io::Error) -> Fault {
-        Fault::new(Kind::Gone, format!("{} went away before it answered ({error}); try again", self.whose))
+    fn lost(&self, error: &io::Error) -> Error {
+        Error::new(ErrorKind::Gone, format!("{} went away before it answered ({error}); try again", self.whose))
     }
 
     /// A second handle for writing, for another thread.
@@ -170,25 +170,25 @@ impl AsFd for Client {
 
 /// Whether there is no broker, rather than one that can't be reached.
 pub fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::NotADirectory)
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory)
 }
 
 /// Whether a broken connection is worth another try.
-pub fn is_lost(fault: &Fault) -> bool {
-    fault.kind == Kind::Gone
+pub fn is_lost(error: &Error) -> bool {
+    error.kind == ErrorKind::Gone
 }
 
-fn unreachable(places: &Places, error: &io::Error) -> Fault {
+fn unreachable(places: &Places, error: &io::Error) -> Error {
     let text = format!("the broker at {} can't be reached ({error})", places.socket().display());
-    Fault::new(Kind::Gone, text)
+    Error::new(ErrorKind::Gone, text)
 }
 
 /// Starts a broker while holding the start lock: of twenty clients that come at once, one starts
 /// it, and the others find it when the lock is theirs.
-fn start(places: &Places) -> Result<Client, Fault> {
+fn start(places: &Places) -> Result<Client, Error> {
     places.prepare()?;
     let lock = places.open_lock(&places.start_lock())?;
-    lock.lock().map_err(|error| places.fault("can't be locked (does its file system know locks?)", &error))?;
+    lock.lock().map_err(|error| places.error("can't be locked (does its file system know locks?)", &error))?;
     match Client::connect_here(places) {
         Ok(client) => return Ok(client),
         Err(error) if is_absent(&error) => {}
@@ -196,7 +196,7 @@ fn start(places: &Places) -> Result<Client, Fault> {
     }
     let (child, pid) = match spawn(places) {
         // Somebody who started one without this lock was quicker.
-        Err(fault) if fault.kind == Kind::Refused => return Client::connect_here(places).map_err(|_| fault),
+        Err(error) if error.kind == ErrorKind::Refused => return Client::connect_here(places).map_err(|_| error),
         started => started?,
     };
     let mut client = Client::connect_here(places).map_err(|error| unreachable(places, &error))?;
@@ -205,10 +205,10 @@ fn start(places: &Places) -> Result<Client, Fault> {
 }
 
 /// Runs `start` of this same program, detached, until it says that it is ready.
-pub fn spawn(places: &Places) -> Result<(Child, u32), Fault> {
+pub fn spawn(places: &Places) -> Result<(Child, u32), Error> {
     let log = File::options().create(true).append(true).open(places.log());
-    let log = log.map_err(|error| places.fault("can't be written", &error))?;
-    let spawned = Command::new(world::own_path())
+    let log = log.map_err(|error| places.error("can't be written", &error))?;
+    let spawned = Command::new(sys::own_path())
         .args(["start", "--json", "--as-daemon"])
         .env("SLM_MESH_DATA_DIR", &places.dir)
         .stdin(Stdio::null())
@@ -216,7 +216,7 @@ pub fn spawn(places: &Places) -> Result<(Child, u32), Fault> {
         .stderr(log)
         .spawn();
     let mut child =
-        spawned.map_err(|error| Fault::new(Kind::Gone, format!("the broker can't be started ({error})")))?;
+        spawned.map_err(|error| Error::new(ErrorKind::Gone, format!("the broker can't be started ({error})")))?;
     let mut word = String::new();
     if let Some(out) = child.stdout.take() {
         // An empty word says below that it ended without one.
@@ -224,7 +224,7 @@ pub fn spawn(places: &Places) -> Result<(Child, u32), Fault> {
     }
     let word: Value = serde_json::from_str(&word).unwrap_or(Value::Null);
     if let Some(note) = word["note"].as_str() {
-        world::complain(&format!("slm-mesh: {note}"));
+        sys::complain(&format!("slm-mesh: {note}"));
     }
     if word["ok"] == json!(true) {
         return Ok((child, word["data"]["pid"].as_u64().unwrap_or(0) as u32));
@@ -232,8 +232,8 @@ pub fn spawn(places: &Places) -> Result<(Child, u32), Fault> {
     // It is ending or has ended; its exit status says nothing that its word doesn't.
     let _ = child.wait();
     let why = word["error"].as_str().map(str::to_owned);
-    let kind = word["kind"].as_str().map_or(Kind::Gone, Kind::from_word);
-    Err(Fault::new(
+    let kind = word["kind"].as_str().map_or(ErrorKind::Gone, ErrorKind::from_word);
+    Err(Error::new(
         kind,
         why.unwrap_or_else(|| format!("the broker ended before it was ready; see {}", places.log().display())),
     ))

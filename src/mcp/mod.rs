@@ -6,21 +6,21 @@
 //!
 //! **Invariant:** standard output carries whole protocol lines and nothing else.
 
-mod bell;
-mod era;
-mod job;
-mod link;
+mod agent_notifier;
+mod protocol_version;
+mod pending_call;
+mod broker_client;
 
-use crate::mesh::tools;
+use crate::core::tools;
+use crate::sys::data_dir::Places;
+use crate::sys::settings::Settings;
+use crate::sys::{git, process};
 use crate::wire::lines::{LINE_MAX, Lines};
 use crate::wire::rpc::{self, Bad, Message};
-use crate::world::places::Places;
-use crate::world::settings::Settings;
-use crate::world::{git, process};
-use era::Era;
-pub use job::shown_items;
-use job::{Answer, Batch, Job};
-use link::Link;
+use broker_client::Link;
+pub use pending_call::shown_items;
+use pending_call::{Answer, Batch, Job};
+use protocol_version::Era;
 use serde_json::{Map, Value, json};
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -200,7 +200,7 @@ impl Session {
                 format!("no method {}; this server has tools only", cut(method, 60)),
             )),
         };
-        Some(result.map(|result| if modern { era::modern_result(result) } else { result }))
+        Some(result.map(|result| if modern { protocol_version::modern_result(result) } else { result }))
     }
 
     fn list_tools(&self, params: &Map<String, Value>, modern: bool) -> Result<Value, ProtocolError> {
@@ -235,7 +235,7 @@ impl Session {
             Some(Value::Object(arguments)) => arguments,
             Some(_) => return Some(Err(ProtocolError::new(rpc::PARAMS, "arguments: want an object"))),
         };
-        if modern && let Some(client) = client_name(&meta, era::CLIENT_INFO) {
+        if modern && let Some(client) = client_name(&meta, protocol_version::CLIENT_INFO) {
             self.link.client_is(Some(client));
         }
         let answer = Answer { id: id.clone(), modern, batch: batch.cloned() };
@@ -245,7 +245,7 @@ impl Session {
                 let text = format!("no tool {}; there are {}", cut(&name, 60), names.join(", "));
                 Some(Err(ProtocolError::new(rpc::PARAMS, text)))
             }
-            Some(Err(fault)) => Some(Ok(job::tool_result(Err(fault), modern))),
+            Some(Err(error)) => Some(Ok(pending_call::tool_result(Err(error), modern))),
             Some(Ok((op, _))) => {
                 let session = meta.get("threadId").and_then(Value::as_str).map(|key| cut(key, 128));
                 let token = meta.get("progressToken").filter(|token| token.is_string() || token.is_number()).cloned();
@@ -306,7 +306,7 @@ fn error_line(id: Option<&Value>, code: i64, text: &str) -> String {
 
 fn discover() -> Value {
     json!({
-        "supportedVersions": [era::MODERN], "capabilities": { "tools": {} }, "instructions": INSTRUCTIONS,
+        "supportedVersions": [protocol_version::MODERN], "capabilities": { "tools": {} }, "instructions": INSTRUCTIONS,
         "ttlMs": 3_600_000, "cacheScope": "private",
     })
 }

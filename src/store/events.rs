@@ -1,6 +1,6 @@
 //! Events on disk: a stream with sequence numbers that never go back.
 
-use super::{Result, Store};
+use super::{Store, StoreResult};
 use rusqlite::{OptionalExtension, Row, params};
 
 /// One event.
@@ -20,7 +20,7 @@ pub struct Event {
 
 /// Which events to read.
 #[derive(Debug, Clone, Default)]
-pub struct EventPick<'a> {
+pub struct EventFilter<'a> {
     /// Types wanted; empty means all.
     pub types: &'a [&'a str],
     /// Only those after this sequence number.
@@ -37,18 +37,18 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
 
 impl Store {
     /// Appends an event and answers with its sequence number.
-    pub fn add_event(&mut self, kind: &str, by: &str, at: i64, payload: &str) -> Result<i64> {
+    pub fn add_event(&mut self, kind: &str, by: &str, at: i64, payload: &str) -> StoreResult<i64> {
         self.writing()?;
-        let seq = self.tally.event_last + 1;
+        let seq = self.counters.event_last + 1;
         let sql = "INSERT INTO event VALUES (?1,?2,?3,?4,?5)";
         self.db.prepare_cached(sql)?.execute(params![seq, kind, by, at, payload])?;
-        self.tally.event_last = seq;
-        self.tally.events += 1;
+        self.counters.event_last = seq;
+        self.counters.events += 1;
         Ok(seq)
     }
 
     /// Reads the stream; with several types, each is searched by its own index and the results merged.
-    pub fn events(&self, pick: &EventPick<'_>) -> Result<Vec<Event>> {
+    pub fn events(&self, pick: &EventFilter<'_>) -> StoreResult<Vec<Event>> {
         let order = if pick.newest { "DESC" } else { "ASC" };
         let mut found = Vec::new();
         if pick.types.is_empty() {
@@ -74,14 +74,14 @@ impl Store {
     }
 
     /// The oldest event that is still kept.
-    pub fn first_event(&self) -> Result<Option<i64>> {
+    pub fn first_event(&self) -> StoreResult<Option<i64>> {
         Ok(self.db.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0))?)
     }
 
     /// The last sequence number at or before `time`: times grow with sequence numbers, so a
     /// bisection finds it without an index.
-    pub fn event_at(&self, time: i64) -> Result<i64> {
-        let (mut low, mut high) = (self.first_event()?.unwrap_or(1) - 1, self.tally.event_last);
+    pub fn event_at(&self, time: i64) -> StoreResult<i64> {
+        let (mut low, mut high) = (self.first_event()?.unwrap_or(1) - 1, self.counters.event_last);
         let mut ask = self.db.prepare_cached("SELECT seq, at FROM event WHERE seq <= ?1 ORDER BY seq DESC LIMIT 1")?;
         while low < high {
             let middle = low + (high - low + 1) / 2;
@@ -95,7 +95,7 @@ impl Store {
     }
 
     /// Forgets events older than `before`.
-    pub fn prune_events(&mut self, before: i64, limit: i64) -> Result<usize> {
+    pub fn prune_events(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         let oldest: Option<i64> = self
             .db
             .prepare_cached("SELECT at FROM event ORDER BY seq LIMIT 1")?
@@ -107,7 +107,7 @@ impl Store {
         self.writing()?;
         let sql = "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE at < ?1 ORDER BY seq LIMIT ?2)";
         let n = self.db.prepare_cached(sql)?.execute([before, limit])?;
-        self.tally.events -= n as i64;
+        self.counters.events -= n as i64;
         Ok(n)
     }
 }

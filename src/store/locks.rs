@@ -1,6 +1,6 @@
 //! Locks on disk, one row a path; the paths of one grant share its fencing token.
 
-use super::{Result, Store};
+use super::{Store, StoreResult};
 use rusqlite::params;
 
 /// One locked path.
@@ -32,7 +32,7 @@ pub struct LockRow {
 
 impl Store {
     /// All locks on disk, in the order in which they were granted.
-    pub fn locks(&self) -> Result<Vec<LockRow>> {
+    pub fn locks(&self) -> StoreResult<Vec<LockRow>> {
         let sql = "SELECT token, path, holder, bound, reason, host, repo, rel, everywhere, taken, expires \
                    FROM lock ORDER BY token, path";
         let mut read = self.db.prepare_cached(sql)?;
@@ -56,12 +56,12 @@ impl Store {
 
     /// The next fencing token; it is never given twice.
     pub fn next_token(&mut self) -> i64 {
-        self.tally.token_last += 1;
-        self.tally.token_last
+        self.counters.token_last += 1;
+        self.counters.token_last
     }
 
     /// Writes a lock, new or renewed.
-    pub fn put_lock(&mut self, l: &LockRow) -> Result<()> {
+    pub fn put_lock(&mut self, l: &LockRow) -> StoreResult<()> {
         self.writing()?;
         let sql = "INSERT OR REPLACE INTO lock VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
         self.db.prepare_cached(sql)?.execute(params![
@@ -81,7 +81,7 @@ impl Store {
     }
 
     /// Removes one path of a grant.
-    pub fn drop_lock(&mut self, token: i64, path: &str) -> Result<()> {
+    pub fn drop_lock(&mut self, token: i64, path: &str) -> StoreResult<()> {
         self.writing()?;
         self.db.prepare_cached("DELETE FROM lock WHERE token = ?1 AND path = ?2")?.execute(params![token, path])?;
         Ok(())

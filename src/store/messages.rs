@@ -1,6 +1,6 @@
 //! Messages on disk: one row per recipient, with how far it got.
 
-use super::{Result, Store};
+use super::{Store, StoreResult};
 use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ pub struct Message {
 
 /// Which messages to read.
 #[derive(Debug, Clone, Default)]
-pub struct MessagePick<'a> {
+pub struct MessageFilter<'a> {
     /// To this peer.
     pub to: Option<&'a str>,
     /// From this peer.
@@ -95,23 +95,23 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Message> {
 
 impl Store {
     /// Appends a message; its `seq` is given here.
-    pub fn add_message(&mut self, m: &mut Message) -> Result<()> {
+    pub fn add_message(&mut self, m: &mut Message) -> StoreResult<()> {
         self.writing()?;
         let (sender, recipient) = (self.number(&m.sender)?, self.number(&m.recipient)?);
-        m.seq = self.tally.message_last + 1;
+        m.seq = self.counters.message_last + 1;
         let sql = "INSERT INTO message VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)";
         self.db.prepare_cached(sql)?.execute(params![
             m.seq, sender, recipient, m.target, m.kind, m.body, m.reply_to, m.key, m.created, m.expires, m.state,
             m.surface, m.taken, m.offered, m.read, m.acked, m.pushed
         ])?;
-        self.tally.message_last = m.seq;
-        self.tally.messages += 1;
-        self.tally.unread += 1;
+        self.counters.message_last = m.seq;
+        self.counters.messages += 1;
+        self.counters.unread += 1;
         Ok(())
     }
 
     /// The number of a peer, given at its first message.
-    fn number(&mut self, id: &str) -> Result<i64> {
+    fn number(&mut self, id: &str) -> StoreResult<i64> {
         if let Some(num) = self.numbers.get(id) {
             return Ok(*num);
         }
@@ -125,7 +125,7 @@ impl Store {
     }
 
     /// Messages that fit, in order.
-    pub fn messages(&self, pick: &MessagePick<'_>) -> Result<Vec<Message>> {
+    pub fn messages(&self, pick: &MessageFilter<'_>) -> StoreResult<Vec<Message>> {
         // A mailbox is two indexes, one of what is unread and one of the rest. Each is named: without
         // statistics SQLite would rather walk a million rows in order than search few and sort them.
         let read = if pick.from.is_some() { "message_pair" } else { "message_box" };
@@ -168,20 +168,20 @@ impl Store {
     }
 
     /// One message.
-    pub fn message(&self, seq: i64) -> Result<Option<Message>> {
+    pub fn message(&self, seq: i64) -> StoreResult<Option<Message>> {
         let mut ask = self.db.prepare_cached(&format!("{COLUMNS} WHERE seq = ?1"))?;
         Ok(ask.query_row([seq], read_row).optional()?)
     }
 
     /// The messages that a sender sent under an idempotency key.
-    pub fn messages_by_key(&self, sender: &str, key: &str) -> Result<Vec<Message>> {
+    pub fn messages_by_key(&self, sender: &str, key: &str) -> StoreResult<Vec<Message>> {
         let mut ask = self.db.prepare_cached(&format!("{COLUMNS} WHERE sender = {NUMBER} AND key = ? ORDER BY seq"))?;
         let rows = ask.query_map([sender, key], read_row)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// Writes how far a message got.
-    pub fn put_receipt(&mut self, was: &Message, m: &Message) -> Result<()> {
+    pub fn put_receipt(&mut self, was: &Message, m: &Message) -> StoreResult<()> {
         self.writing()?;
         let sql =
             "UPDATE message SET state=?2, surface=?3, taken=?4, offered=?5, read=?6, acked=?7, pushed=?8 WHERE seq=?1";
@@ -189,13 +189,13 @@ impl Store {
             .prepare_cached(sql)?
             .execute(params![m.seq, m.state, m.surface, m.taken, m.offered, m.read, m.acked, m.pushed])?;
         if was.state < 2 && m.state >= 2 {
-            self.tally.unread -= 1;
+            self.counters.unread -= 1;
         }
         Ok(())
     }
 
     /// Who sent the oldest unread messages of a peer; their texts, which may be long, are not read.
-    pub fn unread_senders(&self, recipient: &str, limit: i64) -> Result<Vec<String>> {
+    pub fn unread_senders(&self, recipient: &str, limit: i64) -> StoreResult<Vec<String>> {
         let sql = format!(
             "SELECT (SELECT id FROM who WHERE num = sender) FROM message INDEXED BY message_unread \
              WHERE recipient = {NUMBER} AND state < 2 ORDER BY seq LIMIT ?"
@@ -206,20 +206,20 @@ impl Store {
     }
 
     /// Unread messages of a peer, counted by index.
-    pub fn count_unread(&self, recipient: &str) -> Result<i64> {
+    pub fn count_unread(&self, recipient: &str) -> StoreResult<i64> {
         let sql =
             format!("SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2");
         Ok(self.db.prepare_cached(&sql)?.query_row([recipient], |row| row.get(0))?)
     }
 
     /// The next time at which an unread message expires.
-    pub fn next_message_expiry(&self) -> Result<Option<i64>> {
+    pub fn next_message_expiry(&self) -> StoreResult<Option<i64>> {
         let sql = "SELECT min(expires) FROM message WHERE expires IS NOT NULL AND state < 2";
         Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
     }
 
     /// Unread messages whose time is up.
-    pub fn expired_messages(&self, now: i64, limit: i64) -> Result<Vec<Message>> {
+    pub fn expired_messages(&self, now: i64, limit: i64) -> StoreResult<Vec<Message>> {
         let sql = format!("{COLUMNS} WHERE expires IS NOT NULL AND state < 2 AND expires <= ?1 LIMIT ?2");
         let mut ask = self.db.prepare_cached(&sql)?;
         let rows = ask.query_map([now, limit], read_row)?;
@@ -227,7 +227,7 @@ impl Store {
     }
 
     /// Forgets messages older than `before`; answers with the recipients of unread ones among them.
-    pub fn prune_messages(&mut self, before: i64, limit: i64) -> Result<Vec<String>> {
+    pub fn prune_messages(&mut self, before: i64, limit: i64) -> StoreResult<Vec<String>> {
         let sql = "SELECT seq, sender, recipient, state, (SELECT id FROM who WHERE num = recipient) FROM message \
                    WHERE created < ?1 ORDER BY seq LIMIT ?2";
         let oldest: Option<i64> = self
@@ -247,9 +247,9 @@ impl Store {
         let (mut unread, mut named) = (Vec::new(), BTreeSet::new());
         for (seq, peers, state, recipient) in old {
             self.db.prepare_cached("DELETE FROM message WHERE seq = ?1")?.execute([seq])?;
-            self.tally.messages -= 1;
+            self.counters.messages -= 1;
             if state < 2 {
-                self.tally.unread -= 1;
+                self.counters.unread -= 1;
                 unread.push(recipient);
             }
             named.extend(peers);

@@ -8,14 +8,14 @@ mod locks;
 mod messages;
 mod peers;
 mod state;
-mod wakes;
+mod wakeups;
 
-pub use events::{Event, EventPick};
+pub use events::{Event, EventFilter};
 pub use locks::LockRow;
-pub use messages::{Message, MessagePick};
+pub use messages::{Message, MessageFilter};
 pub use peers::PeerRow;
-pub use state::Entry;
-pub use wakes::Wake;
+pub use state::StateEntry;
+pub use wakeups::WakeupRow;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use std::collections::HashMap;
@@ -76,11 +76,11 @@ impl std::fmt::Display for StoreError {
 }
 
 /// Answers of the store.
-pub type Result<T> = std::result::Result<T, StoreError>;
+pub type StoreResult<T> = Result<T, StoreError>;
 
 /// Numbers that are kept rather than counted; written once a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
+pub struct Counters {
     /// The last message's sequence number.
     pub message_last: i64,
     /// The last event's sequence number.
@@ -97,7 +97,7 @@ pub struct Tally {
 
 /// How far the running call has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
+enum CallState {
     /// Not at all.
     Clean,
     /// It wanted to, and the file refused: memory may be ahead of it.
@@ -111,12 +111,12 @@ enum Call {
 /// Moves the write-ahead log into the database file beside the writer, on a thread of its own, so
 /// that no call waits for the disk.
 #[derive(Debug)]
-pub struct Mover(Connection);
+pub struct Checkpointer(Connection);
 
-impl Mover {
+impl Checkpointer {
     /// Moves what is there. The writer starts the log anew only once all of it is moved, so what came
     /// meanwhile, which is little, is moved right after.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> StoreResult<()> {
         for _ in 0..4 {
             let sql = "PRAGMA wal_checkpoint(PASSIVE)";
             let (log, moved) = self.0.query_row(sql, [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))?;
@@ -133,18 +133,18 @@ impl Mover {
 pub struct Store {
     db: Connection,
     open: bool,
-    call: Call,
+    call: CallState,
     /// The kept numbers as of now, uncommitted ones included.
-    pub tally: Tally,
-    tally_stored: Tally,
-    tally_before_call: Tally,
+    pub counters: Counters,
+    counters_stored: Counters,
+    counters_before_call: Counters,
     /// Numbers of peers, as far as they were asked for; forgotten when something is taken back.
     numbers: HashMap<String, i64>,
 }
 
 impl Store {
     /// Opens or creates the file; `full` asks for durability against power loss, too.
-    pub fn open(path: &Path, full: bool) -> Result<Store> {
+    pub fn open(path: &Path, full: bool) -> StoreResult<Store> {
         let db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
@@ -152,11 +152,11 @@ impl Store {
     }
 
     /// A store without a file, for tests: SQLite in memory is deterministic.
-    pub fn memory() -> Result<Store> {
+    pub fn memory() -> StoreResult<Store> {
         Store::prepare(Connection::open_in_memory()?, MIGRATIONS)
     }
 
-    fn prepare(mut db: Connection, migrations: &[&str]) -> Result<Store> {
+    fn prepare(mut db: Connection, migrations: &[&str]) -> StoreResult<Store> {
         db.set_prepared_statement_cache_capacity(64);
         // People look into their data while it runs; they may hold it for a moment.
         db.busy_timeout(std::time::Duration::from_millis(2000))?;
@@ -166,28 +166,28 @@ impl Store {
         // little is left, and does.
         db.pragma_update(None, "wal_autocheckpoint", 4000)?;
         migrate(&mut db, migrations)?;
-        let tally = read_tally(&db)?;
+        let counters = read_counters(&db)?;
         Ok(Store {
             db,
             open: false,
-            call: Call::Clean,
-            tally,
-            tally_stored: tally,
-            tally_before_call: tally,
+            call: CallState::Clean,
+            counters,
+            counters_stored: counters,
+            counters_before_call: counters,
             numbers: HashMap::new(),
         })
     }
 
     /// A mover for this file.
-    pub fn mover(&self) -> Result<Mover> {
-        Ok(Mover(Connection::open(self.db.path().unwrap_or_default())?))
+    pub fn mover(&self) -> StoreResult<Checkpointer> {
+        Ok(Checkpointer(Connection::open(self.db.path().unwrap_or_default())?))
     }
 
     /// Never gives a number again up to `floor`: for a file that takes the place of a damaged one,
     /// whose tokens and cursors are still out there.
-    pub fn raise(&mut self, floor: i64) -> Result<()> {
+    pub fn raise(&mut self, floor: i64) -> StoreResult<()> {
         self.writing()?;
-        for last in [&mut self.tally.message_last, &mut self.tally.event_last, &mut self.tally.token_last] {
+        for last in [&mut self.counters.message_last, &mut self.counters.event_last, &mut self.counters.token_last] {
             *last = floor.max(*last);
         }
         self.commit()?;
@@ -202,13 +202,13 @@ impl Store {
 
     /// Marks where [`Store::undo_call`] goes back to.
     pub fn begin_call(&mut self) {
-        self.call = Call::Clean;
-        self.tally_before_call = self.tally;
+        self.call = CallState::Clean;
+        self.counters_before_call = self.counters;
     }
 
     /// Whether the running call has written, or tried to.
     pub fn call_wrote(&self) -> bool {
-        self.call != Call::Clean
+        self.call != CallState::Clean
     }
 
     /// Whether a write transaction is open.
@@ -217,27 +217,27 @@ impl Store {
     }
 
     /// Keeps what the running call wrote.
-    pub fn end_call(&mut self) -> Result<()> {
-        if self.call == Call::Nested {
+    pub fn end_call(&mut self) -> StoreResult<()> {
+        if self.call == CallState::Nested {
             self.run("RELEASE call")?;
         }
-        self.call = Call::Clean;
-        self.tally_before_call = self.tally;
+        self.call = CallState::Clean;
+        self.counters_before_call = self.counters;
         Ok(())
     }
 
     /// Takes back what the running call wrote.
-    pub fn undo_call(&mut self) -> Result<()> {
-        let call = std::mem::replace(&mut self.call, Call::Clean);
-        self.tally = self.tally_before_call;
+    pub fn undo_call(&mut self) -> StoreResult<()> {
+        let call = std::mem::replace(&mut self.call, CallState::Clean);
+        self.counters = self.counters_before_call;
         self.numbers.clear();
         match call {
-            Call::Clean | Call::Refused => Ok(()),
-            Call::First => {
+            CallState::Clean | CallState::Refused => Ok(()),
+            CallState::First => {
                 self.open = false;
                 self.run("ROLLBACK")
             }
-            Call::Nested => {
+            CallState::Nested => {
                 self.run("ROLLBACK TO call")?;
                 self.run("RELEASE call")
             }
@@ -245,12 +245,12 @@ impl Store {
     }
 
     /// Makes the turn durable; says whether there was anything to write.
-    pub fn commit(&mut self) -> Result<bool> {
+    pub fn commit(&mut self) -> StoreResult<bool> {
         if !self.open {
             return Ok(false);
         }
-        if self.tally != self.tally_stored {
-            let t = self.tally;
+        if self.counters != self.counters_stored {
+            let t = self.counters;
             let sql =
                 "UPDATE tally SET message_last=?1, event_last=?2, token_last=?3, messages=?4, unread=?5, events=?6";
             let mut write = self.db.prepare_cached(sql)?;
@@ -258,7 +258,7 @@ impl Store {
         }
         self.run("COMMIT")?;
         self.open = false;
-        self.tally_stored = self.tally;
+        self.counters_stored = self.counters;
         Ok(true)
     }
 
@@ -269,20 +269,20 @@ impl Store {
             let _ = self.run("ROLLBACK");
         }
         self.open = false;
-        self.call = Call::Clean;
-        self.tally = self.tally_stored;
-        self.tally_before_call = self.tally;
+        self.call = CallState::Clean;
+        self.counters = self.counters_stored;
+        self.counters_before_call = self.counters;
         self.numbers.clear();
     }
 
     /// Moves the log into the database file without waiting for readers; for idle moments.
-    pub fn checkpoint(&mut self) -> Result<()> {
+    pub fn checkpoint(&mut self) -> StoreResult<()> {
         self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         Ok(())
     }
 
     /// Sizes in bytes of the database and of its write-ahead log.
-    pub fn size(&self) -> Result<(i64, i64)> {
+    pub fn size(&self) -> StoreResult<(i64, i64)> {
         let pages: i64 = self.db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
         let page: i64 = self.db.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let log = self.db.path().filter(|path| !path.is_empty()).map(|path| format!("{path}-wal"));
@@ -291,13 +291,13 @@ impl Store {
     }
 
     /// A remembered word.
-    pub fn meta(&self, name: &str) -> Result<Option<String>> {
+    pub fn meta(&self, name: &str) -> StoreResult<Option<String>> {
         let mut read = self.db.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
         Ok(read.query_row([name], |row| row.get(0)).optional()?)
     }
 
     /// Remembers a word.
-    pub fn set_meta(&mut self, name: &str, value: &str) -> Result<()> {
+    pub fn set_meta(&mut self, name: &str, value: &str) -> StoreResult<()> {
         self.writing()?;
         let mut write = self.db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
         write.execute([name, value])?;
@@ -305,7 +305,7 @@ impl Store {
     }
 
     /// The newest time in the store: the mesh's clock never runs behind it.
-    pub fn last_time(&self) -> Result<i64> {
+    pub fn last_time(&self) -> StoreResult<i64> {
         let newest = |table: &str, column: &str| {
             let sql = format!("SELECT {column} FROM {table} ORDER BY seq DESC LIMIT 1");
             self.db.query_row(&sql, [], |row| row.get::<_, i64>(0)).optional()
@@ -313,28 +313,28 @@ impl Store {
         Ok(newest("message", "created")?.max(newest("event", "at")?).unwrap_or(0))
     }
 
-    fn run(&self, sql: &str) -> Result<()> {
+    fn run(&self, sql: &str) -> StoreResult<()> {
         self.db.prepare_cached(sql)?.execute([])?;
         Ok(())
     }
 
     /// Every write goes through here first.
-    fn writing(&mut self) -> Result<()> {
+    fn writing(&mut self) -> StoreResult<()> {
         if !self.open {
-            self.call = Call::Refused;
+            self.call = CallState::Refused;
             self.run("BEGIN IMMEDIATE")?;
             self.open = true;
-            self.call = Call::First;
-        } else if matches!(self.call, Call::Clean | Call::Refused) {
-            self.call = Call::Refused;
+            self.call = CallState::First;
+        } else if matches!(self.call, CallState::Clean | CallState::Refused) {
+            self.call = CallState::Refused;
             self.run("SAVEPOINT call")?;
-            self.call = Call::Nested;
+            self.call = CallState::Nested;
         }
         Ok(())
     }
 }
 
-fn migrate(db: &mut Connection, migrations: &[&str]) -> Result<()> {
+fn migrate(db: &mut Connection, migrations: &[&str]) -> StoreResult<()> {
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let newest = migrations.len() as i64;
     if version > newest {
@@ -350,10 +350,10 @@ fn migrate(db: &mut Connection, migrations: &[&str]) -> Result<()> {
 }
 
 /// Reads the kept numbers, and never trusts a counter below what the tables hold.
-fn read_tally(db: &Connection) -> Result<Tally> {
-    let mut tally =
+fn read_counters(db: &Connection) -> StoreResult<Counters> {
+    let mut counters =
         db.query_row("SELECT message_last, event_last, token_last, messages, unread, events FROM tally", [], |row| {
-            Ok(Tally {
+            Ok(Counters {
                 message_last: row.get(0)?,
                 event_last: row.get(1)?,
                 token_last: row.get(2)?,
@@ -363,10 +363,10 @@ fn read_tally(db: &Connection) -> Result<Tally> {
             })
         })?;
     let highest = |sql: &str| db.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
-    tally.message_last = tally.message_last.max(highest("SELECT max(seq) FROM message")?.unwrap_or(0));
-    tally.event_last = tally.event_last.max(highest("SELECT max(seq) FROM event")?.unwrap_or(0));
-    tally.token_last = tally.token_last.max(highest("SELECT max(token) FROM lock")?.unwrap_or(0));
-    Ok(tally)
+    counters.message_last = counters.message_last.max(highest("SELECT max(seq) FROM message")?.unwrap_or(0));
+    counters.event_last = counters.event_last.max(highest("SELECT max(seq) FROM event")?.unwrap_or(0));
+    counters.token_last = counters.token_last.max(highest("SELECT max(token) FROM lock")?.unwrap_or(0));
+    Ok(counters)
 }
 
 #[cfg(test)]
@@ -404,7 +404,7 @@ mod tests {
             store.db.execute(sql, params![seq as i64 + 1, sender, recipient, state]).unwrap();
         }
         let mut store = Store::prepare(store.db, MIGRATIONS).unwrap();
-        let found = store.messages(&MessagePick { limit: 9, ..MessagePick::default() }).unwrap();
+        let found = store.messages(&MessageFilter { limit: 9, ..MessageFilter::default() }).unwrap();
         let people: Vec<_> = found.iter().map(|m| (m.seq, m.sender.as_str(), m.recipient.as_str(), m.state)).collect();
         assert_eq!(people, [(1, "7", "b", 2), (2, "b", "7", 0), (3, "7", "c", 1)]);
         assert_eq!(store.messages_by_key("7", "k").unwrap().len(), 2);
@@ -440,15 +440,15 @@ mod tests {
                 store.put_receipt(&m.clone(), &Message { state: 2, ..m }).unwrap();
             }
         }
-        let seqs = |pick: MessagePick<'_>| {
-            let found = store.messages(&MessagePick { to: Some("reader"), ..pick }).unwrap();
+        let seqs = |pick: MessageFilter<'_>| {
+            let found = store.messages(&MessageFilter { to: Some("reader"), ..pick }).unwrap();
             found.iter().map(|m| m.seq).collect::<Vec<_>>()
         };
-        assert_eq!(seqs(MessagePick { limit: 9, ..MessagePick::default() }), [1, 2, 3, 4, 5, 6]);
-        assert_eq!(seqs(MessagePick { limit: 3, newest: true, ..MessagePick::default() }), [6, 5, 4]);
-        assert_eq!(seqs(MessagePick { limit: 9, after: 2, from: Some("odd"), ..MessagePick::default() }), [4, 6]);
-        assert_eq!(seqs(MessagePick { limit: 9, unread: true, ..MessagePick::default() }), [2, 3, 5, 6]);
-        assert_eq!(seqs(MessagePick { limit: 9, from: Some("nobody"), ..MessagePick::default() }), [0; 0]);
+        assert_eq!(seqs(MessageFilter { limit: 9, ..MessageFilter::default() }), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(seqs(MessageFilter { limit: 3, newest: true, ..MessageFilter::default() }), [6, 5, 4]);
+        assert_eq!(seqs(MessageFilter { limit: 9, after: 2, from: Some("odd"), ..MessageFilter::default() }), [4, 6]);
+        assert_eq!(seqs(MessageFilter { limit: 9, unread: true, ..MessageFilter::default() }), [2, 3, 5, 6]);
+        assert_eq!(seqs(MessageFilter { limit: 9, from: Some("nobody"), ..MessageFilter::default() }), [0; 0]);
     }
 
     #[test]

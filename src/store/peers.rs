@@ -1,6 +1,6 @@
 //! Peers on disk: who is known, here or away.
 
-use super::{Result, Store};
+use super::{Store, StoreResult};
 use rusqlite::{Row, params};
 
 /// A peer's durable row.
@@ -63,7 +63,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<PeerRow> {
 
 impl Store {
     /// All known peers, oldest first.
-    pub fn peers(&self) -> Result<Vec<PeerRow>> {
+    pub fn peers(&self) -> StoreResult<Vec<PeerRow>> {
         let sql = "SELECT id, name, kind, agent, project, git_root, git_branch, repo, summary, host, pid, \
                    uds_path, session, started, seen, here FROM peer ORDER BY started, id";
         let rows = self.db.prepare_cached(sql)?.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
@@ -71,7 +71,7 @@ impl Store {
     }
 
     /// Writes a peer's row, new or changed.
-    pub fn put_peer(&mut self, p: &PeerRow) -> Result<()> {
+    pub fn put_peer(&mut self, p: &PeerRow) -> StoreResult<()> {
         self.writing()?;
         let sql = "INSERT OR REPLACE INTO peer VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)";
         self.db.prepare_cached(sql)?.execute(params![
@@ -96,7 +96,7 @@ impl Store {
     }
 
     /// Forgets a peer.
-    pub fn drop_peer(&mut self, id: &str) -> Result<()> {
+    pub fn drop_peer(&mut self, id: &str) -> StoreResult<()> {
         self.writing()?;
         self.db.prepare_cached("DELETE FROM peer WHERE id = ?1")?.execute([id])?;
         Ok(())

@@ -1,12 +1,12 @@
 //! Shared state on disk. A deleted entry stays as a row without a value for a while, so that its
 //! version goes on counting and no compare-and-set mistakes a new life for the old one.
 
-use super::{Result, Store};
+use super::{Store, StoreResult};
 use rusqlite::{OptionalExtension, Row, params};
 
 /// One entry; `value` is `None` when it was deleted.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct StateEntry {
     /// Namespace.
     pub namespace: String,
     /// Key.
@@ -23,8 +23,8 @@ pub struct Entry {
     pub expires: Option<i64>,
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    Ok(Entry {
+fn read(row: &Row<'_>) -> rusqlite::Result<StateEntry> {
+    Ok(StateEntry {
         namespace: row.get(0)?,
         key: row.get(1)?,
         value: row.get(2)?,
@@ -39,14 +39,21 @@ const COLUMNS: &str = "SELECT namespace, key, value, version, by, updated, expir
 
 impl Store {
     /// An entry, deleted ones included.
-    pub fn entry(&self, namespace: &str, key: &str) -> Result<Option<Entry>> {
+    pub fn entry(&self, namespace: &str, key: &str) -> StoreResult<Option<StateEntry>> {
         let sql = "SELECT namespace, key, value, version, by, updated, expires FROM state \
                    WHERE namespace = ?1 AND key = ?2";
         Ok(self.db.prepare_cached(sql)?.query_row([namespace, key], read).optional()?)
     }
 
     /// Living entries of a namespace whose key starts with `prefix` and sorts after `after`.
-    pub fn entries(&self, namespace: &str, prefix: &str, after: &str, now: i64, limit: i64) -> Result<Vec<Entry>> {
+    pub fn entries(
+        &self,
+        namespace: &str,
+        prefix: &str,
+        after: &str,
+        now: i64,
+        limit: i64,
+    ) -> StoreResult<Vec<StateEntry>> {
         let sql = format!(
             "{COLUMNS} WHERE namespace = ?1 AND key >= ?2 AND key > ?3 AND substr(key, 1, length(?2)) = ?2 \
              AND value IS NOT NULL AND (expires IS NULL OR expires > ?4) ORDER BY key LIMIT ?5"
@@ -57,7 +64,7 @@ impl Store {
     }
 
     /// Living entries of all namespaces.
-    pub fn all_entries(&self, now: i64, limit: i64) -> Result<Vec<Entry>> {
+    pub fn all_entries(&self, now: i64, limit: i64) -> StoreResult<Vec<StateEntry>> {
         let sql = format!(
             "{COLUMNS} WHERE value IS NOT NULL AND (expires IS NULL OR expires > ?1) ORDER BY namespace, key LIMIT ?2"
         );
@@ -66,7 +73,7 @@ impl Store {
     }
 
     /// Writes an entry.
-    pub fn put_entry(&mut self, e: &Entry) -> Result<()> {
+    pub fn put_entry(&mut self, e: &StateEntry) -> StoreResult<()> {
         self.writing()?;
         let sql = "INSERT OR REPLACE INTO state VALUES (?1,?2,?3,?4,?5,?6,?7)";
         self.db.prepare_cached(sql)?.execute(params![
@@ -82,13 +89,13 @@ impl Store {
     }
 
     /// The next time at which an entry expires.
-    pub fn next_entry_expiry(&self) -> Result<Option<i64>> {
+    pub fn next_entry_expiry(&self) -> StoreResult<Option<i64>> {
         let sql = "SELECT min(expires) FROM state WHERE expires IS NOT NULL";
         Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
     }
 
     /// Entries whose time is up.
-    pub fn expired_entries(&self, now: i64, limit: i64) -> Result<Vec<Entry>> {
+    pub fn expired_entries(&self, now: i64, limit: i64) -> StoreResult<Vec<StateEntry>> {
         let sql = format!("{COLUMNS} WHERE expires IS NOT NULL AND expires <= ?1 ORDER BY expires LIMIT ?2");
         let mut ask = self.db.prepare_cached(&sql)?;
         let rows = ask.query_map([now, limit], read)?;
@@ -96,7 +103,7 @@ impl Store {
     }
 
     /// Forgets deleted entries last touched before `before`.
-    pub fn prune_entries(&mut self, before: i64, limit: i64) -> Result<usize> {
+    pub fn prune_entries(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         self.writing()?;
         let sql = "DELETE FROM state WHERE rowid IN \
                    (SELECT rowid FROM state WHERE value IS NULL AND updated < ?1 LIMIT ?2)";

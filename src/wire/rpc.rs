@@ -1,6 +1,6 @@
 //! JSON-RPC 2.0, one message a line, by hand (jsonrpc.org/specification).
 
-use crate::mesh::{Fault, Kind};
+use crate::base::error::{Error, ErrorKind};
 use serde_json::{Map, Value, json};
 
 /// The line was not JSON.
@@ -116,28 +116,28 @@ pub fn answer(id: &Value, result: &Value) -> String {
 }
 
 /// An error as a line. Without a readable id, JSON-RPC says null.
-pub fn error(id: Option<&Value>, code: i64, text: &str) -> String {
+pub fn protocol_error(id: Option<&Value>, code: i64, text: &str) -> String {
     line(&json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": text } }))
 }
 
-/// A fault as a line; its facts travel in `error.data`.
-pub fn fault(id: &Value, fault: &Fault) -> String {
-    let mut data = fault.data.clone().unwrap_or_else(|| json!({}));
+/// An error as a line; its facts travel in `error.data`.
+pub fn error(id: &Value, error: &Error) -> String {
+    let mut data = error.data.clone().unwrap_or_else(|| json!({}));
     if let Some(map) = data.as_object_mut() {
-        map.insert("kind".into(), json!(fault.kind.row().word));
+        map.insert("kind".into(), json!(error.kind.codes().word));
     }
-    let error = json!({ "code": fault.kind.row().rpc, "message": fault.text, "data": data });
+    let error = json!({ "code": error.kind.codes().rpc, "message": error.text, "data": data });
     line(&json!({ "jsonrpc": "2.0", "id": id, "error": error }))
 }
 
-/// A fault that came over the wire.
-pub fn read_fault(error: &Value) -> Fault {
+/// An error that came over the wire.
+pub fn read_error(error: &Value) -> Error {
     let mut data = error.get("data").cloned().unwrap_or(Value::Null);
     let kind = data.as_object_mut().and_then(|map| map.remove("kind"));
-    let kind = kind.as_ref().and_then(Value::as_str).map_or(Kind::Internal, Kind::from_word);
+    let kind = kind.as_ref().and_then(Value::as_str).map_or(ErrorKind::Internal, ErrorKind::from_word);
     let text = error.get("message").and_then(Value::as_str).unwrap_or("the broker gave no reason");
-    let fault = Fault::new(kind, text);
-    if data.as_object().is_some_and(|map| !map.is_empty()) { fault.with(data) } else { fault }
+    let error = Error::new(kind, text);
+    if data.as_object().is_some_and(|map| !map.is_empty()) { error.with(data) } else { error }
 }
 
 /// Any message as a line.

@@ -5,7 +5,7 @@ use super::figures::{Reach, Samples, Table, micros_since};
 use super::place::Mesh;
 use serde_json::{Value, json};
 use slm_mesh::client::Client;
-use slm_mesh::world::places::Places;
+use slm_mesh::sys::data_dir::Places;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -1,17 +1,18 @@
 //! Random calls with any arguments, over the socket's table of operations and the old HTTP routes, on
 //! one mesh in memory.
 //!
-//! Nothing panics; what is refused is refused with a fault that is the caller's, and leaves the store
+//! Nothing panics; what is refused is refused with an error that is the caller's, and leaves the store
 //! as it was; what the mesh has in memory is what the store has.
 
 use crate::feed::Feed;
 use serde_json::{Map, Value, json};
+use slm_mesh::base::error::ErrorKind;
+use slm_mesh::base::process::Process;
 use slm_mesh::broker::http::{Head, Request};
-use slm_mesh::broker::legacy;
-use slm_mesh::mesh::op::Kind as Is;
-use slm_mesh::mesh::peers::Process;
-use slm_mesh::mesh::{self, Arg, Call, Conn, Kind, Mesh, OPS, Op, Out, Settings};
-use slm_mesh::store::{EventPick, LockRow, MessagePick, Store};
+use slm_mesh::broker::legacy_http;
+use slm_mesh::core::op::ArgKind;
+use slm_mesh::core::{self, Arg, Call, ConnId, Effect, Mesh, OPS, Op, Settings};
+use slm_mesh::store::{EventFilter, LockRow, MessageFilter, Store};
 use slm_mesh::wire::lines::LINE_MAX;
 use slm_mesh::wire::rpc;
 use std::collections::BTreeSet;
@@ -130,19 +131,19 @@ impl World {
     fn step(&mut self, feed: &mut Feed) {
         match feed.below(16) {
             0 => {
-                let conn = feed.below(CONNS as usize) as Conn + 1;
+                let conn = feed.below(CONNS as usize) as ConnId + 1;
                 self.mesh.joined(conn);
                 let args = json!({ "agent": "test", "project": "/p", "pid": 1, "name": TEXTS[feed.below(3)] });
-                self.call(feed, conn, mesh::op("attach").expect("attach is an operation"), mesh::object(args));
+                self.call(feed, conn, core::op("attach").expect("attach is an operation"), core::object(args));
             }
-            1 => self.mesh.left(feed.below(CONNS as usize) as Conn + 1, self.now),
+            1 => self.mesh.left(feed.below(CONNS as usize) as ConnId + 1, self.now),
             2 => self.pass(1 << feed.below(36)),
-            3 => self.mesh.mute(feed.below(CONNS as usize) as Conn + 1, feed.below(2) == 0, self.now),
-            4 => self.mesh.cancel(feed.below(CONNS as usize) as Conn + 1, &json!(self.next), self.now),
+            3 => self.mesh.mute(feed.below(CONNS as usize) as ConnId + 1, feed.below(2) == 0, self.now),
+            4 => self.mesh.cancel(feed.below(CONNS as usize) as ConnId + 1, &json!(self.next), self.now),
             5..8 => self.ask_route(feed),
             _ => {
                 let op = OPS[feed.below(OPS.len())];
-                let conn = feed.below(CONNS as usize + 1) as Conn;
+                let conn = feed.below(CONNS as usize + 1) as ConnId;
                 let args = self.arguments(feed, op);
                 self.call(feed, conn, op, args);
             }
@@ -150,14 +151,14 @@ impl World {
         assert!(self.mesh.commit(), "a turn that can't be stored");
         for out in self.mesh.take_out() {
             match out {
-                Out::Reply { result, .. } => self.learn(&result),
-                Out::Notice { method: "log", params, .. } => panic!("trouble: {params}"),
+                Effect::Reply { result, .. } => self.learn(&result),
+                Effect::Notification { method: "log", params, .. } => panic!("trouble: {params}"),
                 _ => {}
             }
         }
     }
 
-    fn call(&mut self, feed: &mut Feed, conn: Conn, op: &'static Op, args: Map<String, Value>) {
+    fn call(&mut self, feed: &mut Feed, conn: ConnId, op: &'static Op, args: Map<String, Value>) {
         let Ok(args) = op.check(args) else { return };
         self.next += 1;
         let acting = (feed.below(4) == 0).then(|| self.name(feed));
@@ -171,20 +172,20 @@ impl World {
         let outs = self.mesh.take_out();
         let id = json!(self.next);
         let own = outs.iter().find_map(|out| match out {
-            Out::Reply { id: asked, result, .. } if *asked == id => Some(result),
+            Effect::Reply { id: asked, result, .. } if *asked == id => Some(result),
             _ => None,
         });
-        if let Some(Err(fault)) = own {
-            check_fault(op.name, fault);
+        if let Some(Err(error)) = own {
+            check_fault(op.name, error);
             assert_eq!(
                 dump(&self.mesh, &self.spaces),
                 before,
-                "{} was refused ({fault:?}), and left something",
+                "{} was refused ({error:?}), and left something",
                 op.name
             );
         }
         outs.iter().for_each(|out| {
-            if let Out::Reply { result, .. } = out {
+            if let Effect::Reply { result, .. } = out {
                 self.learn(result)
             }
         });
@@ -221,7 +222,7 @@ impl World {
         };
         let request = Request { head, body: Value::Object(body).to_string().into_bytes() };
         let before = dump(&self.mesh, &self.spaces);
-        let answer = legacy::answer(&mut self.mesh, &request, self.now);
+        let answer = legacy_http::answer(&mut self.mesh, &request, self.now);
         let said: Value = serde_json::from_slice(&answer.body).expect("an answer is JSON");
         assert!([200, 429].contains(&answer.status), "{target}: {} {said}", answer.status);
         match said["ok"].as_bool().expect("an answer says whether it is ok") {
@@ -264,15 +265,15 @@ impl World {
             return feed.value(2);
         }
         match arg.kind {
-            Is::Text { .. } | Is::Units { .. } => json!(self.name(feed)),
-            Is::Int { min, max } => {
+            ArgKind::Text { .. } | ArgKind::Units { .. } => json!(self.name(feed)),
+            ArgKind::Int { min, max } => {
                 let small = i64::from(feed.byte() as i8);
                 json!([small, small, min, max, min.saturating_add(small)][feed.below(5)].clamp(min, max))
             }
-            Is::Flag => json!(feed.below(2) == 0),
-            Is::Choice(words) => json!(feed.pick(words)),
-            Is::Texts { .. } => json!((0..feed.below(5)).map(|_| self.name(feed)).collect::<Vec<_>>()),
-            Is::Object { .. } => {
+            ArgKind::Flag => json!(feed.below(2) == 0),
+            ArgKind::Choice(words) => json!(feed.pick(words)),
+            ArgKind::Texts { .. } => json!((0..feed.below(5)).map(|_| self.name(feed)).collect::<Vec<_>>()),
+            ArgKind::Object { .. } => {
                 let inner = feed.value(1);
                 let depth = [0, 0, 60, 70, 120][feed.below(5)];
                 json!({ feed.text(): (0..depth).fold(inner, |inner, _| json!([inner])) })
@@ -286,10 +287,10 @@ impl World {
         }
     }
 
-    fn learn(&mut self, result: &Result<Value, mesh::Fault>) {
+    fn learn(&mut self, result: &Result<Value, core::Error>) {
         let value = match result {
             Ok(value) => value,
-            Err(fault) => return check_fault("a call that waited", fault),
+            Err(error) => return check_fault("a call that waited", error),
         };
         let line = rpc::answer(&json!(1), value);
         assert!(line.len() <= LINE_MAX && rpc::read(line.trim_end().as_bytes()).is_ok(), "no client reads {line:.200}");
@@ -326,29 +327,29 @@ impl World {
         on_disk.sort();
         here.sort();
         assert_eq!(on_disk, here, "peers on disk and in memory");
-        let all = MessagePick { limit: i64::MAX, ..MessagePick::default() };
+        let all = MessageFilter { limit: i64::MAX, ..MessageFilter::default() };
         let messages = store.messages(&all).expect("messages");
-        assert_eq!(messages.len() as i64, store.tally.messages, "messages and their tally");
+        assert_eq!(messages.len() as i64, store.counters.messages, "messages and their counter");
         let n_unread = messages.iter().filter(|message| message.state < 2).count();
-        assert_eq!(n_unread as i64, store.tally.unread, "unread messages and their tally");
-        let events = store.events(&EventPick { limit: i64::MAX, ..EventPick::default() }).expect("events");
-        assert_eq!(events.len() as i64, store.tally.events, "events and their tally");
+        assert_eq!(n_unread as i64, store.counters.unread, "unread messages and their counter");
+        let events = store.events(&EventFilter { limit: i64::MAX, ..EventFilter::default() }).expect("events");
+        assert_eq!(events.len() as i64, store.counters.events, "events and their counter");
         self.mesh.status(self.now).expect("a status");
     }
 }
 
-/// A fault is the caller's, in words; a bug of ours or a failing disk is not to be had by asking.
-fn check_fault(what: &str, fault: &mesh::Fault) {
-    assert!(!fault.text.is_empty(), "{what}: {fault:?}");
-    assert!(![Kind::Internal, Kind::Storage, Kind::Gone].contains(&fault.kind), "{what}: {fault:?}");
+/// An error is the caller's, in words; a bug of ours or a failing disk is not to be had by asking.
+fn check_fault(what: &str, error: &core::Error) {
+    assert!(!error.text.is_empty(), "{what}: {error:?}");
+    assert!(![ErrorKind::Internal, ErrorKind::Storage, ErrorKind::Gone].contains(&error.kind), "{what}: {error:?}");
 }
 
 /// All that the store holds, as text.
 fn dump(mesh: &Mesh, spaces: &BTreeSet<String>) -> String {
     let store = mesh.store();
-    let messages = store.messages(&MessagePick { limit: i64::MAX, ..MessagePick::default() });
-    let events = store.events(&EventPick { limit: i64::MAX, ..EventPick::default() });
+    let messages = store.messages(&MessageFilter { limit: i64::MAX, ..MessageFilter::default() });
+    let events = store.events(&EventFilter { limit: i64::MAX, ..EventFilter::default() });
     let entries: Vec<_> = spaces.iter().map(|space| store.entries(space, "", "", i64::MIN, i64::MAX)).collect();
     let (peers, locks) = (store.peers(), store.locks());
-    format!("{peers:?}\n{messages:?}\n{events:?}\n{entries:?}\n{locks:?}\n{:?}", store.tally)
+    format!("{peers:?}\n{messages:?}\n{events:?}\n{entries:?}\n{locks:?}\n{:?}", store.counters)
 }

@@ -5,9 +5,9 @@
 
 use crate::feed::Feed;
 use serde_json::Value;
+use slm_mesh::agents::config_entries::{self, Want};
 use slm_mesh::agents::configs::{Form, ROWS, Scope};
-use slm_mesh::agents::entries::{self, Want};
-use slm_mesh::agents::own::NAME;
+use slm_mesh::agents::generated_files::NAME;
 
 const PROGRAM: &str = "/opt/a b/slm-mesh";
 
@@ -41,7 +41,7 @@ pub fn check(data: &[u8]) {
     let is_json = !want.server.is_some_and(|server| matches!(server.form, Form::Toml | Form::Yaml));
     let was_blank = text.trim().is_empty();
     if is_json {
-        let (old, new) = (entries::parse(&text).unwrap_or(Value::Null), entries::parse(&with));
+        let (old, new) = (config_entries::parse(&text).unwrap_or(Value::Null), config_entries::parse(&with));
         let new = new.unwrap_or_else(|why| panic!("{why}: {text:?} became {with:?}"));
         // What names us is ours to change.
         if !was_blank && !text.contains(NAME) {
@@ -49,7 +49,7 @@ pub fn check(data: &[u8]) {
         }
     }
     // Taking us out does not lead back to a text that knew us before.
-    let before = if is_json { entries::parse(&text).ok() } else { None };
+    let before = if is_json { config_entries::parse(&text).ok() } else { None };
     let knew_us = text.contains(NAME) || before.as_ref().is_some_and(|value| value.to_string().contains(NAME));
     if was_blank || knew_us || want.strip(&text, before.as_ref()).as_ref() != Ok(&text) {
         return;

@@ -4,7 +4,7 @@
 //! how their paths are written.
 
 use crate::feed::Feed;
-use slm_mesh::mesh::paths::{is_pattern, normal, overlap};
+use slm_mesh::base::paths::{is_pattern, normal, overlap};
 use std::sync::OnceLock;
 
 /// The first byte says how the rest is read: as a few signs, or as any text; half of it is each glob.

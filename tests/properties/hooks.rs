@@ -6,8 +6,8 @@
 use crate::feed::Feed;
 use serde_json::{Value, json};
 use slm_mesh::agents::dialect::{Agent, Event, NAMES, Told};
-use slm_mesh::agents::words;
-use slm_mesh::world::places;
+use slm_mesh::agents::hook_text;
+use slm_mesh::sys::data_dir;
 
 /// First byte: the agent; the rest is its input.
 pub fn check(data: &[u8]) {
@@ -28,9 +28,9 @@ fn check_files(input: &Value, told: &Told, files: &[String]) {
     collect(input, &mut texts);
     for file in files {
         assert!(texts.iter().any(|text| text.contains(file.as_str())), "{file:?} stands nowhere in the input");
-        let whole = places::absolute_in(&told.dir, file);
+        let whole = data_dir::absolute_in(&told.dir, file);
         assert!(whole.starts_with('/'), "{file:?} in {:?} became {whole:?}", told.dir);
-        assert_eq!(slm_mesh::mesh::paths::normal(&whole), whole, "{file:?} in {:?}", told.dir);
+        assert_eq!(slm_mesh::base::paths::normal(&whole), whole, "{file:?} in {:?}", told.dir);
     }
 }
 
@@ -63,15 +63,15 @@ fn check_words(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let message = json!({ "id": "m", "fromName": text, "group": text, "payload": text, "createdAt": text });
     let value = json!({ "you": { "name": "me" }, "messages": [message, message], "remaining": 3 });
-    let shown = words::mail(&value);
+    let shown = hook_text::mail(&value);
     for line in shown.split('\n').filter(|line| !line.is_empty() || !text.is_empty()) {
         let ours = ["Mesh mail from other agents", "From ", "(cut here;", "3 more unread", "4 more unread"];
         let is_quoted = line.starts_with("> ");
         assert!(is_quoted || ours.iter().any(|start| line.starts_with(start)), "{line:?} stands outside the quotes");
         assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
     }
-    assert!(words::shown(&value).len() <= 2);
+    assert!(hook_text::shown(&value).len() <= 2);
     let near = json!({ "name": text, "summary": text, "filePath": text, "holder": text, "reason": text });
     let around = json!({ "you": { "name": text }, "peers": [near], "locks": [near], "messages": [] });
-    assert_eq!(words::beginning(&around).split('\n').count(), 3);
+    assert_eq!(hook_text::beginning(&around).split('\n').count(), 3);
 }

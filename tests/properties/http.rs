@@ -4,7 +4,7 @@
 //! that a reader can frame.
 
 use crate::feed::{Feed, pieces};
-use slm_mesh::broker::http::conn::{Conn, Desk, Fate, READ_MAX, Stream};
+use slm_mesh::broker::http::connection::{Desk, Fate, HttpConnection, READ_MAX, Stream};
 use slm_mesh::broker::http::{Answer, Gate, Head, Job, Limits, Request};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -90,7 +90,7 @@ fn run(pieces: &[&[u8]], takes: usize) -> Outcome {
     let (desk, inbox) = desk();
     let now = Instant::now();
     let script = Script { here: Vec::new(), at: 0, ended: false, said: Vec::new(), takes };
-    let mut conn = Conn::new(script, IpAddr::V4(Ipv4Addr::LOCALHOST), 7, now, &desk.limits);
+    let mut conn = HttpConnection::new(script, IpAddr::V4(Ipv4Addr::LOCALHOST), 7, now, &desk.limits);
     let mut scratch = vec![0; READ_MAX];
     let mut requests = Vec::new();
     let last: &[u8] = b"";

@@ -3,7 +3,7 @@
 //! Whatever it is, it is read or thrown away, and of what is read nothing is longer or more than the
 //! form allows.
 
-use slm_mesh::lan::packet::answer;
+use slm_mesh::discovery::packet::answer;
 
 /// The packet is asked about as an answer to the query whose id it has, and to another one.
 pub fn check(data: &[u8]) {

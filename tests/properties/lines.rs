@@ -98,16 +98,16 @@ fn write(message: &Message) -> String {
 
 fn check_bad(bad: &Bad) {
     assert!([rpc::PARSE, rpc::INVALID, rpc::PARAMS].contains(&bad.code), "{bad:?}");
-    let line = rpc::error(bad.id.as_ref(), bad.code, &bad.text);
+    let line = rpc::protocol_error(bad.id.as_ref(), bad.code, &bad.text);
     let answer: Value = serde_json::from_str(&line).expect("an error is a line of JSON");
     assert_eq!(answer["id"], bad.id.clone().unwrap_or(Value::Null));
     assert_eq!(line.matches('\n').count(), 1, "{line:?}");
 }
 
-/// A fault that came over the wire goes out again as it came.
+/// An error that came over the wire goes out again as it came.
 fn check_fault(id: &Value, error: &Value) {
-    let fault = rpc::read_fault(error);
-    let line = rpc::fault(id, &fault);
-    let again: Value = serde_json::from_str(&line).expect("a fault is a line of JSON");
-    assert_eq!(rounded(&rpc::fault(id, &rpc::read_fault(&again["error"]))), rounded(&line));
+    let error = rpc::read_error(error);
+    let line = rpc::error(id, &error);
+    let again: Value = serde_json::from_str(&line).expect("an error is a line of JSON");
+    assert_eq!(rounded(&rpc::error(id, &rpc::read_error(&again["error"]))), rounded(&line));
 }

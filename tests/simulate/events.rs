@@ -1,8 +1,8 @@
 //! The stream of events as one watcher saw it, and what others must have seen of it.
 
 use serde_json::Value;
-use slm_mesh::mesh::limits::EVENTS_KEPT_MS;
-use slm_mesh::mesh::time;
+use slm_mesh::base::limits::EVENTS_KEPT_MS;
+use slm_mesh::base::time;
 use std::collections::VecDeque;
 
 /// Events that are remembered.

@@ -2,7 +2,7 @@
 
 use crate::model::{HUMAN, NAMES, Who, minutes};
 use serde_json::Value;
-use slm_mesh::mesh::limits::GRACE_MS;
+use slm_mesh::base::limits::GRACE_MS;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is locked, and which of eight files each stands for.

@@ -2,8 +2,8 @@
 
 use crate::model::{NAMES, Who};
 use serde_json::Value;
-use slm_mesh::mesh::limits::{DAY_MS, MAIL_KEPT_MS};
-use slm_mesh::mesh::time;
+use slm_mesh::base::limits::{DAY_MS, MAIL_KEPT_MS};
+use slm_mesh::base::time;
 use std::collections::VecDeque;
 
 /// The states that a message can be in, as bits: after a lost answer it may be in several.

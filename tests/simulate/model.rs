@@ -6,8 +6,8 @@ use crate::locks::{Locks, Wish};
 use crate::mail::{ACKED, Mail, READ};
 use crate::state::State;
 use serde_json::Value;
-use slm_mesh::mesh::limits::GRACE_MS;
-use slm_mesh::mesh::{Fault, Kind};
+use slm_mesh::base::error::{Error, ErrorKind};
+use slm_mesh::base::limits::GRACE_MS;
 
 /// A peer, by its place in [`NAMES`].
 pub type Who = usize;
@@ -231,11 +231,11 @@ impl Model {
     }
 
     /// An answer arrived.
-    pub fn learn(&mut self, ask: &Ask, result: &Result<Value, Fault>) {
+    pub fn learn(&mut self, ask: &Ask, result: &Result<Value, Error>) {
         self.mail.rank += 1;
         match result {
             Ok(value) => self.learn_answer(ask, value),
-            Err(fault) => self.learn_fault(ask, fault),
+            Err(error) => self.learn_fault(ask, error),
         }
     }
 
@@ -362,24 +362,24 @@ impl Model {
         assert!(told == here, "listed are {told:?}, and here are {here:?}");
     }
 
-    fn learn_fault(&mut self, ask: &Ask, fault: &Fault) {
-        let data = fault.data.as_ref().unwrap_or(&Value::Null);
+    fn learn_fault(&mut self, ask: &Ask, error: &Error) {
+        let data = error.data.as_ref().unwrap_or(&Value::Null);
         let wish = || Wish::new(ask.who, &ask.args);
-        match (ask.op, fault.kind) {
-            ("lock.lock", Kind::Held) if data["lock"].is_object() => {
+        match (ask.op, error.kind) {
+            ("lock.lock", ErrorKind::Held) if data["lock"].is_object() => {
                 self.locks.refused(&wish(), &data["lock"], &self.ids);
             }
             // Nobody was there to have it.
-            ("lock.lock", Kind::Held) => assert!(!self.is_served(ask.who), "{fault} {ask:?}"),
-            ("lock.lock", Kind::Refused) if data["cycle"].is_array() => {
-                assert!(self.locks.may_be_held(&wish()), "a cycle without a lock: {fault}");
+            ("lock.lock", ErrorKind::Held) => assert!(!self.is_served(ask.who), "{error} {ask:?}"),
+            ("lock.lock", ErrorKind::Refused) if data["cycle"].is_array() => {
+                assert!(self.locks.may_be_held(&wish()), "a cycle without a lock: {error}");
             }
-            (_, Kind::Refused) if ask.until.is_some() && fault.text.contains("left while the call waited") => {}
-            ("lock.unlock", Kind::NotFound) => self.locks.not_unlocked(&wish(), self.now),
-            ("state.set" | "state.delete", Kind::Conflict) => {
+            (_, ErrorKind::Refused) if ask.until.is_some() && error.text.contains("left while the call waited") => {}
+            ("lock.unlock", ErrorKind::NotFound) => self.locks.not_unlocked(&wish(), self.now),
+            ("state.set" | "state.delete", ErrorKind::Conflict) => {
                 self.state.conflict(ask.args["key"].as_str().expect("a key"), &ask.args);
             }
-            _ => panic!("{} of {} failed: {fault}", ask.op, NAMES[ask.who]),
+            _ => panic!("{} of {} failed: {error}", ask.op, NAMES[ask.who]),
         }
     }
 

@@ -1,12 +1,12 @@
 //! What each key of the shared state holds.
 
 use serde_json::Value;
-use slm_mesh::mesh::limits::MAIL_KEPT_MS;
+use slm_mesh::base::limits::MAIL_KEPT_MS;
 use std::collections::BTreeMap;
 
 /// One key.
 #[derive(Debug, Clone, Default)]
-struct Entry {
+struct StateEntry {
     value: Option<String>,
     version: i64,
     expires: Option<i64>,
@@ -18,13 +18,13 @@ struct Entry {
 /// All keys.
 #[derive(Debug, Default)]
 pub struct State {
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, StateEntry>,
     /// The latest that it ever was.
     latest: i64,
 }
 
 impl State {
-    fn entry(&mut self, key: &str) -> &mut Entry {
+    fn entry(&mut self, key: &str) -> &mut StateEntry {
         self.entries.entry(key.to_owned()).or_default()
     }
 
@@ -48,7 +48,8 @@ impl State {
             assert!(expect.is_none_or(|expect| expect == living), "compare and set passed: {args} on {entry:?}");
         }
         let expires = args["ttlMinutes"].as_i64().map(|minutes| now + minutes * 60_000);
-        *entry = Entry { value: args["value"].as_str().map(str::to_owned), version, expires, touched: now, slack: 0 };
+        *entry =
+            StateEntry { value: args["value"].as_str().map(str::to_owned), version, expires, touched: now, slack: 0 };
     }
 
     /// A write was refused because of its version.

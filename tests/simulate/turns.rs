@@ -3,16 +3,17 @@
 use crate::model::{Ask, HUMAN, NAMES, texts};
 use crate::world::World;
 use serde_json::{Value, json};
+use slm_mesh::base::error::Error;
 use slm_mesh::broker::http::{Head, Request};
-use slm_mesh::broker::legacy;
-use slm_mesh::mesh::{self, Call, Fault, Out};
+use slm_mesh::broker::legacy_http;
+use slm_mesh::core::{self, Call, Effect};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 impl World {
     pub fn hand_over(&mut self, ask: &Ask) {
-        let op = mesh::op(ask.op).expect("an operation");
-        let args = op.check(mesh::object(ask.args.clone())).unwrap_or_else(|fault| panic!("{ask:?}: {fault}"));
+        let op = core::op(ask.op).expect("an operation");
+        let args = op.check(core::object(ask.args.clone())).unwrap_or_else(|error| panic!("{ask:?}: {error}"));
         let acting = !self.agents[ask.who].conns.contains(&ask.conn) && ask.who != HUMAN;
         let acting = acting.then(|| NAMES[ask.who].to_owned());
         let (conn, id, now) = (ask.conn, json!(ask.id), self.now());
@@ -52,7 +53,7 @@ impl World {
         };
         let request = Request { head, body: ask.args.to_string().into_bytes() };
         let mesh = self.mesh();
-        let answer = legacy::answer(mesh, &request, now);
+        let answer = legacy_http::answer(mesh, &request, now);
         mesh.settle(now);
         assert!(answer.status == 200, "{} {ask:?}", answer.status);
         let value = serde_json::from_slice(&answer.body).expect("JSON");
@@ -77,7 +78,7 @@ impl World {
         let mut ended = Vec::new();
         for out in outs {
             match out {
-                Out::Reply { conn, id, result } => {
+                Effect::Reply { conn, id, result } => {
                     let ask = id.as_u64().and_then(|id| self.pending.remove(&id));
                     let ask = ask.unwrap_or_else(|| panic!("an answer that nobody waits for: {id} {result:?}"));
                     if lost.contains(&conn) || self.dice.one_in(30) {
@@ -90,14 +91,14 @@ impl World {
                         ended.push(conn);
                     }
                 }
-                Out::Notice { conn, method: "event", params } if conn == self.watcher => {
+                Effect::Notification { conn, method: "event", params } if conn == self.watcher => {
                     self.count("events");
                     self.model.stream.push(&params, self.model.now);
                 }
-                Out::Notice { conn, method: "event", params } => {
+                Effect::Notification { conn, method: "event", params } => {
                     pushed.entry(conn).or_default().push(params["seq"].as_i64().expect("a number"));
                 }
-                Out::Notice { conn: 0, params, .. } => panic!("the mesh complains: {params}"),
+                Effect::Notification { conn: 0, params, .. } => panic!("the mesh complains: {params}"),
                 _ => {}
             }
         }
@@ -141,10 +142,10 @@ impl World {
         self.model.rise(ask.who, true);
     }
 
-    fn arrive(&mut self, ask: &Ask, result: &Result<Value, Fault>) {
+    fn arrive(&mut self, ask: &Ask, result: &Result<Value, Error>) {
         let text = match result {
             Ok(value) => value.to_string(),
-            Err(fault) => fault.to_value().to_string(),
+            Err(error) => error.to_value().to_string(),
         };
         let text: String = text.chars().take(300).collect();
         self.note(format!("  #{} {text}", ask.id));

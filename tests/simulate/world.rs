@@ -3,7 +3,7 @@
 
 use crate::model::{Ask, DEAD_MS, Model, NAMES, STALE_MS, WEB, Who};
 use serde_json::{Value, json};
-use slm_mesh::mesh::{self, Call, Mesh, Out, Settings};
+use slm_mesh::core::{self, Call, Effect, Mesh, Settings};
 use slm_mesh::store::Store;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -216,13 +216,13 @@ impl World {
 
     fn raw(&mut self, op: &str, args: Value) -> Value {
         let (conn, now) = (self.watcher, self.now());
-        let op = mesh::op(op).expect("an operation");
-        let args = op.check(mesh::object(args)).expect("good arguments");
+        let op = core::op(op).expect("an operation");
+        let args = op.check(core::object(args)).expect("good arguments");
         let mesh = self.mesh();
         mesh.call(Call { conn, id: json!(0), op, args, acting: None, chain: Vec::new() }, now);
         assert!(mesh.commit());
         let reply = mesh.take_out().into_iter().find_map(|out| match out {
-            Out::Reply { result, .. } => result.ok(),
+            Effect::Reply { result, .. } => result.ok(),
             _ => None,
         });
         reply.expect("an answer")
@@ -339,7 +339,7 @@ impl World {
         if commits {
             assert!(self.mesh().commit());
             for out in self.mesh().take_out() {
-                let Out::Reply { id, .. } = out else { continue };
+                let Effect::Reply { id, .. } = out else { continue };
                 if let Some(ask) = id.as_u64().and_then(|id| self.pending.remove(&id)) {
                     self.lose(&ask);
                 }

@@ -116,7 +116,7 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
     person.goes_on();
 
     let seen = person.sees();
-    assert_eq!((&seen["trouble"], &seen["foreign"], &seen["faults"]), (&json!([]), &json!([]), &json!([])));
+    assert_eq!((&seen["trouble"], &seen["foreign"], &seen["errors"]), (&json!([]), &json!([]), &json!([])));
     assert_eq!(seen["wide"], json!(360), "a phone shows all of its width");
     person.goes_on();
     assert!(person.child.wait().unwrap().success());

@@ -5,12 +5,12 @@
 //! validated request which the [`Gate`] let through; and no client can make this thread wait, panic
 //! or hold more than [`Limits`] says. `tiny_http::Server` is never used: one request aborts it.
 
-mod answer;
+mod response;
 #[doc(hidden)]
-pub mod conn;
-mod desk;
-mod head;
-mod serve;
+pub mod connection;
+mod dispatcher;
+mod request_head;
+mod server;
 
 use std::io;
 use std::net::{IpAddr, TcpListener};
@@ -209,9 +209,9 @@ impl Server {
         let (answers, inbox) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let n_open = Arc::new(AtomicUsize::new(0));
-        let desk = conn::Desk::new(jobs, wake, gate, limits);
+        let desk = connection::Desk::new(jobs, wake, gate, limits);
         let signs = (stopping.clone(), n_open.clone());
-        let (serve, waker) = serve::Serve::new(listener, desk, inbox, signs)?;
+        let (serve, waker) = server::Serve::new(listener, desk, inbox, signs)?;
         let thread = std::thread::Builder::new().name("http".into()).spawn(move || serve.run())?;
         Ok(Server { answers, waker, stopping, n_open, thread: Some(thread) })
     }

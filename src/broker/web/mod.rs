@@ -3,12 +3,13 @@
 //! **Invariant:** the files hold no data and are all that is served without a session; a session is asked
 //! for on this machine only, by our own page. All of that is decided on the HTTP thread, from the head.
 
-pub mod keys;
+pub mod auth;
 pub mod stream;
 
 use super::http::{Answer, Gate, Head, Request};
-use crate::mesh::{self, Ctx, Fault, Mesh};
-use keys::Keys;
+use crate::base::error::Error;
+use crate::core::{self, CallContext, Mesh};
+use auth::Keys;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Instant;
@@ -121,23 +122,24 @@ pub fn call(mesh: &mut Mesh, request: &Request, now: i64) -> Answer {
     }
     match perform(mesh, &request.body, now) {
         Ok(value) => answer(200, &value),
-        Err(fault) => answer(fault.kind.row().http, &fault.to_value()),
+        Err(error) => answer(error.kind.codes().http, &error.to_value()),
     }
 }
 
-fn perform(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Fault> {
+fn perform(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error> {
     let mut asked: Map<String, Value> = match serde_json::from_slice(body) {
         Ok(Value::Object(asked)) => asked,
-        _ => return Err(Fault::usage("body", "want a JSON object")),
+        _ => return Err(Error::usage("body", "want a JSON object")),
     };
     let method = asked.get("method").and_then(Value::as_str).filter(|method| CALLS.contains(method));
-    let op = method.and_then(mesh::op);
-    let op = op.ok_or_else(|| Fault::usage("method", format!("want one of {}", CALLS.join(", "))))?;
-    let params = mesh::object(asked.remove("params").unwrap_or(Value::Null));
+    let op = method.and_then(core::op);
+    let op = op.ok_or_else(|| Error::usage("method", format!("want one of {}", CALLS.join(", "))))?;
+    let params = core::object(asked.remove("params").unwrap_or(Value::Null));
     let args = op.check(params)?;
     let actor = Some(mesh.resolve("human")?);
     // Nobody waits on this road: what would is answered at once.
-    let ctx = Ctx { conn: 0, actor, now, until: None, stood: None, last: true, id: Value::Null, chain: Vec::new() };
+    let ctx =
+        CallContext { conn: 0, actor, now, until: None, stood: None, last: true, id: Value::Null, chain: Vec::new() };
     mesh.run(op, &args, &ctx)
 }
 

@@ -7,9 +7,10 @@
 //! thing twice and never misses one.
 
 use super::with_policy;
+use crate::base::{limits, time};
 use crate::broker::http::{Answer, Left, Server, Ticket};
-use crate::mesh::{Mesh, limits, peers::Peer, time};
-use crate::store::{Entry, Event, EventPick, Message, MessagePick};
+use crate::core::{Mesh, peers::Peer};
+use crate::store::{Event, EventFilter, Message, MessageFilter, StateEntry};
 use mio::Waker;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -177,10 +178,10 @@ impl Pages {
         // What can't be read is missing here, and told in the broker's log by whoever needs it.
         let events = |types: &[&str]| {
             let found =
-                mesh.store().events(&EventPick { types, after: 0, newest: true, limit: N_OLD }).unwrap_or_default();
+                mesh.store().events(&EventFilter { types, after: 0, newest: true, limit: N_OLD }).unwrap_or_default();
             found.iter().rev().map(|event| event_row(mesh, event)).collect::<Vec<_>>()
         };
-        let pick = MessagePick { newest: true, limit: N_OLD, ..MessagePick::default() };
+        let pick = MessageFilter { newest: true, limit: N_OLD, ..MessageFilter::default() };
         let messages = mesh.store().messages(&pick).unwrap_or_default();
         let mut entries = mesh.store().all_entries(now, ROWS_MAX as i64 + 1).unwrap_or_default();
         let more = entries.len() > ROWS_MAX;
@@ -220,7 +221,7 @@ fn event_row(mesh: &Mesh, event: &Event) -> String {
     )
 }
 
-fn entry_row(mesh: &Mesh, entry: &Entry) -> String {
+fn entry_row(mesh: &Mesh, entry: &StateEntry) -> String {
     let mut row = mesh.entry_value(entry);
     let size = entry.value.as_ref().map_or(0, String::len);
     if size > SHOWN_MAX {

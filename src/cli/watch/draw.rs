@@ -4,7 +4,7 @@
 
 use super::model::{Mail, Mode, Model, PANES, Pane, Prompt, word};
 use super::text::{cell, cut, cut_front, tame, width, wrap};
-use crate::mesh::time;
+use crate::base::time;
 use serde_json::Value;
 
 /// How a piece of a line looks.

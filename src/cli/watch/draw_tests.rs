@@ -1,11 +1,11 @@
 //! A small scene, drawn at several sizes, and keys pressed in it.
 
-use super::act::{Wish, press};
+use super::actions::{Wish, press};
 use super::draw::{Line, screen};
 use super::keys::Key;
 use super::model::{Mode, Model, Pane};
 use super::text::width;
-use crate::mesh::time;
+use crate::base::time;
 use serde_json::{Value, json};
 
 const NOW: &str = "2026-01-01T12:10:00.000Z";

@@ -3,10 +3,10 @@
 //!
 //! **Invariant:** a broker that somebody stopped is not started again by who only looks on.
 
+use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
-use crate::mesh::{Fault, Kind};
+use crate::sys::data_dir::Places;
 use crate::wire::rpc::{self, Message};
-use crate::world::places::Places;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
@@ -42,7 +42,7 @@ pub enum Heard {
     /// An event.
     Event(Value),
     /// An answer.
-    Answer(Asked, Result<Value, Fault>),
+    Answer(Asked, Result<Value, Error>),
     /// The connection broke; why, in a sentence.
     Lost(String),
 }
@@ -82,7 +82,7 @@ impl Feed {
     ///
     /// # Errors
     /// When none can be reached or started.
-    pub fn new(places: Places, common: Map<String, Value>, n_old: i64) -> Result<Feed, Fault> {
+    pub fn new(places: Places, common: Map<String, Value>, n_old: i64) -> Result<Feed, Error> {
         let client = Client::connect_or_start(&places)?;
         let mut feed = Feed {
             places,
@@ -107,9 +107,9 @@ impl Feed {
     /// Asks now and waits for the answer; what else comes is kept.
     ///
     /// # Errors
-    /// The broker's fault, or `Gone`.
-    pub fn call(&mut self, method: &str, params: Value) -> Result<Value, Fault> {
-        let lost = || Fault::new(Kind::Gone, "the broker went away; try again");
+    /// The broker's error, or `Gone`.
+    pub fn call(&mut self, method: &str, params: Value) -> Result<Value, Error> {
+        let lost = || Error::new(ErrorKind::Gone, "the broker went away; try again");
         let mut client = self.client.take().ok_or_else(lost)?;
         let mut pushed = Vec::new();
         let value = self.call_over(&mut client, method, params, &mut pushed);
@@ -164,13 +164,13 @@ impl Feed {
                 false => Some(error.to_string()),
             }),
             // It crashed: whoever comes first starts the next, but a failure is not tried over and over.
-            false => Client::connect_or_start(&self.places).map_err(|fault| Some(fault.text)),
+            false => Client::connect_or_start(&self.places).map_err(|error| Some(error.text)),
         };
         self.was_stopped = true;
         match found {
             Ok(client) => match self.begin(client) {
                 Ok(()) => self.was_stopped = false,
-                Err(fault) => self.heard.push(Heard::Lost(fault.text)),
+                Err(error) => self.heard.push(Heard::Lost(error.text)),
             },
             Err(Some(why)) => self.heard.push(Heard::Lost(why)),
             Err(None) => {}
@@ -179,7 +179,7 @@ impl Feed {
     }
 
     /// Subscribes, and reads what was missed.
-    fn begin(&mut self, mut client: Client) -> Result<(), Fault> {
+    fn begin(&mut self, mut client: Client) -> Result<(), Error> {
         // Pushes that come while the older events are read belong behind them.
         let mut pushed = Vec::new();
         let all = json!({ "types": ["*"] });
@@ -217,15 +217,15 @@ impl Feed {
         method: &str,
         params: Value,
         pushed: &mut Vec<Value>,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Error> {
         self.n_asked += 1;
         let wanted = json!(format!("watch-{}", self.n_asked));
-        let gone = |error: std::io::Error| Fault::new(Kind::Gone, format!("the broker went away ({error})"));
+        let gone = |error: std::io::Error| Error::new(ErrorKind::Gone, format!("the broker went away ({error})"));
         client.send(&rpc::request(&wanted, method, &self.full(params))).map_err(gone)?;
         loop {
             match client.receive().map_err(gone)? {
                 Message::Response { id, result } if id == wanted => {
-                    return result.map_err(|error| rpc::read_fault(&error));
+                    return result.map_err(|error| rpc::read_error(&error));
                 }
                 // Sorted in by its number once it is known what came before it.
                 Message::Notice { method, params } if method == "event" => pushed.push(Value::Object(params)),
@@ -249,7 +249,7 @@ impl Feed {
             }
             Message::Response { id, result } => {
                 let open = id.as_str().and_then(|id| self.open.remove(id));
-                let result = result.map_err(|error| rpc::read_fault(&error));
+                let result = result.map_err(|error| rpc::read_error(&error));
                 if let Some(open) = open {
                     self.answered(open, result);
                 }
@@ -259,7 +259,7 @@ impl Feed {
     }
 
     /// Asks for the next page, or hands the answer on with the rows of all pages.
-    fn answered(&mut self, mut open: Open, result: Result<Value, Fault>) {
+    fn answered(&mut self, mut open: Open, result: Result<Value, Error>) {
         let result = result.map(|mut value| {
             let list = LISTS.into_iter().find(|list| value[*list].is_array());
             if let Some(list) = list {
@@ -288,7 +288,8 @@ impl Feed {
 
     fn lose(&mut self, why: &str) {
         self.client = None;
-        let gone = || Err(Fault::new(Kind::Gone, "the broker went away before it answered; look whether it was done"));
+        let gone =
+            || Err(Error::new(ErrorKind::Gone, "the broker went away before it answered; look whether it was done"));
         self.heard.extend(self.open.drain().map(|(_, open)| Heard::Answer(open.asked, gone())));
         self.heard.push(Heard::Lost(why.to_owned()));
     }

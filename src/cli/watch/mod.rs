@@ -4,7 +4,7 @@
 //! The terminal is driven with rustix's termios and a dozen escape sequences: four panes and a line
 //! to type in are less than what a curses crate brings along.
 
-pub mod act;
+pub mod actions;
 pub mod draw;
 #[cfg(test)]
 mod draw_tests;
@@ -14,11 +14,11 @@ pub mod model;
 pub mod text;
 
 use super::args::Parsed;
-use super::{print, put, surroundings};
-use crate::mesh::{Fault, Kind};
-use crate::world;
-use crate::world::terminal::{self, Terminal};
-use act::Wish;
+use super::{put, render, surroundings};
+use crate::base::error::{Error, ErrorKind};
+use crate::sys;
+use crate::sys::terminal::{self, Terminal};
+use actions::Wish;
 use draw::{Line, Style};
 use feed::{Asked, Feed, Heard};
 use keys::Keys;
@@ -44,7 +44,7 @@ const TRIES_EVERY: Duration = Duration::from_millis(500);
 const KEY_TAKES: Duration = Duration::from_millis(60);
 
 /// Runs the view, or prints lines where nobody can look at one.
-pub fn watch(parsed: &Parsed, plain: bool) -> Result<u8, Fault> {
+pub fn watch(parsed: &Parsed, plain: bool) -> Result<u8, Error> {
     let (places, settings) = surroundings()?;
     let plain = plain || parsed.json || !terminal::is_capable();
     // Lists are asked for by nobody: whom this acts as does nothing while somebody looks on.
@@ -59,13 +59,14 @@ pub fn watch(parsed: &Parsed, plain: bool) -> Result<u8, Fault> {
         // Also in the shell of an agent, or of several, it is a person who looks at a screen.
         None => match feed.call("whoami", json!({})) {
             Ok(found) if found["kind"] == json!("human") => json!({ "as": found["you"]["id"] }),
-            Err(fault) if fault.kind != Kind::Ambiguous => return Err(fault),
+            Err(error) if error.kind != ErrorKind::Ambiguous => return Err(error),
             _ => json!({ "as": "human" }),
         },
     };
     let you = feed.call("whoami", who)?["you"].clone();
-    let terminal = Terminal::take()
-        .map_err(|error| Fault::new(Kind::Internal, format!("the terminal can't be taken ({error}); try --plain")))?;
+    let terminal = Terminal::take().map_err(|error| {
+        Error::new(ErrorKind::Internal, format!("the terminal can't be taken ({error}); try --plain"))
+    })?;
     let view = View {
         feed,
         model: Model::new(word(&you["id"]), word(&you["name"])),
@@ -79,23 +80,23 @@ pub fn watch(parsed: &Parsed, plain: bool) -> Result<u8, Fault> {
         looked: Instant::now(),
         tried: Instant::now(),
     };
-    view.run().map_err(|error| Fault::new(Kind::Internal, format!("the terminal is gone ({error})")))
+    view.run().map_err(|error| Error::new(ErrorKind::Internal, format!("the terminal is gone ({error})")))
 }
 
 /// A line for each event, until nobody reads them.
-fn lines(mut feed: Feed, is_json: bool) -> Result<u8, Fault> {
+fn lines(mut feed: Feed, is_json: bool) -> Result<u8, Error> {
     loop {
         for heard in feed.hear(true) {
             match heard {
                 Heard::Event(row) => {
-                    if !put(&if is_json { row.to_string() } else { print::line("events.read", &row) })? {
+                    if !put(&if is_json { row.to_string() } else { render::line("events.read", &row) })? {
                         return Ok(0);
                     }
                 }
                 Heard::Lost(why) => {
-                    world::complain(&format!(
+                    sys::complain(&format!(
                         "slm-mesh: no broker ({}); this goes on when the next one is there",
-                        print::plain(&why)
+                        render::plain(&why)
                     ));
                 }
                 Heard::Answer(..) => {}
@@ -153,7 +154,7 @@ impl View {
             }
             for key in keys {
                 (self.is_old, self.drawn) = (true, None);
-                let wish = act::press(&mut self.model, key, self.terminal.size());
+                let wish = actions::press(&mut self.model, key, self.terminal.size());
                 if wish == Some(Wish::Quit) {
                     return Ok(0);
                 }
@@ -163,7 +164,7 @@ impl View {
     }
 
     fn heard(&mut self, heard: Heard) {
-        let now = world::wall_ms();
+        let now = sys::wall_ms();
         match heard {
             Heard::Event(row) => self.model.event(row),
             Heard::Lost(why) => self.model.offline = Some(why),
@@ -179,7 +180,7 @@ impl View {
                     self.model.note = format!("Sent to {}{note}", self.model.name(&to));
                 }
                 (Asked::Release(path), Ok(_)) => self.model.note = format!("Released {path}"),
-                (Asked::Send(_) | Asked::Release(_), Err(fault)) => self.model.note = fault.text,
+                (Asked::Send(_) | Asked::Release(_), Err(error)) => self.model.note = error.text,
                 // A list that was refused is asked for again with the next look.
                 _ => {}
             },
@@ -194,7 +195,7 @@ impl View {
             }
             Some(Wish::Redraw) => self.painted.clear(),
             Some(Wish::Send { to, text }) => {
-                let key = format!("auto-{:032x}", world::chance());
+                let key = format!("auto-{:032x}", sys::chance());
                 let params = self.mine(json!({ "to": to, "message": text, "key": key }));
                 self.feed.ask(Asked::Send(to), "send", params);
             }
@@ -304,7 +305,7 @@ impl View {
             return Ok(());
         }
         let (columns, rows) = self.terminal.size();
-        let lines = draw::screen(&self.model, columns, rows, world::wall_ms());
+        let lines = draw::screen(&self.model, columns, rows, sys::wall_ms());
         let lines: Vec<String> = lines.iter().map(|line| paint(line, columns, self.colour)).collect();
         let mut out = String::new();
         if self.painted.len() != lines.len() {

@@ -3,7 +3,7 @@
 //! **Invariant:** the text of a message is here only if whom this acts as sent or got it.
 
 use super::text::tame;
-use crate::mesh::time;
+use crate::base::time;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 

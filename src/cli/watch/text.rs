@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** nothing but the outcome of [`tame`] reaches a line.
 
-use crate::cli::print;
+use crate::cli::render;
 
 /// Marks of no width that a letter may carry; more would smear over the lines around.
 const MARKS_MAX: usize = 2;
@@ -14,7 +14,7 @@ pub fn tame(text: &str) -> String {
         n_marks = if width_of(*c) == 0 { n_marks + 1 } else { 0 };
         n_marks <= MARKS_MAX
     };
-    print::plain(text).chars().filter(fits).collect()
+    render::plain(text).chars().filter(fits).collect()
 }
 
 /// Columns that a character takes: simple, since terminals themselves don't agree on the rest.

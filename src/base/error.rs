@@ -1,0 +1,137 @@
+//! What goes wrong, said once: an error is a reply, and one row of a table gives it its RPC code,
+//! its HTTP status and its exit code.
+//!
+//! A text names the thing, the cause and the cure; lower case, no full stop.
+
+use serde_json::{Value, json};
+
+/// The ways in which a call can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The caller's words are off: an unknown, missing or wrong argument, or a wrong setting.
+    Usage,
+    /// Something named does not exist: a peer, a message, a lock.
+    NotFound,
+    /// The name fits several things.
+    Ambiguous,
+    /// The rules say no to this caller.
+    Refused,
+    /// A file is locked by somebody else.
+    Held,
+    /// A compare-and-set found another version.
+    Conflict,
+    /// A sender was too fast.
+    Limited,
+    /// A full mailbox, a full lock table.
+    Full,
+    /// The wait ended before the thing came.
+    TimedOut,
+    /// The disk or the database failed; nothing was changed.
+    Storage,
+    /// The broker can't be reached or is stopping.
+    Gone,
+    /// A bug of ours; nothing was changed.
+    Internal,
+}
+
+/// A kind's row: its word on the wire and its three codes.
+#[derive(Debug, Clone, Copy)]
+pub struct Codes {
+    /// The kind that this row is about.
+    pub kind: ErrorKind,
+    /// The word in `error.data.kind`.
+    pub word: &'static str,
+    /// JSON-RPC code: the standard ones where they fit, else ours outside the reserved range.
+    pub rpc: i64,
+    /// HTTP status on routes that are not frozen.
+    pub http: u16,
+    /// Exit status of a verb.
+    pub exit: u8,
+    /// What the exit status tells a script.
+    pub means: &'static str,
+}
+
+const fn codes(kind: ErrorKind, word: &'static str, rpc: i64, http: u16, exit: u8, means: &'static str) -> Codes {
+    Codes { kind, word, rpc, http, exit, means }
+}
+
+/// All kinds, in the order of their exit codes' documentation.
+pub const CODES: &[Codes] = &[
+    codes(ErrorKind::Refused, "refused", 1001, 403, 1, "refused by the rules of the mesh"),
+    codes(ErrorKind::Held, "held", 1002, 409, 1, "the file is locked by somebody else"),
+    codes(ErrorKind::Conflict, "conflict", 1003, 409, 1, "the entry has another version"),
+    codes(ErrorKind::NotFound, "not_found", 1004, 404, 1, "no such peer, message, key or lock"),
+    codes(ErrorKind::Ambiguous, "ambiguous", 1005, 409, 1, "the name fits several"),
+    codes(ErrorKind::Limited, "limited", 1006, 429, 1, "too many calls in a short time"),
+    codes(ErrorKind::Full, "full", 1007, 507, 1, "a mailbox or a table is full"),
+    codes(ErrorKind::Usage, "usage", -32602, 400, 2, "a wrong argument or setting"),
+    codes(ErrorKind::Gone, "gone", 1008, 503, 3, "the broker can't be reached or started"),
+    codes(ErrorKind::TimedOut, "timed_out", 1009, 408, 4, "nothing came in the time given"),
+    codes(ErrorKind::Storage, "storage", 1010, 507, 5, "the disk or the database failed"),
+    codes(ErrorKind::Internal, "internal", -32603, 500, 5, "a bug in slm-mesh"),
+];
+
+impl ErrorKind {
+    /// This kind's row.
+    pub fn codes(self) -> &'static Codes {
+        CODES.iter().find(|row| row.kind == self).unwrap_or(&CODES[CODES.len() - 1])
+    }
+
+    /// The kind of a word that came over the wire; `Internal` for one that we don't know.
+    pub fn from_word(word: &str) -> ErrorKind {
+        CODES.iter().find(|row| row.word == word).map_or(ErrorKind::Internal, |row| row.kind)
+    }
+}
+
+/// A request that can't be served, as told to who asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Error {
+    /// What sort of failure.
+    pub kind: ErrorKind,
+    /// The sentence: thing, cause, cure.
+    pub text: String,
+    /// Facts that a program may want: the lock that stands in the way, the current version.
+    pub data: Option<Value>,
+}
+
+impl Error {
+    /// An error with its sentence.
+    pub fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
+        Error { kind, text: text.into(), data: None }
+    }
+
+    /// The same error with facts for a program.
+    pub fn with(mut self, data: Value) -> Error {
+        self.data = Some(data);
+        self
+    }
+
+    /// A wrong argument: `name: want …`.
+    pub fn usage(name: &str, want: impl std::fmt::Display) -> Error {
+        Error::new(ErrorKind::Usage, format!("{name}: {want}")).with(json!({ "argument": name }))
+    }
+
+    /// Something that isn't there.
+    pub fn not_found(text: impl Into<String>) -> Error {
+        Error::new(ErrorKind::NotFound, text)
+    }
+
+    /// The body of a reply that carries this error: `{"ok":false,"error":…,"kind":…}` and the facts.
+    pub fn to_value(&self) -> Value {
+        let mut value = json!({ "ok": false, "error": self.text, "kind": self.kind.codes().word });
+        if let (Some(Value::Object(data)), Some(object)) = (&self.data, value.as_object_mut()) {
+            for (name, fact) in data {
+                object.insert(name.clone(), fact.clone());
+            }
+        }
+        value
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Error {}

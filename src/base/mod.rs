@@ -1,0 +1,9 @@
+//! The words that every room shares: errors, limits, times, paths and processes.
+//!
+//! **Invariant:** nothing here knows a rule, a clock, a socket or a file.
+
+pub mod error;
+pub mod limits;
+pub mod paths;
+pub mod process;
+pub mod time;

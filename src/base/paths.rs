@@ -1,0 +1,312 @@
+//! Paths as locks see them: normal form, folders, globs, and whether two of them overlap.
+//!
+//! A path that ends in `/` is a folder and covers what is under it. `*` and `?` stay inside one
+//! component, `**` spans any number of them. Brackets mean themselves: `app/[id]/page.tsx` is a
+//! file that people have.
+
+use std::cell::Cell;
+
+/// Removes `.`, `..`, double and trailing slashes by text alone; a folder keeps its last slash.
+/// Symlinks are the client's business: only it sees its file system.
+pub fn normal(path: &str) -> String {
+    let folder = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
+    let rooted = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            ".." if rooted => {}
+            part => parts.push(part),
+        }
+    }
+    let mut out = if rooted { format!("/{}", parts.join("/")) } else { parts.join("/") };
+    if folder && !parts.is_empty() {
+        out.push('/');
+    }
+    out
+}
+
+/// Whether a path is a pattern rather than one file.
+pub fn is_pattern(path: &str) -> bool {
+    path.ends_with('/') || path.contains(['*', '?'])
+}
+
+/// Whether some file could be meant by both.
+pub fn overlap(a: &str, b: &str) -> bool {
+    if !is_pattern(a) && !is_pattern(b) {
+        return a == b;
+    }
+    let (a, b) = (components(a), components(b));
+    any_path(&a, &b, &Cell::new(STEPS_MAX))
+}
+
+/// Several paths, taken apart once to be compared with many others.
+#[derive(Debug)]
+pub struct PathMatcher<'a> {
+    /// Plain files, sorted.
+    files: Vec<&'a str>,
+    /// Components of folders and globs.
+    patterns: Vec<Vec<&'a str>>,
+    /// Components of the plain files, for the day on which a pattern is asked about.
+    parts: Vec<Vec<&'a str>>,
+    /// Steps that may still be spent on comparing.
+    steps: Cell<u64>,
+}
+
+/// Steps that comparing one wish with all locks may cost: some ten milliseconds. People's patterns
+/// need a thousandth of it; those that need more count as overlapping, so that they are refused, or
+/// wait, rather than hold everybody up.
+const STEPS_MAX: u64 = 4_000_000;
+
+impl<'a> PathMatcher<'a> {
+    /// Takes them apart.
+    pub fn new(paths: impl Iterator<Item = &'a str>) -> PathMatcher<'a> {
+        let (patterns, mut files): (Vec<&str>, Vec<&str>) = paths.partition(|path| is_pattern(path));
+        files.sort_unstable();
+        let parts = files.iter().map(|path| components(path)).collect();
+        let patterns = patterns.into_iter().map(components).collect();
+        PathMatcher { files, patterns, parts, steps: Cell::new(STEPS_MAX) }
+    }
+
+    /// Whether some file could be meant by one of them and by `path`.
+    pub fn overlaps(&self, path: &str) -> bool {
+        if !is_pattern(path) {
+            if self.files.binary_search(&path).is_ok() {
+                return true;
+            }
+            let path = if self.patterns.is_empty() { Vec::new() } else { components(path) };
+            return self.patterns.iter().any(|pattern| any_path(pattern, &path, &self.steps));
+        }
+        let path = components(path);
+        self.patterns.iter().chain(&self.parts).any(|parts| any_path(parts, &path, &self.steps))
+    }
+}
+
+/// A path's components; a folder is everything under it.
+fn components(path: &str) -> Vec<&str> {
+    let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if path.ends_with('/') {
+        parts.push("**");
+    }
+    parts
+}
+
+/// What is left of two patterns without the ends that no wildcard touches; `None` if those differ.
+/// Most pairs are told apart here, at the cost of their length: the tables below cost its square,
+/// and whoever takes a lock has it compared with all others.
+fn without_ends<'a, T>(
+    mut a: &'a [T],
+    mut b: &'a [T],
+    is_any: impl Fn(&T) -> bool,
+    fits: impl Fn(&T, &T) -> bool,
+) -> Option<(&'a [T], &'a [T])> {
+    while let ([x, rest_a @ ..], [y, rest_b @ ..]) = (a, b)
+        && !is_any(x)
+        && !is_any(y)
+    {
+        if !fits(x, y) {
+            return None;
+        }
+        (a, b) = (rest_a, rest_b);
+    }
+    while let ([rest_a @ .., x], [rest_b @ .., y]) = (a, b)
+        && !is_any(x)
+        && !is_any(y)
+    {
+        if !fits(x, y) {
+            return None;
+        }
+        (a, b) = (rest_a, rest_b);
+    }
+    Some((a, b))
+}
+
+/// Takes the steps of a table of this size, if there are so many left.
+fn may_spend(steps: &Cell<u64>, a: usize, b: usize) -> bool {
+    let left = steps.get().checked_sub((a as u64 + 1) * (b as u64 + 1));
+    steps.set(left.unwrap_or(0));
+    left.is_some()
+}
+
+/// Whether two lists of component patterns share a path, by dynamic programming over both.
+fn any_path(a: &[&str], b: &[&str], steps: &Cell<u64>) -> bool {
+    let is_any = |part: &&str| *part == "**";
+    let Some((a, b)) = without_ends(a, b, is_any, |x, y| any_name(x, y, steps)) else { return false };
+    // Each can put all that the other still wants where its own wildcard is.
+    if a.iter().any(is_any) && b.iter().any(is_any) {
+        return true;
+    }
+    if !may_spend(steps, a.len(), b.len()) {
+        return true;
+    }
+    // reach[j] says whether a[i..] and b[j..] share a path; i runs from the end.
+    let mut reach = vec![false; b.len() + 1];
+    for i in (0..=a.len()).rev() {
+        let below = reach.clone();
+        for j in (0..=b.len()).rev() {
+            let right = j < b.len() && reach[j + 1];
+            reach[j] = match (a.get(i), b.get(j)) {
+                (None, None) => true,
+                (Some(&"**"), Some(&"**")) => below[j] || right,
+                (Some(&"**"), Some(_)) => below[j] || right,
+                (Some(_), Some(&"**")) => right || below[j],
+                (Some(&"**"), None) => below[j],
+                (None, Some(&"**")) => right,
+                (Some(x), Some(y)) => below[j + 1] && any_name(x, y, steps),
+                _ => false,
+            };
+        }
+    }
+    reach[0]
+}
+
+/// One element of a component pattern.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum GlobToken {
+    Just(char),
+    One,
+    Any,
+}
+
+fn pieces(pattern: &str) -> Vec<GlobToken> {
+    let piece = |c| match c {
+        '*' => GlobToken::Any,
+        '?' => GlobToken::One,
+        c => GlobToken::Just(c),
+    };
+    pattern.chars().map(piece).collect()
+}
+
+/// Whether two component patterns share a name.
+fn any_name(a: &str, b: &str, steps: &Cell<u64>) -> bool {
+    if !is_pattern(a) && !is_pattern(b) {
+        return a == b;
+    }
+    // Reading them costs their length.
+    if !may_spend(steps, a.len() + b.len(), 0) {
+        return true;
+    }
+    let (a, b) = (pieces(a), pieces(b));
+    let is_any = |piece: &GlobToken| *piece == GlobToken::Any;
+    let fits = |x: &GlobToken, y: &GlobToken| x == y || *x == GlobToken::One || *y == GlobToken::One;
+    let Some((a, b)) = without_ends(&a, &b, is_any, fits) else { return false };
+    if a.iter().any(is_any) && b.iter().any(is_any) || !may_spend(steps, a.len(), b.len()) {
+        return true;
+    }
+    let mut reach = vec![false; b.len() + 1];
+    for i in (0..=a.len()).rev() {
+        let below = reach.clone();
+        for j in (0..=b.len()).rev() {
+            let right = j < b.len() && reach[j + 1];
+            reach[j] = match (a.get(i), b.get(j)) {
+                (None, None) => true,
+                (Some(GlobToken::Any), Some(_)) | (Some(_), Some(GlobToken::Any)) => below[j] || right,
+                (Some(GlobToken::Any), None) => below[j],
+                (None, Some(GlobToken::Any)) => right,
+                (Some(GlobToken::Just(x)), Some(GlobToken::Just(y))) => x == y && below[j + 1],
+                (Some(_), Some(_)) => below[j + 1],
+                _ => false,
+            };
+        }
+    }
+    reach[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{normal, overlap};
+
+    #[test]
+    fn paths_become_normal() {
+        for (given, want) in [
+            ("/a/b/../c", "/a/c"),
+            ("/a//b/./c", "/a/b/c"),
+            ("/../a", "/a"),
+            ("/a/b/", "/a/b/"),
+            ("a/../../b", "../b"),
+            ("/", "/"),
+            ("src/a.rs", "src/a.rs"),
+        ] {
+            assert_eq!(normal(given), want, "{given}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_the_same_file_overlaps() {
+        for (a, b, want) in [
+            ("/r/a", "/r/a", true),
+            ("/r/a", "/r/b", false),
+            ("/r/src/", "/r/src/x/y", true),
+            ("/r/src/", "/r/src", true),
+            ("/r/src/", "/r/srcs", false),
+            ("/r/src/", "/r/src/x/", true),
+            ("/r/*.rs", "/r/a.rs", true),
+            ("/r/*.rs", "/r/x/a.rs", false),
+            ("/r/**/*.rs", "/r/x/y/a.rs", true),
+            ("/r/**/*.rs", "/r/a.rs", true),
+            ("/r/src/auth/**", "/r/src/auth/a/b", true),
+            ("/r/a*.rs", "/r/*b.rs", true),
+            ("/r/a*.rs", "/r/b*.rs", false),
+            ("/r/[id].tsx", "/r/i.tsx", false),
+            ("/r/[id].tsx", "/r/*.tsx", true),
+            ("/r/**", "/q/**", false),
+            ("/r/file?.c", "/r/file10.c", false),
+            ("/r/a*b", "/r/ab", true),
+            ("/r/ab*ba", "/r/aba", false),
+            ("/r/*a", "/r/ab*", true),
+            ("/r/a*c*", "/r/*b?", true),
+            ("/r/*", "/r/???", true),
+            ("/r/a?*", "/r/a", false),
+            ("/r/**/a", "/r/b/**", true),
+            ("/r/a/**/b", "/r/*/b", true),
+            ("/r/a/**/b", "/r/b", false),
+        ] {
+            assert_eq!(overlap(a, b), want, "{a} {b}");
+            assert_eq!(overlap(b, a), want, "{b} {a}");
+        }
+    }
+
+    /// Whether a word fits a pattern, as one would write it down first.
+    fn fits(word: &[u8], pattern: &[u8]) -> bool {
+        match (word, pattern) {
+            (_, [b'*', rest @ ..]) => (0..=word.len()).any(|n| fits(&word[n..], rest)),
+            ([w, word @ ..], [p, pattern @ ..]) => (*p == b'?' || w == p) && fits(word, pattern),
+            (word, pattern) => word.is_empty() && pattern.is_empty(),
+        }
+    }
+
+    /// All texts over these letters, up to a length.
+    fn texts(letters: &[u8], length: usize) -> Vec<Vec<u8>> {
+        let mut all = vec![Vec::new()];
+        let mut from = 0;
+        for _ in 0..length {
+            let to = all.len();
+            for n in from..to {
+                all.extend(letters.iter().map(|letter| [all[n].as_slice(), &[*letter]].concat()).collect::<Vec<_>>());
+            }
+            from = to;
+        }
+        all
+    }
+
+    #[test]
+    fn two_patterns_overlap_if_some_name_fits_both() {
+        let words = texts(b"ab", 6);
+        let patterns = texts(b"ab*?", 3);
+        let found: Vec<Vec<bool>> = patterns.iter().map(|p| words.iter().map(|w| fits(w, p)).collect()).collect();
+        for (a, fits_a) in patterns.iter().zip(&found).skip(1) {
+            for (b, fits_b) in patterns.iter().zip(&found).skip(1) {
+                let want = fits_a.iter().zip(fits_b).any(|(a, b)| *a && *b);
+                let text = |p: &[u8]| format!("/{}", String::from_utf8_lossy(p));
+                assert_eq!(overlap(&text(a), &text(b)), want, "{} {}", text(a), text(b));
+                // The same for whole components, where `**` is the star.
+                let path = |p: &[u8]| p.iter().map(|c| format!("/{}", char::from(*c))).collect::<String>();
+                let path = |p: &[u8]| path(p).replace('*', "**").replace('?', "*");
+                assert_eq!(overlap(&path(a), &path(b)), want, "{} {}", path(a), path(b));
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Settings: from the environment, else from `config` in the data directory.
+//!
+//! One table gives each its name, its range, its default and its line in the man page.
+
+use super::data_dir::Places;
+use crate::base::error::{Error, ErrorKind};
+use std::collections::HashMap;
+use std::io;
+
+/// What a setting may be.
+#[derive(Debug, Clone, Copy)]
+pub enum Range {
+    /// A whole number from the first to the second.
+    Int(i64, i64),
+    /// One of these words.
+    Words(&'static [&'static str]),
+    /// Any of these words, with commas between them.
+    Several(&'static [&'static str]),
+    /// Any text of at most this many bytes.
+    Text(usize),
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its name in the environment and in the file.
+    pub name: &'static str,
+    /// What it may be.
+    pub range: Range,
+    /// What it is when not set.
+    pub default: &'static str,
+    /// What it does.
+    pub help: &'static str,
+}
+
+/// The setting that nobody else may see.
+pub const SECRET: &str = "SLM_MESH_SHARED_SECRET";
+/// The agents that have a surface by which mail can wake them.
+pub const WAKABLE: &[&str] = &["claude", "codex", "opencode"];
+/// The setting that says who may be woken.
+pub const WAKE: &str = "SLM_MESH_WAKE";
+
+/// The setting that says whether the local network is told of hubs, and asked for them.
+pub const DISCOVERY: &str = "SLM_MESH_DISCOVERY";
+
+/// The setting that names other meshes.
+pub const LINKS: &str = "SLM_MESH_PEER_URL";
+
+const DAY_MS: i64 = 86_400_000;
+
+/// All settings but `SLM_MESH_DATA_DIR`, which says where the others are.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "SLM_MESH_NAME",
+        range: Range::Text(128),
+        default: "",
+        help: "Name that a session wants; else <agent>-<folder>",
+    },
+    Setting { name: "SLM_MESH_PEER", range: Range::Text(128), default: "", help: "Peer as which verbs act, like --as" },
+    Setting {
+        name: "SLM_MESH_PORT",
+        range: Range::Int(1, 65_535),
+        default: "7899",
+        help: "HTTP port; if taken, one of the nine after it",
+    },
+    Setting {
+        name: "SLM_MESH_HOST",
+        range: Range::Text(255),
+        default: "127.0.0.1",
+        help: "An address of this machine (0.0.0.0 for all): serve other machines as a hub. Another machine's name or \
+               address, or ssh://[user@]host[:port]: use the hub there",
+    },
+    Setting {
+        name: SECRET,
+        range: Range::Text(1024),
+        default: "",
+        help: "What hub and guests have in common; slm-mesh secret prints a good one",
+    },
+    Setting {
+        name: "SLM_MESH_WS_PORT",
+        range: Range::Int(0, 65_535),
+        default: "0",
+        help: "Port of the hub for sessions on other machines; 0 = the one after its HTTP port",
+    },
+    Setting {
+        name: "SLM_MESH_BEARER",
+        range: Range::Words(&["on", "off"]),
+        default: "on",
+        help: "on: a hub takes the secret itself as a bearer token over HTTP, as older clients send it",
+    },
+    Setting {
+        name: "SLM_MESH_ROLE",
+        range: Range::Words(&["auto", "broker", "client"]),
+        default: "auto",
+        help: "broker serves on SLM_MESH_HOST, client uses the hub there; auto sees whether the address is this machine's",
+    },
+    Setting {
+        name: DISCOVERY,
+        range: Range::Words(&["on", "off"]),
+        default: "on",
+        help: "Whether hubs are announced and looked for on the local network (multicast DNS)",
+    },
+    Setting {
+        name: LINKS,
+        range: Range::Text(2048),
+        default: "",
+        help: "Other meshes whose peers are listed beside ours, as http://host:7899 with commas between: brokers of \
+               this program, or SuperLocalMemory daemons; they get the secret, if there is one",
+    },
+    Setting {
+        name: "SLM_MESH_IDLE_TIMEOUT",
+        range: Range::Int(0, 30 * DAY_MS),
+        default: "60000",
+        help: "Milliseconds without sessions and calls after which the broker ends; 0 = never",
+    },
+    Setting {
+        name: "SLM_MESH_HEARTBEAT_MS",
+        range: Range::Int(100, DAY_MS),
+        default: "15000",
+        help: "How often the broker asks a quiet session whether it still answers",
+    },
+    Setting {
+        name: "SLM_MESH_STALE_MS",
+        range: Range::Int(100, DAY_MS),
+        default: "30000",
+        help: "An HTTP peer without heartbeat is stale after this",
+    },
+    Setting {
+        name: "SLM_MESH_DEAD_MS",
+        range: Range::Int(100, 30 * DAY_MS),
+        default: "60000",
+        help: "An HTTP peer without heartbeat is gone, and a session that does not answer is away, after this",
+    },
+    Setting {
+        name: "SLM_MESH_LOCK_TTL_MIN",
+        range: Range::Int(1, 60),
+        default: "10",
+        help: "Minutes of a lock for which none are given",
+    },
+    Setting {
+        name: "SLM_MESH_RATE",
+        range: Range::Int(1, 10_000_000),
+        default: "100",
+        help: "Messages that one sender may send in 10 s; ten times as many state changes",
+    },
+    Setting {
+        name: "SLM_MESH_HOOK_BUDGET_MS",
+        range: Range::Int(1, 60_000),
+        default: "50",
+        help: "Milliseconds that a hook waits for the broker before it lets its agent go on",
+    },
+    Setting {
+        name: WAKE,
+        range: Range::Several(WAKABLE),
+        default: "",
+        help: "Agents whose idle sessions mail to them alone may wake; setup --wake writes it",
+    },
+    Setting {
+        name: "SLM_MESH_SYNC",
+        range: Range::Words(&["normal", "full"]),
+        default: "normal",
+        help: "full also survives a power loss; normal survives any crash of a process",
+    },
+];
+
+/// The settings in force.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    values: HashMap<&'static str, String>,
+}
+
+impl Settings {
+    /// Reads and checks them all.
+    ///
+    /// # Errors
+    /// For the first wrong one, its name and what is accepted.
+    pub fn load(places: &Places) -> Result<Settings, Error> {
+        let file = read_file(places)?;
+        let mut settings = Settings::default();
+        for setting in SETTINGS {
+            let from_env = match std::env::var(setting.name) {
+                Ok(value) => Some(value),
+                Err(std::env::VarError::NotPresent) => None,
+                Err(_) => return Err(setting.error("something that is not UTF-8")),
+            };
+            let value = from_env.filter(|value| !value.is_empty()).or_else(|| file.get(setting.name).cloned());
+            let Some(value) = value else { continue };
+            setting.check(value.trim())?;
+            settings.values.insert(setting.name, value.trim().to_owned());
+        }
+        Ok(settings)
+    }
+
+    /// A setting as text.
+    pub fn text(&self, name: &str) -> &str {
+        let default = || SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.default);
+        self.values.get(name).map_or_else(default, String::as_str)
+    }
+
+    /// Whether somebody has set it.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
+    /// A setting as a number.
+    pub fn int(&self, name: &str) -> i64 {
+        self.text(name).parse().unwrap_or(0)
+    }
+
+    /// Whether the user lets the mesh wake idle sessions of this agent.
+    pub fn wakes(&self, agent: &str) -> bool {
+        self.several(WAKE).iter().any(|word| word == agent)
+    }
+
+    /// Whether the local network may be told of hubs, and asked for them.
+    pub fn discovers(&self) -> bool {
+        self.text(DISCOVERY) != "off"
+    }
+
+    /// A setting as the words that it has.
+    pub fn several(&self, name: &str) -> Vec<String> {
+        let words = self.text(name).split(',').map(|word| word.trim().to_owned());
+        words.filter(|word| !word.is_empty()).collect()
+    }
+
+    /// What makes two brokers different, as text: all settings but those of one session.
+    pub fn fingerprint(&self) -> String {
+        let of_session = ["SLM_MESH_NAME", "SLM_MESH_PEER", "SLM_MESH_HOOK_BUDGET_MS", WAKE];
+        let shared = SETTINGS.iter().filter(|setting| !of_session.contains(&setting.name));
+        // The fingerprint is shown to clients; whether the secret changed is told by its hash alone.
+        let value = |name| if name == SECRET { hash(self.text(name)).to_string() } else { self.text(name).to_owned() };
+        shared.map(|setting| format!("{}={}", setting.name, value(setting.name))).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// A hash that tells two texts apart within one build.
+fn hash(text: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(text, &mut hasher);
+    std::hash::Hasher::finish(&hasher)
+}
+
+impl Setting {
+    /// What is accepted, in words.
+    pub fn want(&self) -> String {
+        match self.range {
+            Range::Int(min, max) => format!("a whole number from {min} to {max}"),
+            Range::Words(words) => format!("one of {}", words.join(", ")),
+            Range::Several(words) => format!("any of {}, with commas between them", words.join(", ")),
+            Range::Text(max) => format!("text of at most {max} bytes"),
+        }
+    }
+
+    fn check(&self, value: &str) -> Result<(), Error> {
+        let fits = match self.range {
+            Range::Int(min, max) => value.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n)),
+            Range::Words(words) => words.contains(&value),
+            Range::Several(words) => {
+                value.split(',').all(|word| word.trim().is_empty() || words.contains(&word.trim()))
+            }
+            Range::Text(max) => value.len() <= max,
+        };
+        if fits || self.name == SECRET && value.is_empty() {
+            Ok(())
+        } else {
+            Err(self.error(&format!("\"{}\"", value.chars().take(40).collect::<String>())))
+        }
+    }
+
+    fn error(&self, got: &str) -> Error {
+        Error::new(ErrorKind::Usage, format!("{}: want {}, got {got}", self.name, self.want()))
+    }
+}
+
+/// A text of settings with one of them set, or without it; all other lines stay as they are.
+pub fn with_line(text: &str, name: &str, value: Option<&str>) -> String {
+    let is_it = |line: &&str| line.split_once('=').is_some_and(|(known, _)| known.trim() == name);
+    let mut lines: Vec<String> = text.lines().filter(|line| !is_it(line)).map(str::to_owned).collect();
+    lines.extend(value.map(|value| format!("{name}={value}")));
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// `NAME=value` lines; blank ones and those that start with `#` are skipped.
+fn read_file(places: &Places) -> Result<HashMap<String, String>, Error> {
+    let path = places.config();
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        // A directory that is none is told of by who wants to write there.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(HashMap::new());
+        }
+        Err(error) => return Err(Error::new(ErrorKind::Usage, format!("{}: can't be read ({error})", path.display()))),
+    };
+    let mut values = HashMap::new();
+    for (n, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let named = line.split_once('=').filter(|(name, _)| SETTINGS.iter().any(|setting| setting.name == name.trim()));
+        let Some((name, value)) = named else {
+            let text =
+                format!("{} line {}: want NAME=value with a setting's name; see slm-mesh(1)", path.display(), n + 1);
+            return Err(Error::new(ErrorKind::Usage, text));
+        };
+        values.insert(name.trim().to_owned(), value.trim().trim_matches('"').to_owned());
+    }
+    Ok(values)
+}

@@ -1,0 +1,234 @@
+//! Other meshes beside ours: what they say is merged, doubted and forgotten; what is for them waits.
+
+use crate::trouble::Disk;
+use serde_json::{Value, json};
+use slm_mesh::base::error::Error;
+use slm_mesh::core::federation::forwarding::Delivery;
+use slm_mesh::core::federation::roster::RemoteRoster;
+use slm_mesh::core::{journal, mail, peers, peers::sessions, status};
+
+const URL: &str = "http://laptop:7899";
+
+/// A mesh with one session, linked to a laptop's.
+fn linked(name: &str) -> Disk {
+    let mut disk = Disk::linked(name, &[URL, "http://memory:8765"]);
+    disk.mesh.joined(1);
+    disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "near", "project": "/api", "pid": 5 })).unwrap();
+    disk
+}
+
+/// A row as `GET /mesh/peers` of our own has it.
+fn row(id: &str, name: &str) -> Value {
+    json!({ "peer_id": id, "session_id": name, "agent_type": "codex", "status": "active", "project_path": "/p",
+            "mesh": "theirs", "machine": "laptop", "registered_at": "2026-01-01T00:00:00+00:00" })
+}
+
+/// What a broker of ours says whose peers are these.
+fn ours(rows: &[Value]) -> RemoteRoster {
+    RemoteRoster::read(&json!({ "mesh": "theirs", "mark": 1, "peers": rows })).unwrap()
+}
+
+fn hear(disk: &mut Disk, n: usize, roster: &RemoteRoster) {
+    disk.mesh.heard(n, roster, disk.now).unwrap();
+    assert!(disk.mesh.commit());
+}
+
+fn names(disk: &mut Disk) -> Vec<String> {
+    let seen = disk.call(1, &peers::PEERS, json!({ "scope": "machine" })).unwrap();
+    let rows = seen["peers"].as_array().unwrap();
+    rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn send(disk: &mut Disk, to: &str, text: &str) -> Result<Value, Error> {
+    send_as(disk, 1, to, text)
+}
+
+fn send_as(disk: &mut Disk, conn: u64, to: &str, text: &str) -> Result<Value, Error> {
+    disk.call(conn, &mail::SEND, json!({ "to": to, "message": text }))
+}
+
+/// The receipt and surface of the newest message that was sent.
+fn receipt(disk: &mut Disk) -> (String, String) {
+    let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
+    let row = sent["messages"].as_array().unwrap().last().unwrap().clone();
+    (row["receipt"].as_str().unwrap().to_owned(), row["surface"].as_str().unwrap_or("").to_owned())
+}
+
+#[test]
+fn peers_of_another_mesh_stand_beside_ours_until_it_says_otherwise_or_nothing() {
+    let mut disk = linked("merge");
+    hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api"), row("peer-2", "codex-web")]));
+    assert_eq!(names(&mut disk), ["claude-api@laptop", "codex-web@laptop"]);
+    let seen = disk.call(1, &peers::PEERS, json!({ "scope": "machine" })).unwrap();
+    assert_eq!((&seen["peers"][0]["link"], &seen["peers"][0]["host"]), (&json!(URL), &json!("laptop")));
+    hear(&mut disk, 0, &ours(&[row("peer-2", "codex-web")]));
+    assert_eq!(names(&mut disk), ["codex-web@laptop"]);
+    disk.pass(89_000);
+    assert_eq!(names(&mut disk), ["codex-web@laptop"]);
+    disk.pass(2_000);
+    assert_eq!(names(&mut disk), [""; 0], "silent for three polls");
+    let left = disk.call(1, &journal::READ, json!({ "types": ["peer_left"] })).unwrap();
+    assert_eq!(left["events"].as_array().unwrap().last().unwrap()["payload"]["reason"], json!("link_silent"));
+    let mut disk = disk.crash(|_| false);
+    disk.pass(1);
+    let state = disk.call(0, &status::STATUS, json!({})).unwrap();
+    assert_eq!((&state["links"][0]["url"], &state["links"][0]["peers"]), (&json!(URL), &json!(0)), "{state}");
+}
+
+#[test]
+fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
+    let mut disk = linked("echo");
+    let me = disk.mesh.resolve("near").unwrap();
+    let own = disk.mesh.mark();
+    // SuperLocalMemory shows us ourselves, and what it learnt from a third mesh.
+    let mut echo = row(&me, "near");
+    echo["mesh"] = json!(own);
+    let mut bare = row(&me, "near");
+    bare.as_object_mut().unwrap().remove("mesh");
+    let slm = |rows: &[Value]| RemoteRoster::read(&json!({ "peers": rows })).unwrap();
+    hear(&mut disk, 1, &slm(&[echo, bare, row("peer-9", "of a third")]));
+    assert_eq!(names(&mut disk), [""; 0]);
+    assert_eq!(disk.mesh.peer(&me).unwrap().row.kind, "session");
+    // Who points a link at its own broker is told.
+    hear(&mut disk, 0, &RemoteRoster::read(&json!({ "mesh": own, "peers": [row("peer-1", "x")] })).unwrap());
+    let state = disk.call(1, &status::STATUS, json!({})).unwrap();
+    assert!(state["links"][0]["trouble"].as_str().unwrap().contains("itself"), "{state}");
+    assert_eq!(names(&mut disk), [""; 0]);
+}
+
+#[test]
+fn what_another_mesh_says_is_bounded_and_can_be_nobody_else() {
+    let mut disk = linked("bomb");
+    for round in 0..6 {
+        let bomb = (0..2_000).map(|n| row(&format!("peer-{round}-{n}"), "near\u{1b}[2J")).collect::<Vec<_>>();
+        hear(&mut disk, 0, &ours(&bomb));
+    }
+    assert!(disk.mesh.roster().len() <= 1_002, "{}", disk.mesh.roster().len());
+    assert!(disk.mesh.roster().iter().all(|peer| !peer.row.name.contains('\u{1b}')));
+    assert_eq!(disk.mesh.name_of(&disk.mesh.resolve("near").unwrap()), "near");
+    for bad in [json!({}), json!({ "peers": 7 }), json!([]), json!(null)] {
+        assert_eq!(RemoteRoster::read(&bad), None, "{bad}");
+    }
+    let ids = ["", "x", "a/b", "../../etc", &"y".repeat(65), "a b", "ünïcode"];
+    let odd: Vec<Value> = ids.iter().map(|id| row(id, "odd")).collect();
+    assert!(RemoteRoster::read(&json!({ "mesh": "theirs", "peers": odd })).unwrap().peers.is_empty());
+    // Nobody here acts as somebody there, nor reads what is on its way to it.
+    hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
+    disk.mesh.joined(7);
+    let error = disk.call_as(7, Some("claude-api@laptop"), &mail::INBOX, json!({})).unwrap_err();
+    assert!(error.text.contains("another mesh"), "{error}");
+}
+
+#[test]
+fn a_letter_waits_in_order_until_the_other_side_has_it_and_its_receipt_says_no_more() {
+    let mut disk = linked("letters");
+    hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api"), row("peer-2", "codex-web")]));
+    assert!(disk.mesh.next_letter(0, disk.now).unwrap().is_none());
+    send(&mut disk, "codex-web@laptop", "first").unwrap();
+    send(&mut disk, "claude-api@laptop", "second").unwrap();
+    assert_eq!(receipt(&mut disk).0, "accepted");
+    // The other side is away, for longer than its peers are listed, and this broker dies meanwhile.
+    let letter = disk.mesh.next_letter(0, disk.now).unwrap().unwrap();
+    assert_eq!((&letter.body["content"], &letter.body["to_peer"]), (&json!("first"), &json!("peer-2")));
+    assert_eq!(letter.body["from_name"], json!("near"));
+    disk.mesh.passed(0, letter.seq, &Delivery::Retry("refused".into()), disk.now).unwrap();
+    disk.pass(100_000);
+    let mut disk = disk.crash(|_| false);
+    assert!(disk.mesh.has_letters(), "a broker with letters stays");
+    let long = "x".repeat(5_000);
+    send_as(&mut disk, 0, "codex-web@laptop", &long).unwrap();
+    assert_eq!(disk.mesh.next_letter(0, disk.now).unwrap(), None, "what is there is not known yet");
+    hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api"), row("peer-2", "codex-web")]));
+    let again = disk.mesh.next_letter(0, disk.now).unwrap().unwrap();
+    assert_eq!(again, letter, "the same key: the other side takes it once");
+    disk.mesh.passed(0, again.seq, &Delivery::Accepted, disk.now).unwrap();
+    let second = disk.mesh.next_letter(0, disk.now).unwrap().unwrap();
+    assert_eq!(second.body["content"], json!("second"));
+    disk.mesh.passed(0, second.seq, &Delivery::Rejected("recipient peer not found".into()), disk.now).unwrap();
+    let third = disk.mesh.next_letter(0, disk.now).unwrap().unwrap();
+    assert_eq!(third.body["content"], json!(long), "what only the other kind would not take");
+    disk.mesh.passed(0, third.seq, &Delivery::Accepted, disk.now).unwrap();
+    assert!(disk.mesh.next_letter(0, disk.now).unwrap().is_none() && !disk.mesh.has_letters());
+    disk.mesh.joined(1);
+    disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "near", "project": "/api", "pid": 5 })).unwrap();
+    let (word, why) = receipt(&mut disk);
+    assert!(word == "refused" && why.contains("recipient peer not found"), "{word} {why}");
+    let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
+    assert_eq!(sent["messages"][0]["receipt"], json!("forwarded"), "{sent}");
+}
+
+#[test]
+fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
+    let mut disk = linked("slm");
+    let at = |seconds: i64| slm_mesh::base::time::iso(disk.now + seconds * 1000).replace('Z', "+00:00");
+    let peer = |id: &str, project: &str, since: i64, beat: i64| {
+        json!({ "peer_id": id, "session_id": id, "agent_type": "claude", "status": "active", "project_path": project,
+                "host": "127.0.0.1", "registered_at": at(since), "last_heartbeat": at(beat) })
+    };
+    // Sessions of 3.4.48 register, never beat, and read only what is for their project or for all.
+    let rows = [peer("sees-direct", "/p", -300, -5), peer("deaf-at-p", "/p", -300, -300), peer("deaf", "", -300, -300)];
+    let fresh = peer("fresh-one", "/p", -5, -5);
+    let roster = RemoteRoster::read(&json!({ "peers": [rows[0], rows[1], rows[2], fresh] })).unwrap();
+    hear(&mut disk, 1, &roster);
+    let whole = 4096 - "to deaf@slm: ".len();
+    let too_long = send(&mut disk, "deaf@slm", &"x".repeat(whole + 1)).unwrap_err();
+    assert!(too_long.text.contains("4096"), "{too_long}");
+    send(&mut disk, "deaf@slm", &"x".repeat(whole)).unwrap();
+    let letter = disk.mesh.next_letter(1, disk.now).unwrap().unwrap();
+    assert_eq!(letter.body["content"].as_str().unwrap().len(), 4096, "nothing of it is cut off");
+    disk.mesh.passed(1, letter.seq, &Delivery::Accepted, disk.now).unwrap();
+    let wants = [
+        ("sees-direct", "sees-direct", "hi"),
+        ("fresh-one", "fresh-one", "hi"),
+        ("deaf-at-p", "project:/p", "to deaf-at-p@slm: hi"),
+        ("deaf@slm", "broadcast", "to deaf@slm: hi"),
+    ];
+    for (to, address, content) in wants {
+        send(&mut disk, to, "hi").unwrap();
+        let letter = disk.mesh.next_letter(1, disk.now).unwrap().unwrap();
+        assert_eq!((&letter.body["to_peer"], &letter.body["content"]), (&json!(address), &json!(content)), "{to}");
+        disk.mesh.passed(1, letter.seq, &Delivery::Accepted, disk.now).unwrap();
+    }
+}
+
+#[test]
+fn a_peer_whose_times_are_odd_or_that_is_listed_twice_changes_only_when_it_does() {
+    let mut disk = linked("odd");
+    let ahead = slm_mesh::base::time::iso(disk.now + 3_600_000).replace('Z', "+00:00");
+    let mut rows = [row("peer-1", "fast"), row("peer-2", "none"), row("peer-3", "twice"), row("peer-3", "again")];
+    (rows[0]["registered_at"], rows[1]["registered_at"]) = (json!(ahead), json!("yesterday"));
+    hear(&mut disk, 0, &ours(&rows));
+    assert_eq!(names(&mut disk).len(), 3);
+    for _ in 0..3 {
+        disk.pass(8_000);
+        hear(&mut disk, 0, &ours(&rows));
+    }
+    let updates = disk.call(1, &journal::READ, json!({ "types": ["peer_updated"] })).unwrap();
+    assert_eq!(updates["events"], json!([]), "{updates}");
+}
+
+#[test]
+fn letters_for_a_mesh_that_is_away_go_to_no_other_that_lists_the_same_peer() {
+    let mut disk = linked("moves");
+    hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
+    disk.pass(100_000);
+    send(&mut disk, "claude-api@laptop", "for the laptop").unwrap();
+    let mut theirs = row("peer-1", "claude-api");
+    theirs.as_object_mut().unwrap().remove("mesh");
+    hear(&mut disk, 1, &RemoteRoster::read(&json!({ "peers": [theirs] })).unwrap());
+    assert_eq!((disk.mesh.next_letter(1, disk.now).unwrap(), names(&mut disk).len()), (None, 0));
+    // The same mesh by another address is no other.
+    hear(&mut disk, 1, &ours(&[row("peer-1", "claude-api")]));
+    assert_eq!(names(&mut disk), ["claude-api@laptop"]);
+    assert_eq!(disk.mesh.next_letter(1, disk.now).unwrap().unwrap().body["content"], json!("for the laptop"));
+}
+
+#[test]
+fn an_id_of_another_mesh_takes_no_name_of_ours() {
+    let mut disk = linked("names");
+    let me = disk.mesh.resolve("near").unwrap();
+    hear(&mut disk, 0, &ours(&[row("near", "claude-api")]));
+    assert_eq!(names(&mut disk), ["claude-api@laptop"]);
+    assert_eq!(disk.mesh.resolve("near").unwrap(), me);
+    assert_eq!(disk.mesh.resolve("claude-api@laptop").unwrap(), "near");
+}
