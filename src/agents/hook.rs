@@ -5,7 +5,7 @@ use super::hook_text;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::time;
 use crate::client::{Client, remote};
-use crate::core::mail::wakeups::is_ours;
+use crate::core::mail::wakeups::is_wakeup_sentence;
 use crate::sys::data_dir::{self, Places};
 use crate::sys::git;
 use crate::sys::settings::Settings;
@@ -76,7 +76,7 @@ fn answer(agent: Agent, input: &Value) -> Result<Option<Answer>, String> {
     client.wait_at_most(Some(budget)).map_err(|error| error.to_string())?;
     let mut ask = identity(agent, &told);
     let prompt = ["prompt", "initial_prompt"].iter().find_map(|name| input[*name].as_str());
-    if matches!(told.event, Event::Start | Event::Prompt) && prompt.is_some_and(|prompt| !is_ours(prompt)) {
+    if matches!(told.event, Event::Start | Event::Prompt) && prompt.is_some_and(|prompt| !is_wakeup_sentence(prompt)) {
         ask["spoken"] = json!(true);
     }
     match ask_and_word(agent, &told, &mut client, ask) {

@@ -42,6 +42,8 @@ pub fn allow(agents: &[&str], on: bool, dry: bool) -> Result<bool, Error> {
 
 /// One wait; between two it is looked whether the agent still lives.
 const WAIT_S: i64 = 600;
+/// A channel of a running MCP session, of rank 0, is tried before this one.
+const RANK: i64 = 1;
 /// What a client shows to the model when a hook in the background ends: Claude Code's `asyncRewake`.
 const REWAKE: u8 = 2;
 
@@ -65,6 +67,7 @@ fn wait(agent: Agent, input: &Value) -> Result<u8, String> {
     let Some(told) = agent.understand(input).filter(|_| is_its_own && settings.wakes(word)) else { return Ok(0) };
     let mut ask = super::hook::identity(agent, &told);
     (ask["surface"], ask["waitSeconds"]) = (json!(surface), json!(WAIT_S));
+    ask["rank"] = json!(RANK);
     let parent = std::os::unix::process::parent_id();
     // An agent that is ended may not get to end its waiters, which would hold its place in the mesh.
     crate::sys::process::end_with_parent();

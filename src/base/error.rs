@@ -28,6 +28,8 @@ pub enum ErrorKind {
     TimedOut,
     /// The disk or the database failed; nothing was changed.
     Storage,
+    /// The database is damaged; nothing was changed.
+    Damaged,
     /// The broker can't be reached or is stopping.
     Gone,
     /// A bug of ours; nothing was changed.
@@ -68,6 +70,7 @@ pub const CODES: &[Codes] = &[
     codes(ErrorKind::Gone, "gone", 1008, 503, 3, "the broker can't be reached or started"),
     codes(ErrorKind::TimedOut, "timed_out", 1009, 408, 4, "nothing came in the time given"),
     codes(ErrorKind::Storage, "storage", 1010, 507, 5, "the disk or the database failed"),
+    codes(ErrorKind::Damaged, "damaged", 1011, 507, 5, "the database is damaged"),
     codes(ErrorKind::Internal, "internal", -32603, 500, 5, "a bug in slm-mesh"),
 ];
 

@@ -46,7 +46,9 @@ pub const WAITS_MAX: usize = 64;
 /// The longest wait in one call, in seconds: an hour; beyond it a client asks again.
 pub const WAIT_SECONDS_MAX: i64 = 3600;
 /// Peers that one connection may speak for (a Codex server carries many threads).
-pub const SEAT_PEERS_MAX: usize = 64;
+pub const PEERS_PER_CONNECTION_MAX: usize = 64;
+/// Keys that one session may have: an agent has a new one after each /clear.
+pub const KEYS_PER_SESSION_MAX: usize = 8;
 /// Events, messages and entries that one housekeeping step removes, so that no turn pays for all.
 pub const PRUNE_STEP: i64 = 500;
 /// Calls of one sender that the window of `RATE_WINDOW_MS` allows, unless set otherwise.
@@ -56,7 +58,7 @@ pub const RATE_WINDOW_MS: i64 = 10_000;
 /// A local session's locks outlive its socket by this much, so that a restart loses none.
 pub const GRACE_MS: i64 = 5_000;
 /// The same for a session on another machine, whose network may be gone for a moment.
-pub const FAR_GRACE_MS: i64 = 30_000;
+pub const REMOTE_GRACE_MS: i64 = 30_000;
 /// Peers of one linked mesh that are listed here.
 pub const LINKED_MAX: usize = 500;
 /// A linked mesh that was not heard for this long, three polls, is silent: its peers are away.

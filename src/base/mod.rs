@@ -3,6 +3,8 @@
 //! **Invariant:** nothing here knows a rule, a clock, a socket or a file.
 
 pub mod error;
+pub mod ids;
+pub mod kinds;
 pub mod limits;
 pub mod paths;
 pub mod process;

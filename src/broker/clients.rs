@@ -44,7 +44,7 @@ impl Broker {
             self.next_conn += 1;
             if self.poll.registry().register(&mut stream, Token(token as usize), Interest::READABLE).is_ok() {
                 self.conns.insert(token, Connection::new(stream, who.pid, now));
-                self.mesh.joined(token);
+                self.mesh.on_connected(token);
             }
         }
         (self.accept_again, self.accept_at) = (false, Some(now + ACCEPT_AGAIN_MS));
@@ -75,7 +75,7 @@ impl Broker {
                 let mut conn = Connection::new(stream, 0, now);
                 conn.come_from(Whence { host: guest.address.to_string(), ..Whence::default() });
                 self.conns.insert(token, conn);
-                self.mesh.joined(token);
+                self.mesh.on_connected(token);
             }
         }
     }
@@ -110,7 +110,7 @@ impl Broker {
     fn hang_up(&mut self, token: u64, now: i64) {
         let Some(conn) = self.conns.get_mut(&token).filter(|conn| !conn.left) else { return };
         conn.left = true;
-        self.mesh.left(token, now);
+        self.mesh.on_disconnected(token, now);
         self.last_call = now;
     }
 
@@ -126,7 +126,7 @@ impl Broker {
         let Some(mut conn) = self.conns.remove(&token) else { return };
         // The stream is dropped right after; that it was registered until now does no harm.
         let _ = self.poll.registry().deregister(&mut conn.stream);
-        self.mesh.left(token, now);
+        self.mesh.on_disconnected(token, now);
         self.pages.stir();
         self.last_call = now;
     }
@@ -137,7 +137,7 @@ impl Broker {
         }
         while !conn.has_more && conn.fill(&mut self.buffer) {
             if conn.heard(now) {
-                self.mesh.mute(token, false, now);
+                self.mesh.set_unresponsive(token, false, now);
             }
             // Who hung up is read to its end at once: who comes back in this very turn finds its seat free.
             if !conn.ends {
@@ -178,7 +178,7 @@ impl Broker {
             }
             Ok(Message::Notice { method, params }) if method == "far" => {
                 let whence = Whence::read(&params);
-                let told = self.mesh.comes_from(token, &whence.host, &whence.user, now);
+                let told = self.mesh.set_origin(token, &whence.host, &whence.user, now);
                 match told {
                     Ok(()) => conn.come_from(whence),
                     Err(error) => conn.write(&rpc::error(&Value::Null, &error)),
@@ -266,8 +266,8 @@ impl Broker {
             // A session is nobody's child on the mesh: what stands above it is noted, not asked. A
             // script is no agent's server: what it runs acts as it, and what else its shell runs does not.
             match conn.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
-                Some(process) => self.mesh.prove(token, &[process]),
-                None => self.mesh.prove(token, conn.chain(true)),
+                Some(process) => self.mesh.set_ancestors(token, &[process]),
+                None => self.mesh.set_ancestors(token, conn.chain(true)),
             }
         }
         let is_inside = !named && wanted && self.mesh.has_sessions() && op.name != "attach";
@@ -277,7 +277,7 @@ impl Broker {
             Ok(args) => args,
             Err(error) => return conn.write(&rpc::error(&id, &error)),
         };
-        self.mesh.call(Call { conn: token, id, op, args, acting, chain }, now);
+        self.mesh.call(Call { conn: token, id, op, args, acting, ancestors: chain }, now);
     }
 
     /// A code that opens the page in a browser on this machine, once.
@@ -318,7 +318,7 @@ impl Broker {
             }
             conn.watched = true;
             if conn.is_mute(self.dead_ms, now) {
-                self.mesh.mute(*token, true, now);
+                self.mesh.set_unresponsive(*token, true, now);
             } else if conn.is_quiet(self.heartbeat_ms, now) {
                 conn.asked = Some(now);
                 conn.write(&rpc::request(&json!(0), "ping", &json!({})));

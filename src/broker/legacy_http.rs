@@ -5,7 +5,12 @@
 
 use super::http::{Answer, Gate, Head, Request};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::PeerId;
+use crate::base::kinds::{LockOwner, MessageType, PeerKind};
 use crate::base::{limits, paths, time};
+use crate::core::locks::lock_view;
+use crate::core::locks::request::{LockRequest, Repository};
+use crate::core::state::NewEntry;
 use crate::core::{Mesh, peers};
 use crate::store::{LockRow, Message, MessageFilter, PeerRow};
 use crate::sys::git;
@@ -82,10 +87,12 @@ pub fn answer(mesh: &mut Mesh, request: &Request, now: i64) -> Answer {
         },
     };
     if let Some(handler) = of_slm {
-        return super::superlocalmemory::answer(mesh.scoped(|mesh| handler(mesh, &request.head, &given, now)));
+        return super::superlocalmemory::answer(mesh.in_savepoint(|mesh| handler(mesh, &request.head, &given, now)));
     }
     let given = Given(given);
-    match mesh.scoped(|mesh| own.map_or_else(|| Err(no("Unknown endpoint")), |handler| handler(mesh, &given, now))) {
+    match mesh
+        .in_savepoint(|mesh| own.map_or_else(|| Err(no("Unknown endpoint")), |handler| handler(mesh, &given, now)))
+    {
         Ok(value) => body(200, &value),
         Err(error) if error.kind == ErrorKind::Limited => {
             refuse(429, "Rate limit exceeded (max 100 requests per 10 seconds)")
@@ -187,11 +194,13 @@ fn register(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
         git_branch: given.bounded("gitBranch", limits::PATH_MAX)?,
         repo: git.repo,
         pid: pid as i64,
-        uds_path: given.bounded("udsPath", limits::PATH_MAX)?.filter(|path| !path.is_empty()),
+        kind: PeerKind::Http {
+            push_socket: given.bounded("udsPath", limits::PATH_MAX)?.filter(|path| !path.is_empty()),
+        },
         ..PeerRow::default()
     };
     let row = mesh.register(row, now)?;
-    Ok(json!({ "ok": true, "peerId": row.id, "name": row.name }))
+    Ok(json!({ "ok": true, "peerId": row.id.as_str(), "name": row.name }))
 }
 
 fn unregister(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
@@ -202,12 +211,12 @@ fn unregister(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
 
 fn heartbeat(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
     let id = given.word("peerId").ok_or_else(|| no("peerId is required"))?;
-    if mesh.heartbeat(id, now)? { Ok(json!({ "ok": true })) } else { Err(no("Peer not found")) }
+    if mesh.heartbeat(id, now) { Ok(json!({ "ok": true })) } else { Err(no("Peer not found")) }
 }
 
 fn peers(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
     let excluded = given.text("excludeId");
-    let own = excluded.and_then(|id| mesh.peer(id)).map(|peer| peer.row.clone());
+    let own = excluded.and_then(|id| mesh.peers().get(id)).map(|peer| peer.row.clone());
     let project = given.text("projectPath").map(str::to_owned).or_else(|| own.as_ref().map(|own| own.project.clone()));
     let root = given.text("gitRoot").map(str::to_owned);
     // Old sessions never send gitRoot: then the repository of their directory is meant.
@@ -222,12 +231,12 @@ fn peers(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
     };
     let settings = mesh.settings().clone();
     let listed = |peer: &&peers::Peer| {
-        peer.status(&settings, now) == "active" && Some(peer.row.id.as_str()) != excluded && fits(&peer.row)
+        peer.status(&settings, now) == "active" && excluded != Some(peer.row.id.as_str()) && fits(&peer.row)
     };
-    let found: Vec<peers::Peer> = mesh.roster().iter().filter(listed).cloned().collect();
+    let found: Vec<PeerId> = mesh.peers().all().iter().filter(listed).map(|peer| peer.row.id.clone()).collect();
     let mut rows = Vec::with_capacity(found.len());
-    for peer in &found {
-        rows.push(old_times(mesh.peer_value(peer, now)?, &["startedAt", "lastHeartbeat"]));
+    for id in &found {
+        rows.extend(mesh.peer_view(id, now)?.map(|row| old_times(row, &["startedAt", "lastHeartbeat"])));
     }
     Ok(json!({ "ok": true, "peers": rows }))
 }
@@ -239,10 +248,10 @@ fn summary(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
     if summary.encode_utf16().count() > limits::SUMMARY_MAX {
         return Err(no("Summary too long (max 2500 characters)"));
     }
-    if mesh.peer(id).is_none() {
+    if mesh.peers().get(id).is_none() {
         return Err(no("Peer not found"));
     }
-    mesh.set_summary(&mesh.own(id.to_owned())?, summary, now)?;
+    mesh.set_summary(&mesh.peers().require_local(id.into())?, summary, now)?;
     Ok(json!({ "ok": true }))
 }
 
@@ -255,37 +264,38 @@ fn send(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
         return Err(no("Payload too large (max 65536 bytes)"));
     }
     let kind = given.text("type").unwrap_or("text");
-    if !crate::core::mail::TYPES.contains(&kind) {
-        return Err(no(format!("type: want one of {}", crate::core::mail::TYPES.join(", "))));
+    if !MessageType::WORDS.contains(&kind) {
+        return Err(no(format!("type: want one of {}", MessageType::WORDS.join(", "))));
     }
     // Inventing senders gains nothing: all that are not registered share one budget.
-    let known = mesh.peer(from).is_some();
+    let known = mesh.peers().get(from).is_some();
     // Nor does claiming to be a session: what that sends over its own socket counts for itself.
     let budget = if known { format!("http {from}") } else { "unregistered".into() };
-    mesh.limit(&budget, 10, now)?;
-    let from: String = mesh.own(from.chars().take(limits::WORD_MAX).collect())?;
-    let draft = Message { sender: from.clone(), kind: kind.into(), body: payload.into(), ..Message::default() };
+    mesh.charge(&budget, 10, now)?;
+    let from = mesh.peers().require_local(from.chars().take(limits::WORD_MAX).collect::<String>().into())?;
+    let kind = MessageType::from_word(kind).unwrap_or_default();
+    let draft = Message { sender: from.clone(), kind, body: payload.into(), ..Message::default() };
     if to == "all" {
-        let here = mesh.roster().iter().filter(|peer| peer.is_here() && peer.row.id != from);
-        let recipients: Vec<String> = here.map(|peer| peer.row.id.clone()).collect();
-        let sent = mesh.post(Message { target: "all".into(), ..draft }, &recipients, now)?;
-        let ids: Vec<String> = sent.iter().map(|message| mesh.message_id(message.seq)).collect();
+        let here = mesh.peers().all().iter().filter(|peer| peer.is_online() && peer.row.id != from);
+        let recipients: Vec<PeerId> = here.map(|peer| peer.row.id.clone()).collect();
+        let sent = mesh.post(Message { group: Some("all".into()), ..draft }, &recipients, now)?;
+        let ids: Vec<String> = sent.iter().map(|message| mesh.ids().message(message.seq)).collect();
         return Ok(json!({ "ok": true, "messageIds": ids }));
     }
-    if !is_uuid(to) && to != "cli" && mesh.peer(to).is_none() {
+    if !is_uuid(to) && to != "cli" && mesh.peers().get(to).is_none() {
         return Err(no("Invalid peer ID format"));
     }
-    let to = if to == "cli" { mesh.resolve(to)? } else { to.to_owned() };
-    if mesh.peer(&to).is_none() {
+    let to = if to == "cli" { mesh.peers().resolve(to)? } else { to.into() };
+    if mesh.peers().get(&to).is_none() {
         return Err(no("Peer not found or inactive"));
     }
     let sent = mesh.post(draft, &[to], now)?;
-    Ok(json!({ "ok": true, "messageId": mesh.message_id(sent[0].seq) }))
+    Ok(json!({ "ok": true, "messageId": mesh.ids().message(sent[0].seq) }))
 }
 
 fn messages(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
     let id = given.word("peerId").ok_or_else(|| no("peerId is required"))?;
-    let id = mesh.own(id.to_owned())?;
+    let id = mesh.peers().require_local(id.into())?;
     let pick = MessageFilter {
         direct: false,
         to: Some(&id),
@@ -296,7 +306,7 @@ fn messages(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
         limit: given.limit(20),
         bytes: limits::ROWS_BYTES_MAX,
     };
-    let rows = mesh.fetch(&pick, now)?;
+    let rows = mesh.fetch_messages(&pick, now)?;
     let rows: Vec<Value> = rows.into_iter().map(|row| old_times(row, &["readAt"])).collect();
     Ok(json!({ "ok": true, "messages": rows }))
 }
@@ -308,7 +318,7 @@ fn state(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
         None => Err(no("action is required")),
         Some("get") => {
             let key = key.ok_or_else(|| no("key is required for get"))?;
-            let entry = mesh.living_entry(&namespace, &key, now)?.map(|entry| mesh.entry_value(&entry));
+            let entry = mesh.entry(&namespace, &key, now)?;
             Ok(json!({ "ok": true, "entry": entry.map(|entry| old_times(entry, &["updatedAt"])) }))
         }
         Some("set") => {
@@ -318,9 +328,10 @@ fn state(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
             if value.len() > limits::VALUE_MAX {
                 return Err(no(format!("value too long (max {} bytes)", limits::VALUE_MAX)));
             }
-            let by: String = mesh.own(by.chars().take(limits::WORD_MAX).collect())?;
-            let entry = mesh.set_entry(&namespace, &key, value, None, None, &by, now)?;
-            Ok(json!({ "ok": true, "entry": old_times(mesh.entry_value(&entry), &["updatedAt"]) }))
+            let by = mesh.peers().require_local(by.chars().take(limits::WORD_MAX).collect::<String>().into())?;
+            let entry =
+                mesh.set_entry(&NewEntry { namespace: &namespace, key: &key, value, expires: None }, None, &by, now)?;
+            Ok(json!({ "ok": true, "entry": old_times(mesh.entry_view(&entry), &["updatedAt"]) }))
         }
         Some("list") => {
             let entries = mesh.entries(&namespace, now)?;
@@ -345,13 +356,13 @@ fn lock(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
             let (Some(file), Some(holder)) = (file, holder) else {
                 return Err(no("filePath and peerId are required for lock"));
             };
-            take_lock(mesh, given, &file, &mesh.own(holder)?, now)
+            take_lock(mesh, given, &file, &mesh.peers().require_local(holder.into())?, now)
         }
         Some("unlock") => {
             let (Some(file), Some(holder)) = (file, holder) else {
                 return Err(no("filePath and peerId are required for unlock"));
             };
-            let freed = mesh.unlock(&absolute(mesh, &file, &holder), &holder, "", now)?;
+            let freed = mesh.release_path(&absolute(mesh, &file, &holder), &holder, now)?;
             if freed { Ok(json!({ "ok": true })) } else { Err(no("Lock not found or not owned by you")) }
         }
         Some("query") => {
@@ -361,7 +372,8 @@ fn lock(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
                     lock.path == *path || !path.starts_with('/') && lock.path.ends_with(&format!("/{path}"))
                 })
             };
-            let rows: Vec<Value> = mesh.locks().iter().filter(fits).map(|lock| mesh.lock_value(lock, now)).collect();
+            let rows: Vec<Value> =
+                mesh.locks().all().iter().filter(fits).map(|lock| lock_view(mesh.peers(), lock, now)).collect();
             Ok(json!({ "ok": true, "locks": rows }))
         }
         Some(other) => Err(unknown(other)),
@@ -370,7 +382,7 @@ fn lock(mesh: &mut Mesh, given: &Given, now: i64) -> Handled {
 
 /// A relative path lies in its peer's project; one of an unknown peer stays as it is.
 fn absolute(mesh: &Mesh, file: &str, holder: &str) -> String {
-    match mesh.peer(holder) {
+    match mesh.peers().get(holder) {
         Some(peer) if !file.starts_with('/') && peer.row.project.starts_with('/') => {
             paths::normal(&format!("{}/{file}", peer.row.project))
         }
@@ -380,26 +392,26 @@ fn absolute(mesh: &Mesh, file: &str, holder: &str) -> String {
 
 fn take_lock(mesh: &mut Mesh, given: &Given, file: &str, holder: &str, now: i64) -> Handled {
     let minutes = given.number("ttlMinutes").unwrap_or(mesh.settings().lock_ttl_min as f64);
-    let row = mesh.peer(holder).map(|peer| peer.row.clone()).unwrap_or_default();
-    let want = crate::core::locks::request::LockRequest {
+    let row = mesh.peers().get(holder).map(|peer| peer.row.clone()).unwrap_or_default();
+    let want = LockRequest {
         paths: vec![absolute(mesh, file, holder)],
-        holder: holder.to_owned(),
-        bound: String::new(),
+        holder: holder.into(),
+        owner: LockOwner::Peer,
         reason: given.bounded("reason", limits::REASON_MAX)?.unwrap_or_default(),
         // Fractions were always taken; none below a second or above a day does anybody good.
         ttl_ms: ((minutes * 60_000.0) as i64).clamp(1000, limits::DAY_MS),
-        repo: row.repo.zip(row.git_root),
+        repo: Repository::new(row.repo, row.git_root),
         host: mesh.settings().host.clone(),
-        everywhere: false,
+        all_worktrees: false,
         renew: true,
     };
-    if let Some(lock) = mesh.in_the_way(&want).first() {
-        let (name, left) = (mesh.name_of(&lock.holder), (lock.expires - now + 59_999) / 60_000);
+    if let Some(lock) = mesh.locks().conflicts(mesh.peers(), &want).first() {
+        let (name, left) = (mesh.peers().name_of(&lock.holder), (lock.expires - now + 59_999) / 60_000);
         let reason = if lock.reason.is_empty() { String::new() } else { format!(", reason: {}", lock.reason) };
         return Err(no(format!("File locked by {name}{reason}. Expires in {left} minutes.")));
     }
     let grants = mesh.grant(&want, now)?;
-    let mut value = mesh.lock_value(&grants[0], now);
+    let mut value = lock_view(mesh.peers(), &grants[0], now);
     // Its own words come back: what was meant by them is the mesh's business.
     value["filePath"] = json!(file);
     Ok(json!({ "ok": true, "lock": value }))
@@ -428,7 +440,7 @@ fn events(mesh: &mut Mesh, given: &Given, _now: i64) -> Handled {
                 return Err(no(format!("types: one is too long (max {} bytes)", limits::WORD_MAX)));
             }
             // Nobody else is ever pushed to; their subscriptions would only take the place of others.
-            if mesh.peer(&id).is_some() {
+            if mesh.peers().get(&id).is_some() {
                 mesh.subscribe_peer(&id, types.iter().map(|kind| (*kind).to_owned()).collect());
             }
             Ok(json!({ "ok": true, "subscribed": types }))

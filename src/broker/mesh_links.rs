@@ -103,14 +103,14 @@ impl Links {
         for _ in 0..NEWS_MAX {
             let Ok(news) = self.news.try_recv() else { return false };
             let told = match news {
-                News::Heard(n, roster) => mesh.heard(n, &roster, now),
+                News::Heard(n, roster) => mesh.on_roster(n, &roster, now),
                 News::Silent(n, why) => {
-                    mesh.unheard(n, &why);
+                    mesh.on_poll_failed(n, &why);
                     Ok(())
                 }
                 News::Delivery(n, seq, passed) => {
                     self.lines[n].came_back(&passed, now);
-                    mesh.passed(n, seq, &passed, now)
+                    mesh.on_delivery(n, seq, &passed, now)
                 }
             };
             if let Err(error) = told {
@@ -122,7 +122,7 @@ impl Links {
 
     /// Sends what waits; after a commit, since it has left then.
     pub fn post(&mut self, mesh: &mut Mesh, now: i64) {
-        if mesh.take_letters() {
+        if mesh.take_forwarding_due() {
             self.lines.iter_mut().for_each(|line| line.idle = false);
         }
         for (n, line) in self.lines.iter_mut().enumerate() {
@@ -130,7 +130,7 @@ impl Links {
                 continue;
             }
             line.again_at = None;
-            match mesh.next_letter(n, now) {
+            match mesh.next_forwarded(n, now) {
                 Ok(Some(letter)) => line.is_busy = line.letters.try_send(letter).is_ok(),
                 Ok(None) => line.idle = true,
                 Err(_) => line.again_at = Some(now + BACKOFF.1.as_millis() as i64),
@@ -200,7 +200,7 @@ impl Road {
         if status != StatusCode::OK {
             return Err(refusal(status, &value));
         }
-        let roster = RemoteRoster::read(&value).ok_or("its answer is no list of peers")?;
+        let roster = RemoteRoster::parse(&value).ok_or("its answer is no list of peers")?;
         Ok((roster, value["mark"].as_i64()))
     }
 

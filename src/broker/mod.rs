@@ -156,7 +156,7 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let now = clock.now();
-    let mover = start_mover(&mesh);
+    let mover = start_checkpointer(&mesh);
     let mut broker = Broker {
         poll,
         clock,
@@ -201,8 +201,8 @@ pub fn serve(parts: Parts, places: &Places) -> io::Result<End> {
 }
 
 /// Starts the thread that moves the log; without one the writer does it.
-fn start_mover(mesh: &Mesh) -> Option<(SyncSender<()>, JoinHandle<()>)> {
-    let mover = mesh.mover().ok()?;
+fn start_checkpointer(mesh: &Mesh) -> Option<(SyncSender<()>, JoinHandle<()>)> {
+    let mover = mesh.checkpointer().ok()?;
     let (ask, asked) = sync_channel(1);
     let run = move || {
         while asked.recv().is_ok() {
@@ -308,8 +308,8 @@ impl Broker {
             if target != "/health" && !superlocalmemory::is_look(target) {
                 self.last_call = now;
             }
-            if let Some(ms) =
-                superlocalmemory::waits(&job.request, self.mesh.roster_mark()).filter(|_| self.held.len() < HELD_MAX)
+            if let Some(ms) = superlocalmemory::waits(&job.request, self.mesh.peers().roster_version())
+                .filter(|_| self.held.len() < HELD_MAX)
             {
                 self.held.push((job, now + ms));
                 continue;
@@ -322,7 +322,7 @@ impl Broker {
 
     /// Answers questions that waited for news, once there are any or their time is up.
     fn serve_held(&mut self, now: i64) {
-        let mark = self.mesh.roster_mark();
+        let mark = self.mesh.peers().roster_version();
         let is_due =
             |(job, until): &(http::Job, i64)| *until <= now || superlocalmemory::waits(&job.request, mark).is_none();
         let (due, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().partition(is_due);
@@ -345,14 +345,14 @@ impl Broker {
         self.answers.extend(answer.map(|answer| (job.ticket, answer)));
         self.pages.stir();
         // Whoever waits is served before the next request, which came later.
-        self.mesh.settle(now);
+        self.mesh.resume_waiting(now);
     }
 
     /// The only place from which anything leaves.
     fn flush(&mut self, committed: bool, wrote: bool, now: i64) {
         // Who has just registered is dialled now, so that it gets the first push.
         self.pushes.dial(&self.mesh, self.poll.registry(), &mut self.next_conn, now);
-        let out = self.mesh.take_out();
+        let out = self.mesh.take_effects();
         if wrote {
             self.move_at = self.move_at.or(Some(now + MOVE_MS));
         }
@@ -365,7 +365,7 @@ impl Broker {
                         );
                     }
                 }
-                Effect::Notification { method: "log", params, .. } => self.note_trouble(params.as_str().unwrap_or("")),
+                Effect::Log(error) => self.note_trouble(&error),
                 Effect::Notification { conn, method, params } => {
                     if let Some(conn) = self.conns.get_mut(&conn) {
                         conn.write(&rpc::notice(method, &params));
@@ -398,16 +398,16 @@ impl Broker {
         self.drop_left();
         let pushed = self.pushes.flush(now);
         for seq in &pushed {
-            self.mesh.pushed(*seq, now);
+            self.mesh.on_pushed(*seq, now);
         }
         if !pushed.is_empty() && !self.mesh.commit() {
             log("a push could not be noted; its message counts as not pushed");
         }
     }
 
-    fn note_trouble(&mut self, text: &str) {
-        log(text);
-        if text.contains("damaged") {
+    fn note_trouble(&mut self, error: &crate::base::error::Error) {
+        log(&error.text);
+        if error.kind == crate::base::error::ErrorKind::Damaged {
             self.end = Some(End::Damaged);
         }
     }

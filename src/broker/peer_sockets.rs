@@ -6,6 +6,7 @@
 
 use super::push_connection::Outlet;
 use super::ws_subscribers::Ears;
+use crate::base::ids::PeerId;
 use crate::base::time;
 use crate::core::Mesh;
 use crate::store::Event;
@@ -68,22 +69,22 @@ impl Pushes {
 
     /// A message for a peer.
     pub fn mail(&mut self, mesh: &Mesh, peer: &str, seq: i64, from: &str, body: &str, now: i64) {
-        let payload = json!({ "messageId": mesh.message_id(seq), "fromPeer": from, "text": body });
+        let payload = json!({ "messageId": mesh.ids().message(seq), "fromPeer": from, "text": body });
         self.put(mesh, peer, &envelope("message", &payload, now), Some(seq), now);
     }
 
     /// An event: to those who subscribed it first, then the update that all get.
     pub fn event(&mut self, mesh: &Mesh, event: &Event, now: i64) {
         let payload: Value = serde_json::from_str(&event.payload).unwrap_or_else(|_| json!({}));
-        let listeners = mesh.listeners();
-        for peer in listeners.iter().filter(|peer| mesh.is_subscribed(peer, &event.kind)) {
-            let mut flat = json!({ "eventType": event.kind });
+        let listeners = mesh.peers().push_recipients();
+        for peer in listeners.iter().filter(|peer| mesh.journal().is_peer_subscribed(peer, &event.kind)) {
+            let mut flat = json!({ "eventType": event.kind.word() });
             if let (Some(flat), Some(payload)) = (flat.as_object_mut(), payload.as_object()) {
                 flat.extend(payload.clone());
             }
             self.put(mesh, peer, &envelope("event", &flat, now), None, now);
         }
-        let update = match event.kind.as_str() {
+        let update = match event.kind.word() {
             "peer_left" => Some(("peer_update", json!({ "action": "left", "peerId": payload["peerId"] }))),
             "state_changed" => Some((
                 "peer_update",
@@ -103,7 +104,7 @@ impl Pushes {
 
     /// The broker ends.
     pub fn shutdown(&mut self, mesh: &Mesh, now: i64) {
-        self.put_all(mesh, &mesh.listeners(), &envelope("shutdown", &json!({}), now), now);
+        self.put_all(mesh, &mesh.peers().push_recipients(), &envelope("shutdown", &json!({}), now), now);
         for line in self.lines.values_mut() {
             line.send(now);
         }
@@ -111,7 +112,7 @@ impl Pushes {
     }
 
     /// One line to everybody: each ear hears it once, whoever it listens for.
-    fn put_all(&mut self, mesh: &Mesh, listeners: &[String], text: &str, now: i64) {
+    fn put_all(&mut self, mesh: &Mesh, listeners: &[PeerId], text: &str, now: i64) {
         for peer in listeners {
             if self.ears.of(mesh, peer).is_none() {
                 self.put(mesh, peer, text, None, now);
@@ -124,7 +125,9 @@ impl Pushes {
         if let Some(ear) = self.ears.of(mesh, peer) {
             return self.ears.put(ear, text, seq);
         }
-        let Some(path) = mesh.peer(peer).and_then(|peer| peer.row.uds_path.clone()) else { return };
+        let Some(path) = mesh.peers().get(peer).and_then(|peer| peer.row.push_socket().map(str::to_owned)) else {
+            return;
+        };
         let line = self.lines.entry(peer.to_owned()).or_insert_with(|| Line::new(path.clone()));
         if line.path != path {
             *line = Line::new(path);
@@ -150,14 +153,16 @@ impl Pushes {
     /// Dials peers that are new or whose time has come. One that listens on a WebSocket needs no line.
     pub fn dial(&mut self, mesh: &Mesh, registry: &Registry, next_token: &mut u64, now: i64) {
         self.lines
-            .retain(|peer, line| mesh.peer(peer).is_some_and(|peer| peer.row.uds_path.as_ref() == Some(&line.path)));
-        for peer in mesh.listeners() {
-            let Some(path) = mesh.peer(&peer).and_then(|peer| peer.row.uds_path.clone()) else { continue };
+            .retain(|peer, line| mesh.peers().get(peer).is_some_and(|peer| peer.row.push_socket() == Some(&line.path)));
+        for peer in mesh.peers().push_recipients() {
+            let Some(path) = mesh.peers().get(&peer).and_then(|peer| peer.row.push_socket().map(str::to_owned)) else {
+                continue;
+            };
             if self.ears.of(mesh, &peer).is_some() {
-                self.lines.remove(&peer);
+                self.lines.remove(peer.as_str());
                 continue;
             }
-            let line = self.lines.entry(peer).or_insert_with(|| Line::new(path));
+            let line = self.lines.entry(peer.to_string()).or_insert_with(|| Line::new(path));
             if line.outlet.is_none() && line.retry_at.is_some_and(|at| at <= now) {
                 line.dial(registry, next_token, now);
             }

@@ -72,7 +72,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
         }
         result => result?,
     };
-    mesh.ask_processes(Box::new(sys::process::lives));
+    mesh.set_process_probe(Box::new(sys::process::lives));
     let listeners = listeners(token, bearer(&settings));
     let (door, guests) = if hub { open_door(&bind, port, &settings, listeners, door_waker)? } else { closed_door() };
     let announcer = door.as_ref().filter(|_| settings.discovers()).map(|door| {
@@ -365,8 +365,8 @@ fn watch_signals() -> io::Result<mio::net::UnixStream> {
     Ok(mio::net::UnixStream::from_std(reader))
 }
 
-fn mesh_settings(settings: &Settings, port: u16) -> Result<crate::core::Settings, Error> {
-    Ok(crate::core::Settings {
+fn mesh_settings(settings: &Settings, port: u16) -> Result<crate::core::MeshSettings, Error> {
+    Ok(crate::core::MeshSettings {
         stale_ms: settings.int("SLM_MESH_STALE_MS"),
         dead_ms: settings.int("SLM_MESH_DEAD_MS"),
         lock_ttl_min: settings.int("SLM_MESH_LOCK_TTL_MIN"),

@@ -9,10 +9,11 @@
 
 use super::http::{Answer, Head, Request};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::PeerId;
+use crate::base::kinds::MessageType;
 use crate::base::{limits, time};
 use crate::core::Mesh;
-use crate::core::mail::TYPES;
-use crate::core::peers::{LINKED, Peer};
+use crate::core::peers::Peer;
 use crate::store::Message;
 use serde_json::{Map, Value, json};
 
@@ -63,20 +64,20 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Map<String, Value>, _: i64) -> Result
     // By what address we are reached, its asker knows best: a daemon takes loopback for its own.
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
-    let mark = mesh.mark();
+    let mark = mesh.mesh_id();
     let here = own(mesh);
     let rows: Vec<Value> = here
         .map(|peer| {
             json!({
-                "peer_id": peer.row.id, "session_id": peer.row.name, "summary": peer.row.summary, "status": "active",
-                "host": host, "port": port, "registered_at": zoned(peer.row.started),
-                "last_heartbeat": zoned(peer.heard.max(peer.active)), "project_path": peer.row.project,
+                "peer_id": peer.row.id.as_str(), "session_id": peer.row.name, "summary": peer.row.summary, "status": "active",
+                "host": host, "port": port, "registered_at": zoned(peer.row.first_seen),
+                "last_heartbeat": zoned(peer.last_heartbeat.max(peer.last_active)), "project_path": peer.row.project,
                 "agent_type": peer.row.agent, "mesh": mark, "machine": peer.row.host, "branch": peer.row.git_branch,
                 "repo": peer.row.repo,
             })
         })
         .collect();
-    Ok(json!({ "peers": rows, "mesh": mark, "mark": mesh.roster_mark() }))
+    Ok(json!({ "peers": rows, "mesh": mark, "mark": mesh.peers().roster_version() }))
 }
 
 fn send(mesh: &mut Mesh, head: &Head, given: &Map<String, Value>, now: i64) -> Result<Value, Error> {
@@ -87,28 +88,34 @@ fn send(mesh: &mut Mesh, head: &Head, given: &Map<String, Value>, now: i64) -> R
         return Err(Error::new(ErrorKind::Refused, format!("content too large (max {} bytes)", limits::PAYLOAD_MAX)));
     }
     // Each mesh has a budget of its own: one that writes much slows nobody else.
-    mesh.limit(&format!("letters from {}", head.peer), 10, now)?;
+    mesh.charge(&format!("letters from {}", head.peer), 10, now)?;
     let (id, name, machine) = (text("from_peer").unwrap_or("unknown"), text("from_name"), text("from_machine"));
-    let cut = |text: String| text.chars().take(limits::WORD_MAX).collect::<String>();
-    let sender = cut(mesh.sender_of_letter(id, name, machine));
+    let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());
+    let sender = cut(mesh.forwarded_sender(id, name, machine));
     let key = text("key").filter(|key| key.len() <= limits::WORD_MAX);
-    for known_as in [&sender, &cut(mesh.name_of_stranger(id, name, machine))] {
+    for known_as in [&sender, &cut(mesh.unknown_sender(id, name, machine))] {
         // Its first answer was lost on the way; we may have learnt only since then who that is.
-        if let Some(known) = key.map(|key| mesh.sent_as(known_as, key)).transpose()?.flatten() {
+        if let Some(known) = key.map(|key| mesh.message_with_key(known_as, key)).transpose()?.flatten() {
             return Ok(taken("peer", known, now));
         }
     }
     let is_kept = |kind: &str| kind != "json" || serde_json::from_str::<Value>(content).is_ok();
-    let kind = text("type").filter(|kind| TYPES.contains(kind) && is_kept(kind)).unwrap_or("text");
-    let draft =
-        Message { sender, kind: kind.into(), body: content.into(), key: key.map(str::to_owned), ..Message::default() };
+    let kind = text("type").filter(|kind| MessageType::WORDS.contains(kind) && is_kept(kind)).unwrap_or("text");
+    let draft = Message {
+        sender,
+        kind: MessageType::from_word(kind).unwrap_or_default(),
+        body: content.into(),
+        key: key.map(str::to_owned),
+        ..Message::default()
+    };
     let (target, recipients) = recipients(mesh, to)?;
     let answered = text("reply_to").zip(recipients.first()).filter(|_| target == "peer");
-    let reply_to = answered.map(|(id, me)| mesh.answered_by(&draft.sender, me, id, now)).transpose()?.flatten();
+    let reply_to =
+        answered.map(|(id, me)| mesh.acknowledge_by_reply(&draft.sender, me, id, now)).transpose()?.flatten();
     let expires_in = given.get("expires_in").and_then(Value::as_i64);
     let expires = expires_in.map(|ms| now + ms.clamp(0, limits::MAIL_KEPT_MS));
     let draft = Message { reply_to, expires, ..draft };
-    let draft = Message { target: if target == "peer" { String::new() } else { to.into() }, ..draft };
+    let draft = Message { group: (target != "peer").then(|| to.to_owned()), ..draft };
     let sent = mesh.post(draft, &recipients, now)?;
     Ok(taken(target, sent.first().map_or(0, |message| message.seq), now))
 }
@@ -119,11 +126,11 @@ fn taken(target: &str, id: i64, now: i64) -> Value {
 
 /// The peers of this mesh that are here.
 fn own(mesh: &Mesh) -> impl Iterator<Item = &Peer> {
-    mesh.roster().iter().filter(|peer| peer.is_here() && peer.row.kind != LINKED)
+    mesh.peers().all().iter().filter(|peer| peer.is_online() && !peer.row.is_linked())
 }
 
 /// Whom a `to` means: everybody, a project, or one peer.
-fn recipients(mesh: &Mesh, to: &str) -> Result<(&'static str, Vec<String>), Error> {
+fn recipients(mesh: &Mesh, to: &str) -> Result<(&'static str, Vec<PeerId>), Error> {
     let here = |fits: &dyn Fn(&str) -> bool| {
         own(mesh).filter(|peer| fits(&peer.row.project)).map(|peer| peer.row.id.clone()).collect()
     };
@@ -133,8 +140,8 @@ fn recipients(mesh: &Mesh, to: &str) -> Result<(&'static str, Vec<String>), Erro
     if let Some(project) = to.strip_prefix("project:") {
         return Ok(("project", here(&|path| path == project)));
     }
-    match mesh.peer(to) {
-        Some(peer) if peer.row.kind != LINKED => Ok(("peer", vec![peer.row.id.clone()])),
+    match mesh.peers().get(to) {
+        Some(peer) if !peer.row.is_linked() => Ok(("peer", vec![peer.row.id.clone()])),
         _ => Err(Error::not_found("recipient peer not found")),
     }
 }

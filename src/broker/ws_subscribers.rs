@@ -54,7 +54,7 @@ impl Ears {
         if self.ears.is_empty() {
             return None;
         }
-        let path = mesh.peer(peer).and_then(|peer| peer.row.uds_path.as_deref());
+        let path = mesh.peers().get(peer).and_then(|peer| peer.row.push_socket());
         let own = path.and_then(|path| Path::new(path).file_stem()?.to_str());
         let listens = |id: &str| self.ears.iter().position(|ear| ear.ids.iter().any(|known| known == id));
         listens(peer).or_else(|| listens(own?))

@@ -1,35 +1,24 @@
-//! Calls: from asking to answering, with the waiting in between.
+//! From a call to its answer: who acts, the operation inside a savepoint, the waiting in between.
 
+use super::mail::{receipts, wakeups};
+use super::peers::sessions;
+use super::turn::{Dirty, Effect};
+use super::waiting::{WaitReason, WaitingCall};
+use super::{Args, ConnId, Mesh, Op, mail};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::PeerId;
 use crate::base::limits;
 use crate::base::process::Process;
-use crate::core::{Args, ConnId, Mesh, Op, locks::request, mail, mail::receipts, peers::sessions};
-use crate::store::{Event, Message};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 
-/// What an operation answers.
+/// What an operation returns.
 #[derive(Debug)]
 pub enum Outcome {
     /// The result.
     Ready(Value),
-    /// Nothing yet: ask again when something of this sort stirs, at the latest then (ms).
+    /// Nothing yet: run the operation again when this changes, at the latest then (ms).
     Pending(WaitReason, i64),
-}
-
-/// What a waiting call waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WaitReason {
-    /// Mail for this peer.
-    Mail(String),
-    /// An event after this cursor.
-    Events(i64),
-    /// Mail that this peer may be woken over, until then (ms); asked again before if time will tell.
-    Wakeup(String, i64),
-    /// A lock that fell; this is what is wanted.
-    Locks(Rc<request::LockRequest>),
 }
 
 /// Who calls, when, and whether the call may still wait.
@@ -38,31 +27,36 @@ pub struct CallContext {
     /// The connection it came over; 0 for the HTTP thread.
     pub conn: ConnId,
     /// The acting peer's id, if one is known.
-    pub actor: Option<String>,
+    pub actor: Option<PeerId>,
     /// Now, ms.
     pub now: i64,
     /// When its wait ends, if it has waited before.
     pub until: Option<i64>,
-    /// Where the stream stood when it began to wait for events, or the end of a bell's wait.
-    pub stood: Option<i64>,
+    /// Where the stream stood when it began to wait for events, or when its wait for a wakeup ends.
+    pub cursor: Option<i64>,
     /// Set when it must answer now.
-    pub last: bool,
+    pub deadline_reached: bool,
     /// The call's own id on its connection.
     pub id: Value,
     /// Processes above the caller, nearest first, where the transport could prove them.
-    pub chain: Vec<Process>,
+    pub ancestors: Vec<Process>,
 }
 
 impl CallContext {
-    /// The acting peer's id; [`Auth::Required`](crate::core::Auth) guarantees it.
+    /// The acting peer's id; [`Auth::Required`](super::Auth) guarantees that there is one.
     pub fn me(&self) -> &str {
         self.actor.as_deref().unwrap_or("")
+    }
+
+    /// The acting peer's id, to keep.
+    pub fn my_id(&self) -> PeerId {
+        self.actor.clone().unwrap_or_default()
     }
 
     /// Until when a call that asks for `seconds` may wait, or `None` when it must answer now.
     pub fn wait(&self, seconds: Option<i64>) -> Option<i64> {
         let until = self.until.or_else(|| seconds.filter(|s| *s > 0).map(|s| self.now + s * 1000));
-        until.filter(|until| !self.last && *until > self.now)
+        until.filter(|until| !self.deadline_reached && *until > self.now)
     }
 }
 
@@ -80,84 +74,59 @@ pub struct Call {
     /// The peer that it wants to act as.
     pub acting: Option<String>,
     /// Processes above the caller, nearest first, where the transport could prove them.
-    pub chain: Vec<Process>,
+    pub ancestors: Vec<Process>,
 }
 
-/// What shall leave once the turn is committed.
-#[allow(missing_docs)] // each variant's line says what its fields are
-#[derive(Debug)]
-pub enum Effect {
-    /// The answer to a call.
-    Reply { conn: ConnId, id: Value, result: Result<Value, Error> },
-    /// Something that a connection should know.
-    Notification { conn: ConnId, method: &'static str, params: Value },
-    /// Mail for a peer that takes pushes on its own Unix socket.
-    PeerPush { peer: String, seq: i64, from: String, body: String },
-    /// An event, for such peers to hear of, and for who looks on.
-    Event(Rc<Event>),
-    /// A message that was sent or got further, for who looks on.
-    Message(Rc<Message>),
-}
-
-/// A call that waits.
-#[derive(Debug)]
-pub(crate) struct WaitingCall {
-    pub(crate) ctx: CallContext,
-    pub(crate) op: &'static Op,
-    pub(crate) args: Args,
-    /// Known once it was asked.
-    pub(crate) on: Option<WaitReason>,
-}
-
-/// What changed since the waiting calls were last looked at.
-#[derive(Debug, Default)]
-pub(crate) struct Dirty {
-    pub(crate) mail: BTreeSet<String>,
-    pub(crate) events: bool,
-    pub(crate) locks: bool,
-}
-
-/// What a caller hears when a rule panicked; the panic itself is in the log.
+/// What a caller is told when a rule panicked; the panic itself is in the log.
 const BUG: &str = "a bug in slm-mesh: nothing was changed; broker.log says where, please report it";
 
-fn is_bell(op: &Op) -> bool {
-    op.name == crate::core::mail::wakeups::WAKE.name
+/// Whether an operation is this one.
+fn is(op: &Op, other: &Op) -> bool {
+    std::ptr::eq(op, other)
 }
 
 impl Mesh {
-    /// Runs one call; its answer comes through the outbox, now or when its wait ends.
+    /// Runs one call. Its answer is an [`Effect::Reply`], in this turn or when its wait ends.
     pub fn call(&mut self, call: Call, now: i64) {
         let mut ctx = CallContext {
             conn: call.conn,
             actor: None,
             now,
             until: None,
-            stood: None,
-            last: false,
+            cursor: None,
+            deadline_reached: false,
             id: call.id.clone(),
-            chain: call.chain.clone(),
+            ancestors: call.ancestors.clone(),
         };
-        match self.actor(&call) {
+        match self.peers.resolve_actor(&call) {
             Ok(actor) => ctx.actor = actor,
             Err(error) => {
-                self.out.push(Effect::Reply { conn: call.conn, id: call.id, result: Err(error) });
+                self.turn.push(Effect::Reply { conn: call.conn, id: call.id, result: Err(error) });
                 return;
             }
         }
-        if let Some(peer) = ctx.actor.as_ref().and_then(|id| self.peer_mut(id)) {
-            peer.active = now;
+        if let Some(id) = &ctx.actor {
+            self.peers.touch(id, now);
         }
-        let n_waiting = self.waits.iter().filter(|wait| wait.ctx.conn == call.conn && !is_bell(wait.op)).count();
-        // Who would wake a peer waits beside its calls; one for each peer, so these are bounded, too.
-        ctx.last = n_waiting >= limits::WAITS_MAX && !is_bell(call.op);
-        self.step(WaitingCall { ctx, op: call.op, args: call.args, on: None }, None);
-        self.settle(now);
+        let waits_for_wakeup = |op: &Op| is(op, &wakeups::WAIT);
+        let n_waiting = self
+            .waiting
+            .iter()
+            .filter(|waiting| waiting.ctx.conn == call.conn && !waits_for_wakeup(waiting.op))
+            .count();
+        // A wait for a wakeup does not count: there is at most one for each peer and channel.
+        ctx.deadline_reached = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
+        self.step(WaitingCall { ctx, op: call.op, args: call.args, reason: None }, None);
+        self.resume_waiting(now);
     }
 
-    /// Runs an operation at once and hands its result back, for callers that can't wait.
+    /// Runs an operation at once and returns its result, for a caller that cannot wait.
+    ///
+    /// # Errors
+    /// The operation's own, or that it had to wait.
     pub fn run(&mut self, op: &'static Op, args: &Args, ctx: &CallContext) -> Result<Value, Error> {
-        let result = self.scoped(|mesh| (op.run)(mesh, ctx, args));
-        self.settle(ctx.now);
+        let result = self.in_savepoint(|mesh| (op.run)(mesh, ctx, args));
+        self.resume_waiting(ctx.now);
         match result? {
             Outcome::Ready(value) => Ok(value),
             Outcome::Pending(..) => {
@@ -166,140 +135,106 @@ impl Mesh {
         }
     }
 
-    /// Runs a rule whose writes and pushes vanish together if it fails.
-    pub fn scoped<T>(&mut self, rule: impl FnOnce(&mut Mesh) -> Result<T, Error>) -> Result<T, Error> {
-        let n_out = self.out.len();
-        self.store.begin_call();
+    /// Runs a rule whose writes and effects vanish together if it fails.
+    ///
+    /// # Errors
+    /// The rule's own; a panic in it counts as an internal error.
+    pub fn in_savepoint<T>(&mut self, rule: impl FnOnce(&mut Mesh) -> Result<T, Error>) -> Result<T, Error> {
+        let n_effects = self.turn.effect_count();
+        self.turn.store.begin_call();
         // A panic in a rule is a bug; it costs this call and nothing else.
         let ruled = catch_unwind(AssertUnwindSafe(|| rule(self)));
         let result = ruled.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, BUG))).and_then(|value| {
-            self.store.end_call()?;
+            self.turn.store.end_call()?;
             Ok(value)
         });
         if result.is_err() {
-            self.out.truncate(n_out);
-            self.undo();
+            self.turn.drop_effects(n_effects);
+            if self.turn.undo_call() {
+                self.reload();
+            }
         }
         result
     }
 
-    /// Takes back the running call, in the store and in memory.
-    fn undo(&mut self) {
-        let wrote = self.store.call_wrote();
-        if let Err(error) = self.store.undo_call() {
-            // The connection to the file is in doubt: give up the whole turn.
-            // Nothing that was answered in this turn is true any more, as its commit will say.
-            self.store.rollback();
-            self.broken = Some(Error::new(ErrorKind::Storage, error.to_string()));
-            self.out.push(Effect::Notification { conn: 0, method: "log", params: json!(error.to_string()) });
-        }
-        if wrote {
-            self.reload();
-        }
-    }
-
-    /// One step of a call: an answer, or a place in the queue of those that wait. `place` is the
-    /// place that it had there, which it keeps.
-    pub(crate) fn step(&mut self, mut wait: WaitingCall, place: Option<usize>) {
-        let result = self.scoped(|mesh| match (wait.op.run)(mesh, &wait.ctx, &wait.args)? {
-            Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail(value, &wait))),
-            later => Ok(later),
+    /// Runs a call once: it is answered, or it waits. `place` is its former place among the waiting
+    /// calls, which it keeps.
+    fn step(&mut self, mut call: WaitingCall, place: Option<usize>) {
+        let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {
+            Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail_notice(value, &call))),
+            pending => Ok(pending),
         });
         let result = match result {
-            Ok(Outcome::Pending(on, until)) => {
-                wait.ctx.until = Some(until);
-                if let WaitReason::Events(kept) | WaitReason::Wakeup(_, kept) = on {
-                    wait.ctx.stood = Some(kept);
+            Ok(Outcome::Pending(reason, until)) => {
+                call.ctx.until = Some(until);
+                if let WaitReason::Events(cursor) | WaitReason::Wakeup(_, cursor) = reason {
+                    call.ctx.cursor = Some(cursor);
                 }
-                wait.on = Some(on);
-                let place = place.unwrap_or(self.waits.len()).min(self.waits.len());
-                self.waits.insert(place, wait);
+                call.reason = Some(reason);
+                self.waiting.insert(place, call);
                 return;
             }
             Ok(Outcome::Ready(value)) => Ok(value),
             Err(error) => Err(error),
         };
-        self.out.push(Effect::Reply { conn: wait.ctx.conn, id: wait.ctx.id, result });
+        self.turn.push(Effect::Reply { conn: call.ctx.conn, id: call.ctx.id, result });
     }
 
-    /// Every result tells its caller of mail that is waiting.
-    fn with_mail(&mut self, mut value: Value, wait: &WaitingCall) -> Value {
-        if wait.op.name == receipts::MARK_READ_.name || wait.op.name == sessions::DETACH.name {
+    /// Every result tells its caller of mail that waits.
+    fn with_mail_notice(&mut self, mut value: Value, call: &WaitingCall) -> Value {
+        if is(call.op, &receipts::MARK_READ) || is(call.op, &sessions::DETACH) {
             return value;
         }
-        let shown = if wait.op.name == mail::INBOX.name { value["messages"].as_array().map_or(0, Vec::len) } else { 0 };
-        let Some(id) = wait.ctx.actor.clone() else { return value };
-        let unread = self.unread(&id).unwrap_or(0) - shown as i64;
+        let shows_mail = is(call.op, &mail::INBOX) && value["messages"].as_array().is_some_and(|rows| !rows.is_empty());
+        let Some(id) = call.ctx.actor.as_ref().filter(|_| !shows_mail) else { return value };
+        let unread = self.mail.unread(&self.turn.store, id).unwrap_or(0);
         if unread > 0
-            && shown == 0
-            && let (Some(object), Ok(from)) = (value.as_object_mut(), self.mail_from(&id))
+            && let (Some(object), Ok(from)) =
+                (value.as_object_mut(), self.mail.unread_senders(&self.turn.store, &self.peers, id))
         {
             object.insert("mail".into(), json!({ "unread": unread, "from": from }));
         }
         value
     }
 
-    /// Asks the waiting calls again whose matter stirred, in the order in which they came.
-    pub fn settle(&mut self, now: i64) {
-        // Each round answers at least one call or ends, and an answer may stir others.
-        for _ in 0..=self.waits.len() {
-            let stirred = std::mem::take(&mut self.stirred);
-            let due = |wait: &WaitingCall| match &wait.on {
-                Some(WaitReason::Mail(peer) | WaitReason::Wakeup(peer, _)) => stirred.mail.contains(peer),
-                Some(WaitReason::Events(_)) => stirred.events,
-                Some(WaitReason::Locks(_)) => stirred.locks,
-                None => false,
-            };
-            let Some(first) = self.waits.iter().position(due) else { break };
-            let mut place = first;
-            while place < self.waits.len() {
-                if due(&self.waits[place]) {
-                    let mut wait = self.waits.remove(place);
-                    wait.ctx.now = now;
-                    let n_before = self.waits.len();
-                    self.step(wait, Some(place));
-                    if self.waits.len() == n_before {
-                        continue;
-                    }
-                }
-                place += 1;
+    /// Runs the waiting calls again for which something changed, in the order in which they came.
+    pub fn resume_waiting(&mut self, now: i64) {
+        // Each round answers at least one call, or it is the last; an answer may change things for others.
+        for _ in 0..=self.waiting.len() {
+            let dirty = std::mem::take(&mut self.turn.dirty);
+            let mut start = 0;
+            let mut ran = false;
+            while let Some(place) = self.waiting.position(start, |call| call.is_due(&dirty)) {
+                ran = true;
+                let mut call = self.waiting.remove(place);
+                call.ctx.now = now;
+                let n_left = self.waiting.len();
+                self.step(call, Some(place));
+                start = if self.waiting.len() == n_left { place } else { place + 1 };
+            }
+            if !ran {
+                break;
             }
         }
-        self.stirred = Dirty::default();
+        self.turn.dirty = Dirty::default();
     }
 
-    /// Forgets a waiting call; nothing was consumed, nothing is answered.
+    /// Answers the calls whose wait is over.
+    pub(super) fn end_waits(&mut self, now: i64) {
+        let is_due = |call: &WaitingCall| call.ctx.until.is_some_and(|until| until <= now);
+        while let Some(place) = self.waiting.position(0, is_due) {
+            let mut call = self.waiting.remove(place);
+            call.ctx.now = now;
+            call.ctx.deadline_reached = true;
+            self.step(call, Some(place));
+        }
+    }
+
+    /// Forgets a waiting call; nothing was consumed, and nothing is answered.
     pub fn cancel(&mut self, conn: ConnId, id: &Value, now: i64) {
-        let n_before = self.waits.len();
-        self.waits.retain(|wait| wait.ctx.conn != conn || wait.ctx.id != *id);
-        if self.waits.len() < n_before {
-            self.stirred.locks = true;
-            self.settle(now);
+        if self.waiting.cancel(conn, id) {
+            self.turn.dirty.locks = true;
+            self.resume_waiting(now);
         }
-    }
-
-    /// Counts a call against its sender: `cost` tenths of a message.
-    pub fn limit(&mut self, key: &str, cost: u32, now: i64) -> Result<(), Error> {
-        if self.rates.len() > limits::PEERS_MAX {
-            self.rates.retain(|_, (since, _)| now - *since < limits::RATE_WINDOW_MS);
-        }
-        let max = self.settings.rate_max.saturating_mul(10);
-        let (since, spent) = self.rates.entry(key.to_owned()).or_insert((now, 0));
-        if now - *since >= limits::RATE_WINDOW_MS {
-            (*since, *spent) = (now, 0);
-        }
-        if *spent + cost > max {
-            let wait = (limits::RATE_WINDOW_MS - (now - *since) + 999) / 1000;
-            let name = self.peers.iter().find(|peer| peer.row.id == key).map_or(key, |peer| &peer.row.name);
-            let text = format!(
-                "rate limit: {name} sent more than {} messages (or ten times as many changes) in {} s; \
-                 wait {wait} s, or raise SLM_MESH_RATE",
-                self.settings.rate_max,
-                limits::RATE_WINDOW_MS / 1000
-            );
-            return Err(Error::new(ErrorKind::Limited, text).with(json!({ "retryAfterSeconds": wait })));
-        }
-        *spent += cost;
-        Ok(())
     }
 }

@@ -1,11 +1,19 @@
-//! Events: every change, in one stream with sequence numbers that never go back.
+//! The journal: every change, in one stream whose sequence numbers never go back.
+//!
+//! **Invariant:** this file alone writes events.
 
+use super::op::ArgKind;
+use super::peers::{Peer, Peers};
+use super::turn::{Effect, Turn};
+use super::waiting::WaitReason;
+use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::error::Error;
+use crate::base::ids::{PeerId, PublicIds};
+use crate::base::kinds::EventKind;
 use crate::base::{limits, time};
-use crate::core::op::ArgKind;
-use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Effect, Mesh, Op, Outcome, WaitReason};
-use crate::store::{Event, EventFilter};
+use crate::store::{Event, EventFilter, LockRow, Message, PeerRow, StateEntry};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 const TYPES: Arg = Arg::new(
@@ -82,22 +90,27 @@ pub static UNSUBSCRIBE: Op = Op {
     run: unsubscribe,
 };
 
+/// An event carries a state value of at most this many bytes; a longer one must be fetched.
+const EVENT_VALUE_MAX: usize = 4096;
+
 fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, journal, .. } = mesh;
     let types: Vec<&str> = if args.texts("types").contains(&"*") { Vec::new() } else { args.texts("types") };
     let since = match args.text("since") {
         Some(text) => {
             let time = time::parse(text).ok_or_else(|| Error::usage("since", "want a time as 2026-11-22T06:43:36Z"))?;
-            Some(mesh.store.event_at(time)?)
+            Some(turn.store.event_at(time)?)
         }
         None => None,
     };
+    let last = turn.store.counters.event_last;
     // A wait without a cursor waits for what is new from the moment in which it began.
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
-    let cursor = args.int("after").max(since).or(ctx.stood).or(waits.then_some(mesh.store.counters.event_last));
+    let cursor = args.int("after").max(since).or(ctx.cursor).or(waits.then_some(last));
     let limit = args.int("limit").unwrap_or(50);
-    let pick = EventFilter { types: &types, after: cursor.unwrap_or(0), newest: cursor.is_none(), limit: limit + 1 };
-    let mut found = mesh.store.events(&pick)?;
-    let is_ahead = cursor.is_some_and(|cursor| cursor > mesh.store.counters.event_last);
+    let filter = EventFilter { types: &types, after: cursor.unwrap_or(0), newest: cursor.is_none(), limit: limit + 1 };
+    let mut found = turn.store.events(&filter)?;
+    let is_ahead = cursor.is_some_and(|cursor| cursor > last);
     if found.is_empty()
         && !is_ahead
         && let Some(until) = ctx.wait(args.int("waitSeconds"))
@@ -108,7 +121,7 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     found.truncate(limit as usize);
     let (mut rows, mut size) = (Vec::new(), 0);
     for event in &found {
-        let mut row = mesh.event_value(event);
+        let mut row = journal.view(peers, event);
         if row.to_string().len() > limits::PAGE_MAX {
             row["payload"] = json!({ "note": "too long to show", "bytes": event.payload.len() });
         }
@@ -119,51 +132,46 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         }
         rows.push(row);
     }
-    if pick.newest {
+    if filter.newest {
         rows.reverse();
     }
-    let last = mesh.store.counters.event_last;
     let seq = match rows.last() {
         Some(row) if more || cursor.is_none() => row["seq"].as_i64().unwrap_or(last),
         _ => last,
     };
-    let first = mesh.store.first_event()?.unwrap_or(last + 1);
-    // A cursor from beyond the end belongs to another stream, as one does whose place was pruned.
+    let first = turn.store.first_event()?.unwrap_or(last + 1);
+    // A cursor from beyond the end belongs to another stream; one before the first event was pruned.
     let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     Ok(Outcome::Ready(json!({ "ok": true, "events": rows, "seq": seq, "gap": gap, "more": more })))
 }
 
 fn emit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let kind = args.word("type");
-    if !kind.contains('.')
-        || kind.starts_with('.')
-        || kind.ends_with('.')
-        || kind.chars().any(|c| c.is_whitespace() || c.is_control())
-    {
-        return Err(Error::usage(
-            "type",
-            "want a word with a dot inside, as deploy.done; plain words are the mesh's own",
-        ));
+    let Mesh { turn, peers, journal, rates, .. } = mesh;
+    let name = args.word("type");
+    let is_dotted = name.contains('.') && !name.starts_with('.') && !name.ends_with('.');
+    if !is_dotted || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        let want = "want a word with a dot inside, as deploy.done; plain words are the mesh's own";
+        return Err(Error::usage("type", want));
     }
-    mesh.limit(ctx.me(), 10, ctx.now)?;
+    rates.charge(peers, ctx.me(), 10, ctx.now)?;
     let payload = args.object("payload").cloned().unwrap_or_else(|| json!({}));
-    mesh.emit(kind, ctx.me(), payload, ctx.now)?;
-    Ok(Outcome::Ready(json!({ "ok": true, "seq": mesh.store.counters.event_last })))
+    journal.record(turn, peers, &Change::Custom { name, payload }, ctx.me(), ctx.now)?;
+    Ok(Outcome::Ready(json!({ "ok": true, "seq": turn.store.counters.event_last })))
 }
 
 fn subscribe(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, journal, .. } = mesh;
     let types: Vec<String> = args.texts("types").into_iter().map(str::to_owned).collect();
     let wanted = if types.is_empty() { vec!["*".to_owned()] } else { types };
-    if let Some(seat) = mesh.seats.get_mut(&ctx.conn) {
-        seat.subscribed.clone_from(&wanted);
+    if peers.is_connected(ctx.conn) {
+        journal.subscriptions.insert(ctx.conn, wanted.clone());
     }
-    Ok(Outcome::Ready(json!({ "ok": true, "subscribed": wanted, "seq": mesh.store.counters.event_last })))
+    let last = turn.store.counters.event_last;
+    Ok(Outcome::Ready(json!({ "ok": true, "subscribed": wanted, "seq": last })))
 }
 
 fn unsubscribe(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
-    if let Some(seat) = mesh.seats.get_mut(&ctx.conn) {
-        seat.subscribed.clear();
-    }
+    mesh.journal.unsubscribe(ctx.conn);
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
@@ -171,60 +179,226 @@ fn wants(subscribed: &[String], kind: &str) -> bool {
     subscribed.iter().any(|wanted| wanted == "*" || wanted == kind)
 }
 
-impl Mesh {
-    /// Records a change and tells those who asked to hear of it.
-    pub fn emit(&mut self, kind: &str, by: &str, payload: Value, now: i64) -> Result<(), Error> {
-        let text = payload.to_string();
-        let seq = self.store.add_event(kind, by, now, &text)?;
-        self.stirred.events = true;
-        if kind.starts_with("peer_") && self.peer(by).is_none_or(|peer| peer.row.kind != crate::core::peers::LINKED) {
-            self.roster_mark += 1;
+/// A change, with what its event tells about it.
+#[allow(missing_docs)] // each variant's line says what its fields are
+#[derive(Debug)]
+pub enum Change<'a> {
+    /// A peer came online.
+    PeerJoined(&'a PeerRow),
+    /// A peer went offline; `named` says whether the event carries its name.
+    PeerLeft { row: &'a PeerRow, named: bool, reason: &'a str },
+    /// A peer changed what it says it does.
+    PeerUpdated(&'a PeerRow),
+    /// A message to one peer was accepted.
+    MessageReceived(&'a Message),
+    /// A message to a group was accepted, by `n` of its peers.
+    GroupReceived { from: &'a str, group: &'a str, n: usize },
+    /// A message was read.
+    MessageRead(&'a Message),
+    /// A linked mesh took a message.
+    MessageForwarded { message: &'a Message, by: String },
+    /// A linked mesh refused a message for good.
+    MessageRejected { message: &'a Message, by: String },
+    /// An entry of the shared state has a new value.
+    StateChanged(&'a StateEntry),
+    /// An entry of the shared state is gone: deleted, or for this reason.
+    StateDeleted { entry: &'a StateEntry, reason: Option<&'a str> },
+    /// A lock was granted.
+    FileLocked(&'a LockRow),
+    /// A lock ended: its holder gave it back, or for this reason.
+    FileUnlocked { lock: &'a LockRow, reason: Option<&'a str> },
+    /// A client's own event.
+    Custom { name: &'a str, payload: Value },
+}
+
+impl Change<'_> {
+    fn kind(&self) -> EventKind {
+        match self {
+            Change::PeerJoined(_) => EventKind::PeerJoined,
+            Change::PeerLeft { .. } => EventKind::PeerLeft,
+            Change::PeerUpdated(_) => EventKind::PeerUpdated,
+            Change::MessageReceived(_) | Change::GroupReceived { .. } => EventKind::MessageReceived,
+            Change::MessageRead(_) => EventKind::MessageRead,
+            Change::MessageForwarded { .. } => EventKind::MessageForwarded,
+            Change::MessageRejected { .. } => EventKind::MessageRejected,
+            Change::StateChanged(_) => EventKind::StateChanged,
+            Change::StateDeleted { .. } => EventKind::StateDeleted,
+            Change::FileLocked(_) => EventKind::FileLocked,
+            Change::FileUnlocked { .. } => EventKind::FileUnlocked,
+            Change::Custom { name, .. } => EventKind::Custom((*name).to_owned()),
         }
-        let event = Event { seq, kind: kind.to_owned(), by: by.to_owned(), at: now, payload: text };
-        let conns: Vec<_> =
-            self.seats.iter().filter(|(_, seat)| wants(&seat.subscribed, kind)).map(|(conn, _)| *conn).collect();
-        for conn in conns {
-            let params = self.event_value(&event);
-            self.out.push(Effect::Notification { conn, method: "event", params });
+    }
+
+    /// What the event carries. The keys are those of the old HTTP API.
+    fn payload(&self, ids: PublicIds) -> Value {
+        let about = |m: &Message| json!({ "messageId": ids.message(m.seq), "fromPeer": m.sender.as_str(), "toPeer": m.recipient.as_str() });
+        let (mut payload, reason) = match self {
+            Change::PeerJoined(row) => (
+                json!({
+                    "peerId": row.id.as_str(), "name": row.name, "agentType": row.agent, "projectPath": row.project,
+                }),
+                None,
+            ),
+            Change::PeerLeft { row, named: true, reason } => {
+                (json!({ "peerId": row.id.as_str(), "name": row.name }), Some(*reason))
+            }
+            Change::PeerLeft { row, named: false, reason } => (json!({ "peerId": row.id.as_str() }), Some(*reason)),
+            Change::PeerUpdated(row) => {
+                (json!({ "peerId": row.id.as_str(), "name": row.name, "summary": row.summary }), None)
+            }
+            Change::MessageReceived(message) | Change::MessageRead(message) => (about(message), None),
+            Change::GroupReceived { from, group, n } => {
+                (json!({ "fromPeer": from, "toPeer": group, "count": n }), None)
+            }
+            Change::MessageForwarded { message, by } | Change::MessageRejected { message, by } => {
+                let mut payload = about(message);
+                payload["by"] = json!(by);
+                (payload, None)
+            }
+            Change::StateChanged(entry) => (state_payload(entry), None),
+            Change::StateDeleted { entry, reason } => {
+                (json!({ "key": entry.key, "namespace": entry.namespace, "version": entry.version }), *reason)
+            }
+            Change::FileLocked(lock) => (
+                json!({
+                    "filePath": lock.path, "lockedBy": lock.holder.as_str(), "reason": lock.reason,
+                    "token": lock.token,
+                }),
+                None,
+            ),
+            Change::FileUnlocked { lock, reason } => {
+                (json!({ "filePath": lock.path, "unlockedBy": lock.holder.as_str(), "token": lock.token }), *reason)
+            }
+            Change::Custom { payload, .. } => (payload.clone(), None),
+        };
+        if let Some(reason) = reason {
+            payload["reason"] = json!(reason);
         }
-        if self.watched || self.peers.iter().any(|peer| peer.row.kind == "http") {
-            self.out.push(Effect::Event(Rc::new(event)));
+        payload
+    }
+}
+
+fn state_payload(entry: &StateEntry) -> Value {
+    let value = entry.value.as_deref().unwrap_or("");
+    let mut payload =
+        json!({ "key": entry.key, "namespace": entry.namespace, "value": value, "version": entry.version });
+    if value.len() > EVENT_VALUE_MAX {
+        payload["value"] = Value::Null;
+        payload["bytes"] = json!(value.len());
+    }
+    payload
+}
+
+/// The stream, and who wants to hear of it.
+#[derive(Debug)]
+pub struct Journal {
+    ids: PublicIds,
+    /// Event types that each connection wants pushed.
+    subscriptions: HashMap<ConnId, Vec<String>>,
+    /// The same for clients of the old HTTP API, which take pushes on a socket of their own.
+    peer_subscriptions: HashMap<PeerId, Vec<String>>,
+    /// Somebody observes all that happens.
+    observed: bool,
+}
+
+impl Journal {
+    pub(super) fn new(ids: PublicIds) -> Journal {
+        Journal { ids, subscriptions: HashMap::new(), peer_subscriptions: HashMap::new(), observed: false }
+    }
+
+    /// Records a change as an event and pushes it to its subscribers.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(super) fn record(
+        &self,
+        turn: &mut Turn,
+        peers: &Peers,
+        change: &Change,
+        by: &str,
+        now: i64,
+    ) -> Result<(), Error> {
+        let (kind, payload) = (change.kind(), change.payload(self.ids).to_string());
+        let seq = turn.store.add_event(&kind, by, now, &payload)?;
+        turn.dirty.events = true;
+        let event = Event { seq, kind, by: by.into(), at: now, payload };
+        for (conn, _) in self.subscriptions.iter().filter(|(_, types)| wants(types, event.kind.word())) {
+            let params = self.view(peers, &event);
+            turn.push(Effect::Notification { conn: *conn, method: "event", params });
+        }
+        if self.observed || peers.all().iter().any(|peer: &Peer| peer.row.is_http()) {
+            turn.push(Effect::Event(Rc::new(event)));
         }
         Ok(())
     }
 
+    /// Removes old events, a bounded number; returns how many.
+    pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<usize, Error> {
+        Ok(turn.store.prune_events(now - limits::EVENTS_KEPT_MS, limits::PRUNE_STEP)?)
+    }
+
+    /// Lets observers know of a message that was sent or got further.
+    pub(super) fn observe(&self, turn: &mut Turn, message: &Message) {
+        if self.observed {
+            turn.push(Effect::Message(Rc::new(message.clone())));
+        }
+    }
+
+    /// Sets whether every event and every step of a message comes out for observers.
+    pub(super) fn set_observed(&mut self, observed: bool) {
+        self.observed = observed;
+    }
+
     /// An event with the keys of the old HTTP API first; the payload as JSON.
-    pub fn event_value(&self, event: &Event) -> Value {
+    pub fn view(&self, peers: &Peers, event: &Event) -> Value {
         let payload = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
         json!({
-            "id": self.outside_id(9, event.seq), "type": event.kind, "payload": payload, "emittedBy": event.by,
-            "createdAt": time::iso(event.at), "seq": event.seq, "emittedByName": self.name_of(&event.by),
+            "id": self.ids.event(event.seq), "type": event.kind.word(), "payload": payload,
+            "emittedBy": event.by.as_str(), "createdAt": time::iso(event.at), "seq": event.seq,
+            "emittedByName": peers.name_of(&event.by),
         })
     }
 
+    /// Whether a connection follows events.
+    pub(super) fn is_subscribed(&self, conn: ConnId) -> bool {
+        self.subscriptions.contains_key(&conn)
+    }
+
+    /// Ends a connection's subscription.
+    pub(super) fn unsubscribe(&mut self, conn: ConnId) {
+        self.subscriptions.remove(&conn);
+    }
+
+    /// Subscribes a peer that takes pushes on its own socket; an empty list ends the subscription.
+    pub fn subscribe_peer(&mut self, peer: &str, types: Vec<String>) {
+        let has_room = self.peer_subscriptions.len() < limits::PEERS_MAX;
+        if types.is_empty() {
+            self.peer_subscriptions.remove(peer);
+        } else if has_room || self.peer_subscriptions.contains_key(peer) {
+            self.peer_subscriptions.insert(peer.into(), types);
+        }
+    }
+
+    /// Whether such a peer asked for events of this type.
+    pub fn is_peer_subscribed(&self, peer: &str, kind: &EventKind) -> bool {
+        self.peer_subscriptions.get(peer).is_some_and(|types| wants(types, kind.word()))
+    }
+}
+
+impl Mesh {
     /// Events for the old HTTP API: newest first.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
     pub fn latest_events(&self, types: &[&str], since: Option<i64>, limit: i64) -> Result<Vec<Value>, Error> {
-        let after = since.map(|time| self.store.event_at(time)).transpose()?.unwrap_or(0);
-        let found = self.store.events(&EventFilter { types, after, newest: true, limit })?;
+        let store = &self.turn.store;
+        let after = since.map(|time| store.event_at(time)).transpose()?.unwrap_or(0);
+        let found = store.events(&EventFilter { types, after, newest: true, limit })?;
         let mut size = 0;
         let fits = |event: &&Event| {
             size += event.payload.len();
             size <= limits::ROWS_BYTES_MAX
         };
-        Ok(found.iter().take_while(fits).map(|event| self.event_value(event)).collect())
-    }
-
-    /// Subscribes a peer that takes pushes on its own socket; an empty list ends it.
-    pub fn subscribe_peer(&mut self, peer: &str, types: Vec<String>) {
-        if types.is_empty() {
-            self.legacy_subscriptions.remove(peer);
-        } else if self.legacy_subscriptions.len() < limits::PEERS_MAX || self.legacy_subscriptions.contains_key(peer) {
-            self.legacy_subscriptions.insert(peer.to_owned(), types);
-        }
-    }
-
-    /// Whether such a peer asked for events of this type.
-    pub fn is_subscribed(&self, peer: &str, kind: &str) -> bool {
-        self.legacy_subscriptions.get(peer).is_some_and(|types| wants(types, kind))
+        Ok(found.iter().take_while(fits).map(|event| self.journal.view(&self.peers, event)).collect())
     }
 }

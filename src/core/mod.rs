@@ -1,10 +1,14 @@
 //! The rules of the mesh, as plain functions of (request, time, store).
 //!
-//! **Invariant:** nothing here knows a clock, a socket, a thread or chance. Time is an argument,
-//! chance is given at birth, and what shall leave is put into an outbox that the caller empties
-//! after its commit.
+//! A [`Mesh`] is a handful of parts: peers, locks, mail, the journal, state, federation. Each part is the
+//! only code that writes its memory and asks its questions to the store; a rule takes the parts that it
+//! needs. [`dispatch`] runs operations, [`turn`] holds the transaction and what shall leave after it.
+//!
+//! **Invariant:** nothing here knows a clock, a socket, a thread or chance. Time is an argument, random
+//! numbers come from a function that the caller gives, and effects wait for the caller to take them after
+//! its commit.
 
-mod dispatch;
+pub mod dispatch;
 pub mod federation;
 pub mod hook_ops;
 pub mod journal;
@@ -13,21 +17,34 @@ pub mod mail;
 pub mod op;
 pub mod pagination;
 pub mod peers;
+mod rate_limit;
 pub mod state;
 pub mod status;
 pub mod tools;
+pub mod turn;
+pub mod waiting;
 
-pub use crate::base::error::{Error, ErrorKind};
-use crate::base::limits;
-pub use dispatch::{Call, CallContext, Effect, Outcome, WaitReason};
-use dispatch::{Dirty, WaitingCall};
+pub use dispatch::{Call, CallContext, Outcome};
 pub use op::{Arg, Args, Auth, CliPlace, Op};
+pub use turn::Effect;
 
-use crate::store::{Checkpointer, Store, StoreError};
-use peers::Peer;
-use peers::sessions::Attachment;
-use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use crate::base::error::Error;
+use crate::base::ids::PublicIds;
+use crate::base::kinds::LockOwner;
+use crate::base::limits;
+use crate::base::process::Process;
+use crate::store::{Checkpointer, LockRow, Store};
+use federation::Federation;
+use journal::Journal;
+use locks::Locks;
+use locks::request::LockRequest;
+use mail::Mail;
+use peers::Peers;
+use rate_limit::RateLimiter;
+use serde_json::{Map, Value};
+use std::rc::Rc;
+use turn::Turn;
+use waiting::Waiting;
 
 /// Names a connection for as long as it lives; never reused.
 pub type ConnId = u64;
@@ -53,12 +70,12 @@ pub const OPS: &[&Op] = &[
     &status::STATUS,
     &peers::sessions::ATTACH,
     &peers::sessions::DETACH,
-    &mail::receipts::MARK_READ_,
+    &mail::receipts::MARK_READ,
     &locks::CHECK,
     &hook_ops::EDIT,
     &hook_ops::MAIL,
     &hook_ops::END,
-    &mail::wakeups::WAKE,
+    &mail::wakeups::WAIT,
     &mail::wakeups::REPORT,
 ];
 
@@ -67,20 +84,20 @@ pub fn op(name: &str) -> Option<&'static Op> {
     OPS.iter().copied().find(|op| op.name == name)
 }
 
-/// What a mesh is told at birth.
+/// What a mesh is given when it opens.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct MeshSettings {
     /// An HTTP peer is stale after this long without a heartbeat, ms.
     pub stale_ms: i64,
-    /// And gone after this long, ms.
+    /// It is gone after this long without a heartbeat, ms.
     pub dead_ms: i64,
-    /// Minutes of a lock whose caller names none.
+    /// Length of a lock whose caller names none, minutes.
     pub lock_ttl_min: i64,
     /// Messages that one sender may send in `limits::RATE_WINDOW_MS`.
     pub rate_max: u32,
     /// This machine's name.
     pub host: String,
-    /// The user whose mesh this is: the name of the human peer.
+    /// The user whose mesh this is; the human peer has this name.
     pub user: String,
     /// This program's version.
     pub version: String,
@@ -88,14 +105,14 @@ pub struct Settings {
     pub pid: u32,
     /// Its HTTP port.
     pub port: u16,
-    /// Addresses of other meshes to look at.
+    /// Addresses of other meshes to poll.
     pub links: Vec<String>,
 }
 
-impl Default for Settings {
-    /// What users are promised where nothing is set; a machine and a user of that name.
-    fn default() -> Settings {
-        Settings {
+impl Default for MeshSettings {
+    /// The values that hold where nothing is set, with placeholders for the machine and the user.
+    fn default() -> MeshSettings {
+        MeshSettings {
             stale_ms: 30_000,
             dead_ms: 60_000,
             lock_ttl_min: 10,
@@ -110,314 +127,328 @@ impl Default for Settings {
     }
 }
 
-/// One mesh: its peers, messages, state, locks and events.
+/// One mesh: its parts, and the turn that is running.
 pub struct Mesh {
-    store: Store,
-    settings: Settings,
-    fresh: Box<dyn FnMut() -> u128 + Send>,
-    lives: Box<dyn Fn(i64) -> bool + Send>,
-    peers: Vec<Peer>,
-    seats: HashMap<ConnId, Attachment>,
-    locks: Vec<crate::store::LockRow>,
-    orphans: Option<i64>,
-    unread: HashMap<String, i64>,
-    rates: HashMap<String, (i64, u32)>,
-    /// Messages that a hook took a moment ago: when, and over which connection.
-    taken: HashMap<i64, (i64, ConnId)>,
-    /// Sessions that were woken of late.
-    rings: Vec<mail::wakeups::WakeupAttempt>,
-    /// The turn's transaction was lost in the middle.
-    broken: Option<Error>,
-    legacy_subscriptions: HashMap<String, Vec<String>>,
-    links: Vec<federation::roster::MeshLink>,
-    /// Letters for other meshes may wait.
-    letters: bool,
-    /// Counts what changed among our own peers, for meshes that look at us.
-    roster_mark: i64,
-    /// Somebody looks on at all that happens.
-    watched: bool,
-    waits: Vec<WaitingCall>,
-    stirred: Dirty,
-    out: Vec<Effect>,
-    salt: u128,
+    settings: Rc<MeshSettings>,
+    ids: PublicIds,
+    turn: Turn,
+    waiting: Waiting,
+    rates: RateLimiter,
+    peers: Peers,
+    locks: Locks,
+    mail: Mail,
+    journal: Journal,
+    federation: Federation,
+    /// When the mesh opened, ms.
     started: i64,
+    /// The time of the last tick, ms.
+    ticked_at: i64,
+    /// When old rows are removed next, ms.
     next_prune: i64,
-    next_expiry: Option<Option<i64>>,
-    /// The disk refused: what time brings is not tried again before then.
-    rest: i64,
-    tick_at: i64,
-    human: String,
+    /// The disk refused: nothing that only time asks for is tried again before then, ms.
+    retry_after: i64,
 }
 
 impl std::fmt::Debug for Mesh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Mesh({} peers, {} locks)", self.peers.len(), self.locks.len())
-    }
-}
-
-impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Error {
-        Error::new(ErrorKind::Storage, error.to_string())
+        write!(f, "Mesh({} peers, {} locks)", self.peers.all().len(), self.locks.all().len())
     }
 }
 
 impl Mesh {
-    /// A mesh over its store. `fresh` gives ids that nobody can guess.
+    /// A mesh over its store. `random` gives numbers that nobody can guess.
     ///
     /// # Errors
-    /// When the store can't be read or written.
+    /// When the store cannot be read or written.
     pub fn open(
         store: Store,
-        settings: Settings,
-        fresh: Box<dyn FnMut() -> u128 + Send>,
+        settings: MeshSettings,
+        random: Box<dyn FnMut() -> u128 + Send>,
         now: i64,
     ) -> Result<Mesh, Error> {
-        let mut mesh = Mesh {
-            store,
+        let settings = Rc::new(settings);
+        let mut turn = Turn::new(store);
+        turn.store.begin_call();
+        let mut peers = Peers::new(settings.clone(), random, now);
+        let ids = PublicIds::new(instance_number(&mut turn, &mut peers)?);
+        let mut locks = Locks::default();
+        locks.load(&turn, now)?;
+        peers.load(&turn, &locks, now)?;
+        peers.settle_human(&mut turn, now)?;
+        turn.store.end_call()?;
+        turn.store.commit()?;
+        Ok(Mesh {
+            ids,
+            turn,
+            waiting: Waiting::default(),
+            rates: RateLimiter::new(settings.rate_max),
+            peers,
+            locks,
+            mail: Mail::new(ids),
+            journal: Journal::new(ids),
+            federation: Federation::new(&settings.links, now),
             settings,
-            fresh,
-            lives: Box::new(|_| false),
-            peers: Vec::new(),
-            seats: HashMap::new(),
-            locks: Vec::new(),
-            orphans: Some(now),
-            unread: HashMap::new(),
-            rates: HashMap::new(),
-            taken: HashMap::new(),
-            rings: Vec::new(),
-            broken: None,
-            legacy_subscriptions: HashMap::new(),
-            links: Vec::new(),
-            letters: false,
-            roster_mark: now,
-            watched: false,
-            waits: Vec::new(),
-            stirred: Dirty::default(),
-            out: Vec::new(),
-            salt: 0,
             started: now,
+            ticked_at: now,
             next_prune: now,
-            next_expiry: None,
-            rest: 0,
-            tick_at: now,
-            human: String::new(),
-        };
-        mesh.store.begin_call();
-        mesh.read_salt()?;
-        mesh.load(now)?;
-        mesh.settle_human(now)?;
-        mesh.link(&mesh.settings.links.clone());
-        mesh.store.end_call()?;
-        mesh.store.commit()?;
-        Ok(mesh)
+            retry_after: 0,
+        })
     }
 
-    /// How to ask whether a process of this machine lives: a session whose connection went with an
+    /// Sets how to ask whether a process of this machine is alive: a session whose connection went with an
     /// earlier broker may be about to come back.
-    pub fn ask_processes(&mut self, lives: Box<dyn Fn(i64) -> bool + Send>) {
-        self.lives = lives;
-    }
-
-    /// The mesh's own mark in the ids of its messages and events.
-    fn read_salt(&mut self) -> Result<(), Error> {
-        let kept = self.store.meta("salt")?.and_then(|hex| u128::from_str_radix(&hex, 16).ok());
-        self.salt = match kept {
-            Some(salt) => salt,
-            None => {
-                let salt = (self.fresh)();
-                self.store.set_meta("salt", &format!("{salt:x}"))?;
-                salt
-            }
-        };
-        Ok(())
+    pub fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
+        self.peers.set_process_probe(is_alive);
     }
 
     /// Lets time pass: waits end, locks and entries expire, silent peers go, old rows are removed.
     pub fn tick(&mut self, now: i64) {
-        if now >= self.rest {
+        if now >= self.retry_after {
             for step in [Mesh::expire_locks, Mesh::expire_peers, Mesh::expire_links, Mesh::expire_rows, Mesh::prune] {
-                if let Err(error) = self.scoped(|mesh| step(mesh, now)) {
-                    self.rest = now + limits::REST_MS;
-                    self.out.push(Effect::Notification { conn: 0, method: "log", params: json!(error.text) });
+                if let Err(error) = self.in_savepoint(|mesh| step(mesh, now)) {
+                    self.retry_after = now + limits::REST_MS;
+                    self.turn.push(Effect::Log(error));
                 }
             }
         }
-        self.tick_at = now;
-        // What fell in this instant still goes to who waited until now.
-        self.settle(now);
-        let due = |wait: &WaitingCall| wait.ctx.until.is_some_and(|until| until <= now);
-        while let Some(place) = self.waits.iter().position(due) {
-            let mut wait = self.waits.remove(place);
-            wait.ctx.now = now;
-            wait.ctx.last = true;
-            self.step(wait, Some(place));
-        }
-        self.settle(now);
+        self.ticked_at = now;
+        // A lock that ends in this instant still goes to a call that waited until now.
+        self.resume_waiting(now);
+        self.end_waits(now);
+        self.resume_waiting(now);
     }
 
     /// When [`Mesh::tick`] has something to do next, ms.
     pub fn deadline(&mut self) -> Option<i64> {
-        let waits = self.waits.iter().filter_map(|wait| wait.ctx.until).min();
-        let locks = self.locks.iter().map(|lock| lock.expires).min();
-        let orphans = self.orphans.map(|since| since + limits::GRACE_MS);
-        let peers = self.peers.iter().filter_map(|peer| peer.deadline(&self.settings)).min();
-        let rows = self.row_expiry();
-        let written =
-            [locks, orphans, peers, self.link_deadline(), rows].into_iter().flatten().min().map(|at| at.max(self.rest));
-        [waits, written].into_iter().flatten().min()
+        let writes = [
+            self.locks.deadline(),
+            self.peers.deadline(),
+            self.federation.deadline(&self.peers),
+            self.turn.next_expiry(),
+        ];
+        let write = writes.into_iter().flatten().min().map(|at| at.max(self.retry_after));
+        [self.waiting.deadline(), write].into_iter().flatten().min()
     }
 
-    fn row_expiry(&mut self) -> Option<i64> {
-        if self.next_expiry.is_none() {
-            let entry = self.store.next_entry_expiry().ok().flatten();
-            let message = self.store.next_message_expiry().ok().flatten();
-            self.next_expiry = Some([entry, message].into_iter().flatten().min());
-        }
-        self.next_expiry.flatten()
-    }
-
-    /// Notes that a row goes at this time. One that goes no more is found out when its time comes.
-    fn expires_at(&mut self, time: Option<i64>) {
-        if let (Some(time), Some(next)) = (time, &mut self.next_expiry) {
-            *next = Some(next.map_or(time, |next| next.min(time)));
-        }
+    fn expire_locks(&mut self, now: i64) -> Result<(), Error> {
+        let Mesh { turn, peers, locks, journal, .. } = self;
+        locks.expire(turn, peers, journal, now)
     }
 
     fn expire_rows(&mut self, now: i64) -> Result<(), Error> {
-        if self.row_expiry().is_none_or(|at| at > now) {
+        let Mesh { turn, peers, mail, journal, .. } = self;
+        if turn.next_expiry().is_none_or(|at| at > now) {
             return Ok(());
         }
-        self.next_expiry = None;
-        self.expire_entries(now)?;
-        self.expire_messages(now)
+        turn.forget_expiry();
+        state::expire(turn, peers, journal, now)?;
+        mail.expire(turn, journal, now)
     }
 
-    /// Removes what is older than its keeping, a bounded number of rows at a time.
+    /// Removes rows that are older than they are kept, a bounded number at a time.
     fn prune(&mut self, now: i64) -> Result<(), Error> {
         if now < self.next_prune {
             return Ok(());
         }
         self.next_prune = now + limits::PRUNE_EVERY_MS;
-        let n = self.store.prune_events(now - limits::EVENTS_KEPT_MS, limits::PRUNE_STEP)?;
-        let unread = self.store.prune_messages(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
-        if n == limits::PRUNE_STEP as usize || !unread.is_empty() {
+        let Mesh { turn, peers, locks, mail, .. } = self;
+        let n = Journal::prune(turn, now)?;
+        let more_mail = mail.prune(turn, now)?;
+        if n == limits::PRUNE_STEP as usize || more_mail {
             self.next_prune = now + 1000;
         }
-        for recipient in unread {
-            self.unread.remove(&recipient);
-        }
-        self.store.prune_wakes(limits::PRUNE_STEP)?;
-        self.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
-        self.forget_peers(now)
+        state::prune(turn, now)?;
+        peers.forget_old(turn, mail, locks, now)
     }
 
-    /// Makes the turn durable. After an error nothing of the turn may leave: what was to be
-    /// answered is answered with the error, and memory equals the disk again.
+    /// Makes the turn durable; returns whether it could. If not, nothing of the turn leaves but the error,
+    /// and memory equals the disk again.
     pub fn commit(&mut self) -> bool {
-        let error = match (self.broken.take(), self.store.commit()) {
-            (None, Ok(_)) => return true,
-            (Some(error), _) => error,
-            (None, Err(error)) => error.into(),
-        };
-        self.store.rollback();
-        self.reload();
-        self.rest = self.tick_at + limits::REST_MS;
-        self.out.retain_mut(|out| match out {
-            Effect::Reply { result, .. } => {
-                *result = Err(error.clone());
-                true
-            }
-            _ => false,
-        });
-        self.out.push(Effect::Notification { conn: 0, method: "log", params: json!(error.text) });
-        false
+        let committed = self.turn.commit().is_ok();
+        if !committed {
+            self.reload();
+            self.retry_after = self.ticked_at + limits::REST_MS;
+        }
+        committed
     }
 
-    /// Whether every event and every message, as often as it gets further, comes out too.
-    pub fn watch(&mut self, watched: bool) {
-        self.watched = watched;
+    /// Makes memory equal the disk again after writes were taken back.
+    fn reload(&mut self) {
+        self.mail.reload();
+        self.turn.forget_expiry();
+        let now = self.ticked_at;
+        let loaded = self.locks.load(&self.turn, now).and_then(|()| self.peers.load(&self.turn, &self.locks, now));
+        self.turn.log_error(loaded);
+    }
+
+    /// What shall leave, oldest first.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.turn.take_effects()
+    }
+
+    /// Sets whether every event and every step of a message comes out for observers.
+    pub fn set_observed(&mut self, observed: bool) {
+        self.journal.set_observed(observed);
     }
 
     /// Whether the turn has anything to commit.
     pub fn has_written(&self) -> bool {
-        self.store.has_written()
+        self.turn.store.has_written()
     }
 
     /// Hands the store back as a crash leaves it: what was not committed is gone.
     pub fn into_store(mut self) -> Store {
-        self.store.rollback();
-        self.store
+        self.turn.store.rollback();
+        self.turn.store
     }
 
-    /// Moves the write-ahead log into the database; for a moment without work.
+    /// Moves the write-ahead log into the database, for a moment without work.
     pub fn checkpoint(&mut self) {
-        if let Err(error) = self.store.checkpoint() {
-            self.out.push(Effect::Notification { conn: 0, method: "log", params: json!(error.to_string()) });
-        }
+        let done = self.turn.store.checkpoint().map_err(Error::from);
+        self.turn.log_error(done);
     }
 
     /// What moves the log while the mesh goes on.
     ///
     /// # Errors
-    /// When the file can't be opened once more.
-    pub fn mover(&self) -> Result<Checkpointer, Error> {
-        Ok(self.store.mover()?)
+    /// When the file cannot be opened a second time.
+    pub fn checkpointer(&self) -> Result<Checkpointer, Error> {
+        Ok(self.turn.store.checkpointer()?)
     }
 
-    /// What shall leave, oldest first.
-    pub fn take_out(&mut self) -> Vec<Effect> {
-        std::mem::take(&mut self.out)
-    }
-
-    /// Nobody is attached, waits, or lives by heartbeats, and no letter waits for another mesh.
+    /// Whether nobody is online or waits, and no message waits for another mesh.
     pub fn is_idle(&self) -> bool {
-        let ours = self.peers.iter().filter(|peer| peer.row.kind != peers::LINKED);
-        self.waits.is_empty() && ours.into_iter().all(|peer| !peer.is_here()) && !self.has_letters()
+        self.waiting.is_empty() && !self.peers.is_anybody_online() && !self.has_mail_to_forward()
     }
 
-    /// The time of birth, ms.
+    /// Whether a connection is of use to somebody: it speaks for a peer, waits, or follows events.
+    pub fn is_in_use(&self, conn: ConnId) -> bool {
+        self.is_attached(conn) || self.journal.is_subscribed(conn) || self.waiting.has_call_of(conn)
+    }
+
+    /// Whether a connection speaks for a peer.
+    pub fn is_attached(&self, conn: ConnId) -> bool {
+        !self.peers.attached_to(conn).is_empty()
+    }
+
+    /// Whether any session is attached: only then can a caller be inside one.
+    pub fn has_sessions(&self) -> bool {
+        self.peers.has_sessions()
+    }
+
+    /// Notes the processes that the transport proved to stand above a connection.
+    pub fn set_ancestors(&mut self, conn: ConnId, ancestors: &[Process]) {
+        self.peers.set_agent_process(conn, ancestors);
+    }
+
+    /// When the mesh opened, ms.
     pub fn started(&self) -> i64 {
         self.started
     }
 
-    /// The settings given at birth.
-    pub fn settings(&self) -> &Settings {
+    /// The settings given when it opened.
+    pub fn settings(&self) -> &MeshSettings {
         &self.settings
     }
 
-    /// The outside id of a message (`family` 8) or an event (9): a UUID that carries its sequence
-    /// number, so that no index of random ids is needed.
-    fn outside_id(&self, family: u8, seq: i64) -> String {
-        let salt = format!("{:032x}", self.salt);
-        format!("{}-{}-4{}-{family}{}-{seq:012x}", &salt[..8], &salt[8..12], &salt[12..15], &salt[15..18])
+    /// What tells this mesh from others.
+    pub fn mesh_id(&self) -> String {
+        self.ids.mesh_id()
     }
 
-    /// The sequence number in an outside id of ours.
-    fn inside_id(&self, family: u8, id: &str) -> Option<i64> {
-        let seq = i64::from_str_radix(id.get(24..)?, 16).ok()?;
-        (self.outside_id(family, seq) == id.to_ascii_lowercase()).then_some(seq)
+    /// The public ids of its messages and events.
+    pub fn ids(&self) -> PublicIds {
+        self.ids
     }
 
-    /// Reads peers and locks from the store.
-    fn load(&mut self, now: i64) -> Result<(), Error> {
-        self.locks = self.store.locks()?;
-        self.load_peers(now)
+    /// Its peers.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
-    /// Makes memory equal the disk again after something was taken back.
-    fn reload(&mut self) {
-        self.unread.clear();
-        self.next_expiry = None;
-        let now = self.tick_at;
-        // A command that ended in the meantime may have its lock again; its grace begins anew.
-        self.orphans = Some(now);
-        if let Err(error) = self.load(now) {
-            self.out.push(Effect::Notification { conn: 0, method: "log", params: json!(error.text) });
-        }
+    /// Its locks.
+    pub fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    /// Its journal.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Its links to other meshes.
+    pub fn federation(&self) -> &Federation {
+        &self.federation
+    }
+
+    /// What is on disk, for readers that show it.
+    pub fn store(&self) -> &Store {
+        &self.turn.store
+    }
+
+    /// A peer as clients see it.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn peer_view(&mut self, id: &str, now: i64) -> Result<Option<Value>, Error> {
+        let Mesh { turn, peers, mail, locks, .. } = self;
+        peers.get(id).map(|peer| peers.view(peer, &turn.store, mail, locks, now)).transpose()
+    }
+
+    /// Subscribes a client of the old HTTP API to events; an empty list ends the subscription.
+    pub fn subscribe_peer(&mut self, peer: &str, types: Vec<String>) {
+        self.journal.subscribe_peer(peer, types);
+    }
+
+    /// Sets what a peer says it does.
+    ///
+    /// # Errors
+    /// When nobody knows the peer, or the disk refuses.
+    pub fn set_summary(&mut self, id: &str, summary: &str, now: i64) -> Result<(), Error> {
+        let Mesh { turn, peers, journal, .. } = self;
+        peers.set_summary(turn, journal, id, summary, now)
+    }
+
+    /// Charges a sender for what it sends: `cost` tenths of a message.
+    ///
+    /// # Errors
+    /// When it sent too much in a short time.
+    pub fn charge(&mut self, sender: &str, cost: u32, now: i64) -> Result<(), Error> {
+        self.rates.charge(&self.peers, sender, cost, now)
+    }
+
+    /// Grants a lock to a client of the old HTTP API, for a request that nothing conflicts with.
+    ///
+    /// # Errors
+    /// When too many locks are in force, or the disk refuses.
+    pub fn grant(&mut self, request: &LockRequest, now: i64) -> Result<Vec<LockRow>, Error> {
+        let Mesh { turn, peers, locks, journal, .. } = self;
+        locks.grant(turn, peers, journal, request, now)
+    }
+
+    /// Gives a path back for a client of the old HTTP API; returns false if it does not hold the path.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn release_path(&mut self, path: &str, holder: &str, now: i64) -> Result<bool, Error> {
+        let Mesh { turn, peers, locks, journal, .. } = self;
+        locks.release_path(turn, peers, journal, path, holder, &LockOwner::Peer, now)
     }
 }
 
-/// An object of `value`, or an empty one: for callers that add to results.
+/// The mesh's own random number, which its public ids carry.
+fn instance_number(turn: &mut Turn, peers: &mut Peers) -> Result<u128, Error> {
+    // Databases of version 0.1.0 call it so.
+    const NAME: &str = "salt";
+    if let Some(known) = turn.store.meta(NAME)?.and_then(|hex| u128::from_str_radix(&hex, 16).ok()) {
+        return Ok(known);
+    }
+    let number = peers.random();
+    turn.store.set_meta(NAME, &format!("{number:x}"))?;
+    Ok(number)
+}
+
+/// The object in `value`, or an empty one: for callers that add to results.
 pub fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,

@@ -1,28 +1,28 @@
-//! Lists that end before all of it was said: where the next page begins.
+//! Lists that are longer than one answer: where the next page begins.
 //!
-//! A place in a list is a number that only grows and a text that tells apart those which share it. Both
-//! are a row's own, so that nothing is missed or said twice when other rows come and go in between.
+//! A cursor is a number that only grows, and a text that tells rows with the same number apart. Both
+//! belong to the row itself, so no row is missed or repeated when others come and go in between.
 
 use crate::base::error::Error;
 use crate::base::limits;
 use serde_json::{Value, json};
 
-/// The longest mark, in bytes: a number and a path.
-pub const MARK_MAX: usize = limits::PATH_MAX + 21;
+/// The longest cursor, in bytes: a number and a path.
+pub const CURSOR_MAX: usize = limits::PATH_MAX + 21;
 
-/// Marks an answer behind whose last row, at this place, so many are left.
-pub fn mark(value: &mut Value, n_left: usize, last: Option<(i64, &str)>) {
+/// Adds to an answer how many rows are left and the cursor of its last row, if any are left.
+pub fn add_cursor(value: &mut Value, n_left: usize, last: Option<(i64, &str)>) {
     if let Some((number, text)) = last.filter(|_| n_left > 0) {
         value["remaining"] = json!(n_left);
         value["next"] = json!(format!("{number} {text}"));
     }
 }
 
-/// The place that a mark names.
+/// Reads a cursor.
 ///
 /// # Errors
-/// When nobody gave it out.
-pub fn read(mark: &str) -> Result<(i64, &str), Error> {
-    let parts = mark.split_once(' ').and_then(|(number, text)| Some((number.parse().ok()?, text)));
-    parts.ok_or_else(|| Error::usage("after", "want the next of an answer before"))
+/// When it is none.
+pub fn parse_cursor(cursor: &str) -> Result<(i64, &str), Error> {
+    let parts = cursor.split_once(' ').and_then(|(number, text)| Some((number.parse().ok()?, text)));
+    parts.ok_or_else(|| Error::usage("after", "want the value of next from the answer before"))
 }

@@ -1,11 +1,16 @@
 //! Shared state: small values under keys, each with a version that only grows.
+//!
+//! **Invariant:** this file alone writes entries.
 
+use super::journal::{Change, Journal};
+use super::mail::receipts::part_starts;
+use super::op::ArgKind;
+use super::peers::Peers;
+use super::turn::Turn;
+use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{limits, time};
-use crate::core::mail::receipts::part_starts;
-use crate::core::op::ArgKind;
-use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
-use crate::store::StateEntry;
+use crate::store::{StateEntry, Store};
 use serde_json::{Value, json};
 
 const KEY: Arg =
@@ -20,9 +25,6 @@ const EXPECT: Arg = Arg::new(
     ArgKind::Int { min: 0, max: i64::MAX },
     "Only if the entry has this version now (compare and set); 0 = only if there is none",
 );
-/// An event carries a value of at most this many bytes; a longer one must be fetched.
-const EVENT_VALUE_MAX: usize = 4096;
-
 /// Reads an entry.
 pub static GET: Op = Op {
     name: "state.get",
@@ -103,17 +105,17 @@ pub static DELETE: Op = Op {
 };
 
 fn get(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let entry = mesh.living_entry(namespace(args), args.word("key"), ctx.now)?;
-    let entry = entry.map(|entry| mesh.entry_value(&entry));
+    let entry = live_entry(&mesh.turn.store, namespace(args), args.word("key"), ctx.now)?;
+    let entry = entry.map(|entry| view(&mesh.peers, &entry));
     let mut value = json!({ "ok": true, "entry": entry });
     if let Some(from) = args.int("from") {
-        cut(&mut value, from as usize);
+        cut_to_part(&mut value, from as usize);
     }
     Ok(Outcome::Ready(value))
 }
 
-/// Cuts a value that is too long for one result; `next` says where to go on.
-fn cut(value: &mut Value, from: usize) {
+/// Cuts a value that is too long for one result; `next` says where the next part begins.
+fn cut_to_part(value: &mut Value, from: usize) {
     let Some(whole) = value["entry"]["value"].as_str().map(str::to_owned) else { return };
     let starts = part_starts(&whole);
     if starts.len() == 1 && from == 0 {
@@ -130,11 +132,11 @@ fn cut(value: &mut Value, from: usize) {
 }
 
 fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    mesh.limit(ctx.me(), 1, ctx.now)?;
+    mesh.rates.charge(&mesh.peers, ctx.me(), 1, ctx.now)?;
     let expires = args.int("ttlMinutes").map(|minutes| ctx.now + minutes * 60_000);
-    let (namespace, key) = (namespace(args), args.word("key"));
-    let entry = mesh.set_entry(namespace, key, args.word("value"), args.int("expect"), expires, ctx.me(), ctx.now)?;
-    let mut row = mesh.entry_value(&entry);
+    let new = NewEntry { namespace: namespace(args), key: args.word("key"), value: args.word("value"), expires };
+    let entry = mesh.set_entry(&new, args.int("expect"), ctx.me(), ctx.now)?;
+    let mut row = view(&mesh.peers, &entry);
     if row.to_string().len() > limits::PAGE_MAX {
         // The caller knows what it wrote.
         row["value"] = Value::Null;
@@ -144,10 +146,10 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
 
 fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let (prefix, after) = (args.text("prefix").unwrap_or(""), args.text("after").unwrap_or(""));
-    let found = mesh.store.entries(namespace(args), prefix, after, ctx.now, limits::LIST_MAX as i64 + 1)?;
+    let found = mesh.turn.store.entries(namespace(args), prefix, after, ctx.now, limits::LIST_MAX as i64 + 1)?;
     let (mut rows, mut size, mut next) = (Vec::new(), 0, None);
     for entry in &found {
-        let mut row = mesh.entry_value(entry);
+        let mut row = view(&mesh.peers, entry);
         if row.to_string().len() > limits::PAGE_MAX {
             row["value"] = Value::Null;
             row["note"] = json!("too long for a list; get it by its key");
@@ -168,7 +170,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 }
 
 fn delete(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    mesh.limit(ctx.me(), 1, ctx.now)?;
+    mesh.rates.charge(&mesh.peers, ctx.me(), 1, ctx.now)?;
     let deleted = mesh.delete_entry(namespace(args), args.word("key"), args.int("expect"), ctx.me(), ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true, "deleted": deleted })))
 }
@@ -177,58 +179,136 @@ fn namespace(args: &Args) -> &str {
     args.text("namespace").unwrap_or("default")
 }
 
+/// An entry that is neither deleted nor expired.
+fn live_entry(store: &Store, namespace: &str, key: &str, now: i64) -> Result<Option<StateEntry>, Error> {
+    Ok(store.entry(namespace, key)?.filter(|entry| entry.is_live(now)))
+}
+
+/// An entry with the keys of the old HTTP API first.
+fn view(peers: &Peers, entry: &StateEntry) -> Value {
+    let mut value = json!({
+        "key": entry.key, "namespace": entry.namespace, "value": entry.value, "updatedBy": entry.by.as_str(),
+        "updatedAt": time::iso(entry.updated), "version": entry.version, "updatedByName": peers.name_of(&entry.by),
+    });
+    if let Some(at) = entry.expires {
+        value["expiresAt"] = json!(time::iso(at));
+    }
+    value
+}
+
+/// The last version of a key, after a comparison with what the caller expects.
+fn last_version(
+    store: &Store,
+    peers: &Peers,
+    (namespace, key): (&str, &str),
+    expect: Option<i64>,
+    now: i64,
+) -> Result<i64, Error> {
+    let last = store.entry(namespace, key)?;
+    let live = last.as_ref().filter(|entry| entry.is_live(now));
+    let version = live.map_or(0, |entry| entry.version);
+    if let Some(expect) = expect.filter(|expect| *expect != version) {
+        let text = match live {
+            Some(entry) => format!(
+                "{key} has version {version} (set by {}), not {expect}; read it again and decide anew",
+                peers.name_of(&entry.by)
+            ),
+            None => format!("{key} does not exist, so it has no version {expect}; expect 0 to create it"),
+        };
+        return Err(Error::new(ErrorKind::Conflict, text).with(json!({ "version": version })));
+    }
+    Ok(last.map_or(0, |entry| entry.version))
+}
+
+/// What a caller writes.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEntry<'a> {
+    /// Namespace.
+    pub namespace: &'a str,
+    /// Key.
+    pub key: &'a str,
+    /// Value.
+    pub value: &'a str,
+    /// When it expires, ms.
+    pub expires: Option<i64>,
+}
+
+/// Deletes entries whose time is up.
+pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64) -> Result<(), Error> {
+    for entry in turn.store.expired_entries(now, limits::PRUNE_STEP)? {
+        let gone = deleted(&entry, now);
+        turn.store.put_entry(&gone)?;
+        let change = Change::StateDeleted { entry: &gone, reason: Some("expired") };
+        journal.record(turn, peers, &change, &entry.by, now)?;
+    }
+    Ok(())
+}
+
+/// Removes what stayed of entries that were deleted long ago, a bounded number.
+pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<(), Error> {
+    turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
+    Ok(())
+}
+
+/// What stays of an entry that is deleted: its version goes on counting.
+fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
+    StateEntry { value: None, version: entry.version + 1, updated: now, expires: None, ..entry.clone() }
+}
+
 impl Mesh {
-    /// An entry that is neither deleted nor expired.
-    pub fn living_entry(&self, namespace: &str, key: &str, now: i64) -> Result<Option<StateEntry>, Error> {
-        let entry = self.store.entry(namespace, key)?;
-        Ok(entry.filter(|entry| entry.value.is_some() && entry.expires.is_none_or(|at| at > now)))
+    /// An entry that is neither deleted nor expired, as clients see it.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn entry(&self, namespace: &str, key: &str, now: i64) -> Result<Option<Value>, Error> {
+        Ok(live_entry(&self.turn.store, namespace, key, now)?.map(|entry| self.entry_view(&entry)))
+    }
+
+    /// An entry as clients see it.
+    pub fn entry_view(&self, entry: &StateEntry) -> Value {
+        view(&self.peers, entry)
     }
 
     /// Entries of a namespace, for the old HTTP API.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
     pub fn entries(&self, namespace: &str, now: i64) -> Result<Vec<Value>, Error> {
-        let found = self.store.entries(namespace, "", "", now, limits::ROWS_MAX)?;
+        let found = self.turn.store.entries(namespace, "", "", now, limits::ROWS_MAX)?;
         let mut size = 0;
         let fits = |entry: &&StateEntry| {
             size += entry.value.as_deref().unwrap_or("").len();
             size <= limits::ROWS_BYTES_MAX
         };
-        Ok(found.iter().take_while(fits).map(|entry| self.entry_value(entry)).collect())
+        Ok(found.iter().take_while(fits).map(|entry| view(&self.peers, entry)).collect())
     }
 
     /// Writes an entry, if it has the version that the caller expects.
-    #[allow(clippy::too_many_arguments)] // the columns of one row; a struct would only rename them
-    pub fn set_entry(
-        &mut self,
-        namespace: &str,
-        key: &str,
-        value: &str,
-        expect: Option<i64>,
-        expires: Option<i64>,
-        by: &str,
-        now: i64,
-    ) -> Result<StateEntry, Error> {
-        let last = self.expected(namespace, key, expect, now)?;
+    ///
+    /// # Errors
+    /// When it has another version, or the disk refuses.
+    pub fn set_entry(&mut self, new: &NewEntry, expect: Option<i64>, by: &str, now: i64) -> Result<StateEntry, Error> {
+        let Mesh { turn, peers, journal, .. } = self;
+        let last = last_version(&turn.store, peers, (new.namespace, new.key), expect, now)?;
         let entry = StateEntry {
-            namespace: namespace.to_owned(),
-            key: key.to_owned(),
-            value: Some(value.to_owned()),
+            namespace: new.namespace.to_owned(),
+            key: new.key.to_owned(),
+            value: Some(new.value.to_owned()),
             version: last + 1,
-            by: by.to_owned(),
+            by: by.into(),
             updated: now,
-            expires,
+            expires: new.expires,
         };
-        self.store.put_entry(&entry)?;
-        self.expires_at(expires);
-        let mut payload = json!({ "key": key, "namespace": namespace, "value": value, "version": entry.version });
-        if value.len() > EVENT_VALUE_MAX {
-            payload["value"] = Value::Null;
-            payload["bytes"] = json!(value.len());
-        }
-        self.emit("state_changed", by, payload, now)?;
+        turn.store.put_entry(&entry)?;
+        turn.note_expiry(new.expires);
+        journal.record(turn, peers, &Change::StateChanged(&entry), by, now)?;
         Ok(entry)
     }
 
-    /// Removes an entry; false if there was none.
+    /// Removes an entry; returns false if there was none.
+    ///
+    /// # Errors
+    /// When it has another version than the caller expects, or the disk refuses.
     pub fn delete_entry(
         &mut self,
         namespace: &str,
@@ -237,63 +317,12 @@ impl Mesh {
         by: &str,
         now: i64,
     ) -> Result<bool, Error> {
-        let last = self.expected(namespace, key, expect, now)?;
-        let Some(entry) = self.living_entry(namespace, key, now)? else { return Ok(false) };
-        self.store.put_entry(&StateEntry {
-            value: None,
-            version: last + 1,
-            by: by.to_owned(),
-            updated: now,
-            expires: None,
-            ..entry
-        })?;
-        self.emit("state_deleted", by, json!({ "key": key, "namespace": namespace, "version": last + 1 }), now)?;
+        let Mesh { turn, peers, journal, .. } = self;
+        last_version(&turn.store, peers, (namespace, key), expect, now)?;
+        let Some(entry) = live_entry(&turn.store, namespace, key, now)? else { return Ok(false) };
+        let gone = StateEntry { by: by.into(), ..deleted(&entry, now) };
+        turn.store.put_entry(&gone)?;
+        journal.record(turn, peers, &Change::StateDeleted { entry: &gone, reason: None }, by, now)?;
         Ok(true)
-    }
-
-    /// The last version of a key, after comparing it with what the caller expects.
-    fn expected(&self, namespace: &str, key: &str, expect: Option<i64>, now: i64) -> Result<i64, Error> {
-        let last = self.store.entry(namespace, key)?;
-        let living = last.as_ref().filter(|entry| entry.value.is_some() && entry.expires.is_none_or(|at| at > now));
-        let version = living.map_or(0, |entry| entry.version);
-        if let Some(expect) = expect.filter(|expect| *expect != version) {
-            let text = match living {
-                Some(entry) => format!(
-                    "{key} has version {version} (set by {}), not {expect}; read it again and decide anew",
-                    self.name_of(&entry.by)
-                ),
-                None => format!("{key} does not exist, so it has no version {expect}; expect 0 to create it"),
-            };
-            return Err(Error::new(ErrorKind::Conflict, text).with(json!({ "version": version })));
-        }
-        Ok(last.map_or(0, |entry| entry.version))
-    }
-
-    /// An entry with the keys of the old HTTP API first.
-    pub fn entry_value(&self, entry: &StateEntry) -> Value {
-        let mut value = json!({
-            "key": entry.key, "namespace": entry.namespace, "value": entry.value, "updatedBy": entry.by,
-            "updatedAt": time::iso(entry.updated), "version": entry.version, "updatedByName": self.name_of(&entry.by),
-        });
-        if let Some(at) = entry.expires {
-            value["expiresAt"] = json!(time::iso(at));
-        }
-        value
-    }
-
-    pub(crate) fn expire_entries(&mut self, now: i64) -> Result<(), Error> {
-        for entry in self.store.expired_entries(now, limits::PRUNE_STEP)? {
-            let payload = json!({ "key": entry.key, "namespace": entry.namespace, "version": entry.version + 1, "reason": "expired" });
-            let by = entry.by.clone();
-            self.store.put_entry(&StateEntry {
-                value: None,
-                version: entry.version + 1,
-                updated: now,
-                expires: None,
-                ..entry
-            })?;
-            self.emit("state_deleted", &by, payload, now)?;
-        }
-        Ok(())
     }
 }

@@ -1,10 +1,10 @@
-//! Status: how the mesh is, from kept counters.
+//! Status: the state of the mesh, from counters that are kept.
 
+use super::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::base::error::Error;
-use crate::core::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use serde_json::{Value, json};
 
-/// Tells how the mesh is.
+/// Shows the state of the mesh.
 pub static STATUS: Op = Op {
     name: "status",
     summary: "Tell how the mesh is: broker, peers, mail, locks, events, store",
@@ -18,40 +18,38 @@ pub static STATUS: Op = Op {
 
 fn status(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
     let mut value = mesh.status(ctx.now)?;
-    if let Some(peer) = ctx.actor.as_deref().and_then(|id| mesh.peer(id)) {
-        value["you"] = json!({ "id": peer.row.id, "name": peer.row.name });
+    if let Some(peer) = ctx.actor.as_deref().and_then(|id| mesh.peers.get(id)) {
+        value["you"] = json!({ "id": peer.row.id.as_str(), "name": peer.row.name });
     }
     Ok(Outcome::Ready(value))
 }
 
 impl Mesh {
     /// The status with the keys of the old HTTP API first.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
     pub fn status(&self, now: i64) -> Result<Value, Error> {
-        let states: Vec<&str> = self.peers.iter().map(|peer| peer.status(&self.settings, now)).collect();
+        let settings = &self.settings;
+        let states: Vec<&str> = self.peers.all().iter().map(|peer| peer.status(settings, now)).collect();
         let count = |word: &str| states.iter().filter(|state| **state == word).count();
         let (active, stale) = (count("active"), count("stale"));
-        let counters = self.store.counters;
-        let (size, log) = self.store.size()?;
+        let counters = self.turn.store.counters;
+        let (size, wal_size) = self.turn.store.size()?;
         let mut value = json!({
-            "status": "ok", "version": self.settings.version, "uptime": (now - self.started) / 1000,
-            "pid": self.settings.pid, "port": self.settings.port,
+            "status": "ok", "version": settings.version, "uptime": (now - self.started) / 1000,
+            "pid": settings.pid, "port": settings.port,
             "peers": { "active": active, "stale": stale, "total": active + stale, "away": count("away") },
             "messages": { "total": counters.messages, "undelivered": counters.unread },
-            "locks": { "active": self.locks.len() },
+            "locks": { "active": self.locks.all().len() },
             "events": { "total": counters.events, "last": counters.event_last },
-            "db": { "sizeBytes": size, "walSizeBytes": log },
-            "waiting": self.waits.len(), "connections": self.seats.len(),
-            "host": self.settings.host, "rate": { "messagesPer10s": self.settings.rate_max },
+            "db": { "sizeBytes": size, "walSizeBytes": wal_size },
+            "waiting": self.waiting.len(), "connections": self.peers.connection_count(),
+            "host": settings.host, "rate": { "messagesPer10s": settings.rate_max },
         });
-        if !self.links.is_empty() {
-            value["links"] = self.links_value(now)?;
+        if !self.federation.links().is_empty() {
+            value["links"] = self.links_view(now)?;
         }
         Ok(value)
-    }
-
-    /// What is on disk, for tests that compare it with what was promised.
-    #[doc(hidden)]
-    pub fn store(&self) -> &crate::store::Store {
-        &self.store
     }
 }

@@ -1,6 +1,9 @@
 //! Events on disk: a stream with sequence numbers that never go back.
 
+use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
+use crate::base::ids::PeerId;
+use crate::base::kinds::EventKind;
 use rusqlite::{OptionalExtension, Row, params};
 
 /// One event.
@@ -8,10 +11,10 @@ use rusqlite::{OptionalExtension, Row, params};
 pub struct Event {
     /// Its place in the stream.
     pub seq: i64,
-    /// `peer_joined`, `file_locked`, …, or a custom type with a dot.
-    pub kind: String,
-    /// Peer id (or free text over HTTP) that caused it.
-    pub by: String,
+    /// What happened.
+    pub kind: EventKind,
+    /// The peer that caused it.
+    pub by: PeerId,
     /// When, ms.
     pub at: i64,
     /// JSON text.
@@ -21,55 +24,65 @@ pub struct Event {
 /// Which events to read.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter<'a> {
-    /// Types wanted; empty means all.
+    /// The words of the types wanted; empty means all.
     pub types: &'a [&'a str],
     /// Only those after this sequence number.
     pub after: i64,
-    /// Oldest first from `after`, or the newest ones (returned newest first).
+    /// Read the newest events, newest first, instead of the oldest after `after`.
     pub newest: bool,
     /// At most this many.
     pub limit: i64,
 }
 
+const COLUMNS: &str = "SELECT seq, type, by, at, payload FROM event";
+
 fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
-    Ok(Event { seq: row.get(0)?, kind: row.get(1)?, by: row.get(2)?, at: row.get(3)?, payload: row.get(4)? })
+    Ok(Event {
+        seq: row.get("seq")?,
+        kind: EventKind::from_word(row.get_ref("type")?.as_str()?),
+        by: row.get::<_, String>("by")?.into(),
+        at: row.get("at")?,
+        payload: row.get("payload")?,
+    })
 }
 
 impl Store {
-    /// Appends an event and answers with its sequence number.
-    pub fn add_event(&mut self, kind: &str, by: &str, at: i64, payload: &str) -> StoreResult<i64> {
+    /// Appends an event and returns its sequence number.
+    pub fn add_event(&mut self, kind: &EventKind, by: &str, at: i64, payload: &str) -> StoreResult<i64> {
         self.writing()?;
         let seq = self.counters.event_last + 1;
-        let sql = "INSERT INTO event VALUES (?1,?2,?3,?4,?5)";
-        self.db.prepare_cached(sql)?.execute(params![seq, kind, by, at, payload])?;
+        write_row!(self, "INSERT", "event", {
+            "seq": seq,
+            "type": kind.word(),
+            "by": by,
+            "at": at,
+            "payload": payload,
+        })?;
         self.counters.event_last = seq;
         self.counters.events += 1;
         Ok(seq)
     }
 
-    /// Reads the stream; with several types, each is searched by its own index and the results merged.
-    pub fn events(&self, pick: &EventFilter<'_>) -> StoreResult<Vec<Event>> {
-        let order = if pick.newest { "DESC" } else { "ASC" };
+    /// Reads the stream; with several types, searches each by its own index and merges the results.
+    pub fn events(&self, filter: &EventFilter<'_>) -> StoreResult<Vec<Event>> {
+        let order = if filter.newest { "DESC" } else { "ASC" };
         let mut found = Vec::new();
-        if pick.types.is_empty() {
-            let sql =
-                format!("SELECT seq, type, by, at, payload FROM event WHERE seq > ?1 ORDER BY seq {order} LIMIT ?2");
-            let mut ask = self.db.prepare_cached(&sql)?;
-            found = ask.query_map([pick.after, pick.limit], read)?.collect::<rusqlite::Result<_>>()?;
+        if filter.types.is_empty() {
+            let sql = format!("{COLUMNS} WHERE seq > ?1 ORDER BY seq {order} LIMIT ?2");
+            let mut query = self.db.prepare_cached(&sql)?;
+            found = query.query_map([filter.after, filter.limit], read)?.collect::<rusqlite::Result<_>>()?;
         }
-        for kind in pick.types {
-            let sql = format!(
-                "SELECT seq, type, by, at, payload FROM event WHERE type = ?1 AND seq > ?2 ORDER BY seq {order} LIMIT ?3"
-            );
-            let mut ask = self.db.prepare_cached(&sql)?;
-            let rows = ask.query_map(params![kind, pick.after, pick.limit], read)?;
+        for kind in filter.types {
+            let sql = format!("{COLUMNS} WHERE type = ?1 AND seq > ?2 ORDER BY seq {order} LIMIT ?3");
+            let mut query = self.db.prepare_cached(&sql)?;
+            let rows = query.query_map(params![kind, filter.after, filter.limit], read)?;
             for row in rows {
                 found.push(row?);
             }
         }
-        found.sort_by_key(|event| if pick.newest { -event.seq } else { event.seq });
+        found.sort_by_key(|event| if filter.newest { -event.seq } else { event.seq });
         found.dedup_by_key(|event| event.seq);
-        found.truncate(pick.limit.max(0) as usize);
+        found.truncate(filter.limit.max(0) as usize);
         Ok(found)
     }
 
@@ -78,15 +91,16 @@ impl Store {
         Ok(self.db.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0))?)
     }
 
-    /// The last sequence number at or before `time`: times grow with sequence numbers, so a
-    /// bisection finds it without an index.
+    /// The last sequence number at or before `time`. Times grow with sequence numbers, so a bisection
+    /// finds it without an index.
     pub fn event_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (self.first_event()?.unwrap_or(1) - 1, self.counters.event_last);
-        let mut ask = self.db.prepare_cached("SELECT seq, at FROM event WHERE seq <= ?1 ORDER BY seq DESC LIMIT 1")?;
+        let mut query =
+            self.db.prepare_cached("SELECT seq, at FROM event WHERE seq <= ?1 ORDER BY seq DESC LIMIT 1")?;
         while low < high {
             let middle = low + (high - low + 1) / 2;
-            let found = ask.query_row([middle], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).optional()?;
-            match found {
+            let read = |row: &Row<'_>| Ok((row.get::<_, i64>("seq")?, row.get::<_, i64>("at")?));
+            match query.query_row([middle], read).optional()? {
                 Some((seq, at)) if seq > low && at > time => high = seq - 1,
                 _ => low = middle,
             }
@@ -94,12 +108,12 @@ impl Store {
         Ok(low)
     }
 
-    /// Forgets events older than `before`.
+    /// Forgets events older than `before`, at most `limit` of them; returns how many.
     pub fn prune_events(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         let oldest: Option<i64> = self
             .db
             .prepare_cached("SELECT at FROM event ORDER BY seq LIMIT 1")?
-            .query_row([], |row| row.get(0))
+            .query_row([], |row| row.get("at"))
             .optional()?;
         if oldest.is_none_or(|at| at >= before) {
             return Ok(0);

@@ -1,7 +1,11 @@
-//! Locks on disk, one row a path; the paths of one grant share its fencing token.
+//! Locks on disk, one row per path; the paths of one grant share its fencing token.
 
+use super::columns::{placeholder, write_row};
+use super::peers::unknown_word;
 use super::{Store, StoreResult};
-use rusqlite::params;
+use crate::base::ids::PeerId;
+use crate::base::kinds::LockOwner;
+use rusqlite::{Row, params};
 
 /// One locked path.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,10 +14,10 @@ pub struct LockRow {
     pub token: i64,
     /// Normal absolute path, folder (ends in `/`) or glob.
     pub path: String,
-    /// Peer id of the holder.
-    pub holder: String,
-    /// Key of the invocation that alone owns it, or "" when the peer does.
-    pub bound: String,
+    /// The peer that holds it.
+    pub holder: PeerId,
+    /// Which part of that peer owns it.
+    pub owner: LockOwner,
     /// Why, for others to read.
     pub reason: String,
     /// Machine whose file system the path is of.
@@ -21,40 +25,40 @@ pub struct LockRow {
     /// Repository identity, if the path lies in one.
     pub repo: Option<String>,
     /// Path inside the repository.
-    pub rel: Option<String>,
+    pub repo_path: Option<String>,
     /// Whether it holds in every work tree of the repository.
-    pub everywhere: bool,
+    pub all_worktrees: bool,
     /// When granted, ms.
-    pub taken: i64,
-    /// When it falls unless renewed, ms.
+    pub granted: i64,
+    /// When it ends unless renewed, ms.
     pub expires: i64,
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<LockRow> {
+    let owner: String = row.get("owner")?;
+    Ok(LockRow {
+        token: row.get("token")?,
+        path: row.get("path")?,
+        holder: row.get::<_, String>("holder")?.into(),
+        owner: LockOwner::from_text(&owner).ok_or_else(|| unknown_word("owner", &owner))?,
+        reason: row.get("reason")?,
+        host: row.get("host")?,
+        repo: row.get("repo")?,
+        repo_path: row.get("repo_path")?,
+        all_worktrees: row.get("all_worktrees")?,
+        granted: row.get("granted")?,
+        expires: row.get("expires")?,
+    })
 }
 
 impl Store {
     /// All locks on disk, in the order in which they were granted.
     pub fn locks(&self) -> StoreResult<Vec<LockRow>> {
-        let sql = "SELECT token, path, holder, bound, reason, host, repo, rel, everywhere, taken, expires \
-                   FROM lock ORDER BY token, path";
-        let mut read = self.db.prepare_cached(sql)?;
-        let rows = read.query_map([], |row| {
-            Ok(LockRow {
-                token: row.get(0)?,
-                path: row.get(1)?,
-                holder: row.get(2)?,
-                bound: row.get(3)?,
-                reason: row.get(4)?,
-                host: row.get(5)?,
-                repo: row.get(6)?,
-                rel: row.get(7)?,
-                everywhere: row.get(8)?,
-                taken: row.get(9)?,
-                expires: row.get(10)?,
-            })
-        })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let mut query = self.db.prepare_cached("SELECT * FROM lock ORDER BY token, path")?;
+        Ok(query.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The next fencing token; it is never given twice.
+    /// The next fencing token; no token is ever given twice.
     pub fn next_token(&mut self) -> i64 {
         self.counters.token_last += 1;
         self.counters.token_last
@@ -63,20 +67,19 @@ impl Store {
     /// Writes a lock, new or renewed.
     pub fn put_lock(&mut self, l: &LockRow) -> StoreResult<()> {
         self.writing()?;
-        let sql = "INSERT OR REPLACE INTO lock VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
-        self.db.prepare_cached(sql)?.execute(params![
-            l.token,
-            l.path,
-            l.holder,
-            l.bound,
-            l.reason,
-            l.host,
-            l.repo,
-            l.rel,
-            l.everywhere,
-            l.taken,
-            l.expires
-        ])?;
+        write_row!(self, "INSERT OR REPLACE", "lock", {
+            "token": l.token,
+            "path": l.path,
+            "holder": l.holder.as_str(),
+            "owner": l.owner.to_text(),
+            "reason": l.reason,
+            "host": l.host,
+            "repo": l.repo,
+            "repo_path": l.repo_path,
+            "all_worktrees": l.all_worktrees,
+            "granted": l.granted,
+            "expires": l.expires,
+        })?;
         Ok(())
     }
 

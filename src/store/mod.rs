@@ -1,8 +1,10 @@
-//! The only place that speaks SQL: one SQLite file, one writer, questions in the domain's language.
+//! The only room that speaks SQL: one SQLite file, one writer, questions in the language of the domain.
 //!
 //! **Invariant:** a write transaction begins with the first write of a turn and ends in
-//! [`Store::commit`]; turns that only read open none. A call that fails is undone alone.
+//! [`Store::commit`]; a turn that only reads opens none. A call that fails is undone alone.
 
+mod columns;
+mod counters;
 mod events;
 mod locks;
 mod messages;
@@ -10,6 +12,7 @@ mod peers;
 mod state;
 mod wakeups;
 
+pub use counters::Counters;
 pub use events::{Event, EventFilter};
 pub use locks::LockRow;
 pub use messages::{Message, MessageFilter};
@@ -17,7 +20,8 @@ pub use peers::PeerRow;
 pub use state::StateEntry;
 pub use wakeups::WakeupRow;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use columns::{placeholder, write_row};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -27,14 +31,15 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
+    include_str!("migrations/5.sql"),
 ];
 
-/// What the store says when it can't answer.
+/// Why the store cannot answer.
 #[derive(Debug)]
 pub enum StoreError {
     /// The file was written by a newer slm-mesh; the two are its version and ours.
     Newer(i64, i64),
-    /// The file is no database, or a damaged one.
+    /// The file is damaged, or it is not a database.
     Corrupt(String),
     /// The disk has no room.
     Full,
@@ -75,47 +80,30 @@ impl std::fmt::Display for StoreError {
     }
 }
 
-/// Answers of the store.
+/// The result of a question to the store.
 pub type StoreResult<T> = Result<T, StoreError>;
-
-/// Numbers that are kept rather than counted; written once a turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// The last message's sequence number.
-    pub message_last: i64,
-    /// The last event's sequence number.
-    pub event_last: i64,
-    /// The last fencing token.
-    pub token_last: i64,
-    /// Messages kept.
-    pub messages: i64,
-    /// Messages not read yet.
-    pub unread: i64,
-    /// Events kept.
-    pub events: i64,
-}
 
 /// How far the running call has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CallState {
-    /// Not at all.
+    /// It has written nothing.
     Clean,
-    /// It wanted to, and the file refused: memory may be ahead of it.
+    /// It tried to write and the file refused, so memory may be ahead of the file.
     Refused,
-    /// It opened the turn's transaction: undoing it means rolling back.
+    /// It opened the turn's transaction; undoing it means a rollback.
     First,
-    /// It wrote after others: undoing it means rolling back to a savepoint.
+    /// It wrote after other calls; undoing it means a rollback to its savepoint.
     Nested,
 }
 
-/// Moves the write-ahead log into the database file beside the writer, on a thread of its own, so
-/// that no call waits for the disk.
+/// Moves the write-ahead log into the database file on a thread of its own, so that no call waits for
+/// the disk.
 #[derive(Debug)]
 pub struct Checkpointer(Connection);
 
 impl Checkpointer {
-    /// Moves what is there. The writer starts the log anew only once all of it is moved, so what came
-    /// meanwhile, which is little, is moved right after.
+    /// Moves the log. The writer starts the log anew only once all of it is moved, so this moves what
+    /// came meanwhile, too.
     pub fn run(&self) -> StoreResult<()> {
         for _ in 0..4 {
             let sql = "PRAGMA wal_checkpoint(PASSIVE)";
@@ -134,11 +122,11 @@ pub struct Store {
     db: Connection,
     open: bool,
     call: CallState,
-    /// The kept numbers as of now, uncommitted ones included.
+    /// The kept numbers, uncommitted changes included.
     pub counters: Counters,
     counters_stored: Counters,
     counters_before_call: Counters,
-    /// Numbers of peers, as far as they were asked for; forgotten when something is taken back.
+    /// The numbers of peers that were looked up before; cleared when a write is taken back.
     numbers: HashMap<String, i64>,
 }
 
@@ -148,25 +136,25 @@ impl Store {
         let db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
-        Store::prepare(db, MIGRATIONS)
+        Store::prepare(db)
     }
 
     /// A store without a file, for tests: SQLite in memory is deterministic.
     pub fn memory() -> StoreResult<Store> {
-        Store::prepare(Connection::open_in_memory()?, MIGRATIONS)
+        Store::prepare(Connection::open_in_memory()?)
     }
 
-    fn prepare(mut db: Connection, migrations: &[&str]) -> StoreResult<Store> {
+    fn prepare(mut db: Connection) -> StoreResult<Store> {
         db.set_prepared_statement_cache_capacity(64);
         // People look into their data while it runs; they may hold it for a moment.
         db.busy_timeout(std::time::Duration::from_millis(2000))?;
         db.pragma_update(None, "temp_store", "MEMORY")?;
         db.pragma_update(None, "journal_size_limit", 16 << 20)?;
-        // The mover can't start the log anew while the writer is busy: at 16 MB the writer moves what
-        // little is left, and does.
+        // The checkpointer cannot start the log anew while the writer is busy. At 16 MB the writer moves
+        // the little that is left, and starts it anew.
         db.pragma_update(None, "wal_autocheckpoint", 4000)?;
-        migrate(&mut db, migrations)?;
-        let counters = read_counters(&db)?;
+        migrate(&mut db, MIGRATIONS)?;
+        let counters = counters::read_counters(&db)?;
         Ok(Store {
             db,
             open: false,
@@ -178,13 +166,13 @@ impl Store {
         })
     }
 
-    /// A mover for this file.
-    pub fn mover(&self) -> StoreResult<Checkpointer> {
+    /// A checkpointer for this file.
+    pub fn checkpointer(&self) -> StoreResult<Checkpointer> {
         Ok(Checkpointer(Connection::open(self.db.path().unwrap_or_default())?))
     }
 
-    /// Never gives a number again up to `floor`: for a file that takes the place of a damaged one,
-    /// whose tokens and cursors are still out there.
+    /// Makes all numbers continue above `floor`. A file that replaces a damaged one needs this: clients
+    /// still hold the tokens and cursors of the old file.
     pub fn raise(&mut self, floor: i64) -> StoreResult<()> {
         self.writing()?;
         for last in [&mut self.counters.message_last, &mut self.counters.event_last, &mut self.counters.token_last] {
@@ -194,13 +182,13 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the whole file reads well; slow on a large one.
+    /// Whether SQLite finds the whole file sound; slow on a large file.
     pub fn is_sound(&self) -> bool {
         let word = self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
         word.is_ok_and(|word| word == "ok")
     }
 
-    /// Marks where [`Store::undo_call`] goes back to.
+    /// Marks the point to which [`Store::undo_call`] goes back.
     pub fn begin_call(&mut self) {
         self.call = CallState::Clean;
         self.counters_before_call = self.counters;
@@ -244,18 +232,12 @@ impl Store {
         }
     }
 
-    /// Makes the turn durable; says whether there was anything to write.
+    /// Makes the turn durable; returns whether there was anything to write.
     pub fn commit(&mut self) -> StoreResult<bool> {
         if !self.open {
             return Ok(false);
         }
-        if self.counters != self.counters_stored {
-            let t = self.counters;
-            let sql =
-                "UPDATE tally SET message_last=?1, event_last=?2, token_last=?3, messages=?4, unread=?5, events=?6";
-            let mut write = self.db.prepare_cached(sql)?;
-            write.execute(params![t.message_last, t.event_last, t.token_last, t.messages, t.unread, t.events])?;
-        }
+        self.write_counters()?;
         self.run("COMMIT")?;
         self.open = false;
         self.counters_stored = self.counters;
@@ -275,7 +257,7 @@ impl Store {
         self.numbers.clear();
     }
 
-    /// Moves the log into the database file without waiting for readers; for idle moments.
+    /// Moves the log into the database file without waiting for readers.
     pub fn checkpoint(&mut self) -> StoreResult<()> {
         self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         Ok(())
@@ -290,21 +272,20 @@ impl Store {
         Ok((pages * page, log as i64))
     }
 
-    /// A remembered word.
+    /// A remembered value.
     pub fn meta(&self, name: &str) -> StoreResult<Option<String>> {
         let mut read = self.db.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
         Ok(read.query_row([name], |row| row.get(0)).optional()?)
     }
 
-    /// Remembers a word.
+    /// Remembers a value under a name.
     pub fn set_meta(&mut self, name: &str, value: &str) -> StoreResult<()> {
         self.writing()?;
-        let mut write = self.db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
-        write.execute([name, value])?;
+        write_row!(self, "INSERT OR REPLACE", "meta", { "name": name, "value": value })?;
         Ok(())
     }
 
-    /// The newest time in the store: the mesh's clock never runs behind it.
+    /// The newest time in the store; the mesh's clock never runs behind it.
     pub fn last_time(&self) -> StoreResult<i64> {
         let newest = |table: &str, column: &str| {
             let sql = format!("SELECT {column} FROM {table} ORDER BY seq DESC LIMIT 1");
@@ -318,7 +299,7 @@ impl Store {
         Ok(())
     }
 
-    /// Every write goes through here first.
+    /// Opens the transaction or the savepoint that the first write of a call needs. Every write calls this.
     fn writing(&mut self) -> StoreResult<()> {
         if !self.open {
             self.call = CallState::Refused;
@@ -349,26 +330,6 @@ fn migrate(db: &mut Connection, migrations: &[&str]) -> StoreResult<()> {
     Ok(())
 }
 
-/// Reads the kept numbers, and never trusts a counter below what the tables hold.
-fn read_counters(db: &Connection) -> StoreResult<Counters> {
-    let mut counters =
-        db.query_row("SELECT message_last, event_last, token_last, messages, unread, events FROM tally", [], |row| {
-            Ok(Counters {
-                message_last: row.get(0)?,
-                event_last: row.get(1)?,
-                token_last: row.get(2)?,
-                messages: row.get(3)?,
-                unread: row.get(4)?,
-                events: row.get(5)?,
-            })
-        })?;
-    let highest = |sql: &str| db.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
-    counters.message_last = counters.message_last.max(highest("SELECT max(seq) FROM message")?.unwrap_or(0));
-    counters.event_last = counters.event_last.max(highest("SELECT max(seq) FROM event")?.unwrap_or(0));
-    counters.token_last = counters.token_last.max(highest("SELECT max(token) FROM lock")?.unwrap_or(0));
-    Ok(counters)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -376,8 +337,7 @@ mod tests {
     #[test]
     fn an_older_database_is_upgraded_and_a_newer_one_refused() {
         let file = std::env::temp_dir().join(format!("slm-mesh-migrate-{}.db", std::process::id()));
-        let old = Connection::open(&file).unwrap();
-        drop(Store::prepare(old, &MIGRATIONS[..1]).unwrap());
+        migrate(&mut Connection::open(&file).unwrap(), &MIGRATIONS[..1]).unwrap();
         let store = Store::open(&file, false).unwrap();
         let version: i64 = store.db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
         assert_eq!(version, MIGRATIONS.len() as i64);
@@ -390,22 +350,26 @@ mod tests {
         }
     }
 
+    use crate::base::kinds::MessageState;
+    use rusqlite::params;
+
     fn message(sender: &str, recipient: &str) -> Message {
         Message { sender: sender.into(), recipient: recipient.into(), body: "text".into(), ..Message::default() }
     }
 
     #[test]
     fn messages_of_an_older_database_are_still_there() {
-        let old = Connection::open_in_memory().unwrap();
-        let store = Store::prepare(old, &MIGRATIONS[..3]).unwrap();
+        let mut old = Connection::open_in_memory().unwrap();
+        migrate(&mut old, &MIGRATIONS[..3]).unwrap();
         for (seq, (sender, recipient, state)) in [("7", "b", 2), ("b", "7", 0), ("7", "c", 1)].iter().enumerate() {
             let sql =
                 "INSERT INTO message VALUES (?1,?2,?3,'','text','text',NULL,'k',5,NULL,?4,NULL,0,NULL,NULL,NULL,NULL)";
-            store.db.execute(sql, params![seq as i64 + 1, sender, recipient, state]).unwrap();
+            old.execute(sql, params![seq as i64 + 1, sender, recipient, state]).unwrap();
         }
-        let mut store = Store::prepare(store.db, MIGRATIONS).unwrap();
+        let mut store = Store::prepare(old).unwrap();
         let found = store.messages(&MessageFilter { limit: 9, ..MessageFilter::default() }).unwrap();
-        let people: Vec<_> = found.iter().map(|m| (m.seq, m.sender.as_str(), m.recipient.as_str(), m.state)).collect();
+        let people: Vec<_> =
+            found.iter().map(|m| (m.seq, m.sender.as_str(), m.recipient.as_str(), m.state.number())).collect();
         assert_eq!(people, [(1, "7", "b", 2), (2, "b", "7", 0), (3, "7", "c", 1)]);
         assert_eq!(store.messages_by_key("7", "k").unwrap().len(), 2);
         store.add_message(&mut message("b", "c")).unwrap();
@@ -437,7 +401,7 @@ mod tests {
             let mut m = message(if n % 2 == 0 { "even" } else { "odd" }, "reader");
             store.add_message(&mut m).unwrap();
             if n % 3 == 0 {
-                store.put_receipt(&m.clone(), &Message { state: 2, ..m }).unwrap();
+                store.put_receipt(&m.clone(), &Message { state: MessageState::Read, ..m }).unwrap();
             }
         }
         let seqs = |pick: MessageFilter<'_>| {
@@ -459,7 +423,7 @@ mod tests {
         }
         assert_eq!(store.prune_messages(5, 100).unwrap(), ["reader", "reader"]);
         store.commit().unwrap();
-        let sql = "SELECT group_concat(id) FROM (SELECT id FROM who ORDER BY id)";
+        let sql = "SELECT group_concat(id) FROM (SELECT id FROM peer_number ORDER BY id)";
         assert_eq!(store.db.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap(), "both,reader");
         assert_eq!(store.unread_senders("reader", 9).unwrap(), ["both"]);
     }

@@ -1,18 +1,21 @@
-//! Peers on disk: who is known, here or away.
+//! Peers on disk: everybody the mesh knows, online or offline.
 
+use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
-use rusqlite::{Row, params};
+use crate::base::ids::{MeshUrl, PeerId};
+use crate::base::kinds::PeerKind;
+use rusqlite::{Row, types::Type};
 
 /// A peer's durable row.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PeerRow {
-    /// UUID v4, as text.
-    pub id: String,
+    /// Its id.
+    pub id: PeerId,
     /// What people and agents type.
     pub name: String,
-    /// `session`, `human`, `http`, or `link` for one of another mesh.
-    pub kind: String,
-    /// Agent type: `claude-code`, `codex`, …, `unknown`.
+    /// What it is, with what only that kind has.
+    pub kind: PeerKind,
+    /// Agent type as the agent's file gives it, or `unknown`.
     pub agent: String,
     /// Absolute path of the working directory.
     pub project: String,
@@ -28,70 +31,120 @@ pub struct PeerRow {
     pub host: String,
     /// Process id on that machine.
     pub pid: i64,
-    /// Unix socket on which an HTTP peer takes pushes.
-    pub uds_path: Option<String>,
-    /// The agent's own key for this session, or ""; the address of its mesh where that is another one.
-    pub session: String,
     /// First seen, ms.
-    pub started: i64,
-    /// Last seen when it went away, or when the row was written, ms.
-    pub seen: i64,
-    /// Whether it was here when the row was written.
-    pub here: bool,
+    pub first_seen: i64,
+    /// Last seen when it went offline, or when the row was written, ms.
+    pub last_seen: i64,
+    /// Whether it was online when the row was written.
+    pub online: bool,
+}
+
+impl PeerRow {
+    /// The agent's own key for this session, if it has told one.
+    pub fn session_key(&self) -> Option<&str> {
+        match &self.kind {
+            PeerKind::Session { key } => key.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The Unix socket on which a client of the old HTTP API takes pushes.
+    pub fn push_socket(&self) -> Option<&str> {
+        match &self.kind {
+            PeerKind::Http { push_socket } => push_socket.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The mesh to which a linked peer belongs.
+    pub fn mesh(&self) -> Option<&MeshUrl> {
+        match &self.kind {
+            PeerKind::Linked { mesh } => Some(mesh),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a session of an agent.
+    pub fn is_session(&self) -> bool {
+        matches!(self.kind, PeerKind::Session { .. })
+    }
+
+    /// Whether this is a client of the old HTTP API.
+    pub fn is_http(&self) -> bool {
+        matches!(self.kind, PeerKind::Http { .. })
+    }
+
+    /// Whether this is a peer of another mesh.
+    pub fn is_linked(&self) -> bool {
+        matches!(self.kind, PeerKind::Linked { .. })
+    }
+}
+
+fn read_kind(row: &Row<'_>) -> rusqlite::Result<PeerKind> {
+    let key: String = row.get("session_key")?;
+    let word: String = row.get("kind")?;
+    Ok(match word.as_str() {
+        "session" => PeerKind::Session { key: Some(key).filter(|key| !key.is_empty()) },
+        "human" => PeerKind::Human,
+        "http" => PeerKind::Http { push_socket: row.get("push_socket")? },
+        "link" => PeerKind::Linked { mesh: row.get::<_, Option<String>>("mesh_url")?.unwrap_or_default().into() },
+        other => return Err(unknown_word("kind", other)),
+    })
+}
+
+/// The error for a word in the database that this version does not know.
+pub(super) fn unknown_word(column: &str, word: &str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, format!("{column}: unknown value {word:?}").into())
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<PeerRow> {
     Ok(PeerRow {
-        id: row.get(0)?,
-        name: row.get(1)?,
-        kind: row.get(2)?,
-        agent: row.get(3)?,
-        project: row.get(4)?,
-        git_root: row.get(5)?,
-        git_branch: row.get(6)?,
-        repo: row.get(7)?,
-        summary: row.get(8)?,
-        host: row.get(9)?,
-        pid: row.get(10)?,
-        uds_path: row.get(11)?,
-        session: row.get(12)?,
-        started: row.get(13)?,
-        seen: row.get(14)?,
-        here: row.get(15)?,
+        id: row.get::<_, String>("id")?.into(),
+        name: row.get("name")?,
+        kind: read_kind(row)?,
+        agent: row.get("agent")?,
+        project: row.get("project")?,
+        git_root: row.get("git_root")?,
+        git_branch: row.get("git_branch")?,
+        repo: row.get("repo")?,
+        summary: row.get("summary")?,
+        host: row.get("host")?,
+        pid: row.get("pid")?,
+        first_seen: row.get("first_seen")?,
+        last_seen: row.get("last_seen")?,
+        online: row.get("online")?,
     })
 }
 
 impl Store {
     /// All known peers, oldest first.
     pub fn peers(&self) -> StoreResult<Vec<PeerRow>> {
-        let sql = "SELECT id, name, kind, agent, project, git_root, git_branch, repo, summary, host, pid, \
-                   uds_path, session, started, seen, here FROM peer ORDER BY started, id";
-        let rows = self.db.prepare_cached(sql)?.query_map([], read)?.collect::<rusqlite::Result<_>>()?;
-        Ok(rows)
+        let mut query = self.db.prepare_cached("SELECT * FROM peer ORDER BY first_seen, id")?;
+        Ok(query.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
     /// Writes a peer's row, new or changed.
     pub fn put_peer(&mut self, p: &PeerRow) -> StoreResult<()> {
         self.writing()?;
-        let sql = "INSERT OR REPLACE INTO peer VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)";
-        self.db.prepare_cached(sql)?.execute(params![
-            p.id,
-            p.name,
-            p.kind,
-            p.agent,
-            p.project,
-            p.git_root,
-            p.git_branch,
-            p.repo,
-            p.summary,
-            p.host,
-            p.pid,
-            p.uds_path,
-            p.session,
-            p.started,
-            p.seen,
-            p.here
-        ])?;
+        write_row!(self, "INSERT OR REPLACE", "peer", {
+            "id": p.id.as_str(),
+            "name": p.name,
+            "kind": p.kind.word(),
+            "agent": p.agent,
+            "project": p.project,
+            "git_root": p.git_root,
+            "git_branch": p.git_branch,
+            "repo": p.repo,
+            "summary": p.summary,
+            "host": p.host,
+            "pid": p.pid,
+            "push_socket": p.push_socket(),
+            "session_key": p.session_key().unwrap_or(""),
+            "mesh_url": p.mesh().map(MeshUrl::as_str),
+            "first_seen": p.first_seen,
+            "last_seen": p.last_seen,
+            "online": p.online,
+        })?;
         Ok(())
     }
 

@@ -1,7 +1,9 @@
-//! Shared state on disk. A deleted entry stays as a row without a value for a while, so that its
-//! version goes on counting and no compare-and-set mistakes a new life for the old one.
+//! Shared state on disk. A deleted entry stays as a row without a value for a while, so its version
+//! goes on counting and no compare-and-set mistakes a new entry for the old one.
 
+use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
+use crate::base::ids::PeerId;
 use rusqlite::{OptionalExtension, Row, params};
 
 /// One entry; `value` is `None` when it was deleted.
@@ -11,41 +13,45 @@ pub struct StateEntry {
     pub namespace: String,
     /// Key.
     pub key: String,
-    /// Value, if it lives.
+    /// Value, unless the entry was deleted.
     pub value: Option<String>,
     /// Counts the changes of this key.
     pub version: i64,
-    /// Peer id (or free text over HTTP) of the last change.
-    pub by: String,
+    /// The peer that changed it last.
+    pub by: PeerId,
     /// Time of the last change, ms.
     pub updated: i64,
-    /// When it goes, ms.
+    /// When it expires, ms.
     pub expires: Option<i64>,
+}
+
+impl StateEntry {
+    /// Whether it is neither deleted nor expired.
+    pub fn is_live(&self, now: i64) -> bool {
+        self.value.is_some() && self.expires.is_none_or(|at| at > now)
+    }
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<StateEntry> {
     Ok(StateEntry {
-        namespace: row.get(0)?,
-        key: row.get(1)?,
-        value: row.get(2)?,
-        version: row.get(3)?,
-        by: row.get(4)?,
-        updated: row.get(5)?,
-        expires: row.get(6)?,
+        namespace: row.get("namespace")?,
+        key: row.get("key")?,
+        value: row.get("value")?,
+        version: row.get("version")?,
+        by: row.get::<_, String>("by")?.into(),
+        updated: row.get("updated")?,
+        expires: row.get("expires")?,
     })
 }
-
-const COLUMNS: &str = "SELECT namespace, key, value, version, by, updated, expires FROM state";
 
 impl Store {
     /// An entry, deleted ones included.
     pub fn entry(&self, namespace: &str, key: &str) -> StoreResult<Option<StateEntry>> {
-        let sql = "SELECT namespace, key, value, version, by, updated, expires FROM state \
-                   WHERE namespace = ?1 AND key = ?2";
-        Ok(self.db.prepare_cached(sql)?.query_row([namespace, key], read).optional()?)
+        let mut query = self.db.prepare_cached("SELECT * FROM state WHERE namespace = ?1 AND key = ?2")?;
+        Ok(query.query_row([namespace, key], read).optional()?)
     }
 
-    /// Living entries of a namespace whose key starts with `prefix` and sorts after `after`.
+    /// Live entries of a namespace whose key starts with `prefix` and sorts after `after`.
     pub fn entries(
         &self,
         namespace: &str,
@@ -54,37 +60,34 @@ impl Store {
         now: i64,
         limit: i64,
     ) -> StoreResult<Vec<StateEntry>> {
-        let sql = format!(
-            "{COLUMNS} WHERE namespace = ?1 AND key >= ?2 AND key > ?3 AND substr(key, 1, length(?2)) = ?2 \
-             AND value IS NOT NULL AND (expires IS NULL OR expires > ?4) ORDER BY key LIMIT ?5"
-        );
-        let mut ask = self.db.prepare_cached(&sql)?;
-        let rows = ask.query_map(params![namespace, prefix, after, now, limit], read)?;
+        let sql = "SELECT * FROM state WHERE namespace = ?1 AND key >= ?2 AND key > ?3 \
+                   AND substr(key, 1, length(?2)) = ?2 AND value IS NOT NULL AND (expires IS NULL OR expires > ?4) \
+                   ORDER BY key LIMIT ?5";
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows = query.query_map(params![namespace, prefix, after, now, limit], read)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Living entries of all namespaces.
+    /// Live entries of all namespaces.
     pub fn all_entries(&self, now: i64, limit: i64) -> StoreResult<Vec<StateEntry>> {
-        let sql = format!(
-            "{COLUMNS} WHERE value IS NOT NULL AND (expires IS NULL OR expires > ?1) ORDER BY namespace, key LIMIT ?2"
-        );
-        let mut ask = self.db.prepare_cached(&sql)?;
-        Ok(ask.query_map([now, limit], read)?.collect::<rusqlite::Result<_>>()?)
+        let sql = "SELECT * FROM state WHERE value IS NOT NULL AND (expires IS NULL OR expires > ?1) \
+                   ORDER BY namespace, key LIMIT ?2";
+        let mut query = self.db.prepare_cached(sql)?;
+        Ok(query.query_map([now, limit], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
     /// Writes an entry.
     pub fn put_entry(&mut self, e: &StateEntry) -> StoreResult<()> {
         self.writing()?;
-        let sql = "INSERT OR REPLACE INTO state VALUES (?1,?2,?3,?4,?5,?6,?7)";
-        self.db.prepare_cached(sql)?.execute(params![
-            e.namespace,
-            e.key,
-            e.value,
-            e.version,
-            e.by,
-            e.updated,
-            e.expires
-        ])?;
+        write_row!(self, "INSERT OR REPLACE", "state", {
+            "namespace": e.namespace,
+            "key": e.key,
+            "value": e.value,
+            "version": e.version,
+            "by": e.by.as_str(),
+            "updated": e.updated,
+            "expires": e.expires,
+        })?;
         Ok(())
     }
 
@@ -96,13 +99,13 @@ impl Store {
 
     /// Entries whose time is up.
     pub fn expired_entries(&self, now: i64, limit: i64) -> StoreResult<Vec<StateEntry>> {
-        let sql = format!("{COLUMNS} WHERE expires IS NOT NULL AND expires <= ?1 ORDER BY expires LIMIT ?2");
-        let mut ask = self.db.prepare_cached(&sql)?;
-        let rows = ask.query_map([now, limit], read)?;
+        let sql = "SELECT * FROM state WHERE expires IS NOT NULL AND expires <= ?1 ORDER BY expires LIMIT ?2";
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows = query.query_map([now, limit], read)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Forgets deleted entries last touched before `before`.
+    /// Forgets deleted entries that were last touched before `before`; returns how many.
     pub fn prune_entries(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         self.writing()?;
         let sql = "DELETE FROM state WHERE rowid IN \

@@ -12,7 +12,7 @@ const URL: &str = "http://laptop:7899";
 /// A mesh with one session, linked to a laptop's.
 fn linked(name: &str) -> Disk {
     let mut disk = Disk::linked(name, &[URL, "http://memory:8765"]);
-    disk.mesh.joined(1);
+    disk.mesh.on_connected(1);
     disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "near", "project": "/api", "pid": 5 })).unwrap();
     disk
 }
@@ -25,11 +25,11 @@ fn row(id: &str, name: &str) -> Value {
 
 /// What a broker of ours says whose peers are these.
 fn ours(rows: &[Value]) -> RemoteRoster {
-    RemoteRoster::read(&json!({ "mesh": "theirs", "mark": 1, "peers": rows })).unwrap()
+    RemoteRoster::parse(&json!({ "mesh": "theirs", "mark": 1, "peers": rows })).unwrap()
 }
 
 fn hear(disk: &mut Disk, n: usize, roster: &RemoteRoster) {
-    disk.mesh.heard(n, roster, disk.now).unwrap();
+    disk.mesh.on_roster(n, roster, disk.now).unwrap();
     assert!(disk.mesh.commit());
 }
 
@@ -78,19 +78,19 @@ fn peers_of_another_mesh_stand_beside_ours_until_it_says_otherwise_or_nothing() 
 #[test]
 fn nobody_is_taken_in_who_is_ours_already_or_only_passed_on() {
     let mut disk = linked("echo");
-    let me = disk.mesh.resolve("near").unwrap();
-    let own = disk.mesh.mark();
+    let me = disk.mesh.peers().resolve("near").unwrap();
+    let own = disk.mesh.mesh_id();
     // SuperLocalMemory shows us ourselves, and what it learnt from a third mesh.
     let mut echo = row(&me, "near");
     echo["mesh"] = json!(own);
     let mut bare = row(&me, "near");
     bare.as_object_mut().unwrap().remove("mesh");
-    let slm = |rows: &[Value]| RemoteRoster::read(&json!({ "peers": rows })).unwrap();
+    let slm = |rows: &[Value]| RemoteRoster::parse(&json!({ "peers": rows })).unwrap();
     hear(&mut disk, 1, &slm(&[echo, bare, row("peer-9", "of a third")]));
     assert_eq!(names(&mut disk), [""; 0]);
-    assert_eq!(disk.mesh.peer(&me).unwrap().row.kind, "session");
+    assert_eq!(disk.mesh.peers().get(&me).unwrap().row.kind.word(), "session");
     // Who points a link at its own broker is told.
-    hear(&mut disk, 0, &RemoteRoster::read(&json!({ "mesh": own, "peers": [row("peer-1", "x")] })).unwrap());
+    hear(&mut disk, 0, &RemoteRoster::parse(&json!({ "mesh": own, "peers": [row("peer-1", "x")] })).unwrap());
     let state = disk.call(1, &status::STATUS, json!({})).unwrap();
     assert!(state["links"][0]["trouble"].as_str().unwrap().contains("itself"), "{state}");
     assert_eq!(names(&mut disk), [""; 0]);
@@ -103,18 +103,18 @@ fn what_another_mesh_says_is_bounded_and_can_be_nobody_else() {
         let bomb = (0..2_000).map(|n| row(&format!("peer-{round}-{n}"), "near\u{1b}[2J")).collect::<Vec<_>>();
         hear(&mut disk, 0, &ours(&bomb));
     }
-    assert!(disk.mesh.roster().len() <= 1_002, "{}", disk.mesh.roster().len());
-    assert!(disk.mesh.roster().iter().all(|peer| !peer.row.name.contains('\u{1b}')));
-    assert_eq!(disk.mesh.name_of(&disk.mesh.resolve("near").unwrap()), "near");
+    assert!(disk.mesh.peers().all().len() <= 1_002, "{}", disk.mesh.peers().all().len());
+    assert!(disk.mesh.peers().all().iter().all(|peer| !peer.row.name.contains('\u{1b}')));
+    assert_eq!(disk.mesh.peers().name_of(&disk.mesh.peers().resolve("near").unwrap()), "near");
     for bad in [json!({}), json!({ "peers": 7 }), json!([]), json!(null)] {
-        assert_eq!(RemoteRoster::read(&bad), None, "{bad}");
+        assert_eq!(RemoteRoster::parse(&bad), None, "{bad}");
     }
     let ids = ["", "x", "a/b", "../../etc", &"y".repeat(65), "a b", "ünïcode"];
     let odd: Vec<Value> = ids.iter().map(|id| row(id, "odd")).collect();
-    assert!(RemoteRoster::read(&json!({ "mesh": "theirs", "peers": odd })).unwrap().peers.is_empty());
+    assert!(RemoteRoster::parse(&json!({ "mesh": "theirs", "peers": odd })).unwrap().peers.is_empty());
     // Nobody here acts as somebody there, nor reads what is on its way to it.
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
-    disk.mesh.joined(7);
+    disk.mesh.on_connected(7);
     let error = disk.call_as(7, Some("claude-api@laptop"), &mail::INBOX, json!({})).unwrap_err();
     assert!(error.text.contains("another mesh"), "{error}");
 }
@@ -123,33 +123,33 @@ fn what_another_mesh_says_is_bounded_and_can_be_nobody_else() {
 fn a_letter_waits_in_order_until_the_other_side_has_it_and_its_receipt_says_no_more() {
     let mut disk = linked("letters");
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api"), row("peer-2", "codex-web")]));
-    assert!(disk.mesh.next_letter(0, disk.now).unwrap().is_none());
+    assert!(disk.mesh.next_forwarded(0, disk.now).unwrap().is_none());
     send(&mut disk, "codex-web@laptop", "first").unwrap();
     send(&mut disk, "claude-api@laptop", "second").unwrap();
     assert_eq!(receipt(&mut disk).0, "accepted");
     // The other side is away, for longer than its peers are listed, and this broker dies meanwhile.
-    let letter = disk.mesh.next_letter(0, disk.now).unwrap().unwrap();
+    let letter = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
     assert_eq!((&letter.body["content"], &letter.body["to_peer"]), (&json!("first"), &json!("peer-2")));
     assert_eq!(letter.body["from_name"], json!("near"));
-    disk.mesh.passed(0, letter.seq, &Delivery::Retry("refused".into()), disk.now).unwrap();
+    disk.mesh.on_delivery(0, letter.seq, &Delivery::Retry("refused".into()), disk.now).unwrap();
     disk.pass(100_000);
     let mut disk = disk.crash(|_| false);
-    assert!(disk.mesh.has_letters(), "a broker with letters stays");
+    assert!(disk.mesh.has_mail_to_forward(), "a broker with letters stays");
     let long = "x".repeat(5_000);
     send_as(&mut disk, 0, "codex-web@laptop", &long).unwrap();
-    assert_eq!(disk.mesh.next_letter(0, disk.now).unwrap(), None, "what is there is not known yet");
+    assert_eq!(disk.mesh.next_forwarded(0, disk.now).unwrap(), None, "what is there is not known yet");
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api"), row("peer-2", "codex-web")]));
-    let again = disk.mesh.next_letter(0, disk.now).unwrap().unwrap();
+    let again = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
     assert_eq!(again, letter, "the same key: the other side takes it once");
-    disk.mesh.passed(0, again.seq, &Delivery::Accepted, disk.now).unwrap();
-    let second = disk.mesh.next_letter(0, disk.now).unwrap().unwrap();
+    disk.mesh.on_delivery(0, again.seq, &Delivery::Accepted, disk.now).unwrap();
+    let second = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
     assert_eq!(second.body["content"], json!("second"));
-    disk.mesh.passed(0, second.seq, &Delivery::Rejected("recipient peer not found".into()), disk.now).unwrap();
-    let third = disk.mesh.next_letter(0, disk.now).unwrap().unwrap();
+    disk.mesh.on_delivery(0, second.seq, &Delivery::Rejected("recipient peer not found".into()), disk.now).unwrap();
+    let third = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
     assert_eq!(third.body["content"], json!(long), "what only the other kind would not take");
-    disk.mesh.passed(0, third.seq, &Delivery::Accepted, disk.now).unwrap();
-    assert!(disk.mesh.next_letter(0, disk.now).unwrap().is_none() && !disk.mesh.has_letters());
-    disk.mesh.joined(1);
+    disk.mesh.on_delivery(0, third.seq, &Delivery::Accepted, disk.now).unwrap();
+    assert!(disk.mesh.next_forwarded(0, disk.now).unwrap().is_none() && !disk.mesh.has_mail_to_forward());
+    disk.mesh.on_connected(1);
     disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "near", "project": "/api", "pid": 5 })).unwrap();
     let (word, why) = receipt(&mut disk);
     assert!(word == "refused" && why.contains("recipient peer not found"), "{word} {why}");
@@ -168,15 +168,15 @@ fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
     // Sessions of 3.4.48 register, never beat, and read only what is for their project or for all.
     let rows = [peer("sees-direct", "/p", -300, -5), peer("deaf-at-p", "/p", -300, -300), peer("deaf", "", -300, -300)];
     let fresh = peer("fresh-one", "/p", -5, -5);
-    let roster = RemoteRoster::read(&json!({ "peers": [rows[0], rows[1], rows[2], fresh] })).unwrap();
+    let roster = RemoteRoster::parse(&json!({ "peers": [rows[0], rows[1], rows[2], fresh] })).unwrap();
     hear(&mut disk, 1, &roster);
     let whole = 4096 - "to deaf@slm: ".len();
     let too_long = send(&mut disk, "deaf@slm", &"x".repeat(whole + 1)).unwrap_err();
     assert!(too_long.text.contains("4096"), "{too_long}");
     send(&mut disk, "deaf@slm", &"x".repeat(whole)).unwrap();
-    let letter = disk.mesh.next_letter(1, disk.now).unwrap().unwrap();
+    let letter = disk.mesh.next_forwarded(1, disk.now).unwrap().unwrap();
     assert_eq!(letter.body["content"].as_str().unwrap().len(), 4096, "nothing of it is cut off");
-    disk.mesh.passed(1, letter.seq, &Delivery::Accepted, disk.now).unwrap();
+    disk.mesh.on_delivery(1, letter.seq, &Delivery::Accepted, disk.now).unwrap();
     let wants = [
         ("sees-direct", "sees-direct", "hi"),
         ("fresh-one", "fresh-one", "hi"),
@@ -185,9 +185,9 @@ fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
     ];
     for (to, address, content) in wants {
         send(&mut disk, to, "hi").unwrap();
-        let letter = disk.mesh.next_letter(1, disk.now).unwrap().unwrap();
+        let letter = disk.mesh.next_forwarded(1, disk.now).unwrap().unwrap();
         assert_eq!((&letter.body["to_peer"], &letter.body["content"]), (&json!(address), &json!(content)), "{to}");
-        disk.mesh.passed(1, letter.seq, &Delivery::Accepted, disk.now).unwrap();
+        disk.mesh.on_delivery(1, letter.seq, &Delivery::Accepted, disk.now).unwrap();
     }
 }
 
@@ -215,20 +215,20 @@ fn letters_for_a_mesh_that_is_away_go_to_no_other_that_lists_the_same_peer() {
     send(&mut disk, "claude-api@laptop", "for the laptop").unwrap();
     let mut theirs = row("peer-1", "claude-api");
     theirs.as_object_mut().unwrap().remove("mesh");
-    hear(&mut disk, 1, &RemoteRoster::read(&json!({ "peers": [theirs] })).unwrap());
-    assert_eq!((disk.mesh.next_letter(1, disk.now).unwrap(), names(&mut disk).len()), (None, 0));
+    hear(&mut disk, 1, &RemoteRoster::parse(&json!({ "peers": [theirs] })).unwrap());
+    assert_eq!((disk.mesh.next_forwarded(1, disk.now).unwrap(), names(&mut disk).len()), (None, 0));
     // The same mesh by another address is no other.
     hear(&mut disk, 1, &ours(&[row("peer-1", "claude-api")]));
     assert_eq!(names(&mut disk), ["claude-api@laptop"]);
-    assert_eq!(disk.mesh.next_letter(1, disk.now).unwrap().unwrap().body["content"], json!("for the laptop"));
+    assert_eq!(disk.mesh.next_forwarded(1, disk.now).unwrap().unwrap().body["content"], json!("for the laptop"));
 }
 
 #[test]
 fn an_id_of_another_mesh_takes_no_name_of_ours() {
     let mut disk = linked("names");
-    let me = disk.mesh.resolve("near").unwrap();
+    let me = disk.mesh.peers().resolve("near").unwrap();
     hear(&mut disk, 0, &ours(&[row("near", "claude-api")]));
     assert_eq!(names(&mut disk), ["claude-api@laptop"]);
-    assert_eq!(disk.mesh.resolve("near").unwrap(), me);
-    assert_eq!(disk.mesh.resolve("claude-api@laptop").unwrap(), "near");
+    assert_eq!(disk.mesh.peers().resolve("near").unwrap(), me);
+    assert_eq!(disk.mesh.peers().resolve("claude-api@laptop").unwrap(), "near");
 }

@@ -43,7 +43,7 @@ impl Pair {
             under_way: None,
             n_sent: 0,
         };
-        pair.there.mesh.joined(1);
+        pair.there.mesh.on_connected(1);
         pair.seat_there();
         pair.seat_here();
         pair.look();
@@ -51,7 +51,7 @@ impl Pair {
     }
 
     fn seat_here(&mut self) {
-        self.here.mesh.joined(1);
+        self.here.mesh.on_connected(1);
         let who = json!({ "agent": "test", "name": "near", "project": "/a", "pid": 5 });
         self.here.call(1, &sessions::ATTACH, who).unwrap();
     }
@@ -77,14 +77,14 @@ impl Pair {
         let request = Request { head, body: body.to_string().into_bytes() };
         let answer = legacy_http::answer(&mut self.there.mesh, &request, self.there.now);
         assert!(self.there.mesh.commit());
-        self.there.mesh.take_out();
+        self.there.mesh.take_effects();
         assert_eq!(answer.status, 200);
         serde_json::from_slice(&answer.body).unwrap()
     }
 
     fn look(&mut self) {
-        let roster = RemoteRoster::read(&self.ask("GET", "/mesh/peers", &json!({}))).unwrap();
-        self.here.mesh.heard(0, &roster, self.here.now).unwrap();
+        let roster = RemoteRoster::parse(&self.ask("GET", "/mesh/peers", &json!({}))).unwrap();
+        self.here.mesh.on_roster(0, &roster, self.here.now).unwrap();
         assert!(self.here.mesh.commit());
     }
 
@@ -92,12 +92,12 @@ impl Pair {
         match dice.below(8) {
             0 | 1 => {
                 self.n_sent += 1;
-                let to = self.here.mesh.roster().iter().find(|peer| peer.row.kind == "link").unwrap().row.id.clone();
-                let letter = json!({ "to": to, "message": format!("letter {}", self.n_sent) });
+                let to = self.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.clone();
+                let letter = json!({ "to": to.as_str(), "message": format!("letter {}", self.n_sent) });
                 self.here.call(1, &mail::SEND, letter).unwrap();
             }
             2 if self.under_way.is_none() => {
-                let next = self.here.mesh.next_letter(0, self.here.now).unwrap();
+                let next = self.here.mesh.next_forwarded(0, self.here.now).unwrap();
                 self.under_way = next.map(|letter| (letter, None));
             }
             // It arrives, if it was not lost before.
@@ -112,14 +112,14 @@ impl Pair {
             4 => {
                 if let Some((letter, answer)) = self.under_way.take() {
                     let passed = answer.unwrap_or(Delivery::Retry("no answer".into()));
-                    self.here.mesh.passed(0, letter.seq, &passed, self.here.now).unwrap();
+                    self.here.mesh.on_delivery(0, letter.seq, &passed, self.here.now).unwrap();
                     assert!(self.here.mesh.commit());
                 }
             }
             5 => {
                 if let Some((letter, _)) = self.under_way.take() {
                     let lost = Delivery::Retry("the answer was lost".into());
-                    self.here.mesh.passed(0, letter.seq, &lost, self.here.now).unwrap();
+                    self.here.mesh.on_delivery(0, letter.seq, &lost, self.here.now).unwrap();
                 }
             }
             6 => {
@@ -130,14 +130,14 @@ impl Pair {
             }
             _ => {
                 self.there = self.there.crash(|_| false);
-                self.there.mesh.joined(1);
+                self.there.mesh.on_connected(1);
                 self.seat_there();
                 self.look();
             }
         }
         for disk in [&mut self.here, &mut self.there] {
             disk.pass(dice.below(20_000) as i64);
-            disk.mesh.take_out();
+            disk.mesh.take_effects();
         }
         self
     }
@@ -166,9 +166,9 @@ fn each_letter_arrives_once_and_in_order_whatever_the_network_loses_and_whoever_
         }
         // Then the network is well: everything that was accepted is there.
         pair.under_way = None;
-        while let Some(letter) = pair.here.mesh.next_letter(0, pair.here.now).unwrap() {
+        while let Some(letter) = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap() {
             pair.ask("POST", "/mesh/send", &letter.body);
-            pair.here.mesh.passed(0, letter.seq, &Delivery::Accepted, pair.here.now).unwrap();
+            pair.here.mesh.on_delivery(0, letter.seq, &Delivery::Accepted, pair.here.now).unwrap();
         }
         let wanted: Vec<String> = (1..=pair.n_sent).map(|n| format!("letter {n}")).collect();
         assert_eq!(pair.bodies(), wanted, "seed {seed}");
@@ -179,14 +179,14 @@ fn each_letter_arrives_once_and_in_order_whatever_the_network_loses_and_whoever_
 #[test]
 fn a_letter_that_comes_again_once_its_sender_is_known_is_still_the_same() {
     let mut pair = Pair::new(1_000);
-    let to = pair.here.mesh.roster().iter().find(|peer| peer.row.kind == "link").unwrap().row.id.clone();
-    pair.here.call(1, &mail::SEND, json!({ "to": to, "message": "once" })).unwrap();
-    let letter = pair.here.mesh.next_letter(0, pair.here.now).unwrap().unwrap();
+    let to = pair.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.clone();
+    pair.here.call(1, &mail::SEND, json!({ "to": to.as_str(), "message": "once" })).unwrap();
+    let letter = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
     let first = pair.ask("POST", "/mesh/send", &letter.body)["id"].clone();
     // The answer is lost; before the letter comes again the other side has looked, too.
     let near = json!({ "peer_id": letter.body["from_peer"], "session_id": "near", "mesh": "ours" });
-    let roster = RemoteRoster::read(&json!({ "mesh": "ours", "mark": 1, "peers": [near] })).unwrap();
-    pair.there.mesh.heard(0, &roster, pair.there.now).unwrap();
+    let roster = RemoteRoster::parse(&json!({ "mesh": "ours", "mark": 1, "peers": [near] })).unwrap();
+    pair.there.mesh.on_roster(0, &roster, pair.there.now).unwrap();
     assert_eq!(pair.ask("POST", "/mesh/send", &letter.body)["id"], first);
     assert_eq!(pair.bodies(), ["once"]);
 }
@@ -195,11 +195,11 @@ fn a_letter_that_comes_again_once_its_sender_is_known_is_still_the_same() {
 fn a_letter_keeps_its_type_and_its_time_where_the_other_clock_is_hours_ahead() {
     let mut pair = Pair::new(1_001);
     pair.there.pass(3 * 3_600_000);
-    let to = pair.here.mesh.roster().iter().find(|peer| peer.row.kind == "link").unwrap().row.id.clone();
-    let letter = json!({ "to": to, "message": "{\"a\":1}", "type": "json", "expiresMinutes": 5 });
+    let to = pair.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.clone();
+    let letter = json!({ "to": to.as_str(), "message": "{\"a\":1}", "type": "json", "expiresMinutes": 5 });
     pair.here.call(1, &mail::SEND, letter).unwrap();
     pair.here.pass(60_000);
-    let letter = pair.here.mesh.next_letter(0, pair.here.now).unwrap().unwrap();
+    let letter = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
     pair.ask("POST", "/mesh/send", &letter.body);
     pair.there.pass(3 * 60_000);
     let mail = pair.there.call(1, &mail::INBOX, json!({})).unwrap();
@@ -211,11 +211,11 @@ fn a_letter_keeps_its_type_and_its_time_where_the_other_clock_is_hours_ahead() {
 #[test]
 fn over_http_nobody_acts_as_a_peer_of_another_mesh_either() {
     let mut pair = Pair::new(1_002);
-    let me = pair.there.mesh.resolve("far").unwrap();
+    let me = pair.there.mesh.peers().resolve("far").unwrap();
     let roster = json!({ "mesh": "ours", "mark": 1, "peers": [{ "peer_id": "near-id", "session_id": "near" }] });
-    pair.there.mesh.heard(0, &RemoteRoster::read(&roster).unwrap(), pair.there.now).unwrap();
+    pair.there.mesh.on_roster(0, &RemoteRoster::parse(&roster).unwrap(), pair.there.now).unwrap();
     for (route, body) in [
-        ("/send", json!({ "fromPeer": "near-id", "toPeer": me, "payload": "as if" })),
+        ("/send", json!({ "fromPeer": "near-id", "toPeer": me.as_str(), "payload": "as if" })),
         ("/lock", json!({ "action": "lock", "filePath": "/b/x", "peerId": "near-id" })),
         ("/state", json!({ "action": "set", "key": "k", "value": "v", "peerId": "near-id" })),
         ("/messages", json!({ "peerId": "near-id" })),

@@ -2,14 +2,14 @@
 
 use crate::trouble::Disk;
 use serde_json::{Value, json};
-use slm_mesh::core::{self, locks, mail, peers, peers::sessions};
+use slm_mesh::core::{locks, mail, peers, peers::sessions};
 
 /// A mesh with a session here and one on the laptop, each in its clone of a repository.
 fn two(name: &str) -> Disk {
     let mut disk = Disk::new(name);
-    disk.mesh.joined(1);
-    disk.mesh.joined(2);
-    disk.mesh.comes_from(2, "laptop", "ada", disk.now).unwrap();
+    disk.mesh.on_connected(1);
+    disk.mesh.on_connected(2);
+    disk.mesh.set_origin(2, "laptop", "ada", disk.now).unwrap();
     for (conn, root) in [(1, "/home/ada/api"), (2, "/Users/ada/code/api")] {
         let who = json!({
             "agent": "test", "name": format!("s{conn}"), "project": root, "gitRoot": root, "repo": "r", "pid": 5,
@@ -19,7 +19,7 @@ fn two(name: &str) -> Disk {
     disk
 }
 
-fn lock(disk: &mut Disk, conn: u64, path: &str) -> Result<Value, core::Error> {
+fn lock(disk: &mut Disk, conn: u64, path: &str) -> Result<Value, slm_mesh::base::error::Error> {
     disk.call(conn, &locks::LOCK, json!({ "filePath": path }))
 }
 
@@ -28,7 +28,7 @@ fn two_clones_mean_the_same_file_and_equal_paths_of_two_machines_do_not() {
     let mut disk = two("clones");
     lock(&mut disk, 1, "/home/ada/api/src/a.rs").unwrap();
     let held = lock(&mut disk, 2, "/Users/ada/code/api/src/a.rs").unwrap_err();
-    assert_eq!(held.kind, core::ErrorKind::Held, "{held}");
+    assert_eq!(held.kind, slm_mesh::base::error::ErrorKind::Held, "{held}");
     lock(&mut disk, 2, "/Users/ada/code/api/src/b.rs").unwrap();
     lock(&mut disk, 1, "/etc/hosts").unwrap();
     lock(&mut disk, 2, "/etc/hosts").unwrap();
@@ -38,7 +38,7 @@ fn two_clones_mean_the_same_file_and_equal_paths_of_two_machines_do_not() {
 fn a_session_far_away_gets_more_time_to_come_back() {
     let mut disk = two("grace");
     lock(&mut disk, 2, "/Users/ada/code/api/a.rs").unwrap();
-    disk.mesh.left(2, disk.now);
+    disk.mesh.on_disconnected(2, disk.now);
     disk.pass(29_000);
     lock(&mut disk, 1, "/home/ada/api/a.rs").unwrap_err();
     disk.pass(2_000);
@@ -48,8 +48,8 @@ fn a_session_far_away_gets_more_time_to_come_back() {
 #[test]
 fn each_machine_has_its_own_human_and_says_where_it_is() {
     let mut disk = two("humans");
-    disk.mesh.joined(3);
-    disk.mesh.comes_from(3, "laptop", "ada", disk.now).unwrap();
+    disk.mesh.on_connected(3);
+    disk.mesh.set_origin(3, "laptop", "ada", disk.now).unwrap();
     let you = disk.call(3, &peers::WHOAMI, json!({})).unwrap();
     assert_eq!(you["you"]["name"], json!("ada@laptop"), "{you}");
     disk.call(1, &mail::SEND, json!({ "to": "ada@laptop", "message": "there?" })).unwrap();
@@ -62,7 +62,7 @@ fn each_machine_has_its_own_human_and_says_where_it_is() {
 #[test]
 fn a_human_releases_the_grant_that_was_seen_wherever_it_is_and_no_newer_one() {
     let mut disk = two("release");
-    disk.mesh.joined(3);
+    disk.mesh.on_connected(3);
     let path = "/home/ada/api/src/a.rs";
     let seen = lock(&mut disk, 1, path).unwrap()["lock"]["token"].as_i64().unwrap();
     disk.call(1, &locks::UNLOCK, json!({ "filePath": path })).unwrap();
@@ -72,8 +72,12 @@ fn a_human_releases_the_grant_that_was_seen_wherever_it_is_and_no_newer_one() {
     };
     // Whoever looked before another one got it frees nothing of that one's.
     release(&mut disk, 3, path, seen).unwrap_err();
-    let far = disk.mesh.seen_locks(9, disk.now)[0]["filePath"].as_str().unwrap().to_owned();
-    assert_eq!(release(&mut disk, 1, &far, newer).unwrap_err().kind, core::ErrorKind::Refused, "an agent may not");
+    let far = disk.mesh.observed_locks(9, disk.now)[0]["filePath"].as_str().unwrap().to_owned();
+    assert_eq!(
+        release(&mut disk, 1, &far, newer).unwrap_err().kind,
+        slm_mesh::base::error::ErrorKind::Refused,
+        "an agent may not"
+    );
     release(&mut disk, 3, &far, newer).unwrap();
     lock(&mut disk, 1, path).unwrap();
     let told = disk.call(2, &mail::INBOX, json!({})).unwrap();

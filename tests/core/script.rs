@@ -1,7 +1,7 @@
 //! The language of the tables.
 
 use serde_json::{Map, Value, json};
-use slm_mesh::core::{self, Args, Call, ConnId, Effect, Mesh, Settings};
+use slm_mesh::core::{self, Args, Call, ConnId, Effect, Mesh, MeshSettings};
 use slm_mesh::store::Store;
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub struct Script {
 }
 
 fn open(store: Store, now: i64) -> Mesh {
-    let settings = Settings::default();
+    let settings = MeshSettings::default();
     let mut n = 7u128;
     let fresh = move || {
         n = n.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(12_345);
@@ -40,11 +40,11 @@ impl Script {
     }
 
     /// Ends the turn and sorts what leaves by whom it is for.
-    fn end_turn(&mut self) -> Vec<(String, Value, Result<Value, core::Error>)> {
+    fn end_turn(&mut self) -> Vec<(String, Value, Result<Value, slm_mesh::base::error::Error>)> {
         assert!(self.mesh().commit());
         let names: HashMap<ConnId, String> = self.conns.iter().map(|(name, conn)| (*conn, name.clone())).collect();
         let mut replies = Vec::new();
-        for out in self.mesh().take_out() {
+        for out in self.mesh().take_effects() {
             match out {
                 Effect::Reply { conn, id, result } => replies.push((names[&conn].clone(), id, result)),
                 Effect::Notification { conn, method, params } if conn != 0 => {
@@ -62,7 +62,7 @@ impl Script {
         self.next += 1;
         self.conns.insert(who.to_owned(), self.next);
         let conn = self.next;
-        self.mesh().joined(conn);
+        self.mesh().on_connected(conn);
         // `b@other` works in another project than `a` does.
         let (name, project) = who.split_once('@').unwrap_or((who, "p"));
         let args = json!({
@@ -74,7 +74,12 @@ impl Script {
         self.came.clear();
     }
 
-    fn ask(&mut self, who: &str, op: &str, args: &Map<String, Value>) -> Option<(Value, Result<Value, core::Error>)> {
+    fn ask(
+        &mut self,
+        who: &str,
+        op: &str,
+        args: &Map<String, Value>,
+    ) -> Option<(Value, Result<Value, slm_mesh::base::error::Error>)> {
         self.next += 1;
         let id = json!(self.next);
         let conn = *self.conns.get(who).unwrap_or_else(|| panic!("{who} has not joined"));
@@ -84,7 +89,7 @@ impl Script {
             Err(error) => return Some((id, Err(error))),
         };
         let now = self.now;
-        self.mesh().call(Call { conn, id: id.clone(), op, args, acting: None, chain: Vec::new() }, now);
+        self.mesh().call(Call { conn, id: id.clone(), op, args, acting: None, ancestors: Vec::new() }, now);
         let mut own = None;
         for (to, reply_id, result) in self.end_turn() {
             if reply_id == id {
@@ -143,11 +148,11 @@ impl Script {
                 self.next += 1;
                 let conn = self.next;
                 self.conns.insert((*who).to_owned(), conn);
-                self.mesh().joined(conn);
+                self.mesh().on_connected(conn);
             }
             [who, "leaves"] => {
                 let (conn, now) = (self.conns[*who], self.now);
-                self.mesh().left(conn, now);
+                self.mesh().on_disconnected(conn, now);
                 self.end_turn();
                 self.conns.remove(*who);
             }

@@ -3,7 +3,7 @@
 use crate::script::check;
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
-use slm_mesh::core::{self, Call, Effect, Mesh, Op, Settings};
+use slm_mesh::core::{self, Call, Effect, Mesh, MeshSettings, Op};
 use slm_mesh::store::Store;
 
 #[test]
@@ -85,12 +85,12 @@ impl Disk {
     /// The broker dies and another one begins; these processes of the first's sessions live on.
     pub fn crash(mut self, lives: fn(i64) -> bool) -> Disk {
         let mut next = Disk::open(std::mem::take(&mut self.path), std::mem::take(&mut self.links), self.now);
-        next.mesh.ask_processes(Box::new(lives));
+        next.mesh.set_process_probe(Box::new(lives));
         next
     }
 
     fn open(path: std::path::PathBuf, links: Vec<String>, now: i64) -> Disk {
-        let settings = Settings { links: links.clone(), ..Settings::default() };
+        let settings = MeshSettings { links: links.clone(), ..MeshSettings::default() };
         // Two meshes never have the same ids.
         let mut n =
             path.as_os_str().as_encoded_bytes().iter().fold(7u128, |n, byte| (n * 31 + u128::from(*byte)) & (!0 >> 8));
@@ -110,7 +110,7 @@ impl Disk {
         self.id += 1;
         let args = op.check(core::object(args)).unwrap();
         self.mesh.call(
-            Call { conn, id: json!(self.id), op, args, acting: acting.map(str::to_owned), chain: Vec::new() },
+            Call { conn, id: json!(self.id), op, args, acting: acting.map(str::to_owned), ancestors: Vec::new() },
             self.now,
         );
         self.mesh.commit();
@@ -119,11 +119,11 @@ impl Disk {
             Effect::Reply { id: of, result, .. } if of == id => Some(result),
             _ => None,
         };
-        self.mesh.take_out().into_iter().find_map(reply).expect("an answer")
+        self.mesh.take_effects().into_iter().find_map(reply).expect("an answer")
     }
 
     fn join(&mut self, conn: u64, name: &str) {
-        self.mesh.joined(conn);
+        self.mesh.on_connected(conn);
         let who = json!({ "agent": "test", "project": "/p", "pid": 5, "name": name, "session": name });
         self.call(conn, &core::peers::sessions::ATTACH, who).unwrap();
     }
@@ -162,7 +162,7 @@ fn a_lock_of_a_session_that_is_gone_falls_though_the_disk_refused_at_that_moment
     disk.join(1, "a");
     disk.join(2, "b");
     disk.lock(1).unwrap();
-    disk.mesh.left(1, disk.now);
+    disk.mesh.on_disconnected(1, disk.now);
     assert!(disk.mesh.commit());
     disk.refusing(|disk| disk.pass(5_000));
     disk.lock(2).unwrap_err();
@@ -182,7 +182,7 @@ fn a_refusing_disk_is_left_in_peace_for_a_while() {
     let due = disk.mesh.deadline().unwrap();
     assert!(due >= disk.now + 1_000, "the loop comes back after {} ms", due - disk.now);
     disk.pass(1_000);
-    assert!(disk.mesh.locks().is_empty());
+    assert!(disk.mesh.locks().all().is_empty());
 }
 
 /// A rule with a bug, after it wrote.
@@ -195,7 +195,8 @@ static BUG: Op = Op {
     tool: None,
     repeatable: true,
     run: |mesh, ctx, _| {
-        mesh.set_entry("default", "k", "v", None, None, "x", ctx.now)?;
+        let new = core::state::NewEntry { namespace: "default", key: "k", value: "v", expires: None };
+        mesh.set_entry(&new, None, "x", ctx.now)?;
         panic!("a bug, on purpose")
     },
 };
@@ -217,10 +218,10 @@ fn a_bug_in_a_rule_costs_its_call_and_nothing_else() {
 fn a_session_that_is_silent_for_a_while_keeps_its_name_and_its_locks_to_itself() {
     let mut disk = Disk::new("silent");
     let who = json!({ "agent": "test", "project": "/p", "pid": 5 });
-    disk.mesh.joined(1);
+    disk.mesh.on_connected(1);
     let a = disk.call(1, &core::peers::sessions::ATTACH, who.clone()).unwrap()["you"].clone();
-    disk.mesh.mute(1, true, disk.now);
-    disk.mesh.joined(2);
+    disk.mesh.set_unresponsive(1, true, disk.now);
+    disk.mesh.on_connected(2);
     let b = disk.call(2, &core::peers::sessions::ATTACH, who).unwrap()["you"].clone();
     assert_ne!(a["id"], b["id"], "two sessions are two peers");
 }
@@ -229,14 +230,14 @@ fn a_session_that_is_silent_for_a_while_keeps_its_name_and_its_locks_to_itself()
 fn after_a_crash_a_live_session_finds_its_name_though_another_was_quicker() {
     let mut disk = Disk::new("quick");
     let who = |pid: i64| json!({ "agent": "test", "project": "/p", "pid": pid });
-    disk.mesh.joined(1);
+    disk.mesh.on_connected(1);
     let a = disk.call(1, &core::peers::sessions::ATTACH, who(5)).unwrap()["you"].clone();
     disk = disk.crash(|pid| pid == 5);
-    disk.mesh.joined(1);
+    disk.mesh.on_connected(1);
     let b = disk.call(1, &core::peers::sessions::ATTACH, who(6)).unwrap()["you"].clone();
     assert_ne!(a["id"], b["id"], "the process behind it lives, and is about to come back");
     disk = disk.crash(|_| false);
-    disk.mesh.joined(1);
+    disk.mesh.on_connected(1);
     let c = disk.call(1, &core::peers::sessions::ATTACH, who(7)).unwrap()["you"].clone();
     assert_eq!(a["id"], c["id"], "who is dead leaves name and mail to its successor");
 }

@@ -72,7 +72,7 @@ fn a_surface_that_fails_leads_to_the_next_and_so_does_one_that_nothing_comes_of(
         a joins
         b joins
         h connects
-        h turn.wake surface='claude rewake' waitSeconds=3600 agent=test session=key-b project=/p -> waits
+        h turn.wake surface='claude rewake' rank=1 waitSeconds=3600 agent=test session=key-b project=/p -> waits
         b WAKES -> waits
         a send to=b message=one -> ok
         +1s
@@ -83,7 +83,7 @@ fn a_surface_that_fails_leads_to_the_next_and_so_does_one_that_nothing_comes_of(
         a inbox filter=sent -> ok messages.0.wakes.0.how='failed: no such socket'
         a send to=b message=two -> ok
         b WAKES -> waits
-        h turn.wake surface='claude rewake' waitSeconds=3600 agent=test session=key-b project=/p -> waits
+        h turn.wake surface='claude rewake' rank=1 waitSeconds=3600 agent=test session=key-b project=/p -> waits
         +31s
         ! b -> mesh_inbox
         ! h -> ~mesh_inbox

@@ -11,7 +11,7 @@ use slm_mesh::base::process::Process;
 use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy_http;
 use slm_mesh::core::op::ArgKind;
-use slm_mesh::core::{self, Arg, Call, ConnId, Effect, Mesh, OPS, Op, Settings};
+use slm_mesh::core::{self, Arg, Call, ConnId, Effect, Mesh, MeshSettings, OPS, Op};
 use slm_mesh::store::{EventFilter, LockRow, MessageFilter, Store};
 use slm_mesh::wire::lines::LINE_MAX;
 use slm_mesh::wire::rpc;
@@ -117,7 +117,7 @@ pub fn check(data: &[u8]) {
 impl World {
     fn new() -> World {
         let now = 1_795_000_000_000;
-        let settings = Settings::default();
+        let settings = MeshSettings::default();
         let mut n = 7_u128;
         let fresh = move || {
             n = n.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(12_345);
@@ -132,13 +132,13 @@ impl World {
         match feed.below(16) {
             0 => {
                 let conn = feed.below(CONNS as usize) as ConnId + 1;
-                self.mesh.joined(conn);
+                self.mesh.on_connected(conn);
                 let args = json!({ "agent": "test", "project": "/p", "pid": 1, "name": TEXTS[feed.below(3)] });
                 self.call(feed, conn, core::op("attach").expect("attach is an operation"), core::object(args));
             }
-            1 => self.mesh.left(feed.below(CONNS as usize) as ConnId + 1, self.now),
+            1 => self.mesh.on_disconnected(feed.below(CONNS as usize) as ConnId + 1, self.now),
             2 => self.pass(1 << feed.below(36)),
-            3 => self.mesh.mute(feed.below(CONNS as usize) as ConnId + 1, feed.below(2) == 0, self.now),
+            3 => self.mesh.set_unresponsive(feed.below(CONNS as usize) as ConnId + 1, feed.below(2) == 0, self.now),
             4 => self.mesh.cancel(feed.below(CONNS as usize) as ConnId + 1, &json!(self.next), self.now),
             5..8 => self.ask_route(feed),
             _ => {
@@ -149,7 +149,7 @@ impl World {
             }
         }
         assert!(self.mesh.commit(), "a turn that can't be stored");
-        for out in self.mesh.take_out() {
+        for out in self.mesh.take_effects() {
             match out {
                 Effect::Reply { result, .. } => self.learn(&result),
                 Effect::Notification { method: "log", params, .. } => panic!("trouble: {params}"),
@@ -166,10 +166,10 @@ impl World {
             |feed: &mut Feed| Process { pid: 1 + feed.below(3) as i64, start: 5, wrapper: feed.below(4) == 0 };
         let chain = (0..feed.below(3)).map(|_| process(feed)).collect();
         let before = dump(&self.mesh, &self.spaces);
-        let n_before = self.mesh.take_out().len();
+        let n_before = self.mesh.take_effects().len();
         assert_eq!(n_before, 0, "something left between two turns");
-        self.mesh.call(Call { conn, id: json!(self.next), op, args, acting, chain }, self.now);
-        let outs = self.mesh.take_out();
+        self.mesh.call(Call { conn, id: json!(self.next), op, args, acting, ancestors: chain }, self.now);
+        let outs = self.mesh.take_effects();
         let id = json!(self.next);
         let own = outs.iter().find_map(|out| match out {
             Effect::Reply { id: asked, result, .. } if *asked == id => Some(result),
@@ -232,7 +232,7 @@ impl World {
                 assert_eq!(dump(&self.mesh, &self.spaces), before, "{target} was refused ({said}), and left something");
             }
         }
-        self.mesh.settle(self.now);
+        self.mesh.resume_waiting(self.now);
     }
 
     /// A name, a path, an id that was given out, or any text.
@@ -287,7 +287,7 @@ impl World {
         }
     }
 
-    fn learn(&mut self, result: &Result<Value, core::Error>) {
+    fn learn(&mut self, result: &Result<Value, slm_mesh::base::error::Error>) {
         let value = match result {
             Ok(value) => value,
             Err(error) => return check_fault("a call that waited", error),
@@ -321,16 +321,17 @@ impl World {
             locks
         };
         let on_disk = store.locks().expect("locks");
-        assert_eq!(sorted(on_disk), sorted(self.mesh.locks().to_vec()), "locks on disk and in memory");
-        let mut on_disk: Vec<String> = store.peers().expect("peers").into_iter().map(|row| row.id).collect();
-        let mut here: Vec<String> = self.mesh.roster().iter().map(|peer| peer.row.id.clone()).collect();
+        assert_eq!(sorted(on_disk), sorted(self.mesh.locks().all().to_vec()), "locks on disk and in memory");
+        let mut on_disk: Vec<String> =
+            store.peers().expect("peers").into_iter().map(|row| row.id.to_string()).collect();
+        let mut here: Vec<String> = self.mesh.peers().all().iter().map(|peer| peer.row.id.to_string()).collect();
         on_disk.sort();
         here.sort();
         assert_eq!(on_disk, here, "peers on disk and in memory");
         let all = MessageFilter { limit: i64::MAX, ..MessageFilter::default() };
         let messages = store.messages(&all).expect("messages");
         assert_eq!(messages.len() as i64, store.counters.messages, "messages and their counter");
-        let n_unread = messages.iter().filter(|message| message.state < 2).count();
+        let n_unread = messages.iter().filter(|message| message.state.is_unread()).count();
         assert_eq!(n_unread as i64, store.counters.unread, "unread messages and their counter");
         let events = store.events(&EventFilter { limit: i64::MAX, ..EventFilter::default() }).expect("events");
         assert_eq!(events.len() as i64, store.counters.events, "events and their counter");
@@ -339,7 +340,7 @@ impl World {
 }
 
 /// An error is the caller's, in words; a bug of ours or a failing disk is not to be had by asking.
-fn check_fault(what: &str, error: &core::Error) {
+fn check_fault(what: &str, error: &slm_mesh::base::error::Error) {
     assert!(!error.text.is_empty(), "{what}: {error:?}");
     assert!(![ErrorKind::Internal, ErrorKind::Storage, ErrorKind::Gone].contains(&error.kind), "{what}: {error:?}");
 }

@@ -23,7 +23,7 @@ impl World {
             self.count("calls that may wait");
             self.model.may_have_acked(ask);
         }
-        self.mesh().call(Call { conn, id, op, args, acting, chain: Vec::new() }, now);
+        self.mesh().call(Call { conn, id, op, args, acting, ancestors: Vec::new() }, now);
     }
 
     /// One turn with these calls.
@@ -54,7 +54,7 @@ impl World {
         let request = Request { head, body: ask.args.to_string().into_bytes() };
         let mesh = self.mesh();
         let answer = legacy_http::answer(mesh, &request, now);
-        mesh.settle(now);
+        mesh.resume_waiting(now);
         assert!(answer.status == 200, "{} {ask:?}", answer.status);
         let value = serde_json::from_slice(&answer.body).expect("JSON");
         self.end_turn(Some((ask, value)));
@@ -63,7 +63,7 @@ impl World {
     /// Commit, and only then let out what there is; some of it is lost on its way.
     pub fn end_turn(&mut self, web: Option<(Ask, Value)>) {
         assert!(self.mesh().commit());
-        let outs = self.mesh().take_out();
+        let outs = self.mesh().take_effects();
         let mut lost = BTreeSet::new();
         if let Some((ask, value)) = web {
             let may_lose = ["/send", "/messages", "/state", "/lock"].contains(&ask.op);

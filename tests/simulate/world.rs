@@ -3,7 +3,7 @@
 
 use crate::model::{Ask, DEAD_MS, Model, NAMES, STALE_MS, WEB, Who};
 use serde_json::{Value, json};
-use slm_mesh::core::{self, Call, Effect, Mesh, Settings};
+use slm_mesh::core::{self, Call, Effect, Mesh, MeshSettings};
 use slm_mesh::store::Store;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -175,12 +175,12 @@ impl World {
         let store = Store::open(&self.file(), false).expect("a store");
         self.clock.start(store.last_time().expect("a time"));
         let now = self.now();
-        let settings = Settings {
+        let settings = MeshSettings {
             stale_ms: STALE_MS,
             dead_ms: DEAD_MS,
             rate_max: 1_000_000,
             user: NAMES[crate::model::HUMAN].into(),
-            ..Settings::default()
+            ..MeshSettings::default()
         };
         self.next += 1;
         let mut dice = Dice(self.seed.wrapping_add(self.next).wrapping_mul(77) | 1);
@@ -195,7 +195,7 @@ impl World {
         self.next += 1;
         self.watcher = self.next;
         let conn = self.watcher;
-        self.mesh().joined(conn);
+        self.mesh().on_connected(conn);
         let stands = self.raw("events.subscribe", json!({ "types": ["*"] }))["seq"].as_i64().expect("a number");
         let last = self.model.stream.last();
         assert!(stands >= last, "event {last} was pushed, and the stream ends at {stands}");
@@ -219,9 +219,9 @@ impl World {
         let op = core::op(op).expect("an operation");
         let args = op.check(core::object(args)).expect("good arguments");
         let mesh = self.mesh();
-        mesh.call(Call { conn, id: json!(0), op, args, acting: None, chain: Vec::new() }, now);
+        mesh.call(Call { conn, id: json!(0), op, args, acting: None, ancestors: Vec::new() }, now);
         assert!(mesh.commit());
-        let reply = mesh.take_out().into_iter().find_map(|out| match out {
+        let reply = mesh.take_effects().into_iter().find_map(|out| match out {
             Effect::Reply { result, .. } => result.ok(),
             _ => None,
         });
@@ -231,7 +231,7 @@ impl World {
     pub fn connect(&mut self) -> u64 {
         self.next += 1;
         let conn = self.next;
-        self.mesh().joined(conn);
+        self.mesh().on_connected(conn);
         conn
     }
 
@@ -264,7 +264,7 @@ impl World {
             }
         }
         let now = self.now();
-        self.mesh().left(conn, now);
+        self.mesh().on_disconnected(conn, now);
         self.end_turn(None);
     }
 
@@ -280,7 +280,7 @@ impl World {
             self.model.sit(who);
         }
         let now = self.now();
-        self.mesh().mute(conn, mute, now);
+        self.mesh().set_unresponsive(conn, mute, now);
         self.end_turn(None);
     }
 
@@ -338,7 +338,7 @@ impl World {
         }
         if commits {
             assert!(self.mesh().commit());
-            for out in self.mesh().take_out() {
+            for out in self.mesh().take_effects() {
                 let Effect::Reply { id, .. } = out else { continue };
                 if let Some(ask) = id.as_u64().and_then(|id| self.pending.remove(&id)) {
                     self.lose(&ask);

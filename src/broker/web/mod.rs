@@ -136,10 +136,18 @@ fn perform(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error> {
     let op = op.ok_or_else(|| Error::usage("method", format!("want one of {}", CALLS.join(", "))))?;
     let params = core::object(asked.remove("params").unwrap_or(Value::Null));
     let args = op.check(params)?;
-    let actor = Some(mesh.resolve("human")?);
+    let actor = Some(mesh.peers().resolve("human")?);
     // Nobody waits on this road: what would is answered at once.
-    let ctx =
-        CallContext { conn: 0, actor, now, until: None, stood: None, last: true, id: Value::Null, chain: Vec::new() };
+    let ctx = CallContext {
+        conn: 0,
+        actor,
+        now,
+        until: None,
+        cursor: None,
+        deadline_reached: true,
+        id: Value::Null,
+        ancestors: Vec::new(),
+    };
     mesh.run(op, &args, &ctx)
 }
 

@@ -87,7 +87,7 @@ impl Pages {
         if self.open.len() + self.coming.len() >= PAGES_MAX {
             return Some(super::refuse(503, "too many pages are open; close one"));
         }
-        mesh.watch(true);
+        mesh.set_observed(true);
         self.coming.push(ticket);
         None
     }
@@ -103,7 +103,7 @@ impl Pages {
     /// A message was sent or got further, and that is committed.
     pub fn message(&mut self, mesh: &Mesh, message: &Message) {
         if !self.open.is_empty() {
-            self.messages.push(mesh.seen_value(message).to_string());
+            self.messages.push(mesh.observed_message(message).to_string());
         }
         self.stir();
     }
@@ -122,7 +122,7 @@ impl Pages {
         if self.is_empty() {
             if n_before > 0 {
                 *self = Pages::default();
-                mesh.watch(false);
+                mesh.set_observed(false);
             }
             return n_before > 0;
         }
@@ -170,9 +170,9 @@ impl Pages {
     /// All there is, as the beginning of a stream. The rows were compared right before.
     fn all(&self, mesh: &Mesh, now: i64) -> String {
         let settings = mesh.settings();
-        let human = mesh.resolve("human").unwrap_or_default();
+        let human = mesh.peers().resolve("human").unwrap_or_default();
         let hello = json!({
-            "me": human, "name": mesh.name_of(&human), "host": settings.host, "version": settings.version,
+            "me": human.as_str(), "name": mesh.peers().name_of(&human), "host": settings.host, "version": settings.version,
             "since": time::iso(mesh.started()),
         });
         // What can't be read is missing here, and told in the broker's log by whoever needs it.
@@ -196,7 +196,7 @@ impl Pages {
             ("locks", values(&self.locks)),
             ("events", events(&[])),
             ("changes", events(&["state_changed", "state_deleted"])),
-            ("messages", messages.iter().rev().map(|message| mesh.seen_value(message).to_string()).collect()),
+            ("messages", messages.iter().rev().map(|message| mesh.observed_message(message).to_string()).collect()),
             ("entries", entries.iter().map(|entry| entry_row(mesh, entry)).collect()),
         ];
         write(now, &more, parts)
@@ -214,7 +214,8 @@ fn write(now: i64, more: &str, parts: Vec<(&str, Vec<String>)>) -> String {
 fn event_row(mesh: &Mesh, event: &Event) -> String {
     let note = || json!({ "note": "too long to show", "bytes": event.payload.len() }).to_string();
     let payload = if event.payload.len() > SHOWN_MAX { &note() } else { &event.payload };
-    let [kind, by, name] = [&event.kind, &event.by, &mesh.name_of(&event.by)].map(|text| json!(text).to_string());
+    let [kind, by, name] =
+        [event.kind.word(), &event.by, &mesh.peers().name_of(&event.by)].map(|text| json!(text).to_string());
     let (seq, at) = (event.seq, time::iso(event.at));
     format!(
         r#"{{"seq":{seq},"type":{kind},"payload":{payload},"emittedBy":{by},"emittedByName":{name},"createdAt":"{at}"}}"#
@@ -222,7 +223,7 @@ fn event_row(mesh: &Mesh, event: &Event) -> String {
 }
 
 fn entry_row(mesh: &Mesh, entry: &StateEntry) -> String {
-    let mut row = mesh.entry_value(entry);
+    let mut row = mesh.entry_view(entry);
     let size = entry.value.as_ref().map_or(0, String::len);
     if size > SHOWN_MAX {
         (row["value"], row["bytes"]) = (Value::Null, json!(size));
@@ -232,28 +233,28 @@ fn entry_row(mesh: &Mesh, entry: &StateEntry) -> String {
 
 /// Peers that are here, then those that were here last.
 fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
-    let mut peers: Vec<Peer> = mesh.roster().to_vec();
-    peers.sort_by_key(|peer| (!peer.is_here() && !mesh.is_human(&peer.row.id), -peer.row.seen));
+    let mut peers: Vec<Peer> = mesh.peers().all().to_vec();
+    peers.sort_by_key(|peer| (!peer.is_online() && !mesh.peers().is_human(&peer.row.id), -peer.row.last_seen));
     let n_more = peers.len().saturating_sub(ROWS_MAX);
     let mut rows = Vec::new();
     for peer in peers.iter().take(ROWS_MAX) {
-        let Ok(mut row) = mesh.peer_value(peer, now) else { continue };
-        let active = peer.active - peer.active % ACTIVE_MS;
+        let Ok(Some(mut row)) = mesh.peer_view(&peer.row.id, now) else { continue };
+        let active = peer.last_active - peer.last_active % ACTIVE_MS;
         if let Some(row) = row.as_object_mut() {
             // What changes by time alone is not told, but from when on it counts.
             row.retain(|name, _| !["udsPath", "lastHeartbeat", "idleSeconds"].contains(&name.as_str()));
             row.insert("activeAt".into(), json!(active));
             row.insert("repo".into(), json!(peer.row.repo));
-            row.insert("kind".into(), json!(peer.row.kind));
+            row.insert("kind".into(), json!(peer.row.kind.word()));
         }
-        rows.push((peer.row.id.clone(), row.to_string()));
+        rows.push((peer.row.id.to_string(), row.to_string()));
     }
     (rows, n_more)
 }
 
 fn lock_rows(mesh: &Mesh, now: i64) -> (Vec<(String, String)>, usize) {
-    let n_more = mesh.locks().len().saturating_sub(ROWS_MAX);
-    let rows = mesh.seen_locks(ROWS_MAX.min(limits::LOCKS_MAX), now).into_iter().map(|mut row| {
+    let n_more = mesh.locks().all().len().saturating_sub(ROWS_MAX);
+    let rows = mesh.observed_locks(ROWS_MAX.min(limits::LOCKS_MAX), now).into_iter().map(|mut row| {
         let key = format!("{} {}", row["token"], row["filePath"].as_str().unwrap_or(""));
         row["key"] = json!(key);
         if let Some(row) = row.as_object_mut() {

@@ -1,58 +1,70 @@
-//! Letters to peers of linked meshes: messages that wait until the other side has them, and those that
-//! come from there.
+//! Messages to peers of linked meshes, which wait until the other side has them, and messages that come
+//! from there.
 //!
-//! **Invariant:** a letter goes one link far, in the order in which it was sent, and none is called
-//! forwarded before the other side said that it has it.
+//! **Invariant:** a message travels over one link, in the order in which it was sent, and counts as
+//! forwarded only after the other side confirmed it.
 
+use super::roster::plain;
+use super::{Federation, MeshLink};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::PeerId;
+use crate::base::kinds::MessageState;
 use crate::core::Mesh;
-use crate::core::federation::roster::{MeshLink, plain};
-use crate::core::peers::{LINKED, Peer};
+use crate::core::journal::Change;
+use crate::core::peers::Peers;
 use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 
 /// What a SuperLocalMemory daemon takes, in characters (its version 3.4.48).
 const SLM_CHARS_MAX: usize = 4096;
-/// `Message::state` of what the other side has, and of what it will not have.
-const FORWARDED: i64 = 5;
-const REFUSED: i64 = 6;
+/// Waiting messages of one peer that are looked through for the oldest that has not expired.
+const LOOKED_AT_MAX: i64 = 20;
 
-/// A letter on its way.
+/// A message on its way to another mesh.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ForwardedMessage {
-    /// The message.
+    /// Its sequence number.
     pub seq: i64,
     /// What is posted.
     pub body: Value,
 }
 
-/// What became of a letter.
+/// What the other mesh did with a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delivery {
-    /// The other side has it.
+    /// It has the message.
     Accepted,
-    /// The other side will never have it, and why.
+    /// It will never take the message, for this reason.
     Rejected(String),
-    /// Not now, and why.
+    /// It did not take the message now, for this reason.
     Retry(String),
 }
 
-impl Mesh {
-    /// Whether a message to this peer could ever be forwarded.
-    pub(crate) fn check_letter(&self, to: &str, body: &str) -> Result<(), Error> {
-        let Some(peer) = self.peer(to).filter(|peer| peer.row.kind == LINKED) else { return Ok(()) };
-        let Some(link) = self.links.iter().find(|link| link.url == peer.row.session) else {
+/// What a message to a whole project begins with, where one peer is meant.
+fn addressed_to(name: &str) -> String {
+    format!("to {name}: ")
+}
+
+impl Federation {
+    /// New mail may have to be forwarded.
+    pub(in crate::core) fn note_new_mail(&mut self) {
+        self.may_forward |= !self.links.is_empty();
+    }
+
+    /// Refuses a message that could never be forwarded to its recipient.
+    pub(in crate::core) fn check_forwardable(&self, peers: &Peers, to: &str, body: &str) -> Result<(), Error> {
+        let Some(peer) = peers.get(to) else { return Ok(()) };
+        let Some(mesh) = peer.row.mesh() else { return Ok(()) };
+        let Some(link) = self.link_to(mesh) else {
             let text = format!(
-                "{} is on another mesh, at {}, to which there is no link any more; SLM_MESH_PEER_URL makes one",
-                peer.row.name, peer.row.session
+                "{} is on another mesh, at {mesh}, to which no link leads any more; SLM_MESH_PEER_URL makes one",
+                peer.row.name
             );
             return Err(Error::new(ErrorKind::Gone, text));
         };
-        // Before its first answer nobody knows what it is; then the other side says so itself.
-        let is_slm = link.heard.is_some() && link.mark.is_none();
-        let max = SLM_CHARS_MAX - address_of(&peer.row.name).chars().count();
+        let max = SLM_CHARS_MAX - addressed_to(&peer.row.name).chars().count();
         let n = body.chars().count();
-        if is_slm && n > max {
+        if link.is_superlocalmemory() && n > max {
             let text = format!(
                 "message: {} is on SuperLocalMemory, which takes {SLM_CHARS_MAX} characters, {} of them to say for whom \
                  it is, and these are {n}; send it in parts, or put it into a file and say where",
@@ -63,142 +75,154 @@ impl Mesh {
         }
         Ok(())
     }
+}
 
-    /// Whether a letter waits for any link: then the broker stays.
-    pub fn has_letters(&self) -> bool {
-        self.peers.iter().any(|peer| self.is_linked(peer) && self.n_waiting(&peer.row.id).is_some_and(|n| n > 0))
+impl Mesh {
+    /// Whether a message waits for any link: then the broker does not end.
+    pub fn has_mail_to_forward(&self) -> bool {
+        let linked = self.peers.all().iter().filter(|peer| self.federation.reaches(&peer.row));
+        linked
+            .map(|peer| self.mail.waiting_for(&self.turn.store, &peer.row.id))
+            .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// How many messages wait for a peer, if the disk can be read.
-    pub(crate) fn n_waiting(&self, id: &str) -> Option<i64> {
-        self.unread.get(id).copied().or_else(|| self.store.count_unread(id).ok())
+    /// Whether messages may wait to be forwarded; true once, until there may be more.
+    pub fn take_forwarding_due(&mut self) -> bool {
+        !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
 
-    /// Whether a link of ours leads to a peer.
-    fn is_linked(&self, peer: &Peer) -> bool {
-        peer.row.kind == LINKED && self.links.iter().any(|link| link.url == peer.row.session)
-    }
-
-    /// Whether letters may wait; told once, until more may.
-    pub fn take_letters(&mut self) -> bool {
-        !self.links.is_empty() && std::mem::take(&mut self.letters)
-    }
-
-    /// The oldest letter that waits for a link.
+    /// The oldest message that waits for a link.
     ///
     /// # Errors
-    /// When the disk can't be read.
-    pub fn next_letter(&self, n: usize, now: i64) -> Result<Option<ForwardedMessage>, Error> {
-        // Before its first answer nobody knows what its peers read.
-        let Some(link) = self.links.get(n).filter(|link| link.heard.is_some()) else { return Ok(None) };
+    /// When the disk cannot be read.
+    pub fn next_forwarded(&self, n: usize, now: i64) -> Result<Option<ForwardedMessage>, Error> {
+        let store = &self.turn.store;
+        // Before its first answer nobody knows what the other side's peers read.
+        let link = self.federation.links.get(n).filter(|link| link.last_answer.is_some());
+        let Some(link) = link else { return Ok(None) };
         let mut oldest: Option<Message> = None;
-        for peer in self.peers.iter().filter(|peer| peer.row.kind == LINKED && peer.row.session == link.url) {
-            if self.n_waiting(&peer.row.id) == Some(0) {
+        for peer in self.peers.all().iter().filter(|peer| peer.row.mesh() == Some(&link.url)) {
+            if self.mail.waiting_for(store, &peer.row.id) == Some(0) {
                 continue;
             }
-            let pick = MessageFilter { to: Some(&peer.row.id), unread: true, limit: 20, ..MessageFilter::default() };
-            let found = self.store.messages(&pick)?;
+            let to = Some(peer.row.id.as_str());
+            let filter = MessageFilter { to, unread: true, limit: LOOKED_AT_MAX, ..MessageFilter::default() };
+            let found = store.messages(&filter)?;
             let first = found.into_iter().find(|message| message.expires.is_none_or(|at| at > now));
             oldest = [oldest, first].into_iter().flatten().min_by_key(|message| message.seq);
         }
-        oldest
-            .map(|message| Ok(ForwardedMessage { seq: message.seq, body: self.letter(link, &message, now)? }))
-            .transpose()
+        let Some(message) = oldest else { return Ok(None) };
+        Ok(Some(ForwardedMessage { seq: message.seq, body: self.forwarded_body(link, &message, now)? }))
     }
 
-    /// What is posted: the fields that both kinds know, and for our own kind who wrote it.
-    fn letter(&self, link: &MeshLink, message: &Message, now: i64) -> Result<Value, Error> {
-        let is_deaf = link.deaf.contains(&message.recipient);
-        let to = self.peer(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
+    /// What is posted: the fields that both kinds of mesh know, and those that only an slm-mesh reads.
+    fn forwarded_body(&self, link: &MeshLink, message: &Message, now: i64) -> Result<Value, Error> {
+        let direct = !link.broadcast_only.contains(&message.recipient);
+        let to = self.peers.get(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
         let (address, content) = match to.project.as_str() {
-            _ if !is_deaf => (to.id.clone(), message.body.clone()),
-            "" => ("broadcast".into(), address_of(&to.name) + &message.body),
-            project => (format!("project:{project}"), address_of(&to.name) + &message.body),
+            _ if direct => (to.id.to_string(), message.body.clone()),
+            "" => ("broadcast".into(), addressed_to(&to.name) + &message.body),
+            project => (format!("project:{project}"), addressed_to(&to.name) + &message.body),
         };
-        // What is answered came with a key: its id over there.
-        let answered = message.reply_to.map(|seq| self.store.message(seq)).transpose()?.flatten();
+        // The message that this one answers came with a key: its id over there.
+        let answered = message.reply_to.map(|seq| self.turn.store.message(seq)).transpose()?.flatten();
         let reply_to = answered.filter(|of| of.sender == message.recipient).and_then(|of| of.key);
-        // For how long it is good, not until when: two clocks differ.
+        // How long it is good instead of until when: the two clocks differ.
         Ok(json!({
-            "from_peer": message.sender, "to_peer": address, "content": content, "type": message.kind,
-            "key": self.outside_id(8, message.seq), "from_name": self.name_of(&message.sender),
-            "from_machine": self.settings.host, "reply_to": reply_to, "expires_in": message.expires.map(|at| at - now),
+            "from_peer": message.sender.as_str(), "to_peer": address, "content": content,
+            "type": message.kind.word(), "key": self.ids.message(message.seq),
+            "from_name": self.peers.name_of(&message.sender), "from_machine": self.settings.host,
+            "reply_to": reply_to, "expires_in": message.expires.map(|at| at - now),
         }))
     }
 
-    /// A letter answers one of ours, which the other side knows by its id here: that is acknowledged.
+    /// A message from a linked mesh answers one of this mesh's, which the other side knows by its id here:
+    /// that one is acknowledged. Returns its sequence number.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn answered_by(&mut self, sender: &str, recipient: &str, id: &str, now: i64) -> Result<Option<i64>, Error> {
-        let known = self.inside_id(8, id).map(|seq| self.store.message(seq)).transpose()?.flatten();
+    pub fn acknowledge_by_reply(
+        &mut self,
+        sender: &str,
+        recipient: &str,
+        id: &str,
+        now: i64,
+    ) -> Result<Option<i64>, Error> {
+        let Mesh { turn, mail, journal, ids, .. } = self;
+        let known = ids.message_seq(id).map(|seq| turn.store.message(seq)).transpose()?.flatten();
         let Some(was) = known.filter(|of| of.sender == recipient && of.recipient == sender) else { return Ok(None) };
-        let message = Message { state: 3, read: Some(now), acked: Some(now), ..was.clone() };
         if was.acked.is_none() {
-            self.settle_receipt(&was, &message)?;
+            let acked = MessageState::Acked;
+            let message = Message { state: acked, read: Some(now), acked: Some(now), ..was.clone() };
+            mail.put_receipt(turn, journal, &was, &message)?;
         }
         Ok(Some(was.seq))
     }
 
-    /// A letter came to its end, or did not.
+    /// The other mesh took a message, or did not.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn passed(&mut self, n: usize, seq: i64, passed: &Delivery, now: i64) -> Result<(), Error> {
-        let url = self.links.get(n).map(|link| link.url.clone()).unwrap_or_default();
-        self.letters = true;
-        if let Delivery::Retry(why) = passed {
-            self.unheard(n, why);
-            return Ok(());
-        }
-        self.scoped(|mesh| {
-            let Some(was) = mesh.store.message(seq)?.filter(|message| message.state < 2) else { return Ok(()) };
-            let (state, kind, surface) = match passed {
-                Delivery::Rejected(why) => (REFUSED, "message_refused", format!("{url}: {}", plain(why, 200))),
-                _ => (FORWARDED, "message_forwarded", url),
+    pub fn on_delivery(&mut self, n: usize, seq: i64, delivery: &Delivery, now: i64) -> Result<(), Error> {
+        let url = self.federation.links.get(n).map(|link| link.url.clone()).unwrap_or_default();
+        self.federation.may_forward = true;
+        let rejection = match delivery {
+            Delivery::Retry(why) => {
+                self.on_poll_failed(n, why);
+                return Ok(());
+            }
+            Delivery::Rejected(why) => Some(plain(why, 200)),
+            Delivery::Accepted => None,
+        };
+        self.in_savepoint(|mesh| {
+            let Mesh { turn, peers, mail, journal, .. } = mesh;
+            let waits = |message: &Message| message.state.is_unread();
+            let Some(was) = turn.store.message(seq)?.filter(waits) else { return Ok(()) };
+            let taken_at = rejection.is_none().then_some(now);
+            let message = Message {
+                state: if rejection.is_none() { MessageState::Forwarded } else { MessageState::Rejected },
+                offered: taken_at,
+                pushed: taken_at,
+                channel: None,
+                mesh: Some(url.clone()),
+                rejection: rejection.clone(),
+                ..was.clone()
             };
-            let at = (state == FORWARDED).then_some(now);
-            let message = Message { state, offered: at, pushed: at, surface: Some(surface), ..was.clone() };
-            mesh.settle_receipt(&was, &message)?;
-            let what = json!({
-                "messageId": mesh.outside_id(8, seq), "fromPeer": was.sender, "toPeer": was.recipient,
-                "by": message.surface,
-            });
-            mesh.emit(kind, &was.recipient, what, now)
+            mail.put_receipt(turn, journal, &was, &message)?;
+            let change = match rejection {
+                None => Change::MessageForwarded { message: &message, by: url.to_string() },
+                Some(why) => Change::MessageRejected { message: &message, by: format!("{url}: {why}") },
+            };
+            journal.record(turn, peers, &change, &was.recipient, now)
         })
     }
 
-    /// Whom a letter from a linked mesh is from: a peer that is known to be there, else its name, which
-    /// is never that of one of ours.
-    pub fn sender_of_letter(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> String {
-        if self.peer(id).is_some_and(|peer| peer.row.kind == LINKED) {
-            return id.to_owned();
+    /// The sender of a message from a linked mesh: a peer that is known to be there, else its name, which
+    /// is never the name of a peer of this mesh.
+    pub fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
+        if self.peers.get(id).is_some_and(|peer| peer.row.is_linked()) {
+            return id.into();
         }
-        self.name_of_stranger(id, name, machine)
+        self.unknown_sender(id, name, machine)
     }
 
-    /// What a sender is called as long as it is not known to be there.
-    pub fn name_of_stranger(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> String {
+    /// How a sender is called as long as it is not known to be there.
+    pub fn unknown_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         let text = match (name, machine) {
             (Some(name), Some(machine)) => format!("{}@{}", plain(name, 60), plain(machine, 60)),
             _ => format!("slm:{}", plain(id, 100)),
         };
-        match self.resolve(&text) {
-            Ok(of) if self.peer(&of).is_some_and(|peer| peer.row.kind != LINKED) => format!("link:{text}"),
-            _ => text,
+        match self.peers.resolve(&text) {
+            Ok(of) if self.peers.get(&of).is_some_and(|peer| !peer.row.is_linked()) => format!("link:{text}").into(),
+            _ => text.into(),
         }
     }
 
-    /// The message that this sender sent under this key.
+    /// The message that this sender sent with this key.
     ///
     /// # Errors
-    /// When the disk can't be read.
-    pub fn sent_as(&self, sender: &str, key: &str) -> Result<Option<i64>, Error> {
-        Ok(self.store.messages_by_key(sender, key)?.first().map(|message| message.seq))
+    /// When the disk cannot be read.
+    pub fn message_with_key(&self, sender: &str, key: &str) -> Result<Option<i64>, Error> {
+        Ok(self.turn.store.messages_by_key(sender, key)?.first().map(|message| message.seq))
     }
-}
-
-/// What a letter to all of a project begins with, where one peer is meant.
-fn address_of(name: &str) -> String {
-    format!("to {name}: ")
 }

@@ -1,4 +1,70 @@
-//! Federation: the peers of other meshes beside ours, and the messages that travel between meshes.
+//! Federation: links to other meshes, their peers beside this mesh's own, and the messages that travel
+//! between meshes.
+//!
+//! **Invariant:** this room alone writes the links.
 
 pub mod forwarding;
 pub mod roster;
+
+use crate::base::ids::{MeshUrl, PeerId};
+use crate::base::limits;
+use crate::store::PeerRow;
+
+/// Another mesh, which this one polls.
+#[derive(Debug, Default)]
+pub struct MeshLink {
+    /// Its address, as the user wrote it.
+    pub url: MeshUrl,
+    /// Its own id; only an slm-mesh has one.
+    pub mesh_id: Option<String>,
+    /// When it answered last, ms.
+    pub last_answer: Option<i64>,
+    /// Why it has not answered since.
+    pub trouble: Option<String>,
+    /// Its peers that read only what is sent to their whole project.
+    broadcast_only: Vec<PeerId>,
+}
+
+impl MeshLink {
+    /// Whether it is known to be a SuperLocalMemory daemon. Before its first answer nobody knows.
+    fn is_superlocalmemory(&self) -> bool {
+        self.last_answer.is_some() && self.mesh_id.is_none()
+    }
+}
+
+/// The links to other meshes.
+#[derive(Debug, Default)]
+pub struct Federation {
+    links: Vec<MeshLink>,
+    /// When this mesh began to poll, ms.
+    started: i64,
+    /// Messages for other meshes may wait.
+    may_forward: bool,
+}
+
+impl Federation {
+    pub(super) fn new(urls: &[String], now: i64) -> Federation {
+        let link = |url: &String| MeshLink { url: url.as_str().into(), ..MeshLink::default() };
+        Federation { links: urls.iter().map(link).collect(), started: now, may_forward: true }
+    }
+
+    /// The links, in the order of the settings.
+    pub fn links(&self) -> &[MeshLink] {
+        &self.links
+    }
+
+    /// The link to a mesh, unless the settings no longer name it.
+    fn link_to(&self, url: &str) -> Option<&MeshLink> {
+        self.links.iter().find(|link| link.url == url)
+    }
+
+    /// Whether a link leads to the mesh of this peer.
+    fn reaches(&self, row: &PeerRow) -> bool {
+        row.mesh().is_some_and(|mesh| self.link_to(mesh).is_some())
+    }
+
+    /// When a mesh that does not answer counts as silent, ms.
+    fn silent_at(&self, link: &MeshLink) -> i64 {
+        link.last_answer.unwrap_or(self.started) + limits::LINK_SILENT_MS
+    }
+}

@@ -1,99 +1,142 @@
-//! Wishes for locks, and what keeps one from being granted: whether two mean a common file, and whose
-//! locks are no obstacle to whom.
+//! Requests for locks, and what conflicts with one: whether two mean a common file, and whose locks
+//! keep whom from a file.
 
+use super::Locks;
+use crate::base::ids::PeerId;
+use crate::base::kinds::LockOwner;
 use crate::base::paths::PathMatcher;
-use crate::core::Mesh;
+use crate::core::peers::Peers;
 use crate::store::LockRow;
 
-/// The mark of a lock that an edit took by itself: it falls when the agent's turn ends.
-pub const TURN: &str = "turn";
+/// The repository in which paths lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// What makes two work trees the same repository.
+    pub identity: String,
+    /// Root of the work tree.
+    pub root: String,
+}
+
+impl Repository {
+    /// The repository, if both facts about it are known.
+    pub fn new(identity: Option<String>, root: Option<String>) -> Option<Repository> {
+        Some(Repository { identity: identity?, root: root? })
+    }
+
+    /// A path inside the repository, with a leading slash; the repository itself is `/`.
+    fn inside<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix(self.root.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
+    }
+}
 
 /// What a caller wants to lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LockRequest {
     /// Normal paths.
     pub paths: Vec<String>,
-    /// Peer id of the wisher.
-    pub holder: String,
-    /// Key of the invocation, or "".
-    pub bound: String,
+    /// The peer that asks.
+    pub holder: PeerId,
+    /// Which part of that peer asks.
+    pub owner: LockOwner,
     /// What for.
     pub reason: String,
     /// Length of the lease, ms.
     pub ttl_ms: i64,
-    /// Repository identity and root, to know the same file in another work tree.
-    pub repo: Option<(String, String)>,
+    /// Their repository, to know the same file in another work tree.
+    pub repo: Option<Repository>,
     /// The machine whose file system the paths are of.
     pub host: String,
-    /// Whether it shall hold in all work trees.
-    pub everywhere: bool,
-    /// Whether a lock of the same holder is renewed rather than in the way.
+    /// Whether the lock shall hold in all work trees.
+    pub all_worktrees: bool,
+    /// Whether a lock of the same holder is renewed instead of conflicting.
     pub renew: bool,
 }
 
-/// Whether a lock is its peer's, rather than one invocation's.
-pub(crate) fn is_soft(bound: &str) -> bool {
-    bound.is_empty() || bound == TURN
+impl LockRequest {
+    /// Whether a lock is this request's own: renewed, not taken anew.
+    pub(super) fn is_held_by(&self, lock: &LockRow) -> bool {
+        let same_owner = lock.owner == self.owner || lock.owner.is_shared() && self.owner.is_shared();
+        lock.holder == self.holder && same_owner
+    }
+
+    /// The lock on one of its paths: `old` renewed, or a new one under `token`.
+    pub(super) fn grant(&self, path: &str, old: Option<&LockRow>, token: i64, now: i64) -> LockRow {
+        // An edit that renews what its agent took by itself neither makes it the turn's own nor shortens
+        // its lease.
+        let kept = old.filter(|_| self.owner == LockOwner::Turn);
+        let old_reason = || old.map(|old| old.reason.clone()).unwrap_or_default();
+        LockRow {
+            // A renewal keeps its token: it is the same grant, and its holder may have shown the token.
+            token: old.map_or(token, |old| old.token),
+            path: path.to_owned(),
+            holder: self.holder.clone(),
+            owner: kept.map_or(&self.owner, |old| &old.owner).clone(),
+            reason: if self.reason.is_empty() { old_reason() } else { self.reason.clone() },
+            host: self.host.clone(),
+            repo_path: self.repo.as_ref().and_then(|repo| repo.inside(path)).map(str::to_owned),
+            repo: self.repo.as_ref().map(|repo| repo.identity.clone()),
+            all_worktrees: self.all_worktrees || old.is_some_and(|old| old.all_worktrees),
+            granted: old.map_or(now, |old| old.granted),
+            expires: kept.map_or(0, |old| old.expires).max(now + self.ttl_ms),
+        }
+    }
 }
 
-/// A wish, ready to be compared with many locks.
-pub(crate) struct LockMatcher<'a> {
-    pub(crate) want: &'a LockRequest,
+/// A request, ready to be compared with many locks.
+pub(super) struct LockMatcher<'a> {
+    pub(super) request: &'a LockRequest,
     paths: PathMatcher<'a>,
     /// The same paths inside their repository.
     inside: PathMatcher<'a>,
 }
 
 impl<'a> LockMatcher<'a> {
-    pub(crate) fn new(want: &'a LockRequest) -> LockMatcher<'a> {
-        let inside = want.paths.iter().filter_map(|path| inside(path, want.repo.as_ref()));
+    pub(super) fn new(request: &'a LockRequest) -> LockMatcher<'a> {
+        let inside = |path| request.repo.as_ref().and_then(|repo| repo.inside(path));
         LockMatcher {
-            want,
-            paths: PathMatcher::new(want.paths.iter().map(String::as_str)),
-            inside: PathMatcher::new(inside),
+            request,
+            paths: PathMatcher::new(request.paths.iter().map(String::as_str)),
+            inside: PathMatcher::new(request.paths.iter().filter_map(|path| inside(path))),
         }
     }
 
-    /// Whether it and a lock mean a common file.
-    pub(crate) fn collides(&self, lock: &LockRow) -> bool {
-        let is_here = lock.host == self.want.host;
-        if is_here && self.paths.overlaps(&lock.path) {
+    /// Whether the request and a lock mean a common file.
+    pub(super) fn collides(&self, lock: &LockRow) -> bool {
+        let same_machine = lock.host == self.request.host;
+        if same_machine && self.paths.overlaps(&lock.path) {
             return true;
         }
-        let far = self.want.everywhere || lock.everywhere || !is_here;
-        let (Some((repo, _)), Some(lock_repo), Some(rel)) = (&self.want.repo, &lock.repo, &lock.rel) else {
+        let across = self.request.all_worktrees || lock.all_worktrees || !same_machine;
+        let (Some(repo), Some(lock_repo), Some(path)) = (&self.request.repo, &lock.repo, &lock.repo_path) else {
             return false;
         };
-        far && repo == lock_repo && self.inside.overlaps(rel)
+        across && repo.identity == *lock_repo && self.inside.overlaps(path)
     }
 }
 
-/// A path inside its repository, with a leading slash; the repository itself is `/`.
-pub(crate) fn inside<'a>(path: &'a str, repo: Option<&(String, String)>) -> Option<&'a str> {
-    let (_, root) = repo?;
-    let rel = path.strip_prefix(root.trim_end_matches('/'))?;
-    rel.starts_with('/').then_some(rel)
+impl Locks {
+    /// The locks that conflict with a request.
+    pub fn conflicts(&self, peers: &Peers, request: &LockRequest) -> Vec<LockRow> {
+        self.conflicting(peers, request).cloned().collect()
+    }
+
+    /// The same, compared only as far as the iterator is read.
+    pub(in crate::core) fn conflicting<'a>(
+        &'a self,
+        peers: &'a Peers,
+        request: &'a LockRequest,
+    ) -> impl Iterator<Item = &'a LockRow> {
+        let matcher = LockMatcher::new(request);
+        let is_own = |lock: &LockRow| lock.holder == request.holder && is_compatible(peers, lock, request);
+        self.locks.iter().filter(move |lock| !is_own(lock) && matcher.collides(lock))
+    }
 }
 
-impl Mesh {
-    /// Locks that keep a wish from being granted.
-    pub fn in_the_way(&self, want: &LockRequest) -> Vec<LockRow> {
-        self.obstacles(want).cloned().collect()
+/// Whether a lock of the same holder does not conflict. An agent is never refused by its own lock; only
+/// two of its commands exclude each other. Two locks of a person are two requests.
+fn is_compatible(peers: &Peers, lock: &LockRow, request: &LockRequest) -> bool {
+    if peers.is_human(&request.holder) {
+        return request.renew && lock.owner == request.owner;
     }
-
-    /// The same, looked at only as far as somebody asks.
-    pub(crate) fn obstacles<'a>(&'a self, want: &'a LockRequest) -> impl Iterator<Item = &'a LockRow> {
-        let wish = LockMatcher::new(want);
-        let mine = |lock: &LockRow| lock.holder == want.holder && self.is_one_wish(lock, want);
-        self.locks.iter().filter(move |lock| !mine(lock) && wish.collides(lock))
-    }
-
-    /// Whether a lock of the same holder is no obstacle. No agent is ever refused by its own lock,
-    /// only two commands that run for it exclude each other; two locks of a person are two wishes.
-    fn is_one_wish(&self, lock: &LockRow, want: &LockRequest) -> bool {
-        if self.is_human(&want.holder) {
-            return want.renew && lock.bound == want.bound;
-        }
-        lock.bound == want.bound || is_soft(&lock.bound) || is_soft(&want.bound)
-    }
+    lock.owner == request.owner || lock.owner.is_shared() || request.owner.is_shared()
 }

@@ -1,19 +1,27 @@
-//! Messages: accepted, offered, read, acked or expired, and never called more than they are.
+//! Mail: messages to peers, groups and everybody, and the mailboxes in which they wait.
+//!
+//! **Invariant:** this room alone writes messages and their receipts. A message is never called more than
+//! it is: accepted, offered, read, acknowledged, expired.
 
 pub mod receipts;
 pub mod wakeups;
 
+use super::federation::Federation;
+use super::journal::{Change, Journal};
+use super::op::ArgKind;
+use super::peers::{Peer, Peers};
+use super::turn::{Effect, Turn};
+use super::waiting::WaitReason;
+use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::{limits, time};
-use crate::core::mail::receipts::{cut_to_part, receipt};
-use crate::core::op::ArgKind;
-use crate::core::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Effect, Mesh, Op, Outcome, WaitReason, object};
-use crate::store::{Message, MessageFilter};
+use crate::base::ids::{PeerId, PublicIds};
+use crate::base::kinds::{MessageState, MessageType};
+use crate::base::limits;
+use crate::store::{Message, MessageFilter, Store};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use wakeups::WakeupAttempt;
 
-/// What a message may be.
-pub const TYPES: &[&str] = &["text", "json", "command", "alert"];
 const WORD: ArgKind = ArgKind::Text { min: 1, max: limits::WORD_MAX };
 
 /// Sends a message.
@@ -31,7 +39,7 @@ pub static SEND: Op = Op {
         Arg::new("message", ArgKind::Text { min: 1, max: limits::PAYLOAD_MAX }, "What to say")
             .required()
             .at(CliPlace::Rest),
-        Arg::new("type", ArgKind::Choice(TYPES), "text unless said otherwise; json is checked to be JSON"),
+        Arg::new("type", ArgKind::Choice(MessageType::WORDS), "text unless said otherwise; json is checked to be JSON"),
         Arg::new("replyTo", WORD, "Id of the message that this answers, which acknowledges it"),
         Arg::new("key", WORD, "Idempotency key: the same key again sends nothing and answers with the first receipt"),
         Arg::new(
@@ -81,77 +89,86 @@ pub static INBOX: Op = Op {
 };
 
 fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, mail, journal, federation, rates, .. } = mesh;
     let key = args.text("key");
     if let Some(key) = key {
-        let sent = mesh.store.messages_by_key(ctx.me(), key)?;
+        let sent = turn.store.messages_by_key(ctx.me(), key)?;
         if !sent.is_empty() {
-            let mut value = mesh.receipts(&sent);
+            let mut value = mail.sent_view(peers, &sent);
             value["repeated"] = json!(true);
             return Ok(Outcome::Ready(value));
         }
     }
     let to = args.word("to");
-    let recipients = mesh.recipients(ctx.me(), to)?;
-    let (is_group, recipients) = recipients;
-    mesh.limit(ctx.me(), 10, ctx.now)?;
-    let reply_to = args.text("replyTo").map(|id| mesh.answer_to(ctx, id)).transpose()?;
+    let (is_group, recipients) = recipients(peers, ctx.me(), to)?;
+    rates.charge(peers, ctx.me(), 10, ctx.now)?;
+    let reply_to = match args.text("replyTo") {
+        Some(id) => Some(mail.reply_target(turn, peers, journal, ctx, id)?),
+        None => None,
+    };
     let draft = Message {
-        sender: ctx.me().to_owned(),
-        target: if is_group { to.to_owned() } else { String::new() },
-        kind: args.text("type").unwrap_or("text").to_owned(),
+        sender: ctx.my_id(),
+        group: is_group.then(|| to.to_owned()),
+        kind: args.text("type").and_then(MessageType::from_word).unwrap_or_default(),
         body: args.word("message").to_owned(),
         reply_to,
         key: key.map(str::to_owned),
         expires: args.int("expiresMinutes").map(|minutes| ctx.now + minutes * 60_000),
         ..Message::default()
     };
-    let sent = mesh.post(draft, &recipients, ctx.now)?;
-    let mut value = mesh.receipts(&sent);
+    let sent = mail.post(turn, peers, journal, federation, draft, &recipients, ctx.now)?;
+    let mut value = mail.sent_view(peers, &sent);
     if is_group && sent.is_empty() {
-        value["note"] = json!(format!("nobody else is here for {to}; the message went to no one"));
+        value["note"] = json!(format!("nobody else is online in {to}; the message went to no one"));
     }
     Ok(Outcome::Ready(value))
 }
 
+/// Which messages an inbox call shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum MailView {
+    Unread,
+    All,
+    Sent,
+}
+
 fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, mail, journal, .. } = mesh;
     for id in args.texts("ack") {
-        mesh.acknowledge(ctx, id)?;
+        mail.acknowledge(turn, peers, journal, ctx, id)?;
     }
-    let filter = args.text("filter").unwrap_or("unread");
-    let limit = args.int("limit").unwrap_or(20);
-    let other = args
-        .text("from")
-        .map(|name| {
-            mesh.resolve(name)
-                .or_else(|error| if error.kind == ErrorKind::NotFound { Ok(name.to_owned()) } else { Err(error) })
-        })
-        .transpose()?;
-    let (me, after) = (ctx.me(), args.int("after"));
-    let pick = MessageFilter {
-        direct: false,
-        to: if filter == "sent" { other.as_deref() } else { Some(me) },
-        from: if filter == "sent" { Some(me) } else { other.as_deref() },
-        unread: filter == "unread",
-        after: after.unwrap_or(0),
-        // History without a cursor means the latest; unread mail is always taken from its start.
-        newest: filter != "unread" && after.is_none(),
-        limit: limit + 1,
-        bytes: 0,
+    let view = match args.text("filter") {
+        Some("all") => MailView::All,
+        Some("sent") => MailView::Sent,
+        _ => MailView::Unread,
     };
-    let mut found = mesh.store.messages(&pick)?;
-    found.retain(|m| filter != "unread" || m.expires.is_none_or(|at| at > ctx.now));
+    let limit = args.int("limit").unwrap_or(20);
+    let other = args.text("from").map(|name| peer_or_text(peers, name)).transpose()?;
+    let (me, after) = (ctx.me(), args.int("after"));
+    let filter = MessageFilter {
+        to: if view == MailView::Sent { other.as_deref() } else { Some(me) },
+        from: if view == MailView::Sent { Some(me) } else { other.as_deref() },
+        unread: view == MailView::Unread,
+        after: after.unwrap_or(0),
+        // History without a cursor means the latest; unread mail always begins with the oldest.
+        newest: view != MailView::Unread && after.is_none(),
+        limit: limit + 1,
+        ..MessageFilter::default()
+    };
+    let mut found = turn.store.messages(&filter)?;
+    found.retain(|m| view != MailView::Unread || m.expires.is_none_or(|at| at > ctx.now));
     if found.is_empty()
-        && filter != "sent"
+        && view != MailView::Sent
         && let Some(until) = ctx.wait(args.int("waitSeconds"))
     {
-        return Ok(Outcome::Pending(WaitReason::Mail(me.to_owned()), until));
+        return Ok(Outcome::Pending(WaitReason::Mail(ctx.my_id()), until));
     }
     let mut more = found.len() as i64 > limit;
     found.truncate(limit as usize);
     let (mut rows, mut size) = (Vec::new(), 0);
     let mut n_whole = 0;
     for message in &found {
-        let row = mesh.inbox_value(message, filter);
+        let row = mail.row(&turn.store, peers, message, view);
         size += row.to_string().len();
         if size > limits::PAGE_MAX && !rows.is_empty() {
             more = true;
@@ -160,18 +177,18 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         n_whole += i64::from(row.get("part").is_none() || row["part"] == row["parts"]);
         rows.push(row);
     }
-    if filter == "unread" {
+    if view == MailView::Unread {
         for message in &found[..rows.len()] {
-            mesh.offer(message, "mesh_inbox", ctx.now)?;
+            mail.mark_offered(turn, journal, message, "mesh_inbox", ctx.now)?;
         }
     }
-    if pick.newest {
+    if filter.newest {
         rows.reverse();
     }
     let next = rows.iter().filter_map(|row| row["seq"].as_i64()).max().or(after).unwrap_or(0);
     let mut value = json!({ "ok": true, "messages": rows });
-    if filter == "unread" {
-        value["remaining"] = json!((mesh.unread(me)? - n_whole).max(0));
+    if view == MailView::Unread {
+        value["remaining"] = json!((mail.unread(&turn.store, me)? - n_whole).max(0));
     } else {
         value["more"] = json!(more);
         value["next"] = json!(next);
@@ -179,166 +196,269 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     Ok(Outcome::Ready(value))
 }
 
-impl Mesh {
-    /// Whom a `to` means, and whether it is a group. The sender is never in its own group.
-    fn recipients(&self, me: &str, to: &str) -> Result<(bool, Vec<String>), Error> {
-        let mine = self.peer(me).map(|peer| peer.row.clone()).unwrap_or_default();
-        let fits = |peer: &&crate::core::peers::Peer| match to {
-            "all" => peer.is_here() || self.is_human(&peer.row.id),
-            "repo" => peer.is_here() && mine.repo.is_some() && peer.row.repo == mine.repo,
-            "directory" => peer.is_here() && peer.row.project == mine.project,
-            _ => peer.is_here() && to.strip_prefix("agent:") == Some(peer.row.agent.as_str()),
-        };
-        if !["all", "repo", "directory"].contains(&to) && !to.starts_with("agent:") {
-            return Ok((false, vec![self.resolve(to)?]));
-        }
-        let group = self.peers.iter().filter(fits).map(|peer| peer.row.id.clone()).filter(|id| id != me);
-        Ok((true, group.collect()))
+/// The id of a peer by its name; a text that fits no peer may be the sender of old mail.
+fn peer_or_text(peers: &Peers, name: &str) -> Result<PeerId, Error> {
+    peers.resolve(name).or_else(|error| if error.kind == ErrorKind::NotFound { Ok(name.into()) } else { Err(error) })
+}
+
+/// Whom a `to` means, and whether it is a group. The sender is never in its own group.
+fn recipients(peers: &Peers, me: &str, to: &str) -> Result<(bool, Vec<PeerId>), Error> {
+    let mine = peers.get(me).map(|peer| peer.row.clone()).unwrap_or_default();
+    let fits = |peer: &&Peer| match to {
+        "all" => peer.is_online() || peers.is_human(&peer.row.id),
+        "repo" => peer.is_online() && mine.repo.is_some() && peer.row.repo == mine.repo,
+        "directory" => peer.is_online() && peer.row.project == mine.project,
+        _ => peer.is_online() && to.strip_prefix("agent:") == Some(peer.row.agent.as_str()),
+    };
+    if !["all", "repo", "directory"].contains(&to) && !to.starts_with("agent:") {
+        return Ok((false, vec![peers.resolve(to)?]));
+    }
+    let group = peers.all().iter().filter(fits).map(|peer| peer.row.id.clone()).filter(|id| id != me);
+    Ok((true, group.collect()))
+}
+
+/// The mailboxes, as far as memory keeps count of them.
+#[derive(Debug)]
+pub struct Mail {
+    ids: PublicIds,
+    /// Unread messages of each peer that was asked about.
+    unread: HashMap<PeerId, i64>,
+    /// Messages that a hook took a moment ago: when, and over which connection.
+    recently_delivered: HashMap<i64, (i64, ConnId)>,
+    /// Sessions that were woken recently.
+    wakeups: Vec<WakeupAttempt>,
+}
+
+impl Mail {
+    pub(super) fn new(ids: PublicIds) -> Mail {
+        Mail { ids, unread: HashMap::new(), recently_delivered: HashMap::new(), wakeups: Vec::new() }
     }
 
-    /// Puts one message per recipient into the mailboxes and tells who listens.
-    pub fn post(&mut self, draft: Message, recipients: &[String], now: i64) -> Result<Vec<Message>, Error> {
-        if draft.kind == "json" && serde_json::from_str::<Value>(&draft.body).is_err() {
+    /// Forgets all counts: something was taken back.
+    pub(super) fn reload(&mut self) {
+        self.unread.clear();
+    }
+
+    /// Forgets what was counted for a peer.
+    pub(super) fn forget_peer(&mut self, id: &str) {
+        self.unread.remove(id);
+    }
+
+    /// How many messages wait unread for a peer.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn unread(&mut self, store: &Store, id: &str) -> Result<i64, Error> {
+        if let Some(n) = self.unread.get(id) {
+            return Ok(*n);
+        }
+        let n = store.count_unread(id)?;
+        self.unread.insert(id.into(), n);
+        Ok(n)
+    }
+
+    /// How many messages wait for a peer, without keeping count; `None` when the disk cannot be read.
+    pub(super) fn waiting_for(&self, store: &Store, id: &str) -> Option<i64> {
+        self.unread.get(id).copied().or_else(|| store.count_unread(id).ok())
+    }
+
+    /// The names of the senders of unread mail, the oldest mail first, a few at most.
+    pub(super) fn unread_senders(&self, store: &Store, peers: &Peers, id: &str) -> Result<Vec<String>, Error> {
+        let mut names: Vec<String> = Vec::new();
+        for sender in store.unread_senders(id, 8)? {
+            let name = peers.name_of(&sender);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Puts one message per recipient into the mailboxes and notifies the recipients' connections.
+    ///
+    /// # Errors
+    /// When the payload is not what its type says, a mailbox is full, a linked mesh could not take the
+    /// message, or the disk refuses.
+    #[allow(clippy::too_many_arguments)] // the message, and the parts that learn of it
+    pub fn post(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        federation: &mut Federation,
+        draft: Message,
+        recipients: &[PeerId],
+        now: i64,
+    ) -> Result<Vec<Message>, Error> {
+        if draft.kind == MessageType::Json && serde_json::from_str::<Value>(&draft.body).is_err() {
             return Err(Error::usage("message", "want valid JSON, since type is json"));
         }
-        let from = self.name_of(&draft.sender);
+        let from = peers.name_of(&draft.sender);
         let mut sent = Vec::with_capacity(recipients.len());
-        let conns = self.conns_of(recipients);
+        let conns = peers.connections_of(recipients);
         for (recipient, conns) in recipients.iter().zip(&conns) {
-            let is_full = self.unread(recipient)? >= limits::MAILBOX_MAX;
-            if is_full && !draft.target.is_empty() {
-                // Who never reads does not keep the others of a group from hearing.
-                continue;
-            }
-            if is_full {
-                let text = format!(
-                    "the mailbox of {} is full ({} unread messages); it must read some first",
-                    self.name_of(recipient),
-                    limits::MAILBOX_MAX
-                );
-                return Err(Error::new(ErrorKind::Full, text));
-            }
-            if let Err(error) = self.check_letter(recipient, &draft.body) {
-                // A group is told as far as it can be.
-                if draft.target.is_empty() { return Err(error) } else { continue }
+            let refused = self.refusal(turn, peers, federation, recipient, &draft.body)?;
+            if let Some(error) = refused {
+                // In a group, a peer that cannot take the message does not keep it from the others.
+                if draft.group.is_none() { return Err(error) } else { continue }
             }
             let mut message = Message { recipient: recipient.clone(), created: now, ..draft.clone() };
-            self.store.add_message(&mut message)?;
+            turn.store.add_message(&mut message)?;
             *self.unread.entry(recipient.clone()).or_insert(0) += 1;
-            self.stirred.mail.insert(recipient.clone());
-            self.letters |= !self.links.is_empty();
-            self.expires_at(message.expires);
-            self.notify(&message, &from, conns);
-            self.tell(&message);
+            turn.dirty.mail.insert(recipient.clone());
+            federation.note_new_mail();
+            turn.note_expiry(message.expires);
+            self.notify(turn, peers, &message, &from, conns);
+            journal.observe(turn, &message);
             sent.push(message);
         }
-        let payload = match &sent[..] {
+        let change = match &sent[..] {
             [] => return Ok(sent),
-            [one] if draft.target.is_empty() => {
-                json!({ "messageId": self.outside_id(8, one.seq), "fromPeer": one.sender, "toPeer": one.recipient })
-            }
-            _ => json!({ "fromPeer": draft.sender, "toPeer": draft.target, "count": sent.len() }),
+            [one] if draft.group.is_none() => Change::MessageReceived(one),
+            _ => Change::GroupReceived {
+                from: &draft.sender,
+                group: draft.group.as_deref().unwrap_or(""),
+                n: sent.len(),
+            },
         };
-        self.emit("message_received", &draft.sender, payload, now)?;
+        journal.record(turn, peers, &change, &draft.sender, now)?;
         Ok(sent)
     }
 
-    /// The connections that speak for each of some peers. All seats are looked through once: once for
-    /// each recipient would be a tenth of a broadcast to a hundred.
-    fn conns_of(&self, peers: &[String]) -> Vec<Vec<ConnId>> {
-        let places: HashMap<&str, usize> = peers.iter().enumerate().map(|(n, id)| (id.as_str(), n)).collect();
-        let mut found = vec![Vec::new(); peers.len()];
-        for (conn, seat) in &self.seats {
-            for n in seat.peers.iter().filter_map(|id| places.get(id.as_str())) {
-                found[*n].push(*conn);
-            }
+    /// Why a recipient cannot take a message, if it cannot.
+    fn refusal(
+        &mut self,
+        turn: &Turn,
+        peers: &Peers,
+        federation: &Federation,
+        recipient: &str,
+        body: &str,
+    ) -> Result<Option<Error>, Error> {
+        if self.unread(&turn.store, recipient)? >= limits::MAILBOX_MAX {
+            let text = format!(
+                "the mailbox of {} is full ({} unread messages); it must read some first",
+                peers.name_of(recipient),
+                limits::MAILBOX_MAX
+            );
+            return Ok(Some(Error::new(ErrorKind::Full, text)));
         }
-        found
+        Ok(federation.check_forwardable(peers, recipient, body).err())
     }
 
-    /// Pushes a notice of a message to the sessions of its recipient; the text stays in the mailbox.
-    fn notify(&mut self, message: &Message, from: &str, conns: &[ConnId]) {
-        let Some(peer) = self.peer(&message.recipient) else { return };
-        let is_seated = peer.seats > 0;
-        if peer.row.kind == "http" {
-            self.out.push(Effect::PeerPush {
+    /// Notifies the sessions of a message's recipient; the text stays in the mailbox.
+    fn notify(&self, turn: &mut Turn, peers: &Peers, message: &Message, from: &str, conns: &[ConnId]) {
+        let Some(peer) = peers.get(&message.recipient) else { return };
+        if peer.row.is_http() {
+            turn.push(Effect::PeerPush {
                 peer: message.recipient.clone(),
                 seq: message.seq,
                 from: message.sender.clone(),
                 body: message.body.clone(),
             });
         }
-        if !is_seated {
+        if peer.connections == 0 {
             return;
         }
         let unread = self.unread.get(&message.recipient).copied().unwrap_or(1);
         for conn in conns.iter().copied() {
             let params = json!({
-                "to": message.recipient, "id": self.outside_id(8, message.seq), "seq": message.seq,
-                "from": message.sender, "fromName": from, "type": message.kind, "unread": unread,
+                "to": message.recipient.as_str(), "id": self.ids.message(message.seq), "seq": message.seq,
+                "from": message.sender.as_str(), "fromName": from, "type": message.kind.word(), "unread": unread,
             });
-            self.out.push(Effect::Notification { conn, method: "message", params });
+            turn.push(Effect::Notification { conn, method: "message", params });
         }
     }
 
-    /// The message that is being answered: the caller's own mail, which this acknowledges.
-    fn answer_to(&mut self, ctx: &CallContext, id: &str) -> Result<i64, Error> {
-        let message = self.find_message(id)?;
+    /// The message that is being answered. Answering one's own mail acknowledges it.
+    fn reply_target(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        ctx: &CallContext,
+        id: &str,
+    ) -> Result<i64, Error> {
+        let message = self.find(&turn.store, id)?;
         if message.recipient == ctx.me() {
-            self.acknowledge(ctx, id)?;
+            self.acknowledge(turn, peers, journal, ctx, id)?;
         } else if message.sender != ctx.me() {
             return Err(Error::new(ErrorKind::Refused, format!("replyTo: {id} was neither sent by you nor to you")));
         }
         Ok(message.seq)
     }
 
-    pub(crate) fn find_message(&self, id: &str) -> Result<Message, Error> {
-        let found = self.inside_id(8, id).map(|seq| self.store.message(seq)).transpose()?.flatten();
+    /// The message with a public id.
+    fn find(&self, store: &Store, id: &str) -> Result<Message, Error> {
+        let found = self.ids.message_seq(id).map(|seq| store.message(seq)).transpose()?.flatten();
         found.ok_or_else(|| {
             Error::not_found(format!("no message has the id {id}; it may have been removed after 7 days"))
         })
     }
 
-    /// A message in an inbox answer; a long one in parts that fit a tool result.
-    pub(crate) fn inbox_value(&self, message: &Message, filter: &str) -> Value {
-        let mut map = object(self.message_value(message));
-        map.insert("seq".into(), json!(message.seq));
-        map.insert("fromName".into(), json!(self.name_of(&message.sender)));
-        if !message.target.is_empty() {
-            map.insert("group".into(), json!(message.target));
-        }
-        if let Some(seq) = message.reply_to {
-            map.insert("replyTo".into(), json!(self.outside_id(8, seq)));
-        }
-        map.insert("receipt".into(), json!(receipt(message)));
-        if filter == "sent" {
-            map.insert("toName".into(), json!(self.name_of(&message.recipient)));
-            for (name, at) in [("offeredAt", message.offered), ("ackedAt", message.acked)] {
-                map.insert(name.into(), json!(at.map(time::iso)));
+    /// Unread messages for a hook to show: at most `max`, without those that another hook took a moment
+    /// ago. `take` marks them as offered and as taken by this connection.
+    #[allow(clippy::too_many_arguments)] // what is asked for, by whom, and where it is written
+    pub(super) fn for_hook(
+        &mut self,
+        turn: &mut Turn,
+        journal: &Journal,
+        id: &str,
+        direct: bool,
+        take: Option<ConnId>,
+        max: usize,
+        now: i64,
+    ) -> Result<Vec<Message>, Error> {
+        let limit = max as i64 * 2;
+        let filter = MessageFilter { to: Some(id), unread: true, direct, limit, ..MessageFilter::default() };
+        self.recently_delivered.retain(|_, (at, _)| now - *at < HOOK_DELIVERY_MS);
+        let mut found = turn.store.messages(&filter)?;
+        found.retain(|m| m.expires.is_none_or(|at| at > now) && !self.recently_delivered.contains_key(&m.seq));
+        found.truncate(max);
+        if let Some(conn) = take {
+            for message in &found {
+                self.recently_delivered.insert(message.seq, (now, conn));
+                self.mark_offered(turn, journal, message, "hook", now)?;
             }
-            map.insert("surface".into(), json!(message.surface));
-            // Shown where there are any; a store that can't be read says so elsewhere.
-            if let Ok(Some(wakes)) = self.wakes_value(message.seq) {
-                map.insert("wakes".into(), wakes);
-            }
-        } else if message.state == 1 {
-            map.insert("again".into(), json!(true));
         }
-        cut_to_part(&mut map, message, filter);
-        Value::Object(map)
+        Ok(found)
     }
 
-    /// The outside id of a message.
-    pub fn message_id(&self, seq: i64) -> String {
-        self.outside_id(8, seq)
+    /// Another hook may have the mail that a hook on this connection took and did not show.
+    pub(super) fn forget_deliveries_to(&mut self, conn: ConnId) {
+        self.recently_delivered.retain(|_, (_, by)| *by != conn);
     }
 
-    /// A message with the keys of the old HTTP API.
-    pub fn message_value(&self, m: &Message) -> Value {
-        let delivered = m.pushed.is_some() || m.state == 2 || m.state == 3;
-        json!({
-            "id": self.outside_id(8, m.seq), "fromPeer": m.sender, "toPeer": m.recipient, "type": m.kind,
-            "payload": m.body, "createdAt": time::iso(m.created), "readAt": m.read.map(time::iso), "delivered": delivered,
-        })
+    /// Ends the wait of messages whose time is up.
+    pub(super) fn expire(&mut self, turn: &mut Turn, journal: &Journal, now: i64) -> Result<(), Error> {
+        for was in turn.store.expired_messages(now, limits::PRUNE_STEP)? {
+            let message = Message { state: MessageState::Expired, ..was.clone() };
+            self.put_receipt(turn, journal, &was, &message)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets old messages, a bounded number; returns whether there may be more.
+    pub(super) fn prune(&mut self, turn: &mut Turn, now: i64) -> Result<bool, Error> {
+        let unread = turn.store.prune_messages(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
+        for recipient in &unread {
+            self.unread.remove(recipient.as_str());
+        }
+        turn.store.prune_wakeups(limits::PRUNE_STEP)?;
+        Ok(!unread.is_empty())
+    }
+}
+
+/// Another hook of the same event does not get mail that one hook got within this time.
+const HOOK_DELIVERY_MS: i64 = 2_000;
+
+impl Mesh {
+    /// Puts a message into mailboxes for a caller outside the operations: an old HTTP route, or a
+    /// linked mesh.
+    ///
+    /// # Errors
+    /// As [`Mail::post`].
+    pub fn post(&mut self, draft: Message, recipients: &[PeerId], now: i64) -> Result<Vec<Message>, Error> {
+        let Mesh { turn, peers, mail, journal, federation, .. } = self;
+        mail.post(turn, peers, journal, federation, draft, recipients, now)
     }
 }

@@ -1,18 +1,19 @@
-//! Receipts: how far a message got, and what each side is told of it.
+//! Receipts: how far a message got, and what each side is told about it.
 
+use super::{Mail, MailView};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::limits;
+use crate::base::kinds::MessageState;
+use crate::base::{limits, time};
+use crate::core::journal::{Change, Journal};
 use crate::core::op::ArgKind;
-use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Effect, Mesh, Op, Outcome, object};
-use crate::store::{Message, MessageFilter};
-use serde_json::{Value, json};
-use std::rc::Rc;
+use crate::core::peers::{Peer, Peers};
+use crate::core::turn::Turn;
+use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, object};
+use crate::store::{Message, MessageFilter, Store};
+use serde_json::{Map, Value, json};
 
-/// The words for `Message::state`.
-const RECEIPTS: &[&str] = &["accepted", "offered", "read", "acked", "expired", "forwarded", "refused"];
-
-/// Reports what was written out whole.
-pub static MARK_READ_: Op = Op {
+/// Reports which messages were written out whole.
+pub static MARK_READ: Op = Op {
     name: "shown",
     summary: "Report that messages of an inbox answer were written out: items as id, or id@bytes for a part",
     args: &[Arg::new("items", ArgKind::Texts { items: limits::LIST_MAX, max: 64 }, "Message ids")
@@ -22,197 +23,244 @@ pub static MARK_READ_: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: shown,
+    run: mark_read,
 };
 
-fn shown(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+fn mark_read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, mail, journal, .. } = mesh;
     for item in args.texts("items") {
-        let (id, upto) = item.split_once('@').unwrap_or((item, ""));
-        let Some(seq) = mesh.inside_id(8, id) else { continue };
-        let Some(was) = mesh.store.message(seq)?.filter(|m| m.recipient == ctx.me() && m.state < 2) else { continue };
+        let (id, bytes) = item.split_once('@').unwrap_or((item, ""));
+        let Some(seq) = mail.ids.message_seq(id) else { continue };
+        let own = |m: &Message| m.recipient == ctx.me() && m.state.is_unread();
+        let Some(was) = turn.store.message(seq)?.filter(own) else { continue };
         let mut message = was.clone();
-        match upto.parse::<i64>() {
-            Ok(upto) if (upto as usize) < was.body.len() => message.taken = was.taken.max(upto),
-            _ => (message.state, message.read) = (2, Some(ctx.now)),
+        match bytes.parse::<i64>() {
+            Ok(bytes) if (bytes as usize) < was.body.len() => message.bytes_read = was.bytes_read.max(bytes),
+            _ => (message.state, message.read) = (MessageState::Read, Some(ctx.now)),
         }
-        mesh.settle_receipt(&was, &message)?;
-        if message.state == 2 {
-            mesh.emit_read(&message, ctx.now)?;
+        mail.put_receipt(turn, journal, &was, &message)?;
+        if message.state == MessageState::Read {
+            journal.record(turn, peers, &Change::MessageRead(&message), &message.recipient, ctx.now)?;
         }
     }
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-impl Mesh {
-    /// What a sender learns of what it sent.
-    pub(crate) fn receipts(&self, sent: &[Message]) -> Value {
-        let ids: Vec<String> = sent.iter().map(|m| self.outside_id(8, m.seq)).collect();
+impl Mail {
+    /// What a sender is told about what it sent.
+    pub(super) fn sent_view(&self, peers: &Peers, sent: &[Message]) -> Value {
+        let ids: Vec<String> = sent.iter().map(|m| self.ids.message(m.seq)).collect();
         let recipients: Vec<Value> = sent
             .iter()
             .take(limits::LIST_MAX)
             .map(|m| {
-                let here = self.peer(&m.recipient).is_some_and(crate::core::peers::Peer::is_here);
-                json!({ "id": m.recipient, "name": self.name_of(&m.recipient), "here": here, "receipt": receipt(m) })
+                let online = peers.get(&m.recipient).is_some_and(Peer::is_online);
+                json!({
+                    "id": m.recipient.as_str(), "name": peers.name_of(&m.recipient), "here": online,
+                    "receipt": m.state.word(),
+                })
             })
             .collect();
         match sent {
-            [one] if one.target.is_empty() => {
+            [one] if one.group.is_none() => {
                 json!({ "ok": true, "messageId": ids[0], "seq": one.seq, "recipients": recipients })
             }
             _ => json!({ "ok": true, "messageIds": ids, "recipients": recipients }),
         }
     }
 
-    pub(crate) fn acknowledge(&mut self, ctx: &CallContext, id: &str) -> Result<(), Error> {
-        let was = self.find_message(id)?;
+    /// Acknowledges a message to its sender.
+    pub(super) fn acknowledge(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        ctx: &CallContext,
+        id: &str,
+    ) -> Result<(), Error> {
+        let was = self.find(&turn.store, id)?;
         if was.recipient != ctx.me() {
             return Err(Error::new(ErrorKind::Refused, format!("ack: {id} is not addressed to you")));
         }
         if was.acked.is_some() {
             return Ok(());
         }
-        let message = Message { state: 3, read: was.read.or(Some(ctx.now)), acked: Some(ctx.now), ..was.clone() };
-        self.settle_receipt(&was, &message)?;
+        let message = Message {
+            state: MessageState::Acked,
+            read: was.read.or(Some(ctx.now)),
+            acked: Some(ctx.now),
+            ..was.clone()
+        };
+        self.put_receipt(turn, journal, &was, &message)?;
         if was.read.is_none() {
-            self.emit_read(&message, ctx.now)?;
+            journal.record(turn, peers, &Change::MessageRead(&message), &message.recipient, ctx.now)?;
         }
         Ok(())
     }
 
-    /// Notes that a message was handed to a surface.
-    pub(crate) fn offer(&mut self, was: &Message, surface: &str, now: i64) -> Result<(), Error> {
-        if was.state != 0 {
+    /// Notes that a message was handed to a channel.
+    pub(super) fn mark_offered(
+        &mut self,
+        turn: &mut Turn,
+        journal: &Journal,
+        was: &Message,
+        channel: &str,
+        now: i64,
+    ) -> Result<(), Error> {
+        if was.state != MessageState::Accepted {
             return Ok(());
         }
-        let message = Message { state: 1, offered: Some(now), surface: Some(surface.into()), ..was.clone() };
-        self.settle_receipt(was, &message)
+        let channel = Some(channel.to_owned());
+        let message = Message { state: MessageState::Offered, offered: Some(now), channel, ..was.clone() };
+        self.put_receipt(turn, journal, was, &message)
     }
 
-    /// Writes how far a message got, and keeps the count of unread ones.
-    pub(crate) fn settle_receipt(&mut self, was: &Message, message: &Message) -> Result<(), Error> {
-        self.store.put_receipt(was, message)?;
-        if was.state < 2
-            && message.state >= 2
+    /// Writes how far a message got, and keeps the count of unread messages.
+    pub(in crate::core) fn put_receipt(
+        &mut self,
+        turn: &mut Turn,
+        journal: &Journal,
+        was: &Message,
+        message: &Message,
+    ) -> Result<(), Error> {
+        turn.store.put_receipt(was, message)?;
+        if was.state.is_unread()
+            && !message.state.is_unread()
             && let Some(n) = self.unread.get_mut(&message.recipient)
         {
             *n -= 1;
         }
-        self.tell(message);
+        journal.observe(turn, message);
         Ok(())
     }
 
-    /// Lets who looks on know of a message.
-    pub(crate) fn tell(&mut self, message: &Message) {
-        if self.watched {
-            self.out.push(Effect::Message(Rc::new(message.clone())));
-        }
+    /// The public id of a message.
+    pub fn public_id(&self, seq: i64) -> String {
+        self.ids.message(seq)
     }
 
-    /// A message for the human who looks on: from whom, to whom and how far it got; its text only if
-    /// the human sent or got it.
-    pub fn seen_value(&self, message: &Message) -> Value {
-        let mut map = object(self.inbox_value(message, "sent"));
-        if message.sender != self.human && message.recipient != self.human {
+    /// A message in an inbox answer; a long one in parts that fit a tool result.
+    pub(in crate::core) fn row(&self, store: &Store, peers: &Peers, message: &Message, view: MailView) -> Value {
+        let mut map = object(self.old_view(message));
+        map.insert("seq".into(), json!(message.seq));
+        map.insert("fromName".into(), json!(peers.name_of(&message.sender)));
+        if let Some(group) = &message.group {
+            map.insert("group".into(), json!(group));
+        }
+        if let Some(seq) = message.reply_to {
+            map.insert("replyTo".into(), json!(self.ids.message(seq)));
+        }
+        map.insert("receipt".into(), json!(message.state.word()));
+        if view == MailView::Sent {
+            map.insert("toName".into(), json!(peers.name_of(&message.recipient)));
+            for (name, at) in [("offeredAt", message.offered), ("ackedAt", message.acked)] {
+                map.insert(name.into(), json!(at.map(time::iso)));
+            }
+            map.insert("surface".into(), json!(reached(message)));
+            // A store that cannot be read reports that elsewhere; here the attempts are left out.
+            if let Ok(Some(wakeups)) = self.wakeups_view(store, message.seq) {
+                map.insert("wakes".into(), wakeups);
+            }
+        } else if message.state == MessageState::Offered {
+            map.insert("again".into(), json!(true));
+        }
+        cut_to_part(&mut map, message, view);
+        Value::Object(map)
+    }
+
+    /// A message with the keys of the old HTTP API.
+    fn old_view(&self, m: &Message) -> Value {
+        let delivered = m.pushed.is_some() || matches!(m.state, MessageState::Read | MessageState::Acked);
+        json!({
+            "id": self.ids.message(m.seq), "fromPeer": m.sender.as_str(), "toPeer": m.recipient.as_str(),
+            "type": m.kind.word(), "payload": m.body, "createdAt": time::iso(m.created),
+            "readAt": m.read.map(time::iso), "delivered": delivered,
+        })
+    }
+}
+
+/// Where a message went: a channel, or another mesh with the reason of its refusal.
+fn reached(m: &Message) -> Option<String> {
+    match (&m.mesh, &m.rejection) {
+        (Some(mesh), Some(why)) => Some(format!("{mesh}: {why}")),
+        (Some(mesh), None) => Some(mesh.to_string()),
+        _ => m.channel.clone(),
+    }
+}
+
+impl Mesh {
+    /// A message for the human who observes: from whom, to whom and how far it got; its text only if the
+    /// human sent or got it.
+    pub fn observed_message(&self, message: &Message) -> Value {
+        let mut map = object(self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent));
+        let human = self.peers.human();
+        if message.sender != *human && message.recipient != *human {
             map.retain(|name, _| !["payload", "part", "parts", "upto", "note"].contains(&name.as_str()));
         }
         Value::Object(map)
     }
 
-    pub(crate) fn emit_read(&mut self, message: &Message, now: i64) -> Result<(), Error> {
-        let payload = json!({ "messageId": self.outside_id(8, message.seq), "fromPeer": message.sender, "toPeer": message.recipient });
-        self.emit("message_read", &message.recipient.clone(), payload, now)
-    }
-
     /// A live push took a message: its line went whole to the recipient's own socket.
-    pub fn pushed(&mut self, seq: i64, now: i64) {
-        let noted = self.scoped(|mesh| {
-            let Some(was) = mesh.store.message(seq)?.filter(|m| m.pushed.is_none()) else { return Ok(()) };
-            let surface = was.surface.clone().or(Some("push".into()));
+    pub fn on_pushed(&mut self, seq: i64, now: i64) {
+        let noted = self.in_savepoint(|mesh| {
+            let Mesh { turn, mail, journal, .. } = mesh;
+            let Some(was) = turn.store.message(seq)?.filter(|m| m.pushed.is_none()) else { return Ok(()) };
+            let channel = was.channel.clone().or(Some("push".into()));
             let message = Message {
-                state: was.state.max(1),
+                state: was.state.max(MessageState::Offered),
                 offered: was.offered.or(Some(now)),
                 pushed: Some(now),
-                surface,
+                channel,
                 ..was.clone()
             };
-            mesh.settle_receipt(&was, &message)
+            mail.put_receipt(turn, journal, &was, &message)
         });
-        if let Err(error) = noted {
-            self.out.push(Effect::Notification { conn: 0, method: "log", params: json!(error.text) });
-        }
+        self.turn.log_error(noted);
     }
 
-    /// Messages over HTTP: fetching marks as read, and shows what was before.
-    pub fn fetch(&mut self, pick: &MessageFilter<'_>, now: i64) -> Result<Vec<Value>, Error> {
+    /// Messages over the old HTTP API: fetching marks as read, and shows what was before.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn fetch_messages(&mut self, filter: &MessageFilter<'_>, now: i64) -> Result<Vec<Value>, Error> {
+        let Mesh { turn, peers, mail, journal, .. } = self;
         let mut rows = Vec::new();
         let mut size = 0;
-        for was in self.store.messages(pick)? {
+        for was in turn.store.messages(filter)? {
             size += was.body.len();
             if size > limits::ROWS_BYTES_MAX && !rows.is_empty() {
                 break;
             }
-            rows.push(self.message_value(&was));
-            let message = Message { state: was.state.max(2), read: Some(now), ..was.clone() };
-            self.settle_receipt(&was, &message)?;
-            if was.state < 2 {
-                self.emit_read(&message, now)?;
+            rows.push(mail.old_view(&was));
+            let message = Message { state: was.state.max(MessageState::Read), read: Some(now), ..was.clone() };
+            mail.put_receipt(turn, journal, &was, &message)?;
+            if was.state.is_unread() {
+                journal.record(turn, peers, &Change::MessageRead(&message), &message.recipient, now)?;
             }
         }
         Ok(rows)
     }
-
-    /// How many messages wait unread for a peer.
-    pub fn unread(&mut self, id: &str) -> Result<i64, Error> {
-        if let Some(n) = self.unread.get(id) {
-            return Ok(*n);
-        }
-        let n = self.store.count_unread(id)?;
-        self.unread.insert(id.to_owned(), n);
-        Ok(n)
-    }
-
-    /// The names of those whose mail waits, the oldest first, a few at most.
-    pub(crate) fn mail_from(&self, id: &str) -> Result<Vec<String>, Error> {
-        let mut names: Vec<String> = Vec::new();
-        for sender in self.store.unread_senders(id, 8)? {
-            let name = self.name_of(&sender);
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        Ok(names)
-    }
-
-    pub(crate) fn expire_messages(&mut self, now: i64) -> Result<(), Error> {
-        for was in self.store.expired_messages(now, limits::PRUNE_STEP)? {
-            let message = Message { state: 4, ..was.clone() };
-            self.settle_receipt(&was, &message)?;
-        }
-        Ok(())
-    }
 }
 
-/// How far a message got, in a word.
-pub(crate) fn receipt(message: &Message) -> &'static str {
-    RECEIPTS.get(message.state as usize).copied().unwrap_or("accepted")
-}
-
-/// Cuts a payload that is too long for one result. What was shown before decides where the part
-/// starts; `part` and `parts` count, `upto` is what `shown` reports back.
-pub(crate) fn cut_to_part(map: &mut serde_json::Map<String, Value>, message: &Message, filter: &str) {
+/// Cuts a payload that is too long for one result. The part starts where the last one ended; `part` and
+/// `parts` count, `upto` is what the reader reports back.
+fn cut_to_part(map: &mut Map<String, Value>, message: &Message, view: MailView) {
     let starts = part_starts(&message.body);
     if starts.len() == 1 {
         return;
     }
-    let taken = if filter == "unread" { message.taken as usize } else { 0 };
-    let part = starts.iter().rposition(|start| *start <= taken).unwrap_or(0);
+    let bytes_read = if view == MailView::Unread { message.bytes_read as usize } else { 0 };
+    let part = starts.iter().rposition(|start| *start <= bytes_read).unwrap_or(0);
     let upto = starts.get(part + 1).copied().unwrap_or(message.body.len());
     map.insert("payload".into(), json!(message.body.get(starts[part]..upto).unwrap_or("")));
     map.insert("part".into(), json!(part + 1));
     map.insert("parts".into(), json!(starts.len()));
     map.insert("upto".into(), json!(upto));
-    let note =
-        if filter == "unread" { "read the inbox again for the next part" } else { "only the first part is shown here" };
+    let note = if view == MailView::Unread {
+        "read the inbox again for the next part"
+    } else {
+        "only the first part is shown here"
+    };
     map.insert("note".into(), json!(note));
 }
 

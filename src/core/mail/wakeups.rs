@@ -1,33 +1,41 @@
-//! Waking: whether an idle session may be woken over its mail, by which surface, and what came of
-//! it. A surface is whatever makes an agent's client begin a turn; who can reach one waits here.
+//! Waking: whether an idle session may be woken because of its mail, through which channel, and what came
+//! of it. A channel is whatever makes an agent's client begin a turn. A program that can reach one waits
+//! here.
 //!
-//! **Invariant:** what wakes is a fixed sentence, never a peer's words; one ring for what came
-//! together, re-checked as it fires, limited per peer and hour, and broken off where two agents
-//! would wake each other for ever.
+//! **Invariant:** what wakes a session is a fixed sentence, never a peer's words. Mail that comes together
+//! causes one attempt, which is checked again just before it is made. Attempts are limited per peer and
+//! hour, and end where agents would go on waking each other.
 
+use super::Mail;
 use crate::base::error::Error;
-use crate::base::limits;
-use crate::core::hook_ops::{AGENT, GIT_BRANCH, GIT_ROOT, PROJECT, REPO, SESSION};
+use crate::base::ids::PeerId;
+use crate::base::kinds::WakeupOutcome;
+use crate::base::{limits, time};
+use crate::core::hook_ops::{self, AGENT, GIT_BRANCH, GIT_ROOT, PROJECT, REPO, SESSION};
 use crate::core::op::ArgKind;
-use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Effect, Mesh, Op, Outcome, WaitReason};
-use crate::store::{Message, MessageFilter, WakeupRow};
+use crate::core::peers::Peers;
+use crate::core::turn::{Effect, Turn};
+use crate::core::waiting::{WaitReason, Waiting, WaitingCall};
+use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
+use crate::store::{Message, MessageFilter, Store, WakeupRow};
 use serde_json::{Value, json};
 
-/// The surfaces, best first: the next one is tried when one fails, or nothing came of it.
-pub const SURFACES: &[&str] = &["claude inbox", "codex queue", "opencode prompt", "claude rewake"];
-/// How an attempt is noted that went out.
-const RANG: &str = "rang";
-/// Messages over which one ring is noted; more have come than anybody rings for.
+/// Messages in whose receipts one attempt is noted; no attempt is about more.
 const NOTED_MAX: i64 = 20;
+/// Senders that the sentence names.
+const NAMED_MAX: usize = 3;
 
-const SURFACE: Arg = Arg::new("surface", ArgKind::Choice(SURFACES), "The surface").required().at(CliPlace::Hidden);
+const CHANNEL: Arg =
+    Arg::new("surface", ArgKind::Text { min: 1, max: 64 }, "The channel").required().at(CliPlace::Hidden);
 
 /// Waits until a session may be woken.
-pub static WAKE: Op = Op {
+pub static WAIT: Op = Op {
     name: "turn.wake",
-    summary: "WaitingCall until this session has direct mail that it should be woken over by this surface",
+    summary: "Wait until this session has direct mail that it should be woken over by this surface",
     args: &[
-        SURFACE,
+        CHANNEL,
+        Arg::new("rank", ArgKind::Int { min: 0, max: 100 }, "Channels of a lower rank are tried first")
+            .at(CliPlace::Hidden),
         Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, "At most this long")
             .at(CliPlace::Hidden),
         Arg { required: false, ..AGENT },
@@ -41,7 +49,7 @@ pub static WAKE: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: wake,
+    run: wait,
 };
 
 /// Reports an attempt.
@@ -49,7 +57,7 @@ pub static REPORT: Op = Op {
     name: "turn.rang",
     summary: "Report whether the surface took the sentence; it becomes part of the messages' receipts",
     args: &[
-        SURFACE,
+        CHANNEL,
         Arg::new("upto", ArgKind::Int { min: 0, max: i64::MAX }, "The upto of the answer")
             .required()
             .at(CliPlace::Hidden),
@@ -59,145 +67,178 @@ pub static REPORT: Op = Op {
     verb: None,
     tool: None,
     repeatable: true,
-    run: rang,
+    run: report,
 };
 
 /// A session was woken, or was about to be.
 #[derive(Debug)]
-pub(crate) struct WakeupAttempt {
-    to: String,
-    /// Whose mail it was about.
-    from: Vec<String>,
+pub(super) struct WakeupAttempt {
+    to: PeerId,
+    /// The senders of the mail that it was about.
+    from: Vec<PeerId>,
     at: i64,
     failed: bool,
 }
 
-/// Whether it is time.
-enum WakeupDue {
-    /// Now, over these messages.
+/// Whether it is time to wake a session.
+enum WakeupTime {
+    /// Now, because of these messages.
     Now(Vec<Message>),
     /// Not before then, ms.
     At(i64),
     /// Not before something changes.
-    Not,
+    Never,
 }
 
-fn wake(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let id = match &ctx.actor {
         Some(id) => id.clone(),
-        None => mesh.session_of_hook(ctx, args)?,
+        None => hook_ops::session_of_hook(mesh, ctx, args)?,
     };
-    let surface = args.word("surface");
-    if ctx.stood.is_none() {
-        mesh.end_wakes(&id, Some(surface));
+    let Mesh { turn, peers, mail, waiting, .. } = mesh;
+    let channel = args.word("surface");
+    if ctx.cursor.is_none() {
+        // A channel that waits anew replaces its earlier wait.
+        end_waits(turn, waiting, |call| call.would_wake(&id) && call.args.word("surface") == channel);
     }
-    match mesh.due(&id, surface, ctx.now)? {
-        WakeupDue::Now(found) => {
-            let mut from: Vec<String> = found.iter().map(|message| message.sender.clone()).collect();
+    let this = Channel { name: channel, rank: args.int("rank").unwrap_or(0) };
+    match mail.wakeup_time(turn, peers, waiting, &id, &this, ctx.now)? {
+        WakeupTime::Now(found) => {
+            let mut from: Vec<PeerId> = found.iter().map(|message| message.sender.clone()).collect();
             from.sort();
             from.dedup();
-            let text = mesh.sentence(found.len(), &from);
-            let upto = found.iter().map(|message| message.seq).max();
-            mesh.rings.push(WakeupAttempt { to: id.clone(), from, at: ctx.now, failed: false });
-            Ok(Outcome::Ready(json!({ "ok": true, "ring": true, "text": text, "upto": upto, "you": { "id": id } })))
+            let text = sentence(peers, found.len(), &from);
+            let last = found.iter().map(|message| message.seq).max();
+            mail.wakeups.push(WakeupAttempt { to: id.clone(), from, at: ctx.now, failed: false });
+            Ok(Outcome::Ready(json!({
+                "ok": true, "ring": true, "text": text, "upto": last, "you": { "id": id.as_str() },
+            })))
         }
         later => {
-            let end = ctx.stood.unwrap_or(ctx.now + args.int("waitSeconds").unwrap_or(0) * 1000);
-            let until = if let WakeupDue::At(at) = later { at.min(end) } else { end };
+            let end = ctx.cursor.unwrap_or(ctx.now + args.int("waitSeconds").unwrap_or(0) * 1000);
+            let until = if let WakeupTime::At(at) = later { at.min(end) } else { end };
             if end > ctx.now {
                 return Ok(Outcome::Pending(WaitReason::Wakeup(id, end), until));
             }
-            Ok(Outcome::Ready(json!({ "ok": true, "ring": false, "you": { "id": id } })))
+            Ok(Outcome::Ready(json!({ "ok": true, "ring": false, "you": { "id": id.as_str() } })))
         }
     }
 }
 
-fn rang(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let (id, surface) = (ctx.me().to_owned(), args.word("surface"));
+fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, mail, .. } = mesh;
+    let (id, channel) = (ctx.my_id(), args.word("surface"));
     let failed = args.text("failed").filter(|why| !why.is_empty());
-    let how = failed.map_or(RANG.to_owned(), |why| format!("failed: {why}"));
-    let upto = args.int("upto").unwrap_or(0);
-    for message in mesh.ringing(&id)?.iter().filter(|message| message.seq <= upto) {
-        mesh.store.add_wake(message.seq, &WakeupRow { at: ctx.now, surface: surface.to_owned(), how: how.clone() })?;
+    let outcome = failed.map_or(WakeupOutcome::Sent, |why| WakeupOutcome::Failed(why.to_owned()));
+    let row = WakeupRow { at: ctx.now, channel: Some(channel.to_owned()), outcome };
+    let last = args.int("upto").unwrap_or(0);
+    for message in direct_unread(&turn.store, &id)?.iter().filter(|message| message.seq <= last) {
+        turn.store.add_wakeup(message.seq, &row)?;
     }
-    if let Some(ring) = mesh.rings.iter_mut().rev().find(|ring| ring.to == id) {
-        ring.failed = failed.is_some();
+    if let Some(attempt) = mail.wakeups.iter_mut().rev().find(|attempt| attempt.to == id) {
+        attempt.failed = failed.is_some();
     }
-    // Another surface may be next.
-    mesh.stirred.mail.insert(id);
+    // Another channel may be next.
+    turn.dirty.mail.insert(id);
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-impl Mesh {
-    /// Mail to this peer alone that nothing has read.
-    fn ringing(&self, id: &str) -> Result<Vec<Message>, Error> {
-        let pick =
-            MessageFilter { to: Some(id), unread: true, direct: true, limit: NOTED_MAX, ..MessageFilter::default() };
-        Ok(self.store.messages(&pick)?)
+/// Ends the waits that fit: another wait takes their place, or the session is over.
+fn end_waits(turn: &mut Turn, waiting: &mut Waiting, fits: impl Fn(&WaitingCall) -> bool) {
+    for call in waiting.extract(fits) {
+        let value = json!({ "ok": true, "ring": false, "over": true });
+        turn.push(Effect::Reply { conn: call.ctx.conn, id: call.ctx.id, result: Ok(value) });
     }
+}
 
-    fn due(&mut self, id: &str, surface: &str, now: i64) -> Result<WakeupDue, Error> {
-        self.rings.retain(|ring| now - ring.at < limits::WAKE_WINDOW_MS);
-        let mut fresh = Vec::new();
-        for message in self.ringing(id)? {
-            let tried = self.store.wakes(message.seq)?;
-            let is_over = tried.iter().any(|wake| wake.surface == surface || wake.surface.is_empty());
-            if !is_over && message.expires.is_none_or(|at| at > now) {
-                fresh.push(message);
+/// Ends all waits to wake a session that is over.
+pub(in crate::core) fn end_all_waits(turn: &mut Turn, waiting: &mut Waiting, id: &str) {
+    end_waits(turn, waiting, |call| call.would_wake(id));
+}
+
+/// Mail to this peer alone that nothing has read.
+fn direct_unread(store: &Store, id: &str) -> Result<Vec<Message>, Error> {
+    let filter =
+        MessageFilter { to: Some(id), unread: true, direct: true, limit: NOTED_MAX, ..MessageFilter::default() };
+    Ok(store.messages(&filter)?)
+}
+
+/// A channel that could wake a session.
+struct Channel<'a> {
+    name: &'a str,
+    rank: i64,
+}
+
+impl Mail {
+    fn wakeup_time(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        waiting: &Waiting,
+        id: &str,
+        channel: &Channel,
+        now: i64,
+    ) -> Result<WakeupTime, Error> {
+        self.wakeups.retain(|attempt| now - attempt.at < limits::WAKE_WINDOW_MS);
+        let mut untried = Vec::new();
+        for message in direct_unread(&turn.store, id)? {
+            let attempts = turn.store.wakeups(message.seq)?;
+            let is_done = |attempt: &WakeupRow| attempt.channel.as_deref().is_none_or(|name| name == channel.name);
+            if !attempts.iter().any(is_done) && message.expires.is_none_or(|at| at > now) {
+                untried.push(message);
             }
         }
-        let Some(newest) = fresh.iter().map(|message| message.created).max() else { return Ok(WakeupDue::Not) };
+        let Some(newest) = untried.iter().map(|message| message.created).max() else { return Ok(WakeupTime::Never) };
         if newest + limits::WAKE_COALESCE_MS > now {
-            return Ok(WakeupDue::At(newest + limits::WAKE_COALESCE_MS));
+            return Ok(WakeupTime::At(newest + limits::WAKE_COALESCE_MS));
         }
-        // A turn that runs has hooks that show mail; one that was cut off tells nobody of its end.
-        let turn = self.peer(id).and_then(|peer| peer.turn);
-        if let Some(last) = turn.filter(|last| now - last < limits::TURN_QUIET_MS) {
-            return Ok(WakeupDue::At(last + limits::TURN_QUIET_MS));
+        // The hooks of a running turn show mail; a turn that was cut off reports no end.
+        let active = peers.get(id).and_then(|peer| peer.turn_active_at);
+        if let Some(last) = active.filter(|last| now - last < limits::TURN_QUIET_MS) {
+            return Ok(WakeupTime::At(last + limits::TURN_QUIET_MS));
         }
-        if self.better_waits(id, surface) {
-            return Ok(WakeupDue::Not);
+        if better_channel_waits(turn, waiting, id, channel) {
+            return Ok(WakeupTime::Never);
         }
-        let last = self.rings.iter().rev().find(|ring| ring.to == id);
-        if let Some(at) = last.filter(|ring| !ring.failed).map(|ring| ring.at + limits::WAKE_AGAIN_MS)
+        let attempts = || self.wakeups.iter().filter(|attempt| attempt.to == id);
+        let last = attempts().next_back().filter(|attempt| !attempt.failed);
+        if let Some(at) = last.map(|attempt| attempt.at + limits::WAKE_AGAIN_MS)
             && at > now
         {
-            return Ok(WakeupDue::At(at));
+            return Ok(WakeupTime::At(at));
         }
-        let first = self.rings.iter().filter(|ring| ring.to == id).map(|ring| ring.at).min();
-        let n_rings = self.rings.iter().filter(|ring| ring.to == id && !ring.failed).count();
-        if n_rings >= limits::WAKES_MAX {
-            return Ok(WakeupDue::At(first.unwrap_or(now) + limits::WAKE_WINDOW_MS));
+        if attempts().filter(|attempt| !attempt.failed).count() >= limits::WAKES_MAX {
+            let first = attempts().map(|attempt| attempt.at).min().unwrap_or(now);
+            return Ok(WakeupTime::At(first + limits::WAKE_WINDOW_MS));
         }
-        self.without_rings(id, fresh, now)
+        self.without_circles(turn, id, untried, now)
     }
 
-    /// Leaves out mail by which two agents, or more in a circle, would go on waking each other: each
-    /// is woken once on the way round. The receipt says so.
-    fn without_rings(&mut self, id: &str, fresh: Vec<Message>, now: i64) -> Result<WakeupDue, Error> {
-        let (held, found): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|m| self.goes_round(&m.sender, id));
+    /// Leaves out mail because of which two agents, or more in a circle, would go on waking each other.
+    /// Each is woken once on the way round, and the receipt says so.
+    fn without_circles(&self, turn: &mut Turn, id: &str, untried: Vec<Message>, now: i64) -> Result<WakeupTime, Error> {
+        let (held, found): (Vec<_>, Vec<_>) = untried.into_iter().partition(|m| self.closes_circle(&m.sender, id));
         for message in &held {
-            let how = "held back: these agents have woken each other in a circle already".to_owned();
-            self.store.add_wake(message.seq, &WakeupRow { at: now, surface: String::new(), how })?;
+            let row = WakeupRow { at: now, channel: None, outcome: WakeupOutcome::HeldBack };
+            turn.store.add_wakeup(message.seq, &row)?;
         }
-        Ok(if found.is_empty() { WakeupDue::Not } else { WakeupDue::Now(found) })
+        Ok(if found.is_empty() { WakeupTime::Never } else { WakeupTime::Now(found) })
     }
 
-    /// Whether `to` was woken by `from` already, and has since, over any number of others, woken it.
-    fn goes_round(&self, from: &str, to: &str) -> bool {
-        let woke =
-            |from: &str, to: &str| self.rings.iter().any(|ring| ring.to == to && ring.from.iter().any(|f| f == from));
-        if !woke(from, to) {
+    /// Whether `from` already woke `to`, which has since woken `from`, directly or through others.
+    fn closes_circle(&self, from: &str, to: &str) -> bool {
+        let woke = |attempt: &WakeupAttempt| attempt.to == to && attempt.from.iter().any(|by| by == from);
+        if !self.wakeups.iter().any(woke) {
             return false;
         }
-        let (mut reached, mut next) = (vec![to.to_owned()], 0);
+        let (mut reached, mut next): (Vec<PeerId>, usize) = (vec![to.into()], 0);
         while let Some(at) = reached.get(next).cloned() {
-            for ring in self.rings.iter().filter(|ring| ring.from.contains(&at)) {
-                if ring.to == from {
+            for attempt in self.wakeups.iter().filter(|attempt| attempt.from.contains(&at)) {
+                if attempt.to == from {
                     return true;
                 }
-                if !reached.contains(&ring.to) {
-                    reached.push(ring.to.clone());
+                if !reached.contains(&attempt.to) {
+                    reached.push(attempt.to.clone());
                 }
             }
             next += 1;
@@ -205,66 +246,51 @@ impl Mesh {
         false
     }
 
-    /// Whether a surface waits that comes before this one, and was not tried yet over what is new.
-    fn better_waits(&self, id: &str, surface: &str) -> bool {
-        let rank = |name: &str| SURFACES.iter().position(|known| *known == name);
-        let untried = |name: &str| {
-            let tried =
-                |message: &Message| self.store.wakes(message.seq).is_ok_and(|w| w.iter().any(|w| w.surface == name));
-            self.ringing(id).is_ok_and(|found| found.iter().any(|message| !tried(message)))
-        };
-        let others = self.waits.iter().filter(|wait| is_wake_of(wait, id)).map(|wait| wait.args.word("surface"));
-        others.filter(|other| rank(other) < rank(surface)).any(untried)
-    }
-
-    /// Ends the waits of those who would wake a session: all, or those with one surface.
-    pub(crate) fn end_wakes(&mut self, id: &str, surface: Option<&str>) {
-        let ends = |wait: &crate::core::WaitingCall| {
-            is_wake_of(wait, id) && surface.is_none_or(|s| wait.args.word("surface") == s)
-        };
-        let (ended, kept) = std::mem::take(&mut self.waits).into_iter().partition(ends);
-        self.waits = kept;
-        for wait in ended {
-            let value = json!({ "ok": true, "ring": false, "over": true });
-            self.out.push(Effect::Reply { conn: wait.ctx.conn, id: wait.ctx.id, result: Ok(value) });
+    /// The person at a session wrote to it: earlier wakeups close no circle any more.
+    pub(in crate::core) fn person_spoke(&mut self, id: &str) {
+        for attempt in self.wakeups.iter_mut().filter(|attempt| attempt.to == id) {
+            attempt.from.clear();
         }
     }
 
-    /// The person at a session wrote to it: who woke it before no longer counts.
-    pub(crate) fn person_spoke(&mut self, id: &str) {
-        for ring in self.rings.iter_mut().filter(|ring| ring.to == id) {
-            ring.from.clear();
-        }
-    }
-
-    /// The sentence that wakes: ours, but for names that can't be more than names.
-    fn sentence(&self, n: usize, from: &[String]) -> String {
-        let names: Vec<String> = from.iter().map(|id| plain_name(&self.name_of(id))).take(3).collect();
-        let (s, it) = if n == 1 { ("", "it") } else { ("s", "them") };
-        format!("{n} unread mesh message{s} from {}; mesh_inbox reads {it}", names.join(", "))
-    }
-
-    /// The attempts to wake its recipient over a message, for its receipt.
-    pub(crate) fn wakes_value(&self, seq: i64) -> Result<Option<Value>, Error> {
-        let wakes = self.store.wakes(seq)?;
-        let row = |wake: &WakeupRow| {
-            let surface = if wake.surface.is_empty() { "none" } else { &wake.surface };
-            json!({ "surface": surface, "at": crate::base::time::iso(wake.at), "how": wake.how })
+    /// The attempts to wake the recipient of a message, for its receipt.
+    pub(super) fn wakeups_view(&self, store: &Store, seq: i64) -> Result<Option<Value>, Error> {
+        let rows = store.wakeups(seq)?;
+        let view = |row: &WakeupRow| {
+            let channel = row.channel.as_deref().unwrap_or("none");
+            json!({ "surface": channel, "at": time::iso(row.at), "how": row.outcome.to_text() })
         };
-        Ok((!wakes.is_empty()).then(|| json!(wakes.iter().map(row).collect::<Vec<_>>())))
+        Ok((!rows.is_empty()).then(|| json!(rows.iter().map(view).collect::<Vec<_>>())))
     }
 }
 
-fn is_wake_of(wait: &crate::core::WaitingCall, id: &str) -> bool {
-    wait.op.name == WAKE.name && matches!(&wait.on, Some(WaitReason::Wakeup(of, _)) if of == id)
+/// Whether a channel of a lower rank waits that was not tried yet for what is unread.
+fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Channel) -> bool {
+    let untried = |name: &str| {
+        let tried = |message: &Message| {
+            let attempts = turn.store.wakeups(message.seq);
+            attempts.is_ok_and(|rows| rows.iter().any(|row| row.channel.as_deref() == Some(name)))
+        };
+        direct_unread(&turn.store, id).is_ok_and(|found| found.iter().any(|message| !tried(message)))
+    };
+    let others = waiting.iter().filter(|call| call.would_wake(id));
+    let better = others.filter(|call| call.args.int("rank").unwrap_or(0) < channel.rank);
+    better.map(|call| call.args.word("surface")).any(untried)
 }
 
-/// Whether a prompt is our own sentence rather than a person's.
-pub fn is_ours(prompt: &str) -> bool {
+/// The sentence that wakes: fixed, but for names that cannot be more than names.
+fn sentence(peers: &Peers, n: usize, from: &[PeerId]) -> String {
+    let names: Vec<String> = from.iter().map(|id| plain_name(&peers.name_of(id))).take(NAMED_MAX).collect();
+    let (s, it) = if n == 1 { ("", "it") } else { ("s", "them") };
+    format!("{n} unread mesh message{s} from {}; mesh_inbox reads {it}", names.join(", "))
+}
+
+/// Whether a prompt is this program's own sentence instead of a person's.
+pub fn is_wakeup_sentence(prompt: &str) -> bool {
     prompt.contains(" unread mesh message") && prompt.contains("; mesh_inbox reads ")
 }
 
-/// A name that can't be taken for words, in a place where words would be the user's.
+/// A name that nobody can take for words, in a place where words would be the user's.
 fn plain_name(name: &str) -> String {
     let fits = name.len() <= 64 && name.chars().all(|c| c.is_alphanumeric() || "._-@".contains(c));
     if fits { name.to_owned() } else { "a peer".to_owned() }

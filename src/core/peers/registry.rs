@@ -1,149 +1,202 @@
-//! The roster: who is known, for how long, and the life of peers that registered over HTTP.
+//! How long peers are known, and the life of the clients of the old HTTP API.
 
+use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::PeerId;
+use crate::base::kinds::PeerKind;
 use crate::base::limits;
 use crate::core::Mesh;
-use crate::core::peers::Peer;
+use crate::core::journal::Change;
+use crate::core::locks::Locks;
+use crate::core::mail::Mail;
+use crate::core::turn::Turn;
 use crate::store::PeerRow;
-use serde_json::json;
 
-impl Mesh {
-    /// All peers, oldest first.
-    pub fn roster(&self) -> &[Peer] {
-        &self.peers
+impl Peers {
+    /// The clients of the old HTTP API that are online, who may take pushes on a socket of their own.
+    pub fn push_recipients(&self) -> Vec<PeerId> {
+        let online = self.peers.iter().filter(|peer| peer.row.is_http() && peer.row.online);
+        online.map(|peer| peer.row.id.clone()).collect()
     }
 
-    /// Ids of the peers over HTTP, who may take pushes on a way of their own.
-    pub fn listeners(&self) -> Vec<String> {
-        let listens = |peer: &&Peer| peer.row.kind == "http" && peer.row.here;
-        self.peers.iter().filter(listens).map(|peer| peer.row.id.clone()).collect()
-    }
-
-    /// Makes room for one more peer by forgetting one that is away with nothing waiting for it.
-    pub(crate) fn make_room(&mut self, now: i64) -> Result<(), Error> {
+    /// Makes room for one more peer by forgetting an offline peer for whom nothing waits.
+    pub(super) fn make_room(&mut self, turn: &mut Turn, mail: &mut Mail, locks: &Locks, now: i64) -> Result<(), Error> {
         if self.peers.len() < limits::PEERS_MAX {
             return Ok(());
         }
-        self.forget_peers(now + limits::AWAY_KEPT_MS)?;
+        self.forget_old(turn, mail, locks, now + limits::AWAY_KEPT_MS)?;
         if self.peers.len() < limits::PEERS_MAX {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Full,
-            format!("the mesh knows {} peers already; stop some that are not needed", limits::PEERS_MAX),
-        ))
+        let text = format!("the mesh knows {} peers already; stop some that are not needed", limits::PEERS_MAX);
+        Err(Error::new(ErrorKind::Full, text))
     }
 
-    /// Forgets peers that have been away for long and for whom nothing waits.
-    pub(crate) fn forget_peers(&mut self, now: i64) -> Result<(), Error> {
-        let long_gone =
-            |peer: &&Peer| !peer.is_here() && peer.row.kind != "human" && now - peer.row.seen > limits::AWAY_KEPT_MS;
-        let ids: Vec<String> = self.peers.iter().filter(long_gone).map(|peer| peer.row.id.clone()).collect();
+    /// Forgets peers that have been offline for long and for whom nothing waits.
+    pub(in crate::core) fn forget_old(
+        &mut self,
+        turn: &mut Turn,
+        mail: &mut Mail,
+        locks: &Locks,
+        now: i64,
+    ) -> Result<(), Error> {
+        let is_old = |peer: &&Peer| {
+            let kept = peer.is_online() || peer.row.kind == PeerKind::Human;
+            !kept && now - peer.row.last_seen > limits::AWAY_KEPT_MS
+        };
+        let ids: Vec<PeerId> = self.peers.iter().filter(is_old).map(|peer| peer.row.id.clone()).collect();
         for id in ids {
-            if self.unread(&id)? == 0 && self.locks.iter().all(|lock| lock.holder != id) {
-                self.forget(&id)?;
+            if mail.unread(&turn.store, &id)? == 0 && !locks.has_any(&id) {
+                self.forget(turn, mail, &id)?;
             }
         }
         Ok(())
     }
 
     /// Forgets a peer, and what was counted for it.
-    pub(crate) fn forget(&mut self, id: &str) -> Result<(), Error> {
-        self.store.drop_peer(id)?;
+    pub(super) fn forget(&mut self, turn: &mut Turn, mail: &mut Mail, id: &str) -> Result<(), Error> {
+        turn.store.drop_peer(id)?;
         self.peers.retain(|peer| peer.row.id != id);
-        self.unread.remove(id);
+        mail.forget_peer(id);
         Ok(())
     }
 
-    // The life of peers over HTTP, for the frozen adapter.
+    /// When the passing of time changes something about a peer, ms.
+    pub(in crate::core) fn deadline(&self) -> Option<i64> {
+        self.peers.iter().filter_map(|peer| peer.deadline(&self.settings)).min()
+    }
 
-    /// Registers an HTTP peer. One with a name takes up the mailbox of the same name, project and
-    /// agent that is away; all others are new.
-    pub fn register(&mut self, mut row: PeerRow, now: i64) -> Result<PeerRow, Error> {
-        self.limit("registrations", 10, now)?;
-        let named = !row.name.is_empty() && row.name != "auto";
+    /// Registers a client of the old HTTP API. One with a name takes up the mailbox of the same name,
+    /// project and agent that is offline; all others are new.
+    fn register(
+        &mut self,
+        turn: &mut Turn,
+        mail: &mut Mail,
+        locks: &Locks,
+        mut row: PeerRow,
+        now: i64,
+    ) -> Result<PeerRow, Error> {
+        let is_named = !row.name.is_empty() && row.name != AUTO;
         let same = |peer: &&Peer| {
-            peer.row.kind == "http"
-                && !peer.row.here
-                && peer.row.name == row.name
-                && peer.row.project == row.project
-                && peer.row.agent == row.agent
+            let is_offline = peer.row.is_http() && !peer.row.online;
+            is_offline && (&peer.row.name, &peer.row.project, &peer.row.agent) == (&row.name, &row.project, &row.agent)
         };
-        let old = named.then(|| self.peers.iter().find(same)).flatten();
-        row.id = old.map_or_else(String::new, |peer| peer.row.id.clone());
-        let is_new = row.id.is_empty();
-        if is_new {
-            self.make_room(now)?;
-            row.id = self.fresh_uuid();
+        let former = is_named.then(|| self.peers.iter().find(same)).flatten().map(|peer| peer.row.id.clone());
+        row.id = match former {
+            Some(id) => id,
+            None => {
+                self.make_room(turn, mail, locks, now)?;
+                self.new_id()
+            }
+        };
+        if row.name == AUTO {
+            row.name = auto_name(&row.id);
         }
-        if row.name == "auto" {
-            row.name = format!("peer-{}", &row.id[..6]);
-        }
-        row.kind = "http".into();
         row.host = self.settings.host.clone();
-        (row.started, row.seen, row.here) = (now, now, true);
+        (row.first_seen, row.last_seen, row.online) = (now, now, true);
         self.peers.retain(|peer| peer.row.id != row.id);
         self.peers.push(Peer::new(row.clone(), now));
-        self.store.put_peer(&row)?;
-        self.emit_joined(&row, now)?;
+        turn.store.put_peer(&row)?;
+        Ok(row)
+    }
+}
+
+/// The name with which a client of the old HTTP API asks for one of the broker's choice.
+const AUTO: &str = "auto";
+
+fn auto_name(id: &str) -> String {
+    format!("peer-{}", id.get(..6).unwrap_or(""))
+}
+
+impl Mesh {
+    /// Registers a client of the old HTTP API.
+    ///
+    /// # Errors
+    /// When too many register, the mesh is full, or the disk refuses.
+    pub fn register(&mut self, row: PeerRow, now: i64) -> Result<PeerRow, Error> {
+        let Mesh { turn, peers, mail, locks, journal, rates, .. } = self;
+        rates.charge(peers, "registrations", 10, now)?;
+        let row = peers.register(turn, mail, locks, row, now)?;
+        peers.record(turn, journal, &Change::PeerJoined(&row), &row.id, now)?;
         Ok(row)
     }
 
-    /// Takes a heartbeat; false when the peer is unknown or gone.
-    pub fn heartbeat(&mut self, id: &str, now: i64) -> Result<bool, Error> {
-        let Some(peer) = self.peers.iter_mut().find(|peer| peer.row.id == id && peer.row.kind == "http") else {
-            return Ok(self.peer(id).is_some_and(Peer::is_here));
-        };
-        peer.heard = now;
-        // Who left registers again, which clients do when they hear this; a heartbeat that was late
-        // would bring it back without its locks and its push socket.
-        Ok(peer.row.here)
+    /// Takes a heartbeat; returns false when the peer is unknown or gone.
+    pub fn heartbeat(&mut self, id: &str, now: i64) -> bool {
+        let peers = &mut self.peers;
+        match peers.get_mut(id) {
+            Some(peer) if peer.row.is_http() => {
+                peer.last_heartbeat = now;
+                // A client registers again when it hears that it is gone. A late heartbeat would bring it
+                // back without its locks and its push socket.
+                peer.row.online
+            }
+            Some(peer) => peer.is_online(),
+            None => false,
+        }
     }
 
-    /// An HTTP peer leaves in order. One with a name of its own keeps its mailbox.
+    /// A client of the old HTTP API leaves in order. One with a name of its own keeps its mailbox.
+    ///
+    /// # Errors
+    /// When the disk refuses.
     pub fn unregister(&mut self, id: &str, reason: &str, now: i64) -> Result<(), Error> {
-        self.legacy_subscriptions.remove(id);
-        let Some(peer) = self.peer_mut(id).filter(|peer| peer.row.kind == "http") else { return Ok(()) };
-        let was_here = std::mem::replace(&mut peer.row.here, false);
-        (peer.row.seen, peer.row.uds_path) = (now, None);
+        let Mesh { turn, peers, mail, locks, journal, .. } = self;
+        journal.subscribe_peer(id, Vec::new());
+        let Some(peer) = peers.get_mut(id).filter(|peer| peer.row.is_http()) else { return Ok(()) };
+        let was_online = std::mem::replace(&mut peer.row.online, false);
+        peer.row.last_seen = now;
+        peer.row.kind = PeerKind::Http { push_socket: None };
         let row = peer.row.clone();
-        self.free_locks(|lock| lock.holder == row.id, reason, now)?;
-        if row.name.is_empty() || row.name == format!("peer-{}", row.id.get(..6).unwrap_or("")) {
-            self.forget(id)?;
+        locks.release(turn, peers, journal, |lock| lock.holder == row.id, reason, now)?;
+        if row.name.is_empty() || row.name == auto_name(&row.id) {
+            peers.forget(turn, mail, id)?;
         } else {
-            self.store.put_peer(&row)?;
+            turn.store.put_peer(&row)?;
         }
-        if was_here {
-            self.emit("peer_left", id, json!({ "peerId": id, "reason": reason }), now)?;
+        if was_online {
+            peers.record(turn, journal, &Change::PeerLeft { row: &row, named: false, reason }, id, now)?;
         }
         Ok(())
     }
 
-    /// Peers whose time is up: HTTP peers without heartbeat, sessions whose grace is over.
-    pub(crate) fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
-        let due = |peer: &&Peer| peer.deadline(&self.settings).is_some_and(|at| at <= now);
-        let ids: Vec<(String, String)> =
-            self.peers.iter().filter(due).map(|peer| (peer.row.id.clone(), peer.row.kind.clone())).collect();
-        for (id, kind) in ids {
-            if kind == "http" {
-                self.unregister(&id, "dead_timeout", now)?;
-                continue;
+    /// Ends the presence of peers whose time is up: HTTP clients without heartbeat, sessions whose grace
+    /// is over.
+    pub(in crate::core) fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
+        let peers = &self.peers;
+        let due = |peer: &&Peer| peer.deadline(&peers.settings).is_some_and(|at| at <= now);
+        let due: Vec<PeerRow> = peers.peers.iter().filter(due).map(|peer| peer.row.clone()).collect();
+        for row in due {
+            if row.is_http() {
+                self.unregister(&row.id, "dead_timeout", now)?;
+            } else {
+                self.end_grace(&row.id, now)?;
             }
-            let Some(peer) = self.peer_mut(&id) else { continue };
-            let unannounced = std::mem::replace(&mut peer.row.here, false);
-            let row = peer.row.clone();
-            if unannounced {
-                self.store.put_peer(&row)?;
-                self.emit("peer_left", &id, json!({ "peerId": id, "name": row.name, "reason": "lost" }), now)?;
-            }
-            self.free_locks(
-                |lock| lock.holder == id && crate::core::locks::request::is_soft(&lock.bound),
-                "holder is gone",
-                now,
-            )?;
-            if let Some(peer) = self.peer_mut(&id) {
-                (peer.left, peer.process) = (None, None);
-            }
+        }
+        Ok(())
+    }
+
+    /// A session did not come back in time: its locks end.
+    fn end_grace(&mut self, id: &str, now: i64) -> Result<(), Error> {
+        let Mesh { turn, peers, locks, journal, .. } = self;
+        let Some(peer) = peers.get_mut(id) else { return Ok(()) };
+        let is_unannounced = std::mem::replace(&mut peer.row.online, false);
+        let row = peer.row.clone();
+        if is_unannounced {
+            turn.store.put_peer(&row)?;
+            let change = Change::PeerLeft { row: &row, named: true, reason: "lost" };
+            peers.record(turn, journal, &change, id, now)?;
+        }
+        locks.release(
+            turn,
+            peers,
+            journal,
+            |lock| lock.holder == id && lock.owner.is_shared(),
+            "holder is gone",
+            now,
+        )?;
+        if let Some(peer) = peers.get_mut(id) {
+            (peer.offline_since, peer.process) = (None, None);
         }
         Ok(())
     }

@@ -1,0 +1,117 @@
+//! Names that are more than text: a peer's id, another mesh's address.
+
+/// Makes a type of a text that is only compared, stored and shown.
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl std::ops::Deref for $name {
+            type Target = str;
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+        impl From<&str> for $name {
+            fn from(text: &str) -> $name {
+                $name(text.to_owned())
+            }
+        }
+        impl From<String> for $name {
+            fn from(text: String) -> $name {
+                $name(text)
+            }
+        }
+        impl PartialEq<str> for $name {
+            fn eq(&self, other: &str) -> bool {
+                self.0 == other
+            }
+        }
+        impl PartialEq<&str> for $name {
+            fn eq(&self, other: &&str) -> bool {
+                self.0 == *other
+            }
+        }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+text_id! {
+    /// The id of a peer: a UUID version 4 for a peer of this mesh, whatever the other side calls it for a
+    /// peer of a linked mesh. The old HTTP API lets a client give any text as a sender; such a text is
+    /// an id that belongs to no peer.
+    PeerId
+}
+
+text_id! {
+    /// The address of a linked mesh, as the user wrote it: `http://hub.lan:7899`.
+    MeshUrl
+}
+
+/// The ids of this mesh's messages and events, as clients see them.
+///
+/// They are UUIDs of version 4 in form. The last 48 bits are the sequence number, so the database needs
+/// no index of random ids; the other bits are the mesh's own, so an id of another mesh is never taken
+/// for one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PublicIds(u128);
+
+/// The digit that tells the ids of messages from those of events: RFC 9562 allows 8, 9, a and b there.
+const MESSAGE: u8 = 8;
+const EVENT: u8 = 9;
+
+impl PublicIds {
+    /// The ids of the mesh with this random number.
+    pub fn new(instance: u128) -> PublicIds {
+        PublicIds(instance)
+    }
+
+    /// What tells this mesh from others: 16 hexadecimal digits.
+    pub fn mesh_id(self) -> String {
+        format!("{:032x}", self.0)[..16].to_owned()
+    }
+
+    /// The public id of the message with this sequence number.
+    pub fn message(self, seq: i64) -> String {
+        self.id(MESSAGE, seq)
+    }
+
+    /// The public id of the event with this sequence number.
+    pub fn event(self, seq: i64) -> String {
+        self.id(EVENT, seq)
+    }
+
+    /// The sequence number of a message of this mesh; `None` for any other text.
+    pub fn message_seq(self, id: &str) -> Option<i64> {
+        let seq = i64::from_str_radix(id.get(24..)?, 16).ok()?;
+        (self.id(MESSAGE, seq) == id.to_ascii_lowercase()).then_some(seq)
+    }
+
+    fn id(self, family: u8, seq: i64) -> String {
+        let own = format!("{:032x}", self.0);
+        format!("{}-{}-4{}-{family}{}-{seq:012x}", &own[..8], &own[8..12], &own[12..15], &own[15..18])
+    }
+}
+
+/// A UUID of version 4 from 128 random bits (RFC 9562, section 5.4).
+pub fn uuid(random: u128) -> String {
+    let bits = random & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

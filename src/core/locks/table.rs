@@ -1,0 +1,234 @@
+//! The locks in force: granted, renewed, released, expired.
+
+use super::request::LockRequest;
+use super::{lock_view, wait_queue};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::PeerId;
+use crate::base::kinds::LockOwner;
+use crate::base::{limits, time};
+use crate::core::ConnId;
+use crate::core::journal::{Change, Journal};
+use crate::core::peers::Peers;
+use crate::core::turn::Turn;
+use crate::core::waiting::Waiting;
+use crate::store::LockRow;
+use serde_json::json;
+use std::collections::HashMap;
+
+/// The locks in force.
+#[derive(Debug, Default)]
+pub struct Locks {
+    pub(super) locks: Vec<LockRow>,
+    /// After a start, locks of commands wait since then for their commands to come back.
+    orphan_grace_since: Option<i64>,
+    /// The locks that end with a connection: whose, and which command's.
+    commands: HashMap<ConnId, Vec<(PeerId, LockOwner)>>,
+}
+
+impl Locks {
+    /// All locks in force.
+    pub fn all(&self) -> &[LockRow] {
+        &self.locks
+    }
+
+    /// The paths that a peer holds.
+    pub(in crate::core) fn paths_of<'a>(&'a self, holder: &'a str) -> impl Iterator<Item = &'a str> {
+        self.locks.iter().filter(move |lock| lock.holder == holder).map(|lock| lock.path.as_str())
+    }
+
+    /// Whether a peer holds any lock.
+    pub(in crate::core) fn has_any(&self, holder: &str) -> bool {
+        self.locks.iter().any(|lock| lock.holder == holder)
+    }
+
+    /// Whether a peer holds a lock that is not a command's.
+    pub(in crate::core) fn has_shared(&self, holder: &str) -> bool {
+        self.locks.iter().any(|lock| lock.holder == holder && lock.owner.is_shared())
+    }
+
+    /// Reads the locks from the store; locks of commands get a new grace.
+    pub(in crate::core) fn load(&mut self, turn: &Turn, now: i64) -> Result<(), Error> {
+        self.orphan_grace_since = Some(now);
+        self.locks = turn.store.locks()?;
+        Ok(())
+    }
+
+    /// When the next lock ends by itself, ms.
+    pub(in crate::core) fn deadline(&self) -> Option<i64> {
+        let expiry = self.locks.iter().map(|lock| lock.expires).min();
+        let orphans = self.orphan_grace_since.map(|since| since + limits::GRACE_MS);
+        [expiry, orphans].into_iter().flatten().min()
+    }
+
+    /// Ends locks whose time is up, and those of commands that did not come back after a crash.
+    pub(in crate::core) fn expire(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        now: i64,
+    ) -> Result<(), Error> {
+        self.release(turn, peers, journal, |lock| lock.expires <= now, "expired", now)?;
+        if self.orphan_grace_since.is_some_and(|since| since + limits::GRACE_MS <= now) {
+            let running: Vec<(PeerId, LockOwner)> = self.commands.values().flatten().cloned().collect();
+            let runs = |lock: &LockRow| running.iter().any(|one| (&one.0, &one.1) == (&lock.holder, &lock.owner));
+            let is_orphan = |lock: &LockRow| !lock.owner.is_shared() && !runs(lock);
+            self.release(turn, peers, journal, is_orphan, "its command is gone", now)?;
+            self.orphan_grace_since = None;
+        }
+        Ok(())
+    }
+
+    /// Notes that a command's lock ends with this connection.
+    pub(super) fn add_command(&mut self, conn: ConnId, request: &LockRequest) {
+        if request.owner.is_shared() {
+            return;
+        }
+        let one = (request.holder.clone(), request.owner.clone());
+        let known = self.commands.entry(conn).or_default();
+        if !known.contains(&one) {
+            known.push(one);
+        }
+    }
+
+    /// Forgets a command that holds nothing any more.
+    pub(super) fn forget_command(&mut self, conn: ConnId, holder: &str, owner: &LockOwner) {
+        let holds = self.locks.iter().any(|lock| lock.holder == holder && lock.owner == *owner);
+        if let Some(known) = self.commands.get_mut(&conn).filter(|_| !holds) {
+            known.retain(|(of, which)| *of != holder || which != owner);
+        }
+    }
+
+    /// Takes out the commands whose locks end with a connection.
+    pub(in crate::core) fn take_commands(&mut self, conn: ConnId) -> Vec<(PeerId, LockOwner)> {
+        self.commands.remove(&conn).unwrap_or_default()
+    }
+
+    /// Grants a request that nothing conflicts with: renews what is held and takes the rest. The new
+    /// paths share one new token, so that an old grant can be told from this one.
+    ///
+    /// # Errors
+    /// When too many locks are in force, or the disk refuses.
+    pub fn grant(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        request: &LockRequest,
+        now: i64,
+    ) -> Result<Vec<LockRow>, Error> {
+        let is_new =
+            |path: &&String| !self.locks.iter().any(|lock| lock.path == **path && lock.holder == request.holder);
+        if self.locks.len() + request.paths.iter().filter(is_new).count() > limits::LOCKS_MAX {
+            let text = format!("{} locks are in force; lock a folder instead of its files", self.locks.len());
+            return Err(Error::new(ErrorKind::Full, text));
+        }
+        let held: Vec<LockRow> = self.locks.iter().filter(|lock| request.is_held_by(lock)).cloned().collect();
+        let all_held = request.paths.iter().all(|path| held.iter().any(|lock| lock.path == *path));
+        let token = if all_held { 0 } else { turn.store.next_token() };
+        let mut grants = Vec::with_capacity(request.paths.len());
+        for path in &request.paths {
+            let old = held.iter().find(|lock| lock.path == *path);
+            let row = request.grant(path, old, token, now);
+            turn.store.put_lock(&row)?;
+            self.locks.retain(|lock| lock.token != row.token || lock.path != row.path);
+            self.locks.push(row.clone());
+            if old.is_none() {
+                journal.record(turn, peers, &Change::FileLocked(&row), &request.holder, now)?;
+            }
+            grants.push(row);
+        }
+        Ok(grants)
+    }
+
+    /// Gives one path back; returns false if this owner does not hold it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    #[allow(clippy::too_many_arguments)] // whose lock on what, and the parts that learn of its end
+    pub fn release_path(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        path: &str,
+        holder: &str,
+        owner: &LockOwner,
+        now: i64,
+    ) -> Result<bool, Error> {
+        let n_before = self.locks.len();
+        let same = |lock: &LockRow| lock.owner == *owner || lock.owner.is_shared() && owner.is_shared();
+        let is_it = |lock: &LockRow| lock.path == path && lock.holder == holder && same(lock);
+        self.release(turn, peers, journal, is_it, UNLOCKED, now)?;
+        Ok(self.locks.len() < n_before)
+    }
+
+    /// Ends the locks that fit, for this reason.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(in crate::core) fn release(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        ends: impl Fn(&LockRow) -> bool,
+        reason: &str,
+        now: i64,
+    ) -> Result<(), Error> {
+        let ended: Vec<LockRow> = self.locks.iter().filter(|lock| ends(lock)).cloned().collect();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        for lock in &ended {
+            turn.store.drop_lock(lock.token, &lock.path)?;
+            let reason = Some(reason).filter(|reason| *reason != UNLOCKED);
+            journal.record(turn, peers, &Change::FileUnlocked { lock, reason }, &lock.holder, now)?;
+        }
+        self.locks.retain(|lock| !ends(lock));
+        turn.dirty.locks = true;
+        Ok(())
+    }
+
+    /// Why a path could not be given back.
+    pub(super) fn not_released(&self, peers: &Peers, me: &str, path: &str) -> Error {
+        Error::not_found(match self.locks.iter().find(|lock| lock.path == path) {
+            Some(lock) if lock.holder == me => {
+                format!("{path} is locked by a running command of yours; the lock ends with that command")
+            }
+            Some(lock) => {
+                let name = peers.name_of(&lock.holder);
+                format!("{path} is locked by {name}, not by you; only its holder gives it back")
+            }
+            None => format!("{path} is not locked; list the locks with mesh_lock query (slm-mesh lock list)"),
+        })
+    }
+
+    /// The refusal of a request: who holds the file, why, for how long, and what to do.
+    pub(in crate::core) fn held_error(
+        &self,
+        peers: &Peers,
+        waiting: &Waiting,
+        lock: &LockRow,
+        request: &LockRequest,
+        now: i64,
+    ) -> Error {
+        let (holder, left) = (peers.name_of(&lock.holder), time::span(lock.expires - now));
+        let reason = if lock.reason.is_empty() { String::new() } else { format!("reason: {}, ", lock.reason) };
+        let text = if lock.holder == request.holder {
+            let cure = if lock.owner.is_shared() { "renew it with --renew" } else { "the lock ends with that command" };
+            format!("{} is locked by another command of yours ({reason}{left} left); {cure}", lock.path)
+        } else {
+            format!(
+                "{} is locked by {holder} ({reason}{left} left); wait with waitSeconds (--wait 60), or ask it: \
+                 mesh_send to {holder} (slm-mesh send {holder} \"…\")",
+                lock.path
+            )
+        };
+        let queue = wait_queue::names_for(peers, lock, &wait_queue::matchers(waiting));
+        Error::new(ErrorKind::Held, text).with(json!({ "lock": lock_view(peers, lock, now), "queue": queue }))
+    }
+}
+
+/// The reason of a lock that its holder gave back, which needs no telling.
+const UNLOCKED: &str = "unlocked";

@@ -1,0 +1,149 @@
+//! Peers of linked meshes, beside this mesh's own.
+//!
+//! **Invariant:** a linked peer never takes the id or the name of one of this mesh's own, and never
+//! crowds one out.
+
+use super::{Peer, Peers};
+use crate::base::error::Error;
+use crate::base::ids::{MeshUrl, PeerId};
+use crate::base::kinds::PeerKind;
+use crate::base::limits;
+use crate::core::journal::{Change, Journal};
+use crate::core::locks::Locks;
+use crate::core::mail::Mail;
+use crate::core::turn::Turn;
+use crate::store::PeerRow;
+
+/// A peer as its own mesh describes it.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct LinkedPeer {
+    /// Its id over there.
+    pub id: PeerId,
+    /// Its name over there.
+    pub name: String,
+    /// Agent type.
+    pub agent: String,
+    /// Absolute path of its working directory.
+    pub project: String,
+    /// Repository identity.
+    pub repo: Option<String>,
+    /// Branch.
+    pub branch: Option<String>,
+    /// What it says it does.
+    pub summary: String,
+    /// Its machine, if it told one.
+    pub host: Option<String>,
+    /// When it registered over there, ms; 0 if unknown.
+    pub registered: i64,
+    /// Its last heartbeat over there, ms; 0 if unknown.
+    pub last_heartbeat: i64,
+}
+
+/// The parts that taking in a linked peer touches.
+pub(in crate::core) struct LinkedParts<'a> {
+    pub(in crate::core) turn: &'a mut Turn,
+    pub(in crate::core) mail: &'a mut Mail,
+    pub(in crate::core) locks: &'a Locks,
+    pub(in crate::core) journal: &'a Journal,
+}
+
+impl Peers {
+    /// Takes in one peer of another mesh, new or changed. `host` is its machine, `label` what stands
+    /// behind the `@` of its name.
+    pub(in crate::core) fn upsert_linked(
+        &mut self,
+        parts: &mut LinkedParts,
+        mesh: &MeshUrl,
+        seen: &LinkedPeer,
+        (host, label): (&str, &str),
+        now: i64,
+    ) -> Result<(), Error> {
+        let LinkedParts { turn, journal, .. } = parts;
+        let known = match self.get(&seen.id) {
+            Some(peer) => peer.row.clone(),
+            None => {
+                if !self.has_room_for_linked(turn, parts.mail)? {
+                    return Ok(());
+                }
+                self.make_room(turn, parts.mail, parts.locks, now)?;
+                let name = self.linked_name(seen, label);
+                PeerRow { id: seen.id.clone(), name, ..PeerRow::default() }
+            }
+        };
+        // A time that is none, or that our clock has yet to reach, must not change with each answer.
+        let first_seen = match seen.registered {
+            at if known.first_seen > 0 && (at <= 0 || at > now) => known.first_seen,
+            0 => now,
+            at => at.min(now),
+        };
+        let was_online = known.online && known.is_linked();
+        let mut row = PeerRow {
+            kind: PeerKind::Linked { mesh: mesh.clone() },
+            agent: seen.agent.clone(),
+            project: seen.project.clone(),
+            repo: seen.repo.clone(),
+            git_branch: seen.branch.clone(),
+            summary: seen.summary.clone(),
+            host: host.to_owned(),
+            first_seen,
+            online: true,
+            ..known.clone()
+        };
+        if row == known {
+            return Ok(());
+        }
+        row.last_seen = now;
+        self.put(turn, row.clone(), now)?;
+        let change = if was_online { Change::PeerUpdated(&row) } else { Change::PeerJoined(&row) };
+        journal.record(turn, self, &change, &row.id, now)
+    }
+
+    /// Marks as offline the linked peers that fit.
+    pub(in crate::core) fn mark_missing(
+        &mut self,
+        turn: &mut Turn,
+        journal: &Journal,
+        is_missing: impl Fn(&Peer, &MeshUrl) -> bool,
+        reason: &str,
+        now: i64,
+    ) -> Result<(), Error> {
+        let missed = |peer: &&Peer| peer.row.online && peer.row.mesh().is_some_and(|mesh| is_missing(peer, mesh));
+        let missing: Vec<PeerId> = self.peers.iter().filter(missed).map(|peer| peer.row.id.clone()).collect();
+        for id in missing {
+            let Some(peer) = self.get_mut(&id) else { continue };
+            (peer.row.online, peer.row.last_seen) = (false, now);
+            let row = peer.row.clone();
+            turn.store.put_peer(&row)?;
+            journal.record(turn, self, &Change::PeerLeft { row: &row, named: true, reason }, &id, now)?;
+        }
+        Ok(())
+    }
+
+    /// `claude-api@laptop`; where that is taken, a piece of the id tells them apart.
+    fn linked_name(&self, seen: &LinkedPeer, label: &str) -> String {
+        let name = |own: &str| format!("{own}@{label}").replace([':', '/', ' '], "-");
+        let wanted = name(&seen.name);
+        if self.peers.iter().all(|peer| peer.row.name != wanted) {
+            return self.free_name(&wanted);
+        }
+        self.free_name(&name(&format!("{}-{:.6}", seen.name, seen.id)))
+    }
+
+    /// Whether one more linked peer may come. Beyond a bound an offline one makes room for whom nothing
+    /// waits; without such a one no more come.
+    fn has_room_for_linked(&mut self, turn: &mut Turn, mail: &mut Mail) -> Result<bool, Error> {
+        let linked: Vec<&Peer> = self.peers.iter().filter(|peer| peer.row.is_linked()).collect();
+        if linked.len() < 2 * limits::LINKED_MAX {
+            return Ok(true);
+        }
+        let offline = linked.into_iter().filter(|peer| !peer.row.online).map(|peer| peer.row.id.clone());
+        let offline: Vec<PeerId> = offline.collect();
+        for id in offline {
+            if mail.unread(&turn.store, &id)? == 0 {
+                self.forget(turn, mail, &id)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,50 @@
+//! How much one sender may send in a short time.
+
+use super::peers::Peers;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::limits;
+use serde_json::json;
+use std::collections::HashMap;
+
+/// What each sender spent in its current window.
+#[derive(Debug)]
+pub struct RateLimiter {
+    /// Messages that a window allows; a change of state costs a tenth of one.
+    messages_max: u32,
+    /// By sender: when its window began, and the tenths of a message that it spent since.
+    spent: HashMap<String, (i64, u32)>,
+}
+
+impl RateLimiter {
+    pub(super) fn new(messages_max: u32) -> RateLimiter {
+        RateLimiter { messages_max, spent: HashMap::new() }
+    }
+
+    /// Charges `cost` tenths of a message to a sender: a peer's id, or the name of a shared budget.
+    ///
+    /// # Errors
+    /// When the window's budget is spent; the error says for how long to wait.
+    pub fn charge(&mut self, peers: &Peers, sender: &str, cost: u32, now: i64) -> Result<(), Error> {
+        if self.spent.len() > limits::PEERS_MAX {
+            self.spent.retain(|_, (since, _)| now - *since < limits::RATE_WINDOW_MS);
+        }
+        let max = self.messages_max.saturating_mul(10);
+        let (since, spent) = self.spent.entry(sender.to_owned()).or_insert((now, 0));
+        if now - *since >= limits::RATE_WINDOW_MS {
+            (*since, *spent) = (now, 0);
+        }
+        if *spent + cost > max {
+            let wait = (limits::RATE_WINDOW_MS - (now - *since) + 999) / 1000;
+            let text = format!(
+                "rate limit: {} sent more than {} messages (or ten times as many changes) in {} s; \
+                 wait {wait} s, or raise SLM_MESH_RATE",
+                peers.name_of(sender),
+                self.messages_max,
+                limits::RATE_WINDOW_MS / 1000
+            );
+            return Err(Error::new(ErrorKind::Limited, text).with(json!({ "retryAfterSeconds": wait })));
+        }
+        *spent += cost;
+        Ok(())
+    }
+}

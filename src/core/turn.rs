@@ -1,0 +1,150 @@
+//! One turn of the broker as the rules see it: the open transaction, what shall leave after its commit,
+//! and what changed for the calls that wait.
+//!
+//! **Invariant:** nothing leaves before the commit; [`Turn::take_effects`] is called after it.
+
+use super::ConnId;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::PeerId;
+use crate::store::{Event, Message, Store, StoreError};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// What shall leave once the turn is committed.
+#[allow(missing_docs)] // each variant's line says what its fields are
+#[derive(Debug)]
+pub enum Effect {
+    /// The answer to a call.
+    Reply { conn: ConnId, id: Value, result: Result<Value, Error> },
+    /// A message that no call asked for.
+    Notification { conn: ConnId, method: &'static str, params: Value },
+    /// A line for the log: something failed that no caller waits for.
+    Log(Error),
+    /// Mail for a peer that takes pushes on its own Unix socket.
+    PeerPush { peer: PeerId, seq: i64, from: PeerId, body: String },
+    /// An event, for such peers and for observers.
+    Event(Rc<Event>),
+    /// A message that was sent or got further, for observers.
+    Message(Rc<Message>),
+}
+
+/// What changed since the waiting calls were last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    /// Peers with new mail, or whose mail may be looked at again.
+    pub(super) mail: BTreeSet<PeerId>,
+    /// There are new events.
+    pub(super) events: bool,
+    /// A lock ended, or a request for one went away.
+    pub(super) locks: bool,
+}
+
+/// The running turn.
+pub struct Turn {
+    pub(super) store: Store,
+    pub(super) dirty: Dirty,
+    effects: Vec<Effect>,
+    /// Why the turn's transaction was lost in the middle.
+    broken: Option<Error>,
+    /// When the next row expires: not looked up yet, never, or then.
+    next_expiry: Option<Option<i64>>,
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        let kind = if matches!(error, StoreError::Corrupt(_)) { ErrorKind::Damaged } else { ErrorKind::Storage };
+        Error::new(kind, error.to_string())
+    }
+}
+
+impl Turn {
+    pub(super) fn new(store: Store) -> Turn {
+        Turn { store, dirty: Dirty::default(), effects: Vec::new(), broken: None, next_expiry: None }
+    }
+
+    /// Adds something that shall leave after the commit.
+    pub(super) fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Logs the error of a rule for which no caller waits.
+    pub(super) fn log_error<T>(&mut self, result: Result<T, Error>) {
+        if let Err(error) = result {
+            self.push(Effect::Log(error));
+        }
+    }
+
+    /// How many effects there are, for [`Turn::drop_effects`].
+    pub(super) fn effect_count(&self) -> usize {
+        self.effects.len()
+    }
+
+    /// Forgets the effects beyond the first `n`: the call that made them failed.
+    pub(super) fn drop_effects(&mut self, n: usize) {
+        self.effects.truncate(n);
+    }
+
+    /// What shall leave, oldest first.
+    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Takes back what the running call wrote; returns whether memory may now differ from the disk.
+    pub(super) fn undo_call(&mut self) -> bool {
+        let wrote = self.store.call_wrote();
+        if let Err(error) = self.store.undo_call() {
+            // The connection to the file is in doubt, so the whole turn is given up. Answers that this
+            // turn already made are no longer true; its commit turns them into this error.
+            self.store.rollback();
+            let error = Error::from(error);
+            self.broken = Some(error.clone());
+            self.push(Effect::Log(error));
+        }
+        wrote
+    }
+
+    /// Makes the turn durable.
+    ///
+    /// # Errors
+    /// When the disk refuses. Every answer of the turn is then that error, and nothing else leaves.
+    pub(super) fn commit(&mut self) -> Result<(), Error> {
+        let error = match (self.broken.take(), self.store.commit()) {
+            (None, Ok(_)) => return Ok(()),
+            (Some(error), _) => error,
+            (None, Err(error)) => error.into(),
+        };
+        self.store.rollback();
+        self.effects.retain_mut(|effect| match effect {
+            Effect::Reply { result, .. } => {
+                *result = Err(error.clone());
+                true
+            }
+            _ => false,
+        });
+        self.push(Effect::Log(error.clone()));
+        Err(error)
+    }
+
+    /// When the next entry or message expires, ms.
+    pub(super) fn next_expiry(&mut self) -> Option<i64> {
+        if self.next_expiry.is_none() {
+            let entry = self.store.next_entry_expiry().ok().flatten();
+            let message = self.store.next_message_expiry().ok().flatten();
+            self.next_expiry = Some([entry, message].into_iter().flatten().min());
+        }
+        self.next_expiry.flatten()
+    }
+
+    /// Notes that a row expires at this time.
+    pub(super) fn note_expiry(&mut self, time: Option<i64>) {
+        if let (Some(time), Some(next)) = (time, &mut self.next_expiry) {
+            *next = Some(next.map_or(time, |next| next.min(time)));
+        }
+    }
+
+    /// Looks the next expiry up again when it is asked for.
+    pub(super) fn forget_expiry(&mut self) {
+        self.next_expiry = None;
+    }
+}

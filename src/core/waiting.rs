@@ -1,0 +1,113 @@
+//! Calls that wait: for mail, for events, for a lock, or for the moment to wake a session.
+
+use super::locks::request::LockRequest;
+use super::turn::Dirty;
+use super::{Args, CallContext, ConnId, Op};
+use crate::base::ids::PeerId;
+use serde_json::Value;
+use std::rc::Rc;
+
+/// What a waiting call waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaitReason {
+    /// Mail for this peer.
+    Mail(PeerId),
+    /// An event after this cursor.
+    Events(i64),
+    /// Mail because of which this peer may be woken, until this time (ms).
+    Wakeup(PeerId, i64),
+    /// A lock to end; this is what the caller wants to lock.
+    Locks(Rc<LockRequest>),
+}
+
+/// A call that waits.
+#[derive(Debug)]
+pub(super) struct WaitingCall {
+    pub(super) ctx: CallContext,
+    pub(super) op: &'static Op,
+    pub(super) args: Args,
+    /// Known once the operation ran the first time.
+    pub(super) reason: Option<WaitReason>,
+}
+
+impl WaitingCall {
+    /// Whether something changed that it waits for.
+    pub(super) fn is_due(&self, dirty: &Dirty) -> bool {
+        match &self.reason {
+            Some(WaitReason::Mail(peer) | WaitReason::Wakeup(peer, _)) => dirty.mail.contains(peer),
+            Some(WaitReason::Events(_)) => dirty.events,
+            Some(WaitReason::Locks(_)) => dirty.locks,
+            None => false,
+        }
+    }
+
+    /// Whether it waits to wake this peer.
+    pub(super) fn would_wake(&self, id: &str) -> bool {
+        matches!(&self.reason, Some(WaitReason::Wakeup(of, _)) if of == id)
+    }
+}
+
+/// The waiting calls, in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    calls: Vec<WaitingCall>,
+}
+
+impl Waiting {
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// All of them, in their order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &WaitingCall> {
+        self.calls.iter()
+    }
+
+    /// The place of the first call that fits, from `start` on.
+    pub(super) fn position(&self, start: usize, fits: impl Fn(&WaitingCall) -> bool) -> Option<usize> {
+        self.calls.iter().skip(start).position(fits).map(|n| n + start)
+    }
+
+    /// Takes a call out, to run it again.
+    pub(super) fn remove(&mut self, place: usize) -> WaitingCall {
+        self.calls.remove(place)
+    }
+
+    /// Puts a call in, at its former place or at the end.
+    pub(super) fn insert(&mut self, place: Option<usize>, call: WaitingCall) {
+        let place = place.unwrap_or(self.calls.len()).min(self.calls.len());
+        self.calls.insert(place, call);
+    }
+
+    /// When the next call must be answered, ms.
+    pub(super) fn deadline(&self) -> Option<i64> {
+        self.calls.iter().filter_map(|call| call.ctx.until).min()
+    }
+
+    /// What the calls in the queue want to lock, first come first.
+    pub(super) fn lock_requests(&self) -> impl Iterator<Item = &LockRequest> {
+        self.calls.iter().filter_map(|call| match &call.reason {
+            Some(WaitReason::Locks(request)) => Some(request.as_ref()),
+            _ => None,
+        })
+    }
+
+    /// Takes out the calls that fit.
+    pub(super) fn extract(&mut self, fits: impl Fn(&WaitingCall) -> bool) -> Vec<WaitingCall> {
+        self.calls.extract_if(.., |call| fits(call)).collect()
+    }
+
+    /// Whether a call of this connection waits.
+    pub(super) fn has_call_of(&self, conn: ConnId) -> bool {
+        self.calls.iter().any(|call| call.ctx.conn == conn)
+    }
+
+    /// Forgets one call; returns whether it was there.
+    pub(super) fn cancel(&mut self, conn: ConnId, id: &Value) -> bool {
+        !self.extract(|call| call.ctx.conn == conn && call.ctx.id == *id).is_empty()
+    }
+}

@@ -1,0 +1,32 @@
+//! Writing a row with each value beside the name of its column, so that no position is ever counted.
+
+/// The placeholder of one further column.
+macro_rules! placeholder {
+    ($column:literal) => {
+        ",?"
+    };
+}
+
+/// Runs `INSERT INTO table(columns) VALUES (values)`, or with another verb.
+macro_rules! write_row {
+    ($store:expr, $verb:literal, $table:literal, { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }) => {
+        $store
+            .db
+            .prepare_cached(concat!(
+                $verb, " INTO ", $table, "(", $first $(, ",", $column)*, ") VALUES (?" $(, placeholder!($column))*, ")"
+            ))?
+            .execute(rusqlite::params![$value $(, $more)*])
+    };
+}
+
+/// Runs `UPDATE table SET column = value, … WHERE key = value`.
+macro_rules! update_row {
+    ($store:expr, $table:literal, { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }, $key:literal: $is:expr) => {
+        $store
+            .db
+            .prepare_cached(concat!("UPDATE ", $table, " SET ", $first, "=?" $(, ",", $column, "=?")*, " WHERE ", $key, "=?"))?
+            .execute(rusqlite::params![$value $(, $more)*, $is])
+    };
+}
+
+pub(super) use {placeholder, update_row, write_row};
