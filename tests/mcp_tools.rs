@@ -29,7 +29,7 @@ fn table() -> Vec<Row> {
         (
             "mesh_peers",
             "List Mesh Peers",
-            &["scope"],
+            &[],
             json!({ "scope": choice(&["machine", "directory", "repo"]), "includeAway": flag }),
         ),
         (
@@ -184,7 +184,6 @@ fn a_wrong_argument_is_a_result_that_says_which() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     let table = [
-        ("mesh_peers", json!({}), "scope"),
         ("mesh_peers", json!({ "scope": "galaxy" }), "scope"),
         ("mesh_peers", json!({ "scope": "machine", "includeAway": "yes" }), "includeAway"),
         ("mesh_peers", json!({ "scope": "machine", "project": "/" }), "project"),

@@ -21,13 +21,13 @@ const WORD: ArgKind = ArgKind::Text { min: 0, max: limits::WORD_MAX };
 const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
 pub(crate) const AGENT: Arg = Arg::new("agent", WORD, "Agent type").required().at(CliPlace::Hidden);
 pub(crate) const SESSION: Arg =
-    Arg::new("session", WORD, "The agent's own key of this session").required().at(CliPlace::Hidden);
+    Arg::new("session", WORD, "The agent's own id for this session").required().at(CliPlace::Hidden);
 pub(crate) const PROJECT: Arg =
-    Arg::new("project", PATH, "Working directory, absolute").required().at(CliPlace::Hidden);
-pub(crate) const GIT_ROOT: Arg = Arg::new("gitRoot", PATH, "Root of the work tree").at(CliPlace::Hidden);
-pub(crate) const GIT_BRANCH: Arg = Arg::new("gitBranch", PATH, "Branch").at(CliPlace::Hidden);
-pub(crate) const REPO: Arg = Arg::new("repo", PATH, "Repository identity").at(CliPlace::Hidden);
-/// A lock that an edit took lasts this long unless the next edit renews it.
+    Arg::new("project", PATH, "Absolute path of the working directory").required().at(CliPlace::Hidden);
+pub(crate) const GIT_ROOT: Arg = Arg::new("gitRoot", PATH, "Root of the git work tree").at(CliPlace::Hidden);
+pub(crate) const GIT_BRANCH: Arg = Arg::new("gitBranch", PATH, "Git branch").at(CliPlace::Hidden);
+pub(crate) const REPO: Arg = Arg::new("repo", PATH, "Repository id").at(CliPlace::Hidden);
+/// A lock that an edit took by itself holds this long unless the next edit renews it.
 const EDIT_MS: i64 = 2 * 60_000;
 /// Messages that one hook shows; the others are counted.
 const SHOWN_MAX: usize = 10;
@@ -35,7 +35,7 @@ const SHOWN_MAX: usize = 10;
 /// Locks the files of an edit for the session whose hook asks.
 pub static EDIT: Op = Op {
     name: "turn.edit",
-    summary: "Take or renew the locks on the files that a session is about to edit, for two minutes",
+    summary: "Lock the files that a session is about to edit, or renew those locks, for two minutes",
     args: &[
         AGENT,
         SESSION,
@@ -57,7 +57,7 @@ pub static EDIT: Op = Op {
 /// Hands out mail that a hook can show.
 pub static MAIL: Op = Op {
     name: "turn.mail",
-    summary: "Hand out unread mail for a hook to show, once; with around also who and what is there",
+    summary: "Hand unread mail to a hook, once; with around, also list peers and locks in the repository",
     args: &[
         AGENT,
         SESSION,
@@ -65,10 +65,10 @@ pub static MAIL: Op = Op {
         GIT_ROOT,
         GIT_BRANCH,
         REPO,
-        Arg::new("direct", ArgKind::Flag, "Only what was sent to this session alone").at(CliPlace::Hidden),
-        Arg::new("peek", ArgKind::Flag, "Hand nothing out: another hook will").at(CliPlace::Hidden),
-        Arg::new("around", ArgKind::Flag, "Also the peers and locks of the repository").at(CliPlace::Hidden),
-        Arg::new("spoken", ArgKind::Flag, "The person at this session wrote to it").at(CliPlace::Hidden),
+        Arg::new("direct", ArgKind::Flag, "Only messages sent to this session alone").at(CliPlace::Hidden),
+        Arg::new("peek", ArgKind::Flag, "Deliver nothing; another hook will deliver it").at(CliPlace::Hidden),
+        Arg::new("around", ArgKind::Flag, "Also list the peers and locks of the repository").at(CliPlace::Hidden),
+        Arg::new("spoken", ArgKind::Flag, "The user has just written a prompt in this session").at(CliPlace::Hidden),
     ],
     actor: Auth::Hook,
     verb: None,
@@ -80,7 +80,7 @@ pub static MAIL: Op = Op {
 /// Ends a turn.
 pub static END: Op = Op {
     name: "turn.end",
-    summary: "End a session's turn: locks that its edits took fall; with leave all of them",
+    summary: "End a session's turn and release the locks that its edits took; with leave, release all",
     args: &[
         AGENT,
         SESSION,

@@ -19,26 +19,26 @@ use std::rc::Rc;
 const TYPES: Arg = Arg::new(
     "types",
     ArgKind::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
-    "Event types, as file_locked or deploy.done; empty or * = all",
+    "Event types, such as file_locked or deploy.done; empty or * means all",
 );
 
 /// Reads the stream.
 pub static READ: Op = Op {
     name: "events.read",
-    summary: "Read events, oldest first after a cursor, or the latest; can wait for one",
+    summary: "Read events: the latest, or those after a cursor, oldest first",
     args: &[
         TYPES,
-        Arg::new("since", ArgKind::Text { min: 1, max: 64 }, "Only after this time (ISO 8601)"),
-        Arg::new("limit", ArgKind::Int { min: 1, max: 200 }, "At most this many, 50 unless said otherwise"),
+        Arg::new("since", ArgKind::Text { min: 1, max: 64 }, "Only events after this time (ISO 8601)"),
+        Arg::new("limit", ArgKind::Int { min: 1, max: 200 }, "Maximum number of events, 50 by default"),
         Arg::new(
             "after",
             ArgKind::Int { min: 0, max: i64::MAX },
-            "Cursor: only after this sequence number; use the seq of the last answer",
+            "Cursor: only events after this sequence number, the seq of the previous answer",
         ),
         Arg::new(
             "waitSeconds",
             ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
-            "WaitingCall this long for one to come; 25 is safe in every client",
+            "Seconds to wait for an event; every client allows 25",
         )
         .short("wait"),
     ],
@@ -52,9 +52,9 @@ pub static READ: Op = Op {
 /// Adds a custom event.
 pub static EMIT: Op = Op {
     name: "events.emit",
-    summary: "Add an event of your own to the stream",
+    summary: "Publish an event of your own",
     args: &[
-        Arg::new("type", ArgKind::Text { min: 3, max: limits::WORD_MAX }, "Type with a dot in it, as deploy.done")
+        Arg::new("type", ArgKind::Text { min: 3, max: limits::WORD_MAX }, "Type, with a dot in it: deploy.done")
             .required()
             .at(CliPlace::Positional),
         Arg::new("payload", ArgKind::Object { max: limits::PAYLOAD_MAX }, "Any JSON object").at(CliPlace::Positional),
@@ -69,7 +69,7 @@ pub static EMIT: Op = Op {
 /// Subscribes a connection to pushes.
 pub static SUBSCRIBE: Op = Op {
     name: "events.subscribe",
-    summary: "Choose which events are pushed to this session; answers where the stream stands",
+    summary: "Choose which events are pushed to this session; answers with the current cursor",
     args: &[Arg { required: true, ..TYPES }],
     actor: Auth::Optional,
     verb: None,
@@ -81,7 +81,7 @@ pub static SUBSCRIBE: Op = Op {
 /// Ends a subscription.
 pub static UNSUBSCRIBE: Op = Op {
     name: "events.unsubscribe",
-    summary: "Have no events pushed to this session any more",
+    summary: "Stop pushing events to this session",
     args: &[],
     actor: Auth::Optional,
     verb: None,

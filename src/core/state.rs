@@ -18,24 +18,24 @@ const KEY: Arg =
 const NAMESPACE: Arg = Arg::new(
     "namespace",
     ArgKind::Text { min: 1, max: limits::WORD_MAX },
-    "Namespace, default unless said otherwise; use your repository's name for what concerns it",
+    "Namespace, default if omitted; use your repository's name for entries about it",
 );
 const EXPECT: Arg = Arg::new(
     "expect",
     ArgKind::Int { min: 0, max: i64::MAX },
-    "Only if the entry has this version now (compare and set); 0 = only if there is none",
+    "Only if the entry has this version now (compare and set); 0: only if it does not exist",
 );
 /// Reads an entry.
 pub static GET: Op = Op {
     name: "state.get",
-    summary: "Read an entry of the shared state",
+    summary: "Get an entry of the shared state",
     args: &[
         KEY,
         NAMESPACE,
         Arg::new(
             "from",
             ArgKind::Int { min: 0, max: i64::MAX },
-            "Byte of a long value from which on to read; next of the last answer",
+            "Byte offset in a long value to read from: the value of next in the previous answer",
         )
         .at(CliPlace::Hidden),
     ],
@@ -49,19 +49,19 @@ pub static GET: Op = Op {
 /// Writes an entry.
 pub static SET: Op = Op {
     name: "state.set",
-    summary: "Write an entry of the shared state; answers with its new version",
+    summary: "Set an entry of the shared state and return its new version",
     args: &[
         KEY,
         Arg::new(
             "value",
             ArgKind::Text { min: 0, max: limits::VALUE_MAX },
-            "Value to store; no secrets, every agent can read it",
+            "Value to store; every agent can read it, so store no secrets",
         )
         .required()
         .at(CliPlace::Rest),
         NAMESPACE,
         EXPECT,
-        Arg::new("ttlMinutes", ArgKind::Int { min: 1, max: 525_600 }, "Minutes after which the entry goes by itself")
+        Arg::new("ttlMinutes", ArgKind::Int { min: 1, max: 525_600 }, "Minutes after which the entry is deleted")
             .short("ttl"),
     ],
     actor: Auth::Required,
@@ -74,14 +74,14 @@ pub static SET: Op = Op {
 /// Lists entries.
 pub static LIST: Op = Op {
     name: "state.list",
-    summary: "List the entries of a namespace, by key",
+    summary: "List the entries of a namespace, sorted by key",
     args: &[
         NAMESPACE,
-        Arg::new("prefix", ArgKind::Text { min: 0, max: limits::KEY_MAX }, "Only keys that start with this"),
+        Arg::new("prefix", ArgKind::Text { min: 0, max: limits::KEY_MAX }, "Only keys with this prefix"),
         Arg::new(
             "after",
             ArgKind::Text { min: 0, max: limits::KEY_MAX },
-            "Only keys that sort after this one; for the next page",
+            "Only keys that sort after this one, to get the next page",
         )
         .not_in_tool(),
     ],
@@ -95,7 +95,7 @@ pub static LIST: Op = Op {
 /// Removes an entry.
 pub static DELETE: Op = Op {
     name: "state.delete",
-    summary: "Remove an entry of the shared state",
+    summary: "Delete an entry of the shared state",
     args: &[KEY, NAMESPACE, EXPECT],
     actor: Auth::Required,
     verb: Some("state delete"),

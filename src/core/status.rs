@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// Shows the state of the mesh.
 pub static STATUS: Op = Op {
     name: "status",
-    summary: "Tell how the mesh is: broker, peers, mail, locks, events, store",
+    summary: "Show the state of the mesh: broker, peers, mail, locks, events, database",
     args: &[],
     actor: Auth::Optional,
     verb: Some("status"),

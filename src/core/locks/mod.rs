@@ -24,46 +24,46 @@ use request::{LockRequest, Repository};
 use serde_json::{Value, json};
 
 const PATH: ArgKind = ArgKind::Text { min: 1, max: limits::PATH_MAX };
-const FILE: Arg = Arg::new("filePath", PATH, "File, folder (ends in /) or glob (src/auth/**)").at(CliPlace::Hidden);
+const FILE: Arg = Arg::new("filePath", PATH, "File, folder (ending in /) or glob (src/auth/**)").at(CliPlace::Hidden);
 const FILES: Arg = Arg::new(
     "filePaths",
     ArgKind::Texts { items: limits::PATHS_MAX, max: limits::PATH_MAX },
-    "Several of them, all or nothing",
+    "Files, folders (ending in /) or globs ('src/**'); all are locked or none",
 )
 .at(CliPlace::Rest);
 
 /// Takes or renews a lock.
 pub static LOCK: Op = Op {
     name: "lock.lock",
-    summary: "Lock files before you edit them, or renew what you hold; can wait in line",
+    summary: "Lock files, folders or globs before you edit them, or renew your locks",
     args: &[
         FILE,
         FILES,
-        Arg::new("reason", ArgKind::Text { min: 0, max: limits::REASON_MAX }, "What for; others read it"),
+        Arg::new("reason", ArgKind::Text { min: 0, max: limits::REASON_MAX }, "Why you need the lock; others see this"),
         Arg::new(
             "ttlMinutes",
             ArgKind::Int { min: 1, max: 60 },
-            "Minutes until it falls unless renewed, 10 unless said otherwise",
+            "Minutes until the lock expires unless renewed, 10 by default",
         )
         .short("ttl"),
         Arg::new(
             "waitSeconds",
             ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
-            "WaitingCall in line this long if it is held",
+            "Seconds to wait in line if another peer holds it",
         )
         .short("wait"),
         Arg::new(
             "scope",
             ArgKind::Choice(&["machine", "repo"]),
-            "repo = also in other work trees and clones of the repository",
+            "repo: also lock it in other work trees and clones of the repository",
         ),
-        Arg::new("renew", ArgKind::Flag, "Renew a lock of your own that an earlier command took").not_in_tool(),
-        Arg::new("steal", ArgKind::Flag, "Take it from its holder, who is told; for the human only").not_in_tool(),
-        Arg::new("bound", ArgKind::Text { min: 1, max: 64 }, "Key of the invocation that alone owns it")
+        Arg::new("renew", ArgKind::Flag, "Renew a lock that you took with an earlier command").not_in_tool(),
+        Arg::new("steal", ArgKind::Flag, "Take the lock from its holder, who is notified; human only").not_in_tool(),
+        Arg::new("bound", ArgKind::Text { min: 1, max: 64 }, "Key of the command that owns it alone")
             .at(CliPlace::Hidden)
             .not_in_tool(),
-        Arg::new("repo", PATH, "Repository identity, if not the caller's own").at(CliPlace::Hidden).not_in_tool(),
-        Arg::new("gitRoot", PATH, "Root of the work tree, if not the caller's own").at(CliPlace::Hidden).not_in_tool(),
+        Arg::new("repo", PATH, "Repository id, if not the caller's own").at(CliPlace::Hidden).not_in_tool(),
+        Arg::new("gitRoot", PATH, "Git work tree, if not the caller's own").at(CliPlace::Hidden).not_in_tool(),
     ],
     actor: Auth::Required,
     verb: Some("lock"),
@@ -75,17 +75,17 @@ pub static LOCK: Op = Op {
 /// Gives a lock back.
 pub static UNLOCK: Op = Op {
     name: "lock.unlock",
-    summary: "Give locks back",
+    summary: "Release locks",
     args: &[
         FILE,
         FILES,
-        Arg::new("bound", ArgKind::Text { min: 1, max: 64 }, "Key of the invocation that owns it")
+        Arg::new("bound", ArgKind::Text { min: 1, max: 64 }, "Key of the command that owns it")
             .at(CliPlace::Hidden)
             .not_in_tool(),
         Arg::new(
             "token",
             ArgKind::Int { min: 1, max: i64::MAX },
-            "Take exactly this grant from its holder; the human only",
+            "Release exactly the grant with this token, whoever holds it; human only",
         )
         .at(CliPlace::Hidden)
         .not_in_tool(),
@@ -100,14 +100,14 @@ pub static UNLOCK: Op = Op {
 /// Lists locks.
 pub static QUERY: Op = Op {
     name: "lock.query",
-    summary: "List the locks in force and who waits for them, or those that touch a file",
+    summary: "List active locks and the peers waiting for them, or only those covering a file",
     args: &[
         FILE,
         FILES,
         Arg::new(
             "after",
             ArgKind::Text { min: 1, max: pagination::CURSOR_MAX },
-            "Go on here: the next of the last answer",
+            "Start here: next from the previous answer",
         )
         .not_in_tool(),
     ],
@@ -121,13 +121,13 @@ pub static QUERY: Op = Op {
 /// Asks whether others hold files.
 pub static CHECK: Op = Op {
     name: "lock.check",
-    summary: "List the locks of others on these files, for a hook that is about to let them pass",
+    summary: "List other peers' locks on these files, for a git hook that decides about them",
     args: &[
         Arg::new("files", ArgKind::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX }, "Absolute paths")
             .required()
             .at(CliPlace::Hidden),
-        Arg::new("repo", PATH, "Repository identity").at(CliPlace::Hidden),
-        Arg::new("gitRoot", PATH, "Root of the work tree").at(CliPlace::Hidden),
+        Arg::new("repo", PATH, "Repository id").at(CliPlace::Hidden),
+        Arg::new("gitRoot", PATH, "Root of the git work tree").at(CliPlace::Hidden),
     ],
     actor: Auth::Required,
     verb: None,

@@ -27,25 +27,25 @@ const WORD: ArgKind = ArgKind::Text { min: 1, max: limits::WORD_MAX };
 /// Sends a message.
 pub static SEND: Op = Op {
     name: "send",
-    summary: "Send a message to a peer, a group, or all; it waits in the mailbox of one that is away",
+    summary: "Send a message to a peer, a group or everyone; offline peers get it when they return",
     args: &[
         Arg::new(
             "to",
             ArgKind::Text { min: 1, max: 256 },
-            "Peer name, id or prefix; all; repo; directory; or agent:TYPE, as agent:codex",
+            "Peer name, id or unique prefix; or a group: all, repo, directory, agent:TYPE (agent:codex)",
         )
         .required()
         .at(CliPlace::Positional),
-        Arg::new("message", ArgKind::Text { min: 1, max: limits::PAYLOAD_MAX }, "What to say")
+        Arg::new("message", ArgKind::Text { min: 1, max: limits::PAYLOAD_MAX }, "The message")
             .required()
             .at(CliPlace::Rest),
-        Arg::new("type", ArgKind::Choice(MessageType::WORDS), "text unless said otherwise; json is checked to be JSON"),
-        Arg::new("replyTo", WORD, "Id of the message that this answers, which acknowledges it"),
-        Arg::new("key", WORD, "Idempotency key: the same key again sends nothing and answers with the first receipt"),
+        Arg::new("type", ArgKind::Choice(MessageType::WORDS), "Message type, text by default; json must be valid JSON"),
+        Arg::new("replyTo", WORD, "Id of the message you answer; this also acknowledges it"),
+        Arg::new("key", WORD, "Idempotency key: a repeated key sends nothing and returns the first receipt"),
         Arg::new(
             "expiresMinutes",
             ArgKind::Int { min: 1, max: 10_080 },
-            "Minutes after which it need not be read any more",
+            "Minutes after which an unread message expires",
         )
         .short("expires"),
     ],
@@ -59,20 +59,20 @@ pub static SEND: Op = Op {
 /// Reads mail.
 pub static INBOX: Op = Op {
     name: "inbox",
-    summary: "Read messages: the unread ones, oldest first; all; or those sent, with receipts",
+    summary: "Read your messages: unread, oldest first, by default; or all; or sent ones with receipts",
     args: &[
         Arg::new(
             "filter",
             ArgKind::Choice(&["unread", "all", "sent"]),
-            "unread unless said otherwise; sent shows how far yours got",
+            "unread by default; all includes read messages; sent shows receipts for yours",
         ),
-        Arg::new("from", ArgKind::Text { min: 1, max: 256 }, "Only those from this peer (with sent: to this peer)"),
-        Arg::new("limit", ArgKind::Int { min: 1, max: 100 }, "At most this many, 20 unless said otherwise"),
-        Arg::new("after", ArgKind::Int { min: 0, max: i64::MAX }, "Only those after this sequence number"),
+        Arg::new("from", ArgKind::Text { min: 1, max: 256 }, "Only messages from this peer (with sent: to it)"),
+        Arg::new("limit", ArgKind::Int { min: 1, max: 100 }, "Maximum number of messages, 20 by default"),
+        Arg::new("after", ArgKind::Int { min: 0, max: i64::MAX }, "Only messages after this sequence number"),
         Arg::new(
             "waitSeconds",
             ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
-            "WaitingCall this long for one to arrive; 25 is safe in every client",
+            "Seconds to wait for a message; every client allows 25",
         )
         .short("wait"),
         Arg::new(

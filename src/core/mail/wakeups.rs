@@ -26,17 +26,17 @@ const NOTED_MAX: i64 = 20;
 const NAMED_MAX: usize = 3;
 
 const CHANNEL: Arg =
-    Arg::new("surface", ArgKind::Text { min: 1, max: 64 }, "The channel").required().at(CliPlace::Hidden);
+    Arg::new("surface", ArgKind::Text { min: 1, max: 64 }, "Wakeup channel").required().at(CliPlace::Hidden);
 
 /// Waits until a session may be woken.
 pub static WAIT: Op = Op {
     name: "turn.wake",
-    summary: "Wait until this session has direct mail that it should be woken over by this surface",
+    summary: "Wait until this session has direct mail worth waking it for over this channel",
     args: &[
         CHANNEL,
         Arg::new("rank", ArgKind::Int { min: 0, max: 100 }, "Channels of a lower rank are tried first")
             .at(CliPlace::Hidden),
-        Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, "At most this long")
+        Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, "Seconds to wait at most")
             .at(CliPlace::Hidden),
         Arg { required: false, ..AGENT },
         Arg { required: false, ..SESSION },
@@ -55,13 +55,13 @@ pub static WAIT: Op = Op {
 /// Reports an attempt.
 pub static REPORT: Op = Op {
     name: "turn.rang",
-    summary: "Report whether the surface took the sentence; it becomes part of the messages' receipts",
+    summary: "Report whether the wakeup was delivered; the messages' receipts record it",
     args: &[
         CHANNEL,
-        Arg::new("upto", ArgKind::Int { min: 0, max: i64::MAX }, "The upto of the answer")
+        Arg::new("upto", ArgKind::Int { min: 0, max: i64::MAX }, "The value of upto in the answer")
             .required()
             .at(CliPlace::Hidden),
-        Arg::new("failed", ArgKind::Text { min: 0, max: 200 }, "Why it failed, if it did").at(CliPlace::Hidden),
+        Arg::new("failed", ArgKind::Text { min: 0, max: 200 }, "Why it failed, if it failed").at(CliPlace::Hidden),
     ],
     actor: Auth::Required,
     verb: None,

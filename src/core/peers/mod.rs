@@ -117,22 +117,21 @@ const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
 /// Lists peers.
 pub static PEERS: Op = Op {
     name: "peers",
-    summary: "List the agents on the mesh: id, name, agent, project, branch, what they do, unread mail, locks",
+    summary: "List the agents on the mesh: name, agent, project, branch, current work, unread mail, locks",
     args: &[
         Arg::new(
             "scope",
             ArgKind::Choice(SCOPES),
-            "machine = all; directory = same working directory; repo = same git repository",
-        )
-        .required(),
-        Arg::new("includeAway", ArgKind::Flag, "Also list peers that are away; their mailboxes still take mail")
+            "machine: every agent (default); directory: same working directory; repo: same git repository",
+        ),
+        Arg::new("includeAway", ArgKind::Flag, "Also list offline peers; their mailboxes still accept mail")
             .short("all"),
-        Arg::new("after", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "Go on here: the next of the last answer")
+        Arg::new("after", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "Start here: next from the previous answer")
             .not_in_tool(),
-        Arg::new("project", PATH, "Directory that scope compares with, if not the caller's own")
+        Arg::new("project", PATH, "Directory to compare with, if not the caller's own")
             .at(CliPlace::Hidden)
             .not_in_tool(),
-        Arg::new("repo", PATH, "Repository that scope compares with, if not the caller's own")
+        Arg::new("repo", PATH, "Repository to compare with, if not the caller's own")
             .at(CliPlace::Hidden)
             .not_in_tool(),
     ],
@@ -146,7 +145,7 @@ pub static PEERS: Op = Op {
 /// Tells a caller who it is.
 pub static WHOAMI: Op = Op {
     name: "whoami",
-    summary: "Tell as whom you act: id, name, and whether you are an agent or the human",
+    summary: "Show who you act as: name, id, and whether you are an agent or the human",
     args: &[],
     actor: Auth::Required,
     verb: Some("whoami"),
@@ -158,7 +157,7 @@ pub static WHOAMI: Op = Op {
 /// Sets a peer's summary.
 pub static SUMMARY: Op = Op {
     name: "summary",
-    summary: "Tell the other agents in a line or two what you are working on",
+    summary: "Tell the other agents what you are working on, in a line or two",
     args: &[Arg::new("summary", ArgKind::Units { max: limits::SUMMARY_MAX }, "What you are working on")
         .required()
         .at(CliPlace::Rest)],

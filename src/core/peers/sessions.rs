@@ -36,18 +36,18 @@ pub(super) struct Attachment {
 /// Attaches a session.
 pub static ATTACH: Op = Op {
     name: "attach",
-    summary: "Take a place on the mesh over this connection; answers who you are",
+    summary: "Attach this connection to the mesh as a peer; answers with the peer's id and name",
     args: &[
-        Arg::new("name", WORD, "Name wanted; else <agent>-<folder>").at(CliPlace::Hidden),
+        Arg::new("name", WORD, "Preferred name; <agent>-<folder> by default").at(CliPlace::Hidden),
         Arg::new("agent", WORD, "Agent type").required().at(CliPlace::Hidden),
-        Arg::new("project", PATH, "Working directory, absolute").required().at(CliPlace::Hidden),
-        Arg::new("gitRoot", PATH, "Root of the work tree").at(CliPlace::Hidden),
-        Arg::new("gitBranch", PATH, "Branch").at(CliPlace::Hidden),
-        Arg::new("repo", PATH, "Repository identity").at(CliPlace::Hidden),
-        Arg::new("session", WORD, "The agent's own key of this session").at(CliPlace::Hidden),
-        Arg::new("id", WORD, "Id held before, to take up again").at(CliPlace::Hidden),
+        Arg::new("project", PATH, "Absolute path of the working directory").required().at(CliPlace::Hidden),
+        Arg::new("gitRoot", PATH, "Root of the git work tree").at(CliPlace::Hidden),
+        Arg::new("gitBranch", PATH, "Git branch").at(CliPlace::Hidden),
+        Arg::new("repo", PATH, "Repository id").at(CliPlace::Hidden),
+        Arg::new("session", WORD, "The agent's own id for this session").at(CliPlace::Hidden),
+        Arg::new("id", WORD, "Peer id of an earlier connection, to resume it").at(CliPlace::Hidden),
         Arg::new("pid", ArgKind::Int { min: 0, max: i64::MAX }, "Process id").required().at(CliPlace::Hidden),
-        Arg::new("script", ArgKind::Flag, "The caller itself is the peer, and no agent above it").at(CliPlace::Hidden),
+        Arg::new("script", ArgKind::Flag, "The caller itself is the peer, not its parent agent").at(CliPlace::Hidden),
     ],
     actor: Auth::Optional,
     verb: None,
@@ -59,7 +59,7 @@ pub static ATTACH: Op = Op {
 /// Ends a session in order.
 pub static DETACH: Op = Op {
     name: "detach",
-    summary: "Leave in order: locks free at once, mail goes on waiting",
+    summary: "Detach cleanly: release locks at once, keep the mailbox",
     args: &[],
     actor: Auth::Optional,
     verb: None,
