@@ -16,10 +16,9 @@ use support::{BIN, Session, project, until};
 /// What is not run here, as it is written, and why.
 const UNRUN: &[(&str, &str)] = &[
     (
-        "make demo      # builds it, and shows two agents at work: real processes, cleaned up afterwards",
+        "make demo      # builds it and shows two agents at work: real processes, cleaned up afterwards",
         "builds; .ci/run runs it",
     ),
-    ("make test      # all tests", "runs these tests"),
     (
         "make install   # into /usr/local; PREFIX, DESTDIR, and STATIC=1 for verbs that start faster",
         "builds; .ci/run runs it",
@@ -27,15 +26,15 @@ const UNRUN: &[(&str, &str)] = &[
     ("pip install ./python", "asks a registry; tests/python.rs installs the package"),
     (
         "SLM_MESH_HOST=0.0.0.0 SLM_MESH_SHARED_SECRET=… slm-mesh start --detach",
-        "opens a port; tests/far.rs plays a hub",
+        "opens a port; tests/remote.rs plays a hub",
     ),
     (
         "SLM_MESH_HOST=hub.local SLM_MESH_SHARED_SECRET=… slm-mesh peers",
-        "wants a second machine; tests/far.rs plays a guest",
+        "wants a second machine; tests/remote.rs plays a guest",
     ),
     (
         "SLM_MESH_HOST=ssh://hub slm-mesh peers   # or through ssh, encrypted, with no open port",
-        "wants a second machine; tests/far.rs plays ssh",
+        "wants a second machine; tests/remote.rs plays ssh",
     ),
     (
         "slm-mesh hubs                       # which hubs answer on the local network, and which was joined",
@@ -97,7 +96,7 @@ fn markdown(path: &str) -> String {
 }
 
 fn man_page() -> String {
-    blocks(&manual::man().replace("\\-", "-").replace("\\(ti", "~").replace("\\e", "\\"), ".nf", ".fi")
+    blocks(&manual::man_page().replace("\\-", "-").replace("\\(ti", "~").replace("\\e", "\\"), ".nf", ".fi")
 }
 
 /// Every document, by its name.

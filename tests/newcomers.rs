@@ -1,5 +1,5 @@
-//! What people try who are new here: slips of the fingers, odd values, pipes that close, a broker that
-//! somebody stopped. Each is understood, or refused with a sentence that tells the cure.
+//! What newcomers try: typos, odd values, pipes that close, a broker that somebody stopped. Each works,
+//! or fails with an error that says what to do.
 
 mod support;
 
@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use support::{BIN, Place, until};
 
-/// What is said of a wrong command line, which must end with the status for that.
+/// The error of a wrong command line, which must exit with the status for usage errors.
 fn refused(place: &Place, args: &[&str]) -> String {
     let out = place.run(args);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -20,7 +20,7 @@ fn refused(place: &Place, args: &[&str]) -> String {
     said
 }
 
-/// A line of sh in which `slm-mesh` is ours; its status and what it says.
+/// Runs a line of sh in which `slm-mesh` is the tested program; returns its status and output.
 fn shell(place: &Place, line: &str) -> (i32, String) {
     let verb = place.command(&[]);
     let mut command = Command::new("sh");
@@ -62,6 +62,12 @@ fn a_negative_number_is_a_value_and_other_dashes_get_their_cure() {
     }
     place.ok(&["send", "human", "-3", "degrees"]);
     assert_eq!(place.json(&["inbox"])["messages"][0]["payload"], json!("-3 degrees"));
+    for text in ["-> see the diff", "- a\n- b", "-- signed", "-5 degrees", "--> next", "-=x"] {
+        place.ok(&["send", "human", text]);
+        assert_eq!(place.json(&["inbox"])["messages"][0]["payload"], json!(text), "it can be no flag");
+    }
+    place.ok(&["send", "human", "--", "--as", "-x"]);
+    assert_eq!(place.json(&["inbox"])["messages"][0]["payload"], json!("--as -x"));
     assert!(refused(&place, &["state", "set", "n", "--x"]).contains("put -- before a value that begins with -"));
     place.ok(&["state", "set", "n", "--", "--x"]);
     assert_eq!(place.ok(&["state", "get", "n"]).trim(), "--x");
@@ -89,7 +95,7 @@ fn what_is_wrong_is_named_as_it_was_typed() {
         (&["broadcast", "x", "--to", "human"], &["broadcast: no flag --to"]),
         (&["broadcast"], &["usage: slm-mesh broadcast MESSAGE"]),
         (&["-v"], &["-v: want a verb"]),
-        (&["start", "--follow"], &["--follow means nothing here"]),
+        (&["start", "--follow"], &["unexpected --follow"]),
     ] {
         let said = refused(&place, args);
         assert!(words.iter().all(|word| said.contains(word)), "{args:?}: want {words:?} in: {said}");
@@ -164,18 +170,18 @@ fn an_unknown_argument_of_a_tool_is_answered_with_those_that_it_takes() {
 #[test]
 fn every_flag_that_a_verb_takes_is_in_its_help_and_in_the_man_page() {
     let place = Place::new();
-    let page = manual::man().replace("\\-", "-");
+    let page = manual::man_page().replace("\\-", "-");
     let mut names: Vec<String> = flags::FLAGS
         .iter()
         .flat_map(|flag| flag.also.iter().chain([&flag.name]))
-        .map(|name| flags::dashed(name))
+        .map(|name| flags::with_dashes(name))
         .collect();
     let args = slm_mesh::core::OPS.iter().flat_map(|op| op.args);
-    names.extend(args.flat_map(|arg| [flags::name(arg), format!("--{}", arg.flag())]));
+    names.extend(args.flat_map(|arg| [flags::flag_name(arg), format!("--{}", arg.flag())]));
     names.sort();
     names.dedup();
     let mut n_taken = 0;
-    for verb in flags::verbs() {
+    for verb in flags::all_verbs() {
         let words: Vec<&str> = verb.split(' ').collect();
         let help = place.ok(&[&["help"][..], &words].concat());
         let section = page.split(&format!("\n.B {verb}")).nth(1).unwrap_or_else(|| panic!("the man page lacks {verb}"));
@@ -185,7 +191,7 @@ fn every_flag_that_a_verb_takes_is_in_its_help_and_in_the_man_page() {
             let value = flags::takes_value(bare) == Some(true);
             let given = words.iter().copied().chain([name.as_str()]).chain(value.then_some("1")).map(OsString::from);
             let refusal = args::parse(given.collect()).err().map(|error| error.text).unwrap_or_default();
-            if ["no flag", "means nothing", "does not follow"].iter().any(|no| refusal.contains(no)) {
+            if ["no flag", "unexpected", "does not follow"].iter().any(|no| refusal.contains(no)) {
                 continue;
             }
             n_taken += 1;
@@ -213,7 +219,7 @@ fn mail_that_nobody_can_read_stays_unread() {
     drop(reader);
     let status = place.command(&["inbox"]).stdout(std::os::fd::OwnedFd::from(writer)).status().unwrap();
     assert_eq!((status.code(), unread(&place)), (Some(0), json!(["offered"])));
-    // Who throws it away has taken it.
+    // A reader that discards the text has read it.
     shell(&place, "slm-mesh inbox > /dev/null");
     assert_eq!(unread(&place), json!(["read"]));
 }
@@ -276,10 +282,14 @@ fn completions_of_bash_complete() {
     let place = Place::new();
     let complete = |words: &str| {
         let script = format!(
-            "{}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _slm_mesh; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            "{}\nCOMP_WORDS=({BIN} {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _slm_mesh; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
             place.ok(&["help", "completions", "bash"])
         );
-        let out = Command::new("bash").args(["--norc", "-c", &script]).output().unwrap();
+        let verb = place.command(&[]);
+        let mut command = Command::new("bash");
+        command.envs(verb.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(&place.root);
+        command.env("SLM_MESH_PEER", "human");
+        let out = command.args(["--norc", "-c", &script]).output().unwrap();
         assert!(out.stderr.is_empty(), "{out:?}");
         String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
     };
@@ -287,14 +297,26 @@ fn completions_of_bash_complete() {
         assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "bash is missing");
         return eprintln!("skipped: completions_of_bash_complete: there is no bash");
     }
+    assert!(complete("send ''").contains(&"all".into()) && place.broker_pid().is_none(), "it starts no broker");
+    let mut agent = place.session("codex-mcp-client", "api");
+    agent.tool("mesh_status", json!({}));
+    place.ok(&["--as", "human", "lock", "held.rs"]);
     for (words, wanted) in [
-        ("slm-mesh lo", &["lock"][..]),
-        ("slm-mesh setup --", &["--dry-run", "--remove", "--project"]),
-        ("slm-mesh events --fo", &["--follow"]),
-        ("slm-mesh start --d", &["--detach"]),
-        ("slm-mesh state w", &["watch"]),
-        ("slm-mesh broadcast --t", &["--type"]),
-        ("slm-mesh mcp --l", &["--legacy"]),
+        ("lo", &["lock"][..]),
+        ("setup --", &["--dry-run", "--remove", "--project"]),
+        ("events --fo", &["--follow"]),
+        ("start --d", &["--detach"]),
+        ("state w", &["watch"]),
+        ("broadcast --t", &["--type"]),
+        ("mcp --l", &["--legacy"]),
+        ("peers --scope ''", &["machine", "directory", "repo"]),
+        ("setup cod", &["codex"]),
+        ("doctor --prove cl", &["claude"]),
+        ("help me", &["messages"]),
+        ("send ''", &["codex-api", "all", "human"]),
+        ("--as co", &["codex-api"]),
+        ("inbox --from co", &["codex-api"]),
+        ("unlock ''", &["held.rs"]),
     ] {
         let found = complete(words);
         assert!(wanted.iter().all(|word| found.contains(&(*word).to_owned())), "{words}: {found:?}");

@@ -103,3 +103,13 @@ fn the_package_repeats_only_what_the_operations_let_it_repeat() {
     let beyond: Vec<_> = listed.difference(&allowed).collect();
     assert!(listed.len() > 10 && beyond.is_empty(), "{beyond:?}");
 }
+
+#[test]
+fn the_package_offers_every_operation_that_has_a_verb() {
+    let package = project().join("python/slm_mesh");
+    let sources = ["mesh.py", "connection.py", "follow.py", "held.py", "link.py"];
+    let source: String = sources.map(|file| std::fs::read_to_string(package.join(file)).unwrap()).concat();
+    let operations = slm_mesh::core::OPS.iter().filter(|op| op.verb.is_some());
+    let missing: Vec<_> = operations.filter(|op| !source.contains(&format!("(\"{}\"", op.name))).collect();
+    assert!(missing.is_empty(), "add a method to python/slm_mesh/mesh.py for {missing:?}");
+}

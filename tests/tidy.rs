@@ -342,3 +342,29 @@ fn what_is_swallowed_is_explained() {
     }
     check("an error that is dropped has a reason beside it", &breaches);
 }
+
+/// Files outside the core that still decide by an operation's name, with the number of places. Add none.
+const DECIDE_BY_OPERATION: &[(&str, usize)] =
+    &[("broker/clients.rs", 2), ("mcp/broker_client.rs", 1), ("mcp/mod.rs", 1), ("mcp/pending_call.rs", 3)];
+
+#[test]
+fn only_the_core_decides_by_the_name_of_an_operation() {
+    let mut breaches = Vec::new();
+    for source in sources(&["src"]) {
+        let inside = source.inside().unwrap();
+        if source.room() == Some("core") {
+            continue;
+        }
+        let decides = |line: &str| {
+            ["op.name == \"", "op.name != \"", "match op.name", ".contains(&op.name)"]
+                .iter()
+                .any(|way| line.contains(way))
+        };
+        let places: Vec<usize> = source.code().filter(|(_, line)| decides(line)).map(|(n, _)| n).collect();
+        let allowed = DECIDE_BY_OPERATION.iter().find(|(path, _)| *path == inside).map_or(0, |(_, n)| *n);
+        if places.len() != allowed {
+            breaches.push(format!("{}: lines {places:?}, {allowed} are known", source.path));
+        }
+    }
+    check("what differs between operations is a field of Op, of Arg, or of a table keyed by the operation", &breaches);
+}

@@ -120,7 +120,7 @@ fn what_happens_appears_and_what_others_say_stays_text() {
     let place = Place::new();
     let Some(screen) = Screen::new(&place, "what_happens_appears_and_what_others_say_stays_text") else { return };
     screen.watch();
-    screen.shows("nobody is here");
+    screen.shows("no peers");
     let mut codex = place.session(CODEX, "api");
     codex.tool("mesh_summary", json!({ "summary": "mending the login" }));
     screen.shows("› codex-api  codex");
@@ -143,9 +143,9 @@ fn what_happens_appears_and_what_others_say_stays_text() {
     screen.shows("read");
 
     screen.press(&["Tab", "x"]);
-    screen.shows("a.rs? Its holder is codex-api, who is told. y/n");
+    screen.shows("a.rs? codex-api holds it and is notified. y/n");
     screen.press(&["y"]);
-    screen.shows("nothing is locked");
+    screen.shows("no locks");
     let told = codex.tool("mesh_inbox", json!({}))["messages"][0].clone();
     assert_eq!(told["type"], json!("alert"), "{told}");
     assert_eq!(place.json(&["lock", "list"])["locks"], json!([]));
@@ -202,7 +202,7 @@ fn a_view_that_is_stopped_comes_back_and_so_does_a_broker() {
     screen.ends_with(128 + 20);
     screen.press(&["-l", "fg"]);
     screen.press(&["Enter"]);
-    screen.shows("nobody is here");
+    screen.shows("no peers");
     place.ok(&["stop"]);
     screen.shows("no broker");
     assert!(place.broker_pid().is_none(), "who looks on starts none");

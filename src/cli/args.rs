@@ -1,67 +1,70 @@
-//! Arguments into a command: verbs and flags come from the operations' table.
+//! Parses a command line. Verbs and flags come from the table of operations and from `flags.rs`.
 
 use super::flags::{self, FLAGS};
-use super::setup::Asked;
+use super::operations::{self, CliOperation};
+use super::setup::SetupOptions;
 use super::word_value;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
-use crate::core::op::ArgKind;
+use crate::core::op::{ArgKind, ArgRole};
 use crate::core::{Arg, CliPlace, Op};
-use lexopt::{Arg as Given, Parser};
+use lexopt::{Arg as LexoptArg, Parser};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 use std::io::Read;
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug, Clone)]
-pub enum Command {
-    /// No arguments: a session, or a greeting on a terminal.
+pub enum CliCommand {
+    /// No arguments: an MCP session, or a greeting on a terminal.
     Bare,
-    /// The MCP session; `legacy` refuses the modern era.
+    /// Serve MCP; `legacy` refuses the revision of 2026-07-28.
     #[allow(missing_docs)]
     Mcp { legacy: bool },
-    /// The broker, here or behind.
+    /// Run the broker in the foreground or the background.
     #[allow(missing_docs)]
     Start { detach: bool, as_daemon: bool },
-    /// The broker's end.
+    /// Stop the broker.
     Stop,
-    /// Leftovers of a crash.
+    /// Remove what a crash left behind.
     Clean,
-    /// An agent's hook.
+    /// Answer an agent's hook; with true, wait for mail that wakes it.
     Hook(String, bool),
-    /// Carry lines for ssh.
+    /// Carry lines between ssh and the broker.
     Pipe,
-    /// Print a secret.
+    /// Print a new secret.
     Secret,
-    /// The agents' settings.
-    Setup(Asked),
-    /// A look at everything; with an agent's name a proof of its hooks.
+    /// Change the agents' settings.
+    Setup(SetupOptions),
+    /// Check the broker and the agents; with an agent's name, prove its hooks.
     Doctor(Option<String>),
-    /// The git hooks: install, remove, or what they run.
+    /// Install, remove or run the git hooks.
     Guard(Vec<String>),
-    /// The hubs on the local network, looked for so many seconds.
+    /// List the hubs on the local network after this many seconds.
     Hubs(u64),
-    /// The announcing process, with its orders.
+    /// Announce a hub on the local network, as these words say.
     Announce(Vec<String>),
-    /// The version.
+    /// Print the words that may follow these, for a shell's completion.
+    Complete(Vec<String>),
+    /// Print the version.
     Version,
-    /// Help, on a topic.
+    /// Print help on a topic.
     Help(String),
-    /// Changes of a state entry as they come.
-    Watch,
-    /// Everything as it happens; or with true a line for each event.
-    Live(bool),
-    /// The page in a browser; with true its link is only printed.
+    /// Print a state entry and its changes.
+    WatchState,
+    /// Show the live view; with true, print one line per event instead.
+    WatchMesh(bool),
+    /// Open the page in a browser; with true, only print its link.
     Web(bool),
-    /// One operation.
-    Operation(&'static Op),
+    /// Call one operation.
+    Operation(&'static CliOperation),
 }
 
-/// A command line, understood.
+/// A parsed command line.
 #[derive(Debug, Clone)]
-pub struct Parsed {
-    /// What is to be done.
-    pub command: Command,
+pub struct ParsedCommand {
+    /// What to do.
+    pub command: CliCommand,
     /// The operation's arguments.
     pub args: Map<String, Value>,
     /// `--json`.
@@ -70,104 +73,96 @@ pub struct Parsed {
     pub acting: Option<String>,
     /// `--follow`.
     pub follow: bool,
-    /// What stands after `--` behind `lock`.
+    /// The command after `lock … --`.
     pub command_line: Vec<OsString>,
 }
 
-/// Understands a command line.
+/// Parses a command line.
 ///
 /// # Errors
-/// For an unknown verb or flag, or a value that does not fit, with what is accepted.
-pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Error> {
+/// For an unknown verb or flag, or a value that does not fit; the error names what is accepted.
+pub fn parse(argv: Vec<OsString>) -> Result<ParsedCommand, Error> {
     let mut words = argv;
+    if words.first().is_some_and(|word| word == "complete") {
+        let typed = words.split_off(1).into_iter().map(utf8).collect::<Result<_, _>>()?;
+        return Ok(ParsedCommand { command: CliCommand::Complete(typed), ..ParsedCommand::new(Vec::new()) });
+    }
     let mut command_line = Vec::new();
-    if is_lock(&words)
+    if is_lock_verb(&words)
         && let Some(at) = words.iter().position(|word| word == "--")
     {
         command_line = words.split_off(at).split_off(1);
         if command_line.is_empty() {
-            return Err(usage("lock: want a command after --"));
+            return Err(usage_error("lock: want a command after --"));
         }
     }
-    let mut reader = Reader { parsed: Parsed::new(command_line), words: Vec::new(), flags: Vec::new() };
-    let mut parser = Parser::from_args(words);
+    let mut parser = CommandParser { parsed: ParsedCommand::new(command_line), words: Vec::new(), flags: Vec::new() };
+    let mut rest = Parser::from_args(words);
     loop {
-        if let Some(number) = negative(&mut parser) {
-            reader.words.push(number);
+        if let Some(word) = dashed_value(&mut rest) {
+            parser.words.push(word);
             continue;
         }
-        let Some(given) = parser.next().map_err(misread)? else { return reader.finish() };
-        let given = given.to_owned_arg();
-        reader.take(given, &mut parser)?;
+        let flag = match rest.next().map_err(lexopt_error)? {
+            None => return parser.finish(),
+            Some(LexoptArg::Value(word)) => {
+                parser.words.push(utf8(word)?);
+                continue;
+            }
+            Some(LexoptArg::Long(name)) => name.to_owned(),
+            Some(LexoptArg::Short(letter)) => letter.to_string(),
+        };
+        parser.add_flag(flag, &mut rest)?;
     }
 }
 
-/// `-5` where a word or a flag may stand: no flag of ours is a digit, so it is meant as a value.
-fn negative(parser: &mut Parser) -> Option<String> {
+/// The next word if it begins with `-` and yet cannot be a flag, because what stands for the flag's name
+/// is no name: `-5`, `-> done`, `- buy milk`.
+fn dashed_value(parser: &mut Parser) -> Option<String> {
     let mut rest = parser.try_raw_args()?;
     let word = rest.peek()?.to_str()?.to_owned();
-    let is_number = word.strip_prefix('-')?.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-    (is_number && word.parse::<f64>().is_ok()).then(|| rest.next())?;
+    let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?.split('=').next()?;
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if is_name || ["-", "--"].contains(&word.as_str()) {
+        return None;
+    }
+    rest.next();
     Some(word)
 }
 
-impl Parsed {
-    fn new(command_line: Vec<OsString>) -> Parsed {
-        Parsed { command: Command::Bare, args: Map::new(), json: false, acting: None, follow: false, command_line }
+impl ParsedCommand {
+    fn new(command_line: Vec<OsString>) -> ParsedCommand {
+        let command = CliCommand::Bare;
+        ParsedCommand { command, args: Map::new(), json: false, acting: None, follow: false, command_line }
     }
 }
 
-/// An argument that does not borrow the parser.
-enum Owned {
-    Flag(String),
-    Word(OsString),
-}
-
-trait ToOwnedArg {
-    fn to_owned_arg(&self) -> Owned;
-}
-
-impl ToOwnedArg for Given<'_> {
-    fn to_owned_arg(&self) -> Owned {
-        match self {
-            Given::Long(name) => Owned::Flag((*name).to_owned()),
-            Given::Short(c) => Owned::Flag(c.to_string()),
-            Given::Value(word) => Owned::Word(word.clone()),
-        }
-    }
-}
-
-struct Reader {
-    parsed: Parsed,
+/// The words and flags of a command line whose verb is not known yet.
+struct CommandParser {
+    parsed: ParsedCommand,
     words: Vec<String>,
-    /// Flags whose verb may still come: name and value.
+    /// Flags that belong to the verb: name and value.
     flags: Vec<(String, Option<String>)>,
 }
 
-/// Who has not answered by then is not there.
+/// The longest time that `hubs` waits; a hub that has not answered by then is not there.
 const HUBS_SECONDS_MAX: i64 = 60;
 
-impl Reader {
-    fn take(&mut self, given: Owned, parser: &mut Parser) -> Result<(), Error> {
-        let name = match given {
-            Owned::Word(word) => {
-                self.words.push(text(word)?);
-                return Ok(());
-            }
-            Owned::Flag(name) => name,
-        };
+impl CommandParser {
+    fn add_flag(&mut self, name: String, rest: &mut Parser) -> Result<(), Error> {
         match name.as_str() {
             "json" => self.parsed.json = true,
-            "help" | "h" => self.parsed.command = Command::Help(String::new()),
-            "version" | "V" => self.parsed.command = Command::Version,
+            "help" | "h" => self.parsed.command = CliCommand::Help(String::new()),
+            "version" | "V" => self.parsed.command = CliCommand::Version,
             "follow" | "f" => self.parsed.follow = true,
-            "as" => self.parsed.acting = Some(acting(text(parser.value().map_err(misread)?)?)?),
+            "as" => self.parsed.acting = Some(acting_peer(utf8(rest.value().map_err(lexopt_error)?)?)?),
             _ => {
                 let value = match flags::takes_value(&name) {
-                    Some(true) => Some(text(parser.value().map_err(misread)?)?),
+                    Some(true) => Some(utf8(rest.value().map_err(lexopt_error)?)?),
                     Some(false) => None,
-                    // An unknown one is told of with its verb, which may still come.
-                    None => parser.optional_value().map(text).transpose()?,
+                    // The error about an unknown flag names its verb, which may come later.
+                    None => rest.optional_value().map(utf8).transpose()?,
                 };
                 self.flags.push((name, value));
             }
@@ -175,140 +170,148 @@ impl Reader {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Parsed, Error> {
-        if let Command::Help(_) = self.parsed.command {
-            self.parsed.command = Command::Help(self.words.join(" "));
+    fn finish(mut self) -> Result<ParsedCommand, Error> {
+        if let CliCommand::Help(_) = self.parsed.command {
+            self.parsed.command = CliCommand::Help(self.words.join(" "));
             return Ok(self.parsed);
         }
-        if let Command::Version = self.parsed.command {
+        if let CliCommand::Version = self.parsed.command {
             return Ok(self.parsed);
         }
         let first = self.words.first().cloned().unwrap_or_default();
-        let command = match first.as_str() {
-            "" if self.words.is_empty() => match self.flags.first() {
-                None => Command::Bare,
-                Some((flag, _)) => {
-                    let flag = flags::dashed(flag);
-                    return Err(usage(&format!("{flag}: want a verb with it; slm-mesh help lists them")));
-                }
-            },
-            "mcp" => Command::Mcp { legacy: self.switch("legacy") },
-            "start" => Command::Start { detach: self.switch("detach"), as_daemon: self.switch("as-daemon") },
-            "stop" => Command::Stop,
-            "clean" => Command::Clean,
-            "watch" => Command::Live(self.switch("plain")),
-            "web" => Command::Web(self.switch("print")),
-            "guard" => Command::Guard(self.words.split_off(1)),
-            "setup" => Command::Setup(Asked {
-                agents: self.words.split_off(1),
-                dry: self.switch("dry-run"),
-                remove: self.switch("remove"),
-                project: self.switch("project"),
-                wake: self.wake()?,
-            }),
-            "doctor" => Command::Doctor(self.value("prove")),
-            "hubs" => Command::Hubs(self.seconds()?),
-            "announce" => Command::Announce(self.words.split_off(1)),
-            "hook" => {
-                let agent = self.words.get(1).cloned().unwrap_or_default();
-                self.words.truncate(1);
-                Command::Hook(agent, self.switch("wake"))
-            }
-            "pipe" => Command::Pipe,
-            "secret" => Command::Secret,
-            "version" => Command::Version,
-            "help" => Command::Help(self.words.split_off(1).join(" ")),
-            _ => return self.operation(),
-        };
-        let extra = self.words.get(1).filter(|_| !matches!(command, Command::Help(_)));
-        let flag = self.flags.first().map(|(name, _)| flags::dashed(name));
+        let Some(command) = self.plain_command(&first)? else { return self.operation() };
+        let extra = self.words.get(1).filter(|_| !matches!(command, CliCommand::Help(_)));
+        let flag = self.flags.first().map(|(name, _)| flags::with_dashes(name));
         if let Some(extra) = extra.cloned().or(flag).or(self.parsed.follow.then(|| "--follow".to_owned())) {
-            return Err(usage(&format!("{first}: {extra} means nothing here; see slm-mesh help {first}")));
+            return Err(unexpected(&first, &extra));
         }
         self.parsed.command = command;
         Ok(self.parsed)
     }
 
-    fn switch(&mut self, name: &str) -> bool {
+    /// The command of a verb that is no operation. It takes its words and flags; what remains is an error.
+    fn plain_command(&mut self, verb: &str) -> Result<Option<CliCommand>, Error> {
+        Ok(Some(match verb {
+            "" if self.words.is_empty() => match self.flags.first() {
+                None => CliCommand::Bare,
+                Some((flag, _)) => {
+                    let flag = flags::with_dashes(flag);
+                    return Err(usage_error(&format!("{flag}: want a verb with it; slm-mesh help lists the verbs")));
+                }
+            },
+            "mcp" => CliCommand::Mcp { legacy: self.take_switch("legacy") },
+            "start" => {
+                CliCommand::Start { detach: self.take_switch("detach"), as_daemon: self.take_switch("as-daemon") }
+            }
+            "stop" => CliCommand::Stop,
+            "clean" => CliCommand::Clean,
+            "watch" => CliCommand::WatchMesh(self.take_switch("plain")),
+            "web" => CliCommand::Web(self.take_switch("print")),
+            "guard" => CliCommand::Guard(self.words.split_off(1)),
+            "setup" => CliCommand::Setup(SetupOptions {
+                agents: self.words.split_off(1),
+                dry: self.take_switch("dry-run"),
+                remove: self.take_switch("remove"),
+                project: self.take_switch("project"),
+                wake: self.take_wake()?,
+            }),
+            "doctor" => CliCommand::Doctor(self.take_value("prove")),
+            "hubs" => CliCommand::Hubs(self.take_hubs_seconds()?),
+            "announce" => CliCommand::Announce(self.words.split_off(1)),
+            "hook" => {
+                let agent = self.words.get(1).cloned().unwrap_or_default();
+                self.words.truncate(1);
+                CliCommand::Hook(agent, self.take_switch("wake"))
+            }
+            "pipe" => CliCommand::Pipe,
+            "secret" => CliCommand::Secret,
+            "version" => CliCommand::Version,
+            "help" => CliCommand::Help(self.words.split_off(1).join(" ")),
+            _ => return Ok(None),
+        }))
+    }
+
+    fn take_switch(&mut self, name: &str) -> bool {
         let n_before = self.flags.len();
         self.flags.retain(|(flag, _)| flag != name);
         self.flags.len() < n_before
     }
 
-    fn wake(&mut self) -> Result<Option<bool>, Error> {
-        match (self.switch("wake"), self.switch("no-wake")) {
-            (true, true) => Err(usage("setup: --wake and --no-wake contradict each other")),
+    fn take_value(&mut self, name: &str) -> Option<String> {
+        let at = self.flags.iter().position(|(flag, _)| flag == name)?;
+        self.flags.remove(at).1
+    }
+
+    fn take_wake(&mut self) -> Result<Option<bool>, Error> {
+        match (self.take_switch("wake"), self.take_switch("no-wake")) {
+            (true, true) => Err(usage_error("setup: --wake and --no-wake contradict each other")),
             (on, off) => Ok((on || off).then_some(on)),
         }
     }
 
     /// How long `hubs` waits for answers.
-    fn seconds(&mut self) -> Result<u64, Error> {
-        let Some(word) = self.value("wait") else { return Ok(1) };
+    fn take_hubs_seconds(&mut self) -> Result<u64, Error> {
+        let Some(word) = self.take_value("wait") else { return Ok(1) };
         let seconds = word_value(ArgKind::Int { min: 1, max: HUBS_SECONDS_MAX }, "wait", word)?;
         match seconds.as_u64().filter(|n| (1..=HUBS_SECONDS_MAX as u64).contains(n)) {
             Some(n) => Ok(n),
-            None => Err(usage(&format!("hubs: --wait: want a whole number from 1 to {HUBS_SECONDS_MAX}"))),
+            None => Err(usage_error(&format!("hubs: --wait: want a whole number from 1 to {HUBS_SECONDS_MAX}"))),
         }
     }
 
-    fn value(&mut self, name: &str) -> Option<String> {
-        let at = self.flags.iter().position(|(flag, _)| flag == name)?;
-        self.flags.remove(at).1
-    }
-
-    fn operation(mut self) -> Result<Parsed, Error> {
-        let verb = self.verb()?;
+    fn operation(mut self) -> Result<ParsedCommand, Error> {
+        let verb = self.find_verb()?;
         self.words.drain(..verb.split(' ').count());
         if self.parsed.follow && !FLAGS.iter().any(|flag| flag.is("follow") && flag.verbs.contains(&verb)) {
-            return Err(usage(&format!("--follow: {verb} does not follow; inbox and events do")));
+            return Err(usage_error(&format!("--follow: {verb} does not follow; inbox and events do")));
         }
         if verb == "state watch" {
-            return self.watch();
+            return self.watch_state();
         }
-        // The verb was found by its operation.
-        let Some(op) = flags::operation(verb) else { return Err(no_verb(verb)) };
-        self.parsed.command = Command::Operation(op);
+        let Some(row) = operations::of_verb(verb) else { return Err(unknown_verb(verb)) };
+        self.parsed.command = CliCommand::Operation(row);
         if verb == "broadcast" {
             self.parsed.args.insert("to".into(), json!("all"));
         }
         for (name, value) in std::mem::take(&mut self.flags) {
-            self.flag(op, verb, &name, value)?;
+            self.set_flag(row.op, verb, &name, value)?;
         }
-        self.positional(op, verb)?;
-        if op.name == "peers" {
-            self.parsed.args.entry("scope").or_insert(json!("machine"));
-        }
-        // What the broker would say of these arguments is said without it, in no time.
+        self.set_words(row.op, verb)?;
+        self.check(row, verb)?;
+        Ok(self.parsed)
+    }
+
+    /// Checks the arguments as the broker would, so that a mistake is reported at once and without a broker.
+    fn check(&self, row: &CliOperation, verb: &str) -> Result<(), Error> {
+        let op = row.op;
         let mut checked = self.parsed.args.clone();
-        let files = checked.shift_remove("filePaths");
-        let is_whole = op.args.iter().all(|arg| !arg.required || checked.contains_key(arg.name));
-        if !is_whole || ["lock.lock", "lock.unlock"].contains(&op.name) && files.is_none() {
-            return Err(usage(&format!("usage: slm-mesh {}", flags::usage(verb))));
+        let files = op.args.iter().find(|arg| is_file_list(arg)).and_then(|arg| checked.shift_remove(arg.name));
+        let is_complete = op.args.iter().all(|arg| !arg.required || checked.contains_key(arg.name));
+        if !is_complete || row.needs_file && files.is_none() {
+            return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line(verb))));
         }
         if files.as_ref().and_then(Value::as_array).is_some_and(|files| files.contains(&json!(""))) {
             return Err(Error::usage("FILE", "want a file, a folder or a glob, got \"\""));
         }
-        op.check(checked).map_err(|error| on_command_line(op, error))?;
-        Ok(self.parsed)
+        op.check(checked).map(|_| ()).map_err(|error| on_command_line(op, error))
     }
 
-    /// Finds the verb, of one word or two.
-    fn verb(&self) -> Result<&'static str, Error> {
+    /// Finds the verb, which has one word or two.
+    fn find_verb(&self) -> Result<&'static str, Error> {
         let two = self.words.iter().take(2).cloned().collect::<Vec<_>>().join(" ");
         let one = self.words.first().cloned().unwrap_or_default();
-        let find = |typed: &str| flags::verbs().find(|verb| *verb == typed);
+        let find = |typed: &str| flags::all_verbs().find(|verb| *verb == typed);
         match find(&two).filter(|_| self.words.len() > 1).or_else(|| find(&one)) {
             Some(verb) => Ok(verb),
             None if one == "state" => {
-                Err(usage("state: want get, set, list, delete or watch; see slm-mesh help state"))
+                Err(usage_error("state: want get, set, list, delete or watch; see slm-mesh help state"))
             }
-            None => Err(no_verb(&one)),
+            None => Err(unknown_verb(&one)),
         }
     }
 
-    fn watch(mut self) -> Result<Parsed, Error> {
-        self.parsed.command = Command::Watch;
+    fn watch_state(mut self) -> Result<ParsedCommand, Error> {
+        self.parsed.command = CliCommand::WatchState;
         for (name, value) in std::mem::take(&mut self.flags) {
             let value = value.unwrap_or_default();
             match name.as_str() {
@@ -317,26 +320,26 @@ impl Reader {
                     "waitSeconds".into(),
                     word_value(ArgKind::Int { min: 1, max: limits::WAIT_SECONDS_MAX }, "--wait", value)?,
                 )),
-                _ => return Err(no_flag("state watch", &name)),
+                _ => return Err(unknown_flag("state watch", &name)),
             }
         }
         let [key] = &self.words[..] else {
-            return Err(usage(&format!("usage: slm-mesh {}", flags::usage("state watch"))));
+            return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("state watch"))));
         };
         self.parsed.args.insert("key".into(), json!(key));
         Ok(self.parsed)
     }
 
-    fn flag(&mut self, op: &'static Op, verb: &str, name: &str, value: Option<String>) -> Result<(), Error> {
+    fn set_flag(&mut self, op: &'static Op, verb: &str, name: &str, value: Option<String>) -> Result<(), Error> {
         let mut args = op.args.iter().filter(|arg| arg.place == CliPlace::Flag);
         let arg = args.find(|arg| arg.flag() == name || arg.short == Some(name));
         let Some(arg) = arg else {
             let is_acting = FLAGS.iter().any(|flag| flag.name == "as" && flag.is(name));
-            let Some(peer) = value.filter(|_| is_acting) else { return Err(no_flag(verb, name)) };
-            self.parsed.acting = Some(acting(peer)?);
+            let Some(peer) = value.filter(|_| is_acting) else { return Err(unknown_flag(verb, name)) };
+            self.parsed.acting = Some(acting_peer(peer)?);
             return Ok(());
         };
-        let shown = flags::name(arg);
+        let shown = flags::flag_name(arg);
         let value = match (arg.kind, value) {
             (ArgKind::Flag, _) => json!(true),
             (ArgKind::Texts { .. }, Some(list)) => {
@@ -346,13 +349,14 @@ impl Reader {
                 json!(all)
             }
             (kind, Some(word)) => word_value(kind, &shown, word)?,
-            (_, None) => return Err(usage(&format!("{shown}: want a value"))),
+            (_, None) => return Err(usage_error(&format!("{shown}: want a value"))),
         };
         self.parsed.args.insert(arg.name.into(), value);
         Ok(())
     }
 
-    fn positional(&mut self, op: &'static Op, verb: &str) -> Result<(), Error> {
+    /// Assigns the words after the verb to the operation's arguments.
+    fn set_words(&mut self, op: &'static Op, verb: &str) -> Result<(), Error> {
         let mut words = std::mem::take(&mut self.words).into_iter();
         for arg in op.args.iter().filter(|arg| arg.place == CliPlace::Positional) {
             if self.parsed.args.contains_key(arg.name) {
@@ -364,9 +368,7 @@ impl Reader {
         }
         let rest: Vec<String> = words.collect();
         let Some(arg) = op.args.iter().find(|arg| arg.place == CliPlace::Rest) else {
-            return rest.first().map_or(Ok(()), |word| {
-                Err(usage(&format!("{verb}: {word} means nothing here; see slm-mesh help {verb}")))
-            });
+            return rest.first().map_or(Ok(()), |word| Err(unexpected(verb, word)));
         };
         if !rest.is_empty() {
             self.parsed.args.insert(arg.name.into(), words_value(arg, rest)?);
@@ -375,7 +377,13 @@ impl Reader {
     }
 }
 
-/// The remaining words: a list where one is wanted, else one text; `-` reads it from standard input.
+/// Whether an argument is the list of files that a verb takes as its words.
+pub fn is_file_list(arg: &Arg) -> bool {
+    arg.role == ArgRole::Path && arg.place == CliPlace::Rest
+}
+
+/// The value of the remaining words: a list or one text, as the argument wants. A lone `-` reads the text
+/// from standard input.
 fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Error> {
     if let ArgKind::Texts { .. } = arg.kind {
         return Ok(json!(words));
@@ -385,14 +393,14 @@ fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Error> {
     }
     let mut text = Vec::new();
     let mut input = std::io::stdin().lock().take(limits::PAYLOAD_MAX as u64 + 2);
-    input.read_to_end(&mut text).map_err(|error| usage(&format!("standard input can't be read ({error})")))?;
-    let text = String::from_utf8(text).map_err(|_| usage("standard input is not UTF-8"))?;
+    input.read_to_end(&mut text).map_err(|error| usage_error(&format!("cannot read standard input ({error})")))?;
+    let text = String::from_utf8(text).map_err(|_| usage_error("standard input is not UTF-8"))?;
     Ok(json!(text.strip_suffix('\n').unwrap_or(&text)))
 }
 
-/// Whether the verb of a command line, its first word that is neither a flag nor a flag's value, is
-/// `lock`: then `--` begins a command.
-fn is_lock(words: &[OsString]) -> bool {
+/// Whether the verb, the first word that is neither a flag nor a flag's value, is `lock`: then `--` begins
+/// a command.
+fn is_lock_verb(words: &[OsString]) -> bool {
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let text = word.to_string_lossy();
@@ -407,52 +415,55 @@ fn is_lock(words: &[OsString]) -> bool {
     false
 }
 
-/// An error in the words of the command line: `--ttl` for `ttlMinutes`, `KEY` for `key`.
+/// Names the argument of an error as the command line does: `--ttl` for `ttlMinutes`, `KEY` for `key`.
 pub fn on_command_line(op: &Op, error: Error) -> Error {
     let named = error.data.as_ref().and_then(|data| data["argument"].as_str()).map(str::to_owned);
     let Some(named) = named.filter(|named| error.text.starts_with(&format!("{named}:"))) else { return error };
-    let known = match named.as_str() {
-        "filePath" | "filePaths" => Some("FILE".to_owned()),
-        name => op.args.iter().find(|arg| arg.name == name).and_then(|arg| match arg.place {
-            CliPlace::Flag => Some(flags::name(arg)),
-            CliPlace::Positional | CliPlace::Rest => Some(arg.name.to_uppercase()),
-            CliPlace::Hidden => None,
-        }),
-    };
+    let known = op.args.iter().find(|arg| arg.name == named).and_then(|arg| match (arg.role, arg.place) {
+        (ArgRole::Path, _) => Some("FILE".to_owned()),
+        (_, CliPlace::Flag) => Some(flags::flag_name(arg)),
+        (_, CliPlace::Positional | CliPlace::Rest) => Some(arg.name.to_uppercase()),
+        (_, CliPlace::Hidden) => None,
+    });
     let Some(known) = known else { return error };
     Error { text: error.text.replacen(&named, &known, 1), ..error }
 }
 
-fn no_flag(verb: &str, name: &str) -> Error {
-    let known: Vec<String> = flags::common().into_iter().chain(flags::of(verb)).map(|flag| flag.name).collect();
-    let takes_text = flags::usage(verb).contains("…") && !verb.contains("lock") || verb == "state set";
+fn unexpected(verb: &str, word: &str) -> Error {
+    usage_error(&format!("{verb}: unexpected {word}; see slm-mesh help {verb}"))
+}
+
+fn unknown_flag(verb: &str, name: &str) -> Error {
+    let known = flags::common_flags().into_iter().chain(flags::verb_flags(verb)).map(|flag| flag.name);
+    let known: Vec<String> = known.collect();
+    let takes_text = flags::usage_line(verb).contains("…") && !verb.contains("lock") || verb == "state set";
     let cure = if takes_text { "; put -- before a value that begins with -" } else { "" };
-    usage(&format!("{verb}: no flag {}; there are {}{cure}", flags::dashed(name), known.join(", ")))
+    usage_error(&format!("{verb}: no flag {}; its flags are {}{cure}", flags::with_dashes(name), known.join(", ")))
 }
 
-fn no_verb(typed: &str) -> Error {
-    let firsts = flags::verbs().filter_map(|verb| verb.split(' ').next());
-    let meant = flags::meant(typed, firsts).map(|verb| format!("did you mean {verb}? ")).unwrap_or_default();
-    usage(&format!("no verb \"{typed}\"; {meant}slm-mesh help lists them"))
+fn unknown_verb(typed: &str) -> Error {
+    let firsts = flags::all_verbs().filter_map(|verb| verb.split(' ').next());
+    let guess = flags::closest_word(typed, firsts).map(|verb| format!("did you mean {verb}? ")).unwrap_or_default();
+    usage_error(&format!("no verb \"{typed}\"; {guess}slm-mesh help lists the verbs"))
 }
 
-fn acting(peer: String) -> Result<String, Error> {
-    if peer.is_empty() { Err(usage("--as: want the name or the id of a peer, got \"\"")) } else { Ok(peer) }
+fn acting_peer(peer: String) -> Result<String, Error> {
+    if peer.is_empty() { Err(usage_error("--as: want the name or the id of a peer, got \"\"")) } else { Ok(peer) }
 }
 
-/// What the splitter of flags and values says, in our words.
-fn misread(error: lexopt::Error) -> Error {
-    usage(&match error {
+/// Rewords an error of the lexopt crate.
+fn lexopt_error(error: lexopt::Error) -> Error {
+    usage_error(&match error {
         lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: want a value"),
         lexopt::Error::UnexpectedValue { option, value } => format!("{option}: takes no value, got {value:?}"),
         other => other.to_string(),
     })
 }
 
-fn usage(text: &str) -> Error {
+fn usage_error(text: &str) -> Error {
     Error::new(ErrorKind::Usage, text)
 }
 
-fn text(word: OsString) -> Result<String, Error> {
-    word.into_string().map_err(|word| usage(&format!("{word:?}: want UTF-8")))
+fn utf8(word: OsString) -> Result<String, Error> {
+    word.into_string().map_err(|word| usage_error(&format!("{word:?}: want UTF-8")))
 }

@@ -1,6 +1,6 @@
-//! `clean`: removes what a crashed run of ours left in our data directory, and nothing else.
+//! `clean`: removes the files that a crash left in the data directory, and nothing else.
 
-use super::{say, surroundings};
+use super::{load_environment, print_line};
 use crate::base::error::Error;
 use serde_json::json;
 use std::fs;
@@ -8,34 +8,36 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Cleans up. No process is ended: none can be proved to be a dead mesh's.
+/// Removes leftover files. It stops no process, because none can be proved to belong to a dead mesh.
 pub fn clean(json: bool) -> Result<u8, Error> {
-    let (places, _) = surroundings()?;
-    let mut found: Vec<PathBuf> = files(&places.peers()).into_iter().filter(|path| is_dead_socket(path)).collect();
+    let (places, _) = load_environment()?;
+    let mut found: Vec<PathBuf> = list_files(&places.peers()).into_iter().filter(|path| is_dead_socket(path)).collect();
     let n_sockets = found.len();
     let lock = places.open_lock(&places.broker_lock());
-    // While we hold the lock no broker lives, so what points to one is stale.
+    // While this process holds the lock no broker runs, so files that point to one are stale.
     if let Ok(file) = &lock
         && file.try_lock().is_ok()
     {
         let left = [places.socket(), places.pid(), places.port()];
         found.extend(left.into_iter().filter(|path| path.symlink_metadata().is_ok()));
-        found.extend(files(&places.dir).into_iter().filter(|path| is_draft(path)));
+        found.extend(list_files(&places.dir).into_iter().filter(|path| is_temporary(path)));
     }
     for path in &found {
-        fs::remove_file(path).map_err(|error| places.error("has a file that can't be removed", &error))?;
+        fs::remove_file(path).map_err(|error| places.error("contains a file that cannot be removed", &error))?;
     }
     let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
     if json {
-        return say(&json!({ "ok": true, "killed": 0, "socksCleaned": n_sockets, "removed": names }).to_string());
+        return print_line(
+            &json!({ "ok": true, "killed": 0, "socksCleaned": n_sockets, "removed": names }).to_string(),
+        );
     }
     for name in &names {
-        say(&format!("removed {name}"))?;
+        print_line(&format!("removed {name}"))?;
     }
-    say(&format!("Done: 0 zombie(s) killed, {n_sockets} stale socket(s) removed."))
+    print_line(&format!("Done: 0 zombie(s) killed, {n_sockets} stale socket(s) removed."))
 }
 
-fn files(dir: &Path) -> Vec<PathBuf> {
+fn list_files(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
 }
@@ -45,8 +47,8 @@ fn is_dead_socket(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// A file that a crash kept from being renamed into its place: `broker.new1234`.
-fn is_draft(path: &Path) -> bool {
+/// A file that a crash left under its temporary name: `broker.new1234`.
+fn is_temporary(path: &Path) -> bool {
     let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
     extension.is_some_and(|text| {
         text.strip_prefix("new").is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))

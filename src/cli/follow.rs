@@ -1,11 +1,11 @@
-//! Verbs that go on: `inbox --follow`, `events --follow`, `state watch`. Each is a row of bounded
-//! waits, so that a lost broker costs a moment and no event.
+//! Verbs that keep running: `inbox --follow`, `events --follow` and `state watch`. Each makes a series of
+//! bounded waits, so that a lost broker costs a moment and no event.
 //!
-//! **Invariant:** a broker that somebody stopped is not started again by who only looks on.
+//! **Invariant:** these verbs never restart a broker that somebody stopped.
 
-use super::args::on_command_line;
-use super::args::{Command, Parsed};
-use super::{acknowledge, params, put, render, surroundings};
+use super::args::{ParsedCommand, on_command_line};
+use super::operations::{CliOperation, RowStream};
+use super::{call_params, load_environment, mark_read, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
 use crate::sys::data_dir::Places;
@@ -14,124 +14,120 @@ use serde_json::{Map, Value, json};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// One wait of many.
+/// The length of one wait.
 const WAIT_SECONDS: i64 = 300;
-/// How long a broker may take to come back.
-const GIVES_UP_AFTER: Duration = Duration::from_secs(30);
+/// How long to retry after a crash of the broker.
+const RETRY_TIME: Duration = Duration::from_secs(30);
+/// How often to check whether a stopped broker is back.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often a look is taken whether a broker that was stopped is back.
-const LOOKS_EVERY: Duration = Duration::from_millis(500);
-
-/// Prints what comes until interrupted, or until nobody reads it.
-pub fn follow(parsed: &Parsed) -> Result<u8, Error> {
-    let Command::Operation(op) = parsed.command else { return Ok(0) };
-    let (places, settings) = surroundings()?;
-    let mut ask = params(op, parsed, &settings);
-    let mut line = Line::new(places)?;
-    if op.name == "events.read" && !ask.contains_key("after") && !ask.contains_key("since") {
-        // Where the stream stands now; what is older was not asked for.
-        ask.insert("limit".into(), json!(1));
-        let value = line.call(op.name, &ask)?;
-        ask.insert("after".into(), value["seq"].clone());
-        ask.shift_remove("limit");
+/// Prints rows as they arrive, until interrupted or until the reader goes away.
+pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> Result<u8, Error> {
+    let op = row.op;
+    let (places, settings) = load_environment()?;
+    let mut params = call_params(row, parsed, &settings);
+    let mut client = ReconnectingClient::new(places)?;
+    if stream == RowStream::Events && !params.contains_key("after") && !params.contains_key("since") {
+        // Start at the current end of the stream.
+        params.insert("limit".into(), json!(1));
+        let answer = client.call(op.name, &params)?;
+        params.insert("after".into(), answer["seq"].clone());
+        params.shift_remove("limit");
     }
-    ask.insert("waitSeconds".into(), json!(WAIT_SECONDS));
+    params.insert("waitSeconds".into(), json!(WAIT_SECONDS));
     loop {
-        let value = line.call(op.name, &ask).map_err(|error| on_command_line(op, error))?;
-        let rows =
-            value[if op.name == "inbox" { "messages" } else { "events" }].as_array().cloned().unwrap_or_default();
-        for row in rows {
-            if !put(&if parsed.json { row.to_string() } else { render::line(op.name, &row) })? {
+        let answer = client.call(op.name, &params).map_err(|error| on_command_line(op, error))?;
+        for row in stream.rows(&answer) {
+            if !try_print_line(&if parsed.json { row.to_string() } else { stream.render_row(row) })? {
                 return Ok(0);
             }
         }
-        if op.name == "inbox" {
-            acknowledge(&mut line.client, &Value::Object(ask.clone()), &value);
-        } else {
-            ask.shift_remove("since");
-            ask.insert("after".into(), value["seq"].clone());
+        match stream {
+            RowStream::Messages => mark_read(&mut client.client, &Value::Object(params.clone()), &answer),
+            RowStream::Events => {
+                params.shift_remove("since");
+                params.insert("after".into(), answer["seq"].clone());
+            }
         }
-        if std::io::stdout().is_terminal() && value["gap"] == json!(true) {
-            crate::sys::complain("slm-mesh: older events were removed already");
+        if std::io::stdout().is_terminal() && answer["gap"] == json!(true) {
+            crate::sys::complain("slm-mesh: some older events are already deleted");
         }
     }
 }
 
-/// Prints an entry and each change of it.
-pub fn watch(parsed: &Parsed) -> Result<u8, Error> {
-    let (places, _) = surroundings()?;
-    let mut line = Line::new(places)?;
+/// Prints an entry of the shared state and every change to it.
+pub fn watch_state(parsed: &ParsedCommand) -> Result<u8, Error> {
+    let (places, _) = load_environment()?;
+    let mut client = ReconnectingClient::new(places)?;
     let namespace = parsed.args.get("namespace").cloned().unwrap_or_else(|| json!("default"));
     let key = &parsed.args["key"];
-    line.until =
+    client.deadline =
         parsed.args.get("waitSeconds").and_then(Value::as_u64).map(|s| Instant::now() + Duration::from_secs(s));
-    let until = line.until;
-    let mut cursor = line.call("events.read", &Map::from_iter([("limit".to_owned(), json!(1))]))?["seq"].clone();
+    let deadline = client.deadline;
+    let mut cursor = client.call("events.read", &Map::from_iter([("limit".to_owned(), json!(1))]))?["seq"].clone();
     let get = Map::from_iter([("key".to_owned(), key.clone()), ("namespace".to_owned(), namespace.clone())]);
-    let entry = line.call("state.get", &get)?["entry"].clone();
-    let mut is_read = show_entry(parsed, key, &entry)?;
+    let entry = client.call("state.get", &get)?["entry"].clone();
+    let mut is_read = print_entry(parsed, key, &entry)?;
     while is_read {
-        let left = until
-            .map_or(WAIT_SECONDS, |until| until.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64);
-        let ask = json!({ "types": ["state_changed", "state_deleted"], "after": cursor, "waitSeconds": left.clamp(0, WAIT_SECONDS) });
-        let value = line.call("events.read", ask.as_object().unwrap_or(&Map::new()))?;
-        cursor = value["seq"].clone();
-        let rows = value["events"].as_array().cloned().unwrap_or_default();
-        let ours = rows.iter().any(|row| row["payload"]["key"] == *key && row["payload"]["namespace"] == namespace);
-        if ours {
-            let entry = line.call("state.get", &get)?["entry"].clone();
-            is_read = show_entry(parsed, key, &entry)?;
-            if until.is_some() {
+        let seconds = deadline.map_or(WAIT_SECONDS, |deadline| {
+            deadline.saturating_duration_since(Instant::now()).as_secs_f64().ceil() as i64
+        });
+        let types = ["state_changed", "state_deleted"];
+        let params = json!({ "types": types, "after": cursor, "waitSeconds": seconds.clamp(0, WAIT_SECONDS) });
+        let answer = client.call("events.read", params.as_object().unwrap_or(&Map::new()))?;
+        cursor = answer["seq"].clone();
+        let is_ours = |row: &Value| row["payload"]["key"] == *key && row["payload"]["namespace"] == namespace;
+        if RowStream::Events.rows(&answer).iter().any(is_ours) {
+            let entry = client.call("state.get", &get)?["entry"].clone();
+            is_read = print_entry(parsed, key, &entry)?;
+            if deadline.is_some() {
                 return Ok(0);
             }
         }
-        if until.is_some_and(|until| Instant::now() >= until) {
-            return Err(Error::new(
-                ErrorKind::TimedOut,
-                format!("{} did not change in the time given", key.as_str().unwrap_or("")),
-            ));
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let key = key.as_str().unwrap_or("");
+            return Err(Error::new(ErrorKind::TimedOut, format!("{key} did not change in time")));
         }
     }
     Ok(0)
 }
 
-/// Prints an entry; answers whether somebody may read it.
-fn show_entry(parsed: &Parsed, key: &Value, entry: &Value) -> Result<bool, Error> {
+/// Prints an entry and returns whether the reader is still there.
+fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<bool, Error> {
     if parsed.json {
-        return put(&entry.to_string());
+        return try_print_line(&entry.to_string());
     }
-    let key = key.as_str().unwrap_or("");
+    let key = render::plain(key.as_str().unwrap_or(""));
     match entry["value"].as_str() {
-        Some(value) => {
-            put(&format!("{} = {}  (version {})", render::plain(key), render::plain(value), entry["version"]))
-        }
-        None => put(&format!("{} is not set", render::plain(key))),
+        Some(value) => try_print_line(&format!("{key} = {}  (version {})", render::plain(value), entry["version"])),
+        None => try_print_line(&format!("{key} is not set")),
     }
 }
 
-/// A connection that is made again when it breaks.
-struct Line {
+/// A connection that reconnects when it breaks.
+struct ReconnectingClient {
     places: Places,
     client: Client,
-    n_asked: u64,
-    /// When to give up waiting for a broker that was stopped; never, if none.
-    until: Option<Instant>,
+    n_requests: u64,
+    /// When to stop waiting for a stopped broker to come back; never if `None`.
+    deadline: Option<Instant>,
 }
 
-impl Line {
-    fn new(places: Places) -> Result<Line, Error> {
+impl ReconnectingClient {
+    fn new(places: Places) -> Result<ReconnectingClient, Error> {
         let client = Client::connect_or_start(&places)?;
-        Ok(Line { places, client, n_asked: 0, until: None })
+        Ok(ReconnectingClient { places, client, n_requests: 0, deadline: None })
     }
 
+    /// Calls a method, again after each lost connection.
     fn call(&mut self, method: &str, params: &Map<String, Value>) -> Result<Value, Error> {
         let began = Instant::now();
-        let ask = Value::Object(params.clone());
+        let params = Value::Object(params.clone());
         loop {
-            match self.ask(method, &ask) {
-                Ok(Some(value)) => return Ok(value),
+            match self.try_call(method, &params) {
+                Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => self.await_broker()?,
-                Err(error) if error.kind == ErrorKind::Gone && began.elapsed() < GIVES_UP_AFTER => {
+                Err(error) if error.kind == ErrorKind::Gone && began.elapsed() < RETRY_TIME => {
                     self.client = Client::connect_or_start(&self.places)?;
                 }
                 Err(error) => return Err(error),
@@ -139,16 +135,18 @@ impl Line {
         }
     }
 
-    /// Asks once; nothing if the broker says that it ends in order.
-    fn ask(&mut self, method: &str, ask: &Value) -> Result<Option<Value>, Error> {
-        self.n_asked += 1;
-        // Marked, since the client numbers the requests of its own.
-        let wanted = json!(format!("line-{}", self.n_asked));
-        let gone = |error: std::io::Error| Error::new(ErrorKind::Gone, format!("the broker went away ({error})"));
-        self.client.send(&rpc::request(&wanted, method, ask)).map_err(gone)?;
+    /// Calls a method once. `None` means that the broker is shutting down.
+    fn try_call(&mut self, method: &str, params: &Value) -> Result<Option<Value>, Error> {
+        self.n_requests += 1;
+        // A text, because the client numbers its own requests.
+        let request_id = json!(format!("line-{}", self.n_requests));
+        let gone = |error: std::io::Error| {
+            Error::new(ErrorKind::Gone, format!("the connection to the broker broke ({error})"))
+        };
+        self.client.send(&rpc::request(&request_id, method, params)).map_err(gone)?;
         loop {
             match self.client.receive().map_err(gone)? {
-                Message::Response { id, result } if id == wanted => {
+                Message::Response { id, result } if id == request_id => {
                     return result.map(Some).map_err(|error| rpc::read_error(&error));
                 }
                 Message::Notice { method, .. } if method == "shutdown" => return Ok(None),
@@ -157,21 +155,21 @@ impl Line {
         }
     }
 
-    /// Waits until somebody who needs a broker has started the next one.
+    /// Waits until another program that needs a broker has started one.
     fn await_broker(&mut self) -> Result<(), Error> {
-        crate::sys::complain("slm-mesh: the broker was stopped; this goes on when the next one is there");
-        while self.until.is_none_or(|until| Instant::now() < until) {
+        crate::sys::complain("slm-mesh: the broker was stopped; waiting for the next one");
+        while self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
             match Client::connect(&self.places) {
                 Ok(client) => {
                     self.client = client;
                     return Ok(());
                 }
-                Err(error) if client::is_absent(&error) => std::thread::sleep(LOOKS_EVERY),
+                Err(error) if client::is_absent(&error) => std::thread::sleep(CHECK_INTERVAL),
                 Err(error) => {
-                    return Err(Error::new(ErrorKind::Gone, format!("the broker can't be reached ({error})")));
+                    return Err(Error::new(ErrorKind::Gone, format!("cannot reach the broker ({error})")));
                 }
             }
         }
-        Err(Error::new(ErrorKind::TimedOut, "the broker was stopped, and none came back in the time given"))
+        Err(Error::new(ErrorKind::TimedOut, "the broker was stopped and no other one started in time"))
     }
 }

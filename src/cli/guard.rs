@@ -3,7 +3,7 @@
 //! **Invariant:** a mesh that is down or slow lets everything pass; a hook that was there before is
 //! kept, and runs after ours.
 
-use super::{params_for_actor, say, surroundings};
+use super::{actor_params, load_environment, print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::client::Client;
@@ -95,7 +95,7 @@ fn install(json: bool) -> Result<u8, Error> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(|error| refused(&path, &error))?;
     }
     let text = format!("Guarded: {} and {} in {} ask the mesh first.", HOOKS[0], HOOKS[1], dir.display());
-    say(&if json { json!({ "ok": true, "hooks": dir }).to_string() } else { text })
+    print_line(&if json { json!({ "ok": true, "hooks": dir }).to_string() } else { text })
 }
 
 fn remove(json: bool) -> Result<u8, Error> {
@@ -113,7 +113,7 @@ fn remove(json: bool) -> Result<u8, Error> {
     }
     let text =
         if n_removed == 0 { "There was no guard here.".into() } else { format!("Removed from {}.", dir.display()) };
-    say(&if json { json!({ "ok": true, "removed": n_removed }).to_string() } else { text })
+    print_line(&if json { json!({ "ok": true, "removed": n_removed }).to_string() } else { text })
 }
 
 /// The hook itself: 1 refuses. Whatever goes wrong, the commit goes through.
@@ -157,13 +157,13 @@ fn held(hook: &str) -> Result<Vec<Value>, Error> {
     if files.is_empty() {
         return Ok(Vec::new());
     }
-    let (places, settings) = surroundings()?;
+    let (places, settings) = load_environment()?;
     let facts = git::facts(Path::new(root));
     let mut client = Client::connect_or_start(&places)?;
     client.wait_at_most(Some(BUDGET)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     let mut found = Vec::new();
     for part in files.chunks(limits::EDIT_FILES_MAX) {
-        let mut ask = params_for_actor(&settings);
+        let mut ask = actor_params(&settings);
         ask.insert("files".into(), json!(part));
         ask.insert("repo".into(), json!(facts.repo));
         ask.insert("gitRoot".into(), json!(root));

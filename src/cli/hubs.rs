@@ -1,6 +1,7 @@
-//! `hubs`: who answers on the local network; and the hidden verb by which a hub announces itself.
+//! `hubs`: lists the hubs that answer on the local network. Also the hidden verb `announce`, which
+//! announces a hub there.
 
-use super::{render, say, surroundings};
+use super::{load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::discovered_hub::{self, Leave};
 use crate::discovery::mdns_process::{self, Orders};
@@ -9,15 +10,18 @@ use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Lists who answers in so many seconds. What each says of itself is hearsay, but whether it knows our
-/// secret: that it proves.
-pub fn hubs(seconds: u64, json: bool) -> Result<u8, Error> {
-    let (places, settings) = surroundings()?;
+/// Lists the hubs that answer within this many seconds. A hub proves that it knows the secret; everything
+/// else is only what it claims.
+pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
+    let (places, settings) = load_environment()?;
     if !settings.discovers() {
-        return Err(Error::new(ErrorKind::Refused, "SLM_MESH_DISCOVERY is off, so the local network is not asked"));
+        return Err(Error::new(
+            ErrorKind::Refused,
+            "SLM_MESH_DISCOVERY is off, so this machine does not search the local network",
+        ));
     }
     let answered = browse(Duration::from_secs(seconds));
-    // All at once: a stranger that takes its time takes nobody else's.
+    // In parallel, so that a slow stranger delays no other hub.
     let proven: Vec<(&Found, Option<bool>)> = std::thread::scope(|scope| {
         let asked: Vec<_> = answered.iter().map(|hub| scope.spawn(|| prove(hub, &settings))).collect();
         answered.iter().zip(asked).map(|(hub, asked)| (hub, asked.join().unwrap_or(None))).collect()
@@ -26,37 +30,37 @@ pub fn hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     let joined = if is_open { discovered_hub::look(&places, &settings, answered.clone(), Leave::Now)? } else { None };
     if json {
         let hubs: Vec<Value> = proven.iter().map(|(hub, proven)| to_value(hub, *proven)).collect();
-        return say(&json!({ "hubs": hubs, "joined": joined.map(|hub| hub.name) }).to_string());
+        return print_line(&json!({ "hubs": hubs, "joined": joined.map(|hub| hub.name) }).to_string());
     }
     let list = if answered.is_empty() {
-        nobody().to_owned()
+        no_answer_text().to_owned()
     } else {
         let rows = proven.iter().map(|(hub, proven)| row(hub, *proven)).collect();
         render::table(&["NAME", "WHAT", "ADDRESS", "VERSION", "SECRET", "ALSO AT"], rows)
     };
-    say(&match joined {
+    print_line(&match joined {
         Some(hub) => format!("{list}\nThis machine has joined {}.", render::plain(&hub.name)),
-        None if is_open => format!("{list}\nThis machine has joined none: its mesh is its own."),
+        None if is_open => format!("{list}\nThis machine has joined none of them."),
         None => list,
     })
 }
 
-/// Whether a hub proves our secret; nothing where it can't be asked, or we have none.
+/// Whether a hub proves the shared secret; `None` if it cannot be asked or no secret is set.
 fn prove(hub: &Found, settings: &Settings) -> Option<bool> {
     let is_hub = matches!(hub.what, What::Hub) && hub.ws_port > 0;
     is_hub.then(|| discovered_hub::proves(settings, &hub.address.ip().to_string(), hub.ws_port)).flatten()
 }
 
-/// What to look at where nobody answered.
-fn nobody() -> &'static str {
+/// What to check when no hub answered.
+fn no_answer_text() -> &'static str {
     if addresses::own().is_empty() {
-        return "No hub answered: this machine is on no network.";
+        return "No hub answered: this machine is not connected to a network.";
     }
-    "No hub answered: look whether one runs on this network with SLM_MESH_DISCOVERY on, and whether network and \
-     firewalls let multicast DNS through (UDP port 5353)."
+    "No hub answered: check that a hub runs on this network with SLM_MESH_DISCOVERY on, and that the network and \
+     the firewalls allow multicast DNS (UDP port 5353)."
 }
 
-fn what(hub: &Found) -> &'static str {
+fn service_name(hub: &Found) -> &'static str {
     match hub.what {
         What::Hub => "hub",
         What::SuperLocalMemory => "superlocalmemory",
@@ -66,7 +70,7 @@ fn what(hub: &Found) -> &'static str {
 fn to_value(hub: &Found, proven: Option<bool>) -> Value {
     json!({
         "name": hub.name,
-        "what": what(hub),
+        "what": service_name(hub),
         "address": hub.address.to_string(),
         "addresses": hub.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "httpPort": hub.http_port,
@@ -86,7 +90,7 @@ fn row(hub: &Found, proven: Option<bool>) -> Vec<String> {
     let version = if hub.version.is_empty() { "-" } else { &hub.version };
     vec![
         render::plain(&hub.name),
-        what(hub).into(),
+        service_name(hub).into(),
         hub.address.to_string(),
         render::plain(version),
         secret.into(),
@@ -94,7 +98,7 @@ fn row(hub: &Found, proven: Option<bool>) -> Vec<String> {
     ]
 }
 
-/// Announces as ordered, until standard input ends.
+/// Announces a hub as the words say, until standard input ends.
 pub fn announce(words: &[String]) -> Result<u8, Error> {
     let orders = Orders::read(words).map_err(|why| Error::new(ErrorKind::Usage, format!("announce: {why}")))?;
     mdns_process::run(&orders).map_err(|why| Error::new(ErrorKind::Gone, format!("announce: {why}")))?;

@@ -1,13 +1,15 @@
-//! The command line: arguments in, exit status out. Verbs that are operations derive from them;
-//! each other one has a file of its own.
+//! The command line: takes arguments, returns an exit status. Most verbs derive from an operation; each
+//! other verb has its own file.
 
 pub mod args;
 pub mod clean;
+mod complete;
 pub mod manual;
 pub mod flags;
 pub mod follow;
 pub mod guard;
 pub mod hubs;
+pub mod operations;
 pub mod render;
 pub mod lock_command;
 pub mod setup;
@@ -19,190 +21,186 @@ pub mod web;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
-use crate::core::Op;
-use crate::core::op::ArgKind;
+use crate::core::op::{ArgKind, ArgRole};
 use crate::sys::data_dir::{self, Places};
 use crate::sys::git;
 use crate::sys::settings::Settings;
-use args::{Command, Parsed};
+use args::{CliCommand, ParsedCommand};
+use operations::{CliOperation, RowStream, SendLocation};
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
 
-/// Runs the program; answers with its exit status.
+/// Runs the program and returns its exit status.
 pub fn main(argv: Vec<std::ffi::OsString>) -> u8 {
-    // What can't be understood is told of in the form that was asked for, if that much can be seen.
+    // If the arguments contain --json, an error in them is printed as JSON, too.
     let json = argv.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let parsed = match args::parse(argv) {
         Ok(parsed) => parsed,
-        Err(error) => return fail(&error, json),
+        Err(error) => return report_error(&error, json),
     };
     let json = parsed.json;
-    match dispatch(parsed) {
+    match run_command(parsed) {
         Ok(status) => status,
-        Err(error) => fail(&error, json),
+        Err(error) => report_error(&error, json),
     }
 }
 
-fn dispatch(parsed: Parsed) -> Result<u8, Error> {
+fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
     match &parsed.command {
-        Command::Bare if !io::stdin().is_terminal() => session(false),
-        Command::Mcp { legacy } => session(*legacy),
-        Command::Bare => start::greet(parsed.json),
-        Command::Start { detach, as_daemon } => start::start(*detach, *as_daemon, parsed.json),
-        Command::Stop => start::stop(parsed.json),
-        Command::Clean => clean::clean(parsed.json),
-        Command::Hook(agent, true) => Ok(crate::agents::wake::run(agent)),
-        Command::Hook(agent, false) => Ok(crate::agents::hook::run(agent)),
-        Command::Setup(asked) => setup::setup(asked, parsed.json),
-        Command::Doctor(prove) => setup::doctor(prove.as_deref(), parsed.json),
-        Command::Hubs(seconds) => hubs::hubs(*seconds, parsed.json),
-        Command::Announce(words) => hubs::announce(words),
-        Command::Guard(words) => guard::run(words, parsed.json),
-        Command::Pipe => pipe::pipe(),
-        Command::Secret => pipe::secret(),
-        Command::Version => say(env!("CARGO_PKG_VERSION")),
-        Command::Help(topic) => manual::help(topic),
-        Command::Live(plain) => watch::watch(&parsed, *plain),
-        Command::Web(only_print) => web::web(*only_print, parsed.json),
-        Command::Watch => follow::watch(&parsed),
-        Command::Operation(_) if parsed.follow => follow::follow(&parsed),
-        Command::Operation(op) if !parsed.command_line.is_empty() => lock_command::locked(op, &parsed),
-        Command::Operation(op) => operation(op, &parsed),
+        CliCommand::Bare if !io::stdin().is_terminal() => serve_mcp(false),
+        CliCommand::Mcp { legacy } => serve_mcp(*legacy),
+        CliCommand::Bare => start::greet(parsed.json),
+        CliCommand::Start { detach, as_daemon } => start::start(*detach, *as_daemon, parsed.json),
+        CliCommand::Stop => start::stop(parsed.json),
+        CliCommand::Clean => clean::clean(parsed.json),
+        CliCommand::Hook(agent, true) => Ok(crate::agents::wake::run(agent)),
+        CliCommand::Hook(agent, false) => Ok(crate::agents::hook::run(agent)),
+        CliCommand::Setup(options) => setup::setup(options, parsed.json),
+        CliCommand::Doctor(prove) => setup::doctor(prove.as_deref(), parsed.json),
+        CliCommand::Hubs(seconds) => hubs::list_hubs(*seconds, parsed.json),
+        CliCommand::Announce(words) => hubs::announce(words),
+        CliCommand::Complete(words) => complete::print_candidates(words),
+        CliCommand::Guard(words) => guard::run(words, parsed.json),
+        CliCommand::Pipe => pipe::carry_lines(),
+        CliCommand::Secret => pipe::print_secret(),
+        CliCommand::Version => print_line(env!("CARGO_PKG_VERSION")),
+        CliCommand::Help(topic) => manual::print_help(topic),
+        CliCommand::WatchMesh(plain) => watch::watch(&parsed, *plain),
+        CliCommand::Web(only_print) => web::open_page(*only_print, parsed.json),
+        CliCommand::WatchState => follow::watch_state(&parsed),
+        CliCommand::Operation(row) => match row.stream.filter(|_| parsed.follow) {
+            Some(stream) => follow::follow(row, stream, &parsed),
+            None if !parsed.command_line.is_empty() => lock_command::run_under_lock(row, &parsed),
+            None => call_operation(row, &parsed),
+        },
     }
 }
 
-/// The MCP session. Whatever goes wrong with the mesh, it stays up and says so in its answers.
-fn session(legacy: bool) -> Result<u8, Error> {
+/// Serves MCP. If the mesh fails, the session stays up and reports the error in its answers.
+fn serve_mcp(legacy: bool) -> Result<u8, Error> {
     crate::mcp::run(legacy)
-        .map_err(|error| Error::new(ErrorKind::Internal, format!("standard input can't be read ({error})")))?;
+        .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot read standard input ({error})")))?;
     Ok(0)
 }
 
-/// Asks the broker for one operation and prints what it answers.
-fn operation(op: &'static Op, parsed: &Parsed) -> Result<u8, Error> {
-    let (places, settings) = surroundings()?;
-    let params = params(op, parsed, &settings);
-    let mut client = match op.name {
-        // To ask how the broker is must not bring one to life.
-        "status" => Client::connect(&places).map_err(|error| match client::is_absent(&error) {
-            true => no_broker(),
-            false => Error::new(ErrorKind::Gone, error.to_string()),
-        })?,
-        _ => Client::connect_or_start(&places)?,
-    };
-    let params = Value::Object(params);
-    let value = match client.call(op.name, &params) {
-        // It ended just as we came: the next one answers.
-        Err(error) if client::is_lost(&error) && (op.repeatable || op.name == "send") => {
+/// Calls one operation on the broker and prints the answer.
+fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Error> {
+    let op = row.op;
+    let (places, settings) = load_environment()?;
+    let params = Value::Object(call_params(row, parsed, &settings));
+    let mut client = if row.starts_broker { Client::connect_or_start(&places)? } else { connect_to_running(&places)? };
+    let answer = match client.call(op.name, &params) {
+        // The broker stopped at this moment; the next one can answer.
+        Err(error) if client::is_lost(&error) && (op.repeatable || op.idempotency_key().is_some()) => {
             client = Client::connect_or_start(&places)?;
             client.call(op.name, &params)
         }
         result => result,
     };
-    let value = value.map_err(|error| args::on_command_line(op, error))?;
-    let (status, is_read) = render::result(op, &value, parsed)?;
-    if op.name == "inbox" && is_read {
-        acknowledge(&mut client, &params, &value);
+    let answer = answer.map_err(|error| args::on_command_line(op, error))?;
+    let (status, is_read) = render::print_answer(row, &answer, parsed)?;
+    if row.stream == Some(RowStream::Messages) && is_read {
+        mark_read(&mut client, &params, &answer);
     }
     Ok(status)
 }
 
-/// Reports messages as shown, after they were printed.
-fn acknowledge(client: &mut Client, params: &Value, value: &Value) {
-    let items = crate::mcp::shown_items(value);
+/// Connects to the broker only if one is running.
+pub fn connect_to_running(places: &Places) -> Result<Client, Error> {
+    Client::connect(places).map_err(|error| match client::is_absent(&error) {
+        true => Error::new(
+            ErrorKind::Gone,
+            "no broker is running; start one with slm-mesh start --detach, or use any verb that needs one",
+        ),
+        false => Error::new(ErrorKind::Gone, error.to_string()),
+    })
+}
+
+/// Reports messages as read, after they were printed.
+fn mark_read(client: &mut Client, params: &Value, answer: &Value) {
+    let items = crate::mcp::shown_items(answer);
     if !items.is_empty() {
-        // A broker that is gone offers them again: nothing is lost.
+        // If the broker is gone, the next one offers the messages again, so nothing is lost.
         let _ = client.call("shown", &json!({ "items": items, "as": params["as"] }));
     }
 }
 
-/// The data directory and the settings.
-pub fn surroundings() -> Result<(Places, Settings), Error> {
+/// Finds the data directory and loads the settings.
+pub fn load_environment() -> Result<(Places, Settings), Error> {
     let places = Places::find()?;
     let settings = Settings::load(&places)?;
     Ok((places, settings))
 }
 
-/// What goes to the broker: the arguments, who acts, and facts that only the caller's place knows.
-pub fn params(op: &Op, parsed: &Parsed, settings: &Settings) -> Map<String, Value> {
+/// The parameters of a call: the arguments, the acting peer, and what only the caller's directory tells.
+pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settings) -> Map<String, Value> {
     let mut params = parsed.args.clone();
-    for (name, value) in &mut params {
-        let is_path = ["filePath", "filePaths"].contains(&name.as_str());
-        match value {
-            Value::Array(list) if is_path => {
+    for arg in row.op.args.iter().filter(|arg| arg.role == ArgRole::Path) {
+        match params.get_mut(arg.name) {
+            Some(Value::Array(list)) => {
                 for item in list {
                     *item = json!(data_dir::absolute(item.as_str().unwrap_or("")));
                 }
             }
-            Value::String(path) if is_path => *value = json!(data_dir::absolute(path)),
-            _ => {}
+            Some(value) => *value = json!(data_dir::absolute(value.as_str().unwrap_or(""))),
+            None => {}
         }
     }
-    params.extend(params_for_actor(settings));
+    params.extend(actor_params(settings));
     if let Some(name) = &parsed.acting {
         params.insert("as".into(), json!(name));
     }
-    let has = |name: &str| op.args.iter().any(|arg| arg.name == name);
-    if op.name == "peers" {
-        // An agent that lists its peers in its shell is none of them.
+    if row.excludes_caller {
         params.insert("whoami".into(), json!(true));
     }
-    let scoped = params.get("scope").and_then(Value::as_str).is_some_and(|scope| scope != "machine");
-    if op.name == "lock.lock" || op.name == "peers" && scoped {
+    let has_small_scope = params.get("scope").and_then(Value::as_str).is_some_and(|scope| scope != "machine");
+    if row.location == SendLocation::Always || row.location == SendLocation::WithSmallScope && has_small_scope {
         let dir = std::env::current_dir().unwrap_or_default();
         let git = git::facts(&dir);
         let facts = [("project", Some(dir.display().to_string())), ("repo", git.repo), ("gitRoot", git.root)];
-        for (name, fact) in facts.into_iter().filter(|(name, _)| has(name)) {
+        for (name, fact) in facts.into_iter().filter(|(name, _)| row.op.args.iter().any(|arg| arg.name == *name)) {
             params.insert(name.into(), json!(fact));
         }
     }
-    if op.name == "send" && !params.contains_key("key") {
-        params.insert("key".into(), json!(format!("auto-{:032x}", crate::sys::chance())));
+    if let Some(key) = row.op.idempotency_key().filter(|key| !params.contains_key(key.name)) {
+        params.insert(key.name.into(), json!(format!("auto-{:032x}", crate::sys::chance())));
     }
     params
 }
 
-/// Who asks: the version of this program, and the peer that the settings name.
-fn params_for_actor(settings: &Settings) -> Map<String, Value> {
+/// Parameters of every call: the version of this program, and the peer that the settings name.
+fn actor_params(settings: &Settings) -> Map<String, Value> {
     let named = Some(settings.text("SLM_MESH_PEER")).filter(|name| !name.is_empty());
     let mut params = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);
     params.extend(named.map(|name| ("as".to_owned(), json!(name))));
     params
 }
 
-/// The error for a verb that wants a living broker.
-pub fn no_broker() -> Error {
-    Error::new(
-        ErrorKind::Gone,
-        "no broker is running; slm-mesh start --detach, or any session or other verb, starts one",
-    )
+/// Prints a line and returns exit status 0. A reader that is gone is no error.
+pub fn print_line(line: &str) -> Result<u8, Error> {
+    try_print_line(line).map(|_| 0)
 }
 
-/// Prints a line; a reader that is gone is no failure.
-pub fn say(line: &str) -> Result<u8, Error> {
-    put(line).map(|_| 0)
-}
-
-/// Prints a line; answers whether somebody may read it. A reader that is gone is no failure.
-pub fn put(line: &str) -> Result<bool, Error> {
+/// Prints a line and returns whether it may still reach a reader. A reader that is gone is no error.
+pub fn try_print_line(line: &str) -> Result<bool, Error> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Ok(()) => Ok(!crate::sys::is_output_closed()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Error::new(ErrorKind::Storage, format!("standard output can't be written ({error})"))),
+        Err(error) => Err(Error::new(ErrorKind::Storage, format!("cannot write to standard output ({error})"))),
     }
 }
 
-fn fail(error: &Error, json: bool) -> u8 {
-    // Where even this can't be said, the exit status still tells.
-    let _ = if json { say(&error.to_value().to_string()).map(|_| ()) } else { Ok(()) };
+fn report_error(error: &Error, json: bool) -> u8 {
+    // If even this cannot be printed, the exit status still reports the failure.
+    let _ = if json { print_line(&error.to_value().to_string()).map(|_| ()) } else { Ok(()) };
     if !json {
         crate::sys::complain(&format!("slm-mesh: {}", render::plain(&error.text)));
     }
     error.kind.codes().exit
 }
 
-/// The JSON value of a command line's word.
+/// Converts a word of the command line to the JSON value of an argument.
 pub fn word_value(kind: ArgKind, name: &str, word: String) -> Result<Value, Error> {
     match kind {
         ArgKind::Int { .. } => word

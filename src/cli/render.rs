@@ -1,83 +1,91 @@
-//! Answers for people: aligned tables, relative times, colour only where it is wanted.
+//! Renders answers for people: aligned tables, relative times, colour only on a terminal.
 //!
-//! **Invariant:** text of other agents reaches a terminal only through [`plain`].
+//! **Invariant:** text from other agents reaches a terminal only through [`plain`].
 
-use super::args::Parsed;
-use super::put;
+use super::args::ParsedCommand;
+use super::operations::{CliOperation, Rendered};
+use super::try_print_line;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::time;
-use crate::core::Op;
 use crate::sys;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 
-/// Prints a result; answers with the exit status that it means, and whether somebody may read it.
-pub fn result(op: &Op, value: &Value, parsed: &Parsed) -> Result<(u8, bool), Error> {
+/// Prints an answer. Returns the exit status, and whether the reader is still there.
+pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) -> Result<(u8, bool), Error> {
+    let rendered = (row.render)(answer, parsed);
     let mut is_read = true;
     if parsed.json {
-        is_read = put(&value.to_string())?;
-    } else if op.name == "state.get" && value["entry"].is_null() {
-        // On standard output a script would take it for the value.
-        sys::complain(&format!("Key \"{}\" not found", word(&parsed.args["key"])));
+        is_read = try_print_line(&answer.to_string())?;
     } else {
-        is_read = put(&human(op, value, parsed))?;
+        match &rendered {
+            Rendered::Text(text) => is_read = try_print_line(&(text.clone() + &unread_note(answer)))?,
+            Rendered::NotFound(sentence) => sys::complain(sentence),
+        }
     }
-    let waited = parsed.args.contains_key("waitSeconds");
-    let is_empty = |name: &str| value[name].as_array().is_some_and(Vec::is_empty);
-    let status = match op.name {
-        "state.get" if value["entry"].is_null() => ErrorKind::NotFound.codes().exit,
-        "inbox" if waited && is_empty("messages") => ErrorKind::TimedOut.codes().exit,
-        "events.read" if waited && is_empty("events") => ErrorKind::TimedOut.codes().exit,
-        _ => 0,
+    let waited_in_vain =
+        parsed.args.contains_key("waitSeconds") && row.stream.is_some_and(|stream| stream.rows(answer).is_empty());
+    let status = match rendered {
+        Rendered::NotFound(_) => ErrorKind::NotFound.codes().exit,
+        Rendered::Text(_) if waited_in_vain => ErrorKind::TimedOut.codes().exit,
+        Rendered::Text(_) => 0,
     };
     Ok((status, is_read))
 }
 
-fn human(op: &Op, value: &Value, parsed: &Parsed) -> String {
-    let text = match op.name {
-        "peers" => peers(value),
-        "whoami" => {
-            format!("{} ({}, {})", word(&value["you"]["name"]), word(&value["kind"]), word(&value["you"]["id"]))
-        }
-        "summary" => "Summary set.".into(),
-        "send" => sent(value),
-        "inbox" => inbox(value),
-        "state.get" => entry(value),
-        "state.set" => format!(
-            "Set {} = {} (version {})",
-            word(&value["entry"]["key"]),
-            word(&value["entry"]["value"]),
-            value["version"]
-        ),
-        "state.list" => entries(value),
-        "state.delete" if value["deleted"] == json!(true) => format!("Deleted {}", word(&parsed.args["key"])),
-        "state.delete" => format!("{} was not set", word(&parsed.args["key"])),
-        "lock.lock" => locked(value),
-        "lock.unlock" => {
-            rows(value, "unlocked").iter().map(|path| format!("Unlocked {}", word(path))).collect::<Vec<_>>().join("\n")
-        }
-        "lock.query" => locks(value),
-        "events.read" => events(value),
-        "events.emit" => format!("Emitted as event {}", value["seq"]),
-        "status" => status(value),
-        _ => value.to_string(),
-    };
-    let mail = &value["mail"];
+/// A line about unread mail, which an answer may mention.
+fn unread_note(answer: &Value) -> String {
+    let mail = &answer["mail"];
     let note =
         mail["unread"].as_i64().map(|n| dim(&format!("\n{n} unread, from {}: slm-mesh inbox", names(&mail["from"]))));
-    text + &note.unwrap_or_default()
+    note.unwrap_or_default()
 }
 
-/// One event or message of a stream, on one line.
-pub fn line(op: &str, row: &Value) -> String {
-    if op == "inbox" {
-        return message(row);
-    }
+/// Renders the answer of `whoami`.
+pub fn whoami(answer: &Value, _: &ParsedCommand) -> Rendered {
+    let you = &answer["you"];
+    Rendered::Text(format!("{} ({}, {})", word(&you["name"]), word(&answer["kind"]), word(&you["id"])))
+}
+
+/// Renders the answer of `summary`.
+pub fn summary_set(_: &Value, _: &ParsedCommand) -> Rendered {
+    Rendered::Text("Summary set.".into())
+}
+
+/// Renders the answer of `state set`.
+pub fn state_set(answer: &Value, _: &ParsedCommand) -> Rendered {
+    let (key, value) = (word(&answer["entry"]["key"]), word(&answer["entry"]["value"]));
+    Rendered::Text(format!("Set {key} = {value} (version {})", answer["version"]))
+}
+
+/// Renders the answer of `state delete`.
+pub fn state_deleted(answer: &Value, parsed: &ParsedCommand) -> Rendered {
+    let key = word(&parsed.args["key"]);
+    Rendered::Text(if answer["deleted"] == json!(true) {
+        format!("Deleted {key}")
+    } else {
+        format!("{key} was not set")
+    })
+}
+
+/// Renders the answer of `unlock`.
+pub fn locks_released(answer: &Value, _: &ParsedCommand) -> Rendered {
+    let lines: Vec<String> = rows(answer, "unlocked").iter().map(|path| format!("Unlocked {}", word(path))).collect();
+    Rendered::Text(lines.join("\n"))
+}
+
+/// Renders the answer of `events emit`.
+pub fn event_emitted(answer: &Value, _: &ParsedCommand) -> Rendered {
+    Rendered::Text(format!("Emitted as event {}", answer["seq"]))
+}
+
+/// Renders one event on one line.
+pub fn event(row: &Value) -> String {
     let payload = row["payload"].as_object().cloned().unwrap_or_default();
-    // Ids mean nothing to a reader, and who did it stands in the line already.
+    // The line names the author already, and ids tell a reader nothing.
     let hidden = ["peerId", "messageId", "fromPeer", "lockedBy", "unlockedBy"];
     let fact = |(name, value): (&String, &Value)| match name.as_str() {
-        "filePath" => format!("{name}={}", here(&word(value))),
+        "filePath" => format!("{name}={}", relative(&word(value))),
         "toPeer" => format!("{name}={:.8}", word(value)),
         _ => format!("{}={}", plain(name), word(value)),
     };
@@ -91,71 +99,76 @@ pub fn line(op: &str, row: &Value) -> String {
     )
 }
 
-fn peers(value: &Value) -> String {
+/// Renders the answer of `peers`.
+pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
     let rows = rows(value, "peers");
     if rows.is_empty() {
-        return "No other peers are here. An agent appears with its first mesh tool call, or two seconds after it started.".into();
+        let text = "No other peers are online. An agent appears with its first mesh tool call, or two seconds after it starts.";
+        return Rendered::Text(text.into());
     }
-    // On one machine the column would tell nothing.
+    // With a single machine, this column is left out.
     const HOST: usize = 2;
-    let ours = sys::host();
-    let is_far = rows.iter().any(|row| row["host"].as_str().is_some_and(|host| host != ours));
+    let own_host = sys::host();
+    let has_other_hosts = rows.iter().any(|row| row["host"].as_str().is_some_and(|host| host != own_host));
     let cells = rows.iter().map(|row| {
         let idle = row["idleSeconds"].as_i64().unwrap_or(0);
         let state = match row["status"].as_str() {
             Some("active") if idle < 60 => "active".into(),
             Some("active") => format!("idle {}", time::span(idle * 1000)),
-            // As the broker counts it: the clock of another machine may say anything.
-            Some("away") => format!("away {}", time::span(idle * 1000)),
+            // The broker counts the idle time, because another machine's clock may be wrong.
+            Some("away" | "offline") => format!("offline {}", time::span(idle * 1000)),
             other => other.unwrap_or("").to_owned(),
         };
         let unread = row["unread"].as_i64().filter(|n| *n > 0).map_or("-".into(), |n| n.to_string());
         let (name, agent, host) = (word(&row["name"]), word(&row["agentType"]), or_dash(&row["host"]));
         let (branch, project) = (or_dash(&row["gitBranch"]), word(&row["projectPath"]));
         let mut cells = vec![name, agent, host, state, unread, branch, project, word(&row["summary"])];
-        if !is_far {
+        if !has_other_hosts {
             cells.remove(HOST);
         }
         cells
     });
-    let mut head = vec!["NAME", "AGENT", "HOST", "STATUS", "UNREAD", "BRANCH", "PROJECT", "DOES"];
-    if !is_far {
+    let mut head = vec!["NAME", "AGENT", "HOST", "STATUS", "UNREAD", "BRANCH", "PROJECT", "SUMMARY"];
+    if !has_other_hosts {
         head.remove(HOST);
     }
-    table(&head, cells.collect()) + &more(value)
+    Rendered::Text(table(&head, cells.collect()) + &next_page(value))
 }
 
-fn sent(value: &Value) -> String {
+/// Renders the answer of `send` and `broadcast`.
+pub fn message_sent(value: &Value, _: &ParsedCommand) -> Rendered {
     let rows = rows(value, "recipients");
     if let Some(note) = value["note"].as_str() {
-        return plain(note);
+        return Rendered::Text(plain(note));
     }
-    let who: Vec<String> = rows
+    let recipients: Vec<String> = rows
         .iter()
         .map(|row| {
-            let away = if row["here"] == json!(true) { "" } else { " (away; it waits in the mailbox)" };
+            let away = if row["here"] == json!(true) { "" } else { " (offline; the message waits in the mailbox)" };
             format!("{}{away}", word(&row["name"]))
         })
         .collect();
-    format!("Message sent to {}", who.join(", "))
+    Rendered::Text(format!("Message sent to {}", recipients.join(", ")))
 }
 
-fn inbox(value: &Value) -> String {
+/// Renders the answer of `inbox`.
+pub fn inbox(value: &Value, _: &ParsedCommand) -> Rendered {
     let rows = rows(value, "messages");
     if rows.is_empty() {
-        return "No messages.".into();
+        return Rendered::Text("No messages.".into());
     }
     let mut text: Vec<String> = rows.iter().map(message).collect();
     if let Some(n) = value["remaining"].as_i64().filter(|n| *n > 0) {
-        text.push(dim(&format!("{n} more: slm-mesh inbox again")));
+        text.push(dim(&format!("{n} more: run slm-mesh inbox again")));
     }
     if value["more"] == json!(true) {
         text.push(dim(&format!("there are more: --after {}", value["next"])));
     }
-    text.join("\n")
+    Rendered::Text(text.join("\n"))
 }
 
-fn message(row: &Value) -> String {
+/// Renders one message.
+pub fn message(row: &Value) -> String {
     let head = match row["toName"].as_str() {
         Some(to) => format!("to {}  [{}]", plain(to), word(&row["receipt"])),
         None => format!("from {}", word(&row["fromName"])),
@@ -172,20 +185,22 @@ fn message(row: &Value) -> String {
     format!("{}\n  {body}", bold(&format!("{}  {head}{notes}  {}", clock(&row["createdAt"]), dim(&word(&row["id"])))))
 }
 
-fn entry(value: &Value) -> String {
+/// Renders the answer of `state get`.
+pub fn state_entry(value: &Value, parsed: &ParsedCommand) -> Rendered {
     let entry = &value["entry"];
     match entry["value"].as_str() {
-        // Alone on its line, so that scripts can take it as it is.
-        Some(value) if !std::io::stdout().is_terminal() => value.to_owned(),
-        Some(value) => format!("{} = {}", word(&entry["key"]), plain_lines(value)),
-        None => String::new(),
+        // A script gets the value alone.
+        Some(value) if !std::io::stdout().is_terminal() => Rendered::Text(value.to_owned()),
+        Some(value) => Rendered::Text(format!("{} = {}", word(&entry["key"]), plain_lines(value))),
+        None => Rendered::NotFound(format!("Key \"{}\" not found", word(&parsed.args["key"]))),
     }
 }
 
-fn entries(value: &Value) -> String {
+/// Renders the answer of `state list`.
+pub fn state_entries(value: &Value, _: &ParsedCommand) -> Rendered {
     let rows = rows(value, "entries");
     if rows.is_empty() {
-        return "No entries.".into();
+        return Rendered::Text("No entries.".into());
     }
     let cells = rows.iter().map(|row| {
         vec![
@@ -196,10 +211,11 @@ fn entries(value: &Value) -> String {
             ago(&row["updatedAt"]),
         ]
     });
-    table(&["KEY", "VALUE", "VERSION", "BY", "CHANGED"], cells.collect()) + &more(value)
+    Rendered::Text(table(&["KEY", "VALUE", "VERSION", "BY", "CHANGED"], cells.collect()) + &next_page(value))
 }
 
-fn locked(value: &Value) -> String {
+/// Renders the answer of `lock`.
+pub fn locks_granted(value: &Value, _: &ParsedCommand) -> Rendered {
     let one = std::slice::from_ref(&value["lock"]);
     let rows = value["locks"].as_array().map_or(one, Vec::as_slice);
     let left = time::span(value["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
@@ -207,44 +223,51 @@ fn locked(value: &Value) -> String {
         .iter()
         .map(|row| format!("Locked {} for {left} (token {})", word(&row["filePath"]), row["token"]))
         .collect();
-    lines.join("\n")
+    Rendered::Text(lines.join("\n"))
 }
 
-fn locks(value: &Value) -> String {
+/// Renders the answer of `lock list`.
+pub fn locks(value: &Value, _: &ParsedCommand) -> Rendered {
     let rows = rows(value, "locks");
     if rows.is_empty() {
-        return "No active locks".into();
+        return Rendered::Text("No active locks".into());
     }
     let cells = rows.iter().map(|row| {
         let left = time::span(row["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
         vec![
-            here(&word(&row["filePath"])),
+            relative(&word(&row["filePath"])),
             word(&row["holder"]),
             left,
             or_dash(&json!(names(&row["queue"]))),
             word(&row["reason"]),
         ]
     });
-    table(&["FILE", "LOCKED BY", "LEFT", "WAITING", "REASON"], cells.collect()) + &more(value)
+    Rendered::Text(table(&["FILE", "LOCKED BY", "LEFT", "WAITING", "REASON"], cells.collect()) + &next_page(value))
 }
 
-/// How to see the rest of a list that did not fit.
-fn more(value: &Value) -> String {
+/// How to get the next page of a list that did not fit into one answer.
+fn next_page(value: &Value) -> String {
     let Some(next) = value["next"].as_str() else { return String::new() };
     let n_left = value["remaining"].as_i64().map(|n| format!("{n} more")).unwrap_or_else(|| "there are more".into());
     dim(&format!("\n{n_left}: --after '{}'", plain(next).replace('\'', "'\\''")))
 }
 
-fn events(value: &Value) -> String {
+/// Renders the answer of `events`.
+pub fn events(value: &Value, _: &ParsedCommand) -> Rendered {
     let rows = rows(value, "events");
     if rows.is_empty() {
-        return "No events".into();
+        return Rendered::Text("No events".into());
     }
-    rows.iter().map(|row| line("events", row)).collect::<Vec<_>>().join("\n")
+    Rendered::Text(rows.iter().map(event).collect::<Vec<_>>().join("\n"))
 }
 
-/// The status, for people.
-pub fn status(value: &Value) -> String {
+/// Renders the answer of `status`.
+pub fn mesh_status(value: &Value, _: &ParsedCommand) -> Rendered {
+    Rendered::Text(status_text(value))
+}
+
+/// The status of the mesh as text.
+pub fn status_text(value: &Value) -> String {
     let size = |bytes: &Value| match bytes.as_i64().unwrap_or(0) {
         n @ 0..1024 => format!("{n} B"),
         n @ 1024..1_048_576 => format!("{:.1} KB", n as f64 / 1024.0),
@@ -263,25 +286,27 @@ pub fn status(value: &Value) -> String {
         format!("Uptime:    {uptime}"),
         format!("PID:       {}", value["pid"]),
         format!("HTTP port: {port}"),
-        format!("Peers:     {} active, {} stale, {} away", peers["active"], peers["stale"], peers["away"]),
+        format!("Peers:     {} active, {} stale, {} offline", peers["active"], peers["stale"], peers["away"]),
         format!("Messages:  {} total, {} undelivered", messages["total"], messages["undelivered"]),
         format!("Locks:     {} active", value["locks"]["active"]),
         format!("Events:    {} total", value["events"]["total"]),
         format!("Database:  {} (log {})", size(&value["db"]["sizeBytes"]), size(&value["db"]["walSizeBytes"])),
     ]
     .into_iter()
-    .chain(rows(value, "links").iter().map(link))
+    .chain(rows(value, "links").iter().map(link_line))
     .collect::<Vec<_>>()
     .join("\n")
 }
 
-/// Another mesh that this one looks at.
-fn link(row: &Value) -> String {
+/// The status line of a linked mesh.
+fn link_line(row: &Value) -> String {
     let trouble = row["trouble"].as_str().map_or(String::new(), |why| format!("; {}", plain(why)));
-    let waiting = row["waiting"].as_i64().filter(|n| *n > 0).map_or(String::new(), |n| format!(", {n} letters wait"));
-    let heard = row["heardAt"].as_str().map_or("never heard".into(), |_| format!("heard {}", ago(&row["heardAt"])));
+    let waiting =
+        row["waiting"].as_i64().filter(|n| *n > 0).map_or(String::new(), |n| format!(", {n} messages waiting"));
+    let reached =
+        row["heardAt"].as_str().map_or("never reached".into(), |_| format!("reached {}", ago(&row["heardAt"])));
     format!(
-        "Link:      {} ({}): {} peers, {heard}{waiting}{trouble}",
+        "Link:      {} ({}): {} peers, {reached}{waiting}{trouble}",
         word(&row["url"]),
         word(&row["kind"]),
         row["peers"]
@@ -292,7 +317,7 @@ fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value[name].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Cells in columns, below their headings.
+/// Aligns cells in columns below their headings.
 pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let head: Vec<String> = head.iter().map(|word| (*word).to_owned()).collect();
     let all: Vec<&Vec<String>> = std::iter::once(&head).chain(&rows).collect();
@@ -307,17 +332,17 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Text of others without what could steer a terminal or turn its direction.
+/// Replaces what could control a terminal or change the direction of text.
 pub fn plain(text: &str) -> String {
-    let tame = |c: char| match c {
+    let replace = |c: char| match c {
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        // What some terminals take for an end of the line.
+        // Some terminals treat these as line ends.
         '\u{2028}' | '\u{2029}' => '\u{fffd}',
         '\n' | '\t' => ' ',
         c if c.is_control() => '\u{fffd}',
         c => c,
     };
-    text.chars().map(tame).collect()
+    text.chars().map(replace).collect()
 }
 
 fn plain_lines(text: &str) -> String {
@@ -348,8 +373,8 @@ fn cut(text: &str, n: usize) -> String {
     if text.chars().count() <= n { text.to_owned() } else { text.chars().take(n - 1).chain(['…']).collect() }
 }
 
-/// A path below the working directory as people type it.
-fn here(path: &str) -> String {
+/// Shortens a path below the working directory to a relative one.
+pub fn relative(path: &str) -> String {
     let dir = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(&format!("{}/", dir.display()))
         .filter(|rest| !rest.is_empty())
@@ -380,7 +405,7 @@ fn dim(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn what_steers_a_terminal_becomes_harmless() {
+    fn control_characters_become_harmless() {
         assert_eq!(super::plain("\u{1b}[31mred\u{202e}x\u{7}"), "\u{fffd}[31mred\u{fffd}x\u{fffd}");
     }
 }

@@ -1,6 +1,6 @@
 //! `setup` and `doctor`: what they did or found, as people and programs read it.
 
-use super::say;
+use super::print_line;
 use crate::agents::configs::{ROWS, Row};
 use crate::agents::environment::Ground;
 use crate::agents::prove::NOT_PROVEN;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// What `setup` was asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Asked {
+pub struct SetupOptions {
     /// Agents by name; none for those that are here.
     pub agents: Vec<String>,
     /// Show, and change nothing.
@@ -26,7 +26,7 @@ pub struct Asked {
 }
 
 /// Sets agents up, or takes us out of them; 1 if something is left for the user to do.
-pub fn setup(asked: &Asked, json: bool) -> Result<u8, Error> {
+pub fn setup(asked: &SetupOptions, json: bool) -> Result<u8, Error> {
     let mut ground = Ground::find(asked.project, asked.dry)?;
     let rows = ground.rows(&asked.agents)?;
     let woken = let_wake(asked, &mut ground, &rows)?;
@@ -45,29 +45,29 @@ pub fn setup(asked: &Asked, json: bool) -> Result<u8, Error> {
             found.push(json!({ "agent": row.name, "steps": steps, "approve": approve }));
             continue;
         }
-        say(row.title)?;
+        print_line(row.title)?;
         if steps.is_empty() {
-            say("  has no such files")?;
+            print_line("  has no such files")?;
         }
         for step in steps.iter() {
-            say(&worded(step))?;
+            print_line(&worded(step))?;
         }
         if !approve.is_empty() {
-            say(&format!("  you: {approve}"))?;
+            print_line(&format!("  you: {approve}"))?;
         }
     }
     if json {
         let wake = &ground.wake;
-        say(&json!({ "ok": !is_open, "dryRun": asked.dry, "agents": found, "wake": wake }).to_string())?;
+        print_line(&json!({ "ok": !is_open, "dryRun": asked.dry, "agents": found, "wake": wake }).to_string())?;
     } else if woken {
         let who = if ground.wake.is_empty() { "nobody".to_owned() } else { ground.wake.join(", ") };
-        say(&format!("Mail may wake idle sessions of: {who}"))?;
+        print_line(&format!("Mail may wake idle sessions of: {who}"))?;
     }
     Ok(u8::from(is_open))
 }
 
 /// Writes down whether mail may wake these agents; whether that changed anything.
-fn let_wake(asked: &Asked, ground: &mut Ground, rows: &[&Row]) -> Result<bool, Error> {
+fn let_wake(asked: &SetupOptions, ground: &mut Ground, rows: &[&Row]) -> Result<bool, Error> {
     let Some(on) = asked.wake.or(asked.remove.then_some(false)) else { return Ok(false) };
     let agents: Vec<&str> = rows.iter().map(|row| row.name).filter(|name| WAKABLE.contains(name)).collect();
     if agents.is_empty() && asked.wake == Some(true) {
@@ -115,21 +115,23 @@ pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
     let n_faults = checks.iter().filter(|check| check.cure.is_some()).count();
     if json {
         let checks: Vec<Value> = checks.iter().map(doctor::Check::to_value).collect();
-        say(&json!({ "ok": n_faults == 0, "version": env!("CARGO_PKG_VERSION"), "checks": checks }).to_string())?;
+        print_line(
+            &json!({ "ok": n_faults == 0, "version": env!("CARGO_PKG_VERSION"), "checks": checks }).to_string(),
+        )?;
         return Ok(u8::from(n_faults > 0));
     }
-    say(&format!("slm-mesh {}", env!("CARGO_PKG_VERSION")))?;
+    print_line(&format!("slm-mesh {}", env!("CARGO_PKG_VERSION")))?;
     for check in &checks {
         let mark = if check.cure.is_some() { "WRONG" } else { "ok" };
-        say(&format!("  {mark:<6} {:<18} {}", check.about, check.found))?;
+        print_line(&format!("  {mark:<6} {:<18} {}", check.about, check.found))?;
         if let Some(cure) = &check.cure {
-            say(&format!("         cure: {cure}"))?;
+            print_line(&format!("         cure: {cure}"))?;
         }
     }
     if n_here == 0 {
-        say("  no agent was found on PATH or in the home")?;
+        print_line("  no agent was found on PATH or in the home")?;
     }
-    say(&match n_faults {
+    print_line(&match n_faults {
         0 => "All is well.".into(),
         n => format!("{n} to mend."),
     })?;
@@ -148,18 +150,18 @@ fn proof(agent: &str, json: bool) -> Result<u8, Error> {
             .iter()
             .map(|proof| json!({ "claim": proof.claim, "proven": proof.why.is_none(), "why": proof.why }))
             .collect();
-        say(&json!({ "ok": is_whole, "agent": row.name, "proofs": all, "notProven": NOT_PROVEN }).to_string())?;
+        print_line(&json!({ "ok": is_whole, "agent": row.name, "proofs": all, "notProven": NOT_PROVEN }).to_string())?;
         return Ok(u8::from(!is_whole));
     }
-    say(&format!("{}, by the hooks in its file:", row.title))?;
+    print_line(&format!("{}, by the hooks in its file:", row.title))?;
     for proof in &proofs {
-        say(&match &proof.why {
+        print_line(&match &proof.why {
             None => format!("  proven  {}", proof.claim),
             Some(why) => format!("  WRONG   {}: {why}", proof.claim),
         })?;
     }
     for claim in NOT_PROVEN {
-        say(&format!("  not proven: {claim}"))?;
+        print_line(&format!("  not proven: {claim}"))?;
     }
     Ok(u8::from(!is_whole))
 }

@@ -1,35 +1,35 @@
-//! The broker's beginning and end, as a user asks for them.
+//! `start`, `stop`, and the greeting on a terminal.
 
-use super::{no_broker, render, say, surroundings};
+use super::{connect_to_running, load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::startup;
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::sys::data_dir::Places;
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// How long an orderly end may take.
-const STOPS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a clean shutdown may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs the broker here, or behind. One that lives with other settings gives way.
+/// Runs the broker in the foreground or the background. It replaces a broker that runs with other settings.
 pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Error> {
     if as_daemon {
         startup::detach();
     }
-    let (places, settings) = surroundings()?;
+    let (places, settings) = load_environment()?;
     if !as_daemon {
         startup::own_address(&settings)?;
-        give_way(&places, &settings)?;
+        stop_if_settings_differ(&places, &settings)?;
     }
     if detach {
         let mut client = Client::connect_or_start(&places)?;
         let info = client.call("broker.info", &json!({}))?;
         let line = json!({ "ok": true, "data": { "pid": info["pid"], "port": info["port"] } });
         return if json {
-            say(&line.to_string())
+            print_line(&line.to_string())
         } else {
-            say(&format!("Broker running (PID {}, HTTP port {}).", info["pid"], info["port"]))
+            print_line(&format!("Broker running (PID {}, HTTP port {}).", info["pid"], info["port"]))
         };
     }
     startup::run(&places, settings, |port, note| {
@@ -37,7 +37,7 @@ pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Error> {
             startup::say_ready(port, note, as_daemon);
         } else {
             crate::sys::complain(&format!(
-                "Broker running (PID {}, HTTP port {port}, data in {}). Ctrl-C ends it.",
+                "Broker running (PID {}, HTTP port {port}, data in {}). Press Ctrl-C to stop it.",
                 std::process::id(),
                 places.dir.display()
             ));
@@ -46,50 +46,49 @@ pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Ends a live broker whose settings differ from ours.
-fn give_way(places: &Places, settings: &Settings) -> Result<(), Error> {
+/// Stops a running broker whose settings differ from the current ones.
+fn stop_if_settings_differ(places: &Places, settings: &Settings) -> Result<(), Error> {
     let Ok(mut client) = Client::connect(places) else { return Ok(()) };
     let info = client.call("broker.info", &json!({}))?;
     if info["settings"] == json!(settings.fingerprint()) {
         return Ok(());
     }
-    end(places, &mut client).map(|_| ())
+    stop_and_wait(places, &mut client).map(|_| ())
 }
 
-/// Ends the broker in order.
+/// Stops the broker.
 pub fn stop(json: bool) -> Result<u8, Error> {
     let places = Places::find()?;
-    let mut client = Client::connect(&places).map_err(|error| {
-        if client::is_absent(&error) { no_broker() } else { Error::new(ErrorKind::Gone, error.to_string()) }
-    })?;
-    let pid = end(&places, &mut client)?;
+    let mut client = connect_to_running(&places)?;
+    let pid = stop_and_wait(&places, &mut client)?;
     let line = json!({ "ok": true, "data": { "pid": pid, "stopped": true } });
-    if json { say(&line.to_string()) } else { say(&format!("Broker (PID {pid}) stopped.")) }
+    if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) stopped.")) }
 }
 
-/// Asks the broker to end and waits until its lock is free.
-fn end(places: &Places, client: &mut Client) -> Result<Value, Error> {
+/// Asks the broker to stop, waits until it has released its lock, and returns its process id.
+fn stop_and_wait(places: &Places, client: &mut Client) -> Result<Value, Error> {
     let pid = client.call("broker.stop", &json!({}))?["pid"].clone();
-    let hangs = |_| {
-        Error::new(ErrorKind::TimedOut, format!("the broker (PID {pid}) did not end in {} s", STOPS_WITHIN.as_secs()))
+    let timed_out = |_| {
+        Error::new(ErrorKind::TimedOut, format!("the broker (PID {pid}) did not stop in {} s", STOP_TIMEOUT.as_secs()))
     };
-    client.wait_at_most(Some(STOPS_WITHIN)).map_err(hangs)?;
+    client.wait_at_most(Some(STOP_TIMEOUT)).map_err(timed_out)?;
     while client.receive().is_ok() {}
     let lock = places.open_lock(&places.broker_lock())?;
-    lock.lock().map_err(|error| places.error("can't be locked", &error))?;
+    lock.lock().map_err(|error| places.error("cannot be locked", &error))?;
     Ok(pid)
 }
 
-/// What a person sees who types the bare name: the broker runs, and what to do next.
+/// Greets a person who types `slm-mesh` alone: starts the broker, shows its status and what to do next.
 pub fn greet(json: bool) -> Result<u8, Error> {
-    let (places, _) = surroundings()?;
+    let (places, _) = load_environment()?;
     let mut client = Client::connect_or_start(&places)?;
     let status = client.call("status", &json!({}))?;
     if json {
-        return say(&status.to_string());
+        return print_line(&status.to_string());
     }
-    say(&render::status(&status))?;
-    say(
-        "\nNext:  slm-mesh peers          who is here\n       slm-mesh help           all verbs\n       slm-mesh help agents    how to connect an agent",
+    print_line(&render::status_text(&status))?;
+    print_line(
+        "\nNext:  slm-mesh peers          list the agents\n       slm-mesh help           list all verbs\n\
+        \x20      slm-mesh help agents    read how to connect an agent",
     )
 }

@@ -41,6 +41,17 @@ pub enum CliPlace {
     Hidden,
 }
 
+/// What an argument means to a client, beyond its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArgRole {
+    /// Nothing beyond its value.
+    Value,
+    /// A path, which a client makes absolute.
+    Path,
+    /// A key that makes the call repeatable; a client invents one if the user gives none.
+    IdempotencyKey,
+}
+
 /// One argument.
 #[derive(Debug, Clone, Copy)]
 pub struct Arg {
@@ -58,12 +69,14 @@ pub struct Arg {
     pub short: Option<&'static str>,
     /// Whether the MCP tool offers it too; what stays outside is for people and hooks.
     pub tool: bool,
+    /// What it means to a client.
+    pub role: ArgRole,
 }
 
 impl Arg {
     /// An optional argument, taken as a flag.
     pub const fn new(name: &'static str, kind: ArgKind, help: &'static str) -> Arg {
-        Arg { name, kind, required: false, help, place: CliPlace::Flag, short: None, tool: true }
+        Arg { name, kind, required: false, help, place: CliPlace::Flag, short: None, tool: true, role: ArgRole::Value }
     }
     /// The same, required.
     pub const fn required(mut self) -> Arg {
@@ -83,6 +96,16 @@ impl Arg {
     /// The same, kept out of the MCP tool.
     pub const fn not_in_tool(mut self) -> Arg {
         self.tool = false;
+        self
+    }
+    /// The same as a path, which clients make absolute.
+    pub const fn path(mut self) -> Arg {
+        self.role = ArgRole::Path;
+        self
+    }
+    /// The same as the key that makes the call repeatable.
+    pub const fn idempotency_key(mut self) -> Arg {
+        self.role = ArgRole::IdempotencyKey;
         self
     }
     /// `waitSeconds` as `wait-seconds`.
@@ -136,6 +159,11 @@ impl std::fmt::Debug for Op {
 }
 
 impl Op {
+    /// The argument whose value makes a call of this operation repeatable, if it has one.
+    pub fn idempotency_key(&self) -> Option<&'static Arg> {
+        self.args.iter().find(|arg| arg.role == ArgRole::IdempotencyKey)
+    }
+
     /// Lets arguments through that are known and well-formed; null counts as absent.
     pub fn check(&self, mut given: Map<String, Value>) -> Result<Args, Error> {
         for (name, value) in &given {

@@ -1,105 +1,105 @@
-//! What a key does to what is known, and what it asks of the world.
+//! What each key does: it changes the model, or asks for an action outside the model.
 
 use super::draw;
 use super::keys::Key;
-use super::model::{Mode, Model, PANES, Pane, Prompt, word};
+use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, word};
 use crate::base::{limits, time};
 use serde_json::Value;
 
-/// What is to be done outside.
+/// An action that a key asks for and the model cannot do itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
-    /// End.
+pub enum UserAction {
+    /// Quit the view.
     Quit,
-    /// Stop the job, as Ctrl-Z does elsewhere.
+    /// Suspend the process, as Ctrl-Z does in other programs.
     Suspend,
-    /// Draw everything anew.
+    /// Redraw the whole screen.
     Redraw,
     /// Send a message.
     #[allow(missing_docs)]
     Send { to: String, text: String },
-    /// Free a lock: exactly the grant that was seen.
+    /// Release a lock: exactly the grant that was on the screen.
     #[allow(missing_docs)]
     Release { path: String, token: i64 },
-    /// A message was opened: its row.
+    /// Report that this message was opened; carries its row.
     Opened(Value),
 }
 
-/// Presses a key. The size of the screen says how far things scroll.
-pub fn press(model: &mut Model, key: Key, size: (usize, usize)) -> Option<Wish> {
+/// Handles one key. The size of the screen limits scrolling.
+pub fn handle_key(model: &mut WatchModel, key: Key, size: (usize, usize)) -> Option<UserAction> {
     model.note.clear();
     match key {
-        Key::Suspend => return Some(Wish::Suspend),
-        Key::Redraw => return Some(Wish::Redraw),
-        Key::Quit => return Some(Wish::Quit),
+        Key::Suspend => return Some(UserAction::Suspend),
+        Key::Redraw => return Some(UserAction::Redraw),
+        Key::Quit => return Some(UserAction::Quit),
         _ => {}
     }
-    match std::mem::replace(&mut model.mode, Mode::Look) {
-        Mode::Look => look(model, key, size),
-        Mode::Type { prompt, text } => typed(model, key, prompt, text),
-        Mode::Confirm { path, token, .. } => match key {
-            Key::Char('y' | 'Y') => Some(Wish::Release { path, token }),
+    match std::mem::replace(&mut model.mode, InputMode::Browse) {
+        InputMode::Browse => handle_key_in_panes(model, key, size),
+        InputMode::Type { prompt, text } => edit_input(model, key, prompt, text),
+        InputMode::Confirm { path, token, .. } => match key {
+            Key::Char('y' | 'Y') => Some(UserAction::Release { path, token }),
             _ => {
                 model.note = "Nothing was released".into();
                 None
             }
         },
-        Mode::Open { title, body, scroll } => {
-            read(model, key, (title, body, scroll), size);
+        InputMode::Open { title, body, scroll } => {
+            scroll_open_text(model, key, (title, body, scroll), size);
             None
         }
     }
 }
 
-fn look(model: &mut Model, key: Key, size: (usize, usize)) -> Option<Wish> {
+fn handle_key_in_panes(model: &mut WatchModel, key: Key, size: (usize, usize)) -> Option<UserAction> {
     match key {
-        Key::Char('q') => return Some(Wish::Quit),
-        Key::Char('?' | 'h') => model.mode = draw::help(),
+        Key::Char('q') => return Some(UserAction::Quit),
+        Key::Char('?' | 'h') => model.mode = draw::help_text(),
         Key::Char('/') => {
-            model.mode = Mode::Type { prompt: Prompt::Filter, text: model.filter.clone() };
+            model.mode = InputMode::Type { prompt: InputPrompt::Filter, text: model.filter.clone() };
         }
-        Key::Char('w') => match other(model) {
-            Some(to) => model.mode = Mode::Type { prompt: Prompt::Write(to), text: String::new() },
-            None => model.note = "Choose a peer to write to".into(),
+        Key::Char('w') => match selected_peer(model) {
+            Some(to) => model.mode = InputMode::Type { prompt: InputPrompt::Write(to), text: String::new() },
+            None => model.note = "Select a peer to write to".into(),
         },
-        Key::Char('x') => release(model),
-        Key::Enter => return open(model),
+        Key::Char('x') => ask_to_release(model),
+        Key::Enter => return open_selected(model),
         Key::Next | Key::Back => {
             let step = if key == Key::Next { 1 } else { PANES.len() - 1 };
             model.pane = PANES[(model.pane as usize + step) % PANES.len()];
         }
-        Key::Up | Key::Char('k') => walk(model, -1),
-        Key::Down | Key::Char('j') => walk(model, 1),
-        Key::PageUp => walk(model, -(size.1 as i64 / 3)),
-        Key::PageDown => walk(model, size.1 as i64 / 3),
-        Key::Home => model.chosen[model.pane as usize] = None,
-        // What one backs out of when nothing is open is the filter.
+        Key::Up | Key::Char('k') => move_selection(model, -1),
+        Key::Down | Key::Char('j') => move_selection(model, 1),
+        Key::PageUp => move_selection(model, -(size.1 as i64 / 3)),
+        Key::PageDown => move_selection(model, size.1 as i64 / 3),
+        Key::Home => model.selected[model.pane as usize] = None,
+        // With nothing open, Escape leaves the filter.
         Key::Escape => model.filter.clear(),
         _ => {}
     }
     None
 }
 
-fn walk(model: &mut Model, by: i64) {
-    let keys = model.keys(model.pane);
+fn move_selection(model: &mut WatchModel, by: i64) {
+    let keys = model.row_keys(model.pane);
     let last = keys.len().saturating_sub(1) as i64;
-    let place = (model.place(model.pane) as i64 + by).clamp(0, last) as usize;
-    // The first row is the newest, whichever that is.
-    model.chosen[model.pane as usize] = keys.get(place).cloned().filter(|_| place > 0);
+    let place = (model.selected_row(model.pane) as i64 + by).clamp(0, last) as usize;
+    // No stored key means "the first row", so that the selection follows the newest entry.
+    model.selected[model.pane as usize] = keys.get(place).cloned().filter(|_| place > 0);
 }
 
-fn typed(model: &mut Model, key: Key, prompt: Prompt, mut text: String) -> Option<Wish> {
+fn edit_input(model: &mut WatchModel, key: Key, prompt: InputPrompt, mut text: String) -> Option<UserAction> {
     match key {
         Key::Escape => return None,
         Key::Enter => {
             return match prompt {
-                Prompt::Filter => {
+                InputPrompt::Filter => {
                     model.filter = text.trim().to_owned();
-                    model.chosen = [const { None }; 4];
+                    model.selected = [const { None }; 4];
                     None
                 }
-                Prompt::Write(to) if !text.trim().is_empty() => Some(Wish::Send { to, text }),
-                Prompt::Write(_) => None,
+                InputPrompt::Write(to) if !text.trim().is_empty() => Some(UserAction::Send { to, text }),
+                InputPrompt::Write(_) => None,
             };
         }
         Key::Char(c) if text.len() + c.len_utf8() <= limits::PAYLOAD_MAX => text.push(c),
@@ -107,13 +107,13 @@ fn typed(model: &mut Model, key: Key, prompt: Prompt, mut text: String) -> Optio
         Key::Clear => text.clear(),
         _ => {}
     }
-    model.mode = Mode::Type { prompt, text };
+    model.mode = InputMode::Type { prompt, text };
     None
 }
 
-fn read(model: &mut Model, key: Key, open: (String, String, usize), size: (usize, usize)) {
+fn scroll_open_text(model: &mut WatchModel, key: Key, open: (String, String, usize), size: (usize, usize)) {
     let (title, body, scroll) = open;
-    let max = draw::scroll_max(&body, size.0, size.1);
+    let max = draw::max_scroll(&body, size.0, size.1);
     let page = size.1.saturating_sub(4);
     let scroll = match key {
         Key::Char('q' | '?') | Key::Escape | Key::Enter | Key::Back => return,
@@ -124,12 +124,12 @@ fn read(model: &mut Model, key: Key, open: (String, String, usize), size: (usize
         Key::Home => 0,
         _ => scroll,
     };
-    model.mode = Mode::Open { title, body, scroll: scroll.min(max) };
+    model.mode = InputMode::Open { title, body, scroll: scroll.min(max) };
 }
 
-/// The peer that the chosen row is about, other than ourselves.
-fn other(model: &Model) -> Option<String> {
-    let place = model.place(model.pane);
+/// The peer that the selected row is about, unless it is the user.
+fn selected_peer(model: &WatchModel) -> Option<String> {
+    let place = model.selected_row(model.pane);
     let id = match model.pane {
         Pane::Peers => word(&model.shown_peers().get(place)?["id"]).to_owned(),
         Pane::Locks => word(&model.shown_locks().get(place)?["lockedBy"]).to_owned(),
@@ -142,58 +142,59 @@ fn other(model: &Model) -> Option<String> {
     (!id.is_empty() && id != model.me.0).then_some(id)
 }
 
-fn release(model: &mut Model) {
-    let place = model.place(Pane::Locks);
+fn ask_to_release(model: &mut WatchModel) {
+    let place = model.selected_row(Pane::Locks);
     let row = model.shown_locks().get(place).map(|row| (*row).clone());
     match row {
         Some(row) if model.pane == Pane::Locks => {
-            model.mode = Mode::Confirm {
+            model.mode = InputMode::Confirm {
                 path: word(&row["filePath"]).to_owned(),
                 holder: word(&row["holder"]).to_owned(),
                 own: word(&row["lockedBy"]) == model.me.0,
                 token: row["token"].as_i64().unwrap_or(0),
             };
         }
-        _ => model.note = "Choose a lock to release: Tab goes to the locks".into(),
+        _ => model.note = "Select a lock to release: press Tab to reach the locks".into(),
     }
 }
 
-fn open(model: &mut Model) -> Option<Wish> {
-    let place = model.place(model.pane);
-    let (mut wish, mut found) = (None, None);
+fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
+    let place = model.selected_row(model.pane);
+    let (mut action, mut found) = (None, None);
     match model.pane {
-        Pane::Peers => found = model.shown_peers().get(place).map(|row| ("Peer", fields(row))),
-        Pane::Locks => found = model.shown_locks().get(place).map(|row| ("Lock", fields(row))),
-        Pane::Events => found = model.shown_events().get(place).map(|row| ("Event", fields(row))),
+        Pane::Peers => found = model.shown_peers().get(place).map(|row| ("Peer", format_fields(row))),
+        Pane::Locks => found = model.shown_locks().get(place).map(|row| ("Lock", format_fields(row))),
+        Pane::Events => found = model.shown_events().get(place).map(|row| ("Event", format_fields(row))),
         Pane::Mail => {
             if let Some(mail) = model.shown_mail().get(place) {
                 let head = format!(
                     "{}\n{}, {}\n\n",
-                    draw::way(model, mail),
+                    draw::route(model, mail),
                     time::sqlite(&time::iso(mail.at)) + " UTC",
-                    draw::receipt(mail).1
+                    draw::receipt_label(mail).1
                 );
                 let body = match &mail.row {
                     Some(row) => {
-                        wish = Some(Wish::Opened(row.clone())).filter(|_| row["toName"].is_null());
-                        let part =
-                            row["parts"].as_i64().map(|_| "\n\n(only the first part is shown here: slm-mesh inbox)");
+                        action = Some(UserAction::Opened(row.clone())).filter(|_| row["toName"].is_null());
+                        let part = row["parts"]
+                            .as_i64()
+                            .map(|_| "\n\n(only the first part is shown here; run slm-mesh inbox for the rest)");
                         word(&row["payload"]).to_owned() + part.unwrap_or("")
                     }
-                    None => "Its text is for its sender and its recipient alone.".into(),
+                    None => "Only the sender and the recipient can read this message.".into(),
                 };
-                found = Some(("Message", head + &body + &draw::copies(model, mail)));
+                found = Some(("Message", head + &body + &draw::copy_receipts(model, mail)));
             }
         }
     }
     if let Some((title, body)) = found {
-        model.mode = Mode::Open { title: title.into(), body, scroll: 0 };
+        model.mode = InputMode::Open { title: title.into(), body, scroll: 0 };
     }
-    wish
+    action
 }
 
-/// A row as lines of name and value.
-fn fields(row: &Value) -> String {
+/// Formats a row as one line per field: name, then value.
+fn format_fields(row: &Value) -> String {
     let shown = |value: &Value| match value {
         Value::String(text) => text.clone(),
         Value::Array(list) => list.iter().map(|item| word(item).to_owned()).collect::<Vec<_>>().join(", "),

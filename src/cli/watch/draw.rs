@@ -1,74 +1,74 @@
-//! What is known as lines of text, for a screen of a given size at a given time.
+//! Draws the model as styled lines of text for a screen of a given size at a given time.
 //!
-//! **Invariant:** no line is wider than the screen, and there are as many as it has rows.
+//! **Invariant:** no line is wider than the screen, and there is one line for each of its rows.
 
-use super::model::{Mail, Mode, Model, PANES, Pane, Prompt, word};
+use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, WatchedMessage, word};
 use super::text::{cell, cut, cut_front, tame, width, wrap};
 use crate::base::time;
 use serde_json::Value;
 
-/// How a piece of a line looks.
+/// The look of a piece of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
-    /// As the terminal writes.
+pub enum TextStyle {
+    /// The terminal's default.
     Plain,
-    /// What matters.
+    /// Important text.
     Bold,
-    /// What does not.
+    /// Secondary text.
     Dim,
-    /// What somebody waits for or should see.
+    /// Text that needs attention, or that somebody waits for.
     Warn,
-    /// The chosen row.
-    Chosen,
+    /// The selected row.
+    Selected,
 }
 
-/// A line, in pieces.
-pub type Line = Vec<(Style, String)>;
+/// A line as pieces of text, each with its style.
+pub type StyledLine = Vec<(TextStyle, String)>;
 
-/// Below this many rows one pane has the screen.
+/// With fewer rows than this, the focused pane takes the whole screen.
 const ROWS_FOR_ALL: usize = 14;
-/// Columns from which on a row has all its cells.
+/// From this many columns on, a row shows all its cells.
 const WIDE: usize = 64;
 
 const HELP: &str = "\
 Tab  arrows   move between panes and rows; Home goes back to the newest
-Enter         open what is chosen: a message, a peer, a lock, an event
-w             write to the peer of the chosen row, as yourself
-x             release the chosen lock, after asking; its holder is told
-/             show one project: a part of its path; empty shows all
+Enter         open the selected message, peer, lock or event
+w             write to the peer in the selected row, as yourself
+x             release the selected lock, after a question; its holder is notified
+/             show one project: type part of its path; empty shows all
 q  Ctrl-C     quit
 
-A message shows its text only if you sent or got it; opening one that you
-got counts as reading it. Sent: it waits in the mailbox. Read: it was shown
-whole. Acked: its reader confirmed or answered it.";
+You see the text of a message only if you sent or received it. Opening a
+message you received marks it as read. Sent: it waits in the mailbox. Read:
+it was shown in full. Acked: its reader confirmed or answered it.";
 
-/// The whole screen.
-pub fn screen(model: &Model, columns: usize, rows: usize, now: i64) -> Vec<Line> {
+/// Draws the whole screen.
+pub fn draw_screen(model: &WatchModel, columns: usize, rows: usize, now: i64) -> Vec<StyledLine> {
     let mut lines = Vec::with_capacity(rows);
     lines.push(header(model));
     let n_rows = rows.saturating_sub(2);
     match &model.mode {
-        Mode::Open { title, body, scroll } => lines.extend(opened(title, body, *scroll, columns, n_rows)),
+        InputMode::Open { title, body, scroll } => lines.extend(draw_open_text(title, body, *scroll, columns, n_rows)),
         _ => {
-            for (pane, n) in share(model, n_rows) {
-                lines.extend(pane_lines(model, pane, columns, n, now));
+            for (pane, n) in divide_rows(model, n_rows) {
+                lines.extend(draw_pane(model, pane, columns, n, now));
             }
         }
     }
-    lines.resize(rows.saturating_sub(1), Line::new());
+    lines.resize(rows.saturating_sub(1), StyledLine::new());
     lines.push(footer(model, columns));
     lines.truncate(rows);
-    lines.into_iter().map(|line| fit(line, columns)).collect()
+    lines.into_iter().map(|line| cut_to_width(line, columns)).collect()
 }
 
-/// The text of the help.
-pub fn help() -> Mode {
-    Mode::Open { title: "Keys".into(), body: HELP.into(), scroll: 0 }
+/// The help text, opened over the panes.
+pub fn help_text() -> InputMode {
+    InputMode::Open { title: "Keys".into(), body: HELP.into(), scroll: 0 }
 }
 
-fn fit(line: Line, columns: usize) -> Line {
+fn cut_to_width(line: StyledLine, columns: usize) -> StyledLine {
     let mut room = columns;
-    let mut kept = Line::new();
+    let mut kept = StyledLine::new();
     for (style, text) in line {
         let text = cut(&text, room);
         room -= width(&text);
@@ -79,53 +79,59 @@ fn fit(line: Line, columns: usize) -> Line {
     kept
 }
 
-fn header(model: &Model) -> Line {
-    let mut line = vec![(Style::Bold, format!(" slm-mesh  you are {}", tame(&model.me.1)))];
+fn header(model: &WatchModel) -> StyledLine {
+    let mut line = vec![(TextStyle::Bold, format!(" slm-mesh  you are {}", tame(&model.me.1)))];
     if model.unread > 0 {
-        line.push((Style::Warn, format!("  {} unread for you", model.unread)));
+        line.push((TextStyle::Warn, format!("  {} unread for you", model.unread)));
     }
     if !model.filter.is_empty() {
-        line.push((Style::Bold, format!("  only {}", tame(&model.filter))));
+        line.push((TextStyle::Bold, format!("  showing {}", tame(&model.filter))));
     }
     if let Some(why) = &model.offline {
-        line.push((Style::Warn, format!("  no broker ({}); waiting for the next", tame(why))));
+        line.push((TextStyle::Warn, format!("  no broker ({}); waiting for one", tame(why))));
     }
     line
 }
 
-fn footer(model: &Model, columns: usize) -> Line {
+fn footer(model: &WatchModel, columns: usize) -> StyledLine {
     match &model.mode {
-        Mode::Type { prompt, text } => {
+        InputMode::Type { prompt, text } => {
             let ask = match prompt {
-                Prompt::Filter => " show project: ".to_owned(),
-                Prompt::Write(to) => format!(" to {}: ", cut(&model.name(to), 20)),
+                InputPrompt::Filter => " show project: ".to_owned(),
+                InputPrompt::Write(to) => format!(" to {}: ", cut(&model.name(to), 20)),
             };
-            // The end of what is typed is what one looks at.
+            // People look at the end of what they type.
             let room = columns.saturating_sub(width(&ask) + 1);
-            vec![(Style::Bold, ask), (Style::Plain, cut_front(&tame(text), room)), (Style::Chosen, " ".into())]
+            vec![
+                (TextStyle::Bold, ask),
+                (TextStyle::Plain, cut_front(&tame(text), room)),
+                (TextStyle::Selected, " ".into()),
+            ]
         }
-        Mode::Confirm { path, holder, own, .. } => {
-            let cost = if *own { "" } else { ", who is told" };
-            let ask = format!("? Its holder is {}{cost}. y/n", cut(&tame(holder), 20));
+        InputMode::Confirm { path, holder, own, .. } => {
+            let ask = match own {
+                true => "? You hold it. y/n".to_owned(),
+                false => format!("? {} holds it and is notified. y/n", cut(&tame(holder), 20)),
+            };
             let room = columns.saturating_sub(width(&ask) + 9);
-            vec![(Style::Warn, format!(" Release {}{ask}", cut_front(&tame(path), room)))]
+            vec![(TextStyle::Warn, format!(" Release {}{ask}", cut_front(&tame(path), room)))]
         }
-        Mode::Open { .. } => vec![(Style::Dim, " ↑↓ scroll · Esc back".into())],
-        Mode::Look if !model.note.is_empty() => vec![(Style::Bold, format!(" {}", tame(&model.note)))],
-        Mode::Look if columns < WIDE => vec![(Style::Dim, " Tab pane · ? help · q quit".into())],
-        Mode::Look => {
-            vec![(Style::Dim, " Tab pane · Enter open · w write · x release · / project · ? help · q quit".into())]
+        InputMode::Open { .. } => vec![(TextStyle::Dim, " ↑↓ scroll · Esc back".into())],
+        InputMode::Browse if !model.note.is_empty() => vec![(TextStyle::Bold, format!(" {}", tame(&model.note)))],
+        InputMode::Browse if columns < WIDE => vec![(TextStyle::Dim, " Tab pane · ? help · q quit".into())],
+        InputMode::Browse => {
+            vec![(TextStyle::Dim, " Tab pane · Enter open · w write · x release · / project · ? help · q quit".into())]
         }
     }
 }
 
-/// The panes to be shown, with their rows, title included. What there is little of gets what it
-/// wants; events take the rest.
-fn share(model: &Model, n_rows: usize) -> Vec<(Pane, usize)> {
+/// Divides the rows among the panes, titles included. A pane with little to show gets all the rows
+/// it wants; events take the rest.
+fn divide_rows(model: &WatchModel, n_rows: usize) -> Vec<(Pane, usize)> {
     if n_rows + 2 < ROWS_FOR_ALL {
         return vec![(model.pane, n_rows)];
     }
-    let wants = PANES.map(|pane| model.keys(pane).len().max(1));
+    let wants = PANES.map(|pane| model.row_keys(pane).len().max(1));
     let room = n_rows - PANES.len();
     let fair = room / PANES.len();
     let mut shares = wants.map(|want| want.min(fair));
@@ -139,75 +145,75 @@ fn share(model: &Model, n_rows: usize) -> Vec<(Pane, usize)> {
     PANES.into_iter().zip(shares).map(|(pane, n)| (pane, n + 1)).collect()
 }
 
-fn pane_lines(model: &Model, pane: Pane, columns: usize, n_rows: usize, now: i64) -> Vec<Line> {
+fn draw_pane(model: &WatchModel, pane: Pane, columns: usize, n_rows: usize, now: i64) -> Vec<StyledLine> {
     let focused = model.pane == pane;
     let rows = match pane {
-        Pane::Peers => peers(model, columns, now),
-        Pane::Locks => locks(model, columns, now),
-        Pane::Mail => mail(model, columns, now),
-        Pane::Events => events(model, columns, now),
+        Pane::Peers => draw_peers(model, columns, now),
+        Pane::Locks => draw_locks(model, columns, now),
+        Pane::Mail => draw_messages(model, columns, now),
+        Pane::Events => draw_events(model, columns, now),
     };
     let (title, none) = match pane {
-        Pane::Peers => (format!("Peers {}", rows.len()), "nobody is here"),
-        Pane::Locks => (format!("Locks {}", rows.len()), "nothing is locked"),
+        Pane::Peers => (format!("Peers {}", rows.len()), "no peers"),
+        Pane::Locks => (format!("Locks {}", rows.len()), "no locks"),
         Pane::Mail => ("Messages".into(), "none yet"),
         Pane::Events => ("Events".into(), "none yet"),
     };
     let rule = "─".repeat(columns.saturating_sub(width(&title) + 3));
-    let style = if focused { Style::Bold } else { Style::Dim };
-    let mut lines = vec![vec![(style, format!(" {title} ")), (Style::Dim, rule)]];
+    let style = if focused { TextStyle::Bold } else { TextStyle::Dim };
+    let mut lines = vec![vec![(style, format!(" {title} ")), (TextStyle::Dim, rule)]];
     let n_rows = n_rows.saturating_sub(1);
     if rows.is_empty() {
-        lines.push(vec![(Style::Dim, format!("  {none}"))]);
+        lines.push(vec![(TextStyle::Dim, format!("  {none}"))]);
     }
-    let place = model.place(pane);
+    let place = model.selected_row(pane);
     let first = (place + 1).saturating_sub(n_rows);
     for (n, row) in rows.into_iter().enumerate().skip(first).take(n_rows) {
         let is_chosen = focused && n == place;
         let mark = if is_chosen { "› " } else { "  " };
-        let mut line = vec![(if is_chosen { Style::Chosen } else { Style::Plain }, mark.to_owned())];
-        line.extend(row.into_iter().map(|(style, text)| (if is_chosen { Style::Chosen } else { style }, text)));
+        let mut line = vec![(if is_chosen { TextStyle::Selected } else { TextStyle::Plain }, mark.to_owned())];
+        line.extend(row.into_iter().map(|(style, text)| (if is_chosen { TextStyle::Selected } else { style }, text)));
         lines.push(line);
     }
-    lines.resize(n_rows + 1, Line::new());
+    lines.resize(n_rows + 1, StyledLine::new());
     lines.truncate(n_rows + 1);
     lines
 }
 
-/// The widest of some cells, within bounds.
-fn column<'a>(cells: impl Iterator<Item = &'a String>, max: usize) -> usize {
+/// The width of the widest cell, at most `max`.
+fn column_width<'a>(cells: impl Iterator<Item = &'a String>, max: usize) -> usize {
     cells.map(|cell| width(cell)).max().unwrap_or(0).min(max)
 }
 
-fn peers(model: &Model, columns: usize, now: i64) -> Vec<Line> {
+fn draw_peers(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> {
     let rows = model.shown_peers();
     let names: Vec<String> = rows.iter().map(|row| tame(word(&row["name"]))).collect();
     let agents: Vec<String> = rows.iter().map(|row| tame(word(&row["agentType"]))).collect();
-    let places: Vec<String> = rows.iter().map(|row| place_of(row)).collect();
-    let name = column(names.iter(), columns / 4);
-    let agent = column(agents.iter(), 11);
-    let place = column(places.iter(), columns / 4);
+    let places: Vec<String> = rows.iter().map(|row| project_and_branch(row)).collect();
+    let name = column_width(names.iter(), columns / 4);
+    let agent = column_width(agents.iter(), 11);
+    let place = column_width(places.iter(), columns / 4);
     let unread =
         |row: &Value| row["unread"].as_i64().filter(|n| *n > 0).map_or(String::new(), |n| format!("{n} new  "));
     let unread: Vec<String> = rows.iter().map(|row| unread(row)).collect();
-    let n_unread = column(unread.iter(), 16);
+    let n_unread = column_width(unread.iter(), 16);
     let row = |n: usize| {
-        let mut line = vec![(Style::Bold, cell(&names[n], name) + "  ")];
+        let mut line = vec![(TextStyle::Bold, cell(&names[n], name) + "  ")];
         if columns >= WIDE {
-            line.push((Style::Dim, cell(&agents[n], agent) + "  "));
+            line.push((TextStyle::Dim, cell(&agents[n], agent) + "  "));
         }
-        line.push((Style::Plain, cell(&places[n], place) + "  "));
-        let (style, state) = state(rows[n], now - model.told.0);
+        line.push((TextStyle::Plain, cell(&places[n], place) + "  "));
+        let (style, state) = state(rows[n], now - model.received_at.0);
         line.push((style, cell(&state, 11) + "  "));
-        line.push((Style::Warn, cell(&unread[n], n_unread)));
-        line.push((Style::Plain, tame(word(&rows[n]["summary"]))));
+        line.push((TextStyle::Warn, cell(&unread[n], n_unread)));
+        line.push((TextStyle::Plain, tame(word(&rows[n]["summary"]))));
         line
     };
     (0..rows.len()).map(row).collect()
 }
 
-/// The name of its project's directory, and its branch.
-fn place_of(row: &Value) -> String {
+/// The peer's project directory and branch: `api@main`.
+fn project_and_branch(row: &Value) -> String {
     let project = word(&row["projectPath"]).trim_end_matches('/');
     let project = tame(project.rsplit('/').next().unwrap_or(""));
     match row["gitBranch"].as_str().filter(|branch| !branch.is_empty()) {
@@ -216,16 +222,16 @@ fn place_of(row: &Value) -> String {
     }
 }
 
-fn state(row: &Value, passed: i64) -> (Style, String) {
+fn state(row: &Value, passed: i64) -> (TextStyle, String) {
     let idle = row["idleSeconds"].as_i64().unwrap_or(0) * 1000 + passed.max(0);
     match word(&row["status"]) {
-        "active" if idle < 60_000 => (Style::Plain, "active".into()),
-        "active" => (Style::Dim, format!("idle {}", short_span(idle))),
-        other => (Style::Dim, tame(other)),
+        "active" if idle < 60_000 => (TextStyle::Plain, "active".into()),
+        "active" => (TextStyle::Dim, format!("idle {}", short_span(idle))),
+        other => (TextStyle::Dim, tame(other)),
     }
 }
 
-/// A length of time in whole minutes, hours or days: what changes each second is not calm.
+/// A time span in whole minutes, hours or days: a screen that changes every second is restless.
 fn short_span(ms: i64) -> String {
     match ms / 60_000 {
         minutes @ 0..90 => format!("{minutes} min"),
@@ -238,32 +244,33 @@ fn age(at: i64, now: i64) -> String {
     cell(&if now - at < 60_000 { "now".to_owned() } else { short_span(now - at) }, 6) + "  "
 }
 
-fn locks(model: &Model, columns: usize, now: i64) -> Vec<Line> {
+fn draw_locks(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> {
     let rows = model.shown_locks();
-    let paths: Vec<String> = rows.iter().map(|row| path_of(model, word(&row["lockedBy"]), &row["filePath"])).collect();
+    let paths: Vec<String> =
+        rows.iter().map(|row| short_path(model, word(&row["lockedBy"]), &row["filePath"])).collect();
     let names: Vec<String> = rows.iter().map(|row| tame(word(&row["holder"]))).collect();
-    let path = column(paths.iter(), columns * 2 / 5);
-    let name = column(names.iter(), columns / 5);
+    let path = column_width(paths.iter(), columns * 2 / 5);
+    let name = column_width(names.iter(), columns / 5);
     let row = |n: usize| {
-        let left = rows[n]["expiresInSeconds"].as_i64().unwrap_or(0) * 1000 - (now - model.told.1);
+        let left = rows[n]["expiresInSeconds"].as_i64().unwrap_or(0) * 1000 - (now - model.received_at.1);
         let mut line = vec![
-            (Style::Bold, cell(&cut_front(&paths[n], path), path) + "  "),
-            (Style::Plain, cell(&names[n], name) + "  "),
-            (Style::Dim, cell(&time::span(left), 6) + "  "),
+            (TextStyle::Bold, cell(&cut_front(&paths[n], path), path) + "  "),
+            (TextStyle::Plain, cell(&names[n], name) + "  "),
+            (TextStyle::Dim, cell(&time::span(left), 6) + "  "),
         ];
         let queue: Vec<&str> = rows[n]["queue"].as_array().into_iter().flatten().map(word).collect();
         if !queue.is_empty() {
             let verb = if queue.len() == 1 { "waits" } else { "wait" };
-            line.push((Style::Warn, format!("{} {verb}  ", tame(&queue.join(", ")))));
+            line.push((TextStyle::Warn, format!("{} {verb}  ", tame(&queue.join(", ")))));
         }
-        line.push((Style::Plain, tame(word(&rows[n]["reason"]))));
+        line.push((TextStyle::Plain, tame(word(&rows[n]["reason"]))));
         line
     };
     (0..rows.len()).map(row).collect()
 }
 
-/// A path as people say it: inside its holder's project, or with the name of the project that it is in.
-fn path_of(model: &Model, holder: &str, path: &Value) -> String {
+/// A path as people name it: relative to the holder's project, or beginning with its project's name.
+fn short_path(model: &WatchModel, holder: &str, path: &Value) -> String {
     let path = word(path);
     let inside = |root: &str| {
         path.strip_prefix(Some(root).filter(|root| root.len() > 1)?)?.strip_prefix('/').filter(|rest| !rest.is_empty())
@@ -278,43 +285,43 @@ fn path_of(model: &Model, holder: &str, path: &Value) -> String {
     }
 }
 
-fn mail(model: &Model, columns: usize, now: i64) -> Vec<Line> {
+fn draw_messages(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> {
     let rows = model.shown_mail();
-    let ways: Vec<String> = rows.iter().map(|mail| way(model, mail)).collect();
-    let way = column(ways.iter(), columns * 2 / 5);
-    let row = |(mail, shown): (&&Mail, &String)| {
-        let (style, receipt) = receipt(mail);
+    let ways: Vec<String> = rows.iter().map(|mail| route(model, mail)).collect();
+    let way = column_width(ways.iter(), columns * 2 / 5);
+    let row = |(mail, shown): (&&WatchedMessage, &String)| {
+        let (style, receipt) = receipt_label(mail);
         let is_new = mail.to == model.me.0 && ["sent", "offered"].contains(&receipt.as_str());
-        let (style, receipt) = if is_new { (Style::Warn, "unread".to_owned()) } else { (style, receipt) };
+        let (style, receipt) = if is_new { (TextStyle::Warn, "unread".to_owned()) } else { (style, receipt) };
         vec![
-            (Style::Dim, age(mail.at, now)),
-            (Style::Bold, cell(shown, way) + "  "),
+            (TextStyle::Dim, age(mail.at, now)),
+            (TextStyle::Bold, cell(shown, way) + "  "),
             (style, cell(&receipt, 9) + "  "),
-            (Style::Plain, excerpt(mail)),
+            (TextStyle::Plain, excerpt(mail)),
         ]
     };
     rows.iter().zip(&ways).map(row).collect()
 }
 
-/// From whom to whom.
-pub fn way(model: &Model, mail: &Mail) -> String {
+/// The sender and the recipient: `a → b`.
+pub fn route(model: &WatchModel, mail: &WatchedMessage) -> String {
     let to = if mail.group.is_some() { tame(&mail.to) } else { model.name(&mail.to) };
     format!("{} → {to}", model.name(&mail.from))
 }
 
-/// How far it got, in a word.
-pub fn receipt(mail: &Mail) -> (Style, String) {
+/// The receipt in one word, with its style.
+pub fn receipt_label(mail: &WatchedMessage) -> (TextStyle, String) {
     match (mail.receipt.as_str(), mail.group) {
-        (_, Some(n)) if n > 0 && mail.n_read() > 0 => (Style::Plain, format!("{}/{n} read", mail.n_read())),
-        (_, Some(n)) if n > 0 => (Style::Plain, format!("sent to {n}")),
-        ("accepted", _) => (Style::Plain, "sent".into()),
-        ("expired", _) => (Style::Warn, "expired".into()),
-        (other, _) => (Style::Dim, tame(other)),
+        (_, Some(n)) if n > 0 && mail.n_read() > 0 => (TextStyle::Plain, format!("{}/{n} read", mail.n_read())),
+        (_, Some(n)) if n > 0 => (TextStyle::Plain, format!("sent to {n}")),
+        ("accepted", _) => (TextStyle::Plain, "sent".into()),
+        ("expired", _) => (TextStyle::Warn, "expired".into()),
+        (other, _) => (TextStyle::Dim, tame(other)),
     }
 }
 
-/// How far each copy of a message to a group got, a line each; nothing for a message of others.
-pub fn copies(model: &Model, mail: &Mail) -> String {
+/// The receipt of each copy of a group message, one per line; empty if somebody else sent it.
+pub fn copy_receipts(model: &WatchModel, mail: &WatchedMessage) -> String {
     let mut lines: Vec<String> =
         mail.copies.iter().map(|(to, receipt)| format!("{:<24} {}", model.name(to), tame(receipt))).collect();
     lines.sort_by_key(|line| line.to_lowercase());
@@ -325,45 +332,45 @@ pub fn copies(model: &Model, mail: &Mail) -> String {
     if lines.is_empty() { String::new() } else { format!("\n\n{}", lines.join("\n")) }
 }
 
-fn excerpt(mail: &Mail) -> String {
+fn excerpt(mail: &WatchedMessage) -> String {
     let Some(row) = &mail.row else { return String::new() };
     let kind = match word(&row["type"]) {
         "text" | "" => String::new(),
         other => format!("{}: ", tame(other)),
     };
-    // A line has an end; what stands beyond it is not even looked at.
+    // Only this much can fit on a line, so the rest need not be cleaned.
     kind + &tame(&word(&row["payload"]).chars().take(400).collect::<String>())
 }
 
-fn events(model: &Model, columns: usize, now: i64) -> Vec<Line> {
+fn draw_events(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> {
     let rows = model.shown_events();
     let who = |row: &&Value| match word(&row["emittedByName"]) {
         "" => model.name(word(&row["emittedBy"])),
         name => tame(name),
     };
     let whos: Vec<String> = rows.iter().map(who).collect();
-    let who = column(whos.iter(), columns / 4);
+    let who = column_width(whos.iter(), columns / 4);
     let row = |(row, shown): (&&Value, &String)| {
         let at = time::parse(word(&row["createdAt"])).unwrap_or(now);
         vec![
-            (Style::Dim, age(at, now)),
-            (Style::Plain, cell(&tame(word(&row["type"])), 16) + "  "),
-            (Style::Bold, cell(shown, who) + "  "),
-            (Style::Plain, facts(model, row)),
+            (TextStyle::Dim, age(at, now)),
+            (TextStyle::Plain, cell(&tame(word(&row["type"])), 16) + "  "),
+            (TextStyle::Bold, cell(shown, who) + "  "),
+            (TextStyle::Plain, event_details(model, row)),
         ]
     };
     rows.iter().zip(&whos).map(row).collect()
 }
 
-/// What an event tells beyond who did what.
-fn facts(model: &Model, row: &Value) -> String {
+/// The details of an event beyond its type and its author.
+fn event_details(model: &WatchModel, row: &Value) -> String {
     let (payload, by) = (&row["payload"], word(&row["emittedBy"]));
     let with = |text: String, more: &Value| match more.as_str().filter(|more| !more.is_empty()) {
         Some(more) => format!("{text}  {}", tame(more)),
         None => text,
     };
     match word(&row["type"]) {
-        "file_locked" | "file_unlocked" => with(path_of(model, by, &payload["filePath"]), &payload["reason"]),
+        "file_locked" | "file_unlocked" => with(short_path(model, by, &payload["filePath"]), &payload["reason"]),
         "message_received" if payload["count"].is_i64() => {
             format!("to {} ({})", tame(word(&payload["toPeer"])), payload["count"])
         }
@@ -387,18 +394,18 @@ fn facts(model: &Model, row: &Value) -> String {
     }
 }
 
-fn opened(title: &str, body: &str, scroll: usize, columns: usize, n_rows: usize) -> Vec<Line> {
+fn draw_open_text(title: &str, body: &str, scroll: usize, columns: usize, n_rows: usize) -> Vec<StyledLine> {
     let text = wrap(body, columns.saturating_sub(4));
     let title = tame(title);
     let rule = "─".repeat(columns.saturating_sub(width(&title) + 3));
-    let mut lines = vec![vec![(Style::Bold, format!(" {title} ")), (Style::Dim, rule)]];
+    let mut lines = vec![vec![(TextStyle::Bold, format!(" {title} ")), (TextStyle::Dim, rule)]];
     let room = n_rows.saturating_sub(1);
     let first = scroll.min(text.len().saturating_sub(room));
-    lines.extend(text.into_iter().skip(first).take(room).map(|line| vec![(Style::Plain, format!("  {line}"))]));
+    lines.extend(text.into_iter().skip(first).take(room).map(|line| vec![(TextStyle::Plain, format!("  {line}"))]));
     lines
 }
 
-/// How far a text can be scrolled on this screen.
-pub fn scroll_max(body: &str, columns: usize, rows: usize) -> usize {
+/// The furthest that a text can scroll on this screen.
+pub fn max_scroll(body: &str, columns: usize, rows: usize) -> usize {
     wrap(body, columns.saturating_sub(4)).len().saturating_sub(rows.saturating_sub(3))
 }

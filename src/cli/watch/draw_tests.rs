@@ -1,9 +1,9 @@
-//! A small scene, drawn at several sizes, and keys pressed in it.
+//! Draws a small scene at several screen sizes, and presses keys in it.
 
-use super::actions::{Wish, press};
-use super::draw::{Line, screen};
+use super::actions::{UserAction, handle_key};
+use super::draw::{StyledLine, draw_screen};
 use super::keys::Key;
-use super::model::{Mode, Model, Pane};
+use super::model::{InputMode, Pane, WatchModel};
 use super::text::width;
 use crate::base::time;
 use serde_json::{Value, json};
@@ -19,8 +19,8 @@ fn event(seq: i64, minute: i64, kind: &str, by: &str, payload: Value) -> Value {
     json!({ "seq": seq, "type": kind, "emittedBy": by, "emittedByName": by, "createdAt": at, "payload": payload })
 }
 
-fn scene() -> Model {
-    let mut model = Model::new("h", "ada");
+fn scene() -> WatchModel {
+    let mut model = WatchModel::new("h", "ada");
     let peer = |id: &str, agent: &str, project: &str, idle: i64, unread: i64, summary: &str| {
         json!({ "id": id, "name": id, "agentType": agent, "projectPath": format!("/work/{project}"),
             "gitBranch": if project == "docs" { Value::Null } else { json!("main") }, "status": "active",
@@ -31,11 +31,11 @@ fn scene() -> Model {
         peer("claude-api", "claude-code", "api", 3, 0, "moving the \u{1b}[31mtoken\u{202e} check"),
         peer("gemini-docs", "gemini", "docs", 7200, 0, "日本語のガイドを書いている。とても長い説明がここに続きます。"),
     ];
-    model.take_peers(&json!({ "peers": peers }), at(NOW));
+    model.set_peers(&json!({ "peers": peers }), at(NOW));
     let lock = json!({ "filePath": "/work/api/src/auth.rs", "lockedBy": "claude-api", "holder": "claude-api",
         "token": 7, "expiresInSeconds": 540, "reason": "refactor", "queue": ["codex-web"] });
-    model.take_locks(&json!({ "locks": [lock] }), at(NOW));
-    model.event(event(
+    model.set_locks(&json!({ "locks": [lock] }), at(NOW));
+    model.apply_event(event(
         1,
         2,
         "peer_joined",
@@ -43,51 +43,57 @@ fn scene() -> Model {
         json!({ "peerId": "claude-api", "name": "claude-api",
         "agentType": "claude-code", "projectPath": "/work/api" }),
     ));
-    model.event(event(
+    model.apply_event(event(
         2,
         3,
         "file_locked",
         "claude-api",
         json!({ "filePath": "/work/api/src/auth.rs", "reason": "refactor" }),
     ));
-    model.event(event(
+    model.apply_event(event(
         3,
         5,
         "message_received",
         "claude-api",
         json!({ "messageId": "m1", "fromPeer": "claude-api", "toPeer": "codex-web" }),
     ));
-    model.event(event(
+    model.apply_event(event(
         4,
         6,
         "message_read",
         "codex-web",
         json!({ "messageId": "m1", "fromPeer": "claude-api", "toPeer": "codex-web" }),
     ));
-    model.event(event(
+    model.apply_event(event(
         5,
         9,
         "message_received",
         "codex-web",
         json!({ "messageId": "m2", "fromPeer": "codex-web", "toPeer": "h" }),
     ));
-    model.event(event(6, 10, "deploy.done", "codex-web", json!({ "version": "1.4", "note": "\u{9b}2J<script>" })));
+    model.apply_event(event(
+        6,
+        10,
+        "deploy.done",
+        "codex-web",
+        json!({ "version": "1.4", "note": "\u{9b}2J<script>" }),
+    ));
     let row = json!({ "id": "m2", "fromPeer": "codex-web", "fromName": "codex-web", "toPeer": "h", "type": "text",
         "receipt": "accepted", "createdAt": "2026-01-01T12:09:00.000Z", "payload": "May I?\nIt is <b>urgent</b>\u{1b}]0;x\u{7}" });
-    model.take_mail(&json!({ "messages": [row] }));
+    model.add_messages(&json!({ "messages": [row] }));
     model.unread = 1;
     model
 }
 
-fn text(lines: &[Line]) -> Vec<String> {
+fn text(lines: &[StyledLine]) -> Vec<String> {
     lines
         .iter()
         .map(|line| line.iter().map(|(_, text)| text.as_str()).collect::<String>().trim_end().to_owned())
         .collect()
 }
 
-fn shown(model: &Model, columns: usize, rows: usize) -> Vec<String> {
-    text(&screen(model, columns, rows, at(NOW)))
+fn shown(model: &WatchModel, columns: usize, rows: usize) -> Vec<String> {
+    text(&draw_screen(model, columns, rows, at(NOW)))
 }
 
 #[test]
@@ -146,17 +152,22 @@ fn no_line_is_wider_than_the_screen_and_none_is_missing() {
         for pane in super::model::PANES {
             let mut model = scene();
             model.pane = pane;
-            let mut modes = vec![Mode::Look, super::draw::help()];
+            let mut modes = vec![InputMode::Browse, super::draw::help_text()];
             let texts = ["", "long and 日本語 words that go on and on and on and on until the line is full at last"];
             for text in texts {
-                let prompt = super::model::Prompt::Write("codex-web".into());
-                modes.push(Mode::Type { prompt, text: text.into() });
-                modes.push(Mode::Confirm { path: format!("/work/{text}"), holder: text.into(), own: false, token: 1 });
-                modes.push(Mode::Open { title: text.into(), body: text.repeat(50), scroll: 7 });
+                let prompt = super::model::InputPrompt::Write("codex-web".into());
+                modes.push(InputMode::Type { prompt, text: text.into() });
+                modes.push(InputMode::Confirm {
+                    path: format!("/work/{text}"),
+                    holder: text.into(),
+                    own: false,
+                    token: 1,
+                });
+                modes.push(InputMode::Open { title: text.into(), body: text.repeat(50), scroll: 7 });
             }
             for mode in modes {
                 model.mode = mode;
-                let lines = screen(&model, columns, rows, at(NOW));
+                let lines = draw_screen(&model, columns, rows, at(NOW));
                 assert_eq!(lines.len(), rows, "{columns}x{rows}");
                 for line in text(&lines) {
                     assert!(width(&line) <= columns, "{columns}x{rows}: {line:?}");
@@ -170,14 +181,14 @@ fn no_line_is_wider_than_the_screen_and_none_is_missing() {
 #[test]
 fn time_alone_moves_ages_and_leases() {
     let model = scene();
-    let lines = text(&screen(&model, 80, 24, at(NOW) + 8 * 60_000));
+    let lines = text(&draw_screen(&model, 80, 24, at(NOW) + 8 * 60_000));
     assert!(lines[2].contains("idle 8 min"), "{lines:#?}");
     assert!(lines[6].contains(" 60 s "), "{lines:#?}");
     assert!(lines[8].contains("9 min   codex-web → ada"), "{lines:#?}");
 }
 
-fn keys(model: &mut Model, keys: &[Key]) -> Option<Wish> {
-    keys.iter().map(|key| press(model, *key, (80, 24))).last().flatten()
+fn keys(model: &mut WatchModel, keys: &[Key]) -> Option<UserAction> {
+    keys.iter().map(|key| handle_key(model, *key, (80, 24))).last().flatten()
 }
 
 fn typed(text: &str) -> Vec<Key> {
@@ -188,39 +199,41 @@ fn typed(text: &str) -> Vec<Key> {
 fn a_lock_is_released_only_after_a_yes() {
     let mut model = scene();
     assert_eq!(keys(&mut model, &[Key::Char('x')]), None);
-    assert!(model.note.contains("Choose a lock"), "{}", model.note);
+    assert!(model.note.contains("Select a lock"), "{}", model.note);
     assert_eq!(keys(&mut model, &[Key::Next, Key::Char('x')]), None);
     let ask = shown(&model, 80, 24).pop().expect("a last line");
-    assert_eq!(ask, " Release /work/api/src/auth.rs? Its holder is claude-api, who is told. y/n");
+    assert_eq!(ask, " Release /work/api/src/auth.rs? claude-api holds it and is notified. y/n");
     assert_eq!(keys(&mut model, &[Key::Enter]), None);
-    assert_eq!((model.mode.clone(), model.note.as_str()), (Mode::Look, "Nothing was released"));
-    let wish = keys(&mut model, &[Key::Char('x'), Key::Char('y')]);
-    assert_eq!(wish, Some(Wish::Release { path: "/work/api/src/auth.rs".into(), token: 7 }));
+    assert_eq!((model.mode.clone(), model.note.as_str()), (InputMode::Browse, "Nothing was released"));
+    let action = keys(&mut model, &[Key::Char('x'), Key::Char('y')]);
+    assert_eq!(action, Some(UserAction::Release { path: "/work/api/src/auth.rs".into(), token: 7 }));
 }
 
 #[test]
-fn a_line_is_written_to_the_peer_of_the_chosen_row() {
+fn a_line_is_written_to_the_peer_of_the_selected_row() {
     let mut model = scene();
     let line = [vec![Key::Down, Key::Char('w')], typed("hix"), vec![Key::Erase, Key::Enter]].concat();
-    assert_eq!(keys(&mut model, &line), Some(Wish::Send { to: "codex-web".into(), text: "hi".into() }));
+    assert_eq!(keys(&mut model, &line), Some(UserAction::Send { to: "codex-web".into(), text: "hi".into() }));
     assert_eq!(keys(&mut model, &[Key::Char('w'), Key::Char('n'), Key::Escape]), None);
-    assert_eq!(model.mode, Mode::Look);
-    assert_eq!(keys(&mut model, &[Key::Char('w'), Key::Enter]), None, "nothing is no message");
+    assert_eq!(model.mode, InputMode::Browse);
+    assert_eq!(keys(&mut model, &[Key::Char('w'), Key::Enter]), None, "an empty line sends nothing");
 }
 
 #[test]
-fn a_message_to_a_group_opens_with_how_far_each_copy_got() {
-    let mut model = Model::new("h", "ada");
+fn a_message_to_a_group_opens_with_the_receipt_of_each_copy() {
+    let mut model = WatchModel::new("h", "ada");
     let at = "2026-01-01T12:00:00.000Z";
     let row = |to: &str, receipt: &str| {
         json!({ "id": to, "fromPeer": "h", "toPeer": to, "toName": format!("{to}-api"), "fromName": "ada", "receipt": receipt,
             "group": "all", "type": "text", "payload": "the schema changed", "createdAt": at })
     };
     let payload = json!({ "fromPeer": "h", "toPeer": "all", "count": 4 });
-    model.event(json!({ "type": "message_received", "seq": 1, "createdAt": at, "emittedBy": "h", "payload": payload }));
-    model.take_mail(&json!({ "messages": [row("codex", "accepted"), row("claude", "read")] }));
-    // A later answer knows more, and another recipient.
-    model.take_mail(&json!({ "messages": [row("codex", "acked"), row("gemini", "expired")] }));
+    model.apply_event(
+        json!({ "type": "message_received", "seq": 1, "createdAt": at, "emittedBy": "h", "payload": payload }),
+    );
+    model.add_messages(&json!({ "messages": [row("codex", "accepted"), row("claude", "read")] }));
+    // A later answer has a newer receipt and one more recipient.
+    model.add_messages(&json!({ "messages": [row("codex", "acked"), row("gemini", "expired")] }));
     model.pane = Pane::Mail;
     keys(&mut model, &[Key::Enter]);
     let lines = shown(&model, 80, 24);
@@ -240,28 +253,28 @@ fn a_message_to_a_group_opens_with_how_far_each_copy_got() {
 }
 
 #[test]
-fn a_message_opens_with_its_text_only_for_who_may_read_it() {
+fn only_the_sender_and_the_recipient_of_a_message_see_its_text() {
     let mut model = scene();
-    let wish = keys(&mut model, &[Key::Back, Key::Back, Key::Enter]);
-    assert!(matches!(wish, Some(Wish::Opened(_))), "{wish:?}");
+    let action = keys(&mut model, &[Key::Back, Key::Back, Key::Enter]);
+    assert!(matches!(action, Some(UserAction::Opened(_))), "{action:?}");
     let lines = shown(&model, 80, 24);
     assert_eq!(
         lines[2..7],
         ["  codex-web → ada", "  2026-01-01 12:09:00 UTC, sent", "", "  May I?", "  It is <b>urgent</b>�]0;x�"]
     );
     assert_eq!(keys(&mut model, &[Key::Escape, Key::Down, Key::Enter]), None);
-    assert_eq!(shown(&model, 80, 24)[5], "  Its text is for its sender and its recipient alone.");
+    assert_eq!(shown(&model, 80, 24)[5], "  Only the sender and the recipient can read this message.");
 }
 
 #[test]
-fn a_filter_is_typed_and_taken_back() {
+fn a_filter_is_typed_and_cleared() {
     let mut model = scene();
     keys(&mut model, &[vec![Key::Char('/')], typed("docs"), vec![Key::Enter]].concat());
     let lines = shown(&model, 80, 24);
-    assert_eq!(lines[0], " slm-mesh  you are ada  1 unread for you  only docs");
+    assert_eq!(lines[0], " slm-mesh  you are ada  1 unread for you  showing docs");
     assert!(lines[2].starts_with("› gemini-docs"), "{lines:#?}");
     assert!(!lines.concat().contains("codex-web"), "{lines:#?}");
     keys(&mut model, &[Key::Escape]);
     assert_eq!(model.shown_peers().len(), 3);
-    assert_eq!(keys(&mut model, &[Key::Char('q')]), Some(Wish::Quit));
+    assert_eq!(keys(&mut model, &[Key::Char('q')]), Some(UserAction::Quit));
 }

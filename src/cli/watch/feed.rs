@@ -1,7 +1,7 @@
-//! The connection behind the view: every event once and in order, and answers to what was asked,
-//! over any number of broken connections.
+//! The view's connection to the broker: it delivers every event once and in order, and the answers
+//! to requests, across any number of broken connections.
 //!
-//! **Invariant:** a broker that somebody stopped is not started again by who only looks on.
+//! **Invariant:** the view never restarts a broker that somebody stopped.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
@@ -10,70 +10,70 @@ use crate::wire::rpc::{self, Message};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
-/// Events in one answer while catching up.
+/// Events per answer while catching up.
 const PAGE: i64 = 200;
 
-/// What was asked, so that its answer finds its way.
+/// What a request asked for, so that its answer reaches the right place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked {
-    /// Who is here.
+pub enum WatchRequest {
+    /// The peers that are online.
     Peers,
-    /// Who is known, here or away: for their names.
+    /// All peers, online or not, for their names.
     Names,
-    /// The locks in force.
+    /// The active locks.
     Locks,
-    /// How whom this acts as stands: its unread mail.
+    /// The user's own peer, for its count of unread mail.
     Me,
-    /// Mail to whom this acts as.
+    /// Messages sent to the user.
     Mine,
-    /// Mail that it sent.
+    /// Messages that the user sent.
     Sent,
-    /// A message to be sent to this peer.
+    /// Send a message to this peer.
     Send(String),
-    /// A lock to be given back.
+    /// Release the lock on this path.
     Release(String),
-    /// Something whose answer says nothing.
+    /// A request whose answer does not matter.
     Nothing,
 }
 
-/// What came.
+/// Something that arrived.
 #[derive(Debug)]
-pub enum Heard {
+pub enum FeedUpdate {
     /// An event.
     Event(Value),
     /// An answer.
-    Answer(Asked, Result<Value, Error>),
-    /// The connection broke; why, in a sentence.
+    Answer(WatchRequest, Result<Value, Error>),
+    /// The connection broke; carries the cause.
     Lost(String),
 }
 
-/// A question that is open: a list comes page by page, and is handed on whole.
+/// A request without an answer yet. A list arrives in pages and is handed on as a whole.
 #[derive(Debug)]
-struct Open {
-    asked: Asked,
+struct OpenRequest {
+    asked: WatchRequest,
     method: String,
     params: Value,
-    /// What came on earlier pages, under its name.
+    /// The rows of the pages so far.
     rows: Vec<Value>,
 }
 
-/// The lists that come in pages.
+/// The lists that arrive in pages.
 const LISTS: [&str; 2] = ["peers", "locks"];
 
-/// The connection.
+/// The connection, with what it still waits for.
 #[derive(Debug)]
 pub struct Feed {
     places: Places,
-    /// What goes with each call: who asks.
+    /// Parameters of every request.
     common: Map<String, Value>,
     client: Option<Client>,
-    /// The last event that was handed on; none before the first.
+    /// The sequence number of the last event that was handed on; `None` before the first.
     cursor: Option<i64>,
-    /// How many old events a first connection brings.
+    /// How many past events the first connection loads.
     n_old: i64,
     n_asked: u64,
-    open: HashMap<String, Open>,
-    heard: Vec<Heard>,
+    open: HashMap<String, OpenRequest>,
+    updates: Vec<FeedUpdate>,
     was_stopped: bool,
 }
 
@@ -92,10 +92,10 @@ impl Feed {
             n_old,
             n_asked: 0,
             open: HashMap::new(),
-            heard: Vec::new(),
+            updates: Vec::new(),
             was_stopped: false,
         };
-        feed.begin(client)?;
+        feed.subscribe_and_catch_up(client)?;
         Ok(feed)
     }
 
@@ -104,88 +104,88 @@ impl Feed {
         self.client.as_ref()
     }
 
-    /// Asks now and waits for the answer; what else comes is kept.
+    /// Sends a request and waits for its answer; everything else that arrives is kept.
     ///
     /// # Errors
     /// The broker's error, or `Gone`.
     pub fn call(&mut self, method: &str, params: Value) -> Result<Value, Error> {
-        let lost = || Error::new(ErrorKind::Gone, "the broker went away; try again");
+        let lost = || Error::new(ErrorKind::Gone, "the connection to the broker is lost; try again");
         let mut client = self.client.take().ok_or_else(lost)?;
         let mut pushed = Vec::new();
-        let value = self.call_over(&mut client, method, params, &mut pushed);
-        pushed.into_iter().for_each(|row| self.event(row));
+        let value = self.call_on(&mut client, method, params, &mut pushed);
+        pushed.into_iter().for_each(|row| self.handle_event(row));
         self.client = Some(client);
         value
     }
 
-    /// Asks; the answer comes as [`Heard::Answer`].
-    pub fn ask(&mut self, asked: Asked, method: &str, params: Value) {
-        self.put(Open { asked, method: method.to_owned(), params, rows: Vec::new() });
+    /// Sends a request; the answer arrives as [`FeedUpdate::Answer`].
+    pub fn request(&mut self, asked: WatchRequest, method: &str, params: Value) {
+        self.send(OpenRequest { asked, method: method.to_owned(), params, rows: Vec::new() });
     }
 
-    fn put(&mut self, open: Open) {
+    fn send(&mut self, open: OpenRequest) {
         self.n_asked += 1;
         let id = format!("watch-{}", self.n_asked);
-        let line = rpc::request(&json!(id), &open.method, &self.full(open.params.clone()));
+        let line = rpc::request(&json!(id), &open.method, &self.with_common(open.params.clone()));
         self.open.insert(id, open);
         let sent = self.client.as_mut().map(|client| client.send(&line));
         match sent {
             Some(Ok(())) => {}
-            Some(Err(error)) => self.lose(&error.to_string()),
-            None => self.lose("there is none"),
+            Some(Err(error)) => self.disconnect(&error.to_string()),
+            None => self.disconnect("none is running"),
         }
     }
 
-    /// Whether an answer of this sort is still to come.
-    pub fn awaits(&self, asked: &Asked) -> bool {
+    /// Whether a request of this kind still waits for its answer.
+    pub fn is_waiting_for(&self, asked: &WatchRequest) -> bool {
         self.open.values().any(|open| open.asked == *asked)
     }
 
-    /// All that came since the last time. With `wait` it waits until there is something.
-    pub fn hear(&mut self, wait: bool) -> Vec<Heard> {
-        let mut waits = wait && self.heard.is_empty();
+    /// Everything that arrived since the last call. With `wait` it blocks until something arrives.
+    pub fn poll(&mut self, wait: bool) -> Vec<FeedUpdate> {
+        let mut waits = wait && self.updates.is_empty();
         while let Some(client) = &mut self.client {
             let found = if waits { client.receive().map(Some) } else { client.receive_now() };
             match found {
-                Ok(Some(message)) => self.take(message),
+                Ok(Some(message)) => self.handle_message(message),
                 Ok(None) => break,
-                Err(error) => self.lose(&error.to_string()),
+                Err(error) => self.disconnect(&error.to_string()),
             }
-            waits &= self.heard.is_empty();
+            waits &= self.updates.is_empty();
         }
-        std::mem::take(&mut self.heard)
+        std::mem::take(&mut self.updates)
     }
 
-    /// Tries once to connect again; whether it did.
-    pub fn retry(&mut self) -> bool {
+    /// Tries once to reconnect; returns whether it is connected.
+    pub fn reconnect(&mut self) -> bool {
         let found = match self.was_stopped {
             true => Client::connect(&self.places).map_err(|error| match client::is_absent(&error) {
                 true => None,
                 false => Some(error.to_string()),
             }),
-            // It crashed: whoever comes first starts the next, but a failure is not tried over and over.
+            // The broker crashed, so this starts the next one, but only once: a start that fails would fail again.
             false => Client::connect_or_start(&self.places).map_err(|error| Some(error.text)),
         };
         self.was_stopped = true;
         match found {
-            Ok(client) => match self.begin(client) {
+            Ok(client) => match self.subscribe_and_catch_up(client) {
                 Ok(()) => self.was_stopped = false,
-                Err(error) => self.heard.push(Heard::Lost(error.text)),
+                Err(error) => self.updates.push(FeedUpdate::Lost(error.text)),
             },
-            Err(Some(why)) => self.heard.push(Heard::Lost(why)),
+            Err(Some(why)) => self.updates.push(FeedUpdate::Lost(why)),
             Err(None) => {}
         }
         self.client.is_some()
     }
 
-    /// Subscribes, and reads what was missed.
-    fn begin(&mut self, mut client: Client) -> Result<(), Error> {
-        // Pushes that come while the older events are read belong behind them.
+    /// Subscribes to events and reads the ones that were missed.
+    fn subscribe_and_catch_up(&mut self, mut client: Client) -> Result<(), Error> {
+        // Events that are pushed while the older ones load come after them.
         let mut pushed = Vec::new();
         let all = json!({ "types": ["*"] });
-        let stands = self.call_over(&mut client, "events.subscribe", all, &mut pushed)?["seq"].as_i64();
+        let stands = self.call_on(&mut client, "events.subscribe", all, &mut pushed)?["seq"].as_i64();
         if self.cursor.is_some_and(|cursor| stands.is_some_and(|stands| cursor > stands)) {
-            // Another store: its numbers begin anew.
+            // This is another database, whose sequence numbers start again.
             self.cursor = None;
         }
         if self.cursor.is_none() && self.n_old == 0 {
@@ -198,20 +198,20 @@ impl Feed {
                 None => json!({ "limit": self.n_old }),
             };
             let is_first = self.cursor.is_none();
-            let page = self.call_over(&mut client, "events.read", ask, &mut pushed)?;
+            let page = self.call_on(&mut client, "events.read", ask, &mut pushed)?;
             self.cursor = page["seq"].as_i64();
             rows.extend(page["events"].as_array().cloned().unwrap_or_default());
             if is_first || page["more"] != json!(true) {
                 break;
             }
         }
-        self.heard.extend(rows.into_iter().map(Heard::Event));
-        pushed.into_iter().for_each(|row| self.event(row));
+        self.updates.extend(rows.into_iter().map(FeedUpdate::Event));
+        pushed.into_iter().for_each(|row| self.handle_event(row));
         self.client = Some(client);
         Ok(())
     }
 
-    fn call_over(
+    fn call_on(
         &mut self,
         client: &mut Client,
         method: &str,
@@ -220,46 +220,48 @@ impl Feed {
     ) -> Result<Value, Error> {
         self.n_asked += 1;
         let wanted = json!(format!("watch-{}", self.n_asked));
-        let gone = |error: std::io::Error| Error::new(ErrorKind::Gone, format!("the broker went away ({error})"));
-        client.send(&rpc::request(&wanted, method, &self.full(params))).map_err(gone)?;
+        let gone = |error: std::io::Error| {
+            Error::new(ErrorKind::Gone, format!("the connection to the broker broke ({error})"))
+        };
+        client.send(&rpc::request(&wanted, method, &self.with_common(params))).map_err(gone)?;
         loop {
             match client.receive().map_err(gone)? {
                 Message::Response { id, result } if id == wanted => {
                     return result.map_err(|error| rpc::read_error(&error));
                 }
-                // Sorted in by its number once it is known what came before it.
+                // Kept until all events before it are known.
                 Message::Notice { method, params } if method == "event" => pushed.push(Value::Object(params)),
                 _ => {}
             }
         }
     }
 
-    fn full(&self, params: Value) -> Value {
+    fn with_common(&self, params: Value) -> Value {
         let mut all = self.common.clone();
         all.extend(params.as_object().cloned().unwrap_or_default());
         Value::Object(all)
     }
 
-    fn take(&mut self, message: Message) {
+    fn handle_message(&mut self, message: Message) {
         match message {
-            Message::Notice { method, params } if method == "event" => self.event(Value::Object(params)),
+            Message::Notice { method, params } if method == "event" => self.handle_event(Value::Object(params)),
             Message::Notice { method, .. } if method == "shutdown" => {
                 self.was_stopped = true;
-                self.lose("it was stopped");
+                self.disconnect("stopped");
             }
             Message::Response { id, result } => {
                 let open = id.as_str().and_then(|id| self.open.remove(id));
                 let result = result.map_err(|error| rpc::read_error(&error));
                 if let Some(open) = open {
-                    self.answered(open, result);
+                    self.handle_answer(open, result);
                 }
             }
             _ => {}
         }
     }
 
-    /// Asks for the next page, or hands the answer on with the rows of all pages.
-    fn answered(&mut self, mut open: Open, result: Result<Value, Error>) {
+    /// Requests the next page, or hands the answer on with the rows of all pages.
+    fn handle_answer(&mut self, mut open: OpenRequest, result: Result<Value, Error>) {
         let result = result.map(|mut value| {
             let list = LISTS.into_iter().find(|list| value[*list].is_array());
             if let Some(list) = list {
@@ -271,26 +273,30 @@ impl Feed {
         match result {
             Ok(value) if !open.rows.is_empty() && value["next"].is_string() => {
                 open.params["after"] = value["next"].clone();
-                self.put(open);
+                self.send(open);
             }
-            result => self.heard.push(Heard::Answer(open.asked, result)),
+            result => self.updates.push(FeedUpdate::Answer(open.asked, result)),
         }
     }
 
-    /// Hands an event on, unless it was already.
-    fn event(&mut self, row: Value) {
+    /// Hands an event on, unless it was handed on before.
+    fn handle_event(&mut self, row: Value) {
         let seq = row["seq"].as_i64();
         if seq > self.cursor {
             self.cursor = seq;
-            self.heard.push(Heard::Event(row));
+            self.updates.push(FeedUpdate::Event(row));
         }
     }
 
-    fn lose(&mut self, why: &str) {
+    fn disconnect(&mut self, why: &str) {
         self.client = None;
-        let gone =
-            || Err(Error::new(ErrorKind::Gone, "the broker went away before it answered; look whether it was done"));
-        self.heard.extend(self.open.drain().map(|(_, open)| Heard::Answer(open.asked, gone())));
-        self.heard.push(Heard::Lost(why.to_owned()));
+        let gone = || {
+            Err(Error::new(
+                ErrorKind::Gone,
+                "the connection broke before the broker answered; check whether it was done",
+            ))
+        };
+        self.updates.extend(self.open.drain().map(|(_, open)| FeedUpdate::Answer(open.asked, gone())));
+        self.updates.push(FeedUpdate::Lost(why.to_owned()));
     }
 }

@@ -1,17 +1,17 @@
-//! Bytes from a keyboard into keys. A sequence may come in pieces, as over ssh.
+//! Decodes keyboard bytes into keys. An escape sequence may arrive in pieces, for example over ssh.
 
 /// A key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// A character to be typed.
+    /// A typed character.
     Char(char),
-    /// The arrow up.
+    /// Arrow up.
     Up,
-    /// The arrow down.
+    /// Arrow down.
     Down,
-    /// The arrow left, or Tab backwards.
+    /// Arrow left, or Shift-Tab.
     Back,
-    /// The arrow right, or Tab.
+    /// Arrow right, or Tab.
     Next,
     /// Page up.
     PageUp,
@@ -35,40 +35,41 @@ pub enum Key {
     Clear,
 }
 
-/// Bytes that are no whole key yet.
+/// A decoder, with the bytes of a key that is not complete yet.
 #[derive(Debug, Default)]
-pub struct Keys {
+pub struct KeyDecoder {
     bytes: Vec<u8>,
 }
 
-impl Keys {
-    /// Takes bytes; the keys that are whole now.
-    pub fn take(&mut self, bytes: &[u8]) -> Vec<Key> {
+impl KeyDecoder {
+    /// Adds bytes and returns the keys that are complete.
+    pub fn decode(&mut self, bytes: &[u8]) -> Vec<Key> {
         self.bytes.extend_from_slice(bytes);
         let mut keys = Vec::new();
-        while let Some((key, n)) = first(&self.bytes) {
+        while let Some((key, n)) = decode_first(&self.bytes) {
             self.bytes.drain(..n);
             keys.extend(key);
         }
         keys
     }
 
-    /// Whether the begin of a key waits for its rest.
-    pub fn waits(&self) -> bool {
+    /// Whether a key has begun and its rest is missing.
+    pub fn is_incomplete(&self) -> bool {
         !self.bytes.is_empty()
     }
 
-    /// No more came in time: an escape was the key itself.
-    pub fn give_up(&mut self) -> Option<Key> {
+    /// Ends the wait for the rest of a key: a lone escape byte is the Escape key.
+    pub fn finish(&mut self) -> Option<Key> {
         let was = std::mem::take(&mut self.bytes);
         (was == [0x1b]).then_some(Key::Escape)
     }
 }
 
-/// The first key and its length; no key for what means nothing, nothing while it is incomplete.
-fn first(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
+/// The first key and its length in bytes. The key is `None` for unknown bytes; the whole is `None`
+/// while the key is incomplete.
+fn decode_first(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     let key = match bytes.first()? {
-        0x1b => return escape(bytes),
+        0x1b => return decode_escape(bytes),
         b'\t' => Key::Next,
         b'\r' | b'\n' => Key::Enter,
         0x7f | 0x08 => Key::Erase,
@@ -77,12 +78,12 @@ fn first(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
         0x15 => Key::Clear,
         0x1a => Key::Suspend,
         0..0x20 => return Some((None, 1)),
-        byte => return letter(bytes, *byte),
+        byte => return decode_character(bytes, *byte),
     };
     Some((Some(key), 1))
 }
 
-fn letter(bytes: &[u8], byte: u8) -> Option<(Option<Key>, usize)> {
+fn decode_character(bytes: &[u8], byte: u8) -> Option<(Option<Key>, usize)> {
     let n = match byte {
         0..0x80 => 1,
         0xc2..0xe0 => 2,
@@ -99,8 +100,8 @@ fn letter(bytes: &[u8], byte: u8) -> Option<(Option<Key>, usize)> {
     }
 }
 
-/// A sequence that begins with an escape: `ESC [ … final` or `ESC O final`.
-fn escape(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
+/// Decodes an escape sequence: `ESC [ … final` or `ESC O final`.
+fn decode_escape(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     let second = *bytes.get(1)?;
     if second == 0x1b {
         return Some((Some(Key::Escape), 1));
@@ -125,29 +126,29 @@ fn escape(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Key, Keys};
+    use super::{Key, KeyDecoder};
 
     #[test]
-    fn keys_come_whole_or_in_pieces() {
-        let mut keys = Keys::default();
+    fn keys_arrive_whole_or_in_pieces() {
+        let mut keys = KeyDecoder::default();
         assert_eq!(
-            keys.take(b"q\x1b[A\x1bOB\t\x1b[Z\r"),
+            keys.decode(b"q\x1b[A\x1bOB\t\x1b[Z\r"),
             [Key::Char('q'), Key::Up, Key::Down, Key::Next, Key::Back, Key::Enter]
         );
-        assert_eq!(keys.take(b"\x1b"), []);
-        assert!(keys.waits());
-        assert_eq!(keys.take(b"["), []);
-        assert_eq!(keys.take(b"5~\xc3"), [Key::PageUp]);
-        assert_eq!(keys.take(b"\xa9\x7f"), [Key::Char('é'), Key::Erase]);
-        assert!(!keys.waits());
-        assert_eq!(keys.take(b"\x1b"), []);
-        assert_eq!(keys.give_up(), Some(Key::Escape));
-        assert_eq!(keys.give_up(), None);
+        assert_eq!(keys.decode(b"\x1b"), []);
+        assert!(keys.is_incomplete());
+        assert_eq!(keys.decode(b"["), []);
+        assert_eq!(keys.decode(b"5~\xc3"), [Key::PageUp]);
+        assert_eq!(keys.decode(b"\xa9\x7f"), [Key::Char('é'), Key::Erase]);
+        assert!(!keys.is_incomplete());
+        assert_eq!(keys.decode(b"\x1b"), []);
+        assert_eq!(keys.finish(), Some(Key::Escape));
+        assert_eq!(keys.finish(), None);
     }
 
     #[test]
-    fn what_is_no_key_is_dropped() {
-        let mut keys = Keys::default();
-        assert_eq!(keys.take(b"\x01\xff\x1b[200~x\xe2\x28\xa1y"), [Key::Char('x'), Key::Char('('), Key::Char('y')]);
+    fn bytes_that_are_no_key_are_dropped() {
+        let mut keys = KeyDecoder::default();
+        assert_eq!(keys.decode(b"\x01\xff\x1b[200~x\xe2\x28\xa1y"), [Key::Char('x'), Key::Char('('), Key::Char('y')]);
     }
 }

@@ -1,170 +1,170 @@
-//! What the view knows: peers, locks, messages and events, as events and answers tell of them.
+//! What the view knows: peers, locks, messages and events, gathered from events and answers.
 //!
-//! **Invariant:** the text of a message is here only if whom this acts as sent or got it.
+//! **Invariant:** the text of a message is here only if the user sent or received it.
 
 use super::text::tame;
 use crate::base::time;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// Messages and events that are kept for looking back.
+/// How many messages and events are kept for scrolling back.
 const KEPT: usize = 200;
-/// Names of peers that are kept.
+/// How many names of peers are kept.
 const NAMES_MAX: usize = 4096;
 
-/// The parts of the screen, from above.
+/// The parts of the screen, from top to bottom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pane {
-    /// Who is here.
+    /// The peers that are online.
     Peers,
-    /// The locks in force.
+    /// The active locks.
     Locks,
     /// Recent messages.
     Mail,
-    /// Everything that happens.
+    /// All events.
     Events,
 }
 
 /// All panes, in their order.
 pub const PANES: [Pane; 4] = [Pane::Peers, Pane::Locks, Pane::Mail, Pane::Events];
 
-/// A message, or one to a group.
+/// A message to one peer or to a group.
 #[derive(Debug, Clone)]
-pub struct Mail {
-    /// Its id; for a group what all of its copies share.
+pub struct WatchedMessage {
+    /// Its id; for a group message, a key that all copies share.
     pub key: String,
     /// The sender's id.
     pub from: String,
-    /// The recipient's id, or the group's word.
+    /// The recipient's id, or the group's name.
     pub to: String,
-    /// To how many, if to a group.
+    /// The number of recipients, if it went to a group.
     pub group: Option<i64>,
-    /// How far each copy of ours to a group got, as far as is known, by its recipient's id.
+    /// The known receipts of the copies that the user sent to a group, by recipient id.
     pub copies: BTreeMap<String, String>,
-    /// When it was sent, ms.
+    /// When it was sent, in ms.
     pub at: i64,
-    /// How far it got.
+    /// Its receipt.
     pub receipt: String,
-    /// Its row, if it is ours to read.
+    /// Its row, if the user may read it.
     pub row: Option<Value>,
 }
 
-impl Mail {
-    /// How many copies were read, as far as is known.
+impl WatchedMessage {
+    /// The number of copies known to be read.
     pub fn n_read(&self) -> usize {
         self.copies.values().filter(|receipt| ["read", "acked"].contains(&receipt.as_str())).count()
     }
 }
 
-/// What a question at the bottom is about.
+/// What the input line at the bottom asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prompt {
-    /// Which project to show.
+pub enum InputPrompt {
+    /// The project to show.
     Filter,
-    /// What to write to a peer.
+    /// A message to this peer.
     Write(String),
 }
 
-/// What the keys mean now.
+/// What the keys currently do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mode {
-    /// Moving about.
-    Look,
-    /// A line is being typed.
+pub enum InputMode {
+    /// Move between panes and rows.
+    Browse,
+    /// Edit the input line.
     #[allow(missing_docs)]
-    Type { prompt: Prompt, text: String },
-    /// A lock is to be released: its path, its holder's name, and whether it is our own.
+    Type { prompt: InputPrompt, text: String },
+    /// Confirm the release of a lock; `own` says whether the user holds it.
     #[allow(missing_docs)]
     Confirm { path: String, holder: String, own: bool, token: i64 },
-    /// Something is open over the panes.
+    /// Show a text over the panes.
     #[allow(missing_docs)]
     Open { title: String, body: String, scroll: usize },
 }
 
-/// What is known.
+/// The state of the view.
 #[derive(Debug)]
-pub struct Model {
-    /// Id and name of whom this acts as.
+pub struct WatchModel {
+    /// Id and name of the user's peer.
     pub me: (String, String),
     /// Rows of `peers`.
     pub peers: Vec<Value>,
     /// Rows of `lock.query`.
     pub locks: Vec<Value>,
     /// Newest first.
-    pub mail: VecDeque<Mail>,
+    pub mail: VecDeque<WatchedMessage>,
     /// Newest first.
     pub events: VecDeque<Value>,
-    /// Unread messages for whom this acts as.
+    /// The user's unread messages.
     pub unread: i64,
-    /// When the rows of peers and locks came, ms: their idle times and leases count from there.
-    pub told: (i64, i64),
-    /// Text that a project's path must have in it.
+    /// When the rows of peers and locks arrived, in ms: idle times and leases count from then.
+    pub received_at: (i64, i64),
+    /// Text that a project's path must contain.
     pub filter: String,
-    /// Where the keys go.
+    /// The focused pane.
     pub pane: Pane,
-    /// The chosen row of each pane; none follows the first.
-    pub chosen: [Option<String>; 4],
-    /// What the keys mean.
-    pub mode: Mode,
-    /// What happened last to what was asked for.
+    /// The key of the selected row of each pane; `None` means the first row, whichever it is.
+    pub selected: [Option<String>; 4],
+    /// What the keys currently do.
+    pub mode: InputMode,
+    /// The outcome of the user's last action.
     pub note: String,
-    /// Why there is no broker, if there is none.
+    /// Why there is no connection, if there is none.
     pub offline: Option<String>,
-    /// Lists that events made old.
-    pub stale: Stale,
+    /// Lists that events have made outdated.
+    pub stale: StaleLists,
     names: HashMap<String, String>,
     projects: HashMap<String, String>,
 }
 
-/// Lists that are to be asked for anew.
+/// Lists that must be requested again.
 #[allow(missing_docs)] // their names say which
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stale {
+pub struct StaleLists {
     pub peers: bool,
     pub locks: bool,
     pub mail: bool,
     pub names: bool,
 }
 
-impl Model {
-    /// Nothing is known yet but whom this acts as.
-    pub fn new(id: &str, name: &str) -> Model {
-        Model {
+impl WatchModel {
+    /// An empty model for the user with this id and name.
+    pub fn new(id: &str, name: &str) -> WatchModel {
+        WatchModel {
             me: (id.to_owned(), name.to_owned()),
             peers: Vec::new(),
             locks: Vec::new(),
             mail: VecDeque::new(),
             events: VecDeque::new(),
             unread: 0,
-            told: (0, 0),
+            received_at: (0, 0),
             filter: String::new(),
             pane: Pane::Peers,
-            chosen: [const { None }; 4],
-            mode: Mode::Look,
+            selected: [const { None }; 4],
+            mode: InputMode::Browse,
             note: String::new(),
             offline: None,
-            stale: Stale { peers: true, locks: true, mail: true, names: true },
+            stale: StaleLists { peers: true, locks: true, mail: true, names: true },
             names: HashMap::from([(id.to_owned(), name.to_owned())]),
             projects: HashMap::new(),
         }
     }
 
-    /// Something happened.
-    pub fn event(&mut self, row: Value) {
+    /// Applies an event.
+    pub fn apply_event(&mut self, row: Value) {
         let (kind, payload) = (word(&row["type"]), &row["payload"]);
         let (by, name) = (word(&row["emittedBy"]), word(&row["emittedByName"]));
         if name != by {
-            self.learn(by, name, None);
+            self.learn_name(by, name, None);
         }
         match kind {
-            "message_received" => self.sent(&row),
-            "message_read" => self.read(payload),
+            "message_received" => self.message_sent(&row),
+            "message_read" => self.message_read(payload),
             "file_locked" | "file_unlocked" => self.stale.locks = true,
             "peer_joined" => {
-                self.learn(word(&payload["peerId"]), word(&payload["name"]), payload["projectPath"].as_str());
+                self.learn_name(word(&payload["peerId"]), word(&payload["name"]), payload["projectPath"].as_str());
                 self.stale.peers = true;
             }
-            // Who left may have waited in line.
+            // The peer that left may have waited for a lock.
             "peer_left" => (self.stale.peers, self.stale.locks) = (true, true),
             "peer_updated" => self.stale.peers = true,
             _ => {}
@@ -173,7 +173,7 @@ impl Model {
         self.events.truncate(KEPT);
     }
 
-    fn sent(&mut self, row: &Value) {
+    fn message_sent(&mut self, row: &Value) {
         let payload = &row["payload"];
         let (from, to, at) = (word(&payload["fromPeer"]), word(&payload["toPeer"]), word(&row["createdAt"]));
         let group = payload["count"].as_i64();
@@ -185,7 +185,7 @@ impl Model {
             known.group = group;
             return;
         }
-        self.add(Mail {
+        self.insert_message(WatchedMessage {
             key,
             from: from.to_owned(),
             to: to.to_owned(),
@@ -197,55 +197,55 @@ impl Model {
         });
     }
 
-    fn read(&mut self, payload: &Value) {
+    fn message_read(&mut self, payload: &Value) {
         let id = word(&payload["messageId"]);
         self.stale.peers = true;
         self.stale.mail |= [&payload["fromPeer"], &payload["toPeer"]].iter().any(|peer| word(peer) == self.me.0);
-        // A message that is read may be answered, which its sender's own list knows better.
+        // An acknowledged message is read too, so its receipt stays.
         let mail = self.mail.iter_mut().find(|mail| mail.key == id && mail.receipt != "acked");
         if let Some(mail) = mail {
             mail.receipt = "read".into();
         }
     }
 
-    fn add(&mut self, mail: Mail) {
+    fn insert_message(&mut self, mail: WatchedMessage) {
         let place = self.mail.iter().position(|other| other.at <= mail.at).unwrap_or(self.mail.len());
         self.mail.insert(place, mail);
         self.mail.truncate(KEPT);
     }
 
-    /// The answer of `peers`.
-    pub fn take_peers(&mut self, value: &Value, now: i64) {
+    /// Applies the answer of `peers`.
+    pub fn set_peers(&mut self, value: &Value, now: i64) {
         self.peers = rows(value, "peers");
-        self.told.0 = now;
-        self.take_names(value);
+        self.received_at.0 = now;
+        self.learn_names(value);
         self.peers.sort_by_key(|row| word(&row["name"]).to_lowercase());
     }
 
-    /// The same with those that are away, for their names.
-    pub fn take_names(&mut self, value: &Value) {
+    /// Learns the names in an answer of `peers` that includes offline peers.
+    pub fn learn_names(&mut self, value: &Value) {
         for row in rows(value, "peers") {
-            self.learn(word(&row["id"]), word(&row["name"]), row["projectPath"].as_str());
+            self.learn_name(word(&row["id"]), word(&row["name"]), row["projectPath"].as_str());
         }
     }
 
-    /// The answer of `lock.query`.
-    pub fn take_locks(&mut self, value: &Value, now: i64) {
+    /// Applies the answer of `lock.query`.
+    pub fn set_locks(&mut self, value: &Value, now: i64) {
         self.locks = rows(value, "locks");
-        self.told.1 = now;
+        self.received_at.1 = now;
         for row in self.locks.clone() {
-            self.learn(word(&row["lockedBy"]), word(&row["holder"]), None);
+            self.learn_name(word(&row["lockedBy"]), word(&row["holder"]), None);
         }
     }
 
-    /// An answer of `inbox`: mail to whom this acts as, or from it.
-    pub fn take_mail(&mut self, value: &Value) {
+    /// Applies an answer of `inbox`: messages that the user received or sent.
+    pub fn add_messages(&mut self, value: &Value) {
         let rows = rows(value, "messages");
-        // Rows of one group message stand for one line, and each for a copy.
+        // All rows of a group message make one line; each row is one copy.
         for row in rows {
-            self.learn(word(&row["fromPeer"]), word(&row["fromName"]), None);
+            self.learn_name(word(&row["fromPeer"]), word(&row["fromName"]), None);
             if row["toName"].is_string() {
-                self.learn(word(&row["toPeer"]), word(&row["toName"]), None);
+                self.learn_name(word(&row["toPeer"]), word(&row["toName"]), None);
             }
             let key = row_key(&row);
             if let Some(known) = self.mail.iter_mut().find(|mail| mail.key == key) {
@@ -258,7 +258,7 @@ impl Model {
             }
             let group = row["group"].as_str();
             let copy = (word(&row["toPeer"]).to_owned(), word(&row["receipt"]).to_owned());
-            self.add(Mail {
+            self.insert_message(WatchedMessage {
                 key,
                 copies: BTreeMap::from_iter(group.filter(|_| row["toName"].is_string()).map(|_| copy)),
                 from: word(&row["fromPeer"]).to_owned(),
@@ -271,7 +271,7 @@ impl Model {
         }
     }
 
-    fn learn(&mut self, id: &str, name: &str, project: Option<&str>) {
+    fn learn_name(&mut self, id: &str, name: &str, project: Option<&str>) {
         if id.is_empty() || name.is_empty() || self.names.len() >= NAMES_MAX && !self.names.contains_key(id) {
             return;
         }
@@ -281,7 +281,7 @@ impl Model {
         }
     }
 
-    /// What a peer is called; the begin of its id if that is not known.
+    /// A peer's name, or the beginning of its id if the name is unknown.
     pub fn name(&self, id: &str) -> String {
         match self.names.get(id) {
             Some(name) => tame(name),
@@ -289,55 +289,56 @@ impl Model {
         }
     }
 
-    /// Whether a peer works on a project that is shown.
-    fn is_shown(&self, id: &str) -> bool {
-        self.projects.get(id).is_some_and(|project| self.fits(project))
+    /// Whether a peer works on a project that passes the filter.
+    fn is_peer_shown(&self, id: &str) -> bool {
+        self.projects.get(id).is_some_and(|project| self.matches_filter(project))
     }
 
-    fn fits(&self, path: &str) -> bool {
+    fn matches_filter(&self, path: &str) -> bool {
         path.to_lowercase().contains(&self.filter.to_lowercase())
     }
 
-    /// The directory of a peer's project, if it is known.
+    /// The directory of a peer's project, if known.
     pub fn project(&self, id: &str) -> Option<&str> {
         self.projects.get(id).map(String::as_str)
     }
 
-    /// The directories of all projects that are known.
+    /// The directories of all known projects.
     pub fn projects(&self) -> impl Iterator<Item = &str> {
         self.projects.values().map(String::as_str)
     }
 
-    /// Peers of the projects that are shown.
+    /// The peers of the projects that pass the filter.
     pub fn shown_peers(&self) -> Vec<&Value> {
-        self.peers.iter().filter(|row| self.fits(word(&row["projectPath"]))).collect()
+        self.peers.iter().filter(|row| self.matches_filter(word(&row["projectPath"]))).collect()
     }
 
-    /// Locks there, or of peers there.
+    /// The locks inside these projects, or held by their peers.
     pub fn shown_locks(&self) -> Vec<&Value> {
-        let fits = |row: &&Value| self.fits(word(&row["filePath"])) || self.is_shown(word(&row["lockedBy"]));
+        let fits =
+            |row: &&Value| self.matches_filter(word(&row["filePath"])) || self.is_peer_shown(word(&row["lockedBy"]));
         self.locks.iter().filter(fits).collect()
     }
 
-    /// Messages from or to peers there.
-    pub fn shown_mail(&self) -> Vec<&Mail> {
+    /// The messages from or to their peers.
+    pub fn shown_mail(&self) -> Vec<&WatchedMessage> {
         let all = self.filter.is_empty();
-        self.mail.iter().filter(|mail| all || self.is_shown(&mail.from) || self.is_shown(&mail.to)).collect()
+        self.mail.iter().filter(|mail| all || self.is_peer_shown(&mail.from) || self.is_peer_shown(&mail.to)).collect()
     }
 
-    /// Events of peers there.
+    /// The events about these projects or their peers.
     pub fn shown_events(&self) -> Vec<&Value> {
         let fits = |row: &&Value| {
             let payload = &row["payload"];
             let ids = [&row["emittedBy"], &payload["peerId"], &payload["toPeer"]];
-            let is_there = payload["filePath"].as_str().is_some_and(|path| self.fits(path));
-            self.filter.is_empty() || is_there || ids.iter().any(|id| self.is_shown(word(id)))
+            let is_there = payload["filePath"].as_str().is_some_and(|path| self.matches_filter(path));
+            self.filter.is_empty() || is_there || ids.iter().any(|id| self.is_peer_shown(word(id)))
         };
         self.events.iter().filter(fits).collect()
     }
 
-    /// The keys of a pane's rows, from above.
-    pub fn keys(&self, pane: Pane) -> Vec<String> {
+    /// The keys of a pane's rows, from top to bottom.
+    pub fn row_keys(&self, pane: Pane) -> Vec<String> {
         match pane {
             Pane::Peers => self.shown_peers().iter().map(|row| word(&row["id"]).to_owned()).collect(),
             Pane::Locks => self.shown_locks().iter().map(|row| lock_key(row)).collect(),
@@ -346,24 +347,24 @@ impl Model {
         }
     }
 
-    /// Where the chosen row of a pane is now: the first if it is gone.
-    pub fn place(&self, pane: Pane) -> usize {
-        let chosen = &self.chosen[pane as usize];
-        chosen.as_ref().and_then(|key| self.keys(pane).iter().position(|other| other == key)).unwrap_or(0)
+    /// The position of a pane's selected row; the first row if the selected one is gone.
+    pub fn selected_row(&self, pane: Pane) -> usize {
+        let selected = &self.selected[pane as usize];
+        selected.as_ref().and_then(|key| self.row_keys(pane).iter().position(|other| other == key)).unwrap_or(0)
     }
 
-    /// Whether anything on the screen changes by time alone.
-    pub fn ticks(&self) -> bool {
+    /// Whether anything on the screen changes with time alone.
+    pub fn changes_with_time(&self) -> bool {
         !self.peers.is_empty() || !self.locks.is_empty() || !self.mail.is_empty() || !self.events.is_empty()
     }
 }
 
-/// A text, or nothing.
+/// A JSON string, or the empty string.
 pub fn word(value: &Value) -> &str {
     value.as_str().unwrap_or("")
 }
 
-/// What makes a lock itself.
+/// The key of a lock's row.
 pub fn lock_key(row: &Value) -> String {
     format!("{} {}", row["token"], word(&row["filePath"]))
 }
@@ -394,69 +395,72 @@ mod tests {
     }
 
     #[test]
-    fn a_message_goes_from_sent_to_read_and_keeps_its_text_from_who_may_not_see_it() {
-        let mut model = Model::new("h", "human");
-        model.stale = Stale::default();
-        model.event(sent("m1", "a", "b", "2026-01-01T00:00:00.000Z"));
-        assert_eq!(model.stale, Stale { peers: true, names: true, ..Stale::default() });
+    fn a_message_goes_from_sent_to_read_and_shows_its_text_only_to_its_parties() {
+        let mut model = WatchModel::new("h", "human");
+        model.stale = StaleLists::default();
+        model.apply_event(sent("m1", "a", "b", "2026-01-01T00:00:00.000Z"));
+        assert_eq!(model.stale, StaleLists { peers: true, names: true, ..StaleLists::default() });
         assert_eq!((model.mail[0].receipt.as_str(), model.mail[0].row.is_none()), ("accepted", true));
         let read = json!({ "messageId": "m1", "fromPeer": "a", "toPeer": "b" });
-        model.event(json!({ "type": "message_read", "seq": 2, "payload": read }));
+        model.apply_event(json!({ "type": "message_read", "seq": 2, "payload": read }));
         assert_eq!((model.mail[0].receipt.as_str(), model.stale.mail), ("read", false));
-        model.event(sent("m2", "a", "h", "2026-01-01T00:00:01.000Z"));
-        assert!(model.stale.mail, "mail of ours can be read");
+        model.apply_event(sent("m2", "a", "h", "2026-01-01T00:00:01.000Z"));
+        assert!(model.stale.mail, "the user may read their own mail");
         let row = json!({ "id": "m2", "fromPeer": "a", "toPeer": "h", "fromName": "claude", "receipt": "offered",
             "payload": "hello", "createdAt": "2026-01-01T00:00:01.000Z" });
-        model.take_mail(&json!({ "messages": [row] }));
+        model.add_messages(&json!({ "messages": [row] }));
         assert_eq!((model.mail.len(), model.mail[0].receipt.as_str()), (2, "offered"));
         assert_eq!((model.name("a"), model.name("0123456789")), ("claude".into(), "01234567".into()));
     }
 
     #[test]
-    fn a_message_to_a_group_is_one_line_with_a_count_of_those_who_read_it() {
-        let mut model = Model::new("h", "human");
+    fn a_message_to_a_group_is_one_line_with_a_count_of_its_readers() {
+        let mut model = WatchModel::new("h", "human");
         let at = "2026-01-01T00:00:00.000Z";
         let row = |id: &str, receipt: &str| {
             json!({ "id": id, "fromPeer": "h", "toPeer": id, "toName": id, "fromName": "human", "receipt": receipt,
                 "group": "all", "payload": "x", "createdAt": at })
         };
         let payload = json!({ "fromPeer": "h", "toPeer": "all", "count": 3 });
-        model.event(
+        model.apply_event(
             json!({ "type": "message_received", "seq": 1, "createdAt": at, "emittedBy": "h", "payload": payload }),
         );
-        model.take_mail(&json!({ "messages": [row("1", "read"), row("2", "accepted"), row("3", "acked")] }));
+        model.add_messages(&json!({ "messages": [row("1", "read"), row("2", "accepted"), row("3", "acked")] }));
         assert_eq!((model.mail.len(), model.mail[0].group, model.mail[0].n_read()), (1, Some(3), 2));
     }
 
     #[test]
     fn a_filter_shows_one_project_with_its_locks_mail_and_events() {
-        let mut model = Model::new("h", "human");
+        let mut model = WatchModel::new("h", "human");
         let peer = |id: &str, path: &str| json!({ "id": id, "name": id, "projectPath": path });
-        model.take_peers(&json!({ "peers": [peer("b", "/work/web"), peer("a", "/work/API")] }), 0);
-        assert_eq!(model.keys(Pane::Peers), ["a", "b"]);
+        model.set_peers(&json!({ "peers": [peer("b", "/work/web"), peer("a", "/work/API")] }), 0);
+        assert_eq!(model.row_keys(Pane::Peers), ["a", "b"]);
         let lock = |by: &str, path: &str| json!({ "filePath": path, "lockedBy": by, "holder": by, "token": 1 });
-        model.take_locks(&json!({ "locks": [lock("a", "/tmp/x"), lock("b", "/work/web/y")] }), 0);
-        model.event(sent("m1", "a", "b", "2026-01-01T00:00:00.000Z"));
-        model.event(sent("m2", "b", "h", "2026-01-01T00:00:00.000Z"));
+        model.set_locks(&json!({ "locks": [lock("a", "/tmp/x"), lock("b", "/work/web/y")] }), 0);
+        model.apply_event(sent("m1", "a", "b", "2026-01-01T00:00:00.000Z"));
+        model.apply_event(sent("m2", "b", "h", "2026-01-01T00:00:00.000Z"));
         model.filter = "api".into();
-        assert_eq!(model.keys(Pane::Peers), ["a"]);
-        assert_eq!(model.keys(Pane::Locks), ["1 /tmp/x"]);
-        assert_eq!(model.keys(Pane::Mail), ["m1"]);
+        assert_eq!(model.row_keys(Pane::Peers), ["a"]);
+        assert_eq!(model.row_keys(Pane::Locks), ["1 /tmp/x"]);
+        assert_eq!(model.row_keys(Pane::Mail), ["m1"]);
         assert_eq!(model.shown_events().len(), 1);
     }
 
     #[test]
-    fn a_chosen_row_stays_chosen_when_others_come() {
-        let mut model = Model::new("h", "human");
-        model.event(sent("m1", "a", "b", "2026-01-01T00:00:00.000Z"));
-        model.event(sent("m2", "a", "b", "2026-01-01T00:00:01.000Z"));
-        model.chosen[Pane::Mail as usize] = Some("m1".into());
-        assert_eq!(model.place(Pane::Mail), 1);
-        model.event(sent("m3", "a", "b", "2026-01-01T00:00:02.000Z"));
-        assert_eq!((model.place(Pane::Mail), model.keys(Pane::Mail)), (2, vec!["m3".into(), "m2".into(), "m1".into()]));
+    fn a_selected_row_stays_selected_when_others_arrive() {
+        let mut model = WatchModel::new("h", "human");
+        model.apply_event(sent("m1", "a", "b", "2026-01-01T00:00:00.000Z"));
+        model.apply_event(sent("m2", "a", "b", "2026-01-01T00:00:01.000Z"));
+        model.selected[Pane::Mail as usize] = Some("m1".into());
+        assert_eq!(model.selected_row(Pane::Mail), 1);
+        model.apply_event(sent("m3", "a", "b", "2026-01-01T00:00:02.000Z"));
+        assert_eq!(
+            (model.selected_row(Pane::Mail), model.row_keys(Pane::Mail)),
+            (2, vec!["m3".into(), "m2".into(), "m1".into()])
+        );
         for n in 0..300 {
-            model.event(sent(&format!("n{n}"), "a", "b", "2026-01-01T00:00:03.000Z"));
+            model.apply_event(sent(&format!("n{n}"), "a", "b", "2026-01-01T00:00:03.000Z"));
         }
-        assert_eq!((model.mail.len(), model.events.len(), model.place(Pane::Mail)), (KEPT, KEPT, 0));
+        assert_eq!((model.mail.len(), model.events.len(), model.selected_row(Pane::Mail)), (KEPT, KEPT, 0));
     }
 }

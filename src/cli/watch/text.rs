@@ -1,13 +1,13 @@
-//! Text of others as cells of a screen: harmless, of a known width, cut to fit.
+//! Turns other peers' text into screen cells: harmless, of known width, cut to fit.
 //!
-//! **Invariant:** nothing but the outcome of [`tame`] reaches a line.
+//! **Invariant:** text from others reaches a line only through [`tame`].
 
 use crate::cli::render;
 
-/// Marks of no width that a letter may carry; more would smear over the lines around.
+/// Combining marks that a letter may carry; more would cover the neighbouring lines.
 const MARKS_MAX: usize = 2;
 
-/// One line of text in which nothing steers a terminal or turns its direction.
+/// Reduces text to one line without control characters or marks that change its direction.
 pub fn tame(text: &str) -> String {
     let mut n_marks = 0;
     let fits = |c: &char| {
@@ -17,7 +17,7 @@ pub fn tame(text: &str) -> String {
     render::plain(text).chars().filter(fits).collect()
 }
 
-/// Columns that a character takes: simple, since terminals themselves don't agree on the rest.
+/// The columns that a character takes. The table is short because terminals disagree on the rest.
 fn width_of(c: char) -> usize {
     match c as u32 {
         0x300..=0x36f | 0x483..=0x489 | 0x591..=0x5bd | 0x610..=0x61a | 0x64b..=0x65f => 0,
@@ -32,12 +32,12 @@ fn width_of(c: char) -> usize {
     }
 }
 
-/// Columns that a text takes.
+/// The columns that a text takes.
 pub fn width(text: &str) -> usize {
     text.chars().map(width_of).sum()
 }
 
-/// At most so many columns, with … where something is missing.
+/// Cuts text to at most `max` columns and marks the cut with `…`.
 pub fn cut(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();
@@ -53,7 +53,7 @@ pub fn cut(text: &str, max: usize) -> String {
     if max == 0 { String::new() } else { kept + "…" }
 }
 
-/// The same, but the end is what counts, as of a path.
+/// Cuts the beginning instead, as for a path, whose end matters more.
 pub fn cut_front(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();
@@ -62,14 +62,14 @@ pub fn cut_front(text: &str, max: usize) -> String {
     cut(&turned, max).chars().rev().collect()
 }
 
-/// Exactly so many columns.
+/// Cuts or pads text to exactly this many columns.
 pub fn cell(text: &str, columns: usize) -> String {
     let text = cut(text, columns);
     let n_missing = columns - width(&text);
     text + &" ".repeat(n_missing)
 }
 
-/// Lines of at most so many columns, broken at spaces where there are any.
+/// Breaks text into lines of at most this many columns, at spaces where possible.
 pub fn wrap(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
     let mut lines = Vec::new();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_others_steers_the_terminal() {
+    fn text_from_others_cannot_steer_the_terminal() {
         let evil = "\u{1b}[2J\u{9b}31m<b>\u{202e}txt\u{61c}\u{200f}\u{2028}\r\n\u{7}\u{0}a\u{300}\u{301}\u{302}\u{303}";
         let tamed = tame(evil);
         assert_eq!(

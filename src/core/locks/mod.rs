@@ -24,18 +24,20 @@ use request::{LockRequest, Repository};
 use serde_json::{Value, json};
 
 const PATH: ArgKind = ArgKind::Text { min: 1, max: limits::PATH_MAX };
-const FILE: Arg = Arg::new("filePath", PATH, "File, folder (ending in /) or glob (src/auth/**)").at(CliPlace::Hidden);
+const FILE: Arg =
+    Arg::new("filePath", PATH, "File, folder (ending in /) or glob (src/auth/**)").at(CliPlace::Hidden).path();
 const FILES: Arg = Arg::new(
     "filePaths",
     ArgKind::Texts { items: limits::PATHS_MAX, max: limits::PATH_MAX },
-    "Files, folders (ending in /) or globs ('src/**'); all are locked or none",
+    "One or more files, folders (ending in /) or globs ('src/**')",
 )
-.at(CliPlace::Rest);
+.at(CliPlace::Rest)
+.path();
 
 /// Takes or renews a lock.
 pub static LOCK: Op = Op {
     name: "lock.lock",
-    summary: "Lock files, folders or globs before you edit them, or renew your locks",
+    summary: "Lock files, folders or globs before you edit them, all or none; or renew your locks",
     args: &[
         FILE,
         FILES,

@@ -41,7 +41,8 @@ pub static SEND: Op = Op {
             .at(CliPlace::Rest),
         Arg::new("type", ArgKind::Choice(MessageType::WORDS), "Message type, text by default; json must be valid JSON"),
         Arg::new("replyTo", WORD, "Id of the message you answer; this also acknowledges it"),
-        Arg::new("key", WORD, "Idempotency key: a repeated key sends nothing and returns the first receipt"),
+        Arg::new("key", WORD, "Idempotency key: a repeated key sends nothing and returns the first receipt")
+            .idempotency_key(),
         Arg::new(
             "expiresMinutes",
             ArgKind::Int { min: 1, max: 10_080 },

@@ -1,0 +1,167 @@
+//! `complete`: prints the words that may come next on a command line. The completion scripts of the shells
+//! call it at each press of Tab.
+//!
+//! **Invariant:** it starts no broker, and answers fast or not at all.
+
+use super::args::is_file_list;
+use super::flags::{self, FLAGS};
+use super::{actor_params, help_topics, load_environment, manual, print_line, render};
+use crate::agents::configs::ROWS;
+use crate::base::error::Error;
+use crate::client::Client;
+use crate::core::op::ArgKind;
+use crate::core::{Arg, CliPlace};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long the broker may take to answer a press of Tab.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
+/// The groups that a message can go to, beside a peer.
+const GROUPS: &[&str] = &["all", "directory", "human", "repo"];
+
+/// A word that may come next, and what it means (or nothing).
+type Candidate = (String, String);
+
+/// Prints the candidates for the last word, one per line: the word, a tab, what it means.
+pub fn print_candidates(words: &[String]) -> Result<u8, Error> {
+    let (typed, before) = words.split_last().map_or(("", words), |(last, before)| (last.as_str(), before));
+    for (word, about) in candidates(before, typed) {
+        if word.starts_with(typed) {
+            print_line(&format!("{word}\t{about}"))?;
+        }
+    }
+    Ok(0)
+}
+
+fn candidates(before: &[String], typed: &str) -> Vec<Candidate> {
+    let words = plain_words(before);
+    let verb = find_verb(&words);
+    if let Some(flag) = before.last().filter(|word| word.starts_with('-')).map(|word| word.trim_start_matches('-'))
+        && flags::takes_value(flag) == Some(true)
+    {
+        return flag_values(verb.unwrap_or(""), flag);
+    }
+    if typed.starts_with('-') {
+        let own = verb.map(flags::verb_flags).unwrap_or_default();
+        return own.into_iter().chain(flags::common_flags()).map(|flag| (flag.name, flag.help)).collect();
+    }
+    let mut found = verb_words(&words);
+    if let Some(verb) = verb {
+        found.extend(argument_values(verb, words.len() - verb.split(' ').count()));
+    }
+    found
+}
+
+/// The words without flags and their values.
+fn plain_words(before: &[String]) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut rest = before.iter();
+    while let Some(word) = rest.next() {
+        let Some(name) = word.strip_prefix('-') else {
+            words.push(word.as_str());
+            continue;
+        };
+        if flags::takes_value(name.trim_start_matches('-')) == Some(true) {
+            rest.next();
+        }
+    }
+    words
+}
+
+fn find_verb(words: &[&str]) -> Option<&'static str> {
+    let two = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
+    let find = |typed: &str| flags::all_verbs().find(|verb| *verb == typed);
+    find(&two).or_else(|| find(words.first()?))
+}
+
+/// The next word of a verb: the first words of all verbs, or the second words of those that begin alike.
+fn verb_words(words: &[&str]) -> Vec<Candidate> {
+    let typed = words.iter().map(|word| format!("{word} ")).collect::<String>();
+    let mut found: Vec<Candidate> = Vec::new();
+    for (verb, about) in manual::verb_summaries() {
+        let Some(next) = verb.strip_prefix(&typed).and_then(|rest| rest.split(' ').next()) else { continue };
+        if !found.iter().any(|(known, _)| known == next) {
+            found.push((next.to_owned(), about.to_owned()));
+        }
+    }
+    found
+}
+
+/// The values of a flag.
+fn flag_values(verb: &str, name: &str) -> Vec<Candidate> {
+    let arg = flags::verb_args(verb).iter().find(|arg| arg.flag() == name || arg.short == Some(name));
+    if let Some(values) = arg.map(arg_values).filter(|values| !values.is_empty()) {
+        return values;
+    }
+    match FLAGS.iter().find(|flag| flag.is(name) && (flag.verbs.is_empty() || flag.verbs.contains(&verb))) {
+        Some(flag) if flag.value == "PEER" => peers(),
+        Some(flag) if flag.value == "AGENT" => agents(),
+        _ => Vec::new(),
+    }
+}
+
+/// The values of the verb's argument at this position.
+fn argument_values(verb: &str, position: usize) -> Vec<Candidate> {
+    let plain = |list: &[&str]| list.iter().map(|word| ((*word).to_owned(), String::new())).collect();
+    match verb {
+        "help" if position == 0 => {
+            let topics = help_topics::TOPICS.iter().map(|(name, about, _)| ((*name).to_owned(), (*about).to_owned()));
+            topics.chain(verb_words(&[])).collect()
+        }
+        "setup" => agents(),
+        "hook" if position == 0 => agents(),
+        "guard" if position == 0 => plain(&["install", "remove"]),
+        "unlock" => locked_files(),
+        _ => {
+            let mut args = flags::verb_args(verb).iter().filter(|arg| arg.place == CliPlace::Positional);
+            args.nth(position).map(arg_values).unwrap_or_default()
+        }
+    }
+}
+
+/// The values of an operation's argument that can be listed.
+fn arg_values(arg: &Arg) -> Vec<Candidate> {
+    match arg.kind {
+        ArgKind::Choice(words) => words.iter().map(|word| ((*word).to_owned(), String::new())).collect(),
+        _ if is_file_list(arg) => Vec::new(),
+        _ if arg.name == "to" => {
+            let groups = GROUPS.iter().map(|word| ((*word).to_owned(), "group".to_owned()));
+            peers().into_iter().chain(groups).collect()
+        }
+        _ if arg.name == "from" => peers(),
+        _ => Vec::new(),
+    }
+}
+
+fn agents() -> Vec<Candidate> {
+    ROWS.iter().map(|row| (row.name.to_owned(), row.title.to_owned())).collect()
+}
+
+fn peers() -> Vec<Candidate> {
+    list("peers", &json!({ "scope": "machine", "includeAway": true, "whoami": true }), "peers", |row| {
+        (text(&row["name"]), text(&row["summary"]))
+    })
+}
+
+fn locked_files() -> Vec<Candidate> {
+    list("lock.query", &json!({}), "locks", |row| (render::relative(&text(&row["filePath"])), text(&row["holder"])))
+}
+
+/// Rows of a list from the running broker; none if there is no broker or it is slow.
+fn list(method: &str, params: &Value, name: &str, to_candidate: fn(&Value) -> Candidate) -> Vec<Candidate> {
+    let answer = || {
+        let (places, settings) = load_environment().ok()?;
+        let mut all = actor_params(&settings);
+        all.extend(params.as_object().cloned().unwrap_or_default());
+        let mut client = Client::connect(&places).ok()?;
+        client.wait_at_most(Some(ANSWER_TIMEOUT)).ok()?;
+        client.call(method, &Value::Object(all)).ok()
+    };
+    let answer = answer().unwrap_or_default();
+    answer[name].as_array().into_iter().flatten().map(to_candidate).collect()
+}
+
+/// A text from a peer, on one line and harmless for a terminal.
+fn text(value: &Value) -> String {
+    render::plain(value.as_str().unwrap_or(""))
+}

@@ -1,0 +1,140 @@
+//! How the command line treats each operation that has a verb: what it prints for people, whether it
+//! may start a broker, and what it adds to the arguments that were typed.
+//!
+//! **Invariant:** every operation with a verb has one row here, and nothing else in `cli` decides by an
+//! operation's name. A test holds both.
+
+use super::args::ParsedCommand;
+use super::render;
+use crate::core::{Op, journal, locks, mail, peers, state, status};
+use serde_json::Value;
+
+/// What a result looks like to a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rendered {
+    /// Text for standard output.
+    Text(String),
+    /// The requested thing does not exist: a sentence for standard error, where a script does not take it
+    /// for a value.
+    NotFound(String),
+}
+
+/// The rows that an operation can wait for (`--wait`) and keep printing (`--follow`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowStream {
+    /// Messages, which are reported as read after they are printed.
+    Messages,
+    /// Events, which continue after a sequence number.
+    Events,
+}
+
+impl RowStream {
+    /// The rows in an answer.
+    pub fn rows(self, answer: &Value) -> &[Value] {
+        let list = match self {
+            RowStream::Messages => "messages",
+            RowStream::Events => "events",
+        };
+        answer[list].as_array().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// One row as text.
+    pub fn render_row(self, row: &Value) -> String {
+        match self {
+            RowStream::Messages => render::message(row),
+            RowStream::Events => render::event(row),
+        }
+    }
+}
+
+/// When a call carries the caller's directory and repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendLocation {
+    /// Never.
+    Never,
+    /// With every call.
+    Always,
+    /// Only with a scope that is smaller than the machine: asking git takes time.
+    WithSmallScope,
+}
+
+/// How the command line treats one operation.
+#[derive(Debug, Clone, Copy)]
+pub struct CliOperation {
+    /// The operation.
+    pub op: &'static Op,
+    /// Renders its result for people.
+    pub render: fn(&Value, &ParsedCommand) -> Rendered,
+    /// Whether it starts a broker when none is running.
+    pub starts_broker: bool,
+    /// Whether it needs at least one file, although the operation takes a file in either of two arguments.
+    pub needs_file: bool,
+    /// When it sends the caller's directory and repository.
+    pub location: SendLocation,
+    /// Whether an agent that calls it from its shell is left out of the answer.
+    pub excludes_caller: bool,
+    /// The rows that it can wait for and follow.
+    pub stream: Option<RowStream>,
+}
+
+const fn row(op: &'static Op, render: fn(&Value, &ParsedCommand) -> Rendered) -> CliOperation {
+    CliOperation {
+        op,
+        render,
+        starts_broker: true,
+        needs_file: false,
+        location: SendLocation::Never,
+        excludes_caller: false,
+        stream: None,
+    }
+}
+
+/// All operations with a verb, in the order of the documentation.
+pub const CLI_OPERATIONS: &[CliOperation] = &[
+    CliOperation { location: SendLocation::WithSmallScope, excludes_caller: true, ..row(&peers::PEERS, render::peers) },
+    row(&peers::WHOAMI, render::whoami),
+    row(&peers::SUMMARY, render::summary_set),
+    row(&mail::SEND, render::message_sent),
+    CliOperation { stream: Some(RowStream::Messages), ..row(&mail::INBOX, render::inbox) },
+    row(&state::GET, render::state_entry),
+    row(&state::SET, render::state_set),
+    row(&state::LIST, render::state_entries),
+    row(&state::DELETE, render::state_deleted),
+    CliOperation { needs_file: true, location: SendLocation::Always, ..row(&locks::LOCK, render::locks_granted) },
+    CliOperation { needs_file: true, ..row(&locks::UNLOCK, render::locks_released) },
+    row(&locks::QUERY, render::locks),
+    CliOperation { stream: Some(RowStream::Events), ..row(&journal::READ, render::events) },
+    row(&journal::EMIT, render::event_emitted),
+    // Asking for the status must not change it.
+    CliOperation { starts_broker: false, ..row(&status::STATUS, render::mesh_status) },
+];
+
+/// The operation behind a verb. `broadcast` is a form of `send`.
+pub fn of_verb(verb: &str) -> Option<&'static CliOperation> {
+    let verb = if verb == "broadcast" { "send" } else { verb };
+    CLI_OPERATIONS.iter().find(|row| row.op.verb == Some(verb))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::OPS;
+
+    #[test]
+    fn every_operation_with_a_verb_has_one_rendering() {
+        for op in OPS.iter().filter(|op| op.verb.is_some()) {
+            let n_rows = CLI_OPERATIONS.iter().filter(|row| row.op.name == op.name).count();
+            assert_eq!(n_rows, 1, "{} needs a row in src/cli/operations.rs", op.name);
+        }
+        for row in CLI_OPERATIONS {
+            assert!(row.op.verb.is_some(), "{} has a rendering, but no verb prints it", row.op.name);
+        }
+    }
+
+    #[test]
+    fn what_can_be_followed_has_the_flag_for_it() {
+        let follow = super::super::flags::FLAGS.iter().find(|flag| flag.name == "follow").expect("--follow");
+        let verbs: Vec<_> = CLI_OPERATIONS.iter().filter(|row| row.stream.is_some()).map(|row| row.op.verb).collect();
+        assert_eq!(verbs, follow.verbs.iter().map(|verb| Some(*verb)).collect::<Vec<_>>());
+    }
+}
