@@ -1,18 +1,19 @@
-# make demo        build, and see two agents at work
-# make test        all tests
-# make sim SEED=7 STEPS=100000   the simulator on one seed, or from it on SEEDS=… of them; TRACE=… lines
-# make sim-breaks  break the core on purpose, and see that the simulator finds it
-# make test-agents real coding agents from npm, on a model on loopback (root, node, python3)
-# make test-machines hosts on a LAN of network namespaces: hubs, guests, strangers (root, ip, python3, PyPI)
-# make kills       kill -9 of broker and sessions, N=1000 times with SEED=1, against the released program
-# make load        a hundred sessions, IDLE=1000 silent connections and three pests for MINUTES=10
-# make fuzz        look for bytes that break a decoder: TARGET=lines SECONDS=600, all without TARGET
-# make audit       known faults, licences and origins of the crates
-# make install     into $(DESTDIR)$(PREFIX)
-# make deb         a Debian package in target/deb (dpkg-dev, python3)
-# make dist        a source archive in target/dist, with all crates: it builds without a network
-# make test-packages  both, and what users do with them (root, lintian, debootstrap)
-# STATIC=1         link the C library statically: a verb starts in two thirds of the time
+# make demo        build it and watch two agents at work
+# make test        run all tests
+# make sim SEED=7 STEPS=100000   run the simulator on one seed, or on SEEDS=… seeds; print TRACE=… lines on failure
+# make sim-breaks  break the core on purpose and check that the simulator notices
+# make test-agents run real coding agents from npm with a model on loopback (needs root, node, python3)
+# make test-machines run hubs, guests and strangers in network namespaces (needs root, ip, python3, PyPI)
+# make kills       kill -9 broker and sessions of the release build, N=1000 times with SEED=1
+# make load        run 100 sessions, IDLE=1000 silent connections and three hostile clients for MINUTES=10
+# make fuzz        fuzz the decoders: TARGET=lines SECONDS=600, or all of them without TARGET
+# make audit       check the crates for known vulnerabilities, licenses and sources
+# make check       formatting, lints and documentation
+# make install     install into $(DESTDIR)$(PREFIX)
+# make deb         build a Debian package in target/deb (needs dpkg-dev, python3)
+# make dist        build a source archive in target/dist with all crates, which compiles without a network
+# make test-packages  build both and use them as users do (needs root, lintian, debootstrap)
+# STATIC=1         link the C library statically: a verb then starts in two thirds of the time
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -33,7 +34,7 @@ HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 DEBUG = $(or $(CARGO_TARGET_DIR),target)/debug
 
 ifeq ($(STATIC),1)
-# --target keeps the flags away from build scripts, which must stay dynamic.
+# With --target the flags do not apply to build scripts, which must stay dynamic.
 BUILD = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" $(CARGO) build --release --locked --target $(HOST) --target-dir target/static
 BIN = target/static/$(HOST)/release/slm-mesh
 else
@@ -41,10 +42,10 @@ BUILD = $(CARGO) build --release --locked
 BIN = target/release/slm-mesh
 endif
 
-# What make fuzz knows: tests/properties says of each what must hold.
+# The fuzz targets; tests/properties defines what must hold for each.
 TARGETS = lines mcp http hooks globs calls configs lan
 SECONDS ?= 600
-# What make audit asks. Without a way to github.com, where the advisories are: CHECKS="licenses bans sources".
+# What make audit checks. Advisories need access to github.com; without it use CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources
 
 .PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench fuzz audit kills load install uninstall deb dist
@@ -95,8 +96,8 @@ load: all
 target/tools/bin/%:
 	$(CARGO) install --quiet --locked --root target/tools --target-dir target/tools $*
 
-# Wants a C++ compiler (libFuzzer is built from its crate) and no nightly: without a sanitizer the
-# compiler's own coverage is enough. What is found new is kept in target/fuzz/found, a crash too.
+# Needs a C++ compiler, because libFuzzer is built from its crate, but no nightly compiler: without a
+# sanitizer the stable compiler's coverage is enough. New inputs and crashes are kept in target/fuzz/found.
 fuzz: target/tools/bin/cargo-fuzz
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(CARGO) fuzz build --fuzz-dir tests/fuzz --sanitizer none --target-dir target/fuzz
 	@for target in $(or $(TARGET),$(TARGETS)); do \
@@ -121,14 +122,14 @@ uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/slm-mesh $(DESTDIR)$(MANDIR)/man1/slm-mesh.1 $(DESTDIR)$(UNITDIR)/slm-mesh.service \
 	  $(DESTDIR)$(BASHDIR)/slm-mesh $(DESTDIR)$(ZSHDIR)/_slm-mesh $(DESTDIR)$(FISHDIR)/slm-mesh.fish
 
-# The date of all that is packed; an archive carries it as the date of its files.
+# The date of packaged files. A source archive has no git history, so there Cargo.toml carries the date.
 deb dist test-packages: export SOURCE_DATE_EPOCH ?= $(shell test -e .git && git log -1 --format=%ct || stat -c %Y Cargo.toml)
 TOOLS ?= $(CURDIR)/target/tools
 
 deb: $(TOOLS)/bin/cargo-deb
 	PATH="$(TOOLS)/bin:$$PATH" .ci/package/deb
 
-# From /, since this project's settings for cargo are not meant for it.
+# Run from /, because this project's cargo settings do not apply to it.
 $(TOOLS)/bin/cargo-deb:
 	cd / && $(CARGO) install --quiet --locked --root $(TOOLS) cargo-deb@3.8.0
 

@@ -103,3 +103,22 @@ fn nothing_here_names_the_machine_it_was_made_on() {
         }
     }
 }
+
+#[test]
+fn contributing_names_files_and_functions_that_exist() {
+    let text = read("CONTRIBUTING.md");
+    let outside_blocks: String = text.split("```").step_by(2).collect();
+    let (mut path, mut source, mut n_functions) = (String::new(), String::new(), 0);
+    for code in outside_blocks.split('`').skip(1).step_by(2) {
+        if ["src/", "tests/", "python/", "man/"].iter().any(|folder| code.starts_with(folder)) && !code.contains('*') {
+            assert!(project().join(code).exists(), "CONTRIBUTING.md names {code}, which does not exist");
+            (path, source) = (code.to_owned(), std::fs::read_to_string(project().join(code)).unwrap_or_default());
+        } else if let Some(function) = code.strip_suffix("()") {
+            n_functions += 1;
+            let exists =
+                [format!("fn {function}("), format!("fn {function}<")].iter().any(|start| source.contains(start));
+            assert!(exists, "CONTRIBUTING.md names {function}() in {path}, which has no such function");
+        }
+    }
+    assert!(n_functions > 20, "{n_functions}");
+}
