@@ -26,7 +26,7 @@ from .errors import (
 from .follow import Follow
 from .held import Held
 from .mesh import Mesh
-from .places import start_broker
+from .paths import start_broker
 from .types import (
     BrokerStatus,
     Entry,

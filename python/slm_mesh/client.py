@@ -1,7 +1,7 @@
 """The client of slm-mesh 1.x over HTTP: the same names, arguments, answers and errors.
 
-Every call names the peer that it speaks for, and the broker believes it: that is what the bearer token
-is for. :class:`slm_mesh.Mesh` needs neither.
+Every call names the peer that it acts as, and the broker trusts it because of the bearer token.
+:class:`slm_mesh.Mesh` needs neither.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .types import BrokerStatus, Lock, MeshEvent, Message, Peer, StateEntry
 __all__ = ["SLMMeshClient", "SLMMeshError"]
 
 _NO_TOKEN_FOR = frozenset({"/health"})
-_LOOKS_AGAIN_AFTER = 0.25
+_RETRY_SECONDS = 0.25
 
 
 def _default_token_path() -> Path:
-    """Where the broker keeps its token: in the data directory."""
+    """The broker's token file in the data directory."""
     return Path(os.environ.get("SLM_MESH_DATA_DIR") or Path.home() / ".slm-mesh") / "broker.token"
 
 
 def _read_token(path: Union[str, Path, None] = None) -> Optional[str]:
-    """The bearer token, or None when there is no such file."""
+    """The bearer token, or None if there is no such file."""
     try:
         return Path(path or _default_token_path()).read_text(encoding="utf-8").strip() or None
     except OSError:
@@ -39,7 +39,7 @@ def _read_token(path: Union[str, Path, None] = None) -> Optional[str]:
 
 
 class SLMMeshClient:
-    """The broker over HTTP, as slm-mesh 1.x has it.
+    """The client of slm-mesh 1.x, which uses the broker's HTTP API.
 
     >>> client = SLMMeshClient(port=PORT)
     >>> me = client.register(1, "/tmp", name="older")["peerId"]
@@ -59,7 +59,7 @@ class SLMMeshClient:
 
     @property
     def mesh(self) -> Mesh:
-        """The same mesh over the Unix socket that lies beside the token: no token, and all that is new."""
+        """The same mesh over the Unix socket beside the token file: it needs no token and offers everything new."""
         if self._mesh is None:
             self._mesh = Mesh(data_dir=Path(self._token_path or _default_token_path()).parent)
         return self._mesh
@@ -93,51 +93,51 @@ class SLMMeshClient:
         return from_status(str(body.get("error", raw)), error.code, body)
 
     def health(self) -> Dict[str, Any]:
-        """Whether the broker is well; needs no token."""
+        """The health of the broker; needs no token."""
         return self._request("GET", "/health")
 
     def status(self) -> BrokerStatus:
-        """How the broker is."""
+        """The status of the broker."""
         return BrokerStatus.from_dict(self._request("GET", "/status"))
 
     def register(
         self, pid: int, project_path: str, agent_type: str = "unknown", name: str = "auto",
         uds_path: Optional[str] = None,
     ) -> Dict[str, Any]:
-        """Registers a peer; its id is ``peerId`` of the answer. It lives by its heartbeats."""
+        """Registers a peer, whose id is ``peerId`` in the answer. It stays online by its heartbeats."""
         body: Dict[str, Any] = {"pid": pid, "projectPath": project_path, "agentType": agent_type, "name": name}
         if uds_path:
             body["udsPath"] = uds_path
         return self._request("POST", "/register", body)
 
     def unregister(self, peer_id: str) -> Dict[str, Any]:
-        """Ends a peer."""
+        """Unregisters a peer."""
         return self._request("POST", "/unregister", {"peerId": peer_id})
 
     def heartbeat(self, peer_id: str) -> Dict[str, Any]:
-        """Says that a peer lives."""
+        """Keeps a peer online."""
         return self._request("POST", "/heartbeat", {"peerId": peer_id})
 
     def set_summary(self, peer_id: str, summary: str) -> Dict[str, Any]:
-        """Says what a peer works on."""
+        """Sets what a peer is working on."""
         return self._request("POST", "/summary", {"peerId": peer_id, "summary": summary})
 
     def peers(self, scope: str = "machine") -> List[Peer]:
-        """The peers that are here."""
+        """The online peers."""
         return [Peer.from_dict(row) for row in self._request("POST", "/peers", {"scope": scope}).get("peers", [])]
 
     def send(self, from_peer: str, to_peer: str, payload: str, msg_type: str = "text") -> str:
-        """Sends a message; its id, or "" when the broker refused."""
+        """Sends a message and returns its id, or "" if the broker refused."""
         body = {"fromPeer": from_peer, "toPeer": to_peer, "payload": payload, "type": msg_type}
         return str(self._request("POST", "/send", body).get("messageId", ""))
 
     def broadcast(self, from_peer: str, payload: str, msg_type: str = "text") -> List[str]:
-        """Sends a message to all; the ids."""
+        """Sends a message to all peers and returns the ids."""
         body = {"fromPeer": from_peer, "toPeer": "all", "payload": payload, "type": msg_type}
         return list(self._request("POST", "/send", body).get("messageIds", []))
 
     def inbox(self, peer_id: str, msg_filter: str = "unread", limit: int = 20) -> List[Message]:
-        """A peer's messages, newest first; to fetch them marks them as read."""
+        """A peer's messages, newest first. Fetching marks them as read."""
         body = {"peerId": peer_id, "filter": msg_filter, "limit": limit}
         return [Message.from_dict(row) for row in self._request("POST", "/messages", body).get("messages", [])]
 
@@ -147,7 +147,7 @@ class SLMMeshClient:
         return StateEntry.from_dict(row) if row else None
 
     def state_set(self, key: str, value: str, peer_id: str, namespace: str = "default") -> StateEntry:
-        """Writes an entry."""
+        """Sets an entry."""
         body = {"action": "set", "key": key, "value": value, "peerId": peer_id, "namespace": namespace}
         return StateEntry.from_dict(self._request("POST", "/state", body).get("entry", {}))
 
@@ -157,7 +157,7 @@ class SLMMeshClient:
         return [StateEntry.from_dict(row) for row in rows]
 
     def state_delete(self, key: str, namespace: str = "default") -> None:
-        """Removes an entry."""
+        """Deletes an entry."""
         self._request("POST", "/state", {"action": "delete", "key": key, "namespace": namespace})
 
     @overload
@@ -180,11 +180,11 @@ class SLMMeshClient:
         *,
         wait: Optional[float] = 0,
     ) -> Union[Lock, Held]:
-        """Locks a file for a peer. When somebody else holds it, the lock that comes back is empty; used in
-        a ``with``, that is a :class:`LockedError`, and the end of the ``with`` gives it back. ``wait``
-        looks again for so many seconds, and raises when they are over.
+        """Locks a file for a peer. If another peer holds it, the returned lock is empty, and using that in a
+        ``with`` raises :class:`LockedError`. The end of the ``with`` releases the lock. With ``wait`` this
+        retries for that many seconds and then raises.
 
-        Without ``peer_id`` it is :meth:`Mesh.lock`, which waits in line and renews.
+        Without ``peer_id`` it calls :meth:`Mesh.lock`, which waits in line and renews the lock.
         """
         if peer_id is None:
             return self.mesh.lock(file_path, reason=reason, ttl_minutes=ttl_minutes, wait=wait)
@@ -194,19 +194,19 @@ class SLMMeshClient:
             answer = self._request("POST", "/lock", body)
             lock = Lock.from_dict(answer.get("lock", {}))
             if lock.file_path:
-                return lock._falls_with(lambda: self.unlock(file_path, peer_id))
+                return lock._release_with(lambda: self.unlock(file_path, peer_id))
             if wait == 0:
                 return lock
             if until is not None and time.monotonic() >= until:
                 raise LockedError(str(answer.get("error", f"{file_path} is locked")), 0, answer)
-            time.sleep(_LOOKS_AGAIN_AFTER)
+            time.sleep(_RETRY_SECONDS)
 
     def unlock(self, file_path: str, peer_id: str) -> None:
-        """Gives a lock back."""
+        """Releases a lock."""
         self._request("POST", "/lock", {"action": "unlock", "filePath": file_path, "peerId": peer_id})
 
     def locks(self, file_path: Optional[str] = None) -> List[Lock]:
-        """The locks in force."""
+        """The active locks."""
         body: Dict[str, Any] = {"action": "query"}
         if file_path:
             body["filePath"] = file_path

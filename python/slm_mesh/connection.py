@@ -1,4 +1,4 @@
-"""What a :class:`slm_mesh.Mesh` stands on: a connection that comes back, and locks that are renewed."""
+"""The base of :class:`slm_mesh.Mesh`: a connection that reconnects, and locks that are renewed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, List, Optional, Type, TypeVar
 
-from . import places, roads
+from . import paths, endpoint
 from .errors import ConnectionLost, MeshError, Unavailable
 from .held import Held
-from .link import Link, NotSent
-from .places import StrPath
+from .rpc import NotSent, RpcConnection
+from .paths import StrPath
 
-_PATIENCE = 10.0
-"""How long a call looks for a broker that is going and coming, in seconds."""
+_RETRY_SECONDS = 10.0
+"""How long a call retries while the broker restarts, in seconds."""
 WAIT_MAX = 3600
 """The longest wait in one call, in seconds."""
 _PAUSE_MAX = 5.0
@@ -26,13 +26,13 @@ REPEATABLE = frozenset({
     "peers", "whoami", "summary", "inbox", "state.get", "state.list", "state.delete", "lock.lock", "lock.unlock",
     "lock.query", "events.read", "status", "attach", "detach", "shown",
 })
-"""What may be asked again when its answer was lost. Sending may, too: each message has its key."""
+"""Methods that are safe to repeat after a lost answer. `send` is safe, too, because each message has a key."""
 
 Self = TypeVar("Self", bound="Connection")
 
 
 class Connection:
-    """Asks the broker, from any thread, over a connection that is made anew when it breaks."""
+    """A connection to the broker that any thread may use and that reconnects when it breaks."""
 
     def __init__(
         self,
@@ -44,50 +44,50 @@ class Connection:
         start: bool = True,
         timeout: float = 30.0,
     ) -> None:
-        self.data_dir: Path = places.data_dir(data_dir)
+        self.data_dir: Path = paths.data_dir(data_dir)
         self.timeout = timeout
         self._start = start
-        self._seat: Optional[Dict[str, Any]] = None
+        self._attach_params: Optional[Dict[str, Any]] = None
         self._acting: Dict[str, str] = {}
         if name is not None:
             cwd = Path.cwd()
-            self._seat = {
+            self._attach_params = {
                 "name": name, "agent": agent, "project": str(cwd), "pid": os.getpid(),
-                # What this process runs acts as this peer; what else its shell runs does not.
+                # Child processes of this process act as this peer; other programs of its shell do not.
                 "script": True,
-                **places.git_facts(cwd),
+                **paths.git_facts(cwd),
             }
         else:
             named = acting or os.environ.get("SLM_MESH_PEER")
             self._acting = {"as": named} if named else {}
         self._you: Optional[Dict[str, str]] = None
         self._closed = False
-        self._begin()
-        if self._seat is not None:
+        self._reset()
+        if self._attach_params is not None:
             self._connected()
 
-    def _begin(self) -> None:
-        """Not connected, nothing held: at birth, and in a child process, which has no part in either."""
+    def _reset(self) -> None:
+        """Resets to unconnected, without locks: at the start, and in a child process, which inherits neither."""
         self._pid = os.getpid()
-        self._link: Optional[Link] = None
+        self._link: Optional[RpcConnection] = None
         self._connecting = threading.RLock()
         self._held: List[Held] = []
-        self._kept = threading.Condition()
+        self._changed = threading.Condition()
         self._keeper: Optional[threading.Thread] = None
 
     def close(self) -> None:
-        """Leaves: locks fall, mail goes on waiting. A second time does nothing."""
+        """Leaves the mesh: releases all locks and keeps the mailbox. Closing twice does no harm."""
         with self._connecting:
             self._closed = True
             link, self._link = self._link, None
-        with self._kept:
-            self._kept.notify_all()
+        with self._changed:
+            self._changed.notify_all()
         if link is not None:
-            if self._seat is not None and link.lost is None:
+            if self._attach_params is not None and link.lost is None:
                 try:
                     link.call("detach", {}, self.timeout)
                 except MeshError:
-                    pass  # The end of the connection says the same.
+                    pass  # The end of the connection has the same effect.
             link.close()
 
     def __enter__(self: Self) -> Self:
@@ -99,10 +99,10 @@ class Connection:
         self.close()
 
     def _call(self, method: str, params: Dict[str, Any], wait: Optional[float] = None) -> Dict[str, Any]:
-        """Asks the broker; on a new connection again, if the call was not sent or does no harm twice."""
+        """Calls the broker; repeats the call on a new connection if it was not sent or is safe to repeat."""
         params = {**params, **self._acting}
         until = time.monotonic() + (wait or 0.0)
-        gives_up = time.monotonic() + _PATIENCE
+        give_up_at = time.monotonic() + _RETRY_SECONDS
         timeout = self.timeout
         while True:
             if wait is not None:
@@ -111,91 +111,92 @@ class Connection:
             try:
                 return self._connected().call(method, params, timeout)
             except NotSent:
-                if time.monotonic() >= gives_up:
+                if time.monotonic() >= give_up_at:
                     raise
             except ConnectionLost:
-                if time.monotonic() >= max(gives_up, until) or method not in REPEATABLE and method != "send":
+                if time.monotonic() >= max(give_up_at, until) or method not in REPEATABLE and method != "send":
                     raise
             time.sleep(0.01)
 
-    def _tell(self, method: str, params: Dict[str, Any]) -> None:
-        """Asks for something whose answer nobody awaits, if there is a connection."""
+    def _notify(self, method: str, params: Dict[str, Any]) -> None:
+        """Sends a call without waiting for its answer, if there is a connection."""
         link = self._link
         if link is not None:
             link.notify(method, {**params, **self._acting})
 
-    def _connected(self, start: Optional[bool] = None) -> Link:
+    def _connected(self, start: Optional[bool] = None) -> RpcConnection:
         if self._pid != os.getpid():
-            self._begin()
+            self._reset()
         link = self._link
         if link is not None and link.lost is None:
             return link
         with self._connecting:
             if self._closed:
-                raise Unavailable("this Mesh was closed")
+                raise Unavailable("this Mesh is closed")
             if self._link is None or self._link.lost is not None:
                 self._link = self._open(self._start if start is None else start)
             return self._link
 
-    def _open(self, start: bool) -> Link:
-        """A new connection, with the seat that was held before."""
+    def _open(self, start: bool) -> RpcConnection:
+        """Opens a new connection and attaches again as the same peer."""
         path = self.data_dir / "mesh.sock"
         try:
-            link = Link(roads.away(self.data_dir) if roads.is_away(self.data_dir) else roads.here(path))
+            is_remote = endpoint.is_remote(self.data_dir)
+            link = RpcConnection(endpoint.connect_remote(self.data_dir) if is_remote else endpoint.connect_local(path))
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
             if not start:
                 raise Unavailable(f"no broker is running for {self.data_dir}") from error
-            places.start_broker(self.data_dir)
-            link = self._dial(path)
+            paths.start_broker(self.data_dir)
+            link = self._connect_here(path)
         except OSError as error:
-            raise Unavailable(f"the broker at {path} can't be reached ({error})") from error
-        if self._seat is not None:
+            raise Unavailable(f"the broker at {path} cannot be reached ({error})") from error
+        if self._attach_params is not None:
             before = {"id": self._you["id"]} if self._you else {}
-            self._you = link.call("attach", {**self._seat, **before}, self.timeout)["you"]
-        if self._seat is not None or self._keeper is not None:
+            self._you = link.call("attach", {**self._attach_params, **before}, self.timeout)["you"]
+        if self._attach_params is not None or self._keeper is not None:
             link.watch(self._wake_keeper)
-            self._keep()
+            self._start_keeper()
         return link
 
     @staticmethod
-    def _dial(path: Path) -> Link:
+    def _connect_here(path: Path) -> RpcConnection:
         try:
-            return Link(roads.here(path))
+            return RpcConnection(endpoint.connect_local(path))
         except OSError as error:
-            raise Unavailable(f"the broker at {path} can't be reached ({error})") from error
+            raise Unavailable(f"the broker at {path} cannot be reached ({error})") from error
 
-    # What goes on in the background: renewing, and coming back after a loss
+    # In the background: renewing locks and reconnecting
 
-    def _keep(self) -> None:
-        """Has a thread renew locks and come back, until the end of this object."""
-        with self._kept:
+    def _start_keeper(self) -> None:
+        """Starts a thread that renews locks and reconnects until this object is closed."""
+        with self._changed:
             if self._keeper is None:
-                self._keeper = threading.Thread(target=self._keep_on, name="slm-mesh keeper", daemon=True)
+                self._keeper = threading.Thread(target=self._run_keeper, name="slm-mesh keeper", daemon=True)
                 self._keeper.start()
         link = self._link
         if link is not None:
             link.watch(self._wake_keeper)
 
     def _wake_keeper(self) -> None:
-        with self._kept:
-            self._kept.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
-    def _keep_on(self) -> None:
+    def _run_keeper(self) -> None:
         pause = 0.0
         while True:
-            with self._kept:
+            with self._changed:
                 if self._closed:
                     return
-                if not (self._is_astray() and pause == 0.0):
+                if not (self._must_reconnect() and pause == 0.0):
                     due = min((held._due() for held in self._held), default=math.inf)
-                    sleep = pause if self._is_astray() else due - time.monotonic()
+                    sleep = pause if self._must_reconnect() else due - time.monotonic()
                     if sleep > 0:
-                        self._kept.wait(None if sleep == math.inf else min(sleep, 60.0))
+                        self._changed.wait(None if sleep == math.inf else min(sleep, 60.0))
                 if self._closed:
                     return
                 held_now = list(self._held)
-            if self._is_astray():
-                pause = 0.0 if self._come_back() else min(max(2 * pause, 0.1), _PAUSE_MAX)
+            if self._must_reconnect():
+                pause = 0.0 if self._reconnect() else min(max(2 * pause, 0.1), _PAUSE_MAX)
                 due_now = held_now if pause == 0.0 else []
             else:
                 pause = 0.0
@@ -203,15 +204,15 @@ class Connection:
             for held in due_now:
                 self._renew(held)
 
-    def _is_astray(self) -> bool:
-        """The connection is lost, and something depends on it."""
+    def _must_reconnect(self) -> bool:
+        """Whether the connection is lost although a peer or a lock depends on it."""
         link = self._link
-        return link is not None and link.lost is not None and (self._seat is not None or bool(self._held))
+        return link is not None and link.lost is not None and (self._attach_params is not None or bool(self._held))
 
-    def _come_back(self) -> bool:
+    def _reconnect(self) -> bool:
         link = self._link
         try:
-            # Who stopped the broker on purpose wants it stopped, until somebody calls.
+            # A broker that somebody stopped on purpose stays stopped until the next call.
             self._connected(start=self._start and not (link is not None and link.was_stopped))
         except MeshError:
             return self._closed
@@ -223,8 +224,8 @@ class Connection:
         except MeshError as error:
             held.lost = held.lost or str(error)
         if held.lost is not None:
-            self._let_go(held)
+            self._forget(held)
 
-    def _let_go(self, held: Held) -> None:
-        with self._kept:
+    def _forget(self, held: Held) -> None:
+        with self._changed:
             self._held = [other for other in self._held if other is not held]

@@ -1,6 +1,6 @@
-"""What goes wrong, with types: every error of this package is an :class:`SLMMeshError`.
+"""The exceptions of this package, all subclasses of :class:`SLMMeshError`.
 
-The kinds are those of the mesh itself (``slm-mesh help exit`` lists their exit codes for scripts).
+Their kinds are those of the mesh itself (``slm-mesh help`` lists the exit statuses).
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from typing import Any, Dict, List, Optional, Type
 
 
 class SLMMeshError(Exception):
-    """The broker refused, or could not be reached. What callers of slm-mesh 1.x catch."""
+    """The broker refused, or could not be reached. Callers of slm-mesh 1.x catch this."""
 
     def __init__(self, message: str, status_code: int = 0, response: Optional[Dict[str, Any]] = None) -> None:
         super().__init__(message)
         self.status_code = status_code
-        """The HTTP status, where HTTP was spoken; else 0."""
+        """The HTTP status, or 0 without HTTP."""
         self.response: Dict[str, Any] = response or {}
-        """The answer's body, or the facts that came with the error."""
+        """The body of the answer, or the details of the error."""
 
 
 class MeshError(SLMMeshError):
-    """The mesh said no, or something broke; the subclasses say what."""
+    """The mesh refused, or something failed; the subclass says what."""
 
     kind = "internal"
 
     @property
     def facts(self) -> Dict[str, Any]:
-        """What a program may want to know beyond the sentence."""
+        """The details of the error, for programs."""
         return self.response
 
 
@@ -49,7 +49,7 @@ class Ambiguous(MeshError):
 
 
 class Refused(MeshError):
-    """The rules of the mesh say no to this caller."""
+    """The rules of the mesh do not allow this."""
 
     kind = "refused"
 
@@ -74,22 +74,22 @@ class LockedError(MeshError):
 
     @property
     def file_path(self) -> str:
-        """The lock that stands in the way; it may be a folder or a glob."""
+        """The path of the conflicting lock, which may be a folder or a glob."""
         return str(self._lock.get("filePath", ""))
 
     @property
     def reason(self) -> str:
-        """What the holder says it does there."""
+        """The reason that the holder gave."""
         return str(self._lock.get("reason", ""))
 
     @property
     def expires_in(self) -> int:
-        """Seconds until the lock falls, unless it is renewed."""
+        """Seconds until the lock expires unless it is renewed."""
         return int(self._lock.get("expiresInSeconds", 0))
 
     @property
     def queue(self) -> List[str]:
-        """The names of those who wait for it."""
+        """The names of the peers waiting for it."""
         return [str(name) for name in self.facts.get("queue", [])]
 
 
@@ -100,7 +100,7 @@ class VersionConflict(MeshError):
 
     @property
     def version(self) -> int:
-        """The version that is there; 0 when there is no entry."""
+        """The current version, or 0 if there is no entry."""
         return int(self.facts.get("version", 0))
 
 
@@ -122,7 +122,7 @@ class Full(MeshError):
 
 
 class TimedOut(MeshError):
-    """Nothing came in the time given, or an answer took too long."""
+    """Nothing arrived in time, or an answer took too long."""
 
     kind = "timed_out"
 
@@ -134,21 +134,21 @@ class StorageError(MeshError):
 
 
 class Unavailable(MeshError):
-    """There is no broker, and none could be started."""
+    """No broker is running, and none could be started."""
 
     kind = "gone"
 
 
 class ConnectionLost(Unavailable):
-    """The connection broke before the answer came: it is not known whether the call was done."""
+    """The connection broke before the answer arrived, so it is unknown whether the call took effect."""
 
 
 class LockLost(MeshError):
-    """A lock fell while it was held: its lease ended, or the connection did and somebody else came."""
+    """A held lock was lost: its lease ended, or the connection broke and another peer took it."""
 
 
 class EventGap(MeshError):
-    """Events between the cursor and the oldest that are kept were removed already."""
+    """Some events after the cursor are already deleted."""
 
 
 _KINDS: Dict[str, Type[MeshError]] = {
@@ -166,15 +166,15 @@ _STATUSES: Dict[int, Type[MeshError]] = {
 
 
 def from_wire(error: Dict[str, Any]) -> MeshError:
-    """The exception for a JSON-RPC error of the broker's."""
+    """The exception for a JSON-RPC error from the broker."""
     data = error.get("data")
     facts = dict(data) if isinstance(data, dict) else {}
-    # What JSON-RPC itself refuses carries no kind: a method or a line that the broker doesn't know.
+    # Errors of JSON-RPC itself, such as an unknown method, carry no kind.
     default = "usage" if error.get("code") in (-32601, -32602, -32600, -32700) else "internal"
     kind = _KINDS.get(str(facts.pop("kind", default)), MeshError)
     return kind(str(error.get("message", "the broker gave no reason")), 0, facts or None)
 
 
 def from_status(message: str, status: int, response: Optional[Dict[str, Any]] = None) -> MeshError:
-    """The exception for an HTTP answer; status 0 means that there was none."""
+    """The exception for an HTTP answer; status 0 means that there was no answer."""
     return _STATUSES.get(status, MeshError)(message, status, response)

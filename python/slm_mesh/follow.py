@@ -16,10 +16,10 @@ _WAIT_MAX = 300.0
 
 
 class Follow(Iterator[Event]):
-    """The events after a cursor, oldest first, and then those that come: what :meth:`Mesh.follow` gives.
+    """The events after a cursor, oldest first, then new ones as they arrive; see :meth:`Mesh.follow`.
 
-    A lost connection costs no event. When the broker has removed events that were not read yet,
-    :class:`slm_mesh.EventGap` is raised once; to iterate again goes on behind the gap.
+    A lost connection loses no event. If the broker has deleted events that were not read yet,
+    :class:`slm_mesh.EventGap` is raised once; iterating again continues after the gap.
     """
 
     def __init__(self, mesh: Connection, after: int, types: List[str], wait: Optional[float]) -> None:
@@ -29,7 +29,7 @@ class Follow(Iterator[Event]):
         self._read: Deque[Event] = deque()
         self._upto = after
         self.cursor = after
-        """The place of the last event handed out; ``follow(after=cursor)`` goes on behind it."""
+        """The sequence number of the last event; ``follow(after=cursor)`` continues after it."""
 
     def __iter__(self) -> Follow:
         return self
@@ -42,9 +42,10 @@ class Follow(Iterator[Event]):
             self._read.extend(Event.from_dict(row) for row in answer["events"])
             before, self._upto = self._upto, answer["seq"]
             if answer["gap"]:
-                raise EventGap(f"events after {before} were removed already; the rest is here", 0, {"after": before})
+                text = f"events after {before} are already deleted; iterate again to continue after them"
+                raise EventGap(text, 0, {"after": before})
             if not self._read:
-                # What the filter left out was passed, too.
+                # The cursor also passes events that the filter left out.
                 self.cursor = self._upto
                 if until is not None and time.monotonic() >= until:
                     raise StopIteration

@@ -1,4 +1,4 @@
-"""A lock that is held: renewed by the mesh object that took it, given back at the end of a ``with``."""
+"""A lock that is held: the mesh object that took it renews it, and the end of a ``with`` releases it."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import Any, Dict, List, Optional, Protocol, Type
 from .errors import LockLost, MeshError, Unavailable
 from .types import LockInfo
 
-_AGAIN_AFTER = 1.0
+_RETRY_SECONDS = 1.0
 
 
 class Keeper(Protocol):
-    """What a lock asks of the connection that took it, and renews it."""
+    """What a lock needs from the connection that took it and renews it."""
 
     def _call(self, method: str, params: Dict[str, Any], wait: Optional[float] = None) -> Dict[str, Any]: ...
 
-    def _let_go(self, held: Held) -> None: ...
+    def _forget(self, held: Held) -> None: ...
 
 
 class Held:
-    """What :meth:`Mesh.lock` took. It has the fields of :class:`slm_mesh.Lock`, and belongs to this
-    object alone: it is renewed while it lives, and falls when it is released or its process ends.
+    """A lock from :meth:`Mesh.lock`, with the fields of :class:`slm_mesh.Lock`. It belongs to this object
+    alone: it is renewed until it is released or the process ends.
     """
 
-    def __init__(self, mesh: Keeper, wish: Dict[str, Any], answer: Dict[str, Any], asked_at: float) -> None:
+    def __init__(self, mesh: Keeper, request: Dict[str, Any], answer: Dict[str, Any], asked_at: float) -> None:
         self._mesh = mesh
         self._pid = os.getpid()
-        # A renewal that overtakes the release would take the lock again, for nobody.
+        # A renewal after the release would take the lock again, and nobody would release it.
         self._one_at_a_time = threading.Lock()
-        self._wish = {**wish, "renew": True}
+        self._request = {**request, "renew": True}
         self.token: int = answer["token"]
-        """The fencing token: it only grows from grant to grant, so a late writer can be told."""
+        """The fencing token. Every new lock has a larger one, so a late writer can be recognized."""
         self.lost: Optional[str] = None
-        """Why the lock was lost, if it was: somebody else may write there now."""
+        """Why the lock was lost, or None. After a loss another peer may write to the file."""
         self.released = False
         self._note(answer, asked_at)
 
@@ -48,22 +48,22 @@ class Held:
 
     @property
     def file_path(self) -> str:
-        """The file, absolute; the first, if there are several."""
+        """The absolute path of the file; the first, if there are several."""
         return self._info.file_path
 
     @property
     def file_paths(self) -> List[str]:
         """All files of this lock."""
-        return list(self._wish["filePaths"])
+        return list(self._request["filePaths"])
 
     @property
     def locked_by(self) -> str:
-        """The id of the peer that holds it: yours."""
+        """The id of the peer that holds it, which is you."""
         return self._info.locked_by
 
     @property
     def holder(self) -> str:
-        """Its name."""
+        """The name of the peer that holds it."""
         return self._info.holder
 
     @property
@@ -73,59 +73,59 @@ class Held:
 
     @property
     def expires_at(self) -> str:
-        """When it falls, unless it is renewed before; it will be."""
+        """When it expires unless it is renewed, which happens automatically."""
         return self._info.expires_at
 
     @property
     def reason(self) -> str:
-        """What for."""
+        """Why it was taken."""
         return self._info.reason
 
     def check(self) -> None:
-        """Asks the broker whether the lock is still ours, and renews it.
+        """Checks with the broker that the lock is still held, and renews it.
 
-        :raises LockLost: it is not.
+        :raises LockLost: it is no longer held.
         """
         self._renew()
         if self.lost is not None:
             raise LockLost(self.lost)
         if self.released:
-            raise LockLost(f"{self.file_path} was given back before")
+            raise LockLost(f"{self.file_path} was already released")
 
     def release(self) -> None:
-        """Gives the lock back; a second time does nothing, nor does a child of the process that took it."""
+        """Releases the lock. Does nothing if it is already released, or in a child of the process that took it."""
         if self._pid != os.getpid():
             return
         with self._one_at_a_time:
             if self.released:
                 return
             self.released = True
-            self._mesh._let_go(self)
+            self._mesh._forget(self)
             if self.lost is not None:
                 return
             try:
                 self._mesh._call("lock.unlock", self._which())
             except Unavailable:
-                pass  # The end of the connection says the same to the broker.
+                pass  # The end of the connection releases the lock, too.
 
     def _which(self) -> Dict[str, Any]:
-        return {"filePaths": self._wish["filePaths"], "bound": self._wish["bound"]}
+        return {"filePaths": self._request["filePaths"], "bound": self._request["bound"]}
 
     def _due(self) -> float:
         return self._renew_at
 
     def _renew(self) -> None:
-        """Renews the lease, and notes if the lock is not the same any more."""
+        """Renews the lease, and records whether the lock was lost."""
         with self._one_at_a_time:
             if self.released or self.lost is not None:
                 return
             asked_at = time.monotonic()
             try:
-                answer = self._mesh._call("lock.lock", self._wish)
+                answer = self._mesh._call("lock.lock", self._request)
             except Unavailable as error:
-                self._renew_at = asked_at + _AGAIN_AFTER
+                self._renew_at = asked_at + _RETRY_SECONDS
                 if asked_at >= self._ends_at:
-                    self.lost = f"{self.file_path}: the lease ended while the broker was away ({error})"
+                    self.lost = f"{self.file_path}: the lease ended while the broker was unreachable ({error})"
                 return
             except MeshError as error:
                 self.lost = f"{self.file_path} was lost: {error}"
@@ -133,7 +133,7 @@ class Held:
             if answer["token"] == self.token:
                 self._note(answer, asked_at)
                 return
-            # It is ours again, but it was not in between: somebody may have written there.
+            # It is held again, but was not in between, so another peer may have written to the file.
             self.lost = f"{self.file_path} was lost for a moment: the connection to the broker broke"
             self._mesh._call("lock.unlock", self._which())
 
@@ -146,7 +146,7 @@ class Held:
         try:
             self.release()
         except MeshError:
-            # The error of the body is the one to hear of.
+            # An error in the body matters more than this one.
             if error is None:
                 raise
         if error is None and self.lost is not None:

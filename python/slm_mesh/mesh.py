@@ -9,34 +9,34 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
-from . import places
+from . import paths
 from .connection import WAIT_MAX, Connection
 from .errors import LockedError, TimedOut
 from .follow import Follow
 from .held import Held
-from .places import StrPath
+from .paths import StrPath
 from .types import BrokerStatus, Entry, Event, LockInfo, Mail, PeerInfo, Sent
 
 _WAIT_STEP = 300.0
 
 
 class Mesh(Connection):
-    """A connection to the mesh of this user. It starts the broker if there is none, comes back when the
-    connection breaks, and may be used from any thread.
+    """A connection to this user's mesh. It starts the broker if none is running, reconnects when the
+    connection breaks, and any thread may use it.
 
-    With a ``name`` it is a peer of its own, whom others see and write to, until :meth:`close`. Without
-    one it is whoever runs it: inside an agent's shell that agent, else the human; or, with ``acting``
-    (or ``$SLM_MESH_PEER``), the peer named there.
+    With a ``name`` it is a peer of its own, which others see and can write to, until :meth:`close`.
+    Without one it acts as whoever runs it: inside an agent's shell as that agent, elsewhere as the human;
+    or as the peer named by ``acting`` or ``$SLM_MESH_PEER``.
 
     >>> with Mesh(name="builder") as mesh:
     ...     mesh.name
     'builder'
     """
 
-    # Who is here
+    # Peers
 
     def whoami(self) -> PeerInfo:
-        """As whom you act."""
+        """The peer that you act as."""
         answer = self._call("whoami", {})
         return PeerInfo.from_dict({**answer["you"], "kind": answer["kind"]})
 
@@ -47,24 +47,24 @@ class Mesh(Connection):
 
     @property
     def name(self) -> str:
-        """Your name. One that a living peer had already got a number: ``builder-2``."""
+        """Your name. If another peer already uses the name, yours gets a number: ``builder-2``."""
         return self._you["name"] if self._you else self.whoami().name
 
     def peers(self, scope: str = "machine", *, away: bool = False) -> List[PeerInfo]:
-        """The other peers: on the ``machine``, in the same ``directory`` or ``repo``; with ``away`` also
-        those that left and still get mail."""
+        """The other peers: on the ``machine``, or in the same ``directory`` or ``repo``; with ``away`` also
+        offline peers, whose mailboxes still accept mail."""
         params: Dict[str, Any] = {"scope": scope, "includeAway": away, "whoami": True}
         if scope != "machine":
             cwd = Path.cwd()
-            params.update(project=str(cwd), repo=places.git_facts(cwd).get("repo"))
+            params.update(project=str(cwd), repo=paths.git_facts(cwd).get("repo"))
         return [PeerInfo.from_dict(row) for row in self._pages("peers", params, "peers")]
 
     def set_summary(self, summary: str) -> None:
-        """Tells the others in a line what you work on."""
+        """Tells the other peers what you are working on, in a line."""
         self._call("summary", {"summary": summary})
 
     def status(self) -> BrokerStatus:
-        """How the broker is."""
+        """The status of the broker."""
         return BrokerStatus.from_dict(self._call("status", {}))
 
     # Messages
@@ -79,43 +79,43 @@ class Mesh(Connection):
         key: Optional[str] = None,
         expires_minutes: Optional[int] = None,
     ) -> Sent:
-        """Sends a message: to a peer's name, id or prefix, to ``human``, ``repo``, ``directory``,
-        ``agent:TYPE`` or ``all``. The same ``key`` again sends nothing and answers with the first receipt.
+        """Sends a message to a peer (name, id or unique prefix), to ``human``, or to a group: ``repo``,
+        ``directory``, ``agent:TYPE`` or ``all``. A repeated ``key`` sends nothing and returns the first receipt.
 
         >>> sent = Mesh().send("human", "the build is green")
         >>> [(to.receipt, to.here) for to in sent.recipients]
         [('accepted', False)]
         """
         answered = reply_to.id if isinstance(reply_to, Mail) else reply_to
-        # A key of our own makes sending repeatable when its answer was lost.
+        # With a key, sending is safe to repeat when the answer is lost.
         params = {"to": to, "message": message, "type": type, "replyTo": answered, "expiresMinutes": expires_minutes}
         return Sent.from_dict(self._call("send", {**params, "key": key or f"auto-{secrets.token_hex(16)}"}))
 
     def broadcast(self, message: str, *, type: str = "text") -> Sent:
-        """Sends a message to every peer that is here, and to the human."""
+        """Sends a message to every online peer and to the human."""
         return self.send("all", message, type=type)
 
     def inbox(self, limit: int = 20, *, from_peer: Optional[str] = None) -> List[Mail]:
-        """The unread messages, oldest first. They count as read when this returns; a script that may
-        fail before it has dealt with them takes :meth:`messages`."""
+        """The unread messages, oldest first. They count as read when this returns; if the script may fail
+        before it has handled them, use :meth:`messages`."""
         found = self._unread(limit, 0.0, from_peer)
-        self._shown(found)
+        self._mark_read(found)
         return found
 
     def wait_for_message(self, wait: Optional[float] = None, *, from_peer: Optional[str] = None) -> Mail:
-        """The oldest unread message; waits for one to come, for ever or ``wait`` seconds. It counts as
-        read when this returns.
+        """The oldest unread message. Waits for one if there is none, at most ``wait`` seconds (None: for
+        ever). It counts as read when this returns.
 
-        :raises TimedOut: none came.
+        :raises TimedOut: no message arrived.
         """
         for mail in self._arriving(wait, from_peer):
-            self._shown([mail])
+            self._mark_read([mail])
             return mail
-        raise TimedOut(f"no message came in {wait:g} s")
+        raise TimedOut(f"no message arrived in {wait:g} s")
 
     def messages(self, wait: Optional[float] = None, *, from_peer: Optional[str] = None) -> Iterator[Mail]:
-        """The unread messages, and then those that come, until none came for ``wait`` seconds. Each
-        counts as read when the next one is asked for: what the loop breaks on is offered again.
+        """The unread messages, then new ones as they arrive, until none arrives for ``wait`` seconds. Each
+        counts as read when the next one is requested; one on which the loop breaks is offered again.
 
         >>> with Mesh(name="sorter") as mesh:
         ...     sent = mesh.send("sorter", "to myself")
@@ -124,26 +124,26 @@ class Mesh(Connection):
         """
         for mail in self._arriving(wait, from_peer):
             yield mail
-            self._shown([mail])
+            self._mark_read([mail])
 
     def ack(self, *messages: Union[Mail, str]) -> None:
-        """Acknowledges messages to their senders: dealt with. To answer with ``reply_to`` does it, too."""
+        """Acknowledges messages to their senders. Answering with ``reply_to`` also acknowledges."""
         ids = [message.id if isinstance(message, Mail) else message for message in messages]
         self._call("inbox", {"filter": "all", "limit": 1, "ack": ids})
 
     def history(self, limit: int = 20, *, after: Optional[int] = None, from_peer: Optional[str] = None) -> List[Mail]:
-        """Messages to you, read or not: the latest, or with ``after`` (a ``seq``) those that follow.
-        Of a long one only the first part is here (``whole`` is false)."""
+        """Messages to you, read or not: the latest, or those after the sequence number ``after``. A long
+        message is cut to its first part (``whole`` is false)."""
         params = {"filter": "all", "limit": limit, "after": after, "from": from_peer}
         return [Mail.from_dict(row) for row in self._call("inbox", params)["messages"]]
 
     def sent(self, limit: int = 20, *, after: Optional[int] = None, to: Optional[str] = None) -> List[Mail]:
-        """Messages from you, with their receipts: how far each one got."""
+        """Messages from you, with their receipts."""
         params = {"filter": "sent", "limit": limit, "after": after, "from": to}
         return [Mail.from_dict(row) for row in self._call("inbox", params)["messages"]]
 
     def receipts(self, sent: Union[Sent, str]) -> List[Mail]:
-        """How far a message got, for each recipient: see ``receipt`` and ``acked_at`` of each.
+        """The receipts of a message, one per recipient: see ``receipt`` and ``acked_at``.
 
         >>> with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
         ...     sent = ann.send("bob", "are you there?")
@@ -159,7 +159,7 @@ class Mesh(Connection):
             found += [mail for mail in page if mail.id in wanted and mail not in found]
             if after is not None and not page:
                 break
-            # The latest page first, since most ask soon; then from the start.
+            # The latest page first, because most callers ask soon; then from the start.
             after = 0 if after is None else page[-1].seq
         return found
 
@@ -179,7 +179,7 @@ class Mesh(Connection):
         expect: Optional[int] = None,
         ttl_minutes: Optional[int] = None,
     ) -> Entry:
-        """Writes an entry; with ``expect`` only if it has this version now (0: only if there is none).
+        """Sets an entry; with ``expect``, only if it has this version now (0: only if it does not exist).
 
         >>> mesh = Mesh()
         >>> entry = mesh.state_set("port", "8080")
@@ -189,23 +189,23 @@ class Mesh(Connection):
         ...
         slm_mesh.errors.VersionConflict: port has version 2 ...
 
-        :raises VersionConflict: it has another version, which the exception knows.
-        :raises ConnectionLost: the answer was lost; whether it was written is not known.
+        :raises VersionConflict: it has another version, which is in the exception.
+        :raises ConnectionLost: the answer was lost, so it is unknown whether the entry was set.
         """
         params = {"key": key, "value": value, "namespace": namespace, "expect": expect, "ttlMinutes": ttl_minutes}
         row = self._call("state.set", params)["entry"]
-        # A long value is not sent back.
+        # The broker does not return a long value.
         return Entry.from_dict({**row, "value": value})
 
     def state_delete(self, key: str, namespace: str = "default", *, expect: Optional[int] = None) -> bool:
-        """Removes an entry; False if there was none."""
+        """Deletes an entry; returns False if there was none."""
         return bool(self._call("state.delete", {"key": key, "namespace": namespace, "expect": expect})["deleted"])
 
     def state_list(self, namespace: str = "default", *, prefix: str = "") -> List[Entry]:
-        """The entries of a namespace, by key."""
+        """The entries of a namespace, sorted by key."""
         found: List[Entry] = []
         for row in self._pages("state.list", {"namespace": namespace, "prefix": prefix}, "entries"):
-            # One too long for a list is fetched; it may be gone since.
+            # A value too long for the list is fetched; the entry may be gone by then.
             entry = self.state_get(row["key"], namespace) if row["value"] is None else Entry.from_dict(row)
             found += [entry] if entry is not None else []
         return found
@@ -223,59 +223,59 @@ class Mesh(Connection):
     ) -> Held:
         """Locks a file, a folder (``src/``), a glob (``src/**``), or several at once, all or nothing.
 
-        It waits in line for ``wait`` seconds (None: for ever) if somebody else holds it, is renewed
-        while it is held, and falls at the end of the ``with``, also on an error; without ``with``, by
-        ``release()``; at the latest when this process ends. Two locks of one script exclude each other.
+        If another peer holds it, this waits in line for ``wait`` seconds (None: for ever). The lock is
+        renewed while it is held. It is released at the end of the ``with``, also on an error, or by
+        ``release()``, at the latest when this process ends. Two locks of one script exclude each other.
 
         >>> mesh = Mesh()
         >>> with mesh.lock("src/a.py", reason="renaming", wait=30) as held:
         ...     held.lost is None and held.token > 0
         True
 
-        :raises LockedError: somebody else holds it: ``holder``, ``reason``, ``expires_in``, ``queue``.
-        :raises LockLost: at the end of the ``with``, if the lock was lost in the middle.
+        :raises LockedError: another peer holds it: ``holder``, ``reason``, ``expires_in``, ``queue``.
+        :raises LockLost: at the end of the ``with``, if the lock was lost in between.
         """
         given = [file_path] if isinstance(file_path, (str, os.PathLike)) else list(file_path)
-        facts = places.git_facts(Path.cwd())
-        wish: Dict[str, Any] = {
-            "filePaths": sorted({places.absolute(path) for path in given}), "reason": reason, "scope": scope,
+        facts = paths.git_facts(Path.cwd())
+        request: Dict[str, Any] = {
+            "filePaths": sorted({paths.absolute(path) for path in given}), "reason": reason, "scope": scope,
             "bound": secrets.token_hex(16), "renew": True, "repo": facts.get("repo"), "gitRoot": facts.get("gitRoot"),
         }
         if ttl_minutes is not None:
-            wish["ttlMinutes"] = ttl_minutes
+            request["ttlMinutes"] = ttl_minutes
         until = None if wait is None else time.monotonic() + wait
-        # Before the lock is ours: its end must not pass unnoticed.
-        self._keep()
+        # Started before the lock is granted, so that its end is noticed in any case.
+        self._start_keeper()
         while True:
             left = WAIT_MAX if until is None else until - time.monotonic()
             asked_at = time.monotonic()
             try:
-                answer = self._call("lock.lock", wish, wait=max(left, 0.0))
+                answer = self._call("lock.lock", request, wait=max(left, 0.0))
             except LockedError:
-                # One call waits no longer than an hour.
+                # One call waits at most an hour.
                 if left < WAIT_MAX or until is not None and time.monotonic() >= until:
                     raise
                 time.sleep(0.05)
                 continue
             except (KeyboardInterrupt, TimedOut):
-                # It may have been granted just now, with nobody here to hold it.
-                self._tell("lock.unlock", {"filePaths": wish["filePaths"], "bound": wish["bound"]})
+                # The lock may have been granted at this moment, and nobody would release it.
+                self._notify("lock.unlock", {"filePaths": request["filePaths"], "bound": request["bound"]})
                 raise
-            # The lease counts from its grant, which a wait puts off; not later than now.
-            held = Held(self, wish, answer, time.monotonic() if left > 0 else asked_at)
-            with self._kept:
+            # The lease starts when the lock is granted: after a wait, that is at most now.
+            held = Held(self, request, answer, time.monotonic() if left > 0 else asked_at)
+            with self._changed:
                 self._held.append(held)
-                self._kept.notify_all()
+                self._changed.notify_all()
             return held
 
     def unlock(self, *file_paths: StrPath) -> None:
-        """Gives back locks that the peer itself holds, as ``slm-mesh lock`` takes them. What
-        :meth:`lock` took is released by what it returned."""
-        self._call("lock.unlock", {"filePaths": [places.absolute(path) for path in file_paths]})
+        """Releases locks of the peer itself, as ``slm-mesh lock`` takes them. A lock from :meth:`lock` is
+        released through the object that it returned."""
+        self._call("lock.unlock", {"filePaths": [paths.absolute(path) for path in file_paths]})
 
     def locks(self, *file_paths: StrPath) -> List[LockInfo]:
-        """The locks in force, or those that touch these files, and who waits for them."""
-        params = {"filePaths": [places.absolute(path) for path in file_paths]}
+        """The active locks, or only those covering these files, with the peers waiting for them."""
+        params = {"filePaths": [paths.absolute(path) for path in file_paths]}
         return [LockInfo.from_dict(row) for row in self._pages("lock.query", params, "locks")]
 
     # Events
@@ -291,7 +291,7 @@ class Mesh(Connection):
     def follow(
         self, after: Optional[int] = None, types: Optional[Sequence[str]] = None, *, wait: Optional[float] = None
     ) -> Follow:
-        """Iterates over the events after the cursor, or from now on; ends when none came for ``wait`` seconds.
+        """Iterates over the events after the cursor, or from now on, until none arrives for ``wait`` seconds.
 
         >>> mesh = Mesh()
         >>> events = mesh.follow(types=["deploy.done"], wait=5)
@@ -305,13 +305,13 @@ class Mesh(Connection):
         return Follow(self, after, list(types or []), wait)
 
     def emit(self, type: str, payload: Optional[Mapping[str, Any]] = None) -> int:
-        """Adds an event of your own, a type with a dot in it; its place in the stream."""
+        """Publishes an event, whose type must contain a dot; returns its sequence number."""
         return int(self._call("events.emit", {"type": type, "payload": dict(payload or {})})["seq"])
 
     # Lists and mail
 
     def _pages(self, method: str, params: Mapping[str, Any], rows: str) -> Iterator[Dict[str, Any]]:
-        """The rows of a list, over as many answers as it takes."""
+        """The rows of a list, from all of its pages."""
         after: Optional[str] = None
         while True:
             answer = self._call(method, {**params, "after": after})
@@ -321,7 +321,7 @@ class Mesh(Connection):
                 return
 
     def _arriving(self, wait: Optional[float], from_peer: Optional[str]) -> Iterator[Mail]:
-        """Unread messages one by one, each until it was reported as shown."""
+        """Unread messages one by one; each is repeated until it is marked as read."""
         while True:
             until = math.inf if wait is None else time.monotonic() + wait
             found: List[Mail] = []
@@ -337,19 +337,19 @@ class Mesh(Connection):
         return [self._whole(row) for row in answer["messages"]]
 
     def _whole(self, row: Dict[str, Any]) -> Mail:
-        """A message with all its parts: the next one comes when the last was reported as shown."""
+        """A message with all its parts. The broker sends the next part once the last one is marked as read."""
         text, starts_whole, again = row["payload"], row.get("part", 1) == 1, row.get("again", False)
         while row.get("part", 1) < row.get("parts", 1):
             self._call("shown", {"items": [f"{row['id']}@{row['upto']}"]})
             rest = self._call("inbox", {"limit": 1, "after": row["seq"] - 1})["messages"]
             if not rest or rest[0]["id"] != row["id"]:
-                starts_whole = False  # Somebody else of the same name read it meanwhile.
+                starts_whole = False  # Another program of the same peer read it meanwhile.
                 break
             row = rest[0]
             text += row["payload"]
         parts = 1 if starts_whole else 2
         return Mail.from_dict({**row, "payload": text, "parts": parts, "again": again})
 
-    def _shown(self, mails: List[Mail]) -> None:
+    def _mark_read(self, mails: List[Mail]) -> None:
         if mails:
             self._call("shown", {"items": [mail.id for mail in mails]})

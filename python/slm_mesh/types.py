@@ -1,4 +1,4 @@
-"""What the mesh answers with: plain frozen values.
+"""The values that the mesh returns: plain frozen dataclasses.
 
 The first half has the fields that slm-mesh 1.x has, no more and no fewer; the second half, which
 :class:`slm_mesh.Mesh` answers with, adds to them.
@@ -15,13 +15,13 @@ Row = Dict[str, Any]
 
 
 def _either(data: Row, camel: str, snake: str, default: Any) -> Any:
-    """A field under its name on the wire, or under the one it has here."""
+    """A field under its name on the wire or its name here."""
     return data.get(camel, data.get(snake, default))
 
 
 @dataclass(frozen=True)
 class PeerStats:
-    """How many peers there are."""
+    """Counts of peers."""
 
     active: int = 0
     stale: int = 0
@@ -30,7 +30,7 @@ class PeerStats:
 
 @dataclass(frozen=True)
 class MessageStats:
-    """How many messages there are."""
+    """Counts of messages."""
 
     total: int = 0
     undelivered: int = 0
@@ -38,7 +38,7 @@ class MessageStats:
 
 @dataclass(frozen=True)
 class BrokerStatus:
-    """How the broker is."""
+    """The status of the broker."""
 
     status: str = ""
     version: str = ""
@@ -167,7 +167,7 @@ def _entry_fields(data: Row) -> Row:
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock as slm-mesh 1.x shows it; one that :meth:`SLMMeshClient.lock` took ends with its ``with``."""
+    """A lock as slm-mesh 1.x shows it. A lock from :meth:`SLMMeshClient.lock` is released by its ``with``."""
 
     file_path: str
     locked_by: str
@@ -180,8 +180,8 @@ class Lock:
         """From the broker's JSON."""
         return cls(**_lock_fields(data))
 
-    def _falls_with(self, give_back: Callable[[], None]) -> Lock:
-        """The same lock, given back at the end of a ``with``. No field: it is no fact about the lock."""
+    def _release_with(self, give_back: Callable[[], None]) -> Lock:
+        """The same lock, released at the end of a ``with``. Not a field, because it says nothing about the lock."""
         object.__setattr__(self, "_give_back", give_back)
         return self
 
@@ -242,10 +242,10 @@ def _event_fields(data: Row) -> Row:
 
 @dataclass(frozen=True)
 class PeerInfo(Peer):
-    """A peer, and what the mesh knows of it."""
+    """A peer as the mesh knows it."""
 
     kind: str = ""
-    """``session``, ``http`` or ``human``, where it was asked for (:meth:`Mesh.whoami`)."""
+    """``session``, ``http`` or ``human``; only from :meth:`Mesh.whoami`."""
     host: str = ""
     unread: int = 0
     idle_seconds: int = 0
@@ -266,10 +266,10 @@ class PeerInfo(Peer):
 
 @dataclass(frozen=True)
 class Mail(Message):
-    """A message, with who is who and how far it got."""
+    """A message with its sender, its recipient and its receipt."""
 
     seq: int = 0
-    """Its place in the mailbox: a cursor for :meth:`Mesh.history`."""
+    """Its sequence number, a cursor for :meth:`Mesh.history`."""
     from_name: str = ""
     to_name: str = ""
     receipt: str = ""
@@ -278,9 +278,9 @@ class Mail(Message):
     group: Optional[str] = None
     reply_to: Optional[str] = None
     again: bool = False
-    """It was offered before, and nobody said that it was read."""
+    """Whether it was offered before without being read."""
     whole: bool = True
-    """False when only a part of a long message is here."""
+    """False if this is only a part of a long message."""
     offered_at: Optional[str] = None
     acked_at: Optional[str] = None
 
@@ -304,7 +304,7 @@ class Mail(Message):
 
 @dataclass(frozen=True)
 class Recipient:
-    """Whom a message went to."""
+    """A recipient of a message."""
 
     id: str
     name: str
@@ -314,17 +314,17 @@ class Recipient:
 
 @dataclass(frozen=True)
 class Sent:
-    """A message that was accepted: committed to the disk, once for each recipient."""
+    """The receipt for a sent message: it is stored once for each recipient."""
 
     ids: List[str]
     recipients: List[Recipient]
     repeated: bool = False
-    """The same ``key`` was sent before: this is the first receipt again."""
+    """Whether the same ``key`` was sent before; then this is the first receipt."""
     seq: int = 0
 
     @property
     def id(self) -> str:
-        """The id of the message, or of the first of a group's; empty when it went to nobody."""
+        """The id of the message, or of the first copy to a group; empty without a recipient."""
         return self.ids[0] if self.ids else ""
 
     @classmethod
@@ -356,7 +356,7 @@ class Entry(StateEntry):
 
 @dataclass(frozen=True)
 class LockInfo(Lock):
-    """A lock in force, and who waits for it."""
+    """An active lock and the peers waiting for it."""
 
     token: int = 0
     holder: str = ""
@@ -379,10 +379,10 @@ class LockInfo(Lock):
 
 @dataclass(frozen=True)
 class Event(MeshEvent):
-    """An event, with its place in the stream."""
+    """An event with its sequence number."""
 
     seq: int = 0
-    """The cursor: what :meth:`Mesh.follow` takes as ``after`` to go on behind this event."""
+    """The cursor: pass it to :meth:`Mesh.follow` as ``after`` to continue after this event."""
     emitted_by_name: str = ""
 
     @property

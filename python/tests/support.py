@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from slm_mesh import places  # noqa: E402
+from slm_mesh import paths  # noqa: E402
 
 PORT_FIRST = 20_000
 _SETTINGS = (
@@ -65,7 +65,7 @@ class MeshTest(unittest.TestCase):
 
     def verb(self, *words):
         """What the program itself answers, for a look from outside."""
-        done = subprocess.run([places.program(), *words], capture_output=True, check=False)
+        done = subprocess.run([paths.program(), *words], capture_output=True, check=False)
         return done.returncode, done.stdout.decode() + done.stderr.decode()
 
     def until(self, what, holds):

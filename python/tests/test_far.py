@@ -7,7 +7,7 @@ import unittest
 from support import MeshTest
 
 import slm_mesh
-from slm_mesh import Mesh, places
+from slm_mesh import Mesh, paths
 
 SECRET = "correct horse battery staple"
 
@@ -25,7 +25,7 @@ class Far(MeshTest):
         settings = {"SLM_MESH_DATA_DIR": str(self.hub), "SLM_MESH_HOST": "0.0.0.0", "SLM_MESH_DISCOVERY": "off"}
         environment = {**os.environ, **settings, "SLM_MESH_SHARED_SECRET": SECRET}
         environment.pop("SLM_MESH_ROLE", None)
-        return subprocess.run([places.program(), *words], env=environment, capture_output=True, check=False)
+        return subprocess.run([paths.program(), *words], env=environment, capture_output=True, check=False)
 
     def test_a_script_far_away_works_as_one_on_the_hub(self):
         os.environ.update(self.far)

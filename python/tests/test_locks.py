@@ -108,9 +108,9 @@ class Locks(MeshTest):
 
             def is_renewed():
                 # It is due, and again if that was in the millisecond in which it was taken.
-                with mesh._kept:
+                with mesh._changed:
                     held._renew_at = time.monotonic()
-                    mesh._kept.notify_all()
+                    mesh._changed.notify_all()
                 return held.expires_at > before
 
             self.until("it is renewed", is_renewed)
@@ -231,7 +231,7 @@ class Reconnecting(MeshTest):
         # The broker sleeps: what it would have done is not to be known.
         self.assertTrue(sent.wait(20))
         os.kill(pid, signal.SIGKILL)
-        with self.assertRaisesRegex(slm_mesh.ConnectionLost, "it is not known whether state.set was done"):
+        with self.assertRaisesRegex(slm_mesh.ConnectionLost, "it is unknown whether state.set took effect"):
             writing.get()
         self.assertIn(mesh.state_get("n").value, ("1", "2"))
 

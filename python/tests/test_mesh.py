@@ -27,7 +27,7 @@ class Broker(MeshTest):
         before = os.environ["SLM_MESH_BIN"]
         self.addCleanup(os.environ.__setitem__, "SLM_MESH_BIN", before)
         os.environ["SLM_MESH_BIN"] = str(self.root / "nothing")
-        with self.assertRaisesRegex(slm_mesh.Unavailable, "can't be started"):
+        with self.assertRaisesRegex(slm_mesh.Unavailable, "cannot start the broker"):
             Mesh().status()
 
     def test_a_broker_that_refuses_to_start_says_why(self):

@@ -1,5 +1,5 @@
-"""The ways to the broker: the Unix socket of this machine; or, where the settings say that the mesh is on
-another one, the program's own ``pipe``, which knows hubs, their secret and ssh.
+"""Connects to the broker: over the Unix socket of this machine, or, if the settings name another machine,
+through ``slm-mesh pipe``, which handles hubs, their secret and ssh.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import threading
 from pathlib import Path
 from typing import Dict
 
-from . import places
+from . import paths
 from .errors import Unavailable
 
-_PIPE_WITHIN = 40.0
-"""What the way to another machine may take; ssh alone gets 30 s."""
+_PIPE_SECONDS = 40.0
+"""How long connecting to another machine may take, in seconds; ssh alone gets 30."""
 _PING = b'{"jsonrpc":"2.0","id":0,"method":"ping","params":{}}\n'
 _SECRET_MIN = 8
 
 
-def here(path: Path) -> socket.socket:
-    """A connection to the broker of this machine.
+def connect_local(path: Path) -> socket.socket:
+    """Connects to the broker of this machine.
 
-    :raises OSError: there is none.
+    :raises OSError: no broker is running.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -39,16 +39,16 @@ def here(path: Path) -> socket.socket:
 
 
 def _check_owner(sock: socket.socket) -> None:
-    """Nothing is said to a socket that is another user's."""
+    """Refuses a socket that belongs to another user."""
     if hasattr(socket, "SO_PEERCRED"):
         size = struct.calcsize("3i")
         uid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1]
         if uid != os.getuid():
-            raise Unavailable("the broker's socket is another user's")
+            raise Unavailable("the broker's socket belongs to another user")
 
 
-def is_away(directory: Path) -> bool:
-    """Whether the settings of a data directory say that the mesh may be on another machine."""
+def is_remote(directory: Path) -> bool:
+    """Whether the mesh may be on another machine, according to the settings of the data directory."""
     settings = _settings(directory)
     host, role = settings.get("SLM_MESH_HOST", ""), settings.get("SLM_MESH_ROLE", "auto")
     if not host:
@@ -61,12 +61,12 @@ def is_away(directory: Path) -> bool:
         is_here = address.is_loopback or address.is_unspecified
     except ValueError:
         is_here = name == "localhost"
-    # What is left may be an address of this machine itself: the program finds out.
+    # Any other address may still be this machine's own; the program checks that.
     return role != "broker" and not is_here
 
 
 def _settings(directory: Path) -> Dict[str, str]:
-    """The settings that lead away: the environment's, else those of the file."""
+    """The settings: from the environment, or else from the file."""
     found = {}
     try:
         lines = (directory / "config").read_text(encoding="utf-8").splitlines()
@@ -81,47 +81,47 @@ def _settings(directory: Path) -> Dict[str, str]:
 
 
 def _has_joined(directory: Path) -> bool:
-    """Whether a session of this machine joined a hub that it found on the network."""
+    """Whether a session of this machine has joined a hub from the local network."""
     try:
         return json.loads((directory / "hub").read_text(encoding="utf-8")).get("joined") is True
     except (OSError, ValueError, AttributeError):
         return False
 
 
-def away(directory: Path) -> socket.socket:
-    """A connection through ``slm-mesh pipe``, once the broker at its other end has answered.
+def connect_remote(directory: Path) -> socket.socket:
+    """Connects through ``slm-mesh pipe`` and waits until the broker at the other end has answered.
 
-    :raises Unavailable: with what the program says.
+    :raises Unavailable: with the error message of the program.
     """
-    ours, theirs = socket.socketpair()
+    near, far = socket.socketpair()
     try:
         process = subprocess.Popen(
-            [places.program(), "pipe"], stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
+            [paths.program(), "pipe"], stdin=far, stdout=far, stderr=subprocess.PIPE,
             env={**os.environ, "SLM_MESH_DATA_DIR": str(directory)},
         )
     except OSError as error:
-        ours.close()
-        raise Unavailable(f"slm-mesh can't be run ({error})") from error
+        near.close()
+        raise Unavailable(f"cannot run slm-mesh ({error})") from error
     finally:
-        theirs.close()
+        far.close()
     try:
-        ours.settimeout(_PIPE_WITHIN)
-        ours.sendall(_PING)
-        answered = _has_answered(ours)
+        near.settimeout(_PIPE_SECONDS)
+        near.sendall(_PING)
+        answered = _has_answered(near)
     except OSError:
         answered = False
     if not answered:
-        ours.close()
+        near.close()
         process.kill()
         said = process.communicate()[1].decode(errors="replace").strip()
         raise Unavailable(said.splitlines()[-1] if said else "the broker on the other machine did not answer")
-    # Its words are read until its end, so that it never waits for us, and it leaves no zombie.
+    # Reading its output until it ends keeps it from blocking, and reaps the process.
     threading.Thread(target=process.communicate, name="slm-mesh pipe", daemon=True).start()
-    return ours
+    return near
 
 
 def _has_answered(sock: socket.socket) -> bool:
-    """Takes the answer to the ping, and not a byte of what may come behind it."""
+    """Reads the answer to the ping, and not a byte more."""
     byte = b""
     while byte != b"\n":
         byte = sock.recv(1)

@@ -1,6 +1,6 @@
-"""Where things lie: the data directory, a file as the mesh names it, the facts of a work tree.
+"""The data directory, paths as the mesh names them, and facts about git work trees.
 
-The same rules as the program's own, so that a script and an agent mean the same file.
+The rules are those of the program itself, so that a script and an agent mean the same file.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ _GIT_FILE_MAX = 64 << 10
 
 
 def data_dir(given: Optional[StrPath] = None) -> Path:
-    """The data directory: the one given, else ``$SLM_MESH_DATA_DIR``, else ``~/.slm-mesh``."""
+    """The data directory: ``given``, or ``$SLM_MESH_DATA_DIR``, or ``~/.slm-mesh``."""
     return Path(os.path.abspath(given or os.environ.get("SLM_MESH_DATA_DIR") or Path.home() / ".slm-mesh"))
 
 
 def program() -> str:
-    """The program: ``$SLM_MESH_BIN``, else the ``slm-mesh`` on the PATH."""
+    """The program: ``$SLM_MESH_BIN``, or ``slm-mesh`` on PATH."""
     found = os.environ.get("SLM_MESH_BIN") or shutil.which("slm-mesh")
     if not found:
-        raise Unavailable("slm-mesh is not on the PATH; install it, or set SLM_MESH_BIN to the program")
+        raise Unavailable("slm-mesh is not on PATH; install it, or set SLM_MESH_BIN to the program")
     return found
 
 
 def start_broker(directory: Optional[StrPath] = None) -> int:
-    """Starts the broker, unless it runs already; its process id.
+    """Starts the broker unless it is running, and returns its process id.
 
-    :class:`slm_mesh.Mesh` does it by itself when there is none.
+    :class:`slm_mesh.Mesh` does this by itself.
     """
     environment = {**os.environ, "SLM_MESH_DATA_DIR": str(data_dir(directory))}
     command = [program(), "start", "--detach", "--json"]
     try:
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except OSError as error:
-        raise Unavailable(f"the broker can't be started ({error})") from error
+        raise Unavailable(f"cannot start the broker ({error})") from error
     try:
         word = json.loads(done.stdout)
     except ValueError:
@@ -58,7 +58,7 @@ def _is_pattern(path: str) -> bool:
 
 
 def absolute(path: StrPath) -> str:
-    """A file as the mesh names it: absolute, symlinks resolved as far as it exists, ``/`` after a folder.
+    """A path as the mesh names it: absolute, with symlinks resolved as far as it exists, and ``/`` after a folder.
 
     >>> absolute("/etc")
     '/etc/'
@@ -80,7 +80,7 @@ def absolute(path: StrPath) -> str:
 
 
 def _read(path: Path) -> Optional[str]:
-    """A file's beginning. A pipe of that name would keep us waiting."""
+    """The beginning of a file. Only regular files are read, because a named pipe would block."""
     try:
         if not path.is_file():
             return None
@@ -114,7 +114,7 @@ def _without(text: str, ending: str) -> str:
 
 
 def normal_url(url: str) -> str:
-    """The ways to write one origin, as one.
+    """Reduces the different spellings of a git URL to one.
 
     >>> normal_url("git@Example.org:a/b.git"), normal_url("https://u:w@example.org/a/b.git/")
     ('example.org/a/b', 'example.org/a/b')
@@ -130,7 +130,7 @@ def normal_url(url: str) -> str:
 
 
 def git_facts(directory: Path) -> Dict[str, str]:
-    """``gitRoot``, ``gitBranch`` and ``repo`` of a work tree, read from its files; empty outside of one."""
+    """``gitRoot``, ``gitBranch`` and ``repo`` of a work tree, read from its files; empty outside a work tree."""
     above: List[Path] = [directory, *directory.parents]
     for root in above:
         git = _git_dir(root)

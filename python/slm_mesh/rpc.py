@@ -1,8 +1,8 @@
 """One connection to the broker: JSON-RPC lines, from any thread.
 
-Who waits for an answer reads the socket itself, and hands out what belongs to other threads: a call
-costs no switch between threads. A thread in the background reads only where nobody else would: while
-the connection has a seat or holds locks, it answers the broker's pings and notices the end.
+A thread that waits for an answer reads the socket itself and hands over answers that belong to other
+threads, so a call needs no switch between threads. A background thread reads only when no call does:
+while the connection is attached as a peer or holds locks, it answers pings and notices a lost connection.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .errors import ConnectionLost, MeshError, TimedOut, Unavailable, UsageError
 Row = Dict[str, Any]
 
 LINE_MAX = 1 << 20
-"""The longest line, in bytes; the broker closes on a longer one."""
+"""The longest line, in bytes; the broker closes the connection after a longer one."""
 _WRITE_WITHIN = 10.0
 _PAUSE_MIN = 0.05
 _PAUSE_MAX = 1.0
@@ -28,7 +28,7 @@ _decode = json.JSONDecoder().decode
 
 
 class NotSent(Unavailable):
-    """The connection was gone before the call left: it was not done."""
+    """The connection was lost before the call was sent, so it had no effect."""
 
 
 class _Slot:
@@ -40,13 +40,13 @@ class _Slot:
         self.answer: Optional[Row] = None
 
 
-class Link:
-    """A connection that lives until it breaks; a broken one stays broken."""
+class RpcConnection:
+    """One connection. Once broken, it stays broken."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         try:
-            # A second object for the same socket: it has its own time limit.
+            # A second object for the same socket, because it needs its own timeout.
             self._out = self._sock.dup()
         except BaseException:
             self._sock.close()
@@ -63,17 +63,17 @@ class Link:
         self._n_calls = 0
         self._wake: Optional[socket.socket] = None
         self.lost: Optional[str] = None
-        """Why the connection ended, once it has."""
+        """Why the connection ended, or None."""
         self.was_stopped = False
-        """The broker said before its end that somebody stopped it."""
+        """Whether the broker said that somebody stopped it."""
         self._on_lost: Optional[Callable[[], None]] = None
 
     def call(self, method: str, params: Row, timeout: float) -> Row:
-        """Asks and waits for the answer.
+        """Sends a call and waits for its answer.
 
-        :raises NotSent: the connection was gone before; nothing was done.
-        :raises ConnectionLost: it broke while the answer was awaited.
-        :raises TimedOut: no answer came in time; what waited in the broker is called off.
+        :raises NotSent: the connection was already lost; the call had no effect.
+        :raises ConnectionLost: the connection broke during the wait.
+        :raises TimedOut: no answer arrived in time; the call is cancelled in the broker.
         """
         until = time.monotonic() + timeout
         slot = _Slot()
@@ -93,7 +93,7 @@ class Link:
             self.notify("cancel", {"id": n})
             raise TimedOut(f"{method}: the broker did not answer in {timeout:g} s") from None
         except ConnectionLost as lost:
-            raise ConnectionLost(f"{lost}; it is not known whether {method} was done") from None
+            raise ConnectionLost(f"{lost}; it is unknown whether {method} took effect") from None
         except KeyboardInterrupt:
             self.notify("cancel", {"id": n})
             raise
@@ -106,29 +106,29 @@ class Link:
         return result if isinstance(result, dict) else {}
 
     def notify(self, method: str, params: Row) -> None:
-        """Says something that nobody answers."""
-        self._say({"jsonrpc": "2.0", "method": method, "params": params})
+        """Sends a notification."""
+        self._send({"jsonrpc": "2.0", "method": method, "params": params})
 
     def watch(self, on_lost: Callable[[], None]) -> None:
-        """Has a thread read while nobody calls, and tell when the connection ends."""
+        """Starts a thread that reads while no call does, and calls ``on_lost`` when the connection ends."""
         with self._state:
             self._on_lost = on_lost
             if self._wake is not None or self.lost is not None:
                 return
-            ear, self._wake = socket.socketpair()
-            ear.setblocking(False)
+            wake_reader, self._wake = socket.socketpair()
+            wake_reader.setblocking(False)
             self._wake.setblocking(False)
-        threading.Thread(target=self._listen, args=(ear,), name="slm-mesh", daemon=True).start()
+        threading.Thread(target=self._listen, args=(wake_reader,), name="slm-mesh", daemon=True).start()
 
     def close(self) -> None:
-        """Ends the connection; calls that wait learn of it."""
+        """Closes the connection; waiting calls fail."""
         self._break("the connection was closed")
 
-    def _say(self, message: Row) -> None:
+    def _send(self, message: Row) -> None:
         try:
             self._write(message)
         except Unavailable:
-            pass  # Who reads next sees that the connection is broken.
+            pass  # The next read notices the broken connection.
 
     def _write(self, message: Row) -> None:
         line = (_encode(message) + "\n").encode("utf-8", "surrogatepass")
@@ -138,12 +138,12 @@ class Link:
             with self._writing:
                 self._out.sendall(line)
         except OSError as error:
-            # A part of the line is no call to the broker: it never ran.
-            self._break(f"the broker went away ({error})")
+            # The broker ignores an incomplete line, so the call had no effect.
+            self._break(f"the connection to the broker broke ({error})")
             raise NotSent(str(self.lost)) from error
 
     def _advance(self, slot: _Slot, until: float) -> None:
-        """Waits for the answer: as the one who reads, if nobody else does."""
+        """Waits for the answer, and reads the socket if no other thread does."""
         with self._state:
             while slot.answer is None:
                 if self.lost is not None:
@@ -152,7 +152,7 @@ class Link:
                     self._reading = True
                     break
                 if self._listening and self._wake is not None:
-                    self._ring(self._wake)
+                    self._wake_up(self._wake)
                 left = until - time.monotonic()
                 self._n_waiting += 1
                 woken = left > 0 and self._state.wait(left)
@@ -168,7 +168,7 @@ class Link:
             self._stop_reading()
 
     @staticmethod
-    def _ring(bell: socket.socket) -> None:
+    def _wake_up(bell: socket.socket) -> None:
         try:
             bell.send(b"!")
         except OSError:
@@ -181,7 +181,7 @@ class Link:
                 self._state.notify_all()
 
     def _read(self, left: float) -> None:
-        """Takes what has arrived, or arrives in the time left; for who has the reading."""
+        """Reads what arrives within ``left`` seconds. The caller must be the reading thread."""
         if left <= 0:
             raise TimedOut("")
         try:
@@ -190,21 +190,21 @@ class Link:
         except (socket.timeout, BlockingIOError):
             raise TimedOut("") from None
         except OSError as error:
-            self._break(f"the broker went away ({error})")
+            self._break(f"the connection to the broker broke ({error})")
             raise ConnectionLost(str(self.lost)) from None
         if not data:
-            self._break("the broker went away")
+            self._break("the broker closed the connection")
             raise ConnectionLost(str(self.lost))
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if line:
-                self._take(line)
+                self._handle_line(line)
 
-    def _take(self, line: bytes) -> None:
+    def _handle_line(self, line: bytes) -> None:
         try:
             message = _decode(line.decode("utf-8"))
         except ValueError:
-            self._break("the broker said something that is no JSON")
+            self._break("the broker sent a line that is not JSON")
             raise ConnectionLost(str(self.lost)) from None
         method = message.get("method")
         if method is None:
@@ -215,31 +215,31 @@ class Link:
                 if self._n_waiting:
                     self._state.notify_all()
         elif method == "ping" and "id" in message:
-            self._say({"jsonrpc": "2.0", "id": message["id"], "result": {}})
+            self._send({"jsonrpc": "2.0", "id": message["id"], "result": {}})
         elif method == "shutdown":
             self.was_stopped = message.get("params", {}).get("reason") != "making_room"
 
-    def _listen(self, ear: socket.socket) -> None:
-        """Reads while nobody else does, until the connection ends."""
-        with selectors.DefaultSelector() as ready, ear:
+    def _listen(self, wake_reader: socket.socket) -> None:
+        """Reads while no call does, until the connection ends."""
+        with selectors.DefaultSelector() as ready, wake_reader:
             ready.register(self._sock, selectors.EVENT_READ)
-            ready.register(ear, selectors.EVENT_READ, data=ear)
+            ready.register(wake_reader, selectors.EVENT_READ, data=wake_reader)
             pause, n_calls = _PAUSE_MIN, self._n_calls
             while self.lost is None:
                 with self._state:
-                    # Whoever called a moment ago may call again, and reads for itself while it does.
+                    # A thread that has just called will probably call again, and then reads itself.
                     is_quiet = not self._reading and n_calls == self._n_calls
                     n_calls = self._n_calls
                     if is_quiet:
                         self._reading = self._listening = True
                 if is_quiet:
-                    self._read_until_rung(ready)
+                    self._read_until_woken(ready)
                     pause = _PAUSE_MIN
                 else:
                     pause = min(2 * pause, _PAUSE_MAX)
                 time.sleep(pause)
 
-    def _read_until_rung(self, ready: selectors.BaseSelector) -> None:
+    def _read_until_woken(self, ready: selectors.BaseSelector) -> None:
         try:
             while self.lost is None:
                 for key, _ in ready.select():
@@ -248,7 +248,7 @@ class Link:
                         return
                     self._read(_PAUSE_MAX)
         except MeshError:
-            pass  # That it is lost is known by now; a push that never came whole is nothing.
+            pass  # _break has recorded the loss; an incomplete notification is worthless.
         finally:
             with self._state:
                 self._listening = False
@@ -262,12 +262,12 @@ class Link:
             self._state.notify_all()
             on_lost = self._on_lost
         try:
-            # Wakes whoever reads; closing alone would not.
+            # This wakes the reading thread; closing the socket would not.
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # The other side was faster.
+            pass  # The other side closed it first.
         if self._wake is not None:
-            self._ring(self._wake)
+            self._wake_up(self._wake)
         if on_lost is not None:
             on_lost()
 
