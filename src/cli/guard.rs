@@ -1,7 +1,7 @@
-//! `guard`: git hooks that refuse a commit or a push of files that somebody else has locked.
+//! `guard`: git hooks that refuse a commit or a push of files that another peer has locked.
 //!
-//! **Invariant:** a mesh that is down or slow lets everything pass; a hook that was there before is
-//! kept, and runs after ours.
+//! **Invariant:** if the mesh is down or slow, every commit passes. A git hook that existed before is kept
+//! and still runs.
 
 use super::{actor_params, load_environment, print_line};
 use crate::base::error::{Error, ErrorKind};
@@ -16,34 +16,33 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// The hooks that we put into a repository.
+/// The git hooks that `install` writes.
 const HOOKS: &[&str] = &["pre-commit", "pre-push"];
-/// A line by which our hooks are known.
+/// The line that identifies a hook written by slm-mesh.
 const MARK: &str = "# slm-mesh guard";
-/// What a hook that was there before is called from then on.
+/// The suffix that a hook from before gets.
 const BEFORE: &str = "before-slm-mesh";
-/// What the mesh may take of a commit's time.
+/// How long the mesh may delay a commit.
 const BUDGET: Duration = Duration::from_millis(500);
-/// Locks named in one refusal.
+/// How many locks a refusal names.
 const NAMED_MAX: usize = 10;
 
 /// Runs `guard install`, `guard remove` or `guard check HOOK`.
-pub fn run(words: &[String], json: bool) -> Result<u8, Error> {
+pub fn run_guard(words: &[String], json: bool) -> Result<u8, Error> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["install"] => install(json),
         ["remove"] => remove(json),
-        // What git adds to a hook's arguments does not matter to us.
-        ["check", hook, ..] => Ok(check(hook)),
+        // The arguments that git passes to its hooks are not needed.
+        ["check", hook, ..] => Ok(check_locks(hook)),
         _ => Err(Error::new(ErrorKind::Usage, "usage: slm-mesh guard install | remove")),
     }
 }
 
-/// Asks git one thing, in the repository that the caller stands in.
-fn ask_git(args: &[&str]) -> Result<String, Error> {
+/// Runs git in the current directory and returns its output.
+fn run_git(args: &[&str]) -> Result<String, Error> {
     let out = Command::new("git").args(args).output();
-    let out =
-        out.map_err(|error| Error::new(ErrorKind::Usage, format!("git can't be run ({error}); guard needs it")))?;
+    let out = out.map_err(|error| Error::new(ErrorKind::Usage, format!("cannot run git ({error}); guard needs it")))?;
     if out.status.success() {
         return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
     }
@@ -51,19 +50,19 @@ fn ask_git(args: &[&str]) -> Result<String, Error> {
     Err(Error::new(ErrorKind::Usage, format!("git {}: {why}", args[0])))
 }
 
-/// Where this repository's hooks lie: git knows about linked work trees and core.hooksPath.
+/// The directory of this repository's hooks. git knows linked work trees and core.hooksPath.
 fn hooks_dir() -> Result<PathBuf, Error> {
-    let path = ask_git(&["rev-parse", "--git-path", "hooks"])?;
+    let path = run_git(&["rev-parse", "--git-path", "hooks"])?;
     std::path::absolute(path.trim_end())
-        .map_err(|error| Error::new(ErrorKind::Usage, format!("the hooks' directory can't be found ({error})")))
+        .map_err(|error| Error::new(ErrorKind::Usage, format!("cannot find the directory of the git hooks ({error})")))
 }
 
 fn script(hook: &str) -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("slm-mesh"));
     let program = program.display().to_string().replace('\'', "'\\''");
-    // A push tells its refs on standard input, and both hooks want to read them.
+    // git passes the pushed refs on standard input, and both hooks must read them.
     format!(
-        "#!/bin/sh\n{MARK}: refuses what another agent has locked; slm-mesh guard remove takes it out.\n\
+        "#!/bin/sh\n{MARK}: refuses what another agent has locked; slm-mesh guard remove removes it.\n\
          input=\n[ '{hook}' = pre-push ] && input=$(cat)\n\
          if [ -x '{program}' ]; then\n    printf '%s\\n' \"$input\" | '{program}' guard check {hook} \"$@\" || exit 1\nfi\n\
          before=\"$0.{BEFORE}\"\n[ -x \"$before\" ] || exit 0\n\
@@ -80,7 +79,7 @@ fn before(path: &Path) -> PathBuf {
 }
 
 fn refused(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Storage, format!("{} can't be written ({error}); see who owns it", path.display()))
+    Error::new(ErrorKind::Storage, format!("cannot write {} ({error}); check its owner and mode", path.display()))
 }
 
 fn install(json: bool) -> Result<u8, Error> {
@@ -94,7 +93,7 @@ fn install(json: bool) -> Result<u8, Error> {
         fs::write(&path, script(hook)).map_err(|error| refused(&path, &error))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(|error| refused(&path, &error))?;
     }
-    let text = format!("Guarded: {} and {} in {} ask the mesh first.", HOOKS[0], HOOKS[1], dir.display());
+    let text = format!("Installed: {} and {} in {} now check locks.", HOOKS[0], HOOKS[1], dir.display());
     print_line(&if json { json!({ "ok": true, "hooks": dir }).to_string() } else { text })
 }
 
@@ -112,40 +111,42 @@ fn remove(json: bool) -> Result<u8, Error> {
         done.map_err(|error| refused(&path, &error))?;
     }
     let text =
-        if n_removed == 0 { "There was no guard here.".into() } else { format!("Removed from {}.", dir.display()) };
+        if n_removed == 0 { "No guard is installed here.".into() } else { format!("Removed from {}.", dir.display()) };
     print_line(&if json { json!({ "ok": true, "removed": n_removed }).to_string() } else { text })
 }
 
-/// The hook itself: 1 refuses. Whatever goes wrong, the commit goes through.
-fn check(hook: &str) -> u8 {
-    match held(hook) {
+/// The hook itself. Returns 1 to refuse; if anything fails, the commit passes.
+fn check_locks(hook: &str) -> u8 {
+    match locks_in_the_way(hook) {
         Ok(locks) if !locks.is_empty() => {
-            complain("slm-mesh: this touches files that somebody else has locked:");
+            complain("slm-mesh: another peer has locked these files:");
             for lock in locks.iter().take(NAMED_MAX) {
                 let word = |name: &str| super::render::plain(lock[name].as_str().unwrap_or(""));
                 let left = crate::base::time::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
                 let (file, holder, reason) = (word("filePath"), word("holder"), word("reason"));
                 complain(&format!("  {file} by {holder} ({left} left; {reason})"));
             }
-            complain("Wait (slm-mesh lock FILE --wait 60), ask (slm-mesh send NAME \"…\"), or pass with --no-verify.");
+            complain(
+                "Wait (slm-mesh lock FILE --wait 60), ask the holder (slm-mesh send NAME \"…\"), or bypass with --no-verify.",
+            );
             1
         }
         Ok(_) => 0,
         Err(error) => {
-            complain(&format!("slm-mesh: not checked: {error}"));
+            complain(&format!("slm-mesh: locks were not checked: {error}"));
             0
         }
     }
 }
 
-/// Locks of others on what is about to be committed or pushed.
-fn held(hook: &str) -> Result<Vec<Value>, Error> {
-    let root = ask_git(&["rev-parse", "--show-toplevel"])?;
+/// Other peers' locks on the files of a commit or a push.
+fn locks_in_the_way(hook: &str) -> Result<Vec<Value>, Error> {
+    let root = run_git(&["rev-parse", "--show-toplevel"])?;
     let root = root.trim_end();
     let files = if hook == "pre-push" {
-        pushed()?
+        pushed_files()?
     } else {
-        ask_git(&["diff", "--cached", "--name-only", "-z", "--no-renames"])?
+        run_git(&["diff", "--cached", "--name-only", "-z", "--no-renames"])?
     };
     let mut files: Vec<String> = files
         .split('\0')
@@ -173,10 +174,10 @@ fn held(hook: &str) -> Result<Vec<Value>, Error> {
     Ok(found)
 }
 
-/// The files of a push, from what git tells its hook: a line `local-ref local-id remote-ref remote-id` each.
-fn pushed() -> Result<String, Error> {
+/// The files of a push. git gives its hook one line per ref: `local-ref local-id remote-ref remote-id`.
+fn pushed_files() -> Result<String, Error> {
     let mut text = String::new();
-    // What can't be read can't be checked, and goes through.
+    // What cannot be read cannot be checked, so it passes.
     let _ = std::io::stdin().lock().take(1 << 20).read_to_string(&mut text);
     let mut files = String::new();
     for line in text.lines() {
@@ -189,12 +190,12 @@ fn pushed() -> Result<String, Error> {
         let new = ["log", "--format=", "--name-only", "-z", "--no-renames", local, "--not", "--remotes"];
         let range = format!("{remote}..{local}");
         let found = if is_nothing(remote) {
-            ask_git(&new)
+            run_git(&new)
         } else {
-            ask_git(&["diff", "--name-only", "-z", "--no-renames", &range])
+            run_git(&["diff", "--name-only", "-z", "--no-renames", &range])
         };
-        // A remote commit that is not here can't be compared: then all that is new is looked at.
-        files.push_str(&found.or_else(|_| ask_git(&new))?);
+        // If the remote commit is not in this clone, all new commits are checked instead.
+        files.push_str(&found.or_else(|_| run_git(&new))?);
         files.push('\0');
     }
     Ok(files)

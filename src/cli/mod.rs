@@ -60,7 +60,7 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
         CliCommand::Hubs(seconds) => hubs::list_hubs(*seconds, parsed.json),
         CliCommand::Announce(words) => hubs::announce(words),
         CliCommand::Complete(words) => complete::print_candidates(words),
-        CliCommand::Guard(words) => guard::run(words, parsed.json),
+        CliCommand::Guard(words) => guard::run_guard(words, parsed.json),
         CliCommand::Pipe => pipe::carry_lines(),
         CliCommand::Secret => pipe::print_secret(),
         CliCommand::Version => print_line(env!("CARGO_PKG_VERSION")),

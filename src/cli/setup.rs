@@ -1,4 +1,4 @@
-//! `setup` and `doctor`: what they did or found, as people and programs read it.
+//! `setup` and `doctor`: print what they changed or found, for people and for programs.
 
 use super::print_line;
 use crate::agents::configs::{ROWS, Row};
@@ -10,36 +10,37 @@ use crate::base::error::{Error, ErrorKind};
 use crate::sys::settings::WAKABLE;
 use serde_json::{Value, json};
 
-/// What `setup` was asked for.
+/// The options of `setup`.
 #[derive(Debug, Clone, Default)]
 pub struct SetupOptions {
-    /// Agents by name; none for those that are here.
+    /// The agents by name; empty means the installed ones.
     pub agents: Vec<String>,
-    /// Show, and change nothing.
+    /// Show what would change, and change nothing.
     pub dry: bool,
-    /// Take out instead of putting in.
+    /// Remove instead of install.
     pub remove: bool,
-    /// The project's files instead of the user's.
+    /// Change the project's files instead of the user's.
     pub project: bool,
-    /// Whether mail may wake these agents from now on; as it was, if not said.
+    /// Whether messages may wake these agents from now on; `None` keeps the setting.
     pub wake: Option<bool>,
 }
 
-/// Sets agents up, or takes us out of them; 1 if something is left for the user to do.
-pub fn setup(asked: &SetupOptions, json: bool) -> Result<u8, Error> {
-    let mut ground = Ground::find(asked.project, asked.dry)?;
-    let rows = ground.rows(&asked.agents)?;
-    let woken = let_wake(asked, &mut ground, &rows)?;
+/// Connects agents, or disconnects them. Returns 1 if something is left for the user to do.
+pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
+    let mut ground = Ground::find(options.project, options.dry)?;
+    let rows = ground.rows(&options.agents)?;
+    let woken = save_wake_setting(options, &mut ground, &rows)?;
     if rows.is_empty() {
-        let text = "no agent was found on PATH or in the home; name one, as in slm-mesh setup claude";
+        let text =
+            "no agent was found on PATH or in the home directory; name one, as in slm-mesh setup claude";
         return Err(Error::new(ErrorKind::NotFound, text));
     }
     let (mut found, mut is_open) = (Vec::new(), false);
     for row in rows {
-        let steps = if asked.remove { setup::take(&ground, row) } else { setup::put(&ground, row) };
+        let steps = if options.remove { setup::take(&ground, row) } else { setup::put(&ground, row) };
         is_open |= steps.iter().any(Step::is_open);
         let is_changed = steps.iter().any(|step| step.done != setup::SAME);
-        let approve = if asked.remove || !is_changed { "" } else { row.approve };
+        let approve = if options.remove || !is_changed { "" } else { row.approve };
         if json {
             let steps: Vec<Value> = steps.iter().map(Step::to_value).collect();
             found.push(json!({ "agent": row.name, "steps": steps, "approve": approve }));
@@ -47,10 +48,10 @@ pub fn setup(asked: &SetupOptions, json: bool) -> Result<u8, Error> {
         }
         print_line(row.title)?;
         if steps.is_empty() {
-            print_line("  has no such files")?;
+            print_line("  nothing to change")?;
         }
         for step in steps.iter() {
-            print_line(&worded(step))?;
+            print_line(&format_step(step))?;
         }
         if !approve.is_empty() {
             print_line(&format!("  you: {approve}"))?;
@@ -58,7 +59,7 @@ pub fn setup(asked: &SetupOptions, json: bool) -> Result<u8, Error> {
     }
     if json {
         let wake = &ground.wake;
-        print_line(&json!({ "ok": !is_open, "dryRun": asked.dry, "agents": found, "wake": wake }).to_string())?;
+        print_line(&json!({ "ok": !is_open, "dryRun": options.dry, "agents": found, "wake": wake }).to_string())?;
     } else if woken {
         let who = if ground.wake.is_empty() { "nobody".to_owned() } else { ground.wake.join(", ") };
         print_line(&format!("Mail may wake idle sessions of: {who}"))?;
@@ -66,15 +67,15 @@ pub fn setup(asked: &SetupOptions, json: bool) -> Result<u8, Error> {
     Ok(u8::from(is_open))
 }
 
-/// Writes down whether mail may wake these agents; whether that changed anything.
-fn let_wake(asked: &SetupOptions, ground: &mut Ground, rows: &[&Row]) -> Result<bool, Error> {
-    let Some(on) = asked.wake.or(asked.remove.then_some(false)) else { return Ok(false) };
+/// Saves whether messages may wake these agents, and returns whether that changed anything.
+fn save_wake_setting(options: &SetupOptions, ground: &mut Ground, rows: &[&Row]) -> Result<bool, Error> {
+    let Some(on) = options.wake.or(options.remove.then_some(false)) else { return Ok(false) };
     let agents: Vec<&str> = rows.iter().map(|row| row.name).filter(|name| WAKABLE.contains(name)).collect();
-    if agents.is_empty() && asked.wake == Some(true) {
-        let text = format!("--wake: none of these can be woken; {} can", WAKABLE.join(", "));
+    if agents.is_empty() && options.wake == Some(true) {
+        let text = format!("--wake: none of these can be woken; only {} can", WAKABLE.join(", "));
         return Err(Error::new(ErrorKind::Usage, text));
     }
-    let is_changed = wake::allow(&agents, on, asked.dry)?;
+    let is_changed = wake::allow(&agents, on, options.dry)?;
     ground.wake.retain(|word| !agents.contains(&word.as_str()));
     if on {
         ground.wake.extend(agents.iter().map(|agent| (*agent).to_owned()));
@@ -83,7 +84,7 @@ fn let_wake(asked: &SetupOptions, ground: &mut Ground, rows: &[&Row]) -> Result<
     Ok(is_changed)
 }
 
-fn worded(step: &Step) -> String {
+fn format_step(step: &Step) -> String {
     let mut text = format!("  {:<14} {:<13} {}", step.what, step.done, step.place);
     let indented = |text: &str| text.lines().map(|line| format!("\n      {line}")).collect::<String>();
     text.push_str(&indented(&step.change));
@@ -96,14 +97,14 @@ fn worded(step: &Step) -> String {
     text
 }
 
-/// Looks at everything, or proves an agent's hooks; 1 if something is not as it should be.
+/// Checks everything, or proves an agent's hooks. Returns 1 if something is wrong.
 pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
     if let Some(agent) = prove {
-        return proof(agent, json);
+        return prove_hooks(agent, json);
     }
     let mut checks = doctor::mesh();
     let mut n_here = 0;
-    // The mesh itself can be looked at also where there is no home.
+    // Without a home directory, the mesh itself can still be checked.
     match Ground::find(false, false) {
         Ok(ground) => {
             let here: Vec<_> = ROWS.iter().filter(|row| ground.is_here(row)).collect();
@@ -125,23 +126,23 @@ pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
         let mark = if check.cure.is_some() { "WRONG" } else { "ok" };
         print_line(&format!("  {mark:<6} {:<18} {}", check.about, check.found))?;
         if let Some(cure) = &check.cure {
-            print_line(&format!("         cure: {cure}"))?;
+            print_line(&format!("         fix: {cure}"))?;
         }
     }
     if n_here == 0 {
-        print_line("  no agent was found on PATH or in the home")?;
+        print_line("  no agent was found on PATH or in the home directory")?;
     }
     print_line(&match n_faults {
         0 => "All is well.".into(),
-        n => format!("{n} to mend."),
+        n => format!("{n} problem{} to fix.", if n == 1 { "" } else { "s" }),
     })?;
     Ok(u8::from(n_faults > 0))
 }
 
-fn proof(agent: &str, json: bool) -> Result<u8, Error> {
+fn prove_hooks(agent: &str, json: bool) -> Result<u8, Error> {
     let mut ground = Ground::find(false, false)?;
     let row = ground.rows(&[agent.to_owned()])?[0];
-    // One whose hooks are the project's alone is proven by these.
+    // Some agents have hooks only in the project's files.
     ground.project = row.user.hooks.is_none() && row.user.own.is_none() && row.project.hooks.is_some();
     let proofs = prove::prove(&ground, row)?;
     let is_whole = proofs.iter().all(|proof| proof.why.is_none());
@@ -153,7 +154,7 @@ fn proof(agent: &str, json: bool) -> Result<u8, Error> {
         print_line(&json!({ "ok": is_whole, "agent": row.name, "proofs": all, "notProven": NOT_PROVEN }).to_string())?;
         return Ok(u8::from(!is_whole));
     }
-    print_line(&format!("{}, by the hooks in its file:", row.title))?;
+    print_line(&format!("{}, through the hooks in its settings:", row.title))?;
     for proof in &proofs {
         print_line(&match &proof.why {
             None => format!("  proven  {}", proof.claim),
