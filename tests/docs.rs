@@ -1,4 +1,4 @@
-//! What the documentation says is fresh, and well-formed. (Its examples: tests/examples.rs.)
+//! The documentation is up to date and well-formed. (tests/examples.rs runs its examples.)
 
 mod support;
 
@@ -30,11 +30,11 @@ fn the_readme_shows_the_tables() {
 }
 
 #[test]
-fn mandoc_finds_nothing_to_warn_of() {
+fn mandoc_prints_no_warning() {
     let page = project().join("man/slm-mesh.1");
     let Ok(out) = Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(page).output() else {
         assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "mandoc is missing");
-        eprintln!("skipped: mandoc_finds_nothing_to_warn_of: there is no mandoc");
+        eprintln!("skipped: mandoc_prints_no_warning: there is no mandoc");
         return;
     };
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
@@ -56,7 +56,7 @@ fn completions_are_valid_shell() {
 }
 
 #[test]
-fn every_topic_has_its_help_and_is_told_of() {
+fn every_topic_has_help_and_is_in_the_overview() {
     let overview = help(&[]);
     for (topic, about, _) in slm_mesh::cli::help_topics::TOPICS {
         assert!(help(&[topic]).len() > 300 && overview.contains(about), "{topic}");
@@ -69,7 +69,7 @@ fn every_topic_has_its_help_and_is_told_of() {
 }
 
 #[test]
-fn help_names_no_topic_that_is_not_there() {
+fn help_names_only_topics_that_exist() {
     let pages = slm_mesh::cli::help_topics::TOPICS.iter().map(|(_, _, text)| (*text).to_owned());
     for text in pages.chain([read("README.md"), help(&["man"]).replace("\\-", "-")]) {
         for rest in text.split("slm-mesh help ").skip(1) {
@@ -87,7 +87,7 @@ fn nothing_here_names_the_machine_it_was_made_on() {
         eprintln!("skipped: nothing_here_names_the_machine_it_was_made_on: not a git checkout");
         return;
     };
-    // Where it is built by whoever runs this; a short path may be an example's as well.
+    // The paths of whoever runs this test. A short path is not checked, because an example may contain it.
     let home = std::env::var("HOME").unwrap_or_default();
     let own = [project().display().to_string(), home].map(|path| path + "/");
     let own: Vec<&String> =

@@ -1,8 +1,8 @@
-//! Every example of the documentation runs as it is written, and prints what is shown below it.
+//! Every example in the documentation runs as written and prints what is shown below it.
 //!
-//! An example is a line that begins with `$ `, behind two spaces in the help, in a `console` block in
-//! Markdown, in the examples of the man page. What stands below it is its standard output, in which `…`
-//! is what is another each time. One whose comment says `until interrupted` is interrupted.
+//! An example is a line that begins with `$ `: after two spaces in the help, in a `console` block in
+//! Markdown, or in the examples of the man page. The lines below it are its standard output, in which `…`
+//! stands for text that varies. An example whose comment says `until interrupted` is interrupted.
 
 mod support;
 
@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use support::home::Home;
 use support::{BIN, Session, project, until};
 
-/// What is not run here, as it is written, and why.
+/// Examples that are not run here, and why.
 const UNRUN: &[(&str, &str)] = &[
     (
         "make demo      # builds it and shows two agents at work: real processes, cleaned up afterwards",
@@ -48,7 +48,7 @@ struct Example {
     shown: Vec<String>,
 }
 
-/// The examples of a text in which they stand behind two spaces.
+/// The examples in a text that indents them with two spaces.
 fn examples(text: &str) -> Vec<Example> {
     let mut found: Vec<Example> = Vec::new();
     let mut is_open = false;
@@ -75,7 +75,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(project().join(path)).unwrap()
 }
 
-/// What stands in blocks between these lines, behind two spaces.
+/// The blocks between these lines, indented with two spaces.
 fn blocks(text: &str, opens: &str, closes: &str) -> String {
     let mut inside = false;
     let mut found = String::new();
@@ -99,7 +99,7 @@ fn man_page() -> String {
     blocks(&manual::man_page().replace("\\-", "-").replace("\\(ti", "~").replace("\\e", "\\"), ".nf", ".fi")
 }
 
-/// Every document, by its name.
+/// Every document with its name.
 fn documents() -> Vec<(&'static str, String)> {
     let topics = help_topics::TOPICS.iter().map(|(name, _, text)| (*name, (*text).to_owned()));
     let pages = ["README.md", "python/README.md"].map(|path| (path, markdown(path)));
@@ -110,7 +110,7 @@ fn is_unrun(command: &str) -> bool {
     UNRUN.iter().any(|(known, _)| *known == command)
 }
 
-/// A machine with two agents at work in one repository, and a human in it.
+/// A machine with two agents in one repository, and a human who types the examples.
 struct Stage {
     home: Home,
     sessions: Vec<Session>,
@@ -139,7 +139,7 @@ impl Stage {
         stage
     }
 
-    /// What a document presumes to have happened.
+    /// Prepares what the examples of a document assume.
     fn prepare(&mut self, document: &str) {
         match document {
             "messages" => drop(self.sessions[0].tool("mesh_send", json!({ "to": "human", "message": "which port?" }))),
@@ -153,7 +153,7 @@ impl Stage {
                 );
                 self.home.fake("claude", &line);
             }
-            // What is said below needs nobody who is here.
+            // The other documents' examples need no agents.
             _ => self.sessions.clear(),
         }
     }
@@ -162,8 +162,8 @@ impl Stage {
         let place = &self.home.place;
         let mut shell = Command::new("sh");
         shell.args(["-c", line]).current_dir(place.root.join("api")).env_clear().env("HOME", &self.home.home);
-        // Nothing that may be installed here besides is asked to register us. And it is a human who
-        // types, though the sessions have the same parent.
+        // Agents that are installed on this machine must stay untouched. SLM_MESH_PEER makes the shell act
+        // as the human, although the sessions have the same parent process.
         shell.env("PATH", format!("{}:/usr/bin:/bin", self.home.bin.display()));
         shell.envs((!self.sessions.is_empty()).then_some(("SLM_MESH_PEER", "human")));
         shell.env("PYTHONPATH", project().join("python")).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -185,7 +185,7 @@ impl Stage {
         assert!(is_as_shown, "$ {command}\nshown:\n{}\nsaid:\n{}\n{complained}", shown.join("\n"), said.join("\n"));
     }
 
-    /// Runs what does not end by itself for as long as it takes to print what is shown.
+    /// Runs an endless example until it has printed what is shown.
     fn interrupt(&self, example: &Example) {
         let mut shell = self.shell(&format!("exec {}", example.command));
         let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
@@ -210,7 +210,7 @@ impl Stage {
     }
 }
 
-/// Whether the lines are as shown: a line of `…` alone stands for any lines, else for any text.
+/// Whether the output is as shown: a line with only `…` matches any lines, `…` in a line any text.
 fn fits(shown: &[&str], said: &[&str]) -> bool {
     match (shown, said) {
         ([], []) => true,
@@ -220,7 +220,7 @@ fn fits(shown: &[&str], said: &[&str]) -> bool {
     }
 }
 
-/// With one space where there are several: how wide a column is depends on what is in it.
+/// Reduces runs of spaces to one, because the width of a column depends on its content.
 fn spaced(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -231,7 +231,7 @@ fn line_fits(want: &str, line: &str) -> bool {
     line.char_indices().map(|(at, _)| at).chain([line.len()]).any(|at| line_fits(rest, &line[at..]))
 }
 
-/// Whether there is what a command wants beside us.
+/// Whether the other programs that a command needs are installed.
 fn has_tools(command: &str) -> bool {
     ["curl", "python3", "git"].iter().filter(|tool| command.contains(*tool)).all(|tool| {
         let is_there = Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok();
@@ -270,7 +270,7 @@ fn every_example_runs_as_written() {
 #[test]
 fn every_document_shows_how_it_is_done() {
     for (name, text) in documents() {
-        // The settings are made from their table, without examples.
+        // The topic settings is generated from a table and has no examples.
         assert!(name == "settings" || !examples(&text).is_empty(), "{name} has no example");
     }
 }
@@ -298,7 +298,7 @@ fn no_example_escapes_by_another_marking() {
     for (name, text) in documents() {
         for line in text.lines().filter(|line| line.starts_with(' ')) {
             let first = line.split_whitespace().next().unwrap_or("");
-            // A command that goes on stands deeper.
+            // A continued command is indented further.
             let is_bare = !line.starts_with("      ")
                 && ["slm-mesh", "make", "git", "curl", "pip", "echo", "sudo"].contains(&first);
             assert!(!is_bare, "{name}: mark it with $: {line}");

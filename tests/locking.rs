@@ -1,4 +1,4 @@
-//! Locks across processes: what they keep out, who is next in line, and when they fall.
+//! Locks across processes: what they exclude, the order of waiting, and when they end.
 
 mod support;
 
@@ -9,14 +9,14 @@ use support::{Place, Session, Socket, lives, until};
 
 const CODEX: &str = "codex-mcp-client";
 
-/// A session that has appeared under the name of its folder.
+/// Starts a session and waits until it is a peer.
 fn session(place: &Place, folder: &str) -> Session {
     let mut session = place.session(CODEX, folder);
     assert_eq!(session.tool("mesh_status", json!({}))["you"]["name"], json!(format!("codex-{folder}")));
     session
 }
 
-/// A peer on a raw connection, which can ask without waiting.
+/// A peer on a raw connection, which can send a call without waiting for its answer.
 fn peer(place: &Place, name: &str) -> Socket {
     let mut socket = place.socket();
     let attached = socket.call("attach", json!({ "name": name, "agent": "codex", "project": place.root, "pid": 1 }));
@@ -24,13 +24,13 @@ fn peer(place: &Place, name: &str) -> Socket {
     socket
 }
 
-/// Starts the broker; a connection that acts as nobody and only looks.
+/// Starts the broker and returns a connection that only observes.
 fn watch(place: &Place) -> Socket {
     place.ok(&["start", "--detach"]);
     place.socket()
 }
 
-/// Locks a path that must be free; the token.
+/// Locks a path that must be free and returns the token.
 fn take(socket: &mut Socket, path: &str) -> i64 {
     let answer = socket.call("lock.lock", json!({ "filePath": path }));
     answer["result"]["token"].as_i64().unwrap_or_else(|| panic!("{answer}"))
@@ -41,27 +41,27 @@ fn give_back(socket: &mut Socket, path: &str) {
     assert_eq!(answer["result"]["ok"], json!(true), "{answer}");
 }
 
-/// Asks for a lock and stands in line; the id of the call.
+/// Requests a lock, waits in line for it, and returns the id of the call.
 fn stand_in_line(socket: &mut Socket, watcher: &mut Socket, name: &str, path: &str) -> i64 {
     let id = socket.ask("lock.lock", json!({ "filePath": path, "waitSeconds": 60 }));
     until("it stands in line", || line_for(watcher, path).iter().any(|waiting| waiting == name));
     id
 }
 
-/// Who waits for a path, first come first.
+/// The peers that wait for a path, in order.
 fn line_for(watcher: &mut Socket, path: &str) -> Vec<String> {
     let found = watcher.call("lock.query", json!({ "filePath": path }));
     let line = found["result"]["locks"][0]["queue"].as_array().cloned().unwrap_or_default();
     line.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
 }
 
-/// Who holds a path.
+/// The holder of a path.
 fn holder(watcher: &mut Socket, path: &str) -> Option<String> {
     let found = watcher.call("lock.query", json!({ "filePath": path }));
     found["result"]["locks"][0]["holder"].as_str().map(str::to_owned)
 }
 
-/// Reads on until the answer to an earlier call comes.
+/// Reads until the answer to an earlier call arrives.
 fn answer(socket: &mut Socket, id: i64) -> Value {
     loop {
         let value = socket.read().expect("the broker hung up");
@@ -156,14 +156,14 @@ fn a_file_is_the_same_by_whatever_way_one_gets_there() {
         assert_eq!(out.status.code(), Some(1), "{way}: {out:?}");
         assert!(String::from_utf8_lossy(&out.stderr).contains("codex-one"), "{way}: {out:?}");
     }
-    // A folder is a folder with or without its slash.
+    // A folder that exists needs no slash.
     let out = place.run(&["lock", "link", "--as", "human"]);
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     place.ok(&["lock", "real.rs", "--as", "human"]);
 }
 
 #[test]
-fn who_waits_is_served_in_the_order_of_coming_with_tokens_that_grow() {
+fn waiting_peers_get_the_lock_in_order_with_growing_tokens() {
     let place = Place::new();
     let mut watcher = watch(&place);
     let (mut one, mut two, mut three) = (peer(&place, "one"), peer(&place, "two"), peer(&place, "three"));
@@ -174,7 +174,7 @@ fn who_waits_is_served_in_the_order_of_coming_with_tokens_that_grow() {
     give_back(&mut one, "/p/a");
     let second = answer(&mut two, id_two)["result"]["token"].as_i64().unwrap();
     assert_eq!(line_for(&mut watcher, "/p/a"), ["three"]);
-    // Who just comes does not overtake.
+    // A newcomer does not overtake.
     assert_eq!(one.call("lock.lock", json!({ "filePath": "/p/a" }))["error"]["data"]["kind"], json!("held"));
     give_back(&mut two, "/p/a");
     let third = answer(&mut three, id_three)["result"]["token"].as_i64().unwrap();
@@ -182,7 +182,7 @@ fn who_waits_is_served_in_the_order_of_coming_with_tokens_that_grow() {
 }
 
 #[test]
-fn who_dies_or_changes_its_mind_in_line_loses_only_its_own_place() {
+fn a_peer_that_dies_or_gives_up_in_line_loses_only_its_own_place() {
     let place = Place::new();
     let mut watcher = watch(&place);
     let (mut one, mut dies, mut three) = (peer(&place, "one"), peer(&place, "dies"), peer(&place, "three"));
@@ -226,7 +226,7 @@ fn a_cycle_of_waits_is_refused_and_named() {
     for name in ["one", "two", "three"] {
         assert!(refused["error"]["message"].as_str().unwrap().contains(name), "{refused}");
     }
-    // Without the wait that closed it there is no cycle: all goes on as soon as one gives way.
+    // The refused wait would have closed the cycle. Without it, everyone proceeds once one lock is released.
     give_back(&mut two, "/p/2");
     assert_eq!(answer(&mut one, id_one)["result"]["ok"], json!(true));
 }
@@ -244,7 +244,7 @@ fn only_its_holder_gives_a_lock_back_and_only_the_human_takes_it_away() {
     place.ok(&["lock", "a.rs", "--steal", "--as", "human"]);
     let mail = one.tool("mesh_inbox", json!({}))["messages"][0].clone();
     assert_eq!(mail["type"], json!("alert"));
-    assert!(mail["payload"].as_str().unwrap().contains(file.to_str().unwrap()), "its holder is told: {mail}");
+    assert!(mail["payload"].as_str().unwrap().contains(file.to_str().unwrap()), "the holder is notified: {mail}");
 }
 
 #[test]
@@ -268,14 +268,14 @@ fn a_lock_falls_after_its_session_was_killed_unless_that_comes_back() {
     let (mut dies, mut returns) = (session(&place, "dies"), session(&place, "returns"));
     returns.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/kept" }));
     dies.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/lost" }));
-    // The one that comes back dies first, so its grace would be over first.
+    // The session that returns dies first, so its grace period would end first.
     returns.child.kill().unwrap();
     returns.child.wait().unwrap();
     let mut returned = session(&place, "returns");
     dies.child.kill().unwrap();
     dies.child.wait().unwrap();
     let refused = returned.try_tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/lost" }));
-    assert!(refused.1, "a crash costs nobody its locks at once: {}", refused.0);
+    assert!(refused.1, "a crash does not end locks at once: {}", refused.0);
     until("the dead one's lock falls", || holder(&mut watcher, "/p/lost").is_none());
     assert_eq!(holder(&mut watcher, "/p/kept").as_deref(), Some("codex-returns"));
 }

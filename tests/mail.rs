@@ -1,5 +1,5 @@
-//! Messages and events across processes: what waits, what is offered again, what a receipt says,
-//! and that no waiting call misses what it waits for.
+//! Messages and events across processes: waiting mail, messages that are offered again, receipts, and that
+//! no waiting call misses what it waits for.
 
 mod support;
 
@@ -9,7 +9,7 @@ use support::{Place, Session, Socket, until};
 
 const CODEX: &str = "codex-mcp-client";
 
-/// A peer on a raw connection: it alone says what was shown.
+/// A peer on a raw connection, which itself reports what was read.
 fn peer(place: &Place, name: &str) -> Socket {
     if place.broker_pid().is_none() {
         place.ok(&["start", "--detach"]);
@@ -21,7 +21,7 @@ fn peer(place: &Place, name: &str) -> Socket {
     socket
 }
 
-/// Calls what must succeed.
+/// Makes a call that must succeed.
 fn ok(socket: &mut Socket, method: &str, params: Value) -> Value {
     let answer = socket.call(method, params);
     assert_eq!(answer["result"]["ok"], json!(true), "{answer}");
@@ -32,18 +32,18 @@ fn texts(inbox: &Value) -> Vec<&str> {
     inbox["messages"].as_array().unwrap().iter().map(|message| message["payload"].as_str().unwrap()).collect()
 }
 
-/// How far the messages got that a peer sent, oldest first.
+/// The receipts of a peer's sent messages, oldest first.
 fn receipts(socket: &mut Socket) -> Vec<String> {
     let sent = ok(socket, "inbox", json!({ "filter": "sent" }));
     sent["messages"].as_array().unwrap().iter().map(|row| row["receipt"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Whether somebody waits in the broker.
+/// Whether a call waits in the broker.
 fn waits(watcher: &mut Socket, n: i64) -> bool {
     watcher.call("status", json!({}))["result"]["waiting"] == json!(n)
 }
 
-/// Reads on until the answer to an earlier call comes.
+/// Reads until the answer to an earlier call arrives.
 fn answer(socket: &mut Socket, id: i64) -> Value {
     loop {
         let value = socket.read().expect("the broker hung up");
@@ -83,7 +83,7 @@ fn what_was_offered_and_not_written_out_is_offered_again() {
     let first = ok(&mut two, "inbox", json!({}));
     assert_eq!((texts(&first), first["messages"][0].get("again")), (vec!["hello"], None));
     assert_eq!(receipts(&mut one), ["offered"], "a handed answer is not yet a read one");
-    // The connection breaks before the answer was written out; the peer comes back.
+    // The connection breaks before the answer is written out, and the peer reconnects.
     drop(two);
     until("it is away", || ok(&mut one, "peers", json!({ "scope": "machine" }))["peers"] == json!([]));
     let mut two = peer(&place, "two");
@@ -127,7 +127,7 @@ fn a_session_killed_before_it_read_finds_its_mail_when_it_comes_back() {
         if round == 0 {
             ok(&mut one, "send", json!({ "to": "codex-api", "message": "hello" }));
         }
-        // The answer may be on its way when the end comes; it is not read by anybody here.
+        // The answer may be under way when the connection ends; nobody reads it.
         session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": {} }));
         session.child.kill().unwrap();
         session.child.wait().unwrap();
@@ -139,7 +139,7 @@ fn a_session_killed_before_it_read_finds_its_mail_when_it_comes_back() {
 }
 
 #[test]
-fn a_message_whose_time_is_up_is_not_read_any_more() {
+fn an_expired_message_cannot_be_read() {
     let place = Place::new();
     let mut one = peer(&place, "one");
     drop(peer(&place, "two"));
@@ -147,7 +147,7 @@ fn a_message_whose_time_is_up_is_not_read_any_more() {
     ok(&mut one, "send", json!({ "to": "two", "message": "still true" }));
     drop(one);
     place.ok(&["stop"]);
-    // Half an hour passes, as far as the message can tell.
+    // Half an hour passes for the message.
     let db = Connection::open(place.dir.join("broker.db")).unwrap();
     assert_eq!(db.execute("UPDATE message SET expires = created + 1 WHERE expires IS NOT NULL", []).unwrap(), 1);
     drop(db);
@@ -177,7 +177,7 @@ fn the_same_key_sends_once_also_over_a_killed_broker() {
 }
 
 #[test]
-fn groups_reach_those_who_belong_to_them() {
+fn a_message_to_a_group_reaches_its_members() {
     let place = Place::new();
     std::fs::create_dir_all(place.root.join("repo/.git")).unwrap();
     std::fs::write(place.root.join("repo/.git/HEAD"), "ref: refs/heads/main\n").unwrap();
@@ -216,7 +216,7 @@ fn a_waiting_inbox_gets_the_message_as_it_comes_and_ends_in_time_without_one() {
     assert_eq!(session.tool("mesh_inbox", json!({ "waitSeconds": 1 }))["messages"], json!([]));
     let id = session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": { "waitSeconds": 60 } }));
     until("it waits", || waits(&mut one, 1));
-    // A waiting call holds up no other one of the same session.
+    // A waiting call does not delay other calls of the same session.
     session.tool("mesh_status", json!({}));
     ok(&mut one, "send", json!({ "to": "codex-api", "message": "now" }));
     let answered = session.answer(id);
@@ -283,7 +283,7 @@ fn a_long_message_comes_in_parts_that_fit_a_result() {
 }
 
 #[test]
-fn who_sends_too_much_is_told_so_and_reads_on_freely() {
+fn a_sender_over_the_rate_limit_is_refused_and_can_still_read() {
     let place = Place::new().with("SLM_MESH_RATE", "5");
     let mut one = peer(&place, "one");
     for _ in 0..5 {
@@ -355,7 +355,7 @@ fn a_subscription_filters_what_is_pushed_and_says_where_the_stream_stands() {
     assert_eq!(kinds, ["file_locked", "build.done"]);
     assert!(pushed.iter().all(|push| push["method"] == json!("event") && push.get("id").is_none()));
     let read = ok(&mut listener, "events.read", json!({ "after": seq, "types": ["file_locked", "build.done"] }));
-    assert_eq!(read["events"][0]["seq"], pushed[0]["params"]["seq"], "nothing falls between list and subscribe");
+    assert_eq!(read["events"][0]["seq"], pushed[0]["params"]["seq"], "no event is lost between list and subscribe");
     ok(&mut listener, "events.unsubscribe", json!({}));
     ok(&mut one, "events.emit", json!({ "type": "build.done" }));
     ok(&mut one, "send", json!({ "to": "listener", "message": "direct" }));

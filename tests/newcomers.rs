@@ -100,7 +100,7 @@ fn what_is_wrong_is_named_as_it_was_typed() {
         let said = refused(&place, args);
         assert!(words.iter().all(|word| said.contains(word)), "{args:?}: want {words:?} in: {said}");
     }
-    assert!(place.json(&["lock", "list"])["locks"].as_array().unwrap().is_empty(), "no file is not every file");
+    assert!(place.json(&["lock", "list"])["locks"].as_array().unwrap().is_empty(), "no file does not mean every file");
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn an_unknown_argument_of_a_tool_is_answered_with_those_that_it_takes() {
         }
     }
     let (error, _) = agent.try_tool("mesh_lock", json!({ "action": "lock", "filePaths": [""] }));
-    assert_eq!(error["kind"], json!("usage"), "no file is not every file: {error}");
+    assert_eq!(error["kind"], json!("usage"), "no file does not mean every file: {error}");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn mail_that_nobody_can_read_stays_unread() {
         shell(&place, line);
         assert_eq!(unread(&place), json!(["offered"]), "{line}");
     }
-    // A reader that is gone before the first line.
+    // The reader is gone before the first line.
     let (reader, writer) = UnixStream::pair().unwrap();
     drop(reader);
     let status = place.command(&["inbox"]).stdout(std::os::fd::OwnedFd::from(writer)).status().unwrap();
@@ -243,7 +243,7 @@ fn a_stream_ends_quietly_with_its_reader() {
 }
 
 #[test]
-fn who_follows_events_leaves_a_stopped_broker_stopped_and_goes_on_with_the_next() {
+fn following_events_leaves_a_stopped_broker_stopped_and_continues_with_the_next() {
     let place = Place::new();
     place.ok(&["start", "--detach"]);
     let mut command = place.command(&["events", "--follow", "--types", "a.b", "--json"]);
@@ -255,10 +255,10 @@ fn who_follows_events_leaves_a_stopped_broker_stopped_and_goes_on_with_the_next(
     for n in 0..2 {
         place.ok(&["stop"]);
         assert!(said.next().unwrap().unwrap().contains("the broker was stopped"));
-        assert_eq!(place.run(&["status"]).status.code(), Some(3), "it was stopped, and nobody needs it");
+        assert_eq!(place.run(&["status"]).status.code(), Some(3), "nobody needs it, so it stays stopped");
         place.ok(&["events", "emit", "a.b", &format!("{{\"n\":{n}}}")]);
         let row: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-        assert_eq!(row["payload"], json!({ "n": n }), "nothing twice, nothing lost");
+        assert_eq!(row["payload"], json!({ "n": n }), "no event is lost or repeated");
     }
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), None, "SIGTERM ends it as it ends others");

@@ -1,5 +1,5 @@
-//! The Python package in `python/`: its own tests, the old client's beside it, and what a user of pip
-//! gets. Needs python3, and the registry for the client that it is compared with.
+//! The Python package in `python/`: its own tests, a comparison with the old client, and an installation
+//! with pip. Needs python3, and the package registry for the old client.
 
 mod clients;
 mod support;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use support::{BIN, Place, project};
 
-/// A Python as the tests want it: our package first, nothing written into the tree.
+/// A Python that finds this package first and writes nothing into the source tree.
 fn command(python: &Path) -> Command {
     let mut command = Command::new(python);
     command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -21,7 +21,7 @@ fn said(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
-/// The python3 of this machine, or none and the reason told.
+/// The python3 of this machine; prints why if there is none.
 fn python3(test: &str) -> Option<PathBuf> {
     let asks = "import sys; sys.exit(sys.version_info < (3, 9))";
     if command(Path::new("python3")).args(["-c", asks]).status().is_ok_and(|status| status.success()) {
@@ -72,7 +72,7 @@ fn pip_installs_it() {
     let test = "pip_installs_it";
     let Some(old) = clients::python(test, "pypi") else { return };
     let place = Place::new();
-    // Builds leave files beside what they build.
+    // A copy, because the build leaves files beside the sources.
     let source = place.root.join("python");
     let copied = Command::new("cp").arg("-R").arg(project().join("python")).arg(&source).status().unwrap();
     assert!(copied.success());

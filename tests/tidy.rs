@@ -1,12 +1,11 @@
-//! The rules of the tree, read from the sources: which way imports flow, where each outside crate
-//! lives, how long things may be, and what does not land. A rule that matters is here, and not in a
-//! reviewer's head.
+//! The rules of the source tree, checked by reading it: the direction of imports, the one home of each
+//! crate, the length of files and functions, and what must not be committed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// For each room the rooms that it may look into. Floors go `main → cli → agents, mcp →
-/// client, broker → wire → mesh → store`; `lan` and `world` are the impure leaves beside them.
+/// The folders that each folder may import. Imports go `main → cli → agents, mcp → client, broker →
+/// wire → core → store`; `discovery` and `sys` are the impure leaves beside them.
 const ROOMS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("store", &["base"]),
@@ -24,7 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lib", &[]),
 ];
 
-/// Each outside crate with the places that may name it: a prefix of the path below `src`.
+/// Each crate with the paths below `src` that may use it.
 const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store/"]),
     ("serde_json", &[""]),
@@ -45,7 +44,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("if_addrs", &["discovery/addresses"]),
 ];
 
-/// What a pure room never touches: clocks, sockets, threads, chance, the environment.
+/// What pure code must not use: clocks, sockets, threads, randomness, the environment.
 const IMPURE: &[&str] = &[
     "std::net",
     "std::thread",
@@ -64,7 +63,7 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 160;
 
-/// A source file: its path below the project, its text, and where its unit tests begin.
+/// A source file: its path in the project, its lines, and where its unit tests begin.
 struct Source {
     path: String,
     lines: Vec<String>,
@@ -78,18 +77,18 @@ impl Source {
         Source { path: path.strip_prefix(root).unwrap().to_string_lossy().into_owned(), lines, n_code }
     }
 
-    /// Lines of the program itself with their numbers: without comments, and without unit tests.
+    /// The lines of the program with their numbers, without comments and unit tests.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.lines[..self.n_code].iter().enumerate();
         lines.map(|(n, line)| (n + 1, line.as_str())).filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
-    /// The path below `src`, if it is there.
+    /// The path below `src`, if the file is there.
     fn inside(&self) -> Option<&str> {
         self.path.strip_prefix("src/")
     }
 
-    /// Its room: the folder or the file right below `src`.
+    /// The folder or file directly below `src` that it belongs to.
     fn room(&self) -> Option<&str> {
         let first = self.inside()?.split('/').next()?;
         Some(first.strip_suffix(".rs").unwrap_or(first))
@@ -121,13 +120,13 @@ fn sources(folders: &[&str]) -> Vec<Source> {
     found
 }
 
-/// All breaches at once, so that one run shows what there is to mend.
+/// Fails with all breaches at once, so that one run shows everything to fix.
 fn check(rule: &str, breaches: &[String]) {
     assert!(breaches.is_empty(), "{rule}\n  {}", breaches.join("\n  "));
 }
 
-/// The words after each `crate::`, with a group `{a, b}` taken apart; nested groups as far as their
-/// first word, which is what the rules ask for.
+/// The path after each `crate::`. A group `{a, b}` gives one path for each member; of a nested group only
+/// the first word counts.
 fn crate_paths(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in line.match_indices("crate::") {
@@ -148,7 +147,7 @@ fn crate_paths(line: &str) -> Vec<String> {
     found
 }
 
-/// Whether a line names an outside crate: `rusqlite::`, or `use rusqlite as …`.
+/// Whether a line uses a crate: `rusqlite::`, or `use rusqlite as …`.
 fn names_crate(line: &str, name: &str) -> bool {
     line.match_indices(name).any(|(at, _)| {
         let free = !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':' || c == '.');
@@ -158,12 +157,12 @@ fn names_crate(line: &str, name: &str) -> bool {
 }
 
 #[test]
-fn imports_flow_down_the_floors_only() {
+fn imports_go_in_one_direction() {
     let mut breaches = Vec::new();
     for source in sources(&["src"]) {
         let room = source.room().unwrap();
         let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
-            breaches.push(format!("{}: a room that no floor knows; give it one in tests/tidy.rs", source.path));
+            breaches.push(format!("{}: this folder has no rule; add it to ROOMS in tests/tidy.rs", source.path));
             continue;
         };
         for (n, line) in source.code() {
@@ -171,21 +170,18 @@ fn imports_flow_down_the_floors_only() {
                 let target = path.split("::").next().unwrap_or("").to_owned();
                 let is_room = ROOMS.iter().any(|(name, _)| *name == target);
                 if is_room && target != room && !allowed.contains(&target.as_str()) {
-                    breaches.push(format!("{}:{n}: {room} looks into {target}", source.path));
+                    breaches.push(format!("{}:{n}: {room} imports {target}", source.path));
                 }
             }
         }
     }
-    check(
-        "imports flow cli → agents, mcp → client, broker → wire → mesh → store; world is read by the upper ones",
-        &breaches,
-    );
+    check("imports go cli → agents, mcp → client, broker → wire → core → store", &breaches);
 }
 
 #[test]
-fn main_is_arguments_in_and_status_out() {
+fn main_only_calls_the_cli() {
     let main = Source::read(root(), &root().join("src/main.rs"));
-    assert!(main.lines.len() < 20, "main.rs has {} lines: what does it do there?", main.lines.len());
+    assert!(main.lines.len() < 20, "main.rs has {} lines; move code to src/cli", main.lines.len());
     let names: Vec<&str> = main.code().flat_map(|(_, line)| line.split("slm_mesh::").skip(1)).collect();
     assert!(
         !names.is_empty() && names.iter().all(|rest| rest.starts_with("cli::")),
@@ -203,7 +199,7 @@ fn each_outside_crate_has_one_home() {
             let Some((n, _)) = source.code().find(|(_, line)| names_crate(line, name)) else { continue };
             used.push(*name);
             if !homes.iter().any(|home| inside.starts_with(home)) {
-                breaches.push(format!("{}:{n}: {name} lives in {}", source.path, homes.join(" and ")));
+                breaches.push(format!("{}:{n}: {name} may be used only in {}", source.path, homes.join(" and ")));
             }
         }
     }
@@ -214,7 +210,7 @@ fn each_outside_crate_has_one_home() {
     assert!(listed.len() > 5, "no dependencies read: {listed:?}");
     for name in &listed {
         if !HOMES.iter().any(|(known, _)| known == name) {
-            breaches.push(format!("Cargo.toml: {name} has no home; give it one in tests/tidy.rs"));
+            breaches.push(format!("Cargo.toml: {name} has no home; add it to HOMES in tests/tidy.rs"));
         } else if !used.contains(&name.as_str()) {
             breaches.push(format!("Cargo.toml: {name} is not used"));
         }
@@ -223,7 +219,7 @@ fn each_outside_crate_has_one_home() {
 }
 
 #[test]
-fn the_rules_know_no_clock_socket_thread_or_chance() {
+fn the_rules_use_no_clock_socket_thread_or_randomness() {
     let mut breaches = Vec::new();
     for source in sources(&["src/base", "src/core", "src/store", "src/wire"]) {
         for (n, line) in source.code() {
@@ -231,7 +227,7 @@ fn the_rules_know_no_clock_socket_thread_or_chance() {
             breaches.extend(words.map(|word| format!("{}:{n}: {word}", source.path)));
         }
     }
-    check("mesh, store and wire are told the time and chance, and send nothing", &breaches);
+    check("base, core, store and wire receive time and randomness as arguments, and send nothing", &breaches);
 }
 
 #[test]
@@ -254,10 +250,10 @@ fn files_functions_and_lines_are_short_enough_to_read() {
             }
         }
     }
-    check("a function fits a screen, a file a reader's patience", &breaches);
+    check("files, functions and lines must be short enough to read", &breaches);
 }
 
-/// Functions with their line, name and length: from `fn` to the bracket at the same indent, which is
+/// Functions with their line, name and length. A function ends at the closing brace with the same indent,
 /// where the formatter puts it.
 fn functions(lines: &[String]) -> Vec<(usize, String, usize)> {
     let mut found = Vec::new();
@@ -283,12 +279,12 @@ fn every_file_says_what_it_is_for() {
         |source: &Source| !source.lines.first().is_some_and(|line| line.starts_with("//! ") && line.len() > 20);
     let breaches: Vec<String> =
         sources(&["src", "tests"]).into_iter().filter(silent).map(|source| source.path).collect();
-    check("a file opens with //! and what it is for", &breaches);
+    check("every file begins with //! and its purpose", &breaches);
 }
 
 #[test]
-fn nothing_lands_that_is_not_done() {
-    // Put together here, so that this file may pass its own rule.
+fn no_unfinished_work_is_committed() {
+    // Split, so that this file passes its own rule.
     let words = [
         ["TO", "DO"],
         ["FIX", "ME"],
@@ -307,11 +303,11 @@ fn nothing_lands_that_is_not_done() {
             breaches.extend(hits.map(|word| format!("{}:{}: {word}", source.path, n + 1)));
         }
     }
-    check("do it or file it", &breaches);
+    check("finish it, or open an issue", &breaches);
 }
 
 #[test]
-fn the_program_neither_unwraps_nor_goes_behind_the_compilers_back() {
+fn the_program_has_no_unwrap_and_no_unsafe_code() {
     let mut breaches = Vec::new();
     for source in sources(&["src"]) {
         for (n, line) in source.code() {
@@ -325,11 +321,11 @@ fn the_program_neither_unwraps_nor_goes_behind_the_compilers_back() {
     if !manifest.contains("unsafe_code = \"forbid\"") {
         breaches.push("Cargo.toml: unsafe_code is not forbidden".into());
     }
-    check("a broken promise of ours is an expect that says the promise", &breaches);
+    check("use expect with the reason instead of unwrap, and no unsafe code", &breaches);
 }
 
 #[test]
-fn what_is_swallowed_is_explained() {
+fn every_ignored_error_has_a_reason() {
     let mut breaches = Vec::new();
     for source in sources(&["src"]) {
         for (n, line) in source.code().filter(|(_, line)| line.contains("let _ = ")) {
@@ -340,7 +336,7 @@ fn what_is_swallowed_is_explained() {
             }
         }
     }
-    check("an error that is dropped has a reason beside it", &breaches);
+    check("an ignored error needs a comment with the reason", &breaches);
 }
 
 /// Files outside the core that still decide by an operation's name, with the number of places. Add none.

@@ -1,5 +1,5 @@
-//! The command line as people and scripts use it: what each verb prints, for eyes and for programs,
-//! with which status it exits, and that nothing of others steers a terminal.
+//! The command line as people and scripts use it: what each verb prints for both, its exit statuses, and
+//! that text from other peers cannot control a terminal.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::{BIN, Place, Socket, lives, until};
 
 const CODEX: &str = "codex-mcp-client";
 
-/// Runs a verb that gives its text from standard input.
+/// Runs a verb that reads its text from standard input.
 fn run_with_input(place: &Place, args: &[&str], input: &[u8]) -> Output {
     let mut command = place.command(args);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -23,7 +23,7 @@ fn status(place: &Place, args: &[&str]) -> i32 {
     place.run(args).status.code().unwrap()
 }
 
-/// A verb that goes on, and its lines as they come.
+/// A running verb and its lines as they arrive.
 struct Stream {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -54,7 +54,7 @@ impl Drop for Stream {
     }
 }
 
-/// Waits until so many calls wait in the broker.
+/// Waits until this many calls wait in the broker.
 fn until_waiting(socket: &mut Socket, n: i64) {
     until("a verb waits in the broker", || socket.call("status", json!({}))["result"]["waiting"] == json!(n));
 }
@@ -62,7 +62,7 @@ fn until_waiting(socket: &mut Socket, n: i64) {
 fn kill_broker(place: &Place) {
     let pid = place.broker_pid().unwrap();
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-    // Its threads end one by one: what counts is that it is not spoken to any more.
+    // Its threads end one by one; what matters is that it no longer answers.
     let answers = || UnixStream::connect(place.dir.join("mesh.sock")).is_ok() && place.broker_pid() == Some(pid);
     until("the broker is dead", || !lives(pid) && !answers());
 }
@@ -72,7 +72,7 @@ fn each_verb_speaks_to_people_and_to_programs() {
     let place = Place::new();
     let mut agent = place.session(CODEX, "api");
     agent.tool("mesh_summary", json!({ "summary": "the parser" }));
-    // Verb, what a person must find in its answer, and where a program finds what.
+    // The verb, words that a person must find in its output, and a JSON pointer with the value there.
     let table: &[(&[&str], &[&str], &str, Value)] = &[
         (&["start", "--detach"], &["running", "PID"], "/ok", json!(true)),
         (&["peers"], &["NAME", "codex-api", "the parser"], "/peers/0/name", json!("codex-api")),
@@ -114,7 +114,7 @@ fn each_verb_speaks_to_people_and_to_programs() {
         }
         assert!(!text.contains('\u{1b}'), "{args:?}: colour where there is no terminal: {text:?}");
         match args[..] {
-            // Given back, deleted or ended is ended: it takes another one to do it again.
+            // These can be done only once, so restore what they undid before the second run.
             ["unlock", file] => drop(place.ok(&["lock", file, "--as", "human"])),
             ["stop"] => drop(place.ok(&["start", "--detach"])),
             _ => {}
@@ -207,7 +207,7 @@ fn a_wrong_argument_is_named_as_the_command_line_knows_it() {
         let said = String::from_utf8(place.run(args).stderr).unwrap();
         assert!(words.iter().all(|word| said.contains(word)), "{args:?}: want {words:?} in: {said}");
     }
-    assert!(!place.dir.join("mesh.sock").exists(), "what is wrong in itself needs no broker to be told");
+    assert!(!place.dir.join("mesh.sock").exists(), "a usage error needs no broker");
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_command_under_a_lock_has_its_token_and_passes_its_status_on() {
     let list: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(list["locks"][0]["reason"], json!("build"));
     assert!(list["locks"][0]["filePath"].as_str().unwrap().ends_with("/a.rs"));
-    assert_eq!(place.json(&["lock", "list"])["locks"], json!([]), "it fell with its command");
+    assert_eq!(place.json(&["lock", "list"])["locks"], json!([]), "the lock ended with its command");
     let token =
         |_| place.ok(&["lock", "a.rs", "--", "sh", "-c", "echo $SLM_MESH_LOCK_TOKEN"]).trim().parse::<i64>().unwrap();
     let tokens: Vec<i64> = (0..3).map(token).collect();
@@ -246,7 +246,7 @@ fn a_command_under_a_lock_has_its_token_and_passes_its_status_on() {
     place.ok(&["--json", "lock", "--wait", "0", "a.rs", "--", "true"]);
     place.ok(&["--wait", "1", "--from", "human", "lock", "a.rs", "--", "true"]);
     let list = place.json(&["lock", "list"]);
-    assert_eq!(list["locks"], json!([]), "what stands behind -- is a command, never a file: {list}");
+    assert_eq!(list["locks"], json!([]), "the words after -- are a command, not files: {list}");
 }
 
 #[test]
@@ -254,13 +254,13 @@ fn a_command_under_a_lock_keeps_the_others_out_while_it_runs() {
     let place = Place::new();
     let mut running = Stream::start(&place, &["lock", "a.rs", "--", "sh", "-c", "echo held; exec sleep 60"]);
     assert_eq!(running.line(), "held");
-    // Also its own user: a second command is a second wish.
+    // It also keeps out its own user, because a second command is a separate request.
     let refused = place.run(&["lock", "a.rs", "--", "true"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert_eq!(status(&place, &["unlock", "a.rs"]), 1, "it belongs to the command alone");
     let mut waiting = Stream::start(&place, &["lock", "a.rs", "--wait", "30", "--", "echo", "mine"]);
     until_waiting(&mut place.socket(), 1);
-    // The end of the one that holds it, even without any order, lets the next one in.
+    // When the holder ends, even by a crash, the next one gets the lock.
     running.child.kill().unwrap();
     assert_eq!(waiting.line(), "mine");
     assert!(waiting.child.wait().unwrap().success());
@@ -282,7 +282,7 @@ fn a_command_under_a_lock_holds_it_over_a_killed_broker() {
         assert_eq!(held["token"].to_string(), token.trim());
         assert_eq!(status(&place, &["lock", "a.rs"]), 1);
     }
-    // Its connection is bound again as well: with the command it falls, not by its time.
+    // The new connection owns the lock again, so the lock ends with the command and not by its lease.
     writeln!(child.stdin.take().unwrap(), "end").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3));
     assert_eq!(place.json(&["lock", "list"])["locks"], json!([]));
@@ -296,7 +296,7 @@ fn a_lock_is_renewed_while_its_command_runs() {
     assert_eq!(running.line(), "held");
     let mut socket = place.socket();
     let mut left = || {
-        // A wait inside the broker paces this loop: a lease is a matter of seconds.
+        // The wait in the broker paces this loop.
         socket.call("events.read", json!({ "types": ["never.comes"], "waitSeconds": 1 }));
         socket.call("lock.query", json!({}))["result"]["locks"][0]["expiresInSeconds"].as_i64().unwrap()
     };
@@ -316,7 +316,7 @@ fn followed_mail_comes_as_it_arrives_also_over_a_killed_broker() {
     kill_broker(&place);
     place.ok(&["send", "human", "two"]);
     let next = stream.json();
-    assert_eq!((&next["payload"], next.get("again")), (&json!("two"), None), "nothing twice, nothing lost");
+    assert_eq!((&next["payload"], next.get("again")), (&json!("two"), None), "no event is lost or repeated");
     let sent = || place.json(&["inbox", "--filter", "sent"]);
     until("all count as read", || sent()["messages"].as_array().unwrap().iter().all(|m| m["receipt"] == json!("read")));
 }

@@ -1,4 +1,4 @@
-//! `watch` as people see it: on a real terminal, which it gives back, and in a pipe.
+//! `watch` as people see it: on a real terminal, which it restores, and in a pipe.
 
 mod support;
 
@@ -10,13 +10,13 @@ use support::{BIN, Place, until};
 
 const CODEX: &str = "codex-mcp-client";
 
-/// A shell in a terminal of 80 by 24, which tmux plays.
+/// A shell in a terminal of 80 by 24 characters, emulated by tmux.
 struct Screen<'a> {
     place: &'a Place,
 }
 
 impl Screen<'_> {
-    /// `None` where there is no tmux; then the test says so.
+    /// `None` without tmux; then the test reports that it was skipped.
     fn new<'a>(place: &'a Place, test: &str) -> Option<Screen<'a>> {
         if Command::new("tmux").arg("-V").stdout(Stdio::null()).status().is_err() {
             assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "tmux is missing");
@@ -25,7 +25,7 @@ impl Screen<'_> {
         }
         let screen = Screen { place };
         screen.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "sh -i"]);
-        // In two parts, so that the line itself is not taken for the prompt.
+        // Written in two parts, so that the echoed line does not look like the prompt.
         screen.press(&["-l", "PS1='rea''dy> '"]);
         screen.press(&["Enter"]);
         Some(screen)
@@ -42,7 +42,7 @@ impl Screen<'_> {
         String::from_utf8(out.stdout).unwrap()
     }
 
-    /// What stands there now.
+    /// The current screen.
     fn text(&self) -> String {
         self.tmux(&["capture-pane", "-p"])
     }
@@ -55,12 +55,12 @@ impl Screen<'_> {
         until(&format!("the screen does not show {what:?} any more"), || !self.text().contains(what));
     }
 
-    /// Keys by name, or a text.
+    /// Types keys by name, or a text.
     fn press(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys"], keys].concat());
     }
 
-    /// Starts the view, with the modes of the terminal noted before and after.
+    /// Starts the view and records the terminal's modes before and after.
     fn watch(&self) {
         let line = format!("stty -g >was; sh -c 'echo $$ >pid; exec {BIN} watch'; echo status=$?; stty -g >is");
         self.shows("ready>");
@@ -73,7 +73,7 @@ impl Screen<'_> {
         self.place.root.join(name)
     }
 
-    /// Waits for the end, or for a stop, and compares the terminal with what it was.
+    /// Waits until the view ends or stops, and checks that the terminal is as before.
     fn ends_with(&self, status: i32) {
         self.shows(&format!("status={status}"));
         self.is_as_it_was();
@@ -91,7 +91,7 @@ impl Screen<'_> {
 
 impl Drop for Screen<'_> {
     fn drop(&mut self) {
-        // The server ends with its only session.
+        // The tmux server ends with its only session.
         let _ = Command::new("tmux").arg("-S").arg(self.place.root.join("tmux")).arg("kill-server").output();
     }
 }
@@ -163,7 +163,7 @@ fn a_message_that_was_opened_is_read_and_a_screen_that_shrinks_is_drawn_anew() {
     screen.watch();
     screen.shows("1 unread for you");
     let sent = codex.tool("mesh_inbox", json!({ "filter": "sent" }));
-    assert_eq!(sent["messages"][0]["receipt"], json!("accepted"), "to look on is not to read");
+    assert_eq!(sent["messages"][0]["receipt"], json!("accepted"), "watching does not mark messages as read");
     screen.press(&["Tab", "Tab", "Enter"]);
     screen.shows("  second line\n");
     until("it counts as read", || {
@@ -198,14 +198,14 @@ fn a_view_that_is_stopped_comes_back_and_so_does_a_broker() {
     let Some(screen) = Screen::new(&place, "a_view_that_is_stopped_comes_back") else { return };
     screen.watch();
     screen.press(&["C-z"]);
-    // SIGTSTP; the shell goes on with what stands behind it.
+    // SIGTSTP stops the view, and the shell continues with the rest of the line.
     screen.ends_with(128 + 20);
     screen.press(&["-l", "fg"]);
     screen.press(&["Enter"]);
     screen.shows("no peers");
     place.ok(&["stop"]);
     screen.shows("no broker");
-    assert!(place.broker_pid().is_none(), "who looks on starts none");
+    assert!(place.broker_pid().is_none(), "watching starts no broker");
     let mut codex = place.session(CODEX, "api");
     codex.tool("mesh_status", json!({}));
     screen.shows("› codex-api");
@@ -225,7 +225,7 @@ fn in_a_pipe_there_is_a_line_for_each_event_over_a_restart_of_the_broker() {
     let mut child = place.command(&["watch", "--plain"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-    // What was before is not told; that it looks on already is known by the broker's count.
+    // It prints no earlier events; the broker's count of connections tells when it is watching.
     until("it follows", || place.json(&["status"])["connections"].as_i64() > Some(1));
     let mut n = 0;
     let mut codex = place.session(CODEX, "api");

@@ -1,5 +1,5 @@
-//! Documentation made from the tables of verbs, flags and settings: help, man page, shell completions,
-//! and the README's tables.
+//! Documentation made from the tables of verbs, flags and settings: help, man page, and the README's
+//! tables.
 
 use super::args::is_file_list;
 use super::flags::{self, VERBS, placeholder, usage_line};
@@ -20,9 +20,9 @@ pub fn print_help(topic: &str) -> Result<u8, Error> {
         "settings" => settings_help(),
         "man" => man_page(),
         "readme" => readme_tables(),
-        "completions bash" => bash_completion(),
-        "completions zsh" => zsh_completion(),
-        "completions fish" => fish_completion(),
+        "completions bash" => include_str!("completions/slm-mesh.bash").to_owned(),
+        "completions zsh" => include_str!("completions/_slm-mesh").to_owned(),
+        "completions fish" => include_str!("completions/slm-mesh.fish").to_owned(),
         _ => match help_topics::text(topic) {
             Some(text) => text.to_owned(),
             None => return print_verb_help(topic),
@@ -189,39 +189,4 @@ pub fn man_page() -> String {
     page.push_str("With\n.B lock ... \\-\\- COMMAND\nthe exit status is the command's own.\n");
     page.push_str(include_str!("man/tail.man"));
     page
-}
-
-fn bash_completion() -> String {
-    // Without candidates bash completes file names.
-    "# bash completion for slm-mesh
-_slm_mesh() {
-    mapfile -t COMPREPLY < <(\"${COMP_WORDS[0]}\" complete \"${COMP_WORDS[@]:1:COMP_CWORD}\" 2>/dev/null | cut -f1)
-}
-complete -o default -F _slm_mesh slm-mesh
-"
-    .into()
-}
-
-fn zsh_completion() -> String {
-    "#compdef slm-mesh
-local -a found
-found=(${(f)\"$(\"$words[1]\" complete \"${(@)words[2,CURRENT]}\" 2>/dev/null | sed 's/:/\\\\:/g; s/\\t/:/; s/:$//')\"})
-if (( $#found )); then
-  _describe word found
-else
-  _files
-fi
-"
-    .into()
-}
-
-fn fish_completion() -> String {
-    "# fish completion for slm-mesh
-function __slm_mesh_complete
-    slm-mesh complete (commandline -opc)[2..] (commandline -ct) 2>/dev/null
-end
-complete -c slm-mesh -f -a '(__slm_mesh_complete)'
-complete -c slm-mesh -n '__fish_seen_subcommand_from lock unlock' -F
-"
-    .into()
 }

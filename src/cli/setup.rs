@@ -31,8 +31,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     let rows = ground.rows(&options.agents)?;
     let woken = save_wake_setting(options, &mut ground, &rows)?;
     if rows.is_empty() {
-        let text =
-            "no agent was found on PATH or in the home directory; name one, as in slm-mesh setup claude";
+        let text = "no agent was found on PATH or in the home directory; name one, as in slm-mesh setup claude";
         return Err(Error::new(ErrorKind::NotFound, text));
     }
     let (mut found, mut is_open) = (Vec::new(), false);
