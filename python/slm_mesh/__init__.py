@@ -1,7 +1,7 @@
-"""slm-mesh for scripts: agents and scripts on one machine find each other, talk, share state, lock files.
+"""Lets scripts join a mesh of coding agents: find them, send messages, share state, lock files.
 
-:class:`Mesh` speaks to the broker over its Unix socket. :class:`SLMMeshClient` is the client of slm-mesh
-1.x, over HTTP, for programs that use it already.
+:class:`Mesh` connects to the broker over its Unix socket. :class:`SLMMeshClient` is the client of slm-mesh
+1.x over HTTP, for programs that already use it.
 """
 
 from .client import SLMMeshClient

@@ -1,4 +1,4 @@
-"""What the tests share: a mesh of its own in a temporary directory, which ends with the test."""
+"""Shared by the tests: a separate mesh in a temporary directory, which ends with the test."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ class MeshTest(unittest.TestCase):
         shutil.rmtree(self.root, ignore_errors=True)
 
     def broker_pid(self):
-        """The live broker's process id, or None."""
+        """The process id of the running broker, or None."""
         try:
             return int((self.dir / "broker.pid").read_text())
         except (OSError, ValueError):
@@ -64,19 +64,19 @@ class MeshTest(unittest.TestCase):
         return int((self.dir / "port").read_text())
 
     def verb(self, *words):
-        """What the program itself answers, for a look from outside."""
+        """The output of the program itself, for an independent check."""
         done = subprocess.run([paths.program(), *words], capture_output=True, check=False)
         return done.returncode, done.stdout.decode() + done.stderr.decode()
 
     def until(self, what, holds):
-        """Waits until something holds."""
+        """Waits until a condition holds."""
         ends_at = time.monotonic() + 20
         while not holds():
             self.assertLess(time.monotonic(), ends_at, f"waited in vain until {what}")
             time.sleep(0.002)
 
     def behind(self, work):
-        """Runs something in a thread; what it gives back is in ``result`` once it is joined."""
+        """Runs a function in a thread; ``result`` has its return value after the join."""
         thread = Background(work)
         thread.start()
         self.addCleanup(thread.join, 20)

@@ -1,4 +1,4 @@
-"""The client of slm-mesh 1.x, ours beside the one from PyPI: every method through both, on one broker.
+"""The client of slm-mesh 1.x beside the original from PyPI: every method through both, on one broker.
 
 Without the old package in this Python's site-packages only what it promised is checked.
 """
@@ -26,7 +26,7 @@ SQLITE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
 def old_package():
-    """The package from PyPI under another name, if it is there."""
+    """The package from PyPI under another name, if it is installed."""
     path = Path(sysconfig.get_paths()["purelib"]) / "slm_mesh" / "__init__.py"
     if not path.exists() or path.samefile(slm_mesh.__file__):
         return None
@@ -41,7 +41,7 @@ OLD = old_package()
 
 
 def plain(value):
-    """A value with its type's name, so that answers of both packages compare."""
+    """A value with the name of its type, so that the answers of both packages can be compared."""
     if dataclasses.is_dataclass(value):
         fields = [(field.name, plain(getattr(value, field.name))) for field in dataclasses.fields(value)]
         return (type(value).__name__, fields)
@@ -53,7 +53,7 @@ def plain(value):
 
 
 class Notes:
-    """What a run of the scenario answered, ids and times told apart only by where they first came."""
+    """The answers of a run, with ids and times replaced by the order in which they first appeared."""
 
     def __init__(self):
         self.ids, self.lines = {}, []
@@ -68,7 +68,7 @@ class Notes:
 
 
 def scenario(package, client, port, folder):
-    """Every method, with what succeeds and what the broker refuses; ends with nothing left."""
+    """Calls every method, with success and with refusal, and leaves nothing behind."""
     notes = Notes()
 
     def ask(method, *args, **kwargs):
@@ -169,7 +169,7 @@ class BesideTheOldClient(MeshTest):
         start_broker()
         token = str(self.dir / "broker.token")
         old, new = (package.SLMMeshClient(port=self.port(), token_path=token) for package in (OLD, slm_mesh))
-        # What one wrote, both read.
+        # Each package reads what the other wrote.
         for writer in (old, new):
             peer = writer.register(os.getpid(), str(self.root))["peerId"]
             writer.state_set(f"key of {peer}", "v", peer)
@@ -181,7 +181,7 @@ class BesideTheOldClient(MeshTest):
             for method, args in reads:
                 self.assertEqual(plain(getattr(new, method)(*args)), plain(getattr(old, method)(*args)), method)
             old.inbox(peer)
-            # Fetching marks as read anew: the time of it may differ by a second.
+            # Fetching marks messages as read again, so that time may differ by a second.
             both = [reader.inbox(peer, "all") for reader in (old, new)]
             told = [[(message.id, message.payload, message.msg_type) for message in found] for found in both]
             self.assertEqual(told[0], told[1])

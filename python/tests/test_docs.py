@@ -1,4 +1,4 @@
-"""The examples of the documentation run as they are written, and the package says what it is."""
+"""The examples in the documentation run as written, and every public name is documented."""
 
 import ast
 import contextlib

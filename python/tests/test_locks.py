@@ -1,4 +1,4 @@
-"""Locks and lost connections: who holds what when things go wrong, against a real broker."""
+"""Locks and lost connections: which peer holds what after failures, against a real broker."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ class Locks(MeshTest):
         with Mesh(name="ann") as ann, Mesh(name="bob", timeout=0.2) as bob:
             held = ann.lock("a.py")
             link, call = bob._link, bob._link.call
-            # An answer that never comes in time, as from a broker that sleeps.
+            # An answer that never arrives in time, as from a stopped broker.
             link.call = lambda method, params, timeout: call(method, params, min(timeout, 0.2))
             with self.assertRaises(slm_mesh.TimedOut):
                 bob.lock("a.py", wait=20)
@@ -107,7 +107,7 @@ class Locks(MeshTest):
             before = held.expires_at
 
             def is_renewed():
-                # It is due, and again if that was in the millisecond in which it was taken.
+                # Make it due; again, in case the lock was taken in this very millisecond.
                 with mesh._changed:
                     held._renew_at = time.monotonic()
                     mesh._changed.notify_all()
@@ -228,7 +228,7 @@ class Reconnecting(MeshTest):
         sent, write = threading.Event(), mesh._link._write
         mesh._link._write = lambda message: (write(message), sent.set())
         writing = self.behind(lambda: mesh.state_set("n", "2"))
-        # The broker sleeps: what it would have done is not to be known.
+        # The broker is stopped, so the outcome of the call is unknown.
         self.assertTrue(sent.wait(20))
         os.kill(pid, signal.SIGKILL)
         with self.assertRaisesRegex(slm_mesh.ConnectionLost, "it is unknown whether state.set took effect"):
@@ -265,7 +265,7 @@ class Reconnecting(MeshTest):
 
 
 def lives(pid):
-    """Whether a process lives. A zombie does not, once the last of its threads has let go of its socket."""
+    """Whether a process is alive. A zombie is not, once its last thread has closed its sockets."""
     try:
         n_threads = len(os.listdir(f"/proc/{pid}/task"))
         with open(f"/proc/{pid}/stat") as stat:

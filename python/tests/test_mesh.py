@@ -94,7 +94,7 @@ class Messages(MeshTest):
     def test_waiting_ends_with_a_message_or_with_the_time(self):
         with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
             waiting = self.behind(lambda: bob.wait_for_message(20))
-            # The same connection goes on answering while it waits.
+            # The same connection answers other calls while one waits.
             self.until("it waits", lambda: bob._call("status", {})["waiting"] == 1)
             ann.send("bob", "now")
             self.assertEqual(waiting.get().payload, "now")
@@ -231,7 +231,7 @@ class Events(MeshTest):
         mesh = Mesh()
         events = mesh.follow(wait=0)
         mesh.emit("a.b", {"n": 1})
-        # Events are kept for two days: the broker's word for what is older is put in here.
+        # Events are kept for two days, so the broker's answer about deleted ones is simulated.
         call = mesh._call
         mesh._call = lambda *args, **kwargs: {**call(*args, **kwargs), "gap": True}
         with self.assertRaises(slm_mesh.EventGap):

@@ -1,4 +1,4 @@
-"""A script on a machine whose mesh is on another one: here both are this machine, and the network is loopback."""
+"""A script whose mesh is on another machine. Here both machines are this one, connected over loopback."""
 
 import os
 import subprocess
