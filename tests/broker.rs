@@ -1,5 +1,5 @@
-//! The broker's life: how it is started, found, ended, killed and brought back, and what people and
-//! agents read when it can't live.
+//! The life of a broker: it is started, found, ended, killed and started again. Also the errors that
+//! users see when it can't start.
 
 mod support;
 
@@ -13,14 +13,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use support::{BIN, Place, lives, put_program, until};
 
-/// Another user than ours: `nobody` nearly everywhere.
+/// The id of another user, which is `nobody` on nearly every system.
 const OTHER_UID: u32 = 65_534;
 
 fn kill(signal: &str, pid: u32) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success(), "kill {signal} {pid}");
 }
 
-/// What a refused verb told its user: one sentence, with this exit status and these words.
+/// Checks that a refused verb printed one sentence with these words, and ended with this status.
 fn check_refusal(out: &Output, status: i32, words: &[&str]) {
     let said = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(status), "{said}");
@@ -30,7 +30,7 @@ fn check_refusal(out: &Output, status: i32, words: &[&str]) {
     }
 }
 
-/// Living brokers of this data directory, found in the process table rather than by their own word.
+/// The running brokers of this data directory, according to the process table.
 fn brokers(place: &Place) -> Vec<u32> {
     let ours = format!("SLM_MESH_DATA_DIR={}", place.dir.display());
     let is_ours = |pid: &u32| {
@@ -42,7 +42,7 @@ fn brokers(place: &Place) -> Vec<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
 }
 
-/// Whether this test may play two users; says so if it can't.
+/// Whether this test can act as two users; prints why if it can't.
 fn is_root(test: &str) -> bool {
     let is_root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
     if !is_root {
@@ -51,7 +51,7 @@ fn is_root(test: &str) -> bool {
     is_root
 }
 
-/// A verb run by another user, from a copy of the program that he can reach.
+/// Runs a verb as another user, from a copy of the program that this user can read.
 fn run_as_other(place: &Place, args: &[&str]) -> Output {
     let (copy, id) = (place.root.join("slm-mesh"), OTHER_UID.to_string());
     if !copy.exists() {
@@ -80,7 +80,7 @@ fn twenty_verbs_at_once_start_one_broker() {
 fn a_detached_start_returns_when_clients_can_connect() {
     let place = Place::new();
     let first = place.json(&["start", "--detach"]);
-    // No waiting here: this is the promise.
+    // We do not wait here: that is what start promises.
     assert_eq!(place.socket().call("ping", json!({}))["result"], json!({}));
     let port = first["data"]["port"].as_u64().unwrap() as u16;
     std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -88,6 +88,14 @@ fn a_detached_start_returns_when_clients_can_connect() {
     assert_eq!(read("broker.pid"), first["data"]["pid"].to_string());
     assert_eq!(read("port"), port.to_string());
     assert_eq!(place.json(&["start", "--detach"]), first, "the second start finds the first");
+}
+
+#[test]
+fn the_brokers_own_methods_are_documented() {
+    let help = Place::new().ok(&["help", "protocol"]);
+    for method in slm_mesh::broker::methods::BROKER_OPS {
+        assert!(help.contains(&format!("\n{}\n    {}\n", method.name, method.summary)), "{}: {help}", method.name);
+    }
 }
 
 #[test]
@@ -100,7 +108,7 @@ fn a_second_start_is_refused_with_a_sentence() {
 }
 
 #[test]
-fn a_broker_gives_way_to_a_start_with_other_settings() {
+fn a_start_with_other_settings_replaces_the_broker() {
     let mut place = Place::new();
     place.ok(&["state", "set", "kept", "yes"]);
     let mut session = place.session("codex-mcp-client", "api");
@@ -161,7 +169,7 @@ fn a_signal_ends_the_broker_in_order() {
     }
 }
 
-/// Writes until told to stop; keeps what was acknowledged.
+/// Writes until it is stopped, and collects what was acknowledged.
 fn write_on(place: &Place, writer: usize, over: &AtomicBool, acknowledged: &Mutex<Vec<String>>, n: &AtomicUsize) {
     for i in 0.. {
         if over.load(Ordering::SeqCst) {
@@ -174,7 +182,7 @@ fn write_on(place: &Place, writer: usize, over: &AtomicBool, acknowledged: &Mute
             acknowledged.lock().unwrap().push(word);
             n.fetch_add(1, Ordering::SeqCst);
         } else {
-            // A write whose answer was lost is not repeated blindly; its writer is told so.
+            // The client does not repeat a write whose answer was lost; it reports an error.
             assert_eq!(out.status.code(), Some(3), "{}", String::from_utf8_lossy(&out.stderr));
         }
     }
@@ -194,7 +202,7 @@ fn a_killed_broker_loses_nothing_that_was_acknowledged() {
             for round in 1..=6 {
                 until("some writes are acknowledged", || n.load(Ordering::SeqCst) >= round * 20);
                 until("a broker lives", || place.broker_pid().is_some_and(lives));
-                // It may have ended by itself only through a bug, which the count below would show.
+                // Only a bug makes the broker end by itself, and the count below would show it.
                 let _ = Command::new("kill")
                     .args(["-9", &place.broker_pid().unwrap().to_string()])
                     .stderr(Stdio::null())
@@ -276,7 +284,7 @@ fn a_database_of_a_newer_format_is_refused_by_verbs_and_sessions() {
     assert_eq!(entry["entry"]["value"], json!("yes"), "the session stayed up and works again");
 }
 
-/// The files that were set aside.
+/// The database files that were set aside.
 fn damaged(place: &Place) -> Vec<std::path::PathBuf> {
     let paths = fs::read_dir(&place.dir).unwrap().flatten().map(|entry| entry.path());
     let is_aside = |path: &std::path::PathBuf| {
@@ -319,7 +327,7 @@ fn a_database_with_one_damaged_table_does_not_keep_the_broker_away() {
     let mut bytes = fs::read(&file).unwrap();
     bytes[((page - 1) * size) as usize..(page * size) as usize].fill(0xa5);
     fs::write(&file, &bytes).unwrap();
-    // The first verb may be told of the damage; the one after it must find a mesh that works.
+    // The first verb may report the damage; the second one must find a mesh that works.
     place.run(&["peers"]);
     place.ok(&["peers"]);
     assert_eq!(damaged(&place).len(), 1);
@@ -334,7 +342,7 @@ fn a_directory_that_cannot_be_written_is_named_with_its_cure() {
         std::os::unix::fs::chown(&place.dir, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
     }
     fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o500)).unwrap();
-    // Root may write anywhere, so there the user is somebody else.
+    // Root may write anywhere, so the test then acts as another user.
     let out = if is_root { run_as_other(&place, &["peers"]) } else { place.run(&["peers"]) };
     check_refusal(&out, 5, &[place.dir.to_str().unwrap(), "make it writable", "SLM_MESH_DATA_DIR"]);
     fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o700)).unwrap();
@@ -375,16 +383,16 @@ fn a_directory_of_another_user_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_client_of_another_user_is_not_heard() {
+fn a_client_of_another_user_is_refused() {
     if !is_root("a_client_of_another_user_is_not_heard") {
         return;
     }
     let place = Place::new();
     place.ok(&["state", "set", "secret", "word"]);
-    // Wide open, as somebody may have made it: the kernel's word on who connects must still hold.
+    // Everybody may open the socket. The broker must still ask the kernel who connects.
     fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o777)).unwrap();
     fs::set_permissions(place.dir.join("mesh.sock"), fs::Permissions::from_mode(0o777)).unwrap();
-    // A client without our own program's scruples, who becomes another user and then connects.
+    // This client lacks the checks of our program: it becomes another user and connects.
     let script = "import os, socket, sys; os.setuid(int(sys.argv[2])); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
                   print('connected', flush=True); s.sendall(sys.argv[3].encode() + b'\\n'); print(s.recv(999))";
     let ask = json!({ "jsonrpc": "2.0", "id": 1, "method": "state.get", "params": { "key": "secret" } }).to_string();

@@ -1,5 +1,5 @@
-//! Lists that do not fit into one answer: nobody is missed, and nobody comes twice, also when others
-//! come and go between two pages.
+//! Lists that need several pages: no row is missing and none comes twice, even if others come and go
+//! between two pages.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::{Place, Socket};
 const N_PEERS: usize = 300;
 const N_LOCKS: usize = 700;
 
-/// So many peers, and locks of the first of them.
+/// Attaches the peers; the first of them take the locks.
 fn crowd(place: &Place) -> Vec<Socket> {
     let mut sockets = Vec::new();
     for n in 0..N_PEERS {
@@ -33,7 +33,7 @@ fn names(value: &Value, list: &str, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_list_goes_on_where_its_last_page_ended() {
+fn a_list_continues_where_its_last_page_ended() {
     let place = Place::new().with("SLM_MESH_RATE", "1000000");
     place.ok(&["start", "--detach"]);
     let mut sockets = crowd(&place);
@@ -52,7 +52,7 @@ fn a_list_goes_on_where_its_last_page_ended() {
         let whole: BTreeSet<&String> = found.iter().collect();
         assert_eq!((found.len(), whole.len()), (n_all, n_all), "{list}");
     }
-    // One that came and the last one of a page, which went, move nobody else.
+    // A new row, and the loss of the last row of a page, move no other row.
     let first = place.json(&["lock", "list"]);
     let shown = names(&first, "locks", "filePath");
     let last = shown.last().unwrap();
@@ -69,7 +69,7 @@ fn a_list_goes_on_where_its_last_page_ended() {
 }
 
 #[test]
-fn people_are_told_how_to_see_the_rest() {
+fn the_output_says_how_to_see_the_rest() {
     let place = Place::new().with("SLM_MESH_RATE", "1000000");
     place.ok(&["start", "--detach"]);
     let _sockets = crowd(&place);

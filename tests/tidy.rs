@@ -99,14 +99,19 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All sources in these folders.
+/// All Rust sources in these folders.
 fn files(folders: &[&str]) -> Vec<PathBuf> {
+    files_ending(folders, &["rs"])
+}
+
+/// All files in these folders whose names end so.
+fn files_ending(folders: &[&str], endings: &[&str]) -> Vec<PathBuf> {
     let mut open: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
     let mut found = Vec::new();
     while let Some(path) = open.pop() {
         if path.is_dir() {
             open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
+        } else if path.extension().is_some_and(|ending| endings.iter().any(|known| ending == *known)) {
             found.push(path);
         }
     }
@@ -274,6 +279,15 @@ fn functions(lines: &[String]) -> Vec<(usize, String, usize)> {
 }
 
 #[test]
+fn files_of_the_web_page_are_short_enough_to_read() {
+    let found = files_ending(&["src"], &["js", "css", "html"]);
+    assert!(found.len() > 5, "no files of the page");
+    let too_long = found.iter().map(|path| Source::read(root(), path)).filter(|file| file.lines.len() > FILE_LINES_MAX);
+    let breaches: Vec<String> = too_long.map(|file| format!("{}: {} lines", file.path, file.lines.len())).collect();
+    check(&format!("a file has at most {FILE_LINES_MAX} lines"), &breaches);
+}
+
+#[test]
 fn every_file_says_what_it_is_for() {
     let silent =
         |source: &Source| !source.lines.first().is_some_and(|line| line.starts_with("//! ") && line.len() > 20);
@@ -341,7 +355,7 @@ fn every_ignored_error_has_a_reason() {
 
 /// Files outside the core that still decide by an operation's name, with the number of places. Add none.
 const DECIDE_BY_OPERATION: &[(&str, usize)] =
-    &[("broker/clients.rs", 2), ("mcp/broker_client.rs", 1), ("mcp/mod.rs", 1), ("mcp/pending_call.rs", 3)];
+    &[("mcp/broker_client.rs", 1), ("mcp/mod.rs", 1), ("mcp/pending_call.rs", 3)];
 
 #[test]
 fn only_the_core_decides_by_the_name_of_an_operation() {

@@ -28,7 +28,7 @@ pub enum ErrorKind {
     TimedOut,
     /// The disk or the database failed; nothing was changed.
     Storage,
-    /// The database is damaged; nothing was changed.
+    /// The database file is damaged; on the wire this is a failure of the storage like any other.
     Damaged,
     /// The broker can't be reached or is stopping.
     Gone,
@@ -70,14 +70,19 @@ pub const CODES: &[Codes] = &[
     codes(ErrorKind::Gone, "gone", 1008, 503, 3, "the broker can't be reached or started"),
     codes(ErrorKind::TimedOut, "timed_out", 1009, 408, 4, "nothing came in the time given"),
     codes(ErrorKind::Storage, "storage", 1010, 507, 5, "the disk or the database failed"),
-    codes(ErrorKind::Damaged, "damaged", 1011, 507, 5, "the database is damaged"),
     codes(ErrorKind::Internal, "internal", -32603, 500, 5, "a bug in slm-mesh"),
 ];
 
 impl ErrorKind {
     /// This kind's row.
     pub fn codes(self) -> &'static Codes {
-        CODES.iter().find(|row| row.kind == self).unwrap_or(&CODES[CODES.len() - 1])
+        let listed = if self == ErrorKind::Damaged { ErrorKind::Storage } else { self };
+        CODES.iter().find(|row| row.kind == listed).unwrap_or(&CODES[CODES.len() - 1])
+    }
+
+    /// Whether nothing could be stored, for whatever reason.
+    pub fn is_storage(self) -> bool {
+        matches!(self, ErrorKind::Storage | ErrorKind::Damaged)
     }
 
     /// The kind of a word that came over the wire; `Internal` for one that we don't know.

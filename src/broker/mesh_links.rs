@@ -1,11 +1,12 @@
-//! Carries news and letters between this broker and the meshes that it looks at, which are another
-//! slm-mesh or a SuperLocalMemory daemon: two threads for each, one that asks who is there and one
-//! that posts.
+//! Exchanges news and messages with the meshes that this broker is linked to, which are other slm-mesh
+//! brokers or SuperLocalMemory daemons. Each link has two threads: one asks who is online there, one
+//! posts messages.
 //!
-//! **Invariant:** the loop never waits for another mesh, so two that ask each other at once can't
-//! block each other; the secret goes to the address that the user wrote and, by no redirect, to
-//! another; and one letter of a link is on its way at a time, in the order in which they were sent.
+//! **Invariant:** the loop never waits for another mesh, so two meshes that ask each other at once
+//! can't block each other. The secret goes to the address that the user wrote, and no redirect takes
+//! it to another. A link posts one message at a time, in the order in which they were sent.
 
+use super::log;
 use crate::core::Mesh;
 use crate::core::federation::forwarding::{Delivery, ForwardedMessage};
 use crate::core::federation::roster::RemoteRoster;
@@ -15,224 +16,268 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
-/// How often a mesh of the other kind is asked; ours answers a question as soon as there is news.
+/// How often a SuperLocalMemory daemon is asked; a broker answers a question as soon as it has news.
 const ASK_EVERY: Duration = Duration::from_secs(30);
-/// How long ours may hold a question back, seconds: below what its HTTP thread allows.
+/// How long a broker may hold a question back, seconds: less than its HTTP thread allows.
 const HOLD_SECONDS: u64 = super::superlocalmemory::HOLD_SECONDS_MAX;
 /// What the answer to a question may take beyond that. SuperLocalMemory 3.4.48 answers nobody for 10 s
-/// while it forwards a letter itself.
-const ASK_MAX: Duration = Duration::from_secs(5);
-/// What the answer to a letter may take.
-const POST_MAX: Duration = Duration::from_secs(10);
-/// What an answer may have, in bytes.
+/// while it forwards a message itself.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// What the answer to a message may take.
+const POST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of an answer.
 const ANSWER_MAX: u64 = 8 << 20;
-/// The wait after the first failure, doubled with each further one up to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Two questions are never closer than this, whatever the other side answers. It is doubled with each
-/// answer in a row that came at once, up to the second: where something changes all the time, or seems
-/// to, more is learnt from one answer, and a mesh that lists others each time costs us little.
-const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(6));
-/// What came sooner than this came at once.
-const AT_ONCE: Duration = Duration::from_secs(4);
+/// The wait after the first failure; it doubles with each further one.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// The longest wait after a failure.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// The shortest time between two questions, whatever the other side answers.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// That time doubles with each quick answer in a row, up to this. Where something changes all the
+/// time, or seems to, one answer then tells more, and a mesh that lists others each time costs little.
+const PAUSE_MAX: Duration = Duration::from_secs(6);
+/// An answer that came sooner than this is a quick one.
+const QUICK: Duration = Duration::from_secs(4);
 /// News that wait for the loop. A thread with more waits itself, and asks nothing meanwhile.
 const NEWS_MAX: usize = 4;
 
 /// What a thread brings back; the number is that of the link.
-enum News {
-    Heard(usize, RemoteRoster),
-    Silent(usize, String),
+enum LinkNews {
+    Roster(usize, RemoteRoster),
+    Unreachable(usize, String),
     Delivery(usize, i64, Delivery),
 }
 
 /// All links.
-pub struct Links {
-    lines: Vec<Line>,
-    news: Receiver<News>,
+pub struct MeshLinks {
+    links: Vec<LinkSender>,
+    inbox: Receiver<LinkNews>,
+    /// The last turn ended before the inbox was empty.
+    has_backlog: bool,
 }
 
 /// One link, as the loop sees it.
-struct Line {
-    letters: SyncSender<ForwardedMessage>,
-    is_busy: bool,
-    /// After a failure, when to try again, ms; and how many there were in a row.
-    again_at: Option<i64>,
-    n_failed: u32,
-    idle: bool,
+struct LinkSender {
+    outbox: SyncSender<ForwardedMessage>,
+    state: SendState,
+    /// Failures in a row.
+    n_failures: u32,
 }
 
-/// What a thread needs.
+/// What a link does about the messages that wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SendState {
+    /// Messages may wait.
+    Ready,
+    /// None wait.
+    Idle,
+    /// One is being posted.
+    Posting,
+    /// The last one failed; when to try again, ms.
+    RetryAt(i64),
+}
+
+/// What the threads of a link need.
 #[derive(Clone)]
-struct Road {
+struct LinkThread {
     n: usize,
     url: String,
     secret: String,
-    news: SyncSender<News>,
-    ring: Arc<dyn Fn() + Send + Sync>,
+    news: SyncSender<LinkNews>,
+    wake: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl Links {
-    /// Starts the threads. They end with the process: one may be in the middle of a question.
-    pub fn open(urls: &[String], secret: &str, ring: Arc<dyn Fn() + Send + Sync>) -> Links {
-        let (sender, news) = sync_channel(NEWS_MAX);
-        let lines = urls.iter().enumerate().map(|(n, url)| {
-            let road =
-                Road { n, url: url.clone(), secret: secret.to_owned(), news: sender.clone(), ring: Arc::clone(&ring) };
-            let (letters, inbox) = sync_channel(1);
-            let asker = road.clone();
+impl MeshLinks {
+    /// Starts the threads. They end with the process, perhaps in the middle of a question.
+    pub fn open(urls: &[String], secret: &str, wake: Arc<dyn Fn() + Send + Sync>) -> MeshLinks {
+        let (news, inbox) = sync_channel(NEWS_MAX);
+        let links = urls.iter().enumerate().map(|(n, url)| {
+            let thread = LinkThread {
+                n,
+                url: url.clone(),
+                secret: secret.to_owned(),
+                news: news.clone(),
+                wake: Arc::clone(&wake),
+            };
+            let (outbox, messages) = sync_channel(1);
+            let poller = thread.clone();
             for (name, run) in [
-                ("asks", Box::new(move || asker.ask_on()) as Box<dyn FnOnce() + Send>),
-                ("posts", Box::new(move || road.post_on(&inbox))),
+                ("link-poll", Box::new(move || poller.poll_roster()) as Box<dyn FnOnce() + Send>),
+                ("link-post", Box::new(move || thread.post_messages(&messages))),
             ] {
                 if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(run) {
-                    super::log(&format!("{url} is not linked: {error}"));
+                    log(&format!("{url} is not linked: {error}"));
                 }
             }
-            Line { letters, is_busy: false, again_at: None, n_failed: 0, idle: false }
+            LinkSender { outbox, state: SendState::Ready, n_failures: 0 }
         });
-        Links { lines: lines.collect(), news }
+        MeshLinks { links: links.collect(), inbox, has_backlog: false }
     }
 
-    /// When a letter is to be tried again, ms.
+    /// Whether news are left over from the last turn.
+    pub fn has_backlog(&self) -> bool {
+        self.has_backlog
+    }
+
+    /// When a message is to be tried again, ms.
     pub fn deadline(&self) -> Option<i64> {
-        self.lines.iter().filter(|line| !line.is_busy).filter_map(|line| line.again_at).min()
+        let retry_at = |link: &LinkSender| match link.state {
+            SendState::RetryAt(at) => Some(at),
+            SendState::Ready | SendState::Idle | SendState::Posting => None,
+        };
+        self.links.iter().filter_map(retry_at).min()
     }
 
-    /// Tells the mesh what came; whether more may be there. It takes a few at a time: were it to wait for
-    /// the last, meshes that say more than can be told in the meantime would keep everybody else waiting.
-    pub fn hear(&mut self, mesh: &mut Mesh, now: i64) -> bool {
+    /// Passes a few news on to the mesh. With no bound, meshes that send news faster than we take them
+    /// would keep everybody else waiting.
+    pub fn receive_news(&mut self, mesh: &mut Mesh, now: i64) {
         for _ in 0..NEWS_MAX {
-            let Ok(news) = self.news.try_recv() else { return false };
-            let told = match news {
-                News::Heard(n, roster) => mesh.on_roster(n, &roster, now),
-                News::Silent(n, why) => {
+            let Ok(news) = self.inbox.try_recv() else {
+                self.has_backlog = false;
+                return;
+            };
+            let stored = match news {
+                LinkNews::Roster(n, roster) => mesh.on_roster(n, &roster, now),
+                LinkNews::Unreachable(n, why) => {
                     mesh.on_poll_failed(n, &why);
                     Ok(())
                 }
-                News::Delivery(n, seq, passed) => {
-                    self.lines[n].came_back(&passed, now);
-                    mesh.on_delivery(n, seq, &passed, now)
+                LinkNews::Delivery(n, seq, delivery) => {
+                    self.links[n].note_delivery(&delivery, now);
+                    mesh.on_delivery(n, seq, &delivery, now)
                 }
             };
-            if let Err(error) = told {
-                super::log(&format!("news of a linked mesh could not be stored: {}", error.text));
+            if let Err(error) = stored {
+                log(&format!("news of a linked mesh could not be stored: {}", error.text));
             }
         }
-        true
+        self.has_backlog = true;
     }
 
-    /// Sends what waits; after a commit, since it has left then.
-    pub fn post(&mut self, mesh: &mut Mesh, now: i64) {
-        if mesh.take_forwarding_due() {
-            self.lines.iter_mut().for_each(|line| line.idle = false);
-        }
-        for (n, line) in self.lines.iter_mut().enumerate() {
-            if line.is_busy || line.idle && line.again_at.is_none() || line.again_at.is_some_and(|at| at > now) {
-                continue;
+    /// Gives each link the next message that waits. This happens after the commit, since it leaves then.
+    pub fn send_waiting(&mut self, mesh: &mut Mesh, now: i64) {
+        let has_new = mesh.take_forwarding_due();
+        for (n, link) in self.links.iter_mut().enumerate() {
+            match link.state {
+                SendState::Posting => continue,
+                SendState::Idle if !has_new => continue,
+                SendState::RetryAt(at) if at > now => continue,
+                SendState::Ready | SendState::Idle | SendState::RetryAt(_) => {}
             }
-            line.again_at = None;
-            match mesh.next_forwarded(n, now) {
-                Ok(Some(letter)) => line.is_busy = line.letters.try_send(letter).is_ok(),
-                Ok(None) => line.idle = true,
-                Err(_) => line.again_at = Some(now + BACKOFF.1.as_millis() as i64),
-            }
+            link.state = match mesh.next_forwarded(n, now) {
+                Ok(Some(message)) => match link.outbox.try_send(message) {
+                    Ok(()) => SendState::Posting,
+                    Err(_) => SendState::Ready,
+                },
+                Ok(None) => SendState::Idle,
+                Err(_) => SendState::RetryAt(now + BACKOFF_MAX.as_millis() as i64),
+            };
         }
     }
 }
 
-impl Line {
-    fn came_back(&mut self, passed: &Delivery, now: i64) {
-        self.is_busy = false;
-        self.n_failed = if matches!(passed, Delivery::Retry(_)) { self.n_failed + 1 } else { 0 };
-        self.again_at = (self.n_failed > 0).then(|| now + backoff(self.n_failed).as_millis() as i64);
+impl LinkSender {
+    fn note_delivery(&mut self, delivery: &Delivery, now: i64) {
+        self.n_failures = if matches!(delivery, Delivery::Retry(_)) { self.n_failures + 1 } else { 0 };
+        self.state = match self.n_failures {
+            0 => SendState::Ready,
+            n => SendState::RetryAt(now + backoff(n).as_millis() as i64),
+        };
     }
 }
 
 /// The wait after so many failures in a row.
-fn backoff(n_failed: u32) -> Duration {
-    BACKOFF.0.saturating_mul(1 << (n_failed - 1).min(8)).min(BACKOFF.1)
+fn backoff(n_failures: u32) -> Duration {
+    BACKOFF_MIN.saturating_mul(1 << (n_failures - 1).min(8)).min(BACKOFF_MAX)
 }
 
-/// The time between two questions after so many answers in a row that came at once.
+/// The time between two questions after so many quick answers in a row.
 fn pause(n_quick: u32) -> Duration {
-    ASK_AGAIN.0.saturating_mul(1 << n_quick.saturating_sub(2).min(8)).min(ASK_AGAIN.1)
+    PAUSE_MIN.saturating_mul(1 << n_quick.saturating_sub(2).min(8)).min(PAUSE_MAX)
 }
 
-impl Road {
-    fn tell(&self, news: News) -> bool {
-        let told = self.news.send(news).is_ok();
-        (self.ring)();
-        told
+impl LinkThread {
+    /// Hands news to the loop; false once the loop is gone.
+    fn report(&self, news: LinkNews) -> bool {
+        let is_sent = self.news.send(news).is_ok();
+        (self.wake)();
+        is_sent
     }
 
-    /// Asks who is there, again and again.
-    fn ask_on(&self) {
-        let agent = agent();
-        let (mut mark, mut n_failed, mut n_quick) = (None, 0, 0);
+    /// Asks who is online there, again and again.
+    fn poll_roster(&self) {
+        let agent = http_agent();
+        let (mut mark, mut n_failures, mut n_quick) = (None, 0, 0);
         loop {
             let began = Instant::now();
-            let (news, wait) = match self.ask(&agent, mark) {
+            let (news, wait) = match self.ask_roster(&agent, mark) {
                 Ok((roster, next)) => {
-                    (mark, n_failed) = (next, 0);
-                    n_quick = if began.elapsed() < AT_ONCE { n_quick + 1 } else { 0 };
-                    (News::Heard(self.n, roster), if next.is_some() { pause(n_quick) } else { ASK_EVERY })
+                    (mark, n_failures) = (next, 0);
+                    n_quick = if began.elapsed() < QUICK { n_quick + 1 } else { 0 };
+                    (LinkNews::Roster(self.n, roster), if next.is_some() { pause(n_quick) } else { ASK_EVERY })
                 }
                 Err(why) => {
-                    (mark, n_failed) = (None, n_failed + 1);
-                    (News::Silent(self.n, why), backoff(n_failed))
+                    (mark, n_failures) = (None, n_failures + 1);
+                    (LinkNews::Unreachable(self.n, why), backoff(n_failures))
                 }
             };
-            if !self.tell(news) {
+            if !self.report(news) {
                 return;
             }
-            std::thread::sleep(wait.saturating_sub(began.elapsed()).max(ASK_AGAIN.0));
+            std::thread::sleep(wait.saturating_sub(began.elapsed()).max(PAUSE_MIN));
         }
     }
 
-    /// One question: who is there, and for our own kind the mark by which the next one waits for news.
-    fn ask(&self, agent: &ureq::Agent, mark: Option<i64>) -> Result<(RemoteRoster, Option<i64>), String> {
-        let (query, limit) = match mark {
-            Some(mark) => (format!("?after={mark}&wait={HOLD_SECONDS}"), ASK_MAX + Duration::from_secs(HOLD_SECONDS)),
-            None => (String::new(), ASK_MAX),
+    /// Asks once who is online. A broker also answers with a mark, by which the next question waits
+    /// until there is news.
+    fn ask_roster(&self, agent: &ureq::Agent, mark: Option<i64>) -> Result<(RemoteRoster, Option<i64>), String> {
+        let (query, timeout) = match mark {
+            Some(mark) => {
+                (format!("?after={mark}&wait={HOLD_SECONDS}"), ASK_TIMEOUT + Duration::from_secs(HOLD_SECONDS))
+            }
+            None => (String::new(), ASK_TIMEOUT),
         };
         let request = agent.get(format!("{}/mesh/peers{query}", self.url));
-        let request = self.sign(request.config().timeout_global(Some(limit)).build());
-        let (status, value) = read(request.call())?;
+        let request = self.add_secret(request.config().timeout_global(Some(timeout)).build());
+        let (status, value) = read_answer(request.call())?;
         if status != StatusCode::OK {
-            return Err(refusal(status, &value));
+            return Err(describe_refusal(status, &value));
         }
-        let roster = RemoteRoster::parse(&value).ok_or("its answer is no list of peers")?;
+        let roster = RemoteRoster::parse(&value).ok_or("its answer is not a list of peers")?;
         Ok((roster, value["mark"].as_i64()))
     }
 
-    /// Posts what it is given.
-    fn post_on(&self, inbox: &Receiver<ForwardedMessage>) {
-        let agent = agent();
-        while let Ok(letter) = inbox.recv() {
-            let passed = self.post(&agent, &letter);
-            if !self.tell(News::Delivery(self.n, letter.seq, passed)) {
+    /// Posts each message that it is given.
+    fn post_messages(&self, messages: &Receiver<ForwardedMessage>) {
+        let agent = http_agent();
+        while let Ok(message) = messages.recv() {
+            let delivery = self.post_message(&agent, &message);
+            if !self.report(LinkNews::Delivery(self.n, message.seq, delivery)) {
                 return;
             }
         }
     }
 
-    fn post(&self, agent: &ureq::Agent, letter: &ForwardedMessage) -> Delivery {
+    fn post_message(&self, agent: &ureq::Agent, message: &ForwardedMessage) -> Delivery {
         let request = agent.post(format!("{}/mesh/send", self.url));
-        let request = self.sign(request.config().timeout_global(Some(POST_MAX)).build());
-        let sent = request.header("Content-Type", "application/json").send(letter.body.to_string());
-        let (status, value) = match read(sent) {
+        let request = self.add_secret(request.config().timeout_global(Some(POST_TIMEOUT)).build());
+        let sent = request.header("Content-Type", "application/json").send(message.body.to_string());
+        let (status, value) = match read_answer(sent) {
             Ok(answer) => answer,
             Err(why) => return Delivery::Retry(why),
         };
         match status.as_u16() {
             200..300 if value["ok"] == Value::Bool(true) => Delivery::Accepted,
-            200..300 | 400 | 404 | 413 | 422 if is_worded(&value) => Delivery::Rejected(refusal(status, &value)),
-            // Also what some other server at this address answers: it speaks for no mesh.
-            _ => Delivery::Retry(refusal(status, &value)),
+            200..300 | 400 | 404 | 413 | 422 if says_why(&value) => {
+                Delivery::Rejected(describe_refusal(status, &value))
+            }
+            // Perhaps another kind of server answers at this address: it does not speak for the mesh.
+            _ => Delivery::Retry(describe_refusal(status, &value)),
         }
     }
 
-    /// Adds the secret in both forms: versions of the other kind differ in which they know.
-    fn sign<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+    /// Adds the secret in both forms, since versions of SuperLocalMemory differ in which they accept.
+    fn add_secret<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
         if self.secret.is_empty() {
             return request;
         }
@@ -240,33 +285,33 @@ impl Road {
     }
 }
 
-/// What asks: no redirects, no proxy of the environment, every status an answer.
-fn agent() -> ureq::Agent {
+/// An HTTP client without redirects and without the environment's proxy; every status is an answer.
+fn http_agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder().max_redirects(0).proxy(None).http_status_as_error(false);
-    config.timeout_connect(Some(ASK_MAX)).user_agent(concat!("slm-mesh/", env!("CARGO_PKG_VERSION"))).build().into()
+    config.timeout_connect(Some(ASK_TIMEOUT)).user_agent(concat!("slm-mesh/", env!("CARGO_PKG_VERSION"))).build().into()
 }
 
-/// Status and body of an answer; what is no JSON counts as null.
-fn read(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<(StatusCode, Value), String> {
+/// Status and body of an answer; a body that is not JSON counts as null.
+fn read_answer(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<(StatusCode, Value), String> {
     let mut answer = answer.map_err(|error| error.to_string())?;
     let bytes = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_vec().map_err(|error| error.to_string())?;
     Ok((answer.status(), serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
 }
 
-/// Whether an answer says why, as both kinds do.
-fn is_worded(value: &Value) -> bool {
+/// Whether an answer gives a reason, as brokers and SuperLocalMemory do.
+fn says_why(value: &Value) -> bool {
     ["error", "detail"].iter().any(|name| !value[name].is_null())
 }
 
-/// Why something was refused, in the words of who did.
-fn refusal(status: StatusCode, value: &Value) -> String {
+/// Why the other mesh refused, in its own words where it gave any.
+fn describe_refusal(status: StatusCode, value: &Value) -> String {
     let words = ["error", "detail"].iter().find_map(|name| value[name].as_str());
     match (words, status.as_u16()) {
         (_, 401 | 403) => {
-            format!("it does not let us in ({status}): SLM_MESH_SHARED_SECRET must be the same on both sides")
+            format!("it refused our secret ({status}): SLM_MESH_SHARED_SECRET must be the same on both sides")
         }
         (Some(words), _) => words.chars().take(200).collect(),
-        (None, 200..300) => "its answer is none that a mesh gives".into(),
+        (None, 200..300) => "its answer is not one that a mesh gives".into(),
         (None, _) => format!("it answered {status}"),
     }
 }

@@ -1,12 +1,14 @@
-//! Pushes to peers that registered over HTTP: one JSON envelope a line, broker to peer only, as
-//! existing clients listen for them. Those on this machine are dialled on the Unix socket that they
-//! named; those elsewhere (clients from 1.3 on) opened a WebSocket, and said hello on it.
+//! Pushes to peers that registered over HTTP: one JSON envelope a line, from the broker to the peer
+//! only, as existing clients expect it. The broker dials a peer of this machine on the Unix socket
+//! that the peer named. A peer on another machine (clients from 1.3 on) opens a WebSocket instead.
 //!
-//! **Invariant:** only a socket of this user is dialled, and a peer that does not read is dropped.
+//! **Invariant:** we dial only sockets of this user, and drop a peer that does not read.
 
-use super::push_connection::Outlet;
-use super::ws_subscribers::Ears;
+use super::event_loop::{LoopContext, TokenSource};
+use super::push_connection::PushConnection;
+use super::ws_subscribers::Subscribers;
 use crate::base::ids::PeerId;
+use crate::base::kinds::EventKind;
 use crate::base::time;
 use crate::core::Mesh;
 use crate::store::Event;
@@ -16,208 +18,244 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-/// Attempts in a row before a peer is left alone until it registers again.
+/// After this many failures in a row a peer is left alone until it registers again.
 const ATTEMPTS_MAX: u32 = 10;
-/// The wait after the first failed attempt, and the longest, ms.
-const BACKOFF_MS: (i64, i64) = (200, 5000);
+/// The wait after the first failure, ms; it doubles with each further one.
+const BACKOFF_MS_MIN: i64 = 200;
+/// The longest wait, ms.
+const BACKOFF_MS_MAX: i64 = 5000;
 
-/// One peer's line.
-struct Line {
+/// One peer's socket.
+struct PeerSocket {
     path: String,
-    outlet: Option<Outlet>,
-    attempts: u32,
-    retry_at: Option<i64>,
-    /// When the line was opened, ms.
-    opened: i64,
+    state: SocketState,
+    /// Failures in a row.
+    n_failures: u32,
 }
 
-/// All such peers.
-pub struct Pushes {
-    lines: HashMap<String, Line>,
-    ears: Ears,
+/// Where the broker stands with a peer's socket.
+enum SocketState {
+    /// Connected since then, ms.
+    Connected(PushConnection, i64),
+    /// To be dialled then, ms.
+    RetryAt(i64),
+    /// It failed too often.
+    GivenUp,
 }
 
-impl Pushes {
-    /// None yet.
-    pub fn new() -> Pushes {
-        Pushes { lines: HashMap::new(), ears: Ears::default() }
+/// All peers that are pushed to.
+#[derive(Default)]
+pub struct PushTargets {
+    sockets: HashMap<String, PeerSocket>,
+    subscribers: Subscribers,
+}
+
+impl PushTargets {
+    /// Adds a client that opened a WebSocket to receive pushes.
+    pub fn add_subscriber(&mut self, context: &mut LoopContext, stream: UnixStream) {
+        let token = context.tokens.next_token();
+        if let Some(connection) = PushConnection::register(stream, context.poll.registry(), token) {
+            self.subscribers.add(connection);
+        }
     }
 
-    /// Takes in who came over a WebSocket to listen.
-    pub fn listen(&mut self, registry: &Registry, token: u64, stream: UnixStream) {
-        self.ears.add(Outlet::register(stream, registry, token));
-    }
-
-    /// Something happened on a socket; the next flush finds out what.
+    /// Reads from the connection on which something happened.
     pub fn note_ready(&mut self, token: u64, now: i64) {
-        let of = |line: &&mut Line| line.outlet.as_ref().is_some_and(|outlet| outlet.token == token);
-        match self.lines.values_mut().find(of) {
-            // A peer never sends anything on a line that we dialled.
-            Some(line) => {
-                if line.outlet.as_mut().is_some_and(|outlet| outlet.read(|_| ()).is_err()) {
-                    line.lost(now);
-                }
-            }
-            None => self.ears.hear(token),
+        let has_token = |socket: &&mut PeerSocket| matches!(&socket.state, SocketState::Connected(connection, _) if connection.token() == token);
+        match self.sockets.values_mut().find(has_token) {
+            Some(socket) => socket.check(now),
+            None => self.subscribers.read_hellos(token),
         }
     }
 
     /// When a peer is to be dialled again, ms.
     pub fn deadline(&self) -> Option<i64> {
-        self.lines.values().filter(|line| line.outlet.is_none()).filter_map(|line| line.retry_at).min()
+        let retry_at = |socket: &PeerSocket| match socket.state {
+            SocketState::RetryAt(at) => Some(at),
+            SocketState::Connected(..) | SocketState::GivenUp => None,
+        };
+        self.sockets.values().filter_map(retry_at).min()
     }
 
-    /// A message for a peer.
-    pub fn mail(&mut self, mesh: &Mesh, peer: &str, seq: i64, from: &str, body: &str, now: i64) {
+    /// Pushes a message to its recipient.
+    pub fn push_message(&mut self, mesh: &Mesh, peer: &str, seq: i64, from: &str, body: &str, now: i64) {
         let payload = json!({ "messageId": mesh.ids().message(seq), "fromPeer": from, "text": body });
-        self.put(mesh, peer, &envelope("message", &payload, now), Some(seq), now);
+        self.push(mesh, peer, &envelope("message", &payload, now), Some(seq), now);
     }
 
-    /// An event: to those who subscribed it first, then the update that all get.
-    pub fn event(&mut self, mesh: &Mesh, event: &Event, now: i64) {
+    /// Pushes an event: first to those that subscribed to it, then the update that all get.
+    pub fn push_event(&mut self, mesh: &Mesh, event: &Event, now: i64) {
         let payload: Value = serde_json::from_str(&event.payload).unwrap_or_else(|_| json!({}));
-        let listeners = mesh.peers().push_recipients();
-        for peer in listeners.iter().filter(|peer| mesh.journal().is_peer_subscribed(peer, &event.kind)) {
+        let peers = mesh.peers().push_recipients();
+        for peer in peers.iter().filter(|peer| mesh.journal().is_peer_subscribed(peer, &event.kind)) {
             let mut flat = json!({ "eventType": event.kind.word() });
             if let (Some(flat), Some(payload)) = (flat.as_object_mut(), payload.as_object()) {
                 flat.extend(payload.clone());
             }
-            self.put(mesh, peer, &envelope("event", &flat, now), None, now);
+            self.push(mesh, peer, &envelope("event", &flat, now), None, now);
         }
-        let update = match event.kind.word() {
-            "peer_left" => Some(("peer_update", json!({ "action": "left", "peerId": payload["peerId"] }))),
-            "state_changed" => Some((
-                "peer_update",
-                json!({ "action": "state_changed", "key": payload["key"], "namespace": payload["namespace"] }),
-            )),
-            "file_locked" => Some((
-                "lock_update",
-                json!({ "filePath": payload["filePath"], "action": "locked", "by": payload["lockedBy"] }),
-            )),
-            "file_unlocked" => Some(("lock_update", json!({ "filePath": payload["filePath"], "action": "unlocked" }))),
-            _ => None,
-        };
-        if let Some((kind, payload)) = update {
-            self.put_all(mesh, &listeners, &envelope(kind, &payload, now), now);
+        if let Some((kind, payload)) = update_of(&event.kind, &payload) {
+            self.push_to_all(mesh, &peers, &envelope(kind, &payload, now), now);
         }
     }
 
-    /// The broker ends.
-    pub fn shutdown(&mut self, mesh: &Mesh, now: i64) {
-        self.put_all(mesh, &mesh.peers().push_recipients(), &envelope("shutdown", &json!({}), now), now);
-        for line in self.lines.values_mut() {
-            line.send(now);
+    /// Tells all peers that the broker ends.
+    pub fn announce_shutdown(&mut self, mesh: &Mesh, now: i64) {
+        self.push_to_all(mesh, &mesh.peers().push_recipients(), &envelope("shutdown", &json!({}), now), now);
+        for socket in self.sockets.values_mut() {
+            socket.send(now);
         }
-        self.ears.send();
+        self.subscribers.flush();
     }
 
-    /// One line to everybody: each ear hears it once, whoever it listens for.
-    fn put_all(&mut self, mesh: &Mesh, listeners: &[PeerId], text: &str, now: i64) {
-        for peer in listeners {
-            if self.ears.of(mesh, peer).is_none() {
-                self.put(mesh, peer, text, None, now);
+    /// Pushes one line to everybody. A WebSocket gets it once, however many ids it listens for.
+    fn push_to_all(&mut self, mesh: &Mesh, peers: &[PeerId], text: &str, now: i64) {
+        for peer in peers {
+            if self.subscribers.find(mesh, peer).is_none() {
+                self.push(mesh, peer, text, None, now);
             }
         }
-        self.ears.put_all(text);
+        self.subscribers.enqueue_for_all(text);
     }
 
-    fn put(&mut self, mesh: &Mesh, peer: &str, text: &str, seq: Option<i64>, now: i64) {
-        if let Some(ear) = self.ears.of(mesh, peer) {
-            return self.ears.put(ear, text, seq);
+    fn push(&mut self, mesh: &Mesh, peer: &str, text: &str, seq: Option<i64>, now: i64) {
+        if let Some(place) = self.subscribers.find(mesh, peer) {
+            return self.subscribers.enqueue(place, text, seq);
         }
         let Some(path) = mesh.peers().get(peer).and_then(|peer| peer.row.push_socket().map(str::to_owned)) else {
             return;
         };
-        let line = self.lines.entry(peer.to_owned()).or_insert_with(|| Line::new(path.clone()));
-        if line.path != path {
-            *line = Line::new(path);
+        let socket = self.sockets.entry(peer.to_owned()).or_insert_with(|| PeerSocket::new(path.clone()));
+        if socket.path != path {
+            *socket = PeerSocket::new(path);
         }
-        // Nothing is kept for who can't be reached: its mailbox and the event stream have it all. One
-        // that does not read misses it, too.
-        if line.outlet.as_mut().is_some_and(|outlet| !outlet.put(text, seq)) {
-            line.fail(now);
-        }
+        socket.enqueue(text, seq, now);
     }
 
-    /// Sends what is taken, and answers with the messages that went whole.
+    /// Sends what the sockets take; answers with the messages that were sent whole.
     pub fn flush(&mut self, now: i64) -> Vec<i64> {
-        let mut taken = Vec::new();
-        for line in self.lines.values_mut() {
-            line.send(now);
-            taken.extend(line.outlet.iter_mut().flat_map(Outlet::take_sent));
+        let mut sent = Vec::new();
+        for socket in self.sockets.values_mut() {
+            socket.send(now);
+            if let SocketState::Connected(connection, _) = &mut socket.state {
+                sent.extend(connection.drain_sent());
+            }
         }
-        taken.extend(self.ears.send());
-        taken
+        sent.extend(self.subscribers.flush());
+        sent
     }
 
-    /// Dials peers that are new or whose time has come. One that listens on a WebSocket needs no line.
-    pub fn dial(&mut self, mesh: &Mesh, registry: &Registry, next_token: &mut u64, now: i64) {
-        self.lines
-            .retain(|peer, line| mesh.peers().get(peer).is_some_and(|peer| peer.row.push_socket() == Some(&line.path)));
+    /// Dials peers that are new or whose time has come, except those that listen on a WebSocket.
+    pub fn dial(&mut self, context: &mut LoopContext) {
+        let LoopContext { mesh, poll, tokens, now, .. } = context;
+        let is_current = |peer: &String, socket: &mut PeerSocket| {
+            mesh.peers().get(peer).is_some_and(|peer| peer.row.push_socket() == Some(&socket.path))
+        };
+        self.sockets.retain(is_current);
         for peer in mesh.peers().push_recipients() {
             let Some(path) = mesh.peers().get(&peer).and_then(|peer| peer.row.push_socket().map(str::to_owned)) else {
                 continue;
             };
-            if self.ears.of(mesh, &peer).is_some() {
-                self.lines.remove(peer.as_str());
+            if self.subscribers.find(mesh, &peer).is_some() {
+                self.sockets.remove(peer.as_str());
                 continue;
             }
-            let line = self.lines.entry(peer.to_string()).or_insert_with(|| Line::new(path));
-            if line.outlet.is_none() && line.retry_at.is_some_and(|at| at <= now) {
-                line.dial(registry, next_token, now);
+            let socket = self.sockets.entry(peer.to_string()).or_insert_with(|| PeerSocket::new(path));
+            if matches!(socket.state, SocketState::RetryAt(at) if at <= *now) {
+                socket.dial(poll.registry(), tokens, *now);
             }
         }
     }
 }
 
-/// A line as existing clients read it.
+/// The update that all peers get of an event, if there is one: its type and payload.
+fn update_of(kind: &EventKind, payload: &Value) -> Option<(&'static str, Value)> {
+    match kind {
+        EventKind::PeerLeft => Some(("peer_update", json!({ "action": "left", "peerId": payload["peerId"] }))),
+        EventKind::StateChanged => {
+            let (key, namespace) = (&payload["key"], &payload["namespace"]);
+            Some(("peer_update", json!({ "action": "state_changed", "key": key, "namespace": namespace })))
+        }
+        EventKind::FileLocked => {
+            let (path, by) = (&payload["filePath"], &payload["lockedBy"]);
+            Some(("lock_update", json!({ "filePath": path, "action": "locked", "by": by })))
+        }
+        EventKind::FileUnlocked => {
+            Some(("lock_update", json!({ "filePath": payload["filePath"], "action": "unlocked" })))
+        }
+        _ => None,
+    }
+}
+
+/// A pushed line as existing clients read it.
 fn envelope(kind: &str, payload: &Value, now: i64) -> String {
     json!({ "type": kind, "payload": payload, "timestamp": time::iso(now) }).to_string()
 }
 
-impl Line {
-    /// One that is to be dialled at once.
-    fn new(path: String) -> Line {
-        Line { path, outlet: None, attempts: 0, retry_at: Some(0), opened: 0 }
+impl PeerSocket {
+    /// A socket that is to be dialled at once.
+    fn new(path: String) -> PeerSocket {
+        PeerSocket { path, state: SocketState::RetryAt(0), n_failures: 0 }
     }
 
-    fn dial(&mut self, registry: &Registry, next_token: &mut u64, now: i64) {
-        let ours = std::fs::metadata(&self.path)
+    fn dial(&mut self, registry: &Registry, tokens: &mut TokenSource, now: i64) {
+        let is_own = std::fs::metadata(&self.path)
             .is_ok_and(|meta| meta.file_type().is_socket() && meta.uid() == crate::sys::uid());
-        let connected = if ours { UnixStream::connect(&self.path).ok() } else { None };
+        let stream = if is_own { UnixStream::connect(&self.path).ok() } else { None };
         let is_same_user = |stream: &UnixStream| {
-            crate::sys::process::credentials(stream).is_some_and(|who| who.uid == crate::sys::uid())
+            crate::sys::process::credentials(stream).is_some_and(|peer| peer.uid == crate::sys::uid())
         };
-        let Some(stream) = connected.filter(is_same_user) else { return self.fail(now) };
-        let token = *next_token;
-        *next_token += 1;
-        self.outlet = Outlet::register(stream, registry, token);
-        if self.outlet.is_none() {
-            return self.fail(now);
+        let Some(stream) = stream.filter(is_same_user) else { return self.fail(now) };
+        match PushConnection::register(stream, registry, tokens.next_token()) {
+            Some(connection) => self.state = SocketState::Connected(connection, now),
+            None => self.fail(now),
         }
-        (self.opened, self.retry_at) = (now, None);
+    }
+
+    /// Queues a line. Nothing is kept for a peer that can't be reached: its mailbox and the event
+    /// stream have everything. A peer that does not read misses the line, too.
+    fn enqueue(&mut self, text: &str, seq: Option<i64>, now: i64) {
+        if let SocketState::Connected(connection, _) = &mut self.state
+            && connection.enqueue(text, seq).is_err()
+        {
+            self.fail(now);
+        }
+    }
+
+    fn send(&mut self, now: i64) {
+        if let SocketState::Connected(connection, since) = &mut self.state
+            && connection.send().is_err()
+        {
+            let since = *since;
+            self.lose(since, now);
+        }
+    }
+
+    /// Finds out whether the peer hung up; a peer never sends anything on a socket that we dialled.
+    fn check(&mut self, now: i64) {
+        if let SocketState::Connected(connection, since) = &mut self.state
+            && connection.read_lines(|_| ()).is_err()
+        {
+            let since = *since;
+            self.lose(since, now);
+        }
     }
 
     /// Gives the connection up, and tries again later unless it failed too often.
     fn fail(&mut self, now: i64) {
-        self.outlet = None;
-        let wait = (BACKOFF_MS.0 << self.attempts.min(5)).min(BACKOFF_MS.1);
-        self.attempts += 1;
-        self.retry_at = (self.attempts < ATTEMPTS_MAX).then_some(now + wait);
+        let wait = (BACKOFF_MS_MIN << self.n_failures.min(5)).min(BACKOFF_MS_MAX);
+        self.n_failures += 1;
+        self.state =
+            if self.n_failures < ATTEMPTS_MAX { SocketState::RetryAt(now + wait) } else { SocketState::GivenUp };
     }
 
-    /// The peer hung up. What it did not take is gone with the line, so that the next one starts with
-    /// a whole envelope; and only a line that held for a while makes up for attempts that failed.
-    fn lost(&mut self, now: i64) {
-        if now - self.opened >= BACKOFF_MS.1 {
-            self.attempts = 0;
+    /// Gives up a connection on which the peer hung up. Its unsent output goes too, so that the next
+    /// connection starts with a whole envelope. Only a connection that held for a while makes up for
+    /// earlier failures.
+    fn lose(&mut self, since: i64, now: i64) {
+        if now - since >= BACKOFF_MS_MAX {
+            self.n_failures = 0;
         }
         self.fail(now);
-    }
-
-    fn send(&mut self, now: i64) {
-        if self.outlet.as_mut().is_some_and(|outlet| outlet.send().is_err()) {
-            self.lost(now);
-        }
     }
 }

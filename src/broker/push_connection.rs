@@ -1,55 +1,65 @@
-//! A connection on which lines are pushed, with what it has not taken yet.
+//! A connection on which lines are pushed to a client, with the output that it has not taken yet.
 //!
-//! **Invariant:** it is bounded, and a message counts as taken once its line went whole.
+//! **Invariant:** the output is bounded, and a message counts as sent once its whole line is.
 
 use crate::wire::lines::Lines;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
 
-/// Unsent bytes, after which a peer counts as one that does not read.
+/// A client with more unsent output than this does not read, and loses its connection.
 const OUTPUT_MAX: usize = 1 << 20;
-
-/// Bytes that may come in one go: a few hellos. Who sends faster than they are read would be all that the
-/// loop does.
+/// A client may send this much at once: a few hellos. The loop would have no time for anybody else if
+/// one could send faster than we read.
 const INPUT_MAX: usize = 128 << 10;
 
 /// The connection.
-pub struct Outlet {
+pub struct PushConnection {
     stream: UnixStream,
-    /// Its token in the poll.
-    pub token: u64,
+    token: u64,
     input: Lines,
     output: Vec<u8>,
     sent: usize,
-    /// Messages in `output`: where each ends, and its sequence number.
-    marks: Vec<(usize, i64)>,
+    /// The messages in `output`: where each ends, and its sequence number.
+    message_ends: Vec<(usize, i64)>,
 }
 
-impl Outlet {
-    /// Takes a stream into the poll; nothing if that is impossible.
-    pub fn register(mut stream: UnixStream, registry: &Registry, token: u64) -> Option<Outlet> {
+/// The client does not read, so its connection is to be dropped.
+#[derive(Debug)]
+pub struct NotReading;
+
+impl PushConnection {
+    /// Registers a stream in the poll; `None` if that fails.
+    pub fn register(mut stream: UnixStream, registry: &Registry, token: u64) -> Option<PushConnection> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut stream, Token(token as usize), interest).ok()?;
-        let (input, output, marks) = (Lines::default(), Vec::new(), Vec::new());
-        Some(Outlet { stream, token, input, output, sent: 0, marks })
+        let (input, output, message_ends) = (Lines::default(), Vec::new(), Vec::new());
+        Some(PushConnection { stream, token, input, output, sent: 0, message_ends })
     }
 
-    /// Adds a line, and the message that it carries; false for one that does not read.
-    pub fn put(&mut self, text: &str, seq: Option<i64>) -> bool {
+    /// Its token in the poll.
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// Queues a line, with the sequence number of the message that it carries.
+    ///
+    /// # Errors
+    /// When the client has left too much output unread.
+    pub fn enqueue(&mut self, text: &str, seq: Option<i64>) -> Result<(), NotReading> {
         if self.output.len() + text.len() > OUTPUT_MAX {
-            return false;
+            return Err(NotReading);
         }
         self.output.extend_from_slice(text.as_bytes());
         self.output.push(b'\n');
-        self.marks.extend(seq.map(|seq| (self.output.len(), seq)));
-        true
+        self.message_ends.extend(seq.map(|seq| (self.output.len(), seq)));
+        Ok(())
     }
 
-    /// Writes what is taken now.
+    /// Sends what the socket takes now.
     ///
     /// # Errors
-    /// When the peer is gone.
+    /// When the client is gone.
     pub fn send(&mut self) -> io::Result<()> {
         while self.sent < self.output.len() {
             match self.stream.write(&self.output[self.sent..]) {
@@ -62,23 +72,23 @@ impl Outlet {
         Ok(())
     }
 
-    /// The messages whose lines went whole since it was last asked.
-    pub fn take_sent(&mut self) -> Vec<i64> {
+    /// The messages that were sent whole since the last call.
+    pub fn drain_sent(&mut self) -> Vec<i64> {
         let sent = self.sent;
-        let taken = self.marks.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq).collect();
-        self.marks.retain(|(end, _)| *end > sent);
+        let messages = self.message_ends.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq).collect();
+        self.message_ends.retain(|(end, _)| *end > sent);
         if self.sent == self.output.len() {
             self.output.clear();
             self.sent = 0;
         }
-        taken
+        messages
     }
 
-    /// Hands over the lines that have come.
+    /// Reads, and hands over each line that has come.
     ///
     /// # Errors
-    /// When the peer hung up, or sent a line that is too long, or too much.
-    pub fn read(&mut self, mut line: impl FnMut(&[u8])) -> io::Result<()> {
+    /// When the client hung up, or sent too long a line, or too much.
+    pub fn read_lines(&mut self, mut take_line: impl FnMut(&[u8])) -> io::Result<()> {
         let mut buffer = [0; 4096];
         for _ in 0..INPUT_MAX / buffer.len() {
             match self.stream.read(&mut buffer) {
@@ -88,8 +98,8 @@ impl Outlet {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            while let Some(found) = self.input.next_line().map_err(|_| io::Error::from(ErrorKind::InvalidData))? {
-                line(found);
+            while let Some(line) = self.input.next_line().map_err(|_| io::Error::from(ErrorKind::InvalidData))? {
+                take_line(line);
             }
         }
         Err(ErrorKind::InvalidData.into())
@@ -101,17 +111,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_sends_without_end_is_given_up_and_who_sends_little_is_heard() {
+    fn a_client_that_sends_without_end_is_given_up_and_one_that_sends_little_is_read() {
         let poll = mio::Poll::new().unwrap();
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut outlet = Outlet::register(UnixStream::from_std(ours), poll.registry(), 1).unwrap();
+        let mut connection = PushConnection::register(UnixStream::from_std(ours), poll.registry(), 1).unwrap();
         let mut n_lines = 0;
         (&theirs).write_all(b"one\ntwo\n").unwrap();
-        outlet.read(|_| n_lines += 1).unwrap();
+        connection.read_lines(|_| n_lines += 1).unwrap();
         assert_eq!(n_lines, 2);
         (&theirs).write_all(&b"again\n".repeat(24_000)).unwrap();
-        let given_up = outlet.read(|_| n_lines += 1).unwrap_err();
-        assert_eq!(given_up.kind(), ErrorKind::InvalidData);
+        let error = connection.read_lines(|_| n_lines += 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
     }
 }

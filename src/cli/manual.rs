@@ -8,8 +8,9 @@ use super::print_line;
 use crate::base::error;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
+use crate::broker::methods::BROKER_OPS;
 use crate::core::tools::{TOOLS, name};
-use crate::core::{CliPlace, OPS, Op};
+use crate::core::{Arg, CliPlace, OPS};
 use crate::sys::settings::SETTINGS;
 
 /// Prints the help on a topic, or the overview if the topic is empty.
@@ -123,14 +124,14 @@ fn settings_help() -> String {
 }
 
 fn method_list() -> String {
-    let args = |op: &Op| {
-        op.args
-            .iter()
-            .map(|arg| if arg.required { arg.name.to_owned() } else { format!("[{}]", arg.name) })
-            .collect::<Vec<_>>()
-            .join(" ")
+    let arg_names = |args: &[Arg]| -> String {
+        let name = |arg: &Arg| if arg.required { format!(" {}", arg.name) } else { format!(" [{}]", arg.name) };
+        args.iter().map(name).collect()
     };
-    OPS.iter().map(|op| format!("{} {}\n    {}\n", op.name, args(op), op.summary)).collect()
+    let of_mesh = OPS.iter().map(|op| (op.name, op.args, op.summary));
+    let of_broker = BROKER_OPS.iter().map(|method| (method.name, method.args, method.summary));
+    let rows = of_mesh.chain(of_broker);
+    rows.map(|(name, args, summary)| format!("{name}{}\n    {summary}\n", arg_names(args))).collect()
 }
 
 /// The tables that stand between markers in the README.

@@ -2,7 +2,7 @@
 
 use super::{connect_to_running, load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
-use crate::broker::startup;
+use crate::broker::startup::{self, AfterReady};
 use crate::client::Client;
 use crate::sys::data_dir::Places;
 use crate::sys::settings::Settings;
@@ -34,7 +34,8 @@ pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Error> {
     }
     startup::run(&places, settings, |port, note| {
         if json {
-            startup::say_ready(port, note, as_daemon);
+            let after = if as_daemon { AfterReady::CloseOutput } else { AfterReady::KeepOutput };
+            startup::say_ready(port, note, after);
         } else {
             crate::sys::complain(&format!(
                 "Broker running (PID {}, HTTP port {port}, data in {}). Press Ctrl-C to stop it.",

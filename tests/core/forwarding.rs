@@ -75,7 +75,7 @@ impl Pair {
             browser: Box::default(),
         };
         let request = Request { head, body: body.to_string().into_bytes() };
-        let answer = legacy_http::answer(&mut self.there.mesh, &request, self.there.now);
+        let answer = legacy_http::respond(&mut self.there.mesh, &request, self.there.now);
         assert!(self.there.mesh.commit());
         self.there.mesh.take_effects();
         assert_eq!(answer.status, 200);

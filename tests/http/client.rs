@@ -1,4 +1,4 @@
-//! A broker of one's own, and a client that speaks HTTP to it with nothing but std.
+//! A broker for one test, and a client that speaks HTTP to it with the standard library only.
 
 use super::support::{Place, until};
 use serde_json::{Value, json};
@@ -7,10 +7,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// Longer than anything here may take, shorter than anybody's patience.
+/// The timeout of every wait in these tests.
 pub const SOON: Duration = Duration::from_secs(15);
 
-/// A broker in the foreground of its place.
+/// A broker in the foreground, with a data directory of its own.
 pub struct Broker {
     pub place: Place,
     child: Child,
@@ -18,7 +18,7 @@ pub struct Broker {
     pub token: String,
 }
 
-/// One keep-alive connection.
+/// A keep-alive connection.
 pub struct Http {
     pub stream: BufReader<TcpStream>,
     token: String,
@@ -38,7 +38,7 @@ impl Broker {
         Broker::over(Place::new())
     }
 
-    /// A broker with these settings.
+    /// Starts a broker with these settings.
     pub fn with(settings: &[(&str, &str)]) -> Broker {
         Broker::over(settings.iter().fold(Place::new(), |place, (name, value)| place.with(name, value)))
     }
@@ -57,7 +57,7 @@ impl Broker {
         Http::to(self.address(), &self.token)
     }
 
-    /// A connection on which the caller writes what it likes.
+    /// A connection on which the caller can write any bytes.
     pub fn raw(&self) -> TcpStream {
         tcp(self.address())
     }
@@ -69,19 +69,19 @@ impl Broker {
         self.child.wait().unwrap()
     }
 
-    /// Starts another broker where the former one was.
+    /// Starts another broker in the same data directory.
     pub fn again(&mut self) {
         (self.child, self.port) = spawn(&self.place);
     }
 
-    /// Resident memory in KiB; `None` where the system does not tell.
+    /// Resident memory in KiB; `None` if the system does not report it.
     pub fn rss(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.split_whitespace().next()?.parse().ok()
     }
 
-    /// Processor time used so far, in clock ticks; `None` where the system does not tell.
+    /// Processor time used so far, in clock ticks; `None` if the system does not report it.
     pub fn ticks(&self) -> Option<u64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
@@ -91,7 +91,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // Fails only if it has ended already.
+        // It fails only if the broker has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -147,7 +147,7 @@ impl Http {
         Some(Reply { status, head, body: serde_json::from_str(&text).unwrap_or_default(), text })
     }
 
-    /// Asks with further headers (each ends in `\r\n`) and any body.
+    /// Sends a request with further headers (each ends in `\r\n`) and any body.
     pub fn ask(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> Reply {
         let auth =
             if self.token.is_empty() { String::new() } else { format!("Authorization: {}\r\n", self.authorization()) };
@@ -168,7 +168,7 @@ impl Http {
         self.ask("POST", target, "Host: localhost\r\n", body.to_string().as_bytes())
     }
 
-    /// Asks for what must be granted.
+    /// Sends a request that must succeed.
     #[track_caller]
     pub fn ok(&mut self, target: &str, body: Value) -> Value {
         let reply = self.post(target, &body);
@@ -176,7 +176,7 @@ impl Http {
         reply.body
     }
 
-    /// Asks for what must be refused with this very sentence, which goes out with status 200.
+    /// Sends a request that must fail with exactly this text and status 200.
     #[track_caller]
     pub fn refused(&mut self, target: &str, body: Value, sentence: &str) {
         let reply = self.post(target, &body);
@@ -185,13 +185,13 @@ impl Http {
         assert_starts(&reply.body, "ok error");
     }
 
-    /// Registers a peer without a name; its id.
+    /// Registers a peer without a name, and returns its id.
     #[track_caller]
     pub fn peer(&mut self, project: &str) -> String {
         word(&self.ok("/register", json!({ "projectPath": project, "pid": 7 }))["peerId"])
     }
 
-    /// What waits unread for a peer, which this reads.
+    /// Reads the unread messages of a peer.
     #[track_caller]
     pub fn mail(&mut self, peer: &str) -> Vec<Value> {
         self.ok("/messages", json!({ "peerId": peer }))["messages"].as_array().unwrap().clone()
@@ -203,20 +203,20 @@ impl Http {
         self.ok("/events", json!({ "types": [kind] }))["events"].as_array().unwrap().clone()
     }
 
-    /// The server closed, and in order.
+    /// Checks that the server closed the connection in order.
     #[track_caller]
     pub fn ends(&mut self) {
         assert_eq!(self.stream.read(&mut [0; 16]).unwrap(), 0, "more than the last answer");
     }
 }
 
-/// Says that a test could not be made here; where all must be made, that is a failure.
+/// Prints that a test was skipped; fails where no test may be skipped.
 pub fn skip(test: &str, why: &str) {
     assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "{test}: {why}");
     println!("skipped: {test}: {why}");
 }
 
-/// A value that is a text.
+/// The text in a value.
 #[track_caller]
 pub fn word(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("want a text, got {value}")).to_owned()
@@ -228,7 +228,7 @@ pub fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap_or_else(|| panic!("want an object, got {value}")).keys().map(String::as_str).collect()
 }
 
-/// These keys come first, in this order; what was added comes after them.
+/// Checks that these keys come first, in this order, before keys that were added later.
 #[track_caller]
 pub fn assert_starts(value: &Value, wanted: &str) {
     let wanted: Vec<&str> = wanted.split(' ').collect();
@@ -266,7 +266,7 @@ fn assert_shape(value: &Value, shape: &str) {
     assert_eq!(digits, shape, "{text}");
 }
 
-/// Waits until a client's answer satisfies; that answer.
+/// Repeats a request until its answer fits, and returns that answer.
 pub fn wait_for(what: &str, mut ask: impl FnMut() -> Option<Value>) -> Value {
     let mut found = None;
     until(what, || {

@@ -1,4 +1,4 @@
-//! The files that existing clients read, and the port they knock at.
+//! The files that existing clients read, and the port to which they connect.
 
 use super::client::*;
 use super::support::{Place, lives, until};
@@ -17,7 +17,7 @@ fn text(broker: &Broker, name: &str) -> String {
 }
 
 #[test]
-fn the_files_of_old_are_there_and_private() {
+fn the_files_of_existing_clients_are_there_and_private() {
     let broker = Broker::start();
     broker.http().peer("/p");
     let token = text(&broker, "broker.token");
@@ -48,7 +48,7 @@ fn the_token_outlives_the_broker_and_two_meshes_have_two() {
 }
 
 #[test]
-fn a_token_that_is_none_is_replaced() {
+fn an_invalid_token_is_replaced() {
     let place = Place::new();
     fs::create_dir_all(&place.dir).unwrap();
     fs::write(place.dir.join("broker.token"), "short").unwrap();
@@ -69,7 +69,7 @@ fn a_token_that_others_could_read_becomes_private() {
 }
 
 #[test]
-fn an_orderly_end_removes_what_says_that_a_broker_is_here() {
+fn an_orderly_end_removes_the_files_of_the_broker() {
     let mut broker = Broker::start();
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         assert!(broker.end(signal).success(), "{signal:?}");
@@ -81,19 +81,19 @@ fn an_orderly_end_removes_what_says_that_a_broker_is_here() {
 }
 
 #[test]
-fn what_a_crash_left_is_no_obstacle() {
+fn files_left_by_a_crash_are_no_obstacle() {
     let mut broker = Broker::start();
     let before = (broker.port, text(&broker, "broker.pid"));
     broker.end(Signal::KILL);
     assert_eq!(text(&broker, "broker.pid"), before.1, "left behind");
     broker.again();
-    // Older clients keep the port that they found first.
+    // Older clients keep using the port that they found first.
     assert_eq!(broker.port, before.0);
     assert_ne!(text(&broker, "broker.pid"), before.1);
 }
 
 #[test]
-fn a_second_broker_in_the_same_place_yields() {
+fn a_second_broker_in_the_same_directory_is_refused() {
     let broker = Broker::start();
     let out = broker.place.run(&["start"]);
     assert!(!out.status.success());
@@ -104,7 +104,7 @@ fn a_second_broker_in_the_same_place_yields() {
 }
 
 #[test]
-fn a_taken_port_is_stepped_over() {
+fn a_taken_port_is_skipped() {
     let (place, taken) = loop {
         let place = Place::new();
         let port: u16 = place.env.iter().find(|(name, _)| name == "SLM_MESH_PORT").unwrap().1.parse().unwrap();
@@ -123,12 +123,12 @@ fn a_taken_port_is_stepped_over() {
 fn without_any_port_the_mesh_serves_its_socket() {
     let place = Place::new();
     let first: u16 = place.env.iter().find(|(name, _)| name == "SLM_MESH_PORT").unwrap().1.parse().unwrap();
-    // What can't be bound is taken already, which is what we want.
+    // If a port can't be bound, somebody else has taken it, which is the aim.
     let taken: Vec<_> = (first..first + 10).map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
     let broker = Broker::over(place);
     broker.place.ok(&["state", "set", "k", "v"]);
     assert!(broker.place.log().contains("no free port"), "{}", broker.place.log());
-    // A client that reads the file must not knock at port 0.
+    // A client that reads the file must not connect to port 0.
     assert!(!broker.place.dir.join("port").exists() || text(&broker, "port") != "0");
     drop(taken);
 }

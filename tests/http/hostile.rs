@@ -1,5 +1,5 @@
-//! What hostile clients try against a whole broker. **Invariant:** each attack ends with a second
-//! client that was served all the while, and with the broker's memory where it was.
+//! Attacks of hostile clients on a whole broker. **Invariant:** during each attack a second client is
+//! served, and after it the broker's memory is as small as before.
 
 use super::client::*;
 use super::support::until;
@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 /// How long an honest client may have to wait for an answer while others misbehave.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How much of the broker's memory an attack may leave taken, KiB: all bounds together, and what
-/// the allocator keeps.
+/// How much memory an attack may leave in use, KiB: the sum of all bounds, and what the allocator
+/// keeps.
 const GROWTH_MAX: u64 = 48 << 10;
 
-/// Runs an attack while a second client asks and asks.
+/// Runs an attack while a second client sends requests all the time.
 fn survives(broker: &Broker, attack: impl FnOnce()) {
     let before = broker.rss();
     let done = AtomicBool::new(false);
@@ -34,7 +34,7 @@ fn survives(broker: &Broker, attack: impl FnOnce()) {
                 peak = peak.max(broker.rss().unwrap_or(0));
                 n += 1;
             }
-            // One that comes only now is let in, too.
+            // A client that connects only now is let in, too.
             broker.http().ok("/unregister", json!({ "peerId": id }));
             (worst, peak)
         });
@@ -53,7 +53,7 @@ fn auth(broker: &Broker) -> String {
     format!("Authorization: Bearer {}\r\n", broker.token)
 }
 
-/// Sends and never asks what came of it: the server may hang up in the middle.
+/// Sends bytes and ignores errors: the server may hang up in the middle.
 fn shout(broker: &Broker, bytes: impl AsRef<[u8]>) -> TcpStream {
     let mut stream = broker.raw();
     let _ = stream.write_all(bytes.as_ref());
@@ -73,7 +73,7 @@ fn lengths_that_lie() {
                 kept.push(shout(&broker, format!("POST /send HTTP/1.1\r\n{auth}Content-Length: {length}\r\n\r\nabc")));
             }
         }
-        // The body never comes; each is held only as long as it says nothing.
+        // The body never comes; the server holds each connection only while it is silent.
         for _ in 0..40 {
             kept.push(shout(&broker, format!("POST /send HTTP/1.1\r\n{auth}Content-Length: 1048576\r\n\r\n")));
         }
@@ -114,7 +114,7 @@ fn heads_that_never_end() {
 }
 
 #[test]
-fn heads_that_mean_harm() {
+fn malicious_heads() {
     let broker = Broker::start();
     let auth = auth(&broker);
     survives(&broker, || {
@@ -153,8 +153,8 @@ fn connections_that_reset() {
         for _ in 0..20 {
             let burst: Vec<TcpStream> = (0..64).map(|_| shout(&broker, "GET /health HTTP/1.1\r\n\r\n")).collect();
             for stream in burst {
-                // Closing with an answer unread is what sends a reset. One that was put out to make
-                // room for others has none.
+                // Closing with an unread answer sends a reset. A connection that was dropped to
+                // make room for others has none.
                 let _ = stream.peek(&mut [0]);
             }
         }
@@ -170,7 +170,7 @@ fn connections_that_idle_or_trickle() {
         for _ in 0..20 {
             slow.retain_mut(|stream| stream.write_all(b"a").is_ok());
         }
-        // In such a crowd a newcomer may have to knock twice.
+        // With so many connections, a new client may have to connect twice.
         until("a newcomer is let in", || {
             let mut http = broker.http();
             http.send("GET /health HTTP/1.1\r\n\r\n");
@@ -181,7 +181,7 @@ fn connections_that_idle_or_trickle() {
 }
 
 #[test]
-fn a_flood_that_takes_no_answers() {
+fn a_flood_that_reads_no_answers() {
     let broker = Broker::start();
     let auth = auth(&broker);
     let mut http = broker.http();
@@ -210,7 +210,7 @@ fn a_flood_that_takes_no_answers() {
 }
 
 #[test]
-fn bodies_that_mean_harm() {
+fn malicious_bodies() {
     let broker = Broker::start();
     survives(&broker, || {
         let mut http = broker.http();
@@ -241,7 +241,7 @@ fn globs_that_cost() {
     survives(&broker, || {
         let mut http = broker.http();
         for (unit, n) in [("*a", 1900), ("/**/a", 780), ("*?", 1900)] {
-            // None of them meets another, so all of them stay and are looked at by the next.
+            // No two of them overlap, so all of them stay, and the next one is compared with each.
             for k in 0..40 {
                 let path = format!("/x{k}{}", unit.repeat(n));
                 let body = json!({ "action": "lock", "filePath": path, "peerId": format!("holder {k} {unit}") });
@@ -293,7 +293,7 @@ fn a_list_of_events_is_no_larger_either() {
 fn invented_peers_do_not_use_up_the_subscriptions() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // More than the mesh knows peers; who is none is never pushed to, so it need not be remembered.
+    // These are more than the mesh has room for. It pushes to known peers only, so it need not keep them.
     for n in 0..84 {
         let ask = |n: usize| {
             let body = json!({ "action": "subscribe", "peerId": format!("invented {n}"), "types": ["*"] }).to_string();
@@ -320,7 +320,7 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
     let broker = Broker::start();
     let trap = broker.place.root.join("trap");
     std::fs::create_dir_all(trap.join(".git")).unwrap();
-    // Who opens a pipe that nobody writes to waits for ever.
+    // Opening a pipe to which nobody writes blocks for ever.
     let head = trap.join(".git/HEAD");
     if !std::process::Command::new("mkfifo").arg(&head).status().is_ok_and(|status| status.success()) {
         return skip("a_project_that_is_a_trap_keeps_nobody_waiting", "there is no mkfifo");
@@ -336,7 +336,7 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
         other.stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
         other.send(format!("GET /status HTTP/1.1\r\n{}\r\n", auth(&broker)));
         let answered = other.reply().is_some();
-        // Let it go, so that the broker can end.
+        // We unblock it, so that the broker can end.
         drop(std::fs::OpenOptions::new().read(true).write(true).open(&head));
         assert!(answered, "{target} of one client holds up all others");
         assert_eq!(hung.reply().unwrap().status, 200);
@@ -347,7 +347,7 @@ fn a_project_that_is_a_trap_keeps_nobody_waiting() {
 fn a_quiet_broker_uses_no_processor() {
     let broker = Broker::start();
     let mut http = broker.http();
-    // What could make it turn in circles: a socket that refuses, one that hangs up, one that is deaf.
+    // Each of these could make the loop spin: a socket that refuses, one that hangs up, one that never reads.
     let gone = broker.place.root.join("gone");
     http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": gone }));
     let shut = broker.place.root.join("shut");
@@ -355,20 +355,20 @@ fn a_quiet_broker_uses_no_processor() {
     http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": shut }));
     let rude = broker.place.root.join("rude");
     let listener = std::os::unix::net::UnixListener::bind(&rude).unwrap();
-    // Takes whoever comes and lets go of them, until the test ends with the process.
+    // This thread accepts and closes connections until the process ends.
     std::thread::spawn(move || while listener.accept().is_ok() {});
     http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": rude }));
     let Some(before) = broker.ticks() else { return skip("a_quiet_broker_uses_no_processor", "there is no /proc") };
     let mut quiet = broker.raw();
     quiet.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    // Nothing comes, so this is a second of waiting for nothing, which is what is measured.
+    // The test measures one second in which nothing happens.
     assert!(quiet.read(&mut [0]).is_err());
     let used = broker.ticks().unwrap() - before;
     assert!(used < 30, "{used} hundredths of a second of work in a second without any");
 }
 
 #[test]
-fn what_an_attack_leaves_is_given_back() {
+fn memory_is_freed_after_an_attack() {
     let broker = Broker::start();
     let mut kept: Vec<TcpStream> = (0..200).map(|_| shout(&broker, "GET /status HTTP/1.1\r\nA: b")).collect();
     kept.clear();

@@ -1,4 +1,4 @@
-//! Peers live by heartbeat; named ones keep their mailbox while they are away.
+//! Peers stay online by heartbeats; a named peer keeps its mailbox while it is offline.
 
 use super::client::*;
 use super::support::until;
@@ -23,7 +23,7 @@ fn a_silent_peer_is_stale_and_a_heartbeat_revives_it() {
     until("it is stale", || listed(&mut http).is_empty());
     let peers = http.get("/status").body["peers"].clone();
     assert_eq!(json!([peers["active"], peers["stale"], peers["total"]]), json!([0, 1, 1]));
-    // Stale is not gone: it still gets mail, also what is for all.
+    // A stale peer is not gone: it still gets mail, also broadcasts.
     http.ok("/send", json!({ "fromPeer": "cli", "toPeer": id, "payload": "x" }));
     until("a heartbeat revives it", || {
         http.ok("/heartbeat", json!({ "peerId": id }));
@@ -34,7 +34,7 @@ fn a_silent_peer_is_stale_and_a_heartbeat_revives_it() {
 }
 
 #[test]
-fn a_peer_without_heartbeats_is_gone_and_told_so() {
+fn a_peer_without_heartbeats_is_gone_and_learns_it() {
     let broker = Broker::with(&[("SLM_MESH_STALE_MS", "100"), ("SLM_MESH_DEAD_MS", "300")]);
     let mut http = broker.http();
     let id = http.peer("/p");
@@ -104,18 +104,18 @@ fn another_project_or_agent_is_another_peer() {
 }
 
 #[test]
-fn who_left_in_order_is_not_revived_by_a_late_heartbeat() {
+fn a_late_heartbeat_does_not_revive_a_peer_that_unregistered() {
     let broker = Broker::start();
     let mut http = broker.http();
     let bob = named(&mut http, "bob");
     http.ok("/unregister", json!({ "peerId": bob }));
-    // Clients match this text and register again; ok would leave them without their push socket.
+    // Clients match this text and register again; with ok they would lose their push socket.
     http.refused("/heartbeat", json!({ "peerId": bob }), "Peer not found");
     assert_eq!(listed(&mut http), Vec::<String>::new());
 }
 
 #[test]
-fn what_all_get_reaches_all_but_its_sender() {
+fn a_broadcast_reaches_everybody_but_its_sender() {
     let broker = Broker::start();
     let mut http = broker.http();
     let (a, b, c) = (http.peer("/a"), http.peer("/b"), named(&mut http, "carol"));
@@ -150,7 +150,7 @@ fn peers_mail_and_locks_outlive_a_crash() {
     let sent = http.ok("/send", json!({ "fromPeer": a, "toPeer": bob, "payload": "m" }));
     broker.end(rustix::process::Signal::KILL);
     broker.again();
-    // The token is the one that clients read long ago.
+    // Clients read this token before the crash.
     let mut http = broker.http();
     http.ok("/heartbeat", json!({ "peerId": a }));
     let (mut found, mut wanted) = (listed(&mut http), [a.clone(), bob.clone()]);
@@ -186,14 +186,15 @@ fn http_and_mcp_are_one_mesh() {
 }
 
 #[test]
-fn a_call_that_waits_hears_of_what_comes_over_http() {
+fn a_waiting_call_gets_what_comes_over_http() {
     let broker = Broker::start();
     let mut http = broker.http();
     let a = http.peer("/p");
     http.ok("/lock", json!({ "action": "lock", "filePath": "/p/x", "peerId": a }));
     let mut session = broker.place.session("codex-mcp-client", "work");
     let me = word(&session.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"]);
-    // In the same turn, not when something else happens to wake the broker: the best of five tells.
+    // The answer comes in the same turn, and not when another event wakes the broker. We try five times and
+    // take the best.
     let mut best = std::time::Duration::MAX;
     for _ in 0..5 {
         let lock = json!({ "action": "lock", "filePath": "/p/x", "waitSeconds": 25 });

@@ -21,7 +21,7 @@ fn the_101st_message_is_answered_with_429() {
     let reply = http.post("/send", &mail(&a, &b));
     assert_eq!((reply.status, reply.text.as_str()), (429, TOO_FAST));
     assert_eq!(http.post("/send", &mail(&a, "all")).status, 429);
-    // Others have their own budget, and what is refused is not sent.
+    // Other senders have budgets of their own, and a refused message is not sent.
     http.ok("/send", mail(&b, &a));
     http.ok("/heartbeat", json!({ "peerId": a }));
     assert_eq!(http.ok("/messages", json!({ "peerId": b, "limit": -1 }))["messages"].as_array().unwrap().len(), 100);
@@ -50,7 +50,7 @@ fn registering_senders_does_not_help_much() {
     let mut http = broker.http();
     let b = http.peer("/p");
     let mut refused = false;
-    // Each of them would bring a budget of its own, so their number is bounded in the same window.
+    // Each registered peer has a budget of its own, so registrations are bounded in the same window.
     for _ in 0..150 {
         let reply = http.post("/register", &json!({ "projectPath": "/p", "pid": 1 }));
         refused |= reply.status == 429;
@@ -69,7 +69,7 @@ fn claiming_to_be_a_session_does_not_spend_its_budget() {
     let b = http.peer("/p");
     let mut session = broker.place.session("codex-mcp-client", "work");
     let me = word(&session.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"]);
-    // Over HTTP anybody may say so; over its own socket it is proven.
+    // Over HTTP anybody can claim to be a session; only its own socket proves it.
     for _ in 0..101 {
         http.post("/send", &mail(&me, &b));
     }

@@ -1,5 +1,5 @@
-//! Locks over HTTP: one holder a file, whatever the spelling; owners renew; what expired is gone.
-//! And `since`, which takes a time in either form.
+//! Locks over HTTP: a file has one holder, however its path is spelt; an owner renews its lock; an
+//! expired lock is gone. Also `since`, which accepts both forms of time.
 
 use super::client::*;
 use super::support::until;
@@ -30,7 +30,7 @@ fn a_file_has_one_holder() {
     );
     http.ok("/lock", json!({ "action": "unlock", "filePath": "/p/x", "peerId": a }));
     http.ok("/lock", take("/p/x", &b));
-    // A holder that nobody registered goes by what it calls itself.
+    // An unregistered holder is shown under the id that it gave.
     http.ok("/lock", take("/p/z", "the build"));
     http.refused("/lock", take("/p/z", &b), "File locked by the build. Expires in 10 minutes.");
 }
@@ -41,7 +41,7 @@ fn ways_to_write_a_path_are_one_file() {
     let mut http = broker.http();
     let (a, b) = (http.peer("/p"), http.peer("/p"));
     let body = http.ok("/lock", take("/p/src/../x//y.rs", &a));
-    assert_eq!(body["lock"]["filePath"], json!("/p/src/../x//y.rs"), "its own words come back");
+    assert_eq!(body["lock"]["filePath"], json!("/p/src/../x//y.rs"), "the path comes back as it was sent");
     for file in ["/p/x/y.rs", "/p/./x/y.rs", "x/y.rs", "./x/../x/y.rs", "/../p/x/y.rs"] {
         let reply = http.post("/lock", &take(file, &b));
         assert!(reply.text.contains("File locked by"), "{file}: {}", reply.text);
@@ -120,7 +120,7 @@ fn since_works_in_either_form() {
     let first = set("first");
     until("the clock goes on", || set("second") > first);
     set("third");
-    // When the lock was taken and not when it was renewed: after the first entry, before the third.
+    // The lock counts from when it was taken, not from its renewal: after the first entry, before the third.
     let taken = word(&locks(&mut http)[0]["lockedAt"]);
     let seconds = taken[..19].replace('T', " ");
     let mut count = |since: &str| {
@@ -138,10 +138,10 @@ fn since_works_in_either_form() {
     assert!(n_after >= 1 && n_after < n_all, "what came after, and not what came before: {n_after} of {n_all}");
     assert_eq!(count(&seconds).0, count(&format!("{}.000Z", &taken[..19])).0, "both forms are the same moment");
     assert!(count(&seconds).0 >= n_after);
-    // As Python and people write it.
+    // Python and people write times in this form.
     let offset = format!("{}+00:00", taken.trim_end_matches('Z'));
     assert_eq!(count(&offset).0, n_after);
-    // What can't be read is said, and not read as something else.
+    // A time that can't be parsed is an error.
     for since in ["yesterday", &format!("{}+02:00", taken.trim_end_matches('Z')), "2026-13-01 00:00:00"] {
         let reply = http.post("/events", &json!({ "since": since }));
         assert_eq!((reply.status, &reply.body["ok"]), (200, &json!(false)), "{since}");

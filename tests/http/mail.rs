@@ -1,4 +1,4 @@
-//! Mail over HTTP: fetching marks as read, and `delivered` tells the truth.
+//! Mail over HTTP: fetching marks messages as read, and `delivered` is true only once it happened.
 
 use super::client::*;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn fetching_marks_as_read() {
     let texts = |mail: &[Value]| mail.iter().map(|m| word(&m["payload"])).collect::<Vec<_>>();
     let first = http.ok("/messages", json!({ "peerId": b, "limit": 2 }));
     assert_eq!(texts(first["messages"].as_array().unwrap()), ["4", "3"], "newest first");
-    // The rest is still unread; no filter at all means unread, as any other word means all.
+    // The others are still unread. No filter means unread; any other word means all.
     assert_eq!(texts(&http.mail(&b)), ["2", "1", "0"]);
     assert_eq!(http.mail(&b).len(), 0);
     assert_eq!(
@@ -47,7 +47,7 @@ fn history_marks_as_read_too() {
 }
 
 #[test]
-fn delivered_is_false_until_somebody_took_it() {
+fn delivered_is_false_until_the_recipient_has_it() {
     let broker = Broker::start();
     let mut http = broker.http();
     let (a, b) = (http.peer("/p"), http.peer("/p"));
@@ -70,7 +70,7 @@ fn mail_is_picked_by_its_sender() {
 }
 
 #[test]
-fn a_message_to_oneself_and_one_from_free_text_are_taken() {
+fn messages_to_oneself_and_from_unregistered_senders_are_accepted() {
     let broker = Broker::start();
     let mut http = broker.http();
     let a = http.peer("/p");
@@ -90,7 +90,7 @@ fn the_shell_user_gets_mail_as_cli() {
 }
 
 #[test]
-fn a_payload_comes_back_as_it_went() {
+fn a_payload_arrives_unchanged() {
     let broker = Broker::start();
     let mut http = broker.http();
     let a = http.peer("/p");
@@ -106,7 +106,7 @@ fn a_payload_comes_back_as_it_went() {
             assert_eq!(json!([mail[0]["payload"], mail[0]["type"]]), json!([payload, kind]));
         }
     }
-    // A surrogate that has no other half is no text; it must not become a broken answer.
+    // Half a surrogate pair is no text, and must not lead to a broken answer.
     let body = format!(r#"{{"fromPeer":"{a}","toPeer":"{a}","payload":"\ud800"}}"#);
     assert_eq!(http.ask("POST", "/send", "", body.as_bytes()).status, 400);
 }

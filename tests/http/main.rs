@@ -1,9 +1,9 @@
-//! The twelve HTTP routes of a real broker, spoken to over plain TCP as any program would.
+//! The twelve HTTP routes of a real broker, over plain TCP.
 //! **Invariant:** every test has a broker of its own, and waits for conditions only.
 #![allow(clippy::unwrap_used)]
 
 mod client;
-mod doors;
+mod access;
 mod files;
 mod hostile;
 mod life;

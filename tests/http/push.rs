@@ -1,5 +1,5 @@
-//! Pushes to the Unix socket of a peer: the envelopes, their order, and what becomes of a peer that
-//! hangs up or does not read.
+//! Pushes to the Unix socket of a peer: the envelopes, their order, and peers that hang up or do not
+//! read.
 
 use super::client::*;
 use super::support::until;
@@ -16,7 +16,7 @@ struct Ear {
     listener: UnixListener,
 }
 
-/// A connection that the broker made to it.
+/// A connection from the broker to it.
 struct Line(BufReader<UnixStream>);
 
 impl Ear {
@@ -27,7 +27,7 @@ impl Ear {
         Ear { path, listener }
     }
 
-    /// A peer that listens here; its id.
+    /// Registers a peer that listens on this socket, and returns its id.
     fn peer(&self, http: &mut Http) -> String {
         word(&http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": self.path }))["peerId"])
     }
@@ -58,7 +58,7 @@ impl Line {
         (word(&value["type"]), value["payload"].clone())
     }
 
-    /// The next envelope is of this type, and its payload starts with these keys.
+    /// Reads the next envelope, which has this type, and a payload that starts with these keys.
     #[track_caller]
     fn hears(&mut self, kind: &str, wanted: &str) -> Value {
         let (got, payload) = self.next();
@@ -69,7 +69,7 @@ impl Line {
         payload
     }
 
-    /// The next envelope is an event of this type.
+    /// Reads the next envelope, which is an event of this type.
     #[track_caller]
     fn hears_event(&mut self, kind: &str, wanted: &str) -> Value {
         let payload = self.hears("event", &format!("eventType {wanted}"));
@@ -129,7 +129,7 @@ fn envelopes_come_in_their_order() {
 }
 
 #[test]
-fn the_port_is_closed_when_the_end_is_told() {
+fn the_port_is_closed_before_shutdown_is_announced() {
     let broker = Broker::start();
     let mut http = broker.http();
     let ear = Ear::new(&broker, "a.sock");
@@ -149,14 +149,14 @@ fn events_go_to_those_who_asked_for_their_type() {
     let (a, b) = (left.peer(&mut http), right.peer(&mut http));
     let (mut left, mut right) = (left.accept(), right.accept());
     http.ok("/events", json!({ "action": "subscribe", "peerId": a, "types": ["*"] }));
-    // A later subscription takes the place of the earlier one.
+    // A later subscription replaces the earlier one.
     http.ok("/events", json!({ "action": "subscribe", "peerId": a, "types": ["file_locked"] }));
     http.ok("/events", json!({ "action": "subscribe", "peerId": b, "types": ["*"] }));
     http.ok("/events", json!({ "action": "unsubscribe", "peerId": b }));
     let set = json!({ "action": "set", "key": "k", "value": "v", "peerId": b });
     http.ok("/state", set.clone());
     http.ok("/lock", json!({ "action": "lock", "filePath": "/p/x", "peerId": b }));
-    // Updates are for all, whoever caused them.
+    // Updates go to all peers, whoever caused them.
     left.hears("peer_update", "action key namespace");
     left.hears_event("file_locked", "filePath lockedBy reason");
     left.hears("lock_update", "filePath action by");
@@ -165,7 +165,7 @@ fn events_go_to_those_who_asked_for_their_type() {
 }
 
 #[test]
-fn a_push_that_was_taken_counts_as_delivered() {
+fn a_push_that_was_sent_whole_counts_as_delivered() {
     let broker = Broker::start();
     let mut http = broker.http();
     let ear = Ear::new(&broker, "a.sock");
@@ -184,7 +184,7 @@ fn a_push_that_was_taken_counts_as_delivered() {
 }
 
 #[test]
-fn a_lost_line_is_dialled_again() {
+fn a_lost_connection_is_dialled_again() {
     let broker = Broker::start();
     let mut http = broker.http();
     let ear = Ear::new(&broker, "a.sock");
@@ -197,12 +197,12 @@ fn a_lost_line_is_dialled_again() {
 }
 
 #[test]
-fn a_listener_that_comes_late_is_found() {
+fn a_socket_that_appears_late_is_dialled() {
     let broker = Broker::start();
     let mut http = broker.http();
     let path = broker.place.root.join("late.sock");
     let a = word(&http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": path }))["peerId"]);
-    // One attempt has failed for certain by the time that this is answered.
+    // By the time of this answer one attempt has certainly failed.
     http.ok("/heartbeat", json!({ "peerId": a }));
     let ear = Ear::new(&broker, "late.sock");
     let mut line = ear.accept();
@@ -211,7 +211,7 @@ fn a_listener_that_comes_late_is_found() {
 }
 
 #[test]
-fn who_hangs_up_at_once_is_not_dialled_in_a_frenzy() {
+fn a_peer_that_hangs_up_at_once_is_dialled_with_pauses() {
     let broker = Broker::start();
     let mut http = broker.http();
     let ear = Ear::new(&broker, "a.sock");
@@ -220,18 +220,18 @@ fn who_hangs_up_at_once_is_not_dialled_in_a_frenzy() {
     for _ in 0..4 {
         drop(ear.accept());
     }
-    // Three waits of 200 ms, even if none of them grows.
+    // There are three waits of 200 ms, even if none of them grows.
     assert!(began.elapsed() > Duration::from_millis(550), "four connections in {:?}", began.elapsed());
 }
 
 #[test]
-fn a_new_line_starts_with_a_whole_envelope() {
+fn a_new_connection_starts_with_a_whole_envelope() {
     let broker = Broker::start();
     let mut http = broker.http();
     let ear = Ear::new(&broker, "a.sock");
     let a = ear.peer(&mut http);
     let deaf = ear.accept();
-    // More than the socket holds, so that it is full in the middle of one.
+    // This is more than the socket holds, so it is full in the middle of an envelope.
     for _ in 0..10 {
         http.ok("/send", json!({ "fromPeer": "cli", "toPeer": a, "payload": "x".repeat(60_000) }));
     }
@@ -239,7 +239,7 @@ fn a_new_line_starts_with_a_whole_envelope() {
     let mut line = ear.accept();
     http.ok("/send", json!({ "fromPeer": "cli", "toPeer": a, "payload": "last" }));
     while line.hears("message", "messageId fromPeer text")["text"] != json!("last") {}
-    // What went to the line that broke is not called delivered, for nobody can know.
+    // Nobody can know whether messages on the broken connection arrived, so they do not count as delivered.
     let mail = http.ok("/messages", json!({ "peerId": a, "limit": 100 }));
     let last = mail["messages"][9].clone();
     assert!(
@@ -265,16 +265,16 @@ fn a_peer_that_never_reads_is_dropped_and_others_are_not() {
     let mut rest = Vec::new();
     deaf_line.0.read_to_end(&mut rest).unwrap();
     assert!(rest.len() < 2 << 20, "{} bytes were kept for it", rest.len());
-    // Nothing is lost: it is in the mailbox.
+    // Nothing is lost: the mailbox has the messages.
     assert_eq!(http.ok("/messages", json!({ "peerId": a, "limit": 100 }))["messages"].as_array().unwrap().len(), 40);
-    // And it gets another line, for what comes now.
+    // The peer gets another connection for later messages.
     let mut line = deaf.accept();
     http.ok("/send", json!({ "fromPeer": "cli", "toPeer": a, "payload": "now" }));
     while line.hears("message", "messageId fromPeer text")["text"] != json!("now") {}
 }
 
 #[test]
-fn what_a_listener_says_is_not_heard() {
+fn lines_from_a_pushed_peer_are_ignored() {
     let broker = Broker::start();
     let mut http = broker.http();
     let ear = Ear::new(&broker, "a.sock");
@@ -286,7 +286,7 @@ fn what_a_listener_says_is_not_heard() {
 }
 
 #[test]
-fn who_left_is_hung_up_on() {
+fn the_connection_of_an_unregistered_peer_is_closed() {
     let broker = Broker::start();
     let mut http = broker.http();
     let ear = Ear::new(&broker, "a.sock");
@@ -297,7 +297,7 @@ fn who_left_is_hung_up_on() {
 }
 
 #[test]
-fn what_is_no_socket_of_ours_is_not_dialled() {
+fn only_sockets_of_this_user_are_dialled() {
     let broker = Broker::start();
     let mut http = broker.http();
     let root = &broker.place.root;
@@ -316,7 +316,7 @@ fn what_is_no_socket_of_ours_is_not_dialled() {
         let body = http.ok("/register", json!({ "projectPath": "/p", "pid": 1, "udsPath": path }));
         http.ok("/send", json!({ "fromPeer": "cli", "toPeer": body["peerId"], "payload": "x" }));
     }
-    // This one was dialled in a later turn, so the others would have been by now.
+    // The broker dialled this socket in a later turn, so it would have dialled the others by now.
     let ear = Ear::new(&broker, "ours.sock");
     ear.peer(&mut http);
     ear.accept();

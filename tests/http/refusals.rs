@@ -1,10 +1,10 @@
-//! What every route refuses, in the very words that clients know.
+//! The refusals of every route, in exactly the words that clients match.
 
 use super::client::*;
 use serde_json::{Value, json};
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_fields_are_named() {
     let broker = Broker::start();
     let mut http = broker.http();
     let id = http.peer("/p");
@@ -64,13 +64,13 @@ fn what_is_missing_is_named() {
     ] {
         http.refused(target, body, sentence);
     }
-    // None of them left anything behind.
+    // No refused request changed anything.
     assert_eq!(http.ok("/lock", json!({ "action": "query" }))["locks"], json!([]));
     assert_eq!(http.ok("/peers", json!({}))["peers"].as_array().unwrap().len(), 1);
 }
 
 #[test]
-fn a_bad_enum_is_a_sentence() {
+fn an_unknown_word_is_refused_with_a_sentence() {
     let broker = Broker::start();
     let mut http = broker.http();
     let id = http.peer("/p");
@@ -86,7 +86,7 @@ fn a_bad_enum_is_a_sentence() {
 }
 
 #[test]
-fn numbers_of_any_kind_are_survived() {
+fn no_number_breaks_a_route() {
     let broker = Broker::start();
     let mut http = broker.http();
     let id = http.peer("/p");
@@ -106,16 +106,16 @@ fn numbers_of_any_kind_are_survived() {
 }
 
 #[test]
-fn sizes_are_bounded_in_the_old_units() {
+fn sizes_are_bounded_in_the_frozen_units() {
     let broker = Broker::start();
     let mut http = broker.http();
     let id = http.peer("/p");
-    // UTF-16 units: an emoji is two of them.
+    // An emoji has two UTF-16 units.
     http.ok("/summary", json!({ "peerId": id, "summary": "\u{1f980}".repeat(1250) }));
     let long = json!({ "peerId": id, "summary": "\u{1f980}".repeat(1251) });
     http.refused("/summary", long, "Summary too long (max 2500 characters)");
     http.ok("/summary", json!({ "peerId": id, "summary": "" }));
-    // UTF-8 bytes: an e with an accent is two of them.
+    // An e with an accent has two UTF-8 bytes.
     let mail = |payload: String| json!({ "fromPeer": id, "toPeer": id, "payload": payload });
     http.ok("/send", mail("\u{e9}".repeat(32_768)));
     http.refused("/send", mail("\u{e9}".repeat(32_768) + "x"), "Payload too large (max 65536 bytes)");
@@ -123,7 +123,7 @@ fn sizes_are_bounded_in_the_old_units() {
 }
 
 #[test]
-fn what_has_no_bound_of_old_has_one_with_a_sentence() {
+fn fields_without_a_frozen_bound_have_one_too() {
     let broker = Broker::start();
     let mut http = broker.http();
     let long = "x".repeat(70_000);
@@ -153,7 +153,7 @@ fn what_has_no_bound_of_old_has_one_with_a_sentence() {
 }
 
 #[test]
-fn what_does_not_concern_a_route_is_ignored() {
+fn unknown_fields_are_ignored() {
     let broker = Broker::start();
     let mut http = broker.http();
     let body =

@@ -1,4 +1,4 @@
-//! What every route answers when all is well: keys, their order, and how times are written.
+//! The successful answers of every route: keys, their order, and the form of times.
 
 use super::client::*;
 use serde_json::{Value, json};
@@ -94,7 +94,7 @@ fn a_peer_registers_and_is_listed() {
 }
 
 #[test]
-fn what_a_peer_says_of_itself_is_shown_again() {
+fn the_fields_of_a_registration_are_listed() {
     let broker = Broker::start();
     let mut http = broker.http();
     let said = json!({ "projectPath": "/r/sub", "pid": 1, "name": "ann", "gitRoot": "/r", "gitBranch": "main",
@@ -114,7 +114,7 @@ fn what_a_peer_says_of_itself_is_shown_again() {
 }
 
 #[test]
-fn every_agent_type_of_old_is_taken() {
+fn every_frozen_agent_type_is_accepted() {
     let broker = Broker::start();
     let mut http = broker.http();
     for agent in ["claude-code", "cursor", "aider", "codex", "windsurf", "vscode", "unknown"] {
@@ -135,7 +135,7 @@ fn peers_are_listed_by_scope() {
     assert_eq!(count(json!({ "scope": "machine" })), 3);
     assert_eq!(count(json!({ "scope": "directory", "projectPath": "/r/a" })), 1);
     assert_eq!(count(json!({ "scope": "repo", "gitRoot": "/r" })), 2);
-    // Without the field there is nothing to compare with, and a scope of the future is no error.
+    // Without the field there is nothing to compare, and an unknown scope is no error.
     assert_eq!(count(json!({ "scope": "directory" })), 3);
     assert_eq!(count(json!({ "scope": "repo" })), 3);
     assert_eq!(count(json!({ "scope": "planet", "projectPath": "/r/a" })), 3);

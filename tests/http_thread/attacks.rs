@@ -1,5 +1,5 @@
-//! What hostile clients try, and that others are served meanwhile. **Invariant:** every attack ends
-//! with a probe or with no connection left.
+//! Attacks of hostile clients, while others are served. **Invariant:** every attack ends with a probe,
+//! or with no connection left.
 
 use super::wire::*;
 use slm_mesh::broker::http::*;
@@ -32,12 +32,12 @@ fn a_slow_request_is_given_up() {
         client.send(text);
         client.reads_last(408, "in time");
     }
-    // The next one in a pipeline has no more time than the first.
+    // The next request in a pipeline has no more time than the first.
     let mut client = mesh.client();
     client.send("GET /a HTTP/1.1\r\n\r\nGET /b");
     client.reads(200, "/a");
     client.reads_last(408, "in time");
-    // Trickling does not buy time: the whole request has to be there.
+    // Trickling gains no time: the whole request has to arrive.
     let mut client = mesh.client();
     client.send("GET / HTTP/1.1\r\nA: ");
     client.0.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
@@ -61,7 +61,7 @@ fn a_client_that_does_not_read_is_dropped() {
 }
 
 #[test]
-fn untaken_answers_are_bounded_together() {
+fn unread_responses_are_bounded_together() {
     let mesh = open(Limits { out_max: BIG + (1 << 20), ..Limits::default() });
     let mut deaf = [mesh.client(), mesh.client(), mesh.client()];
     for client in &mut deaf {
@@ -80,7 +80,7 @@ fn an_endless_head_is_cut() {
         client.send(start);
         let more = more.repeat(1 << 16);
         let mut sent = 0;
-        // Until the server stops listening: after the 431 it discards 2 MiB, no more.
+        // The server stops reading at some point: after the 431 it discards 2 MiB at most.
         while let Ok(n) = client.0.write(more.as_bytes()) {
             sent += n;
             assert!(sent < 64 << 20);
@@ -93,13 +93,13 @@ fn an_endless_head_is_cut() {
 }
 
 #[test]
-fn a_flood_of_requests_waits_outside() {
+fn a_flood_of_requests_is_held_back() {
     let mesh = open(Limits { answer_ms: 60_000, ..Limits::default() });
     let mut deaf = mesh.client();
     deaf.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let text = "GET /some/longer/target/so/that/answers/are/longer HTTP/1.1\r\n\r\n".repeat(1000);
     let mut sent = 0;
-    // It is read from only as long as it takes its answers, so its own writes come to a halt.
+    // The server reads only while the client reads, so the client's writes stop.
     while let Ok(n) = deaf.0.write(text.as_bytes()) {
         sent += n;
         assert!(sent < 64 << 20, "nothing stops it");
@@ -109,8 +109,8 @@ fn a_flood_of_requests_waits_outside() {
 
 #[test]
 fn a_busy_pipeline_leaves_others_their_turn() {
-    // Refused at the gate, so all the work is the HTTP thread's own; the gate notes who came when,
-    // and holds the thread until both have sent.
+    // The gate refuses all requests, so only the HTTP thread works. The gate records their order, and holds
+    // the thread until both clients have sent.
     let (release, released) = channel();
     let (note, seen) = channel();
     let gate: Gate = Box::new(move |head| {
@@ -118,7 +118,7 @@ fn a_busy_pipeline_leaves_others_their_turn() {
             released.recv().unwrap();
         }
         note.send(head.target.clone()).unwrap();
-        Some(Answer::json(401, Vec::new()))
+        Some(HttpResponse::json(401, Vec::new()))
     });
     let mesh = start(Limits::default(), gate);
     let (mut flood, mut other) = (mesh.client(), mesh.client());
@@ -133,7 +133,7 @@ fn a_busy_pipeline_leaves_others_their_turn() {
 }
 
 #[test]
-fn resets_are_nothing_special() {
+fn resets_do_no_harm() {
     let mesh = open(Limits::default());
     for _ in 0..20 {
         let burst: Vec<Client> = (0..64)
@@ -165,7 +165,7 @@ fn trickling_heads_make_room() {
     let mesh = open(Limits { connections_max: 4, ..Limits::default() });
     let mut slow: Vec<Client> = (0..20).map(|_| mesh.client()).collect();
     for client in &mut slow {
-        // Those that were dismissed already can't send.
+        // Connections that were dropped already can't send.
         let _ = client.0.write(b"GET / HT");
     }
     mesh.is_well();
@@ -185,7 +185,7 @@ fn busy_slots_make_newcomers_wait() {
     waits.0.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     assert_eq!(waits.0.peek(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     let job = mesh.held.lock().unwrap().remove(0);
-    mesh.server().answer(job.ticket, Answer::json(200, b"at last".to_vec()));
+    mesh.server().respond(job.ticket, HttpResponse::json(200, b"at last".to_vec()));
     waits.0.set_read_timeout(Some(SOON)).unwrap();
     waits.reads(200, "/a");
 }
@@ -267,7 +267,7 @@ fn a_panic_costs_one_connection() {
 }
 
 #[test]
-fn stopping_does_not_wait_for_who_does_not_read() {
+fn stopping_does_not_wait_for_clients_that_do_not_read() {
     let mesh = open(Limits::default());
     let mut deaf = mesh.client();
     deaf.send("GET /big HTTP/1.1\r\n\r\n");
@@ -277,10 +277,10 @@ fn stopping_does_not_wait_for_who_does_not_read() {
     assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
 }
 
-/// Runs itself again with 60 descriptors, then uses them all up.
+/// The test runs itself again with 60 descriptors, then uses them all up.
 #[cfg(target_os = "linux")]
 #[test]
-fn running_out_of_descriptors_passes() {
+fn the_server_recovers_from_a_lack_of_descriptors() {
     if std::env::var_os("FEW_DESCRIPTORS").is_none() {
         let me = std::env::current_exe().unwrap();
         let script = "ulimit -n 60; exec \"$0\" --exact attacks::running_out_of_descriptors_passes";
@@ -297,13 +297,13 @@ fn running_out_of_descriptors_passes() {
     while let Ok(file) = std::fs::File::open("/dev/null") {
         files.push(file);
     }
-    // One for the client's end, none for the server's; and nobody who could make room.
+    // One descriptor is left for the client's end, none for the server's, and no connection is idle.
     files.pop();
     let mut waits = mesh.client();
     waits.send("GET /a HTTP/1.1\r\n\r\n");
     waits.0.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert_eq!(waits.0.peek(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    // Nothing tells the server that there are some again.
+    // No event tells the server when there are descriptors again.
     files.clear();
     waits.0.set_read_timeout(Some(SOON)).unwrap();
     waits.reads(200, "/a");

@@ -1,5 +1,4 @@
-//! The HTTP thread over real TCP. **Invariant:** waits for conditions, never for a guess of how
-//! long something takes.
+//! The HTTP thread over real TCP. **Invariant:** a test waits for conditions, and never for a guessed time.
 #![allow(clippy::unwrap_used)]
 
 mod attacks;

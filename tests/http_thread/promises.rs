@@ -1,5 +1,5 @@
-//! What the server promises those who ask properly. **Invariant:** no waiting but for a timeout
-//! under test.
+//! What the server promises to well-behaved clients. **Invariant:** a test waits for nothing but a timeout
+//! that it tests.
 
 use super::wire::*;
 use slm_mesh::broker::http::*;
@@ -24,19 +24,19 @@ fn a_connection_is_kept() {
 }
 
 #[test]
-fn close_is_honoured_and_said() {
+fn close_is_honoured_and_announced() {
     let mesh = open(Limits::default());
     for text in ["GET /a HTTP/1.1\r\nConnection: close\r\n\r\n", "GET /a HTTP/1.0\r\n\r\n"] {
         let mut client = mesh.client();
         client.send(text);
         client.reads_last(200, "/a");
     }
-    // A HEAD has no body, and the refusal after it has one.
+    // The response to a HEAD has no body; the refusal after it has one.
     let mut client = mesh.client();
     client.send("HEAD /abc HTTP/1.1\r\n\r\nnonsense\r\n\r\n");
     assert!(client.head().contains("\r\nContent-Length: 4\r\n"));
     client.reads_last(400, "want an HTTP request");
-    // A client that closes its half still gets its answers.
+    // A client that closes its side still gets its responses.
     let mut client = mesh.client();
     client.send("GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n");
     client.0.shutdown(std::net::Shutdown::Write).unwrap();
@@ -70,18 +70,18 @@ fn a_request_may_come_byte_by_byte() {
 }
 
 #[test]
-fn a_body_of_one_mebibyte_is_taken_and_no_more() {
+fn a_body_of_one_mebibyte_is_accepted_and_no_more() {
     let mesh = open(Limits::default());
     let mut client = mesh.client();
     let body = "b".repeat(1 << 20);
     client.send(format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
     client.reads(200, &format!("/{body}"));
-    // The answer is there before the body; the client sends the body and reads it all the same.
+    // The response comes before the body; the client sends the body and still reads the response.
     client.send(format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len() + 1));
     client.0.peek(&mut [0]).unwrap();
     for piece in (body + "x").as_bytes().chunks(100_000) {
         client.send(piece);
-        mesh.is_well(); // so that the piece before has been seen
+        mesh.is_well(); // so that the server has read the piece before
     }
     client.reads_last(413, r#"{"ok":false,"error":"Request body too large (max 1MB)"}"#);
 }
@@ -89,11 +89,11 @@ fn a_body_of_one_mebibyte_is_taken_and_no_more() {
 #[test]
 fn the_gate_decides_before_the_body() {
     let mesh = start(Limits::default(), token_gate());
-    // Before the size even: who may not enter learns nothing about it.
+    // The gate comes before the size: a refused client learns nothing about the limit.
     let mut client = mesh.client();
     client.send("POST / HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n");
     client.reads_last(401, "false");
-    // And where nothing of a body is missing, the connection stays.
+    // The connection stays open if no part of the body is missing.
     let mut client = mesh.client();
     client.get("/", 401, "{\"ok\":false}");
     client.send("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc");
@@ -103,7 +103,7 @@ fn the_gate_decides_before_the_body() {
 }
 
 #[test]
-fn a_client_that_asks_first_is_told_to_go_on() {
+fn a_client_that_asks_first_gets_100_continue() {
     let mesh = start(Limits::default(), token_gate());
     let ask = |length: usize, token: &str| {
         let mut client = mesh.client();
@@ -122,7 +122,7 @@ fn a_client_that_asks_first_is_told_to_go_on() {
 }
 
 #[test]
-fn what_is_no_request_of_ours_is_told_so() {
+fn invalid_requests_are_refused() {
     let mesh = open(Limits::default());
     for (text, status) in [
         ("BREW /pot HTTP/1.1\r\n\r\n", 501),
@@ -148,7 +148,7 @@ fn an_idle_connection_is_closed_silently() {
 }
 
 #[test]
-fn a_large_answer_reaches_who_reads() {
+fn a_large_response_arrives_whole() {
     let mesh = open(Limits::default());
     let mut client = mesh.client();
     client.send("GET /big HTTP/1.1\r\n\r\nGET /a HTTP/1.1\r\n\r\n");
@@ -157,7 +157,7 @@ fn a_large_answer_reaches_who_reads() {
 }
 
 #[test]
-fn a_full_queue_is_said() {
+fn a_full_queue_gets_503() {
     let (server, address, jobs, wakes) = raw(Limits::default(), Box::new(|_| None), 1);
     let mut first = Client::to(address);
     first.send("GET /1 HTTP/1.1\r\n\r\n");
@@ -168,13 +168,13 @@ fn a_full_queue_is_said() {
     }
     let job = jobs.recv().unwrap();
     assert_eq!(job.request.head.target, "/1");
-    server.answer(job.ticket, Answer::json(200, b"one".to_vec()));
+    server.respond(job.ticket, HttpResponse::json(200, b"one".to_vec()));
     first.reads(200, "one");
     first.send("GET /3 HTTP/1.1\r\n\r\n");
     let next = jobs.recv().unwrap();
-    // An answer given twice meets nobody, least of all the next request.
-    server.answer(job.ticket, Answer::json(200, b"two".to_vec()));
-    server.answer(next.ticket, Answer::json(200, b"three".to_vec()));
+    // A second response to one request reaches nobody, and not the next request.
+    server.respond(job.ticket, HttpResponse::json(200, b"two".to_vec()));
+    server.respond(next.ticket, HttpResponse::json(200, b"three".to_vec()));
     first.reads(200, "three");
     drop(jobs);
     first.send("GET /4 HTTP/1.1\r\n\r\n");
@@ -182,7 +182,7 @@ fn a_full_queue_is_said() {
 }
 
 #[test]
-fn an_answer_that_comes_too_late_meets_nobody() {
+fn a_late_response_reaches_nobody() {
     let mesh = open(Limits::default());
     let mut gone = mesh.client();
     gone.send("GET /a HTTP/1.1\r\n\r\nGET /hold HTTP/1.1\r\n\r\n");
@@ -190,19 +190,19 @@ fn an_answer_that_comes_too_late_meets_nobody() {
     gone.reset();
     until("a reset is noticed", || mesh.server().n_open() == 0);
     let job = mesh.held.lock().unwrap().remove(0);
-    mesh.server().answer(job.ticket, Answer::json(200, Vec::new()));
+    mesh.server().respond(job.ticket, HttpResponse::json(200, Vec::new()));
     mesh.is_well();
 }
 
 #[test]
-fn stopping_lets_answers_leave() {
+fn stopping_sends_pending_responses() {
     let (server, address, jobs, _) = raw(Limits::default(), Box::new(|_| None), 8);
     let mut idle = Client::to(address);
     let mut client = Client::to(address);
     client.send("GET /last HTTP/1.1\r\n\r\nGET /never HTTP/1.1\r\n\r\n");
     let job = jobs.recv().unwrap();
-    // More than the sockets hold, so part of it is still here when we stop.
-    server.answer(job.ticket, Answer::json(200, vec![b'x'; BIG]));
+    // This is more than the sockets hold, so a part is still unsent when the server stops.
+    server.respond(job.ticket, HttpResponse::json(200, vec![b'x'; BIG]));
     client.0.peek(&mut [0]).unwrap();
     let reader = std::thread::spawn(move || {
         until("the port is closed", || TcpStream::connect(address).is_err());
@@ -222,7 +222,7 @@ fn stopping_lets_answers_leave() {
 fn waiting_costs_no_wake_ups() {
     let thread = Arc::new(Mutex::new(std::path::PathBuf::new()));
     let note = thread.clone();
-    // The gate runs on the thread in question.
+    // The gate runs on the thread that the test measures.
     let gate: Gate = Box::new(move |_| {
         let name = std::fs::read_link("/proc/thread-self").unwrap();
         *note.lock().unwrap() = std::path::Path::new("/proc").join(name).join("status");

@@ -1,7 +1,7 @@
-//! A server whose loop echoes, and a client that sends bytes as it likes. **Invariant:** every
-//! wait ends.
+//! A server whose loop echoes requests, and a client that can send any bytes. **Invariant:** every wait
+//! ends.
 
-use slm_mesh::broker::http::{Answer, Gate, Head, Job, Limits, Server};
+use slm_mesh::broker::http::{Gate, Head, HttpResponse, HttpServer, Limits, PendingRequest};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 /// A server whose loop answers `/big` with 16 MiB, never answers `/hold`, and echoes the rest.
 pub struct Mesh {
-    server: Option<Arc<Server>>,
+    server: Option<Arc<HttpServer>>,
     pub address: SocketAddr,
-    pub held: Arc<Mutex<Vec<Job>>>,
+    pub held: Arc<Mutex<Vec<PendingRequest>>>,
     echo: Option<JoinHandle<()>>,
 }
 
@@ -27,8 +27,12 @@ pub fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A bare server, its jobs, and how often it called for the loop.
-pub fn raw(limits: Limits, gate: Gate, queue: usize) -> (Server, SocketAddr, Receiver<Job>, Arc<AtomicUsize>) {
+/// A server without a loop, its requests, and how often it woke the loop.
+pub fn raw(
+    limits: Limits,
+    gate: Gate,
+    queue: usize,
+) -> (HttpServer, SocketAddr, Receiver<PendingRequest>, Arc<AtomicUsize>) {
     let (listener, address) = listener();
     let (sender, jobs) = sync_channel(queue);
     let wakes = Arc::new(AtomicUsize::new(0));
@@ -36,7 +40,7 @@ pub fn raw(limits: Limits, gate: Gate, queue: usize) -> (Server, SocketAddr, Rec
     let wake = move || {
         count.fetch_add(1, Ordering::Relaxed);
     };
-    let server = Server::start(listener, sender, Box::new(wake), gate, limits).unwrap();
+    let server = HttpServer::start(listener, sender, Box::new(wake), gate, limits).unwrap();
     (server, address, jobs, wakes)
 }
 
@@ -48,15 +52,15 @@ pub fn start(limits: Limits, gate: Gate) -> Mesh {
     let echo = std::thread::spawn(move || {
         for job in jobs {
             let answer = match job.request.head.target.as_str() {
-                "/big" => Answer::json(200, vec![b'x'; BIG]),
+                "/big" => HttpResponse::json(200, vec![b'x'; BIG]),
                 "/hold" => {
                     keep.lock().unwrap().push(job);
                     continue;
                 }
-                target => Answer::json(200, [target.as_bytes(), &job.request.body].concat()),
+                target => HttpResponse::json(200, [target.as_bytes(), &job.request.body].concat()),
             };
             let Some(server) = weak.upgrade() else { return };
-            server.answer(job.ticket, answer);
+            server.respond(job.ticket, answer);
         }
     });
     Mesh { server: Some(server), address, held, echo: Some(echo) }
@@ -71,11 +75,11 @@ impl Mesh {
         Client::to(self.address)
     }
 
-    pub fn server(&self) -> &Server {
+    pub fn server(&self) -> &HttpServer {
         self.server.as_ref().unwrap()
     }
 
-    /// Somebody else is served all the same.
+    /// Checks that another client is still served.
     pub fn is_well(&self) {
         self.client().get("/well", 200, "/well");
     }
@@ -121,7 +125,7 @@ impl Client {
         String::from_utf8(head).unwrap()
     }
 
-    /// Reads one answer; true if it says that the connection closes.
+    /// Reads one response; true if it announces that the connection closes.
     pub fn answer(&mut self) -> (u16, String, bool) {
         let head = self.head();
         let status = head[9..12].parse().unwrap();
@@ -136,7 +140,7 @@ impl Client {
         assert_eq!(self.answer(), (status, body.to_string(), false));
     }
 
-    /// Reads a last answer, and then the end.
+    /// Reads a last response, and then the end.
     #[track_caller]
     pub fn reads_last(&mut self, status: u16, words: &str) {
         let (got, body, close) = self.answer();
@@ -145,13 +149,13 @@ impl Client {
         self.ends();
     }
 
-    /// The server closed, and closed properly.
+    /// Checks that the server closed the connection in order.
     #[track_caller]
     pub fn ends(&mut self) {
         assert_eq!(self.0.read(&mut [0; 16]).unwrap(), 0);
     }
 
-    /// Closes in a way that the server gets a reset: with an answer unread.
+    /// Closes with an unread response, so that the server gets a reset.
     pub fn reset(self) {
         self.0.peek(&mut [0]).unwrap();
     }
@@ -168,6 +172,6 @@ pub fn until(what: &str, holds: impl Fn() -> bool) {
 
 pub fn token_gate() -> Gate {
     Box::new(|head: &Head| {
-        (head.authorization.as_deref() != Some("Bearer t")).then(|| Answer::json(401, b"{\"ok\":false}".to_vec()))
+        (head.authorization.as_deref() != Some("Bearer t")).then(|| HttpResponse::json(401, b"{\"ok\":false}".to_vec()))
     })
 }

@@ -1,23 +1,22 @@
-//! What arrives on an HTTP connection: heads, bodies, pipelines.
+//! Bytes on an HTTP connection: heads, bodies, pipelines.
 //!
-//! However the bytes are cut, the same requests come out of them, and each answer that leaves is one
-//! that a reader can frame.
+//! The same requests come out of the bytes however they are cut, and a reader can frame each response.
 
 use crate::feed::{Feed, pieces};
-use slm_mesh::broker::http::connection::{Desk, Fate, HttpConnection, READ_MAX, Stream};
-use slm_mesh::broker::http::{Answer, Gate, Head, Job, Limits, Request};
+use slm_mesh::broker::http::connection::{Dispatcher, HttpConnection, Next, READ_MAX, Stream};
+use slm_mesh::broker::http::{Gate, Head, HttpResponse, Limits, PendingRequest, Request};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
-/// A client that wrote down beforehand what it says.
+/// A client whose bytes are all known beforehand.
 struct Script {
     here: Vec<u8>,
     at: usize,
     ended: bool,
     said: Vec<u8>,
-    /// How much of an answer it takes at once.
+    /// How many bytes of a response it reads at once.
     takes: usize,
 }
 
@@ -46,12 +45,12 @@ impl Write for Script {
 }
 
 impl Stream for Script {
-    fn end(&self) -> io::Result<()> {
+    fn close_write(&self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// What came of a stream: the requests, and what was said.
+/// What came out of a stream: the requests, and the bytes of the responses.
 struct Outcome {
     requests: Vec<Request>,
     said: Vec<u8>,
@@ -61,7 +60,7 @@ fn limits() -> Limits {
     Limits { head_max: 600, headers_max: 12, body_max: 2000, pipeline_max: 3, ..Limits::default() }
 }
 
-/// First byte: how the stream is cut; its highest bit: the client takes its answers in small bites.
+/// The first byte says how the stream is cut. Its highest bit says that the client reads in small pieces.
 pub fn check(data: &[u8]) {
     let mut feed = Feed(data);
     let how = feed.byte();
@@ -75,22 +74,22 @@ pub fn check(data: &[u8]) {
     for outcome in [&whole, &cut] {
         let n_answers = frames(&outcome.said);
         assert!(n_answers >= outcome.requests.len(), "{} requests, {n_answers} answers", outcome.requests.len());
-        // What is no request is told so once, and then the connection ends.
+        // An invalid request gets one refusal, and then the connection ends.
         assert!(n_answers <= outcome.requests.len() + 1, "{} requests, {n_answers} answers", outcome.requests.len());
     }
 }
 
-fn desk() -> (Desk, Receiver<Job>) {
-    let (jobs, inbox) = sync_channel(4);
+fn dispatcher() -> (Dispatcher, Receiver<PendingRequest>) {
+    let (requests, inbox) = sync_channel(4);
     let gate: Gate = Box::new(|_: &Head| None);
-    (Desk::new(jobs, Box::new(|| ()), gate, limits()), inbox)
+    (Dispatcher::new(requests, Box::new(|| ()), gate, limits()), inbox)
 }
 
 fn run(pieces: &[&[u8]], takes: usize) -> Outcome {
-    let (desk, inbox) = desk();
+    let (dispatcher, inbox) = dispatcher();
     let now = Instant::now();
     let script = Script { here: Vec::new(), at: 0, ended: false, said: Vec::new(), takes };
-    let mut conn = HttpConnection::new(script, IpAddr::V4(Ipv4Addr::LOCALHOST), 7, now, &desk.limits);
+    let mut conn = HttpConnection::new(script, IpAddr::V4(Ipv4Addr::LOCALHOST), 7, now, &dispatcher.limits);
     let mut scratch = vec![0; READ_MAX];
     let mut requests = Vec::new();
     let last: &[u8] = b"";
@@ -99,15 +98,15 @@ fn run(pieces: &[&[u8]], takes: usize) -> Outcome {
         conn.stream().ended = n == pieces.len();
         conn.note_readable();
         loop {
-            let fate = conn.turn(&desk, &mut scratch, now);
+            let next = conn.run_turn(&dispatcher, &mut scratch, now);
             match inbox.try_recv() {
                 Ok(job) => {
                     let body = format!("{{\"n\":{}}}", requests.len()).into_bytes();
                     requests.push(job.request);
-                    conn.deliver(job.ticket, &Answer::json(200, body), &desk.limits, now);
+                    conn.deliver(job.ticket, &HttpResponse::json(200, body), &dispatcher.limits, now);
                 }
-                Err(_) if fate == Fate::Again => {}
-                Err(_) if fate == Fate::Gone => return Outcome { requests, said: conn.stream().said.clone() },
+                Err(_) if next == Next::Again => {}
+                Err(_) if next == Next::Close => return Outcome { requests, said: conn.stream().said.clone() },
                 Err(_) => break,
             }
         }
@@ -125,7 +124,7 @@ fn check_request(request: &Request) {
     }
 }
 
-/// Counts answers as a client reads them: by their lengths, and nothing may be left between them.
+/// Counts responses as a client does, by their lengths; no bytes may be left between them.
 fn frames(said: &[u8]) -> usize {
     let (mut rest, mut n) = (said, 0);
     while !rest.is_empty() {
@@ -139,7 +138,7 @@ fn frames(said: &[u8]) -> usize {
         n += 1;
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
         let length: usize = length.parse().expect("a length is a number");
-        // The answer to a HEAD has the length of the body that is left out.
+        // The response to a HEAD gives the length of the body that it leaves out.
         if rest.starts_with(b"{") {
             assert!(rest.len() >= length, "an answer that is cut short");
             rest = &rest[length..];

@@ -1,5 +1,5 @@
-// A person at the page, in a headless Chromium: opens the link, looks, writes, releases. Says on
-// standard output what it saw, one JSON line at each step, and waits on standard input to go on.
+// Acts as a person at the page, in a headless Chromium: opens the link, looks, writes, releases. It prints
+// what it saw at each step as one JSON line, then waits for a line on standard input.
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
@@ -28,7 +28,7 @@ await page.goto(link);
 await page.locator('#peers .name').first().waitFor();
 await step({ url: page.url(), history: await page.evaluate(() => history.length), agents: await page.locator('#peers').innerText() });
 
-// Mail for the human: opened, and read as text.
+// The human opens a message and reads it as text.
 await page.getByText('Read it').click();
 const text = page.locator('#message-list .text').first();
 await text.waitFor();
@@ -38,7 +38,7 @@ await step({
   words: await page.locator('#events').innerText(),
 });
 
-// A lock appears without anybody asking, and goes after a question.
+// A lock appears without a reload, and is released after a question.
 await page.getByRole('button', { name: /^Release .*live\.rs$/ }).waitFor();
 await shot('light');
 await page.getByRole('button', { name: /^Release .*live\.rs$/ }).click();
@@ -48,7 +48,7 @@ await page.locator('#release').waitFor({ state: 'hidden' });
 await page.getByText('Nothing is locked.').waitFor();
 await step({ asked });
 
-// Written with the keyboard alone.
+// The human writes with the keyboard alone.
 await page.getByRole('button', { name: /^Write to codex/ }).focus();
 await page.keyboard.press('Enter');
 await page.locator('#write').waitFor();
@@ -59,7 +59,7 @@ const sent = page.locator('#message-list li').filter({ hasText: 'from the page' 
 await sent.waitFor();
 await step({ said: await page.locator('#say').innerText(), receipt: await sent.innerText() });
 
-// A reload needs no second link; another browser has none.
+// A reload needs no second link; another browser has no session.
 await page.reload();
 await page.locator('#peers .name').first().waitFor();
 const stranger = await (await browser.newContext()).newPage();
@@ -71,7 +71,7 @@ await stranger.goto(link);
 await stranger.getByText('used before').waitFor();
 await step({ outside, used: stranger.url() });
 
-// On a phone nothing is cut off, and every part can be used by all.
+// Nothing is cut off on a phone, and the page is accessible.
 await page.setViewportSize({ width: 360, height: 740 });
 const wide = await page.evaluate(() => document.documentElement.scrollWidth);
 await shot('phone');

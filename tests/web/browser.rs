@@ -1,4 +1,4 @@
-//! The page as a person sees it, in a headless Chromium. `SLM_MESH_SHOTS=DIR` keeps pictures of it.
+//! The page as a person sees it, in a headless Chromium. `SLM_MESH_SHOTS=DIR` saves screenshots.
 
 use super::client::*;
 use super::page::*;
@@ -8,10 +8,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// A message that would be more than text, if anything could be.
+/// A message that tries to be more than text.
 const EVIL: &str = "<img src=x onerror=alert(1)><b class=evil>bold</b> \u{202e}drawkcab\u{202c} \u{1b}[31mred\u{1b}[0m <script>alert(2)</script>";
 
-/// The script, which goes on when it is told to.
+/// The running script, which stops after each step.
 struct Person {
     child: Child,
     input: ChildStdin,
@@ -19,7 +19,7 @@ struct Person {
 }
 
 impl Person {
-    /// What was seen at the next step.
+    /// Waits for the next step, and returns what the script saw.
     fn sees(&mut self) -> Value {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
@@ -38,7 +38,7 @@ impl Drop for Person {
     }
 }
 
-/// A Chromium, under one of its names.
+/// The path of a Chromium, under one of its names.
 fn chromium(test: &str) -> Option<PathBuf> {
     let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
     let path = std::env::var("PATH").unwrap();
@@ -116,7 +116,7 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
     person.goes_on();
 
     let seen = person.sees();
-    assert_eq!((&seen["trouble"], &seen["foreign"], &seen["errors"]), (&json!([]), &json!([]), &json!([])));
+    assert_eq!((&seen["trouble"], &seen["foreign"], &seen["faults"]), (&json!([]), &json!([]), &json!([])));
     assert_eq!(seen["wide"], json!(360), "a phone shows all of its width");
     person.goes_on();
     assert!(person.child.wait().unwrap().success());

@@ -1,14 +1,14 @@
-//! The page in a browser: who gets in, what an open page hears, and what a person sees.
+//! The web page: access to it, the event stream of an open page, and what a person sees.
 
 #[path = "../clients/mod.rs"]
 mod clients;
 #[path = "../http/client.rs"]
-#[allow(dead_code)] // made for more than is asked here
+#[allow(dead_code)] // shared with tests that use more of it
 mod client;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod browser;
-mod doors;
+mod access;
 mod page;
 mod stream;

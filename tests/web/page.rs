@@ -1,11 +1,11 @@
-//! A page without a browser: it opens the link, keeps the cookie and the key, asks and listens.
+//! A page without a browser: it opens the link, keeps the cookie and the key, calls and listens.
 
 use super::client::*;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
-/// What a browser holds of a session.
+/// What a browser keeps of a session.
 #[derive(Clone)]
 pub struct Page {
     pub port: u16,
@@ -13,14 +13,14 @@ pub struct Page {
     pub key: String,
 }
 
-/// The path in a link of `slm-mesh web`.
+/// The path of a link from `slm-mesh web`.
 pub fn link(broker: &Broker) -> String {
     let url = word(&broker.place.json(&["web"])["url"]);
     let start = format!("http://127.0.0.1:{}", broker.port);
     url.strip_prefix(&start).unwrap_or_else(|| panic!("{url} is not at {start}")).to_owned()
 }
 
-/// The cookie that an answer sets, as it is sent back.
+/// The cookie that a response sets, as the browser sends it back.
 pub fn cookie(reply: &Reply) -> Option<String> {
     let set = reply.head.lines().find_map(|line| line.strip_prefix("Set-Cookie: "))?;
     Some(set.split(';').next().unwrap().to_owned())
@@ -32,7 +32,7 @@ pub fn header<'a>(reply: &'a Reply, name: &str) -> &'a str {
     line.unwrap_or_else(|| panic!("no {name} in {}", reply.head))
 }
 
-/// A connection that says nothing of a token.
+/// A connection without a token.
 pub fn bare(broker: &Broker) -> Http {
     broker.http().token("")
 }
@@ -52,7 +52,7 @@ impl Page {
         format!("Host: 127.0.0.1:{}\r\n", self.port)
     }
 
-    /// What the page's own script sends.
+    /// The headers that the page's own script sends.
     pub fn headers(&self) -> String {
         let (host, port, cookie, key) = (self.host(), self.port, &self.cookie, &self.key);
         format!(
@@ -61,13 +61,13 @@ impl Page {
         )
     }
 
-    /// Asks for something of the mesh.
+    /// Calls an operation.
     pub fn ask(&self, broker: &Broker, method: &str, params: Value) -> Reply {
         let body = json!({ "method": method, "params": params }).to_string();
         bare(broker).ask("POST", "/web/call", &self.headers(), body.as_bytes())
     }
 
-    /// Begins to listen.
+    /// Opens the event stream.
     pub fn listen(&self, broker: &Broker) -> Stream {
         let mut stream = broker.raw();
         write!(stream, "POST /web/events HTTP/1.1\r\n{}Content-Length: 2\r\n\r\n{{}}", self.headers()).unwrap();
@@ -92,7 +92,7 @@ impl Stream {
         loop {
             let mut line = String::new();
             self.lines.read_line(&mut line).ok()?;
-            // Who is dropped is cut off in the middle.
+            // The stream of a dropped page ends in the middle of a frame.
             if !line.ends_with('\n') {
                 return None;
             }
@@ -102,7 +102,7 @@ impl Stream {
         }
     }
 
-    /// Reads on until a list of a frame has a row that fits; that row.
+    /// Reads frames until a list has a row that fits, and returns that row.
     pub fn until(&mut self, list: &str, fits: impl Fn(&Value) -> bool) -> Value {
         loop {
             let frame = self.frame().unwrap_or_else(|| panic!("the stream ended before a row of {list} came"));

@@ -1,4 +1,4 @@
-//! What an open page hears, and what it costs the others: nothing.
+//! The event stream of an open page, and that it costs others nothing.
 
 use super::client::*;
 use super::page::*;
@@ -6,7 +6,7 @@ use super::support::{self, until};
 use serde_json::json;
 
 #[test]
-fn a_page_is_told_all_there_is_and_then_what_changes() {
+fn a_page_gets_everything_and_then_the_changes() {
     let broker = Broker::start();
     let mut session = broker.place.session("codex-mcp-client", "shop");
     let file = broker.place.root.join("shop/a.rs");
@@ -38,7 +38,7 @@ fn a_page_is_told_all_there_is_and_then_what_changes() {
 }
 
 #[test]
-fn who_waits_in_line_is_seen_without_an_event() {
+fn a_lock_queue_is_shown_without_an_event() {
     let broker = Broker::start();
     let mut stream = Page::open(&broker).listen(&broker);
     let (mut one, mut two) =
@@ -74,13 +74,13 @@ fn the_text_of_a_message_is_for_its_sender_and_recipient_alone() {
 }
 
 #[test]
-fn a_page_that_does_not_read_is_dropped_and_the_others_hear_on() {
+fn a_page_that_does_not_read_is_dropped_and_others_stay() {
     let broker = Broker::with(&[("SLM_MESH_RATE", "1000000")]);
     let page = Page::open(&broker);
     let (mut slow, mut quick) = (page.listen(&broker), page.listen(&broker));
     let mut socket = broker.place.socket();
     let value = "x".repeat(4000);
-    // More than the page's buffer and what the kernel holds for it.
+    // This is more than the page's buffer and the kernel's hold together.
     for n in 0..4000 {
         socket.ask("state.set", json!({ "as": "human", "key": "k", "value": value }));
         socket.read();
@@ -88,7 +88,7 @@ fn a_page_that_does_not_read_is_dropped_and_the_others_hear_on() {
             quick.until("events", |row| row["payload"]["version"] == json!(n + 1));
         }
     }
-    // What was under way arrives, and then it ends: the last change is not among it.
+    // Frames under way arrive, then the stream ends before the last change.
     let mut heard = 0;
     while let Some(frame) = slow.frame() {
         let rows = frame["events"].as_array().cloned().unwrap_or_default();
@@ -115,7 +115,7 @@ fn an_open_page_needs_the_broker_and_a_closed_one_does_not() {
 }
 
 #[test]
-fn there_are_only_so_many_pages_and_a_broker_that_ends_ends_them() {
+fn pages_are_bounded_and_end_with_the_broker() {
     let mut broker = Broker::start();
     let page = Page::open(&broker);
     let mut open: Vec<Stream> = (0..16).map(|_| page.listen(&broker)).collect();

@@ -1,52 +1,54 @@
-//! One connection: bytes in, one request at a time to the loop, its answer out, the next request.
+//! One HTTP connection: it reads a request, hands it to the loop, sends the response, and goes on to the
+//! next request.
 //!
-//! **Invariant:** never waits, and holds at most one head, one body, one answer and one read
-//! buffer. The next request is looked at only when the former's answer has left, so answers are in
-//! order and a client that doesn't read isn't read from. A stream is an answer without an end: it is
-//! the last one of its connection, bounded by what its client has not taken.
+//! **Invariant:** a connection never waits, and holds at most one head, one body, one response and one
+//! read buffer. It parses the next request only once the last response has left, so responses stay in
+//! order, and we do not read from a client that does not read. A stream is a response without an end:
+//! it is the last one of its connection, and its unread output is bounded.
 
-pub use super::dispatcher::Desk;
+pub use super::dispatcher::Dispatcher;
 
 use super::dispatcher::SLOWED;
-use super::request_head::{Parsed, Whole, parse};
-use super::response::{CONTINUE, Refusal, print, print_stream};
-use super::{Answer, Head, Job, Left, Limits, Request, Ticket};
+use super::request_head::{HeadStatus, ParsedHead, parse_head};
+use super::response::{CONTINUE, Refusal, print_response, print_stream};
+use super::{Head, HttpResponse, Limits, OnDisconnect, PendingRequest, Request, Ticket};
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown};
 use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant};
 
-/// A comment in an event stream: a sign of life that means nothing.
-const BEAT: &[u8] = b":\n\n";
-/// What one turn of one connection reads at most.
+/// A comment in an event stream, which serves as a sign of life.
+const HEARTBEAT: &[u8] = b":\n\n";
+/// Bytes that one connection reads in one turn.
 pub const READ_MAX: usize = 64 << 10;
-/// What a client may still send after we have said goodbye, and for how long. Without that its
-/// unread bytes would reset the connection, and the answer might never be read.
+/// Bytes that we still read after the last response. Unread bytes would reset the connection, and the
+/// client might never read that response.
 const DRAIN_MAX: usize = 2 << 20;
+/// How long we still read.
 const DRAIN: Duration = Duration::from_secs(1);
-/// An idle connection keeps no more buffer than this.
+/// Bytes of buffer that an idle connection keeps.
 const INPUT_KEPT: usize = 4 << 10;
 
-/// How a turn ended.
+/// What a connection needs after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Nothing to do until an event or a deadline.
-    Waits,
-    /// More to do, but others come first.
+pub enum Next {
+    /// Nothing until an event or a deadline.
+    Wait,
+    /// Another turn, after the others had theirs.
     Again,
     /// To be dropped.
-    Gone,
+    Close,
 }
 
-/// What a connection is made of: a TCP stream, or in tests a script.
+/// What carries a connection: a TCP stream, or a script in tests.
 pub trait Stream: Read + Write {
-    /// Says that nothing more will be written.
-    fn end(&self) -> io::Result<()>;
+    /// Tells the client that nothing more will be written.
+    fn close_write(&self) -> io::Result<()>;
 }
 
 impl Stream for TcpStream {
-    fn end(&self) -> io::Result<()> {
+    fn close_write(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
     }
 }
@@ -56,46 +58,48 @@ pub struct HttpConnection<S = TcpStream> {
     stream: S,
     peer: IpAddr,
     phase: Phase,
-    /// Read but not parsed: at most a head and `READ_MAX`.
+    /// Bytes read but not parsed: at most a head and `READ_MAX`.
     input: Input,
-    /// Printed but not sent, from `sent` on.
+    /// Bytes to send; those before `sent` have left.
     output: Vec<u8>,
     sent: usize,
-    /// Edge-triggered: true until a read says otherwise.
+    /// The socket may have bytes. The poll reports them only once, so this stays true until a read finds none.
     readable: bool,
-    /// Which request of this connection it is.
+    /// Identifies the current request.
     ticket: Ticket,
     /// The request was a HEAD.
     bodyless: bool,
-    /// The answer is the last one.
+    /// The response is the last one.
     close: bool,
-    /// The gate let a request of it through.
+    /// The gate has let a request of this connection through.
     trusted: bool,
-    /// Told when a stream ends, which is when this connection does.
-    left: Option<Left>,
-    /// When it began to wait for a request.
+    /// Dropped with this connection, which tells the owner of a stream.
+    on_disconnect: Option<OnDisconnect>,
+    /// When it began to wait for a request, if it does.
     since: Instant,
-    /// When it has waited too long for whatever its phase waits for.
+    /// When the wait of the current phase is over.
     deadline: Option<Instant>,
 }
 
+/// What a connection waits for.
 enum Phase {
-    /// For the first byte of a request, or once it `began` for the end of its head.
+    /// The first byte of a request, or its whole head once it `began`.
     Head { began: bool },
-    /// For the rest of a body.
+    /// The rest of a body.
     Body { head: Box<Head>, body: Vec<u8>, length: usize },
-    /// For its time to hear that its token is wrong.
-    Slowed(Box<Answer>),
-    /// For the loop.
-    Away,
-    /// For the client to take its answer.
-    Answering,
-    /// For more of a stream; or, where it is behind, for its client to take what there is.
+    /// The time at which it may learn that its token is wrong.
+    Slowed(Box<HttpResponse>),
+    /// The response of the loop.
+    AwaitingResponse,
+    /// The client, which has to read its response.
+    Responding,
+    /// More of a stream; or the client, which is `behind` and has to read what there is.
     Streaming { behind: bool },
-    /// For the client to close, while so many more bytes are thrown away.
-    Draining { left: usize },
+    /// The end of the stream; up to so many bytes before it are thrown away.
+    Draining { bytes_left: usize },
 }
 
+/// Bytes read, of which those before `at` are parsed.
 #[derive(Default)]
 struct Input {
     bytes: Vec<u8>,
@@ -103,7 +107,7 @@ struct Input {
 }
 
 impl<S: Stream> HttpConnection<S> {
-    /// Takes on `stream`, which the caller has registered.
+    /// A connection over `stream`, which the caller has registered in the poll.
     pub fn new(stream: S, peer: IpAddr, id: usize, now: Instant, limits: &Limits) -> HttpConnection<S> {
         HttpConnection {
             stream,
@@ -117,51 +121,50 @@ impl<S: Stream> HttpConnection<S> {
             bodyless: false,
             close: false,
             trusted: false,
-            left: None,
+            on_disconnect: None,
             since: now,
             deadline: after(now, limits.idle_ms),
         }
     }
 
-    /// Who it is.
+    /// The address of the client.
     pub fn peer(&self) -> IpAddr {
         self.peer
     }
 
-    /// When it is to be looked at even without an event.
+    /// When it needs a turn even without an event.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Bytes the client has not taken.
+    /// Bytes that the client has not read.
     pub fn unsent(&self) -> usize {
         self.output.len() - self.sent
     }
 
-    /// No request after this one.
-    pub fn end(&mut self) {
+    /// Accepts no request after this one.
+    pub fn finish(&mut self) {
         self.close = true;
     }
 
-    /// Still has to be told something, or to hear that it was.
+    /// Whether the last response has not arrived yet.
     pub fn is_leaving(&self) -> bool {
         self.unsent() > 0 || matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// Since when it has done nothing for anybody, if so: it makes room for others. Whoever may
-    /// have something to say that we have not read yet is not asked to.
-    /// Who had a request let through the gate stays longer than who never had.
+    /// Since when it is idle, if it is: an idle connection makes room for others. A connection with
+    /// unread input is not idle. One that the gate trusted before sorts behind one that it never did.
     pub fn idle_since(&self) -> Option<(bool, Instant)> {
         let idle = match self.phase {
             Phase::Head { .. } | Phase::Draining { .. } => !self.readable,
-            // What it may have to say can wait as well.
+            // Its further requests have to wait as well.
             Phase::Slowed(_) => true,
             _ => false,
         };
         idle.then_some((self.trusted, self.since))
     }
 
-    /// What it is made of.
+    /// What carries it.
     pub fn stream(&mut self) -> &mut S {
         &mut self.stream
     }
@@ -171,178 +174,185 @@ impl<S: Stream> HttpConnection<S> {
         self.readable = true;
     }
 
-    /// Hands the loop's answer over, if it is the one awaited.
-    pub fn deliver(&mut self, ticket: Ticket, answer: &Answer, limits: &Limits, now: Instant) {
-        if ticket == self.ticket && matches!(self.phase, Phase::Away) {
-            self.say(answer, limits, now);
+    /// Sends the response of the loop, if it belongs to the current request.
+    pub fn deliver(&mut self, ticket: Ticket, response: &HttpResponse, limits: &Limits, now: Instant) {
+        if ticket == self.ticket && matches!(self.phase, Phase::AwaitingResponse) {
+            self.respond(response, limits, now);
         }
     }
 
-    /// Begins a stream as the answer, if it is the one awaited.
-    pub fn stream_out(&mut self, ticket: Ticket, head: &Answer, left: Left, limits: &Limits, now: Instant) {
-        if ticket != self.ticket || !matches!(self.phase, Phase::Away) {
+    /// Starts a stream as the response to the current request, if it belongs to that.
+    pub fn start_stream(
+        &mut self,
+        ticket: Ticket,
+        head: &HttpResponse,
+        on_disconnect: OnDisconnect,
+        limits: &Limits,
+        now: Instant,
+    ) {
+        if ticket != self.ticket || !matches!(self.phase, Phase::AwaitingResponse) {
             return;
         }
         if self.bodyless || !print_stream(head, &mut self.output) {
-            return self.refuse(Refusal::Unsayable, limits, now);
+            return self.refuse(Refusal::Unprintable, limits, now);
         }
-        self.left = Some(left);
+        self.on_disconnect = Some(on_disconnect);
         self.phase = Phase::Streaming { behind: true };
         self.deadline = after(now, limits.answer_ms);
     }
 
-    /// Puts more into its stream; whose client leaves too much of it untaken is dropped.
-    pub fn more(&mut self, ticket: Ticket, bytes: &[u8], limits: &Limits, now: Instant) -> Fate {
-        let Phase::Streaming { behind } = &mut self.phase else { return Fate::Waits };
+    /// Adds to its stream. A client that leaves too much of it unread is dropped.
+    pub fn send_chunk(&mut self, ticket: Ticket, bytes: &[u8], limits: &Limits, now: Instant) -> Next {
+        let Phase::Streaming { behind } = &mut self.phase else { return Next::Wait };
         if ticket != self.ticket {
-            return Fate::Waits;
+            return Next::Wait;
         }
         if !std::mem::replace(behind, true) {
             self.deadline = after(now, limits.answer_ms);
         }
         if self.unsent() + bytes.len() > limits.stream_max {
-            return Fate::Gone;
+            return Next::Close;
         }
         self.output.drain(..std::mem::take(&mut self.sent));
         self.output.extend_from_slice(bytes);
-        Fate::Again
+        Next::Again
     }
 
-    /// Called when the deadline has passed.
-    pub fn expire(&mut self, limits: &Limits, now: Instant) -> Fate {
+    /// Ends the wait of the current phase, once its deadline has passed.
+    pub fn expire(&mut self, limits: &Limits, now: Instant) -> Next {
         if matches!(self.phase, Phase::Streaming { behind: false }) {
-            return self.more(self.ticket, BEAT, limits, now);
+            return self.send_chunk(self.ticket, HEARTBEAT, limits, now);
         }
-        match std::mem::replace(&mut self.phase, Phase::Away) {
+        match std::mem::replace(&mut self.phase, Phase::AwaitingResponse) {
             Phase::Head { began: true } | Phase::Body { .. } => self.refuse(Refusal::Slow, limits, now),
-            Phase::Slowed(answer) => self.say(&answer, limits, now),
-            _ => return Fate::Gone,
+            Phase::Slowed(response) => self.respond(&response, limits, now),
+            _ => return Next::Close,
         }
-        Fate::Again
+        Next::Again
     }
 
-    /// Goes on as far as one turn allows: `READ_MAX` bytes, `pipeline_max` requests.
-    pub fn turn(&mut self, desk: &Desk, scratch: &mut [u8], now: Instant) -> Fate {
+    /// Reads, parses and sends as much as one turn allows: `READ_MAX` bytes, `pipeline_max` requests.
+    pub fn run_turn(&mut self, dispatcher: &Dispatcher, scratch: &mut [u8], now: Instant) -> Next {
         let mut budget = READ_MAX.min(scratch.len());
-        let mut answered = 0;
+        let mut n_answered = 0;
         loop {
             if self.flush().is_err() {
-                return Fate::Gone;
+                return Next::Close;
             }
-            if self.unsent() > 0 || matches!(self.phase, Phase::Away | Phase::Slowed(_)) {
-                return Fate::Waits;
+            if self.unsent() > 0 || matches!(self.phase, Phase::AwaitingResponse | Phase::Slowed(_)) {
+                return Next::Wait;
             }
             if let Phase::Streaming { behind: behind @ true } = &mut self.phase {
                 *behind = false;
-                self.deadline = after(now, desk.limits.beat_ms);
+                self.deadline = after(now, dispatcher.limits.beat_ms);
             }
-            if answered >= desk.limits.pipeline_max {
-                return Fate::Again;
+            if n_answered >= dispatcher.limits.pipeline_max {
+                return Next::Again;
             }
-            if matches!(self.phase, Phase::Answering) {
-                answered += 1;
-                self.answered(&desk.limits, now);
-            } else if !self.take(desk, now) {
+            if matches!(self.phase, Phase::Responding) {
+                n_answered += 1;
+                self.end_response(&dispatcher.limits, now);
+            } else if !self.parse_input(dispatcher, now) {
                 if !self.readable {
-                    return Fate::Waits;
+                    return Next::Wait;
                 }
                 if budget == 0 {
-                    return Fate::Again;
+                    return Next::Again;
                 }
-                match self.read(&mut scratch[..budget], &desk.limits, now) {
+                match self.read(&mut scratch[..budget], &dispatcher.limits, now) {
                     Ok(n) => budget -= n,
-                    Err(_) => return Fate::Gone,
+                    Err(_) => return Next::Close,
                 }
             }
         }
     }
 
-    /// Makes what it can of the input; false if it wants more.
-    fn take(&mut self, desk: &Desk, now: Instant) -> bool {
+    /// Parses the input; false if it needs more bytes.
+    fn parse_input(&mut self, dispatcher: &Dispatcher, now: Instant) -> bool {
         match &mut self.phase {
-            Phase::Head { began: true } => match parse(self.input.rest(), self.peer, &desk.limits) {
-                Parsed::Partial => return false,
-                Parsed::Whole(whole) => self.enter(whole, desk, now),
-                Parsed::Refused(refusal) => self.refuse(refusal, &desk.limits, now),
+            Phase::Head { began: true } => match parse_head(self.input.rest(), self.peer, &dispatcher.limits) {
+                HeadStatus::Partial => return false,
+                HeadStatus::Complete(parsed) => self.begin_request(parsed, dispatcher, now),
+                HeadStatus::Refused(refusal) => self.refuse(refusal, &dispatcher.limits, now),
             },
             Phase::Body { body, length, .. } => {
-                self.input.pour(body, *length - body.len());
+                self.input.move_to(body, *length - body.len());
                 if body.len() < *length {
                     return false;
                 }
-                self.hand_over(desk, now);
+                self.hand_over(dispatcher, now);
             }
             Phase::Head { began: false } | Phase::Streaming { .. } | Phase::Draining { .. } => return false,
-            Phase::Away | Phase::Slowed(_) | Phase::Answering => return false, // not called then
+            Phase::AwaitingResponse | Phase::Slowed(_) | Phase::Responding => return false, // this is not called in these phases
         }
         true
     }
 
-    /// A head has been read: asks the gate, then the limits, then for the body.
-    fn enter(&mut self, whole: Whole, desk: &Desk, now: Instant) {
-        self.input.skip(whole.used);
-        self.close = whole.close;
-        self.bodyless = whole.head.method == "HEAD";
-        if let Some(answer) = (desk.gate)(&whole.head) {
-            let is_slowed = answer.status == 401 && desk.is_slowed(&whole.head, now);
-            // A body that is not here yet isn't waited for; it would be taken for a request.
+    /// Asks the gate, checks the limits, then waits for the body.
+    fn begin_request(&mut self, parsed: ParsedHead, dispatcher: &Dispatcher, now: Instant) {
+        self.input.skip(parsed.used);
+        self.close = parsed.close;
+        self.bodyless = parsed.head.method == "HEAD";
+        if let Some(response) = (dispatcher.gate)(&parsed.head) {
+            let is_slowed = response.status == 401 && dispatcher.is_slowed(&parsed.head, now);
+            // We do not wait for the rest of the body, so the connection ends: the rest would be parsed as a request.
             let here = self.input.rest().len() as u64;
-            self.close |= whole.length > here;
-            self.input.skip(whole.length.min(here) as usize);
+            self.close |= parsed.length > here;
+            self.input.skip(parsed.length.min(here) as usize);
             if is_slowed {
                 self.deadline = now.checked_add(SLOWED);
-                self.phase = Phase::Slowed(Box::new(answer));
+                self.phase = Phase::Slowed(Box::new(response));
                 return;
             }
-            return self.say(&answer, &desk.limits, now);
+            return self.respond(&response, &dispatcher.limits, now);
         }
-        let length = match usize::try_from(whole.length) {
-            Ok(length) if length <= desk.limits.body_max => length,
-            _ => return self.refuse(Refusal::BodyTooLarge, &desk.limits, now),
+        let length = match usize::try_from(parsed.length) {
+            Ok(length) if length <= dispatcher.limits.body_max => length,
+            _ => return self.refuse(Refusal::BodyTooLarge, &dispatcher.limits, now),
         };
-        if whole.expects && self.input.rest().len() < length {
+        if parsed.expects && self.input.rest().len() < length {
             self.output.extend_from_slice(CONTINUE);
         }
         let body = Vec::with_capacity(length);
-        self.phase = Phase::Body { head: Box::new(whole.head), body, length };
+        self.phase = Phase::Body { head: Box::new(parsed.head), body, length };
     }
 
-    /// The request is complete: it goes to the loop.
-    fn hand_over(&mut self, desk: &Desk, now: Instant) {
-        let Phase::Body { head, body, .. } = std::mem::replace(&mut self.phase, Phase::Away) else {
-            return; // called in that phase only
+    /// Gives the complete request to the loop.
+    fn hand_over(&mut self, dispatcher: &Dispatcher, now: Instant) {
+        let Phase::Body { head, body, .. } = std::mem::replace(&mut self.phase, Phase::AwaitingResponse) else {
+            return; // this is called in that phase only
         };
         self.deadline = None;
         self.trusted = true;
         let request = Request { head: *head, body };
-        match desk.jobs.try_send(Job { ticket: self.ticket, request }) {
-            Ok(()) => (desk.wake)(),
-            Err(TrySendError::Full(_)) => self.say(&Refusal::Busy.answer(), &desk.limits, now),
-            Err(TrySendError::Disconnected(_)) => self.refuse(Refusal::Stopping, &desk.limits, now),
+        match dispatcher.requests.try_send(PendingRequest { ticket: self.ticket, request }) {
+            Ok(()) => (dispatcher.wake)(),
+            Err(TrySendError::Full(_)) => self.respond(&Refusal::Busy.response(), &dispatcher.limits, now),
+            Err(TrySendError::Disconnected(_)) => self.refuse(Refusal::Stopping, &dispatcher.limits, now),
         }
     }
 
-    /// Answers, and closes: what follows in the input can't be trusted.
+    /// Refuses, and ends the connection: the rest of the input can't be trusted.
     fn refuse(&mut self, refusal: Refusal, limits: &Limits, now: Instant) {
         self.close = true;
-        self.say(&refusal.answer(), limits, now);
+        self.respond(&refusal.response(), limits, now);
     }
 
-    fn say(&mut self, answer: &Answer, limits: &Limits, now: Instant) {
-        print(answer, self.close, self.bodyless, &mut self.output);
-        self.phase = Phase::Answering;
+    fn respond(&mut self, response: &HttpResponse, limits: &Limits, now: Instant) {
+        print_response(response, self.close, self.bodyless, &mut self.output);
+        self.phase = Phase::Responding;
         self.deadline = after(now, limits.answer_ms);
     }
 
-    /// The answer has left: on to the next request, or to the end.
-    fn answered(&mut self, limits: &Limits, now: Instant) {
+    /// Goes on to the next request, or ends the connection.
+    fn end_response(&mut self, limits: &Limits, now: Instant) {
         self.since = now;
         self.bodyless = false;
         if self.close {
-            // What fails here fails again when we read.
-            let _ = self.stream.end();
+            // If this fails, the next read fails as well.
+            let _ = self.stream.close_write();
             self.input = Input::default();
-            self.phase = Phase::Draining { left: DRAIN_MAX };
+            self.phase = Phase::Draining { bytes_left: DRAIN_MAX };
             self.deadline = now.checked_add(DRAIN);
             return;
         }
@@ -353,7 +363,7 @@ impl<S: Stream> HttpConnection<S> {
         self.deadline = after(now, if began { limits.request_ms } else { limits.idle_ms });
     }
 
-    /// Reads once. An error means that nothing more will come, be it the end or worse.
+    /// Reads once. An error means that nothing more will come.
     fn read(&mut self, scratch: &mut [u8], limits: &Limits, now: Instant) -> io::Result<usize> {
         let n = match self.stream.read(scratch) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -366,10 +376,10 @@ impl<S: Stream> HttpConnection<S> {
             Err(e) => return Err(e),
         };
         match &mut self.phase {
-            // It has nothing to say any more.
+            // A client that streams must send nothing more.
             Phase::Streaming { .. } => return Err(ErrorKind::InvalidData.into()),
-            Phase::Draining { left } => {
-                *left = left.checked_sub(n).ok_or(ErrorKind::FileTooLarge)?;
+            Phase::Draining { bytes_left } => {
+                *bytes_left = bytes_left.checked_sub(n).ok_or(ErrorKind::FileTooLarge)?;
                 return Ok(n);
             }
             Phase::Head { began } if !*began => {
@@ -382,7 +392,7 @@ impl<S: Stream> HttpConnection<S> {
         Ok(n)
     }
 
-    /// Sends what the client takes now.
+    /// Sends what the socket takes now.
     fn flush(&mut self) -> io::Result<()> {
         while self.unsent() > 0 {
             match self.stream.write(&self.output[self.sent..]) {
@@ -416,14 +426,14 @@ impl Input {
     }
 
     /// Moves at most `n` bytes to `body`.
-    fn pour(&mut self, body: &mut Vec<u8>, n: usize) {
+    fn move_to(&mut self, body: &mut Vec<u8>, n: usize) {
         let n = n.min(self.rest().len());
         body.extend_from_slice(&self.rest()[..n]);
         self.skip(n);
     }
 
-    /// Forgets what was taken, once that moves nothing: a pipeline of small requests would
-    /// otherwise be moved once for each of them.
+    /// Drops parsed bytes once no others remain. Doing it sooner would move the rest of a pipeline
+    /// once for each of its requests.
     fn compact(&mut self) {
         if self.at == self.bytes.len() {
             self.bytes.clear();
@@ -433,7 +443,7 @@ impl Input {
     }
 }
 
-/// A limit too large for the clock is none.
+/// The time in `ms`; `None` if the clock can't express it.
 fn after(now: Instant, ms: u64) -> Option<Instant> {
     now.checked_add(Duration::from_millis(ms))
 }

@@ -1,15 +1,16 @@
-//! HTTP on a thread of its own: it accepts, bounds, parses and answers; what it parsed goes to the
-//! loop as a [`Job`], and the loop's [`Answer`] comes back by [`Server::answer`].
+//! HTTP on a thread of its own. The thread accepts connections and parses requests, each within
+//! limits. A complete request goes to the event loop as a [`PendingRequest`], and the loop sends its
+//! [`HttpResponse`] back with [`HttpServer::respond`].
 //!
-//! **Invariant:** no byte of a client reaches another thread before it is part of a complete,
-//! validated request which the [`Gate`] let through; and no client can make this thread wait, panic
-//! or hold more than [`Limits`] says. `tiny_http::Server` is never used: one request aborts it.
+//! **Invariant:** no byte of a client reaches another thread before it is part of a complete, valid
+//! request that the [`Gate`] let through. No client can make this thread wait, panic, or hold more than
+//! [`Limits`] allows. We never use the server of tiny_http: a single request can abort it.
 
-mod response;
 #[doc(hidden)]
 pub mod connection;
 mod dispatcher;
 mod request_head;
+mod response;
 mod server;
 
 use std::io;
@@ -19,15 +20,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel};
 use std::thread::JoinHandle;
 
-/// What the gate and the loop see of a request's head. A header among these that comes twice, or
-/// is no UTF-8, is refused before the gate is asked.
+/// What the gate and the loop see of a request's head. A request in which one of these headers comes
+/// twice, or is not UTF-8, is refused before the gate sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// One of the methods we know, in capitals.
+    /// A known method, in capitals.
     pub method: String,
-    /// The request target as it was sent, query included.
+    /// The request target as the client sent it, query included.
     pub target: String,
-    /// Who sent it; an IPv4 address inside IPv6 is shown as IPv4.
+    /// The client; an IPv4 address mapped into IPv6 appears as IPv4.
     pub peer: IpAddr,
     /// `Host`, unchecked.
     pub host: Option<String>,
@@ -39,36 +40,36 @@ pub struct Head {
     pub mesh_secret: Option<String>,
     /// `Cookie`.
     pub cookie: Option<String>,
-    /// What only a browser says.
+    /// The headers that only a browser sends.
     pub browser: Box<Browser>,
 }
 
-/// What a browser says of a request, beyond what every client does. A script can't change the first three.
+/// What a browser adds to a request. A script in a page can't change the first three headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Browser {
-    /// `Sec-Fetch-Site`: from how near the request comes.
+    /// `Sec-Fetch-Site`: how the page that asks relates to this server.
     pub site: Option<String>,
     /// `Sec-Fetch-Mode`.
     pub mode: Option<String>,
-    /// `Sec-Fetch-Dest`: what the answer is to become.
+    /// `Sec-Fetch-Dest`: how the browser will use the response.
     pub dest: Option<String>,
     /// `Content-Type` of the body.
     pub content_type: Option<String>,
-    /// `X-Mesh-Page`: what our own page has to show.
+    /// `X-Mesh-Page`: the key with which our own page proves its session.
     pub page_key: Option<String>,
 }
 
 /// A complete request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// What its head says.
+    /// Its head.
     pub head: Head,
-    /// Exactly as many bytes as its `Content-Length` said.
+    /// Its body, exactly as long as its `Content-Length` said.
     pub body: Vec<u8>,
 }
 
-/// Names one request until it is answered: connection and position in its pipeline. Neither is
-/// ever used twice, so an answer that comes too late meets nobody.
+/// Identifies one request: its connection and its position there. Neither number is ever used twice,
+/// so a late response can't reach the wrong client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     conn: usize,
@@ -77,55 +78,55 @@ pub struct Ticket {
 
 /// A request on its way to the loop.
 #[derive(Debug)]
-pub struct Job {
-    /// What to answer it by.
+pub struct PendingRequest {
+    /// Identifies it for the response.
     pub ticket: Ticket,
-    /// What it asks.
+    /// The request.
     pub request: Request,
 }
 
-/// An answer: status, content type, body, extra headers.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpResponse {
     /// The status, 200 to 599.
     pub status: u16,
     /// `Content-Type`.
     pub content_type: &'static str,
-    /// Further headers; `Connection` and the framing ones are ours and left out.
+    /// Further headers, except `Connection` and those that frame the body: the server writes those.
     pub headers: Vec<(&'static str, String)>,
-    /// The body; its length is announced by us.
+    /// The body; the server writes its length.
     pub body: Vec<u8>,
 }
 
-/// What the loop has to say to a client.
-pub(crate) enum Said {
-    /// All of it.
-    Answer(Answer),
-    /// The head of a stream, whose body is its beginning.
-    Stream(Answer, Left),
-    /// More of the stream.
-    More(Arc<[u8]>),
+/// What the loop sends to a client.
+pub(crate) enum ResponsePart {
+    /// A whole response.
+    Whole(HttpResponse),
+    /// The head of a stream; its body is the beginning of the stream.
+    StreamStart(HttpResponse, OnDisconnect),
+    /// The next bytes of a stream.
+    StreamChunk(Arc<[u8]>),
 }
 
-/// Runs when it is dropped, which happens with the connection that has it.
-pub struct Left(Option<Box<dyn FnOnce() + Send>>);
+/// Runs a function when it is dropped, together with the connection that owns it.
+pub struct OnDisconnect(Option<Box<dyn FnOnce() + Send>>);
 
-impl Left {
-    /// Something to do once a stream has ended, whichever way.
-    pub fn new(tell: impl FnOnce() + Send + 'static) -> Left {
-        Left(Some(Box::new(tell)))
+impl OnDisconnect {
+    /// A function that runs once the stream has ended, for whatever reason.
+    pub fn new(run: impl FnOnce() + Send + 'static) -> OnDisconnect {
+        OnDisconnect(Some(Box::new(run)))
     }
 }
 
-impl Drop for Left {
+impl Drop for OnDisconnect {
     fn drop(&mut self) {
-        if let Some(tell) = self.0.take() {
-            tell();
+        if let Some(run) = self.0.take() {
+            run();
         }
     }
 }
 
-/// How much a client may take of us, and for how long.
+/// How much clients may use, and for how long.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of a request line with its headers.
@@ -136,7 +137,7 @@ pub struct Limits {
     pub body_max: usize,
     /// From the first byte of a request to its last one.
     pub request_ms: u64,
-    /// For a client to take the whole of its answer.
+    /// For a client to read its whole response.
     pub answer_ms: u64,
     /// Between two requests of a connection.
     pub idle_ms: u64,
@@ -144,34 +145,34 @@ pub struct Limits {
     pub connections_max: usize,
     /// Connections from one address.
     pub per_address_max: usize,
-    /// Requests of one connection that are served before the others have their turn. They are
-    /// parsed one by one, so no more than one of them is ever held in memory.
+    /// Requests of one connection that are served before the others get a turn. They are parsed one
+    /// by one, so memory never holds more than one of them.
     pub pipeline_max: usize,
-    /// Bytes of a stream that its client has not taken; a slower one is dropped.
+    /// Bytes of a stream that its client has not read; a slower client is dropped.
     pub stream_max: usize,
-    /// A stream in which nothing happens is given a sign of life this often.
+    /// How often a quiet stream gets a sign of life.
     pub beat_ms: u64,
-    /// Bytes of all answers together that clients have not taken; who has most of it goes first.
+    /// Bytes of all responses that clients have not read; the client with most of them is dropped first.
     pub out_max: usize,
 }
 
-/// Decides from the head alone, before a body byte is buffered: None lets it through. Runs on the
-/// HTTP thread.
-pub type Gate = Box<dyn Fn(&Head) -> Option<Answer> + Send>;
+/// Decides from the head alone, before any byte of the body is buffered: `None` lets the request
+/// through. It runs on the HTTP thread.
+pub type Gate = Box<dyn Fn(&Head) -> Option<HttpResponse> + Send>;
 
-/// The HTTP thread, seen from outside. Dropping it stops it too.
-pub struct Server {
-    answers: Sender<(Ticket, Said)>,
+/// The HTTP thread, seen from outside. Dropping it stops the thread, too.
+pub struct HttpServer {
+    responses: Sender<(Ticket, ResponsePart)>,
     waker: Arc<mio::Waker>,
     stopping: Arc<AtomicBool>,
     n_open: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Answer {
-    /// A JSON answer without further headers.
-    pub fn json(status: u16, body: Vec<u8>) -> Answer {
-        Answer { status, content_type: "application/json", headers: Vec::new(), body }
+impl HttpResponse {
+    /// A JSON response without further headers.
+    pub fn json(status: u16, body: Vec<u8>) -> HttpResponse {
+        HttpResponse { status, content_type: "application/json", headers: Vec::new(), body }
     }
 }
 
@@ -180,7 +181,7 @@ impl Default for Limits {
         Limits {
             head_max: 8 << 10,
             headers_max: 40,
-            body_max: 1 << 20, // what the clients of the protocol expect
+            body_max: 1 << 20, // what existing clients expect
             request_ms: 5_000,
             answer_ms: 10_000,
             idle_ms: 60_000,
@@ -194,48 +195,51 @@ impl Default for Limits {
     }
 }
 
-impl Server {
-    /// Serves `listener` on a thread of its own. Complete requests arrive on `jobs`, each followed
-    /// by `wake()`, which must not block.
+impl HttpServer {
+    /// Serves `listener` on a thread of its own. It puts each complete request into `requests`, then
+    /// calls `wake`, which must not block.
+    ///
+    /// # Errors
+    /// When the system refuses a poll or a thread.
     pub fn start(
         listener: TcpListener,
-        jobs: SyncSender<Job>,
+        requests: SyncSender<PendingRequest>,
         wake: Box<dyn Fn() + Send>,
         gate: Gate,
         limits: Limits,
-    ) -> io::Result<Server> {
-        // Unbounded so that answering never blocks; bounded all the same by the tickets that are
-        // out, which are no more than there are connections.
-        let (answers, inbox) = channel();
+    ) -> io::Result<HttpServer> {
+        // The channel has no bound, so that responding never blocks. The number of open tickets bounds
+        // it all the same: there is at most one for each connection.
+        let (responses, inbox) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let n_open = Arc::new(AtomicUsize::new(0));
-        let desk = connection::Desk::new(jobs, wake, gate, limits);
-        let signs = (stopping.clone(), n_open.clone());
-        let (serve, waker) = server::Serve::new(listener, desk, inbox, signs)?;
-        let thread = std::thread::Builder::new().name("http".into()).spawn(move || serve.run())?;
-        Ok(Server { answers, waker, stopping, n_open, thread: Some(thread) })
+        let dispatcher = connection::Dispatcher::new(requests, wake, gate, limits);
+        let shared = (stopping.clone(), n_open.clone());
+        let (thread, waker) = server::HttpThread::new(listener, dispatcher, inbox, shared)?;
+        let handle = std::thread::Builder::new().name("http".into()).spawn(move || thread.serve())?;
+        Ok(HttpServer { responses, waker, stopping, n_open, thread: Some(handle) })
     }
 
-    /// Answers a request, from any thread; never blocks. If its client has gone, nothing happens.
-    pub fn answer(&self, ticket: Ticket, answer: Answer) {
-        self.say(ticket, Said::Answer(answer));
+    /// Answers a request, from any thread and without blocking. Nothing happens if the client is gone.
+    pub fn respond(&self, ticket: Ticket, response: HttpResponse) {
+        self.send(ticket, ResponsePart::Whole(response));
     }
 
-    /// Answers a request with a stream: the head now, `more` as long as the client listens. `left` is
-    /// dropped when it does not any more.
-    pub fn open(&self, ticket: Ticket, head: Answer, left: Left) {
-        self.say(ticket, Said::Stream(head, left));
+    /// Answers a request with a stream: the head now, chunks as long as the client listens.
+    /// `on_disconnect` is dropped once the client no longer does.
+    pub fn start_stream(&self, ticket: Ticket, head: HttpResponse, on_disconnect: OnDisconnect) {
+        self.send(ticket, ResponsePart::StreamStart(head, on_disconnect));
     }
 
-    /// Puts bytes into a stream; never blocks. If its client has gone, nothing happens.
-    pub fn more(&self, ticket: Ticket, bytes: Arc<[u8]>) {
-        self.say(ticket, Said::More(bytes));
+    /// Adds bytes to a stream, without blocking. Nothing happens if the client is gone.
+    pub fn send_chunk(&self, ticket: Ticket, bytes: Arc<[u8]>) {
+        self.send(ticket, ResponsePart::StreamChunk(bytes));
     }
 
-    fn say(&self, ticket: Ticket, said: Said) {
-        // Fails only if the thread has ended, and then every client has gone.
-        if self.answers.send((ticket, said)).is_ok() {
-            self.ring();
+    fn send(&self, ticket: Ticket, part: ResponsePart) {
+        // It fails only if the thread has ended, and then every client is gone.
+        if self.responses.send((ticket, part)).is_ok() {
+            self.wake_thread();
         }
     }
 
@@ -244,23 +248,23 @@ impl Server {
         self.n_open.load(Ordering::Relaxed)
     }
 
-    /// Stops accepting, gives queued answers a moment (<= 200 ms) to leave, joins.
+    /// Stops accepting, gives queued responses up to 200 ms to leave, and ends the thread.
     pub fn stop(self) {
         drop(self);
     }
 
-    fn ring(&self) {
-        // An eventfd write: it can fail only if the thread has ended and taken the poll with it.
+    fn wake_thread(&self) {
+        // It can fail only if the thread has ended and taken the poll with it.
         let _ = self.waker.wake();
     }
 }
 
-impl Drop for Server {
+impl Drop for HttpServer {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
-        self.ring();
+        self.wake_thread();
         if let Some(thread) = self.thread.take() {
-            // Its panic, if any, has been printed by the hook; we are leaving anyway.
+            // The panic hook has printed a panic of the thread already, and we end anyway.
             let _ = thread.join();
         }
     }

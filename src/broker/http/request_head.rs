@@ -1,57 +1,57 @@
-//! Request heads: bytes in, a validated head or a refusal out.
+//! Parses the heads of requests: bytes in, a valid head or a refusal out.
 //!
-//! **Invariant:** pure; and a head that two readers could frame differently is refused, never
-//! interpreted.
+//! **Invariant:** parsing has no side effects. A head that two readers could frame differently is
+//! refused, and never interpreted.
 
 use super::response::Refusal;
 use super::{Browser, Head, Limits};
 use std::net::IpAddr;
 
-/// What the bytes so far amount to.
+/// What the bytes are so far.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Parsed {
+pub enum HeadStatus {
     /// A head that has not ended yet.
     Partial,
-    /// A head, and how to go on.
-    Whole(Whole),
-    /// No head of ours; where the next one begins can't be known.
+    /// A whole head.
+    Complete(ParsedHead),
+    /// Not an acceptable head. Nobody can know where the next one begins.
     Refused(Refusal),
 }
 
 /// A validated head and its framing.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Whole {
-    /// What the others see of it.
+pub struct ParsedHead {
+    /// What the gate and the loop see of it.
     pub head: Head,
     /// Bytes of the head.
     pub used: usize,
-    /// Bytes of the body, `u64::MAX` if they are even more.
+    /// Bytes of the body; `u64::MAX` stands for that many or more.
     pub length: u64,
     /// The connection ends with this request.
     pub close: bool,
-    /// The client waits for a 100 before it sends the body.
+    /// The client waits for `100 Continue` before it sends the body.
     pub expects: bool,
 }
 
-/// Everything but CONNECT and TRACE, which mean something to a proxy only.
+/// All methods except CONNECT and TRACE, which only a proxy understands.
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"];
 
 /// Reads the head at the start of `bytes`.
-pub fn parse(bytes: &[u8], peer: IpAddr, limits: &Limits) -> Parsed {
+pub fn parse_head(bytes: &[u8], peer: IpAddr, limits: &Limits) -> HeadStatus {
     let mut headers = vec![httparse::EMPTY_HEADER; limits.headers_max];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
         Ok(httparse::Status::Complete(used)) if used <= limits.head_max => {
-            read(&request, used, peer).map_or_else(Parsed::Refused, Parsed::Whole)
+            validate(&request, used, peer).map_or_else(HeadStatus::Refused, HeadStatus::Complete)
         }
-        Ok(httparse::Status::Partial) if bytes.len() < limits.head_max => Parsed::Partial,
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => Parsed::Refused(Refusal::HeadTooLarge),
-        Err(httparse::Error::Version) => Parsed::Refused(Refusal::Version),
-        Err(_) => Parsed::Refused(Refusal::Malformed("want an HTTP request")),
+        Ok(httparse::Status::Partial) if bytes.len() < limits.head_max => HeadStatus::Partial,
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => HeadStatus::Refused(Refusal::HeadTooLarge),
+        Err(httparse::Error::Version) => HeadStatus::Refused(Refusal::Version),
+        Err(_) => HeadStatus::Refused(Refusal::Malformed("want an HTTP request")),
     }
 }
 
-fn read(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<Whole, Refusal> {
+fn validate(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<ParsedHead, Refusal> {
     let (Some(method), Some(target)) = (request.method, request.path) else {
         return Err(Refusal::Malformed("want a method and a target"));
     };
@@ -62,7 +62,7 @@ fn read(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<Whole,
         return Err(Refusal::BodyUnsized);
     }
     let old = request.version == Some(0);
-    Ok(Whole {
+    Ok(ParsedHead {
         head: Head {
             method: method.to_string(),
             target: target.to_string(),
@@ -82,19 +82,19 @@ fn read(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<Whole,
         },
         used,
         length: length(request)?,
-        // To keep a connection of HTTP/1.0 we would have to say so; nobody needs it.
+        // HTTP/1.0 needs a header to keep a connection; no client needs that.
         close: old || lists(request, "Connection", "close"),
         expects: !old && lists(request, "Expect", "100-continue"),
     })
 }
 
-/// The values of a header, as they came.
+/// All values of a header, unchanged.
 fn all<'a>(request: &'a httparse::Request, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     request.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
 }
 
-/// The one value of a header, if it came. Two would leave the choice to chance: a checker could
-/// look at one and a user at the other.
+/// The only value of a header, if there is one. With two, one part of the program could check the
+/// first and another use the second.
 fn one<'a>(request: &'a httparse::Request, name: &'a str) -> Result<Option<&'a [u8]>, Refusal> {
     let mut values = all(request, name);
     match (values.next(), values.next()) {
@@ -116,7 +116,7 @@ fn length(request: &httparse::Request) -> Result<u64, Refusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::Malformed("want a Content-Length of digits"));
     }
-    // Only digits, so it can fail by being too large only.
+    // There are only digits, so parsing fails only if the number is too large.
     Ok(std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).unwrap_or(u64::MAX))
 }
 
@@ -133,20 +133,20 @@ mod tests {
 
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    fn parsed(bytes: &[u8]) -> Parsed {
-        parse(bytes, PEER, &Limits::default())
+    fn parsed(bytes: &[u8]) -> HeadStatus {
+        parse_head(bytes, PEER, &Limits::default())
     }
 
-    fn whole(text: &str) -> Whole {
+    fn whole(text: &str) -> ParsedHead {
         match parsed(text.as_bytes()) {
-            Parsed::Whole(whole) => whole,
+            HeadStatus::Complete(whole) => whole,
             other => panic!("{text:?}: {other:?}"),
         }
     }
 
     fn status(text: &str) -> u16 {
         match parsed(text.as_bytes()) {
-            Parsed::Refused(refusal) => refusal.answer().status,
+            HeadStatus::Refused(refusal) => refusal.response().status,
             other => panic!("{text:?}: {other:?}"),
         }
     }
@@ -177,14 +177,14 @@ mod tests {
             }),
         };
         let used = text.len();
-        assert_eq!(got, Whole { head, used, length: 12, close: false, expects: true });
+        assert_eq!(got, ParsedHead { head, used, length: 12, close: false, expects: true });
     }
 
     #[test]
     fn every_prefix_of_a_head_is_partial() {
         let text = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         for n in 0..text.len() {
-            assert_eq!(parsed(&text.as_bytes()[..n]), Parsed::Partial, "{n}");
+            assert_eq!(parsed(&text.as_bytes()[..n]), HeadStatus::Partial, "{n}");
         }
     }
 
@@ -242,7 +242,7 @@ mod tests {
         for (text, want) in table {
             assert_eq!(status(&text), want, "{:?}", &text[..text.len().min(80)]);
         }
-        assert!(matches!(parsed(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n"), Parsed::Refused(Refusal::Malformed(_))));
+        assert!(matches!(parsed(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n"), HeadStatus::Refused(Refusal::Malformed(_))));
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
                 bytes[at] = next(256) as u8;
             }
             bytes.truncate(next(bytes.len() + 40));
-            if let Parsed::Whole(whole) = parsed(&bytes) {
+            if let HeadStatus::Complete(whole) = parsed(&bytes) {
                 assert!(whole.used <= bytes.len());
             }
         }

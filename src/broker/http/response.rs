@@ -1,84 +1,84 @@
-//! Answers as bytes, and the ones we give ourselves.
+//! Responses as bytes, and the refusals that the HTTP thread itself sends.
 //!
-//! **Invariant:** what leaves is framed by `Content-Length` alone, or, as a stream, by the end of its
-//! connection; and no header value can break out of its line.
+//! **Invariant:** only `Content-Length` frames a response, and only the end of its connection frames a
+//! stream. No header value can break out of its line.
 
-use super::Answer;
+use super::HttpResponse;
 use std::io;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-/// What lets a client that asked send its body.
+/// Tells a client that asked first to send its body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Why we answer in the loop's place.
+/// Why the HTTP thread answers in place of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No HTTP, or HTTP that can be read in two ways.
+    /// Not HTTP, or HTTP that can be read in two ways.
     Malformed(&'static str),
     /// The request did not come in time.
     Slow,
-    /// `Transfer-Encoding`: we want to know the size before the first byte.
+    /// `Transfer-Encoding`: the size must be known before the first byte.
     BodyUnsized,
     /// More than `body_max`.
     BodyTooLarge,
     /// More than `head_max` or `headers_max`.
     HeadTooLarge,
-    /// A method we have not heard of.
+    /// An unknown method.
     Method,
-    /// A version we do not speak.
+    /// An unknown version of HTTP.
     Version,
-    /// The loop has more to do than its queue holds.
+    /// The queue of the loop is full.
     Busy,
-    /// The loop has gone.
+    /// The broker is ending.
     Stopping,
-    /// An answer of ours that can't be sent.
-    Unsayable,
+    /// Our own response can't be expressed in HTTP.
+    Unprintable,
 }
 
 impl Refusal {
-    /// The refusal as an answer.
-    pub fn answer(self) -> Answer {
+    /// The refusal as a response.
+    pub fn response(self) -> HttpResponse {
         let (status, sentence) = match self {
             Refusal::Malformed(what) => (400, what),
             Refusal::Slow => (408, "request not complete in time"),
             Refusal::BodyUnsized => (411, "want a Content-Length, not a Transfer-Encoding"),
-            // The words are the protocol's.
+            // Existing clients know these words.
             Refusal::BodyTooLarge => (413, "Request body too large (max 1MB)"),
             Refusal::HeadTooLarge => (431, "request head too large: want fewer or shorter headers"),
             Refusal::Method => (501, "unknown method"),
             Refusal::Version => (505, "want HTTP/1.1 or HTTP/1.0"),
             Refusal::Busy => (503, "too many requests at once, try again"),
             Refusal::Stopping => (503, "shutting down"),
-            Refusal::Unsayable => (500, "Internal server error"),
+            Refusal::Unprintable => (500, "Internal server error"),
         };
-        Answer::json(status, format!(r#"{{"ok":false,"error":"{sentence}"}}"#).into_bytes())
+        HttpResponse::json(status, format!(r#"{{"ok":false,"error":"{sentence}"}}"#).into_bytes())
     }
 }
 
-/// Appends `answer` to `out`; without its body if the request was a HEAD, and with `Connection:
-/// close` if that is what we are going to do.
-pub fn print(answer: &Answer, close: bool, bodyless: bool, out: &mut Vec<u8>) {
+/// Appends `response` to `out`: without its body if the request was a HEAD, and with `Connection:
+/// close` if the connection ends after it.
+pub fn print_response(response: &HttpResponse, close: bool, bodyless: bool, out: &mut Vec<u8>) {
     let start = out.len();
-    let bodyless = bodyless || matches!(answer.status, 204 | 304);
-    if !print_head(answer, out) {
+    let bodyless = bodyless || matches!(response.status, 204 | 304);
+    if !print_head(response, out) {
         out.truncate(start);
-        return print(&Refusal::Unsayable.answer(), close, bodyless, out);
+        return print_response(&Refusal::Unprintable.response(), close, bodyless, out);
     }
     if close {
-        // A tiny_http Response can't carry it, so it goes in before the empty line.
+        // A response of tiny_http can't carry this header, so we put it before the empty line.
         out.truncate(out.len() - 2);
         out.extend_from_slice(b"Connection: close\r\n\r\n");
     }
     if !bodyless {
-        out.extend_from_slice(&answer.body);
+        out.extend_from_slice(&response.body);
     }
 }
 
-/// Appends the head of a stream, which lasts as long as its connection, and the beginning of it. False
-/// if that can't be said.
-pub fn print_stream(answer: &Answer, out: &mut Vec<u8>) -> bool {
-    let own = [("Content-Type", answer.content_type), ("Connection", "close")];
-    let extra = answer.headers.iter().map(|(name, value)| (*name, value.as_str()));
+/// Appends the head of a stream and its beginning; false if a header can't be written. The stream lasts
+/// as long as its connection.
+pub fn print_stream(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
+    let own = [("Content-Type", response.content_type), ("Connection", "close")];
+    let extra = response.headers.iter().map(|(name, value)| (*name, value.as_str()));
     let mut head = String::from("HTTP/1.1 200 OK\r\n");
     for (name, value) in own.into_iter().chain(extra) {
         if name.bytes().chain(value.bytes()).any(|b| !b.is_ascii() || b.is_ascii_control()) {
@@ -88,29 +88,29 @@ pub fn print_stream(answer: &Answer, out: &mut Vec<u8>) -> bool {
     }
     head.push_str("\r\n");
     out.extend_from_slice(head.as_bytes());
-    out.extend_from_slice(&answer.body);
+    out.extend_from_slice(&response.body);
     true
 }
 
-/// False if the answer has a header that can't be written, or a status that is none.
-fn print_head(answer: &Answer, out: &mut Vec<u8>) -> bool {
-    let mut headers = Vec::with_capacity(answer.headers.len() + 1);
-    let extra = answer.headers.iter().map(|(name, value)| (*name, value.as_str()));
-    for (name, value) in std::iter::once(("Content-Type", answer.content_type)).chain(extra) {
-        // tiny_http would let a line break through, and a second answer after it.
+/// Appends the head of a response; false if a header can't be written, or the status is invalid.
+fn print_head(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
+    let mut headers = Vec::with_capacity(response.headers.len() + 1);
+    let extra = response.headers.iter().map(|(name, value)| (*name, value.as_str()));
+    for (name, value) in std::iter::once(("Content-Type", response.content_type)).chain(extra) {
+        // tiny_http lets a line break through, and with it a second response.
         if name.bytes().chain(value.bytes()).any(|b| b.is_ascii_control()) {
             return false;
         }
         match Header::from_bytes(name, value) {
-            // It would be believed instead of the body's own length.
+            // tiny_http would use this value instead of the length of the body.
             Ok(header) if header.field.equiv("Content-Length") => {}
             Ok(header) => headers.push(header),
             Err(()) => return false,
         }
     }
-    let length = Some(answer.body.len());
-    (200..600).contains(&answer.status)
-        && Response::new(StatusCode(answer.status), headers, io::empty(), length, None)
+    let length = Some(response.body.len());
+    (200..600).contains(&response.status)
+        && Response::new(StatusCode(response.status), headers, io::empty(), length, None)
             .with_chunked_threshold(usize::MAX)
             .raw_print(out, HTTPVersion(1, 1), &[], true, None)
             .is_ok()
@@ -120,15 +120,15 @@ fn print_head(answer: &Answer, out: &mut Vec<u8>) -> bool {
 mod tests {
     use super::*;
 
-    fn text(answer: &Answer, close: bool, bodyless: bool) -> String {
+    fn text(response: &HttpResponse, close: bool, bodyless: bool) -> String {
         let mut out = Vec::new();
-        print(answer, close, bodyless, &mut out);
+        print_response(response, close, bodyless, &mut out);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn an_answer_is_framed_by_its_length() {
-        let long = text(&Answer::json(200, vec![b'x'; 100_000]), false, false);
+        let long = text(&HttpResponse::json(200, vec![b'x'; 100_000]), false, false);
         let (head, body) = long.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         assert!(head.contains("\r\nContent-Length: 100000"), "{head}");
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn close_is_said_and_a_head_has_no_body() {
-        let said = text(&Answer::json(200, b"{}".to_vec()), true, true);
+        let said = text(&HttpResponse::json(200, b"{}".to_vec()), true, true);
         assert!(said.ends_with("\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"), "{said}");
     }
 
@@ -155,10 +155,10 @@ mod tests {
             (Version, 505),
             (Busy, 503),
             (Stopping, 503),
-            (Unsayable, 500),
+            (Unprintable, 500),
         ];
         for (refusal, status) in all {
-            let said = text(&refusal.answer(), true, false);
+            let said = text(&refusal.response(), true, false);
             assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
             assert!(!said.contains("Unknown"), "{said}");
             assert!(said.contains("\r\n\r\n{\"ok\":false,\"error\":\""), "{said}");
@@ -168,9 +168,9 @@ mod tests {
     #[test]
     fn a_header_cannot_break_its_line() {
         for value in ["a\r\nSet-Cookie: b", "a\nb", "a\0", "caf\u{e9}"] {
-            let mut answer = Answer::json(200, b"secret".to_vec());
-            answer.headers.push(("X-Name", value.to_string()));
-            let said = text(&answer, false, false);
+            let mut response = HttpResponse::json(200, b"secret".to_vec());
+            response.headers.push(("X-Name", value.to_string()));
+            let said = text(&response, false, false);
             assert!(said.starts_with("HTTP/1.1 500 "), "{said}");
             assert!(!said.contains("secret") && !said.contains("Set-Cookie"), "{said}");
         }
@@ -178,12 +178,12 @@ mod tests {
 
     #[test]
     fn framing_headers_are_ours() {
-        let mut answer = Answer::json(200, b"{}".to_vec());
+        let mut response = HttpResponse::json(200, b"{}".to_vec());
         for name in ["Content-Length", "Transfer-Encoding", "Connection"] {
-            answer.headers.push((name, "7".into()));
+            response.headers.push((name, "7".into()));
         }
-        answer.headers.push(("Cache-Control", "no-store".into()));
-        let said = text(&answer, false, false);
+        response.headers.push(("Cache-Control", "no-store".into()));
+        let said = text(&response, false, false);
         assert!(said.contains("Cache-Control: no-store\r\n"), "{said}");
         assert!(said.contains("Content-Length: 2\r\n") && !said.contains(": 7"), "{said}");
     }

@@ -1,10 +1,10 @@
-//! The thread itself: one poll, one listener, the connections, their deadlines.
+//! The HTTP thread: one poll, one listener, the connections, and their deadlines.
 //!
-//! **Invariant:** sleeps until an event or the nearest deadline and for nothing else; whatever a
-//! connection does to us in its turn, a panic included, ends that connection only.
+//! **Invariant:** the thread sleeps only until an event or the nearest deadline. Whatever goes wrong in a
+//! connection's turn, even a panic, ends that connection only.
 
-use super::connection::{Desk, Fate, HttpConnection, READ_MAX};
-use super::{Said, Ticket};
+use super::connection::{Dispatcher, HttpConnection, Next, READ_MAX};
+use super::{ResponsePart, Ticket};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -19,108 +19,111 @@ use std::time::{Duration, Instant};
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
-/// Connections count up from here; a number is never used again, so a late event meets nobody.
-const FIRST: usize = 2;
-/// Accepted before those who are in have their turn.
+/// Connections count up from here. No number is used twice, so a late event reaches nobody else.
+const FIRST_ID: usize = 2;
+/// Connections accepted before the open ones get a turn.
 const ACCEPT_MAX: usize = 64;
-/// When to try again after an accept that failed: the process may be out of descriptors, and no
-/// event says when it has some again.
+/// The wait after an accept that failed: the process may be out of descriptors, and no event reports
+/// when it has some again.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// What the last answers have to leave when we stop.
-const STOP: Duration = Duration::from_millis(200);
+/// How long the last responses may take when the thread stops.
+const STOP_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The state of the thread.
-pub struct Serve {
+pub struct HttpThread {
     poll: Poll,
-    /// Gone when we stop.
+    /// `None` once the thread stops.
     listener: Option<TcpListener>,
-    door: Door,
-    desk: Desk,
-    inbox: Receiver<(Ticket, Said)>,
+    accept_state: HttpAcceptState,
+    dispatcher: Dispatcher,
+    inbox: Receiver<(Ticket, ResponsePart)>,
     stopping: Arc<AtomicBool>,
     n_open: Arc<AtomicUsize>,
     conns: BTreeMap<usize, HttpConnection>,
-    /// Who has something to do without waiting for an event.
+    /// The connections that need a turn without waiting for an event.
     ready: BTreeSet<usize>,
-    next: usize,
+    next_id: usize,
     scratch: Vec<u8>,
 }
 
-/// Edge-triggered: who waits outside is announced once, so we remember.
+/// Whether clients wait to be accepted: the poll reports them only once.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Door {
-    /// Nobody waits that we know of.
-    Quiet,
+enum HttpAcceptState {
+    /// Nobody is known to wait.
+    Idle,
     /// Somebody may wait.
-    Knocked,
+    Ready,
     /// Somebody may wait, and every slot is busy.
     Full,
-    /// Somebody waits, and we could not let them in.
-    Failed(Instant),
+    /// Somebody waits, and accepting failed; when to try again.
+    RetryAt(Instant),
 }
 
-impl Serve {
-    /// Prepares the thread, so that what can fail does so in the caller's hands. `signs` are its
-    /// order to stop and its count of connections.
+impl HttpThread {
+    /// Prepares the thread, so that the caller gets the errors. `shared` holds the order to stop and the
+    /// number of connections.
+    ///
+    /// # Errors
+    /// When the system refuses a poll.
     pub fn new(
         listener: std::net::TcpListener,
-        desk: Desk,
-        inbox: Receiver<(Ticket, Said)>,
-        signs: (Arc<AtomicBool>, Arc<AtomicUsize>),
-    ) -> io::Result<(Serve, Arc<Waker>)> {
+        dispatcher: Dispatcher,
+        inbox: Receiver<(Ticket, ResponsePart)>,
+        shared: (Arc<AtomicBool>, Arc<AtomicUsize>),
+    ) -> io::Result<(HttpThread, Arc<Waker>)> {
         listener.set_nonblocking(true)?;
         let mut listener = TcpListener::from_std(listener);
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let serve = Serve {
+        let serve = HttpThread {
             poll,
             listener: Some(listener),
-            door: Door::Knocked, // they may have come before us
-            desk,
+            accept_state: HttpAcceptState::Ready, // clients may have come before us
+            dispatcher,
             inbox,
-            stopping: signs.0,
-            n_open: signs.1,
+            stopping: shared.0,
+            n_open: shared.1,
             conns: BTreeMap::new(),
             ready: BTreeSet::new(),
-            next: FIRST,
+            next_id: FIRST_ID,
             scratch: vec![0; READ_MAX],
         };
         Ok((serve, waker))
     }
 
     /// Serves until told to stop.
-    pub fn run(mut self) {
+    pub fn serve(mut self) {
         let mut events = Events::with_capacity(256);
         while !self.stopping.load(Ordering::Acquire) {
-            // A poll that fails will fail again; ending closes every socket, which clients see.
-            let Ok(now) = self.wait(&mut events, None) else { return };
+            // A poll that failed fails again. Ending closes every socket, which clients notice.
+            let Ok(now) = self.run_turn(&mut events, None) else { return };
             self.accept(now);
         }
-        self.last_words(&mut events);
+        self.drain(&mut events);
         self.n_open.store(0, Ordering::Relaxed);
     }
 
-    /// Lets the answers that are under way leave, for a moment; closes everything else.
-    fn last_words(&mut self, events: &mut Events) {
-        let end = Instant::now() + STOP;
+    /// Gives responses under way a moment to leave, and closes everything else.
+    fn drain(&mut self, events: &mut Events) {
+        let end = Instant::now() + STOP_TIMEOUT;
         self.listener = None;
-        self.door = Door::Quiet;
-        self.conns.values_mut().for_each(HttpConnection::end);
+        self.accept_state = HttpAcceptState::Idle;
+        self.conns.values_mut().for_each(HttpConnection::finish);
         self.deliver(Instant::now());
         loop {
             self.conns.retain(|_, conn| conn.is_leaving());
             if self.conns.is_empty() || Instant::now() >= end {
                 return;
             }
-            if self.wait(events, Some(end)).is_err() {
+            if self.run_turn(events, Some(end)).is_err() {
                 return;
             }
         }
     }
 
-    /// Waits for something to do and does it, connections before newcomers.
-    fn wait(&mut self, events: &mut Events, end: Option<Instant>) -> io::Result<Instant> {
+    /// Waits for something to do and does it: open connections first, then newcomers.
+    fn run_turn(&mut self, events: &mut Events, end: Option<Instant>) -> io::Result<Instant> {
         match self.poll.poll(events, self.timeout(end)) {
             Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
             Err(_) => events.clear(),
@@ -133,31 +136,31 @@ impl Serve {
         self.deliver(now);
         self.serve_ready(now);
         self.expire(now);
-        self.tell_tries(now);
-        self.shed();
+        self.log_wrong_tokens(now);
+        self.drop_slowest();
         self.n_open.store(self.conns.len(), Ordering::Relaxed);
         Ok(now)
     }
 
-    /// How long we may sleep; None is for ever.
+    /// How long the poll may sleep; `None` means until an event.
     fn timeout(&self, end: Option<Instant>) -> Option<Duration> {
-        if !self.ready.is_empty() || self.door == Door::Knocked {
+        if !self.ready.is_empty() || self.accept_state == HttpAcceptState::Ready {
             return Some(Duration::ZERO);
         }
-        let retry = match self.door {
-            Door::Failed(until) => Some(until),
+        let retry = match self.accept_state {
+            HttpAcceptState::RetryAt(until) => Some(until),
             _ => None,
         };
         let deadlines = self.conns.values().filter_map(HttpConnection::deadline);
-        let nearest = deadlines.chain(retry).chain(end).chain(self.desk.tries.borrow().due()).min()?;
+        let nearest = deadlines.chain(retry).chain(end).chain(self.dispatcher.tries.borrow().due()).min()?;
         Some(nearest.saturating_duration_since(Instant::now()))
     }
 
     fn note(&mut self, event: &Event) {
         match event.token() {
-            LISTENER => self.door = Door::Knocked,
-            WAKER => {} // the inbox is looked at in any case
-            // The client has gone for good.
+            LISTENER => self.accept_state = HttpAcceptState::Ready,
+            WAKER => {} // the inbox is read in any case
+            // The client is gone for good.
             Token(id) if event.is_error() || event.is_write_closed() => {
                 self.conns.remove(&id);
             }
@@ -172,22 +175,26 @@ impl Serve {
     }
 
     fn deliver(&mut self, now: Instant) {
-        while let Ok((ticket, said)) = self.inbox.try_recv() {
-            self.apply(ticket.conn, |conn, desk, _| {
-                match said {
-                    Said::Answer(answer) => conn.deliver(ticket, &answer, &desk.limits, now),
-                    Said::Stream(head, left) => conn.stream_out(ticket, &head, left, &desk.limits, now),
-                    Said::More(bytes) => return conn.more(ticket, &bytes, &desk.limits, now),
+        while let Ok((ticket, part)) = self.inbox.try_recv() {
+            self.apply(ticket.conn, |conn, dispatcher, _| {
+                match part {
+                    ResponsePart::Whole(response) => conn.deliver(ticket, &response, &dispatcher.limits, now),
+                    ResponsePart::StreamStart(head, on_disconnect) => {
+                        conn.start_stream(ticket, &head, on_disconnect, &dispatcher.limits, now)
+                    }
+                    ResponsePart::StreamChunk(bytes) => {
+                        return conn.send_chunk(ticket, &bytes, &dispatcher.limits, now);
+                    }
                 }
-                Fate::Again
+                Next::Again
             });
         }
     }
 
-    /// One turn for everybody who has something to do.
+    /// Gives a turn to each connection that needs one.
     fn serve_ready(&mut self, now: Instant) {
         for id in std::mem::take(&mut self.ready) {
-            self.apply(id, |conn, desk, scratch| conn.turn(desk, scratch, now));
+            self.apply(id, |conn, dispatcher, scratch| conn.run_turn(dispatcher, scratch, now));
         }
     }
 
@@ -195,40 +202,40 @@ impl Serve {
         let late = |conn: &HttpConnection| conn.deadline().is_some_and(|deadline| deadline <= now);
         let late = self.conns.iter().filter(|(_, conn)| late(conn)).map(|(id, _)| *id);
         for id in late.collect::<Vec<_>>() {
-            self.apply(id, |conn, desk, _| conn.expire(&desk.limits, now));
+            self.apply(id, |conn, dispatcher, _| conn.expire(&dispatcher.limits, now));
         }
     }
 
-    /// Does something with a connection and sees to what comes of it.
-    fn apply(&mut self, id: usize, act: impl FnOnce(&mut HttpConnection, &Desk, &mut [u8]) -> Fate) {
+    /// Acts on a connection, then does what the connection needs next.
+    fn apply(&mut self, id: usize, act: impl FnOnce(&mut HttpConnection, &Dispatcher, &mut [u8]) -> Next) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let (desk, scratch) = (&self.desk, &mut self.scratch);
-        // A connection that panicked is dropped, so nobody sees it half done.
-        let fate = catch_unwind(AssertUnwindSafe(|| act(conn, desk, scratch)));
-        match fate.unwrap_or(Fate::Gone) {
-            Fate::Waits => {}
-            Fate::Again => {
+        let (dispatcher, scratch) = (&self.dispatcher, &mut self.scratch);
+        // A connection that panicked is dropped, so nobody sees its broken state.
+        let next = catch_unwind(AssertUnwindSafe(|| act(conn, dispatcher, scratch)));
+        match next.unwrap_or(Next::Close) {
+            Next::Wait => {}
+            Next::Again => {
                 self.ready.insert(id);
             }
-            Fate::Gone => {
+            Next::Close => {
                 self.conns.remove(&id);
             }
         }
     }
 
-    /// Says who brought wrong tokens, once a minute.
-    fn tell_tries(&self, now: Instant) {
-        let mut tries = self.desk.tries.borrow_mut();
+    /// Logs, once a minute, which addresses sent wrong tokens.
+    fn log_wrong_tokens(&self, now: Instant) {
+        let mut tries = self.dispatcher.tries.borrow_mut();
         if tries.is_due(now)
-            && let Some(who) = tries.end()
+            && let Some(addresses) = tries.end()
         {
-            crate::broker::log(&format!("wrong tokens over HTTP in the last minute: {who}"));
+            crate::broker::log(&format!("wrong tokens over HTTP in the last minute: {addresses}"));
         }
     }
 
-    /// Drops those who leave most of their answers untaken, until the rest fits.
-    fn shed(&mut self) {
-        while self.conns.values().map(HttpConnection::unsent).sum::<usize>() > self.desk.limits.out_max {
+    /// Drops the connections with the most unread output, until the rest fits.
+    fn drop_slowest(&mut self) {
+        while self.conns.values().map(HttpConnection::unsent).sum::<usize>() > self.dispatcher.limits.out_max {
             let most = self.conns.iter().max_by_key(|(_, conn)| conn.unsent());
             let Some((&id, _)) = most else { return };
             self.conns.remove(&id);
@@ -236,16 +243,16 @@ impl Serve {
     }
 
     fn accept(&mut self, now: Instant) {
-        match self.door {
-            Door::Quiet => return,
-            Door::Failed(until) if until > now => return,
-            _ => self.door = Door::Knocked,
+        match self.accept_state {
+            HttpAcceptState::Idle => return,
+            HttpAcceptState::RetryAt(until) if until > now => return,
+            _ => self.accept_state = HttpAcceptState::Ready,
         }
         for _ in 0..ACCEPT_MAX {
-            let full = self.conns.len() >= self.desk.limits.connections_max;
+            let full = self.conns.len() >= self.dispatcher.limits.connections_max;
             let leaving = if full { self.idlest(|_| true) } else { None };
             if full && leaving.is_none() {
-                self.door = Door::Full;
+                self.accept_state = HttpAcceptState::Full;
                 break;
             }
             let Some(listener) = &self.listener else { return };
@@ -255,16 +262,16 @@ impl Serve {
                     self.admit(stream, address.ip().to_canonical(), now);
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    self.door = Door::Quiet;
+                    self.accept_state = HttpAcceptState::Idle;
                     break;
                 }
-                // This one has gone already.
-                Err(e) if is_theirs(&e) => {}
+                // That client is gone already.
+                Err(e) if concerns_one_client(&e) => {}
                 Err(_) => {
-                    // Out of descriptors, most likely: whoever is idle gives one back.
+                    // Descriptors ran out, most likely. Dropping an idle connection frees one.
                     let leaving = self.idlest(|_| true);
                     self.dismiss(leaving);
-                    self.door = Door::Failed(now + ACCEPT_RETRY);
+                    self.accept_state = HttpAcceptState::RetryAt(now + ACCEPT_RETRY);
                     break;
                 }
             }
@@ -272,9 +279,9 @@ impl Serve {
         self.n_open.store(self.conns.len(), Ordering::Relaxed);
     }
 
-    /// Takes a newcomer in, unless its address has enough busy connections already.
+    /// Adds a connection, unless its address has too many busy ones already.
     fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, now: Instant) {
-        let limits = &self.desk.limits;
+        let limits = &self.dispatcher.limits;
         if self.conns.values().filter(|conn| conn.peer() == peer).count() >= limits.per_address_max {
             let leaving = self.idlest(|conn| conn.peer() == peer);
             if leaving.is_none() {
@@ -282,19 +289,19 @@ impl Serve {
             }
             self.dismiss(leaving);
         }
-        // Without it answers are only slower.
+        // If this fails, responses are only slower.
         let _ = stream.set_nodelay(true);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let id = self.next;
+        let id = self.next_id;
         if self.poll.registry().register(&mut stream, Token(id), interest).is_err() {
             return;
         }
-        self.next += 1;
-        self.conns.insert(id, HttpConnection::new(stream, peer, id, now, &self.desk.limits));
+        self.next_id += 1;
+        self.conns.insert(id, HttpConnection::new(stream, peer, id, now, &self.dispatcher.limits));
         self.ready.insert(id);
     }
 
-    /// Who of them has been idle for longest.
+    /// The one of them that has been idle for longest.
     fn idlest(&self, of: impl Fn(&HttpConnection) -> bool) -> Option<usize> {
         let idle = self.conns.iter().filter(|(_, conn)| of(conn));
         let idle = idle.filter_map(|(id, conn)| Some((conn.idle_since()?, *id)));
@@ -308,8 +315,8 @@ impl Serve {
     }
 }
 
-/// Errors of accept that concern the one connection only (see accept(2)).
-fn is_theirs(e: &io::Error) -> bool {
+/// Errors of accept that concern one connection only; see accept(2).
+fn concerns_one_client(e: &io::Error) -> bool {
     use ErrorKind::*;
     matches!(
         e.kind(),

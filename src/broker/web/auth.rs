@@ -1,106 +1,106 @@
-//! Who may look at the page: codes that open it once, and the sessions that they became.
+//! Who may see the page: codes, each of which opens it once, and the sessions that the codes become.
 //!
-//! A session is two secrets. The cookie is the browser's, and no script can read it; but a browser sends
-//! it to every port of this machine. The key is the page's own, which no other port ever gets. Only who
-//! has both is let in.
+//! A session has two secrets. The browser keeps the cookie, which no script can read, but sends it to
+//! every port of this machine. The page keeps the key, which no other port ever gets. A request needs
+//! both.
 //!
-//! **Invariant:** nothing of this is written anywhere; it ends with the broker.
+//! **Invariant:** no code or session is written to disk; all end with the broker.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
 
-/// A code that nobody used by then is worth nothing.
+/// How long an unused code is valid.
 const CODE_LASTS: Duration = Duration::from_secs(60);
-/// Codes that wait to be used; the oldest goes first.
+/// Unused codes at once; a further one replaces the oldest.
 const CODES_MAX: usize = 8;
-/// A session that was not used for so long is over.
+/// How long an unused session is valid.
 const SESSION_LASTS: Duration = Duration::from_secs(12 * 3600);
-/// Sessions at once; the one that was not used for longest goes first.
+/// Sessions at once; a further one replaces the one that was unused for longest.
 const SESSIONS_MAX: usize = 16;
 
-/// Codes and sessions, for both threads.
-pub struct Keys {
+/// Codes and sessions, which the loop and the HTTP thread share.
+pub struct WebAuth {
     chance: fn() -> u128,
-    inside: Mutex<Inside>,
+    state: Mutex<AuthState>,
 }
 
 #[derive(Default)]
-struct Inside {
+struct AuthState {
     codes: Vec<(String, Instant)>,
-    sessions: Vec<Session>,
+    sessions: Vec<PageSession>,
 }
 
-struct Session {
+struct PageSession {
     cookie: String,
-    /// None until its page has asked for it, which it does once.
+    /// `None` until the page asks for it, which it can do once.
     key: Option<String>,
     used: Instant,
 }
 
-impl Keys {
-    /// None yet. `chance` gives what nobody can guess.
-    pub fn new(chance: fn() -> u128) -> Keys {
-        Keys { chance, inside: Mutex::default() }
+impl WebAuth {
+    /// Without any code. `chance` gives numbers that nobody can guess.
+    pub fn new(chance: fn() -> u128) -> WebAuth {
+        WebAuth { chance, state: Mutex::default() }
     }
 
-    /// A new code.
-    pub fn code(&self, now: Instant) -> String {
-        let code = self.fresh();
-        let mut inside = self.inside(now);
-        make_room(&mut inside.codes, CODES_MAX);
-        inside.codes.push((code.clone(), now));
+    /// Creates a code.
+    pub fn new_code(&self, now: Instant) -> String {
+        let code = self.new_secret();
+        let mut state = self.valid_state(now);
+        make_room(&mut state.codes, CODES_MAX);
+        state.codes.push((code.clone(), now));
         code
     }
 
-    /// A code becomes a session, whose cookie this is; if it is one, and was not used before.
+    /// Turns an unused code into a session, and answers with the cookie of the session.
     pub fn redeem(&self, code: &str, now: Instant) -> Option<String> {
-        let mut inside = self.inside(now);
-        let place = find(&inside.codes, |(known, _)| is_same(known, code))?;
-        inside.codes.remove(place);
-        make_room(&mut inside.sessions, SESSIONS_MAX);
-        let cookie = self.fresh();
-        inside.sessions.push(Session { cookie: cookie.clone(), key: None, used: now });
+        let mut state = self.valid_state(now);
+        let place = find(&state.codes, |(known, _)| is_same(known, code))?;
+        state.codes.remove(place);
+        make_room(&mut state.sessions, SESSIONS_MAX);
+        let cookie = self.new_secret();
+        state.sessions.push(PageSession { cookie: cookie.clone(), key: None, used: now });
         Some(cookie)
     }
 
-    /// The key of a session, for who asks first.
-    pub fn claim(&self, cookie: &str, now: Instant) -> Option<String> {
-        let mut inside = self.inside(now);
-        let place = find(&inside.sessions, |session| is_same(&session.cookie, cookie))?;
-        let session = inside.sessions.get_mut(place).filter(|session| session.key.is_none())?;
-        session.key = Some(self.fresh());
+    /// The key of a session; only the first call gets it.
+    pub fn claim_key(&self, cookie: &str, now: Instant) -> Option<String> {
+        let mut state = self.valid_state(now);
+        let place = find(&state.sessions, |session| is_same(&session.cookie, cookie))?;
+        let session = state.sessions.get_mut(place).filter(|session| session.key.is_none())?;
+        session.key = Some(self.new_secret());
         session.key.clone()
     }
 
-    /// Whether these belong to one session.
+    /// Whether a cookie and a key belong to the same session.
     pub fn admits(&self, cookie: &str, key: &str, now: Instant) -> bool {
-        let mut inside = self.inside(now);
-        let fits = |session: &Session| {
+        let mut state = self.valid_state(now);
+        let fits = |session: &PageSession| {
             let key = session.key.as_deref().is_some_and(|known| is_same(known, key));
             is_same(&session.cookie, cookie) & key
         };
-        let Some(place) = find(&inside.sessions, fits) else { return false };
-        let mut session = inside.sessions.remove(place);
+        let Some(place) = find(&state.sessions, fits) else { return false };
+        let mut session = state.sessions.remove(place);
         session.used = now;
-        inside.sessions.push(session);
+        state.sessions.push(session);
         true
     }
 
-    /// What is still good.
-    fn inside(&self, now: Instant) -> MutexGuard<'_, Inside> {
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        inside.codes.retain(|(_, made)| now.saturating_duration_since(*made) < CODE_LASTS);
-        inside.sessions.retain(|session| now.saturating_duration_since(session.used) < SESSION_LASTS);
-        inside
+    /// The codes and sessions that are still valid.
+    fn valid_state(&self, now: Instant) -> MutexGuard<'_, AuthState> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.codes.retain(|(_, made)| now.saturating_duration_since(*made) < CODE_LASTS);
+        state.sessions.retain(|session| now.saturating_duration_since(session.used) < SESSION_LASTS);
+        state
     }
 
-    fn fresh(&self) -> String {
+    fn new_secret(&self) -> String {
         format!("{:032x}", (self.chance)())
     }
 }
 
-/// Looks at all of them, so that how long it takes does not tell which it was.
+/// Compares all items, so that the time it takes does not reveal which one fits.
 fn find<T>(list: &[T], fits: impl Fn(&T) -> bool) -> Option<usize> {
     list.iter().enumerate().fold(None, |found, (n, item)| if fits(item) { Some(n) } else { found })
 }
@@ -109,7 +109,7 @@ fn is_same(known: &str, given: &str) -> bool {
     known.as_bytes().ct_eq(given.as_bytes()).into()
 }
 
-/// Drops the oldest, which stands first.
+/// Drops the oldest, which come first.
 fn make_room<T>(list: &mut Vec<T>, max: usize) {
     let n_over = (list.len() + 1).saturating_sub(max);
     list.drain(..n_over);
@@ -120,45 +120,45 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    fn keys() -> Keys {
+    fn auth() -> WebAuth {
         static N: AtomicU64 = AtomicU64::new(1);
-        Keys::new(|| u128::from(N.fetch_add(1, Ordering::Relaxed)))
+        WebAuth::new(|| u128::from(N.fetch_add(1, Ordering::Relaxed)))
     }
 
     #[test]
     fn a_code_opens_once_and_within_a_minute() {
-        let (keys, now) = (keys(), Instant::now());
-        let (one, two) = (keys.code(now), keys.code(now));
-        assert_eq!(keys.redeem("", now), None);
-        let cookie = keys.redeem(&one, now).unwrap();
-        assert_eq!(keys.redeem(&one, now), None);
+        let (auth, now) = (auth(), Instant::now());
+        let (one, two) = (auth.new_code(now), auth.new_code(now));
+        assert_eq!(auth.redeem("", now), None);
+        let cookie = auth.redeem(&one, now).unwrap();
+        assert_eq!(auth.redeem(&one, now), None);
         assert_ne!(cookie, one);
-        assert_eq!(keys.redeem(&two, now + CODE_LASTS), None);
+        assert_eq!(auth.redeem(&two, now + CODE_LASTS), None);
     }
 
     #[test]
-    fn cookie_and_key_let_in_together_only() {
-        let (keys, now) = (keys(), Instant::now());
-        let (one, two) = [(); 2].map(|()| keys.redeem(&keys.code(now), now).unwrap()).into();
-        assert!(!keys.admits(&one, "", now), "no key was given out yet");
-        let (key, other) = (keys.claim(&one, now).unwrap(), keys.claim(&two, now).unwrap());
-        assert_eq!(keys.claim(&one, now), None, "a key is given out once");
-        assert!(keys.admits(&one, &key, now));
-        assert!(!keys.admits(&one, &other, now) && !keys.admits(&key, &one, now) && !keys.admits("", &key, now));
+    fn only_cookie_and_key_together_are_admitted() {
+        let (auth, now) = (auth(), Instant::now());
+        let (one, two) = [(); 2].map(|()| auth.redeem(&auth.new_code(now), now).unwrap()).into();
+        assert!(!auth.admits(&one, "", now), "no key was given out yet");
+        let (key, other) = (auth.claim_key(&one, now).unwrap(), auth.claim_key(&two, now).unwrap());
+        assert_eq!(auth.claim_key(&one, now), None, "a key is given out once");
+        assert!(auth.admits(&one, &key, now));
+        assert!(!auth.admits(&one, &other, now) && !auth.admits(&key, &one, now) && !auth.admits("", &key, now));
         let late = now + SESSION_LASTS / 2;
-        assert!(keys.admits(&one, &key, late));
-        assert!(keys.admits(&one, &key, now + SESSION_LASTS), "it was used since");
-        assert!(!keys.admits(&two, &other, now + SESSION_LASTS));
+        assert!(auth.admits(&one, &key, late));
+        assert!(auth.admits(&one, &key, now + SESSION_LASTS), "it was used since");
+        assert!(!auth.admits(&two, &other, now + SESSION_LASTS));
     }
 
     #[test]
-    fn there_are_only_so_many() {
-        let (keys, now) = (keys(), Instant::now());
-        let codes: Vec<String> = (0..=CODES_MAX).map(|_| keys.code(now)).collect();
-        assert_eq!(keys.redeem(&codes[0], now), None);
-        assert!(keys.redeem(&codes[1], now).is_some());
-        let cookies: Vec<String> = (0..=SESSIONS_MAX).map(|_| keys.redeem(&keys.code(now), now).unwrap()).collect();
-        assert_eq!(keys.claim(&cookies[0], now), None);
-        assert!(keys.claim(&cookies[1], now).is_some());
+    fn codes_and_sessions_are_bounded() {
+        let (auth, now) = (auth(), Instant::now());
+        let codes: Vec<String> = (0..=CODES_MAX).map(|_| auth.new_code(now)).collect();
+        assert_eq!(auth.redeem(&codes[0], now), None);
+        assert!(auth.redeem(&codes[1], now).is_some());
+        let cookies: Vec<String> = (0..=SESSIONS_MAX).map(|_| auth.redeem(&auth.new_code(now), now).unwrap()).collect();
+        assert_eq!(auth.claim_key(&cookies[0], now), None);
+        assert!(auth.claim_key(&cookies[1], now).is_some());
     }
 }

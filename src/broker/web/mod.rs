@@ -1,78 +1,99 @@
-//! The page for people: who may look at it, its three files, and what it may ask.
+//! The web page for people: who may open it, its files, and the calls that it may make.
 //!
-//! **Invariant:** the files hold no data and are all that is served without a session; a session is asked
-//! for on this machine only, by our own page. All of that is decided on the HTTP thread, from the head.
+//! **Invariant:** only the files are served without a session, and they hold no data. Only our own page,
+//! on this machine, can use a session. The HTTP thread decides all of this from the head alone.
 
 pub mod auth;
-pub mod stream;
+pub mod event_stream;
 
-use super::http::{Answer, Gate, Head, Request};
+use super::http::{Gate, Head, HttpResponse, Request};
 use crate::base::error::Error;
 use crate::core::{self, CallContext, Mesh};
-use auth::Keys;
+use auth::WebAuth;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Instant;
 
-const PAGE: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Where a code is used.
+/// A file of the page: its path, its type, its text.
+type PageFile = (&'static str, &'static str, &'static str);
+
+/// The files of the page. The scripts are ES modules that import each other by these paths.
+const FILES: &[PageFile] = &[
+    ("/", "text/html; charset=utf-8", include_str!("page.html")),
+    ("/page.css", "text/css; charset=utf-8", include_str!("page.css")),
+    ("/page.js", JAVASCRIPT, include_str!("page.js")),
+    ("/page/connection.js", JAVASCRIPT, include_str!("page/connection.js")),
+    ("/page/dialogs.js", JAVASCRIPT, include_str!("page/dialogs.js")),
+    ("/page/dom.js", JAVASCRIPT, include_str!("page/dom.js")),
+    ("/page/mesh.js", JAVASCRIPT, include_str!("page/mesh.js")),
+    ("/page/paint.js", JAVASCRIPT, include_str!("page/paint.js")),
+    ("/page/agents.js", JAVASCRIPT, include_str!("page/agents.js")),
+    ("/page/locks.js", JAVASCRIPT, include_str!("page/locks.js")),
+    ("/page/messages.js", JAVASCRIPT, include_str!("page/messages.js")),
+    ("/page/lanes.js", JAVASCRIPT, include_str!("page/lanes.js")),
+    ("/page/state.js", JAVASCRIPT, include_str!("page/state.js")),
+    ("/page/events.js", JAVASCRIPT, include_str!("page/events.js")),
+];
+
+/// The path that opens the page with a code, which follows.
 pub const OPEN: &str = "/open/";
-/// Where the page listens, and where it asks.
+/// The path of the event stream.
 pub const STREAM: &str = "/web/events";
+/// The path of calls.
 const CALL: &str = "/web/call";
 
-/// What the page may ask, always as the human.
-const CALLS: &[&str] = &["send", "inbox", "shown", "lock.unlock"];
+/// The operations that the page may call, always as the human.
+const CALLABLE: &[&str] = &["send", "inbox", "shown", "lock.unlock"];
 
-/// Nothing from elsewhere, nothing inline, nothing framed, and no text that becomes markup.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
-                      frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
-                      require-trusted-types-for 'script'; trusted-types 'none'";
+/// Allows nothing from other origins, nothing inline, no frames, and no text that becomes markup.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+     frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
+     require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// Looks at what concerns the page, and leaves the rest to another gate.
-pub fn gate(keys: Arc<Keys>, port: u16, rest: Gate) -> Gate {
+/// Decides on requests for the page, and leaves all others to another gate.
+pub fn gate(auth: Arc<WebAuth>, port: u16, rest: Gate) -> Gate {
     Box::new(move |head: &Head| {
-        let files = ["/", "/page.css", "/page.js"];
         let path = head.target.as_str();
-        let is_ours = files.contains(&path) || path.starts_with(OPEN) || path.starts_with("/web/");
-        if is_ours { look(&keys, port, head) } else { rest(head) }
+        let is_for_page = find_file(path).is_some() || path.starts_with(OPEN) || path.starts_with("/web/");
+        if is_for_page { decide(&auth, port, head) } else { rest(head) }
     })
 }
 
-/// The answer, or nothing for what goes on to the loop.
-fn look(keys: &Keys, port: u16, head: &Head) -> Option<Answer> {
-    if let Some(why) = stranger(port, head) {
+fn find_file(path: &str) -> Option<&'static PageFile> {
+    FILES.iter().find(|(known, ..)| *known == path)
+}
+
+/// The response; `None` for a request that goes on to the loop.
+fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
+    if let Some(why) = why_foreign(port, head) {
         return Some(refuse(403, why));
     }
     let now = Instant::now();
     let name = format!("slm-mesh-{port}");
-    let cookie = head.cookie.as_deref().and_then(|cookies| named(cookies, &name)).unwrap_or("");
+    let cookie = head.cookie.as_deref().and_then(|cookies| find_cookie(cookies, &name)).unwrap_or("");
     match (head.method.as_str(), head.target.as_str()) {
-        ("GET", "/") => Some(file("text/html; charset=utf-8", PAGE)),
-        ("GET", "/page.css") => Some(file("text/css; charset=utf-8", STYLE)),
-        ("GET", "/page.js") => Some(file("text/javascript; charset=utf-8", SCRIPT)),
-        ("GET", path) if path.starts_with(OPEN) => Some(open(keys, head, &path[OPEN.len()..], &name)),
-        ("POST", "/web/key") => Some(match keys.claim(cookie, now) {
-            Some(key) => answer(200, &json!({ "ok": true, "key": key })),
+        ("GET", path) if path.starts_with(OPEN) => Some(redeem_code(auth, head, &path[OPEN.len()..], &name)),
+        ("GET", path) => Some(find_file(path).map_or_else(not_found, serve_file)),
+        ("POST", "/web/key") => Some(match auth.claim_key(cookie, now) {
+            Some(key) => respond(200, &json!({ "ok": true, "key": key })),
             None => refuse(401, "no session, or its key was given out before"),
         }),
         ("POST", STREAM | CALL) => {
             let key = head.browser.page_key.as_deref().unwrap_or("");
-            if !keys.admits(cookie, key, now) {
+            if !auth.admits(cookie, key, now) {
                 return Some(refuse(401, "no session: slm-mesh web opens one"));
             }
             let is_json = head.browser.content_type.as_deref() == Some("application/json");
             (!is_json).then(|| refuse(415, "want application/json"))
         }
-        _ => Some(refuse(404, "Unknown endpoint")),
+        _ => Some(not_found()),
     }
 }
 
-/// Why a request is not from our own page on this machine, if it isn't.
-fn stranger(port: u16, head: &Head) -> Option<&'static str> {
+/// Why a request is not from our own page on this machine; `None` if it is.
+fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     let host = head.host.as_deref().unwrap_or("");
     let is_named = ["127.0.0.1", "localhost", "[::1]"].iter().any(|name| host == format!("{name}:{port}"));
     let is_own = head.origin.as_ref().map(|origin| *origin == format!("http://{host}"));
@@ -90,54 +111,54 @@ fn stranger(port: u16, head: &Head) -> Option<&'static str> {
     (head.method == "POST" && !is_proven).then_some("want the Origin of the page")
 }
 
-/// A value among cookies.
-fn named<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
+/// The value of one of the cookies.
+fn find_cookie<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
     cookies.split(';').filter_map(|pair| pair.trim().split_once('=')).find(|(known, _)| *known == name).map(|(_, v)| v)
 }
 
-/// A code becomes a cookie, and is gone from the address bar. Who only looks what is behind a link (a
-/// preview, a frame, a prefetch) does not use it up.
-fn open(keys: &Keys, head: &Head, code: &str, name: &str) -> Answer {
+/// Turns a code into a cookie, and redirects, so that the code leaves the address bar. A preview, a
+/// frame or a prefetch does not use the code up.
+fn redeem_code(auth: &WebAuth, head: &Head, code: &str, name: &str) -> HttpResponse {
     let browser = &head.browser;
     let is_visit = matches!(browser.mode.as_deref(), None | Some("navigate"))
         && matches!(browser.dest.as_deref(), None | Some("document"));
     if !is_visit {
-        return refuse(403, "a link is opened in the address bar");
+        return refuse(403, "open this link in the address bar");
     }
-    let cookie = keys.redeem(code, Instant::now());
-    let mut answer =
-        with_policy(Answer { status: 303, content_type: "text/plain", headers: Vec::new(), body: Vec::new() });
-    // A page that is open stays so, also when its link is opened once more.
-    answer.headers.push(("Location", if cookie.is_some() { "/".into() } else { "/#used".into() }));
+    let cookie = auth.redeem(code, Instant::now());
+    let mut response =
+        with_policy(HttpResponse { status: 303, content_type: "text/plain", headers: Vec::new(), body: Vec::new() });
+    // A page that is open stays open, even if its link is opened once more.
+    response.headers.push(("Location", if cookie.is_some() { "/".into() } else { "/#used".into() }));
     if let Some(cookie) = cookie {
-        answer.headers.push(("Set-Cookie", format!("{name}={cookie}; Path=/; HttpOnly; SameSite=Strict")));
+        response.headers.push(("Set-Cookie", format!("{name}={cookie}; Path=/; HttpOnly; SameSite=Strict")));
     }
-    answer
+    response
 }
 
-/// Performs what the page asks, as the human at this machine.
-pub fn call(mesh: &mut Mesh, request: &Request, now: i64) -> Answer {
+/// Runs an operation for the page, as the human at this machine.
+pub fn run_call(mesh: &mut Mesh, request: &Request, now: i64) -> HttpResponse {
     if request.head.target != CALL {
-        return refuse(404, "Unknown endpoint");
+        return not_found();
     }
-    match perform(mesh, &request.body, now) {
-        Ok(value) => answer(200, &value),
-        Err(error) => answer(error.kind.codes().http, &error.to_value()),
+    match run_operation(mesh, &request.body, now) {
+        Ok(value) => respond(200, &value),
+        Err(error) => respond(error.kind.codes().http, &error.to_value()),
     }
 }
 
-fn perform(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error> {
-    let mut asked: Map<String, Value> = match serde_json::from_slice(body) {
-        Ok(Value::Object(asked)) => asked,
+fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error> {
+    let mut call: Map<String, Value> = match serde_json::from_slice(body) {
+        Ok(Value::Object(call)) => call,
         _ => return Err(Error::usage("body", "want a JSON object")),
     };
-    let method = asked.get("method").and_then(Value::as_str).filter(|method| CALLS.contains(method));
+    let method = call.get("method").and_then(Value::as_str).filter(|method| CALLABLE.contains(method));
     let op = method.and_then(core::op);
-    let op = op.ok_or_else(|| Error::usage("method", format!("want one of {}", CALLS.join(", "))))?;
-    let params = core::object(asked.remove("params").unwrap_or(Value::Null));
+    let op = op.ok_or_else(|| Error::usage("method", format!("want one of {}", CALLABLE.join(", "))))?;
+    let params = core::object(call.remove("params").unwrap_or(Value::Null));
     let args = op.check(params)?;
     let actor = Some(mesh.peers().resolve("human")?);
-    // Nobody waits on this road: what would is answered at once.
+    // A call of the page never waits: one that would is answered at once.
     let ctx = CallContext {
         conn: 0,
         actor,
@@ -151,28 +172,32 @@ fn perform(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error> {
     mesh.run(op, &args, &ctx)
 }
 
-fn file(content_type: &'static str, text: &str) -> Answer {
-    with_policy(Answer { status: 200, content_type, headers: Vec::new(), body: text.as_bytes().to_vec() })
+fn serve_file((_, content_type, text): &PageFile) -> HttpResponse {
+    with_policy(HttpResponse { status: 200, content_type, headers: Vec::new(), body: text.as_bytes().to_vec() })
 }
 
-fn answer(status: u16, value: &Value) -> Answer {
-    with_policy(Answer::json(status, value.to_string().into_bytes()))
+fn not_found() -> HttpResponse {
+    refuse(404, "Unknown endpoint")
 }
 
-fn refuse(status: u16, text: &str) -> Answer {
-    answer(status, &json!({ "ok": false, "error": text }))
+fn respond(status: u16, value: &Value) -> HttpResponse {
+    with_policy(HttpResponse::json(status, value.to_string().into_bytes()))
 }
 
-/// What all answers say to the browser.
-fn with_policy(mut answer: Answer) -> Answer {
+fn refuse(status: u16, text: &str) -> HttpResponse {
+    respond(status, &json!({ "ok": false, "error": text }))
+}
+
+/// Adds the headers with which every response restricts the browser.
+fn with_policy(mut response: HttpResponse) -> HttpResponse {
     let all = [
-        ("Content-Security-Policy", POLICY),
+        ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
         ("X-Content-Type-Options", "nosniff"),
         ("Cross-Origin-Opener-Policy", "same-origin"),
         ("Cross-Origin-Resource-Policy", "same-origin"),
         ("Referrer-Policy", "no-referrer"),
         ("Cache-Control", "no-store"),
     ];
-    answer.headers.extend(all.map(|(name, value)| (name, value.to_owned())));
-    answer
+    response.headers.extend(all.map(|(name, value)| (name, value.to_owned())));
+    response
 }

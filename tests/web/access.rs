@@ -1,4 +1,4 @@
-//! Who gets in: one link once, one browser, one origin, this machine.
+//! Which requests may use the page: one link once, one browser, one origin, this machine.
 
 use super::client::*;
 use super::page::*;
@@ -18,13 +18,13 @@ fn a_link_opens_once_and_leaves_no_token_behind() {
     let set = header(&first, "Set-Cookie");
     assert!(set.starts_with(&format!("slm-mesh-{}=", broker.port)), "{set}");
     assert!(set.ends_with("; Path=/; HttpOnly; SameSite=Strict"), "{set}");
-    // Stolen, and used twice.
+    // Somebody stole the link and uses it a second time.
     let second = bare(&broker).ask("GET", &link, &page.host(), b"");
     assert_eq!((second.status, header(&second, "Location"), cookie(&second)), (303, "/#used", None));
 }
 
 #[test]
-fn who_only_looks_behind_a_link_does_not_use_it_up() {
+fn a_preview_of_a_link_does_not_use_it_up() {
     let broker = Broker::start();
     let page = Page { port: broker.port, cookie: String::new(), key: String::new() };
     let link = link(&broker);
@@ -58,19 +58,21 @@ fn without_a_session_there_is_a_page_without_data() {
     assert!(reply.text.contains("slm-mesh web") && !reply.text.contains("ultramarine"));
     for target in ["/web/events", "/web/call", "/web/key"] {
         assert_eq!(bare(&broker).ask("POST", target, &page.headers(), b"{}").status, 401, "{target}");
-        // The token of programs opens nothing here.
+        // The token of programs does not open the page.
         assert_eq!(broker.http().ask("POST", target, &page.headers(), b"{}").status, 401, "{target}");
     }
 }
 
 #[test]
-fn all_answers_tell_the_browser_to_be_strict() {
+fn all_responses_restrict_the_browser() {
     let broker = Broker::start();
     let page = Page::open(&broker);
     let get = |target: &str| bare(&broker).ask("GET", target, &page.host(), b"");
     let call = page.ask(&broker, "inbox", json!({}));
     let stream = Reply { status: 200, head: page.listen(&broker).head, text: String::new(), body: json!({}) };
-    for reply in [get("/"), get("/page.css"), get("/page.js"), get("/open/x"), get("/web/x"), call, stream] {
+    for reply in
+        [get("/"), get("/page.css"), get("/page.js"), get("/page/mesh.js"), get("/open/x"), get("/web/x"), call, stream]
+    {
         let policy = header(&reply, "Content-Security-Policy");
         for want in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "form-action 'none'"] {
             assert!(policy.contains(want), "{policy}");
@@ -100,7 +102,7 @@ fn a_page_of_another_origin_gets_nothing() {
     let own = page.headers();
     let others = [
         ("evil.example".to_owned(), "http://evil.example".to_owned()),
-        // A name of somebody else's that was bound to our address.
+        // Somebody else's name that was bound to our address.
         (format!("evil.example:{port}"), format!("http://evil.example:{port}")),
         ("127.0.0.1".to_owned(), "http://127.0.0.1".to_owned()),
         (format!("127.0.0.1:{}", port + 1), format!("http://127.0.0.1:{}", port + 1)),
@@ -128,7 +130,7 @@ fn a_page_of_another_origin_gets_nothing() {
         }
         refused(method, target, &session);
     }
-    // A form can't say where it comes from, nor send JSON.
+    // A form can't set an origin, nor send JSON.
     refused("POST", "/web/call", &format!("{}{session}", page.host()));
     let plain = own.replace("application/json", "text/plain");
     assert_eq!(bare(&broker).ask("POST", "/web/call", &plain, b"{}").status, 415);
@@ -143,7 +145,7 @@ fn a_session_is_cookie_and_key_of_this_broker() {
     let own_name = |page: &Page| format!("slm-mesh-{}={}", broker.port, value(&page.cookie));
     let status = |page: &Page| page.ask(&broker, "inbox", json!({})).status;
     assert_eq!(status(&page), 200);
-    // Other ports of this machine get the cookie, too, but never the key.
+    // The browser sends the cookie to other ports of this machine, too, but never the key.
     assert_eq!(status(&Page { key: String::new(), ..page.clone() }), 401);
     assert_eq!(status(&Page { key: value(&page.cookie), ..page.clone() }), 401);
     assert_eq!(bare(&broker).ask("POST", "/web/key", &page.headers(), b"").status, 401, "the key is given out once");
@@ -160,7 +162,7 @@ fn a_session_is_cookie_and_key_of_this_broker() {
 }
 
 #[test]
-fn the_page_asks_for_few_things_and_as_the_human() {
+fn the_page_may_call_few_operations_and_only_as_the_human() {
     let broker = Broker::start();
     let page = Page::open(&broker);
     for method in ["attach", "broker.stop", "state.set", "lock.lock", "events.emit", "web.open", ""] {

@@ -1,4 +1,4 @@
-//! Who gets in, and in which order a request is looked at: token, route, body.
+//! Which requests are let in, and the order of the checks: token, route, body.
 
 use super::client::*;
 use serde_json::json;
@@ -27,7 +27,7 @@ fn says(reply: &Reply, status: u16, text: &str) {
 }
 
 #[test]
-fn without_the_token_nothing_is_told() {
+fn without_the_token_every_request_is_refused() {
     let broker = Broker::start();
     let wrong = ["0".repeat(64), broker.token[..63].to_owned(), format!("{}0", broker.token)];
     let schemes =
@@ -40,7 +40,7 @@ fn without_the_token_nothing_is_told() {
         for target in ["/status", "/health?x=1", "/health/", "/nowhere", "//health"] {
             says(&http.get(target), 401, UNAUTHORIZED);
         }
-        // Before the body is looked at, even before its size is.
+        // The token is checked before the body, and even before the size of the body.
         says(&http.ask("POST", "/nowhere", "", b"{"), 401, UNAUTHORIZED);
         says(&http.post("/health", &json!({})), 401, UNAUTHORIZED);
     }
@@ -68,7 +68,7 @@ fn a_route_is_its_method_and_its_whole_target() {
     }
     for target in ["/health", "/status", "/nowhere"] {
         says(&http.post(target, &json!({})), 404, UNKNOWN);
-        // The route is looked up before the body is.
+        // The route is checked before the body.
         says(&http.ask("POST", target, "", b"{"), 404, UNKNOWN);
     }
     for method in ["PUT", "DELETE", "PATCH", "OPTIONS"] {
@@ -90,12 +90,12 @@ fn a_body_is_an_object_or_nothing() {
 }
 
 #[test]
-fn one_mebibyte_is_taken_and_a_byte_more_is_answered_with_413() {
+fn one_mebibyte_is_accepted_and_a_byte_more_gets_413() {
     let broker = Broker::start();
     let mut http = broker.http();
     let body = |length: usize| format!(r#"{{"x":"{}"}}"#, "y".repeat(length - 8));
     assert_eq!(http.ask("POST", "/peers", "", body(1 << 20).as_bytes()).status, 200);
-    // Sent whole, so that the answer must outlive the bytes that nobody wants.
+    // The client sends the whole body, and must still get the response.
     let reply = http.ask("POST", "/peers", "", body((1 << 20) + 1).as_bytes());
     says(&reply, 413, TOO_LARGE);
     assert!(reply.head.contains("\r\nConnection: close\r\n"), "{}", reply.head);

@@ -1,0 +1,64 @@
+//! A thread that copies the write-ahead log into the database, so that the loop need not.
+
+use crate::core::Mesh;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+/// The log is copied this long after a write.
+const DELAY_MS: i64 = 200;
+
+/// The thread, and when it has work.
+pub struct CheckpointThread {
+    /// `None` when no thread could be started: then the writer copies the log itself.
+    running: Option<(SyncSender<()>, JoinHandle<()>)>,
+    /// When the log is to be copied, ms; `None` while it is empty.
+    due: Option<i64>,
+}
+
+impl CheckpointThread {
+    /// Starts the thread.
+    pub fn start(mesh: &Mesh) -> CheckpointThread {
+        CheckpointThread { running: spawn(mesh), due: None }
+    }
+
+    /// Notes that the log has something in it.
+    pub fn note_write(&mut self, now: i64) {
+        self.due.get_or_insert(now + DELAY_MS);
+    }
+
+    /// When the log is to be copied, ms.
+    pub fn deadline(&self) -> Option<i64> {
+        self.due
+    }
+
+    /// Wakes the thread if its time has come.
+    pub fn run_due(&mut self, now: i64) {
+        if self.due.is_some_and(|at| at <= now) {
+            self.due = None;
+            // A full channel means that the thread is at work: that run or the next copies this, too.
+            let _ = self.running.as_ref().map(|(work, _)| work.try_send(()));
+        }
+    }
+
+    /// Waits until the thread has finished its work.
+    pub fn stop(self) {
+        if let Some((work, thread)) = self.running {
+            drop(work);
+            // The thread ends with its work; after a panic it has ended already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn spawn(mesh: &Mesh) -> Option<(SyncSender<()>, JoinHandle<()>)> {
+    let checkpointer = mesh.checkpointer().ok()?;
+    let (work, inbox) = sync_channel(1);
+    let copy_on_request = move || {
+        while inbox.recv().is_ok() {
+            // A disk that fails here fails the next commit, too, and that one reports it.
+            let _ = checkpointer.run();
+        }
+    };
+    let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(copy_on_request).ok()?;
+    Some((work, thread))
+}

@@ -1,0 +1,286 @@
+//! The event loop: it waits, lends the mesh to each part in turn, commits, and flushes.
+//!
+//! **Invariant:** a turn is wait, tick, serve, commit, flush. Nothing leaves outside of flush, and
+//! flush sends nothing that is not committed.
+
+use super::checkpoint_thread::CheckpointThread;
+use super::http_requests::HttpRequests;
+use super::lifecycle::{Lifecycle, ShutdownReason};
+use super::mesh_links::MeshLinks;
+use super::methods::BrokerInfo;
+use super::peer_sockets::PushTargets;
+use super::remote_listener::RemoteListener;
+use super::unix_clients::UnixClients;
+use super::web::event_stream::PageStreams;
+use super::{log, startup};
+use crate::base::error::{Error, ErrorKind};
+use crate::core::{Effect, Mesh};
+use crate::sys::Clock;
+use crate::sys::data_dir::Places;
+use crate::wire::rpc;
+use mio::event::Event;
+use mio::{Events, Poll, Token, Waker};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The listener of the Unix socket.
+pub const LISTENER: Token = Token(0);
+/// Other threads, which have put something into a channel.
+const WAKER: Token = Token(1);
+/// The pipe into which signals write.
+pub const SIGNALS: Token = Token(2);
+/// Connections count up from here.
+const FIRST_CONNECTION: u64 = 16;
+
+/// Gives each connection a token that was never used before.
+#[derive(Debug)]
+pub struct TokenSource {
+    next: u64,
+}
+
+impl TokenSource {
+    /// The next token.
+    pub fn next_token(&mut self) -> u64 {
+        let token = self.next;
+        self.next += 1;
+        token
+    }
+}
+
+/// What the loop lends to its parts.
+pub struct LoopContext {
+    /// Where sockets are registered.
+    pub poll: Poll,
+    /// Where connections get their tokens.
+    pub tokens: TokenSource,
+    /// The rules and their store.
+    pub mesh: Mesh,
+    /// The time of this turn, ms.
+    pub now: i64,
+    /// When the broker ends.
+    pub lifecycle: Lifecycle,
+    /// The open pages, which show whatever the other parts do.
+    pub pages: PageStreams,
+    /// What the broker's own methods answer from.
+    pub info: BrokerInfo,
+}
+
+impl LoopContext {
+    /// The context of a loop that begins now.
+    pub fn new(
+        poll: Poll,
+        mesh: Mesh,
+        lifecycle: Lifecycle,
+        pages: PageStreams,
+        info: BrokerInfo,
+        now: i64,
+    ) -> LoopContext {
+        LoopContext { poll, tokens: TokenSource { next: FIRST_CONNECTION }, mesh, now, lifecycle, pages, info }
+    }
+}
+
+/// The loop and its parts.
+pub struct EventLoop {
+    /// What the parts share.
+    pub context: LoopContext,
+    /// The clock from which each turn gets its time.
+    pub clock: Clock,
+    /// Clients on the Unix socket, and sessions on other machines.
+    pub clients: UnixClients,
+    /// Requests over HTTP.
+    pub http: HttpRequests,
+    /// Peers that are pushed to.
+    pub pushes: PushTargets,
+    /// The listener for other machines.
+    pub remote: RemoteListener,
+    /// Other meshes to look at.
+    pub links: MeshLinks,
+    /// The thread that copies the write-ahead log.
+    pub checkpoints: CheckpointThread,
+}
+
+/// Makes the poll, and the waker by which other threads end its wait.
+///
+/// # Errors
+/// When the system refuses one.
+pub fn new_poll() -> io::Result<(Poll, Arc<Waker>)> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    Ok((poll, waker))
+}
+
+impl EventLoop {
+    /// Serves until there is a reason to end, then ends in order.
+    ///
+    /// # Errors
+    /// When the poll itself fails.
+    pub fn serve(mut self, places: &Places) -> io::Result<ShutdownReason> {
+        let mut events = Events::with_capacity(256);
+        loop {
+            self.run_turn(&mut events)?;
+            if let Some(reason) = self.context.lifecycle.shutdown() {
+                self.close(reason, places);
+                return Ok(reason);
+            }
+        }
+    }
+
+    fn run_turn(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.timeout();
+        match self.context.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        let now = self.clock.now();
+        self.context.now = now;
+        self.context.mesh.tick(now);
+        self.remote.tend_announcer(now);
+        for event in events.iter() {
+            self.note_event(event);
+        }
+        self.serve_parts();
+        let has_written = self.context.mesh.has_written();
+        let is_committed = self.context.mesh.commit();
+        if has_written {
+            self.checkpoints.note_write(now);
+        }
+        self.flush(is_committed);
+        if is_committed {
+            self.links.send_waiting(&mut self.context.mesh, now);
+        }
+        self.checkpoints.run_due(now);
+        if self.idle_deadline().is_some_and(|at| at <= now) {
+            self.context.lifecycle.request_shutdown(ShutdownReason::Idle);
+        }
+        Ok(())
+    }
+
+    /// How long the poll may sleep: until the nearest deadline, or until an event.
+    fn timeout(&mut self) -> Option<Duration> {
+        if self.clients.wants_turn() || self.http.has_backlog() || self.links.has_backlog() {
+            return Some(Duration::ZERO);
+        }
+        let now = self.clock.now();
+        let deadlines = [
+            self.context.mesh.deadline(),
+            self.clients.deadline(),
+            self.http.deadline(),
+            self.pushes.deadline(),
+            self.context.pages.deadline(),
+            self.remote.deadline(),
+            self.links.deadline(),
+            self.checkpoints.deadline(),
+            self.idle_deadline(),
+        ];
+        let next = deadlines.into_iter().flatten().min()?;
+        Some(Duration::from_millis((next - now).max(0) as u64))
+    }
+
+    fn note_event(&mut self, event: &Event) {
+        match event.token() {
+            LISTENER => self.clients.note_newcomers(),
+            SIGNALS => self.context.lifecycle.note_signal(),
+            WAKER => {}
+            Token(token) => {
+                let token = token as u64;
+                if !self.clients.note_ready(token, event) {
+                    self.pushes.note_ready(token, self.context.now);
+                }
+            }
+        }
+    }
+
+    fn serve_parts(&mut self) {
+        let context = &mut self.context;
+        self.clients.serve(context);
+        // Newcomers are read in the next turn: by then the poll has reported everybody who left before.
+        self.clients.accept(context);
+        self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
+        self.http.serve(context);
+        self.links.receive_news(&mut context.mesh, context.now);
+        self.http.serve_held(context);
+        self.clients.check_liveness(context);
+    }
+
+    /// The only place from which anything leaves.
+    fn flush(&mut self, is_committed: bool) {
+        // A peer that has just registered is dialled now, so that it gets the first push.
+        self.pushes.dial(&mut self.context);
+        for effect in self.context.mesh.take_effects() {
+            self.apply(effect);
+        }
+        self.http.send_responses(is_committed);
+        self.clients.flush(&self.context);
+        let LoopContext { mesh, lifecycle, pages, now, .. } = &mut self.context;
+        if let Some(server) = self.http.server()
+            && pages.flush(mesh, server, *now)
+        {
+            // The idle time begins when the last page closes.
+            lifecycle.note_use(*now);
+        }
+        self.clients.drop_flushed(&self.context);
+        self.confirm_pushes();
+    }
+
+    fn apply(&mut self, effect: Effect) {
+        let LoopContext { mesh, lifecycle, pages, now, .. } = &mut self.context;
+        match effect {
+            // A notification has no id: its sender wants no reply.
+            Effect::Reply { id, .. } if id.is_null() => {}
+            Effect::Reply { conn, id, result } => self.clients.send(conn, || match result {
+                Ok(value) => rpc::answer(&id, &value),
+                Err(error) => rpc::error(&id, &error),
+            }),
+            Effect::Notification { conn, method, params } => self.clients.send(conn, || rpc::notice(method, &params)),
+            Effect::PeerPush { peer, seq, from, body } => {
+                self.pushes.push_message(mesh, &peer, seq, &from, &body, *now);
+            }
+            Effect::Event(event) => {
+                self.pushes.push_event(mesh, &event, *now);
+                pages.add_event(mesh, &event);
+            }
+            Effect::Message(message) => pages.add_message(mesh, &message),
+            Effect::Log(error) => report_failure(lifecycle, &error),
+        }
+    }
+
+    /// Notes which messages went out whole on push connections.
+    fn confirm_pushes(&mut self) {
+        let LoopContext { mesh, now, .. } = &mut self.context;
+        let sent = self.pushes.flush(*now);
+        for seq in &sent {
+            mesh.on_pushed(*seq, *now);
+        }
+        if !sent.is_empty() && !mesh.commit() {
+            log("a push could not be recorded; its message counts as not pushed");
+        }
+    }
+
+    /// When the broker ends for want of use, ms; `None` while somebody needs it.
+    fn idle_deadline(&self) -> Option<i64> {
+        let is_idle = self.clients.is_empty() && self.context.pages.is_empty();
+        self.context.lifecycle.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())
+    }
+
+    /// Ends in order. The socket goes first: a client that comes now finds no broker and starts one.
+    fn close(mut self, reason: ShutdownReason, places: &Places) {
+        startup::remove_files(places, reason);
+        let now = self.clock.now();
+        self.context.mesh.commit();
+        self.clients.announce_shutdown(reason);
+        self.http.stop();
+        self.remote.stop_announcing();
+        self.pushes.announce_shutdown(&self.context.mesh, now);
+        self.checkpoints.stop();
+        self.context.mesh.checkpoint();
+    }
+}
+
+/// Tells the operator. A damaged database ends the broker, since only its successor can replace it.
+fn report_failure(lifecycle: &mut Lifecycle, error: &Error) {
+    log(&error.text);
+    if error.kind == ErrorKind::Damaged {
+        lifecycle.request_shutdown(ShutdownReason::Damaged);
+    }
+}

@@ -1,0 +1,118 @@
+//! Serves the requests that the HTTP thread found well-formed and authorised, and holds back those
+//! that wait for news.
+
+use super::event_loop::LoopContext;
+use super::http::{HttpResponse, HttpServer, PendingRequest, Ticket};
+use super::{legacy_http, log, superlocalmemory, web};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Receiver;
+
+/// Requests served in one turn, so that sessions get theirs.
+const REQUESTS_MAX: usize = 64;
+/// Requests held back at once; further ones are answered immediately.
+const HELD_MAX: usize = 64;
+
+/// The HTTP thread as the loop sees it.
+pub struct HttpRequests {
+    /// `None` when no port was free.
+    server: Option<HttpServer>,
+    inbox: Receiver<PendingRequest>,
+    /// Requests that wait for news, and until when, ms.
+    held: Vec<(PendingRequest, i64)>,
+    /// Responses that leave with the next flush.
+    responses: Vec<(Ticket, HttpResponse)>,
+    /// The last turn ended before the inbox was empty.
+    has_backlog: bool,
+}
+
+impl HttpRequests {
+    /// Takes over a started HTTP thread, and the inbox into which it puts requests.
+    pub fn new(server: Option<HttpServer>, inbox: Receiver<PendingRequest>) -> HttpRequests {
+        HttpRequests { server, inbox, held: Vec::new(), responses: Vec::new(), has_backlog: false }
+    }
+
+    /// Serves what has come, up to a turn's share.
+    pub fn serve(&mut self, context: &mut LoopContext) {
+        for _ in 0..REQUESTS_MAX {
+            let Ok(pending) = self.inbox.try_recv() else {
+                self.has_backlog = false;
+                return;
+            };
+            let target = pending.request.head.target.as_str();
+            if target != "/health" && !superlocalmemory::is_poll(target) {
+                context.lifecycle.note_use(context.now);
+            }
+            let hold_ms = superlocalmemory::hold_ms(&pending.request, context.mesh.peers().roster_version());
+            match hold_ms.filter(|_| self.held.len() < HELD_MAX) {
+                Some(ms) => self.held.push((pending, context.now + ms)),
+                None => self.respond(&pending, context),
+            }
+        }
+        self.has_backlog = true;
+    }
+
+    /// Answers held requests for which there is news, or whose time is up.
+    pub fn serve_held(&mut self, context: &mut LoopContext) {
+        if self.held.is_empty() {
+            return;
+        }
+        let mark = context.mesh.peers().roster_version();
+        let is_due = |(pending, until): &(PendingRequest, i64)| {
+            *until <= context.now || superlocalmemory::hold_ms(&pending.request, mark).is_none()
+        };
+        let (due, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().partition(is_due);
+        self.held = held;
+        for (pending, _) in due {
+            self.respond(&pending, context);
+        }
+    }
+
+    fn respond(&mut self, pending: &PendingRequest, context: &mut LoopContext) {
+        let LoopContext { mesh, pages, now, .. } = context;
+        let (request, now) = (&pending.request, *now);
+        let response = catch_unwind(AssertUnwindSafe(|| match request.head.target.as_str() {
+            web::STREAM => pages.open_stream(mesh, pending.ticket),
+            path if path.starts_with("/web/") => Some(web::run_call(mesh, request, now)),
+            _ => Some(legacy_http::respond(mesh, request, now)),
+        }));
+        let response = response.unwrap_or_else(|_| {
+            log("a bug: a panic ended one HTTP request, which was answered with 500");
+            Some(legacy_http::internal_error())
+        });
+        self.responses.extend(response.map(|response| (pending.ticket, response)));
+        pages.mark_dirty();
+        // Waiting calls go before the next request, which came later.
+        mesh.resume_waiting(now);
+    }
+
+    /// Hands the turn's responses to the HTTP thread; without a commit they say that nothing was stored.
+    pub fn send_responses(&mut self, is_committed: bool) {
+        for (ticket, response) in self.responses.drain(..) {
+            if let Some(server) = &self.server {
+                server.respond(ticket, if is_committed { response } else { legacy_http::not_stored() });
+            }
+        }
+    }
+
+    /// Whether requests are left over from the last turn.
+    pub fn has_backlog(&self) -> bool {
+        self.has_backlog
+    }
+
+    /// When a held request is to be answered at the latest, ms.
+    pub fn deadline(&self) -> Option<i64> {
+        self.held.iter().map(|(_, until)| *until).min()
+    }
+
+    /// The HTTP thread, through which pages are streamed.
+    pub fn server(&self) -> Option<&HttpServer> {
+        self.server.as_ref()
+    }
+
+    /// Ends the HTTP thread, after a moment for the responses under way.
+    pub fn stop(self) {
+        if let Some(server) = self.server {
+            server.stop();
+        }
+    }
+}

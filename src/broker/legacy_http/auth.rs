@@ -1,0 +1,48 @@
+//! Who may use HTTP: programs that have the token, or the secret, and address this machine as itself.
+
+use super::refuse;
+use crate::broker::http::{Gate, Head};
+use std::net::IpAddr;
+use subtle::ConstantTimeEq;
+
+/// Lets a request through if it has the token, or the secret if there is one, and if it addresses this
+/// machine by an address or its own name (`hub_name`, where this is a hub). This stops pages of other
+/// origins, also those that rebind a name of their own to our address.
+pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
+    let is_known = bearer_check(token, secret);
+    Box::new(move |head: &Head| {
+        let host = head.host.as_deref().map_or("localhost", without_port);
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        // Other machines address a hub by its name, or by an address, which can't be rebound.
+        let is_hub = |name: &String| {
+            bare.parse::<IpAddr>().is_ok() || bare.trim_end_matches(".local").eq_ignore_ascii_case(name)
+        };
+        let is_own = ["127.0.0.1", "localhost", "::1"].contains(&bare) || hub_name.as_ref().is_some_and(is_hub);
+        if !is_own || head.origin.is_some() {
+            return Some(refuse(403, "this address serves programs on this machine, not pages of other origins"));
+        }
+        if head.target == "/health" && head.method == "GET" {
+            return None;
+        }
+        let bearer = head.authorization.as_deref().and_then(|given| given.strip_prefix("Bearer "));
+        // Both are compared even if the first one fits: the time it takes reveals nothing.
+        let given = [bearer, head.mesh_secret.as_deref()].into_iter().flatten();
+        let is_let_in = given.filter(|given| is_known(given)).count() > 0;
+        (!is_let_in).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))
+    })
+}
+
+/// Checks whether a text is the token, or the secret if there is one.
+pub fn bearer_check(token: String, secret: Option<String>) -> impl Fn(&str) -> bool + Send + Sync {
+    let wanted: Vec<String> = [Some(token), secret].into_iter().flatten().collect();
+    // We compare with all of them, each in constant time: the time it takes reveals nothing.
+    move |given| wanted.iter().fold(0, |n, want| n | given.as_bytes().ct_eq(want.as_bytes()).unwrap_u8()) == 1
+}
+
+fn without_port(host: &str) -> &str {
+    let name = match host.find(']') {
+        Some(end) if host.starts_with('[') => host.get(..=end),
+        _ => host.split(':').next(),
+    };
+    name.unwrap_or(host)
+}

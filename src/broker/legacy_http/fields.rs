@@ -1,0 +1,64 @@
+//! The fields of a frozen request, checked with the limits that the operations declare.
+
+use super::no;
+use crate::base::error::Error;
+use crate::base::limits;
+use crate::core::Op;
+use crate::core::op::ArgKind;
+use serde_json::{Map, Value};
+
+/// The longest text that an argument of an operation may be.
+pub fn max_of(op: &Op, arg: &str) -> usize {
+    match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
+        Some(ArgKind::Text { max, .. } | ArgKind::Texts { max, .. } | ArgKind::Units { max }) => max,
+        _ => 0,
+    }
+}
+
+/// The words that an argument of an operation may be.
+pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
+    match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
+        Some(ArgKind::Choice(words)) => words,
+        _ => &[],
+    }
+}
+
+/// The fields of a request. A field of the wrong type counts as absent; unknown fields are ignored.
+pub struct Fields(pub Map<String, Value>);
+
+impl Fields {
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).and_then(Value::as_str)
+    }
+    /// A text of at least one character.
+    pub fn word(&self, name: &str) -> Option<&str> {
+        self.text(name).filter(|text| !text.is_empty())
+    }
+    pub fn integer(&self, name: &str) -> Option<i64> {
+        self.0.get(name).and_then(Value::as_i64)
+    }
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.0.get(name).and_then(Value::as_f64)
+    }
+    pub fn texts(&self, name: &str) -> Option<Vec<&str>> {
+        let list = self.0.get(name).and_then(Value::as_array)?;
+        Some(list.iter().take(limits::LIST_MAX).filter_map(Value::as_str).collect())
+    }
+    /// How many rows the client wants. A negative number means all, which are as many as we ever give.
+    pub fn limit(&self, default: i64) -> i64 {
+        let n = self.number("limit").map_or(default, |n| n as i64);
+        if n < 0 { limits::ROWS_MAX } else { n.min(limits::ROWS_MAX) }
+    }
+    /// A text that is no longer than the operation allows.
+    pub fn bounded(&self, name: &str, op: &Op, arg: &str) -> Result<Option<String>, Error> {
+        let max = max_of(op, arg);
+        match self.text(name) {
+            Some(text) if text.len() > max => Err(no(format!("{name} too long (max {max} bytes)"))),
+            text => Ok(text.map(str::to_owned)),
+        }
+    }
+    /// The same, if it has at least one character.
+    pub fn bounded_word(&self, name: &str, op: &Op, arg: &str) -> Result<Option<String>, Error> {
+        Ok(self.bounded(name, op, arg)?.filter(|text| !text.is_empty()))
+    }
+}

@@ -1,0 +1,87 @@
+//! The twelve HTTP routes of slm-mesh 1.x. Their keys, key order, string ids and texts are frozen:
+//! existing clients match them. Keys may be added, and none is renamed.
+//!
+//! A route runs the operation that does the same. Where the frozen protocol differs from every
+//! operation (it counts no calls, marks a whole page read, takes fractions of a minute, returns long
+//! rows uncut) the route calls the rule behind the operation instead. In both cases the operation's
+//! declaration gives the largest sizes and the allowed words, so the routes have no limits of their own.
+//!
+//! **Invariant:** the old shapes end here; the core knows nothing of them.
+
+mod auth;
+pub(super) mod fields;
+mod routes;
+
+pub use auth::{bearer_check, gate};
+
+use super::http::{HttpResponse, Request};
+use crate::base::error::{Error, ErrorKind};
+use crate::core::Mesh;
+use fields::Fields;
+use serde_json::{Map, Value, json};
+
+/// What a route answers: a body, or an error that goes out with status 200 and `ok: false`.
+type RouteResult = Result<Value, Error>;
+
+/// Runs one request.
+pub fn respond(mesh: &mut Mesh, request: &Request, now: i64) -> HttpResponse {
+    let route = (request.head.method.as_str(), request.head.target.as_str());
+    if route == ("GET", "/health") {
+        // This route needs no token, so another machine learns only that something answers.
+        if !request.head.peer.is_loopback() {
+            return body(200, &json!({ "status": "ok" }));
+        }
+        let uptime = (now - mesh.started()) / 1000;
+        return body(200, &json!({ "status": "ok", "version": mesh.settings().version, "uptime": uptime }));
+    }
+    let own = routes::find(route);
+    let of_slm = super::superlocalmemory::handler(route.0, route.1);
+    if own.is_none() && of_slm.is_none() {
+        return refuse(404, "Unknown endpoint");
+    }
+    let fields = match request.body.as_slice() {
+        b"" => Map::new(),
+        bytes => match serde_json::from_slice(bytes) {
+            Ok(Value::Object(map)) => map,
+            _ => return refuse(400, "Invalid JSON in request body"),
+        },
+    };
+    if let Some(handler) = of_slm {
+        let result = mesh.in_savepoint(|mesh| handler(mesh, &request.head, &Fields(fields), now));
+        return super::superlocalmemory::to_response(result);
+    }
+    let fields = Fields(fields);
+    match mesh
+        .in_savepoint(|mesh| own.map_or_else(|| Err(no("Unknown endpoint")), |handler| handler(mesh, &fields, now)))
+    {
+        Ok(value) => body(200, &value),
+        Err(error) if error.kind == ErrorKind::Limited => {
+            refuse(429, "Rate limit exceeded (max 100 requests per 10 seconds)")
+        }
+        Err(error) if error.kind.is_storage() => refuse(507, &error.text),
+        Err(error) => body(200, &error.to_value()),
+    }
+}
+
+/// The response after a bug in a route.
+pub fn internal_error() -> HttpResponse {
+    refuse(500, "Internal server error")
+}
+
+/// The response when the turn could not be committed.
+pub fn not_stored() -> HttpResponse {
+    refuse(507, "the disk could not store this; free some space and try again")
+}
+
+fn refuse(status: u16, text: &str) -> HttpResponse {
+    body(status, &json!({ "ok": false, "error": text }))
+}
+
+fn body(status: u16, value: &Value) -> HttpResponse {
+    HttpResponse::json(status, value.to_string().into_bytes())
+}
+
+/// An error with a text that existing clients match.
+fn no(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Refused, text)
+}

@@ -1,0 +1,99 @@
+//! Opens the database. A damaged one is set aside under a dated name, and never deleted.
+
+use crate::base::error::Error;
+use crate::base::time;
+use crate::broker::log;
+use crate::store::{Store, StoreError};
+use crate::sys::data_dir::Places;
+use crate::sys::settings::Settings;
+use crate::sys::{self, Clock};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The name of a database that was set aside begins with this; the time follows.
+const ASIDE: &str = "broker.db.damaged-";
+/// What SQLite appends to the names of the files that make up a database.
+const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
+
+/// Opens the store, and a clock that is not behind the last committed time.
+pub(super) fn open_with_clock(places: &Places, settings: &Settings) -> Result<(Store, Clock), Error> {
+    let store = open(places, settings)?;
+    match store.last_time() {
+        Ok(floor) => Ok((store, Clock::start(floor))),
+        Err(_) => {
+            drop(store);
+            mark_suspect(places);
+            let store = open(places, settings)?;
+            let floor = store.last_time()?;
+            Ok((store, Clock::start(floor)))
+        }
+    }
+}
+
+/// Opens the store. The whole file is checked if an earlier broker left a note that it is suspect.
+pub(super) fn open(places: &Places, settings: &Settings) -> Result<Store, Error> {
+    let is_synced = settings.text("SLM_MESH_SYNC") == "full";
+    let path = places.database();
+    let opened = Store::open(&path, is_synced).and_then(|store| {
+        let is_sound = !places.suspect().exists() || store.is_sound();
+        if is_sound { Ok(store) } else { Err(StoreError::Corrupt("quick_check found damage".into())) }
+    });
+    let store = match opened {
+        Ok(store) => store,
+        Err(StoreError::Corrupt(why)) => {
+            set_aside(places, &why)?;
+            let mut store = Store::open(&path, is_synced)?;
+            // No sequence number of the old file can be as high as the time in milliseconds.
+            store.raise(sys::wall_ms())?;
+            store
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // The file has been checked now. If there was no note, there is nothing to remove.
+    let _ = fs::remove_file(places.suspect());
+    for suffix in FILE_SUFFIXES {
+        // The directory is private already, so this need not succeed.
+        let _ = fs::set_permissions(with_suffix(&path, suffix), fs::Permissions::from_mode(0o600));
+    }
+    Ok(store)
+}
+
+fn set_aside(places: &Places, why: &str) -> Result<(), Error> {
+    let path = places.database();
+    let aside = places.dir.join(format!("{ASIDE}{}", file_time(sys::wall_ms())));
+    log(&format!("THE DATABASE IS DAMAGED ({why}): it is kept as {}; the mesh starts empty", aside.display()));
+    for suffix in FILE_SUFFIXES {
+        let part = with_suffix(&path, suffix);
+        if part.exists() {
+            fs::rename(&part, with_suffix(&aside, suffix)).map_err(|error| places.error("can't be written", &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Has the next broker check the whole file before it trusts it. Without this note it would find the
+/// damage all the same, only later.
+pub(super) fn mark_suspect(places: &Places) {
+    // A disk that takes no note leaves us with the later discovery.
+    let _ = fs::write(places.suspect(), "");
+}
+
+/// The warning about a database that was set aside since `started`, for whoever started this broker.
+pub(super) fn set_aside_warning(places: &Places, started: i64) -> Option<String> {
+    let since = file_time(started);
+    let names = fs::read_dir(&places.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut databases = names.filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm"));
+    let name = databases.find(|name| name.strip_prefix(ASIDE).is_some_and(|at| at >= since.as_str()))?;
+    let path = places.dir.join(name);
+    Some(format!("the database was damaged: it is kept as {}, and the mesh starts empty", path.display()))
+}
+
+/// A time as part of a file name.
+fn file_time(ms: i64) -> String {
+    time::iso(ms).replace(':', "")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    PathBuf::from(format!("{}{suffix}", path.display()))
+}

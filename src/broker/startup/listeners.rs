@@ -1,0 +1,163 @@
+//! The ports on which a broker listens (HTTP, other machines), the credentials that open them, and
+//! the pipe into which signals write.
+
+use crate::base::error::{Error, ErrorKind};
+use crate::broker::http::{HttpServer, Limits, PendingRequest};
+use crate::broker::remote_listener::RemoteListener;
+use crate::broker::web::auth::WebAuth;
+use crate::broker::{legacy_http, log, web};
+use crate::discovery::mdns_process::Orders;
+use crate::discovery::mdns_supervisor::Announcer;
+use crate::remote::hub::{Bearer, Door, Inside};
+use crate::sys;
+use crate::sys::endpoint::{SECRET_GOOD, SECRET_MIN};
+use crate::sys::settings::{SECRET, Settings};
+use mio::Waker;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+/// Ports tried for HTTP, from the wanted one on.
+const PORTS_TRIED: u16 = 10;
+/// Sessions from other machines that wait for the loop.
+const ARRIVALS_MAX: usize = 64;
+
+/// The HTTP listener as it was started.
+pub(super) struct HttpListener {
+    /// The thread; `None` if no port was free, or it could not start.
+    pub(super) server: Option<HttpServer>,
+    /// Where its requests arrive.
+    pub(super) inbox: Receiver<PendingRequest>,
+    /// The port; `None` if none was free.
+    pub(super) port: Option<u16>,
+}
+
+/// Who may open the ports.
+pub(super) struct PortCredentials {
+    /// The token in the data directory, which programs of this user can read.
+    pub(super) token: String,
+    /// The shared secret as a bearer token, unless that is switched off.
+    secret: Option<String>,
+}
+
+impl PortCredentials {
+    /// The token, and the secret for existing clients and linked meshes.
+    pub(super) fn new(token: String, settings: &Settings) -> PortCredentials {
+        let is_open = settings.text(SECRET).len() >= SECRET_MIN && settings.text("SLM_MESH_BEARER") == "on";
+        PortCredentials { token, secret: is_open.then(|| settings.text(SECRET).to_owned()) }
+    }
+
+    /// Who may subscribe to pushes over a WebSocket: nobody, once bearer tokens are switched off.
+    fn subscriber_check(self) -> Bearer {
+        let is_on = self.secret.is_some();
+        let is_known = legacy_http::bearer_check(self.token, self.secret);
+        Arc::new(move |header| is_on && header.strip_prefix("Bearer ").is_some_and(&is_known))
+    }
+}
+
+/// Starts HTTP on the wanted port or one of the nine after it. If all are taken, the broker serves its
+/// Unix socket alone: agents need nothing else.
+pub(super) fn start_http(
+    bind: &str,
+    is_hub: bool,
+    settings: &Settings,
+    credentials: &PortCredentials,
+    web_auth: &Arc<WebAuth>,
+    waker: &Arc<Waker>,
+) -> HttpListener {
+    let limits = Limits::default();
+    let (sender, inbox) = sync_channel(limits.connections_max);
+    let Some((listener, port)) = bind_http(bind, settings) else {
+        return HttpListener { server: None, inbox, port: None };
+    };
+    let hub_name = is_hub.then(sys::host);
+    let gate = legacy_http::gate(credentials.token.clone(), credentials.secret.clone(), hub_name);
+    let gate = web::gate(Arc::clone(web_auth), port, gate);
+    let server = HttpServer::start(listener, sender, wake_loop(waker), gate, limits);
+    let server = server.map_err(|error| log(&format!("HTTP is not served: {error}"))).ok();
+    HttpListener { server, inbox, port: Some(port) }
+}
+
+/// Starts the listener for sessions on other machines, and its announcement on the local network.
+pub(super) fn start_remote(
+    bind: &str,
+    http_port: Option<u16>,
+    settings: &Settings,
+    credentials: PortCredentials,
+    waker: &Arc<Waker>,
+    now: i64,
+) -> Result<RemoteListener, Error> {
+    if let Some(warning) = weak_secret_warning(settings) {
+        log(&warning);
+    }
+    let port = match (settings.int("SLM_MESH_WS_PORT") as u16, http_port) {
+        // All ports wanted for HTTP were taken; we use the one behind them.
+        (0, None) => settings.int("SLM_MESH_PORT") as u16 + PORTS_TRIED,
+        (0, Some(http_port)) => http_port.saturating_add(1),
+        (port, _) => port,
+    };
+    let listener = TcpListener::bind(socket_address(bind, port)).map_err(|error| {
+        let text =
+            format!("port {port} for other machines can't be opened ({error}); set SLM_MESH_WS_PORT to a free one");
+        Error::new(ErrorKind::Refused, text)
+    })?;
+    let (arrivals, inbox) = sync_channel(ARRIVALS_MAX);
+    let bearer = credentials.subscriber_check();
+    let inside = Inside { arrivals, wake: wake_loop(waker), bearer, log, chance: sys::chance };
+    let door = Door::open(listener, settings.text(SECRET).to_owned(), inside)
+        .map_err(|error| Error::new(ErrorKind::Internal, format!("other machines can't be served ({error})")))?;
+    let http_port = http_port.unwrap_or(0);
+    log(&format!("serving other machines on {bind}: HTTP on port {http_port}, sessions on port {port}"));
+    let announcer = settings.discovers().then(|| {
+        let name = format!("{}-{}", sys::user(), sys::host());
+        Announcer::new(sys::own_path(), Orders::new(&name, http_port, door.port(), env!("CARGO_PKG_VERSION")))
+    });
+    Ok(RemoteListener::new(door, inbox, announcer, now))
+}
+
+/// The warning about a secret that can be guessed: for the log, and for whoever starts the hub.
+pub(super) fn weak_secret_warning(settings: &Settings) -> Option<String> {
+    let is_weak = settings.text(SECRET).len() < SECRET_GOOD;
+    is_weak.then(|| {
+        format!(
+            "WARNING: {SECRET} is short enough to be guessed, and this mesh is open to the network; \
+             slm-mesh secret prints a good one"
+        )
+    })
+}
+
+/// What ends the loop's wait from another thread.
+pub(super) fn wake_loop(waker: &Arc<Waker>) -> Box<dyn Fn() + Send + Sync> {
+    let waker = Arc::clone(waker);
+    Box::new(move || {
+        // It fails only once the loop is gone, which is when the process ends.
+        let _ = waker.wake();
+    })
+}
+
+/// SIGTERM, SIGINT and SIGHUP arrive as a byte on a socket that the loop polls.
+pub(super) fn watch_signals() -> io::Result<mio::net::UnixStream> {
+    let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    reader.set_nonblocking(true)?;
+    Ok(mio::net::UnixStream::from_std(reader))
+}
+
+fn bind_http(host: &str, settings: &Settings) -> Option<(TcpListener, u16)> {
+    let first = settings.int("SLM_MESH_PORT") as u16;
+    for port in (0..PORTS_TRIED).filter_map(|n| first.checked_add(n)) {
+        if let Ok(listener) = TcpListener::bind(socket_address(host, port)) {
+            return Some((listener, port));
+        }
+    }
+    log(&format!("no free port from {first} to {}: HTTP is not served", first.saturating_add(PORTS_TRIED - 1)));
+    None
+}
+
+fn socket_address(host: &str, port: u16) -> String {
+    let host = if host == "localhost" { "127.0.0.1" } else { host };
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}

@@ -1,0 +1,177 @@
+//! Starts a broker: takes the lock, opens the database and the ports, reports that it is ready, and
+//! runs the event loop.
+
+mod database;
+mod listeners;
+mod single_instance;
+
+pub use single_instance::remove_files;
+
+use super::checkpoint_thread::CheckpointThread;
+use super::event_loop::{EventLoop, LoopContext, SIGNALS, new_poll};
+use super::http_requests::HttpRequests;
+use super::lifecycle::Lifecycle;
+use super::log;
+use super::mesh_links::MeshLinks;
+use super::methods::BrokerInfo;
+use super::peer_sockets::PushTargets;
+use super::remote_listener::RemoteListener;
+use super::unix_clients::UnixClients;
+use super::web::auth::WebAuth;
+use super::web::event_stream::PageStreams;
+use crate::base::error::{Error, ErrorKind};
+use crate::core::Mesh;
+use crate::store::Store;
+use crate::sys::data_dir::{self, Places};
+use crate::sys::endpoint::{Road, links};
+use crate::sys::settings::{SECRET, Settings};
+use crate::sys::{self, Clock};
+use listeners::{
+    HttpListener, PortCredentials, start_http, start_remote, wake_loop, watch_signals, weak_secret_warning,
+};
+use serde_json::json;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// Runs a broker until its end. It calls `ready` once, when clients can connect, with the HTTP port
+/// (0 without one) and with a warning that whoever starts the broker should see.
+///
+/// # Errors
+/// When another broker runs in this directory, or something that the broker needs is missing.
+pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<String>)) -> Result<(), Error> {
+    let (bind, is_hub) = own_address(&settings)?;
+    places.prepare()?;
+    sys::raise_open_files();
+    let started = sys::wall_ms();
+    let lock = single_instance::lock(places)?;
+    single_instance::refuse_reference_broker(places)?;
+    let (store, clock) = database::open_with_clock(places, &settings)?;
+    let credentials = PortCredentials::new(data_dir::keep_token(places)?, &settings);
+    let (poll, waker) = new_poll().map_err(|error| places.error("can't be watched", &error))?;
+    let web_auth = Arc::new(WebAuth::new(sys::chance));
+    let HttpListener { server, inbox, port } = start_http(&bind, is_hub, &settings, &credentials, &web_auth, &waker);
+    let mesh = open_mesh(places, store, &settings, port, &clock)?;
+    let now = clock.now();
+    let remote = if is_hub {
+        start_remote(&bind, port, &settings, credentials, &waker, now)?
+    } else {
+        RemoteListener::default()
+    };
+    let (heartbeat_ms, dead_ms) = (settings.int("SLM_MESH_HEARTBEAT_MS"), settings.int("SLM_MESH_DEAD_MS"));
+    let lifecycle = watch_signals()
+        .and_then(|pipe| Lifecycle::new(pipe, settings.int("SLM_MESH_IDLE_TIMEOUT"), poll.registry(), SIGNALS, now))
+        .map_err(|error| places.error("signals can't be watched", &error))?;
+    let clients = UnixClients::new(single_instance::bind_socket(places)?, heartbeat_ms, dead_ms, poll.registry())
+        .map_err(|error| places.error("can't watch a socket", &error))?;
+    single_instance::write_files(places, port)?;
+    let warning = database::set_aside_warning(places, started);
+    ready(port.unwrap_or(0), warning.or_else(|| weak_secret_warning(&settings).filter(|_| is_hub)));
+    let event_loop = EventLoop {
+        clock,
+        clients,
+        http: HttpRequests::new(server, inbox),
+        pushes: PushTargets::default(),
+        remote,
+        links: MeshLinks::open(&mesh.settings().links, settings.text(SECRET), wake_loop(&waker).into()),
+        checkpoints: CheckpointThread::start(&mesh),
+        context: LoopContext::new(
+            poll,
+            mesh,
+            lifecycle,
+            PageStreams::new(waker),
+            BrokerInfo::new(settings, web_auth),
+            now,
+        ),
+    };
+    let ended = event_loop.serve(places);
+    // The lock must outlive the last write.
+    drop(lock);
+    let reason = ended.map_err(|error| Error::new(ErrorKind::Internal, format!("the poll failed: {error}")))?;
+    log(&format!("the broker ended: {reason:?}"));
+    Ok(())
+}
+
+/// The address on which this broker listens, and whether other machines reach it.
+///
+/// # Errors
+/// When the settings say that the broker is on another machine.
+pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
+    match Road::find(settings)? {
+        Road::Here { bind, hub } => Ok((bind, hub)),
+        _ => {
+            let host = settings.text("SLM_MESH_HOST");
+            let text =
+                format!("SLM_MESH_HOST={host} is another machine: the broker runs there, and this machine needs none");
+            Err(Error::new(ErrorKind::Usage, text))
+        }
+    }
+}
+
+/// Opens the mesh. Damage that only reading reveals sets the database aside at the second try.
+fn open_mesh(
+    places: &Places,
+    store: Store,
+    settings: &Settings,
+    port: Option<u16>,
+    clock: &Clock,
+) -> Result<Mesh, Error> {
+    let mesh_settings = mesh_settings(settings, port)?;
+    let open = |store| Mesh::open(store, mesh_settings.clone(), Box::new(sys::chance), clock.now());
+    let mut mesh = match open(store) {
+        Err(error) if error.kind.is_storage() => {
+            database::mark_suspect(places);
+            open(database::open(places, settings)?)?
+        }
+        result => result?,
+    };
+    mesh.set_process_probe(Box::new(sys::process::lives));
+    Ok(mesh)
+}
+
+fn mesh_settings(settings: &Settings, port: Option<u16>) -> Result<crate::core::MeshSettings, Error> {
+    Ok(crate::core::MeshSettings {
+        stale_ms: settings.int("SLM_MESH_STALE_MS"),
+        dead_ms: settings.int("SLM_MESH_DEAD_MS"),
+        lock_ttl_min: settings.int("SLM_MESH_LOCK_TTL_MIN"),
+        rate_max: settings.int("SLM_MESH_RATE") as u32,
+        host: sys::host(),
+        user: sys::user(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        port: port.unwrap_or(0),
+        links: links(settings)?,
+    })
+}
+
+/// Leaves the terminal and the caller's session, as a daemon does.
+pub fn detach() {
+    // It fails only for the leader of a process group, which a spawned child is not.
+    let _ = rustix::process::setsid();
+    // If this fails, the caller's directory can't be unmounted while the broker runs.
+    let _ = std::env::set_current_dir("/");
+}
+
+/// What happens to standard output once the broker is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterReady {
+    /// The broker runs in the foreground and keeps it.
+    KeepOutput,
+    /// The broker runs behind, and its starter waits for the end of the output.
+    CloseOutput,
+}
+
+/// Tells the starter on standard output that clients can connect.
+pub fn say_ready(port: u16, note: Option<String>, after: AfterReady) {
+    let line = json!({ "ok": true, "data": { "pid": std::process::id(), "port": port }, "note": note });
+    let mut out = io::stdout().lock();
+    // It fails if the starter is gone, which then need not know.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    if after == AfterReady::CloseOutput
+        && let Ok(null) = File::options().write(true).open("/dev/null")
+    {
+        // A pipe that stays open only makes the starter wait.
+        let _ = rustix::stdio::dup2_stdout(null.as_fd());
+    }
+}

@@ -1,0 +1,263 @@
+//! One client's connection: bytes in, bytes out, both bounded, and whether the client still answers.
+
+use super::origin::Origin;
+use crate::wire::lines::Lines;
+use mio::event::Event;
+use mio::net::UnixStream;
+use mio::{Interest, Registry, Token};
+use std::io::{self, Read, Write};
+
+/// Bytes read from a client at once.
+pub const READ_MAX: usize = 64 * 1024;
+/// With more unread output than this, no more requests of the client are read.
+const BACKPRESSURE_AT: usize = 256 * 1024;
+/// With more unread output than this the client is dropped: it will never read it.
+const OUTPUT_MAX: usize = 4 << 20;
+/// A client that speaks for nobody makes room for others after this much silence, ms.
+const IDLE_MS: i64 = 1_000;
+
+/// Whether a client answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Liveness {
+    /// It was heard since the last ping.
+    Responsive,
+    /// It was pinged and has not answered yet.
+    Pinged,
+    /// It did not answer in time and counts as offline.
+    Unresponsive,
+}
+
+/// A client.
+pub struct ClientConnection {
+    stream: UnixStream,
+    /// Where it runs.
+    pub origin: Origin,
+    /// What it sent and what is not yet served.
+    pub input: Lines,
+    /// More lines were read than one turn serves.
+    pub has_more: bool,
+    /// It speaks for a peer, so its silence matters.
+    pub is_session: bool,
+    /// The mesh knows that it hung up.
+    pub is_detached: bool,
+    /// The socket may have bytes: the poll reports them only once.
+    is_readable: bool,
+    /// The socket may take bytes.
+    is_writable: bool,
+    /// We are waiting for the socket to take bytes. We wait for that only while it takes none: each
+    /// line that a client reads would wake the loop for nothing.
+    watches_writable: bool,
+    /// The client has closed its side; what it sent before is still to be read.
+    is_half_closed: bool,
+    /// It hung up, or is to be dropped as soon as its output is flushed.
+    is_closed: bool,
+    /// It left too much output unread, so it gets nothing more.
+    has_overflowed: bool,
+    output: Vec<u8>,
+    sent: usize,
+    last_heard: i64,
+    liveness: Liveness,
+}
+
+impl ClientConnection {
+    /// A client that has just connected.
+    pub fn new(stream: UnixStream, origin: Origin, now: i64) -> ClientConnection {
+        ClientConnection {
+            stream,
+            origin,
+            input: Lines::default(),
+            has_more: false,
+            is_session: false,
+            is_detached: false,
+            is_readable: true,
+            is_writable: true,
+            watches_writable: false,
+            is_half_closed: false,
+            is_closed: false,
+            has_overflowed: false,
+            output: Vec::new(),
+            sent: 0,
+            last_heard: now,
+            liveness: Liveness::Responsive,
+        }
+    }
+
+    /// Notes what the poll reported.
+    pub fn note_ready(&mut self, event: &Event) {
+        self.is_readable |= event.is_readable();
+        self.is_writable |= event.is_writable();
+        self.is_half_closed |= event.is_read_closed();
+    }
+
+    /// Reads once into the loop's buffer; whether bytes came.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> bool {
+        match self.stream.read(buffer) {
+            Ok(0) => {
+                self.is_closed = true;
+                self.is_readable = false;
+            }
+            Ok(n) => {
+                self.input.push(&buffer[..n]);
+                // A short read emptied the socket: the next byte causes a new event. The end of the
+                // stream does not, if its event came together with these bytes.
+                self.is_readable = n == buffer.len() || self.is_half_closed;
+                return true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_readable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => {
+                self.is_closed = true;
+                self.is_readable = false;
+                self.discard_output();
+            }
+        }
+        false
+    }
+
+    /// Queues a line. A client with too much unread output is dropped instead.
+    pub fn write(&mut self, line: &str) {
+        if self.has_overflowed {
+            return;
+        }
+        if self.n_unsent() + line.len() > OUTPUT_MAX {
+            (self.is_closed, self.has_overflowed) = (true, true);
+            // Its further requests are dropped, too: serving them would have no bound.
+            (self.input, self.is_readable, self.has_more) = (Lines::default(), false, false);
+            self.discard_output();
+            return;
+        }
+        self.output.extend_from_slice(line.as_bytes());
+    }
+
+    /// Sends what the socket takes.
+    pub fn flush(&mut self) {
+        while self.is_writable && self.sent < self.output.len() {
+            match self.stream.write(&self.output[self.sent..]) {
+                Ok(n) => self.sent += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.is_closed = true;
+                    self.sent = self.output.len();
+                }
+            }
+        }
+        if self.is_flushed() {
+            self.discard_output();
+            if self.output.capacity() > READ_MAX {
+                self.output = Vec::new();
+            }
+        }
+    }
+
+    /// Tells the poll what we wait for, after a flush.
+    pub fn watch(&mut self, registry: &Registry, token: u64) {
+        if self.watches_writable != self.is_writable {
+            return;
+        }
+        self.watches_writable = !self.is_writable;
+        let interest = if self.watches_writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        // If that fails, no event would ever say that the socket takes bytes again.
+        self.is_closed |= registry.reregister(&mut self.stream, Token(token as usize), interest).is_err();
+    }
+
+    /// Takes the socket out of the poll, before it is dropped.
+    pub fn deregister(&mut self, registry: &Registry) {
+        // Dropping the socket removes it as well; this only does so in order.
+        let _ = registry.deregister(&mut self.stream);
+    }
+
+    /// Serves no further request, and drops the client once its output is flushed.
+    pub fn close(&mut self) {
+        self.is_closed = true;
+    }
+
+    /// Whether it hung up, or is to be dropped.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Whether the client has closed its side of the stream.
+    pub fn is_half_closed(&self) -> bool {
+        self.is_half_closed
+    }
+
+    /// Whether there may be something to read or to serve.
+    pub fn has_input(&self) -> bool {
+        self.is_readable || self.has_more
+    }
+
+    /// Whether so much output is unread that we read no more requests.
+    pub fn is_backpressured(&self) -> bool {
+        self.n_unsent() > BACKPRESSURE_AT && !self.is_closed
+    }
+
+    /// Whether it can be served without waiting for an event.
+    pub fn wants_turn(&self) -> bool {
+        self.has_input() && !self.is_backpressured() || self.is_done()
+    }
+
+    /// Whether it hung up, all its requests are served, and all its output is sent.
+    pub fn is_done(&self) -> bool {
+        self.is_closed && !self.has_more && self.is_flushed()
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.n_unsent() == 0
+    }
+
+    fn n_unsent(&self) -> usize {
+        self.output.len() - self.sent
+    }
+
+    fn discard_output(&mut self) {
+        self.output.clear();
+        self.sent = 0;
+    }
+
+    /// When it was heard last, ms.
+    pub fn last_heard(&self) -> i64 {
+        self.last_heard
+    }
+
+    /// Whether it has been silent for a while and has no output to read.
+    pub fn is_idle(&self, now: i64) -> bool {
+        now - self.last_heard >= IDLE_MS && self.is_flushed()
+    }
+
+    /// Notes a sign of life; true if the client had counted as offline.
+    pub fn note_heard(&mut self, now: i64) -> bool {
+        self.last_heard = now;
+        std::mem::replace(&mut self.liveness, Liveness::Responsive) == Liveness::Unresponsive
+    }
+
+    /// Whether it has been silent for a heartbeat and was not pinged yet.
+    pub fn needs_ping(&self, heartbeat_ms: i64, now: i64) -> bool {
+        self.liveness == Liveness::Responsive && now - self.last_heard >= heartbeat_ms
+    }
+
+    /// Notes that it was pinged.
+    pub fn note_ping(&mut self) {
+        self.liveness = Liveness::Pinged;
+    }
+
+    /// Whether it has just become too late for an answer to the ping.
+    pub fn gives_up(&mut self, dead_ms: i64, now: i64) -> bool {
+        let is_late = self.liveness == Liveness::Pinged && now - self.last_heard >= dead_ms;
+        if is_late {
+            self.liveness = Liveness::Unresponsive;
+        }
+        is_late
+    }
+
+    /// When its silence matters next, ms.
+    pub fn deadline(&self, heartbeat_ms: i64, dead_ms: i64) -> Option<i64> {
+        let patience = match self.liveness {
+            _ if !self.is_session => return None,
+            Liveness::Responsive => heartbeat_ms,
+            Liveness::Pinged => dead_ms.max(heartbeat_ms),
+            Liveness::Unresponsive => return None,
+        };
+        Some(self.last_heard + patience)
+    }
+}

@@ -1,0 +1,248 @@
+//! The clients on the Unix socket, and sessions on other machines, whose lines come over a socket
+//! pair: accepted, served in turn, checked for life, and dropped.
+//!
+//! **Invariant:** a client gets a bounded share of each turn, and no client waits for another one.
+
+mod connection;
+mod origin;
+mod requests;
+
+use super::event_loop::{LISTENER, LoopContext};
+use super::lifecycle::ShutdownReason;
+use super::log;
+use crate::sys::process;
+use crate::wire::rpc;
+use connection::{ClientConnection, READ_MAX};
+use mio::event::Event;
+use mio::net::{UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use origin::Origin;
+use serde_json::json;
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Clients at once, sessions on other machines among them.
+const CLIENTS_MAX: usize = 2000;
+/// After an accept that failed, the next try is this much later.
+const ACCEPT_RETRY_MS: i64 = 100;
+
+/// Whether clients wait to be accepted: the poll reports them only once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AcceptState {
+    /// Nobody is known to wait.
+    Idle,
+    /// Somebody may wait.
+    Ready,
+    /// Somebody waits for whom there was no room; when to try again, ms.
+    RetryAt(i64),
+}
+
+/// All clients.
+pub struct UnixClients {
+    listener: UnixListener,
+    accept_state: AcceptState,
+    connections: HashMap<u64, ClientConnection>,
+    /// Every client is read into this buffer; it is cleared once, not for every line.
+    buffer: Vec<u8>,
+    heartbeat_ms: i64,
+    dead_ms: i64,
+}
+
+impl UnixClients {
+    /// Watches a bound socket. A quiet session is pinged after `heartbeat_ms`, and counts as offline
+    /// after `dead_ms` without an answer.
+    ///
+    /// # Errors
+    /// When the socket can't be registered in the poll.
+    pub fn new(
+        mut listener: UnixListener,
+        heartbeat_ms: i64,
+        dead_ms: i64,
+        registry: &Registry,
+    ) -> io::Result<UnixClients> {
+        registry.register(&mut listener, LISTENER, Interest::READABLE)?;
+        Ok(UnixClients {
+            listener,
+            accept_state: AcceptState::Ready,
+            connections: HashMap::new(),
+            buffer: vec![0; READ_MAX],
+            heartbeat_ms,
+            dead_ms,
+        })
+    }
+
+    /// Notes that somebody may wait to be accepted.
+    pub fn note_newcomers(&mut self) {
+        self.accept_state = AcceptState::Ready;
+    }
+
+    /// Notes what the poll reported of a connection; false if it is none of these.
+    pub fn note_ready(&mut self, token: u64, event: &Event) -> bool {
+        let Some(connection) = self.connections.get_mut(&token) else { return false };
+        connection.note_ready(event);
+        true
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Whether somebody can be served without waiting for an event.
+    pub fn wants_turn(&self) -> bool {
+        self.accept_state == AcceptState::Ready || self.connections.values().any(ClientConnection::wants_turn)
+    }
+
+    /// When the passing of time matters to a client next, ms.
+    pub fn deadline(&self) -> Option<i64> {
+        let retry = match self.accept_state {
+            AcceptState::RetryAt(at) => Some(at),
+            AcceptState::Idle | AcceptState::Ready => None,
+        };
+        let quiet = self.connections.values().filter_map(|conn| conn.deadline(self.heartbeat_ms, self.dead_ms));
+        quiet.chain(retry).min()
+    }
+
+    /// Accepts new clients of this user, and closes connections of other users unread.
+    pub fn accept(&mut self, context: &mut LoopContext) {
+        match self.accept_state {
+            AcceptState::Ready => {}
+            AcceptState::RetryAt(at) if at <= context.now => {}
+            AcceptState::Idle | AcceptState::RetryAt(_) => return,
+        }
+        while self.connections.len() < CLIENTS_MAX || self.drop_idlest(context) {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.admit_local(context, stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.accept_state = AcceptState::Idle;
+                    return;
+                }
+                Err(_) => {
+                    // File descriptors ran out, most likely. We free one; no event reports a free one.
+                    self.drop_idlest(context);
+                    break;
+                }
+            }
+        }
+        self.accept_state = AcceptState::RetryAt(context.now + ACCEPT_RETRY_MS);
+    }
+
+    fn admit_local(&mut self, context: &mut LoopContext, stream: UnixStream) {
+        match process::credentials(&stream).filter(|peer| peer.uid == crate::sys::uid()) {
+            Some(peer) => self.add(context, stream, Origin::local(peer.pid)),
+            None => log("refused a connection of another user"),
+        }
+    }
+
+    /// Admits a session on another machine, which has proven the shared secret.
+    pub fn add_remote(&mut self, context: &mut LoopContext, stream: UnixStream, address: IpAddr) {
+        self.add(context, stream, Origin::remote(address));
+    }
+
+    fn add(&mut self, context: &mut LoopContext, mut stream: UnixStream, origin: Origin) {
+        let token = context.tokens.next_token();
+        let registry = context.poll.registry();
+        if registry.register(&mut stream, Token(token as usize), Interest::READABLE).is_ok() {
+            self.connections.insert(token, ClientConnection::new(stream, origin, context.now));
+            context.mesh.on_connected(token);
+        }
+    }
+
+    /// Makes room by dropping the client that has been silent for longest and speaks for nobody; false
+    /// if all are sessions, or were heard a moment ago.
+    fn drop_idlest(&mut self, context: &mut LoopContext) -> bool {
+        let is_idle =
+            |(token, conn): &(&u64, &ClientConnection)| conn.is_idle(context.now) && !context.mesh.is_in_use(**token);
+        let idlest = self.connections.iter().filter(is_idle).min_by_key(|(token, conn)| (conn.last_heard(), **token));
+        let Some(token) = idlest.map(|(token, _)| *token) else { return false };
+        if let Some(mut connection) = self.connections.remove(&token) {
+            connection.deregister(context.poll.registry());
+        }
+        context.mesh.on_disconnected(token, context.now);
+        context.pages.mark_dirty();
+        context.lifecycle.note_use(context.now);
+        true
+    }
+
+    /// Reads one buffer from each client that has sent something, and runs its requests.
+    pub fn serve(&mut self, context: &mut LoopContext) {
+        let ready = self.connections.iter().filter(|(_, conn)| conn.has_input());
+        let mut ready: Vec<u64> = ready.map(|(token, _)| *token).collect();
+        // Oldest first, and each to its end: a session that reconnects finds its old place free.
+        ready.sort_unstable();
+        for token in ready {
+            let Some(connection) = self.connections.get_mut(&token) else { continue };
+            let buffer = &mut self.buffer;
+            let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, buffer)));
+            if served.is_err() {
+                log("a bug: a panic closed one connection");
+                connection.close();
+            }
+            if connection.is_done() {
+                detach(token, connection, context);
+            }
+        }
+        for (token, connection) in self.connections.iter_mut().filter(|(_, conn)| conn.is_done()) {
+            detach(*token, connection, context);
+        }
+    }
+
+    /// Pings quiet sessions, and has the mesh count those as offline that do not answer.
+    pub fn check_liveness(&mut self, context: &mut LoopContext) {
+        for (token, connection) in &mut self.connections {
+            if !context.mesh.is_attached(*token) {
+                continue;
+            }
+            connection.is_session = true;
+            if connection.gives_up(self.dead_ms, context.now) {
+                context.mesh.set_unresponsive(*token, true, context.now);
+            } else if connection.needs_ping(self.heartbeat_ms, context.now) {
+                connection.note_ping();
+                connection.write(&rpc::request(&json!(0), "ping", &json!({})));
+            }
+        }
+    }
+
+    /// Queues a line for a client; nothing happens if the client is gone.
+    pub fn send(&mut self, token: u64, line: impl FnOnce() -> String) {
+        if let Some(connection) = self.connections.get_mut(&token) {
+            connection.write(&line());
+        }
+    }
+
+    /// Sends what the sockets take.
+    pub fn flush(&mut self, context: &LoopContext) {
+        for (token, connection) in &mut self.connections {
+            connection.flush();
+            connection.watch(context.poll.registry(), *token);
+        }
+    }
+
+    /// Drops the clients that hung up and have got all that was left for them.
+    pub fn drop_flushed(&mut self, context: &LoopContext) {
+        for (_, mut connection) in self.connections.extract_if(|_, conn| conn.is_detached && conn.is_done()) {
+            connection.deregister(context.poll.registry());
+        }
+    }
+
+    /// Tells every client that the broker ends, and why.
+    pub fn announce_shutdown(&mut self, reason: ShutdownReason) {
+        let word = if reason == ShutdownReason::Replaced { "making_room" } else { "stopping" };
+        let notice = rpc::notice("shutdown", &json!({ "reason": word }));
+        for connection in self.connections.values_mut() {
+            connection.write(&notice);
+            connection.flush();
+        }
+    }
+}
+
+/// Tells the mesh that a client hung up. The connection stays until the flush, which answers what the
+/// client asked in this very turn: it may have closed only its own side.
+fn detach(token: u64, connection: &mut ClientConnection, context: &mut LoopContext) {
+    if !std::mem::replace(&mut connection.is_detached, true) {
+        context.mesh.on_disconnected(token, context.now);
+        context.lifecycle.note_use(context.now);
+    }
+}

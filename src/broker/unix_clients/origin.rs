@@ -1,0 +1,138 @@
+//! Where a client runs, and the processes above it: read from the kernel for this machine, claimed
+//! by the client for another one.
+
+use super::super::methods::CallerMachine;
+use crate::base::process::Process;
+use crate::sys::process;
+use serde_json::{Map, Value};
+use std::net::IpAddr;
+
+/// Characters of a host or user name that are kept.
+const NAME_MAX: usize = 64;
+/// Processes above a remote client that are kept.
+const ANCESTORS_MAX: usize = 64;
+
+/// Where a client runs.
+#[derive(Debug)]
+pub enum Origin {
+    /// On this machine.
+    Local {
+        /// The client's process.
+        pid: i64,
+        /// The processes above it, once somebody asked.
+        ancestors: Ancestors,
+    },
+    /// On another machine, whose kernel we can't ask.
+    Remote(RemoteOrigin),
+}
+
+/// What is known of the processes above a client on this machine.
+#[derive(Debug)]
+pub enum Ancestors {
+    /// Nobody asked yet.
+    Unread,
+    /// Read without telling wrappers (shells, runtimes) from agents.
+    Plain(Vec<Process>),
+    /// Read, with each wrapper marked.
+    WrappersMarked(Vec<Process>),
+}
+
+/// Whether the list of ancestors must say which of them are wrappers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrappers {
+    /// It must.
+    Marked,
+    /// It need not, which is cheaper.
+    Unmarked,
+}
+
+/// What a client on another machine says of itself.
+#[derive(Debug, Default)]
+pub struct RemoteOrigin {
+    /// Its machine.
+    pub host: String,
+    /// Its user.
+    pub user: String,
+    /// The processes above it.
+    ancestors: Vec<Process>,
+}
+
+impl RemoteOrigin {
+    /// Reads what the client said, as far as it makes sense.
+    pub fn parse(params: &Map<String, Value>) -> RemoteOrigin {
+        let name = |field: &str| -> String {
+            let text = params.get(field).and_then(Value::as_str).unwrap_or("");
+            text.chars().filter(|c| !c.is_control() && *c != '@' && *c != '/').take(NAME_MAX).collect()
+        };
+        let host = name("host");
+        // A process of one machine must not be taken for one with the same number on another.
+        let salt = fnv1a(&host);
+        let parse = |row: &Value| {
+            let start = row[1].as_u64()?.wrapping_add(salt);
+            Some(Process { pid: row[0].as_i64()?, start, wrapper: row[2].as_bool()? })
+        };
+        let rows = params.get("chain").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let ancestors = rows.iter().take(ANCESTORS_MAX).filter_map(parse).collect();
+        RemoteOrigin { user: name("user"), ancestors, host }
+    }
+}
+
+/// The 64-bit FNV-1a hash.
+fn fnv1a(text: &str) -> u64 {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, mix)
+}
+
+impl Origin {
+    /// A client on this machine, with the process id that the kernel gives.
+    pub fn local(pid: i64) -> Origin {
+        Origin::Local { pid, ancestors: Ancestors::Unread }
+    }
+
+    /// A client on another machine, which has not said anything of itself yet.
+    pub fn remote(address: IpAddr) -> Origin {
+        Origin::Remote(RemoteOrigin { host: address.to_string(), ..RemoteOrigin::default() })
+    }
+
+    /// On whose machine it runs.
+    pub fn machine(&self) -> CallerMachine {
+        match self {
+            Origin::Local { .. } => CallerMachine::Local,
+            Origin::Remote(_) => CallerMachine::Remote,
+        }
+    }
+
+    /// The client's own process, on this machine.
+    pub fn process(&self) -> Option<Process> {
+        match self {
+            Origin::Local { pid, .. } => process::itself(*pid),
+            Origin::Remote(_) => None,
+        }
+    }
+
+    /// The processes above the client, nearest first. The process tree is read once, or twice if only
+    /// the second caller needs wrappers marked.
+    pub fn ancestors(&mut self, wrappers: Wrappers) -> &[Process] {
+        match self {
+            Origin::Remote(remote) => &remote.ancestors,
+            Origin::Local { pid, ancestors } => {
+                let is_enough = match ancestors {
+                    Ancestors::Unread => false,
+                    Ancestors::Plain(_) => wrappers == Wrappers::Unmarked,
+                    Ancestors::WrappersMarked(_) => true,
+                };
+                if !is_enough {
+                    let found = process::ancestors(*pid, wrappers == Wrappers::Marked);
+                    *ancestors = match wrappers {
+                        Wrappers::Marked => Ancestors::WrappersMarked(found),
+                        Wrappers::Unmarked => Ancestors::Plain(found),
+                    };
+                }
+                match ancestors {
+                    Ancestors::Unread => &[],
+                    Ancestors::Plain(found) | Ancestors::WrappersMarked(found) => found,
+                }
+            }
+        }
+    }
+}

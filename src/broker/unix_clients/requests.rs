@@ -1,0 +1,168 @@
+//! A client's lines: parsed, given to the mesh or to the broker's own methods, and answered.
+
+use super::connection::ClientConnection;
+use super::origin::{Origin, RemoteOrigin, Wrappers};
+use crate::base::error::Error;
+use crate::broker::event_loop::LoopContext;
+use crate::broker::methods::{run_method, yield_to_newer};
+use crate::core::peers::sessions::ATTACH;
+use crate::core::{self, Auth, Call};
+use crate::wire::lines::LINE_MAX;
+use crate::wire::rpc::{self, Bad, Message};
+use serde_json::{Map, Value};
+
+/// Requests of one client that are served in one turn, so that others get theirs.
+const REQUESTS_MAX: usize = 16;
+/// Bytes of the name or id in `as`.
+const AS_MAX: usize = 256;
+/// Characters of an unknown method's name that its error repeats.
+const METHOD_SHOWN: usize = 60;
+
+/// Reads what a client sent, and serves a turn's share of it.
+pub fn serve(context: &mut LoopContext, token: u64, connection: &mut ClientConnection, buffer: &mut [u8]) {
+    if connection.is_backpressured() || connection.is_closed() && !connection.has_more {
+        return;
+    }
+    while !connection.has_more && connection.fill(buffer) {
+        if connection.note_heard(context.now) {
+            context.mesh.set_unresponsive(token, false, context.now);
+        }
+        // A client that hung up is read to its end: one that reconnects in this very turn finds its
+        // old place free.
+        if !connection.is_half_closed() {
+            break;
+        }
+    }
+    connection.has_more = false;
+    for n_served in 0.. {
+        if connection.is_closed() && connection.input.is_empty() {
+            return;
+        }
+        if n_served == REQUESTS_MAX {
+            connection.has_more = true;
+            return;
+        }
+        let message = match connection.input.next_line() {
+            Ok(None) => return,
+            Ok(Some([])) => continue,
+            Ok(Some(line)) => rpc::read(line),
+            Err(_) => {
+                let text = format!("the line is longer than {LINE_MAX} bytes; this connection ends");
+                connection.write(&rpc::protocol_error(None, rpc::INVALID, &text));
+                return connection.close();
+            }
+        };
+        serve_message(context, token, connection, message);
+    }
+}
+
+fn serve_message(
+    context: &mut LoopContext,
+    token: u64,
+    connection: &mut ClientConnection,
+    message: Result<Message, Bad>,
+) {
+    match message {
+        Ok(Message::Request { id, method, params }) => {
+            serve_request(context, token, connection, id, &method, params);
+        }
+        Ok(Message::Notice { method, params }) => serve_notice(context, token, connection, &method, params),
+        // Only pings are asked of a client, and any line counts as the answer.
+        Ok(Message::Response { .. }) => {}
+        Err(bad) => connection.write(&rpc::protocol_error(bad.id.as_ref(), bad.code, &bad.text)),
+    }
+}
+
+fn serve_notice(
+    context: &mut LoopContext,
+    token: u64,
+    connection: &mut ClientConnection,
+    method: &str,
+    params: Map<String, Value>,
+) {
+    match method {
+        "cancel" => context.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), context.now),
+        "far" => {
+            let remote = RemoteOrigin::parse(&params);
+            match context.mesh.set_origin(token, &remote.host, &remote.user, context.now) {
+                Ok(()) => connection.origin = Origin::Remote(remote),
+                Err(error) => connection.write(&rpc::error(&Value::Null, &error)),
+            }
+        }
+        // An operation without an id runs, and its sender wants no reply.
+        _ => {
+            if let Some(op) = core::op(method) {
+                call_operation(context, token, connection, Value::Null, op, params);
+            }
+        }
+    }
+}
+
+fn serve_request(
+    context: &mut LoopContext,
+    token: u64,
+    connection: &mut ClientConnection,
+    id: Value,
+    method: &str,
+    mut params: Map<String, Value>,
+) {
+    let machine = connection.origin.machine();
+    match run_method(context, method, machine) {
+        Some(Ok(value)) => return connection.write(&rpc::answer(&id, &value)),
+        Some(Err(error)) => return connection.write(&rpc::error(&id, &error)),
+        None => {}
+    }
+    if let Some(version) = params.remove("v").as_ref().and_then(Value::as_str) {
+        yield_to_newer(context, version, machine);
+    }
+    match core::op(method) {
+        Some(op) => call_operation(context, token, connection, id, op, params),
+        None => {
+            let method: String = method.chars().take(METHOD_SHOWN).collect();
+            let text = format!("no method {method}; slm-mesh help protocol lists them");
+            connection.write(&rpc::protocol_error(Some(&id), rpc::NO_METHOD, &text));
+        }
+    }
+}
+
+fn call_operation(
+    context: &mut LoopContext,
+    token: u64,
+    connection: &mut ClientConnection,
+    id: Value,
+    op: &'static core::Op,
+    mut params: Map<String, Value>,
+) {
+    let LoopContext { mesh, lifecycle, pages, now, .. } = context;
+    lifecycle.note_use(*now);
+    pages.mark_dirty();
+    let acting = match params.remove("as") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(name)) if name.len() <= AS_MAX => Some(name),
+        Some(_) => return connection.write(&rpc::error(&id, &Error::usage("as", "want the name or id of a peer"))),
+    };
+    // A caller that asks who it is, or must be known, is looked up in the process tree: there, and
+    // only there, it can't claim to be somebody else.
+    let is_known = acting.is_some() || mesh.is_attached(token);
+    let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
+    let is_attach = std::ptr::eq(op, &ATTACH);
+    if is_attach {
+        // We only note what stands above a session: the session itself is no other session's child. A
+        // script is no agent's server: what the script runs acts as it, what its shell runs does not.
+        match connection.origin.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
+            Some(process) => mesh.set_ancestors(token, &[process]),
+            None => mesh.set_ancestors(token, connection.origin.ancestors(Wrappers::Marked)),
+        }
+    }
+    let is_hook = op.actor == Auth::Hook;
+    let may_be_inside = !is_known && must_be_known && mesh.has_sessions() && !is_attach;
+    let chain = match (is_hook, may_be_inside) {
+        (true, _) => connection.origin.ancestors(Wrappers::Marked).to_vec(),
+        (false, true) => connection.origin.ancestors(Wrappers::Unmarked).to_vec(),
+        (false, false) => Vec::new(),
+    };
+    match op.check(params) {
+        Ok(args) => mesh.call(Call { conn: token, id, op, args, acting, ancestors: chain }, *now),
+        Err(error) => connection.write(&rpc::error(&id, &error)),
+    }
+}

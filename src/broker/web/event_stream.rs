@@ -1,0 +1,297 @@
+//! The event streams of open pages: first everything, then the changes, in frames.
+//!
+//! The mesh reports events and messages one by one. The rows of peers and locks also change without an
+//! event (somebody waits for a lock, or is active), so they are compared with what was sent before.
+//!
+//! **Invariant:** frames leave in flush only. Every frame states what is true now: a page may get a fact
+//! twice, and never misses one.
+
+use super::with_policy;
+use crate::base::{limits, time};
+use crate::broker::http::{HttpResponse, HttpServer, OnDisconnect, Ticket};
+use crate::core::{Mesh, peers::Peer};
+use crate::store::{Event, EventFilter, Message, MessageFilter, StateEntry};
+use mio::Waker;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Pages at once: each may hold a buffer.
+const PAGES_MAX: usize = 16;
+/// Changes within this time share a frame; an event is to be visible within 100 ms.
+const FRAME_MS: i64 = 40;
+/// The shortest time between two comparisons of the rows.
+const ROWS_MS: i64 = 500;
+/// Activity of a peer is rounded down to this, so that it does not change a row each time.
+const ACTIVE_MS: i64 = 5_000;
+/// Past events, messages and changes of the state that a new page gets.
+const N_OLD: i64 = 200;
+/// Rows of peers, locks and entries that a page gets.
+const ROWS_MAX: usize = 300;
+/// A value or a payload longer than this is not shown.
+const SHOWN_MAX: usize = 4096;
+
+/// The streams of all open pages.
+pub struct PageStreams {
+    /// Ends the wait of the loop when a page closes.
+    waker: Arc<Waker>,
+    /// The open streams, each with a mark that its page has closed.
+    open: Vec<(Ticket, Arc<AtomicBool>)>,
+    /// Streams that begin with the next flush.
+    new: Vec<Ticket>,
+    next: NextFrame,
+    peers: SentRows,
+    locks: SentRows,
+}
+
+/// What goes out with the next frame, and when.
+#[derive(Default)]
+struct NextFrame {
+    /// Events as JSON.
+    events: Vec<String>,
+    /// Messages as JSON.
+    messages: Vec<String>,
+    /// Rows may differ from those that were sent.
+    is_dirty: bool,
+    /// When a frame may go out, ms.
+    frame_at: i64,
+    /// When the rows may be compared, ms.
+    rows_at: i64,
+}
+
+/// The rows that pages know, by their key.
+#[derive(Default)]
+struct SentRows {
+    sent: HashMap<String, String>,
+    /// Rows beyond the bound, which are not sent.
+    n_more: usize,
+}
+
+impl SentRows {
+    /// Replaces the rows; answers with those that differ, and with the keys of those that are gone.
+    fn update(&mut self, rows: Vec<(String, String)>, n_more: usize) -> (Vec<String>, Vec<String>) {
+        let mut old = std::mem::take(&mut self.sent);
+        let mut changed = Vec::new();
+        for (key, row) in rows {
+            if old.remove(&key).as_ref() != Some(&row) {
+                changed.push(row.clone());
+            }
+            self.sent.insert(key, row);
+        }
+        self.n_more = n_more;
+        (changed, old.into_keys().map(|key| json!(key).to_string()).collect())
+    }
+}
+
+impl PageStreams {
+    /// Without any page.
+    pub fn new(waker: Arc<Waker>) -> PageStreams {
+        PageStreams {
+            waker,
+            open: Vec::new(),
+            new: Vec::new(),
+            next: NextFrame::default(),
+            peers: SentRows::default(),
+            locks: SentRows::default(),
+        }
+    }
+
+    /// Whether no page is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.new.is_empty()
+    }
+
+    /// Notes that something happened that may change rows.
+    pub fn mark_dirty(&mut self) {
+        self.next.is_dirty = !self.is_empty();
+    }
+
+    /// Opens a stream with the next flush, or answers with the refusal if there are too many.
+    pub fn open_stream(&mut self, mesh: &mut Mesh, ticket: Ticket) -> Option<HttpResponse> {
+        if self.open.len() + self.new.len() >= PAGES_MAX {
+            return Some(super::refuse(503, "too many pages are open; close one"));
+        }
+        mesh.set_observed(true);
+        self.new.push(ticket);
+        None
+    }
+
+    /// Adds a committed event to the next frame.
+    pub fn add_event(&mut self, mesh: &Mesh, event: &Event) {
+        if !self.open.is_empty() {
+            self.next.events.push(event_row(mesh, event));
+        }
+        self.mark_dirty();
+    }
+
+    /// Adds a message to the next frame: it was sent or got further, and that is committed.
+    pub fn add_message(&mut self, mesh: &Mesh, message: &Message) {
+        if !self.open.is_empty() {
+            self.next.messages.push(mesh.observed_message(message).to_string());
+        }
+        self.mark_dirty();
+    }
+
+    /// When a frame is due, ms.
+    pub fn deadline(&self) -> Option<i64> {
+        let has_news = !self.next.events.is_empty() || !self.next.messages.is_empty();
+        let frame = has_news.then_some(self.next.frame_at);
+        frame.into_iter().chain(self.next.is_dirty.then_some(self.next.rows_at)).min()
+    }
+
+    /// Sends what is new to the open pages, and everything to new ones; true once the last page has closed.
+    pub fn flush(&mut self, mesh: &mut Mesh, server: &HttpServer, now: i64) -> bool {
+        let n_before = self.open.len();
+        self.open.retain(|(_, is_closed)| !is_closed.load(Ordering::Acquire));
+        if self.is_empty() {
+            if n_before > 0 {
+                *self = PageStreams::new(Arc::clone(&self.waker));
+                mesh.set_observed(false);
+            }
+            return n_before > 0;
+        }
+        let has_new = !self.new.is_empty();
+        if has_new || self.deadline().is_some_and(|at| at <= now) {
+            let frame = self.next_frame(mesh, has_new, now);
+            for (ticket, _) in &self.open {
+                server.send_chunk(*ticket, Arc::clone(&frame));
+            }
+        }
+        for ticket in std::mem::take(&mut self.new) {
+            self.start_stream(mesh, server, ticket, now);
+        }
+        false
+    }
+
+    fn start_stream(&mut self, mesh: &Mesh, server: &HttpServer, ticket: Ticket, now: i64) {
+        let is_closed = Arc::new(AtomicBool::new(false));
+        let (mark, waker) = (Arc::clone(&is_closed), Arc::clone(&self.waker));
+        let on_disconnect = OnDisconnect::new(move || {
+            mark.store(true, Ordering::Release);
+            // It fails only once the loop is gone, which is when the process ends.
+            let _ = waker.wake();
+        });
+        let body = self.first_frame(mesh, now).into_bytes();
+        let head = HttpResponse { status: 200, content_type: "text/event-stream", headers: Vec::new(), body };
+        server.start_stream(ticket, with_policy(head), on_disconnect);
+        self.open.push((ticket, is_closed));
+    }
+
+    /// What is new since the last frame. A new page needs the rows to be compared now.
+    fn next_frame(&mut self, mesh: &mut Mesh, has_new: bool, now: i64) -> Arc<[u8]> {
+        let mut parts = vec![
+            ("events", std::mem::take(&mut self.next.events)),
+            ("messages", std::mem::take(&mut self.next.messages)),
+        ];
+        let mut more = String::new();
+        if has_new || self.next.is_dirty && self.next.rows_at <= now {
+            let (rows, n_more) = peer_rows(mesh, now);
+            let (peers, left) = self.peers.update(rows, n_more);
+            let (rows, n_more) = lock_rows(mesh, now);
+            let (locks, freed) = self.locks.update(rows, n_more);
+            parts.extend([("peers", peers), ("left", left), ("locks", locks), ("freed", freed)]);
+            more = format!(",\"more\":{{\"peers\":{},\"locks\":{}}}", self.peers.n_more, self.locks.n_more);
+            (self.next.is_dirty, self.next.rows_at) = (false, now + ROWS_MS);
+        }
+        self.next.frame_at = now + FRAME_MS;
+        format_frame(now, &more, parts).into_bytes().into()
+    }
+
+    /// Everything, as the beginning of a stream. The rows were compared right before.
+    fn first_frame(&self, mesh: &Mesh, now: i64) -> String {
+        let settings = mesh.settings();
+        let human = mesh.peers().resolve("human").unwrap_or_default();
+        let hello = json!({
+            "me": human.as_str(), "name": mesh.peers().name_of(&human), "host": settings.host, "version": settings.version,
+            "since": time::iso(mesh.started()),
+        });
+        // Rows that can't be read are missing here. Calls that need them report the failure.
+        let events = |types: &[&str]| {
+            let found =
+                mesh.store().events(&EventFilter { types, after: 0, newest: true, limit: N_OLD }).unwrap_or_default();
+            found.iter().rev().map(|event| event_row(mesh, event)).collect::<Vec<_>>()
+        };
+        let pick = MessageFilter { newest: true, limit: N_OLD, ..MessageFilter::default() };
+        let messages = mesh.store().messages(&pick).unwrap_or_default();
+        let mut entries = mesh.store().all_entries(now, ROWS_MAX as i64 + 1).unwrap_or_default();
+        let more = entries.len() > ROWS_MAX;
+        entries.truncate(ROWS_MAX);
+        let values = |rows: &SentRows| rows.sent.values().cloned().collect::<Vec<_>>();
+        let more = format!(
+            ",\"hello\":{hello},\"more\":{{\"peers\":{},\"locks\":{},\"entries\":{more}}}",
+            self.peers.n_more, self.locks.n_more
+        );
+        let parts = vec![
+            ("peers", values(&self.peers)),
+            ("locks", values(&self.locks)),
+            ("events", events(&[])),
+            ("changes", events(&["state_changed", "state_deleted"])),
+            ("messages", messages.iter().rev().map(|message| mesh.observed_message(message).to_string()).collect()),
+            ("entries", entries.iter().map(|entry| entry_row(mesh, entry)).collect()),
+        ];
+        format_frame(now, &more, parts)
+    }
+}
+
+/// A frame: one message of the event stream, with an object of lists.
+fn format_frame(now: i64, more: &str, parts: Vec<(&str, Vec<String>)>) -> String {
+    let lists = parts.iter().filter(|(_, rows)| !rows.is_empty());
+    let lists: Vec<String> = lists.map(|(name, rows)| format!(",\"{name}\":[{}]", rows.join(","))).collect();
+    format!("data: {{\"now\":{now}{more}{}}}\n\n", lists.concat())
+}
+
+/// An event as JSON. Its payload is JSON already and is copied: there may be hundreds of events a second.
+fn event_row(mesh: &Mesh, event: &Event) -> String {
+    let note = || json!({ "note": "too long to show", "bytes": event.payload.len() }).to_string();
+    let payload = if event.payload.len() > SHOWN_MAX { &note() } else { &event.payload };
+    let [kind, by, name] =
+        [event.kind.word(), &event.by, &mesh.peers().name_of(&event.by)].map(|text| json!(text).to_string());
+    let (seq, at) = (event.seq, time::iso(event.at));
+    format!(
+        r#"{{"seq":{seq},"type":{kind},"payload":{payload},"emittedBy":{by},"emittedByName":{name},"createdAt":"{at}"}}"#
+    )
+}
+
+fn entry_row(mesh: &Mesh, entry: &StateEntry) -> String {
+    let mut row = mesh.entry_view(entry);
+    let size = entry.value.as_ref().map_or(0, String::len);
+    if size > SHOWN_MAX {
+        (row["value"], row["bytes"]) = (Value::Null, json!(size));
+    }
+    row.to_string()
+}
+
+/// The rows of peers: those online, then those that were online last.
+fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
+    let mut peers: Vec<Peer> = mesh.peers().all().to_vec();
+    peers.sort_by_key(|peer| (!peer.is_online() && !mesh.peers().is_human(&peer.row.id), -peer.row.last_seen));
+    let n_more = peers.len().saturating_sub(ROWS_MAX);
+    let mut rows = Vec::new();
+    for peer in peers.iter().take(ROWS_MAX) {
+        let Ok(Some(mut row)) = mesh.peer_view(&peer.row.id, now) else { continue };
+        let active = peer.last_active - peer.last_active % ACTIVE_MS;
+        if let Some(row) = row.as_object_mut() {
+            // Fields that change with time alone are left out; the page counts from the time itself.
+            row.retain(|name, _| !["udsPath", "lastHeartbeat", "idleSeconds"].contains(&name.as_str()));
+            row.insert("activeAt".into(), json!(active));
+            row.insert("repo".into(), json!(peer.row.repo));
+            row.insert("kind".into(), json!(peer.row.kind.word()));
+        }
+        rows.push((peer.row.id.to_string(), row.to_string()));
+    }
+    (rows, n_more)
+}
+
+fn lock_rows(mesh: &Mesh, now: i64) -> (Vec<(String, String)>, usize) {
+    let n_more = mesh.locks().all().len().saturating_sub(ROWS_MAX);
+    let rows = mesh.observed_locks(ROWS_MAX.min(limits::LOCKS_MAX), now).into_iter().map(|mut row| {
+        let key = format!("{} {}", row["token"], row["filePath"].as_str().unwrap_or(""));
+        row["key"] = json!(key);
+        if let Some(row) = row.as_object_mut() {
+            row.remove("expiresInSeconds");
+        }
+        (key, row.to_string())
+    });
+    (rows.collect(), n_more)
+}

@@ -1,0 +1,70 @@
+// The connection to the broker: the session, the event stream, and calls.
+
+import { $, flat, setText, tame } from '/page/dom.js';
+import { applyFrame, mesh } from '/page/mesh.js';
+import { repaintAll } from '/page/paint.js';
+
+/** Calls an operation of the mesh, as the human. */
+export async function callMesh(method, params) {
+  const answer = await post('/web/call', { method, params });
+  const value = await answer.json();
+  if (!answer.ok || value.ok === false) throw new Error(tame(value.error ?? answer.statusText));
+  return value;
+}
+
+const FETCH_OPTIONS = { credentials: 'same-origin', cache: 'no-store', redirect: 'error', referrerPolicy: 'no-referrer' };
+
+function post(path, body, signal) {
+  const headers = { 'Content-Type': 'application/json', 'X-Mesh-Page': localStorage.getItem('slm-mesh') ?? '' };
+  return fetch(path, { ...FETCH_OPTIONS, method: 'POST', headers, body: JSON.stringify(body), signal });
+}
+
+/** Gets the key of the session, which only its first page can. */
+async function claimKey() {
+  const answer = await fetch('/web/key', { ...FETCH_OPTIONS, method: 'POST' });
+  if (!answer.ok) return false;
+  localStorage.setItem('slm-mesh', (await answer.json()).key);
+  return true;
+}
+
+/** Shows the state of the connection. */
+export function showState(state, text) {
+  $('link').className = state;
+  setText($('link'), text);
+  if (state === 'live' || state === 'shut') {
+    $('door').hidden = state === 'live';
+    $('mesh').hidden = $('tools').hidden = state !== 'live';
+  }
+}
+
+/** Reads the event stream until it breaks; false if the broker does not admit this page. */
+export async function listen() {
+  const stop = new AbortController();
+  if (!localStorage.getItem('slm-mesh') && !(await claimKey())) return false;
+  let answer = await post('/web/events', {}, stop.signal);
+  // The key may be one of an earlier session.
+  if (answer.status === 401 && await claimKey()) answer = await post('/web/events', {}, stop.signal);
+  if (answer.status === 401) return false;
+  if (!answer.ok) throw new Error((await answer.json()).error);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  let timer = 0;
+  for (;;) {
+    // The broker sends a sign of life each 20 s. Without one the connection is dead, as after a sleep.
+    timer = setTimeout(() => stop.abort(), 50e3);
+    const { value, done } = await reader.read();
+    clearTimeout(timer);
+    if (done) return true;
+    const frames = (rest + value).split('\n\n');
+    rest = frames.pop();
+    for (const frame of frames) {
+      if (!frame.startsWith('data: ')) continue;
+      applyFrame(JSON.parse(frame.slice(6)));
+      if ($('link').className !== 'live') {
+        showState('live', 'Live');
+        setText($('where'), `on ${flat(mesh.host)} · you are ${flat(mesh.name)}`);
+        repaintAll();
+      }
+    }
+  }
+}

@@ -1,0 +1,101 @@
+// What the page knows of the mesh: the frames of the event stream, applied one after the other.
+
+import { $, flat } from '/page/dom.js';
+import { showNotice } from '/page/dialogs.js';
+import { repaint, repaintAll } from '/page/paint.js';
+
+/** How many rows the page keeps. */
+const KEPT = { messages: 400, events: 300, history: 20 };
+
+export const mesh = {};
+
+/** Forgets everything. */
+export function clear() {
+  Object.assign(mesh, {
+    me: '', name: '', host: '', ahead: 0, seq: 0, more: {},
+    peers: new Map(), locks: new Map(), messages: new Map(), entries: new Map(), history: new Map(), events: [],
+  });
+}
+
+/** The time of the broker, ms. */
+export const now = () => Date.now() + mesh.ahead;
+
+/** Applies a frame of the event stream. */
+export function applyFrame(frame) {
+  const begins = Boolean(frame.hello);
+  if (begins) {
+    clear();
+    Object.assign(mesh, frame.hello);
+  }
+  mesh.ahead = frame.now - Date.now();
+  Object.assign(mesh.more, frame.more);
+  for (const change of frame.changes ?? []) addToHistory(change);
+  for (const event of frame.events ?? []) {
+    if (event.seq <= mesh.seq) continue;
+    mesh.seq = event.seq;
+    mesh.events.push(event);
+    if (!begins) applyEvent(event);
+  }
+  mesh.events.splice(0, mesh.events.length - KEPT.events);
+  for (const row of frame.entries ?? []) mesh.entries.set(`${row.namespace} ${row.key}`, row);
+  for (const row of frame.peers ?? []) mesh.peers.set(row.id, row);
+  for (const id of frame.left ?? []) mesh.peers.delete(id);
+  for (const row of frame.locks ?? []) mesh.locks.set(row.key, row);
+  for (const key of frame.freed ?? []) mesh.locks.delete(key);
+  for (const row of frame.messages ?? []) {
+    const isNew = !mesh.messages.has(row.id);
+    mesh.messages.set(row.id, row);
+    if (isNew && !begins && row.toPeer === mesh.me) showNotice(`Message from ${flat(row.fromName)}`);
+  }
+  for (const id of mesh.messages.keys()) {
+    if (mesh.messages.size <= KEPT.messages) break;
+    mesh.messages.delete(id);
+  }
+  if (begins) repaintAll();
+  else repaint(...changedSections(frame));
+}
+
+/** The sections that a frame changes. */
+function changedSections(frame) {
+  const found = [];
+  if (frame.peers || frame.left) found.push('agents', 'locks');
+  if (frame.locks || frame.freed) found.push('locks');
+  if (frame.messages) found.push('messages', 'lanes');
+  if (frame.events) found.push('events', 'locks', 'state');
+  return found;
+}
+
+/** Applies an event to locks and state, without waiting for the rows. */
+function applyEvent(event) {
+  const facts = event.payload ?? {};
+  const key = `${facts.token} ${facts.filePath}`;
+  if (event.type === 'file_locked' && !mesh.locks.has(key)) {
+    mesh.locks.set(key, { ...facts, key, holder: event.emittedByName, lockedAt: event.createdAt, queue: [] });
+  } else if (event.type === 'file_unlocked') {
+    mesh.locks.delete(key);
+  } else if (event.type === 'state_changed' || event.type === 'state_deleted') {
+    addToHistory(event);
+    const name = `${facts.namespace} ${facts.key}`;
+    if (event.type === 'state_deleted') mesh.entries.delete(name);
+    else mesh.entries.set(name, { ...facts, updatedAt: event.createdAt, updatedByName: event.emittedByName });
+  }
+}
+
+/** Adds a change of an entry to its history. */
+function addToHistory(event) {
+  const name = `${event.payload.namespace} ${event.payload.key}`;
+  const list = mesh.history.get(name) ?? [];
+  if (list.some((other) => other.seq === event.seq)) return;
+  list.unshift(event);
+  list.length = Math.min(list.length, KEPT.history);
+  mesh.history.delete(name);
+  mesh.history.set(name, list);
+}
+
+/** Whether any of these words contains the filter's text. */
+export const fits = (...words) => {
+  const wanted = $('filter').value.trim().toLowerCase();
+  return !wanted || words.some((word) => String(word ?? '').toLowerCase().includes(wanted));
+};
+/** The project of a peer. */
+export const project = (id) => mesh.peers.get(id)?.projectPath;

@@ -1,0 +1,102 @@
+// The section of messages: their receipts, and the texts that are for the human.
+
+import { $, always, bdi, button, clock, el, flat, setText, showEmpty, sync, tame } from '/page/dom.js';
+import { callMesh } from '/page/connection.js';
+import { openWriteDialog, showNotice } from '/page/dialogs.js';
+import { fits, mesh, project } from '/page/mesh.js';
+import { addSection } from '/page/paint.js';
+
+const SHOWN_MAX = 120;
+const STAGES = ['accepted', 'offered', 'read', 'acked'];
+const WORDS = { accepted: 'sent', offered: 'offered', read: 'read', acked: 'acked', expired: 'expired' };
+
+/** The messages that fit the filter. */
+export const shownMessages = () => [...mesh.messages.values()].filter((row) =>
+  fits(row.fromName, row.toName, row.group, row.payload, project(row.fromPeer), project(row.toPeer)));
+
+function paintMessages() {
+  const rows = shownMessages();
+  const talks = new Map();
+  for (const row of rows) {
+    const key = row.group ? `${row.fromPeer} ${row.group} ${row.createdAt}` : row.id;
+    const known = talks.get(key);
+    if (known) known.copies.push(row);
+    else talks.set(key, { key, copies: [row], seq: row.seq });
+  }
+  const list = [...talks.values()].sort((a, b) => b.seq - a.seq).slice(0, SHOWN_MAX);
+  sync($('message-list'), list, (talk) => talk.key, makeTalk, always(fillTalk));
+  const unread = [...mesh.messages.values()].filter(isForMe).length;
+  setText($('n-messages'), unread ? `${unread} for you` : '');
+  showEmpty('messages', list.length);
+  $('more-messages').hidden = $('span').parentElement.hidden = list.length === 0;
+}
+
+/** Whether a message waits for the human to read it. */
+const isForMe = (row) => row.toPeer === mesh.me && row.fromPeer !== mesh.me && ['accepted', 'offered'].includes(row.receipt);
+
+function makeTalk(talk) {
+  const [row] = talk.copies;
+  const cell = el('li');
+  const to = row.group ? `${row.group === 'all' ? 'everyone' : row.group}` : row.toName;
+  const parts = { steps: el('span', 'steps'), body: el('div'), each: el('details', 'less'), acts: el('span', 'end') };
+  parts.list = el('ul', 'each');
+  parts.each.append(el('summary', '', parts.steps), parts.list);
+  const arrow = el('span', 'arrow', '→');
+  arrow.setAttribute('role', 'img');
+  arrow.setAttribute('aria-label', 'to');
+  const kind = row.type === 'text' ? '' : el('span', 'flag', flat(row.type));
+  const line = el('div', 'line', clock(row.createdAt), bdi('name', row.fromName), arrow, bdi('name', to), kind, parts.each, parts.acts);
+  cell.append(line, parts.body);
+  return Object.assign(cell, { parts });
+}
+
+function fillTalk(cell, talk) {
+  const print = talk.copies.map((row) => `${row.id}${row.receipt}${row.surface}${row.wakes?.length}`).join();
+  if (cell.print === print) return;
+  cell.print = print;
+  const { steps, body, list, acts } = cell.parts;
+  const isGroup = Boolean(talk.copies[0].group);
+  const reached = (row, stage) => STAGES.indexOf(row.receipt) >= STAGES.indexOf(stage);
+  if (talk.copies[0].receipt === 'expired' && !isGroup) steps.replaceChildren(el('span', '', 'expired unread'));
+  else {
+    steps.replaceChildren(...STAGES.map((stage) => {
+      const n = talk.copies.filter((row) => reached(row, stage)).length;
+      const made = el('span', n ? 'on' : 'off', WORDS[stage] + (isGroup && n ? ` ${stage === 'accepted' ? 'to ' : ''}${n}` : ''));
+      if (!n) made.prepend(el('span', 'quiet', 'not '));
+      return made;
+    }));
+  }
+  cell.className = talk.copies.some(isForMe) ? 'mine' : '';
+  const own = talk.copies.find((row) => row.toPeer === mesh.me) ?? talk.copies.find((row) => row.payload !== undefined);
+  fillText(body, acts, own);
+  list.replaceChildren(...talk.copies.map((row) => {
+    const stages = [['sent', row.createdAt], ['offered', row.offeredAt], ['read', row.readAt], ['acked', row.ackedAt]];
+    const words = stages.filter(([, when]) => when).flatMap(([word, when]) => [` ${word} `, clock(when)]);
+    const by = row.surface ? ` through ${flat(row.surface)}` : '';
+    return el('li', '', isGroup ? bdi('name', row.toName) : '', ...words, by);
+  }));
+}
+
+/** Shows the text of a message, if it is for the human. */
+function fillText(body, acts, own) {
+  body.replaceChildren();
+  acts.replaceChildren();
+  if (!own) return;
+  const isMine = own.toPeer === mesh.me && own.fromPeer !== mesh.me;
+  const shown = el('div', 'text prose', tame(own.payload));
+  shown.dir = 'auto';
+  shown.tabIndex = 0;
+  shown.setAttribute('role', 'group');
+  shown.setAttribute('aria-label', `Text of the message from ${flat(own.fromName)}`);
+  if (own.parts > 1) shown.append(`\n… the first of ${own.parts} parts: slm-mesh inbox shows all`);
+  if (!isMine) return body.append(shown);
+  acts.append(button('Reply', `Reply to ${flat(own.fromName)}`, () => openWriteDialog({ id: own.fromPeer, name: own.fromName }, own.id)));
+  if (!isForMe(own)) return body.append(shown);
+  const read = el('details', '', el('summary', '', el('span', 'flag', 'unread'), ' Read it'), shown);
+  read.addEventListener('toggle', () => {
+    if (read.open) callMesh('shown', { items: [own.parts ? `${own.id}@${own.upto}` : own.id] }).catch((error) => showNotice(error.message));
+  });
+  body.append(read);
+}
+
+addSection('messages', paintMessages);

@@ -1,0 +1,51 @@
+// Decides when each section of the page is painted again.
+
+/** The shortest time between two paintings of a section, ms; the others are painted with every frame. */
+const PAUSES = { agents: 200, messages: 90, state: 90, lanes: 1000 };
+
+/** The sections: how each is painted. */
+const painters = {};
+/** The sections that are to be painted. */
+const dirty = new Set();
+/** When each section was painted last. */
+const painted = {};
+let isScheduled = false;
+let timer = 0;
+
+/** Adds a section. */
+export function addSection(name, paint) {
+  painters[name] = paint;
+}
+
+/** Has these sections painted again. */
+export function repaint(...names) {
+  for (const name of names) dirty.add(name);
+  schedule();
+}
+
+/** Has all sections painted again. */
+export function repaintAll() {
+  repaint(...Object.keys(painters));
+}
+
+function schedule() {
+  if (isScheduled) return;
+  isScheduled = true;
+  requestAnimationFrame(() => {
+    isScheduled = false;
+    const time = performance.now();
+    let pause = Infinity;
+    for (const name of dirty) {
+      const wait = (painted[name] ?? -Infinity) + (PAUSES[name] ?? 0) - time;
+      if (wait > 0) {
+        pause = Math.min(pause, wait);
+        continue;
+      }
+      dirty.delete(name);
+      painted[name] = time;
+      painters[name]();
+    }
+    clearTimeout(timer);
+    if (pause < Infinity) timer = setTimeout(schedule, pause);
+  });
+}
