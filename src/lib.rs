@@ -10,7 +10,8 @@
 //! - [`client`]: a blocking connection, which starts the broker if there is none
 //! - [`mcp`]: MCP over stdio, derived from the operations
 //! - [`discovery`]: the local network: hubs announced and found, in a world where every packet lies
-//! - [`agents`]: the agents' hooks, each in its own dialect, and their settings
+//! - [`known_agents`]: what is known of each coding agent, one file per agent
+//! - [`agents`]: answers the agents' hooks, and sets their files up
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`sys`]: time, chance, environment, files and processes: the one impure leaf
 //!
@@ -30,6 +31,7 @@ pub mod broker;
 pub mod client;
 pub mod mcp;
 pub mod discovery;
+pub mod known_agents;
 pub mod agents;
 pub mod cli;
 pub mod sys;

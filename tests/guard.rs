@@ -121,3 +121,75 @@ fn a_mesh_that_is_down_lets_commits_pass() {
     change(&broken, "repo", "5");
     good(&broken, "repo", &["commit", "-qm", "unchecked"]);
 }
+
+#[test]
+fn hooks_of_others_are_not_changed() {
+    let Some(place) = repository() else { return };
+    std::fs::create_dir(place.root.join("repo/.githooks")).unwrap();
+    let hook = place.root.join("repo/.githooks/pre-commit");
+    std::fs::write(&hook, "#!/bin/sh\n").unwrap();
+    good(&place, "repo", &["add", "."]);
+    good(&place, "repo", &["config", "core.hooksPath", ".githooks"]);
+    let install = || place.command(&["guard", "install"]).current_dir(place.root.join("repo")).output().unwrap();
+    let refused = install();
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("tracked by git") && text.contains("guard check"), "{text}");
+    assert_eq!(std::fs::read_to_string(&hook).unwrap(), "#!/bin/sh\n");
+}
+
+#[test]
+fn a_hook_keeps_its_name_its_input_and_its_bytes() {
+    let Some(place) = repository() else { return };
+    good(&place, ".", &["init", "-q", "--bare", "origin.git"]);
+    good(&place, "repo", &["remote", "add", "origin", "../origin.git"]);
+    let hooks = place.root.join("repo/.git/hooks");
+    std::fs::create_dir_all(&hooks).unwrap();
+    let text = "#!/bin/sh\nbasename \"$0\" >> ../seen\nwc -l >> ../seen\n";
+    for hook in ["pre-commit", "pre-push"] {
+        std::fs::write(hooks.join(hook), text).unwrap();
+        Command::new("chmod").arg("+x").arg(hooks.join(hook)).status().unwrap();
+    }
+    guard(&place, "repo", "install");
+    good(&place, "repo", &["push", "-q", "origin", "main"]);
+    good(&place, "repo", &["push", "-q", "origin", "main"]);
+    let seen: Vec<String> =
+        std::fs::read_to_string(place.root.join("seen")).unwrap().lines().map(|line| line.trim().to_owned()).collect();
+    assert_eq!(seen, ["pre-push", "1", "pre-push", "0"], "one ref, and then none");
+    guard(&place, "repo", "remove");
+    for hook in ["pre-commit", "pre-push"] {
+        assert_eq!(std::fs::read_to_string(hooks.join(hook)).unwrap(), text);
+        assert!(!hooks.join(format!("{hook}.before-slm-mesh")).exists(), "no copy stays");
+    }
+}
+
+#[test]
+fn doctor_says_that_a_guard_was_overwritten() {
+    let Some(place) = repository() else { return };
+    let hook = place.root.join("repo/.git/hooks/pre-commit");
+    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    std::fs::write(&hook, "#!/bin/sh\necho mine\n").unwrap();
+    Command::new("chmod").arg("+x").arg(&hook).status().unwrap();
+    let doctor = || place.command(&["doctor"]).current_dir(place.root.join("repo")).output().unwrap().stdout;
+    guard(&place, "repo", "install");
+    guard(&place, "repo", "install");
+    assert!(String::from_utf8(doctor()).unwrap().contains("on, in "));
+    std::fs::write(&hook, "#!/bin/sh\necho newer\n").unwrap();
+    let text = String::from_utf8(doctor()).unwrap();
+    assert!(text.contains("the guard is off"), "{text}");
+    let kept = std::fs::read_to_string(place.root.join("repo/.git/hooks/pre-commit.before-slm-mesh")).unwrap();
+    assert!(kept.contains("echo mine"), "{kept}");
+}
+
+#[test]
+fn a_second_install_overwrites_nothing() {
+    let Some(place) = repository() else { return };
+    let hook = place.root.join("repo/.git/hooks/pre-commit");
+    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    std::fs::write(&hook, "#!/usr/bin/python3\nprint('mine')\n").unwrap();
+    guard(&place, "repo", "install");
+    std::fs::write(&hook, "#!/usr/bin/python3\nprint('newer')\n").unwrap();
+    let out = place.command(&["guard", "install"]).current_dir(place.root.join("repo")).output().unwrap();
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("an older hook of yours"));
+    let kept = std::fs::read_to_string(place.root.join("repo/.git/hooks/pre-commit.before-slm-mesh")).unwrap();
+    assert!(kept.contains("mine"));
+}

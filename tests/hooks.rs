@@ -125,7 +125,16 @@ fn dialects() -> Vec<Dialect> {
         },
         ..claude_like("claude", "claude-code")
     };
-    vec![claude, codex, copilot, gemini, cursor, claude_like("vscode", "vscode"), claude_like("devin", "windsurf")]
+    vec![
+        claude,
+        codex,
+        copilot,
+        gemini,
+        cursor,
+        claude_like("vscode", "vscode"),
+        claude_like("devin", "windsurf"),
+        claude_like("qwen", "qwen"),
+    ]
 }
 
 /// An input as the agent sends it, with its working directory.
@@ -238,7 +247,7 @@ fn bad_input_is_answered_with_silence() {
     let inputs: [&[u8]; 8] =
         [b"", b"{", b"[]", b"\xff\xfe", b"null", b"{\"hook_event_name\":\"Nope\"}", b"{\"hook_event_name\":7}", &long];
     place.ok(&["peers"]);
-    for agent in ["claude", "codex", "copilot", "gemini", "cursor", "vscode", "devin", "nobody"] {
+    for agent in ["claude", "codex", "copilot", "gemini", "qwen", "cursor", "vscode", "devin", "nobody"] {
         for input in inputs {
             assert_eq!(hook(&place, agent, input), "", "{agent}: {:?}", &input[..input.len().min(40)]);
         }

@@ -11,14 +11,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["base"]),
     ("core", &["base", "store"]),
     ("wire", &["base"]),
-    ("sys", &["base"]),
+    ("known_agents", &[]),
+    ("sys", &["known_agents", "base"]),
     ("remote", &["wire", "base"]),
     ("discovery", &["base", "sys"]),
     ("broker", &["remote", "discovery", "wire", "core", "store", "base", "sys"]),
     ("client", &["remote", "discovery", "wire", "core", "base", "sys"]),
-    ("mcp", &["client", "broker", "wire", "core", "base", "sys"]),
-    ("agents", &["client", "discovery", "wire", "core", "base", "sys"]),
-    ("cli", &["agents", "mcp", "client", "broker", "discovery", "wire", "core", "base", "sys"]),
+    ("mcp", &["known_agents", "client", "broker", "wire", "core", "base", "sys"]),
+    ("agents", &["known_agents", "client", "discovery", "wire", "core", "base", "sys"]),
+    ("cli", &["known_agents", "agents", "mcp", "client", "broker", "discovery", "wire", "core", "base", "sys"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
@@ -42,6 +43,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("humantime", &["base/time"]),
     ("libmdns", &["discovery/mdns_process"]),
     ("if_addrs", &["discovery/addresses"]),
+    ("jsonc_parser", &["agents/json_edit"]),
+    ("toml_edit", &["agents/toml_entry"]),
 ];
 
 /// What pure code must not use: clocks, sockets, threads, randomness, the environment.

@@ -1,68 +1,65 @@
-//! What of a settings file is ours: putting it in, taking it out, and telling whether it is there.
+//! Our entries in a settings file: puts them in, takes them out, and finds them.
 //!
-//! **Invariant:** what is not ours stays as it is, byte for byte; a server is ours by its name and
-//! its program, a hook by its program and the word `hook` behind it.
+//! **Invariant:** what other programs wrote stays as it is, byte for byte. A server is ours by its name
+//! and its program; a hook is ours by its program, the word `hook` and the agent's id.
 
-use super::configs::{Call, Form, Hooks, Server};
-use super::generated_files::{NAME, is_us};
-use super::json_edit::{self, At};
-use super::toml_edit;
+use super::generated_files::{NAME, is_our_program};
+use super::json_edit::{self, Step};
+use super::{toml_entry, yaml_entry};
+use crate::known_agents::Agent;
+use crate::known_agents::files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
 use serde_json::{Value, json};
 
 /// A hook that waits to wake its agent may wait for a day.
-const WAKE_S: i64 = 86_400;
+const WAKE_HOOK_SECONDS: i64 = 86_400;
+/// How long an agent waits for a hook that answers.
+const HOOK_SECONDS: i64 = 5;
 
 /// What one file should hold of ours.
 #[derive(Debug, Clone, Copy)]
-pub struct Want<'a> {
-    /// The agent's word.
-    pub agent: &'a str,
-    /// Our program's path; for YAML the file to be read.
+pub struct Entries<'a> {
+    /// The agent that reads the file.
+    pub agent: &'static Agent,
+    /// The path of our program.
     pub program: &'a str,
+    /// The path of the file that set-up writes whole for this agent; YAML names it.
+    pub own_file: &'a str,
     /// The server's entry, if it goes into this file.
-    pub server: Option<Server>,
-    /// The hooks, if they do.
-    pub hooks: Option<Hooks>,
+    pub server: Option<ServerFile>,
+    /// The hooks, if they go into this file.
+    pub hooks: Option<HookFile>,
     /// Whether mail may wake the agent.
-    pub wake: bool,
-}
-
-/// Parses a text strictly.
-///
-/// # Errors
-/// With what may be the matter, in words.
-pub fn parse(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| {
-        let has = |mark: &str| text.contains(mark);
-        let guess = if has("//") || has("/*") { "it has comments, or " } else { "" };
-        format!("{guess}it is not strict JSON (line {}, column {})", error.line(), error.column())
-    })
+    pub may_wake: bool,
 }
 
 /// A word as a shell takes it.
-pub fn quoted(word: &str) -> String {
+pub fn shell_quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._+-@:,=".contains(c);
     if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
-impl Want<'_> {
-    fn is_json(&self) -> bool {
-        !self.server.is_some_and(|server| matches!(server.form, Form::Toml | Form::Yaml))
+impl Entries<'_> {
+    fn other_format(&self) -> Option<ServerFile> {
+        self.server.filter(|server| !server.entry.is_json())
     }
 
-    /// The text with ours in it.
+    /// The text with our entries in it.
     ///
     /// # Errors
-    /// When it can't be put in safely, in words.
-    pub fn apply(&self, text: &str) -> Result<String, String> {
-        if let Some(server) = self.server.filter(|_| !self.is_json()) {
-            return match server.form {
-                Form::Toml => toml_edit::put_toml(text, self.program),
-                _ => toml_edit::put_yaml(text, self.program),
+    /// When they can't be put in safely, with the cause.
+    pub fn put_into(&self, text: &str) -> Result<String, String> {
+        if let Some(server) = self.other_format() {
+            return match server.entry {
+                EntryShape::TomlTable => toml_entry::put(text, server.key, self.program),
+                _ => yaml_entry::put(text, server.key, self.own_file),
             };
         }
-        let mut text = if text.trim().is_empty() { "{}\n".to_owned() } else { text.to_owned() };
-        parse(&text)?;
+        let mut text = text.to_owned();
+        if json_edit::is_blank(&text) {
+            let gap = if text.trim().is_empty() || text.ends_with('\n') { "" } else { "\n" };
+            text = if text.trim().is_empty() { "{}\n".into() } else { format!("{text}{gap}{{}}\n") };
+        }
+        json_edit::parse(&text)?;
         if let Some(server) = self.server {
             text = self.put_server(&text, &server)?;
         }
@@ -72,174 +69,273 @@ impl Want<'_> {
         Ok(text)
     }
 
-    fn put_server(&self, text: &str, server: &Server) -> Result<String, String> {
-        let whole = parse(text)?;
-        if server.form == Form::List && whole["mcp"]["servers"].is_object() {
+    fn put_server(&self, text: &str, server: &ServerFile) -> Result<String, String> {
+        let whole = json_edit::parse(text)?;
+        if server.entry == EntryShape::LocalWithList && whole[server.key]["servers"].is_object() {
             return Err("its servers stand under mcp.servers, a newer form than this version writes".into());
         }
-        let entry = self.entry(server.form);
-        let path = [At::Key(server.under), At::Key(NAME)];
-        let Some(old) = whole[server.under][NAME].as_object() else {
-            return json_edit::put(text, &path, &entry);
-        };
+        let entry = self.server_entry(server.entry);
+        let path = [Step::Key(server.key), Step::Key(NAME)];
+        let is_ours = registered_program(&whole, server).is_some_and(|program| is_our_program(&program));
+        let old = whole[server.key][NAME].as_object().filter(|_| is_ours);
+        let Some(old) = old else { return json_edit::put(text, &path, &entry) };
         let mut text = text.to_owned();
         for (key, value) in entry.as_object().into_iter().flatten() {
-            // Whether it is on, and with which tools, is the user's to say.
-            let is_theirs = ["enabled", "tools"].contains(&key.as_str()) && old.contains_key(key);
-            if !is_theirs {
-                text = json_edit::put(&text, &[path[0], path[1], At::Key(key)], value)?;
+            // The user decides whether the server is on, and with which tools.
+            let is_users = ["enabled", "tools"].contains(&key.as_str()) && old.contains_key(key);
+            if !is_users {
+                text = json_edit::put(&text, &[path[0], path[1], Step::Key(key)], value)?;
             }
         }
         Ok(text)
     }
 
-    /// A server's entry.
-    pub fn entry(&self, form: Form) -> Value {
+    /// A server's entry in JSON.
+    pub fn server_entry(&self, shape: EntryShape) -> Value {
         let program = self.program;
-        match form {
-            Form::Stdio => json!({ "type": "stdio", "command": program, "args": ["mcp"] }),
-            Form::Local => json!({ "type": "local", "command": program, "args": ["mcp"], "tools": ["*"] }),
-            Form::List => json!({ "type": "local", "command": [program, "mcp"], "enabled": true }),
-            _ => json!({ "command": program, "args": ["mcp"] }),
+        match shape {
+            EntryShape::Stdio => json!({ "type": "stdio", "command": program, "args": ["mcp"] }),
+            EntryShape::LocalWithTools => {
+                json!({ "type": "local", "command": program, "args": ["mcp"], "tools": ["*"] })
+            }
+            EntryShape::LocalWithList => json!({ "type": "local", "command": [program, "mcp"], "enabled": true }),
+            EntryShape::Plain | EntryShape::TomlTable | EntryShape::YamlLine => {
+                json!({ "command": program, "args": ["mcp"] })
+            }
         }
     }
 
-    fn put_hooks(&self, text: &str, hooks: &Hooks) -> Result<String, String> {
+    fn put_hooks(&self, text: &str, hooks: &HookFile) -> Result<String, String> {
         let mut text = text.to_owned();
-        if hooks.version && parse(&text)?.get("version").is_none() {
-            text = json_edit::put(&text, &[At::Key("version")], &json!(1))?;
+        if hooks.has_version && json_edit::parse(&text)?.get("version").is_none() {
+            text = json_edit::put(&text, &[Step::Key("version")], &json!(1))?;
         }
-        // What an older version hung on other events goes.
-        let kept: Vec<&str> = hooks.events.iter().map(|(event, _)| *event).collect();
-        text = take_hooks(&text, hooks, None, |event, _| !kept.contains(&event))?;
+        // An older version may have written hooks for other events.
+        let is_kept = |event: &str| hooks.events.iter().any(|(kept, _)| *kept == event);
+        text = self.remove_hooks(&text, hooks, None, |event, _| !is_kept(event))?;
         for (event, tools) in hooks.events {
-            let path = [Some(hooks.under).filter(|key| !key.is_empty()), Some(*event)];
-            let path: Vec<At> = path.into_iter().flatten().map(At::Key).collect();
-            let whole = parse(&text)?;
-            let found = ours(at(&whole, &path), hooks.grouped);
-            let wanted = self.hooks_for(event, hooks);
-            for (n, hook) in wanted.iter().enumerate() {
-                let item = Self::item(hooks, hook, tools);
-                text = match found.get(n) {
-                    None => json_edit::push(&text, &path, &item)?,
-                    Some(place) => {
-                        let in_group = at(&whole, &path)[place.0]["hooks"].as_array().map_or(1, Vec::len);
-                        let mut path = [path.clone(), vec![At::Item(place.0)]].concat();
-                        if !hooks.grouped || in_group == 1 {
-                            json_edit::put(&text, &path, &item)?
-                        } else {
-                            path.extend([At::Key("hooks"), At::Item(place.1)]);
-                            json_edit::put(&text, &path, hook)?
-                        }
-                    }
-                };
-            }
-            text = take_hooks(&text, hooks, None, |name, n| name == *event && n >= wanted.len())?;
+            text = self.put_event(&text, hooks, event, tools)?;
         }
         Ok(text)
     }
 
-    /// Our hooks on an event: the one that answers, and behind it the one that waits to wake.
-    fn hooks_for(&self, event: &str, hooks: &Hooks) -> Vec<Value> {
+    fn put_event(&self, text: &str, hooks: &HookFile, event: &str, tools: &str) -> Result<String, String> {
+        let path: Vec<Step> = hooks.key.into_iter().chain([event]).map(Step::Key).collect();
+        let whole = json_edit::parse(text)?;
+        let found = self.our_places(at(&whole, &path), hooks.has_groups);
+        let wanted = self.hooks_for(event, hooks);
+        let mut text = text.to_owned();
+        for (n, hook) in wanted.iter().enumerate() {
+            let item = grouped_item(hooks, hook, tools);
+            let Some((item_n, hook_n)) = found.get(n) else {
+                text = json_edit::push(&text, &path, &item)?;
+                continue;
+            };
+            let n_in_group = at(&whole, &path)[*item_n]["hooks"].as_array().map_or(1, Vec::len);
+            let mut place = [path.clone(), vec![Step::Item(*item_n)]].concat();
+            let is_alone = !hooks.has_groups || n_in_group == 1;
+            if !is_alone {
+                place.extend([Step::Key("hooks"), Step::Item(*hook_n)]);
+            }
+            text = json_edit::put(&text, &place, if is_alone { &item } else { hook })?;
+        }
+        self.remove_hooks(&text, hooks, None, |name, n| name == event && n >= wanted.len())
+    }
+
+    /// Our hooks for an event: the one that answers, and after it the one that waits to wake.
+    fn hooks_for(&self, event: &str, hooks: &HookFile) -> Vec<Value> {
         let mut wanted = vec![self.hook(hooks)];
-        if self.wake && hooks.rewake == event {
+        if self.may_wake && hooks.wake_event == Some(event) {
             wanted.push(json!({
-                "type": "command", "command": self.program, "args": ["hook", self.agent, "--wake"],
-                "asyncRewake": true, "timeout": WAKE_S,
+                "type": "command", "command": self.program, "args": ["hook", self.agent.id, "--wake"],
+                "asyncRewake": true, "timeout": WAKE_HOOK_SECONDS,
             }));
         }
         wanted
     }
 
-    fn item(hooks: &Hooks, hook: &Value, tools: &str) -> Value {
-        let mut item = if hooks.grouped { json!({ "hooks": [hook] }) } else { hook.clone() };
-        if !tools.is_empty() {
-            item["matcher"] = json!(tools);
-        }
-        item
-    }
-
-    fn hook(&self, hooks: &Hooks) -> Value {
-        let program = quoted(self.program);
-        let line = format!("{program} hook {}", self.agent);
-        let mut hook = match hooks.call {
-            Call::Args => json!({ "type": "command", "command": self.program, "args": ["hook", self.agent] }),
-            Call::Line => json!({ "type": "command", "command": line }),
-            Call::Guarded => json!({ "type": "command", "bash": format!("test ! -x {program} || {line}") }),
-            Call::Named => json!({ "type": "command", "name": NAME, "command": line }),
+    fn hook(&self, hooks: &HookFile) -> Value {
+        let id = self.agent.id;
+        let program = shell_quoted(self.program);
+        let line = format!("{program} hook {id}");
+        let mut hook = match hooks.command {
+            HookCommand::ProgramAndArguments => {
+                json!({ "type": "command", "command": self.program, "args": ["hook", id] })
+            }
+            HookCommand::ShellLine => json!({ "type": "command", "command": line }),
+            HookCommand::NamedShellLine => json!({ "type": "command", "name": NAME, "command": line }),
+            HookCommand::BashIfPresent => {
+                json!({ "type": "command", "bash": format!("test ! -x {program} || {line}") })
+            }
         };
-        hook[hooks.limit.0] = json!(hooks.limit.1);
+        let (key, limit) = match hooks.limit {
+            TimeLimit::Seconds => ("timeout", HOOK_SECONDS),
+            TimeLimit::NamedSeconds => ("timeoutSec", HOOK_SECONDS),
+            TimeLimit::Milliseconds => ("timeout", HOOK_SECONDS * 1000),
+        };
+        hook[key] = json!(limit);
         hook
     }
 
-    /// The text without anything of ours. Containers that this leaves empty go as well, unless they
-    /// were there `before` us.
+    /// The text without our entries. Containers that this leaves empty go as well, unless they stood in
+    /// the file `before` we came.
     ///
     /// # Errors
-    /// When it can't be read for certain, in words.
-    pub fn strip(&self, text: &str, before: Option<&Value>) -> Result<String, String> {
-        if let Some(server) = self.server.filter(|_| !self.is_json()) {
-            return Ok(match server.form {
-                Form::Toml => toml_edit::take_toml(text),
-                _ => toml_edit::take_yaml(text, self.program),
-            });
+    /// When the text can't be read for certain, with the cause.
+    pub fn remove_from(&self, text: &str, before: Option<&Value>) -> Result<String, String> {
+        if let Some(server) = self.other_format() {
+            return match server.entry {
+                EntryShape::TomlTable => toml_entry::remove(text, server.key),
+                _ => Ok(yaml_entry::remove(text, server.key, self.own_file)),
+            };
         }
-        if text.trim().is_empty() {
-            return Ok(text.to_owned());
-        }
-        let whole = parse(text)?;
+        let whole = json_edit::parse(text)?;
         let mut text = text.to_owned();
         if let Some(server) = self.server
-            && let Some(program) = registered(&whole, &server)
-            && is_us(&program)
+            && registered_program(&whole, &server).is_some_and(|program| is_our_program(&program))
         {
-            text = json_edit::remove(&text, &[At::Key(server.under), At::Key(NAME)]);
-            text = prune(&text, &[At::Key(server.under)], before)?;
+            text = json_edit::remove(&text, &[Step::Key(server.key), Step::Key(NAME)]);
+            text = remove_if_empty(&text, &[Step::Key(server.key)], before)?;
         }
         if let Some(hooks) = self.hooks {
-            let had = text.len();
-            text = take_hooks(&text, &hooks, before, |_, _| true)?;
-            let took = text.len() < had;
-            if took && hooks.version && before.is_some_and(|before| before.get("version").is_none()) {
-                text = json_edit::remove(&text, &[At::Key("version")]);
+            let without = self.remove_hooks(&text, &hooks, before, |_, _| true)?;
+            let is_changed = without != text;
+            text = without;
+            if is_changed && hooks.has_version && before.is_some_and(|before| before.get("version").is_none()) {
+                text = json_edit::remove(&text, &[Step::Key("version")]);
             }
         }
         Ok(text)
     }
 
-    /// A text that holds ours alone: what is there when a file is new, and what a user can paste.
+    /// A text that holds our entries alone.
     pub fn alone(&self) -> String {
-        self.apply("").unwrap_or_default()
+        self.put_into("").unwrap_or_default()
     }
 
-    /// Whether a text from which ours was taken is but the frame that we began with.
+    /// What a user can paste into a file that set-up leaves alone.
+    pub fn to_paste(&self, text: &str) -> String {
+        match self.server {
+            Some(server) if server.entry == EntryShape::YamlLine => {
+                yaml_entry::to_paste(text, server.key, self.own_file)
+            }
+            _ => self.alone(),
+        }
+    }
+
+    /// Whether a text without our entries is no more than the frame that set-up began with.
     pub fn is_frame(&self, text: &str) -> bool {
-        let frame = self.strip(&self.alone(), None).unwrap_or_default();
-        let same = || parse(text).ok().zip(parse(&frame).ok()).is_some_and(|(a, b)| a == b);
-        text.trim().is_empty() || text == frame || self.is_json() && same()
+        let frame = self.remove_from(&self.alone(), None).unwrap_or_default();
+        let is_json = self.other_format().is_none();
+        let has_comment = |text: &str| is_json && (text.contains("//") || text.contains("/*"));
+        let has_same_value = || {
+            let values = json_edit::parse(text).ok().zip(json_edit::parse(&frame).ok());
+            values.is_some_and(|(value, frame)| value == frame)
+        };
+        text.trim().is_empty() || text == frame || is_json && !has_comment(text) && has_same_value()
+    }
+
+    /// All our hooks in a file, with their events.
+    pub fn hooks_in<'v>(&self, whole: &'v Value, hooks: &HookFile) -> Vec<(&'v str, &'v Value)> {
+        let events = hooks.key.map_or(whole, |key| &whole[key]);
+        let mut found = Vec::new();
+        for (event, list) in events.as_object().into_iter().flatten() {
+            for (item_n, hook_n) in self.our_places(list, hooks.has_groups) {
+                let item = &list[item_n];
+                found.push((event.as_str(), if hooks.has_groups { &item["hooks"][hook_n] } else { item }));
+            }
+        }
+        found
+    }
+
+    fn is_our_hook(&self, hook: &Value) -> bool {
+        hook_target(hook).is_some_and(|(_, agent)| agent == self.agent.id)
+    }
+
+    /// Where our hooks stand in an event's list: the item, and the place in its group.
+    fn our_places(&self, list: &Value, has_groups: bool) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        for (item_n, item) in list.as_array().into_iter().flatten().enumerate() {
+            if has_groups {
+                let group = item["hooks"].as_array().into_iter().flatten().enumerate();
+                found.extend(group.filter(|(_, hook)| self.is_our_hook(hook)).map(|(hook_n, _)| (item_n, hook_n)));
+            } else if self.is_our_hook(item) {
+                found.push((item_n, 0));
+            }
+        }
+        found
+    }
+
+    /// Takes out those of our hooks that `picks` chooses by event and by their number there.
+    fn remove_hooks(
+        &self,
+        text: &str,
+        hooks: &HookFile,
+        before: Option<&Value>,
+        picks: impl Fn(&str, usize) -> bool,
+    ) -> Result<String, String> {
+        let whole = json_edit::parse(text)?;
+        let root: Vec<Step> = hooks.key.into_iter().map(Step::Key).collect();
+        let mut left = text.to_owned();
+        for (event, list) in at(&whole, &root).as_object().into_iter().flatten() {
+            let path = [root.clone(), vec![Step::Key(event)]].concat();
+            let places = self.our_places(list, hooks.has_groups).into_iter().enumerate().rev();
+            let n_before = left.len();
+            for (_, place) in places.filter(|(n, _)| picks(event, *n)) {
+                left = remove_hook(&left, &path, place, hooks.has_groups)?;
+            }
+            if left.len() < n_before {
+                left = remove_if_empty(&left, &path, before)?;
+            }
+        }
+        if left == text { Ok(left) } else { remove_if_empty(&left, &root, before) }
     }
 }
 
-/// The program of the entry under our name.
-pub fn registered(whole: &Value, server: &Server) -> Option<String> {
-    let command = whole.get(server.under)?.get(NAME)?.get("command")?;
+fn remove_hook(text: &str, event: &[Step], place: (usize, usize), has_groups: bool) -> Result<String, String> {
+    let item = [event, &[Step::Item(place.0)]].concat();
+    if !has_groups {
+        return Ok(json_edit::remove(text, &item));
+    }
+    let group = [&item[..], &[Step::Key("hooks")]].concat();
+    let text = json_edit::remove(text, &[&group[..], &[Step::Item(place.1)]].concat());
+    let is_empty = at(&json_edit::parse(&text)?, &group).as_array().is_some_and(Vec::is_empty);
+    Ok(if is_empty { json_edit::remove(&text, &item) } else { text })
+}
+
+fn grouped_item(hooks: &HookFile, hook: &Value, tools: &str) -> Value {
+    let mut item = if hooks.has_groups { json!({ "hooks": [hook] }) } else { hook.clone() };
+    if !tools.is_empty() {
+        item["matcher"] = json!(tools);
+    }
+    item
+}
+
+/// The program of the entry under our name in a JSON file.
+pub fn registered_program(whole: &Value, server: &ServerFile) -> Option<String> {
+    let command = whole.get(server.key)?.get(NAME)?.get("command")?;
     command.as_str().or_else(|| command[0].as_str()).map(str::to_owned)
 }
 
-/// The program of a hook of ours; `None` for anybody else's.
-pub fn program_of(hook: &Value) -> Option<String> {
-    let command = hook["command"].as_str().or(hook["exec"].as_str()).unwrap_or("");
-    if is_us(command) && hook["args"][0] == json!("hook") {
-        return Some(command.to_owned());
-    }
-    let line = hook["bash"].as_str().unwrap_or(command);
-    let words = words(line);
-    let is_hook = |pair: &&[String]| pair[1] == "hook" && is_us(&pair[0]);
-    words.windows(2).rfind(is_hook).map(|pair| pair[0].clone())
+/// The program that a hook of ours runs; none for another program's hook.
+pub fn hook_program(hook: &Value) -> Option<String> {
+    hook_target(hook).map(|(program, _)| program)
 }
 
-/// A line's words as a shell splits them, with quotes resolved as far as ours need it.
-fn words(line: &str) -> Vec<String> {
+/// The program that a hook of ours runs, and the id of the agent behind `hook`.
+fn hook_target(hook: &Value) -> Option<(String, String)> {
+    let command = hook["command"].as_str().or(hook["exec"].as_str()).unwrap_or("");
+    if is_our_program(command) && hook["args"][0] == json!("hook") {
+        return Some((command.to_owned(), hook["args"][1].as_str().unwrap_or("").to_owned()));
+    }
+    let words = shell_words(hook["bash"].as_str().unwrap_or(command));
+    let is_call = |words: &&[String]| words[1] == "hook" && is_our_program(&words[0]);
+    let at = words.windows(2).rposition(|words| is_call(&words))?;
+    Some((words[at].clone(), words.get(at + 2).cloned().unwrap_or_default()))
+}
+
+/// The words of a line as a shell splits them, with quotes resolved as far as our lines need it.
+fn shell_words(line: &str) -> Vec<String> {
     let (mut found, mut word, mut quote) = (Vec::new(), String::new(), None);
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
@@ -256,74 +352,16 @@ fn words(line: &str) -> Vec<String> {
     found
 }
 
-fn at<'a>(whole: &'a Value, path: &[At]) -> &'a Value {
+fn at<'a>(whole: &'a Value, path: &[Step]) -> &'a Value {
     path.iter().fold(whole, |value, step| match step {
-        At::Key(key) => &value[*key],
-        At::Item(n) => &value[*n],
+        Step::Key(key) => &value[*key],
+        Step::Item(n) => &value[*n],
     })
 }
 
-/// Our hooks in an event's list: the item, and in a group the place in it.
-fn ours(list: &Value, grouped: bool) -> Vec<(usize, usize)> {
-    let mut found = Vec::new();
-    for (n, item) in list.as_array().into_iter().flatten().enumerate() {
-        if grouped {
-            let inner = item["hooks"].as_array().into_iter().flatten().enumerate();
-            found.extend(inner.filter(|(_, hook)| program_of(hook).is_some()).map(|(m, _)| (n, m)));
-        } else if program_of(item).is_some() {
-            found.push((n, 0));
-        }
-    }
-    found
-}
-
-/// All hooks of ours in a file, with their events.
-pub fn hooks_in<'a>(whole: &'a Value, hooks: &Hooks) -> Vec<(&'a str, &'a Value)> {
-    let events = if hooks.under.is_empty() { whole } else { &whole[hooks.under] };
-    let mut found = Vec::new();
-    for (event, list) in events.as_object().into_iter().flatten() {
-        for (n, m) in ours(list, hooks.grouped) {
-            found.push((event.as_str(), if hooks.grouped { &list[n]["hooks"][m] } else { &list[n] }));
-        }
-    }
-    found
-}
-
-/// Takes out those of our hooks that `which` picks by event and by how many stand before it there.
-fn take_hooks(
-    text: &str,
-    hooks: &Hooks,
-    before: Option<&Value>,
-    which: impl Fn(&str, usize) -> bool,
-) -> Result<String, String> {
-    let (whole, n_before) = (parse(text)?, text.len());
-    let root: Vec<At> = Some(hooks.under).filter(|key| !key.is_empty()).map(At::Key).into_iter().collect();
-    let mut text = text.to_owned();
-    for (event, list) in at(&whole, &root).as_object().into_iter().flatten() {
-        let path = [root.clone(), vec![At::Key(event)]].concat();
-        let had = text.len();
-        for (_, place) in ours(list, hooks.grouped).into_iter().enumerate().rev().filter(|(n, _)| which(event, *n)) {
-            let item = [path.clone(), vec![At::Item(place.0)]].concat();
-            if hooks.grouped {
-                let inner = [item.clone(), vec![At::Key("hooks")]].concat();
-                text = json_edit::remove(&text, &[inner.clone(), vec![At::Item(place.1)]].concat());
-                if at(&parse(&text)?, &inner).as_array().is_some_and(Vec::is_empty) {
-                    text = json_edit::remove(&text, &item);
-                }
-            } else {
-                text = json_edit::remove(&text, &item);
-            }
-        }
-        if text.len() < had {
-            text = prune(&text, &path, before)?;
-        }
-    }
-    if text.len() < n_before { prune(&text, &root, before) } else { Ok(text) }
-}
-
-/// Removes an empty container that was not there before us.
-fn prune(text: &str, path: &[At], before: Option<&Value>) -> Result<String, String> {
-    let whole = parse(text)?;
+/// Removes an empty container that did not stand in the file before we came.
+fn remove_if_empty(text: &str, path: &[Step], before: Option<&Value>) -> Result<String, String> {
+    let whole = json_edit::parse(text)?;
     let found = at(&whole, path);
     let is_empty =
         found.as_array().is_some_and(Vec::is_empty) || found.as_object().is_some_and(serde_json::Map::is_empty);

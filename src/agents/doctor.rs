@@ -1,54 +1,57 @@
-//! `slm-mesh doctor`: whether the broker and each agent are as they should be, and the cure for what
-//! is not.
+//! `slm-mesh doctor`: checks the broker and each agent, and names the cure for each fault.
 //!
-//! **Invariant:** it looks and changes nothing; it starts no broker.
+//! **Invariant:** it changes nothing and starts no broker.
 
-use super::configs::{Form, Row};
-use super::environment::{Ground, value_of};
+use super::config_entries::hook_program;
+use super::environment::{EditedFile, Environment, is_program, read_json};
 use super::generated_files::NAME;
-use super::{config_entries, generated_files, safe_write};
+use super::{generated_files, safe_write};
 use crate::base::error::Error;
 use crate::client::{self, Client};
 use crate::discovery;
+use crate::known_agents::Agent;
+use crate::known_agents::files::EntryShape;
+use crate::sys;
 use crate::sys::data_dir::Places;
 use crate::sys::settings::Settings;
-use crate::sys::{self};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long the broker may take to answer before it counts as hung.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long hubs are listened for.
+/// How long to wait for hubs to answer.
 const HUBS_WITHIN: Duration = Duration::from_millis(300);
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone)]
 pub struct Check {
-    /// What: the broker, an agent.
+    /// What was checked: the broker, an agent.
     pub about: String,
     /// What was found.
     pub found: String,
-    /// What mends it; none if all is well.
+    /// How to repair it; none if all is well.
     pub cure: Option<String>,
 }
 
 impl Check {
-    fn well(about: &str, found: impl Into<String>) -> Check {
+    /// All is well.
+    pub fn well(about: &str, found: impl Into<String>) -> Check {
         Check { about: about.into(), found: found.into(), cure: None }
     }
 
-    fn error(about: &str, found: impl Into<String>, cure: impl Into<String>) -> Check {
+    /// Something is wrong, and has a cure.
+    pub fn error(about: &str, found: impl Into<String>, cure: impl Into<String>) -> Check {
         Check { about: about.into(), found: found.into(), cure: Some(cure.into()) }
     }
 
-    /// The agents can't be looked at, and why.
-    pub fn unseen(why: &Error) -> Check {
-        let cure = "none of them was looked at; run doctor again with HOME set to your home directory";
+    /// The agents could not be checked.
+    pub fn agents_not_checked(why: &Error) -> Check {
+        let cure = "no agent was checked; run doctor again with HOME set to your home directory";
         Check::error("agents", why.text.clone(), cure)
     }
 
@@ -58,13 +61,13 @@ impl Check {
     }
 }
 
-/// Looks at the mesh itself.
-pub fn mesh() -> Vec<Check> {
+/// Checks the mesh itself.
+pub fn check_mesh() -> Vec<Check> {
     let places = match Places::find() {
         Ok(places) => places,
-        Err(error) => return vec![Check::error("data directory", error.text, "set it as said")],
+        Err(error) => return vec![Check::error("data directory", error.text, "set it as the message says")],
     };
-    let mut checks = vec![directory(&places)];
+    let mut checks = vec![check_directory(&places)];
     let settings = Settings::load(&places);
     checks.push(match &settings {
         Ok(_) => Check::well("settings", "in order"),
@@ -72,35 +75,35 @@ pub fn mesh() -> Vec<Check> {
             Check::error("settings", error.text.clone(), "slm-mesh help settings lists them with their ranges")
         }
     });
-    checks.extend(private(&places.token(), "token"));
-    checks.extend(broker(&places, settings.as_ref().ok()));
-    checks.extend(settings.ok().map(|settings| hubs(&settings)));
+    checks.extend(check_private(&places.token(), "token"));
+    checks.extend(check_broker(&places, settings.as_ref().ok()));
+    checks.extend(settings.ok().map(|settings| check_hubs(&settings)));
     checks
 }
 
-/// Who answers on the local network; nobody is no error, since most meshes are one machine.
-fn hubs(settings: &Settings) -> Check {
+/// Counts the hubs that answer on the local network. None is no fault: most meshes are one machine.
+fn check_hubs(settings: &Settings) -> Check {
     let about = "hubs on the LAN";
     if !settings.discovers() {
-        return Check::well(about, "not looked for: SLM_MESH_DISCOVERY is off");
+        return Check::well(about, "not searched: SLM_MESH_DISCOVERY is off");
     }
     let n_hubs = discovery::browse(HUBS_WITHIN).iter().filter(|found| found.what == discovery::What::Hub).count();
     Check::well(
         about,
         match n_hubs {
             0 => "none answers".into(),
-            1 => "1 answers; slm-mesh hubs tells more".to_owned(),
-            n => format!("{n} answer; slm-mesh hubs tells more"),
+            1 => "1 answers; slm-mesh hubs shows more".to_owned(),
+            n => format!("{n} answer; slm-mesh hubs shows more"),
         },
     )
 }
 
-fn directory(places: &Places) -> Check {
+fn check_directory(places: &Places) -> Check {
     let about = "data directory";
     let shown = places.dir.display();
     match places.dir.metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Check::well(about, format!("{shown} is not there yet; the first session makes it"))
+            Check::well(about, format!("{shown} is not there yet; the first session creates it"))
         }
         Err(error) => Check::error(about, format!("{shown} can't be read ({error})"), format!("chmod u+rwx {shown}")),
         Ok(meta) if !meta.is_dir() => Check::error(about, format!("{shown} is no directory"), "move that file away"),
@@ -116,7 +119,7 @@ fn directory(places: &Places) -> Check {
     }
 }
 
-fn private(path: &Path, about: &str) -> Option<Check> {
+fn check_private(path: &Path, about: &str) -> Option<Check> {
     let meta = path.metadata().ok()?;
     let mode = meta.permissions().mode() & 0o777;
     let shown = path.display();
@@ -127,7 +130,7 @@ fn private(path: &Path, about: &str) -> Option<Check> {
     })
 }
 
-fn broker(places: &Places, settings: Option<&Settings>) -> Vec<Check> {
+fn check_broker(places: &Places, settings: Option<&Settings>) -> Vec<Check> {
     let about = "broker";
     let mut client = match Client::connect(places) {
         Ok(client) => client,
@@ -136,7 +139,7 @@ fn broker(places: &Places, settings: Option<&Settings>) -> Vec<Check> {
         }
         Err(error) => {
             let found = format!("{} can't be reached ({error})", places.socket().display());
-            return vec![Check::error(about, found, "see who owns the data directory")];
+            return vec![Check::error(about, found, "check who owns the data directory")];
         }
     };
     let asked = client.wait_at_most(Some(ANSWERS_WITHIN)).ok().and_then(|()| {
@@ -145,8 +148,8 @@ fn broker(places: &Places, settings: Option<&Settings>) -> Vec<Check> {
     });
     let Some((status, info)) = asked else {
         let pid = std::fs::read_to_string(places.pid()).unwrap_or_default();
-        let found = format!("it took the connection and did not answer in {} s", ANSWERS_WITHIN.as_secs());
-        return vec![Check::error(about, found, format!("kill {}; the next session starts another", pid.trim()))];
+        let found = format!("it accepted the connection and did not answer in {} s", ANSWERS_WITHIN.as_secs());
+        return vec![Check::error(about, found, format!("kill {}; the next session starts a new one", pid.trim()))];
     };
     let (theirs, ours) = (status["version"].as_str().unwrap_or("?"), env!("CARGO_PKG_VERSION"));
     let running = format!("version {theirs}, PID {}, {} here", status["pid"], status["peers"]["active"]);
@@ -156,22 +159,22 @@ fn broker(places: &Places, settings: Option<&Settings>) -> Vec<Check> {
         Check::error(about, format!("{running}; this program is {ours}"), "slm-mesh stop; sessions start the new one")
     }];
     if settings.is_some_and(|settings| info["settings"] != json!(settings.fingerprint())) {
-        let found = "the broker runs with other settings than these";
+        let found = "the broker runs with settings other than these";
         checks.push(Check::error("settings", found, "slm-mesh start --detach replaces it"));
     }
-    checks.push(http(places, status["port"].as_u64().unwrap_or(0) as u16));
+    checks.push(check_http(places, status["port"].as_u64().unwrap_or(0) as u16));
     checks
 }
 
-/// Whether HTTP answers on the port that the file names.
-fn http(places: &Places, port: u16) -> Check {
+/// Checks that HTTP answers on the port that the file names.
+fn check_http(places: &Places, port: u16) -> Check {
     let named = std::fs::read_to_string(places.port()).unwrap_or_default();
     let cure = "slm-mesh stop; the next broker takes a free one of ten ports from SLM_MESH_PORT";
     if port == 0 {
         return Check::error("HTTP", "no port was free", cure);
     }
     if named.trim() != port.to_string() {
-        let found = format!("the broker has port {port}, and the file port says \"{}\"", named.trim());
+        let found = format!("the broker has port {port}, and the file \"port\" says \"{}\"", named.trim());
         return Check::error("HTTP", found, cure);
     }
     let asked = (|| {
@@ -189,73 +192,73 @@ fn http(places: &Places, port: u16) -> Check {
     }
 }
 
-/// Looks at an agent that is here.
-pub fn agent(ground: &Ground, row: &Row) -> Vec<Check> {
-    let cure = format!("slm-mesh setup {}{}", row.name, if ground.project { " --project" } else { "" });
-    let mut checks = vec![registration(ground, row, &cure)];
-    checks.extend(hooks(ground, row, &cure));
-    let scope = ground.scope(row);
-    let plugin = scope.own.map(|(path, kind)| (path.to_owned(), generated_files::text(kind, &ground.program)));
-    let commands = scope.skills.iter().flat_map(generated_files::skills);
-    for (what, files) in [("own file", plugin.into_iter().collect::<Vec<_>>()), ("commands", commands.collect())] {
-        let current = |(path, text): &&(String, String)| {
-            safe_write::read(&ground.path(row, path)).is_ok_and(|old| old.as_ref() == Some(text))
-        };
-        let n_current = files.iter().filter(current).count();
-        if n_current < files.len() {
-            let found = format!("{n_current} of {} are there as this version writes them", files.len());
-            checks.push(Check::error(&format!("{} {what}", row.name), found, cure.clone()));
-        } else if !files.is_empty() {
-            checks.push(Check::well(&format!("{} {what}", row.name), "there"));
-        }
+/// Checks an agent that is installed.
+pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Check> {
+    let cure = format!("slm-mesh setup {}{}", agent.id, if environment.is_project { " --project" } else { "" });
+    let mut checks = vec![check_registration(environment, agent, &cure)];
+    checks.extend(check_hooks(environment, agent, &cure));
+    for switch in environment.switched_off(agent) {
+        let cure = "switch hooks on there, or let mail wait until the agent reads it";
+        checks.push(Check::error(&format!("{} hooks", agent.id), switch, cure));
+    }
+    let own = environment.scope(agent).own_file;
+    let own =
+        own.map(|own| (environment.path(agent, own.path), generated_files::own_file_text(&own, &environment.program)));
+    let own: Vec<_> = own.into_iter().collect();
+    for (what, files) in [("own file", own), ("commands", environment.command_files(agent))] {
+        checks.extend(check_own_files(&format!("{} {what}", agent.id), &files, &cure));
     }
     checks
 }
 
-fn registration(ground: &Ground, row: &Row, cure: &str) -> Check {
-    let about = format!("{} server", row.name);
-    let Some(server) = ground.scope(row).server else { return Check::well(&about, "has none at this level") };
-    let shown = ground.shown(&ground.path(row, server.path));
-    match ground.registered(row, &server) {
+fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Option<Check> {
+    let is_current =
+        |(path, text): &&(PathBuf, String)| safe_write::read(path).is_ok_and(|old| old.as_ref() == Some(text));
+    let n_current = files.iter().filter(is_current).count();
+    if n_current < files.len() {
+        let found = format!("{n_current} of {} are as this version writes them", files.len());
+        return Some(Check::error(about, found, cure));
+    }
+    (!files.is_empty()).then(|| Check::well(about, "there"))
+}
+
+fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> Check {
+    let about = format!("{} server", agent.id);
+    let Some(server) = environment.scope(agent).server else { return Check::well(&about, "has none at this level") };
+    let shown = environment.shown(&environment.server_path(agent, &server));
+    match environment.registered_program(agent, &server) {
         None => Check::error(&about, format!("{NAME} is not registered in {shown}"), cure),
-        Some(_) if server.form == Form::Yaml => Check::well(&about, format!("{shown} reads our file")),
-        Some(program) if !is_program(&program) => {
+        Some(_) if server.entry == EntryShape::YamlLine => Check::well(&about, format!("{shown} reads our file")),
+        Some(program) if !is_program(Path::new(&program)) => {
             Check::error(&about, format!("{shown} names {program}, which is no program"), cure)
         }
-        Some(program) if !generated_files::is_us(&program) => {
+        Some(program) if !generated_files::is_our_program(&program) => {
             Check::error(&about, format!("{shown} has another program under our name: {program}"), cure)
         }
         Some(program) => Check::well(&about, format!("{program}, in {shown}")),
     }
 }
 
-fn hooks(ground: &Ground, row: &Row, cure: &str) -> Option<Check> {
-    let hooks = ground.scope(row).hooks?;
-    let about = format!("{} hooks", row.name);
-    let path = ground.path(row, hooks.path);
-    let shown = ground.shown(&path);
-    let Some(whole) = value_of(&path) else {
+fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> Option<Check> {
+    let hooks = environment.scope(agent).hooks?;
+    let about = format!("{} hooks", agent.id);
+    let path = environment.path(agent, hooks.path);
+    let shown = environment.shown(&path);
+    let Some(whole) = read_json(&path) else {
         let found = if path.exists() { "can't be read for certain" } else { "is not there" };
         return Some(Check::error(&about, format!("{shown} {found}"), cure));
     };
-    let found = config_entries::hooks_in(&whole, &hooks);
-    let missing: Vec<&str> = hooks
-        .events
-        .iter()
-        .map(|(event, _)| *event)
-        .filter(|event| !found.iter().any(|(known, _)| known == event))
-        .collect();
-    let gone =
-        found.iter().filter_map(|(_, hook)| config_entries::program_of(hook)).find(|program| !is_program(program));
-    Some(match gone {
+    let file = EditedFile { path, server: None, hooks: Some(hooks) };
+    let found = environment.entries(agent, "", &file).hooks_in(&whole, &hooks);
+    let has_hook = |event: &str| found.iter().any(|(known, _)| *known == event);
+    let missing: Vec<&str> = hooks.events.iter().map(|(event, _)| *event).filter(|event| !has_hook(event)).collect();
+    let programs = found.iter().filter_map(|(_, hook)| hook_program(hook));
+    let missing_program = programs.into_iter().find(|program| !is_program(Path::new(program)));
+    Some(match missing_program {
         _ if !missing.is_empty() => {
             Check::error(&about, format!("{shown} has none of ours for {}", missing.join(", ")), cure)
         }
         Some(program) => Check::error(&about, format!("{shown} names {program}, which is no program"), cure),
         None => Check::well(&about, format!("{} in {shown}", found.len())),
     })
-}
-
-fn is_program(path: &str) -> bool {
-    Path::new(path).metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

@@ -1,57 +1,40 @@
-//! Which files a tool call edits, told from its name and its input.
+//! Finds the files that a tool call is about to edit, from the tool's name and its input.
 
+use crate::known_agents::AGENTS;
+use crate::known_agents::dialect::Dialect;
 use serde_json::Value;
 
-/// Tools that write files, of all agents, in lower case without separators.
-const EDIT_TOOLS: &[&str] = &[
-    "edit",
-    "write",
-    "multiedit",
-    "notebookedit",
-    "applypatch",
-    "create",
-    "createfile",
-    "writefile",
-    "replace",
-    "strreplace",
-    "strreplaceeditor",
-    "replacestringinfile",
-    "multireplacestringinfile",
-    "inserteditintofile",
-    "editnotebookfile",
-    "editnotebook",
-    "editfile",
-    "editfiles",
-    "searchreplace",
-    "delete",
-    "deletefile",
-];
-/// Tools that run a command. What a command writes can't be told, but for a patch in its words: an
-/// agent without a tool for patches applies them this way.
-const SHELL_TOOLS: &[&str] = &["bash", "shell", "exec", "execcommand", "localshell", "unifiedexec"];
 /// Fields in which a tool names its file.
 const FILE_FIELDS: &[&str] =
     &["file_path", "filePath", "path", "notebook_path", "target_file", "target_notebook", "absolute_path", "filename"];
 /// Fields in which a tool lists several edits.
 const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
-/// Commands of Copilot's and Claude's text editor that only read.
-const READS: &[&str] = &["view", "undo_edit"];
-/// What stands before a path in the patch language of `apply_patch`.
+/// Commands of a text editor tool that only read.
+const READ_COMMANDS: &[&str] = &["view", "undo_edit"];
+/// What introduces a path in the language of `apply_patch`.
 const PATCH_MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
 
-/// The files that a tool call is about to edit; none if it edits nothing that we can tell.
-pub fn edited(input: &Value) -> Vec<String> {
+/// Whether any agent has a tool of this name. An agent may run the hooks of another one, so the lists
+/// of all agents count.
+fn is_known(name: &str, list: fn(&Dialect) -> &'static [&'static str]) -> bool {
+    AGENTS.iter().filter_map(|agent| agent.dialect.as_ref()).any(|dialect| list(dialect).contains(&name))
+}
+
+/// The files that a tool call is about to edit; none if it edits nothing that can be known.
+pub fn edited_files(input: &Value) -> Vec<String> {
     let name = input["tool_name"].as_str().or(input["toolName"].as_str()).unwrap_or("");
     let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let is_shell = SHELL_TOOLS.contains(&plain.as_str());
-    if !is_shell && !EDIT_TOOLS.contains(&plain.as_str()) {
+    // Nobody knows which files a command writes, except for a patch in its words: an agent without a
+    // tool for patches applies them this way.
+    let is_shell = is_known(&plain, |dialect| dialect.shell_tools);
+    if !is_shell && !is_known(&plain, |dialect| dialect.edit_tools) {
         return Vec::new();
     }
     let given = ["tool_input", "toolArgs", "toolInput"].iter().find_map(|field| input.get(*field));
-    // Copilot hands the arguments over as JSON in a string; a patch may be a bare string, too.
+    // Some agents pass the arguments as JSON in a string. A patch may be a bare string, too.
     let parsed = given.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
     let arguments = parsed.as_ref().or(given).unwrap_or(&Value::Null);
-    if arguments["command"].as_str().is_some_and(|command| READS.contains(&command)) {
+    if arguments["command"].as_str().is_some_and(|command| READ_COMMANDS.contains(&command)) {
         return Vec::new();
     }
     let mut found = Vec::new();
@@ -87,7 +70,7 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                             }
                         }
                     }
-                    // Codex runs apply_patch as a command: its patch is one of the words.
+                    // apply_patch as a command: its patch is one of the words.
                     Value::Array(list) if name == "command" => {
                         list.iter().filter_map(Value::as_str).for_each(|word| from_patch(word, found))
                     }
@@ -113,7 +96,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn each_agents_edits_are_found() {
+    fn the_edits_of_each_agent_are_found() {
         let patch = "*** Begin Patch\n*** Update File: a.rs\n@@\n-x\n+y\n*** Add File: b/c.rs\n+z\n*** Delete File: d\n*** End Patch";
         for (input, want) in [
             (json!({ "tool_name": "Edit", "tool_input": { "file_path": "/a", "old_string": "x" } }), vec!["/a"]),
@@ -141,7 +124,7 @@ mod tests {
             (json!({ "tool_name": "Read", "tool_input": { "file_path": "/a" } }), vec![]),
             (json!({ "tool_name": "Edit", "tool_input": 5 }), vec![]),
         ] {
-            assert_eq!(super::edited(&input), want, "{input}");
+            assert_eq!(super::edited_files(&input), want, "{input}");
         }
     }
 }

@@ -1,184 +1,253 @@
-//! Where set-up stands: the user's home, the project, and what of the agents is here.
+//! The environment of set-up: the user's home, the project, and which agents are installed.
 
-use super::config_entries::{self, Want};
-use super::configs::{Form, ROWS, Row, Scope, Server};
-use super::generated_files::NAME;
-use super::{safe_write, toml_edit};
+use super::config_entries::{self, Entries};
+use super::generated_files::{self, NAME};
+use super::{json_edit, safe_write, toml_entry, yaml_entry};
 use crate::base::error::{Error, ErrorKind};
+use crate::known_agents::files::{Directory, EntryShape, FilePath, HookFile, Off, Scope, ServerFile, Switch, Writer};
+use crate::known_agents::{AGENTS, Agent, by_id};
 use crate::sys::data_dir::Places;
 use crate::sys::settings::{Settings, WAKE};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The surroundings of one run.
+/// What one run of set-up or doctor works on.
 #[derive(Debug, Clone)]
-pub struct Ground {
-    /// The path under which agents are to start us.
+pub struct Environment {
+    /// The path under which agents start our program.
     pub program: String,
     /// The user's home.
     pub home: PathBuf,
     /// The working directory.
-    pub here: PathBuf,
-    /// Whether the project's files are meant, and not the user's.
-    pub project: bool,
+    pub directory: PathBuf,
+    /// Whether the files of the project are meant, and not the user's.
+    pub is_project: bool,
     /// Whether nothing is to be changed.
-    pub dry: bool,
-    /// The agents that mail may wake, by their words.
+    pub is_dry_run: bool,
+    /// The ids of the agents that mail may wake.
     pub wake: Vec<String>,
 }
 
-impl Ground {
-    /// Looks around.
+/// One file of an agent with what it should hold of ours.
+#[derive(Debug, Clone)]
+pub struct EditedFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The server's entry, if it goes there.
+    pub server: Option<ServerFile>,
+    /// The hooks, if they go there.
+    pub hooks: Option<HookFile>,
+}
+
+impl Environment {
+    /// Finds home, working directory and our own path.
     ///
     /// # Errors
-    /// When there is no home, no working directory, or our own path can't be told.
-    pub fn find(project: bool, dry: bool) -> Result<Ground, Error> {
-        let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
-        let home = home.ok_or_else(|| {
-            Error::new(
-                ErrorKind::Usage,
-                "HOME: want the directory in which the agents keep their settings, and it is not set",
-            )
+    /// When one of them can't be found.
+    pub fn find(is_project: bool, is_dry_run: bool) -> Result<Environment, Error> {
+        let usage = |text: String| Error::new(ErrorKind::Usage, text);
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).ok_or_else(|| {
+            usage("HOME: want the directory in which the agents keep their settings, and it is not set".into())
         })?;
-        let here = std::env::current_dir();
-        let here = here
-            .map_err(|error| Error::new(ErrorKind::Usage, format!("the working directory can't be told ({error})")))?;
-        Ok(Ground { program: own_path()?, home: home.into(), here, project, dry, wake: waking() })
+        let directory = std::env::current_dir();
+        let directory = directory.map_err(|error| usage(format!("the working directory can't be read ({error})")))?;
+        let wake = allowed_to_wake();
+        Ok(Environment { program: own_path()?, home: home.into(), directory, is_project, is_dry_run, wake })
     }
 
-    /// The rows of these names; without names, those of the agents that are here.
+    /// The agents with these ids; without ids, those that are installed.
     ///
     /// # Errors
-    /// For a name that no row has, with those that there are.
-    pub fn rows(&self, names: &[String]) -> Result<Vec<&'static Row>, Error> {
-        let known = || ROWS.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
-        let find = |name: &String| {
-            let row = ROWS.iter().find(|row| row.name == name);
-            row.ok_or_else(|| Error::usage("agent", format!("want one of {}, got \"{name}\"", known())))
+    /// For an unknown id, with the known ones.
+    pub fn agents(&self, ids: &[String]) -> Result<Vec<&'static Agent>, Error> {
+        let known = || AGENTS.iter().map(|agent| agent.id).collect::<Vec<_>>().join(", ");
+        let find = |id: &String| {
+            by_id(id).ok_or_else(|| Error::usage("agent", format!("want one of {}, got \"{id}\"", known())))
         };
-        if names.is_empty() {
-            return Ok(ROWS.iter().filter(|row| self.is_here(row)).collect());
+        if ids.is_empty() {
+            return Ok(AGENTS.iter().filter(|agent| self.is_installed(agent)).collect());
         }
-        names.iter().map(find).collect()
+        ids.iter().map(find).collect()
     }
 
-    /// Whether an agent is installed: its program, or its directory of settings.
-    pub fn is_here(&self, row: &Row) -> bool {
-        row.programs.iter().any(|program| on_path(program).is_some()) || self.root(row).is_dir()
+    /// Whether an agent's program or its directory of settings is there.
+    pub fn is_installed(&self, agent: &Agent) -> bool {
+        agent.files.programs.iter().any(|program| find_on_path(program).is_some())
+            || self.settings_directory(agent).is_dir()
     }
 
-    /// The level that is meant.
-    pub fn scope(&self, row: &Row) -> Scope {
-        if self.project { row.project } else { row.user }
+    /// The files of the level that is meant.
+    pub fn scope(&self, agent: &Agent) -> Scope {
+        if self.is_project { agent.files.project } else { agent.files.user }
     }
 
-    /// The agent's directory of settings.
-    pub fn root(&self, row: &Row) -> PathBuf {
-        let (variable, place) = row.root;
-        let moved = Some(variable).filter(|name| !name.is_empty()).and_then(std::env::var_os);
-        match moved.filter(|dir| !dir.is_empty()) {
-            Some(dir) => self.here.join(dir),
-            None => self.home.join(place.trim_start_matches("~/")),
+    /// The directory that a variable or the home says; none for a variable that is not set.
+    fn directory_at(&self, directory: Directory) -> Option<PathBuf> {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        match directory {
+            Directory::Variable(name, below) => variable(name).map(|value| self.directory.join(value).join(below)),
+            Directory::Xdg(below) => {
+                variable("XDG_CONFIG_HOME").filter(|value| value.is_absolute()).map(|value| value.join(below))
+            }
+            Directory::Home(below) => Some(self.home.join(below)),
         }
     }
 
-    /// A path of the table, resolved.
-    pub fn path(&self, row: &Row, path: &str) -> PathBuf {
-        let is_moved = !row.root.0.is_empty() && std::env::var_os(row.root.0).is_some_and(|dir| !dir.is_empty());
-        let found = match path.split_once('/') {
-            Some(("@", rest)) => self.root(row).join(rest),
-            // Claude Code's own file moves into its directory when that is moved.
-            Some(("~", ".claude.json")) if is_moved => self.root(row).join(".claude.json"),
-            Some(("~", rest)) => self.home.join(rest),
-            _ => self.here.join(path),
+    /// An agent's directory of settings.
+    pub fn settings_directory(&self, agent: &Agent) -> PathBuf {
+        let mut places = agent.files.directory.iter().filter_map(|place| self.directory_at(*place));
+        // A path with nothing behind it would end with a slash.
+        places.next().map_or_else(|| self.home.clone(), |path| path.components().collect())
+    }
+
+    /// Where a file of an agent is.
+    pub fn path(&self, agent: &Agent, file: FilePath) -> PathBuf {
+        let is_moved = || {
+            let moves = agent.files.directory.iter().filter(|place| matches!(place, Directory::Variable(..)));
+            moves.filter_map(|place| self.directory_at(*place)).next().is_some()
         };
-        let commented = PathBuf::from(format!("{}c", found.display()));
-        let is_commented = found.ends_with("opencode.json") && !found.exists() && commented.exists();
-        if is_commented { commented } else { found }
+        match file {
+            FilePath::Settings(path) => self.settings_directory(agent).join(path),
+            FilePath::HomeUnlessMoved(path) if is_moved() => self.settings_directory(agent).join(path),
+            FilePath::Home(path) | FilePath::HomeUnlessMoved(path) => self.home.join(path),
+            FilePath::Project(path) => self.directory.join(path),
+        }
+    }
+
+    /// The file that names servers: the first name that exists, or else the first.
+    pub fn server_path(&self, agent: &Agent, server: &ServerFile) -> PathBuf {
+        let paths: Vec<PathBuf> = server.paths.iter().map(|path| self.path(agent, *path)).collect();
+        paths.iter().find(|path| path.exists()).or(paths.first()).cloned().unwrap_or_default()
     }
 
     /// Whether mail may wake this agent.
-    pub fn may_wake(&self, row: &Row) -> bool {
-        self.wake.iter().any(|word| word == row.name)
+    pub fn may_wake(&self, agent: &Agent) -> bool {
+        self.wake.iter().any(|id| id == agent.id)
     }
 
     /// A path as people write it.
     pub fn shown(&self, path: &Path) -> String {
-        match (path.strip_prefix(&self.here), path.strip_prefix(&self.home)) {
-            (Ok(rest), _) if self.project => rest.display().to_string(),
+        match (path.strip_prefix(&self.directory), path.strip_prefix(&self.home)) {
+            (Ok(rest), _) if self.is_project => rest.display().to_string(),
             (_, Ok(rest)) => format!("~/{}", rest.display()),
             _ => path.display().to_string(),
         }
     }
 
-    /// What a server's entry names as its program: us, or for YAML the file with our words.
-    pub fn target(&self, row: &Row, server: &Server) -> String {
-        let own = self.scope(row).own.filter(|_| server.form == Form::Yaml);
-        own.map_or_else(|| self.program.clone(), |(path, _)| self.path(row, path).display().to_string())
+    /// The path of the file that set-up writes whole for an agent; empty if there is none.
+    pub fn own_file(&self, agent: &Agent) -> String {
+        let own = self.scope(agent).own_file;
+        own.map_or_else(String::new, |own| self.path(agent, own.path).display().to_string())
     }
 
-    /// The program that an agent has registered under our name, if its file says.
-    pub fn registered(&self, row: &Row, server: &Server) -> Option<String> {
-        let text = safe_write::read(&self.path(row, server.path)).ok()??;
-        match server.form {
-            Form::Toml => toml_edit::toml_program(&text),
-            Form::Yaml => {
-                let file = self.target(row, server);
-                let want = Want { agent: row.name, program: &file, server: Some(*server), hooks: None, wake: false };
-                want.apply(&text).is_ok_and(|new| new == text).then_some(file)
-            }
-            _ => config_entries::registered(&config_entries::parse(&text).ok()?, server),
+    /// The files of an agent's slash commands, with their texts.
+    pub fn command_files(&self, agent: &Agent) -> Vec<(PathBuf, String)> {
+        let Some(files) = self.scope(agent).commands else { return Vec::new() };
+        let pattern = self.path(agent, files.path);
+        let file = |name: &str| PathBuf::from(pattern.to_string_lossy().replace("{name}", name));
+        let texts = generated_files::slash_commands(files.style).into_iter();
+        texts.map(|(name, text)| (file(name), text)).collect()
+    }
+
+    /// What a file should hold of ours.
+    pub fn entries<'a>(&'a self, agent: &'static Agent, own_file: &'a str, file: &EditedFile) -> Entries<'a> {
+        Entries {
+            agent,
+            program: &self.program,
+            own_file,
+            server: file.server,
+            hooks: file.hooks,
+            may_wake: self.may_wake(agent),
         }
     }
 
-    /// The files that hold our entries, each with what it should hold; the server is left out where
-    /// the agent's command takes care of it.
-    pub fn files(&self, row: &Row, with_server: bool) -> Vec<(PathBuf, Option<Server>, Option<super::configs::Hooks>)> {
-        let scope = self.scope(row);
-        let server = scope.server.filter(|server| with_server && server.ours_to_write);
-        let mut found: Vec<(PathBuf, Option<Server>, _)> =
-            server.map(|server| (self.path(row, server.path), Some(server), None)).into_iter().collect();
+    /// The program that an agent has registered under our name, if its file says so. For YAML it is the
+    /// file that the agent reads.
+    pub fn registered_program(&self, agent: &Agent, server: &ServerFile) -> Option<String> {
+        let text = safe_write::read(&self.server_path(agent, server)).ok()??;
+        match server.entry {
+            EntryShape::TomlTable => toml_entry::registered_program(&text, server.key),
+            EntryShape::YamlLine => Some(self.own_file(agent)).filter(|file| yaml_entry::has(&text, server.key, file)),
+            _ => config_entries::registered_program(&json_edit::parse(&text).ok()?, server),
+        }
+    }
+
+    /// The files that set-up edits for an agent.
+    pub fn edited_files(&self, agent: &Agent) -> Vec<EditedFile> {
+        let scope = self.scope(agent);
+        let server = scope.server.filter(|server| matches!(server.writer, Writer::Us));
+        let of_server =
+            |server| EditedFile { path: self.server_path(agent, &server), server: Some(server), hooks: None };
+        let mut found: Vec<EditedFile> = server.map(of_server).into_iter().collect();
         if let Some(hooks) = scope.hooks {
-            let path = self.path(row, hooks.path);
-            match found.iter_mut().find(|(known, ..)| *known == path) {
-                Some((.., place)) => *place = Some(hooks),
-                None => found.push((path, None, Some(hooks))),
+            let path = self.path(agent, hooks.path);
+            match found.iter_mut().find(|file| file.path == path) {
+                Some(file) => file.hooks = Some(hooks),
+                None => found.push(EditedFile { path, server: None, hooks: Some(hooks) }),
             }
+        }
+        found
+    }
+
+    /// The settings with which the user has switched hooks off, in words.
+    pub fn switched_off(&self, agent: &Agent) -> Vec<String> {
+        let is_off = |switch: &&Switch| {
+            let text = safe_write::read(&self.path(agent, switch.file)).ok().flatten();
+            text.is_some_and(|text| is_switched_off(&text, switch))
+        };
+        let mut found = Vec::new();
+        for switch in agent.files.switches.iter().filter(is_off) {
+            let place = self.shown(&self.path(agent, switch.file));
+            found.push(format!("{} in {place} switches hooks off", switch.keys.join(".")));
         }
         found
     }
 }
 
+fn is_switched_off(text: &str, switch: &Switch) -> bool {
+    let value = match json_edit::parse(text) {
+        Ok(whole) => switch.keys.iter().fold(&whole, |value, key| &value[*key]).clone(),
+        Err(_) => toml_entry::flag(text, switch.keys).map_or(Value::Null, Value::Bool),
+    };
+    match switch.off {
+        Off::Flag(off) => value == json!(off),
+        Off::ListHasUs => value.as_array().is_some_and(|list| list.contains(&json!(NAME))),
+    }
+}
+
 /// The agents that mail may wake, as the settings say.
-fn waking() -> Vec<String> {
+fn allowed_to_wake() -> Vec<String> {
     let settings = Places::find().and_then(|places| Settings::load(&places));
-    // Wrong settings are told by those who need them.
+    // Doctor and the broker report wrong settings.
     settings.map(|settings| settings.several(WAKE)).unwrap_or_default()
 }
 
-/// A program on PATH.
-pub fn on_path(name: &str) -> Option<PathBuf> {
+/// Finds a program on PATH.
+pub fn find_on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    let is_program =
-        |file: &PathBuf| file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
-    std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(name)).find(is_program)
+    std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(name)).find(|file| is_program(file))
 }
 
-/// Our own path; the one on PATH if that is us, since it stays when a version below it goes.
+/// Whether a path names a file that can be run.
+pub fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The path of this program. A path on PATH is preferred, since it stays when a version below it goes.
 fn own_path() -> Result<String, Error> {
     let own = std::env::current_exe();
     let own = own.map_err(|error| {
-        Error::new(ErrorKind::Internal, format!("the path of this program can't be told ({error})"))
+        Error::new(ErrorKind::Internal, format!("the path of this program can't be found ({error})"))
     })?;
     let own = PathBuf::from(own.to_string_lossy().trim_end_matches(" (deleted)"));
     let is_same = |found: &PathBuf| found.canonicalize().ok().is_some_and(|real| Some(real) == own.canonicalize().ok());
-    let path = on_path(NAME).filter(is_same).unwrap_or(own);
+    let path = find_on_path(NAME).filter(is_same).unwrap_or(own);
     match path.to_str() {
         Some(text) if path.file_name().is_some_and(|name| name == NAME) => Ok(text.to_owned()),
         Some(text) => {
             let text =
-                format!("this program is called {text}; agents know its entries by the name {NAME}, so call it that");
+                format!("this program is called {text}; setup knows its entries by the name {NAME}, so rename it");
             Err(Error::new(ErrorKind::Usage, text))
         }
         None => {
@@ -187,7 +256,7 @@ fn own_path() -> Result<String, Error> {
     }
 }
 
-/// A JSON text's value, if it has one.
-pub fn value_of(path: &Path) -> Option<Value> {
-    config_entries::parse(&safe_write::read(path).ok()??).ok()
+/// The value of a JSON file, if it has one.
+pub fn read_json(path: &Path) -> Option<Value> {
+    json_edit::parse(&safe_write::read(path).ok()??).ok()
 }

@@ -1,37 +1,44 @@
-//! Files that are ours alone: slash commands, OpenCode's plugin, the conventions for an agent without
-//! MCP. Each says who wrote it, and only one that does is ever changed or removed.
+//! Files that set-up writes whole: slash commands, a plugin, a page of conventions. Each file says that
+//! set-up wrote it, and only such a file is ever changed or removed.
 
-use super::configs::{Own, SKILLS, Skills, Style};
+use crate::known_agents::files::{CommandStyle, OwnFile};
 use serde_json::json;
 use std::path::Path;
 
-/// The name under which we are registered.
+/// The name under which the server is registered.
 pub const NAME: &str = "slm-mesh";
-/// By this a file is known as ours.
+/// The words by which a file is known as ours.
 pub const MARK: &str = "written by slm-mesh setup";
 
-/// The slash commands in an agent's manner: their paths, and their texts.
-pub fn skills(skills: &Skills) -> Vec<(String, String)> {
-    let file = |(name, about, text): &(&str, &str, &str)| {
-        let path = skills.path.replace("{name}", name);
+/// The slash commands: name, what it does, and its text.
+const SLASH_COMMANDS: &[(&str, &str, &str)] = &[
+    ("mesh-peers", "Show who else works here, and on what", include_str!("skills/mesh-peers.md")),
+    ("mesh-send", "Send a message to another agent", include_str!("skills/mesh-send.md")),
+    ("mesh-lock", "Lock files before a larger change, or see who holds them", include_str!("skills/mesh-lock.md")),
+    ("mesh-status", "Show the state of the mesh and what waits for you", include_str!("skills/mesh-status.md")),
+    ("mesh-sync", "Catch up: mail, events, locks and shared state", include_str!("skills/mesh-sync.md")),
+];
+
+/// The names of the slash commands, and the texts of their files.
+pub fn slash_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
+    let file = |(name, about, text): &(&'static str, &str, &str)| {
         let mark = format!("\n<!-- {MARK} -->\n");
-        let dressed = match skills.style {
-            Style::Headed => format!("---\ndescription: {about}\n---\n\n{text}{mark}"),
-            Style::Skill => format!("---\nname: {name}\ndescription: {about}\n---\n\n{text}{mark}"),
-            Style::Bare => format!("{text}{mark}"),
-            Style::Toml => format!("# {MARK}\ndescription = {}\nprompt = '''\n{text}'''\n", json!(about)),
+        let text = match style {
+            CommandStyle::MarkdownWithDescription => format!("---\ndescription: {about}\n---\n\n{text}{mark}"),
+            CommandStyle::MarkdownWithName => {
+                format!("---\nname: {name}\ndescription: {about}\n---\n\n{text}{mark}")
+            }
+            CommandStyle::Markdown => format!("{text}{mark}"),
+            CommandStyle::Toml => format!("# {MARK}\ndescription = {}\nprompt = '''\n{text}'''\n", json!(about)),
         };
-        (path, dressed)
+        (*name, text)
     };
-    SKILLS.iter().map(file).collect()
+    SLASH_COMMANDS.iter().map(file).collect()
 }
 
-/// The text of a file of ours.
-pub fn text(own: Own, program: &str) -> String {
-    match own {
-        Own::Plugin => include_str!("skills/opencode.js").replace("\"{program}\"", &json!(program).to_string()),
-        Own::Conventions => format!("{}\n<!-- {MARK} -->\n", include_str!("skills/conventions.md")),
-    }
+/// The text of a file that set-up writes whole.
+pub fn own_file_text(own: &OwnFile, program: &str) -> String {
+    own.text.replace("\"{program}\"", &json!(program).to_string())
 }
 
 /// The program that a plugin runs.
@@ -40,7 +47,7 @@ pub fn plugin_program(text: &str) -> Option<String> {
     serde_json::from_str(line.trim_end_matches(';')).ok()
 }
 
-/// Whether a program is one of ours.
-pub fn is_us(program: &str) -> bool {
+/// Whether a path names a program of ours.
+pub fn is_our_program(program: &str) -> bool {
     Path::new(program).file_name().is_some_and(|name| name == NAME)
 }

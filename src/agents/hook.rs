@@ -1,11 +1,16 @@
-//! `slm-mesh hook AGENT`: one hook's input in, one answer out, within a budget.
+//! `slm-mesh hook AGENT`: reads one hook's input and prints one answer, within a time budget.
+//!
+//! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work: a hook that can't say
+//! anything useful says nothing and succeeds.
 
-use super::dialect::{self, Agent, Event, Told};
+use super::hook_input::{HookEvent, HookInput, understand};
 use super::hook_text;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::time;
 use crate::client::{Client, remote};
 use crate::core::mail::wakeups::is_wakeup_sentence;
+use crate::known_agents::dialect::{Dialect, MAIL_CAME};
+use crate::known_agents::{Agent, by_id};
 use crate::sys::data_dir::{self, Places};
 use crate::sys::git;
 use crate::sys::settings::Settings;
@@ -14,46 +19,61 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-/// A hook's input beyond this is not read: a tool's output may be anything.
+/// A longer input is not read: a tool's output can have any size.
 const INPUT_MAX: u64 = 4 << 20;
-/// A log longer than this gets no more of ours: a hook that always fails must fill no disk.
+/// Nothing is added to a longer log: a hook that always fails must not fill the disk.
 const LOG_MAX: u64 = 1 << 20;
 
-/// Answers one hook. It always succeeds: nothing on standard output is an answer in every dialect.
-pub fn run(agent: &str) -> u8 {
-    guarded(agent, |agent, input| {
-        if let Some((text, client, shown)) = answer(agent, input)? {
-            say(&text, client, &shown);
+/// An agent that has hooks.
+#[derive(Debug, Clone, Copy)]
+pub struct HookAgent {
+    /// The agent.
+    pub agent: &'static Agent,
+    /// How it speaks with its hooks.
+    pub dialect: &'static Dialect,
+}
+
+/// The agent of this id, if it has hooks.
+pub fn hook_agent(id: &str) -> Option<HookAgent> {
+    let agent = by_id(id)?;
+    agent.dialect.as_ref().map(|dialect| HookAgent { agent, dialect })
+}
+
+/// Answers one hook. It always succeeds: no output is an answer in every dialect.
+pub fn answer_hook(agent: &str) -> u8 {
+    run_guarded(agent, |agent, input| {
+        if let Some(answer) = answer_of(agent, input)? {
+            deliver(answer);
         }
         Ok(0)
     })
 }
 
-/// Runs one hook on its input; whatever goes wrong, its agent goes on.
-pub fn guarded(agent: &str, run: impl FnOnce(Agent, &Value) -> Result<u8, String>) -> u8 {
-    let known = Agent::named(agent).ok_or_else(|| format!("no agent {agent}"));
-    known.and_then(|agent| run(agent, &input()?)).unwrap_or_else(|why| {
-        // Agents show standard error to nobody when a hook succeeds: the log has it for who looks.
+/// Runs one hook on its input. Whatever goes wrong, the agent goes on.
+pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8, String>) -> u8 {
+    let known = hook_agent(agent).ok_or_else(|| format!("no agent {agent} has hooks"));
+    known.and_then(|agent| run(agent, &read_input()?)).unwrap_or_else(|why| {
+        // An agent shows the standard error of a hook that succeeds to nobody, so the log gets it too.
         let line = format!("slm-mesh hook {}: {why}", agent.chars().take(40).collect::<String>());
         crate::sys::complain(&line);
-        note(&line);
+        append_to_log(&line);
         0
     })
 }
 
-/// Writes a line into the broker's log, where there is one and it is not long.
-fn note(line: &str) {
+/// Appends a line to the broker's log, if there is one and it is short.
+fn append_to_log(line: &str) {
     let Ok(places) = Places::find() else { return };
     let is_short = places.log().metadata().is_ok_and(|log| log.len() < LOG_MAX);
     let log = std::fs::OpenOptions::new().append(true).open(places.log());
     if let (true, Ok(mut log)) = (is_short, log) {
-        // A log that can't be written stops nobody's work either.
+        // A log that can't be written must not stop the agent's work.
         let _ = writeln!(log, "{} {line}", time::iso(crate::sys::wall_ms()));
     }
 }
 
 /// Reads the hook's input.
-fn input() -> Result<Value, String> {
+fn read_input() -> Result<Value, String> {
     let mut input = Vec::new();
     let mut stdin = std::io::stdin().lock().take(INPUT_MAX + 1);
     stdin.read_to_end(&mut input).map_err(|error| format!("standard input can't be read ({error})"))?;
@@ -63,121 +83,136 @@ fn input() -> Result<Value, String> {
     serde_json::from_slice(&input).map_err(|error| format!("the input is not JSON ({error})"))
 }
 
-/// What to print, and what counts as shown once that is out.
-type Answer = (String, Client, Value);
-
-fn answer(agent: Agent, input: &Value) -> Result<Option<Answer>, String> {
-    let Some(told) = agent.understand(input) else { return Ok(None) };
-    let places = Places::find().map_err(|error| error.text)?;
-    let settings = Settings::load(&places).map_err(|error| error.text)?;
-    let mut client = connect(&places, &told.event)?;
-    // A hung broker costs an agent this long, and no more.
-    let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
-    client.wait_at_most(Some(budget)).map_err(|error| error.to_string())?;
-    let mut ask = identity(agent, &told);
-    let prompt = ["prompt", "initial_prompt"].iter().find_map(|name| input[*name].as_str());
-    if matches!(told.event, Event::Start | Event::Prompt) && prompt.is_some_and(|prompt| !is_wakeup_sentence(prompt)) {
-        ask["spoken"] = json!(true);
-    }
-    match ask_and_word(agent, &told, &mut client, ask) {
-        Ok(Some((text, shown))) => Ok(Some((text, client, shown))),
-        Ok(None) => Ok(None),
-        Err(error) => Err(error.text),
-    }
+/// What a hook prints, and which mail counts as shown after that.
+struct HookAnswer {
+    text: String,
+    shown: Value,
 }
 
-/// An edit or a prompt is worth starting a broker for; the rest is about one that is there.
-fn connect(places: &Places, event: &Event) -> Result<Client, String> {
+fn answer_of(agent: HookAgent, input: &Value) -> Result<Option<(HookAnswer, Client)>, String> {
+    let Some(hook) = understand(agent.dialect, input) else { return Ok(None) };
+    let places = Places::find().map_err(|error| error.text)?;
+    let settings = Settings::load(&places).map_err(|error| error.text)?;
+    let mut client = connect(&places, &hook.event)?;
+    // A broker that hangs costs the agent this long, and no more.
+    let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
+    client.wait_at_most(Some(budget)).map_err(|error| error.to_string())?;
+    let mut facts = session_facts(agent.agent, &hook);
+    let prompt = ["prompt", "initial_prompt"].iter().find_map(|name| input[*name].as_str());
+    if matches!(hook.event, HookEvent::Start | HookEvent::Prompt)
+        && prompt.is_some_and(|prompt| !is_wakeup_sentence(prompt))
+    {
+        facts["spoken"] = json!(true);
+    }
+    let answer = ask_broker(agent.dialect, &hook, &mut client, facts).map_err(|error| error.text)?;
+    Ok(answer.map(|answer| (answer, client)))
+}
+
+/// Connects to the broker. An edit or a prompt may start one; other events matter only to a broker
+/// that runs.
+fn connect(places: &Places, event: &HookEvent) -> Result<Client, String> {
     if remote::was_silent(places) {
         return Err("the hub did not answer a moment ago; hooks ask it again after half a minute".into());
     }
     match event {
-        Event::Start | Event::Prompt | Event::Edit(_) => Client::connect_or_start(places).map_err(|error| error.text),
+        HookEvent::Start | HookEvent::Prompt | HookEvent::Edit(_) => {
+            Client::connect_or_start(places).map_err(|error| error.text)
+        }
         _ => Client::connect(places).map_err(|error| error.to_string()),
     }
 }
 
-/// Who the session is: the agent's key for it, and where it works.
-pub fn identity(agent: Agent, told: &Told) -> Value {
-    let git = git::facts(Path::new(&told.dir));
+/// What the broker needs to find the session: the agent, its key, and where it works.
+pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
+    let git = git::facts(Path::new(&hook.directory));
     json!({
-        "agent": agent.kind(), "session": told.session.chars().take(128).collect::<String>(), "project": told.dir,
-        "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo,
+        "agent": agent.kind, "session": hook.session.chars().take(128).collect::<String>(),
+        "project": hook.directory, "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo,
     })
 }
 
-/// Asks the broker what fits the event, and words the answer in the agent's dialect.
-fn ask_and_word(
-    agent: Agent,
-    told: &Told,
+/// Asks the broker what fits the event, and writes the answer in the agent's dialect.
+fn ask_broker(
+    dialect: &Dialect,
+    hook: &HookInput,
     client: &mut Client,
-    mut ask: Value,
-) -> Result<Option<(String, Value)>, Error> {
-    match &told.event {
-        Event::Edit(files) => {
-            let absolute = |file: &String| data_dir::absolute_in(&told.dir, file);
-            ask["files"] = json!(files.iter().map(absolute).collect::<Vec<_>>());
-            match client.call("turn.edit", &ask) {
+    mut facts: Value,
+) -> Result<Option<HookAnswer>, Error> {
+    match &hook.event {
+        HookEvent::Edit(files) => {
+            let absolute = |file: &String| data_dir::absolute_in(&hook.directory, file);
+            facts["files"] = json!(files.iter().map(absolute).collect::<Vec<_>>());
+            match client.call("turn.edit", &facts) {
                 Err(error) if error.kind == ErrorKind::Held => {
-                    Ok(Some((agent.deny(told, &denial(&error)).to_string(), Value::Null)))
+                    let text = (dialect.deny)(&hook.call, &denial(&error)).to_string();
+                    Ok(Some(HookAnswer { text, shown: Value::Null }))
                 }
                 result => result.map(|_| None),
             }
         }
-        Event::End => {
-            ask["leave"] = json!(true);
-            client.call("turn.end", &ask).map(|_| None)
+        HookEvent::End => {
+            facts["leave"] = json!(true);
+            client.call("turn.end", &facts).map(|_| None)
         }
-        Event::Stop(active) => {
-            client.call("turn.end", &ask)?;
-            if *active {
-                return Ok(None);
-            }
-            ask["direct"] = json!(true);
-            ask["peek"] = json!(agent.prompts_itself());
-            let value = client.call("turn.mail", &ask)?;
-            let (text, shown) = match worded(&value, hook_text::mail(&value)) {
-                Some(_) if agent.prompts_itself() => (dialect::MAIL_CAME.to_owned(), Value::Null),
-                Some(mail) => mail,
-                None => return Ok(None),
-            };
-            Ok(Some((agent.go_on(&text).to_string(), shown)))
+        HookEvent::Stop { can_go_on } => {
+            client.call("turn.end", &facts)?;
+            if *can_go_on { answer_stop(dialect, client, facts) } else { Ok(None) }
         }
-        Event::Start => {
-            ask["around"] = json!(true);
-            let value = client.call("turn.mail", &ask)?;
-            Ok(worded(&value, hook_text::beginning(&value))
-                .map(|(text, shown)| (agent.show(told, &text).to_string(), shown)))
+        HookEvent::Start => {
+            facts["around"] = json!(true);
+            let value = client.call("turn.mail", &facts)?;
+            Ok(show(dialect, hook, &value, hook_text::beginning(&value)))
         }
-        Event::Prompt | Event::Tool => {
-            let value = client.call("turn.mail", &ask)?;
-            Ok(worded(&value, hook_text::mail(&value))
-                .map(|(text, shown)| (agent.show(told, &text).to_string(), shown)))
+        HookEvent::Prompt | HookEvent::AfterTool => {
+            let value = client.call("turn.mail", &facts)?;
+            Ok(show(dialect, hook, &value, hook_text::mail(&value)))
         }
     }
 }
 
-/// The sentence of a denial, without the facts that only our own tools take.
+/// Keeps the agent going if direct mail waits.
+fn answer_stop(dialect: &Dialect, client: &mut Client, mut facts: Value) -> Result<Option<HookAnswer>, Error> {
+    facts["direct"] = json!(true);
+    facts["peek"] = json!(dialect.reason_is_prompt);
+    let value = client.call("turn.mail", &facts)?;
+    let mail = hook_text::mail(&value);
+    if mail.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(if dialect.reason_is_prompt {
+        HookAnswer { text: (dialect.go_on)(MAIL_CAME).to_string(), shown: Value::Null }
+    } else {
+        HookAnswer { text: (dialect.go_on)(&mail).to_string(), shown: shown_mail(&value) }
+    }))
+}
+
+/// The reason of a denial. The broker's sentence goes alone: its other facts are for our own tools.
 fn denial(error: &Error) -> String {
     format!("{}. The file was not changed.", error.text)
 }
 
-/// A text with what it shows; none if there is no text.
-fn worded(value: &Value, text: String) -> Option<(String, Value)> {
-    let shown = json!({ "as": value["you"]["id"], "items": hook_text::shown(value) });
-    (!text.is_empty()).then_some((text, shown))
+/// The answer that puts a text before the model; none for an empty text.
+fn show(dialect: &Dialect, hook: &HookInput, value: &Value, text: String) -> Option<HookAnswer> {
+    let answer = || HookAnswer { text: (dialect.show)(&hook.call, &text).to_string(), shown: shown_mail(value) };
+    (!text.is_empty()).then(answer)
 }
 
-/// Prints a line; whether it went out whole.
+/// The report of the mail that an answer shows.
+fn shown_mail(value: &Value) -> Value {
+    json!({ "as": value["you"]["id"], "items": hook_text::shown(value) })
+}
+
+/// Prints a line. Answers whether it went out whole.
 pub fn print(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }
 
-/// Prints the answer; its mail counts as shown once it is out whole.
-fn say(text: &str, mut client: Client, shown: &Value) {
-    if print(text) && shown["items"].as_array().is_some_and(|items| !items.is_empty()) {
-        // If the broker is gone, the mail is offered again: better twice than never.
-        let _ = client.call("shown", shown);
+/// Prints the answer. Its mail counts as shown once the answer is out whole.
+fn deliver((answer, mut client): (HookAnswer, Client)) {
+    let has_mail = answer.shown["items"].as_array().is_some_and(|items| !items.is_empty());
+    if print(&answer.text) && has_mail {
+        // If the broker is gone, it offers the mail again: twice is better than never.
+        let _ = client.call("shown", &answer.shown);
     }
 }

@@ -1,17 +1,17 @@
-//! What a hook puts before a model: facts, attributed, quoted and cut at a sane length.
+//! Writes what a hook shows to a model: mail, peers and locks, as facts of limited length.
 //!
-//! **Invariant:** a peer's words stand in quotes behind its name; the words around them are ours
-//! and fixed, and give no orders.
+//! **Invariant:** a peer's words are quoted behind its name. The words around them are fixed and give no
+//! orders.
 
 use crate::base::time;
 use serde_json::Value;
 
-/// Characters of one message that are shown; the inbox has the rest.
+/// At most this many characters of a message are shown; the inbox has the rest.
 const BODY_MAX: usize = 1500;
-/// Characters of everything that one hook shows; agents put more into a file, or cut it.
+/// At most about this many characters are shown by one hook. Agents cut a longer text or move it to a file.
 const ALL_MAX: usize = 6000;
 
-/// Mail, as facts; "" when there is none.
+/// The text for mail; empty if there is none.
 pub fn mail(value: &Value) -> String {
     let rows = value["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut parts = Vec::new();
@@ -49,7 +49,7 @@ fn message(row: &Value) -> String {
     )
 }
 
-/// What a session should know as it begins; "" when there is nothing.
+/// The text for a session that begins; empty if there is nothing to say.
 pub fn beginning(value: &Value) -> String {
     let mut lines = Vec::new();
     let list = |name: &str| value[name].as_array().cloned().unwrap_or_default();
@@ -80,8 +80,8 @@ pub fn beginning(value: &Value) -> String {
     [vec![head], lines, Some(mail).filter(|mail| !mail.is_empty()).into_iter().collect()].concat().join("\n")
 }
 
-/// The ids of the messages that [`mail`] shows whole, so that they count as read. One that was cut
-/// counts, too: it says where its rest is.
+/// The ids of the messages that [`mail`] shows, which count as read. A message that was cut counts too:
+/// its text says where the rest is.
 pub fn shown(value: &Value) -> Vec<String> {
     let mut size = 0;
     let mut ids = Vec::new();
@@ -94,7 +94,7 @@ pub fn shown(value: &Value) -> Vec<String> {
     ids
 }
 
-/// One line of somebody else's text, without what could steer a terminal or hide in a prompt.
+/// A line of another agent's text, without characters that steer a terminal or hide in a prompt.
 fn plain(text: &str) -> String {
     text.chars()
         .map(|c| {

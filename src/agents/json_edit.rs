@@ -1,202 +1,320 @@
-//! Changes in a JSON text that leave every other byte where it is: order, spacing, number formats
-//! and line ends of whoever wrote it.
+//! Changes one member or item of a JSON text and leaves every other byte where it is: comments, order,
+//! spacing, number formats and line ends.
 //!
-//! **Invariant:** the text was parsed before, so it is valid; what is put in keeps it so.
+//! `jsonc-parser` finds the places. Its own editor is not used: it spreads an object of one line over
+//! several lines, which could not be undone.
+//!
+//! **Invariant:** a text that was valid stays valid.
 
-use serde_json::{Value, json};
+use jsonc_parser::ast;
+use jsonc_parser::common::Ranged;
+use jsonc_parser::{CollectOptions, CommentCollectionStrategy, ParseOptions, parse_to_ast};
+use serde_json::{Map, Value, json};
 use std::ops::Range;
 
 /// A step down into a value.
 #[derive(Debug, Clone, Copy)]
-pub enum At<'a> {
+pub enum Step<'a> {
     /// Into an object's member.
     Key(&'a str),
     /// Into an array's item.
     Item(usize),
 }
 
-/// A member or an item: where it begins (with its key), and its value.
-struct Part {
+/// A value in the text.
+struct Node {
+    range: Range<usize>,
+    kind: NodeKind,
+    children: Vec<Child>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NodeKind {
+    Object,
+    Array,
+    Scalar,
+}
+
+/// A member or an item: where it begins (with its key), and where its value is.
+struct Child {
     key: Option<String>,
     start: usize,
     value: Range<usize>,
 }
 
-/// Puts a value at a path; members that are missing on the way are created at the end of theirs.
-/// A value that is equal already leaves the text as it is.
+/// JSON, with comments and commas behind the last member: what agents accept in their settings.
+const OPTIONS: ParseOptions = ParseOptions {
+    allow_comments: true,
+    allow_trailing_commas: true,
+    allow_loose_object_property_names: false,
+    allow_missing_commas: false,
+    allow_single_quoted_strings: false,
+    allow_hexadecimal_numbers: false,
+    allow_unary_plus_numbers: false,
+    allow_bare_decimal_point_numbers: false,
+    allow_non_finite_numbers: false,
+    allow_extended_string_escapes: false,
+};
+
+fn with_root<T>(text: &str, read: impl FnOnce(Option<&ast::Value>) -> T) -> Result<T, String> {
+    let collect = CollectOptions { comments: CommentCollectionStrategy::Off, tokens: false };
+    let parsed = parse_to_ast(text, &collect, &OPTIONS).map_err(|error| format!("it is not valid JSON ({error})"))?;
+    Ok(read(parsed.value.as_ref()))
+}
+
+/// The value of a text; null if it has none.
 ///
 /// # Errors
-/// When something on the way is not an object, in words.
-pub fn put(text: &str, path: &[At], value: &Value) -> Result<String, String> {
-    let mut at = whole(text);
-    for (n, step) in path.iter().enumerate() {
-        let At::Key(key) = step else {
-            at = child(text, &at, *step).ok_or("there is no such item")?;
-            continue;
-        };
-        if text.as_bytes().get(at.start) != Some(&b'{') {
-            let before: Vec<&str> =
-                path[..n].iter().filter_map(|step| if let At::Key(key) = step { Some(*key) } else { None }).collect();
-            let what = if before.is_empty() { "its top".to_owned() } else { format!("\"{}\"", before.join(".")) };
-            return Err(format!("{what} is not an object"));
-        }
-        match child(text, &at, *step) {
-            Some(range) => at = range,
-            None => {
-                let keys = path[n + 1..].iter().rev();
-                let inner = keys.fold(value.clone(), |inner, step| match step {
-                    At::Key(key) => json!({ *key: inner }),
-                    At::Item(_) => json!([inner]),
-                });
-                return Ok(insert(text, &at, Some(key), &inner));
-            }
+/// When the text is not valid, with the place.
+pub fn parse(text: &str) -> Result<Value, String> {
+    with_root(text, |root| root.map_or(Value::Null, value_of))
+}
+
+/// Whether a text has no value: nothing but space and comments.
+pub fn is_blank(text: &str) -> bool {
+    with_root(text, |root| root.is_none()).unwrap_or(false)
+}
+
+fn value_of(node: &ast::Value) -> Value {
+    match node {
+        ast::Value::StringLit(text) => Value::String(text.value.to_string()),
+        // A number that serde_json refuses is compared as its text.
+        ast::Value::NumberLit(number) => serde_json::from_str(number.value).unwrap_or_else(|_| json!(number.value)),
+        ast::Value::BooleanLit(flag) => Value::Bool(flag.value),
+        ast::Value::NullKeyword(_) => Value::Null,
+        ast::Value::Array(array) => Value::Array(array.elements.iter().map(value_of).collect()),
+        ast::Value::Object(object) => {
+            let members = object.properties.iter().map(|member| (member_name(member), value_of(&member.value)));
+            Value::Object(members.collect::<Map<String, Value>>())
         }
     }
-    if serde_json::from_str::<Value>(&text[at.clone()]).is_ok_and(|old| old == *value) {
+}
+
+fn member_name(member: &ast::ObjectProp) -> String {
+    match &member.name {
+        ast::ObjectPropName::String(text) => text.value.to_string(),
+        ast::ObjectPropName::Word(word) => word.value.to_owned(),
+    }
+}
+
+fn range_of(node: &impl Ranged) -> Range<usize> {
+    let range = node.range();
+    range.start..range.end
+}
+
+fn node_of(value: &ast::Value) -> Node {
+    let (kind, children) = match value {
+        ast::Value::Object(object) => {
+            let child = |member: &ast::ObjectProp| Child {
+                key: Some(member_name(member)),
+                start: member.range().start,
+                value: range_of(&member.value),
+            };
+            (NodeKind::Object, object.properties.iter().map(child).collect())
+        }
+        ast::Value::Array(array) => {
+            let child = |item: &ast::Value| Child { key: None, start: item.range().start, value: range_of(item) };
+            (NodeKind::Array, array.elements.iter().map(child).collect())
+        }
+        _ => (NodeKind::Scalar, Vec::new()),
+    };
+    Node { range: range_of(value), kind, children }
+}
+
+/// The value at a path. Of members with one name the last counts, as it does for the agents.
+fn find(text: &str, path: &[Step]) -> Option<Node> {
+    with_root(text, |root| {
+        let mut value = root?;
+        for step in path {
+            value = match (value, step) {
+                (ast::Value::Object(object), Step::Key(key)) => {
+                    &object.properties.iter().rev().find(|member| member_name(member) == *key)?.value
+                }
+                (ast::Value::Array(array), Step::Item(n)) => array.elements.get(*n)?,
+                _ => return None,
+            };
+        }
+        Some(node_of(value))
+    })
+    .ok()?
+}
+
+/// Puts a value at a path. Members that are missing on the way are appended. A value that is equal
+/// already leaves the text as it is.
+///
+/// # Errors
+/// When something on the way is not an object, with its name.
+pub fn put(text: &str, path: &[Step], value: &Value) -> Result<String, String> {
+    for n in 0..path.len() {
+        if find(text, &path[..=n]).is_some() {
+            continue;
+        }
+        let above = find(text, &path[..n]).ok_or("it has no value")?;
+        let Step::Key(key) = path[n] else { return Err("there is no such item".into()) };
+        if above.kind != NodeKind::Object {
+            return Err(format!("{} is not an object", shown(&path[..n])));
+        }
+        let inner = path[n + 1..].iter().rev().fold(value.clone(), |inner, step| match step {
+            Step::Key(key) => json!({ *key: inner }),
+            Step::Item(_) => json!([inner]),
+        });
+        return Ok(append(text, &above, Some(key), &inner));
+    }
+    let found = find(text, path).ok_or("it has no value")?;
+    let old = &text[found.range.clone()];
+    if parse(old).is_ok_and(|old| old == *value) {
         return Ok(text.to_owned());
     }
-    let new = render(text, value, margin(text, at.start), text[at.clone()].contains('\n') || is_tall(text));
-    Ok(format!("{}{new}{}", &text[..at.start], &text[at.end..]))
+    let spreads = old.contains('\n') || spreads_over_lines(text);
+    let new = render(text, value, margin(text, found.range.start), spreads);
+    Ok(format!("{}{new}{}", &text[..found.range.start], &text[found.range.end..]))
+}
+
+fn shown(path: &[Step]) -> String {
+    let key = |step: &Step| match step {
+        Step::Key(key) => (*key).to_owned(),
+        Step::Item(n) => n.to_string(),
+    };
+    if path.is_empty() {
+        return "its top".into();
+    }
+    format!("\"{}\"", path.iter().map(key).collect::<Vec<_>>().join("."))
 }
 
 /// Appends an item to the array at a path, which is created if it is missing.
 ///
 /// # Errors
-/// When there is something else in its place, in words.
-pub fn push(text: &str, path: &[At], value: &Value) -> Result<String, String> {
+/// When there is something else at the path, with its name.
+pub fn push(text: &str, path: &[Step], value: &Value) -> Result<String, String> {
     match find(text, path) {
         None => put(text, path, &json!([value])),
-        Some(at) if text.as_bytes()[at.start] == b'[' => Ok(insert(text, &at, None, value)),
-        Some(_) => Err("an event's hooks are not a list".into()),
+        Some(node) if node.kind == NodeKind::Array => Ok(append(text, &node, None, value)),
+        Some(_) => Err(format!("{} is not a list", shown(path))),
     }
 }
 
-/// Takes out what is at a path, with the comma that it needed.
-pub fn remove(text: &str, path: &[At]) -> String {
-    let Some((last, above)) = path.split_last() else { return text.to_owned() };
-    let Some(at) = find(text, above) else { return text.to_owned() };
-    let parts = parts(text, &at);
-    let found = parts.iter().enumerate().position(|(n, part)| fits(*last, n, part));
-    let Some(n) = found else { return text.to_owned() };
-    let gone = match (n, parts.get(n + 1)) {
-        (0, None) => at.start + 1..at.end - 1,
-        (0, Some(next)) => parts[0].start..next.start,
-        (n, _) => parts[n - 1].value.end..parts[n].value.end,
+/// Takes out what is at a path, with the comma that it needed. Comments beside it stay.
+pub fn remove(text: &str, path: &[Step]) -> String {
+    let unchanged = || text.to_owned();
+    let Some((last, above)) = path.split_last() else { return unchanged() };
+    let Some(node) = find(text, above) else { return unchanged() };
+    let fits = |(n, child): (usize, &Child)| match last {
+        Step::Key(key) => child.key.as_deref() == Some(key),
+        Step::Item(wanted) => child.key.is_none() && n == *wanted,
     };
-    format!("{}{}", &text[..gone.start], &text[gone.end..])
+    let Some(n) = (0..node.children.len()).rev().find(|n| fits((*n, &node.children[*n]))) else { return unchanged() };
+    remove_child(text, &node, n)
 }
 
-/// Where the value at a path is.
-fn find(text: &str, path: &[At]) -> Option<Range<usize>> {
-    path.iter().try_fold(whole(text), |at, step| child(text, &at, *step))
-}
-
-fn whole(text: &str) -> Range<usize> {
-    let start = white(text, 0);
-    start..end_of(text, start)
-}
-
-fn child(text: &str, at: &Range<usize>, step: At) -> Option<Range<usize>> {
-    let parts = parts(text, at);
-    let found = parts.iter().enumerate().rev().find(|(n, part)| fits(step, *n, part));
-    found.map(|(_, part)| part.value.clone())
-}
-
-fn fits(step: At, n: usize, part: &Part) -> bool {
-    match step {
-        At::Key(key) => part.key.as_deref() == Some(key),
-        At::Item(wanted) => part.key.is_none() && n == wanted,
+fn remove_child(text: &str, node: &Node, n: usize) -> String {
+    let child = &node.children[n];
+    let comma = comma_after(text, child.value.end);
+    let previous = n.checked_sub(1).map(|n| &node.children[n]);
+    let space = &text[..child.start];
+    let space = &space[space.trim_end_matches(is_space).len()..];
+    let start = match space.rfind('\n') {
+        // A member with a line of its own goes with the line.
+        Some(at) => child.start - space.len() + at - usize::from(space[..at].ends_with('\r')),
+        None if comma.is_none() && previous.is_some() => child.start - space.len(),
+        None => child.start,
+    };
+    let mut end = comma.map_or(child.value.end, |comma| comma + 1);
+    if !space.contains('\n') && comma.is_some() {
+        end += text[end..].len() - text[end..].trim_start_matches([' ', '\t']).len();
     }
-}
-
-/// The members of an object or the items of an array; none of anything else.
-fn parts(text: &str, at: &Range<usize>) -> Vec<Part> {
-    let bytes = text.as_bytes();
-    let mut found = Vec::new();
-    let is_object = bytes.get(at.start) == Some(&b'{');
-    if !is_object && bytes.get(at.start) != Some(&b'[') {
-        return found;
+    let mut left = format!("{}{}", &text[..start], &text[end..]);
+    // The comma of the member before it had no other purpose.
+    if comma.is_none()
+        && let Some(comma) = previous.and_then(|previous| comma_after(text, previous.value.end))
+    {
+        left.remove(comma);
     }
-    let mut next = white(text, at.start + 1);
-    while next < at.end - 1 {
-        let start = next;
-        let mut key = None;
-        if is_object {
-            let end = end_of(text, next);
-            key = serde_json::from_str(&text[next..end]).ok();
-            // Past the colon.
-            next = white(text, white(text, end) + 1);
-        }
-        let value = next..end_of(text, next);
-        next = white(text, value.end);
-        if bytes.get(next) == Some(&b',') {
-            next = white(text, next + 1);
-        }
-        found.push(Part { key, start, value });
+    let inside = node.range.start + 1..node.range.end - 1 - (text.len() - left.len());
+    if left[inside.clone()].chars().all(is_space) {
+        left.replace_range(inside, "");
     }
-    found
+    left
 }
 
-fn white(text: &str, at: usize) -> usize {
-    at + text.as_bytes()[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+/// White space as JSON has it.
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// Where the value that begins at `at` ends.
-fn end_of(text: &str, at: usize) -> usize {
-    let bytes = text.as_bytes();
-    let (mut n, mut depth, mut quoted) = (at, 0_usize, false);
-    while let Some(byte) = bytes.get(n) {
-        match (quoted, byte) {
-            (true, b'\\') => n += 1,
-            (true, b'"') => quoted = false,
-            (true, _) => {}
-            (false, b'"') => quoted = true,
-            (false, b'{' | b'[') => depth += 1,
-            (false, b'}' | b']') if depth == 0 => return n,
-            (false, b'}' | b']') => depth -= 1,
-            (false, b',' | b':') if depth == 0 => return n,
-            (false, byte) if depth == 0 && byte.is_ascii_whitespace() => return n,
-            _ => {}
+/// Where space and comments that begin at `at` end; with `on_line`, those of the same line alone.
+fn after_trivia(text: &str, at: usize, on_line: bool) -> usize {
+    let mut end = at;
+    let mut next = at;
+    loop {
+        let rest = &text[next..];
+        let comment = if rest.starts_with("//") {
+            rest.find('\n').map_or(rest.len(), |n| n - usize::from(rest[..n].ends_with('\r')))
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |n| n + 2)
+        } else {
+            0
+        };
+        if comment > 0 {
+            next += comment;
+            end = next;
+            continue;
         }
-        n += 1;
-        if depth == 0 && !quoted && matches!(byte, b'"' | b'}' | b']') {
-            return n;
+        match rest.chars().next() {
+            Some('\n' | '\r') if on_line => return end,
+            Some(c) if is_space(c) => next += 1,
+            _ => return if on_line { end } else { next },
         }
     }
-    n
 }
 
-/// Adds a member or an item at the end of what is at `at`, in the manner of the text around it.
-fn insert(text: &str, at: &Range<usize>, key: Option<&str>, value: &Value) -> String {
-    let parts = parts(text, at);
-    let head = key.map_or_else(String::new, |key| format!("{}: ", json!(key)));
+/// The comma behind a value.
+fn comma_after(text: &str, end: usize) -> Option<usize> {
+    let at = after_trivia(text, end, false);
+    text[at..].starts_with(',').then_some(at)
+}
+
+/// Appends a member or an item in the manner of the text around it.
+fn append(text: &str, node: &Node, key: Option<&str>, value: &Value) -> String {
     let line = end_of_line(text);
-    match parts.last() {
-        Some(last) if text[at.clone()].contains('\n') => {
+    let head = key.map_or_else(String::new, |key| format!("{}: ", json!(key)));
+    let inside = &text[node.range.clone()];
+    match node.children.last() {
+        Some(last) if inside.contains('\n') => {
+            let comma = comma_after(text, last.value.end);
+            let place = after_trivia(text, comma.map_or(last.value.end, |comma| comma + 1), true);
             let margin = margin(text, last.start);
             let new = render(text, value, margin, true);
-            let place = last.value.end;
-            format!("{},{line}{margin}{head}{new}{}", &text[..place], &text[place..])
+            let (before, behind) = if comma.is_some() { ("", ",") } else { (",", "") };
+            let (head_of_text, rest) = text.split_at(last.value.end);
+            let (same_line, rest) = rest.split_at(place - last.value.end);
+            format!("{head_of_text}{before}{same_line}{line}{margin}{head}{new}{behind}{rest}")
         }
         Some(last) => {
-            let gap = if text[at.clone()].contains(", ") || text[at.clone()].contains(": ") { " " } else { "" };
-            let place = last.value.end;
+            let gap = if inside.contains(", ") || inside.contains(": ") { " " } else { "" };
             let head = if gap.is_empty() { head.replace(": ", ":") } else { head };
-            format!("{},{gap}{head}{value}{}", &text[..place], &text[place..])
+            let (before, rest) = text.split_at(last.value.end);
+            format!("{before},{gap}{head}{value}{rest}")
         }
-        None if is_tall(text) => {
-            let outer = margin(text, at.start).to_owned();
-            let inner = format!("{outer}{}", unit(text));
-            let new = render(text, value, &inner, true);
-            let (open, close) = (&text[at.start..=at.start], &text[at.end - 1..at.end]);
-            format!("{}{open}{line}{inner}{head}{new}{line}{outer}{close}{}", &text[..at.start], &text[at.end..])
-        }
-        None => format!("{}{}{value}{}", &text[..at.start + 1], head.replace(": ", ":"), &text[at.end - 1..]),
+        None => append_first(text, node, &head, value),
     }
 }
 
-/// Whether the text spreads over lines; one that is empty yet may.
-fn is_tall(text: &str) -> bool {
+fn append_first(text: &str, node: &Node, head: &str, value: &Value) -> String {
+    let line = end_of_line(text);
+    let (start, end) = (node.range.start + 1, node.range.end - 1);
+    let comments = text[start..end].trim_end_matches(is_space);
+    if comments.is_empty() && !spreads_over_lines(text) {
+        return format!("{}{}{value}{}", &text[..start], head.replace(": ", ":"), &text[end..]);
+    }
+    let outer = margin(text, node.range.start);
+    let inner = format!("{outer}{}", indent_unit(text));
+    let new = render(text, value, &inner, true);
+    let before = &text[..start + comments.len()];
+    format!("{before}{line}{inner}{head}{new}{line}{outer}{}", &text[end..])
+}
+
+/// Whether a text spreads over lines, or is empty so far and may.
+fn spreads_over_lines(text: &str) -> bool {
     let inside = text.trim();
     inside.contains('\n') || inside.len() <= 2
 }
@@ -205,29 +323,29 @@ fn end_of_line(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// The white space at the head of the line in which something stands.
+/// The white space at the start of the line of a place.
 fn margin(text: &str, at: usize) -> &str {
     let start = text[..at].rfind('\n').map_or(0, |n| n + 1);
     let line = &text[start..at];
     &line[..line.len() - line.trim_start_matches([' ', '\t']).len()]
 }
 
-/// One step of indentation: that of the first line that has one.
-fn unit(text: &str) -> &str {
-    let indented = text.lines().find(|line| line.starts_with([' ', '\t']) && !line.trim().is_empty());
-    indented.map_or("  ", |line| &line[..line.len() - line.trim_start().len()])
+/// One step of indentation: that of the first member which has a line of its own.
+fn indent_unit(text: &str) -> &str {
+    let first = find(text, &[]).and_then(|root| root.children.first().map(|child| margin(text, child.start)));
+    first.filter(|unit| !unit.is_empty()).unwrap_or("  ")
 }
 
-fn render(text: &str, value: &Value, margin: &str, tall: bool) -> String {
-    if !tall {
+fn render(text: &str, value: &Value, margin: &str, spreads: bool) -> String {
+    if !spreads {
         return value.to_string();
     }
-    // Strings hold no line ends, so that what stands before a line's first sign is indentation.
+    // A JSON string holds no line end, so the space at the start of a line is indentation.
     let pretty = format!("{value:#}");
     let lines = pretty.split('\n').enumerate().map(|(n, line)| {
         let inner = line.trim_start_matches(' ');
         let steps = (line.len() - inner.len()) / 2;
-        format!("{}{}{inner}", if n == 0 { "" } else { margin }, unit(text).repeat(steps))
+        format!("{}{}{inner}", if n == 0 { "" } else { margin }, indent_unit(text).repeat(steps))
     });
     lines.collect::<Vec<_>>().join(end_of_line(text))
 }
@@ -246,36 +364,44 @@ mod tests {
             "{\"a\":1,\"b\":{\"c\":[]}}",
             "{ \"mcpServers\": { \"x\": 1 } }\n",
             "{\n  \"mcpServers\": {}\n}\n",
+            "// mine\n{\n  // first\n  \"a\": 1, // about a\n  /* b */ \"b\": [ 1, /* two */ 2, ],\n}\n// end\n",
+            "{\n  \"a\": 1 // about a\n  // last\n}\n",
+            "{ // nothing yet\n}\n",
+            "{\n  \"mcpServers\": {\n    \"x\": {}, // x, {\n  },\n}",
+            "/* a { */ {\"a\": \"//\" /* , */}",
         ];
         for text in texts {
-            let path = [At::Key("mcpServers"), At::Key("slm-mesh")];
+            let path = [Step::Key("mcpServers"), Step::Key("slm-mesh")];
             let value = json!({ "command": "/a b/slm-mesh", "args": ["mcp"] });
             let put_in = put(text, &path, &value).unwrap();
-            let parsed: Value = serde_json::from_str(&put_in).unwrap_or_else(|error| panic!("{error}: {put_in}"));
+            let parsed = parse(&put_in).unwrap_or_else(|error| panic!("{error}: {put_in}"));
             assert_eq!(parsed["mcpServers"]["slm-mesh"], value, "{put_in}");
             assert_eq!(put(&put_in, &path, &value).unwrap(), put_in, "again changes nothing");
             assert_eq!(put_in.contains('\t'), text.contains('\t'));
-            assert_eq!(
-                put_in.replace("\r\n", "").contains('\n'),
-                text.replace("\r\n", "").contains('\n'),
-                "{put_in:?}"
-            );
-            let had = serde_json::from_str::<Value>(text).unwrap().get("mcpServers").is_some();
+            let had = parse(text).unwrap().get("mcpServers").is_some();
             let path = if had { &path[..] } else { &path[..1] };
-            assert_eq!(remove(&put_in, path), text);
+            let removed = remove(&put_in, path);
+            assert_eq!(removed, text, "by way of {put_in}");
         }
     }
 
     #[test]
     fn items_go_in_and_out_of_lists() {
         let text = "{\n  \"hooks\": {\n    \"Stop\": [\n      { \"x\": 1 }\n    ]\n  }\n}\n";
-        let path = [At::Key("hooks"), At::Key("Stop")];
+        let path = [Step::Key("hooks"), Step::Key("Stop")];
         let two = push(text, &path, &json!({ "y": [] })).unwrap();
         assert_eq!(two, text.replace("{ \"x\": 1 }", "{ \"x\": 1 },\n      {\n        \"y\": []\n      }"));
-        assert_eq!(remove(&two, &[path[0], path[1], At::Item(1)]), text);
-        let first_gone = remove(&two, &[path[0], path[1], At::Item(0)]);
-        assert_eq!(serde_json::from_str::<Value>(&first_gone).unwrap(), json!({ "hooks": { "Stop": [{ "y": [] }] } }));
+        assert_eq!(remove(&two, &[path[0], path[1], Step::Item(1)]), text);
+        let first_gone = remove(&two, &[path[0], path[1], Step::Item(0)]);
+        assert_eq!(parse(&first_gone).unwrap(), json!({ "hooks": { "Stop": [{ "y": [] }] } }));
         assert!(push("{\"hooks\":{\"Stop\":3}}", &path, &json!(1)).is_err());
         assert!(put("[]", &path, &json!(1)).unwrap_err().contains("top"));
+    }
+
+    #[test]
+    fn comments_beside_a_removed_member_stay() {
+        let text = "{\n  // keep\n  \"a\": 1, // and this\n  \"b\": 2\n}\n";
+        assert_eq!(remove(text, &[Step::Key("a")]), "{\n  // keep // and this\n  \"b\": 2\n}\n");
+        assert_eq!(remove(text, &[Step::Key("b")]), "{\n  // keep\n  \"a\": 1 // and this\n}\n");
     }
 }

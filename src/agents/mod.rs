@@ -1,20 +1,21 @@
-//! Where agents listen: their hooks, each in its own dialect, and the settings that set-up changes.
+//! Works with the agents of this machine: answers their hooks, and sets up and checks their files.
 //!
-//! **Invariant:** a mesh that is down, slow or wrong never stops anyone's work: a hook that can't
-//! say something useful says nothing and succeeds.
+//! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. What is known of
+//! one agent alone stands in [`crate::known_agents`].
 
-pub mod configs;
-pub mod dialect;
-pub mod doctor;
-pub mod safe_write;
 pub mod config_entries;
+pub mod doctor;
 pub mod edited_paths;
 pub mod environment;
-pub mod hook;
 pub mod generated_files;
-pub mod prove;
-pub mod setup;
-pub mod json_edit;
-pub mod toml_edit;
-pub mod wake;
+pub mod hook;
+pub mod hook_input;
 pub mod hook_text;
+pub mod json_edit;
+pub mod prove;
+pub mod safe_write;
+pub mod setup;
+pub mod setup_records;
+pub mod toml_entry;
+pub mod wake;
+pub mod yaml_entry;

@@ -1,8 +1,8 @@
-//! Changing a file of somebody else's with care: what can't be read for certain is left alone, the
-//! text of before is kept once, and a new text is there whole or not at all.
+//! Changes a file of another program with care: a new text is there whole or not at all, and a change
+//! that another program makes in the meantime is not lost.
 //!
-//! **Invariant:** a symlink stays one, a file keeps its mode, and a file that nobody may write is not
-//! replaced behind its owner's back.
+//! **Invariant:** a symlink stays one, a file keeps its mode, and a file that the user may not write is
+//! not replaced behind its owner's back.
 
 use crate::sys;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -10,15 +10,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A settings file beyond this is none.
+/// A file above this size is no settings file.
 const SIZE_MAX: u64 = 16 << 20;
-/// What a file's text of before is called.
-const BEFORE: &str = "before-slm-mesh";
 
 /// Reads a file; `None` if there is none.
 ///
 /// # Errors
-/// When it is not a text that we can take apart, in words.
+/// When it is not a text that can be edited, with the cause.
 pub fn read(path: &Path) -> Result<Option<String>, String> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -36,42 +34,37 @@ pub fn read(path: &Path) -> Result<Option<String>, String> {
     String::from_utf8(bytes).map(Some).map_err(|_| "it is not UTF-8".into())
 }
 
-/// Where a file's text of before is kept: beside it, under the name by which it is known.
-pub fn before(path: &Path) -> PathBuf {
-    PathBuf::from(format!("{}.{BEFORE}", path.display()))
-}
-
-/// Keeps a text as it was before us.
+/// Writes a file if its text is still `expected`, through a symlink if it is one; creates the folders on
+/// the way. `false` if another program changed the file since it was read.
 ///
 /// # Errors
-/// When it can't be written, in words.
-pub fn keep(path: &Path, text: &str) -> Result<(), String> {
-    let mode = fs::metadata(path).map_or(0o600, |meta| meta.mode() & 0o777);
-    put(&before(path), text, mode)
-}
-
-/// Writes a file, through a symlink if it is one, creating the folders on the way.
-///
-/// # Errors
-/// When it can't be written, in words.
-pub fn write(path: &Path, text: &str) -> Result<(), String> {
+/// When it can't be written, with the cause.
+pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, String> {
     let real = behind_links(path);
     let mode = fs::metadata(&real).map_or(0o644, |meta| meta.mode() & 0o7777);
     if let Some(folder) = real.parent() {
         fs::create_dir_all(folder).map_err(|error| format!("{} can't be created ({error})", folder.display()))?;
     }
-    put(&real, text, mode)
+    let draft = write_draft(&real, text, mode)?;
+    let is_unchanged = read(path).is_ok_and(|now| now.as_deref() == expected);
+    let renamed = if is_unchanged { fs::rename(&draft, &real) } else { fs::remove_file(&draft) };
+    renamed.map_err(|error| {
+        // If the draft can't be removed either, the error below says why.
+        let _ = fs::remove_file(&draft);
+        cant_write(&error)
+    })?;
+    Ok(is_unchanged)
 }
 
-/// Removes a file of ours, and the folders up to `root` that it leaves empty.
+/// Removes a file, and the folders below `root` that this leaves empty.
 ///
 /// # Errors
-/// When it can't be removed, in words.
+/// When it can't be removed, with the cause.
 pub fn remove(path: &Path, root: &Path) -> Result<(), String> {
     fs::remove_file(path).map_err(|error| format!("it can't be removed ({error}); see who owns its folder"))?;
     let above = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root) && *folder != root);
     for folder in above {
-        // One that is not empty stays, and so do those above it.
+        // A folder that is not empty stays, and so do the folders above it.
         if fs::remove_dir(folder).is_err() {
             break;
         }
@@ -79,10 +72,10 @@ pub fn remove(path: &Path, root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Asks whether a file may be written: a rename would get past both of what forbids it.
+/// Checks that the user may write a file. A rename would succeed even on a file that is read-only.
 ///
 /// # Errors
-/// When it is read-only or somebody else's, in words.
+/// When the file is read-only or belongs to another user.
 pub fn may_write(path: &Path) -> Result<(), String> {
     let Ok(meta) = fs::metadata(path) else { return Ok(()) };
     if meta.mode() & 0o222 == 0 {
@@ -94,7 +87,7 @@ pub fn may_write(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The file behind a symlink, also behind one that leads to nothing yet.
+/// The file behind a symlink, even if it does not exist yet.
 fn behind_links(path: &Path) -> PathBuf {
     let mut real = path.to_path_buf();
     for _ in 0..16 {
@@ -104,19 +97,42 @@ fn behind_links(path: &Path) -> PathBuf {
     real
 }
 
-fn put(path: &Path, text: &str, mode: u32) -> Result<(), String> {
+fn cant_write(error: &std::io::Error) -> String {
+    format!("it can't be written ({error}); see who owns its folder, and whether its disk is full")
+}
+
+/// Writes the text into a new file beside the one that it is to replace.
+fn write_draft(path: &Path, text: &str, mode: u32) -> Result<PathBuf, String> {
     let draft = PathBuf::from(format!("{}.{:08x}.tmp", path.display(), sys::chance() as u32));
     let result = (|| {
         let mut file = OpenOptions::new().create_new(true).write(true).mode(mode & 0o777).open(&draft)?;
-        // The mask took bits away that the file of before may have.
+        // The umask may have taken bits away.
         file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
+        file.sync_all()
     })();
     result.map_err(|error| {
-        // The draft is ours; if even that can't be removed, the error below says why.
+        // If the draft can't be removed either, the error below says why.
         let _ = fs::remove_file(&draft);
-        format!("it can't be written ({error}); see who owns its folder, and what room its disk has")
-    })
+        cant_write(&error)
+    })?;
+    Ok(draft)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_another_program_is_not_overwritten() {
+        let folder = std::env::temp_dir().join(format!("slm-mesh-replace-{:08x}", sys::chance() as u32));
+        let path = folder.join("settings.json");
+        assert_eq!(replace(&path, None, "one"), Ok(true), "a new file, in a new folder");
+        fs::write(&path, "theirs").unwrap();
+        assert_eq!(replace(&path, Some("one"), "two"), Ok(false));
+        assert_eq!(read(&path), Ok(Some("theirs".into())));
+        assert_eq!(replace(&path, Some("theirs"), "two"), Ok(true));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no draft stays");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -1,33 +1,38 @@
-//! `slm-mesh setup`: registers us with the agents, hangs our hooks where they listen, and takes all
-//! of it out again.
+//! `slm-mesh setup`: registers the MCP server with the agents, adds our hooks and commands, and takes
+//! all of it out again.
 //!
-//! **Invariant:** what can't be changed for certain is left as it is, with what to paste; nothing is
+//! **Invariant:** a file that can't be changed safely is left as it is, with a text to paste. Nothing is
 //! written when nothing changes, and nothing at all in a dry run.
 
-use super::config_entries::{self, Want, quoted};
-use super::configs::{Row, Server, Verbs};
-use super::environment::{Ground, on_path};
-use super::{generated_files, safe_write};
+use super::config_entries::{Entries, shell_quoted};
+use super::environment::{EditedFile, Environment, find_on_path, read_json};
+use super::generated_files::{self, is_our_program};
+use super::setup_records::{FileRecord, Records};
+use super::{json_edit, safe_write};
+use crate::known_agents::Agent;
+use crate::known_agents::files::{AgentCommand, ServerFile, Writer};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What an agent's own command may take.
-const COMMAND_MAX: Duration = Duration::from_secs(30);
+/// How long an agent's own command may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+/// How often a file is read again because another program changed it.
+const ATTEMPTS: usize = 5;
 
-/// What happened to one thing of an agent's.
+/// What happened to one file or registration.
 #[derive(Debug, Clone, Default)]
 pub struct Step {
-    /// The thing: registration, hooks, commands.
+    /// What it is: the server, hooks, commands.
     pub what: &'static str,
     /// The file or the command.
     pub place: String,
-    /// What was done with it.
+    /// What was done.
     pub done: &'static str,
-    /// Why it was left alone.
+    /// Why it was done this way, or not at all.
     pub why: String,
-    /// What the user can paste, or run.
+    /// What the user can paste or run.
     pub paste: String,
     /// The lines that change, in a dry run.
     pub change: String,
@@ -37,6 +42,8 @@ pub struct Step {
 pub const SAME: &str = "as it was";
 /// Nothing could be done; the user has to.
 pub const LEFT: &str = "left alone";
+/// The entry stays, because another agent uses it.
+const SHARED: &str = "kept";
 
 impl Step {
     fn new(what: &'static str, place: String, done: &'static str) -> Step {
@@ -47,7 +54,12 @@ impl Step {
         Step { what, place, done: LEFT, why, paste, change: String::new() }
     }
 
-    /// Whether the user has to do something himself.
+    fn because(mut self, why: &str) -> Step {
+        why.clone_into(&mut self.why);
+        self
+    }
+
+    /// Whether the user has to do something.
     pub fn is_open(&self) -> bool {
         self.done == LEFT
     }
@@ -65,124 +77,116 @@ impl Step {
 }
 
 /// Sets an agent up.
-pub fn put(ground: &Ground, row: &Row) -> Vec<Step> {
-    let scope = ground.scope(row);
+pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<Step> {
+    let scope = environment.scope(agent);
+    let own_file = environment.own_file(agent);
     let mut steps = Vec::new();
-    if let Some((path, kind)) = scope.own {
-        let target = ground.path(row, path);
-        steps.push(put_own(ground, "own file", &target, &generated_files::text(kind, &ground.program)));
+    if let Some(own) = scope.own_file {
+        let text = generated_files::own_file_text(&own, &environment.program);
+        steps.push(write_own_file(environment, "own file", Path::new(&own_file), &text));
     }
-    let by_command =
-        scope.server.zip(scope.command).and_then(|(server, verbs)| by_command(ground, row, &server, &verbs));
-    let is_done = by_command.as_ref().is_some_and(|step| !step.is_open());
-    let writes = scope.server.is_some_and(|server| server.ours_to_write);
-    // A command that did not work is made up for by its file, where that is ours to write.
-    steps.extend(by_command.filter(|_| is_done || !writes));
-    if let Some(server) = scope.server.filter(|server| !server.ours_to_write && !is_done && steps.is_empty()) {
-        let paste = scope.command.map(|verbs| line(&verbs, ground, &server)).unwrap_or_default();
-        let why =
-            "it is not edited by hand, since a running session rewrites it, and its command is not on PATH".into();
-        steps.push(Step::left("server", ground.shown(&ground.path(row, server.path)), why, paste));
+    if let Some((server, command)) = scope.server.and_then(by_agent) {
+        steps.push(register(environment, agent, &server, &command));
     }
-    for (path, server, hooks) in ground.files(row, !is_done) {
-        let program = server.map_or_else(|| ground.program.clone(), |server| ground.target(row, &server));
-        let want = Want { agent: row.name, program: &program, server, hooks, wake: ground.may_wake(row) };
-        steps.push(put_file(ground, &path, &want));
+    for file in environment.edited_files(agent) {
+        steps.push(edit_file(environment, &file, &environment.entries(agent, &own_file, &file)));
     }
-    if let Some(skills) = scope.skills {
-        let each = generated_files::skills(&skills).into_iter();
-        let all: Vec<Step> =
-            each.map(|(path, text)| put_own(ground, "commands", &ground.path(row, &path), &text)).collect();
-        steps.extend(gathered(all));
-    }
+    let commands = environment.command_files(agent);
+    let write = |(path, text): &(PathBuf, String)| write_own_file(environment, "commands", path, text);
+    steps.extend(merged(commands.iter().map(write).collect()));
     steps
 }
 
-/// Takes everything of ours out of an agent's settings.
-pub fn take(ground: &Ground, row: &Row) -> Vec<Step> {
-    let scope = ground.scope(row);
+/// Takes everything of ours out of an agent's files.
+pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<Step> {
+    let scope = environment.scope(agent);
+    let own_file = environment.own_file(agent);
     let mut steps = Vec::new();
-    let mut is_done = false;
-    if let Some((server, verbs)) = scope.server.zip(scope.command) {
-        let is_ours = ground.registered(row, &server).is_some_and(|program| generated_files::is_us(&program));
-        let by_hand = format!("{} {}", verbs.program, verbs.remove.join(" "));
-        if is_ours && !verbs.remove.is_empty() && on_path(verbs.program).is_some() {
-            let done = if ground.dry { Ok("would run") } else { run(verbs.program, verbs.remove).map(|()| "ran") };
-            is_done = done.is_ok();
-            match done {
-                Ok(done) => steps.push(Step::new("server", by_hand, done)),
-                // Its file makes up for a command that did not work.
-                Err(_) if server.ours_to_write => {}
-                Err(why) => steps.push(Step::left("server", by_hand.clone(), why, by_hand)),
-            }
-        } else if is_ours && !server.ours_to_write {
-            let why = format!("{} is not on PATH, and its file is not edited by hand", verbs.program);
-            steps.push(Step::left("server", ground.shown(&ground.path(row, server.path)), why, by_hand));
-        }
+    if let Some((server, command)) = scope.server.and_then(by_agent) {
+        steps.extend(unregister(environment, agent, &server, &command));
     }
-    for (path, server, hooks) in ground.files(row, !is_done) {
-        let program = server.map_or_else(|| ground.program.clone(), |server| ground.target(row, &server));
-        let want = Want { agent: row.name, program: &program, server, hooks, wake: ground.may_wake(row) };
-        steps.push(take_file(ground, row, &path, &want));
+    for file in environment.edited_files(agent) {
+        steps.push(restore_file(environment, &file, &environment.entries(agent, &own_file, &file)));
     }
-    let plugin = scope.own.map(|(path, _)| path.to_owned());
-    let commands =
-        scope.skills.iter().flat_map(|skills| generated_files::skills(skills).into_iter().map(|(path, _)| path));
-    let all: Vec<Step> =
-        plugin.into_iter().chain(commands).map(|path| take_own(ground, row, &ground.path(row, &path))).collect();
-    steps.extend(gathered(all));
+    let own = scope.own_file.map(|own| environment.path(agent, own.path));
+    let commands = environment.command_files(agent).into_iter().map(|(path, _)| path);
+    let root = top_folder(environment, agent);
+    steps.extend(merged(
+        own.into_iter().chain(commands).map(|path| remove_own_file(environment, &root, &path)).collect(),
+    ));
     steps
 }
 
-/// Registers through the agent's own command; `None` where that is not on PATH.
-fn by_command(ground: &Ground, row: &Row, server: &Server, verbs: &Verbs) -> Option<Step> {
-    on_path(verbs.program)?;
-    let line = line(verbs, ground, server);
-    let old = ground.registered(row, server);
-    if old.as_deref() == Some(&ground.program) {
-        return Some(Step::new("server", ground.shown(&ground.path(row, server.path)), SAME));
+fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)> {
+    match server.writer {
+        Writer::Agent(command) => Some((server, command)),
+        Writer::Us => None,
     }
-    if ground.dry {
+}
+
+/// Whether the entry under our name starts this program as it should.
+fn is_registered(environment: &Environment, agent: &Agent, server: &ServerFile) -> bool {
+    let entry = read_json(&environment.server_path(agent, server))
+        .map(|whole| whole[server.key][generated_files::NAME].clone())
+        .unwrap_or_default();
+    // Entries of older agents name no arguments here.
+    entry["command"] == json!(environment.program) && (entry["args"].is_null() || entry["args"] == json!(["mcp"]))
+}
+
+/// Registers the server through the agent's own command.
+fn register(environment: &Environment, agent: &Agent, server: &ServerFile, command: &AgentCommand) -> Step {
+    let place = environment.shown(&environment.server_path(agent, server));
+    let words: Vec<String> = command.add.iter().map(|word| word.replace("{program}", &environment.program)).collect();
+    let line = words.iter().fold(command.program.to_owned(), |line, word| format!("{line} {}", shell_quoted(word)));
+    if is_registered(environment, agent, server) {
+        return Step::new("server", place, SAME);
+    }
+    if find_on_path(command.program).is_none() {
+        let why = "a running session rewrites this file, so setup does not edit it, and the command is not on PATH";
+        return Step::left("server", place, why.into(), line);
+    }
+    if environment.is_dry_run {
+        return Step::new("server", line, "would run");
+    }
+    if environment.registered_program(agent, server).is_some() {
+        // If the old entry stays, the next command fails and says so.
+        let _ = run_command(command.program, command.remove);
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match run_command(command.program, &words) {
+        Ok(()) => Step::new("server", line, "ran"),
+        Err(why) => Step::left("server", line.clone(), why, line),
+    }
+}
+
+/// Takes the server out through the agent's own command; nothing if it is not registered.
+fn unregister(environment: &Environment, agent: &Agent, server: &ServerFile, command: &AgentCommand) -> Option<Step> {
+    environment.registered_program(agent, server).filter(|program| is_our_program(program))?;
+    let line = format!("{} {}", command.program, command.remove.join(" "));
+    if find_on_path(command.program).is_none() {
+        let why = format!("{} is not on PATH, and setup does not edit its file", command.program);
+        return Some(Step::left("server", environment.shown(&environment.server_path(agent, server)), why, line));
+    }
+    if environment.is_dry_run {
         return Some(Step::new("server", line, "would run"));
     }
-    if old.is_some() && !verbs.remove.is_empty() {
-        // An entry that can't be taken out makes the next command fail, which is told.
-        let _ = run(verbs.program, verbs.remove);
-    }
-    let args = arguments(verbs, ground, server);
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    Some(match run(verbs.program, &args) {
+    Some(match run_command(command.program, command.remove) {
         Ok(()) => Step::new("server", line, "ran"),
         Err(why) => Step::left("server", line.clone(), why, line),
     })
 }
 
-fn arguments(verbs: &Verbs, ground: &Ground, server: &Server) -> Vec<String> {
-    let want = Want { agent: "", program: &ground.program, server: None, hooks: None, wake: false };
-    let mut entry = json!({ "name": generated_files::NAME });
-    for (key, value) in want.entry(server.form).as_object().into_iter().flatten() {
-        entry[key] = value.clone();
-    }
-    let fill = |word: &&str| word.replace("{program}", &ground.program).replace("{json}", &entry.to_string());
-    verbs.add.iter().map(fill).collect()
-}
-
-fn line(verbs: &Verbs, ground: &Ground, server: &Server) -> String {
-    let words: Vec<String> = arguments(verbs, ground, server).iter().map(|word| quoted(word)).collect();
-    format!("{} {}", verbs.program, words.join(" "))
-}
-
-/// Runs an agent's command; its own words when it fails.
-fn run(program: &str, args: &[&str]) -> Result<(), String> {
+/// Runs an agent's command; if it fails, the error has its last line.
+fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("{program} can't be run ({error})"))?;
     let began = Instant::now();
     while child.try_wait().map_err(|error| error.to_string())?.is_none() {
-        if began.elapsed() > COMMAND_MAX {
-            // It is ours; one that has just ended needs no end.
+        if began.elapsed() > COMMAND_LIMIT {
+            // A child that has just ended can't be killed, and need not be.
             let _ = child.kill();
-            return Err(format!("{program} did not end in {} s", COMMAND_MAX.as_secs()));
+            return Err(format!("{program} did not end in {} s", COMMAND_LIMIT.as_secs()));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -190,119 +194,209 @@ fn run(program: &str, args: &[&str]) -> Result<(), String> {
     if out.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&out.stderr);
-    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("").trim();
-    Err(format!("{program} said no: {}", last.chars().take(200).collect::<String>()))
+    let errors = String::from_utf8_lossy(&out.stderr);
+    let last = errors.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("").trim();
+    Err(format!("{program} failed: {}", last.chars().take(200).collect::<String>()))
 }
 
-/// What a file of an agent's holds of ours.
-fn kind_of(want: &Want) -> &'static str {
-    match (want.server.is_some(), want.hooks.is_some()) {
+/// What a file holds of ours, in words.
+fn contents(entries: &Entries) -> &'static str {
+    match (entries.server.is_some(), entries.hooks.is_some()) {
         (true, true) => "server, hooks",
         (true, false) => "server",
         _ => "hooks",
     }
 }
 
-fn put_file(ground: &Ground, path: &Path, want: &Want) -> Step {
-    let (what, place) = (kind_of(want), ground.shown(path));
-    let changed = (|| {
-        let old = safe_write::read(path)?;
-        let new = want.apply(old.as_deref().unwrap_or(""))?;
-        if old.as_deref() == Some(&new) {
-            return Ok(Step::new(what, place.clone(), SAME));
+/// Puts our entries into a file.
+fn edit_file(environment: &Environment, file: &EditedFile, entries: &Entries) -> Step {
+    let what = contents(entries);
+    let place = environment.shown(&file.path);
+    for _ in 0..ATTEMPTS {
+        match edit_file_once(environment, file, entries) {
+            Ok(Some(step)) => return step,
+            Ok(None) => {}
+            Err(why) => {
+                let text = safe_write::read(&file.path).ok().flatten().unwrap_or_default();
+                return Step::left(what, place, why, entries.to_paste(&text));
+            }
         }
-        let change = changes(old.as_deref().unwrap_or(""), &new);
-        if ground.dry {
-            return Ok(Step { change, ..Step::new(what, place.clone(), "would write") });
-        }
+    }
+    Step::left(what, place, "another program keeps changing it".into(), entries.alone())
+}
+
+/// One attempt; `None` if another program changed the file in between.
+fn edit_file_once(environment: &Environment, file: &EditedFile, entries: &Entries) -> Result<Option<Step>, String> {
+    let path = &file.path;
+    let step = |done| Step::new(contents(entries), environment.shown(path), done);
+    let old = safe_write::read(path)?;
+    let new = entries.put_into(old.as_deref().unwrap_or(""))?;
+    let is_same = old.as_deref() == Some(&new);
+    if environment.is_dry_run && !is_same {
+        let change = changed_lines(old.as_deref().unwrap_or(""), &new);
+        return Ok(Some(Step { change, ..step("would write") }));
+    }
+    if !environment.is_dry_run {
         safe_write::may_write(path)?;
-        if let Some(old) = &old
-            && (want.strip(old, None).is_ok_and(|bare| bare == *old) || !safe_write::before(path).exists())
-        {
-            safe_write::keep(path, old)?;
+        let mut records = Records::load()?;
+        let record = new_record(records.get(path), entries, old.as_ref(), &new);
+        if records.get(path).as_ref() != Some(&record) {
+            records.set(path, &record)?;
         }
-        safe_write::write(path, &new)?;
-        Ok(Step::new(what, place.clone(), "written"))
-    })();
-    changed.unwrap_or_else(|why: String| Step::left(what, place, why, want.alone()))
+    }
+    if is_same {
+        return Ok(Some(step(SAME)));
+    }
+    let why = if entries.server.is_some() { entries.agent.files.why_edited } else { "" };
+    Ok(safe_write::replace(path, old.as_deref(), &new)?.then(|| step("written").because(why)))
 }
 
-fn take_file(ground: &Ground, row: &Row, path: &Path, want: &Want) -> Step {
-    let (what, place) = (kind_of(want), ground.shown(path));
-    let kept = safe_write::before(path);
-    let changed = (|| {
-        let Some(text) = safe_write::read(path)? else { return Ok(Step::new(what, place.clone(), SAME)) };
-        let before = safe_write::read(&kept)?;
-        let shape = before.as_deref().and_then(|text| config_entries::parse(text).ok());
-        // A text of before that was empty had no members either.
-        let shape = shape.or(before.as_ref().map(|_| Value::Null));
-        let bare = want.strip(&text, shape.as_ref())?;
-        if bare == text {
-            return Ok(Step::new(what, place.clone(), SAME));
-        }
-        let is_clean = |before: &String| want.strip(before, None).is_ok_and(|bare| bare == *before);
-        let is_untouched = |before: &String| want.apply(before).is_ok_and(|new| new == text);
-        let restored = before.clone().filter(|before| is_clean(before) && is_untouched(before));
-        let new = restored.unwrap_or(bare);
-        let is_gone = before.is_none() && want.is_frame(&new);
-        if ground.dry {
-            let done = if is_gone { "would delete" } else { "would write" };
-            return Ok(Step { change: changes(&text, &new), ..Step::new(what, place.clone(), done) });
-        }
-        safe_write::may_write(path)?;
-        if is_gone {
-            safe_write::remove(path, &base(ground, row))?;
-            return Ok(Step::new(what, place.clone(), "deleted"));
-        }
-        safe_write::write(path, &new)?;
-        // What was changed since is in the file; the text of before has done its work.
-        if before.is_some() {
-            safe_write::remove(&kept, &base(ground, row))?;
-        }
-        Ok(Step::new(what, place.clone(), "taken out"))
-    })();
-    changed.unwrap_or_else(|why: String| {
-        let is_named = safe_write::read(path).ok().flatten().is_some_and(|text| text.contains(generated_files::NAME));
-        if is_named { Step::left(what, place, why, String::new()) } else { Step::new(what, ground.shown(path), SAME) }
-    })
+/// The record of a file that is about to be written.
+fn new_record(known: Option<FileRecord>, entries: &Entries, old: Option<&String>, new: &str) -> FileRecord {
+    let mut agents = known.as_ref().map(|record| record.agents.clone()).unwrap_or_default();
+    if !agents.iter().any(|id| id == entries.agent.id) {
+        agents.push(entries.agent.id.to_owned());
+    }
+    let before = match (&known, old) {
+        (Some(known), Some(old)) if known.after == *old => known.before.clone(),
+        (_, None) => None,
+        (known, Some(old)) => text_without_us(known.as_ref(), entries, old),
+    };
+    FileRecord { before, after: new.to_owned(), agents }
 }
 
-/// The directory above which no empty folder is removed.
-fn base(ground: &Ground, row: &Row) -> std::path::PathBuf {
-    if ground.project { ground.here.clone() } else { ground.root(row) }
+/// A text without our entries, as far as it is known; none if nothing but our frame is left.
+fn text_without_us(known: Option<&FileRecord>, entries: &Entries, text: &str) -> Option<String> {
+    let shape = known.and_then(shape_of);
+    let Ok(bare) = entries.remove_from(text, shape.as_ref()) else { return Some(text.to_owned()) };
+    let was_new = known.is_none_or(|record| record.before.is_none());
+    (bare == text || !was_new || !entries.is_frame(&bare)).then_some(bare)
 }
 
-fn put_own(ground: &Ground, what: &'static str, path: &Path, text: &str) -> Step {
-    let place = ground.shown(path);
-    let changed = (|| match safe_write::read(path)? {
-        Some(old) if old == text => Ok(Step::new(what, place.clone(), SAME)),
+/// The value of the text that was there before us. An empty text has no members either.
+fn shape_of(record: &FileRecord) -> Option<Value> {
+    record.before.as_ref().map(|text| json_edit::parse(text).unwrap_or_default())
+}
+
+/// Takes our entries out of a file: restores the text of before if nobody changed the file since.
+fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries) -> Step {
+    let what = contents(entries);
+    let place = environment.shown(&file.path);
+    for _ in 0..ATTEMPTS {
+        match restore_file_once(environment, file, entries) {
+            Ok(Some(step)) => return step,
+            Ok(None) => {}
+            Err(why) => {
+                let text = safe_write::read(&file.path).ok().flatten().unwrap_or_default();
+                let names_us = text.contains(generated_files::NAME);
+                return if names_us {
+                    Step::left(what, place, why, String::new())
+                } else {
+                    Step::new(what, place, SAME)
+                };
+            }
+        }
+    }
+    Step::left(what, place, "another program keeps changing it".into(), String::new())
+}
+
+/// One attempt; `None` if another program changed the file in between.
+fn restore_file_once(environment: &Environment, file: &EditedFile, entries: &Entries) -> Result<Option<Step>, String> {
+    let path = &file.path;
+    let step = |done| Step::new(contents(entries), environment.shown(path), done);
+    let mut records = Records::load()?;
+    let known = records.get(path);
+    let Some(text) = safe_write::read(path)? else {
+        forget(environment, &mut records, path)?;
+        return Ok(Some(step(SAME)));
+    };
+    if let Some(known) = known.as_ref().filter(|known| known.agents.iter().any(|id| id != entries.agent.id)) {
+        return keep_for_others(environment, &mut records, file, entries, known).map(Some);
+    }
+    let left = match &known {
+        Some(known) if known.after == text => known.before.clone(),
+        known => text_without_us(known.as_ref(), entries, &text),
+    };
+    if left.as_ref() == Some(&text) {
+        forget(environment, &mut records, path)?;
+        return Ok(Some(step(SAME)));
+    }
+    if environment.is_dry_run {
+        let done = if left.is_none() { "would delete" } else { "would write" };
+        return Ok(Some(Step { change: changed_lines(&text, &left.unwrap_or_default()), ..step(done) }));
+    }
+    safe_write::may_write(path)?;
+    let done = match left {
+        None if safe_write::read(path)?.as_ref() == Some(&text) => {
+            safe_write::remove(path, &top_folder(environment, entries.agent))?;
+            "deleted"
+        }
+        None => return Ok(None),
+        Some(left) if safe_write::replace(path, Some(&text), &left)? => "taken out",
+        Some(_) => return Ok(None),
+    };
+    records.forget(path)?;
+    Ok(Some(step(done)))
+}
+
+/// Leaves a file that other agents read as well, and notes that this agent no longer does.
+fn keep_for_others(
+    environment: &Environment,
+    records: &mut Records,
+    file: &EditedFile,
+    entries: &Entries,
+    known: &FileRecord,
+) -> Result<Step, String> {
+    let others: Vec<String> = known.agents.iter().filter(|id| *id != entries.agent.id).cloned().collect();
+    let why = format!("{} uses it too", others.join(", "));
+    if !environment.is_dry_run && others.len() < known.agents.len() {
+        records.set(&file.path, &FileRecord { agents: others, ..known.clone() })?;
+    }
+    Ok(Step::new(contents(entries), environment.shown(&file.path), SHARED).because(&why))
+}
+
+fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Result<(), String> {
+    if environment.is_dry_run { Ok(()) } else { records.forget(path) }
+}
+
+/// The folder that stays, even if set-up leaves it empty.
+fn top_folder(environment: &Environment, agent: &Agent) -> PathBuf {
+    if environment.is_project { environment.directory.clone() } else { environment.settings_directory(agent) }
+}
+
+fn write_own_file(environment: &Environment, what: &'static str, path: &Path, text: &str) -> Step {
+    let place = environment.shown(path);
+    let written = (|| match safe_write::read(path)? {
+        Some(old) if old == text => Ok(SAME),
         Some(old) if !old.contains(generated_files::MARK) => {
-            Err("there is a file of that name, and it is not ours".into())
+            Err("there is a file of that name that setup did not write".to_owned())
         }
-        _ if ground.dry => Ok(Step::new(what, place.clone(), "would write")),
-        _ => safe_write::write(path, text).map(|()| Step::new(what, place.clone(), "written")),
+        _ if environment.is_dry_run => Ok("would write"),
+        old => Ok(if safe_write::replace(path, old.as_deref(), text)? { "written" } else { SAME }),
     })();
-    changed.unwrap_or_else(|why: String| Step::left(what, place, why, String::new()))
+    match written {
+        Ok(done) => Step::new(what, place, done),
+        Err(why) => Step::left(what, place, why, String::new()),
+    }
 }
 
-fn take_own(ground: &Ground, row: &Row, path: &Path) -> Step {
-    let place = ground.shown(path);
-    let is_ours = safe_write::read(path).ok().flatten().is_some_and(|text| text.contains(generated_files::MARK));
-    if !is_ours {
+fn remove_own_file(environment: &Environment, root: &Path, path: &Path) -> Step {
+    let place = environment.shown(path);
+    let text = safe_write::read(path).ok().flatten().unwrap_or_default();
+    if !text.contains(generated_files::MARK) {
         return Step::new("commands", place, SAME);
     }
-    if ground.dry {
+    if environment.is_dry_run {
         return Step::new("commands", place, "would delete");
     }
-    match safe_write::remove(path, &base(ground, row)) {
+    match safe_write::remove(path, root) {
         Ok(()) => Step::new("commands", place, "deleted"),
         Err(why) => Step::left("commands", place, why, String::new()),
     }
 }
 
-/// Steps of one kind that went the same way, as one.
-fn gathered(steps: Vec<Step>) -> Vec<Step> {
+/// Joins steps that ended the same way into one.
+fn merged(steps: Vec<Step>) -> Vec<Step> {
     let mut found: Vec<Step> = Vec::new();
     for step in steps {
         match found.iter_mut().find(|known| (known.done, &known.why) == (step.done, &step.why)) {
@@ -313,12 +407,12 @@ fn gathered(steps: Vec<Step>) -> Vec<Step> {
     found
 }
 
-/// The lines that differ: those between what both texts begin with and what both end with.
-fn changes(old: &str, new: &str) -> String {
+/// The lines that differ: those between the common beginning and the common end of both texts.
+fn changed_lines(old: &str, new: &str) -> String {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let tail = old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(a, b)| a == b).count();
-    let gone = old[head..old.len() - tail].iter().map(|line| format!("- {line}"));
-    let come = new[head..new.len() - tail].iter().map(|line| format!("+ {line}"));
-    gone.chain(come).collect::<Vec<_>>().join("\n")
+    let removed = old[head..old.len() - tail].iter().map(|line| format!("- {line}"));
+    let added = new[head..new.len() - tail].iter().map(|line| format!("+ {line}"));
+    removed.chain(added).collect::<Vec<_>>().join("\n")
 }

@@ -1,21 +1,24 @@
-//! `slm-mesh hook AGENT --wake`: waits behind an idle agent until the mesh would wake it, then says
-//! the sentence where that agent's client takes it for a reason to begin a turn.
+//! `slm-mesh hook AGENT --wake`: waits in the background of an idle agent until mail may wake it, and
+//! then makes the agent begin a turn.
 //!
-//! **Invariant:** it holds nothing up: it runs only where the client runs it in the background, and
-//! ends with the agent.
+//! **Invariant:** it holds nothing up: it runs only where the agent runs it in the background, and ends
+//! with the agent.
 
-use super::dialect::Agent;
+use super::hook::{HookAgent, print, run_guarded, session_facts};
+use super::hook_input::understand;
 use crate::base::error::Error;
 use crate::client::Client;
+use crate::known_agents::Agent;
+use crate::known_agents::wakeup::{HookAnswer, Means};
 use crate::sys::data_dir::Places;
 use crate::sys::settings::{self, Settings, WAKE};
 use serde_json::{Value, json};
 
-/// Changes which agents mail may wake, in the settings; answers whether that changed anything.
+/// Changes in the settings which agents mail may wake. Answers whether that changed anything.
 ///
 /// # Errors
 /// When the settings can't be read or written.
-pub fn allow(agents: &[&str], on: bool, dry: bool) -> Result<bool, Error> {
+pub fn allow_waking(agents: &[&str], on: bool, dry: bool) -> Result<bool, Error> {
     let places = Places::find()?;
     let mut words = Settings::load(&places)?.several(WAKE);
     let before = words.clone();
@@ -32,7 +35,7 @@ pub fn allow(agents: &[&str], on: bool, dry: bool) -> Result<bool, Error> {
     let value = Some(words.join(",")).filter(|value| !value.is_empty());
     let text = settings::with_line(&text, WAKE, value.as_deref());
     if text.is_empty() {
-        // It held this line alone.
+        // The file held nothing else.
         std::fs::remove_file(places.config()).map_err(|error| places.error("can't be written", &error))?;
     } else {
         places.write(&places.config(), &text)?;
@@ -40,47 +43,56 @@ pub fn allow(agents: &[&str], on: bool, dry: bool) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// One wait; between two it is looked whether the agent still lives.
-const WAIT_S: i64 = 600;
+/// One call waits this long. Between two calls the hook checks that its agent still lives.
+const WAIT_SECONDS: i64 = 600;
+
 /// A channel of a running MCP session, of rank 0, is tried before this one.
 const RANK: i64 = 1;
-/// What a client shows to the model when a hook in the background ends: Claude Code's `asyncRewake`.
-const REWAKE: u8 = 2;
 
-/// Waits for one ring. The exit status is part of the answer.
-pub fn run(agent: &str) -> u8 {
-    super::hook::guarded(agent, wait)
+/// A way to wake an agent by a hook in the background.
+struct BackgroundWake {
+    channel: &'static str,
+    answer: HookAnswer,
 }
 
-fn wait(agent: Agent, input: &Value) -> Result<u8, String> {
+/// Waits until mail may wake the session. The exit status is part of the answer.
+pub fn wait_to_wake(agent: &str) -> u8 {
+    run_guarded(agent, wait)
+}
+
+/// How a hook in the background can wake this agent; none if it can't, or must not here.
+fn background_wake(agent: &Agent) -> Option<BackgroundWake> {
+    agent.wakeups.iter().find_map(|wakeup| match wakeup.means {
+        Means::BackgroundHook { answer, needs } => {
+            let is_met = |(name, wanted): &(&str, Option<&str>)| {
+                std::env::var(name).is_ok_and(|value| wanted.is_none_or(|wanted| value == wanted))
+            };
+            needs.iter().all(is_met).then_some(BackgroundWake { channel: wakeup.channel, answer })
+        }
+        _ => None,
+    })
+}
+
+fn wait(agent: HookAgent, input: &Value) -> Result<u8, String> {
     let places = Places::find().map_err(|error| error.text)?;
     let settings = Settings::load(&places).map_err(|error| error.text)?;
-    let (word, surface) = match agent {
-        Agent::Claude => ("claude", "claude rewake"),
-        Agent::OpenCode => ("opencode", "opencode prompt"),
-        _ => return Ok(0),
-    };
-    // Other agents run Claude's hooks as well, and would wait for this one.
-    // And `claude -p` does not end while a hook of it waits: only a session that has a window does.
-    let stays = std::env::var("CLAUDE_CODE_ENTRYPOINT").is_ok_and(|by| by == "cli");
-    let is_its_own = agent != Agent::Claude || stays && std::env::var_os("CLAUDE_PID").is_some();
-    let Some(told) = agent.understand(input).filter(|_| is_its_own && settings.wakes(word)) else { return Ok(0) };
-    let mut ask = super::hook::identity(agent, &told);
-    (ask["surface"], ask["waitSeconds"]) = (json!(surface), json!(WAIT_S));
-    ask["rank"] = json!(RANK);
+    let Some(wake) = background_wake(agent.agent).filter(|_| settings.wakes(agent.agent.id)) else { return Ok(0) };
+    let Some(hook) = understand(agent.dialect, input) else { return Ok(0) };
+    let mut facts = session_facts(agent.agent, &hook);
+    (facts["surface"], facts["waitSeconds"]) = (json!(wake.channel), json!(WAIT_SECONDS));
+    facts["rank"] = json!(RANK);
     let parent = std::os::unix::process::parent_id();
-    // An agent that is ended may not get to end its waiters, which would hold its place in the mesh.
+    // An agent that is killed can't end its waiters, and a waiter keeps its session on the mesh.
     crate::sys::process::end_with_parent();
     while std::os::unix::process::parent_id() == parent {
         let mut client = Client::connect(&places).map_err(|error| error.to_string())?;
-        let value = client.call("turn.wake", &ask).map_err(|error| error.text)?;
+        let value = client.call("turn.wake", &facts).map_err(|error| error.text)?;
         if value["ring"] == json!(true) {
-            let sentence = value["text"].as_str().unwrap_or("");
-            let said = json!({ "surface": surface, "upto": value["upto"], "as": value["you"]["id"] });
-            // Said before it is: afterwards there is nobody left to say so. What nothing came of is
-            // tried another way.
-            client.call("turn.rang", &said).map_err(|error| error.text)?;
-            return Ok(say(agent, sentence));
+            let report = json!({ "surface": wake.channel, "upto": value["upto"], "as": value["you"]["id"] });
+            // The report goes first, because this process ends with the answer. If nothing comes of the
+            // answer, the broker tries the next channel.
+            client.call("turn.rang", &report).map_err(|error| error.text)?;
+            return Ok(say(wake.answer, value["text"].as_str().unwrap_or("")));
         }
         if value["over"] == json!(true) {
             return Ok(0);
@@ -89,12 +101,16 @@ fn wait(agent: Agent, input: &Value) -> Result<u8, String> {
     Ok(0)
 }
 
-fn say(agent: Agent, sentence: &str) -> u8 {
-    if agent == Agent::Claude {
-        crate::sys::complain(sentence);
-        return REWAKE;
+fn say(answer: HookAnswer, sentence: &str) -> u8 {
+    match answer {
+        HookAnswer::ExitStatus(status) => {
+            crate::sys::complain(sentence);
+            status
+        }
+        HookAnswer::JsonLine => {
+            // If the plugin is gone, there is nobody to wake.
+            let _ = print(&json!({ "wake": sentence }).to_string());
+            0
+        }
     }
-    // A plugin that is gone wakes nobody.
-    let _ = super::hook::print(&json!({ "wake": sentence }).to_string());
-    0
 }

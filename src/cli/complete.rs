@@ -6,11 +6,11 @@
 use super::args::is_file_list;
 use super::flags::{self, FLAGS};
 use super::{actor_params, help_topics, load_environment, manual, print_line, render};
-use crate::agents::configs::ROWS;
 use crate::base::error::Error;
 use crate::client::Client;
 use crate::core::op::ArgKind;
 use crate::core::{Arg, CliPlace};
+use crate::known_agents::AGENTS;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -134,7 +134,7 @@ fn arg_values(arg: &Arg) -> Vec<Candidate> {
 }
 
 fn agents() -> Vec<Candidate> {
-    ROWS.iter().map(|row| (row.name.to_owned(), row.title.to_owned())).collect()
+    AGENTS.iter().map(|agent| (agent.id.to_owned(), agent.title.to_owned())).collect()
 }
 
 fn peers() -> Vec<Candidate> {

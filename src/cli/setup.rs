@@ -1,13 +1,12 @@
 //! `setup` and `doctor`: print what they changed or found, for people and for programs.
 
 use super::print_line;
-use crate::agents::configs::{ROWS, Row};
-use crate::agents::environment::Ground;
+use crate::agents::environment::Environment;
 use crate::agents::prove::NOT_PROVEN;
 use crate::agents::setup::{self, Step};
 use crate::agents::{doctor, prove, wake};
 use crate::base::error::{Error, ErrorKind};
-use crate::sys::settings::WAKABLE;
+use crate::known_agents::{AGENTS, Agent, wakeable};
 use serde_json::{Value, json};
 
 /// The options of `setup`.
@@ -27,58 +26,64 @@ pub struct SetupOptions {
 
 /// Connects agents, or disconnects them. Returns 1 if something is left for the user to do.
 pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
-    let mut ground = Ground::find(options.project, options.dry)?;
-    let rows = ground.rows(&options.agents)?;
-    let woken = save_wake_setting(options, &mut ground, &rows)?;
-    if rows.is_empty() {
+    let mut environment = Environment::find(options.project, options.dry)?;
+    let agents = environment.agents(&options.agents)?;
+    let woken = save_wake_setting(options, &mut environment, &agents)?;
+    if agents.is_empty() {
         let text = "no agent was found on PATH or in the home directory; name one, as in slm-mesh setup claude";
         return Err(Error::new(ErrorKind::NotFound, text));
     }
     let (mut found, mut is_open) = (Vec::new(), false);
-    for row in rows {
-        let steps = if options.remove { setup::take(&ground, row) } else { setup::put(&ground, row) };
+    for agent in agents {
+        let take_or_set = if options.remove { setup::take_out } else { setup::set_up };
+        let steps = take_or_set(&environment, agent);
+        let off = if options.remove { Vec::new() } else { environment.switched_off(agent) };
         is_open |= steps.iter().any(Step::is_open);
         let is_changed = steps.iter().any(|step| step.done != setup::SAME);
-        let approve = if options.remove || !is_changed { "" } else { row.approve };
+        let approve = if options.remove || !is_changed { "" } else { agent.files.approve };
         if json {
             let steps: Vec<Value> = steps.iter().map(Step::to_value).collect();
-            found.push(json!({ "agent": row.name, "steps": steps, "approve": approve }));
+            found.push(json!({ "agent": agent.id, "steps": steps, "approve": approve, "switchedOff": off }));
             continue;
         }
-        print_line(row.title)?;
+        print_line(agent.title)?;
         if steps.is_empty() {
             print_line("  nothing to change")?;
         }
         for step in steps.iter() {
             print_line(&format_step(step))?;
         }
+        for switch in &off {
+            print_line(&format!("  you: {switch}, so no mail comes that way"))?;
+        }
         if !approve.is_empty() {
             print_line(&format!("  you: {approve}"))?;
         }
     }
     if json {
-        let wake = &ground.wake;
+        let wake = &environment.wake;
         print_line(&json!({ "ok": !is_open, "dryRun": options.dry, "agents": found, "wake": wake }).to_string())?;
     } else if woken {
-        let who = if ground.wake.is_empty() { "nobody".to_owned() } else { ground.wake.join(", ") };
-        print_line(&format!("Mail may wake idle sessions of: {who}"))?;
+        let allowed = if environment.wake.is_empty() { "nobody".to_owned() } else { environment.wake.join(", ") };
+        print_line(&format!("Mail may wake idle sessions of: {allowed}"))?;
     }
     Ok(u8::from(is_open))
 }
 
 /// Saves whether messages may wake these agents, and returns whether that changed anything.
-fn save_wake_setting(options: &SetupOptions, ground: &mut Ground, rows: &[&Row]) -> Result<bool, Error> {
+fn save_wake_setting(options: &SetupOptions, environment: &mut Environment, chosen: &[&Agent]) -> Result<bool, Error> {
     let Some(on) = options.wake.or(options.remove.then_some(false)) else { return Ok(false) };
-    let agents: Vec<&str> = rows.iter().map(|row| row.name).filter(|name| WAKABLE.contains(name)).collect();
+    let can_wake = wakeable();
+    let agents: Vec<&str> = chosen.iter().map(|agent| agent.id).filter(|id| can_wake.contains(id)).collect();
     if agents.is_empty() && options.wake == Some(true) {
-        let text = format!("--wake: none of these can be woken; only {} can", WAKABLE.join(", "));
+        let text = format!("--wake: none of these can be woken; only {} can", can_wake.join(", "));
         return Err(Error::new(ErrorKind::Usage, text));
     }
-    let is_changed = wake::allow(&agents, on, options.dry)?;
-    ground.wake.retain(|word| !agents.contains(&word.as_str()));
+    let is_changed = wake::allow_waking(&agents, on, options.dry)?;
+    environment.wake.retain(|word| !agents.contains(&word.as_str()));
     if on {
-        ground.wake.extend(agents.iter().map(|agent| (*agent).to_owned()));
-        ground.wake.sort();
+        environment.wake.extend(agents.iter().map(|agent| (*agent).to_owned()));
+        environment.wake.sort();
     }
     Ok(is_changed)
 }
@@ -101,16 +106,17 @@ pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
     if let Some(agent) = prove {
         return prove_hooks(agent, json);
     }
-    let mut checks = doctor::mesh();
+    let mut checks = doctor::check_mesh();
+    checks.extend(super::guard::check_installed());
     let mut n_here = 0;
     // Without a home directory, the mesh itself can still be checked.
-    match Ground::find(false, false) {
-        Ok(ground) => {
-            let here: Vec<_> = ROWS.iter().filter(|row| ground.is_here(row)).collect();
-            checks.extend(here.iter().flat_map(|row| doctor::agent(&ground, row)));
+    match Environment::find(false, false) {
+        Ok(environment) => {
+            let here: Vec<_> = AGENTS.iter().filter(|agent| environment.is_installed(agent)).collect();
+            checks.extend(here.iter().flat_map(|agent| doctor::check_agent(&environment, agent)));
             n_here = here.len();
         }
-        Err(why) => checks.push(doctor::Check::unseen(&why)),
+        Err(why) => checks.push(doctor::Check::agents_not_checked(&why)),
     }
     let n_faults = checks.iter().filter(|check| check.cure.is_some()).count();
     if json {
@@ -139,21 +145,22 @@ pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
 }
 
 fn prove_hooks(agent: &str, json: bool) -> Result<u8, Error> {
-    let mut ground = Ground::find(false, false)?;
-    let row = ground.rows(&[agent.to_owned()])?[0];
-    // Some agents have hooks only in the project's files.
-    ground.project = row.user.hooks.is_none() && row.user.own.is_none() && row.project.hooks.is_some();
-    let proofs = prove::prove(&ground, row)?;
+    let mut environment = Environment::find(false, false)?;
+    let agent = environment.agents(&[agent.to_owned()])?[0];
+    let (user, project) = (agent.files.user, agent.files.project);
+    // Some agents have hooks in a project alone.
+    environment.is_project = user.hooks.is_none() && user.own_file.is_none() && project.hooks.is_some();
+    let proofs = prove::prove(&environment, agent)?;
     let is_whole = proofs.iter().all(|proof| proof.why.is_none());
     if json {
         let all: Vec<Value> = proofs
             .iter()
             .map(|proof| json!({ "claim": proof.claim, "proven": proof.why.is_none(), "why": proof.why }))
             .collect();
-        print_line(&json!({ "ok": is_whole, "agent": row.name, "proofs": all, "notProven": NOT_PROVEN }).to_string())?;
+        print_line(&json!({ "ok": is_whole, "agent": agent.id, "proofs": all, "notProven": NOT_PROVEN }).to_string())?;
         return Ok(u8::from(!is_whole));
     }
-    print_line(&format!("{}, through the hooks in its settings:", row.title))?;
+    print_line(&format!("{}, through the hooks in its settings:", agent.title))?;
     for proof in &proofs {
         print_line(&match &proof.why {
             None => format!("  proven  {}", proof.claim),

@@ -12,6 +12,7 @@ mod pending_call;
 mod broker_client;
 
 use crate::core::tools;
+use crate::known_agents::{self, Agent};
 use crate::sys::data_dir::Places;
 use crate::sys::settings::Settings;
 use crate::sys::{git, process};
@@ -323,56 +324,37 @@ fn cut(text: &str, n_chars: usize) -> String {
     text.chars().take(n_chars).collect()
 }
 
-/// The agent type for a client's name, else what environment and process tree show.
-fn agent_type(client: Option<&str>) -> String {
-    let known = match client.unwrap_or("") {
-        "claude-code" => Some("claude-code"),
-        "codex-mcp-client" => Some("codex"),
-        "copilot-cli" => Some("copilot"),
-        "gemini-cli-mcp-client" => Some("gemini"),
-        "opencode" => Some("opencode"),
-        "cursor-vscode" => Some("cursor"),
-        "windsurf-client" => Some("windsurf"),
-        "Visual Studio Code" => Some("vscode"),
-        "Zed" => Some("zed"),
-        _ => None,
-    };
-    let from_env = || {
-        let table = [
-            ("CLAUDECODE", "claude-code"),
-            ("COPILOT_AGENT_SESSION_ID", "copilot"),
-            ("OPENCODE_PID", "opencode"),
-            ("GEMINI_CLI", "gemini"),
-            ("CURSOR_TRACE_ID", "cursor"),
-            ("VSCODE_PID", "vscode"),
-        ];
-        table.iter().find(|(name, _)| std::env::var_os(name).is_some()).map(|(_, agent)| *agent)
-    };
-    known.or_else(from_env).or_else(process::agent_above).unwrap_or("unknown").to_owned()
+/// The agent of a client: its name shows it, or else the environment or the process tree.
+fn agent_of(client: Option<&str>) -> Option<&'static Agent> {
+    known_agents::by_client_name(client.unwrap_or(""))
+        .or_else(|| known_agents::by_environment(|name| std::env::var_os(name).is_some()))
+        .or_else(process::agent_above)
 }
 
-/// The agent's own key for this session, where its name vouches for the variable.
-fn session_key(agent: &str) -> Option<String> {
-    let name = match agent {
-        "claude-code" => "CLAUDE_CODE_SESSION_ID",
-        "copilot" => "COPILOT_AGENT_SESSION_ID",
-        _ => return None,
-    };
+/// The type of the agent's sessions on the mesh.
+fn agent_type(client: Option<&str>) -> &'static str {
+    agent_of(client).map_or("unknown", |agent| agent.kind)
+}
+
+/// The agent's own key for this session, if it hands one to its servers.
+fn session_key(agent: &Agent) -> Option<String> {
+    let name = agent.identity.session_variable?;
     std::env::var(name).ok().filter(|key| !key.is_empty() && key.len() <= 128)
 }
 
 /// What a session tells of itself when it takes a seat.
 fn attach_params(key: &str, id: Option<&String>, client: Option<&str>) -> Value {
-    let agent = agent_type(client);
+    let agent = agent_of(client);
     let dir = std::env::current_dir().unwrap_or_default();
     let git = git::facts(&dir);
-    let session = Some(key.to_owned()).filter(|key| !key.is_empty()).or_else(|| session_key(&agent));
+    let session = Some(key.to_owned()).filter(|key| !key.is_empty()).or_else(|| session_key(agent?));
     // The settings were found good before; a wrong one since then must not take the name away.
     let name = Places::find()
         .and_then(|places| Settings::load(&places))
         .map(|settings| settings.text("SLM_MESH_NAME").to_owned());
     json!({
-        "agent": agent, "project": dir.display().to_string(), "pid": std::process::id(), "v": env!("CARGO_PKG_VERSION"),
+        "agent": agent_type(client),
+        "project": dir.display().to_string(), "pid": std::process::id(), "v": env!("CARGO_PKG_VERSION"),
         "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo, "session": session,
         "id": id, "name": name.ok().filter(|name| !name.is_empty()),
     })

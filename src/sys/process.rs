@@ -1,6 +1,7 @@
 //! Processes: who connected, what stands above it, and which agent that is.
 
 use crate::base::process::Process;
+use crate::known_agents::{self, Agent};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -130,29 +131,10 @@ fn is_wrapper(node: &Node) -> bool {
     shell || runner || ["env", "timeout", "nice", "uvx", "setsid", "nohup", "sudo", "slm-mesh"].contains(&name)
 }
 
-/// The agent type that the process tree shows, nearest ancestor first.
-pub fn agent_above() -> Option<&'static str> {
+/// The agent that the process tree shows, nearest ancestor first.
+pub fn agent_above() -> Option<&'static Agent> {
     let above = ancestors_of(i64::from(std::process::id()), true);
-    above.iter().find_map(|(_, node)| agent_of(&node.words))
-}
-
-fn agent_of(words: &[String]) -> Option<&'static str> {
-    let name = words.first()?.as_str();
-    let args = words[1..].join(" ");
-    let table: [(&str, bool); 8] = [
-        (
-            "claude-code",
-            name.contains("claude") || args.contains("anthropic.claude-code") || args.contains("/claude-code/"),
-        ),
-        ("cursor", name.contains("cursor") || args.contains("cursor.app")),
-        ("codex", name == "codex" || name == "codex-tui" || args.contains("/codex/")),
-        ("gemini-cli", name == "gemini" || args.contains("/gemini-cli/")),
-        ("opencode", name == "opencode"),
-        ("windsurf", args.contains("windsurf.app") || name == "windsurf"),
-        ("aider", name == "aider" || args.contains("/aider")),
-        ("vscode", args.contains("visual studio code.app") || name == "code"),
-    ];
-    table.iter().find(|(_, fits)| *fits).map(|(agent, _)| *agent)
+    above.iter().find_map(|(_, node)| known_agents::by_process(&node.words))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use super::data_dir::Places;
 use crate::base::error::{Error, ErrorKind};
+use crate::known_agents;
 use std::collections::HashMap;
 use std::io;
 
@@ -15,7 +16,7 @@ pub enum Range {
     /// One of these words.
     Words(&'static [&'static str]),
     /// Any of these words, with commas between them.
-    Several(&'static [&'static str]),
+    Several(fn() -> Vec<&'static str>),
     /// Any text of at most this many bytes.
     Text(usize),
 }
@@ -35,8 +36,6 @@ pub struct Setting {
 
 /// The setting that nobody else may see.
 pub const SECRET: &str = "SLM_MESH_SHARED_SECRET";
-/// The agents that have a surface by which mail can wake them.
-pub const WAKABLE: &[&str] = &["claude", "codex", "opencode"];
 /// The setting that says who may be woken.
 pub const WAKE: &str = "SLM_MESH_WAKE";
 
@@ -151,7 +150,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: WAKE,
-        range: Range::Several(WAKABLE),
+        range: Range::Several(known_agents::wakeable),
         default: "",
         help: "Agents whose idle sessions mail to them alone may wake; setup --wake writes it",
     },
@@ -246,7 +245,7 @@ impl Setting {
         match self.range {
             Range::Int(min, max) => format!("a whole number from {min} to {max}"),
             Range::Words(words) => format!("one of {}", words.join(", ")),
-            Range::Several(words) => format!("any of {}, with commas between them", words.join(", ")),
+            Range::Several(words) => format!("any of {}, with commas between them", words().join(", ")),
             Range::Text(max) => format!("text of at most {max} bytes"),
         }
     }
@@ -256,6 +255,7 @@ impl Setting {
             Range::Int(min, max) => value.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n)),
             Range::Words(words) => words.contains(&value),
             Range::Several(words) => {
+                let words = words();
                 value.split(',').all(|word| word.trim().is_empty() || words.contains(&word.trim()))
             }
             Range::Text(max) => value.len() <= max,

@@ -16,7 +16,7 @@ WAKES = [
     ("circle", "agents that answer each other are each woken once on the way round, and the receipt says why no more"),
     ("rewake", "where the first surface is dead, the next one wakes it, and the receipt names both"),
 ]
-SURFACE = {"codex": "codex queue", "opencode": "opencode prompt", "claude": "claude inbox"}
+SURFACE = {"codex": "agent queue", "opencode": "plugin prompt", "claude": "session inbox"}
 SENTENCE = "unread mesh message"
 # Longer than mail waits for more of it before anybody is rung.
 THINKS_SECONDS = 2.5
@@ -206,7 +206,7 @@ def rewoken(one):
     one.hall.mesh("send", one.peer, LAST)
     one.proof("rewake", one.last.wait(WOKEN_SECONDS), "no turn began")
     tried = one.wakes(LAST)
-    holds = len(tried) == 2 and tried[0].startswith("claude inbox: failed") and tried[1] == "claude rewake: rang"
+    holds = len(tried) == 2 and tried[0].startswith("session inbox: failed") and tried[1] == "background hook: rang"
     one.proof("rewake", holds, f"its receipt: {tried}")
 
 

@@ -5,25 +5,28 @@
 
 use crate::feed::Feed;
 use serde_json::Value;
-use slm_mesh::agents::config_entries::{self, Want};
-use slm_mesh::agents::configs::{Form, ROWS, Scope};
+use slm_mesh::agents::config_entries::Entries;
 use slm_mesh::agents::generated_files::NAME;
+use slm_mesh::agents::json_edit;
+use slm_mesh::known_agents::AGENTS;
+use slm_mesh::known_agents::files::Scope;
 
 const PROGRAM: &str = "/opt/a b/slm-mesh";
 
-/// What set-up writes into any agent's files.
-fn wants() -> Vec<Want<'static>> {
+/// What set-up writes into the files of all agents.
+fn all_entries() -> Vec<Entries<'static>> {
     let mut found = Vec::new();
-    for (row, wake) in ROWS.iter().map(|row| (row, false)).chain(ROWS.iter().map(|row| (row, true))) {
-        for Scope { server, hooks, .. } in [row.user, row.project] {
-            let same = server.zip(hooks).is_some_and(|(server, hooks)| server.path == hooks.path);
-            let want = |server, hooks| Want { agent: row.name, program: PROGRAM, server, hooks, wake };
-            match (server, hooks) {
-                (Some(_), Some(_)) if same => found.push(want(server, hooks)),
-                (server, hooks) => {
-                    found.extend(server.map(|server| want(Some(server), None)));
-                    found.extend(hooks.map(|hooks| want(None, Some(hooks))));
-                }
+    let twice = AGENTS.iter().map(|agent| (agent, false)).chain(AGENTS.iter().map(|agent| (agent, true)));
+    for (agent, may_wake) in twice {
+        for Scope { server, hooks, .. } in [agent.files.user, agent.files.project] {
+            let is_one_file = server.zip(hooks).is_some_and(|(server, hooks)| server.paths.contains(&hooks.path));
+            let entries =
+                |server, hooks| Entries { agent, program: PROGRAM, own_file: PROGRAM, server, hooks, may_wake };
+            if is_one_file {
+                found.push(entries(server, hooks));
+            } else {
+                found.extend(server.map(|server| entries(Some(server), None)));
+                found.extend(hooks.map(|hooks| entries(None, Some(hooks))));
             }
         }
     }
@@ -33,31 +36,31 @@ fn wants() -> Vec<Want<'static>> {
 /// First byte: the file; the rest is its text, with signs above ASCII standing for whole words.
 pub fn check(data: &[u8]) {
     let mut feed = Feed(data);
-    let wants = wants();
-    let want = &wants[feed.below(wants.len())];
+    let all = all_entries();
+    let entries = &all[feed.below(all.len())];
     let text = spelt_out(feed.0);
-    let Ok(with) = want.apply(&text) else { return };
-    assert_eq!(want.apply(&with).as_ref(), Ok(&with), "a second time: {text:?}");
-    let is_json = !want.server.is_some_and(|server| matches!(server.form, Form::Toml | Form::Yaml));
-    let was_blank = text.trim().is_empty();
+    let Ok(with) = entries.put_into(&text) else { return };
+    assert_eq!(entries.put_into(&with).as_ref(), Ok(&with), "a second time: {text:?}");
+    let is_json = entries.server.is_none_or(|server| server.entry.is_json());
+    let was_blank = text.trim().is_empty() || is_json && json_edit::is_blank(&text);
     if is_json {
-        let (old, new) = (config_entries::parse(&text).unwrap_or(Value::Null), config_entries::parse(&with));
+        let (old, new) = (json_edit::parse(&text).unwrap_or(Value::Null), json_edit::parse(&with));
         let new = new.unwrap_or_else(|why| panic!("{why}: {text:?} became {with:?}"));
-        // What names us is ours to change.
+        // Entries that name us are ours to change.
         if !was_blank && !text.contains(NAME) {
             assert_kept(&old, &new, &text);
         }
     }
-    // Taking us out does not lead back to a text that knew us before.
-    let before = if is_json { config_entries::parse(&text).ok() } else { None };
+    // A text that knew us before can't come back.
+    let before = if is_json { json_edit::parse(&text).ok() } else { None };
     let knew_us = text.contains(NAME) || before.as_ref().is_some_and(|value| value.to_string().contains(NAME));
-    if was_blank || knew_us || want.strip(&text, before.as_ref()).as_ref() != Ok(&text) {
+    if was_blank || knew_us || entries.remove_from(&text, before.as_ref()).as_ref() != Ok(&text) {
         return;
     }
     let shape = before.unwrap_or(Value::Null);
-    let without = want.strip(&with, Some(&shape)).unwrap_or_else(|why| panic!("{why}: {with:?}"));
-    // A last line without its end has one now, and brackets around nothing but space hold nothing: only
-    // the text that was kept knows better.
+    let without = entries.remove_from(&with, Some(&shape)).unwrap_or_else(|why| panic!("{why}: {with:?}"));
+    // A last line without its end has one now, and brackets around nothing but space hold nothing. Only
+    // the record of the text knows better.
     let ended = [format!("{text}\n"), format!("{text}\r\n")];
     let is_ended = !is_json && !text.ends_with('\n') && ended.contains(&without);
     let is_same = without == text || is_ended || is_json && squeezed(&without) == squeezed(&text);
@@ -128,6 +131,11 @@ const WORDS: &[&str] = &[
     "\u{85}",
     "\"\\\"{[,\"",
     "\u{a0}",
+    "// a\n",
+    "/* b */",
+    ",\n",
+    "# c\n",
+    "[mcp_servers]\n",
 ];
 
 fn spelt_out(bytes: &[u8]) -> String {

@@ -5,32 +5,35 @@
 
 use crate::feed::Feed;
 use serde_json::{Value, json};
-use slm_mesh::agents::dialect::{Agent, Event, NAMES, Told};
+use slm_mesh::agents::hook_input::{HookEvent, HookInput, understand};
 use slm_mesh::agents::hook_text;
+use slm_mesh::known_agents::AGENTS;
+use slm_mesh::known_agents::dialect::Dialect;
 use slm_mesh::sys::data_dir;
 
 /// First byte: the agent; the rest is its input.
 pub fn check(data: &[u8]) {
     let mut feed = Feed(data);
-    let (_, agent) = NAMES[feed.below(NAMES.len())];
+    let dialects: Vec<&Dialect> = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref()).collect();
+    let dialect = dialects[feed.below(dialects.len())];
     check_words(feed.0);
     let Ok(input) = serde_json::from_slice::<Value>(feed.0) else { return };
-    let Some(told) = agent.understand(&input) else { return };
-    if let Event::Edit(files) = &told.event {
-        check_files(&input, &told, files);
+    let Some(hook) = understand(dialect, &input) else { return };
+    if let HookEvent::Edit(files) = &hook.event {
+        check_files(&input, &hook, files);
     }
-    check_answers(agent, &told);
+    check_answers(dialect, &hook);
 }
 
-fn check_files(input: &Value, told: &Told, files: &[String]) {
+fn check_files(input: &Value, hook: &HookInput, files: &[String]) {
     assert!(!files.is_empty(), "an edit of nothing");
     let mut texts = Vec::new();
     collect(input, &mut texts);
     for file in files {
         assert!(texts.iter().any(|text| text.contains(file.as_str())), "{file:?} stands nowhere in the input");
-        let whole = data_dir::absolute_in(&told.dir, file);
-        assert!(whole.starts_with('/'), "{file:?} in {:?} became {whole:?}", told.dir);
-        assert_eq!(slm_mesh::base::paths::normal(&whole), whole, "{file:?} in {:?}", told.dir);
+        let whole = data_dir::absolute_in(&hook.directory, file);
+        assert!(whole.starts_with('/'), "{file:?} in {:?} became {whole:?}", hook.directory);
+        assert_eq!(slm_mesh::base::paths::normal(&whole), whole, "{file:?} in {:?}", hook.directory);
     }
 }
 
@@ -49,9 +52,9 @@ fn collect(value: &Value, texts: &mut Vec<String>) {
     }
 }
 
-fn check_answers(agent: Agent, told: &Told) {
+fn check_answers(dialect: &Dialect, hook: &HookInput) {
     let text = "quoted \"words\"\nand a line\u{2028}";
-    for answer in [agent.show(told, text), agent.deny(told, text), agent.go_on(text)] {
+    for answer in [(dialect.show)(&hook.call, text), (dialect.deny)(&hook.call, text), (dialect.go_on)(text)] {
         let line = answer.to_string();
         assert!(answer.is_object() && !line.contains('\n'), "{line}");
         assert_eq!(serde_json::from_str::<Value>(&line).ok(), Some(answer));

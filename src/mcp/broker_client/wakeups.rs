@@ -3,7 +3,7 @@
 //! **Invariant:** what is rung is rung from a thread of its own, so that nobody else's answer waits for it.
 
 use super::super::agent_notifier::Bell;
-use super::super::agent_type;
+use super::super::agent_of;
 use super::{Runner, Shared, lock};
 use crate::base::limits;
 use crate::sys::data_dir::Places;
@@ -16,7 +16,8 @@ impl Shared {
     /// Waits for a reason to wake the client in this session's name, where that can be done.
     pub(super) fn listen_for(&mut self, key: &str) {
         let settings = Places::find().and_then(|places| Settings::load(&places)).unwrap_or_default();
-        let Some(bell) = Bell::find(&agent_type(self.client.as_deref()), key, &settings) else { return };
+        let agent = agent_of(self.client.as_deref());
+        let Some(bell) = agent.and_then(|agent| Bell::find(agent, key, &settings)) else { return };
         let Some(peer) = self.peers.get(key).cloned() else { return };
         self.last_job += 1;
         let id = self.last_job;

@@ -1,0 +1,82 @@
+//! Understands the input of a hook: which event it is, of which session, and which files an edit
+//! concerns.
+
+use super::edited_paths;
+use crate::known_agents::AGENTS;
+use crate::known_agents::dialect::{Dialect, EventKind, HookCall};
+use serde_json::Value;
+
+/// What happened, with what belongs to it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HookEvent {
+    /// A session began, or began anew.
+    Start,
+    /// The user wrote something.
+    Prompt,
+    /// A tool is about to edit these files.
+    Edit(Vec<String>),
+    /// A tool ran.
+    AfterTool,
+    /// The agent is about to stop.
+    Stop {
+        /// Whether it can go on: not if a hook keeps it going already, or the user stopped it.
+        can_go_on: bool,
+    },
+    /// The session ended.
+    End,
+}
+
+/// A hook's input.
+#[derive(Debug, Clone)]
+pub struct HookInput {
+    /// What happened.
+    pub event: HookEvent,
+    /// What an answer depends on.
+    pub call: HookCall,
+    /// The agent's key for the session.
+    pub session: String,
+    /// The working directory of the session.
+    pub directory: String,
+}
+
+/// The kind of an event. An agent may run the hooks of another one, so its own names come first and
+/// then the names of all others; no name means two things.
+fn kind_of(dialect: &Dialect, event: &str) -> Option<EventKind> {
+    let others = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref());
+    let mut all = std::iter::once(dialect).chain(others).flat_map(|dialect| dialect.events);
+    all.find(|(name, _)| *name == event).map(|(_, kind)| *kind)
+}
+
+/// Understands a hook's input; `None` if it does not concern the mesh.
+pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
+    let text = |names: &[&str]| names.iter().find_map(|name| input[*name].as_str()).map(str::to_owned);
+    let event = text(&["hook_event_name", "hookEventName", "hookName"])
+        .or_else(|| (dialect.unnamed_event)(input).map(str::to_owned))?;
+    let kind = kind_of(dialect, &event)?;
+    let first_root = || input["workspace_roots"][0].as_str().map(str::to_owned);
+    Some(HookInput {
+        event: event_of(kind, input)?,
+        call: HookCall { kind, event },
+        session: text(&["session_id", "sessionId", "conversation_id"]).unwrap_or_default(),
+        directory: text(&["cwd"]).or_else(first_root).unwrap_or_default(),
+    })
+}
+
+fn event_of(kind: EventKind, input: &Value) -> Option<HookEvent> {
+    Some(match kind {
+        EventKind::Start => HookEvent::Start,
+        EventKind::Prompt => HookEvent::Prompt,
+        EventKind::BeforeTool => {
+            let files = edited_paths::edited_files(input);
+            return (!files.is_empty()).then_some(HookEvent::Edit(files));
+        }
+        EventKind::AfterTool => HookEvent::AfterTool,
+        EventKind::Stop => {
+            let flag = |name: &str| input[name].as_bool().unwrap_or(false);
+            let has_looped = input["loop_count"].as_i64().unwrap_or(0) > 0;
+            HookEvent::Stop { can_go_on: !(flag("stop_hook_active") || flag("stopHookActive") || has_looped) }
+        }
+        EventKind::Interrupt => HookEvent::Stop { can_go_on: false },
+        EventKind::End => HookEvent::End,
+    })
+}

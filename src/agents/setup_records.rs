@@ -1,0 +1,93 @@
+//! Remembers each file that set-up has edited: its text without us, the text that set-up wrote, and
+//! the agents that it was edited for. So `setup --remove` restores a file byte for byte, also after
+//! the program has moved.
+//!
+//! Settings may hold secrets. So the records lie in the data directory, which only the user can read,
+//! and not beside the file: that may be in a work tree.
+
+use super::safe_write;
+use crate::sys::data_dir::Places;
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+/// What is known of one file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileRecord {
+    /// The text without our entries; none if there was no file.
+    pub before: Option<String>,
+    /// The text that set-up wrote.
+    pub after: String,
+    /// The ids of the agents that it was edited for.
+    pub agents: Vec<String>,
+}
+
+/// All records of this user.
+#[derive(Debug)]
+pub struct Records {
+    places: Places,
+    files: Map<String, Value>,
+}
+
+fn file_of(places: &Places) -> PathBuf {
+    places.dir.join("setup.json")
+}
+
+fn key_of(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+impl Records {
+    /// Reads the records.
+    ///
+    /// # Errors
+    /// When there is no data directory, or they can't be read.
+    pub fn load() -> Result<Records, String> {
+        let places = Places::find().map_err(|error| error.text)?;
+        let path = file_of(&places);
+        let text = safe_write::read(&path).map_err(|why| format!("{}: {why}", path.display()))?.unwrap_or_default();
+        let files = match serde_json::from_str::<Value>(&text) {
+            Ok(Value::Object(files)) => files,
+            _ => Map::new(),
+        };
+        Ok(Records { places, files })
+    }
+
+    /// What is known of a file.
+    pub fn get(&self, path: &Path) -> Option<FileRecord> {
+        let record = self.files.get(&key_of(path))?;
+        let text = |name: &str| record[name].as_str().map(str::to_owned);
+        let agents = record["agents"].as_array().into_iter().flatten();
+        let agents = agents.filter_map(Value::as_str).map(str::to_owned).collect();
+        Some(FileRecord { before: text("before"), after: text("after")?, agents })
+    }
+
+    /// Writes down what is known of a file.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn set(&mut self, path: &Path, record: &FileRecord) -> Result<(), String> {
+        let FileRecord { before, after, agents } = record;
+        self.files.insert(key_of(path), json!({ "before": before, "after": after, "agents": agents }));
+        self.save()
+    }
+
+    /// Forgets a file.
+    ///
+    /// # Errors
+    /// When that can't be written.
+    pub fn forget(&mut self, path: &Path) -> Result<(), String> {
+        if self.files.shift_remove(&key_of(path)).is_none() { Ok(()) } else { self.save() }
+    }
+
+    fn save(&self) -> Result<(), String> {
+        let path = file_of(&self.places);
+        if self.files.is_empty() {
+            std::fs::remove_file(&path).map_err(|error| format!("{} can't be removed ({error})", path.display()))?;
+            // Other files of the mesh keep the directory.
+            let _ = std::fs::remove_dir(&self.places.dir);
+            return Ok(());
+        }
+        self.places.prepare().map_err(|error| error.text)?;
+        self.places.write(&path, &json!(self.files).to_string()).map_err(|error| error.text)
+    }
+}

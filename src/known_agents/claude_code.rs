@@ -1,0 +1,126 @@
+//! Claude Code, as of 2.1.330. Several agents copied its hooks, and some run its hooks as well.
+
+use super::dialect::{CLAUDE_SHAPED, Dialect, MAIL_CAME};
+use super::files::{
+    AgentCommand, CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Off, Scope,
+    ServerFile, Switch, TimeLimit, Writer, commands, edited,
+};
+use super::identity::{Identity, ProcessSign};
+use super::wakeup::{HookAnswer, Means, Wakeup};
+use super::{Agent, Evidence, Support};
+use serde_json::json;
+
+const HOOKS: HookFile = HookFile {
+    path: FilePath::Settings("settings.json"),
+    key: Some("hooks"),
+    has_version: false,
+    has_groups: true,
+    command: HookCommand::ProgramAndArguments,
+    limit: TimeLimit::Seconds,
+    events: &[
+        ("SessionStart", ""),
+        ("UserPromptSubmit", ""),
+        ("PreToolUse", "Edit|Write|MultiEdit|NotebookEdit"),
+        ("PostToolUse", ""),
+        ("Stop", ""),
+        ("SessionEnd", ""),
+    ],
+    wake_event: None,
+};
+
+pub(super) const AGENT: Agent = Agent {
+    id: "claude",
+    title: "Claude Code",
+    kind: "claude-code",
+    short_name: "claude",
+    identity: Identity {
+        client_names: &["claude-code"],
+        environment: &["CLAUDECODE"],
+        session_variable: Some("CLAUDE_CODE_SESSION_ID"),
+        processes: &[
+            ProcessSign::NameHas("claude"),
+            ProcessSign::ArgumentsHave("anthropic.claude-code"),
+            ProcessSign::ArgumentsHave("/claude-code/"),
+        ],
+        has_many_sessions: false,
+    },
+    dialect: Some(Dialect {
+        // It shows a reason twice, in the user's voice, so the mail goes into the context instead.
+        // Agents that run these hooks read nothing else.
+        go_on: |text| {
+            json!({
+                "decision": "block", "reason": MAIL_CAME,
+                "hookSpecificOutput": { "hookEventName": "Stop", "additionalContext": text },
+            })
+        },
+        is_shared: true,
+        ..CLAUDE_SHAPED
+    }),
+    files: Files {
+        programs: &["claude"],
+        directory: &[Directory::Variable("CLAUDE_CONFIG_DIR", ""), Directory::Home(".claude")],
+        user: Scope {
+            server: Some(ServerFile {
+                paths: &[FilePath::HomeUnlessMoved(".claude.json")],
+                key: "mcpServers",
+                entry: EntryShape::Stdio,
+                writer: Writer::Agent(AgentCommand {
+                    program: "claude",
+                    add: &["mcp", "add", "slm-mesh", "-s", "user", "--", "{program}", "mcp"],
+                    remove: &["mcp", "remove", "slm-mesh", "-s", "user"],
+                }),
+            }),
+            // Other agents read a project's file too, and would wait for this hook.
+            hooks: Some(HookFile { wake_event: Some("Stop"), ..HOOKS }),
+            commands: commands(FilePath::Settings("commands/{name}.md"), CommandStyle::MarkdownWithDescription),
+            ..NO_FILES
+        },
+        project: Scope {
+            server: edited(&[FilePath::Project(".mcp.json")], "mcpServers", EntryShape::Stdio),
+            hooks: Some(HookFile { path: FilePath::Project(".claude/settings.json"), ..HOOKS }),
+            commands: commands(FilePath::Project(".claude/commands/{name}.md"), CommandStyle::MarkdownWithDescription),
+            ..NO_FILES
+        },
+        approve: "A project's .mcp.json wants your approval in the next session, and its hooks run once you trust the folder.",
+        why_edited: "",
+        switches: &[
+            Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
+            Switch {
+                file: FilePath::Project(".claude/settings.json"),
+                keys: &["disableAllHooks"],
+                off: Off::Flag(true),
+            },
+            Switch {
+                file: FilePath::Project(".claude/settings.local.json"),
+                keys: &["disableAllHooks"],
+                off: Off::Flag(true),
+            },
+        ],
+    },
+    wakeups: &[
+        // Documented for hooks and shell commands since 2.1.224; MCP servers get the variables as well.
+        Wakeup {
+            channel: "session inbox",
+            means: Means::SessionSocket {
+                socket: "CLAUDE_CODE_MESSAGING_SOCKET",
+                token: "CLAUDE_CODE_MESSAGING_TOKEN",
+            },
+        },
+        // `asyncRewake`. `claude -p` does not end while such a hook waits: only a session with a window may.
+        Wakeup {
+            channel: "background hook",
+            means: Means::BackgroundHook {
+                answer: HookAnswer::ExitStatus(2),
+                needs: &[("CLAUDE_CODE_ENTRYPOINT", Some("cli")), ("CLAUDE_PID", None)],
+            },
+        },
+    ],
+    support: Support {
+        version: "2.1.330",
+        mail_at_prompt: Evidence::Run,
+        mail_mid_turn: Evidence::Run,
+        wakes_idle: Evidence::Run,
+        edit_denied: Evidence::Run,
+        set_up: Evidence::Run,
+    },
+};

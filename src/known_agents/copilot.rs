@@ -1,0 +1,124 @@
+//! GitHub Copilot CLI, as of 1.0.102. It also runs the hooks of a project's `.claude/settings.json`.
+
+use super::dialect::{CLAUDE_SHAPED, Dialect, EventKind, ProofScript};
+use super::files::{
+    CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Off, RESTART, Scope, Switch,
+    TimeLimit, commands, edited,
+};
+use super::identity::Identity;
+use super::{Agent, Evidence, Support};
+use serde_json::{Value, json};
+use std::path::Path;
+
+pub(super) const AGENT: Agent = Agent {
+    id: "copilot",
+    title: "Copilot CLI",
+    kind: "copilot",
+    short_name: "copilot",
+    identity: Identity {
+        client_names: &["copilot-cli"],
+        environment: &["COPILOT_AGENT_SESSION_ID"],
+        session_variable: Some("COPILOT_AGENT_SESSION_ID"),
+        processes: &[],
+        has_many_sessions: false,
+    },
+    dialect: Some(Dialect {
+        events: &[
+            ("sessionStart", EventKind::Start),
+            ("userPromptSubmitted", EventKind::Prompt),
+            ("preToolUse", EventKind::BeforeTool),
+            ("postToolUse", EventKind::AfterTool),
+            ("postToolUseFailure", EventKind::AfterTool),
+            ("agentStop", EventKind::Stop),
+            ("sessionEnd", EventKind::End),
+        ],
+        unnamed_event,
+        edit_tools: &["edit", "create", "strreplaceeditor", "applypatch"],
+        show: |_, text| json!({ "additionalContext": text }),
+        deny: |_, reason| json!({ "permissionDecision": "deny", "permissionDecisionReason": reason }),
+        reason_is_prompt: true,
+        proof: ProofScript {
+            prompt: "userPromptSubmitted",
+            edit: "preToolUse",
+            tool: "postToolUse",
+            stop: "agentStop",
+            input: proof_input,
+        },
+        ..CLAUDE_SHAPED
+    }),
+    files: Files {
+        programs: &["copilot"],
+        directory: &[Directory::Variable("COPILOT_HOME", ""), Directory::Home(".copilot")],
+        user: Scope {
+            server: edited(&[FilePath::Settings("mcp-config.json")], "mcpServers", EntryShape::LocalWithTools),
+            hooks: Some(HookFile {
+                path: FilePath::Settings("hooks/slm-mesh.json"),
+                key: Some("hooks"),
+                has_version: true,
+                has_groups: false,
+                command: HookCommand::BashIfPresent,
+                limit: TimeLimit::NamedSeconds,
+                events: &[
+                    ("sessionStart", ""),
+                    ("userPromptSubmitted", ""),
+                    ("preToolUse", ""),
+                    ("postToolUse", ""),
+                    ("agentStop", ""),
+                    ("sessionEnd", ""),
+                ],
+                wake_event: None,
+            }),
+            commands: commands(FilePath::Settings("skills/{name}/SKILL.md"), CommandStyle::MarkdownWithName),
+            ..NO_FILES
+        },
+        // Hooks in .github would run beside VS Code's hooks. The user's own hooks serve every project.
+        project: Scope {
+            server: edited(&[FilePath::Project(".mcp.json")], "mcpServers", EntryShape::Stdio),
+            ..NO_FILES
+        },
+        approve: RESTART,
+        why_edited: "setup edits the file instead of running copilot mcp add, so that every other byte stays",
+        switches: &[
+            Switch { file: FilePath::Settings("config.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
+            Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
+        ],
+    },
+    wakeups: &[],
+    support: Support {
+        version: "1.0.102",
+        mail_at_prompt: Evidence::Run,
+        mail_mid_turn: Evidence::Run,
+        wakes_idle: Evidence::No,
+        edit_denied: Evidence::Run,
+        set_up: Evidence::Run,
+    },
+};
+
+/// Hooks with names in camelCase get inputs that do not say their event; their fields show it.
+fn unnamed_event(input: &Value) -> Option<&'static str> {
+    let signs = [
+        ("toolResult", "postToolUse"),
+        ("toolName", "preToolUse"),
+        ("prompt", "userPromptSubmitted"),
+        ("stopReason", "agentStop"),
+        ("source", "sessionStart"),
+        ("reason", "sessionEnd"),
+    ];
+    signs.iter().find(|(field, _)| input.get(*field).is_some()).map(|(_, event)| *event)
+}
+
+fn proof_input(event: &str, file: &Path) -> Value {
+    let mut input = json!({ "sessionId": "proof", "timestamp": 1 });
+    match event {
+        "userPromptSubmitted" => input["prompt"] = json!("hi"),
+        "agentStop" => input["stopReason"] = json!("end_turn"),
+        _ => {
+            input["toolName"] = json!("edit");
+            input["toolArgs"] = json!(json!({ "path": file }).to_string());
+        }
+    }
+    if event == "postToolUse" {
+        input["toolResult"] = json!({ "resultType": "success" });
+    }
+    input
+}

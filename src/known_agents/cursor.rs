@@ -1,0 +1,99 @@
+//! Cursor, the editor and its command line, as its documentation of autumn 2026 says.
+
+use super::dialect::{CLAUDE_SHAPED, Dialect, EventKind, ProofScript};
+use super::files::{
+    CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Scope, TimeLimit, commands,
+    edited,
+};
+use super::identity::{Identity, ProcessSign};
+use super::{Agent, Evidence, Support};
+use serde_json::json;
+
+const HOOKS: HookFile = HookFile {
+    path: FilePath::Settings("hooks.json"),
+    key: Some("hooks"),
+    has_version: true,
+    has_groups: false,
+    command: HookCommand::ShellLine,
+    limit: TimeLimit::Seconds,
+    events: &[
+        ("sessionStart", ""),
+        ("beforeSubmitPrompt", ""),
+        ("preToolUse", ""),
+        ("postToolUse", ""),
+        ("stop", ""),
+        ("sessionEnd", ""),
+    ],
+    wake_event: None,
+};
+
+pub(super) const AGENT: Agent = Agent {
+    id: "cursor",
+    title: "Cursor",
+    kind: "cursor",
+    short_name: "cursor",
+    identity: Identity {
+        client_names: &["cursor-vscode"],
+        environment: &["CURSOR_TRACE_ID"],
+        session_variable: None,
+        processes: &[ProcessSign::NameHas("cursor"), ProcessSign::ArgumentsHave("cursor.app")],
+        has_many_sessions: false,
+    },
+    dialect: Some(Dialect {
+        events: &[
+            ("sessionStart", EventKind::Start),
+            ("beforeSubmitPrompt", EventKind::Prompt),
+            ("preToolUse", EventKind::BeforeTool),
+            ("postToolUse", EventKind::AfterTool),
+            ("postToolUseFailure", EventKind::AfterTool),
+            ("stop", EventKind::Stop),
+            ("sessionEnd", EventKind::End),
+        ],
+        edit_tools: &["write", "editfile", "strreplace", "searchreplace", "editnotebook", "delete", "deletefile"],
+        show: |call, text| match call.kind {
+            EventKind::Prompt => json!({ "continue": true, "additional_context": text }),
+            _ => json!({ "additional_context": text }),
+        },
+        deny: |_, reason| json!({ "permission": "deny", "user_message": reason, "agent_message": reason }),
+        go_on: |reason| json!({ "followup_message": reason }),
+        proof: ProofScript {
+            prompt: "beforeSubmitPrompt",
+            edit: "preToolUse",
+            tool: "postToolUse",
+            stop: "stop",
+            input: |event, file| {
+                json!({ "conversation_id": "proof", "hook_event_name": event, "status": "completed", "loop_count": 0,
+                        "tool_name": "Write", "tool_input": { "file_path": file } })
+            },
+        },
+        ..CLAUDE_SHAPED
+    }),
+    files: Files {
+        programs: &["cursor", "cursor-agent"],
+        directory: &[Directory::Home(".cursor")],
+        user: Scope {
+            server: edited(&[FilePath::Settings("mcp.json")], "mcpServers", EntryShape::Plain),
+            hooks: Some(HOOKS),
+            commands: commands(FilePath::Settings("commands/{name}.md"), CommandStyle::Markdown),
+            ..NO_FILES
+        },
+        project: Scope {
+            server: edited(&[FilePath::Project(".cursor/mcp.json")], "mcpServers", EntryShape::Plain),
+            hooks: Some(HookFile { path: FilePath::Project(".cursor/hooks.json"), ..HOOKS }),
+            commands: commands(FilePath::Project(".cursor/commands/{name}.md"), CommandStyle::Markdown),
+            ..NO_FILES
+        },
+        approve: "Switch the server on in Cursor's settings, under MCP, if it shows as disabled.",
+        why_edited: "",
+        switches: &[],
+    },
+    wakeups: &[],
+    support: Support {
+        version: "",
+        mail_at_prompt: Evidence::Docs,
+        mail_mid_turn: Evidence::Docs,
+        wakes_idle: Evidence::No,
+        edit_denied: Evidence::Docs,
+        set_up: Evidence::Test,
+    },
+};

@@ -1,0 +1,99 @@
+//! Gemini CLI, as of 0.61.0.
+
+use super::dialect::{CLAUDE_SHAPED, Dialect, EventKind, ProofScript, named_input};
+use super::files::{
+    CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Off, Scope, Switch,
+    TimeLimit, commands, edited,
+};
+use super::identity::{Identity, ProcessSign};
+use super::{Agent, Evidence, Support};
+use serde_json::json;
+
+const SETTINGS: FilePath = FilePath::Settings("settings.json");
+
+const HOOKS: HookFile = HookFile {
+    path: SETTINGS,
+    key: Some("hooks"),
+    has_version: false,
+    has_groups: true,
+    command: HookCommand::NamedShellLine,
+    limit: TimeLimit::Milliseconds,
+    events: &[
+        ("SessionStart", ""),
+        ("BeforeAgent", ""),
+        ("BeforeTool", "write_file|replace"),
+        ("AfterTool", ""),
+        ("AfterAgent", ""),
+        ("SessionEnd", ""),
+    ],
+    wake_event: None,
+};
+
+pub(super) const AGENT: Agent = Agent {
+    id: "gemini",
+    title: "Gemini CLI",
+    kind: "gemini",
+    short_name: "gemini",
+    identity: Identity {
+        client_names: &["gemini-cli-mcp-client", "gemini-cli-mcp-client-slm-mesh"],
+        environment: &["GEMINI_CLI"],
+        session_variable: None,
+        processes: &[ProcessSign::Name("gemini"), ProcessSign::ArgumentsHave("/gemini-cli/")],
+        has_many_sessions: false,
+    },
+    dialect: Some(Dialect {
+        events: &[
+            ("SessionStart", EventKind::Start),
+            ("BeforeAgent", EventKind::Prompt),
+            ("BeforeTool", EventKind::BeforeTool),
+            ("AfterTool", EventKind::AfterTool),
+            ("AfterAgent", EventKind::Stop),
+            ("SessionEnd", EventKind::End),
+        ],
+        edit_tools: &["writefile", "replace"],
+        deny: |_, reason| json!({ "decision": "deny", "reason": reason }),
+        go_on: |reason| json!({ "decision": "deny", "reason": reason }),
+        reason_is_prompt: true,
+        proof: ProofScript {
+            prompt: "BeforeAgent",
+            edit: "BeforeTool",
+            tool: "AfterTool",
+            stop: "AfterAgent",
+            input: |event, file| named_input(event, "write_file", &json!({ "file_path": file, "content": "" })),
+        },
+        ..CLAUDE_SHAPED
+    }),
+    files: Files {
+        programs: &["gemini"],
+        directory: &[Directory::Variable("GEMINI_CLI_HOME", ".gemini"), Directory::Home(".gemini")],
+        user: Scope {
+            server: edited(&[SETTINGS], "mcpServers", EntryShape::Plain),
+            hooks: Some(HOOKS),
+            commands: commands(FilePath::Settings("commands/{name}.toml"), CommandStyle::Toml),
+            ..NO_FILES
+        },
+        project: Scope {
+            server: edited(&[FilePath::Project(".gemini/settings.json")], "mcpServers", EntryShape::Plain),
+            hooks: Some(HookFile { path: FilePath::Project(".gemini/settings.json"), ..HOOKS }),
+            commands: commands(FilePath::Project(".gemini/commands/{name}.toml"), CommandStyle::Toml),
+            ..NO_FILES
+        },
+        approve: "Gemini CLI starts servers only in folders that you trust, warns once of a project's new hooks, and asks before each mesh tool.",
+        why_edited: "setup edits the file instead of running gemini mcp add, so that every other byte stays",
+        switches: &[
+            Switch { file: SETTINGS, keys: &["hooksConfig", "enabled"], off: Off::Flag(false) },
+            Switch { file: SETTINGS, keys: &["hooksConfig", "disabled"], off: Off::ListHasUs },
+            Switch { file: SETTINGS, keys: &["tools", "enableHooks"], off: Off::Flag(false) },
+            Switch { file: SETTINGS, keys: &["hooks", "disabled"], off: Off::ListHasUs },
+        ],
+    },
+    wakeups: &[],
+    support: Support {
+        version: "0.61.0",
+        mail_at_prompt: Evidence::Run,
+        mail_mid_turn: Evidence::Run,
+        wakes_idle: Evidence::No,
+        edit_denied: Evidence::Run,
+        set_up: Evidence::Run,
+    },
+};

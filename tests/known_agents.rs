@@ -1,0 +1,176 @@
+//! Each known agent is complete: its file, its row in the README, and recorded inputs of its hooks.
+
+use slm_mesh::known_agents::dialect::EventKind;
+use slm_mesh::known_agents::wakeup::Means;
+use slm_mesh::known_agents::{AGENTS, Agent, Evidence, by_client_name, by_environment, by_id, by_kind, by_process};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn names(folder: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut names: Vec<String> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_readme_has_a_row_for_each_agent() {
+    let readme = read("README.md");
+    let head = "| agent | mail at prompt | mail mid-turn | wakes idle | edit denied | setup |";
+    let table: Vec<&str> = readme.lines().skip_while(|line| *line != head).skip(2).collect();
+    let table: Vec<&str> = table.into_iter().take_while(|line| line.starts_with('|')).collect();
+    let wanted: Vec<String> = AGENTS.iter().map(Agent::readme_row).collect();
+    assert_eq!(table, wanted, "the table in README.md; it should be\n{}\n", wanted.join("\n"));
+}
+
+#[test]
+fn each_agent_has_a_file_in_the_list() {
+    let helpers = ["dialect.rs", "files.rs", "identity.rs", "mod.rs", "wakeup.rs"];
+    let files = names("src/known_agents");
+    let files: Vec<&String> =
+        files.iter().filter(|name| name.ends_with(".rs") && !helpers.contains(&name.as_str())).collect();
+    assert_eq!(files.len(), AGENTS.len(), "each file is named in AGENTS: {files:?}");
+}
+
+#[test]
+fn no_two_agents_are_mixed_up() {
+    let mut ids = BTreeSet::new();
+    for agent in AGENTS {
+        assert!(ids.insert(agent.id), "{} is there twice", agent.id);
+        assert!(std::ptr::eq(by_id(agent.id).unwrap(), agent));
+        assert!(by_kind(agent.kind).is_some());
+        for name in agent.identity.client_names {
+            assert_eq!(by_client_name(name).unwrap().id, agent.id, "{name}");
+        }
+        for name in agent.identity.environment {
+            assert_eq!(by_environment(|known| known == *name).unwrap().id, agent.id, "{name}");
+        }
+        if let Some(name) = agent.identity.session_variable {
+            assert!(!agent.identity.client_names.is_empty(), "{name} counts only with a client's name");
+        }
+    }
+}
+
+#[test]
+fn processes_show_their_agent() {
+    let kind = |words: &[&str]| {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        by_process(&words).map(|agent| agent.kind)
+    };
+    assert_eq!(kind(&["claude", "claude"]), Some("claude-code"));
+    assert_eq!(kind(&["node", "/usr/lib/node_modules/@google/gemini-cli/dist/index.js"]), Some("gemini"));
+    assert_eq!(kind(&["codex-tui"]), Some("codex"));
+    assert_eq!(kind(&["bash", "-c", "make"]), None);
+}
+
+/// One agent's MCP server, hooks and process carry one type: with two types, a session became two peers.
+#[test]
+fn an_agent_has_one_type() {
+    for (client, process) in
+        [("gemini-cli-mcp-client", "gemini"), ("codex-mcp-client", "codex"), ("opencode", "opencode")]
+    {
+        let by_name = by_client_name(client).unwrap();
+        assert_eq!(by_process(&[process.to_owned()]).unwrap().kind, by_name.kind);
+    }
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn no_other_code_names_an_agent() {
+    let mut names = BTreeSet::new();
+    for agent in AGENTS {
+        names.extend([agent.id, agent.kind]);
+        names.extend(agent.identity.client_names);
+        names.extend(agent.identity.environment);
+        names.extend(agent.identity.session_variable);
+    }
+    // It is also what a page of a list ends with.
+    names.remove("cursor");
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    // The routes of the first version accept a fixed list of types.
+    let is_exempt = |path: &PathBuf| {
+        let path = path.to_string_lossy();
+        ["/known_agents/", "/broker/legacy_http.rs", "/core/peers/sessions.rs", "_tests.rs"]
+            .iter()
+            .any(|part| path.contains(part))
+    };
+    let mut breaches = Vec::new();
+    for path in files.iter().filter(|path| !is_exempt(path)) {
+        let text = fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let named = names.iter().find(|name| line.contains(&format!("\"{name}\"")));
+            breaches.extend(named.map(|name| format!("{}: {name}: {}", path.display(), line.trim())));
+        }
+    }
+    assert!(breaches.is_empty(), "facts of an agent belong into src/known_agents:\n{}", breaches.join("\n"));
+}
+
+#[test]
+fn hooks_that_are_set_up_are_understood() {
+    for agent in AGENTS {
+        let files = [agent.files.user.hooks, agent.files.project.hooks];
+        for hooks in files.into_iter().flatten() {
+            let dialect = agent.dialect.unwrap_or_else(|| panic!("{} has hooks and no dialect", agent.id));
+            for (event, _) in hooks.events {
+                assert!(dialect.events.iter().any(|(known, _)| known == event), "{}: {event}", agent.id);
+            }
+            let script = dialect.proof;
+            for event in [script.prompt, script.edit, script.tool, script.stop] {
+                assert!(hooks.events.iter().any(|(known, _)| *known == event), "{}: {event} is not set up", agent.id);
+            }
+            let has = |kind: EventKind| hooks.events.iter().any(|(event, _)| dialect.events.contains(&(*event, kind)));
+            assert!(has(EventKind::Start) && has(EventKind::Stop), "{}", agent.id);
+        }
+    }
+}
+
+#[test]
+fn what_was_run_has_recorded_inputs() {
+    let recorded = names("tests/data/hooks");
+    for agent in AGENTS.iter().filter(|agent| agent.support.mail_at_prompt == Evidence::Run) {
+        for event in [agent.dialect.unwrap().proof.prompt, agent.dialect.unwrap().proof.edit] {
+            let name = format!("{}-{event}.json", agent.id);
+            assert!(recorded.contains(&name), "tests/data/hooks/{name} is missing");
+        }
+    }
+    for name in recorded {
+        let id = name.split('-').next().unwrap();
+        assert!(by_id(id).is_some_and(|agent| agent.dialect.is_some()), "{name}: no agent {id} has hooks");
+    }
+}
+
+#[test]
+fn what_the_readme_claims_agrees_with_the_facts() {
+    for agent in AGENTS {
+        let support = agent.support;
+        let works = |evidence: Evidence| evidence != Evidence::No;
+        assert_eq!(works(support.wakes_idle), !agent.wakeups.is_empty(), "{}: wakes idle", agent.id);
+        assert_eq!(works(support.edit_denied), agent.dialect.is_some(), "{}: edit denied", agent.id);
+        assert_eq!(works(support.mail_at_prompt), agent.dialect.is_some(), "{}: mail at prompt", agent.id);
+        let is_set_up = agent.files.user.server.is_some();
+        assert_eq!(works(support.set_up), is_set_up, "{}: set up", agent.id);
+        let waits_in_hook = agent.wakeups.iter().any(|wakeup| matches!(wakeup.means, Means::BackgroundHook { .. }));
+        let has_wake_event = agent.files.user.hooks.is_some_and(|hooks| hooks.wake_event.is_some());
+        let has_plugin = agent.files.user.own_file.is_some_and(|own| own.runs_hooks);
+        assert_eq!(waits_in_hook, has_wake_event || has_plugin, "{}: the hook that waits", agent.id);
+    }
+}
