@@ -9,6 +9,7 @@
 # make fuzz        fuzz the decoders: TARGET=lines SECONDS=600, or all of them without TARGET
 # make audit       check the crates for known vulnerabilities, licenses and sources
 # make check       formatting, lints and documentation
+# make check-macos check types and lints for macOS and link (needs Debian, python3, PyPI); runs nothing
 # make install     install into $(DESTDIR)$(PREFIX)
 # make deb         build a Debian package in target/deb (needs dpkg-dev, python3)
 # make dist        build a source archive in target/dist with all crates, which compiles without a network
@@ -48,7 +49,7 @@ SECONDS ?= 600
 # What make audit checks. Advisories need access to github.com; without it use CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources
 
-.PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench fuzz audit kills load install uninstall deb dist
+.PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench fuzz audit kills load install uninstall deb dist check-macos
 
 all:
 	$(BUILD)
@@ -83,6 +84,9 @@ check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps --quiet
+
+check-macos:
+	.ci/macos
 
 bench: all
 	@SLM_MESH_BIN=$(CURDIR)/$(BIN) $(CARGO) bench --locked --quiet --bench table -- $(ROWS)

@@ -1,4 +1,4 @@
-//! What real agents told their hooks (`tests/data/hooks`), told again: each is understood as what it is.
+//! Feeds the hooks what real agents have sent them (`tests/data/hooks`), and checks what each one does.
 
 mod support;
 
@@ -8,17 +8,17 @@ use std::path::Path;
 use std::process::Stdio;
 use support::Place;
 
-/// What the events are called: session start, prompt, edit, after a tool, stop, session end.
+/// Each agent's names for these events: session start, prompt, edit, after a tool, stop, session end.
 const NAMES: &[(&str, [&str; 6])] = &[
     ("claude", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
     ("codex", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
     ("copilot", ["sessionStart", "userPromptSubmitted", "preToolUse", "postToolUse", "agentStop", "sessionEnd"]),
     ("gemini", ["SessionStart", "BeforeAgent", "BeforeTool", "AfterTool", "AfterAgent", "SessionEnd"]),
-    // OpenCode's session ends with its deletion, which these did not live to see.
+    // An OpenCode session ends when it is deleted; no recording contains that.
     ("opencode", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
 ];
 
-/// Runs the hook on one captured input, in the place of the working directory that was captured.
+/// Runs the hook on one captured input, with the test folder in place of the captured working directory.
 fn told(place: &Place, agent: &str, event: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/hooks/{agent}-{event}.json"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

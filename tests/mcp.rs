@@ -1,6 +1,5 @@
-//! MCP as it is spoken: both eras, what is no message, what is cancelled, and how a session begins,
-//! survives and ends. What the tools say of themselves and how long their answers are is in
-//! `mcp_tools.rs`.
+//! The MCP protocol: its versions, malformed lines, cancellation, batches, and when a session becomes
+//! a peer. The descriptions of the tools and the length of their answers are in `mcp_tools.rs`.
 
 mod stdio;
 mod support;
@@ -13,7 +12,7 @@ use support::{Place, until};
 /// Clients kill a server that takes longer to go.
 const GOES_WITHIN: Duration = Duration::from_secs(2);
 
-/// What is left after everything that was asked got its answer: sends a ping and reads up to it.
+/// Sends a ping and reads up to its answer; returns the lines before it.
 fn settle(session: &mut Bare) -> Vec<Value> {
     let n = session.seen.len();
     session.ask(&request("settle", "ping", json!({})));
@@ -28,7 +27,7 @@ fn sleeps(pid: u32) -> bool {
 }
 
 #[test]
-fn both_eras_share_one_process() {
+fn both_kinds_of_version_share_one_process() {
     let place = Place::new();
     let mut session = Bare::start(&place, &[], "p");
     let is_modern = |answer: &Value| answer["result"]["resultType"] == json!("complete");
@@ -50,14 +49,14 @@ fn both_eras_share_one_process() {
     let discovered = session.ask(&modern("d", "server/discover", json!({})));
     assert_eq!(discovered["result"]["supportedVersions"], json!([MODERN]));
     assert_eq!(discovered["result"]["capabilities"], json!({ "tools": {} }));
-    // Gone with the modern era.
+    // The modern version has neither.
     assert_eq!(code(&session.ask(&modern("p", "ping", json!({})))), -32601);
     let hello = modern("i", "initialize", initialize("2025-11-25")["params"].clone());
     assert_eq!(code(&session.ask(&hello)), -32601);
 }
 
 #[test]
-fn a_modern_request_says_its_version_and_capabilities() {
+fn a_modern_request_states_its_version_and_capabilities() {
     let place = Place::new();
     let mut session = Bare::start(&place, &[], "p");
     let mut later = modern(1, "tools/list", json!({}));
@@ -73,20 +72,20 @@ fn a_modern_request_says_its_version_and_capabilities() {
 }
 
 #[test]
-fn a_legacy_client_gets_the_version_it_asks_for_or_the_newest_of_its_era() {
+fn a_legacy_client_gets_the_version_it_wants_or_the_newest_legacy_one() {
     let place = Place::new();
     for asked in LEGACY.iter().chain(&[MODERN, "1999-01-01"]) {
         let mut session = Bare::start(&place, &[], "p");
         let want = if LEGACY.contains(asked) { asked } else { "2025-11-25" };
         let hello = session.ask(&initialize(asked));
         assert_eq!(hello["result"]["protocolVersion"], json!(want));
-        // Nothing waits for notifications/initialized.
+        // The server answers before notifications/initialized, too.
         assert_eq!(session.ask(&request(1, "tools/list", json!({})))["result"]["tools"].as_array().unwrap().len(), 8);
     }
 }
 
 #[test]
-fn legacy_turns_the_modern_era_off() {
+fn legacy_turns_the_modern_version_off() {
     let place = Place::new();
     let mut session = Bare::start(&place, &["mcp", "--legacy"], "p");
     assert_eq!(code(&session.ask(&modern(1, "server/discover", json!({})))), -32601);
@@ -138,7 +137,7 @@ fn a_batch_gets_one_line_with_all_its_answers() {
 }
 
 #[test]
-fn a_batch_is_answered_without_what_was_cancelled_in_it() {
+fn a_batch_is_answered_without_its_cancelled_calls() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-03-26", "p");
     let waits = call("waits", "mesh_inbox", json!({ "waitSeconds": 60 }));
@@ -176,14 +175,14 @@ fn mail_in_a_batch_that_never_left_is_offered_again() {
 }
 
 #[test]
-fn what_is_no_message_is_told_why() {
+fn a_malformed_message_gets_an_error_with_the_reason() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     let table: &[(&[u8], i64, Option<Value>)] = &[
         (b"{", -32700, None),
         (b"hello", -32700, None),
         (b"\xff\xfe", -32700, None),
-        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"p\xc3\x28\"}", -32700, None),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"p\xc3\x28\"}", -32700, Some(json!(1))),
         (b"7", -32600, None),
         (b"\"text\"", -32600, None),
         (b"null", -32600, None),
@@ -201,7 +200,7 @@ fn what_is_no_message_is_told_why() {
         (br#"{"jsonrpc":"2.0","id":2,"method":"tools/call"}"#, -32602, Some(json!(2))),
         (br#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":7}}"#, -32602, Some(json!(2))),
         (
-            br#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"mesh_status","arguments":[]}}"#,
+            br#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"mesh_status","arguments":[1]}}"#,
             -32602,
             Some(json!(2)),
         ),
@@ -244,9 +243,9 @@ fn a_line_that_is_too_long_costs_only_itself() {
     let padding = "x".repeat(3 << 20);
     session.send(&request(1, "ping", json!({ "padding": padding })));
     let answer = session.read().unwrap();
-    assert_eq!((code(&answer), answer.get("id")), (-32600, None), "{answer}");
+    assert_eq!((code(&answer), answer.get("id")), (-32600, Some(&json!(1))), "{answer}");
     assert!(settle(&mut session).is_empty());
-    // The same where the next message comes in the same write.
+    // The same if the next message arrives in the same write.
     let line = request(1, "ping", json!({ "padding": padding }));
     session.write(format!("{line}\n{}\n", request("next", "ping", json!({}))).as_bytes());
     assert_eq!(code(&session.read().unwrap()), -32600);
@@ -305,11 +304,11 @@ fn a_cancelled_call_is_not_answered_and_consumes_nothing() {
 }
 
 #[test]
-fn a_call_that_waits_gives_signs_of_life_to_who_asked() {
+fn a_call_that_waits_reports_progress_if_its_client_wants_it() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     assert!(!session.call(0, "mesh_status", json!({})).1);
-    // A call that finds the session asleep is told of in time too.
+    // The report is in time, too, if the session slept when the call came.
     until("the session sleeps", || sleeps(session.child.id()));
     for (id, token) in [(1, json!("t")), (2, json!(7)), (3, Value::Null)] {
         let mut waits = call(id, "mesh_inbox", json!({ "waitSeconds": 60 }));
@@ -344,7 +343,7 @@ fn an_open_stream_is_acknowledged_and_ends_with_its_cancellation() {
 }
 
 #[test]
-fn a_wrong_setting_is_every_calls_answer() {
+fn with_a_wrong_setting_each_call_is_answered_with_that_error() {
     let place = Place::new().with("SLM_MESH_RATE", "abc");
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     assert_eq!(session.ask(&request("l", "tools/list", json!({})))["result"]["tools"].as_array().unwrap().len(), 8);
@@ -367,7 +366,7 @@ fn a_wrong_setting_is_every_calls_answer() {
 }
 
 #[test]
-fn who_only_looks_is_no_peer() {
+fn a_client_that_only_lists_the_tools_is_no_peer() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     session.ask(&request(1, "tools/list", json!({})));
@@ -381,7 +380,7 @@ fn who_only_looks_is_no_peer() {
 }
 
 #[test]
-fn who_calls_a_tool_is_a_peer_and_leaves_as_one() {
+fn a_client_that_calls_a_tool_is_a_peer_until_it_ends() {
     let place = Place::new();
     let mut other = Bare::legacy(&place, "2025-11-25", "q");
     other.call(0, "mesh_status", json!({}));

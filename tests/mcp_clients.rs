@@ -1,5 +1,5 @@
-//! The official MCP clients against the program: two sessions find each other, talk, share state,
-//! contend for a file and watch each other, as `tests/clients/scenario.*` says.
+//! Runs the official MCP clients against the program: two sessions find each other, talk, share state,
+//! contend for a file and watch each other, as `tests/clients/scenario.*` describes.
 
 mod clients;
 mod support;
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use support::{BIN, Place};
 
-/// Runs a script in a mesh of its own; it says "passed" or the test fails with what it said.
+/// Runs a script in a mesh of its own; the test fails with its output unless it prints "passed".
 fn play(interpreter: &Path, script: &Path, arguments: &[&str]) {
     let place = Place::new();
     let mut command = Command::new(interpreter);
@@ -26,7 +26,7 @@ fn play(interpreter: &Path, script: &Path, arguments: &[&str]) {
     );
 }
 
-/// Each way to connect at the same time as the others: most of a run is waiting.
+/// Runs a script in each way to connect, all at the same time, since most of a run is waiting.
 fn play_all(interpreter: &Path, script: &Path, ways: &[&[&str]]) {
     std::thread::scope(|scope| {
         for arguments in ways {

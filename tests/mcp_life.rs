@@ -1,4 +1,4 @@
-//! How a session ends, and what it survives.
+//! How an MCP session ends, and which deaths of its broker it survives.
 
 mod stdio;
 mod support;
@@ -13,7 +13,7 @@ use support::{Place, lives, until};
 /// Clients kill a server that takes longer to go.
 const GOES_WITHIN: Duration = Duration::from_secs(2);
 
-/// Live processes that belong to the mesh of a place.
+/// The live processes that belong to the mesh of a test folder.
 fn processes(place: &Place) -> Vec<u32> {
     let mark = format!("SLM_MESH_DATA_DIR={}", place.dir.display());
     let is_ours = |pid: &u32| {
@@ -25,7 +25,7 @@ fn processes(place: &Place) -> Vec<u32> {
     pids.filter(|pid| is_ours(pid) && lives(*pid)).collect()
 }
 
-/// These and no others are left; only Linux shows whose environment is whose.
+/// Asserts that exactly these processes are left. Only Linux shows the environment of a process.
 fn assert_processes(place: &Place, mut want: Vec<u32>) {
     if cfg!(target_os = "linux") {
         let mut pids = processes(place);
@@ -46,7 +46,7 @@ fn a_session_ends_with_its_input() {
 }
 
 #[test]
-fn a_session_that_ends_while_it_takes_its_seat_leaves_in_order() {
+fn a_session_that_ends_while_it_attaches_detaches_in_order() {
     let place = Place::new();
     let mut first = Bare::legacy(&place, "2025-11-25", "p");
     first.call(1, "mesh_status", json!({}));
@@ -83,13 +83,13 @@ fn a_session_ends_with_its_input_though_calls_wait() {
         "{:?}",
         session.seen
     );
-    // Nobody waits any more, and the place in line is given up.
+    // No call waits any more, and the session has left the queue for the lock.
     until_waiting(&mut holder, 0);
     assert_processes(&place, vec![place.broker_pid().unwrap(), holder.child.id()]);
 }
 
 #[test]
-fn what_was_asked_before_the_end_is_answered() {
+fn calls_before_the_end_of_input_are_answered() {
     let place = Place::new();
     for round in 0..10 {
         let mut session = Bare::legacy(&place, "2025-11-25", "p");
@@ -158,7 +158,7 @@ fn a_session_ends_with_its_client() {
     let place = Place::new();
     let mut other = Bare::legacy(&place, "2025-11-25", "q");
     other.call(1, "mesh_status", json!({}));
-    // A client that is killed takes both pipes with it, in the middle of a call.
+    // If a client is killed in the middle of a call, both pipes end with it.
     let mut child = place.command(&[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     writeln!(input, "{}\n{}", initialize("2025-11-25"), call(1, "mesh_inbox", json!({ "waitSeconds": 3600 }))).unwrap();

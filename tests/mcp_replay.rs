@@ -1,4 +1,4 @@
-//! What real agents send, fed to the program; and every line that it writes back held against the
+//! Feeds the program what real agents have sent, and checks each line that it answers against the
 //! schema of its protocol version.
 
 mod clients;
@@ -15,7 +15,7 @@ use support::{Place, project};
 
 const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// The recordings: the file's name and the lines of one process. One agent started its server twice.
+/// The recordings: a file's name and the lines for one process. One agent started its server twice.
 fn recordings() -> Vec<(String, Vec<Value>)> {
     let folder = project().join("tests/data/mcp-clients");
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -44,7 +44,7 @@ fn is_request(line: &Value) -> bool {
     line.get("id").is_some() && line.get("method").is_some()
 }
 
-/// The answers in what was written, by the request's id with its JSON type.
+/// Counts the answers among the written lines, by the request's id as JSON.
 fn answers(seen: &[Value]) -> HashMap<String, usize> {
     let mut n_by_id = HashMap::new();
     for value in seen.iter().filter(|value| value.get("method").is_none()) {
@@ -53,7 +53,7 @@ fn answers(seen: &[Value]) -> HashMap<String, usize> {
     n_by_id
 }
 
-/// Feeds a recording as the agent did, each line after the answer before; everything written.
+/// Feeds a recording as the agent did, each line after the answer before it; returns all lines written.
 fn replay(lines: &[Value]) -> Vec<Value> {
     let place = Place::new();
     let mut session = Bare::start(&place, &[], "project");
@@ -68,7 +68,7 @@ fn replay(lines: &[Value]) -> Vec<Value> {
     std::mem::take(&mut session.seen)
 }
 
-/// What the checker wants: each line written, the version it belongs to and the method it answers.
+/// The input of the checker: each written line, its version, and the method that it answers.
 fn to_check(lines: &[Value], seen: &[Value]) -> Vec<Value> {
     let is_modern = lines.iter().any(|line| line["params"]["_meta"].get(VERSION_KEY).is_some());
     let version = if is_modern { json!(MODERN) } else { lines[0]["params"]["protocolVersion"].clone() };
@@ -77,7 +77,7 @@ fn to_check(lines: &[Value], seen: &[Value]) -> Vec<Value> {
     seen.iter().map(row).collect()
 }
 
-/// Holds lines against the schemas; what is wrong with them, or nothing.
+/// Checks lines against the schemas; the error says what is wrong with them.
 fn check(python: &PathBuf, rows: &[Value]) -> Result<(), String> {
     let mut command = Command::new(python);
     command.arg(clients::here().join("validate.py")).arg(project().join("tests/data/mcp-schema"));
@@ -123,8 +123,8 @@ fn a_real_agent_may_send_everything_at_once() {
                 session.answer(&line["id"]);
             }
         }
-        // A call that was cancelled may have left a broker that is just being born: wait for it, or it
-        // outlives the test.
+        // A cancelled call may have left a broker that is just starting; without this wait the broker would
+        // outlive the test.
         session.ask(&modern("last", "tools/call", json!({ "name": "mesh_status" })));
         session.end();
         for (id, n) in answers(&session.seen) {

@@ -1,4 +1,5 @@
-//! What the eight tools say of themselves, what they refuse, and how long their answers may be.
+//! The eight tools: their schemas and descriptions, the arguments that they refuse, and how long their
+//! answers may be.
 
 mod stdio;
 mod support;
@@ -13,10 +14,10 @@ const RESULT_MAX: usize = 24 * 1024;
 /// Clients cut longer descriptions and instructions.
 const WORDS_MAX: usize = 2048;
 
-/// A tool: its name, title, required arguments, and each argument with what its schema must say.
+/// A tool: its name, title, required arguments, and the part of its schema that each argument must have.
 type Row = (&'static str, &'static str, &'static [&'static str], Value);
 
-/// The tools as clients know them, and what was added since.
+/// The tools as existing clients know them, with the arguments that were added since.
 fn table() -> Vec<Row> {
     let text = json!({ "type": "string" });
     let whole = |min: i64, max: i64| json!({ "type": "integer", "minimum": min, "maximum": max });
@@ -84,7 +85,7 @@ fn table() -> Vec<Row> {
     ]
 }
 
-/// Whether a schema says at least what is wanted of it.
+/// Whether a schema contains the wanted part.
 fn says(schema: &Value, want: &Value) -> bool {
     match want {
         Value::Object(map) => map.iter().all(|(key, value)| says(&schema[key], value)),
@@ -101,7 +102,7 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn the_tools_take_what_they_are_known_to_take() {
+fn the_tools_take_the_arguments_that_clients_know() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     let answer = session.ask(&request(1, "tools/list", json!({})));
@@ -121,13 +122,13 @@ fn the_tools_take_what_they_are_known_to_take() {
             assert!(says(given, want), "{name} {argument}: {given}");
             assert!(given["description"].as_str().is_some_and(|text| !text.is_empty()), "{name} {argument}");
         }
-        // Some clients skip a tool with a choice at the root of its schema.
+        // Some clients skip a tool whose schema has anyOf or oneOf at its root.
         assert!(["anyOf", "oneOf", "allOf", "$ref"].iter().all(|word| schema.get(word).is_none()), "{name}");
     }
 }
 
 #[test]
-fn the_tools_tell_what_they_do() {
+fn the_tools_describe_themselves() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     let hello = session.seen[0].clone();
@@ -149,7 +150,7 @@ fn the_tools_tell_what_they_do() {
 }
 
 #[test]
-fn the_tools_are_the_same_in_every_era() {
+fn the_tools_are_the_same_in_each_protocol_version() {
     let place = Place::new();
     let newest = |version: &str| {
         let mut session = Bare::start(&place, &[], "p");
@@ -180,7 +181,7 @@ fn the_tools_are_the_same_in_every_era() {
 }
 
 #[test]
-fn a_wrong_argument_is_a_result_that_says_which() {
+fn a_wrong_argument_is_named_in_the_result() {
     let place = Place::new();
     let mut session = Bare::legacy(&place, "2025-11-25", "p");
     let table = [
@@ -198,7 +199,7 @@ fn a_wrong_argument_is_a_result_that_says_which() {
         ("mesh_inbox", json!({ "limit": 101 }), "limit"),
         ("mesh_inbox", json!({ "limit": 1.5 }), "limit"),
         ("mesh_inbox", json!({ "waitSeconds": 3601 }), "waitSeconds"),
-        ("mesh_inbox", json!({ "ack": "one" }), "ack"),
+        ("mesh_inbox", json!({ "ack": "one, two" }), "ack"),
         ("mesh_state", json!({ "key": "k" }), "action"),
         ("mesh_state", json!({ "action": "get" }), "key"),
         ("mesh_state", json!({ "action": "set", "key": "k" }), "value"),
@@ -222,7 +223,7 @@ fn a_wrong_argument_is_a_result_that_says_which() {
     assert_eq!(code(&session.ask(&call(99, "mesh_teleport", json!({})))), -32602);
 }
 
-/// A tool's JSON; its text is never longer than clients take.
+/// Calls a tool and returns its JSON; asserts that the text is no longer than clients accept.
 fn short(session: &mut Bare, id: i64, name: &str, arguments: Value) -> Value {
     let answer = session.ask(&call(id, name, arguments));
     let text = answer["result"]["content"][0]["text"].as_str().unwrap();
@@ -238,7 +239,7 @@ fn a_long_message_comes_in_parts() {
     let mut sender = Bare::legacy(&place, "2025-11-25", "q");
     let mut reader = Bare::legacy(&place, "2025-11-25", "p");
     let name = reader.name();
-    // What JSON writes longer than it is, and what must not be cut in the middle.
+    // Characters that JSON escapes, and characters of several bytes that must stay whole.
     for unit in ["x", "\"", "\\", "\u{1}", "\u{e4}", "\u{1f980}", "a\u{1f980}"] {
         let text = unit.repeat(65_536 / unit.len());
         let sent = short(&mut sender, 1, "mesh_send", json!({ "to": name, "message": text }));
@@ -250,7 +251,7 @@ fn a_long_message_comes_in_parts() {
             let row = &value["messages"][0];
             assert_eq!(row["id"], sent["messageId"], "{unit:?}");
             let part = row["part"].as_i64().unwrap();
-            // The next call may overtake the report that a part was written out: it comes again.
+            // The next call may overtake the report that a part was written out; then the part comes again.
             if parts.last().is_none_or(|(last, _)| *last != part) {
                 parts.push((part, row["payload"].as_str().unwrap().to_owned()));
             }
@@ -266,7 +267,7 @@ fn a_long_message_comes_in_parts() {
     }
 }
 
-/// Reads until nothing is left; ids of messages in the order in which they came first.
+/// Reads the inbox until it is empty; returns the messages in the order in which they first came.
 fn loop_until_empty(reader: &mut Bare) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     for n in 0..200 {
@@ -302,7 +303,7 @@ fn many_messages_come_in_pages() {
     let want: Vec<String> = (0..100).map(text).collect();
     let numbers: Vec<&str> = found.iter().map(|(_, payload)| payload.split(':').next().unwrap()).collect();
     assert!(found.iter().map(|(_, payload)| payload).eq(&want), "{numbers:?}");
-    // The history has pages too: the latest first, further back by the cursor.
+    // The history has pages, too: the latest comes first, and the cursor leads further back.
     let latest = short(&mut reader, 2, "mesh_inbox", json!({ "limit": 100, "filter": "all" }));
     let n_rows = latest["messages"].as_array().unwrap().len();
     assert!((1..100).contains(&n_rows) && latest["more"] == json!(true), "{n_rows}");
@@ -337,7 +338,7 @@ fn a_long_list_of_events_stays_short() {
         after = page["seq"].as_i64().unwrap();
     }
     assert_eq!(found, (0..20).collect::<Vec<i64>>());
-    // One that alone is too long is told of, not shown.
+    // An event that alone is too long is mentioned, not shown.
     let payload = json!({ "text": "\u{1}".repeat(8_000) });
     let sent = json!({ "action": "emit", "type": "too.long", "payload": payload });
     assert!(short(&mut session, 102, "mesh_events", sent)["seq"].is_number());

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
-use support::{BIN, Place, Session, lives, put_program, until};
+use support::{BIN, Place, lives, put_program, until};
 
 const SENTENCE: &str = "1 unread mesh message from ";
 
@@ -160,7 +160,7 @@ fn the_codex_that_runs_is_asked_in_its_own_home_wherever_it_is() {
     let line = format!("env -i {} '{}'; true", env.join(" "), server.get_program().display());
     let mut client = Command::new(&codex);
     client.args(["-c", &line]).env("CODEX_HOME", &home).current_dir(&work);
-    let mut session = Session::start(&mut client, "codex-mcp-client");
+    let mut session = support::Session::start(&mut client, "codex-mcp-client");
     let params = json!({ "name": "mesh_status", "arguments": {}, "_meta": { "threadId": "th-1" } });
     session.request("tools/call", params);
     place.ok(&["send", "--as", "human", &name_of(&place, "codex"), "hello"]);

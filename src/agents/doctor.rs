@@ -12,7 +12,7 @@ use crate::discovery;
 use crate::known_agents::Agent;
 use crate::known_agents::files::EntryShape;
 use crate::sys;
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -63,7 +63,7 @@ impl Check {
 
 /// Checks the mesh itself.
 pub fn check_mesh() -> Vec<Check> {
-    let places = match Places::find() {
+    let places = match DataDir::find() {
         Ok(places) => places,
         Err(error) => return vec![Check::error("data directory", error.text, "set it as the message says")],
     };
@@ -98,7 +98,7 @@ fn check_hubs(settings: &Settings) -> Check {
     )
 }
 
-fn check_directory(places: &Places) -> Check {
+fn check_directory(places: &DataDir) -> Check {
     let about = "data directory";
     let shown = places.dir.display();
     match places.dir.metadata() {
@@ -130,7 +130,7 @@ fn check_private(path: &Path, about: &str) -> Option<Check> {
     })
 }
 
-fn check_broker(places: &Places, settings: Option<&Settings>) -> Vec<Check> {
+fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
     let about = "broker";
     let mut client = match Client::connect(places) {
         Ok(client) => client,
@@ -167,7 +167,7 @@ fn check_broker(places: &Places, settings: Option<&Settings>) -> Vec<Check> {
 }
 
 /// Checks that HTTP answers on the port that the file names.
-fn check_http(places: &Places, port: u16) -> Check {
+fn check_http(places: &DataDir, port: u16) -> Check {
     let named = std::fs::read_to_string(places.port()).unwrap_or_default();
     let cure = "slm-mesh stop; the next broker takes a free one of ten ports from SLM_MESH_PORT";
     if port == 0 {

@@ -6,7 +6,7 @@ use super::{json_edit, safe_write, toml_entry, yaml_entry};
 use crate::base::error::{Error, ErrorKind};
 use crate::known_agents::files::{Directory, EntryShape, FilePath, HookFile, Off, Scope, ServerFile, Switch, Writer};
 use crate::known_agents::{AGENTS, Agent, by_id};
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{Settings, WAKE};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
@@ -218,7 +218,7 @@ fn is_switched_off(text: &str, switch: &Switch) -> bool {
 
 /// The agents that mail may wake, as the settings say.
 fn allowed_to_wake() -> Vec<String> {
-    let settings = Places::find().and_then(|places| Settings::load(&places));
+    let settings = DataDir::find().and_then(|places| Settings::load(&places));
     // Doctor and the broker report wrong settings.
     settings.map(|settings| settings.several(WAKE)).unwrap_or_default()
 }

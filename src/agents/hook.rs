@@ -11,7 +11,8 @@ use crate::client::{Client, remote};
 use crate::core::mail::wakeups::is_wakeup_sentence;
 use crate::known_agents::dialect::{Dialect, MAIL_CAME};
 use crate::known_agents::{Agent, by_id};
-use crate::sys::data_dir::{self, Places};
+use crate::sys::data_dir::DataDir;
+use crate::sys::file_path;
 use crate::sys::git;
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};
@@ -55,7 +56,7 @@ pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8
     known.and_then(|agent| run(agent, &read_input()?)).unwrap_or_else(|why| {
         // An agent shows the standard error of a hook that succeeds to nobody, so the log gets it too.
         let line = format!("slm-mesh hook {}: {why}", agent.chars().take(40).collect::<String>());
-        crate::sys::complain(&line);
+        crate::sys::print_error(&line);
         append_to_log(&line);
         0
     })
@@ -63,7 +64,7 @@ pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8
 
 /// Appends a line to the broker's log, if there is one and it is short.
 fn append_to_log(line: &str) {
-    let Ok(places) = Places::find() else { return };
+    let Ok(places) = DataDir::find() else { return };
     let is_short = places.log().metadata().is_ok_and(|log| log.len() < LOG_MAX);
     let log = std::fs::OpenOptions::new().append(true).open(places.log());
     if let (true, Ok(mut log)) = (is_short, log) {
@@ -91,7 +92,7 @@ struct HookAnswer {
 
 fn answer_of(agent: HookAgent, input: &Value) -> Result<Option<(HookAnswer, Client)>, String> {
     let Some(hook) = understand(agent.dialect, input) else { return Ok(None) };
-    let places = Places::find().map_err(|error| error.text)?;
+    let places = DataDir::find().map_err(|error| error.text)?;
     let settings = Settings::load(&places).map_err(|error| error.text)?;
     let mut client = connect(&places, &hook.event)?;
     // A broker that hangs costs the agent this long, and no more.
@@ -110,7 +111,7 @@ fn answer_of(agent: HookAgent, input: &Value) -> Result<Option<(HookAnswer, Clie
 
 /// Connects to the broker. An edit or a prompt may start one; other events matter only to a broker
 /// that runs.
-fn connect(places: &Places, event: &HookEvent) -> Result<Client, String> {
+fn connect(places: &DataDir, event: &HookEvent) -> Result<Client, String> {
     if remote::was_silent(places) {
         return Err("the hub did not answer a moment ago; hooks ask it again after half a minute".into());
     }
@@ -140,7 +141,7 @@ fn ask_broker(
 ) -> Result<Option<HookAnswer>, Error> {
     match &hook.event {
         HookEvent::Edit(files) => {
-            let absolute = |file: &String| data_dir::absolute_in(&hook.directory, file);
+            let absolute = |file: &String| file_path::absolute_in(&hook.directory, file);
             facts["files"] = json!(files.iter().map(absolute).collect::<Vec<_>>());
             match client.call("turn.edit", &facts) {
                 Err(error) if error.kind == ErrorKind::Held => {

@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::known_agents::Agent;
 use crate::known_agents::dialect::MAIL_CAME;
 use crate::sys;
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -37,14 +37,14 @@ pub const NOT_PROVEN: &[&str] = &[
 
 /// A mesh that ends with the proof.
 struct Scratch {
-    places: Places,
+    places: DataDir,
     client: Client,
 }
 
 impl Scratch {
     fn new() -> Result<Scratch, Error> {
-        let dir = std::env::temp_dir().join(format!("slm-mesh-proof-{:08x}", sys::chance() as u32));
-        let places = Places { dir };
+        let dir = std::env::temp_dir().join(format!("slm-mesh-proof-{:08x}", sys::random_u128() as u32));
+        let places = DataDir { dir };
         let client = Client::connect_or_start(&places)?;
         Ok(Scratch { places, client })
     }
@@ -182,7 +182,7 @@ fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec
 }
 
 /// Runs a hook as the agent would. Answers what it printed.
-fn run_hook(run: &HookRun, places: &Places, work: &Path, input: &Value) -> Result<String, String> {
+fn run_hook(run: &HookRun, places: &DataDir, work: &Path, input: &Value) -> Result<String, String> {
     let mut command = match run {
         HookRun::Program(program, args) => {
             let mut command = Command::new(program);

@@ -103,7 +103,7 @@ fn cant_write(error: &std::io::Error) -> String {
 
 /// Writes the text into a new file beside the one that it is to replace.
 fn write_draft(path: &Path, text: &str, mode: u32) -> Result<PathBuf, String> {
-    let draft = PathBuf::from(format!("{}.{:08x}.tmp", path.display(), sys::chance() as u32));
+    let draft = PathBuf::from(format!("{}.{:08x}.tmp", path.display(), sys::random_u128() as u32));
     let result = (|| {
         let mut file = OpenOptions::new().create_new(true).write(true).mode(mode & 0o777).open(&draft)?;
         // The umask may have taken bits away.
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_change_of_another_program_is_not_overwritten() {
-        let folder = std::env::temp_dir().join(format!("slm-mesh-replace-{:08x}", sys::chance() as u32));
+        let folder = std::env::temp_dir().join(format!("slm-mesh-replace-{:08x}", sys::random_u128() as u32));
         let path = folder.join("settings.json");
         assert_eq!(replace(&path, None, "one"), Ok(true), "a new file, in a new folder");
         fs::write(&path, "theirs").unwrap();

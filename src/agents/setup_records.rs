@@ -6,7 +6,7 @@
 //! and not beside the file: that may be in a work tree.
 
 use super::safe_write;
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -24,11 +24,11 @@ pub struct FileRecord {
 /// All records of this user.
 #[derive(Debug)]
 pub struct Records {
-    places: Places,
+    places: DataDir,
     files: Map<String, Value>,
 }
 
-fn file_of(places: &Places) -> PathBuf {
+fn file_of(places: &DataDir) -> PathBuf {
     places.dir.join("setup.json")
 }
 
@@ -42,7 +42,7 @@ impl Records {
     /// # Errors
     /// When there is no data directory, or they can't be read.
     pub fn load() -> Result<Records, String> {
-        let places = Places::find().map_err(|error| error.text)?;
+        let places = DataDir::find().map_err(|error| error.text)?;
         let path = file_of(&places);
         let text = safe_write::read(&path).map_err(|why| format!("{}: {why}", path.display()))?.unwrap_or_default();
         let files = match serde_json::from_str::<Value>(&text) {

@@ -10,7 +10,7 @@ use crate::base::error::Error;
 use crate::client::Client;
 use crate::known_agents::Agent;
 use crate::known_agents::wakeup::{HookAnswer, Means};
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{self, Settings, WAKE};
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 /// # Errors
 /// When the settings can't be read or written.
 pub fn allow_waking(agents: &[&str], on: bool, dry: bool) -> Result<bool, Error> {
-    let places = Places::find()?;
+    let places = DataDir::find()?;
     let mut words = Settings::load(&places)?.several(WAKE);
     let before = words.clone();
     words.retain(|word| !agents.contains(&word.as_str()));
@@ -74,7 +74,7 @@ fn background_wake(agent: &Agent) -> Option<BackgroundWake> {
 }
 
 fn wait(agent: HookAgent, input: &Value) -> Result<u8, String> {
-    let places = Places::find().map_err(|error| error.text)?;
+    let places = DataDir::find().map_err(|error| error.text)?;
     let settings = Settings::load(&places).map_err(|error| error.text)?;
     let Some(wake) = background_wake(agent.agent).filter(|_| settings.wakes(agent.agent.id)) else { return Ok(0) };
     let Some(hook) = understand(agent.dialect, input) else { return Ok(0) };
@@ -104,7 +104,7 @@ fn wait(agent: HookAgent, input: &Value) -> Result<u8, String> {
 fn say(answer: HookAnswer, sentence: &str) -> u8 {
     match answer {
         HookAnswer::ExitStatus(status) => {
-            crate::sys::complain(sentence);
+            crate::sys::print_error(sentence);
             status
         }
         HookAnswer::JsonLine => {

@@ -16,7 +16,7 @@ use super::{log, startup};
 use crate::base::error::{Error, ErrorKind};
 use crate::core::{Effect, Mesh};
 use crate::sys::Clock;
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use crate::wire::rpc;
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
@@ -115,7 +115,7 @@ impl EventLoop {
     ///
     /// # Errors
     /// When the poll itself fails.
-    pub fn serve(mut self, places: &Places) -> io::Result<ShutdownReason> {
+    pub fn serve(mut self, places: &DataDir) -> io::Result<ShutdownReason> {
         let mut events = Events::with_capacity(256);
         loop {
             self.run_turn(&mut events)?;
@@ -264,7 +264,7 @@ impl EventLoop {
     }
 
     /// Ends in order. The socket goes first: a client that comes now finds no broker and starts one.
-    fn close(mut self, reason: ShutdownReason, places: &Places) {
+    fn close(mut self, reason: ShutdownReason, places: &DataDir) {
         startup::remove_files(places, reason);
         let now = self.clock.now();
         self.context.mesh.commit();

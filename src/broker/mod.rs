@@ -26,5 +26,5 @@ mod ws_subscribers;
 
 /// Writes one line for the operator to standard error, which is the log of a detached broker.
 pub fn log(text: &str) {
-    crate::sys::complain(&format!("{} {text}", crate::base::time::iso(crate::sys::wall_ms())));
+    crate::sys::print_error(&format!("{} {text}", crate::base::time::iso(crate::sys::wall_ms())));
 }

@@ -203,7 +203,7 @@ impl PeerSocket {
             .is_ok_and(|meta| meta.file_type().is_socket() && meta.uid() == crate::sys::uid());
         let stream = if is_own { UnixStream::connect(&self.path).ok() } else { None };
         let is_same_user = |stream: &UnixStream| {
-            crate::sys::process::credentials(stream).is_some_and(|peer| peer.uid == crate::sys::uid())
+            crate::sys::process::peer_credentials(stream).is_some_and(|peer| peer.uid == crate::sys::uid())
         };
         let Some(stream) = stream.filter(is_same_user) else { return self.fail(now) };
         match PushConnection::register(stream, registry, tokens.next_token()) {

@@ -8,7 +8,7 @@ use super::operations::{CliOperation, RowStream};
 use super::{call_params, load_environment, mark_read, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use crate::wire::rpc::{self, Message};
 use serde_json::{Map, Value, json};
 use std::io::IsTerminal;
@@ -50,7 +50,7 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
             }
         }
         if std::io::stdout().is_terminal() && answer["gap"] == json!(true) {
-            crate::sys::complain("slm-mesh: some older events are already deleted");
+            crate::sys::print_error("slm-mesh: some older events are already deleted");
         }
     }
 }
@@ -106,7 +106,7 @@ fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<boo
 
 /// A connection that reconnects when it breaks.
 struct ReconnectingClient {
-    places: Places,
+    places: DataDir,
     client: Client,
     n_requests: u64,
     /// When to stop waiting for a stopped broker to come back; never if `None`.
@@ -114,7 +114,7 @@ struct ReconnectingClient {
 }
 
 impl ReconnectingClient {
-    fn new(places: Places) -> Result<ReconnectingClient, Error> {
+    fn new(places: DataDir) -> Result<ReconnectingClient, Error> {
         let client = Client::connect_or_start(&places)?;
         Ok(ReconnectingClient { places, client, n_requests: 0, deadline: None })
     }
@@ -157,7 +157,7 @@ impl ReconnectingClient {
 
     /// Waits until another program that needs a broker has started one.
     fn await_broker(&mut self) -> Result<(), Error> {
-        crate::sys::complain("slm-mesh: the broker was stopped; waiting for the next one");
+        crate::sys::print_error("slm-mesh: the broker was stopped; waiting for the next one");
         while self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
             match Client::connect(&self.places) {
                 Ok(client) => {

@@ -8,7 +8,7 @@ use crate::agents::doctor::Check;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::client::Client;
-use crate::sys::{complain, git};
+use crate::sys::{git, print_error};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
@@ -221,21 +221,21 @@ pub fn check_installed() -> Option<Check> {
 fn check_locks(hook: &str) -> u8 {
     match locks_in_the_way(hook) {
         Ok(locks) if !locks.is_empty() => {
-            complain("slm-mesh: another peer has locked these files:");
+            print_error("slm-mesh: another peer has locked these files:");
             for lock in locks.iter().take(NAMED_MAX) {
                 let word = |name: &str| super::render::plain(lock[name].as_str().unwrap_or(""));
                 let left = crate::base::time::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
                 let (file, holder, reason) = (word("filePath"), word("holder"), word("reason"));
-                complain(&format!("  {file} by {holder} ({left} left; {reason})"));
+                print_error(&format!("  {file} by {holder} ({left} left; {reason})"));
             }
-            complain(
+            print_error(
                 "Wait (slm-mesh lock FILE --wait 60), ask the holder (slm-mesh send NAME \"…\"), or bypass with --no-verify.",
             );
             1
         }
         Ok(_) => 0,
         Err(error) => {
-            complain(&format!("slm-mesh: locks were not checked: {error}"));
+            print_error(&format!("slm-mesh: locks were not checked: {error}"));
             0
         }
     }

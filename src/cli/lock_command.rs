@@ -6,7 +6,7 @@ use super::operations::CliOperation;
 use super::{call_params, load_environment};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use serde_json::{Map, Value, json};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
@@ -20,7 +20,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     let mut params = call_params(row, parsed, &settings);
-    params.insert("bound".into(), json!(format!("{:032x}", crate::sys::chance())));
+    params.insert("bound".into(), json!(format!("{:032x}", crate::sys::random_u128())));
     let minutes =
         params.get("ttlMinutes").and_then(Value::as_i64).unwrap_or_else(|| settings.int("SLM_MESH_LOCK_TTL_MIN"));
     let mut client = Client::connect_or_start(&places)?;
@@ -47,7 +47,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
 /// Renews the lock until the command ends, also across a restart of the broker; then releases it.
 fn renew_until_ended(
     mut client: Client,
-    places: &Places,
+    places: &DataDir,
     params: &Map<String, Value>,
     interval: Duration,
     ended: &Receiver<()>,
@@ -76,7 +76,7 @@ fn renew_until_ended(
             if let Err(error) = client.call("lock.lock", &renewal)
                 && error.kind != ErrorKind::Gone
             {
-                crate::sys::complain(&format!("slm-mesh: lost the lock while the command is running: {error}"));
+                crate::sys::print_error(&format!("slm-mesh: lost the lock while the command is running: {error}"));
             }
             wait = interval;
         }

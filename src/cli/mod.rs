@@ -22,7 +22,8 @@ pub mod web;
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
 use crate::core::op::{ArgKind, ArgRole};
-use crate::sys::data_dir::{self, Places};
+use crate::sys::data_dir::DataDir;
+use crate::sys::file_path;
 use crate::sys::git;
 use crate::sys::settings::Settings;
 use args::{CliCommand, ParsedCommand};
@@ -78,7 +79,7 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
 
 /// Serves MCP. If the mesh fails, the session stays up and reports the error in its answers.
 fn serve_mcp(legacy: bool) -> Result<u8, Error> {
-    crate::mcp::run(legacy)
+    crate::mcp::serve_stdio(legacy)
         .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot read standard input ({error})")))?;
     Ok(0)
 }
@@ -106,7 +107,7 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
 }
 
 /// Connects to the broker only if one is running.
-pub fn connect_to_running(places: &Places) -> Result<Client, Error> {
+pub fn connect_to_running(places: &DataDir) -> Result<Client, Error> {
     Client::connect(places).map_err(|error| match client::is_absent(&error) {
         true => Error::new(
             ErrorKind::Gone,
@@ -126,8 +127,8 @@ fn mark_read(client: &mut Client, params: &Value, answer: &Value) {
 }
 
 /// Finds the data directory and loads the settings.
-pub fn load_environment() -> Result<(Places, Settings), Error> {
-    let places = Places::find()?;
+pub fn load_environment() -> Result<(DataDir, Settings), Error> {
+    let places = DataDir::find()?;
     let settings = Settings::load(&places)?;
     Ok((places, settings))
 }
@@ -139,10 +140,10 @@ pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settin
         match params.get_mut(arg.name) {
             Some(Value::Array(list)) => {
                 for item in list {
-                    *item = json!(data_dir::absolute(item.as_str().unwrap_or("")));
+                    *item = json!(file_path::absolute(item.as_str().unwrap_or("")));
                 }
             }
-            Some(value) => *value = json!(data_dir::absolute(value.as_str().unwrap_or(""))),
+            Some(value) => *value = json!(file_path::absolute(value.as_str().unwrap_or(""))),
             None => {}
         }
     }
@@ -163,7 +164,7 @@ pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settin
         }
     }
     if let Some(key) = row.op.idempotency_key().filter(|key| !params.contains_key(key.name)) {
-        params.insert(key.name.into(), json!(format!("auto-{:032x}", crate::sys::chance())));
+        params.insert(key.name.into(), json!(format!("auto-{:032x}", crate::sys::random_u128())));
     }
     params
 }
@@ -195,7 +196,7 @@ fn report_error(error: &Error, json: bool) -> u8 {
     // If even this cannot be printed, the exit status still reports the failure.
     let _ = if json { print_line(&error.to_value().to_string()).map(|_| ()) } else { Ok(()) };
     if !json {
-        crate::sys::complain(&format!("slm-mesh: {}", render::plain(&error.text)));
+        crate::sys::print_error(&format!("slm-mesh: {}", render::plain(&error.text)));
     }
     error.kind.codes().exit
 }

@@ -40,5 +40,5 @@ fn copy_unbuffered(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> 
 
 /// Prints 128 random bits in hexadecimal.
 pub fn print_secret() -> Result<u8, Error> {
-    print_line(&format!("{:032x}", sys::chance()))
+    print_line(&format!("{:032x}", sys::random_u128()))
 }

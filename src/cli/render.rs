@@ -20,7 +20,7 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
     } else {
         match &rendered {
             Rendered::Text(text) => is_read = try_print_line(&(text.clone() + &unread_note(answer)))?,
-            Rendered::NotFound(sentence) => sys::complain(sentence),
+            Rendered::NotFound(sentence) => sys::print_error(sentence),
         }
     }
     let waited_in_vain =

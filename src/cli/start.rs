@@ -4,7 +4,7 @@ use super::{connect_to_running, load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::startup::{self, AfterReady};
 use crate::client::Client;
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Error> {
             let after = if as_daemon { AfterReady::CloseOutput } else { AfterReady::KeepOutput };
             startup::say_ready(port, note, after);
         } else {
-            crate::sys::complain(&format!(
+            crate::sys::print_error(&format!(
                 "Broker running (PID {}, HTTP port {port}, data in {}). Press Ctrl-C to stop it.",
                 std::process::id(),
                 places.dir.display()
@@ -48,7 +48,7 @@ pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Error> {
 }
 
 /// Stops a running broker whose settings differ from the current ones.
-fn stop_if_settings_differ(places: &Places, settings: &Settings) -> Result<(), Error> {
+fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), Error> {
     let Ok(mut client) = Client::connect(places) else { return Ok(()) };
     let info = client.call("broker.info", &json!({}))?;
     if info["settings"] == json!(settings.fingerprint()) {
@@ -59,7 +59,7 @@ fn stop_if_settings_differ(places: &Places, settings: &Settings) -> Result<(), E
 
 /// Stops the broker.
 pub fn stop(json: bool) -> Result<u8, Error> {
-    let places = Places::find()?;
+    let places = DataDir::find()?;
     let mut client = connect_to_running(&places)?;
     let pid = stop_and_wait(&places, &mut client)?;
     let line = json!({ "ok": true, "data": { "pid": pid, "stopped": true } });
@@ -67,7 +67,7 @@ pub fn stop(json: bool) -> Result<u8, Error> {
 }
 
 /// Asks the broker to stop, waits until it has released its lock, and returns its process id.
-fn stop_and_wait(places: &Places, client: &mut Client) -> Result<Value, Error> {
+fn stop_and_wait(places: &DataDir, client: &mut Client) -> Result<Value, Error> {
     let pid = client.call("broker.stop", &json!({}))?["pid"].clone();
     let timed_out = |_| {
         Error::new(ErrorKind::TimedOut, format!("the broker (PID {pid}) did not stop in {} s", STOP_TIMEOUT.as_secs()))

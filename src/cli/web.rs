@@ -29,7 +29,7 @@ pub fn open_page(only_print: bool, json: bool) -> Result<u8, Error> {
             // The user can still open it by hand.
             _ => "Open it in a browser on this machine. The link works once and expires in a minute.",
         };
-        crate::sys::complain(note);
+        crate::sys::print_error(note);
     }
     Ok(0)
 }

@@ -8,10 +8,10 @@
 use crate::base::error::{Error, ErrorKind};
 use crate::discovery::{Found, What, browse};
 use crate::remote::guest;
-use crate::sys::data_dir::Places;
-use crate::sys::endpoint::{Road, SECRET_MIN};
+use crate::sys::data_dir::DataDir;
+use crate::sys::endpoint::{Endpoint, SECRET_MIN};
 use crate::sys::settings::{SECRET, Settings};
-use crate::sys::{self, complain};
+use crate::sys::{self, print_error};
 use serde_json::{Value, json};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ pub fn is_left_open(settings: &Settings) -> bool {
 }
 
 /// The way to the hub that was joined, if one was.
-pub fn joined(places: &Places) -> Option<Hub> {
+pub fn joined(places: &DataDir) -> Option<Hub> {
     let value = noted(places)?;
     let text = |name: &str| value[name].as_str().map(str::to_owned);
     let hub = Hub { name: text("name")?, address: text("address")?, port: value["port"].as_u64()?.try_into().ok()? };
@@ -52,17 +52,17 @@ pub fn joined(places: &Places) -> Option<Hub> {
 /// What a session does before its first connection, and after one that failed, since the hub may be
 /// elsewhere by then. One that `has_joined` stays with its hub.
 pub fn session_looks(has_joined: bool) {
-    let Ok(places) = Places::find() else { return };
+    let Ok(places) = DataDir::find() else { return };
     // Settings that are wrong are told of by who connects.
     let Some(settings) = Settings::load(&places).ok().filter(is_left_open) else { return };
     let was = joined(&places);
     let leave = if has_joined { Leave::Never } else { Leave::Later };
     match look(&places, &settings, browse(LOOK), leave) {
         Ok(Some(hub)) if was.as_ref() != Some(&hub) || !has_joined => {
-            complain(&format!("slm-mesh: joined the hub {} at {}, found on this network", hub.name, hub.address));
+            print_error(&format!("slm-mesh: joined the hub {} at {}, found on this network", hub.name, hub.address));
         }
         Ok(_) => {}
-        Err(error) => complain(&format!("slm-mesh: {}", error.text)),
+        Err(error) => print_error(&format!("slm-mesh: {}", error.text)),
     }
 }
 
@@ -83,7 +83,7 @@ pub enum Leave {
 ///
 /// # Errors
 /// When the data directory can't be written.
-pub fn look(places: &Places, settings: &Settings, answered: Vec<Found>, leave: Leave) -> Result<Option<Hub>, Error> {
+pub fn look(places: &DataDir, settings: &Settings, answered: Vec<Found>, leave: Leave) -> Result<Option<Hub>, Error> {
     let known = known(places);
     let hubs = answered.into_iter().filter(|hub| matches!(hub.what, What::Hub) && hub.ws_port > 0);
     let found = proven(hubs.collect(), settings);
@@ -97,25 +97,25 @@ pub fn look(places: &Places, settings: &Settings, answered: Vec<Found>, leave: L
 }
 
 /// What is written down.
-fn noted(places: &Places) -> Option<Value> {
+fn noted(places: &DataDir) -> Option<Value> {
     serde_json::from_str(&std::fs::read_to_string(places.hub()).ok()?).ok()
 }
 
 /// The name of the hub that was joined last.
-fn known(places: &Places) -> Option<String> {
+fn known(places: &DataDir) -> Option<String> {
     noted(places)?["name"].as_str().map(str::to_owned)
 }
 
 /// Goes back to the mesh of this machine, if it is time for that; the name is kept, since who knew a hub
 /// prefers it.
-fn miss(places: &Places, leave: Leave) -> Result<(), Error> {
+fn miss(places: &DataDir, leave: Leave) -> Result<(), Error> {
     let Some(hub) = joined(places) else { return Ok(()) };
     let was_missed = noted(places).is_some_and(|value| value["missed"] == json!(true));
     let stays = leave == Leave::Later && !was_missed;
     note(places, &hub, &json!({ "joined": stays, "missed": stays }))
 }
 
-fn note(places: &Places, hub: &Hub, how: &Value) -> Result<(), Error> {
+fn note(places: &DataDir, hub: &Hub, how: &Value) -> Result<(), Error> {
     places.prepare()?;
     let value = json!({
         "name": hub.name, "address": hub.address, "port": hub.port, "joined": how["joined"], "missed": how["missed"],
@@ -154,7 +154,7 @@ pub fn proves(settings: &Settings, address: &str, port: u16) -> Option<bool> {
     if secret.is_empty() {
         return None;
     }
-    match guest::connect(address, port, secret, sys::chance()) {
+    match guest::connect(address, port, secret, sys::random_u128()) {
         Ok(_) => Some(true),
         Err(error) if error.kind == ErrorKind::Refused => Some(false),
         Err(_) => None,
@@ -163,8 +163,8 @@ pub fn proves(settings: &Settings, address: &str, port: u16) -> Option<bool> {
 
 impl Hub {
     /// The way to it.
-    pub fn road(self) -> Road {
-        Road::Found { name: self.name, address: self.address, port: self.port }
+    pub fn road(self) -> Endpoint {
+        Endpoint::DiscoveredHub { name: self.name, address: self.address, port: self.port }
     }
 }
 

@@ -7,7 +7,7 @@ pub mod remote;
 pub mod discovered_hub;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use crate::sys::{self, process};
 use crate::wire::lines::Lines;
 use crate::wire::rpc::{self, Message};
@@ -39,16 +39,16 @@ impl Client {
     ///
     /// # Errors
     /// `NotFound` or `ConnectionRefused` when there is none.
-    pub fn connect(places: &Places) -> io::Result<Client> {
+    pub fn connect(places: &DataDir) -> io::Result<Client> {
         match remote::road(places).map_err(|error| io::Error::other(error.text))? {
             Some(road) => remote::connect(&road, places).map_err(|error| io::Error::other(error.text)),
             None => Client::connect_here(places),
         }
     }
 
-    fn connect_here(places: &Places) -> io::Result<Client> {
+    fn connect_here(places: &DataDir) -> io::Result<Client> {
         let stream = UnixStream::connect(places.socket())?;
-        if process::credentials(&stream).is_some_and(|who| who.uid != sys::uid()) {
+        if process::peer_credentials(&stream).is_some_and(|who| who.uid != sys::uid()) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is another user's"));
         }
         Ok(Client::over(stream, None))
@@ -62,7 +62,7 @@ impl Client {
     ///
     /// # Errors
     /// When none can be started, with its own sentence why.
-    pub fn connect_or_start(places: &Places) -> Result<Client, Error> {
+    pub fn connect_or_start(places: &DataDir) -> Result<Client, Error> {
         if let Some(road) = remote::road(places)? {
             return remote::connect(&road, places);
         }
@@ -178,14 +178,14 @@ pub fn is_lost(error: &Error) -> bool {
     error.kind == ErrorKind::Gone
 }
 
-fn unreachable(places: &Places, error: &io::Error) -> Error {
+fn unreachable(places: &DataDir, error: &io::Error) -> Error {
     let text = format!("the broker at {} can't be reached ({error})", places.socket().display());
     Error::new(ErrorKind::Gone, text)
 }
 
 /// Starts a broker while holding the start lock: of twenty clients that come at once, one starts
 /// it, and the others find it when the lock is theirs.
-fn start(places: &Places) -> Result<Client, Error> {
+fn start(places: &DataDir) -> Result<Client, Error> {
     places.prepare()?;
     let lock = places.open_lock(&places.start_lock())?;
     lock.lock().map_err(|error| places.error("can't be locked (does its file system know locks?)", &error))?;
@@ -205,7 +205,7 @@ fn start(places: &Places) -> Result<Client, Error> {
 }
 
 /// Runs `start` of this same program, detached, until it says that it is ready.
-pub fn spawn(places: &Places) -> Result<(Child, u32), Error> {
+pub fn spawn(places: &DataDir) -> Result<(Child, u32), Error> {
     let log = File::options().create(true).append(true).open(places.log());
     let log = log.map_err(|error| places.error("can't be written", &error))?;
     let spawned = Command::new(sys::own_path())
@@ -224,7 +224,7 @@ pub fn spawn(places: &Places) -> Result<(Child, u32), Error> {
     }
     let word: Value = serde_json::from_str(&word).unwrap_or(Value::Null);
     if let Some(note) = word["note"].as_str() {
-        sys::complain(&format!("slm-mesh: {note}"));
+        sys::print_error(&format!("slm-mesh: {note}"));
     }
     if word["ok"] == json!(true) {
         return Ok((child, word["data"]["pid"].as_u64().unwrap_or(0) as u32));

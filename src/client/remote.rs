@@ -3,8 +3,8 @@
 use super::{Client, discovered_hub};
 use crate::base::error::{Error, ErrorKind};
 use crate::remote::guest;
-use crate::sys::data_dir::Places;
-use crate::sys::endpoint::Road;
+use crate::sys::data_dir::DataDir;
+use crate::sys::endpoint::Endpoint;
 use crate::sys::settings::{SECRET, Settings};
 use crate::sys::{self, process};
 use crate::wire::rpc;
@@ -24,13 +24,13 @@ const SLOW: Duration = Duration::from_millis(500);
 const SILENT: Duration = Duration::from_secs(30);
 
 /// The road that leads away from this machine, with the settings that it needs.
-pub type Away = (Road, Settings);
+pub type Away = (Endpoint, Settings);
 
 /// The way to the broker, if it leads to another machine.
 ///
 /// # Errors
 /// When the settings are wrong.
-pub fn road(places: &Places) -> Result<Option<Away>, Error> {
+pub fn road(places: &DataDir) -> Result<Option<Away>, Error> {
     // Most machines have no hub, and a verb has no time: nothing is read where nothing can be said.
     let is_said = |name: &str| std::env::var_os(name).is_some();
     if !is_said("SLM_MESH_HOST") && !is_said(SECRET) && !places.config().exists() {
@@ -40,15 +40,15 @@ pub fn road(places: &Places) -> Result<Option<Away>, Error> {
     if discovered_hub::is_left_open(&settings) {
         return Ok(discovered_hub::joined(places).map(|hub| (hub.road(), settings)));
     }
-    let road = Road::find(&settings)?;
-    Ok((!matches!(road, Road::Here { .. })).then_some((road, settings)))
+    let road = Endpoint::find(&settings)?;
+    Ok((!matches!(road, Endpoint::Local { .. })).then_some((road, settings)))
 }
 
 /// Connects, and says from where.
 ///
 /// # Errors
 /// When the hub can't be reached, or does not let us in; in words that say which.
-pub fn connect(away: &Away, places: &Places) -> Result<Client, Error> {
+pub fn connect(away: &Away, places: &DataDir) -> Result<Client, Error> {
     let began = Instant::now();
     let connected = meet(away);
     if connected.is_ok() {
@@ -63,31 +63,33 @@ pub fn connect(away: &Away, places: &Places) -> Result<Client, Error> {
 
 /// Whether the hub did not answer a moment ago: who can't wait for it need not try. Nobody who waits
 /// asks that, and who reaches it tells the others.
-pub fn was_silent(places: &Places) -> bool {
+pub fn was_silent(places: &DataDir) -> bool {
     let at = std::fs::metadata(places.silent()).and_then(|meta| meta.modified());
     at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SILENT))
 }
 
 fn meet((road, settings): &Away) -> Result<Client, Error> {
     let mut client = match road {
-        Road::Ssh(target, port) => through_ssh(target, *port)?,
-        Road::Hub(host) => {
+        Endpoint::Ssh(target, port) => through_ssh(target, *port)?,
+        Endpoint::Hub(host) => {
             let port = match settings.int("SLM_MESH_WS_PORT") {
                 0 => settings.int("SLM_MESH_PORT") + 1,
                 port => port,
             };
-            let stream = guest::connect(host, port as u16, settings.text(SECRET), sys::chance())?;
+            let stream = guest::connect(host, port as u16, settings.text(SECRET), sys::random_u128())?;
             Client::over(stream, None)
         }
-        Road::Found { name, address, port } => {
-            let stream = guest::connect(address, *port, settings.text(SECRET), sys::chance());
+        Endpoint::DiscoveredHub { name, address, port } => {
+            let stream = guest::connect(address, *port, settings.text(SECRET), sys::random_u128());
             Client::over(stream.map_err(|error| discovered_hub::unreachable(name, &error))?, None)
         }
-        Road::Here { .. } => return Err(Error::new(ErrorKind::Internal, "this road leads nowhere")),
+        Endpoint::Local { .. } => return Err(Error::new(ErrorKind::Internal, "this road leads nowhere")),
     };
     client.whose = match road {
-        Road::Ssh(host, _) | Road::Hub(host) | Road::Found { name: host, .. } => format!("the hub {host}"),
-        Road::Here { .. } => client.whose,
+        Endpoint::Ssh(host, _) | Endpoint::Hub(host) | Endpoint::DiscoveredHub { name: host, .. } => {
+            format!("the hub {host}")
+        }
+        Endpoint::Local { .. } => client.whose,
     };
     client.send(&rpc::notice("far", &whence())).map_err(|error| client.lost(&error))?;
     Ok(client)
@@ -97,7 +99,7 @@ fn meet((road, settings): &Away) -> Result<Client, Error> {
 /// whose shell or hook this is. On one machine it asks the kernel; here it takes our word, which
 /// only who knows the secret can give.
 fn whence() -> Value {
-    let chain: Vec<Value> = process::ancestors(i64::from(std::process::id()), true)
+    let chain: Vec<Value> = process::ancestors(i64::from(std::process::id()))
         .iter()
         .map(|process| json!([process.pid, process.start, process.wrapper]))
         .collect();
@@ -133,7 +135,7 @@ fn through_ssh(target: &str, port: Option<u16>) -> Result<Client, Error> {
             if let Some(said) = said {
                 // What ssh says later goes where our own complaints go.
                 std::thread::spawn(move || {
-                    BufReader::new(said).lines().map_while(Result::ok).for_each(|line| sys::complain(&line))
+                    BufReader::new(said).lines().map_while(Result::ok).for_each(|line| sys::print_error(&line))
                 });
             }
             Ok(client)

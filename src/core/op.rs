@@ -166,7 +166,7 @@ impl Op {
 
     /// Lets arguments through that are known and well-formed; null counts as absent.
     pub fn check(&self, mut given: Map<String, Value>) -> Result<Args, Error> {
-        for (name, value) in &given {
+        for (name, value) in &mut given {
             if value.is_null() {
                 continue;
             }
@@ -176,6 +176,7 @@ impl Op {
                 let name: String = name.chars().take(40).collect();
                 return Err(Error::usage(&name, format!("unknown argument; {} takes {cure}", self.name)));
             };
+            arg.kind.coerce(value);
             arg.kind.check(arg.name, value)?;
         }
         for arg in self.args.iter().filter(|arg| arg.required) {
@@ -203,6 +204,27 @@ impl ArgKind {
             ArgKind::Object { max } => {
                 format!("a JSON object of at most {max} bytes, nested at most {} deep", limits::DEPTH_MAX)
             }
+        }
+    }
+
+    /// Turns a text that can mean only one value of this kind into that value: models write `"5"` for 5,
+    /// `"true"` for true, and a list or an object as its JSON text.
+    fn coerce(&self, value: &mut Value) {
+        let Value::String(text) = &*value else { return };
+        let text = text.trim();
+        let meant = match self {
+            ArgKind::Int { .. } => text.parse::<serde_json::Number>().ok().and_then(|n| whole(&n)).map(Value::from),
+            ArgKind::Flag => text.to_ascii_lowercase().parse::<bool>().ok().map(Value::from),
+            ArgKind::Texts { .. } => match serde_json::from_str(text) {
+                Ok(Value::Array(list)) => Some(Value::Array(list)),
+                // With a comma it might mean several.
+                _ => (!text.is_empty() && !text.contains([',', '\n'])).then(|| json!([text])),
+            },
+            ArgKind::Object { .. } => serde_json::from_str(text).ok().filter(Value::is_object),
+            ArgKind::Text { .. } | ArgKind::Units { .. } | ArgKind::Choice(_) => None,
+        };
+        if let Some(meant) = meant {
+            *value = meant;
         }
     }
 
@@ -271,6 +293,10 @@ fn whole(n: &serde_json::Number) -> Option<i64> {
 pub struct Args(Map<String, Value>);
 
 impl Args {
+    /// All of them, as they were given or coerced.
+    pub fn into_map(self) -> Map<String, Value> {
+        self.0
+    }
     /// A text, if given.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)

@@ -58,7 +58,7 @@ pub struct Found {
 
 /// Asks who is there, and gathers answers until the time is up. Without a LAN that is nobody, at once.
 pub fn browse(timeout: Duration) -> Vec<Found> {
-    let id = crate::sys::chance() as u16;
+    let id = crate::sys::random_u128() as u16;
     let ears: Vec<Ear> = interfaces().into_iter().filter_map(Ear::open).take(EARS_MAX).collect();
     let mut finds = Finds::new(id);
     if ears.is_empty() {

@@ -114,7 +114,7 @@ pub fn run(orders: &Orders) -> Result<(), String> {
 /// Sees to it that this process dies as a whole, and leaves no image of its memory on the disk.
 fn die_alone() {
     std::panic::set_hook(Box::new(|info| {
-        sys::complain(&format!("slm-mesh announce: {info}"));
+        sys::print_error(&format!("slm-mesh announce: {info}"));
         std::process::exit(PANICKED);
     }));
     // Where the limit can't be set the image is a nuisance, and no harm.

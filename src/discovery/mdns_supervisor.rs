@@ -129,7 +129,7 @@ impl Announcer {
     /// Tries again later, and twice as late the next time. Of a row of failures the first is told.
     fn pause(&mut self, now_ms: i64, why: &str) {
         if self.pause_ms == PAUSE_MS_MIN {
-            sys::complain(&format!("slm-mesh: not announced on the LAN: {why}; it is tried again"));
+            sys::print_error(&format!("slm-mesh: not announced on the LAN: {why}; it is tried again"));
         }
         self.due_ms = now_ms + self.pause_ms;
         self.pause_ms = (self.pause_ms * 2).min(PAUSE_MS_MAX);

@@ -1,7 +1,6 @@
-//! The bell of an agent: how this session can make its client begin a turn, where the user opted in.
+//! How this session can make its client begin a turn, where the user has allowed it.
 //!
-//! **Invariant:** what is rung is the mesh's fixed sentence; the token of a session's socket stays
-//! in memory.
+//! **Invariant:** the text is the mesh's fixed sentence; the token of a session's socket stays in memory.
 
 use crate::known_agents::Agent;
 use crate::known_agents::wakeup::Means;
@@ -15,91 +14,98 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 #[cfg(target_os = "linux")]
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What a surface may take to accept the sentence.
-const RING_MAX: Duration = Duration::from_secs(10);
-/// How often it is looked whether the agent's command has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long the client may take to accept the sentence.
+const NOTIFY_MAX: Duration = Duration::from_secs(10);
+/// How often we look whether the agent's command has ended.
+const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// A way to wake one session.
+/// A way to wake one session of an agent.
 #[derive(Debug, Clone)]
-pub struct Bell {
+pub struct AgentNotifier {
     channel: &'static str,
-    road: Road,
+    route: NotifyRoute,
 }
 
-/// What wakes the session.
+/// What takes the sentence.
 #[derive(Debug, Clone)]
-enum Road {
-    /// A Unix socket of the session, and the token for it. The `user` line is what current versions of
-    /// the agent accept.
+enum NotifyRoute {
+    /// A Unix socket of the session, and the token that it wants first. The `user` line is what current
+    /// versions of the agent accept.
     Socket { path: String, token: String },
     /// A command of the agent, with the session's key.
     Command { program: &'static str, arguments: &'static [&'static str], variable: &'static str, session: String },
 }
 
-impl Bell {
-    /// The bell of a session of this agent; none if the agent has none or the user did not allow it.
-    pub fn find(agent: &Agent, key: &str, settings: &Settings) -> Option<Bell> {
+impl AgentNotifier {
+    /// The way to wake a session of this agent; `None` if it has none, or the user has not allowed it.
+    pub fn find(agent: &Agent, session: &str, settings: &Settings) -> Option<AgentNotifier> {
         let var = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-        let road = |means: &Means| match *means {
-            Means::SessionSocket { socket, token } => Some(Road::Socket { path: var(socket)?, token: var(token)? }),
+        let route = |means: &Means| match *means {
+            Means::SessionSocket { socket, token } => {
+                Some(NotifyRoute::Socket { path: var(socket)?, token: var(token)? })
+            }
             // Without a key there is no session to queue for.
-            Means::Command { program, arguments, variable } if !key.is_empty() => {
-                Some(Road::Command { program, arguments, variable, session: key.to_owned() })
+            Means::Command { program, arguments, variable } if !session.is_empty() => {
+                Some(NotifyRoute::Command { program, arguments, variable, session: session.to_owned() })
             }
             _ => None,
         };
-        let mut bells = agent
+        let mut notifiers = agent
             .wakeups
             .iter()
-            .filter_map(|wakeup| Some(Bell { channel: wakeup.channel, road: road(&wakeup.means)? }));
-        bells.next().filter(|_| settings.wakes(agent.id))
+            .filter_map(|wakeup| Some(AgentNotifier { channel: wakeup.channel, route: route(&wakeup.means)? }));
+        notifiers.next().filter(|_| settings.wakes(agent.id))
     }
 
-    /// Its name among the mesh's surfaces.
-    pub fn surface(&self) -> &'static str {
+    /// The name of this channel in the broker's records.
+    pub fn channel(&self) -> &'static str {
         self.channel
     }
 
-    /// Rings; a sentence when it can't.
-    pub fn ring(&self, text: &str) -> Result<(), String> {
-        match &self.road {
-            Road::Socket { path, token } => {
-                let lines = format!(
-                    "{}\n{}\n",
-                    json!({ "type": "auth", "token": token }),
-                    json!({ "type": "user", "message": { "role": "user", "content": text } })
-                );
-                let mut stream = UnixStream::connect(path).map_err(|error| format!("its socket: {error}"))?;
-                let bounded = stream.set_write_timeout(Some(RING_MAX));
-                bounded
-                    .and_then(|()| stream.write_all(lines.as_bytes()))
-                    .map_err(|error| format!("its socket: {error}"))
+    /// Gives the client the sentence that begins a turn.
+    ///
+    /// # Errors
+    /// When the client does not take it, a sentence that says why.
+    pub fn notify(&self, text: &str) -> Result<(), String> {
+        match &self.route {
+            NotifyRoute::Socket { path, token } => {
+                write_to_inbox(path, token, text).map_err(|error| format!("its socket: {error}"))
             }
-            Road::Command { program, arguments, variable, session } => {
+            NotifyRoute::Command { program, arguments, variable, session } => {
                 let fill = |word: &&str| word.replace("{session}", session).replace("{text}", text);
-                run(program, parent_command(program, variable).args(arguments.iter().map(fill)))
+                run_briefly(program, parent_command(program, variable).args(arguments.iter().map(fill)))
             }
         }
     }
 }
 
-/// The agent's program as it runs here. The agent may keep most of its environment from its servers,
-/// `variable` too, without which the command looks for the session in another place; and the program
-/// need not be on the PATH. The kernel knows both of the process that started this one.
+fn write_to_inbox(socket: &str, token: &str, text: &str) -> std::io::Result<()> {
+    let lines = format!(
+        "{}\n{}\n",
+        json!({ "type": "auth", "token": token }),
+        json!({ "type": "user", "message": { "role": "user", "content": text } })
+    );
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_write_timeout(Some(NOTIFY_MAX))?;
+    stream.write_all(lines.as_bytes())
+}
+
+/// The agent's program as it runs here. The agent may hide most of its environment from its MCP servers,
+/// `variable` among it, without which the command looks for the session elsewhere; and the program need
+/// not be on PATH. The kernel knows both of the process that started this one.
 #[cfg(target_os = "linux")]
 fn parent_command(program: &str, variable: &str) -> Command {
-    let above = PathBuf::from(format!("/proc/{}", std::os::unix::process::parent_id()));
+    let parent = PathBuf::from(format!("/proc/{}", std::os::unix::process::parent_id()));
     let is_agent = |path: &PathBuf| path.file_name().is_some_and(|name| name == program) && path.exists();
-    // If another process stands between the two, PATH decides.
-    let Some(path) = std::fs::read_link(above.join("exe")).ok().filter(is_agent) else {
+    // If another program stands between the agent and us, PATH has to do.
+    let Some(path) = std::fs::read_link(parent.join("exe")).ok().filter(is_agent) else {
         return Command::new(program);
     };
     let mut command = Command::new(path);
-    let env = std::fs::read(above.join("environ")).unwrap_or_default();
+    let env = std::fs::read(parent.join("environ")).unwrap_or_default();
     let prefix = format!("{variable}=");
     if let Some(value) = env.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(prefix.as_bytes())) {
         command.env(variable, OsStr::from_bytes(value));
@@ -107,26 +113,27 @@ fn parent_command(program: &str, variable: &str) -> Command {
     command
 }
 
-/// The agent's program on PATH: another process's environment can't be read here.
 #[cfg(not(target_os = "linux"))]
 fn parent_command(program: &str, _variable: &str) -> Command {
     Command::new(program)
 }
 
-fn run(program: &str, command: &mut Command) -> Result<(), String> {
+fn run_briefly(program: &str, command: &mut Command) -> Result<(), String> {
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = quiet.spawn().map_err(|error| format!("{program} can't be run ({error})"))?;
+    let mut child = quiet.spawn().map_err(|error| format!("{program} cannot be run ({error})"))?;
     let began = Instant::now();
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
             Ok(Some(status)) => return Err(format!("{program} ended with {}", status.code().unwrap_or(-1))),
-            Ok(None) if began.elapsed() < RING_MAX => std::thread::sleep(LOOK_EVERY),
-            _ => {
-                // It is ours; one that has just ended needs no end.
-                let _ = child.kill().and_then(|()| child.wait());
-                return Err(format!("{program} did not end in {} s", RING_MAX.as_secs()));
-            }
+            Ok(None) if began.elapsed() < NOTIFY_MAX => std::thread::sleep(POLL_EVERY),
+            _ => return Err(give_up_on(program, &mut child)),
         }
     }
+}
+
+fn give_up_on(program: &str, child: &mut Child) -> String {
+    // If it has ended by itself meanwhile, there is nothing left to end.
+    let _ = child.kill().and_then(|()| child.wait());
+    format!("{program} did not end in {} s", NOTIFY_MAX.as_secs())
 }

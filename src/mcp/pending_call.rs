@@ -1,128 +1,184 @@
-//! One tool call: what it asks, whom to answer, and how its result looks.
+//! One tool call between its request and its answer.
 
-use super::{Output, protocol_version};
+use super::protocol_version::ProtocolVersion;
+use super::stdout_writer::StdoutWriter;
 use crate::base::error::Error;
 use crate::core::Op;
+use crate::core::op::ArgKind;
 use crate::sys;
 use crate::wire::rpc;
 use serde_json::{Map, Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a waiting call tells that it lives, when its client asked to hear of it.
+/// How often a call that waits reports progress, if its client wants reports.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// How often a job is sent again after its broker went away.
+/// How often a call is sent again after its broker went away.
 const TRIES_MAX: u32 = 3;
 
-/// Whom to answer.
+/// Where the answer to a request goes, and in which form.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct ReplyTarget {
     /// The client's request id.
     pub id: Value,
-    /// Whether it spoke the modern era.
-    pub modern: bool,
-    /// The batch that it came in.
-    pub batch: Option<Arc<Batch>>,
+    /// The revision of the request.
+    pub version: ProtocolVersion,
+    /// The batch that the request came in.
+    pub batch: Option<Arc<BatchReply>>,
 }
 
-/// Gathers the answers of a batch into one line.
+impl ReplyTarget {
+    /// Writes a tool's result; true if it went out whole.
+    pub fn reply(&self, out: &StdoutWriter, result: Result<Value, Error>) -> bool {
+        let result = tool_result(result, self.version);
+        match &self.batch {
+            Some(batch) => batch.add(json!({ "jsonrpc": "2.0", "id": self.id, "result": result })),
+            None => out.write_line(&rpc::answer(&self.id, &result)),
+        }
+    }
+}
+
+/// Gathers the answers to a batch into one line.
 #[derive(Debug)]
-pub struct Batch {
-    answers: Mutex<(usize, Vec<Value>)>,
-    out: Arc<Output>,
+pub struct BatchReply {
+    gathered: Mutex<Gathered>,
+    out: Arc<StdoutWriter>,
 }
 
-impl Batch {
-    /// A batch that wants so many answers.
-    pub fn new(n_wanted: usize, out: Arc<Output>) -> Batch {
-        Batch { answers: Mutex::new((n_wanted, Vec::new())), out }
+#[derive(Debug)]
+struct Gathered {
+    n_wanted: usize,
+    answers: Vec<Value>,
+}
+
+impl BatchReply {
+    /// A batch with this many requests.
+    pub fn new(n_wanted: usize, out: Arc<StdoutWriter>) -> BatchReply {
+        BatchReply { gathered: Mutex::new(Gathered { n_wanted, answers: Vec::new() }), out }
     }
 
-    /// Adds an answer; the last one sends them all. True only if that went out whole: what waits for
-    /// the others has not been shown to anybody.
+    /// Adds an answer; the last one sends them all. True only if the line went out whole: the client has
+    /// not seen an answer that waits for the others.
     pub fn add(&self, answer: Value) -> bool {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.1.push(answer);
-        self.send_if_full(&mut answers)
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        gathered.answers.push(answer);
+        self.send_if_complete(&mut gathered)
     }
 
-    /// One answer less is due: its call was cancelled.
-    pub fn skip(&self) {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.0 -= 1;
-        self.send_if_full(&mut answers);
+    /// Expects one answer less, since its call was cancelled.
+    pub fn expect_one_less(&self) {
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        gathered.n_wanted -= 1;
+        self.send_if_complete(&mut gathered);
     }
 
-    fn send_if_full(&self, answers: &mut (usize, Vec<Value>)) -> bool {
-        let is_full = answers.1.len() == answers.0 && !answers.1.is_empty();
-        is_full && self.out.line(&rpc::line(&Value::Array(std::mem::take(&mut answers.1))))
+    fn send_if_complete(&self, gathered: &mut Gathered) -> bool {
+        let is_complete = gathered.answers.len() == gathered.n_wanted && !gathered.answers.is_empty();
+        is_complete && self.out.write_line(&rpc::line(&Value::Array(std::mem::take(&mut gathered.answers))))
     }
+}
+
+/// The reports of progress that a client wants for one call.
+#[derive(Debug, Clone)]
+pub struct ProgressReports {
+    token: Value,
+    /// When the next report is due.
+    pub next_at: Instant,
+    n_sent: u64,
 }
 
 /// A tool call on its way.
 #[derive(Debug, Clone)]
-pub struct Job {
-    pub answer: Answer,
+pub struct PendingCall {
+    /// Where its answer goes.
+    pub target: ReplyTarget,
+    /// The operation that it calls.
     pub op: &'static Op,
+    /// The operation's arguments.
     pub arguments: Map<String, Value>,
-    pub session: Option<String>,
-    pub progress: Option<(Value, Instant, u64)>,
+    /// The client's key for one of its threads; empty if the client has none.
+    pub thread: String,
+    /// The reports that its client wants.
+    pub progress: Option<ProgressReports>,
+    /// When it came.
     pub began: Instant,
+    /// How often it was sent again.
     pub tries: u32,
-    pub sent: bool,
+    /// Whether a broker may have read it.
+    pub was_sent: bool,
 }
 
-impl Job {
-    /// A checked call.
-    pub fn new(
-        answer: Answer,
-        op: &'static Op,
-        mut arguments: Map<String, Value>,
-        session: Option<String>,
-        token: Option<Value>,
-    ) -> Job {
-        arguments.shift_remove("action");
-        if op.name == "send" && !arguments.contains_key("key") {
-            // So that it can be sent again after a broken connection without arriving twice.
-            arguments.insert("key".into(), json!(format!("auto-{:032x}", sys::chance())));
+impl PendingCall {
+    /// A call whose arguments the operation has checked.
+    pub fn new(target: ReplyTarget, op: &'static Op, mut arguments: Map<String, Value>, thread: String) -> PendingCall {
+        if takes_idempotency_key(op) && !arguments.contains_key("key") {
+            // With a key it can be sent again after a broken connection without arriving twice.
+            arguments.insert("key".into(), json!(format!("auto-{:032x}", sys::random_u128())));
         }
-        absolute_paths(&mut arguments);
-        let now = Instant::now();
-        let progress = token.map(|token| (token, now + PROGRESS_EVERY, 0));
-        Job { answer, op, arguments, session, progress, began: now, tries: 0, sent: false }
+        if reads_in_parts(op) {
+            // A tool's result is bounded, so a long value comes in parts.
+            arguments.entry("from").or_insert(json!(0));
+        }
+        PendingCall { target, op, arguments, thread, progress: None, began: Instant::now(), tries: 0, was_sent: false }
+    }
+
+    /// Reports progress under the client's token while the call waits.
+    pub fn report_progress(&mut self, token: Value) {
+        self.progress = Some(ProgressReports { token, next_at: self.began + PROGRESS_EVERY, n_sent: 0 });
+    }
+
+    /// The report that is due now.
+    pub fn due_report(&mut self, now: Instant) -> Option<String> {
+        let seconds = self.began.elapsed().as_secs();
+        let reports = self.progress.as_mut().filter(|reports| reports.next_at <= now)?;
+        (reports.next_at, reports.n_sent) = (now + PROGRESS_EVERY, reports.n_sent + 1);
+        // Progress has to grow with each report.
+        let progress = seconds.max(reports.n_sent);
+        let params = json!({ "progressToken": reports.token, "progress": progress, "message": "waiting" });
+        Some(rpc::notice("notifications/progress", &params))
     }
 
     /// Whether it may wait in the broker for something to come.
-    pub fn waits(&self) -> bool {
+    pub fn may_wait(&self) -> bool {
         self.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0))
+    }
+
+    /// The request for the broker, in the name of a peer.
+    pub fn to_line(&self, request: u64, peer: &str) -> String {
+        let mut params = self.arguments.clone();
+        params.insert("as".into(), json!(peer));
+        if let Some(seconds) = params.get("waitSeconds").and_then(Value::as_u64).filter(|_| self.was_sent) {
+            // A wait that a lost broker cut short goes on for the rest of its time.
+            params.insert("waitSeconds".into(), json!(seconds.saturating_sub(self.began.elapsed().as_secs())));
+        }
+        rpc::request(&json!(request), self.op.name, &Value::Object(params))
     }
 
     /// Whether it does no harm to send it again after a lost connection.
     pub fn may_repeat(&self) -> bool {
-        let is_plain_set = self.op.name == "state.set" && !self.arguments.contains_key("expect");
-        self.tries < TRIES_MAX && (!self.sent || self.op.repeatable || self.op.name == "send" || is_plain_set)
+        let is_unconditional_write = declares(self.op, "value") && !self.arguments.contains_key("expect");
+        let is_harmless = self.op.repeatable || takes_idempotency_key(self.op) || is_unconditional_write;
+        self.tries < TRIES_MAX && (!self.was_sent || is_harmless)
     }
 }
 
-/// Paths are absolute and normal before they leave: only here the working directory is known.
-fn absolute_paths(arguments: &mut Map<String, Value>) {
-    let absolute = |path: &str| Value::String(crate::sys::data_dir::absolute(path));
-    if let Some(Value::String(path)) = arguments.get("filePath") {
-        let path = absolute(path);
-        arguments.insert("filePath".into(), path);
-    }
-    if let Some(Value::Array(list)) = arguments.get_mut("filePaths") {
-        for item in list {
-            if let Some(path) = item.as_str() {
-                *item = absolute(path);
-            }
-        }
-    }
+fn declares(op: &Op, argument: &str) -> bool {
+    op.args.iter().any(|arg| arg.name == argument)
 }
 
-/// The ids of the messages that an inbox answer carries, as `shown` wants them. Those that somebody
-/// sent, listed with their receipts, are not read by that, not even when they went to the sender.
+/// Whether the operation takes an idempotency key. The key of an entry in the shared state is required.
+fn takes_idempotency_key(op: &Op) -> bool {
+    op.args.iter().any(|arg| arg.name == "key" && !arg.required)
+}
+
+/// Whether the operation answers with a part of a value, from a position on.
+fn reads_in_parts(op: &Op) -> bool {
+    op.args.iter().any(|arg| arg.name == "from" && matches!(arg.kind, ArgKind::Int { .. }))
+}
+
+/// The ids of the messages that an inbox answer carries, as the broker's `shown` takes them. A list of
+/// sent messages with their receipts reads none of them, not even one that went to its own sender.
 pub fn shown_items(value: &Value) -> Vec<String> {
     let is_open = |row: &&Value| row["receipt"] == json!("accepted") || row["receipt"] == json!("offered");
     let is_unread = |row: &&Value| is_open(row) && row.get("toName").is_none();
@@ -134,21 +190,11 @@ pub fn shown_items(value: &Value) -> Vec<String> {
     rows.iter().filter(is_unread).map(item).collect()
 }
 
-/// A tool's result as MCP has it: text alone, since clients differ on anything else.
-pub fn tool_result(result: Result<Value, Error>, modern: bool) -> Value {
+/// A tool's result in MCP's form: text alone, since clients differ in everything else.
+pub fn tool_result(result: Result<Value, Error>, version: ProtocolVersion) -> Value {
     let (text, is_error) = match result {
         Ok(value) => (value.to_string(), false),
         Err(error) => (error.to_value().to_string(), true),
     };
-    let result = json!({ "content": [{ "type": "text", "text": text }], "isError": is_error });
-    if modern { protocol_version::modern_result(result) } else { result }
-}
-
-/// Writes an answer; whether it went out whole.
-pub fn finish(out: &Output, answer: &Answer, result: Result<Value, Error>) -> bool {
-    let result = tool_result(result, answer.modern);
-    match &answer.batch {
-        Some(batch) => batch.add(json!({ "jsonrpc": "2.0", "id": answer.id, "result": result })),
-        None => out.line(&rpc::answer(&answer.id, &result)),
-    }
+    version.complete_result(json!({ "content": [{ "type": "text", "text": text }], "isError": is_error }))
 }

@@ -1,83 +1,73 @@
-//! The two eras of MCP in one process, decided per message: 2026-07-28, where every request says
-//! its version, and the revisions before it, which begin with `initialize`.
+//! The revisions of MCP that one process speaks, decided for each message: 2026-07-28, where each
+//! request states its version, and the older ones, which begin with `initialize`.
 
 use super::{ProtocolError, server_info};
 use crate::wire::rpc;
 use serde_json::{Map, Value, json};
 
-/// The modern revision that we speak.
-pub const MODERN: &str = "2026-07-28";
-/// The revisions before it, newest first.
-const LEGACY: &[&str] = &["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-/// Where a modern request names its client.
+/// Where a request of the modern revision names its client.
 pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
-/// The spec's code for a version that is not spoken here.
+/// The specification's error code for a version that this server does not speak.
 const UNSUPPORTED_VERSION: i64 = -32022;
 
-/// What this process has learnt of its client.
-#[derive(Debug)]
-pub struct Era {
-    legacy_only: bool,
-    negotiated: Option<&'static str>,
+/// A revision of MCP, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub enum ProtocolVersion {
+    /// The first revision with stdio as it is today.
+    V2024_11_05,
+    /// The only one with JSON-RPC batches; it added annotations of tools.
+    V2025_03_26,
+    /// It added titles and `_meta` of tools.
+    V2025_06_18,
+    /// The last one that begins with `initialize`.
+    V2025_11_25,
+    /// The modern one: no handshake, and each request states version and capabilities.
+    V2026_07_28,
 }
 
-impl Era {
-    /// Nothing yet.
-    pub fn new(legacy_only: bool) -> Era {
-        Era { legacy_only, negotiated: None }
-    }
+use ProtocolVersion::{V2024_11_05, V2025_03_26, V2025_06_18, V2025_11_25, V2026_07_28};
 
-    /// Whether a request is modern.
-    ///
-    /// # Errors
-    /// When it is neither: its version is unknown, or it says none and nobody initialized.
-    pub fn of(&self, method: &str, params: &Map<String, Value>) -> Result<bool, ProtocolError> {
-        let meta = params.get("_meta").and_then(Value::as_object);
-        let version = meta.and_then(|meta| meta.get(VERSION));
-        if self.legacy_only && (version.is_some() || method == "server/discover") {
-            return Err(ProtocolError::new(rpc::NO_METHOD, "this server was started with --legacy; send initialize"));
-        }
-        match version {
-            Some(Value::String(version)) if version == MODERN => match meta.and_then(|meta| meta.get(CAPABILITIES)) {
-                Some(Value::Object(_)) => Ok(true),
-                _ => Err(missing(CAPABILITIES)),
-            },
-            Some(Value::String(version)) => {
-                let mut error = ProtocolError::new(UNSUPPORTED_VERSION, "Unsupported protocol version");
-                error.data = Some(json!({ "supported": [MODERN], "requested": version }));
-                Err(error)
-            }
-            Some(_) => Err(ProtocolError::new(rpc::PARAMS, format!("_meta: {VERSION}: want a string"))),
-            None if method == "initialize" || method == "ping" => Ok(false),
-            None if method == "server/discover" || self.negotiated.is_none() => Err(missing(VERSION)),
-            None => Ok(false),
+/// The revision without a handshake.
+pub const MODERN: ProtocolVersion = V2026_07_28;
+const LATEST_WITH_HANDSHAKE: ProtocolVersion = V2025_11_25;
+const WITH_HANDSHAKE: [ProtocolVersion; 4] = [V2024_11_05, V2025_03_26, V2025_06_18, V2025_11_25];
+
+impl ProtocolVersion {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            V2024_11_05 => "2024-11-05",
+            V2025_03_26 => "2025-03-26",
+            V2025_06_18 => "2025-06-18",
+            V2025_11_25 => "2025-11-25",
+            V2026_07_28 => "2026-07-28",
         }
     }
 
-    /// Answers an `initialize` with the version asked for, or the newest legacy one.
-    pub fn negotiate(&mut self, params: &Map<String, Value>) -> &'static str {
-        let asked = params.get("protocolVersion").and_then(Value::as_str);
-        let version = LEGACY.iter().find(|version| Some(**version) == asked).copied().unwrap_or(LEGACY[0]);
-        self.negotiated = Some(version);
-        version
+    /// Whether each request stands alone.
+    pub fn is_modern(self) -> bool {
+        self == MODERN
     }
 
-    /// Only one revision has JSON-RPC batches.
-    pub fn takes_batches(&self) -> bool {
-        self.negotiated == Some("2025-03-26")
+    /// A result with the fields that this revision wants in each.
+    pub fn complete_result(self, mut result: Value) -> Value {
+        if self.is_modern() {
+            result["resultType"] = json!("complete");
+            result["_meta"] = json!({ "io.modelcontextprotocol/serverInfo": server_info() });
+        }
+        result
     }
 
-    /// A tool's definition with what the client's revision knows.
-    pub fn tool(&self, mut tool: Value, modern: bool) -> Value {
-        let version = if modern { MODERN } else { self.negotiated.unwrap_or(LEGACY[0]) };
+    /// A tool's definition without the fields that this revision does not know.
+    pub fn fit_tool(self, mut tool: Value) -> Value {
         if let Some(map) = tool.as_object_mut() {
-            if version < "2025-06-18" {
+            if self < V2025_06_18 {
                 map.shift_remove("title");
                 map.shift_remove("_meta");
             }
-            if version < "2025-03-26" {
+            if self < V2025_03_26 {
                 map.shift_remove("annotations");
             }
         }
@@ -85,11 +75,58 @@ impl Era {
     }
 }
 
-/// Adds what every modern result carries.
-pub fn modern_result(mut result: Value) -> Value {
-    result["resultType"] = json!("complete");
-    result["_meta"] = json!({ "io.modelcontextprotocol/serverInfo": server_info() });
-    result
+/// What client and server have agreed on so far.
+#[derive(Debug)]
+pub struct Negotiation {
+    legacy_only: bool,
+    agreed: Option<ProtocolVersion>,
+}
+
+impl Negotiation {
+    /// Nothing is agreed yet; `legacy_only` turns the modern revision off.
+    pub fn new(legacy_only: bool) -> Negotiation {
+        Negotiation { legacy_only, agreed: None }
+    }
+
+    /// The revision of one request.
+    ///
+    /// # Errors
+    /// When the request states a version that is not spoken here, or none before any `initialize`.
+    pub fn version_of(&self, method: &str, params: &Map<String, Value>) -> Result<ProtocolVersion, ProtocolError> {
+        let meta = params.get("_meta").and_then(Value::as_object);
+        let version = meta.and_then(|meta| meta.get(VERSION));
+        if self.legacy_only && (version.is_some() || method == "server/discover") {
+            return Err(ProtocolError::new(rpc::NO_METHOD, "this server was started with --legacy; send initialize"));
+        }
+        match version {
+            Some(Value::String(version)) if version == MODERN.name() => {
+                match meta.and_then(|meta| meta.get(CAPABILITIES)) {
+                    Some(Value::Object(_)) => Ok(MODERN),
+                    _ => Err(missing(CAPABILITIES)),
+                }
+            }
+            Some(Value::String(version)) => {
+                let error = ProtocolError::new(UNSUPPORTED_VERSION, "Unsupported protocol version");
+                Err(error.with_data(json!({ "supported": [MODERN.name()], "requested": version })))
+            }
+            Some(_) => Err(ProtocolError::new(rpc::PARAMS, format!("_meta: {VERSION}: want a string"))),
+            None if method == "initialize" || method == "ping" => Ok(self.agreed.unwrap_or(LATEST_WITH_HANDSHAKE)),
+            None if method == "server/discover" => Err(missing(VERSION)),
+            None => self.agreed.ok_or_else(|| missing(VERSION)),
+        }
+    }
+
+    /// Answers an `initialize` with the version that the client wants, or else the latest one.
+    pub fn agree(&mut self, params: &Map<String, Value>) -> ProtocolVersion {
+        let wanted = params.get("protocolVersion").and_then(Value::as_str);
+        let version = WITH_HANDSHAKE.into_iter().find(|version| Some(version.name()) == wanted);
+        *self.agreed.insert(version.unwrap_or(LATEST_WITH_HANDSHAKE))
+    }
+
+    /// Whether an array of messages is a batch.
+    pub fn takes_batches(&self) -> bool {
+        self.agreed == Some(V2025_03_26)
+    }
 }
 
 fn missing(key: &str) -> ProtocolError {

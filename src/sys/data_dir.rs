@@ -1,4 +1,4 @@
-//! The data directory and what lies in it.
+//! The data directory: where it is, and the files in it.
 
 use crate::base::error::{Error, ErrorKind};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -9,35 +9,35 @@ use std::path::{Path, PathBuf};
 /// The longest path of a Unix socket, in bytes: `sun_path` less its final zero, on macOS.
 const SOCKET_PATH_MAX: usize = 103;
 
-/// One data directory: one mesh.
+/// A data directory. Each has a mesh of its own.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct DataDir {
     /// The directory.
     pub dir: PathBuf,
 }
 
-impl Places {
-    /// `SLM_MESH_DATA_DIR`, else `~/.slm-mesh`; HOME alone must do, since clients scrub the rest.
+impl DataDir {
+    /// `SLM_MESH_DATA_DIR`, else `~/.slm-mesh`. HOME alone has to do, since clients scrub the rest of the
+    /// environment.
     ///
     /// # Errors
     /// When neither is set, or the path is relative, or too long for the socket in it.
-    pub fn find() -> Result<Places, Error> {
+    pub fn find() -> Result<DataDir, Error> {
         let dir = match std::env::var_os("SLM_MESH_DATA_DIR").filter(|dir| !dir.is_empty()) {
-            Some(dir) => from_the_root(PathBuf::from(dir))?,
+            Some(dir) => require_absolute(PathBuf::from(dir))?,
             None => match std::env::var_os("HOME").filter(|home| !home.is_empty()) {
                 Some(home) => PathBuf::from(home).join(".slm-mesh"),
                 None => {
-                    let text =
-                        "neither HOME nor SLM_MESH_DATA_DIR is set; set one, so that the mesh knows where to live";
+                    let text = "neither HOME nor SLM_MESH_DATA_DIR is set; set one of them, which says where the data directory is";
                     return Err(Error::new(ErrorKind::Usage, text));
                 }
             },
         };
-        let places = Places { dir };
+        let places = DataDir { dir };
         let length = places.socket().as_os_str().len();
         if length > SOCKET_PATH_MAX {
             let text = format!(
-                "SLM_MESH_DATA_DIR: {} is too long: the socket in it would have a path of {length} bytes, and {SOCKET_PATH_MAX} are possible; \
+                "SLM_MESH_DATA_DIR: {} is too long: the path of its socket has {length} bytes, and {SOCKET_PATH_MAX} are possible; \
                  choose a shorter directory",
                 places.dir.display()
             );
@@ -47,7 +47,7 @@ impl Places {
         Ok(places)
     }
 
-    /// Nothing is read from, or said to, a directory that belongs to somebody else.
+    /// Refuses a directory of another user: that user could read what is sent, and answer in our name.
     fn refuse_foreign(&self) -> Result<(), Error> {
         match fs::metadata(&self.dir) {
             Ok(meta) if meta.uid() != super::uid() => {
@@ -62,17 +62,17 @@ impl Places {
         }
     }
 
-    /// Touched when a hub did not answer.
+    /// Its time says when a hub last failed to answer.
     pub fn silent(&self) -> PathBuf {
         self.dir.join("hub.silent")
     }
 
-    /// The hub that was found on the local network.
+    /// The hub that was discovered on the local network.
     pub fn hub(&self) -> PathBuf {
         self.dir.join("hub")
     }
 
-    /// Where sessions and verbs connect.
+    /// The socket to which sessions and verbs connect.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("mesh.sock")
     }
@@ -80,11 +80,11 @@ impl Places {
     pub fn database(&self) -> PathBuf {
         self.dir.join("broker.db")
     }
-    /// Held by the one broker for as long as it lives.
+    /// The lock that the one broker holds for as long as it runs.
     pub fn broker_lock(&self) -> PathBuf {
         self.dir.join("broker.lock")
     }
-    /// Held by a client while it starts a broker, so that twenty of them start one.
+    /// The lock that a client holds while it starts a broker, so that twenty clients start one.
     pub fn start_lock(&self) -> PathBuf {
         self.dir.join("start.lock")
     }
@@ -100,27 +100,27 @@ impl Places {
     pub fn token(&self) -> PathBuf {
         self.dir.join("broker.token")
     }
-    /// What a detached broker says.
+    /// The log of a detached broker.
     pub fn log(&self) -> PathBuf {
         self.dir.join("broker.log")
     }
-    /// Settings that the environment does not give.
+    /// The settings that are not in the environment.
     pub fn config(&self) -> PathBuf {
         self.dir.join("config")
     }
-    /// Where existing clients put the sockets on which they take pushes.
+    /// The folder where existing clients put the sockets on which they take pushes.
     pub fn peers(&self) -> PathBuf {
         self.dir.join("peers")
     }
-    /// Left by a broker that met damage: the next one looks before it trusts the file.
+    /// A broker that found the database damaged leaves this file: the next broker checks the database first.
     pub fn suspect(&self) -> PathBuf {
         self.dir.join("broker.suspect")
     }
 
-    /// Creates the directory, for this user alone, or checks the one that is there.
+    /// Creates the directory for this user alone, or makes an existing one private.
     ///
     /// # Errors
-    /// When it can't be created, or belongs to somebody else.
+    /// When it can't be created, read or made private.
     pub fn prepare(&self) -> Result<(), Error> {
         for dir in [&self.dir, &self.peers()] {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
@@ -143,7 +143,7 @@ impl Places {
         opened.map_err(|error| self.error("can't be written", &error))
     }
 
-    /// Writes a small file for this user alone, whole or not at all.
+    /// Writes a small file that only this user can read, whole or not at all.
     ///
     /// # Errors
     /// When the directory can't be written.
@@ -155,76 +155,46 @@ impl Places {
             fs::rename(&draft, path)
         })();
         result.map_err(|error| {
-            // The draft is ours; if even that can't be removed, the error below says why.
+            // Only this process knows the draft; if it can't be removed, the error below says why.
             let _ = fs::remove_file(&draft);
             self.error("can't be written", &error)
         })
     }
 
-    /// The sentence for a directory that does not let us.
+    /// The error for a directory that can't be used, with the cure.
     pub fn error(&self, what: &str, error: &std::io::Error) -> Error {
         let cure = match error.kind() {
             std::io::ErrorKind::StorageFull => "free some space on its disk",
             std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
                 "make it writable, or set SLM_MESH_DATA_DIR to a directory that is"
             }
-            _ => "set SLM_MESH_DATA_DIR to another directory, if it must be",
+            _ => "repair it, or set SLM_MESH_DATA_DIR to another directory",
         };
         Error::new(ErrorKind::Storage, format!("the data directory {} {what} ({error}); {cure}", self.dir.display()))
     }
 }
 
-/// What `SLM_MESH_DATA_DIR` says. A relative path would mean another mesh in every working directory.
-fn from_the_root(dir: PathBuf) -> Result<PathBuf, Error> {
+/// Checks `SLM_MESH_DATA_DIR`: a relative path would mean another mesh in each working directory.
+fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
     if dir.is_absolute() {
         return Ok(dir);
     }
     let (cause, cure) = match dir.strip_prefix("~") {
-        Ok(rest) => ("nobody replaced the ~ in it", format!("write $HOME/{} or the whole path", rest.display())),
+        Ok(rest) => ("the ~ in it was not expanded", format!("write $HOME/{} or the whole path", rest.display())),
         Err(_) => (
-            "it would be another directory, and another mesh, wherever a program starts",
+            "it would mean another directory, and so another mesh, in each working directory",
             "write the whole path".into(),
         ),
     };
-    let text = format!("SLM_MESH_DATA_DIR: want a path from the root, got {dir:?}; {cause}: {cure}");
+    let text = format!("SLM_MESH_DATA_DIR: want an absolute path, got {dir:?}; {cause}: {cure}");
     Err(Error::new(ErrorKind::Usage, text))
 }
 
-/// A path as locks want it: absolute, without `.`, `..` and symlinked folders; a folder ends in `/`.
-/// What does not exist yet is resolved as far as it does; a glob as far as its first pattern.
-pub fn absolute(path: &str) -> String {
-    absolute_in("", path)
-}
-
-/// The same for a path that somebody else gave, who works in `dir`.
-pub fn absolute_in(dir: &str, path: &str) -> String {
-    let mut given = if path.starts_with('/') { path.to_owned() } else { format!("{dir}/{path}") };
-    if !path.starts_with('/') && !dir.starts_with('/') {
-        // Where somebody works who does not say: where we do, since an agent starts its hooks there.
-        given = format!("{}/{given}", std::env::current_dir().unwrap_or_default().display());
-    }
-    // The file system resolves `..` behind a symlink otherwise than text does, so it goes first.
-    let whole = Path::new(given.trim_end_matches('/'));
-    let is_folder = given.ends_with('/') || whole.is_dir();
-    let fixed = whole.ancestors().filter(|at| !crate::base::paths::is_pattern(&at.to_string_lossy()));
-    let resolved = fixed.into_iter().find_map(|at| {
-        let real = at.canonicalize().ok()?;
-        let rest = whole.strip_prefix(at).ok()?;
-        // Joining nothing would add a slash, and make a folder of a file.
-        Some(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
-    });
-    let mut text = crate::base::paths::normal(&resolved.unwrap_or_else(|| whole.to_path_buf()).to_string_lossy());
-    if is_folder && !text.ends_with('/') {
-        text.push('/');
-    }
-    text
-}
-
-/// The bearer token: kept over restarts, since some clients read it only once.
+/// The bearer token: it stays the same across restarts, since some clients read it only once.
 ///
 /// # Errors
 /// When it can't be written.
-pub fn keep_token(places: &Places) -> Result<String, Error> {
+pub fn keep_token(places: &DataDir) -> Result<String, Error> {
     if let Ok(token) = fs::read_to_string(places.token())
         && token.len() == 64
         && token.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -233,7 +203,7 @@ pub fn keep_token(places: &Places) -> Result<String, Error> {
         fs::set_permissions(places.token(), private).map_err(|error| places.error("can't be made private", &error))?;
         return Ok(token);
     }
-    let token = format!("{:032x}{:032x}", super::chance(), super::chance());
+    let token = format!("{:032x}{:032x}", super::random_u128(), super::random_u128());
     places.write(&places.token(), &token)?;
     Ok(token)
 }

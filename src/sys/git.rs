@@ -1,26 +1,27 @@
-//! What a directory's git says about it, read from its files: starting git would cost milliseconds.
+//! Work tree, branch and repository of a directory, read from git's files: to start git would cost
+//! milliseconds.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// What is read of one of git's files, bytes.
+/// Bytes that are read of one of git's files.
 const FILE_MAX: u64 = 64 << 10;
 
-/// A work tree's facts.
+/// What git knows of a work tree.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Git {
+pub struct GitFacts {
     /// Root of the work tree.
     pub root: Option<String>,
-    /// Branch, or the commit's first digits when detached.
+    /// The branch, or the first digits of the commit if the head is detached.
     pub branch: Option<String>,
     /// The same for all work trees and clones of one repository: the normal form of its origin,
     /// else the path of its common git directory.
     pub repo: Option<String>,
 }
 
-/// A file's beginning; empty when there is none. A directory that somebody names may hold a pipe or
-/// a device under the name of a file: neither may keep us waiting, nor fill our memory.
-fn read(path: &Path) -> Option<String> {
+/// The beginning of a file; `None` if it can't be read. A directory that a caller names may hold a pipe or
+/// a device under that name, which must neither block this process nor fill its memory.
+fn read_beginning(path: &Path) -> Option<String> {
     use rustix::fs::{Mode, OFlags};
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let file = std::fs::File::from(opened);
@@ -32,24 +33,24 @@ fn read(path: &Path) -> Option<String> {
     Some(text)
 }
 
-/// Looks from a directory upwards for a work tree.
-pub fn facts(dir: &Path) -> Git {
+/// Looks for a work tree, from a directory upwards.
+pub fn facts(dir: &Path) -> GitFacts {
     let Some((root, git_dir)) = dir.ancestors().take(64).find_map(|at| Some((at, git_dir(at)?))) else {
-        return Git::default();
+        return GitFacts::default();
     };
-    let head = read(&git_dir.join("HEAD")).unwrap_or_default();
+    let head = read_beginning(&git_dir.join("HEAD")).unwrap_or_default();
     let branch = match head.trim().strip_prefix("ref: refs/heads/") {
         Some(branch) => branch.to_owned(),
         None => head.trim().chars().take(12).collect(),
     };
-    let common = match read(&git_dir.join("commondir")) {
+    let common = match read_beginning(&git_dir.join("commondir")) {
         Some(path) => git_dir.join(path.trim()),
         None => git_dir,
     };
     let common = common.canonicalize().unwrap_or(common);
-    let config = read(&common.join("config")).unwrap_or_default();
+    let config = read_beginning(&common.join("config")).unwrap_or_default();
     let repo = origin(&config).map_or_else(|| common.display().to_string(), |url| normal_url(&url));
-    Git {
+    GitFacts {
         root: Some(root.display().to_string()),
         branch: Some(branch).filter(|branch| !branch.is_empty()),
         repo: Some(repo),
@@ -63,11 +64,11 @@ fn git_dir(root: &Path) -> Option<PathBuf> {
     if meta.is_dir() {
         return dot_git.join("HEAD").exists().then_some(dot_git);
     }
-    let text = read(&dot_git)?;
+    let text = read_beginning(&dot_git)?;
     Some(root.join(text.strip_prefix("gitdir:")?.trim()))
 }
 
-/// The URL of the remote called origin.
+/// The URL of the remote `origin`.
 fn origin(config: &str) -> Option<String> {
     let mut inside = false;
     for line in config.lines().map(str::trim) {

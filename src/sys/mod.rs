@@ -1,9 +1,10 @@
-//! The world: time, chance, environment, settings, files and processes. The one impure leaf.
+//! The operating system: time, randomness, environment, settings, files and processes.
 //!
-//! **Invariant:** the mesh never imports this; who calls the mesh hands it what it needs.
+//! **Invariant:** the core never imports this; its callers hand it what it needs.
 
 pub mod git;
 pub mod data_dir;
+pub mod file_path;
 pub mod process;
 pub mod endpoint;
 pub mod settings;
@@ -37,10 +38,10 @@ pub fn wall_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
-/// Raises the limit of open files as far as this user may: a guest from another machine costs three.
+/// Raises the limit of open files as far as the system allows: a guest from another machine takes three.
 pub fn raise_open_files() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    // Where it can't be raised there are fewer guests, and each that is too many is told.
+    // Under a lower limit fewer guests fit; the hub refuses the others with a reason.
     let _ = rustix::process::setrlimit(
         rustix::process::Resource::Nofile,
         rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum },
@@ -51,31 +52,31 @@ pub fn raise_open_files() {
 fn boot_ms() -> i64 {
     #[cfg(target_os = "linux")]
     let id = rustix::time::ClockId::Boottime;
-    // On macOS the monotonic clock goes on while the machine sleeps.
+    // On macOS CLOCK_MONOTONIC counts while the machine sleeps (clock_gettime(3) there).
     #[cfg(not(target_os = "linux"))]
     let id = rustix::time::ClockId::Monotonic;
     let time = rustix::time::clock_gettime(id);
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000
 }
 
-/// 128 bits that nobody can guess.
+/// 128 random bits, from the operating system.
 ///
 /// # Panics
-/// When the operating system has no randomness to give: no id may be predictable then.
-pub fn chance() -> u128 {
+/// When the operating system gives no randomness, since a predictable id would be a hole.
+pub fn random_u128() -> u128 {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system gives randomness");
     u128::from_ne_bytes(bytes)
 }
 
-/// Writes a line to standard error. Where that can't be written (a full disk under a log, a reader
-/// that is gone) there is nobody to tell, and no reason to end.
-pub fn complain(line: &str) {
+/// Writes a line to standard error. If that fails (a full disk under a log, a closed pipe), no other
+/// place is left to report it, and the program goes on.
+pub fn print_error(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Whether standard output was closed by who started us: the runtime puts `/dev/null` in its place,
-/// open for both directions, so that no file of ours gets its number. Nobody reads what goes there.
+/// Whether this process was started with standard output closed. Rust's runtime then opens `/dev/null`
+/// for both directions in its place, so that no other file gets its number; output is lost there.
 pub fn is_output_closed() -> bool {
     let out = std::io::stdout();
     let (Ok(here), Ok(null)) = (rustix::fs::fstat(&out), rustix::fs::stat("/dev/null")) else { return false };
@@ -91,14 +92,28 @@ pub fn host() -> String {
 
 /// The user's name: from the account database, since clients scrub the environment.
 pub fn user() -> String {
-    let uid = rustix::process::getuid().as_raw().to_string();
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let fields = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let known = fields.into_iter().find(|field| field.get(2) == Some(&uid.as_str())).map(|field| field[0].to_owned());
-    known.or_else(|| std::env::var("USER").ok()).filter(|name| !name.is_empty()).unwrap_or_else(|| "user".into())
+    account_name()
+        .or_else(|| std::env::var("USER").ok())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "user".into())
 }
 
-/// This user's number.
+/// The account of this user in the file, which a statically linked program can read as well.
+#[cfg(not(target_os = "macos"))]
+fn account_name() -> Option<String> {
+    let uid = uid().to_string();
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut rows = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    rows.find(|row| row.get(2) == Some(&uid.as_str())).map(|row| row[0].to_owned())
+}
+
+/// The account of this user: on macOS the file has the system's accounts only.
+#[cfg(target_os = "macos")]
+fn account_name() -> Option<String> {
+    nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name)
+}
+
+/// This user's id.
 pub fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }

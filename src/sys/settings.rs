@@ -2,15 +2,15 @@
 //!
 //! One table gives each its name, its range, its default and its line in the man page.
 
-use super::data_dir::Places;
+use super::data_dir::DataDir;
 use crate::base::error::{Error, ErrorKind};
 use crate::known_agents;
 use std::collections::HashMap;
 use std::io;
 
-/// What a setting may be.
+/// The values that a setting accepts.
 #[derive(Debug, Clone, Copy)]
-pub enum Range {
+pub enum SettingRange {
     /// A whole number from the first to the second.
     Int(i64, i64),
     /// One of these words.
@@ -26,137 +26,142 @@ pub enum Range {
 pub struct Setting {
     /// Its name in the environment and in the file.
     pub name: &'static str,
-    /// What it may be.
-    pub range: Range,
-    /// What it is when not set.
+    /// The values that it accepts.
+    pub range: SettingRange,
+    /// Its value if it is not set.
     pub default: &'static str,
     /// What it does.
     pub help: &'static str,
 }
 
-/// The setting that nobody else may see.
+/// The setting whose value must not be shown.
 pub const SECRET: &str = "SLM_MESH_SHARED_SECRET";
-/// The setting that says who may be woken.
+/// The setting that says which agents mail may wake.
 pub const WAKE: &str = "SLM_MESH_WAKE";
 
-/// The setting that says whether the local network is told of hubs, and asked for them.
+/// The setting that turns discovery on the local network on or off.
 pub const DISCOVERY: &str = "SLM_MESH_DISCOVERY";
 
-/// The setting that names other meshes.
+/// The setting that names the other meshes.
 pub const LINKS: &str = "SLM_MESH_PEER_URL";
 
 const DAY_MS: i64 = 86_400_000;
 
-/// All settings but `SLM_MESH_DATA_DIR`, which says where the others are.
+/// All settings except `SLM_MESH_DATA_DIR`, which says where the file with the others is.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "SLM_MESH_NAME",
-        range: Range::Text(128),
+        range: SettingRange::Text(128),
         default: "",
-        help: "Name that a session wants; else <agent>-<folder>",
+        help: "Name of the session; else <agent>-<folder>",
     },
-    Setting { name: "SLM_MESH_PEER", range: Range::Text(128), default: "", help: "Peer as which verbs act, like --as" },
+    Setting {
+        name: "SLM_MESH_PEER",
+        range: SettingRange::Text(128),
+        default: "",
+        help: "Peer that verbs act as, like --as",
+    },
     Setting {
         name: "SLM_MESH_PORT",
-        range: Range::Int(1, 65_535),
+        range: SettingRange::Int(1, 65_535),
         default: "7899",
         help: "HTTP port; if taken, one of the nine after it",
     },
     Setting {
         name: "SLM_MESH_HOST",
-        range: Range::Text(255),
+        range: SettingRange::Text(255),
         default: "127.0.0.1",
         help: "An address of this machine (0.0.0.0 for all): serve other machines as a hub. Another machine's name or \
                address, or ssh://[user@]host[:port]: use the hub there",
     },
     Setting {
         name: SECRET,
-        range: Range::Text(1024),
+        range: SettingRange::Text(1024),
         default: "",
-        help: "What hub and guests have in common; slm-mesh secret prints a good one",
+        help: "Secret that hub and guests share; slm-mesh secret prints a good one",
     },
     Setting {
         name: "SLM_MESH_WS_PORT",
-        range: Range::Int(0, 65_535),
+        range: SettingRange::Int(0, 65_535),
         default: "0",
         help: "Port of the hub for sessions on other machines; 0 = the one after its HTTP port",
     },
     Setting {
         name: "SLM_MESH_BEARER",
-        range: Range::Words(&["on", "off"]),
+        range: SettingRange::Words(&["on", "off"]),
         default: "on",
         help: "on: a hub takes the secret itself as a bearer token over HTTP, as older clients send it",
     },
     Setting {
         name: "SLM_MESH_ROLE",
-        range: Range::Words(&["auto", "broker", "client"]),
+        range: SettingRange::Words(&["auto", "broker", "client"]),
         default: "auto",
         help: "broker serves on SLM_MESH_HOST, client uses the hub there; auto sees whether the address is this machine's",
     },
     Setting {
         name: DISCOVERY,
-        range: Range::Words(&["on", "off"]),
+        range: SettingRange::Words(&["on", "off"]),
         default: "on",
         help: "Whether hubs are announced and looked for on the local network (multicast DNS)",
     },
     Setting {
         name: LINKS,
-        range: Range::Text(2048),
+        range: SettingRange::Text(2048),
         default: "",
         help: "Other meshes whose peers are listed beside ours, as http://host:7899 with commas between: brokers of \
                this program, or SuperLocalMemory daemons; they get the secret, if there is one",
     },
     Setting {
         name: "SLM_MESH_IDLE_TIMEOUT",
-        range: Range::Int(0, 30 * DAY_MS),
+        range: SettingRange::Int(0, 30 * DAY_MS),
         default: "60000",
         help: "Milliseconds without sessions and calls after which the broker ends; 0 = never",
     },
     Setting {
         name: "SLM_MESH_HEARTBEAT_MS",
-        range: Range::Int(100, DAY_MS),
+        range: SettingRange::Int(100, DAY_MS),
         default: "15000",
         help: "How often the broker asks a quiet session whether it still answers",
     },
     Setting {
         name: "SLM_MESH_STALE_MS",
-        range: Range::Int(100, DAY_MS),
+        range: SettingRange::Int(100, DAY_MS),
         default: "30000",
         help: "An HTTP peer without heartbeat is stale after this",
     },
     Setting {
         name: "SLM_MESH_DEAD_MS",
-        range: Range::Int(100, 30 * DAY_MS),
+        range: SettingRange::Int(100, 30 * DAY_MS),
         default: "60000",
         help: "An HTTP peer without heartbeat is gone, and a session that does not answer is away, after this",
     },
     Setting {
         name: "SLM_MESH_LOCK_TTL_MIN",
-        range: Range::Int(1, 60),
+        range: SettingRange::Int(1, 60),
         default: "10",
-        help: "Minutes of a lock for which none are given",
+        help: "Minutes that a lock lasts if none are given",
     },
     Setting {
         name: "SLM_MESH_RATE",
-        range: Range::Int(1, 10_000_000),
+        range: SettingRange::Int(1, 10_000_000),
         default: "100",
         help: "Messages that one sender may send in 10 s; ten times as many state changes",
     },
     Setting {
         name: "SLM_MESH_HOOK_BUDGET_MS",
-        range: Range::Int(1, 60_000),
+        range: SettingRange::Int(1, 60_000),
         default: "50",
         help: "Milliseconds that a hook waits for the broker before it lets its agent go on",
     },
     Setting {
         name: WAKE,
-        range: Range::Several(known_agents::wakeable),
+        range: SettingRange::Several(known_agents::wakeable),
         default: "",
-        help: "Agents whose idle sessions mail to them alone may wake; setup --wake writes it",
+        help: "Agents whose idle sessions direct mail may wake; setup --wake writes it",
     },
     Setting {
         name: "SLM_MESH_SYNC",
-        range: Range::Words(&["normal", "full"]),
+        range: SettingRange::Words(&["normal", "full"]),
         default: "normal",
         help: "full also survives a power loss; normal survives any crash of a process",
     },
@@ -173,7 +178,7 @@ impl Settings {
     ///
     /// # Errors
     /// For the first wrong one, its name and what is accepted.
-    pub fn load(places: &Places) -> Result<Settings, Error> {
+    pub fn load(places: &DataDir) -> Result<Settings, Error> {
         let file = read_file(places)?;
         let mut settings = Settings::default();
         for setting in SETTINGS {
@@ -196,7 +201,7 @@ impl Settings {
         self.values.get(name).map_or_else(default, String::as_str)
     }
 
-    /// Whether somebody has set it.
+    /// Whether it is set.
     pub fn is_set(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
@@ -211,28 +216,28 @@ impl Settings {
         self.several(WAKE).iter().any(|word| word == agent)
     }
 
-    /// Whether the local network may be told of hubs, and asked for them.
+    /// Whether hubs may be announced and looked for on the local network.
     pub fn discovers(&self) -> bool {
         self.text(DISCOVERY) != "off"
     }
 
-    /// A setting as the words that it has.
+    /// A setting as its list of words.
     pub fn several(&self, name: &str) -> Vec<String> {
         let words = self.text(name).split(',').map(|word| word.trim().to_owned());
         words.filter(|word| !word.is_empty()).collect()
     }
 
-    /// What makes two brokers different, as text: all settings but those of one session.
+    /// The settings in which two brokers may differ, as text: all but those of a single session.
     pub fn fingerprint(&self) -> String {
         let of_session = ["SLM_MESH_NAME", "SLM_MESH_PEER", "SLM_MESH_HOOK_BUDGET_MS", WAKE];
         let shared = SETTINGS.iter().filter(|setting| !of_session.contains(&setting.name));
-        // The fingerprint is shown to clients; whether the secret changed is told by its hash alone.
+        // The fingerprint is shown to clients, so it holds only a hash of the secret.
         let value = |name| if name == SECRET { hash(self.text(name)).to_string() } else { self.text(name).to_owned() };
         shared.map(|setting| format!("{}={}", setting.name, value(setting.name))).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// A hash that tells two texts apart within one build.
+/// A hash that differs between two texts; it holds within one build.
 fn hash(text: &str) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(text, &mut hasher);
@@ -243,22 +248,22 @@ impl Setting {
     /// What is accepted, in words.
     pub fn want(&self) -> String {
         match self.range {
-            Range::Int(min, max) => format!("a whole number from {min} to {max}"),
-            Range::Words(words) => format!("one of {}", words.join(", ")),
-            Range::Several(words) => format!("any of {}, with commas between them", words().join(", ")),
-            Range::Text(max) => format!("text of at most {max} bytes"),
+            SettingRange::Int(min, max) => format!("a whole number from {min} to {max}"),
+            SettingRange::Words(words) => format!("one of {}", words.join(", ")),
+            SettingRange::Several(words) => format!("any of {}, with commas between them", words().join(", ")),
+            SettingRange::Text(max) => format!("text of at most {max} bytes"),
         }
     }
 
     fn check(&self, value: &str) -> Result<(), Error> {
         let fits = match self.range {
-            Range::Int(min, max) => value.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n)),
-            Range::Words(words) => words.contains(&value),
-            Range::Several(words) => {
+            SettingRange::Int(min, max) => value.parse::<i64>().is_ok_and(|n| (min..=max).contains(&n)),
+            SettingRange::Words(words) => words.contains(&value),
+            SettingRange::Several(words) => {
                 let words = words();
                 value.split(',').all(|word| word.trim().is_empty() || words.contains(&word.trim()))
             }
-            Range::Text(max) => value.len() <= max,
+            SettingRange::Text(max) => value.len() <= max,
         };
         if fits || self.name == SECRET && value.is_empty() {
             Ok(())
@@ -272,7 +277,7 @@ impl Setting {
     }
 }
 
-/// A text of settings with one of them set, or without it; all other lines stay as they are.
+/// The text of a settings file with one setting changed or removed; all other lines stay as they are.
 pub fn with_line(text: &str, name: &str, value: Option<&str>) -> String {
     let is_it = |line: &&str| line.split_once('=').is_some_and(|(known, _)| known.trim() == name);
     let mut lines: Vec<String> = text.lines().filter(|line| !is_it(line)).map(str::to_owned).collect();
@@ -280,12 +285,12 @@ pub fn with_line(text: &str, name: &str, value: Option<&str>) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// `NAME=value` lines; blank ones and those that start with `#` are skipped.
-fn read_file(places: &Places) -> Result<HashMap<String, String>, Error> {
+/// Reads `NAME=value` lines; blank lines and lines that start with `#` are skipped.
+fn read_file(places: &DataDir) -> Result<HashMap<String, String>, Error> {
     let path = places.config();
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        // A directory that is none is told of by who wants to write there.
+        // If the data directory is a file, the first write into it fails with a better sentence.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(HashMap::new());
         }

@@ -1,6 +1,6 @@
-//! The terminal that somebody looks at: raw mode, its size, its keys, and its way back.
+//! The terminal that a person looks at: raw mode, size, keys, and how it is restored.
 //!
-//! **Invariant:** who took the terminal gives it back as it was: on return, on a panic, on a signal.
+//! **Invariant:** the terminal is restored to its former state on return, on a panic and on a signal.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
@@ -13,31 +13,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
-/// Another screen, lines that are not wrapped, no cursor.
+/// Switches to the alternate screen, without line wrapping and cursor.
 const ENTER: &str = "\u{1b}[?1049h\u{1b}[?7l\u{1b}[?25l\u{1b}[2J";
-/// The way back.
+/// Restores the normal screen.
 const LEAVE: &str = "\u{1b}[0m\u{1b}[?25h\u{1b}[?7h\u{1b}[?1049l";
 
-/// How the terminal was, while it is ours.
+/// The terminal's former state while this program uses it.
 static WAS: Mutex<Option<Termios>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
-/// What woke the wait.
+/// What ended a wait.
 #[derive(Debug, Default)]
-pub struct Woken {
+pub struct TerminalEvent {
     /// Keys, as bytes; empty if there were none.
     pub keys: Vec<u8>,
-    /// Nobody types any more: the terminal is gone.
+    /// The terminal is gone: no more keys will come.
     pub closed: bool,
-    /// The other descriptor has something.
+    /// The other descriptor is readable.
     pub other: bool,
-    /// The screen has to be drawn anew: its size changed, or somebody else wrote there.
+    /// The screen must be drawn again: its size changed, or another program wrote there.
     pub anew: bool,
     /// The number of the signal that ends the program.
     pub end: Option<i32>,
 }
 
-/// A terminal that is ours until this is dropped.
+/// A terminal that this program uses until the value is dropped.
 #[derive(Debug)]
 pub struct Terminal {
     signals: UnixStream,
@@ -63,7 +63,7 @@ impl Terminal {
         HOOK.call_once(|| {
             let tell = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |info| {
-                // What a panic says would be lost with the other screen.
+                // The message of a panic would be lost with the alternate screen.
                 restore();
                 tell(info);
             }));
@@ -72,18 +72,18 @@ impl Terminal {
         Ok(Terminal { signals, ending, continued })
     }
 
-    /// Columns and rows; 80 by 24 where the terminal does not say.
+    /// Columns and rows; 80 by 24 if the terminal does not say.
     pub fn size(&self) -> (usize, usize) {
         let size = tcgetwinsize(io::stdout()).map_or((0, 0), |size| (size.ws_col, size.ws_row));
         let or = |n: u16, other: usize| if n == 0 { other } else { usize::from(n) };
         (or(size.0, 80), or(size.1, 24))
     }
 
-    /// Waits for keys, a signal, or the other descriptor; at most so long.
+    /// Waits for keys, a signal, or the other descriptor, at most for the time given.
     ///
     /// # Errors
     /// When the kernel refuses to wait.
-    pub fn wait(&mut self, other: Option<BorrowedFd<'_>>, time: Option<Duration>) -> io::Result<Woken> {
+    pub fn wait(&mut self, other: Option<BorrowedFd<'_>>, time: Option<Duration>) -> io::Result<TerminalEvent> {
         let input = io::stdin();
         let mut fds = vec![PollFd::new(&input, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
@@ -94,7 +94,7 @@ impl Terminal {
         }
         let has: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
-        let mut woken = Woken { other: has.get(2) == Some(&true), ..Woken::default() };
+        let mut woken = TerminalEvent { other: has.get(2) == Some(&true), ..TerminalEvent::default() };
         if has[0] {
             let mut buffer = [0; 1024];
             match rustix::io::read(input.as_fd(), &mut buffer) {
@@ -106,13 +106,13 @@ impl Terminal {
         }
         if has[1] {
             let mut buffer = [0; 64];
-            // What each signal was stands in the flags; the bytes only wake.
+            // The flags say which signal it was; the bytes only wake the wait.
             while self.signals.read(&mut buffer).is_ok_and(|n| n == buffer.len()) {}
             woken.anew = true;
         }
         woken.end = Some(self.ending.load(Ordering::Relaxed) as i32).filter(|signal| *signal != 0);
         if self.continued.swap(0, Ordering::Relaxed) != 0 {
-            // The shell may have set its own modes while we were stopped.
+            // The shell may have set its own modes while this program was stopped.
             enter()?;
             woken.anew = true;
         }
@@ -129,7 +129,7 @@ impl Terminal {
         out.flush()
     }
 
-    /// Stops this job as Ctrl-Z does elsewhere, with the terminal given back meanwhile.
+    /// Stops this job as Ctrl-Z does elsewhere, and restores the terminal meanwhile.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -146,8 +146,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Whether somebody looks at standard output and types on standard input, on a terminal that can
-/// move its cursor.
+/// Whether standard input and output are a terminal that can move its cursor.
 pub fn is_capable() -> bool {
     use std::io::IsTerminal;
     let term = std::env::var("TERM").unwrap_or_default();
@@ -170,10 +169,10 @@ fn enter() -> io::Result<()> {
     out.flush()
 }
 
-/// Gives the terminal back, once.
+/// Restores the terminal, once.
 fn restore() {
     let Some(was) = WAS.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-    // A terminal that is gone needs nothing any more.
+    // A terminal that is gone needs no restoring.
     let mut out = io::stdout();
     let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
     let _ = tcsetattr(io::stdin(), OptionalActions::Now, &was);

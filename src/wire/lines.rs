@@ -60,6 +60,11 @@ impl Lines {
         passed
     }
 
+    /// What arrived and is not yet taken as a line.
+    pub fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
     /// Whether a part of a line waits for its rest.
     pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()

@@ -5,7 +5,7 @@ use super::figures::{Reach, Samples, Table, micros_since};
 use super::place::Mesh;
 use serde_json::{Value, json};
 use slm_mesh::client::Client;
-use slm_mesh::sys::data_dir::Places;
+use slm_mesh::sys::data_dir::DataDir;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -59,7 +59,7 @@ impl Drop for Script {
 /// Reading and writing, by a script without a name and by one that is a peer.
 pub fn python(table: &mut Table) {
     let mesh = Mesh::started();
-    let mut client = Client::connect(&Places { dir: mesh.dir() }).expect("a broker");
+    let mut client = Client::connect(&DataDir { dir: mesh.dir() }).expect("a broker");
     let (get, set) = (json!({ "key": "port" }), json!({ "key": "port", "value": VALUE }));
     client.call("state.set", &set).expect("it is set");
     let rows: [(&str, &str, &str, &Value); 3] =

@@ -5,7 +5,6 @@ use super::wire::*;
 use slm_mesh::broker::http::*;
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -220,7 +219,7 @@ fn stopping_sends_pending_responses() {
 #[cfg(target_os = "linux")]
 #[test]
 fn waiting_costs_no_wake_ups() {
-    let thread = Arc::new(Mutex::new(std::path::PathBuf::new()));
+    let thread = std::sync::Arc::new(std::sync::Mutex::new(std::path::PathBuf::new()));
     let note = thread.clone();
     // The gate runs on the thread that the test measures.
     let gate: Gate = Box::new(move |_| {

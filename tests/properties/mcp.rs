@@ -1,7 +1,8 @@
 //! A whole conversation on standard input, in both protocol eras, as far as it goes without a broker.
 //!
-//! However it is cut, the answers are the same; each is one line that answers one request, in the
-//! form of the era in which that was asked.
+//! However the input is cut, the answers are the same; each is one line that answers one request, in
+//! the form of that request's protocol version. A request that is damaged behind its end, or that a byte
+//! order mark precedes, is still answered under its id.
 
 use crate::feed::{Feed, pieces};
 use serde_json::Value;
@@ -10,21 +11,42 @@ use slm_mesh::wire::rpc::{self, Message};
 
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// First byte: how the input is cut; its highest bit is `--legacy`.
+/// The first byte says how the input is cut; its highest bit is `--legacy`.
 pub fn check(data: &[u8]) {
     let mut feed = Feed(data);
     let how = feed.byte();
     let legacy = how & 0x80 != 0;
-    let whole = mcp::overheard(legacy, std::iter::once(feed.0));
-    let cut = mcp::overheard(legacy, pieces(feed.0, how & 0x7f).into_iter());
+    let whole = mcp::replay_detached(legacy, std::iter::once(feed.0));
+    let cut = mcp::replay_detached(legacy, pieces(feed.0, how & 0x7f).into_iter());
     assert_eq!(String::from_utf8_lossy(&cut), String::from_utf8_lossy(&whole), "cut by {how}");
     let answers = answers(&whole);
     let asked = asked(feed.0);
     for answer in &answers {
         check_answer(answer, &asked, legacy);
     }
+    for line in feed.0.split(|byte| *byte == b'\n').take(DAMAGED_MAX) {
+        check_damaged(line, legacy);
+    }
     let n_asked = asked.len();
     assert!(answers.len() <= n_asked, "{} answers to {n_asked} lines that want one", answers.len());
+}
+
+/// Lines of one input that are damaged in turn.
+const DAMAGED_MAX: usize = 4;
+
+/// Damages a request; its answer must carry its id.
+fn check_damaged(line: &[u8], legacy: bool) {
+    let Ok(Message::Request { id, .. }) = rpc::read(line) else { return };
+    // With two of them, or one that is escaped, readers may differ on which one counts.
+    if line.windows(4).filter(|bytes| bytes == br#""id""#).count() != 1 {
+        return;
+    }
+    let replay = |line: &[u8], end: &[u8]| mcp::replay_detached(legacy, [line, end].into_iter());
+    let damaged = answers(&replay(line, b"}\n"));
+    assert_eq!(damaged.len(), 1, "{}", String::from_utf8_lossy(line));
+    assert!(damaged[0]["error"].is_object() && damaged[0]["id"] == id, "{}", damaged[0]);
+    let marked = replay(&[b"\xef\xbb\xbf", line].concat(), b"\n");
+    assert_eq!(String::from_utf8_lossy(&marked), String::from_utf8_lossy(&replay(line, b"\n")));
 }
 
 /// What was answered, the batches taken apart; notifications are not among them.

@@ -1,5 +1,5 @@
-//! A bare MCP session: every line as it was written, nothing filtered, nothing sent by itself. What
-//! `support::Session` is too polite for.
+//! An MCP client without manners: it sends exactly the lines that a test gives it, and returns each line
+//! as the program wrote it. `support::Session` adds a handshake and filters notifications.
 #![allow(dead_code)] // each test program uses its part
 
 use crate::support::Place;
@@ -9,14 +9,14 @@ use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// The modern revision.
+/// The version without a handshake.
 pub const MODERN: &str = "2026-07-28";
-/// The revisions before it, oldest first.
+/// The versions before it, oldest first.
 pub const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-/// No answer takes this long.
+/// A test fails if an answer takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The program with nothing said to it yet.
+/// The program, before any handshake.
 pub struct Bare {
     /// The process.
     pub child: Child,
@@ -27,7 +27,7 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Starts the program in a folder of the place.
+    /// Starts the program in a folder below the test folder.
     pub fn start(place: &Place, args: &[&str], folder: &str) -> Bare {
         let dir = place.root.join(folder);
         std::fs::create_dir_all(&dir).unwrap();
@@ -46,7 +46,7 @@ impl Bare {
         Bare { input: child.stdin.take(), child, lines, seen: Vec::new() }
     }
 
-    /// The same, and past the handshake of a legacy revision.
+    /// Starts the program and does the handshake of a legacy version.
     pub fn legacy(place: &Place, version: &str, folder: &str) -> Bare {
         let mut bare = Bare::start(place, &[], folder);
         let hello = bare.ask(&initialize(version));
@@ -55,7 +55,7 @@ impl Bare {
         bare
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes without a change.
     pub fn write(&mut self, bytes: &[u8]) {
         let input = self.input.as_mut().unwrap();
         input.write_all(bytes).unwrap();
@@ -98,7 +98,7 @@ impl Bare {
         self.answer(&request["id"])
     }
 
-    /// Calls a tool in the legacy way; its JSON and whether it is an error.
+    /// Calls a tool in a legacy version; returns its JSON and whether it is an error.
     pub fn call(&mut self, id: i64, name: &str, arguments: Value) -> (Value, bool) {
         content(&self.ask(&call(json!(id), name, arguments)))
     }
@@ -108,7 +108,7 @@ impl Bare {
         self.call(9999, "mesh_status", json!({})).0["you"]["name"].as_str().unwrap().to_owned()
     }
 
-    /// Closes standard input and reads to the end of the output: how it ended, and how long after.
+    /// Closes standard input and reads to the end of the output; returns the exit status and how long it took.
     pub fn end(&mut self) -> (ExitStatus, Duration) {
         self.input = None;
         let began = Instant::now();
@@ -130,14 +130,14 @@ pub fn request(id: impl Into<Value>, method: &str, params: Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": id.into(), "method": method, "params": params })
 }
 
-/// A request of the modern era, complete in itself.
+/// A request of the modern version, which states version and capabilities.
 pub fn modern(id: impl Into<Value>, method: &str, mut params: Value) -> Value {
     params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!(MODERN);
     params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
     request(id, method, params)
 }
 
-/// The handshake of a legacy revision.
+/// The handshake of a legacy version.
 pub fn initialize(version: &str) -> Value {
     let params =
         json!({ "protocolVersion": version, "capabilities": {}, "clientInfo": { "name": "bare", "version": "1" } });

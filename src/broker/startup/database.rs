@@ -4,7 +4,7 @@ use crate::base::error::Error;
 use crate::base::time;
 use crate::broker::log;
 use crate::store::{Store, StoreError};
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
 use crate::sys::{self, Clock};
 use std::fs;
@@ -17,7 +17,7 @@ const ASIDE: &str = "broker.db.damaged-";
 const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// Opens the store, and a clock that is not behind the last committed time.
-pub(super) fn open_with_clock(places: &Places, settings: &Settings) -> Result<(Store, Clock), Error> {
+pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(Store, Clock), Error> {
     let store = open(places, settings)?;
     match store.last_time() {
         Ok(floor) => Ok((store, Clock::start(floor))),
@@ -32,7 +32,7 @@ pub(super) fn open_with_clock(places: &Places, settings: &Settings) -> Result<(S
 }
 
 /// Opens the store. The whole file is checked if an earlier broker left a note that it is suspect.
-pub(super) fn open(places: &Places, settings: &Settings) -> Result<Store, Error> {
+pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error> {
     let is_synced = settings.text("SLM_MESH_SYNC") == "full";
     let path = places.database();
     let opened = Store::open(&path, is_synced).and_then(|store| {
@@ -59,7 +59,7 @@ pub(super) fn open(places: &Places, settings: &Settings) -> Result<Store, Error>
     Ok(store)
 }
 
-fn set_aside(places: &Places, why: &str) -> Result<(), Error> {
+fn set_aside(places: &DataDir, why: &str) -> Result<(), Error> {
     let path = places.database();
     let aside = places.dir.join(format!("{ASIDE}{}", file_time(sys::wall_ms())));
     log(&format!("THE DATABASE IS DAMAGED ({why}): it is kept as {}; the mesh starts empty", aside.display()));
@@ -74,13 +74,13 @@ fn set_aside(places: &Places, why: &str) -> Result<(), Error> {
 
 /// Has the next broker check the whole file before it trusts it. Without this note it would find the
 /// damage all the same, only later.
-pub(super) fn mark_suspect(places: &Places) {
+pub(super) fn mark_suspect(places: &DataDir) {
     // A disk that takes no note leaves us with the later discovery.
     let _ = fs::write(places.suspect(), "");
 }
 
 /// The warning about a database that was set aside since `started`, for whoever started this broker.
-pub(super) fn set_aside_warning(places: &Places, started: i64) -> Option<String> {
+pub(super) fn set_aside_warning(places: &DataDir, started: i64) -> Option<String> {
     let since = file_time(started);
     let names = fs::read_dir(&places.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let mut databases = names.filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm"));

@@ -104,7 +104,7 @@ pub(super) fn start_remote(
     })?;
     let (arrivals, inbox) = sync_channel(ARRIVALS_MAX);
     let bearer = credentials.subscriber_check();
-    let inside = Inside { arrivals, wake: wake_loop(waker), bearer, log, chance: sys::chance };
+    let inside = Inside { arrivals, wake: wake_loop(waker), bearer, log, chance: sys::random_u128 };
     let door = Door::open(listener, settings.text(SECRET).to_owned(), inside)
         .map_err(|error| Error::new(ErrorKind::Internal, format!("other machines can't be served ({error})")))?;
     let http_port = http_port.unwrap_or(0);

@@ -22,8 +22,8 @@ use super::web::event_stream::PageStreams;
 use crate::base::error::{Error, ErrorKind};
 use crate::core::Mesh;
 use crate::store::Store;
-use crate::sys::data_dir::{self, Places};
-use crate::sys::endpoint::{Road, links};
+use crate::sys::data_dir::{self, DataDir};
+use crate::sys::endpoint::{Endpoint, links};
 use crate::sys::settings::{SECRET, Settings};
 use crate::sys::{self, Clock};
 use listeners::{
@@ -40,7 +40,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// When another broker runs in this directory, or something that the broker needs is missing.
-pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<String>)) -> Result<(), Error> {
+pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<String>)) -> Result<(), Error> {
     let (bind, is_hub) = own_address(&settings)?;
     places.prepare()?;
     sys::raise_open_files();
@@ -50,7 +50,7 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
     let (store, clock) = database::open_with_clock(places, &settings)?;
     let credentials = PortCredentials::new(data_dir::keep_token(places)?, &settings);
     let (poll, waker) = new_poll().map_err(|error| places.error("can't be watched", &error))?;
-    let web_auth = Arc::new(WebAuth::new(sys::chance));
+    let web_auth = Arc::new(WebAuth::new(sys::random_u128));
     let HttpListener { server, inbox, port } = start_http(&bind, is_hub, &settings, &credentials, &web_auth, &waker);
     let mesh = open_mesh(places, store, &settings, port, &clock)?;
     let now = clock.now();
@@ -98,8 +98,8 @@ pub fn run(places: &Places, settings: Settings, ready: impl FnOnce(u16, Option<S
 /// # Errors
 /// When the settings say that the broker is on another machine.
 pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
-    match Road::find(settings)? {
-        Road::Here { bind, hub } => Ok((bind, hub)),
+    match Endpoint::find(settings)? {
+        Endpoint::Local { bind, hub } => Ok((bind, hub)),
         _ => {
             let host = settings.text("SLM_MESH_HOST");
             let text =
@@ -111,14 +111,14 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
 
 /// Opens the mesh. Damage that only reading reveals sets the database aside at the second try.
 fn open_mesh(
-    places: &Places,
+    places: &DataDir,
     store: Store,
     settings: &Settings,
     port: Option<u16>,
     clock: &Clock,
 ) -> Result<Mesh, Error> {
     let mesh_settings = mesh_settings(settings, port)?;
-    let open = |store| Mesh::open(store, mesh_settings.clone(), Box::new(sys::chance), clock.now());
+    let open = |store| Mesh::open(store, mesh_settings.clone(), Box::new(sys::random_u128), clock.now());
     let mut mesh = match open(store) {
         Err(error) if error.kind.is_storage() => {
             database::mark_suspect(places);
@@ -126,7 +126,7 @@ fn open_mesh(
         }
         result => result?,
     };
-    mesh.set_process_probe(Box::new(sys::process::lives));
+    mesh.set_process_probe(Box::new(sys::process::is_in_use));
     Ok(mesh)
 }
 

@@ -3,7 +3,7 @@
 use super::database;
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::lifecycle::ShutdownReason;
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ const HANDOVER: Duration = Duration::from_secs(5);
 const PROBE: Duration = Duration::from_millis(300);
 
 /// Takes the lock that makes this the only broker. Waits shortly for a broker that is ending.
-pub(super) fn lock(places: &Places) -> Result<File, Error> {
+pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     let file = places.open_lock(&places.broker_lock())?;
     if file.try_lock().is_ok() {
         return Ok(file);
@@ -47,7 +47,7 @@ pub(super) fn lock(places: &Places) -> Result<File, Error> {
 }
 
 /// Refuses to start beside a live broker of the reference implementation.
-pub(super) fn refuse_reference_broker(places: &Places) -> Result<(), Error> {
+pub(super) fn refuse_reference_broker(places: &DataDir) -> Result<(), Error> {
     let pid = fs::read_to_string(places.pid()).ok().and_then(|text| text.trim().parse::<i32>().ok());
     let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else { return Ok(()) };
     let is_alive = rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH);
@@ -67,7 +67,7 @@ pub(super) fn refuse_reference_broker(places: &Places) -> Result<(), Error> {
 }
 
 /// Binds the Unix socket. We hold the broker lock, so a socket that is there already is stale.
-pub(super) fn bind_socket(places: &Places) -> Result<mio::net::UnixListener, Error> {
+pub(super) fn bind_socket(places: &DataDir) -> Result<mio::net::UnixListener, Error> {
     let path = places.socket();
     if path.exists() {
         fs::remove_file(&path).map_err(|error| places.error("has a stale socket that can't be removed", &error))?;
@@ -79,7 +79,7 @@ pub(super) fn bind_socket(places: &Places) -> Result<mio::net::UnixListener, Err
 }
 
 /// Writes the files by which existing clients find this broker; `port` is `None` without HTTP.
-pub(super) fn write_files(places: &Places, port: Option<u16>) -> Result<(), Error> {
+pub(super) fn write_files(places: &DataDir, port: Option<u16>) -> Result<(), Error> {
     places.write(&places.pid(), &std::process::id().to_string())?;
     if let Some(port) = port {
         return places.write(&places.port(), &port.to_string());
@@ -90,7 +90,7 @@ pub(super) fn write_files(places: &Places, port: Option<u16>) -> Result<(), Erro
 }
 
 /// Removes the files by which clients find a broker.
-pub fn remove_files(places: &Places, reason: ShutdownReason) {
+pub fn remove_files(places: &DataDir, reason: ShutdownReason) {
     for path in [places.socket(), places.pid(), places.port()] {
         // A file that is missing need not be removed. One that stays is harmless: nobody answers there.
         let _ = fs::remove_file(path);

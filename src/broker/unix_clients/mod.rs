@@ -130,8 +130,8 @@ impl UnixClients {
     }
 
     fn admit_local(&mut self, context: &mut LoopContext, stream: UnixStream) {
-        match process::credentials(&stream).filter(|peer| peer.uid == crate::sys::uid()) {
-            Some(peer) => self.add(context, stream, Origin::local(peer.pid)),
+        match process::peer_credentials(&stream).filter(|peer| peer.uid == crate::sys::uid()) {
+            Some(peer) => self.add(context, stream, Origin::local(peer.pid.unwrap_or(0))),
             None => log("refused a connection of another user"),
         }
     }

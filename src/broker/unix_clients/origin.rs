@@ -20,30 +20,10 @@ pub enum Origin {
         /// The client's process.
         pid: i64,
         /// The processes above it, once somebody asked.
-        ancestors: Ancestors,
+        ancestors: Option<Vec<Process>>,
     },
     /// On another machine, whose kernel we can't ask.
     Remote(RemoteOrigin),
-}
-
-/// What is known of the processes above a client on this machine.
-#[derive(Debug)]
-pub enum Ancestors {
-    /// Nobody asked yet.
-    Unread,
-    /// Read without telling wrappers (shells, runtimes) from agents.
-    Plain(Vec<Process>),
-    /// Read, with each wrapper marked.
-    WrappersMarked(Vec<Process>),
-}
-
-/// Whether the list of ancestors must say which of them are wrappers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrappers {
-    /// It must.
-    Marked,
-    /// It need not, which is cheaper.
-    Unmarked,
 }
 
 /// What a client on another machine says of itself.
@@ -86,7 +66,7 @@ fn fnv1a(text: &str) -> u64 {
 impl Origin {
     /// A client on this machine, with the process id that the kernel gives.
     pub fn local(pid: i64) -> Origin {
-        Origin::Local { pid, ancestors: Ancestors::Unread }
+        Origin::Local { pid, ancestors: None }
     }
 
     /// A client on another machine, which has not said anything of itself yet.
@@ -105,34 +85,16 @@ impl Origin {
     /// The client's own process, on this machine.
     pub fn process(&self) -> Option<Process> {
         match self {
-            Origin::Local { pid, .. } => process::itself(*pid),
+            Origin::Local { pid, .. } => process::identify(*pid),
             Origin::Remote(_) => None,
         }
     }
 
-    /// The processes above the client, nearest first. The process tree is read once, or twice if only
-    /// the second caller needs wrappers marked.
-    pub fn ancestors(&mut self, wrappers: Wrappers) -> &[Process] {
+    /// The processes above the client, nearest first. The process tree is read once.
+    pub fn ancestors(&mut self) -> &[Process] {
         match self {
             Origin::Remote(remote) => &remote.ancestors,
-            Origin::Local { pid, ancestors } => {
-                let is_enough = match ancestors {
-                    Ancestors::Unread => false,
-                    Ancestors::Plain(_) => wrappers == Wrappers::Unmarked,
-                    Ancestors::WrappersMarked(_) => true,
-                };
-                if !is_enough {
-                    let found = process::ancestors(*pid, wrappers == Wrappers::Marked);
-                    *ancestors = match wrappers {
-                        Wrappers::Marked => Ancestors::WrappersMarked(found),
-                        Wrappers::Unmarked => Ancestors::Plain(found),
-                    };
-                }
-                match ancestors {
-                    Ancestors::Unread => &[],
-                    Ancestors::Plain(found) | Ancestors::WrappersMarked(found) => found,
-                }
-            }
+            Origin::Local { pid, ancestors } => ancestors.get_or_insert_with(|| process::ancestors(*pid)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A client's lines: parsed, given to the mesh or to the broker's own methods, and answered.
 
 use super::connection::ClientConnection;
-use super::origin::{Origin, RemoteOrigin, Wrappers};
+use super::origin::{Origin, RemoteOrigin};
 use crate::base::error::Error;
 use crate::broker::event_loop::LoopContext;
 use crate::broker::methods::{run_method, yield_to_newer};
@@ -151,18 +151,14 @@ fn call_operation(
         // script is no agent's server: what the script runs acts as it, what its shell runs does not.
         match connection.origin.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
             Some(process) => mesh.set_ancestors(token, &[process]),
-            None => mesh.set_ancestors(token, connection.origin.ancestors(Wrappers::Marked)),
+            None => mesh.set_ancestors(token, connection.origin.ancestors()),
         }
     }
     let is_hook = op.actor == Auth::Hook;
     let may_be_inside = !is_known && must_be_known && mesh.has_sessions() && !is_attach;
-    let chain = match (is_hook, may_be_inside) {
-        (true, _) => connection.origin.ancestors(Wrappers::Marked).to_vec(),
-        (false, true) => connection.origin.ancestors(Wrappers::Unmarked).to_vec(),
-        (false, false) => Vec::new(),
-    };
+    let ancestors = if is_hook || may_be_inside { connection.origin.ancestors().to_vec() } else { Vec::new() };
     match op.check(params) {
-        Ok(args) => mesh.call(Call { conn: token, id, op, args, acting, ancestors: chain }, *now),
+        Ok(args) => mesh.call(Call { conn: token, id, op, args, acting, ancestors }, *now),
         Err(error) => connection.write(&rpc::error(&id, &error)),
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use crate::wire::rpc::{self, Message};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -63,7 +63,7 @@ const LISTS: [&str; 2] = ["peers", "locks"];
 /// The connection, with what it still waits for.
 #[derive(Debug)]
 pub struct Feed {
-    places: Places,
+    places: DataDir,
     /// Parameters of every request.
     common: Map<String, Value>,
     client: Option<Client>,
@@ -82,7 +82,7 @@ impl Feed {
     ///
     /// # Errors
     /// When none can be reached or started.
-    pub fn new(places: Places, common: Map<String, Value>, n_old: i64) -> Result<Feed, Error> {
+    pub fn new(places: DataDir, common: Map<String, Value>, n_old: i64) -> Result<Feed, Error> {
         let client = Client::connect_or_start(&places)?;
         let mut feed = Feed {
             places,

@@ -94,7 +94,7 @@ fn print_events(mut feed: Feed, is_json: bool) -> Result<u8, Error> {
                     }
                 }
                 FeedUpdate::Lost(why) => {
-                    sys::complain(&format!("slm-mesh: no broker ({}); waiting for one", render::plain(&why)));
+                    sys::print_error(&format!("slm-mesh: no broker ({}); waiting for one", render::plain(&why)));
                 }
                 FeedUpdate::Answer(..) => {}
             }
@@ -192,7 +192,7 @@ impl WatchScreen {
             }
             Some(UserAction::Redraw) => self.painted.clear(),
             Some(UserAction::Send { to, text }) => {
-                let key = format!("auto-{:032x}", sys::chance());
+                let key = format!("auto-{:032x}", sys::random_u128());
                 let params = self.as_user(json!({ "to": to, "message": text, "key": key }));
                 self.feed.request(WatchRequest::Send(to), "send", params);
             }

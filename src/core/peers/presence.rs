@@ -16,7 +16,7 @@ use std::collections::HashMap;
 
 /// Another machine, from which a connection comes.
 #[derive(Debug, Clone)]
-pub(super) struct RemoteOrigin {
+pub(super) struct RemoteMachine {
     /// Its name.
     pub(super) host: String,
     /// The human there.
@@ -52,7 +52,7 @@ impl Mesh {
             })?,
         };
         if let Some(one) = self.peers.attachments.get_mut(&conn) {
-            one.remote = Some(RemoteOrigin { host: host.to_owned(), human });
+            one.remote = Some(RemoteMachine { host: host.to_owned(), human });
         }
         Ok(())
     }

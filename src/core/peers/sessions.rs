@@ -2,7 +2,7 @@
 //! and leaves.
 
 use super::identity::is_reserved;
-use super::presence::RemoteOrigin;
+use super::presence::RemoteMachine;
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
@@ -30,7 +30,7 @@ pub(super) struct Attachment {
     /// It did not answer for too long.
     pub(super) unresponsive: bool,
     /// The other machine from which it comes.
-    pub(super) remote: Option<RemoteOrigin>,
+    pub(super) remote: Option<RemoteMachine>,
 }
 
 /// Attaches a session.

@@ -1,53 +1,59 @@
-//! The bells of a link: a wait in the broker for each session that mail may wake, and what follows it.
+//! Waits in the broker for mail that may wake the client, and wakes it.
 //!
-//! **Invariant:** what is rung is rung from a thread of its own, so that nobody else's answer waits for it.
+//! **Invariant:** the client is woken from a thread of its own, so that no answer waits for that.
 
-use super::super::agent_notifier::Bell;
-use super::super::agent_of;
-use super::{Runner, Shared, lock};
+use super::super::agent_notifier::AgentNotifier;
+use super::super::session_identity::agent_of;
+use super::STACK_BYTES;
+use super::reader_thread::ReaderThread;
+use super::state::{ClientState, WakeupWait};
 use crate::base::limits;
-use crate::sys::data_dir::Places;
+use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
 use crate::wire::rpc;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-impl Shared {
-    /// Waits for a reason to wake the client in this session's name, where that can be done.
-    pub(super) fn listen_for(&mut self, key: &str) {
-        let settings = Places::find().and_then(|places| Settings::load(&places)).unwrap_or_default();
-        let agent = agent_of(self.client.as_deref());
-        let Some(bell) = agent.and_then(|agent| Bell::find(agent, key, &settings)) else { return };
-        let Some(peer) = self.peers.get(key).cloned() else { return };
-        self.last_job += 1;
-        let id = self.last_job;
-        let ask = json!({ "as": peer, "surface": bell.surface(), "waitSeconds": limits::WAIT_SECONDS_MAX });
-        if self.send(&rpc::request(&json!(id), "turn.wake", &ask)) {
-            self.bells.insert(id, (key.to_owned(), bell));
+/// What the broker keeps of the reason why a client was not woken, characters.
+const REASON_MAX: usize = 100;
+
+impl ClientState {
+    /// Waits for a reason to wake this thread of the client, if that can be done.
+    pub fn wait_for_wakeup(&mut self, thread: &str) {
+        let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir)).unwrap_or_default();
+        let agent = agent_of(self.client_name.as_deref());
+        let notifier = agent.and_then(|agent| AgentNotifier::find(agent, thread, &settings));
+        let Some(notifier) = notifier else { return };
+        let Some(peer) = self.peers.get(thread).cloned() else { return };
+        let request = self.next_request();
+        let params = json!({ "as": peer, "surface": notifier.channel(), "waitSeconds": limits::WAIT_SECONDS_MAX });
+        if self.send(&rpc::request(&json!(request), "turn.wake", &params)) {
+            self.wakeups.insert(request, WakeupWait { thread: thread.to_owned(), notifier });
         }
     }
 }
 
-impl Runner {
-    /// Wakes the client if the mesh said so, beside the answers that go on, and waits for the next time.
-    pub(super) fn ring(&self, key: String, bell: Bell, value: Value) {
-        if value["over"] == json!(true) || value.is_null() {
+impl ReaderThread {
+    /// Wakes the client if the broker gave a sentence, reports how that went, and waits again.
+    pub fn notify_agent(&self, wait: WakeupWait, answer: Value) {
+        if answer["over"] == json!(true) || answer.is_null() {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        let ring = move || {
-            let rung = value["text"].as_str().map(|text| bell.ring(text));
-            let mut shared = lock(&shared);
-            if let Some(result) = rung {
-                let failed = result.err().map(|why| why.chars().take(100).collect::<String>());
-                let said = json!({
-                    "as": value["you"]["id"], "surface": bell.surface(), "upto": value["upto"], "failed": failed,
+        let notify = move || {
+            let notified = answer["text"].as_str().map(|text| wait.notifier.notify(text));
+            let mut state = shared.lock();
+            if let Some(result) = notified {
+                let failed = result.err().map(|why| why.chars().take(REASON_MAX).collect::<String>());
+                let report = json!({
+                    "as": answer["you"]["id"], "surface": wait.notifier.channel(), "upto": answer["upto"],
+                    "failed": failed,
                 });
-                shared.send(&rpc::notice("turn.rang", &said));
+                state.send(&rpc::notice("turn.rang", &report));
             }
-            shared.listen_for(&key);
+            state.wait_for_wakeup(&wait.thread);
         };
-        // Without a thread nobody is woken; the mail waits where it is.
-        let _ = std::thread::Builder::new().stack_size(256 * 1024).spawn(ring);
+        // Without a thread the client is not woken; the mail waits in the mailbox.
+        let _ = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(notify);
     }
 }

@@ -1,0 +1,287 @@
+//! The thread that connects to the broker, reads its answers, and connects again when it is gone.
+
+use super::super::pending_call::{PendingCall, shown_items};
+use super::super::session_identity::attach_params;
+use super::super::stdout_writer::StdoutWriter;
+use super::state::SharedState;
+use crate::base::error::{Error, ErrorKind};
+use crate::client::{Client, discovered_hub};
+use crate::sys::data_dir::DataDir;
+use crate::sys::settings::Settings;
+use crate::wire::rpc::{self, Message};
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::io;
+use std::process::Child;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A client that only looks at its servers is gone by then; a session that stays longer is a peer.
+const APPEARS_AFTER: Duration = Duration::from_secs(2);
+/// The shortest and the longest pause between attempts to find a broker.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A newer client that replaces the broker needs this long to start its own.
+const REPLACED_PAUSE: Duration = Duration::from_millis(500);
+/// How often a session looks whether a stopped broker has been started again.
+const STOPPED_PAUSE: Duration = Duration::from_secs(5);
+/// Attempts to reach a broker before calls are told that there is none: a third of a second.
+const MISSES_MAX: u32 = 5;
+/// An attempt that took longer met a network that is cut, not a broker that was ending: calls are told at once.
+const MISS_MAX: Duration = Duration::from_millis(500);
+
+/// The thread that waits for the broker.
+pub struct ReaderThread {
+    pub shared: Arc<SharedState>,
+    out: Arc<StdoutWriter>,
+    /// The peer ids that this session had before, by thread: it takes them up again.
+    known_peers: HashMap<String, String>,
+    /// The broker that this process started.
+    child: Option<Child>,
+    pause: Duration,
+    /// The user stopped the broker: only a call starts it again.
+    is_dormant: bool,
+    /// Attempts in a row that met no living broker.
+    n_misses: u32,
+}
+
+impl ReaderThread {
+    pub fn new(shared: Arc<SharedState>, out: Arc<StdoutWriter>) -> ReaderThread {
+        ReaderThread {
+            shared,
+            out,
+            known_peers: HashMap::new(),
+            child: None,
+            pause: Duration::ZERO,
+            is_dormant: false,
+            n_misses: 0,
+        }
+    }
+
+    /// Serves one connection after the other until the session closes.
+    pub fn run_until_closed(mut self) {
+        discovered_hub::session_looks(false);
+        while self.wait_for_need() {
+            let began = Instant::now();
+            match self.connect() {
+                Ok(client) => {
+                    let broker_name = client.whose.clone();
+                    self.read_answers(client);
+                    self.on_connection_lost(&broker_name);
+                }
+                // The broker was ending as we came: the next one is a moment away.
+                Err(error)
+                    if error.kind == ErrorKind::Gone && self.n_misses < MISSES_MAX && began.elapsed() < MISS_MAX =>
+                {
+                    self.n_misses += 1;
+                    std::thread::sleep(Duration::from_millis(5 << self.n_misses));
+                }
+                Err(error) => {
+                    self.n_misses = 0;
+                    self.fail_queued(&error);
+                    discovered_hub::session_looks(!self.known_peers.is_empty());
+                    self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// Sleeps until a call waits, or the session is old enough to be a peer; false to end.
+    fn wait_for_need(&self) -> bool {
+        let mut state = self.shared.lock();
+        let since = Instant::now();
+        loop {
+            if state.is_closing {
+                return false;
+            }
+            let appears_at = state.client_spoke_at.unwrap_or(since) + APPEARS_AFTER;
+            let until = appears_at.max(since + self.pause);
+            // A call goes at once in spite of a pause: an agent waits for it.
+            if !state.queue.is_empty() || Instant::now() >= until {
+                return true;
+            }
+            state = self.shared.wait_until(state, until);
+        }
+    }
+
+    /// Connects, starts a broker if need be, and attaches.
+    fn connect(&mut self) -> Result<Client, Error> {
+        if let Some(child) = &mut self.child {
+            // A broker that this process started and that has ended would stay behind as a zombie.
+            let _ = child.try_wait();
+        }
+        let data_dir = DataDir::find()?;
+        Settings::load(&data_dir)?;
+        let is_wanted = !self.shared.lock().queue.is_empty();
+        let mut client = if self.is_dormant && !is_wanted {
+            Client::connect(&data_dir).map_err(|_| Error::new(ErrorKind::Gone, "the broker was stopped"))?
+        } else {
+            Client::connect_or_start(&data_dir)?
+        };
+        self.child = client.child.take().or(self.child.take());
+        let attached = self.attach_all(&mut client);
+        self.shared.lock().is_attaching = false;
+        self.shared.changed.notify_all();
+        attached?;
+        (self.pause, self.is_dormant, self.n_misses) = (Duration::ZERO, false, 0);
+        Ok(client)
+    }
+
+    /// Attaches the threads that were attached before, and those that calls wait for.
+    fn attach_all(&mut self, client: &mut Client) -> Result<(), Error> {
+        let mut state = self.shared.lock();
+        if state.is_closing {
+            return Err(Error::new(ErrorKind::Gone, "the session ends"));
+        }
+        state.is_attaching = true;
+        let client_name = state.client_name.clone();
+        let queued = state.queue.iter().filter_map(|request| state.calls.get(request)).map(|call| call.thread.clone());
+        let mut threads: Vec<String> = self.known_peers.keys().cloned().chain(queued).collect();
+        drop(state);
+        if threads.is_empty() {
+            threads.push(String::new());
+        }
+        threads.sort();
+        threads.dedup();
+        for thread in threads {
+            let former = self.known_peers.get(&thread);
+            let value = client.call("attach", &attach_params(&thread, former, client_name.as_deref()))?;
+            self.known_peers.insert(thread, peer_id(&value));
+        }
+        let mut state = self.shared.lock();
+        state.peers = self.known_peers.clone();
+        state.socket = client.writer().ok();
+        for thread in self.known_peers.keys() {
+            state.wait_for_wakeup(thread);
+        }
+        state.send_queued();
+        Ok(())
+    }
+
+    /// Brings answers back until the connection ends.
+    fn read_answers(&mut self, mut client: Client) {
+        loop {
+            let quiet = self.report_progress();
+            if client.wait_at_most(quiet).is_err() {
+                return;
+            }
+            match client.receive() {
+                Ok(Message::Response { id, result }) => self.on_answer(id.as_u64().unwrap_or(0), result),
+                Ok(Message::Notice { method, params }) if method == "shutdown" => {
+                    return self.on_shutdown(&params);
+                }
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// A broker that a newer one replaces is followed; a broker that the user stopped stays stopped.
+    fn on_shutdown(&mut self, params: &Map<String, Value>) {
+        self.is_dormant = params.get("reason") != Some(&json!("making_room"));
+        self.pause = if self.is_dormant { STOPPED_PAUSE } else { REPLACED_PAUSE };
+    }
+
+    /// Takes the answer to an `attach` that went out in the middle of the connection.
+    fn on_attached(&mut self, thread: String, result: Result<Value, Value>) {
+        match result {
+            Ok(value) => {
+                let id = peer_id(&value);
+                self.known_peers.insert(thread.clone(), id.clone());
+                let mut state = self.shared.lock();
+                state.peers.insert(thread.clone(), id);
+                state.wait_for_wakeup(&thread);
+                state.send_queued();
+            }
+            Err(error) => self.fail_queued(&rpc::read_error(&error)),
+        }
+    }
+
+    fn on_answer(&mut self, request: u64, result: Result<Value, Value>) {
+        let mut state = self.shared.lock();
+        if let Some(thread) = state.attaching.remove(&request) {
+            drop(state);
+            return self.on_attached(thread, result);
+        }
+        if let Some(wait) = state.wakeups.remove(&request) {
+            drop(state);
+            return self.notify_agent(wait, result.unwrap_or_default());
+        }
+        let Some(call) = state.calls.remove(&request) else { return };
+        state.is_answering = true;
+        drop(state);
+        self.write_answer(&call, result.map_err(|error| rpc::read_error(&error)));
+        self.shared.changed.notify_all();
+    }
+
+    /// Writes an answer out, and reports the messages in it as shown.
+    fn write_answer(&self, call: &PendingCall, result: Result<Value, Error>) {
+        let shown = result.as_ref().map(shown_items).unwrap_or_default();
+        // Both under one lock: the client's next call, which may come at once, must find its mail read.
+        let locked = (!shown.is_empty()).then(|| self.shared.lock());
+        let is_whole = call.target.reply(&self.out, result);
+        let mut state = locked.unwrap_or_else(|| self.shared.lock());
+        if is_whole && !shown.is_empty() {
+            let peer = state.peers.get(&call.thread).cloned();
+            // If the broker is gone, it offers the messages again, since nothing proves that they were read.
+            state.send(&rpc::notice("shown", &json!({ "as": peer, "items": shown })));
+        }
+        state.is_answering = false;
+    }
+
+    /// Writes the reports of progress that are due; says how long until the next one.
+    fn report_progress(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let mut state = self.shared.lock();
+        for report in state.calls.values_mut().filter_map(|call| call.due_report(now)) {
+            self.out.write_line(&report);
+        }
+        let reports = state.calls.values().filter_map(|call| call.progress.as_ref());
+        reports.map(|reports| reports.next_at.saturating_duration_since(now)).min()
+    }
+
+    /// The broker is gone: calls that may be repeated wait for the next one, the others fail.
+    fn on_connection_lost(&self, broker_name: &str) {
+        let mut state = self.shared.lock();
+        state.socket = None;
+        state.peers.clear();
+        state.attaching.clear();
+        state.wakeups.clear();
+        let mut in_flight: Vec<u64> = state.calls.keys().copied().filter(|n| !state.queue.contains(n)).collect();
+        in_flight.sort_unstable();
+        let mut failed = Vec::new();
+        for request in in_flight.into_iter().rev() {
+            let Some(call) = state.calls.get_mut(&request) else { continue };
+            if call.may_repeat() {
+                call.tries += 1;
+                state.queue.push_front(request);
+            } else {
+                failed.extend(state.calls.remove(&request));
+            }
+        }
+        drop(state);
+        // A session that closes waits for the end of the connection.
+        self.shared.changed.notify_all();
+        for call in failed {
+            let text =
+                format!("{broker_name} went away during this call; look whether it took effect before you try again");
+            call.target.reply(&self.out, Err(Error::new(ErrorKind::Gone, text)));
+        }
+    }
+
+    /// No broker can be had: each call that waits for one gets the reason.
+    fn fail_queued(&self, error: &Error) {
+        let mut state = self.shared.lock();
+        let queue = std::mem::take(&mut state.queue);
+        let calls: Vec<PendingCall> = queue.into_iter().filter_map(|request| state.calls.remove(&request)).collect();
+        drop(state);
+        for call in calls {
+            call.target.reply(&self.out, Err(error.clone()));
+        }
+    }
+}
+
+fn peer_id(attached: &Value) -> String {
+    attached["you"]["id"].as_str().unwrap_or("").to_owned()
+}

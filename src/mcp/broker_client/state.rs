@@ -1,0 +1,127 @@
+//! What the two threads of a session share: the calls on their way, the socket, and the peers that the
+//! session speaks for.
+
+use super::super::agent_notifier::AgentNotifier;
+use super::super::pending_call::PendingCall;
+use super::super::session_identity::attach_params;
+use crate::wire::rpc;
+use serde_json::json;
+use std::collections::{HashMap, VecDeque};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// The state, and the signal that it has changed.
+#[derive(Debug, Default)]
+pub struct SharedState {
+    state: Mutex<ClientState>,
+    pub changed: Condvar,
+}
+
+impl SharedState {
+    pub fn lock(&self) -> MutexGuard<'_, ClientState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a change, at most until then.
+    pub fn wait_until<'a>(&self, state: MutexGuard<'a, ClientState>, until: Instant) -> MutexGuard<'a, ClientState> {
+        let time = until.saturating_duration_since(Instant::now());
+        self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Waits while something holds, at most until then.
+    pub fn wait_while<'a>(
+        &self,
+        mut state: MutexGuard<'a, ClientState>,
+        until: Instant,
+        holds: impl Fn(&ClientState) -> bool,
+    ) -> MutexGuard<'a, ClientState> {
+        while holds(&state) && Instant::now() < until {
+            state = self.wait_until(state, until);
+        }
+        state
+    }
+}
+
+/// The calls, the socket and the peers.
+#[derive(Debug, Default)]
+pub struct ClientState {
+    /// Calls that no broker has yet, oldest first.
+    pub queue: VecDeque<u64>,
+    /// All calls without an answer, by the number of their request to the broker.
+    pub calls: HashMap<u64, PendingCall>,
+    last_request: u64,
+    /// The broker's socket, for writing; `None` while there is no broker.
+    pub socket: Option<UnixStream>,
+    /// The peer id of each attached thread of the client; the thread is empty if the client has no threads.
+    pub peers: HashMap<String, String>,
+    /// Threads whose `attach` is on its way, by request.
+    pub attaching: HashMap<u64, String>,
+    /// Requests that wait in the broker for a reason to wake the client.
+    pub wakeups: HashMap<u64, WakeupWait>,
+    pub client_name: Option<String>,
+    pub client_spoke_at: Option<Instant>,
+    pub is_closing: bool,
+    /// A new connection attaches: a session that ends now must detach again.
+    pub is_attaching: bool,
+    /// An answer is being written: the process must not end before it is whole.
+    pub is_answering: bool,
+}
+
+/// A wait in the broker for a reason to wake one thread of the client.
+#[derive(Debug)]
+pub struct WakeupWait {
+    pub thread: String,
+    pub notifier: AgentNotifier,
+}
+
+impl ClientState {
+    /// The number for a new request.
+    pub fn next_request(&mut self) -> u64 {
+        self.last_request += 1;
+        self.last_request
+    }
+
+    /// Writes a line to the broker; true if the broker can read it.
+    pub fn send(&mut self, line: &str) -> bool {
+        self.socket.as_mut().is_some_and(|socket| socket.write_all(line.as_bytes()).is_ok())
+    }
+
+    /// Sends a call if its thread is attached; false if it has to wait.
+    pub fn send_call(&mut self, request: u64) -> bool {
+        let Some(call) = self.calls.get(&request) else { return true };
+        let Some(peer) = self.peers.get(&call.thread) else { return false };
+        let line = call.to_line(request, peer);
+        let is_sent = self.send(&line);
+        if let Some(call) = self.calls.get_mut(&request) {
+            call.was_sent |= is_sent;
+        }
+        is_sent
+    }
+
+    /// Attaches a thread of the client that this connection does not know yet.
+    pub fn attach_for(&mut self, request: u64) {
+        let thread = self.calls.get(&request).map(|call| call.thread.clone()).unwrap_or_default();
+        if self.socket.is_none() || self.attaching.values().any(|attaching| *attaching == thread) {
+            return;
+        }
+        let attach = self.next_request();
+        let params = attach_params(&thread, None, self.client_name.as_deref());
+        if self.send(&rpc::request(&json!(attach), "attach", &params)) {
+            self.attaching.insert(attach, thread);
+        }
+    }
+
+    /// Sends the calls that waited for their thread to be attached, and attaches the next one.
+    pub fn send_queued(&mut self) {
+        for request in std::mem::take(&mut self.queue) {
+            if !self.send_call(request) {
+                self.queue.push_back(request);
+            }
+        }
+        if let Some(request) = self.queue.front().copied() {
+            self.attach_for(request);
+        }
+    }
+}

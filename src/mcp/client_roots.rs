@@ -1,0 +1,61 @@
+//! Where a relative path begins: in the working directory, or, if a client started this session in the
+//! home folder or `/` whatever its workspace is, in the one root that the client names.
+
+use crate::base::error::Error;
+use crate::sys::file_path;
+use crate::wire::rpc;
+use serde_json::{Map, Value, json};
+
+/// The id of our request for the client's roots.
+const REQUEST_ID: &str = "slm-mesh-roots";
+
+/// The client's workspace folders, as far as it names them.
+#[derive(Debug, Default)]
+pub struct ClientRoots {
+    is_supported: bool,
+    roots: Vec<String>,
+}
+
+impl ClientRoots {
+    /// Notes from `initialize` whether the client can name its roots.
+    pub fn note_capabilities(&mut self, params: &Map<String, Value>) {
+        self.is_supported = params.get("capabilities").is_some_and(|capabilities| capabilities["roots"].is_object());
+    }
+
+    /// The request for the roots; `None` if the client has none, or the working directory does as well.
+    pub fn request(&self) -> Option<String> {
+        let is_needed = self.is_supported && file_path::project_dir().is_err();
+        is_needed.then(|| rpc::request(&json!(REQUEST_ID), "roots/list", &json!({})))
+    }
+
+    /// Takes the answer to the request.
+    pub fn note_response(&mut self, id: &Value, result: &Result<Value, Value>) {
+        let Some(rows) = result.as_ref().ok().filter(|_| *id == json!(REQUEST_ID)) else { return };
+        let rows = rows["roots"].as_array().map(Vec::as_slice).unwrap_or_default();
+        self.roots = rows.iter().filter_map(|row| row["uri"].as_str()).filter_map(file_path::from_uri).collect();
+    }
+
+    /// Makes the paths of a call absolute and normal: only here the working directory is known.
+    ///
+    /// # Errors
+    /// When a path is relative and nothing says to which folder.
+    pub fn resolve_paths(&self, arguments: &mut Map<String, Value>) -> Result<(), Error> {
+        let root = match self.roots.as_slice() {
+            [root] => Some(root.as_str()),
+            _ => None,
+        };
+        for name in ["filePath", "filePaths"] {
+            let paths = match arguments.get_mut(name) {
+                Some(Value::Array(list)) => list.as_mut_slice(),
+                Some(one) => std::slice::from_mut(one),
+                None => continue,
+            };
+            for path in paths {
+                if let Some(text) = path.as_str() {
+                    *path = json!(file_path::resolve(text, root).map_err(|why| Error::usage(name, why))?);
+                }
+            }
+        }
+        Ok(())
+    }
+}

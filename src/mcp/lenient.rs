@@ -1,0 +1,196 @@
+//! What sloppy clients send, read as the one thing that it can mean; and the id of a call that can't be
+//! read at all, so that its client gets an answer instead of waiting for its own timeout.
+
+use super::ProtocolError;
+use crate::wire::rpc::{self, Bad};
+use serde_json::{Map, Value, json};
+
+/// U+FEFF in UTF-8: editors and Windows shells put it before the first line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// What stands for half a character: U+FFFD, as JavaScript's own encoder writes it.
+const REPLACEMENT: &str = "\\ufffd";
+
+/// A line without the byte order mark before it.
+pub fn without_byte_order_mark(line: &[u8]) -> &[u8] {
+    line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line)
+}
+
+/// Parses a line. Half an emoji (a lone surrogate) becomes U+FFFD; an id such as `5.0` becomes `5`.
+///
+/// # Errors
+/// When the line is not JSON, with the call's id as far as it can be found.
+pub fn parse(line: &[u8]) -> Result<Value, Bad> {
+    let bad = |text: String| Bad { id: find_id(line), code: rpc::PARSE, text };
+    let text = std::str::from_utf8(line).map_err(|_| bad("the line is not UTF-8".into()))?;
+    let parsed = serde_json::from_str(text).or_else(|error| {
+        let repaired = replace_lone_surrogates(text);
+        repaired.and_then(|text| serde_json::from_str(&text).ok()).ok_or(error)
+    });
+    let mut value = parsed.map_err(|error| bad(format!("the line is not JSON: {error}")))?;
+    match &mut value {
+        Value::Array(batch) => batch.iter_mut().for_each(make_id_whole),
+        one => make_id_whole(one),
+    }
+    Ok(value)
+}
+
+/// The arguments of a tool call: an object, also as JSON text; `null`, `""` and `[]` are none.
+pub fn tool_arguments(given: Option<Value>) -> Result<Map<String, Value>, ProtocolError> {
+    let given = match given {
+        Some(Value::String(text)) if text.trim().is_empty() => None,
+        Some(Value::String(text)) => serde_json::from_str(&text).ok().or(Some(Value::String(text))),
+        given => given,
+    };
+    match given {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(arguments)) => Ok(arguments),
+        Some(Value::Array(list)) if list.is_empty() => Ok(Map::new()),
+        Some(_) => Err(ProtocolError::new(rpc::PARAMS, "arguments: want an object")),
+    }
+}
+
+fn make_id_whole(message: &mut Value) {
+    let Some(id) = message.get_mut("id") else { return };
+    if let Some(float) = id.as_f64().filter(|float| id.is_f64() && float.fract() == 0.0 && float.abs() < 9e15) {
+        *id = json!(float as i64);
+    }
+}
+
+/// JSON text with each `\uD83D` that has no other half replaced; `None` if there is none.
+fn replace_lone_surrogates(text: &str) -> Option<String> {
+    let mut repaired = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut is_changed = false;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        repaired.push_str(before);
+        // An escape has two bytes or six; `get` keeps off the middle of a character.
+        let length = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
+            (Some(Surrogate::High), Some(Surrogate::Low)) => 12,
+            (Some(_), _) => {
+                repaired.push_str(REPLACEMENT);
+                is_changed = true;
+                rest = &escape[6..];
+                continue;
+            }
+            (None, _) => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        repaired.push_str(&escape[..length]);
+        rest = &escape[length..];
+    }
+    repaired.push_str(rest);
+    is_changed.then_some(repaired)
+}
+
+/// One half of a character that UTF-16 writes as two.
+enum Surrogate {
+    High,
+    Low,
+}
+
+/// The surrogate that an escape at the start of this text stands for.
+fn surrogate(text: &str) -> Option<Surrogate> {
+    let digits = text.strip_prefix("\\u")?.get(..4).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    match u16::from_str_radix(digits, 16).ok()? {
+        0xd800..=0xdbff => Some(Surrogate::High),
+        0xdc00..=0xdfff => Some(Surrogate::Low),
+        _ => None,
+    }
+}
+
+/// The `id` of the outermost object in a line that is not JSON, or only the beginning of it.
+pub fn find_id(line: &[u8]) -> Option<Value> {
+    let mut depth = 0usize;
+    let mut at = 0;
+    while at < line.len() {
+        match line[at] {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                let end = string_end(line, at)?;
+                let rest = line[end..].trim_ascii_start();
+                if depth == 1
+                    && &line[at..end] == br#""id""#
+                    && let Some(value) = rest.strip_prefix(b":")
+                {
+                    return read_id(value.trim_ascii_start());
+                }
+                at = end;
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Where the string that begins here ends.
+fn string_end(line: &[u8], start: usize) -> Option<usize> {
+    let mut is_escaped = false;
+    let length = line[start + 1..].iter().position(|byte| {
+        let is_end = *byte == b'"' && !is_escaped;
+        is_escaped = *byte == b'\\' && !is_escaped;
+        is_end
+    })?;
+    Some(start + length + 2)
+}
+
+/// The string or whole number at the start of these bytes.
+fn read_id(bytes: &[u8]) -> Option<Value> {
+    let is_end = |byte: &u8| matches!(byte, b',' | b'}') || byte.is_ascii_whitespace();
+    let end = match bytes.first()? {
+        b'"' => string_end(bytes, 0)?,
+        _ => bytes.iter().position(is_end)?,
+    };
+    let id: Value = serde_json::from_slice(&bytes[..end]).ok()?;
+    (id.is_string() || id.is_i64() || id.is_u64()).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_character_is_replaced_and_a_whole_one_is_not() {
+        for (given, want) in [
+            (r#"{"id":1,"t":"\ud83d"}"#, "\u{fffd}"),
+            (r#"{"id":1,"t":"a\uDE00b"}"#, "a\u{fffd}b"),
+            (r#"{"id":1,"t":"\ud83d\ude00\ud83d"}"#, "\u{1f600}\u{fffd}"),
+            (r#"{"id":1,"t":"\ud83d\ud83d\ude00"}"#, "\u{fffd}\u{1f600}"),
+            (r#"{"id":1,"t":"\\ud83d \ud83d"}"#, "\\ud83d \u{fffd}"),
+            ("{\"id\":1,\"t\":\"\\ud83d\u{e4}\"}", "\u{fffd}\u{e4}"),
+            (r#"{"id":1,"t":"\ud83d\n"}"#, "\u{fffd}\n"),
+        ] {
+            assert_eq!(parse(given.as_bytes()).unwrap()["t"], json!(want), "{given}");
+        }
+    }
+
+    #[test]
+    fn the_id_is_found_in_what_is_no_json() {
+        for (line, want) in [
+            (&br#"{"jsonrpc":"2.0","id":7,"params":{"a":NaN}}"#[..], json!(7)),
+            (br#"{"params":{"id":1,"t":"\"id\":2"},"id" : "x\"y" ,}"#, json!("x\"y")),
+            (b"{\"id\":3,\"t\":\"\xff\"}", json!(3)),
+            (br#"{"id":4,"cut":"off"#, json!(4)),
+            (br#"{"params":{"id":1}}"#, Value::Null),
+            (br#"{"id":1.5,"x":}"#, Value::Null),
+            (br#"{"id":12"#, Value::Null),
+            (b"\"id\":1", Value::Null),
+        ] {
+            let found = find_id(line).unwrap_or_default();
+            assert_eq!(found, want, "{}", String::from_utf8_lossy(line));
+        }
+    }
+
+    #[test]
+    fn arguments_that_mean_an_object_are_one() {
+        for given in [None, Some(json!(null)), Some(json!("")), Some(json!(" {} ")), Some(json!({})), Some(json!([]))] {
+            assert_eq!(tool_arguments(given.clone()).unwrap(), Map::new(), "{given:?}");
+        }
+        assert_eq!(tool_arguments(Some(json!(r#"{"a":1}"#))).unwrap()["a"], json!(1));
+        for given in [json!(5), json!("text"), json!("[1]"), json!([{}]), json!(false)] {
+            assert!(tool_arguments(Some(given.clone())).is_err(), "{given}");
+        }
+    }
+}

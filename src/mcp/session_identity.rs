@@ -1,0 +1,42 @@
+//! What this session says of itself when it attaches: its agent, the agent's own session key, and the
+//! project.
+
+use crate::known_agents::{self, Agent};
+use crate::sys::data_dir::DataDir;
+use crate::sys::settings::Settings;
+use crate::sys::{git, process};
+use serde_json::{Value, json};
+
+/// The longest session key that the broker takes, bytes.
+const KEY_MAX: usize = 128;
+
+/// The agent of a client: its name shows it, or else the environment or the process tree.
+pub fn agent_of(client: Option<&str>) -> Option<&'static Agent> {
+    known_agents::by_client_name(client.unwrap_or(""))
+        .or_else(|| known_agents::by_environment(|name| std::env::var_os(name).is_some()))
+        .or_else(process::agent_above)
+}
+
+/// The agent's own key for this session. A variable counts only under the agent that sets it: a client
+/// that another agent started inherits that agent's variables.
+fn session_key(agent: &Agent) -> Option<String> {
+    let name = agent.identity.session_variable?;
+    std::env::var(name).ok().filter(|key| !key.is_empty() && key.len() <= KEY_MAX)
+}
+
+/// The parameters of `attach`: `thread` is the client's key for one of its threads, `id` the peer that
+/// this session was before.
+pub fn attach_params(thread: &str, id: Option<&String>, client: Option<&str>) -> Value {
+    let agent = agent_of(client);
+    let dir = std::env::current_dir().unwrap_or_default();
+    let git = git::facts(&dir);
+    let session = Some(thread.to_owned()).filter(|key| !key.is_empty()).or_else(|| session_key(agent?));
+    // The settings were valid when the session connected; if one is wrong by now, the session keeps its name.
+    let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir));
+    let name = settings.map(|settings| settings.text("SLM_MESH_NAME").to_owned());
+    json!({
+        "agent": agent.map_or("unknown", |agent| agent.kind), "project": dir.display().to_string(), "pid": std::process::id(), "v": env!("CARGO_PKG_VERSION"),
+        "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo, "session": session,
+        "id": id, "name": name.ok().filter(|name| !name.is_empty()),
+    })
+}

@@ -1,0 +1,34 @@
+//! Standard output, which carries whole protocol lines and nothing else.
+
+use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
+
+/// Writes one whole line at a time; or keeps the lines, for a test.
+#[derive(Debug, Default)]
+pub struct StdoutWriter {
+    kept: Mutex<Option<Vec<u8>>>,
+}
+
+impl StdoutWriter {
+    /// A writer that keeps all lines.
+    pub fn keeping() -> StdoutWriter {
+        StdoutWriter { kept: Mutex::new(Some(Vec::new())) }
+    }
+
+    /// The lines that were kept.
+    pub fn take_kept(&self) -> Vec<u8> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+    }
+
+    /// Writes a line; true if it went out whole. A client that is gone also closes standard input, which
+    /// ends the session, so an error needs nothing more here.
+    pub fn write_line(&self, line: &str) -> bool {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = kept.as_mut() {
+            kept.extend_from_slice(line.as_bytes());
+            return true;
+        }
+        let mut out = io::stdout().lock();
+        out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_ok()
+    }
+}

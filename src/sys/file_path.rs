@@ -1,0 +1,254 @@
+//! Paths as locks want them: one spelling for one file, also for a file that does not exist yet.
+//!
+//! **Invariant:** a path that leaves here is absolute, without `.`, `..` and symlinks; a folder ends
+//! in `/`.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+/// Symlinks that one path may lead through, as on Linux (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
+/// A path that a user typed in a working directory.
+pub fn absolute(path: &str) -> String {
+    absolute_in("", path)
+}
+
+/// A path of a caller who works in `dir`, or here if `dir` is empty. A glob is resolved up to its first
+/// pattern.
+pub fn absolute_in(dir: &str, path: &str) -> String {
+    let given = without_prefix(path);
+    let mut whole = if given.starts_with('/') { given } else { format!("{dir}/{given}") };
+    if !whole.starts_with('/') || dir.is_empty() && !without_prefix(path).starts_with('/') {
+        // An agent starts its hooks in its own working directory.
+        whole = format!("{}/{whole}", std::env::current_dir().unwrap_or_default().display());
+    }
+    normal_form(&whole)
+}
+
+/// A path that an agent gave a session. A relative one begins in the project, or else in `root`.
+///
+/// # Errors
+/// When the path is relative and the working directory is no project: what is wrong, and the cure.
+pub fn resolve(path: &str, root: Option<&str>) -> Result<String, String> {
+    let given = without_prefix(path);
+    if given.starts_with('/') {
+        return Ok(normal_form(&given));
+    }
+    let dir = match (project_dir(), root) {
+        (Ok(dir), _) => dir.to_string_lossy().into_owned(),
+        (Err(_), Some(root)) => root.to_owned(),
+        (Err(why), None) => {
+            let shown: String = given.chars().take(60).collect();
+            return Err(format!("\"{shown}\" is relative, and {why}; give the whole path, from / on"));
+        }
+    };
+    Ok(normal_form(&format!("{dir}/{given}")))
+}
+
+/// The working directory, if it can be a project.
+///
+/// # Errors
+/// When it is gone, or where clients start their servers whatever their workspace is: HOME and `/`.
+pub fn project_dir() -> Result<PathBuf, &'static str> {
+    let Ok(dir) = std::env::current_dir() else { return Err("the folder that this session was started in is gone") };
+    let home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
+    if dir == Path::new("/") {
+        return Err("this session was started in /");
+    }
+    if home.is_some_and(|home| dir.canonicalize().is_ok_and(|dir| dir == home)) {
+        return Err("this session was started in the home folder");
+    }
+    Ok(dir)
+}
+
+/// The path in a `file:` URI; `None` for any other URI.
+pub fn from_uri(uri: &str) -> Option<String> {
+    let rest = uri.strip_prefix("file://")?;
+    let rest = rest.strip_prefix("localhost").unwrap_or(rest);
+    let bytes = rest.starts_with('/').then(|| percent_decoded(rest.as_bytes()))?;
+    String::from_utf8(bytes).ok()
+}
+
+/// `file:///a` as `/a`, and `~/a` below HOME.
+fn without_prefix(path: &str) -> String {
+    let home = || std::env::var("HOME").ok().filter(|home| home.starts_with('/'));
+    if let Some(path) = from_uri(path) {
+        return path;
+    }
+    match (path.strip_prefix("~/"), home()) {
+        (Some(rest), Some(home)) => format!("{home}/{rest}"),
+        _ if path == "~" => home().map_or_else(|| path.to_owned(), |home| format!("{home}/")),
+        _ => path.to_owned(),
+    }
+}
+
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        match (text[at], digit(text.get(at + 1)), digit(text.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                bytes.push(byte);
+                at += 1;
+            }
+        }
+    }
+    bytes
+}
+
+fn normal_form(path: &str) -> String {
+    let whole = Path::new(path);
+    let is_folder = path.ends_with('/') || whole.is_dir();
+    let resolved = stored_spelling(&without_links(whole));
+    let mut text = crate::base::paths::normal(&resolved.to_string_lossy());
+    if is_folder && !text.ends_with('/') {
+        text.push('/');
+    }
+    text
+}
+
+/// The path with each symlink replaced by its target, also where the target does not exist yet. From
+/// the first pattern on, and beyond too many links, the path stays as it is.
+fn without_links(path: &Path) -> PathBuf {
+    let mut done = PathBuf::from("/");
+    let mut rest: VecDeque<OsString> = path.components().map(|part| part.as_os_str().to_owned()).collect();
+    let (mut n_links, mut is_pattern) = (0, false);
+    while let Some(part) = rest.pop_front() {
+        match Path::new(&part).components().next() {
+            Some(Component::RootDir) => done = PathBuf::from("/"),
+            // The file system resolves `..` behind a symlink, so links go first.
+            Some(Component::ParentDir) => {
+                done.pop();
+            }
+            Some(Component::Normal(_)) => {
+                is_pattern |= crate::base::paths::is_pattern(&part.to_string_lossy());
+                let next = done.join(&part);
+                match std::fs::read_link(&next).ok().filter(|_| !is_pattern && n_links < LINKS_MAX) {
+                    Some(target) => {
+                        n_links += 1;
+                        let parts: Vec<OsString> =
+                            target.components().map(|part| part.as_os_str().to_owned()).collect();
+                        parts.into_iter().rev().for_each(|part| rest.push_front(part));
+                    }
+                    None => done = next,
+                }
+            }
+            _ => {}
+        }
+    }
+    done
+}
+
+/// The path as the file system stores it. On a volume that folds case, or that keeps names in another
+/// Unicode form, several spellings open one file: the longest part that exists gets the stored one.
+#[cfg(target_os = "macos")]
+fn stored_spelling(path: &Path) -> PathBuf {
+    use rustix::fs::{Mode, OFlags};
+    use std::os::unix::ffi::OsStringExt;
+    // O_EVTONLY in <sys/fcntl.h> opens a file for its name alone, also without the right to read it.
+    let flags = OFlags::from_bits_retain(0x8000) | OFlags::CLOEXEC;
+    let stored = path.ancestors().find_map(|at| {
+        let file = rustix::fs::open(at, flags, Mode::empty()).ok()?;
+        // F_GETPATH in <sys/fcntl.h>.
+        let stored = rustix::fs::getpath(&file).ok()?;
+        let rest = path.strip_prefix(at).ok()?;
+        let stored = PathBuf::from(OsString::from_vec(stored.into_bytes()));
+        // To join an empty path would add a slash, and make a folder of a file.
+        Some(if rest.as_os_str().is_empty() { stored } else { stored.join(rest) })
+    });
+    stored.unwrap_or_else(|| path.to_path_buf())
+}
+
+/// Here a file has one name: what the user wrote.
+#[cfg(not(target_os = "macos"))]
+fn stored_spelling(path: &Path) -> PathBuf {
+    path.to_path_buf()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A new folder, by its real path; removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let dir = std::env::temp_dir().join(format!("slm-mesh-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&dir).unwrap();
+            Folder(dir.canonicalize().unwrap())
+        }
+
+        fn at(&self, path: &str) -> String {
+            format!("{}/{path}", self.0.display())
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn one_file_has_one_path_before_it_exists_too() {
+        let dir = Folder::new("paths");
+        std::fs::create_dir_all(dir.at("real/deep")).unwrap();
+        for (target, link) in [
+            ("real", "folder"),
+            ("new.txt", "dangling"),
+            ("gen/made", "later"),
+            ("dangling", "twice"),
+            ("loop-b", "loop-a"),
+            ("loop-a", "loop-b"),
+        ] {
+            symlink(target, dir.at(link)).unwrap();
+        }
+        symlink(dir.at("real/deep"), dir.at("real/absolute")).unwrap();
+        for (given, want) in [
+            ("dangling", "new.txt"),
+            ("twice", "new.txt"),
+            ("later/x.rs", "gen/made/x.rs"),
+            ("folder/none/x", "real/none/x"),
+            ("folder/../y", "y"),
+            ("folder/absolute/../z", "real/z"),
+            ("folder", "real/"),
+            ("none/", "none/"),
+            ("folder/*.rs", "real/*.rs"),
+            ("a/**/folder", "a/**/folder"),
+            ("./real//deep/.", "real/deep/"),
+            ("app/[id]/page.tsx", "app/[id]/page.tsx"),
+        ] {
+            assert_eq!(absolute(&dir.at(given)), dir.at(want), "{given}");
+            assert_eq!(absolute_in(&dir.at(""), given), dir.at(want), "{given} in its folder");
+            assert_eq!(resolve(&dir.at(given), None), Ok(dir.at(want)), "{given}");
+        }
+        assert!(absolute(&dir.at("loop-a")).contains("loop-"), "a loop ends");
+    }
+
+    #[test]
+    fn uris_and_the_home_folder_are_understood() {
+        for (given, want) in [
+            ("file:///a/b%20c", Some("/a/b c")),
+            ("file://localhost/a", Some("/a")),
+            ("file:///%C3%A4/100%", Some("/\u{e4}/100%")),
+            ("file://elsewhere/a", None),
+            ("https://a/b", None),
+            ("/a", None),
+        ] {
+            assert_eq!(from_uri(given).as_deref(), want, "{given}");
+        }
+        let home = std::env::var("HOME").unwrap();
+        assert_eq!(without_prefix("~/x"), format!("{home}/x"));
+        assert_eq!(without_prefix("~x/y"), "~x/y");
+        assert_eq!(absolute("file:///no/such"), "/no/such");
+    }
+}

@@ -1,0 +1,124 @@
+//! The processes above one, and which of them only run another program for somebody.
+//!
+//! **Invariant:** what is remembered of a process holds for its number, start, parent and name together;
+//! the nearest of them is read anew in each call.
+
+use super::{ProcessInfo, platform};
+use crate::base::process::Process;
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+/// Ancestors that are looked at.
+const ANCESTORS_MAX: usize = 24;
+/// Processes whose ancestors are remembered; a full memory starts anew.
+const KNOWN_MAX: usize = 256;
+
+/// A process whose ancestors were read.
+struct KnownProcess {
+    info: ProcessInfo,
+    /// The process itself and those above it, nearest first.
+    chain: Vec<Process>,
+}
+
+/// The chains that were read last, by process number. A verb lives for milliseconds, the shell and the
+/// agent above it for hours: each verb would read the same files of /proc again.
+static KNOWN: LazyLock<Mutex<HashMap<i64, KnownProcess>>> = LazyLock::new(Mutex::default);
+
+/// The processes above one, nearest first.
+pub fn ancestors(pid: i64) -> Vec<Process> {
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut fresh: Vec<(Process, ProcessInfo)> = Vec::new();
+    let mut rest = Vec::new();
+    walk(pid, |pid, info| {
+        if let Some(found) = known.get(&pid).filter(|found| found.info == *info) {
+            rest = found.chain.clone();
+            return Some(());
+        }
+        let wrapper = is_wrapper(info, &platform::arguments(pid));
+        fresh.push((Process { pid, start: info.start, wrapper }, info.clone()));
+        None
+    });
+    // From the top down, so that each chain is the one above with one process in front.
+    for (process, info) in fresh.into_iter().rev() {
+        rest.insert(0, process);
+        rest.truncate(ANCESTORS_MAX);
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(process.pid, KnownProcess { info, chain: rest.clone() });
+    }
+    rest
+}
+
+/// Looks at the processes above one, nearest first, until `look` finds what it wants.
+pub fn walk<T>(pid: i64, mut look: impl FnMut(i64, &ProcessInfo) -> Option<T>) -> Option<T> {
+    let mut next = platform::process_info(pid)?.parent;
+    for _ in 0..ANCESTORS_MAX {
+        let info = (next > 1).then(|| platform::process_info(next)).flatten()?;
+        if let Some(found) = look(next, &info) {
+            return Some(found);
+        }
+        next = info.parent;
+    }
+    None
+}
+
+/// Whether a process only runs another one for somebody: `sh -c`, `npx`, `env`, `timeout`.
+fn is_wrapper(info: &ProcessInfo, arguments: &[String]) -> bool {
+    let runs_one = |word: &String| ["-c", "-lc", "-ic", "-cl"].contains(&word.as_str());
+    let is_shell = ["sh", "bash", "dash", "zsh", "fish", "ksh"].contains(&info.name.as_str());
+    // Where arguments can't be read, a shell that no terminal belongs to runs one command.
+    let runs_command = if arguments.is_empty() { !info.leads_terminal } else { arguments.iter().skip(1).any(runs_one) };
+    let is_npx = |word: &String| word.ends_with("/npx") || word.ends_with("npx-cli.js") || word == "npx";
+    let is_runner =
+        ["env", "timeout", "nice", "uvx", "setsid", "nohup", "sudo", "slm-mesh"].contains(&info.name.as_str());
+    is_shell && runs_command || is_runner || arguments.iter().take(3).any(is_npx)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str, leads_terminal: bool) -> ProcessInfo {
+        ProcessInfo { parent: 1, start: 0, is_zombie: false, name: name.into(), leads_terminal }
+    }
+
+    #[test]
+    fn a_shell_that_runs_one_command_is_a_wrapper_and_a_login_shell_is_not() {
+        for (name, arguments, is_one) in [
+            ("sh", "/bin/sh -c slm-mesh", true),
+            ("zsh", "/bin/zsh -lc slm-mesh", true),
+            ("node", "node /usr/bin/npx slm-mesh", true),
+            ("env", "env A=1 slm-mesh", true),
+            ("bash", "-bash", false),
+            ("claude", "claude -c", false),
+        ] {
+            let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
+            assert_eq!(is_wrapper(&named(name, false), &arguments), is_one, "{name} {arguments:?}");
+        }
+        assert!(is_wrapper(&named("bash", false), &[]) && !is_wrapper(&named("bash", true), &[]));
+    }
+
+    #[test]
+    fn a_chain_that_was_read_is_remembered_and_stays_the_same() {
+        let me = i64::from(std::process::id());
+        let first = ancestors(me);
+        assert!(!first.is_empty());
+        assert_eq!(ancestors(me), first);
+        let known = KNOWN.lock().unwrap();
+        let found = known.get(&first[0].pid).expect("the nearest is remembered");
+        assert_eq!(found.chain, first);
+        assert!(!known.contains_key(&me), "a verb itself is not worth it");
+    }
+
+    #[test]
+    fn a_process_that_became_another_program_is_read_anew() {
+        let me = i64::from(std::process::id());
+        let parent = ancestors(me)[0];
+        if let Some(found) = KNOWN.lock().unwrap().get_mut(&parent.pid) {
+            found.info.name = "the program before exec".into();
+            found.chain.clear();
+        }
+        assert_eq!(ancestors(me)[0], parent);
+    }
+}

@@ -1,0 +1,62 @@
+//! Processes on Linux: /proc, `SO_PEERCRED` and pidfds (proc_pid_stat(5), unix(7), pidfd_open(2)).
+
+use super::{Credentials, ProcessInfo};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Arguments of a process that are looked at.
+const ARGUMENTS_MAX: usize = 8;
+
+/// Asks the kernel who connected.
+pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
+    use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+    // Not through rustix: its type for a process id can't hold the 0 that stands for a peer in another PID
+    // namespace.
+    let found = getsockopt(&socket, PeerCredentials).ok()?;
+    Some(Credentials { uid: found.uid(), pid: Some(i64::from(found.pid())).filter(|pid| *pid > 0) })
+}
+
+/// Has the kernel end this process when its parent ends.
+pub fn end_with_parent() {
+    // Where the kernel refuses, it ends later, by what it waits for.
+    let _ = set_parent_process_death_signal(Some(Signal::TERM));
+}
+
+/// A descriptor that becomes readable when a process ends; `None` if there is no such process.
+pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) else { return Ok(None) };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::SRCH) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What /proc says of a process.
+pub fn process_info(pid: i64) -> Option<ProcessInfo> {
+    // By one read: read_to_string asks for the size and probes, and a verb waits meanwhile.
+    let mut bytes = [0; 1024];
+    let n = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
+    let stat = String::from_utf8_lossy(&bytes[..n]);
+    // The name may hold anything, so fields are counted from its closing bracket (proc_pid_stat(5)).
+    let (head, tail) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = tail.split(' ').collect();
+    let number = |n: usize| fields.get(n).and_then(|field| field.parse::<i64>().ok());
+    Some(ProcessInfo {
+        parent: number(1)?,
+        start: fields.get(19)?.parse().ok()?,
+        is_zombie: matches!(fields[0], "Z" | "X"),
+        name: head.split_once('(')?.1.to_lowercase(),
+        leads_terminal: number(4)? != 0 && number(2)? == pid,
+    })
+}
+
+/// The first arguments of a process in lower case, its program among them.
+pub fn arguments(pid: i64) -> Vec<String> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = line.split(|byte| *byte == 0).take(ARGUMENTS_MAX);
+    words.map(|word| String::from_utf8_lossy(word).to_lowercase()).collect()
+}

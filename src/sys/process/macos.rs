@@ -1,0 +1,65 @@
+//! Processes on macOS: libproc, `LOCAL_PEERPID` and kqueue.
+//!
+//! The header that defines a constant is named beside its use. `make check-macos` type-checks and links
+//! this file; it was never run.
+
+use super::{Credentials, ProcessInfo};
+use nix::errno::Errno;
+use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
+use nix::sys::socket::{getsockopt, sockopt};
+use proc_pidinfo::{Pid, ProcBSDInfo, proc_pidinfo};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// `SZOMB` in <sys/proc.h>: the process has ended and waits for its parent.
+const STATUS_ZOMBIE: u32 = 5;
+/// `PROC_FLAG_CONTROLT` in <sys/proc_info.h>: the process has a controlling terminal.
+const FLAG_HAS_TERMINAL: u32 = 0x80;
+
+/// Asks the kernel who connected: `LOCAL_PEERCRED` and `LOCAL_PEERPID` in <sys/un.h>.
+pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
+    let credentials = getsockopt(&socket, sockopt::LocalPeerCred).ok()?;
+    let pid = getsockopt(&socket, sockopt::LocalPeerPid).ok().map(i64::from).filter(|pid| *pid > 0);
+    Some(Credentials { uid: credentials.uid(), pid })
+}
+
+/// macOS has no such request; the process ends later, by what it waits for.
+pub fn end_with_parent() {}
+
+/// A kqueue that becomes readable when a process ends (`EVFILT_PROC` and `NOTE_EXIT` in <sys/event.h>);
+/// `None` if there is no such process.
+pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
+    let Some(ident) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return Ok(None) };
+    let queue = Kqueue::new()?;
+    let flags = EvFlags::EV_ADD | EvFlags::EV_ONESHOT;
+    let change = KEvent::new(ident as usize, EventFilter::EVFILT_PROC, flags, FilterFlag::NOTE_EXIT, 0, 0);
+    match queue.kevent(&[change], &mut [], None) {
+        Ok(_) => Ok(Some(queue.into())),
+        Err(Errno::ESRCH) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What libproc says of a process: `PROC_PIDTBSDINFO` in <sys/proc_info.h>.
+pub fn process_info(pid: i64) -> Option<ProcessInfo> {
+    let number = u32::try_from(pid).ok().filter(|pid| *pid > 0 && *pid <= i32::MAX as u32)?;
+    let info = proc_pidinfo::<ProcBSDInfo>(Pid(number)).ok()??;
+    Some(ProcessInfo {
+        parent: i64::from(info.pbi_ppid.0),
+        start: info.pbi_start_tvsec.wrapping_mul(1_000_000).wrapping_add(info.pbi_start_tvusec),
+        is_zombie: info.pbi_status == STATUS_ZOMBIE,
+        name: text(&info.pbi_name),
+        leads_terminal: info.pbi_flags & FLAG_HAS_TERMINAL != 0 && info.pbi_pgid == number,
+    })
+}
+
+/// None: only the sysctl `KERN_PROCARGS2` has them, and no crate offers a safe call for it.
+pub fn arguments(_pid: i64) -> Vec<String> {
+    Vec::new()
+}
+
+/// A C string in lower case.
+fn text(chars: &[i8]) -> String {
+    let bytes: Vec<u8> = chars.iter().take_while(|c| **c != 0).map(|c| c.cast_unsigned()).collect();
+    String::from_utf8_lossy(&bytes).to_lowercase()
+}
