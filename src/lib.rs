@@ -5,7 +5,7 @@
 //! - [`mod@core`]: the rules, as plain functions of (request, time, store), and the table of operations
 //! - [`store`]: the only SQL
 //! - [`wire`]: bytes and messages in buffers
-//! - [`remote`]: the same lines between machines, proven and sealed
+//! - [`remote`]: the same lines between machines, proven and encrypted
 //! - [`broker`]: the poll loop that carries them, the HTTP thread, the frozen HTTP routes
 //! - [`client`]: a blocking connection, which starts the broker if there is none
 //! - [`mcp`]: MCP over stdio, derived from the operations

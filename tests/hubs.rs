@@ -1,4 +1,4 @@
-//! Hubs on the local network, as far as it goes without one; `make test-machines` has the rest.
+//! Hubs on the local network, as far as one machine can test them; `make test-machines` does the rest.
 
 mod support;
 
@@ -10,18 +10,18 @@ fn refused(place: &Place, args: &[&str]) -> (i32, String) {
 }
 
 #[test]
-fn who_switched_discovery_off_is_not_answered_with_an_empty_list() {
+fn discovery_that_is_off_is_an_error_and_not_an_empty_list() {
     let place = Place::new();
     let (status, said) = refused(&place, &["hubs"]);
     assert!(status == 1 && said.contains("SLM_MESH_DISCOVERY is off"), "{said}");
     let place = Place::new().with("SLM_MESH_DISCOVERY", "false");
     let (status, said) = refused(&place, &["hubs"]);
     assert!(status == 2 && said.contains("one of on, off"), "{said}");
-    assert!(!place.dir.exists(), "looking starts no broker");
+    assert!(!place.dir.exists(), "browsing starts no broker");
 }
 
 #[test]
-fn words_that_mean_nothing_are_refused() {
+fn wrong_arguments_are_refused() {
     let place = Place::new();
     for words in [&["hubs", "--wait", "0"][..], &["hubs", "--wait", "soon"], &["hubs", "--wait", "61"], &["hubs", "x"]]
     {
@@ -35,7 +35,7 @@ fn words_that_mean_nothing_are_refused() {
 }
 
 #[test]
-fn the_announcing_process_is_nobodys_verb() {
+fn help_does_not_list_the_announcing_command() {
     let place = Place::new();
     for topic in [&["help"][..], &["help", "man"], &["help", "completions", "bash"]] {
         assert!(!place.ok(topic).contains("announce "), "{topic:?}");

@@ -1,5 +1,4 @@
-//! Meshes that look at each other: brokers of our own in pairs and rings, and a real SuperLocalMemory
-//! daemon that looks back.
+//! Linked meshes: our own brokers in pairs and rings, and a real SuperLocalMemory daemon.
 
 mod clients;
 mod support;
@@ -15,7 +14,7 @@ use support::{Place, Session, until};
 
 const SECRET: &str = "correct horse battery staple";
 
-/// Meshes on this machine, each of which looks at the ones named by their numbers.
+/// Meshes on this machine; each links to those whose numbers are given.
 fn meshes<const N: usize>(links: [&[usize]; N]) -> [Place; N] {
     let places: Vec<Place> = (0..N).map(|_| Place::new().with("SLM_MESH_SHARED_SECRET", SECRET)).collect();
     let urls: Vec<String> = places.iter().map(url).collect();
@@ -36,7 +35,7 @@ fn names(place: &Place) -> Vec<String> {
     peers.iter().map(|peer| peer["name"].as_str().unwrap().split('@').next().unwrap().to_owned()).collect()
 }
 
-/// The name by which a mesh knows a peer of another.
+/// The name that a mesh gives to a peer of another mesh.
 fn full_name(place: &Place, name: &str) -> String {
     let peers = place.json(&["peers"])["peers"].as_array().unwrap().clone();
     let names = peers.iter().map(|peer| peer["name"].as_str().unwrap().to_owned());
@@ -50,7 +49,7 @@ fn receipts(session: &mut Session) -> Vec<String> {
 }
 
 #[test]
-fn two_meshes_exchange_peers_and_letters_and_lose_none_while_one_is_dead() {
+fn two_meshes_exchange_peers_and_messages_and_lose_none_in_a_crash() {
     let [a, b] = meshes([&[1], &[0]]);
     let mut claude = a.session("claude-code", "api");
     let mut codex = b.session("codex-mcp-client", "web");
@@ -68,14 +67,14 @@ fn two_meshes_exchange_peers_and_letters_and_lose_none_while_one_is_dead() {
     assert_eq!(claude.tool("mesh_inbox", json!({ "waitSeconds": 20 }))["messages"][0]["payload"], json!("here"));
     until("the answer acknowledges", || receipts(&mut claude) == ["acked"]);
 
-    // The other broker is killed; nobody there starts a new one until later.
+    // Kill the other broker; nobody starts a new one until later.
     let dead = b.broker_pid().unwrap();
     drop(codex);
     std::process::Command::new("kill").args(["-9", &dead.to_string()]).status().unwrap();
     let _ = std::fs::remove_file(b.dir.join("broker.pid"));
     let sent = claude.tool("mesh_send", json!({ "to": there, "message": "after the crash" }));
     assert_eq!(sent["recipients"][0]["receipt"], json!("accepted"), "{sent}");
-    until("the link's trouble is told", || {
+    until("the trouble of the link is shown", || {
         a.json(&["status"])["links"][0]["trouble"].is_string() && receipts(&mut claude)[1] == "accepted"
     });
     let mut codex = b.session("codex-mcp-client", "web");
@@ -86,7 +85,7 @@ fn two_meshes_exchange_peers_and_letters_and_lose_none_while_one_is_dead() {
 }
 
 #[test]
-fn three_in_a_ring_see_their_neighbour_and_pass_nothing_on() {
+fn meshes_in_a_ring_see_only_their_neighbour() {
     let places = meshes([&[1], &[2], &[0]]);
     let mut sessions: Vec<Session> =
         places.iter().zip(["a", "b", "c"]).map(|(place, name)| place.session("codex-mcp-client", name)).collect();
@@ -95,7 +94,7 @@ fn three_in_a_ring_see_their_neighbour_and_pass_nothing_on() {
     }
     let wants = ["codex-b", "codex-c", "codex-a"];
     until("each sees its neighbour", || places.iter().zip(wants).all(|(place, want)| names(place) == [want]));
-    // Everybody says something to all: each hears what is its own mesh's or its neighbour's, and once.
+    // Each sends to all: a session receives the messages of its own mesh and of its neighbour, once.
     for (session, name) in sessions.iter_mut().zip(["a", "b", "c"]) {
         session.tool("mesh_send", json!({ "to": "all", "message": format!("hello from {name}") }));
     }
@@ -103,7 +102,7 @@ fn three_in_a_ring_see_their_neighbour_and_pass_nothing_on() {
         let mail = session.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
         assert_eq!(mail["messages"][0]["payload"], json!(format!("hello from {from}")), "{mail}");
     }
-    // One goes, and whoever saw it sees it go.
+    // One leaves, and its neighbour notices.
     sessions.pop();
     until("its neighbour sees that", || names(&places[1]).is_empty());
     for (place, session) in places.iter().zip(&mut sessions) {
@@ -112,7 +111,7 @@ fn three_in_a_ring_see_their_neighbour_and_pass_nothing_on() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere_says_why_and_a_wrong_address_is_refused() {
+fn a_broken_link_names_its_cause_and_a_wrong_address_is_refused() {
     let [a, b] = meshes([&[], &[0]]);
     a.ok(&["start", "--detach"]);
     let b = b.with("SLM_MESH_SHARED_SECRET", "wrong horse battery staple");
@@ -145,7 +144,7 @@ impl Daemon {
         daemon
     }
 
-    /// One HTTP request; status and body.
+    /// Sends one HTTP request; returns status and body.
     fn ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.1)).ok()?;
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -175,21 +174,22 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It is ours, and may have ended.
+        // It may have ended already.
         let _ = self.0.kill().and_then(|()| self.0.wait());
     }
 }
 
 #[test]
-fn superlocalmemory_and_we_look_at_each_other_and_one_restarts() {
-    let Some(python) = clients::python("superlocalmemory_and_we_look_at_each_other_and_one_restarts", "slm") else {
+fn a_link_in_both_directions_with_superlocalmemory_survives_a_restart() {
+    let Some(python) = clients::python("a_link_in_both_directions_with_superlocalmemory_survives_a_restart", "slm")
+    else {
         return;
     };
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let place = Place::new()
         .with("SLM_MESH_SHARED_SECRET", SECRET)
         .with("SLM_MESH_PEER_URL", &format!("http://127.0.0.1:{free}"));
-    // Both ask every 30 s, and at once when they begin: it has its peer before we look, and we have ours.
+    // Both poll at their start and every 30 s, so each side gets its peer before the other one starts.
     let (database, home) = (place.root.join("slm.db"), place.root.join("home"));
     let theirs = Daemon::start(&python, free, &database, &home, "").register("memory-1", "/srv/api");
     let mut near = place.session("codex-mcp-client", "api");
@@ -200,18 +200,18 @@ fn superlocalmemory_and_we_look_at_each_other_and_one_restarts() {
         let lists = peers.as_array().is_some_and(|peers| peers.iter().any(|peer| peer["peer_id"] == me));
         lists && names(&place).contains(&"memory-1".into())
     });
-    assert_eq!(names(&place), ["memory-1"], "its echo of our own is not taken in");
+    assert_eq!(names(&place), ["memory-1"], "our own peer is not listed as one of theirs");
     let there = full_name(&place, "memory-1");
     near.tool("mesh_send", json!({ "to": there, "message": "do you remember?" }));
-    until("it has the letter", || daemon.inbox(&theirs) == ["do you remember?"]);
+    until("it has the message", || daemon.inbox(&theirs) == ["do you remember?"]);
     until("the receipt says so", || receipts(&mut near) == ["forwarded"]);
-    // Both write at the same moment: it blocks while it forwards, we don't.
+    // Both send at the same moment: the daemon blocks while it forwards, we do not.
     near.tool("mesh_send", json!({ "to": there, "message": "and this?" }));
-    let letter = json!({ "from_peer": theirs, "to_peer": me, "content": "I do", "type": "text" });
-    assert_eq!(daemon.ask("POST", "/mesh/send", &letter).unwrap().0, 200);
+    let message = json!({ "from_peer": theirs, "to_peer": me, "content": "I do", "type": "text" });
+    assert_eq!(daemon.ask("POST", "/mesh/send", &message).unwrap().0, 200);
     let mail = near.tool("mesh_inbox", json!({ "waitSeconds": 20 }));
-    assert_eq!(mail["messages"][0]["fromName"], json!(there), "one of theirs, and it can be answered: {mail}");
-    // It goes away: what is for its peers waits; and comes back with its memory.
+    assert_eq!(mail["messages"][0]["fromName"], json!(there), "the sender can be answered: {mail}");
+    // The daemon ends, and messages for its peers wait; it comes back with its database.
     drop(daemon);
     near.tool("mesh_send", json!({ "to": there, "message": "while you were away" }));
     let daemon = Daemon::start(&python, free, &database, &home, &url(&place));
@@ -222,8 +222,8 @@ fn superlocalmemory_and_we_look_at_each_other_and_one_restarts() {
 }
 
 #[test]
-fn a_superlocalmemory_daemon_alone_in_looking_sees_our_peers_and_writes_to_them() {
-    let test = "a_superlocalmemory_daemon_alone_in_looking_sees_our_peers_and_writes_to_them";
+fn a_superlocalmemory_daemon_that_links_to_us_sees_and_writes_to_our_peers() {
+    let test = "a_superlocalmemory_daemon_that_links_to_us_sees_and_writes_to_our_peers";
     let Some(python) = clients::python(test, "slm") else { return };
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let hub = Place::new().with("SLM_MESH_SHARED_SECRET", SECRET).with("SLM_MESH_HOST", "0.0.0.0");
@@ -234,17 +234,17 @@ fn a_superlocalmemory_daemon_alone_in_looking_sees_our_peers_and_writes_to_them(
         let peers = daemon.ask("GET", "/mesh/peers", &Value::Null).unwrap().1["peers"].clone();
         peers.as_array().is_some_and(|peers| peers.iter().any(|peer| peer["peer_id"] == me))
     });
-    let letter = |to: &Value| json!({ "from_peer": "slm-1", "to_peer": to, "content": "from there", "type": "note" });
-    assert_eq!(daemon.ask("POST", "/mesh/send", &letter(&me)).unwrap().0, 200);
+    let message = |to: &Value| json!({ "from_peer": "slm-1", "to_peer": to, "content": "from there", "type": "note" });
+    assert_eq!(daemon.ask("POST", "/mesh/send", &message(&me)).unwrap().0, 200);
     let mail = session.tool("mesh_inbox", json!({}));
     assert_eq!(mail["messages"][0]["payload"], json!("from there"));
     assert_eq!(mail["messages"][0]["fromPeer"], json!("slm:slm-1"));
-    let (status, refused) = daemon.ask("POST", "/mesh/send", &letter(&json!("nobody"))).unwrap();
+    let (status, refused) = daemon.ask("POST", "/mesh/send", &message(&json!("nobody"))).unwrap();
     assert!(status == 404 && refused["detail"] == json!("recipient peer not found"), "{status} {refused}");
 }
 
-/// A server that answers each GET and each POST with a status line and a body.
-fn strange(get: impl Fn(usize) -> String + Send + 'static, post: &'static str) -> String {
+/// Starts a false mesh that answers each GET and POST with this status line and body.
+fn false_mesh(get: impl Fn(usize) -> String + Send + 'static, post: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -259,50 +259,50 @@ fn strange(get: impl Fn(usize) -> String + Send + 'static, post: &'static str) -
             let answer = if head.starts_with("POST") { post.to_owned() } else { get(n) };
             let (status, body) = answer.split_once('\n').unwrap();
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            // Who asked may have gone.
+            // The client may have gone.
             let _ = stream.get_mut().write_all((head + body).as_bytes());
         }
     });
     url
 }
 
-/// What a mesh of such peers says, and that there is news.
-fn listed(mark: usize, ids: std::ops::Range<usize>) -> String {
+/// The response of a mesh that has these peers and a new mark.
+fn peers_response(mark: usize, ids: std::ops::Range<usize>) -> String {
     let row = |id| json!({ "peer_id": format!("{id:08x}-abc"), "session_id": format!("p{id}"), "mesh": "odd" });
     let rows: Vec<Value> = ids.map(row).collect();
     format!("200 OK\n{}", json!({ "mesh": "odd", "mark": mark, "peers": rows }))
 }
 
 #[test]
-fn a_server_that_is_no_mesh_has_no_letter_and_refuses_none() {
+fn a_server_that_is_no_mesh_neither_takes_nor_rejects_a_message() {
     for post in ["200 OK\n<html>log in first</html>", "200 OK\n{}", "404 Not Found\n<html>", "302 Found\n"] {
-        let place = Place::new().with("SLM_MESH_PEER_URL", &strange(|_| listed(1, 1..2), post));
+        let place = Place::new().with("SLM_MESH_PEER_URL", &false_mesh(|_| peers_response(1, 1..2), post));
         let mut session = place.session("codex-mcp-client", "api");
         session.tool("mesh_status", json!({}));
         until("its peer is listed", || names(&place) == ["p1"]);
         let there = full_name(&place, "p1");
         session.tool("mesh_send", json!({ "to": there, "message": "anybody?" }));
-        let mut is_told = || {
+        let mut is_shown = || {
             let receipts = receipts(&mut session);
             assert_eq!(receipts, ["accepted"], "{post}");
             place.json(&["status"])["links"][0]["trouble"].is_string()
         };
-        until("the trouble is told", &mut is_told);
+        until("the trouble is shown", &mut is_shown);
     }
 }
 
 #[test]
-fn a_mesh_that_lists_others_each_time_keeps_nobody_waiting() {
+fn a_mesh_that_always_lists_new_peers_delays_nobody() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let get = move |n: usize| {
         count.fetch_add(1, Ordering::Relaxed);
-        listed(n, n * 500..(n + 1) * 500)
+        peers_response(n, n * 500..(n + 1) * 500)
     };
-    let place = Place::new().with("SLM_MESH_PEER_URL", &strange(get, "200 OK\n{}"));
+    let place = Place::new().with("SLM_MESH_PEER_URL", &false_mesh(get, "200 OK\n{}"));
     place.ok(&["start", "--detach"]);
     until("it was asked again and again", || asked.load(Ordering::Relaxed) > 4);
-    // Calls in all of this are answered; each within what a verb waits for.
+    // Meanwhile the broker answers calls in time.
     (0..20).for_each(|_| drop(place.ok(&["whoami"])));
     assert!(asked.load(Ordering::Relaxed) < 60, "it is asked less often then");
 }

@@ -1,4 +1,4 @@
-//! A hub and its guests, here on one machine: the network is loopback, all else is as between two.
+//! A hub and its guests on one machine. The network is loopback; everything else is as between two machines.
 
 mod clients;
 mod support;
@@ -8,15 +8,18 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 use support::{Place, put_program, until};
+use tungstenite::handshake::server::{Request, Response};
+use tungstenite::{Message, WebSocket};
 
 const SECRET: &str = "correct horse battery staple";
 
-/// A hub, and a guest's machine that knows nothing but the hub's address and the secret.
-fn two() -> (Place, Place) {
+/// A hub, and a guest that knows only the hub's address and the secret.
+fn hub_and_guest() -> (Place, Place) {
     let hub = Place::new().with("SLM_MESH_HOST", "0.0.0.0").with("SLM_MESH_SHARED_SECRET", SECRET);
     hub.ok(&["start", "--detach"]);
-    // Not the wanted one, if somebody else has that.
+    // The hub takes another port if another program has the usual one.
     let port = (port(&hub) - 1).to_string();
     let guest = Place::new()
         .with("SLM_MESH_HOST", "127.0.0.1")
@@ -32,8 +35,8 @@ fn port(hub: &Place) -> u16 {
 }
 
 #[test]
-fn a_session_far_away_is_a_peer_like_any_other_and_comes_back_to_a_hub_that_was_killed() {
-    let (hub, guest) = two();
+fn a_remote_session_is_a_normal_peer_and_reconnects_to_a_killed_hub() {
+    let (hub, guest) = hub_and_guest();
     let mut near = hub.session("claude-code", "api");
     let mut far = guest.session("codex-mcp-client", "api");
     near.tool("mesh_status", json!({}));
@@ -55,20 +58,20 @@ fn a_session_far_away_is_a_peer_like_any_other_and_comes_back_to_a_hub_that_was_
 }
 
 #[test]
-fn who_does_not_know_the_secret_learns_nothing_and_gets_nothing() {
-    let (hub, guest) = two();
+fn a_stranger_without_the_secret_learns_nothing() {
+    let (hub, guest) = hub_and_guest();
     let wrong = guest.with("SLM_MESH_SHARED_SECRET", "wrong horse battery staple");
     let out = wrong.run(&["state", "get", "port"]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() != Some(0) && said.contains("does not know this secret"), "{said}");
-    // A stranger that speaks anything else is turned away with one word, and the hub serves on.
+    // The hub rejects a stranger with one word and goes on.
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     for words in [format!("GET /ws HTTP/1.1\r\nHost: x\r\n{upgrade}"), "nonsense\r\n\r\n".to_owned()] {
         let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
         stream.write_all(words.as_bytes()).unwrap();
         let mut answer = String::new();
-        // A connection that is cut is an answer, too.
+        // The hub may also cut the connection.
         let _ = stream.read_to_string(&mut answer);
         assert!(answer.is_empty() || answer.contains("401"), "{answer}");
         assert!(!answer.contains("slm") && !answer.contains("version"), "{answer}");
@@ -80,7 +83,7 @@ fn who_does_not_know_the_secret_learns_nothing_and_gets_nothing() {
 }
 
 #[test]
-fn a_hub_without_a_good_secret_is_refused_with_the_cure() {
+fn a_hub_without_a_good_secret_is_refused_with_a_cure() {
     for (secret, want) in [(None, "is missing"), (Some("short"), "is too short")] {
         let mut hub = Place::new().with("SLM_MESH_HOST", "0.0.0.0");
         if let Some(secret) = secret {
@@ -99,11 +102,11 @@ fn a_hub_without_a_good_secret_is_refused_with_the_cure() {
 }
 
 #[test]
-fn ssh_carries_the_same_lines_and_says_why_when_it_can_t() {
+fn ssh_carries_the_same_lines_and_reports_its_errors() {
     let hub = Place::new();
     let bin = hub.root.join("bin");
     std::fs::create_dir_all(&bin).unwrap();
-    // An ssh that runs the command here: `--` TARGET slm-mesh pipe.
+    // A false ssh that runs the command after `-- TARGET` on this machine.
     let script = format!(
         "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\n[ \"$2\" = ada@hub ] || {{ echo \"ssh: Could not resolve $2\" >&2; exit 255; }}\n\
          unset SLM_MESH_HOST\nSLM_MESH_DATA_DIR='{}' exec '{}' pipe\n",
@@ -126,7 +129,7 @@ fn ssh_carries_the_same_lines_and_says_why_when_it_can_t() {
 }
 
 #[test]
-fn an_older_client_brings_the_secret_as_its_token_unless_that_is_switched_off() {
+fn the_secret_works_as_a_bearer_token_unless_switched_off() {
     let ask = |hub: &Place, header: &str| {
         let http: u16 = std::fs::read_to_string(hub.dir.join("port")).unwrap().trim().parse().unwrap();
         let mut stream = TcpStream::connect(("127.0.0.1", http)).unwrap();
@@ -136,7 +139,7 @@ fn an_older_client_brings_the_secret_as_its_token_unless_that_is_switched_off() 
         stream.read_to_string(&mut answer).unwrap();
         answer.split_whitespace().nth(1).unwrap().parse::<u16>().unwrap()
     };
-    let (hub, _guest) = two();
+    let (hub, _guest) = hub_and_guest();
     assert_eq!(ask(&hub, &format!("Authorization: Bearer {SECRET}")), 200);
     assert_eq!(ask(&hub, &format!("X-Mesh-Secret: {SECRET}")), 200);
     assert_eq!(ask(&hub, "Authorization: Bearer wrong"), 401);
@@ -149,20 +152,20 @@ fn an_older_client_brings_the_secret_as_its_token_unless_that_is_switched_off() 
     assert_eq!(ask(&hub, &format!("Authorization: Bearer {}", token.trim())), 200);
 }
 
-/// A program that listens as a client of 1.3 does.
-struct Listener {
+/// A push client like that of slm-mesh 1.3.
+struct PushClient {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
 }
 
-impl Listener {
-    fn start(dir: &Path, hub: &Place, secret: &str) -> Listener {
+impl PushClient {
+    fn start(dir: &Path, hub: &Place, secret: &str) -> PushClient {
         let url = format!("ws://127.0.0.1:{}/ws", port(hub));
         let mut command = std::process::Command::new("node");
         command.arg(dir.join("listen.mjs")).args([url.as_str(), secret]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        Listener { child, output }
+        PushClient { child, output }
     }
 
     fn say(&mut self, line: &str) {
@@ -175,7 +178,7 @@ impl Listener {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
-    /// The next message, whatever updates come before it.
+    /// Returns the next message and skips updates before it.
     fn mail(&mut self) -> Value {
         loop {
             let next = self.next();
@@ -187,14 +190,14 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for PushClient {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have ended already.
         let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }
 
-/// Asks a route of the old HTTP API with the secret, as a client of 1.3 does.
+/// Calls a route of the old HTTP API with the secret, as a client of 1.3 does.
 fn ask(hub: &Place, route: &str, body: &Value) -> Value {
     let mut stream = TcpStream::connect(("127.0.0.1", port(hub) - 1)).unwrap();
     let body = body.to_string();
@@ -209,22 +212,22 @@ fn ask(hub: &Place, route: &str, body: &Value) -> Value {
 }
 
 #[test]
-fn clients_of_the_older_program_hear_pushes_whichever_id_they_say() {
-    let Some(dir) = clients::node("clients_of_the_older_program_hear_pushes_whichever_id_they_say") else { return };
-    let (hub, _) = two();
+fn push_clients_of_1_3_receive_pushes_with_either_kind_of_hello() {
+    let Some(dir) = clients::node("push_clients_of_1_3_receive_pushes_with_either_kind_of_hello") else { return };
+    let (hub, _) = hub_and_guest();
     let register = |uds: &str| {
         let who = json!({ "projectPath": "/far", "pid": 7, "agentType": "cursor", "udsPath": uds });
         ask(&hub, "/register", &who)["peerId"].as_str().unwrap().to_owned()
     };
     let send = |to: &str, text: &str| ask(&hub, "/send", &json!({ "fromPeer": "cli", "toPeer": to, "payload": text }));
-    // Up to 1.3.1: hello with an id of its own making, before it registers, and never again.
+    // Clients up to 1.3.1 say hello once, before they register, with an id that they made up.
     let made_up = "3f0c8a54-6f3c-4d5e-9d3a-0e6c5b2a1f00";
-    let mut old = Listener::start(&dir, &hub, SECRET);
+    let mut old = PushClient::start(&dir, &hub, SECRET);
     assert_eq!(old.next(), json!({ "open": true }));
     old.say(made_up);
     let first = register(&format!("/Users/ada/.slm-mesh/peers/{made_up}.sock"));
-    // From 1.3.3: hello again with the id that it got. What is no hello is ignored.
-    let mut new = Listener::start(&dir, &hub, SECRET);
+    // Clients from 1.3.3 say hello again with their real id. Anything else is ignored.
+    let mut new = PushClient::start(&dir, &hub, SECRET);
     assert_eq!(new.next(), json!({ "open": true }));
     let second = register("/Users/ada/.slm-mesh/peers/another.sock");
     for line in ["another", "{}", "{\"type\":\"ping\"}", "{\"type\":\"hello\",\"peerId\":7}", &second] {
@@ -247,21 +250,21 @@ fn clients_of_the_older_program_hear_pushes_whichever_id_they_say() {
         let next = new.next();
         next["type"] == json!("peer_update") && next["payload"] == json!({ "action": "left", "peerId": first })
     });
-    // Neither a wrong token nor, once that is switched off, the right one.
-    let mut wrong = Listener::start(&dir, &hub, "wrong horse battery staple");
+    // A wrong token is rejected, and so is the right one after SLM_MESH_BEARER=off.
+    let mut wrong = PushClient::start(&dir, &hub, "wrong horse battery staple");
     assert!(wrong.next()["error"].as_str().unwrap().contains("401"));
     hub.ok(&["stop"]);
     let closed = hub.with("SLM_MESH_BEARER", "off");
     closed.ok(&["start", "--detach"]);
-    let mut refused = Listener::start(&dir, &closed, SECRET);
+    let mut refused = PushClient::start(&dir, &closed, SECRET);
     assert!(refused.next()["error"].as_str().unwrap().contains("401"));
 }
 
 #[test]
-fn a_hub_that_sends_a_byte_now_and_then_keeps_nobody_waiting() {
+fn a_slow_false_hub_delays_nobody() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    // It ends with the test, and each of its clients when that has gone.
+    // The thread ends with the test; each connection ends with its client.
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             std::thread::spawn(move || {
@@ -278,12 +281,12 @@ fn a_hub_that_sends_a_byte_now_and_then_keeps_nobody_waiting() {
     let out = guest.run(&["peers"]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() == Some(3) && said.contains("can't be reached"), "{:?} {said}", out.status);
-    // Without a limit for all of it, it is the 64th byte that is found to be one too many.
+    // If only each read had a limit, the client would complain of the 64th byte instead.
     assert!(!said.contains("ttack"), "{said}");
 }
 
 #[test]
-fn hooks_leave_a_silent_hub_alone_for_a_while_once_one_has_waited() {
+fn hooks_avoid_a_silent_hub_for_a_while() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     silent.set_nonblocking(true).unwrap();
     let port = silent.local_addr().unwrap().port().to_string();
@@ -299,16 +302,119 @@ fn hooks_leave_a_silent_hub_alone_for_a_while_once_one_has_waited() {
         write!(child.stdin.take().unwrap(), "{said}").unwrap();
         assert!(child.wait().unwrap().success(), "an agent goes on without the mesh");
     };
-    let knocks = || std::iter::from_fn(|| silent.accept().ok()).count();
+    let attempts = || std::iter::from_fn(|| silent.accept().ok()).count();
     hook();
-    assert_eq!(knocks(), 1);
+    assert_eq!(attempts(), 1);
     hook();
-    assert_eq!(knocks(), 0, "nobody waits for it again so soon");
-    // A person who asks may wait, and who reaches the hub tells the hooks.
+    assert_eq!(attempts(), 0, "nobody waits for it again so soon");
+    // A person's command may wait; its success ends the hooks' pause.
     assert!(!guest.run(&["peers"]).status.success());
-    assert_eq!(knocks(), 1);
-    let (hub, _) = two();
+    assert_eq!(attempts(), 1);
+    let (hub, _) = hub_and_guest();
     let guest = guest.with("SLM_MESH_WS_PORT", &self::port(&hub).to_string());
     guest.ok(&["peers"]);
     assert!(!guest.dir.join("hub.silent").exists());
+}
+
+/// Starts a false hub on loopback that treats each connection like this.
+fn false_hub(mut serve: impl FnMut(TcpStream) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // The thread ends with the test.
+    std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(&mut serve));
+    port
+}
+
+/// Accepts a guest as a current hub does.
+fn accept_noise(stream: TcpStream) -> WebSocket<TcpStream> {
+    #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
+    let answer = |request: &Request, mut response: Response| {
+        let offered = request.headers()["sec-websocket-protocol"].clone();
+        response.headers_mut().insert("sec-websocket-protocol", offered);
+        Ok(response)
+    };
+    tungstenite::accept_hdr(stream, answer).unwrap()
+}
+
+fn connect(port: u16) -> Result<std::os::unix::net::UnixStream, slm_mesh::base::error::Error> {
+    slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, 0)
+}
+
+#[test]
+fn a_hub_that_does_not_know_the_secret_receives_one_message_and_no_more() {
+    let (sender, received) = std::sync::mpsc::channel();
+    let port = false_hub(move |stream| {
+        let mut socket = accept_noise(stream);
+        let first = socket.read().unwrap().into_data();
+        socket.send(Message::binary(vec![7; 48])).unwrap();
+        let then = socket.read().ok().filter(|message| !message.is_close());
+        sender.send((first, then)).unwrap();
+    });
+    let error = connect(port).unwrap_err();
+    assert!(error.text.contains("does not know this secret") && !error.text.contains(SECRET), "{}", error.text);
+    let (first, then) = received.recv().unwrap();
+    assert_eq!((first.len(), then), (48, None), "a key and a tag");
+}
+
+#[test]
+fn the_protocol_of_0_1_0_is_refused_with_a_clear_error() {
+    let (hub, _guest) = hub_and_guest();
+    let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
+    let upgrade = "GET /far HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(upgrade.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 426 Upgrade Required"), "{answer}");
+    // A hub of 0.1.0 ignores subprotocols.
+    let old = false_hub(|stream| drop(tungstenite::accept(stream)));
+    let error = connect(old).unwrap_err();
+    assert!(error.text.contains("runs slm-mesh 0.1.0") && error.text.contains("update slm-mesh"), "{}", error.text);
+}
+
+/// Relays all bytes until it is told to stop; after that it only sends WebSocket pings to the guest.
+fn relay(hub: u16, stopped: std::sync::Arc<std::sync::atomic::AtomicBool>) -> u16 {
+    use std::sync::atomic::Ordering::Relaxed;
+    false_hub(move |guest| {
+        let hub = TcpStream::connect(("127.0.0.1", hub)).unwrap();
+        let tick = Some(Duration::from_millis(200));
+        for (mut from, mut to, makes_pings) in [
+            (guest.try_clone().unwrap(), hub.try_clone().unwrap(), false),
+            (hub.try_clone().unwrap(), guest.try_clone().unwrap(), true),
+        ] {
+            from.set_read_timeout(tick).unwrap();
+            let stopped = stopped.clone();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                loop {
+                    let written = match from.read(&mut buffer) {
+                        Ok(0) => return,
+                        Ok(n) if !stopped.load(Relaxed) => to.write_all(&buffer[..n]),
+                        _ if stopped.load(Relaxed) && makes_pings => to.write_all(b"\x89\x00"),
+                        _ => Ok(()),
+                    };
+                    if written.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    })
+}
+
+#[test]
+fn a_relay_cannot_keep_a_silent_connection_looking_alive() {
+    let (hub, _guest) = hub_and_guest();
+    let stopped = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut lines = connect(relay(port(&hub), stopped.clone())).unwrap();
+    let mut reader = BufReader::new(lines.try_clone().unwrap());
+    let mut line = String::new();
+    lines.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{}}\n").unwrap();
+    reader.read_line(&mut line).unwrap();
+    assert!(line.contains("result"), "{line}");
+    stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+    let began = Instant::now();
+    assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0, "the guest gives it up");
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(5) && took < Duration::from_secs(15), "{took:?}");
 }

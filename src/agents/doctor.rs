@@ -87,7 +87,8 @@ fn check_hubs(settings: &Settings) -> Check {
     if !settings.discovers() {
         return Check::well(about, "not searched: SLM_MESH_DISCOVERY is off");
     }
-    let n_hubs = discovery::browse(HUBS_WITHIN).iter().filter(|found| found.what == discovery::What::Hub).count();
+    let n_hubs =
+        discovery::browse(HUBS_WITHIN).iter().filter(|found| found.kind == discovery::ServiceKind::Hub).count();
     Check::well(
         about,
         match n_hubs {
@@ -142,7 +143,7 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
             return vec![Check::error(about, found, "check who owns the data directory")];
         }
     };
-    let asked = client.wait_at_most(Some(ANSWERS_WITHIN)).ok().and_then(|()| {
+    let asked = client.set_receive_timeout(Some(ANSWERS_WITHIN)).ok().and_then(|()| {
         let status = client.call("status", &json!({})).ok()?;
         Some((status, client.call("broker.info", &json!({})).ok()?))
     });

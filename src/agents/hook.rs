@@ -97,7 +97,7 @@ fn answer_of(agent: HookAgent, input: &Value) -> Result<Option<(HookAnswer, Clie
     let mut client = connect(&places, &hook.event)?;
     // A broker that hangs costs the agent this long, and no more.
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
-    client.wait_at_most(Some(budget)).map_err(|error| error.to_string())?;
+    client.set_receive_timeout(Some(budget)).map_err(|error| error.to_string())?;
     let mut facts = session_facts(agent.agent, &hook);
     let prompt = ["prompt", "initial_prompt"].iter().find_map(|name| input[*name].as_str());
     if matches!(hook.event, HookEvent::Start | HookEvent::Prompt)
@@ -112,7 +112,7 @@ fn answer_of(agent: HookAgent, input: &Value) -> Result<Option<(HookAnswer, Clie
 /// Connects to the broker. An edit or a prompt may start one; other events matter only to a broker
 /// that runs.
 fn connect(places: &DataDir, event: &HookEvent) -> Result<Client, String> {
-    if remote::was_silent(places) {
+    if remote::is_marked_silent(places) {
         return Err("the hub did not answer a moment ago; hooks ask it again after half a minute".into());
     }
     match event {

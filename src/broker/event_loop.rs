@@ -229,10 +229,12 @@ impl EventLoop {
             // A notification has no id: its sender wants no reply.
             Effect::Reply { id, .. } if id.is_null() => {}
             Effect::Reply { conn, id, result } => self.clients.send(conn, || match result {
-                Ok(value) => rpc::answer(&id, &value),
-                Err(error) => rpc::error(&id, &error),
+                Ok(value) => rpc::response(&id, &value),
+                Err(error) => rpc::error_response(&id, &error),
             }),
-            Effect::Notification { conn, method, params } => self.clients.send(conn, || rpc::notice(method, &params)),
+            Effect::Notification { conn, method, params } => {
+                self.clients.send(conn, || rpc::notification(method, &params))
+            }
             Effect::PeerPush { peer, seq, from, body } => {
                 self.pushes.push_message(mesh, &peer, seq, &from, &body, *now);
             }

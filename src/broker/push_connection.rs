@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** the output is bounded, and a message counts as sent once its whole line is.
 
-use crate::wire::lines::Lines;
+use crate::wire::lines::LineBuffer;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,7 +17,7 @@ const INPUT_MAX: usize = 128 << 10;
 pub struct PushConnection {
     stream: UnixStream,
     token: u64,
-    input: Lines,
+    input: LineBuffer,
     output: Vec<u8>,
     sent: usize,
     /// The messages in `output`: where each ends, and its sequence number.
@@ -33,7 +33,7 @@ impl PushConnection {
     pub fn register(mut stream: UnixStream, registry: &Registry, token: u64) -> Option<PushConnection> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut stream, Token(token as usize), interest).ok()?;
-        let (input, output, message_ends) = (Lines::default(), Vec::new(), Vec::new());
+        let (input, output, message_ends) = (LineBuffer::default(), Vec::new(), Vec::new());
         Some(PushConnection { stream, token, input, output, sent: 0, message_ends })
     }
 

@@ -4,23 +4,28 @@
 use super::event_loop::LoopContext;
 use super::peer_sockets::PushTargets;
 use super::unix_clients::UnixClients;
-use crate::discovery::mdns_supervisor::Announcer;
-use crate::remote::hub::{Arrival, Door};
+use crate::discovery::mdns_supervisor::MdnsSupervisor;
+use crate::remote::hub::{AcceptedPeer, AcceptedRole, ListenerHandle};
 use std::sync::mpsc::Receiver;
 
 /// The listener for other machines; all empty where the broker is no hub.
 #[derive(Default)]
 pub struct RemoteListener {
     /// The thread that admits sessions, and where they arrive.
-    admission: Option<(Door, Receiver<Arrival>)>,
-    announcer: Option<Announcer>,
+    admission: Option<(ListenerHandle, Receiver<AcceptedPeer>)>,
+    announcer: Option<MdnsSupervisor>,
     /// When the announcer is to be looked at, ms.
     announce_at: Option<i64>,
 }
 
 impl RemoteListener {
     /// Takes over a started listener, and the announcer if the hub is to be found on its network.
-    pub fn new(door: Door, arrivals: Receiver<Arrival>, announcer: Option<Announcer>, now: i64) -> RemoteListener {
+    pub fn new(
+        door: ListenerHandle,
+        arrivals: Receiver<AcceptedPeer>,
+        announcer: Option<MdnsSupervisor>,
+        now: i64,
+    ) -> RemoteListener {
         let announce_at = announcer.is_some().then_some(now);
         RemoteListener { admission: Some((door, arrivals)), announcer, announce_at }
     }
@@ -29,7 +34,7 @@ impl RemoteListener {
     pub fn admit_arrivals(&mut self, clients: &mut UnixClients, pushes: &mut PushTargets, context: &mut LoopContext) {
         let Some((_, arrivals)) = &self.admission else { return };
         while let Ok(arrival) = arrivals.try_recv() {
-            if arrival.listens {
+            if arrival.role == AcceptedRole::PushSubscriber {
                 pushes.add_subscriber(context, arrival.stream);
             } else {
                 clients.add_remote(context, arrival.stream, arrival.address);
@@ -40,7 +45,7 @@ impl RemoteListener {
     /// Restarts the announcing process if it has died.
     pub fn tend_announcer(&mut self, now: i64) {
         if let (Some(announcer), true) = (&mut self.announcer, self.announce_at.is_some_and(|at| at <= now)) {
-            self.announce_at = announcer.tend(now);
+            self.announce_at = announcer.supervise(now);
         }
     }
 

@@ -154,7 +154,7 @@ fn list(method: &str, params: &Value, name: &str, to_candidate: fn(&Value) -> Ca
         let mut all = actor_params(&settings);
         all.extend(params.as_object().cloned().unwrap_or_default());
         let mut client = Client::connect(&places).ok()?;
-        client.wait_at_most(Some(ANSWER_TIMEOUT)).ok()?;
+        client.set_receive_timeout(Some(ANSWER_TIMEOUT)).ok()?;
         client.call(method, &Value::Object(all)).ok()
     };
     let answer = answer().unwrap_or_default();

@@ -9,7 +9,7 @@ use super::{call_params, load_environment, mark_read, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
 use crate::sys::data_dir::DataDir;
-use crate::wire::rpc::{self, Message};
+use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -146,10 +146,10 @@ impl ReconnectingClient {
         self.client.send(&rpc::request(&request_id, method, params)).map_err(gone)?;
         loop {
             match self.client.receive().map_err(gone)? {
-                Message::Response { id, result } if id == request_id => {
-                    return result.map(Some).map_err(|error| rpc::read_error(&error));
+                RpcMessage::Response { id, result } if id == request_id => {
+                    return result.map(Some).map_err(|error| rpc::decode_error(&error));
                 }
-                Message::Notice { method, .. } if method == "shutdown" => return Ok(None),
+                RpcMessage::Notification { method, .. } if method == "shutdown" => return Ok(None),
                 _ => {}
             }
         }

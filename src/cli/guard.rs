@@ -263,7 +263,7 @@ fn locks_in_the_way(hook: &str) -> Result<Vec<Value>, Error> {
     let (places, settings) = load_environment()?;
     let facts = git::facts(Path::new(root));
     let mut client = Client::connect_or_start(&places)?;
-    client.wait_at_most(Some(BUDGET)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
+    client.set_receive_timeout(Some(BUDGET)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     let mut found = Vec::new();
     for part in files.chunks(limits::EDIT_FILES_MAX) {
         let mut ask = actor_params(&settings);

@@ -3,9 +3,9 @@
 
 use super::{load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
-use crate::client::discovered_hub::{self, Leave};
-use crate::discovery::mdns_process::{self, Orders};
-use crate::discovery::{Found, What, addresses, browse};
+use crate::client::discovered_hub::{self, LeavePolicy};
+use crate::discovery::mdns_process::{self, Announcement};
+use crate::discovery::{DiscoveredService, ServiceKind, addresses, browse};
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -22,12 +22,16 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     }
     let answered = browse(Duration::from_secs(seconds));
     // In parallel, so that a slow stranger delays no other hub.
-    let proven: Vec<(&Found, Option<bool>)> = std::thread::scope(|scope| {
+    let proven: Vec<(&DiscoveredService, Option<bool>)> = std::thread::scope(|scope| {
         let asked: Vec<_> = answered.iter().map(|hub| scope.spawn(|| prove(hub, &settings))).collect();
         answered.iter().zip(asked).map(|(hub, asked)| (hub, asked.join().unwrap_or(None))).collect()
     });
-    let is_open = discovered_hub::is_left_open(&settings);
-    let joined = if is_open { discovered_hub::look(&places, &settings, answered.clone(), Leave::Now)? } else { None };
+    let is_open = discovered_hub::is_enabled(&settings);
+    let joined = if is_open {
+        discovered_hub::join_best(&places, &settings, answered.clone(), LeavePolicy::Immediately)?
+    } else {
+        None
+    };
     if json {
         let hubs: Vec<Value> = proven.iter().map(|(hub, proven)| to_value(hub, *proven)).collect();
         return print_line(&json!({ "hubs": hubs, "joined": joined.map(|hub| hub.name) }).to_string());
@@ -46,28 +50,28 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
 }
 
 /// Whether a hub proves the shared secret; `None` if it cannot be asked or no secret is set.
-fn prove(hub: &Found, settings: &Settings) -> Option<bool> {
-    let is_hub = matches!(hub.what, What::Hub) && hub.ws_port > 0;
-    is_hub.then(|| discovered_hub::proves(settings, &hub.address.ip().to_string(), hub.ws_port)).flatten()
+fn prove(hub: &DiscoveredService, settings: &Settings) -> Option<bool> {
+    let is_hub = matches!(hub.kind, ServiceKind::Hub) && hub.ws_port > 0;
+    is_hub.then(|| discovered_hub::proves_secret(settings, &hub.address.ip().to_string(), hub.ws_port)).flatten()
 }
 
 /// What to check when no hub answered.
 fn no_answer_text() -> &'static str {
-    if addresses::own().is_empty() {
+    if addresses::local_addresses().is_empty() {
         return "No hub answered: this machine is not connected to a network.";
     }
     "No hub answered: check that a hub runs on this network with SLM_MESH_DISCOVERY on, and that the network and \
      the firewalls allow multicast DNS (UDP port 5353)."
 }
 
-fn service_name(hub: &Found) -> &'static str {
-    match hub.what {
-        What::Hub => "hub",
-        What::SuperLocalMemory => "superlocalmemory",
+fn service_name(hub: &DiscoveredService) -> &'static str {
+    match hub.kind {
+        ServiceKind::Hub => "hub",
+        ServiceKind::SuperLocalMemory => "superlocalmemory",
     }
 }
 
-fn to_value(hub: &Found, proven: Option<bool>) -> Value {
+fn to_value(hub: &DiscoveredService, proven: Option<bool>) -> Value {
     json!({
         "name": hub.name,
         "what": service_name(hub),
@@ -80,7 +84,7 @@ fn to_value(hub: &Found, proven: Option<bool>) -> Value {
     })
 }
 
-fn row(hub: &Found, proven: Option<bool>) -> Vec<String> {
+fn row(hub: &DiscoveredService, proven: Option<bool>) -> Vec<String> {
     let secret = match proven {
         Some(true) => "proven",
         Some(false) => "wrong",
@@ -100,7 +104,8 @@ fn row(hub: &Found, proven: Option<bool>) -> Vec<String> {
 
 /// Announces a hub as the words say, until standard input ends.
 pub fn announce(words: &[String]) -> Result<u8, Error> {
-    let orders = Orders::read(words).map_err(|why| Error::new(ErrorKind::Usage, format!("announce: {why}")))?;
-    mdns_process::run(&orders).map_err(|why| Error::new(ErrorKind::Gone, format!("announce: {why}")))?;
+    let orders =
+        Announcement::from_args(words).map_err(|why| Error::new(ErrorKind::Usage, format!("announce: {why}")))?;
+    mdns_process::announce(&orders).map_err(|why| Error::new(ErrorKind::Gone, format!("announce: {why}")))?;
     Ok(0)
 }

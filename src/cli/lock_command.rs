@@ -89,11 +89,11 @@ fn renew_until_ended(
 
 /// Whether the connection has ended. Looks at the socket for a moment.
 fn is_connection_lost(client: &mut Client) -> bool {
-    if client.wait_at_most(Some(Duration::from_millis(1))).is_err() {
+    if client.set_receive_timeout(Some(Duration::from_millis(1))).is_err() {
         return true;
     }
     let received = client.receive();
     let is_lost = received
         .is_err_and(|error| !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
-    is_lost || client.wait_at_most(None).is_err()
+    is_lost || client.set_receive_timeout(None).is_err()
 }

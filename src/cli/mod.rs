@@ -92,7 +92,7 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
     let mut client = if row.starts_broker { Client::connect_or_start(&places)? } else { connect_to_running(&places)? };
     let answer = match client.call(op.name, &params) {
         // The broker stopped at this moment; the next one can answer.
-        Err(error) if client::is_lost(&error) && (op.repeatable || op.idempotency_key().is_some()) => {
+        Err(error) if client::is_connection_lost(&error) && (op.repeatable || op.idempotency_key().is_some()) => {
             client = Client::connect_or_start(&places)?;
             client.call(op.name, &params)
         }

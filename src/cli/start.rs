@@ -72,7 +72,7 @@ fn stop_and_wait(places: &DataDir, client: &mut Client) -> Result<Value, Error> 
     let timed_out = |_| {
         Error::new(ErrorKind::TimedOut, format!("the broker (PID {pid}) did not stop in {} s", STOP_TIMEOUT.as_secs()))
     };
-    client.wait_at_most(Some(STOP_TIMEOUT)).map_err(timed_out)?;
+    client.set_receive_timeout(Some(STOP_TIMEOUT)).map_err(timed_out)?;
     while client.receive().is_ok() {}
     let lock = places.open_lock(&places.broker_lock())?;
     lock.lock().map_err(|error| places.error("cannot be locked", &error))?;

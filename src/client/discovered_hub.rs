@@ -1,12 +1,12 @@
-//! A hub that was found rather than configured: with a secret and no `SLM_MESH_HOST`, a session looks
-//! on the local network and joins the hub that proves the secret. What it joined is written down, so
-//! that verbs and hooks, which have no second to look, go the same way.
+//! Finds a hub on the local network: with a secret and without `SLM_MESH_HOST`, a session browses and joins a
+//! hub that proves the secret. It saves which one, so that commands and hooks, which have no second to
+//! browse, use the same hub.
 //!
-//! **Invariant:** nothing that was heard is believed but an address to try; only what has proven the
-//! secret is written down, and what a session has joined it does not leave for a mesh of its own.
+//! **Invariant:** a response is only an address to try. Only a hub that has proven the secret is saved. A
+//! process whose sessions joined a hub never leaves that hub for a mesh of its own.
 
 use crate::base::error::{Error, ErrorKind};
-use crate::discovery::{Found, What, browse};
+use crate::discovery::{DiscoveredService, ServiceKind, browse};
 use crate::remote::guest;
 use crate::sys::data_dir::DataDir;
 use crate::sys::endpoint::{Endpoint, SECRET_MIN};
@@ -16,49 +16,68 @@ use serde_json::{Value, json};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-/// How long answers are gathered.
-const LOOK: Duration = Duration::from_secs(1);
-/// And how long hubs may take to prove themselves. All are asked at once: one that is slow, or a
-/// stranger's, keeps none from being heard.
-const PROVE: Duration = Duration::from_secs(2);
+/// How long we collect responses.
+const BROWSE_TIME: Duration = Duration::from_secs(1);
+/// How long hubs may take to prove the secret. We ask all at once, so a slow one does not delay the others.
+const PROOF_TIME: Duration = Duration::from_secs(2);
 
-/// A hub that proved the secret.
+/// A hub that has proven the secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hub {
+pub struct DiscoveredHub {
     /// Its name on the network.
     pub name: String,
-    /// Where it was.
+    /// Its address.
     pub address: String,
     /// Its port for sessions.
     pub port: u16,
 }
 
-/// Whether the settings leave it to the network where the mesh is.
-pub fn is_left_open(settings: &Settings) -> bool {
+/// How this machine stands to the hub that it last joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Membership {
+    /// The hub was found.
+    Joined,
+    /// The hub was not found once. It may be restarting.
+    Missed,
+    /// The hub is gone. Its name is kept, because a known hub is preferred.
+    Left,
+}
+
+/// When to leave a joined hub that can't be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeavePolicy {
+    /// Never: a session of this process uses it.
+    Never,
+    /// When it was not found twice in a row: other processes may be using it.
+    AfterSecondMiss,
+    /// At once.
+    Immediately,
+}
+
+/// Whether the settings leave the choice of the hub to discovery.
+pub fn is_enabled(settings: &Settings) -> bool {
     !settings.is_set("SLM_MESH_HOST")
         && settings.text(SECRET).len() >= SECRET_MIN
         && settings.discovers()
         && settings.text("SLM_MESH_ROLE") != "broker"
 }
 
-/// The way to the hub that was joined, if one was.
-pub fn joined(places: &DataDir) -> Option<Hub> {
-    let value = noted(places)?;
-    let text = |name: &str| value[name].as_str().map(str::to_owned);
-    let hub = Hub { name: text("name")?, address: text("address")?, port: value["port"].as_u64()?.try_into().ok()? };
-    value["joined"].as_bool()?.then_some(hub)
+/// Returns the hub that this machine has joined, if any.
+pub fn joined_hub(places: &DataDir) -> Option<DiscoveredHub> {
+    let (hub, membership) = load(places)?;
+    (membership != Membership::Left).then_some(hub)
 }
 
-/// What a session does before its first connection, and after one that failed, since the hub may be
-/// elsewhere by then. One that `has_joined` stays with its hub.
-pub fn session_looks(has_joined: bool) {
+/// Browses before a session's first connection, and after each failed one, because the hub may have moved.
+/// A process that `has_joined` stays with its hub.
+pub fn look_for_session(has_joined: bool) {
     let Ok(places) = DataDir::find() else { return };
-    // Settings that are wrong are told of by who connects.
-    let Some(settings) = Settings::load(&places).ok().filter(is_left_open) else { return };
-    let was = joined(&places);
-    let leave = if has_joined { Leave::Never } else { Leave::Later };
-    match look(&places, &settings, browse(LOOK), leave) {
-        Ok(Some(hub)) if was.as_ref() != Some(&hub) || !has_joined => {
+    // Whoever connects next reports wrong settings.
+    let Some(settings) = Settings::load(&places).ok().filter(is_enabled) else { return };
+    let before = joined_hub(&places);
+    let policy = if has_joined { LeavePolicy::Never } else { LeavePolicy::AfterSecondMiss };
+    match join_best(&places, &settings, browse(BROWSE_TIME), policy) {
+        Ok(Some(hub)) if before.as_ref() != Some(&hub) || !has_joined => {
             print_error(&format!("slm-mesh: joined the hub {} at {}, found on this network", hub.name, hub.address));
         }
         Ok(_) => {}
@@ -66,113 +85,113 @@ pub fn session_looks(has_joined: bool) {
     }
 }
 
-/// When to leave a hub that was joined, and is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leave {
-    /// Not while a session of this very process speaks through it.
-    Never,
-    /// With the second look in a row that does not find it: it may be starting anew, and others here may
-    /// speak through it.
-    Later,
-    /// At once.
-    Now,
-}
-
-/// Looks for a hub among those that answered and writes down what came of it: the one that was known,
-/// else the first by name among those that prove the secret.
+/// Joins the best hub that proves the secret: the known one, else the first by name. Saves the result.
 ///
 /// # Errors
 /// When the data directory can't be written.
-pub fn look(places: &DataDir, settings: &Settings, answered: Vec<Found>, leave: Leave) -> Result<Option<Hub>, Error> {
-    let known = known(places);
-    let hubs = answered.into_iter().filter(|hub| matches!(hub.what, What::Hub) && hub.ws_port > 0);
-    let found = proven(hubs.collect(), settings);
-    let best = found.into_iter().min_by_key(|hub| (Some(&hub.name) != known.as_ref(), hub.name.clone()));
+pub fn join_best(
+    places: &DataDir,
+    settings: &Settings,
+    responses: Vec<DiscoveredService>,
+    policy: LeavePolicy,
+) -> Result<Option<DiscoveredHub>, Error> {
+    let known = load(places).map(|(hub, _)| hub.name);
+    let hubs = responses.into_iter().filter(|hub| matches!(hub.kind, ServiceKind::Hub) && hub.ws_port > 0);
+    let proven = proven_hubs(hubs.collect(), settings);
+    let best = proven.into_iter().min_by_key(|hub| (Some(&hub.name) != known.as_ref(), hub.name.clone()));
     match &best {
-        Some(hub) => note(places, hub, &json!({ "joined": true }))?,
-        None if leave == Leave::Never => {}
-        None => miss(places, leave)?,
+        Some(hub) => save(places, hub, Membership::Joined)?,
+        None if policy == LeavePolicy::Never => {}
+        None => note_miss(places, policy)?,
     }
     Ok(best)
 }
 
-/// What is written down.
-fn noted(places: &DataDir) -> Option<Value> {
-    serde_json::from_str(&std::fs::read_to_string(places.hub()).ok()?).ok()
+/// Notes that the joined hub was not found, and leaves it if the policy says so.
+fn note_miss(places: &DataDir, policy: LeavePolicy) -> Result<(), Error> {
+    match load(places) {
+        None | Some((_, Membership::Left)) => Ok(()),
+        Some((hub, Membership::Joined)) if policy == LeavePolicy::AfterSecondMiss => {
+            save(places, &hub, Membership::Missed)
+        }
+        Some((hub, _)) => save(places, &hub, Membership::Left),
+    }
 }
 
-/// The name of the hub that was joined last.
-fn known(places: &DataDir) -> Option<String> {
-    noted(places)?["name"].as_str().map(str::to_owned)
+fn load(places: &DataDir) -> Option<(DiscoveredHub, Membership)> {
+    let value: Value = serde_json::from_str(&std::fs::read_to_string(places.hub()).ok()?).ok()?;
+    let text = |name: &str| value[name].as_str().map(str::to_owned);
+    let port = value["port"].as_u64()?.try_into().ok()?;
+    let membership = match (value["joined"].as_bool()?, value["missed"].as_bool()) {
+        (false, _) => Membership::Left,
+        (true, Some(true)) => Membership::Missed,
+        (true, _) => Membership::Joined,
+    };
+    Some((DiscoveredHub { name: text("name")?, address: text("address")?, port }, membership))
 }
 
-/// Goes back to the mesh of this machine, if it is time for that; the name is kept, since who knew a hub
-/// prefers it.
-fn miss(places: &DataDir, leave: Leave) -> Result<(), Error> {
-    let Some(hub) = joined(places) else { return Ok(()) };
-    let was_missed = noted(places).is_some_and(|value| value["missed"] == json!(true));
-    let stays = leave == Leave::Later && !was_missed;
-    note(places, &hub, &json!({ "joined": stays, "missed": stays }))
-}
-
-fn note(places: &DataDir, hub: &Hub, how: &Value) -> Result<(), Error> {
+fn save(places: &DataDir, hub: &DiscoveredHub, membership: Membership) -> Result<(), Error> {
     places.prepare()?;
     let value = json!({
-        "name": hub.name, "address": hub.address, "port": hub.port, "joined": how["joined"], "missed": how["missed"],
+        "name": hub.name,
+        "address": hub.address,
+        "port": hub.port,
+        "joined": membership != Membership::Left,
+        "missed": membership == Membership::Missed,
     });
     places.write(&places.hub(), &value.to_string())
 }
 
-/// Those that prove the secret in time.
-fn proven(hubs: Vec<Found>, settings: &Settings) -> Vec<Hub> {
+/// Returns the hubs that prove the secret in time.
+fn proven_hubs(hubs: Vec<DiscoveredService>, settings: &Settings) -> Vec<DiscoveredHub> {
     let (sender, receiver) = channel();
     let mut n_asked = 0;
     for hub in hubs {
         let (settings, sender) = (settings.clone(), sender.clone());
         let ask = move || {
-            let hub = Hub { name: hub.name, address: hub.address.ip().to_string(), port: hub.ws_port };
-            let proves = proves(&settings, &hub.address, hub.port) == Some(true);
-            // Nobody waits any more for one that was slow.
-            let _ = sender.send(proves.then_some(hub));
+            let hub = DiscoveredHub { name: hub.name, address: hub.address.ip().to_string(), port: hub.ws_port };
+            let is_proven = proves_secret(&settings, &hub.address, hub.port) == Some(true);
+            // If the hub was slow, nobody waits for its result any more.
+            let _ = sender.send(is_proven.then_some(hub));
         };
         n_asked += usize::from(std::thread::Builder::new().stack_size(256 * 1024).spawn(ask).is_ok());
     }
-    let end = Instant::now() + PROVE;
-    let mut found = Vec::new();
+    let end = Instant::now() + PROOF_TIME;
+    let mut proven = Vec::new();
     for _ in 0..n_asked {
         match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok(hub) => found.extend(hub),
+            Ok(hub) => proven.extend(hub),
             Err(_) => break,
         }
     }
-    found
+    proven
 }
 
-/// Whether a hub that was found proves that it knows our secret; nothing where it could not be asked.
-pub fn proves(settings: &Settings, address: &str, port: u16) -> Option<bool> {
+/// Whether a hub proves that it knows our secret; none when it could not be asked.
+pub fn proves_secret(settings: &Settings, address: &str, port: u16) -> Option<bool> {
     let secret = settings.text(SECRET);
     if secret.is_empty() {
         return None;
     }
-    match guest::connect(address, port, secret, sys::random_u128()) {
+    match guest::connect(address, port, secret, sys::random_u128() as u64) {
         Ok(_) => Some(true),
         Err(error) if error.kind == ErrorKind::Refused => Some(false),
         Err(_) => None,
     }
 }
 
-impl Hub {
-    /// The way to it.
+impl DiscoveredHub {
+    /// The way to this hub.
     pub fn road(self) -> Endpoint {
         Endpoint::DiscoveredHub { name: self.name, address: self.address, port: self.port }
     }
 }
 
-/// What to do where the hub that was joined can't be reached.
+/// Adds to the error of a failed connection that the hub was discovered, and what to do.
 pub fn unreachable(name: &str, error: &Error) -> Error {
     let text = format!(
-        "{}; it was found on the local network as {name}, and every session looks for it again: slm-mesh hubs does, too, \
-         and leaves it if it is not there",
+        "{}; it was found on the local network as {name}, and each new session looks for it again; run slm-mesh hubs to \
+         look now, and to leave it if it is gone",
         error.text
     );
     Error::new(ErrorKind::Gone, text)

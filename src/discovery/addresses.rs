@@ -1,14 +1,14 @@
-//! The interfaces of this machine that lead to a LAN.
+//! The network interfaces of this machine that lead to a LAN.
 
 use std::net::IpAddr;
 
-/// Names, up to a number, of interfaces behind which are only containers, virtual machines, or a
-/// phone's side channel: announcing there tells a LAN nothing.
-const ELSEWHERE: &[&str] = &[
+/// Interfaces whose names start like this lead only to containers, virtual machines or a phone's side
+/// channel, not to a LAN.
+const VIRTUAL_PREFIXES: &[&str] = &[
     "docker", "br-", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman", "flannel", "cali", "vmnet", "awdl", "llw",
 ];
 
-/// More addresses than this are no help to who looks for us.
+/// More addresses than this do not help anybody to reach us.
 const ADDRESSES_MAX: usize = 16;
 
 /// One address of an interface.
@@ -16,17 +16,17 @@ const ADDRESSES_MAX: usize = 16;
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// Its number; 0 where the system does not tell.
+    /// Its number; 0 where the system gives none.
     pub index: u32,
     /// The address.
     pub address: IpAddr,
-    /// How many bits of the address are the network's.
+    /// The length of the network prefix, in bits.
     pub prefix: u8,
 }
 
 impl Interface {
-    /// Whether an address is on this interface's link, as far as addresses can tell.
-    pub fn reaches(&self, other: IpAddr) -> bool {
+    /// Whether another address is on the same link, judged by the prefix.
+    pub fn is_on_link(&self, other: IpAddr) -> bool {
         match (self.address, other.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0);
@@ -41,12 +41,12 @@ impl Interface {
     }
 
     fn is_lan(&self) -> bool {
-        !self.address.is_loopback() && !ELSEWHERE.iter().any(|word| self.name.starts_with(word))
+        !self.address.is_loopback() && !VIRTUAL_PREFIXES.iter().any(|word| self.name.starts_with(word))
     }
 }
 
-/// Every address of the interfaces that are up and lead to a LAN.
-pub fn interfaces() -> Vec<Interface> {
+/// Returns every address of the interfaces that are up and lead to a LAN.
+pub fn lan_interfaces() -> Vec<Interface> {
     let all = if_addrs::get_if_addrs().unwrap_or_default().into_iter().filter(if_addrs::Interface::is_oper_up);
     let known = all.map(|interface| {
         let prefix = match &interface.addr {
@@ -59,17 +59,17 @@ pub fn interfaces() -> Vec<Interface> {
     known.filter(Interface::is_lan).collect()
 }
 
-/// The addresses under which others reach this machine, in order. IPv6 addresses of one link only are
-/// among them if there are no wider ones.
-pub fn own() -> Vec<IpAddr> {
-    reachable(&interfaces())
+/// Returns the addresses under which others reach this machine, sorted. Link-local IPv6 addresses are among
+/// them only if there are no others.
+pub fn local_addresses() -> Vec<IpAddr> {
+    select_reachable(&lan_interfaces())
 }
 
-fn reachable(interfaces: &[Interface]) -> Vec<IpAddr> {
+fn select_reachable(interfaces: &[Interface]) -> Vec<IpAddr> {
     let mut found: Vec<IpAddr> = interfaces.iter().map(|interface| interface.address).collect();
-    let is_narrow = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    if found.iter().any(|address| address.is_ipv6() && !is_narrow(address)) {
-        found.retain(|address| !is_narrow(address));
+    let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    if found.iter().any(|address| address.is_ipv6() && !is_link_local(address)) {
+        found.retain(|address| !is_link_local(address));
     }
     found.sort();
     found.dedup();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_and_loopback_are_no_lan() {
+    fn containers_and_loopback_are_not_a_lan() {
         for name in ["docker0", "br-1f2e", "veth12ab", "virbr0", "lxcbr0", "cni0", "podman1"] {
             assert!(!on(name, "172.17.0.1", 16).is_lan(), "{name}");
         }
@@ -97,17 +97,23 @@ mod tests {
     }
 
     #[test]
-    fn narrow_addresses_are_told_only_without_wide_ones() {
-        let wide = on("eth0", "2001:db8::2", 64);
-        let narrow = on("eth0", "fe80::2", 64);
-        let old = on("eth0", "192.168.1.2", 24);
-        assert_eq!(reachable(&[narrow.clone(), wide.clone(), old.clone()]), [old.address, wide.address]);
-        assert_eq!(reachable(&[narrow.clone(), old.clone(), old.clone()]), [old.address, narrow.address]);
+    fn link_local_addresses_are_returned_only_without_others() {
+        let global = on("eth0", "2001:db8::2", 64);
+        let link_local = on("eth0", "fe80::2", 64);
+        let ipv4 = on("eth0", "192.168.1.2", 24);
+        assert_eq!(
+            select_reachable(&[link_local.clone(), global.clone(), ipv4.clone()]),
+            [ipv4.address, global.address]
+        );
+        assert_eq!(
+            select_reachable(&[link_local.clone(), ipv4.clone(), ipv4.clone()]),
+            [ipv4.address, link_local.address]
+        );
     }
 
     #[test]
-    fn a_link_ends_where_its_network_does() {
-        let reaches = |own: &str, prefix, other: &str| on("eth0", own, prefix).reaches(other.parse().unwrap());
+    fn the_prefix_decides_what_is_on_the_link() {
+        let reaches = |own: &str, prefix, other: &str| on("eth0", own, prefix).is_on_link(other.parse().unwrap());
         assert!(reaches("192.168.1.2", 24, "192.168.1.254"));
         assert!(!reaches("192.168.1.2", 24, "192.168.2.1"));
         assert!(!reaches("192.168.1.2", 32, "192.168.1.3"));

@@ -1,11 +1,11 @@
-//! Starts the announcing process, and starts it again when it died: sooner the first time than the
-//! tenth, so that who kills it with packets gets little for them.
+//! Starts the process that announces a hub, and restarts it after a crash. The pause before a restart grows,
+//! so that an attacker who crashes it with packets gains little.
 //!
-//! **Invariant:** nothing here waits. [`Announcer::tend`] looks, does what is due, and says when it
-//! wants to be called again.
+//! **Invariant:** nothing here blocks. [`MdnsSupervisor::supervise`] does what is due and returns when to call
+//! it again.
 
 use super::addresses;
-use super::mdns_process::Orders;
+use super::mdns_process::Announcement;
 use crate::sys;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
@@ -14,122 +14,122 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// The first pause before a restart.
 const PAUSE_MS_MIN: i64 = 1000;
-/// The longest one.
+/// The longest pause.
 const PAUSE_MS_MAX: i64 = 300_000;
-/// One that lived so long died for a new reason: its pause is the first one again.
-const CALM_MS: i64 = 60_000;
-/// How often is looked whether it lives, and whether the machine's addresses are still those that it tells.
-const LOOK_MS: i64 = 5000;
-/// How soon is looked for one that was told to go.
-const LEAVES_MS: i64 = 150;
+/// After this much time without a crash, the pause is the first one again.
+const STABLE_MS: i64 = 60_000;
+/// How often we check that the process lives and that the machine still has the announced addresses.
+const CHECK_MS: i64 = 5000;
+/// How often we check a process that was asked to stop.
+const STOP_CHECK_MS: i64 = 150;
 
-/// The announcing process, as its starter holds it.
+/// Keeps the announcing process alive.
 #[derive(Debug)]
-pub struct Announcer {
+pub struct MdnsSupervisor {
     program: PathBuf,
-    orders: Orders,
-    own: fn() -> Vec<IpAddr>,
+    announcement: Announcement,
+    local_addresses: fn() -> Vec<IpAddr>,
     child: Option<Child>,
     started_ms: i64,
     due_ms: i64,
     pause_ms: i64,
-    is_over: bool,
+    is_stopped: bool,
 }
 
-impl Announcer {
-    /// One that announces with this program, from the first call of [`Announcer::tend`].
-    pub fn new(program: PathBuf, orders: Orders) -> Announcer {
-        Announcer {
+impl MdnsSupervisor {
+    /// Makes a supervisor for this program; the first call of [`MdnsSupervisor::supervise`] starts it.
+    pub fn new(program: PathBuf, announcement: Announcement) -> MdnsSupervisor {
+        MdnsSupervisor {
             program,
-            orders,
-            own: addresses::own,
+            announcement,
+            local_addresses: addresses::local_addresses,
             child: None,
             started_ms: 0,
             due_ms: i64::MIN,
             pause_ms: PAUSE_MS_MIN,
-            is_over: false,
+            is_stopped: false,
         }
     }
 
-    /// Does what is due; when it wants to be called again, or nothing if it is over.
-    pub fn tend(&mut self, now_ms: i64) -> Option<i64> {
+    /// Does what is due; returns when to call it again, or none once the process has been stopped.
+    pub fn supervise(&mut self, now_ms: i64) -> Option<i64> {
         if let Some(child) = &mut self.child {
             match child.try_wait() {
-                Ok(None) => return self.look(now_ms),
-                ended => self.ended(ended.ok().flatten(), now_ms),
+                Ok(None) => return self.check_running(now_ms),
+                ended => self.handle_exit(ended.ok().flatten(), now_ms),
             }
         }
-        if self.is_over {
+        if self.is_stopped {
             return None;
         }
         if now_ms >= self.due_ms {
             self.start(now_ms);
         }
-        Some(if self.child.is_some() { now_ms + LOOK_MS } else { self.due_ms })
+        Some(if self.child.is_some() { now_ms + CHECK_MS } else { self.due_ms })
     }
 
-    /// Has it say goodbye and end. It is gone when [`Announcer::tend`] says so, and needs no waiting for.
+    /// Asks the process to send its goodbye and end. Nobody has to wait for that.
     pub fn stop(&mut self) {
-        self.is_over = true;
-        self.send_away();
+        self.is_stopped = true;
+        self.ask_to_stop();
     }
 
-    /// The process that announces now.
+    /// The id of the announcing process.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// It lives: does it tell what is still so?
-    fn look(&mut self, now_ms: i64) -> Option<i64> {
-        let was_sent = self.child.as_ref().is_some_and(|child| child.stdin.is_none());
-        if !was_sent && (self.own)() != self.orders.addresses {
-            self.send_away();
-        } else if !was_sent {
-            return Some(now_ms + LOOK_MS);
+    /// Replaces a running process that announces former addresses.
+    fn check_running(&mut self, now_ms: i64) -> Option<i64> {
+        let was_asked = self.child.as_ref().is_some_and(|child| child.stdin.is_none());
+        if !was_asked && (self.local_addresses)() != self.announcement.addresses {
+            self.ask_to_stop();
+        } else if !was_asked {
+            return Some(now_ms + CHECK_MS);
         }
-        Some(now_ms + LEAVES_MS)
+        Some(now_ms + STOP_CHECK_MS)
     }
 
-    /// Ends its input, which is the order to go.
-    fn send_away(&mut self) {
+    /// Closes the input of the process, which tells it to stop.
+    fn ask_to_stop(&mut self) {
         if let Some(child) = &mut self.child {
             child.stdin = None;
         }
     }
 
-    fn ended(&mut self, status: Option<ExitStatus>, now_ms: i64) {
-        let was_sent = self.child.take().is_some_and(|child| child.stdin.is_none());
-        if was_sent {
+    fn handle_exit(&mut self, status: Option<ExitStatus>, now_ms: i64) {
+        let was_asked = self.child.take().is_some_and(|child| child.stdin.is_none());
+        if was_asked {
             self.due_ms = now_ms;
             return;
         }
-        if now_ms - self.started_ms >= CALM_MS {
+        if now_ms - self.started_ms >= STABLE_MS {
             self.pause_ms = PAUSE_MS_MIN;
         }
         let why = status.map_or("lost".into(), |status| status.to_string());
-        self.pause(now_ms, &format!("the announcing process ended ({why})"));
+        self.retry_later(now_ms, &format!("the announcing process ended ({why})"));
     }
 
     fn start(&mut self, now_ms: i64) {
-        self.orders.addresses = (self.own)();
-        if self.orders.addresses.is_empty() {
-            self.pause(now_ms, "this machine has no address on a network");
+        self.announcement.addresses = (self.local_addresses)();
+        if self.announcement.addresses.is_empty() {
+            self.retry_later(now_ms, "this machine has no address on a network");
             return;
         }
         let mut command = Command::new(&self.program);
-        command.args(["announce", "--"]).args(self.orders.words());
-        // It is given no secret by the environment, and no Ctrl-C: it goes when its input ends.
+        command.args(["announce", "--"]).args(self.announcement.to_args());
+        // The environment could hold a secret, and Ctrl-C is not meant for it: it ends with its input.
         command.env_clear().current_dir("/").process_group(0);
         match command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
             Ok(child) => (self.child, self.started_ms) = (Some(child), now_ms),
-            Err(error) => self.pause(now_ms, &format!("the announcing process can't be started ({error})")),
+            Err(error) => self.retry_later(now_ms, &format!("the announcing process can't be started ({error})")),
         }
     }
 
-    /// Tries again later, and twice as late the next time. Of a row of failures the first is told.
-    fn pause(&mut self, now_ms: i64, why: &str) {
+    /// Schedules a restart, after twice the pause each time. Only the first failure in a row is logged.
+    fn retry_later(&mut self, now_ms: i64, why: &str) {
         if self.pause_ms == PAUSE_MS_MIN {
-            sys::print_error(&format!("slm-mesh: not announced on the LAN: {why}; it is tried again"));
+            sys::print_error(&format!("slm-mesh: not announced on the LAN: {why}; trying again"));
         }
         self.due_ms = now_ms + self.pause_ms;
         self.pause_ms = (self.pause_ms * 2).min(PAUSE_MS_MAX);
@@ -144,17 +144,17 @@ mod tests {
         vec![[192, 168, 1, 2].into()]
     }
 
-    fn with(program: &str) -> Announcer {
-        let mut announcer = Announcer::new(program.into(), Orders::new("desk", 7899, 7900, "1"));
-        announcer.own = some;
-        announcer
+    fn with(program: &str) -> MdnsSupervisor {
+        let mut supervisor = MdnsSupervisor::new(program.into(), Announcement::new("desk", 7899, 7900, "1"));
+        supervisor.local_addresses = some;
+        supervisor
     }
 
-    /// Tends at this time until the process is gone.
-    fn tend_until_gone(announcer: &mut Announcer, now_ms: i64) -> Option<i64> {
+    /// Supervises at this time until the process has ended.
+    fn supervise_until_gone(supervisor: &mut MdnsSupervisor, now_ms: i64) -> Option<i64> {
         loop {
-            let next = announcer.tend(now_ms);
-            if announcer.child.is_none() {
+            let next = supervisor.supervise(now_ms);
+            if supervisor.child.is_none() {
                 return next;
             }
             std::thread::yield_now();
@@ -162,57 +162,57 @@ mod tests {
     }
 
     #[test]
-    fn one_that_dies_at_once_is_started_ever_later() {
-        let mut announcer = with("/usr/bin/false");
+    fn the_pause_grows_while_the_process_crashes() {
+        let mut supervisor = with("/usr/bin/false");
         let mut now = 0;
         for pause in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
-            announcer.tend(now);
-            let next = tend_until_gone(&mut announcer, now);
+            supervisor.supervise(now);
+            let next = supervise_until_gone(&mut supervisor, now);
             assert_eq!(next, Some(now + pause * 1000));
-            assert_eq!(announcer.tend(now + pause * 1000 - 1), next, "not before its time");
-            assert!(announcer.child.is_none());
+            assert_eq!(supervisor.supervise(now + pause * 1000 - 1), next, "not too early");
+            assert!(supervisor.child.is_none());
             now += pause * 1000;
         }
     }
 
     #[test]
-    fn one_that_lived_long_is_started_soon() {
-        let mut announcer = with("/usr/bin/false");
+    fn a_long_life_resets_the_pause() {
+        let mut supervisor = with("/usr/bin/false");
         for now in [0, 1000, 3000] {
-            announcer.tend(now);
-            tend_until_gone(&mut announcer, now);
+            supervisor.supervise(now);
+            supervise_until_gone(&mut supervisor, now);
         }
-        announcer.tend(7000);
-        assert_eq!(tend_until_gone(&mut announcer, 7000 + CALM_MS), Some(7000 + CALM_MS + PAUSE_MS_MIN));
+        supervisor.supervise(7000);
+        assert_eq!(supervise_until_gone(&mut supervisor, 7000 + STABLE_MS), Some(7000 + STABLE_MS + PAUSE_MS_MIN));
     }
 
     #[test]
-    fn it_goes_when_it_is_told_to_and_when_its_addresses_are_others() {
-        // It reads its input to the end before it looks at the words that it was given.
-        let mut announcer = with("/usr/bin/xargs");
-        assert_eq!(announcer.tend(0), Some(LOOK_MS));
-        let first = announcer.pid().unwrap();
-        assert_eq!(announcer.tend(LOOK_MS), Some(2 * LOOK_MS), "it lives");
-        announcer.own = || vec![[10, 0, 0, 1].into()];
-        assert_eq!(announcer.tend(2 * LOOK_MS), Some(2 * LOOK_MS + LEAVES_MS), "it is sent away");
-        while announcer.pid() == Some(first) {
-            announcer.tend(2 * LOOK_MS);
+    fn it_stops_on_request_and_restarts_for_new_addresses() {
+        // xargs reads its input to the end and ignores its arguments until then.
+        let mut supervisor = with("/usr/bin/xargs");
+        assert_eq!(supervisor.supervise(0), Some(CHECK_MS));
+        let first = supervisor.pid().unwrap();
+        assert_eq!(supervisor.supervise(CHECK_MS), Some(2 * CHECK_MS), "it lives");
+        supervisor.local_addresses = || vec![[10, 0, 0, 1].into()];
+        assert_eq!(supervisor.supervise(2 * CHECK_MS), Some(2 * CHECK_MS + STOP_CHECK_MS), "it was asked to stop");
+        while supervisor.pid() == Some(first) {
+            supervisor.supervise(2 * CHECK_MS);
             std::thread::yield_now();
         }
-        assert!(announcer.pid().is_some(), "another is there at once");
-        assert_eq!(announcer.orders.addresses, [IpAddr::from([10, 0, 0, 1])]);
-        announcer.stop();
-        assert_eq!(tend_until_gone(&mut announcer, 3 * LOOK_MS), None, "it is over");
+        assert!(supervisor.pid().is_some(), "a new one starts at once");
+        assert_eq!(supervisor.announcement.addresses, [IpAddr::from([10, 0, 0, 1])]);
+        supervisor.stop();
+        assert_eq!(supervise_until_gone(&mut supervisor, 3 * CHECK_MS), None, "it has stopped");
     }
 
     #[test]
-    fn without_a_network_it_waits_for_one() {
-        let mut announcer = with("/usr/bin/false");
-        announcer.own = Vec::new;
-        assert_eq!(announcer.tend(0), Some(1000));
-        assert_eq!(announcer.tend(1000), Some(3000));
-        announcer.own = some;
-        announcer.tend(3000);
-        assert!(announcer.pid().is_some());
+    fn it_waits_for_a_network() {
+        let mut supervisor = with("/usr/bin/false");
+        supervisor.local_addresses = Vec::new;
+        assert_eq!(supervisor.supervise(0), Some(1000));
+        assert_eq!(supervisor.supervise(1000), Some(3000));
+        supervisor.local_addresses = some;
+        supervisor.supervise(3000);
+        assert!(supervisor.pid().is_some());
     }
 }

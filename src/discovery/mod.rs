@@ -1,14 +1,14 @@
-//! The local network: hubs announce themselves there by multicast DNS, and others find them.
+//! The local network: hubs announce themselves by multicast DNS, and sessions find them.
 //!
 //! - [`addresses`]: the interfaces of this machine that lead to a LAN
-//! - [`packet`]: the query, and what a stranger's answer says
-//! - [`mod@browse`]: asks once, and gathers answers for a while
-//! - [`announce`]: the announcing process, which can die without harm
-//! - [`announcer`]: starts that process, and starts it again
+//! - [`packet`]: builds queries and parses responses
+//! - [`mod@browse`]: sends queries and collects responses
+//! - [`mdns_process`]: the process that announces a hub
+//! - [`mdns_supervisor`]: starts and restarts that process
 //!
-//! **Invariant:** what answers is a hint and nothing else, until it has proven the shared secret: it is
-//! bounded in number, size and time, and no byte of it can stop this process. libmdns, which one packet
-//! can kill, lives in a process of its own that knows no secret.
+//! **Invariant:** a response is only a hint until its sender has proven the shared secret. Responses are bounded
+//! in number, size and time, and none can stop this process. A single packet can crash libmdns, so libmdns runs
+//! in a process of its own that knows no secret.
 
 pub mod addresses;
 pub mod packet;
@@ -16,8 +16,8 @@ pub mod browse;
 pub mod mdns_process;
 pub mod mdns_supervisor;
 
-pub use browse::{Found, What, browse};
-pub use mdns_supervisor::Announcer;
+pub use browse::{DiscoveredService, ServiceKind, browse};
+pub use mdns_supervisor::MdnsSupervisor;
 
-/// The service type under which hubs are found, as libmdns takes it.
+/// The service type of hubs, in the form that libmdns expects.
 const SERVICE: &str = "_slm-mesh._tcp";

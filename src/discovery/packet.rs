@@ -1,20 +1,20 @@
-//! Multicast DNS packets: the one query that we send, and what a stranger's answer says.
+//! Multicast DNS packets: builds our query, and parses the responses of strangers.
 //!
-//! **Invariant:** any bytes whatever are read in bounded time and space: names by pointers that lead
-//! strictly backward, a number of records of each kind. A packet that breaks the form says nothing.
+//! **Invariant:** parsing takes bounded time and memory, whatever the bytes are. Pointers in names must lead
+//! strictly backward, and the number of records is limited. A malformed packet yields nothing.
 
 use std::net::IpAddr;
 
-/// More jumps than this has no name that is meant to be read (RFC 1035 4.1.4 gives no limit).
+/// Pointers that one name may follow. RFC 1035 4.1.4 gives no limit; honest names need few.
 const HOPS_MAX: usize = 16;
 /// The longest name, without the empty label at its end (RFC 1035 2.3.4).
 const NAME_BYTES_MAX: usize = 254;
-/// Of each kind of record, this many of one packet are looked at.
+/// Records of each kind that we take from one packet.
 const RECORDS_MAX: usize = 64;
-/// Longer versions are no versions.
+/// A longer version is ignored.
 const VERSION_BYTES_MAX: usize = 32;
 
-/// `_slm-mesh._tcp.local`, as a packet has it.
+/// `_slm-mesh._tcp.local` in wire format.
 const SERVICE: &[u8] = b"\x09_slm-mesh\x04_tcp\x05local";
 
 const A: u16 = 1;
@@ -23,33 +23,33 @@ const TXT: u16 = 16;
 const AAAA: u16 = 28;
 const SRV: u16 = 33;
 const IN: u16 = 1;
-/// In a question: the answer may come to the asker alone. In an answer: older ones are void.
+/// In a question, this bit asks for a unicast response. In a response, it means that older records are void.
 const TOP_BIT: u16 = 0x8000;
 
-/// A service that an answer tells of.
+/// A service, as a response describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// The instance's own label: any text of at most 63 bytes.
+pub struct ServiceRecord {
+    /// The instance's name: any text of at most 63 bytes.
     pub name: String,
-    /// The port of its HTTP.
+    /// The HTTP port.
     pub port: u16,
-    /// The machine's name, as it says.
+    /// The claimed name of its machine.
     pub target: Vec<u8>,
-    /// The addresses that it says it has.
+    /// The claimed addresses.
     pub addresses: Vec<IpAddr>,
-    /// The port of its WebSocket, if it has any.
+    /// The WebSocket port, if the response has one.
     pub ws_port: Option<u16>,
-    /// Its version; empty if it gives none that is one.
+    /// Its version; empty if the response has no valid one.
     pub version: String,
-    /// Whether it says that it is a node of SuperLocalMemory.
-    pub is_node: bool,
+    /// Whether it claims to be a SuperLocalMemory daemon.
+    pub is_superlocalmemory: bool,
 }
 
-/// A name as labels with their lengths before them, without pointers and without its end.
-type Name = Vec<u8>;
+/// A name in wire format, without pointers and without the empty label at its end.
+type EncodedName = Vec<u8>;
 
-/// Asks who offers our service, by unicast to the asker.
-pub fn query(id: u16) -> Vec<u8> {
+/// Builds a query for our service that asks for a unicast response.
+pub fn build_query(id: u16) -> Vec<u8> {
     let mut packet = Vec::with_capacity(12 + SERVICE.len() + 5);
     for word in [id, 0, 1, 0, 0, 0] {
         packet.extend(word.to_be_bytes());
@@ -61,23 +61,23 @@ pub fn query(id: u16) -> Vec<u8> {
     packet
 }
 
-/// What an answer to the query of this id tells; nothing if it is none, or not in order.
-pub fn answer(packet: &[u8], id: u16) -> Option<Vec<Told>> {
-    let records = Records::read(packet, id)?;
-    let mut told: Vec<Told> = Vec::new();
+/// Parses a response to the query with this id; returns none for anything else.
+pub fn parse_response(packet: &[u8], id: u16) -> Option<Vec<ServiceRecord>> {
+    let records = ResourceRecords::parse(packet, id)?;
+    let mut told: Vec<ServiceRecord> = Vec::new();
     for (owner, port, target) in &records.srv {
-        let Some(name) = instance(owner).filter(|_| *port > 0) else { continue };
-        let mut one = Told {
+        let Some(name) = instance_name(owner).filter(|_| *port > 0) else { continue };
+        let mut one = ServiceRecord {
             name,
             port: *port,
             target: target.to_ascii_lowercase(),
             addresses: Vec::new(),
             ws_port: None,
             version: String::new(),
-            is_node: false,
+            is_superlocalmemory: false,
         };
         if let Some((_, text)) = records.txt.iter().find(|(name, _)| name.eq_ignore_ascii_case(owner)) {
-            one.read_text(text);
+            one.add_txt(text);
         }
         let own = records.addresses.iter().filter(|(name, _)| name.eq_ignore_ascii_case(target));
         one.addresses = own.map(|(_, address)| *address).collect();
@@ -86,9 +86,9 @@ pub fn answer(packet: &[u8], id: u16) -> Option<Vec<Told>> {
     Some(told)
 }
 
-impl Told {
-    /// The strings of a TXT record; of a key that comes twice the first counts (RFC 6763 6.4).
-    fn read_text(&mut self, mut text: &[u8]) {
+impl ServiceRecord {
+    /// Reads the strings of a TXT record. If a key occurs twice, the first one counts (RFC 6763 6.4).
+    fn add_txt(&mut self, mut text: &[u8]) {
         let mut seen = [false; 3];
         while let Some((length, rest)) = text.split_first() {
             let Some((entry, rest)) = rest.split_at_checked(usize::from(*length)) else { return };
@@ -105,31 +105,31 @@ impl Told {
                     self.version = value.into();
                 }
                 1 => self.ws_port = value.parse().ok().filter(|port| *port > 0),
-                2 => self.is_node = true,
+                2 => self.is_superlocalmemory = true,
                 _ => {}
             }
         }
     }
 }
 
-/// The label of an instance of our service.
-fn instance(owner: &[u8]) -> Option<String> {
+/// Returns the first label of a name, if the rest of the name is our service.
+fn instance_name(owner: &[u8]) -> Option<String> {
     let length = usize::from(*owner.first()?);
     let (label, rest) = owner[1..].split_at_checked(length)?;
     rest.eq_ignore_ascii_case(SERVICE).then(|| String::from_utf8_lossy(label).into_owned())
 }
 
-/// The records of a packet that matter to us.
+/// The records of a packet that we need.
 #[derive(Default)]
-struct Records<'a> {
-    srv: Vec<(Name, u16, Name)>,
-    txt: Vec<(Name, &'a [u8])>,
-    addresses: Vec<(Name, IpAddr)>,
+struct ResourceRecords<'a> {
+    srv: Vec<(EncodedName, u16, EncodedName)>,
+    txt: Vec<(EncodedName, &'a [u8])>,
+    addresses: Vec<(EncodedName, IpAddr)>,
 }
 
-impl<'a> Records<'a> {
-    fn read(packet: &'a [u8], id: u16) -> Option<Records<'a>> {
-        let mut reader = Reader { packet, at: 0 };
+impl<'a> ResourceRecords<'a> {
+    fn parse(packet: &'a [u8], id: u16) -> Option<ResourceRecords<'a>> {
+        let mut reader = PacketReader { packet, at: 0 };
         let (found, flags) = (reader.word()?, reader.word()?);
         let is_answer = flags & 0x8000 != 0 && flags & 0x7800 == 0 && flags & 0x000f == 0;
         if found != id || !is_answer {
@@ -139,31 +139,31 @@ impl<'a> Records<'a> {
         let n_records = usize::from(reader.word()?) + usize::from(reader.word()?) + usize::from(reader.word()?);
         for _ in 0..n_questions {
             reader.name()?;
-            reader.take(4)?;
+            reader.bytes(4)?;
         }
-        let mut records = Records::default();
-        // Each takes eleven bytes or more, so that a packet's end comes before a number's.
+        let mut records = ResourceRecords::default();
+        // A record takes at least eleven bytes, so the packet ends long before a false count does.
         for _ in 0..n_records {
-            records.take(&mut reader)?;
+            records.add_next(&mut reader)?;
         }
         Some(records)
     }
 
-    fn take(&mut self, reader: &mut Reader<'a>) -> Option<()> {
+    fn add_next(&mut self, reader: &mut PacketReader<'a>) -> Option<()> {
         let owner = reader.name()?;
         let (kind, class) = (reader.word()?, reader.word()?);
-        let is_gone = reader.take(4)? == [0; 4];
+        let is_goodbye = reader.bytes(4)? == [0; 4];
         let length = usize::from(reader.word()?);
         let start = reader.at;
-        let data = reader.take(length)?;
-        if class & !TOP_BIT != IN || is_gone {
+        let data = reader.bytes(length)?;
+        if class & !TOP_BIT != IN || is_goodbye {
             return Some(());
         }
         match kind {
             SRV if self.srv.len() < RECORDS_MAX => {
-                let mut inside = Reader { packet: &reader.packet[..reader.at], at: start };
-                // Priority and weight choose among several of one name; a hub has one.
-                inside.take(4)?;
+                let mut inside = PacketReader { packet: &reader.packet[..reader.at], at: start };
+                // Priority and weight choose among several servers of one name; a hub is only one.
+                inside.bytes(4)?;
                 let port = inside.word()?;
                 self.srv.push((owner, port, inside.name()?));
             }
@@ -180,34 +180,34 @@ impl<'a> Records<'a> {
     }
 }
 
-/// Reads on in a packet; nothing is past its end.
-struct Reader<'a> {
+/// Reads a packet from start to end; returns none past its end.
+struct PacketReader<'a> {
     packet: &'a [u8],
     at: usize,
 }
 
-impl<'a> Reader<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+impl<'a> PacketReader<'a> {
+    fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
         let taken = self.packet.get(self.at..self.at.checked_add(n)?)?;
         self.at += n;
         Some(taken)
     }
 
     fn word(&mut self) -> Option<u16> {
-        let bytes = self.take(2)?;
+        let bytes = self.bytes(2)?;
         Some(u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
-    fn name(&mut self) -> Option<Name> {
-        let mut name = Name::new();
-        // Where the labels at hand began: a pointer leads before it, so that none can lead in a circle.
-        let (mut at, mut floor, mut goes_on) = (self.at, self.at, None);
+    fn name(&mut self) -> Option<EncodedName> {
+        let mut name = EncodedName::new();
+        // The start of the current labels. A pointer must lead before it, so that pointers can't form a circle.
+        let (mut at, mut floor, mut after_pointer) = (self.at, self.at, None);
         let mut n_hops = 0;
         loop {
             let length = *self.packet.get(at)?;
             match length >> 6 {
                 0 if length == 0 => {
-                    self.at = goes_on.unwrap_or(at + 1);
+                    self.at = after_pointer.unwrap_or(at + 1);
                     return Some(name);
                 }
                 0 => {
@@ -224,7 +224,7 @@ impl<'a> Reader<'a> {
                     if target >= floor || n_hops > HOPS_MAX {
                         return None;
                     }
-                    goes_on.get_or_insert(at + 2);
+                    after_pointer.get_or_insert(at + 2);
                     (at, floor) = (target, target);
                 }
                 _ => return None,
@@ -239,7 +239,7 @@ pub(super) mod tests {
 
     const ID: u16 = 0x1234;
 
-    /// Puts an answer together.
+    /// Builds responses.
     pub(in super::super) struct Builder {
         bytes: Vec<u8>,
     }
@@ -265,7 +265,7 @@ pub(super) mod tests {
             self
         }
 
-        /// A service as libmdns, avahi and zeroconf tell it: PTR, SRV, TXT, A.
+        /// Adds a service in the order that libmdns, avahi and zeroconf use: PTR, SRV, TXT, A.
         pub fn service(self, name: &str, port: u16, texts: &[&str], address: [u8; 4]) -> Builder {
             let owner = [&[name.len() as u8], name.as_bytes(), SERVICE, &[0]].concat();
             let target = b"\x04desk\x05local\x00";
@@ -286,66 +286,69 @@ pub(super) mod tests {
         Builder::new(ID).service("desk", 7899, &texts, [192, 168, 1, 2]).done()
     }
 
-    fn told(packet: &[u8]) -> Vec<Told> {
-        answer(packet, ID).unwrap_or_default()
+    fn services(packet: &[u8]) -> Vec<ServiceRecord> {
+        parse_response(packet, ID).unwrap_or_default()
     }
 
     #[test]
-    fn an_answer_tells_a_service() {
-        let told = told(&plain());
+    fn a_response_describes_a_service() {
+        let told = services(&plain());
         let [one] = &told[..] else { panic!("{told:?}") };
         assert_eq!((one.name.as_str(), one.port, one.ws_port), ("desk", 7899, Some(7900)));
-        assert_eq!((one.version.as_str(), one.is_node), ("0.1.0", false));
+        assert_eq!((one.version.as_str(), one.is_superlocalmemory), ("0.1.0", false));
         assert_eq!(one.addresses, ["192.168.1.2".parse::<IpAddr>().unwrap()]);
         let other = Builder::new(ID).service("slm-1", 8765, &["node_id=a", "version="], [10, 0, 0, 1]).done();
-        assert!(self::told(&other)[0].is_node && self::told(&other)[0].ws_port.is_none());
+        assert!(self::services(&other)[0].is_superlocalmemory && self::services(&other)[0].ws_port.is_none());
     }
 
     #[test]
     fn pointers_and_capitals_are_read() {
-        // The service's name stands once, at 12; all others lead there.
+        // The service's name occurs once, at offset 12; all other names point there.
         let mut builder = Builder::new(ID).record(&[SERVICE, &[0]].concat(), PTR, 60, b"\x04Desk\xc0\x0c");
         let at = builder.bytes.len() as u8 - 7;
         builder = builder.record(&[0xc0, at], SRV, 60, &[0, 0, 0, 0, 0x1e, 0xdb, 0xc0, at]);
         let texts = b"\x07WSPORT=\x08wsPort=1\x0dVERSION=1.2.3\x0dversion=9.9.9";
         let packet = builder.record(b"\x04dESK\x09_SLM-mesh\x04_tcp\x05LOCAL\x00", TXT, 60, texts).done();
-        let told = told(&packet);
+        let told = services(&packet);
         assert_eq!((told[0].name.as_str(), told[0].port, told[0].version.as_str()), ("Desk", 7899, "1.2.3"));
-        assert_eq!(told[0].ws_port, None, "of a key that comes twice the first counts");
+        assert_eq!(told[0].ws_port, None, "the first of two equal keys counts");
     }
 
     #[test]
-    fn what_is_no_answer_to_us_says_nothing() {
-        assert_eq!(answer(&plain(), ID + 1), None, "another's id");
-        assert_eq!(answer(&query(ID), ID), None, "a query");
+    fn packets_that_are_no_response_to_us_yield_nothing() {
+        assert_eq!(parse_response(&plain(), ID + 1), None, "another id");
+        assert_eq!(parse_response(&build_query(ID), ID), None, "a query");
         for n in 0..plain().len() {
-            assert_eq!(answer(&plain()[..n], ID), None, "cut off at {n}");
+            assert_eq!(parse_response(&plain()[..n], ID), None, "cut off at {n}");
         }
         let gone = Builder::new(ID).record(b"\x01a\x09_slm-mesh\x04_tcp\x05local\x00", SRV, 0, &[0; 7]).done();
-        assert_eq!(told(&gone), [], "a goodbye");
+        assert_eq!(services(&gone), [], "a goodbye");
         let foreign = Builder::new(ID).record(b"\x01a\x05_http\x04_tcp\x05local\x00", SRV, 60, &[0, 0, 0, 0, 1, 1, 0]);
-        assert_eq!(told(&foreign.done()), [], "another service");
+        assert_eq!(services(&foreign.done()), [], "another service");
     }
 
     #[test]
-    fn names_lead_in_no_circle_and_end() {
+    fn pointers_form_no_circle_and_names_end() {
         let with_name = |name: &[u8]| [&plain()[..6], &[0, 1, 0, 0, 0, 0], name, &[0; 10]].concat();
-        let read = |name: &[u8]| answer(&with_name(name), ID);
+        let read = |name: &[u8]| parse_response(&with_name(name), ID);
         assert!(read(b"\x00").is_some(), "the root");
-        assert!(answer(&[0x12, 0x34, 0x84, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 0x0c], ID).is_none(), "onto itself");
-        assert!(read(b"\xc0\x0c").is_none(), "onto itself");
+        assert!(parse_response(&[0x12, 0x34, 0x84, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 0x0c], ID).is_none(), "to itself");
+        assert!(read(b"\xc0\x0c").is_none(), "to itself");
         assert!(read(b"\xc0\x0e\x00").is_none(), "forward");
-        assert!(read(b"\x01a\xc0\x0c").is_none(), "onto its own labels");
-        assert!(read(b"\x80").is_none() && read(b"\x41a\x00").is_none(), "labels of no kind");
+        assert!(read(b"\x01a\xc0\x0c").is_none(), "to its own labels");
+        assert!(read(b"\x80").is_none() && read(b"\x41a\x00").is_none(), "reserved label types");
         assert!(read(&[&[63][..], &[b'a'; 63], &[0]].concat()).is_some(), "the longest label");
-        assert!(read(&[[&[63][..], &[b'a'; 63]].concat().repeat(4), vec![0]].concat()).is_none(), "too long a name");
+        assert!(
+            read(&[[&[63][..], &[b'a'; 63]].concat().repeat(4), vec![0]].concat()).is_none(),
+            "a name that is too long"
+        );
         assert!(read(&[b"\x01a".repeat(127), vec![0]].concat()).is_some());
         assert!(read(&[b"\x01a".repeat(128), vec![0]].concat()).is_none());
     }
 
     #[test]
     fn a_chain_of_pointers_has_an_end() {
-        // Questions, each of which is a pointer to the one before it.
+        // Questions whose names each point to the one before.
         let chain = |n: u16| {
             let mut packet = [&plain()[..4], &(n + 1).to_be_bytes(), &[0; 6], &[0, 0, 12, 0, 1]].concat();
             for n in 0..n {
@@ -353,37 +356,37 @@ pub(super) mod tests {
                 packet.extend((0xc000 | before).to_be_bytes());
                 packet.extend([0, 12, 0, 1]);
             }
-            answer(&packet, ID)
+            parse_response(&packet, ID)
         };
         assert!(chain(HOPS_MAX as u16).is_some());
         assert!(chain(HOPS_MAX as u16 + 1).is_none());
     }
 
     #[test]
-    fn of_a_thousand_services_in_one_packet_some_are_looked_at() {
+    fn a_packet_with_a_thousand_services_yields_some() {
         let mut builder = Builder::new(ID);
         for n in 0..1000 {
             builder = builder.service(&format!("hub-{n}"), 7899, &[], [10, 0, 0, 1]);
         }
-        assert_eq!(told(&builder.done()).len(), RECORDS_MAX);
+        assert_eq!(services(&builder.done()).len(), RECORDS_MAX);
     }
 
     #[test]
-    fn a_bomb_in_the_text_is_no_version() {
+    fn a_hostile_text_is_no_version() {
         let long = format!("version={}", "9".repeat(200));
         for bomb in [long.as_str(), "version=1.0\u{1b}[2J", "version=1 2", "version=\u{202e}1"] {
             let packet = Builder::new(ID).service("desk", 1, &[bomb, "wsPort=99999"], [10, 0, 0, 1]).done();
-            assert_eq!((told(&packet)[0].version.as_str(), told(&packet)[0].ws_port), ("", None), "{bomb:?}");
+            assert_eq!((services(&packet)[0].version.as_str(), services(&packet)[0].ws_port), ("", None), "{bomb:?}");
         }
-        // A string that says it is longer than the record.
+        // A string whose length exceeds the record.
         let owner = b"\x01a\x09_slm-mesh\x04_tcp\x05local\x00";
         let packet =
             Builder::new(ID).record(owner, SRV, 60, &[0, 0, 0, 0, 1, 1, 0]).record(owner, TXT, 60, b"\xffversion=1");
-        assert_eq!(told(&packet.done())[0].version, "");
+        assert_eq!(services(&packet.done())[0].version, "");
     }
 
     #[test]
-    fn whatever_is_changed_in_a_packet_is_survived() {
+    fn mutated_packets_are_parsed_within_the_limits() {
         let mut seed: u64 = 0x5eed;
         let mut chance = move |n: usize| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -405,12 +408,12 @@ pub(super) mod tests {
                     }
                 }
             }
-            for told in told(&packet) {
+            for told in services(&packet) {
                 n_read += 1;
                 assert!(told.version.len() <= VERSION_BYTES_MAX && told.addresses.len() <= RECORDS_MAX);
                 assert!(told.name.len() <= 3 * 63 && told.target.len() <= NAME_BYTES_MAX);
             }
         }
-        assert!(n_read > 1000, "the changes leave too little to read: {n_read}");
+        assert!(n_read > 1000, "too few mutated packets were valid: {n_read}");
     }
 }

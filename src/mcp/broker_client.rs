@@ -100,7 +100,7 @@ impl BrokerClient {
             batch.expect_one_less();
         }
         state.queue.retain(|queued| *queued != request);
-        state.send(&rpc::notice("cancel", &json!({ "id": request })));
+        state.send(&rpc::notification("cancel", &json!({ "id": request })));
     }
 
     /// Ends the session in order: drops the calls that only wait, gives the others a moment to be
@@ -113,7 +113,7 @@ impl BrokerClient {
             .shared
             .wait_while(state, until, |state| !state.calls.is_empty() || state.is_answering || state.is_attaching);
         state.is_closing = true;
-        state.send(&rpc::notice("detach", &json!({})));
+        state.send(&rpc::notification("detach", &json!({})));
         // The broker ends the connection once it has read that. On the way to another machine a thread of
         // this process carries it, so the process must not end before.
         let is_sent = state.socket.as_ref().is_some_and(|socket| socket.shutdown(Shutdown::Write).is_ok());

@@ -2,7 +2,7 @@
 //! read at all, so that its client gets an answer instead of waiting for its own timeout.
 
 use super::ProtocolError;
-use crate::wire::rpc::{self, Bad};
+use crate::wire::rpc::{self, InvalidMessage};
 use serde_json::{Map, Value, json};
 
 /// U+FEFF in UTF-8: editors and Windows shells put it before the first line.
@@ -19,8 +19,8 @@ pub fn without_byte_order_mark(line: &[u8]) -> &[u8] {
 ///
 /// # Errors
 /// When the line is not JSON, with the call's id as far as it can be found.
-pub fn parse(line: &[u8]) -> Result<Value, Bad> {
-    let bad = |text: String| Bad { id: find_id(line), code: rpc::PARSE, text };
+pub fn parse(line: &[u8]) -> Result<Value, InvalidMessage> {
+    let bad = |text: String| InvalidMessage { id: find_id(line), code: rpc::PARSE_ERROR, text };
     let text = std::str::from_utf8(line).map_err(|_| bad("the line is not UTF-8".into()))?;
     let parsed = serde_json::from_str(text).or_else(|error| {
         let repaired = replace_lone_surrogates(text);
@@ -45,7 +45,7 @@ pub fn tool_arguments(given: Option<Value>) -> Result<Map<String, Value>, Protoc
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(arguments)) => Ok(arguments),
         Some(Value::Array(list)) if list.is_empty() => Ok(Map::new()),
-        Some(_) => Err(ProtocolError::new(rpc::PARAMS, "arguments: want an object")),
+        Some(_) => Err(ProtocolError::new(rpc::INVALID_PARAMS, "arguments: want an object")),
     }
 }
 

@@ -34,7 +34,7 @@ impl ReplyTarget {
         let result = tool_result(result, self.version);
         match &self.batch {
             Some(batch) => batch.add(json!({ "jsonrpc": "2.0", "id": self.id, "result": result })),
-            None => out.write_line(&rpc::answer(&self.id, &result)),
+            None => out.write_line(&rpc::response(&self.id, &result)),
         }
     }
 }
@@ -75,7 +75,7 @@ impl BatchReply {
 
     fn send_if_complete(&self, gathered: &mut Gathered) -> bool {
         let is_complete = gathered.answers.len() == gathered.n_wanted && !gathered.answers.is_empty();
-        is_complete && self.out.write_line(&rpc::line(&Value::Array(std::mem::take(&mut gathered.answers))))
+        is_complete && self.out.write_line(&rpc::to_line(&Value::Array(std::mem::take(&mut gathered.answers))))
     }
 }
 
@@ -136,7 +136,7 @@ impl PendingCall {
         // Progress has to grow with each report.
         let progress = seconds.max(reports.n_sent);
         let params = json!({ "progressToken": reports.token, "progress": progress, "message": "waiting" });
-        Some(rpc::notice("notifications/progress", &params))
+        Some(rpc::notification("notifications/progress", &params))
     }
 
     /// Whether it may wait in the broker for something to come.

@@ -96,7 +96,10 @@ impl Negotiation {
         let meta = params.get("_meta").and_then(Value::as_object);
         let version = meta.and_then(|meta| meta.get(VERSION));
         if self.legacy_only && (version.is_some() || method == "server/discover") {
-            return Err(ProtocolError::new(rpc::NO_METHOD, "this server was started with --legacy; send initialize"));
+            return Err(ProtocolError::new(
+                rpc::METHOD_NOT_FOUND,
+                "this server was started with --legacy; send initialize",
+            ));
         }
         match version {
             Some(Value::String(version)) if version == MODERN.name() => {
@@ -109,7 +112,7 @@ impl Negotiation {
                 let error = ProtocolError::new(UNSUPPORTED_VERSION, "Unsupported protocol version");
                 Err(error.with_data(json!({ "supported": [MODERN.name()], "requested": version })))
             }
-            Some(_) => Err(ProtocolError::new(rpc::PARAMS, format!("_meta: {VERSION}: want a string"))),
+            Some(_) => Err(ProtocolError::new(rpc::INVALID_PARAMS, format!("_meta: {VERSION}: want a string"))),
             None if method == "initialize" || method == "ping" => Ok(self.agreed.unwrap_or(LATEST_WITH_HANDSHAKE)),
             None if method == "server/discover" => Err(missing(VERSION)),
             None => self.agreed.ok_or_else(|| missing(VERSION)),
@@ -130,5 +133,5 @@ impl Negotiation {
 }
 
 fn missing(key: &str) -> ProtocolError {
-    ProtocolError::new(rpc::PARAMS, format!("_meta: {key} is missing; set it, or send initialize first"))
+    ProtocolError::new(rpc::INVALID_PARAMS, format!("_meta: {key} is missing; set it, or send initialize first"))
 }

@@ -11,8 +11,8 @@ use super::protocol_version::{self, MODERN, Negotiation, ProtocolVersion};
 use super::stdout_writer::StdoutWriter;
 use super::{ProtocolError, client_name, server_info, truncate};
 use crate::core::tools;
-use crate::wire::lines::{LINE_MAX, Lines};
-use crate::wire::rpc::{self, Bad, Message};
+use crate::wire::lines::{LINE_MAX, LineBuffer};
+use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub struct McpServer {
     broker: BrokerClient,
     roots: ClientRoots,
     out: Arc<StdoutWriter>,
-    lines: Lines,
+    lines: LineBuffer,
     /// The rest of a line that was too long is still to come.
     skips_line: bool,
 }
@@ -43,7 +43,7 @@ impl McpServer {
             broker,
             roots: ClientRoots::default(),
             out,
-            lines: Lines::default(),
+            lines: LineBuffer::default(),
             skips_line: false,
         }
     }
@@ -63,7 +63,8 @@ impl McpServer {
                     }
                 }
                 Err(_) => {
-                    let error = ProtocolError::new(rpc::INVALID, format!("the line is longer than {LINE_MAX} bytes"));
+                    let error =
+                        ProtocolError::new(rpc::INVALID_REQUEST, format!("the line is longer than {LINE_MAX} bytes"));
                     self.write(&error.to_response(lenient::find_id(lines.unread()).as_ref()));
                     self.skips_line = !lines.skip_line();
                 }
@@ -78,13 +79,13 @@ impl McpServer {
     }
 
     fn write(&self, answer: &Value) {
-        self.out.write_line(&rpc::line(answer));
+        self.out.write_line(&rpc::to_line(answer));
     }
 
     fn handle_line(&mut self, line: &[u8]) {
         let message = match lenient::parse(line) {
             Ok(Value::Array(batch)) => return self.handle_batch(batch),
-            Ok(value) => rpc::read_value(value),
+            Ok(value) => rpc::parse_message(value),
             Err(bad) => Err(bad),
         };
         if let Some(answer) = self.handle(message, None) {
@@ -96,10 +97,11 @@ impl McpServer {
     fn handle_batch(&mut self, batch: Vec<Value>) {
         if batch.is_empty() || !self.negotiation.takes_batches() {
             let text = "want one JSON object a line; this protocol version has no batches";
-            return self.write(&ProtocolError::new(rpc::INVALID, text).to_response(None));
+            return self.write(&ProtocolError::new(rpc::INVALID_REQUEST, text).to_response(None));
         }
-        let messages: Vec<Result<Message, Bad>> = batch.into_iter().map(rpc::read_value).collect();
-        let wants_answer = |message: &&Result<Message, Bad>| matches!(message, Ok(Message::Request { .. }) | Err(_));
+        let messages: Vec<Result<RpcMessage, InvalidMessage>> = batch.into_iter().map(rpc::parse_message).collect();
+        let wants_answer =
+            |message: &&Result<RpcMessage, InvalidMessage>| matches!(message, Ok(RpcMessage::Request { .. }) | Err(_));
         let n_wanted = messages.iter().filter(wants_answer).count();
         let reply = Arc::new(BatchReply::new(n_wanted, Arc::clone(&self.out)));
         for message in messages {
@@ -110,21 +112,25 @@ impl McpServer {
     }
 
     /// The answer to a message; `None` if it wants none, or gets it from the broker later.
-    fn handle(&mut self, message: Result<Message, Bad>, batch: Option<&Arc<BatchReply>>) -> Option<Value> {
+    fn handle(
+        &mut self,
+        message: Result<RpcMessage, InvalidMessage>,
+        batch: Option<&Arc<BatchReply>>,
+    ) -> Option<Value> {
         self.broker.note_client_spoke();
         match message {
-            Ok(Message::Request { id, method, params }) => {
+            Ok(RpcMessage::Request { id, method, params }) => {
                 let result = self.handle_request(&id, &method, params, batch)?;
                 Some(match result {
                     Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
                     Err(error) => error.to_response(Some(&id)),
                 })
             }
-            Ok(Message::Notice { method, params }) => {
+            Ok(RpcMessage::Notification { method, params }) => {
                 self.handle_notification(&method, &params);
                 None
             }
-            Ok(Message::Response { id, result }) => {
+            Ok(RpcMessage::Response { id, result }) => {
                 self.roots.note_response(&id, &result);
                 None
             }
@@ -172,7 +178,7 @@ impl McpServer {
             "subscriptions/listen" if is_modern && batch.is_none() => return self.listen(id, &params),
             _ => {
                 let text = format!("no method {}; this server has tools only", truncate(method, 60));
-                Err(ProtocolError::new(rpc::NO_METHOD, text))
+                Err(ProtocolError::new(rpc::METHOD_NOT_FOUND, text))
             }
         };
         Some(result.map(|result| version.complete_result(result)))
@@ -198,7 +204,7 @@ impl McpServer {
             _ => Map::new(),
         };
         let Some(Value::String(name)) = params.remove("name") else {
-            return Some(Err(ProtocolError::new(rpc::PARAMS, "name: want the name of a tool")));
+            return Some(Err(ProtocolError::new(rpc::INVALID_PARAMS, "name: want the name of a tool")));
         };
         let arguments = match lenient::tool_arguments(params.remove("arguments")) {
             Ok(arguments) => arguments,
@@ -212,7 +218,7 @@ impl McpServer {
         let Some(checked) = tools::call(&name, &arguments) else {
             let names: Vec<String> = tools::TOOLS.iter().map(tools::name).collect();
             let text = format!("no tool {}; there are {}", truncate(&name, 60), names.join(", "));
-            return Some(Err(ProtocolError::new(rpc::PARAMS, text)));
+            return Some(Err(ProtocolError::new(rpc::INVALID_PARAMS, text)));
         };
         let (op, mut arguments) = match checked {
             Ok((op, arguments)) => (op, arguments.into_map()),
@@ -234,17 +240,20 @@ impl McpServer {
     /// acknowledged and stays silent until the client cancels it.
     fn listen(&self, id: &Value, params: &Map<String, Value>) -> Option<Result<Value, ProtocolError>> {
         if !params.get("notifications").is_some_and(Value::is_object) {
-            return Some(Err(ProtocolError::new(rpc::PARAMS, "notifications: want an object")));
+            return Some(Err(ProtocolError::new(rpc::INVALID_PARAMS, "notifications: want an object")));
         }
         let acknowledged = json!({ "_meta": { "io.modelcontextprotocol/subscriptionId": id }, "notifications": {} });
-        self.out.write_line(&rpc::notice("notifications/subscriptions/acknowledged", &acknowledged));
+        self.out.write_line(&rpc::notification("notifications/subscriptions/acknowledged", &acknowledged));
         None
     }
 }
 
 fn list_tools(params: &Map<String, Value>, version: ProtocolVersion) -> Result<Value, ProtocolError> {
     if params.get("cursor").is_some_and(|cursor| !cursor.is_null()) {
-        return Err(ProtocolError::new(rpc::PARAMS, "cursor: this list has one page, so no cursor was ever given"));
+        return Err(ProtocolError::new(
+            rpc::INVALID_PARAMS,
+            "cursor: this list has one page, so no cursor was ever given",
+        ));
     }
     let tools: Vec<Value> = tools::TOOLS.iter().map(|tool| version.fit_tool(tools::definition(tool))).collect();
     let mut result = json!({ "tools": tools });

@@ -1,31 +1,31 @@
-//! Tries of a secret, counted by address and told once a minute, since a line for each would let
-//! strangers fill the log.
+//! Failed attempts to authenticate, counted by address and reported once a minute: with a line for each,
+//! strangers could fill the log.
 //!
-//! **Invariant:** however many addresses try, what is kept and told of them is bounded.
+//! **Invariant:** however many addresses try, the memory and the report stay bounded.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// How often is said who tried.
-const SAY_EVERY: Duration = Duration::from_secs(60);
+/// How often a report is due.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// Addresses that are counted one by one; all others are counted together.
 const ADDRESSES_MAX: usize = 512;
-/// Addresses that a line names, those that tried most.
+/// Addresses that a report names: those with most failures.
 const NAMED_MAX: usize = 8;
 
-/// The tries of this minute.
+/// The failures of this minute.
 #[derive(Debug, Default)]
-pub struct Tries {
+pub struct AuthFailures {
     by_address: HashMap<IpAddr, u32>,
-    /// Of addresses that found no room.
+    /// Failures of addresses that found no room in the map.
     others: u32,
-    /// When the first of them came.
+    /// When the first failure came.
     began: Option<Instant>,
 }
 
-impl Tries {
-    /// Counts one; how many the address has made in this minute.
+impl AuthFailures {
+    /// Counts a failure; returns how many this address has had in this minute.
     pub fn note(&mut self, address: IpAddr, now: Instant) -> u32 {
         self.began.get_or_insert(now);
         let has_room = self.by_address.len() < ADDRESSES_MAX || self.by_address.contains_key(&address);
@@ -34,34 +34,35 @@ impl Tries {
         *n
     }
 
-    /// How many the address has made in this minute; one that found no room answers for all of those.
-    pub fn of(&self, address: IpAddr) -> u32 {
+    /// How many failures this address has had in this minute. An address that found no room gets the count
+    /// of all such addresses.
+    pub fn count_of(&self, address: IpAddr) -> u32 {
         self.by_address.get(&address).copied().unwrap_or(self.others)
     }
 
-    /// When there is something to say.
-    pub fn due(&self) -> Option<Instant> {
-        self.began.map(|began| began + SAY_EVERY)
+    /// When a report is due, if there was a failure.
+    pub fn report_due(&self) -> Option<Instant> {
+        self.began.map(|began| began + REPORT_EVERY)
     }
 
-    /// Whether a minute is over of which there is something to say.
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.due().is_some_and(|due| due <= now)
+    /// Whether the minute is over.
+    pub fn is_report_due(&self, now: Instant) -> bool {
+        self.report_due().is_some_and(|due| due <= now)
     }
 
-    /// Ends the minute: who tried, with numbers, if anybody did.
-    pub fn end(&mut self) -> Option<String> {
+    /// Ends the minute; returns the addresses with their counts, if there was a failure.
+    pub fn take_report(&mut self) -> Option<String> {
         self.began?;
         let ended = std::mem::take(self);
         let mut rows: Vec<(IpAddr, u32)> = ended.by_address.into_iter().collect();
         rows.sort_by_key(|(address, n)| (std::cmp::Reverse(*n), *address));
-        let mut words: Vec<String> =
+        let mut parts: Vec<String> =
             rows.iter().take(NAMED_MAX).map(|(address, n)| format!("{address} ({n})")).collect();
         let n_rest = rows.iter().skip(NAMED_MAX).map(|(_, n)| n).fold(ended.others, |sum, n| sum.saturating_add(*n));
         if n_rest > 0 {
-            words.push(format!("other addresses ({n_rest})"));
+            parts.push(format!("other addresses ({n_rest})"));
         }
-        Some(words.join(", "))
+        Some(parts.join(", "))
     }
 }
 
@@ -75,32 +76,35 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_is_told_once_with_those_who_tried_most() {
-        let (mut tries, began) = (Tries::default(), Instant::now());
-        assert_eq!(tries.due(), None);
+    fn a_minute_is_reported_once_with_the_worst_addresses() {
+        let (mut failures, began) = (AuthFailures::default(), Instant::now());
+        assert_eq!(failures.report_due(), None);
         for n in 1..=10 {
             for _ in 0..n {
-                tries.note(address(n), began);
+                failures.note(address(n), began);
             }
         }
-        assert!(!tries.is_due(began + Duration::from_secs(59)) && tries.is_due(began + SAY_EVERY));
+        assert!(
+            !failures.is_report_due(began + Duration::from_secs(59)) && failures.is_report_due(began + REPORT_EVERY)
+        );
         assert_eq!(
-            tries.end().as_deref(),
+            failures.take_report().as_deref(),
             Some(
                 "10.0.0.10 (10), 10.0.0.9 (9), 10.0.0.8 (8), 10.0.0.7 (7), 10.0.0.6 (6), 10.0.0.5 (5), 10.0.0.4 (4), \
                  10.0.0.3 (3), other addresses (3)"
             )
         );
-        assert_eq!((tries.end(), tries.due(), tries.of(address(10))), (None, None, 0));
+        assert_eq!((failures.take_report(), failures.report_due(), failures.count_of(address(10))), (None, None, 0));
     }
 
     #[test]
-    fn a_million_addresses_cost_as_much_as_some() {
-        let (mut tries, now) = (Tries::default(), Instant::now());
+    fn a_million_addresses_cost_no_more_than_a_few_hundred() {
+        let (mut failures, now) = (AuthFailures::default(), Instant::now());
         for n in 0..1_000_000 {
-            tries.note(address(n), now);
+            failures.note(address(n), now);
         }
-        assert_eq!(tries.by_address.len(), ADDRESSES_MAX);
-        assert_eq!((tries.of(address(0)), tries.of(address(2_000_000))), (1, 1_000_000 - ADDRESSES_MAX as u32));
+        assert_eq!(failures.by_address.len(), ADDRESSES_MAX);
+        let n_others = 1_000_000 - ADDRESSES_MAX as u32;
+        assert_eq!((failures.count_of(address(0)), failures.count_of(address(2_000_000))), (1, n_others));
     }
 }

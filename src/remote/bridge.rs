@@ -1,92 +1,96 @@
-//! The bridge: WebSocket frames on one side, sealed but for who only listens, lines on a socket pair on
-//! the other.
+//! The bridge: a WebSocket to another machine on one side, lines on a local socket pair on the other.
 //!
-//! **Invariant:** neither side is read faster than the other takes it, so that a slow one costs a
-//! bounded buffer and never a wait.
+//! **Invariant:** neither side is read faster than the other side takes it. A slow side costs a bounded
+//! buffer and never a wait.
 
-use super::auth::Seal;
-use super::{DEAD_MS, PING_MS};
-use crate::wire::lines::Lines;
+use super::auth::{ContentKind, NoiseChannel};
+use super::liveness::Liveness;
+use crate::wire::lines::LineBuffer;
 use mio::event::Event;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tungstenite::{Error, Message, WebSocket};
 
-/// Bytes for the pair from which on no more frames are read.
-const HELD_MAX: usize = 256 << 10;
-/// Frames and reads that one turn serves, so that other bridges get theirs.
+/// Bytes that may wait for the pair before we stop reading from the network.
+const WAITING_MAX: usize = 256 << 10;
+/// Messages and reads that one turn serves, so that other bridges get theirs.
 const TURN_MAX: usize = 32;
+/// Bytes that one read from the pair takes; they fit into one message.
+const READ_LEN: usize = 16 << 10;
 
-/// What a turn came to.
+/// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pumped {
+pub enum BridgeStatus {
     /// Nothing is left to do before the next event.
-    Rests,
-    /// There is more; come back without waiting.
-    Again,
+    Idle,
+    /// There is more to carry: come back without waiting.
+    MoreWork,
     /// One of the sides is gone.
-    Ends,
+    Closed,
 }
 
+/// How lines become WebSocket messages.
+pub enum Framing {
+    /// To a program of ours: one encrypted stream.
+    Encrypted(Box<NoiseChannel>),
+    /// To a push client of slm-mesh 1.3: one text message for each line.
+    Plain(LineBuffer),
+}
+
+/// What can be read without blocking. The poll reports this only once, and a read that would block wastes a
+/// call.
 #[derive(Debug, Clone, Copy)]
-struct Ready {
+struct Readiness {
     network: bool,
     pair: bool,
-    /// The other end of the pair is closed: an edge that no short read hides.
-    pair_ends: bool,
+    /// The other end of the pair is closed. A short read does not clear this.
+    pair_closed: bool,
 }
 
-/// A bridge.
+/// Carries lines between a WebSocket and a socket pair.
 pub struct Bridge<S> {
     socket: WebSocket<S>,
-    seal: Option<Seal>,
+    framing: Framing,
     /// Our end of the pair.
     pair: UnixStream,
     token: Token,
-    /// What may be read without waiting: edges are told once, and a read that would block is a call
-    /// for nothing.
-    ready: Ready,
-    /// The pair is watched for room, too: only while `held` waits for it, since each line that the other
-    /// end takes makes room, which would wake us.
-    wants_room: bool,
-    lines: Lines,
-    /// Lines for the pair that it has not taken.
-    held: Vec<u8>,
-    /// The socket has frames that were not taken by the network.
-    full: bool,
-    heard: Instant,
-    pinged: Instant,
+    ready: Readiness,
+    /// We watch the pair for room only while `waiting` has something for it: each line that the other end
+    /// reads makes room, which would wake us.
+    watches_room: bool,
+    /// Bytes for the pair that it has not taken yet.
+    waiting: Vec<u8>,
+    /// The WebSocket has bytes that the network has not taken yet.
+    is_network_full: bool,
+    liveness: Liveness,
 }
 
 impl<S: Read + Write> Bridge<S> {
-    /// Over a socket on which both sides have proven themselves; watches the pair under this token.
+    /// Makes a bridge over a socket whose other side has proven itself; watches the pair under this token.
     ///
     /// # Errors
     /// When the pair can't be watched.
     pub fn new(
         socket: WebSocket<S>,
-        seal: Option<Seal>,
+        framing: Framing,
         mut pair: UnixStream,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Bridge<S>> {
         registry.register(&mut pair, token, Interest::READABLE)?;
-        let now = Instant::now();
         Ok(Bridge {
             socket,
-            seal,
+            framing,
             pair,
             token,
-            // What came before we looked has no edge of its own any more.
-            ready: Ready { network: true, pair: true, pair_ends: false },
-            wants_room: false,
-            lines: Lines::default(),
-            held: Vec::new(),
-            full: false,
-            heard: now,
-            pinged: now,
+            // What arrived before now causes no further event.
+            ready: Readiness { network: true, pair: true, pair_closed: false },
+            watches_room: false,
+            waiting: Vec::new(),
+            is_network_full: false,
+            liveness: Liveness::new(Instant::now()),
         })
     }
 
@@ -95,170 +99,218 @@ impl<S: Read + Write> Bridge<S> {
         self.socket.get_mut()
     }
 
-    /// Notes what an event says.
-    pub fn note(&mut self, event: &Event) {
+    /// Notes what became readable.
+    pub fn note_event(&mut self, event: &Event) {
         if event.token() == self.token {
             self.ready.pair |= event.is_readable();
-            self.ready.pair_ends |= event.is_read_closed();
+            self.ready.pair_closed |= event.is_read_closed();
         } else {
             self.ready.network |= event.is_readable() || event.is_read_closed() || event.is_error();
         }
     }
 
-    /// Carries what can be carried.
-    pub fn pump(&mut self, registry: &Registry) -> Pumped {
-        let pumped = self.carry();
-        let wants_room = !self.held.is_empty();
-        if pumped != Pumped::Ends && wants_room != self.wants_room {
-            self.wants_room = wants_room;
-            let interest = if wants_room { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+    /// Carries what can be carried now.
+    pub fn run_turn(&mut self, registry: &Registry) -> BridgeStatus {
+        let status = self.carry_both_ways();
+        let watches_room = !self.waiting.is_empty();
+        if status != BridgeStatus::Closed && watches_room != self.watches_room {
+            self.watches_room = watches_room;
+            let interest = if watches_room { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
             if registry.reregister(&mut self.pair, self.token, interest).is_err() {
-                return Pumped::Ends;
+                return BridgeStatus::Closed;
             }
         }
-        pumped
+        status
     }
 
-    fn carry(&mut self) -> Pumped {
-        let (inward, outward) = (self.inward(), self.outward());
-        match (inward, outward) {
-            (Pumped::Ends, _) | (_, Pumped::Ends) => {
-                self.farewell();
-                Pumped::Ends
+    fn carry_both_ways(&mut self) -> BridgeStatus {
+        match (self.carry_inward(), self.carry_outward()) {
+            (BridgeStatus::Closed, _) | (_, BridgeStatus::Closed) => {
+                self.close();
+                BridgeStatus::Closed
             }
-            (Pumped::Again, _) | (_, Pumped::Again) => Pumped::Again,
-            _ => Pumped::Rests,
+            (BridgeStatus::MoreWork, _) | (_, BridgeStatus::MoreWork) => BridgeStatus::MoreWork,
+            _ => BridgeStatus::Idle,
         }
     }
 
     /// From the network to the pair.
-    fn inward(&mut self) -> Pumped {
+    fn carry_inward(&mut self) -> BridgeStatus {
         for _ in 0..TURN_MAX {
-            if !self.give() {
-                return Pumped::Ends;
+            if !self.write_pair() {
+                return BridgeStatus::Closed;
             }
-            if self.held.len() > HELD_MAX || !self.ready.network {
-                return Pumped::Rests;
+            if self.waiting.len() > WAITING_MAX || !self.ready.network {
+                return BridgeStatus::Idle;
             }
             match self.socket.read() {
-                Ok(Message::Text(frame)) => {
-                    self.heard = Instant::now();
-                    let text = match &mut self.seal {
-                        Some(seal) => seal.open(&frame),
-                        None => Some(frame.as_str()),
-                    };
-                    let Some(text) = text else { return Pumped::Ends };
-                    self.held.extend_from_slice(text.as_bytes());
-                    self.held.push(b'\n');
+                Ok(message) => {
+                    if !self.take_message(&message, Instant::now()) {
+                        return BridgeStatus::Closed;
+                    }
                 }
-                Ok(Message::Close(_)) => return Pumped::Ends,
-                Ok(_) => self.heard = Instant::now(),
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => self.ready.network = false,
                 Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Pumped::Ends,
+                Err(_) => return BridgeStatus::Closed,
             }
         }
-        if self.give() { Pumped::Again } else { Pumped::Ends }
+        if self.write_pair() { BridgeStatus::MoreWork } else { BridgeStatus::Closed }
     }
 
-    /// Writes to the pair what it takes; false when it is gone.
-    fn give(&mut self) -> bool {
-        let mut n_given = 0;
-        while n_given < self.held.len() {
-            match self.pair.write(&self.held[n_given..]) {
-                Ok(n) => n_given += n,
+    /// Takes a message from the network; false when it ends the connection.
+    fn take_message(&mut self, message: &Message, now: Instant) -> bool {
+        match (&mut self.framing, message) {
+            (_, Message::Close(_)) => return false,
+            (Framing::Encrypted(channel), Message::Binary(bytes)) => match channel.open(bytes) {
+                Ok((ContentKind::Lines, lines)) => {
+                    self.liveness.note_message(now);
+                    self.waiting.extend_from_slice(&lines);
+                }
+                Ok((ContentKind::Ping, number)) => return self.answer_ping(&number, now),
+                Ok((ContentKind::Pong, number)) => {
+                    let Ok(number) = number.try_into().map(u32::from_be_bytes) else { return false };
+                    self.liveness.note_pong(number);
+                }
+                Err(_) => return false,
+            },
+            (Framing::Encrypted(_), Message::Text(_)) => return false,
+            // A relay can make WebSocket's own pings and pongs, so they prove nothing.
+            (Framing::Encrypted(_), _) => {}
+            (Framing::Plain(_), Message::Text(line)) => {
+                self.liveness.note_message(now);
+                self.waiting.extend_from_slice(line.as_bytes());
+                self.waiting.push(b'\n');
+            }
+            (Framing::Plain(_), _) => self.liveness.note_message(now),
+        }
+        true
+    }
+
+    fn answer_ping(&mut self, number: &[u8], now: Instant) -> bool {
+        if !self.write_sealed(ContentKind::Pong, number) {
+            return false;
+        }
+        self.liveness.ping_along(now).is_none_or(|number| self.write_sealed(ContentKind::Ping, &number.to_be_bytes()))
+    }
+
+    /// Writes what the pair takes; false when the pair is gone.
+    fn write_pair(&mut self) -> bool {
+        let mut n_written = 0;
+        while n_written < self.waiting.len() {
+            match self.pair.write(&self.waiting[n_written..]) {
+                Ok(n) => n_written += n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return false,
             }
         }
-        self.held.drain(..n_given);
+        self.waiting.drain(..n_written);
         true
     }
 
     /// From the pair to the network.
-    fn outward(&mut self) -> Pumped {
-        let mut buffer = [0; 16 << 10];
+    fn carry_outward(&mut self) -> BridgeStatus {
+        let mut buffer = [0; READ_LEN];
         for _ in 0..TURN_MAX {
-            match self.push() {
+            match self.flush() {
                 Some(true) => {}
-                Some(false) => return Pumped::Rests,
-                None => return Pumped::Ends,
+                Some(false) => return BridgeStatus::Idle,
+                None => return BridgeStatus::Closed,
             }
-            if !self.ready.pair && !self.ready.pair_ends {
-                return Pumped::Rests;
+            if !self.ready.pair && !self.ready.pair_closed {
+                return BridgeStatus::Idle;
             }
             match self.pair.read(&mut buffer) {
-                Ok(0) => return Pumped::Ends,
+                Ok(0) => return BridgeStatus::Closed,
                 Ok(n) => {
-                    // What comes after a short read is a new edge.
+                    // After a short read, whatever comes next causes a new event.
                     self.ready.pair = n == buffer.len();
-                    self.lines.push(&buffer[..n]);
+                    if !self.write_lines(&buffer[..n]) {
+                        return BridgeStatus::Closed;
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.ready.pair = false;
-                    return Pumped::Rests;
+                    return BridgeStatus::Idle;
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => return Pumped::Ends,
-            }
-            if !self.frame_lines() {
-                return Pumped::Ends;
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return BridgeStatus::Closed,
             }
         }
-        Pumped::Again
+        BridgeStatus::MoreWork
     }
 
-    /// Makes frames of whole lines; false when they can't be sent.
-    fn frame_lines(&mut self) -> bool {
-        loop {
-            let line = match self.lines.next_line() {
-                Ok(Some(line)) => line,
-                Ok(None) => return true,
-                Err(_) => return false,
-            };
-            let Ok(text) = std::str::from_utf8(line) else { return false };
-            let frame = self.seal.as_mut().map_or_else(|| text.to_owned(), |seal| seal.close(text));
-            match self.socket.write(Message::text(frame)) {
-                Ok(()) => {}
-                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => self.full = true,
-                Err(_) => return false,
+    /// Turns bytes from the pair into messages; false when they can't be sent.
+    fn write_lines(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.framing {
+            Framing::Encrypted(_) => self.write_sealed(ContentKind::Lines, bytes),
+            Framing::Plain(lines) => {
+                lines.push(bytes);
+                let texts = texts(lines);
+                texts.is_some_and(|texts| texts.into_iter().all(|text| self.write_message(Message::text(text))))
             }
         }
     }
 
-    /// Sends what the network takes: whether that was all, or `None` when it is gone.
-    fn push(&mut self) -> Option<bool> {
+    fn write_sealed(&mut self, kind: ContentKind, content: &[u8]) -> bool {
+        let Framing::Encrypted(channel) = &mut self.framing else { return false };
+        channel.seal(kind, content).is_ok_and(|sealed| self.write_message(Message::binary(sealed)))
+    }
+
+    fn write_message(&mut self, message: Message) -> bool {
+        match self.socket.write(message) {
+            Ok(()) => true,
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                self.is_network_full = true;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Sends what the network takes: whether that was all, or `None` when the network is gone.
+    fn flush(&mut self) -> Option<bool> {
         match self.socket.flush() {
-            Ok(()) => self.full = false,
-            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => self.full = true,
+            Ok(()) => self.is_network_full = false,
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => self.is_network_full = true,
             Err(_) => return None,
         }
-        Some(!self.full)
+        Some(!self.is_network_full)
     }
 
-    /// Asks for a sign of life when it is time; false when the other side gave none for too long.
-    pub fn watch(&mut self, now: Instant) -> bool {
-        if now.duration_since(self.heard) >= Duration::from_millis(DEAD_MS) {
+    /// Sends a ping when it is time; false when the other side is gone or gave no sign of life
+    /// for too long.
+    pub fn check_liveness(&mut self, now: Instant) -> bool {
+        if self.liveness.is_dead(now) {
             return false;
         }
-        // A question of the other side's is a sign of life, too: one of the two asks, not both.
-        if now.duration_since(self.heard.max(self.pinged)) >= Duration::from_millis(PING_MS) {
-            self.pinged = now;
-            // One that can't be written is not answered either.
-            let _ = self.socket.write(Message::Ping(Vec::new().into())).and_then(|()| self.socket.flush());
+        if let Some(number) = self.liveness.ping_due(now) {
+            let is_written = match self.framing {
+                Framing::Encrypted(_) => self.write_sealed(ContentKind::Ping, &number.to_be_bytes()),
+                Framing::Plain(_) => self.write_message(Message::Ping(Vec::new().into())),
+            };
+            return is_written && self.flush().is_some();
         }
         true
     }
 
-    /// When it wants to be watched next.
-    pub fn due(&self) -> Instant {
-        (self.heard + Duration::from_millis(DEAD_MS)).min(self.heard.max(self.pinged) + Duration::from_millis(PING_MS))
+    /// When to call [`Bridge::check_liveness`] next.
+    pub fn liveness_deadline(&self) -> Instant {
+        self.liveness.deadline()
     }
 
-    /// Says good-bye, if there is still somebody to hear it.
-    fn farewell(&mut self) {
-        let _ = self.give();
+    /// Delivers what came last and closes the WebSocket, as far as the sides still listen.
+    fn close(&mut self) {
+        let _ = self.write_pair();
         let _ = self.socket.close(None).and_then(|()| self.socket.flush());
     }
+}
+
+/// Takes all complete lines; `None` if a line is too long or not UTF-8.
+fn texts(lines: &mut LineBuffer) -> Option<Vec<String>> {
+    let mut texts = Vec::new();
+    while let Some(line) = lines.next_line().ok()? {
+        texts.push(String::from_utf8(line.to_vec()).ok()?);
+    }
+    Some(texts)
 }

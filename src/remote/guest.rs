@@ -1,157 +1,196 @@
-//! The guest's side: a connection to a hub, as lines on one end of a pair. A thread carries them.
+//! The guest's side: connects to a hub, and returns a socket on which its lines arrive. A thread carries
+//! them.
 
-use super::auth::{GuestShake, Seal};
-use super::bridge::{Bridge, Pumped};
-use super::{PATH, SHAKE_MS, websocket};
+use super::auth::{GuestHandshake, NetworkKey, NoiseChannel};
+use super::bridge::{Bridge, BridgeStatus, Framing};
+use super::{GUEST_PATH, HANDSHAKE_MS, SUBPROTOCOL, websocket_config};
 use crate::base::error::{Error, ErrorKind};
 use mio::net::UnixStream as PollStream;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
-use tungstenite::client::client_with_config;
-use tungstenite::error::ProtocolError;
+use tungstenite::client::{ClientRequestBuilder, client_with_config};
+use tungstenite::error::{ProtocolError, SubProtocolError};
 use tungstenite::handshake::HandshakeError;
 use tungstenite::{Message, WebSocket};
 
-/// How long to wait before the next knock at a door where too many stand, more or less, ms.
-const DOOR_PAUSES_MS: &[u64] = &[20, 50, 100, 200, 400];
-/// What reaching one address may take.
-const REACH_MS: u64 = 3_000;
+/// How long to wait, roughly, before each further attempt at a hub that has too many handshakes, ms.
+const RETRY_PAUSES_MS: &[u64] = &[20, 50, 100, 200, 400];
+/// How long a connection to one address may take, ms.
+const CONNECT_MS: u64 = 3_000;
+/// Addresses of one name that we try.
+const ADDRESSES_TRIED: usize = 4;
 
-/// Connects to a hub and proves the secret; the lines' end of the pair.
+/// Where a hub is.
+struct HubAddress<'a> {
+    host: &'a str,
+    port: u16,
+}
+
+/// Connects to a hub and proves the secret; returns the socket of its lines. The jitter keeps guests that
+/// were dropped together from coming back together.
 ///
 /// # Errors
-/// When the hub can't be reached, does not know the secret, or doesn't know us.
-pub fn connect(hub: &str, port: u16, secret: &str, chance: u128) -> Result<UnixStream, Error> {
-    let (began, mut pauses) = (Instant::now(), DOOR_PAUSES_MS.iter());
-    let (socket, alarm) = loop {
-        let stream = reach(hub, port)?;
-        let alarm = Alarm::set(&stream).map_err(|error| gone(hub, port, &error.to_string()))?;
-        if let Some(socket) = knock(stream, hub, port)? {
-            break (socket, alarm);
+/// `Gone` when the hub can't be reached, `Refused` when the secrets differ.
+pub fn connect(host: &str, port: u16, secret: &str, jitter: u64) -> Result<UnixStream, Error> {
+    let hub = HubAddress { host, port };
+    let key = NetworkKey::derive(secret).map_err(|error| hub.unreachable(&error))?;
+    let (began, mut pauses) = (Instant::now(), RETRY_PAUSES_MS.iter());
+    let (socket, deadline) = loop {
+        let stream = hub.open_stream()?;
+        let deadline = HandshakeDeadline::start(&stream).map_err(|error| hub.unreachable(&error))?;
+        if let Some(socket) = hub.upgrade(stream)? {
+            break (socket, deadline);
         }
-        // A door that is full says so at once.
-        let Some(pause) = pauses.next().filter(|_| began.elapsed() < Duration::from_millis(SHAKE_MS)) else {
-            return Err(gone(hub, port, "too many stand at its door, or it has turned this machine away"));
+        // A hub that is full hangs up at once.
+        let Some(pause) = pauses.next().filter(|_| began.elapsed() < Duration::from_millis(HANDSHAKE_MS)) else {
+            return Err(hub.unreachable(&"it hung up: it is busy, or it rejected this machine too often"));
         };
-        // Those who came together are not to come together again.
-        std::thread::sleep(Duration::from_millis(pause / 2 + chance as u64 % pause));
+        std::thread::sleep(Duration::from_millis(pause / 2 + jitter % pause));
     };
-    let (socket, seal) = prove(socket, hub, port, secret, chance)?;
-    drop(alarm);
-    carry(socket, seal).map_err(|error| gone(hub, port, &error.to_string()))
+    let (socket, channel) = hub.authenticate(socket, &key)?;
+    drop(deadline);
+    spawn_bridge(socket, channel).map_err(|error| hub.unreachable(&error))
 }
 
-/// Ends a connection that is not let in within [`SHAKE_MS`]: the limit of each read alone would let one who
-/// sends a byte now and then keep us for minutes.
-struct Alarm {
-    /// Dropped with us.
-    _off: Sender<()>,
+/// Ends a connection whose handshake takes longer than [`HANDSHAKE_MS`]. A limit for each read is not
+/// enough: a hub that sends a byte now and then could keep us for minutes.
+struct HandshakeDeadline {
+    /// Dropped when the handshake is over, which ends the thread that waits.
+    _finished: Sender<()>,
 }
 
-impl Alarm {
-    fn set(stream: &TcpStream) -> io::Result<Alarm> {
+impl HandshakeDeadline {
+    fn start(stream: &TcpStream) -> io::Result<HandshakeDeadline> {
         let stream = stream.try_clone()?;
-        let (off, waits) = channel();
+        let (finished, waits) = channel();
         std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
-            if waits.recv_timeout(Duration::from_millis(SHAKE_MS)) == Err(RecvTimeoutError::Timeout) {
+            if waits.recv_timeout(Duration::from_millis(HANDSHAKE_MS)) == Err(RecvTimeoutError::Timeout) {
                 // It may be closed already.
                 let _ = stream.shutdown(Shutdown::Both);
             }
         })?;
-        Ok(Alarm { _off: off })
+        Ok(HandshakeDeadline { _finished: finished })
     }
 }
 
-fn gone(hub: &str, port: u16, why: &str) -> Error {
-    let text = format!(
-        "the hub {hub} can't be reached on port {port} ({why}); see there with slm-mesh doctor whether it serves other \
-         machines and whether its firewall lets port {port} through; slm-mesh help machines has more"
-    );
-    Error::new(ErrorKind::Gone, text)
-}
+impl HubAddress<'_> {
+    fn unreachable(&self, why: &dyn std::fmt::Display) -> Error {
+        let (host, port) = (self.host, self.port);
+        let text = format!(
+            "the hub {host} can't be reached on port {port} ({why}); run slm-mesh doctor on the hub to see whether it \
+             serves other machines and whether its firewall lets port {port} through; slm-mesh help machines has more"
+        );
+        Error::new(ErrorKind::Gone, text)
+    }
 
-fn reach(hub: &str, port: u16) -> Result<TcpStream, Error> {
-    let bare = hub.trim_start_matches('[').trim_end_matches(']');
-    let found: Vec<SocketAddr> =
-        (bare, port).to_socket_addrs().map_err(|error| gone(hub, port, &error.to_string()))?.collect();
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for address in found.iter().take(4) {
-        match TcpStream::connect_timeout(address, Duration::from_millis(REACH_MS)) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+    fn open_stream(&self) -> Result<TcpStream, Error> {
+        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        let found = (bare, self.port).to_socket_addrs().map_err(|error| self.unreachable(&error))?;
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for address in found.take(ADDRESSES_TRIED) {
+            match self.open_one(&address) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(self.unreachable(&last))
+    }
+
+    fn open_one(&self, address: &SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(address, Duration::from_millis(CONNECT_MS))?;
+        let limit = Some(Duration::from_millis(HANDSHAKE_MS));
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(limit)?;
+        stream.set_write_timeout(limit)?;
+        Ok(stream)
+    }
+
+    /// Asks for a WebSocket; returns none where the hub hung up without a word, as a full one does.
+    fn upgrade(&self, stream: TcpStream) -> Result<Option<WebSocket<TcpStream>>, Error> {
+        let (host, port) = (self.host, self.port);
+        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+        let url = format!("ws://{host}:{port}{GUEST_PATH}");
+        let url = url.parse().map_err(|_| self.unreachable(&"this is no name or address of a machine"))?;
+        let request = ClientRequestBuilder::new(url).with_sub_protocol(SUBPROTOCOL);
+        match client_with_config(request, stream, Some(websocket_config())) {
+            Ok((socket, _)) => Ok(Some(socket)),
+            Err(HandshakeError::Failure(
+                tungstenite::Error::Io(_) | tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete),
+            )) => Ok(None),
+            Err(HandshakeError::Failure(tungstenite::Error::Protocol(
+                ProtocolError::SecWebSocketSubProtocolError(SubProtocolError::NoSubProtocol),
+            ))) => Err(self.outdated()),
+            Err(error) => Err(self.unreachable(&format!("it is no slm-mesh hub: {error}"))),
         }
     }
-    Err(gone(hub, port, &last.to_string()))
-}
 
-/// Asks for a WebSocket; none where the hub hung up without a word, as it does when too many come.
-fn knock(stream: TcpStream, hub: &str, port: u16) -> Result<Option<WebSocket<TcpStream>>, Error> {
-    let limit = Some(Duration::from_millis(SHAKE_MS));
-    let bounded = stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(limit));
-    let bounded = bounded.and_then(|()| stream.set_write_timeout(limit));
-    bounded.map_err(|error| gone(hub, port, &error.to_string()))?;
-    let host = if hub.contains(':') && !hub.starts_with('[') { format!("[{hub}]") } else { hub.to_owned() };
-    let request = format!("ws://{host}:{port}{PATH}");
-    match client_with_config(request, stream, Some(websocket())) {
-        Ok((socket, _)) => Ok(Some(socket)),
-        Err(HandshakeError::Failure(
-            tungstenite::Error::Io(_) | tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete),
-        )) => Ok(None),
-        Err(error) => Err(gone(hub, port, &format!("it is no slm-mesh hub: {error}"))),
-    }
-}
-
-fn prove(
-    mut socket: WebSocket<TcpStream>,
-    hub: &str,
-    port: u16,
-    secret: &str,
-    chance: u128,
-) -> Result<(WebSocket<TcpStream>, Seal), Error> {
-    let failed = |error: &dyn std::fmt::Display| gone(hub, port, &error.to_string());
-    let (shake, hello) = GuestShake::begin(secret, chance);
-    socket.send(Message::text(hello)).map_err(|error| failed(&error))?;
-    let answer = socket.read().and_then(Message::into_text).map_err(|error| failed(&error))?;
-    let Some((proof, seal)) = shake.end(&answer) else {
+    fn outdated(&self) -> Error {
         let text = format!(
-            "the hub {hub} does not know this secret, or is not yours: nothing was told to it; \
-             SLM_MESH_SHARED_SECRET must be the same on both machines"
+            "the hub {} runs slm-mesh 0.1.0, which speaks an older protocol to other machines; update slm-mesh on the \
+             hub and run slm-mesh stop there",
+            self.host
         );
-        return Err(Error::new(ErrorKind::Refused, text));
-    };
-    socket.send(Message::text(proof)).map_err(|error| failed(&error))?;
-    Ok((socket, seal))
+        Error::new(ErrorKind::Refused, text)
+    }
+
+    fn wrong_secret(&self) -> Error {
+        let text = format!(
+            "the hub {} does not know this secret; SLM_MESH_SHARED_SECRET must be the same on both machines; no data \
+             was sent to it",
+            self.host
+        );
+        Error::new(ErrorKind::Refused, text)
+    }
+
+    fn authenticate(
+        &self,
+        mut socket: WebSocket<TcpStream>,
+        key: &NetworkKey,
+    ) -> Result<(WebSocket<TcpStream>, NoiseChannel), Error> {
+        let (handshake, first) = GuestHandshake::start(key).map_err(|error| self.unreachable(&error))?;
+        socket.send(Message::binary(first)).map_err(|error| self.unreachable(&error))?;
+        let reply = socket.read().map_err(|error| self.unreachable(&error))?;
+        let Some((channel, confirmation)) = Some(reply.into_data()).and_then(|reply| handshake.finish(&reply).ok())
+        else {
+            return Err(self.wrong_secret());
+        };
+        socket.send(Message::binary(confirmation)).map_err(|error| self.unreachable(&error))?;
+        Ok((socket, channel))
+    }
 }
 
 /// Carries lines on a thread of its own until one side ends.
-fn carry(mut socket: WebSocket<TcpStream>, seal: Seal) -> io::Result<UnixStream> {
+fn spawn_bridge(mut socket: WebSocket<TcpStream>, channel: NoiseChannel) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     socket.get_mut().set_nonblocking(true)?;
     let mut poll = Poll::new()?;
-    let mut bridge = Bridge::new(socket, Some(seal), PollStream::from_std(ours), poll.registry(), Token(0))?;
-    let interest = Interest::READABLE | Interest::WRITABLE;
-    let raw = std::os::fd::AsRawFd::as_raw_fd(bridge.stream());
-    poll.registry().register(&mut mio::unix::SourceFd(&raw), Token(1), interest)?;
-    let run = move || {
+    let framing = Framing::Encrypted(Box::new(channel));
+    let mut bridge = Bridge::new(socket, framing, PollStream::from_std(ours), poll.registry(), Token(0))?;
+    let network = bridge.stream().as_raw_fd();
+    poll.registry().register(&mut SourceFd(&network), Token(1), Interest::READABLE | Interest::WRITABLE)?;
+    let carry = move || {
         let mut events = Events::with_capacity(4);
         loop {
-            let wait = match bridge.pump(poll.registry()) {
-                Pumped::Ends => return,
-                Pumped::Again => Duration::ZERO,
-                Pumped::Rests => bridge.due().saturating_duration_since(Instant::now()),
+            let wait = match bridge.run_turn(poll.registry()) {
+                BridgeStatus::Closed => return,
+                BridgeStatus::MoreWork => Duration::ZERO,
+                BridgeStatus::Idle => bridge.liveness_deadline().saturating_duration_since(Instant::now()),
             };
             let polled = poll.poll(&mut events, Some(wait));
-            if polled.is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) || !bridge.watch(Instant::now()) {
+            let has_failed = polled.is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+            if has_failed || !bridge.check_liveness(Instant::now()) {
                 return;
             }
-            events.iter().for_each(|event| bridge.note(event));
+            events.iter().for_each(|event| bridge.note_event(event));
         }
     };
-    std::thread::Builder::new().name("far".into()).stack_size(256 * 1024).spawn(run)?;
+    std::thread::Builder::new().name("remote".into()).stack_size(256 * 1024).spawn(carry)?;
     Ok(theirs)
 }

@@ -1,63 +1,64 @@
-//! Cuts a stream of bytes into lines, with a limit.
+//! Splits a stream of bytes into lines of bounded length.
 
-/// The longest line on any of our sockets, in bytes: a message of 64 KiB, escaped six-fold, fits.
+/// The longest line on any of our sockets, in bytes. A message of 64 KiB fits even if JSON needs six bytes
+/// for each of its characters.
 pub const LINE_MAX: usize = 1 << 20;
 
-/// Bytes that arrived and are not yet taken as lines.
+/// Received bytes that were not yet returned as lines.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub struct LineBuffer {
     bytes: Vec<u8>,
-    /// Where the next line begins.
+    /// Where the next line starts.
     start: usize,
-    /// Up to where no line end was found.
-    seen: usize,
+    /// Up to here there is no line end.
+    searched: usize,
 }
 
-/// A line was longer than [`LINE_MAX`].
+/// The line is longer than [`LINE_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooLong;
+pub struct LineLineLineLineTooLong;
 
-impl Lines {
-    /// Adds what arrived.
+impl LineBuffer {
+    /// Adds received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 && self.start == self.bytes.len() {
             self.bytes.clear();
-            (self.start, self.seen) = (0, 0);
+            (self.start, self.searched) = (0, 0);
         } else if self.start > 64 * 1024 {
             self.bytes.drain(..self.start);
-            self.seen -= self.start;
+            self.searched -= self.start;
             self.start = 0;
         }
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole line, without its end.
+    /// Returns the next complete line, without its line end.
     ///
     /// # Errors
-    /// When it is too long, whether its end arrived or not.
-    pub fn next_line(&mut self) -> Result<Option<&[u8]>, TooLong> {
-        let end = self.bytes[self.seen..].iter().position(|byte| *byte == b'\n').map(|at| self.seen + at);
+    /// When the line is too long, even if its end has not arrived yet.
+    pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineLineLineLineTooLong> {
+        let end = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n').map(|at| self.searched + at);
         let length = end.unwrap_or(self.bytes.len()) - self.start;
         if length > LINE_MAX {
-            return Err(TooLong);
+            return Err(LineLineLineLineTooLong);
         }
         let Some(end) = end else {
-            self.seen = self.bytes.len();
+            self.searched = self.bytes.len();
             return Ok(None);
         };
         let start = std::mem::replace(&mut self.start, end + 1);
-        self.seen = self.start;
+        self.searched = self.start;
         let line = &self.bytes[start..end];
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
     }
 
-    /// Skips to the end of a line that was too long, as far as it arrived; true once it is passed.
+    /// Skips the received part of a line that is too long; returns whether the end of that line was reached.
     pub fn skip_line(&mut self) -> bool {
         let end = self.bytes[self.start..].iter().position(|byte| *byte == b'\n');
-        let passed = end.is_some();
+        let reached = end.is_some();
         self.start = end.map_or(self.bytes.len(), |at| self.start + at + 1);
-        self.seen = self.start;
-        passed
+        self.searched = self.start;
+        reached
     }
 
     /// What arrived and is not yet taken as a line.
@@ -65,7 +66,7 @@ impl Lines {
         &self.bytes[self.start..]
     }
 
-    /// Whether a part of a line waits for its rest.
+    /// Whether no part of a line is waiting for the rest of it.
     pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }
@@ -76,8 +77,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_whole_however_the_bytes_arrive() {
-        let mut lines = Lines::default();
+    fn lines_are_complete_however_the_bytes_arrive() {
+        let mut lines = LineBuffer::default();
         let mut got = Vec::new();
         for byte in b"one\r\ntwo\n\nthree" {
             lines.push(&[*byte]);
@@ -90,10 +91,10 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_refused_and_can_be_skipped() {
-        let mut lines = Lines::default();
+    fn a_line_that_is_too_long_is_refused_and_can_be_skipped() {
+        let mut lines = LineBuffer::default();
         lines.push(&vec![b'x'; LINE_MAX + 1]);
-        assert_eq!(lines.next_line(), Err(TooLong));
+        assert_eq!(lines.next_line(), Err(LineLineLineLineTooLong));
         assert!(!lines.skip_line());
         lines.push(b"xx\nnext\n");
         assert!(lines.skip_line());

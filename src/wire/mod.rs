@@ -1,6 +1,6 @@
-//! Bytes and messages: lines in buffers, JSON-RPC 2.0 in lines.
+//! The wire format between our programs: JSON-RPC 2.0 messages on lines.
 //!
-//! **Invariant:** no input or output happens here; buffers come in, messages go out.
+//! **Invariant:** this code reads no input and writes no output; it converts between buffers and messages.
 
 pub mod lines;
 pub mod rpc;

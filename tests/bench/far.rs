@@ -1,4 +1,4 @@
-//! Other machines, over loopback: what the network itself costs there is the floor.
+//! Sessions on other machines, over loopback. The floor is what loopback itself costs.
 
 use super::calls::VALUE;
 use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, size};
@@ -12,18 +12,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Sessions on other machines.
+/// Remote sessions.
 const N_GUESTS: usize = 500;
-/// How long they say nothing, after what their coming left to do is done.
+/// How long they are idle, after the work of their arrival is done.
 const SETTLES: Duration = Duration::from_secs(3);
 const SILENT: Duration = Duration::from_secs(20);
-/// The kernel counts time in hundredths of a second.
+/// The kernel counts CPU time in hundredths of a second.
 const TICKS_PER_SECOND: f64 = 100.0;
-/// Strangers, and what each waits after one connection: bad neighbours, and no second load of their own.
+/// Strangers, and how long each pauses between connections, so that they do not use up the CPU themselves.
 const N_STRANGERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A call and a push over the WebSocket, beside the same on this machine and the same bytes over TCP.
+/// A call and a push over the WebSocket, compared with the same on this machine and the same bytes over TCP.
 pub fn far(table: &mut Table) {
     let mesh = Mesh::hub();
     let (mut near, mut far) = (mesh.seat("near"), mesh.far_seat("far"));
@@ -59,10 +59,10 @@ pub fn far(table: &mut Table) {
     table.times("far push, send to arrival", &Samples::new(fars), Some(floor), Reach::Times(1.0));
 }
 
-/// The answer of a call that was looked at before.
+/// Drops an answer that was checked before.
 fn ignore(_answer: &[u8]) {}
 
-/// Seconds of CPU that a process has had.
+/// The CPU seconds that a process has used.
 fn cpu_of(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("Linux tells");
     let fields: Vec<&str> = text.rsplit(')').next().expect("its fields").split_whitespace().collect();
@@ -70,7 +70,7 @@ fn cpu_of(pid: u32) -> f64 {
     (ticks(11) + ticks(12)) / TICKS_PER_SECOND
 }
 
-/// Many guests that say nothing, and then hear a broadcast.
+/// Many guests that are idle, and then receive a broadcast.
 pub fn guests(table: &mut Table) {
     let mesh = Mesh::hub();
     let mut sender = mesh.seat("sender");
@@ -108,11 +108,11 @@ pub fn guests(table: &mut Table) {
     table.times("  broadcast, from first to last", &Samples::new(spreads), None, Reach::MedianAndP99(50e3, 50e3));
 }
 
-/// One connection of a stranger: it asks to be a guest and proves nothing, or says what is no request.
+/// One connection of a stranger: it tries a wrong secret, or sends something that is no request.
 fn intrude(n: usize, port: u16) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     let upgrade = "GET /far HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+                   Sec-WebSocket-Protocol: slm-mesh.noise.1\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     match n % 4 {
         0 => stream.write_all(b"\x16\x03\x01\x00\xff no request at all"),
         1 => stream.write_all(&upgrade.as_bytes()[..upgrade.len() / 2]),
@@ -121,12 +121,14 @@ fn intrude(n: usize, port: u16) -> std::io::Result<()> {
             stream.write_all(upgrade.as_bytes())?;
             stream.set_read_timeout(Some(Duration::from_secs(1)))?;
             let n = stream.read(&mut [0; 1024])?;
-            stream.write_all(if n > 0 { b"\x81\x82\0\0\0\0{}" } else { b"" })
+            // A handshake message of the right length under a wrong key.
+            let wrong = [&b"\x82\xb0\0\0\0\0"[..], &[7; 48]].concat();
+            stream.write_all(if n > 0 { &wrong } else { b"" })
         }
     }
 }
 
-/// A call on this machine while strangers come to both doors without end.
+/// A call on this machine while strangers connect to both ports without end.
 pub fn strangers(table: &mut Table) {
     let mesh = Mesh::hub();
     let mut near = mesh.seat("near");
@@ -142,7 +144,7 @@ pub fn strangers(table: &mut Table) {
                     if over.load(Ordering::Relaxed) {
                         return;
                     }
-                    // To be cut off is what it came for.
+                    // The hub is meant to cut the connection.
                     let _ = intrude(n, port + (n / 4 % 2) as u16);
                     thread::sleep(PAUSE);
                 }

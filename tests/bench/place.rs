@@ -140,7 +140,7 @@ impl Mesh {
     /// The same from another machine, as a session has it: over the WebSocket.
     pub fn far_seat(&self, name: &str) -> Line {
         let port = self.http_port() + 1;
-        let stream = slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, u128::from(port));
+        let stream = slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, u64::from(port));
         let mut line = Line::over(stream.unwrap_or_else(|error| panic!("{}", error.text)));
         let whence = json!({ "host": "elsewhere", "user": "bench", "chain": [] });
         line.send(format!("{}\n", json!({ "jsonrpc": "2.0", "method": "far", "params": whence })).as_bytes());

@@ -1,18 +1,18 @@
-//! Stands in for a hub: keeps the announcing process alive, and prints its id whenever it is another.
+//! Stands in for a hub: keeps the announcing process alive, and prints each new process id.
 
-use slm_mesh::discovery::Announcer;
-use slm_mesh::discovery::mdns_process::Orders;
+use slm_mesh::discovery::MdnsSupervisor;
+use slm_mesh::discovery::mdns_process::Announcement;
 use slm_mesh::sys::Clock;
 use std::time::Duration;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let (program, orders) = words.split_first().expect("PROGRAM NAME PORT WSPORT VERSION");
-    let orders = Orders::read(orders).expect("orders as slm-mesh announce takes them");
-    let mut announcer = Announcer::new(program.into(), orders);
+    let orders = Announcement::from_args(orders).expect("the arguments of slm-mesh announce");
+    let mut announcer = MdnsSupervisor::new(program.into(), orders);
     let clock = Clock::start(0);
     let mut told = None;
-    while let Some(next) = announcer.tend(clock.now()) {
+    while let Some(next) = announcer.supervise(clock.now()) {
         if announcer.pid() != told {
             told = announcer.pid();
             println!("{}", told.unwrap_or(0));

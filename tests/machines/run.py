@@ -107,8 +107,8 @@ def where_nobody_is_nobody_is_found(lan):
     assert "no network" in lan.verb(lan.alone, "hubs")
     assert "off" in lan.verb(lan.b, "hubs", status=1, SLM_MESH_DISCOVERY="off")
     assert "no address" in lan.verb(lan.alone, "announce", "desk", 7899, 7900, "0.1.0", status=3)
-    assert "not to be had" in lan.verb(lan.alone, "announce", "desk", 7899, 7900, "0.1.0", "10.77.0.1", status=3)
-    assert "want" in lan.verb(lan.alone, "announce", "desk", status=2)
+    assert "can't be used" in lan.verb(lan.alone, "announce", "desk", 7899, 7900, "0.1.0", "10.77.0.1", status=3)
+    assert "expected" in lan.verb(lan.alone, "announce", "desk", status=2)
     assert "none answers" in lan.verb(lan.b, "doctor")
     assert "not looked for" in lan.verb(lan.b, "doctor", SLM_MESH_DISCOVERY="off")
 

@@ -292,8 +292,11 @@ impl World {
             Ok(value) => value,
             Err(error) => return check_fault("a call that waited", error),
         };
-        let line = rpc::answer(&json!(1), value);
-        assert!(line.len() <= LINE_MAX && rpc::read(line.trim_end().as_bytes()).is_ok(), "no client reads {line:.200}");
+        let line = rpc::response(&json!(1), value);
+        assert!(
+            line.len() <= LINE_MAX && rpc::parse_line(line.trim_end().as_bytes()).is_ok(),
+            "no client reads {line:.200}"
+        );
         let ids = [&value["you"]["id"], &value["peerId"], &value["messageId"], &value["messages"][0]["id"]];
         self.ids.extend(ids.into_iter().filter_map(Value::as_str).map(str::to_owned));
         if self.ids.len() > 32 {

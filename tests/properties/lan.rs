@@ -1,22 +1,21 @@
-//! What a stranger on the local network answers.
+//! Responses of strangers on the local network.
 //!
-//! Whatever it is, it is read or thrown away, and of what is read nothing is longer or more than the
-//! form allows.
+//! Any packet is either parsed or dropped, and nothing that comes out exceeds the limits.
 
-use slm_mesh::discovery::packet::answer;
+use slm_mesh::discovery::packet::parse_response;
 
-/// The packet is asked about as an answer to the query whose id it has, and to another one.
+/// Parses the packet as a response to the query whose id it has, and to another one.
 pub fn check(data: &[u8]) {
     let id = u16::from_be_bytes([data.first().copied().unwrap_or(0), data.get(1).copied().unwrap_or(0)]);
-    assert_eq!(answer(data, !id), None, "an answer to somebody else");
-    let told = answer(data, id).unwrap_or_default();
+    assert_eq!(parse_response(data, !id), None, "a response to another query");
+    let told = parse_response(data, id).unwrap_or_default();
     assert!(told.len() <= 64, "{} services", told.len());
     for one in &told {
-        // A byte that is no text becomes a sign of three.
+        // A byte that is not UTF-8 becomes a character of three bytes.
         assert!(one.name.len() <= 3 * 63 && one.target.len() <= 254 && one.addresses.len() <= 64, "{one:?}");
         assert!(one.port > 0 && one.ws_port != Some(0), "{one:?}");
         assert!(one.version.len() <= 32 && one.version.bytes().all(|byte| byte.is_ascii_graphic()), "{one:?}");
     }
     assert!(data.len() < 12 || told.len() * 11 <= data.len(), "more records than bytes");
-    assert_eq!(answer(data, id).unwrap_or_default(), told, "the same packet says the same");
+    assert_eq!(parse_response(data, id).unwrap_or_default(), told, "the same packet gives the same result");
 }

@@ -1,14 +1,14 @@
-//! Lines and the messages in them, as sessions and the broker read them.
+//! Lines and the messages on them, as sessions and the broker read them.
 //!
-//! However a stream is cut, its lines are the same; a line is a message that can be written and read
-//! again, or an error that says which.
+//! However a stream is split into reads, its lines are the same. Each line is either a message that survives
+//! being written and read again, or an error with a code.
 
 use crate::feed::{Feed, pieces};
 use serde_json::Value;
-use slm_mesh::wire::lines::{LINE_MAX, Lines};
-use slm_mesh::wire::rpc::{self, Bad, Message};
+use slm_mesh::wire::lines::{LINE_MAX, LineBuffer};
+use slm_mesh::wire::rpc::{self, InvalidMessage, RpcMessage};
 
-/// First byte: how the stream is cut; its highest bit makes every line begin with a megabyte.
+/// The first byte decides how the stream is split; its highest bit puts a megabyte before every line.
 pub fn check(data: &[u8]) {
     let mut feed = Feed(data);
     let how = feed.byte();
@@ -22,16 +22,16 @@ pub fn check(data: &[u8]) {
     } else {
         stream
     };
-    let seen = cut(&pieces(stream, how & 0x7f));
-    assert_eq!(seen, wanted(stream), "cut by {how}");
+    let seen = split(&pieces(stream, how & 0x7f));
+    assert_eq!(seen, expected(stream), "split by {how}");
     for line in seen.iter().flatten() {
         check_line(line);
     }
 }
 
-/// The lines that come out; `None` for one that is too long.
-fn cut(pieces: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
-    let (mut lines, mut found, mut skipping) = (Lines::default(), Vec::new(), false);
+/// The lines that the buffer returns; `None` for a line that is too long.
+fn split(pieces: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
+    let (mut lines, mut found, mut skipping) = (LineBuffer::default(), Vec::new(), false);
     for piece in pieces {
         lines.push(piece);
         skipping = skipping && !lines.skip_line();
@@ -49,10 +49,10 @@ fn cut(pieces: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
     found
 }
 
-/// The same in one piece, as one would write it down first.
-fn wanted(stream: &[u8]) -> Vec<Option<Vec<u8>>> {
+/// The same lines, computed in the simplest way.
+fn expected(stream: &[u8]) -> Vec<Option<Vec<u8>>> {
     let mut lines: Vec<&[u8]> = stream.split(|byte| *byte == b'\n').collect();
-    // What stands behind the last line end is no line yet, unless it is too long to become one.
+    // The bytes after the last line end are not a line yet, but may already be too long for one.
     let last = lines.pop().unwrap_or_default();
     let one = |line: &[u8]| (line.len() <= LINE_MAX).then(|| line.strip_suffix(b"\r").unwrap_or(line).to_vec());
     let rest = (last.len() > LINE_MAX).then_some(None);
@@ -60,19 +60,19 @@ fn wanted(stream: &[u8]) -> Vec<Option<Vec<u8>>> {
 }
 
 fn check_line(line: &[u8]) {
-    match rpc::read(line) {
+    match rpc::parse_line(line) {
         Ok(message) => {
-            let again = rpc::read(write(&message).trim_end().as_bytes()).expect("what was written can be read");
+            let again = rpc::parse_line(write(&message).trim_end().as_bytes()).expect("what was written can be read");
             assert_eq!(rounded(&write(&again)), rounded(&write(&message)), "written and read again");
-            if let Message::Response { id, result: Err(error) } = message {
-                check_fault(&id, &error);
+            if let RpcMessage::Response { id, result: Err(error) } = message {
+                check_error(&id, &error);
             }
         }
-        Err(bad) => check_bad(&bad),
+        Err(bad) => check_invalid(&bad),
     }
 }
 
-/// A line without the last digits of its fractions, which may change by one when they are read.
+/// A line with rounded fractions, because reading may change their last digit.
 fn rounded(line: &str) -> Value {
     fn round(value: Value) -> Value {
         match value {
@@ -85,29 +85,29 @@ fn rounded(line: &str) -> Value {
     round(serde_json::from_str(line).expect("a line is JSON"))
 }
 
-fn write(message: &Message) -> String {
+fn write(message: &RpcMessage) -> String {
     match message {
-        Message::Request { id, method, params } => rpc::request(id, method, &Value::Object(params.clone())),
-        Message::Notice { method, params } => rpc::notice(method, &Value::Object(params.clone())),
-        Message::Response { id, result: Ok(result) } => rpc::answer(id, result),
-        Message::Response { id, result: Err(error) } => {
-            rpc::line(&serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": error }))
+        RpcMessage::Request { id, method, params } => rpc::request(id, method, &Value::Object(params.clone())),
+        RpcMessage::Notification { method, params } => rpc::notification(method, &Value::Object(params.clone())),
+        RpcMessage::Response { id, result: Ok(result) } => rpc::response(id, result),
+        RpcMessage::Response { id, result: Err(error) } => {
+            rpc::to_line(&serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": error }))
         }
     }
 }
 
-fn check_bad(bad: &Bad) {
-    assert!([rpc::PARSE, rpc::INVALID, rpc::PARAMS].contains(&bad.code), "{bad:?}");
-    let line = rpc::protocol_error(bad.id.as_ref(), bad.code, &bad.text);
+fn check_invalid(bad: &InvalidMessage) {
+    assert!([rpc::PARSE_ERROR, rpc::INVALID_REQUEST, rpc::INVALID_PARAMS].contains(&bad.code), "{bad:?}");
+    let line = rpc::protocol_error_response(bad.id.as_ref(), bad.code, &bad.text);
     let answer: Value = serde_json::from_str(&line).expect("an error is a line of JSON");
     assert_eq!(answer["id"], bad.id.clone().unwrap_or(Value::Null));
     assert_eq!(line.matches('\n').count(), 1, "{line:?}");
 }
 
-/// An error that came over the wire goes out again as it came.
-fn check_fault(id: &Value, error: &Value) {
-    let error = rpc::read_error(error);
-    let line = rpc::error(id, &error);
+/// A received error is sent on unchanged.
+fn check_error(id: &Value, error: &Value) {
+    let error = rpc::decode_error(error);
+    let line = rpc::error_response(id, &error);
     let again: Value = serde_json::from_str(&line).expect("an error is a line of JSON");
-    assert_eq!(rounded(&rpc::error(id, &rpc::read_error(&again["error"]))), rounded(&line));
+    assert_eq!(rounded(&rpc::error_response(id, &rpc::decode_error(&again["error"]))), rounded(&line));
 }

@@ -7,7 +7,7 @@
 use crate::feed::{Feed, pieces};
 use serde_json::Value;
 use slm_mesh::mcp;
-use slm_mesh::wire::rpc::{self, Message};
+use slm_mesh::wire::rpc::{self, RpcMessage};
 
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
@@ -36,7 +36,7 @@ const DAMAGED_MAX: usize = 4;
 
 /// Damages a request; its answer must carry its id.
 fn check_damaged(line: &[u8], legacy: bool) {
-    let Ok(Message::Request { id, .. }) = rpc::read(line) else { return };
+    let Ok(RpcMessage::Request { id, .. }) = rpc::parse_line(line) else { return };
     // With two of them, or one that is escaped, readers may differ on which one counts.
     if line.windows(4).filter(|bytes| bytes == br#""id""#).count() != 1 {
         return;
@@ -65,7 +65,7 @@ fn answers(output: &[u8]) -> Vec<Value> {
 }
 
 /// What wants an answer: requests with their ids, and what is no message.
-fn asked(input: &[u8]) -> Vec<Option<Message>> {
+fn asked(input: &[u8]) -> Vec<Option<RpcMessage>> {
     let mut found = Vec::new();
     let mut lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
     lines.pop();
@@ -74,26 +74,26 @@ fn asked(input: &[u8]) -> Vec<Option<Message>> {
             Ok(Value::Array(batch)) => {
                 // Refused as a whole, or answered one by one.
                 found.push(None);
-                found.extend(batch.into_iter().map(|one| rpc::read_value(one).ok()));
+                found.extend(batch.into_iter().map(|one| rpc::parse_message(one).ok()));
             }
-            _ => found.push(rpc::read(line).ok()),
+            _ => found.push(rpc::parse_line(line).ok()),
         }
     }
-    found.retain(|one| !matches!(one, Some(Message::Notice { .. } | Message::Response { .. })));
+    found.retain(|one| !matches!(one, Some(RpcMessage::Notification { .. } | RpcMessage::Response { .. })));
     found
 }
 
-fn check_answer(answer: &Value, asked: &[Option<Message>], legacy: bool) {
+fn check_answer(answer: &Value, asked: &[Option<RpcMessage>], legacy: bool) {
     assert_eq!(answer["jsonrpc"], "2.0", "{answer}");
     let (result, error) = (answer.get("result"), answer.get("error"));
     assert!(result.is_some() != error.is_some(), "{answer}");
     if let Some(error) = error {
         assert!(error["code"].is_i64() && error["message"].as_str().is_some_and(|text| !text.is_empty()), "{answer}");
-        assert_ne!(error["code"], rpc::INTERNAL, "{answer}");
+        assert_ne!(error["code"], rpc::INTERNAL_ERROR, "{answer}");
     }
     let Some(id) = answer.get("id") else { return assert!(error.is_some(), "{answer}") };
     let of_id = asked.iter().flatten().filter_map(|message| match message {
-        Message::Request { id: asked, params, .. } if asked == id => Some(params),
+        RpcMessage::Request { id: asked, params, .. } if asked == id => Some(params),
         _ => None,
     });
     let of_id: Vec<_> = of_id.collect();

@@ -4,7 +4,7 @@
 //! this machine.
 
 use super::{Gate, Head, Limits, PendingRequest};
-use crate::remote::auth_failures::Tries;
+use crate::remote::auth_failures::AuthFailures;
 use std::cell::RefCell;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ pub struct Dispatcher {
     /// What a client may use.
     pub limits: Limits,
     /// Wrong tokens of other machines.
-    pub tries: RefCell<Tries>,
+    pub tries: RefCell<AuthFailures>,
 }
 
 impl Dispatcher {
@@ -117,6 +117,6 @@ mod tests {
         for own in ["127.0.0.1", "::1"] {
             assert_eq!(n_responses(&mut asked(&dispatcher, own, "wrong", 90, now)), 90);
         }
-        assert_eq!(dispatcher.tries.borrow_mut().end().as_deref(), Some("10.0.0.7 (22), 10.0.0.8 (20)"));
+        assert_eq!(dispatcher.tries.borrow_mut().take_report().as_deref(), Some("10.0.0.7 (22), 10.0.0.8 (20)"));
     }
 }

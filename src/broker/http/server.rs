@@ -152,7 +152,7 @@ impl HttpThread {
             _ => None,
         };
         let deadlines = self.conns.values().filter_map(HttpConnection::deadline);
-        let nearest = deadlines.chain(retry).chain(end).chain(self.dispatcher.tries.borrow().due()).min()?;
+        let nearest = deadlines.chain(retry).chain(end).chain(self.dispatcher.tries.borrow().report_due()).min()?;
         Some(nearest.saturating_duration_since(Instant::now()))
     }
 
@@ -226,8 +226,8 @@ impl HttpThread {
     /// Logs, once a minute, which addresses sent wrong tokens.
     fn log_wrong_tokens(&self, now: Instant) {
         let mut tries = self.dispatcher.tries.borrow_mut();
-        if tries.is_due(now)
-            && let Some(addresses) = tries.end()
+        if tries.is_report_due(now)
+            && let Some(addresses) = tries.take_report()
         {
             crate::broker::log(&format!("wrong tokens over HTTP in the last minute: {addresses}"));
         }

@@ -6,9 +6,9 @@ use crate::broker::http::{HttpServer, Limits, PendingRequest};
 use crate::broker::remote_listener::RemoteListener;
 use crate::broker::web::auth::WebAuth;
 use crate::broker::{legacy_http, log, web};
-use crate::discovery::mdns_process::Orders;
-use crate::discovery::mdns_supervisor::Announcer;
-use crate::remote::hub::{Bearer, Door, Inside};
+use crate::discovery::mdns_process::Announcement;
+use crate::discovery::mdns_supervisor::MdnsSupervisor;
+use crate::remote::hub::{BearerCheck, BrokerHooks, ListenerHandle};
 use crate::sys;
 use crate::sys::endpoint::{SECRET_GOOD, SECRET_MIN};
 use crate::sys::settings::{SECRET, Settings};
@@ -49,7 +49,7 @@ impl PortCredentials {
     }
 
     /// Who may subscribe to pushes over a WebSocket: nobody, once bearer tokens are switched off.
-    fn subscriber_check(self) -> Bearer {
+    fn subscriber_check(self) -> BearerCheck {
         let is_on = self.secret.is_some();
         let is_known = legacy_http::bearer_check(self.token, self.secret);
         Arc::new(move |header| is_on && header.strip_prefix("Bearer ").is_some_and(&is_known))
@@ -102,16 +102,19 @@ pub(super) fn start_remote(
             format!("port {port} for other machines can't be opened ({error}); set SLM_MESH_WS_PORT to a free one");
         Error::new(ErrorKind::Refused, text)
     })?;
-    let (arrivals, inbox) = sync_channel(ARRIVALS_MAX);
+    let (accepted, inbox) = sync_channel(ARRIVALS_MAX);
     let bearer = credentials.subscriber_check();
-    let inside = Inside { arrivals, wake: wake_loop(waker), bearer, log, chance: sys::random_u128 };
-    let door = Door::open(listener, settings.text(SECRET).to_owned(), inside)
+    let hooks = BrokerHooks { accepted, wake: wake_loop(waker), bearer, log };
+    let door = ListenerHandle::start(listener, settings.text(SECRET), hooks)
         .map_err(|error| Error::new(ErrorKind::Internal, format!("other machines can't be served ({error})")))?;
     let http_port = http_port.unwrap_or(0);
     log(&format!("serving other machines on {bind}: HTTP on port {http_port}, sessions on port {port}"));
     let announcer = settings.discovers().then(|| {
         let name = format!("{}-{}", sys::user(), sys::host());
-        Announcer::new(sys::own_path(), Orders::new(&name, http_port, door.port(), env!("CARGO_PKG_VERSION")))
+        MdnsSupervisor::new(
+            sys::own_path(),
+            Announcement::new(&name, http_port, door.port(), env!("CARGO_PKG_VERSION")),
+        )
     });
     Ok(RemoteListener::new(door, inbox, announcer, now))
 }

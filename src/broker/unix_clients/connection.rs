@@ -1,7 +1,7 @@
 //! One client's connection: bytes in, bytes out, both bounded, and whether the client still answers.
 
 use super::origin::Origin;
-use crate::wire::lines::Lines;
+use crate::wire::lines::LineBuffer;
 use mio::event::Event;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
@@ -33,7 +33,7 @@ pub struct ClientConnection {
     /// Where it runs.
     pub origin: Origin,
     /// What it sent and what is not yet served.
-    pub input: Lines,
+    pub input: LineBuffer,
     /// More lines were read than one turn serves.
     pub has_more: bool,
     /// It speaks for a peer, so its silence matters.
@@ -65,7 +65,7 @@ impl ClientConnection {
         ClientConnection {
             stream,
             origin,
-            input: Lines::default(),
+            input: LineBuffer::default(),
             has_more: false,
             is_session: false,
             is_detached: false,
@@ -122,7 +122,7 @@ impl ClientConnection {
         if self.n_unsent() + line.len() > OUTPUT_MAX {
             (self.is_closed, self.has_overflowed) = (true, true);
             // Its further requests are dropped, too: serving them would have no bound.
-            (self.input, self.is_readable, self.has_more) = (Lines::default(), false, false);
+            (self.input, self.is_readable, self.has_more) = (LineBuffer::default(), false, false);
             self.discard_output();
             return;
         }

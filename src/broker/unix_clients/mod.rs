@@ -230,7 +230,7 @@ impl UnixClients {
     /// Tells every client that the broker ends, and why.
     pub fn announce_shutdown(&mut self, reason: ShutdownReason) {
         let word = if reason == ShutdownReason::Replaced { "making_room" } else { "stopping" };
-        let notice = rpc::notice("shutdown", &json!({ "reason": word }));
+        let notice = rpc::notification("shutdown", &json!({ "reason": word }));
         for connection in self.connections.values_mut() {
             connection.write(&notice);
             connection.flush();

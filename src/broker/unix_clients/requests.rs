@@ -8,7 +8,7 @@ use crate::broker::methods::{run_method, yield_to_newer};
 use crate::core::peers::sessions::ATTACH;
 use crate::core::{self, Auth, Call};
 use crate::wire::lines::LINE_MAX;
-use crate::wire::rpc::{self, Bad, Message};
+use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
 use serde_json::{Map, Value};
 
 /// Requests of one client that are served in one turn, so that others get theirs.
@@ -45,10 +45,10 @@ pub fn serve(context: &mut LoopContext, token: u64, connection: &mut ClientConne
         let message = match connection.input.next_line() {
             Ok(None) => return,
             Ok(Some([])) => continue,
-            Ok(Some(line)) => rpc::read(line),
+            Ok(Some(line)) => rpc::parse_line(line),
             Err(_) => {
                 let text = format!("the line is longer than {LINE_MAX} bytes; this connection ends");
-                connection.write(&rpc::protocol_error(None, rpc::INVALID, &text));
+                connection.write(&rpc::protocol_error_response(None, rpc::INVALID_REQUEST, &text));
                 return connection.close();
             }
         };
@@ -60,16 +60,16 @@ fn serve_message(
     context: &mut LoopContext,
     token: u64,
     connection: &mut ClientConnection,
-    message: Result<Message, Bad>,
+    message: Result<RpcMessage, InvalidMessage>,
 ) {
     match message {
-        Ok(Message::Request { id, method, params }) => {
+        Ok(RpcMessage::Request { id, method, params }) => {
             serve_request(context, token, connection, id, &method, params);
         }
-        Ok(Message::Notice { method, params }) => serve_notice(context, token, connection, &method, params),
+        Ok(RpcMessage::Notification { method, params }) => serve_notice(context, token, connection, &method, params),
         // Only pings are asked of a client, and any line counts as the answer.
-        Ok(Message::Response { .. }) => {}
-        Err(bad) => connection.write(&rpc::protocol_error(bad.id.as_ref(), bad.code, &bad.text)),
+        Ok(RpcMessage::Response { .. }) => {}
+        Err(bad) => connection.write(&rpc::protocol_error_response(bad.id.as_ref(), bad.code, &bad.text)),
     }
 }
 
@@ -86,7 +86,7 @@ fn serve_notice(
             let remote = RemoteOrigin::parse(&params);
             match context.mesh.set_origin(token, &remote.host, &remote.user, context.now) {
                 Ok(()) => connection.origin = Origin::Remote(remote),
-                Err(error) => connection.write(&rpc::error(&Value::Null, &error)),
+                Err(error) => connection.write(&rpc::error_response(&Value::Null, &error)),
             }
         }
         // An operation without an id runs, and its sender wants no reply.
@@ -108,8 +108,8 @@ fn serve_request(
 ) {
     let machine = connection.origin.machine();
     match run_method(context, method, machine) {
-        Some(Ok(value)) => return connection.write(&rpc::answer(&id, &value)),
-        Some(Err(error)) => return connection.write(&rpc::error(&id, &error)),
+        Some(Ok(value)) => return connection.write(&rpc::response(&id, &value)),
+        Some(Err(error)) => return connection.write(&rpc::error_response(&id, &error)),
         None => {}
     }
     if let Some(version) = params.remove("v").as_ref().and_then(Value::as_str) {
@@ -120,7 +120,7 @@ fn serve_request(
         None => {
             let method: String = method.chars().take(METHOD_SHOWN).collect();
             let text = format!("no method {method}; slm-mesh help protocol lists them");
-            connection.write(&rpc::protocol_error(Some(&id), rpc::NO_METHOD, &text));
+            connection.write(&rpc::protocol_error_response(Some(&id), rpc::METHOD_NOT_FOUND, &text));
         }
     }
 }
@@ -139,7 +139,9 @@ fn call_operation(
     let acting = match params.remove("as") {
         None | Some(Value::Null) => None,
         Some(Value::String(name)) if name.len() <= AS_MAX => Some(name),
-        Some(_) => return connection.write(&rpc::error(&id, &Error::usage("as", "want the name or id of a peer"))),
+        Some(_) => {
+            return connection.write(&rpc::error_response(&id, &Error::usage("as", "want the name or id of a peer")));
+        }
     };
     // A caller that asks who it is, or must be known, is looked up in the process tree: there, and
     // only there, it can't claim to be somebody else.
@@ -159,6 +161,6 @@ fn call_operation(
     let ancestors = if is_hook || may_be_inside { connection.origin.ancestors().to_vec() } else { Vec::new() };
     match op.check(params) {
         Ok(args) => mesh.call(Call { conn: token, id, op, args, acting, ancestors }, *now),
-        Err(error) => connection.write(&rpc::error(&id, &error)),
+        Err(error) => connection.write(&rpc::error_response(&id, &error)),
     }
 }

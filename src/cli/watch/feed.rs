@@ -6,7 +6,7 @@
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
 use crate::sys::data_dir::DataDir;
-use crate::wire::rpc::{self, Message};
+use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
@@ -145,7 +145,7 @@ impl Feed {
     pub fn poll(&mut self, wait: bool) -> Vec<FeedUpdate> {
         let mut waits = wait && self.updates.is_empty();
         while let Some(client) = &mut self.client {
-            let found = if waits { client.receive().map(Some) } else { client.receive_now() };
+            let found = if waits { client.receive().map(Some) } else { client.try_receive() };
             match found {
                 Ok(Some(message)) => self.handle_message(message),
                 Ok(None) => break,
@@ -226,11 +226,11 @@ impl Feed {
         client.send(&rpc::request(&wanted, method, &self.with_common(params))).map_err(gone)?;
         loop {
             match client.receive().map_err(gone)? {
-                Message::Response { id, result } if id == wanted => {
-                    return result.map_err(|error| rpc::read_error(&error));
+                RpcMessage::Response { id, result } if id == wanted => {
+                    return result.map_err(|error| rpc::decode_error(&error));
                 }
                 // Kept until all events before it are known.
-                Message::Notice { method, params } if method == "event" => pushed.push(Value::Object(params)),
+                RpcMessage::Notification { method, params } if method == "event" => pushed.push(Value::Object(params)),
                 _ => {}
             }
         }
@@ -242,16 +242,18 @@ impl Feed {
         Value::Object(all)
     }
 
-    fn handle_message(&mut self, message: Message) {
+    fn handle_message(&mut self, message: RpcMessage) {
         match message {
-            Message::Notice { method, params } if method == "event" => self.handle_event(Value::Object(params)),
-            Message::Notice { method, .. } if method == "shutdown" => {
+            RpcMessage::Notification { method, params } if method == "event" => {
+                self.handle_event(Value::Object(params))
+            }
+            RpcMessage::Notification { method, .. } if method == "shutdown" => {
                 self.was_stopped = true;
                 self.disconnect("stopped");
             }
-            Message::Response { id, result } => {
+            RpcMessage::Response { id, result } => {
                 let open = id.as_str().and_then(|id| self.open.remove(id));
-                let result = result.map_err(|error| rpc::read_error(&error));
+                let result = result.map_err(|error| rpc::decode_error(&error));
                 if let Some(open) = open {
                     self.handle_answer(open, result);
                 }

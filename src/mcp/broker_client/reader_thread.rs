@@ -8,7 +8,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::client::{Client, discovered_hub};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
-use crate::wire::rpc::{self, Message};
+use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::io;
@@ -60,12 +60,12 @@ impl ReaderThread {
 
     /// Serves one connection after the other until the session closes.
     pub fn run_until_closed(mut self) {
-        discovered_hub::session_looks(false);
+        discovered_hub::look_for_session(false);
         while self.wait_for_need() {
             let began = Instant::now();
             match self.connect() {
                 Ok(client) => {
-                    let broker_name = client.whose.clone();
+                    let broker_name = client.server_name.clone();
                     self.read_answers(client);
                     self.on_connection_lost(&broker_name);
                 }
@@ -79,7 +79,7 @@ impl ReaderThread {
                 Err(error) => {
                     self.n_misses = 0;
                     self.fail_queued(&error);
-                    discovered_hub::session_looks(!self.known_peers.is_empty());
+                    discovered_hub::look_for_session(!self.known_peers.is_empty());
                     self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 }
             }
@@ -118,7 +118,7 @@ impl ReaderThread {
         } else {
             Client::connect_or_start(&data_dir)?
         };
-        self.child = client.child.take().or(self.child.take());
+        self.child = client.broker_child.take().or(self.child.take());
         let attached = self.attach_all(&mut client);
         self.shared.lock().is_attaching = false;
         self.shared.changed.notify_all();
@@ -150,7 +150,7 @@ impl ReaderThread {
         }
         let mut state = self.shared.lock();
         state.peers = self.known_peers.clone();
-        state.socket = client.writer().ok();
+        state.socket = client.clone_writer().ok();
         for thread in self.known_peers.keys() {
             state.wait_for_wakeup(thread);
         }
@@ -162,12 +162,12 @@ impl ReaderThread {
     fn read_answers(&mut self, mut client: Client) {
         loop {
             let quiet = self.report_progress();
-            if client.wait_at_most(quiet).is_err() {
+            if client.set_receive_timeout(quiet).is_err() {
                 return;
             }
             match client.receive() {
-                Ok(Message::Response { id, result }) => self.on_answer(id.as_u64().unwrap_or(0), result),
-                Ok(Message::Notice { method, params }) if method == "shutdown" => {
+                Ok(RpcMessage::Response { id, result }) => self.on_answer(id.as_u64().unwrap_or(0), result),
+                Ok(RpcMessage::Notification { method, params }) if method == "shutdown" => {
                     return self.on_shutdown(&params);
                 }
                 Ok(_) => {}
@@ -194,7 +194,7 @@ impl ReaderThread {
                 state.wait_for_wakeup(&thread);
                 state.send_queued();
             }
-            Err(error) => self.fail_queued(&rpc::read_error(&error)),
+            Err(error) => self.fail_queued(&rpc::decode_error(&error)),
         }
     }
 
@@ -211,7 +211,7 @@ impl ReaderThread {
         let Some(call) = state.calls.remove(&request) else { return };
         state.is_answering = true;
         drop(state);
-        self.write_answer(&call, result.map_err(|error| rpc::read_error(&error)));
+        self.write_answer(&call, result.map_err(|error| rpc::decode_error(&error)));
         self.shared.changed.notify_all();
     }
 
@@ -225,7 +225,7 @@ impl ReaderThread {
         if is_whole && !shown.is_empty() {
             let peer = state.peers.get(&call.thread).cloned();
             // If the broker is gone, it offers the messages again, since nothing proves that they were read.
-            state.send(&rpc::notice("shown", &json!({ "as": peer, "items": shown })));
+            state.send(&rpc::notification("shown", &json!({ "as": peer, "items": shown })));
         }
         state.is_answering = false;
     }

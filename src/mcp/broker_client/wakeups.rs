@@ -49,7 +49,7 @@ impl ReaderThread {
                     "as": answer["you"]["id"], "surface": wait.notifier.channel(), "upto": answer["upto"],
                     "failed": failed,
                 });
-                state.send(&rpc::notice("turn.rang", &report));
+                state.send(&rpc::notification("turn.rang", &report));
             }
             state.wait_for_wakeup(&wait.thread);
         };

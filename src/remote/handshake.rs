@@ -1,0 +1,225 @@
+//! The hub's side of a connection until it is accepted: the WebSocket upgrade, then the proof.
+//!
+//! **Invariant:** whoever does not know the secret learns only that it was not accepted.
+
+use super::auth::{HubHandshake, NetworkKey};
+use super::bridge::Framing;
+use super::hub::BearerCheck;
+use super::{GUEST_PATH, SUBPROTOCOL, websocket_config};
+use crate::wire::lines::LineBuffer;
+use mio::net::TcpStream;
+use std::io::ErrorKind;
+use std::sync::{Arc, OnceLock};
+use tungstenite::handshake::server::{ErrorResponse, Request, Response, ServerHandshake};
+use tungstenite::handshake::{HandshakeError, MidHandshake};
+use tungstenite::http::{HeaderMap, HeaderValue, StatusCode};
+use tungstenite::{Error, Message, WebSocket};
+
+const PROTOCOL_HEADER: &str = "sec-websocket-protocol";
+
+/// What a client asks to be, by the head of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RequestedRole {
+    /// A session of ours.
+    Guest,
+    /// A session of slm-mesh 0.1.0, whose protocol we no longer speak.
+    OutdatedGuest,
+    /// A push client with a valid bearer token.
+    Subscriber,
+    /// A push client with a wrong one.
+    RejectedSubscriber,
+    /// Anything else.
+    Unknown,
+}
+
+/// Why a connection was rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// It tried a secret that is not ours.
+    WrongSecret,
+    /// It speaks the protocol of slm-mesh 0.1.0.
+    Outdated,
+    /// It came with no secret at all, or took too long.
+    NoSecret,
+}
+
+/// An accepted connection.
+pub struct AcceptedSocket {
+    /// The WebSocket.
+    pub socket: WebSocket<TcpStream>,
+    /// How to speak on it.
+    pub framing: Framing,
+}
+
+type UpgradeCheck = Box<dyn FnOnce(&Request, Response) -> Result<Response, ErrorResponse> + Send>;
+
+enum Stage {
+    Upgrading(MidHandshake<ServerHandshake<TcpStream, UpgradeCheck>>),
+    AwaitingHello(WebSocket<TcpStream>),
+    AwaitingConfirmation(WebSocket<TcpStream>, HubHandshake),
+}
+
+/// A connection that has not proven anything yet.
+pub struct PendingHandshake {
+    stage: Stage,
+    /// Set while the head of the request is read.
+    role: Arc<OnceLock<RequestedRole>>,
+}
+
+/// How far a handshake got.
+#[expect(clippy::large_enum_variant, reason = "it lives for one step")]
+pub enum Progress {
+    /// It waits for the other side.
+    Pending(PendingHandshake),
+    /// It is complete.
+    Accepted(Box<AcceptedSocket>),
+    /// It failed.
+    Rejected(Rejection),
+}
+
+impl PendingHandshake {
+    /// Begins on a connection that was just made.
+    pub fn start(stream: TcpStream, bearer: BearerCheck) -> PendingHandshake {
+        let role = Arc::new(OnceLock::new());
+        let check = upgrade_check(bearer, Arc::clone(&role));
+        PendingHandshake {
+            stage: Stage::Upgrading(ServerHandshake::start(stream, check, Some(websocket_config()))),
+            role,
+        }
+    }
+
+    /// Goes on as far as the received bytes allow.
+    pub fn advance(self, key: &NetworkKey) -> Progress {
+        let role = self.role;
+        match self.stage {
+            Stage::Upgrading(handshake) => match handshake.handshake() {
+                Ok(socket) if role.get() == Some(&RequestedRole::Subscriber) => {
+                    let framing = Framing::Plain(LineBuffer::default());
+                    Progress::Accepted(Box::new(AcceptedSocket { socket, framing }))
+                }
+                Ok(socket) => PendingHandshake { stage: Stage::AwaitingHello(socket), role }.advance(key),
+                Err(HandshakeError::Interrupted(handshake)) => {
+                    Progress::Pending(PendingHandshake { stage: Stage::Upgrading(handshake), role })
+                }
+                Err(HandshakeError::Failure(_)) => Progress::Rejected(rejection(role.get())),
+            },
+            Stage::AwaitingHello(socket) => await_hello(socket, role, key),
+            Stage::AwaitingConfirmation(socket, handshake) => await_confirmation(socket, handshake, role),
+        }
+    }
+}
+
+/// Why a request for an upgrade failed.
+fn rejection(role: Option<&RequestedRole>) -> Rejection {
+    match role {
+        Some(RequestedRole::OutdatedGuest) => Rejection::Outdated,
+        Some(RequestedRole::RejectedSubscriber) => Rejection::WrongSecret,
+        _ => Rejection::NoSecret,
+    }
+}
+
+fn await_hello(mut socket: WebSocket<TcpStream>, role: Arc<OnceLock<RequestedRole>>, key: &NetworkKey) -> Progress {
+    match read_message(&mut socket) {
+        Ok(Some(first)) => match HubHandshake::reply(key, &first) {
+            Ok((handshake, reply)) => {
+                if !send_message(&mut socket, reply) {
+                    return Progress::Rejected(Rejection::NoSecret);
+                }
+                PendingHandshake { stage: Stage::AwaitingConfirmation(socket, handshake), role }.advance(key)
+            }
+            Err(_) => reject(socket),
+        },
+        Ok(None) => Progress::Pending(PendingHandshake { stage: Stage::AwaitingHello(socket), role }),
+        Err(()) => Progress::Rejected(Rejection::NoSecret),
+    }
+}
+
+fn await_confirmation(
+    mut socket: WebSocket<TcpStream>,
+    handshake: HubHandshake,
+    role: Arc<OnceLock<RequestedRole>>,
+) -> Progress {
+    match read_message(&mut socket) {
+        Ok(Some(confirmation)) => match handshake.finish(&confirmation) {
+            Ok(channel) => {
+                let framing = Framing::Encrypted(Box::new(channel));
+                Progress::Accepted(Box::new(AcceptedSocket { socket, framing }))
+            }
+            Err(_) => reject(socket),
+        },
+        Ok(None) => Progress::Pending(PendingHandshake { stage: Stage::AwaitingConfirmation(socket, handshake), role }),
+        Err(()) => Progress::Rejected(Rejection::WrongSecret),
+    }
+}
+
+/// Closes a connection with a wrong secret; the close is all that it learns.
+fn reject(mut socket: WebSocket<TcpStream>) -> Progress {
+    // It may have hung up already, which comes to the same.
+    let _ = socket.close(None).and_then(|()| socket.flush());
+    Progress::Rejected(Rejection::WrongSecret)
+}
+
+/// Decides by the head of a request. A guest asks for its own path and subprotocol; a push client asks
+/// for any other path and brings a bearer token.
+fn upgrade_check(bearer: BearerCheck, role: Arc<OnceLock<RequestedRole>>) -> UpgradeCheck {
+    #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
+    let check = move |request: &Request, mut response: Response| {
+        let requested = requested_role(request, &bearer);
+        // This is called once for each request, so that the role can't be set already.
+        let _ = role.set(requested);
+        match requested {
+            RequestedRole::Guest => {
+                response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(SUBPROTOCOL));
+                Ok(response)
+            }
+            RequestedRole::Subscriber => Ok(response),
+            RequestedRole::OutdatedGuest => Err(refuse(StatusCode::UPGRADE_REQUIRED, "this protocol is too old")),
+            _ => Err(refuse(StatusCode::UNAUTHORIZED, "unauthorised")),
+        }
+    };
+    Box::new(check)
+}
+
+fn requested_role(request: &Request, bearer: &BearerCheck) -> RequestedRole {
+    let headers = request.headers();
+    if headers.contains_key("origin") {
+        // Any web page can open a WebSocket, and always names its origin.
+        return RequestedRole::Unknown;
+    }
+    if request.uri().path() == GUEST_PATH {
+        return if speaks_noise(headers) { RequestedRole::Guest } else { RequestedRole::OutdatedGuest };
+    }
+    match headers.get("authorization").and_then(|value| value.to_str().ok()) {
+        Some(given) if bearer(given) => RequestedRole::Subscriber,
+        Some(_) => RequestedRole::RejectedSubscriber,
+        None => RequestedRole::Unknown,
+    }
+}
+
+fn speaks_noise(headers: &HeaderMap) -> bool {
+    let offered = headers.get(PROTOCOL_HEADER).and_then(|value| value.to_str().ok());
+    offered.is_some_and(|offered| offered.split(',').any(|one| one.trim() == SUBPROTOCOL))
+}
+
+fn refuse(status: StatusCode, reason: &str) -> ErrorResponse {
+    let mut refusal = ErrorResponse::new(Some(reason.into()));
+    *refusal.status_mut() = status;
+    refusal
+}
+
+/// The next message, if it has arrived; an error for anything that belongs to no handshake.
+fn read_message(socket: &mut WebSocket<TcpStream>) -> Result<Option<Vec<u8>>, ()> {
+    match socket.read() {
+        Ok(Message::Binary(message)) if message.len() <= 1024 => Ok(Some(message.to_vec())),
+        Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        _ => Err(()),
+    }
+}
+
+fn send_message(socket: &mut WebSocket<TcpStream>, message: Vec<u8>) -> bool {
+    match socket.send(Message::binary(message)) {
+        Ok(()) => true,
+        Err(Error::Io(error)) => error.kind() == ErrorKind::WouldBlock,
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,115 @@
+//! Whether the other side of a connection still lives.
+//!
+//! **Invariant:** an answer counts from the moment of its question. A relay that holds answers back can't
+//! make a dead side look alive.
+
+use super::{DEAD_MS, PING_MS};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+const DEAD_AFTER: Duration = Duration::from_millis(DEAD_MS);
+const PING_AFTER: Duration = Duration::from_millis(PING_MS);
+
+/// Signs of life, and the questions that wait for one.
+#[derive(Debug)]
+pub struct Liveness {
+    /// The latest instant at which the other side is known to have lived.
+    alive_at: Instant,
+    pinged_at: Instant,
+    last_number: u32,
+    /// Pings without an answer, oldest first.
+    unanswered: VecDeque<(u32, Instant)>,
+}
+
+impl Liveness {
+    /// Of a side that was heard just now.
+    pub fn new(now: Instant) -> Liveness {
+        Liveness { alive_at: now, pinged_at: now, last_number: 0, unanswered: VecDeque::new() }
+    }
+
+    /// Notes a message that only the other side can have sent.
+    pub fn note_message(&mut self, now: Instant) {
+        self.alive_at = now;
+    }
+
+    /// Notes the answer to a ping.
+    pub fn note_pong(&mut self, number: u32) {
+        if let Some(at) = self.unanswered.iter().position(|(asked, _)| *asked == number) {
+            self.alive_at = self.alive_at.max(self.unanswered[at].1);
+            self.unanswered.drain(..=at);
+        }
+    }
+
+    /// Whether the other side was silent for too long.
+    pub fn is_dead(&self, now: Instant) -> bool {
+        now >= self.alive_at + DEAD_AFTER
+    }
+
+    /// The number of a ping, if it is time for one.
+    pub fn ping_due(&mut self, now: Instant) -> Option<u32> {
+        (now >= self.next_ping()).then(|| self.ping(now))
+    }
+
+    /// The same in the first half of the time, too: the other side has just asked, and what is sent
+    /// together costs less.
+    pub fn ping_along(&mut self, now: Instant) -> Option<u32> {
+        (now + PING_AFTER / 2 >= self.next_ping()).then(|| self.ping(now))
+    }
+
+    fn ping(&mut self, now: Instant) -> u32 {
+        self.last_number = self.last_number.wrapping_add(1);
+        self.pinged_at = now;
+        self.unanswered.retain(|(_, asked_at)| now < *asked_at + DEAD_AFTER);
+        self.unanswered.push_back((self.last_number, now));
+        self.last_number
+    }
+
+    fn next_ping(&self) -> Instant {
+        self.alive_at.max(self.pinged_at) + PING_AFTER
+    }
+
+    /// When [`Liveness::is_dead`] or [`Liveness::ping_due`] may next say something new.
+    pub fn deadline(&self) -> Instant {
+        self.next_ping().min(self.alive_at + DEAD_AFTER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_silent_side_is_asked_and_then_given_up() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(start);
+        assert_eq!(liveness.ping_due(after(start, PING_MS - 1)), None);
+        assert_eq!(liveness.ping_due(after(start, PING_MS)), Some(1));
+        assert_eq!(liveness.ping_due(after(start, PING_MS + 1)), None, "once");
+        assert!(!liveness.is_dead(after(start, DEAD_MS - 1)) && liveness.is_dead(after(start, DEAD_MS)));
+        liveness.note_pong(1);
+        assert!(!liveness.is_dead(after(start, PING_MS + DEAD_MS - 1)));
+    }
+
+    #[test]
+    fn only_answers_count_and_each_from_its_question_on() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(start);
+        let numbers: Vec<_> = (1..4).filter_map(|n| liveness.ping_due(after(start, n * PING_MS))).collect();
+        assert_eq!(numbers, [1, 2, 3]);
+        for false_number in [0, 4, u32::MAX] {
+            liveness.note_pong(false_number);
+        }
+        assert!(liveness.is_dead(after(start, DEAD_MS)), "no question had these numbers");
+        liveness.note_pong(2);
+        liveness.note_pong(2);
+        liveness.note_pong(1);
+        let second = 2 * PING_MS;
+        assert!(
+            !liveness.is_dead(after(start, second + DEAD_MS - 1)) && liveness.is_dead(after(start, second + DEAD_MS))
+        );
+    }
+}
