@@ -11,6 +11,7 @@
 //! - [`mcp`]: MCP over stdio, derived from the operations
 //! - [`discovery`]: the local network: hubs announced and found, in a world where every packet lies
 //! - [`known_agents`]: what is known of each coding agent, one file per agent
+//! - [`shell_writes`]: which files a shell command line would write, told from its text
 //! - [`agents`]: answers the agents' hooks, and sets their files up
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`sys`]: time, chance, environment, files and processes: the one impure leaf
@@ -32,6 +33,7 @@ pub mod client;
 pub mod mcp;
 pub mod discovery;
 pub mod known_agents;
+pub mod shell_writes;
 pub mod agents;
 pub mod cli;
 pub mod sys;

@@ -1,0 +1,259 @@
+//! Commands that the shell itself runs, and those that only print what is known.
+
+use super::evaluator::{Evaluator, Outcome, Stream, set_read};
+use super::state::{Field, State, Value};
+use super::syntax::{AssignedValue, Assignment, Part, Word};
+use std::rc::Rc;
+
+impl Evaluator<'_> {
+    /// Runs a builtin, if the name is one.
+    pub(super) fn builtin(
+        &mut self,
+        name: &str,
+        arguments: &[Field],
+        state: &mut State,
+        input: &Stream,
+    ) -> Option<Outcome> {
+        let output = match name {
+            "cd" | "chdir" => self.change_directory(state, arguments),
+            "pushd" => {
+                state.directories.push(state.directory.clone());
+                self.change_directory(state, arguments);
+                Stream::Unknown
+            }
+            "popd" => {
+                state.directory = state.directories.pop().flatten();
+                Stream::Unknown
+            }
+            "exit" | "return" | "break" | "continue" | "logout" => {
+                return Some(Outcome { output: Stream::empty(), ends: true });
+            }
+            "unset" => {
+                arguments.iter().filter_map(Field::text).for_each(|name| state.set(name, Value::Unknown));
+                Stream::empty()
+            }
+            "set" => {
+                let is_new = arguments.iter().position(|field| field.text() == Some("--"));
+                if let Some(at) = is_new {
+                    state.arguments = Rc::new(arguments[at + 1..].to_vec());
+                }
+                Stream::empty()
+            }
+            "shift" => {
+                let is_plain = arguments.is_empty() && !state.arguments.contains(&Field::Many);
+                state.arguments = Rc::new(if is_plain {
+                    state.arguments.iter().skip(1).cloned().collect()
+                } else {
+                    vec![Field::Many]
+                });
+                Stream::empty()
+            }
+            "read" | "mapfile" | "readarray" => {
+                let names = arguments.iter().filter_map(Field::text).filter(|word| !word.starts_with('-'));
+                set_read(state, &names.map(str::to_owned).collect::<Vec<_>>(), first_line(name, input));
+                Stream::empty()
+            }
+            "eval" => {
+                let words: Option<Vec<&str>> = arguments.iter().map(Field::text).collect();
+                return words.map(|words| self.run_script(&words.join(" "), state, input)).or(Some(unknown()));
+            }
+            ":" | "true" | "false" | "test" | "[" | "trap" | "wait" | "sleep" | "mkdir" | "shopt" => {
+                if name == "mkdir" {
+                    self.make_folders(state, arguments);
+                }
+                Stream::empty()
+            }
+            "printf" if is_printf_to_variable(arguments) => {
+                arguments.get(1).and_then(Field::text).into_iter().for_each(|name| state.set(name, Value::Unknown));
+                Stream::empty()
+            }
+            name => printed(name, arguments, state, input)?,
+        };
+        Some(Outcome::printed(output))
+    }
+
+    fn change_directory(&mut self, state: &mut State, arguments: &[Field]) -> Stream {
+        let mut operands =
+            arguments.iter().filter(|field| !matches!(field.text(), Some("-P" | "-L" | "-e" | "--" | "-n")));
+        let to = match (operands.next(), operands.next()) {
+            (None, _) => self.variable_text(state, "HOME"),
+            (Some(Field::Known(path)), None) if path == "-" => state.previous_directory.clone(),
+            // `CDPATH` would have another meaning of a relative path; agents don't set it.
+            (Some(Field::Known(path)), None) => self.resolve(state, path),
+            _ => None,
+        };
+        state.previous_directory = std::mem::replace(&mut state.directory, to);
+        Stream::empty()
+    }
+
+    /// Runs `export` and its relatives, whose arguments are assignments and so are not split.
+    pub(super) fn declare(&mut self, state: &mut State, words: &[Word]) {
+        let exports = words.iter().any(|word| matches!(word.as_literal().as_deref(), Some("export" | "-x" | "-gx")));
+        let keeps = words.iter().any(|word| matches!(word.as_literal().as_deref(), Some("export" | "readonly" | "-x")));
+        for word in &words[1..] {
+            let Some(Part::Bare(text)) = word.0.first() else { continue };
+            let (name, value) = text.split_once('=').map_or((text.as_str(), None), |(name, value)| (name, Some(value)));
+            let (name, appends) = name.strip_suffix('+').map_or((name, false), |name| (name, true));
+            if name.starts_with('-') {
+                continue;
+            }
+            match value {
+                Some(first) => {
+                    let parts = [Part::Bare(first.to_owned())].into_iter().chain(word.0[1..].iter().cloned());
+                    let value = AssignedValue::Text(Word(parts.collect()));
+                    self.assign(state, &Assignment { name: name.to_owned(), appends, value });
+                }
+                None if keeps => {}
+                None => state.set(name, Value::Unknown),
+            }
+            if exports {
+                state.export(name);
+            }
+        }
+    }
+
+    fn make_folders(&mut self, state: &State, arguments: &[Field]) {
+        for path in arguments.iter().filter_map(Field::text).filter(|path| !path.starts_with('-')) {
+            self.make_folder(state, path);
+        }
+    }
+}
+
+fn unknown() -> Outcome {
+    Outcome::printed(Stream::Unknown)
+}
+
+fn first_line<'i>(builtin: &str, input: &'i Stream) -> Option<&'i str> {
+    input.text().filter(|_| builtin == "read").and_then(|text| text.lines().next())
+}
+
+fn is_printf_to_variable(arguments: &[Field]) -> bool {
+    arguments.first().and_then(Field::text) == Some("-v")
+}
+
+/// What a command prints that writes nothing; none if it is another command.
+fn printed(name: &str, arguments: &[Field], state: &State, input: &Stream) -> Option<Stream> {
+    let words: Option<Vec<&str>> = arguments.iter().map(Field::text).collect();
+    let text = match name {
+        "echo" => words.and_then(|words| echoed(&words)),
+        "printf" => words.and_then(|words| formatted(&words)),
+        "pwd" => state.directory.as_ref().map(|directory| format!("{directory}\n")),
+        "cat" => match words.as_deref() {
+            Some([] | ["-"]) => return Some(input.clone()),
+            Some([path]) if !path.starts_with('-') => return Some(file_stream(state, path)),
+            _ => None,
+        },
+        "basename" => match words.as_deref() {
+            Some([path]) => Some(format!("{}\n", last_component(path))),
+            Some([path, ending]) => {
+                let name = last_component(path);
+                Some(format!("{}\n", name.strip_suffix(ending).filter(|rest| !rest.is_empty()).unwrap_or(name)))
+            }
+            _ => None,
+        },
+        "dirname" => match words.as_deref() {
+            Some([path]) => Some(format!("{}\n", parent(path))),
+            _ => None,
+        },
+        "ls" => match words {
+            // Each operand that is a wildcard's match; options change what is printed.
+            Some(words)
+                if !words.is_empty()
+                    && words.iter().all(|word| *word == "-1" || !word.starts_with('-') && word.contains('.')) =>
+            {
+                Some(words.iter().filter(|word| **word != "-1").map(|word| format!("{word}\n")).collect())
+            }
+            _ => None,
+        },
+        "seq" => words.and_then(|words| sequence(&words)),
+        _ => return None,
+    };
+    Some(text.map_or(Stream::Unknown, Stream::Text))
+}
+
+fn file_stream(state: &State, path: &str) -> Stream {
+    match &state.directory {
+        _ if path.starts_with('/') => Stream::File(path.to_owned()),
+        Some(directory) => Stream::File(crate::base::paths::normal(&format!("{directory}/{path}"))),
+        None => Stream::Unknown,
+    }
+}
+
+fn echoed(words: &[&str]) -> Option<String> {
+    let n_options = words.iter().take_while(|word| matches!(**word, "-n" | "-e" | "-E" | "-ne" | "-en")).count();
+    let (options, words) = words.split_at(n_options);
+    let end = if options.iter().any(|option| option.contains('n')) { "" } else { "\n" };
+    let text = words.join(" ");
+    let text = if options.iter().any(|option| option.contains('e')) { unescaped(&text)? } else { text };
+    Some(text + end)
+}
+
+/// A text with the escapes that people use; none if it has others.
+fn unescaped(text: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        match chars.next()? {
+            'n' => out.push('\n'),
+            't' => out.push('\t'),
+            '\\' => out.push('\\'),
+            '0' => out.push('\0'),
+            _ => return None,
+        }
+    }
+    Some(out)
+}
+
+/// What `printf` prints for a format whose only directive is `%s`.
+fn formatted(words: &[&str]) -> Option<String> {
+    let words = words.strip_prefix(&["--"]).unwrap_or(words);
+    let (format, values) = words.split_first()?;
+    let format = unescaped(format)?;
+    let n_values = format.matches("%s").count();
+    if format.matches('%').count() != n_values || n_values == 0 && !values.is_empty() {
+        return (n_values == 0 && format.matches('%').count() == 0).then_some(format);
+    }
+    if n_values == 0 {
+        return Some(format);
+    }
+    let mut out = String::new();
+    for group in values.chunks(n_values) {
+        let mut values = group.iter();
+        for (n, piece) in format.split("%s").enumerate() {
+            if n > 0 {
+                out.push_str(values.next().unwrap_or(&""));
+            }
+            out.push_str(piece);
+        }
+    }
+    Some(out)
+}
+
+/// The part of a path behind its last slash.
+pub(super) fn last_component(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
+}
+
+/// The part of a path before its last slash.
+fn parent(path: &str) -> &str {
+    match path.trim_end_matches('/').rsplit_once('/') {
+        Some(("", _)) => "/",
+        Some((parent, _)) => parent,
+        None => ".",
+    }
+}
+
+fn sequence(words: &[&str]) -> Option<String> {
+    let numbers: Option<Vec<i64>> = words.iter().map(|word| word.parse().ok()).collect();
+    let (first, last) = match numbers?.as_slice() {
+        [last] => (1, *last),
+        [first, last] => (*first, *last),
+        _ => return None,
+    };
+    let is_short = last.checked_sub(first)? <= 1000;
+    is_short.then(|| (first..=last).map(|n| format!("{n}\n")).collect())
+}

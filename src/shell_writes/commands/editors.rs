@@ -1,0 +1,121 @@
+//! Programs that edit files in place.
+
+use super::Run;
+use super::options::Spec;
+use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::state::Field;
+
+const SED: Spec = Spec { short: "efl", attached: "i", long: &["expression", "file", "line-length"], stops: false };
+const PERL: Spec = Spec { short: "eE", attached: "iMmIFCxVdDT", long: &[], stops: true };
+const AWK: Spec =
+    Spec { short: "ivfFEl", attached: "", long: &["include", "assign", "file", "field-separator"], stops: true };
+const YQ: Spec = Spec::new("IopP", &["indent", "output-format", "input-format", "expression", "from-file"]);
+const ED: Spec = Spec::new("ScpuTw", &["cmd"]);
+
+/// `sed -i`, in the form of GNU and of BSD.
+pub(super) fn sed(run: &mut Run) -> Stream {
+    let mut arguments = run.arguments.to_vec();
+    let mut suffix = String::new();
+    // On BSD the suffix of the copy is the word behind `-i`, often an empty one. GNU sed takes that
+    // word for a script: an empty one does nothing, and one with a dot in front is an error.
+    let at = arguments.iter().position(|field| matches!(field.text(), Some("-i" | "-Ei" | "-ni" | "-I")));
+    if let Some(at) = at
+        && let Some(Field::Known(word)) = arguments.get(at + 1)
+        && (word.is_empty() || word.starts_with('.') && word.len() < 12 && !word.contains(['/', ' ']))
+    {
+        suffix = word.clone();
+        arguments.remove(at + 1);
+    }
+    let options = SED.parse(&arguments);
+    if !options.has(&["i", "I", "in-place"]) {
+        return Stream::Unknown;
+    }
+    if let Some(Field::Known(word)) = options.value(&["i", "in-place"]) {
+        suffix = word.clone();
+    }
+    let has_script = options.has(&["e", "f", "expression", "file"]);
+    if options.has_many && !has_script && options.operands.first() == Some(&Field::Many) {
+        return Stream::Unknown;
+    }
+    for path in options.operands.iter().skip(usize::from(!has_script)).filter_map(Field::text) {
+        run.write(path);
+        if !suffix.is_empty() && !suffix.contains(['*', '/']) {
+            run.write(&format!("{path}{suffix}"));
+        }
+    }
+    Stream::Unknown
+}
+
+/// `perl -i` and `ruby -i`; without it, what the script on the command line opens to write.
+pub(super) fn perl(run: &mut Run) -> Stream {
+    let arguments: Vec<Field> = run.arguments.iter().map(without_digits).collect();
+    let options = PERL.parse(&arguments);
+    let has_script = options.has(&["e", "E"]);
+    if !options.has(&["i"]) {
+        let scripts: Vec<String> = options.values(&["e", "E"]).filter_map(Field::text).map(str::to_owned).collect();
+        return super::snippets::interpreted(run, &scripts, has_script || !options.operands.is_empty());
+    }
+    let suffix = options.value(&["i"]).and_then(Field::text).filter(|suffix| !suffix.contains(['*', '/']));
+    for path in options.operands.iter().skip(usize::from(!has_script)).filter_map(Field::text) {
+        run.write(path);
+        suffix.iter().for_each(|suffix| run.write(&format!("{path}{suffix}")));
+    }
+    Stream::Unknown
+}
+
+/// `-0777` and `-l012` take digits and nothing else, so that letters may follow.
+fn without_digits(field: &Field) -> Field {
+    match field.text() {
+        Some(text) if text.starts_with("-0") || text.starts_with("-l") => {
+            let rest: String = text[2..].trim_start_matches(|c: char| c.is_ascii_digit()).to_owned();
+            Field::Known(format!("-{}{rest}", &text[1..2]))
+        }
+        _ => field.clone(),
+    }
+}
+
+/// `awk -i inplace`.
+pub(super) fn awk(run: &mut Run) -> Stream {
+    let options = AWK.parse(run.arguments);
+    let is_in_place = options.values(&["i", "include"]).any(|field| field.text() == Some("inplace"));
+    if is_in_place {
+        let has_script = options.has(&["f", "file", "E"]);
+        let files = options.operands.iter().skip(usize::from(!has_script)).filter_map(Field::text);
+        files.filter(|word| !word.contains('=')).for_each(|path| run.write(path));
+    }
+    Stream::Unknown
+}
+
+/// `yq -i`.
+pub(super) fn yq(run: &mut Run) -> Stream {
+    let options = YQ.parse(run.arguments);
+    if !options.has(&["i", "inplace", "in-place"]) {
+        return Stream::Unknown;
+    }
+    let mut operands = options.operands.iter();
+    if matches!(options.operands.first().and_then(Field::text), Some("e" | "ea" | "eval" | "eval-all" | "w" | "write"))
+    {
+        operands.next();
+    }
+    if !options.has(&["expression", "from-file"]) {
+        operands.next();
+    }
+    operands.filter_map(Field::text).for_each(|path| run.write(path));
+    Stream::Unknown
+}
+
+/// `ed` and its descendants, if their commands are known and write.
+pub(super) fn ed(run: &mut Run) -> Stream {
+    let options = ED.parse(run.arguments);
+    let is_write = |line: &str| {
+        let line = line.trim().trim_start_matches([':', '%']);
+        matches!(line, "w" | "wq" | "x" | "w!" | "wq!" | "wqa" | "wa" | "xa" | "update" | "wq|q")
+    };
+    let commands = options.values(&["c", "cmd"]).filter_map(Field::text);
+    let plus = options.texts().filter_map(|word| word.strip_prefix('+'));
+    let given: Vec<&str> = commands.chain(plus).chain(run.input.text()).collect();
+    if given.iter().flat_map(|text| text.split(['\n', '|'])).any(is_write) {
+        options.texts().filter(|word| !word.starts_with('+')).for_each(|path| run.write(path));
+    }
+    Stream::Unknown
+}

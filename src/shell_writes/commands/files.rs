@@ -1,0 +1,286 @@
+//! Programs that copy, move, remove and fill files.
+
+use super::Run;
+use super::options::{Options, Spec};
+use crate::shell_writes::builtins::last_component;
+use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::state::Field;
+
+/// Files that the copy of a folder may have; of a larger one none are noted.
+const COPIED_MAX: usize = 2000;
+
+const COPY: Spec = Spec::new("St", &["target-directory", "suffix"]);
+const INSTALL: Spec = Spec::new("gmoSt", &["target-directory", "suffix", "group", "mode", "owner", "strip-program"]);
+const TOUCH: Spec = Spec::new("drtA", &["date", "reference", "time"]);
+const TRUNCATE: Spec = Spec::new("rs", &["reference", "size"]);
+const SORT: Spec =
+    Spec::new("kotSTm", &["output", "key", "field-separator", "buffer-size", "temporary-directory", "parallel"]);
+const UNIQ: Spec = Spec::new("fsw", &["skip-fields", "skip-chars", "check-chars"]);
+const RSYNC: Spec = Spec::new(
+    "eBTfM",
+    &[
+        "exclude",
+        "include",
+        "rsh",
+        "filter",
+        "exclude-from",
+        "include-from",
+        "files-from",
+        "timeout",
+        "port",
+        "log-file",
+    ],
+);
+
+/// Where `cp` and its relatives put what: the sources, and the folder or the file they become.
+struct Placement {
+    sources: Vec<Field>,
+    target: String,
+    is_folder: bool,
+}
+
+impl Placement {
+    /// The path that a source becomes.
+    fn path(&self, source: &str) -> Option<String> {
+        let name = last_component(source);
+        if !self.is_folder {
+            return Some(self.target.clone());
+        }
+        let is_name = !matches!(name, "" | "." | "..");
+        is_name.then(|| format!("{}/{name}", self.target.trim_end_matches('/')))
+    }
+}
+
+fn placement(run: &Run, options: &Options) -> Option<Placement> {
+    if let Some(folder) = options.value(&["t", "target-directory"]) {
+        let target = folder.text()?.to_owned();
+        return Some(Placement { sources: options.operands.clone(), target, is_folder: true });
+    }
+    let (target, sources) = options.operands.split_last()?;
+    let target = target.text()?.to_owned();
+    let is_many = sources.len() > 1 || sources.contains(&Field::Many);
+    let is_folder =
+        !options.has(&["T", "no-target-directory"]) && (target.ends_with('/') || is_many || run.is_folder(&target));
+    (!sources.is_empty()).then(|| Placement { sources: sources.to_vec(), target, is_folder })
+}
+
+/// Whether a program may replace what is there.
+fn may_replace(run: &mut Run, path: &str, options: &Options) -> bool {
+    let is_careful = options.has(&["n", "no-clobber"]);
+    let path = run.evaluator.resolve(run.state, path);
+    !is_careful || !path.is_some_and(|path| run.evaluator.exists(&path))
+}
+
+/// `cp`.
+pub(super) fn copy(run: &mut Run) -> Stream {
+    let options = COPY.parse(run.arguments);
+    let is_recursive = options.has(&["r", "R", "a", "recursive", "archive"]);
+    let Some(placement) = placement(run, &options) else { return Stream::empty() };
+    for source in &placement.sources {
+        let Some(source) = source.text() else {
+            // One file of unknown name still becomes the target.
+            if *source == Field::Unknown && !placement.is_folder && placement.sources.len() == 1 {
+                run.write(&placement.target);
+            }
+            continue;
+        };
+        if run.is_folder(source) {
+            if is_recursive {
+                copy_folder(run, source, &placement);
+            }
+        } else if let Some(path) = placement.path(source)
+            && may_replace(run, &path, &options)
+        {
+            run.write(&path);
+        }
+    }
+    Stream::empty()
+}
+
+/// Notes what the files of a folder become.
+fn copy_folder(run: &mut Run, source: &str, placement: &Placement) {
+    let is_content = source.ends_with("/.") || source == ".";
+    let target = if is_content { Some(placement.target.clone()) } else { placement.path(source) };
+    let (Some(target), Some(source)) = (target, run.evaluator.resolve(run.state, source)) else { return };
+    for path in files_below(run, &source).unwrap_or_default() {
+        run.write(&format!("{target}/{path}"));
+    }
+}
+
+/// The files below a folder, relative to it; none if they are too many.
+pub(super) fn files_below(run: &mut Run, folder: &str) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    let mut open = vec![String::new()];
+    while let Some(prefix) = open.pop() {
+        for entry in run.evaluator.list_folder(&format!("{folder}/{prefix}"))? {
+            let path = format!("{prefix}{}", entry.name);
+            if entry.is_folder && !entry.is_link {
+                open.push(path + "/");
+            } else {
+                found.push(path);
+            }
+        }
+        if found.len() > COPIED_MAX {
+            return None;
+        }
+    }
+    Some(found)
+}
+
+/// `mv`.
+pub(super) fn move_files(run: &mut Run) -> Stream {
+    let options = COPY.parse(run.arguments);
+    let Some(placement) = placement(run, &options) else {
+        // The target is unknown, the sources are gone all the same.
+        if let Some((_, sources)) = options.operands.split_last().filter(|_| !options.has_many) {
+            sources.iter().filter_map(Field::text).for_each(|source| run.evaluator.write_all(run.state, source));
+        }
+        return Stream::empty();
+    };
+    for source in &placement.sources {
+        let Some(source) = source.text() else {
+            if *source == Field::Unknown && !placement.is_folder && placement.sources.len() == 1 {
+                run.write(&placement.target);
+            }
+            continue;
+        };
+        let Some(path) = placement.path(source) else { continue };
+        if !may_replace(run, &path, &options) {
+            continue;
+        }
+        if run.is_folder(source) {
+            let folder = run.evaluator.resolve(run.state, source).unwrap_or_default();
+            for inner in files_below(run, &folder).unwrap_or_default() {
+                run.write(&format!("{path}/{inner}"));
+            }
+        } else {
+            run.write(&path);
+        }
+        run.evaluator.write_all(run.state, source);
+    }
+    Stream::empty()
+}
+
+/// `ln`: a link takes the place of a file only by force.
+pub(super) fn link(run: &mut Run) -> Stream {
+    let options = COPY.parse(run.arguments);
+    let forces = options.has(&["f", "force"]);
+    let placement = match options.operands.as_slice() {
+        [target] => Some(Placement { sources: vec![target.clone()], target: ".".into(), is_folder: true }),
+        _ => placement(run, &options),
+    };
+    let Some(mut placement) = placement else { return Stream::empty() };
+    if options.has(&["n", "no-dereference"]) && placement.sources.len() == 1 {
+        placement.is_folder &= placement.target.ends_with('/');
+    }
+    for source in placement.sources.iter().filter_map(Field::text) {
+        let Some(path) = placement.path(source) else { continue };
+        let is_free = run.evaluator.resolve(run.state, &path).is_some_and(|path| !run.evaluator.exists(&path));
+        if forces || is_free {
+            run.write(&path);
+        }
+    }
+    Stream::empty()
+}
+
+/// `install`.
+pub(super) fn install(run: &mut Run) -> Stream {
+    let options = INSTALL.parse(run.arguments);
+    if options.has(&["d", "directory"]) {
+        return Stream::empty();
+    }
+    let Some(placement) = placement(run, &options) else { return Stream::empty() };
+    for source in placement.sources.iter().filter_map(Field::text) {
+        if let Some(path) = placement.path(source) {
+            run.write(&path);
+        }
+    }
+    Stream::empty()
+}
+
+/// `rm` and what else removes files.
+pub(super) fn remove(run: &mut Run) -> Stream {
+    let options = Spec::FLAGS.parse(run.arguments);
+    let removes_folders = options.has(&["r", "R", "recursive"]) || matches!(run.name, "trash" | "trash-put" | "rimraf");
+    for path in options.texts() {
+        // `.` and `..` are refused.
+        if matches!(last_component(path), "." | "..") {
+            continue;
+        }
+        if removes_folders {
+            run.evaluator.write_all(run.state, path);
+        } else {
+            run.write(path);
+        }
+    }
+    Stream::empty()
+}
+
+/// `touch`.
+pub(super) fn touch(run: &mut Run) -> Stream {
+    let options = TOUCH.parse(run.arguments);
+    if !options.has(&["c", "no-create", "h"]) {
+        options.texts().for_each(|path| run.write(path));
+    }
+    Stream::empty()
+}
+
+/// `truncate`.
+pub(super) fn truncate(run: &mut Run) -> Stream {
+    TRUNCATE.parse(run.arguments).texts().for_each(|path| run.write(path));
+    Stream::empty()
+}
+
+/// `tee`, which passes on what it reads, and `sponge`.
+pub(super) fn tee(run: &mut Run) -> Stream {
+    Spec::FLAGS.parse(run.arguments).texts().filter(|path| *path != "-").for_each(|path| run.write(path));
+    if run.name == "tee" { run.input.clone() } else { Stream::empty() }
+}
+
+/// `dd of=file`.
+pub(super) fn dd(run: &mut Run) -> Stream {
+    run.arguments.iter().filter_map(|field| field.text()?.strip_prefix("of=")).for_each(|path| run.write(path));
+    Stream::empty()
+}
+
+/// `sort -o file`; otherwise it prints the lines it reads.
+pub(super) fn sort(run: &mut Run) -> Stream {
+    let options = SORT.parse(run.arguments);
+    run.write_field(options.value(&["o", "output"]));
+    // The order of file names matters to nobody here.
+    let prints_input = options.operands.is_empty() && !options.has(&["z", "zero-terminated", "R"]);
+    if prints_input && run.input.text().is_some() { run.input.clone() } else { Stream::Unknown }
+}
+
+/// `uniq input output`.
+pub(super) fn uniq(run: &mut Run) -> Stream {
+    run.write_field(UNIQ.parse(run.arguments).operands.get(1));
+    Stream::Unknown
+}
+
+/// `rsync` to this machine.
+pub(super) fn rsync(run: &mut Run) -> Stream {
+    let options = RSYNC.parse(run.arguments);
+    let narrows = ["exclude", "include", "filter", "exclude-from", "include-from", "files-from", "existing", "C", "f"];
+    let is_trial = options.has(&["n", "dry-run", "list-only", "ignore-existing"]) || options.has(&narrows);
+    let is_remote = |text: &str| text.split('/').next().is_some_and(|host| host.contains(':'));
+    if is_trial || options.texts().any(is_remote) {
+        return Stream::Unknown;
+    }
+    let is_recursive = options.has(&["r", "a", "recursive", "archive"]);
+    let Some(placement) = placement(run, &options) else { return Stream::Unknown };
+    for source in placement.sources.iter().filter_map(Field::text) {
+        if !run.is_folder(source) {
+            placement.path(source).iter().for_each(|path| run.write(path));
+        } else if is_recursive {
+            let folder = run.evaluator.resolve(run.state, source).unwrap_or_default();
+            // With a slash at its end a folder means what is in it.
+            let inner = if source.ends_with('/') { String::new() } else { format!("{}/", last_component(source)) };
+            let target = placement.target.trim_end_matches('/');
+            for path in files_below(run, &folder).unwrap_or_default() {
+                run.write(&format!("{target}/{inner}{path}"));
+            }
+        }
+    }
+    Stream::Unknown
+}

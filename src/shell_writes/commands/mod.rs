@@ -1,0 +1,138 @@
+//! The programs that agents run, each with the rule that tells which files it writes.
+
+mod archives;
+mod editors;
+mod files;
+mod find;
+mod formatters;
+mod git;
+mod options;
+mod patch;
+mod snippets;
+mod tokens;
+mod wrappers;
+
+use super::evaluator::{Evaluator, Outcome, Stream};
+use super::state::{Field, State};
+
+/// A program about to run.
+pub(super) struct Run<'r, 'e> {
+    evaluator: &'r mut Evaluator<'e>,
+    state: &'r mut State,
+    /// Its name without a folder.
+    name: &'r str,
+    arguments: &'r [Field],
+    input: &'r Stream,
+}
+
+/// The rule of a program: it notes the files, and returns what is printed.
+type Rule = fn(&mut Run) -> Stream;
+
+/// All rules by the names of their programs.
+const RULES: &[(&[&str], Rule)] = &[
+    (&["cp", "gcp"], files::copy),
+    (&["mv", "gmv"], files::move_files),
+    (&["ln", "gln"], files::link),
+    (&["install", "ginstall"], files::install),
+    (&["rm", "grm", "unlink", "shred", "trash", "trash-put", "rimraf", "del"], files::remove),
+    (&["touch", "gtouch"], files::touch),
+    (&["truncate"], files::truncate),
+    (&["tee", "sponge"], files::tee),
+    (&["dd"], files::dd),
+    (&["sort", "gsort"], files::sort),
+    (&["uniq"], files::uniq),
+    (&["rsync"], files::rsync),
+    (&["curl"], archives::curl),
+    (&["wget"], archives::wget),
+    (&["tar", "gtar", "bsdtar"], archives::tar),
+    (&["unzip"], archives::unzip),
+    (&["zip"], archives::zip),
+    (&["gzip", "gunzip", "bzip2", "bunzip2", "xz", "unxz", "zstd"], archives::compress),
+    (&["sed", "gsed"], editors::sed),
+    (&["perl", "ruby"], editors::perl),
+    (&["awk", "gawk"], editors::awk),
+    (&["yq"], editors::yq),
+    (&["ed", "ex", "vi", "vim", "nvim"], editors::ed),
+    (&["python", "python3", "python2", "pypy3"], snippets::python),
+    (&["node", "nodejs", "bun", "deno"], snippets::node),
+    (&["git"], git::git),
+    (&["patch", "gpatch"], patch::patch),
+    (&["apply_patch", "applypatch"], patch::apply_patch),
+    (&["find", "gfind"], find::find),
+    (&["xargs", "gxargs"], wrappers::xargs),
+    (&["sh", "bash", "zsh", "dash", "ksh", "ash"], wrappers::shell),
+    (&["env", "genv"], wrappers::env),
+    (&["sudo", "doas"], wrappers::sudo),
+    (&["timeout", "gtimeout"], wrappers::timeout),
+    (
+        &["nice", "ionice", "nohup", "setsid", "time", "stdbuf", "command", "builtin", "exec", "caffeinate"],
+        wrappers::plain,
+    ),
+    (&["npx", "bunx", "uvx", "pipx", "pnpx"], wrappers::package_runner),
+    (&["uv", "poetry", "pipenv", "pdm", "rye", "hatch", "conda"], wrappers::environment_runner),
+    (&["yarn", "pnpm", "npm", "bundle"], wrappers::script_runner),
+];
+
+/// Notes the files that a program writes, and returns what it prints.
+pub(super) fn run_command(
+    evaluator: &mut Evaluator,
+    state: &mut State,
+    name: &str,
+    arguments: &[Field],
+    input: &Stream,
+) -> Stream {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let plain = name.strip_prefix("python3.").map_or(name, |_| "python3");
+    let mut run = Run { evaluator, state, name: plain, arguments, input };
+    if formatters::is_formatter(&run) {
+        return formatters::format(&mut run);
+    }
+    let rule = RULES.iter().find(|(names, _)| names.contains(&plain)).map(|(_, rule)| rule);
+    rule.map_or(Stream::Unknown, |rule| rule(&mut run))
+}
+
+impl Run<'_, '_> {
+    /// Notes a file by its path as the command gives it.
+    fn write(&mut self, path: &str) {
+        self.evaluator.write(self.state, path);
+    }
+
+    /// Notes a file, if its path is known.
+    fn write_field(&mut self, field: Option<&Field>) {
+        if let Some(path) = field.and_then(Field::text) {
+            self.write(path);
+        }
+    }
+
+    /// Whether a path as the command gives it is a folder.
+    fn is_folder(&self, path: &str) -> bool {
+        let resolved = self.evaluator.resolve(self.state, path);
+        resolved.is_some_and(|path| self.evaluator.is_folder(&path) == Some(true))
+    }
+
+    /// Runs another command, which this one is given.
+    fn run(&mut self, words: &[Field]) -> Stream {
+        self.evaluator.call(self.state, words, self.input).output
+    }
+
+    /// The current directory, if it is known.
+    fn directory(&self) -> Option<String> {
+        self.state.directory.clone()
+    }
+
+    /// The text on standard input; of a file only as far as it is a patch.
+    fn patch_input(&mut self) -> Option<String> {
+        match self.input {
+            Stream::Text(text) => Some(text.clone()),
+            Stream::File(path) => self.evaluator.patch_text(path),
+            Stream::Unknown => None,
+        }
+    }
+}
+
+/// Runs a script in a shell of its own.
+fn run_script(run: &mut Run, script: &str, arguments: &[Field]) -> Outcome {
+    let mut inner = run.state.child();
+    inner.arguments = arguments.to_vec().into();
+    run.evaluator.run_script(script, &mut inner, run.input)
+}

@@ -1,0 +1,109 @@
+//! Takes the arguments of a program apart into options and operands.
+
+use super::super::state::Field;
+
+/// Which options of a program take a value. All others are flags.
+pub(super) struct Spec {
+    /// Letters whose value is the rest of the word or the next word.
+    pub short: &'static str,
+    /// Letters whose value, if any, is the rest of the word.
+    pub attached: &'static str,
+    /// Long options whose value is the next word unless `=` is in the word.
+    pub long: &'static [&'static str],
+    /// Whether the first operand ends the options.
+    pub stops: bool,
+}
+
+impl Spec {
+    /// Options anywhere, none of them with a value.
+    pub(super) const FLAGS: Spec = Spec { short: "", attached: "", long: &[], stops: false };
+
+    /// Options anywhere, these with a value.
+    pub(super) const fn new(short: &'static str, long: &'static [&'static str]) -> Spec {
+        Spec { short, attached: "", long, stops: false }
+    }
+
+    /// Takes arguments apart.
+    pub(super) fn parse(&self, arguments: &[Field]) -> Options {
+        let mut options = Options::default();
+        let mut rest = arguments.iter();
+        while let Some(field) = rest.next() {
+            match field.text() {
+                Some("--") => {
+                    options.operands.extend(rest.cloned());
+                    break;
+                }
+                Some(text) if text.starts_with("--") => {
+                    let (name, value) =
+                        text[2..].split_once('=').map_or((&text[2..], None), |(name, value)| (name, Some(value)));
+                    let known = value.map(|value| Field::Known(value.to_owned()));
+                    let value = if known.is_none() && self.long.contains(&name) { rest.next().cloned() } else { known };
+                    options.given.push((name.to_owned(), value));
+                }
+                Some(text) if text.len() > 1 && text.starts_with('-') => {
+                    self.letters(&text[1..], &mut rest, &mut options)
+                }
+                _ => {
+                    options.has_many |= *field == Field::Many;
+                    options.operands.push(field.clone());
+                    if self.stops {
+                        options.operands.extend(rest.cloned());
+                        break;
+                    }
+                }
+            }
+        }
+        options
+    }
+
+    fn letters<'f>(&self, letters: &str, rest: &mut impl Iterator<Item = &'f Field>, options: &mut Options) {
+        for (at, letter) in letters.char_indices() {
+            let behind = &letters[at + letter.len_utf8()..];
+            let takes_next = self.short.contains(letter);
+            if !takes_next && !self.attached.contains(letter) {
+                options.given.push((letter.to_string(), None));
+                continue;
+            }
+            let attached = (!behind.is_empty()).then(|| Field::Known(behind.to_owned()));
+            let value = if attached.is_none() && takes_next { rest.next().cloned() } else { attached };
+            options.given.push((letter.to_string(), value));
+            return;
+        }
+    }
+}
+
+/// The arguments of a program, taken apart.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    given: Vec<(String, Option<Field>)>,
+    /// What is no option.
+    pub operands: Vec<Field>,
+    /// Whether one of the operands may be any number of words, so that the places of the others
+    /// are unknown.
+    pub has_many: bool,
+}
+
+impl Options {
+    /// Whether one of these options is given.
+    pub(super) fn has(&self, names: &[&str]) -> bool {
+        self.given.iter().any(|(name, _)| names.contains(&name.as_str()))
+    }
+
+    /// The value of the last of these options.
+    pub(super) fn value(&self, names: &[&str]) -> Option<&Field> {
+        self.given.iter().rev().find(|(name, _)| names.contains(&name.as_str())).and_then(|(_, value)| value.as_ref())
+    }
+
+    /// The values of all these options.
+    pub(super) fn values(&self, names: &[&str]) -> impl Iterator<Item = &Field> {
+        self.given
+            .iter()
+            .filter(move |(name, _)| names.contains(&name.as_str()))
+            .filter_map(|(_, value)| value.as_ref())
+    }
+
+    /// The operands whose text is known.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.operands.iter().filter_map(Field::text)
+    }
+}

@@ -1,0 +1,110 @@
+//! Patches: the files named in their headers.
+
+use super::Run;
+use super::options::Spec;
+use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::state::Field;
+
+const PATCH: Spec = Spec::new(
+    "pidorBDFVYzg",
+    &["strip", "input", "directory", "output", "reject-file", "prefix", "ifdef", "fuzz", "suffix"],
+);
+/// What stands before a path in the language of `apply_patch`.
+const MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
+
+/// `patch`: its operand, else the files that the patch names.
+pub(super) fn patch(run: &mut Run) -> Stream {
+    let options = PATCH.parse(run.arguments);
+    if options.has(&["dry-run", "C", "check"]) {
+        return Stream::Unknown;
+    }
+    let outer = run.state.directory.clone();
+    let named = options.value(&["i", "input"]).or(options.operands.get(1));
+    // The patch is opened before the change of directory.
+    let text = match named {
+        Some(field) if field.text() != Some("-") => {
+            let path = field.text().and_then(|path| run.evaluator.resolve(run.state, path));
+            path.and_then(|path| run.evaluator.patch_text(&path))
+        }
+        _ => run.patch_input(),
+    };
+    if let Some(folder) = options.value(&["d", "directory"]) {
+        run.state.directory = folder.text().and_then(|folder| run.evaluator.resolve(run.state, folder));
+    }
+    if let Some(output) = options.value(&["o", "output"]) {
+        run.write_field(Some(output));
+    } else if let Some(original) = options.operands.first() {
+        run.write_field(Some(original));
+    } else if let Some(text) = text {
+        let strip = options.value(&["p", "strip"]).and_then(Field::text).and_then(|text| text.parse().ok());
+        note_headers(run, &text, strip, options.has(&["R", "reverse"]));
+    }
+    run.state.directory = outer;
+    Stream::Unknown
+}
+
+/// Notes the files that a unified diff names. Without a number of components to strip only the last
+/// component of a name is kept, as `patch` does.
+pub(super) fn note_headers(run: &mut Run, text: &str, strip: Option<usize>, reverses: bool) {
+    let mut old = None;
+    // Lines of a hunk that are still to come: in it `--- x` is a removed line.
+    let mut n_hunk = (0_usize, 0_usize);
+    for line in text.lines() {
+        if !run.evaluator.spend(1) {
+            return;
+        }
+        if n_hunk != (0, 0) {
+            match line.as_bytes().first() {
+                Some(b'-') => n_hunk.0 = n_hunk.0.saturating_sub(1),
+                Some(b'+') => n_hunk.1 = n_hunk.1.saturating_sub(1),
+                Some(b'\\') => {}
+                _ => n_hunk = (n_hunk.0.saturating_sub(1), n_hunk.1.saturating_sub(1)),
+            }
+        } else if let Some(header) = line.strip_prefix("@@ -") {
+            n_hunk = hunk_lines(header);
+        } else if let Some(name) = line.strip_prefix("--- ") {
+            old = Some(name);
+        } else if let (Some(name), Some(old)) = (line.strip_prefix("+++ "), old.take()) {
+            let (from, to) = if reverses { (name, old) } else { (old, name) };
+            let target = if file_name(to) == "/dev/null" { from } else { to };
+            stripped(file_name(target), strip).iter().for_each(|path| run.write(path));
+        } else if let Some(name) =
+            ["rename from ", "rename to ", "copy to "].iter().find_map(|mark| line.strip_prefix(mark))
+        {
+            // These names have no prefix to strip.
+            run.write(name);
+        }
+    }
+}
+
+/// The old and the new lines of a hunk, from `1,2 +3,4 @@`.
+fn hunk_lines(header: &str) -> (usize, usize) {
+    let mut counts = header.split(" @@").next().unwrap_or("").split(" +").map(|range| {
+        let count = range.split_once(',').map_or("1", |(_, count)| count);
+        count.trim().parse().unwrap_or(0)
+    });
+    (counts.next().unwrap_or(0), counts.next().unwrap_or(0))
+}
+
+/// The name in a header, without the date behind it.
+fn file_name(header: &str) -> &str {
+    header.split('\t').next().unwrap_or(header).trim_end()
+}
+
+fn stripped(name: &str, strip: Option<usize>) -> Option<String> {
+    let is_plain = !name.is_empty() && !name.starts_with('"') && name != "/dev/null";
+    let parts: Vec<&str> = name.split('/').collect();
+    let n = strip.unwrap_or(parts.len() - 1);
+    (is_plain && n < parts.len()).then(|| parts[n..].join("/"))
+}
+
+/// The patch language of agents: the files stand in marked lines.
+pub(super) fn apply_patch(run: &mut Run) -> Stream {
+    let argument = run.arguments.first().and_then(Field::text).map(str::to_owned);
+    let Some(text) = argument.or_else(|| run.input.text().map(str::to_owned)) else { return Stream::Unknown };
+    if text.contains("*** Begin Patch") {
+        let paths = text.lines().filter_map(|line| MARKS.iter().find_map(|mark| line.strip_prefix(mark)));
+        paths.for_each(|path| run.write(path.trim()));
+    }
+    Stream::Unknown
+}

@@ -1,0 +1,206 @@
+//! Programs that run another command.
+
+use super::options::Spec;
+use super::{Run, run_script};
+use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::state::{Field, Value};
+
+const SHELL: Spec = Spec { short: "oO", attached: "", long: &["rcfile", "init-file"], stops: true };
+const XARGS: Spec = Spec {
+    short: "ILnPsdEa",
+    attached: "i",
+    long: &["replace", "max-lines", "max-args", "max-procs", "max-chars", "delimiter", "arg-file"],
+    stops: true,
+};
+const SUDO: Spec =
+    Spec { short: "ugphCrtTD", attached: "", long: &["user", "group", "prompt", "host", "chdir"], stops: true };
+const ENV: Spec = Spec { short: "uCS", attached: "", long: &["unset", "chdir", "split-string"], stops: true };
+const TIMEOUT: Spec = Spec { short: "ks", attached: "", long: &["kill-after", "signal"], stops: true };
+const PLAIN: Spec = Spec {
+    short: "ncpoifea",
+    attached: "",
+    long: &["adjustment", "class", "classdata", "output", "format"],
+    stops: true,
+};
+const STOPS: Spec = Spec {
+    short: "p",
+    attached: "",
+    long: &["package", "from", "with", "python", "directory", "project", "env-file", "extra", "group"],
+    stops: true,
+};
+/// Commands that `xargs` may run in one line.
+const RUNS_MAX: usize = 500;
+
+/// `sh -c script`, or a script on standard input.
+pub(super) fn shell(run: &mut Run) -> Stream {
+    let options = SHELL.parse(run.arguments);
+    if options.has(&["n", "help", "version"]) {
+        return Stream::Unknown;
+    }
+    if options.has(&["c"]) {
+        let Some((Field::Known(script), rest)) = options.operands.split_first() else { return Stream::Unknown };
+        // The first word behind the script is `$0`.
+        return run_script(run, script, rest.get(1..).unwrap_or_default()).output;
+    }
+    let reads_input = options.operands.is_empty() || options.has(&["s"]);
+    match run.input.text().filter(|_| reads_input).map(str::to_owned) {
+        Some(script) => run_script(run, &script, &[]).output,
+        None => Stream::Unknown,
+    }
+}
+
+/// Runs the words behind the options of a program.
+fn run_operands(run: &mut Run, operands: &[Field]) -> Stream {
+    if operands.is_empty() { Stream::Unknown } else { run.run(operands) }
+}
+
+/// `nohup`, `nice` and others that only run what follows.
+pub(super) fn plain(run: &mut Run) -> Stream {
+    let options = PLAIN.parse(run.arguments);
+    if run.name == "command" && options.has(&["v", "V"]) {
+        return Stream::Unknown;
+    }
+    run_operands(run, &options.operands)
+}
+
+/// `sudo`.
+pub(super) fn sudo(run: &mut Run) -> Stream {
+    let options = SUDO.parse(run.arguments);
+    if options.has(&["l", "e", "v", "k", "K", "chdir", "D", "i", "login"]) {
+        return Stream::Unknown;
+    }
+    let n = options.operands.iter().take_while(|field| is_assignment(field)).count();
+    run_operands(run, &options.operands[n..])
+}
+
+/// `timeout 10 command`.
+pub(super) fn timeout(run: &mut Run) -> Stream {
+    let options = TIMEOUT.parse(run.arguments);
+    run_operands(run, options.operands.get(1..).unwrap_or_default())
+}
+
+fn is_assignment(field: &Field) -> bool {
+    let name = field.text().and_then(|text| text.split_once('=')).map(|(name, _)| name);
+    name.is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+}
+
+/// `env name=value command`.
+pub(super) fn env(run: &mut Run) -> Stream {
+    let options = ENV.parse(run.arguments);
+    if options.has(&["S", "split-string", "C", "chdir"]) {
+        return Stream::Unknown;
+    }
+    let n = options.operands.iter().take_while(|field| is_assignment(field)).count();
+    let outer = run.state.clone();
+    for field in &options.operands[..n] {
+        if let Some((name, value)) = field.text().and_then(|text| text.split_once('=')) {
+            run.state.set(name, Value::Text(value.to_owned()));
+            run.state.export(name);
+        }
+    }
+    let output = run_operands(run, &options.operands[n..]);
+    *run.state = outer;
+    output
+}
+
+/// `xargs`: the words come from standard input, if that is known.
+pub(super) fn xargs(run: &mut Run) -> Stream {
+    let options = XARGS.parse(run.arguments);
+    if options.has(&["a", "arg-file", "d", "delimiter", "E", "L", "max-lines"]) {
+        return Stream::Unknown;
+    }
+    let by_null = options.has(&["0", "null"]);
+    let place = if options.has(&["i"]) { Some("{}") } else { options.value(&["I", "replace"]).and_then(Field::text) };
+    let by_line = place.is_some();
+    let is_separator = |c: char| match (by_null, by_line) {
+        (true, _) => c == '\0',
+        (false, true) => c == '\n',
+        (false, false) => c.is_ascii_whitespace(),
+    };
+    let Some(text) = run.input.text().map(str::to_owned) else {
+        let has_files = place.is_none();
+        // The words that are on the command line are written whatever else comes.
+        let words = [options.operands.as_slice(), if has_files { &[Field::Many] } else { &[] }].concat();
+        return if has_files { run_inner(run, &words) } else { Stream::Unknown };
+    };
+    // Quotes and backslashes have a meaning for xargs that file names seldom need.
+    if !by_null && text.contains(['\'', '"', '\\']) {
+        return Stream::Unknown;
+    }
+    let words: Vec<&str> = text.split(is_separator).map(str::trim).filter(|word| !word.is_empty()).collect();
+    let Some(place) = place else {
+        let words = words.iter().map(|word| Field::Known((*word).to_owned()));
+        let words: Vec<Field> = options.operands.iter().cloned().chain(words).collect();
+        return run_inner(run, &words);
+    };
+    for word in words.iter().take(RUNS_MAX) {
+        let replaced = |field: &Field| match field {
+            Field::Known(text) => Field::Known(text.replace(place, word)),
+            field => field.clone(),
+        };
+        let fields: Vec<Field> = options.operands.iter().map(replaced).collect();
+        run_inner(run, &fields);
+    }
+    Stream::Unknown
+}
+
+/// Runs a command that does not read this one's input.
+fn run_inner(run: &mut Run, words: &[Field]) -> Stream {
+    let input = Stream::empty();
+    let mut inner = Run { evaluator: run.evaluator, state: run.state, name: run.name, arguments: words, input: &input };
+    run_operands(&mut inner, words);
+    Stream::Unknown
+}
+
+/// `npx prettier …`.
+pub(super) fn package_runner(run: &mut Run) -> Stream {
+    let options = STOPS.parse(run.arguments);
+    if options.has(&["c", "call"]) {
+        return Stream::Unknown;
+    }
+    let skips = usize::from(run.name == "pipx" && options.operands.first().and_then(Field::text) == Some("run"));
+    run_package(run, &options.operands[skips..])
+}
+
+/// Runs a program by the name of its package, which may end in a version.
+fn run_package(run: &mut Run, operands: &[Field]) -> Stream {
+    let mut words = operands.to_vec();
+    if let Some(Field::Known(name)) = words.first_mut() {
+        let version = name.rfind('@').filter(|at| *at > 0).unwrap_or(name.len());
+        name.truncate(version);
+        if name == "@biomejs/biome" {
+            *name = "biome".into();
+        }
+    }
+    run_operands(run, &words)
+}
+
+/// `uv run black …`, `poetry run …`.
+pub(super) fn environment_runner(run: &mut Run) -> Stream {
+    match run.arguments.iter().map(Field::text).collect::<Vec<_>>().as_slice() {
+        [Some("run"), ..] => {
+            let options = STOPS.parse(&run.arguments[1..]);
+            if options.has(&["directory", "project"]) {
+                return Stream::Unknown;
+            }
+            run_operands(run, &options.operands)
+        }
+        [Some("tool"), Some("run"), ..] => run_operands(run, &run.arguments[2..].to_vec()),
+        _ => Stream::Unknown,
+    }
+}
+
+/// `pnpm exec prettier …`, `yarn eslint …`, `npm exec -- …`.
+pub(super) fn script_runner(run: &mut Run) -> Stream {
+    let options = STOPS.parse(run.arguments);
+    let Some((Field::Known(first), rest)) = options.operands.split_first() else { return Stream::Unknown };
+    match first.as_str() {
+        "exec" | "dlx" | "x" => {
+            let rest = STOPS.parse(rest).operands;
+            run_package(run, &rest)
+        }
+        // A script of the project may have the name of a program; these two have none of their own.
+        "prettier" | "eslint" | "biome" if matches!(run.name, "yarn" | "pnpm") => run_operands(run, &options.operands),
+        _ => Stream::Unknown,
+    }
+}

@@ -1,0 +1,59 @@
+//! The file tree of this machine, read within bounds.
+
+use super::{Entry, FileTree};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A folder with more entries is not listed.
+const ENTRIES_MAX: usize = 10_000;
+/// Of a patch file only this much is read.
+const PATCH_MAX: u64 = 1 << 20;
+
+/// The files of this machine. Patches are read below one folder only.
+#[derive(Debug)]
+pub struct Disk {
+    patches_below: Option<PathBuf>,
+}
+
+impl Disk {
+    /// Patch files may be read below this directory.
+    pub fn new(directory: &Path) -> Disk {
+        Disk { patches_below: fs::canonicalize(directory).ok() }
+    }
+}
+
+impl FileTree for Disk {
+    fn is_folder(&self, path: &str) -> Option<bool> {
+        // A broken link is there too: a command replaces it.
+        fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).ok().map(|found| found.is_dir())
+    }
+
+    fn entries(&self, folder: &str) -> Option<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(folder).ok()? {
+            let entry = entry.ok()?;
+            let kind = entry.file_type().ok()?;
+            // A name that is not text can't be a name in a command's text.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let is_folder = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
+            entries.push(Entry { name, is_folder, is_link: kind.is_symlink() });
+            if entries.len() > ENTRIES_MAX {
+                return None;
+            }
+        }
+        Some(entries)
+    }
+
+    fn patch_text(&self, path: &str) -> Option<String> {
+        let real = fs::canonicalize(path).ok()?;
+        // A device or a FIFO may block, or change by being read.
+        let is_allowed = real.starts_with(self.patches_below.as_ref()?) && real.metadata().ok()?.is_file();
+        if !is_allowed {
+            return None;
+        }
+        let mut text = Vec::new();
+        File::open(real).ok()?.take(PATCH_MAX).read_to_end(&mut text).ok()?;
+        Some(String::from_utf8_lossy(&text).into_owned())
+    }
+}

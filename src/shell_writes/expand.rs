@@ -1,0 +1,320 @@
+//! Expands words as the shell does: braces, `~`, variables, command output, splitting, wildcards.
+
+use super::braces;
+use super::evaluator::{Evaluator, Stream};
+use super::state::{Field, State, Value};
+use super::syntax::{Change, Part, Word};
+use super::wildcards::{self, Sign};
+
+/// A longer value counts as unknown, so that doubling it a few times costs no memory.
+const VALUE_MAX: usize = 64 * 1024;
+/// A pattern that matches more files counts as unknown.
+const MATCHES_MAX: usize = 1000;
+
+/// Fields while they are put together.
+#[derive(Default)]
+struct Fields {
+    done: Vec<Field>,
+    /// The characters of the current field, and whether a wildcard among them is live.
+    text: Vec<(char, bool)>,
+    /// Whether there is a current field, be it empty.
+    is_open: bool,
+    has_unknown: bool,
+    has_bare_unknown: bool,
+    /// Finished fields that need their wildcards expanded.
+    patterns: Vec<(usize, Vec<(char, bool)>)>,
+}
+
+impl Fields {
+    fn push_quoted(&mut self, text: &str) {
+        self.text.extend(text.chars().map(|c| (c, false)));
+        self.is_open = true;
+    }
+
+    fn push_bare(&mut self, text: &str) {
+        self.text.extend(text.chars().map(|c| (c, true)));
+        self.is_open |= !text.is_empty();
+    }
+
+    /// A value without quotes is split at blanks.
+    fn push_split(&mut self, text: &str) {
+        for (n, piece) in text.split([' ', '\t', '\n']).enumerate() {
+            if n > 0 {
+                self.finish();
+            }
+            self.push_bare(piece);
+        }
+    }
+
+    fn push_unknown(&mut self, quoted: bool) {
+        self.has_unknown |= quoted;
+        self.has_bare_unknown |= !quoted;
+        self.is_open = true;
+    }
+
+    fn finish(&mut self) {
+        let text = std::mem::take(&mut self.text);
+        let is_open = std::mem::take(&mut self.is_open);
+        let has_unknown = std::mem::take(&mut self.has_unknown);
+        let has_bare_unknown = std::mem::take(&mut self.has_bare_unknown);
+        if !is_open {
+            return;
+        }
+        if has_bare_unknown && text.is_empty() && !has_unknown {
+            self.done.push(Field::Many);
+        } else if has_unknown || has_bare_unknown {
+            self.done.push(Field::Unknown);
+        } else {
+            if text.iter().any(|(c, live)| *live && "*?[".contains(*c)) {
+                self.patterns.push((self.done.len(), text.clone()));
+            }
+            self.done.push(Field::Known(text.iter().map(|(c, _)| c).collect()));
+        }
+    }
+}
+
+impl Evaluator<'_> {
+    /// The fields that words become.
+    pub(super) fn fields(&mut self, state: &mut State, words: &[Word]) -> Vec<Field> {
+        let mut fields = Vec::new();
+        for word in words {
+            if !self.spend(1 + word.0.len()) {
+                break;
+            }
+            match braces::expand(word) {
+                Some(words) => words.iter().for_each(|word| self.expand_word(state, word, &mut fields)),
+                None => fields.push(Field::Many),
+            }
+        }
+        fields
+    }
+
+    fn expand_word(&mut self, state: &mut State, word: &Word, into: &mut Vec<Field>) {
+        let mut fields = Fields::default();
+        for (n, part) in word.0.iter().enumerate() {
+            match part {
+                Part::Bare(text) if n == 0 && text.starts_with('~') => self.push_home(state, text, &mut fields),
+                part => self.push_part(state, part, &mut fields),
+            }
+        }
+        fields.finish();
+        let patterns = std::mem::take(&mut fields.patterns);
+        let mut patterns = patterns.into_iter().peekable();
+        for (n, field) in fields.done.into_iter().enumerate() {
+            match patterns.next_if(|(at, _)| *at == n) {
+                Some((_, pattern)) => self.push_matches(state, &pattern, into),
+                None => into.push(field),
+            }
+        }
+    }
+
+    fn push_home(&mut self, state: &State, text: &str, fields: &mut Fields) {
+        let name = text.split('/').next().unwrap_or("");
+        let home = match name {
+            "~" => self.variable_text(state, "HOME"),
+            "~+" => state.directory.clone(),
+            _ => None,
+        };
+        match home {
+            Some(home) => fields.push_quoted(&home),
+            None => fields.push_unknown(true),
+        }
+        fields.push_bare(&text[name.len()..]);
+    }
+
+    fn push_part(&mut self, state: &mut State, part: &Part, fields: &mut Fields) {
+        match part {
+            Part::Bare(text) => fields.push_bare(text),
+            Part::Quoted(text) => fields.push_quoted(text),
+            Part::Variable { name, change: Change::Every, quoted } => self.push_every(state, name, *quoted, fields),
+            Part::Variable { name, change, quoted } => {
+                let value = self.changed_value(state, name, change);
+                push_value(value, *quoted, fields);
+            }
+            Part::Output { script, quoted } => {
+                let mut inner = self.copy(state);
+                let output = self.run(script, &mut inner, &Stream::Unknown).output;
+                let value =
+                    if let Stream::Text(text) = output { Some(text.trim_end_matches('\n').to_owned()) } else { None };
+                push_value(value, *quoted, fields);
+            }
+            Part::Process(script) => {
+                let mut inner = self.copy(state);
+                self.run(script, &mut inner, &Stream::Unknown);
+                // The command sees a path below /dev.
+                fields.push_quoted("/dev/fd/63");
+            }
+            Part::Unknown => fields.push_unknown(true),
+        }
+    }
+
+    fn push_every(&mut self, state: &State, name: &str, quoted: bool, fields: &mut Fields) {
+        let list = match (name, state.variable(name)) {
+            ("@" | "*", _) => state.arguments.as_ref().clone(),
+            (_, Some(Value::List(list))) => list.clone(),
+            (_, Some(Value::Text(text))) => vec![Field::Known(text.clone())],
+            _ => vec![Field::Many],
+        };
+        for (n, field) in list.iter().enumerate() {
+            if n > 0 {
+                fields.finish();
+            }
+            match field {
+                Field::Known(text) if quoted => fields.push_quoted(text),
+                Field::Known(text) => fields.push_split(text),
+                Field::Unknown => fields.push_unknown(true),
+                Field::Many => fields.push_unknown(false),
+            }
+        }
+    }
+
+    /// The text of a variable, if the script or the environment tells it.
+    pub(super) fn variable_text(&self, state: &State, name: &str) -> Option<String> {
+        if let Ok(n) = name.parse::<usize>() {
+            let is_certain = !state.arguments.iter().take(n).any(|field| *field == Field::Many);
+            let field = state.arguments.get(n.checked_sub(1)?).filter(|_| is_certain)?;
+            return field.text().map(str::to_owned);
+        }
+        match state.variable(name) {
+            Some(Value::Text(text)) => Some(text.clone()),
+            Some(Value::List(list)) => list.first()?.text().map(str::to_owned),
+            Some(Value::Unknown) => None,
+            None => match name {
+                "PWD" => state.directory.clone(),
+                "OLDPWD" => state.previous_directory.clone(),
+                name => self.environment(name),
+            },
+        }
+    }
+
+    fn changed_value(&mut self, state: &mut State, name: &str, change: &Change) -> Option<String> {
+        let value = self.variable_text(state, name);
+        match change {
+            Change::Plain => value,
+            // Whether an unknown variable is set is unknown, too.
+            Change::Default(_) => value.filter(|value| !value.is_empty()),
+            Change::CutStart { pattern, longest } => {
+                let signs = self.pattern_of(state, pattern)?;
+                let chars: Vec<char> = value?.chars().collect();
+                let mut cuts: Box<dyn Iterator<Item = usize>> =
+                    if *longest { Box::new((0..=chars.len()).rev()) } else { Box::new(0..=chars.len()) };
+                let affordable = self.spend(chars.len());
+                let cut = cuts.find(|n| affordable && wildcards::fits(&chars[..*n], &signs)).unwrap_or(0);
+                Some(chars[cut..].iter().collect())
+            }
+            Change::CutEnd { pattern, longest } => {
+                let signs = self.pattern_of(state, pattern)?;
+                let chars: Vec<char> = value?.chars().collect();
+                let mut cuts: Box<dyn Iterator<Item = usize>> =
+                    if *longest { Box::new(0..=chars.len()) } else { Box::new((0..=chars.len()).rev()) };
+                let affordable = self.spend(chars.len());
+                let cut = cuts.find(|n| affordable && wildcards::fits(&chars[*n..], &signs)).unwrap_or(chars.len());
+                Some(chars[..cut].iter().collect())
+            }
+            Change::Replace { from, to, everywhere } => {
+                let from =
+                    self.text_of(state, from).filter(|from| !from.is_empty() && !wildcards::has_wildcards(from))?;
+                let (value, to) = (value?, self.text_of(state, to)?);
+                Some(if *everywhere { value.replace(&from, &to) } else { value.replacen(&from, &to, 1) })
+            }
+            Change::Every | Change::Unknown => None,
+        }
+        .filter(|value| value.len() <= VALUE_MAX)
+    }
+
+    /// The pattern that a word means, without the cost of a long one.
+    fn pattern_of(&mut self, state: &mut State, word: &Word) -> Option<Vec<Sign>> {
+        let fields = self.joined(state, word);
+        let is_known = !fields.has_unknown && !fields.has_bare_unknown && fields.text.len() <= 256;
+        is_known.then(|| wildcards::pattern(&fields.text))
+    }
+
+    /// A word as one field, without wildcards expanded.
+    fn joined(&mut self, state: &mut State, word: &Word) -> Fields {
+        let mut fields = Fields::default();
+        for (n, part) in word.0.iter().enumerate() {
+            match part {
+                Part::Bare(text) if n == 0 && text.starts_with('~') => self.push_home(state, text, &mut fields),
+                Part::Variable { name, change, .. } if *change != Change::Every => {
+                    push_value(self.changed_value(state, name, change), true, &mut fields);
+                }
+                Part::Output { script, .. } => {
+                    self.push_part(state, &Part::Output { script: script.clone(), quoted: true }, &mut fields);
+                }
+                part => self.push_part(state, part, &mut fields),
+            }
+        }
+        fields
+    }
+
+    /// The text of a word that is not split, such as a value or a here-document.
+    pub(super) fn text_of(&mut self, state: &mut State, word: &Word) -> Option<String> {
+        if !self.spend(1 + word.0.len()) {
+            return None;
+        }
+        let fields = self.joined(state, word);
+        let is_known = !fields.has_unknown && !fields.has_bare_unknown && fields.done.is_empty();
+        let text: String = fields.text.iter().map(|(c, _)| c).collect();
+        let affordable = self.spend(text.len() / 64);
+        (is_known && affordable && text.len() <= VALUE_MAX.max(self.script_length())).then_some(text)
+    }
+
+    /// Whether a word, as a pattern of `case`, fits a text; none if it is unknown.
+    pub(super) fn word_fits(&mut self, state: &mut State, word: &Word, text: &str) -> Option<bool> {
+        let signs = self.pattern_of(state, word)?;
+        Some(wildcards::text_fits(text, &signs))
+    }
+
+    /// The files that a pattern means; without a match the word counts as unknown.
+    fn push_matches(&mut self, state: &State, pattern: &[(char, bool)], into: &mut Vec<Field>) {
+        match self.matches(state, pattern) {
+            Some(found) if !found.is_empty() => into.extend(found.into_iter().map(Field::Known)),
+            // Some shells pass the pattern on, others refuse the command: neither writes a file.
+            Some(_) => into.push(Field::Unknown),
+            None => into.push(Field::Many),
+        }
+    }
+
+    fn matches(&mut self, state: &State, pattern: &[(char, bool)]) -> Option<Vec<String>> {
+        let is_rooted = matches!(pattern.first(), Some(('/', _)));
+        let root = if is_rooted { String::new() } else { state.directory.clone()? };
+        let mut found = vec![String::from(if is_rooted { "/" } else { "" })];
+        let components: Vec<&[(char, bool)]> =
+            pattern.split(|(c, _)| *c == '/').filter(|part| !part.is_empty()).collect();
+        for (n, component) in components.iter().enumerate() {
+            let is_last = n + 1 == components.len();
+            let signs = wildcards::pattern(component);
+            let is_plain = signs.iter().all(|sign| matches!(sign, Sign::Literal(_)));
+            let mut next = Vec::new();
+            for prefix in found {
+                let name: String = component.iter().map(|(c, _)| c).collect();
+                if is_plain {
+                    next.push(format!("{prefix}{name}{}", if is_last { "" } else { "/" }));
+                    continue;
+                }
+                let folder = if is_rooted { prefix.clone() } else { format!("{root}/{prefix}") };
+                for entry in self.list_folder(&folder)? {
+                    let is_hidden = entry.name.starts_with('.') && !name.starts_with('.');
+                    if !is_hidden && (is_last || entry.is_folder) && wildcards::text_fits(&entry.name, &signs) {
+                        next.push(format!("{prefix}{}{}", entry.name, if is_last { "" } else { "/" }));
+                    }
+                }
+            }
+            if next.len() > MATCHES_MAX || !self.spend(next.len()) {
+                return None;
+            }
+            found = next;
+        }
+        found.sort();
+        found.retain(|path| self.exists(&if is_rooted { path.clone() } else { format!("{root}/{path}") }));
+        Some(found)
+    }
+}
+
+fn push_value(value: Option<String>, quoted: bool, fields: &mut Fields) {
+    match value {
+        Some(text) if quoted => fields.push_quoted(&text),
+        Some(text) => fields.push_split(&text),
+        None => fields.push_unknown(quoted),
+    }
+}

@@ -1,0 +1,550 @@
+//! Parses the grammar of POSIX sh and what bash adds to it, by recursive descent.
+//!
+//! The parser keeps only what matters for written files: it skips `[[ … ]]` and arithmetic. It
+//! reads one line of commands at a time, because a shell runs the lines before a syntax error.
+
+use super::syntax::{AssignedValue, Assignment, Command, Redirect, Simple, Word};
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+/// Commands nested deeper than this are a syntax error, so that no input exhausts the stack.
+pub(super) const DEPTH_MAX: usize = 40;
+
+/// The text is not a shell script that this parser knows.
+#[derive(Debug, PartialEq)]
+pub(super) struct SyntaxError;
+
+/// What the parser's functions return.
+pub(super) type Parsed<T> = Result<T, SyntaxError>;
+
+/// A here-document whose body starts after the current line.
+struct PendingDocument {
+    end: String,
+    strips_tabs: bool,
+    is_literal: bool,
+    body: Rc<OnceCell<Word>>,
+}
+
+/// A script and the place that the parser has reached.
+pub(super) struct Parser {
+    pub(super) text: Vec<char>,
+    pub(super) at: usize,
+    depth: usize,
+    pending: Vec<PendingDocument>,
+}
+
+impl Parser {
+    /// Starts at the beginning of a script.
+    pub(super) fn new(script: &str) -> Parser {
+        Parser { text: script.chars().collect(), at: 0, depth: 0, pending: Vec::new() }
+    }
+
+    /// The commands of the next line; none at the end of the script.
+    pub(super) fn next_line(&mut self) -> Parsed<Option<Command>> {
+        self.skip_blank_lines()?;
+        if self.is_at_end() {
+            return Ok(None);
+        }
+        let line = self.and_or_list(&[])?;
+        self.skip_blanks();
+        match self.peek() {
+            None => {}
+            Some('\n') => {
+                self.at += 1;
+                self.take_documents()?;
+            }
+            // A stray `)` or `}`.
+            Some(_) => return Err(SyntaxError),
+        }
+        Ok(Some(line))
+    }
+
+    pub(super) fn peek(&self) -> Option<char> {
+        self.text.get(self.at).copied()
+    }
+
+    pub(super) fn peek_at(&self, distance: usize) -> Option<char> {
+        self.text.get(self.at + distance).copied()
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.at >= self.text.len()
+    }
+
+    pub(super) fn starts_with(&self, text: &str) -> bool {
+        text.chars().enumerate().all(|(n, c)| self.peek_at(n) == Some(c))
+    }
+
+    pub(super) fn accept(&mut self, text: &str) -> bool {
+        let is_here = self.starts_with(text);
+        if is_here {
+            self.at += text.chars().count();
+        }
+        is_here
+    }
+
+    /// Runs a rule one level deeper.
+    pub(super) fn nested<T>(&mut self, rule: impl FnOnce(&mut Parser) -> Parsed<T>) -> Parsed<T> {
+        if self.depth >= DEPTH_MAX {
+            return Err(SyntaxError);
+        }
+        self.depth += 1;
+        let result = rule(self);
+        self.depth -= 1;
+        result
+    }
+
+    /// Skips blanks, continued lines and a comment, but no end of line.
+    pub(super) fn skip_blanks(&mut self) {
+        loop {
+            match self.peek() {
+                Some(' ' | '\t' | '\r') => self.at += 1,
+                Some('\\') if self.peek_at(1) == Some('\n') => self.at += 2,
+                Some('#') => {
+                    while self.peek().is_some_and(|c| c != '\n') {
+                        self.at += 1;
+                    }
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Skips ends of lines too, and takes the here-documents behind them.
+    pub(super) fn skip_blank_lines(&mut self) -> Parsed<()> {
+        loop {
+            self.skip_blanks();
+            if self.peek() != Some('\n') {
+                return Ok(());
+            }
+            self.at += 1;
+            self.take_documents()?;
+        }
+    }
+
+    /// A script in backquotes, as deep as this one.
+    pub(super) fn inner_script(&self, script: &str) -> Parsed<Command> {
+        let mut inner = Parser::new(script);
+        inner.depth = self.depth;
+        let commands = inner.list(&[])?;
+        if inner.is_at_end() { Ok(commands) } else { Err(SyntaxError) }
+    }
+
+    fn take_documents(&mut self) -> Parsed<()> {
+        for document in std::mem::take(&mut self.pending) {
+            let mut body = String::new();
+            loop {
+                if self.is_at_end() {
+                    // bash takes the end of the script for the end of the document.
+                    break;
+                }
+                let start = self.at;
+                while self.peek().is_some_and(|c| c != '\n') {
+                    self.at += 1;
+                }
+                let line: String = self.text[start..self.at].iter().collect();
+                self.at += 1;
+                let line = if document.strips_tabs { line.trim_start_matches('\t') } else { &line };
+                if line == document.end {
+                    break;
+                }
+                body.push_str(line);
+                body.push('\n');
+            }
+            self.at = self.at.min(self.text.len());
+            let word = if document.is_literal { Word::literal(body) } else { self.nested(|_| document_word(&body))? };
+            // Each document is pending once, so its body is set once.
+            let _ = document.body.set(word);
+        }
+        Ok(())
+    }
+
+    /// Commands up to one of the reserved words in `until`, or to `)`, or to the end.
+    pub(super) fn list(&mut self, until: &[&str]) -> Parsed<Command> {
+        self.nested(|parser| {
+            let mut commands = Vec::new();
+            loop {
+                parser.skip_blank_lines()?;
+                if parser.is_at_end()
+                    || parser.peek() == Some(')')
+                    || parser.starts_with(";;")
+                    || parser.is_reserved(until)
+                {
+                    return Ok(Command::Sequence(commands));
+                }
+                commands.push(parser.and_or_list(until)?);
+            }
+        })
+    }
+
+    /// Commands of one line, with `;` and `&` between them.
+    fn and_or_list(&mut self, until: &[&str]) -> Parsed<Command> {
+        let mut commands = Vec::new();
+        loop {
+            let command = self.and_or()?;
+            self.skip_blanks();
+            let is_background = self.peek() == Some('&');
+            commands.push(if is_background { Command::Subshell(Box::new(command)) } else { command });
+            if self.starts_with(";;") || !matches!(self.peek(), Some(';' | '&')) {
+                break;
+            }
+            self.at += 1;
+            self.skip_blanks();
+            let is_over = matches!(self.peek(), None | Some('\n' | ')')) || self.starts_with(";;");
+            if is_over || self.is_reserved(until) {
+                break;
+            }
+        }
+        Ok(if commands.len() == 1 { commands.remove(0) } else { Command::Sequence(commands) })
+    }
+
+    fn and_or(&mut self) -> Parsed<Command> {
+        let mut left = self.pipeline()?;
+        loop {
+            self.skip_blanks();
+            let is_and = self.starts_with("&&");
+            if !is_and && !self.starts_with("||") {
+                return Ok(left);
+            }
+            self.at += 2;
+            self.skip_blank_lines()?;
+            let right = Box::new(self.pipeline()?);
+            left = if is_and { Command::And(Box::new(left), right) } else { Command::Or(Box::new(left), right) };
+        }
+    }
+
+    fn pipeline(&mut self) -> Parsed<Command> {
+        self.skip_blanks();
+        while self.accept_reserved("!") || self.accept_reserved("time") {
+            self.skip_blanks();
+            if self.accept_reserved("-p") {
+                self.skip_blanks();
+            }
+        }
+        let mut stages = vec![self.nested(Parser::command)?];
+        loop {
+            self.skip_blanks();
+            if self.starts_with("||") || self.peek() != Some('|') {
+                break;
+            }
+            self.at += 1;
+            if self.peek() == Some('&') {
+                self.at += 1;
+            }
+            self.skip_blank_lines()?;
+            stages.push(self.nested(Parser::command)?);
+        }
+        Ok(if stages.len() == 1 { stages.remove(0) } else { Command::Pipeline(stages) })
+    }
+
+    /// Whether one of these reserved words stands here.
+    fn is_reserved(&self, words: &[&str]) -> bool {
+        words.iter().any(|word| {
+            let behind = self.peek_at(word.chars().count());
+            self.starts_with(word) && behind.is_none_or(|c| c.is_whitespace() || ";&|()<>".contains(c))
+        })
+    }
+
+    fn accept_reserved(&mut self, word: &str) -> bool {
+        self.is_reserved(&[word]) && self.accept(word)
+    }
+
+    fn expect_reserved(&mut self, word: &str) -> Parsed<()> {
+        self.skip_blank_lines()?;
+        if self.accept_reserved(word) { Ok(()) } else { Err(SyntaxError) }
+    }
+
+    fn command(&mut self) -> Parsed<Command> {
+        self.skip_blanks();
+        let Some(compound) = self.compound()? else { return self.simple() };
+        let mut redirects = Vec::new();
+        loop {
+            self.skip_blanks();
+            match self.redirect()? {
+                Some(redirect) => redirects.push(redirect),
+                None => break,
+            }
+        }
+        let is_plain = redirects.is_empty();
+        Ok(if is_plain { compound } else { Command::Redirected(Box::new(compound), redirects) })
+    }
+
+    fn compound(&mut self) -> Parsed<Option<Command>> {
+        if self.starts_with("((") {
+            return self.skip_arithmetic().map(|()| Some(Command::Sequence(Vec::new())));
+        }
+        if self.accept("(") {
+            let body = self.list(&[])?;
+            self.expect_sign(')')?;
+            return Ok(Some(Command::Subshell(Box::new(body))));
+        }
+        if self.accept_reserved("{") {
+            let body = self.list(&["}"])?;
+            self.expect_reserved("}")?;
+            return Ok(Some(body));
+        }
+        if self.accept_reserved("[[") {
+            return self.skip_condition().map(|()| Some(Command::Sequence(Vec::new())));
+        }
+        if self.accept_reserved("if") {
+            return self.if_command().map(Some);
+        }
+        if self.accept_reserved("while") || self.accept_reserved("until") {
+            let condition = self.list(&["do"])?;
+            let body = self.do_group()?;
+            return Ok(Some(Command::While(Box::new(condition), Box::new(body))));
+        }
+        if self.accept_reserved("for") || self.accept_reserved("select") {
+            return self.for_command().map(Some);
+        }
+        if self.accept_reserved("case") {
+            return self.case_command().map(Some);
+        }
+        if self.accept_reserved("function") {
+            self.skip_blanks();
+            let name = self.plain_name();
+            self.skip_blanks();
+            return self.function_body(name).map(Some);
+        }
+        self.function()
+    }
+
+    pub(super) fn expect_sign(&mut self, sign: char) -> Parsed<()> {
+        self.skip_blank_lines()?;
+        if self.peek() != Some(sign) {
+            return Err(SyntaxError);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn if_command(&mut self) -> Parsed<Command> {
+        let mut branches = Vec::new();
+        loop {
+            let condition = self.list(&["then"])?;
+            self.expect_reserved("then")?;
+            branches.push((condition, self.list(&["elif", "else", "fi"])?));
+            if self.accept_reserved("elif") {
+                continue;
+            }
+            let has_else = self.accept_reserved("else");
+            let otherwise = if has_else { Some(Box::new(self.list(&["fi"])?)) } else { None };
+            self.expect_reserved("fi")?;
+            return Ok(Command::If(branches, otherwise));
+        }
+    }
+
+    fn do_group(&mut self) -> Parsed<Command> {
+        self.skip_blank_lines()?;
+        if self.accept_reserved("{") {
+            let body = self.list(&["}"])?;
+            self.expect_reserved("}")?;
+            return Ok(body);
+        }
+        self.expect_reserved("do")?;
+        let body = self.list(&["done"])?;
+        self.expect_reserved("done")?;
+        Ok(body)
+    }
+
+    fn for_command(&mut self) -> Parsed<Command> {
+        self.skip_blanks();
+        if self.starts_with("((") {
+            self.skip_arithmetic()?;
+            self.skip_separator()?;
+            // The counter has no known value, so the body is a loop over an unknown word.
+            let body = Box::new(self.do_group()?);
+            return Ok(Command::While(Box::new(Command::Sequence(Vec::new())), body));
+        }
+        let name = self.plain_name();
+        self.skip_blank_lines()?;
+        let words = if self.accept_reserved("in") { Some(self.words()?) } else { None };
+        self.skip_separator()?;
+        Ok(Command::For { name, words, body: Box::new(self.do_group()?) })
+    }
+
+    fn skip_separator(&mut self) -> Parsed<()> {
+        self.skip_blanks();
+        if self.peek() == Some(';') {
+            self.at += 1;
+        }
+        self.skip_blank_lines()
+    }
+
+    fn case_command(&mut self) -> Parsed<Command> {
+        self.skip_blanks();
+        let subject = self.word()?.ok_or(SyntaxError)?;
+        self.expect_reserved("in")?;
+        let mut arms = Vec::new();
+        loop {
+            self.skip_blank_lines()?;
+            if self.accept_reserved("esac") {
+                return Ok(Command::Case(subject, arms));
+            }
+            self.accept("(");
+            let mut patterns = Vec::new();
+            loop {
+                self.skip_blanks();
+                patterns.push(self.word()?.ok_or(SyntaxError)?);
+                self.skip_blanks();
+                if !self.accept("|") {
+                    break;
+                }
+            }
+            self.expect_sign(')')?;
+            arms.push((patterns, self.list(&["esac"])?));
+            if !self.accept(";;&") && !self.accept(";;") {
+                self.skip_blank_lines()?;
+            }
+        }
+    }
+
+    fn plain_name(&mut self) -> String {
+        let start = self.at;
+        while self.peek().is_some_and(|c| c.is_alphanumeric() || "_-.:".contains(c)) {
+            self.at += 1;
+        }
+        self.text[start..self.at].iter().collect()
+    }
+
+    /// `name() body`.
+    fn function(&mut self) -> Parsed<Option<Command>> {
+        let start = self.at;
+        let name = self.plain_name();
+        self.skip_blanks();
+        if name.is_empty() || !self.starts_with("(") {
+            self.at = start;
+            return Ok(None);
+        }
+        self.function_body(name).map(Some)
+    }
+
+    fn function_body(&mut self, name: String) -> Parsed<Command> {
+        if self.accept("(") {
+            self.expect_sign(')')?;
+        }
+        self.skip_blank_lines()?;
+        let body = self.nested(Parser::command)?;
+        Ok(Command::Function(name, Rc::new(body)))
+    }
+
+    /// Words up to the end of the command.
+    fn words(&mut self) -> Parsed<Vec<Word>> {
+        let mut words = Vec::new();
+        loop {
+            self.skip_blanks();
+            match self.word()? {
+                Some(word) => words.push(word),
+                None => return Ok(words),
+            }
+        }
+    }
+
+    fn simple(&mut self) -> Parsed<Command> {
+        let mut simple = Simple::default();
+        loop {
+            self.skip_blanks();
+            if let Some(redirect) = self.redirect()? {
+                simple.redirects.push(redirect);
+                continue;
+            }
+            if simple.words.is_empty()
+                && let Some(assignment) = self.assignment()?
+            {
+                simple.assignments.push(assignment);
+                continue;
+            }
+            match self.word()? {
+                Some(word) => simple.words.push(word),
+                None => break,
+            }
+        }
+        let is_empty = simple.words.is_empty() && simple.assignments.is_empty() && simple.redirects.is_empty();
+        if is_empty { Err(SyntaxError) } else { Ok(Command::Simple(simple)) }
+    }
+
+    fn assignment(&mut self) -> Parsed<Option<Assignment>> {
+        let start = self.at;
+        while self.peek().is_some_and(|c| c.is_ascii_alphanumeric() || c == '_') {
+            self.at += 1;
+        }
+        let name: String = self.text[start..self.at].iter().collect();
+        let is_name = name.chars().next().is_some_and(|c| !c.is_ascii_digit());
+        let appends = is_name && self.accept("+=");
+        if !is_name || !appends && !self.accept("=") {
+            self.at = start;
+            return Ok(None);
+        }
+        if !self.accept("(") {
+            let value = AssignedValue::Text(self.word()?.unwrap_or_default());
+            return Ok(Some(Assignment { name, appends, value }));
+        }
+        let mut words = Vec::new();
+        loop {
+            self.skip_blank_lines()?;
+            if self.accept(")") {
+                return Ok(Some(Assignment { name, appends, value: AssignedValue::List(words) }));
+            }
+            words.push(self.word()?.ok_or(SyntaxError)?);
+        }
+    }
+
+    fn redirect(&mut self) -> Parsed<Option<Redirect>> {
+        let start = self.at;
+        while self.peek().is_some_and(|c| c.is_ascii_digit()) {
+            self.at += 1;
+        }
+        let from: String = self.text[start..self.at].iter().collect();
+        if !matches!(self.peek(), Some('<' | '>')) && !(from.is_empty() && self.starts_with("&>")) {
+            self.at = start;
+            return Ok(None);
+        }
+        if from.is_empty() && matches!(self.peek_at(1), Some('(')) && self.peek() != Some('&') {
+            // Process substitution is a word.
+            return Ok(None);
+        }
+        if self.accept("<<<") {
+            return Ok(Some(Redirect::HereString(self.target()?)));
+        }
+        if self.starts_with("<<") {
+            return self.here_document().map(Some);
+        }
+        if self.accept(">&") || self.accept("<&") {
+            let word = self.target()?;
+            let is_number = word.as_literal().is_some_and(|text| text.chars().all(|c| c.is_ascii_digit() || c == '-'));
+            return Ok(Some(if is_number || !from.is_empty() { Redirect::Descriptor } else { Redirect::Write(word) }));
+        }
+        let writes = ["&>>", "&>", ">>", ">|", "<>", ">"].iter().any(|sign| self.accept(sign));
+        if writes {
+            return Ok(Some(Redirect::Write(self.target()?)));
+        }
+        self.accept("<");
+        Ok(Some(Redirect::Read(self.target()?)))
+    }
+
+    fn target(&mut self) -> Parsed<Word> {
+        self.skip_blanks();
+        self.word()?.ok_or(SyntaxError)
+    }
+
+    fn here_document(&mut self) -> Parsed<Redirect> {
+        self.at += 2;
+        let strips_tabs = self.accept("-");
+        self.skip_blanks();
+        let start = self.at;
+        let word = self.word()?.ok_or(SyntaxError)?;
+        let is_literal = self.text[start..self.at].iter().any(|c| matches!(c, '\'' | '"' | '\\'));
+        let end = word.as_literal().ok_or(SyntaxError)?;
+        let body = Rc::new(OnceCell::new());
+        self.pending.push(PendingDocument { end, strips_tabs, is_literal, body: body.clone() });
+        Ok(Redirect::HereDocument(body))
+    }
+}
+
+/// The body of a here-document whose variables are live.
+fn document_word(body: &str) -> Parsed<Word> {
+    let mut parser = Parser::new(body);
+    let mut word = Word::default();
+    parser.nested(|parser| parser.double_quoted(&mut word, None))?;
+    Ok(word)
+}

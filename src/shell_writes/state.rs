@@ -1,0 +1,128 @@
+//! What a shell knows at one point of a script: its directory, variables and functions.
+
+use super::syntax::Command;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// A word after expansion.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Field {
+    /// Its text.
+    Known(String),
+    /// One word, whose text nobody knows before the command runs.
+    Unknown,
+    /// Any number of words, of which nothing is known.
+    Many,
+}
+
+impl Field {
+    /// The text, if it is known.
+    pub(super) fn text(&self) -> Option<&str> {
+        if let Field::Known(text) = self { Some(text) } else { None }
+    }
+}
+
+/// The value of a variable.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    /// A text.
+    Text(String),
+    /// An array.
+    List(Vec<Field>),
+    /// Anything.
+    Unknown,
+}
+
+/// A variable.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Variable {
+    /// What it holds.
+    pub value: Value,
+    /// Whether child processes see it.
+    pub is_exported: bool,
+}
+
+/// The state of one shell.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    /// The current directory, absolute; none if it is unknown.
+    pub directory: Option<String>,
+    /// The directory before the last `cd`.
+    pub previous_directory: Option<String>,
+    /// What `pushd` has put aside.
+    pub directories: Vec<Option<String>>,
+    variables: Rc<HashMap<String, Variable>>,
+    /// `$1` and what follows it.
+    pub arguments: Rc<Vec<Field>>,
+    functions: Rc<HashMap<String, Rc<Command>>>,
+}
+
+impl State {
+    /// The value of a variable, if the script has set it.
+    pub(super) fn variable(&self, name: &str) -> Option<&Value> {
+        self.variables.get(name).map(|variable| &variable.value)
+    }
+
+    /// Sets a variable; it stays exported if it was.
+    pub(super) fn set(&mut self, name: &str, value: Value) {
+        let is_exported = self.variables.get(name).is_some_and(|old| old.is_exported);
+        Rc::make_mut(&mut self.variables).insert(name.to_owned(), Variable { value, is_exported });
+    }
+
+    /// Marks a variable for child processes.
+    pub(super) fn export(&mut self, name: &str) {
+        if let Some(variable) = Rc::make_mut(&mut self.variables).get_mut(name) {
+            variable.is_exported = true;
+        }
+    }
+
+    /// The body of a function.
+    pub(super) fn function(&self, name: &str) -> Option<Rc<Command>> {
+        self.functions.get(name).cloned()
+    }
+
+    /// Defines a function.
+    pub(super) fn define(&mut self, name: &str, body: Rc<Command>) {
+        Rc::make_mut(&mut self.functions).insert(name.to_owned(), body);
+    }
+
+    /// How many variables it holds: what a copy costs.
+    pub(super) fn size(&self) -> usize {
+        self.variables.len() + self.functions.len() + self.arguments.len()
+    }
+
+    /// The state in which a shell starts that this one runs.
+    pub(super) fn child(&self) -> State {
+        let exported = self.variables.iter().filter(|(_, variable)| variable.is_exported);
+        State {
+            directory: self.directory.clone(),
+            variables: Rc::new(exported.map(|(name, variable)| (name.clone(), variable.clone())).collect()),
+            ..State::default()
+        }
+    }
+
+    /// Forgets everything in which the other state differs: one of the two holds.
+    pub(super) fn merge(&mut self, other: &State) {
+        if self.directory != other.directory {
+            self.directory = None;
+        }
+        if self.previous_directory != other.previous_directory {
+            self.previous_directory = None;
+        }
+        if self.directories != other.directories {
+            self.directories.clear();
+        }
+        if self.arguments != other.arguments {
+            self.arguments = Rc::new(vec![Field::Many]);
+        }
+        if Rc::ptr_eq(&self.variables, &other.variables) {
+            return;
+        }
+        let differing = self.variables.iter().filter(|(name, variable)| other.variables.get(*name) != Some(variable));
+        let missing = other.variables.keys().filter(|name| !self.variables.contains_key(*name));
+        let names: Vec<String> = differing.map(|(name, _)| name).chain(missing).cloned().collect();
+        for name in names {
+            self.set(&name, Value::Unknown);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The syntax tree of a shell script, as far as it matters for the files that the script writes.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+/// A word before expansion.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Word(pub Vec<Part>);
+
+/// A piece of a word.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Part {
+    /// Text without quotes: braces, `~` and wildcards in it are live.
+    Bare(String),
+    /// Text that stands for itself.
+    Quoted(String),
+    /// `$name` or `${name…}`.
+    Variable {
+        /// Its name, or the sign of a special parameter.
+        name: String,
+        /// What is done to its value.
+        change: Change,
+        /// Whether it stands in double quotes.
+        quoted: bool,
+    },
+    /// `$(script)` or backquotes.
+    Output {
+        /// The script that runs.
+        script: Rc<Command>,
+        /// Whether it stands in double quotes.
+        quoted: bool,
+    },
+    /// `<(script)` or `>(script)`: a path below /dev.
+    Process(Rc<Command>),
+    /// What this module does not compute, such as arithmetic.
+    Unknown,
+}
+
+/// What `${name…}` does to the value of the variable.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Change {
+    /// The value as it is.
+    Plain,
+    /// `${name[@]}` or `$@`: every element as a word of its own.
+    Every,
+    /// `${name:-word}` and `${name:=word}`.
+    Default(Word),
+    /// `${name#pattern}`, or `##` if longest.
+    CutStart { pattern: Word, longest: bool },
+    /// `${name%pattern}`, or `%%` if longest.
+    CutEnd { pattern: Word, longest: bool },
+    /// `${name/from/to}`, or `//` if everywhere.
+    Replace { from: Word, to: Word, everywhere: bool },
+    /// Any other form.
+    Unknown,
+}
+
+/// A command, simple or compound.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Command {
+    /// Assignments, words and redirections.
+    Simple(Simple),
+    /// Commands one after the other.
+    Sequence(Vec<Command>),
+    /// `a && b`.
+    And(Box<Command>, Box<Command>),
+    /// `a || b`.
+    Or(Box<Command>, Box<Command>),
+    /// `a | b | c`.
+    Pipeline(Vec<Command>),
+    /// `( a )`, or a command in the background.
+    Subshell(Box<Command>),
+    /// `if`: conditions with their bodies, and the last resort.
+    If(Vec<(Command, Command)>, Option<Box<Command>>),
+    /// `while` and `until`.
+    While(Box<Command>, Box<Command>),
+    /// `for name in words`; without words it takes the positional parameters.
+    For { name: String, words: Option<Vec<Word>>, body: Box<Command> },
+    /// `case word in`: the patterns and the body of each arm.
+    Case(Word, Vec<(Vec<Word>, Command)>),
+    /// The definition of a function.
+    Function(String, Rc<Command>),
+    /// A compound command with redirections.
+    Redirected(Box<Command>, Vec<Redirect>),
+}
+
+/// A simple command.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Simple {
+    /// `name=value` in front of the words.
+    pub assignments: Vec<Assignment>,
+    /// The name of the command and its arguments.
+    pub words: Vec<Word>,
+    /// In the order in which they stand.
+    pub redirects: Vec<Redirect>,
+}
+
+/// `name=value`, `name+=value` or `name=(values)`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Assignment {
+    /// The variable.
+    pub name: String,
+    /// Whether the value is put behind the old one.
+    pub appends: bool,
+    /// What it becomes.
+    pub value: AssignedValue,
+}
+
+/// The right side of an assignment.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum AssignedValue {
+    /// A plain value.
+    Text(Word),
+    /// An array.
+    List(Vec<Word>),
+}
+
+/// A redirection.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Redirect {
+    /// Any operator that opens a file to write.
+    Write(Word),
+    /// `< file` of standard input.
+    Read(Word),
+    /// `<< end`; the body is set as soon as the parser is past the line.
+    HereDocument(Rc<OnceCell<Word>>),
+    /// `<<< word`.
+    HereString(Word),
+    /// `2>&1`, `<&3` and the like: no file.
+    Descriptor,
+}

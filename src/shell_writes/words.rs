@@ -1,0 +1,347 @@
+//! Parses words: quotes, expansions and substitutions.
+
+use super::parser::{Parsed, Parser, SyntaxError};
+use super::syntax::{Change, Part, Word};
+use std::rc::Rc;
+
+impl Word {
+    /// A word that stands for itself.
+    pub(super) fn literal(text: String) -> Word {
+        Word(vec![Part::Quoted(text)])
+    }
+
+    /// The text of a word without expansions.
+    pub(super) fn as_literal(&self) -> Option<String> {
+        let text = |part: &Part| match part {
+            Part::Bare(text) | Part::Quoted(text) => Some(text.clone()),
+            _ => None,
+        };
+        self.0.iter().map(text).collect()
+    }
+
+    fn push_bare(&mut self, c: char) {
+        match self.0.last_mut() {
+            Some(Part::Bare(text)) => text.push(c),
+            _ => self.0.push(Part::Bare(c.into())),
+        }
+    }
+
+    fn push_quoted(&mut self, text: &str) {
+        match self.0.last_mut() {
+            Some(Part::Quoted(quoted)) => quoted.push_str(text),
+            _ => self.0.push(Part::Quoted(text.into())),
+        }
+    }
+}
+
+/// Whether a character ends an unquoted word.
+fn ends_word(c: char) -> bool {
+    c.is_ascii_whitespace() || ";&|()<>".contains(c)
+}
+
+impl Parser {
+    /// The word that starts here, if one does.
+    pub(super) fn word(&mut self) -> Parsed<Option<Word>> {
+        let mut word = Word::default();
+        let start = self.at;
+        self.nested(|parser| parser.word_parts(&mut word, ends_word))?;
+        Ok((self.at > start).then_some(word))
+    }
+
+    fn word_parts(&mut self, word: &mut Word, ends: fn(char) -> bool) -> Parsed<()> {
+        while let Some(c) = self.peek() {
+            match c {
+                '<' | '>' if self.peek_at(1) == Some('(') && word.0.is_empty() => {
+                    self.at += 2;
+                    let script = self.list(&[])?;
+                    self.expect_sign(')')?;
+                    word.0.push(Part::Process(Rc::new(script)));
+                }
+                '\\' => self.backslash(word),
+                '\'' => self.single_quoted(word)?,
+                '"' => {
+                    self.at += 1;
+                    word.push_quoted("");
+                    self.double_quoted(word, Some('"'))?;
+                }
+                '$' if self.peek_at(1) == Some('\'') => self.escaped_quoted(word)?,
+                '$' if self.peek_at(1) == Some('"') => self.at += 1,
+                '$' => self.dollar(word, false)?,
+                '`' => self.backquoted(word, false)?,
+                c if ends(c) => break,
+                c => {
+                    word.push_bare(c);
+                    self.at += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn backslash(&mut self, word: &mut Word) {
+        match self.peek_at(1) {
+            Some('\n') => {}
+            Some(c) => word.push_quoted(c.encode_utf8(&mut [0; 4])),
+            None => word.push_quoted("\\"),
+        }
+        self.at = (self.at + 2).min(self.text.len());
+    }
+
+    fn single_quoted(&mut self, word: &mut Word) -> Parsed<()> {
+        let start = self.at + 1;
+        let length = self.text[start..].iter().position(|c| *c == '\'').ok_or(SyntaxError)?;
+        let text: String = self.text[start..start + length].iter().collect();
+        word.push_quoted(&text);
+        self.at = start + length + 1;
+        Ok(())
+    }
+
+    /// `$'…'`.
+    fn escaped_quoted(&mut self, word: &mut Word) -> Parsed<()> {
+        self.at += 2;
+        word.push_quoted("");
+        loop {
+            let c = self.peek().ok_or(SyntaxError)?;
+            self.at += 1;
+            let text = match c {
+                '\'' => return Ok(()),
+                '\\' => self.escape()?,
+                c => c,
+            };
+            word.push_quoted(text.encode_utf8(&mut [0; 4]));
+        }
+    }
+
+    /// The character behind a backslash in `$'…'`.
+    fn escape(&mut self) -> Parsed<char> {
+        let c = self.peek().ok_or(SyntaxError)?;
+        self.at += 1;
+        Ok(match c {
+            'n' => '\n',
+            't' => '\t',
+            'r' => '\r',
+            'a' => '\u{7}',
+            'b' => '\u{8}',
+            'e' | 'E' => '\u{1b}',
+            'f' => '\u{c}',
+            'v' => '\u{b}',
+            'x' => self.code_point(16, 2),
+            'u' => self.code_point(16, 4),
+            'U' => self.code_point(16, 8),
+            '0'..='7' => {
+                self.at -= 1;
+                self.code_point(8, 3)
+            }
+            c => c,
+        })
+    }
+
+    fn code_point(&mut self, radix: u32, digits_max: usize) -> char {
+        let mut value = 0;
+        for _ in 0..digits_max {
+            let Some(digit) = self.peek().and_then(|c| c.to_digit(radix)) else { break };
+            value = value * radix + digit;
+            self.at += 1;
+        }
+        char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER)
+    }
+
+    /// The inside of double quotes, or a here-document without an end sign.
+    pub(super) fn double_quoted(&mut self, word: &mut Word, end: Option<char>) -> Parsed<()> {
+        loop {
+            let Some(c) = self.peek() else { return if end.is_none() { Ok(()) } else { Err(SyntaxError) } };
+            match c {
+                c if Some(c) == end => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                '\\' => match self.peek_at(1) {
+                    Some(c) if "$`\\\n".contains(c) || c == '"' && end.is_some() => self.backslash(word),
+                    _ => {
+                        word.push_quoted("\\");
+                        self.at += 1;
+                    }
+                },
+                '$' => self.dollar(word, true)?,
+                '`' => self.backquoted(word, true)?,
+                c => {
+                    word.push_quoted(c.encode_utf8(&mut [0; 4]));
+                    self.at += 1;
+                }
+            }
+        }
+    }
+
+    fn dollar(&mut self, word: &mut Word, quoted: bool) -> Parsed<()> {
+        if self.starts_with("$((") {
+            self.at += 1;
+            self.skip_arithmetic()?;
+            word.0.push(Part::Unknown);
+            return Ok(());
+        }
+        if self.accept("$(") {
+            let script = Rc::new(self.list(&[])?);
+            self.expect_sign(')')?;
+            word.0.push(Part::Output { script, quoted });
+            return Ok(());
+        }
+        if self.accept("${") {
+            let part = self.nested(|parser| parser.braced_variable(quoted))?;
+            word.0.push(part);
+            return Ok(());
+        }
+        self.at += 1;
+        let name = self.variable_name();
+        if name.is_empty() {
+            if quoted {
+                word.push_quoted("$")
+            } else {
+                word.push_bare('$')
+            }
+            return Ok(());
+        }
+        let change = if name == "@" { Change::Every } else { Change::Plain };
+        word.0.push(Part::Variable { name, change, quoted });
+        Ok(())
+    }
+
+    fn variable_name(&mut self) -> String {
+        let start = self.at;
+        match self.peek() {
+            Some(c) if c.is_ascii_alphabetic() || c == '_' => {
+                while self.peek().is_some_and(|c| c.is_ascii_alphanumeric() || c == '_') {
+                    self.at += 1;
+                }
+            }
+            Some(c) if c.is_ascii_digit() || "@*#?$!-".contains(c) => self.at += 1,
+            _ => {}
+        }
+        self.text[start..self.at].iter().collect()
+    }
+
+    /// The inside of `${…}` and its end.
+    fn braced_variable(&mut self, quoted: bool) -> Parsed<Part> {
+        let is_length = self.peek() == Some('#') && self.peek_at(1) != Some('}');
+        let name = if is_length { String::new() } else { self.variable_name() };
+        let has_elements = self.accept("[@]") || self.accept("[*]");
+        let change = match self.peek() {
+            Some('}') if has_elements || name == "@" => Change::Every,
+            Some('}') => Change::Plain,
+            _ if name.is_empty() || has_elements => Change::Unknown,
+            _ => self.variable_change(quoted)?,
+        };
+        if change == Change::Unknown {
+            let mut skipped = Word::default();
+            self.braced_word(&mut skipped, quoted)?;
+        }
+        self.expect_brace()?;
+        Ok(Part::Variable { name, change, quoted })
+    }
+
+    fn expect_brace(&mut self) -> Parsed<()> {
+        if self.accept("}") { Ok(()) } else { Err(SyntaxError) }
+    }
+
+    fn variable_change(&mut self, quoted: bool) -> Parsed<Change> {
+        let mut operand = Word::default();
+        if [":-", ":=", "-", "="].iter().any(|sign| self.accept(sign)) {
+            self.braced_word(&mut operand, quoted)?;
+            return Ok(Change::Default(operand));
+        }
+        if self.accept("#") {
+            let longest = self.accept("#");
+            self.braced_word(&mut operand, quoted)?;
+            return Ok(Change::CutStart { pattern: operand, longest });
+        }
+        if self.accept("%") {
+            let longest = self.accept("%");
+            self.braced_word(&mut operand, quoted)?;
+            return Ok(Change::CutEnd { pattern: operand, longest });
+        }
+        if self.accept("/") {
+            let everywhere = self.accept("/");
+            self.word_parts(&mut operand, |c| c == '/' || c == '}')?;
+            let mut to = Word::default();
+            if self.accept("/") {
+                self.braced_word(&mut to, quoted)?;
+            }
+            return Ok(Change::Replace { from: operand, to, everywhere });
+        }
+        Ok(Change::Unknown)
+    }
+
+    /// A word inside `${…}`, up to its end.
+    fn braced_word(&mut self, word: &mut Word, quoted: bool) -> Parsed<()> {
+        if !quoted {
+            return self.word_parts(word, |c| c == '}');
+        }
+        loop {
+            match self.peek().ok_or(SyntaxError)? {
+                '}' => return Ok(()),
+                '\\' => self.backslash(word),
+                '$' => self.dollar(word, true)?,
+                '`' => self.backquoted(word, true)?,
+                '"' => {
+                    self.at += 1;
+                    self.double_quoted(word, Some('"'))?;
+                }
+                c => {
+                    word.push_quoted(c.encode_utf8(&mut [0; 4]));
+                    self.at += 1;
+                }
+            }
+        }
+    }
+
+    fn backquoted(&mut self, word: &mut Word, quoted: bool) -> Parsed<()> {
+        self.at += 1;
+        let mut script = String::new();
+        loop {
+            match self.peek().ok_or(SyntaxError)? {
+                '`' => break,
+                '\\' if self.peek_at(1).is_some_and(|c| "`\\$".contains(c)) => {
+                    self.at += 1;
+                    script.extend(self.peek());
+                }
+                c => script.push(c),
+            }
+            self.at += 1;
+        }
+        self.at += 1;
+        let commands = self.nested(|outer| outer.inner_script(&script))?;
+        word.0.push(Part::Output { script: Rc::new(commands), quoted });
+        Ok(())
+    }
+
+    /// Skips `((…))`.
+    pub(super) fn skip_arithmetic(&mut self) -> Parsed<()> {
+        let mut open = 0_usize;
+        loop {
+            match self.peek().ok_or(SyntaxError)? {
+                '(' => open += 1,
+                ')' => open -= 1,
+                _ => {}
+            }
+            self.at += 1;
+            if open == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Skips `[[ … ]]` behind its start.
+    pub(super) fn skip_condition(&mut self) -> Parsed<()> {
+        loop {
+            self.skip_blank_lines()?;
+            if self.accept("]]") {
+                return Ok(());
+            }
+            let mut skipped = Word::default();
+            let start = self.at;
+            self.nested(|parser| parser.word_parts(&mut skipped, |c| c.is_ascii_whitespace()))?;
+            if self.at == start {
+                return Err(SyntaxError);
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Each form of writing, in short made-up commands.
+
+use super::{Truth, reported};
+use std::collections::BTreeSet;
+
+/// Asserts that these commands write exactly these files of the current directory.
+fn check(cases: &[(&str, &[&str])]) {
+    for (command, files) in cases {
+        let want: BTreeSet<Truth> = files.iter().map(|file| Truth::File(format!("/work/app/{file}"))).collect();
+        assert_eq!(reported(command), want, "{command}");
+    }
+}
+
+#[test]
+fn redirections_write() {
+    check(&[
+        ("echo hi > a.py", &["a.py"]),
+        ("echo hi >> ./a.py", &["a.py"]),
+        ("echo hi >| a.py; echo x 2>e.log", &["a.py", "e.log"]),
+        ("make &> all.log", &["all.log"]),
+        ("make &>> all.log", &["all.log"]),
+        ("make > out.log 2>&1", &["out.log"]),
+        ("make >& out.log", &["out.log"]),
+        ("cmd <> both", &["both"]),
+        ("cat > a.py <<E\nx > no\nE\n", &["a.py"]),
+        ("cat <<'E' > a.py && echo > b.py\n$(x\nE\necho > c.py", &["a.py", "b.py", "c.py"]),
+        ("> a.py", &["a.py"]),
+        ("ls > /dev/null 2>&1", &[]),
+        ("echo '> a.py'", &[]),
+        ("echo \"> a.py\" \\> b.py", &[]),
+        ("echo a # > a.py", &[]),
+        ("echo > $UNKNOWN/a.py", &[]),
+        ("echo > \"$(date).log\"", &[]),
+        ("[[ a > b ]] && (( 1 > 2 ))", &[]),
+        ("echo \\\n> a.py", &["a.py"]),
+        ("diff <(sort a) <(sort b) > c.txt", &["c.txt"]),
+        ("make > >(tee log.txt)", &["log.txt"]),
+        ("cat a.py", &[]),
+        ("grep x a.py > b.py", &["b.py"]),
+    ]);
+}
+
+#[test]
+fn shells_nest_and_move() {
+    check(&[
+        ("cd . && mv a.py b.py", &["a.py", "b.py"]),
+        ("bash -c 'echo > a.py'", &["a.py"]),
+        ("bash -lc \"cd src && echo > a.py\"", &["src/a.py"]),
+        ("F=a.py; echo > $F", &["a.py"]),
+        ("F=a.py bash -c 'echo > $F'", &["a.py"]),
+        ("F=a.py; bash -c 'echo > $F'", &[]),
+        ("export F=a.py; sh -c 'echo > $F'", &["a.py"]),
+        ("export F=$(x); sh -c 'echo > $F'; F=b; export F=$(x); echo > $F", &[]),
+        ("(cd src; echo > a); echo > b", &["b", "src/a"]),
+        ("cd src || exit 1; echo > a", &["src/a"]),
+        ("cd $X; echo > a; cd /work/app; echo > b", &["b"]),
+        ("pushd src; echo > a; popd; echo > b", &["b", "src/a"]),
+        ("if true; then echo > a; elif x; then echo > b; else echo > c; fi", &["a", "b", "c"]),
+        ("if x; then F=a; else F=b; fi; echo > $F", &[]),
+        ("for f in a b{1,2}.py; do echo > $f; done", &["a", "b1.py", "b2.py"]),
+        ("while true; do echo >> log; done", &["log"]),
+        ("case a in a) echo > a;; b) echo > b;; esac", &["a"]),
+        ("case $X in a) echo > a;; *) echo > b;; esac", &["a", "b"]),
+        ("f() { echo > \"$1\"; }; f a; f b", &["a", "b"]),
+        ("f() { echo > a; }", &[]),
+        ("{ echo a; echo b; } > c", &["c"]),
+        ("x=$(echo a > b)", &["b"]),
+        ("echo `touch b`", &["b"]),
+        ("true | tee a.py", &["a.py"]),
+        ("echo a | tee -a b c >/dev/null", &["b", "c"]),
+        ("env A=1 timeout 5 nice -n 3 rm a", &["a"]),
+        ("sudo -u x rm a && nohup rm b &", &["a", "b"]),
+        ("time rm a", &["a"]),
+        ("bash <<'E'\necho > a\nE", &["a"]),
+        ("eval 'echo > a'", &["a"]),
+        ("exit; rm a", &[]),
+        ("D=src; F=\"$D/lib.rs\"; sed -i s/a/b/ \"${F%.rs}.bak\"", &["src/lib.bak"]),
+        ("A=(a b); rm \"${A[@]}\"", &["a", "b"]),
+        ("echo \"$HOME\" ; set -- a b; rm \"$@\"; rm $2", &["a", "b"]),
+        ("echo 'unclosed", &[]),
+        ("echo > a\necho 'unclosed", &["a"]),
+    ]);
+}
+
+#[test]
+fn words_expand() {
+    check(&[
+        ("rm $'a\\tb'", &["a\tb"]),
+        ("rm src/*.rs", &["src/lib.rs", "src/main.rs"]),
+        ("rm 'src/*.rs'", &[]),
+        ("rm nothing*.zzz", &[]),
+        ("rm src/[lm]*.rs", &["src/lib.rs", "src/main.rs"]),
+        ("echo > ${X:-a}", &[]),
+        ("X=a; echo > ${X:-b}", &["a"]),
+        ("echo > $PWD/a", &["a"]),
+        ("rm \"a b\" c\\ d", &["a b", "c d"]),
+        ("touch {a,b}.py", &["a.py", "b.py"]),
+        ("cp src/lib.rs{,.bak}", &["src/lib.rs.bak"]),
+        ("for i in {1..3}; do touch f$i; done", &["f1", "f2", "f3"]),
+    ]);
+    assert_eq!(reported("echo > ~/x"), [Truth::File("/home/dev/x".into())].into());
+}
+
+#[test]
+fn programs_write() {
+    check(&[
+        ("sed -i s/x/y/ a.py", &["a.py"]),
+        ("sed -i '' -e s/x/y/ a.py", &["a.py"]),
+        ("sed -i '' s/x/y/ a.py b.py", &["a.py", "b.py"]),
+        ("sed -i.bak 's/x/y/' a.py", &["a.py", "a.py.bak"]),
+        ("sed -n 1,3p a.py", &[]),
+        ("sed --in-place -E 's/a/b/' a.py", &["a.py"]),
+        ("perl -pi -e 's/a/b/' a b", &["a", "b"]),
+        ("perl -0pi -e 's/a/b/' a", &["a"]),
+        ("perl -i.bak -pe 's/a/b/' a", &["a", "a.bak"]),
+        ("perl -ne 'print' a", &[]),
+        ("gawk -i inplace '{print}' a", &["a"]),
+        ("cp /etc/hostname a.py", &["a.py"]),
+        ("cp a.py src", &["src/a.py"]),
+        ("cp -t src a b", &["src/a", "src/b"]),
+        ("mv a b src/", &["a", "b", "src/a", "src/b"]),
+        ("mv $X b.py; cp \"$X\" c.py", &["c.py"]),
+        ("ln -sf a b", &["b"]),
+        ("ln -s a Cargo.toml", &[]),
+        ("dd if=/dev/zero of=a bs=1", &["a"]),
+        ("sort -u -o a b", &["a"]),
+        ("curl -sSLo a http://x/b -O http://x/c?d", &["a", "c"]),
+        ("wget -q http://x/b -O a", &["a"]),
+        ("tar xzf a.tgz b c", &["b", "c"]),
+        ("tar czf a.tgz b", &["a.tgz"]),
+        ("truncate -s 0 a", &["a"]),
+        ("patch -p1 < fix.patch", &["src/main.rs"]),
+        ("git apply fix.patch", &["src/main.rs"]),
+        ("git apply --check fix.patch", &[]),
+        ("patch a.py x.diff", &["a.py"]),
+        ("patch -p0 <<'E'\n--- a.py\n+++ a.py\n@@ -1 +1 @@\n--- x\n+++ y\nE", &["a.py"]),
+        ("apply_patch <<'E'\n*** Begin Patch\n*** Update File: a.py\n*** End Patch\nE", &["a.py"]),
+        ("git checkout Cargo.toml", &["Cargo.toml"]),
+        ("git checkout HEAD~1 -- a.py", &["a.py"]),
+        ("git restore a.py", &["a.py"]),
+        ("git restore --staged a.py", &[]),
+        ("git rm a.py; git rm --cached b.py; git mv c d", &["a.py", "c", "d"]),
+        ("git -C src checkout -- lib.rs", &["src/lib.rs"]),
+        ("git status; git diff; git stash list; git checkout -b x", &[]),
+        ("black a.py; black --check b.py; ruff format c.py", &["a.py", "c.py"]),
+        ("npx --yes prettier@3 --write a.ts; npx prettier --check b.ts", &["a.ts"]),
+        ("python -m black a.py", &["a.py"]),
+        ("gofmt -l a.go; gofmt -w b.go", &["b.go"]),
+        ("echo a b | xargs rm", &["a", "b"]),
+        ("printf '%s\\n' a b | xargs -I{} mv {} {}.x", &["a", "a.x", "b", "b.x"]),
+        ("grep -l x *.py | xargs sed -i s/a/b/", &[]),
+        ("find src -name '*.rs' -exec sed -i s/a/b/ {} +", &["src/lib.rs", "src/main.rs"]),
+        ("find src -name 'l*.rs' | xargs sed -i s/a/b/", &["src/lib.rs"]),
+        ("find src -name 'l*.rs' -mtime -1 -delete", &[]),
+        ("find src -name 'l*' -print0 | while IFS= read -r -d '' f; do rm \"$f\"; done", &["src/lib.rs"]),
+    ]);
+}
+
+#[test]
+fn snippets_write_what_they_name() {
+    check(&[
+        ("python3 -c \"open('a.py','w').write('x')\"", &["a.py"]),
+        ("python3 -c \"print(open('a.py').read())\"", &[]),
+        ("python3 - <<'E'\np = 'a.py'\ns = open(p).read()\nwith open(p, 'w') as f:\n    f.write(s)\nE", &["a.py"]),
+        (
+            "python3 <<'E'\nfrom pathlib import Path\np = Path('src') / 'a.py'\np.write_text('x')\nPath(\"b\").unlink()\nE",
+            &["b", "src/a.py"],
+        ),
+        ("python3 - <<'E'\nfor f in ['a', 'b']:\n    open(f, 'w')\nE", &["a", "b"]),
+        ("python3 - <<'E'\nimport sys\np = sys.argv[1]\nopen(p, 'w')\nE", &[]),
+        ("python3 - <<'E'\np = 'a'\np = x()\nopen(p, 'w')\nE", &[]),
+        ("python3 - <<'E'\nprint(\"open('a', 'w')\")  # open('b', 'w')\nE", &[]),
+        ("python3 - <<'E'\ndef sub(p, a):\n    open(p, 'w').write(a)\nsub('a', 'x')\nsub('b', 'y')\nE", &["a", "b"]),
+        ("node -e \"require('fs').writeFileSync('a.js', 'x')\"", &["a.js"]),
+        (
+            "node -e 'const fs=require(\"fs\"); const p=\"a.js\"; let s=fs.readFileSync(p,\"utf8\").replace(/\"/g,\"\"); fs.writeFileSync(p,s)'",
+            &["a.js"],
+        ),
+        ("node -e 'fs.writeFileSync(`${x}.js`, 1)'", &[]),
+        ("perl -e 'open(my $f, \">\", \"a\"); print $f 1'", &["a"]),
+        ("ruby -e \"File.write('a', 1)\"", &["a"]),
+    ]);
+}
+
+#[test]
+fn whole_trees_are_told_apart() {
+    let maybe = |words: &str| Truth::Maybe(words.to_owned());
+    for (command, want) in [
+        ("git reset --hard", maybe("/work/app tracked")),
+        ("git checkout .", maybe("/work/app tracked")),
+        ("git stash -u", maybe("/work/app any")),
+        ("git clean -fd", maybe("/work/app untracked")),
+        ("git pull --rebase", maybe("/work/app tracked")),
+        ("git switch main", maybe("/work/app tracked")),
+        ("cargo fmt", maybe("/work/app any .rs")),
+        ("cd src && gofmt -w .", maybe("/work/app/src any .go")),
+        ("rm -rf src", Truth::Folder("/work/app/src".into())),
+    ] {
+        assert_eq!(reported(command), [want].into(), "{command}");
+    }
+}

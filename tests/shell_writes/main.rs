@@ -1,0 +1,64 @@
+//! Which files real command lines of coding agents write: a corpus with the truth marked by hand.
+//!
+//! A file that is reported and not written would deny a harmless command: there must be none. Of the
+//! writes that the text tells, most must be found.
+
+mod corpus;
+mod forms;
+mod tree;
+
+use corpus::{Case, Truth};
+use slm_mesh::shell_writes::{ShellWrite, written_files};
+use std::collections::BTreeSet;
+
+/// Share of the writes told by the text that must be found.
+const CAUGHT_MIN: f64 = 0.9;
+
+fn environment(name: &str) -> Option<String> {
+    (name == "HOME").then(|| "/home/dev".to_owned())
+}
+
+/// What the program reports of a command, in the words of the corpus.
+fn reported(command: &str) -> BTreeSet<Truth> {
+    let writes = written_files(command, tree::DIRECTORY, &environment, &tree::tree());
+    writes.iter().map(truth).collect()
+}
+
+fn truth(write: &ShellWrite) -> Truth {
+    match write {
+        ShellWrite::File(path) => Truth::File(path.to_string_lossy().into_owned()),
+        ShellWrite::Folder(path) => Truth::Folder(path.to_string_lossy().into_owned()),
+        ShellWrite::Maybe(maybe) => {
+            let tracking = format!("{:?}", maybe.tracking).to_lowercase();
+            let words = [maybe.folder.to_string_lossy().into_owned(), tracking];
+            Truth::Maybe([&words[..], &maybe.endings].concat().join(" "))
+        }
+    }
+}
+
+#[test]
+fn real_commands_are_denied_rightly_and_mostly_caught() {
+    let cases = corpus::cases();
+    assert!(cases.len() >= 300, "the corpus has {} commands", cases.len());
+    let (mut n_told, mut n_caught, mut n_untold) = (0, 0, 0);
+    let (mut wrong, mut missed) = (Vec::new(), Vec::new());
+    for Case { line, command, truths, n_untold: untold } in &cases {
+        let found = reported(command);
+        let extra: Vec<&Truth> = found.difference(truths).collect();
+        if !extra.is_empty() {
+            wrong.push(format!("line {line}: {extra:?} of {command}"));
+        }
+        missed.extend(truths.difference(&found).map(|truth| format!("line {line}: {truth:?} of {command}")));
+        n_told += truths.len();
+        n_caught += truths.intersection(&found).count();
+        n_untold += untold;
+    }
+    let share = n_caught as f64 / n_told as f64;
+    let share_of_all = n_caught as f64 / (n_told + n_untold) as f64;
+    println!("{} commands; false denials: {}", cases.len(), wrong.len());
+    println!("writes told by the text: {n_told}, caught: {n_caught} ({:.1} %)", share * 100.0);
+    println!("writes with those that no text tells: {}, caught: {:.1} %", n_told + n_untold, share_of_all * 100.0);
+    println!("missed:\n  {}", missed.join("\n  "));
+    assert!(wrong.is_empty(), "false denials:\n  {}", wrong.join("\n  "));
+    assert!(share >= CAUGHT_MIN, "caught {share:.3} of the writes");
+}
