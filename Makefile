@@ -44,7 +44,7 @@ BIN = target/release/slm-mesh
 endif
 
 # The fuzz targets; tests/properties defines what must hold for each.
-TARGETS = lines mcp http hooks globs calls configs lan
+TARGETS = lines mcp http hooks globs calls configs lan shell
 SECONDS ?= 600
 # What make audit checks. Advisories need access to github.com; without it use CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources

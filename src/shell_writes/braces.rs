@@ -12,11 +12,22 @@ enum Atom {
     Part(Part),
 }
 
+/// A longer word with braces is not expanded: it would take time by the square of its length.
+const LENGTH_MAX: usize = 1024;
+
+/// How many characters of a word are live, if braces are among them.
+pub(super) fn live_length(word: &Word) -> usize {
+    let has_braces = word.0.iter().any(|part| matches!(part, Part::Bare(text) if text.contains('{')));
+    let length = |part: &Part| if let Part::Bare(text) = part { text.len() } else { 1 };
+    if has_braces { word.0.iter().map(length).sum() } else { 0 }
+}
+
 /// The words that a word's braces mean; none if they are too many.
 pub(super) fn expand(word: &Word) -> Option<Vec<Word>> {
-    let has_braces = word.0.iter().any(|part| matches!(part, Part::Bare(text) if text.contains('{')));
-    if !has_braces {
-        return Some(vec![word.clone()]);
+    match live_length(word) {
+        0 => return Some(vec![word.clone()]),
+        1..=LENGTH_MAX => {}
+        _ => return None,
     }
     let mut atoms = Vec::new();
     for part in &word.0 {

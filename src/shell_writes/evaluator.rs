@@ -2,8 +2,8 @@
 
 use super::parser::Parser;
 use super::state::{Field, State, Value};
-use super::syntax::{AssignedValue, Assignment, Command, Redirect, Simple, Word};
-use super::{Entry, FileTree, MaybeWritten, ShellWrite, Tracking, commands};
+use super::syntax::{AssignedValue, Assignment, Command, Joint, Redirect, Simple, Word};
+use super::{FileTree, ShellWrite, commands};
 use crate::base::paths;
 use std::collections::BTreeSet;
 
@@ -12,9 +12,7 @@ const STEPS_MIN: usize = 20_000;
 /// Scripts, functions and commands in one another.
 const DEPTH_MAX: usize = 30;
 /// Folders that one command line may list.
-const LISTINGS_MAX: usize = 256;
-/// A longer path is none that a file can have.
-const PATH_MAX: usize = 4096;
+const LISTINGS_MAX: usize = 2000;
 
 /// What a command reads or prints.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,16 +54,18 @@ impl Outcome {
 
 /// The walk through one command line.
 pub(super) struct Evaluator<'a> {
-    files: &'a dyn FileTree,
+    pub(super) files: &'a dyn FileTree,
     environment: &'a dyn Fn(&str) -> Option<String>,
     directory: String,
-    writes: BTreeSet<ShellWrite>,
+    pub(super) writes: BTreeSet<ShellWrite>,
     /// Folders that the script itself makes.
-    made_folders: BTreeSet<String>,
+    pub(super) made_folders: BTreeSet<String>,
     script_length: usize,
     steps: usize,
-    listings: usize,
+    pub(super) listings: usize,
     depth: usize,
+    /// Whether it matters what the command at hand prints.
+    pub(super) output_is_read: bool,
 }
 
 impl<'a> Evaluator<'a> {
@@ -83,9 +83,10 @@ impl<'a> Evaluator<'a> {
             writes: BTreeSet::new(),
             made_folders: BTreeSet::new(),
             script_length,
-            steps: STEPS_MIN + script_length,
+            steps: STEPS_MIN + script_length / 4,
             listings: LISTINGS_MAX,
             depth: 0,
+            output_is_read: false,
         }
     }
 
@@ -153,31 +154,8 @@ impl<'a> Evaluator<'a> {
         match command {
             Command::Simple(simple) => self.run_simple(simple, state, input),
             Command::Sequence(commands) => self.run_sequence(commands, state, input),
-            Command::And(left, right) => {
-                let first = self.run(left, state, input);
-                if first.ends {
-                    return first;
-                }
-                let second = self.run(right, state, input);
-                Outcome::printed(joined(first.output, second.output))
-            }
-            Command::Or(left, right) => {
-                let mut failed = self.copy(state);
-                let first = self.run(left, state, input);
-                let second = self.run(right, &mut failed, input);
-                if !second.ends {
-                    state.merge(&failed);
-                }
-                Outcome::printed(if first.output == second.output { first.output } else { Stream::Unknown })
-            }
-            Command::Pipeline(stages) => {
-                let mut between = input.clone();
-                for stage in stages {
-                    let mut inner = self.copy(state);
-                    between = self.run(stage, &mut inner, &between).output;
-                }
-                Outcome::printed(between)
-            }
+            Command::AndOr(first, others) => self.run_and_or(first, others, state, input),
+            Command::Pipeline(stages) => self.run_pipeline(stages, state, input),
             Command::Subshell(body) => {
                 let mut inner = self.copy(state);
                 Outcome::printed(self.run(body, &mut inner, input).output)
@@ -195,6 +173,48 @@ impl<'a> Evaluator<'a> {
                 self.run(body, state, &input)
             }
         }
+    }
+
+    fn run_and_or(
+        &mut self,
+        first: &Command,
+        others: &[(Joint, Command)],
+        state: &mut State,
+        input: &Stream,
+    ) -> Outcome {
+        let before = self.copy(state);
+        let Outcome { mut output, ends } = self.run(first, state, input);
+        if ends {
+            return Outcome { output, ends };
+        }
+        for (joint, command) in others {
+            match joint {
+                Joint::And => output = joined(output, self.run(command, state, input).output),
+                Joint::Or => {
+                    // What has failed has changed nothing; `cd a || exit` leaves only the success.
+                    let mut failed = self.copy(&before);
+                    let other = self.run(command, &mut failed, input);
+                    if !other.ends {
+                        state.merge(&failed);
+                    }
+                    output = if output == other.output { output } else { Stream::Unknown };
+                }
+            }
+        }
+        Outcome::printed(output)
+    }
+
+    fn run_pipeline(&mut self, stages: &[Command], state: &mut State, input: &Stream) -> Outcome {
+        let outer = self.output_is_read;
+        let mut between = input.clone();
+        for (n, stage) in stages.iter().enumerate() {
+            let mut inner = self.copy(state);
+            let is_last = n + 1 == stages.len();
+            self.output_is_read = if is_last { outer } else { stages[n + 1..].iter().any(reads_names) };
+            between = self.run(stage, &mut inner, &between).output;
+        }
+        self.output_is_read = outer;
+        Outcome::printed(between)
     }
 
     fn run_sequence(&mut self, commands: &[Command], state: &mut State, input: &Stream) -> Outcome {
@@ -258,10 +278,10 @@ impl<'a> Evaluator<'a> {
             Command::Sequence(commands) => match commands.as_slice() {
                 [Command::Simple(simple)] => simple,
                 // `read line || [ -n "$line" ]` takes a last line without an end, too.
-                [Command::Or(left, _)] => return self.read_names(left),
+                [Command::AndOr(first, _)] => return self.read_names(first),
                 _ => return None,
             },
-            Command::Or(left, _) => return self.read_names(left),
+            Command::AndOr(first, _) => return self.read_names(first),
             _ => return None,
         };
         let words: Vec<String> = simple.words.iter().map(Word::as_literal).collect::<Option<_>>()?;
@@ -401,6 +421,7 @@ impl<'a> Evaluator<'a> {
 
     /// Notes the files of redirections, and returns what the command reads.
     fn redirected(&mut self, redirects: &[Redirect], state: &mut State, input: &Stream) -> Stream {
+        self.spend(input.text().map_or(0, |text| text.len() / 64));
         let mut input = input.clone();
         for redirect in redirects {
             match redirect {
@@ -436,100 +457,20 @@ pub(super) fn set_read(state: &mut State, names: &[String], line: Option<&str>) 
     }
 }
 
+/// Whether a stage of a pipeline takes names of files from what it reads.
+fn reads_names(stage: &Command) -> bool {
+    match stage {
+        Command::Simple(simple) => {
+            matches!(simple.words.first().and_then(Word::as_literal).as_deref(), Some("xargs" | "gxargs"))
+        }
+        _ => true,
+    }
+}
+
 fn joined(first: Stream, second: Stream) -> Stream {
     match (first, second) {
         (Stream::Text(first), second) if first.is_empty() => second,
         (Stream::Text(first), Stream::Text(second)) => Stream::Text(first + &second),
         _ => Stream::Unknown,
-    }
-}
-
-/// Paths and what is noted of them.
-impl Evaluator<'_> {
-    /// A path as an absolute one in normal form, without a slash at its end.
-    pub(super) fn resolve(&self, state: &State, path: &str) -> Option<String> {
-        let absolute =
-            if path.starts_with('/') { path.to_owned() } else { format!("{}/{path}", state.directory.as_ref()?) };
-        let normal = paths::normal(&absolute);
-        let plain = normal.trim_end_matches('/');
-        let is_path = !path.is_empty() && plain.len() <= PATH_MAX && !plain.contains(['\n', '\0']);
-        is_path.then(|| if plain.is_empty() { "/".to_owned() } else { plain.to_owned() })
-    }
-
-    /// Notes a file that is written, if its path is known.
-    pub(super) fn write(&mut self, state: &State, path: &str) {
-        if path.ends_with('/') || !self.spend(4) {
-            return;
-        }
-        let Some(path) = self.resolve(state, path) else { return };
-        if self.is_folder(&path) != Some(true) {
-            self.note(&path, ShellWrite::File);
-        }
-    }
-
-    /// Notes a folder that is removed or moved, with all that is in it; or a file, if it is one.
-    pub(super) fn write_all(&mut self, state: &State, path: &str) {
-        let Some(resolved) = self.resolve(state, path).filter(|_| self.spend(4)) else { return };
-        if self.is_folder(&resolved) == Some(true) {
-            self.note(&resolved, ShellWrite::Folder);
-        } else {
-            self.write(state, path.trim_end_matches('/'));
-        }
-    }
-
-    fn note(&mut self, path: &str, kind: fn(std::path::PathBuf) -> ShellWrite) {
-        let is_device = ["/dev/", "/proc/", "/sys/"].iter().any(|folder| path.starts_with(folder));
-        // Locks would take the name of such a file for a pattern.
-        if !is_device && path != "/" && !path.contains(['*', '?']) {
-            self.writes.insert(kind(path.into()));
-        }
-    }
-
-    /// Notes that some files below a folder may be written.
-    pub(super) fn maybe_write(&mut self, folder: &str, endings: &[&str], tracking: Tracking) {
-        let endings = endings.iter().map(|ending| (*ending).to_owned()).collect();
-        self.writes.insert(ShellWrite::Maybe(MaybeWritten { folder: folder.into(), endings, tracking }));
-    }
-
-    /// Whether a path, absolute, is a folder; none if there is nothing.
-    pub(super) fn is_folder(&self, path: &str) -> Option<bool> {
-        if self.made_folders.contains(path) { Some(true) } else { self.files.is_folder(path) }
-    }
-
-    pub(super) fn exists(&mut self, path: &str) -> bool {
-        self.spend(2) && self.files.is_folder(path.trim_end_matches('/')).is_some()
-    }
-
-    /// Notes that the script makes a folder.
-    pub(super) fn make_folder(&mut self, state: &State, path: &str) {
-        self.made_folders.extend(self.resolve(state, path));
-    }
-
-    /// What stands in a folder, in the order of the names.
-    pub(super) fn list_folder(&mut self, folder: &str) -> Option<Vec<Entry>> {
-        self.listings = self.listings.checked_sub(1)?;
-        let mut entries = self.files.entries(folder)?;
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        self.spend(10 + entries.len() / 4).then_some(entries)
-    }
-
-    /// The text of a patch that a command reads from a file.
-    pub(super) fn patch_text(&mut self, path: &str) -> Option<String> {
-        self.listings = self.listings.checked_sub(1)?;
-        self.files.patch_text(path)
-    }
-
-    /// The closest folder, from this one upwards, in which one of these names stands.
-    pub(super) fn folder_with(&mut self, directory: &str, name: &str) -> Option<String> {
-        let mut folder = directory.to_owned();
-        loop {
-            if !self.spend(2) {
-                return None;
-            }
-            if self.files.is_folder(&format!("{}/{name}", folder.trim_end_matches('/'))).is_some() {
-                return Some(folder);
-            }
-            folder.truncate(folder.rfind('/').filter(|at| *at > 0)?);
-        }
     }
 }

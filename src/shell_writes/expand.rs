@@ -81,7 +81,8 @@ impl Evaluator<'_> {
             if !self.spend(1 + word.0.len()) {
                 break;
             }
-            match braces::expand(word) {
+            let n_braced = braces::live_length(word);
+            match braces::expand(word).filter(|_| self.spend(n_braced * n_braced / 256)) {
                 Some(words) => words.iter().for_each(|word| self.expand_word(state, word, &mut fields)),
                 None => fields.push(Field::Many),
             }
@@ -133,7 +134,9 @@ impl Evaluator<'_> {
             }
             Part::Output { script, quoted } => {
                 let mut inner = self.copy(state);
+                let outer = std::mem::replace(&mut self.output_is_read, true);
                 let output = self.run(script, &mut inner, &Stream::Unknown).output;
+                self.output_is_read = outer;
                 let value =
                     if let Stream::Text(text) = output { Some(text.trim_end_matches('\n').to_owned()) } else { None };
                 push_value(value, *quoted, fields);
@@ -265,12 +268,12 @@ impl Evaluator<'_> {
         Some(wildcards::text_fits(text, &signs))
     }
 
-    /// The files that a pattern means; without a match the word counts as unknown.
+    /// The files that a pattern means. Without a match it stands for itself, as in sh and bash:
+    /// `app/[id]/page.tsx` is a file that people have.
     fn push_matches(&mut self, state: &State, pattern: &[(char, bool)], into: &mut Vec<Field>) {
         match self.matches(state, pattern) {
             Some(found) if !found.is_empty() => into.extend(found.into_iter().map(Field::Known)),
-            // Some shells pass the pattern on, others refuse the command: neither writes a file.
-            Some(_) => into.push(Field::Unknown),
+            Some(_) => into.push(Field::Known(pattern.iter().map(|(c, _)| c).collect())),
             None => into.push(Field::Many),
         }
     }
@@ -293,6 +296,9 @@ impl Evaluator<'_> {
                     continue;
                 }
                 let folder = if is_rooted { prefix.clone() } else { format!("{root}/{prefix}") };
+                if self.is_folder(folder.trim_end_matches('/')) == Some(false) || !self.exists(&folder) {
+                    continue;
+                }
                 for entry in self.list_folder(&folder)? {
                     let is_hidden = entry.name.starts_with('.') && !name.starts_with('.');
                     if !is_hidden && (is_last || entry.is_folder) && wildcards::text_fits(&entry.name, &signs) {

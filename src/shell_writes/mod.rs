@@ -5,16 +5,18 @@
 //! [`commands`]. What the text does not tell is skipped: a wrong name would deny a command that
 //! harms nobody, and that is worse than a write that is missed.
 //!
-//! A parser crate was not worth its size. `brush-parser` 0.4, the best kept one under a licence that
-//! fits, adds 77 crates; the others read a newer language, are not kept, or bind C code.
+//! A parser crate was not worth its size. The best kept one under a licence that fits, `brush-parser`
+//! 0.4, adds 76 crates and 170 KiB, and leaves the inside of words to be parsed here all the same.
 
 mod braces;
 mod builtins;
 mod commands;
 mod disk;
+mod effects;
 mod evaluator;
 mod expand;
 mod parser;
+mod redirections;
 mod state;
 mod syntax;
 mod wildcards;

@@ -3,8 +3,8 @@
 //! The parser keeps only what matters for written files: it skips `[[ … ]]` and arithmetic. It
 //! reads one line of commands at a time, because a shell runs the lines before a syntax error.
 
-use super::syntax::{AssignedValue, Assignment, Command, Redirect, Simple, Word};
-use std::cell::OnceCell;
+use super::redirections::PendingDocument;
+use super::syntax::{AssignedValue, Assignment, Command, Joint, Simple, Word};
 use std::rc::Rc;
 
 /// Commands nested deeper than this are a syntax error, so that no input exhausts the stack.
@@ -17,20 +17,13 @@ pub(super) struct SyntaxError;
 /// What the parser's functions return.
 pub(super) type Parsed<T> = Result<T, SyntaxError>;
 
-/// A here-document whose body starts after the current line.
-struct PendingDocument {
-    end: String,
-    strips_tabs: bool,
-    is_literal: bool,
-    body: Rc<OnceCell<Word>>,
-}
-
 /// A script and the place that the parser has reached.
 pub(super) struct Parser {
     pub(super) text: Vec<char>,
     pub(super) at: usize,
     depth: usize,
-    pending: Vec<PendingDocument>,
+    /// Here-documents whose bodies start after the current line.
+    pub(super) pending: Vec<PendingDocument>,
 }
 
 impl Parser {
@@ -67,7 +60,7 @@ impl Parser {
         self.text.get(self.at + distance).copied()
     }
 
-    fn is_at_end(&self) -> bool {
+    pub(super) fn is_at_end(&self) -> bool {
         self.at >= self.text.len()
     }
 
@@ -130,35 +123,6 @@ impl Parser {
         if inner.is_at_end() { Ok(commands) } else { Err(SyntaxError) }
     }
 
-    fn take_documents(&mut self) -> Parsed<()> {
-        for document in std::mem::take(&mut self.pending) {
-            let mut body = String::new();
-            loop {
-                if self.is_at_end() {
-                    // bash takes the end of the script for the end of the document.
-                    break;
-                }
-                let start = self.at;
-                while self.peek().is_some_and(|c| c != '\n') {
-                    self.at += 1;
-                }
-                let line: String = self.text[start..self.at].iter().collect();
-                self.at += 1;
-                let line = if document.strips_tabs { line.trim_start_matches('\t') } else { &line };
-                if line == document.end {
-                    break;
-                }
-                body.push_str(line);
-                body.push('\n');
-            }
-            self.at = self.at.min(self.text.len());
-            let word = if document.is_literal { Word::literal(body) } else { self.nested(|_| document_word(&body))? };
-            // Each document is pending once, so its body is set once.
-            let _ = document.body.set(word);
-        }
-        Ok(())
-    }
-
     /// Commands up to one of the reserved words in `until`, or to `)`, or to the end.
     pub(super) fn list(&mut self, until: &[&str]) -> Parsed<Command> {
         self.nested(|parser| {
@@ -199,18 +163,21 @@ impl Parser {
     }
 
     fn and_or(&mut self) -> Parsed<Command> {
-        let mut left = self.pipeline()?;
+        let first = self.pipeline()?;
+        let mut others = Vec::new();
         loop {
             self.skip_blanks();
-            let is_and = self.starts_with("&&");
-            if !is_and && !self.starts_with("||") {
-                return Ok(left);
-            }
-            self.at += 2;
+            let joint = if self.accept("&&") {
+                Joint::And
+            } else if self.accept("||") {
+                Joint::Or
+            } else {
+                break;
+            };
             self.skip_blank_lines()?;
-            let right = Box::new(self.pipeline()?);
-            left = if is_and { Command::And(Box::new(left), right) } else { Command::Or(Box::new(left), right) };
+            others.push((joint, self.pipeline()?));
         }
+        Ok(if others.is_empty() { first } else { Command::AndOr(Box::new(first), others) })
     }
 
     fn pipeline(&mut self) -> Parsed<Command> {
@@ -488,63 +455,4 @@ impl Parser {
             words.push(self.word()?.ok_or(SyntaxError)?);
         }
     }
-
-    fn redirect(&mut self) -> Parsed<Option<Redirect>> {
-        let start = self.at;
-        while self.peek().is_some_and(|c| c.is_ascii_digit()) {
-            self.at += 1;
-        }
-        let from: String = self.text[start..self.at].iter().collect();
-        if !matches!(self.peek(), Some('<' | '>')) && !(from.is_empty() && self.starts_with("&>")) {
-            self.at = start;
-            return Ok(None);
-        }
-        if from.is_empty() && matches!(self.peek_at(1), Some('(')) && self.peek() != Some('&') {
-            // Process substitution is a word.
-            return Ok(None);
-        }
-        if self.accept("<<<") {
-            return Ok(Some(Redirect::HereString(self.target()?)));
-        }
-        if self.starts_with("<<") {
-            return self.here_document().map(Some);
-        }
-        if self.accept(">&") || self.accept("<&") {
-            let word = self.target()?;
-            let is_number = word.as_literal().is_some_and(|text| text.chars().all(|c| c.is_ascii_digit() || c == '-'));
-            return Ok(Some(if is_number || !from.is_empty() { Redirect::Descriptor } else { Redirect::Write(word) }));
-        }
-        let writes = ["&>>", "&>", ">>", ">|", "<>", ">"].iter().any(|sign| self.accept(sign));
-        if writes {
-            return Ok(Some(Redirect::Write(self.target()?)));
-        }
-        self.accept("<");
-        Ok(Some(Redirect::Read(self.target()?)))
-    }
-
-    fn target(&mut self) -> Parsed<Word> {
-        self.skip_blanks();
-        self.word()?.ok_or(SyntaxError)
-    }
-
-    fn here_document(&mut self) -> Parsed<Redirect> {
-        self.at += 2;
-        let strips_tabs = self.accept("-");
-        self.skip_blanks();
-        let start = self.at;
-        let word = self.word()?.ok_or(SyntaxError)?;
-        let is_literal = self.text[start..self.at].iter().any(|c| matches!(c, '\'' | '"' | '\\'));
-        let end = word.as_literal().ok_or(SyntaxError)?;
-        let body = Rc::new(OnceCell::new());
-        self.pending.push(PendingDocument { end, strips_tabs, is_literal, body: body.clone() });
-        Ok(Redirect::HereDocument(body))
-    }
-}
-
-/// The body of a here-document whose variables are live.
-fn document_word(body: &str) -> Parsed<Word> {
-    let mut parser = Parser::new(body);
-    let mut word = Word::default();
-    parser.nested(|parser| parser.double_quoted(&mut word, None))?;
-    Ok(word)
 }

@@ -62,10 +62,8 @@ pub(super) enum Command {
     Simple(Simple),
     /// Commands one after the other.
     Sequence(Vec<Command>),
-    /// `a && b`.
-    And(Box<Command>, Box<Command>),
-    /// `a || b`.
-    Or(Box<Command>, Box<Command>),
+    /// `a && b || c`: the first command, and the others with what stands before them.
+    AndOr(Box<Command>, Vec<(Joint, Command)>),
     /// `a | b | c`.
     Pipeline(Vec<Command>),
     /// `( a )`, or a command in the background.
@@ -82,6 +80,15 @@ pub(super) enum Command {
     Function(String, Rc<Command>),
     /// A compound command with redirections.
     Redirected(Box<Command>, Vec<Redirect>),
+}
+
+/// What stands between two commands of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Joint {
+    /// `&&`: the second runs if the first succeeds.
+    And,
+    /// `||`: the second runs if the first fails.
+    Or,
 }
 
 /// A simple command.

@@ -14,6 +14,7 @@ mod hooks;
 mod place;
 mod python;
 mod rest;
+mod shell;
 mod web;
 
 use figures::Table;
@@ -40,6 +41,7 @@ const GROUPS: &[Group] = &[
     ("mcp", On::OneCpu, calls::mcp),
     ("http", On::OneCpu, calls::http),
     ("hooks", On::AllCpus, hooks::hooks),
+    ("shell", On::OneCpu, shell::shell),
     ("python", On::OneCpu, python::python),
     ("push", On::OneCpu, crowd::push),
     ("broadcast", On::AllCpus, crowd::broadcast),

@@ -14,6 +14,7 @@ mod http;
 mod lan;
 mod lines;
 mod mcp;
+mod shell;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -130,6 +131,13 @@ fn globs_overlap_where_a_path_fits_both() {
 #[test]
 fn calls_are_answered_or_refused_without_a_trace() {
     ask("calls", vec![vec![0; 20]], 400, calls::check);
+}
+
+#[test]
+fn command_lines_write_paths_and_cost_a_bounded_number_of_looks() {
+    let corpus = fs::read_to_string(data("shell_writes/corpus.txt")).unwrap();
+    let commands = corpus.replace("\n| ", "\n").split("\n$ ").map(|command| command.as_bytes().to_vec()).collect();
+    ask("shell", commands, 6_000, shell::check);
 }
 
 #[test]

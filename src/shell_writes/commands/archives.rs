@@ -7,7 +7,7 @@ use crate::shell_writes::evaluator::Stream;
 use crate::shell_writes::state::Field;
 
 const CURL: Spec = Spec::new(
-    "AbcCdDeEFhHKmoPQrstTuUwxXyYz",
+    "AbcCdDeEFHKmoPQrtTuUwxXyYz",
     &[
         "output",
         "output-dir",

@@ -89,12 +89,19 @@ pub(super) fn copy(run: &mut Run) -> Stream {
                 copy_folder(run, source, &placement);
             }
         } else if let Some(path) = placement.path(source)
+            && is_file(run, source, is_recursive)
             && may_replace(run, &path, &options)
         {
             run.write(&path);
         }
     }
     Stream::empty()
+}
+
+/// Whether a source is a file. One that is not there yet may become a folder before it is copied.
+fn is_file(run: &mut Run, source: &str, is_recursive: bool) -> bool {
+    let path = run.evaluator.resolve(run.state, source);
+    !is_recursive || path.is_some_and(|path| run.evaluator.exists(&path))
 }
 
 /// Notes what the files of a folder become.

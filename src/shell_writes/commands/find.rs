@@ -208,7 +208,11 @@ pub(super) fn find(run: &mut Run) -> Stream {
     } else {
         test
     };
-    // A walk whose result nobody uses is spared: most of them only print.
+    let only_prints = actions.iter().all(|action| matches!(action, Action::Print(_) | Action::Other));
+    if only_prints && !run.evaluator.output_is_read {
+        // Most searches only show what they find; they are spared the walk.
+        return Stream::Unknown;
+    }
     let mut walk = Walk { test, depths: reader.depths, hits: Vec::new(), n_visited: 0, is_whole: true };
     for root in &roots {
         match root.text() {
@@ -234,9 +238,8 @@ impl Walk {
             self.is_whole = false;
             return;
         };
-        match run.evaluator.is_folder(&resolved) {
-            Some(is_folder) => self.visit(run, root.to_owned(), &resolved, if is_folder { 'd' } else { 'f' }, 0),
-            None => {}
+        if let Some(is_folder) = run.evaluator.is_folder(&resolved) {
+            self.visit(run, root.to_owned(), &resolved, if is_folder { 'd' } else { 'f' }, 0);
         }
     }
 

@@ -49,10 +49,8 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> Stream {
                 paths(run, &options.operands);
             }
         }
-        "reset" => {
-            if Spec::FLAGS.parse(arguments).has(&["hard", "merge", "keep"]) {
-                whole_tree(run, Tracking::Tracked);
-            }
+        "reset" if Spec::FLAGS.parse(arguments).has(&["hard", "merge", "keep"]) => {
+            whole_tree(run, Tracking::Tracked);
         }
         "stash" => stash(run, arguments),
         "apply" => apply(run, arguments),
@@ -74,12 +72,9 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> Stream {
                 options.texts().for_each(|path| run.evaluator.write_all(run.state, path));
             }
         }
-        "mv" => {
-            if !Spec::FLAGS.parse(arguments).has(&["n", "dry-run"]) {
-                let mut moved =
-                    Run { evaluator: run.evaluator, state: run.state, name: "mv", arguments, input: run.input };
-                super::files::move_files(&mut moved);
-            }
+        "mv" if !Spec::FLAGS.parse(arguments).has(&["n", "dry-run"]) => {
+            let mut moved = Run { evaluator: run.evaluator, state: run.state, name: "mv", arguments, input: run.input };
+            super::files::move_files(&mut moved);
         }
         "diff" | "archive" | "bundle" | "show" | "log" => {
             let options = OUTPUT.parse(arguments);

@@ -10,6 +10,8 @@ use std::collections::HashMap;
 const PYTHON: Spec = Spec { short: "cWX", attached: "", long: &["check-hash-based-pycs"], stops: true };
 const NODE: Spec =
     Spec { short: "epr", attached: "", long: &["eval", "print", "require", "import", "input-type"], stops: true };
+/// Of a script with more functions the calls of the others are not looked for.
+const FUNCTIONS_MAX: usize = 64;
 /// A longer script is not looked into.
 const SCRIPT_MAX: usize = 256 * 1024;
 /// Functions of any language whose first argument is a file that they write or remove.
@@ -172,6 +174,7 @@ fn list_literal(tokens: &[Token], at: usize) -> Option<(Vec<String>, usize)> {
 fn bindings(tokens: &[Token]) -> HashMap<String, Binding> {
     let mut found: HashMap<String, Binding> = HashMap::new();
     let mut open = 0_usize;
+    let mut n_functions = 0;
     for (at, token) in tokens.iter().enumerate() {
         match token {
             Token::Sign('(' | '[') => open += 1,
@@ -188,7 +191,10 @@ fn bindings(tokens: &[Token]) -> HashMap<String, Binding> {
                 "as" | "lambda" | "catch" => {
                     name(tokens.get(at + 1)).into_iter().for_each(|name| forget(name, &mut found));
                 }
-                "def" | "function" => parameters(tokens, at, &mut found),
+                "def" | "function" => {
+                    n_functions += 1;
+                    parameters(tokens, at, n_functions <= FUNCTIONS_MAX, &mut found);
+                }
                 _ => {}
             },
             _ => {}
@@ -260,13 +266,17 @@ fn for_names(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) 
 }
 
 /// The parameters of a function. The first one takes the literals with which the function is called.
-fn parameters(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) {
+fn parameters(tokens: &[Token], at: usize, looks_for_calls: bool, found: &mut HashMap<String, Binding>) {
     let Some(function) = name(tokens.get(at + 1)) else { return };
-    let Some(end) = tokens.iter().skip(at).position(|token| *token == Token::Sign(')')).map(|n| n + at) else { return };
+    let Some(end) = tokens.iter().skip(at).take(200).position(|token| *token == Token::Sign(')')).map(|n| n + at)
+    else {
+        return;
+    };
     let names: Vec<&str> = tokens[(at + 2).min(end)..end].iter().filter_map(|token| name(Some(token))).collect();
     let Some((first, rest)) = names.split_first() else { return };
     rest.iter().for_each(|name| forget(name, found));
-    let calls = tokens
+    let near = if looks_for_calls { tokens } else { &[] };
+    let calls = near
         .windows(3)
         .enumerate()
         .filter(|(n, window)| *n != at + 1 && name(window.first()) == Some(function) && is_sign(window.get(1), '('));

@@ -185,7 +185,7 @@ pub(super) fn environment_runner(run: &mut Run) -> Stream {
             }
             run_operands(run, &options.operands)
         }
-        [Some("tool"), Some("run"), ..] => run_operands(run, &run.arguments[2..].to_vec()),
+        [Some("tool"), Some("run"), ..] => run_operands(run, &run.arguments[2..]),
         _ => Stream::Unknown,
     }
 }

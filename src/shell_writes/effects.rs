@@ -1,0 +1,98 @@
+//! Paths: what a command finds there, and what is noted of it.
+
+use super::evaluator::Evaluator;
+use super::state::State;
+use super::{Entry, MaybeWritten, ShellWrite, Tracking};
+use crate::base::paths;
+
+/// A longer path is none that a file can have.
+const PATH_MAX: usize = 4096;
+
+impl Evaluator<'_> {
+    /// A path as an absolute one in normal form, without a slash at its end.
+    pub(super) fn resolve(&self, state: &State, path: &str) -> Option<String> {
+        let absolute =
+            if path.starts_with('/') { path.to_owned() } else { format!("{}/{path}", state.directory.as_ref()?) };
+        let normal = paths::normal(&absolute);
+        let plain = normal.trim_end_matches('/');
+        let is_path = !path.is_empty() && plain.len() <= PATH_MAX && !plain.contains(['\n', '\0']);
+        is_path.then(|| if plain.is_empty() { "/".to_owned() } else { plain.to_owned() })
+    }
+
+    /// Notes a file that is written, if its path is known.
+    pub(super) fn write(&mut self, state: &State, path: &str) {
+        if path.ends_with('/') || !self.spend(4) {
+            return;
+        }
+        let Some(path) = self.resolve(state, path) else { return };
+        if self.is_folder(&path) != Some(true) {
+            self.note(&path, ShellWrite::File);
+        }
+    }
+
+    /// Notes a folder that is removed or moved, with all that is in it; or a file, if it is one.
+    pub(super) fn write_all(&mut self, state: &State, path: &str) {
+        let Some(resolved) = self.resolve(state, path).filter(|_| self.spend(4)) else { return };
+        if self.is_folder(&resolved) == Some(true) {
+            self.note(&resolved, ShellWrite::Folder);
+        } else {
+            self.write(state, path.trim_end_matches('/'));
+        }
+    }
+
+    fn note(&mut self, path: &str, kind: fn(std::path::PathBuf) -> ShellWrite) {
+        let is_device = ["/dev/", "/proc/", "/sys/"].iter().any(|folder| path.starts_with(folder));
+        // Locks would take the name of such a file for a pattern.
+        if !is_device && path != "/" && !path.contains(['*', '?']) {
+            self.writes.insert(kind(path.into()));
+        }
+    }
+
+    /// Notes that some files below a folder may be written.
+    pub(super) fn maybe_write(&mut self, folder: &str, endings: &[&str], tracking: Tracking) {
+        let endings = endings.iter().map(|ending| (*ending).to_owned()).collect();
+        self.writes.insert(ShellWrite::Maybe(MaybeWritten { folder: folder.into(), endings, tracking }));
+    }
+
+    /// Whether a path, absolute, is a folder; none if there is nothing.
+    pub(super) fn is_folder(&self, path: &str) -> Option<bool> {
+        if self.made_folders.contains(path) { Some(true) } else { self.files.is_folder(path) }
+    }
+
+    pub(super) fn exists(&mut self, path: &str) -> bool {
+        self.spend(2) && self.files.is_folder(path.trim_end_matches('/')).is_some()
+    }
+
+    /// Notes that the script makes a folder.
+    pub(super) fn make_folder(&mut self, state: &State, path: &str) {
+        self.made_folders.extend(self.resolve(state, path));
+    }
+
+    /// What stands in a folder, in the order of the names.
+    pub(super) fn list_folder(&mut self, folder: &str) -> Option<Vec<Entry>> {
+        self.listings = self.listings.checked_sub(1)?;
+        let mut entries = self.files.entries(folder)?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        self.spend(10 + entries.len() / 4).then_some(entries)
+    }
+
+    /// The text of a patch that a command reads from a file.
+    pub(super) fn patch_text(&mut self, path: &str) -> Option<String> {
+        self.listings = self.listings.checked_sub(1)?;
+        self.files.patch_text(path)
+    }
+
+    /// The closest folder, from this one upwards, in which one of these names stands.
+    pub(super) fn folder_with(&mut self, directory: &str, name: &str) -> Option<String> {
+        let mut folder = directory.to_owned();
+        loop {
+            if !self.spend(2) {
+                return None;
+            }
+            if self.files.is_folder(&format!("{}/{name}", folder.trim_end_matches('/'))).is_some() {
+                return Some(folder);
+            }
+            folder.truncate(folder.rfind('/').filter(|at| *at > 0)?);
+        }
+    }
+}
