@@ -4,6 +4,7 @@ use super::evaluator::Evaluator;
 use super::state::State;
 use super::{Entry, MaybeWritten, ShellWrite, Tracking};
 use crate::base::paths;
+use std::rc::Rc;
 
 /// A longer path is none that a file can have.
 const PATH_MAX: usize = 4096;
@@ -56,11 +57,17 @@ impl Evaluator<'_> {
 
     /// Whether a path, absolute, is a folder; none if there is nothing.
     pub(super) fn is_folder(&self, path: &str) -> Option<bool> {
-        if self.made_folders.contains(path) { Some(true) } else { self.files.is_folder(path) }
+        if self.made_folders.contains(path) { Some(true) } else { self.look_at(path) }
     }
 
+    /// What the file tree has at a path.
+    fn look_at(&self, path: &str) -> Option<bool> {
+        *self.found.borrow_mut().entry(path.to_owned()).or_insert_with(|| self.files.is_folder(path))
+    }
+
+    /// Whether there is anything at a path.
     pub(super) fn exists(&mut self, path: &str) -> bool {
-        self.spend(2) && self.files.is_folder(path.trim_end_matches('/')).is_some()
+        self.spend(2) && self.look_at(path.trim_end_matches('/')).is_some()
     }
 
     /// Notes that the script makes a folder.
@@ -69,11 +76,20 @@ impl Evaluator<'_> {
     }
 
     /// What stands in a folder, in the order of the names.
-    pub(super) fn list_folder(&mut self, folder: &str) -> Option<Vec<Entry>> {
+    pub(super) fn list_folder(&mut self, folder: &str) -> Option<Rc<Vec<Entry>>> {
+        if let Some(entries) = self.listed.get(folder).cloned() {
+            let n_entries = entries.as_ref().map_or(0, |entries| entries.len());
+            return entries.filter(|_| self.spend(1 + n_entries / 4));
+        }
         self.listings = self.listings.checked_sub(1)?;
-        let mut entries = self.files.entries(folder)?;
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        self.spend(10 + entries.len() / 4).then_some(entries)
+        let mut entries = self.files.entries(folder);
+        if let Some(entries) = &mut entries {
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        let n_entries = entries.as_ref().map_or(0, Vec::len);
+        let entries = entries.map(Rc::new);
+        self.listed.insert(folder.to_owned(), entries.clone());
+        entries.filter(|_| self.spend(10 + n_entries / 4))
     }
 
     /// The text of a patch that a command reads from a file.
@@ -89,7 +105,7 @@ impl Evaluator<'_> {
             if !self.spend(2) {
                 return None;
             }
-            if self.files.is_folder(&format!("{}/{name}", folder.trim_end_matches('/'))).is_some() {
+            if self.look_at(&format!("{}/{name}", folder.trim_end_matches('/'))).is_some() {
                 return Some(folder);
             }
             folder.truncate(folder.rfind('/').filter(|at| *at > 0)?);

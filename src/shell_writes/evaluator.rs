@@ -3,9 +3,11 @@
 use super::parser::Parser;
 use super::state::{Field, State, Value};
 use super::syntax::{AssignedValue, Assignment, Command, Joint, Redirect, Simple, Word};
-use super::{FileTree, ShellWrite, commands};
+use super::{Entry, FileTree, ShellWrite, commands};
 use crate::base::paths;
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 /// Steps that every command line may take; a longer one gets more.
 const STEPS_MIN: usize = 20_000;
@@ -64,6 +66,10 @@ pub(super) struct Evaluator<'a> {
     steps: usize,
     pub(super) listings: usize,
     depth: usize,
+    /// What has been found at a path: most commands name a file more than once.
+    pub(super) found: RefCell<HashMap<String, Option<bool>>>,
+    /// What has been found in a folder.
+    pub(super) listed: HashMap<String, Option<Rc<Vec<Entry>>>>,
     /// Whether it matters what the command at hand prints.
     pub(super) output_is_read: bool,
 }
@@ -83,9 +89,11 @@ impl<'a> Evaluator<'a> {
             writes: BTreeSet::new(),
             made_folders: BTreeSet::new(),
             script_length,
-            steps: STEPS_MIN + script_length / 4,
+            steps: STEPS_MIN + script_length / 16,
             listings: LISTINGS_MAX,
             depth: 0,
+            found: RefCell::default(),
+            listed: HashMap::new(),
             output_is_read: false,
         }
     }

@@ -299,7 +299,7 @@ impl Evaluator<'_> {
                 if self.is_folder(folder.trim_end_matches('/')) == Some(false) || !self.exists(&folder) {
                     continue;
                 }
-                for entry in self.list_folder(&folder)? {
+                for entry in self.list_folder(&folder)?.iter() {
                     let is_hidden = entry.name.starts_with('.') && !name.starts_with('.');
                     if !is_hidden && (is_last || entry.is_folder) && wildcards::text_fits(&entry.name, &signs) {
                         next.push(format!("{prefix}{}{}", entry.name, if is_last { "" } else { "/" }));

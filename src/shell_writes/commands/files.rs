@@ -119,7 +119,7 @@ pub(super) fn files_below(run: &mut Run, folder: &str) -> Option<Vec<String>> {
     let mut found = Vec::new();
     let mut open = vec![String::new()];
     while let Some(prefix) = open.pop() {
-        for entry in run.evaluator.list_folder(&format!("{folder}/{prefix}"))? {
+        for entry in run.evaluator.list_folder(&format!("{folder}/{prefix}"))?.iter() {
             let path = format!("{prefix}{}", entry.name);
             if entry.is_folder && !entry.is_link {
                 open.push(path + "/");

@@ -264,7 +264,7 @@ impl Walk {
             self.is_whole = false;
             return;
         };
-        for entry in entries {
+        for entry in entries.iter() {
             let kind = if entry.is_link {
                 'l'
             } else if entry.is_folder {
