@@ -298,3 +298,21 @@ fn the_next_session_in_a_folder_has_the_name_and_the_mail_of_the_last() {
     place.ok(&["send", &name, "while you were away"]);
     assert!(session("t2", &["UserPromptSubmit", "SessionEnd"]).contains("> while you were away"));
 }
+
+#[test]
+fn a_shell_command_that_writes_a_held_file_is_denied() {
+    let place = Place::new();
+    place.ok(&["lock", "src.rs", "--reason", "mine"]);
+    let before = |tool: &str, command: Value| {
+        let call = json!({ "tool_name": tool, "tool_input": { "command": command } });
+        at(&place, with(claude_shape("s1", "PreToolUse"), call))
+    };
+    for (agent, input, writes) in [
+        ("claude", before("Bash", json!("cd . && echo hi > src.rs")), true),
+        ("codex", before("shell", json!(["bash", "-lc", "sed -i s/x/y/ src.rs"])), true),
+        ("claude", before("Bash", json!("cat src.rs | grep x > other.rs")), false),
+    ] {
+        let answer = told(&place, agent, &input).to_string();
+        assert_eq!(answer.contains("deny") && answer.contains("mine"), writes, "{input}: {answer}");
+    }
+}

@@ -20,20 +20,31 @@ fn is_known(name: &str, list: fn(&Dialect) -> &'static [&'static str]) -> bool {
     AGENTS.iter().filter_map(|agent| agent.dialect.as_ref()).any(|dialect| list(dialect).contains(&name))
 }
 
+/// The name of a tool in lower case without separators, and its arguments.
+fn tool_call(input: &Value) -> (String, Value) {
+    let name = input["tool_name"].as_str().or(input["toolName"].as_str()).unwrap_or("");
+    let plain = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let given = ["tool_input", "toolArgs", "toolInput"].iter().find_map(|field| input.get(*field));
+    // Some agents pass the arguments as JSON in a string. A patch may be a bare string, too.
+    let parsed = given.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
+    (plain, parsed.or_else(|| given.cloned()).unwrap_or(Value::Null))
+}
+
+/// The arguments of a tool that runs a command; none if the tool does something else.
+pub fn shell_arguments(input: &Value) -> Option<Value> {
+    let (name, arguments) = tool_call(input);
+    is_known(&name, |dialect| dialect.shell_tools).then_some(arguments)
+}
+
 /// The files that a tool call is about to edit; none if it edits nothing that can be known.
 pub fn edited_files(input: &Value) -> Vec<String> {
-    let name = input["tool_name"].as_str().or(input["toolName"].as_str()).unwrap_or("");
-    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    // Nobody knows which files a command writes, except for a patch in its words: an agent without a
-    // tool for patches applies them this way.
+    let (plain, arguments) = tool_call(input);
+    let arguments = &arguments;
+    // The text of a patch names its files. What else a command writes is in `shell_command`.
     let is_shell = is_known(&plain, |dialect| dialect.shell_tools);
     if !is_shell && !is_known(&plain, |dialect| dialect.edit_tools) {
         return Vec::new();
     }
-    let given = ["tool_input", "toolArgs", "toolInput"].iter().find_map(|field| input.get(*field));
-    // Some agents pass the arguments as JSON in a string. A patch may be a bare string, too.
-    let parsed = given.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
-    let arguments = parsed.as_ref().or(given).unwrap_or(&Value::Null);
     if arguments["command"].as_str().is_some_and(|command| READ_COMMANDS.contains(&command)) {
         return Vec::new();
     }

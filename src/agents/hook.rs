@@ -5,6 +5,7 @@
 
 use super::hook_input::{HookEvent, HookInput, understand};
 use super::hook_text;
+use super::shell_command;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::time;
 use crate::client::{Client, remote};
@@ -91,7 +92,15 @@ struct HookAnswer {
 }
 
 fn answer_of(agent: HookAgent, input: &Value) -> Result<Option<(HookAnswer, Client)>, String> {
-    let Some(hook) = understand(agent.dialect, input) else { return Ok(None) };
+    let Some(mut hook) = understand(agent.dialect, input) else { return Ok(None) };
+    if let HookEvent::Command(commands) = &hook.event {
+        // A command that writes nothing, or nothing that its text tells, needs no broker.
+        let files = shell_command::files(commands, &file_path::absolute(&hook.directory));
+        if files.is_empty() {
+            return Ok(None);
+        }
+        hook.event = HookEvent::Edit(files);
+    }
     let places = DataDir::find().map_err(|error| error.text)?;
     let settings = Settings::load(&places).map_err(|error| error.text)?;
     let mut client = connect(&places, &hook.event)?;
@@ -164,6 +173,8 @@ fn ask_broker(
             let value = client.call("turn.mail", &facts)?;
             Ok(show(dialect, hook, &value, hook_text::beginning(&value)))
         }
+        // `answer_of` has made an edit of it, if it writes.
+        HookEvent::Command(_) => Ok(None),
         HookEvent::Prompt | HookEvent::AfterTool => {
             let value = client.call("turn.mail", &facts)?;
             Ok(show(dialect, hook, &value, hook_text::mail(&value)))

@@ -1,7 +1,7 @@
 //! Understands the input of a hook: which event it is, of which session, and which files an edit
 //! concerns.
 
-use super::edited_paths;
+use super::{edited_paths, shell_command};
 use crate::known_agents::AGENTS;
 use crate::known_agents::dialect::{Dialect, EventKind, HookCall};
 use serde_json::Value;
@@ -15,6 +15,8 @@ pub enum HookEvent {
     Prompt,
     /// A tool is about to edit these files.
     Edit(Vec<String>),
+    /// A tool is about to run these commands.
+    Command(Vec<String>),
     /// A tool ran.
     AfterTool,
     /// The agent is about to stop.
@@ -68,7 +70,11 @@ fn event_of(kind: EventKind, input: &Value) -> Option<HookEvent> {
         EventKind::Prompt => HookEvent::Prompt,
         EventKind::BeforeTool => {
             let files = edited_paths::edited_files(input);
-            return (!files.is_empty()).then_some(HookEvent::Edit(files));
+            if !files.is_empty() {
+                return Some(HookEvent::Edit(files));
+            }
+            let commands = shell_command::commands(input);
+            return (!commands.is_empty()).then_some(HookEvent::Command(commands));
         }
         EventKind::AfterTool => HookEvent::AfterTool,
         EventKind::Stop => {

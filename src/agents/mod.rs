@@ -16,6 +16,7 @@ pub mod prove;
 pub mod safe_write;
 pub mod setup;
 pub mod setup_records;
+pub mod shell_command;
 pub mod toml_entry;
 pub mod wake;
 pub mod yaml_entry;

@@ -20,7 +20,7 @@ const HOOKS: HookFile = HookFile {
     events: &[
         ("SessionStart", ""),
         ("UserPromptSubmit", ""),
-        ("PreToolUse", "Edit|Write|MultiEdit|NotebookEdit"),
+        ("PreToolUse", "Edit|Write|MultiEdit|NotebookEdit|Bash"),
         ("PostToolUse", ""),
         ("Stop", ""),
         ("SessionEnd", ""),

@@ -94,7 +94,7 @@ pub(super) const CLAUDE_SHAPED: Dialect = Dialect {
     events: CLAUDE_EVENTS,
     unnamed_event: |_| None,
     edit_tools: &["edit", "write", "multiedit", "notebookedit"],
-    shell_tools: &["bash", "shell", "exec"],
+    shell_tools: &["bash", "shell", "exec", "runshellcommand", "runterminalcommand", "runinterminal", "execute"],
     show: show_in_hook_output,
     deny: deny_in_hook_output,
     go_on: block,

@@ -21,7 +21,7 @@ const HOOKS: HookFile = HookFile {
     events: &[
         ("SessionStart", ""),
         ("BeforeAgent", ""),
-        ("BeforeTool", "write_file|replace"),
+        ("BeforeTool", "write_file|replace|run_shell_command"),
         ("AfterTool", ""),
         ("AfterAgent", ""),
         ("SessionEnd", ""),
