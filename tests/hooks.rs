@@ -214,6 +214,8 @@ fn hooks_and_mcp_server_of_one_session_are_one_peer_also_after_clear() {
         )
     };
     assert_eq!(told(&place, "gemini", &edit("g1")), Value::Null, "the key of before");
+    let cleared = with(claude_shape("g2", "SessionStart"), json!({ "source": "clear" }));
+    told(&place, "gemini", &at(&place, cleared));
     assert_eq!(told(&place, "gemini", &edit("g2")), Value::Null, "a new key after /clear");
     assert_eq!(place.json(&["lock", "list"])["locks"][0]["token"], me["token"]);
     let peers = place.json(&["peers", "--all"]);

@@ -135,7 +135,10 @@ fn connect(places: &DataDir, event: &HookEvent) -> Result<Client, String> {
 /// What the broker needs to find the session: the agent, its key, and where it works.
 pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
     let git = git::facts(Path::new(&hook.directory));
+    let dialect = agent.dialect.as_ref();
     json!({
+        "shortName": agent.short_name, "sharedHooks": dialect.is_some_and(|dialect| dialect.is_shared),
+        "continues": hook.continues, "keyedCalls": agent.identity.has_many_sessions,
         "agent": agent.kind, "session": hook.session.chars().take(128).collect::<String>(),
         "project": hook.directory, "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo,
     })
@@ -152,6 +155,7 @@ fn ask_broker(
         HookEvent::Edit(files) => {
             let absolute = |file: &String| file_path::absolute_in(&hook.directory, file);
             facts["files"] = json!(files.iter().map(absolute).collect::<Vec<_>>());
+            facts["subagent"] = json!(hook.subagent);
             match client.call("turn.edit", &facts) {
                 Err(error) if error.kind == ErrorKind::Held => {
                     let text = (dialect.deny)(&hook.call, &denial(&error)).to_string();
@@ -164,8 +168,14 @@ fn ask_broker(
             facts["leave"] = json!(true);
             client.call("turn.end", &facts).map(|_| None)
         }
-        HookEvent::Stop { can_go_on } => {
+        HookEvent::SubagentStop => {
+            facts["subagent"] = json!(hook.subagent);
+            client.call("turn.end", &facts).map(|_| None)
+        }
+        HookEvent::Stop { can_go_on, running } => {
+            facts["running"] = json!(running);
             client.call("turn.end", &facts)?;
+            facts["running"] = Value::Null;
             if *can_go_on { answer_stop(dialect, client, facts) } else { Ok(None) }
         }
         HookEvent::Start => {

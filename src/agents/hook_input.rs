@@ -2,6 +2,7 @@
 //! concerns.
 
 use super::{edited_paths, shell_command};
+use crate::base::limits;
 use crate::known_agents::AGENTS;
 use crate::known_agents::dialect::{Dialect, EventKind, HookCall};
 use serde_json::Value;
@@ -23,7 +24,11 @@ pub enum HookEvent {
     Stop {
         /// Whether it can go on: not if a hook keeps it going already, or the user stopped it.
         can_go_on: bool,
+        /// Background tasks and subagents of the session that still run.
+        running: Vec<String>,
     },
+    /// A subagent ended.
+    SubagentStop,
     /// The session ended.
     End,
 }
@@ -39,6 +44,10 @@ pub struct HookInput {
     pub session: String,
     /// The working directory of the session.
     pub directory: String,
+    /// The agent's id for the subagent in which this happened.
+    pub subagent: Option<String>,
+    /// Whether the session went on under a new key: after /clear, a resume, a fork or a compaction.
+    pub continues: bool,
 }
 
 /// The kind of an event. An agent may run the hooks of another one, so its own names come first and
@@ -61,7 +70,20 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
         call: HookCall { kind, event },
         session: text(&["session_id", "sessionId", "conversation_id"]).unwrap_or_default(),
         directory: text(&["cwd"]).or_else(first_root).unwrap_or_default(),
+        subagent: text(&["agent_id", "agentId"]).filter(|id| !id.is_empty() && id.len() <= limits::WORD_MAX),
+        continues: kind == EventKind::Start && input["source"].as_str().is_some_and(|source| GOES_ON.contains(&source)),
     })
+}
+
+/// How a session can begin anew without another one in its place.
+const GOES_ON: &[&str] = &["clear", "resume", "fork", "compact"];
+
+/// The background tasks of a session that still run, as the agent lists them when it stops.
+fn running_tasks(input: &Value) -> Vec<String> {
+    let rows = input["background_tasks"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let runs = |row: &&Value| row["status"].as_str().is_none_or(|status| status == "running" || status == "pending");
+    let ids = rows.iter().filter(runs).filter_map(|row| row["id"].as_str()).filter(|id| id.len() <= limits::WORD_MAX);
+    ids.take(limits::LIST_MAX).map(str::to_owned).collect()
 }
 
 fn event_of(kind: EventKind, input: &Value) -> Option<HookEvent> {
@@ -80,9 +102,11 @@ fn event_of(kind: EventKind, input: &Value) -> Option<HookEvent> {
         EventKind::Stop => {
             let flag = |name: &str| input[name].as_bool().unwrap_or(false);
             let has_looped = input["loop_count"].as_i64().unwrap_or(0) > 0;
-            HookEvent::Stop { can_go_on: !(flag("stop_hook_active") || flag("stopHookActive") || has_looped) }
+            let can_go_on = !(flag("stop_hook_active") || flag("stopHookActive") || has_looped);
+            HookEvent::Stop { can_go_on, running: running_tasks(input) }
         }
-        EventKind::Interrupt => HookEvent::Stop { can_go_on: false },
+        EventKind::SubagentStop => HookEvent::SubagentStop,
+        EventKind::Interrupt => HookEvent::Stop { can_go_on: false, running: running_tasks(input) },
         EventKind::End => HookEvent::End,
     })
 }

@@ -135,14 +135,30 @@ pub enum LockOwner {
     Peer,
     /// An agent's turn: an edit took it, and the turn's end releases it.
     Turn,
+    /// A subagent's, known by the agent's id for it: it ends with that subagent.
+    Subagent(String),
     /// One command's, known by its key: it ends with that command.
     Command(String),
 }
 
 impl LockOwner {
-    /// Whether all of the peer shares the lock, rather than one command.
+    /// Whether the lock ends with its session at the latest, instead of with a command.
     pub fn is_shared(&self) -> bool {
         !matches!(self, LockOwner::Command(_))
+    }
+
+    /// Whether an edit took the lock by itself, for a turn or a subagent.
+    pub fn is_edit(&self) -> bool {
+        matches!(self, LockOwner::Turn | LockOwner::Subagent(_))
+    }
+
+    /// Whether two owners of one peer keep each other out: two commands, or two subagents.
+    pub fn excludes(&self, other: &LockOwner) -> bool {
+        match (self, other) {
+            (LockOwner::Command(one), LockOwner::Command(two)) => one != two,
+            (LockOwner::Subagent(one), LockOwner::Subagent(two)) => one != two,
+            _ => false,
+        }
     }
 
     /// The text in the database.
@@ -150,6 +166,7 @@ impl LockOwner {
         match self {
             LockOwner::Peer => "peer".into(),
             LockOwner::Turn => "turn".into(),
+            LockOwner::Subagent(id) => format!("subagent:{id}"),
             LockOwner::Command(key) => format!("command:{key}"),
         }
     }
@@ -159,7 +176,10 @@ impl LockOwner {
         match text {
             "peer" => Some(LockOwner::Peer),
             "turn" => Some(LockOwner::Turn),
-            other => other.strip_prefix("command:").map(|key| LockOwner::Command(key.to_owned())),
+            other => {
+                let command = other.strip_prefix("command:").map(|key| LockOwner::Command(key.to_owned()));
+                command.or_else(|| other.strip_prefix("subagent:").map(|id| LockOwner::Subagent(id.to_owned())))
+            }
         }
     }
 }
@@ -275,7 +295,9 @@ mod tests {
             assert_eq!((kind.word(), &EventKind::from_word(word)), (*word, kind));
         }
         assert_eq!(EventKind::from_word("deploy.done").word(), "deploy.done");
-        for owner in [LockOwner::Peer, LockOwner::Turn, LockOwner::Command("turn".into())] {
+        for owner in
+            [LockOwner::Peer, LockOwner::Turn, LockOwner::Command("turn".into()), LockOwner::Subagent("a".into())]
+        {
             assert_eq!(LockOwner::from_text(&owner.to_text()), Some(owner));
         }
         for outcome in [WakeupOutcome::Sent, WakeupOutcome::HeldBack, WakeupOutcome::Failed("no socket".into())] {

@@ -8,7 +8,9 @@ use super::locks::{Locks, lock_view};
 use super::mail::MailView;
 use super::mail::wakeups::end_all_waits;
 use super::op::ArgKind;
+use super::peers::sessions::only;
 use super::peers::{Peer, Peers, sessions};
+use super::turn::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
@@ -27,8 +29,25 @@ pub(crate) const PROJECT: Arg =
 pub(crate) const GIT_ROOT: Arg = Arg::new("gitRoot", PATH, "Root of the git work tree").at(CliPlace::Hidden);
 pub(crate) const GIT_BRANCH: Arg = Arg::new("gitBranch", PATH, "Git branch").at(CliPlace::Hidden);
 pub(crate) const REPO: Arg = Arg::new("repo", PATH, "Repository id").at(CliPlace::Hidden);
+pub(crate) const SHORT_NAME: Arg =
+    Arg::new("shortName", WORD, "How people call the agent; the default name begins with it").at(CliPlace::Hidden);
+pub(crate) const SHARED_HOOKS: Arg =
+    Arg::new("sharedHooks", ArgKind::Flag, "Other agents run hooks of this dialect, too").at(CliPlace::Hidden);
+pub(crate) const CONTINUES: Arg =
+    Arg::new("continues", ArgKind::Flag, "The agent said that its session goes on under this key").at(CliPlace::Hidden);
+pub(crate) const KEYED_CALLS: Arg =
+    Arg::new("keyedCalls", ArgKind::Flag, "Tool calls of this agent carry the session's key").at(CliPlace::Hidden);
+const SUBAGENT: Arg = Arg::new("subagent", WORD, "The agent's id for the subagent that asks").at(CliPlace::Hidden);
+const RUNNING: Arg = Arg::new(
+    "running",
+    ArgKind::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
+    "Ids of background tasks and subagents that still run",
+)
+.at(CliPlace::Hidden);
 /// A lock that an edit took by itself holds this long unless the next edit renews it.
 const EDIT_MS: i64 = 2 * 60_000;
+/// Locks of background work hold this long unless its end is reported before.
+const BACKGROUND_MS: i64 = 60 * 60_000;
 /// Messages that one hook shows; the others are counted.
 const SHOWN_MAX: usize = 10;
 
@@ -43,6 +62,11 @@ pub static EDIT: Op = Op {
         GIT_ROOT,
         GIT_BRANCH,
         REPO,
+        SHORT_NAME,
+        SHARED_HOOKS,
+        CONTINUES,
+        KEYED_CALLS,
+        SUBAGENT,
         Arg::new("files", ArgKind::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX }, "Absolute paths")
             .required()
             .at(CliPlace::Hidden),
@@ -65,6 +89,10 @@ pub static MAIL: Op = Op {
         GIT_ROOT,
         GIT_BRANCH,
         REPO,
+        SHORT_NAME,
+        SHARED_HOOKS,
+        CONTINUES,
+        KEYED_CALLS,
         Arg::new("direct", ArgKind::Flag, "Only messages sent to this session alone").at(CliPlace::Hidden),
         Arg::new("peek", ArgKind::Flag, "Deliver nothing; another hook will deliver it").at(CliPlace::Hidden),
         Arg::new("around", ArgKind::Flag, "Also list the peers and locks of the repository").at(CliPlace::Hidden),
@@ -88,6 +116,12 @@ pub static END: Op = Op {
         GIT_ROOT,
         GIT_BRANCH,
         REPO,
+        SHORT_NAME,
+        SHARED_HOOKS,
+        CONTINUES,
+        KEYED_CALLS,
+        SUBAGENT,
+        RUNNING,
         Arg::new("leave", ArgKind::Flag, "The session itself ends").at(CliPlace::Hidden),
     ],
     actor: Auth::Hook,
@@ -109,7 +143,7 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let request = LockRequest {
         paths: files,
         holder: id.clone(),
-        owner: LockOwner::Turn,
+        owner: args.text("subagent").map_or(LockOwner::Turn, |id| LockOwner::Subagent(id.to_owned())),
         reason: "editing".into(),
         ttl_ms: EDIT_MS,
         repo: Repository::new(text("repo", row.repo), text("gitRoot", row.git_root)),
@@ -117,7 +151,17 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         all_worktrees: false,
         renew: true,
     };
-    if let Some(lock) = locks.conflicting(peers, &request).next() {
+    // Of several sessions in one process, a call without a key may be any one's: what was locked over the
+    // process's own connection refuses none of them.
+    let process = ctx.ancestors.iter().find(|process| !process.wrapper);
+    let keyed = args.flag("keyedCalls").unwrap_or(false);
+    let is_shared = |lock: &LockRow| {
+        !keyed
+            && lock.owner == LockOwner::Peer
+            && process.is_some_and(|process| peers.is_attached_from(&lock.holder, process))
+    };
+    let refusing = locks.conflicting(peers, &request).find(|lock| lock.holder == id || !is_shared(lock));
+    if let Some(lock) = refusing {
         return Err(locks.held_error(peers, waiting, lock, &request, ctx.now));
     }
     locks.grant(turn, peers, journal, &request, ctx.now)?;
@@ -151,13 +195,27 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
     let done = json!({ "ok": true });
-    let Some(id) = known_session(peers, ctx, args) else { return Ok(Outcome::Ready(done)) };
+    let Some(id) = known_session(turn, peers, ctx, args)? else { return Ok(Outcome::Ready(done)) };
+    if let Some(subagent) = args.text("subagent") {
+        let owner = LockOwner::Subagent(subagent.to_owned());
+        let ended = |lock: &LockRow| lock.holder == id && lock.owner == owner;
+        locks.release(turn, peers, journal, ended, "the subagent ended", ctx.now)?;
+        return Ok(Outcome::Ready(done));
+    }
     let leaves = args.flag("leave").unwrap_or(false);
+    let running = if leaves { Vec::new() } else { args.texts("running") };
     peers.set_turn_active(turn, &id, None);
     if leaves {
         end_all_waits(turn, waiting, &id);
     }
-    let ends = |owner: &LockOwner| *owner == LockOwner::Turn || leaves && owner.is_shared();
+    // A background task writes with the turn's locks, and a subagent with its own.
+    let goes_on = |owner: &LockOwner| match owner {
+        LockOwner::Turn => !running.is_empty(),
+        LockOwner::Subagent(subagent) => running.contains(&subagent.as_str()),
+        LockOwner::Peer | LockOwner::Command(_) => false,
+    };
+    locks.extend(turn, |lock| lock.holder == id && goes_on(&lock.owner), ctx.now + BACKGROUND_MS)?;
+    let ends = |owner: &LockOwner| owner.is_edit() && !goes_on(owner) || leaves && owner.is_shared();
     let reason = if leaves { "clean_exit" } else { "the turn ended" };
     locks.release(turn, peers, journal, |lock| lock.holder == id && ends(&lock.owner), reason, ctx.now)?;
     if leaves {
@@ -166,29 +224,46 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(done))
 }
 
-/// The session whose hook asks, if it is known: by the agent's key, else by the agent process that
-/// stands above both the hook and the session's MCP server.
-fn known_session(peers: &mut Peers, ctx: &CallContext, args: &Args) -> Option<PeerId> {
+/// The session whose hook asks, if it is known. The evidence, strongest first:
+///
+/// | the hook's key | the sessions of its agent process | the session |
+/// | --- | --- | --- |
+/// | is a session's | any | that session |
+/// | none | one | that one |
+/// | new | one, without a key | that one, which gets the key |
+/// | new, and the agent says that its session goes on | one | that one, which gets a further key |
+/// | new | any other | none: a second key is a second session |
+fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &Args) -> Result<Option<PeerId>, Error> {
     let (agent, key) = (args.word("agent"), args.word("session"));
-    if let Some(id) = peers.session_by_key(agent, key) {
-        return Some(id);
+    let is_shared = args.flag("sharedHooks").unwrap_or(false);
+    if let Some(id) = peers.session_by_key(agent, is_shared, key) {
+        return Ok(Some(id));
     }
-    let id = peers.session_above(&ctx.ancestors, agent, key)?;
-    peers.add_key(&id, key);
-    Some(id)
+    let Some(process) = ctx.ancestors.iter().find(|process| !process.wrapper) else { return Ok(None) };
+    let speaks = |peer: &&Peer| peer.row.agent == agent || is_shared || !peer.is_known_agent;
+    let sessions: Vec<&Peer> = peers.sessions_of_process(process).into_iter().filter(speaks).collect();
+    let continues = args.flag("continues").unwrap_or(false);
+    let found = match sessions[..] {
+        [one] if key.is_empty() || continues || one.row.session_key().is_none() => Some(one.row.id.clone()),
+        _ => only(sessions.iter().filter(|one| one.row.session_key().is_none())).map(|one| one.row.id.clone()),
+    };
+    if let Some(id) = &found {
+        peers.add_key(turn, id, key)?;
+    }
+    Ok(found)
 }
 
 /// The session whose hook asks. One that is not known becomes a peer, which the MCP server of the same
 /// session takes over when it comes.
 pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<PeerId, Error> {
     let Mesh { turn, peers, locks, mail, .. } = mesh;
-    if let Some(id) = known_session(peers, ctx, args) {
+    if let Some(id) = known_session(turn, peers, ctx, args)? {
         peers.touch(&id, ctx.now);
         return Ok(id);
     }
     let row = sessions::session_row(args, peers.host_of(ctx.conn), ctx.now);
     let process = ctx.ancestors.iter().find(|process| !process.wrapper).copied();
-    peers.add_detached(turn, mail, locks, row, process)
+    peers.add_detached(turn, mail, locks, row, args.text("shortName"), process)
 }
 
 /// The other peers in a session's repository, and what is locked there: a few of each.

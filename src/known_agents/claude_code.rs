@@ -23,6 +23,7 @@ const HOOKS: HookFile = HookFile {
         ("PreToolUse", "Edit|Write|MultiEdit|NotebookEdit|Bash"),
         ("PostToolUse", ""),
         ("Stop", ""),
+        ("SubagentStop", ""),
         ("SessionEnd", ""),
     ],
     wake_event: None,

@@ -42,6 +42,8 @@ pub enum EventKind {
     AfterTool,
     /// The agent is about to stop.
     Stop,
+    /// A subagent ended.
+    SubagentStop,
     /// The user stopped the agent, so it can't go on.
     Interrupt,
     /// The session ended.
@@ -85,6 +87,7 @@ pub(super) const CLAUDE_EVENTS: &[(&str, EventKind)] = &[
     ("PostToolUseFailure", EventKind::AfterTool),
     ("PostToolBatch", EventKind::AfterTool),
     ("Stop", EventKind::Stop),
+    ("SubagentStop", EventKind::SubagentStop),
     ("Interrupt", EventKind::Interrupt),
     ("SessionEnd", EventKind::End),
 ];

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 /// The longest session key that the broker takes, bytes.
 const KEY_MAX: usize = 128;
+/// The longest name of an agent that calls itself something new, characters.
+const NAME_MAX: usize = 40;
 
 /// The agent of a client: its name shows it, or else the environment or the process tree.
 pub fn agent_of(client: Option<&str>) -> Option<&'static Agent> {
@@ -24,6 +26,14 @@ fn session_key(agent: &Agent) -> Option<String> {
     std::env::var(name).ok().filter(|key| !key.is_empty() && key.len() <= KEY_MAX)
 }
 
+/// How an agent that slm-mesh has no file for calls itself.
+fn own_name(client: Option<&str>) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '-' };
+    let name: String = client.unwrap_or("").chars().map(plain).take(NAME_MAX).collect();
+    let name = name.trim_matches('-');
+    if name.is_empty() { "unknown".to_owned() } else { name.to_owned() }
+}
+
 /// The parameters of `attach`: `thread` is the client's key for one of its threads, `id` the peer that
 /// this session was before.
 pub fn attach_params(thread: &str, id: Option<&String>, client: Option<&str>) -> Value {
@@ -35,7 +45,9 @@ pub fn attach_params(thread: &str, id: Option<&String>, client: Option<&str>) ->
     let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir));
     let name = settings.map(|settings| settings.text("SLM_MESH_NAME").to_owned());
     json!({
-        "agent": agent.map_or("unknown", |agent| agent.kind), "project": dir.display().to_string(), "pid": std::process::id(), "v": env!("CARGO_PKG_VERSION"),
+        "agent": agent.map_or_else(|| own_name(client), |agent| agent.kind.to_owned()),
+        "shortName": agent.map(|agent| agent.short_name), "knownAgent": agent.is_some(),
+        "project": dir.display().to_string(), "pid": std::process::id(), "v": env!("CARGO_PKG_VERSION"),
         "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo, "session": session,
         "id": id, "name": name.ok().filter(|name| !name.is_empty()),
     })

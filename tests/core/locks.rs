@@ -140,17 +140,17 @@ fn an_edit_locks_its_files_until_the_turn_ends() {
     check(
         "
         h connects
-        h turn.edit agent=claude-code session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> ok you.name=claude-p
+        h turn.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> ok you.name=claude-p
         a joins
         a lock.lock filePath=/p/x -> held 'locked by claude-p' 'reason: editing' '2 min left'
         +60s
-        h turn.edit agent=claude-code session=s1 project=/p files='[\"/p/x\"]' -> ok
+        h turn.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\"]' -> ok
         +70s
         a lock.lock filePath=/p/y -> ok
         a lock.lock filePath=/p/x -> held
-        h turn.edit agent=claude-code session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> held 'locked by a'
+        h turn.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> held 'locked by a'
         h turn.edit agent=codex session=t1 project=/p files='[\"/p/x\"]' -> held 'locked by claude-p'
-        h turn.end agent=claude-code session=s1 project=/p -> ok
+        h turn.end agent=claude-code shortName=claude session=s1 project=/p -> ok
         a lock.lock filePath=/p/x -> ok
     ",
     );
@@ -184,18 +184,18 @@ fn a_hook_shows_mail_once_whatever_hooks_also_fire() {
         h connects
         g connects
         a joins
-        h turn.mail agent=claude-code session=s1 project=/p around=true -> ok messages=[] peers.0.name=a
+        h turn.mail agent=claude-code shortName=claude session=s1 project=/p around=true -> ok messages=[] peers.0.name=a
         a send to=claude-p message=hello -> ok messageId=$m
-        h turn.mail agent=claude-code session=s1 project=/p -> ok messages.0.payload=hello
-        g turn.mail agent=claude-code session=s1 project=/p -> ok messages=[]
+        h turn.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.payload=hello
+        g turn.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages=[]
         h leaves
-        g turn.mail agent=claude-code session=s1 project=/p -> ok messages.0.again=true
+        g turn.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.again=true
         h connects
         +3s
-        h turn.mail agent=claude-code session=s1 project=/p -> ok messages.0.again=true
+        h turn.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.again=true
         a send to=all message=everybody -> ok
         +3s
-        h turn.mail agent=claude-code session=s1 project=/p direct=true -> ok messages.0.payload=hello ~everybody
+        h turn.mail agent=claude-code shortName=claude session=s1 project=/p direct=true -> ok messages.0.payload=hello ~everybody
     ",
     );
 }

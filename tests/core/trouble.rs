@@ -239,5 +239,21 @@ fn after_a_crash_a_live_session_finds_its_name_though_another_was_quicker() {
     disk = disk.crash(|_| false);
     disk.mesh.on_connected(1);
     let c = disk.call(1, &core::peers::sessions::ATTACH, who(7)).unwrap()["you"].clone();
-    assert_eq!(a["id"], c["id"], "who is dead leaves name and mail to its successor");
+    let former = [&a["name"], &b["name"]];
+    assert!(
+        !former.contains(&&c["id"]),
+        "{a} {b} {c}: either of two sessions that ended may be meant, so neither is guessed"
+    );
+}
+
+#[test]
+fn after_a_crash_the_successor_of_a_dead_session_has_its_name_and_mail() {
+    let mut disk = Disk::new("successor");
+    let who = |pid: i64| json!({ "agent": "test", "project": "/p", "pid": pid });
+    disk.mesh.on_connected(1);
+    let a = disk.call(1, &core::peers::sessions::ATTACH, who(5)).unwrap()["you"].clone();
+    disk = disk.crash(|_| false);
+    disk.mesh.on_connected(1);
+    let b = disk.call(1, &core::peers::sessions::ATTACH, who(7)).unwrap()["you"].clone();
+    assert_eq!(a["id"], b["id"]);
 }

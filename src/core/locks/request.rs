@@ -55,22 +55,24 @@ pub struct LockRequest {
 impl LockRequest {
     /// Whether a lock is this request's own: renewed, not taken anew.
     pub(super) fn is_held_by(&self, lock: &LockRow) -> bool {
-        let same_owner = lock.owner == self.owner || lock.owner.is_shared() && self.owner.is_shared();
-        lock.holder == self.holder && same_owner
+        let is_own = lock.owner == self.owner || lock.owner.is_shared() && self.owner.is_shared();
+        lock.holder == self.holder && is_own && !lock.owner.excludes(&self.owner)
     }
 
     /// The lock on one of its paths: `old` renewed, or a new one under `token`.
     pub(super) fn grant(&self, path: &str, old: Option<&LockRow>, token: i64, now: i64) -> LockRow {
         // An edit that renews what its agent took by itself neither makes it the turn's own nor shortens
         // its lease.
-        let kept = old.filter(|_| self.owner == LockOwner::Turn);
+        let is_edit = self.owner.is_edit();
+        let kept = old.filter(|_| is_edit);
+        let owner = kept.filter(|old| !old.owner.is_edit()).map_or(&self.owner, |old| &old.owner);
         let old_reason = || old.map(|old| old.reason.clone()).unwrap_or_default();
         LockRow {
             // A renewal keeps its token: it is the same grant, and its holder may have shown the token.
             token: old.map_or(token, |old| old.token),
             path: path.to_owned(),
             holder: self.holder.clone(),
-            owner: kept.map_or(&self.owner, |old| &old.owner).clone(),
+            owner: owner.clone(),
             reason: if self.reason.is_empty() { old_reason() } else { self.reason.clone() },
             host: self.host.clone(),
             repo_path: self.repo.as_ref().and_then(|repo| repo.inside(path)).map(str::to_owned),
@@ -133,10 +135,10 @@ impl Locks {
 }
 
 /// Whether a lock of the same holder does not conflict. An agent is never refused by its own lock; only
-/// two of its commands exclude each other. Two locks of a person are two requests.
+/// two of its commands, or two of its subagents, exclude each other. Two locks of a person are two requests.
 fn is_compatible(peers: &Peers, lock: &LockRow, request: &LockRequest) -> bool {
     if peers.is_human(&request.holder) {
         return request.renew && lock.owner == request.owner;
     }
-    lock.owner == request.owner || lock.owner.is_shared() || request.owner.is_shared()
+    !lock.owner.excludes(&request.owner)
 }

@@ -163,6 +163,23 @@ impl Locks {
         Ok(self.locks.len() < n_before)
     }
 
+    /// Lets the locks that fit last until `expires` at least.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(in crate::core) fn extend(
+        &mut self,
+        turn: &mut Turn,
+        fits: impl Fn(&LockRow) -> bool,
+        expires: i64,
+    ) -> Result<(), Error> {
+        for lock in self.locks.iter_mut().filter(|lock| fits(lock) && lock.expires < expires) {
+            lock.expires = expires;
+            turn.store.put_lock(lock)?;
+        }
+        Ok(())
+    }
+
     /// Ends the locks that fit, for this reason.
     ///
     /// # Errors
@@ -215,7 +232,12 @@ impl Locks {
     ) -> Error {
         let (holder, left) = (peers.name_of(&lock.holder), time::span(lock.expires - now));
         let reason = if lock.reason.is_empty() { String::new() } else { format!("reason: {}, ", lock.reason) };
-        let text = if lock.holder == request.holder {
+        let text = if lock.holder == request.holder && lock.owner.is_edit() {
+            format!(
+                "{} is being edited by another subagent of this session ({left} left); let it finish first",
+                lock.path
+            )
+        } else if lock.holder == request.holder {
             let cure = if lock.owner.is_shared() { "renew it with --renew" } else { "the lock ends with that command" };
             format!("{} is locked by another command of yours ({reason}{left} left); {cure}", lock.path)
         } else {

@@ -11,7 +11,9 @@ use crate::base::error::Error;
 use crate::base::ids::PeerId;
 use crate::base::kinds::WakeupOutcome;
 use crate::base::{limits, time};
-use crate::core::hook_ops::{self, AGENT, GIT_BRANCH, GIT_ROOT, PROJECT, REPO, SESSION};
+use crate::core::hook_ops::{
+    self, AGENT, CONTINUES, GIT_BRANCH, GIT_ROOT, KEYED_CALLS, PROJECT, REPO, SESSION, SHARED_HOOKS, SHORT_NAME,
+};
 use crate::core::op::ArgKind;
 use crate::core::peers::Peers;
 use crate::core::turn::{Effect, Turn};
@@ -44,6 +46,10 @@ pub static WAIT: Op = Op {
         GIT_ROOT,
         GIT_BRANCH,
         REPO,
+        SHORT_NAME,
+        SHARED_HOOKS,
+        CONTINUES,
+        KEYED_CALLS,
     ],
     actor: Auth::Hook,
     verb: None,

@@ -51,6 +51,8 @@ pub struct Peer {
     pub turn_active_at: Option<i64>,
     /// Further keys that its agent has for it.
     pub extra_keys: Vec<String>,
+    /// Whether its agent is one that slm-mesh knows; hooks of an unknown agent may use any dialect.
+    pub is_known_agent: bool,
 }
 
 impl Peer {
@@ -66,6 +68,7 @@ impl Peer {
             process: None,
             turn_active_at: None,
             extra_keys: Vec::new(),
+            is_known_agent: true,
         }
     }
 
@@ -323,6 +326,14 @@ impl Peers {
     /// Whether somebody other than a linked peer is online.
     pub(super) fn is_anybody_online(&self) -> bool {
         self.peers.iter().any(|peer| !peer.row.is_linked() && peer.is_online())
+    }
+
+    /// Puts a peer in the place of its former self, or behind all others.
+    fn replace(&mut self, peer: Peer) {
+        match self.get_mut(&peer.row.id) {
+            Some(known) => *known = peer,
+            None => self.peers.push(peer),
+        }
     }
 
     /// Writes a row, in memory and on disk.

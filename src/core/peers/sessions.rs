@@ -47,6 +47,8 @@ pub static ATTACH: Op = Op {
         Arg::new("session", WORD, "The agent's own id for this session").at(CliPlace::Hidden),
         Arg::new("id", WORD, "Peer id of an earlier connection, to resume it").at(CliPlace::Hidden),
         Arg::new("pid", ArgKind::Int { min: 0, max: i64::MAX }, "Process id").required().at(CliPlace::Hidden),
+        Arg::new("shortName", WORD, "How people call the agent; the default name begins with it").at(CliPlace::Hidden),
+        Arg::new("knownAgent", ArgKind::Flag, "False if slm-mesh has no file for this agent").at(CliPlace::Hidden),
         Arg::new("script", ArgKind::Flag, "The caller itself is the peer, not its parent agent").at(CliPlace::Hidden),
     ],
     actor: Auth::Optional,
@@ -80,18 +82,23 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let mut row = session_row(args, peers.host_of(ctx.conn), ctx.now);
     row.pid = args.int("pid").unwrap_or(0);
     let name = args.text("name").filter(|name| !name.is_empty());
-    let wanted = name.map_or_else(|| default_name(&row), plain_name);
+    let wanted = name.map_or_else(|| default_name(&row, args.text("shortName")), plain_name);
     let id = args.text("id").filter(|id| !id.is_empty());
     let former = peers.find_returning(ctx.conn, &row, &wanted, id);
     row = peers.take_identity(turn, mail, locks, row, former, &wanted, ctx.now)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     let id = row.id.clone();
-    if let Some(peer) = peers.get_mut(&id) {
-        row.online = peer.row.online;
-        peer.row = row;
-    } else {
-        peers.peers.push(Peer::new(row, ctx.now));
+    let mut peer = peers.get(&id).cloned().unwrap_or_else(|| Peer::new(row.clone(), ctx.now));
+    row.online = peer.row.online;
+    match (peer.row.session_key().map(str::to_owned), row.session_key()) {
+        // A hook told the key before, and this connection knows none.
+        (Some(_), None) => row.kind = peer.row.kind.clone(),
+        (Some(old), Some(new)) if old != new => peer.extra_keys.push(old),
+        _ => {}
     }
+    peer.row = row;
+    peer.is_known_agent = args.flag("knownAgent").unwrap_or(true);
+    peers.replace(peer);
     let known = peers.attachments.entry(ctx.conn).or_default();
     if !known.peers.contains(&id) {
         known.peers.push(id.clone());
@@ -160,10 +167,9 @@ fn end_waits(mesh: &mut Mesh, conn: ConnId, id: &str) {
     mesh.turn.dirty.locks = true;
 }
 
-/// `claude-api` for a Claude Code in …/api.
-pub(super) fn default_name(row: &PeerRow) -> String {
-    let agent = match row.agent.as_str() {
-        "claude-code" => "claude",
+/// `claude-api` for a Claude Code in …/api; `short_name` is how people call the agent.
+fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
+    let agent = match short_name.filter(|name| !name.is_empty()).unwrap_or(row.agent.as_str()) {
         "unknown" | "" => "agent",
         agent => agent,
     };
@@ -224,13 +230,15 @@ impl Peers {
         let by_connection = || sessions().filter(is_attached).find(|peer| peer.row.session_key().is_none());
         let by_process = || {
             let process = own.and_then(|own| own.agent)?;
-            let mut detached = sessions().filter(|peer| peer.connections == 0 && is_alike(&peer.row, row));
-            detached.find(|peer| peer.process.is_some_and(|known| known.is_same(&process)))
+            let detached = sessions().filter(|peer| peer.connections == 0 && is_alike(&peer.row, row));
+            // Of several sessions in one process, none is meant more than another.
+            only(detached.filter(|peer| peer.process.is_some_and(|known| known.is_same(&process))))
         };
         let same = |peer: &&Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, wanted);
         let by_name = || {
             let free = sessions().filter(|peer| !self.may_be_alive(peer, row.pid));
-            free.filter(same).min_by_key(|peer| peer.row.name.len())
+            // Two that went may both be meant: then neither name nor mail changes hands.
+            only(free.filter(same))
         };
         let found = by_id.or_else(by_key).or_else(by_connection).or_else(by_process).or_else(by_name);
         found.map(|peer| peer.row.id.clone())
@@ -251,15 +259,16 @@ impl Peers {
         mail: &mut Mail,
         locks: &Locks,
         row: PeerRow,
+        short_name: Option<&str>,
         process: Option<Process>,
     ) -> Result<PeerId, Error> {
-        let (wanted, now) = (default_name(&row), row.first_seen);
+        let (wanted, now) = (default_name(&row, short_name), row.first_seen);
         let same = |peer: &&Peer| peer.row.is_session() && is_alike(&peer.row, &row);
         // A session of which only hooks are known may be at work; one that lost its connection, or
         // ended, is not.
         let is_free = |peer: &&Peer| peer.connections == 0 && (peer.process.is_none() || peer.offline_since.is_some());
         let free = self.peers.iter().filter(is_free).filter(same);
-        let former = free.filter(|peer| is_numbered(&peer.row.name, &wanted)).min_by_key(|peer| peer.row.name.len());
+        let former = only(free.filter(|peer| is_numbered(&peer.row.name, &wanted)));
         let former = former.map(|peer| peer.row.id.clone());
         let row = self.take_identity(turn, mail, locks, row, former, &wanted, now)?;
         turn.store.put_peer(&row)?;
@@ -279,44 +288,52 @@ impl Peers {
             .unwrap_or_else(|| wanted.to_owned())
     }
 
-    /// The session that an agent calls by this key.
-    pub(in crate::core) fn session_by_key(&self, agent: &str, key: &str) -> Option<PeerId> {
-        let found = self.peers.iter().find(|peer| !key.is_empty() && peer.row.agent == agent && peer.has_key(key));
-        found.map(|peer| peer.row.id.clone())
+    /// The session that an agent calls by this key. A dialect that several agents share does not tell
+    /// which agent it is.
+    pub(in crate::core) fn session_by_key(&self, agent: &str, is_shared: bool, key: &str) -> Option<PeerId> {
+        if key.is_empty() {
+            return None;
+        }
+        let own = self.peers.iter().find(|peer| peer.row.agent == agent && peer.has_key(key));
+        let other = || self.peers.iter().find(|peer| is_shared && peer.has_key(key));
+        own.or_else(other).map(|peer| peer.row.id.clone())
     }
 
-    /// Remembers a further key that the agent has for a session: after /clear an agent has a new key,
-    /// and its MCP server still the old one.
-    pub(in crate::core) fn add_key(&mut self, id: &str, key: &str) {
-        if let Some(peer) = self.get_mut(id) {
-            peer.extra_keys.push(key.to_owned());
-            if peer.extra_keys.len() > limits::KEYS_PER_SESSION_MAX {
-                peer.extra_keys.remove(0);
-            }
+    /// Notes the key that the agent has for a session: its first one, or a further one, as after /clear,
+    /// when the agent's MCP server still has the old key.
+    pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
+        let Some(peer) = self.get_mut(id).filter(|_| !key.is_empty()) else { return Ok(()) };
+        if peer.row.session_key().is_none() {
+            peer.row.kind = PeerKind::Session { key: Some(key.to_owned()) };
+            turn.store.put_peer(&peer.row)?;
+            return Ok(());
         }
+        peer.extra_keys.push(key.to_owned());
+        if peer.extra_keys.len() > limits::KEYS_PER_SESSION_MAX {
+            peer.extra_keys.remove(0);
+        }
+        Ok(())
     }
 
-    /// The one session of the agent process above a hook: of that process alone, since another agent
-    /// may have started the agent. Where the process has many threads, each with its key, only a thread
-    /// that has told no key yet can be meant.
-    pub(in crate::core) fn session_above(&self, ancestors: &[Process], agent: &str, key: &str) -> Option<PeerId> {
-        let above = ancestors.iter().find(|process| !process.wrapper)?;
-        let is_above = |process: Option<Process>| process.is_some_and(|process| process.is_same(above));
-        let attached = self.attachments.values().filter(|one| is_above(one.agent)).flat_map(|one| one.peers.clone());
-        let detached = self.peers.iter().filter(|peer| peer.connections == 0 && is_above(peer.process));
-        let mut ids: Vec<PeerId> = attached.chain(detached.map(|peer| peer.row.id.clone())).collect();
-        ids.sort();
-        ids.dedup();
-        let fits = |row: &PeerRow| {
-            // Several agents run Claude's hooks as well as their own.
-            let speaks = row.agent == agent || agent == "claude-code";
-            let is_other_thread = row.agent == "codex" && row.session_key().is_some_and(|own| own != key);
-            speaks && !is_other_thread
-        };
-        ids.retain(|id| self.get(id).is_some_and(|peer| fits(&peer.row)));
-        match &ids[..] {
-            [id] => Some(id.clone()),
-            _ => None,
-        }
+    /// Whether a peer's connection comes from below this agent process.
+    pub(in crate::core) fn is_attached_from(&self, id: &str, process: &Process) -> bool {
+        let is_it = |one: &&Attachment| one.agent.is_some_and(|agent| agent.is_same(process));
+        self.attachments.values().filter(is_it).any(|one| one.peers.iter().any(|peer| peer == id))
     }
+
+    /// The sessions of one agent process: those whose connection it stands above, and those that only its
+    /// hooks made known.
+    pub(in crate::core) fn sessions_of_process(&self, process: &Process) -> Vec<&Peer> {
+        let is_it = |known: Option<Process>| known.is_some_and(|known| known.is_same(process));
+        let attached: Vec<&PeerId> =
+            self.attachments.values().filter(|one| is_it(one.agent)).flat_map(|one| &one.peers).collect();
+        let belongs = |peer: &&Peer| attached.contains(&&peer.row.id) || peer.connections == 0 && is_it(peer.process);
+        self.peers.iter().filter(belongs).collect()
+    }
+}
+
+/// The only item, or none if there are several.
+pub(in crate::core) fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    let first = items.next();
+    first.filter(|_| items.next().is_none())
 }

@@ -1,0 +1,84 @@
+//! Which session a hook speaks for, where one agent process has several, or a session has subagents.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::Stdio;
+use support::Place;
+
+/// Runs one hook of Claude Code and returns what it printed.
+fn hook(place: &Place, event: &str, session: &str, more: Value) -> String {
+    let mut input = json!({ "hook_event_name": event, "session_id": session, "cwd": place.root });
+    input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut command = place.command(&["hook", "claude"]);
+    command.env("SLM_MESH_HOOK_BUDGET_MS", "5000").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "{event}: {:?}", out.status);
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// The hook before an edit of `a.rs`, by the session itself or by one of its subagents.
+fn edit(place: &Place, session: &str, subagent: Option<&str>) -> String {
+    let file = place.root.join("a.rs");
+    let input = json!({ "tool_name": "Edit", "tool_input": { "file_path": file }, "agent_id": subagent });
+    hook(place, "PreToolUse", session, input)
+}
+
+fn is_denied(answer: &str) -> bool {
+    answer.contains("deny")
+}
+
+fn lock_count(place: &Place) -> usize {
+    place.json(&["lock", "list"])["locks"].as_array().unwrap().len()
+}
+
+#[test]
+fn two_tabs_of_one_window_are_two_sessions() {
+    let place = Place::new();
+    assert!(!is_denied(&edit(&place, "tab-1", None)));
+    assert!(is_denied(&edit(&place, "tab-2", None)), "tab 1 edits the file");
+    assert!(!is_denied(&edit(&place, "tab-1", None)), "no session is refused by its own lock");
+    hook(&place, "Stop", "tab-1", json!({}));
+    assert!(!is_denied(&edit(&place, "tab-2", None)), "the turn of tab 1 has ended");
+}
+
+#[test]
+fn a_session_goes_on_under_the_key_that_its_agent_reports() {
+    let place = Place::new();
+    for (n, source) in ["clear", "resume", "fork", "compact"].iter().enumerate() {
+        assert!(!is_denied(&edit(&place, &format!("key-{n}"), None)));
+        hook(&place, "SessionStart", &format!("key-{}", n + 1), json!({ "source": source }));
+        assert!(!is_denied(&edit(&place, &format!("key-{}", n + 1), None)), "after {source}");
+    }
+    let peers = place.json(&["peers", "--all"])["peers"].clone();
+    let sessions = peers.as_array().unwrap().iter().filter(|peer| peer["agentType"] == json!("claude-code"));
+    assert_eq!(sessions.count(), 1, "{peers}");
+}
+
+#[test]
+fn locks_of_background_work_outlive_the_turn() {
+    let place = Place::new();
+    assert!(!is_denied(&edit(&place, "s1", Some("sub-1"))));
+    let task = |status: &str| json!({ "background_tasks": [{ "id": "sub-1", "type": "subagent", "status": status }] });
+    hook(&place, "Stop", "s1", task("running"));
+    assert!(is_denied(&edit(&place, "s2", None)), "the subagent still edits the file");
+    hook(&place, "SubagentStop", "s1", json!({ "agent_id": "sub-1" }));
+    assert_eq!(lock_count(&place), 0);
+    // Without that event, the next stop tells that the subagent has ended.
+    assert!(!is_denied(&edit(&place, "s1", Some("sub-1"))));
+    hook(&place, "Stop", "s1", task("completed"));
+    assert_eq!(lock_count(&place), 0);
+}
+
+#[test]
+fn two_subagents_do_not_edit_one_file_at_once() {
+    let place = Place::new();
+    assert!(!is_denied(&edit(&place, "s1", Some("sub-1"))));
+    let denial = edit(&place, "s1", Some("sub-2"));
+    assert!(is_denied(&denial) && denial.contains("another subagent of this session"), "{denial}");
+    hook(&place, "SubagentStop", "s1", json!({ "agent_id": "sub-1" }));
+    assert!(!is_denied(&edit(&place, "s1", Some("sub-2"))), "a subagent that has ended blocks nobody");
+}
