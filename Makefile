@@ -1,7 +1,7 @@
 # make demo        build it and watch two agents at work
 # make test        run all tests
 # make sim SEED=7 STEPS=100000   run the simulator on one seed, or on SEEDS=… seeds; print TRACE=… lines on failure
-# make sim-breaks  break the core on purpose and check that the simulator notices
+# make sim-breaks  break the core on purpose and check that the simulator notices (needs python3)
 # make test-agents run real coding agents from npm with a model on loopback (needs root, node, python3)
 # make test-machines run hubs, guests and strangers in network namespaces (needs root, ip, python3, PyPI)
 # make kills       kill -9 broker and sessions of the release build, N=1000 times with SEED=1
@@ -44,7 +44,7 @@ BIN = target/release/slm-mesh
 endif
 
 # The fuzz targets; tests/properties defines what must hold for each.
-TARGETS = lines mcp http hooks globs calls configs lan shell
+TARGETS = lines mcp http hooks globs calls configs discovery shell
 SECONDS ?= 600
 # What make audit checks. Advisories need access to github.com; without it use CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources
@@ -71,7 +71,7 @@ sim:
 	  $(CARGO) test --release --locked --quiet --test simulate the_promises -- --nocapture
 
 sim-breaks:
-	@CARGO=$(CARGO) sh tests/simulate/breaks.sh
+	@CARGO=$(CARGO) python3 tests/simulate/breaks.py
 
 test-agents: all
 	python3 tests/agents/run.py --program $(BIN) $(AGENTS)

@@ -1,6 +1,6 @@
 //! Each known agent is complete: its file, its row in the README, and recorded inputs of its hooks.
 
-use slm_mesh::known_agents::dialect::EventKind;
+use slm_mesh::known_agents::dialect::HookKind;
 use slm_mesh::known_agents::wakeup::Means;
 use slm_mesh::known_agents::{AGENTS, Agent, Evidence, by_client_name, by_environment, by_id, by_kind, by_process};
 use std::collections::BTreeSet;
@@ -135,8 +135,8 @@ fn hooks_that_are_set_up_are_understood() {
             for event in [script.prompt, script.edit, script.tool, script.stop] {
                 assert!(hooks.events.iter().any(|(known, _)| *known == event), "{}: {event} is not set up", agent.id);
             }
-            let has = |kind: EventKind| hooks.events.iter().any(|(event, _)| dialect.events.contains(&(*event, kind)));
-            assert!(has(EventKind::Start) && has(EventKind::Stop), "{}", agent.id);
+            let has = |kind: HookKind| hooks.events.iter().any(|(event, _)| dialect.events.contains(&(*event, kind)));
+            assert!(has(HookKind::Start) && has(HookKind::Stop), "{}", agent.id);
         }
     }
 }

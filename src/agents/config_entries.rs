@@ -4,7 +4,7 @@
 //! and its program; a hook is ours by its program, the word `hook` and the agent's id.
 
 use super::generated_files::{NAME, is_our_program};
-use super::json_edit::{self, Step};
+use super::json_edit::{self, PathStep};
 use super::{toml_entry, yaml_entry};
 use crate::known_agents::Agent;
 use crate::known_agents::files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
@@ -75,7 +75,7 @@ impl Entries<'_> {
             return Err("its servers stand under mcp.servers, a newer form than this version writes".into());
         }
         let entry = self.server_entry(server.entry);
-        let path = [Step::Key(server.key), Step::Key(NAME)];
+        let path = [PathStep::Key(server.key), PathStep::Key(NAME)];
         let is_ours = registered_program(&whole, server).is_some_and(|program| is_our_program(&program));
         let old = whole[server.key][NAME].as_object().filter(|_| is_ours);
         let Some(old) = old else { return json_edit::put(text, &path, &entry) };
@@ -84,7 +84,7 @@ impl Entries<'_> {
             // The user decides whether the server is on, and with which tools.
             let is_users = ["enabled", "tools"].contains(&key.as_str()) && old.contains_key(key);
             if !is_users {
-                text = json_edit::put(&text, &[path[0], path[1], Step::Key(key)], value)?;
+                text = json_edit::put(&text, &[path[0], path[1], PathStep::Key(key)], value)?;
             }
         }
         Ok(text)
@@ -108,7 +108,7 @@ impl Entries<'_> {
     fn put_hooks(&self, text: &str, hooks: &HookFile) -> Result<String, String> {
         let mut text = text.to_owned();
         if hooks.has_version && json_edit::parse(&text)?.get("version").is_none() {
-            text = json_edit::put(&text, &[Step::Key("version")], &json!(1))?;
+            text = json_edit::put(&text, &[PathStep::Key("version")], &json!(1))?;
         }
         // An older version may have written hooks for other events.
         let is_kept = |event: &str| hooks.events.iter().any(|(kept, _)| *kept == event);
@@ -120,7 +120,7 @@ impl Entries<'_> {
     }
 
     fn put_event(&self, text: &str, hooks: &HookFile, event: &str, tools: &str) -> Result<String, String> {
-        let path: Vec<Step> = hooks.key.into_iter().chain([event]).map(Step::Key).collect();
+        let path: Vec<PathStep> = hooks.key.into_iter().chain([event]).map(PathStep::Key).collect();
         let whole = json_edit::parse(text)?;
         let found = self.our_places(at(&whole, &path), hooks.has_groups);
         let wanted = self.hooks_for(event, hooks);
@@ -132,10 +132,10 @@ impl Entries<'_> {
                 continue;
             };
             let n_in_group = at(&whole, &path)[*item_n]["hooks"].as_array().map_or(1, Vec::len);
-            let mut place = [path.clone(), vec![Step::Item(*item_n)]].concat();
+            let mut place = [path.clone(), vec![PathStep::Item(*item_n)]].concat();
             let is_alone = !hooks.has_groups || n_in_group == 1;
             if !is_alone {
-                place.extend([Step::Key("hooks"), Step::Item(*hook_n)]);
+                place.extend([PathStep::Key("hooks"), PathStep::Item(*hook_n)]);
             }
             text = json_edit::put(&text, &place, if is_alone { &item } else { hook })?;
         }
@@ -194,15 +194,15 @@ impl Entries<'_> {
         if let Some(server) = self.server
             && registered_program(&whole, &server).is_some_and(|program| is_our_program(&program))
         {
-            text = json_edit::remove(&text, &[Step::Key(server.key), Step::Key(NAME)]);
-            text = remove_if_empty(&text, &[Step::Key(server.key)], before)?;
+            text = json_edit::remove(&text, &[PathStep::Key(server.key), PathStep::Key(NAME)]);
+            text = remove_if_empty(&text, &[PathStep::Key(server.key)], before)?;
         }
         if let Some(hooks) = self.hooks {
             let without = self.remove_hooks(&text, &hooks, before, |_, _| true)?;
             let is_changed = without != text;
             text = without;
             if is_changed && hooks.has_version && before.is_some_and(|before| before.get("version").is_none()) {
-                text = json_edit::remove(&text, &[Step::Key("version")]);
+                text = json_edit::remove(&text, &[PathStep::Key("version")]);
             }
         }
         Ok(text)
@@ -275,10 +275,10 @@ impl Entries<'_> {
         picks: impl Fn(&str, usize) -> bool,
     ) -> Result<String, String> {
         let whole = json_edit::parse(text)?;
-        let root: Vec<Step> = hooks.key.into_iter().map(Step::Key).collect();
+        let root: Vec<PathStep> = hooks.key.into_iter().map(PathStep::Key).collect();
         let mut left = text.to_owned();
         for (event, list) in at(&whole, &root).as_object().into_iter().flatten() {
-            let path = [root.clone(), vec![Step::Key(event)]].concat();
+            let path = [root.clone(), vec![PathStep::Key(event)]].concat();
             let places = self.our_places(list, hooks.has_groups).into_iter().enumerate().rev();
             let n_before = left.len();
             for (_, place) in places.filter(|(n, _)| picks(event, *n)) {
@@ -292,13 +292,13 @@ impl Entries<'_> {
     }
 }
 
-fn remove_hook(text: &str, event: &[Step], place: (usize, usize), has_groups: bool) -> Result<String, String> {
-    let item = [event, &[Step::Item(place.0)]].concat();
+fn remove_hook(text: &str, event: &[PathStep], place: (usize, usize), has_groups: bool) -> Result<String, String> {
+    let item = [event, &[PathStep::Item(place.0)]].concat();
     if !has_groups {
         return Ok(json_edit::remove(text, &item));
     }
-    let group = [&item[..], &[Step::Key("hooks")]].concat();
-    let text = json_edit::remove(text, &[&group[..], &[Step::Item(place.1)]].concat());
+    let group = [&item[..], &[PathStep::Key("hooks")]].concat();
+    let text = json_edit::remove(text, &[&group[..], &[PathStep::Item(place.1)]].concat());
     let is_empty = at(&json_edit::parse(&text)?, &group).as_array().is_some_and(Vec::is_empty);
     Ok(if is_empty { json_edit::remove(&text, &item) } else { text })
 }
@@ -352,15 +352,15 @@ fn shell_words(line: &str) -> Vec<String> {
     found
 }
 
-fn at<'a>(whole: &'a Value, path: &[Step]) -> &'a Value {
+fn at<'a>(whole: &'a Value, path: &[PathStep]) -> &'a Value {
     path.iter().fold(whole, |value, step| match step {
-        Step::Key(key) => &value[*key],
-        Step::Item(n) => &value[*n],
+        PathStep::Key(key) => &value[*key],
+        PathStep::Item(n) => &value[*n],
     })
 }
 
 /// Removes an empty container that did not stand in the file before we came.
-fn remove_if_empty(text: &str, path: &[Step], before: Option<&Value>) -> Result<String, String> {
+fn remove_if_empty(text: &str, path: &[PathStep], before: Option<&Value>) -> Result<String, String> {
     let whole = json_edit::parse(text)?;
     let found = at(&whole, path);
     let is_empty =

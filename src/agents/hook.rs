@@ -86,12 +86,12 @@ fn read_input() -> Result<Value, String> {
 }
 
 /// What a hook prints, and which mail counts as shown after that.
-struct HookAnswer {
+struct HookReply {
     text: String,
     shown: Value,
 }
 
-fn answer_of(agent: HookAgent, input: &Value) -> Result<Option<(HookAnswer, Client)>, String> {
+fn answer_of(agent: HookAgent, input: &Value) -> Result<Option<(HookReply, Client)>, String> {
     let Some(mut hook) = understand(agent.dialect, input) else { return Ok(None) };
     if let HookEvent::Command(commands) = &hook.event {
         // A command that writes nothing, or nothing that its text tells, needs no broker.
@@ -150,7 +150,7 @@ fn ask_broker(
     hook: &HookInput,
     client: &mut Client,
     mut facts: Value,
-) -> Result<Option<HookAnswer>, Error> {
+) -> Result<Option<HookReply>, Error> {
     match &hook.event {
         HookEvent::Edit(files) => {
             let absolute = |file: &String| file_path::absolute_in(&hook.directory, file);
@@ -159,7 +159,7 @@ fn ask_broker(
             match client.call("turn.edit", &facts) {
                 Err(error) if error.kind == ErrorKind::Held => {
                     let text = (dialect.deny)(&hook.call, &denial(&error)).to_string();
-                    Ok(Some(HookAnswer { text, shown: Value::Null }))
+                    Ok(Some(HookReply { text, shown: Value::Null }))
                 }
                 result => result.map(|_| None),
             }
@@ -193,7 +193,7 @@ fn ask_broker(
 }
 
 /// Keeps the agent going if direct mail waits.
-fn answer_stop(dialect: &Dialect, client: &mut Client, mut facts: Value) -> Result<Option<HookAnswer>, Error> {
+fn answer_stop(dialect: &Dialect, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     facts["direct"] = json!(true);
     facts["peek"] = json!(dialect.reason_is_prompt);
     let value = client.call("turn.mail", &facts)?;
@@ -202,9 +202,9 @@ fn answer_stop(dialect: &Dialect, client: &mut Client, mut facts: Value) -> Resu
         return Ok(None);
     }
     Ok(Some(if dialect.reason_is_prompt {
-        HookAnswer { text: (dialect.go_on)(MAIL_CAME).to_string(), shown: Value::Null }
+        HookReply { text: (dialect.go_on)(MAIL_CAME).to_string(), shown: Value::Null }
     } else {
-        HookAnswer { text: (dialect.go_on)(&mail).to_string(), shown: shown_mail(&value) }
+        HookReply { text: (dialect.go_on)(&mail).to_string(), shown: shown_mail(&value) }
     }))
 }
 
@@ -214,8 +214,8 @@ fn denial(error: &Error) -> String {
 }
 
 /// The answer that puts a text before the model; none for an empty text.
-fn show(dialect: &Dialect, hook: &HookInput, value: &Value, text: String) -> Option<HookAnswer> {
-    let answer = || HookAnswer { text: (dialect.show)(&hook.call, &text).to_string(), shown: shown_mail(value) };
+fn show(dialect: &Dialect, hook: &HookInput, value: &Value, text: String) -> Option<HookReply> {
+    let answer = || HookReply { text: (dialect.show)(&hook.call, &text).to_string(), shown: shown_mail(value) };
     (!text.is_empty()).then(answer)
 }
 
@@ -231,7 +231,7 @@ pub fn print(text: &str) -> bool {
 }
 
 /// Prints the answer. Its mail counts as shown once the answer is out whole.
-fn deliver((answer, mut client): (HookAnswer, Client)) {
+fn deliver((answer, mut client): (HookReply, Client)) {
     let has_mail = answer.shown["items"].as_array().is_some_and(|items| !items.is_empty());
     if print(&answer.text) && has_mail {
         // If the broker is gone, it offers the mail again: twice is better than never.

@@ -4,7 +4,7 @@
 use super::{edited_paths, shell_command};
 use crate::base::limits;
 use crate::known_agents::AGENTS;
-use crate::known_agents::dialect::{Dialect, EventKind, HookCall};
+use crate::known_agents::dialect::{Dialect, HookCall, HookKind};
 use serde_json::Value;
 
 /// What happened, with what belongs to it.
@@ -52,7 +52,7 @@ pub struct HookInput {
 
 /// The kind of an event. An agent may run the hooks of another one, so its own names come first and
 /// then the names of all others; no name means two things.
-fn kind_of(dialect: &Dialect, event: &str) -> Option<EventKind> {
+fn kind_of(dialect: &Dialect, event: &str) -> Option<HookKind> {
     let others = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref());
     let mut all = std::iter::once(dialect).chain(others).flat_map(|dialect| dialect.events);
     all.find(|(name, _)| *name == event).map(|(_, kind)| *kind)
@@ -71,7 +71,7 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
         session: text(&["session_id", "sessionId", "conversation_id"]).unwrap_or_default(),
         directory: text(&["cwd"]).or_else(first_root).unwrap_or_default(),
         subagent: text(&["agent_id", "agentId"]).filter(|id| !id.is_empty() && id.len() <= limits::WORD_MAX),
-        continues: kind == EventKind::Start && input["source"].as_str().is_some_and(|source| GOES_ON.contains(&source)),
+        continues: kind == HookKind::Start && input["source"].as_str().is_some_and(|source| GOES_ON.contains(&source)),
     })
 }
 
@@ -86,11 +86,11 @@ fn running_tasks(input: &Value) -> Vec<String> {
     ids.take(limits::LIST_MAX).map(str::to_owned).collect()
 }
 
-fn event_of(kind: EventKind, input: &Value) -> Option<HookEvent> {
+fn event_of(kind: HookKind, input: &Value) -> Option<HookEvent> {
     Some(match kind {
-        EventKind::Start => HookEvent::Start,
-        EventKind::Prompt => HookEvent::Prompt,
-        EventKind::BeforeTool => {
+        HookKind::Start => HookEvent::Start,
+        HookKind::Prompt => HookEvent::Prompt,
+        HookKind::BeforeTool => {
             let files = edited_paths::edited_files(input);
             if !files.is_empty() {
                 return Some(HookEvent::Edit(files));
@@ -98,15 +98,15 @@ fn event_of(kind: EventKind, input: &Value) -> Option<HookEvent> {
             let commands = shell_command::commands(input);
             return (!commands.is_empty()).then_some(HookEvent::Command(commands));
         }
-        EventKind::AfterTool => HookEvent::AfterTool,
-        EventKind::Stop => {
+        HookKind::AfterTool => HookEvent::AfterTool,
+        HookKind::Stop => {
             let flag = |name: &str| input[name].as_bool().unwrap_or(false);
             let has_looped = input["loop_count"].as_i64().unwrap_or(0) > 0;
             let can_go_on = !(flag("stop_hook_active") || flag("stopHookActive") || has_looped);
             HookEvent::Stop { can_go_on, running: running_tasks(input) }
         }
-        EventKind::SubagentStop => HookEvent::SubagentStop,
-        EventKind::Interrupt => HookEvent::Stop { can_go_on: false, running: running_tasks(input) },
-        EventKind::End => HookEvent::End,
+        HookKind::SubagentStop => HookEvent::SubagentStop,
+        HookKind::Interrupt => HookEvent::Stop { can_go_on: false, running: running_tasks(input) },
+        HookKind::End => HookEvent::End,
     })
 }

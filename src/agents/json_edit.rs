@@ -14,7 +14,7 @@ use std::ops::Range;
 
 /// A step down into a value.
 #[derive(Debug, Clone, Copy)]
-pub enum Step<'a> {
+pub enum PathStep<'a> {
     /// Into an object's member.
     Key(&'a str),
     /// Into an array's item.
@@ -122,15 +122,15 @@ fn node_of(value: &ast::Value) -> Node {
 }
 
 /// The value at a path. Of members with one name the last counts, as it does for the agents.
-fn find(text: &str, path: &[Step]) -> Option<Node> {
+fn find(text: &str, path: &[PathStep]) -> Option<Node> {
     with_root(text, |root| {
         let mut value = root?;
         for step in path {
             value = match (value, step) {
-                (ast::Value::Object(object), Step::Key(key)) => {
+                (ast::Value::Object(object), PathStep::Key(key)) => {
                     &object.properties.iter().rev().find(|member| member_name(member) == *key)?.value
                 }
-                (ast::Value::Array(array), Step::Item(n)) => array.elements.get(*n)?,
+                (ast::Value::Array(array), PathStep::Item(n)) => array.elements.get(*n)?,
                 _ => return None,
             };
         }
@@ -144,19 +144,19 @@ fn find(text: &str, path: &[Step]) -> Option<Node> {
 ///
 /// # Errors
 /// When something on the way is not an object, with its name.
-pub fn put(text: &str, path: &[Step], value: &Value) -> Result<String, String> {
+pub fn put(text: &str, path: &[PathStep], value: &Value) -> Result<String, String> {
     for n in 0..path.len() {
         if find(text, &path[..=n]).is_some() {
             continue;
         }
         let above = find(text, &path[..n]).ok_or("it has no value")?;
-        let Step::Key(key) = path[n] else { return Err("there is no such item".into()) };
+        let PathStep::Key(key) = path[n] else { return Err("there is no such item".into()) };
         if above.kind != NodeKind::Object {
             return Err(format!("{} is not an object", shown(&path[..n])));
         }
         let inner = path[n + 1..].iter().rev().fold(value.clone(), |inner, step| match step {
-            Step::Key(key) => json!({ *key: inner }),
-            Step::Item(_) => json!([inner]),
+            PathStep::Key(key) => json!({ *key: inner }),
+            PathStep::Item(_) => json!([inner]),
         });
         return Ok(append(text, &above, Some(key), &inner));
     }
@@ -170,10 +170,10 @@ pub fn put(text: &str, path: &[Step], value: &Value) -> Result<String, String> {
     Ok(format!("{}{new}{}", &text[..found.range.start], &text[found.range.end..]))
 }
 
-fn shown(path: &[Step]) -> String {
-    let key = |step: &Step| match step {
-        Step::Key(key) => (*key).to_owned(),
-        Step::Item(n) => n.to_string(),
+fn shown(path: &[PathStep]) -> String {
+    let key = |step: &PathStep| match step {
+        PathStep::Key(key) => (*key).to_owned(),
+        PathStep::Item(n) => n.to_string(),
     };
     if path.is_empty() {
         return "its top".into();
@@ -185,7 +185,7 @@ fn shown(path: &[Step]) -> String {
 ///
 /// # Errors
 /// When there is something else at the path, with its name.
-pub fn push(text: &str, path: &[Step], value: &Value) -> Result<String, String> {
+pub fn push(text: &str, path: &[PathStep], value: &Value) -> Result<String, String> {
     match find(text, path) {
         None => put(text, path, &json!([value])),
         Some(node) if node.kind == NodeKind::Array => Ok(append(text, &node, None, value)),
@@ -194,13 +194,13 @@ pub fn push(text: &str, path: &[Step], value: &Value) -> Result<String, String> 
 }
 
 /// Takes out what is at a path, with the comma that it needed. Comments beside it stay.
-pub fn remove(text: &str, path: &[Step]) -> String {
+pub fn remove(text: &str, path: &[PathStep]) -> String {
     let unchanged = || text.to_owned();
     let Some((last, above)) = path.split_last() else { return unchanged() };
     let Some(node) = find(text, above) else { return unchanged() };
     let fits = |(n, child): (usize, &Child)| match last {
-        Step::Key(key) => child.key.as_deref() == Some(key),
-        Step::Item(wanted) => child.key.is_none() && n == *wanted,
+        PathStep::Key(key) => child.key.as_deref() == Some(key),
+        PathStep::Item(wanted) => child.key.is_none() && n == *wanted,
     };
     let Some(n) = (0..node.children.len()).rev().find(|n| fits((*n, &node.children[*n]))) else { return unchanged() };
     remove_child(text, &node, n)
@@ -371,7 +371,7 @@ mod tests {
             "/* a { */ {\"a\": \"//\" /* , */}",
         ];
         for text in texts {
-            let path = [Step::Key("mcpServers"), Step::Key("slm-mesh")];
+            let path = [PathStep::Key("mcpServers"), PathStep::Key("slm-mesh")];
             let value = json!({ "command": "/a b/slm-mesh", "args": ["mcp"] });
             let put_in = put(text, &path, &value).unwrap();
             let parsed = parse(&put_in).unwrap_or_else(|error| panic!("{error}: {put_in}"));
@@ -388,11 +388,11 @@ mod tests {
     #[test]
     fn items_go_in_and_out_of_lists() {
         let text = "{\n  \"hooks\": {\n    \"Stop\": [\n      { \"x\": 1 }\n    ]\n  }\n}\n";
-        let path = [Step::Key("hooks"), Step::Key("Stop")];
+        let path = [PathStep::Key("hooks"), PathStep::Key("Stop")];
         let two = push(text, &path, &json!({ "y": [] })).unwrap();
         assert_eq!(two, text.replace("{ \"x\": 1 }", "{ \"x\": 1 },\n      {\n        \"y\": []\n      }"));
-        assert_eq!(remove(&two, &[path[0], path[1], Step::Item(1)]), text);
-        let first_gone = remove(&two, &[path[0], path[1], Step::Item(0)]);
+        assert_eq!(remove(&two, &[path[0], path[1], PathStep::Item(1)]), text);
+        let first_gone = remove(&two, &[path[0], path[1], PathStep::Item(0)]);
         assert_eq!(parse(&first_gone).unwrap(), json!({ "hooks": { "Stop": [{ "y": [] }] } }));
         assert!(push("{\"hooks\":{\"Stop\":3}}", &path, &json!(1)).is_err());
         assert!(put("[]", &path, &json!(1)).unwrap_err().contains("top"));
@@ -401,7 +401,7 @@ mod tests {
     #[test]
     fn comments_beside_a_removed_member_stay() {
         let text = "{\n  // keep\n  \"a\": 1, // and this\n  \"b\": 2\n}\n";
-        assert_eq!(remove(text, &[Step::Key("a")]), "{\n  // keep // and this\n  \"b\": 2\n}\n");
-        assert_eq!(remove(text, &[Step::Key("b")]), "{\n  // keep\n  \"a\": 1 // and this\n}\n");
+        assert_eq!(remove(text, &[PathStep::Key("a")]), "{\n  // keep // and this\n  \"b\": 2\n}\n");
+        assert_eq!(remove(text, &[PathStep::Key("b")]), "{\n  // keep\n  \"a\": 1 // and this\n}\n");
     }
 }

@@ -23,7 +23,7 @@ const ATTEMPTS: usize = 5;
 
 /// What happened to one file or registration.
 #[derive(Debug, Clone, Default)]
-pub struct Step {
+pub struct SetupStep {
     /// What it is: the server, hooks, commands.
     pub what: &'static str,
     /// The file or the command.
@@ -45,16 +45,16 @@ pub const LEFT: &str = "left alone";
 /// The entry stays, because another agent uses it.
 const SHARED: &str = "kept";
 
-impl Step {
-    fn new(what: &'static str, place: String, done: &'static str) -> Step {
-        Step { what, place, done, ..Step::default() }
+impl SetupStep {
+    fn new(what: &'static str, place: String, done: &'static str) -> SetupStep {
+        SetupStep { what, place, done, ..SetupStep::default() }
     }
 
-    fn left(what: &'static str, place: String, why: String, paste: String) -> Step {
-        Step { what, place, done: LEFT, why, paste, change: String::new() }
+    fn left(what: &'static str, place: String, why: String, paste: String) -> SetupStep {
+        SetupStep { what, place, done: LEFT, why, paste, change: String::new() }
     }
 
-    fn because(mut self, why: &str) -> Step {
+    fn because(mut self, why: &str) -> SetupStep {
         why.clone_into(&mut self.why);
         self
     }
@@ -77,7 +77,7 @@ impl Step {
 }
 
 /// Sets an agent up.
-pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<Step> {
+pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
     let scope = environment.scope(agent);
     let own_file = environment.own_file(agent);
     let mut steps = Vec::new();
@@ -98,7 +98,7 @@ pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<Step> {
 }
 
 /// Takes everything of ours out of an agent's files.
-pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<Step> {
+pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
     let scope = environment.scope(agent);
     let own_file = environment.own_file(agent);
     let mut steps = Vec::new();
@@ -134,19 +134,19 @@ fn is_registered(environment: &Environment, agent: &Agent, server: &ServerFile) 
 }
 
 /// Registers the server through the agent's own command.
-fn register(environment: &Environment, agent: &Agent, server: &ServerFile, command: &AgentCommand) -> Step {
+fn register(environment: &Environment, agent: &Agent, server: &ServerFile, command: &AgentCommand) -> SetupStep {
     let place = environment.shown(&environment.server_path(agent, server));
     let words: Vec<String> = command.add.iter().map(|word| word.replace("{program}", &environment.program)).collect();
     let line = words.iter().fold(command.program.to_owned(), |line, word| format!("{line} {}", shell_quoted(word)));
     if is_registered(environment, agent, server) {
-        return Step::new("server", place, SAME);
+        return SetupStep::new("server", place, SAME);
     }
     if find_on_path(command.program).is_none() {
         let why = "a running session rewrites this file, so setup does not edit it, and the command is not on PATH";
-        return Step::left("server", place, why.into(), line);
+        return SetupStep::left("server", place, why.into(), line);
     }
     if environment.is_dry_run {
-        return Step::new("server", line, "would run");
+        return SetupStep::new("server", line, "would run");
     }
     if environment.registered_program(agent, server).is_some() {
         // If the old entry stays, the next command fails and says so.
@@ -154,25 +154,30 @@ fn register(environment: &Environment, agent: &Agent, server: &ServerFile, comma
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match run_command(command.program, &words) {
-        Ok(()) => Step::new("server", line, "ran"),
-        Err(why) => Step::left("server", line.clone(), why, line),
+        Ok(()) => SetupStep::new("server", line, "ran"),
+        Err(why) => SetupStep::left("server", line.clone(), why, line),
     }
 }
 
 /// Takes the server out through the agent's own command; nothing if it is not registered.
-fn unregister(environment: &Environment, agent: &Agent, server: &ServerFile, command: &AgentCommand) -> Option<Step> {
+fn unregister(
+    environment: &Environment,
+    agent: &Agent,
+    server: &ServerFile,
+    command: &AgentCommand,
+) -> Option<SetupStep> {
     environment.registered_program(agent, server).filter(|program| is_our_program(program))?;
     let line = format!("{} {}", command.program, command.remove.join(" "));
     if find_on_path(command.program).is_none() {
         let why = format!("{} is not on PATH, and setup does not edit its file", command.program);
-        return Some(Step::left("server", environment.shown(&environment.server_path(agent, server)), why, line));
+        return Some(SetupStep::left("server", environment.shown(&environment.server_path(agent, server)), why, line));
     }
     if environment.is_dry_run {
-        return Some(Step::new("server", line, "would run"));
+        return Some(SetupStep::new("server", line, "would run"));
     }
     Some(match run_command(command.program, command.remove) {
-        Ok(()) => Step::new("server", line, "ran"),
-        Err(why) => Step::left("server", line.clone(), why, line),
+        Ok(()) => SetupStep::new("server", line, "ran"),
+        Err(why) => SetupStep::left("server", line.clone(), why, line),
     })
 }
 
@@ -209,7 +214,7 @@ fn contents(entries: &Entries) -> &'static str {
 }
 
 /// Puts our entries into a file.
-fn edit_file(environment: &Environment, file: &EditedFile, entries: &Entries) -> Step {
+fn edit_file(environment: &Environment, file: &EditedFile, entries: &Entries) -> SetupStep {
     let what = contents(entries);
     let place = environment.shown(&file.path);
     for _ in 0..ATTEMPTS {
@@ -218,23 +223,27 @@ fn edit_file(environment: &Environment, file: &EditedFile, entries: &Entries) ->
             Ok(None) => {}
             Err(why) => {
                 let text = safe_write::read(&file.path).ok().flatten().unwrap_or_default();
-                return Step::left(what, place, why, entries.to_paste(&text));
+                return SetupStep::left(what, place, why, entries.to_paste(&text));
             }
         }
     }
-    Step::left(what, place, "another program keeps changing it".into(), entries.alone())
+    SetupStep::left(what, place, "another program keeps changing it".into(), entries.alone())
 }
 
 /// One attempt; `None` if another program changed the file in between.
-fn edit_file_once(environment: &Environment, file: &EditedFile, entries: &Entries) -> Result<Option<Step>, String> {
+fn edit_file_once(
+    environment: &Environment,
+    file: &EditedFile,
+    entries: &Entries,
+) -> Result<Option<SetupStep>, String> {
     let path = &file.path;
-    let step = |done| Step::new(contents(entries), environment.shown(path), done);
+    let step = |done| SetupStep::new(contents(entries), environment.shown(path), done);
     let old = safe_write::read(path)?;
     let new = entries.put_into(old.as_deref().unwrap_or(""))?;
     let is_same = old.as_deref() == Some(&new);
     if environment.is_dry_run && !is_same {
         let change = changed_lines(old.as_deref().unwrap_or(""), &new);
-        return Ok(Some(Step { change, ..step("would write") }));
+        return Ok(Some(SetupStep { change, ..step("would write") }));
     }
     if !environment.is_dry_run {
         safe_write::may_write(path)?;
@@ -279,7 +288,7 @@ fn shape_of(record: &FileRecord) -> Option<Value> {
 }
 
 /// Takes our entries out of a file: restores the text of before if nobody changed the file since.
-fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries) -> Step {
+fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries) -> SetupStep {
     let what = contents(entries);
     let place = environment.shown(&file.path);
     for _ in 0..ATTEMPTS {
@@ -290,20 +299,24 @@ fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries)
                 let text = safe_write::read(&file.path).ok().flatten().unwrap_or_default();
                 let names_us = text.contains(generated_files::NAME);
                 return if names_us {
-                    Step::left(what, place, why, String::new())
+                    SetupStep::left(what, place, why, String::new())
                 } else {
-                    Step::new(what, place, SAME)
+                    SetupStep::new(what, place, SAME)
                 };
             }
         }
     }
-    Step::left(what, place, "another program keeps changing it".into(), String::new())
+    SetupStep::left(what, place, "another program keeps changing it".into(), String::new())
 }
 
 /// One attempt; `None` if another program changed the file in between.
-fn restore_file_once(environment: &Environment, file: &EditedFile, entries: &Entries) -> Result<Option<Step>, String> {
+fn restore_file_once(
+    environment: &Environment,
+    file: &EditedFile,
+    entries: &Entries,
+) -> Result<Option<SetupStep>, String> {
     let path = &file.path;
-    let step = |done| Step::new(contents(entries), environment.shown(path), done);
+    let step = |done| SetupStep::new(contents(entries), environment.shown(path), done);
     let mut records = Records::load()?;
     let known = records.get(path);
     let Some(text) = safe_write::read(path)? else {
@@ -323,7 +336,7 @@ fn restore_file_once(environment: &Environment, file: &EditedFile, entries: &Ent
     }
     if environment.is_dry_run {
         let done = if left.is_none() { "would delete" } else { "would write" };
-        return Ok(Some(Step { change: changed_lines(&text, &left.unwrap_or_default()), ..step(done) }));
+        return Ok(Some(SetupStep { change: changed_lines(&text, &left.unwrap_or_default()), ..step(done) }));
     }
     safe_write::may_write(path)?;
     let done = match left {
@@ -346,13 +359,13 @@ fn keep_for_others(
     file: &EditedFile,
     entries: &Entries,
     known: &FileRecord,
-) -> Result<Step, String> {
+) -> Result<SetupStep, String> {
     let others: Vec<String> = known.agents.iter().filter(|id| *id != entries.agent.id).cloned().collect();
     let why = format!("{} uses it too", others.join(", "));
     if !environment.is_dry_run && others.len() < known.agents.len() {
         records.set(&file.path, &FileRecord { agents: others, ..known.clone() })?;
     }
-    Ok(Step::new(contents(entries), environment.shown(&file.path), SHARED).because(&why))
+    Ok(SetupStep::new(contents(entries), environment.shown(&file.path), SHARED).because(&why))
 }
 
 fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Result<(), String> {
@@ -364,7 +377,7 @@ fn top_folder(environment: &Environment, agent: &Agent) -> PathBuf {
     if environment.is_project { environment.directory.clone() } else { environment.settings_directory(agent) }
 }
 
-fn write_own_file(environment: &Environment, what: &'static str, path: &Path, text: &str) -> Step {
+fn write_own_file(environment: &Environment, what: &'static str, path: &Path, text: &str) -> SetupStep {
     let place = environment.shown(path);
     let written = (|| match safe_write::read(path)? {
         Some(old) if old == text => Ok(SAME),
@@ -375,29 +388,29 @@ fn write_own_file(environment: &Environment, what: &'static str, path: &Path, te
         old => Ok(if safe_write::replace(path, old.as_deref(), text)? { "written" } else { SAME }),
     })();
     match written {
-        Ok(done) => Step::new(what, place, done),
-        Err(why) => Step::left(what, place, why, String::new()),
+        Ok(done) => SetupStep::new(what, place, done),
+        Err(why) => SetupStep::left(what, place, why, String::new()),
     }
 }
 
-fn remove_own_file(environment: &Environment, root: &Path, path: &Path) -> Step {
+fn remove_own_file(environment: &Environment, root: &Path, path: &Path) -> SetupStep {
     let place = environment.shown(path);
     let text = safe_write::read(path).ok().flatten().unwrap_or_default();
     if !text.contains(generated_files::MARK) {
-        return Step::new("commands", place, SAME);
+        return SetupStep::new("commands", place, SAME);
     }
     if environment.is_dry_run {
-        return Step::new("commands", place, "would delete");
+        return SetupStep::new("commands", place, "would delete");
     }
     match safe_write::remove(path, root) {
-        Ok(()) => Step::new("commands", place, "deleted"),
-        Err(why) => Step::left("commands", place, why, String::new()),
+        Ok(()) => SetupStep::new("commands", place, "deleted"),
+        Err(why) => SetupStep::left("commands", place, why, String::new()),
     }
 }
 
 /// Joins steps that ended the same way into one.
-fn merged(steps: Vec<Step>) -> Vec<Step> {
-    let mut found: Vec<Step> = Vec::new();
+fn merged(steps: Vec<SetupStep>) -> Vec<SetupStep> {
+    let mut found: Vec<SetupStep> = Vec::new();
     for step in steps {
         match found.iter_mut().find(|known| (known.done, &known.why) == (step.done, &step.why)) {
             Some(known) => known.place = format!("{}, {}", known.place, step.place),

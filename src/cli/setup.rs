@@ -3,7 +3,7 @@
 use super::print_line;
 use crate::agents::environment::Environment;
 use crate::agents::prove::NOT_PROVEN;
-use crate::agents::setup::{self, Step};
+use crate::agents::setup::{self, SetupStep};
 use crate::agents::{doctor, prove, wake};
 use crate::base::error::{Error, ErrorKind};
 use crate::known_agents::{AGENTS, Agent, wakeable};
@@ -38,11 +38,11 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         let take_or_set = if options.remove { setup::take_out } else { setup::set_up };
         let steps = take_or_set(&environment, agent);
         let off = if options.remove { Vec::new() } else { environment.switched_off(agent) };
-        is_open |= steps.iter().any(Step::is_open);
+        is_open |= steps.iter().any(SetupStep::is_open);
         let is_changed = steps.iter().any(|step| step.done != setup::SAME);
         let approve = if options.remove || !is_changed { "" } else { agent.files.approve };
         if json {
-            let steps: Vec<Value> = steps.iter().map(Step::to_value).collect();
+            let steps: Vec<Value> = steps.iter().map(SetupStep::to_value).collect();
             found.push(json!({ "agent": agent.id, "steps": steps, "approve": approve, "switchedOff": off }));
             continue;
         }
@@ -88,7 +88,7 @@ fn save_wake_setting(options: &SetupOptions, environment: &mut Environment, chos
     Ok(is_changed)
 }
 
-fn format_step(step: &Step) -> String {
+fn format_step(step: &SetupStep) -> String {
     let mut text = format!("  {:<14} {:<13} {}", step.what, step.done, step.place);
     let indented = |text: &str| text.lines().map(|line| format!("\n      {line}")).collect::<String>();
     text.push_str(&indented(&step.change));

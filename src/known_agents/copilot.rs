@@ -1,6 +1,6 @@
 //! GitHub Copilot CLI, as of 1.0.102. It also runs the hooks of a project's `.claude/settings.json`.
 
-use super::dialect::{CLAUDE_SHAPED, Dialect, EventKind, ProofScript};
+use super::dialect::{CLAUDE_SHAPED, Dialect, HookKind, ProofScript};
 use super::files::{
     CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Off, RESTART, Scope, Switch,
     TimeLimit, commands, edited,
@@ -24,13 +24,13 @@ pub(super) const AGENT: Agent = Agent {
     },
     dialect: Some(Dialect {
         events: &[
-            ("sessionStart", EventKind::Start),
-            ("userPromptSubmitted", EventKind::Prompt),
-            ("preToolUse", EventKind::BeforeTool),
-            ("postToolUse", EventKind::AfterTool),
-            ("postToolUseFailure", EventKind::AfterTool),
-            ("agentStop", EventKind::Stop),
-            ("sessionEnd", EventKind::End),
+            ("sessionStart", HookKind::Start),
+            ("userPromptSubmitted", HookKind::Prompt),
+            ("preToolUse", HookKind::BeforeTool),
+            ("postToolUse", HookKind::AfterTool),
+            ("postToolUseFailure", HookKind::AfterTool),
+            ("agentStop", HookKind::Stop),
+            ("sessionEnd", HookKind::End),
         ],
         unnamed_event,
         edit_tools: &["edit", "create", "strreplaceeditor", "applypatch"],

@@ -1,6 +1,6 @@
 //! Cursor, the editor and its command line, as its documentation of autumn 2026 says.
 
-use super::dialect::{CLAUDE_SHAPED, Dialect, EventKind, ProofScript};
+use super::dialect::{CLAUDE_SHAPED, Dialect, HookKind, ProofScript};
 use super::files::{
     CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Scope, TimeLimit, commands,
     edited,
@@ -41,17 +41,17 @@ pub(super) const AGENT: Agent = Agent {
     },
     dialect: Some(Dialect {
         events: &[
-            ("sessionStart", EventKind::Start),
-            ("beforeSubmitPrompt", EventKind::Prompt),
-            ("preToolUse", EventKind::BeforeTool),
-            ("postToolUse", EventKind::AfterTool),
-            ("postToolUseFailure", EventKind::AfterTool),
-            ("stop", EventKind::Stop),
-            ("sessionEnd", EventKind::End),
+            ("sessionStart", HookKind::Start),
+            ("beforeSubmitPrompt", HookKind::Prompt),
+            ("preToolUse", HookKind::BeforeTool),
+            ("postToolUse", HookKind::AfterTool),
+            ("postToolUseFailure", HookKind::AfterTool),
+            ("stop", HookKind::Stop),
+            ("sessionEnd", HookKind::End),
         ],
         edit_tools: &["write", "editfile", "strreplace", "searchreplace", "editnotebook", "delete", "deletefile"],
         show: |call, text| match call.kind {
-            EventKind::Prompt => json!({ "continue": true, "additional_context": text }),
+            HookKind::Prompt => json!({ "continue": true, "additional_context": text }),
             _ => json!({ "additional_context": text }),
         },
         deny: |_, reason| json!({ "permission": "deny", "user_message": reason, "agent_message": reason }),

@@ -7,7 +7,7 @@ use std::path::Path;
 #[derive(Debug, Clone, Copy)]
 pub struct Dialect {
     /// The agent's names for the events.
-    pub events: &'static [(&'static str, EventKind)],
+    pub events: &'static [(&'static str, HookKind)],
     /// The name of an event whose input does not say it.
     pub unnamed_event: fn(&Value) -> Option<&'static str>,
     /// Tools that write files, in lower case without separators.
@@ -31,7 +31,7 @@ pub struct Dialect {
 
 /// What happened, whatever the agent calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventKind {
+pub enum HookKind {
     /// A session began.
     Start,
     /// The user wrote something.
@@ -54,7 +54,7 @@ pub enum EventKind {
 #[derive(Debug, Clone)]
 pub struct HookCall {
     /// What happened.
-    pub kind: EventKind,
+    pub kind: HookKind,
     /// The agent's name for it, which some answers repeat.
     pub event: String,
 }
@@ -79,17 +79,17 @@ pub const MAIL_CAME: &str =
     "slm-mesh: mail came in while you worked. It stands in the context; mesh_inbox with filter all has it, too.";
 
 /// Claude Code's events, which several agents have taken over.
-pub(super) const CLAUDE_EVENTS: &[(&str, EventKind)] = &[
-    ("SessionStart", EventKind::Start),
-    ("UserPromptSubmit", EventKind::Prompt),
-    ("PreToolUse", EventKind::BeforeTool),
-    ("PostToolUse", EventKind::AfterTool),
-    ("PostToolUseFailure", EventKind::AfterTool),
-    ("PostToolBatch", EventKind::AfterTool),
-    ("Stop", EventKind::Stop),
-    ("SubagentStop", EventKind::SubagentStop),
-    ("Interrupt", EventKind::Interrupt),
-    ("SessionEnd", EventKind::End),
+pub(super) const CLAUDE_EVENTS: &[(&str, HookKind)] = &[
+    ("SessionStart", HookKind::Start),
+    ("UserPromptSubmit", HookKind::Prompt),
+    ("PreToolUse", HookKind::BeforeTool),
+    ("PostToolUse", HookKind::AfterTool),
+    ("PostToolUseFailure", HookKind::AfterTool),
+    ("PostToolBatch", HookKind::AfterTool),
+    ("Stop", HookKind::Stop),
+    ("SubagentStop", HookKind::SubagentStop),
+    ("Interrupt", HookKind::Interrupt),
+    ("SessionEnd", HookKind::End),
 ];
 
 /// The dialect that several agents have taken over from Claude Code.

@@ -1,6 +1,6 @@
 //! Gemini CLI, as of 0.61.0.
 
-use super::dialect::{CLAUDE_SHAPED, Dialect, EventKind, ProofScript, named_input};
+use super::dialect::{CLAUDE_SHAPED, Dialect, HookKind, ProofScript, named_input};
 use super::files::{
     CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Off, Scope, Switch,
     TimeLimit, commands, edited,
@@ -43,12 +43,12 @@ pub(super) const AGENT: Agent = Agent {
     },
     dialect: Some(Dialect {
         events: &[
-            ("SessionStart", EventKind::Start),
-            ("BeforeAgent", EventKind::Prompt),
-            ("BeforeTool", EventKind::BeforeTool),
-            ("AfterTool", EventKind::AfterTool),
-            ("AfterAgent", EventKind::Stop),
-            ("SessionEnd", EventKind::End),
+            ("SessionStart", HookKind::Start),
+            ("BeforeAgent", HookKind::Prompt),
+            ("BeforeTool", HookKind::BeforeTool),
+            ("AfterTool", HookKind::AfterTool),
+            ("AfterAgent", HookKind::Stop),
+            ("SessionEnd", HookKind::End),
         ],
         edit_tools: &["writefile", "replace"],
         deny: |_, reason| json!({ "decision": "deny", "reason": reason }),

@@ -1,6 +1,6 @@
 //! Commands that the shell itself runs, and those that only print what is known.
 
-use super::evaluator::{Evaluator, Outcome, Stream, set_read};
+use super::evaluator::{Evaluator, RunResult, StreamText, set_read};
 use super::state::{Field, State, Value};
 use super::syntax::{AssignedValue, Assignment, Part, Word};
 use std::rc::Rc;
@@ -12,32 +12,32 @@ impl Evaluator<'_> {
         name: &str,
         arguments: &[Field],
         state: &mut State,
-        input: &Stream,
-    ) -> Option<Outcome> {
+        input: &StreamText,
+    ) -> Option<RunResult> {
         let output = match name {
             "cd" | "chdir" => self.change_directory(state, arguments),
             "pushd" => {
                 state.directories.push(state.directory.clone());
                 self.change_directory(state, arguments);
-                Stream::Unknown
+                StreamText::Unknown
             }
             "popd" => {
                 state.directory = state.directories.pop().flatten();
-                Stream::Unknown
+                StreamText::Unknown
             }
             "exit" | "return" | "break" | "continue" | "logout" => {
-                return Some(Outcome { output: Stream::empty(), ends: true });
+                return Some(RunResult { output: StreamText::empty(), ends: true });
             }
             "unset" => {
                 arguments.iter().filter_map(Field::text).for_each(|name| state.set(name, Value::Unknown));
-                Stream::empty()
+                StreamText::empty()
             }
             "set" => {
                 let is_new = arguments.iter().position(|field| field.text() == Some("--"));
                 if let Some(at) = is_new {
                     state.arguments = Rc::new(arguments[at + 1..].to_vec());
                 }
-                Stream::empty()
+                StreamText::empty()
             }
             "shift" => {
                 let is_plain = arguments.is_empty() && !state.arguments.contains(&Field::Many);
@@ -46,12 +46,12 @@ impl Evaluator<'_> {
                 } else {
                     vec![Field::Many]
                 });
-                Stream::empty()
+                StreamText::empty()
             }
             "read" | "mapfile" | "readarray" => {
                 let names = arguments.iter().filter_map(Field::text).filter(|word| !word.starts_with('-'));
                 set_read(state, &names.map(str::to_owned).collect::<Vec<_>>(), first_line(name, input));
-                Stream::empty()
+                StreamText::empty()
             }
             "eval" => {
                 let words: Option<Vec<&str>> = arguments.iter().map(Field::text).collect();
@@ -61,18 +61,18 @@ impl Evaluator<'_> {
                 if name == "mkdir" {
                     self.make_folders(state, arguments);
                 }
-                Stream::empty()
+                StreamText::empty()
             }
             "printf" if is_printf_to_variable(arguments) => {
                 arguments.get(1).and_then(Field::text).into_iter().for_each(|name| state.set(name, Value::Unknown));
-                Stream::empty()
+                StreamText::empty()
             }
             name => printed(name, arguments, state, input)?,
         };
-        Some(Outcome::printed(output))
+        Some(RunResult::printed(output))
     }
 
-    fn change_directory(&mut self, state: &mut State, arguments: &[Field]) -> Stream {
+    fn change_directory(&mut self, state: &mut State, arguments: &[Field]) -> StreamText {
         let mut operands =
             arguments.iter().filter(|field| !matches!(field.text(), Some("-P" | "-L" | "-e" | "--" | "-n")));
         let to = match (operands.next(), operands.next()) {
@@ -83,7 +83,7 @@ impl Evaluator<'_> {
             _ => None,
         };
         state.previous_directory = std::mem::replace(&mut state.directory, to);
-        Stream::empty()
+        StreamText::empty()
     }
 
     /// Runs `export` and its relatives, whose arguments are assignments and so are not split.
@@ -119,11 +119,11 @@ impl Evaluator<'_> {
     }
 }
 
-fn unknown() -> Outcome {
-    Outcome::printed(Stream::Unknown)
+fn unknown() -> RunResult {
+    RunResult::printed(StreamText::Unknown)
 }
 
-fn first_line<'i>(builtin: &str, input: &'i Stream) -> Option<&'i str> {
+fn first_line<'i>(builtin: &str, input: &'i StreamText) -> Option<&'i str> {
     input.text().filter(|_| builtin == "read").and_then(|text| text.lines().next())
 }
 
@@ -132,7 +132,7 @@ fn is_printf_to_variable(arguments: &[Field]) -> bool {
 }
 
 /// What a command prints that writes nothing; none if it is another command.
-fn printed(name: &str, arguments: &[Field], state: &State, input: &Stream) -> Option<Stream> {
+fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -> Option<StreamText> {
     let words: Option<Vec<&str>> = arguments.iter().map(Field::text).collect();
     let text = match name {
         "echo" => words.and_then(|words| echoed(&words)),
@@ -168,14 +168,14 @@ fn printed(name: &str, arguments: &[Field], state: &State, input: &Stream) -> Op
         "seq" => words.and_then(|words| sequence(&words)),
         _ => return None,
     };
-    Some(text.map_or(Stream::Unknown, Stream::Text))
+    Some(text.map_or(StreamText::Unknown, StreamText::Text))
 }
 
-fn file_stream(state: &State, path: &str) -> Stream {
+fn file_stream(state: &State, path: &str) -> StreamText {
     match &state.directory {
-        _ if path.starts_with('/') => Stream::File(path.to_owned()),
-        Some(directory) => Stream::File(crate::base::paths::normal(&format!("{directory}/{path}"))),
-        None => Stream::Unknown,
+        _ if path.starts_with('/') => StreamText::File(path.to_owned()),
+        Some(directory) => StreamText::File(crate::base::paths::normal(&format!("{directory}/{path}"))),
+        None => StreamText::Unknown,
     }
 }
 

@@ -18,7 +18,7 @@ const LISTINGS_MAX: usize = 2000;
 
 /// What a command reads or prints.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Stream {
+pub(super) enum StreamText {
     /// Nothing is known of it.
     Unknown,
     /// All of it.
@@ -27,30 +27,30 @@ pub(super) enum Stream {
     File(String),
 }
 
-impl Stream {
+impl StreamText {
     /// Of a command that prints nothing.
-    pub(super) fn empty() -> Stream {
-        Stream::Text(String::new())
+    pub(super) fn empty() -> StreamText {
+        StreamText::Text(String::new())
     }
 
     /// The text, if it is known.
     pub(super) fn text(&self) -> Option<&str> {
-        if let Stream::Text(text) = self { Some(text) } else { None }
+        if let StreamText::Text(text) = self { Some(text) } else { None }
     }
 }
 
 /// What is known once a command has run.
-pub(super) struct Outcome {
+pub(super) struct RunResult {
     /// What it has printed.
-    pub output: Stream,
+    pub output: StreamText,
     /// Whether nothing behind it runs, as after `exit`.
     pub ends: bool,
 }
 
-impl Outcome {
+impl RunResult {
     /// Of a command behind which the script goes on.
-    pub(super) fn printed(output: Stream) -> Outcome {
-        Outcome { output, ends: false }
+    pub(super) fn printed(output: StreamText) -> RunResult {
+        RunResult { output, ends: false }
     }
 }
 
@@ -103,7 +103,7 @@ impl<'a> Evaluator<'a> {
         let directory = Some(self.directory.clone()).filter(|directory| directory.starts_with('/'));
         let mut state = State::default();
         state.directory = directory;
-        self.run_script(script, &mut state, &Stream::Unknown);
+        self.run_script(script, &mut state, &StreamText::Unknown);
         self.writes.into_iter().collect()
     }
 
@@ -129,10 +129,10 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Runs a script line by line, up to a syntax error.
-    pub(super) fn run_script(&mut self, script: &str, state: &mut State, input: &Stream) -> Outcome {
-        let mut output = Stream::empty();
+    pub(super) fn run_script(&mut self, script: &str, state: &mut State, input: &StreamText) -> RunResult {
+        let mut output = StreamText::empty();
         if self.depth >= DEPTH_MAX || !self.spend(script.len() / 16) {
-            return Outcome::printed(Stream::Unknown);
+            return RunResult::printed(StreamText::Unknown);
         }
         self.depth += 1;
         let mut parser = Parser::new(script);
@@ -144,13 +144,13 @@ impl<'a> Evaluator<'a> {
             }
         }
         self.depth -= 1;
-        Outcome::printed(output)
+        RunResult::printed(output)
     }
 
     /// Runs one command.
-    pub(super) fn run(&mut self, command: &Command, state: &mut State, input: &Stream) -> Outcome {
+    pub(super) fn run(&mut self, command: &Command, state: &mut State, input: &StreamText) -> RunResult {
         if self.depth >= DEPTH_MAX + super::parser::DEPTH_MAX || !self.spend(1) {
-            return Outcome::printed(Stream::Unknown);
+            return RunResult::printed(StreamText::Unknown);
         }
         self.depth += 1;
         let outcome = self.run_any(command, state, input);
@@ -158,7 +158,7 @@ impl<'a> Evaluator<'a> {
         outcome
     }
 
-    fn run_any(&mut self, command: &Command, state: &mut State, input: &Stream) -> Outcome {
+    fn run_any(&mut self, command: &Command, state: &mut State, input: &StreamText) -> RunResult {
         match command {
             Command::Simple(simple) => self.run_simple(simple, state, input),
             Command::Sequence(commands) => self.run_sequence(commands, state, input),
@@ -166,7 +166,7 @@ impl<'a> Evaluator<'a> {
             Command::Pipeline(stages) => self.run_pipeline(stages, state, input),
             Command::Subshell(body) => {
                 let mut inner = self.copy(state);
-                Outcome::printed(self.run(body, &mut inner, input).output)
+                RunResult::printed(self.run(body, &mut inner, input).output)
             }
             Command::If(branches, otherwise) => self.run_if(branches, otherwise.as_deref(), state, input),
             Command::While(condition, body) => self.run_while(condition, body, state, input),
@@ -174,7 +174,7 @@ impl<'a> Evaluator<'a> {
             Command::Case(subject, arms) => self.run_case(subject, arms, state, input),
             Command::Function(name, body) => {
                 state.define(name, body.clone());
-                Outcome::printed(Stream::empty())
+                RunResult::printed(StreamText::empty())
             }
             Command::Redirected(body, redirects) => {
                 let input = self.redirected(redirects, state, input);
@@ -188,12 +188,12 @@ impl<'a> Evaluator<'a> {
         first: &Command,
         others: &[(Joint, Command)],
         state: &mut State,
-        input: &Stream,
-    ) -> Outcome {
+        input: &StreamText,
+    ) -> RunResult {
         let before = self.copy(state);
-        let Outcome { mut output, ends } = self.run(first, state, input);
+        let RunResult { mut output, ends } = self.run(first, state, input);
         if ends {
-            return Outcome { output, ends };
+            return RunResult { output, ends };
         }
         for (joint, command) in others {
             match joint {
@@ -205,14 +205,14 @@ impl<'a> Evaluator<'a> {
                     if !other.ends {
                         state.merge(&failed);
                     }
-                    output = if output == other.output { output } else { Stream::Unknown };
+                    output = if output == other.output { output } else { StreamText::Unknown };
                 }
             }
         }
-        Outcome::printed(output)
+        RunResult::printed(output)
     }
 
-    fn run_pipeline(&mut self, stages: &[Command], state: &mut State, input: &Stream) -> Outcome {
+    fn run_pipeline(&mut self, stages: &[Command], state: &mut State, input: &StreamText) -> RunResult {
         let outer = self.output_is_read;
         let mut between = input.clone();
         for (n, stage) in stages.iter().enumerate() {
@@ -222,19 +222,19 @@ impl<'a> Evaluator<'a> {
             between = self.run(stage, &mut inner, &between).output;
         }
         self.output_is_read = outer;
-        Outcome::printed(between)
+        RunResult::printed(between)
     }
 
-    fn run_sequence(&mut self, commands: &[Command], state: &mut State, input: &Stream) -> Outcome {
-        let mut output = Stream::empty();
+    fn run_sequence(&mut self, commands: &[Command], state: &mut State, input: &StreamText) -> RunResult {
+        let mut output = StreamText::empty();
         for command in commands {
             let outcome = self.run(command, state, input);
             output = joined(output, outcome.output);
             if outcome.ends {
-                return Outcome { output, ends: true };
+                return RunResult { output, ends: true };
             }
         }
-        Outcome::printed(output)
+        RunResult::printed(output)
     }
 
     fn run_if(
@@ -242,8 +242,8 @@ impl<'a> Evaluator<'a> {
         branches: &[(Command, Command)],
         otherwise: Option<&Command>,
         state: &mut State,
-        input: &Stream,
-    ) -> Outcome {
+        input: &StreamText,
+    ) -> RunResult {
         let mut ends: Vec<State> = Vec::new();
         for (condition, body) in branches {
             self.run(condition, state, input);
@@ -254,29 +254,29 @@ impl<'a> Evaluator<'a> {
         }
         let is_over = otherwise.is_some_and(|body| self.run(body, state, input).ends);
         if is_over {
-            let Some(first) = ends.pop() else { return Outcome { output: Stream::Unknown, ends: true } };
+            let Some(first) = ends.pop() else { return RunResult { output: StreamText::Unknown, ends: true } };
             *state = first;
         }
         ends.iter().for_each(|end| state.merge(end));
-        Outcome::printed(Stream::Unknown)
+        RunResult::printed(StreamText::Unknown)
     }
 
-    fn run_while(&mut self, condition: &Command, body: &Command, state: &mut State, input: &Stream) -> Outcome {
+    fn run_while(&mut self, condition: &Command, body: &Command, state: &mut State, input: &StreamText) -> RunResult {
         let mut inner = self.copy(state);
-        if let (Some((names, separator)), Stream::Text(text)) = (self.read_names(condition), input) {
+        if let (Some((names, separator)), StreamText::Text(text)) = (self.read_names(condition), input) {
             for line in text.split(separator).filter(|line| !line.is_empty()) {
                 if !self.spend(1) {
                     break;
                 }
                 set_read(&mut inner, &names, Some(line));
-                self.run(body, &mut inner, &Stream::Unknown);
+                self.run(body, &mut inner, &StreamText::Unknown);
             }
         } else {
-            self.run(condition, &mut inner, &Stream::Unknown);
-            self.run(body, &mut inner, &Stream::Unknown);
+            self.run(condition, &mut inner, &StreamText::Unknown);
+            self.run(body, &mut inner, &StreamText::Unknown);
         }
         state.merge(&inner);
-        Outcome::printed(Stream::Unknown)
+        RunResult::printed(StreamText::Unknown)
     }
 
     /// The variables of a condition that is nothing but `read`, and what separates its lines.
@@ -305,8 +305,8 @@ impl<'a> Evaluator<'a> {
         words: Option<&[Word]>,
         body: &Command,
         state: &mut State,
-        input: &Stream,
-    ) -> Outcome {
+        input: &StreamText,
+    ) -> RunResult {
         let fields = match words {
             Some(words) => self.fields(state, words),
             None => state.arguments.as_ref().clone(),
@@ -319,7 +319,7 @@ impl<'a> Evaluator<'a> {
             state.set(name, value);
             self.run(body, state, input);
         }
-        Outcome::printed(Stream::Unknown)
+        RunResult::printed(StreamText::Unknown)
     }
 
     fn run_case(
@@ -327,8 +327,8 @@ impl<'a> Evaluator<'a> {
         subject: &Word,
         arms: &[(Vec<Word>, Command)],
         state: &mut State,
-        input: &Stream,
-    ) -> Outcome {
+        input: &StreamText,
+    ) -> RunResult {
         let subject = self.text_of(state, subject);
         let before = self.copy(state);
         for (patterns, body) in arms {
@@ -344,27 +344,27 @@ impl<'a> Evaluator<'a> {
             let is_over = self.run(body, &mut inner, input).ends;
             if is_certain {
                 *state = inner;
-                return Outcome { output: Stream::Unknown, ends: is_over };
+                return RunResult { output: StreamText::Unknown, ends: is_over };
             }
             if !is_over {
                 state.merge(&inner);
             }
         }
-        Outcome::printed(Stream::Unknown)
+        RunResult::printed(StreamText::Unknown)
     }
 
-    fn run_simple(&mut self, simple: &Simple, state: &mut State, input: &Stream) -> Outcome {
+    fn run_simple(&mut self, simple: &Simple, state: &mut State, input: &StreamText) -> RunResult {
         let name = simple.words.first().and_then(Word::as_literal);
         if matches!(name.as_deref(), Some("export" | "declare" | "local" | "readonly" | "typeset")) {
             self.declare(state, &simple.words);
             self.redirected(&simple.redirects, state, input);
-            return Outcome::printed(Stream::empty());
+            return RunResult::printed(StreamText::empty());
         }
         let fields = self.fields(state, &simple.words);
         let input = self.redirected(&simple.redirects, state, input);
         if fields.is_empty() {
             simple.assignments.iter().for_each(|assignment| self.assign(state, assignment));
-            return Outcome::printed(Stream::empty());
+            return RunResult::printed(StreamText::empty());
         }
         if simple.assignments.is_empty() {
             return self.call(state, &fields, &input);
@@ -382,18 +382,18 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Runs a function, a builtin or a program with its arguments.
-    pub(super) fn call(&mut self, state: &mut State, fields: &[Field], input: &Stream) -> Outcome {
+    pub(super) fn call(&mut self, state: &mut State, fields: &[Field], input: &StreamText) -> RunResult {
         let Some((Field::Known(name), arguments)) = fields.split_first() else {
-            return Outcome::printed(Stream::Unknown);
+            return RunResult::printed(StreamText::Unknown);
         };
         if self.depth >= DEPTH_MAX + super::parser::DEPTH_MAX || !self.spend(1 + arguments.len() / 4) {
-            return Outcome::printed(Stream::Unknown);
+            return RunResult::printed(StreamText::Unknown);
         }
         if let Some(body) = state.function(name) {
             let outer = std::mem::replace(&mut state.arguments, arguments.to_vec().into());
             let output = self.run(&body, state, input).output;
             state.arguments = outer;
-            return Outcome::printed(output);
+            return RunResult::printed(output);
         }
         if let Some(outcome) = self.builtin(name, arguments, state, input) {
             return outcome;
@@ -401,7 +401,7 @@ impl<'a> Evaluator<'a> {
         self.depth += 1;
         let output = commands::run_command(self, state, name, arguments, input);
         self.depth -= 1;
-        Outcome::printed(output)
+        RunResult::printed(output)
     }
 
     pub(super) fn assign(&mut self, state: &mut State, assignment: &Assignment) {
@@ -428,7 +428,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Notes the files of redirections, and returns what the command reads.
-    fn redirected(&mut self, redirects: &[Redirect], state: &mut State, input: &Stream) -> Stream {
+    fn redirected(&mut self, redirects: &[Redirect], state: &mut State, input: &StreamText) -> StreamText {
         self.spend(input.text().map_or(0, |text| text.len() / 64));
         let mut input = input.clone();
         for redirect in redirects {
@@ -441,14 +441,14 @@ impl<'a> Evaluator<'a> {
                 }
                 Redirect::Read(word) => {
                     let path = self.text_of(state, word).and_then(|path| self.resolve(state, &path));
-                    input = path.map_or(Stream::Unknown, Stream::File);
+                    input = path.map_or(StreamText::Unknown, StreamText::File);
                 }
                 Redirect::HereString(word) => {
-                    input = self.text_of(state, word).map_or(Stream::Unknown, |text| Stream::Text(text + "\n"));
+                    input = self.text_of(state, word).map_or(StreamText::Unknown, |text| StreamText::Text(text + "\n"));
                 }
                 Redirect::HereDocument(body) => {
                     let text = body.get().and_then(|word| self.text_of(state, word));
-                    input = text.map_or(Stream::Unknown, Stream::Text);
+                    input = text.map_or(StreamText::Unknown, StreamText::Text);
                 }
                 Redirect::Descriptor => {}
             }
@@ -475,10 +475,10 @@ fn reads_names(stage: &Command) -> bool {
     }
 }
 
-fn joined(first: Stream, second: Stream) -> Stream {
+fn joined(first: StreamText, second: StreamText) -> StreamText {
     match (first, second) {
-        (Stream::Text(first), second) if first.is_empty() => second,
-        (Stream::Text(first), Stream::Text(second)) => Stream::Text(first + &second),
-        _ => Stream::Unknown,
+        (StreamText::Text(first), second) if first.is_empty() => second,
+        (StreamText::Text(first), StreamText::Text(second)) => StreamText::Text(first + &second),
+        _ => StreamText::Unknown,
     }
 }

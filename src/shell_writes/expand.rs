@@ -1,9 +1,9 @@
 //! Expands words as the shell does: braces, `~`, variables, command output, splitting, wildcards.
 
 use super::braces;
-use super::evaluator::{Evaluator, Stream};
+use super::evaluator::{Evaluator, StreamText};
 use super::state::{Field, State, Value};
-use super::syntax::{Change, Part, Word};
+use super::syntax::{Expansion, Part, Word};
 use super::wildcards::{self, Sign};
 
 /// A longer value counts as unknown, so that doubling it a few times costs no memory.
@@ -11,9 +11,9 @@ const VALUE_MAX: usize = 64 * 1024;
 /// A pattern that matches more files counts as unknown.
 const MATCHES_MAX: usize = 1000;
 
-/// Fields while they are put together.
+/// Fields of a word while they are put together.
 #[derive(Default)]
-struct Fields {
+struct FieldBuilder {
     done: Vec<Field>,
     /// The characters of the current field, and whether a wildcard among them is live.
     text: Vec<(char, bool)>,
@@ -25,7 +25,7 @@ struct Fields {
     patterns: Vec<(usize, Vec<(char, bool)>)>,
 }
 
-impl Fields {
+impl FieldBuilder {
     fn push_quoted(&mut self, text: &str) {
         self.text.extend(text.chars().map(|c| (c, false)));
         self.is_open = true;
@@ -91,7 +91,7 @@ impl Evaluator<'_> {
     }
 
     fn expand_word(&mut self, state: &mut State, word: &Word, into: &mut Vec<Field>) {
-        let mut fields = Fields::default();
+        let mut fields = FieldBuilder::default();
         for (n, part) in word.0.iter().enumerate() {
             match part {
                 Part::Bare(text) if n == 0 && text.starts_with('~') => self.push_home(state, text, &mut fields),
@@ -109,7 +109,7 @@ impl Evaluator<'_> {
         }
     }
 
-    fn push_home(&mut self, state: &State, text: &str, fields: &mut Fields) {
+    fn push_home(&mut self, state: &State, text: &str, fields: &mut FieldBuilder) {
         let name = text.split('/').next().unwrap_or("");
         let home = match name {
             "~" => self.variable_text(state, "HOME"),
@@ -123,11 +123,11 @@ impl Evaluator<'_> {
         fields.push_bare(&text[name.len()..]);
     }
 
-    fn push_part(&mut self, state: &mut State, part: &Part, fields: &mut Fields) {
+    fn push_part(&mut self, state: &mut State, part: &Part, fields: &mut FieldBuilder) {
         match part {
             Part::Bare(text) => fields.push_bare(text),
             Part::Quoted(text) => fields.push_quoted(text),
-            Part::Variable { name, change: Change::Every, quoted } => self.push_every(state, name, *quoted, fields),
+            Part::Variable { name, change: Expansion::Every, quoted } => self.push_every(state, name, *quoted, fields),
             Part::Variable { name, change, quoted } => {
                 let value = self.changed_value(state, name, change);
                 push_value(value, *quoted, fields);
@@ -135,15 +135,18 @@ impl Evaluator<'_> {
             Part::Output { script, quoted } => {
                 let mut inner = self.copy(state);
                 let outer = std::mem::replace(&mut self.output_is_read, true);
-                let output = self.run(script, &mut inner, &Stream::Unknown).output;
+                let output = self.run(script, &mut inner, &StreamText::Unknown).output;
                 self.output_is_read = outer;
-                let value =
-                    if let Stream::Text(text) = output { Some(text.trim_end_matches('\n').to_owned()) } else { None };
+                let value = if let StreamText::Text(text) = output {
+                    Some(text.trim_end_matches('\n').to_owned())
+                } else {
+                    None
+                };
                 push_value(value, *quoted, fields);
             }
             Part::Process(script) => {
                 let mut inner = self.copy(state);
-                self.run(script, &mut inner, &Stream::Unknown);
+                self.run(script, &mut inner, &StreamText::Unknown);
                 // The command sees a path below /dev.
                 fields.push_quoted("/dev/fd/63");
             }
@@ -151,7 +154,7 @@ impl Evaluator<'_> {
         }
     }
 
-    fn push_every(&mut self, state: &State, name: &str, quoted: bool, fields: &mut Fields) {
+    fn push_every(&mut self, state: &State, name: &str, quoted: bool, fields: &mut FieldBuilder) {
         let list = match (name, state.variable(name)) {
             ("@" | "*", _) => state.arguments.as_ref().clone(),
             (_, Some(Value::List(list))) => list.clone(),
@@ -190,13 +193,13 @@ impl Evaluator<'_> {
         }
     }
 
-    fn changed_value(&mut self, state: &mut State, name: &str, change: &Change) -> Option<String> {
+    fn changed_value(&mut self, state: &mut State, name: &str, change: &Expansion) -> Option<String> {
         let value = self.variable_text(state, name);
         match change {
-            Change::Plain => value,
+            Expansion::Plain => value,
             // Whether an unknown variable is set is unknown, too.
-            Change::Default(_) => value.filter(|value| !value.is_empty()),
-            Change::CutStart { pattern, longest } => {
+            Expansion::Default(_) => value.filter(|value| !value.is_empty()),
+            Expansion::CutStart { pattern, longest } => {
                 let signs = self.pattern_of(state, pattern)?;
                 let chars: Vec<char> = value?.chars().collect();
                 let mut cuts: Box<dyn Iterator<Item = usize>> =
@@ -205,7 +208,7 @@ impl Evaluator<'_> {
                 let cut = cuts.find(|n| affordable && wildcards::fits(&chars[..*n], &signs)).unwrap_or(0);
                 Some(chars[cut..].iter().collect())
             }
-            Change::CutEnd { pattern, longest } => {
+            Expansion::CutEnd { pattern, longest } => {
                 let signs = self.pattern_of(state, pattern)?;
                 let chars: Vec<char> = value?.chars().collect();
                 let mut cuts: Box<dyn Iterator<Item = usize>> =
@@ -214,13 +217,13 @@ impl Evaluator<'_> {
                 let cut = cuts.find(|n| affordable && wildcards::fits(&chars[*n..], &signs)).unwrap_or(chars.len());
                 Some(chars[..cut].iter().collect())
             }
-            Change::Replace { from, to, everywhere } => {
+            Expansion::Replace { from, to, everywhere } => {
                 let from =
                     self.text_of(state, from).filter(|from| !from.is_empty() && !wildcards::has_wildcards(from))?;
                 let (value, to) = (value?, self.text_of(state, to)?);
                 Some(if *everywhere { value.replace(&from, &to) } else { value.replacen(&from, &to, 1) })
             }
-            Change::Every | Change::Unknown => None,
+            Expansion::Every | Expansion::Unknown => None,
         }
         .filter(|value| value.len() <= VALUE_MAX)
     }
@@ -233,12 +236,12 @@ impl Evaluator<'_> {
     }
 
     /// A word as one field, without wildcards expanded.
-    fn joined(&mut self, state: &mut State, word: &Word) -> Fields {
-        let mut fields = Fields::default();
+    fn joined(&mut self, state: &mut State, word: &Word) -> FieldBuilder {
+        let mut fields = FieldBuilder::default();
         for (n, part) in word.0.iter().enumerate() {
             match part {
                 Part::Bare(text) if n == 0 && text.starts_with('~') => self.push_home(state, text, &mut fields),
-                Part::Variable { name, change, .. } if *change != Change::Every => {
+                Part::Variable { name, change, .. } if *change != Expansion::Every => {
                     push_value(self.changed_value(state, name, change), true, &mut fields);
                 }
                 Part::Output { script, .. } => {
@@ -317,7 +320,7 @@ impl Evaluator<'_> {
     }
 }
 
-fn push_value(value: Option<String>, quoted: bool, fields: &mut Fields) {
+fn push_value(value: Option<String>, quoted: bool, fields: &mut FieldBuilder) {
     match value {
         Some(text) if quoted => fields.push_quoted(&text),
         Some(text) => fields.push_split(&text),

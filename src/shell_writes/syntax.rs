@@ -19,7 +19,7 @@ pub(super) enum Part {
         /// Its name, or the sign of a special parameter.
         name: String,
         /// What is done to its value.
-        change: Change,
+        change: Expansion,
         /// Whether it stands in double quotes.
         quoted: bool,
     },
@@ -38,7 +38,7 @@ pub(super) enum Part {
 
 /// What `${name…}` does to the value of the variable.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Change {
+pub(super) enum Expansion {
     /// The value as it is.
     Plain,
     /// `${name[@]}` or `$@`: every element as a word of its own.

@@ -1,7 +1,7 @@
 //! Parses words: quotes, expansions and substitutions.
 
 use super::parser::{Parsed, Parser, SyntaxError};
-use super::syntax::{Change, Part, Word};
+use super::syntax::{Expansion, Part, Word};
 use std::rc::Rc;
 
 impl Word {
@@ -200,7 +200,7 @@ impl Parser {
             }
             return Ok(());
         }
-        let change = if name == "@" { Change::Every } else { Change::Plain };
+        let change = if name == "@" { Expansion::Every } else { Expansion::Plain };
         word.0.push(Part::Variable { name, change, quoted });
         Ok(())
     }
@@ -225,12 +225,12 @@ impl Parser {
         let name = if is_length { String::new() } else { self.variable_name() };
         let has_elements = self.accept("[@]") || self.accept("[*]");
         let change = match self.peek() {
-            Some('}') if has_elements || name == "@" => Change::Every,
-            Some('}') => Change::Plain,
-            _ if name.is_empty() || has_elements => Change::Unknown,
+            Some('}') if has_elements || name == "@" => Expansion::Every,
+            Some('}') => Expansion::Plain,
+            _ if name.is_empty() || has_elements => Expansion::Unknown,
             _ => self.variable_change(quoted)?,
         };
-        if change == Change::Unknown {
+        if change == Expansion::Unknown {
             let mut skipped = Word::default();
             self.braced_word(&mut skipped, quoted)?;
         }
@@ -242,21 +242,21 @@ impl Parser {
         if self.accept("}") { Ok(()) } else { Err(SyntaxError) }
     }
 
-    fn variable_change(&mut self, quoted: bool) -> Parsed<Change> {
+    fn variable_change(&mut self, quoted: bool) -> Parsed<Expansion> {
         let mut operand = Word::default();
         if [":-", ":=", "-", "="].iter().any(|sign| self.accept(sign)) {
             self.braced_word(&mut operand, quoted)?;
-            return Ok(Change::Default(operand));
+            return Ok(Expansion::Default(operand));
         }
         if self.accept("#") {
             let longest = self.accept("#");
             self.braced_word(&mut operand, quoted)?;
-            return Ok(Change::CutStart { pattern: operand, longest });
+            return Ok(Expansion::CutStart { pattern: operand, longest });
         }
         if self.accept("%") {
             let longest = self.accept("%");
             self.braced_word(&mut operand, quoted)?;
-            return Ok(Change::CutEnd { pattern: operand, longest });
+            return Ok(Expansion::CutEnd { pattern: operand, longest });
         }
         if self.accept("/") {
             let everywhere = self.accept("/");
@@ -265,9 +265,9 @@ impl Parser {
             if self.accept("/") {
                 self.braced_word(&mut to, quoted)?;
             }
-            return Ok(Change::Replace { from: operand, to, everywhere });
+            return Ok(Expansion::Replace { from: operand, to, everywhere });
         }
-        Ok(Change::Unknown)
+        Ok(Expansion::Unknown)
     }
 
     /// A word inside `${…}`, up to its end.

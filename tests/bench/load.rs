@@ -9,7 +9,7 @@
 mod figures;
 #[allow(dead_code)]
 mod floor;
-mod pests;
+mod hostile_clients;
 #[allow(dead_code)]
 mod place;
 
@@ -252,9 +252,9 @@ fn run(load: &Load, lasts: Duration, n_idle: usize) {
     let mut others = Others::new(load.mesh);
     row("a hundred sessions", load, &mut since);
     thread::scope(|threads| {
-        threads.spawn(|| pests::never_read(load));
-        threads.spawn(|| pests::babble_on_the_socket(load));
-        threads.spawn(|| pests::babble_over_http(load));
+        threads.spawn(|| hostile_clients::never_read(load));
+        threads.spawn(|| hostile_clients::babble_on_the_socket(load));
+        threads.spawn(|| hostile_clients::babble_over_http(load));
         while load.n_pests.load(Ordering::Relaxed) < 10 {
             thread::yield_now();
         }

@@ -6,7 +6,7 @@
 
 mod calls;
 mod crowd;
-mod far;
+mod remote_sessions;
 mod figures;
 mod floor;
 mod growth;
@@ -48,9 +48,9 @@ const GROUPS: &[Group] = &[
     ("writes", On::AllCpus, crowd::writes),
     ("steady", On::AllCpus, crowd::steady),
     ("web", On::AllCpus, web::web),
-    ("far", On::OneCpu, far::far),
-    ("guests", On::AllCpus, far::guests),
-    ("strangers", On::AllCpus, far::strangers),
+    ("far", On::OneCpu, remote_sessions::far),
+    ("guests", On::AllCpus, remote_sessions::guests),
+    ("strangers", On::AllCpus, remote_sessions::strangers),
     ("session", On::AllCpus, rest::session),
     ("growth", On::OneCpu, growth::growth),
     ("memory", On::AllCpus, rest::memory),

@@ -1,6 +1,6 @@
 //! Other meshes beside ours: what they say is merged, doubted and forgotten; what is for them waits.
 
-use crate::trouble::Disk;
+use crate::failures::Disk;
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
 use slm_mesh::core::federation::forwarding::Delivery;

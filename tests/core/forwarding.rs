@@ -1,7 +1,7 @@
 //! Letters between two meshes over a network that loses questions, loses answers, and whose brokers die
 //! at any moment: each that was accepted arrives once, in order, and its receipt never says more.
 
-use crate::trouble::Disk;
+use crate::failures::Disk;
 use serde_json::{Value, json};
 use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy_http;

@@ -5,11 +5,11 @@
 //! connects` (a hook or verb), `WHO leaves`, `crash`. A want is `ok`, `waits`, or an error's kind; then `path=value` compares a field of
 //! the answer, and a quoted text must occur in it. `! WHO WANT…` looks at what came to somebody since.
 
-mod trouble;
-mod waking;
+mod failures;
+mod wakeups;
 mod forwarding;
 mod federation;
 mod locks;
-mod machines;
-mod rules;
+mod two_machines;
+mod operations;
 mod script;

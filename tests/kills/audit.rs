@@ -1,8 +1,8 @@
 //! Afterwards: the mesh's own books, read over the socket, against ours.
 
-use crate::book::head;
+use crate::ledger::head;
 use crate::support::{Socket, until};
-use crate::work::{Peer, SHARED, Worker, World};
+use crate::workload::{Peer, SHARED, Worker, World};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -5,20 +5,20 @@
 #![allow(clippy::unwrap_used)]
 
 mod audit;
-mod book;
-mod callers;
+mod ledger;
+mod clients;
 #[path = "../support/mod.rs"]
 mod support;
-mod work;
+mod workload;
 
-use book::Book;
-use callers::{Ask, Caller, Got, Mcp, Slot, Verbs, Web};
+use clients::{Ask, Caller, Got, Mcp, Slot, Verbs, Web};
+use ledger::Ledger;
 use rustix::process::{Pid, Signal, kill_process};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use support::{Place, lives, until};
-use work::{Dice, Peer, Worker, World};
+use workload::{Dice, Peer, Worker, World};
 
 const N_SESSIONS: usize = 5;
 const N_WEB: usize = 2;
@@ -143,7 +143,8 @@ fn nothing_acknowledged_is_lost_whatever_is_killed() {
     peers.sort_by(|a, b| a.id.cmp(&b.id));
     peers.dedup();
     let files = (0..N_FILES).map(|n| place.root.join(format!("files/f{n}")).display().to_string()).collect();
-    let world = World { place: &place, peers, files, book: Mutex::new(Book::default()), done: AtomicBool::new(false) };
+    let world =
+        World { place: &place, peers, files, book: Mutex::new(Ledger::default()), done: AtomicBool::new(false) };
     let mut workers: Vec<Worker> = Vec::new();
     for (n, (kind, me, caller)) in callers.into_iter().enumerate() {
         // The shell inside a session leaves the locks to it.

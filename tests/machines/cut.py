@@ -5,8 +5,8 @@ import threading
 import time
 from pathlib import Path
 
-from far import all_of_it, lock, peers, refused, sessions_on
-from ground import until
+from remote import all_of_it, lock, peers, refused, sessions_on
+from namespaces import until
 from hosts import Exempt, Fault
 
 NOTICED_SECONDS = 15

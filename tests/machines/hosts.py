@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from ground import PATIENCE_SECONDS, Machine, Running, run, until
+from namespaces import PATIENCE_SECONDS, Machine, Running, run, until
 
 HERE = Path(__file__).resolve().parent
 SECRET = "correct horse battery staple"

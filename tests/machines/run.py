@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 
 import cut
-import far
+import remote
 import strangers
-from ground import KILLER, PATIENCE_SECONDS, Machine, Running, run, until
+from namespaces import KILLER, PATIENCE_SECONDS, Machine, Running, run, until
 from hosts import Exempt, Missing, Net
 
 HERE = Path(__file__).resolve().parent

@@ -5,8 +5,8 @@ import re
 import sys
 import time
 
-from far import refused, sessions_on
-from ground import KILLER, PATIENCE_SECONDS, Running, run, until
+from remote import refused, sessions_on
+from namespaces import KILLER, PATIENCE_SECONDS, Running, run, until
 from hosts import HERE
 
 # Longer than the minute after which the log tells.

@@ -4,7 +4,7 @@
 //! Nothing panics; what is refused is refused with an error that is the caller's, and leaves the store
 //! as it was; what the mesh has in memory is what the store has.
 
-use crate::feed::Feed;
+use crate::choices::Choices;
 use serde_json::{Map, Value, json};
 use slm_mesh::base::error::ErrorKind;
 use slm_mesh::base::process::Process;
@@ -103,13 +103,13 @@ struct World {
 
 /// Each step begins with a byte that says what it is.
 pub fn check(data: &[u8]) {
-    let mut feed = Feed(data);
+    let mut choices = Choices(data);
     let mut world = World::new();
     for _ in 0..STEPS_MAX {
-        if feed.is_empty() {
+        if choices.is_empty() {
             break;
         }
-        world.step(&mut feed);
+        world.step(&mut choices);
         world.check();
     }
 }
@@ -128,24 +128,26 @@ impl World {
         World { mesh, now, next: 0, ids: Vec::new(), spaces: ["default".to_owned()].into() }
     }
 
-    fn step(&mut self, feed: &mut Feed) {
-        match feed.below(16) {
+    fn step(&mut self, choices: &mut Choices) {
+        match choices.below(16) {
             0 => {
-                let conn = feed.below(CONNS as usize) as ConnId + 1;
+                let conn = choices.below(CONNS as usize) as ConnId + 1;
                 self.mesh.on_connected(conn);
-                let args = json!({ "agent": "test", "project": "/p", "pid": 1, "name": TEXTS[feed.below(3)] });
-                self.call(feed, conn, core::op("attach").expect("attach is an operation"), core::object(args));
+                let args = json!({ "agent": "test", "project": "/p", "pid": 1, "name": TEXTS[choices.below(3)] });
+                self.call(choices, conn, core::op("attach").expect("attach is an operation"), core::object(args));
             }
-            1 => self.mesh.on_disconnected(feed.below(CONNS as usize) as ConnId + 1, self.now),
-            2 => self.pass(1 << feed.below(36)),
-            3 => self.mesh.set_unresponsive(feed.below(CONNS as usize) as ConnId + 1, feed.below(2) == 0, self.now),
-            4 => self.mesh.cancel(feed.below(CONNS as usize) as ConnId + 1, &json!(self.next), self.now),
-            5..8 => self.ask_route(feed),
+            1 => self.mesh.on_disconnected(choices.below(CONNS as usize) as ConnId + 1, self.now),
+            2 => self.pass(1 << choices.below(36)),
+            3 => {
+                self.mesh.set_unresponsive(choices.below(CONNS as usize) as ConnId + 1, choices.below(2) == 0, self.now)
+            }
+            4 => self.mesh.cancel(choices.below(CONNS as usize) as ConnId + 1, &json!(self.next), self.now),
+            5..8 => self.ask_route(choices),
             _ => {
-                let op = OPS[feed.below(OPS.len())];
-                let conn = feed.below(CONNS as usize + 1) as ConnId;
-                let args = self.arguments(feed, op);
-                self.call(feed, conn, op, args);
+                let op = OPS[choices.below(OPS.len())];
+                let conn = choices.below(CONNS as usize + 1) as ConnId;
+                let args = self.arguments(choices, op);
+                self.call(choices, conn, op, args);
             }
         }
         assert!(self.mesh.commit(), "a turn that can't be stored");
@@ -158,13 +160,16 @@ impl World {
         }
     }
 
-    fn call(&mut self, feed: &mut Feed, conn: ConnId, op: &'static Op, args: Map<String, Value>) {
+    fn call(&mut self, choices: &mut Choices, conn: ConnId, op: &'static Op, args: Map<String, Value>) {
         let Ok(args) = op.check(args) else { return };
         self.next += 1;
-        let acting = (feed.below(4) == 0).then(|| self.name(feed));
-        let process =
-            |feed: &mut Feed| Process { pid: 1 + feed.below(3) as i64, start: 5, wrapper: feed.below(4) == 0 };
-        let chain = (0..feed.below(3)).map(|_| process(feed)).collect();
+        let acting = (choices.below(4) == 0).then(|| self.name(choices));
+        let process = |choices: &mut Choices| Process {
+            pid: 1 + choices.below(3) as i64,
+            start: 5,
+            wrapper: choices.below(4) == 0,
+        };
+        let chain = (0..choices.below(3)).map(|_| process(choices)).collect();
         let before = dump(&self.mesh, &self.spaces);
         let n_before = self.mesh.take_effects().len();
         assert_eq!(n_before, 0, "something left between two turns");
@@ -191,18 +196,18 @@ impl World {
         });
     }
 
-    fn ask_route(&mut self, feed: &mut Feed) {
+    fn ask_route(&mut self, choices: &mut Choices) {
         let mut body = Map::new();
-        let target = feed.pick(ROUTES);
-        for _ in 0..feed.below(8) {
-            let field = feed.pick(FIELDS);
+        let target = choices.pick(ROUTES);
+        for _ in 0..choices.below(8) {
+            let field = choices.pick(FIELDS);
             let value = match field {
-                _ if feed.below(6) == 0 => feed.value(2),
-                "action" => json!(feed.pick(ACTIONS)),
-                "pid" | "limit" | "ttlMinutes" => json!(feed.byte() as i8),
-                "types" => json!([feed.pick(TEXTS), "*"]),
+                _ if choices.below(6) == 0 => choices.value(2),
+                "action" => json!(choices.pick(ACTIONS)),
+                "pid" | "limit" | "ttlMinutes" => json!(choices.byte() as i8),
+                "types" => json!([choices.pick(TEXTS), "*"]),
                 "agentType" => json!("codex"),
-                _ => json!(self.name(feed)),
+                _ => json!(self.name(choices)),
             };
             self.note_space(field, &value);
             body.insert(field.to_owned(), value);
@@ -236,47 +241,47 @@ impl World {
     }
 
     /// A name, a path, an id that was given out, or any text.
-    fn name(&self, feed: &mut Feed) -> String {
-        match feed.below(8) {
-            0 => feed.text(),
-            1..4 if !self.ids.is_empty() => self.ids[feed.below(self.ids.len())].clone(),
-            _ => feed.pick(TEXTS).to_owned(),
+    fn name(&self, choices: &mut Choices) -> String {
+        match choices.below(8) {
+            0 => choices.text(),
+            1..4 if !self.ids.is_empty() => self.ids[choices.below(self.ids.len())].clone(),
+            _ => choices.pick(TEXTS).to_owned(),
         }
     }
 
-    fn arguments(&mut self, feed: &mut Feed, op: &Op) -> Map<String, Value> {
+    fn arguments(&mut self, choices: &mut Choices, op: &Op) -> Map<String, Value> {
         let mut args = Map::new();
         for arg in op.args {
-            let wanted = arg.required || feed.below(3) == 0;
-            if wanted && feed.below(40) > 0 {
-                let value = self.argument(feed, arg);
+            let wanted = arg.required || choices.below(3) == 0;
+            if wanted && choices.below(40) > 0 {
+                let value = self.argument(choices, arg);
                 self.note_space(arg.name, &value);
                 args.insert(arg.name.to_owned(), value);
             }
         }
-        if feed.below(60) == 1 {
-            args.insert(feed.text(), feed.value(1));
+        if choices.below(60) == 1 {
+            args.insert(choices.text(), choices.value(1));
         }
         args
     }
 
-    fn argument(&mut self, feed: &mut Feed, arg: &Arg) -> Value {
-        if feed.below(24) == 1 {
-            return feed.value(2);
+    fn argument(&mut self, choices: &mut Choices, arg: &Arg) -> Value {
+        if choices.below(24) == 1 {
+            return choices.value(2);
         }
         match arg.kind {
-            ArgKind::Text { .. } | ArgKind::Units { .. } => json!(self.name(feed)),
+            ArgKind::Text { .. } | ArgKind::Units { .. } => json!(self.name(choices)),
             ArgKind::Int { min, max } => {
-                let small = i64::from(feed.byte() as i8);
-                json!([small, small, min, max, min.saturating_add(small)][feed.below(5)].clamp(min, max))
+                let small = i64::from(choices.byte() as i8);
+                json!([small, small, min, max, min.saturating_add(small)][choices.below(5)].clamp(min, max))
             }
-            ArgKind::Flag => json!(feed.below(2) == 0),
-            ArgKind::Choice(words) => json!(feed.pick(words)),
-            ArgKind::Texts { .. } => json!((0..feed.below(5)).map(|_| self.name(feed)).collect::<Vec<_>>()),
+            ArgKind::Flag => json!(choices.below(2) == 0),
+            ArgKind::Choice(words) => json!(choices.pick(words)),
+            ArgKind::Texts { .. } => json!((0..choices.below(5)).map(|_| self.name(choices)).collect::<Vec<_>>()),
             ArgKind::Object { .. } => {
-                let inner = feed.value(1);
-                let depth = [0, 0, 60, 70, 120][feed.below(5)];
-                json!({ feed.text(): (0..depth).fold(inner, |inner, _| json!([inner])) })
+                let inner = choices.value(1);
+                let depth = [0, 0, 60, 70, 120][choices.below(5)];
+                json!({ choices.text(): (0..depth).fold(inner, |inner, _| json!([inner])) })
             }
         }
     }

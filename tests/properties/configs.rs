@@ -3,7 +3,7 @@
 //! A text that is changed still has all that it had; putting in again changes nothing; taking out
 //! gives back the bytes of before.
 
-use crate::feed::Feed;
+use crate::choices::Choices;
 use serde_json::Value;
 use slm_mesh::agents::config_entries::Entries;
 use slm_mesh::agents::generated_files::NAME;
@@ -35,10 +35,10 @@ fn all_entries() -> Vec<Entries<'static>> {
 
 /// First byte: the file; the rest is its text, with signs above ASCII standing for whole words.
 pub fn check(data: &[u8]) {
-    let mut feed = Feed(data);
+    let mut choices = Choices(data);
     let all = all_entries();
-    let entries = &all[feed.below(all.len())];
-    let text = spelt_out(feed.0);
+    let entries = &all[choices.below(all.len())];
+    let text = spelt_out(choices.0);
     let Ok(with) = entries.put_into(&text) else { return };
     assert_eq!(entries.put_into(&with).as_ref(), Ok(&with), "a second time: {text:?}");
     let is_json = entries.server.is_none_or(|server| server.entry.is_json());

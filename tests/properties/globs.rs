@@ -3,15 +3,15 @@
 //! Two globs that fit one path overlap; whether they overlap depends neither on their order nor on
 //! how their paths are written.
 
-use crate::feed::Feed;
+use crate::choices::Choices;
 use slm_mesh::base::paths::{is_pattern, normal, overlap};
 use std::sync::OnceLock;
 
 /// The first byte says how the rest is read: as a few signs, or as any text; half of it is each glob.
 pub fn check(data: &[u8]) {
-    let mut feed = Feed(data);
-    let how = feed.byte();
-    let (a, b) = feed.0.split_at(feed.0.len() / 2);
+    let mut choices = Choices(data);
+    let how = choices.byte();
+    let (a, b) = choices.0.split_at(choices.0.len() / 2);
     if how & 1 == 0 {
         let sign = |byte: &u8| char::from(b"ab*?//.a*/"[usize::from(*byte) % 10]);
         let small = |bytes: &[u8]| normal(&format!("/{}", bytes.iter().take(14).map(sign).collect::<String>()));

@@ -3,7 +3,7 @@
 //! A hook's input never does more than name an event and files that stand in it; a peer's words stay
 //! in quotes.
 
-use crate::feed::Feed;
+use crate::choices::Choices;
 use serde_json::{Value, json};
 use slm_mesh::agents::hook_input::{HookEvent, HookInput, understand};
 use slm_mesh::agents::hook_text;
@@ -13,11 +13,11 @@ use slm_mesh::sys::file_path;
 
 /// First byte: the agent; the rest is its input.
 pub fn check(data: &[u8]) {
-    let mut feed = Feed(data);
+    let mut choices = Choices(data);
     let dialects: Vec<&Dialect> = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref()).collect();
-    let dialect = dialects[feed.below(dialects.len())];
-    check_words(feed.0);
-    let Ok(input) = serde_json::from_slice::<Value>(feed.0) else { return };
+    let dialect = dialects[choices.below(dialects.len())];
+    check_words(choices.0);
+    let Ok(input) = serde_json::from_slice::<Value>(choices.0) else { return };
     let Some(hook) = understand(dialect, &input) else { return };
     if let HookEvent::Edit(files) = &hook.event {
         check_files(&input, &hook, files);

@@ -2,8 +2,8 @@
 //!
 //! The same requests come out of the bytes however they are cut, and a reader can frame each response.
 
-use crate::feed::{Feed, pieces};
-use slm_mesh::broker::http::connection::{Dispatcher, HttpConnection, Next, READ_MAX, Stream};
+use crate::choices::{Choices, pieces};
+use slm_mesh::broker::http::connection::{Dispatcher, HttpConnection, HttpStream, Next, READ_MAX};
 use slm_mesh::broker::http::{Gate, Head, HttpResponse, Limits, PendingRequest, Request};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -44,7 +44,7 @@ impl Write for Script {
     }
 }
 
-impl Stream for Script {
+impl HttpStream for Script {
     fn close_write(&self) -> io::Result<()> {
         Ok(())
     }
@@ -62,11 +62,11 @@ fn limits() -> Limits {
 
 /// The first byte says how the stream is cut. Its highest bit says that the client reads in small pieces.
 pub fn check(data: &[u8]) {
-    let mut feed = Feed(data);
-    let how = feed.byte();
+    let mut choices = Choices(data);
+    let how = choices.byte();
     let takes = if how & 0x80 == 0 { usize::MAX } else { 7 };
-    let whole = run(&[feed.0], usize::MAX);
-    let cut = run(&pieces(feed.0, how & 0x7f), takes);
+    let whole = run(&[choices.0], usize::MAX);
+    let cut = run(&pieces(choices.0, how & 0x7f), takes);
     assert_eq!(cut.requests, whole.requests, "cut by {how}");
     for request in &whole.requests {
         check_request(request);

@@ -3,16 +3,16 @@
 //! However a stream is split into reads, its lines are the same. Each line is either a message that survives
 //! being written and read again, or an error with a code.
 
-use crate::feed::{Feed, pieces};
+use crate::choices::{Choices, pieces};
 use serde_json::Value;
 use slm_mesh::wire::lines::{LINE_MAX, LineBuffer};
 use slm_mesh::wire::rpc::{self, InvalidMessage, RpcMessage};
 
 /// The first byte decides how the stream is split; its highest bit puts a megabyte before every line.
 pub fn check(data: &[u8]) {
-    let mut feed = Feed(data);
-    let how = feed.byte();
-    let stream = feed.0;
+    let mut choices = Choices(data);
+    let how = choices.byte();
+    let stream = choices.0;
     let padded;
     let stream = if how & 0x80 != 0 && stream.iter().filter(|byte| **byte == b'\n').count() < 4 {
         let lines: Vec<&[u8]> = stream.split(|byte| *byte == b'\n').collect();

@@ -7,11 +7,11 @@
 
 mod calls;
 mod configs;
-mod feed;
+mod choices;
 mod globs;
 mod hooks;
 mod http;
-mod lan;
+mod discovery;
 mod lines;
 mod mcp;
 mod shell;
@@ -147,5 +147,5 @@ fn configs_lose_nothing_and_come_back_as_they_were() {
 
 #[test]
 fn answers_from_the_network_are_read_within_bounds_or_thrown_away() {
-    ask("lan", vec![vec![0; 12]], 200_000, lan::check);
+    ask("discovery", vec![vec![0; 12]], 200_000, discovery::check);
 }

@@ -4,7 +4,7 @@
 //! the form of that request's protocol version. A request that is damaged behind its end, or that a byte
 //! order mark precedes, is still answered under its id.
 
-use crate::feed::{Feed, pieces};
+use crate::choices::{Choices, pieces};
 use serde_json::Value;
 use slm_mesh::mcp;
 use slm_mesh::wire::rpc::{self, RpcMessage};
@@ -13,18 +13,18 @@ const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// The first byte says how the input is cut; its highest bit is `--legacy`.
 pub fn check(data: &[u8]) {
-    let mut feed = Feed(data);
-    let how = feed.byte();
+    let mut choices = Choices(data);
+    let how = choices.byte();
     let legacy = how & 0x80 != 0;
-    let whole = mcp::replay_detached(legacy, std::iter::once(feed.0));
-    let cut = mcp::replay_detached(legacy, pieces(feed.0, how & 0x7f).into_iter());
+    let whole = mcp::replay_detached(legacy, std::iter::once(choices.0));
+    let cut = mcp::replay_detached(legacy, pieces(choices.0, how & 0x7f).into_iter());
     assert_eq!(String::from_utf8_lossy(&cut), String::from_utf8_lossy(&whole), "cut by {how}");
     let answers = answers(&whole);
-    let asked = asked(feed.0);
+    let asked = asked(choices.0);
     for answer in &answers {
         check_answer(answer, &asked, legacy);
     }
-    for line in feed.0.split(|byte| *byte == b'\n').take(DAMAGED_MAX) {
+    for line in choices.0.split(|byte| *byte == b'\n').take(DAMAGED_MAX) {
         check_damaged(line, legacy);
     }
     let n_asked = asked.len();

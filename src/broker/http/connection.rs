@@ -42,12 +42,12 @@ pub enum Next {
 }
 
 /// What carries a connection: a TCP stream, or a script in tests.
-pub trait Stream: Read + Write {
+pub trait HttpStream: Read + Write {
     /// Tells the client that nothing more will be written.
     fn close_write(&self) -> io::Result<()>;
 }
 
-impl Stream for TcpStream {
+impl HttpStream for TcpStream {
     fn close_write(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
     }
@@ -106,7 +106,7 @@ struct Input {
     at: usize,
 }
 
-impl<S: Stream> HttpConnection<S> {
+impl<S: HttpStream> HttpConnection<S> {
     /// A connection over `stream`, which the caller has registered in the poll.
     pub fn new(stream: S, peer: IpAddr, id: usize, now: Instant, limits: &Limits) -> HttpConnection<S> {
         HttpConnection {

@@ -50,7 +50,7 @@ impl Dispatcher {
 #[cfg(test)]
 mod tests {
     use super::super::HttpResponse;
-    use super::super::connection::{HttpConnection, Next, READ_MAX, Stream};
+    use super::super::connection::{HttpConnection, HttpStream, Next, READ_MAX};
     use super::*;
     use std::io::{self, ErrorKind, Read, Write};
     use std::sync::mpsc::{Receiver, sync_channel};
@@ -74,7 +74,7 @@ mod tests {
         }
     }
 
-    impl Stream for Pipe {
+    impl HttpStream for Pipe {
         fn close_write(&self) -> io::Result<()> {
             Ok(())
         }

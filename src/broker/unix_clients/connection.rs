@@ -18,7 +18,7 @@ const IDLE_MS: i64 = 1_000;
 
 /// Whether a client answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Liveness {
+enum Responsiveness {
     /// It was heard since the last ping.
     Responsive,
     /// It was pinged and has not answered yet.
@@ -56,7 +56,7 @@ pub struct ClientConnection {
     output: Vec<u8>,
     sent: usize,
     last_heard: i64,
-    liveness: Liveness,
+    liveness: Responsiveness,
 }
 
 impl ClientConnection {
@@ -78,7 +78,7 @@ impl ClientConnection {
             output: Vec::new(),
             sent: 0,
             last_heard: now,
-            liveness: Liveness::Responsive,
+            liveness: Responsiveness::Responsive,
         }
     }
 
@@ -228,24 +228,24 @@ impl ClientConnection {
     /// Notes a sign of life; true if the client had counted as offline.
     pub fn note_heard(&mut self, now: i64) -> bool {
         self.last_heard = now;
-        std::mem::replace(&mut self.liveness, Liveness::Responsive) == Liveness::Unresponsive
+        std::mem::replace(&mut self.liveness, Responsiveness::Responsive) == Responsiveness::Unresponsive
     }
 
     /// Whether it has been silent for a heartbeat and was not pinged yet.
     pub fn needs_ping(&self, heartbeat_ms: i64, now: i64) -> bool {
-        self.liveness == Liveness::Responsive && now - self.last_heard >= heartbeat_ms
+        self.liveness == Responsiveness::Responsive && now - self.last_heard >= heartbeat_ms
     }
 
     /// Notes that it was pinged.
     pub fn note_ping(&mut self) {
-        self.liveness = Liveness::Pinged;
+        self.liveness = Responsiveness::Pinged;
     }
 
     /// Whether it has just become too late for an answer to the ping.
     pub fn gives_up(&mut self, dead_ms: i64, now: i64) -> bool {
-        let is_late = self.liveness == Liveness::Pinged && now - self.last_heard >= dead_ms;
+        let is_late = self.liveness == Responsiveness::Pinged && now - self.last_heard >= dead_ms;
         if is_late {
-            self.liveness = Liveness::Unresponsive;
+            self.liveness = Responsiveness::Unresponsive;
         }
         is_late
     }
@@ -254,9 +254,9 @@ impl ClientConnection {
     pub fn deadline(&self, heartbeat_ms: i64, dead_ms: i64) -> Option<i64> {
         let patience = match self.liveness {
             _ if !self.is_session => return None,
-            Liveness::Responsive => heartbeat_ms,
-            Liveness::Pinged => dead_ms.max(heartbeat_ms),
-            Liveness::Unresponsive => return None,
+            Responsiveness::Responsive => heartbeat_ms,
+            Responsiveness::Pinged => dead_ms.max(heartbeat_ms),
+            Responsiveness::Unresponsive => return None,
         };
         Some(self.last_heard + patience)
     }

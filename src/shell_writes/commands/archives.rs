@@ -3,7 +3,7 @@
 use super::Run;
 use super::options::Spec;
 use crate::shell_writes::builtins::last_component;
-use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::state::Field;
 
 const CURL: Spec = Spec::new(
@@ -63,7 +63,7 @@ const ZIP: Spec = Spec::new("xibtn", &["exclude", "include"]);
 const COMPRESS: Spec = Spec::new("SoT", &["suffix", "threads"]);
 
 /// `curl -o file` and `curl -O url`.
-pub(super) fn curl(run: &mut Run) -> Stream {
+pub(super) fn curl(run: &mut Run) -> StreamText {
     let options = CURL.parse(run.arguments);
     let folder = options.value(&["output-dir"]).map(Field::text);
     let place = |name: &str| match folder {
@@ -80,20 +80,20 @@ pub(super) fn curl(run: &mut Run) -> Stream {
     let others = options.values(&["c", "cookie-jar", "D", "dump-header"]).filter_map(Field::text);
     paths.extend(others.filter(|name| *name != "-").map(str::to_owned));
     paths.iter().for_each(|path| run.write(path));
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// `wget -O file`. Without it, `wget` replaces no file.
-pub(super) fn wget(run: &mut Run) -> Stream {
+pub(super) fn wget(run: &mut Run) -> StreamText {
     let options = WGET.parse(run.arguments);
     let names = ["O", "output-document", "o", "output-file", "a", "append-output"];
     let paths = options.values(&names).filter_map(Field::text).filter(|path| *path != "-");
     paths.for_each(|path| run.write(path));
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// `tar`: the archive that it makes, or the members that it is told to unpack.
-pub(super) fn tar(run: &mut Run) -> Stream {
+pub(super) fn tar(run: &mut Run) -> StreamText {
     // The first word may be letters without a dash.
     let mut arguments = run.arguments.to_vec();
     if let Some(Field::Known(first)) = arguments.first_mut()
@@ -105,26 +105,26 @@ pub(super) fn tar(run: &mut Run) -> Stream {
     let writes_archive = options.has(&["c", "r", "u", "A", "create", "append", "update"]);
     if writes_archive {
         run.write_field(options.value(&["f", "file"]).filter(|field| field.text() != Some("-")));
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     let changes_names =
         options.has(&["transform", "strip-components", "strip", "O", "to-stdout", "k", "keep-old-files"]);
     if !options.has(&["x", "extract", "get"]) || changes_names {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     let folder = options.value(&["C", "directory"]).map(Field::text);
     unpack(run, options.texts(), folder);
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// `unzip archive members -d folder`, if it replaces without asking.
-pub(super) fn unzip(run: &mut Run) -> Stream {
+pub(super) fn unzip(run: &mut Run) -> StreamText {
     let options = UNZIP.parse(run.arguments);
     if options.has(&["o"]) && !options.has(&["l", "p", "t", "v", "Z", "n", "j"]) {
         let folder = options.value(&["d"]).map(Field::text);
         unpack(run, options.texts().skip(1), folder);
     }
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 fn unpack<'t>(run: &mut Run, members: impl Iterator<Item = &'t str>, folder: Option<Option<&str>>) {
@@ -138,7 +138,7 @@ fn unpack<'t>(run: &mut Run, members: impl Iterator<Item = &'t str>, folder: Opt
 }
 
 /// `zip archive files`.
-pub(super) fn zip(run: &mut Run) -> Stream {
+pub(super) fn zip(run: &mut Run) -> StreamText {
     let options = ZIP.parse(run.arguments);
     if let Some(archive) = options.operands.first().and_then(Field::text).filter(|archive| *archive != "-") {
         let has_ending = last_component(archive).contains('.');
@@ -147,14 +147,14 @@ pub(super) fn zip(run: &mut Run) -> Stream {
     if options.has(&["m"]) {
         options.texts().skip(1).for_each(|path| run.evaluator.write_all(run.state, path));
     }
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// `gzip` and its relatives, which replace a file by its packed form, and back.
-pub(super) fn compress(run: &mut Run) -> Stream {
+pub(super) fn compress(run: &mut Run) -> StreamText {
     let options = COMPRESS.parse(run.arguments);
     if options.has(&["c", "stdout", "to-stdout", "t", "test", "l", "list"]) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     let ending = match run.name {
         "gzip" | "gunzip" => ".gz",
@@ -173,5 +173,5 @@ pub(super) fn compress(run: &mut Run) -> Stream {
             run.write(path);
         }
     }
-    Stream::Unknown
+    StreamText::Unknown
 }

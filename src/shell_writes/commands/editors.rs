@@ -2,7 +2,7 @@
 
 use super::Run;
 use super::options::Spec;
-use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::state::Field;
 
 const SED: Spec = Spec { short: "efl", attached: "i", long: &["expression", "file", "line-length"], stops: false };
@@ -13,7 +13,7 @@ const YQ: Spec = Spec::new("IopP", &["indent", "output-format", "input-format", 
 const ED: Spec = Spec::new("ScpuTw", &["cmd"]);
 
 /// `sed -i`, in the form of GNU and of BSD.
-pub(super) fn sed(run: &mut Run) -> Stream {
+pub(super) fn sed(run: &mut Run) -> StreamText {
     let mut arguments = run.arguments.to_vec();
     let mut suffix = String::new();
     // On BSD the suffix of the copy is the word behind `-i`, often an empty one. GNU sed takes that
@@ -28,14 +28,14 @@ pub(super) fn sed(run: &mut Run) -> Stream {
     }
     let options = SED.parse(&arguments);
     if !options.has(&["i", "I", "in-place"]) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     if let Some(Field::Known(word)) = options.value(&["i", "in-place"]) {
         suffix = word.clone();
     }
     let has_script = options.has(&["e", "f", "expression", "file"]);
     if options.has_many && !has_script && options.operands.first() == Some(&Field::Many) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     for path in options.operands.iter().skip(usize::from(!has_script)).filter_map(Field::text) {
         run.write(path);
@@ -43,11 +43,11 @@ pub(super) fn sed(run: &mut Run) -> Stream {
             run.write(&format!("{path}{suffix}"));
         }
     }
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// `perl -i` and `ruby -i`; without it, what the script on the command line opens to write.
-pub(super) fn perl(run: &mut Run) -> Stream {
+pub(super) fn perl(run: &mut Run) -> StreamText {
     let arguments: Vec<Field> = run.arguments.iter().map(without_digits).collect();
     let options = PERL.parse(&arguments);
     let has_script = options.has(&["e", "E"]);
@@ -60,7 +60,7 @@ pub(super) fn perl(run: &mut Run) -> Stream {
         run.write(path);
         suffix.iter().for_each(|suffix| run.write(&format!("{path}{suffix}")));
     }
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// `-0777` and `-l012` take digits and nothing else, so that letters may follow.
@@ -75,7 +75,7 @@ fn without_digits(field: &Field) -> Field {
 }
 
 /// `awk -i inplace`.
-pub(super) fn awk(run: &mut Run) -> Stream {
+pub(super) fn awk(run: &mut Run) -> StreamText {
     let options = AWK.parse(run.arguments);
     let is_in_place = options.values(&["i", "include"]).any(|field| field.text() == Some("inplace"));
     if is_in_place {
@@ -83,14 +83,14 @@ pub(super) fn awk(run: &mut Run) -> Stream {
         let files = options.operands.iter().skip(usize::from(!has_script)).filter_map(Field::text);
         files.filter(|word| !word.contains('=')).for_each(|path| run.write(path));
     }
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// `yq -i`.
-pub(super) fn yq(run: &mut Run) -> Stream {
+pub(super) fn yq(run: &mut Run) -> StreamText {
     let options = YQ.parse(run.arguments);
     if !options.has(&["i", "inplace", "in-place"]) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     let mut operands = options.operands.iter();
     if matches!(options.operands.first().and_then(Field::text), Some("e" | "ea" | "eval" | "eval-all" | "w" | "write"))
@@ -101,11 +101,11 @@ pub(super) fn yq(run: &mut Run) -> Stream {
         operands.next();
     }
     operands.filter_map(Field::text).for_each(|path| run.write(path));
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// `ed` and its descendants, if their commands are known and write.
-pub(super) fn ed(run: &mut Run) -> Stream {
+pub(super) fn ed(run: &mut Run) -> StreamText {
     let options = ED.parse(run.arguments);
     let is_write = |line: &str| {
         let line = line.trim().trim_start_matches([':', '%']);
@@ -117,5 +117,5 @@ pub(super) fn ed(run: &mut Run) -> Stream {
     if given.iter().flat_map(|text| text.split(['\n', '|'])).any(is_write) {
         options.texts().filter(|word| !word.starts_with('+')).for_each(|path| run.write(path));
     }
-    Stream::Unknown
+    StreamText::Unknown
 }

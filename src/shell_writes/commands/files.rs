@@ -3,7 +3,7 @@
 use super::Run;
 use super::options::{Options, Spec};
 use crate::shell_writes::builtins::last_component;
-use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::state::Field;
 
 /// Files that the copy of a folder may have; of a larger one none are noted.
@@ -72,10 +72,10 @@ fn may_replace(run: &mut Run, path: &str, options: &Options) -> bool {
 }
 
 /// `cp`.
-pub(super) fn copy(run: &mut Run) -> Stream {
+pub(super) fn copy(run: &mut Run) -> StreamText {
     let options = COPY.parse(run.arguments);
     let is_recursive = options.has(&["r", "R", "a", "recursive", "archive"]);
-    let Some(placement) = placement(run, &options) else { return Stream::empty() };
+    let Some(placement) = placement(run, &options) else { return StreamText::empty() };
     for source in &placement.sources {
         let Some(source) = source.text() else {
             // One file of unknown name still becomes the target.
@@ -95,7 +95,7 @@ pub(super) fn copy(run: &mut Run) -> Stream {
             run.write(&path);
         }
     }
-    Stream::empty()
+    StreamText::empty()
 }
 
 /// Whether a source is a file. One that is not there yet may become a folder before it is copied.
@@ -135,14 +135,14 @@ pub(super) fn files_below(run: &mut Run, folder: &str) -> Option<Vec<String>> {
 }
 
 /// `mv`.
-pub(super) fn move_files(run: &mut Run) -> Stream {
+pub(super) fn move_files(run: &mut Run) -> StreamText {
     let options = COPY.parse(run.arguments);
     let Some(placement) = placement(run, &options) else {
         // The target is unknown, the sources are gone all the same.
         if let Some((_, sources)) = options.operands.split_last().filter(|_| !options.has_many) {
             sources.iter().filter_map(Field::text).for_each(|source| run.evaluator.write_all(run.state, source));
         }
-        return Stream::empty();
+        return StreamText::empty();
     };
     for source in &placement.sources {
         let Some(source) = source.text() else {
@@ -165,18 +165,18 @@ pub(super) fn move_files(run: &mut Run) -> Stream {
         }
         run.evaluator.write_all(run.state, source);
     }
-    Stream::empty()
+    StreamText::empty()
 }
 
 /// `ln`: a link takes the place of a file only by force.
-pub(super) fn link(run: &mut Run) -> Stream {
+pub(super) fn link(run: &mut Run) -> StreamText {
     let options = COPY.parse(run.arguments);
     let forces = options.has(&["f", "force"]);
     let placement = match options.operands.as_slice() {
         [target] => Some(Placement { sources: vec![target.clone()], target: ".".into(), is_folder: true }),
         _ => placement(run, &options),
     };
-    let Some(mut placement) = placement else { return Stream::empty() };
+    let Some(mut placement) = placement else { return StreamText::empty() };
     if options.has(&["n", "no-dereference"]) && placement.sources.len() == 1 {
         placement.is_folder &= placement.target.ends_with('/');
     }
@@ -187,26 +187,26 @@ pub(super) fn link(run: &mut Run) -> Stream {
             run.write(&path);
         }
     }
-    Stream::empty()
+    StreamText::empty()
 }
 
 /// `install`.
-pub(super) fn install(run: &mut Run) -> Stream {
+pub(super) fn install(run: &mut Run) -> StreamText {
     let options = INSTALL.parse(run.arguments);
     if options.has(&["d", "directory"]) {
-        return Stream::empty();
+        return StreamText::empty();
     }
-    let Some(placement) = placement(run, &options) else { return Stream::empty() };
+    let Some(placement) = placement(run, &options) else { return StreamText::empty() };
     for source in placement.sources.iter().filter_map(Field::text) {
         if let Some(path) = placement.path(source) {
             run.write(&path);
         }
     }
-    Stream::empty()
+    StreamText::empty()
 }
 
 /// `rm` and what else removes files.
-pub(super) fn remove(run: &mut Run) -> Stream {
+pub(super) fn remove(run: &mut Run) -> StreamText {
     let options = Spec::FLAGS.parse(run.arguments);
     let removes_folders = options.has(&["r", "R", "recursive"]) || matches!(run.name, "trash" | "trash-put" | "rimraf");
     for path in options.texts() {
@@ -220,62 +220,62 @@ pub(super) fn remove(run: &mut Run) -> Stream {
             run.write(path);
         }
     }
-    Stream::empty()
+    StreamText::empty()
 }
 
 /// `touch`.
-pub(super) fn touch(run: &mut Run) -> Stream {
+pub(super) fn touch(run: &mut Run) -> StreamText {
     let options = TOUCH.parse(run.arguments);
     if !options.has(&["c", "no-create", "h"]) {
         options.texts().for_each(|path| run.write(path));
     }
-    Stream::empty()
+    StreamText::empty()
 }
 
 /// `truncate`.
-pub(super) fn truncate(run: &mut Run) -> Stream {
+pub(super) fn truncate(run: &mut Run) -> StreamText {
     TRUNCATE.parse(run.arguments).texts().for_each(|path| run.write(path));
-    Stream::empty()
+    StreamText::empty()
 }
 
 /// `tee`, which passes on what it reads, and `sponge`.
-pub(super) fn tee(run: &mut Run) -> Stream {
+pub(super) fn tee(run: &mut Run) -> StreamText {
     Spec::FLAGS.parse(run.arguments).texts().filter(|path| *path != "-").for_each(|path| run.write(path));
-    if run.name == "tee" { run.input.clone() } else { Stream::empty() }
+    if run.name == "tee" { run.input.clone() } else { StreamText::empty() }
 }
 
 /// `dd of=file`.
-pub(super) fn dd(run: &mut Run) -> Stream {
+pub(super) fn dd(run: &mut Run) -> StreamText {
     run.arguments.iter().filter_map(|field| field.text()?.strip_prefix("of=")).for_each(|path| run.write(path));
-    Stream::empty()
+    StreamText::empty()
 }
 
 /// `sort -o file`; otherwise it prints the lines it reads.
-pub(super) fn sort(run: &mut Run) -> Stream {
+pub(super) fn sort(run: &mut Run) -> StreamText {
     let options = SORT.parse(run.arguments);
     run.write_field(options.value(&["o", "output"]));
     // The order of file names matters to nobody here.
     let prints_input = options.operands.is_empty() && !options.has(&["z", "zero-terminated", "R"]);
-    if prints_input && run.input.text().is_some() { run.input.clone() } else { Stream::Unknown }
+    if prints_input && run.input.text().is_some() { run.input.clone() } else { StreamText::Unknown }
 }
 
 /// `uniq input output`.
-pub(super) fn uniq(run: &mut Run) -> Stream {
+pub(super) fn uniq(run: &mut Run) -> StreamText {
     run.write_field(UNIQ.parse(run.arguments).operands.get(1));
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// `rsync` to this machine.
-pub(super) fn rsync(run: &mut Run) -> Stream {
+pub(super) fn rsync(run: &mut Run) -> StreamText {
     let options = RSYNC.parse(run.arguments);
     let narrows = ["exclude", "include", "filter", "exclude-from", "include-from", "files-from", "existing", "C", "f"];
     let is_trial = options.has(&["n", "dry-run", "list-only", "ignore-existing"]) || options.has(&narrows);
     let is_remote = |text: &str| text.split('/').next().is_some_and(|host| host.contains(':'));
     if is_trial || options.texts().any(is_remote) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     let is_recursive = options.has(&["r", "a", "recursive", "archive"]);
-    let Some(placement) = placement(run, &options) else { return Stream::Unknown };
+    let Some(placement) = placement(run, &options) else { return StreamText::Unknown };
     for source in placement.sources.iter().filter_map(Field::text) {
         if !run.is_folder(source) {
             placement.path(source).iter().for_each(|path| run.write(path));
@@ -289,5 +289,5 @@ pub(super) fn rsync(run: &mut Run) -> Stream {
             }
         }
     }
-    Stream::Unknown
+    StreamText::Unknown
 }

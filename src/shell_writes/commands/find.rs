@@ -2,7 +2,7 @@
 
 use super::Run;
 use crate::shell_writes::builtins::last_component;
-use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::state::Field;
 use crate::shell_writes::wildcards::{Sign, live_pattern, text_fits};
 
@@ -191,7 +191,7 @@ fn passes(test: &Test, file: &Visited, verdict: &mut Verdict) -> Option<bool> {
 }
 
 /// `find`.
-pub(super) fn find(run: &mut Run) -> Stream {
+pub(super) fn find(run: &mut Run) -> StreamText {
     let is_expression =
         |field: &Field| field.text().is_some_and(|text| text.starts_with('-') || matches!(text, "(" | "!" | ")"));
     let options =
@@ -200,7 +200,9 @@ pub(super) fn find(run: &mut Run) -> Stream {
     let n_roots = rest.iter().position(is_expression).unwrap_or(rest.len());
     let roots = if n_roots == 0 { vec![Field::Known(".".into())] } else { rest[..n_roots].to_vec() };
     let mut reader = ExpressionReader { words: rest[n_roots..].iter(), actions: Vec::new(), depths: (0, usize::MAX) };
-    let Some(test) = reader.either(0).filter(|_| reader.words.as_slice().is_empty()) else { return Stream::Unknown };
+    let Some(test) = reader.either(0).filter(|_| reader.words.as_slice().is_empty()) else {
+        return StreamText::Unknown;
+    };
     let mut actions = reader.actions;
     let test = if actions.is_empty() {
         actions.push(Action::Print('\n'));
@@ -211,7 +213,7 @@ pub(super) fn find(run: &mut Run) -> Stream {
     let only_prints = actions.iter().all(|action| matches!(action, Action::Print(_) | Action::Other));
     if only_prints && !run.evaluator.output_is_read {
         // Most searches only show what they find; they are spared the walk.
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     let mut walk = Walk { test, depths: reader.depths, hits: Vec::new(), n_visited: 0, is_whole: true };
     for root in &roots {
@@ -278,7 +280,7 @@ impl Walk {
     }
 }
 
-fn act(run: &mut Run, actions: &[Action], walk: Walk) -> Stream {
+fn act(run: &mut Run, actions: &[Action], walk: Walk) -> StreamText {
     let mut printed = String::new();
     let mut together: Vec<Vec<Field>> = actions.iter().map(|_| Vec::new()).collect();
     for (path, hits) in &walk.hits {
@@ -305,7 +307,7 @@ fn act(run: &mut Run, actions: &[Action], walk: Walk) -> Stream {
         }
     }
     let prints_all = walk.is_whole && actions.iter().all(|action| matches!(action, Action::Print(_) | Action::Delete));
-    if prints_all { Stream::Text(printed) } else { Stream::Unknown }
+    if prints_all { StreamText::Text(printed) } else { StreamText::Unknown }
 }
 
 fn replaced(word: &Field, path: &str) -> Field {
@@ -317,5 +319,5 @@ fn replaced(word: &Field, path: &str) -> Field {
 
 fn run_words(run: &mut Run, words: &[Field]) {
     let mut inner = run.evaluator.copy(run.state);
-    run.evaluator.call(&mut inner, words, &Stream::Unknown);
+    run.evaluator.call(&mut inner, words, &StreamText::Unknown);
 }

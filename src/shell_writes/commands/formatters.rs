@@ -2,7 +2,7 @@
 
 use super::Run;
 use super::options::{Options, Spec};
-use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::state::Field;
 use crate::shell_writes::{Tracking, wildcards};
 
@@ -193,8 +193,8 @@ pub(super) fn is_formatter(run: &Run) -> bool {
 }
 
 /// Notes what a formatter rewrites.
-pub(super) fn format(run: &mut Run) -> Stream {
-    let Some(formatter) = formatter(run.name, run.arguments) else { return Stream::Unknown };
+pub(super) fn format(run: &mut Run) -> StreamText {
+    let Some(formatter) = formatter(run.name, run.arguments) else { return StreamText::Unknown };
     let arguments = &run.arguments[formatter.subcommand.len()..];
     let options = formatter.values.parse(arguments);
     let checks_behind = options.texts().any(|word| word == "--check");
@@ -202,10 +202,10 @@ pub(super) fn format(run: &mut Run) -> Stream {
         || options.has(formatter.writes)
         || options.has(&["w"]) && formatter.writes.contains(&"w");
     if !is_asked || options.has(formatter.reads) || checks_behind || options.has(&["help", "version", "h", "V"]) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     note(run, formatter, &options);
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 fn note(run: &mut Run, formatter: &Formatter, options: &Options) {

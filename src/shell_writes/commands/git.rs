@@ -7,7 +7,7 @@ use super::Run;
 use super::options::{Options, Spec};
 use super::patch;
 use crate::shell_writes::Tracking;
-use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::state::Field;
 
 const GLOBAL: Spec =
@@ -21,20 +21,22 @@ const CLEAN: Spec = Spec::new("e", &["exclude"]);
 const OUTPUT: Spec = Spec::new("oO", &["output", "output-directory"]);
 
 /// `git`.
-pub(super) fn git(run: &mut Run) -> Stream {
+pub(super) fn git(run: &mut Run) -> StreamText {
     let options = GLOBAL.parse(run.arguments);
-    let Some((Field::Known(subcommand), arguments)) = options.operands.split_first() else { return Stream::Unknown };
+    let Some((Field::Known(subcommand), arguments)) = options.operands.split_first() else {
+        return StreamText::Unknown;
+    };
     let outer = run.state.directory.clone();
     for folder in options.values(&["C", "work-tree"]) {
         run.state.directory = folder.text().and_then(|folder| run.evaluator.resolve(run.state, folder));
     }
     let output =
-        if options.has(&["git-dir", "namespace"]) { Stream::Unknown } else { dispatch(run, subcommand, arguments) };
+        if options.has(&["git-dir", "namespace"]) { StreamText::Unknown } else { dispatch(run, subcommand, arguments) };
     run.state.directory = outer;
     output
 }
 
-fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> Stream {
+fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText {
     match subcommand {
         "checkout" => checkout(run, arguments),
         "switch" => {
@@ -82,11 +84,11 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> Stream {
             run.write_field(options.value(if subcommand == "archive" { &["o", "output"] } else { &["output"] }));
         }
         "rev-parse" if arguments.iter().any(|field| field.text() == Some("--show-toplevel")) => {
-            return work_tree(run).map_or(Stream::Unknown, |folder| Stream::Text(folder + "\n"));
+            return work_tree(run).map_or(StreamText::Unknown, |folder| StreamText::Text(folder + "\n"));
         }
         _ => {}
     }
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// The root of the work tree around the current directory.

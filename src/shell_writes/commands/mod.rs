@@ -12,7 +12,7 @@ mod snippets;
 mod tokens;
 mod wrappers;
 
-use super::evaluator::{Evaluator, Outcome, Stream};
+use super::evaluator::{Evaluator, RunResult, StreamText};
 use super::state::{Field, State};
 
 /// A program about to run.
@@ -22,11 +22,11 @@ pub(super) struct Run<'r, 'e> {
     /// Its name without a folder.
     name: &'r str,
     arguments: &'r [Field],
-    input: &'r Stream,
+    input: &'r StreamText,
 }
 
 /// The rule of a program: it notes the files, and returns what is printed.
-type Rule = fn(&mut Run) -> Stream;
+type Rule = fn(&mut Run) -> StreamText;
 
 /// All rules by the names of their programs.
 const RULES: &[(&[&str], Rule)] = &[
@@ -79,8 +79,8 @@ pub(super) fn run_command(
     state: &mut State,
     name: &str,
     arguments: &[Field],
-    input: &Stream,
-) -> Stream {
+    input: &StreamText,
+) -> StreamText {
     let name = name.rsplit('/').next().unwrap_or(name);
     let plain = name.strip_prefix("python3.").map_or(name, |_| "python3");
     let mut run = Run { evaluator, state, name: plain, arguments, input };
@@ -88,7 +88,7 @@ pub(super) fn run_command(
         return formatters::format(&mut run);
     }
     let rule = RULES.iter().find(|(names, _)| names.contains(&plain)).map(|(_, rule)| rule);
-    rule.map_or(Stream::Unknown, |rule| rule(&mut run))
+    rule.map_or(StreamText::Unknown, |rule| rule(&mut run))
 }
 
 impl Run<'_, '_> {
@@ -111,7 +111,7 @@ impl Run<'_, '_> {
     }
 
     /// Runs another command, which this one is given.
-    fn run(&mut self, words: &[Field]) -> Stream {
+    fn run(&mut self, words: &[Field]) -> StreamText {
         self.evaluator.call(self.state, words, self.input).output
     }
 
@@ -123,15 +123,15 @@ impl Run<'_, '_> {
     /// The text on standard input; of a file only as far as it is a patch.
     fn patch_input(&mut self) -> Option<String> {
         match self.input {
-            Stream::Text(text) => Some(text.clone()),
-            Stream::File(path) => self.evaluator.patch_text(path),
-            Stream::Unknown => None,
+            StreamText::Text(text) => Some(text.clone()),
+            StreamText::File(path) => self.evaluator.patch_text(path),
+            StreamText::Unknown => None,
         }
     }
 }
 
 /// Runs a script in a shell of its own.
-fn run_script(run: &mut Run, script: &str, arguments: &[Field]) -> Outcome {
+fn run_script(run: &mut Run, script: &str, arguments: &[Field]) -> RunResult {
     let mut inner = run.state.child();
     inner.arguments = arguments.to_vec().into();
     run.evaluator.run_script(script, &mut inner, run.input)

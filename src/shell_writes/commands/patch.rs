@@ -2,7 +2,7 @@
 
 use super::Run;
 use super::options::Spec;
-use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::state::Field;
 
 const PATCH: Spec = Spec::new(
@@ -13,10 +13,10 @@ const PATCH: Spec = Spec::new(
 const MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
 
 /// `patch`: its operand, else the files that the patch names.
-pub(super) fn patch(run: &mut Run) -> Stream {
+pub(super) fn patch(run: &mut Run) -> StreamText {
     let options = PATCH.parse(run.arguments);
     if options.has(&["dry-run", "C", "check"]) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     let outer = run.state.directory.clone();
     let named = options.value(&["i", "input"]).or(options.operands.get(1));
@@ -40,7 +40,7 @@ pub(super) fn patch(run: &mut Run) -> Stream {
         note_headers(run, &text, strip, options.has(&["R", "reverse"]));
     }
     run.state.directory = outer;
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// Notes the files that a unified diff names. Without a number of components to strip only the last
@@ -99,12 +99,12 @@ fn stripped(name: &str, strip: Option<usize>) -> Option<String> {
 }
 
 /// The patch language of agents: the files stand in marked lines.
-pub(super) fn apply_patch(run: &mut Run) -> Stream {
+pub(super) fn apply_patch(run: &mut Run) -> StreamText {
     let argument = run.arguments.first().and_then(Field::text).map(str::to_owned);
-    let Some(text) = argument.or_else(|| run.input.text().map(str::to_owned)) else { return Stream::Unknown };
+    let Some(text) = argument.or_else(|| run.input.text().map(str::to_owned)) else { return StreamText::Unknown };
     if text.contains("*** Begin Patch") {
         let paths = text.lines().filter_map(|line| MARKS.iter().find_map(|mark| line.strip_prefix(mark)));
         paths.for_each(|path| run.write(path.trim()));
     }
-    Stream::Unknown
+    StreamText::Unknown
 }

@@ -3,7 +3,7 @@
 use super::options::Spec;
 use super::tokens::{Language, Token, tokens};
 use super::{Run, formatters};
-use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::state::Field;
 use std::collections::HashMap;
 
@@ -31,7 +31,7 @@ const MOVES: &[&str] = &["renameSync"];
 const COPIES: &[&str] = &["copyFileSync", "cpSync"];
 
 /// `python -c script`, `python - <<END`, and `python -m black`.
-pub(super) fn python(run: &mut Run) -> Stream {
+pub(super) fn python(run: &mut Run) -> StreamText {
     if let Some(at) = run.arguments.iter().position(|field| field.text() == Some("-m")) {
         let is_option = |field: &Field| field.text().is_some_and(|text| text.starts_with('-') && text != "-c");
         if run.arguments[..at].iter().all(is_option) {
@@ -42,18 +42,18 @@ pub(super) fn python(run: &mut Run) -> Stream {
     let scripts: Vec<String> = options.values(&["c"]).filter_map(Field::text).map(str::to_owned).collect();
     let has_file = options.operands.first().is_some_and(|field| field.text() != Some("-"));
     look_into(run, &scripts, Language::Python, has_file || options.has(&["c", "V", "version", "h"]));
-    Stream::Unknown
+    StreamText::Unknown
 }
 
-fn module(run: &mut Run, at: usize) -> Stream {
+fn module(run: &mut Run, at: usize) -> StreamText {
     let words = run.arguments[at..].to_vec();
-    let Some((Field::Known(name), arguments)) = words.split_first() else { return Stream::Unknown };
+    let Some((Field::Known(name), arguments)) = words.split_first() else { return StreamText::Unknown };
     let mut inner = Run { evaluator: run.evaluator, state: run.state, name, arguments, input: run.input };
-    if formatters::is_formatter(&inner) { formatters::format(&mut inner) } else { Stream::Unknown }
+    if formatters::is_formatter(&inner) { formatters::format(&mut inner) } else { StreamText::Unknown }
 }
 
 /// `node -e script`, and a script on standard input.
-pub(super) fn node(run: &mut Run) -> Stream {
+pub(super) fn node(run: &mut Run) -> StreamText {
     let options = NODE.parse(run.arguments);
     let is_eval = options.operands.first().and_then(Field::text) == Some("eval");
     let evaluated = options.operands.get(1).filter(|_| is_eval);
@@ -66,14 +66,14 @@ pub(super) fn node(run: &mut Run) -> Stream {
         Language::JavaScript,
         has_file || options.has(&["e", "p", "eval", "print", "v", "version"]),
     );
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// Scripts of perl and ruby.
-pub(super) fn interpreted(run: &mut Run, scripts: &[String], has_script: bool) -> Stream {
+pub(super) fn interpreted(run: &mut Run, scripts: &[String], has_script: bool) -> StreamText {
     let language = if run.name == "perl" { Language::Perl } else { Language::Ruby };
     look_into(run, scripts, language, has_script);
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// Looks into scripts, or into standard input if there is no other.

@@ -2,7 +2,7 @@
 
 use super::options::Spec;
 use super::{Run, run_script};
-use crate::shell_writes::evaluator::Stream;
+use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::state::{Field, Value};
 
 const SHELL: Spec = Spec { short: "oO", attached: "", long: &["rcfile", "init-file"], stops: true };
@@ -32,49 +32,49 @@ const STOPS: Spec = Spec {
 const RUNS_MAX: usize = 500;
 
 /// `sh -c script`, or a script on standard input.
-pub(super) fn shell(run: &mut Run) -> Stream {
+pub(super) fn shell(run: &mut Run) -> StreamText {
     let options = SHELL.parse(run.arguments);
     if options.has(&["n", "help", "version"]) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     if options.has(&["c"]) {
-        let Some((Field::Known(script), rest)) = options.operands.split_first() else { return Stream::Unknown };
+        let Some((Field::Known(script), rest)) = options.operands.split_first() else { return StreamText::Unknown };
         // The first word behind the script is `$0`.
         return run_script(run, script, rest.get(1..).unwrap_or_default()).output;
     }
     let reads_input = options.operands.is_empty() || options.has(&["s"]);
     match run.input.text().filter(|_| reads_input).map(str::to_owned) {
         Some(script) => run_script(run, &script, &[]).output,
-        None => Stream::Unknown,
+        None => StreamText::Unknown,
     }
 }
 
 /// Runs the words behind the options of a program.
-fn run_operands(run: &mut Run, operands: &[Field]) -> Stream {
-    if operands.is_empty() { Stream::Unknown } else { run.run(operands) }
+fn run_operands(run: &mut Run, operands: &[Field]) -> StreamText {
+    if operands.is_empty() { StreamText::Unknown } else { run.run(operands) }
 }
 
 /// `nohup`, `nice` and others that only run what follows.
-pub(super) fn plain(run: &mut Run) -> Stream {
+pub(super) fn plain(run: &mut Run) -> StreamText {
     let options = PLAIN.parse(run.arguments);
     if run.name == "command" && options.has(&["v", "V"]) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     run_operands(run, &options.operands)
 }
 
 /// `sudo`.
-pub(super) fn sudo(run: &mut Run) -> Stream {
+pub(super) fn sudo(run: &mut Run) -> StreamText {
     let options = SUDO.parse(run.arguments);
     if options.has(&["l", "e", "v", "k", "K", "chdir", "D", "i", "login"]) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     let n = options.operands.iter().take_while(|field| is_assignment(field)).count();
     run_operands(run, &options.operands[n..])
 }
 
 /// `timeout 10 command`.
-pub(super) fn timeout(run: &mut Run) -> Stream {
+pub(super) fn timeout(run: &mut Run) -> StreamText {
     let options = TIMEOUT.parse(run.arguments);
     run_operands(run, options.operands.get(1..).unwrap_or_default())
 }
@@ -85,10 +85,10 @@ fn is_assignment(field: &Field) -> bool {
 }
 
 /// `env name=value command`.
-pub(super) fn env(run: &mut Run) -> Stream {
+pub(super) fn env(run: &mut Run) -> StreamText {
     let options = ENV.parse(run.arguments);
     if options.has(&["S", "split-string", "C", "chdir"]) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     let n = options.operands.iter().take_while(|field| is_assignment(field)).count();
     let outer = run.state.clone();
@@ -104,10 +104,10 @@ pub(super) fn env(run: &mut Run) -> Stream {
 }
 
 /// `xargs`: the words come from standard input, if that is known.
-pub(super) fn xargs(run: &mut Run) -> Stream {
+pub(super) fn xargs(run: &mut Run) -> StreamText {
     let options = XARGS.parse(run.arguments);
     if options.has(&["a", "arg-file", "d", "delimiter", "E", "L", "max-lines"]) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     let by_null = options.has(&["0", "null"]);
     let place = if options.has(&["i"]) { Some("{}") } else { options.value(&["I", "replace"]).and_then(Field::text) };
@@ -121,11 +121,11 @@ pub(super) fn xargs(run: &mut Run) -> Stream {
         let has_files = place.is_none();
         // The words that are on the command line are written whatever else comes.
         let words = [options.operands.as_slice(), if has_files { &[Field::Many] } else { &[] }].concat();
-        return if has_files { run_inner(run, &words) } else { Stream::Unknown };
+        return if has_files { run_inner(run, &words) } else { StreamText::Unknown };
     };
     // Quotes and backslashes have a meaning for xargs that file names seldom need.
     if !by_null && text.contains(['\'', '"', '\\']) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     let words: Vec<&str> = text.split(is_separator).map(str::trim).filter(|word| !word.is_empty()).collect();
     let Some(place) = place else {
@@ -141,29 +141,29 @@ pub(super) fn xargs(run: &mut Run) -> Stream {
         let fields: Vec<Field> = options.operands.iter().map(replaced).collect();
         run_inner(run, &fields);
     }
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// Runs a command that does not read this one's input.
-fn run_inner(run: &mut Run, words: &[Field]) -> Stream {
-    let input = Stream::empty();
+fn run_inner(run: &mut Run, words: &[Field]) -> StreamText {
+    let input = StreamText::empty();
     let mut inner = Run { evaluator: run.evaluator, state: run.state, name: run.name, arguments: words, input: &input };
     run_operands(&mut inner, words);
-    Stream::Unknown
+    StreamText::Unknown
 }
 
 /// `npx prettier …`.
-pub(super) fn package_runner(run: &mut Run) -> Stream {
+pub(super) fn package_runner(run: &mut Run) -> StreamText {
     let options = STOPS.parse(run.arguments);
     if options.has(&["c", "call"]) {
-        return Stream::Unknown;
+        return StreamText::Unknown;
     }
     let skips = usize::from(run.name == "pipx" && options.operands.first().and_then(Field::text) == Some("run"));
     run_package(run, &options.operands[skips..])
 }
 
 /// Runs a program by the name of its package, which may end in a version.
-fn run_package(run: &mut Run, operands: &[Field]) -> Stream {
+fn run_package(run: &mut Run, operands: &[Field]) -> StreamText {
     let mut words = operands.to_vec();
     if let Some(Field::Known(name)) = words.first_mut() {
         let version = name.rfind('@').filter(|at| *at > 0).unwrap_or(name.len());
@@ -176,24 +176,24 @@ fn run_package(run: &mut Run, operands: &[Field]) -> Stream {
 }
 
 /// `uv run black …`, `poetry run …`.
-pub(super) fn environment_runner(run: &mut Run) -> Stream {
+pub(super) fn environment_runner(run: &mut Run) -> StreamText {
     match run.arguments.iter().map(Field::text).collect::<Vec<_>>().as_slice() {
         [Some("run"), ..] => {
             let options = STOPS.parse(&run.arguments[1..]);
             if options.has(&["directory", "project"]) {
-                return Stream::Unknown;
+                return StreamText::Unknown;
             }
             run_operands(run, &options.operands)
         }
         [Some("tool"), Some("run"), ..] => run_operands(run, &run.arguments[2..]),
-        _ => Stream::Unknown,
+        _ => StreamText::Unknown,
     }
 }
 
 /// `pnpm exec prettier …`, `yarn eslint …`, `npm exec -- …`.
-pub(super) fn script_runner(run: &mut Run) -> Stream {
+pub(super) fn script_runner(run: &mut Run) -> StreamText {
     let options = STOPS.parse(run.arguments);
-    let Some((Field::Known(first), rest)) = options.operands.split_first() else { return Stream::Unknown };
+    let Some((Field::Known(first), rest)) = options.operands.split_first() else { return StreamText::Unknown };
     match first.as_str() {
         "exec" | "dlx" | "x" => {
             let rest = STOPS.parse(rest).operands;
@@ -201,6 +201,6 @@ pub(super) fn script_runner(run: &mut Run) -> Stream {
         }
         // A script of the project may have the name of a program; these two have none of their own.
         "prettier" | "eslint" | "biome" if matches!(run.name, "yarn" | "pnpm") => run_operands(run, &options.operands),
-        _ => Stream::Unknown,
+        _ => StreamText::Unknown,
     }
 }

@@ -1,8 +1,8 @@
 //! Feeds what the fuzzer finds to tests/properties/hooks.rs.
 #![no_main]
 
-#[path = "../../properties/feed.rs"]
-mod feed;
+#[path = "../../properties/choices.rs"]
+mod choices;
 #[path = "../../properties/hooks.rs"]
 mod property;
 

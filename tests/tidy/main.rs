@@ -1,8 +1,11 @@
 //! The rules of the source tree, checked by reading it: the direction of imports, the one home of each
 //! crate, the length of files and functions, and what must not be committed.
 
+mod parts;
+mod source;
+
+use source::{Source, check, files_ending, root, sources};
 use std::fs;
-use std::path::{Path, PathBuf};
 
 /// The folders that each folder may import. Imports go `main → cli → agents, mcp → client, broker →
 /// wire → core → store`; `discovery` and `sys` are the impure leaves beside them.
@@ -68,73 +71,6 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 160;
 
-/// A source file: its path in the project, its lines, and where its unit tests begin.
-struct Source {
-    path: String,
-    lines: Vec<String>,
-    n_code: usize,
-}
-
-impl Source {
-    fn read(root: &Path, path: &Path) -> Source {
-        let lines: Vec<String> = fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect();
-        let n_code = lines.iter().position(|line| line.trim() == "#[cfg(test)]").unwrap_or(lines.len());
-        Source { path: path.strip_prefix(root).unwrap().to_string_lossy().into_owned(), lines, n_code }
-    }
-
-    /// The lines of the program with their numbers, without comments and unit tests.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let lines = self.lines[..self.n_code].iter().enumerate();
-        lines.map(|(n, line)| (n + 1, line.as_str())).filter(|(_, line)| !line.trim_start().starts_with("//"))
-    }
-
-    /// The path below `src`, if the file is there.
-    fn inside(&self) -> Option<&str> {
-        self.path.strip_prefix("src/")
-    }
-
-    /// The folder or file directly below `src` that it belongs to.
-    fn room(&self) -> Option<&str> {
-        let first = self.inside()?.split('/').next()?;
-        Some(first.strip_suffix(".rs").unwrap_or(first))
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// All Rust sources in these folders.
-fn files(folders: &[&str]) -> Vec<PathBuf> {
-    files_ending(folders, &["rs"])
-}
-
-/// All files in these folders whose names end so.
-fn files_ending(folders: &[&str], endings: &[&str]) -> Vec<PathBuf> {
-    let mut open: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
-    let mut found = Vec::new();
-    while let Some(path) = open.pop() {
-        if path.is_dir() {
-            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|ending| endings.iter().any(|known| ending == *known)) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
-fn sources(folders: &[&str]) -> Vec<Source> {
-    let found: Vec<Source> = files(folders).iter().map(|path| Source::read(root(), path)).collect();
-    assert!(found.len() > 5, "no sources in {folders:?}");
-    found
-}
-
-/// Fails with all breaches at once, so that one run shows everything to fix.
-fn check(rule: &str, breaches: &[String]) {
-    assert!(breaches.is_empty(), "{rule}\n  {}", breaches.join("\n  "));
-}
-
 /// The path after each `crate::`. A group `{a, b}` gives one path for each member; of a nested group only
 /// the first word counts.
 fn crate_paths(line: &str) -> Vec<String> {
@@ -172,7 +108,7 @@ fn imports_go_in_one_direction() {
     for source in sources(&["src"]) {
         let room = source.room().unwrap();
         let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
-            breaches.push(format!("{}: this folder has no rule; add it to ROOMS in tests/tidy.rs", source.path));
+            breaches.push(format!("{}: this folder has no rule; add it to ROOMS in tests/tidy", source.path));
             continue;
         };
         for (n, line) in source.code() {
@@ -220,7 +156,7 @@ fn each_outside_crate_has_one_home() {
     assert!(listed.len() > 5, "no dependencies read: {listed:?}");
     for name in &listed {
         if !HOMES.iter().any(|(known, _)| known == name) {
-            breaches.push(format!("Cargo.toml: {name} has no home; add it to HOMES in tests/tidy.rs"));
+            breaches.push(format!("Cargo.toml: {name} has no home; add it to HOMES in tests/tidy"));
         } else if !used.contains(&name.as_str()) {
             breaches.push(format!("Cargo.toml: {name} is not used"));
         }

@@ -1,7 +1,7 @@
 //! What the callers do all day, and what is written into the book about it.
 
-use crate::book::Book;
-use crate::callers::{Ask, Caller, Got};
+use crate::clients::{Ask, Caller, Got};
+use crate::ledger::Ledger;
 use crate::support::Place;
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,12 +45,12 @@ pub struct World<'a> {
     pub place: &'a Place,
     pub peers: Vec<Peer>,
     pub files: Vec<String>,
-    pub book: Mutex<Book>,
+    pub book: Mutex<Ledger>,
     pub done: AtomicBool,
 }
 
 impl World<'_> {
-    pub fn book(&self) -> MutexGuard<'_, Book> {
+    pub fn book(&self) -> MutexGuard<'_, Ledger> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,6 @@
 //! Peers on two machines: paths mean files of their own machine, a repository is the same on both.
 
-use crate::trouble::Disk;
+use crate::failures::Disk;
 use serde_json::{Value, json};
 use slm_mesh::core::{locks, mail, peers, peers::sessions};
 

@@ -5,9 +5,9 @@
 use serde_json::{Map, Value, json};
 
 /// Bytes, and how many of them are used up. After the end there are zeros.
-pub struct Feed<'a>(pub &'a [u8]);
+pub struct Choices<'a>(pub &'a [u8]);
 
-impl<'a> Feed<'a> {
+impl<'a> Choices<'a> {
     pub fn byte(&mut self) -> u8 {
         let Some((first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;

@@ -29,7 +29,7 @@ pub fn head(text: &str) -> &str {
 
 /// Everything known from outside.
 #[derive(Debug, Default)]
-pub struct Book {
+pub struct Ledger {
     /// By reader and text.
     pub letters: HashMap<(String, String), Letter>,
     /// Ids under which a reader met a text: one each, else it was sent twice.
@@ -66,7 +66,7 @@ pub struct Book {
     pub breaches: Vec<String>,
 }
 
-impl Book {
+impl Ledger {
     /// Something that must not be.
     pub fn breach(&mut self, text: String) {
         if self.breaches.len() < 50 {

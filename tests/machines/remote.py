@@ -6,7 +6,7 @@ import shlex
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ground import PATIENCE_SECONDS, until
+from namespaces import PATIENCE_SECONDS, until
 from hosts import Fault, Net
 
 TOP = Path(__file__).resolve().parent.parent.parent

@@ -1,0 +1,9 @@
+//! Feeds what the fuzzer finds to tests/properties/discovery.rs.
+#![no_main]
+
+#[path = "../../properties/choices.rs"]
+mod choices;
+#[path = "../../properties/discovery.rs"]
+mod property;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| property::check(data));

@@ -1,0 +1,138 @@
+//! The walls between the parts of the program: who asks the store, whose fields are private, and names that
+//! mean one thing.
+
+use crate::source::{Source, check, files_ending, root, sources};
+use std::collections::BTreeMap;
+
+/// Each part of the core: its files, and the struct whose fields only these files may name.
+const PARTS: &[(&str, &str)] = &[
+    ("core/peers/mod.rs", "Peers"),
+    ("core/locks/table.rs", "Locks"),
+    ("core/mail/mod.rs", "Mail"),
+    ("core/journal.rs", "Journal"),
+    ("core/federation/mod.rs", "Federation"),
+    ("core/rate_limit.rs", "RateLimiter"),
+];
+
+#[test]
+fn each_part_of_the_core_keeps_its_fields_private() {
+    let mut breaches = Vec::new();
+    for (path, name) in PARTS {
+        let source = Source::read(root(), &root().join("src").join(path));
+        let start = format!("pub struct {name} {{");
+        let begin = source.lines.iter().position(|line| *line == start).unwrap_or_else(|| panic!("{path}: no {name}"));
+        // Beside a `mod.rs`, `pub(super)` means the part itself.
+        let is_own_file = !path.ends_with("mod.rs") && path.matches('/').count() > 1;
+        for line in source.lines[begin + 1..].iter().take_while(|line| *line != "}") {
+            let field = line.trim_start();
+            if field.starts_with("pub") && !(is_own_file && field.starts_with("pub(super)")) {
+                breaches.push(format!("{path}: {name}: {field}"));
+            }
+        }
+    }
+    check("other parts use methods, not fields", &breaches);
+}
+
+/// The questions of each part of the store, and who asks them: paths below `src` with the questions that
+/// they may ask, or all. Beside the owner there are only readers.
+const STORE_QUESTIONS: &[(&str, &[(&str, &[&str])])] = &[
+    ("peers", &[("core/peers/", &[])]),
+    ("locks", &[("core/locks/", &[])]),
+    (
+        "messages",
+        &[
+            ("core/mail/", &[]),
+            ("core/federation/", &["messages", "message", "messages_by_key", "count_unread"]),
+            ("core/turn.rs", &["next_message_expiry"]),
+            ("broker/web/event_stream.rs", &["messages"]),
+        ],
+    ),
+    ("wakeups", &[("core/mail/", &[])]),
+    ("events", &[("core/journal.rs", &[]), ("broker/web/event_stream.rs", &["events"])]),
+    (
+        "state",
+        &[
+            ("core/state.rs", &[]),
+            ("core/turn.rs", &["next_entry_expiry"]),
+            ("broker/web/event_stream.rs", &["all_entries"]),
+        ],
+    ),
+];
+
+#[test]
+fn each_question_to_the_store_is_asked_by_the_part_that_owns_it() {
+    let program = sources(&["src"]);
+    let mut breaches = Vec::new();
+    for (part, askers) in STORE_QUESTIONS {
+        let store = program.iter().find(|source| source.inside() == Some(&format!("store/{part}.rs"))).unwrap();
+        let questions: Vec<&str> = store.code().filter_map(|(_, line)| method_of_store(line)).collect();
+        assert!(questions.len() > 2, "no questions read in store/{part}.rs: {questions:?}");
+        for source in program.iter().filter(|source| source.room() != Some("store")) {
+            let inside = source.inside().unwrap();
+            // A call may begin on a new line.
+            let code: String = source.code().map(|(_, line)| line.trim()).collect();
+            for question in &questions {
+                let is_asked = ["store.", "store()."].iter().any(|of| code.contains(&format!("{of}{question}(")));
+                let is_allowed = askers
+                    .iter()
+                    .any(|(path, some)| inside.starts_with(path) && (some.is_empty() || some.contains(question)));
+                if is_asked && !is_allowed {
+                    breaches.push(format!("{}: {question} belongs to store/{part}.rs", source.path));
+                }
+            }
+        }
+    }
+    check("each question to the store is asked by the part of the core that owns it", &breaches);
+}
+
+/// The name of a method that a line of `src/store` begins, without those of rows.
+fn method_of_store(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("    pub fn ")?;
+    let (name, arguments) = rest.split_once('(')?;
+    let is_row = arguments.starts_with("&self)") || arguments.starts_with("&self, now: i64)");
+    (!is_row || ["peers", "locks"].contains(&name)).then_some(name)
+}
+
+#[test]
+fn each_public_type_has_a_name_of_its_own() {
+    let mut homes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources(&["src"]) {
+        for (n, line) in source.code() {
+            let Some(name) = public_type(line) else { continue };
+            homes.entry(name).or_default().push(format!("{}:{n}", source.path));
+        }
+    }
+    assert!(homes.len() > 100, "only {} types read", homes.len());
+    let twice = homes.iter().filter(|(_, places)| places.len() > 1);
+    let breaches: Vec<String> = twice.map(|(name, places)| format!("{name}: {}", places.join(", "))).collect();
+    check("one name means one thing in the whole program", &breaches);
+}
+
+/// The name of the type that a line makes public, here or to a part of the program.
+fn public_type(line: &str) -> Option<String> {
+    let rest = line.trim_start().strip_prefix("pub")?;
+    let rest = if rest.starts_with('(') { rest.split_once(") ")?.1 } else { rest.trim_start() };
+    let (kind, rest) = rest.split_once(' ')?;
+    let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    ["struct", "enum", "trait", "type"].contains(&kind).then_some(name)
+}
+
+/// Words of our own for what the field calls otherwise; they must not come back in the names of files.
+const PRIVATE_WORDS: &[&str] = &[
+    "seat", "letter", "wish", "desk", "outlet", "ear", "ears", "far", "lan", "ground", "knock", "porter", "ring",
+    "bell", "places", "birth", "pests",
+];
+
+#[test]
+fn file_names_use_common_words() {
+    let found = files_ending(&["src", "tests", "python"], &["rs", "py", "sh", "js", "txt", "sql"]);
+    let mut breaches = Vec::new();
+    for path in found {
+        let path = path.strip_prefix(root()).unwrap();
+        let text = path.with_extension("").to_string_lossy().into_owned();
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+        let hits = words.filter(|word| PRIVATE_WORDS.iter().any(|known| word == known || *word == format!("{known}s")));
+        breaches.extend(hits.map(|word| format!("{}: {word}", path.display())));
+    }
+    check("name files with words that a stranger would guess", &breaches);
+}
