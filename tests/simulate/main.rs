@@ -4,6 +4,7 @@
 //!
 //! `make sim SEED=7 STEPS=100000` runs one seed for so long.
 
+mod breaks;
 mod events;
 mod locks;
 mod mail;
