@@ -33,7 +33,7 @@ const UNRUN: &[(&str, &str)] = &[
         "wants a second machine; tests/remote.rs plays a guest",
     ),
     (
-        "SLM_MESH_HOST=ssh://hub slm-mesh peers   # or through ssh, encrypted, with no open port",
+        "SLM_MESH_HOST=ssh://hub slm-mesh peers   # or through ssh, with no open port",
         "wants a second machine; tests/remote.rs plays ssh",
     ),
     (

@@ -33,9 +33,12 @@ fn each_part_of_the_core_keeps_its_fields_private() {
     check("other parts use methods, not fields", &breaches);
 }
 
+/// A file of the store, and for each of its questions the files that may ask it.
+type Part = (&'static str, &'static [(&'static str, &'static [&'static str])]);
+
 /// The questions of each part of the store, and who asks them: paths below `src` with the questions that
 /// they may ask, or all. Beside the owner there are only readers.
-const STORE_QUESTIONS: &[(&str, &[(&str, &[&str])])] = &[
+const STORE_QUESTIONS: &[Part] = &[
     ("peers", &[("core/peers/", &[])]),
     ("locks", &[("core/locks/", &[])]),
     (
