@@ -305,7 +305,7 @@ impl Dice {
             "replyTo",
             "payload",
             "type",
-            "bound",
+            "command",
             "whoami",
             "repo",
         ])
@@ -332,7 +332,7 @@ impl Dice {
             "status",
             "attach",
             "detach",
-            "shown",
+            "inbox.mark_read",
             "cancel",
             "ping",
             "broker.info",

@@ -192,7 +192,7 @@ fn names_that_mean_something_else_are_given_another_form() {
         assert!(given != *name && !given.contains([':', '/']), "{name} became {given}");
     }
     let params = json!({ "agent": "x/y:z", "session": "s", "project": "/q" });
-    assert!(mad.says(&request(99, "turn.mail", params).to_string())["result"]["you"]["name"].is_string());
+    assert!(mad.says(&request(99, "hook.mail", params).to_string())["result"]["you"]["name"].is_string());
     stage.check();
 }
 

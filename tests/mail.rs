@@ -89,7 +89,7 @@ fn what_was_offered_and_not_written_out_is_offered_again() {
     let mut two = peer(&place, "two");
     let again = ok(&mut two, "inbox", json!({}));
     assert_eq!(again["messages"][0]["again"], json!(true), "{again}");
-    ok(&mut two, "shown", json!({ "items": [again["messages"][0]["id"]] }));
+    ok(&mut two, "inbox.mark_read", json!({ "items": [again["messages"][0]["id"]] }));
     assert_eq!(receipts(&mut one), ["read"]);
     assert_eq!(ok(&mut two, "inbox", json!({}))["messages"], json!([]));
     assert_eq!(texts(&ok(&mut two, "inbox", json!({ "filter": "all" }))), ["hello"]);

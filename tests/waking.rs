@@ -62,7 +62,7 @@ fn an_idle_claude_is_rung_through_its_inbox_socket_with_a_sentence_and_no_words_
     let said = lines[1]["message"]["content"].as_str().unwrap();
     assert!(said.starts_with(SENTENCE) && !said.contains("forget"), "{said}");
     until("the receipt names the surface", || wakes(&place)[0]["how"] == json!("rang"));
-    assert_eq!(wakes(&place)[0]["surface"], json!("session inbox"));
+    assert_eq!(wakes(&place)[0]["channel"], json!("session inbox"));
     let kept = [place.log(), format!("{:?}", std::fs::read(place.dir.join("broker.db-wal")).unwrap())].concat();
     assert!(!kept.contains("t0ken") && !kept.contains(&format!("{:?}", b"t0ken").replace(['[', ']'], "")));
 }
@@ -83,7 +83,7 @@ fn where_its_socket_is_dead_a_hook_in_the_background_wakes_claude() {
     assert!(String::from_utf8_lossy(&out.stderr).starts_with(SENTENCE), "{out:?}");
     let wakes = wakes(&place);
     assert!(wakes[0]["how"].as_str().unwrap().starts_with("failed: "), "{wakes}");
-    assert_eq!((&wakes[1]["surface"], &wakes[1]["how"]), (&json!("background hook"), &json!("rang")), "{wakes}");
+    assert_eq!((&wakes[1]["channel"], &wakes[1]["how"]), (&json!("background hook"), &json!("rang")), "{wakes}");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn an_idle_codex_thread_gets_the_sentence_into_its_queue() {
     let words: Vec<&str> = asked.lines().collect();
     assert_eq!(words[..4], ["queue", "--thread", "th-1", "--message"], "{words:?}");
     assert!(words[4].starts_with(SENTENCE), "{words:?}");
-    until("the receipt names the surface", || wakes(&place)[0]["surface"] == json!("agent queue"));
+    until("the receipt names the surface", || wakes(&place)[0]["channel"] == json!("agent queue"));
 }
 
 #[cfg(target_os = "linux")]

@@ -24,7 +24,7 @@ _PAUSE_MAX = 5.0
 
 REPEATABLE = frozenset({
     "peers", "whoami", "summary", "inbox", "state.get", "state.list", "state.delete", "lock.lock", "lock.unlock",
-    "lock.query", "events.read", "status", "attach", "detach", "shown",
+    "lock.query", "events.read", "status", "attach", "detach", "inbox.mark_read",
 })
 """Methods that are safe to repeat after a lost answer. `send` is safe, too, because each message has a key."""
 

@@ -109,7 +109,7 @@ class Held:
                 pass  # The end of the connection releases the lock, too.
 
     def _which(self) -> Dict[str, Any]:
-        return {"filePaths": self._request["filePaths"], "bound": self._request["bound"]}
+        return {"filePaths": self._request["filePaths"], "command": self._request["command"]}
 
     def _due(self) -> float:
         return self._renew_at

@@ -239,7 +239,7 @@ class Mesh(Connection):
         facts = paths.git_facts(Path.cwd())
         request: Dict[str, Any] = {
             "filePaths": sorted({paths.absolute(path) for path in given}), "reason": reason, "scope": scope,
-            "bound": secrets.token_hex(16), "renew": True, "repo": facts.get("repo"), "gitRoot": facts.get("gitRoot"),
+            "command": secrets.token_hex(16), "renew": True, "repo": facts.get("repo"), "gitRoot": facts.get("gitRoot"),
         }
         if ttl_minutes is not None:
             request["ttlMinutes"] = ttl_minutes
@@ -259,7 +259,7 @@ class Mesh(Connection):
                 continue
             except (KeyboardInterrupt, TimedOut):
                 # The lock may have been granted at this moment, and nobody would release it.
-                self._notify("lock.unlock", {"filePaths": request["filePaths"], "bound": request["bound"]})
+                self._notify("lock.unlock", {"filePaths": request["filePaths"], "command": request["command"]})
                 raise
             # The lease starts when the lock is granted: after a wait, that is at most now.
             held = Held(self, request, answer, time.monotonic() if left > 0 else asked_at)
@@ -340,7 +340,7 @@ class Mesh(Connection):
         """A message with all its parts. The broker sends the next part once the last one is marked as read."""
         text, starts_whole, again = row["payload"], row.get("part", 1) == 1, row.get("again", False)
         while row.get("part", 1) < row.get("parts", 1):
-            self._call("shown", {"items": [f"{row['id']}@{row['upto']}"]})
+            self._call("inbox.mark_read", {"items": [f"{row['id']}@{row['upto']}"]})
             rest = self._call("inbox", {"limit": 1, "after": row["seq"] - 1})["messages"]
             if not rest or rest[0]["id"] != row["id"]:
                 starts_whole = False  # Another program of the same peer read it meanwhile.
@@ -352,4 +352,4 @@ class Mesh(Connection):
 
     def _mark_read(self, mails: List[Mail]) -> None:
         if mails:
-            self._call("shown", {"items": [mail.id for mail in mails]})
+            self._call("inbox.mark_read", {"items": [mail.id for mail in mails]})

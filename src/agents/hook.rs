@@ -112,7 +112,7 @@ fn answer_of(agent: HookAgent, input: &Value) -> Result<Option<(HookReply, Clien
     if matches!(hook.event, HookEvent::Start | HookEvent::Prompt)
         && prompt.is_some_and(|prompt| !is_wakeup_sentence(prompt))
     {
-        facts["spoken"] = json!(true);
+        facts["userPrompted"] = json!(true);
     }
     let answer = ask_broker(agent.dialect, &hook, &mut client, facts).map_err(|error| error.text)?;
     Ok(answer.map(|answer| (answer, client)))
@@ -156,7 +156,7 @@ fn ask_broker(
             let absolute = |file: &String| file_path::absolute_in(&hook.directory, file);
             facts["files"] = json!(files.iter().map(absolute).collect::<Vec<_>>());
             facts["subagent"] = json!(hook.subagent);
-            match client.call("turn.edit", &facts) {
+            match client.call("hook.edit", &facts) {
                 Err(error) if error.kind == ErrorKind::Held => {
                     let text = (dialect.deny)(&hook.call, &denial(&error)).to_string();
                     Ok(Some(HookReply { text, shown: Value::Null }))
@@ -166,27 +166,27 @@ fn ask_broker(
         }
         HookEvent::End => {
             facts["leave"] = json!(true);
-            client.call("turn.end", &facts).map(|_| None)
+            client.call("hook.turn_end", &facts).map(|_| None)
         }
         HookEvent::SubagentStop => {
             facts["subagent"] = json!(hook.subagent);
-            client.call("turn.end", &facts).map(|_| None)
+            client.call("hook.turn_end", &facts).map(|_| None)
         }
         HookEvent::Stop { can_go_on, running } => {
             facts["running"] = json!(running);
-            client.call("turn.end", &facts)?;
+            client.call("hook.turn_end", &facts)?;
             facts["running"] = Value::Null;
             if *can_go_on { answer_stop(dialect, client, facts) } else { Ok(None) }
         }
         HookEvent::Start => {
-            facts["around"] = json!(true);
-            let value = client.call("turn.mail", &facts)?;
+            facts["withNeighbours"] = json!(true);
+            let value = client.call("hook.mail", &facts)?;
             Ok(show(dialect, hook, &value, hook_text::beginning(&value)))
         }
         // `answer_of` has made an edit of it, if it writes.
         HookEvent::Command(_) => Ok(None),
         HookEvent::Prompt | HookEvent::AfterTool => {
-            let value = client.call("turn.mail", &facts)?;
+            let value = client.call("hook.mail", &facts)?;
             Ok(show(dialect, hook, &value, hook_text::mail(&value)))
         }
     }
@@ -196,7 +196,7 @@ fn ask_broker(
 fn answer_stop(dialect: &Dialect, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     facts["direct"] = json!(true);
     facts["peek"] = json!(dialect.reason_is_prompt);
-    let value = client.call("turn.mail", &facts)?;
+    let value = client.call("hook.mail", &facts)?;
     let mail = hook_text::mail(&value);
     if mail.is_empty() {
         return Ok(None);
@@ -235,6 +235,6 @@ fn deliver((answer, mut client): (HookReply, Client)) {
     let has_mail = answer.shown["items"].as_array().is_some_and(|items| !items.is_empty());
     if print(&answer.text) && has_mail {
         // If the broker is gone, it offers the mail again: twice is better than never.
-        let _ = client.call("shown", &answer.shown);
+        let _ = client.call("inbox.mark_read", &answer.shown);
     }
 }

@@ -79,19 +79,19 @@ fn wait(agent: HookAgent, input: &Value) -> Result<u8, String> {
     let Some(wake) = background_wake(agent.agent).filter(|_| settings.wakes(agent.agent.id)) else { return Ok(0) };
     let Some(hook) = understand(agent.dialect, input) else { return Ok(0) };
     let mut facts = session_facts(agent.agent, &hook);
-    (facts["surface"], facts["waitSeconds"]) = (json!(wake.channel), json!(WAIT_SECONDS));
+    (facts["channel"], facts["waitSeconds"]) = (json!(wake.channel), json!(WAIT_SECONDS));
     facts["rank"] = json!(RANK);
     let parent = std::os::unix::process::parent_id();
     // An agent that is killed can't end its waiters, and a waiter keeps its session on the mesh.
     crate::sys::process::end_with_parent();
     while std::os::unix::process::parent_id() == parent {
         let mut client = Client::connect(&places).map_err(|error| error.to_string())?;
-        let value = client.call("turn.wake", &facts).map_err(|error| error.text)?;
-        if value["ring"] == json!(true) {
-            let report = json!({ "surface": wake.channel, "upto": value["upto"], "as": value["you"]["id"] });
+        let value = client.call("wakeup.wait", &facts).map_err(|error| error.text)?;
+        if value["wake"] == json!(true) {
+            let report = json!({ "channel": wake.channel, "lastSeq": value["lastSeq"], "as": value["you"]["id"] });
             // The report goes first, because this process ends with the answer. If nothing comes of the
             // answer, the broker tries the next channel.
-            client.call("turn.rang", &report).map_err(|error| error.text)?;
+            client.call("wakeup.report", &report).map_err(|error| error.text)?;
             return Ok(say(wake.answer, value["text"].as_str().unwrap_or("")));
         }
         if value["over"] == json!(true) {

@@ -69,7 +69,7 @@ pub const REST_MS: i64 = 1_000;
 pub const WAKE_COALESCE_MS: i64 = 1_000;
 /// A turn whose hooks have been silent for this long may have been cut off.
 pub const TURN_QUIET_MS: i64 = 2 * 60_000;
-/// If nothing came of a ring, the next surface is tried after this.
+/// If nothing came of a wakeup, the next channel is tried after this.
 pub const WAKE_AGAIN_MS: i64 = 30_000;
 /// A session is woken at most `WAKES_MAX` times in this window, and rings are remembered for it.
 pub const WAKE_WINDOW_MS: i64 = 3_600_000;

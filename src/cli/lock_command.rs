@@ -20,7 +20,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     let mut params = call_params(row, parsed, &settings);
-    params.insert("bound".into(), json!(format!("{:032x}", crate::sys::random_u128())));
+    params.insert("command".into(), json!(format!("{:032x}", crate::sys::random_u128())));
     let minutes =
         params.get("ttlMinutes").and_then(Value::as_i64).unwrap_or_else(|| settings.int("SLM_MESH_LOCK_TTL_MIN"));
     let mut client = Client::connect_or_start(&places)?;
@@ -82,7 +82,7 @@ fn renew_until_ended(
         }
     }
     let paths = params.get("filePaths").cloned().unwrap_or(Value::Null);
-    let release = json!({ "filePaths": paths, "bound": params["bound"], "as": params.get("as") });
+    let release = json!({ "filePaths": paths, "command": params["command"], "as": params.get("as") });
     // If this does not arrive, the end of the connection releases the lock.
     let _ = client.call("lock.unlock", &release);
 }

@@ -122,7 +122,7 @@ fn mark_read(client: &mut Client, params: &Value, answer: &Value) {
     let items = crate::mcp::shown_items(answer);
     if !items.is_empty() {
         // If the broker is gone, the next one offers the messages again, so nothing is lost.
-        let _ = client.call("shown", &json!({ "items": items, "as": params["as"] }));
+        let _ = client.call("inbox.mark_read", &json!({ "items": items, "as": params["as"] }));
     }
 }
 

@@ -99,7 +99,7 @@ fn connect_target(target: &RemoteTarget) -> Result<Client, Error> {
         }
         Endpoint::Local { .. } => client.server_name,
     };
-    client.send(&rpc::notification("far", &describe_origin())).map_err(|error| client.connection_lost(&error))?;
+    client.send(&rpc::notification("origin", &describe_origin())).map_err(|error| client.connection_lost(&error))?;
     Ok(client)
 }
 
@@ -107,11 +107,11 @@ fn connect_target(target: &RemoteTarget) -> Result<Client, Error> {
 /// hub finds the session that a shell or hook belongs to. On one machine the broker asks the kernel; here it
 /// believes us, because we know the secret.
 fn describe_origin() -> Value {
-    let chain: Vec<Value> = process::ancestors(i64::from(std::process::id()))
+    let ancestors: Vec<Value> = process::ancestors(i64::from(std::process::id()))
         .iter()
         .map(|process| json!([process.pid, process.start, process.wrapper]))
         .collect();
-    json!({ "host": sys::host(), "user": sys::user(), "chain": chain })
+    json!({ "host": sys::host(), "user": sys::user(), "ancestors": ancestors })
 }
 
 /// Runs `slm-mesh pipe` on the hub through ssh.

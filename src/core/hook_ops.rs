@@ -53,7 +53,7 @@ const SHOWN_MAX: usize = 10;
 
 /// Locks the files of an edit for the session whose hook asks.
 pub static EDIT: Op = Op {
-    name: "turn.edit",
+    name: "hook.edit",
     summary: "Lock the files that a session is about to edit, or renew those locks, for two minutes",
     args: &[
         AGENT,
@@ -80,7 +80,7 @@ pub static EDIT: Op = Op {
 
 /// Hands out mail that a hook can show.
 pub static MAIL: Op = Op {
-    name: "turn.mail",
+    name: "hook.mail",
     summary: "Hand unread mail to a hook, once; with around, also list peers and locks in the repository",
     args: &[
         AGENT,
@@ -95,8 +95,10 @@ pub static MAIL: Op = Op {
         KEYED_CALLS,
         Arg::new("direct", ArgKind::Flag, "Only messages sent to this session alone").at(CliPlace::Hidden),
         Arg::new("peek", ArgKind::Flag, "Deliver nothing; another hook will deliver it").at(CliPlace::Hidden),
-        Arg::new("around", ArgKind::Flag, "Also list the peers and locks of the repository").at(CliPlace::Hidden),
-        Arg::new("spoken", ArgKind::Flag, "The user has just written a prompt in this session").at(CliPlace::Hidden),
+        Arg::new("withNeighbours", ArgKind::Flag, "Also list the peers and locks of the repository")
+            .at(CliPlace::Hidden),
+        Arg::new("userPrompted", ArgKind::Flag, "The user has just written a prompt in this session")
+            .at(CliPlace::Hidden),
     ],
     actor: Auth::Hook,
     verb: None,
@@ -107,7 +109,7 @@ pub static MAIL: Op = Op {
 
 /// Ends a turn.
 pub static END: Op = Op {
-    name: "turn.end",
+    name: "hook.turn_end",
     summary: "End a session's turn and release the locks that its edits took; with leave, release all",
     args: &[
         AGENT,
@@ -176,7 +178,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let found = mail.for_hook(turn, journal, &id, direct, take, SHOWN_MAX, ctx.now)?;
     let rows: Vec<Value> =
         found.iter().map(|message| mail.row(&turn.store, peers, message, MailView::Unread)).collect();
-    if args.flag("spoken") == Some(true) {
+    if args.flag("userPrompted") == Some(true) {
         mail.person_spoke(&id);
     }
     if !direct || !rows.is_empty() {
@@ -186,7 +188,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let unread = mail.unread(&turn.store, &id)? - rows.len() as i64;
     let you = json!({ "id": id.as_str(), "name": peers.name_of(&id) });
     let mut value = json!({ "ok": true, "you": you, "messages": rows, "remaining": unread });
-    if args.flag("around") == Some(true) {
+    if args.flag("withNeighbours") == Some(true) {
         (value["peers"], value["locks"]) = neighbours(peers, locks, &id, ctx.now);
     }
     Ok(Outcome::Ready(value))

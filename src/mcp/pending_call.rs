@@ -177,7 +177,7 @@ fn reads_in_parts(op: &Op) -> bool {
     op.args.iter().any(|arg| arg.name == "from" && matches!(arg.kind, ArgKind::Int { .. }))
 }
 
-/// The ids of the messages that an inbox answer carries, as the broker's `shown` takes them. A list of
+/// The ids of the messages that an inbox answer carries, as the broker's `inbox.mark_read` takes them. A list of
 /// sent messages with their receipts reads none of them, not even one that went to its own sender.
 pub fn shown_items(value: &Value) -> Vec<String> {
     let is_open = |row: &&Value| row["receipt"] == json!("accepted") || row["receipt"] == json!("offered");

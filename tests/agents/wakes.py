@@ -100,7 +100,7 @@ class Awake:
         yield "I have read that, too."
 
     def wakes(self, word):
-        """What was tried to wake it over the human's message with this word, as "surface: how"."""
+        """What was tried to wake it over the human's message with this word, as "channel: how"."""
         return self.hall.receipts(word, "human", self.peer)
 
 
@@ -152,7 +152,7 @@ class Hall:
     def receipts(self, word, sender, to):
         sent = self.mesh("inbox", "--filter", "sent", "--as", sender)["messages"]
         fits = [message for message in sent if word in message["payload"] and to in json.dumps(message)]
-        return [f"{wake['surface']}: {wake['how']}" for message in fits for wake in message.get("wakes") or []]
+        return [f"{wake['channel']}: {wake['how']}" for message in fits for wake in message.get("wakes") or []]
 
     @staticmethod
     def until(seconds, holds):

@@ -91,7 +91,7 @@ fn chat(load: &Load, first: usize, seats: &mut [Line]) {
             let ids: Vec<&Value> =
                 mail["result"]["messages"].as_array().into_iter().flatten().map(|m| &m["id"]).collect();
             if !ids.is_empty() {
-                seat.call("shown", &json!({ "items": ids }));
+                seat.call("inbox.mark_read", &json!({ "items": ids }));
             }
             load.n_calls.fetch_add(3, Ordering::Relaxed);
             pace(&mut next, n_seats);

@@ -142,8 +142,8 @@ impl Mesh {
         let port = self.http_port() + 1;
         let stream = slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, u64::from(port));
         let mut line = Line::over(stream.unwrap_or_else(|error| panic!("{}", error.text)));
-        let whence = json!({ "host": "elsewhere", "user": "bench", "chain": [] });
-        line.send(format!("{}\n", json!({ "jsonrpc": "2.0", "method": "far", "params": whence })).as_bytes());
+        let whence = json!({ "host": "elsewhere", "user": "bench", "ancestors": [] });
+        line.send(format!("{}\n", json!({ "jsonrpc": "2.0", "method": "origin", "params": whence })).as_bytes());
         seated(line, name)
     }
 

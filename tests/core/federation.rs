@@ -51,7 +51,7 @@ fn send_as(disk: &mut Disk, conn: u64, to: &str, text: &str) -> Result<Value, Er
 fn receipt(disk: &mut Disk) -> (String, String) {
     let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
     let row = sent["messages"].as_array().unwrap().last().unwrap().clone();
-    (row["receipt"].as_str().unwrap().to_owned(), row["surface"].as_str().unwrap_or("").to_owned())
+    (row["receipt"].as_str().unwrap().to_owned(), row["channel"].as_str().unwrap_or("").to_owned())
 }
 
 #[test]

@@ -140,17 +140,17 @@ fn an_edit_locks_its_files_until_the_turn_ends() {
     check(
         "
         h connects
-        h turn.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> ok you.name=claude-p
+        h hook.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> ok you.name=claude-p
         a joins
         a lock.lock filePath=/p/x -> held 'locked by claude-p' 'reason: editing' '2 min left'
         +60s
-        h turn.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\"]' -> ok
+        h hook.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\"]' -> ok
         +70s
         a lock.lock filePath=/p/y -> ok
         a lock.lock filePath=/p/x -> held
-        h turn.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> held 'locked by a'
-        h turn.edit agent=codex session=t1 project=/p files='[\"/p/x\"]' -> held 'locked by claude-p'
-        h turn.end agent=claude-code shortName=claude session=s1 project=/p -> ok
+        h hook.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> held 'locked by a'
+        h hook.edit agent=codex session=t1 project=/p files='[\"/p/x\"]' -> held 'locked by claude-p'
+        h hook.turn_end agent=claude-code shortName=claude session=s1 project=/p -> ok
         a lock.lock filePath=/p/x -> ok
     ",
     );
@@ -164,14 +164,14 @@ fn an_agent_is_never_refused_by_its_own_lock_and_what_it_locked_itself_outlives_
         a joins
         b joins
         a lock.lock filePath=/p/own ttlMinutes=30 -> ok token=1
-        h turn.edit agent=test session=key-a project=/p files='[\"/p/own\",\"/p/edited\",\"/p/both\"]' -> ok you.name=a
+        h hook.edit agent=test session=key-a project=/p files='[\"/p/own\",\"/p/edited\",\"/p/both\"]' -> ok you.name=a
         a lock.lock filePath=/p/both -> ok
-        a lock.lock filePath=/p/own bound=command -> ok
-        h turn.end agent=test session=key-a project=/p -> ok
+        a lock.lock filePath=/p/own command=command -> ok
+        h hook.turn_end agent=test session=key-a project=/p -> ok
         b lock.lock filePath=/p/edited -> ok
         b lock.lock filePath=/p/own -> held
         b lock.lock filePath=/p/both -> held
-        h turn.end agent=test session=key-a project=/p leave=true -> ok
+        h hook.turn_end agent=test session=key-a project=/p leave=true -> ok
         b lock.lock filePath=/p/both -> ok
     ",
     );
@@ -184,18 +184,18 @@ fn a_hook_shows_mail_once_whatever_hooks_also_fire() {
         h connects
         g connects
         a joins
-        h turn.mail agent=claude-code shortName=claude session=s1 project=/p around=true -> ok messages=[] peers.0.name=a
+        h hook.mail agent=claude-code shortName=claude session=s1 project=/p withNeighbours=true -> ok messages=[] peers.0.name=a
         a send to=claude-p message=hello -> ok messageId=$m
-        h turn.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.payload=hello
-        g turn.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages=[]
+        h hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.payload=hello
+        g hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages=[]
         h leaves
-        g turn.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.again=true
+        g hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.again=true
         h connects
         +3s
-        h turn.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.again=true
+        h hook.mail agent=claude-code shortName=claude session=s1 project=/p -> ok messages.0.again=true
         a send to=all message=everybody -> ok
         +3s
-        h turn.mail agent=claude-code shortName=claude session=s1 project=/p direct=true -> ok messages.0.payload=hello ~everybody
+        h hook.mail agent=claude-code shortName=claude session=s1 project=/p direct=true -> ok messages.0.payload=hello ~everybody
     ",
     );
 }

@@ -2,11 +2,11 @@
 
 use crate::script::check;
 
-const INBOX: &str = "turn.wake surface='claude inbox' waitSeconds=3600";
+const INBOX: &str = "wakeup.wait channel='claude inbox' waitSeconds=3600";
 
 /// A script in which `WAKES` stands for a wait on Claude's inbox socket.
 fn run(script: &str) {
-    check(&script.replace("WAKES", INBOX).replace("RANG", "turn.rang surface='claude inbox'"));
+    check(&script.replace("WAKES", INBOX).replace("RANG", "wakeup.report channel='claude inbox'"));
 }
 
 #[test]
@@ -21,11 +21,11 @@ fn mail_that_comes_together_wakes_once_with_a_sentence_of_ours() {
         ! b -> ~ring
         +1s
         ! b -> '\"text\":\"2 unread mesh messages from a, c; mesh_inbox reads them\"' ~ignore
-        b RANG upto=2 -> ok
-        a inbox filter=sent -> ok messages.0.wakes.0.surface='claude inbox' messages.0.wakes.0.how=rang
+        b RANG lastSeq=2 -> ok
+        a inbox filter=sent -> ok messages.0.wakes.0.channel='claude inbox' messages.0.wakes.0.how=rang
         b WAKES -> waits
         +1h
-        ! b -> '\"ring\":false' ~mesh_inbox
+        ! b -> '\"wake\":false' ~mesh_inbox
     ");
 }
 
@@ -49,19 +49,19 @@ fn a_session_at_work_is_not_rung_and_a_turn_that_was_cut_off_ends_by_itself() {
         a joins
         b joins
         h connects
-        h turn.mail agent=test session=key-b project=/p -> ok
+        h hook.mail agent=test session=key-b project=/p -> ok
         b WAKES -> waits
         a send to=b message=later -> ok
         +1m
         ! b -> ~mesh_inbox
         +2m
         ! b -> mesh_inbox
-        b RANG upto=1 -> ok
-        h turn.mail agent=test session=key-b project=/p -> ok
+        b RANG lastSeq=1 -> ok
+        h hook.mail agent=test session=key-b project=/p -> ok
         a send to=b message=again -> ok
         b WAKES -> waits
         +31s
-        h turn.end agent=test session=key-b project=/p -> ok
+        h hook.turn_end agent=test session=key-b project=/p -> ok
         ! b -> 'from a'
     ");
 }
@@ -72,22 +72,22 @@ fn a_surface_that_fails_leads_to_the_next_and_so_does_one_that_nothing_comes_of(
         a joins
         b joins
         h connects
-        h turn.wake surface='claude rewake' rank=1 waitSeconds=3600 agent=test session=key-b project=/p -> waits
+        h wakeup.wait channel='claude rewake' rank=1 waitSeconds=3600 agent=test session=key-b project=/p -> waits
         b WAKES -> waits
         a send to=b message=one -> ok
         +1s
-        ! b -> 'ring\":true'
+        ! b -> 'wake\":true'
         ! h -> ~mesh_inbox
-        b RANG upto=1 failed='no such socket' -> ok
-        ! h -> 'ring\":true'
+        b RANG lastSeq=1 failed='no such socket' -> ok
+        ! h -> 'wake\":true'
         a inbox filter=sent -> ok messages.0.wakes.0.how='failed: no such socket'
         a send to=b message=two -> ok
         b WAKES -> waits
-        h turn.wake surface='claude rewake' rank=1 waitSeconds=3600 agent=test session=key-b project=/p -> waits
+        h wakeup.wait channel='claude rewake' rank=1 waitSeconds=3600 agent=test session=key-b project=/p -> waits
         +31s
         ! b -> mesh_inbox
         ! h -> ~mesh_inbox
-        b RANG upto=2 -> ok
+        b RANG lastSeq=2 -> ok
         +31s
         ! h -> mesh_inbox
     ");
@@ -101,20 +101,20 @@ fn two_agents_do_not_wake_each_other_for_ever_unless_a_person_speaks() {
         h connects
         a send to=b message=question -> ok
         +1s
-        b WAKES -> ok ring=true
-        b RANG upto=1 -> ok
+        b WAKES -> ok wake=true
+        b RANG lastSeq=1 -> ok
         b inbox -> ok
         b send to=a message=answer -> ok
         +1s
-        a WAKES -> ok ring=true
-        a RANG upto=2 -> ok
+        a WAKES -> ok wake=true
+        a RANG lastSeq=2 -> ok
         +1m
         a send to=b message='thanks, and?' -> ok
         +1s
         b WAKES -> waits
-        a inbox filter=sent -> ok messages.1.wakes.0.surface=none messages.1.wakes.0.how='held back: these agents have woken each other in a circle already'
-        h turn.mail agent=test session=key-a project=/p spoken=true -> ok
-        h turn.end agent=test session=key-a project=/p -> ok
+        a inbox filter=sent -> ok messages.1.wakes.0.channel=none messages.1.wakes.0.how='held back: these agents have woken each other in a circle already'
+        h hook.mail agent=test session=key-a project=/p userPrompted=true -> ok
+        h hook.turn_end agent=test session=key-a project=/p -> ok
         a send to=b message='a person asked' -> ok
         +1s
         ! b -> mesh_inbox
@@ -126,7 +126,7 @@ fn nobody_is_woken_more_often_than_an_hour_allows() {
     let mut script = String::from("b joins\nx joins\n");
     for n in 0..6 {
         script.push_str(&format!(
-            "x send to=b message=n{n} -> ok\n+31s\nb WAKES -> ok ring=true\nb RANG upto={} -> ok\n",
+            "x send to=b message=n{n} -> ok\n+31s\nb WAKES -> ok wake=true\nb RANG lastSeq={} -> ok\n",
             n + 1
         ));
     }

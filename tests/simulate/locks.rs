@@ -53,7 +53,7 @@ impl Wish {
         paths.dedup();
         let renew = args["renew"].as_bool().unwrap_or(who != HUMAN);
         let ttl = minutes(args, "ttlMinutes").unwrap_or(600_000);
-        Wish { paths, who, bound: args["bound"].as_str().unwrap_or("").to_owned(), renew, ttl }
+        Wish { paths, who, bound: args["command"].as_str().unwrap_or("").to_owned(), renew, ttl }
     }
 
     fn is_hindered_by(&self, grant: &Grant) -> bool {

@@ -259,7 +259,7 @@ impl Model {
                 self.mail.seen(who, &texts(args, "ack"), ACKED);
                 self.shown = self.mail.inbox(who, value);
             }
-            "shown" => self.mail.seen(who, &texts(args, "items"), READ),
+            "inbox.mark_read" => self.mail.seen(who, &texts(args, "items"), READ),
             "state.set" => {
                 let key = args["key"].as_str().expect("a key");
                 let version = value["version"].as_i64().expect("a version");
@@ -406,7 +406,7 @@ impl Model {
                 self.mail.inbox_lost(from);
             }
             "/messages" => self.mail.perhaps_seen(from, None, READ),
-            "shown" => self.mail.perhaps_seen(from, Some(&texts(args, "items")), READ),
+            "inbox.mark_read" => self.mail.perhaps_seen(from, Some(&texts(args, "items")), READ),
             "/state" if args["action"] == "get" => {}
             "state.set" | "state.delete" | "/state" => self.state.lost(args["key"].as_str().expect("a key"), now),
             "lock.lock" => {

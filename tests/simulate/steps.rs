@@ -94,7 +94,7 @@ impl World {
         }
         let show = std::mem::take(&mut agent.show);
         if !show.is_empty() && self.dice.below(4) > 0 {
-            return Some(self.ask(conn, who, "shown", json!({ "items": show })));
+            return Some(self.ask(conn, who, "inbox.mark_read", json!({ "items": show })));
         }
         let (op, args) = self.wish(who);
         Some(self.ask(conn, who, op, args))
@@ -209,7 +209,7 @@ impl World {
         let show = std::mem::take(&mut self.agents[who].show);
         let (op, mut args) = match show.is_empty() {
             true => self.wish(who),
-            false => ("shown", json!({ "items": show })),
+            false => ("inbox.mark_read", json!({ "items": show })),
         };
         if op == "lock.lock" && who == HUMAN {
             args["renew"] = json!(self.dice.one_in(3));
@@ -331,7 +331,7 @@ impl World {
             return;
         }
         let args = json!({
-            "filePaths": [command.path], "bound": command.key, "renew": true, "ttlMinutes": 1,
+            "filePaths": [command.path], "command": command.key, "renew": true, "ttlMinutes": 1,
             "waitSeconds": if self.dice.one_in(2) { 0 } else { 10 },
         });
         let ask = self.ask(command.conn, command.who, "lock.lock", args);

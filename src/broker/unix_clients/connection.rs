@@ -40,6 +40,8 @@ pub struct ClientConnection {
     pub is_session: bool,
     /// The mesh knows that it hung up.
     pub is_detached: bool,
+    /// It is a guest of slm-mesh 0.1.0, so nothing is served.
+    pub is_outdated: bool,
     /// The socket may have bytes: the poll reports them only once.
     is_readable: bool,
     /// The socket may take bytes.
@@ -69,6 +71,7 @@ impl ClientConnection {
             has_more: false,
             is_session: false,
             is_detached: false,
+            is_outdated: false,
             is_readable: true,
             is_writable: true,
             watches_writable: false,

@@ -6,6 +6,7 @@
 mod connection;
 mod origin;
 mod requests;
+mod retired_methods;
 
 use super::event_loop::{LISTENER, LoopContext};
 use super::lifecycle::ShutdownReason;

@@ -51,7 +51,7 @@ impl RemoteOrigin {
             let start = row[1].as_u64()?.wrapping_add(salt);
             Some(Process { pid: row[0].as_i64()?, start, wrapper: row[2].as_bool()? })
         };
-        let rows = params.get("chain").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let rows = params.get("ancestors").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let ancestors = rows.iter().take(ANCESTORS_MAX).filter_map(parse).collect();
         RemoteOrigin { user: name("user"), ancestors, host }
     }

@@ -2,6 +2,7 @@
 
 use super::connection::ClientConnection;
 use super::origin::{Origin, RemoteOrigin};
+use super::retired_methods::retired;
 use crate::base::error::Error;
 use crate::broker::event_loop::LoopContext;
 use crate::broker::methods::{run_method, yield_to_newer};
@@ -82,7 +83,7 @@ fn serve_notice(
 ) {
     match method {
         "cancel" => context.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), context.now),
-        "far" => {
+        "origin" => {
             let remote = RemoteOrigin::parse(&params);
             match context.mesh.set_origin(token, &remote.host, &remote.user, context.now) {
                 Ok(()) => connection.origin = Origin::Remote(remote),
@@ -93,6 +94,10 @@ fn serve_notice(
         _ => {
             if let Some(op) = core::op(method) {
                 call_operation(context, token, connection, Value::Null, op, params);
+            } else if let Some(error) = retired(method) {
+                connection.write(&rpc::error_response(&Value::Null, &error));
+                // Without its origin, a guest of that version would pass for a caller on this machine.
+                connection.is_outdated |= method == "far";
             }
         }
     }
@@ -106,6 +111,10 @@ fn serve_request(
     method: &str,
     mut params: Map<String, Value>,
 ) {
+    let outdated = if connection.is_outdated { retired("far") } else { retired(method) };
+    if let Some(error) = outdated {
+        return connection.write(&rpc::error_response(&id, &error));
+    }
     let machine = connection.origin.machine();
     match run_method(context, method, machine) {
         Some(Ok(value)) => return connection.write(&rpc::response(&id, &value)),

@@ -45,7 +45,7 @@ pub const STREAM: &str = "/web/events";
 const CALL: &str = "/web/call";
 
 /// The operations that the page may call, always as the human.
-const CALLABLE: &[&str] = &["send", "inbox", "shown", "lock.unlock"];
+const CALLABLE: &[&str] = &["send", "inbox", "inbox.mark_read", "lock.unlock"];
 
 /// Allows nothing from other origins, nothing inline, no frames, and no text that becomes markup.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \

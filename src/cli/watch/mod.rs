@@ -204,7 +204,7 @@ impl WatchScreen {
                 let items = crate::mcp::shown_items(&json!({ "messages": [row] }));
                 if !items.is_empty() {
                     let params = self.as_user(json!({ "items": items }));
-                    self.feed.request(WatchRequest::Nothing, "shown", params);
+                    self.feed.request(WatchRequest::Nothing, "inbox.mark_read", params);
                 }
             }
             Some(UserAction::Quit) | None => {}

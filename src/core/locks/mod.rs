@@ -61,7 +61,7 @@ pub static LOCK: Op = Op {
         ),
         Arg::new("renew", ArgKind::Flag, "Renew a lock that you took with an earlier command").not_in_tool(),
         Arg::new("steal", ArgKind::Flag, "Take the lock from its holder, who is notified; human only").not_in_tool(),
-        Arg::new("bound", ArgKind::Text { min: 1, max: 64 }, "Key of the command that owns it alone")
+        Arg::new("command", ArgKind::Text { min: 1, max: 64 }, "Key of the command that owns it alone")
             .at(CliPlace::Hidden)
             .not_in_tool(),
         Arg::new("repo", PATH, "Repository id, if not the caller's own").at(CliPlace::Hidden).not_in_tool(),
@@ -81,7 +81,7 @@ pub static UNLOCK: Op = Op {
     args: &[
         FILE,
         FILES,
-        Arg::new("bound", ArgKind::Text { min: 1, max: 64 }, "Key of the command that owns it")
+        Arg::new("command", ArgKind::Text { min: 1, max: 64 }, "Key of the command that owns it")
             .at(CliPlace::Hidden)
             .not_in_tool(),
         Arg::new(
@@ -156,7 +156,7 @@ fn required_paths(args: &Args) -> Result<Vec<String>, Error> {
 }
 
 fn owner_of(args: &Args) -> LockOwner {
-    args.text("bound").map_or(LockOwner::Peer, |key| LockOwner::Command(key.to_owned()))
+    args.text("command").map_or(LockOwner::Peer, |key| LockOwner::Command(key.to_owned()))
 }
 
 fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

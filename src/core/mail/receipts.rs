@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 /// Reports which messages were written out whole.
 pub static MARK_READ: Op = Op {
-    name: "shown",
+    name: "inbox.mark_read",
     summary: "Report that the client wrote these inbox messages out: items as id, or id@bytes for a part",
     args: &[Arg::new("items", ArgKind::Texts { items: limits::LIST_MAX, max: 64 }, "Message ids")
         .required()
@@ -156,7 +156,7 @@ impl Mail {
             for (name, at) in [("offeredAt", message.offered), ("ackedAt", message.acked)] {
                 map.insert(name.into(), json!(at.map(time::iso)));
             }
-            map.insert("surface".into(), json!(reached(message)));
+            map.insert("channel".into(), json!(reached(message)));
             // A store that cannot be read reports that elsewhere; here the attempts are left out.
             if let Ok(Some(wakeups)) = self.wakeups_view(store, message.seq) {
                 map.insert("wakes".into(), wakeups);

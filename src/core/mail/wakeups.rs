@@ -28,11 +28,11 @@ const NOTED_MAX: i64 = 20;
 const NAMED_MAX: usize = 3;
 
 const CHANNEL: Arg =
-    Arg::new("surface", ArgKind::Text { min: 1, max: 64 }, "Wakeup channel").required().at(CliPlace::Hidden);
+    Arg::new("channel", ArgKind::Text { min: 1, max: 64 }, "Wakeup channel").required().at(CliPlace::Hidden);
 
 /// Waits until a session may be woken.
 pub static WAIT: Op = Op {
-    name: "turn.wake",
+    name: "wakeup.wait",
     summary: "Wait until this session has direct mail worth waking it for over this channel",
     args: &[
         CHANNEL,
@@ -60,11 +60,11 @@ pub static WAIT: Op = Op {
 
 /// Reports an attempt.
 pub static REPORT: Op = Op {
-    name: "turn.rang",
+    name: "wakeup.report",
     summary: "Report whether the wakeup was delivered; the messages' receipts record it",
     args: &[
         CHANNEL,
-        Arg::new("upto", ArgKind::Int { min: 0, max: i64::MAX }, "The value of upto in the answer")
+        Arg::new("lastSeq", ArgKind::Int { min: 0, max: i64::MAX }, "The value of lastSeq in the answer")
             .required()
             .at(CliPlace::Hidden),
         Arg::new("failed", ArgKind::Text { min: 0, max: 200 }, "Why it failed, if it failed").at(CliPlace::Hidden),
@@ -102,10 +102,10 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         None => hook_ops::session_of_hook(mesh, ctx, args)?,
     };
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
-    let channel = args.word("surface");
+    let channel = args.word("channel");
     if ctx.cursor.is_none() {
         // A channel that waits anew replaces its earlier wait.
-        end_waits(turn, waiting, |call| call.would_wake(&id) && call.args.word("surface") == channel);
+        end_waits(turn, waiting, |call| call.would_wake(&id) && call.args.word("channel") == channel);
     }
     let this = Channel { name: channel, rank: args.int("rank").unwrap_or(0) };
     match mail.wakeup_time(turn, peers, waiting, &id, &this, ctx.now)? {
@@ -117,7 +117,7 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             let last = found.iter().map(|message| message.seq).max();
             mail.wakeups.push(WakeupAttempt { to: id.clone(), from, at: ctx.now, failed: false });
             Ok(Outcome::Ready(json!({
-                "ok": true, "ring": true, "text": text, "upto": last, "you": { "id": id.as_str() },
+                "ok": true, "wake": true, "text": text, "lastSeq": last, "you": { "id": id.as_str() },
             })))
         }
         later => {
@@ -126,18 +126,18 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             if end > ctx.now {
                 return Ok(Outcome::Pending(WaitReason::Wakeup(id, end), until));
             }
-            Ok(Outcome::Ready(json!({ "ok": true, "ring": false, "you": { "id": id.as_str() } })))
+            Ok(Outcome::Ready(json!({ "ok": true, "wake": false, "you": { "id": id.as_str() } })))
         }
     }
 }
 
 fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, mail, .. } = mesh;
-    let (id, channel) = (ctx.my_id(), args.word("surface"));
+    let (id, channel) = (ctx.my_id(), args.word("channel"));
     let failed = args.text("failed").filter(|why| !why.is_empty());
     let outcome = failed.map_or(WakeupOutcome::Sent, |why| WakeupOutcome::Failed(why.to_owned()));
     let row = WakeupRow { at: ctx.now, channel: Some(channel.to_owned()), outcome };
-    let last = args.int("upto").unwrap_or(0);
+    let last = args.int("lastSeq").unwrap_or(0);
     for message in direct_unread(&turn.store, &id)?.iter().filter(|message| message.seq <= last) {
         turn.store.add_wakeup(message.seq, &row)?;
     }
@@ -152,7 +152,7 @@ fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
 /// Ends the waits that fit: another wait takes their place, or the session is over.
 fn end_waits(turn: &mut Turn, waiting: &mut Waiting, fits: impl Fn(&WaitingCall) -> bool) {
     for call in waiting.extract(fits) {
-        let value = json!({ "ok": true, "ring": false, "over": true });
+        let value = json!({ "ok": true, "wake": false, "over": true });
         turn.push(Effect::Reply { conn: call.ctx.conn, id: call.ctx.id, result: Ok(value) });
     }
 }
@@ -264,7 +264,7 @@ impl Mail {
         let rows = store.wakeups(seq)?;
         let view = |row: &WakeupRow| {
             let channel = row.channel.as_deref().unwrap_or("none");
-            json!({ "surface": channel, "at": time::iso(row.at), "how": row.outcome.to_text() })
+            json!({ "channel": channel, "at": time::iso(row.at), "how": row.outcome.to_text() })
         };
         Ok((!rows.is_empty()).then(|| json!(rows.iter().map(view).collect::<Vec<_>>())))
     }
@@ -281,7 +281,7 @@ fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Chan
     };
     let others = waiting.iter().filter(|call| call.would_wake(id));
     let better = others.filter(|call| call.args.int("rank").unwrap_or(0) < channel.rank);
-    better.map(|call| call.args.word("surface")).any(untried)
+    better.map(|call| call.args.word("channel")).any(untried)
 }
 
 /// The sentence that wakes: fixed, but for names that cannot be more than names.

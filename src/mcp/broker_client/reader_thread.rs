@@ -225,7 +225,7 @@ impl ReaderThread {
         if is_whole && !shown.is_empty() {
             let peer = state.peers.get(&call.thread).cloned();
             // If the broker is gone, it offers the messages again, since nothing proves that they were read.
-            state.send(&rpc::notification("shown", &json!({ "as": peer, "items": shown })));
+            state.send(&rpc::notification("inbox.mark_read", &json!({ "as": peer, "items": shown })));
         }
         state.is_answering = false;
     }

@@ -26,8 +26,8 @@ impl ClientState {
         let Some(notifier) = notifier else { return };
         let Some(peer) = self.peers.get(thread).cloned() else { return };
         let request = self.next_request();
-        let params = json!({ "as": peer, "surface": notifier.channel(), "waitSeconds": limits::WAIT_SECONDS_MAX });
-        if self.send(&rpc::request(&json!(request), "turn.wake", &params)) {
+        let params = json!({ "as": peer, "channel": notifier.channel(), "waitSeconds": limits::WAIT_SECONDS_MAX });
+        if self.send(&rpc::request(&json!(request), "wakeup.wait", &params)) {
             self.wakeups.insert(request, WakeupWait { thread: thread.to_owned(), notifier });
         }
     }
@@ -46,10 +46,10 @@ impl ReaderThread {
             if let Some(result) = notified {
                 let failed = result.err().map(|why| why.chars().take(REASON_MAX).collect::<String>());
                 let report = json!({
-                    "as": answer["you"]["id"], "surface": wait.notifier.channel(), "upto": answer["upto"],
+                    "as": answer["you"]["id"], "channel": wait.notifier.channel(), "lastSeq": answer["lastSeq"],
                     "failed": failed,
                 });
-                state.send(&rpc::notification("turn.rang", &report));
+                state.send(&rpc::notification("wakeup.report", &report));
             }
             state.wait_for_wakeup(&wait.thread);
         };

@@ -51,7 +51,7 @@ function makeTalk(talk) {
 }
 
 function fillTalk(cell, talk) {
-  const print = talk.copies.map((row) => `${row.id}${row.receipt}${row.surface}${row.wakes?.length}`).join();
+  const print = talk.copies.map((row) => `${row.id}${row.receipt}${row.channel}${row.wakes?.length}`).join();
   if (cell.print === print) return;
   cell.print = print;
   const { steps, body, list, acts } = cell.parts;
@@ -72,7 +72,7 @@ function fillTalk(cell, talk) {
   list.replaceChildren(...talk.copies.map((row) => {
     const stages = [['sent', row.createdAt], ['offered', row.offeredAt], ['read', row.readAt], ['acked', row.ackedAt]];
     const words = stages.filter(([, when]) => when).flatMap(([word, when]) => [` ${word} `, clock(when)]);
-    const by = row.surface ? ` through ${flat(row.surface)}` : '';
+    const by = row.channel ? ` through ${flat(row.channel)}` : '';
     return el('li', '', isGroup ? bdi('name', row.toName) : '', ...words, by);
   }));
 }
@@ -94,7 +94,7 @@ function fillText(body, acts, own) {
   if (!isForMe(own)) return body.append(shown);
   const read = el('details', '', el('summary', '', el('span', 'flag', 'unread'), ' Read it'), shown);
   read.addEventListener('toggle', () => {
-    if (read.open) callMesh('shown', { items: [own.parts ? `${own.id}@${own.upto}` : own.id] }).catch((error) => showNotice(error.message));
+    if (read.open) callMesh('inbox.mark_read', { items: [own.parts ? `${own.id}@${own.upto}` : own.id] }).catch((error) => showNotice(error.message));
   });
   body.append(read);
 }

@@ -1,0 +1,39 @@
+//! The methods of slm-mesh 0.1.0 that have other names now. A session of that version may outlive its broker,
+//! so it is told what to do.
+
+use crate::base::error::{Error, ErrorKind};
+
+/// Each retired name and the name that took its place.
+const RETIRED: &[(&str, &str)] = &[
+    ("turn.edit", "hook.edit"),
+    ("turn.mail", "hook.mail"),
+    ("turn.end", "hook.turn_end"),
+    ("turn.wake", "wakeup.wait"),
+    ("turn.rang", "wakeup.report"),
+    ("shown", "inbox.mark_read"),
+    ("far", "origin"),
+];
+
+/// The answer to a method that only slm-mesh 0.1.0 calls by this name.
+pub fn retired(method: &str) -> Option<Error> {
+    let (old, new) = RETIRED.iter().find(|(old, _)| *old == method)?;
+    let text = format!(
+        "this broker speaks a newer protocol than slm-mesh 0.1.0; restart the session ({old} is called {new} now)"
+    );
+    Some(Error::new(ErrorKind::Refused, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core;
+
+    #[test]
+    fn a_retired_name_is_free_and_its_successor_exists() {
+        for (old, new) in RETIRED {
+            assert!(core::op(old).is_none(), "{old} is still an operation");
+            assert!(*new == "origin" || core::op(new).is_some(), "{new} is no operation");
+        }
+        assert!(retired("send").is_none());
+    }
+}
