@@ -1,9 +1,19 @@
 //! Numbers that the database keeps instead of counting rows: the last sequence numbers, and how many
 //! rows there are.
+//!
+//! **Invariant:** no sequence number and no fencing token is given twice, even if a power failure takes the
+//! last part of the write-ahead log away: numbers are reserved in blocks in a file of their own, which is on
+//! the disk before the first of a block leaves.
 
 use super::columns::update_row;
-use super::{Store, StoreResult};
+use super::{Store, StoreError, StoreResult};
 use rusqlite::Connection;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Numbers that are reserved at once. The disk is waited for once in so many messages, events or grants.
+const BLOCK: i64 = 4096;
 
 /// The kept numbers, written once a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,11 +32,95 @@ pub struct Counters {
     pub events: i64,
 }
 
+impl Counters {
+    /// The last numbers of messages, events and tokens.
+    fn last(&self) -> [i64; 3] {
+        [self.message_last, self.event_last, self.token_last]
+    }
+
+    /// Goes on above these numbers.
+    pub(super) fn raise_to(&mut self, floor: [i64; 3]) {
+        let lasts = [&mut self.message_last, &mut self.event_last, &mut self.token_last];
+        lasts.into_iter().zip(floor).for_each(|(last, floor)| *last = floor.max(*last));
+    }
+}
+
+/// The file that says up to which numbers are reserved.
+#[derive(Debug)]
+pub(super) struct ReservedNumbers {
+    path: PathBuf,
+    upto: [i64; 3],
+}
+
+impl ReservedNumbers {
+    /// Opens the file beside a database. A missing one reserves nothing.
+    pub(super) fn open(database: &Path) -> StoreResult<ReservedNumbers> {
+        let path = database.with_extension("numbers");
+        let mut text = String::new();
+        match File::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file_error(&path, &error)),
+            _ => {}
+        }
+        let mut words = text.split_whitespace();
+        let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        Ok(ReservedNumbers { upto: [number(), number(), number()], path })
+    }
+
+    /// The numbers up to which some may have been given.
+    pub(super) fn floor(&self) -> [i64; 3] {
+        self.upto
+    }
+
+    /// Reserves a block for each kind of number that has reached the end of its block.
+    fn cover(&mut self, counters: &Counters) -> StoreResult<()> {
+        let last = counters.last();
+        if last.iter().zip(self.upto).all(|(last, upto)| *last <= upto) {
+            return Ok(());
+        }
+        let reserve = |n: usize| if last[n] <= self.upto[n] { self.upto[n] } else { last[n] + BLOCK };
+        let upto = [reserve(0), reserve(1), reserve(2)];
+        write_numbers(&self.path, upto, true).map_err(|error| file_error(&self.path, &error))?;
+        self.upto = upto;
+        Ok(())
+    }
+
+    /// Gives back what was reserved and not used, so that the next broker goes on without a gap.
+    pub(super) fn give_back(&mut self, counters: &Counters) -> StoreResult<()> {
+        // If this is lost, the larger numbers stay, which is only a gap.
+        self.upto = counters.last();
+        write_numbers(&self.path, self.upto, false).map_err(|error| file_error(&self.path, &error))
+    }
+}
+
+/// Writes the numbers in place: a line of one length, which is less than a sector.
+fn write_numbers(path: &Path, upto: [i64; 3], sync: bool) -> io::Result<()> {
+    let is_new = !path.exists();
+    let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
+    file.write_all(format!("{:020} {:020} {:020}\n", upto[0], upto[1], upto[2]).as_bytes())?;
+    if sync {
+        file.sync_data()?;
+    }
+    match path.parent().filter(|_| sync && is_new) {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn file_error(path: &Path, error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull => StoreError::Full,
+        _ => StoreError::Sql(format!("{}: {error}", path.display())),
+    }
+}
+
 impl Store {
     /// Writes the numbers if they changed since they were written last.
     pub(super) fn write_counters(&mut self) -> StoreResult<()> {
         let c = self.counters;
         if c != self.counters_stored {
+            if let Some(reserved) = &mut self.reserved {
+                reserved.cover(&c)?;
+            }
             update_row!(self, "counters", {
                 "message_last": c.message_last,
                 "event_last": c.event_last,

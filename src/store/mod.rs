@@ -13,6 +13,7 @@ mod state;
 mod wakeups;
 
 pub use counters::Counters;
+use counters::ReservedNumbers;
 pub use events::{Event, EventFilter};
 pub use locks::LockRow;
 pub use messages::{Message, MessageFilter};
@@ -128,6 +129,8 @@ pub struct Store {
     counters_before_call: Counters,
     /// The numbers of peers that were looked up before; cleared when a write is taken back.
     numbers: HashMap<String, i64>,
+    /// The numbers that are reserved on the disk; `None` without a file.
+    reserved: Option<ReservedNumbers>,
 }
 
 impl Store {
@@ -136,7 +139,13 @@ impl Store {
         let db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
-        Store::prepare(db)
+        let mut store = Store::prepare(db)?;
+        let reserved = ReservedNumbers::open(path)?;
+        store.counters.raise_to(reserved.floor());
+        // The row need not be written for this: the file that reserves them remembers the numbers.
+        (store.counters_before_call, store.counters_stored) = (store.counters, store.counters);
+        store.reserved = Some(reserved);
+        Ok(store)
     }
 
     /// A store without a file, for tests: SQLite in memory is deterministic.
@@ -163,6 +172,7 @@ impl Store {
             counters_stored: counters,
             counters_before_call: counters,
             numbers: HashMap::new(),
+            reserved: None,
         })
     }
 
@@ -175,9 +185,7 @@ impl Store {
     /// still hold the tokens and cursors of the old file.
     pub fn raise(&mut self, floor: i64) -> StoreResult<()> {
         self.writing()?;
-        for last in [&mut self.counters.message_last, &mut self.counters.event_last, &mut self.counters.token_last] {
-            *last = floor.max(*last);
-        }
+        self.counters.raise_to([floor; 3]);
         self.commit()?;
         Ok(())
     }
@@ -257,10 +265,12 @@ impl Store {
         self.numbers.clear();
     }
 
-    /// Moves the log into the database file without waiting for readers.
+    /// Moves the log into the database file without waiting for readers, and gives unused numbers back: the
+    /// store is about to be closed.
     pub fn checkpoint(&mut self) -> StoreResult<()> {
         self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-        Ok(())
+        let counters = self.counters_stored;
+        self.reserved.as_mut().map_or(Ok(()), |reserved| reserved.give_back(&counters))
     }
 
     /// Sizes in bytes of the database and of its write-ahead log.
@@ -283,6 +293,11 @@ impl Store {
         self.writing()?;
         write_row!(self, "INSERT OR REPLACE", "meta", { "name": name, "value": value })?;
         Ok(())
+    }
+
+    /// Whether a lock is in force or was when the last broker ended.
+    pub fn has_locks(&self) -> StoreResult<bool> {
+        Ok(self.db.query_row("SELECT EXISTS (SELECT 1 FROM lock)", [], |row| row.get(0))?)
     }
 
     /// The newest time in the store; the mesh's clock never runs behind it.
