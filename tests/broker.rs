@@ -356,20 +356,6 @@ fn a_data_directory_that_is_a_file_is_named_with_its_cure() {
 }
 
 #[test]
-fn a_path_too_long_for_a_socket_is_named_with_its_cure() {
-    let mut place = Place::new();
-    place.dir = place.root.join("long/".repeat(24));
-    check_refusal(
-        &place.run(&["peers"]),
-        2,
-        &[place.dir.to_str().unwrap().trim_end_matches('/'), "too long", "shorter"],
-    );
-    let mut session = place.session("codex-mcp-client", "api");
-    let (error, is_error) = session.try_tool("mesh_status", json!({}));
-    assert!(is_error && error["error"].as_str().unwrap().contains("too long"), "{error}");
-}
-
-#[test]
 fn a_directory_of_another_user_is_refused_and_left_as_it_is() {
     if !is_root("a_directory_of_another_user_is_refused_and_left_as_it_is") {
         return;

@@ -1,6 +1,7 @@
 //! `slm-mesh doctor`: checks the broker and each agent, and names the cure for each fault.
 //!
-//! **Invariant:** it changes nothing and starts no broker.
+//! **Invariant:** it says that a thing is well only after it has tried it, names only processes that the
+//! kernel has named, leaves nothing behind, and starts no broker.
 
 use super::config_entries::hook_program;
 use super::environment::{EditedFile, Environment, is_program, read_json};
@@ -13,16 +14,20 @@ use crate::known_agents::Agent;
 use crate::known_agents::files::EntryShape;
 use crate::sys;
 use crate::sys::data_dir::DataDir;
+use crate::sys::other_broker;
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long the broker may take to answer before it counts as hung.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a trial writes: more than the rest of a block of the disk.
+const WRITE_BYTES: usize = 64 * 1024;
 
 /// How long to wait for hubs to answer.
 const HUBS_WITHIN: Duration = Duration::from_millis(300);
@@ -116,8 +121,28 @@ fn check_directory(places: &DataDir) -> Check {
             let found = format!("{shown} is open to others (mode {:o})", meta.mode() & 0o777);
             Check::error(about, found, format!("chmod 700 {shown}"))
         }
-        Ok(_) => Check::well(about, format!("{shown}, yours alone")),
+        Ok(_) => match try_write(&places.dir) {
+            Ok(()) => Check::well(about, format!("{shown}, yours alone; a file can be written")),
+            Err(error) => {
+                let cure = match error.kind() {
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                        "free some space on its disk".into()
+                    }
+                    _ => format!("make {shown} writable, or set SLM_MESH_DATA_DIR to a directory that is"),
+                };
+                Check::error(about, format!("no file can be written in {shown} ({error})"), cure)
+            }
+        },
     }
+}
+
+/// Writes a file to the disk and removes it.
+fn try_write(dir: &Path) -> std::io::Result<()> {
+    let path = dir.join(format!("doctor.new{}", std::process::id()));
+    let mut file = std::fs::File::options().create_new(true).write(true).mode(0o600).open(&path)?;
+    let written = file.write_all(&[b'x'; WRITE_BYTES]).and_then(|()| file.sync_all());
+    std::fs::remove_file(&path)?;
+    written
 }
 
 fn check_private(path: &Path, about: &str) -> Option<Check> {
@@ -135,9 +160,7 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
     let about = "broker";
     let mut client = match Client::connect(places) {
         Ok(client) => client,
-        Err(error) if client::is_absent(&error) => {
-            return vec![Check::well(about, "none runs; the next session or verb starts one")];
-        }
+        Err(error) if client::is_absent(&error) => return vec![check_absent_broker(places)],
         Err(error) => {
             let found = format!("{} can't be reached ({error})", places.socket().display());
             return vec![Check::error(about, found, "check who owns the data directory")];
@@ -148,12 +171,15 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
         Some((status, client.call("broker.info", &json!({})).ok()?))
     });
     let Some((status, info)) = asked else {
-        let pid = std::fs::read_to_string(places.pid()).unwrap_or_default();
         let found = format!("it accepted the connection and did not answer in {} s", ANSWERS_WITHIN.as_secs());
-        return vec![Check::error(about, found, format!("kill {}; the next session starts a new one", pid.trim()))];
+        return vec![Check::error(about, found, cure_of_stuck(&client))];
+    };
+    let process = match client.broker_pid() {
+        Some(pid) => format!("PID {pid}"),
+        None => "in another PID namespace or on another machine".into(),
     };
     let (theirs, ours) = (status["version"].as_str().unwrap_or("?"), env!("CARGO_PKG_VERSION"));
-    let running = format!("version {theirs}, PID {}, {} here", status["pid"], status["peers"]["active"]);
+    let running = format!("version {theirs}, {process}, {} here", status["peers"]["active"]);
     let mut checks = vec![if theirs == ours {
         Check::well(about, running)
     } else {
@@ -163,8 +189,45 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
         let found = "the broker runs with settings other than these";
         checks.push(Check::error("settings", found, "slm-mesh start --detach replaces it"));
     }
+    checks.push(check_lock(&mut client, places));
     checks.push(check_http(places, status["port"].as_u64().unwrap_or(0) as u16));
     checks
+}
+
+/// How to end a broker that does not answer: with a command only if the kernel has named its process.
+fn cure_of_stuck(client: &Client) -> String {
+    match client.broker_pid() {
+        Some(_) => "slm-mesh stop --force; the next session starts a new one".into(),
+        None => "end it where it runs: in its container, or on its machine".into(),
+    }
+}
+
+/// Checks what stands in the way of a broker that does not run.
+fn check_absent_broker(places: &DataDir) -> Check {
+    let about = "broker";
+    if let Some(pid) = other_broker::find(places) {
+        let error = other_broker::error(places, pid);
+        return Check::error(about, error.text, format!("end the other broker (PID {pid}), or use another directory"));
+    }
+    match client::broker_lock_holder(places) {
+        Some(pid) => {
+            let found = format!("PID {pid} holds its lock and serves no socket");
+            Check::error(about, found, "try again in a moment; then slm-mesh stop --force ends it")
+        }
+        None => Check::well(about, "none runs; the next session or verb starts one"),
+    }
+}
+
+/// Takes a lock on a file that nobody edits, and gives it back.
+fn check_lock(client: &mut Client, places: &DataDir) -> Check {
+    let about = "lock";
+    let path = places.dir.join(format!("doctor-{}", std::process::id()));
+    let params = json!({ "filePath": path, "as": "human" });
+    let tried = client.call("lock.lock", &params).and_then(|_| client.call("lock.unlock", &params));
+    match tried {
+        Ok(_) => Check::well(about, "one was taken and given back"),
+        Err(error) => Check::error(about, format!("none can be taken and given back: {}", error.text), "do as it says"),
+    }
 }
 
 /// Checks that HTTP answers on the port that the file names.

@@ -6,6 +6,7 @@ use super::{json_edit, safe_write, toml_entry, yaml_entry};
 use crate::base::error::{Error, ErrorKind};
 use crate::known_agents::files::{Directory, EntryShape, FilePath, HookFile, Off, Scope, ServerFile, Switch, Writer};
 use crate::known_agents::{AGENTS, Agent, by_id};
+use crate::sys;
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{Settings, WAKE};
 use serde_json::{Value, json};
@@ -47,13 +48,14 @@ impl Environment {
     /// When one of them can't be found.
     pub fn find(is_project: bool, is_dry_run: bool) -> Result<Environment, Error> {
         let usage = |text: String| Error::new(ErrorKind::Usage, text);
-        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).ok_or_else(|| {
+        let home = sys::home().ok_or_else(|| {
             usage("HOME: want the directory in which the agents keep their settings, and it is not set".into())
         })?;
+        sys::refuse_borrowed_home(&home)?;
         let directory = std::env::current_dir();
         let directory = directory.map_err(|error| usage(format!("the working directory can't be read ({error})")))?;
         let wake = allowed_to_wake();
-        Ok(Environment { program: own_path()?, home: home.into(), directory, is_project, is_dry_run, wake })
+        Ok(Environment { program: own_path()?, home, directory, is_project, is_dry_run, wake })
     }
 
     /// The agents with these ids; without ids, those that are installed.

@@ -6,17 +6,17 @@
 use super::checkpoint_thread::CheckpointThread;
 use super::http_requests::HttpRequests;
 use super::lifecycle::{Lifecycle, ShutdownReason};
+use super::log;
 use super::mesh_links::MeshLinks;
 use super::methods::BrokerInfo;
 use super::peer_sockets::PushTargets;
 use super::remote_listener::RemoteListener;
+use super::startup::{OwnFiles, PathState};
 use super::unix_clients::UnixClients;
 use super::web::event_stream::PageStreams;
-use super::{log, startup};
 use crate::base::error::{Error, ErrorKind};
 use crate::core::{Effect, Mesh};
 use crate::sys::Clock;
-use crate::sys::data_dir::DataDir;
 use crate::wire::rpc;
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
@@ -30,6 +30,8 @@ pub const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// The pipe into which signals write.
 pub const SIGNALS: Token = Token(2);
+/// What the kernel reports of the data directory.
+pub const DIRECTORY: Token = Token(3);
 /// Connections count up from here.
 const FIRST_CONNECTION: u64 = 16;
 
@@ -86,6 +88,8 @@ pub struct EventLoop {
     pub context: LoopContext,
     /// The clock from which each turn gets its time.
     pub clock: Clock,
+    /// The lock, the socket and the other files that make this the broker of its directory.
+    pub own_files: OwnFiles,
     /// Clients on the Unix socket, and sessions on other machines.
     pub clients: UnixClients,
     /// Requests over HTTP.
@@ -115,12 +119,12 @@ impl EventLoop {
     ///
     /// # Errors
     /// When the poll itself fails.
-    pub fn serve(mut self, places: &DataDir) -> io::Result<ShutdownReason> {
+    pub fn serve(mut self) -> io::Result<ShutdownReason> {
         let mut events = Events::with_capacity(256);
         loop {
             self.run_turn(&mut events)?;
             if let Some(reason) = self.context.lifecycle.shutdown() {
-                self.close(reason, places);
+                self.close(reason);
                 return Ok(reason);
             }
         }
@@ -134,6 +138,11 @@ impl EventLoop {
         }
         let now = self.clock.now();
         self.context.now = now;
+        if self.is_displaced(events) {
+            log("the data directory was removed, replaced or moved; this broker ends, and sessions find the new one");
+            self.context.lifecycle.request_shutdown(ShutdownReason::Displaced);
+            return Ok(());
+        }
         self.context.mesh.tick(now);
         self.remote.tend_announcer(now);
         for event in events.iter() {
@@ -156,6 +165,27 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Whether the path of the data directory leads elsewhere, where another broker may grant the same locks.
+    /// A socket that is gone is created again.
+    fn is_displaced(&mut self, events: &Events) -> bool {
+        if events.iter().any(|event| event.token() == DIRECTORY) {
+            self.own_files.note_change(self.context.now);
+        }
+        if self.own_files.deadline() > self.context.now {
+            return !self.own_files.holds_path();
+        }
+        match self.own_files.look(self.context.now) {
+            PathState::Displaced => true,
+            PathState::Ours | PathState::Healed(None) => false,
+            PathState::Healed(Some(listener)) => {
+                if let Err(error) = self.clients.replace_listener(listener, self.context.poll.registry()) {
+                    log(&format!("the new socket can't be watched: {error}"));
+                }
+                false
+            }
+        }
+    }
+
     /// How long the poll may sleep: until the nearest deadline, or until an event.
     fn timeout(&mut self) -> Option<Duration> {
         if self.clients.wants_turn() || self.http.has_backlog() || self.links.has_backlog() {
@@ -172,6 +202,7 @@ impl EventLoop {
             self.links.deadline(),
             self.checkpoints.deadline(),
             self.idle_deadline(),
+            Some(self.own_files.deadline()),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(Duration::from_millis((next - now).max(0) as u64))
@@ -181,7 +212,7 @@ impl EventLoop {
         match event.token() {
             LISTENER => self.clients.note_newcomers(),
             SIGNALS => self.context.lifecycle.note_signal(),
-            WAKER => {}
+            WAKER | DIRECTORY => {}
             Token(token) => {
                 let token = token as u64;
                 if !self.clients.note_ready(token, event) {
@@ -266,8 +297,8 @@ impl EventLoop {
     }
 
     /// Ends in order. The socket goes first: a client that comes now finds no broker and starts one.
-    fn close(mut self, reason: ShutdownReason, places: &DataDir) {
-        startup::remove_files(places, reason);
+    fn close(mut self, reason: ShutdownReason) {
+        self.own_files.remove(reason);
         let now = self.clock.now();
         self.context.mesh.commit();
         self.clients.announce_shutdown(reason);
@@ -276,6 +307,9 @@ impl EventLoop {
         self.pushes.announce_shutdown(&self.context.mesh, now);
         self.checkpoints.stop();
         self.context.mesh.checkpoint();
+        // The lock must outlive the last write.
+        drop(self.context.mesh);
+        self.own_files.release_lock();
     }
 }
 

@@ -1,4 +1,5 @@
-//! Decides when the broker ends: on a signal, on request, for a newer version, or after idle time.
+//! Decides when the broker ends: on a signal, on request, for a newer version, after idle time,
+//! or when its path leads elsewhere.
 //!
 //! **Invariant:** the first reason to end wins, except that damage outranks all others.
 
@@ -15,6 +16,8 @@ pub enum ShutdownReason {
     Idle,
     /// A newer client asked the broker to make room for its own version.
     Replaced,
+    /// The data directory was removed, replaced or moved: its path no longer leads to this broker.
+    Displaced,
     /// The database is damaged: the next broker must check it.
     Damaged,
 }

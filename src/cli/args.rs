@@ -24,8 +24,11 @@ pub enum CliCommand {
     /// Run the broker in the foreground or the background.
     #[allow(missing_docs)]
     Start { detach: bool, as_daemon: bool },
-    /// Stop the broker.
-    Stop,
+    /// Stop the broker; the flag ends one that does not answer.
+    Stop {
+        /// Whether to end its process if it does not stop by itself.
+        force: bool,
+    },
     /// Remove what a crash left behind.
     Clean,
     /// Answer an agent's hook; with true, wait for mail that wakes it.
@@ -203,7 +206,7 @@ impl CommandParser {
             "start" => {
                 CliCommand::Start { detach: self.take_switch("detach"), as_daemon: self.take_switch("as-daemon") }
             }
-            "stop" => CliCommand::Stop,
+            "stop" => CliCommand::Stop { force: self.take_switch("force") },
             "clean" => CliCommand::Clean,
             "watch" => CliCommand::WatchMesh(self.take_switch("plain")),
             "web" => CliCommand::Web(self.take_switch("print")),

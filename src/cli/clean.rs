@@ -2,6 +2,7 @@
 
 use super::{load_environment, print_line};
 use crate::base::error::Error;
+use crate::sys::other_broker;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -11,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// Removes leftover files. It stops no process, because none can be proved to belong to a dead mesh.
 pub fn clean(json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
+    if let Some(pid) = other_broker::find(&places) {
+        return Err(other_broker::error(&places, pid));
+    }
     let mut found: Vec<PathBuf> = list_files(&places.peers()).into_iter().filter(|path| is_dead_socket(path)).collect();
     let n_sockets = found.len();
     let lock = places.open_lock(&places.broker_lock());
@@ -19,7 +23,9 @@ pub fn clean(json: bool) -> Result<u8, Error> {
         && file.try_lock().is_ok()
     {
         let left = [places.socket(), places.pid(), places.port()];
-        found.extend(left.into_iter().filter(|path| path.symlink_metadata().is_ok()));
+        // Files that name a living process may be those of a broker of another kind that is busy.
+        let left = left.into_iter().filter(|_| !other_broker::may_live(&places));
+        found.extend(left.filter(|path| path.symlink_metadata().is_ok()));
         found.extend(list_files(&places.dir).into_iter().filter(|path| is_temporary(path)));
     }
     for path in &found {

@@ -84,6 +84,7 @@ pub const FLAGS: &[CliFlag] = &[
     flag("plain", &["watch"], "Print one line per event instead of the live view, as without a terminal"),
     flag("print", &["web"], "Print the link without opening a browser"),
     flag("detach", &["start"], "Run in the background, and return when it is ready"),
+    flag("force", &["stop"], "End the broker's process if it does not answer"),
     flag("as-daemon", &["start"], "Run as slm-mesh starts its own broker, in a new process session"),
     flag("dry-run", &["setup"], "Show what would change without changing anything"),
     flag("remove", &["setup"], "Remove what setup installed"),

@@ -145,7 +145,7 @@ impl ReconnectingClient {
         };
         self.client.send(&rpc::request(&request_id, method, params)).map_err(gone)?;
         loop {
-            match self.client.receive().map_err(gone)? {
+            match self.client.receive_from_living()? {
                 RpcMessage::Response { id, result } if id == request_id => {
                     return result.map(Some).map_err(|error| rpc::decode_error(&error));
                 }

@@ -25,6 +25,7 @@ use crate::core::op::{ArgKind, ArgRole};
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_path;
 use crate::sys::git;
+use crate::sys::other_broker;
 use crate::sys::settings::Settings;
 use args::{CliCommand, ParsedCommand};
 use operations::{CliOperation, RowStream, SendLocation};
@@ -52,7 +53,7 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
         CliCommand::Mcp { legacy } => serve_mcp(*legacy),
         CliCommand::Bare => start::greet(parsed.json),
         CliCommand::Start { detach, as_daemon } => start::start(*detach, *as_daemon, parsed.json),
-        CliCommand::Stop => start::stop(parsed.json),
+        CliCommand::Stop { force } => start::stop(*force, parsed.json),
         CliCommand::Clean => clean::clean(parsed.json),
         CliCommand::Hook(agent, true) => Ok(crate::agents::wake::wait_to_wake(agent)),
         CliCommand::Hook(agent, false) => Ok(crate::agents::hook::answer_hook(agent)),
@@ -108,13 +109,18 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
 
 /// Connects to the broker only if one is running.
 pub fn connect_to_running(places: &DataDir) -> Result<Client, Error> {
-    Client::connect(places).map_err(|error| match client::is_absent(&error) {
-        true => Error::new(
-            ErrorKind::Gone,
-            "no broker is running; start one with slm-mesh start --detach, or use any verb that needs one",
-        ),
-        false => Error::new(ErrorKind::Gone, error.to_string()),
+    Client::connect_to_running(places).map_err(|error| match error.kind {
+        ErrorKind::NotFound => match other_broker::find(places) {
+            Some(pid) => other_broker::error(places, pid),
+            None => no_broker(),
+        },
+        _ => error,
     })
+}
+
+fn no_broker() -> Error {
+    let text = "no broker is running; start one with slm-mesh start --detach, or use any verb that needs one";
+    Error::new(ErrorKind::Gone, text)
 }
 
 /// Reports messages as read, after they were printed.

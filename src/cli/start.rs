@@ -3,10 +3,14 @@
 use super::{connect_to_running, load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::startup::{self, AfterReady};
-use crate::client::Client;
+use crate::client::{self, Client};
+use crate::sys::daemon;
 use crate::sys::data_dir::DataDir;
+use crate::sys::file_lock::LockWait;
+use crate::sys::process;
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};
+use std::fmt::Display;
 use std::time::Duration;
 
 /// How long a clean shutdown may take.
@@ -14,8 +18,11 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the broker in the foreground or the background. It replaces a broker that runs with other settings.
 pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Error> {
+    if !detach {
+        daemon::leave_starter();
+    }
     if as_daemon {
-        startup::detach();
+        daemon::leave_session();
     }
     let (places, settings) = load_environment()?;
     if !as_daemon {
@@ -57,26 +64,52 @@ fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), 
     stop_and_wait(places, &mut client).map(|_| ())
 }
 
-/// Stops the broker.
-pub fn stop(json: bool) -> Result<u8, Error> {
+/// Stops the broker. With `force` it ends the process of one that does not stop by itself.
+pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     let places = DataDir::find()?;
-    let mut client = connect_to_running(&places)?;
-    let pid = stop_and_wait(&places, &mut client)?;
+    let stopped = connect_to_running(&places).and_then(|mut client| stop_and_wait(&places, &mut client));
+    let (pid, how) = match stopped {
+        Ok(pid) => (pid, "stopped"),
+        Err(error) if force => (json!(end_by_force(&places, error)?), "ended by force"),
+        Err(error) => return Err(error),
+    };
     let line = json!({ "ok": true, "data": { "pid": pid, "stopped": true } });
-    if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) stopped.")) }
+    if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) {how}.")) }
+}
+
+/// Ends the process that holds the lock of the one broker, and returns its process id. `why` is the error of
+/// the try to stop it, which stands if no process holds the lock.
+fn end_by_force(places: &DataDir, why: Error) -> Result<i64, Error> {
+    let Some(pid) = client::broker_lock_holder(places).or_else(|| Client::listener_pid(places)) else {
+        return Err(why);
+    };
+    process::end_own(pid)?;
+    await_lock(places, pid)?;
+    Ok(pid)
 }
 
 /// Asks the broker to stop, waits until it has released its lock, and returns its process id.
 fn stop_and_wait(places: &DataDir, client: &mut Client) -> Result<Value, Error> {
     let pid = client.call("broker.stop", &json!({}))?["pid"].clone();
-    let timed_out = |_| {
-        Error::new(ErrorKind::TimedOut, format!("the broker (PID {pid}) did not stop in {} s", STOP_TIMEOUT.as_secs()))
-    };
-    client.set_receive_timeout(Some(STOP_TIMEOUT)).map_err(timed_out)?;
+    client.set_receive_timeout(Some(STOP_TIMEOUT)).map_err(|_| not_stopped(&pid))?;
     while client.receive().is_ok() {}
-    let lock = places.open_lock(&places.broker_lock())?;
-    lock.lock().map_err(|error| places.error("cannot be locked", &error))?;
+    await_lock(places, &pid)?;
     Ok(pid)
+}
+
+/// Waits until an ending broker has released its lock.
+fn await_lock(places: &DataDir, pid: impl Display) -> Result<(), Error> {
+    let wait = LockWait::begin(places.open_lock(&places.broker_lock())?);
+    let locked = wait.for_time(STOP_TIMEOUT).map_err(|error| places.error("can't be locked", &error))?;
+    locked.map(|_| ()).ok_or_else(|| not_stopped(pid))
+}
+
+fn not_stopped(pid: impl Display) -> Error {
+    let text = format!(
+        "the broker (PID {pid}) did not stop in {} s; slm-mesh stop --force ends it",
+        STOP_TIMEOUT.as_secs_f32()
+    );
+    Error::new(ErrorKind::TimedOut, text)
 }
 
 /// Greets a person who types `slm-mesh` alone: starts the broker, shows its status and what to do next.

@@ -7,27 +7,53 @@ pub mod discovered_hub;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
-use crate::sys::{self, process};
+use crate::sys::file_lock::{self, LockWait};
+use crate::sys::{self, process, unix_socket};
 use crate::wire::lines::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Value, json};
-use std::fs::File;
+use std::cell::Cell;
+use std::fs::{File, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+/// How long a broker on this machine may be quiet before a call asks whether it is alive. Together with
+/// [`PING_WITHIN`] this is less than the five seconds after which every verb ends.
+pub const QUIET_MAX: Duration = Duration::from_millis(2000);
+/// How long it then has to answer.
+pub const PING_WITHIN: Duration = Duration::from_millis(2400);
+/// How long it may take to accept a connection, or a part of a long line.
+const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);
+/// How long a client waits for another one that starts the broker.
+const STARTS_WITHIN: Duration = Duration::from_millis(4000);
 
 /// A connection to a broker.
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
+    /// Where the broker runs.
+    server: Server,
+    /// How long the caller lets [`Client::receive`] wait.
+    receive_timeout: Cell<Option<Duration>>,
     lines: LineBuffer,
     last_id: u64,
     /// The process that this client started, to be reaped: a broker, or ssh.
     pub broker_child: Option<Child>,
     /// The name of the other side in messages to people.
     pub server_name: String,
+}
+
+/// Where a broker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Server {
+    /// On this machine, with its process id, if that is in our PID namespace.
+    Local(Option<i64>),
+    /// Behind a connection that watches over itself.
+    Remote,
 }
 
 impl Client {
@@ -42,21 +68,61 @@ impl Client {
         }
     }
 
+    /// Connects to a running broker, and says in a sentence why it can't.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub fn connect_to_running(places: &DataDir) -> Result<Client, Error> {
+        if let Some(target) = remote::remote_target(places)? {
+            return remote::connect(&target, places);
+        }
+        Client::connect_local(places).map_err(|error| match is_absent(&error) {
+            true => Error::not_found("no broker is running"),
+            false => unreachable(places, &error),
+        })
+    }
+
     fn connect_local(places: &DataDir) -> io::Result<Client> {
-        let stream = UnixStream::connect(places.socket())?;
-        if process::peer_credentials(&stream).is_some_and(|who| who.uid != sys::uid()) {
+        let stream = unix_socket::connect(&places.socket(), ACCEPTS_WITHIN)?;
+        let peer = process::peer_credentials(&stream);
+        if peer.is_some_and(|who| who.uid != sys::uid()) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the socket belongs to another user"));
         }
-        Ok(Client::from_stream(stream, None))
+        let mut client = Client::from_stream(stream, None);
+        client.server = Server::Local(peer.and_then(|peer| peer.pid));
+        Ok(client)
     }
 
     fn from_stream(stream: UnixStream, child: Option<Child>) -> Client {
         Client {
             stream,
+            server: Server::Remote,
+            receive_timeout: Cell::new(None),
             lines: LineBuffer::default(),
             last_id: 0,
             broker_child: child,
             server_name: "the broker".into(),
+        }
+    }
+
+    /// The process of a broker on this machine, as the kernel names it.
+    pub fn broker_pid(&self) -> Option<i64> {
+        match self.server {
+            Server::Local(pid) => pid,
+            Server::Remote => None,
+        }
+    }
+
+    /// The process that listens on the socket of this directory, as the kernel names it.
+    pub fn listener_pid(places: &DataDir) -> Option<i64> {
+        Client::connect_local(places).ok()?.broker_pid()
+    }
+
+    /// The error for a broker on this machine that does not answer a ping; `None` for one on another machine.
+    pub fn stuck_error(&self) -> Option<Error> {
+        match self.server {
+            Server::Local(pid) => Some(stuck(pid)),
+            Server::Remote => None,
         }
     }
 
@@ -75,22 +141,47 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for its response; drops the pushes that arrive before it.
+    /// Sends a request and waits for its response; drops the pushes that arrive before it. The wait has no
+    /// limit of its own as long as the broker answers pings.
     ///
     /// # Errors
-    /// The broker's error, or `Gone` when the connection broke.
+    /// The broker's error, `Gone` when the connection broke, or `TimedOut` when the broker is stuck.
     pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
         self.last_id += 1;
         let wanted = json!(self.last_id);
-        self.send(&rpc::request(&wanted, method, params)).map_err(|error| self.connection_lost(&error))?;
+        self.send(&rpc::request(&wanted, method, params)).map_err(|error| self.call_failed(&error))?;
         loop {
-            match self.receive().map_err(|error| self.connection_lost(&error))? {
+            match self.receive_from_living()? {
                 RpcMessage::Response { id, result } if id == wanted => {
                     return result.map_err(|error| rpc::decode_error(&error));
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Waits for the next message, and asks a broker on this machine that is quiet whether it is alive. A limit
+    /// that the caller has set goes before.
+    ///
+    /// # Errors
+    /// `Gone` when the connection broke, or `TimedOut` when the broker is stuck.
+    pub fn receive_from_living(&mut self) -> Result<RpcMessage, Error> {
+        if self.server == Server::Remote || self.receive_timeout.get().is_some() {
+            return self.receive().map_err(|error| self.call_failed(&error));
+        }
+        let mut found = self.receive_within(QUIET_MAX);
+        if found.as_ref().is_err_and(is_timeout) {
+            found = self
+                .send(&rpc::request(&json!("alive"), "ping", &json!({})))
+                .and_then(|()| self.receive_within(PING_WITHIN));
+        }
+        let ready = self.stream.set_read_timeout(None);
+        found.and_then(|message| ready.map(|()| message)).map_err(|error| self.call_failed(&error))
+    }
+
+    fn receive_within(&mut self, limit: Duration) -> io::Result<RpcMessage> {
+        self.stream.set_read_timeout(Some(limit))?;
+        self.receive()
     }
 
     /// Sends a line.
@@ -146,7 +237,19 @@ impl Client {
     /// # Errors
     /// When the socket is gone.
     pub fn set_receive_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        self.receive_timeout.set(time);
         self.stream.set_read_timeout(time.map(|time| time.max(Duration::from_millis(1))))
+    }
+
+    /// The error of a call whose connection failed, or that took longer than its caller allows.
+    fn call_failed(&self, error: &io::Error) -> Error {
+        if is_timeout(error) {
+            let name = &self.server_name;
+            return self.stuck_error().unwrap_or_else(|| {
+                Error::new(ErrorKind::TimedOut, format!("{name} did not answer in time; try again"))
+            });
+        }
+        self.connection_lost(error)
     }
 
     fn connection_lost(&self, error: &io::Error) -> Error {
@@ -159,7 +262,8 @@ impl Client {
     /// When the process is out of file descriptors.
     pub fn clone_writer(&self) -> io::Result<UnixStream> {
         let writer = self.stream.try_clone()?;
-        writer.set_write_timeout(Some(Duration::from_secs(10)))?;
+        let limit = if self.server == Server::Remote { Duration::from_secs(10) } else { ACCEPTS_WITHIN };
+        writer.set_write_timeout(Some(limit))?;
         Ok(writer)
     }
 }
@@ -180,17 +284,48 @@ pub fn is_connection_lost(error: &Error) -> bool {
     error.kind == ErrorKind::Gone
 }
 
+/// Whether a socket's time limit is over.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// The error for a broker that is there and does not answer.
+fn stuck(pid: Option<i64>) -> Error {
+    let text = match pid {
+        Some(pid) => format!(
+            "the broker (PID {pid}) does not answer, since it is stopped or stuck; continue it with kill -CONT {pid}, \
+             or end it with slm-mesh stop --force"
+        ),
+        None => "the broker does not answer, since it is stopped or stuck; it runs in another PID namespace (a \
+                 container), so continue it or end it there"
+            .into(),
+    };
+    Error::new(ErrorKind::TimedOut, text)
+}
+
 fn unreachable(places: &DataDir, error: &io::Error) -> Error {
+    if is_timeout(error) {
+        return stuck(broker_lock_holder(places));
+    }
     let text = format!("the broker at {} can't be reached ({error})", places.socket().display());
     Error::new(ErrorKind::Gone, text)
+}
+
+/// The process that holds the lock of the one broker, as the kernel lists it.
+pub fn broker_lock_holder(places: &DataDir) -> Option<i64> {
+    let file = File::open(places.broker_lock()).ok()?;
+    file_lock::holder(&file)
 }
 
 /// Starts a broker while it holds the start lock: when twenty clients come at once, one starts the broker and
 /// the others find it after they get the lock.
 fn start_broker(places: &DataDir) -> Result<Client, Error> {
     places.prepare()?;
-    let lock = places.open_lock(&places.start_lock())?;
-    lock.lock().map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;
+    // Without the lock two clients may start a broker each, and one of these gives way. That is better than to
+    // wait for a client that was stopped while it held the lock.
+    let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
+        .for_time(STARTS_WITHIN)
+        .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;
     match Client::connect_local(places) {
         Ok(client) => return Ok(client),
         Err(error) if is_absent(&error) => {}
@@ -208,8 +343,10 @@ fn start_broker(places: &DataDir) -> Result<Client, Error> {
 
 /// Runs `slm-mesh start` detached, and waits until the broker is ready.
 pub fn spawn_broker(places: &DataDir) -> Result<(Child, u32), Error> {
-    let log = File::options().create(true).append(true).open(places.log());
+    let log = File::options().create(true).append(true).mode(0o600).open(places.log());
     let log = log.map_err(|error| places.error("can't be written", &error))?;
+    // The log of an older version may be open to others; the directory is private in any case.
+    let _ = log.set_permissions(Permissions::from_mode(0o600));
     let spawned = Command::new(sys::own_path())
         .args(["start", "--json", "--as-daemon"])
         .env("SLM_MESH_DATA_DIR", &places.dir)

@@ -6,6 +6,7 @@
 
 mod reader_thread;
 mod state;
+mod stuck_watch;
 mod wakeups;
 
 use super::pending_call::PendingCall;
@@ -53,6 +54,10 @@ impl BrokerClient {
             return;
         }
         self.shared.lock().client_spoke_at = Some(Instant::now());
+        let (shared, out) = (Arc::clone(&self.shared), Arc::clone(&self.out));
+        // Without this thread calls to a stuck broker wait; all else works.
+        let _ =
+            std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || stuck_watch::watch_calls(&shared, &out));
         let reader = ReaderThread::new(Arc::clone(&self.shared), Arc::clone(&self.out));
         self.thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || reader.run_until_closed()).ok();
     }
@@ -85,6 +90,9 @@ impl BrokerClient {
             // The reader sleeps on the socket without a limit; the answer to this wakes it, so that it
             // learns when the first report is due.
             state.send(&rpc::request(&json!(0), "ping", &json!({})));
+        }
+        if state.is_watch_idle {
+            self.shared.call_sent.notify_one();
         }
         drop(state);
         self.shared.changed.notify_all();

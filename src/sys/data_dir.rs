@@ -3,9 +3,12 @@
 use crate::base::error::{Error, ErrorKind};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// The name of the socket.
+const SOCKET: &str = "mesh.sock";
 /// The longest path of a Unix socket, in bytes: `sun_path` less its final zero, on macOS.
 const SOCKET_PATH_MAX: usize = 103;
 
@@ -17,32 +20,27 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// `SLM_MESH_DATA_DIR`, else `~/.slm-mesh`. HOME alone has to do, since clients scrub the rest of the
-    /// environment.
+    /// `SLM_MESH_DATA_DIR`, else `.slm-mesh` in the home directory. Nothing else counts, since clients scrub
+    /// the rest of the environment.
     ///
     /// # Errors
-    /// When neither is set, or the path is relative, or too long for the socket in it.
+    /// When there is neither, the path is relative, or the directory is another user's.
     pub fn find() -> Result<DataDir, Error> {
         let dir = match std::env::var_os("SLM_MESH_DATA_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) => require_absolute(PathBuf::from(dir))?,
-            None => match std::env::var_os("HOME").filter(|home| !home.is_empty()) {
-                Some(home) => PathBuf::from(home).join(".slm-mesh"),
+            None => match super::home() {
+                Some(home) => {
+                    super::refuse_borrowed_home(&home)?;
+                    home.join(".slm-mesh")
+                }
                 None => {
-                    let text = "neither HOME nor SLM_MESH_DATA_DIR is set; set one of them, which says where the data directory is";
+                    let text = "neither HOME nor SLM_MESH_DATA_DIR is set, and this user's account has no home directory; \
+                                set one of them, which says where the data directory is";
                     return Err(Error::new(ErrorKind::Usage, text));
                 }
             },
         };
         let places = DataDir { dir };
-        let length = places.socket().as_os_str().len();
-        if length > SOCKET_PATH_MAX {
-            let text = format!(
-                "SLM_MESH_DATA_DIR: {} is too long: the path of its socket has {length} bytes, and {SOCKET_PATH_MAX} are possible; \
-                 choose a shorter directory",
-                places.dir.display()
-            );
-            return Err(Error::new(ErrorKind::Usage, text));
-        }
         places.refuse_foreign()?;
         Ok(places)
     }
@@ -72,9 +70,50 @@ impl DataDir {
         self.dir.join("hub")
     }
 
-    /// The socket to which sessions and verbs connect.
+    /// The socket to which sessions and verbs connect: in the data directory, or in a short directory that is
+    /// derived from it if the system can't take a path that long.
     pub fn socket(&self) -> PathBuf {
-        self.dir.join("mesh.sock")
+        self.runtime_dir().unwrap_or_else(|| self.dir.clone()).join(SOCKET)
+    }
+
+    /// The directory that stands in for a data directory whose path is too long for a socket.
+    fn runtime_dir(&self) -> Option<PathBuf> {
+        if self.dir.as_os_str().len() + 1 + SOCKET.len() <= SOCKET_PATH_MAX {
+            return None;
+        }
+        // Two names of one directory must lead to one socket.
+        let dir = fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
+        let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        let hash = dir.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, mix);
+        Some(PathBuf::from(format!("/tmp/slm-mesh-{}-{hash:016x}", super::uid())))
+    }
+
+    /// Creates the directory that stands in for a long path. Everybody may write beside it, so one that
+    /// another user put there is refused.
+    fn prepare_runtime_dir(&self, dir: &Path) -> Result<(), Error> {
+        let made = DirBuilder::new().mode(0o700).create(dir);
+        if let Err(error) = made.or_else(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(error),
+        }) {
+            return Err(self.error(&format!("needs {} for its socket, which can't be created", dir.display()), &error));
+        }
+        let meta = fs::symlink_metadata(dir).map_err(|error| self.error("can't be read", &error))?;
+        if meta.is_dir() && meta.uid() == super::uid() && meta.mode() & 0o077 == 0 {
+            return Ok(());
+        }
+        let text = format!(
+            "{}, where the socket of {} belongs, is not a directory of yours alone; remove it, or set SLM_MESH_DATA_DIR \
+             to a shorter directory",
+            dir.display(),
+            self.dir.display()
+        );
+        Err(Error::new(ErrorKind::Refused, text))
+    }
+
+    /// The clock of the broker that ran last.
+    pub fn clock(&self) -> PathBuf {
+        self.dir.join("broker.clock")
     }
     /// The database.
     pub fn database(&self) -> PathBuf {
@@ -131,7 +170,7 @@ impl DataDir {
             let private = fs::Permissions::from_mode(0o700);
             fs::set_permissions(&self.dir, private).map_err(|error| self.error("can't be made private", &error))?;
         }
-        Ok(())
+        self.runtime_dir().map_or(Ok(()), |dir| self.prepare_runtime_dir(&dir))
     }
 
     /// Opens a lock file.

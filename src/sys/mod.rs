@@ -2,16 +2,27 @@
 //!
 //! **Invariant:** the core never imports this; its callers hand it what it needs.
 
+mod account;
+pub mod daemon;
 pub mod git;
 pub mod data_dir;
+pub mod file_lock;
 pub mod file_path;
+pub mod other_broker;
 pub mod process;
 pub mod endpoint;
 pub mod settings;
 pub mod terminal;
+pub mod unix_socket;
+
+pub use account::{home, refuse_borrowed_home, uid, user};
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The name of this program.
+const PROGRAM: &str = "slm-mesh";
 
 /// One clock for a broker's life: wall time at its start, advanced by the boot-time clock, so that
 /// a clock set back or a laptop asleep breaks no lease and no cursor.
@@ -27,6 +38,23 @@ impl Clock {
         Clock { base_ms: wall_ms().max(floor), boot_ms: boot_ms() }
     }
 
+    /// Continues the clock of an earlier broker, if the machine has not been booted since: a wall clock that
+    /// was set meanwhile then ends no lease. `None` after a boot, or for a text of another form.
+    pub fn resume(saved: &str, floor: i64) -> Option<Clock> {
+        let mut words = saved.split_whitespace();
+        let boot_id = words.next()?;
+        let mut number = || words.next()?.parse::<i64>().ok();
+        let (base, boot) = (number()?, number()?);
+        let now = boot_ms();
+        let is_same_boot = self::boot_id().is_some_and(|id| id == boot_id) && boot <= now;
+        is_same_boot.then(|| Clock { base_ms: base.checked_add(now - boot).unwrap_or(floor).max(floor), boot_ms: now })
+    }
+
+    /// What [`Clock::resume`] continues from; `None` where the system does not name the boot.
+    pub fn save(&self) -> Option<String> {
+        boot_id().map(|id| format!("{id} {} {}\n", self.base_ms, self.boot_ms))
+    }
+
     /// Milliseconds since the epoch; never goes back.
     pub fn now(&self) -> i64 {
         self.base_ms + (boot_ms() - self.boot_ms)
@@ -38,16 +66,6 @@ pub fn wall_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
-/// Raises the limit of open files as far as the system allows: a guest from another machine takes three.
-pub fn raise_open_files() {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    // Under a lower limit fewer guests fit; the hub refuses the others with a reason.
-    let _ = rustix::process::setrlimit(
-        rustix::process::Resource::Nofile,
-        rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum },
-    );
-}
-
 /// Time since boot, sleep included, ms.
 fn boot_ms() -> i64 {
     #[cfg(target_os = "linux")]
@@ -57,6 +75,12 @@ fn boot_ms() -> i64 {
     let id = rustix::time::ClockId::Monotonic;
     let time = rustix::time::clock_gettime(id);
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+}
+
+/// What names this boot of the machine; `None` on a system that has no such name.
+fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
 /// 128 random bits, from the operating system.
@@ -90,41 +114,21 @@ pub fn host() -> String {
     if name.is_empty() { "localhost".into() } else { name }
 }
 
-/// The user's name: from the account database, since clients scrub the environment.
-pub fn user() -> String {
-    account_name()
-        .or_else(|| std::env::var("USER").ok())
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "user".into())
-}
-
-/// The account of this user in the file, which a statically linked program can read as well.
-#[cfg(not(target_os = "macos"))]
-fn account_name() -> Option<String> {
-    let uid = uid().to_string();
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let mut rows = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    rows.find(|row| row.get(2) == Some(&uid.as_str())).map(|row| row[0].to_owned())
-}
-
-/// The account of this user: on macOS the file has the system's accounts only.
-#[cfg(target_os = "macos")]
-fn account_name() -> Option<String> {
-    nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name)
-}
-
-/// This user's id.
-pub fn uid() -> u32 {
-    rustix::process::getuid().as_raw()
-}
-
-/// This program's path, also after an upgrade replaced the file under a running process.
-pub fn own_path() -> std::path::PathBuf {
-    let path = std::env::current_exe().unwrap_or_else(|_| std::path::PathBuf::from("slm-mesh"));
-    match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
-        Some(text) => std::path::PathBuf::from(text),
+/// This program's path, also after an upgrade replaced or moved the file under a running process: then
+/// the program of that name in `PATH`.
+pub fn own_path() -> PathBuf {
+    let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(PROGRAM));
+    let path = match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(text) => PathBuf::from(text),
         None => path,
+    };
+    if path.is_file() {
+        return path;
     }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).map(|folder| folder.join(PROGRAM)).find(|program| program.is_file());
+    // If there is none, the error of the start names the place where the program was.
+    found.unwrap_or(path)
 }
 
 #[cfg(test)]
@@ -137,5 +141,21 @@ mod tests {
         let clock = Clock::start(last_committed);
         assert!(clock.now() >= last_committed);
         assert!(clock.now() < last_committed + 60_000);
+    }
+
+    #[test]
+    fn within_one_boot_a_clock_that_was_set_changes_nothing() {
+        let Some(saved) = Clock::start(0).save() else { return };
+        let words: Vec<&str> = saved.split_whitespace().collect();
+        for shift in [-86_400_000, 86_400_000] {
+            // As if the wall clock had been set by a day since then.
+            let base = words[1].parse::<i64>().unwrap() + shift;
+            let resumed = Clock::resume(&format!("{} {base} {}", words[0], words[2]), 0).unwrap();
+            assert!((0..60_000).contains(&(resumed.now() - base)), "{shift}");
+        }
+        assert!(Clock::resume(&format!("another-boot {} {}", words[1], words[2]), 0).is_none());
+        for text in ["", "x", "x y z", &format!("{} 1", words[0])] {
+            assert!(Clock::resume(text, 0).is_none(), "{text:?}");
+        }
     }
 }

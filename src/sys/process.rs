@@ -8,6 +8,7 @@
 //! the number to another process later.
 
 mod ancestors;
+mod ending;
 #[cfg(not(target_os = "macos"))]
 #[path = "process/linux.rs"]
 mod platform;
@@ -16,6 +17,7 @@ mod platform;
 mod platform;
 
 pub use ancestors::ancestors;
+pub use ending::end_own;
 pub use platform::{end_with_parent, peer_credentials};
 
 use crate::base::process::Process;
@@ -44,6 +46,15 @@ struct ProcessInfo {
     name: String,
     /// Whether it leads its process group on a terminal, as an interactive shell does.
     leads_terminal: bool,
+}
+
+/// What a process runs.
+#[derive(Debug)]
+struct Program {
+    /// Whether it is this program, run by this user.
+    is_own: bool,
+    /// The program, as a person may recognise it.
+    shown: String,
 }
 
 /// When a process started; `None` if there is no such process.
@@ -159,6 +170,19 @@ mod tests {
         for pid in [i64::MIN, -1, 0, i64::from(i32::MAX), i64::MAX] {
             assert!(!is_in_use(pid) && start_time(pid).is_none() && !is_alive(pid, 0), "{pid}");
             assert!(ExitWatch::new(pid, 0).unwrap().is_none(), "{pid}");
+        }
+    }
+
+    #[test]
+    fn only_this_program_is_ended_by_force() {
+        let mut child = sleeper();
+        let refused = end_own(i64::from(child.id())).unwrap_err();
+        assert!(refused.text.contains("cat"), "{}", refused.text);
+        assert!(child.try_wait().unwrap().is_none(), "it still runs");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        for pid in [i64::MIN, -1, 0, i64::MAX] {
+            assert!(end_own(pid).is_err(), "{pid}");
         }
     }
 

@@ -19,16 +19,32 @@ const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 /// Opens the store, and a clock that is not behind the last committed time.
 pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(Store, Clock), Error> {
     let store = open(places, settings)?;
-    match store.last_time() {
-        Ok(floor) => Ok((store, Clock::start(floor))),
+    let (store, floor) = match store.last_time() {
+        Ok(floor) => (store, floor),
         Err(_) => {
             drop(store);
             mark_suspect(places);
             let store = open(places, settings)?;
             let floor = store.last_time()?;
-            Ok((store, Clock::start(floor)))
+            (store, floor)
         }
+    };
+    let clock = start_clock(places, &store, floor)?;
+    Ok((store, clock))
+}
+
+/// Starts the clock of this broker. While locks are in force it goes on from the clock of the last broker: a
+/// wall clock that was set in between must not end the lease of a session that lives.
+fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Result<Clock, Error> {
+    let saved = fs::read_to_string(places.clock()).unwrap_or_default();
+    // A table that can't be read is found damaged when the mesh opens it.
+    let has_locks = store.has_locks().unwrap_or(false);
+    let resumed = Clock::resume(&saved, floor).filter(|_| has_locks);
+    let clock = resumed.unwrap_or_else(|| Clock::start(floor));
+    if let Some(text) = clock.save() {
+        places.write(&places.clock(), &text)?;
     }
+    Ok(clock)
 }
 
 /// Opens the store. The whole file is checked if an earlier broker left a note that it is suspect.
@@ -92,6 +108,11 @@ pub(super) fn set_aside_warning(places: &DataDir, started: i64) -> Option<String
 /// A time as part of a file name.
 fn file_time(ms: i64) -> String {
     time::iso(ms).replace(':', "")
+}
+
+/// The write-ahead log of the database.
+pub(super) fn log_path(places: &DataDir) -> PathBuf {
+    with_suffix(&places.database(), "-wal")
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -3,12 +3,13 @@
 
 mod database;
 mod listeners;
+mod own_files;
 mod single_instance;
 
-pub use single_instance::remove_files;
+pub use own_files::{OwnFiles, PathState};
 
 use super::checkpoint_thread::CheckpointThread;
-use super::event_loop::{EventLoop, LoopContext, SIGNALS, new_poll};
+use super::event_loop::{DIRECTORY, EventLoop, LoopContext, SIGNALS, new_poll};
 use super::http_requests::HttpRequests;
 use super::lifecycle::Lifecycle;
 use super::log;
@@ -24,6 +25,7 @@ use crate::core::Mesh;
 use crate::store::Store;
 use crate::sys::data_dir::{self, DataDir};
 use crate::sys::endpoint::{Endpoint, links};
+use crate::sys::other_broker;
 use crate::sys::settings::{SECRET, Settings};
 use crate::sys::{self, Clock};
 use listeners::{
@@ -43,12 +45,12 @@ use std::sync::Arc;
 pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<String>)) -> Result<(), Error> {
     let (bind, is_hub) = own_address(&settings)?;
     places.prepare()?;
-    sys::raise_open_files();
     let started = sys::wall_ms();
     let lock = single_instance::lock(places)?;
-    single_instance::refuse_reference_broker(places)?;
+    other_broker::refuse(places)?;
     let (store, clock) = database::open_with_clock(places, &settings)?;
-    let credentials = PortCredentials::new(data_dir::keep_token(places)?, &settings);
+    let token = data_dir::keep_token(places)?;
+    let credentials = PortCredentials::new(token.clone(), &settings);
     let (poll, waker) = new_poll().map_err(|error| places.error("can't be watched", &error))?;
     let web_auth = Arc::new(WebAuth::new(sys::random_u128));
     let HttpListener { server, inbox, port } = start_http(&bind, is_hub, &settings, &credentials, &web_auth, &waker);
@@ -63,13 +65,15 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let lifecycle = watch_signals()
         .and_then(|pipe| Lifecycle::new(pipe, settings.int("SLM_MESH_IDLE_TIMEOUT"), poll.registry(), SIGNALS, now))
         .map_err(|error| places.error("signals can't be watched", &error))?;
-    let clients = UnixClients::new(single_instance::bind_socket(places)?, heartbeat_ms, dead_ms, poll.registry())
+    let (mut own_files, listener) = OwnFiles::create(places, lock, token, port, heartbeat_ms)?;
+    own_files.watch(poll.registry(), DIRECTORY);
+    let clients = UnixClients::new(listener, heartbeat_ms, dead_ms, poll.registry())
         .map_err(|error| places.error("can't watch a socket", &error))?;
-    single_instance::write_files(places, port)?;
     let warning = database::set_aside_warning(places, started);
     ready(port.unwrap_or(0), warning.or_else(|| weak_secret_warning(&settings).filter(|_| is_hub)));
     let event_loop = EventLoop {
         clock,
+        own_files,
         clients,
         http: HttpRequests::new(server, inbox),
         pushes: PushTargets::default(),
@@ -85,9 +89,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
             now,
         ),
     };
-    let ended = event_loop.serve(places);
-    // The lock must outlive the last write.
-    drop(lock);
+    let ended = event_loop.serve();
     let reason = ended.map_err(|error| Error::new(ErrorKind::Internal, format!("the poll failed: {error}")))?;
     log(&format!("the broker ended: {reason:?}"));
     Ok(())
@@ -143,14 +145,6 @@ fn mesh_settings(settings: &Settings, port: Option<u16>) -> Result<crate::core::
         port: port.unwrap_or(0),
         links: links(settings)?,
     })
-}
-
-/// Leaves the terminal and the caller's session, as a daemon does.
-pub fn detach() {
-    // It fails only for the leader of a process group, which a spawned child is not.
-    let _ = rustix::process::setsid();
-    // If this fails, the caller's directory can't be unmounted while the broker runs.
-    let _ = std::env::set_current_dir("/");
 }
 
 /// What happens to standard output once the broker is ready.

@@ -74,6 +74,19 @@ impl UnixClients {
         })
     }
 
+    /// Accepts on another socket from now on. Clients that are connected stay.
+    ///
+    /// # Errors
+    /// When it can't be registered in the poll.
+    pub fn replace_listener(&mut self, mut listener: UnixListener, registry: &Registry) -> io::Result<()> {
+        // If this fails, the old socket reports nothing any more: no path leads to it.
+        let _ = registry.deregister(&mut self.listener);
+        registry.register(&mut listener, LISTENER, Interest::READABLE)?;
+        self.listener = listener;
+        self.note_newcomers();
+        Ok(())
+    }
+
     /// Notes that somebody may wait to be accepted.
     pub fn note_newcomers(&mut self) {
         self.accept_state = AcceptState::Ready;
@@ -230,7 +243,8 @@ impl UnixClients {
 
     /// Tells every client that the broker ends, and why.
     pub fn announce_shutdown(&mut self, reason: ShutdownReason) {
-        let word = if reason == ShutdownReason::Replaced { "making_room" } else { "stopping" };
+        let is_followed = matches!(reason, ShutdownReason::Replaced | ShutdownReason::Displaced);
+        let word = if is_followed { "making_room" } else { "stopping" };
         let notice = rpc::notification("shutdown", &json!({ "reason": word }));
         for connection in self.connections.values_mut() {
             connection.write(&notice);

@@ -225,7 +225,7 @@ impl Feed {
         };
         client.send(&rpc::request(&wanted, method, &self.with_common(params))).map_err(gone)?;
         loop {
-            match client.receive().map_err(gone)? {
+            match client.receive_from_living()? {
                 RpcMessage::Response { id, result } if id == wanted => {
                     return result.map_err(|error| rpc::decode_error(&error));
                 }

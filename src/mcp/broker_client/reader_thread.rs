@@ -151,10 +151,12 @@ impl ReaderThread {
         let mut state = self.shared.lock();
         state.peers = self.known_peers.clone();
         state.socket = client.clone_writer().ok();
+        (state.heard_at, state.stuck_error) = (Some(Instant::now()), client.stuck_error());
         for thread in self.known_peers.keys() {
             state.wait_for_wakeup(thread);
         }
         state.send_queued();
+        self.shared.call_sent.notify_one();
         Ok(())
     }
 
@@ -165,7 +167,11 @@ impl ReaderThread {
             if client.set_receive_timeout(quiet).is_err() {
                 return;
             }
-            match client.receive() {
+            let received = client.receive();
+            if received.is_ok() {
+                self.shared.lock().heard_at = Some(Instant::now());
+            }
+            match received {
                 Ok(RpcMessage::Response { id, result }) => self.on_answer(id.as_u64().unwrap_or(0), result),
                 Ok(RpcMessage::Notification { method, params }) if method == "shutdown" => {
                     return self.on_shutdown(&params);

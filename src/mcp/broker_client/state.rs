@@ -4,6 +4,7 @@
 use super::super::agent_notifier::AgentNotifier;
 use super::super::pending_call::PendingCall;
 use super::super::session_identity::attach_params;
+use crate::base::error::Error;
 use crate::wire::rpc;
 use serde_json::json;
 use std::collections::{HashMap, VecDeque};
@@ -17,6 +18,8 @@ use std::time::Instant;
 pub struct SharedState {
     state: Mutex<ClientState>,
     pub changed: Condvar,
+    /// A call went out while the watch on stuck brokers was idle.
+    pub call_sent: Condvar,
 }
 
 impl SharedState {
@@ -60,6 +63,13 @@ pub struct ClientState {
     pub attaching: HashMap<u64, String>,
     /// Requests that wait in the broker for a reason to wake the client.
     pub wakeups: HashMap<u64, WakeupWait>,
+    /// When the broker was heard last.
+    pub heard_at: Option<Instant>,
+    /// What to tell calls if the broker stops answering; `None` for a broker on another machine, whose
+    /// connection watches over itself.
+    pub stuck_error: Option<Error>,
+    /// Nothing is in flight, so the watch on stuck brokers sleeps.
+    pub is_watch_idle: bool,
     pub client_name: Option<String>,
     pub client_spoke_at: Option<Instant>,
     pub is_closing: bool,

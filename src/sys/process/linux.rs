@@ -1,11 +1,12 @@
 //! Processes on Linux: /proc, `SO_PEERCRED` and pidfds (proc_pid_stat(5), unix(7), pidfd_open(2)).
 
-use super::{Credentials, ProcessInfo};
+use super::{Credentials, ProcessInfo, Program};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 /// Arguments of a process that are looked at.
 const ARGUMENTS_MAX: usize = 8;
@@ -33,6 +34,21 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
         Err(Errno::SRCH) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Ends the process that the descriptor of [`open_exit_event`] names, whatever has its number now.
+pub fn kill(_pid: i64, target: &OwnedFd) -> io::Result<()> {
+    Ok(pidfd_send_signal(target, Signal::KILL)?)
+}
+
+/// What a process runs, by its executable; `None` if the kernel does not say.
+pub fn program(pid: i64) -> Option<Program> {
+    let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    // An upgrade that replaced the file leaves this behind the name.
+    let name = name.trim_end_matches(" (deleted)");
+    let is_mine = std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == crate::sys::uid());
+    Some(Program { is_own: is_mine && name.starts_with("slm-mesh"), shown: path.display().to_string() })
 }
 
 /// What /proc says of a process.

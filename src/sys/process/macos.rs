@@ -3,7 +3,7 @@
 //! The header that defines a constant is named beside its use. `make check-macos` type-checks and links
 //! this file; it was never run.
 
-use super::{Credentials, ProcessInfo};
+use super::{Credentials, ProcessInfo, Program};
 use nix::errno::Errno;
 use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::socket::{getsockopt, sockopt};
@@ -38,6 +38,20 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
         Err(Errno::ESRCH) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Ends a process. macOS has nothing that would keep its number from another process.
+pub fn kill(pid: i64, _target: &OwnedFd) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
+}
+
+/// What a process runs, by its name; a process of another user can't be asked.
+pub fn program(pid: i64) -> Option<Program> {
+    let name = process_info(pid)?.name;
+    let is_own = name.starts_with("slm-mesh") && super::is_in_use(pid);
+    Some(Program { is_own, shown: name })
 }
 
 /// What libproc says of a process: `PROC_PIDTBSDINFO` in <sys/proc_info.h>.

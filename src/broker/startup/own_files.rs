@@ -1,0 +1,214 @@
+//! The files that make this the broker of its data directory: the lock, the database, the socket, and
+//! the files by which existing clients find it.
+//!
+//! **Invariant:** the broker removes and replaces only what is its own, which it knows by the inode.
+
+use super::{database, single_instance};
+use crate::base::error::Error;
+use crate::broker::lifecycle::ShutdownReason;
+use crate::broker::log;
+use crate::sys::data_dir::DataDir;
+use mio::net::UnixListener;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// How long a change of the directory may go on before the broker looks what is gone.
+const SETTLES_MS: i64 = 150;
+
+/// One file, whatever path leads to it: device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    /// The file that a path names now. A symbolic link is not followed.
+    fn at(path: &Path) -> Option<FileId> {
+        fs::symlink_metadata(path).ok().map(|meta| FileId(meta.dev(), meta.ino()))
+    }
+}
+
+/// What a look at the data directory found.
+#[derive(Debug)]
+pub enum PathState {
+    /// All is there.
+    Ours,
+    /// Files by which clients find the broker were gone. They are there again, and this is the new socket,
+    /// if it was among them.
+    Healed(Option<UnixListener>),
+    /// The path leads to other files, or to none: another broker may run there.
+    Displaced,
+}
+
+/// The files of a running broker.
+#[derive(Debug)]
+pub struct OwnFiles {
+    places: DataDir,
+    lock: File,
+    lock_id: FileId,
+    database_id: Option<FileId>,
+    /// The write-ahead log of the database.
+    log_id: Option<FileId>,
+    socket_id: Option<FileId>,
+    token: String,
+    port: Option<u16>,
+    /// What the kernel reports of the directory; `None` where it reports nothing.
+    events: Option<OwnedFd>,
+    /// When to look in any case, ms.
+    look_at: i64,
+    look_every: i64,
+}
+
+impl OwnFiles {
+    /// Binds the socket and writes the files by which clients find this broker. `lock` is the lock that
+    /// makes it the only one; `port` is `None` without HTTP.
+    ///
+    /// # Errors
+    /// When one of the files can't be written, or the directory was taken away during the start.
+    pub fn create(
+        places: &DataDir,
+        lock: File,
+        token: String,
+        port: Option<u16>,
+        look_every: i64,
+    ) -> Result<(OwnFiles, UnixListener), Error> {
+        let meta = lock.metadata().map_err(|error| places.error("can't be read", &error))?;
+        let listener = single_instance::bind_socket(places)?;
+        single_instance::write_files(places, port)?;
+        let own = OwnFiles {
+            lock_id: FileId(meta.dev(), meta.ino()),
+            database_id: FileId::at(&places.database()),
+            log_id: FileId::at(&database::log_path(places)),
+            socket_id: FileId::at(&places.socket()),
+            places: places.clone(),
+            lock,
+            token,
+            port,
+            events: None,
+            look_at: 0,
+            look_every,
+        };
+        Ok((own, listener))
+    }
+
+    /// Has the poll report changes of the directory under `token`. Without such reports the look at each
+    /// heartbeat finds them.
+    pub fn watch(&mut self, registry: &Registry, token: Token) {
+        self.events = watch_directory(&self.places.dir).ok();
+        if let Some(events) = &self.events
+            && registry.register(&mut SourceFd(&events.as_raw_fd()), token, Interest::READABLE).is_err()
+        {
+            self.events = None;
+        }
+    }
+
+    /// The poll reported a change of the directory. The look waits a moment: what is written into a directory
+    /// that somebody removes file by file would keep its removal from ending.
+    pub fn note_change(&mut self, now: i64) {
+        if let Some(events) = &self.events {
+            // What changed does not matter, since the look compares all. We empty the queue, so that the next
+            // change is an event of its own.
+            while rustix::io::read(events, &mut [0; 4096]).is_ok_and(|n| n > 0) {}
+        }
+        self.look_at = self.look_at.min(now + SETTLES_MS);
+    }
+
+    /// When to look next, ms.
+    pub fn deadline(&self) -> i64 {
+        self.look_at
+    }
+
+    /// Whether the path still leads to our lock. This is one question to the kernel, so that each turn can
+    /// afford it: a broker whose directory was taken away grants nothing more.
+    pub fn holds_path(&self) -> bool {
+        FileId::at(&self.places.broker_lock()) == Some(self.lock_id)
+    }
+
+    /// Looks whether the path still leads to this broker's files, and heals what it can.
+    pub fn look(&mut self, now: i64) -> PathState {
+        self.look_at = now + self.look_every;
+        if !self.holds_path() || FileId::at(&self.places.database()) != self.database_id {
+            return PathState::Displaced;
+        }
+        match self.heal() {
+            Ok(state) => state,
+            Err(error) => {
+                log(&error.text);
+                PathState::Ours
+            }
+        }
+    }
+
+    fn heal(&mut self) -> Result<PathState, Error> {
+        let is_listed = self.has_own_pid() && (self.port.is_none() || self.places.port().exists());
+        let has_token = self.places.token().exists();
+        let has_socket = FileId::at(&self.places.socket()) == self.socket_id;
+        if is_listed && has_token && has_socket {
+            return Ok(PathState::Ours);
+        }
+        if !has_token {
+            self.places.write(&self.places.token(), &self.token)?;
+        }
+        if !is_listed {
+            single_instance::write_files(&self.places, self.port)?;
+        }
+        if has_socket {
+            return Ok(PathState::Healed(None));
+        }
+        self.places.prepare()?;
+        let listener = single_instance::bind_socket(&self.places)?;
+        self.socket_id = FileId::at(&self.places.socket());
+        log("the socket was removed or replaced; it is there again");
+        Ok(PathState::Healed(Some(listener)))
+    }
+
+    /// Removes the files by which clients find this broker, as far as they are its own.
+    pub fn remove(&self, reason: ShutdownReason) {
+        // A file that stays is harmless: nobody answers there.
+        if FileId::at(&self.places.socket()) == self.socket_id {
+            let _ = fs::remove_file(self.places.socket());
+        }
+        if self.holds_path() && self.has_own_pid() {
+            for path in [self.places.pid(), self.places.port()] {
+                // Clients that read a file that stays find nobody on that port.
+                let _ = fs::remove_file(path);
+            }
+        }
+        if reason == ShutdownReason::Damaged {
+            database::mark_suspect(&self.places);
+        }
+    }
+
+    /// Gives the lock up, after the last write.
+    pub fn release_lock(self) {
+        let is_replaced = self.holds_path() && FileId::at(&self.places.database()) != self.database_id;
+        let log = database::log_path(&self.places);
+        if is_replaced && FileId::at(&log) == self.log_id {
+            // SQLite would write the log of the old database into the new one.
+            let _ = fs::remove_file(log);
+        }
+        drop(self.lock);
+    }
+
+    fn has_own_pid(&self) -> bool {
+        fs::read_to_string(self.places.pid()).is_ok_and(|pid| pid.trim() == std::process::id().to_string())
+    }
+}
+
+/// Asks the kernel to report what is taken away from a directory, and its own removal.
+#[cfg(target_os = "linux")]
+fn watch_directory(dir: &Path) -> std::io::Result<OwnedFd> {
+    use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+    let events = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+    let gone = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::DELETE;
+    add_watch(&events, dir, gone | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO)?;
+    Ok(events)
+}
+
+/// The look at each heartbeat has to do.
+#[cfg(not(target_os = "linux"))]
+fn watch_directory(_: &Path) -> std::io::Result<OwnedFd> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}

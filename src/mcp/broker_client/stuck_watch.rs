@@ -1,0 +1,65 @@
+//! The thread that notices a broker which no longer answers: calls in flight then fail with a sentence,
+//! where they would wait for ever.
+//!
+//! **Invariant:** it wakes only while a call is in flight, at most once in [`QUIET_MAX`].
+
+use super::super::pending_call::PendingCall;
+use super::super::stdout_writer::StdoutWriter;
+use super::state::{ClientState, SharedState};
+use crate::client::{PING_WITHIN, QUIET_MAX};
+use crate::wire::rpc;
+use serde_json::json;
+use std::net::Shutdown;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Watches the calls of a session until it closes.
+pub fn watch_calls(shared: &Arc<SharedState>, out: &Arc<StdoutWriter>) {
+    let mut asked_at: Option<Instant> = None;
+    let mut state = shared.lock();
+    while !state.is_closing {
+        let Some(quiet_since) = state.quiet_since() else {
+            asked_at = None;
+            state.is_watch_idle = true;
+            state = shared.call_sent.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.is_watch_idle = false;
+            continue;
+        };
+        asked_at = asked_at.filter(|at| quiet_since < *at);
+        let due = asked_at.map_or(quiet_since + QUIET_MAX, |at| at + PING_WITHIN);
+        let left = due.saturating_duration_since(Instant::now());
+        if left > Duration::ZERO {
+            state = shared.call_sent.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        } else if asked_at.is_none() {
+            state.send(&rpc::request(&json!(0), "ping", &json!({})));
+            asked_at = Some(Instant::now());
+        } else {
+            let (calls, error) = (state.give_up(), state.stuck_error.take());
+            drop(state);
+            for (call, error) in calls.into_iter().zip(error.iter().cycle()) {
+                call.target.reply(out, Err(error.clone()));
+            }
+            state = shared.lock();
+        }
+    }
+}
+
+impl ClientState {
+    /// Since when a broker on this machine has been quiet while a call waits, for its answer or for its
+    /// session to be attached.
+    fn quiet_since(&self) -> Option<Instant> {
+        self.socket.as_ref().filter(|_| self.stuck_error.is_some())?;
+        let oldest = self.calls.values().map(|call| call.began).min()?;
+        Some(self.heard_at.map_or(oldest, |heard| heard.max(oldest)))
+    }
+
+    /// Takes out all calls, and ends the connection.
+    fn give_up(&mut self) -> Vec<PendingCall> {
+        self.queue.clear();
+        if let Some(socket) = self.socket.take() {
+            // The reader wakes by the end of the stream; a socket that is closed already has woken it.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        self.calls.drain().map(|(_, call)| call).collect()
+    }
+}

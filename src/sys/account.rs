@@ -1,0 +1,67 @@
+//! The account of this user: name, home directory, and whether `sudo` lent us another user's home.
+
+use crate::base::error::{Error, ErrorKind};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What the account database says of this user.
+#[derive(Debug)]
+struct Account {
+    name: String,
+    home: PathBuf,
+}
+
+/// The account of this user in the file, which a statically linked program can read as well.
+#[cfg(not(target_os = "macos"))]
+fn own_account() -> Option<Account> {
+    let uid = uid().to_string();
+    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut rows = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let row = rows.find(|row| row.get(2) == Some(&uid.as_str()))?;
+    Some(Account { name: row[0].to_owned(), home: PathBuf::from(row.get(5).copied().unwrap_or_default()) })
+}
+
+/// The account of this user: on macOS the file has the system's accounts only.
+#[cfg(target_os = "macos")]
+fn own_account() -> Option<Account> {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten()?;
+    Some(Account { name: user.name, home: user.dir })
+}
+
+/// The user's name: from the account database, since clients scrub the environment.
+pub fn user() -> String {
+    own_account()
+        .map(|account| account.name)
+        .or_else(|| std::env::var("USER").ok())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "user".into())
+}
+
+/// The user's home directory: `HOME`, or the account's if a client has scrubbed that as well.
+pub fn home() -> Option<PathBuf> {
+    let named = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    named.or_else(|| own_account().map(|account| account.home).filter(|home| home.is_absolute()))
+}
+
+/// This user's id.
+pub fn uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+/// Refuses a home directory that `sudo` left in the environment of root: root's files in it would keep
+/// its owner's own sessions out.
+///
+/// # Errors
+/// When root runs this under `sudo` with the home of another user.
+pub fn refuse_borrowed_home(home: &Path) -> Result<(), Error> {
+    let is_sudo = uid() == 0 && std::env::var_os("SUDO_UID").is_some_and(|id| id != "0");
+    let Some(owner) = fs::metadata(home).ok().filter(|meta| is_sudo && meta.uid() != 0) else { return Ok(()) };
+    let text = format!(
+        "HOME: {} belongs to another user (uid {}), and this runs as root under sudo: root's files would shut its owner \
+         out; run it without sudo, or with sudo -H for a mesh of root's own",
+        home.display(),
+        owner.uid()
+    );
+    Err(Error::new(ErrorKind::Usage, text))
+}

@@ -1,0 +1,80 @@
+//! Waits for a file lock with a limit, and names the process that holds it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// A wait for a lock, in a thread of its own.
+#[derive(Debug)]
+pub struct LockWait {
+    receiver: Receiver<io::Result<File>>,
+}
+
+impl LockWait {
+    /// Begins to wait. The lock is held once [`LockWait::for_time`] has returned its file.
+    pub fn begin(file: File) -> LockWait {
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            let locked = file.lock().map(|()| file);
+            // If nobody waits any more, the lock goes with the file.
+            let _ = sender.send(locked);
+        });
+        LockWait { receiver }
+    }
+
+    /// Waits a while; `None` if the lock is still held by another process.
+    ///
+    /// # Errors
+    /// When the file system knows no locks.
+    pub fn for_time(&self, time: Duration) -> io::Result<Option<File>> {
+        match self.receiver.recv_timeout(time) {
+            Ok(locked) => locked.map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the thread that waited for a lock ended")),
+        }
+    }
+}
+
+/// The process that holds a lock on this file, as the kernel lists it; `None` if nobody does, if the
+/// holder is in another PID namespace, or where the kernel has no such list.
+pub fn holder(file: &File) -> Option<i64> {
+    let meta = file.metadata().ok()?;
+    let device = device_numbers(meta.dev());
+    let wanted = format!("{:02x}:{:02x}:{}", device.0, device.1, meta.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    // 1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF; a line with an arrow is a process that waits (proc_locks(5)).
+    let row = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut held = row.filter(|words| words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&wanted.as_str()));
+    held.find_map(|words| words.get(4)?.parse::<i64>().ok().filter(|pid| *pid > 0))
+}
+
+/// The major and the minor number of a device.
+fn device_numbers(device: u64) -> (u32, u32) {
+    // dev_t differs in width between systems.
+    #[allow(clippy::useless_conversion)]
+    let device = rustix::fs::Dev::try_from(device).unwrap_or_default();
+    (rustix::fs::major(device), rustix::fs::minor(device))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lock_is_named_and_waited_for() {
+        let path = std::env::temp_dir().join(format!("slm-mesh-lock-{}", std::process::id()));
+        let (ours, other) = (File::create(&path).unwrap(), File::create(&path).unwrap());
+        ours.lock().unwrap();
+        if cfg!(target_os = "linux") {
+            assert_eq!(holder(&other), Some(i64::from(std::process::id())));
+        }
+        let wait = LockWait::begin(other);
+        assert!(wait.for_time(Duration::from_millis(1)).unwrap().is_none());
+        ours.unlock().unwrap();
+        assert!(wait.for_time(Duration::from_secs(20)).unwrap().is_some());
+        assert_eq!(holder(&File::open(&path).unwrap()), None);
+        std::fs::remove_file(&path).unwrap();
+    }
+}

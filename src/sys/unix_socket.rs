@@ -1,0 +1,51 @@
+//! Connects to a Unix socket with a limit: a process that is stopped accepts nobody, and a connection to
+//! its full queue would wait for ever.
+
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect as connect_socket, socket, sockopt};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// Connects within this time, which then bounds each write, too.
+///
+/// # Errors
+/// `WouldBlock` when nobody accepted in time; `NotFound` or `ConnectionRefused` when nobody listens.
+pub fn connect(path: &Path, within: Duration) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(within))?;
+    connect_socket(&fd, &address)?;
+    Ok(UnixStream::from(fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+    use std::time::Instant;
+
+    #[test]
+    fn a_queue_that_nobody_empties_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("slm-mesh-queue-{}.sock", std::process::id()));
+        assert_eq!(connect(&path, Duration::from_millis(50)).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let began = Instant::now();
+        let mut waiting = Vec::new();
+        let refused = loop {
+            match connect(&path, Duration::from_millis(50)) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 5000, "the queue never fills");
+        };
+        assert!(matches!(refused.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused), "{refused}");
+        assert!(began.elapsed() < Duration::from_secs(20));
+        drop(listener);
+        assert_eq!(connect(&path, Duration::from_millis(50)).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        std::fs::remove_file(&path).unwrap();
+    }
+}

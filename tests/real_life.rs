@@ -1,0 +1,343 @@
+//! What people and systems do to a running broker: its directory is removed or replaced, its process is
+//! stopped, its starter holds locks, power fails, clocks are set. No promise breaks by it.
+
+mod support;
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use support::{BIN, Place, lives, until};
+
+/// After this time every verb has ended, also on a busy machine.
+const ENDS_WITHIN: Duration = Duration::from_secs(8);
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+}
+
+fn said(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
+}
+
+/// Locks a file as a session; the session, and the broker's process.
+fn session_with_lock(place: &Place, file: &str) -> (support::Session, u32) {
+    let mut session = place.session("codex-mcp-client", "api");
+    let path = place.root.join(file);
+    session.tool("mesh_lock", json!({ "action": "lock", "filePath": path }));
+    (session, place.broker_pid().unwrap())
+}
+
+/// The locks as a session sees them.
+fn locks_seen(session: &mut support::Session) -> Value {
+    session.tool("mesh_lock", json!({ "action": "query" }))["locks"].clone()
+}
+
+#[test]
+fn a_broker_whose_directory_goes_gives_way_to_the_next_one() {
+    for how in ["removed", "moved", "replaced"] {
+        let place = Place::new();
+        let (mut session, old) = session_with_lock(&place, "a.rs");
+        let away = place.root.join("away");
+        match how {
+            "removed" => fs::remove_dir_all(&place.dir).unwrap(),
+            "moved" => fs::rename(&place.dir, &away).unwrap(),
+            _ => {
+                fs::rename(&place.dir, &away).unwrap();
+                fs::create_dir(&place.dir).unwrap();
+                fs::copy(away.join("broker.token"), place.dir.join("broker.token")).unwrap();
+            }
+        }
+        until("the old broker ends", || !lives(old));
+        let granted = place.json(&["lock", "a.rs"]);
+        let new = place.broker_pid().unwrap();
+        assert!(new != old && granted["ok"] == json!(true), "{how}: {granted}");
+        let seen = locks_seen(&mut session);
+        assert_eq!(seen.as_array().unwrap().len(), 1, "{how}: one holder, whoever asks: {seen}");
+        assert_eq!(seen[0]["token"], granted["token"], "{how}");
+        assert!(place.dir.join("mesh.sock").exists(), "{how}: the end of the old one took nothing of the new one");
+        assert!(place.run(&["status"]).status.success(), "{how}");
+    }
+}
+
+#[test]
+fn a_database_restored_from_a_backup_is_what_the_mesh_goes_on_with() {
+    let place = Place::new();
+    place.ok(&["state", "set", "kept", "backup"]);
+    place.ok(&["stop"]);
+    let backup = place.root.join("backup.db");
+    fs::copy(place.dir.join("broker.db"), &backup).unwrap();
+    place.ok(&["state", "set", "kept", "later"]);
+    let old = place.broker_pid().unwrap();
+    fs::rename(&backup, place.dir.join("broker.db")).unwrap();
+    until("the broker lets go of the old file", || !lives(old));
+    assert_eq!(place.ok(&["state", "get", "kept"]).trim(), "backup");
+    assert!(!place.log().contains("DAMAGED"), "{}", place.log());
+}
+
+#[test]
+fn a_socket_that_a_cleaner_removes_is_created_again() {
+    let place = Place::new();
+    let (mut session, pid) = session_with_lock(&place, "a.rs");
+    let token = fs::read_to_string(place.dir.join("broker.token")).unwrap();
+    for name in ["mesh.sock", "broker.pid", "port", "broker.token"] {
+        fs::remove_file(place.dir.join(name)).unwrap();
+        let held = place.run(&["lock", "a.rs", "--as", "human"]);
+        assert_eq!(held.status.code(), Some(1), "{name}: {}", said(&held));
+        until("the file is back", || place.dir.join(name).exists());
+        assert!(lives(pid) && place.broker_pid() == Some(pid), "{name}: the same broker");
+    }
+    assert_eq!(fs::read_to_string(place.dir.join("broker.token")).unwrap(), token);
+    assert_eq!(locks_seen(&mut session).as_array().unwrap().len(), 1);
+    place.ok(&["stop"]);
+    assert!(!place.dir.join("mesh.sock").exists(), "the new socket goes with its broker");
+}
+
+#[test]
+fn a_broker_keeps_nothing_of_its_starter() {
+    let place = Place::new();
+    let (held, folder) = (place.root.join("cron.lock"), place.root.join("folder"));
+    fs::create_dir(&folder).unwrap();
+    let script = "ulimit -S -f 2000; umask 0; exec 9>\"$1\"; exec 33>\"$1\"; \"$2\" peers >/dev/null";
+    let mut command = place.command(&[]);
+    let env: Vec<_> = command.get_envs().map(|(name, value)| (name.to_owned(), value.unwrap().to_owned())).collect();
+    command = Command::new("bash");
+    command.args(["-c", script, "-"]).arg(&held).arg(BIN).env_clear().envs(env).current_dir(&folder);
+    assert!(command.stdin(Stdio::null()).status().unwrap().success());
+    let pid = place.broker_pid().unwrap();
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let kept: Vec<_> = files.filter_map(|entry| fs::read_link(entry.path()).ok()).filter(|to| *to == held).collect();
+    assert!(kept.is_empty(), "the starter's lock would stay held");
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let size = limits.lines().find(|line| line.starts_with("Max file size")).unwrap();
+    assert!(!size.contains("2048000"), "{size}");
+    for entry in fs::read_dir(&place.dir).unwrap().flatten() {
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", entry.path().display());
+    }
+}
+
+#[test]
+fn of_two_starts_at_once_the_loser_says_so_at_once() {
+    for _ in 0..4 {
+        let place = Place::new();
+        let start = |_| place.command(&["start"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut both: Vec<_> = (0..2).map(start).collect();
+        let began = Instant::now();
+        until("one gives way", || both.iter_mut().any(|child| child.try_wait().unwrap().is_some()));
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        let loser = both.iter_mut().position(|child| child.try_wait().unwrap().is_some()).unwrap();
+        let (winner, loser) = (both.remove(1 - loser), both.remove(0).wait_with_output().unwrap());
+        assert_eq!(loser.status.code(), Some(1));
+        let text = said(&loser);
+        assert!(text.contains("already running") && text.contains(&winner.id().to_string()), "{text}");
+        signal(winner.id(), "TERM");
+        assert!(winner.wait_with_output().unwrap().status.success());
+    }
+}
+
+#[test]
+fn a_stopped_broker_keeps_nobody_waiting_and_is_ended_by_force() {
+    let place = Place::new();
+    let (mut session, pid) = session_with_lock(&place, "a.rs");
+    signal(pid, "STOP");
+    let verbs: [&[&str]; 12] = [
+        &["status"],
+        &["peers"],
+        &["send", "human", "x"],
+        &["inbox"],
+        &["inbox", "--follow"],
+        &["lock", "b.rs"],
+        &["lock", "b.rs", "--", "true"],
+        &["state", "get", "k"],
+        &["state", "watch", "k"],
+        &["stop"],
+        &["start", "--detach"],
+        &["watch", "--plain"],
+    ];
+    let began = Instant::now();
+    let spawn = |args: &&[&str]| place.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let children: Vec<_> = verbs.iter().map(spawn).collect();
+    let (answer, is_error) = session.try_tool("mesh_status", json!({}));
+    assert!(is_error && began.elapsed() < ENDS_WITHIN, "{answer} after {:?}", began.elapsed());
+    let wanted = format!("PID {pid}");
+    assert!(answer["error"].as_str().unwrap().contains(&wanted), "{answer}");
+    for (verb, child) in verbs.iter().zip(children) {
+        let out = child.wait_with_output().unwrap();
+        assert!(began.elapsed() < ENDS_WITHIN, "{verb:?} took {:?}", began.elapsed());
+        let text = said(&out);
+        assert!(!out.status.success() && text.contains(&wanted) && text.contains("stop --force"), "{verb:?}: {text}");
+    }
+    let again = Instant::now();
+    assert!(session.try_tool("mesh_peers", json!({})).1 && again.elapsed() < ENDS_WITHIN);
+    assert!(place.ok(&["stop", "--force"]).contains(&pid.to_string()));
+    until("it is gone", || !lives(pid));
+    assert_eq!(locks_seen(&mut session).as_array().unwrap().len(), 1, "the session and its lock outlived it");
+}
+
+#[test]
+fn a_wait_that_a_caller_asked_for_is_no_hang() {
+    let place = Place::new();
+    let (_session, pid) = session_with_lock(&place, "a.rs");
+    let began = Instant::now();
+    let out = place.run(&["lock", "a.rs", "--wait", "6", "--as", "human"]);
+    assert!(began.elapsed() >= Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(!out.status.success() && !said(&out).contains("stuck"), "{}", said(&out));
+    assert!(lives(pid));
+}
+
+#[test]
+fn numbers_are_not_given_again_when_power_takes_the_end_of_the_log() {
+    let place = Place::new();
+    let mut socket = place.json(&["lock", "first.rs"]);
+    let copy = place.root.join("then");
+    fs::create_dir(&copy).unwrap();
+    for name in ["broker.db", "broker.db-wal"] {
+        fs::copy(place.dir.join(name), copy.join(name)).unwrap();
+    }
+    for n in 0..10 {
+        socket = place.json(&["lock", &format!("f{n}.rs")]);
+    }
+    let last_token = socket["token"].as_i64().unwrap();
+    let last_event = place.json(&["events"])["seq"].as_i64().unwrap();
+    let last_message = place.socket().call("send", json!({ "to": "human", "message": "x" }))["result"].clone();
+    let pid = place.broker_pid().unwrap();
+    signal(pid, "KILL");
+    until("it is dead", || !lives(pid));
+    // What a disk may hold after a power failure: the database as it was before the last grants.
+    for name in ["broker.db", "broker.db-wal"] {
+        fs::copy(copy.join(name), place.dir.join(name)).unwrap();
+    }
+    let _ = fs::remove_file(place.dir.join("broker.db-shm"));
+    let token = place.json(&["lock", "f9.rs"])["token"].as_i64().unwrap();
+    assert!(token > last_token, "{token} after {last_token}");
+    let event = place.json(&["events"])["seq"].as_i64().unwrap();
+    assert!(event > last_event, "{event} after {last_event}");
+    let message = place.socket().call("send", json!({ "to": "human", "message": "y" }))["result"].clone();
+    assert!(message["seq"].as_i64() > last_message["seq"].as_i64(), "{message} after {last_message}");
+    // A clean end leaves no gap.
+    place.ok(&["stop"]);
+    assert_eq!(place.json(&["lock", "next.rs"])["token"].as_i64(), Some(token + 1));
+}
+
+#[test]
+fn a_clock_that_was_set_while_no_broker_ran_ends_no_lease() {
+    const DAY_MS: i64 = 86_400_000;
+    for day in [-DAY_MS, DAY_MS] {
+        let place = Place::new();
+        let token = place.json(&["lock", "a.rs"])["token"].clone();
+        let pid = place.broker_pid().unwrap();
+        signal(pid, "KILL");
+        until("it is dead", || !lives(pid));
+        // Setting the clock by a day leaves all stored times a day behind or ahead.
+        let db = Connection::open(place.dir.join("broker.db")).unwrap();
+        db.execute_batch(&format!("UPDATE lock SET expires = expires - {day}; UPDATE event SET at = at - {day}"))
+            .unwrap();
+        drop(db);
+        let clock = place.dir.join("broker.clock");
+        let text = fs::read_to_string(&clock).unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let base: i64 = words[1].parse().unwrap();
+        fs::write(&clock, format!("{} {} {}\n", words[0], base - day, words[2])).unwrap();
+        let locks = place.json(&["lock", "list"])["locks"].clone();
+        assert_eq!(locks[0]["token"], token, "{day}: {locks}");
+        let left = locks[0]["expiresInSeconds"].as_i64().unwrap();
+        assert!((1..=600).contains(&left), "{day}: {left} s left");
+    }
+}
+
+#[test]
+fn a_directory_with_a_path_too_long_for_a_socket_works() {
+    let mut place = Place::new();
+    place.dir = place.root.join("long/".repeat(24)).join("mesh");
+    place.ok(&["state", "set", "k", "v"]);
+    let mut session = place.session("codex-mcp-client", "api");
+    session.tool("mesh_status", json!({}));
+    // Another name of the same directory leads to the same mesh.
+    let link = place.root.join("a/".repeat(60));
+    fs::create_dir_all(&link).unwrap();
+    let alias = link.join("mesh");
+    std::os::unix::fs::symlink(&place.dir, &alias).unwrap();
+    let pid = place.broker_pid();
+    let mut other = Place::new();
+    std::mem::swap(&mut other.dir, &mut { alias });
+    assert_eq!(other.json(&["status"])["pid"].as_u64().map(|pid| pid as u32), pid);
+    place.ok(&["stop"]);
+}
+
+#[test]
+fn a_missing_home_is_taken_from_the_account() {
+    let place = Place::new();
+    let out = place.command(&["status"]).env_remove("HOME").env_remove("SLM_MESH_DATA_DIR").output().unwrap();
+    // Status starts no broker, so the home directory of whoever runs this stays as it is.
+    assert!(matches!(out.status.code(), Some(0 | 3)), "{}", said(&out));
+}
+
+#[test]
+fn root_under_sudo_writes_nothing_into_the_home_of_another_user() {
+    let place = Place::new();
+    let home = place.root.join("home");
+    if fs::metadata("/proc/self").map_or(1, |meta| meta.uid()) != 0 {
+        return eprintln!("skipped: root_under_sudo_writes_nothing_into_the_home_of_another_user needs root");
+    }
+    std::os::unix::fs::chown(&home, Some(65_534), Some(65_534)).unwrap();
+    for verb in [&["peers"][..], &["setup", "codex"], &["start", "--detach"]] {
+        let out = place.command(verb).env_remove("SLM_MESH_DATA_DIR").env("SUDO_UID", "65534").output().unwrap();
+        assert_eq!(out.status.code(), Some(2), "{verb:?}: {}", said(&out));
+        assert!(said(&out).contains("sudo -H"), "{verb:?}: {}", said(&out));
+        assert_eq!(fs::read_dir(&home).unwrap().count(), 0, "{verb:?}");
+    }
+}
+
+#[test]
+fn a_broker_of_another_kind_is_recognised_and_left_alone() {
+    let place = Place::new();
+    fs::create_dir_all(place.dir.join("peers")).unwrap();
+    fs::set_permissions(&place.dir, fs::Permissions::from_mode(0o700)).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let own = std::process::id().to_string();
+    for (name, text) in [("mesh.db", "theirs"), ("broker.pid", &own), ("port", &port.to_string()), ("mesh.sock", "")] {
+        fs::write(place.dir.join(name), text).unwrap();
+    }
+    for verb in [&["status"][..], &["stop"], &["stop", "--force"], &["clean"], &["peers"], &["doctor"]] {
+        let out = place.run(verb);
+        let text = said(&out);
+        assert!(!out.status.success() && text.contains("another kind") && text.contains(&own), "{verb:?}: {text}");
+    }
+    drop(listener);
+    // It is busy or has no HTTP now; its process lives.
+    place.ok(&["clean"]);
+    for name in ["mesh.db", "broker.pid", "port"] {
+        assert!(place.dir.join(name).exists(), "{name} is theirs");
+    }
+    // The end of this test must not end the process that the file names, which is its own.
+    fs::remove_file(place.dir.join("broker.pid")).unwrap();
+}
+
+#[test]
+fn doctor_finds_a_full_disk_and_leaves_nothing_behind() {
+    let place = Place::new();
+    fs::create_dir(&place.dir).unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=700k,mode=0700", "none"]).arg(&place.dir).output();
+    if !mounted.is_ok_and(|out| out.status.success()) {
+        return eprintln!(
+            "skipped: doctor_finds_a_full_disk_and_leaves_nothing_behind: only root can mount a small disk"
+        );
+    }
+    place.ok(&["start", "--detach"]);
+    let said_well = place.ok(&["doctor"]);
+    assert!(said_well.contains("a file can be written") && said_well.contains("taken and given back"), "{said_well}");
+    assert_eq!(place.json(&["lock", "list"])["locks"], json!([]));
+    let _ = fs::write(place.dir.join("ballast"), vec![0; 1 << 20]);
+    let out = place.run(&["doctor"]);
+    assert!(out.status.code() == Some(1) && said(&out).contains("free some space"), "{}", said(&out));
+    let pid = place.broker_pid().unwrap();
+    signal(pid, "KILL");
+    until("the broker has let go of the disk", || !lives(pid));
+    assert!(Command::new("umount").arg(&place.dir).status().unwrap().success());
+}
