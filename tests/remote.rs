@@ -418,3 +418,21 @@ fn a_relay_cannot_keep_a_silent_connection_looking_alive() {
     let took = began.elapsed();
     assert!(took > Duration::from_secs(5) && took < Duration::from_secs(15), "{took:?}");
 }
+
+#[test]
+fn a_command_on_a_guest_keeps_its_lock_when_its_wrapper_is_killed() {
+    let (_hub, guest) = hub_and_guest();
+    let is_held = || !guest.run(&["lock", "/p/a.rs", "--", "true"]).status.success();
+    for _ in 0..3 {
+        assert_eq!(guest.run(&["lock", "/p/a.rs", "--", "sh", "-c", "exit 9"]).status.code(), Some(9));
+    }
+    let mut command = guest.command(&["lock", "/p/a.rs", "--", "sh", "-c", "echo $$; exec sleep 60"]);
+    let mut wrapper = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut pid = String::new();
+    BufReader::new(wrapper.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+    wrapper.kill().unwrap();
+    wrapper.wait().unwrap();
+    assert!(is_held(), "the command still runs");
+    assert!(std::process::Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+    until("the lock ends with the command", || !is_held());
+}

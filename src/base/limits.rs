@@ -59,6 +59,8 @@ pub const RATE_WINDOW_MS: i64 = 10_000;
 pub const GRACE_MS: i64 = 5_000;
 /// The same for a session on another machine, whose network may be gone for a moment.
 pub const REMOTE_GRACE_MS: i64 = 30_000;
+/// A lock whose command runs on without anybody who renews it is renewed by this much.
+pub const COMMAND_LEASE_MS: i64 = 600_000;
 /// Peers of one linked mesh that are listed here.
 pub const LINKED_MAX: usize = 500;
 /// A linked mesh that was not heard for this long, three polls, is silent: its peers are away.

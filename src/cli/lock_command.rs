@@ -1,20 +1,35 @@
-//! `lock FILE… -- COMMAND`: holds a lock while a command runs. The lock belongs to this process alone, is
-//! renewed while the command runs and is released when it ends. The command's exit status is passed on.
+//! `lock FILE… -- COMMAND`: holds a lock while a command runs, and passes on its signals and its exit status.
+//!
+//! **Invariant:** the lock lives as long as the command and everything that it started, even if this process
+//! is killed. The broker ends the lock with our connection, and the command inherits that connection. Two things
+//! end the lock with this process: a command that closes the descriptors which it inherits, and a
+//! broker that was replaced meanwhile, since only this process connects to the new one.
 
 use super::args::ParsedCommand;
 use super::operations::CliOperation;
 use super::{call_params, load_environment};
 use crate::base::error::{Error, ErrorKind};
-use crate::client::Client;
+use crate::client::{Client, remote};
 use crate::sys::data_dir::DataDir;
+use crate::sys::foreground::ForegroundCommand;
+use crate::sys::print_error;
 use serde_json::{Map, Value, json};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 /// How often the connection is checked between renewals, and retried after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long we wait until a hub knows that the command has ended.
+const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
+/// The shell's exit status for a command that was not found.
+const NOT_FOUND: u8 = 127;
+/// The shell's exit status for a command that was found and can't be run.
+const NOT_RUNNABLE: u8 = 126;
 
 /// Runs a command under a lock and returns the command's exit status.
 pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Error> {
@@ -23,28 +38,71 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     params.insert("command".into(), json!(format!("{:032x}", crate::sys::random_u128())));
     let minutes =
         params.get("ttlMinutes").and_then(Value::as_i64).unwrap_or_else(|| settings.int("SLM_MESH_LOCK_TTL_MIN"));
-    let mut client = Client::connect_or_start(&places)?;
+    let mut client = connect(&places)?;
     let granted = client.call(row.op.name, &Value::Object(params.clone()))?;
     let Some((program, words)) = parsed.command_line.split_first() else { return Ok(0) };
-    let spawned = Command::new(program).args(words).env("SLM_MESH_LOCK_TOKEN", granted["token"].to_string()).spawn();
-    let mut child = spawned.map_err(|error| {
-        Error::new(ErrorKind::Usage, format!("{}: cannot run it ({error})", program.to_string_lossy()))
-    })?;
+    let mut command = Command::new(program);
+    command.args(words).env("SLM_MESH_LOCK_TOKEN", granted["token"].to_string());
+    // The end of this process closes the connection, which releases the lock unless the command left
+    // somebody behind who holds it.
+    let running = match ForegroundCommand::spawn(&mut command, client.as_fd()) {
+        Ok(running) => running,
+        Err(error) => return Ok(report_not_run(program, &error)),
+    };
     params.insert("renew".into(), json!(true));
     params.insert("waitSeconds".into(), json!(0));
+    let carrier = client.broker_child.take().filter(|_| is_remote(&places));
     let (done, ended) = channel();
     let interval = Duration::from_secs((minutes as u64 * 60 / 3).max(1));
     let renewing = std::thread::spawn(move || renew_until_ended(client, &places, &params, interval, &ended));
-    let status = child
+    let status = running
         .wait()
         .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot wait for the command ({error})")))?;
     drop(done);
-    // The end of the thread closes the connection, which releases the lock even if the thread failed.
-    let _ = renewing.join();
+    if let Some(carrier) = carrier {
+        // The lock is still held if the thread failed, but not for longer than this process.
+        let _ = renewing.join();
+        wait_for_carrier(carrier);
+    }
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)) as u8)
 }
 
-/// Renews the lock until the command ends, also across a restart of the broker; then releases it.
+fn is_remote(places: &DataDir) -> bool {
+    remote::remote_target(places).is_ok_and(|target| target.is_some())
+}
+
+/// Connects in a way that outlives this process: the thread that talks to a hub would end with it.
+fn connect(places: &DataDir) -> Result<Client, Error> {
+    match remote::remote_target(places)? {
+        Some(_) => remote::connect_by_carrier(),
+        None => Client::connect_or_start(places),
+    }
+}
+
+/// Says why a command was not run, and returns the exit status that a shell would give.
+fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
+    let program = program.to_string_lossy();
+    if error.kind() == io::ErrorKind::NotFound {
+        print_error(&format!("slm-mesh: {program}: command not found"));
+        return NOT_FOUND;
+    }
+    print_error(&format!("slm-mesh: {program}: cannot run it ({error})"));
+    NOT_RUNNABLE
+}
+
+/// Waits a moment until the hub has seen the end of the connection, so that a script's next command finds
+/// the lock free.
+fn wait_for_carrier(mut carrier: Child) {
+    let (sender, ended) = channel();
+    std::thread::spawn(move || {
+        let _ = carrier.wait();
+        drop(sender);
+    });
+    // A command that left something behind keeps the lock, and with it the carrier.
+    let _: Result<(), RecvTimeoutError> = ended.recv_timeout(CARRIER_TIMEOUT);
+}
+
+/// Renews the lock until the command ends, also across a restart of the broker.
 fn renew_until_ended(
     mut client: Client,
     places: &DataDir,
@@ -53,7 +111,7 @@ fn renew_until_ended(
     ended: &Receiver<()>,
 ) {
     let renewal = Value::Object(params.clone());
-    let mut wait = Duration::ZERO;
+    let mut wait = interval;
     loop {
         // A lost broker must be noticed at once, because the lock is soon gone without a connection.
         let pause = wait.min(CHECK_INTERVAL);
@@ -64,6 +122,7 @@ fn renew_until_ended(
         wait = wait.saturating_sub(pause);
         let is_lost = is_connection_lost(&mut client);
         if is_lost {
+            // The command does not inherit this one, so it needs no carrier.
             match Client::connect_or_start(places) {
                 Ok(new) => client = new,
                 Err(_) => {
@@ -76,15 +135,11 @@ fn renew_until_ended(
             if let Err(error) = client.call("lock.lock", &renewal)
                 && error.kind != ErrorKind::Gone
             {
-                crate::sys::print_error(&format!("slm-mesh: lost the lock while the command is running: {error}"));
+                print_error(&format!("slm-mesh: lost the lock while the command is running: {error}"));
             }
             wait = interval;
         }
     }
-    let paths = params.get("filePaths").cloned().unwrap_or(Value::Null);
-    let release = json!({ "filePaths": paths, "command": params["command"], "as": params.get("as") });
-    // If this does not arrive, the end of the connection releases the lock.
-    let _ = client.call("lock.unlock", &release);
 }
 
 /// Whether the connection has ended. Looks at the socket for a moment.

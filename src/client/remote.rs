@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,22 @@ pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error>
 pub fn is_marked_silent(places: &DataDir) -> bool {
     let at = std::fs::metadata(places.silent()).and_then(|meta| meta.modified());
     at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SILENT_MARK_AGE))
+}
+
+/// Connects through a process that carries the lines, so that the connection outlives this process for as
+/// long as another one holds the socket. The carrier ends when nobody holds it any more.
+///
+/// # Errors
+/// When the carrier can't be started; it reports by itself why it can't reach the hub.
+pub fn connect_by_carrier() -> Result<Client, Error> {
+    let failed = |error: std::io::Error| Error::new(ErrorKind::Gone, format!("cannot start slm-mesh pipe ({error})"));
+    let (ours, input) = UnixStream::pair().map_err(failed)?;
+    let output = input.try_clone().map_err(failed)?;
+    let mut command = Command::new(sys::own_path());
+    command.arg("pipe").stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output)));
+    // A terminal's Ctrl-C is for the command that holds the socket.
+    let child = command.process_group(0).spawn().map_err(failed)?;
+    Ok(Client::from_stream(ours, Some(child)))
 }
 
 fn connect_target(target: &RemoteTarget) -> Result<Client, Error> {

@@ -321,9 +321,13 @@ impl Mesh {
         self.waiting.is_empty() && !self.peers.is_anybody_online() && !self.has_mail_to_forward()
     }
 
-    /// Whether a connection is of use to somebody: it speaks for a peer, waits, or follows events.
+    /// Whether a connection is of use to somebody: it speaks for a peer, waits, follows events, or keeps
+    /// the lock of a command.
     pub fn is_in_use(&self, conn: ConnId) -> bool {
-        self.is_attached(conn) || self.journal.is_subscribed(conn) || self.waiting.has_call_of(conn)
+        self.is_attached(conn)
+            || self.journal.is_subscribed(conn)
+            || self.waiting.has_call_of(conn)
+            || self.locks.has_command(conn)
     }
 
     /// Whether a connection speaks for a peer.

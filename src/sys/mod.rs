@@ -9,6 +9,7 @@ pub mod data_dir;
 pub mod file_lock;
 pub mod file_path;
 pub mod other_broker;
+pub mod foreground;
 pub mod process;
 pub mod endpoint;
 pub mod settings;

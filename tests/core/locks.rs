@@ -178,6 +178,46 @@ fn an_agent_is_never_refused_by_its_own_lock_and_what_it_locked_itself_outlives_
 }
 
 #[test]
+fn a_lock_of_a_command_lasts_as_long_as_its_connection_whatever_its_lease() {
+    check(
+        "
+        b joins
+        c connects
+        c lock.lock filePath=/p/x ttlMinutes=1 command=build -> ok token=1
+        +50s
+        b lock.lock filePath=/p/x -> held
+        +11s
+        b lock.lock filePath=/p/x -> held '10 min left'
+        +70m
+        b lock.lock filePath=/p/x -> held
+        c leaves
+        b lock.lock filePath=/p/x -> ok token=2
+    ",
+    );
+}
+
+#[test]
+fn a_lock_of_a_command_whose_lease_ended_while_the_broker_was_away_waits_for_its_command() {
+    check(
+        "
+        c connects
+        c lock.lock filePath=/p/x ttlMinutes=1 command=build -> ok token=1
+        c lock.lock filePath=/p/y ttlMinutes=1 command=test -> ok token=2
+        +59s
+        crash
+        +2s
+        b joins
+        b lock.lock filePath=/p/x -> held
+        c connects
+        c lock.lock filePath=/p/x ttlMinutes=1 command=build renew=true -> ok token=1
+        +4s
+        b lock.lock filePath=/p/y -> ok
+        b lock.lock filePath=/p/x -> held
+    ",
+    );
+}
+
+#[test]
 fn a_hook_shows_mail_once_whatever_hooks_also_fire() {
     check(
         "

@@ -60,7 +60,8 @@ impl Locks {
         [expiry, orphans].into_iter().flatten().min()
     }
 
-    /// Ends locks whose time is up, and those of commands that did not come back after a crash.
+    /// Ends locks whose time is up, and those of commands that did not come back after a crash. The lock of a
+    /// command that still holds its connection open lasts on, even if nobody renews it.
     pub(in crate::core) fn expire(
         &mut self,
         turn: &mut Turn,
@@ -68,10 +69,17 @@ impl Locks {
         journal: &Journal,
         now: i64,
     ) -> Result<(), Error> {
+        let running: Vec<(PeerId, LockOwner)> = self.commands.values().flatten().cloned().collect();
+        let runs = |lock: &LockRow| running.iter().any(|one| (&one.0, &one.1) == (&lock.holder, &lock.owner));
+        // After a start nobody knows yet which commands run.
+        let has_grace = self.orphan_grace_since.is_some_and(|since| since + limits::GRACE_MS > now);
+        let stays = |lock: &LockRow| !lock.owner.is_shared() && (has_grace || runs(lock));
+        for lock in self.locks.iter_mut().filter(|lock| lock.expires <= now && stays(lock)) {
+            lock.expires = now + limits::COMMAND_LEASE_MS;
+            turn.store.put_lock(lock)?;
+        }
         self.release(turn, peers, journal, |lock| lock.expires <= now, "expired", now)?;
         if self.orphan_grace_since.is_some_and(|since| since + limits::GRACE_MS <= now) {
-            let running: Vec<(PeerId, LockOwner)> = self.commands.values().flatten().cloned().collect();
-            let runs = |lock: &LockRow| running.iter().any(|one| (&one.0, &one.1) == (&lock.holder, &lock.owner));
             let is_orphan = |lock: &LockRow| !lock.owner.is_shared() && !runs(lock);
             self.release(turn, peers, journal, is_orphan, "its command is gone", now)?;
             self.orphan_grace_since = None;
@@ -89,6 +97,11 @@ impl Locks {
         if !known.contains(&one) {
             known.push(one);
         }
+    }
+
+    /// Whether the locks of a command end with this connection.
+    pub(in crate::core) fn has_command(&self, conn: ConnId) -> bool {
+        self.commands.get(&conn).is_some_and(|known| !known.is_empty())
     }
 
     /// Forgets a command that holds nothing any more.

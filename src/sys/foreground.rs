@@ -1,0 +1,140 @@
+//! A command that runs in our place: it gets our signals, it stops and continues with us, and it inherits
+//! one of our file descriptors.
+//!
+//! **Invariant:** the command gets each signal once, and keeps the signals ignored that our caller ignores.
+
+use super::process;
+use rustix::io::FdFlags;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, waitpid};
+use signal_hook::consts::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::Origin;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// Signals that whoever knows only our process means for the command.
+const FORWARDED: &[i32] = &[SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT];
+/// A command that is stopped for longer than this has not just been continued together with us.
+const STOP_GRACE: Duration = Duration::from_millis(50);
+
+/// A command that runs.
+pub struct ForegroundCommand {
+    pid: Pid,
+    signals: Receiver<Origin>,
+}
+
+/// What the kernel reports of a command.
+enum CommandChange {
+    Ended(ExitStatus),
+    Stopped,
+    Continued,
+}
+
+impl ForegroundCommand {
+    /// Starts a command, which inherits `fd` as well.
+    ///
+    /// # Errors
+    /// When the command can't be started, or signals can't be watched.
+    pub fn spawn(command: &mut Command, fd: BorrowedFd<'_>) -> io::Result<ForegroundCommand> {
+        let ignored = ignored_signals();
+        let watched = FORWARDED.iter().filter(|signal| ignored & (1 << (*signal - 1)) == 0);
+        // The end of a command that ends at once must not be missed, so we watch before we start it.
+        let mut signals = SignalsInfo::<WithOrigin>::new(watched.chain(&[SIGCHLD]))?;
+        rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
+        let spawned = command.spawn();
+        // No other program that we start may keep the file open.
+        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
+        let pid = Pid::from_child(&spawned?);
+        let (sender, receiver) = channel();
+        std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
+            for origin in &mut signals {
+                if sender.send(origin).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(ForegroundCommand { pid, signals: receiver })
+    }
+
+    /// Waits for the command's end.
+    ///
+    /// # Errors
+    /// When the kernel refuses to wait.
+    pub fn wait(&self) -> io::Result<ExitStatus> {
+        let mut is_stopped = false;
+        loop {
+            while let Some(change) = self.next_change()? {
+                match change {
+                    CommandChange::Ended(status) => return Ok(status),
+                    CommandChange::Stopped => is_stopped = true,
+                    CommandChange::Continued => is_stopped = false,
+                }
+            }
+            let timeout = if is_stopped { STOP_GRACE } else { Duration::MAX };
+            match self.signals.recv_timeout(timeout) {
+                Ok(origin) => self.forward(&origin),
+                Err(RecvTimeoutError::Timeout) => {
+                    // The shell that controls this job looks at our process alone.
+                    is_stopped = false;
+                    kill_process(getpid(), Signal::STOP)?;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("signals can't be watched")),
+            }
+        }
+    }
+
+    fn next_change(&self) -> io::Result<Option<CommandChange>> {
+        let options = WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED;
+        loop {
+            let status = match waitpid(Some(self.pid), options) {
+                Ok(Some((_, status))) => status,
+                Ok(None) => return Ok(None),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if status.exited() || status.signaled() {
+                return Ok(Some(CommandChange::Ended(ExitStatus::from_raw(status.as_raw()))));
+            }
+            if status.continued() {
+                return Ok(Some(CommandChange::Continued));
+            }
+            if is_job_control(status) {
+                return Ok(Some(CommandChange::Stopped));
+            }
+        }
+    }
+
+    /// Passes a signal on, unless the command got it by itself.
+    fn forward(&self, origin: &Origin) {
+        let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| origin.signal != SIGCHLD) else { return };
+        // A terminal signals its whole foreground group. On macOS the sender is then process 0.
+        let sender = origin.process.map_or(0, |process| i64::from(process.pid));
+        let command = i64::from(self.pid.as_raw_nonzero().get());
+        let is_own = || sender == command || process::ancestors(sender).iter().any(|above| above.pid == command);
+        // A command that signals its whole group must not get an echo of that.
+        if sender != 0 && !is_own() {
+            // If the command has just ended, its end is reported next.
+            let _ = kill_process(self.pid, signal);
+        }
+    }
+}
+
+/// Whether the command was stopped as a job. SIGSTOP is not for us: whoever sends it to one process
+/// continues only that one.
+fn is_job_control(status: WaitStatus) -> bool {
+    let stops = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
+    status.stopping_signal().is_some_and(|signal| stops.iter().any(|stop| stop.as_raw() == signal))
+}
+
+/// The signals that our caller ignores, as bits: after nohup a command must survive SIGHUP, and watching
+/// a signal would end that. macOS has no safe call for it.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
