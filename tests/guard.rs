@@ -2,8 +2,9 @@
 
 mod support;
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use support::Place;
+use support::{Place, put_program};
 
 /// git in a folder of the place, with an identity of its own.
 fn git(place: &Place, folder: &str, args: &[&str]) -> Output {
@@ -176,20 +177,324 @@ fn doctor_says_that_a_guard_was_overwritten() {
     std::fs::write(&hook, "#!/bin/sh\necho newer\n").unwrap();
     let text = String::from_utf8(doctor()).unwrap();
     assert!(text.contains("the guard is off"), "{text}");
-    let kept = std::fs::read_to_string(place.root.join("repo/.git/hooks/pre-commit.before-slm-mesh")).unwrap();
+    let kept = std::fs::read_to_string(hook.with_extension("before-slm-mesh")).unwrap();
     assert!(kept.contains("echo mine"), "{kept}");
 }
 
 #[test]
-fn a_second_install_overwrites_nothing() {
+fn a_second_install_loses_no_hook_that_was_replaced_meanwhile() {
     let Some(place) = repository() else { return };
-    let hook = place.root.join("repo/.git/hooks/pre-commit");
-    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
-    std::fs::write(&hook, "#!/usr/bin/python3\nprint('mine')\n").unwrap();
+    let hooks = place.root.join("repo/.git/hooks");
+    std::fs::create_dir_all(&hooks).unwrap();
+    let texts = ["#!/usr/bin/python3\nprint('first')\n", "#!/bin/sh\necho second\n", "#!/usr/bin/python3\n#third\n"];
+    for text in texts {
+        put_program(&hooks.join("pre-commit"), text.as_bytes());
+        guard(&place, "repo", "install");
+    }
+    let read = |name: &str| std::fs::read_to_string(hooks.join(name)).unwrap();
+    assert_eq!(read("pre-commit.before-slm-mesh.1"), texts[0]);
+    assert_eq!(read("pre-commit.before-slm-mesh.2"), texts[1]);
+    guard(&place, "repo", "remove");
+    assert_eq!(read("pre-commit"), texts[2]);
+    assert_eq!(read("pre-commit.before-slm-mesh.1"), texts[0], "the user's hooks stay");
+}
+
+#[test]
+fn a_shell_of_several_sessions_is_refused_what_none_of_these_holds() {
+    let Some(place) = repository() else { return };
     guard(&place, "repo", "install");
-    std::fs::write(&hook, "#!/usr/bin/python3\nprint('newer')\n").unwrap();
-    let out = place.command(&["guard", "install"]).current_dir(place.root.join("repo")).output().unwrap();
-    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("an older hook of yours"));
-    let kept = std::fs::read_to_string(place.root.join("repo/.git/hooks/pre-commit.before-slm-mesh")).unwrap();
-    assert!(kept.contains("mine"));
+    place.ok(&["start", "--detach"]);
+    let attach = |name: &str| {
+        let mut socket = place.socket();
+        let attached = serde_json::json!({ "name": name, "agent": "codex", "project": place.root, "pid": 1, "session": name, "script": true });
+        assert_eq!(socket.call("attach", attached)["result"]["ok"], serde_json::json!(true));
+        socket
+    };
+    let (mut one, _two) = (attach("one"), attach("two"));
+    let path = place.root.join("repo/a.txt");
+    one.call("lock.lock", serde_json::json!({ "filePath": path }));
+    change(&place, "repo", "6");
+    good(&place, "repo", &["commit", "-qm", "one of them holds it"]);
+    one.call("lock.unlock", serde_json::json!({ "filePath": path }));
+    place.ok(&["lock", "repo/a.txt", "--as", "human", "--reason", "not you"]);
+    change(&place, "repo", "7");
+    let refused = git(&place, "repo", &["commit", "-qm", "neither holds it"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let human = place.json(&["lock", "list", "--as", "human"])["locks"][0]["holder"].as_str().unwrap().to_owned();
+    assert!(!refused.status.success() && text.contains(&human) && text.contains("not you"), "{text}");
+}
+
+#[test]
+fn a_merge_of_a_file_that_an_agent_holds_is_refused() {
+    let Some(place) = repository() else { return };
+    good(&place, "repo", &["checkout", "-qb", "side"]);
+    change(&place, "repo", "8");
+    good(&place, "repo", &["commit", "-qm", "side"]);
+    good(&place, "repo", &["checkout", "-q", "main"]);
+    guard(&place, "repo", "install");
+    let mut agent = place.session("codex-mcp-client", "repo");
+    agent.tool("mesh_lock", serde_json::json!({ "action": "lock", "filePath": "a.txt" }));
+    let refused = git_as_human(&place, "repo", &["merge", "-q", "--no-ff", "--no-edit", "side"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("codex-repo"), "{text}");
+    agent.tool("mesh_lock", serde_json::json!({ "action": "unlock", "filePath": "a.txt" }));
+    good(&place, "repo", &["merge", "--abort"]);
+    good(&place, "repo", &["merge", "-q", "--no-ff", "--no-edit", "side"]);
+}
+
+#[test]
+fn files_with_odd_names_are_checked_as_well() {
+    use std::os::unix::ffi::OsStrExt;
+    let Some(place) = repository() else { return };
+    good(&place, ".", &["init", "-q", "--bare", "origin.git"]);
+    good(&place, "repo", &["remote", "add", "origin", "../origin.git"]);
+    good(&place, "repo", &["push", "-q", "origin", "main"]);
+    let names: &[&[u8]] = &[
+        b" ",
+        b"\n",
+        b"\nx",
+        b"a\nb",
+        b"\t",
+        b"q\"u'o",
+        b"back\\slash",
+        b"\xff\xfe",
+        "\u{e4}\u{2028}".as_bytes(),
+        b"-z",
+        b" a ",
+    ];
+    for (n, name) in names.iter().enumerate() {
+        let name = std::ffi::OsStr::from_bytes(name);
+        good(&place, "repo", &["checkout", "-qb", &format!("b{n}"), "main"]);
+        if std::fs::write(place.root.join("repo").join(name), "1").is_err() {
+            continue; // macOS takes no name that is not UTF-8
+        }
+        good(&place, "repo", &["add", "."]);
+        // A name that is not UTF-8 can't be locked by itself, only with its folder.
+        let file = place.root.join("repo").join(name.to_str().unwrap_or(""));
+        let mut lock = place.command(&["lock", "--as", "human"]);
+        assert!(lock.arg(&file).status().unwrap().success(), "{name:?}");
+        let mut agent = place.session("codex-mcp-client", "repo");
+        agent.tool("mesh_status", serde_json::json!({}));
+        guard(&place, "repo", "install");
+        assert!(!git(&place, "repo", &["commit", "-qm", "odd"]).status.success(), "commit of {name:?}");
+        good(&place, "repo", &["commit", "-qnm", "odd"]);
+        let branch = format!("b{n}");
+        assert!(!git(&place, "repo", &["push", "-q", "origin", &branch]).status.success(), "push of {name:?}");
+        assert!(place.command(&["unlock", "--as", "human"]).arg(&file).status().unwrap().success());
+        good(&place, "repo", &["push", "-q", "origin", &branch]);
+    }
+}
+
+/// Every file below a directory: its name, mode and content, or where a link leads.
+fn snapshot(dir: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::PermissionsExt;
+    let mut found = Vec::new();
+    for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        let meta = path.symlink_metadata().unwrap();
+        let content = match std::fs::read_link(&path) {
+            Ok(target) => target.as_os_str().as_bytes().to_vec(),
+            Err(_) => std::fs::read(&path).unwrap_or_default(),
+        };
+        if meta.is_dir() {
+            found.extend(snapshot(&path));
+        }
+        found.push((path, meta.permissions().mode(), content));
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn remove_leaves_hooks_of_every_kind_as_they_were() {
+    let report = "printf '%s %s %s %s\\n' \"${0##*/}\" \"$#\" \"${GIT_INDEX_FILE-}\" \"$(cat | wc -c)\" >> ../seen\n";
+    for (kind, text, mode) in [
+        ("a shell script", format!("#!/bin/sh\n{report}"), "755"),
+        ("a shell script with options", format!("#!/usr/bin/env -S bash -eu\n{report}"), "700"),
+        ("a script without a first line", report.to_owned(), "755"),
+        ("a shell script that is not UTF-8", format!("#!/bin/sh\n# \u{e4}\n{report}"), "755"),
+        ("a script that two languages read", format!("#!/bin/sh\n{report}exec true \"$0\" \"$@\"\n"), "755"),
+        ("no program", format!("#!/bin/sh\n{report}"), "644"),
+    ] {
+        let Some(place) = repository() else { return };
+        let hooks = place.root.join("repo/.git/hooks");
+        std::fs::create_dir_all(&hooks).unwrap();
+        let text = text.replace('\u{e4}', "\u{fffd}").into_bytes();
+        let text = if kind.contains("UTF-8") { [&text[..12], b"\xff", &text[15..]].concat() } else { text };
+        put_program(&hooks.join("pre-commit"), &text);
+        put_program(&place.root.join("linked"), &text);
+        std::os::unix::fs::symlink("../../../linked", hooks.join("pre-merge-commit")).unwrap();
+        for path in [hooks.join("pre-commit"), place.root.join("linked")] {
+            assert!(Command::new("chmod").arg(mode).arg(path).status().unwrap().success());
+        }
+        let before = snapshot(&hooks);
+        let run = |name: &str| {
+            let _ = std::fs::remove_file(place.root.join("seen"));
+            good(
+                &place,
+                "repo",
+                &["-c", "advice.ignoredHook=false", "hook", "run", "--ignore-missing", name, "--", "x", "y"],
+            );
+            std::fs::read_to_string(place.root.join("seen")).unwrap_or_default()
+        };
+        let expected = [run("pre-commit"), run("pre-merge-commit")];
+        assert_eq!(expected[0].is_empty(), mode == "644", "{kind}");
+        for _ in 0..2 {
+            guard(&place, "repo", "install");
+            assert_eq!([run("pre-commit"), run("pre-merge-commit")], expected, "{kind}");
+        }
+        guard(&place, "repo", "remove");
+        assert_eq!(snapshot(&hooks), before, "{kind}");
+        assert!(
+            !place.root.join("repo/.git/before-slm-mesh").exists()
+                && !place.root.join("repo/.git/slm-mesh-guard").exists()
+        );
+    }
+}
+
+/// What doctor says of the guard.
+fn doctor_on_guard(place: &Place, folder: &str) -> String {
+    let out = place.command(&["doctor"]).current_dir(place.root.join(folder)).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    text.lines().filter(|line| line.contains("git guard")).collect()
+}
+
+#[test]
+fn doctor_reports_every_way_in_which_a_guard_is_lost() {
+    let Some(place) = repository() else { return };
+    let hooks = place.root.join("repo/.git/hooks");
+    assert_eq!(doctor_on_guard(&place, "repo"), "");
+    guard(&place, "repo", "install");
+    assert!(doctor_on_guard(&place, "repo").contains("on, in"));
+    std::fs::remove_file(hooks.join("pre-push")).unwrap();
+    assert!(doctor_on_guard(&place, "repo").contains("pre-push"), "a hook was removed");
+    guard(&place, "repo", "install");
+    assert!(Command::new("chmod").arg("-x").arg(hooks.join("pre-commit")).status().unwrap().success());
+    assert!(doctor_on_guard(&place, "repo").contains("pre-commit"), "git does not run it");
+    guard(&place, "repo", "install");
+    good(&place, "repo", &["config", "core.hooksPath", "../elsewhere"]);
+    assert!(doctor_on_guard(&place, "repo").contains("the guard is off"), "git runs other hooks");
+    good(&place, "repo", &["config", "--unset", "core.hooksPath"]);
+    let text = std::fs::read_to_string(hooks.join("pre-commit")).unwrap();
+    std::fs::write(hooks.join("pre-commit"), text.replace(support::BIN, "/gone/slm-mesh")).unwrap();
+    assert!(doctor_on_guard(&place, "repo").contains("/gone/slm-mesh"), "the program moved");
+    guard(&place, "repo", "remove");
+    assert_eq!(doctor_on_guard(&place, "repo"), "");
+}
+
+#[test]
+fn hooks_that_others_use_are_changed_only_if_they_are_named() {
+    let Some(place) = repository() else { return };
+    let guard_in = |args: &[&str]| {
+        let out = place.command(&[&["guard"], args].concat()).current_dir(place.root.join("repo")).output().unwrap();
+        (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+    };
+    std::fs::create_dir(place.root.join("shared")).unwrap();
+    std::fs::write(place.root.join("home/.gitconfig"), "[core]\n\thooksPath = ~/../shared\n").unwrap();
+    let (ok, text) = guard_in(&["install"]);
+    assert!(!ok && text.contains("all repositories"), "{text}");
+    let (ok, text) = guard_in(&["install", "../shared"]);
+    assert!(ok && text.contains("all your repositories"), "{text}");
+    guard(&place, "repo", "remove");
+    assert_eq!(snapshot(&place.root.join("shared")), []);
+
+    std::fs::create_dir(place.root.join("repo/.githooks")).unwrap();
+    put_program(&place.root.join("repo/.githooks/pre-commit"), b"#!/bin/sh\necho theirs >> ../seen\n");
+    std::fs::create_dir(place.root.join("repo/deep")).unwrap();
+    good(&place, "repo", &["add", "."]);
+    good(&place, "repo", &["commit", "-qm", "hooks"]);
+    good(&place, "repo", &["config", "core.hooksPath", ".githooks"]);
+    let (ok, text) = guard_in(&["install", "../shared"]);
+    assert!(!ok && text.contains("not in ../shared"), "{text}");
+    let out = place.command(&["guard", "install"]).current_dir(place.root.join("repo/deep")).output().unwrap();
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("tracked by git"), "{out:?}");
+    let (ok, text) = guard_in(&["install", ".githooks"]);
+    assert!(ok && text.contains("git tracks these hooks"), "{text}");
+    let hook = std::fs::read_to_string(place.root.join("repo/.githooks/pre-commit")).unwrap();
+    assert!(!hook.contains(support::BIN) && hook.contains("echo theirs"), "no path of this machine: {hook}");
+    good(&place, "repo", &["add", "."]);
+    good(&place, "repo", &["commit", "-qm", "a clone without slm-mesh runs its own hook"]);
+    assert_eq!(std::fs::read_to_string(place.root.join("seen")).unwrap(), "theirs\n");
+}
+
+#[test]
+fn a_work_tree_with_hooks_of_its_own_is_guarded_by_these() {
+    let Some(place) = repository() else { return };
+    good(&place, "repo", &["worktree", "add", "-q", "../tree", "-b", "other"]);
+    good(&place, "repo", &["config", "extensions.worktreeConfig", "true"]);
+    good(&place, "tree", &["config", "--worktree", "core.hooksPath", "../tree-hooks"]);
+    std::fs::create_dir(place.root.join("tree/deep")).unwrap();
+    guard(&place, "tree/deep", "install");
+    assert!(place.root.join("tree-hooks/pre-commit").exists());
+    assert!(!place.root.join("repo/.git/hooks/pre-commit").exists());
+    assert!(doctor_on_guard(&place, "tree").contains("on, in"));
+    assert!(doctor_on_guard(&place, "repo").contains("the guard is off"), "the main work tree has none");
+}
+
+#[test]
+fn a_manager_that_runs_the_hook_it_found_keeps_the_guard() {
+    let Some(place) = repository() else { return };
+    let hooks = place.root.join("repo/.git/hooks");
+    std::fs::create_dir_all(&hooks).unwrap();
+    let mine = b"#!/usr/bin/awk -f\nBEGIN { print \"mine\" >> \"../seen\" }\n";
+    put_program(&hooks.join("pre-commit"), mine);
+    guard(&place, "repo", "install");
+    // As pre-commit does it.
+    std::fs::rename(hooks.join("pre-commit"), hooks.join("pre-commit.legacy")).unwrap();
+    put_program(&hooks.join("pre-commit"), b"#!/bin/sh\n# File generated by pre-commit\n\"$0.legacy\" \"$@\"\n");
+    assert!(doctor_on_guard(&place, "repo").contains("on, in"));
+    for _ in 0..2 {
+        change(&place, "repo", &std::fs::read_to_string(place.root.join("seen")).unwrap_or_default());
+        good(&place, "repo", &["commit", "-q", "--allow-empty", "-m", "once"]);
+        guard(&place, "repo", "install");
+    }
+    assert_eq!(std::fs::read_to_string(place.root.join("seen")).unwrap(), "mine\nmine\n");
+    guard(&place, "repo", "remove");
+    assert_eq!(std::fs::read(hooks.join("pre-commit.legacy")).unwrap(), mine);
+    assert!(!hooks.join("pre-commit.before-slm-mesh").exists());
+}
+
+#[test]
+fn real_hook_managers_and_the_guard_get_along() {
+    for (tool, config, text) in [
+        ("lefthook", "lefthook.yml", "pre-commit:\n  commands:\n    a:\n      run: echo ran >> ../seen\n"),
+        (
+            "pre-commit",
+            ".pre-commit-config.yaml",
+            "repos:\n- repo: local\n  hooks:\n  - {id: a, name: a, entry: sh -c 'echo ran >> ../seen', language: system}\n",
+        ),
+    ] {
+        if Command::new(tool).arg("--version").output().is_err() {
+            eprintln!("skipped: guard: there is no {tool}");
+            continue;
+        }
+        let Some(place) = repository() else { return };
+        std::fs::write(place.root.join("repo").join(config), text).unwrap();
+        good(&place, "repo", &["add", "."]);
+        let set_up = || {
+            let out = place
+                .command(&[])
+                .get_envs()
+                .fold(Command::new(tool), |mut command, (name, value)| {
+                    command.env(name, value.unwrap_or_default());
+                    command
+                })
+                .arg("install")
+                .current_dir(place.root.join("repo"))
+                .output()
+                .unwrap();
+            assert!(out.status.success(), "{tool}: {out:?}");
+        };
+        guard(&place, "repo", "install");
+        for n in 0..3 {
+            set_up();
+            guard(&place, "repo", "install");
+            assert!(doctor_on_guard(&place, "repo").contains("on, in"), "{tool}");
+            change(&place, "repo", &format!("{tool} {n}"));
+            good(&place, "repo", &["commit", "-qm", "runs both"]);
+        }
+        assert_eq!(std::fs::read_to_string(place.root.join("seen")).unwrap(), "ran\nran\nran\n", "{tool}");
+        guard(&place, "repo", "remove");
+        assert!(!place.root.join("repo/.git/hooks/pre-commit.before-slm-mesh").exists(), "{tool}");
+    }
 }

@@ -7,6 +7,7 @@ use crate::base::ids::PeerId;
 use crate::base::kinds::PeerKind;
 use crate::base::process::Process;
 use crate::store::PeerRow;
+use serde_json::json;
 
 /// Peers that an error names, where a name or a shell fits several.
 const NAMED_MAX: usize = 8;
@@ -102,7 +103,8 @@ impl Peers {
                         "this shell belongs to several sessions: {}{more}; say which with --as",
                         names.join(", ")
                     );
-                    return Err(Error::new(ErrorKind::Ambiguous, text));
+                    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+                    return Err(Error::new(ErrorKind::Ambiguous, text).with(json!({ "candidates": ids })));
                 }
             }
         }

@@ -1,0 +1,138 @@
+//! The check itself: which files a commit, a merge or a push changes, and who else holds them.
+
+use super::hooks_dir::path_of;
+use super::run_git;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::limits;
+use crate::cli::{actor_params, load_environment, render};
+use crate::client::Client;
+use crate::sys::{git, print_error};
+use serde_json::{Map, Value, json};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long the mesh may delay a commit.
+const BUDGET: Duration = Duration::from_millis(500);
+/// How many locks a refusal names.
+const NAMED_MAX: usize = 10;
+/// The files of a commit or a merge: what it adds to the branch.
+const STAGED: &[&str] = &["diff", "--cached", "--name-only", "-z", "--no-renames"];
+
+/// Runs as a hook. Returns 1 to refuse; if anything fails, the commit passes.
+pub fn check_locks(hook: &str) -> u8 {
+    match conflicting_locks(hook) {
+        Ok(locks) if !locks.is_empty() => {
+            report_refusal(&locks);
+            1
+        }
+        Ok(_) => 0,
+        Err(error) => {
+            print_error(&format!("slm-mesh: locks were not checked: {error}"));
+            0
+        }
+    }
+}
+
+fn report_refusal(locks: &[Value]) {
+    print_error("slm-mesh: another peer has locked these files:");
+    for lock in locks.iter().take(NAMED_MAX) {
+        let word = |name: &str| render::plain(lock[name].as_str().unwrap_or(""));
+        let left = crate::base::time::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
+        let (file, holder, reason) = (word("filePath"), word("holder"), word("reason"));
+        print_error(&format!("  {file} by {holder} ({left} left; {reason})"));
+    }
+    if locks.len() > NAMED_MAX {
+        print_error(&format!("  and {} more", locks.len() - NAMED_MAX));
+    }
+    print_error(
+        "Wait (slm-mesh lock FILE --wait 60), ask the holder (slm-mesh send NAME \"…\"), or bypass with --no-verify.",
+    );
+}
+
+/// Other peers' locks on the files of a commit or a push.
+fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
+    let top = path_of(run_git(Path::new("."), &["rev-parse", "--show-toplevel"])?);
+    let names = if hook == "pre-push" { pushed_files()? } else { run_git(Path::new("."), STAGED)? };
+    // A name may be blank or begin with a line break; only an empty one is none. What is not UTF-8 is
+    // written as it is when such a file is locked.
+    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let root = top.to_string_lossy();
+    let mut files: Vec<String> = names.map(|name| format!("{root}/{}", String::from_utf8_lossy(name))).collect();
+    files.sort();
+    files.dedup();
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (places, settings) = load_environment()?;
+    let mut params = actor_params(&settings);
+    params.insert("repo".into(), json!(git::facts(&top).repo));
+    params.insert("gitRoot".into(), json!(root));
+    let mut client = Client::connect_or_start(&places)?;
+    client.set_receive_timeout(Some(BUDGET)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
+    let mut found = Vec::new();
+    for part in files.chunks(limits::EDIT_FILES_MAX) {
+        params.insert("files".into(), json!(part));
+        found.extend(locks_of_others(&mut client, &params)?);
+    }
+    Ok(found)
+}
+
+/// The locks that keep the caller from some files. Where the caller may be one of several sessions, only the
+/// locks of these do not.
+fn locks_of_others(client: &mut Client, params: &Map<String, Value>) -> Result<Vec<Value>, Error> {
+    let mut check = |params: &Map<String, Value>| {
+        let value = client.call("lock.check", &Value::Object(params.clone()))?;
+        Ok::<_, Error>(value["locks"].as_array().cloned().unwrap_or_default())
+    };
+    let error = match check(params) {
+        Err(error) if error.kind == ErrorKind::Ambiguous => error,
+        result => return result,
+    };
+    let candidates: Vec<Value> =
+        error.data.as_ref().and_then(|data| data["candidates"].as_array()).cloned().unwrap_or_default();
+    let mut params = params.clone();
+    params.insert("as".into(), candidates.first().cloned().unwrap_or_else(|| json!("human")));
+    let locks = check(&params)?.into_iter();
+    Ok(locks.filter(|lock| !candidates.contains(&lock["lockedBy"])).collect())
+}
+
+/// The files of a push. git gives its hook one line per ref: `local-ref local-id remote-ref remote-id`.
+fn pushed_files() -> Result<Vec<u8>, Error> {
+    let mut text = Vec::new();
+    // What cannot be read cannot be checked, so it passes.
+    let _ = std::io::stdin().lock().take(1 << 20).read_to_end(&mut text);
+    let mut files = Vec::new();
+    for line in String::from_utf8_lossy(&text).lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, _, remote] = words[..] else { continue };
+        let is_nothing = |id: &str| id.bytes().all(|byte| byte == b'0');
+        if is_nothing(local) {
+            continue;
+        }
+        let range = format!("{remote}..{local}");
+        let changed = ["diff", "--name-only", "-z", "--no-renames", &range];
+        // If the remote commit is not in this clone, all new commits are checked instead.
+        let known = if is_nothing(remote) { None } else { run_git(Path::new("."), &changed).ok() };
+        files.extend(known.map_or_else(|| files_of_new_commits(local), Ok)?);
+        files.push(0);
+    }
+    Ok(files)
+}
+
+/// The files that the commits change which no remote has yet.
+fn files_of_new_commits(local: &str) -> Result<Vec<u8>, Error> {
+    let commits = run_git(Path::new("."), &["rev-list", local, "--not", "--remotes"])?;
+    let failed = |error: std::io::Error| Error::new(ErrorKind::Usage, format!("cannot run git diff-tree ({error})"));
+    // git log would put line breaks between the names, which a name may begin with, too.
+    let mut git = Command::new("git");
+    git.args(["diff-tree", "--stdin", "-r", "-c", "--root", "--no-commit-id", "--name-only", "-z", "--no-renames"]);
+    let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let input = git.stdin.take();
+    let writing = std::thread::spawn(move || input.map(|mut input| input.write_all(&commits)));
+    let out = git.wait_with_output().map_err(failed)?;
+    // git's own exit status tells of a write that failed.
+    let _ = writing.join();
+    if out.status.success() { Ok(out.stdout) } else { Err(Error::new(ErrorKind::Usage, "git diff-tree failed")) }
+}

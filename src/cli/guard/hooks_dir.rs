@@ -1,0 +1,125 @@
+//! Where git runs this work tree's hooks from, who shares them, and where a guard was installed.
+
+use super::run_git;
+use crate::base::error::{Error, ErrorKind};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// The directory of the hooks that git runs in a work tree.
+pub struct HooksDir {
+    /// The directory, without symlinks if it exists.
+    pub path: PathBuf,
+    /// The root of the work tree.
+    top: PathBuf,
+    /// The git directory that all work trees share.
+    pub common: PathBuf,
+}
+
+/// Who else runs the same hooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Only this repository of this user.
+    Private,
+    /// All repositories of this user: the setting of their place is not this repository's.
+    AllRepositories,
+    /// Everybody who works on the project.
+    Tracked,
+}
+
+impl HooksDir {
+    /// Asks git, which knows linked work trees and all places of core.hooksPath.
+    ///
+    /// # Errors
+    /// When there is no git, or no work tree here.
+    pub fn find() -> Result<HooksDir, Error> {
+        let top = path_of(run_git(Path::new("."), &["rev-parse", "--show-toplevel"])?);
+        // A relative core.hooksPath begins at the root of the work tree, because git runs its hooks there.
+        let path = top.join(path_of(run_git(&top, &["rev-parse", "--git-path", "hooks"])?));
+        let common = top.join(path_of(run_git(&top, &["rev-parse", "--git-common-dir"])?));
+        if top.as_os_str().is_empty() {
+            return Err(Error::new(ErrorKind::Usage, "git has no work tree here; run this inside one"));
+        }
+        let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
+        Ok(HooksDir { path: real(path), top, common: real(common) })
+    }
+
+    /// Whether a path that a user typed is this directory.
+    pub fn is_at(&self, named: &Path) -> bool {
+        named.canonicalize().is_ok_and(|named| named == self.path) || named == self.path
+    }
+
+    /// Who else runs these hooks.
+    pub fn sharing(&self) -> Sharing {
+        let value = |scope: &[&str]| {
+            let words = [&["config"], scope, &["--get", "core.hooksPath"]].concat();
+            run_git(&self.top, &words).ok()
+        };
+        // Older gits can't name the scope of a value.
+        let effective = value(&[]);
+        if effective.is_some() && value(&["--worktree"]) != effective && value(&["--local"]) != effective {
+            return Sharing::AllRepositories;
+        }
+        // Inside a git directory git lists the files of the work tree.
+        let is_in_work_tree = run_git(&self.path, &["rev-parse", "--is-inside-work-tree"]);
+        if is_in_work_tree.is_ok_and(|answer| answer.starts_with(b"false")) {
+            return Sharing::Private;
+        }
+        // The repository that tracks them may be another one than this.
+        match run_git(&self.path, &["ls-files", "-z"]) {
+            Ok(files) if !files.is_empty() => Sharing::Tracked,
+            _ => Sharing::Private,
+        }
+    }
+
+    /// The file that remembers where guards were installed: the hooks can't, once they are rewritten.
+    pub fn record_path(&self) -> PathBuf {
+        self.common.join("slm-mesh-guard")
+    }
+
+    /// The hooks directories of this repository that a guard was installed in.
+    pub fn recorded(&self) -> Vec<PathBuf> {
+        let bytes = fs::read(self.record_path()).unwrap_or_default();
+        let lines = bytes.split(|byte| *byte == 0).filter(|line| !line.is_empty());
+        lines.map(|line| PathBuf::from(OsStr::from_bytes(line))).collect()
+    }
+
+    /// Remembers that a guard is installed here.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn record(&self) -> io::Result<()> {
+        let mut known = self.recorded();
+        if !known.contains(&self.path) {
+            known.push(self.path.clone());
+        }
+        self.write_record(&known)
+    }
+
+    /// Forgets the guard here.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn forget(&self) -> io::Result<()> {
+        let known: Vec<PathBuf> = self.recorded().into_iter().filter(|path| *path != self.path).collect();
+        match fs::remove_file(self.record_path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            removed => removed?,
+        }
+        if known.is_empty() { Ok(()) } else { self.write_record(&known) }
+    }
+
+    fn write_record(&self, known: &[PathBuf]) -> io::Result<()> {
+        let paths: Vec<&[u8]> = known.iter().map(|path| path.as_os_str().as_bytes()).collect();
+        fs::write(self.record_path(), paths.join(&0))
+    }
+}
+
+/// A path that git printed on a line of its own.
+pub fn path_of(mut line: Vec<u8>) -> PathBuf {
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    PathBuf::from(OsString::from_vec(line))
+}
