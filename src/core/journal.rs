@@ -289,6 +289,15 @@ fn state_payload(entry: &StateEntry) -> Value {
     payload
 }
 
+/// The name of an entry over all namespaces.
+fn state_key(entry: &StateEntry) -> String {
+    format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
+}
+
+/// Events of one entry that one turn blanks, some ten milliseconds of work. The rate limit allows a peer this
+/// many changes in a quarter of an hour.
+const BLANKED_MAX: i64 = 10_000;
+
 /// The stream, and who wants to hear of it.
 #[derive(Debug)]
 pub struct Journal {
@@ -319,7 +328,11 @@ impl Journal {
         now: i64,
     ) -> Result<(), Error> {
         let (kind, payload) = (change.kind(), change.payload(self.ids).to_string());
-        let seq = turn.store.add_event(&kind, by, now, &payload)?;
+        let state_key = match change {
+            Change::StateChanged(entry) => Some(state_key(entry)),
+            _ => None,
+        };
+        let seq = turn.store.add_event(&kind, by, now, &payload, state_key.as_deref())?;
         turn.dirty.events = true;
         let event = Event { seq, kind, by: by.into(), at: now, payload };
         for (conn, _) in self.subscriptions.iter().filter(|(_, types)| wants(types, event.kind.word())) {
@@ -328,6 +341,19 @@ impl Journal {
         }
         if self.observed || peers.all().iter().any(|peer: &Peer| peer.row.is_http()) {
             turn.push(Effect::Event(Rc::new(event)));
+        }
+        Ok(())
+    }
+
+    /// Takes the values of an entry that is gone out of its events.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(super) fn forget_values(turn: &mut Turn, entry: &StateEntry) -> Result<(), Error> {
+        for (seq, payload) in turn.store.state_events(&state_key(entry), BLANKED_MAX)? {
+            let mut payload: Value = serde_json::from_str(&payload).unwrap_or(Value::Null);
+            payload["value"] = Value::Null;
+            turn.store.blank_state_event(seq, &payload.to_string())?;
         }
         Ok(())
     }

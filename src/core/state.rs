@@ -237,7 +237,7 @@ pub struct NewEntry<'a> {
 pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64) -> Result<(), Error> {
     for entry in turn.store.expired_entries(now, limits::PRUNE_STEP)? {
         let gone = deleted(&entry, now);
-        turn.store.put_entry(&gone)?;
+        put_deleted(turn, &gone)?;
         let change = Change::StateDeleted { entry: &gone, reason: Some("expired") };
         journal.record(turn, peers, &change, &entry.by, now)?;
     }
@@ -253,6 +253,12 @@ pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<(), Error> {
 /// What stays of an entry that is deleted: its version goes on counting.
 fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
     StateEntry { value: None, version: entry.version + 1, updated: now, expires: None, ..entry.clone() }
+}
+
+/// Stores that an entry is gone, and takes its values out of the events.
+fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<(), Error> {
+    turn.store.put_entry(gone)?;
+    Journal::forget_values(turn, gone)
 }
 
 impl Mesh {
@@ -321,7 +327,7 @@ impl Mesh {
         last_version(&turn.store, peers, (namespace, key), expect, now)?;
         let Some(entry) = live_entry(&turn.store, namespace, key, now)? else { return Ok(false) };
         let gone = StateEntry { by: by.into(), ..deleted(&entry, now) };
-        turn.store.put_entry(&gone)?;
+        put_deleted(turn, &gone)?;
         journal.record(turn, peers, &Change::StateDeleted { entry: &gone, reason: None }, by, now)?;
         Ok(true)
     }

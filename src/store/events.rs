@@ -47,8 +47,15 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
 }
 
 impl Store {
-    /// Appends an event and returns its sequence number.
-    pub fn add_event(&mut self, kind: &EventKind, by: &str, at: i64, payload: &str) -> StoreResult<i64> {
+    /// Appends an event and returns its sequence number. `state_key` names the entry of which it shows a value.
+    pub fn add_event(
+        &mut self,
+        kind: &EventKind,
+        by: &str,
+        at: i64,
+        payload: &str,
+        state_key: Option<&str>,
+    ) -> StoreResult<i64> {
         self.writing()?;
         let seq = self.counters.event_last + 1;
         write_row!(self, "INSERT", "event", {
@@ -57,6 +64,7 @@ impl Store {
             "by": by,
             "at": at,
             "payload": payload,
+            "state_key": state_key,
         })?;
         self.counters.event_last = seq;
         self.counters.events += 1;
@@ -106,6 +114,22 @@ impl Store {
             }
         }
         Ok(low)
+    }
+
+    /// The events that show a value of this entry, newest first: sequence numbers and payloads.
+    pub fn state_events(&self, state_key: &str, limit: i64) -> StoreResult<Vec<(i64, String)>> {
+        let sql = "SELECT seq, payload FROM event WHERE state_key = ?1 ORDER BY seq DESC LIMIT ?2";
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows = query.query_map(params![state_key, limit], |row| Ok((row.get("seq")?, row.get("payload")?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Replaces the payload of an event by one that shows no value any more.
+    pub fn blank_state_event(&mut self, seq: i64, payload: &str) -> StoreResult<()> {
+        self.writing()?;
+        let sql = "UPDATE event SET payload = ?2, state_key = NULL WHERE seq = ?1";
+        self.db.prepare_cached(sql)?.execute(params![seq, payload])?;
+        Ok(())
     }
 
     /// Forgets events older than `before`, at most `limit` of them; returns how many.
