@@ -5,6 +5,8 @@ mod support;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use support::{Place, Session, Socket, until};
 
 const CODEX: &str = "codex-mcp-client";
@@ -380,4 +382,70 @@ fn what_happens_to_a_peer_is_an_event_for_the_others() {
         read["events"].as_array().unwrap().iter().map(|event| event["type"].as_str().unwrap()).collect();
     let want = ["peer_joined", "peer_updated", "file_locked", "message_received", "peer_left", "file_unlocked"];
     assert_eq!(kinds, want);
+}
+
+#[test]
+fn a_person_who_looks_at_an_agents_mail_takes_nothing() {
+    let place = Place::new();
+    let mut one = peer(&place, "one");
+    let mut reader = place.session(CODEX, "api");
+    reader.tool("mesh_status", json!({}));
+    let long = "long ".repeat(3_500);
+    for text in ["first", &long] {
+        ok(&mut one, "send", json!({ "to": "codex-api", "message": text }));
+    }
+    for look in [&["inbox", "--as", "codex-api"][..], &["inbox", "--as", "codex-api", "--filter", "all"]] {
+        let shown = place.ok(look);
+        assert!(shown.contains("first") && shown.contains(long.trim_end()), "{shown:.300}");
+        assert_eq!(place.json(look)["messages"].as_array().unwrap().len(), 2);
+        assert_eq!(receipts(&mut one), ["accepted", "accepted"], "{look:?}");
+    }
+    let mut follower =
+        place.command(&["inbox", "--as", "codex-api", "--follow"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.by_ref().take(4).filter(|line| line.trim() == "first").count(), 1, "it shows each once");
+    ok(&mut one, "send", json!({ "to": "codex-api", "message": "third" }));
+    assert!(lines.nth(1).unwrap().trim() == "third");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    assert_eq!(receipts(&mut one), ["accepted"; 3]);
+    assert_eq!(texts(&reader.tool("mesh_inbox", json!({ "limit": 1 }))), ["first"]);
+    until("the session tells what it wrote out", || receipts(&mut one)[0] == "read");
+    place.ok(&["inbox", "--as", "codex-api", "--take", "--filter", "unread"]);
+    assert_eq!(receipts(&mut one)[2], "read", "taken, since that was asked for");
+}
+
+#[test]
+fn names_are_short_and_plain() {
+    let place = Place::new();
+    let mut socket = peer(&place, "one");
+    for name in ["a b", "a\nb", "x\u{2028}", "\u{1b}[1m", "a\u{200b}", "to:all", &"x".repeat(41)] {
+        let answer =
+            place.socket().call("attach", json!({ "name": name, "agent": "codex", "project": "/p", "pid": 1 }));
+        let text = answer["error"]["message"].as_str().unwrap();
+        assert!(text.starts_with("name: want ") && !text.contains(name), "{text}");
+    }
+    let strange = json!({ "agent": "x\u{2028}y", "project": "/\u{3164}\u{202e}", "pid": 1 });
+    let named = place.socket().call("attach", strange)["result"]["you"]["name"].as_str().unwrap().to_owned();
+    assert!(named.is_ascii(), "{named:?}");
+    assert_eq!(ok(&mut socket, "whoami", json!({}))["you"]["name"], json!("one"));
+}
+
+#[test]
+fn the_value_of_a_deleted_entry_leaves_the_events() {
+    let place = Place::new();
+    let mut one = peer(&place, "one");
+    for (namespace, key, value) in [("default", "k", "secret-1"), ("default", "k", "secret-2"), ("other", "k", "kept")]
+    {
+        ok(&mut one, "state.set", json!({ "namespace": namespace, "key": key, "value": value }));
+    }
+    let values = |one: &mut Socket| {
+        let events = ok(one, "events.read", json!({ "types": ["state_changed"] }))["events"].clone();
+        events.as_array().unwrap().iter().map(|event| event["payload"]["value"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&mut one), [json!("secret-1"), json!("secret-2"), json!("kept")]);
+    ok(&mut one, "state.delete", json!({ "key": "k" }));
+    assert_eq!(values(&mut one), [Value::Null, Value::Null, json!("kept")]);
+    ok(&mut one, "state.set", json!({ "key": "k", "value": "again" }));
+    assert_eq!(values(&mut one)[3], json!("again"));
 }

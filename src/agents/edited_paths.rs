@@ -2,6 +2,7 @@
 
 use crate::known_agents::AGENTS;
 use crate::known_agents::dialect::Dialect;
+use crate::wire::field_reader::NeededFields;
 use serde_json::Value;
 
 /// Fields in which a tool names its file.
@@ -11,6 +12,49 @@ const FILE_FIELDS: &[&str] =
 const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
 /// Commands of a text editor tool that only read.
 const READ_COMMANDS: &[&str] = &["view", "undo_edit"];
+/// The fields in which an agent puts a tool's arguments.
+const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
+
+/// What a hook needs of its input, of which all the rest may have any size.
+pub const NEEDED_FIELDS: NeededFields = NeededFields {
+    names: &[
+        "hook_event_name",
+        "hookEventName",
+        "hookName",
+        "session_id",
+        "sessionId",
+        "conversation_id",
+        "agent_id",
+        "agentId",
+        "cwd",
+        "workspace_roots",
+        "stop_hook_active",
+        "stopHookActive",
+        "loop_count",
+        "tool_name",
+        "toolName",
+        "tool_input",
+        "toolArgs",
+        "toolInput",
+        "command",
+        "cmd",
+        "edits",
+        "replacements",
+        "files",
+        "file_path",
+        "filePath",
+        "path",
+        "notebook_path",
+        "target_file",
+        "target_notebook",
+        "absolute_path",
+        "filename",
+    ],
+    repeated: FILE_FIELDS,
+    embedded: ARGUMENT_FIELDS,
+    line_starts: &["*** "],
+};
+
 /// What introduces a path in the language of `apply_patch`.
 const PATCH_MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
 
@@ -24,7 +68,7 @@ fn is_known(name: &str, list: fn(&Dialect) -> &'static [&'static str]) -> bool {
 fn tool_call(input: &Value) -> (String, Value) {
     let name = input["tool_name"].as_str().or(input["toolName"].as_str()).unwrap_or("");
     let plain = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let given = ["tool_input", "toolArgs", "toolInput"].iter().find_map(|field| input.get(*field));
+    let given = ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field));
     // Some agents pass the arguments as JSON in a string. A patch may be a bare string, too.
     let parsed = given.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
     (plain, parsed.or_else(|| given.cloned()).unwrap_or(Value::Null))
@@ -73,6 +117,10 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                         found.push(path.clone())
                     }
                     Value::String(text) => from_patch(text, found),
+                    // A name that stands twice in an object: each of its values may be the one that counts.
+                    Value::Array(list) if FILE_FIELDS.contains(&name.as_str()) => {
+                        found.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
+                    }
                     Value::Array(list) if LIST_FIELDS.contains(&name.as_str()) && depth < 2 => {
                         for item in list {
                             match item {

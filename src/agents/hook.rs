@@ -3,11 +3,12 @@
 //! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work: a hook that can't say
 //! anything useful says nothing and succeeds.
 
+use super::edited_paths;
 use super::hook_input::{HookEvent, HookInput, understand};
 use super::hook_text;
 use super::shell_command;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::time;
+use crate::base::{framed_text, time};
 use crate::client::{Client, remote};
 use crate::core::mail::wakeups::is_wakeup_sentence;
 use crate::known_agents::dialect::{Dialect, MAIL_CAME};
@@ -16,13 +17,12 @@ use crate::sys::data_dir::DataDir;
 use crate::sys::file_path;
 use crate::sys::git;
 use crate::sys::settings::Settings;
+use crate::wire::field_reader;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-/// A longer input is not read: a tool's output can have any size.
-const INPUT_MAX: u64 = 4 << 20;
 /// Nothing is added to a longer log: a hook that always fails must not fill the disk.
 const LOG_MAX: u64 = 1 << 20;
 
@@ -70,19 +70,20 @@ fn append_to_log(line: &str) {
     let log = std::fs::OpenOptions::new().append(true).open(places.log());
     if let (true, Ok(mut log)) = (is_short, log) {
         // A log that can't be written must not stop the agent's work.
-        let _ = writeln!(log, "{} {line}", time::iso(crate::sys::wall_ms()));
+        let _ = writeln!(log, "{} {}", time::iso(crate::sys::wall_ms()), framed_text::line(line));
     }
 }
 
-/// Reads the hook's input.
+/// Reads the hook's input, of any size: a tool's arguments hold whole files.
 fn read_input() -> Result<Value, String> {
-    let mut input = Vec::new();
-    let mut stdin = std::io::stdin().lock().take(INPUT_MAX + 1);
-    stdin.read_to_end(&mut input).map_err(|error| format!("standard input can't be read ({error})"))?;
-    if input.len() as u64 > INPUT_MAX {
-        return Err(format!("the input is longer than {INPUT_MAX} bytes"));
-    }
-    serde_json::from_slice(&input).map_err(|error| format!("the input is not JSON ({error})"))
+    let stdin = BufReader::with_capacity(1 << 16, std::io::stdin().lock());
+    let mut failure = None;
+    let mut bytes = stdin.bytes().map_while(|byte| byte.map_err(|error| failure = Some(error)).ok());
+    let input = field_reader::read_object(&mut bytes, &edited_paths::NEEDED_FIELDS);
+    input.ok_or_else(|| match failure {
+        Some(error) => format!("standard input can't be read ({error})"),
+        None => "the input is not a JSON object".into(),
+    })
 }
 
 /// What a hook prints, and which mail counts as shown after that.
@@ -158,7 +159,7 @@ fn ask_broker(
             facts["subagent"] = json!(hook.subagent);
             match client.call("hook.edit", &facts) {
                 Err(error) if error.kind == ErrorKind::Held => {
-                    let text = (dialect.deny)(&hook.call, &denial(&error)).to_string();
+                    let text = (dialect.deny)(&hook.call, &hook_text::denial(&error)).to_string();
                     Ok(Some(HookReply { text, shown: Value::Null }))
                 }
                 result => result.map(|_| None),
@@ -206,11 +207,6 @@ fn answer_stop(dialect: &Dialect, client: &mut Client, mut facts: Value) -> Resu
     } else {
         HookReply { text: (dialect.go_on)(&mail).to_string(), shown: shown_mail(&value) }
     }))
-}
-
-/// The reason of a denial. The broker's sentence goes alone: its other facts are for our own tools.
-fn denial(error: &Error) -> String {
-    format!("{}. The file was not changed.", error.text)
 }
 
 /// The answer that puts a text before the model; none for an empty text.

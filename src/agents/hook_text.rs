@@ -1,15 +1,18 @@
 //! Writes what a hook shows to a model: mail, peers and locks, as facts of limited length.
 //!
-//! **Invariant:** a peer's words are quoted behind its name. The words around them are fixed and give no
-//! orders.
+//! **Invariant:** a peer's words are quoted behind its name, by [`framed_text`]. The words around them are
+//! fixed and give no orders.
 
-use crate::base::time;
+use crate::base::error::Error;
+use crate::base::{framed_text, time};
 use serde_json::Value;
 
 /// At most this many characters of a message are shown; the inbox has the rest.
 const BODY_MAX: usize = 1500;
 /// At most about this many characters are shown by one hook. Agents cut a longer text or move it to a file.
 const ALL_MAX: usize = 6000;
+/// At most this many characters of a summary or a reason are shown.
+const WORDS_MAX: usize = 200;
 
 /// The text for mail; empty if there is none.
 pub fn mail(value: &Value) -> String {
@@ -35,17 +38,16 @@ pub fn mail(value: &Value) -> String {
 }
 
 fn message(row: &Value) -> String {
-    let body = row["payload"].as_str().unwrap_or("");
-    let whole = body.chars().count() <= BODY_MAX && row.get("part").is_none();
-    let shown: String = body.chars().take(BODY_MAX).collect();
-    let quoted = shown.lines().map(|line| format!("> {}", plain(line))).collect::<Vec<_>>().join("\n");
-    let group = row["group"].as_str().map(|group| format!(" to {}", plain(group))).unwrap_or_default();
+    let (quoted, is_all) = framed_text::quoted_lines(row["payload"].as_str().unwrap_or(""), BODY_MAX);
+    let whole = is_all && row.get("part").is_none();
+    let group =
+        row["group"].as_str().map(|group| format!(" to {}", framed_text::shown_name(group))).unwrap_or_default();
     let cut = if whole { "" } else { "\n(cut here; mesh_inbox with filter all shows the whole)" };
-    let from = plain(row["fromName"].as_str().unwrap_or("?"));
+    let from = framed_text::shown_name(row["fromName"].as_str().unwrap_or("?"));
     format!(
         "From {from}{group}, {}, id {}:\n{quoted}{cut}",
-        plain(row["createdAt"].as_str().unwrap_or("")),
-        row["id"].as_str().unwrap_or("")
+        framed_text::shown_name(row["createdAt"].as_str().unwrap_or("")),
+        framed_text::shown_name(row["id"].as_str().unwrap_or(""))
     )
 }
 
@@ -53,30 +55,23 @@ fn message(row: &Value) -> String {
 pub fn beginning(value: &Value) -> String {
     let mut lines = Vec::new();
     let list = |name: &str| value[name].as_array().cloned().unwrap_or_default();
-    let word = |value: &Value| plain(value.as_str().unwrap_or(""));
+    let name = |value: &Value| framed_text::shown_name(value.as_str().unwrap_or(""));
+    let quoted = |value: &Value| framed_text::quoted(value.as_str().unwrap_or(""), WORDS_MAX);
     for peer in list("peers") {
-        let summary = word(&peer["summary"]);
-        let does = if summary.is_empty() {
-            String::new()
-        } else {
-            format!(": \"{}\"", summary.chars().take(200).collect::<String>())
-        };
-        lines.push(format!("- {} works here{does}", word(&peer["name"])));
+        let has_summary = peer["summary"].as_str().is_some_and(|summary| !summary.is_empty());
+        let does = if has_summary { format!(": {}", quoted(&peer["summary"])) } else { String::new() };
+        lines.push(format!("- {} works here{does}", name(&peer["name"])));
     }
     for lock in list("locks") {
         let left = time::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
-        lines.push(format!(
-            "- {} is locked by {} for {left} (\"{}\")",
-            word(&lock["filePath"]),
-            word(&lock["holder"]),
-            word(&lock["reason"])
-        ));
+        let (path, holder) = (framed_text::shown_path(lock["filePath"].as_str().unwrap_or("")), name(&lock["holder"]));
+        lines.push(format!("- {path} is locked by {holder} for {left} ({})", quoted(&lock["reason"])));
     }
     let mail = mail(value);
     if lines.is_empty() && mail.is_empty() {
         return String::new();
     }
-    let head = format!("Mesh: this session is {}.", word(&value["you"]["name"]));
+    let head = format!("Mesh: this session is {}.", name(&value["you"]["name"]));
     [vec![head], lines, Some(mail).filter(|mail| !mail.is_empty()).into_iter().collect()].concat().join("\n")
 }
 
@@ -94,15 +89,7 @@ pub fn shown(value: &Value) -> Vec<String> {
     ids
 }
 
-/// A line of another agent's text, without characters that steer a terminal or hide in a prompt.
-fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect()
+/// The reason of a denial. The broker's sentence goes alone: its other facts are for our own tools.
+pub fn denial(error: &Error) -> String {
+    format!("{}. The file was not changed.", framed_text::line(&error.text))
 }

@@ -3,6 +3,7 @@
 //! **Invariant:** nothing here knows a rule, a clock, a socket or a file.
 
 pub mod error;
+pub mod framed_text;
 pub mod ids;
 pub mod kinds;
 pub mod limits;

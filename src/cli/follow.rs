@@ -38,11 +38,15 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
     loop {
         let answer = client.call(op.name, &params).map_err(|error| on_command_line(op, error))?;
         for row in stream.rows(&answer) {
-            if !try_print_line(&if parsed.json { row.to_string() } else { stream.render_row(row) })? {
+            if !try_print_line(&if parsed.json { render::json_line(row) } else { stream.render_row(row) })? {
                 return Ok(0);
             }
         }
         match stream {
+            // A look leaves the mail where it is, so the next one begins behind it.
+            RowStream::Messages if answer["look"] == json!(true) => {
+                params.insert("after".into(), answer["next"].clone());
+            }
             RowStream::Messages => mark_read(&mut client.client, &Value::Object(params.clone()), &answer),
             RowStream::Events => {
                 params.shift_remove("since");
@@ -95,7 +99,7 @@ pub fn watch_state(parsed: &ParsedCommand) -> Result<u8, Error> {
 /// Prints an entry and returns whether the reader is still there.
 fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<bool, Error> {
     if parsed.json {
-        return try_print_line(&entry.to_string());
+        return try_print_line(&render::json_line(entry));
     }
     let key = render::plain(key.as_str().unwrap_or(""));
     match entry["value"].as_str() {

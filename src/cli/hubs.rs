@@ -34,7 +34,7 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     };
     if json {
         let hubs: Vec<Value> = proven.iter().map(|(hub, proven)| to_value(hub, *proven)).collect();
-        return print_line(&json!({ "hubs": hubs, "joined": joined.map(|hub| hub.name) }).to_string());
+        return print_line(&render::json_line(&json!({ "hubs": hubs, "joined": joined.map(|hub| hub.name) })));
     }
     let list = if answered.is_empty() {
         no_answer_text().to_owned()

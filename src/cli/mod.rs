@@ -126,7 +126,7 @@ fn no_broker() -> Error {
 /// Reports messages as read, after they were printed.
 fn mark_read(client: &mut Client, params: &Value, answer: &Value) {
     let items = crate::mcp::shown_items(answer);
-    if !items.is_empty() {
+    if !items.is_empty() && answer["look"] != json!(true) {
         // If the broker is gone, the next one offers the messages again, so nothing is lost.
         let _ = client.call("inbox.mark_read", &json!({ "items": items, "as": params["as"] }));
     }
@@ -156,6 +156,10 @@ pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settin
     params.extend(actor_params(settings));
     if let Some(name) = &parsed.acting {
         params.insert("as".into(), json!(name));
+        // To look at another peer's mail must not take it, unless the user asks for that.
+        if row.op.args.iter().any(|arg| arg.name == "take") {
+            params.entry("take").or_insert(json!(false));
+        }
     }
     if row.excludes_caller {
         params.insert("whoami".into(), json!(true));
@@ -200,7 +204,7 @@ pub fn try_print_line(line: &str) -> Result<bool, Error> {
 
 fn report_error(error: &Error, json: bool) -> u8 {
     // If even this cannot be printed, the exit status still reports the failure.
-    let _ = if json { print_line(&error.to_value().to_string()).map(|_| ()) } else { Ok(()) };
+    let _ = if json { print_line(&render::json_line(&error.to_value())).map(|_| ()) } else { Ok(()) };
     if !json {
         crate::sys::print_error(&format!("slm-mesh: {}", render::plain(&error.text)));
     }

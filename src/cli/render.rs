@@ -6,7 +6,7 @@ use super::args::ParsedCommand;
 use super::operations::{CliOperation, Rendered};
 use super::try_print_line;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::time;
+use crate::base::{framed_text, time};
 use crate::sys;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -16,7 +16,7 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
     let rendered = (row.render)(answer, parsed);
     let mut is_read = true;
     if parsed.json {
-        is_read = try_print_line(&answer.to_string())?;
+        is_read = try_print_line(&json_line(answer))?;
     } else {
         match &rendered {
             Rendered::Text(text) => is_read = try_print_line(&(text.clone() + &unread_note(answer)))?,
@@ -158,10 +158,12 @@ pub fn inbox(value: &Value, _: &ParsedCommand) -> Rendered {
         return Rendered::Text("No messages.".into());
     }
     let mut text: Vec<String> = rows.iter().map(message).collect();
-    if let Some(n) = value["remaining"].as_i64().filter(|n| *n > 0) {
+    let is_look = value["look"] == json!(true);
+    let n_more = value["remaining"].as_i64().filter(|n| *n > 0);
+    if let Some(n) = n_more.filter(|_| !is_look) {
         text.push(dim(&format!("{n} more: run slm-mesh inbox again")));
     }
-    if value["more"] == json!(true) {
+    if value["more"] == json!(true) || is_look && n_more.is_some() {
         text.push(dim(&format!("there are more: --after {}", value["next"])));
     }
     Rendered::Text(text.join("\n"))
@@ -332,21 +334,18 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Replaces what could control a terminal or change the direction of text.
+/// One line of text from others, which can neither steer a terminal nor hide anything.
 pub fn plain(text: &str) -> String {
-    let replace = |c: char| match c {
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        // Some terminals treat these as line ends.
-        '\u{2028}' | '\u{2029}' => '\u{fffd}',
-        '\n' | '\t' => ' ',
-        c if c.is_control() => '\u{fffd}',
-        c => c,
-    };
-    text.chars().map(replace).collect()
+    framed_text::line(text)
+}
+
+/// An answer as JSON, in which no character can steer a terminal or hide.
+pub fn json_line(value: &Value) -> String {
+    framed_text::visible_json(&value.to_string())
 }
 
 fn plain_lines(text: &str) -> String {
-    text.lines().map(plain).collect::<Vec<_>>().join("\n")
+    framed_text::lines(text).join("\n")
 }
 
 fn word_lines(value: &Value) -> String {
@@ -407,5 +406,6 @@ mod tests {
     #[test]
     fn control_characters_become_harmless() {
         assert_eq!(super::plain("\u{1b}[31mred\u{202e}x\u{7}"), "\u{fffd}[31mred\u{fffd}x\u{fffd}");
+        assert_eq!(super::json_line(&serde_json::json!("\u{9b}31m\u{202e}")), r#""\u009b31m\u202e""#);
     }
 }

@@ -68,7 +68,8 @@ function wake(session, directory) {
 }
 
 export const SlmMesh = async ({ client, directory }) => {
-  // Mail that a hook gave out waits here until a request to the model can carry it.
+  // Mail that a hook gave out waits here until it can stand beside the user's or a tool's words. It does
+  // not go into the system prompt, whose words a model takes for its maker's.
   const waiting = new Map()
   const greeted = new Set()
   // Sessions that go on because of us, and those whose next prompt is ours.
@@ -78,31 +79,47 @@ export const SlmMesh = async ({ client, directory }) => {
     const text = answer.hookSpecificOutput?.additionalContext
     if (text) waiting.set(session, [...(waiting.get(session) ?? []), text])
   }
+  // Puts what waits as a part of its own behind the parts of a message.
+  const showInMessage = (session, message, parts) => {
+    const last = parts?.at(-1)
+    if (!last?.id || !waiting.has(session)) return
+    const text = waiting.get(session).join("\n\n")
+    // Parts are sorted by their ids.
+    const id = `${last.id}_mesh`
+    parts.push({ id, sessionID: session, messageID: message?.id ?? last.messageID, type: "text", text, synthetic: true })
+    waiting.delete(session)
+  }
+  // Puts what waits behind the result of a tool.
+  const showInResult = (session, result) => {
+    if (!waiting.has(session)) return
+    const text = waiting.get(session).join("\n\n")
+    if (typeof result?.output === "string") result.output += `\n\n${text}`
+    else if (Array.isArray(result?.content)) result.content.push({ type: "text", text })
+    else return
+    waiting.delete(session)
+  }
   return {
-    "chat.message": async ({ sessionID }) => {
+    "chat.message": async ({ sessionID }, output) => {
       const ours = prompted.delete(sessionID)
       if (!ours) continued.delete(sessionID)
       const first = !greeted.has(sessionID)
       greeted.add(sessionID)
       // What a person wrote is nobody's business here; that a person wrote is.
       hold(sessionID, await ask(first ? "start" : "prompt", sessionID, directory, ours ? {} : { prompt: "" }))
-    },
-    "experimental.chat.system.transform": async ({ sessionID }, output) => {
-      if (!sessionID) return
-      output.system.push(...(waiting.get(sessionID) ?? []))
+      showInMessage(sessionID, output?.message, output?.parts)
     },
     "tool.execute.before": async ({ tool, sessionID }, { args }) => {
       const answer = await ask("edit", sessionID, directory, { tool_name: tool, tool_input: args })
       const said = answer.hookSpecificOutput
       if (said?.permissionDecision === "deny") throw new Error(said.permissionDecisionReason)
     },
-    "tool.execute.after": async ({ tool, sessionID }) => {
+    "tool.execute.after": async ({ tool, sessionID }, result) => {
       hold(sessionID, await ask("tool", sessionID, directory, { tool_name: tool }))
+      showInResult(sessionID, result)
     },
     event: async ({ event }) => {
       const session = event.properties?.sessionID ?? event.properties?.info?.id
       if (event.type === "session.idle") {
-        waiting.delete(session)
         const answer = await ask("stop", session, directory, { stop_hook_active: continued.has(session) })
         // A prompt has the user's voice, so it is a fixed sentence; its own hook has the mail.
         const prompt = (text) => {

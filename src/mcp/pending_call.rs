@@ -3,6 +3,7 @@
 use super::protocol_version::ProtocolVersion;
 use super::stdout_writer::StdoutWriter;
 use crate::base::error::Error;
+use crate::base::framed_text;
 use crate::core::Op;
 use crate::core::op::ArgKind;
 use crate::sys;
@@ -190,11 +191,13 @@ pub fn shown_items(value: &Value) -> Vec<String> {
     rows.iter().filter(is_unread).map(item).collect()
 }
 
-/// A tool's result in MCP's form: text alone, since clients differ in everything else.
+/// A tool's result in MCP's form: text alone, since clients differ in everything else. What peers wrote
+/// stands in JSON strings, in which the model sees every character.
 pub fn tool_result(result: Result<Value, Error>, version: ProtocolVersion) -> Value {
-    let (text, is_error) = match result {
-        Ok(value) => (value.to_string(), false),
-        Err(error) => (error.to_value().to_string(), true),
+    let (value, is_error) = match result {
+        Ok(value) => (value, false),
+        Err(error) => (error.to_value(), true),
     };
+    let text = framed_text::visible_json(&value.to_string());
     version.complete_result(json!({ "content": [{ "type": "text", "text": text }], "isError": is_error }))
 }

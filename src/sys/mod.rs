@@ -18,6 +18,7 @@ pub mod unix_socket;
 
 pub use account::{home, refuse_borrowed_home, uid, user};
 
+use crate::base::framed_text;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -94,10 +95,11 @@ pub fn random_u128() -> u128 {
     u128::from_ne_bytes(bytes)
 }
 
-/// Writes a line to standard error. If that fails (a full disk under a log, a closed pipe), no other
+/// Writes a message to standard error, a terminal or a log, without characters that steer or hide: it may
+/// name what others chose. If that fails (a full disk under a log, a closed pipe), no other
 /// place is left to report it, and the program goes on.
 pub fn print_error(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", framed_text::lines(line).join("\n"));
 }
 
 /// Whether this process was started with standard output closed. Rust's runtime then opens `/dev/null`

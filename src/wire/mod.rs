@@ -2,5 +2,6 @@
 //!
 //! **Invariant:** this code reads no input and writes no output; it converts between buffers and messages.
 
+pub mod field_reader;
 pub mod lines;
 pub mod rpc;

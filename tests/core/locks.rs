@@ -9,7 +9,7 @@ fn a_lock_has_one_holder_and_says_who() {
         a joins
         b joins
         a lock.lock filePath=/p/x reason=refactor -> ok token=1 expiresInSeconds=600
-        b lock.lock filePath=/p/./y/../x -> held 'locked by a' 'reason: refactor' '10 min left' waitSeconds
+        b lock.lock filePath=/p/./y/../x -> held 'locked by a' 'refactor' '10 min left' waitSeconds
         a lock.lock filePath=/p/x ttlMinutes=60 -> ok token=1 expiresInSeconds=3600
         b lock.unlock filePath=/p/x -> not_found 'locked by a'
         b lock.lock filePaths='[\"/p/w\",\"/p/x\"]' -> held
@@ -142,7 +142,7 @@ fn an_edit_locks_its_files_until_the_turn_ends() {
         h connects
         h hook.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\",\"/p/y\"]' -> ok you.name=claude-p
         a joins
-        a lock.lock filePath=/p/x -> held 'locked by claude-p' 'reason: editing' '2 min left'
+        a lock.lock filePath=/p/x -> held 'locked by claude-p' 'editing' '2 min left'
         +60s
         h hook.edit agent=claude-code shortName=claude session=s1 project=/p files='[\"/p/x\"]' -> ok
         +70s

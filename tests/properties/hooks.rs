@@ -5,11 +5,13 @@
 
 use crate::choices::Choices;
 use serde_json::{Value, json};
+use slm_mesh::agents::edited_paths::NEEDED_FIELDS;
 use slm_mesh::agents::hook_input::{HookEvent, HookInput, understand};
 use slm_mesh::agents::hook_text;
 use slm_mesh::known_agents::AGENTS;
 use slm_mesh::known_agents::dialect::Dialect;
 use slm_mesh::sys::file_path;
+use slm_mesh::wire::field_reader::read_object;
 
 /// First byte: the agent; the rest is its input.
 pub fn check(data: &[u8]) {
@@ -17,12 +19,25 @@ pub fn check(data: &[u8]) {
     let dialects: Vec<&Dialect> = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref()).collect();
     let dialect = dialects[choices.below(dialects.len())];
     check_words(choices.0);
+    check_reader(choices.0);
     let Ok(input) = serde_json::from_slice::<Value>(choices.0) else { return };
     let Some(hook) = understand(dialect, &input) else { return };
     if let HookEvent::Edit(files) = &hook.event {
         check_files(&input, &hook, files);
     }
     check_answers(dialect, &hook);
+}
+
+/// Any bytes give an object or nothing; a valid object, without repeated names, gives what it means to everybody.
+fn check_reader(bytes: &[u8]) {
+    let read = |bytes: &[u8]| read_object(&mut bytes.iter().copied(), &NEEDED_FIELDS);
+    let found = read(bytes);
+    assert!(found.as_ref().is_none_or(Value::is_object), "{found:?}");
+    let Ok(value @ Value::Object(_)) = serde_json::from_slice::<Value>(bytes) else { return };
+    let text = value.to_string();
+    if NEEDED_FIELDS.embedded.iter().all(|name| !value[*name].is_string()) && !text.contains(&"[".repeat(25)) {
+        assert_eq!(read(text.as_bytes()), Some(value), "{text}");
+    }
 }
 
 fn check_files(input: &Value, hook: &HookInput, files: &[String]) {

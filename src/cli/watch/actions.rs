@@ -6,6 +6,9 @@ use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, word};
 use crate::base::{limits, time};
 use serde_json::Value;
 
+/// Stands for a text that is on its way.
+pub const LOADING: &str = "…";
+
 /// An action that a key asks for and the model cannot do itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserAction {
@@ -23,6 +26,9 @@ pub enum UserAction {
     Release { path: String, token: i64 },
     /// Report that this message was opened; carries its row.
     Opened(Value),
+    /// Get the text of a message between others.
+    #[allow(missing_docs)]
+    Fetch { key: String, from: String },
 }
 
 /// Handles one key. The size of the screen limits scrolling.
@@ -158,7 +164,8 @@ fn ask_to_release(model: &mut WatchModel) {
     }
 }
 
-fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
+/// Opens the selected row of the focused pane over the panes.
+pub fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
     let place = model.selected_row(model.pane);
     let (mut action, mut found) = (None, None);
     match model.pane {
@@ -175,13 +182,16 @@ fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
                 );
                 let body = match &mail.row {
                     Some(row) => {
-                        action = Some(UserAction::Opened(row.clone())).filter(|_| row["toName"].is_null());
+                        action = Some(UserAction::Opened(row.clone())).filter(|_| word(&row["toPeer"]) == model.me.0);
                         let part = row["parts"]
                             .as_i64()
                             .map(|_| "\n\n(only the first part is shown here; run slm-mesh inbox for the rest)");
                         word(&row["payload"]).to_owned() + part.unwrap_or("")
                     }
-                    None => "Only the sender and the recipient can read this message.".into(),
+                    None => {
+                        action = Some(UserAction::Fetch { key: mail.key.clone(), from: mail.from.clone() });
+                        LOADING.into()
+                    }
                 };
                 found = Some(("Message", head + &body + &draw::copy_receipts(model, mail)));
             }
@@ -191,6 +201,16 @@ fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
         model.mode = InputMode::Open { title: title.into(), body, scroll: 0 };
     }
     action
+}
+
+/// Shows the text of an opened message, once it is there.
+pub fn show_text(model: &mut WatchModel, key: &str) {
+    let is_open = matches!(&model.mode, InputMode::Open { body, .. } if body.contains(LOADING));
+    let is_selected = model.pane == Pane::Mail
+        && model.shown_mail().get(model.selected_row(Pane::Mail)).is_some_and(|mail| mail.key == key);
+    if is_open && is_selected {
+        open_selected(model);
+    }
 }
 
 /// Formats a row as one line per field: name, then value.

@@ -1,6 +1,6 @@
 //! Draws a small scene at several screen sizes, and presses keys in it.
 
-use super::actions::{UserAction, handle_key};
+use super::actions::{self, UserAction, handle_key};
 use super::draw::{StyledLine, draw_screen};
 use super::keys::Key;
 use super::model::{InputMode, Pane, WatchModel};
@@ -253,7 +253,7 @@ fn a_message_to_a_group_opens_with_the_receipt_of_each_copy() {
 }
 
 #[test]
-fn only_the_sender_and_the_recipient_of_a_message_see_its_text() {
+fn the_user_reads_every_message_and_takes_only_their_own() {
     let mut model = scene();
     let action = keys(&mut model, &[Key::Back, Key::Back, Key::Enter]);
     assert!(matches!(action, Some(UserAction::Opened(_))), "{action:?}");
@@ -262,8 +262,17 @@ fn only_the_sender_and_the_recipient_of_a_message_see_its_text() {
         lines[2..7],
         ["  codex-web → ada", "  2026-01-01 12:09:00 UTC, sent", "", "  May I?", "  It is <b>urgent</b>�]0;x�"]
     );
-    assert_eq!(keys(&mut model, &[Key::Escape, Key::Down, Key::Enter]), None);
-    assert_eq!(shown(&model, 80, 24)[5], "  Only the sender and the recipient can read this message.");
+    let action = keys(&mut model, &[Key::Escape, Key::Down, Key::Enter]);
+    let Some(UserAction::Fetch { key, from }) = action else { panic!("{action:?}") };
+    assert_eq!(shown(&model, 80, 24)[5], "  …");
+    let row = |id: &str| {
+        json!({ "id": id, "fromPeer": from, "toPeer": "x", "fromName": from, "toName": "x", "receipt": "read",
+            "type": "text", "payload": format!("text of {id}"), "createdAt": "2026-01-01T12:00:00.000Z" })
+    };
+    let n = model.mail.len();
+    model.add_text(&key, &json!({ "messages": [row("another"), row(&key)] }));
+    actions::show_text(&mut model, &key);
+    assert_eq!((shown(&model, 80, 24)[5].clone(), model.mail.len()), (format!("  text of {key}"), n));
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub enum WatchRequest {
     Mine,
     /// Messages that the user sent.
     Sent,
+    /// Messages of another peer, of which one with this key was opened.
+    Text(String),
     /// Send a message to this peer.
     Send(String),
     /// Release the lock on this path.

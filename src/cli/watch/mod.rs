@@ -89,7 +89,7 @@ fn print_events(mut feed: Feed, is_json: bool) -> Result<u8, Error> {
         for update in feed.poll(true) {
             match update {
                 FeedUpdate::Event(row) => {
-                    if !try_print_line(&if is_json { row.to_string() } else { render::event(&row) })? {
+                    if !try_print_line(&if is_json { render::json_line(&row) } else { render::event(&row) })? {
                         return Ok(0);
                     }
                 }
@@ -177,6 +177,11 @@ impl WatchScreen {
                     self.model.note = format!("Sent to {}{note}", self.model.name(&to));
                 }
                 (WatchRequest::Release(path), Ok(_)) => self.model.note = format!("Released {path}"),
+                (WatchRequest::Text(key), Ok(value)) => {
+                    self.model.add_text(&key, &value);
+                    actions::show_text(&mut self.model, &key);
+                }
+                (WatchRequest::Text(_), Err(error)) => self.model.note = error.text,
                 (WatchRequest::Send(_) | WatchRequest::Release(_), Err(error)) => self.model.note = error.text,
                 // The next poll requests a list again that failed.
                 _ => {}
@@ -206,6 +211,11 @@ impl WatchScreen {
                     let params = self.as_user(json!({ "items": items }));
                     self.feed.request(WatchRequest::Nothing, "inbox.mark_read", params);
                 }
+            }
+            Some(UserAction::Fetch { key, from }) => {
+                // The sender's list has every copy and its receipt. It is only looked at.
+                let params = json!({ "as": from, "filter": "sent", "take": false, "limit": 100 });
+                self.feed.request(WatchRequest::Text(key), "inbox", params);
             }
             Some(UserAction::Quit) | None => {}
         }

@@ -1,6 +1,6 @@
 //! What the view knows: peers, locks, messages and events, gathered from events and answers.
 //!
-//! **Invariant:** the text of a message is here only if the user sent or received it.
+//! **Invariant:** the text of a message between others is here only if the user asked for it.
 
 use super::text::tame;
 use crate::base::time;
@@ -45,7 +45,7 @@ pub struct WatchedMessage {
     pub at: i64,
     /// Its receipt.
     pub receipt: String,
-    /// Its row, if the user may read it.
+    /// Its row, with its text: of the user's own mail, and of a message that was opened.
     pub row: Option<Value>,
 }
 
@@ -269,6 +269,12 @@ impl WatchModel {
                 row: Some(row),
             });
         }
+    }
+
+    /// Applies the row of one message, from an answer that lists others as well.
+    pub fn add_text(&mut self, key: &str, value: &Value) {
+        let found: Vec<Value> = rows(value, "messages").into_iter().filter(|row| row_key(row) == key).collect();
+        self.add_messages(&serde_json::json!({ "messages": found }));
     }
 
     fn learn_name(&mut self, id: &str, name: &str, project: Option<&str>) {

@@ -5,7 +5,7 @@ use super::{lock_view, wait_queue};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::kinds::LockOwner;
-use crate::base::{limits, time};
+use crate::base::{framed_text, limits, time};
 use crate::core::ConnId;
 use crate::core::journal::{Change, Journal};
 use crate::core::peers::Peers;
@@ -244,20 +244,21 @@ impl Locks {
         now: i64,
     ) -> Error {
         let (holder, left) = (peers.name_of(&lock.holder), time::span(lock.expires - now));
-        let reason = if lock.reason.is_empty() { String::new() } else { format!("reason: {}, ", lock.reason) };
+        let reason = if lock.reason.is_empty() {
+            String::new()
+        } else {
+            format!("reason: {}, ", framed_text::quoted(&lock.reason, limits::REASON_MAX))
+        };
+        let path = framed_text::shown_path(&lock.path);
         let text = if lock.holder == request.holder && lock.owner.is_edit() {
-            format!(
-                "{} is being edited by another subagent of this session ({left} left); let it finish first",
-                lock.path
-            )
+            format!("{path} is being edited by another subagent of this session ({left} left); let it finish first")
         } else if lock.holder == request.holder {
             let cure = if lock.owner.is_shared() { "renew it with --renew" } else { "the lock ends with that command" };
-            format!("{} is locked by another command of yours ({reason}{left} left); {cure}", lock.path)
+            format!("{path} is locked by another command of yours ({reason}{left} left); {cure}")
         } else {
             format!(
-                "{} is locked by {holder} ({reason}{left} left); wait with waitSeconds (--wait 60), or ask it: \
-                 mesh_send to {holder} (slm-mesh send {holder} \"…\")",
-                lock.path
+                "{path} is locked by {holder} ({reason}{left} left); wait with waitSeconds (--wait 60), or ask it: \
+                 mesh_send to {holder} (slm-mesh send {holder} \"…\")"
             )
         };
         let queue = wait_queue::names_for(peers, lock, &wait_queue::matchers(waiting));

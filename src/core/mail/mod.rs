@@ -81,6 +81,8 @@ pub static INBOX: Op = Op {
             ArgKind::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
             "Ids of messages to acknowledge to their senders",
         ),
+        Arg::new("take", ArgKind::Flag, "With --as: take the mail, as its owner does, instead of only looking at it")
+            .not_in_tool(),
     ],
     actor: Auth::Required,
     verb: Some("inbox"),
@@ -143,6 +145,8 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         Some("sent") => MailView::Sent,
         _ => MailView::Unread,
     };
+    // A look at another peer's mail takes nothing from it, and its senders hear of nothing.
+    let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
     let limit = args.int("limit").unwrap_or(20);
     let other = args.text("from").map(|name| peer_or_text(peers, name)).transpose()?;
     let (me, after) = (ctx.me(), args.int("after"));
@@ -169,7 +173,11 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let (mut rows, mut size) = (Vec::new(), 0);
     let mut n_whole = 0;
     for message in &found {
-        let row = mail.row(&turn.store, peers, message, view);
+        let row = if is_look {
+            mail.whole_row(&turn.store, peers, message, view)
+        } else {
+            mail.row(&turn.store, peers, message, view)
+        };
         size += row.to_string().len();
         if size > limits::PAGE_MAX && !rows.is_empty() {
             more = true;
@@ -178,7 +186,7 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         n_whole += i64::from(row.get("part").is_none() || row["part"] == row["parts"]);
         rows.push(row);
     }
-    if view == MailView::Unread {
+    if view == MailView::Unread && !is_look {
         for message in &found[..rows.len()] {
             mail.mark_offered(turn, journal, message, "mesh_inbox", ctx.now)?;
         }
@@ -193,6 +201,9 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     } else {
         value["more"] = json!(more);
         value["next"] = json!(next);
+    }
+    if is_look {
+        (value["look"], value["next"]) = (json!(true), json!(next));
     }
     Ok(Outcome::Ready(value))
 }

@@ -141,6 +141,13 @@ impl Mail {
 
     /// A message in an inbox answer; a long one in parts that fit a tool result.
     pub(in crate::core) fn row(&self, store: &Store, peers: &Peers, message: &Message, view: MailView) -> Value {
+        let mut map = object(self.whole_row(store, peers, message, view));
+        cut_to_part(&mut map, message, view);
+        Value::Object(map)
+    }
+
+    /// A message in an inbox answer, however long.
+    pub(super) fn whole_row(&self, store: &Store, peers: &Peers, message: &Message, view: MailView) -> Value {
         let mut map = object(self.old_view(message));
         map.insert("seq".into(), json!(message.seq));
         map.insert("fromName".into(), json!(peers.name_of(&message.sender)));
@@ -164,7 +171,6 @@ impl Mail {
         } else if message.state == MessageState::Offered {
             map.insert("again".into(), json!(true));
         }
-        cut_to_part(&mut map, message, view);
         Value::Object(map)
     }
 
@@ -189,15 +195,10 @@ fn reached(m: &Message) -> Option<String> {
 }
 
 impl Mesh {
-    /// A message for the human who observes: from whom, to whom and how far it got; its text only if the
-    /// human sent or got it.
+    /// A message for the human who observes: from whom, to whom, how far it got, and its text. Nothing that
+    /// agents write to each other is hidden from the user of the machine.
     pub fn observed_message(&self, message: &Message) -> Value {
-        let mut map = object(self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent));
-        let human = self.peers.human();
-        if message.sender != *human && message.recipient != *human {
-            map.retain(|name, _| !["payload", "part", "parts", "upto", "note"].contains(&name.as_str()));
-        }
-        Value::Object(map)
+        self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent)
     }
 
     /// A live push took a message: its line went whole to the recipient's own socket.

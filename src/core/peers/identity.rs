@@ -1,6 +1,7 @@
 //! Who is meant by a name, and who a caller is.
 
 use super::super::{Auth, Call, ConnId};
+use super::sessions::Attachment;
 use super::{Peer, Peers, no_peer};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
@@ -84,6 +85,13 @@ impl Peers {
             return Err(Error::new(ErrorKind::Refused, text));
         }
         Ok(id)
+    }
+
+    /// Whether a caller runs inside this session: its agent process is one of these.
+    pub(in crate::core) fn is_inside(&self, ancestors: &[Process], id: &str) -> bool {
+        let is_above =
+            |one: &Attachment| one.agent.is_some_and(|agent| ancestors.iter().any(|process| process.is_same(&agent)));
+        self.attachments.values().any(|one| is_above(one) && one.peers.iter().any(|peer| peer == id))
     }
 
     /// The session whose agent process is the nearest above a caller.

@@ -4,7 +4,7 @@ use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::kinds::PeerKind;
-use crate::base::limits;
+use crate::base::{framed_text, limits};
 use crate::core::Mesh;
 use crate::core::journal::Change;
 use crate::core::locks::Locks;
@@ -89,9 +89,7 @@ impl Peers {
                 self.new_id()
             }
         };
-        if row.name == AUTO {
-            row.name = auto_name(&row.id);
-        }
+        row.name = if row.name == AUTO { auto_name(&row.id) } else { framed_text::plain_name(&row.name) };
         row.host = self.settings.host.clone();
         (row.first_seen, row.last_seen, row.online) = (now, now, true);
         self.peers.retain(|peer| peer.row.id != row.id);

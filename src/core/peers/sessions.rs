@@ -7,8 +7,8 @@ use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::kinds::{LockOwner, PeerKind};
-use crate::base::limits;
 use crate::base::process::Process;
+use crate::base::{framed_text, limits};
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::op::ArgKind;
@@ -82,7 +82,8 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let mut row = session_row(args, peers.host_of(ctx.conn), ctx.now);
     row.pid = args.int("pid").unwrap_or(0);
     let name = args.text("name").filter(|name| !name.is_empty());
-    let wanted = name.map_or_else(|| default_name(&row, args.text("shortName")), plain_name);
+    name.map_or(Ok(()), framed_text::check_name).map_err(|want| Error::usage("name", want))?;
+    let wanted = name.map_or_else(|| default_name(&row, args.text("shortName")), str::to_owned);
     let id = args.text("id").filter(|id| !id.is_empty());
     let former = peers.find_returning(ctx.conn, &row, &wanted, id);
     row = peers.take_identity(turn, mail, locks, row, former, &wanted, ctx.now)?;
@@ -176,12 +177,7 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     let folder = row.project.trim_end_matches('/').rsplit('/').next().unwrap_or("");
     let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let folder: String = folder.chars().map(plain).take(40).collect();
-    plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
-}
-
-/// A name without the signs that mean something else where a peer is expected.
-fn plain_name(name: &str) -> String {
-    name.replace([':', '/'], "-")
+    framed_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
 /// Whether two sessions are of one agent in one place.

@@ -77,7 +77,7 @@ function fillTalk(cell, talk) {
   }));
 }
 
-/** Shows the text of a message, if it is for the human. */
+/** Shows the text of a message. */
 function fillText(body, acts, own) {
   body.replaceChildren();
   acts.replaceChildren();
@@ -88,7 +88,7 @@ function fillText(body, acts, own) {
   shown.tabIndex = 0;
   shown.setAttribute('role', 'group');
   shown.setAttribute('aria-label', `Text of the message from ${flat(own.fromName)}`);
-  if (own.parts > 1) shown.append(`\n… the first of ${own.parts} parts: slm-mesh inbox shows all`);
+  if (own.parts > 1) shown.append(`\n… the first of ${own.parts} parts: slm-mesh inbox${isMine ? '' : ` --as ${flat(own.toName)} --filter all`} shows all`);
   if (!isMine) return body.append(shown);
   acts.append(button('Reply', `Reply to ${flat(own.fromName)}`, () => openWriteDialog({ id: own.fromPeer, name: own.fromName }, own.id)));
   if (!isForMe(own)) return body.append(shown);

@@ -1,0 +1,240 @@
+//! Keeps text from others in its frame: clean, short, quoted line by line, so that no word of it can pass
+//! for the user's, for the program's or for another peer's.
+//!
+//! **Invariant:** text from others reaches a model or a terminal only through this file. What comes out has
+//! no character that the eye cannot see, and no line break that the frame did not put there.
+
+use super::limits;
+
+/// A name has at most this many characters.
+pub const NAME_MAX: usize = 40;
+
+/// A name that is shown is cut here: a linked mesh adds the name of its machine.
+const SHOWN_NAME_MAX: usize = 100;
+
+/// What becomes of a character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Keep,
+    /// A blank that another program may take for something else.
+    Space,
+    /// It could steer: the reader shall see that something stood there.
+    Replace,
+    /// Nobody sees it, so nobody misses it.
+    Remove,
+}
+
+/// Whether somebody or something takes this character for the end of a line.
+pub fn is_line_break(c: char) -> bool {
+    matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
+/// Whether a character is seen as what it is: no control, format, private or invisible character.
+pub fn is_visible(c: char) -> bool {
+    fate(c) == Fate::Keep
+}
+
+fn fate(c: char) -> Fate {
+    match c {
+        ' '..='~' => Fate::Keep,
+        '\n' | '\t' => Fate::Space,
+        '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{2800}' => Fate::Space,
+        c if c.is_control() => Fate::Replace,
+        // Marks that change the direction of text, and the separators of lines and paragraphs.
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => Fate::Replace,
+        // Private characters, annotations, and what is no character at all.
+        '\u{e000}'..='\u{f8ff}' | '\u{fff9}'..='\u{fffb}' | '\u{fdd0}'..='\u{fdef}' => Fate::Replace,
+        '\u{f0000}'..='\u{10ffff}' => Fate::Replace,
+        c if c as u32 & 0xfffe == 0xfffe => Fate::Replace,
+        // Zero-width and other invisible characters, fillers of Hangul, selectors, notes, tags.
+        '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' => Fate::Remove,
+        '\u{8e2}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' => Fate::Remove,
+        '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' => Fate::Remove,
+        '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{110bd}' | '\u{110cd}' => Fate::Remove,
+        '\u{13430}'..='\u{1345f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' => Fate::Remove,
+        '\u{e0000}'..='\u{e0fff}' => Fate::Remove,
+        _ => Fate::Keep,
+    }
+}
+
+/// Signs that need a selector to be shown as a picture.
+fn takes_picture_selector(c: char) -> bool {
+    matches!(c, '\u{203c}'..='\u{3299}' | '\u{1f000}'..='\u{1faff}')
+}
+
+/// One line of text that can neither steer a terminal nor hide anything.
+pub fn line(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        match fate(c) {
+            Fate::Keep => clean.push(c),
+            Fate::Space => clean.push(' '),
+            Fate::Replace => clean.push(char::REPLACEMENT_CHARACTER),
+            Fate::Remove if c == '\u{fe0f}' && clean.ends_with(takes_picture_selector) => clean.push(c),
+            Fate::Remove => {}
+        }
+    }
+    clean
+}
+
+/// The lines of a text, whatever ends them, each clean.
+pub fn lines(text: &str) -> Vec<String> {
+    let text = text.replace("\r\n", "\n");
+    let text = text.strip_suffix(is_line_break).unwrap_or(&text);
+    text.split(is_line_break).map(line).collect()
+}
+
+/// A text of several lines, each behind `> `. At most `max` characters are shown; says whether that is all.
+pub fn quoted_lines(text: &str, max: usize) -> (String, bool) {
+    let shown = first_chars(text, max);
+    let quoted: Vec<String> = lines(shown).iter().map(|line| format!("> {line}")).collect();
+    (quoted.join("\n"), shown.len() == text.len())
+}
+
+/// A text in double quotes on one line, cut at `max` characters. No quote inside closes ours.
+pub fn quoted(text: &str, max: usize) -> String {
+    let shown = first_chars(text, max);
+    let cut = if shown.len() < text.len() { "…" } else { "" };
+    format!("\"{}{cut}\"", line(shown).replace(looks_like_quote, "'"))
+}
+
+/// The first characters of a text. Nothing after them is looked at, however long it is.
+fn first_chars(text: &str, max: usize) -> &str {
+    text.char_indices().nth(max).map_or(text, |(end, _)| &text[..end])
+}
+
+/// Whether a reader could take a character for a double quote.
+fn looks_like_quote(c: char) -> bool {
+    matches!(c, '"' | '\u{2ba}' | '\u{2dd}' | '\u{2ee}' | '\u{201c}'..='\u{201f}' | '\u{2033}' | '\u{2036}')
+        || matches!(c, '\u{275d}' | '\u{275e}' | '\u{2760}' | '\u{301d}'..='\u{301f}' | '\u{ff02}' | '\u{1f676}'..='\u{1f678}')
+}
+
+/// Whether a character may stand in a name.
+fn is_name_char(c: char) -> bool {
+    c.is_alphanumeric() && is_visible(c) || matches!(c, '.' | '_' | '-')
+}
+
+/// Checks the name that a peer wants.
+///
+/// # Errors
+/// What is wrong with it, and what is right.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let n = name.chars().count();
+    if n > NAME_MAX {
+        return Err(format!("want at most {NAME_MAX} characters, got {n}"));
+    }
+    match name.chars().find(|c| !is_name_char(*c)) {
+        Some(c) => Err(format!("want only letters, digits, '.', '_' and '-', got {}", escaped_char(c))),
+        None => Ok(()),
+    }
+}
+
+/// A name as [`check_name`] wants it, from one that its owner cannot be asked to change.
+pub fn plain_name(name: &str) -> String {
+    name.chars().map(|c| if is_name_char(c) { c } else { '-' }).take(NAME_MAX).collect()
+}
+
+/// A peer's name as it is shown: one word. A linked peer's has its machine behind an `@`.
+pub fn shown_name(name: &str) -> String {
+    let plain = |c: char| if is_name_char(c) || matches!(c, '@' | ':' | '+') { c } else { '-' };
+    name.chars().map(plain).take(SHOWN_NAME_MAX).collect()
+}
+
+/// A path as it is, or in quotes if it has anything in it that could pass for a sentence.
+pub fn shown_path(path: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() && is_visible(c) || "/._-+@~*?[]{}".contains(c);
+    if path.chars().all(is_plain) { path.to_owned() } else { quoted(path, limits::PATH_MAX) }
+}
+
+/// A character as the reader of an error can see it.
+fn escaped_char(c: char) -> String {
+    if is_visible(c) && c != ' ' { format!("'{c}'") } else { format!("U+{:04X}", c as u32) }
+}
+
+/// JSON text in which each character that is not seen as what it is stands as `\uXXXX`: it means the same
+/// to a program, and a model or a terminal sees it.
+pub fn visible_json(json: &str) -> String {
+    if json.chars().all(is_visible) {
+        return json.to_owned();
+    }
+    let mut escaped = String::with_capacity(json.len() * 2);
+    for c in json.chars() {
+        if is_visible(c) {
+            escaped.push(c);
+        } else {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What text from others could imitate or close.
+    const FRAME: [&str; 4] = ["", "\"", "> ", "\n"];
+
+    /// All characters, a few thousand at a time, each with these before and behind it.
+    fn every_char_in(frame: &str) -> impl Iterator<Item = String> {
+        // Between these, no plane has a character.
+        let starts = (0..0x4_0000).chain(0xe_0000..=char::MAX as u32).step_by(0x1000);
+        starts.map(move |start| {
+            let chars = (start..start + 0x1000).filter_map(char::from_u32);
+            chars.flat_map(|c| [frame.to_owned(), c.to_string(), frame.to_owned()]).collect()
+        })
+    }
+
+    fn is_clean(text: &str) -> bool {
+        text.chars().all(|c| is_visible(c) || c == '\u{fe0f}')
+    }
+
+    #[test]
+    fn no_character_of_unicode_leaves_its_frame() {
+        for frame in FRAME {
+            for text in every_char_in(frame) {
+                let word = quoted(&text, usize::MAX);
+                assert!(is_clean(&word) && !word[1..word.len() - 1].contains(looks_like_quote), "{text:?}");
+                let (block, _) = quoted_lines(&text, usize::MAX);
+                assert!(block.split('\n').all(|line| line.starts_with("> ") && is_clean(line)), "{text:?}");
+                assert!(!shown_name(&text).contains([' ', '"', '(', ',']), "{text:?}");
+                assert_eq!(check_name(&plain_name(&text)), Ok(()), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_and_shows_everything() {
+        for text in every_char_in("\"\\") {
+            let value = serde_json::json!({ "a": text });
+            let json = visible_json(&value.to_string());
+            assert!(json.chars().all(is_visible), "{text:?}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn text_that_means_no_harm_stays_as_it_is() {
+        for text in
+            ["naïve café", "日本語のファイル", "שלום", "e\u{301}", "👍 ❤\u{fe0f}", "fn a<'b>() -> &'b str { \"x\" }"]
+        {
+            assert_eq!(line(text), text);
+        }
+        assert_eq!(quoted("say \"hi\"", 100), "\"say 'hi'\"");
+        assert_eq!(quoted("abcdef", 3), "\"abc…\"");
+        assert_eq!(quoted_lines("a\r\nb\u{2028}c\n", 100), ("> a\n> b\n> c".into(), true));
+        assert_eq!(quoted_lines("", 100), ("> ".into(), true));
+    }
+
+    #[test]
+    fn names_are_short_and_plain() {
+        for name in ["claude-api", "a.b_c-2", "Jürgen", "日本", &"x".repeat(40)] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        for name in ["a b", "a\nb", "a\u{2028}", "a\u{200b}b", "a\u{3164}", "\"", "x@y", "a:b", &"x".repeat(41)] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        assert_eq!(check_name("a b").unwrap_err(), "want only letters, digits, '.', '_' and '-', got U+0020");
+        assert_eq!(plain_name("my agent: \u{1b}[1m"), "my-agent---[1m".replace('[', "-"));
+    }
+}

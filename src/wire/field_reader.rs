@@ -1,0 +1,501 @@
+//! Reads the short fields of a JSON object of any size, whatever the rest holds: half characters, a byte
+//! order mark, texts of many megabytes, deep nesting, repeated names, an end that is missing.
+//!
+//! **Invariant:** memory is bounded. What is too long, too deep or too much is read and left out; a field
+//! that the caller needs is left out last.
+
+use serde_json::{Map, Value};
+use std::collections::VecDeque;
+
+/// Values below this depth are left out.
+const DEPTH_MAX: usize = 32;
+/// Of a text, this much is kept, in bytes; after that only the lines that the caller needs.
+const TEXT_MAX: usize = 1 << 20;
+/// All texts together, bytes. After that only needed fields are kept.
+const TEXTS_MAX: usize = 4 << 20;
+/// The needed fields and lines that come after that, together, bytes.
+const RESERVE: usize = 4 << 20;
+/// A needed field, or a needed line of a long text: longer than any path.
+const SHORT_MAX: usize = 8 << 10;
+/// Values kept. After that only needed fields are kept.
+const VALUES_MAX: usize = 1 << 16;
+/// A longer name is no field's.
+const NAME_MAX: usize = 256;
+/// A longer number is no number.
+const SCALAR_MAX: usize = 64;
+/// Values kept of a field that is repeated.
+const REPEATED_MAX: usize = 64;
+
+/// What a caller needs of an object.
+#[derive(Debug, Clone, Copy)]
+pub struct NeededFields {
+    /// Names of fields that are kept even when there is no room for others.
+    pub names: &'static [&'static str],
+    /// Names of fields of which every value counts if they are repeated: they become a list.
+    pub repeated: &'static [&'static str],
+    /// Names of fields whose value may be an object as JSON in a text.
+    pub embedded: &'static [&'static str],
+    /// How the lines begin that are kept even of a long text.
+    pub line_starts: &'static [&'static str],
+}
+
+/// Reads an object. `None` if the bytes do not begin one.
+pub fn read_object(bytes: &mut dyn Iterator<Item = u8>, needed: &NeededFields) -> Option<Value> {
+    let room = Room { texts: TEXTS_MAX, reserve: RESERVE, values: VALUES_MAX };
+    let mut reader = FieldReader { bytes, next: None, needed: *needed, room };
+    if reader.peek() == Some(0xef) {
+        // The byte order mark of UTF-8.
+        (0..3).for_each(|_| {
+            reader.take();
+        });
+    }
+    reader.skip_space();
+    (reader.peek() == Some(b'{')).then(|| reader.read_value("", 0))
+}
+
+/// What may still be kept.
+#[derive(Clone, Copy)]
+struct Room {
+    texts: usize,
+    reserve: usize,
+    values: usize,
+}
+
+struct FieldReader<'a> {
+    bytes: &'a mut dyn Iterator<Item = u8>,
+    next: Option<u8>,
+    needed: NeededFields,
+    room: Room,
+}
+
+impl FieldReader<'_> {
+    fn peek(&mut self) -> Option<u8> {
+        if self.next.is_none() {
+            self.next = self.bytes.next();
+        }
+        self.next
+    }
+
+    fn take(&mut self) -> Option<u8> {
+        self.next.take().or_else(|| self.bytes.next())
+    }
+
+    fn skip_space(&mut self) {
+        while self.peek().is_some_and(|byte| byte.is_ascii_whitespace()) {
+            self.take();
+        }
+    }
+
+    /// Reads the value of this field, at this depth.
+    fn read_value(&mut self, name: &str, depth: usize) -> Value {
+        self.skip_space();
+        match self.peek() {
+            Some(b'{' | b'[') if depth >= DEPTH_MAX => self.skip_nested(),
+            Some(b'{') => self.read_members(depth),
+            Some(b'[') => self.read_items(name, depth),
+            Some(b'"') => {
+                self.take();
+                if depth == 1 && self.needed.embedded.contains(&name) {
+                    return self.read_embedded(name, depth);
+                }
+                let is_needed = self.needed.names.contains(&name);
+                Value::String(self.read_text(is_needed, &mut VecDeque::new()))
+            }
+            _ => self.read_scalar(),
+        }
+    }
+
+    fn read_members(&mut self, depth: usize) -> Value {
+        self.take();
+        let mut members = Map::new();
+        loop {
+            match self.peek() {
+                None => break,
+                Some(b'}' | b']') => {
+                    self.take();
+                    break;
+                }
+                Some(b'"') => {
+                    self.take();
+                    let name = self.read_name();
+                    self.skip_space();
+                    if self.peek() == Some(b':') {
+                        self.take();
+                        let value = self.read_value(&name, depth + 1);
+                        self.keep_member(&mut members, name, value, depth);
+                    }
+                }
+                Some(_) => drop(self.take()),
+            }
+        }
+        Value::Object(members)
+    }
+
+    fn keep_member(&mut self, members: &mut Map<String, Value>, name: String, value: Value, depth: usize) {
+        if name.len() > NAME_MAX || self.room.values == 0 && !self.needed.names.contains(&name.as_str()) {
+            return;
+        }
+        self.room.values = self.room.values.saturating_sub(1);
+        let is_repeated = depth > 0 && self.needed.repeated.contains(&name.as_str());
+        match (members.get_mut(&name), value) {
+            (Some(Value::Object(old)), Value::Object(new)) => {
+                new.into_iter().for_each(|(name, value)| self.keep_member(old, name, value, depth + 1));
+            }
+            (Some(Value::Array(old)), value) if is_repeated => {
+                if old.len() < REPEATED_MAX {
+                    old.push(value);
+                }
+            }
+            (Some(old), value) if is_repeated => *old = Value::Array(vec![old.take(), value]),
+            (_, value) => drop(members.insert(name, value)),
+        }
+    }
+
+    fn read_items(&mut self, name: &str, depth: usize) -> Value {
+        self.take();
+        let mut items = Vec::new();
+        loop {
+            self.skip_space();
+            match self.peek() {
+                None => break,
+                Some(b'}' | b']') => {
+                    self.take();
+                    break;
+                }
+                Some(b',' | b':') => drop(self.take()),
+                Some(_) => {
+                    let value = self.read_value(name, depth + 1);
+                    if self.room.values > 0 {
+                        self.room.values -= 1;
+                        items.push(value);
+                    }
+                }
+            }
+        }
+        Value::Array(items)
+    }
+
+    /// Skips an object or a list, however deep.
+    fn skip_nested(&mut self) -> Value {
+        let mut depth = 0_u64;
+        while let Some(byte) = self.take() {
+            match byte {
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                b'"' => self.skip_text(),
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+        Value::Null
+    }
+
+    fn skip_text(&mut self) {
+        while let Some(byte) = self.take() {
+            match byte {
+                b'"' => break,
+                b'\\' => drop(self.take()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads a number or a word; `null` for what is neither.
+    fn read_scalar(&mut self) -> Value {
+        let mut text = Vec::new();
+        let is_inside = |byte: u8| !matches!(byte, b',' | b':' | b'}' | b']' | b'"') && !byte.is_ascii_whitespace();
+        while self.peek().is_some_and(is_inside) {
+            text.extend(self.take());
+            text.truncate(SCALAR_MAX + 1);
+        }
+        serde_json::from_slice(&text).unwrap_or(Value::Null)
+    }
+
+    fn read_name(&mut self) -> String {
+        let mut name = Vec::new();
+        let mut decoder = TextDecoder::default();
+        while let Some(byte) = decoder.next_byte(self) {
+            name.push(byte);
+            name.truncate(NAME_MAX + 1);
+        }
+        String::from_utf8_lossy(&name).into_owned()
+    }
+
+    /// Reads a text whose opening quote is taken; `before` was read of it already.
+    fn read_text(&mut self, is_needed: bool, before: &mut VecDeque<u8>) -> String {
+        let wanted = if is_needed { SHORT_MAX.min(self.room.reserve) } else { 0 };
+        let mut text = KeptText::new(TEXT_MAX.min(self.room.texts).max(wanted), self.room.reserve);
+        let mut decoder = TextDecoder { ready: std::mem::take(before), ..TextDecoder::default() };
+        while let Some(byte) = decoder.next_byte(self) {
+            text.push(byte, self.needed.line_starts);
+        }
+        let (kept, n_lines) = text.finish(self.needed.line_starts);
+        let n_head = kept.len() - n_lines;
+        let n_over = n_head.saturating_sub(self.room.texts);
+        self.room.texts = self.room.texts.saturating_sub(n_head);
+        self.room.reserve = self.room.reserve.saturating_sub(n_over + n_lines);
+        String::from_utf8_lossy(&kept).into_owned()
+    }
+
+    /// Reads a text that may hold an object as JSON.
+    fn read_embedded(&mut self, name: &str, depth: usize) -> Value {
+        let mut decoder = TextDecoder::default();
+        let mut before = VecDeque::new();
+        while let Some(byte) = decoder.next_byte(self) {
+            before.push_back(byte);
+            if !byte.is_ascii_whitespace() || before.len() > SHORT_MAX {
+                break;
+            }
+        }
+        before.extend(decoder.ready.drain(..));
+        if before.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            if decoder.is_over {
+                return Value::String(String::from_utf8_lossy(before.make_contiguous()).into_owned());
+            }
+            return Value::String(self.read_text(self.needed.names.contains(&name), &mut before));
+        }
+        let (needed, room) = (self.needed, self.room);
+        let mut inside = EmbeddedBytes { outer: self, decoder: TextDecoder { ready: before, ..decoder } };
+        let mut reader = FieldReader { bytes: &mut inside, next: None, needed, room };
+        let value = reader.read_value("", depth);
+        let room = reader.room;
+        inside.for_each(drop);
+        self.room = room;
+        value
+    }
+}
+
+/// The bytes of a text inside another one.
+struct EmbeddedBytes<'a, 'b> {
+    outer: &'a mut FieldReader<'b>,
+    decoder: TextDecoder,
+}
+
+impl Iterator for EmbeddedBytes<'_, '_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        self.decoder.next_byte(self.outer)
+    }
+}
+
+/// Undoes the escapes of a text, byte by byte.
+#[derive(Default)]
+struct TextDecoder {
+    /// Decoded bytes that were not handed out yet.
+    ready: VecDeque<u8>,
+    /// The first half of a character that UTF-16 writes as two.
+    half: Option<u16>,
+    is_over: bool,
+}
+
+impl TextDecoder {
+    fn next_byte(&mut self, reader: &mut FieldReader) -> Option<u8> {
+        while self.ready.is_empty() && !self.is_over {
+            self.decode(reader);
+        }
+        self.ready.pop_front()
+    }
+
+    fn decode(&mut self, reader: &mut FieldReader) {
+        match reader.take() {
+            None | Some(b'"') => {
+                self.end_half();
+                self.is_over = true;
+            }
+            Some(b'\\') => self.decode_escape(reader),
+            Some(byte) => {
+                self.end_half();
+                self.ready.push_back(byte);
+            }
+        }
+    }
+
+    fn decode_escape(&mut self, reader: &mut FieldReader) {
+        let byte = match reader.take() {
+            Some(b'u') => return self.decode_unit(reader),
+            Some(b'b') => 0x8,
+            Some(b'f') => 0xc,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(byte) => byte,
+            None => return,
+        };
+        self.end_half();
+        self.ready.push_back(byte);
+    }
+
+    /// Decodes the four digits of `\u`.
+    fn decode_unit(&mut self, reader: &mut FieldReader) {
+        let mut unit = 0_u16;
+        for _ in 0..4 {
+            let Some(digit) = reader.peek().and_then(|byte| char::from(byte).to_digit(16)) else {
+                self.end_half();
+                return self.push(char::REPLACEMENT_CHARACTER);
+            };
+            reader.take();
+            unit = unit << 4 | digit as u16;
+        }
+        match (self.half.take(), unit) {
+            (Some(high), 0xdc00..=0xdfff) => {
+                let code = 0x1_0000 + (u32::from(high - 0xd800) << 10) + u32::from(unit - 0xdc00);
+                self.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            (half, unit) => {
+                self.half = half;
+                self.end_half();
+                match unit {
+                    0xd800..=0xdbff => self.half = Some(unit),
+                    unit => self.push(char::from_u32(unit.into()).unwrap_or(char::REPLACEMENT_CHARACTER)),
+                }
+            }
+        }
+    }
+
+    /// A half without its other half becomes U+FFFD.
+    fn end_half(&mut self) {
+        if self.half.take().is_some() {
+            self.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+
+    fn push(&mut self, c: char) {
+        self.ready.extend(c.encode_utf8(&mut [0; 4]).bytes());
+    }
+}
+
+/// The beginning of a text, and after that only the needed lines of it.
+struct KeptText {
+    kept: Vec<u8>,
+    head_max: usize,
+    /// The line after the beginning that is being read.
+    line: Vec<u8>,
+    is_cut: bool,
+    n_lines: usize,
+    lines_max: usize,
+}
+
+impl KeptText {
+    fn new(head_max: usize, lines_max: usize) -> KeptText {
+        KeptText { kept: Vec::new(), head_max, line: Vec::new(), is_cut: false, n_lines: 0, lines_max }
+    }
+
+    fn push(&mut self, byte: u8, line_starts: &[&str]) {
+        if !self.is_cut && self.kept.len() < self.head_max {
+            return self.kept.push(byte);
+        }
+        if !self.is_cut {
+            self.is_cut = true;
+            // The line that is cut in two may be a needed one.
+            let start = self.kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            self.line = self.kept[start..].to_vec();
+        }
+        if byte == b'\n' {
+            self.end_line(line_starts);
+        } else if self.line.len() <= SHORT_MAX {
+            self.line.push(byte);
+        }
+    }
+
+    fn end_line(&mut self, line_starts: &[&str]) {
+        let is_needed = line_starts.iter().any(|start| self.line.starts_with(start.as_bytes()));
+        if is_needed && self.line.len() <= SHORT_MAX && self.n_lines + self.line.len() < self.lines_max {
+            self.n_lines += self.line.len() + 1;
+            self.kept.push(b'\n');
+            self.kept.append(&mut self.line);
+        }
+        self.line.clear();
+    }
+
+    /// The text, and how many bytes of it are lines that came after its beginning.
+    fn finish(mut self, line_starts: &[&str]) -> (Vec<u8>, usize) {
+        if self.is_cut {
+            self.end_line(line_starts);
+        }
+        (self.kept, self.n_lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const NEEDED: NeededFields = NeededFields {
+        names: &["event", "path", "input"],
+        repeated: &["path"],
+        embedded: &["input"],
+        line_starts: &["*** "],
+    };
+
+    fn read(bytes: &[u8]) -> Option<Value> {
+        read_object(&mut bytes.iter().copied(), &NEEDED)
+    }
+
+    #[test]
+    fn valid_json_means_what_it_means_to_everybody() {
+        for text in [
+            r#"{}"#,
+            r#"{"a":1,"b":[true,null,-2.5e3,"x"],"c":{"d":{"e":[]}}}"#,
+            r#" { "a" : "\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00é" , "" : [ [ ] , { } ] } "#,
+        ] {
+            assert_eq!(read(text.as_bytes()), serde_json::from_str(text).ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_needed_field_is_read_whatever_stands_before_it() {
+        let path = r#""path":"/a"}}"#;
+        let cases: Vec<String> = vec![
+            format!(r#"{{"x":"\ud83d","input":{{"y":"\ud83d\ud83dz\ude00",{path}"#),
+            format!("\u{feff}{{\"input\":{{{path}"),
+            format!(r#"{{"input":{{"deep":{}1{},{path}"#, "[{\"a\":".repeat(50_000), "}]".repeat(50_000)),
+            format!(r#"{{"input":{{"text":"{}",{path}"#, "z".repeat(6 << 20)),
+            format!(r#"{{"input":{{{}{path}"#, format!(r#""t":"{}","#, "z".repeat(1 << 20)).repeat(6)),
+            format!(r#"{{"input":{{"list":[{}0],{path}"#, "1,".repeat(200_000)),
+            format!(r#"{{"input":{{{}{path}"#, (0..100_000).map(|n| format!(r#""k{n}":0,"#)).collect::<String>()),
+            format!(r#"{{"input":{{"n":NaN,"u":undefined,"h":"\uZZ","c":"{}{path}"#, "\u{1}\","),
+            r#"{"input":{"path":"/a"#.to_owned(),
+        ];
+        for text in cases {
+            let value = read(text.as_bytes()).unwrap();
+            assert_eq!(value["input"]["path"], json!("/a"), "{:.80}", text);
+        }
+        for (text, want) in [
+            (r#"{"input":{"path":"/a","path":"/b","path":"/c"}}"#, json!(["/a", "/b", "/c"])),
+            (r#"{"input":{"path":"/a"},"input":{"path":"/b"}}"#, json!(["/a", "/b"])),
+            (r#"{"input":"{\"content\":\"\\ud83d\",\"path\":\"/a\"}"}"#, json!("/a")),
+        ] {
+            assert_eq!(read(text.as_bytes()).unwrap()["input"]["path"], want, "{text}");
+        }
+        let embedded =
+            format!(r#"{{"input":" {{\"text\":\"{}\",\"path\":\"/a\"}}","event":"e"}}"#, "z".repeat(6 << 20));
+        assert_eq!(read(embedded.as_bytes()).unwrap()["input"]["path"], json!("/a"));
+        assert_eq!(read(embedded.as_bytes()).unwrap()["event"], json!("e"));
+    }
+
+    #[test]
+    fn of_a_long_text_the_needed_lines_are_kept() {
+        let body = format!("{}\\n", "+ line").repeat(400_000);
+        let text = format!(r#"{{"input":"*** Begin\n*** Update File: a\n{body}*** Update File: b\n{body}*** End"}}"#);
+        let read = read(text.as_bytes()).unwrap();
+        let kept = read["input"].as_str().unwrap();
+        assert!(kept.len() < TEXT_MAX + 1000);
+        for line in ["*** Begin", "*** Update File: a", "*** Update File: b", "*** End"] {
+            assert_eq!(kept.lines().filter(|other| *other == line).count(), 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_none() {
+        for text in ["", " ", "[]", "5", "\"{\"", "x{}", "\u{feff}"] {
+            assert_eq!(read(text.as_bytes()), None, "{text:?}");
+        }
+        for text in ["{", "{\"", "{\"a", "{\"a\"", "{\"a\":", "{\"a\":\"\\", "{\"a\":\"\\u12", "{]", "{,,:}"] {
+            assert!(read(text.as_bytes()).unwrap().is_object(), "{text:?}");
+        }
+    }
+}
