@@ -128,6 +128,11 @@ fn folders_and_globs_keep_out_what_is_under_them() {
         ("/p/src/*.rs", "/p/src/x.md", true),
         ("/p/**/*.md", "/p/docs/**", false),
         ("/p/a", "/p/a", false),
+        // A path that was locked before it was made into a folder.
+        ("/p/new", "/p/new/f.rs", false),
+        ("/p/new/f.rs", "/p/new", false),
+        ("/p/new", "/p/new/", false),
+        ("/p/new", "/p/newer/f.rs", true),
         ("/p/a/../b", "/p/b", false),
         ("/p//a/./b", "/p/a/b", false),
     ] {

@@ -1,6 +1,7 @@
 //! Paths as locks see them: normal form, folders, globs, and whether two of them overlap.
 //!
-//! A path that ends in `/` is a folder and covers what is under it. `*` and `?` stay inside one
+//! A path that ends in `/` is a folder and covers what is under it. So is a path when the other one is
+//! below it: `/r/new` may have been locked before the folder was made. `*` and `?` stay inside one
 //! component, `**` spans any number of them. Brackets mean themselves: `app/[id]/page.tsx` is a
 //! file that people have.
 
@@ -29,13 +30,22 @@ pub fn normal(path: &str) -> String {
     out
 }
 
+/// Whether two paths name the same file or folder. One that was named before the folder was made has no
+/// slash at its end.
+pub fn is_same(a: &str, b: &str) -> bool {
+    a.strip_suffix('/').unwrap_or(a) == b.strip_suffix('/').unwrap_or(b)
+}
+
 /// Whether a path is a pattern rather than one file.
 pub fn is_pattern(path: &str) -> bool {
-    path.ends_with('/') || path.contains(['*', '?'])
+    path.ends_with('/') || path.bytes().any(|byte| matches!(byte, b'*' | b'?'))
 }
 
 /// Whether some file could be meant by both.
 pub fn overlap(a: &str, b: &str) -> bool {
+    if is_below(a, b) || is_below(b, a) {
+        return true;
+    }
     if !is_pattern(a) && !is_pattern(b) {
         return a == b;
     }
@@ -43,11 +53,25 @@ pub fn overlap(a: &str, b: &str) -> bool {
     any_path(&a, &b, &Cell::new(STEPS_MAX))
 }
 
+/// Whether a path goes on below a plain one, which then can only be a folder.
+fn is_below(path: &str, folder: &str) -> bool {
+    !is_pattern(folder) && path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Whether one of these sorted paths is below `folder`.
+fn has_below(sorted: &[&str], folder: &str) -> bool {
+    let below = || folder.bytes().chain([b'/']);
+    let at = sorted.partition_point(|path| path.bytes().lt(below()));
+    sorted.get(at).is_some_and(|path| is_below(path, folder))
+}
+
 /// Several paths, taken apart once to be compared with many others.
 #[derive(Debug)]
 pub struct PathMatcher<'a> {
     /// Plain files, sorted.
     files: Vec<&'a str>,
+    /// Folders and globs, sorted.
+    globs: Vec<&'a str>,
     /// Components of folders and globs.
     patterns: Vec<Vec<&'a str>>,
     /// Components of the plain files, for the day on which a pattern is asked about.
@@ -56,32 +80,63 @@ pub struct PathMatcher<'a> {
     steps: Cell<u64>,
 }
 
-/// Steps that comparing one wish with all locks may cost: some ten milliseconds. People's patterns
-/// need a thousandth of it; those that need more count as overlapping, so that they are refused, or
+/// Steps that comparing one request with all locks may cost: about a millisecond. People's patterns
+/// need a hundredth of it; those that need more count as overlapping, so that they are refused, or
 /// wait, rather than hold everybody up.
-const STEPS_MAX: u64 = 4_000_000;
+const STEPS_MAX: u64 = 400_000;
+/// Bytes of a path that are read over in one step.
+const BYTES_A_STEP: usize = 16;
 
 impl<'a> PathMatcher<'a> {
     /// Takes them apart.
     pub fn new(paths: impl Iterator<Item = &'a str>) -> PathMatcher<'a> {
-        let (patterns, mut files): (Vec<&str>, Vec<&str>) = paths.partition(|path| is_pattern(path));
+        let (mut globs, mut files): (Vec<&str>, Vec<&str>) = paths.partition(|path| is_pattern(path));
         files.sort_unstable();
+        globs.sort_unstable();
         let parts = files.iter().map(|path| components(path)).collect();
-        let patterns = patterns.into_iter().map(components).collect();
-        PathMatcher { files, patterns, parts, steps: Cell::new(STEPS_MAX) }
+        let patterns = globs.iter().map(|path| components(path)).collect();
+        PathMatcher { files, globs, patterns, parts, steps: Cell::new(STEPS_MAX) }
     }
 
     /// Whether some file could be meant by one of them and by `path`.
     pub fn overlaps(&self, path: &str) -> bool {
+        if self.has_folder_of(path) {
+            return true;
+        }
         if !is_pattern(path) {
-            if self.files.binary_search(&path).is_ok() {
+            let is_named = self.files.binary_search(&path).is_ok();
+            if is_named || has_below(&self.files, path) || has_below(&self.globs, path) {
                 return true;
             }
-            let path = if self.patterns.is_empty() { Vec::new() } else { components(path) };
-            return self.patterns.iter().any(|pattern| any_path(pattern, &path, &self.steps));
+            return !self.patterns.is_empty() && self.meets(&self.patterns, path);
+        }
+        self.meets(&self.patterns, path) || self.meets(&self.parts, path)
+    }
+
+    /// Whether one of the plain files is a folder in which `path` is.
+    fn has_folder_of(&self, path: &str) -> bool {
+        let mut folders = path.match_indices('/').map(|(at, _)| &path[..at]);
+        !self.files.is_empty() && folders.any(|folder| self.files.binary_search(&folder).is_ok())
+    }
+
+    /// Whether one of these shares a file with `path`; yes if telling would cost too much.
+    fn meets(&self, all: &[Vec<&str>], path: &str) -> bool {
+        if all.is_empty() {
+            return false;
+        }
+        // Each is looked at, however soon it turns out to differ.
+        if !may_spend(&self.steps, path.len() / BYTES_A_STEP + all.len(), 0) {
+            return true;
+        }
+        let mut alike = all.iter().filter(|parts| !ends_differ(parts, path, &self.steps)).peekable();
+        if alike.peek().is_none() {
+            return false;
+        }
+        if !may_spend(&self.steps, path.len(), 0) {
+            return true;
         }
         let path = components(path);
-        self.patterns.iter().chain(&self.parts).any(|parts| any_path(parts, &path, &self.steps))
+        alike.any(|parts| any_path(parts, &path, &self.steps))
     }
 }
 
@@ -91,7 +146,23 @@ fn components(path: &str) -> Vec<&str> {
     if path.ends_with('/') {
         parts.push("**");
     }
+    // Two in a row mean the same as one, and cost more.
+    parts.dedup_by(|next, part| *next == "**" && *part == "**");
     parts
+}
+
+/// Whether the first or the last components of a pattern and a path differ. Most pairs are told apart
+/// here, without taking the path apart.
+fn ends_differ(parts: &[&str], path: &str, steps: &Cell<u64>) -> bool {
+    let differ = |(part, name): (&&str, &str)| *part != name && !any_name(part, name, steps);
+    let is_plain = |pair: &(&&str, &str)| *pair.0 != "**" && pair.1 != "**";
+    let mut front = parts.iter().zip(path.split('/').filter(|name| !name.is_empty())).take_while(is_plain);
+    if front.any(differ) {
+        return true;
+    }
+    let names = path.rsplit('/').filter(|name| !name.is_empty());
+    let mut back = parts.iter().rev().zip(names).take_while(is_plain);
+    !path.ends_with('/') && back.any(differ)
 }
 
 /// What is left of two patterns without the ends that no wildcard touches; `None` if those differ.
@@ -217,7 +288,8 @@ fn any_name(a: &str, b: &str, steps: &Cell<u64>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{normal, overlap};
+    use super::{PathMatcher, normal, overlap};
+    use std::iter::once;
 
     #[test]
     fn paths_become_normal() {
@@ -263,10 +335,41 @@ mod tests {
             ("/r/**/a", "/r/b/**", true),
             ("/r/a/**/b", "/r/*/b", true),
             ("/r/a/**/b", "/r/b", false),
+            // A path below another one says that the other is a folder.
+            ("/r/new", "/r/new/f.rs", true),
+            ("/r/new", "/r/new/deep/er/f.rs", true),
+            ("/r/new", "/r/new/*.rs", true),
+            ("/r/new", "/r/new/sub/", true),
+            ("/r/new", "/r/newer/f.rs", false),
+            ("/r/new", "/r/new.rs", false),
+            ("/r/new", "/r/new-x/f.rs", false),
+            ("/r/a", "/r/ab", false),
+            ("/r/a.rs", "/r/**/*.c", false),
+            ("/r/x/a.rs", "/r/*/a.rs", true),
+            ("/r/x", "/r/*/a.rs", false),
+            ("src", "src/a.rs", true),
         ] {
             assert_eq!(overlap(a, b), want, "{a} {b}");
             assert_eq!(overlap(b, a), want, "{b} {a}");
+            // The same among others that none of these meets.
+            let among = |path| PathMatcher::new(["/other", "/r!/x", "/r0/*.x", "/zoo/"].into_iter().chain(once(path)));
+            assert_eq!(among(a).overlaps(b), want, "{a} and others, {b}");
+            assert_eq!(among(b).overlaps(a), want, "{b} and others, {a}");
         }
+    }
+
+    #[test]
+    fn what_costs_too_much_to_compare_counts_as_overlapping() {
+        let folders: Vec<String> = (0..600).map(|n| format!("/{}x{n}", "a/".repeat(1900))).collect();
+        let asked: Vec<String> = (0..64).map(|n| format!("/**/q{n}/**/x?*")).collect();
+        let matcher = PathMatcher::new(asked.iter().map(String::as_str));
+        assert!(folders.iter().any(|path| matcher.overlaps(path)));
+        assert_eq!(matcher.steps.get(), 0);
+        // People's do not come near it: a full table of locks, asked for by a few globs.
+        let asked = ["/r/src/**/*.rs", "/r/docs/", "/r/tests/*_test.rs"];
+        let matcher = PathMatcher::new(asked.into_iter());
+        let n_met = (0..4096).filter(|n| matcher.overlaps(&format!("/r/lib/part{}/file{n}.rs", n % 50))).count();
+        assert!(n_met == 0 && matcher.steps.get() > super::STEPS_MAX / 2, "{n_met}, {} left", matcher.steps.get());
     }
 
     /// Whether a word fits a pattern, as one would write it down first.
@@ -305,6 +408,10 @@ mod tests {
                 // The same for whole components, where `**` is the star.
                 let path = |p: &[u8]| p.iter().map(|c| format!("/{}", char::from(*c))).collect::<String>();
                 let path = |p: &[u8]| path(p).replace('*', "**").replace('?', "*");
+                // Nothing is below a file: what has something below it is a folder.
+                let is_plain = |p: &[u8]| !p.iter().any(|c| b"*?".contains(c));
+                let is_below = |a: &[u8], b: &[u8]| is_plain(b) && a.len() > b.len() && a.starts_with(b);
+                let want = want || is_below(a, b) || is_below(b, a);
                 assert_eq!(overlap(&path(a), &path(b)), want, "{} {}", path(a), path(b));
             }
         }

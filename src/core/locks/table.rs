@@ -5,7 +5,7 @@ use super::{lock_view, wait_queue};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::kinds::LockOwner;
-use crate::base::{framed_text, limits, time};
+use crate::base::{framed_text, limits, paths, time};
 use crate::core::ConnId;
 use crate::core::journal::{Change, Journal};
 use crate::core::peers::Peers;
@@ -171,7 +171,7 @@ impl Locks {
     ) -> Result<bool, Error> {
         let n_before = self.locks.len();
         let same = |lock: &LockRow| lock.owner == *owner || lock.owner.is_shared() && owner.is_shared();
-        let is_it = |lock: &LockRow| lock.path == path && lock.holder == holder && same(lock);
+        let is_it = |lock: &LockRow| paths::is_same(&lock.path, path) && lock.holder == holder && same(lock);
         self.release(turn, peers, journal, is_it, UNLOCKED, now)?;
         Ok(self.locks.len() < n_before)
     }
