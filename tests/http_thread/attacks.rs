@@ -161,6 +161,34 @@ fn idle_connections_make_room() {
 }
 
 #[test]
+fn strangers_that_never_read_make_room_for_a_client_with_a_token() {
+    let gate: Gate = Box::new(|head| {
+        let is_known = head.authorization.is_some();
+        (!is_known).then(|| HttpResponse::json(200, vec![b'x'; 4000]))
+    });
+    let mesh = start(Limits { per_address_max: 16, ..Limits::default() }, gate);
+    let mut known = mesh.client();
+    known.send("GET /hold HTTP/1.1\r\nAuthorization: a\r\n\r\n");
+    until("it is held", || mesh.held.lock().unwrap().len() == 1);
+    let ask = "GET /health HTTP/1.1\r\n\r\n".repeat(3000);
+    let mut deaf = Vec::new();
+    for n in 0..40 {
+        let mut stranger = mesh.client();
+        stranger.0.set_nonblocking(true).unwrap();
+        // It may have made room for the next one already.
+        let _ = stranger.0.write(ask.as_bytes());
+        deaf.push(stranger);
+        let mut newcomer = mesh.client();
+        newcomer.send(format!("GET /{n} HTTP/1.1\r\nAuthorization: a\r\n\r\n"));
+        newcomer.reads(200, &format!("/{n}"));
+    }
+    assert!(mesh.server().n_open() <= 16);
+    let job = mesh.held.lock().unwrap().remove(0);
+    mesh.server().respond(job.ticket, HttpResponse::json(200, b"at last".to_vec()));
+    known.reads(200, "at last");
+}
+
+#[test]
 fn trickling_heads_make_room() {
     let mesh = open(Limits { connections_max: 4, ..Limits::default() });
     let mut slow: Vec<Client> = (0..20).map(|_| mesh.client()).collect();

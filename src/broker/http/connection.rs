@@ -73,6 +73,10 @@ pub struct HttpConnection<S = TcpStream> {
     close: bool,
     /// The gate has let a request of this connection through.
     trusted: bool,
+    /// It had a turn, in which its first request was read if it was there.
+    had_turn: bool,
+    /// When it was accepted.
+    began: Instant,
     /// Dropped with this connection, which tells the owner of a stream.
     on_disconnect: Option<OnDisconnect>,
     /// When it began to wait for a request, if it does.
@@ -121,6 +125,8 @@ impl<S: HttpStream> HttpConnection<S> {
             bodyless: false,
             close: false,
             trusted: false,
+            had_turn: false,
+            began: now,
             on_disconnect: None,
             since: now,
             deadline: after(now, limits.idle_ms),
@@ -152,16 +158,18 @@ impl<S: HttpStream> HttpConnection<S> {
         self.unsent() > 0 || matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// Since when it is idle, if it is: an idle connection makes room for others. A connection with
-    /// unread input is not idle. One that the gate trusted before sorts behind one that it never did.
-    pub fn idle_since(&self) -> Option<(bool, Instant)> {
-        let idle = match self.phase {
-            Phase::Head { .. } | Phase::Draining { .. } => !self.readable,
-            // Its further requests have to wait as well.
-            Phase::Slowed(_) => true,
-            _ => false,
-        };
-        idle.then_some((self.trusted, self.since))
+    /// Since when it may make room for others, if it may. A connection that the gate never let through
+    /// may, whatever it does, once it had a turn; one that the gate trusted before may only while it is
+    /// idle, without unread input, and sorts behind the others.
+    pub fn leaves_since(&self) -> Option<(bool, Instant)> {
+        let is_idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. }) && !self.readable;
+        let may_leave = if self.trusted { is_idle } else { self.had_turn };
+        may_leave.then_some((self.trusted, if self.trusted { self.since } else { self.began }))
+    }
+
+    /// Whether it had a turn and has shown nothing that the gate lets through.
+    pub fn is_stranger(&self) -> bool {
+        self.had_turn && !self.trusted
     }
 
     /// What carries it.
@@ -233,6 +241,7 @@ impl<S: HttpStream> HttpConnection<S> {
 
     /// Reads, parses and sends as much as one turn allows: `READ_MAX` bytes, `pipeline_max` requests.
     pub fn run_turn(&mut self, dispatcher: &Dispatcher, scratch: &mut [u8], now: Instant) -> Next {
+        self.had_turn = true;
         let mut budget = READ_MAX.min(scratch.len());
         let mut n_answered = 0;
         loop {
@@ -306,6 +315,7 @@ impl<S: HttpStream> HttpConnection<S> {
             }
             return self.respond(&response, &dispatcher.limits, now);
         }
+        self.trusted = true;
         let length = match usize::try_from(parsed.length) {
             Ok(length) if length <= dispatcher.limits.body_max => length,
             _ => return self.refuse(Refusal::BodyTooLarge, &dispatcher.limits, now),
@@ -323,7 +333,6 @@ impl<S: HttpStream> HttpConnection<S> {
             return; // this is called in that phase only
         };
         self.deadline = None;
-        self.trusted = true;
         let request = Request { head: *head, body };
         match dispatcher.requests.try_send(PendingRequest { ticket: self.ticket, request }) {
             Ok(()) => (dispatcher.wake)(),

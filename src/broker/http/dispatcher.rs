@@ -106,7 +106,7 @@ mod tests {
         let ((dispatcher, inbox), now) = (new_dispatcher(), Instant::now());
         let mut wrong = asked(&dispatcher, "10.0.0.7", "wrong", 22, now);
         assert_eq!((n_responses(&mut wrong), wrong.deadline()), (20, Some(now + SLOWED)));
-        assert!(wrong.idle_since().is_some(), "it makes room for others");
+        assert!(wrong.leaves_since().is_some(), "it makes room for others");
         assert_eq!(wrong.expire(&dispatcher.limits, now + SLOWED), Next::Again);
         wrong.run_turn(&dispatcher, &mut vec![0; READ_MAX], now + SLOWED);
         assert_eq!((n_responses(&mut wrong), wrong.deadline()), (21, Some(now + 2 * SLOWED)));

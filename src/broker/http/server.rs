@@ -26,6 +26,8 @@ const ACCEPT_MAX: usize = 64;
 /// The wait after an accept that failed: the process may be out of descriptors, and no event reports
 /// when it has some again.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// How long connections that have shown nothing are served in one turn.
+const STRANGERS_SHARE: Duration = Duration::from_millis(1);
 /// How long the last responses may take when the thread stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -43,6 +45,8 @@ pub struct HttpThread {
     /// The connections that need a turn without waiting for an event.
     ready: BTreeSet<usize>,
     next_id: usize,
+    /// The last connection served that has shown nothing.
+    last_stranger: usize,
     scratch: Vec<u8>,
 }
 
@@ -87,6 +91,7 @@ impl HttpThread {
             conns: BTreeMap::new(),
             ready: BTreeSet::new(),
             next_id: FIRST_ID,
+            last_stranger: 0,
             scratch: vec![0; READ_MAX],
         };
         Ok((serve, waker))
@@ -191,11 +196,29 @@ impl HttpThread {
         }
     }
 
-    /// Gives a turn to each connection that needs one.
+    /// Gives a turn to each connection that needs one. Those that have shown a token go first, and
+    /// newcomers, which may show one. What the others get of the turn is bounded.
     fn serve_ready(&mut self, now: Instant) {
-        for id in std::mem::take(&mut self.ready) {
-            self.apply(id, |conn, dispatcher, scratch| conn.run_turn(dispatcher, scratch, now));
+        let is_stranger = |id: &usize| self.conns.get(id).is_some_and(HttpConnection::is_stranger);
+        let (strangers, known): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ready).into_iter().partition(is_stranger);
+        for id in known {
+            self.run_connection(id, now);
         }
+        // They take turns: the next round begins behind the last one that was served.
+        let (served_before, others): (Vec<_>, Vec<_>) = strangers.into_iter().partition(|id| *id <= self.last_stranger);
+        let began = Instant::now();
+        for id in others.into_iter().chain(served_before) {
+            if began.elapsed() >= STRANGERS_SHARE {
+                self.ready.insert(id);
+                continue;
+            }
+            self.last_stranger = id;
+            self.run_connection(id, now);
+        }
+    }
+
+    fn run_connection(&mut self, id: usize, now: Instant) {
+        self.apply(id, |conn, dispatcher, scratch| conn.run_turn(dispatcher, scratch, now));
     }
 
     fn expire(&mut self, now: Instant) {
@@ -250,7 +273,7 @@ impl HttpThread {
         }
         for _ in 0..ACCEPT_MAX {
             let full = self.conns.len() >= self.dispatcher.limits.connections_max;
-            let leaving = if full { self.idlest(|_| true) } else { None };
+            let leaving = if full { self.first_to_leave(|_| true) } else { None };
             if full && leaving.is_none() {
                 self.accept_state = HttpAcceptState::Full;
                 break;
@@ -268,8 +291,8 @@ impl HttpThread {
                 // That client is gone already.
                 Err(e) if concerns_one_client(&e) => {}
                 Err(_) => {
-                    // Descriptors ran out, most likely. Dropping an idle connection frees one.
-                    let leaving = self.idlest(|_| true);
+                    // Descriptors ran out, most likely. Dropping a connection frees one.
+                    let leaving = self.first_to_leave(|_| true);
                     self.dismiss(leaving);
                     self.accept_state = HttpAcceptState::RetryAt(now + ACCEPT_RETRY);
                     break;
@@ -279,11 +302,11 @@ impl HttpThread {
         self.n_open.store(self.conns.len(), Ordering::Relaxed);
     }
 
-    /// Adds a connection, unless its address has too many busy ones already.
+    /// Adds a connection, unless its address has too many already that are proven and busy.
     fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, now: Instant) {
         let limits = &self.dispatcher.limits;
         if self.conns.values().filter(|conn| conn.peer() == peer).count() >= limits.per_address_max {
-            let leaving = self.idlest(|conn| conn.peer() == peer);
+            let leaving = self.first_to_leave(|conn| conn.peer() == peer);
             if leaving.is_none() {
                 return;
             }
@@ -301,11 +324,12 @@ impl HttpThread {
         self.ready.insert(id);
     }
 
-    /// The one of them that has been idle for longest.
-    fn idlest(&self, of: impl Fn(&HttpConnection) -> bool) -> Option<usize> {
-        let idle = self.conns.iter().filter(|(_, conn)| of(conn));
-        let idle = idle.filter_map(|(id, conn)| Some((conn.idle_since()?, *id)));
-        idle.min().map(|(_, id)| id)
+    /// The one of them that makes room first: the oldest that has shown nothing, else the one that has been
+    /// idle for longest.
+    fn first_to_leave(&self, of: impl Fn(&HttpConnection) -> bool) -> Option<usize> {
+        let found = self.conns.iter().filter(|(_, conn)| of(conn));
+        let found = found.filter_map(|(id, conn)| Some((conn.leaves_since()?, *id)));
+        found.min().map(|(_, id)| id)
     }
 
     fn dismiss(&mut self, id: Option<usize>) {
