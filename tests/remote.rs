@@ -83,6 +83,26 @@ fn a_stranger_without_the_secret_learns_nothing() {
 }
 
 #[test]
+fn idle_strangers_at_the_hub_make_room_for_a_guest() {
+    let (hub, guest) = hub_and_guest();
+    // All from one address, the guest's own, and more than the hub keeps.
+    let mut strangers: Vec<TcpStream> = (0..280)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port(&hub))).unwrap();
+            // It may have made room for the next one already.
+            let _ = stream.write_all(b"GET /far HTTP/1.1\r\nHost: x\r\n");
+            stream
+        })
+        .collect();
+    let asked = Instant::now();
+    guest.ok(&["status"]);
+    // They would hold their places for five seconds.
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    strangers[0].set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert!(!matches!(strangers[0].read(&mut [0]), Ok(1..)), "the oldest one made room");
+}
+
+#[test]
 fn a_hub_without_a_good_secret_is_refused_with_a_cure() {
     for (secret, want) in [(None, "is missing"), (Some("short"), "is too short")] {
         let mut hub = Place::new().with("SLM_MESH_HOST", "0.0.0.0");

@@ -24,10 +24,11 @@ const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// Accepted connections at once.
 const ACCEPTED_MAX: usize = 1000;
-/// Pending handshakes at once, in all and from one address. When all guests come back at the same moment
-/// there are more: those are dropped, and try again.
+/// Pending handshakes at once, in all and from one address. A further one takes the place of the oldest.
 const PENDING_MAX: usize = 256;
 const PENDING_PER_ADDRESS_MAX: usize = 64;
+/// Connections accepted before those that are here get a turn, so that nobody is dropped unheard.
+const ACCEPT_MAX: usize = 32;
 /// After this many wrong secrets in a minute, an address gets fewer pending handshakes, and each is
 /// delayed. A guest with the right secret gets in from there, too, only later.
 const WRONG_SECRETS_MAX: u32 = 20;
@@ -261,7 +262,7 @@ impl Acceptor {
 
     fn accept_all(&mut self, now: Instant) {
         self.accept_at = None;
-        for _ in 0..PENDING_MAX {
+        for _ in 0..ACCEPT_MAX {
             match self.listener.accept() {
                 Ok((stream, from)) => self.start_handshake(stream, from.ip().to_canonical(), now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -275,13 +276,39 @@ impl Acceptor {
         self.accept_at = Some(now);
     }
 
-    /// Begins a handshake if there is room for one more.
+    /// The address with the most pending handshakes.
+    fn most_pending(&self) -> Option<IpAddr> {
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for pending in self.pending.values() {
+            *counts.entry(pending.address).or_default() += 1;
+        }
+        counts.into_iter().max_by_key(|(address, n)| (*n, *address)).map(|(address, _)| address)
+    }
+
+    /// Drops the oldest pending handshake of an address.
+    fn drop_oldest(&mut self, address: IpAddr, now: Instant) {
+        let same = self.pending.iter().filter(|(_, pending)| pending.address == address);
+        let oldest = same.map(|(n, pending)| (pending.since, *n)).min();
+        if oldest.and_then(|(_, n)| self.pending.remove(&n)).is_some() {
+            self.rejections.note(Rejection::NoSecret, address, now);
+        }
+    }
+
+    /// Begins a handshake; if there is no room for one more, an older one makes room.
     fn start_handshake(&mut self, mut stream: TcpStream, address: IpAddr, now: Instant) {
         let n_same = self.pending.values().filter(|pending| pending.address == address).count();
         let is_suspect = self.rejections.wrong_secret.count_of(address) >= WRONG_SECRETS_MAX;
         let most = if is_suspect { PENDING_PER_SUSPECT_MAX } else { PENDING_PER_ADDRESS_MAX };
-        if self.pending.len() >= PENDING_MAX || n_same >= most {
+        if is_suspect && n_same >= most {
+            // Here the newcomer gives way: the others would never be served before they are dropped.
             return self.rejections.note(Rejection::NoSecret, address, now);
+        }
+        if n_same >= most {
+            self.drop_oldest(address, now);
+        } else if self.pending.len() >= PENDING_MAX {
+            // Whoever has the most of them, so that a single newcomer is not pushed out by a crowd.
+            let Some(crowded) = self.most_pending() else { return };
+            self.drop_oldest(crowded, now);
         }
         let n = self.next_token;
         self.next_token += 2;
