@@ -7,6 +7,7 @@
 //! it to another. A link posts one message at a time, in the order in which they were sent.
 
 use super::log;
+use crate::base::error::Error;
 use crate::core::Mesh;
 use crate::core::federation::forwarding::{Delivery, ForwardedMessage};
 use crate::core::federation::roster::RemoteRoster;
@@ -40,6 +41,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(6);
 const QUICK: Duration = Duration::from_secs(4);
 /// News that wait for the loop. A thread with more waits itself, and asks nothing meanwhile.
 const NEWS_MAX: usize = 4;
+/// Peers of a linked mesh that are taken in before we look at the time.
+const PEERS_AT_ONCE: usize = 4;
+/// How long news are taken in, in one turn.
+const TURN_SHARE: Duration = Duration::from_millis(1);
 
 /// What a thread brings back; the number is that of the link.
 enum LinkNews {
@@ -52,6 +57,8 @@ enum LinkNews {
 pub struct MeshLinks {
     links: Vec<LinkSender>,
     inbox: Receiver<LinkNews>,
+    /// The answer of a link that is being taken in, and how many of its peers were.
+    partial: Option<(usize, RemoteRoster, usize)>,
     /// The last turn ended before the inbox was empty.
     has_backlog: bool,
 }
@@ -111,12 +118,12 @@ impl MeshLinks {
             }
             LinkSender { outbox, state: SendState::Ready, n_failures: 0 }
         });
-        MeshLinks { links: links.collect(), inbox, has_backlog: false }
+        MeshLinks { links: links.collect(), inbox, partial: None, has_backlog: false }
     }
 
     /// Whether news are left over from the last turn.
     pub fn has_backlog(&self) -> bool {
-        self.has_backlog
+        self.has_backlog || self.partial.is_some()
     }
 
     /// When a message is to be tried again, ms.
@@ -131,13 +138,21 @@ impl MeshLinks {
     /// Passes a few news on to the mesh. With no bound, meshes that send news faster than we take them
     /// would keep everybody else waiting.
     pub fn receive_news(&mut self, mesh: &mut Mesh, now: i64) {
+        let began = Instant::now();
         for _ in 0..NEWS_MAX {
+            self.take_in_roster(mesh, began, now);
+            if self.partial.is_some() {
+                return;
+            }
             let Ok(news) = self.inbox.try_recv() else {
                 self.has_backlog = false;
                 return;
             };
             let stored = match news {
-                LinkNews::Roster(n, roster) => mesh.on_roster(n, &roster, now),
+                LinkNews::Roster(n, roster) => {
+                    self.partial = Some((n, roster, 0));
+                    Ok(())
+                }
                 LinkNews::Unreachable(n, why) => {
                     mesh.on_poll_failed(n, &why);
                     Ok(())
@@ -147,11 +162,25 @@ impl MeshLinks {
                     mesh.on_delivery(n, seq, &delivery, now)
                 }
             };
-            if let Err(error) = stored {
-                log(&format!("news of a linked mesh could not be stored: {}", error.text));
-            }
+            report_unstored(stored);
         }
         self.has_backlog = true;
+    }
+
+    /// Takes in more peers of a link's answer, for a turn's share of time.
+    fn take_in_roster(&mut self, mesh: &mut Mesh, began: Instant, now: i64) {
+        while let Some((n, roster, n_taken)) = &mut self.partial {
+            let end = roster.peers.len().min(*n_taken + PEERS_AT_ONCE);
+            let stored = mesh.on_roster(*n, roster, *n_taken..end, now);
+            *n_taken = end;
+            if end == roster.peers.len() || stored.is_err() {
+                self.partial = None;
+            }
+            report_unstored(stored);
+            if began.elapsed() >= TURN_SHARE {
+                return;
+            }
+        }
     }
 
     /// Gives each link the next message that waits. This happens after the commit, since it leaves then.
@@ -173,6 +202,12 @@ impl MeshLinks {
                 Err(_) => SendState::RetryAt(now + BACKOFF_MAX.as_millis() as i64),
             };
         }
+    }
+}
+
+fn report_unstored(stored: Result<(), Error>) {
+    if let Err(error) = stored {
+        log(&format!("news of a linked mesh could not be stored: {}", error.text));
     }
 }
 

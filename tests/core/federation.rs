@@ -29,7 +29,7 @@ fn ours(rows: &[Value]) -> RemoteRoster {
 }
 
 fn hear(disk: &mut Disk, n: usize, roster: &RemoteRoster) {
-    disk.mesh.on_roster(n, roster, disk.now).unwrap();
+    disk.mesh.on_roster(n, roster, 0..usize::MAX, disk.now).unwrap();
     assert!(disk.mesh.commit());
 }
 

@@ -75,7 +75,7 @@ impl Pair {
             browser: Box::default(),
         };
         let request = Request { head, body: body.to_string().into_bytes() };
-        let answer = legacy_http::respond(&mut self.there.mesh, &request, self.there.now);
+        let answer = legacy_http::respond(&mut self.there.mesh, &request, None, self.there.now);
         assert!(self.there.mesh.commit());
         self.there.mesh.take_effects();
         assert_eq!(answer.status, 200);
@@ -84,7 +84,7 @@ impl Pair {
 
     fn look(&mut self) {
         let roster = RemoteRoster::parse(&self.ask("GET", "/mesh/peers", &json!({}))).unwrap();
-        self.here.mesh.on_roster(0, &roster, self.here.now).unwrap();
+        self.here.mesh.on_roster(0, &roster, 0..usize::MAX, self.here.now).unwrap();
         assert!(self.here.mesh.commit());
     }
 
@@ -186,7 +186,7 @@ fn a_letter_that_comes_again_once_its_sender_is_known_is_still_the_same() {
     // The answer is lost; before the letter comes again the other side has looked, too.
     let near = json!({ "peer_id": letter.body["from_peer"], "session_id": "near", "mesh": "ours" });
     let roster = RemoteRoster::parse(&json!({ "mesh": "ours", "mark": 1, "peers": [near] })).unwrap();
-    pair.there.mesh.on_roster(0, &roster, pair.there.now).unwrap();
+    pair.there.mesh.on_roster(0, &roster, 0..usize::MAX, pair.there.now).unwrap();
     assert_eq!(pair.ask("POST", "/mesh/send", &letter.body)["id"], first);
     assert_eq!(pair.bodies(), ["once"]);
 }
@@ -213,7 +213,7 @@ fn over_http_nobody_acts_as_a_peer_of_another_mesh_either() {
     let mut pair = Pair::new(1_002);
     let me = pair.there.mesh.peers().resolve("far").unwrap();
     let roster = json!({ "mesh": "ours", "mark": 1, "peers": [{ "peer_id": "near-id", "session_id": "near" }] });
-    pair.there.mesh.on_roster(0, &RemoteRoster::parse(&roster).unwrap(), pair.there.now).unwrap();
+    pair.there.mesh.on_roster(0, &RemoteRoster::parse(&roster).unwrap(), 0..usize::MAX, pair.there.now).unwrap();
     for (route, body) in [
         ("/send", json!({ "fromPeer": "near-id", "toPeer": me.as_str(), "payload": "as if" })),
         ("/lock", json!({ "action": "lock", "filePath": "/b/x", "peerId": "near-id" })),

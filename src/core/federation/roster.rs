@@ -12,6 +12,7 @@ use crate::core::peers::{LinkedPeer, Peer, Peers};
 use crate::store::PeerRow;
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// A peer of a SuperLocalMemory daemon that has not sent a heartbeat this long after it registered reads
 /// no direct mail: version 3.4.48 waits at an address to which nobody writes. Others send one every 25 s.
@@ -107,11 +108,12 @@ impl Federation {
 }
 
 impl Mesh {
-    /// A linked mesh listed its peers.
+    /// A linked mesh listed its peers, and this is the turn of some of them: a long list must not keep
+    /// everybody waiting. Peers that are missing from it count as gone once its last one is taken in.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn on_roster(&mut self, n: usize, roster: &RemoteRoster, now: i64) -> Result<(), Error> {
+    pub fn on_roster(&mut self, n: usize, roster: &RemoteRoster, part: Range<usize>, now: i64) -> Result<(), Error> {
         let own = self.mesh_id();
         let Some(link) = self.federation.links.get_mut(n) else { return Ok(()) };
         link.mesh_id.clone_from(&roster.mesh_id);
@@ -125,11 +127,12 @@ impl Mesh {
         let deaf = roster.peers.iter().filter(|peer| is_slm && reads_broadcasts_only(peer, now));
         link.broadcast_only = deaf.map(|peer| peer.id.clone()).collect();
         let url = link.url.clone();
+        let end = part.end.min(roster.peers.len());
         let listed: HashSet<&PeerId> = roster.peers.iter().map(|peer| &peer.id).collect();
         self.in_savepoint(|mesh| {
             let Mesh { turn, peers, mail, locks, journal, federation, .. } = mesh;
             let mut parts = LinkedParts { turn, mail, locks, journal };
-            for seen in &roster.peers {
+            for seen in roster.peers.get(part.start..end).unwrap_or_default() {
                 // This mesh's own peers, shown back to it, stay as they are; so do those of another link,
                 // to whose mesh alone their mail goes.
                 let is_kept = |row: &PeerRow| !row.is_linked() || federation.belongs_elsewhere(row, &url);
@@ -139,6 +142,9 @@ impl Mesh {
                 let host = seen.host.as_deref().unwrap_or(host_of(&url));
                 let label = seen.host.as_deref().unwrap_or(if is_slm { "slm" } else { host_of(&url) });
                 peers.upsert_linked(&mut parts, &url, seen, (host, label), now)?;
+            }
+            if end < roster.peers.len() {
+                return Ok(());
             }
             let is_missing = |peer: &Peer, mesh: &MeshUrl| *mesh == url && !listed.contains(&peer.row.id);
             peers.mark_missing(parts.turn, journal, is_missing, "left", now)
