@@ -10,9 +10,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use stdio::{Bare, call, code, request};
-use support::{Place, Socket, lives};
+use support::{Place, Socket, lives, until};
 
 /// Deeper than any stack, were it followed.
 const DEPTH: usize = 100_000;
@@ -231,6 +231,68 @@ fn sixty_four_globs_at_once_against_a_full_table_leave_others_their_turn() {
     }
     assert!(n_taken > 0, "none was taken");
     stage.check();
+}
+
+/// Makes calls for so long and returns the slowest one.
+fn slowest_call(neighbour: &mut Socket, lasts: Duration) -> Duration {
+    let (began, mut slowest) = (Instant::now(), Duration::ZERO);
+    while began.elapsed() < lasts {
+        let asked = Instant::now();
+        assert!(neighbour.call("state.set", json!({ "key": "k", "value": "v" })).get("result").is_some());
+        slowest = slowest.max(asked.elapsed());
+    }
+    slowest
+}
+
+#[test]
+fn lock_queries_with_globs_that_others_pipeline_are_their_own_cost() {
+    let mut stage = Stage::new();
+    let mut holder = stage.place.socket();
+    holder.call("attach", json!({ "name": "holder", "agent": "test", "project": "/p", "pid": 1 }));
+    for n in 0..4 {
+        let paths: Vec<String> = (0..64).map(|k| format!("/{}{n}x{k}", "a/".repeat(1900))).collect();
+        assert!(holder.call("lock.lock", json!({ "filePaths": paths })).get("result").is_some());
+    }
+    let globs: Vec<String> = (0..64).map(|n| format!("/**/q{n}/**/x?*")).collect();
+    let query = format!("{}\n", request(1, "lock.query", json!({ "filePaths": globs }))).repeat(16);
+    let mut pipelines: Vec<UnixStream> = (0..8).map(|_| connect(&stage.place)).collect();
+    for stream in &mut pipelines {
+        stream.set_nonblocking(true).unwrap();
+        // What it can't say now it need not say.
+        let _ = stream.write(query.as_bytes());
+    }
+    // It was more than a second for each call. A busy machine runs this, so the bound is a loose one.
+    let slowest = slowest_call(&mut stage.neighbour, Duration::from_millis(500));
+    assert!(slowest < Duration::from_millis(700), "{slowest:?}");
+    stage.check();
+}
+
+#[test]
+fn idle_strangers_leave_room_for_a_newcomer_when_descriptors_run_out() {
+    let place = Place::new();
+    let start = place.command(&["start"]);
+    let limited = format!("ulimit -n 64; exec {} start", start.get_program().to_string_lossy());
+    let mut shell = std::process::Command::new("sh");
+    for (name, value) in start.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    let mut broker = shell.args(["-c", &limited]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("the broker listens", || UnixStream::connect(place.dir.join("mesh.sock")).is_ok());
+    let mut session = place.socket();
+    session.call("attach", json!({ "name": "here", "agent": "test", "project": "/p", "pid": 1 }));
+    let idle: Vec<UnixStream> = (0..120).map(|_| connect(&place)).collect();
+    let asked = Instant::now();
+    assert_eq!(place.socket().call("status", json!({}))["result"]["status"], json!("ok"));
+    // It was more than ten seconds: a tenth of a second for each stranger.
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert_eq!(session.call("ping", json!({}))["result"], json!({}), "a session keeps its place");
+    drop(idle);
+    place.ok(&["stop"]);
+    broker.wait().unwrap();
+}
+
+fn connect(place: &Place) -> UnixStream {
+    UnixStream::connect(place.dir.join("mesh.sock")).unwrap()
 }
 
 #[test]

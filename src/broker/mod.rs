@@ -19,6 +19,7 @@ mod peer_sockets;
 mod push_connection;
 mod remote_listener;
 pub mod startup;
+mod stranger_count;
 mod superlocalmemory;
 mod unix_clients;
 pub mod web;

@@ -1,11 +1,13 @@
 //! One client's connection: bytes in, bytes out, both bounded, and whether the client still answers.
 
 use super::origin::Origin;
+use super::work_debt::WorkDebt;
 use crate::wire::lines::LineBuffer;
 use mio::event::Event;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 /// Bytes read from a client at once.
 pub const READ_MAX: usize = 64 * 1024;
@@ -25,6 +27,17 @@ enum Responsiveness {
     Pinged,
     /// It did not answer in time and counts as offline.
     Unresponsive,
+}
+
+/// Where a client stands among those that want to be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServiceRank {
+    /// It has closed its side.
+    HungUp,
+    /// It was served last in this turn.
+    Light(u64),
+    /// It owes so many microseconds of work.
+    Heavy(i64),
 }
 
 /// A client.
@@ -59,11 +72,17 @@ pub struct ClientConnection {
     sent: usize,
     last_heard: i64,
     liveness: Responsiveness,
+    debt: WorkDebt,
+    /// The turn in which it was served last, or came.
+    last_turn: u64,
+    /// It has sent something, or has proven the secret. Until then nobody knows what it wants.
+    has_spoken: bool,
 }
 
 impl ClientConnection {
     /// A client that has just connected.
-    pub fn new(stream: UnixStream, origin: Origin, now: i64) -> ClientConnection {
+    pub fn new(stream: UnixStream, origin: Origin, turn: u64, now: i64) -> ClientConnection {
+        let has_spoken = matches!(origin, Origin::Remote(_));
         ClientConnection {
             stream,
             origin,
@@ -82,6 +101,9 @@ impl ClientConnection {
             sent: 0,
             last_heard: now,
             liveness: Responsiveness::Responsive,
+            debt: WorkDebt::default(),
+            last_turn: turn,
+            has_spoken,
         }
     }
 
@@ -100,6 +122,7 @@ impl ClientConnection {
                 self.is_readable = false;
             }
             Ok(n) => {
+                self.has_spoken = true;
                 self.input.push(&buffer[..n]);
                 // A short read emptied the socket: the next byte causes a new event. The end of the
                 // stream does not, if its event came together with these bytes.
@@ -223,9 +246,42 @@ impl ClientConnection {
         self.last_heard
     }
 
-    /// Whether it has been silent for a while and has no output to read.
-    pub fn is_idle(&self, now: i64) -> bool {
-        now - self.last_heard >= IDLE_MS && self.is_flushed()
+    /// Whether it makes room for others: it has said nothing since it came in an earlier turn, or it has
+    /// been silent for a while and has no output to read.
+    pub fn is_idle(&self, turn: u64, now: i64) -> bool {
+        let is_silent = !self.has_spoken && !self.is_new(turn);
+        is_silent || now - self.last_heard >= IDLE_MS && self.is_flushed()
+    }
+
+    /// Whether it has sent anything yet, or proven the secret.
+    pub fn has_spoken(&self) -> bool {
+        self.has_spoken
+    }
+
+    /// Whether it came so lately that what it has sent may not have been read yet.
+    pub fn is_new(&self, turn: u64) -> bool {
+        !self.has_spoken && (self.is_readable || self.last_turn == turn)
+    }
+
+    /// Notes that it was served in this turn, and how much work that was.
+    pub fn note_served(&mut self, work: Duration, turn: u64, now: i64) {
+        self.last_turn = turn;
+        self.debt.charge(work, now);
+    }
+
+    /// Where it stands among those that want to be served. Clients that hung up go first: one that
+    /// reconnects in this very turn finds its old place free. Then those go that were served longest ago.
+    /// Clients that had more than their share go last.
+    pub fn rank(&self, now: i64) -> ServiceRank {
+        // One that left many requests behind goes first only once.
+        if self.is_half_closed && !self.has_more {
+            return ServiceRank::HungUp;
+        }
+        if self.debt.is_heavy(now) {
+            ServiceRank::Heavy(self.debt.left(now))
+        } else {
+            ServiceRank::Light(self.last_turn)
+        }
     }
 
     /// Notes a sign of life; true if the client had counted as offline.

@@ -7,13 +7,15 @@ mod connection;
 mod origin;
 mod requests;
 mod retired_methods;
+mod work_debt;
 
 use super::event_loop::{LISTENER, LoopContext};
 use super::lifecycle::ShutdownReason;
 use super::log;
+use super::stranger_count::StrangerCount;
 use crate::sys::process;
 use crate::wire::rpc;
-use connection::{ClientConnection, READ_MAX};
+use connection::{ClientConnection, READ_MAX, ServiceRank};
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -23,11 +25,16 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+use work_debt::TURN_SHARE;
 
 /// Clients at once, sessions on other machines among them.
 const CLIENTS_MAX: usize = 2000;
 /// After an accept that failed, the next try is this much later.
 const ACCEPT_RETRY_MS: i64 = 100;
+/// Connections dropped when descriptors run out: the next client, and the files that the loop opens to
+/// serve it, need some.
+const DROPPED_AT_ONCE: usize = 8;
 
 /// Whether clients wait to be accepted: the poll reports them only once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +54,10 @@ pub struct UnixClients {
     connections: HashMap<u64, ClientConnection>,
     /// Every client is read into this buffer; it is cleared once, not for every line.
     buffer: Vec<u8>,
+    /// Counts the turns.
+    turn: u64,
+    /// Connections of other users that were refused.
+    n_refused: StrangerCount,
     heartbeat_ms: i64,
     dead_ms: i64,
 }
@@ -69,6 +80,8 @@ impl UnixClients {
             accept_state: AcceptState::Ready,
             connections: HashMap::new(),
             buffer: vec![0; READ_MAX],
+            turn: 0,
+            n_refused: StrangerCount::default(),
             heartbeat_ms,
             dead_ms,
         })
@@ -116,7 +129,7 @@ impl UnixClients {
             AcceptState::Idle | AcceptState::Ready => None,
         };
         let quiet = self.connections.values().filter_map(|conn| conn.deadline(self.heartbeat_ms, self.dead_ms));
-        quiet.chain(retry).min()
+        quiet.chain(retry).chain(self.n_refused.report_due()).min()
     }
 
     /// Accepts new clients of this user, and closes connections of other users unread.
@@ -134,8 +147,12 @@ impl UnixClients {
                     return;
                 }
                 Err(_) => {
-                    // File descriptors ran out, most likely. We free one; no event reports a free one.
-                    self.drop_idlest(context);
+                    // File descriptors ran out, most likely, and no event reports a free one. We free
+                    // some, and accept again once those that came in this turn were heard.
+                    let n_dropped = (0..DROPPED_AT_ONCE).filter(|_| self.drop_idlest(context)).count();
+                    if n_dropped > 0 || self.connections.values().any(|conn| conn.is_new(self.turn)) {
+                        return;
+                    }
                     break;
                 }
             }
@@ -146,7 +163,7 @@ impl UnixClients {
     fn admit_local(&mut self, context: &mut LoopContext, stream: UnixStream) {
         match process::peer_credentials(&stream).filter(|peer| peer.uid == crate::sys::uid()) {
             Some(peer) => self.add(context, stream, Origin::local(peer.pid.unwrap_or(0))),
-            None => log("refused a connection of another user"),
+            None => self.n_refused.add(context.now),
         }
     }
 
@@ -159,7 +176,7 @@ impl UnixClients {
         let token = context.tokens.next_token();
         let registry = context.poll.registry();
         if registry.register(&mut stream, Token(token as usize), Interest::READABLE).is_ok() {
-            self.connections.insert(token, ClientConnection::new(stream, origin, context.now));
+            self.connections.insert(token, ClientConnection::new(stream, origin, self.turn, context.now));
             context.mesh.on_connected(token);
         }
     }
@@ -167,9 +184,11 @@ impl UnixClients {
     /// Makes room by dropping the client that has been silent for longest and speaks for nobody; false
     /// if all are sessions, or were heard a moment ago.
     fn drop_idlest(&mut self, context: &mut LoopContext) -> bool {
-        let is_idle =
-            |(token, conn): &(&u64, &ClientConnection)| conn.is_idle(context.now) && !context.mesh.is_in_use(**token);
-        let idlest = self.connections.iter().filter(is_idle).min_by_key(|(token, conn)| (conn.last_heard(), **token));
+        let is_idle = |(token, conn): &(&u64, &ClientConnection)| {
+            conn.is_idle(self.turn, context.now) && !context.mesh.is_in_use(**token)
+        };
+        let idlest = self.connections.iter().filter(is_idle);
+        let idlest = idlest.min_by_key(|(token, conn)| (conn.has_spoken(), conn.last_heard(), **token));
         let Some(token) = idlest.map(|(token, _)| *token) else { return false };
         if let Some(mut connection) = self.connections.remove(&token) {
             connection.deregister(context.poll.registry());
@@ -180,26 +199,42 @@ impl UnixClients {
         true
     }
 
-    /// Reads one buffer from each client that has sent something, and runs its requests.
+    /// Reads one buffer from each client that has sent something, and runs its requests: a share of the
+    /// turn for each, and no more than a turn's share for all.
     pub fn serve(&mut self, context: &mut LoopContext) {
+        self.turn += 1;
+        let (began, now) = (Instant::now(), context.now);
         let ready = self.connections.iter().filter(|(_, conn)| conn.has_input());
-        let mut ready: Vec<u64> = ready.map(|(token, _)| *token).collect();
-        // Oldest first, and each to its end: a session that reconnects finds its old place free.
+        let mut ready: Vec<(ServiceRank, u64)> = ready.map(|(token, conn)| (conn.rank(now), *token)).collect();
         ready.sort_unstable();
-        for token in ready {
-            let Some(connection) = self.connections.get_mut(&token) else { continue };
-            let buffer = &mut self.buffer;
-            let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, buffer)));
-            if served.is_err() {
-                log("a bug: a panic closed one connection");
-                connection.close();
+        let mut n_heavy = 0;
+        for (rank, token) in ready {
+            // One heavy client is served in any case: it waits for the others, but not for ever.
+            n_heavy += usize::from(matches!(rank, ServiceRank::Heavy(_)));
+            if began.elapsed() >= TURN_SHARE && n_heavy != 1 {
+                continue;
             }
-            if connection.is_done() {
-                detach(token, connection, context);
-            }
+            self.serve_client(context, token);
         }
         for (token, connection) in self.connections.iter_mut().filter(|(_, conn)| conn.is_done()) {
             detach(*token, connection, context);
+        }
+        if let Some(n) = self.n_refused.take_report(now) {
+            log(&format!("refused {n} connections of other users in the last minute"));
+        }
+    }
+
+    fn serve_client(&mut self, context: &mut LoopContext, token: u64) {
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let (buffer, began) = (&mut self.buffer, Instant::now());
+        let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, buffer)));
+        connection.note_served(began.elapsed(), self.turn, context.now);
+        if served.is_err() {
+            log("a bug: a panic closed one connection");
+            connection.close();
+        }
+        if connection.is_done() {
+            detach(token, connection, context);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::connection::ClientConnection;
 use super::origin::{Origin, RemoteOrigin};
 use super::retired_methods::retired;
+use super::work_debt::CLIENT_SHARE;
 use crate::base::error::Error;
 use crate::broker::event_loop::LoopContext;
 use crate::broker::methods::{run_method, yield_to_newer};
@@ -11,6 +12,7 @@ use crate::core::{self, Auth, Call};
 use crate::wire::lines::LINE_MAX;
 use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
 use serde_json::{Map, Value};
+use std::time::Instant;
 
 /// Requests of one client that are served in one turn, so that others get theirs.
 const REQUESTS_MAX: usize = 16;
@@ -35,11 +37,12 @@ pub fn serve(context: &mut LoopContext, token: u64, connection: &mut ClientConne
         }
     }
     connection.has_more = false;
+    let began = Instant::now();
     for n_served in 0.. {
         if connection.is_closed() && connection.input.is_empty() {
             return;
         }
-        if n_served == REQUESTS_MAX {
+        if n_served == REQUESTS_MAX || began.elapsed() >= CLIENT_SHARE {
             connection.has_more = true;
             return;
         }
