@@ -229,6 +229,7 @@ impl EventLoop {
         self.clients.accept(context);
         self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
         self.http.serve(context);
+        self.http.serve_looking(context);
         self.links.receive_news(&mut context.mesh, context.now);
         self.http.serve_held(context);
         self.clients.check_liveness(context);

@@ -1,16 +1,20 @@
 //! Serves the requests that the HTTP thread found well-formed and authorised, and holds back those
-//! that wait for news.
+//! that wait for news, or for a look into a directory.
 
+use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::LoopContext;
 use super::http::{HttpResponse, HttpServer, PendingRequest, Ticket};
 use super::{legacy_http, log, superlocalmemory, web};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
-/// Requests served in one turn, so that sessions get theirs.
-const REQUESTS_MAX: usize = 64;
+/// Work in one turn, so that sessions get theirs. A request under way is finished.
+const TURN_SHARE: Duration = Duration::from_millis(1);
 /// Requests held back at once; further ones are answered immediately.
 const HELD_MAX: usize = 64;
+/// How long a look into a directory may take, ms. After that its repository counts as unknown.
+const LOOKUP_MS: i64 = 1000;
 
 /// The HTTP thread as the loop sees it.
 pub struct HttpRequests {
@@ -19,6 +23,9 @@ pub struct HttpRequests {
     inbox: Receiver<PendingRequest>,
     /// Requests that wait for news, and until when, ms.
     held: Vec<(PendingRequest, i64)>,
+    /// Requests that wait for a look into a directory, and until when, ms.
+    looking: Vec<(PendingRequest, DirectoryLookup<String>, i64)>,
+    lookups: DirectoryLookups,
     /// Responses that leave with the next flush.
     responses: Vec<(Ticket, HttpResponse)>,
     /// The last turn ended before the inbox was empty.
@@ -27,28 +34,50 @@ pub struct HttpRequests {
 
 impl HttpRequests {
     /// Takes over a started HTTP thread, and the inbox into which it puts requests.
-    pub fn new(server: Option<HttpServer>, inbox: Receiver<PendingRequest>) -> HttpRequests {
-        HttpRequests { server, inbox, held: Vec::new(), responses: Vec::new(), has_backlog: false }
+    pub fn new(server: Option<HttpServer>, inbox: Receiver<PendingRequest>, lookups: DirectoryLookups) -> HttpRequests {
+        let (held, looking, responses) = (Vec::new(), Vec::new(), Vec::new());
+        HttpRequests { server, inbox, held, looking, lookups, responses, has_backlog: false }
     }
 
-    /// Serves what has come, up to a turn's share.
+    /// Serves what has come, up to a turn's share. The HTTP thread hands over one request of each
+    /// connection at a time, so connections take turns.
     pub fn serve(&mut self, context: &mut LoopContext) {
-        for _ in 0..REQUESTS_MAX {
+        let began = Instant::now();
+        while began.elapsed() < TURN_SHARE {
             let Ok(pending) = self.inbox.try_recv() else {
                 self.has_backlog = false;
                 return;
             };
             let target = pending.request.head.target.as_str();
-            if target != "/health" && !superlocalmemory::is_poll(target) {
+            if !superlocalmemory::is_poll(target) {
                 context.lifecycle.note_use(context.now);
             }
             let hold_ms = superlocalmemory::hold_ms(&pending.request, context.mesh.peers().roster_version());
             match hold_ms.filter(|_| self.held.len() < HELD_MAX) {
                 Some(ms) => self.held.push((pending, context.now + ms)),
-                None => self.respond(&pending, context),
+                None => self.look_or_respond(pending, context),
             }
         }
         self.has_backlog = true;
+    }
+
+    /// Answers a request; one that depends on a directory waits until a thread has looked into it.
+    fn look_or_respond(&mut self, pending: PendingRequest, context: &mut LoopContext) {
+        let directory = legacy_http::directory(&context.mesh, &pending.request);
+        match directory.and_then(|directory| self.lookups.find_repository(directory)) {
+            Some(lookup) => self.looking.push((pending, lookup, context.now + LOOKUP_MS)),
+            None => self.respond(&pending, None, context),
+        }
+    }
+
+    /// Answers the requests whose directories were looked into, or took too long.
+    pub fn serve_looking(&mut self, context: &mut LoopContext) {
+        for (pending, lookup, until) in std::mem::take(&mut self.looking) {
+            match lookup.result() {
+                None if until > context.now => self.looking.push((pending, lookup, until)),
+                found => self.respond(&pending, found.flatten(), context),
+            }
+        }
     }
 
     /// Answers held requests for which there is news, or whose time is up.
@@ -63,17 +92,17 @@ impl HttpRequests {
         let (due, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().partition(is_due);
         self.held = held;
         for (pending, _) in due {
-            self.respond(&pending, context);
+            self.respond(&pending, None, context);
         }
     }
 
-    fn respond(&mut self, pending: &PendingRequest, context: &mut LoopContext) {
+    fn respond(&mut self, pending: &PendingRequest, repository: Option<String>, context: &mut LoopContext) {
         let LoopContext { mesh, pages, now, .. } = context;
         let (request, now) = (&pending.request, *now);
         let response = catch_unwind(AssertUnwindSafe(|| match request.head.target.as_str() {
             web::STREAM => pages.open_stream(mesh, pending.ticket),
             path if path.starts_with("/web/") => Some(web::run_call(mesh, request, now)),
-            _ => Some(legacy_http::respond(mesh, request, now)),
+            _ => Some(legacy_http::respond(mesh, request, repository, now)),
         }));
         let response = response.unwrap_or_else(|_| {
             log("a bug: a panic ended one HTTP request, which was answered with 500");
@@ -101,7 +130,7 @@ impl HttpRequests {
 
     /// When a held request is to be answered at the latest, ms.
     pub fn deadline(&self) -> Option<i64> {
-        self.held.iter().map(|(_, until)| *until).min()
+        self.held.iter().map(|(_, until)| *until).chain(self.looking.iter().map(|(.., until)| *until)).min()
     }
 
     /// The HTTP thread, through which pages are streamed.

@@ -7,6 +7,7 @@
 //! flush sends nothing that is not committed.
 
 mod checkpoint_thread;
+mod directory_lookups;
 mod event_loop;
 pub mod http;
 mod http_requests;

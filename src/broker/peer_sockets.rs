@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** we dial only sockets of this user, and drop a peer that does not read.
 
+use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::{LoopContext, TokenSource};
 use super::push_connection::PushConnection;
 use super::ws_subscribers::Subscribers;
@@ -16,7 +17,6 @@ use mio::Registry;
 use mio::net::UnixStream;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 /// After this many failures in a row a peer is left alone until it registers again.
 const ATTEMPTS_MAX: u32 = 10;
@@ -24,6 +24,8 @@ const ATTEMPTS_MAX: u32 = 10;
 const BACKOFF_MS_MIN: i64 = 200;
 /// The longest wait, ms.
 const BACKOFF_MS_MAX: i64 = 5000;
+/// Lines kept for a peer while it is dialled; its mailbox and the event stream have everything.
+const LINES_KEPT_MAX: usize = 64;
 
 /// One peer's socket.
 struct PeerSocket {
@@ -37,6 +39,8 @@ struct PeerSocket {
 enum SocketState {
     /// Connected since then, ms.
     Connected(PushConnection, i64),
+    /// Being dialled; the lines that it gets first, each with the message that it carries.
+    Dialling(DirectoryLookup<UnixStream>, Vec<(String, Option<i64>)>),
     /// To be dialled then, ms.
     RetryAt(i64),
     /// It failed too often.
@@ -44,13 +48,18 @@ enum SocketState {
 }
 
 /// All peers that are pushed to.
-#[derive(Default)]
 pub struct PushTargets {
     sockets: HashMap<String, PeerSocket>,
     subscribers: Subscribers,
+    lookups: DirectoryLookups,
 }
 
 impl PushTargets {
+    /// Nobody yet. Sockets are dialled by `lookups`, since their directories may not answer.
+    pub fn new(lookups: DirectoryLookups) -> PushTargets {
+        PushTargets { sockets: HashMap::new(), subscribers: Subscribers::default(), lookups }
+    }
+
     /// Adds a client that opened a WebSocket to receive pushes.
     pub fn add_subscriber(&mut self, context: &mut LoopContext, stream: UnixStream) {
         let token = context.tokens.next_token();
@@ -72,7 +81,7 @@ impl PushTargets {
     pub fn deadline(&self) -> Option<i64> {
         let retry_at = |socket: &PeerSocket| match socket.state {
             SocketState::RetryAt(at) => Some(at),
-            SocketState::Connected(..) | SocketState::GivenUp => None,
+            SocketState::Connected(..) | SocketState::Dialling(..) | SocketState::GivenUp => None,
         };
         self.sockets.values().filter_map(retry_at).min()
     }
@@ -145,13 +154,16 @@ impl PushTargets {
         sent
     }
 
-    /// Dials peers that are new or whose time has come, except those that listen on a WebSocket.
+    /// Takes over the sockets that were dialled. Dials peers that are new or whose time has come, except those that listen on a WebSocket.
     pub fn dial(&mut self, context: &mut LoopContext) {
         let LoopContext { mesh, poll, tokens, now, .. } = context;
         let is_current = |peer: &String, socket: &mut PeerSocket| {
             mesh.peers().get(peer).is_some_and(|peer| peer.row.push_socket() == Some(&socket.path))
         };
         self.sockets.retain(is_current);
+        for socket in self.sockets.values_mut() {
+            socket.take_over(poll.registry(), tokens, *now);
+        }
         for peer in mesh.peers().push_recipients() {
             let Some(path) = mesh.peers().get(&peer).and_then(|peer| peer.row.push_socket().map(str::to_owned)) else {
                 continue;
@@ -162,7 +174,7 @@ impl PushTargets {
             }
             let socket = self.sockets.entry(peer.to_string()).or_insert_with(|| PeerSocket::new(path));
             if matches!(socket.state, SocketState::RetryAt(at) if at <= *now) {
-                socket.dial(poll.registry(), tokens, *now);
+                socket.dial(&self.lookups, *now);
             }
         }
     }
@@ -198,27 +210,38 @@ impl PeerSocket {
         PeerSocket { path, state: SocketState::RetryAt(0), n_failures: 0 }
     }
 
-    fn dial(&mut self, registry: &Registry, tokens: &mut TokenSource, now: i64) {
-        let is_own = std::fs::metadata(&self.path)
-            .is_ok_and(|meta| meta.file_type().is_socket() && meta.uid() == crate::sys::uid());
-        let stream = if is_own { UnixStream::connect(&self.path).ok() } else { None };
-        let is_same_user = |stream: &UnixStream| {
-            crate::sys::process::peer_credentials(stream).is_some_and(|peer| peer.uid == crate::sys::uid())
+    fn dial(&mut self, lookups: &DirectoryLookups, now: i64) {
+        self.state = match lookups.dial(self.path.as_str().into()) {
+            Some(lookup) => SocketState::Dialling(lookup, Vec::new()),
+            None => SocketState::RetryAt(now + BACKOFF_MS_MIN),
         };
-        let Some(stream) = stream.filter(is_same_user) else { return self.fail(now) };
-        match PushConnection::register(stream, registry, tokens.next_token()) {
+    }
+
+    /// Takes over the connection, once the socket was dialled.
+    fn take_over(&mut self, registry: &Registry, tokens: &mut TokenSource, now: i64) {
+        let SocketState::Dialling(lookup, lines) = &mut self.state else { return };
+        let Some(stream) = lookup.result() else { return };
+        let lines = std::mem::take(lines);
+        match stream.and_then(|stream| PushConnection::register(stream, registry, tokens.next_token())) {
             Some(connection) => self.state = SocketState::Connected(connection, now),
-            None => self.fail(now),
+            None => return self.fail(now),
+        }
+        for (text, seq) in lines {
+            self.enqueue(&text, seq, now);
         }
     }
 
     /// Queues a line. Nothing is kept for a peer that can't be reached: its mailbox and the event
     /// stream have everything. A peer that does not read misses the line, too.
     fn enqueue(&mut self, text: &str, seq: Option<i64>, now: i64) {
-        if let SocketState::Connected(connection, _) = &mut self.state
-            && connection.enqueue(text, seq).is_err()
-        {
-            self.fail(now);
+        match &mut self.state {
+            SocketState::Connected(connection, _) => {
+                if connection.enqueue(text, seq).is_err() {
+                    self.fail(now);
+                }
+            }
+            SocketState::Dialling(_, lines) if lines.len() < LINES_KEPT_MAX => lines.push((text.to_owned(), seq)),
+            SocketState::Dialling(..) | SocketState::RetryAt(_) | SocketState::GivenUp => {}
         }
     }
 

@@ -6,6 +6,8 @@ use crate::wire::lines::LineBuffer;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 /// A client with more unsent output than this does not read, and loses its connection.
 const OUTPUT_MAX: usize = 1 << 20;
@@ -22,6 +24,18 @@ pub struct PushConnection {
     sent: usize,
     /// The messages in `output`: where each ends, and its sequence number.
     message_ends: Vec<(usize, i64)>,
+}
+
+/// Dials the socket that a peer named, if it is a socket of this user. The path may be on a file system
+/// that does not answer.
+pub fn dial_own(path: &Path) -> Option<UnixStream> {
+    let meta = std::fs::metadata(path).ok()?;
+    if !meta.file_type().is_socket() || meta.uid() != crate::sys::uid() {
+        return None;
+    }
+    let stream = UnixStream::connect(path).ok()?;
+    let listener = crate::sys::process::peer_credentials(&stream)?;
+    (listener.uid == crate::sys::uid()).then_some(stream)
 }
 
 /// The client does not read, so its connection is to be dropped.

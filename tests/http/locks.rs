@@ -148,3 +148,22 @@ fn since_works_in_either_form() {
         assert!(reply.text.contains("since"), "{}", reply.text);
     }
 }
+
+#[test]
+fn a_relative_path_is_one_of_the_project_of_its_peer() {
+    let broker = Broker::start();
+    let mut http = broker.http();
+    let (a, b) = (http.peer("/a"), http.peer("/b"));
+    http.ok("/lock", take("src/x", &a));
+    let mut query = |peer: &str, file: &str| {
+        let found = http.ok("/lock", json!({ "action": "query", "peerId": peer, "filePath": file }));
+        found["locks"].as_array().unwrap().iter().map(|lock| word(&lock["filePath"])).collect::<Vec<_>>()
+    };
+    assert_eq!(query(&a, "src/x"), ["/a/src/x"]);
+    assert_eq!(query(&a, "./src/y/../x"), ["/a/src/x"]);
+    assert!(query(&b, "src/x").is_empty(), "the file of another project");
+    assert_eq!(query(&b, "../a/src/x"), ["/a/src/x"]);
+    assert_eq!(query(&b, "/a/src/x"), ["/a/src/x"]);
+    // Of somebody unknown nobody can tell the project.
+    assert_eq!(query("nobody", "src/x"), ["/a/src/x"]);
+}

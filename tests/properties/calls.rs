@@ -227,7 +227,7 @@ impl World {
         };
         let request = Request { head, body: Value::Object(body).to_string().into_bytes() };
         let before = dump(&self.mesh, &self.spaces);
-        let answer = legacy_http::respond(&mut self.mesh, &request, self.now);
+        let answer = legacy_http::respond(&mut self.mesh, &request, None, self.now);
         let said: Value = serde_json::from_slice(&answer.body).expect("an answer is JSON");
         assert!([200, 429].contains(&answer.status), "{target}: {} {said}", answer.status);
         match said["ok"].as_bool().expect("an answer says whether it is ok") {

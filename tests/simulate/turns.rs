@@ -53,7 +53,7 @@ impl World {
         };
         let request = Request { head, body: ask.args.to_string().into_bytes() };
         let mesh = self.mesh();
-        let answer = legacy_http::respond(mesh, &request, now);
+        let answer = legacy_http::respond(mesh, &request, None, now);
         mesh.resume_waiting(now);
         assert!(answer.status == 200, "{} {ask:?}", answer.status);
         let value = serde_json::from_slice(&answer.body).expect("JSON");

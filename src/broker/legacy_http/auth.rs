@@ -1,15 +1,18 @@
 //! Who may use HTTP: programs that have the token, or the secret, and address this machine as itself.
 
-use super::refuse;
-use crate::broker::http::{Gate, Head};
+use super::{body, refuse};
+use crate::broker::http::{Gate, Head, HttpResponse};
+use serde_json::json;
 use std::net::IpAddr;
+use std::time::Instant;
 use subtle::ConstantTimeEq;
 
 /// Lets a request through if it has the token, or the secret if there is one, and if it addresses this
 /// machine by an address or its own name (`hub_name`, where this is a hub). This stops pages of other
-/// origins, also those that rebind a name of their own to our address.
+/// origins, also those that rebind a name of their own to our address. It answers `/health` itself.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
+    let started = Instant::now();
     Box::new(move |head: &Head| {
         let host = head.host.as_deref().map_or("localhost", without_port);
         let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -22,7 +25,7 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
             return Some(refuse(403, "this address serves programs on this machine, not pages of other origins"));
         }
         if head.target == "/health" && head.method == "GET" {
-            return None;
+            return Some(health(head, started));
         }
         let bearer = head.authorization.as_deref().and_then(|given| given.strip_prefix("Bearer "));
         // Both are compared even if the first one fits: the time it takes reveals nothing.
@@ -30,6 +33,17 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
         let is_let_in = given.filter(|given| is_known(given)).count() > 0;
         (!is_let_in).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))
     })
+}
+
+/// Answers a question that needs no token. It never reaches the loop, so that strangers cost the loop
+/// nothing.
+fn health(head: &Head, started: Instant) -> HttpResponse {
+    // Another machine learns only that something answers.
+    if !head.peer.is_loopback() {
+        return body(200, &json!({ "status": "ok" }));
+    }
+    let uptime = started.elapsed().as_secs();
+    body(200, &json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION"), "uptime": uptime }))
 }
 
 /// Checks whether a text is the token, or the secret if there is one.

@@ -24,24 +24,31 @@ pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
 }
 
 /// The fields of a request. A field of the wrong type counts as absent; unknown fields are ignored.
-pub struct Fields(pub Map<String, Value>);
+pub struct Fields {
+    values: Map<String, Value>,
+    /// The repository of the directory that the request names, which was looked into beforehand.
+    pub repository: Option<String>,
+}
 
 impl Fields {
+    pub fn new(values: Map<String, Value>, repository: Option<String>) -> Fields {
+        Fields { values, repository }
+    }
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).and_then(Value::as_str)
+        self.values.get(name).and_then(Value::as_str)
     }
     /// A text of at least one character.
     pub fn word(&self, name: &str) -> Option<&str> {
         self.text(name).filter(|text| !text.is_empty())
     }
     pub fn integer(&self, name: &str) -> Option<i64> {
-        self.0.get(name).and_then(Value::as_i64)
+        self.values.get(name).and_then(Value::as_i64)
     }
     pub fn number(&self, name: &str) -> Option<f64> {
-        self.0.get(name).and_then(Value::as_f64)
+        self.values.get(name).and_then(Value::as_f64)
     }
     pub fn texts(&self, name: &str) -> Option<Vec<&str>> {
-        let list = self.0.get(name).and_then(Value::as_array)?;
+        let list = self.values.get(name).and_then(Value::as_array)?;
         Some(list.iter().take(limits::LIST_MAX).filter_map(Value::as_str).collect())
     }
     /// How many rows the client wants. A negative number means all, which are as many as we ever give.

@@ -19,21 +19,14 @@ use crate::base::error::{Error, ErrorKind};
 use crate::core::Mesh;
 use fields::Fields;
 use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 
 /// What a route answers: a body, or an error that goes out with status 200 and `ok: false`.
 type RouteResult = Result<Value, Error>;
 
-/// Runs one request.
-pub fn respond(mesh: &mut Mesh, request: &Request, now: i64) -> HttpResponse {
+/// Runs one request. `repository` is what was found in its [`directory`].
+pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, now: i64) -> HttpResponse {
     let route = (request.head.method.as_str(), request.head.target.as_str());
-    if route == ("GET", "/health") {
-        // This route needs no token, so another machine learns only that something answers.
-        if !request.head.peer.is_loopback() {
-            return body(200, &json!({ "status": "ok" }));
-        }
-        let uptime = (now - mesh.started()) / 1000;
-        return body(200, &json!({ "status": "ok", "version": mesh.settings().version, "uptime": uptime }));
-    }
     let own = routes::find(route);
     let of_slm = super::superlocalmemory::handler(route.0, route.1);
     if own.is_none() && of_slm.is_none() {
@@ -47,10 +40,10 @@ pub fn respond(mesh: &mut Mesh, request: &Request, now: i64) -> HttpResponse {
         },
     };
     if let Some(handler) = of_slm {
-        let result = mesh.in_savepoint(|mesh| handler(mesh, &request.head, &Fields(fields), now));
+        let result = mesh.in_savepoint(|mesh| handler(mesh, &request.head, &Fields::new(fields, None), now));
         return super::superlocalmemory::to_response(result);
     }
-    let fields = Fields(fields);
+    let fields = Fields::new(fields, repository);
     match mesh
         .in_savepoint(|mesh| own.map_or_else(|| Err(no("Unknown endpoint")), |handler| handler(mesh, &fields, now)))
     {
@@ -61,6 +54,14 @@ pub fn respond(mesh: &mut Mesh, request: &Request, now: i64) -> HttpResponse {
         Err(error) if error.kind.is_storage() => refuse(507, &error.text),
         Err(error) => body(200, &error.to_value()),
     }
+}
+
+/// The directory whose repository a request depends on, if it depends on one. It may be on a file system
+/// that does not answer.
+pub fn directory(mesh: &Mesh, request: &Request) -> Option<PathBuf> {
+    let names_directory = routes::names_directory((request.head.method.as_str(), request.head.target.as_str()))?;
+    let Ok(Value::Object(values)) = serde_json::from_slice(&request.body) else { return None };
+    names_directory(mesh, &Fields::new(values, None)).filter(|path| path.starts_with('/')).map(PathBuf::from)
 }
 
 /// The response after a bug in a route.

@@ -16,7 +16,6 @@ use crate::core::{
     CallContext, Mesh, Op, Outcome, journal, locks, mail, object, peers as peer_ops, state as state_ops, status,
 };
 use crate::store::{LockRow, Message, MessageFilter, PeerRow};
-use crate::sys::git;
 use serde_json::{Value, json};
 
 /// Agent types as existing clients name them.
@@ -41,6 +40,24 @@ pub fn find(route: (&str, &str)) -> Option<Route> {
         ("POST", "/events") => events,
         _ => return None,
     })
+}
+
+/// What finds the directory that a route looks into, for a route that does.
+pub fn names_directory(route: (&str, &str)) -> Option<fn(&Mesh, &Fields) -> Option<String>> {
+    match route {
+        ("POST", "/register") => Some(|_, fields| fields.word("projectPath").map(str::to_owned)),
+        ("POST", "/peers") => Some(|mesh, fields| {
+            let is_wanted = fields.text("scope") == Some("repo") && fields.text("gitRoot").is_none();
+            own_project(mesh, fields).filter(|_| is_wanted)
+        }),
+        _ => None,
+    }
+}
+
+/// The directory that a client names, or that it registered with.
+fn own_project(mesh: &Mesh, fields: &Fields) -> Option<String> {
+    let registered = || mesh.peers().get(fields.text("excludeId")?).map(|peer| peer.row.project.clone());
+    fields.text("projectPath").map(str::to_owned).or_else(registered)
 }
 
 /// Runs an operation that needs no caller, for a route that does the same.
@@ -71,14 +88,13 @@ fn register(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     if !AGENT_TYPES.contains(&agent) {
         return Err(no(format!("agentType: want one of {}", AGENT_TYPES.join(", "))));
     }
-    let git = git::facts(std::path::Path::new(project));
     let row = PeerRow {
         name: fields.bounded("name", &ATTACH, "name")?.unwrap_or_else(|| "auto".into()),
         agent: agent.into(),
         project: project.to_owned(),
         git_root: fields.bounded("gitRoot", &ATTACH, "gitRoot")?,
         git_branch: fields.bounded("gitBranch", &ATTACH, "gitBranch")?,
-        repo: git.repo,
+        repo: fields.repository.clone(),
         pid: pid as i64,
         kind: PeerKind::Http { push_socket: fields.bounded_word("udsPath", &ATTACH, "project")? },
         ..PeerRow::default()
@@ -100,13 +116,11 @@ fn heartbeat(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
 
 fn peers(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let excluded = fields.text("excludeId");
-    let own = excluded.and_then(|id| mesh.peers().get(id)).map(|peer| peer.row.clone());
-    let project = fields.text("projectPath").map(str::to_owned).or_else(|| own.as_ref().map(|own| own.project.clone()));
+    let project = own_project(mesh, fields);
     let root = fields.text("gitRoot").map(str::to_owned);
     // Existing sessions never send gitRoot: they mean the repository of their directory.
-    let repo = || project.as_deref().and_then(|dir| git::facts(std::path::Path::new(dir)).repo);
+    let repo = fields.repository.clone();
     let scope = fields.text("scope").unwrap_or("machine");
-    let repo = if scope == "repo" && root.is_none() { repo() } else { None };
     let fits = |row: &PeerRow| match scope {
         "directory" => project.as_ref().is_none_or(|dir| paths::normal(dir) == paths::normal(&row.project)),
         "repo" if root.is_some() => row.git_root == root,
@@ -256,7 +270,7 @@ fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
             if freed { Ok(json!({ "ok": true })) } else { Err(no("Lock not found or not owned by you")) }
         }
         Some("query") => {
-            let path = file.map(|file| paths::normal(&file));
+            let path = file.map(|file| absolute(mesh, &file, holder.as_deref().unwrap_or("")));
             let fits = |lock: &&LockRow| {
                 path.as_ref().is_none_or(|path| {
                     lock.path == *path || !path.starts_with('/') && lock.path.ends_with(&format!("/{path}"))

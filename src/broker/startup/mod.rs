@@ -9,6 +9,7 @@ mod single_instance;
 pub use own_files::{OwnFiles, PathState};
 
 use super::checkpoint_thread::CheckpointThread;
+use super::directory_lookups::DirectoryLookups;
 use super::event_loop::{DIRECTORY, EventLoop, LoopContext, SIGNALS, new_poll};
 use super::http_requests::HttpRequests;
 use super::lifecycle::Lifecycle;
@@ -75,8 +76,8 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
         clock,
         own_files,
         clients,
-        http: HttpRequests::new(server, inbox),
-        pushes: PushTargets::default(),
+        http: HttpRequests::new(server, inbox, DirectoryLookups::new(wake_loop(&waker).into())),
+        pushes: PushTargets::new(DirectoryLookups::new(wake_loop(&waker).into())),
         remote,
         links: MeshLinks::open(&mesh.settings().links, settings.text(SECRET), wake_loop(&waker).into()),
         checkpoints: CheckpointThread::start(&mesh),

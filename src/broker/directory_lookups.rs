@@ -1,0 +1,98 @@
+//! Looks into directories that clients name, on threads: a directory on a dead network file system
+//! answers after minutes or never, and the loop can't wait.
+
+use super::push_connection;
+use crate::sys::git;
+use mio::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+
+/// Lookups at once. Those that hang keep their place, and with no place left, nobody looks any more.
+const LOOKUPS_MAX: usize = 16;
+
+/// The lookups under way.
+pub struct DirectoryLookups {
+    wake: Arc<dyn Fn() + Send + Sync>,
+    /// Each lookup holds a clone while it runs.
+    running: Arc<()>,
+}
+
+/// A lookup under way.
+pub struct DirectoryLookup<T>(Receiver<Option<T>>);
+
+impl DirectoryLookups {
+    /// No lookups; `wake` tells the loop that one is done.
+    pub fn new(wake: Arc<dyn Fn() + Send + Sync>) -> DirectoryLookups {
+        DirectoryLookups { wake, running: Arc::new(()) }
+    }
+
+    /// Begins to find out to which repository a directory belongs. `None` if too many lookups hang.
+    pub fn find_repository(&self, directory: PathBuf) -> Option<DirectoryLookup<String>> {
+        self.start(move || git::facts(&directory).repo)
+    }
+
+    /// Begins to dial a peer's socket. `None` if too many lookups hang.
+    pub fn dial(&self, socket: PathBuf) -> Option<DirectoryLookup<UnixStream>> {
+        self.start(move || push_connection::dial_own(&socket))
+    }
+
+    fn start<T: Send + 'static>(
+        &self,
+        look: impl FnOnce() -> Option<T> + Send + 'static,
+    ) -> Option<DirectoryLookup<T>> {
+        if Arc::strong_count(&self.running) > LOOKUPS_MAX {
+            return None;
+        }
+        let (sender, receiver) = channel();
+        let (running, wake) = (Arc::clone(&self.running), Arc::clone(&self.wake));
+        let run = move || {
+            let found = look();
+            drop(running);
+            // The loop may have given up on it, and then nobody wants the answer.
+            let _ = sender.send(found);
+            wake();
+        };
+        std::thread::Builder::new().name("directory".into()).spawn(run).ok()?;
+        Some(DirectoryLookup(receiver))
+    }
+}
+
+impl<T> DirectoryLookup<T> {
+    /// What was found, if anything; `None` while the lookup is under way.
+    pub fn result(&self) -> Option<Option<T>> {
+        match self.0.try_recv() {
+            Ok(found) => Some(found),
+            Err(TryRecvError::Empty) => None,
+            // The thread panicked.
+            Err(TryRecvError::Disconnected) => Some(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::Sender;
+
+    #[test]
+    fn lookups_that_hang_keep_nobody_else_waiting() {
+        let (woken, wakes) = channel();
+        let lookups = DirectoryLookups::new(Arc::new(move || woken.send(()).unwrap()));
+        let mut hanging: Vec<(Sender<()>, DirectoryLookup<String>)> = (0..LOOKUPS_MAX)
+            .map(|_| {
+                let (release, wait) = channel::<()>();
+                (release, lookups.start(move || wait.recv().ok().map(|()| "late".into())).unwrap())
+            })
+            .collect();
+        assert!(hanging.iter().all(|(_, lookup)| lookup.result().is_none()));
+        assert!(lookups.find_repository("/".into()).is_none(), "no place is left, and nobody waits for one");
+        let (release, late) = hanging.pop().unwrap();
+        release.send(()).unwrap();
+        wakes.recv().unwrap();
+        assert_eq!(late.result(), Some(Some("late".into())));
+        let root = lookups.find_repository("/".into()).unwrap();
+        wakes.recv().unwrap();
+        assert_eq!(root.result(), Some(None), "no repository");
+    }
+}
