@@ -8,6 +8,7 @@ mod calls;
 mod crowd;
 mod remote_sessions;
 mod figures;
+mod floods;
 mod floor;
 mod growth;
 mod hooks;
@@ -52,6 +53,7 @@ const GROUPS: &[Group] = &[
     ("guests", On::AllCpus, remote_sessions::guests),
     ("strangers", On::AllCpus, remote_sessions::strangers),
     ("session", On::AllCpus, rest::session),
+    ("floods", On::AllCpus, floods::floods),
     ("growth", On::OneCpu, growth::growth),
     ("memory", On::AllCpus, rest::memory),
     ("disk", On::AllCpus, rest::disk),

@@ -1,0 +1,175 @@
+//! What honest clients notice of a client that costs as much as it can: the p99 of their calls during the
+//! flood, beside the figure when nothing else happens. No honest call may fail.
+
+use super::figures::{Reach, Samples, Table, micros_since};
+use super::place::{Line, Mesh, request};
+use serde_json::json;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two calls of the honest client, and its calls in each row.
+const PAUSE: Duration = Duration::from_millis(5);
+const N_CALLS: usize = 600;
+/// What one call in a hundred may take during a flood, microseconds.
+const MOST: f64 = 5_000.0;
+/// Connections of each flood.
+const N_GLOBBERS: usize = 8;
+const N_HEALTH: usize = 128;
+const N_DEAF: usize = 50;
+/// Attaches of the crowd that comes and goes.
+const N_ATTACHES: usize = 8_400;
+
+/// All rows.
+pub fn floods(table: &mut Table) {
+    glob_queries(table);
+    health(table);
+    far_queries(table);
+    attaches(table);
+    deaf_listers(table);
+}
+
+/// Clients that pipeline costly lock queries.
+fn glob_queries(table: &mut Table) {
+    let mesh = Mesh::started();
+    let line = hold_and_query(&mesh);
+    let stream = || UnixStream::connect(mesh.dir().join("mesh.sock")).expect("the broker's socket");
+    let attack = |done: &AtomicBool| {
+        thread::scope(|threads| {
+            for _ in 0..N_GLOBBERS {
+                threads.spawn(|| pipeline(stream(), &line.repeat(16), done));
+            }
+        });
+    };
+    row(table, "8 clients pipeline lock queries with globs", &mesh, attack);
+}
+
+/// The same from another machine.
+fn far_queries(table: &mut Table) {
+    let mesh = Mesh::hub();
+    let line = hold_and_query(&mesh);
+    let guest = mesh.far_seat("guest").writer();
+    row(table, "a guest pipelines lock queries with globs", &mesh, |done| pipeline(guest, &line.repeat(16), done));
+}
+
+/// Holds many deep paths, and answers with a query that compares each with many globs.
+fn hold_and_query(mesh: &Mesh) -> Vec<u8> {
+    let mut holder = mesh.seat("holder");
+    for n in 0..10 {
+        let paths: Vec<String> = (0..64).map(|k| format!("/{}{n}x{k}", "a/".repeat(1900))).collect();
+        holder.call("lock.lock", &json!({ "filePaths": paths }));
+    }
+    let globs: Vec<String> = (0..64).map(|n| format!("/**/q{n}/**/x?*")).collect();
+    request("lock.query", &json!({ "filePaths": globs }))
+}
+
+/// Strangers that ask for the health again and again over HTTP, and never read.
+fn health(table: &mut Table) {
+    let mesh = Mesh::started();
+    let port = mesh.http_port();
+    let attack = |done: &AtomicBool| {
+        let ask = format!("GET /health HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n").repeat(500);
+        let mut open: Vec<TcpStream> = Vec::new();
+        while !done.load(Ordering::Relaxed) {
+            while open.len() < N_HEALTH {
+                let stream = TcpStream::connect(("127.0.0.1", port)).expect("the broker listens");
+                stream.set_nonblocking(true).expect("a socket");
+                open.push(stream);
+            }
+            let is_open = |mut stream: &TcpStream| {
+                !stream.write(ask.as_bytes()).is_err_and(|e| e.kind() != ErrorKind::WouldBlock)
+            };
+            open.retain(is_open);
+            thread::sleep(PAUSE);
+        }
+    };
+    let auth = mesh.http().1;
+    let status = format!("GET /status HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{auth}\r\n");
+    let call = || assert!(mesh.http().0.ask(status.as_bytes()) > 2);
+    row_of(table, "128 strangers pipeline /health, HTTP call", call, attack);
+}
+
+/// Agents that attach, one after another, and leave.
+fn attaches(table: &mut Table) {
+    let mesh = Mesh::started();
+    let attack = |done: &AtomicBool| {
+        for n in 0..N_ATTACHES {
+            if done.load(Ordering::Relaxed) {
+                return;
+            }
+            drop(mesh.seat(&format!("crowd-{n}")));
+        }
+    };
+    row(table, "8,400 attaches", &mesh, attack);
+}
+
+/// Clients that list peers without end and do not read.
+fn deaf_listers(table: &mut Table) {
+    let mesh = Mesh::started();
+    let seats: Vec<Line> = (0..N_DEAF).map(|n| mesh.seat(&format!("lister-{n}"))).collect();
+    let ask = request("peers", &json!({ "scope": "machine" })).repeat(50);
+    let attack = |done: &AtomicBool| {
+        let streams: Vec<UnixStream> = seats.iter().map(Line::writer).collect();
+        for stream in &streams {
+            stream.set_nonblocking(true).expect("a socket");
+        }
+        while !done.load(Ordering::Relaxed) {
+            for mut stream in &streams {
+                // A client that reads nothing is dropped in the end, and then it is no flood any more.
+                let _ = stream.write(&ask);
+            }
+            thread::sleep(PAUSE);
+        }
+    };
+    row(table, "50 clients flood peers and do not read", &mesh, attack);
+}
+
+/// Sends the same bytes without end, and reads what comes.
+fn pipeline(mut stream: UnixStream, bytes: &[u8], done: &AtomicBool) {
+    stream.set_nonblocking(true).expect("a socket");
+    let (mut heard, mut at) = (vec![0; 64 * 1024], 0);
+    while !done.load(Ordering::Relaxed) {
+        match stream.write(&bytes[at..]) {
+            Ok(n) => at = (at + n) % bytes.len(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
+            Err(_) => return,
+        }
+        // What is not here yet is read the next time.
+        while stream.read(&mut heard).is_ok_and(|n| n > 0) {}
+    }
+}
+
+/// A row whose honest client writes on the socket.
+fn row(table: &mut Table, work: &str, mesh: &Mesh, attack: impl FnOnce(&AtomicBool) + Send) {
+    let mut honest = mesh.seat("honest");
+    let set = json!({ "key": "port", "value": "8080" });
+    let call = || {
+        honest.call("state.set", &set);
+    };
+    row_of(table, work, call, attack);
+}
+
+/// A row: the honest calls while nothing else happens, then the same during the attack.
+fn row_of(table: &mut Table, work: &str, mut call: impl FnMut(), attack: impl FnOnce(&AtomicBool) + Send) {
+    let mut calls = || {
+        let time = |_| {
+            let began = Instant::now();
+            call();
+            let took = micros_since(began);
+            thread::sleep(PAUSE);
+            took
+        };
+        Samples::new((0..N_CALLS).map(time).collect())
+    };
+    let (quiet, done) = (calls(), AtomicBool::new(false));
+    let during = thread::scope(|threads| {
+        threads.spawn(|| attack(&done));
+        let during = calls();
+        done.store(true, Ordering::Relaxed);
+        during
+    });
+    table.times(work, &during, Some(quiet.at(0.99)), Reach::MedianAndP99(MOST, MOST));
+}
