@@ -15,7 +15,7 @@ const WAKE_HOOK_SECONDS: i64 = 86_400;
 /// How long an agent waits for a hook that answers.
 const HOOK_SECONDS: i64 = 5;
 
-/// What one file should hold of ours.
+/// The entries that slm-mesh should have in one file.
 #[derive(Debug, Clone, Copy)]
 pub struct Entries<'a> {
     /// The agent that reads the file.
@@ -142,7 +142,7 @@ impl Entries<'_> {
         self.remove_hooks(&text, hooks, None, |name, n| name == event && n >= wanted.len())
     }
 
-    /// Our hooks for an event: the one that answers, and after it the one that waits to wake.
+    /// Our hooks for an event: first the hook that answers, then the hook that waits to wake the agent.
     fn hooks_for(&self, event: &str, hooks: &HookFile) -> Vec<Value> {
         let mut wanted = vec![self.hook(hooks)];
         if self.may_wake && hooks.wake_event == Some(event) {
@@ -317,12 +317,12 @@ pub fn registered_program(whole: &Value, server: &ServerFile) -> Option<String> 
     command.as_str().or_else(|| command[0].as_str()).map(str::to_owned)
 }
 
-/// The program that a hook of ours runs; none for another program's hook.
+/// The program that our hook runs; none for another program's hook.
 pub fn hook_program(hook: &Value) -> Option<String> {
     hook_target(hook).map(|(program, _)| program)
 }
 
-/// The program that a hook of ours runs, and the id of the agent behind `hook`.
+/// The program that our hook runs, and the id of the agent behind `hook`.
 fn hook_target(hook: &Value) -> Option<(String, String)> {
     let command = hook["command"].as_str().or(hook["exec"].as_str()).unwrap_or("");
     if is_our_program(command) && hook["args"][0] == json!("hook") {

@@ -30,7 +30,7 @@ pub struct Environment {
     pub wake: Vec<String>,
 }
 
-/// One file of an agent with what it should hold of ours.
+/// One file of an agent, with the entries that slm-mesh should have in it.
 #[derive(Debug, Clone)]
 pub struct EditedFile {
     /// The file.
@@ -152,7 +152,7 @@ impl Environment {
         texts.map(|(name, text)| (file(name), text)).collect()
     }
 
-    /// What a file should hold of ours.
+    /// The entries that slm-mesh should have in a file.
     pub fn entries<'a>(&'a self, agent: &'static Agent, own_file: &'a str, file: &EditedFile) -> Entries<'a> {
         Entries {
             agent,
@@ -236,7 +236,7 @@ pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The path of this program. A path on PATH is preferred, since it stays when a version below it goes.
+/// The path of this program. A path on PATH is preferred, because it stays valid when a package manager replaces the version behind it.
 fn own_path() -> Result<String, Error> {
     let own = std::env::current_exe();
     let own = own.map_err(|error| {

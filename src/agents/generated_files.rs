@@ -47,7 +47,7 @@ pub fn plugin_program(text: &str) -> Option<String> {
     serde_json::from_str(line.trim_end_matches(';')).ok()
 }
 
-/// Whether a path names a program of ours.
+/// Whether a path names slm-mesh.
 pub fn is_our_program(program: &str) -> bool {
     Path::new(program).file_name().is_some_and(|name| name == NAME)
 }

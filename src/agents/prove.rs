@@ -75,7 +75,7 @@ impl Drop for Scratch {
 /// Plays a session of the agent through its hooks.
 ///
 /// # Errors
-/// When the agent has no hooks, or none of ours, or no mesh can be started.
+/// When the agent has no hooks of slm-mesh, or no mesh can be started.
 pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Proof>, Error> {
     let none = || {
         let text = format!(

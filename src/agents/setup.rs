@@ -97,7 +97,7 @@ pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep
     steps
 }
 
-/// Takes everything of ours out of an agent's files.
+/// Removes every entry of slm-mesh from an agent's files.
 pub fn take_out(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
     let scope = environment.scope(agent);
     let own_file = environment.own_file(agent);
@@ -204,7 +204,7 @@ fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
     Err(format!("{program} failed: {}", last.chars().take(200).collect::<String>()))
 }
 
-/// What a file holds of ours, in words.
+/// Names the entries of slm-mesh that a file has.
 fn contents(entries: &Entries) -> &'static str {
     match (entries.server.is_some(), entries.hooks.is_some()) {
         (true, true) => "server, hooks",

@@ -32,7 +32,7 @@ pub enum ErrorKind {
     Damaged,
     /// The broker can't be reached or is stopping.
     Gone,
-    /// A bug of ours; nothing was changed.
+    /// A bug in slm-mesh; nothing was changed.
     Internal,
 }
 
@@ -85,7 +85,7 @@ impl ErrorKind {
         matches!(self, ErrorKind::Storage | ErrorKind::Damaged)
     }
 
-    /// The kind of a word that came over the wire; `Internal` for one that we don't know.
+    /// The kind of a word that came over the wire; `Internal` for an unknown word.
     pub fn from_word(word: &str) -> ErrorKind {
         CODES.iter().find(|row| row.word == word).map_or(ErrorKind::Internal, |row| row.kind)
     }

@@ -92,7 +92,7 @@ impl PushTargets {
         self.push(mesh, peer, &envelope("message", &payload, now), Some(seq), now);
     }
 
-    /// Pushes an event: first to those that subscribed to it, then the update that all get.
+    /// Pushes an event: first to its subscribers, then the update that every peer gets.
     pub fn push_event(&mut self, mesh: &Mesh, event: &Event, now: i64) {
         let payload: Value = serde_json::from_str(&event.payload).unwrap_or_else(|_| json!({}));
         let peers = mesh.peers().push_recipients();

@@ -30,7 +30,7 @@ impl RemoteListener {
         RemoteListener { admission: Some((door, arrivals)), announcer, announce_at }
     }
 
-    /// Admits those that have proven the secret since the last turn.
+    /// Admits the connections that have proven the secret since the last turn.
     pub fn admit_arrivals(&mut self, clients: &mut UnixClients, pushes: &mut PushTargets, context: &mut LoopContext) {
         let Some((_, arrivals)) = &self.admission else { return };
         while let Ok(arrival) = arrivals.try_recv() {

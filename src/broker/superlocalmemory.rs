@@ -88,7 +88,7 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     if content.len() > max {
         return Err(Error::new(ErrorKind::Refused, format!("content too large (max {max} bytes)")));
     }
-    // Each mesh has a budget of its own, so that one that sends much slows nobody else.
+    // Each mesh has its own budget, so that a busy mesh does not slow the others.
     mesh.charge(&format!("letters from {}", head.peer), 10, now)?;
     let id = fields.word("from_peer").unwrap_or("unknown");
     let (name, machine) = (fields.word("from_name"), fields.word("from_machine"));
@@ -119,7 +119,7 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     Ok(accepted(target, sent.first().map_or(0, |message| message.seq), now))
 }
 
-/// The type of a message: the one that the sender says, if it exists and fits the content.
+/// The type of a message: the sender's, if it exists and fits the content.
 fn message_type(fields: &Fields, content: &str) -> MessageType {
     let fits = |kind: &MessageType| *kind != MessageType::Json || serde_json::from_str::<Value>(content).is_ok();
     fields.word("type").and_then(MessageType::from_word).filter(fits).unwrap_or_default()

@@ -145,7 +145,7 @@ pub struct Mesh {
     ticked_at: i64,
     /// When old rows are removed next, ms.
     next_prune: i64,
-    /// The disk refused: nothing that only time asks for is tried again before then, ms.
+    /// After the disk refused a write, timed work such as expiry waits until then, ms.
     retry_after: i64,
 }
 

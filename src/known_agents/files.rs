@@ -164,7 +164,7 @@ pub enum HookCommand {
     BashIfPresent,
 }
 
-/// How long an agent waits for a hook of ours, in its own unit.
+/// How long an agent waits for our hook, in its own unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeLimit {
     /// `timeout`, in seconds.

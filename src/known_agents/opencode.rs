@@ -1,4 +1,4 @@
-//! OpenCode, as of 1.18.33. It has no hooks of its own: a plugin of ours runs them, in Claude Code's shape.
+//! OpenCode, as of 1.18.33. It has no hooks of its own: our plugin runs them, in Claude Code's shape.
 
 use super::dialect::{CLAUDE_SHAPED, Dialect};
 use super::files::{

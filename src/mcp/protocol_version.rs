@@ -21,7 +21,7 @@ pub enum ProtocolVersion {
     V2025_03_26,
     /// It added titles and `_meta` of tools.
     V2025_06_18,
-    /// The last one that begins with `initialize`.
+    /// The last version in which a session begins with `initialize`.
     V2025_11_25,
     /// The modern one: no handshake, and each request states version and capabilities.
     V2026_07_28,

@@ -33,7 +33,7 @@ pub enum BridgeStatus {
 
 /// How lines become WebSocket messages.
 pub enum Framing {
-    /// To a program of ours: one encrypted stream.
+    /// To another slm-mesh: one encrypted stream.
     Encrypted(Box<NoiseChannel>),
     /// To a push client of slm-mesh 1.3: one text message for each line.
     Plain(LineBuffer),

@@ -20,7 +20,7 @@ const PROTOCOL_HEADER: &str = "sec-websocket-protocol";
 /// What a client asks to be, by the head of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RequestedRole {
-    /// A session of ours.
+    /// A session or command of slm-mesh.
     Guest,
     /// A session of slm-mesh 0.1.0, whose protocol we no longer speak.
     OutdatedGuest,

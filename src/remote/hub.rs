@@ -42,7 +42,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// What an accepted connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptedRole {
-    /// A session or command of ours, which has proven the secret.
+    /// A session or command of slm-mesh, which has proven the secret.
     Session,
     /// A push client of slm-mesh 1.3, which brought a bearer token.
     PushSubscriber,

@@ -34,7 +34,7 @@ impl FileTree for Disk {
         for entry in fs::read_dir(folder).ok()? {
             let entry = entry.ok()?;
             let kind = entry.file_type().ok()?;
-            // A name that is not text can't be a name in a command's text.
+            // A command line is text, so it can't name a file whose name is not valid UTF-8.
             let Ok(name) = entry.file_name().into_string() else { continue };
             let is_folder = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
             entries.push(Entry { name, is_folder, is_link: kind.is_symlink() });

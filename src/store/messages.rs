@@ -58,9 +58,9 @@ pub struct MessageFilter<'a> {
     pub to: Option<&'a str>,
     /// From this peer.
     pub from: Option<&'a str>,
-    /// Only those that are neither read nor expired.
+    /// Only messages that are neither read nor expired.
     pub unread: bool,
-    /// Only those that were sent to the recipient alone.
+    /// Only messages that were sent to the recipient alone.
     pub direct: bool,
     /// Only those after this sequence number.
     pub after: i64,

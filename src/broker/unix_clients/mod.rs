@@ -122,7 +122,7 @@ impl UnixClients {
         self.accept_state == AcceptState::Ready || self.connections.values().any(ClientConnection::wants_turn)
     }
 
-    /// When the passing of time matters to a client next, ms.
+    /// When the next client has to be checked or served without an event, ms.
     pub fn deadline(&self) -> Option<i64> {
         let retry = match self.accept_state {
             AcceptState::RetryAt(at) => Some(at),

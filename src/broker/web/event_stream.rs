@@ -52,7 +52,7 @@ struct NextFrame {
     events: Vec<String>,
     /// Messages as JSON.
     messages: Vec<String>,
-    /// Rows may differ from those that were sent.
+    /// Rows may have changed since they were sent.
     is_dirty: bool,
     /// When a frame may go out, ms.
     frame_at: i64,
@@ -69,7 +69,7 @@ struct SentRows {
 }
 
 impl SentRows {
-    /// Replaces the rows; answers with those that differ, and with the keys of those that are gone.
+    /// Replaces the rows; returns the rows that changed, and the keys of removed rows.
     fn update(&mut self, rows: Vec<(String, String)>, n_more: usize) -> (Vec<String>, Vec<String>) {
         let mut old = std::mem::take(&mut self.sent);
         let mut changed = Vec::new();

@@ -158,7 +158,7 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
     let params = core::object(call.remove("params").unwrap_or(Value::Null));
     let args = op.check(params)?;
     let actor = Some(mesh.peers().resolve("human")?);
-    // A call of the page never waits: one that would is answered at once.
+    // A call of the page never waits: it gets an answer at once, even an empty one.
     let ctx = CallContext {
         conn: 0,
         actor,

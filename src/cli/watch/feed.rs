@@ -180,7 +180,7 @@ impl Feed {
         self.client.is_some()
     }
 
-    /// Subscribes to events and reads the ones that were missed.
+    /// Subscribes to events and reads the missed events.
     fn subscribe_and_catch_up(&mut self, mut client: Client) -> Result<(), Error> {
         // Events that are pushed while the older ones load come after them.
         let mut pushed = Vec::new();

@@ -460,7 +460,7 @@ impl Mail {
     }
 }
 
-/// Another hook of the same event does not get mail that one hook got within this time.
+/// For this long, mail that one hook took is not given to another hook of the same event.
 const HOOK_DELIVERY_MS: i64 = 2_000;
 
 impl Mesh {

@@ -127,7 +127,7 @@ impl ReaderThread {
         Ok(client)
     }
 
-    /// Attaches the threads that were attached before, and those that calls wait for.
+    /// Attaches the threads that were attached before, and the threads of waiting calls.
     fn attach_all(&mut self, client: &mut Client) -> Result<(), Error> {
         let mut state = self.shared.lock();
         if state.is_closing {

@@ -18,7 +18,7 @@ impl Spec {
     /// Options anywhere, none of them with a value.
     pub(super) const FLAGS: Spec = Spec { short: "", attached: "", long: &[], stops: false };
 
-    /// Options anywhere, these with a value.
+    /// Options may stand anywhere; the listed ones take a value.
     pub(super) const fn new(short: &'static str, long: &'static [&'static str]) -> Spec {
         Spec { short, attached: "", long, stops: false }
     }
