@@ -24,5 +24,5 @@ pub fn add_cursor(value: &mut Value, n_left: usize, last: Option<(i64, &str)>) {
 /// When it is none.
 pub fn parse_cursor(cursor: &str) -> Result<(i64, &str), Error> {
     let parts = cursor.split_once(' ').and_then(|(number, text)| Some((number.parse().ok()?, text)));
-    parts.ok_or_else(|| Error::usage("after", "want the value of next from the answer before"))
+    parts.ok_or_else(|| Error::usage("after", "want the value of next from the previous answer"))
 }

@@ -66,8 +66,8 @@ impl Federation {
         let n = body.chars().count();
         if link.is_superlocalmemory() && n > max {
             let text = format!(
-                "message: {} is on SuperLocalMemory, which takes {SLM_CHARS_MAX} characters, {} of them to say for whom \
-                 it is, and these are {n}; send it in parts, or put it into a file and say where",
+                "message: {} is on SuperLocalMemory, which takes {SLM_CHARS_MAX} characters, {} of them for the \
+                 recipient's name, and this message has {n}; send it in parts, or put it into a file and say where",
                 peer.row.name,
                 SLM_CHARS_MAX - max
             );

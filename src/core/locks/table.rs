@@ -228,7 +228,7 @@ impl Locks {
             }
             Some(lock) => {
                 let name = peers.name_of(&lock.holder);
-                format!("{path} is locked by {name}, not by you; only its holder gives it back")
+                format!("{path} is locked by {name}, not by you; only its holder can release it")
             }
             None => format!("{path} is not locked; list the locks with mesh_lock query (slm-mesh lock list)"),
         })
