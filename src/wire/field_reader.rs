@@ -4,6 +4,7 @@
 //! **Invariant:** memory is bounded. What is too long, too deep or too much is read and left out; a field
 //! that the caller needs is left out last.
 
+use super::kept_text::KeptText;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
 
@@ -16,7 +17,7 @@ const TEXTS_MAX: usize = 4 << 20;
 /// The needed fields and lines that come after that, together, bytes.
 const RESERVE: usize = 4 << 20;
 /// A needed field, or a needed line of a long text: longer than any path.
-const SHORT_MAX: usize = 8 << 10;
+pub(super) const SHORT_MAX: usize = 8 << 10;
 /// Values kept. After that only needed fields are kept.
 const VALUES_MAX: usize = 1 << 16;
 /// A longer name is no field's.
@@ -364,58 +365,6 @@ impl TextDecoder {
 
     fn push(&mut self, c: char) {
         self.ready.extend(c.encode_utf8(&mut [0; 4]).bytes());
-    }
-}
-
-/// The beginning of a text, and after that only the needed lines of it.
-struct KeptText {
-    kept: Vec<u8>,
-    head_max: usize,
-    /// The line after the beginning that is being read.
-    line: Vec<u8>,
-    is_cut: bool,
-    n_lines: usize,
-    lines_max: usize,
-}
-
-impl KeptText {
-    fn new(head_max: usize, lines_max: usize) -> KeptText {
-        KeptText { kept: Vec::new(), head_max, line: Vec::new(), is_cut: false, n_lines: 0, lines_max }
-    }
-
-    fn push(&mut self, byte: u8, line_starts: &[&str]) {
-        if !self.is_cut && self.kept.len() < self.head_max {
-            return self.kept.push(byte);
-        }
-        if !self.is_cut {
-            self.is_cut = true;
-            // The line that is cut in two may be a needed one.
-            let start = self.kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            self.line = self.kept[start..].to_vec();
-        }
-        if byte == b'\n' {
-            self.end_line(line_starts);
-        } else if self.line.len() <= SHORT_MAX {
-            self.line.push(byte);
-        }
-    }
-
-    fn end_line(&mut self, line_starts: &[&str]) {
-        let is_needed = line_starts.iter().any(|start| self.line.starts_with(start.as_bytes()));
-        if is_needed && self.line.len() <= SHORT_MAX && self.n_lines + self.line.len() < self.lines_max {
-            self.n_lines += self.line.len() + 1;
-            self.kept.push(b'\n');
-            self.kept.append(&mut self.line);
-        }
-        self.line.clear();
-    }
-
-    /// The text, and how many bytes of it are lines that came after its beginning.
-    fn finish(mut self, line_starts: &[&str]) -> (Vec<u8>, usize) {
-        if self.is_cut {
-            self.end_line(line_starts);
-        }
-        (self.kept, self.n_lines)
     }
 }
 

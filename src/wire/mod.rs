@@ -3,5 +3,6 @@
 //! **Invariant:** this code reads no input and writes no output; it converts between buffers and messages.
 
 pub mod field_reader;
+mod kept_text;
 pub mod lines;
 pub mod rpc;

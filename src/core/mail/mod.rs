@@ -173,11 +173,8 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let (mut rows, mut size) = (Vec::new(), 0);
     let mut n_whole = 0;
     for message in &found {
-        let row = if is_look {
-            mail.whole_row(&turn.store, peers, message, view)
-        } else {
-            mail.row(&turn.store, peers, message, view)
-        };
+        let to_row = if is_look { Mail::whole_row } else { Mail::row };
+        let row = to_row(mail, &turn.store, peers, message, view);
         size += row.to_string().len();
         if size > limits::PAGE_MAX && !rows.is_empty() {
             more = true;

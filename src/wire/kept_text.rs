@@ -1,0 +1,56 @@
+//! Keeps the beginning of a long text, and of the rest the lines that matter: a patch of many megabytes names
+//! its files on a few lines.
+
+use super::field_reader::SHORT_MAX;
+
+/// The beginning of a text, and after that only the needed lines of it.
+pub(super) struct KeptText {
+    kept: Vec<u8>,
+    head_max: usize,
+    /// The line after the beginning that is being read.
+    line: Vec<u8>,
+    is_cut: bool,
+    n_lines: usize,
+    lines_max: usize,
+}
+
+impl KeptText {
+    pub(super) fn new(head_max: usize, lines_max: usize) -> KeptText {
+        KeptText { kept: Vec::new(), head_max, line: Vec::new(), is_cut: false, n_lines: 0, lines_max }
+    }
+
+    pub(super) fn push(&mut self, byte: u8, line_starts: &[&str]) {
+        if !self.is_cut && self.kept.len() < self.head_max {
+            return self.kept.push(byte);
+        }
+        if !self.is_cut {
+            self.is_cut = true;
+            // The line that is cut in two may be a needed one.
+            let start = self.kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            self.line = self.kept[start..].to_vec();
+        }
+        if byte == b'\n' {
+            self.end_line(line_starts);
+        } else if self.line.len() <= SHORT_MAX {
+            self.line.push(byte);
+        }
+    }
+
+    fn end_line(&mut self, line_starts: &[&str]) {
+        let is_needed = line_starts.iter().any(|start| self.line.starts_with(start.as_bytes()));
+        if is_needed && self.line.len() <= SHORT_MAX && self.n_lines + self.line.len() < self.lines_max {
+            self.n_lines += self.line.len() + 1;
+            self.kept.push(b'\n');
+            self.kept.append(&mut self.line);
+        }
+        self.line.clear();
+    }
+
+    /// The text, and how many bytes of it are lines that came after its beginning.
+    pub(super) fn finish(mut self, line_starts: &[&str]) -> (Vec<u8>, usize) {
+        if self.is_cut {
+            self.end_line(line_starts);
+        }
+        (self.kept, self.n_lines)
+    }
+}
