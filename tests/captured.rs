@@ -55,7 +55,7 @@ fn each_captured_event_is_understood() {
         assert_eq!(shown.matches("> before it stops").count(), 1, "{agent}: {shown}");
         assert_eq!(told(&place, agent, stop), Value::Null, "{agent}: once");
         let denied = told(&place, agent, edit).to_string();
-        assert!(denied.contains("reason: \"mine\"") && denied.contains("was not changed"), "{agent}: {denied}");
+        assert!(denied.contains(r#"reason: \"mine\""#) && denied.contains("was not changed"), "{agent}: {denied}");
         place.ok(&["send", &name, "late"]);
         assert_eq!(told(&place, agent, &format!("{stop}-active")), Value::Null, "{agent}: it goes on already");
         place.ok(&["unlock", "held.txt"]);
