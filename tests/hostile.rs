@@ -185,7 +185,12 @@ fn numbers_beyond_their_bounds_are_answered() {
 fn names_that_mean_something_else_are_given_another_form() {
     let mut stage = Stage::new();
     let mut mad = Mad::new(&stage.place);
-    for (n, name) in ["a:b", "a/b", "all", ":", "/", "repo", "cli", "agent:x"].iter().enumerate() {
+    for (n, name) in ["a:b", "a/b", ":", "/", "agent:x"].iter().enumerate() {
+        let params = json!({ "name": name, "agent": "x/y:z", "project": "/p", "pid": 1 });
+        let answer = mad.says(&request(n as i64, "attach", params).to_string());
+        assert_eq!(answer["error"]["data"]["argument"], "name", "{name}: {answer}");
+    }
+    for (n, name) in ["all", "repo", "cli"].iter().enumerate() {
         let params = json!({ "name": name, "agent": "x/y:z", "project": "/p", "pid": 1 });
         let answer = mad.says(&request(n as i64, "attach", params).to_string());
         let given = answer["result"]["you"]["name"].as_str().unwrap_or_else(|| panic!("{name}: {answer}"));

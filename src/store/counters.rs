@@ -48,13 +48,17 @@ impl Counters {
 /// The file that says up to which numbers are reserved.
 #[derive(Debug)]
 pub(super) struct ReservedNumbers {
-    path: PathBuf,
+    /// None for a database in memory: its numbers end with it.
+    path: Option<PathBuf>,
     upto: [i64; 3],
 }
 
 impl ReservedNumbers {
     /// Opens the file beside a database. A missing one reserves nothing.
     pub(super) fn open(database: &Path) -> StoreResult<ReservedNumbers> {
+        if database.to_string_lossy().contains("vfs=memdb") {
+            return Ok(ReservedNumbers { upto: [0; 3], path: None });
+        }
         let path = database.with_extension("numbers");
         let mut text = String::new();
         match File::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
@@ -63,7 +67,7 @@ impl ReservedNumbers {
         }
         let mut words = text.split_whitespace();
         let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-        Ok(ReservedNumbers { upto: [number(), number(), number()], path })
+        Ok(ReservedNumbers { upto: [number(), number(), number()], path: Some(path) })
     }
 
     /// The numbers up to which some may have been given.
@@ -74,21 +78,23 @@ impl ReservedNumbers {
     /// Reserves a block for each kind of number that has reached the end of its block.
     fn cover(&mut self, counters: &Counters) -> StoreResult<()> {
         let last = counters.last();
+        let Some(path) = &self.path else { return Ok(()) };
         if last.iter().zip(self.upto).all(|(last, upto)| *last <= upto) {
             return Ok(());
         }
         let reserve = |n: usize| if last[n] <= self.upto[n] { self.upto[n] } else { last[n] + BLOCK };
         let upto = [reserve(0), reserve(1), reserve(2)];
-        write_numbers(&self.path, upto, true).map_err(|error| file_error(&self.path, &error))?;
+        write_numbers(path, upto, true).map_err(|error| file_error(path, &error))?;
         self.upto = upto;
         Ok(())
     }
 
     /// Gives back what was reserved and not used, so that the next broker goes on without a gap.
     pub(super) fn give_back(&mut self, counters: &Counters) -> StoreResult<()> {
+        let Some(path) = &self.path else { return Ok(()) };
         // If this is lost, the larger numbers stay, which is only a gap.
         self.upto = counters.last();
-        write_numbers(&self.path, self.upto, false).map_err(|error| file_error(&self.path, &error))
+        write_numbers(path, self.upto, false).map_err(|error| file_error(path, &error))
     }
 }
 

@@ -62,7 +62,8 @@ impl World {
 
     /// Commit, and only then let out what there is; some of it is lost on its way.
     pub fn end_turn(&mut self, web: Option<(Ask, Value)>) {
-        assert!(self.mesh().commit());
+        let committed = self.mesh().commit();
+        assert!(committed, "{:?}", self.mesh().take_effects());
         let outs = self.mesh().take_effects();
         let mut lost = BTreeSet::new();
         if let Some((ask, value)) = web {
