@@ -263,7 +263,7 @@ fn a_directory_with_a_path_too_long_for_a_socket_works() {
     std::os::unix::fs::symlink(&place.dir, &alias).unwrap();
     let pid = place.broker_pid();
     let mut other = Place::new();
-    other.dir = { alias };
+    other.dir = alias;
     assert_eq!(other.json(&["status"])["pid"].as_u64().map(|pid| pid as u32), pid);
     place.ok(&["stop"]);
 }
