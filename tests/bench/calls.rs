@@ -21,7 +21,7 @@ fn run(command: &mut Command) {
 /// Verbs against a process that ends at once.
 pub fn verbs(table: &mut Table) {
     let mesh = Mesh::started();
-    let _reader = mesh.seat("reader");
+    let _reader = mesh.attach("reader");
     let mut line = mesh.line();
     line.call("state.set", &json!({ "key": "port", "value": VALUE }));
     let truth = if Path::new("/bin/true").exists() { "/bin/true" } else { "/usr/bin/true" };
@@ -59,9 +59,9 @@ fn three() -> [(&'static str, Vec<u8>); 3] {
 /// Calls over the Unix socket against the same bytes through an echo, and a row committed.
 pub fn socket(table: &mut Table) {
     let mesh = Mesh::started();
-    let _reader = mesh.seat("reader");
+    let _reader = mesh.attach("reader");
     let (_server, echo) = floor::echo(&mesh.scratch);
-    let mut writer = mesh.seat("writer");
+    let mut writer = mesh.attach("writer");
     writer.call("state.set", &json!({ "key": "port", "value": VALUE }));
     let mut commits = Commits::new(&mesh.scratch, "floor.db", ROW);
     let mut commit = || commits.one();
@@ -70,7 +70,7 @@ pub fn socket(table: &mut Table) {
         let answer = writer.ask(&line).to_vec();
         let mut floor = floor::echo_line(&echo, &answer);
         assert_eq!(floor.ask(&line).len(), answer.len());
-        let mut own = mesh.seat(&format!("writer-{}", works.len()));
+        let mut own = mesh.attach(&format!("writer-{}", works.len()));
         let same = line.clone();
         works.push(Box::new(move || {
             own.ask(&line);
@@ -92,7 +92,7 @@ pub fn socket(table: &mut Table) {
 /// Tool calls over MCP stdio: client, session, broker and back.
 pub fn mcp(table: &mut Table) {
     let mesh = Mesh::started();
-    let _reader = mesh.seat("reader");
+    let _reader = mesh.attach("reader");
     let set = json!({ "action": "set", "key": "port", "value": VALUE });
     let works = [
         ("get", tool("mesh_state", json!({ "action": "get", "key": "port" })), 60.0),

@@ -30,7 +30,7 @@ fn set_line(n: usize) -> Vec<u8> {
 /// From the write of a `send` to its notice on the recipient's socket.
 pub fn push(table: &mut Table) {
     let mesh = Mesh::started();
-    let (mut sender, mut reader) = (mesh.seat("sender"), mesh.seat("reader"));
+    let (mut sender, mut reader) = (mesh.attach("sender"), mesh.attach("reader"));
     let line = request("send", &json!({ "to": "reader", "message": VALUE }));
     let mut times = Vec::new();
     for _ in 0..3000 {
@@ -46,8 +46,8 @@ pub fn push(table: &mut Table) {
 /// From the write of a `send` to all until the last of a hundred has its notice.
 pub fn broadcast(table: &mut Table) {
     let mesh = Mesh::started();
-    let mut sender = mesh.seat("sender");
-    let mut hearers: Vec<Line> = (0..N_HEARERS).map(|n| mesh.seat(&format!("hearer-{n}"))).collect();
+    let mut sender = mesh.attach("sender");
+    let mut hearers: Vec<Line> = (0..N_HEARERS).map(|n| mesh.attach(&format!("hearer-{n}"))).collect();
     let line = request("send", &json!({ "to": "all", "message": VALUE }));
     let mut round = || {
         sender.send(&line);
@@ -63,7 +63,7 @@ pub fn broadcast(table: &mut Table) {
 /// Durable writes a second of clients that do not wait for one answer before the next call.
 pub fn writes(table: &mut Table) {
     let mesh = Mesh::started();
-    let mut clients: Vec<Line> = (0..N_CLIENTS).map(|n| mesh.seat(&format!("client-{n}"))).collect();
+    let mut clients: Vec<Line> = (0..N_CLIENTS).map(|n| mesh.attach(&format!("client-{n}"))).collect();
     let batches: Vec<Vec<u8>> =
         (0..N_WRITES).map(|n| (0..N_LINES).flat_map(|line| set_line(n * N_LINES + line)).collect()).collect();
     let n_sets = N_CLIENTS * N_WRITES * N_LINES;
@@ -99,7 +99,7 @@ pub fn writes(table: &mut Table) {
 /// A thousand sets a second, sent on time whether the last one was answered or not.
 pub fn steady(table: &mut Table) {
     let mesh = Mesh::started();
-    let mut line = mesh.seat("writer");
+    let mut line = mesh.attach("writer");
     let mut writer = line.writer();
     let (sent, times) = channel::<Instant>();
     let pacer = thread::spawn(move || {

@@ -51,13 +51,13 @@ fn glob_queries(table: &mut Table) {
 fn far_queries(table: &mut Table) {
     let mesh = Mesh::hub();
     let line = hold_and_query(&mesh);
-    let guest = mesh.far_seat("guest").writer();
+    let guest = mesh.attach_remote("guest").writer();
     row(table, "a guest pipelines lock queries with globs", &mesh, |done| pipeline(guest, &line.repeat(16), done));
 }
 
 /// Holds many deep paths, and answers with a query that compares each with many globs.
 fn hold_and_query(mesh: &Mesh) -> Vec<u8> {
-    let mut holder = mesh.seat("holder");
+    let mut holder = mesh.attach("holder");
     for n in 0..10 {
         let paths: Vec<String> = (0..64).map(|k| format!("/{}{n}x{k}", "a/".repeat(1900))).collect();
         holder.call("lock.lock", &json!({ "filePaths": paths }));
@@ -100,7 +100,7 @@ fn attaches(table: &mut Table) {
             if done.load(Ordering::Relaxed) {
                 return;
             }
-            drop(mesh.seat(&format!("crowd-{n}")));
+            drop(mesh.attach(&format!("crowd-{n}")));
         }
     };
     row(table, "8,400 attaches", &mesh, attack);
@@ -109,10 +109,10 @@ fn attaches(table: &mut Table) {
 /// Clients that list peers without end and do not read.
 fn deaf_listers(table: &mut Table) {
     let mesh = Mesh::started();
-    let seats: Vec<Line> = (0..N_DEAF).map(|n| mesh.seat(&format!("lister-{n}"))).collect();
+    let peers: Vec<Line> = (0..N_DEAF).map(|n| mesh.attach(&format!("lister-{n}"))).collect();
     let ask = request("peers", &json!({ "scope": "machine" })).repeat(50);
     let attack = |done: &AtomicBool| {
-        let streams: Vec<UnixStream> = seats.iter().map(Line::writer).collect();
+        let streams: Vec<UnixStream> = peers.iter().map(Line::writer).collect();
         for stream in &streams {
             stream.set_nonblocking(true).expect("a socket");
         }
@@ -144,7 +144,7 @@ fn pipeline(mut stream: UnixStream, bytes: &[u8], done: &AtomicBool) {
 
 /// A row whose honest client writes on the socket.
 fn row(table: &mut Table, work: &str, mesh: &Mesh, attack: impl FnOnce(&AtomicBool) + Send) {
-    let mut honest = mesh.seat("honest");
+    let mut honest = mesh.attach("honest");
     let set = json!({ "key": "port", "value": "8080" });
     let call = || {
         honest.call("state.set", &set);

@@ -84,7 +84,7 @@ fn fill(mesh: &Mesh, n_rows: usize) {
     t.commit().expect("committed");
 }
 
-/// A mesh with so many rows, and a seat as one of its peers.
+/// A mesh with so many rows, and a connection as one of its peers.
 fn grown(n_rows: usize) -> (Mesh, Line) {
     let mut mesh = Mesh::started();
     mesh.stop();

@@ -35,7 +35,7 @@ fn input(session: &str) -> String {
 /// once.
 pub fn hooks(table: &mut Table) {
     let mesh = Mesh::started();
-    let mut line = mesh.seat("writer");
+    let mut line = mesh.attach("writer");
     let (quiet, busy) = (input("quiet"), input("busy"));
     let hook = |input: &str| run(&mut mesh.command(&["hook", "claude"]), input);
     hook(&quiet);

@@ -24,7 +24,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Sessions that chat: over the socket, on so many threads, and real ones over standard input.
-const N_SEATS: usize = 97;
+const N_PEERS: usize = 97;
 const N_THREADS: usize = 4;
 const N_SESSIONS: usize = 3;
 /// Each chats this often.
@@ -80,21 +80,21 @@ fn pace(next: &mut Instant, n_chatters: usize) {
     thread::sleep(next.saturating_duration_since(Instant::now()));
 }
 
-/// Some of the seats: each writes to the next one, reads what came, and says that it did.
-fn chat(load: &Load, first: usize, seats: &mut [Line]) {
-    let (mut next, n_seats) = (Instant::now(), seats.len());
+/// Some of the peers: each writes to the next one, reads what came, and says that it did.
+fn chat(load: &Load, first: usize, peers: &mut [Line]) {
+    let (mut next, n_peers) = (Instant::now(), peers.len());
     while load.goes_on() {
-        for (at, seat) in seats.iter_mut().enumerate() {
-            let to = format!("seat-{}", (first + at + 1) % N_SEATS);
-            seat.call("send", &json!({ "to": to, "message": WORDS }));
-            let mail = seat.call("inbox", &json!({}));
+        for (at, peer) in peers.iter_mut().enumerate() {
+            let to = format!("peer-{}", (first + at + 1) % N_PEERS);
+            peer.call("send", &json!({ "to": to, "message": WORDS }));
+            let mail = peer.call("inbox", &json!({}));
             let ids: Vec<&Value> =
                 mail["result"]["messages"].as_array().into_iter().flatten().map(|m| &m["id"]).collect();
             if !ids.is_empty() {
-                seat.call("inbox.mark_read", &json!({ "items": ids }));
+                peer.call("inbox.mark_read", &json!({ "items": ids }));
             }
             load.n_calls.fetch_add(3, Ordering::Relaxed);
-            pace(&mut next, n_seats);
+            pace(&mut next, n_peers);
         }
     }
 }
@@ -190,7 +190,7 @@ impl Others {
         let (server, path) = floor::echo(&mesh.scratch);
         let echo = floor::echo_line(&path, &set_line());
         let mut others =
-            Others { writer: mesh.seat("writer"), watched: mesh.session(), web, post, echo, _server: server };
+            Others { writer: mesh.attach("writer"), watched: mesh.session(), web, post, echo, _server: server };
         others.watched.tool(&get_line());
         others
     }
@@ -248,7 +248,7 @@ fn run(load: &Load, lasts: Duration, n_idle: usize) {
     row("started", load, &mut since);
     let mut sessions: Vec<Session> = (0..N_SESSIONS).map(|_| load.mesh.session()).collect();
     sessions.iter_mut().for_each(|session| session.tool(&get_line()));
-    let mut seats: Vec<Line> = (0..N_SEATS).map(|n| load.mesh.seat(&format!("seat-{n}"))).collect();
+    let mut peers: Vec<Line> = (0..N_PEERS).map(|n| load.mesh.attach(&format!("peer-{n}"))).collect();
     let mut others = Others::new(load.mesh);
     row("a hundred sessions", load, &mut since);
     thread::scope(|threads| {
@@ -259,9 +259,9 @@ fn run(load: &Load, lasts: Duration, n_idle: usize) {
             thread::yield_now();
         }
         let idle = idle(load, n_idle);
-        let part = N_SEATS.div_ceil(N_THREADS);
-        for (n, seats) in seats.chunks_mut(part).enumerate() {
-            threads.spawn(move || chat(load, n * part, seats));
+        let part = N_PEERS.div_ceil(N_THREADS);
+        for (n, peers) in peers.chunks_mut(part).enumerate() {
+            threads.spawn(move || chat(load, n * part, peers));
         }
         threads.spawn(|| chat_over_mcp(load, &mut sessions));
         threads.spawn(|| come_anew(load));
@@ -274,7 +274,7 @@ fn run(load: &Load, lasts: Duration, n_idle: usize) {
         load.done.store(true, Ordering::Relaxed);
         drop(idle);
     });
-    drop((seats, sessions, others));
+    drop((peers, sessions, others));
     thread::sleep(Duration::from_secs(3));
     row("3 s after all left", load, &mut since);
 }

@@ -127,24 +127,24 @@ impl Mesh {
         self.broker.as_ref().expect("it was started").id()
     }
 
-    /// A connection without a seat.
+    /// A connection that is no peer.
     pub fn line(&self) -> Line {
         Line::connect(&self.dir().join("mesh.sock"))
     }
 
-    /// A connection with a seat under this name.
-    pub fn seat(&self, name: &str) -> Line {
-        seated(self.line(), name)
+    /// A connection that is a peer with this name.
+    pub fn attach(&self, name: &str) -> Line {
+        attached(self.line(), name)
     }
 
     /// The same from another machine, as a session has it: over the WebSocket.
-    pub fn far_seat(&self, name: &str) -> Line {
+    pub fn attach_remote(&self, name: &str) -> Line {
         let port = self.http_port() + 1;
         let stream = slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, u64::from(port));
         let mut line = Line::over(stream.unwrap_or_else(|error| panic!("{}", error.text)));
         let whence = json!({ "host": "elsewhere", "user": "bench", "ancestors": [] });
         line.send(format!("{}\n", json!({ "jsonrpc": "2.0", "method": "origin", "params": whence })).as_bytes());
-        seated(line, name)
+        attached(line, name)
     }
 
     /// Where HTTP is served.
@@ -184,7 +184,7 @@ impl Drop for Mesh {
     }
 }
 
-fn seated(mut line: Line, name: &str) -> Line {
+fn attached(mut line: Line, name: &str) -> Line {
     let asked = json!({ "agent": "bench", "project": "/bench", "pid": std::process::id(), "name": name });
     let answer = line.call("attach", &asked);
     assert_eq!(answer["result"]["you"]["name"], json!(name), "{answer}");

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// A call and a push over the WebSocket, compared with the same on this machine and the same bytes over TCP.
 pub fn far(table: &mut Table) {
     let mesh = Mesh::hub();
-    let (mut near, mut far) = (mesh.seat("near"), mesh.far_seat("far"));
+    let (mut near, mut far) = (mesh.attach("near"), mesh.attach_remote("far"));
     let get = request("state.get", &json!({ "key": "port" }));
     near.call("state.set", &json!({ "key": "port", "value": VALUE }));
     let n_bytes = near.ask(&get).len();
@@ -40,7 +40,8 @@ pub fn far(table: &mut Table) {
     let (local, tcp) = (samples[0].median(), samples[2].median());
     table.times("far get", &samples[1], Some(local + tcp), Reach::Times(1.5));
 
-    let (mut sender, send) = (mesh.seat("sender"), |to: &str| request("send", &json!({ "to": to, "message": VALUE })));
+    let (mut sender, send) =
+        (mesh.attach("sender"), |to: &str| request("send", &json!({ "to": to, "message": VALUE })));
     let (to_near, to_far) = (send("near"), send("far"));
     let mut pushed = |line: &[u8], reader: &mut Line| {
         let began = Instant::now();
@@ -73,10 +74,10 @@ fn cpu_of(pid: u32) -> f64 {
 /// Many guests that are idle, and then receive a broadcast.
 pub fn guests(table: &mut Table) {
     let mesh = Mesh::hub();
-    let mut sender = mesh.seat("sender");
+    let mut sender = mesh.attach("sender");
     thread::sleep(Duration::from_secs(1));
     let (alone, _) = memory_of(mesh.pid());
-    let mut guests: Vec<Line> = (0..N_GUESTS).map(|n| mesh.far_seat(&format!("guest-{n}"))).collect();
+    let mut guests: Vec<Line> = (0..N_GUESTS).map(|n| mesh.attach_remote(&format!("guest-{n}"))).collect();
     thread::sleep(SETTLES);
     let before = cpu_of(mesh.pid());
     thread::sleep(SILENT);
@@ -131,7 +132,7 @@ fn intrude(n: usize, port: u16) -> std::io::Result<()> {
 /// A call on this machine while strangers connect to both ports without end.
 pub fn strangers(table: &mut Table) {
     let mesh = Mesh::hub();
-    let mut near = mesh.seat("near");
+    let mut near = mesh.attach("near");
     let get = request("state.get", &json!({ "key": "port" }));
     near.call("state.set", &json!({ "key": "port", "value": VALUE }));
     let quiet = in_turns(40, 80, &mut [&mut || ignore(near.ask(&get))]).remove(0);

@@ -49,10 +49,10 @@ pub fn memory(table: &mut Table) {
     mesh.line().call("state.set", &json!({ "key": "port", "value": "8080" }));
     std::thread::sleep(Duration::from_secs(1));
     let idle = memory_of(mesh.pid());
-    let seats: Vec<Line> = (0..100).map(|n| mesh.seat(&format!("seat-{n}"))).collect();
+    let peers: Vec<Line> = (0..100).map(|n| mesh.attach(&format!("peer-{n}"))).collect();
     std::thread::sleep(Duration::from_secs(1));
     let full = memory_of(mesh.pid());
-    drop(seats);
+    drop(peers);
     let mut session = mesh.session();
     session.tool(&tool("mesh_state", json!({ "action": "set", "key": "port", "value": "8080" })));
     let one = memory_of(session.child.id());
@@ -102,8 +102,8 @@ fn switches(pid: u32) -> u64 {
 /// A broker that nobody needs, with a session attached that says nothing.
 pub fn idle(table: &mut Table) {
     let mesh = Mesh::started();
-    let mut seat = mesh.seat("quiet");
-    seat.call("state.set", &json!({ "key": "port", "value": "8080" }));
+    let mut peer = mesh.attach("quiet");
+    peer.call("state.set", &json!({ "key": "port", "value": "8080" }));
     std::thread::sleep(SETTLES);
     // Its heartbeat comes after 15 s: not in this time.
     let before = switches(mesh.pid());

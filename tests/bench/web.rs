@@ -49,7 +49,7 @@ fn row(table: &mut Table, work: &str, cost: f64, floor: Option<f64>, most: f64) 
 /// (nothing if nobody looks), and the part of a core that the broker took.
 fn load(look: impl Fn(&Mesh) -> Option<Seen>) -> (Samples, f64) {
     let mesh = Mesh::started();
-    let mut seats: Vec<Line> = (0..N_AGENTS).map(|n| mesh.seat(&format!("agent-{n}"))).collect();
+    let mut peers: Vec<Line> = (0..N_AGENTS).map(|n| mesh.attach(&format!("agent-{n}"))).collect();
     let looker = look(&mesh);
     let mut sent = Vec::with_capacity(N_EVENTS);
     let (ticks, began) = (ticks_of(mesh.pid()), Instant::now());
@@ -57,7 +57,7 @@ fn load(look: impl Fn(&Mesh) -> Option<Seen>) -> (Samples, f64) {
         std::thread::sleep((PACE * n as u32).saturating_sub(began.elapsed()));
         let line = request("state.set", &json!({ "key": format!("key-{}", n % 40), "value": format!("event {n}.") }));
         sent.push(Instant::now());
-        seats[n % N_AGENTS].ask(&line);
+        peers[n % N_AGENTS].ask(&line);
     }
     let part = (ticks_of(mesh.pid()) - ticks) / TICKS / began.elapsed().as_secs_f64();
     let seen = looker.map_or_else(|| sent.clone(), |looker| looker.join().expect("it sees all of them"));

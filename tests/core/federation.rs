@@ -121,26 +121,26 @@ fn what_another_mesh_says_is_bounded_and_can_be_nobody_else() {
 
 #[test]
 fn a_letter_waits_in_order_until_the_other_side_has_it_and_its_receipt_says_no_more() {
-    let mut disk = linked("letters");
+    let mut disk = linked("messages");
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api"), row("peer-2", "codex-web")]));
     assert!(disk.mesh.next_forwarded(0, disk.now).unwrap().is_none());
     send(&mut disk, "codex-web@laptop", "first").unwrap();
     send(&mut disk, "claude-api@laptop", "second").unwrap();
     assert_eq!(receipt(&mut disk).0, "accepted");
     // The other side is away, for longer than its peers are listed, and this broker dies meanwhile.
-    let letter = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
-    assert_eq!((&letter.body["content"], &letter.body["to_peer"]), (&json!("first"), &json!("peer-2")));
-    assert_eq!(letter.body["from_name"], json!("near"));
-    disk.mesh.on_delivery(0, letter.seq, &Delivery::Retry("refused".into()), disk.now).unwrap();
+    let message = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
+    assert_eq!((&message.body["content"], &message.body["to_peer"]), (&json!("first"), &json!("peer-2")));
+    assert_eq!(message.body["from_name"], json!("near"));
+    disk.mesh.on_delivery(0, message.seq, &Delivery::Retry("refused".into()), disk.now).unwrap();
     disk.pass(100_000);
     let mut disk = disk.crash(|_| false);
-    assert!(disk.mesh.has_mail_to_forward(), "a broker with letters stays");
+    assert!(disk.mesh.has_mail_to_forward(), "a broker with messages stays");
     let long = "x".repeat(5_000);
     send_as(&mut disk, 0, "codex-web@laptop", &long).unwrap();
     assert_eq!(disk.mesh.next_forwarded(0, disk.now).unwrap(), None, "what is there is not known yet");
     hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api"), row("peer-2", "codex-web")]));
     let again = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
-    assert_eq!(again, letter, "the same key: the other side takes it once");
+    assert_eq!(again, message, "the same key: the other side takes it once");
     disk.mesh.on_delivery(0, again.seq, &Delivery::Accepted, disk.now).unwrap();
     let second = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
     assert_eq!(second.body["content"], json!("second"));
@@ -174,9 +174,9 @@ fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
     let too_long = send(&mut disk, "deaf@slm", &"x".repeat(whole + 1)).unwrap_err();
     assert!(too_long.text.contains("4096"), "{too_long}");
     send(&mut disk, "deaf@slm", &"x".repeat(whole)).unwrap();
-    let letter = disk.mesh.next_forwarded(1, disk.now).unwrap().unwrap();
-    assert_eq!(letter.body["content"].as_str().unwrap().len(), 4096, "nothing of it is cut off");
-    disk.mesh.on_delivery(1, letter.seq, &Delivery::Accepted, disk.now).unwrap();
+    let message = disk.mesh.next_forwarded(1, disk.now).unwrap().unwrap();
+    assert_eq!(message.body["content"].as_str().unwrap().len(), 4096, "nothing of it is cut off");
+    disk.mesh.on_delivery(1, message.seq, &Delivery::Accepted, disk.now).unwrap();
     let wants = [
         ("sees-direct", "sees-direct", "hi"),
         ("fresh-one", "fresh-one", "hi"),
@@ -185,9 +185,9 @@ fn superlocalmemory_gets_what_it_can_take_and_what_its_sessions_can_see() {
     ];
     for (to, address, content) in wants {
         send(&mut disk, to, "hi").unwrap();
-        let letter = disk.mesh.next_forwarded(1, disk.now).unwrap().unwrap();
-        assert_eq!((&letter.body["to_peer"], &letter.body["content"]), (&json!(address), &json!(content)), "{to}");
-        disk.mesh.on_delivery(1, letter.seq, &Delivery::Accepted, disk.now).unwrap();
+        let message = disk.mesh.next_forwarded(1, disk.now).unwrap().unwrap();
+        assert_eq!((&message.body["to_peer"], &message.body["content"]), (&json!(address), &json!(content)), "{to}");
+        disk.mesh.on_delivery(1, message.seq, &Delivery::Accepted, disk.now).unwrap();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Letters between two meshes over a network that loses questions, loses answers, and whose brokers die
+//! Messages between two meshes over a network that loses questions, loses answers, and whose brokers die
 //! at any moment: each that was accepted arrives once, in order, and its receipt never says more.
 
 use crate::failures::Disk;
@@ -30,7 +30,7 @@ impl Dice {
 struct Pair {
     here: Disk,
     there: Disk,
-    /// A letter that left, and the answer to it once there is one.
+    /// A message that left, and the answer to it once there is one.
     under_way: Option<(ForwardedMessage, Option<Delivery>)>,
     n_sent: usize,
 }
@@ -38,8 +38,8 @@ struct Pair {
 impl Pair {
     fn new(seed: u64) -> Pair {
         let mut pair = Pair {
-            here: Disk::linked(&format!("letters-{seed}"), &[URL]),
-            there: Disk::linked(&format!("letters-there-{seed}"), &["http://here:7899"]),
+            here: Disk::linked(&format!("messages-{seed}"), &[URL]),
+            there: Disk::linked(&format!("messages-there-{seed}"), &["http://here:7899"]),
             under_way: None,
             n_sent: 0,
         };
@@ -93,33 +93,33 @@ impl Pair {
             0 | 1 => {
                 self.n_sent += 1;
                 let to = self.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.clone();
-                let letter = json!({ "to": to.as_str(), "message": format!("letter {}", self.n_sent) });
-                self.here.call(1, &mail::SEND, letter).unwrap();
+                let message = json!({ "to": to.as_str(), "message": format!("message {}", self.n_sent) });
+                self.here.call(1, &mail::SEND, message).unwrap();
             }
             2 if self.under_way.is_none() => {
                 let next = self.here.mesh.next_forwarded(0, self.here.now).unwrap();
-                self.under_way = next.map(|letter| (letter, None));
+                self.under_way = next.map(|message| (message, None));
             }
             // It arrives, if it was not lost before.
             3 => {
-                if let Some((letter, None)) = self.under_way.clone() {
-                    let answer = self.ask("POST", "/mesh/send", &letter.body);
+                if let Some((message, None)) = self.under_way.clone() {
+                    let answer = self.ask("POST", "/mesh/send", &message.body);
                     assert_eq!(answer["ok"], json!(true), "{answer}");
-                    self.under_way = Some((letter, Some(Delivery::Accepted)));
+                    self.under_way = Some((message, Some(Delivery::Accepted)));
                 }
             }
             // The answer arrives; or, like the question, it never does.
             4 => {
-                if let Some((letter, answer)) = self.under_way.take() {
+                if let Some((message, answer)) = self.under_way.take() {
                     let passed = answer.unwrap_or(Delivery::Retry("no answer".into()));
-                    self.here.mesh.on_delivery(0, letter.seq, &passed, self.here.now).unwrap();
+                    self.here.mesh.on_delivery(0, message.seq, &passed, self.here.now).unwrap();
                     assert!(self.here.mesh.commit());
                 }
             }
             5 => {
-                if let Some((letter, _)) = self.under_way.take() {
+                if let Some((message, _)) = self.under_way.take() {
                     let lost = Delivery::Retry("the answer was lost".into());
-                    self.here.mesh.on_delivery(0, letter.seq, &lost, self.here.now).unwrap();
+                    self.here.mesh.on_delivery(0, message.seq, &lost, self.here.now).unwrap();
                 }
             }
             6 => {
@@ -166,11 +166,11 @@ fn each_letter_arrives_once_and_in_order_whatever_the_network_loses_and_whoever_
         }
         // Then the network is well: everything that was accepted is there.
         pair.under_way = None;
-        while let Some(letter) = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap() {
-            pair.ask("POST", "/mesh/send", &letter.body);
-            pair.here.mesh.on_delivery(0, letter.seq, &Delivery::Accepted, pair.here.now).unwrap();
+        while let Some(message) = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap() {
+            pair.ask("POST", "/mesh/send", &message.body);
+            pair.here.mesh.on_delivery(0, message.seq, &Delivery::Accepted, pair.here.now).unwrap();
         }
-        let wanted: Vec<String> = (1..=pair.n_sent).map(|n| format!("letter {n}")).collect();
+        let wanted: Vec<String> = (1..=pair.n_sent).map(|n| format!("message {n}")).collect();
         assert_eq!(pair.bodies(), wanted, "seed {seed}");
         assert_eq!(pair.receipts(), vec!["forwarded"; pair.n_sent], "seed {seed}");
     }
@@ -181,13 +181,13 @@ fn a_letter_that_comes_again_once_its_sender_is_known_is_still_the_same() {
     let mut pair = Pair::new(1_000);
     let to = pair.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.clone();
     pair.here.call(1, &mail::SEND, json!({ "to": to.as_str(), "message": "once" })).unwrap();
-    let letter = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
-    let first = pair.ask("POST", "/mesh/send", &letter.body)["id"].clone();
-    // The answer is lost; before the letter comes again the other side has looked, too.
-    let near = json!({ "peer_id": letter.body["from_peer"], "session_id": "near", "mesh": "ours" });
+    let message = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
+    let first = pair.ask("POST", "/mesh/send", &message.body)["id"].clone();
+    // The answer is lost; before the message comes again the other side has looked, too.
+    let near = json!({ "peer_id": message.body["from_peer"], "session_id": "near", "mesh": "ours" });
     let roster = RemoteRoster::parse(&json!({ "mesh": "ours", "mark": 1, "peers": [near] })).unwrap();
     pair.there.mesh.on_roster(0, &roster, 0..usize::MAX, pair.there.now).unwrap();
-    assert_eq!(pair.ask("POST", "/mesh/send", &letter.body)["id"], first);
+    assert_eq!(pair.ask("POST", "/mesh/send", &message.body)["id"], first);
     assert_eq!(pair.bodies(), ["once"]);
 }
 
@@ -196,11 +196,11 @@ fn a_letter_keeps_its_type_and_its_time_where_the_other_clock_is_hours_ahead() {
     let mut pair = Pair::new(1_001);
     pair.there.pass(3 * 3_600_000);
     let to = pair.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.clone();
-    let letter = json!({ "to": to.as_str(), "message": "{\"a\":1}", "type": "json", "expiresMinutes": 5 });
-    pair.here.call(1, &mail::SEND, letter).unwrap();
+    let message = json!({ "to": to.as_str(), "message": "{\"a\":1}", "type": "json", "expiresMinutes": 5 });
+    pair.here.call(1, &mail::SEND, message).unwrap();
     pair.here.pass(60_000);
-    let letter = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
-    pair.ask("POST", "/mesh/send", &letter.body);
+    let message = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
+    pair.ask("POST", "/mesh/send", &message.body);
     pair.there.pass(3 * 60_000);
     let mail = pair.there.call(1, &mail::INBOX, json!({})).unwrap();
     assert_eq!(mail["messages"][0]["type"], json!("json"), "{mail}");

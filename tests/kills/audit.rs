@@ -57,24 +57,24 @@ pub fn mail(world: &World, socket: &mut Socket) -> Mail {
         for row in rows {
             let head = head(row["payload"].as_str().unwrap()).to_owned();
             if let Some(other) = found.insert(head.clone(), row) {
-                world.book().breach(format!("{} has {head} twice: {other:.200}", peer.name));
+                world.ledger().breach(format!("{} has {head} twice: {other:.200}", peer.name));
             }
         }
         check_mailbox(world, peer, &mut found, &mut mail);
         for head in found.keys() {
-            world.book().breach(format!("{} has {head}, which nobody sent it", peer.name));
+            world.ledger().breach(format!("{} has {head}, which nobody sent it", peer.name));
         }
     }
     mail
 }
 
 fn check_mailbox(world: &World, peer: &Peer, found: &mut HashMap<String, Value>, mail: &mut Mail) {
-    let mut book = world.book();
-    let was_lost = book.lost_fetches.contains_key(&peer.id);
+    let mut ledger = world.ledger();
+    let was_lost = ledger.lost_fetches.contains_key(&peer.id);
     let mut breaches = Vec::new();
-    for ((_, text), letter) in book.letters.iter().filter(|((reader, _), _)| *reader == peer.id) {
+    for ((_, text), message) in ledger.messages.iter().filter(|((reader, _), _)| *reader == peer.id) {
         let Some(row) = found.remove(head(text)) else {
-            if letter.acked {
+            if message.acked {
                 breaches.push(format!("{} never got {}, which was acknowledged", peer.name, head(text)));
             }
             continue;
@@ -85,9 +85,9 @@ fn check_mailbox(world: &World, peer: &Peer, found: &mut HashMap<String, Value>,
             breaches.push(format!("{} has {said:?} for {text:?}", peer.name));
         }
         let is_read = ["read", "acked"].contains(&row["receipt"].as_str().unwrap());
-        if letter.acked {
+        if message.acked {
             mail.n_acked += 1;
-            match (is_read, letter.n_read > 0) {
+            match (is_read, message.n_read > 0) {
                 (true, true) => mail.n_read += 1,
                 (false, _) => mail.n_waiting += 1,
                 (true, false) if peer.is_web && was_lost => mail.n_fetched_away += 1,
@@ -95,23 +95,23 @@ fn check_mailbox(world: &World, peer: &Peer, found: &mut HashMap<String, Value>,
             }
         }
     }
-    breaches.into_iter().for_each(|breach| book.breach(breach));
+    breaches.into_iter().for_each(|breach| ledger.breach(breach));
 }
 
 /// Everybody reads what waits; then nothing acknowledged is unread.
 pub fn drain(worker: &mut Worker) {
     while worker.read(false) != Some(0) {}
-    let mut book = worker.world.book();
-    if worker.me.is_web && book.lost_fetches.contains_key(&worker.me.id) {
+    let mut ledger = worker.world.ledger();
+    if worker.me.is_web && ledger.lost_fetches.contains_key(&worker.me.id) {
         return;
     }
-    let unread = book
-        .letters
+    let unread = ledger
+        .messages
         .iter()
-        .filter(|((reader, _), letter)| *reader == worker.me.id && letter.acked && letter.n_read == 0);
+        .filter(|((reader, _), message)| *reader == worker.me.id && message.acked && message.n_read == 0);
     let unread: Vec<String> =
         unread.map(|((_, text), _)| format!("{} never read {}", worker.me.name, head(text))).collect();
-    unread.into_iter().for_each(|breach| book.breach(breach));
+    unread.into_iter().for_each(|breach| ledger.breach(breach));
 }
 
 /// The history of every lock: one holder at a time, tokens that grow, every grant and every fall.
@@ -119,7 +119,7 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
     let mut locks = Locks::default();
     let ask = json!({ "types": ["file_locked", "file_unlocked"], "limit": 200 });
     let events = pages(socket, "events.read", "events", "seq", &ask);
-    let mut book = world.book();
+    let mut ledger = world.ledger();
     let mut breaches = Vec::new();
     let mut holders: HashMap<String, (String, i64)> = HashMap::new();
     let mut granted: HashSet<(String, String, i64)> = HashSet::new();
@@ -150,19 +150,20 @@ pub fn locks(world: &World, socket: &mut Socket) -> Locks {
         *locks.falls.entry(reason.clone().unwrap_or("returned".into())).or_default() += 1;
         fallen.insert((path, token), reason);
     }
-    breaches
-        .extend(book.grants.difference(&granted).map(|grant| format!("{grant:?} was told and is not in the history")));
-    for (path, first, second) in &book.followed {
-        let gave_back = book.returns.contains(&(first.holder.clone(), path.clone()));
+    breaches.extend(
+        ledger.grants.difference(&granted).map(|grant| format!("{grant:?} was told and is not in the history")),
+    );
+    for (path, first, second) in &ledger.followed {
+        let gave_back = ledger.returns.contains(&(first.holder.clone(), path.clone()));
         match fallen.get(&(path.clone(), first.token)) {
             None => breaches.push(format!("{path}: {second:?} was told of a lock that {first:?} has")),
             Some(None) if !gave_back => breaches.push(format!("{path}: {first:?} never gave back what {second:?} got")),
             Some(_) => {}
         }
     }
-    locks.n_granted = book.grants.len();
-    locks.top_token = top.0.max(book.top_token);
-    breaches.into_iter().for_each(|breach| book.breach(breach));
+    locks.n_granted = ledger.grants.len();
+    locks.top_token = top.0.max(ledger.top_token);
+    breaches.into_iter().for_each(|breach| ledger.breach(breach));
     locks
 }
 
@@ -174,13 +175,13 @@ pub fn in_force(world: &World, socket: &mut Socket) -> usize {
         let found = ok(socket, "lock.query", json!({}));
         let rows = found["locks"].as_array().unwrap();
         n_locks = rows.len();
-        let book = world.book();
+        let ledger = world.ledger();
         rows.iter().all(|row| {
             let (path, holder) = (row["filePath"].as_str().unwrap(), row["lockedBy"].as_str().unwrap());
             let token = row["token"].as_i64().unwrap();
-            let is_told = book.grants.contains(&(holder.into(), path.into(), token));
-            let is_free = book.freed.contains(&(path.into(), token));
-            (is_told || book.unsure.contains(&(holder.into(), path.into()))) && !is_free
+            let is_told = ledger.grants.contains(&(holder.into(), path.into(), token));
+            let is_free = ledger.freed.contains(&(path.into(), token));
+            (is_told || ledger.unsure.contains(&(holder.into(), path.into()))) && !is_free
         })
     });
     n_locks
@@ -190,9 +191,9 @@ pub fn in_force(world: &World, socket: &mut Socket) -> usize {
 pub fn versions(world: &World, socket: &mut Socket) {
     let entry = ok(socket, "state.get", json!({ "key": SHARED }));
     let found = entry["entry"]["version"].as_i64().unwrap_or(0);
-    let mut book = world.book();
-    let top = book.versions.last().copied().unwrap_or(0);
+    let mut ledger = world.ledger();
+    let top = ledger.versions.last().copied().unwrap_or(0);
     if found < top {
-        book.breach(format!("{SHARED} has version {found}, and {top} was acknowledged"));
+        ledger.breach(format!("{SHARED} has version {found}, and {top} was acknowledged"));
     }
 }

@@ -1,4 +1,4 @@
-//! The book that is kept beside the mesh: what was asked, what was acknowledged, what was read. What
+//! The ledger that is kept beside the mesh: what was asked, what was acknowledged, what was read. What
 //! does not fit is written down as a breach, and a run with one fails.
 
 use serde_json::Value;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// A text on its way to one reader.
 #[derive(Debug, Default)]
-pub struct Letter {
+pub struct SentMessage {
     /// Its sender saw an `ok`. Without one it may arrive or not.
     pub acked: bool,
     /// How often its reader had it whole before it, and how often without the mark that it came again.
@@ -31,7 +31,7 @@ pub fn head(text: &str) -> &str {
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// By reader and text.
-    pub letters: HashMap<(String, String), Letter>,
+    pub messages: HashMap<(String, String), SentMessage>,
     /// Ids under which a reader met a text: one each, else it was sent twice.
     ids: HashMap<(String, String), BTreeSet<String>>,
     /// Parts of long messages, by reader and message id.
@@ -77,15 +77,15 @@ impl Ledger {
     /// A text is about to leave for these readers.
     pub fn sending(&mut self, readers: &[String], text: &str) {
         for reader in readers {
-            self.letters.insert((reader.clone(), text.to_owned()), Letter::default());
+            self.messages.insert((reader.clone(), text.to_owned()), SentMessage::default());
         }
     }
 
     /// Its sender was told that it is in these mailboxes.
     pub fn sent(&mut self, readers: &[String], text: &str) {
         for reader in readers {
-            match self.letters.get_mut(&(reader.clone(), text.to_owned())) {
-                Some(letter) => letter.acked = true,
+            match self.messages.get_mut(&(reader.clone(), text.to_owned())) {
+                Some(message) => message.acked = true,
                 None => self.breach(format!("{reader} is said to have {}, which was not sent there", head(text))),
             }
         }
@@ -99,14 +99,14 @@ impl Ledger {
             let Some(text) = self.whole(reader, &id, said, message) else { continue };
             let again = message["again"] == Value::Bool(true);
             let place = (reader.to_owned(), text);
-            let Some(letter) = self.letters.get_mut(&place) else {
+            let Some(sent) = self.messages.get_mut(&place) else {
                 self.breach(format!("{reader} read what nobody sent it: {message:.200}"));
                 continue;
             };
-            letter.n_read += 1;
-            letter.n_unmarked += u32::from(!again);
+            sent.n_read += 1;
+            sent.n_unmarked += u32::from(!again);
             // Two readers of one mailbox may write down the marked one first.
-            let n_unmarked = letter.n_unmarked;
+            let n_unmarked = sent.n_unmarked;
             let ids = self.ids.entry(place.clone()).or_default();
             ids.insert(id);
             let n_ids = ids.len();

@@ -144,7 +144,7 @@ fn nothing_acknowledged_is_lost_whatever_is_killed() {
     peers.dedup();
     let files = (0..N_FILES).map(|n| place.root.join(format!("files/f{n}")).display().to_string()).collect();
     let world =
-        World { place: &place, peers, files, book: Mutex::new(Ledger::default()), done: AtomicBool::new(false) };
+        World { place: &place, peers, files, ledger: Mutex::new(Ledger::default()), done: AtomicBool::new(false) };
     let mut workers: Vec<Worker> = Vec::new();
     for (n, (kind, me, caller)) in callers.into_iter().enumerate() {
         // The shell inside a session leaves the locks to it.
@@ -192,7 +192,7 @@ fn nothing_acknowledged_is_lost_whatever_is_killed() {
         killer.n_brokers, killer.n_sessions
     );
     println!("{said}");
-    let breaches = &world.book().breaches;
+    let breaches = &world.ledger().breaches;
     assert!(breaches.is_empty(), "seed {seed}: {} breaches\n  {}", breaches.len(), breaches.join("\n  "));
     let log = place.log();
     assert!(!["DAMAGED", "a bug", "panick"].iter().any(|word| log.contains(word)), "{log}");
@@ -213,12 +213,12 @@ fn settle(world: &World, workers: &mut [Worker]) -> String {
         audit::drain(worker);
         worker.check_count();
     }
-    let book = world.book();
+    let ledger = world.ledger();
     let n_revived: u64 = workers.iter().map(|worker| worker.n_revived).sum();
     let mut said = format!("  sessions started again, each as who it was: {n_revived}\n");
     said += &format!(
         "  messages: {} acknowledged, of which {} read, {} waiting, {} fetched over HTTP by a call that was killed; {} came again, marked\n",
-        mail.n_acked, mail.n_read, mail.n_waiting, mail.n_fetched_away, book.n_again
+        mail.n_acked, mail.n_read, mail.n_waiting, mail.n_fetched_away, ledger.n_again
     );
     let falls: Vec<String> = locks.falls.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
     said += &format!(
@@ -228,13 +228,13 @@ fn settle(world: &World, workers: &mut [Worker]) -> String {
         locks.n_in_force,
         falls.join(", ")
     );
-    said += &format!("  compare-and-set: {} acknowledged\n", book.versions.len());
-    for (kind, (n_calls, n_lost, slowest)) in &book.calls {
+    said += &format!("  compare-and-set: {} acknowledged\n", ledger.versions.len());
+    for (kind, (n_calls, n_lost, slowest)) in &ledger.calls {
         said += &format!(
             "  {kind}: {n_calls} calls, {n_lost} without an answer, the slowest {:.0} ms\n",
             slowest.as_secs_f64() * 1e3
         );
     }
-    let refusals: Vec<String> = book.refusals.iter().map(|(word, n)| format!("\n    {n} {word}")).collect();
+    let refusals: Vec<String> = ledger.refusals.iter().map(|(word, n)| format!("\n    {n} {word}")).collect();
     said + &format!("  refused: {}", refusals.concat())
 }

@@ -1,4 +1,4 @@
-//! What the callers do all day, and what is written into the book about it.
+//! What the callers do all day, and what is written into the ledger about it.
 
 use crate::clients::{Ask, Caller, Got};
 use crate::ledger::Ledger;
@@ -45,13 +45,13 @@ pub struct World<'a> {
     pub place: &'a Place,
     pub peers: Vec<Peer>,
     pub files: Vec<String>,
-    pub book: Mutex<Ledger>,
+    pub ledger: Mutex<Ledger>,
     pub done: AtomicBool,
 }
 
 impl World<'_> {
-    pub fn book(&self) -> MutexGuard<'_, Ledger> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,7 +86,7 @@ impl Worker<'_> {
     pub fn revive(&mut self) {
         if self.caller.revive() {
             self.n_revived += 1;
-            self.world.book().died(&self.me.id);
+            self.world.ledger().died(&self.me.id);
             self.check_who();
         }
     }
@@ -114,14 +114,14 @@ impl Worker<'_> {
             Got::Lost => true,
             Got::Refused(word, _) => word == "gone",
         };
-        let mut book = self.world.book();
-        book.called(self.kind, began.elapsed(), waits, lost);
+        let mut ledger = self.world.ledger();
+        ledger.called(self.kind, began.elapsed(), waits, lost);
         if let Got::Refused(word, text) = &got {
             // The sentence says more than the word, up to where it names names.
             let text = text.split([':', ';', '(', '.']).next().unwrap_or("");
             let plain = ["held", "not_found", "conflict"].contains(&word.as_str()) || self.me.is_web;
             let word = if plain { word } else { text };
-            *book.refusals.entry(format!("{}: {} {word}", self.kind, ask.name())).or_default() += 1;
+            *ledger.refusals.entry(format!("{}: {} {word}", self.kind, ask.name())).or_default() += 1;
         }
         got
     }
@@ -131,7 +131,7 @@ impl Worker<'_> {
         if let Got::Done(value) = self.ask(&Ask::Who) {
             let (id, name) = (value["you"]["id"].as_str(), value["you"]["name"].as_str());
             if id != Some(&self.me.id) || name.is_some_and(|name| name != self.me.name) {
-                self.world.book().breach(format!("{:?} is now {}", self.me, value["you"]));
+                self.world.ledger().breach(format!("{:?} is now {}", self.me, value["you"]));
             }
         }
     }
@@ -164,12 +164,12 @@ impl Worker<'_> {
         let to = self.dice.pick(&self.world.peers).clone();
         let others = self.world.peers.iter().filter(|peer| **peer != self.me).map(|peer| peer.id.clone());
         let readers: Vec<String> = if to_all { others.collect() } else { vec![to.id.clone()] };
-        self.world.book().sending(&readers, &text);
+        self.world.ledger().sending(&readers, &text);
         let to = if to_all { "all".to_owned() } else { to.id };
         if let Got::Done(value) = self.ask(&Ask::Send { to, text: text.clone() }) {
             let rows = value["recipients"].as_array();
             let told = rows.map(|rows| rows.iter().filter_map(|row| row["id"].as_str().map(str::to_owned)).collect());
-            self.world.book().sent(&told.unwrap_or(readers), &text);
+            self.world.ledger().sent(&told.unwrap_or(readers), &text);
         }
     }
 
@@ -178,11 +178,11 @@ impl Worker<'_> {
         match self.ask(&Ask::Inbox { wait }) {
             Got::Done(value) => {
                 let messages = value["messages"].as_array().cloned().unwrap_or_default();
-                self.world.book().read(&self.me.id, &messages);
+                self.world.ledger().read(&self.me.id, &messages);
                 Some(messages.len())
             }
             Got::Lost if self.me.is_web => {
-                *self.world.book().lost_fetches.entry(self.me.id.clone()).or_default() += 1;
+                *self.world.ledger().lost_fetches.entry(self.me.id.clone()).or_default() += 1;
                 None
             }
             _ => None,
@@ -196,37 +196,37 @@ impl Worker<'_> {
             self.ask(&Ask::Run { path: paths[0].clone() });
             return;
         }
-        let floor = self.world.book().top_token;
+        let floor = self.world.ledger().top_token;
         let wait = self.dice.below(4) == 0;
         let got = self.ask(&Ask::Lock { paths: paths.clone(), wait });
-        let mut book = self.world.book();
+        let mut ledger = self.world.ledger();
         match got {
             Got::Done(value) => {
                 let rows = value["locks"].as_array().cloned().unwrap_or_else(|| vec![value["lock"].clone()]);
                 for row in rows {
                     let path = row["filePath"].as_str().unwrap_or_default();
-                    book.granted(&self.me.id, path, row["token"].as_i64().unwrap_or(0), floor);
+                    ledger.granted(&self.me.id, path, row["token"].as_i64().unwrap_or(0), floor);
                 }
             }
             Got::Refused(word, _) if word != "gone" => {}
-            _ => book.unsure.extend(paths.into_iter().map(|path| (self.me.id.clone(), path))),
+            _ => ledger.unsure.extend(paths.into_iter().map(|path| (self.me.id.clone(), path))),
         }
     }
 
     fn unlock(&mut self) {
-        let mut book = self.world.book();
-        let mine = book.held.iter().filter(|(_, hold)| hold.holder == self.me.id).map(|(path, _)| path.clone());
+        let mut ledger = self.world.ledger();
+        let mine = ledger.held.iter().filter(|(_, hold)| hold.holder == self.me.id).map(|(path, _)| path.clone());
         let path = mine.min().unwrap_or_else(|| self.dice.pick(&self.world.files).clone());
-        let hold = match book.held.get(&path).is_some_and(|hold| hold.holder == self.me.id) {
-            true => book.held.remove(&path),
+        let hold = match ledger.held.get(&path).is_some_and(|hold| hold.holder == self.me.id) {
+            true => ledger.held.remove(&path),
             false => None,
         };
-        book.returns.insert((self.me.id.clone(), path.clone()));
-        drop(book);
+        ledger.returns.insert((self.me.id.clone(), path.clone()));
+        drop(ledger);
         match self.ask(&Ask::Unlock { path: path.clone() }) {
-            Got::Done(_) => self.world.book().returned(&path, hold),
+            Got::Done(_) => self.world.ledger().returned(&path, hold),
             Got::Refused(word, _) if word != "gone" => {}
-            _ => drop(self.world.book().unsure.insert((self.me.id.clone(), path))),
+            _ => drop(self.world.ledger().unsure.insert((self.me.id.clone(), path))),
         }
     }
 
@@ -234,11 +234,11 @@ impl Worker<'_> {
     fn count(&mut self) {
         let key = format!("n-{}", self.label);
         self.n_set += 1;
-        let (told, _) = self.world.book().counters.get(&key).copied().unwrap_or_default();
-        self.world.book().counters.insert(key.clone(), (told, self.n_set));
+        let (told, _) = self.world.ledger().counters.get(&key).copied().unwrap_or_default();
+        self.world.ledger().counters.insert(key.clone(), (told, self.n_set));
         let set = Ask::Set { key: key.clone(), value: self.n_set.to_string(), expect: None };
         if let Got::Done(_) = self.ask(&set) {
-            self.world.book().counters.insert(key, (self.n_set, self.n_set));
+            self.world.ledger().counters.insert(key, (self.n_set, self.n_set));
         }
         self.check_count();
     }
@@ -246,11 +246,11 @@ impl Worker<'_> {
     /// What it was told to have written is there, or what it wrote later.
     pub fn check_count(&mut self) {
         let key = format!("n-{}", self.label);
-        let Some((told, asked)) = self.world.book().counters.get(&key).copied() else { return };
+        let Some((told, asked)) = self.world.ledger().counters.get(&key).copied() else { return };
         if let Got::Done(value) = self.ask(&Ask::Get { key: key.clone() }) {
             let found = value["entry"]["value"].as_str().and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
             if found < told || found > asked {
-                self.world.book().breach(format!("{key} is {found}, told {told}, asked {asked}"));
+                self.world.ledger().breach(format!("{key} is {found}, told {told}, asked {asked}"));
             }
         }
     }
@@ -262,9 +262,9 @@ impl Worker<'_> {
         let set = Ask::Set { key: SHARED.into(), value: self.me.name.clone(), expect: Some(version) };
         if let Got::Done(value) = self.ask(&set) {
             let written = version_of(&value);
-            let mut book = self.world.book();
-            if written <= version || !book.versions.insert(written) {
-                book.breach(format!("{} wrote {written} over {version}, as another did", self.me.name));
+            let mut ledger = self.world.ledger();
+            if written <= version || !ledger.versions.insert(written) {
+                ledger.breach(format!("{} wrote {written} over {version}, as another did", self.me.name));
             }
         }
     }

@@ -38,7 +38,7 @@ def who_is_there(near, far, third):
     assert [near.name, far.name, third.name] == ["claude-api", "codex-api", "gemini-web"]
 
 
-def letters(near, far, third):
+def messages(near, far, third):
     waiting = far.begin("inbox", waitSeconds=30)
     sent = near.call("send", to="codex-api", message="over there?")
     got = far.end(waiting)["messages"]
@@ -99,7 +99,7 @@ def sessions_on(near_host, far_host, third_host):
 
 
 def all_of_it(near, far, third):
-    for part in [who_is_there, letters, values_and_events, one_file_in_two_clones]:
+    for part in [who_is_there, messages, values_and_events, one_file_in_two_clones]:
         part(near, far, third)
 
 
@@ -264,7 +264,7 @@ def a_minute_is_a_minute(near, far, hub_is_off):
     assert guest.ok("state", "get", far.name) == "here"
     for one, other in [(near, far), (far, near)]:
         one.call("send", to=other.name, message="for a minute", expiresMinutes=1)
-        assert [letter["payload"] for letter in other.mail()] == ["for a minute"]
+        assert [message["payload"] for message in other.mail()] == ["for a minute"]
     events = far.call("events", action="read", after=since)["events"]
     assert [one["type"] for one in events][:2] == ["file_locked", "state_changed"], events
     assert all(abs(seconds_from_now(one["createdAt"]) - hub_is_off) < 60 for one in events), events

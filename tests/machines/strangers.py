@@ -33,7 +33,7 @@ def a_flood_costs_the_hub_little_and_the_others_nothing(net):
         n += 1
         for one, other in [(near, far), (far, near)]:
             one.call("send", to=other.name, message=f"number {n}")
-            assert [letter["payload"] for letter in other.mail()] == [f"number {n}"]
+            assert [message["payload"] for message in other.mail()] == [f"number {n}"]
         if n == 50:
             # The process that announces dies of a datagram, and nothing else does.
             run(*thug.command(sys.executable, HERE / "neighbour.py", "send", hub.address, KILLER))

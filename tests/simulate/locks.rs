@@ -23,7 +23,7 @@ pub const PATHS: [(&str, u16); 9] = [
 struct Grant {
     path: usize,
     who: Who,
-    bound: String,
+    command: String,
     /// Unknown where the answer was lost; then it is higher than `above`.
     token: Option<i64>,
     above: i64,
@@ -37,30 +37,30 @@ struct Grant {
 
 /// What a call wants.
 #[derive(Debug, Clone)]
-pub struct Wish {
+pub struct LockRequest {
     pub paths: Vec<usize>,
     pub who: Who,
-    pub bound: String,
+    pub command: String,
     renew: bool,
     ttl: i64,
 }
 
-impl Wish {
-    pub fn new(who: Who, args: &Value) -> Wish {
+impl LockRequest {
+    pub fn new(who: Who, args: &Value) -> LockRequest {
         let listed = args["filePaths"].as_array().into_iter().flatten().chain(args.get("filePath"));
         let mut paths: Vec<usize> = listed.map(path).collect();
         paths.sort_unstable();
         paths.dedup();
         let renew = args["renew"].as_bool().unwrap_or(who != HUMAN);
         let ttl = minutes(args, "ttlMinutes").unwrap_or(600_000);
-        Wish { paths, who, bound: args["command"].as_str().unwrap_or("").to_owned(), renew, ttl }
+        LockRequest { paths, who, command: args["command"].as_str().unwrap_or("").to_owned(), renew, ttl }
     }
 
     fn is_hindered_by(&self, grant: &Grant) -> bool {
         let one = match grant.who == self.who {
             false => false,
-            true if self.who == HUMAN => self.renew && grant.bound == self.bound,
-            true => grant.bound == self.bound || grant.bound.is_empty() || self.bound.is_empty(),
+            true if self.who == HUMAN => self.renew && grant.command == self.command,
+            true => grant.command == self.command || grant.command.is_empty() || self.command.is_empty(),
         };
         !one && self.paths.iter().any(|path| PATHS[*path].1 & PATHS[grant.path].1 != 0)
     }
@@ -85,57 +85,60 @@ pub struct Locks {
 }
 
 impl Locks {
-    /// Whether a lock may be in the way of a wish.
-    pub fn may_be_held(&self, wish: &Wish) -> bool {
-        self.grants.iter().any(|grant| wish.is_hindered_by(grant))
+    /// Whether a lock may be in the way of a request.
+    pub fn may_be_held(&self, request: &LockRequest) -> bool {
+        self.grants.iter().any(|grant| request.is_hindered_by(grant))
     }
 
     /// A call was told that it holds what it asked for.
-    pub fn granted(&mut self, wish: &Wish, rows: &[Value], now: i64) {
-        if let Some(other) = self.grants.iter().find(|grant| wish.is_hindered_by(grant) && grant.sure > now) {
-            panic!("two hold a lock: {wish:?} was granted, and there is {other:?}, known to {}", NAMES[other.who]);
+    pub fn granted(&mut self, request: &LockRequest, rows: &[Value], now: i64) {
+        if let Some(other) = self.grants.iter().find(|grant| request.is_hindered_by(grant) && grant.sure > now) {
+            panic!("two hold a lock: {request:?} was granted, and there is {other:?}, known to {}", NAMES[other.who]);
         }
-        self.grants.retain(|grant| !wish.is_hindered_by(grant));
+        self.grants.retain(|grant| !request.is_hindered_by(grant));
         let mut told: Vec<usize> = rows.iter().map(|row| path(&row["filePath"])).collect();
         told.sort_unstable();
-        assert!(told == wish.paths, "granted {told:?}, and not {wish:?}");
+        assert!(told == request.paths, "granted {told:?}, and not {request:?}");
         let before = self.token;
         for row in rows {
             let (path, token) = (path(&row["filePath"]), row["token"].as_i64().expect("a token"));
-            assert!(row["expiresInSeconds"] == wish.ttl / 1000, "another lease than asked for: {row}");
-            let own = |grant: &&Grant| grant.path == path && grant.who == wish.who && grant.bound == wish.bound;
+            assert!(row["expiresInSeconds"] == request.ttl / 1000, "another lease than asked for: {row}");
+            let own =
+                |grant: &&Grant| grant.path == path && grant.who == request.who && grant.command == request.command;
             match self.grants.iter().find(own) {
                 Some(old) if old.sure > now => assert!(old.token == Some(token), "a renewal got {token}: {old:?}"),
                 Some(old) if old.token == Some(token) || old.token.is_none() && token > old.above => {}
                 _ => assert!(token > before, "token {token} after {before}"),
             }
-            let owner = (wish.who, wish.bound.clone());
+            let owner = (request.who, request.command.clone());
             let first = self.tokens.entry(token).or_insert_with(|| owner.clone());
             assert!(*first == owner, "token {token} was {first:?}'s, and is {owner:?}'s");
             self.token = self.token.max(token);
             let old = self.grants.iter().find(own).is_some_and(|grant| grant.old);
             self.grants.retain(|grant| !own(&grant));
-            let (who, bound) = owner;
-            let until = now + wish.ttl;
-            self.grants.push(Grant { path, who, bound, token: Some(token), above: 0, sure: until, may: until, old });
+            let (who, command) = owner;
+            let until = now + request.ttl;
+            self.grants.push(Grant { path, who, command, token: Some(token), above: 0, sure: until, may: until, old });
         }
         while self.tokens.len() > 1000 {
             self.tokens.pop_first();
         }
-        self.run(&wish.bound);
+        self.run(&request.command);
     }
 
-    fn run(&mut self, bound: &str) {
-        if !bound.is_empty() {
-            self.running.insert(bound.to_owned());
+    fn run(&mut self, command: &str) {
+        if !command.is_empty() {
+            self.running.insert(command.to_owned());
         }
     }
 
     /// The answer to such a call was lost: it may have been yes.
-    pub fn perhaps_granted(&mut self, wish: &Wish, now: i64) {
-        let until = now + wish.ttl;
-        for path in &wish.paths {
-            let own = |grant: &&mut Grant| grant.path == *path && grant.who == wish.who && grant.bound == wish.bound;
+    pub fn perhaps_granted(&mut self, request: &LockRequest, now: i64) {
+        let until = now + request.ttl;
+        for path in &request.paths {
+            let own = |grant: &&mut Grant| {
+                grant.path == *path && grant.who == request.who && grant.command == request.command
+            };
             match self.grants.iter_mut().find(own) {
                 // A renewal may also shorten a lease.
                 Some(grant) => {
@@ -147,8 +150,8 @@ impl Locks {
                 }
                 None => self.grants.push(Grant {
                     path: *path,
-                    who: wish.who,
-                    bound: wish.bound.clone(),
+                    who: request.who,
+                    command: request.command.clone(),
                     token: None,
                     above: self.token,
                     sure: 0,
@@ -157,24 +160,25 @@ impl Locks {
                 }),
             }
         }
-        self.run(&wish.bound);
+        self.run(&request.command);
     }
 
     /// A call was told that somebody else holds it.
-    pub fn refused(&self, wish: &Wish, lock: &Value, ids: &[Option<String>]) {
+    pub fn refused(&self, request: &LockRequest, lock: &Value, ids: &[Option<String>]) {
         let fits = |grant: &&Grant| {
-            wish.is_hindered_by(grant)
+            request.is_hindered_by(grant)
                 && lock["filePath"] == PATHS[grant.path].0
                 && ids[grant.who].as_ref().is_none_or(|id| lock["lockedBy"] == id.as_str())
                 && grant.token.is_none_or(|token| lock["token"] == token)
         };
-        assert!(self.grants.iter().any(|grant| fits(&grant)), "{wish:?} was refused by a lock that fell: {lock}");
+        assert!(self.grants.iter().any(|grant| fits(&grant)), "{request:?} was refused by a lock that fell: {lock}");
     }
 
     /// Paths were given back, or perhaps were.
-    pub fn unlocked(&mut self, wish: &Wish, is_sure: bool) {
-        let meant =
-            |grant: &Grant| grant.who == wish.who && grant.bound == wish.bound && wish.paths.contains(&grant.path);
+    pub fn unlocked(&mut self, request: &LockRequest, is_sure: bool) {
+        let meant = |grant: &Grant| {
+            grant.who == request.who && grant.command == request.command && request.paths.contains(&grant.path)
+        };
         if is_sure {
             self.grants.retain(|grant| !meant(grant));
         } else {
@@ -183,36 +187,37 @@ impl Locks {
     }
 
     /// Paths were not given back, since the caller holds not all of them.
-    pub fn not_unlocked(&self, wish: &Wish, now: i64) {
+    pub fn not_unlocked(&self, request: &LockRequest, now: i64) {
         let held = |path: &usize| {
-            let own = |grant: &Grant| grant.path == *path && grant.who == wish.who && grant.bound == wish.bound;
+            let own =
+                |grant: &Grant| grant.path == *path && grant.who == request.who && grant.command == request.command;
             self.grants.iter().any(|grant| own(grant) && grant.sure > now)
         };
-        assert!(!wish.paths.iter().all(held), "{wish:?} was told that it does not hold what it holds");
+        assert!(!request.paths.iter().all(held), "{request:?} was told that it does not hold what it holds");
     }
 
     /// The human takes away what is in the way. Tells from whom, what, and whether for sure.
-    pub fn stolen(&mut self, wish: &Wish, is_sure: bool, now: i64) -> Vec<(Who, &'static str, bool)> {
+    pub fn stolen(&mut self, request: &LockRequest, is_sure: bool, now: i64) -> Vec<(Who, &'static str, bool)> {
         let mut notes = Vec::new();
-        for grant in self.grants.iter_mut().filter(|grant| wish.is_hindered_by(grant)) {
+        for grant in self.grants.iter_mut().filter(|grant| request.is_hindered_by(grant)) {
             notes.push((grant.who, PATHS[grant.path].0, is_sure && grant.sure > now));
             grant.sure = 0;
         }
         if is_sure {
-            self.grants.retain(|grant| !wish.is_hindered_by(grant));
+            self.grants.retain(|grant| !request.is_hindered_by(grant));
         }
         notes
     }
 
     /// What a peer itself took falls: it left, or has been gone for too long.
     pub fn left(&mut self, who: Who) {
-        self.grants.retain(|grant| grant.who != who || !grant.bound.is_empty());
+        self.grants.retain(|grant| grant.who != who || !grant.command.is_empty());
     }
 
     /// What a command took falls with its connection.
-    pub fn command_ended(&mut self, bound: &str) {
-        self.running.remove(bound);
-        self.grants.retain(|grant| grant.bound != bound);
+    pub fn command_ended(&mut self, command: &str) {
+        self.running.remove(command);
+        self.grants.retain(|grant| grant.command != command);
     }
 
     /// The broker started again: commands have a grace to come back. Whose session was away before
@@ -226,13 +231,13 @@ impl Locks {
     /// The grace is over of one that was away before the broker started: what it held then falls;
     /// what a verb took in its name since then may stay.
     pub fn left_before(&mut self, who: Who) {
-        self.grants.retain(|grant| grant.who != who || !grant.bound.is_empty() || !grant.old);
+        self.grants.retain(|grant| grant.who != who || !grant.command.is_empty() || !grant.old);
         self.doubt(who);
     }
 
     /// From now on nobody can be sure of what this peer took.
     pub fn doubt(&mut self, who: Who) {
-        self.grants.iter_mut().filter(|grant| grant.who == who && grant.bound.is_empty()).for_each(|g| g.sure = 0);
+        self.grants.iter_mut().filter(|grant| grant.who == who && grant.command.is_empty()).for_each(|g| g.sure = 0);
     }
 
     /// Time passed.
@@ -240,7 +245,7 @@ impl Locks {
         self.grants.retain(|grant| grant.may > now);
         if self.orphans.is_some_and(|since| since + GRACE_MS <= now) {
             self.orphans = None;
-            self.grants.retain(|grant| grant.bound.is_empty() || self.running.contains(&grant.bound));
+            self.grants.retain(|grant| grant.command.is_empty() || self.running.contains(&grant.command));
         }
     }
 

@@ -20,7 +20,7 @@ const DONE_MAX: usize = 40;
 
 /// A message as its sender and its reader were told of it.
 #[derive(Debug, Clone)]
-pub struct Letter {
+pub struct Message {
     /// Known once somebody was told.
     id: Option<String>,
     from: Who,
@@ -34,7 +34,7 @@ pub struct Letter {
     rank: u64,
 }
 
-impl Letter {
+impl Message {
     fn is_surely_unread(&self, latest: i64) -> bool {
         self.sure && self.may & !UNREAD == 0 && latest - self.created < MAIL_KEPT_MS
     }
@@ -46,8 +46,8 @@ impl Letter {
 /// All mailboxes.
 #[derive(Debug)]
 pub struct Mail {
-    boxes: Vec<Vec<Letter>>,
-    done: Vec<VecDeque<Letter>>,
+    boxes: Vec<Vec<Message>>,
+    done: Vec<VecDeque<Message>>,
     /// Counts the calls.
     pub rank: u64,
     /// The latest that it ever was: old mail is removed, and a clock that goes back brings none back.
@@ -61,7 +61,7 @@ impl Mail {
 
     /// A message that may be there: its sender heard nothing.
     pub fn perhaps(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, now: i64) {
-        if self.boxes[to].iter().chain(&self.done[to]).all(|letter| letter.body != body) {
+        if self.boxes[to].iter().chain(&self.done[to]).all(|message| message.body != body) {
             self.add(to, from, body, expires, now, false);
         }
     }
@@ -70,19 +70,19 @@ impl Mail {
     pub fn add(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, now: i64, sure: bool) {
         let body = body.to_owned();
         let rank = self.rank;
-        self.boxes[to].push(Letter { id: None, from, body, created: now, expires, may: ACCEPTED, sure, rank });
+        self.boxes[to].push(Message { id: None, from, body, created: now, expires, may: ACCEPTED, sure, rank });
     }
 
     /// An acknowledged message.
     pub fn accepted(&mut self, to: Who, from: Who, body: &str, expires: Option<i64>, value: &Value, now: i64) {
         let id = value["messageId"].as_str().expect("an id").to_owned();
         let again = value["repeated"] == true;
-        let known = self.boxes[to].iter_mut().chain(&mut self.done[to]).find(|letter| letter.body == body);
+        let known = self.boxes[to].iter_mut().chain(&mut self.done[to]).find(|message| message.body == body);
         match known {
-            Some(letter) => {
-                assert!(letter.id.is_none() || letter.id == Some(id.clone()), "one message, two ids: {id}");
+            Some(message) => {
+                assert!(message.id.is_none() || message.id == Some(id.clone()), "one message, two ids: {id}");
                 assert!(again, "the same key sent the message {body} twice");
-                (letter.id, letter.sure) = (Some(id), true);
+                (message.id, message.sure) = (Some(id), true);
             }
             None if again => {}
             None => {
@@ -94,32 +94,33 @@ impl Mail {
 
     /// How many unread messages a mailbox has at least and at most.
     pub fn unread(&self, to: Who) -> (i64, i64) {
-        let least = self.boxes[to].iter().filter(|letter| letter.is_surely_unread(self.latest)).count();
-        let most = self.boxes[to].iter().filter(|letter| letter.may_be_unread()).count();
+        let least = self.boxes[to].iter().filter(|message| message.is_surely_unread(self.latest)).count();
+        let most = self.boxes[to].iter().filter(|message| message.may_be_unread()).count();
         (least as i64, most as i64)
     }
 
     /// Whether a count of unread messages can be true.
     pub fn check_count(&self, to: Who, n: i64) {
         let (least, most) = self.unread(to);
-        let sure: Vec<&Letter> = self.boxes[to].iter().filter(|letter| letter.is_surely_unread(self.latest)).collect();
+        let sure: Vec<&Message> =
+            self.boxes[to].iter().filter(|message| message.is_surely_unread(self.latest)).collect();
         assert!((least..=most).contains(&n), "{} has {n} unread, not {least} to {most}: {sure:?}", NAMES[to]);
     }
 
     /// The place of a message that was shown, which is known from now on.
     fn place(&mut self, to: Who, row: &Value, body: &str) -> usize {
         let id = row["id"].as_str().expect("an id");
-        let letters = &mut self.boxes[to];
-        let known = letters.iter().position(|letter| letter.id.as_deref() == Some(id));
+        let messages = &mut self.boxes[to];
+        let known = messages.iter().position(|message| message.id.as_deref() == Some(id));
         // Notes on two locks that were taken away may read the same.
         let created = row["createdAt"].as_str().and_then(time::parse);
-        let fits = |letter: &Letter| letter.id.is_none() && letter.body == body && Some(letter.created) == created;
-        let certain = |letter: &Letter| letter.sure && fits(letter);
-        let found = known.or_else(|| letters.iter().position(certain)).or_else(|| letters.iter().position(fits));
+        let fits = |message: &Message| message.id.is_none() && message.body == body && Some(message.created) == created;
+        let certain = |message: &Message| message.sure && fits(message);
+        let found = known.or_else(|| messages.iter().position(certain)).or_else(|| messages.iter().position(fits));
         let place = found.unwrap_or_else(|| panic!("{} got what was never sent or was read before: {row}", NAMES[to]));
-        let letter = &mut letters[place];
-        assert!(letter.body == body, "the text of {id} changed");
-        (letter.id, letter.sure) = (Some(id.to_owned()), true);
+        let message = &mut messages[place];
+        assert!(message.body == body, "the text of {id} changed");
+        (message.id, message.sure) = (Some(id.to_owned()), true);
         place
     }
 
@@ -130,32 +131,32 @@ impl Mail {
         let mut seen = Vec::new();
         for row in rows {
             let place = self.place(to, row, row["payload"].as_str().expect("a text"));
-            let letter = &self.boxes[to][place];
-            assert!(letter.rank >= last && !seen.contains(&place), "{} got mail out of order: {row}", NAMES[to]);
+            let message = &self.boxes[to][place];
+            assert!(message.rank >= last && !seen.contains(&place), "{} got mail out of order: {row}", NAMES[to]);
             let state = if row["again"] == true { OFFERED } else { ACCEPTED };
-            assert!(letter.may & state != 0, "again is wrong, or it was read before: {row} after {letter:?}");
-            assert!(row["fromName"] == NAMES[letter.from], "who sent it? {row}");
-            last = letter.rank;
+            assert!(message.may & state != 0, "again is wrong, or it was read before: {row} after {message:?}");
+            assert!(row["fromName"] == NAMES[message.from], "who sent it? {row}");
+            last = message.rank;
             seen.push(place);
         }
         let least = self.unread(to).0;
         assert!(!rows.is_empty() || least == 0, "{} was shown none of {least} messages", NAMES[to]);
         self.check_count(to, rows.len() as i64 + value["remaining"].as_i64().expect("remaining"));
-        for (place, letter) in self.boxes[to].iter().enumerate().filter(|(_, letter)| letter.rank < last) {
-            assert!(seen.contains(&place) || !letter.is_surely_unread(self.latest), "left out: {letter:?}");
+        for (place, message) in self.boxes[to].iter().enumerate().filter(|(_, message)| message.rank < last) {
+            assert!(seen.contains(&place) || !message.is_surely_unread(self.latest), "left out: {message:?}");
         }
         for place in seen {
             // A call that still waits may have acknowledged it in the meantime.
-            let letter = &mut self.boxes[to][place];
-            letter.may = OFFERED | letter.may & ACKED;
+            let message = &mut self.boxes[to][place];
+            message.may = OFFERED | message.may & ACKED;
         }
         rows.iter().map(|row| row["id"].as_str().expect("an id").to_owned()).collect()
     }
 
     /// An inbox answer was lost: what it showed may count as offered, and as no more than that.
     pub fn inbox_lost(&mut self, to: Who) {
-        for letter in self.boxes[to].iter_mut().filter(|letter| letter.may & ACCEPTED != 0) {
-            letter.may |= OFFERED;
+        for message in self.boxes[to].iter_mut().filter(|message| message.may & ACCEPTED != 0) {
+            message.may |= OFFERED;
         }
     }
 
@@ -165,15 +166,15 @@ impl Mail {
         let mut seen = Vec::new();
         for row in rows {
             let place = self.place(to, row, row["payload"].as_str().expect("a text"));
-            let letter = &self.boxes[to][place];
-            assert!(letter.rank <= last && !seen.contains(&place), "{} got mail out of order: {row}", NAMES[to]);
-            assert!(letter.may_be_unread(), "read before: {row}");
-            last = letter.rank;
+            let message = &self.boxes[to][place];
+            assert!(message.rank <= last && !seen.contains(&place), "{} got mail out of order: {row}", NAMES[to]);
+            assert!(message.may_be_unread(), "read before: {row}");
+            last = message.rank;
             seen.push(place);
         }
         let from = if rows.len() < limit { 0 } else { last + 1 };
-        for (place, letter) in self.boxes[to].iter().enumerate().filter(|(_, letter)| letter.rank >= from) {
-            assert!(seen.contains(&place) || !letter.is_surely_unread(self.latest), "left out: {letter:?}");
+        for (place, message) in self.boxes[to].iter().enumerate().filter(|(_, message)| message.rank >= from) {
+            assert!(seen.contains(&place) || !message.is_surely_unread(self.latest), "left out: {message:?}");
         }
         for place in seen {
             self.boxes[to][place].may = READ;
@@ -183,25 +184,25 @@ impl Mail {
 
     /// Something that would make messages read, or acked, whose answer was lost.
     pub fn perhaps_seen(&mut self, to: Who, ids: Option<&[String]>, state: u8) {
-        let meant = |letter: &Letter| match (ids, &letter.id) {
+        let meant = |message: &Message| match (ids, &message.id) {
             (Some(ids), Some(id)) => ids.contains(id),
             (Some(_), None) => false,
             (None, _) => true,
         };
-        for letter in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(|letter| meant(letter)) {
-            if state == ACKED || letter.may & UNREAD != 0 {
-                letter.may |= state;
+        for message in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(|message| meant(message)) {
+            if state == ACKED || message.may & UNREAD != 0 {
+                message.may |= state;
             }
         }
     }
 
     /// A reader reported these as written out, or acknowledged them.
     pub fn seen(&mut self, to: Who, ids: &[String], state: u8) {
-        let meant = |letter: &&mut Letter| letter.id.as_ref().is_some_and(|id| ids.contains(id));
-        for letter in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(meant) {
+        let meant = |message: &&mut Message| message.id.as_ref().is_some_and(|id| ids.contains(id));
+        for message in self.boxes[to].iter_mut().chain(&mut self.done[to]).filter(meant) {
             match state {
-                ACKED => letter.may = ACKED,
-                state if letter.may & UNREAD != 0 => letter.may = letter.may & !UNREAD | state,
+                ACKED => message.may = ACKED,
+                state if message.may & UNREAD != 0 => message.may = message.may & !UNREAD | state,
                 _ => {}
             }
         }
@@ -213,15 +214,15 @@ impl Mail {
         self.latest = self.latest.max(now);
         for to in 0..NAMES.len() {
             let mut moved = false;
-            for letter in &mut self.boxes[to] {
-                if letter.expires.is_some_and(|at| at <= now) && letter.may & UNREAD != 0 {
-                    letter.may = letter.may & !UNREAD | EXPIRED;
+            for message in &mut self.boxes[to] {
+                if message.expires.is_some_and(|at| at <= now) && message.may & UNREAD != 0 {
+                    message.may = message.may & !UNREAD | EXPIRED;
                     moved = true;
                 }
-                moved |= now - letter.created > 30 * DAY_MS;
+                moved |= now - message.created > 30 * DAY_MS;
             }
             if moved {
-                self.boxes[to].retain(|letter| now - letter.created <= 30 * DAY_MS);
+                self.boxes[to].retain(|message| now - message.created <= 30 * DAY_MS);
                 self.settle(to);
             }
         }
@@ -229,8 +230,8 @@ impl Mail {
 
     fn settle(&mut self, to: Who) {
         let done = &mut self.done[to];
-        for letter in self.boxes[to].extract_if(.., |letter| letter.may & UNREAD == 0) {
-            done.push_back(letter);
+        for message in self.boxes[to].extract_if(.., |message| message.may & UNREAD == 0) {
+            done.push_back(message);
         }
         while done.len() > DONE_MAX {
             done.pop_front();
@@ -241,11 +242,11 @@ impl Mail {
     pub fn receipts(&self, from: Who, rows: &[Value], now: i64) {
         for row in rows {
             let Some(to) = NAMES.iter().position(|name| row["toName"] == *name) else { continue };
-            let mut letters = self.boxes[to].iter().chain(&self.done[to]);
-            let Some(letter) = letters.find(|letter| row["id"].as_str() == letter.id.as_deref()) else { continue };
+            let mut messages = self.boxes[to].iter().chain(&self.done[to]);
+            let Some(message) = messages.find(|message| row["id"].as_str() == message.id.as_deref()) else { continue };
             let state = WORDS.iter().find(|(word, _)| row["receipt"] == *word).map_or(0, |(_, state)| *state);
-            assert!(letter.may & state != 0, "a receipt that is not true: {row}, and it is {letter:?} at {now}");
-            assert!(letter.from == from, "somebody else's receipt: {row}");
+            assert!(message.may & state != 0, "a receipt that is not true: {row}, and it is {message:?} at {now}");
+            assert!(message.from == from, "somebody else's receipt: {row}");
         }
     }
 }

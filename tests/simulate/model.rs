@@ -2,7 +2,7 @@
 //! pushes that arrived, and from nothing else.
 
 use crate::events::Stream;
-use crate::locks::{Locks, Wish};
+use crate::locks::{LockRequest, Locks};
 use crate::mail::{ACKED, Mail, READ};
 use crate::state::State;
 use serde_json::Value;
@@ -38,7 +38,7 @@ pub struct Model {
     pub now: i64,
     pub ids: Vec<Option<String>>,
     /// Connections that speak for each session and answer.
-    seats: Vec<usize>,
+    connections: Vec<usize>,
     /// Since when a session is gone, while its grace runs.
     gone: Vec<Option<i64>>,
     /// Whether the stream of events said that it is here.
@@ -79,7 +79,7 @@ impl Model {
         Model {
             now,
             ids: vec![None; n],
-            seats: vec![0; n],
+            connections: vec![0; n],
             gone: vec![None; n],
             told_here: vec![false; n],
             pardoned: vec![false; n],
@@ -96,7 +96,7 @@ impl Model {
     }
 
     pub fn is_here(&self, who: Who) -> bool {
-        self.seats[who] > 0 || self.web_here[who]
+        self.connections[who] > 0 || self.web_here[who]
     }
 
     /// Whether a message can be addressed to it.
@@ -105,14 +105,14 @@ impl Model {
     }
 
     pub fn sit(&mut self, who: Who) {
-        self.seats[who] += 1;
+        self.connections[who] += 1;
         (self.gone[who], self.pardoned[who], self.was_away[who]) = (None, false, false);
     }
 
     /// A connection that spoke for a session is gone, or silent; `in_order` if it said so.
     pub fn rise(&mut self, who: Who, in_order: bool) {
-        self.seats[who] -= 1;
-        if self.seats[who] > 0 {
+        self.connections[who] -= 1;
+        if self.connections[who] > 0 {
             return;
         }
         self.gone[who] = Some(self.now);
@@ -125,12 +125,12 @@ impl Model {
     pub fn crash(&mut self) {
         for who in 0..NAMES.len() {
             // Who was here has its grace to come back; whose grace ran has at most another one.
-            self.pardoned[who] = self.seats[who] > 0 || self.pardoned[who];
+            self.pardoned[who] = self.connections[who] > 0 || self.pardoned[who];
             self.was_away[who] = !self.pardoned[who];
             if !WEB.contains(&who) && who != HUMAN {
                 self.gone[who] = Some(self.now);
             }
-            self.seats[who] = 0;
+            self.connections[who] = 0;
             self.heard[who] = self.now;
         }
         self.locks.crashed(self.now);
@@ -201,8 +201,8 @@ impl Model {
         assert!(ask.until.is_some_and(|until| until > self.now), "not answered in time: {ask:?}");
         match ask.op {
             "lock.lock" if self.is_served(ask.who) => {
-                let wish = Wish::new(ask.who, &ask.args);
-                assert!(self.locks.may_be_held(&wish), "nothing is in the way of {ask:?}, and still it waits");
+                let request = LockRequest::new(ask.who, &ask.args);
+                assert!(self.locks.may_be_held(&request), "nothing is in the way of {ask:?}, and still it waits");
             }
             "inbox" => {
                 let least = self.mail.unread(ask.who).0;
@@ -220,8 +220,8 @@ impl Model {
     /// Who came first and could have been served must have been.
     pub fn check_fairness<'a>(&self, ask: &Ask, pending: impl Iterator<Item = &'a Ask>) {
         for older in pending.filter(|older| older.op == "lock.lock" && older.id < ask.id && self.is_served(older.who)) {
-            let wish = Wish::new(older.who, &older.args);
-            assert!(self.locks.may_be_held(&wish), "{ask:?} was served before {older:?}");
+            let request = LockRequest::new(older.who, &older.args);
+            assert!(self.locks.may_be_held(&request), "{ask:?} was served before {older:?}");
         }
     }
 
@@ -272,7 +272,7 @@ impl Model {
                 let one = vec![value["lock"].clone()];
                 self.learn_grant(ask, value["locks"].as_array().unwrap_or(&one));
             }
-            "lock.unlock" => self.locks.unlocked(&Wish::new(who, args), true),
+            "lock.unlock" => self.locks.unlocked(&LockRequest::new(who, args), true),
             "lock.query" => self.locks.listed(value["locks"].as_array().expect("locks"), now),
             "events.read" => {
                 if let Some(after) = args["after"].as_i64() {
@@ -286,17 +286,17 @@ impl Model {
     }
 
     fn learn_grant(&mut self, ask: &Ask, rows: &[Value]) {
-        let wish = Wish::new(ask.who, &ask.args);
-        self.steal(&wish, &ask.args, true);
-        self.locks.granted(&wish, rows, self.now);
+        let request = LockRequest::new(ask.who, &ask.args);
+        self.steal(&request, &ask.args, true);
+        self.locks.granted(&request, rows, self.now);
     }
 
     /// A human who takes a lock away leaves a note for its holder.
-    fn steal(&mut self, wish: &Wish, args: &Value, is_sure: bool) {
+    fn steal(&mut self, request: &LockRequest, args: &Value, is_sure: bool) {
         if args["steal"] != true {
             return;
         }
-        for (holder, path, is_sure) in self.locks.stolen(wish, is_sure, self.now) {
+        for (holder, path, is_sure) in self.locks.stolen(request, is_sure, self.now) {
             if holder != HUMAN {
                 let body = format!(
                     "{} took your lock on {path} away. Do not write there before you hold it again.",
@@ -364,18 +364,18 @@ impl Model {
 
     fn learn_fault(&mut self, ask: &Ask, error: &Error) {
         let data = error.data.as_ref().unwrap_or(&Value::Null);
-        let wish = || Wish::new(ask.who, &ask.args);
+        let request = || LockRequest::new(ask.who, &ask.args);
         match (ask.op, error.kind) {
             ("lock.lock", ErrorKind::Held) if data["lock"].is_object() => {
-                self.locks.refused(&wish(), &data["lock"], &self.ids);
+                self.locks.refused(&request(), &data["lock"], &self.ids);
             }
             // Nobody was there to have it.
             ("lock.lock", ErrorKind::Held) => assert!(!self.is_served(ask.who), "{error} {ask:?}"),
             ("lock.lock", ErrorKind::Refused) if data["cycle"].is_array() => {
-                assert!(self.locks.may_be_held(&wish()), "a cycle without a lock: {error}");
+                assert!(self.locks.may_be_held(&request()), "a cycle without a lock: {error}");
             }
             (_, ErrorKind::Refused) if ask.until.is_some() && error.text.contains("left while the call waited") => {}
-            ("lock.unlock", ErrorKind::NotFound) => self.locks.not_unlocked(&wish(), self.now),
+            ("lock.unlock", ErrorKind::NotFound) => self.locks.not_unlocked(&request(), self.now),
             ("state.set" | "state.delete", ErrorKind::Conflict) => {
                 self.state.conflict(ask.args["key"].as_str().expect("a key"), &ask.args);
             }
@@ -410,12 +410,12 @@ impl Model {
             "/state" if args["action"] == "get" => {}
             "state.set" | "state.delete" | "/state" => self.state.lost(args["key"].as_str().expect("a key"), now),
             "lock.lock" => {
-                let wish = Wish::new(from, args);
-                self.steal(&wish, args, false);
-                self.locks.perhaps_granted(&wish, now);
+                let request = LockRequest::new(from, args);
+                self.steal(&request, args, false);
+                self.locks.perhaps_granted(&request, now);
             }
-            "/lock" if args["action"] == "lock" => self.locks.perhaps_granted(&Wish::new(from, args), now),
-            "lock.unlock" | "/lock" => self.locks.unlocked(&Wish::new(from, args), false),
+            "/lock" if args["action"] == "lock" => self.locks.perhaps_granted(&LockRequest::new(from, args), now),
+            "lock.unlock" | "/lock" => self.locks.unlocked(&LockRequest::new(from, args), false),
             "/heartbeat" => panic!("a heartbeat whose answer is lost says nothing; do not lose it"),
             _ => {}
         }
@@ -460,10 +460,10 @@ impl Model {
             "/lock" if args["action"] == "lock" && ok => self.learn_grant(ask, std::slice::from_ref(&value["lock"])),
             "/lock" if args["action"] == "lock" => {
                 assert!(text.starts_with("File locked by "), "{value}");
-                assert!(self.locks.may_be_held(&Wish::new(who, args)), "refused by a lock that fell: {value}");
+                assert!(self.locks.may_be_held(&LockRequest::new(who, args)), "refused by a lock that fell: {value}");
             }
-            "/lock" if ok => self.locks.unlocked(&Wish::new(who, args), true),
-            "/lock" => self.locks.not_unlocked(&Wish::new(who, args), now),
+            "/lock" if ok => self.locks.unlocked(&LockRequest::new(who, args), true),
+            "/lock" => self.locks.not_unlocked(&LockRequest::new(who, args), now),
             _ => assert!(ok, "{value}"),
         }
     }

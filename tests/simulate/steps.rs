@@ -51,7 +51,7 @@ impl World {
     /// Long breaks, after which events and mail are removed.
     fn rarely(&mut self) {
         if self.dice.one_in(40) {
-            self.agents.iter_mut().for_each(|agent| agent.letters.clear());
+            self.agents.iter_mut().for_each(|agent| agent.messages.clear());
             let ms = self.dice.pick(&[DAY / 4, DAY, 2 * DAY]);
             self.pass(ms);
         } else {
@@ -96,14 +96,14 @@ impl World {
         if !show.is_empty() && self.dice.below(4) > 0 {
             return Some(self.ask(conn, who, "inbox.mark_read", json!({ "items": show })));
         }
-        let (op, args) = self.wish(who);
+        let (op, args) = self.random_call(who);
         Some(self.ask(conn, who, op, args))
     }
 
     /// What a session or a verb may want.
-    fn wish(&mut self, who: Who) -> (&'static str, Value) {
+    fn random_call(&mut self, who: Who) -> (&'static str, Value) {
         match self.dice.below(26) {
-            0..=5 => ("send", self.letter(who)),
+            0..=5 => ("send", self.random_message(who)),
             6..=10 => ("inbox", self.inbox(who)),
             11..=12 => ("state.set", self.entry(who)),
             13 => ("state.get", json!({ "key": self.dice.pick(&KEYS) })),
@@ -118,7 +118,7 @@ impl World {
         }
     }
 
-    fn letter(&mut self, who: Who) -> Value {
+    fn random_message(&mut self, who: Who) -> Value {
         let known: Vec<Who> = (0..NAMES.len()).filter(|to| self.model.is_known(*to) && *to != who).collect();
         let to = if known.is_empty() { who } else { self.dice.pick(&known) };
         let mut args = json!({ "to": NAMES[to], "message": format!("m{}", self.next) });
@@ -133,7 +133,7 @@ impl World {
             args["expiresMinutes"] = json!(1 + self.dice.below(5));
         }
         if self.dice.one_in(4)
-            && let Some(id) = self.agents[who].letters.pop()
+            && let Some(id) = self.agents[who].messages.pop()
         {
             args["replyTo"] = json!(id);
         }
@@ -147,7 +147,7 @@ impl World {
             args["waitSeconds"] = json!(1 + self.dice.below(25));
         }
         if self.dice.one_in(4)
-            && let Some(id) = self.agents[who].letters.pop()
+            && let Some(id) = self.agents[who].messages.pop()
         {
             args["ack"] = json!([id]);
         }
@@ -208,7 +208,7 @@ impl World {
         }
         let show = std::mem::take(&mut self.agents[who].show);
         let (op, mut args) = match show.is_empty() {
-            true => self.wish(who),
+            true => self.random_call(who),
             false => ("inbox.mark_read", json!({ "items": show })),
         };
         if op == "lock.lock" && who == HUMAN {

@@ -185,9 +185,9 @@ impl World {
         if ask.op == "inbox" && result.is_ok() {
             let shown = std::mem::take(&mut self.model.shown);
             let agent = &mut self.agents[ask.who];
-            agent.letters.extend(shown.iter().cloned());
-            let n_old = agent.letters.len().saturating_sub(5);
-            agent.letters.drain(..n_old);
+            agent.messages.extend(shown.iter().cloned());
+            let n_old = agent.messages.len().saturating_sub(5);
+            agent.messages.drain(..n_old);
             *self.counts.entry("messages shown").or_insert(0) += shown.len() as u64;
             self.agents[ask.who].show = shown;
         }

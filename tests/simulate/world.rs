@@ -61,7 +61,7 @@ pub struct Agent {
     /// What it has to report as written out.
     pub show: Vec<String>,
     /// Messages that it could answer.
-    pub letters: Vec<String>,
+    pub messages: Vec<String>,
 }
 
 /// `lock FILE -- COMMAND`.
