@@ -2,7 +2,7 @@
 
 use crate::model::{HUMAN, NAMES, Who, minutes};
 use serde_json::Value;
-use slm_mesh::base::limits::GRACE_MS;
+use slm_mesh::base::limits::{COMMAND_LEASE_MS, GRACE_MS};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is locked, and which of eight files each stands for.
@@ -78,8 +78,10 @@ pub struct Locks {
     token: i64,
     /// The last tokens, and whose they are.
     tokens: BTreeMap<i64, (Who, String)>,
-    /// Keys of commands that run on a connection.
+    /// Keys of commands that run on a connection, or perhaps do.
     running: BTreeSet<String>,
+    /// The same of those of which the answer came.
+    surely_running: BTreeSet<String>,
     /// When the broker started again with locks of commands that must come back.
     orphans: Option<i64>,
 }
@@ -119,6 +121,7 @@ impl Locks {
             let (who, command) = owner;
             let until = now + request.ttl;
             self.grants.push(Grant { path, who, command, token: Some(token), above: 0, sure: until, may: until, old });
+            self.surely_running.insert(request.command.clone());
         }
         while self.tokens.len() > 1000 {
             self.tokens.pop_first();
@@ -217,6 +220,7 @@ impl Locks {
     /// What a command took falls with its connection.
     pub fn command_ended(&mut self, command: &str) {
         self.running.remove(command);
+        self.surely_running.remove(command);
         self.grants.retain(|grant| grant.command != command);
     }
 
@@ -224,6 +228,7 @@ impl Locks {
     /// it crashed keeps what it took, at the longest for a grace again.
     pub fn crashed(&mut self, now: i64) {
         self.running.clear();
+        self.surely_running.clear();
         self.orphans = Some(now);
         self.grants.iter_mut().for_each(|grant| grant.old = true);
     }
@@ -240,8 +245,17 @@ impl Locks {
         self.grants.iter_mut().filter(|grant| grant.who == who && grant.command.is_empty()).for_each(|g| g.sure = 0);
     }
 
-    /// Time passed.
+    /// Time passed. The lock of a command lasts as long as the command runs, or may come back.
     pub fn expire(&mut self, now: i64) {
+        let has_grace = self.orphans.is_some_and(|since| since + GRACE_MS > now);
+        for grant in self.grants.iter_mut().filter(|grant| grant.may <= now && !grant.command.is_empty()) {
+            if has_grace || self.running.contains(&grant.command) {
+                grant.may = now + COMMAND_LEASE_MS;
+            }
+            if self.surely_running.contains(&grant.command) && grant.sure > 0 {
+                grant.sure = grant.may;
+            }
+        }
         self.grants.retain(|grant| grant.may > now);
         if self.orphans.is_some_and(|since| since + GRACE_MS <= now) {
             self.orphans = None;
