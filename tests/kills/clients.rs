@@ -231,8 +231,8 @@ impl Caller for Verbs<'_> {
         let mut args: Vec<&str> = match ask {
             Ask::Who => vec!["whoami"],
             Ask::Send { to, text } => vec!["send", to, text],
-            Ask::Inbox { wait: false } => vec!["inbox"],
-            Ask::Inbox { wait: true } => vec!["inbox", "--wait", "1"],
+            Ask::Inbox { wait: false } => vec!["inbox", "--take"],
+            Ask::Inbox { wait: true } => vec!["inbox", "--take", "--wait", "1"],
             Ask::Lock { paths, wait } => {
                 let words = ["--renew", "--ttl", "1", "--wait", if *wait { "1" } else { "0" }];
                 ["lock"].into_iter().chain(paths.iter().map(String::as_str)).chain(words).collect()
