@@ -1,7 +1,7 @@
 //! One client's connection: bytes in, bytes out, both bounded, and whether the client still answers.
 
+use super::fair_queue::QueueTag;
 use super::origin::Origin;
-use super::work_debt::WorkDebt;
 use crate::wire::lines::LineBuffer;
 use mio::event::Event;
 use mio::net::UnixStream;
@@ -29,15 +29,15 @@ enum Responsiveness {
     Unresponsive,
 }
 
-/// Where a client stands among those that want to be served.
+/// Where a client stands among those that want to be served in a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceRank {
-    /// It has closed its side.
+    /// It has closed its side. One that reconnects in this very turn finds its old place free.
     HungUp,
-    /// It was served last in this turn.
-    Light(u64),
-    /// It owes so many microseconds of work.
-    Heavy(i64),
+    /// It has waited longest, so nobody waits for ever.
+    Overdue,
+    /// When it would be done, going by the queue.
+    Queued(u64),
 }
 
 /// A client.
@@ -72,7 +72,7 @@ pub struct ClientConnection {
     sent: usize,
     last_heard: i64,
     liveness: Responsiveness,
-    debt: WorkDebt,
+    tag: QueueTag,
     /// The turn in which it was served last, or came.
     last_turn: u64,
     /// It has sent something, or has proven the secret. Until then nobody knows what it wants.
@@ -101,7 +101,7 @@ impl ClientConnection {
             sent: 0,
             last_heard: now,
             liveness: Responsiveness::Responsive,
-            debt: WorkDebt::default(),
+            tag: QueueTag::default(),
             last_turn: turn,
             has_spoken,
         }
@@ -263,25 +263,28 @@ impl ClientConnection {
         !self.has_spoken && (self.is_readable || self.last_turn == turn)
     }
 
-    /// Notes that it was served in this turn, and how much work that was.
-    pub fn note_served(&mut self, work: Duration, turn: u64, now: i64) {
+    /// Notes that it was served in this turn, and how much work that was; returns its start in the
+    /// queue.
+    pub fn note_served(&mut self, work: Duration, turn: u64, time: u64) -> u64 {
+        let start = self.tag.start(time);
         self.last_turn = turn;
-        self.debt.charge(work, now);
+        self.tag = self.tag.after(time, work);
+        start
     }
 
-    /// Where it stands among those that want to be served. Clients that hung up go first: one that
-    /// reconnects in this very turn finds its old place free. Then those go that were served longest ago.
-    /// Clients that had more than their share go last.
-    pub fn rank(&self, now: i64) -> ServiceRank {
+    /// Where it stands among those that want to be served.
+    pub fn rank(&self, time: u64) -> ServiceRank {
         // One that left many requests behind goes first only once.
         if self.is_half_closed && !self.has_more {
-            return ServiceRank::HungUp;
-        }
-        if self.debt.is_heavy(now) {
-            ServiceRank::Heavy(self.debt.left(now))
+            ServiceRank::HungUp
         } else {
-            ServiceRank::Light(self.last_turn)
+            ServiceRank::Queued(self.tag.finish(time))
         }
+    }
+
+    /// The turn in which it was served last, or came.
+    pub fn last_turn(&self) -> u64 {
+        self.last_turn
     }
 
     /// Notes a sign of life; true if the client had counted as offline.

@@ -4,10 +4,10 @@
 //! **Invariant:** a client gets a bounded share of each turn, and no client waits for another one.
 
 mod connection;
+mod fair_queue;
 mod origin;
 mod requests;
 mod retired_methods;
-mod work_debt;
 
 use super::event_loop::{LISTENER, LoopContext};
 use super::lifecycle::ShutdownReason;
@@ -16,6 +16,7 @@ use super::stranger_count::StrangerCount;
 use crate::sys::process;
 use crate::wire::rpc;
 use connection::{ClientConnection, READ_MAX, ServiceRank};
+use fair_queue::TURN_SHARE;
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -26,12 +27,13 @@ use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
-use work_debt::TURN_SHARE;
 
 /// Clients at once, sessions on other machines among them.
 const CLIENTS_MAX: usize = 2000;
 /// After an accept that failed, the next try is this much later.
 const ACCEPT_RETRY_MS: i64 = 100;
+/// A client that was not served for so many turns is, whoever stands before it in the queue.
+const OVERDUE_TURNS: u64 = 64;
 /// Connections dropped when descriptors run out: the next client, and the files that the loop opens to
 /// serve it, need some.
 const DROPPED_AT_ONCE: usize = 8;
@@ -56,6 +58,8 @@ pub struct UnixClients {
     buffer: Vec<u8>,
     /// Counts the turns.
     turn: u64,
+    /// The time of the fair queue: the start of the client served last.
+    queue_time: u64,
     /// Connections of other users that were refused.
     n_refused: StrangerCount,
     heartbeat_ms: i64,
@@ -81,6 +85,7 @@ impl UnixClients {
             connections: HashMap::new(),
             buffer: vec![0; READ_MAX],
             turn: 0,
+            queue_time: 0,
             n_refused: StrangerCount::default(),
             heartbeat_ms,
             dead_ms,
@@ -204,17 +209,11 @@ impl UnixClients {
     pub fn serve(&mut self, context: &mut LoopContext) {
         self.turn += 1;
         let (began, now) = (Instant::now(), context.now);
-        let ready = self.connections.iter().filter(|(_, conn)| conn.has_input());
-        let mut ready: Vec<(ServiceRank, u64)> = ready.map(|(token, conn)| (conn.rank(now), *token)).collect();
-        ready.sort_unstable();
-        let mut n_heavy = 0;
-        for (rank, token) in ready {
-            // One heavy client is served in any case: it waits for the others, but not for ever.
-            n_heavy += usize::from(matches!(rank, ServiceRank::Heavy(_)));
-            if began.elapsed() >= TURN_SHARE && n_heavy != 1 {
-                continue;
+        for (rank, token) in self.service_order() {
+            if began.elapsed() >= TURN_SHARE {
+                break;
             }
-            self.serve_client(context, token);
+            self.serve_client(context, token, rank);
         }
         for (token, connection) in self.connections.iter_mut().filter(|(_, conn)| conn.is_done()) {
             detach(*token, connection, context);
@@ -224,11 +223,30 @@ impl UnixClients {
         }
     }
 
-    fn serve_client(&mut self, context: &mut LoopContext, token: u64) {
+    /// The clients that have sent something, in the order in which they are served.
+    fn service_order(&self) -> Vec<(ServiceRank, u64)> {
+        let ready = || self.connections.iter().filter(|(_, conn)| conn.has_input());
+        let waits_long = |(_, conn): &(&u64, &ClientConnection)| conn.last_turn() + OVERDUE_TURNS < self.turn;
+        let overdue = ready().filter(waits_long).min_by_key(|(token, conn)| (conn.last_turn(), **token));
+        let overdue = overdue.map(|(token, _)| *token);
+        let rank = |token: u64, conn: &ClientConnection| match conn.rank(self.queue_time) {
+            ServiceRank::Queued(_) if overdue == Some(token) => ServiceRank::Overdue,
+            rank => rank,
+        };
+        let mut order: Vec<(ServiceRank, u64)> = ready().map(|(token, conn)| (rank(*token, conn), *token)).collect();
+        order.sort_unstable();
+        order
+    }
+
+    fn serve_client(&mut self, context: &mut LoopContext, token: u64, rank: ServiceRank) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let (buffer, began) = (&mut self.buffer, Instant::now());
         let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, buffer)));
-        connection.note_served(began.elapsed(), self.turn, context.now);
+        let start = connection.note_served(began.elapsed(), self.turn, self.queue_time);
+        // A client that was served before its time does not move the time of the queue.
+        if matches!(rank, ServiceRank::Queued(_)) {
+            self.queue_time = start;
+        }
         if served.is_err() {
             log("a bug: a panic closed one connection");
             connection.close();

@@ -1,9 +1,9 @@
 //! A client's lines: parsed, given to the mesh or to the broker's own methods, and answered.
 
 use super::connection::ClientConnection;
+use super::fair_queue::CLIENT_SHARE;
 use super::origin::{Origin, RemoteOrigin};
 use super::retired_methods::retired;
-use super::work_debt::CLIENT_SHARE;
 use crate::base::error::Error;
 use crate::broker::event_loop::LoopContext;
 use crate::broker::methods::{run_method, yield_to_newer};

@@ -1,0 +1,93 @@
+//! The order in which clients are served, so that a client's cost is its own: fair queueing. A client
+//! that works the loop hard waits behind the others, and they do not wait for it.
+//!
+//! Each client has a start, which grows by the work that is done for it. Who would be done first, going by
+//! what it cost the last time, is served first. The queue's own time is the start of the client served
+//! last. A client that comes back after a pause starts from there: it has saved nothing up, and owes
+//! nothing.
+
+use std::time::Duration;
+
+/// Work that a client gets in one turn before the others get theirs. A request under way is finished.
+pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
+/// Work in one turn for all clients together. What is left over is served in the next turn, after
+/// newcomers, HTTP and the linked meshes had theirs.
+pub const TURN_SHARE: Duration = Duration::from_millis(1);
+
+/// A client's place in the queue.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueTag {
+    /// Work before this one's turn, in microseconds.
+    start: u64,
+    /// What it cost when it was served last.
+    last_cost: u64,
+}
+
+impl Default for QueueTag {
+    /// A newcomer, which may cost a whole share.
+    fn default() -> QueueTag {
+        QueueTag { start: 0, last_cost: CLIENT_SHARE.as_micros() as u64 }
+    }
+}
+
+impl QueueTag {
+    /// When it starts; a client without a backlog starts from the queue's time.
+    pub fn start(self, time: u64) -> u64 {
+        self.start.max(time)
+    }
+
+    /// When it would be done. The smallest is served first.
+    pub fn finish(self, time: u64) -> u64 {
+        self.start(time) + self.last_cost
+    }
+
+    /// Its next place, after this work.
+    pub fn after(self, time: u64, work: Duration) -> QueueTag {
+        let last_cost = work.as_micros() as u64;
+        QueueTag { start: self.start(time) + last_cost, last_cost }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Serves clients of these costs for so many turns. Answers with how many turns the first one, which
+    /// asks every `pause` turns, waited at most.
+    fn longest_wait(costs: &[u64], pause: usize, n_turns: usize) -> usize {
+        let mut tags = vec![QueueTag::default(); costs.len()];
+        let (mut time, mut asked, mut longest) = (0, None, 0);
+        for turn in 0..n_turns {
+            if turn % pause == 0 {
+                asked = asked.or(Some(turn));
+            }
+            let mut order: Vec<usize> = (usize::from(asked.is_none())..costs.len()).collect();
+            order.sort_by_key(|n| (tags[*n].finish(time), *n));
+            let mut spent = 0;
+            for n in order {
+                if spent >= TURN_SHARE.as_micros() as u64 {
+                    break;
+                }
+                let start = tags[n].start(time);
+                tags[n] = tags[n].after(time, Duration::from_micros(costs[n]));
+                time = start;
+                spent += costs[n];
+                if n == 0 {
+                    longest = longest.max(turn - asked.take().unwrap_or(turn));
+                }
+            }
+        }
+        longest
+    }
+
+    #[test]
+    fn a_cheap_client_does_not_wait_for_greedy_ones_and_no_greedy_one_for_ever() {
+        let greedy = |n: usize, cost| vec![cost; n];
+        for (n, cost) in [(1, 1100), (8, 3000), (50, 1100), (500, 1000)] {
+            assert!(longest_wait(&[vec![30], greedy(n, cost)].concat(), 3, 3000) <= 1, "{n} of {cost}");
+            // One of them waits for a round of all.
+            let round = (n + 1) * cost as usize / 1000 + 2;
+            assert!(longest_wait(&greedy(n + 1, cost), 1, 3000) <= round, "{n} of {cost}");
+        }
+    }
+}
