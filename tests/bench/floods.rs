@@ -5,7 +5,7 @@ use super::figures::{Reach, Samples, Table, micros_since};
 use super::place::{Line, Mesh, request};
 use serde_json::json;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,6 +20,8 @@ const MOST: f64 = 5_000.0;
 const N_GLOBBERS: usize = 8;
 const N_HEALTH: usize = 128;
 const N_DEAF: usize = 50;
+/// Peers that the linked mesh lists.
+const N_LISTED: usize = 20_000;
 /// Attaches of the crowd that comes and goes.
 const N_ATTACHES: usize = 8_400;
 
@@ -30,6 +32,7 @@ pub fn floods(table: &mut Table) {
     far_queries(table);
     attaches(table);
     deaf_listers(table);
+    linked_mesh(table);
 }
 
 /// Clients that pipeline costly lock queries.
@@ -125,6 +128,36 @@ fn deaf_listers(table: &mut Table) {
         }
     };
     row(table, "50 clients flood peers and do not read", &mesh, attack);
+}
+
+/// A linked mesh that lists twenty thousand peers, and others each time.
+fn linked_mesh(table: &mut Table) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("a port"));
+    thread::spawn(move || {
+        for (n, stream) in listener.incoming().enumerate() {
+            let Ok(mut stream) = stream else { return };
+            // Its request is of no interest, and a broker that has ended reads no answer.
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(&roster(n));
+        }
+    });
+    let mesh = Mesh::linked_to(&url);
+    let attack = |done: &AtomicBool| {
+        while !done.load(Ordering::Relaxed) {
+            thread::sleep(PAUSE);
+        }
+    };
+    row(table, "a linked mesh lists 20,000 peers", &mesh, attack);
+}
+
+/// An answer with the peers of one round; the mark makes the broker ask again at once.
+fn roster(round: usize) -> Vec<u8> {
+    let peer =
+        |n: usize| json!({ "peer_id": format!("peer-{round}-{n}"), "session_id": format!("p{n}"), "status": "active" });
+    let peers: Vec<_> = (0..N_LISTED).map(peer).collect();
+    let body = json!({ "mesh": "there", "mark": round, "peers": peers }).to_string();
+    format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
 /// Sends the same bytes without end, and reads what comes.

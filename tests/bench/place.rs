@@ -55,6 +55,8 @@ pub struct Mesh {
     broker: Option<Child>,
     port: u16,
     is_hub: bool,
+    /// The address of a linked mesh, or nothing.
+    link: String,
 }
 
 /// What the guests of a hub know.
@@ -64,13 +66,21 @@ impl Mesh {
     /// A new mesh without a broker.
     pub fn new() -> Mesh {
         let port = 20_000 + (std::process::id() * 41 + N.load(Ordering::Relaxed) * 13) as u16 % 40_000;
-        Mesh { scratch: Scratch::new(), broker: None, port, is_hub: false }
+        Mesh { scratch: Scratch::new(), broker: None, port, is_hub: false, link: String::new() }
     }
 
     /// A new mesh with a broker that serves other machines; nothing is announced.
     pub fn hub() -> Mesh {
         let mut mesh = Mesh::new();
         mesh.is_hub = true;
+        mesh.start();
+        mesh
+    }
+
+    /// A new mesh with a broker that is linked to another mesh.
+    pub fn linked_to(url: &str) -> Mesh {
+        let mut mesh = Mesh::new();
+        mesh.link = url.into();
         mesh.start();
         mesh
     }
@@ -94,6 +104,9 @@ impl Mesh {
         command.args(args).env_clear().env("HOME", &self.scratch.path).env("SLM_MESH_DATA_DIR", self.dir());
         command.env("SLM_MESH_PORT", self.port.to_string()).env("SLM_MESH_RATE", "10000000");
         command.env("SLM_MESH_IDLE_TIMEOUT", "0").stdin(Stdio::null()).stdout(Stdio::null());
+        if !self.link.is_empty() {
+            command.env("SLM_MESH_PEER_URL", &self.link);
+        }
         if self.is_hub {
             command.env("SLM_MESH_HOST", "0.0.0.0").env("SLM_MESH_SHARED_SECRET", SECRET);
             command.env("SLM_MESH_DISCOVERY", "off");
