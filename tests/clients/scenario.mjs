@@ -123,7 +123,7 @@ async function contend(a, b, names) {
   let granted;
   const progress = await new Promise((alive, failed) => {
     granted = b.call("mesh_lock", { action: "lock", filePath, waitSeconds: 50 }, { onprogress: alive });
-    granted.then(() => failed(new Error("it was granted unasked")), failed);
+    granted.then((early) => failed(new Error(`it ended before it was given back: ${JSON.stringify(early)}`)), failed);
   });
   assert.ok(progress.progress > 0);
   const query = await ok(a, "mesh_lock", { action: "query", filePath });

@@ -146,8 +146,10 @@ async def contend(a, b, names):
         alive.set()
 
     waiting = asyncio.create_task(b.call("mesh_lock", {**lock, "waitSeconds": 50}, on_progress=on_progress))
+    waiting.add_done_callback(lambda _: alive.set())
     await alive.wait()
-    assert not waiting.done() and seen[0] > 0, seen
+    assert not waiting.done(), waiting.result()
+    assert seen[0] > 0, seen
     in_line = await ok(a, "mesh_lock", action="query", filePath=path)
     assert names["beta"] in json.dumps(in_line["locks"][0]["queue"]), in_line
     await ok(a, "mesh_lock", action="unlock", filePath=path)

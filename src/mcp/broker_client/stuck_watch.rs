@@ -31,8 +31,9 @@ pub fn watch_calls(shared: &Arc<SharedState>, out: &Arc<StdoutWriter>) {
         if left > Duration::ZERO {
             state = shared.call_sent.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         } else if asked_at.is_none() {
-            state.send(&rpc::request(&json!(0), "ping", &json!({})));
+            // The time is taken first: the answer may be here before `send` returns.
             asked_at = Some(Instant::now());
+            state.send(&rpc::request(&json!(0), "ping", &json!({})));
         } else {
             let (calls, error) = (state.give_up(), state.stuck_error.take());
             drop(state);
