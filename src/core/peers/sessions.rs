@@ -85,7 +85,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     name.map_or(Ok(()), framed_text::check_name).map_err(|want| Error::usage("name", want))?;
     let wanted = name.map_or_else(|| default_name(&row, args.text("shortName")), str::to_owned);
     let id = args.text("id").filter(|id| !id.is_empty());
-    let former = peers.find_returning(ctx.conn, &row, &wanted, id);
+    let former = peers.find_returning(ctx.conn, &row, &wanted, name.is_some(), id);
     row = peers.take_identity(turn, mail, locks, row, former, &wanted, ctx.now)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     let id = row.id.clone();
@@ -214,7 +214,14 @@ impl Peers {
 
     /// The peer that a session was before: by its id, its agent's key, its connection before the key
     /// was known, its agent's process, or its name.
-    fn find_returning(&self, conn: ConnId, row: &PeerRow, wanted: &str, id: Option<&str>) -> Option<PeerId> {
+    fn find_returning(
+        &self,
+        conn: ConnId,
+        row: &PeerRow,
+        wanted: &str,
+        is_chosen: bool,
+        id: Option<&str>,
+    ) -> Option<PeerId> {
         let sessions = || self.peers.iter().filter(|peer| peer.row.is_session());
         let own = self.attachments.get(&conn);
         let by_id = sessions().find(|peer| id.is_some_and(|id| peer.row.id == id));
@@ -232,9 +239,11 @@ impl Peers {
         };
         let same = |peer: &&Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, wanted);
         let by_name = || {
-            let free = sessions().filter(|peer| !self.may_be_alive(peer, row.pid));
-            // Two that went may both be meant: then neither name nor mail changes hands.
-            only(free.filter(same))
+            let free = || sessions().filter(|peer| !self.may_be_alive(peer, row.pid)).filter(same);
+            // A name that somebody chose means one peer. Of two that went under a name of ours, both may
+            // be meant: then neither name nor mail changes hands.
+            let chosen = free().find(|peer| is_chosen && peer.row.name == wanted);
+            chosen.or_else(|| only(free()))
         };
         let found = by_id.or_else(by_key).or_else(by_connection).or_else(by_process).or_else(by_name);
         found.map(|peer| peer.row.id.clone())
