@@ -1,33 +1,31 @@
-//! Counts what strangers cause, so that the log gets one line a minute and they can't fill it.
+//! Counts what strangers cause, so that the log gets at most one line a minute and they can't fill it.
 
-/// How long events are counted before they are reported, ms.
+/// The least time between two reports, ms.
 const REPORT_EVERY_MS: i64 = 60_000;
 
 /// Events of one kind since the last report.
 #[derive(Debug, Default)]
 pub struct StrangerCount {
     n: u64,
-    /// When the first of them happened, ms.
-    since: i64,
+    /// When the next report may come, ms: the first one comes at once.
+    next_report: i64,
 }
 
 impl StrangerCount {
     /// Counts one more.
-    pub fn add(&mut self, now: i64) {
-        if self.n == 0 {
-            self.since = now;
-        }
+    pub fn add(&mut self) {
         self.n += 1;
     }
 
     /// When they are to be reported, ms.
     pub fn report_due(&self) -> Option<i64> {
-        (self.n > 0).then_some(self.since + REPORT_EVERY_MS)
+        (self.n > 0).then_some(self.next_report)
     }
 
-    /// How many there were, once a minute has passed since the first.
+    /// How many there were since the last report, unless that was within this minute.
     pub fn take_report(&mut self, now: i64) -> Option<u64> {
         self.report_due().filter(|due| *due <= now)?;
+        self.next_report = now + REPORT_EVERY_MS;
         Some(std::mem::take(&mut self.n))
     }
 }
@@ -37,11 +35,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_events_are_one_report() {
+    fn the_first_event_is_reported_at_once_and_many_are_one_report() {
         let mut count = StrangerCount::default();
-        assert_eq!((count.report_due(), count.take_report(1_000_000)), (None, None));
-        (0..5000).for_each(|n| count.add(1000 + n));
-        assert_eq!((count.report_due(), count.take_report(60_999)), (Some(61_000), None));
-        assert_eq!((count.take_report(61_000), count.take_report(200_000)), (Some(5000), None));
+        assert_eq!((count.report_due(), count.take_report(1000)), (None, None));
+        count.add();
+        assert_eq!((count.take_report(1000), count.take_report(200_000)), (Some(1), None));
+        count.add();
+        assert_eq!((count.take_report(200_000), count.report_due()), (Some(1), None));
+        (0..5000).for_each(|_| count.add());
+        assert_eq!((count.report_due(), count.take_report(259_999)), (Some(260_000), None));
+        assert_eq!((count.take_report(260_000), count.take_report(400_000)), (Some(5000), None));
     }
 }

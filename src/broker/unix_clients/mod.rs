@@ -168,7 +168,7 @@ impl UnixClients {
     fn admit_local(&mut self, context: &mut LoopContext, stream: UnixStream) {
         match process::peer_credentials(&stream).filter(|peer| peer.uid == crate::sys::uid()) {
             Some(peer) => self.add(context, stream, Origin::local(peer.pid.unwrap_or(0))),
-            None => self.n_refused.add(context.now),
+            None => self.n_refused.add(),
         }
     }
 
@@ -219,7 +219,10 @@ impl UnixClients {
             detach(*token, connection, context);
         }
         if let Some(n) = self.n_refused.take_report(now) {
-            log(&format!("refused {n} connections of other users in the last minute"));
+            match n {
+                1 => log("refused a connection of another user"),
+                n => log(&format!("refused {n} more connections of another user")),
+            }
         }
     }
 
