@@ -1,7 +1,7 @@
 //! One turn of the broker as the rules see it: the open transaction, what shall leave after its commit,
 //! and what changed for the calls that wait.
 //!
-//! **Invariant:** nothing leaves before the commit; [`Turn::take_effects`] is called after it.
+//! **Invariant:** nothing leaves before the commit; `Turn::take_effects` is called after it.
 
 use super::ConnId;
 use crate::base::error::{Error, ErrorKind};

@@ -1,6 +1,6 @@
 //! Sessions on other machines: the lines of the Unix socket, encrypted, over a WebSocket.
 //!
-//! Hub and guest each put a [`bridge`] between the WebSocket and one end of a local socket pair. So the
+//! Hub and guest each put a `bridge` between the WebSocket and one end of a local socket pair. So the
 //! broker's loop and the session read and write lines, and neither knows that there is a network.
 //!
 //! **Invariant:** no byte of a stranger reaches the other end of the pair. The secret never leaves its

@@ -2,7 +2,7 @@
 //! from the names of files: nothing runs.
 //!
 //! The parser knows POSIX sh and bash; the commands that agents use have their rules in
-//! [`commands`]. What the text does not tell is skipped: a wrong name would deny a command that
+//! `commands`. What the text does not tell is skipped: a wrong name would deny a command that
 //! harms nobody, and that is worse than a write that is missed.
 //!
 //! A parser crate was not worth its size. The best kept one under a licence that fits, `brush-parser`
