@@ -288,7 +288,7 @@ def main():
         return int(IS_ALL)
     # What one after the other does, beside what the others do: some of it waits for a minute.
     on_nets = on_nets_of_their_own
-    rows = [(on_one_lan, PROOFS), (on_nets, far.PROOFS + strangers.PROOFS + cut.PROOFS),
+    rows = [(on_one_lan, PROOFS), (on_nets, remote.PROOFS + strangers.PROOFS + cut.PROOFS),
             (on_nets, cut.LONG), (on_nets, strangers.LONG)]
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
         told = []
