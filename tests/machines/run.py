@@ -104,13 +104,13 @@ class Lan:
 def where_nobody_is_nobody_is_found(lan):
     assert lan.hubs(lan.b) == []
     assert "multicast" in lan.verb(lan.b, "hubs")
-    assert "no network" in lan.verb(lan.alone, "hubs")
+    assert "not connected" in lan.verb(lan.alone, "hubs")
     assert "off" in lan.verb(lan.b, "hubs", status=1, SLM_MESH_DISCOVERY="off")
     assert "no address" in lan.verb(lan.alone, "announce", "desk", 7899, 7900, "0.1.0", status=3)
     assert "can't be used" in lan.verb(lan.alone, "announce", "desk", 7899, 7900, "0.1.0", "10.77.0.1", status=3)
     assert "expected" in lan.verb(lan.alone, "announce", "desk", status=2)
     assert "none answers" in lan.verb(lan.b, "doctor")
-    assert "not looked for" in lan.verb(lan.b, "doctor", SLM_MESH_DISCOVERY="off")
+    assert "not searched" in lan.verb(lan.b, "doctor", SLM_MESH_DISCOVERY="off")
 
 
 def a_hub_is_found_with_its_facts(lan):
