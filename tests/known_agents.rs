@@ -164,7 +164,7 @@ fn what_the_readme_claims_agrees_with_the_facts() {
         assert_eq!(works(support.wakes_idle), !agent.wakeups.is_empty(), "{}: wakes idle", agent.id);
         assert_eq!(works(support.edit_denied), agent.dialect.is_some(), "{}: edit denied", agent.id);
         assert_eq!(works(support.mail_at_prompt), agent.dialect.is_some(), "{}: mail at prompt", agent.id);
-        let is_set_up = agent.files.user.server.is_some();
+        let is_set_up = agent.files.user.server.is_some() || agent.files.user.own_file.is_some();
         assert_eq!(works(support.set_up), is_set_up, "{}: set up", agent.id);
         let waits_in_hook = agent.wakeups.iter().any(|wakeup| matches!(wakeup.means, Means::BackgroundHook { .. }));
         let has_wake_event = agent.files.user.hooks.is_some_and(|hooks| hooks.wake_event.is_some());

@@ -34,7 +34,7 @@ fn bytes(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
 }
 
 const EDITED: &[&str] =
-    &["opencode", "cursor", "devin", "windsurf", "zed", "aider", "vscode", "codex", "copilot", "gemini"];
+    &["opencode", "cursor", "devin", "windsurf", "zed", "aider", "pi", "vscode", "codex", "copilot", "gemini"];
 
 #[test]
 fn setup_and_remove_leave_no_trace_of_us() {
@@ -239,7 +239,7 @@ fn the_projects_files_are_set_up_and_cleared() {
     let project = home.place.root.join("project");
     std::fs::write(project.join(".mcp.json"), "{\n  \"mcpServers\": {}\n}\n").unwrap();
     let before = bytes(&home.place.root);
-    let all = ["claude", "codex", "copilot", "gemini", "opencode", "cursor", "vscode", "devin", "zed", "aider"];
+    let all = ["claude", "codex", "copilot", "gemini", "opencode", "cursor", "vscode", "devin", "zed", "aider", "pi"];
     let args = [&all[..], &["--project"]].concat();
     home.ok(&args);
     for (path, word) in [
@@ -256,6 +256,7 @@ fn the_projects_files_are_set_up_and_cleared() {
         ("opencode.json", "\"mcp\""),
         (".opencode/plugin/slm-mesh.js", "tool.execute.before"),
         (".aider.conf.yml", "read: "),
+        (".pi/skills/slm-mesh/SKILL.md", "slm-mesh lock"),
         (".claude/commands/mesh-sync.md", "mesh_inbox"),
     ] {
         let text = std::fs::read_to_string(project.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));

@@ -53,7 +53,7 @@ fn a_session_goes_on_under_the_key_that_its_agent_reports() {
         hook(&place, "SessionStart", &format!("key-{}", n + 1), json!({ "source": source }));
         assert!(!is_denied(&edit(&place, &format!("key-{}", n + 1), None)), "after {source}");
     }
-    let peers = place.json(&["peers", "--all"])["peers"].clone();
+    let peers = place.json(&["peers", "--all", "--as", "human"])["peers"].clone();
     let sessions = peers.as_array().unwrap().iter().filter(|peer| peer["agentType"] == json!("claude-code"));
     assert_eq!(sessions.count(), 1, "{peers}");
 }

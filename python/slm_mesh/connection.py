@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Dict, List, Optional, Type, TypeVar
 
 from . import paths, endpoint
-from .errors import ConnectionLost, MeshError, Unavailable
+from .errors import Ambiguous, ConnectionLost, MeshError, Unavailable
 from .held import Held
 from .rpc import NotSent, RpcConnection
 from .paths import StrPath
@@ -104,12 +104,20 @@ class Connection:
         until = time.monotonic() + (wait or 0.0)
         give_up_at = time.monotonic() + _RETRY_SECONDS
         timeout = self.timeout
+        has_begun = False
         while True:
             if wait is not None:
                 left = min(max(until - time.monotonic(), 0.0), WAIT_MAX)
                 params["waitSeconds"], timeout = math.ceil(left), self.timeout + left
             try:
                 return self._connected().call(method, params, timeout)
+            except Ambiguous as error:
+                # This process runs inside an agent that has shown no session so far.
+                if has_begun or "shortName" not in error.facts:
+                    raise
+                self._begin_session(error.facts)
+                has_begun = True
+                continue
             except NotSent:
                 if time.monotonic() >= give_up_at:
                     raise
@@ -117,6 +125,12 @@ class Connection:
                 if time.monotonic() >= max(give_up_at, until) or method not in REPEATABLE and method != "send":
                     raise
             time.sleep(0.01)
+
+    def _begin_session(self, agent: Dict[str, Any]) -> None:
+        """Makes the agent above this process a peer."""
+        cwd = Path.cwd()
+        named = {"agent": agent["agent"], "shortName": agent["shortName"], "session": "", "project": str(cwd)}
+        self._connected().call("session.begin", {**named, **paths.git_facts(cwd)}, self.timeout)
 
     def _notify(self, method: str, params: Dict[str, Any]) -> None:
         """Sends a call without waiting for its answer, if there is a connection."""

@@ -9,6 +9,17 @@ pub struct Process {
     pub start: u64,
     /// A shell run for one command, `npx` and the like, which stands between an agent and its tool.
     pub wrapper: bool,
+    /// The agent whose program this is, if it is one that slm-mesh knows and that runs each shell below it.
+    pub agent: Option<AgentProgram>,
+}
+
+/// What the mesh calls the sessions of an agent that its process shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentProgram {
+    /// The type of its sessions.
+    pub kind: &'static str,
+    /// How the names of its sessions begin.
+    pub short_name: &'static str,
 }
 
 impl Process {

@@ -10,6 +10,7 @@ use super::log;
 use super::mesh_links::MeshLinks;
 use super::methods::BrokerInfo;
 use super::peer_sockets::PushTargets;
+use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;
 use super::startup::{OwnFiles, PathState};
 use super::unix_clients::UnixClients;
@@ -98,6 +99,8 @@ pub struct EventLoop {
     pub pushes: PushTargets,
     /// The listener for other machines.
     pub remote: RemoteListener,
+    /// Agent processes that are watched for their end.
+    pub processes: ProcessExits,
     /// Other meshes to look at.
     pub links: MeshLinks,
     /// The thread that copies the write-ahead log.
@@ -188,7 +191,8 @@ impl EventLoop {
 
     /// How long the poll may sleep: until the nearest deadline, or until an event.
     fn timeout(&mut self) -> Option<Duration> {
-        if self.clients.wants_turn() || self.http.has_backlog() || self.links.has_backlog() {
+        if self.processes.has_news() || self.clients.wants_turn() || self.http.has_backlog() || self.links.has_backlog()
+        {
             return Some(Duration::ZERO);
         }
         let now = self.clock.now();
@@ -215,7 +219,7 @@ impl EventLoop {
             WAKER | DIRECTORY => {}
             Token(token) => {
                 let token = token as u64;
-                if !self.clients.note_ready(token, event) {
+                if !self.processes.note_ready(token) && !self.clients.note_ready(token, event) {
                     self.pushes.note_ready(token, self.context.now);
                 }
             }
@@ -225,6 +229,8 @@ impl EventLoop {
     fn serve_parts(&mut self) {
         let context = &mut self.context;
         self.clients.serve(context);
+        // After what its sessions said last.
+        self.processes.serve(context);
         // Newcomers are read in the next turn: by then the poll has reported everybody who left before.
         self.clients.accept(context);
         self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
@@ -276,6 +282,7 @@ impl EventLoop {
             }
             Effect::Message(message) => pages.add_message(mesh, &message),
             Effect::Log(error) => report_failure(lifecycle, &error),
+            Effect::WatchProcess(process) => self.processes.watch(&mut self.context, process),
         }
     }
 

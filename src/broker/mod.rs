@@ -17,6 +17,7 @@ mod lifecycle;
 mod mesh_links;
 pub mod methods;
 mod peer_sockets;
+mod process_exits;
 mod push_connection;
 mod remote_listener;
 pub mod startup;

@@ -8,6 +8,7 @@ pub mod discovered_hub;
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock::{self, LockWait};
+use crate::sys::git;
 use crate::sys::{self, process, unix_socket};
 use crate::wire::lines::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
@@ -147,6 +148,27 @@ impl Client {
     /// # Errors
     /// The broker's error, `Gone` when the connection broke, or `TimedOut` when the broker is stuck.
     pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
+        match self.call_once(method, params) {
+            Err(error) if self.begin_session(&error) => self.call_once(method, params),
+            result => result,
+        }
+    }
+
+    /// Makes the agent above this process a peer, if the broker refused a call for want of its session: only
+    /// here are the directory and the repository known. True if the call may be repeated.
+    fn begin_session(&mut self, refusal: &Error) -> bool {
+        let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
+        let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };
+        let directory = std::env::current_dir().unwrap_or_default();
+        let git = git::facts(&directory);
+        let session = json!({
+            "agent": agent, "shortName": short_name, "session": "", "project": directory.display().to_string(),
+            "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo,
+        });
+        refusal.kind == ErrorKind::Ambiguous && self.call_once("session.begin", &session).is_ok()
+    }
+
+    fn call_once(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
         self.last_id += 1;
         let wanted = json!(self.last_id);
         self.send(&rpc::request(&wanted, method, params)).map_err(|error| self.call_failed(&error))?;

@@ -126,7 +126,7 @@ fn connect_target(target: &RemoteTarget) -> Result<Client, Error> {
 fn describe_origin() -> Value {
     let ancestors: Vec<Value> = process::ancestors(i64::from(std::process::id()))
         .iter()
-        .map(|process| json!([process.pid, process.start, process.wrapper]))
+        .map(|process| json!([process.pid, process.start, process.wrapper, process.agent.map(|agent| agent.kind)]))
         .collect();
     json!({ "host": sys::host(), "user": sys::user(), "ancestors": ancestors })
 }

@@ -221,7 +221,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let reason = if leaves { "clean_exit" } else { "the turn ended" };
     locks.release(turn, peers, journal, |lock| lock.holder == id && ends(&lock.owner), reason, ctx.now)?;
     if leaves {
-        peers.forget_process(&id);
+        peers.end_session(turn, journal, &id, "clean_exit", ctx.now)?;
     }
     Ok(Outcome::Ready(done))
 }
@@ -258,14 +258,18 @@ fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &A
 /// The session whose hook asks. One that is not known becomes a peer, which the MCP server of the same
 /// session takes over when it comes.
 pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<PeerId, Error> {
-    let Mesh { turn, peers, locks, mail, .. } = mesh;
-    if let Some(id) = known_session(turn, peers, ctx, args)? {
-        peers.touch(&id, ctx.now);
-        return Ok(id);
-    }
-    let row = sessions::session_row(args, peers.host_of(ctx.conn), ctx.now);
-    let process = ctx.ancestors.iter().find(|process| !process.wrapper).copied();
-    peers.add_detached(turn, mail, locks, row, args.text("shortName"), process)
+    let Mesh { turn, peers, locks, mail, journal, .. } = mesh;
+    let id = match known_session(turn, peers, ctx, args)? {
+        Some(id) => id,
+        None => {
+            let row = sessions::session_row(args, peers.host_of(ctx.conn), ctx.now);
+            peers.add_detached(turn, mail, locks, row, args.text("shortName"))?
+        }
+    };
+    peers.touch(&id, ctx.now);
+    let process = ctx.ancestors.iter().find(|process| !process.wrapper);
+    peers.note_process(turn, journal, &id, process, ctx)?;
+    Ok(id)
 }
 
 /// The other peers in a session's repository, and what is locked there: a few of each.

@@ -69,6 +69,7 @@ pub const OPS: &[&Op] = &[
     &journal::UNSUBSCRIBE,
     &status::STATUS,
     &peers::sessions::ATTACH,
+    &peers::sessions::BEGIN,
     &peers::sessions::DETACH,
     &mail::receipts::MARK_READ,
     &locks::CHECK,
@@ -173,7 +174,7 @@ impl Mesh {
         let ids = PublicIds::new(instance_number(&mut turn, &mut peers)?);
         let mut locks = Locks::default();
         locks.load(&turn, now)?;
-        peers.load(&turn, &locks, now)?;
+        peers.load(&mut turn, &locks, now)?;
         peers.settle_human(&mut turn, now)?;
         turn.store.end_call()?;
         turn.store.commit()?;
@@ -277,7 +278,8 @@ impl Mesh {
         self.mail.reload();
         self.turn.forget_expiry();
         let now = self.ticked_at;
-        let loaded = self.locks.load(&self.turn, now).and_then(|()| self.peers.load(&self.turn, &self.locks, now));
+        let locks = self.locks.load(&self.turn, now);
+        let loaded = locks.and_then(|()| self.peers.load(&mut self.turn, &self.locks, now));
         self.turn.log_error(loaded);
     }
 
@@ -333,11 +335,6 @@ impl Mesh {
     /// Whether a connection speaks for a peer.
     pub fn is_attached(&self, conn: ConnId) -> bool {
         !self.peers.attached_to(conn).is_empty()
-    }
-
-    /// Whether any session is attached: only then can a caller be inside one.
-    pub fn has_sessions(&self) -> bool {
-        self.peers.has_sessions()
     }
 
     /// Notes the processes that the transport proved to stand above a connection.

@@ -6,6 +6,7 @@
 use super::ConnId;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
+use crate::base::process::Process;
 use crate::store::{Event, Message, Store, StoreError};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -15,6 +16,8 @@ use std::rc::Rc;
 #[allow(missing_docs)] // each variant's line says what its fields are
 #[derive(Debug)]
 pub enum Effect {
+    /// An agent process whose end is to be reported to [`Mesh::on_process_exit`](super::Mesh::on_process_exit).
+    WatchProcess(Process),
     /// The answer to a call.
     Reply { conn: ConnId, id: Value, result: Result<Value, Error> },
     /// A message that no call asked for.

@@ -44,6 +44,7 @@ pub(super) const AGENT: Agent = Agent {
             ProcessSign::ArgumentsHave("/claude-code/"),
         ],
         has_many_sessions: false,
+        hosts_terminals: false,
     },
     dialect: Some(Dialect {
         // It shows a reason twice, in the user's voice, so the mail goes into the context instead.

@@ -41,6 +41,7 @@ pub(super) const AGENT: Agent = Agent {
         session_variable: None,
         processes: &[ProcessSign::Name("codex"), ProcessSign::Name("codex-tui"), ProcessSign::ArgumentsHave("/codex/")],
         has_many_sessions: true,
+        hosts_terminals: false,
     },
     dialect: Some(Dialect {
         edit_tools: &["applypatch"],

@@ -21,6 +21,7 @@ pub(super) const AGENT: Agent = Agent {
         session_variable: Some("COPILOT_AGENT_SESSION_ID"),
         processes: &[],
         has_many_sessions: false,
+        hosts_terminals: false,
     },
     dialect: Some(Dialect {
         events: &[

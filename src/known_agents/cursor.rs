@@ -38,6 +38,7 @@ pub(super) const AGENT: Agent = Agent {
         session_variable: None,
         processes: &[ProcessSign::NameHas("cursor"), ProcessSign::ArgumentsHave("cursor.app")],
         has_many_sessions: false,
+        hosts_terminals: true,
     },
     dialect: Some(Dialect {
         events: &[

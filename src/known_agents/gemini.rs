@@ -40,6 +40,7 @@ pub(super) const AGENT: Agent = Agent {
         session_variable: None,
         processes: &[ProcessSign::Name("gemini"), ProcessSign::ArgumentsHave("/gemini-cli/")],
         has_many_sessions: false,
+        hosts_terminals: false,
     },
     dialect: Some(Dialect {
         events: &[

@@ -15,6 +15,8 @@ pub struct Identity {
     pub processes: &'static [ProcessSign],
     /// Whether one process of it serves several sessions, each with its own key.
     pub has_many_sessions: bool,
+    /// Whether people open terminals in it, as in an editor: then a shell below its process need not be its own.
+    pub hosts_terminals: bool,
 }
 
 /// A sign of a process, in lower case.
@@ -37,8 +39,25 @@ impl ProcessSign {
             ProcessSign::ArgumentsHave(part) => arguments.contains(part),
         }
     }
+
+    /// Whether this is the agent's program itself, and not one that only has its name somewhere among its
+    /// arguments: `vim /src/codex/main.rs` runs no Codex.
+    pub fn is_program(&self, name: &str, arguments: &[String]) -> bool {
+        let ProcessSign::ArgumentsHave(part) = self else { return self.fits(name, "") };
+        let is_interpreter = ["node", "bun", "deno", "mainthread"].contains(&name) || name.starts_with("python");
+        let script = arguments.iter().skip(1).find(|word| !word.starts_with('-'));
+        let script = script.map_or("", String::as_str);
+        let base = script.rsplit('/').next().unwrap_or("");
+        is_interpreter && (base == part.trim_matches('/') || script.contains("/node_modules/") && script.contains(part))
+    }
 }
 
 /// No sign at all.
-pub(super) const UNSEEN: Identity =
-    Identity { client_names: &[], environment: &[], session_variable: None, processes: &[], has_many_sessions: false };
+pub(super) const UNSEEN: Identity = Identity {
+    client_names: &[],
+    environment: &[],
+    session_variable: None,
+    processes: &[],
+    has_many_sessions: false,
+    hosts_terminals: false,
+};

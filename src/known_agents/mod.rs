@@ -17,12 +17,14 @@ pub mod files;
 mod gemini;
 pub mod identity;
 mod opencode;
+mod pi;
 mod qwen_code;
 mod vscode;
 pub mod wakeup;
 mod windsurf;
 mod zed;
 
+use crate::base::process::AgentProgram;
 use dialect::Dialect;
 use files::Files;
 use identity::Identity;
@@ -95,6 +97,7 @@ pub static AGENTS: &[Agent] = &[
     windsurf::AGENT,
     zed::AGENT,
     aider::AGENT,
+    pi::AGENT,
 ];
 
 /// The agent with this id.
@@ -124,6 +127,13 @@ pub fn by_process(words: &[String]) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.processes.iter().any(|sign| sign.fits(name, &arguments)))
 }
 
+/// The agent that runs each shell below a process with these words: its name, and then its arguments.
+pub fn by_program(words: &[String]) -> Option<&'static Agent> {
+    let (name, arguments) = words.split_first()?;
+    let is_it = |agent: &&Agent| agent.identity.processes.iter().any(|sign| sign.is_program(name, arguments));
+    AGENTS.iter().filter(|agent| !agent.identity.hosts_terminals).find(is_it)
+}
+
 /// The ids of the agents that mail can wake.
 pub fn wakeable() -> Vec<&'static str> {
     AGENTS.iter().filter(|agent| !agent.wakeups.is_empty()).map(|agent| agent.id).collect()
@@ -142,6 +152,11 @@ impl Evidence {
 }
 
 impl Agent {
+    /// What the mesh calls the sessions that its process shows.
+    pub fn program(&self) -> AgentProgram {
+        AgentProgram { kind: self.kind, short_name: self.short_name }
+    }
+
     /// Its row in the README's table.
     pub fn readme_row(&self) -> String {
         let Support { version, mail_at_prompt, mail_mid_turn, wakes_idle, edit_denied, set_up } = self.support;

@@ -21,6 +21,7 @@ pub(super) const AGENT: Agent = Agent {
         session_variable: None,
         processes: &[ProcessSign::Name("opencode")],
         has_many_sessions: false,
+        hosts_terminals: false,
     },
     dialect: Some(Dialect {
         edit_tools: &["edit", "write", "multiedit", "applypatch"],

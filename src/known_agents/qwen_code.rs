@@ -38,6 +38,7 @@ pub(super) const AGENT: Agent = Agent {
         session_variable: None,
         processes: &[ProcessSign::Name("qwen"), ProcessSign::ArgumentsHave("/qwen-code/")],
         has_many_sessions: false,
+        hosts_terminals: false,
     },
     dialect: Some(Dialect {
         edit_tools: &["edit", "writefile", "replace"],

@@ -24,6 +24,7 @@ pub(super) const AGENT: Agent = Agent {
         session_variable: None,
         processes: &[ProcessSign::ArgumentsHave("visual studio code.app"), ProcessSign::Name("code")],
         has_many_sessions: false,
+        hosts_terminals: true,
     },
     dialect: Some(Dialect {
         edit_tools: &[

@@ -15,6 +15,7 @@ pub(super) const AGENT: Agent = Agent {
         session_variable: None,
         processes: &[ProcessSign::ArgumentsHave("windsurf.app"), ProcessSign::Name("windsurf")],
         has_many_sessions: false,
+        hosts_terminals: true,
     },
     dialect: None,
     files: Files {

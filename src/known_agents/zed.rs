@@ -14,7 +14,7 @@ pub(super) const AGENT: Agent = Agent {
     title: "Zed",
     kind: "zed",
     short_name: "zed",
-    identity: Identity { client_names: &["Zed"], ..UNSEEN },
+    identity: Identity { client_names: &["Zed"], hosts_terminals: true, ..UNSEEN },
     dialect: None,
     files: Files {
         programs: &["zed", "zeditor"],

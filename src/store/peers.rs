@@ -4,6 +4,7 @@ use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
 use crate::base::ids::{MeshUrl, PeerId};
 use crate::base::kinds::PeerKind;
+use crate::base::process::Process;
 use rusqlite::{Row, types::Type};
 
 /// A peer's durable row.
@@ -31,6 +32,8 @@ pub struct PeerRow {
     pub host: String,
     /// Process id on that machine.
     pub pid: i64,
+    /// The agent process whose hooks or verbs made this session known: with its number and its start.
+    pub process: Option<Process>,
     /// First seen, ms.
     pub first_seen: i64,
     /// Last seen when it went offline, or when the row was written, ms.
@@ -97,6 +100,12 @@ pub(super) fn unknown_word(column: &str, word: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, format!("{column}: unknown value {word:?}").into())
 }
 
+fn read_process(row: &Row<'_>) -> rusqlite::Result<Option<Process>> {
+    let (pid, start): (Option<i64>, Option<i64>) = (row.get("agent_pid")?, row.get("agent_start")?);
+    let process = |(pid, start): (i64, i64)| Process { pid, start: start.cast_unsigned(), wrapper: false, agent: None };
+    Ok(pid.zip(start).map(process))
+}
+
 fn read(row: &Row<'_>) -> rusqlite::Result<PeerRow> {
     Ok(PeerRow {
         id: row.get::<_, String>("id")?.into(),
@@ -110,6 +119,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<PeerRow> {
         summary: row.get("summary")?,
         host: row.get("host")?,
         pid: row.get("pid")?,
+        process: read_process(row)?,
         first_seen: row.get("first_seen")?,
         last_seen: row.get("last_seen")?,
         online: row.get("online")?,
@@ -138,6 +148,8 @@ impl Store {
             "summary": p.summary,
             "host": p.host,
             "pid": p.pid,
+            "agent_pid": p.process.map(|process| process.pid),
+            "agent_start": p.process.map(|process| process.start.cast_signed()),
             "push_socket": p.push_socket(),
             "session_key": p.session_key().unwrap_or(""),
             "mesh_url": p.mesh().map(MeshUrl::as_str),

@@ -20,7 +20,7 @@ pub use ancestors::ancestors;
 pub use ending::end_own;
 pub use platform::{end_with_parent, peer_credentials};
 
-use crate::base::process::Process;
+use crate::base::process::{AgentProgram, Process};
 use crate::known_agents::{self, Agent};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -76,7 +76,7 @@ pub fn is_in_use(pid: i64) -> bool {
 
 /// A process by its number, with the start time that makes it unmistakable.
 pub fn identify(pid: i64) -> Option<Process> {
-    start_time(pid).map(|start| Process { pid, start, wrapper: false })
+    start_time(pid).map(|start| Process { pid, start, wrapper: false, agent: None })
 }
 
 /// A file descriptor that becomes readable when a process ends, for the poll loop: a pidfd on Linux, a
@@ -115,6 +115,11 @@ impl AsRawFd for ExitWatch {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
+}
+
+/// What the mesh calls the sessions of the agent of this kind, if slm-mesh knows it.
+pub fn agent_program(kind: &str) -> Option<AgentProgram> {
+    known_agents::by_kind(kind).map(Agent::program)
 }
 
 /// The agent that the process tree shows, by the nearest ancestor that is an agent.
@@ -162,7 +167,7 @@ mod tests {
         let start = start_time(me).unwrap();
         assert!(is_alive(me, start) && !is_alive(me, start + 1));
         assert!(ExitWatch::new(me, start + 1).unwrap().is_none());
-        assert_eq!(identify(me), Some(Process { pid: me, start, wrapper: false }));
+        assert_eq!(identify(me), Some(Process { pid: me, start, wrapper: false, agent: None }));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use crate::choices::Choices;
 use serde_json::{Map, Value, json};
 use slm_mesh::base::error::ErrorKind;
-use slm_mesh::base::process::Process;
+use slm_mesh::base::process::{AgentProgram, Process};
 use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy_http;
 use slm_mesh::core::op::ArgKind;
@@ -168,6 +168,7 @@ impl World {
             pid: 1 + choices.below(3) as i64,
             start: 5,
             wrapper: choices.below(4) == 0,
+            agent: (choices.below(3) == 0).then_some(AgentProgram { kind: "aider", short_name: "aider" }),
         };
         let chain = (0..choices.below(3)).map(|_| process(choices)).collect();
         let before = dump(&self.mesh, &self.spaces);

@@ -14,7 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["base"]),
     ("core", &["base", "store"]),
     ("wire", &["base"]),
-    ("known_agents", &[]),
+    ("known_agents", &["base"]),
     ("sys", &["known_agents", "base"]),
     ("remote", &["wire", "base"]),
     ("discovery", &["base", "sys"]),

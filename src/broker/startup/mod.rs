@@ -17,6 +17,7 @@ use super::log;
 use super::mesh_links::MeshLinks;
 use super::methods::BrokerInfo;
 use super::peer_sockets::PushTargets;
+use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;
 use super::unix_clients::UnixClients;
 use super::web::auth::WebAuth;
@@ -79,6 +80,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
         http: HttpRequests::new(server, inbox, DirectoryLookups::new(wake_loop(&waker).into())),
         pushes: PushTargets::new(DirectoryLookups::new(wake_loop(&waker).into())),
         remote,
+        processes: ProcessExits::default(),
         links: MeshLinks::open(&mesh.settings().links, settings.text(SECRET), wake_loop(&waker).into()),
         checkpoints: CheckpointThread::start(&mesh),
         context: LoopContext::new(

@@ -49,7 +49,8 @@ impl RemoteOrigin {
         let salt = fnv1a(&host);
         let parse = |row: &Value| {
             let start = row[1].as_u64()?.wrapping_add(salt);
-            Some(Process { pid: row[0].as_i64()?, start, wrapper: row[2].as_bool()? })
+            let agent = row[3].as_str().and_then(process::agent_program);
+            Some(Process { pid: row[0].as_i64()?, start, wrapper: row[2].as_bool()?, agent })
         };
         let rows = params.get("ancestors").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let ancestors = rows.iter().take(ANCESTORS_MAX).filter_map(parse).collect();

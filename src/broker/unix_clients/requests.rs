@@ -169,7 +169,7 @@ fn call_operation(
         }
     }
     let is_hook = op.actor == Auth::Hook;
-    let may_be_inside = !is_known && must_be_known && mesh.has_sessions() && !is_attach;
+    let may_be_inside = !is_known && must_be_known && !is_attach;
     let ancestors = if is_hook || may_be_inside { connection.origin.ancestors().to_vec() } else { Vec::new() };
     match op.check(params) {
         Ok(args) => mesh.call(Call { conn: token, id, op, args, acting, ancestors }, *now),

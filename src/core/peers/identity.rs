@@ -1,17 +1,27 @@
 //! Who is meant by a name, and who a caller is.
 
 use super::super::{Auth, Call, ConnId};
-use super::sessions::Attachment;
 use super::{Peer, Peers, no_peer};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::kinds::PeerKind;
-use crate::base::process::Process;
+use crate::base::process::{AgentProgram, Process};
 use crate::store::PeerRow;
 use serde_json::json;
 
 /// Peers that an error names, where a name or a shell fits several.
 const NAMED_MAX: usize = 8;
+
+/// The error for a caller below an agent that has shown no session so far. It must not act as the human, whose
+/// mail it would read.
+fn unknown_session(agent: AgentProgram) -> Error {
+    let text = format!(
+        "this process runs inside {}, which has no session on the mesh yet; begin one (session.begin), or say who \
+         you act as with --as",
+        agent.short_name
+    );
+    Error::new(ErrorKind::Ambiguous, text).with(json!({ "agent": agent.kind, "shortName": agent.short_name }))
+}
 
 /// Whether a word means something else where a peer is expected.
 pub(super) fn is_reserved(name: &str) -> bool {
@@ -89,21 +99,20 @@ impl Peers {
 
     /// Whether a caller runs inside this session: its agent process is one of these.
     pub(in crate::core) fn is_inside(&self, ancestors: &[Process], id: &str) -> bool {
-        let is_above =
-            |one: &Attachment| one.agent.is_some_and(|agent| ancestors.iter().any(|process| process.is_same(&agent)));
-        self.attachments.values().any(|one| is_above(one) && one.peers.iter().any(|peer| peer == id))
+        ancestors.iter().any(|above| self.sessions_inside(above).iter().any(|inside| *inside == id))
     }
 
     /// The session whose agent process is the nearest above a caller.
+    ///
+    /// # Errors
+    /// When that process has several sessions, or is an agent's and has none yet.
     fn session_around(&self, ancestors: &[Process]) -> Result<Option<PeerId>, Error> {
         for above in ancestors {
-            let inside = self.attachments.values().filter(|one| one.agent.is_some_and(|agent| agent.is_same(above)));
-            let mut ids: Vec<&PeerId> = inside.flat_map(|one| &one.peers).collect();
-            ids.sort();
-            ids.dedup();
-            match ids[..] {
-                [] => continue,
-                [id] => return Ok(Some(id.clone())),
+            let ids = self.sessions_inside(above);
+            match (&ids[..], above.agent) {
+                ([], Some(agent)) => return Err(unknown_session(agent)),
+                ([], None) => continue,
+                ([id], _) => return Ok(Some((*id).clone())),
                 _ => {
                     let names: Vec<_> = ids.iter().take(NAMED_MAX).map(|id| self.name_of(id)).collect();
                     let more = if ids.len() > names.len() { " and others" } else { "" };
@@ -117,6 +126,16 @@ impl Peers {
             }
         }
         Ok(None)
+    }
+
+    /// The sessions in which a caller below this process may be. A process that has only run hooks may be a
+    /// person's script: what else it runs is no session's.
+    fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
+        let is_sure = |peer: &&Peer| above.agent.is_some() || self.is_attached_from(&peer.row.id, above);
+        let mut ids: Vec<&PeerId> =
+            self.sessions_of_process(above).into_iter().filter(is_sure).map(|peer| &peer.row.id).collect();
+        ids.sort();
+        ids
     }
 
     /// The human behind a connection.

@@ -45,8 +45,10 @@ pub struct Peer {
     pub offline_since: Option<i64>,
     /// It was online when an earlier broker ended, and nobody has seen it leave.
     pub unconfirmed: bool,
-    /// The agent process whose hook made it known before any connection did.
-    pub process: Option<Process>,
+    /// Whether the kernel reports the end of its agent process: until then it is online.
+    pub is_watched: bool,
+    /// Its only connections do not answer: it is stopped, or hangs.
+    pub is_silent: bool,
     /// The last sign of a running turn from its hooks, ms.
     pub turn_active_at: Option<i64>,
     /// Further keys that its agent has for it.
@@ -65,7 +67,8 @@ impl Peer {
             last_active: now,
             offline_since: None,
             unconfirmed: false,
-            process: None,
+            is_watched: false,
+            is_silent: false,
             turn_active_at: None,
             extra_keys: Vec::new(),
             is_known_agent: true,
@@ -75,7 +78,7 @@ impl Peer {
     /// Whether it can be reached now.
     pub fn is_online(&self) -> bool {
         match self.row.kind {
-            PeerKind::Session { .. } => self.connections > 0,
+            PeerKind::Session { .. } => self.connections > 0 || self.is_watched && !self.is_silent,
             PeerKind::Http { .. } | PeerKind::Linked { .. } => self.row.online,
             PeerKind::Human => false,
         }
@@ -84,7 +87,13 @@ impl Peer {
     /// Whether this is a session that nobody is behind any more: its connection is gone or silent,
     /// and no hook of a live agent speaks for it.
     pub fn is_gone(&self) -> bool {
-        self.row.is_session() && self.connections == 0 && (self.offline_since.is_some() || self.process.is_none())
+        let is_lost = self.offline_since.is_some() || self.row.process.is_none();
+        self.row.is_session() && !self.is_online() && is_lost
+    }
+
+    /// Whether this is its agent process, as hooks or verbs have shown.
+    fn is_run_by(&self, process: &Process) -> bool {
+        self.row.process.is_some_and(|known| known.is_same(process))
     }
 
     /// Whether its agent calls it by this key.

@@ -1,7 +1,7 @@
 //! Connections come, go, fall silent and answer again; the peers they speak for are online or offline
 //! with them.
 
-use super::sessions::Attachment;
+use super::sessions::{Attachment, leave};
 use super::{Peer, Peers};
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
@@ -9,8 +9,8 @@ use crate::base::kinds::PeerKind;
 use crate::base::process::Process;
 use crate::core::journal::{Change, Journal};
 use crate::core::locks::Locks;
-use crate::core::turn::Turn;
-use crate::core::{ConnId, Mesh};
+use crate::core::turn::{Effect, Turn};
+use crate::core::{CallContext, ConnId, Mesh};
 use crate::store::PeerRow;
 use std::collections::HashMap;
 
@@ -63,7 +63,7 @@ impl Mesh {
         // A hook that went without saying that it showed its mail leaves the mail to the next hook.
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
-        let left = self.in_savepoint(|mesh| super::sessions::leave(mesh, conn, "disconnected", now));
+        let left = self.in_savepoint(|mesh| leave(mesh, conn, "disconnected", now));
         // Memory decides who is online; on a failing disk the row stays as it was.
         self.turn.log_error(left);
         self.peers.attachments.remove(&conn);
@@ -78,6 +78,9 @@ impl Mesh {
         for id in one.peers.clone() {
             let result = self.in_savepoint(|mesh| {
                 let Mesh { turn, peers, journal, .. } = mesh;
+                if let Some(peer) = peers.get_mut(&id) {
+                    peer.is_silent = unresponsive;
+                }
                 if unresponsive {
                     peers.remove_connection(turn, journal, &id, "not_answering", now)
                 } else {
@@ -89,6 +92,47 @@ impl Mesh {
         self.resume_waiting(now);
     }
 }
+
+impl Mesh {
+    /// An agent process has ended: its sessions are gone, even if another process still holds their
+    /// connections open.
+    pub fn on_process_exit(&mut self, process: &Process, now: i64) {
+        let run_by: Vec<PeerId> =
+            self.peers.peers.iter().filter(|peer| peer.is_run_by(process)).map(|peer| peer.row.id.clone()).collect();
+        let is_below = |one: &Attachment| one.agent.is_some_and(|agent| agent.is_same(process));
+        let conns: Vec<ConnId> =
+            self.peers.attachments.iter().filter(|(_, one)| is_below(one)).map(|(conn, _)| *conn).collect();
+        let ended = self.in_savepoint(|mesh| {
+            for id in &run_by {
+                mesh.peers.forget_process(&mut mesh.turn, id)?;
+            }
+            for conn in conns {
+                leave(mesh, conn, PROCESS_EXIT, now)?;
+            }
+            let Mesh { turn, peers, journal, .. } = mesh;
+            run_by.iter().try_for_each(|id| peers.go_offline(turn, journal, id, PROCESS_EXIT, now))
+        });
+        self.turn.log_error(ended);
+        self.resume_waiting(now);
+    }
+
+    /// The kernel can't report the end of this process: its sessions are online only while they are connected.
+    pub fn on_unwatched_process(&mut self, process: &Process, now: i64) {
+        let mut run_by: Vec<PeerId> = Vec::new();
+        for peer in self.peers.peers.iter_mut().filter(|peer| peer.is_run_by(process)) {
+            peer.is_watched = false;
+            run_by.push(peer.row.id.clone());
+        }
+        let left = self.in_savepoint(|mesh| {
+            let Mesh { turn, peers, journal, .. } = mesh;
+            run_by.iter().try_for_each(|id| peers.go_offline(turn, journal, id, "not_watched", now))
+        });
+        self.turn.log_error(left);
+    }
+}
+
+/// The reason of a session whose agent process has ended.
+const PROCESS_EXIT: &str = "process_exit";
 
 impl Peers {
     /// Notes the agent process that the transport proved to stand above a connection.
@@ -111,11 +155,6 @@ impl Peers {
     /// The peers for which a connection speaks.
     pub(in crate::core) fn attached_to(&self, conn: ConnId) -> &[PeerId] {
         self.attachments.get(&conn).map(|one| one.peers.as_slice()).unwrap_or_default()
-    }
-
-    /// Whether any session is attached: only then can a caller be inside one.
-    pub(in crate::core) fn has_sessions(&self) -> bool {
-        self.attachments.values().any(|one| !one.peers.is_empty())
     }
 
     /// The machine from which a connection comes.
@@ -147,6 +186,12 @@ impl Peers {
     ) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id) else { return Ok(()) };
         peer.connections += 1;
+        peer.is_silent = false;
+        self.come_online(turn, journal, id, now)
+    }
+
+    fn come_online(&mut self, turn: &mut Turn, journal: &Journal, id: &str, now: i64) -> Result<(), Error> {
+        let Some(peer) = self.get_mut(id) else { return Ok(()) };
         (peer.offline_since, peer.unconfirmed) = (None, false);
         peer.last_active = now;
         let joins = !peer.row.online;
@@ -162,6 +207,36 @@ impl Peers {
         self.record(turn, journal, &Change::PeerJoined(&row), id, now)
     }
 
+    /// Notes the agent process that a hook or a verb of a session comes from, by the kernel's record. From then
+    /// on the session is online while that process lives, if the process is known to be an agent's: by its
+    /// program, or since a second hook came from it. A process that only starts one hook tells nothing.
+    pub(in crate::core) fn note_process(
+        &mut self,
+        turn: &mut Turn,
+        journal: &Journal,
+        id: &str,
+        process: Option<&Process>,
+        call: &CallContext,
+    ) -> Result<(), Error> {
+        let is_remote = self.attachments.get(&call.conn).is_some_and(|one| one.remote.is_some());
+        let (Some(process), Some(peer)) = (process, self.get_mut(id)) else { return Ok(()) };
+        let is_known = peer.is_run_by(process);
+        let is_agent = process.agent.is_some() || is_known;
+        peer.is_silent = false;
+        if peer.is_watched && (is_known || !is_agent) {
+            return Ok(());
+        }
+        peer.row.process = Some(*process);
+        // The kernel of another machine reports nothing here.
+        if is_remote || !is_agent {
+            let row = peer.row.clone();
+            return if is_known { Ok(()) } else { Ok(turn.store.put_peer(&row)?) };
+        }
+        peer.is_watched = true;
+        turn.push(Effect::WatchProcess(*process));
+        self.come_online(turn, journal, id, call.now)
+    }
+
     /// A connection no longer speaks for a peer; without any connection the peer is offline.
     pub(super) fn remove_connection(
         &mut self,
@@ -173,9 +248,19 @@ impl Peers {
     ) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id) else { return Ok(()) };
         peer.connections = peer.connections.saturating_sub(1);
-        if peer.connections > 0 {
-            return Ok(());
-        }
+        self.go_offline(turn, journal, id, reason, now)
+    }
+
+    /// A peer is offline, unless something still shows that it is there.
+    fn go_offline(
+        &mut self,
+        turn: &mut Turn,
+        journal: &Journal,
+        id: &str,
+        reason: &str,
+        now: i64,
+    ) -> Result<(), Error> {
+        let Some(peer) = self.get_mut(id).filter(|peer| !peer.is_online() && peer.row.online) else { return Ok(()) };
         peer.offline_since = Some(now);
         peer.row.online = false;
         peer.row.last_seen = now;
@@ -197,14 +282,32 @@ impl Peers {
 
     /// Forgets the agent process of a session that ended: its name and its mailbox are free for the next
     /// session in this place.
-    pub(in crate::core) fn forget_process(&mut self, id: &str) {
-        if let Some(peer) = self.get_mut(id) {
-            peer.process = None;
+    pub(in crate::core) fn forget_process(&mut self, turn: &mut Turn, id: &str) -> Result<(), Error> {
+        let Some(peer) = self.get_mut(id).filter(|peer| peer.row.process.is_some()) else { return Ok(()) };
+        (peer.row.process, peer.is_watched) = (None, false);
+        Ok(turn.store.put_peer(&peer.row)?)
+    }
+
+    /// The agent said that a session ends. Its process may go on with another one.
+    pub(in crate::core) fn end_session(
+        &mut self,
+        turn: &mut Turn,
+        journal: &Journal,
+        id: &str,
+        reason: &str,
+        now: i64,
+    ) -> Result<(), Error> {
+        self.forget_process(turn, id)?;
+        self.go_offline(turn, journal, id, reason, now)?;
+        if let Some(peer) = self.get_mut(id).filter(|peer| !peer.is_online()) {
+            // It waits for nobody's return: its locks are released already.
+            peer.offline_since = None;
         }
+        Ok(())
     }
 
     /// Reads the peers from the store; what only memory knows of them is kept.
-    pub(in crate::core) fn load(&mut self, turn: &Turn, locks: &Locks, now: i64) -> Result<(), Error> {
+    pub(in crate::core) fn load(&mut self, turn: &mut Turn, locks: &Locks, now: i64) -> Result<(), Error> {
         let old = std::mem::take(&mut self.peers);
         for row in turn.store.peers()? {
             let peer = match old.iter().find(|peer| peer.row.id == row.id) {
@@ -213,9 +316,16 @@ impl Peers {
             };
             self.peers.push(peer);
         }
+        // A session whose agent process was watched by an earlier broker is online while that process lives.
+        for peer in self.peers.iter_mut().filter(|peer| peer.unconfirmed && peer.row.host == self.settings.host) {
+            if let Some(process) = peer.row.process {
+                (peer.is_watched, peer.unconfirmed, peer.offline_since) = (true, false, None);
+                turn.push(Effect::WatchProcess(process));
+            }
+        }
         // A grace that ran when the broker died, or whose end was taken back, starts again.
         for peer in &mut self.peers {
-            let is_lost = peer.row.is_session() && peer.offline_since.is_none() && peer.process.is_none();
+            let is_lost = peer.row.is_session() && peer.offline_since.is_none() && peer.row.process.is_none();
             if is_lost && locks.has_shared(&peer.row.id) {
                 peer.offline_since = Some(now);
             }

@@ -194,8 +194,8 @@ impl Mesh {
             now,
         )?;
         if let Some(peer) = peers.get_mut(id) {
-            (peer.offline_since, peer.process) = (None, None);
+            peer.offline_since = None;
         }
-        Ok(())
+        peers.forget_process(turn, id)
     }
 }

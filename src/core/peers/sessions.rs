@@ -9,6 +9,7 @@ use crate::base::ids::PeerId;
 use crate::base::kinds::{LockOwner, PeerKind};
 use crate::base::process::Process;
 use crate::base::{framed_text, limits};
+use crate::core::hook_ops;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::op::ArgKind;
@@ -70,6 +71,46 @@ pub static DETACH: Op = Op {
     run: detach,
 };
 
+/// Makes the session known that a caller runs in, where no server and no hook has done so: an agent without
+/// MCP becomes a peer at its first verb.
+pub static BEGIN: Op = Op {
+    name: "session.begin",
+    summary: "Make the agent above the caller a peer, by its process, if it is none yet",
+    args: &[
+        hook_ops::AGENT,
+        hook_ops::SESSION,
+        hook_ops::PROJECT,
+        hook_ops::GIT_ROOT,
+        hook_ops::GIT_BRANCH,
+        hook_ops::REPO,
+        hook_ops::SHORT_NAME,
+    ],
+    actor: Auth::Hook,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: begin,
+};
+
+fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let is_it = |process: &&Process| process.agent.is_some_and(|agent| agent.kind == args.word("agent"));
+    let Some(process) = ctx.ancestors.iter().find(is_it) else {
+        let text = format!("no process of {} is above the caller; say who you act as with --as", args.word("agent"));
+        return Err(Error::new(ErrorKind::Refused, text));
+    };
+    let id = match only(mesh.peers.sessions_of_process(process).into_iter()).map(|peer| peer.row.id.clone()) {
+        Some(id) => id,
+        None => {
+            let Mesh { turn, peers, mail, locks, .. } = mesh;
+            let row = session_row(args, peers.host_of(ctx.conn), ctx.now);
+            peers.add_detached(turn, mail, locks, row, args.text("shortName"))?
+        }
+    };
+    let Mesh { turn, peers, journal, .. } = mesh;
+    peers.note_process(turn, journal, &id, Some(process), ctx)?;
+    Ok(Outcome::Ready(json!({ "ok": true, "you": { "id": id.as_str(), "name": peers.name_of(&id) } })))
+}
+
 fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, locks, journal, .. } = mesh;
     if !peers.is_connected(ctx.conn) {
@@ -103,7 +144,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let known = peers.attachments.entry(ctx.conn).or_default();
     if !known.peers.contains(&id) {
         known.peers.push(id.clone());
+        let agent = known.agent.filter(|process| process.agent.is_some());
         peers.add_connection(turn, journal, &id, ctx.now)?;
+        peers.note_process(turn, journal, &id, agent.as_ref(), ctx)?;
     }
     let unread = mail.unread(&turn.store, &id)?;
     Ok(Outcome::Ready(json!({ "ok": true, "you": you, "unread": unread, "seq": turn.store.counters.event_last })))
@@ -140,6 +183,10 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     let (ids, unresponsive) = (std::mem::take(&mut one.peers), one.unresponsive);
     for id in ids {
         let Mesh { turn, peers, journal, .. } = mesh;
+        if reason == CLEAN_EXIT {
+            // Its process may go on with other sessions.
+            peers.forget_process(turn, &id)?;
+        }
         if !unresponsive {
             peers.remove_connection(turn, journal, &id, reason, now)?;
         }
@@ -206,7 +253,14 @@ impl Peers {
     ) -> Result<PeerRow, Error> {
         if let Some(old) = former.and_then(|id| self.get(&id)) {
             let old = old.row.clone();
-            return Ok(PeerRow { id: old.id, name: old.name, summary: old.summary, first_seen: old.first_seen, ..row });
+            return Ok(PeerRow {
+                id: old.id,
+                name: old.name,
+                summary: old.summary,
+                first_seen: old.first_seen,
+                process: old.process,
+                ..row
+            });
         }
         self.make_room(turn, mail, locks, now)?;
         Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row })
@@ -235,7 +289,7 @@ impl Peers {
             let process = own.and_then(|own| own.agent)?;
             let detached = sessions().filter(|peer| peer.connections == 0 && is_alike(&peer.row, row));
             // Of several sessions in one process, none is meant more than another.
-            only(detached.filter(|peer| peer.process.is_some_and(|known| known.is_same(&process))))
+            only(detached.filter(|peer| peer.is_run_by(&process)))
         };
         let same = |peer: &&Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, wanted);
         let by_name = || {
@@ -249,12 +303,12 @@ impl Peers {
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// Whether somebody may still be behind a session: a connection, even a silent one, or another
-    /// process than `pid`, which an earlier broker knew and which is about to come back.
+    /// Whether somebody may still be behind a session: a connection, even a silent one, its agent's process,
+    /// or another process than `pid`, which an earlier broker knew and which is about to come back.
     fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
         let is_attached = self.attachments.values().any(|one| one.peers.contains(&peer.row.id));
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
-        is_attached || peer.unconfirmed && is_other && (self.is_process_alive)(peer.row.pid)
+        is_attached || peer.is_watched || peer.unconfirmed && is_other && (self.is_process_alive)(peer.row.pid)
     }
 
     /// Makes a session known before any connection speaks for it: its hook came first.
@@ -265,13 +319,13 @@ impl Peers {
         locks: &Locks,
         row: PeerRow,
         short_name: Option<&str>,
-        process: Option<Process>,
     ) -> Result<PeerId, Error> {
         let (wanted, now) = (default_name(&row, short_name), row.first_seen);
         let same = |peer: &&Peer| peer.row.is_session() && is_alike(&peer.row, &row);
         // A session of which only hooks are known may be at work; one that lost its connection, or
         // ended, is not.
-        let is_free = |peer: &&Peer| peer.connections == 0 && (peer.process.is_none() || peer.offline_since.is_some());
+        let is_free =
+            |peer: &&Peer| peer.connections == 0 && (peer.row.process.is_none() || peer.offline_since.is_some());
         let free = self.peers.iter().filter(is_free).filter(same);
         let former = only(free.filter(|peer| is_numbered(&peer.row.name, &wanted)));
         let former = former.map(|peer| peer.row.id.clone());
@@ -279,7 +333,7 @@ impl Peers {
         turn.store.put_peer(&row)?;
         let id = row.id.clone();
         self.peers.retain(|peer| peer.row.id != id);
-        self.peers.push(Peer { process, ..Peer::new(row, now) });
+        self.peers.push(Peer::new(PeerRow { process: None, ..row }, now));
         Ok(id)
     }
 
@@ -329,10 +383,10 @@ impl Peers {
     /// The sessions of one agent process: those whose connection it stands above, and those that only its
     /// hooks made known.
     pub(in crate::core) fn sessions_of_process(&self, process: &Process) -> Vec<&Peer> {
-        let is_it = |known: Option<Process>| known.is_some_and(|known| known.is_same(process));
-        let attached: Vec<&PeerId> =
-            self.attachments.values().filter(|one| is_it(one.agent)).flat_map(|one| &one.peers).collect();
-        let belongs = |peer: &&Peer| attached.contains(&&peer.row.id) || peer.connections == 0 && is_it(peer.process);
+        let is_above = |one: &&Attachment| one.agent.is_some_and(|agent| agent.is_same(process));
+        let attached: Vec<&PeerId> = self.attachments.values().filter(is_above).flat_map(|one| &one.peers).collect();
+        let belongs =
+            |peer: &&Peer| attached.contains(&&peer.row.id) || peer.connections == 0 && peer.is_run_by(process);
         self.peers.iter().filter(belongs).collect()
     }
 }

@@ -5,6 +5,7 @@
 
 use super::{ProcessInfo, platform};
 use crate::base::process::Process;
+use crate::known_agents::{self, Agent};
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -34,8 +35,11 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
             rest = found.chain.clone();
             return Some(());
         }
-        let wrapper = is_wrapper(info, &platform::arguments(pid));
-        fresh.push((Process { pid, start: info.start, wrapper }, info.clone()));
+        let arguments = platform::arguments(pid);
+        let wrapper = is_wrapper(info, &arguments);
+        let words: Vec<String> = std::iter::once(info.name.clone()).chain(arguments).collect();
+        let agent = known_agents::by_program(&words).filter(|_| !wrapper).map(Agent::program);
+        fresh.push((Process { pid, start: info.start, wrapper, agent }, info.clone()));
         None
     });
     // From the top down, so that each chain is the one above with one process in front.

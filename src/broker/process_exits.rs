@@ -1,0 +1,91 @@
+//! Agent processes, whose end the kernel reports: with the process its sessions are gone.
+//!
+//! **Invariant:** while no process ends, this wakes nobody.
+
+use super::event_loop::LoopContext;
+use super::log;
+use crate::base::process::Process;
+use crate::sys::process::ExitWatch;
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use std::collections::HashMap;
+use std::os::fd::AsRawFd;
+
+/// Processes that are watched at once; each costs a descriptor. The sessions of further ones are online while
+/// they are connected.
+const WATCHED_MAX: usize = 512;
+
+/// The agent processes that are watched.
+#[derive(Debug, Default)]
+pub struct ProcessExits {
+    watches: HashMap<u64, (Process, ExitWatch)>,
+    /// What the mesh is to be told in the next turn.
+    news: Vec<ProcessNews>,
+}
+
+#[derive(Debug)]
+enum ProcessNews {
+    Ended(Process),
+    Unwatched(Process),
+}
+
+impl ProcessExits {
+    /// Watches a process from now on.
+    pub fn watch(&mut self, context: &mut LoopContext, process: Process) {
+        if self.watches.values().any(|(known, _)| known.is_same(&process)) {
+            return;
+        }
+        let watch = if self.watches.len() < WATCHED_MAX {
+            ExitWatch::new(process.pid, process.start)
+        } else {
+            Err(std::io::Error::other("too many agents are watched already"))
+        };
+        let registered = watch.and_then(|watch| {
+            let Some(watch) = watch else { return Ok(None) };
+            let token = context.tokens.next_token();
+            let source = watch.as_raw_fd();
+            context.poll.registry().register(&mut SourceFd(&source), Token(token as usize), Interest::READABLE)?;
+            Ok(Some((token, watch)))
+        });
+        match registered {
+            Ok(Some((token, watch))) => drop(self.watches.insert(token, (process, watch))),
+            Ok(None) => self.news.push(ProcessNews::Ended(process)),
+            Err(error) => {
+                log(&format!("the end of process {} can't be noticed: {error}", process.pid));
+                self.news.push(ProcessNews::Unwatched(process));
+            }
+        }
+    }
+
+    /// Notes that the poll reported a descriptor; false if it is none of these.
+    pub fn note_ready(&mut self, token: u64) -> bool {
+        let Some((process, watch)) = self.watches.get(&token) else { return false };
+        if watch.has_ended() {
+            self.news.push(ProcessNews::Ended(*process));
+        }
+        true
+    }
+
+    /// Whether the mesh is to be told something.
+    pub fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
+    /// Tells the mesh which processes have ended.
+    pub fn serve(&mut self, context: &mut LoopContext) {
+        for news in std::mem::take(&mut self.news) {
+            context.pages.mark_dirty();
+            context.lifecycle.note_use(context.now);
+            match news {
+                ProcessNews::Unwatched(process) => context.mesh.on_unwatched_process(&process, context.now),
+                ProcessNews::Ended(process) => {
+                    context.mesh.on_process_exit(&process, context.now);
+                    for (_, (_, watch)) in self.watches.extract_if(|_, (known, _)| known.is_same(&process)) {
+                        // The descriptor is closed with the watch, and a closed one is reported no more.
+                        let _ = context.poll.registry().deregister(&mut SourceFd(&watch.as_raw_fd()));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Who is online by its process: agents that have only hooks, or only verbs, and agents that die.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use support::{Place, until};
+
+/// An agent's process: it runs the shell commands that it is given, one a line. The kernel shows it under the
+/// agent's own name.
+struct Agent(Child);
+
+impl Agent {
+    fn start(place: &Place, name: &str) -> Agent {
+        let program = place.root.join("bin").join(name);
+        std::fs::create_dir_all(place.root.join("bin")).unwrap();
+        // The read keeps this shell between the commands, so that none of them takes its place.
+        support::put_program(&program, b"#!/bin/sh\nwhile read -r line; do eval \"$line\"; done\n");
+        let likeness = place.command(&[]);
+        let mut command = Command::new(&program);
+        command.current_dir(&place.root).stdin(Stdio::piped());
+        likeness.get_envs().for_each(|(name, value)| drop(value.map(|value| command.env(name, value))));
+        Agent(command.spawn().unwrap())
+    }
+
+    /// Has the agent's shell run a verb, and returns what it printed.
+    fn run(&mut self, place: &Place, words: &str) -> String {
+        self.eval(place, &format!("{} {words}", env!("CARGO_BIN_EXE_slm-mesh")))
+    }
+
+    /// Has the agent's shell run a command, and returns what it printed.
+    fn eval(&mut self, place: &Place, words: &str) -> String {
+        let out = place.root.join("out");
+        let line = format!("{words} > {out}.new; mv {out}.new {out}\n", out = out.display());
+        self.0.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+        until(words, || out.exists());
+        let said = std::fs::read_to_string(&out).unwrap();
+        std::fs::remove_file(&out).unwrap();
+        said
+    }
+
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn status(place: &Place, name: &str) -> Option<String> {
+    let peers = place.json(&["peers", "--all", "--as", "human"])["peers"].clone();
+    let found = peers.as_array().unwrap().iter().find(|peer| peer["name"] == json!(name)).cloned();
+    found.map(|peer| peer["status"].as_str().unwrap().to_owned())
+}
+
+fn session_start(place: &Place, key: &str) -> String {
+    let input = json!({ "hook_event_name": "SessionStart", "session_id": key, "cwd": place.root, "source": "startup" });
+    std::fs::write(place.root.join("input"), input.to_string()).unwrap();
+    "hook claude < input".to_owned()
+}
+
+#[test]
+fn an_agent_without_mcp_is_a_peer_from_its_first_verb_until_it_dies() {
+    let place = Place::new();
+    place.ok(&["send", "human", "for the person alone", "--as", "human"]);
+    let mut aider = Agent::start(&place, "aider");
+    let name = format!("aider-{}", place.root.file_name().unwrap().to_str().unwrap());
+    let you: Value = serde_json::from_str(&aider.run(&place, "whoami --json")).unwrap();
+    assert_eq!((&you["kind"], &you["you"]["name"]), (&json!("session"), &json!(name)));
+    assert!(!aider.run(&place, "inbox").contains("for the person alone"), "an agent never reads the human's mail");
+    assert_eq!(status(&place, &name).as_deref(), Some("active"));
+    place.ok(&["send", "all", "to everybody", "--as", "human"]);
+    assert!(aider.run(&place, "inbox").contains("to everybody"));
+    let again: Value = serde_json::from_str(&aider.run(&place, "whoami --json")).unwrap();
+    assert_eq!(again["you"]["id"], you["you"]["id"]);
+    aider.kill();
+    until("it is away", || status(&place, &name).as_deref() == Some("away"));
+}
+
+#[test]
+fn a_python_script_of_an_agent_acts_as_the_agent() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        return eprintln!("skipped: a_python_script_of_an_agent_acts_as_the_agent needs python3");
+    }
+    let place = Place::new();
+    place.ok(&["peers"]);
+    let mut aider = Agent::start(&place, "aider");
+    let package = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
+    let script = "from slm_mesh import Mesh; print(Mesh().whoami().kind)";
+    std::fs::write(place.root.join("ask.py"), script).unwrap();
+    let kind = aider.eval(&place, &format!("PYTHONPATH={} python3 ask.py", package.display()));
+    assert_eq!(kind.trim(), "session");
+}
+
+#[test]
+fn an_agent_with_hooks_alone_is_online_while_its_process_lives() {
+    let place = Place::new();
+    let mut claude = Agent::start(&place, "claude");
+    claude.run(&place, &session_start(&place, "s1"));
+    let you: Value = serde_json::from_str(&claude.run(&place, "whoami --json")).unwrap();
+    let name = you["you"]["name"].as_str().unwrap().to_owned();
+    assert_eq!(status(&place, &name).as_deref(), Some("active"));
+    claude.run(&place, "lock a.rs");
+    assert_eq!(place.json(&["lock", "list", "--as", "human"])["locks"][0]["holder"], json!(name));
+    claude.kill();
+    until("it is away", || status(&place, &name).as_deref() == Some("away"));
+    until("its lock is free", || place.json(&["lock", "list", "--as", "human"])["locks"] == json!([]));
+}
+
+#[test]
+fn a_session_known_by_its_process_stays_online_through_a_crash_of_the_broker() {
+    let place = Place::new();
+    let mut claude = Agent::start(&place, "claude");
+    claude.run(&place, &session_start(&place, "s1"));
+    claude.run(&place, "lock a.rs");
+    let holder = place.json(&["lock", "list", "--as", "human"])["locks"][0]["holder"].as_str().unwrap().to_owned();
+    let crash = |place: &Place| {
+        let pid = place.broker_pid().unwrap();
+        Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
+        until("the broker is gone", || !support::lives(pid));
+    };
+    crash(&place);
+    assert_eq!(status(&place, &holder).as_deref(), Some("active"));
+    assert_eq!(place.json(&["lock", "list", "--as", "human"])["locks"][0]["holder"], json!(holder));
+    // One that died with no broker to see it is gone, too.
+    crash(&place);
+    claude.kill();
+    until("it is away", || status(&place, &holder).as_deref() == Some("away"));
+}
+
+#[test]
+fn a_session_is_gone_with_its_agent_even_if_another_process_holds_its_pipes() {
+    let place = Place::new();
+    let mut claude = Agent::start(&place, "claude");
+    let pipe = place.root.join("pipe");
+    Command::new("mkfifo").arg(&pipe).status().unwrap();
+    // This test holds the server's input open, so the server stays.
+    let hold = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::OpenOptions::new().write(true).open(pipe).unwrap()
+    });
+    let line = format!("{} mcp < {} > /dev/null &\n", env!("CARGO_BIN_EXE_slm-mesh"), pipe.display());
+    claude.0.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+    let mut input = hold.join().unwrap();
+    let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "claude-code", "version": "1" } } });
+    writeln!(input, "{hello}").unwrap();
+    writeln!(input, "{}", json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).unwrap();
+    let call = json!({ "name": "mesh_status", "arguments": {} });
+    writeln!(input, "{}", json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call })).unwrap();
+    let name = format!("claude-{}", place.root.file_name().unwrap().to_str().unwrap());
+    until("the session is online", || status(&place, &name).as_deref() == Some("active"));
+    claude.kill();
+    until("the session is away", || status(&place, &name).as_deref() == Some("away"));
+}
