@@ -341,3 +341,49 @@ fn doctor_finds_a_full_disk_and_leaves_nothing_behind() {
     until("the broker has let go of the disk", || !lives(pid));
     assert!(Command::new("umount").arg(&place.dir).status().unwrap().success());
 }
+
+#[test]
+fn one_repository_is_one_however_its_origin_is_written() {
+    let place = Place::new();
+    let home = place.root.join("home");
+    std::fs::create_dir_all(home.join(".ssh")).unwrap();
+    std::fs::write(home.join(".ssh/config"), "Host work\n HostName example.org\n").unwrap();
+    std::fs::write(home.join(".gitconfig"), "[url \"git@example.org:\"]\n insteadOf = short:\n").unwrap();
+    let clone = |folder: &str, origin: &str| {
+        let root = place.root.join(folder);
+        std::fs::create_dir_all(root.join(".git")).unwrap();
+        std::fs::write(root.join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
+        std::fs::write(root.join(".git/config"), format!("[remote \"origin\"]\n url = {origin}\n")).unwrap();
+        root
+    };
+    // Each in a folder of its own, so that a relative path leads to another place.
+    let first = clone("x/one", "https://example.org/o/r");
+    let up = clone("x/up-one", "../up.git");
+    for (n, (beside, origin, is_same)) in [
+        (&first, "git@work:o/r.git", true),
+        (&first, "short:O/r", true),
+        (&first, "ssh://git@example.org:22/o/r/", true),
+        (&first, "git@example.org:o/other.git", false),
+        (&up, "../up.git", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let other = clone(&format!("y{n}/deep/two"), origin);
+        let lock = |at: &std::path::Path, name: &str, verb: &str| {
+            let mut command = place.command(&[verb, "src/a", "--as", name]);
+            command.args((verb == "lock").then_some(["--scope", "repo"]).into_iter().flatten());
+            command.current_dir(at).output().unwrap()
+        };
+        let mut ann = place.session("codex-mcp-client", "ann");
+        let mut bob = place.session("claude-code", "bob");
+        let mut name = |agent: &mut support::Session| {
+            agent.tool("mesh_peers", json!({}))["you"]["name"].as_str().unwrap().to_owned()
+        };
+        let (ann_name, bob_name) = (name(&mut ann), name(&mut bob));
+        assert!(lock(beside, &ann_name, "lock").status.success());
+        let out = lock(&other, &bob_name, "lock");
+        assert_eq!(!out.status.success(), is_same, "{origin}: {}", said(&out));
+        assert!(lock(beside, &ann_name, "unlock").status.success());
+    }
+}

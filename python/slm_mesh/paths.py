@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Dict, List, Optional, Union
 
+from . import git_remote
 from .errors import Unavailable, UsageError
 
 StrPath = Union[str, "os.PathLike[str]"]
@@ -98,37 +99,6 @@ def _git_dir(root: Path) -> Optional[Path]:
     return root / text[len("gitdir:"):].strip() if text and text.startswith("gitdir:") else None
 
 
-def _origin(config: str) -> Optional[str]:
-    """The URL of the remote called origin."""
-    inside = False
-    for line in map(str.strip, config.splitlines()):
-        if line.startswith("["):
-            inside = line.replace(" ", "") == '[remote"origin"]'
-        elif inside and line.partition("=")[0].strip() == "url":
-            return line.partition("=")[2].strip()
-    return None
-
-
-def _without(text: str, ending: str) -> str:
-    return text[: -len(ending)] if text.endswith(ending) else text
-
-
-def normal_url(url: str) -> str:
-    """Reduces the different spellings of a git URL to one.
-
-    >>> normal_url("git@Example.org:a/b.git"), normal_url("https://u:w@example.org/a/b.git/")
-    ('example.org/a/b', 'example.org/a/b')
-    >>> normal_url("/srv/git/b.git")
-    '/srv/git/b'
-    """
-    rest = url.split("://", 1)[1] if "://" in url else url.replace(":", "/", 1)
-    host, _, path = rest.partition("/")
-    if not host:
-        return _without(url.rstrip("/"), ".git")
-    host = host.rsplit("@", 1)[-1].split(":", 1)[0].lower()
-    return f"{host}/{_without(path.rstrip('/'), '.git')}"
-
-
 def git_facts(directory: Path) -> Dict[str, str]:
     """``gitRoot``, ``gitBranch`` and ``repo`` of a work tree, read from its files; empty outside a work tree."""
     above: List[Path] = [directory, *directory.parents]
@@ -143,6 +113,9 @@ def git_facts(directory: Path) -> Dict[str, str]:
     branch = head[len(prefix):] if head.startswith(prefix) else head[:12]
     common_text = _read(git / "commondir")
     common = (git / common_text.strip() if common_text is not None else git).resolve()
-    url = _origin(_read(common / "config") or "")
-    facts = {"gitRoot": str(root), "gitBranch": branch, "repo": normal_url(url) if url else str(common)}
+    config = _read(common / "config") or ""
+    is_origin = ("remote", "origin", "url")
+    url = next((entry.value for entry in git_remote.entries(config) if entry[:3] == is_origin), None)
+    repo = git_remote.normal_form(url, root, config, lambda path: _read(path) or "") if url else str(common)
+    facts = {"gitRoot": str(root), "gitBranch": branch, "repo": repo}
     return {name: fact for name, fact in facts.items() if fact}

@@ -1,6 +1,10 @@
 //! Work tree, branch and repository of a directory, read from git's files: to start git would cost
 //! milliseconds.
 
+mod config_file;
+mod remote_url;
+
+use config_file::entries;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +53,8 @@ pub fn facts(dir: &Path) -> GitFacts {
     };
     let common = common.canonicalize().unwrap_or(common);
     let config = read_beginning(&common.join("config")).unwrap_or_default();
-    let repo = origin(&config).map_or_else(|| common.display().to_string(), |url| normal_url(&url));
+    let repo = origin(&config)
+        .map_or_else(|| common.display().to_string(), |url| remote_url::normal_form(&url, root, &config));
     GitFacts {
         root: Some(root.display().to_string()),
         branch: Some(branch).filter(|branch| !branch.is_empty()),
@@ -70,44 +75,7 @@ fn git_dir(root: &Path) -> Option<PathBuf> {
 
 /// The URL of the remote `origin`.
 fn origin(config: &str) -> Option<String> {
-    let mut inside = false;
-    for line in config.lines().map(str::trim) {
-        if line.starts_with('[') {
-            inside = line.replace(' ', "") == "[remote\"origin\"]";
-        } else if inside
-            && let Some((name, url)) = line.split_once('=')
-            && name.trim() == "url"
-        {
-            return Some(url.trim().to_owned());
-        }
-    }
-    None
-}
-
-/// `git@host:a/b.git`, `ssh://git@host/a/b` and `https://user:word@host/a/b.git/` are one: `host/a/b`.
-fn normal_url(url: &str) -> String {
-    let rest = url.split_once("://").map_or_else(|| url.replacen(':', "/", 1), |(_, rest)| rest.to_owned());
-    let (host, path) = rest.split_once('/').unwrap_or((&rest, ""));
-    if host.is_empty() {
-        return url.trim_end_matches('/').trim_end_matches(".git").to_owned();
-    }
-    let host = host.rsplit('@').next().unwrap_or(host).split(':').next().unwrap_or(host).to_ascii_lowercase();
-    let path = path.trim_end_matches('/');
-    format!("{host}/{}", path.strip_suffix(".git").unwrap_or(path))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn ways_to_write_one_origin_are_one() {
-        for url in [
-            "git@Example.org:a/b.git",
-            "ssh://git@example.org:22/a/b",
-            "https://u:w@example.org/a/b.git/",
-            "https://example.org/a/b",
-        ] {
-            assert_eq!(super::normal_url(url), "example.org/a/b", "{url}");
-        }
-        assert_eq!(super::normal_url("/srv/git/b.git"), "/srv/git/b");
-    }
+    let mut entries = entries(config);
+    let url = entries.find(|entry| entry.section == "remote" && entry.subsection == "origin" && entry.name == "url");
+    url.map(|entry| entry.value)
 }

@@ -136,6 +136,25 @@ fn work_trees_conflict_only_when_asked() {
 }
 
 #[test]
+fn a_work_tree_in_a_folder_of_another_one_has_files_of_its_own() {
+    check(
+        "
+        a joins
+        b@p/.trees/w1 joins
+        a lock.lock filePath=/p/ -> ok
+        b@p/.trees/w1 lock.lock filePath=/p/.trees/w1/src/x -> ok
+        b@p/.trees/w1 lock.lock filePath=/p/src/x -> held
+        b@p/.trees/w1 lock.unlock filePath=/p/.trees/w1/src/x -> ok
+        b@p/.trees/w1 lock.lock filePath=/p/.trees/w1/src/x scope=repo -> held
+        a lock.unlock filePath=/p/ -> ok
+        b@p/.trees/w1 lock.lock filePath='/p/.trees/w1/**' -> ok
+        a lock.lock filePath='/p/**/x' -> ok
+        a lock.lock filePath=/p/.trees/w1/src/y -> held
+    ",
+    );
+}
+
+#[test]
 fn an_edit_locks_its_files_until_the_turn_ends() {
     check(
         "

@@ -105,7 +105,7 @@ impl<'a> LockMatcher<'a> {
     /// Whether the request and a lock mean a common file.
     pub(super) fn collides(&self, lock: &LockRow) -> bool {
         let same_machine = lock.host == self.request.host;
-        if same_machine && self.paths.overlaps(&lock.path) {
+        if same_machine && self.paths.overlaps(&lock.path) && !self.is_in_other_tree(lock) {
             return true;
         }
         let across = self.request.all_worktrees || lock.all_worktrees || !same_machine;
@@ -113,6 +113,30 @@ impl<'a> LockMatcher<'a> {
             return false;
         };
         across && repo.identity == *lock_repo && self.inside.overlaps(path)
+    }
+}
+
+impl LockMatcher<'_> {
+    /// Whether the request and a lock overlap only because one work tree of a repository lies in a folder of
+    /// another one: a folder or glob of the outer one does not reach into the inner one, unless it begins there.
+    fn is_in_other_tree(&self, lock: &LockRow) -> bool {
+        let (Some(repo), Some(lock_repo), Some(lock_path)) = (&self.request.repo, &lock.repo, &lock.repo_path) else {
+            return false;
+        };
+        let own_root = repo.root.trim_end_matches('/');
+        let Some(lock_root) = lock.path.strip_suffix(lock_path.as_str()) else { return false };
+        if repo.identity != *lock_repo || own_root == lock_root {
+            return false;
+        }
+        let is_below = |path: &str, root: &str| path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
+        let inner = match (is_below(own_root, lock_root), is_below(lock_root, own_root)) {
+            (true, _) => own_root,
+            (_, true) => lock_root,
+            _ => return false,
+        };
+        let is_lock_inside = is_below(&lock.path, inner);
+        let same_tree = self.request.paths.iter().filter(|path| is_below(path, inner) == is_lock_inside);
+        !PathMatcher::new(same_tree.map(String::as_str)).overlaps(&lock.path)
     }
 }
 

@@ -1,0 +1,81 @@
+//! Git's settings files, as git-config(1) describes their syntax. Continued lines are not joined: no URL needs them.
+
+/// One setting.
+#[derive(Debug, PartialEq)]
+pub(super) struct ConfigEntry {
+    /// The section in lower case, as in `[section "subsection"]`.
+    pub(super) section: String,
+    /// The subsection; its case counts.
+    pub(super) subsection: String,
+    /// The name in lower case.
+    pub(super) name: String,
+    /// The value, without quotes and comment.
+    pub(super) value: String,
+}
+
+/// The settings in a file's text, in their order.
+pub(super) fn entries(text: &str) -> impl Iterator<Item = ConfigEntry> {
+    let (mut section, mut subsection) = (String::new(), String::new());
+    text.lines().filter_map(move |line| {
+        let mut line = line.trim();
+        if let Some(head) = line.strip_prefix('[') {
+            let (head, rest) = split_head(head)?;
+            let (name, sub) = head.split_once(char::is_whitespace).unwrap_or((head, ""));
+            section = name.to_lowercase();
+            subsection = unquoted(sub.trim());
+            line = rest.trim();
+        }
+        let (name, value) = line.split_once('=')?;
+        let (section, subsection) = (section.clone(), subsection.clone());
+        Some(ConfigEntry { section, subsection, name: name.trim().to_lowercase(), value: unquoted(value.trim()) })
+    })
+}
+
+/// The text of a section's head, up to the bracket that closes it, and what follows.
+fn split_head(text: &str) -> Option<(&str, &str)> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            ']' if !is_quoted => return Some((&text[..at], &text[at + 1..])),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// A value without its quotes, its escapes and a comment behind it.
+fn unquoted(text: &str) -> String {
+    let mut plain = String::new();
+    let mut is_quoted = false;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => is_quoted = !is_quoted,
+            '\\' => plain.extend(chars.next()),
+            '#' | ';' if !is_quoted => break,
+            _ => plain.push(c),
+        }
+    }
+    plain.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_in_every_form_of_the_manual() {
+        let text = "[url \"git@h:\"]\n\tinsteadOf = gh: # short\n[Remote \"o]x\"] URL=\"a;b\"\n[core]\n; no\nbare\n";
+        let entry = |section: &str, subsection: &str, name: &str, value: &str| ConfigEntry {
+            section: section.into(),
+            subsection: subsection.into(),
+            name: name.into(),
+            value: value.into(),
+        };
+        let found: Vec<ConfigEntry> = entries(text).collect();
+        assert_eq!(found, [entry("url", "git@h:", "insteadof", "gh:"), entry("remote", "o]x", "url", "a;b")]);
+    }
+}
