@@ -173,7 +173,7 @@ impl Mesh {
         let mut peers = Peers::new(settings.clone(), random, now);
         let ids = PublicIds::new(instance_number(&mut turn, &mut peers)?);
         let mut locks = Locks::default();
-        locks.load(&turn, now)?;
+        locks.load(&turn, &settings.host, now)?;
         peers.load(&mut turn, &locks, now)?;
         peers.settle_human(&mut turn, now)?;
         turn.store.end_call()?;
@@ -278,7 +278,7 @@ impl Mesh {
         self.mail.reload();
         self.turn.forget_expiry();
         let now = self.ticked_at;
-        let locks = self.locks.load(&self.turn, now);
+        let locks = self.locks.load(&self.turn, &self.settings.host, now);
         let loaded = locks.and_then(|()| self.peers.load(&mut self.turn, &self.locks, now));
         self.turn.log_error(loaded);
     }

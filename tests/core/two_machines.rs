@@ -46,6 +46,32 @@ fn a_session_far_away_gets_more_time_to_come_back() {
 }
 
 #[test]
+fn a_command_far_away_keeps_its_lock_while_its_network_or_the_hub_is_gone_for_a_moment() {
+    let mut disk = two("command");
+    let command = json!({ "filePath": "/Users/ada/code/api/a.rs", "command": "build", "renew": true });
+    let token = disk.call(2, &locks::LOCK, command.clone()).unwrap()["token"].clone();
+    let come_back = |disk: &mut Disk, conn: u64| {
+        disk.mesh.on_connected(conn);
+        disk.mesh.set_origin(conn, "laptop", "ada", disk.now).unwrap();
+        disk.call_as(conn, Some("s2"), &locks::LOCK, command.clone()).unwrap()["token"].clone()
+    };
+    disk.mesh.on_disconnected(2, disk.now);
+    disk.pass(25_000);
+    lock(&mut disk, 1, "/home/ada/api/a.rs").unwrap_err();
+    assert_eq!(come_back(&mut disk, 3), token, "it is the same lock");
+    let mut disk = disk.crash(|_| false);
+    disk.pass(25_000);
+    assert_eq!(come_back(&mut disk, 4), token);
+    disk.mesh.on_disconnected(4, disk.now);
+    disk.mesh.on_connected(5);
+    disk.pass(29_000);
+    disk.call_as(5, Some("human"), &locks::LOCK, json!({ "filePath": "/Users/ada/code/api/a.rs" })).unwrap();
+    disk.pass(2_000);
+    let left = disk.call_as(5, Some("human"), &locks::QUERY, json!({})).unwrap();
+    assert_eq!(left["locks"].as_array().unwrap().len(), 1, "the command is gone for good: {left}");
+}
+
+#[test]
 fn each_machine_has_its_own_human_and_says_where_it_is() {
     let mut disk = two("humans");
     disk.mesh.on_connected(3);

@@ -19,10 +19,30 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub struct Locks {
     pub(super) locks: Vec<LockRow>,
-    /// After a start, locks of commands wait since then for their commands to come back.
-    orphan_grace_since: Option<i64>,
+    /// Commands that may come back: after a start of the broker, or when a connection to another machine broke.
+    orphans: Vec<Orphan>,
     /// The locks that end with a connection: whose, and which command's.
     commands: HashMap<ConnId, Vec<(PeerId, LockOwner)>>,
+}
+
+/// A command that lost its connection, and whose locks wait for it.
+#[derive(Debug, Clone, PartialEq)]
+struct Orphan {
+    holder: PeerId,
+    command: LockOwner,
+    /// Until when they wait, ms.
+    until: i64,
+}
+
+impl Orphan {
+    fn owns(&self, lock: &LockRow) -> bool {
+        lock.holder == self.holder && lock.owner == self.command
+    }
+}
+
+/// How long a command may take to come back, ms.
+fn grace_ms(is_local: bool) -> i64 {
+    if is_local { limits::GRACE_MS } else { limits::REMOTE_GRACE_MS }
 }
 
 impl Locks {
@@ -47,16 +67,23 @@ impl Locks {
     }
 
     /// Reads the locks from the store; locks of commands get a new grace.
-    pub(in crate::core) fn load(&mut self, turn: &Turn, now: i64) -> Result<(), Error> {
-        self.orphan_grace_since = Some(now);
+    pub(in crate::core) fn load(&mut self, turn: &Turn, local_host: &str, now: i64) -> Result<(), Error> {
         self.locks = turn.store.locks()?;
+        self.orphans.clear();
+        for lock in self.locks.iter().filter(|lock| !lock.owner.is_shared()) {
+            let until = now + grace_ms(lock.host == local_host);
+            let orphan = Orphan { holder: lock.holder.clone(), command: lock.owner.clone(), until };
+            if !self.orphans.contains(&orphan) {
+                self.orphans.push(orphan);
+            }
+        }
         Ok(())
     }
 
     /// When the next lock ends by itself, ms.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
         let expiry = self.locks.iter().map(|lock| lock.expires).min();
-        let orphans = self.orphan_grace_since.map(|since| since + limits::GRACE_MS);
+        let orphans = self.orphans.iter().map(|orphan| orphan.until).min();
         [expiry, orphans].into_iter().flatten().min()
     }
 
@@ -71,20 +98,23 @@ impl Locks {
     ) -> Result<(), Error> {
         let running: Vec<(PeerId, LockOwner)> = self.commands.values().flatten().cloned().collect();
         let runs = |lock: &LockRow| running.iter().any(|one| (&one.0, &one.1) == (&lock.holder, &lock.owner));
-        // After a start nobody knows yet which commands run.
-        let has_grace = self.orphan_grace_since.is_some_and(|since| since + limits::GRACE_MS > now);
-        let stays = |lock: &LockRow| !lock.owner.is_shared() && (has_grace || runs(lock));
+        let (ended, waiting): (Vec<Orphan>, Vec<Orphan>) =
+            std::mem::take(&mut self.orphans).into_iter().partition(|orphan| orphan.until <= now);
+        self.orphans = waiting;
+        let orphans = &self.orphans;
+        let has_grace = |lock: &LockRow| orphans.iter().any(|orphan| orphan.owns(lock));
+        let stays = |lock: &LockRow| !lock.owner.is_shared() && (has_grace(lock) || runs(lock));
         for lock in self.locks.iter_mut().filter(|lock| lock.expires <= now && stays(lock)) {
             lock.expires = now + limits::COMMAND_LEASE_MS;
             turn.store.put_lock(lock)?;
         }
         self.release(turn, peers, journal, |lock| lock.expires <= now, "expired", now)?;
-        if self.orphan_grace_since.is_some_and(|since| since + limits::GRACE_MS <= now) {
-            let is_orphan = |lock: &LockRow| !lock.owner.is_shared() && !runs(lock);
-            self.release(turn, peers, journal, is_orphan, "its command is gone", now)?;
-            self.orphan_grace_since = None;
+        let is_orphan = |lock: &LockRow| ended.iter().any(|orphan| orphan.owns(lock)) && !runs(lock);
+        if ended.is_empty() {
+            Ok(())
+        } else {
+            self.release(turn, peers, journal, is_orphan, "its command is gone", now)
         }
-        Ok(())
     }
 
     /// Notes that a command's lock ends with this connection.
@@ -110,6 +140,13 @@ impl Locks {
         if let Some(known) = self.commands.get_mut(&conn).filter(|_| !holds) {
             known.retain(|(of, which)| *of != holder || which != owner);
         }
+    }
+
+    /// The connection of these commands broke on its way to another machine: they have a grace to come back.
+    pub(in crate::core) fn await_commands(&mut self, conn: ConnId, now: i64) {
+        let until = now + grace_ms(false);
+        let lost = self.commands.remove(&conn).unwrap_or_default();
+        self.orphans.extend(lost.into_iter().map(|(holder, command)| Orphan { holder, command, until }));
     }
 
     /// Takes out the commands whose locks end with a connection.

@@ -181,6 +181,7 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
 pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Result<(), Error> {
     let Some(one) = mesh.peers.attachments.get_mut(&conn) else { return Ok(()) };
     let (ids, unresponsive) = (std::mem::take(&mut one.peers), one.unresponsive);
+    let is_cut = one.remote.is_some() && reason != CLEAN_EXIT;
     for id in ids {
         let Mesh { turn, peers, journal, .. } = mesh;
         if reason == CLEAN_EXIT {
@@ -200,6 +201,11 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
         }
     }
     let Mesh { turn, peers, locks, journal, .. } = mesh;
+    if is_cut {
+        // The network may have failed, and not the command.
+        locks.await_commands(conn, now);
+        return Ok(());
+    }
     let commands = locks.take_commands(conn);
     let ends = |holder: &PeerId, owner: &LockOwner| commands.iter().any(|one| (&one.0, &one.1) == (holder, owner));
     locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), reason, now)
