@@ -128,6 +128,26 @@ fn a_session_known_by_its_process_stays_online_through_a_crash_of_the_broker() {
 }
 
 #[test]
+fn a_session_that_takes_over_a_name_is_told_so_once() {
+    let place = Place::new();
+    let mut first = place.session("claude-code", "shop");
+    first.tool("mesh_summary", json!({ "summary": "the tax\nrules" }));
+    let name = first.tool("mesh_peers", json!({}))["you"]["name"].as_str().unwrap().to_owned();
+    first.close();
+    until("it is away", || status(&place, &name).as_deref() == Some("away"));
+    place.ok(&["send", &name, "still there?", "--as", "human"]);
+    // Another process of another day: nothing but the name says that it is the same session.
+    let mut next = place.session("claude-code", "shop");
+    let told = next.tool("mesh_status", json!({}));
+    let notice = told["notice"].as_str().unwrap_or_else(|| panic!("{told}"));
+    for word in [&name, "the tax", "its unread message is yours now"] {
+        assert!(notice.contains(word), "{notice}");
+    }
+    assert!(!notice.contains('\n'), "{notice}");
+    assert_eq!(next.tool("mesh_status", json!({}))["notice"], Value::Null);
+}
+
+#[test]
 fn a_session_is_gone_with_its_agent_even_if_another_process_holds_its_pipes() {
     let place = Place::new();
     let mut claude = Agent::start(&place, "claude");

@@ -377,7 +377,7 @@ fn one_repository_is_one_however_its_origin_is_written() {
         };
         let mut ann = place.session("codex-mcp-client", "ann");
         let mut bob = place.session("claude-code", "bob");
-        let mut name = |agent: &mut support::Session| {
+        let name = |agent: &mut support::Session| {
             agent.tool("mesh_peers", json!({}))["you"]["name"].as_str().unwrap().to_owned()
         };
         let (ann_name, bob_name) = (name(&mut ann), name(&mut bob));

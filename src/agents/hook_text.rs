@@ -67,6 +67,9 @@ pub fn beginning(value: &Value) -> String {
         let (path, holder) = (framed_text::shown_path(lock["filePath"].as_str().unwrap_or("")), name(&lock["holder"]));
         lines.push(format!("- {path} is locked by {holder} for {left} ({})", quoted(&lock["reason"])));
     }
+    if let Some(notice) = value["notice"].as_str() {
+        lines.insert(0, format!("- {notice}"));
+    }
     let mail = mail(value);
     if lines.is_empty() && mail.is_empty() {
         return String::new();

@@ -33,12 +33,13 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
     Ok((status, is_read))
 }
 
-/// A line about unread mail, which an answer may mention.
+/// Lines about what an answer mentions besides: unread mail, and the name that a session took over.
 fn unread_note(answer: &Value) -> String {
     let mail = &answer["mail"];
     let note =
         mail["unread"].as_i64().map(|n| dim(&format!("\n{n} unread, from {}: slm-mesh inbox", names(&mail["from"]))));
-    note.unwrap_or_default()
+    let notice = answer["notice"].as_str().map(|notice| dim(&format!("\n{}", framed_text::line(notice))));
+    notice.unwrap_or_default() + &note.unwrap_or_default()
 }
 
 /// Renders the answer of `whoami`.

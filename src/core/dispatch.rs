@@ -186,6 +186,12 @@ impl Mesh {
             return value;
         }
         let shows_mail = is(call.op, &mail::INBOX) && value["messages"].as_array().is_some_and(|rows| !rows.is_empty());
+        let is_shown = call.op.tool.is_some() || call.op.verb.is_some();
+        if let Some(notice) = call.ctx.actor.as_ref().filter(|_| is_shown).and_then(|id| self.peers.take_notice(id))
+            && let Some(object) = value.as_object_mut()
+        {
+            object.insert("notice".into(), json!(notice));
+        }
         let Some(id) = call.ctx.actor.as_ref().filter(|_| !shows_mail) else { return value };
         let unread = self.mail.unread(&self.turn.store, id).unwrap_or(0);
         if unread > 0

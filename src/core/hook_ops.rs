@@ -189,6 +189,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let you = json!({ "id": id.as_str(), "name": peers.name_of(&id) });
     let mut value = json!({ "ok": true, "you": you, "messages": rows, "remaining": unread });
     if args.flag("withNeighbours") == Some(true) {
+        value["notice"] = json!(peers.take_notice(&id));
         (value["peers"], value["locks"]) = neighbours(peers, locks, &id, ctx.now);
     }
     Ok(Outcome::Ready(value))

@@ -53,6 +53,8 @@ pub struct Peer {
     pub turn_active_at: Option<i64>,
     /// Further keys that its agent has for it.
     pub extra_keys: Vec<String>,
+    /// What to tell it once: that it took over the name and the mail of an earlier session.
+    pub takeover_notice: Option<String>,
     /// Whether its agent is one that slm-mesh knows; hooks of an unknown agent may use any dialect.
     pub is_known_agent: bool,
 }
@@ -71,6 +73,7 @@ impl Peer {
             is_silent: false,
             turn_active_at: None,
             extra_keys: Vec::new(),
+            takeover_notice: None,
             is_known_agent: true,
         }
     }

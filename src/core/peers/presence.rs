@@ -269,6 +269,11 @@ impl Peers {
         self.record(turn, journal, &Change::PeerLeft { row: &row, named: true, reason }, id, now)
     }
 
+    /// What a session is to be told once; from then on it has been told.
+    pub(in crate::core) fn take_notice(&mut self, id: &str) -> Option<String> {
+        self.get_mut(id).and_then(|peer| peer.takeover_notice.take())
+    }
+
     /// Notes that a session's turn is running, as of now, or that it has ended.
     pub(in crate::core) fn set_turn_active(&mut self, turn: &mut Turn, id: &PeerId, at: Option<i64>) {
         if let Some(peer) = self.get_mut(id) {

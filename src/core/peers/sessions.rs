@@ -8,7 +8,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::kinds::{LockOwner, PeerKind};
 use crate::base::process::Process;
-use crate::base::{framed_text, limits};
+use crate::base::{framed_text, limits, time};
 use crate::core::hook_ops;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
@@ -126,7 +126,10 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     name.map_or(Ok(()), framed_text::check_name).map_err(|want| Error::usage("name", want))?;
     let wanted = name.map_or_else(|| default_name(&row, args.text("shortName")), str::to_owned);
     let id = args.text("id").filter(|id| !id.is_empty());
-    let former = peers.find_returning(ctx.conn, &row, &wanted, name.is_some(), id);
+    let proven = peers.find_returning(ctx.conn, &row, id);
+    let by_name = || peers.find_by_name(&row, &wanted, name.is_some());
+    let former = proven.clone().or_else(by_name);
+    let is_takeover = proven.is_none() && former.is_some();
     row = peers.take_identity(turn, mail, locks, row, former, &wanted, ctx.now)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     let id = row.id.clone();
@@ -137,6 +140,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         (Some(_), None) => row.kind = peer.row.kind.clone(),
         (Some(old), Some(new)) if old != new => peer.extra_keys.push(old),
         _ => {}
+    }
+    if is_takeover && name.is_none() {
+        peer.takeover_notice = Some(takeover_notice(&peer, mail.unread(&turn.store, &id)?, ctx.now));
     }
     peer.row = row;
     peer.is_known_agent = args.flag("knownAgent").unwrap_or(true);
@@ -233,6 +239,24 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     framed_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
+/// What a session is told that took over the name of one that went, which may have been another one's.
+fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
+    let ago = time::span((now - former.row.last_seen).max(0));
+    let worked = match former.row.summary.as_str() {
+        "" => String::new(),
+        summary => format!(" that worked on {}", framed_text::quoted(summary, SUMMARY_SHOWN)),
+    };
+    let mail = match unread {
+        0 => "",
+        1 => "; its unread message is yours now",
+        _ => "; its unread messages are yours now",
+    };
+    format!("the name {} was last used {ago} ago by a session{worked}{mail}", former.row.name)
+}
+
+/// Characters of an earlier summary that are shown.
+const SUMMARY_SHOWN: usize = 200;
+
 /// Whether two sessions are of one agent in one place.
 fn is_alike(a: &PeerRow, b: &PeerRow) -> bool {
     (&a.agent, &a.project, &a.host) == (&b.agent, &b.project, &b.host)
@@ -272,16 +296,9 @@ impl Peers {
         Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row })
     }
 
-    /// The peer that a session was before: by its id, its agent's key, its connection before the key
-    /// was known, its agent's process, or its name.
-    fn find_returning(
-        &self,
-        conn: ConnId,
-        row: &PeerRow,
-        wanted: &str,
-        is_chosen: bool,
-        id: Option<&str>,
-    ) -> Option<PeerId> {
+    /// The peer that a session was before, as proven by its id, its agent's key, its connection before the key
+    /// was known, or its agent's process.
+    fn find_returning(&self, conn: ConnId, row: &PeerRow, id: Option<&str>) -> Option<PeerId> {
         let sessions = || self.peers.iter().filter(|peer| peer.row.is_session());
         let own = self.attachments.get(&conn);
         let by_id = sessions().find(|peer| id.is_some_and(|id| peer.row.id == id));
@@ -297,15 +314,18 @@ impl Peers {
             // Of several sessions in one process, none is meant more than another.
             only(detached.filter(|peer| peer.is_run_by(&process)))
         };
+        let found = by_id.or_else(by_key).or_else(by_connection).or_else(by_process);
+        found.map(|peer| peer.row.id.clone())
+    }
+
+    /// The session of the same agent in the same place that went, and whose name and mail a new one takes over.
+    fn find_by_name(&self, row: &PeerRow, wanted: &str, is_chosen: bool) -> Option<PeerId> {
         let same = |peer: &&Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, wanted);
-        let by_name = || {
-            let free = || sessions().filter(|peer| !self.may_be_alive(peer, row.pid)).filter(same);
-            // A name that somebody chose means one peer. Of two that went under a name of ours, both may
-            // be meant: then neither name nor mail changes hands.
-            let chosen = free().find(|peer| is_chosen && peer.row.name == wanted);
-            chosen.or_else(|| only(free()))
-        };
-        let found = by_id.or_else(by_key).or_else(by_connection).or_else(by_process).or_else(by_name);
+        let sessions = || self.peers.iter().filter(|peer| peer.row.is_session());
+        let free = || sessions().filter(|peer| !self.may_be_alive(peer, row.pid)).filter(same);
+        // A name that somebody chose means one peer. Of two that went under a name of ours, both may be
+        // meant: then neither name nor mail changes hands.
+        let found = free().find(|peer| is_chosen && peer.row.name == wanted).or_else(|| only(free()));
         found.map(|peer| peer.row.id.clone())
     }
 
@@ -334,12 +354,16 @@ impl Peers {
             |peer: &&Peer| peer.connections == 0 && (peer.row.process.is_none() || peer.offline_since.is_some());
         let free = self.peers.iter().filter(is_free).filter(same);
         let former = only(free.filter(|peer| is_numbered(&peer.row.name, &wanted)));
+        let notice = match former {
+            Some(peer) => Some(takeover_notice(peer, mail.unread(&turn.store, &peer.row.id)?, now)),
+            None => None,
+        };
         let former = former.map(|peer| peer.row.id.clone());
         let row = self.take_identity(turn, mail, locks, row, former, &wanted, now)?;
         turn.store.put_peer(&row)?;
         let id = row.id.clone();
         self.peers.retain(|peer| peer.row.id != id);
-        self.peers.push(Peer::new(PeerRow { process: None, ..row }, now));
+        self.peers.push(Peer { takeover_notice: notice, ..Peer::new(PeerRow { process: None, ..row }, now) });
         Ok(id)
     }
 
