@@ -128,6 +128,28 @@ fn a_session_known_by_its_process_stays_online_through_a_crash_of_the_broker() {
 }
 
 #[test]
+fn an_agent_that_we_do_not_know_is_one_peer_by_the_name_that_its_settings_give() {
+    let place = Place::new();
+    let mut command = place.command(&["mcp", "--agent", "MyBot"]);
+    let mut session = support::Session::start(&mut command, "mcp");
+    let name = session.tool("mesh_peers", json!({}))["you"]["name"].as_str().unwrap().to_owned();
+    assert!(name.starts_with("mybot-"), "{name}");
+    session.tool("mesh_lock", json!({ "action": "lock", "filePath": place.root.join("a.rs") }));
+    let hook = |event: Value| {
+        let mut child = place.command(&["hook", "claude", "--agent", "MyBot"]);
+        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(event.to_string().as_bytes()).unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    };
+    let edit = json!({ "hook_event_name": "PreToolUse", "session_id": "k", "cwd": place.root, "tool_name": "Edit",
+                       "tool_input": { "file_path": place.root.join("a.rs") } });
+    assert_eq!(hook(edit), "", "its own lock does not refuse it");
+    place.ok(&["send", &name, "hello", "--as", "human"]);
+    let prompt = json!({ "hook_event_name": "UserPromptSubmit", "session_id": "k", "cwd": place.root, "prompt": "go" });
+    assert!(hook(prompt).contains("hello"));
+}
+
+#[test]
 fn a_session_that_takes_over_a_name_is_told_so_once() {
     let place = Place::new();
     let mut first = place.session("claude-code", "shop");

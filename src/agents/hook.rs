@@ -41,10 +41,11 @@ pub fn hook_agent(id: &str) -> Option<HookAgent> {
     agent.dialect.as_ref().map(|dialect| HookAgent { agent, dialect })
 }
 
-/// Answers one hook. It always succeeds: no output is an answer in every dialect.
-pub fn answer_hook(agent: &str) -> u8 {
+/// Answers one hook. It always succeeds: no output is an answer in every dialect. `name` is the agent that
+/// speaks this agent's dialect, if it is another one.
+pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
     run_guarded(agent, |agent, input| {
-        if let Some(answer) = answer_of(agent, input)? {
+        if let Some(answer) = answer_of(agent, name, input)? {
             deliver(answer);
         }
         Ok(0)
@@ -92,7 +93,7 @@ struct HookReply {
     shown: Value,
 }
 
-fn answer_of(agent: HookAgent, input: &Value) -> Result<Option<(HookReply, Client)>, String> {
+fn answer_of(agent: HookAgent, name: Option<&str>, input: &Value) -> Result<Option<(HookReply, Client)>, String> {
     let Some(mut hook) = understand(agent.dialect, input) else { return Ok(None) };
     if let HookEvent::Command(commands) = &hook.event {
         // A command that writes nothing, or nothing that its text tells, needs no broker.
@@ -109,6 +110,10 @@ fn answer_of(agent: HookAgent, input: &Value) -> Result<Option<(HookReply, Clien
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
     client.set_receive_timeout(Some(budget)).map_err(|error| error.to_string())?;
     let mut facts = session_facts(agent.agent, &hook);
+    if let Some(name) = name {
+        let known = by_id(name).map_or((name, name), |agent| (agent.kind, agent.short_name));
+        (facts["agent"], facts["shortName"], facts["sharedHooks"]) = (json!(known.0), json!(known.1), json!(false));
+    }
     let prompt = ["prompt", "initial_prompt"].iter().find_map(|name| input[*name].as_str());
     if matches!(hook.event, HookEvent::Start | HookEvent::Prompt)
         && prompt.is_some_and(|prompt| !is_wakeup_sentence(prompt))

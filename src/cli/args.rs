@@ -5,7 +5,7 @@ use super::operations::{self, CliOperation};
 use super::setup::SetupOptions;
 use super::word_value;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::limits;
+use crate::base::{framed_text, limits};
 use crate::core::op::{ArgKind, ArgRole};
 use crate::core::{Arg, CliPlace, Op};
 use lexopt::{Arg as LexoptArg, Parser};
@@ -20,7 +20,12 @@ pub enum CliCommand {
     Bare,
     /// Serve MCP; `legacy` refuses the revision of 2026-07-28.
     #[allow(missing_docs)]
-    Mcp { legacy: bool },
+    Mcp {
+        /// Refuse the modern revision.
+        legacy: bool,
+        /// The agent that the client is.
+        agent: Option<String>,
+    },
     /// Run the broker in the foreground or the background.
     #[allow(missing_docs)]
     Start { detach: bool, as_daemon: bool },
@@ -32,7 +37,14 @@ pub enum CliCommand {
     /// Remove what a crash left behind.
     Clean,
     /// Answer an agent's hook; with true, wait for mail that wakes it.
-    Hook(String, bool),
+    Hook {
+        /// The agent whose dialect the hook speaks.
+        dialect: String,
+        /// Wait for a reason to wake the agent.
+        wake: bool,
+        /// The agent that it is, if another one.
+        agent: Option<String>,
+    },
     /// Carry lines between ssh and the broker.
     Pipe,
     /// Print a new secret.
@@ -192,6 +204,13 @@ impl CommandParser {
         Ok(self.parsed)
     }
 
+    /// The agent that a session or a hook is to be taken for.
+    fn take_agent(&mut self) -> Result<Option<String>, Error> {
+        let Some(name) = self.take_value("agent") else { return Ok(None) };
+        framed_text::check_name(&name).map_err(|want| Error::usage("--agent", want))?;
+        Ok(Some(name.to_lowercase()))
+    }
+
     /// The command of a verb that is no operation. It takes its words and flags; what remains is an error.
     fn plain_command(&mut self, verb: &str) -> Result<Option<CliCommand>, Error> {
         Ok(Some(match verb {
@@ -202,7 +221,7 @@ impl CommandParser {
                     return Err(usage_error(&format!("{flag}: want a verb with it; slm-mesh help lists the verbs")));
                 }
             },
-            "mcp" => CliCommand::Mcp { legacy: self.take_switch("legacy") },
+            "mcp" => CliCommand::Mcp { legacy: self.take_switch("legacy"), agent: self.take_agent()? },
             "start" => {
                 CliCommand::Start { detach: self.take_switch("detach"), as_daemon: self.take_switch("as-daemon") }
             }
@@ -222,9 +241,9 @@ impl CommandParser {
             "hubs" => CliCommand::Hubs(self.take_hubs_seconds()?),
             "announce" => CliCommand::Announce(self.words.split_off(1)),
             "hook" => {
-                let agent = self.words.get(1).cloned().unwrap_or_default();
+                let dialect = self.words.get(1).cloned().unwrap_or_default();
                 self.words.truncate(1);
-                CliCommand::Hook(agent, self.take_switch("wake"))
+                CliCommand::Hook { dialect, wake: self.take_switch("wake"), agent: self.take_agent()? }
             }
             "pipe" => CliCommand::Pipe,
             "secret" => CliCommand::Secret,

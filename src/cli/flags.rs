@@ -96,6 +96,10 @@ pub const FLAGS: &[CliFlag] = &[
         value: "AGENT",
         ..flag("prove", &["doctor"], "Send test messages and locks through this agent's hooks, in a separate mesh")
     },
+    CliFlag {
+        value: "NAME",
+        ..flag("agent", &["mcp", "hook"], "Take the client for this agent, whatever it says of itself")
+    },
     flag("legacy", &["mcp"], "Refuse the MCP revision 2026-07-28, for clients that need the older handshake"),
 ];
 

@@ -49,14 +49,14 @@ pub fn main(argv: Vec<std::ffi::OsString>) -> u8 {
 
 fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
     match &parsed.command {
-        CliCommand::Bare if !io::stdin().is_terminal() => serve_mcp(false),
-        CliCommand::Mcp { legacy } => serve_mcp(*legacy),
+        CliCommand::Bare if !io::stdin().is_terminal() => serve_mcp(false, None),
+        CliCommand::Mcp { legacy, agent } => serve_mcp(*legacy, agent.clone()),
         CliCommand::Bare => start::greet(parsed.json),
         CliCommand::Start { detach, as_daemon } => start::start(*detach, *as_daemon, parsed.json),
         CliCommand::Stop { force } => start::stop(*force, parsed.json),
         CliCommand::Clean => clean::clean(parsed.json),
-        CliCommand::Hook(agent, true) => Ok(crate::agents::wake::wait_to_wake(agent)),
-        CliCommand::Hook(agent, false) => Ok(crate::agents::hook::answer_hook(agent)),
+        CliCommand::Hook { dialect, wake: true, .. } => Ok(crate::agents::wake::wait_to_wake(dialect)),
+        CliCommand::Hook { dialect, agent, .. } => Ok(crate::agents::hook::answer_hook(dialect, agent.as_deref())),
         CliCommand::Setup(options) => setup::setup(options, parsed.json),
         CliCommand::Doctor(prove) => setup::doctor(prove.as_deref(), parsed.json),
         CliCommand::Hubs(seconds) => hubs::list_hubs(*seconds, parsed.json),
@@ -79,8 +79,8 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
 }
 
 /// Serves MCP. If the mesh fails, the session stays up and reports the error in its answers.
-fn serve_mcp(legacy: bool) -> Result<u8, Error> {
-    crate::mcp::serve_stdio(legacy)
+fn serve_mcp(legacy: bool, agent: Option<String>) -> Result<u8, Error> {
+    crate::mcp::serve_stdio(legacy, agent)
         .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot read standard input ({error})")))?;
     Ok(0)
 }

@@ -65,9 +65,14 @@ impl BrokerClient {
     /// Notes the name that the client gave first.
     pub fn note_client_name(&self, name: Option<String>) {
         let mut state = self.shared.lock();
-        if state.client_name.is_none() {
-            state.client_name = name;
+        if state.client.name.is_none() {
+            state.client.name = name;
         }
+    }
+
+    /// Names the agent that the client is, whatever it says of itself.
+    pub fn choose_agent(&self, name: Option<String>) {
+        self.shared.lock().client.chosen = name;
     }
 
     /// Sends a call to the broker, now or as soon as there is one.

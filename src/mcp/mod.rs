@@ -25,13 +25,16 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use stdout_writer::StdoutWriter;
 
-/// Runs a session until its client closes standard input.
+/// Runs a session until its client closes standard input. `agent` is the agent that the client is, if the
+/// command line names one.
 ///
 /// # Errors
 /// When standard input can't be read.
-pub fn serve_stdio(legacy_only: bool) -> io::Result<()> {
+pub fn serve_stdio(legacy_only: bool, agent: Option<String>) -> io::Result<()> {
     let out = Arc::new(StdoutWriter::default());
-    let mut server = McpServer::new(legacy_only, BrokerClient::new(Arc::clone(&out)), out);
+    let broker = BrokerClient::new(Arc::clone(&out));
+    broker.choose_agent(agent);
+    let mut server = McpServer::new(legacy_only, broker, out);
     let mut buffer = vec![0; 64 * 1024];
     let mut stdin = io::stdin().lock();
     loop {

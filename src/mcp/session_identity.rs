@@ -12,9 +12,21 @@ const KEY_MAX: usize = 128;
 /// The longest name of an agent that calls itself something new, characters.
 const NAME_MAX: usize = 40;
 
+/// What is known of the client's name.
+#[derive(Debug, Clone, Default)]
+pub struct ClientIdentity {
+    /// The agent that the command line names (`mcp --agent NAME`); it goes before all other signs.
+    pub chosen: Option<String>,
+    /// The name that the client gave first.
+    pub name: Option<String>,
+}
+
 /// The agent of a client: its name shows it, or else the environment or the process tree.
-pub fn agent_of(client: Option<&str>) -> Option<&'static Agent> {
-    known_agents::by_client_name(client.unwrap_or(""))
+pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
+    if let Some(chosen) = &client.chosen {
+        return known_agents::by_id(chosen).or_else(|| known_agents::by_kind(chosen));
+    }
+    known_agents::by_client_name(client.name.as_deref().unwrap_or(""))
         .or_else(|| known_agents::by_environment(|name| std::env::var_os(name).is_some()))
         .or_else(process::agent_above)
 }
@@ -27,17 +39,18 @@ fn session_key(agent: &Agent) -> Option<String> {
 }
 
 /// How an agent that slm-mesh has no file for calls itself.
-fn own_name(client: Option<&str>) -> String {
+pub fn own_name(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '-' };
-    let name: String = client.unwrap_or("").chars().map(plain).take(NAME_MAX).collect();
+    let name: String = name.chars().map(plain).take(NAME_MAX).collect();
     let name = name.trim_matches('-');
     if name.is_empty() { "unknown".to_owned() } else { name.to_owned() }
 }
 
 /// The parameters of `attach`: `thread` is the client's key for one of its threads, `id` the peer that
 /// this session was before.
-pub fn attach_params(thread: &str, id: Option<&String>, client: Option<&str>) -> Value {
+pub fn attach_params(thread: &str, id: Option<&String>, client: &ClientIdentity) -> Value {
     let agent = agent_of(client);
+    let named = client.chosen.as_ref().or(client.name.as_ref()).map_or("", String::as_str);
     let dir = std::env::current_dir().unwrap_or_default();
     let git = git::facts(&dir);
     let session = Some(thread.to_owned()).filter(|key| !key.is_empty()).or_else(|| session_key(agent?));
@@ -45,7 +58,7 @@ pub fn attach_params(thread: &str, id: Option<&String>, client: Option<&str>) ->
     let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir));
     let name = settings.map(|settings| settings.text("SLM_MESH_NAME").to_owned());
     json!({
-        "agent": agent.map_or_else(|| own_name(client), |agent| agent.kind.to_owned()),
+        "agent": agent.map_or_else(|| own_name(named), |agent| agent.kind.to_owned()),
         "shortName": agent.map(|agent| agent.short_name), "knownAgent": agent.is_some(),
         "project": dir.display().to_string(), "pid": std::process::id(), "v": env!("CARGO_PKG_VERSION"),
         "gitRoot": git.root, "gitBranch": git.branch, "repo": git.repo, "session": session,

@@ -134,7 +134,7 @@ impl ReaderThread {
             return Err(Error::new(ErrorKind::Gone, "the session ends"));
         }
         state.is_attaching = true;
-        let client_name = state.client_name.clone();
+        let identity = state.client.clone();
         let queued = state.queue.iter().filter_map(|request| state.calls.get(request)).map(|call| call.thread.clone());
         let mut threads: Vec<String> = self.known_peers.keys().cloned().chain(queued).collect();
         drop(state);
@@ -145,7 +145,7 @@ impl ReaderThread {
         threads.dedup();
         for thread in threads {
             let former = self.known_peers.get(&thread);
-            let value = client.call("attach", &attach_params(&thread, former, client_name.as_deref()))?;
+            let value = client.call("attach", &attach_params(&thread, former, &identity))?;
             self.known_peers.insert(thread, peer_id(&value));
         }
         let mut state = self.shared.lock();

@@ -3,7 +3,7 @@
 
 use super::super::agent_notifier::AgentNotifier;
 use super::super::pending_call::PendingCall;
-use super::super::session_identity::attach_params;
+use super::super::session_identity::{ClientIdentity, attach_params};
 use crate::base::error::Error;
 use crate::wire::rpc;
 use serde_json::json;
@@ -70,7 +70,8 @@ pub struct ClientState {
     pub stuck_error: Option<Error>,
     /// Nothing is in flight, so the watch on stuck brokers sleeps.
     pub is_watch_idle: bool,
-    pub client_name: Option<String>,
+    /// Who the client is, as far as it has been said.
+    pub client: ClientIdentity,
     pub client_spoke_at: Option<Instant>,
     pub is_closing: bool,
     /// A new connection attaches: a session that ends now must detach again.
@@ -117,7 +118,7 @@ impl ClientState {
             return;
         }
         let attach = self.next_request();
-        let params = attach_params(&thread, None, self.client_name.as_deref());
+        let params = attach_params(&thread, None, &self.client);
         if self.send(&rpc::request(&json!(attach), "attach", &params)) {
             self.attaching.insert(attach, thread);
         }

@@ -21,7 +21,7 @@ impl ClientState {
     /// Waits for a reason to wake this thread of the client, if that can be done.
     pub fn wait_for_wakeup(&mut self, thread: &str) {
         let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir)).unwrap_or_default();
-        let agent = agent_of(self.client_name.as_deref());
+        let agent = agent_of(&self.client);
         let notifier = agent.and_then(|agent| AgentNotifier::find(agent, thread, &settings));
         let Some(notifier) = notifier else { return };
         let Some(peer) = self.peers.get(thread).cloned() else { return };
