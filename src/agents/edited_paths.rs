@@ -15,6 +15,9 @@ const READ_COMMANDS: &[&str] = &["view", "undo_edit"];
 /// The fields in which an agent puts a tool's arguments.
 const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
 
+/// The fields in which an agent puts its id for a tool call.
+const CALL_FIELDS: &[&str] = &["tool_use_id", "toolUseId", "tool_call_id", "callID"];
+
 /// What a hook needs of its input, of which all the rest may have any size.
 pub const NEEDED_FIELDS: NeededFields = NeededFields {
     names: &[
@@ -31,6 +34,10 @@ pub const NEEDED_FIELDS: NeededFields = NeededFields {
         "stop_hook_active",
         "stopHookActive",
         "loop_count",
+        "tool_use_id",
+        "toolUseId",
+        "tool_call_id",
+        "callID",
         "tool_name",
         "toolName",
         "tool_input",
@@ -78,6 +85,20 @@ fn tool_call(input: &Value) -> (String, Value) {
 pub fn shell_arguments(input: &Value) -> Option<Value> {
     let (name, arguments) = tool_call(input);
     is_known(&name, |dialect| dialect.shell_tools).then_some(arguments)
+}
+
+/// Whether a tool edits files or runs commands.
+pub fn writes(input: &Value) -> bool {
+    let (name, _) = tool_call(input);
+    is_known(&name, |dialect| dialect.shell_tools) || is_known(&name, |dialect| dialect.edit_tools)
+}
+
+/// What the hooks before and after a tool call have in common: the agent's id for the call, else its arguments.
+/// Empty if an agent gives neither.
+pub fn call_key(input: &Value) -> String {
+    let id = CALL_FIELDS.iter().find_map(|field| input[*field].as_str()).filter(|id| !id.is_empty());
+    let arguments = || ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field)).map(Value::to_string);
+    id.map(str::to_owned).or_else(arguments).unwrap_or_default()
 }
 
 /// The files that a tool call is about to edit; none if it edits nothing that can be known.

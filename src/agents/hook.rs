@@ -4,6 +4,8 @@
 //! anything useful says nothing and succeeds.
 
 use super::edited_paths;
+use super::held_files::report::{ChangeReport, own_news_text};
+use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun};
 use super::hook_input::{HookEvent, HookInput, understand};
 use super::hook_text;
 use super::shell_command;
@@ -93,48 +95,147 @@ struct HookReply {
     shown: Value,
 }
 
-fn answer_of(agent: HookAgent, name: Option<&str>, input: &Value) -> Result<Option<(HookReply, Client)>, String> {
-    let Some(mut hook) = understand(agent.dialect, input) else { return Ok(None) };
-    if let HookEvent::Command(commands) = &hook.event {
-        // A command that writes nothing, or nothing that its text tells, needs no broker.
-        let files = shell_command::files(commands, &file_path::absolute(&hook.directory));
-        if files.is_empty() {
-            return Ok(None);
-        }
-        hook.event = HookEvent::Edit(files);
-    }
+/// A hook's work: what happened, and what the hooks of this machine know of held files.
+struct HookWork<'a> {
+    dialect: &'a Dialect,
+    hook: HookInput,
+    run: ToolRun,
+    held: HeldFiles,
+    /// What was noted before the tool that ran.
+    note: Option<CommandNote>,
+    /// What commands of this session changed in spite of a lock.
+    reports: Vec<ChangeReport>,
+}
+
+fn answer_of(
+    agent: HookAgent,
+    name: Option<&str>,
+    input: &Value,
+) -> Result<Option<(HookReply, Option<Client>)>, String> {
+    let Some(hook) = understand(agent.dialect, input) else { return Ok(None) };
     let places = DataDir::find().map_err(|error| error.text)?;
     let settings = Settings::load(&places).map_err(|error| error.text)?;
-    let mut client = connect(&places, &hook.event)?;
+    let mut work = HookWork {
+        dialect: agent.dialect,
+        run: tool_run(&hook, input),
+        held: HeldFiles::new(&places),
+        hook,
+        note: None,
+        reports: Vec::new(),
+    };
+    // The files are here, so they are compared before a broker that may be slow or gone is asked.
+    work.compare_held_files();
+    let mut client = match connect(&places, &work) {
+        Ok(Some(client)) => client,
+        Ok(None) => return Ok(None),
+        Err(_) if !work.reports.is_empty() => return Ok(work.show(&Value::Null, "").map(|reply| (reply, None))),
+        Err(why) => return Err(why),
+    };
     // A broker that hangs costs the agent this long, and no more.
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
     client.set_receive_timeout(Some(budget)).map_err(|error| error.to_string())?;
-    let mut facts = session_facts(agent.agent, &hook);
+    let mut facts = session_facts(agent.agent, &work.hook);
     if let Some(name) = name {
         let known = by_id(name).map_or((name, name), |agent| (agent.kind, agent.short_name));
         (facts["agent"], facts["shortName"], facts["sharedHooks"]) = (json!(known.0), json!(known.1), json!(false));
     }
     let prompt = ["prompt", "initial_prompt"].iter().find_map(|name| input[*name].as_str());
-    if matches!(hook.event, HookEvent::Start | HookEvent::Prompt)
+    if matches!(work.hook.event, HookEvent::Start | HookEvent::Prompt)
         && prompt.is_some_and(|prompt| !is_wakeup_sentence(prompt))
     {
         facts["userPrompted"] = json!(true);
     }
-    let answer = ask_broker(agent.dialect, &hook, &mut client, facts).map_err(|error| error.text)?;
-    Ok(answer.map(|answer| (answer, client)))
+    let answer = ask_broker(&work, &mut client, facts).map_err(|error| error.text)?;
+    Ok(answer.map(|answer| (answer, Some(client))))
+}
+
+/// The call of a tool that a hook is about, with the files that it is known to write.
+fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
+    let mut run = ToolRun { session: hook.session.clone(), ..ToolRun::default() };
+    if !matches!(hook.event, HookEvent::Edit(_) | HookEvent::Command(_) | HookEvent::AfterTool) {
+        return run;
+    }
+    run.key = edited_paths::call_key(input);
+    run.writes = edited_paths::writes(input);
+    run.named = match &hook.event {
+        HookEvent::Command(commands) => {
+            let first = commands.first().and_then(|command| command.lines().find(|line| !line.trim().is_empty()));
+            run.command = Some(first.unwrap_or_default().chars().take(COMMAND_LINE_MAX).collect());
+            shell_command::files(commands, &file_path::absolute(&hook.directory))
+        }
+        HookEvent::Edit(files) => files.clone(),
+        _ => edited_paths::edited_files(input),
+    };
+    run.named.iter_mut().for_each(|file| *file = file_path::absolute_in(&hook.directory, file));
+    run
+}
+
+/// Of a command's first line, this much is kept for reports, in characters.
+const COMMAND_LINE_MAX: usize = 500;
+
+impl HookWork<'_> {
+    /// Compares the files that others hold with what was noted before a command.
+    fn compare_held_files(&mut self) {
+        match &self.hook.event {
+            HookEvent::AfterTool => {
+                let (note, changed) = self.held.after_tool(&self.run);
+                self.reports.extend(ChangeReport::new(note.as_ref(), changed));
+                self.note = note;
+            }
+            HookEvent::Prompt => self.compare_leftovers(),
+            // What runs in the background writes on, and its hook comes later.
+            HookEvent::Stop { running, .. } if running.is_empty() => self.compare_leftovers(),
+            HookEvent::End => self.compare_leftovers(),
+            _ => {}
+        }
+    }
+
+    fn compare_leftovers(&mut self) {
+        let changes = self.held.after_turn(&self.hook.session);
+        self.reports.extend(changes.into_iter().filter_map(|(note, files)| ChangeReport::new(Some(&note), files)));
+        self.held.remove_old();
+    }
+
+    /// Tells the holders of files that this session's commands changed.
+    fn send_reports(&self, client: &mut Client, facts: &Value) {
+        for report in &self.reports {
+            report.send(&self.held, facts, &mut |params| client.call("hook.changed", params));
+        }
+    }
+
+    /// The answer that puts reports, news of the session's own files, and mail before the model; `None` if there is
+    /// nothing to say.
+    fn show(&self, value: &Value, mail: &str) -> Option<HookReply> {
+        let locks = LockedPath::list(&value["own"]);
+        let edit = CommandNote { named: self.run.named.clone(), ..CommandNote::default() };
+        let moment = match &self.note {
+            Some(note) => OwnMoment::AfterWrite(note),
+            None if self.run.writes => OwnMoment::AfterWrite(&edit),
+            None => OwnMoment::Between,
+        };
+        let me = value["you"]["id"].as_str().unwrap_or_default();
+        let news = self.held.own_news(me, &locks, &moment, &self.hook.session);
+        let reports = self.reports.iter().map(ChangeReport::text);
+        let parts: Vec<String> = reports.chain([own_news_text(&news), mail.to_owned()]).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        let text = || (self.dialect.show)(&self.hook.call, &parts.join("\n\n")).to_string();
+        (!parts.is_empty()).then(|| HookReply { text: text(), shown: shown_mail(value) })
+    }
 }
 
 /// Connects to the broker. An edit or a prompt may start one; other events matter only to a broker
 /// that runs.
-fn connect(places: &DataDir, event: &HookEvent) -> Result<Client, String> {
+fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
     if remote::is_marked_silent(places) {
         return Err("the hub did not answer a moment ago; hooks ask it again after half a minute".into());
     }
-    match event {
-        HookEvent::Start | HookEvent::Prompt | HookEvent::Edit(_) => {
-            Client::connect_or_start(places).map_err(|error| error.text)
+    match &work.hook.event {
+        // A command that is not known to write needs no broker: without one, nobody holds anything.
+        HookEvent::Command(_) if work.run.named.is_empty() => Ok(Client::connect(places).ok()),
+        HookEvent::Start | HookEvent::Prompt | HookEvent::Edit(_) | HookEvent::Command(_) => {
+            Client::connect_or_start(places).map(Some).map_err(|error| error.text)
         }
-        _ => Client::connect(places).map_err(|error| error.to_string()),
+        _ => Client::connect(places).map(Some).map_err(|error| error.to_string()),
     }
 }
 
@@ -150,27 +251,13 @@ pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
     })
 }
 
-/// Asks the broker what fits the event, and writes the answer in the agent's dialect.
-fn ask_broker(
-    dialect: &Dialect,
-    hook: &HookInput,
-    client: &mut Client,
-    mut facts: Value,
-) -> Result<Option<HookReply>, Error> {
+/// Asks the broker what fits the event, and words the answer in the agent's dialect.
+fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
+    let hook = &work.hook;
     match &hook.event {
-        HookEvent::Edit(files) => {
-            let absolute = |file: &String| file_path::absolute_in(&hook.directory, file);
-            facts["files"] = json!(files.iter().map(absolute).collect::<Vec<_>>());
-            facts["subagent"] = json!(hook.subagent);
-            match client.call("hook.edit", &facts) {
-                Err(error) if error.kind == ErrorKind::Held => {
-                    let text = (dialect.deny)(&hook.call, &hook_text::denial(&error)).to_string();
-                    Ok(Some(HookReply { text, shown: Value::Null }))
-                }
-                result => result.map(|_| None),
-            }
-        }
+        HookEvent::Edit(_) | HookEvent::Command(_) => ask_to_write(work, client, facts),
         HookEvent::End => {
+            work.send_reports(client, &facts);
             facts["leave"] = json!(true);
             client.call("hook.turn_end", &facts).map(|_| None)
         }
@@ -179,45 +266,66 @@ fn ask_broker(
             client.call("hook.turn_end", &facts).map(|_| None)
         }
         HookEvent::Stop { can_go_on, running } => {
+            work.send_reports(client, &facts);
             facts["running"] = json!(running);
             client.call("hook.turn_end", &facts)?;
             facts["running"] = Value::Null;
-            if *can_go_on { answer_stop(dialect, client, facts) } else { Ok(None) }
+            if *can_go_on { answer_stop(work, client, facts) } else { Ok(None) }
         }
         HookEvent::Start => {
             facts["withNeighbours"] = json!(true);
             let value = client.call("hook.mail", &facts)?;
-            Ok(show(dialect, hook, &value, hook_text::beginning(&value)))
+            Ok(work.show(&value, &hook_text::beginning(&value)))
         }
-        // `answer_of` has made an edit of it, if it writes.
-        HookEvent::Command(_) => Ok(None),
         HookEvent::Prompt | HookEvent::AfterTool => {
-            let value = client.call("hook.mail", &facts)?;
-            Ok(show(dialect, hook, &value, hook_text::mail(&value)))
+            facts["withOwnLocks"] = json!(true);
+            let answer = client.call("hook.mail", &facts);
+            let value = match answer {
+                // What a command did is said even if the broker fails.
+                Err(_) if !work.reports.is_empty() => Value::Null,
+                answer => answer?,
+            };
+            facts["withOwnLocks"] = Value::Null;
+            facts["userPrompted"] = Value::Null;
+            work.send_reports(client, &facts);
+            Ok(work.show(&value, &hook_text::mail(&value)))
         }
     }
 }
 
-/// Keeps the agent going if direct mail waits.
-fn answer_stop(dialect: &Dialect, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
+/// Takes the locks for a tool that writes, or denies it; and notes what others hold if it may write more.
+fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
+    facts["files"] = json!(work.run.named);
+    facts["subagent"] = json!(work.hook.subagent);
+    facts["withLocks"] = json!(true);
+    match client.call("hook.edit", &facts) {
+        Err(error) if error.kind == ErrorKind::Held => {
+            let text = (work.dialect.deny)(&work.hook.call, &hook_text::denial(&error)).to_string();
+            Ok(Some(HookReply { text, shown: Value::Null }))
+        }
+        Err(error) => Err(error),
+        Ok(answer) => {
+            work.held.before_tool(&answer, &work.run);
+            Ok(None)
+        }
+    }
+}
+
+/// Keeps the agent going if direct mail waits, or if a command changed what another agent has locked.
+fn answer_stop(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
+    let dialect = work.dialect;
     facts["direct"] = json!(true);
     facts["peek"] = json!(dialect.reason_is_prompt);
     let value = client.call("hook.mail", &facts)?;
     let mail = hook_text::mail(&value);
-    if mail.is_empty() {
-        return Ok(None);
+    if dialect.reason_is_prompt {
+        let text = || (dialect.go_on)(MAIL_CAME).to_string();
+        return Ok((!mail.is_empty()).then(|| HookReply { text: text(), shown: Value::Null }));
     }
-    Ok(Some(if dialect.reason_is_prompt {
-        HookReply { text: (dialect.go_on)(MAIL_CAME).to_string(), shown: Value::Null }
-    } else {
-        HookReply { text: (dialect.go_on)(&mail).to_string(), shown: shown_mail(&value) }
-    }))
-}
-
-/// The answer that puts a text before the model; none for an empty text.
-fn show(dialect: &Dialect, hook: &HookInput, value: &Value, text: String) -> Option<HookReply> {
-    let answer = || HookReply { text: (dialect.show)(&hook.call, &text).to_string(), shown: shown_mail(value) };
-    (!text.is_empty()).then(answer)
+    let reports = work.reports.iter().map(ChangeReport::text);
+    let parts: Vec<String> = reports.chain([mail]).filter(|part| !part.is_empty()).collect();
+    let text = || (dialect.go_on)(&parts.join("\n\n")).to_string();
+    Ok((!parts.is_empty()).then(|| HookReply { text: text(), shown: shown_mail(&value) }))
 }
 
 /// The report of the mail that an answer shows.
@@ -232,9 +340,12 @@ pub fn print(text: &str) -> bool {
 }
 
 /// Prints the answer. Its mail counts as shown once the answer is out whole.
-fn deliver((answer, mut client): (HookReply, Client)) {
+fn deliver((answer, client): (HookReply, Option<Client>)) {
     let has_mail = answer.shown["items"].as_array().is_some_and(|items| !items.is_empty());
-    if print(&answer.text) && has_mail {
+    if print(&answer.text)
+        && has_mail
+        && let Some(mut client) = client
+    {
         // If the broker is gone, it offers the mail again: twice is better than never.
         let _ = client.call("inbox.mark_read", &answer.shown);
     }

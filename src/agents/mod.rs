@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod edited_paths;
 pub mod environment;
 pub mod generated_files;
+pub mod held_files;
 pub mod hook;
 pub mod hook_input;
 pub mod hook_text;

@@ -20,6 +20,8 @@ pub const PATH_MAX: usize = 4096;
 pub const PATHS_MAX: usize = 64;
 /// Files of one edit: an `apply_patch` over more is no edit any more.
 pub const EDIT_FILES_MAX: usize = 512;
+/// Held files that the hooks of one session watch: a `stat` of each must not slow a command down.
+pub const WATCHED_FILES_MAX: usize = 256;
 /// Locks in force at once; each is looked at when another is asked for.
 pub const LOCKS_MAX: usize = 4096;
 /// Items in a list argument (types, ids).

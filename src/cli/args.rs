@@ -1,6 +1,7 @@
 //! Parses a command line. Verbs and flags come from the table of operations and from `flags.rs`.
 
 use super::flags::{self, FLAGS};
+use super::lock_restore::RestoreOptions;
 use super::operations::{self, CliOperation};
 use super::setup::SetupOptions;
 use super::word_value;
@@ -65,6 +66,8 @@ pub enum CliCommand {
     Version,
     /// Print help on a topic.
     Help(String),
+    /// Show what a command changed in a locked file, and put the former content back.
+    RestoreFile(RestoreOptions),
     /// Print a state entry and its changes.
     WatchState,
     /// Show the live view; with true, print one line per event instead.
@@ -290,6 +293,9 @@ impl CommandParser {
         if verb == "state watch" {
             return self.watch_state();
         }
+        if verb == "lock restore" {
+            return self.lock_restore();
+        }
         let Some(row) = operations::of_verb(verb) else { return Err(unknown_verb(verb)) };
         self.parsed.command = CliCommand::Operation(row);
         if verb == "broadcast" {
@@ -349,6 +355,19 @@ impl CommandParser {
             return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("state watch"))));
         };
         self.parsed.args.insert("key".into(), json!(key));
+        Ok(self.parsed)
+    }
+
+    fn lock_restore(mut self) -> Result<ParsedCommand, Error> {
+        let (yes, force) = (self.take_switch("yes"), self.take_switch("force"));
+        if let Some((name, _)) = self.flags.first() {
+            return Err(unknown_flag("lock restore", name));
+        }
+        let file = match &self.words[..] {
+            [file] if self.parsed.command_line.is_empty() && !file.is_empty() => file.clone(),
+            _ => return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("lock restore")))),
+        };
+        self.parsed.command = CliCommand::RestoreFile(RestoreOptions { file, yes, force });
         Ok(self.parsed)
     }
 

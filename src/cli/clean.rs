@@ -1,6 +1,7 @@
 //! `clean`: removes the files that a crash left in the data directory, and nothing else.
 
 use super::{load_environment, print_line};
+use crate::agents::held_files::HeldFiles;
 use crate::base::error::Error;
 use crate::sys::other_broker;
 use serde_json::json;
@@ -31,7 +32,12 @@ pub fn clean(json: bool) -> Result<u8, Error> {
     for path in &found {
         fs::remove_file(path).map_err(|error| places.error("contains a file that cannot be removed", &error))?;
     }
-    let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
+    let mut names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
+    // Copies and notes last an hour; who cleans up wants them gone now.
+    let is_removed = HeldFiles::remove_all(&places);
+    if is_removed.map_err(|error| places.error("contains copies that cannot be removed", &error))? {
+        names.push(places.held_files().display().to_string());
+    }
     if json {
         return print_line(
             &json!({ "ok": true, "killed": 0, "socksCleaned": n_sockets, "removed": names }).to_string(),

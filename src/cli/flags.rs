@@ -15,6 +15,11 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     ("stop", "", "Stop the broker; open sessions start it again when they need it"),
     ("broadcast", "MESSAGE…", "Send a message to every online peer and to the human"),
     (
+        "lock restore",
+        "FILE",
+        "Show what a command changed in a file that another peer had locked, and put the former content back",
+    ),
+    (
         "state watch",
         "KEY",
         "Print an entry and every change to it; with --wait, stop at the first change or after S seconds",
@@ -85,6 +90,8 @@ pub const FLAGS: &[CliFlag] = &[
     flag("print", &["web"], "Print the link without opening a browser"),
     flag("detach", &["start"], "Run in the background, and return when it is ready"),
     flag("force", &["stop"], "End the broker's process if it does not answer"),
+    flag("yes", &["lock restore"], "Put the content back without asking"),
+    flag("force", &["lock restore"], "Replace the file even if it changed again since that command"),
     flag("as-daemon", &["start"], "Run as slm-mesh starts its own broker, in a new process session"),
     flag("dry-run", &["setup"], "Show what would change without changing anything"),
     flag("remove", &["setup"], "Remove what setup installed"),

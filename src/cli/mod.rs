@@ -12,6 +12,7 @@ pub mod hubs;
 pub mod operations;
 pub mod render;
 pub mod lock_command;
+pub mod lock_restore;
 pub mod setup;
 mod pipe;
 pub mod start;
@@ -69,6 +70,7 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
         CliCommand::Help(topic) => manual::print_help(topic),
         CliCommand::WatchMesh(plain) => watch::watch(&parsed, *plain),
         CliCommand::Web(only_print) => web::open_page(*only_print, parsed.json),
+        CliCommand::RestoreFile(options) => lock_restore::restore_file(options, parsed.json),
         CliCommand::WatchState => follow::watch_state(&parsed),
         CliCommand::Operation(row) => match row.stream.filter(|_| parsed.follow) {
             Some(stream) => follow::follow(row, stream, &parsed),

@@ -3,6 +3,7 @@
 //! A hook knows its session by the agent's key; the session's MCP server knows another key, or none. Here
 //! both become one peer.
 
+use super::hook_report;
 use super::locks::request::{LockRequest, Repository};
 use super::locks::{Locks, lock_view};
 use super::mail::MailView;
@@ -70,6 +71,8 @@ pub static EDIT: Op = Op {
         Arg::new("files", ArgKind::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX }, "Absolute paths")
             .required()
             .at(CliPlace::Hidden),
+        Arg::new("withLocks", ArgKind::Flag, "Also list the locks of others in this work tree, and the session's own")
+            .at(CliPlace::Hidden),
     ],
     actor: Auth::Hook,
     verb: None,
@@ -97,6 +100,7 @@ pub static MAIL: Op = Op {
         Arg::new("peek", ArgKind::Flag, "Deliver nothing; another hook will deliver it").at(CliPlace::Hidden),
         Arg::new("withNeighbours", ArgKind::Flag, "Also list the peers and locks of the repository")
             .at(CliPlace::Hidden),
+        Arg::new("withOwnLocks", ArgKind::Flag, "Also list the session's own locks").at(CliPlace::Hidden),
         Arg::new("userPrompted", ArgKind::Flag, "The user has just written a prompt in this session")
             .at(CliPlace::Hidden),
     ],
@@ -167,7 +171,13 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         return Err(locks.held_error(peers, waiting, lock, &request, ctx.now));
     }
     locks.grant(turn, peers, journal, &request, ctx.now)?;
-    Ok(Outcome::Ready(json!({ "ok": true, "you": { "id": id.as_str(), "name": row.name } })))
+    let mut value = json!({ "ok": true, "you": { "id": id.as_str(), "name": row.name } });
+    if args.flag("withLocks") == Some(true) {
+        let others = hook_report::watched_locks(locks, peers, &request, args.word("project"), is_shared);
+        value["others"] = json!(others);
+        value["own"] = json!(hook_report::own_locks(locks, peers, &id));
+    }
+    Ok(Outcome::Ready(value))
 }
 
 fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -188,6 +198,9 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let unread = mail.unread(&turn.store, &id)? - rows.len() as i64;
     let you = json!({ "id": id.as_str(), "name": peers.name_of(&id) });
     let mut value = json!({ "ok": true, "you": you, "messages": rows, "remaining": unread });
+    if args.flag("withOwnLocks") == Some(true) {
+        value["own"] = json!(hook_report::own_locks(locks, peers, &id));
+    }
     if args.flag("withNeighbours") == Some(true) {
         value["notice"] = json!(peers.take_notice(&id));
         (value["peers"], value["locks"]) = neighbours(peers, locks, &id, ctx.now);

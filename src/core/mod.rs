@@ -11,6 +11,7 @@
 pub mod dispatch;
 pub mod federation;
 pub mod hook_ops;
+pub mod hook_report;
 pub mod journal;
 pub mod locks;
 pub mod mail;
@@ -76,6 +77,7 @@ pub const OPS: &[&Op] = &[
     &hook_ops::EDIT,
     &hook_ops::MAIL,
     &hook_ops::END,
+    &hook_report::CHANGED,
     &mail::wakeups::WAIT,
     &mail::wakeups::REPORT,
 ];

@@ -22,6 +22,8 @@ const HOOKS: HookFile = HookFile {
         ("UserPromptSubmit", ""),
         ("PreToolUse", "Edit|Write|MultiEdit|NotebookEdit|Bash"),
         ("PostToolUse", ""),
+        // A command that fails may have written, too.
+        ("PostToolUseFailure", "Edit|Write|MultiEdit|NotebookEdit|Bash"),
         ("Stop", ""),
         ("SubagentStop", ""),
         ("SessionEnd", ""),

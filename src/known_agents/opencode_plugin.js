@@ -108,13 +108,14 @@ export const SlmMesh = async ({ client, directory }) => {
       hold(sessionID, await ask(first ? "start" : "prompt", sessionID, directory, ours ? {} : { prompt: "" }))
       showInMessage(sessionID, output?.message, output?.parts)
     },
-    "tool.execute.before": async ({ tool, sessionID }, { args }) => {
-      const answer = await ask("edit", sessionID, directory, { tool_name: tool, tool_input: args })
+    "tool.execute.before": async ({ tool, sessionID, callID }, { args }) => {
+      const call = { tool_name: tool, tool_input: args, tool_use_id: callID }
+      const answer = await ask("edit", sessionID, directory, call)
       const said = answer.hookSpecificOutput
       if (said?.permissionDecision === "deny") throw new Error(said.permissionDecisionReason)
     },
-    "tool.execute.after": async ({ tool, sessionID }, result) => {
-      hold(sessionID, await ask("tool", sessionID, directory, { tool_name: tool }))
+    "tool.execute.after": async ({ tool, sessionID, callID }, result) => {
+      hold(sessionID, await ask("tool", sessionID, directory, { tool_name: tool, tool_use_id: callID }))
       showInResult(sessionID, result)
     },
     event: async ({ event }) => {

@@ -26,8 +26,9 @@ pub use disk::Disk;
 
 use std::path::PathBuf;
 
-/// A longer command is not parsed.
-const COMMAND_MAX: usize = 1 << 20;
+/// A longer command is not parsed: it is more than Linux lets a shell take as one argument, and to parse it
+/// would cost an agent more than it is worth.
+const COMMAND_MAX: usize = 128 << 10;
 
 /// What a command line would write.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

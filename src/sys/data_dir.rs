@@ -151,6 +151,10 @@ impl DataDir {
     pub fn peers(&self) -> PathBuf {
         self.dir.join("peers")
     }
+    /// What hooks keep of held files for an hour: notes from before a command, copies, and what was overwritten.
+    pub fn held_files(&self) -> PathBuf {
+        self.dir.join("held-files")
+    }
     /// A broker that found the database damaged leaves this file: the next broker checks the database first.
     pub fn suspect(&self) -> PathBuf {
         self.dir.join("broker.suspect")

@@ -11,6 +11,7 @@ pub mod file_path;
 pub mod other_broker;
 pub mod foreground;
 pub mod process;
+pub mod regular_file;
 pub mod endpoint;
 pub mod settings;
 pub mod terminal;

@@ -14,7 +14,8 @@ const BATCH: usize = 20;
 /// What one hook shows at most.
 const SHOWN: usize = 10;
 
-fn run(command: &mut Command, input: &str) {
+/// Runs a hook on an input.
+pub fn run(command: &mut Command, input: &str) {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("a process starts");
     child.stdin.take().expect("piped").write_all(input.as_bytes()).ok();
     assert!(child.wait().expect("a child of ours").success());

@@ -11,6 +11,7 @@ mod figures;
 mod floods;
 mod floor;
 mod growth;
+mod held_files;
 mod hooks;
 mod place;
 mod python;
@@ -42,6 +43,7 @@ const GROUPS: &[Group] = &[
     ("mcp", On::OneCpu, calls::mcp),
     ("http", On::OneCpu, calls::http),
     ("hooks", On::AllCpus, hooks::hooks),
+    ("held-files", On::AllCpus, held_files::held_files),
     ("shell", On::OneCpu, shell::shell),
     ("python", On::OneCpu, python::python),
     ("push", On::OneCpu, crowd::push),

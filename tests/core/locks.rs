@@ -258,3 +258,22 @@ fn a_hook_shows_mail_once_whatever_hooks_also_fire() {
     ",
     );
 }
+
+#[test]
+fn hooks_of_one_session_learn_what_others_hold_in_their_work_tree_and_report_what_changed() {
+    check(
+        "
+        a joins
+        h connects
+        a lock.lock filePaths=[\"/r/x\",\"/r/src/\",\"/elsewhere/y\",\"/**/*.md\"] -> ok
+        h hook.edit agent=claude-code shortName=claude session=s1 project=/r files=[\"/r/own\"] withLocks=true \
+          -> ok others.0.filePath=/**/*.md others.1.filePath=/r/src/ others.2.filePath=/r/x own.0.filePath=/r/own
+        h hook.edit agent=claude-code shortName=claude session=s1 project=/r files=[] -> ok
+        h hook.mail agent=claude-code shortName=claude session=s1 project=/r withOwnLocks=true -> ok own.0.filePath=/r/own
+        a whoami -> ok you.id=$a
+        h hook.changed agent=claude-code shortName=claude session=s1 project=/r holder=$a files=[\"/r/x\"] command=make -> ok sent=true
+        a inbox -> ok messages.0.fromName=claude-r
+        h hook.changed agent=claude-code shortName=claude session=s1 project=/r holder=nobody files=[\"/r/x\"] -> ok sent=false
+    ",
+    );
+}

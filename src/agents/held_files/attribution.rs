@@ -1,0 +1,118 @@
+//! Which held files changed while a command ran, and whether the command or somebody else changed them.
+
+use super::HeldFiles;
+use super::command_notes::{CommandNote, NotedFile};
+use super::file_state::{CONTENT_MAX, Comparison, FileState};
+use super::holder_records::{RecordedBy, read_records};
+use super::overwrites::Overwrite;
+use crate::sys::regular_file::read_regular;
+use std::path::Path;
+
+/// Who changed a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// This session's command: nobody else was at work.
+    Command,
+    /// This session's command or another one that ran at the same time.
+    Unsure,
+    /// Probably its holder, whose own command ran at the same time.
+    ProbablyHolder,
+}
+
+/// A file of another peer that changed while a command ran.
+#[derive(Debug, Clone)]
+pub struct ChangedFile {
+    /// Its path.
+    pub path: String,
+    /// The id of its holder.
+    pub holder: String,
+    /// The name of its holder.
+    pub holder_name: String,
+    /// Who changed it.
+    pub cause: Cause,
+    /// Whether it is gone.
+    pub is_removed: bool,
+    /// Whether `lock restore` can put the former content back.
+    pub can_restore: bool,
+    pub(super) after: FileState,
+}
+
+impl HeldFiles {
+    /// The files of a note that changed since. Each is entered into the list for `lock restore`.
+    pub(super) fn changed_files(&self, note: &CommandNote, session: &str) -> Vec<ChangedFile> {
+        let mut changed = Vec::new();
+        for noted in &note.files {
+            let after = FileState::of(Path::new(&noted.path));
+            if !self.is_changed(noted, &after) {
+                continue;
+            }
+            if let Some(cause) = self.cause(noted, &after, session) {
+                changed.push(self.enter(note, noted, after, cause));
+            }
+        }
+        changed
+    }
+
+    fn is_changed(&self, noted: &NotedFile, after: &FileState) -> bool {
+        match noted.state.compare(after) {
+            Comparison::Different => true,
+            Comparison::Same => noted.is_recent && self.has_other_content(noted),
+            Comparison::InDoubt => self.has_other_content(noted),
+        }
+    }
+
+    /// Compares a file with its copy. Without a copy it counts as changed if its time says so.
+    fn has_other_content(&self, noted: &NotedFile) -> bool {
+        let copy = noted.state.small_file().and_then(|stamp| self.copies.read(&stamp.name()));
+        match (copy, read_regular(Path::new(&noted.path), CONTENT_MAX)) {
+            (Some(before), Some((now, _))) => before != now,
+            _ => FileState::of(Path::new(&noted.path)) != noted.state,
+        }
+    }
+
+    /// Who changed a file; `None` if its holder did, or somebody put it back.
+    fn cause(&self, noted: &NotedFile, after: &FileState, session: &str) -> Option<Cause> {
+        let is_restored = |entry: &Overwrite| entry.command.is_none() && entry.after == *after;
+        if self.overwrites.latest(&noted.path, self.now).as_ref().is_some_and(is_restored) {
+            return None;
+        }
+        let records = read_records(&self.records, &noted.holder);
+        let record = records.iter().find(|record| record.path == noted.path && record.state == *after);
+        match record.map(|record| record.by) {
+            Some(RecordedBy::Edit) => None,
+            Some(RecordedBy::Command) => Some(Cause::ProbablyHolder),
+            // Another session has reported this change as its own.
+            Some(RecordedBy::Reported) => Some(Cause::Unsure),
+            _ if self.notes.is_other_running(session) => Some(Cause::Unsure),
+            _ => Some(Cause::Command),
+        }
+    }
+
+    /// Enters a change into the list for `lock restore`.
+    fn enter(&self, note: &CommandNote, noted: &NotedFile, after: FileState, cause: Cause) -> ChangedFile {
+        if let Some(stamp) = noted.state.small_file() {
+            self.copies.renew(&stamp.name());
+        }
+        let entry = Overwrite {
+            path: noted.path.clone(),
+            at: self.now,
+            holder: noted.holder_name.clone(),
+            command: Some(note.command.clone()),
+            before: noted.state,
+            after,
+        };
+        let can_restore = entry.can_restore(|name| self.copies.path(name).exists());
+        if can_restore {
+            self.overwrites.add(&entry);
+        }
+        ChangedFile {
+            path: noted.path.clone(),
+            holder: noted.holder.clone(),
+            holder_name: noted.holder_name.clone(),
+            cause,
+            is_removed: after == FileState::Missing,
+            can_restore,
+            after,
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Copies of held files from before a command ran, kept for an hour for this user alone.
+//!
+//! **Invariant:** the copies are bounded in age, number and size, and no copy is made through a link.
+
+use super::file_state::{CONTENT_MAX, FileStamp};
+use crate::base::limits;
+use crate::sys::regular_file::{read_regular, replace_regular};
+use std::cell::Cell;
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// How long a copy is kept.
+pub const KEPT: Duration = Duration::from_secs(3600);
+/// The copies that one hook makes or needs, bytes: reading more would hold a command up.
+const HOOK_BYTES_MAX: u64 = 32 << 20;
+/// All copies together, bytes. The oldest make room, before a hook makes its first one.
+const COPIES_BYTES_MAX: u64 = 2 * HOOK_BYTES_MAX;
+/// All copies together.
+const COPIES_MAX: usize = 2 * limits::WATCHED_FILES_MAX;
+/// A copy that is needed again is as young as a new one; within this time it is young enough.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// The folder with the copies.
+#[derive(Debug)]
+pub struct CopyStore {
+    dir: PathBuf,
+    /// Bytes of the copies that this process made or needs.
+    used: Cell<u64>,
+    has_room: Cell<bool>,
+}
+
+impl CopyStore {
+    /// The copies in this folder.
+    pub fn new(dir: PathBuf) -> CopyStore {
+        CopyStore { dir, used: Cell::new(0), has_room: Cell::new(false) }
+    }
+
+    /// Keeps a copy of a file that has this stamp, unless there is one. Answers whether there is one now.
+    pub fn keep(&self, path: &Path, stamp: &FileStamp, is_recent: bool) -> bool {
+        let copy = self.dir.join(stamp.name());
+        if self.used.get() + stamp.size > HOOK_BYTES_MAX {
+            return false;
+        }
+        self.used.set(self.used.get() + stamp.size);
+        if !is_recent && let Ok(meta) = copy.symlink_metadata() {
+            let is_fresh = meta.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age < FRESH);
+            return is_fresh || self.renew(&stamp.name());
+        }
+        let Some((content, meta)) = read_regular(path, CONTENT_MAX) else { return false };
+        // The file was named when nobody had replaced its folder by a link to another one.
+        let is_at_home = path.parent().is_some_and(|folder| folder.canonicalize().is_ok_and(|real| real == folder));
+        if FileStamp::of(&meta) != *stamp || !is_at_home {
+            return false;
+        }
+        if !self.has_room.replace(true) {
+            self.make_room();
+        }
+        make_private_dir(&self.dir) && replace_regular(&copy, &content, 0o600).is_ok()
+    }
+
+    /// The content of a copy.
+    pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+        read_regular(&self.dir.join(name), CONTENT_MAX).map(|(content, _)| content)
+    }
+
+    /// The path of a copy.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Keeps a copy for another hour. Answers whether it is there.
+    pub fn renew(&self, name: &str) -> bool {
+        File::options().write(true).open(self.dir.join(name)).is_ok_and(|file| {
+            // A copy that cannot be renewed lasts a little shorter.
+            let _ = file.set_modified(SystemTime::now());
+            true
+        })
+    }
+
+    /// Removes the oldest copies until all fit that one hook may make.
+    fn make_room(&self) {
+        remove_old(&self.dir);
+        let mut copies: Vec<(SystemTime, u64, PathBuf)> = files_in(&self.dir)
+            .filter_map(|path| {
+                let meta = path.symlink_metadata().ok()?;
+                Some((meta.modified().ok()?, meta.len(), path))
+            })
+            .collect();
+        copies.sort();
+        let mut total = HOOK_BYTES_MAX + copies.iter().map(|(_, size, _)| size).sum::<u64>();
+        let mut n_left = limits::WATCHED_FILES_MAX + copies.len();
+        for (_, size, path) in copies {
+            if total <= COPIES_BYTES_MAX && n_left <= COPIES_MAX {
+                return;
+            }
+            // What cannot be removed now is tried again next time.
+            let _ = fs::remove_file(path);
+            total -= size;
+            n_left -= 1;
+        }
+    }
+}
+
+/// Creates a folder for this user alone.
+pub fn make_private_dir(dir: &Path) -> bool {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).is_ok()
+}
+
+/// Removes the files in a folder that are older than an hour.
+pub fn remove_old(dir: &Path) {
+    for path in files_in(dir) {
+        let modified = path.symlink_metadata().and_then(|meta| meta.modified());
+        if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT)) {
+            // What cannot be removed now is tried again next time.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// The paths in a folder of ours; none if it is not there.
+pub fn files_in(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
+}

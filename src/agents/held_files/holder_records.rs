@@ -1,0 +1,155 @@
+//! What the files that a peer holds looked like after its own last edit, as its hooks saw them: one small file
+//! for each peer, so that the hooks of others can tell the peer's edits from theirs.
+
+use super::copies::make_private_dir;
+use super::file_state::FileState;
+use super::hashed;
+use crate::base::limits;
+use crate::sys::file_lock::LockWait;
+use crate::sys::regular_file::read_regular;
+use serde_json::{Map, Value, json};
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A longer file is not ours.
+const RECORDS_SIZE_MAX: u64 = 4 << 20;
+
+/// How a file came into its recorded state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordedBy {
+    /// It was so when its holder's hooks first looked.
+    FirstLook,
+    /// Its holder's tool named it and wrote it.
+    Edit,
+    /// It changed while a command of its holder ran.
+    Command,
+    /// Another peer's command changed it, and the holder got a message.
+    Reported,
+}
+
+impl RecordedBy {
+    const WORDS: &[(&'static str, RecordedBy)] = &[
+        ("first", RecordedBy::FirstLook),
+        ("edit", RecordedBy::Edit),
+        ("command", RecordedBy::Command),
+        ("reported", RecordedBy::Reported),
+    ];
+
+    fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, by)| *by == self).map_or("first", |(word, _)| word)
+    }
+
+    fn from_word(word: &str) -> Option<RecordedBy> {
+        Self::WORDS.iter().find(|(known, _)| *known == word).map(|(_, by)| *by)
+    }
+}
+
+/// A held file as its holder's hooks know it.
+#[derive(Debug, Clone)]
+pub struct HolderRecord {
+    /// Its path.
+    pub path: String,
+    /// The fencing token of the lock.
+    pub token: i64,
+    /// What stood there.
+    pub state: FileState,
+    /// A number for its content, if it is small.
+    pub hash: Option<u64>,
+    /// How it came to be so.
+    pub by: RecordedBy,
+    /// Whether somebody else changed it and the holder has not heard of it yet.
+    pub is_news: bool,
+}
+
+/// The records of one peer, locked against other hooks while they are open.
+#[derive(Debug)]
+pub struct HolderRecords {
+    file: File,
+    /// In the order in which they were made, the latest last.
+    pub records: Vec<HolderRecord>,
+    was: String,
+}
+
+/// Another hook holds the lock for microseconds. One that was stopped meanwhile must not hold up all others.
+const LOCK_WAIT: Duration = Duration::from_millis(200);
+
+/// The file once it is locked; `None` if it stays another hook's.
+fn locked(file: File) -> Option<File> {
+    match file.try_lock() {
+        Ok(()) => Some(file),
+        Err(_) => LockWait::begin(file).for_time(LOCK_WAIT).ok()?,
+    }
+}
+
+fn path_of(dir: &Path, peer: &str) -> PathBuf {
+    dir.join(hashed(peer))
+}
+
+/// The records of a peer, only to be read.
+pub fn read_records(dir: &Path, peer: &str) -> Vec<HolderRecord> {
+    read_regular(&path_of(dir, peer), RECORDS_SIZE_MAX).map(|(bytes, _)| parse(&bytes)).unwrap_or_default()
+}
+
+impl HolderRecords {
+    /// Opens the records of a peer, and creates them if asked to.
+    pub fn open(dir: &Path, peer: &str, create: bool) -> Option<HolderRecords> {
+        let path = path_of(dir, peer);
+        let open = || OpenOptions::new().create(create).truncate(false).read(true).write(true).mode(0o600).open(&path);
+        let file = open().or_else(|error| if create && make_private_dir(dir) { open() } else { Err(error) }).ok()?;
+        let file = locked(file)?;
+        let records = read_records(dir, peer);
+        let was = text(&records);
+        Some(HolderRecords { file, records, was })
+    }
+
+    /// The record of a path.
+    pub fn get(&self, path: &str) -> Option<&HolderRecord> {
+        self.records.iter().find(|record| record.path == path)
+    }
+
+    /// Puts a record in the place of the one for the same path. The oldest make room.
+    pub fn put(&mut self, record: HolderRecord) {
+        self.records.retain(|old| old.path != record.path);
+        self.records.push(record);
+        let n_too_many = self.records.len().saturating_sub(limits::WATCHED_FILES_MAX);
+        self.records.drain(..n_too_many);
+    }
+
+    /// Writes the records if they changed.
+    pub fn save(mut self) {
+        let text = text(&self.records);
+        if text == self.was {
+            return;
+        }
+        // Without its records a holder hears less, and its work goes on.
+        let _ = self.file.set_len(0);
+        let _ = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(text.as_bytes()));
+    }
+}
+
+fn text(records: &[HolderRecord]) -> String {
+    let rows = records.iter().map(|record| {
+        let row = json!({ "token": record.token, "state": record.state.to_value(), "hash": record.hash,
+                          "by": record.by.word(), "news": record.is_news });
+        (record.path.clone(), row)
+    });
+    Value::Object(rows.collect::<Map<String, Value>>()).to_string()
+}
+
+fn parse(bytes: &[u8]) -> Vec<HolderRecord> {
+    let Ok(Value::Object(rows)) = serde_json::from_slice(bytes) else { return Vec::new() };
+    let record = |(path, row): (String, Value)| {
+        Some(HolderRecord {
+            path,
+            token: row["token"].as_i64()?,
+            state: FileState::from_value(&row["state"])?,
+            hash: row["hash"].as_u64(),
+            by: RecordedBy::from_word(row["by"].as_str()?)?,
+            is_news: row["news"].as_bool()?,
+        })
+    };
+    rows.into_iter().filter_map(record).collect()
+}

@@ -1,0 +1,117 @@
+//! Reports what got past the locks: a shell command may write a file that another peer holds in a way that its
+//! text does not tell, and a person may edit it with any program.
+//!
+//! The hook before a command notes what the files that others hold in this work tree look like, and keeps copies;
+//! the hook after it compares. The hooks of a holder compare its own files with its own last edit.
+//!
+//! **Invariant:** nothing is scanned: only files whose locks the broker lists, or that a holder's hooks have seen,
+//! are looked at, at most [`crate::base::limits::WATCHED_FILES_MAX`] of them.
+
+mod attribution;
+mod command_notes;
+mod copies;
+mod file_state;
+mod holder_records;
+mod overwrites;
+mod own_files;
+pub mod report;
+pub mod restore;
+mod watched;
+
+pub use attribution::{Cause, ChangedFile};
+pub use command_notes::{CommandNote, ToolRun};
+pub use own_files::OwnMoment;
+pub use watched::LockedPath;
+
+use crate::sys::data_dir::DataDir;
+use command_notes::CommandNotes;
+use copies::{CopyStore, remove_old};
+use overwrites::Overwrites;
+use serde_json::Value;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+
+/// What the hooks of this machine keep of held files, below the data directory.
+#[derive(Debug)]
+pub struct HeldFiles {
+    notes: CommandNotes,
+    copies: CopyStore,
+    overwrites: Overwrites,
+    /// The folder with the records of holders.
+    records: PathBuf,
+    now: i64,
+}
+
+impl HeldFiles {
+    /// What is kept in this data directory.
+    pub fn new(places: &DataDir) -> HeldFiles {
+        let dir = places.held_files();
+        HeldFiles {
+            notes: CommandNotes::new(dir.join("commands")),
+            copies: CopyStore::new(dir.join("copies")),
+            overwrites: Overwrites::new(dir.join("overwritten")),
+            records: dir.join("holders"),
+            now: crate::sys::wall_ms(),
+        }
+    }
+
+    /// Before a tool writes: notes what others hold and keeps copies of it, if the tool runs a command, and looks
+    /// at the session's own files. The answer is that of `hook.edit`.
+    pub fn before_tool(&self, answer: &Value, run: &ToolRun) {
+        let others = watched::LockedPath::list(&answer["others"]);
+        let own = watched::LockedPath::list(&answer["own"]);
+        if others.is_empty() && own.is_empty() {
+            return;
+        }
+        let me = answer["you"]["id"].as_str().unwrap_or_default();
+        if !own.is_empty() {
+            self.look_at_own(me, &own, &OwnMoment::BeforeWrite);
+        }
+        let command = run.command.clone();
+        let files = command.as_ref().map(|_| self.note_files(&others)).unwrap_or_default();
+        let note = CommandNote { command: command.unwrap_or_default(), named: run.named.clone(), files };
+        self.notes.write(me, run, &note);
+    }
+
+    /// After a tool wrote: the files of others that changed meanwhile, and the note from before.
+    pub fn after_tool(&self, run: &ToolRun) -> (Option<CommandNote>, Vec<ChangedFile>) {
+        let note = if run.writes { self.notes.take(run) } else { None };
+        let changed = note.as_ref().map(|note| self.changed_files(note, &run.session)).unwrap_or_default();
+        (note, changed)
+    }
+
+    /// What commands changed whose own hook afterwards did not come, because they failed or were stopped.
+    pub fn after_turn(&self, session: &str) -> Vec<(CommandNote, Vec<ChangedFile>)> {
+        let notes = self.notes.take_all(session);
+        let with_changes = |note: CommandNote| {
+            let changed = self.changed_files(&note, session);
+            (note, changed)
+        };
+        notes.into_iter().map(with_changes).filter(|(_, changed)| !changed.is_empty()).collect()
+    }
+
+    /// Removes what is older than an hour.
+    pub fn remove_old(&self) {
+        for dir in [self.notes.dir(), &self.copies.path(""), self.overwrites.dir(), &self.records] {
+            remove_old(dir);
+        }
+    }
+
+    /// Removes everything.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove_all(places: &DataDir) -> std::io::Result<bool> {
+        match std::fs::remove_dir_all(places.held_files()) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+}
+
+/// A short name for a text of any length and with any characters.
+fn hashed(text: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}

@@ -1,0 +1,98 @@
+//! The list of held files that commands changed, for an hour: what `lock restore` can put back.
+
+use super::copies::{files_in, make_private_dir};
+use super::file_state::FileState;
+use super::hashed;
+use crate::sys::regular_file::{read_regular, replace_regular};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// A longer entry is not ours.
+const ENTRY_MAX: u64 = 64 << 10;
+/// Entries at once; the oldest make room.
+const ENTRIES_MAX: usize = 512;
+
+/// A change of a file that can be taken back.
+#[derive(Debug, Clone)]
+pub struct Overwrite {
+    /// The file.
+    pub path: String,
+    /// When the change was seen, ms.
+    pub at: i64,
+    /// The name of the peer that held the file.
+    pub holder: String,
+    /// The first line of the command that changed it; a restore has none.
+    pub command: Option<String>,
+    /// What stood there before.
+    pub before: FileState,
+    /// What stood there afterwards.
+    pub after: FileState,
+}
+
+impl Overwrite {
+    /// Whether the former content was kept, or there was none.
+    pub fn can_restore(&self, has_copy: impl Fn(&str) -> bool) -> bool {
+        match self.before {
+            FileState::Missing => true,
+            FileState::Regular(stamp) => has_copy(&stamp.name()),
+            FileState::Link(_) | FileState::Other => false,
+        }
+    }
+}
+
+/// The folder with the list.
+#[derive(Debug)]
+pub struct Overwrites {
+    dir: PathBuf,
+}
+
+impl Overwrites {
+    /// The list in this folder.
+    pub fn new(dir: PathBuf) -> Overwrites {
+        Overwrites { dir }
+    }
+
+    /// Adds an entry. The name of its file begins with its time, in digits of one number.
+    pub fn add(&self, entry: &Overwrite) {
+        let name = format!("{:015}.{}", entry.at, hashed(&entry.path));
+        let text = json!({ "path": entry.path, "at": entry.at, "holder": entry.holder, "command": entry.command,
+                           "before": entry.before.to_value(), "after": entry.after.to_value() });
+        let mut names: Vec<PathBuf> = files_in(&self.dir).collect();
+        names.sort();
+        for old in names.iter().take((names.len() + 1).saturating_sub(ENTRIES_MAX)) {
+            // What cannot be removed now is tried again next time.
+            let _ = std::fs::remove_file(old);
+        }
+        // Without an entry there is nothing to put back, and the report goes out all the same.
+        let _ = make_private_dir(&self.dir)
+            && replace_regular(&self.dir.join(name), text.to_string().as_bytes(), 0o600).is_ok();
+    }
+
+    /// The latest entry for a path that is not older than an hour.
+    pub fn latest(&self, path: &str, now: i64) -> Option<Overwrite> {
+        let ending = format!(".{}", hashed(path));
+        let mut found: Vec<PathBuf> =
+            files_in(&self.dir).filter(|file| file.to_string_lossy().ends_with(&ending)).collect();
+        found.sort();
+        let entries = found.iter().rev().filter_map(|file| read_entry(file));
+        let kept_ms = super::copies::KEPT.as_millis() as i64;
+        entries.into_iter().find(|entry| entry.path == path && now - entry.at <= kept_ms)
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+fn read_entry(file: &Path) -> Option<Overwrite> {
+    let value: Value = serde_json::from_slice(&read_regular(file, ENTRY_MAX)?.0).ok()?;
+    Some(Overwrite {
+        path: value["path"].as_str()?.to_owned(),
+        at: value["at"].as_i64()?,
+        holder: value["holder"].as_str()?.to_owned(),
+        command: value["command"].as_str().map(str::to_owned),
+        before: FileState::from_value(&value["before"])?,
+        after: FileState::from_value(&value["after"])?,
+    })
+}

@@ -1,0 +1,97 @@
+//! A holder's own files: its hooks notice that one of them changed since its last own edit.
+
+use super::file_state::{Comparison, FileState, content_hash};
+use super::holder_records::{HolderRecord, HolderRecords, RecordedBy};
+use super::watched::LockedPath;
+use super::{ChangedFile, CommandNote, HeldFiles};
+use crate::base::{limits, paths};
+use std::path::Path;
+
+/// When a hook looks at the session's own files.
+#[derive(Debug, Clone, Copy)]
+pub enum OwnMoment<'a> {
+    /// Before a tool of the session writes: a change is somebody else's.
+    BeforeWrite,
+    /// After a tool that had this note: a change is the session's own.
+    AfterWrite(&'a CommandNote),
+    /// At any other time: a change is somebody else's, unless a tool of the session still runs.
+    Between,
+}
+
+impl HeldFiles {
+    /// Looks at the files that a peer holds. Records what its own tools wrote, and marks as news what they did not.
+    pub(super) fn look_at_own(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>) {
+        let Some(mut records) = HolderRecords::open(&self.records, me, true) else { return };
+        let locks = &locks[..locks.len().min(limits::WATCHED_FILES_MAX)];
+        for lock in locks.iter().filter(|lock| !paths::is_pattern(&lock.path)) {
+            self.look_at_file(&mut records, &lock.path, Some(lock.token), moment);
+        }
+        let is_pattern = |lock: &&LockedPath| paths::is_pattern(&lock.path);
+        let patterns: Vec<&LockedPath> = locks.iter().filter(is_pattern).collect();
+        let is_plain = |path: &str| locks.iter().any(|lock| lock.path == path);
+        let below = |path: &str| !is_plain(path) && patterns.iter().any(|lock| paths::overlap(path, &lock.path));
+        let known: Vec<String> = records.records.iter().map(|record| record.path.clone()).collect();
+        for path in known.iter().filter(|path| below(path)) {
+            self.look_at_file(&mut records, path, None, moment);
+        }
+        records.save();
+    }
+
+    /// Looks at one file. A lock that was taken anew begins with the file as it is.
+    fn look_at_file(&self, records: &mut HolderRecords, path: &str, token: Option<i64>, moment: &OwnMoment<'_>) {
+        let state = FileState::of(Path::new(path));
+        let named = matches!(moment, OwnMoment::AfterWrite(note) if note.named.iter().any(|named| named == path));
+        let old = records.get(path).filter(|old| token.is_none_or(|token| token == old.token));
+        if old.is_some_and(|old| old.state == state) {
+            return;
+        }
+        let hash = if state.small_file().is_some() { content_hash(Path::new(path)) } else { None };
+        let is_touched = |old: &HolderRecord| match old.state.compare(&state) {
+            Comparison::Different => false,
+            Comparison::Same => true,
+            Comparison::InDoubt => hash.is_some() && hash == old.hash,
+        };
+        let is_own = matches!(moment, OwnMoment::AfterWrite(_));
+        let by = match old {
+            _ if named => RecordedBy::Edit,
+            Some(_) if is_own => RecordedBy::Command,
+            Some(old) if is_touched(old) => old.by,
+            _ => RecordedBy::FirstLook,
+        };
+        let is_news = old.is_some_and(|old| old.is_news || !is_own && !is_touched(old));
+        let token = token.or(old.map(|old| old.token)).unwrap_or(0);
+        records.put(HolderRecord { path: path.to_owned(), token, state, hash, by, is_news });
+    }
+
+    /// Looks at the files that a session holds, and takes the news of them: the paths that somebody else changed.
+    pub fn own_news(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>, session: &str) -> Vec<String> {
+        if locks.is_empty() {
+            return Vec::new();
+        }
+        if !matches!(moment, OwnMoment::Between) || !self.notes.is_running(session) {
+            self.look_at_own(me, locks, moment);
+        }
+        let Some(mut records) = HolderRecords::open(&self.records, me, false) else { return Vec::new() };
+        let mut news = Vec::new();
+        for record in records.records.iter_mut().filter(|record| record.is_news) {
+            record.is_news = false;
+            if locks.iter().any(|lock| paths::overlap(&lock.path, &record.path)) {
+                news.push(record.path.clone());
+            }
+        }
+        records.save();
+        news
+    }
+
+    /// Notes that the holder of a changed file got a message about it, so that its own hooks need not say it again.
+    pub fn note_reported(&self, file: &ChangedFile) {
+        let Some(mut records) = HolderRecords::open(&self.records, &file.holder, false) else { return };
+        let hash = content_hash(Path::new(&file.path));
+        for record in records.records.iter_mut().filter(|record| record.path == file.path) {
+            record.state = file.after;
+            record.hash = hash;
+            record.by = RecordedBy::Reported;
+        }
+        records.save();
+    }
+}

@@ -1,0 +1,106 @@
+//! The words in which hooks report a held file that changed, and the calls that tell its holder.
+
+use super::{Cause, ChangedFile, CommandNote, HeldFiles};
+use crate::base::error::Error;
+use crate::base::framed_text;
+use serde_json::{Value, json};
+
+/// Files that one report names; the others are counted.
+const FILES_SHOWN: usize = 20;
+
+/// A report on what one command changed.
+#[derive(Debug, Clone)]
+pub struct ChangeReport {
+    /// The first line of the command.
+    pub command: String,
+    /// The files.
+    pub files: Vec<ChangedFile>,
+}
+
+impl ChangeReport {
+    /// The report on a command; `None` if it changed nothing.
+    pub fn new(note: Option<&CommandNote>, files: Vec<ChangedFile>) -> Option<ChangeReport> {
+        let command = note.map(|note| note.command.clone()).unwrap_or_default();
+        (!files.is_empty()).then_some(ChangeReport { command, files })
+    }
+
+    /// What the agent reads.
+    pub fn text(&self) -> String {
+        let groups = [
+            (Cause::Command, "your command changed what another agent has locked:"),
+            (
+                Cause::Unsure,
+                "what another agent has locked changed while your command ran. Your command or another one at the \
+                 same time changed it:",
+            ),
+            (
+                Cause::ProbablyHolder,
+                "what another agent has locked changed while your command ran. Its holder ran a command at the same \
+                 time, which probably changed it:",
+            ),
+        ];
+        let mut parts: Vec<String> = groups.iter().filter_map(|(cause, head)| self.group(*cause, head)).collect();
+        if self.files.iter().any(|file| file.can_restore) {
+            parts.push(
+                "The content from before the command is kept for an hour. slm-mesh lock restore FILE shows the \
+                 difference, and puts it back with --yes."
+                    .into(),
+            );
+        }
+        parts.join("\n")
+    }
+
+    fn group(&self, cause: Cause, head: &str) -> Option<String> {
+        let files: Vec<&ChangedFile> = self.files.iter().filter(|file| file.cause == cause).collect();
+        let line = |file: &&ChangedFile| {
+            let (path, holder) = (framed_text::shown_path(&file.path), framed_text::shown_name(&file.holder_name));
+            let gone = if file.is_removed { " (it is gone)" } else { "" };
+            format!("- {path}, locked by {holder}{gone}")
+        };
+        let mut lines: Vec<String> = files.iter().take(FILES_SHOWN).map(line).collect();
+        if files.len() > FILES_SHOWN {
+            lines.push(format!("- and {} more", files.len() - FILES_SHOWN));
+        }
+        (!files.is_empty()).then(|| format!("slm-mesh: {head}\n{}", lines.join("\n")))
+    }
+
+    /// Tells the holders with a message each. A holder that gets none hears of it from its own next hook.
+    pub fn send(&self, held: &HeldFiles, facts: &Value, call: &mut dyn FnMut(&Value) -> Result<Value, Error>) {
+        let mut holders: Vec<&str> = self.files.iter().map(|file| file.holder.as_str()).collect();
+        holders.sort_unstable();
+        holders.dedup();
+        for holder in holders {
+            let to_report = |file: &&ChangedFile| file.holder == holder && file.cause != Cause::ProbablyHolder;
+            let files: Vec<&ChangedFile> = self.files.iter().filter(to_report).collect();
+            if files.is_empty() {
+                continue;
+            }
+            let mut params = facts.clone();
+            params["holder"] = json!(holder);
+            params["files"] = json!(files.iter().map(|file| &file.path).collect::<Vec<_>>());
+            params["command"] = json!(self.command);
+            params["isCertain"] = json!(files.iter().all(|file| file.cause == Cause::Command));
+            params["isKept"] = json!(files.iter().any(|file| file.can_restore));
+            if call(&params).is_ok_and(|answer| answer["sent"] == json!(true)) {
+                files.iter().for_each(|file| held.note_reported(file));
+            }
+        }
+    }
+}
+
+/// What a holder reads about its own files; empty if there is no news.
+pub fn own_news_text(paths: &[String]) -> String {
+    if paths.is_empty() {
+        return String::new();
+    }
+    let mut lines: Vec<String> =
+        paths.iter().take(FILES_SHOWN).map(|path| format!("- {}", framed_text::shown_path(path))).collect();
+    if paths.len() > FILES_SHOWN {
+        lines.push(format!("- and {} more", paths.len() - FILES_SHOWN));
+    }
+    format!(
+        "slm-mesh: what this session has locked changed since its own last edit. A person, a program or a tool \
+         without hooks changed it:\n{}",
+        lines.join("\n")
+    )
+}

@@ -1,0 +1,163 @@
+//! Puts the content of a held file back that a command overwrote, and keeps what it replaces.
+
+use super::HeldFiles;
+use super::file_state::{CONTENT_MAX, Comparison, FileState};
+use super::overwrites::Overwrite;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::{framed_text, time};
+use crate::sys::regular_file::replace_regular;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Of a difference, this much is shown, in bytes.
+const DIFFERENCE_MAX: usize = 64 << 10;
+
+/// A change that can be taken back.
+#[derive(Debug)]
+pub struct RestorePoint {
+    entry: Overwrite,
+    /// What stands there now.
+    now: FileState,
+}
+
+impl RestorePoint {
+    /// One line on the change.
+    pub fn summary(&self, now_ms: i64) -> String {
+        let path = framed_text::shown_path(&self.entry.path);
+        let ago = time::span(now_ms - self.entry.at);
+        match &self.entry.command {
+            Some(command) => format!(
+                "{path}, locked by {}, was changed {ago} ago while this command ran: {}",
+                framed_text::shown_name(&self.entry.holder),
+                framed_text::quoted(command, 200)
+            ),
+            None => format!("{path} was put back {ago} ago by slm-mesh lock restore"),
+        }
+    }
+
+    /// Whether the former state is that there was no file.
+    pub fn removes(&self) -> bool {
+        self.entry.before == FileState::Missing
+    }
+}
+
+impl HeldFiles {
+    /// The latest change of a file that can be taken back.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn restore_point(&self, path: &str) -> Result<RestorePoint, Error> {
+        let entry = self.overwrites.latest(path, self.now);
+        let entry = entry.filter(|entry| entry.can_restore(|name| self.copies.path(name).exists()));
+        let shown = framed_text::shown_path(path);
+        let entry = entry.ok_or_else(|| {
+            Error::not_found(format!(
+                "nothing is kept of {shown}; content is kept for an hour after a command changed a file that \
+                 another peer had locked, if it is at most 1 MiB"
+            ))
+        })?;
+        let now = FileState::of(Path::new(path));
+        match now {
+            FileState::Link(_) | FileState::Other => {
+                let text = format!("{shown} is not a regular file now; remove it or move it away, then restore again");
+                Err(Error::new(ErrorKind::Refused, text))
+            }
+            _ => Ok(RestorePoint { entry, now }),
+        }
+    }
+
+    /// The difference between what stands there now and what would stand there, as lines for a terminal.
+    pub fn difference(&self, point: &RestorePoint) -> String {
+        let (now, before) = (self.path_of(point, &point.now), self.copy_of(&point.entry.before));
+        let mut diff = Command::new("diff");
+        diff.args(["-u", "--label", "now", "--label", "before the command", "--"]).args([&now, &before]);
+        let output = diff.stdin(Stdio::null()).stderr(Stdio::null()).output().ok();
+        // Its exit status is 0 or 1 if it could compare them.
+        let output = output.filter(|output| output.status.code().is_some_and(|code| code < 2));
+        let Some(output) = output else { return size_summary(&now, &before) };
+        let shown = &output.stdout[..output.stdout.len().min(DIFFERENCE_MAX)];
+        let cut = if shown.len() < output.stdout.len() { "\n(cut here)" } else { "" };
+        let text = String::from_utf8_lossy(shown);
+        // A tab is part of a line here, and steers nothing.
+        let clean = |line: &str| line.split('\t').map(framed_text::line).collect::<Vec<_>>().join("\t");
+        text.lines().map(clean).collect::<Vec<_>>().join("\n") + cut
+    }
+
+    /// Puts the former content back. What it replaces becomes the latest change, so that it can be put back, too.
+    ///
+    /// # Errors
+    /// When the file changed since in another way, when what it replaces cannot be kept, and when the file
+    /// cannot be written.
+    pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
+        let path = Path::new(&point.entry.path);
+        let shown = framed_text::shown_path(&point.entry.path);
+        let now = FileState::of(path);
+        let is_as_left = point.entry.after.compare(&now) == Comparison::Same;
+        if now != point.now || !is_as_left && !force {
+            let text = format!(
+                "{shown} has changed since that command; look at the difference, and give --force to replace it all the same"
+            );
+            return Err(Error::new(ErrorKind::Conflict, text));
+        }
+        let is_kept = match now {
+            FileState::Missing => true,
+            state => state.small_file().is_some_and(|stamp| self.copies.keep(path, stamp, true)),
+        };
+        if !is_kept && !force {
+            let text = format!("no copy of {shown} as it is now can be kept; save it elsewhere, or give --force");
+            return Err(Error::new(ErrorKind::Refused, text));
+        }
+        self.write_back(point, path).map_err(|error| {
+            Error::new(ErrorKind::Storage, format!("{shown} cannot be written ({error}); make its folder writable"))
+        })?;
+        let (before, after) = (now, FileState::of(path));
+        self.overwrites.add(&Overwrite { at: self.now, before, after, command: None, ..point.entry.clone() });
+        Ok(())
+    }
+
+    fn write_back(&self, point: &RestorePoint, path: &Path) -> std::io::Result<()> {
+        match point.entry.before {
+            FileState::Regular(stamp) => {
+                let content = self.copies.read(&stamp.name()).ok_or(std::io::ErrorKind::NotFound)?;
+                if let Some(folder) = path.parent() {
+                    fs::create_dir_all(folder)?;
+                }
+                replace_regular(path, &content, stamp.mode)
+            }
+            _ if point.now == FileState::Missing => Ok(()),
+            _ => fs::remove_file(path),
+        }
+    }
+
+    /// Where the content of a state is; for no file, a file without content.
+    fn copy_of(&self, state: &FileState) -> PathBuf {
+        state.small_file().map_or_else(|| PathBuf::from("/dev/null"), |stamp| self.copies.path(&stamp.name()))
+    }
+
+    /// Where the content that stands there now is: in a copy, because diff follows links.
+    fn path_of(&self, point: &RestorePoint, state: &FileState) -> PathBuf {
+        match state.small_file() {
+            Some(stamp) if self.copies.keep(Path::new(&point.entry.path), stamp, true) => self.copy_of(state),
+            Some(_) => PathBuf::from(&point.entry.path),
+            None if *state == FileState::Missing => PathBuf::from("/dev/null"),
+            None => PathBuf::from(&point.entry.path),
+        }
+    }
+}
+
+/// What can be said of two files without diff.
+fn size_summary(now: &Path, before: &Path) -> String {
+    let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
+    let lines = |path: &Path| {
+        let content = crate::sys::regular_file::read_regular(path, CONTENT_MAX).map(|(content, _)| content);
+        content.unwrap_or_default().iter().filter(|byte| **byte == b'\n').count()
+    };
+    format!(
+        "now {} bytes in {} lines, before the command {} bytes in {} lines",
+        size(now),
+        lines(now),
+        size(before),
+        lines(before)
+    )
+}

@@ -1,0 +1,76 @@
+//! Which files the locks of a hook's answer mean: a plain path is one file, and of a folder or a glob only those
+//! files count that the hooks of its holder have seen.
+
+use super::HeldFiles;
+use super::command_notes::NotedFile;
+use super::file_state::FileState;
+use super::holder_records::{HolderRecord, read_records};
+use crate::base::{limits, paths};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// A lock as a hook's answer lists it.
+#[derive(Debug, Clone)]
+pub struct LockedPath {
+    /// The path, the folder or the glob.
+    pub path: String,
+    /// Its fencing token.
+    pub token: i64,
+    /// The id of its holder.
+    pub holder: String,
+    /// The name of its holder.
+    pub holder_name: String,
+}
+
+impl LockedPath {
+    /// The locks in a list of the broker's answer.
+    pub fn list(rows: &Value) -> Vec<LockedPath> {
+        let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        let lock = |row: &Value| LockedPath {
+            path: text(row, "filePath"),
+            token: row["token"].as_i64().unwrap_or(0),
+            holder: text(row, "lockedBy"),
+            holder_name: text(row, "holder"),
+        };
+        rows.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(lock).collect()
+    }
+}
+
+impl HeldFiles {
+    /// Notes what the files of others look like, and keeps copies of the small ones.
+    pub(super) fn note_files(&self, locks: &[LockedPath]) -> Vec<NotedFile> {
+        let mut noted: Vec<NotedFile> = Vec::new();
+        let mut known: HashMap<&str, Vec<HolderRecord>> = HashMap::new();
+        for lock in locks {
+            let state = FileState::of(Path::new(&lock.path));
+            if paths::is_pattern(&lock.path) || state == FileState::Other {
+                let records = known.entry(&lock.holder).or_insert_with(|| read_records(&self.records, &lock.holder));
+                for record in records.iter().filter(|record| paths::overlap(&record.path, &lock.path)) {
+                    self.note_file(&mut noted, lock, &record.path, FileState::of(Path::new(&record.path)));
+                }
+            } else {
+                self.note_file(&mut noted, lock, &lock.path, state);
+            }
+        }
+        noted
+    }
+
+    fn note_file(&self, noted: &mut Vec<NotedFile>, lock: &LockedPath, path: &str, state: FileState) {
+        if noted.len() >= limits::WATCHED_FILES_MAX || noted.iter().any(|file| file.path == path) {
+            return;
+        }
+        let is_recent = state.is_recent(self.now);
+        if let Some(stamp) = state.small_file() {
+            // A file that cannot be copied is watched all the same.
+            self.copies.keep(Path::new(path), stamp, is_recent);
+        }
+        noted.push(NotedFile {
+            path: path.to_owned(),
+            holder: lock.holder.clone(),
+            holder_name: lock.holder_name.clone(),
+            state,
+            is_recent,
+        });
+    }
+}

@@ -1,0 +1,58 @@
+//! `lock restore FILE`: shows what a command changed in a locked file, and puts the former content back.
+
+use super::{load_environment, print_line, render};
+use crate::agents::held_files::HeldFiles;
+use crate::agents::held_files::restore::RestorePoint;
+use crate::base::error::{Error, ErrorKind};
+use crate::sys::file_path;
+use serde_json::json;
+use std::io::{self, BufRead, IsTerminal, Write};
+
+/// What the command line asks for.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// The file.
+    pub file: String,
+    /// Put the content back without asking.
+    pub yes: bool,
+    /// Replace a file that changed since in another way.
+    pub force: bool,
+}
+
+/// Shows the difference, and puts the former content back if the user wants that.
+pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
+    let (places, _) = load_environment()?;
+    let held = HeldFiles::new(&places);
+    let path = file_path::absolute(&options.file);
+    let point = held.restore_point(&path)?;
+    let difference = held.difference(&point);
+    let may_ask = !json && io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !json {
+        print_line(&point.summary(crate::sys::wall_ms()))?;
+        print_line(if difference.is_empty() { "The content is the same now." } else { &difference })?;
+    }
+    let is_wanted = options.yes || may_ask && ask(&point)?;
+    if is_wanted {
+        held.put_back(&point, options.force)?;
+    }
+    if json {
+        let answer = json!({ "ok": true, "file": path, "restored": is_wanted, "difference": difference });
+        return print_line(&render::json_line(&answer));
+    }
+    let file = render::relative(&path);
+    print_line(&match is_wanted {
+        true => format!("Put {file} back; slm-mesh lock restore {file} --yes undoes this"),
+        false => format!("Nothing was changed; slm-mesh lock restore {file} --yes puts the former content back"),
+    })
+}
+
+/// Asks on the terminal.
+fn ask(point: &RestorePoint) -> Result<bool, Error> {
+    let cannot = |error: io::Error| Error::new(ErrorKind::Storage, format!("cannot ask on the terminal ({error})"));
+    let question = if point.removes() { "Remove the file, as before? [y/N] " } else { "Put this content back? [y/N] " };
+    let mut out = io::stdout().lock();
+    out.write_all(question.as_bytes()).and_then(|()| out.flush()).map_err(cannot)?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(cannot)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
+}

@@ -1,0 +1,44 @@
+//! Reads and writes regular files that somebody else may replace at any moment: no link is followed, and no
+//! pipe or device blocks this process.
+
+use rustix::fs::{Mode, OFlags};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// The content of a regular file of at most `max` bytes, and its metadata. `None` if it is anything else, if it
+/// cannot be read, or if it changed meanwhile.
+pub fn read_regular(path: &Path, max: u64) -> Option<(Vec<u8>, fs::Metadata)> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let before = file.metadata().ok()?;
+    if !before.is_file() || before.len() > max {
+        return None;
+    }
+    let mut content = Vec::with_capacity(before.len() as usize);
+    Read::by_ref(&mut file).take(max + 1).read_to_end(&mut content).ok()?;
+    let after = file.metadata().ok()?;
+    let time = |meta: &fs::Metadata| (meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+    let is_whole = time(&before) == time(&after) && content.len() as u64 == before.len();
+    is_whole.then_some((content, before))
+}
+
+/// Replaces a file, whole or not at all. What stood there is replaced and not followed.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn replace_regular(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let draft = path.with_file_name(format!(".{name}.slm-mesh{}", std::process::id()));
+    let result = (|| {
+        let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
+        file.write_all(content)?;
+        file.set_permissions(Permissions::from_mode(mode & 0o7777))?;
+        fs::rename(&draft, path)
+    })();
+    result.inspect_err(|_| {
+        // Only this process knows the draft; the error says why it is there.
+        let _ = fs::remove_file(&draft);
+    })
+}

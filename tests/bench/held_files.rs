@@ -1,0 +1,81 @@
+//! What it costs a shell command that others hold files: the hooks before and after it.
+
+use super::figures::{Reach, Samples, Table, micros_since};
+use super::hooks::run;
+use super::place::Mesh;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Instant;
+
+/// Runs of each hook.
+const RUNS: usize = 300;
+/// Files that another peer holds.
+const HELD: usize = 50;
+/// What the check of so many files may add, microseconds.
+const ADDED_MAX: f64 = 1_000.0;
+
+fn input(event: &str, session: &str, folder: &Path, call: Value) -> String {
+    let mut input =
+        json!({ "session_id": session, "cwd": folder, "hook_event_name": event, "tool_use_id": "toolu_01" });
+    input.as_object_mut().expect("an object").extend(call.as_object().expect("an object").clone());
+    input.to_string()
+}
+
+/// A work tree with files.
+fn work_tree(folder: &Path, n_files: usize) {
+    std::fs::create_dir_all(folder.join(".git")).expect("a folder");
+    std::fs::write(folder.join(".git/HEAD"), "ref: refs/heads/main\n").expect("a file");
+    for n in 0..n_files {
+        std::fs::write(folder.join(format!("f{n}.rs")), "fn main() {}\n".repeat(300)).expect("a file");
+    }
+}
+
+fn timed(samples: &mut Vec<f64>, work: impl FnOnce()) {
+    let began = Instant::now();
+    work();
+    samples.push(micros_since(began));
+}
+
+/// The hook before a shell command against that before an edit, and both hooks of a command with fifty held files
+/// in its work tree against those without.
+pub fn held_files(table: &mut Table) {
+    let mesh = Mesh::started();
+    let mut holder = mesh.attach("holder");
+    let (edited, free, held) =
+        (mesh.scratch.path.join("edited"), mesh.scratch.path.join("free"), mesh.scratch.path.join("held"));
+    work_tree(&edited, 1);
+    work_tree(&free, 1);
+    work_tree(&held, HELD);
+    let paths: Vec<_> = (0..HELD).map(|n| held.join(format!("f{n}.rs"))).collect();
+    holder.call("lock.lock", &json!({ "filePaths": paths, "ttlMinutes": 60 }));
+    let command = || json!({ "tool_name": "Bash", "tool_input": { "command": "cargo test -q 2>&1 | tail -5" } });
+    let write = || json!({ "tool_name": "Write", "tool_input": { "file_path": edited.join("f0.rs"), "content": "x" } });
+    let hook = |input: &str| run(&mut mesh.command(&["hook", "claude"]), input);
+    let pair = |session: &str, folder: &Path, call: Value| {
+        ["PreToolUse", "PostToolUse"].map(|event| input(event, session, folder, call.clone()))
+    };
+    let pairs = [pair("edits", &edited, write()), pair("free", &free, command()), pair("held", &held, command())];
+    let mut times: [[Vec<f64>; 2]; 3] = Default::default();
+    for _ in 0..RUNS {
+        for (hooks, times) in pairs.iter().zip(&mut times) {
+            for (hook_input, times) in hooks.iter().zip(times) {
+                timed(times, || hook(hook_input));
+            }
+        }
+    }
+    let [[edit, _], [before, after], [before_held, after_held]] = times.map(|pair| pair.map(Samples::new));
+    table.times("hook before a command", &before, Some(edit.median()), Reach::Times(1.2));
+    table.times(
+        "before it, with 50 held files",
+        &before_held,
+        Some(edit.median()),
+        Reach::Median(edit.median() * 1.2 + ADDED_MAX),
+    );
+    table.times("hook after a command", &after, None, Reach::Median(after.median()));
+    table.times(
+        "after it, with 50 held files",
+        &after_held,
+        Some(after.median()),
+        Reach::Median(after.median() + ADDED_MAX),
+    );
+}
