@@ -131,6 +131,7 @@ impl Stage {
         }
         std::fs::write(work.join("notes.txt"), "c\nb\na\n").unwrap();
         let mut stage = Stage { home, sessions: Vec::new() };
+        stage.report_transcript();
         for client in ["claude-code", "codex-mcp-client"] {
             let mut session = stage.home.place.session(client, "api");
             session.tool("mesh_status", json!({}));
@@ -156,6 +157,18 @@ impl Stage {
             // The other documents' examples need no agents.
             _ => self.sessions.clear(),
         }
+    }
+
+    /// The hook of the session in the repository tells where its transcript is.
+    fn report_transcript(&self) {
+        let path = self.home.home.join("session.jsonl");
+        std::fs::copy(project().join("tests/data/transcripts/claude.jsonl"), &path).unwrap();
+        let work = self.home.place.root.join("api");
+        let prompt = json!({
+            "session_id": "1", "hook_event_name": "UserPromptSubmit", "cwd": work, "transcript_path": path,
+        });
+        let line = format!("printf %s '{prompt}' | slm-mesh hook claude");
+        assert!(self.shell(&line).status().unwrap().success());
     }
 
     fn shell(&self, line: &str) -> Command {

@@ -31,7 +31,7 @@ fn table() -> Vec<Row> {
             "mesh_peers",
             "List Mesh Peers",
             &[],
-            json!({ "scope": choice(&["machine", "directory", "repo"]), "includeAway": flag }),
+            json!({ "scope": choice(&["machine", "directory", "repo"]), "includeAway": flag, "detail": some }),
         ),
         (
             "mesh_summary",

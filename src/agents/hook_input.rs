@@ -46,6 +46,8 @@ pub struct HookInput {
     pub directory: String,
     /// The agent's id for the subagent in which this happened.
     pub subagent: Option<String>,
+    /// Where the agent keeps the transcript of the session, as it claims.
+    pub transcript: Option<String>,
     /// Whether the session went on under a new key: after /clear, a resume, a fork or a compaction.
     pub continues: bool,
 }
@@ -71,6 +73,7 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
         session: text(&["session_id", "sessionId", "conversation_id"]).unwrap_or_default(),
         directory: text(&["cwd"]).or_else(first_root).unwrap_or_default(),
         subagent: text(&["agent_id", "agentId"]).filter(|id| !id.is_empty() && id.len() <= limits::WORD_MAX),
+        transcript: text(&["transcript_path", "transcriptPath"]).filter(|path| path.len() <= limits::PATH_MAX),
         continues: kind == HookKind::Start && input["source"].as_str().is_some_and(|source| GOES_ON.contains(&source)),
     })
 }

@@ -1,99 +1,21 @@
 //! Parses a command line. Verbs and flags come from the table of operations and from `flags.rs`.
 
+pub use super::parsed_command::{CliCommand, ParsedCommand};
+
 use super::flags::{self, FLAGS};
 use super::lock_restore::RestoreOptions;
 use super::operations::{self, CliOperation};
 use super::setup::SetupOptions;
+use super::transcript::{LAST_DEFAULT, LAST_MAX, TranscriptOptions};
 use super::word_value;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{framed_text, limits};
 use crate::core::op::{ArgKind, ArgRole};
 use crate::core::{Arg, CliPlace, Op};
 use lexopt::{Arg as LexoptArg, Parser};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::Read;
-
-/// What to do.
-#[derive(Debug, Clone)]
-pub enum CliCommand {
-    /// No arguments: an MCP session, or a greeting on a terminal.
-    Bare,
-    /// Serve MCP; `legacy` refuses the revision of 2026-07-28.
-    #[allow(missing_docs)]
-    Mcp {
-        /// Refuse the modern revision.
-        legacy: bool,
-        /// The agent that the client is.
-        agent: Option<String>,
-    },
-    /// Run the broker in the foreground or the background.
-    #[allow(missing_docs)]
-    Start { detach: bool, as_daemon: bool },
-    /// Stop the broker; the flag ends one that does not answer.
-    Stop {
-        /// Whether to end its process if it does not stop by itself.
-        force: bool,
-    },
-    /// Remove what a crash left behind.
-    Clean,
-    /// Answer an agent's hook; with true, wait for mail that wakes it.
-    Hook {
-        /// The agent whose dialect the hook speaks.
-        dialect: String,
-        /// Wait for a reason to wake the agent.
-        wake: bool,
-        /// The agent that it is, if another one.
-        agent: Option<String>,
-    },
-    /// Carry lines between ssh and the broker.
-    Pipe,
-    /// Print a new secret.
-    Secret,
-    /// Change the agents' settings.
-    Setup(SetupOptions),
-    /// Check the broker and the agents; with an agent's name, prove its hooks.
-    Doctor(Option<String>),
-    /// Install, remove or run the git hooks.
-    Guard(Vec<String>),
-    /// List the hubs on the local network after this many seconds.
-    Hubs(u64),
-    /// Announce a hub on the local network, as these words say.
-    Announce(Vec<String>),
-    /// Print the words that may follow these, for a shell's completion.
-    Complete(Vec<String>),
-    /// Print the version.
-    Version,
-    /// Print help on a topic.
-    Help(String),
-    /// Show what a command changed in a locked file, and put the former content back.
-    RestoreFile(RestoreOptions),
-    /// Print a state entry and its changes.
-    WatchState,
-    /// Show the live view; with true, print one line per event instead.
-    WatchMesh(bool),
-    /// Open the page in a browser; with true, only print its link.
-    Web(bool),
-    /// Call one operation.
-    Operation(&'static CliOperation),
-}
-
-/// A parsed command line.
-#[derive(Debug, Clone)]
-pub struct ParsedCommand {
-    /// What to do.
-    pub command: CliCommand,
-    /// The operation's arguments.
-    pub args: Map<String, Value>,
-    /// `--json`.
-    pub json: bool,
-    /// `--as`.
-    pub acting: Option<String>,
-    /// `--follow`.
-    pub follow: bool,
-    /// The command after `lock … --`.
-    pub command_line: Vec<OsString>,
-}
 
 /// Parses a command line.
 ///
@@ -147,13 +69,6 @@ fn dashed_value(parser: &mut Parser) -> Option<String> {
     }
     rest.next();
     Some(word)
-}
-
-impl ParsedCommand {
-    fn new(command_line: Vec<OsString>) -> ParsedCommand {
-        let command = CliCommand::Bare;
-        ParsedCommand { command, args: Map::new(), json: false, acting: None, follow: false, command_line }
-    }
 }
 
 /// The words and flags of a command line whose verb is not known yet.
@@ -248,6 +163,7 @@ impl CommandParser {
                 self.words.truncate(1);
                 CliCommand::Hook { dialect, wake: self.take_switch("wake"), agent: self.take_agent()? }
             }
+            "transcript" => CliCommand::Transcript(self.take_transcript()?),
             "pipe" => CliCommand::Pipe,
             "secret" => CliCommand::Secret,
             "version" => CliCommand::Version,
@@ -276,11 +192,29 @@ impl CommandParser {
 
     /// How long `hubs` waits for answers.
     fn take_hubs_seconds(&mut self) -> Result<u64, Error> {
-        let Some(word) = self.take_value("wait") else { return Ok(1) };
-        let seconds = word_value(ArgKind::Int { min: 1, max: HUBS_SECONDS_MAX }, "wait", word)?;
-        match seconds.as_u64().filter(|n| (1..=HUBS_SECONDS_MAX as u64).contains(n)) {
-            Some(n) => Ok(n),
-            None => Err(usage_error(&format!("hubs: --wait: want a whole number from 1 to {HUBS_SECONDS_MAX}"))),
+        Ok(self.take_number("hubs", "wait", HUBS_SECONDS_MAX)?.unwrap_or(1))
+    }
+
+    /// The number of a verb's flag, from 1 on.
+    fn take_number(&mut self, verb: &str, flag: &str, max: i64) -> Result<Option<u64>, Error> {
+        let Some(word) = self.take_value(flag) else { return Ok(None) };
+        let number = word_value(ArgKind::Int { min: 1, max }, flag, word)?;
+        match number.as_u64().filter(|n| (1..=max as u64).contains(n)) {
+            Some(n) => Ok(Some(n)),
+            None => Err(usage_error(&format!("{verb}: --{flag}: want a whole number from 1 to {max}"))),
+        }
+    }
+
+    fn take_transcript(&mut self) -> Result<TranscriptOptions, Error> {
+        let last = self.take_number("transcript", "last", LAST_MAX)?.map_or(LAST_DEFAULT, |n| n as usize);
+        let grep = self.take_value("grep");
+        let mut words = self.words.drain(1..self.words.len().min(2));
+        match words.next() {
+            // A flag that is left over is the first mistake to report.
+            None if self.flags.is_empty() && !self.parsed.follow => {
+                Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("transcript"))))
+            }
+            peer => Ok(TranscriptOptions { peer: peer.unwrap_or_default(), last, grep }),
         }
     }
 

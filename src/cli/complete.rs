@@ -112,6 +112,7 @@ fn argument_values(verb: &str, position: usize) -> Vec<Candidate> {
         "hook" if position == 0 => agents(),
         "guard" if position == 0 => plain(&["install", "remove"]),
         "unlock" => locked_files(),
+        "transcript" if position == 0 => peers(),
         _ => {
             let mut args = flags::verb_args(verb).iter().filter(|arg| arg.place == CliPlace::Positional);
             args.nth(position).map(arg_values).unwrap_or_default()

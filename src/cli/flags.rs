@@ -25,6 +25,11 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "Print an entry and every change to it; with --wait, stop at the first change or after S seconds",
     ),
     ("watch", "", "Watch peers, locks, messages and events live; press ? for the keys"),
+    (
+        "transcript",
+        "PEER",
+        "Show the last prompts and answers of a peer's session on this machine; it is not disturbed",
+    ),
     ("web", "", "Open the live view in a browser on this machine; prints a link that works once"),
     ("clean", "", "Remove files that a crash left in the data directory; stops no process"),
     (
@@ -86,6 +91,8 @@ pub const FLAGS: &[CliFlag] = &[
         ..flag("wait", &["state watch"], "Stop at the first change; exit with status 4 if there is none in S seconds")
     },
     CliFlag { value: "S", ..flag("wait", &["hubs"], "Collect answers for this many seconds, 1 to 60 (default 1)") },
+    CliFlag { value: "N", ..flag("last", &["transcript"], "Show this many prompts and answers, 20 by default") },
+    CliFlag { value: "TEXT", ..flag("grep", &["transcript"], "Only prompts and answers with this text, in any case") },
     flag("plain", &["watch"], "Print one line per event instead of the live view, as without a terminal"),
     flag("print", &["web"], "Print the link without opening a browser"),
     flag("detach", &["start"], "Run in the background, and return when it is ready"),

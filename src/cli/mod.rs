@@ -10,6 +10,7 @@ pub mod follow;
 pub mod guard;
 pub mod hubs;
 pub mod operations;
+mod parsed_command;
 pub mod render;
 pub mod lock_command;
 pub mod lock_restore;
@@ -17,6 +18,7 @@ pub mod setup;
 mod pipe;
 pub mod start;
 pub mod help_topics;
+pub mod transcript;
 pub mod watch;
 pub mod web;
 
@@ -71,6 +73,7 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
         CliCommand::WatchMesh(plain) => watch::watch(&parsed, *plain),
         CliCommand::Web(only_print) => web::open_page(*only_print, parsed.json),
         CliCommand::RestoreFile(options) => lock_restore::restore_file(options, parsed.json),
+        CliCommand::Transcript(options) => transcript::print_transcript(options, parsed.json),
         CliCommand::WatchState => follow::watch_state(&parsed),
         CliCommand::Operation(row) => match row.stream.filter(|_| parsed.follow) {
             Some(stream) => follow::follow(row, stream, &parsed),

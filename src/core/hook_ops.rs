@@ -38,6 +38,9 @@ pub(crate) const CONTINUES: Arg =
     Arg::new("continues", ArgKind::Flag, "The agent said that its session goes on under this key").at(CliPlace::Hidden);
 pub(crate) const KEYED_CALLS: Arg =
     Arg::new("keyedCalls", ArgKind::Flag, "Tool calls of this agent carry the session's key").at(CliPlace::Hidden);
+const TRANSCRIPT: Arg =
+    Arg::new("transcript", PATH, "Where the agent keeps the session's transcript; empty: nobody shall read it")
+        .at(CliPlace::Hidden);
 const SUBAGENT: Arg = Arg::new("subagent", WORD, "The agent's id for the subagent that asks").at(CliPlace::Hidden);
 const RUNNING: Arg = Arg::new(
     "running",
@@ -67,6 +70,7 @@ pub static EDIT: Op = Op {
         SHARED_HOOKS,
         CONTINUES,
         KEYED_CALLS,
+        TRANSCRIPT,
         SUBAGENT,
         Arg::new("files", ArgKind::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX }, "Absolute paths")
             .required()
@@ -96,6 +100,7 @@ pub static MAIL: Op = Op {
         SHARED_HOOKS,
         CONTINUES,
         KEYED_CALLS,
+        TRANSCRIPT,
         Arg::new("direct", ArgKind::Flag, "Only messages sent to this session alone").at(CliPlace::Hidden),
         Arg::new("peek", ArgKind::Flag, "Deliver nothing; another hook will deliver it").at(CliPlace::Hidden),
         Arg::new("withNeighbours", ArgKind::Flag, "Also list the peers and locks of the repository")
@@ -126,6 +131,7 @@ pub static END: Op = Op {
         SHARED_HOOKS,
         CONTINUES,
         KEYED_CALLS,
+        TRANSCRIPT,
         SUBAGENT,
         RUNNING,
         Arg::new("leave", ArgKind::Flag, "The session itself ends").at(CliPlace::Hidden),
@@ -140,6 +146,7 @@ pub static END: Op = Op {
 fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let id = session_of_hook(mesh, ctx, args)?;
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
+    note_transcript(turn, peers, &id, args)?;
     peers.set_turn_active(turn, &id, Some(ctx.now));
     let row = peers.get(&id).map(|peer| peer.row.clone()).unwrap_or_default();
     let mut files: Vec<String> = args.texts("files").into_iter().map(paths::normal).collect();
@@ -183,6 +190,7 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let id = session_of_hook(mesh, ctx, args)?;
     let Mesh { turn, peers, locks, mail, journal, .. } = mesh;
+    note_transcript(turn, peers, &id, args)?;
     let direct = args.flag("direct").unwrap_or(false);
     let take = (args.flag("peek") != Some(true)).then_some(ctx.conn);
     let found = mail.for_hook(turn, journal, &id, direct, take, SHOWN_MAX, ctx.now)?;
@@ -212,6 +220,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
     let done = json!({ "ok": true });
     let Some(id) = known_session(turn, peers, ctx, args)? else { return Ok(Outcome::Ready(done)) };
+    note_transcript(turn, peers, &id, args)?;
     if let Some(subagent) = args.text("subagent") {
         let owner = LockOwner::Subagent(subagent.to_owned());
         let ended = |lock: &LockRow| lock.holder == id && lock.owner == owner;
@@ -238,6 +247,11 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
         peers.end_session(turn, journal, &id, "clean_exit", ctx.now)?;
     }
     Ok(Outcome::Ready(done))
+}
+
+/// Notes where the transcript of a session is, if its hook says so.
+fn note_transcript(turn: &mut Turn, peers: &mut Peers, id: &str, args: &Args) -> Result<(), Error> {
+    args.text("transcript").map_or(Ok(()), |path| peers.note_transcript(turn, id, path))
 }
 
 /// The session whose hook asks, if it is known. The evidence, strongest first:

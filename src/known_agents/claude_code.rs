@@ -6,9 +6,10 @@ use super::files::{
     ServerFile, Switch, TimeLimit, Writer, commands, edited,
 };
 use super::identity::{Identity, ProcessSign};
+use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
 use super::wakeup::{HookAnswer, Means, Wakeup};
 use super::{Agent, Evidence, Support};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const HOOKS: HookFile = HookFile {
     path: FilePath::Settings("settings.json"),
@@ -101,6 +102,7 @@ pub(super) const AGENT: Agent = Agent {
             },
         ],
     },
+    transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[
         // Documented for hooks and shell commands since 2.1.224; MCP servers get the variables as well.
         Wakeup {
@@ -128,3 +130,16 @@ pub(super) const AGENT: Agent = Agent {
         set_up: Evidence::Run,
     },
 };
+
+/// A line of `projects/DIRECTORY/SESSION.jsonl`. Subagents, summaries and what the program itself put in are left out.
+fn read_passage(line: &Value) -> Option<Passage> {
+    if ["isMeta", "isSidechain", "isCompactSummary"].iter().any(|mark| line[*mark] == json!(true)) {
+        return None;
+    }
+    let text = text_of(&line["message"]["content"]);
+    match line["type"].as_str()? {
+        "user" if !text.starts_with("<local-command") => passage(Speaker::User, text),
+        "assistant" => passage(Speaker::Agent, text),
+        _ => None,
+    }
+}

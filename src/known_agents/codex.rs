@@ -6,9 +6,10 @@ use super::files::{
     TimeLimit, commands, edited,
 };
 use super::identity::{Identity, ProcessSign};
+use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
 use super::wakeup::{Means, Wakeup};
 use super::{Agent, Evidence, Support};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const HOOKS: HookFile = HookFile {
     path: FilePath::Settings("hooks.json"),
@@ -80,6 +81,7 @@ pub(super) const AGENT: Agent = Agent {
             },
         ],
     },
+    transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[Wakeup {
         channel: "agent queue",
         means: Means::Command {
@@ -97,3 +99,18 @@ pub(super) const AGENT: Agent = Agent {
         set_up: Evidence::Run,
     },
 };
+
+/// A line of `sessions/YYYY/MM/DD/rollout-….jsonl`. Codex writes the project's rules and the environment down as the
+/// user's messages, too.
+fn read_passage(line: &Value) -> Option<Passage> {
+    let item = &line["payload"];
+    if line["type"] != json!("response_item") || item["type"] != json!("message") {
+        return None;
+    }
+    let text = text_of(&item["content"]);
+    match item["role"].as_str()? {
+        "user" if !text.starts_with('<') && !text.starts_with("# AGENTS.md ") => passage(Speaker::User, text),
+        "assistant" => passage(Speaker::Agent, text),
+        _ => None,
+    }
+}

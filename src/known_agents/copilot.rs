@@ -6,6 +6,7 @@ use super::files::{
     TimeLimit, commands, edited,
 };
 use super::identity::Identity;
+use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
 use super::{Agent, Evidence, Support};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -84,6 +85,7 @@ pub(super) const AGENT: Agent = Agent {
             Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
         ],
     },
+    transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[],
     support: Support {
         version: "1.0.102",
@@ -122,4 +124,14 @@ fn proof_input(event: &str, file: &Path) -> Value {
         input["toolResult"] = json!({ "resultType": "success" });
     }
     input
+}
+
+/// A line of `session-state/SESSION/events.jsonl`.
+fn read_passage(line: &Value) -> Option<Passage> {
+    let text = text_of(&line["data"]["content"]);
+    match line["type"].as_str()? {
+        "user.message" => passage(Speaker::User, text),
+        "assistant.message" => passage(Speaker::Agent, text),
+        _ => None,
+    }
 }

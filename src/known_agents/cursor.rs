@@ -88,6 +88,7 @@ pub(super) const AGENT: Agent = Agent {
         why_edited: "",
         switches: &[],
     },
+    transcript: None,
     wakeups: &[],
     support: Support {
         version: "",

@@ -6,8 +6,9 @@ use super::files::{
     TimeLimit, commands, edited,
 };
 use super::identity::{Identity, ProcessSign};
+use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
 use super::{Agent, Evidence, Support};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SETTINGS: FilePath = FilePath::Settings("settings.json");
 
@@ -88,6 +89,7 @@ pub(super) const AGENT: Agent = Agent {
             Switch { file: SETTINGS, keys: &["hooks", "disabled"], off: Off::ListHasUs },
         ],
     },
+    transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[],
     support: Support {
         version: "0.61.0",
@@ -98,3 +100,15 @@ pub(super) const AGENT: Agent = Agent {
         set_up: Evidence::Run,
     },
 };
+
+/// A line of `tmp/PROJECT/chats/session-….jsonl`. A prompt with a hook's context in front has what was typed in
+/// `displayContent`.
+fn read_passage(line: &Value) -> Option<Passage> {
+    let shown = Some(&line["displayContent"]).filter(|content| !content.is_null());
+    let text = text_of(shown.unwrap_or(&line["content"]));
+    match line["type"].as_str()? {
+        "user" => passage(Speaker::User, text),
+        "gemini" => passage(Speaker::Agent, text),
+        _ => None,
+    }
+}

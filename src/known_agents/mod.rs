@@ -19,6 +19,7 @@ pub mod identity;
 mod opencode;
 mod pi;
 mod qwen_code;
+pub mod transcript;
 mod vscode;
 pub mod wakeup;
 mod windsurf;
@@ -28,6 +29,7 @@ use crate::base::process::AgentProgram;
 use dialect::Dialect;
 use files::Files;
 use identity::Identity;
+use transcript::TranscriptFormat;
 use wakeup::Wakeup;
 
 /// A coding agent.
@@ -47,6 +49,8 @@ pub struct Agent {
     pub dialect: Option<Dialect>,
     /// The files that set-up changes.
     pub files: Files,
+    /// How it writes down its sessions; none if its hooks do not say where, or we do not know the format.
+    pub transcript: Option<TranscriptFormat>,
     /// How mail can wake its idle sessions.
     pub wakeups: &'static [Wakeup],
     /// Its row in the README.

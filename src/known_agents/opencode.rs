@@ -63,6 +63,7 @@ pub(super) const AGENT: Agent = Agent {
         why_edited: "",
         switches: &[],
     },
+    transcript: None,
     wakeups: &[Wakeup {
         channel: "plugin prompt",
         means: Means::BackgroundHook { answer: HookAnswer::JsonLine, needs: &[] },

@@ -6,8 +6,9 @@ use super::files::{
     edited,
 };
 use super::identity::{Identity, ProcessSign};
+use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
 use super::{Agent, Evidence, Support};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const HOOKS: HookFile = HookFile {
     path: FilePath::Settings("settings.json"),
@@ -69,6 +70,7 @@ pub(super) const AGENT: Agent = Agent {
             off: Off::Flag(true),
         }],
     },
+    transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[],
     support: Support {
         version: "0.24.4",
@@ -79,3 +81,16 @@ pub(super) const AGENT: Agent = Agent {
         set_up: Evidence::Test,
     },
 };
+
+/// A line of `projects/DIRECTORY/chats/SESSION.jsonl`. Lines with a subtype are Qwen Code's own notices.
+fn read_passage(line: &Value) -> Option<Passage> {
+    if !line["subtype"].is_null() {
+        return None;
+    }
+    let text = text_of(&line["message"]["parts"]);
+    match line["type"].as_str()? {
+        "user" => passage(Speaker::User, text),
+        "assistant" => passage(Speaker::Agent, text),
+        _ => None,
+    }
+}

@@ -79,6 +79,7 @@ pub(super) const AGENT: Agent = Agent {
             off: Off::Flag(false),
         }],
     },
+    transcript: None,
     wakeups: &[],
     support: Support {
         version: "",

@@ -30,6 +30,7 @@ pub(super) const AGENT: Agent = Agent {
         why_edited: "",
         switches: &[],
     },
+    transcript: None,
     wakeups: &[],
     support: Support {
         version: "",

@@ -15,6 +15,7 @@ mod protocol_version;
 mod server;
 mod session_identity;
 mod stdout_writer;
+pub mod transcript;
 
 pub use pending_call::shown_items;
 

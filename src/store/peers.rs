@@ -28,6 +28,8 @@ pub struct PeerRow {
     pub repo: Option<String>,
     /// What the peer says it does.
     pub summary: String,
+    /// The agent's own record of the session, as its hooks report the path: a claim that readers check.
+    pub transcript: Option<String>,
     /// The machine it runs on.
     pub host: String,
     /// Process id on that machine.
@@ -117,6 +119,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<PeerRow> {
         git_branch: row.get("git_branch")?,
         repo: row.get("repo")?,
         summary: row.get("summary")?,
+        transcript: row.get("transcript")?,
         host: row.get("host")?,
         pid: row.get("pid")?,
         process: read_process(row)?,
@@ -146,6 +149,7 @@ impl Store {
             "git_branch": p.git_branch,
             "repo": p.repo,
             "summary": p.summary,
+            "transcript": p.transcript,
             "host": p.host,
             "pid": p.pid,
             "agent_pid": p.process.map(|process| process.pid),

@@ -8,6 +8,7 @@ pub mod git;
 pub mod data_dir;
 pub mod file_lock;
 pub mod file_path;
+pub mod file_tail;
 pub mod other_broker;
 pub mod foreground;
 pub mod process;

@@ -45,6 +45,9 @@ pub const DISCOVERY: &str = "SLM_MESH_DISCOVERY";
 /// The setting that names the other meshes.
 pub const LINKS: &str = "SLM_MESH_PEER_URL";
 
+/// The setting that says whether transcripts are read.
+pub const TRANSCRIPTS: &str = "SLM_MESH_TRANSCRIPTS";
+
 const DAY_MS: i64 = 86_400_000;
 
 /// All settings except `SLM_MESH_DATA_DIR`, which says where the file with the others is.
@@ -160,6 +163,12 @@ pub const SETTINGS: &[Setting] = &[
         help: "Agents whose idle sessions direct mail may wake; setup --wake writes it",
     },
     Setting {
+        name: TRANSCRIPTS,
+        range: SettingRange::Words(&["on", "off"]),
+        default: "on",
+        help: "off: hooks do not report where the agent's transcript is, and transcript and mesh_peers read none",
+    },
+    Setting {
         name: "SLM_MESH_SYNC",
         range: SettingRange::Words(&["normal", "full"]),
         default: "normal",
@@ -221,6 +230,11 @@ impl Settings {
         self.text(DISCOVERY) != "off"
     }
 
+    /// Whether the user lets peers read the transcripts of this user's sessions.
+    pub fn reads_transcripts(&self) -> bool {
+        self.text(TRANSCRIPTS) != "off"
+    }
+
     /// A setting as its list of words.
     pub fn several(&self, name: &str) -> Vec<String> {
         let words = self.text(name).split(',').map(|word| word.trim().to_owned());
@@ -229,7 +243,7 @@ impl Settings {
 
     /// The settings in which two brokers may differ, as text: all but those of a single session.
     pub fn fingerprint(&self) -> String {
-        let of_session = ["SLM_MESH_NAME", "SLM_MESH_PEER", "SLM_MESH_HOOK_BUDGET_MS", WAKE];
+        let of_session = ["SLM_MESH_NAME", "SLM_MESH_PEER", "SLM_MESH_HOOK_BUDGET_MS", WAKE, TRANSCRIPTS];
         let shared = SETTINGS.iter().filter(|setting| !of_session.contains(&setting.name));
         // The fingerprint is shown to clients, so it holds only a hash of the secret.
         let value = |name| if name == SECRET { hash(self.text(name)).to_string() } else { self.text(name).to_owned() };

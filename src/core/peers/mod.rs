@@ -143,6 +143,12 @@ pub static PEERS: Op = Op {
             .short("all"),
         Arg::new("after", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "Start here: next from the previous answer")
             .not_in_tool(),
+        Arg::new(
+            "detail",
+            ArgKind::Text { min: 1, max: 256 },
+            "Only this peer, by name: what it does, with its last prompts and words if it runs on your machine",
+        )
+        .at(CliPlace::Hidden),
         Arg::new("project", PATH, "Directory to compare with, if not the caller's own")
             .at(CliPlace::Hidden)
             .not_in_tool(),
@@ -186,6 +192,13 @@ pub static SUMMARY: Op = Op {
 fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let me = ctx.actor.as_deref().and_then(|id| peers.get(id)).map(|peer| &peer.row);
+    if let Some(name) = args.text("detail") {
+        let id = peers.resolve(name)?;
+        let peer = peers.get(&id).ok_or_else(|| no_peer(name))?;
+        let row = peers.view(peer, &turn.store, mail, locks, ctx.now)?;
+        let transcript = peers.transcript_of(peer, ctx.conn);
+        return Ok(Outcome::Ready(json!({ "ok": true, "peers": [row], "transcript": transcript })));
+    }
     let project = args.text("project").or(me.map(|me| me.project.as_str()));
     let repo = args.text("repo").or(me.and_then(|me| me.repo.as_deref()));
     let scope = args.word("scope");
@@ -378,6 +391,29 @@ impl Peers {
         let row = peer.row.clone();
         turn.store.put_peer(&row)?;
         self.record(turn, journal, &Change::PeerUpdated(&row), id, now)
+    }
+
+    /// Notes where a session's agent keeps its transcript; an empty path says that nobody shall read it.
+    pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: &str) -> Result<(), Error> {
+        let path = Some(path).filter(|path| !path.is_empty()).map(str::to_owned);
+        if let Some(peer) = self.get_mut(id).filter(|peer| peer.row.transcript != path) {
+            peer.row.transcript = path;
+            turn.store.put_peer(&peer.row)?;
+        }
+        Ok(())
+    }
+
+    /// Where a client on this connection finds a peer's transcript, or why it cannot read one.
+    fn transcript_of(&self, peer: &Peer, conn: ConnId) -> Value {
+        let row = &peer.row;
+        match &row.transcript {
+            _ if !row.is_session() => json!({ "why": format!("{} is no session of an agent", row.name) }),
+            _ if row.host != self.host_of(conn) => {
+                json!({ "why": format!("{} runs on {}; its transcript can only be read there", row.name, row.host) })
+            }
+            None => json!({ "why": format!("no hook of {} has reported a transcript", row.name) }),
+            Some(path) => json!({ "path": path }),
+        }
     }
 
     /// A peer as clients see it: the keys of the old HTTP API first, then the others.

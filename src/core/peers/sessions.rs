@@ -287,6 +287,7 @@ impl Peers {
                 id: old.id,
                 name: old.name,
                 summary: old.summary,
+                transcript: old.transcript,
                 first_seen: old.first_seen,
                 process: old.process,
                 ..row

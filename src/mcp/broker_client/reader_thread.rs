@@ -3,6 +3,7 @@
 use super::super::pending_call::{PendingCall, shown_items};
 use super::super::session_identity::attach_params;
 use super::super::stdout_writer::StdoutWriter;
+use super::super::transcript;
 use super::state::SharedState;
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{Client, discovered_hub};
@@ -217,7 +218,13 @@ impl ReaderThread {
         let Some(call) = state.calls.remove(&request) else { return };
         state.is_answering = true;
         drop(state);
-        self.write_answer(&call, result.map_err(|error| rpc::decode_error(&error)));
+        let mut result = result.map_err(|error| rpc::decode_error(&error));
+        if let Ok(answer) = &mut result
+            && call.arguments.contains_key("detail")
+        {
+            transcript::add_last_words(answer);
+        }
+        self.write_answer(&call, result);
         self.shared.changed.notify_all();
     }
 

@@ -1,0 +1,99 @@
+//! A command line that was parsed: what to do, and with what.
+
+use super::lock_restore::RestoreOptions;
+use super::operations::CliOperation;
+use super::setup::SetupOptions;
+use super::transcript::TranscriptOptions;
+use serde_json::{Map, Value};
+use std::ffi::OsString;
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub enum CliCommand {
+    /// No arguments: an MCP session, or a greeting on a terminal.
+    Bare,
+    /// Serve MCP; `legacy` refuses the revision of 2026-07-28.
+    #[allow(missing_docs)]
+    Mcp {
+        /// Refuse the modern revision.
+        legacy: bool,
+        /// The agent that the client is.
+        agent: Option<String>,
+    },
+    /// Run the broker in the foreground or the background.
+    #[allow(missing_docs)]
+    Start { detach: bool, as_daemon: bool },
+    /// Stop the broker; the flag ends one that does not answer.
+    Stop {
+        /// Whether to end its process if it does not stop by itself.
+        force: bool,
+    },
+    /// Remove what a crash left behind.
+    Clean,
+    /// Answer an agent's hook; with true, wait for mail that wakes it.
+    Hook {
+        /// The agent whose dialect the hook speaks.
+        dialect: String,
+        /// Wait for a reason to wake the agent.
+        wake: bool,
+        /// The agent that it is, if another one.
+        agent: Option<String>,
+    },
+    /// Carry lines between ssh and the broker.
+    Pipe,
+    /// Print a new secret.
+    Secret,
+    /// Change the agents' settings.
+    Setup(SetupOptions),
+    /// Check the broker and the agents; with an agent's name, prove its hooks.
+    Doctor(Option<String>),
+    /// Install, remove or run the git hooks.
+    Guard(Vec<String>),
+    /// List the hubs on the local network after this many seconds.
+    Hubs(u64),
+    /// Announce a hub on the local network, as these words say.
+    Announce(Vec<String>),
+    /// Print the words that may follow these, for a shell's completion.
+    Complete(Vec<String>),
+    /// Print the version.
+    Version,
+    /// Print help on a topic.
+    Help(String),
+    /// Show what a command changed in a locked file, and put the former content back.
+    RestoreFile(RestoreOptions),
+    /// Print a state entry and its changes.
+    WatchState,
+    /// Show the live view; with true, print one line per event instead.
+    WatchMesh(bool),
+    /// Open the page in a browser; with true, only print its link.
+    Web(bool),
+    /// Print what was said last in a peer's session.
+    Transcript(TranscriptOptions),
+    /// Call one operation.
+    Operation(&'static CliOperation),
+}
+
+/// A parsed command line.
+#[derive(Debug, Clone)]
+pub struct ParsedCommand {
+    /// What to do.
+    pub command: CliCommand,
+    /// The operation's arguments.
+    pub args: Map<String, Value>,
+    /// `--json`.
+    pub json: bool,
+    /// `--as`.
+    pub acting: Option<String>,
+    /// `--follow`.
+    pub follow: bool,
+    /// The command after `lock … --`.
+    pub command_line: Vec<OsString>,
+}
+
+impl ParsedCommand {
+    /// A command line whose verb is not known yet.
+    pub(super) fn new(command_line: Vec<OsString>) -> ParsedCommand {
+        let command = CliCommand::Bare;
+        ParsedCommand { command, args: Map::new(), json: false, acting: None, follow: false, command_line }
+    }
+}

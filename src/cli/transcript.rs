@@ -1,0 +1,75 @@
+//! `transcript`: prints what was said last in a peer's session, from the transcript that its agent keeps.
+
+use super::{actor_params, load_environment, print_line, render};
+use crate::base::error::Error;
+use crate::base::framed_text;
+use crate::client::Client;
+use crate::known_agents::transcript::Speaker;
+use crate::mcp::transcript::{DatedPassage, LastPassages, PassageFilter, last_passages};
+use crate::sys::file_tail::READ_MAX;
+use serde_json::{Value, json};
+
+/// Passages that are printed if the user names no number.
+pub const LAST_DEFAULT: usize = 20;
+/// The most passages that the user may ask for.
+pub const LAST_MAX: i64 = 1000;
+/// Characters of one passage that are printed.
+const PASSAGE_CHARS: usize = 4000;
+
+/// What to print of a transcript.
+#[derive(Debug, Clone)]
+pub struct TranscriptOptions {
+    /// The peer's name.
+    pub peer: String,
+    /// How many passages.
+    pub last: usize,
+    /// Only passages with this text.
+    pub grep: Option<String>,
+}
+
+/// Prints the last passages of a peer's transcript.
+pub fn print_transcript(options: &TranscriptOptions, json: bool) -> Result<u8, Error> {
+    let (places, settings) = load_environment()?;
+    let mut params = actor_params(&settings);
+    params.insert("detail".into(), json!(options.peer));
+    let answer = Client::connect_or_start(&places)?.call("peers", &Value::Object(params))?;
+    let filter = PassageFilter { per_speaker: options.last, total: options.last, grep: options.grep.as_deref() };
+    let found = last_passages(&answer, &filter)?;
+    let name = answer["peers"][0]["name"].as_str().unwrap_or("");
+    if json {
+        let rows: Vec<Value> = found.passages.iter().map(row).collect();
+        let value = json!({ "ok": true, "peer": name, "passages": rows, "more": found.more });
+        return print_line(&render::json_line(&value));
+    }
+    print_line(&text(&framed_text::shown_name(name), options, &found))
+}
+
+fn row(one: &DatedPassage) -> Value {
+    let speaker = match one.passage.speaker {
+        Speaker::User => "user",
+        Speaker::Agent => "agent",
+    };
+    json!({ "at": one.at, "speaker": speaker, "text": one.passage.text })
+}
+
+fn text(name: &str, options: &TranscriptOptions, found: &LastPassages) -> String {
+    if found.passages.is_empty() {
+        let what = if options.grep.is_some() { "has no such text" } else { "holds no prompt and no answer yet" };
+        let part = format!("the last {} MiB of it", READ_MAX >> 20);
+        let part = if found.more { part.as_str() } else { "it" };
+        return format!("{name} has a transcript; {part} {what}.");
+    }
+    let passages: Vec<String> = found.passages.iter().map(|one| passage_text(name, one)).collect();
+    passages.join("\n\n")
+}
+
+fn passage_text(name: &str, one: &DatedPassage) -> String {
+    let speaker = match one.passage.speaker {
+        Speaker::User => format!("to {name}"),
+        Speaker::Agent => name.to_owned(),
+    };
+    let (quoted, is_whole) = framed_text::quoted_lines(&one.passage.text, PASSAGE_CHARS);
+    let cut = if is_whole { "" } else { "\n> …" };
+    let head = format!("{}  {speaker}", framed_text::line(&one.at));
+    format!("{}\n{quoted}{cut}", head.trim_start())
+}

@@ -1,0 +1,133 @@
+//! The last lines of a file that somebody else names: bounded, without waiting, and only of a file of this user.
+//!
+//! **Invariant:** a path is a claim. A symlink, a pipe, a device or another user's file is refused, before and after
+//! it is opened. Never more than [`READ_MAX`] bytes are read, however long the file or a line in it is.
+
+use super::uid;
+use rustix::fs::OFlags;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Bytes that are read from the end at most.
+pub const READ_MAX: u64 = 4 << 20;
+/// A longer line is left out: parsed, it would take many times its length.
+const LINE_MAX: usize = 1 << 20;
+/// Most questions are answered by this many bytes; each further try reads four times as many.
+const FIRST_READ: u64 = 64 << 10;
+
+/// Reads the last lines of a file. `take` gets them with the newest first, and says whether it wants another. It
+/// begins anew, as the flag tells, when more of the file was read. Answers whether lines were left unread.
+///
+/// # Errors
+/// When the file is not a plain file of this user, or cannot be read: a sentence that says so.
+pub fn read_last_lines(path: &Path, mut take: impl FnMut(&[u8], bool) -> bool) -> Result<bool, String> {
+    let mut file = open_own(path)?;
+    let failed = |error: io::Error| format!("{} can't be read ({error})", path.display());
+    let len = file.metadata().map_err(failed)?.len();
+    let mut size = FIRST_READ;
+    loop {
+        size = size.min(len).min(READ_MAX);
+        let is_whole = size == len;
+        let bytes = read_end(&mut file, len, size).map_err(failed)?;
+        let mut lines = bytes.split(|byte| *byte == b'\n').collect::<Vec<_>>();
+        if !is_whole {
+            // The first line has begun before these bytes.
+            lines.remove(0);
+        }
+        let mut is_first = true;
+        for line in lines.iter().rev().filter(|line| line.len() <= LINE_MAX && !line.is_empty()) {
+            if !take(line, is_first) {
+                return Ok(true);
+            }
+            is_first = false;
+        }
+        if is_whole || size == READ_MAX {
+            return Ok(!is_whole);
+        }
+        size *= 4;
+    }
+}
+
+fn read_end(file: &mut File, len: u64, size: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(len - size))?;
+    let mut bytes = Vec::with_capacity(size as usize);
+    file.take(size).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens a plain file of this user. It looks before it opens, since opening alone can do something to a device, and
+/// again afterwards, since the path may lead elsewhere by then.
+fn open_own(path: &Path) -> Result<File, String> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => format!("{} is gone; the agent may have removed it", path.display()),
+        _ => format!("{} can't be read ({error})", path.display()),
+    };
+    if !path.is_absolute() {
+        return Err(format!("{} is no absolute path", path.display()));
+    }
+    require_own(path, &std::fs::symlink_metadata(path).map_err(failed)?)?;
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(failed)?;
+    require_own(path, &file.metadata().map_err(failed)?)?;
+    Ok(file)
+}
+
+fn require_own(path: &Path, meta: &Metadata) -> Result<(), String> {
+    let kind = meta.file_type();
+    if kind.is_symlink() {
+        return Err(format!("{} is a symbolic link, which is not followed", path.display()));
+    }
+    if !kind.is_file() {
+        return Err(format!("{} is no plain file", path.display()));
+    }
+    if meta.uid() != uid() {
+        return Err(format!("{} belongs to another user (uid {})", path.display(), meta.uid()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines_of(text: &[u8], wanted: usize) -> (Vec<String>, bool) {
+        let path = std::env::temp_dir().join(format!("slm-mesh-tail-{}-{}", std::process::id(), crate::sys::wall_ms()));
+        let path = path.with_extension(format!("{:?}", std::thread::current().id()));
+        std::fs::write(&path, text).unwrap();
+        let mut found = Vec::new();
+        let more = read_last_lines(&path, |line, is_first| {
+            if is_first {
+                found.clear();
+            }
+            found.push(String::from_utf8_lossy(line).into_owned());
+            found.len() < wanted
+        });
+        std::fs::remove_file(&path).unwrap();
+        (found, more.unwrap())
+    }
+
+    #[test]
+    fn lines_come_from_the_end() {
+        assert_eq!(lines_of(b"", 3), (vec![], false));
+        assert_eq!(lines_of(b"a\nb\nc\n", 2), (vec!["c".into(), "b".into()], true));
+        assert_eq!(lines_of(b"a\n\nb", 9), (vec!["b".into(), "a".into()], false));
+    }
+
+    #[test]
+    fn a_long_line_hides_no_short_one_before_it() {
+        let text = [b"first\n".to_vec(), vec![b'x'; 2 << 20], b"\nlast\n".to_vec()].concat();
+        assert_eq!(lines_of(&text, 9), (vec!["last".into(), "first".into()], false));
+        let text = [b"first\n".to_vec(), vec![b'x'; 5 << 20], b"\nlast\n".to_vec()].concat();
+        assert_eq!(lines_of(&text, 9), (vec!["last".into()], true));
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_refused() {
+        for path in ["/dev/zero", "/tmp", "relative", "/nowhere/at/all"] {
+            let refused = read_last_lines(Path::new(path), |_, _| panic!("{path} was read"));
+            assert!(refused.is_err(), "{path}");
+        }
+    }
+}
