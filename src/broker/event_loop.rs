@@ -9,6 +9,7 @@ use super::lifecycle::{Lifecycle, ShutdownReason};
 use super::log;
 use super::mesh_links::MeshLinks;
 use super::methods::BrokerInfo;
+use super::notifications::Notifications;
 use super::peer_sockets::PushTargets;
 use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;
@@ -105,6 +106,8 @@ pub struct EventLoop {
     pub links: MeshLinks,
     /// The thread that copies the write-ahead log.
     pub checkpoints: CheckpointThread,
+    /// What tells the person at this machine of alerts.
+    pub notifications: Notifications,
 }
 
 /// Makes the poll, and the waker by which other threads end its wait.
@@ -162,6 +165,7 @@ impl EventLoop {
             self.links.send_waiting(&mut self.context.mesh, now);
         }
         self.checkpoints.run_due(now);
+        self.notifications.run_due(&self.context.mesh, now);
         if self.idle_deadline().is_some_and(|at| at <= now) {
             self.context.lifecycle.request_shutdown(ShutdownReason::Idle);
         }
@@ -205,6 +209,7 @@ impl EventLoop {
             self.remote.deadline(),
             self.links.deadline(),
             self.checkpoints.deadline(),
+            self.notifications.deadline(),
             self.idle_deadline(),
             Some(self.own_files.deadline()),
         ];
@@ -280,6 +285,7 @@ impl EventLoop {
                 self.pushes.push_event(mesh, &event, *now);
                 pages.add_event(mesh, &event);
             }
+            Effect::Alert(seq) => self.notifications.note_alert(seq, *now),
             Effect::Message(message) => pages.add_message(mesh, &message),
             Effect::Log(error) => report_failure(lifecycle, &error),
             Effect::WatchProcess(process) => self.processes.watch(&mut self.context, process),
@@ -300,7 +306,7 @@ impl EventLoop {
 
     /// When the broker ends for want of use, ms; `None` while somebody needs it.
     fn idle_deadline(&self) -> Option<i64> {
-        let is_idle = self.clients.is_empty() && self.context.pages.is_empty();
+        let is_idle = self.clients.is_empty() && self.context.pages.is_empty() && self.notifications.is_idle();
         self.context.lifecycle.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())
     }
 
@@ -314,6 +320,7 @@ impl EventLoop {
         self.remote.stop_announcing();
         self.pushes.announce_shutdown(&self.context.mesh, now);
         self.checkpoints.stop();
+        self.notifications.stop();
         self.context.mesh.checkpoint();
         // The lock must outlive the last write.
         drop(self.context.mesh);

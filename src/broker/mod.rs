@@ -16,6 +16,7 @@ pub mod legacy_http;
 mod lifecycle;
 mod mesh_links;
 pub mod methods;
+mod notifications;
 mod peer_sockets;
 mod process_exits;
 mod push_connection;

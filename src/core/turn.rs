@@ -26,6 +26,8 @@ pub enum Effect {
     Log(Error),
     /// Mail for a peer that takes pushes on its own Unix socket.
     PeerPush { peer: PeerId, seq: i64, from: PeerId, body: String },
+    /// A new alert to the human at this machine: its sequence number.
+    Alert(i64),
     /// An event, for such peers and for observers.
     Event(Rc<Event>),
     /// A message that was sent or got further, for observers.

@@ -3,6 +3,7 @@
 //! **Invariant:** the core never imports this; its callers hand it what it needs.
 
 mod account;
+pub mod bounded_command;
 pub mod daemon;
 pub mod git;
 pub mod data_dir;

@@ -17,6 +17,8 @@ pub enum SettingRange {
     Words(&'static [&'static str]),
     /// Any of these words, with commas between them.
     Several(fn() -> Vec<&'static str>),
+    /// One of these words, or a command that begins with the absolute path of a program.
+    WordsOrCommand(&'static [&'static str]),
     /// Any text of at most this many bytes.
     Text(usize),
 }
@@ -44,6 +46,9 @@ pub const DISCOVERY: &str = "SLM_MESH_DISCOVERY";
 
 /// The setting that names the other meshes.
 pub const LINKS: &str = "SLM_MESH_PEER_URL";
+
+/// The setting that says how a person is told of alerts.
+pub const NOTIFY: &str = "SLM_MESH_NOTIFY";
 
 /// The setting that says whether transcripts are read.
 pub const TRANSCRIPTS: &str = "SLM_MESH_TRANSCRIPTS";
@@ -163,6 +168,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "Agents whose idle sessions direct mail may wake; setup --wake writes it",
     },
     Setting {
+        name: NOTIFY,
+        range: SettingRange::WordsOrCommand(&["off", "desktop"]),
+        default: "off",
+        help: "How the broker tells you of an alert that you have not read: desktop, or a command, which it runs \
+               without a shell and which gets the alert as JSON on standard input",
+    },
+    Setting {
         name: TRANSCRIPTS,
         range: SettingRange::Words(&["on", "off"]),
         default: "on",
@@ -265,6 +277,9 @@ impl Setting {
             SettingRange::Int(min, max) => format!("a whole number from {min} to {max}"),
             SettingRange::Words(words) => format!("one of {}", words.join(", ")),
             SettingRange::Several(words) => format!("any of {}, with commas between them", words().join(", ")),
+            SettingRange::WordsOrCommand(words) => {
+                format!("{}, or a command that begins with the absolute path of a program", words.join(", "))
+            }
             SettingRange::Text(max) => format!("text of at most {max} bytes"),
         }
     }
@@ -276,6 +291,9 @@ impl Setting {
             SettingRange::Several(words) => {
                 let words = words();
                 value.split(',').all(|word| word.trim().is_empty() || words.contains(&word.trim()))
+            }
+            SettingRange::WordsOrCommand(words) => {
+                words.contains(&value) || value.starts_with('/') && !value.contains(char::is_control)
             }
             SettingRange::Text(max) => value.len() <= max,
         };

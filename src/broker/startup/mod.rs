@@ -16,6 +16,7 @@ use super::lifecycle::Lifecycle;
 use super::log;
 use super::mesh_links::MeshLinks;
 use super::methods::BrokerInfo;
+use super::notifications::Notifications;
 use super::peer_sockets::PushTargets;
 use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;
@@ -28,7 +29,7 @@ use crate::store::Store;
 use crate::sys::data_dir::{self, DataDir};
 use crate::sys::endpoint::{Endpoint, links};
 use crate::sys::other_broker;
-use crate::sys::settings::{SECRET, Settings};
+use crate::sys::settings::{NOTIFY, SECRET, Settings};
 use crate::sys::{self, Clock};
 use listeners::{
     HttpListener, PortCredentials, start_http, start_remote, wake_loop, watch_signals, weak_secret_warning,
@@ -83,6 +84,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
         processes: ProcessExits::default(),
         links: MeshLinks::open(&mesh.settings().links, settings.text(SECRET), wake_loop(&waker).into()),
         checkpoints: CheckpointThread::start(&mesh),
+        notifications: Notifications::new(settings.text(NOTIFY), wake_loop(&waker).into()),
         context: LoopContext::new(
             poll,
             mesh,

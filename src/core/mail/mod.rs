@@ -3,6 +3,7 @@
 //! **Invariant:** this room alone writes messages and their receipts. A message is never called more than
 //! it is: accepted, offered, read, acknowledged, expired.
 
+mod alerts;
 pub mod receipts;
 pub mod wakeups;
 
@@ -318,6 +319,9 @@ impl Mail {
             federation.note_new_mail();
             turn.note_expiry(message.expires);
             self.notify(turn, peers, &message, &from, conns);
+            if alerts::is_alert(peers, &message) {
+                turn.push(Effect::Alert(message.seq));
+            }
             journal.observe(turn, &message);
             sent.push(message);
         }

@@ -1,0 +1,256 @@
+//! Tells the person at this machine of alerts that they have not read: with a desktop notification, or with a command
+//! of the user's.
+//!
+//! **Invariant:** the loop never waits for it: one thread at a time runs one command for a limited time. Alerts that
+//! come meanwhile go together into the next one. A peer's words reach no shell, and no argument that a program may
+//! take for an option.
+
+use super::log;
+use crate::base::framed_text;
+use crate::core::Mesh;
+use crate::sys;
+use crate::sys::bounded_command::run_bounded;
+use crate::sys::settings::SECRET;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A person who follows their mail has read an alert by then, ms.
+const DELAY_MS: i64 = 1_000;
+/// From one notification to the next, ms.
+const GAP_MS: i64 = 5_000;
+/// A command may take this long.
+const COMMAND_MAX: Duration = Duration::from_secs(10);
+/// Alerts that one notification contains; the others are counted.
+const ALERTS_MAX: usize = 20;
+/// Characters of an alert that the desktop shows.
+const SHOWN_CHARS: usize = 200;
+
+/// Where the programs of a Linux desktop find each other.
+const BUS: &str = "DBUS_SESSION_BUS_ADDRESS";
+
+/// What raises a notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Notifier {
+    /// The program of the desktop.
+    Desktop,
+    /// The user's command: the program, and its arguments.
+    Command(Vec<String>),
+}
+
+impl Notifier {
+    /// What the setting asks for; `None` if it is off.
+    fn from_setting(text: &str) -> Option<Notifier> {
+        match text {
+            "off" | "" => None,
+            "desktop" => Some(Notifier::Desktop),
+            command => Some(Notifier::Command(command.split_whitespace().map(str::to_owned).collect())),
+        }
+    }
+
+    /// The command that raises one notification.
+    fn command(&self, alert: &Value) -> Command {
+        let mut command = match self {
+            Notifier::Desktop => desktop_command(alert, cfg!(target_os = "macos")),
+            Notifier::Command(words) => {
+                let mut command = Command::new(&words[0]);
+                command.args(&words[1..]);
+                command
+            }
+        };
+        command.env_remove(SECRET);
+        command
+    }
+}
+
+/// The desktop's own command. What a peer wrote is one argument that begins with our words.
+fn desktop_command(alert: &Value, is_macos: bool) -> Command {
+    let word = |name: &str| alert[name].as_str().unwrap_or("");
+    let title = format!("Alert from {}", framed_text::shown_name(word("fromName")));
+    let others = alert["others"].as_array().map_or(0, Vec::len) as u64 + alert["more"].as_u64().unwrap_or(0);
+    let rest = if others == 0 { String::new() } else { format!(" (and {others} more)") };
+    let text = format!("slm-mesh: {}{rest}", framed_text::quoted(word("payload"), SHOWN_CHARS));
+    if is_macos {
+        let mut command = Command::new("osascript");
+        let script = ["on run argv", "display notification (item 2 of argv) with title (item 1 of argv)", "end run"];
+        command.args(script.iter().flat_map(|line| ["-e", line])).args([title, text]);
+        return command;
+    }
+    // notify-send takes the text for markup with escapes.
+    let text = text.replace('\\', "\\\\").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let mut command = Command::new("notify-send");
+    command.args(["--app-name=slm-mesh", "--", &title, &text]);
+    // An agent that hides its environment from what it starts may have started this broker.
+    let bus = format!("/run/user/{}/bus", sys::uid());
+    if std::env::var_os(BUS).is_none() && Path::new(&bus).exists() {
+        command.env(BUS, format!("unix:path={bus}"));
+    }
+    command
+}
+
+/// The alerts that nobody has been told of, and the command that runs.
+pub struct Notifications {
+    /// `None` if the user wants no notifications.
+    notifier: Option<Notifier>,
+    /// Alerts for the next notification, oldest first.
+    waiting: Vec<i64>,
+    /// Alerts beyond those.
+    n_more: u64,
+    /// When the next notification is due, if any alert waits, ms.
+    due: Option<i64>,
+    /// No notification comes before, ms.
+    rests_until: i64,
+    running: Option<JoinHandle<()>>,
+    results: Receiver<Result<(), String>>,
+    report: Sender<Result<(), String>>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+    cancel: Arc<AtomicBool>,
+    /// The last one failed, which the log says already.
+    has_failed: bool,
+}
+
+impl Notifications {
+    /// Notifications as the setting asks; `wake` ends the loop's wait.
+    pub fn new(setting: &str, wake: Arc<dyn Fn() + Send + Sync>) -> Notifications {
+        let (report, results) = channel();
+        Notifications {
+            notifier: Notifier::from_setting(setting),
+            waiting: Vec::new(),
+            n_more: 0,
+            due: None,
+            rests_until: 0,
+            running: None,
+            results,
+            report,
+            wake,
+            cancel: Arc::default(),
+            has_failed: false,
+        }
+    }
+
+    /// Notes a new alert.
+    pub fn note_alert(&mut self, seq: i64, now: i64) {
+        if self.notifier.is_none() {
+            return;
+        }
+        if self.waiting.len() < ALERTS_MAX {
+            self.waiting.push(seq);
+        } else {
+            self.n_more += 1;
+        }
+        self.due.get_or_insert((now + DELAY_MS).max(self.rests_until));
+    }
+
+    /// When a notification is due, ms.
+    pub fn deadline(&self) -> Option<i64> {
+        self.due.filter(|_| self.running.is_none())
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_idle(&self) -> bool {
+        self.due.is_none() && self.running.is_none()
+    }
+
+    /// Raises a notification if its time has come and the last one is over.
+    pub fn run_due(&mut self, mesh: &Mesh, now: i64) {
+        self.take_result(now);
+        if self.running.is_some() || self.due.is_none_or(|at| at > now) {
+            return;
+        }
+        self.due = None;
+        let waiting = std::mem::take(&mut self.waiting);
+        let n_more = std::mem::take(&mut self.n_more);
+        let mut alerts = waiting.into_iter().filter_map(|seq| mesh.unread_alert(seq, now));
+        if let (Some(notifier), Some(mut alert)) = (self.notifier.clone(), alerts.next()) {
+            alert["others"] = alerts.collect();
+            alert["more"] = json!(n_more);
+            self.raise(&notifier, &alert);
+        }
+    }
+
+    fn raise(&mut self, notifier: &Notifier, alert: &Value) {
+        let mut command = notifier.command(alert);
+        let input = match notifier {
+            Notifier::Desktop => Vec::new(),
+            Notifier::Command(_) => format!("{alert}\n").into_bytes(),
+        };
+        let (report, wake, cancel) = (self.report.clone(), Arc::clone(&self.wake), Arc::clone(&self.cancel));
+        let run = move || {
+            // The loop is gone when the broker ends.
+            let _ = report.send(run_bounded(&mut command, &input, COMMAND_MAX, &cancel));
+            wake();
+        };
+        match std::thread::Builder::new().name("notification".into()).spawn(run) {
+            Ok(thread) => self.running = Some(thread),
+            Err(error) => self.note_result(Err(format!("no thread can be started ({error})"))),
+        }
+    }
+
+    /// Takes what became of the notification that ran.
+    fn take_result(&mut self, now: i64) {
+        let Ok(result) = self.results.try_recv() else { return };
+        self.running = None;
+        self.rests_until = now + GAP_MS;
+        self.due = self.due.map(|at| at.max(self.rests_until));
+        self.note_result(result);
+    }
+
+    /// Only the first failure in a row is logged.
+    fn note_result(&mut self, result: Result<(), String>) {
+        if let Err(why) = &result
+            && !self.has_failed
+        {
+            log(&format!(
+                "a person could not be notified of an alert: {why}; SLM_MESH_NOTIFY says how. This is logged once"
+            ));
+        }
+        self.has_failed = result.is_err();
+    }
+
+    /// Ends a command that still runs.
+    pub fn stop(self) {
+        self.cancel.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.running {
+            // The thread ends at once; after a panic it has ended already.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(alert: &Value, is_macos: bool) -> Vec<String> {
+        desktop_command(alert, is_macos).get_args().map(|word| word.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_peers_words_are_no_option_and_no_script() {
+        for text in ["--help", "-e", "\"; do shell script \"rm -rf ~\"", "<b>&\\x00", "$(reboot)\n--icon=x"] {
+            let alert = json!({ "fromName": "--icon=x y", "payload": text, "others": [], "more": 0 });
+            let linux = words(&alert, false);
+            assert_eq!(linux[..3], ["--app-name=slm-mesh", "--", "Alert from --icon-x-y"], "{text}");
+            assert!(linux.len() == 4 && linux[3].starts_with("slm-mesh: \"") && !linux[3].contains(['<', '\n']));
+            let macos = words(&alert, true);
+            assert_eq!(macos[..6], words(&json!({}), true)[..6], "the script is ours: {text}");
+            assert_eq!((macos.len(), macos[6].as_str()), (8, "Alert from --icon-x-y"), "{text}");
+            assert!(macos[7].starts_with("slm-mesh: \""), "{text}");
+        }
+        let alert = json!({ "fromName": "a", "payload": "hi", "others": [{}, {}], "more": 3 });
+        assert_eq!(words(&alert, true)[7], "slm-mesh: \"hi\" (and 5 more)");
+    }
+
+    #[test]
+    fn a_setting_is_split_on_blanks() {
+        assert_eq!(Notifier::from_setting("off"), None);
+        assert_eq!(Notifier::from_setting("desktop"), Some(Notifier::Desktop));
+        let words = ["/bin/x".to_owned(), "a;b".to_owned()].to_vec();
+        assert_eq!(Notifier::from_setting("/bin/x   a;b"), Some(Notifier::Command(words)));
+    }
+}

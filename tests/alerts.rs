@@ -1,0 +1,147 @@
+//! A person who looks elsewhere is told of an alert: by the desktop, or by a command of their own, which may hang, die
+//! or be missing without holding anybody up.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use support::{Place, lives, put_program, until};
+
+/// A mesh that runs a script for each alert. The script finds its folder in `$OUT`.
+fn place_with(script: &str, arguments: &str) -> (Place, PathBuf) {
+    let place = Place::new();
+    let out = place.root.join("out");
+    std::fs::create_dir(&out).unwrap();
+    let program = place.root.join("tell-me");
+    put_program(&program, format!("#!/bin/sh\nOUT='{}'\n{script}\n", out.display()).as_bytes());
+    let setting = format!("{} {arguments}", program.display());
+    (place.with("SLM_MESH_NOTIFY", setting.trim_end()), out)
+}
+
+/// What a file says, once it is there.
+fn told(path: &Path) -> String {
+    until(&format!("{} is written", path.display()), || path.exists());
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn told_json(path: &Path) -> Value {
+    serde_json::from_str(&told(path)).unwrap()
+}
+
+/// Keeps the input and the arguments of each run, the first in `1`, the second in `2`.
+const KEEP: &str = r#"n=1; while [ -e "$OUT/$n" ]; do n=$((n + 1)); done
+for word in "$@"; do printf '%s\n' "$word"; done > "$OUT/words"
+cat > "$OUT/part"; mv "$OUT/part" "$OUT/$n""#;
+
+fn alert(place: &Place, text: &str) {
+    place.ok(&["send", "human", "--type", "alert", "--", text]);
+}
+
+#[test]
+fn a_persons_command_gets_the_alert_and_its_words_reach_no_shell() {
+    let (place, out) = place_with(KEEP, "--to phone  ;touch");
+    let words = "$(touch owned) `touch owned`; touch owned\n--help \"quoted\" \\ é";
+    let mut claude = place.session("claude-code", "api");
+    claude.tool("mesh_send", json!({ "to": "human", "message": "only a message" }));
+    claude.tool("mesh_send", json!({ "to": "human", "message": words, "type": "alert" }));
+    let alert = told_json(&out.join("1"));
+    assert_eq!((&alert["payload"], &alert["fromName"]), (&json!(words), &json!("claude-api")));
+    assert_eq!((&alert["type"], &alert["others"], &alert["more"]), (&json!("alert"), &json!([]), &json!(0)));
+    assert_eq!(told(&out.join("words")), "--to\nphone\n;touch\n", "its arguments are the user's own");
+    assert!(!place.root.join("owned").exists() && !Path::new("/owned").exists());
+    // It was told, not read.
+    assert_eq!(place.json(&["inbox", "--as", "human"])["messages"][1]["id"], alert["id"]);
+}
+
+#[test]
+fn alerts_that_were_read_are_not_raised_and_the_others_come_together() {
+    let (place, out) = place_with(KEEP, "");
+    alert(&place, "read at once");
+    place.ok(&["inbox"]);
+    for n in 0..25 {
+        alert(&place, &format!("alert {n}"));
+    }
+    let first = told_json(&out.join("1"));
+    let others = first["others"].as_array().unwrap();
+    let texts: Vec<&str> = std::iter::once(&first).chain(others).map(|row| row["payload"].as_str().unwrap()).collect();
+    assert!(texts.iter().enumerate().all(|(n, text)| *text == format!("alert {n}")), "{texts:?}");
+    // On a slow machine some of them come in the second notification.
+    let n_first = texts.len() as i64 + first["more"].as_i64().unwrap();
+    assert!(n_first <= 25 && texts.len() <= 20, "{first}");
+    if n_first < 24 {
+        assert!(told_json(&out.join("2"))["payload"].as_str().unwrap().starts_with("alert "));
+    }
+}
+
+#[test]
+fn the_desktop_shows_an_alert() {
+    let place = Place::new();
+    let bin = place.root.join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let shown = place.root.join("shown");
+    let program = if cfg!(target_os = "macos") { "osascript" } else { "notify-send" };
+    let script = format!(
+        "#!/bin/sh\nfor word in \"$@\"; do printf '%s\\n' \"$word\"; done > '{0}.part'; mv '{0}.part' '{0}'\n",
+        shown.display()
+    );
+    put_program(&bin.join(program), script.as_bytes());
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let place = place.with("SLM_MESH_NOTIFY", "desktop").with("PATH", &path);
+    alert(&place, "-x <b>may I deploy?</b>");
+    let said = told(&shown);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[lines.len() - 2].starts_with("Alert from "), "{said}");
+    let text = if cfg!(target_os = "macos") { "<b>may I deploy?</b>" } else { "&lt;b&gt;may I deploy?&lt;/b&gt;" };
+    assert_eq!(*lines.last().unwrap(), format!("slm-mesh: \"-x {text}\""));
+}
+
+#[test]
+fn a_command_that_hangs_holds_nobody_up_and_is_ended() {
+    let (place, out) = place_with("echo $$ > \"$OUT/pid.part\"; mv \"$OUT/pid.part\" \"$OUT/pid\"; sleep 600", "");
+    // More than a pipe holds, and the command never reads it.
+    alert(&place, &"x".repeat(60_000));
+    alert(&place, &"y".repeat(60_000));
+    let pid: u32 = told(&out.join("pid")).trim().parse().unwrap();
+    for _ in 0..20 {
+        let began = Instant::now();
+        place.ok(&["state", "set", "key", "value"]);
+        assert!(began.elapsed() < Duration::from_secs(5), "a verb waited {:?}", began.elapsed());
+    }
+    until("it was ended", || !lives(pid));
+    until("the log says so", || place.log().contains("did not end in 10 s"));
+}
+
+#[test]
+fn a_broker_that_stops_leaves_no_command_behind() {
+    let (place, out) = place_with("echo $$ > \"$OUT/pid.part\"; mv \"$OUT/pid.part\" \"$OUT/pid\"; sleep 600", "");
+    alert(&place, "stop");
+    let pid: u32 = told(&out.join("pid")).trim().parse().unwrap();
+    place.ok(&["stop"]);
+    until("the command has ended", || !lives(pid));
+}
+
+#[test]
+fn a_command_that_dies_or_is_missing_is_logged_once() {
+    let (place, out) = place_with(&format!("{KEEP}\nkill -9 $$"), "");
+    alert(&place, "one");
+    told(&out.join("1"));
+    alert(&place, "two");
+    told(&out.join("2"));
+    until("the log says so", || place.log().contains("signal: 9"));
+    assert_eq!(place.log().matches("could not be notified").count(), 1, "{}", place.log());
+
+    let place = Place::new().with("SLM_MESH_NOTIFY", "/nowhere/tell-me");
+    alert(&place, "one");
+    until("the log says so", || place.log().contains("/nowhere/tell-me can't be run"));
+    assert_eq!(place.json(&["inbox"])["messages"][0]["payload"], json!("one"), "the mail is there all the same");
+}
+
+#[test]
+fn only_a_word_or_an_absolute_path_is_accepted() {
+    for wrong in ["tell-me", "on", "./tell-me", "~/tell-me"] {
+        let out = Place::new().with("SLM_MESH_NOTIFY", wrong).run(&["start", "--detach"]);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(2) && said.contains("absolute path"), "{wrong}: {said}");
+    }
+}
