@@ -20,7 +20,7 @@ impl Agent {
         let likeness = place.command(&[]);
         let mut command = Command::new(&program);
         command.current_dir(&place.root).stdin(Stdio::piped());
-        likeness.get_envs().for_each(|(name, value)| drop(value.map(|value| command.env(name, value))));
+        command.envs(likeness.get_envs().filter_map(|(name, value)| Some((name, value?))));
         Agent(command.spawn().unwrap())
     }
 
