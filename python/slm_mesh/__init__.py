@@ -45,7 +45,7 @@ from .types import (
     StateEntry,
 )
 
-__version__ = "0.1.0"
+__version__ = "2.0.0"
 
 __all__ = [
     "Ambiguous", "BrokerStatus", "ConnectionLost", "Entry", "Event", "EventGap", "Follow", "Full", "Held", "Lock",

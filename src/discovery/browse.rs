@@ -246,7 +246,7 @@ mod tests {
     }
 
     fn hub(name: &str, port: u16, address: [u8; 4]) -> Vec<u8> {
-        Builder::new(ID).service(name, port, &["version=0.1.0", "wsPort=7900"], address).done()
+        Builder::new(ID).service(name, port, &["version=2.0.0", "wsPort=7900"], address).done()
     }
 
     fn from(address: &str) -> SocketAddr {

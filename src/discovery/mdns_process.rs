@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn an_announcement_survives_its_arguments() {
-        let mut announcement = Announcement::new("desk", 7899, 7900, "0.1.0");
+        let mut announcement = Announcement::new("desk", 7899, 7900, "2.0.0");
         announcement.addresses = vec!["192.168.1.2".parse().unwrap(), "2001:db8::2".parse().unwrap()];
         assert_eq!(Announcement::from_args(&announcement.to_args()), Ok(announcement));
     }

@@ -282,7 +282,7 @@ pub(super) mod tests {
     }
 
     fn plain() -> Vec<u8> {
-        let texts = ["version=0.1.0", "wsPort=7900"];
+        let texts = ["version=2.0.0", "wsPort=7900"];
         Builder::new(ID).service("desk", 7899, &texts, [192, 168, 1, 2]).done()
     }
 
@@ -295,7 +295,7 @@ pub(super) mod tests {
         let told = services(&plain());
         let [one] = &told[..] else { panic!("{told:?}") };
         assert_eq!((one.name.as_str(), one.port, one.ws_port), ("desk", 7899, Some(7900)));
-        assert_eq!((one.version.as_str(), one.is_superlocalmemory), ("0.1.0", false));
+        assert_eq!((one.version.as_str(), one.is_superlocalmemory), ("2.0.0", false));
         assert_eq!(one.addresses, ["192.168.1.2".parse::<IpAddr>().unwrap()]);
         let other = Builder::new(ID).service("slm-1", 8765, &["node_id=a", "version="], [10, 0, 0, 1]).done();
         assert!(self::services(&other)[0].is_superlocalmemory && self::services(&other)[0].ws_port.is_none());

@@ -92,7 +92,7 @@ class Lan:
             running.process.wait()
 
     def announced(self, name, *addresses):
-        return self.running(self.a, self.program, "announce", name, 7899, 7900, "0.1.0", *addresses)
+        return self.running(self.a, self.program, "announce", name, 7899, 7900, "2.0.0", *addresses)
 
     def neighbour(self, machine, *words):
         return self.running(machine, self.python, HERE / "neighbour.py", *words)
@@ -106,8 +106,8 @@ def where_nobody_is_nobody_is_found(lan):
     assert "multicast" in lan.verb(lan.b, "hubs")
     assert "not connected" in lan.verb(lan.alone, "hubs")
     assert "off" in lan.verb(lan.b, "hubs", status=1, SLM_MESH_DISCOVERY="off")
-    assert "no address" in lan.verb(lan.alone, "announce", "desk", 7899, 7900, "0.1.0", status=3)
-    assert "can't be used" in lan.verb(lan.alone, "announce", "desk", 7899, 7900, "0.1.0", "10.77.0.1", status=3)
+    assert "no address" in lan.verb(lan.alone, "announce", "desk", 7899, 7900, "2.0.0", status=3)
+    assert "can't be used" in lan.verb(lan.alone, "announce", "desk", 7899, 7900, "2.0.0", "10.77.0.1", status=3)
     assert "expected" in lan.verb(lan.alone, "announce", "desk", status=2)
     assert "none answers" in lan.verb(lan.b, "doctor")
     assert "not searched" in lan.verb(lan.b, "doctor", SLM_MESH_DISCOVERY="off")
@@ -119,7 +119,7 @@ def a_hub_is_found_with_its_facts(lan):
         assert len(found) == 1, found
         facts = {key: found[0][key] for key in ["name", "what", "address", "httpPort", "wsPort", "version", "proven"]}
         assert facts == {"name": "desk", "what": "hub", "address": "10.77.0.1:7899", "httpPort": 7899, "wsPort": 7900,
-                         "version": "0.1.0", "proven": None}, facts
+                         "version": "2.0.0", "proven": None}, facts
         addresses = found[0]["addresses"]
         assert addresses[0] == "10.77.0.1" and "fd77::1" in addresses, addresses
         assert "172.17.0.1" not in addresses, "the containers' side is nobody's business"
@@ -150,7 +150,7 @@ def others_see_us_come_and_go(lan):
         with lan.announced("desk", "10.77.0.1") as hub:
             came = other.until(lambda line: line.get("came") == "desk")
             assert came["port"] == 7899 and came["addresses"] == ["10.77.0.1"], came
-            assert came["texts"] == {"version": "0.1.0", "wsPort": "7900"}, came
+            assert came["texts"] == {"version": "2.0.0", "wsPort": "7900"}, came
             assert hub.end() == 0
             # Its records live a minute: only a goodbye takes them away now.
             other.until(lambda line: line.get("gone") == "desk")
@@ -166,7 +166,7 @@ def we_see_others_and_tell_them_apart(lan):
 
 
 def what_is_killed_is_announced_again(lan):
-    words = [lan.announcer, lan.program, "desk", 7899, 7900, "0.1.0"]
+    words = [lan.announcer, lan.program, "desk", 7899, 7900, "2.0.0"]
     for packet in [KILLER, PANIC]:
         with lan.running(lan.a, *words) as hub:
             first = hub.line()
@@ -181,13 +181,13 @@ def what_is_killed_is_announced_again(lan):
 def a_hub_that_is_killed_says_goodbye(lan):
     with lan.neighbour(lan.b, "browse") as other:
         other.until(lambda line: "ready" in line)
-        with lan.running(lan.a, lan.announcer, lan.program, "desk", 7899, 7900, "0.1.0"):
+        with lan.running(lan.a, lan.announcer, lan.program, "desk", 7899, 7900, "2.0.0"):
             other.until(lambda line: line.get("came") == "desk")
         other.until(lambda line: line.get("gone") == "desk")
 
 
 def new_addresses_are_told(lan):
-    with lan.running(lan.a, lan.announcer, lan.program, "desk", 7899, 7900, "0.1.0"):
+    with lan.running(lan.a, lan.announcer, lan.program, "desk", 7899, 7900, "2.0.0"):
         until("the hub is found", lambda: lan.hubs(lan.b))
         lan.a.ip("addr", "add", "10.77.0.99/24", "dev", "lan0")
         until("its new address is told", lambda: any("10.77.0.99" in one["addresses"] for one in lan.hubs(lan.b)))
