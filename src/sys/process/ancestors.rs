@@ -76,7 +76,15 @@ fn is_wrapper(info: &ProcessInfo, arguments: &[String]) -> bool {
     let is_npx = |word: &String| word.ends_with("/npx") || word.ends_with("npx-cli.js") || word == "npx";
     let is_runner =
         ["env", "timeout", "nice", "uvx", "setsid", "nohup", "sudo", "slm-mesh"].contains(&info.name.as_str());
-    is_shell && runs_command || is_runner || arguments.iter().take(3).any(is_npx)
+    is_shell && runs_command || is_runner || is_package_runner(info, arguments) || arguments.iter().take(3).any(is_npx)
+}
+
+/// Whether a process runs a program out of a package: npx, which calls itself `npm exec`; uvx, which becomes
+/// `uv tool uvx`; or the script of our npm package.
+fn is_package_runner(info: &ProcessInfo, arguments: &[String]) -> bool {
+    let word = |at: usize| arguments.get(at).map_or("", String::as_str);
+    let is_uv = info.name == "uv" && (word(1) == "run" || word(1) == "tool");
+    is_uv || word(0).starts_with("npm exec") || word(0).ends_with("node") && word(1).ends_with("/slm-mesh")
 }
 
 #[cfg(test)]
@@ -94,12 +102,17 @@ mod tests {
             ("zsh", "/bin/zsh -lc slm-mesh", true),
             ("node", "node /usr/bin/npx slm-mesh", true),
             ("env", "env A=1 slm-mesh", true),
+            ("node", "node /usr/bin/slm-mesh mcp", true),
+            ("node", "node /usr/bin/claude", false),
+            ("uv", "/usr/bin/uv tool uvx slm-mesh mcp", true),
             ("bash", "-bash", false),
             ("claude", "claude -c", false),
         ] {
             let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
             assert_eq!(is_wrapper(&named(name, false), &arguments), is_one, "{name} {arguments:?}");
         }
+        // npx writes this over all of its arguments.
+        assert!(is_wrapper(&named("npm exec slm-me", false), &["npm exec slm-mesh mcp".to_owned(), String::new()]));
         assert!(is_wrapper(&named("bash", false), &[]) && !is_wrapper(&named("bash", true), &[]));
     }
 
