@@ -68,6 +68,12 @@ fn the_package_passes_what_the_old_client_passes() {
 }
 
 #[test]
+fn the_package_has_the_licence_of_the_program() {
+    let read = |path: &str| std::fs::read_to_string(project().join(path)).unwrap();
+    assert_eq!(read("python/LICENSE"), read("LICENSE"), "copy LICENSE to python/, where setuptools wants it");
+}
+
+#[test]
 fn pip_installs_it() {
     let test = "pip_installs_it";
     let Some(old) = clients::python(test, "pypi") else { return };

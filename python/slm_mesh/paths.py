@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
-from typing import Dict, List, Optional, Union
+from typing import Dict, Iterator, List, Optional, Union
 
 from . import git_remote
 from .errors import Unavailable, UsageError
@@ -18,6 +18,7 @@ from .errors import Unavailable, UsageError
 StrPath = Union[str, "os.PathLike[str]"]
 
 _GIT_FILE_MAX = 64 << 10
+_LAUNCHER_MAX = 4096
 
 
 def data_dir(given: Optional[StrPath] = None) -> Path:
@@ -26,11 +27,42 @@ def data_dir(given: Optional[StrPath] = None) -> Path:
 
 
 def program() -> str:
-    """The program: ``$SLM_MESH_BIN``, or ``slm-mesh`` on PATH."""
-    found = os.environ.get("SLM_MESH_BIN") or shutil.which("slm-mesh")
-    if not found:
-        raise Unavailable("slm-mesh is not on PATH; install it, or set SLM_MESH_BIN to the program")
+    """The program: ``$SLM_MESH_BIN``, or the program that came with this package, or ``slm-mesh`` on PATH.
+
+    :raises Unavailable: there is none; the package has none if it was installed from source.
+    """
+    found = os.environ.get("SLM_MESH_BIN") or next(filter(_is_program, _candidates()), None)
+    if not found or _is_launcher(found):
+        raise Unavailable(
+            "this Python package has no program for this platform, and PATH has none; build the program with cargo, "
+            "gcc and make install, or set SLM_MESH_BIN to it"
+        )
     return found
+
+
+def _candidates() -> Iterator[str]:
+    """Where the program may be."""
+    try:
+        installed = metadata.distribution("slm-mesh").files or []
+    except metadata.PackageNotFoundError:
+        installed = []
+    yield from (str(file.locate()) for file in installed if file.name == "slm-mesh")
+    # With --target, pip puts it here and lists it elsewhere.
+    yield str(Path(__file__).resolve().parent.parent / "bin" / "slm-mesh")
+    yield from (os.path.join(folder, "slm-mesh") for folder in os.get_exec_path())
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK) and not _is_launcher(path)
+
+
+def _is_launcher(path: str) -> bool:
+    """Whether this is the command of a package without the program, which would look for the program again."""
+    try:
+        with open(path, "rb") as file:
+            return b"slm_mesh.launcher" in file.read(_LAUNCHER_MAX)
+    except OSError:
+        return False
 
 
 def start_broker(directory: Optional[StrPath] = None) -> int:

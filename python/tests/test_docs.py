@@ -11,7 +11,7 @@ from pathlib import Path
 from support import MeshTest
 
 import slm_mesh
-from slm_mesh import client, connection, errors, follow, held, mesh, paths, rpc, types
+from slm_mesh import client, connection, errors, follow, held, launcher, mesh, paths, rpc, types
 
 HERE = Path(__file__).resolve().parent.parent
 ELLIPSIS = doctest.ELLIPSIS
@@ -21,7 +21,7 @@ class Documentation(MeshTest):
     def test_the_examples_in_the_docstrings_run(self):
         slm_mesh.start_broker()
         run = 0
-        for module in (client, connection, errors, follow, held, mesh, paths, rpc, types):
+        for module in (client, connection, errors, follow, held, launcher, mesh, paths, rpc, types):
             found = doctest.testmod(module, extraglobs={"PORT": self.port()}, optionflags=ELLIPSIS)
             self.assertEqual(found.failed, 0, module.__name__)
             run += found.attempted
