@@ -13,7 +13,9 @@
 # make install     install into $(DESTDIR)$(PREFIX)
 # make deb         build a Debian package in target/deb (needs dpkg-dev, python3)
 # make dist        build a source archive in target/dist with all crates, which compiles without a network
-# make test-packages  build both and use them as users do (needs root, lintian, debootstrap)
+# make npm         build the npm packages in target/npm, for the platforms in target/programs (needs python3)
+# make wheels      build the Python packages in target/wheels, likewise (needs python3, 3.11 or newer)
+# make test-packages  build all packages and use them as users do (needs root, lintian, debootstrap, node, PyPI)
 # STATIC=1         link the C library statically: a verb then starts in two thirds of the time
 
 PREFIX ?= /usr/local
@@ -49,7 +51,8 @@ SECONDS ?= 600
 # What make audit checks. Advisories need access to github.com; without it use CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources
 
-.PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench fuzz audit kills load install uninstall deb dist check-macos
+.PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench fuzz audit kills load install uninstall deb dist \
+  program npm wheels check-macos
 
 all:
 	$(BUILD)
@@ -127,7 +130,7 @@ uninstall:
 	  $(DESTDIR)$(BASHDIR)/slm-mesh $(DESTDIR)$(ZSHDIR)/_slm-mesh $(DESTDIR)$(FISHDIR)/slm-mesh.fish
 
 # The date of packaged files. A source archive has no git history, so there Cargo.toml carries the date.
-deb dist test-packages: export SOURCE_DATE_EPOCH ?= $(shell test -e .git && git log -1 --format=%ct || stat -c %Y Cargo.toml)
+deb dist npm wheels test-packages: export SOURCE_DATE_EPOCH ?= $(shell test -e .git && git log -1 --format=%ct || stat -c %Y Cargo.toml)
 TOOLS ?= $(CURDIR)/target/tools
 
 deb: $(TOOLS)/bin/cargo-deb
@@ -140,5 +143,14 @@ $(TOOLS)/bin/cargo-deb:
 dist:
 	.ci/package/dist
 
-test-packages: deb dist
+program:
+	.ci/package/program
+
+npm: program
+	.ci/package/npm/pack
+
+wheels: program
+	.ci/package/wheels
+
+test-packages: deb dist npm wheels
 	TOOLS=$(TOOLS) tests/packages/run
