@@ -38,7 +38,7 @@ pub(crate) const CONTINUES: Arg =
     Arg::new("continues", ArgKind::Flag, "The agent said that its session goes on under this key").at(CliPlace::Hidden);
 pub(crate) const KEYED_CALLS: Arg =
     Arg::new("keyedCalls", ArgKind::Flag, "Tool calls of this agent carry the session's key").at(CliPlace::Hidden);
-const TRANSCRIPT: Arg =
+pub(crate) const TRANSCRIPT: Arg =
     Arg::new("transcript", PATH, "Where the agent keeps the session's transcript; empty: nobody shall read it")
         .at(CliPlace::Hidden);
 const SUBAGENT: Arg = Arg::new("subagent", WORD, "The agent's id for the subagent that asks").at(CliPlace::Hidden);
@@ -146,7 +146,6 @@ pub static END: Op = Op {
 fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let id = session_of_hook(mesh, ctx, args)?;
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
-    note_transcript(turn, peers, &id, args)?;
     peers.set_turn_active(turn, &id, Some(ctx.now));
     let row = peers.get(&id).map(|peer| peer.row.clone()).unwrap_or_default();
     let mut files: Vec<String> = args.texts("files").into_iter().map(paths::normal).collect();
@@ -190,7 +189,6 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let id = session_of_hook(mesh, ctx, args)?;
     let Mesh { turn, peers, locks, mail, journal, .. } = mesh;
-    note_transcript(turn, peers, &id, args)?;
     let direct = args.flag("direct").unwrap_or(false);
     let take = (args.flag("peek") != Some(true)).then_some(ctx.conn);
     let found = mail.for_hook(turn, journal, &id, direct, take, SHOWN_MAX, ctx.now)?;
@@ -220,7 +218,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
     let done = json!({ "ok": true });
     let Some(id) = known_session(turn, peers, ctx, args)? else { return Ok(Outcome::Ready(done)) };
-    note_transcript(turn, peers, &id, args)?;
+    peers.note_transcript(turn, &id, args.text("transcript"))?;
     if let Some(subagent) = args.text("subagent") {
         let owner = LockOwner::Subagent(subagent.to_owned());
         let ended = |lock: &LockRow| lock.holder == id && lock.owner == owner;
@@ -247,11 +245,6 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
         peers.end_session(turn, journal, &id, "clean_exit", ctx.now)?;
     }
     Ok(Outcome::Ready(done))
-}
-
-/// Notes where the transcript of a session is, if its hook says so.
-fn note_transcript(turn: &mut Turn, peers: &mut Peers, id: &str, args: &Args) -> Result<(), Error> {
-    args.text("transcript").map_or(Ok(()), |path| peers.note_transcript(turn, id, path))
 }
 
 /// The session whose hook asks, if it is known. The evidence, strongest first:
@@ -297,6 +290,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
     peers.touch(&id, ctx.now);
     let process = ctx.ancestors.iter().find(|process| !process.wrapper);
     peers.note_process(turn, journal, &id, process, ctx)?;
+    peers.note_transcript(turn, &id, args.text("transcript"))?;
     Ok(id)
 }
 

@@ -2,7 +2,7 @@
 //! them although the lock was there.
 
 use super::hook_ops::{
-    AGENT, CONTINUES, GIT_BRANCH, GIT_ROOT, KEYED_CALLS, PROJECT, REPO, SESSION, SHARED_HOOKS, SHORT_NAME,
+    AGENT, CONTINUES, GIT_BRANCH, GIT_ROOT, KEYED_CALLS, PROJECT, REPO, SESSION, SHARED_HOOKS, SHORT_NAME, TRANSCRIPT,
     session_of_hook,
 };
 use super::locks::Locks;
@@ -34,6 +34,7 @@ pub static CHANGED: Op = Op {
         SHARED_HOOKS,
         CONTINUES,
         KEYED_CALLS,
+        TRANSCRIPT,
         Arg::new("holder", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "Id of the peer that holds the files")
             .required()
             .at(CliPlace::Hidden),

@@ -393,8 +393,10 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&row), id, now)
     }
 
-    /// Notes where a session's agent keeps its transcript; an empty path says that nobody shall read it.
-    pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: &str) -> Result<(), Error> {
+    /// Notes where a session's agent keeps its transcript, if its hook says so; an empty path says that nobody shall
+    /// read it.
+    pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: Option<&str>) -> Result<(), Error> {
+        let Some(path) = path else { return Ok(()) };
         let path = Some(path).filter(|path| !path.is_empty()).map(str::to_owned);
         if let Some(peer) = self.get_mut(id).filter(|peer| peer.row.transcript != path) {
             peer.row.transcript = path;
