@@ -2,8 +2,10 @@
 
 use super::{load_environment, print_line};
 use crate::base::error::{Error, ErrorKind};
-use crate::client::Client;
+use crate::client::{Client, remote};
 use crate::sys;
+use crate::wire::rpc;
+use serde_json::json;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 
@@ -16,9 +18,15 @@ pub fn carry_lines() -> Result<u8, Error> {
         |error: io::Error| Error::new(ErrorKind::Gone, format!("the connection to the broker broke ({error})"));
     let mut to_broker = client.clone_writer().map_err(failed)?;
     let mut from_broker = to_broker.try_clone().map_err(failed)?;
+    let is_carrier = remote::remote_target(&places)?.is_some();
     std::thread::spawn(move || {
         // The end of one direction closes the other, so that each side learns that its peer is gone.
-        let _ = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);
+        let end = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);
+        if is_carrier && end.is_ok() {
+            // On this machine nobody needs the connection any more. Without this line the hub would take its end
+            // for a failure of the network, and keep the locks for a while.
+            let _ = to_broker.write_all(rpc::notification("detach", &json!({})).as_bytes());
+        }
         let _ = to_broker.shutdown(Shutdown::Write);
     });
     copy_unbuffered(&mut from_broker, &mut io::stdout().lock()).map_err(failed)?;
