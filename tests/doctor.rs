@@ -73,7 +73,7 @@ fn each_fault_of_an_agent_has_its_cure() {
     let (_, said) = doctor(&home, &[]);
     assert_eq!(said.matches("which is no program").count(), 2, "{said}");
     home.write(".cursor/hooks.json", &hooks.replace("\"stop\"", "\"stopp\""));
-    assert!(doctor(&home, &[]).1.contains("none of ours for stop"));
+    assert!(doctor(&home, &[]).1.contains("no slm-mesh hook for stop"));
     home.write(".cursor/hooks.json", "{");
     assert!(doctor(&home, &[]).1.contains("can't be read for certain"));
 }
@@ -106,7 +106,7 @@ fn what_does_not_hold_is_not_proven() {
     home.write(".codex/hooks.json", &hooks.replace("PreToolUse", "PreCompact"));
     let (status, said) = doctor(&home, &["--prove", "codex"]);
     assert!(
-        status == 1 && said.contains("WRONG   an edit of a file") && said.contains("no hook of ours for PreToolUse"),
+        status == 1 && said.contains("WRONG   an edit of a file") && said.contains("no slm-mesh hook for PreToolUse"),
         "{said}"
     );
     let fake = home.bin.join("slm-mesh");

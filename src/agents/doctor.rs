@@ -320,7 +320,7 @@ fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> 
     let missing_program = programs.into_iter().find(|program| !is_program(Path::new(program)));
     Some(match missing_program {
         _ if !missing.is_empty() => {
-            Check::error(&about, format!("{shown} has none of ours for {}", missing.join(", ")), cure)
+            Check::error(&about, format!("{shown} has no slm-mesh hook for {}", missing.join(", ")), cure)
         }
         Some(program) => Check::error(&about, format!("{shown} names {program}, which is no program"), cure),
         None => Check::well(&about, format!("{} in {shown}", found.len())),

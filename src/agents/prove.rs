@@ -96,7 +96,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
         let mut input = (script.input)(event, file);
         (input["cwd"], input["workspace_roots"]) = (json!(work), json!([work]));
         let call = calls.iter().find(|(name, _)| name == event);
-        let (_, call) = call.ok_or_else(|| format!("its file has no hook of ours for {event}"))?;
+        let (_, call) = call.ok_or_else(|| format!("its file has no slm-mesh hook for {event}"))?;
         run_hook(call, &places, &work, &input)
     };
 
@@ -169,7 +169,7 @@ fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec
     let file = EditedFile { path: path.clone(), server: None, hooks: Some(hooks) };
     let found = environment.entries(agent, "", &file).hooks_in(&whole, &hooks);
     if found.is_empty() {
-        return Err(none(format!("{} has no hook of ours; {cure}", path.display())));
+        return Err(none(format!("{} has no slm-mesh hook; {cure}", path.display())));
     }
     let call = |hook: &Value| match hook["args"].as_array() {
         Some(args) => {

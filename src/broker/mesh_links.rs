@@ -346,7 +346,7 @@ fn describe_refusal(status: StatusCode, value: &Value) -> String {
             format!("it refused our secret ({status}): SLM_MESH_SHARED_SECRET must be the same on both sides")
         }
         (Some(words), _) => words.chars().take(200).collect(),
-        (None, 200..300) => "its answer is not one that a mesh gives".into(),
+        (None, 200..300) => "its answer is not a mesh's".into(),
         (None, _) => format!("it answered {status}"),
     }
 }

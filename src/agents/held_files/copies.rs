@@ -119,7 +119,7 @@ pub fn remove_old(dir: &Path) {
     }
 }
 
-/// The paths in a folder of ours; none if it is not there.
+/// The paths in one of our folders; none if it does not exist.
 pub fn files_in(dir: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }

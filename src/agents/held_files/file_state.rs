@@ -11,7 +11,7 @@ use std::path::Path;
 pub const CONTENT_MAX: u64 = 1 << 20;
 /// A file system that counts in ticks may not show two writes in this time, ms.
 const TICK_MS: i64 = 50;
-/// The same for one that counts in seconds, as FAT does.
+/// The same for a file system that counts in seconds, as FAT does.
 const COARSE_TICK_MS: i64 = 2_000;
 
 /// What stands at a path.

@@ -29,7 +29,7 @@ enum Responsiveness {
     Unresponsive,
 }
 
-/// Where a client stands among those that want to be served in a turn.
+/// A client's place in the order of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceRank {
     /// It has closed its side. One that reconnects in this very turn finds its old place free.
@@ -272,7 +272,7 @@ impl ClientConnection {
         start
     }
 
-    /// Where it stands among those that want to be served.
+    /// Its place in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
         // One that left many requests behind goes first only once.
         if self.is_half_closed && !self.has_more {

@@ -1,7 +1,7 @@
 //! One git hook: how the guard is put in front of what is there, and taken out again.
 //!
 //! The guard's lines go into a shell script itself, so that the script finds its name, arguments and input
-//! as before. Any other hook is moved aside, and a script of ours runs it.
+//! as before. Any other hook is moved aside, and our script runs it.
 
 use super::hooks_dir::{HooksDir, Sharing};
 use crate::base::error::{Error, ErrorKind};
@@ -46,7 +46,7 @@ enum Found {
     Unguarded,
     /// A shell script with the guard's lines; the script without these.
     Inline(Vec<u8>),
-    /// A script of ours, which runs the hook that was moved aside, if any.
+    /// Our script, which runs the hook that was moved aside, if any.
     Ours,
 }
 
@@ -54,7 +54,7 @@ impl GitHook {
     /// The hook of this name.
     pub fn new(dir: &HooksDir, hook: &'static str) -> GitHook {
         // A hook that looks for its project from where it lies must find it, but a work tree gets no
-        // directory of ours outside its hooks.
+        // our directory outside its hooks.
         let is_usual = dir.path.parent() == Some(&dir.common);
         let aside = if is_usual { "../before-slm-mesh" } else { "before-slm-mesh" };
         GitHook { hook, path: dir.path.join(hook), aside }

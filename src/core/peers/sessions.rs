@@ -239,7 +239,7 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     framed_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
-/// What a session is told that took over the name of one that went, which may have been another one's.
+/// The notice for a session that takes over the name of an earlier one, which may have done other work.
 fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
     let ago = time::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
@@ -324,7 +324,7 @@ impl Peers {
         let same = |peer: &&Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, wanted);
         let sessions = || self.peers.iter().filter(|peer| peer.row.is_session());
         let free = || sessions().filter(|peer| !self.may_be_alive(peer, row.pid)).filter(same);
-        // A name that somebody chose means one peer. Of two that went under a name of ours, both may be
+        // A name that somebody chose means one peer. If two sessions with default names are gone, both may be
         // meant: then neither name nor mail changes hands.
         let found = free().find(|peer| is_chosen && peer.row.name == wanted).or_else(|| only(free()));
         found.map(|peer| peer.row.id.clone())
