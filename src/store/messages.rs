@@ -110,6 +110,7 @@ impl Store {
     pub fn add_message(&mut self, m: &mut Message) -> StoreResult<()> {
         self.writing()?;
         let (sender, recipient) = (self.number(&m.sender)?, self.number(&m.recipient)?);
+        let thread = m.reply_to.map(|seq| self.thread_of(seq)).transpose()?;
         m.seq = self.counters.message_last + 1;
         write_row!(self, "INSERT", "message", {
             "seq": m.seq,
@@ -119,6 +120,7 @@ impl Store {
             "type": m.kind.word(),
             "body": m.body,
             "reply_to": m.reply_to,
+            "thread": thread,
             "key": m.key,
             "created": m.created,
             "expires": m.expires,

@@ -7,6 +7,7 @@ mod columns;
 mod counters;
 mod events;
 mod locks;
+mod message_scan;
 mod messages;
 mod peers;
 mod state;
@@ -16,6 +17,7 @@ pub use counters::Counters;
 use counters::ReservedNumbers;
 pub use events::{Event, EventFilter};
 pub use locks::LockRow;
+pub use message_scan::{MessageScan, ScanEnd, ScanSource, ScannedMessage};
 pub use messages::{Message, MessageFilter};
 pub use peers::PeerRow;
 pub use state::StateEntry;
@@ -36,6 +38,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/6.sql"),
     include_str!("migrations/7.sql"),
     include_str!("migrations/8.sql"),
+    include_str!("migrations/9.sql"),
 ];
 
 /// Why the store cannot answer.
