@@ -54,7 +54,7 @@ fn table() -> Vec<Row> {
             &[],
             json!({
             "filter": choice(&["unread", "all", "sent"]), "from": text, "limit": whole(1, 100),
-            "after": cursor, "waitSeconds": wait, "ack": texts }),
+            "after": cursor, "search": json!({ "type": "string" }), "before": cursor, "waitSeconds": wait, "ack": texts }),
         ),
         (
             "mesh_state",

@@ -84,6 +84,7 @@ fn each_verb_speaks_to_people_and_to_programs() {
         (&["broadcast", "hello", "all"], &["codex-api"], "/recipients/0/name", json!("codex-api")),
         (&["inbox", "--filter", "sent"], &["two words", "accepted"], "/messages/0/payload", json!("two words")),
         (&["inbox"], &["No messages"], "/messages", json!([])),
+        (&["log", "--grep", "two words"], &["→ codex-api", "[accepted]"], "/messages/0/payload", json!("two words")),
         (&["state", "set", "port", "8080"], &["port", "8080", "version"], "/entry/value", json!("8080")),
         (&["state", "get", "port"], &["8080"], "/entry/key", json!("port")),
         (&["state", "list", "--prefix", "po"], &["KEY", "port", "8080"], "/entries/0/key", json!("port")),

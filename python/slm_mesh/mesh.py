@@ -142,6 +142,38 @@ class Mesh(Connection):
         params = {"filter": "sent", "limit": limit, "after": after, "from": to}
         return [Mail.from_dict(row) for row in self._call("inbox", params)["messages"]]
 
+    def log(
+        self,
+        limit: int = 50,
+        *,
+        with_peer: Optional[str] = None,
+        thread: Union[Mail, str, None] = None,
+        search: Optional[str] = None,
+        grep: Optional[str] = None,
+        since: Optional[str] = None,
+    ) -> List[Mail]:
+        """What was written, the latest last: as the human every message on the mesh, as a peer your own, sent and
+        received. Only messages from or to ``with_peer``; or ``thread``, a message and the replies to it; or those
+        that contain all words of ``search`` or exactly the text ``grep``; ``since`` a time or ``"2h"`` ago. A message
+        to a group comes once, with the number of its ``copies``. Nothing counts as read.
+
+        >>> with Mesh(name="eve") as eve, Mesh(name="dan") as dan:
+        ...     sent = eve.send("dan", "the Parser is done")
+        ...     [(mail.from_name, mail.receipt) for mail in dan.log(search="done parser")]
+        [('eve', 'accepted')]
+        """
+        params = {"with": with_peer, "search": search, "grep": grep, "since": since}
+        params["thread"] = thread.id if isinstance(thread, Mail) else thread
+        found: List[Mail] = []
+        before: Optional[int] = None
+        while len(found) < limit:
+            page = self._call("log", {**params, "limit": limit - len(found), "before": before})
+            found = [Mail.from_dict(row) for row in page["messages"]] + found
+            before = page["before"]
+            if not page["more"]:
+                break
+        return found
+
     def receipts(self, sent: Union[Sent, str]) -> List[Mail]:
         """The receipts of a message, one per recipient: see ``receipt`` and ``acked_at``.
 

@@ -283,6 +283,8 @@ class Mail(Message):
     """False if this is only a part of a long message."""
     offered_at: Optional[str] = None
     acked_at: Optional[str] = None
+    copies: int = 1
+    """How many peers got it, where :meth:`Mesh.log` shows a message to a group once."""
 
     @classmethod
     def from_dict(cls, data: Row) -> Mail:
@@ -299,6 +301,7 @@ class Mail(Message):
             whole=data.get("parts", 1) == 1,
             offered_at=data.get("offeredAt"),
             acked_at=data.get("ackedAt"),
+            copies=data.get("copies", 1),
         )
 
 

@@ -126,6 +126,20 @@ class Messages(MeshTest):
             self.assertEqual(bob.inbox(), [])
             self.assertFalse(bob.history(after=found[0].seq, limit=1)[0].whole)
 
+    def test_the_log_shows_conversations_and_takes_nothing(self):
+        with Mesh(name="ann") as ann, Mesh(name="bob") as bob, Mesh(name="cat") as cat:
+            sent = ann.send("bob", "is the Lexer done?")
+            bob.send("ann", "nearly", reply_to=sent.id)
+            cat.send("all", "lexer lunch")
+            human = Mesh()
+            self.assertEqual([mail.payload for mail in human.log(thread=sent.id)], ["is the Lexer done?", "nearly"])
+            self.assertEqual([mail.payload for mail in human.log(2)], ["nearly", "lexer lunch"])
+            self.assertEqual([mail.copies for mail in human.log(search="LUNCH lexer")], [3])
+            self.assertEqual([mail.payload for mail in human.log(grep="Lexer", since="1h")], ["is the Lexer done?"])
+            self.assertEqual([mail.payload for mail in cat.log(search="lexer")], ["lexer lunch"])
+            self.assertEqual([mail.payload for mail in human.log(with_peer="cat", search='" OR *')], [])
+            self.assertEqual([mail.payload for mail in ann.inbox()], ["nearly", "lexer lunch"])
+
     def test_the_same_key_sends_once(self):
         with Mesh(name="ann") as ann, Mesh(name="bob") as bob:
             first, second = ann.send("bob", "x", key="k"), ann.send("bob", "x", key="k")

@@ -24,6 +24,12 @@ pub fn parse(text: &str) -> Option<i64> {
     Some(time.duration_since(UNIX_EPOCH).ok()?.as_millis() as i64)
 }
 
+/// Reads a point in time: either form, or how long ago it was: `2h`, `30m`, `1day 6h`.
+pub fn parse_since(text: &str, now: i64) -> Option<i64> {
+    let ago = humantime::parse_duration(text.trim()).ok().and_then(|ago| i64::try_from(ago.as_millis()).ok());
+    ago.map(|ago| now.saturating_sub(ago)).or_else(|| parse(text))
+}
+
 /// A length of time in the largest unit that says enough: `7 min`, `40 s`.
 pub fn span(ms: i64) -> String {
     let seconds = (ms.max(0) + 999) / 1000;
@@ -47,6 +53,24 @@ mod tests {
         assert_eq!(super::parse("2026-11-22T06:47:54.170+00:00"), Some(ms));
         for text in ["yesterday", "2026-11-22T06:47:54.170+02:00", "2026-11-22T06:47:54+02:00"] {
             assert_eq!(super::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_point_in_time_is_a_time_or_how_long_ago_it_was() {
+        let now = 1_795_330_074_170;
+        for (text, want) in [
+            ("2h", Some(now - 7_200_000)),
+            (" 1h 30m ", Some(now - 5_400_000)),
+            ("0s", Some(now)),
+            ("99999999999999d", None),
+            ("2026-11-22 06:47:54", Some(now - 170)),
+            ("2", None),
+            ("-2h", None),
+            ("", None),
+            ("yesterday", None),
+        ] {
+            assert_eq!(super::parse_since(text, now), want, "{text}");
         }
     }
 }

@@ -129,7 +129,7 @@ fn arg_values(arg: &Arg) -> Vec<Candidate> {
             let groups = GROUPS.iter().map(|word| ((*word).to_owned(), "group".to_owned()));
             peers().into_iter().chain(groups).collect()
         }
-        _ if arg.name == "from" => peers(),
+        _ if ["from", "with"].contains(&arg.name) => peers(),
         _ => Vec::new(),
     }
 }

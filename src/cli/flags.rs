@@ -83,7 +83,7 @@ pub const FLAGS: &[CliFlag] = &[
     CliFlag { also: &["V"], ..flag("version", &[], "Print the version") },
     CliFlag {
         also: &["f"],
-        ..flag("follow", &["inbox", "events"], "Keep printing new rows as they arrive, until interrupted")
+        ..flag("follow", &["inbox", "log", "events"], "Keep printing new rows as they arrive, until interrupted")
     },
     CliFlag { value: "TEXT", ..flag("namespace", &["state watch"], "The entry's namespace, default if omitted") },
     CliFlag {

@@ -1,11 +1,11 @@
-//! Verbs that keep running: `inbox --follow`, `events --follow` and `state watch`. Each makes a series of
+//! Verbs that keep running: `inbox --follow`, `log --follow`, `events --follow` and `state watch`. Each makes a series of
 //! bounded waits, so that a lost broker costs a moment and no event.
 //!
 //! **Invariant:** these verbs never restart a broker that somebody stopped.
 
 use super::args::{ParsedCommand, on_command_line};
 use super::operations::{CliOperation, RowStream};
-use super::{call_params, load_environment, mark_read, render, try_print_line};
+use super::{call_params, load_environment, log_pages, mark_read, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
 use crate::sys::data_dir::DataDir;
@@ -26,6 +26,9 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
     let op = row.op;
     let (places, settings) = load_environment()?;
     let mut params = call_params(row, parsed, &settings);
+    if stream == RowStream::Messages && params.contains_key("search") {
+        return Err(Error::usage("--search", "inbox does not follow a search; slm-mesh log --search … --follow does"));
+    }
     let mut client = ReconnectingClient::new(places)?;
     if stream == RowStream::Events && !params.contains_key("after") && !params.contains_key("since") {
         // Start at the current end of the stream.
@@ -34,13 +37,22 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
         params.insert("after".into(), answer["seq"].clone());
         params.shift_remove("limit");
     }
+    if stream == RowStream::Log && !params.contains_key("after") {
+        let call = |params: &Map<String, Value>| client.call(op.name, params);
+        let answer = log_pages::collect(&params, call).map_err(|error| on_command_line(op, error))?;
+        if !print_rows(stream, &answer, parsed)? {
+            return Ok(0);
+        }
+        params.insert("after".into(), answer["next"].clone());
+        for name in ["before", "limit", "since"] {
+            params.shift_remove(name);
+        }
+    }
     params.insert("waitSeconds".into(), json!(WAIT_SECONDS));
     loop {
         let answer = client.call(op.name, &params).map_err(|error| on_command_line(op, error))?;
-        for row in stream.rows(&answer) {
-            if !try_print_line(&if parsed.json { render::json_line(row) } else { stream.render_row(row) })? {
-                return Ok(0);
-            }
+        if !print_rows(stream, &answer, parsed)? {
+            return Ok(0);
         }
         match stream {
             // A look leaves the mail where it is, so the next one begins behind it.
@@ -48,6 +60,7 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
                 params.insert("after".into(), answer["next"].clone());
             }
             RowStream::Messages => mark_read(&mut client.client, &Value::Object(params.clone()), &answer),
+            RowStream::Log => drop(params.insert("after".into(), answer["next"].clone())),
             RowStream::Events => {
                 params.shift_remove("since");
                 params.insert("after".into(), answer["seq"].clone());
@@ -57,6 +70,16 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
             crate::sys::print_error("slm-mesh: some older events are already deleted");
         }
     }
+}
+
+/// Prints the rows of an answer and returns whether the reader is still there.
+fn print_rows(stream: RowStream, answer: &Value, parsed: &ParsedCommand) -> Result<bool, Error> {
+    for row in stream.rows(answer) {
+        if !try_print_line(&if parsed.json { render::json_line(row) } else { stream.render_row(row) })? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Prints an entry of the shared state and every change to it.

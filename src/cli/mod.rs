@@ -14,6 +14,7 @@ mod parsed_command;
 pub mod render;
 pub mod lock_command;
 pub mod lock_restore;
+mod log_pages;
 pub mod setup;
 mod pipe;
 pub mod start;
@@ -94,20 +95,27 @@ fn serve_mcp(legacy: bool, agent: Option<String>) -> Result<u8, Error> {
 fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Error> {
     let op = row.op;
     let (places, settings) = load_environment()?;
-    let params = Value::Object(call_params(row, parsed, &settings));
+    let params = call_params(row, parsed, &settings);
     let mut client = if row.starts_broker { Client::connect_or_start(&places)? } else { connect_to_running(&places)? };
-    let answer = match client.call(op.name, &params) {
-        // The broker stopped at this moment; the next one can answer.
-        Err(error) if client::is_connection_lost(&error) && (op.repeatable || op.idempotency_key().is_some()) => {
-            client = Client::connect_or_start(&places)?;
-            client.call(op.name, &params)
+    let mut call = |params: &Map<String, Value>| {
+        let params = Value::Object(params.clone());
+        match client.call(op.name, &params) {
+            // The broker stopped at this moment; the next one can answer.
+            Err(error) if client::is_connection_lost(&error) && (op.repeatable || op.idempotency_key().is_some()) => {
+                client = Client::connect_or_start(&places)?;
+                client.call(op.name, &params)
+            }
+            result => result,
         }
-        result => result,
+    };
+    let answer = match row.stream {
+        Some(RowStream::Log) => log_pages::collect(&params, call),
+        _ => call(&params),
     };
     let answer = answer.map_err(|error| args::on_command_line(op, error))?;
     let (status, is_read) = render::print_answer(row, &answer, parsed)?;
     if row.stream == Some(RowStream::Messages) && is_read {
-        mark_read(&mut client, &params, &answer);
+        mark_read(&mut client, &Value::Object(params), &answer);
     }
     Ok(status)
 }
@@ -169,7 +177,8 @@ pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settin
     if row.excludes_caller {
         params.insert("whoami".into(), json!(true));
     }
-    let has_small_scope = params.get("scope").and_then(Value::as_str).is_some_and(|scope| scope != "machine");
+    let has_small_scope = params.get("scope").and_then(Value::as_str).is_some_and(|scope| scope != "machine")
+        || params.contains_key("sameProject");
     if row.location == SendLocation::Always || row.location == SendLocation::WithSmallScope && has_small_scope {
         let dir = std::env::current_dir().unwrap_or_default();
         let git = git::facts(&dir);

@@ -26,13 +26,15 @@ pub enum RowStream {
     Messages,
     /// Events, which continue after a sequence number.
     Events,
+    /// The log, which comes in pages and continues after a sequence number.
+    Log,
 }
 
 impl RowStream {
     /// The rows in an answer.
     pub fn rows(self, answer: &Value) -> &[Value] {
         let list = match self {
-            RowStream::Messages => "messages",
+            RowStream::Messages | RowStream::Log => "messages",
             RowStream::Events => "events",
         };
         answer[list].as_array().map(Vec::as_slice).unwrap_or_default()
@@ -43,6 +45,7 @@ impl RowStream {
         match self {
             RowStream::Messages => render::message(row),
             RowStream::Events => render::event(row),
+            RowStream::Log => render::log_message(row),
         }
     }
 }
@@ -54,7 +57,7 @@ pub enum SendLocation {
     Never,
     /// With every call.
     Always,
-    /// Only with a scope that is smaller than the machine: asking git takes time.
+    /// Only if the call is about less than the whole machine: asking git takes time.
     WithSmallScope,
 }
 
@@ -96,6 +99,11 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     row(&peers::SUMMARY, render::summary_set),
     row(&mail::SEND, render::message_sent),
     CliOperation { stream: Some(RowStream::Messages), ..row(&mail::INBOX, render::inbox) },
+    CliOperation {
+        location: SendLocation::WithSmallScope,
+        stream: Some(RowStream::Log),
+        ..row(&mail::log::LOG, render::log)
+    },
     row(&state::GET, render::state_entry),
     row(&state::SET, render::state_set),
     row(&state::LIST, render::state_entries),

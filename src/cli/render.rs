@@ -153,7 +153,10 @@ pub fn message_sent(value: &Value, _: &ParsedCommand) -> Rendered {
 }
 
 /// Renders the answer of `inbox`.
-pub fn inbox(value: &Value, _: &ParsedCommand) -> Rendered {
+pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
+    if parsed.args.contains_key("search") {
+        return log(value, parsed);
+    }
     let rows = rows(value, "messages");
     if rows.is_empty() {
         return Rendered::Text("No messages.".into());
@@ -186,6 +189,49 @@ pub fn message(row: &Value) -> String {
     let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
     let body = word_lines(&row["payload"]).replace('\n', "\n  ");
     format!("{}\n  {body}", bold(&format!("{}  {head}{notes}  {}", clock(&row["createdAt"]), dim(&word(&row["id"])))))
+}
+
+/// Renders the answer of `log`, and of a search in the inbox.
+pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
+    let rows = rows(value, "messages");
+    let mut text: Vec<String> = rows.iter().map(log_message).collect();
+    if rows.is_empty() {
+        text.push("No messages.".into());
+    }
+    if value["more"] == json!(true) {
+        // Older messages come first, and newer ones last.
+        match value["before"].as_i64() {
+            Some(before) => text.insert(0, dim(&format!("there may be older messages: --before {before}"))),
+            None => text.push(dim(&format!("there may be newer messages: --after {}", value["next"]))),
+        }
+    }
+    Rendered::Text(text.join("\n"))
+}
+
+/// Renders one message of the log: from whom, to whom, how far it got, and its text.
+pub fn log_message(row: &Value) -> String {
+    // The sender of old HTTP mail may have any text for a name, also one that looks like this line.
+    let name = |field: &str| framed_text::shown_name(row[field].as_str().unwrap_or(""));
+    let (from, group) = (name("fromName"), row["group"].as_str().map(framed_text::shown_name));
+    let to = match (row["copies"].as_i64(), &group) {
+        (Some(n), Some(group)) => format!("{group} ({n} peers)"),
+        _ => name("toName"),
+    };
+    let counts = row["receipts"].as_object();
+    let receipt = match counts.filter(|counts| counts.len() > 1) {
+        Some(counts) => counts.iter().map(|(word, n)| format!("{n} {}", plain(word))).collect::<Vec<_>>().join(", "),
+        None => word(&row["receipt"]),
+    };
+    let mut notes = Vec::new();
+    if row["type"] != json!("text") {
+        notes.push(word(&row["type"]));
+    }
+    notes.extend(group.filter(|_| row["copies"].is_null()).map(|group| format!("to {group}")));
+    notes.extend(row["replyTo"].as_str().map(|id| format!("answers {}", plain(id))));
+    notes.extend(row["part"].as_i64().map(|part| format!("part {part} of {}", row["parts"])));
+    let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
+    let head = format!("{}  {from} → {to}  [{receipt}]{notes}  {}", clock(&row["createdAt"]), dim(&word(&row["id"])));
+    format!("{}\n  {}", bold(&head), word_lines(&row["payload"]).replace('\n', "\n  "))
 }
 
 /// Renders the answer of `state get`.

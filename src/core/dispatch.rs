@@ -32,7 +32,7 @@ pub struct CallContext {
     pub now: i64,
     /// When its wait ends, if it has waited before.
     pub until: Option<i64>,
-    /// Where the stream stood when it began to wait for events, or when its wait for a wakeup ends.
+    /// Where the stream stood when it began to wait for events or messages, or when its wait for a wakeup ends.
     pub cursor: Option<i64>,
     /// Set when it must answer now.
     pub deadline_reached: bool,
@@ -167,7 +167,9 @@ impl Mesh {
         let result = match result {
             Ok(Outcome::Pending(reason, until)) => {
                 call.ctx.until = Some(until);
-                if let WaitReason::Events(cursor) | WaitReason::Wakeup(_, cursor) = reason {
+                if let WaitReason::Events(cursor) | WaitReason::Messages(cursor) | WaitReason::Wakeup(_, cursor) =
+                    reason
+                {
                     call.ctx.cursor = Some(cursor);
                 }
                 call.reason = Some(reason);

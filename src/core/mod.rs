@@ -57,6 +57,7 @@ pub const OPS: &[&Op] = &[
     &peers::SUMMARY,
     &mail::SEND,
     &mail::INBOX,
+    &mail::log::LOG,
     &state::GET,
     &state::SET,
     &state::LIST,

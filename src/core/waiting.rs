@@ -14,6 +14,8 @@ pub enum WaitReason {
     Mail(PeerId),
     /// An event after this cursor.
     Events(i64),
+    /// A message to anybody, after this cursor.
+    Messages(i64),
     /// Mail because of which this peer may be woken, until this time (ms).
     Wakeup(PeerId, i64),
     /// A lock to end; this is what the caller wants to lock.
@@ -36,6 +38,7 @@ impl WaitingCall {
         match &self.reason {
             Some(WaitReason::Mail(peer) | WaitReason::Wakeup(peer, _)) => dirty.mail.contains(peer),
             Some(WaitReason::Events(_)) => dirty.events,
+            Some(WaitReason::Messages(_)) => !dirty.mail.is_empty(),
             Some(WaitReason::Locks(_)) => dirty.locks,
             None => false,
         }

@@ -9,6 +9,7 @@ use crate::base::ids::PeerId;
 use crate::base::kinds::MessageState;
 use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::ControlFlow;
 
 /// Which messages a scan walks through.
@@ -108,8 +109,8 @@ impl Store {
             if text_passes(body) {
                 let peers: [i64; 2] = [row.get(SENDER)?, row.get(RECIPIENT)?];
                 for num in peers {
-                    if !names.contains_key(&num) {
-                        names.insert(num, self.peer_of_number(num)?);
+                    if let Entry::Vacant(place) = names.entry(num) {
+                        place.insert(self.peer_of_number(num)?);
                     }
                 }
                 if visit(&read_scanned(row, &names[&peers[0]], &names[&peers[1]])?).is_break() {

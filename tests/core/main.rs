@@ -9,6 +9,7 @@ mod failures;
 mod wakeups;
 mod forwarding;
 mod federation;
+mod history;
 mod locks;
 mod two_machines;
 mod operations;

@@ -45,6 +45,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("proc_pidinfo", &["sys/process/"]),
     ("signal_hook", &["sys/", "broker/startup"]),
     ("lexopt", &["cli/"]),
+    ("memchr", &["core/mail/text_filter"]),
     ("humantime", &["base/time"]),
     ("libmdns", &["discovery/mdns_process"]),
     ("if_addrs", &["discovery/addresses"]),

@@ -4,7 +4,12 @@
 //! it is: accepted, offered, read, acknowledged, expired.
 
 mod alerts;
+mod history;
+mod inbox;
+mod inbox_search;
+pub mod log;
 pub mod receipts;
+mod text_filter;
 pub mod wakeups;
 
 use super::federation::Federation;
@@ -12,13 +17,14 @@ use super::journal::{Change, Journal};
 use super::op::ArgKind;
 use super::peers::{Peer, Peers};
 use super::turn::{Effect, Turn};
-use super::waiting::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{PeerId, PublicIds};
 use crate::base::kinds::{MessageState, MessageType};
 use crate::base::limits;
 use crate::store::{Message, MessageFilter, Store};
+pub use inbox::INBOX;
+pub(super) use inbox::MailView;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use wakeups::WakeupAttempt;
@@ -58,40 +64,6 @@ pub static SEND: Op = Op {
     run: send,
 };
 
-/// Reads mail.
-pub static INBOX: Op = Op {
-    name: "inbox",
-    summary: "Read your messages: unread, oldest first, by default; or all; or sent ones with receipts",
-    args: &[
-        Arg::new(
-            "filter",
-            ArgKind::Choice(&["unread", "all", "sent"]),
-            "unread by default; all includes read messages; sent shows receipts for yours",
-        ),
-        Arg::new("from", ArgKind::Text { min: 1, max: 256 }, "Only messages from this peer (with sent: to it)"),
-        Arg::new("limit", ArgKind::Int { min: 1, max: 100 }, "Maximum number of messages, 20 by default"),
-        Arg::new("after", ArgKind::Int { min: 0, max: i64::MAX }, "Only messages after this sequence number"),
-        Arg::new(
-            "waitSeconds",
-            ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
-            "Seconds to wait for a message; every client allows 25",
-        )
-        .short("wait"),
-        Arg::new(
-            "ack",
-            ArgKind::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
-            "Ids of messages to acknowledge to their senders",
-        ),
-        Arg::new("take", ArgKind::Flag, "With --as: take the mail, as its owner does, instead of only looking at it")
-            .not_in_tool(),
-    ],
-    actor: Auth::Required,
-    verb: Some("inbox"),
-    tool: Some(("inbox", None)),
-    repeatable: true,
-    run: inbox,
-};
-
 fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, journal, federation, rates, .. } = mesh;
     let key = args.text("key");
@@ -128,82 +100,10 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(value))
 }
 
-/// Which messages an inbox call shows.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum MailView {
-    Unread,
-    All,
-    Sent,
-}
-
-fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let Mesh { turn, peers, mail, journal, .. } = mesh;
-    for id in args.texts("ack") {
-        mail.acknowledge(turn, peers, journal, ctx, id)?;
-    }
-    let view = match args.text("filter") {
-        Some("all") => MailView::All,
-        Some("sent") => MailView::Sent,
-        _ => MailView::Unread,
-    };
-    // A look at another peer's mail takes nothing from it, and its senders hear of nothing.
-    let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
-    let limit = args.int("limit").unwrap_or(20);
-    let other = args.text("from").map(|name| peer_or_text(peers, name)).transpose()?;
-    let (me, after) = (ctx.me(), args.int("after"));
-    let filter = MessageFilter {
-        to: if view == MailView::Sent { other.as_deref() } else { Some(me) },
-        from: if view == MailView::Sent { Some(me) } else { other.as_deref() },
-        unread: view == MailView::Unread,
-        after: after.unwrap_or(0),
-        // History without a cursor means the latest; unread mail always begins with the oldest.
-        newest: view != MailView::Unread && after.is_none(),
-        limit: limit + 1,
-        ..MessageFilter::default()
-    };
-    let mut found = turn.store.messages(&filter)?;
-    found.retain(|m| view != MailView::Unread || m.expires.is_none_or(|at| at > ctx.now));
-    if found.is_empty()
-        && view != MailView::Sent
-        && let Some(until) = ctx.wait(args.int("waitSeconds"))
-    {
-        return Ok(Outcome::Pending(WaitReason::Mail(ctx.my_id()), until));
-    }
-    let mut more = found.len() as i64 > limit;
-    found.truncate(limit as usize);
-    let (mut rows, mut size) = (Vec::new(), 0);
-    let mut n_whole = 0;
-    for message in &found {
-        let to_row = if is_look { Mail::whole_row } else { Mail::row };
-        let row = to_row(mail, &turn.store, peers, message, view);
-        size += row.to_string().len();
-        if size > limits::PAGE_MAX && !rows.is_empty() {
-            more = true;
-            break;
-        }
-        n_whole += i64::from(row.get("part").is_none() || row["part"] == row["parts"]);
-        rows.push(row);
-    }
-    if view == MailView::Unread && !is_look {
-        for message in &found[..rows.len()] {
-            mail.mark_offered(turn, journal, message, "mesh_inbox", ctx.now)?;
-        }
-    }
-    if filter.newest {
-        rows.reverse();
-    }
-    let next = rows.iter().filter_map(|row| row["seq"].as_i64()).max().or(after).unwrap_or(0);
-    let mut value = json!({ "ok": true, "messages": rows });
-    if view == MailView::Unread {
-        value["remaining"] = json!((mail.unread(&turn.store, me)? - n_whole).max(0));
-    } else {
-        value["more"] = json!(more);
-        value["next"] = json!(next);
-    }
-    if is_look {
-        (value["look"], value["next"]) = (json!(true), json!(next));
-    }
-    Ok(Outcome::Ready(value))
+/// The error for the id of a message that is not there.
+fn no_message(id: &str) -> Error {
+    let id: String = id.chars().take(80).collect();
+    Error::not_found(format!("no message has the id {id}; it may have been removed after 7 days"))
 }
 
 /// The id of a peer by its name; a text that fits no peer may be the sender of old mail.
@@ -403,9 +303,7 @@ impl Mail {
     /// The message with a public id.
     fn find(&self, store: &Store, id: &str) -> Result<Message, Error> {
         let found = self.ids.message_seq(id).map(|seq| store.message(seq)).transpose()?.flatten();
-        found.ok_or_else(|| {
-            Error::not_found(format!("no message has the id {id}; it may have been removed after 7 days"))
-        })
+        found.ok_or_else(|| no_message(id))
     }
 
     /// Unread messages for a hook to show: at most `max`, without those that another hook took a moment

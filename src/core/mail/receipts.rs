@@ -142,7 +142,20 @@ impl Mail {
     /// A message in an inbox answer; a long one in parts that fit a tool result.
     pub(in crate::core) fn row(&self, store: &Store, peers: &Peers, message: &Message, view: MailView) -> Value {
         let mut map = object(self.whole_row(store, peers, message, view));
-        cut_to_part(&mut map, message, view);
+        let is_unread = view == MailView::Unread;
+        let at = if is_unread { message.bytes_read as usize } else { 0 };
+        let note =
+            if is_unread { "read the inbox again for the next part" } else { "only the first part is shown here" };
+        cut_to_part(&mut map, message, at, note);
+        Value::Object(map)
+    }
+
+    /// A message that a search found: its part that has the byte `at`.
+    pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize) -> Value {
+        let mut map = object(self.whole_row(store, peers, message, MailView::Sent));
+        cut_to_part(&mut map, message, at, "only the part with the words is shown here");
+        // The progress of a search is no progress of its reader.
+        map.remove("upto");
         Value::Object(map)
     }
 
@@ -243,25 +256,19 @@ impl Mesh {
     }
 }
 
-/// Cuts a payload that is too long for one result. The part starts where the last one ended; `part` and
-/// `parts` count, `upto` is what the reader reports back.
-fn cut_to_part(map: &mut Map<String, Value>, message: &Message, view: MailView) {
+/// Cuts a payload that is too long for one result to the part that has the byte `at`. `part` and `parts`
+/// count, `upto` is what the reader reports back.
+fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note: &str) {
     let starts = part_starts(&message.body);
     if starts.len() == 1 {
         return;
     }
-    let bytes_read = if view == MailView::Unread { message.bytes_read as usize } else { 0 };
-    let part = starts.iter().rposition(|start| *start <= bytes_read).unwrap_or(0);
+    let part = starts.iter().rposition(|start| *start <= at).unwrap_or(0);
     let upto = starts.get(part + 1).copied().unwrap_or(message.body.len());
     map.insert("payload".into(), json!(message.body.get(starts[part]..upto).unwrap_or("")));
     map.insert("part".into(), json!(part + 1));
     map.insert("parts".into(), json!(starts.len()));
     map.insert("upto".into(), json!(upto));
-    let note = if view == MailView::Unread {
-        "read the inbox again for the next part"
-    } else {
-        "only the first part is shown here"
-    };
     map.insert("note".into(), json!(note));
 }
 

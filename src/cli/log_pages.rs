@@ -1,0 +1,115 @@
+//! The log in one piece: the broker answers it in small steps, so that nobody waits for a long search.
+
+use crate::base::error::Error;
+use serde_json::{Map, Value, json};
+
+/// Messages that are printed if the user names no number.
+const LIMIT: u64 = 50;
+
+/// Asks for pages until there are enough messages or no more, and returns them as one answer, oldest first.
+/// Its `next` is where the log stood at the first page.
+pub fn collect(
+    params: &Map<String, Value>,
+    mut call: impl FnMut(&Map<String, Value>) -> Result<Value, Error>,
+) -> Result<Value, Error> {
+    let mut params = params.clone();
+    let is_forward = params.contains_key("after");
+    let limit = params.get("limit").and_then(Value::as_u64).unwrap_or(LIMIT) as usize;
+    let mut rows: Vec<Value> = Vec::new();
+    let mut stands = None;
+    loop {
+        params.insert("limit".into(), json!(limit - rows.len()));
+        let mut answer = call(&params)?;
+        let page = match answer["messages"].take() {
+            Value::Array(page) => page,
+            _ => Vec::new(),
+        };
+        rows = if is_forward { join(rows, page) } else { join(page, rows) };
+        let (name, cursor) = match is_forward {
+            true => ("after", answer["next"].clone()),
+            false => ("before", answer["before"].clone()),
+        };
+        let first = stands.get_or_insert_with(|| answer["next"].clone());
+        if rows.len() >= limit || answer["more"] != json!(true) || cursor.is_null() {
+            if !is_forward {
+                answer["next"] = first.clone();
+            }
+            answer["messages"] = json!(rows);
+            return Ok(answer);
+        }
+        params.insert(name.into(), cursor);
+    }
+}
+
+/// Puts two pages together. The copies of one send may be on both.
+fn join(mut older: Vec<Value>, newer: Vec<Value>) -> Vec<Value> {
+    let mut newer = newer.into_iter();
+    if let Some(last) = older.last_mut()
+        && let Some(first) = newer.next()
+    {
+        let shared = ["fromPeer", "group", "createdAt", "payload"];
+        if last["group"].is_string() && shared.iter().all(|name| last[*name] == first[*name]) {
+            add_copies(last, &first);
+        } else {
+            older.push(first);
+        }
+    }
+    older.extend(newer);
+    older
+}
+
+/// Counts the copies of `other` among those of `row`.
+fn add_copies(row: &mut Value, other: &Value) {
+    let copies = |row: &Value| row["copies"].as_i64().unwrap_or(1);
+    let receipts = |row: &Value| match &row["receipts"] {
+        Value::Object(counts) => counts.clone(),
+        _ => Map::from_iter([(row["receipt"].as_str().unwrap_or("").to_owned(), json!(1))]),
+    };
+    let mut sum = receipts(row);
+    for (word, n) in receipts(other) {
+        let known = sum.get(&word).and_then(Value::as_i64).unwrap_or(0);
+        sum.insert(word, json!(known + n.as_i64().unwrap_or(0)));
+    }
+    row["copies"] = json!(copies(row) + copies(other));
+    row["receipts"] = json!(sum);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(seq: i64, group: Option<&str>) -> Value {
+        let text = if group.is_some() { "to a group" } else { "to one" };
+        json!({
+            "seq": seq, "fromPeer": "a", "group": group, "createdAt": "t", "payload": text, "receipt": "read",
+        })
+    }
+
+    #[test]
+    fn pages_are_read_until_there_are_enough_and_stand_in_order() {
+        // Messages 1 to 6, two a page; 3 and 4 are copies of one send.
+        let all: Vec<Value> = (1..=6).map(|n| row(n, (n == 3 || n == 4).then_some("repo"))).collect();
+        let page = |params: &Map<String, Value>| {
+            let before = params.get("before").and_then(Value::as_i64).unwrap_or(7);
+            let first = (before - 2).max(1);
+            let rows = &all[first as usize - 1..before as usize - 1];
+            Ok(json!({ "messages": rows, "more": first > 1, "before": first, "next": 6 }))
+        };
+        let seqs = |answer: &Value| -> Vec<i64> {
+            answer["messages"].as_array().unwrap().iter().map(|row| row["seq"].as_i64().unwrap()).collect()
+        };
+        let answer = collect(&Map::from_iter([("limit".to_owned(), json!(9))]), page).unwrap();
+        assert_eq!(seqs(&answer), [1, 2, 3, 4, 5, 6]);
+        assert_eq!((&answer["more"], &answer["next"]), (&json!(false), &json!(6)));
+        let answer = collect(&Map::from_iter([("limit".to_owned(), json!(2))]), page).unwrap();
+        assert_eq!((seqs(&answer), &answer["more"]), (vec![5, 6], &json!(true)));
+    }
+
+    #[test]
+    fn the_copies_of_one_send_are_joined_over_the_edge_of_a_page() {
+        let joined = join(vec![row(1, None), row(2, Some("repo"))], vec![row(3, Some("repo")), row(4, Some("all"))]);
+        assert_eq!(joined.len(), 3);
+        assert_eq!((&joined[1]["copies"], &joined[1]["receipts"]), (&json!(2), &json!({ "read": 2 })));
+        assert_eq!(join(vec![row(1, None)], vec![row(2, None)]).len(), 2);
+    }
+}

@@ -1,0 +1,299 @@
+//! The history of messages, read in bounded steps: what `log` and a search of the inbox share.
+//!
+//! One step costs the loop a millisecond at most; whoever wants more asks again, behind the clients that came
+//! meanwhile. The alternative was that each verb opens the database itself. Guests have no database, a second
+//! reader holds back the checkpoints of the write-ahead log, and the rules of who sees what would stand twice.
+
+use super::Mail;
+use super::text_filter::TextFilter;
+use crate::base::error::Error;
+use crate::base::ids::PeerId;
+use crate::base::kinds::MessageState;
+use crate::core::peers::{Peer, Peers};
+use crate::store::{Message, MessageScan, ScanEnd, ScanSource, ScannedMessage, Store};
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+/// Rows that one step looks at, about half a millisecond of work.
+pub(super) const STEP_ROWS: i64 = 1_000;
+/// Bytes of text that one step looks at.
+pub(super) const STEP_BYTES: usize = 512 * 1024;
+/// Messages that one step finds: to show one costs as much as to look at ten.
+const FOUND_MAX: usize = 100;
+/// Replies that one step follows upwards to find out which message began them.
+const CLIMB_MAX: usize = 1_000;
+
+/// Whose messages a caller may see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum VisibleMail {
+    /// Everybody's: this is the user whose mesh it is.
+    All,
+    /// Those of the peers on this machine, for the person at it.
+    OfMachine(String),
+    /// Only its own.
+    OfPeer(PeerId),
+}
+
+impl VisibleMail {
+    pub(super) fn of(peers: &Peers, me: &str) -> VisibleMail {
+        match peers.get(me) {
+            _ if peers.human() == me => VisibleMail::All,
+            Some(peer) if peers.is_human(me) => VisibleMail::OfMachine(peer.row.host.clone()),
+            _ => VisibleMail::OfPeer(me.into()),
+        }
+    }
+
+    /// Whether the caller may see this message.
+    pub(super) fn includes(&self, peers: &Peers, message: &Message) -> bool {
+        let is_at = |host: &str, id: &str| peers.get(id).is_some_and(|peer| peer.row.host == host);
+        match self {
+            VisibleMail::All => true,
+            VisibleMail::OfMachine(host) => is_at(host, &message.sender) || is_at(host, &message.recipient),
+            VisibleMail::OfPeer(me) => message.sender == *me || message.recipient == *me,
+        }
+    }
+}
+
+/// A test of peers that is made once for each.
+struct PeerTest<'a> {
+    peers: &'a Peers,
+    passes: Box<dyn Fn(&Peer) -> bool + 'a>,
+    known: HashMap<PeerId, bool>,
+}
+
+impl<'a> PeerTest<'a> {
+    fn new(peers: &'a Peers, passes: impl Fn(&Peer) -> bool + 'a) -> PeerTest<'a> {
+        PeerTest { peers, passes: Box::new(passes), known: HashMap::new() }
+    }
+
+    /// Whether the sender or the recipient passes.
+    fn passes_either(&mut self, message: &ScannedMessage<'_>) -> bool {
+        [message.sender, message.recipient].into_iter().any(|id| {
+            *self.known.entry(id.clone()).or_insert_with(|| self.peers.get(id).is_some_and(|peer| (self.passes)(peer)))
+        })
+    }
+}
+
+/// A test of one message.
+type MessageTest<'a> = Box<dyn FnMut(&ScannedMessage<'_>) -> bool + 'a>;
+
+/// Which messages are wanted.
+pub(super) struct HistoryFilter<'a> {
+    text: TextFilter,
+    /// Each must hold.
+    tests: Vec<MessageTest<'a>>,
+    /// Only this message and what answers it.
+    below: Option<Subthread>,
+}
+
+impl<'a> HistoryFilter<'a> {
+    pub(super) fn new(text: TextFilter) -> HistoryFilter<'a> {
+        HistoryFilter { text, tests: Vec::new(), below: None }
+    }
+
+    /// Adds a test of the message itself.
+    pub(super) fn and(&mut self, test: impl FnMut(&ScannedMessage<'_>) -> bool + 'a) {
+        self.tests.push(Box::new(test));
+    }
+
+    /// Adds a test that the sender or the recipient must pass.
+    pub(super) fn and_either_peer(&mut self, peers: &'a Peers, passes: impl Fn(&Peer) -> bool + 'a) {
+        let mut test = PeerTest::new(peers, passes);
+        self.and(move |message| test.passes_either(message));
+    }
+
+    /// Lets through what the caller may see.
+    pub(super) fn and_visible(&mut self, peers: &'a Peers, visible: VisibleMail) {
+        match visible {
+            VisibleMail::All => {}
+            VisibleMail::OfMachine(host) => self.and_either_peer(peers, move |peer| peer.row.host == host),
+            VisibleMail::OfPeer(me) => self.and(move |message| *message.sender == me || *message.recipient == me),
+        }
+    }
+
+    /// Lets through only this message and the replies to it, and so on.
+    pub(super) fn and_below(&mut self, seq: i64) {
+        self.below = Some(Subthread { top: seq, n_climbed: 0, known: HashMap::from([(seq, true)]) });
+    }
+}
+
+/// Whether a message passes the tests, and stands below the wanted one.
+fn passes(
+    store: &Store,
+    message: &ScannedMessage<'_>,
+    tests: &mut [MessageTest<'_>],
+    below: Option<&mut Subthread>,
+) -> Result<bool, Error> {
+    if !tests.iter_mut().all(|test| test(message)) {
+        return Ok(false);
+    }
+    below.map_or(Ok(true), |below| below.contains(store, message.seq, message.reply_to))
+}
+
+/// A message inside a conversation, and which others are below it.
+#[derive(Debug)]
+struct Subthread {
+    top: i64,
+    n_climbed: usize,
+    known: HashMap<i64, bool>,
+}
+
+impl Subthread {
+    fn contains(&mut self, store: &Store, seq: i64, reply_to: Option<i64>) -> Result<bool, Error> {
+        let (mut path, mut at, mut parent) = (Vec::new(), seq, reply_to);
+        let is_below = loop {
+            if let Some(known) = self.known.get(&at) {
+                break *known;
+            }
+            path.push(at);
+            // An answer has a higher number than what it answers.
+            at = match parent {
+                Some(parent) if parent >= self.top => parent,
+                _ => break false,
+            };
+            self.n_climbed += 1;
+            if self.n_climbed > CLIMB_MAX {
+                // A longer chain is shown rather than followed.
+                return Ok(true);
+            }
+            parent = store.reply_target(at)?;
+        };
+        self.known.extend(path.into_iter().map(|seq| (seq, is_below)));
+        Ok(is_below)
+    }
+}
+
+/// A send that was found: one message, or its copies to the peers of a group.
+#[derive(Debug)]
+struct FoundSend {
+    /// The number of the oldest copy.
+    first: i64,
+    /// The number of the newest copy.
+    last: i64,
+    copies: Vec<MessageState>,
+    /// What all copies of a send to a group have in common; `None` for a message to one peer.
+    shared: Option<(PeerId, String, i64, String)>,
+}
+
+impl FoundSend {
+    fn new(message: &ScannedMessage<'_>) -> FoundSend {
+        let shared = (!message.group.is_empty())
+            .then(|| (message.sender.clone(), message.group.to_owned(), message.created, message.body.to_owned()));
+        FoundSend { first: message.seq, last: message.seq, copies: vec![message.state], shared }
+    }
+
+    /// Takes a neighbouring copy in; returns whether it is one.
+    fn absorb(&mut self, message: &ScannedMessage<'_>) -> bool {
+        let is_copy = self.shared.as_ref().is_some_and(|(sender, group, created, body)| {
+            (sender, group.as_str(), *created, body.as_str())
+                == (message.sender, message.group, message.created, message.body)
+        });
+        if is_copy {
+            self.first = self.first.min(message.seq);
+            self.last = self.last.max(message.seq);
+            self.copies.push(message.state);
+        }
+        is_copy
+    }
+
+    /// How many copies got how far.
+    fn receipts(&self) -> Value {
+        let mut counts: Map<String, Value> = Map::new();
+        for state in &self.copies {
+            let n = counts.get(state.word()).and_then(Value::as_i64).unwrap_or(0);
+            counts.insert(state.word().into(), json!(n + 1));
+        }
+        Value::Object(counts)
+    }
+}
+
+/// What one step found.
+#[derive(Debug)]
+pub(super) struct HistoryPage {
+    /// The messages, oldest first.
+    pub(super) rows: Vec<Value>,
+    /// The last number that is done with, in the direction of the scan.
+    pub(super) cursor: Option<i64>,
+    /// Whether there are no further messages in that direction.
+    pub(super) is_complete: bool,
+}
+
+impl Mail {
+    /// Makes one step through the history. `to_row` shows a message; the rows together have at most `bytes_max`
+    /// bytes, or there is just one.
+    pub(super) fn history(
+        &self,
+        store: &Store,
+        scan: &MessageScan<'_>,
+        filter: &mut HistoryFilter<'_>,
+        limit: usize,
+        bytes_max: usize,
+        to_row: impl Fn(&Message) -> Value,
+    ) -> Result<HistoryPage, Error> {
+        let (found, end) = find(store, scan, filter, limit.min(FOUND_MAX))?;
+        let (mut rows, mut size) = (Vec::new(), 0);
+        let (mut cursor, mut is_complete) = (end.last, end.is_complete);
+        for (n, send) in found.iter().enumerate() {
+            let Some(message) = store.message(send.first)? else { continue };
+            let mut row = to_row(&message);
+            if send.copies.len() > 1 {
+                row["copies"] = json!(send.copies.len());
+                row["receipts"] = send.receipts();
+            }
+            size += row.to_string().len();
+            if size > bytes_max && n > 0 {
+                let done = &found[n - 1];
+                (cursor, is_complete) = (Some(if scan.newest { done.first } else { done.last }), false);
+                break;
+            }
+            rows.push(row);
+        }
+        if scan.newest {
+            rows.reverse();
+        }
+        Ok(HistoryPage { rows, cursor, is_complete })
+    }
+}
+
+/// Looks for messages, in the direction of the scan.
+fn find(
+    store: &Store,
+    scan: &MessageScan<'_>,
+    filter: &mut HistoryFilter<'_>,
+    limit: usize,
+) -> Result<(Vec<FoundSend>, ScanEnd), Error> {
+    let mut found: Vec<FoundSend> = Vec::new();
+    let mut failed = None;
+    let HistoryFilter { text, tests, below } = filter;
+    let visit = |message: &ScannedMessage<'_>| {
+        match passes(store, message, tests, below.as_mut()) {
+            Err(error) => {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+            Ok(false) => return ControlFlow::Continue(()),
+            Ok(true) => {}
+        }
+        if found.last_mut().is_some_and(|send| send.absorb(message)) {
+            return ControlFlow::Continue(());
+        }
+        if found.len() == limit {
+            return ControlFlow::Break(());
+        }
+        found.push(FoundSend::new(message));
+        ControlFlow::Continue(())
+    };
+    let end = store.scan_messages(scan, |body| text.matches(body), visit)?;
+    failed.map_or(Ok((found, end)), Err)
+}
+
+/// The scan of one step over everything that a caller may see, or over the messages of one peer.
+pub(super) fn source<'a>(visible: &'a VisibleMail, with: Option<&'a str>, thread: Option<i64>) -> ScanSource<'a> {
+    match (thread, visible, with) {
+        (Some(root), ..) => ScanSource::Thread(root),
+        (None, VisibleMail::OfPeer(me), _) => ScanSource::OfPeer(me),
+        (None, _, Some(with)) => ScanSource::OfPeer(with),
+        (None, _, None) => ScanSource::All,
+    }
+}

@@ -1,0 +1,141 @@
+//! The inbox: a peer's unread messages, its history, and what it sent.
+
+use super::{Mail, log, peer_or_text};
+use crate::base::error::Error;
+use crate::base::limits;
+use crate::core::op::ArgKind;
+use crate::core::waiting::WaitReason;
+use crate::core::{Arg, Args, Auth, CallContext, Mesh, Op, Outcome};
+use crate::store::MessageFilter;
+use serde_json::json;
+
+/// Reads mail.
+pub static INBOX: Op = Op {
+    name: "inbox",
+    summary: "Read your messages: unread, oldest first, by default; or all; or sent ones with receipts; or search them",
+    args: &[
+        Arg::new(
+            "filter",
+            ArgKind::Choice(&["unread", "all", "sent"]),
+            "unread by default; all includes read messages; sent shows receipts for yours",
+        ),
+        Arg::new("from", ArgKind::Text { min: 1, max: 256 }, "Only messages from this peer (with sent: to it)"),
+        Arg::new("limit", ArgKind::Int { min: 1, max: 100 }, "Maximum number of messages, 20 by default"),
+        Arg::new("after", ArgKind::Int { min: 0, max: i64::MAX }, "Only messages after this sequence number"),
+        Arg::new(
+            "search",
+            log::SEARCH,
+            "Find messages that contain all these words, sent or received, read or not, the latest; marks nothing as read",
+        ),
+        Arg::new(
+            "before",
+            ArgKind::Int { min: 0, max: i64::MAX },
+            "With search: only messages before this sequence number, the before of the previous answer",
+        ),
+        Arg::new(
+            "waitSeconds",
+            ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
+            "Seconds to wait for a message; every client allows 25",
+        )
+        .short("wait"),
+        Arg::new(
+            "ack",
+            ArgKind::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
+            "Ids of messages to acknowledge to their senders",
+        ),
+        Arg::new("take", ArgKind::Flag, "With --as: take the mail, as its owner does, instead of only looking at it")
+            .not_in_tool(),
+    ],
+    actor: Auth::Required,
+    verb: Some("inbox"),
+    tool: Some(("inbox", None)),
+    repeatable: true,
+    run: inbox,
+};
+
+/// Which messages an inbox call shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::core) enum MailView {
+    Unread,
+    All,
+    Sent,
+}
+
+impl MailView {
+    fn of(filter: Option<&str>) -> MailView {
+        match filter {
+            Some("all") => MailView::All,
+            Some("sent") => MailView::Sent,
+            _ => MailView::Unread,
+        }
+    }
+}
+
+fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, mail, journal, .. } = mesh;
+    for id in args.texts("ack") {
+        mail.acknowledge(turn, peers, journal, ctx, id)?;
+    }
+    let view = MailView::of(args.text("filter"));
+    // A look at another peer's mail takes nothing from it, and its senders hear of nothing.
+    let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
+    let limit = args.int("limit").unwrap_or(20);
+    let other = args.text("from").map(|name| peer_or_text(peers, name)).transpose()?;
+    if let Some(words) = args.text("search").filter(|words| !words.trim().is_empty()) {
+        return mail.search(&turn.store, peers, ctx, args, words, other.as_ref());
+    }
+    let (me, after) = (ctx.me(), args.int("after"));
+    let filter = MessageFilter {
+        to: if view == MailView::Sent { other.as_deref() } else { Some(me) },
+        from: if view == MailView::Sent { Some(me) } else { other.as_deref() },
+        unread: view == MailView::Unread,
+        after: after.unwrap_or(0),
+        // History without a cursor means the latest; unread mail always begins with the oldest.
+        newest: view != MailView::Unread && after.is_none(),
+        limit: limit + 1,
+        ..MessageFilter::default()
+    };
+    let mut found = turn.store.messages(&filter)?;
+    found.retain(|m| view != MailView::Unread || m.expires.is_none_or(|at| at > ctx.now));
+    if found.is_empty()
+        && view != MailView::Sent
+        && let Some(until) = ctx.wait(args.int("waitSeconds"))
+    {
+        return Ok(Outcome::Pending(WaitReason::Mail(ctx.my_id()), until));
+    }
+    let mut more = found.len() as i64 > limit;
+    found.truncate(limit as usize);
+    let (mut rows, mut size) = (Vec::new(), 0);
+    let mut n_whole = 0;
+    for message in &found {
+        let to_row = if is_look { Mail::whole_row } else { Mail::row };
+        let row = to_row(mail, &turn.store, peers, message, view);
+        size += row.to_string().len();
+        if size > limits::PAGE_MAX && !rows.is_empty() {
+            more = true;
+            break;
+        }
+        n_whole += i64::from(row.get("part").is_none() || row["part"] == row["parts"]);
+        rows.push(row);
+    }
+    if view == MailView::Unread && !is_look {
+        for message in &found[..rows.len()] {
+            mail.mark_offered(turn, journal, message, "mesh_inbox", ctx.now)?;
+        }
+    }
+    if filter.newest {
+        rows.reverse();
+    }
+    let next = rows.iter().filter_map(|row| row["seq"].as_i64()).max().or(after).unwrap_or(0);
+    let mut value = json!({ "ok": true, "messages": rows });
+    if view == MailView::Unread {
+        value["remaining"] = json!((mail.unread(&turn.store, me)? - n_whole).max(0));
+    } else {
+        value["more"] = json!(more);
+        value["next"] = json!(next);
+    }
+    if is_look {
+        (value["look"], value["next"]) = (json!(true), json!(next));
+    }
+    Ok(Outcome::Ready(value))
+}

@@ -1,0 +1,59 @@
+//! A peer's search in its own messages: what it sent and what it received.
+//!
+//! **Invariant:** a search takes nothing: what it finds stays unread, and is offered again by the inbox.
+
+use super::Mail;
+use super::history::{self, HistoryFilter};
+use super::text_filter::TextFilter;
+use crate::base::error::Error;
+use crate::base::ids::PeerId;
+use crate::base::limits;
+use crate::core::peers::Peers;
+use crate::core::{Args, CallContext, Outcome};
+use crate::store::{Message, MessageScan, ScanSource, Store};
+use serde_json::json;
+use std::cell::RefCell;
+
+impl Mail {
+    /// Finds messages of the caller that contain all these words, the latest of them, oldest first.
+    pub(super) fn search(
+        &self,
+        store: &Store,
+        peers: &Peers,
+        ctx: &CallContext,
+        args: &Args,
+        words: &str,
+        other: Option<&PeerId>,
+    ) -> Result<Outcome, Error> {
+        let me = ctx.my_id();
+        let view = args.text("filter");
+        let mut filter = HistoryFilter::new(TextFilter::new(Some(words), None));
+        filter.and(|message| match view {
+            Some("sent") => *message.sender == me,
+            Some("unread") => *message.recipient == me && message.state.is_unread(),
+            _ => true,
+        });
+        if let Some(other) = other {
+            filter.and(move |message| if view == Some("sent") { message.recipient } else { message.sender } == other);
+        }
+        let scan = MessageScan {
+            source: ScanSource::OfPeer(ctx.me()),
+            after: args.int("after").unwrap_or(0),
+            before: args.int("before").unwrap_or(i64::MAX),
+            newest: true,
+            rows_max: history::STEP_ROWS,
+            bytes_max: history::STEP_BYTES,
+        };
+        let finder = RefCell::new(TextFilter::new(Some(words), None));
+        let to_row =
+            |message: &Message| self.found_row(store, peers, message, finder.borrow_mut().place_in(&message.body));
+        let limit = args.int("limit").unwrap_or(20) as usize;
+        let page = self.history(store, &scan, &mut filter, limit, limits::PAGE_MAX, to_row)?;
+        let mut value = json!({ "ok": true, "messages": page.rows, "more": !page.is_complete });
+        if let Some(before) = page.cursor.filter(|_| !page.is_complete) {
+            value["before"] = json!(before);
+            value["note"] = json!(format!("older messages were not searched yet: search again with before {before}"));
+        }
+        Ok(Outcome::Ready(value))
+    }
+}

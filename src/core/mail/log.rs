@@ -1,0 +1,140 @@
+//! The log: the conversation of all peers, as the person whose agents these are reads it.
+//!
+//! **Invariant:** reading the log changes no message. A person sees the traffic of their machine, an agent its own.
+
+use super::history::{self, HistoryFilter, VisibleMail};
+use super::text_filter::TextFilter;
+use super::{Mail, MailView, WORD, peer_or_text};
+use crate::base::error::Error;
+use crate::base::{limits, time};
+use crate::core::op::ArgKind;
+use crate::core::peers::Peers;
+use crate::core::waiting::WaitReason;
+use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
+use crate::store::{Message, MessageScan, Store};
+use serde_json::json;
+
+const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
+const SEQ: ArgKind = ArgKind::Int { min: 0, max: i64::MAX };
+/// The words of a search, in bytes.
+pub(super) const SEARCH: ArgKind = ArgKind::Text { min: 0, max: 1024 };
+
+/// Bytes of one answer. A client that wants more asks again.
+const ANSWER_MAX: usize = 128 * 1024;
+
+/// Reads the log.
+pub static LOG: Op = Op {
+    name: "log",
+    summary: "Show what the peers wrote to each other, newest last, with receipts; marks nothing as read",
+    args: &[
+        Arg::new("with", ArgKind::Text { min: 1, max: 256 }, "Only messages from or to this peer"),
+        Arg::new("thread", WORD, "Only the message with this id and the replies to it"),
+        Arg::new("search", SEARCH, "Only messages that contain all these words, in any order and case"),
+        Arg::new("grep", ArgKind::Text { min: 0, max: 1024 }, "Only messages that contain exactly this text"),
+        Arg::new("since", ArgKind::Text { min: 1, max: 64 }, "Only messages since then: 2h, 30m, 1day, or an ISO time"),
+        Arg::new("sameProject", ArgKind::Flag, "Only messages of peers in this repository, or else in this directory")
+            .short("project"),
+        Arg::new("limit", ArgKind::Int { min: 1, max: 10_000 }, "Maximum number of messages, 50 by default"),
+        Arg::new("before", SEQ, "Only messages before this sequence number, to continue with older ones"),
+        Arg::new("after", SEQ, "Only messages after this sequence number, the oldest of them first"),
+        Arg::new(
+            "waitSeconds",
+            ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
+            "Seconds to wait for a message after the others",
+        )
+        .at(CliPlace::Hidden),
+        Arg::new("project", PATH, "Directory of the caller").at(CliPlace::Hidden),
+        Arg::new("repo", PATH, "Repository of the caller").at(CliPlace::Hidden),
+    ],
+    actor: Auth::Required,
+    verb: Some("log"),
+    tool: None,
+    repeatable: true,
+    run: log,
+};
+
+fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, mail, .. } = mesh;
+    let store = &turn.store;
+    let visible = VisibleMail::of(peers, ctx.me());
+    let with = args.text("with").map(|name| peer_or_text(peers, name)).transpose()?;
+    let mut filter = HistoryFilter::new(TextFilter::new(args.text("search"), args.text("grep")));
+    filter.and_visible(peers, visible.clone());
+    if let Some(with) = &with {
+        filter.and(move |message| message.sender == with || message.recipient == with);
+    }
+    if args.flag("sameProject") == Some(true) {
+        add_project(&mut filter, peers, ctx, args);
+    }
+    let thread = args.text("thread").map(|id| mail.thread(store, peers, &visible, &mut filter, id)).transpose()?;
+    let last = store.counters.message_last;
+    let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
+    // A cursor from beyond the end belongs to another database.
+    let from = args.int("after").max(ctx.cursor).or(waits.then_some(last)).map(|after| after.min(last));
+    let since = args.text("since").map(|text| since(store, text, ctx.now)).transpose()?.unwrap_or(0);
+    let scan = MessageScan {
+        source: history::source(&visible, with.as_deref(), thread),
+        after: from.unwrap_or(0).max(since),
+        before: args.int("before").unwrap_or(i64::MAX),
+        newest: from.is_none(),
+        rows_max: history::STEP_ROWS,
+        bytes_max: history::STEP_BYTES,
+    };
+    let limit = args.int("limit").unwrap_or(50) as usize;
+    let to_row = |message: &Message| mail.whole_row(store, peers, message, MailView::Sent);
+    let page = mail.history(store, &scan, &mut filter, limit, ANSWER_MAX, to_row)?;
+    let next = page.cursor.filter(|_| !scan.newest && !page.is_complete).unwrap_or(last);
+    if page.rows.is_empty()
+        && page.is_complete
+        && !scan.newest
+        && let Some(until) = ctx.wait(args.int("waitSeconds"))
+    {
+        return Ok(Outcome::Pending(WaitReason::Messages(next), until));
+    }
+    let mut value = json!({ "ok": true, "messages": page.rows, "more": !page.is_complete, "next": next });
+    if scan.newest {
+        value["before"] = json!(page.cursor);
+    }
+    Ok(Outcome::Ready(value))
+}
+
+/// The number of the last message before a time.
+fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
+    let time = time::parse_since(text, now)
+        .ok_or_else(|| Error::usage("since", "want how long ago, as 2h or 30m, or a time as 2026-11-22T06:43:36Z"))?;
+    Ok(store.message_at(time)?)
+}
+
+/// Lets through messages of peers that work where the caller does, as `peers --scope repo` lists them.
+fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallContext, args: &Args) {
+    let me = peers.get(ctx.me()).map(|peer| &peer.row);
+    let repo = args.text("repo").map(str::to_owned).or_else(|| me.and_then(|me| me.repo.clone()));
+    let project = args.text("project").map(str::to_owned).or_else(|| me.map(|me| me.project.clone()));
+    filter.and_either_peer(peers, move |peer| match &repo {
+        Some(repo) => peer.row.repo.as_ref() == Some(repo),
+        // Outside a repository, a directory is all that peers share.
+        None => Some(&peer.row.project) == project.as_ref(),
+    });
+}
+
+impl Mail {
+    /// The conversation that a message belongs to. A message within it is shown with what is below it.
+    fn thread(
+        &self,
+        store: &Store,
+        peers: &Peers,
+        visible: &VisibleMail,
+        filter: &mut HistoryFilter<'_>,
+        id: &str,
+    ) -> Result<i64, Error> {
+        let message = self.find(store, id)?;
+        if !visible.includes(peers, &message) {
+            return Err(super::no_message(id));
+        }
+        let root = store.thread_of(message.seq)?;
+        if message.reply_to.is_some() {
+            filter.and_below(message.seq);
+        }
+        Ok(root)
+    }
+}

@@ -1,0 +1,193 @@
+//! The log as people read it: two agents talk, a person looks, follows and searches, and nothing is taken.
+
+mod support;
+
+use rusqlite::{Connection, params};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Stdio};
+use support::{Place, Socket, until};
+
+/// A peer on a raw connection.
+fn peer(place: &Place, name: &str) -> Socket {
+    let mut socket = place.socket();
+    let attached =
+        socket.call("attach", json!({ "name": name, "agent": "codex", "project": place.root.join(name), "pid": 1 }));
+    assert_eq!(attached["result"]["you"]["name"], json!(name), "{attached}");
+    socket
+}
+
+fn send(socket: &mut Socket, to: &str, text: &str, reply_to: Option<&str>) -> String {
+    let mut params = json!({ "to": to, "message": text });
+    if let Some(id) = reply_to {
+        params["replyTo"] = json!(id);
+    }
+    let sent = socket.call("send", params);
+    let id = &sent["result"]["messageId"];
+    id.as_str().unwrap_or_else(|| panic!("{sent}")).to_owned()
+}
+
+fn texts(answer: &Value) -> Vec<&str> {
+    answer["messages"].as_array().unwrap().iter().map(|row| row["payload"].as_str().unwrap()).collect()
+}
+
+/// `slm-mesh log` as the human, as JSON.
+fn log(place: &Place, args: &[&str]) -> Value {
+    place.json(&[&["log", "--as", "human"], args].concat())
+}
+
+/// A running `log --follow`.
+struct Follower {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Follower {
+    fn start(place: &Place, args: &[&str]) -> Follower {
+        let args = [&["log", "--follow", "--as", "human"], args].concat();
+        let mut child = place.command(&args).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Follower { child, lines }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.lines.read_line(&mut line).unwrap() > 0, "it ended");
+        line.trim_end().to_owned()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_person_reads_what_two_agents_wrote_and_both_still_get_their_mail() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    let (mut ann, mut bob) = (peer(&place, "ann"), peer(&place, "bob"));
+    let question = send(&mut ann, "bob", "where is the Lexer?", None);
+    send(&mut bob, "ann", "in src/lex.rs\n\u{1b}[2Jand its tests beside it", Some(&question));
+    send(&mut ann, "human", "all is well", None);
+    let text = place.ok(&["log", "--as", "human"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].contains("ann → bob  [acked]") && lines[0].ends_with(&question), "{text}");
+    assert_eq!(lines[1], "  where is the Lexer?");
+    assert!(lines[2].contains("bob → ann  [accepted]") && lines[2].contains(&format!("answers {question}")), "{text}");
+    assert_eq!(lines[3..5], ["  in src/lex.rs", "  \u{fffd}[2Jand its tests beside it"]);
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    assert_eq!(texts(&log(&place, &["--thread", &question]))[0], "where is the Lexer?");
+    assert_eq!(texts(&log(&place, &["--with", "human"])), ["all is well"]);
+    assert_eq!(texts(&log(&place, &["--search", "LEXER where"])), ["where is the Lexer?"]);
+    assert_eq!(texts(&log(&place, &["--grep", "lexer"])), [""; 0]);
+    assert_eq!(texts(&log(&place, &["--since", "1h", "--limit", "1"])), ["all is well"]);
+    // With --as it is that agent's own.
+    assert_eq!(texts(&place.json(&["log", "--as", "bob", "--search", "well"])), [""; 0]);
+    // Nobody lost anything by it.
+    let inbox = ann.call("inbox", json!({}));
+    assert!(texts(&inbox["result"])[0].starts_with("in src/lex.rs"), "{inbox}");
+    assert!(inbox["result"]["messages"][0].get("again").is_none(), "{inbox}");
+    assert_eq!(texts(&place.json(&["inbox", "--as", "human", "--take"])), ["all is well"]);
+}
+
+#[test]
+fn following_shows_the_past_and_then_each_message_once_also_over_a_restart() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    let (mut ann, _bob) = (peer(&place, "ann"), peer(&place, "bob"));
+    for n in 1..=3 {
+        send(&mut ann, "bob", &format!("message {n}"), None);
+    }
+    let mut follower = Follower::start(&place, &["--limit", "2", "--grep", "message"]);
+    assert!(follower.line().contains("ann → bob"));
+    assert_eq!(follower.line(), "  message 2");
+    assert!(follower.line().contains("ann → bob"));
+    assert_eq!(follower.line(), "  message 3");
+    until("it waits", || ann.call("status", json!({}))["result"]["waiting"] == json!(1));
+    send(&mut ann, "bob", "something else", None);
+    send(&mut ann, "bob", "message 4", None);
+    assert!(follower.line().contains("ann → bob"));
+    assert_eq!(follower.line(), "  message 4");
+    place.ok(&["stop"]);
+    place.ok(&["start", "--detach"]);
+    let mut ann = peer(&place, "ann");
+    send(&mut ann, "bob", "message 5", None);
+    assert!(follower.line().contains("ann → bob"));
+    assert_eq!(follower.line(), "  message 5");
+}
+
+#[test]
+fn bad_input_is_named_and_search_text_is_never_an_error() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    for (args, want) in [
+        (&["log", "--since", "yesterday"][..], "--since: want how long ago, as 2h"),
+        (&["log", "--since", "2"], "--since"),
+        (&["log", "--limit", "0"], "--limit: want a whole number from 1 to 10000"),
+        (&["log", "--thread", "x"], "no message has the id x"),
+        (&["log", "words"], "log: unexpected words"),
+        (&["log", "--follw"], "no flag --follw"),
+        (&["inbox", "--search", "x", "--follow"], "slm-mesh log --search"),
+    ] {
+        let output = place.run(&[args, &["--as", "human"]].concat());
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(want), "{args:?}: {error}");
+    }
+    for text in ["\"", "* OR NEAR(", "-x", "", "  ", "%", "col:y ^ (", "'; --", "\u{202e}"] {
+        for flag in ["--search", "--grep"] {
+            assert_eq!(place.json(&["log", "--as", "human", &format!("{flag}={text}")])["messages"], json!([]));
+        }
+        assert_eq!(place.json(&["inbox", "--as", "human", &format!("--search={text}")])["messages"], json!([]));
+    }
+}
+
+#[test]
+fn an_agent_searches_what_it_sent_and_received() {
+    let place = Place::new();
+    let mut codex = place.session("codex-mcp-client", "api");
+    codex.tool("mesh_status", json!({}));
+    let mut ann = peer(&place, "ann");
+    send(&mut ann, "codex-api", "deploy at noon", None);
+    send(&mut ann, "human", "deploy, but not for agents", None);
+    codex.tool("mesh_send", json!({ "to": "ann", "message": "Deploy is ready" }));
+    let found = codex.tool("mesh_inbox", json!({ "search": "DEPLOY" }));
+    assert_eq!(texts(&found), ["deploy at noon", "Deploy is ready"]);
+    // What it found counts as neither offered nor read.
+    let inbox = codex.tool("mesh_inbox", json!({}));
+    assert_eq!(texts(&inbox), ["deploy at noon"]);
+    assert!(inbox["messages"][0].get("again").is_none(), "{inbox}");
+}
+
+#[test]
+fn a_search_in_a_hundred_thousand_messages_finds_all_and_delays_nobody() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    send(&mut peer(&place, "ann"), "human", "the first", None);
+    place.ok(&["stop"]);
+    let mut db = Connection::open(place.dir.join("broker.db")).unwrap();
+    let step = db.transaction().unwrap();
+    {
+        let sql = "INSERT INTO message(seq, sender, recipient, recipient_group, type, body, created, state, bytes_read)
+                   SELECT ?1, sender, recipient, '', 'text', ?2, created, 2, 0 FROM message WHERE seq = 1";
+        let mut insert = step.prepare(sql).unwrap();
+        for seq in 2..=100_000 {
+            let body = if seq % 20_000 == 0 { format!("rare needle {seq}") } else { "x".repeat(200) };
+            insert.execute(params![seq, body]).unwrap();
+        }
+        step.execute("UPDATE counters SET message_last = 100000, messages = 100000", []).unwrap();
+    }
+    step.commit().unwrap();
+    drop(db);
+    place.ok(&["start", "--detach"]);
+    let found = log(&place, &["--search", "NEEDLE rare"]);
+    let want: Vec<String> = (1..=5).map(|n| format!("rare needle {}", n * 20_000)).collect();
+    assert_eq!(texts(&found), want);
+    assert_eq!(found["more"], json!(false));
+    // One call goes through a part only, so that a search holds nobody up.
+    let page = place.socket().call("log", json!({ "search": "needle", "as": "human" }));
+    assert_eq!((texts(&page["result"]), &page["result"]["more"]), (vec!["rare needle 100000"], &json!(true)));
+    assert!(page["result"]["before"].as_i64().unwrap() > 90_000, "{page}");
+}
