@@ -316,7 +316,13 @@ impl Peers {
         let old = std::mem::take(&mut self.peers);
         for row in turn.store.peers()? {
             let peer = match old.iter().find(|peer| peer.row.id == row.id) {
-                Some(known) => Peer { connections: 0, row, ..known.clone() },
+                Some(known) => {
+                    // What was taken back may be that this process is watched: then the kernel is asked again.
+                    let watched = row.process.filter(|process| known.is_watched && known.is_run_by(process));
+                    watched.map(Effect::WatchProcess).into_iter().for_each(|effect| turn.push(effect));
+                    let is_watched = watched.is_some();
+                    Peer { connections: 0, is_watched, row, ..known.clone() }
+                }
                 None => Peer::loaded(row, now),
             };
             self.peers.push(peer);
