@@ -16,9 +16,9 @@
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
 //! - [`sys`]: time, chance, environment, files and processes: the one impure leaf
 //!
-//! **Invariant:** imports flow `cli → agents, mcp → client, broker → far → wire → mesh → store`; `broker` and
-//! `client` don't know each other; `lan` knows nothing of the mesh, and whoever has a clock may ask
-//! it; `mesh`, `store` and `wire` know no clock, socket, thread or chance.
+//! **Invariant:** imports flow `cli → agents, mcp → client, broker → remote → wire → core → store → base`. `broker` and
+//! `client` do not know each other; `discovery` knows nothing of the mesh. `core`, `store` and `wire` know no clock,
+//! socket, thread or chance. tests/tidy checks all of this.
 
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

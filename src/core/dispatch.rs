@@ -98,7 +98,7 @@ impl Mesh {
             id: call.id.clone(),
             ancestors: call.ancestors.clone(),
         };
-        match self.peers.resolve_actor(&call) {
+        match self.peers.acting_peer(&call) {
             Ok(actor) => ctx.actor = actor,
             Err(error) => {
                 self.turn.push(Effect::Reply { conn: call.conn, id: call.id, result: Err(error) });

@@ -9,8 +9,9 @@ use super::locks::{Locks, lock_view};
 use super::mail::MailView;
 use super::mail::wakeups::end_all_waits;
 use super::op::ArgKind;
-use super::peers::sessions::only;
+use super::peers::resolver::{HookEvidence, nearest};
 use super::peers::{Peer, Peers, sessions};
+use super::session_args::{NAMING, session_args};
 use super::turn::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::Error;
@@ -21,26 +22,6 @@ use crate::store::LockRow;
 use serde_json::{Value, json};
 
 const WORD: ArgKind = ArgKind::Text { min: 0, max: limits::WORD_MAX };
-const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
-pub(crate) const AGENT: Arg = Arg::new("agent", WORD, "Agent type").required().at(CliPlace::Hidden);
-pub(crate) const SESSION: Arg =
-    Arg::new("session", WORD, "The agent's own id for this session").required().at(CliPlace::Hidden);
-pub(crate) const PROJECT: Arg =
-    Arg::new("project", PATH, "Absolute path of the working directory").required().at(CliPlace::Hidden);
-pub(crate) const GIT_ROOT: Arg = Arg::new("gitRoot", PATH, "Root of the git work tree").at(CliPlace::Hidden);
-pub(crate) const GIT_BRANCH: Arg = Arg::new("gitBranch", PATH, "Git branch").at(CliPlace::Hidden);
-pub(crate) const REPO: Arg = Arg::new("repo", PATH, "Repository id").at(CliPlace::Hidden);
-pub(crate) const SHORT_NAME: Arg =
-    Arg::new("shortName", WORD, "How people call the agent; the default name begins with it").at(CliPlace::Hidden);
-pub(crate) const SHARED_HOOKS: Arg =
-    Arg::new("sharedHooks", ArgKind::Flag, "Other agents run hooks of this dialect, too").at(CliPlace::Hidden);
-pub(crate) const CONTINUES: Arg =
-    Arg::new("continues", ArgKind::Flag, "The agent said that its session goes on under this key").at(CliPlace::Hidden);
-pub(crate) const KEYED_CALLS: Arg =
-    Arg::new("keyedCalls", ArgKind::Flag, "Tool calls of this agent carry the session's key").at(CliPlace::Hidden);
-pub(crate) const TRANSCRIPT: Arg =
-    Arg::new("transcript", PATH, "Where the agent keeps the session's transcript; empty: nobody shall read it")
-        .at(CliPlace::Hidden);
 const SUBAGENT: Arg = Arg::new("subagent", WORD, "The agent's id for the subagent that asks").at(CliPlace::Hidden);
 const RUNNING: Arg = Arg::new(
     "running",
@@ -59,18 +40,8 @@ const SHOWN_MAX: usize = 10;
 pub static EDIT: Op = Op {
     name: "hook.edit",
     summary: "Lock the files that a session is about to edit, or renew those locks, for two minutes",
-    args: &[
-        AGENT,
-        SESSION,
-        PROJECT,
-        GIT_ROOT,
-        GIT_BRANCH,
-        REPO,
-        SHORT_NAME,
-        SHARED_HOOKS,
-        CONTINUES,
-        KEYED_CALLS,
-        TRANSCRIPT,
+    args: session_args![
+        NAMING;
         SUBAGENT,
         Arg::new("files", ArgKind::Texts { items: limits::EDIT_FILES_MAX, max: limits::PATH_MAX }, "Absolute paths")
             .required()
@@ -89,18 +60,8 @@ pub static EDIT: Op = Op {
 pub static MAIL: Op = Op {
     name: "hook.mail",
     summary: "Hand unread mail to a hook, once; with around, also list peers and locks in the repository",
-    args: &[
-        AGENT,
-        SESSION,
-        PROJECT,
-        GIT_ROOT,
-        GIT_BRANCH,
-        REPO,
-        SHORT_NAME,
-        SHARED_HOOKS,
-        CONTINUES,
-        KEYED_CALLS,
-        TRANSCRIPT,
+    args: session_args![
+        NAMING;
         Arg::new("direct", ArgKind::Flag, "Only messages sent to this session alone").at(CliPlace::Hidden),
         Arg::new("peek", ArgKind::Flag, "Deliver nothing; another hook will deliver it").at(CliPlace::Hidden),
         Arg::new("withNeighbours", ArgKind::Flag, "Also list the peers and locks of the repository")
@@ -120,18 +81,8 @@ pub static MAIL: Op = Op {
 pub static END: Op = Op {
     name: "hook.turn_end",
     summary: "End a session's turn and release the locks that its edits took; with leave, release all",
-    args: &[
-        AGENT,
-        SESSION,
-        PROJECT,
-        GIT_ROOT,
-        GIT_BRANCH,
-        REPO,
-        SHORT_NAME,
-        SHARED_HOOKS,
-        CONTINUES,
-        KEYED_CALLS,
-        TRANSCRIPT,
+    args: session_args![
+        NAMING;
         SUBAGENT,
         RUNNING,
         Arg::new("leave", ArgKind::Flag, "The session itself ends").at(CliPlace::Hidden),
@@ -165,7 +116,7 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     };
     // Of several sessions in one process, a call without a key may be any one's: what was locked over the
     // process's own connection refuses none of them.
-    let process = ctx.ancestors.iter().find(|process| !process.wrapper);
+    let process = nearest(&ctx.ancestors);
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |lock: &LockRow| {
         !keyed
@@ -247,31 +198,18 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(done))
 }
 
-/// The session whose hook asks, if it is known. The evidence, strongest first:
-///
-/// | the hook's key | the sessions of its agent process | the session |
-/// | --- | --- | --- |
-/// | is a session's | any | that session |
-/// | none | one | that one |
-/// | new | one, without a key | that one, which gets the key |
-/// | new, and the agent says that its session goes on | one | that one, which gets a further key |
-/// | new | any other | none: a second key is a second session |
+/// The session whose hook asks, if it is known. A key that is new for it is noted.
 fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &Args) -> Result<Option<PeerId>, Error> {
-    let (agent, key) = (args.word("agent"), args.word("session"));
-    let is_shared = args.flag("sharedHooks").unwrap_or(false);
-    if let Some(id) = peers.session_by_key(agent, is_shared, key) {
-        return Ok(Some(id));
-    }
-    let Some(process) = ctx.ancestors.iter().find(|process| !process.wrapper) else { return Ok(None) };
-    let speaks = |peer: &&Peer| peer.row.agent == agent || is_shared || !peer.is_known_agent;
-    let sessions: Vec<&Peer> = peers.sessions_of_process(process).into_iter().filter(speaks).collect();
-    let continues = args.flag("continues").unwrap_or(false);
-    let found = match sessions[..] {
-        [one] if key.is_empty() || continues || one.row.session_key().is_none() => Some(one.row.id.clone()),
-        _ => only(sessions.iter().filter(|one| one.row.session_key().is_none())).map(|one| one.row.id.clone()),
+    let evidence = HookEvidence {
+        agent: args.word("agent"),
+        is_shared_dialect: args.flag("sharedHooks").unwrap_or(false),
+        key: args.word("session"),
+        continues: args.flag("continues").unwrap_or(false),
+        ancestors: &ctx.ancestors,
     };
+    let found = peers.session_of_hook(&evidence);
     if let Some(id) = &found {
-        peers.add_key(turn, id, key)?;
+        peers.add_key(turn, id, evidence.key)?;
     }
     Ok(found)
 }
@@ -288,7 +226,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
         }
     };
     peers.touch(&id, ctx.now);
-    let process = ctx.ancestors.iter().find(|process| !process.wrapper);
+    let process = nearest(&ctx.ancestors);
     peers.note_process(turn, journal, &id, process, ctx)?;
     peers.note_transcript(turn, &id, args.text("transcript"))?;
     Ok(id)

@@ -1,14 +1,12 @@
 //! What hooks report of shell commands: which files others hold in a work tree, and that a command changed one of
 //! them although the lock was there.
 
-use super::hook_ops::{
-    AGENT, CONTINUES, GIT_BRANCH, GIT_ROOT, KEYED_CALLS, PROJECT, REPO, SESSION, SHARED_HOOKS, SHORT_NAME, TRANSCRIPT,
-    session_of_hook,
-};
+use super::hook_ops::session_of_hook;
 use super::locks::Locks;
 use super::locks::request::LockRequest;
 use super::op::ArgKind;
 use super::peers::Peers;
+use super::session_args::{NAMING, session_args};
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::Error;
 use crate::base::paths::{self, PathMatcher};
@@ -23,18 +21,8 @@ const COMMAND_SHOWN: usize = 200;
 pub static CHANGED: Op = Op {
     name: "hook.changed",
     summary: "Send each holder a message: a command of this session changed its files in spite of its lock",
-    args: &[
-        AGENT,
-        SESSION,
-        PROJECT,
-        GIT_ROOT,
-        GIT_BRANCH,
-        REPO,
-        SHORT_NAME,
-        SHARED_HOOKS,
-        CONTINUES,
-        KEYED_CALLS,
-        TRANSCRIPT,
+    args: session_args![
+        NAMING;
         Arg::new("holder", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "Id of the peer that holds the files")
             .required()
             .at(CliPlace::Hidden),

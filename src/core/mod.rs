@@ -19,6 +19,7 @@ pub mod op;
 pub mod pagination;
 pub mod peers;
 mod rate_limit;
+mod session_args;
 pub mod state;
 pub mod status;
 pub mod tools;

@@ -11,11 +11,10 @@ use crate::base::error::Error;
 use crate::base::ids::PeerId;
 use crate::base::kinds::WakeupOutcome;
 use crate::base::{limits, time};
-use crate::core::hook_ops::{
-    self, AGENT, CONTINUES, GIT_BRANCH, GIT_ROOT, KEYED_CALLS, PROJECT, REPO, SESSION, SHARED_HOOKS, SHORT_NAME,
-};
+use crate::core::hook_ops;
 use crate::core::op::ArgKind;
 use crate::core::peers::Peers;
+use crate::core::session_args::{OPTIONAL_NAMING, session_args};
 use crate::core::turn::{Effect, Turn};
 use crate::core::waiting::{WaitReason, Waiting, WaitingCall};
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
@@ -34,22 +33,13 @@ const CHANNEL: Arg =
 pub static WAIT: Op = Op {
     name: "wakeup.wait",
     summary: "Wait until this session has direct mail worth waking it for over this channel",
-    args: &[
+    args: session_args![
+        OPTIONAL_NAMING;
         CHANNEL,
         Arg::new("rank", ArgKind::Int { min: 0, max: 100 }, "Channels of a lower rank are tried first")
             .at(CliPlace::Hidden),
         Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, "Seconds to wait at most")
             .at(CliPlace::Hidden),
-        Arg { required: false, ..AGENT },
-        Arg { required: false, ..SESSION },
-        Arg { required: false, ..PROJECT },
-        GIT_ROOT,
-        GIT_BRANCH,
-        REPO,
-        SHORT_NAME,
-        SHARED_HOOKS,
-        CONTINUES,
-        KEYED_CALLS,
     ],
     actor: Auth::Hook,
     verb: None,

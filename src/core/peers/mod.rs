@@ -9,6 +9,7 @@ mod identity;
 pub(in crate::core) mod linked;
 mod presence;
 pub mod registry;
+pub(in crate::core) mod resolver;
 pub mod sessions;
 
 pub use linked::LinkedPeer;

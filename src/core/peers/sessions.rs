@@ -3,16 +3,17 @@
 
 use super::identity::is_reserved;
 use super::presence::RemoteMachine;
+use super::resolver::{FormerPeer, SessionEvidence, only};
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::kinds::{LockOwner, PeerKind};
 use crate::base::process::Process;
 use crate::base::{framed_text, limits, time};
-use crate::core::hook_ops;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::op::ArgKind;
+use crate::core::session_args::NAMING;
 use crate::core::turn::{Effect, Turn};
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::store::PeerRow;
@@ -76,15 +77,7 @@ pub static DETACH: Op = Op {
 pub static BEGIN: Op = Op {
     name: "session.begin",
     summary: "Make the agent above the caller a peer, by its process, if it is none yet",
-    args: &[
-        hook_ops::AGENT,
-        hook_ops::SESSION,
-        hook_ops::PROJECT,
-        hook_ops::GIT_ROOT,
-        hook_ops::GIT_BRANCH,
-        hook_ops::REPO,
-        hook_ops::SHORT_NAME,
-    ],
+    args: &NAMING,
     actor: Auth::Hook,
     verb: None,
     tool: None,
@@ -126,10 +119,10 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     name.map_or(Ok(()), framed_text::check_name).map_err(|want| Error::usage("name", want))?;
     let wanted = name.map_or_else(|| default_name(&row, args.text("shortName")), str::to_owned);
     let id = args.text("id").filter(|id| !id.is_empty());
-    let proven = peers.find_returning(ctx.conn, &row, id);
-    let by_name = || peers.find_by_name(&row, &wanted, name.is_some());
-    let former = proven.clone().or_else(by_name);
-    let is_takeover = proven.is_none() && former.is_some();
+    let evidence =
+        SessionEvidence { conn: Some(ctx.conn), row: &row, id, name: &wanted, is_name_chosen: name.is_some() };
+    let former = peers.former_peer(&evidence);
+    let is_takeover = matches!(former, FormerPeer::SameName(_));
     row = peers.take_identity(turn, mail, locks, row, former, &wanted, ctx.now)?;
     let you = json!({ "id": row.id.as_str(), "name": row.name });
     let id = row.id.clone();
@@ -257,17 +250,6 @@ fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
 /// Characters of an earlier summary that are shown.
 const SUMMARY_SHOWN: usize = 200;
 
-/// Whether two sessions are of one agent in one place.
-fn is_alike(a: &PeerRow, b: &PeerRow) -> bool {
-    (&a.agent, &a.project, &a.host) == (&b.agent, &b.project, &b.host)
-}
-
-/// Whether `name` is `base` or `base-N`.
-fn is_numbered(name: &str, base: &str) -> bool {
-    let rest = name.strip_prefix(base);
-    rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok()))
-}
-
 impl Peers {
     /// Gives a session the id, name and mailbox of its former peer, or new ones.
     #[allow(clippy::too_many_arguments)] // the parts that making room for a peer touches
@@ -277,11 +259,13 @@ impl Peers {
         mail: &mut Mail,
         locks: &Locks,
         row: PeerRow,
-        former: Option<PeerId>,
+        former: FormerPeer,
         wanted: &str,
         now: i64,
     ) -> Result<PeerRow, Error> {
-        if let Some(old) = former.and_then(|id| self.get(&id)) {
+        if let FormerPeer::Proven(id) | FormerPeer::SameName(id) = former
+            && let Some(old) = self.get(&id)
+        {
             let old = old.row.clone();
             return Ok(PeerRow {
                 id: old.id,
@@ -297,47 +281,6 @@ impl Peers {
         Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row })
     }
 
-    /// The peer that a session was before, as proven by its id, its agent's key, its connection before the key
-    /// was known, or its agent's process.
-    fn find_returning(&self, conn: ConnId, row: &PeerRow, id: Option<&str>) -> Option<PeerId> {
-        let sessions = || self.peers.iter().filter(|peer| peer.row.is_session());
-        let own = self.attachments.get(&conn);
-        let by_id = sessions().find(|peer| id.is_some_and(|id| peer.row.id == id));
-        let by_key = || {
-            let key = row.session_key()?;
-            sessions().find(|peer| peer.row.agent == row.agent && peer.has_key(key))
-        };
-        let is_attached = |peer: &&Peer| own.is_some_and(|own| own.peers.contains(&peer.row.id));
-        let by_connection = || sessions().filter(is_attached).find(|peer| peer.row.session_key().is_none());
-        let by_process = || {
-            let process = own.and_then(|own| own.agent)?;
-            let detached = sessions().filter(|peer| peer.connections == 0 && is_alike(&peer.row, row));
-            // Of several sessions in one process, none is meant more than another.
-            only(detached.filter(|peer| peer.is_run_by(&process)))
-        };
-        let found = by_id.or_else(by_key).or_else(by_connection).or_else(by_process);
-        found.map(|peer| peer.row.id.clone())
-    }
-
-    /// The session of the same agent in the same place that went, and whose name and mail a new one takes over.
-    fn find_by_name(&self, row: &PeerRow, wanted: &str, is_chosen: bool) -> Option<PeerId> {
-        let same = |peer: &&Peer| is_alike(&peer.row, row) && is_numbered(&peer.row.name, wanted);
-        let sessions = || self.peers.iter().filter(|peer| peer.row.is_session());
-        let free = || sessions().filter(|peer| !self.may_be_alive(peer, row.pid)).filter(same);
-        // A name that somebody chose means one peer. If two sessions with default names are gone, both may be
-        // meant: then neither name nor mail changes hands.
-        let found = free().find(|peer| is_chosen && peer.row.name == wanted).or_else(|| only(free()));
-        found.map(|peer| peer.row.id.clone())
-    }
-
-    /// Whether somebody may still be behind a session: a connection, even a silent one, its agent's process,
-    /// or another process than `pid`, which an earlier broker knew and which is about to come back.
-    fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
-        let is_attached = self.attachments.values().any(|one| one.peers.contains(&peer.row.id));
-        let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
-        is_attached || peer.is_watched || peer.unconfirmed && is_other && (self.is_process_alive)(peer.row.pid)
-    }
-
     /// Makes a session known before any connection speaks for it: its hook came first.
     pub(in crate::core) fn add_detached(
         &mut self,
@@ -348,18 +291,15 @@ impl Peers {
         short_name: Option<&str>,
     ) -> Result<PeerId, Error> {
         let (wanted, now) = (default_name(&row, short_name), row.first_seen);
-        let same = |peer: &&Peer| peer.row.is_session() && is_alike(&peer.row, &row);
-        // A session of which only hooks are known may be at work; one that lost its connection, or
-        // ended, is not.
-        let is_free =
-            |peer: &&Peer| peer.connections == 0 && (peer.row.process.is_none() || peer.offline_since.is_some());
-        let free = self.peers.iter().filter(is_free).filter(same);
-        let former = only(free.filter(|peer| is_numbered(&peer.row.name, &wanted)));
-        let notice = match former {
-            Some(peer) => Some(takeover_notice(peer, mail.unread(&turn.store, &peer.row.id)?, now)),
-            None => None,
+        let evidence = SessionEvidence { conn: None, row: &row, id: None, name: &wanted, is_name_chosen: false };
+        let former = self.former_peer(&evidence);
+        let notice = match &former {
+            FormerPeer::SameName(id) => {
+                let unread = mail.unread(&turn.store, id)?;
+                self.get(id).map(|peer| takeover_notice(peer, unread, now))
+            }
+            FormerPeer::Proven(_) | FormerPeer::Nobody => None,
         };
-        let former = former.map(|peer| peer.row.id.clone());
         let row = self.take_identity(turn, mail, locks, row, former, &wanted, now)?;
         turn.store.put_peer(&row)?;
         let id = row.id.clone();
@@ -378,21 +318,10 @@ impl Peers {
             .unwrap_or_else(|| wanted.to_owned())
     }
 
-    /// The session that an agent calls by this key. A dialect that several agents share does not tell
-    /// which agent it is.
-    pub(in crate::core) fn session_by_key(&self, agent: &str, is_shared: bool, key: &str) -> Option<PeerId> {
-        if key.is_empty() {
-            return None;
-        }
-        let own = self.peers.iter().find(|peer| peer.row.agent == agent && peer.has_key(key));
-        let other = || self.peers.iter().find(|peer| is_shared && peer.has_key(key));
-        own.or_else(other).map(|peer| peer.row.id.clone())
-    }
-
     /// Notes the key that the agent has for a session: its first one, or a further one, as after /clear,
     /// when the agent's MCP server still has the old key.
     pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
-        let Some(peer) = self.get_mut(id).filter(|_| !key.is_empty()) else { return Ok(()) };
+        let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !peer.has_key(key)) else { return Ok(()) };
         if peer.row.session_key().is_none() {
             peer.row.kind = PeerKind::Session { key: Some(key.to_owned()) };
             turn.store.put_peer(&peer.row)?;
@@ -420,10 +349,4 @@ impl Peers {
             |peer: &&Peer| attached.contains(&&peer.row.id) || peer.connections == 0 && peer.is_run_by(process);
         self.peers.iter().filter(belongs).collect()
     }
-}
-
-/// The only item, or none if there are several.
-pub(in crate::core) fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
-    let first = items.next();
-    first.filter(|_| items.next().is_none())
 }

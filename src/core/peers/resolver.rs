@@ -1,0 +1,252 @@
+//! Who calls. Each road brings its evidence here, and gets one peer, nobody, or an error that lists the candidates.
+//!
+//! The evidence, strongest first; a road stops at the first that it has:
+//!
+//! | evidence | a session attaches | a hook | a tool call | a verb, the guard |
+//! | --- | --- | --- | --- | --- |
+//! | what the mesh handed out | the id of an earlier connection | | | the peer that it names |
+//! | the agent's own key | the session with that key | the session with that key | its connection attached with it | |
+//! | a call that a hook announced | | | that hook's session | |
+//! | the connection | its session that has no key yet | | its only peer | |
+//! | the agent process | its only session that is not connected | its only session (below) | | the only session of the nearest process that has one |
+//! | the former name | the only session of that name that is gone | the same | | |
+//! | nothing | a new peer | a new peer | refused | the human |
+//!
+//! A hook with a key that no session has, by the sessions of its agent process:
+//!
+//! | the hook's key | the sessions of the process | the hook's session |
+//! | --- | --- | --- |
+//! | none | one | that one |
+//! | new | one, without a key | that one, which gets the key |
+//! | new, and the agent says that its session goes on | one | that one, which gets a further key |
+//! | new | any other | none: a second key is a second session |
+//!
+//! Where several sessions fit, a caller that would write is refused; a caller that only reads acts as nobody.
+
+use super::{Peer, Peers};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::PeerId;
+use crate::base::process::{AgentProgram, Process};
+use crate::core::{Auth, Call, ConnId};
+use crate::store::PeerRow;
+use serde_json::json;
+
+/// Candidates that an error names.
+const NAMED_MAX: usize = 8;
+
+/// What a session shows when it attaches, or when its first hook makes it known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SessionEvidence<'a> {
+    /// Its connection; `None` for a hook, whose connection speaks for nobody.
+    pub conn: Option<ConnId>,
+    /// What it says of itself, with its key.
+    pub row: &'a PeerRow,
+    /// The id that an earlier connection of it was given.
+    pub id: Option<&'a str>,
+    /// The name that it wants.
+    pub name: &'a str,
+    /// Whether somebody chose that name, and it is not the default.
+    pub is_name_chosen: bool,
+}
+
+/// The peer that a session was before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum FormerPeer {
+    /// The evidence proves it.
+    Proven(PeerId),
+    /// Only the name says so: another session may have had it.
+    SameName(PeerId),
+    /// It was none.
+    Nobody,
+}
+
+/// What a hook shows of its session.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::core) struct HookEvidence<'a> {
+    /// The agent in whose dialect it speaks.
+    pub agent: &'a str,
+    /// Whether other agents speak that dialect, too.
+    pub is_shared_dialect: bool,
+    /// The agent's key for the session; may be empty.
+    pub key: &'a str,
+    /// Whether the agent said that its session goes on under this key.
+    pub continues: bool,
+    /// The processes above the hook, nearest first.
+    pub ancestors: &'a [Process],
+}
+
+impl Peers {
+    /// The session that was behind this one before.
+    pub(super) fn former_peer(&self, evidence: &SessionEvidence) -> FormerPeer {
+        let SessionEvidence { conn, row, id, .. } = *evidence;
+        let sessions = || self.peers.iter().filter(|peer| peer.row.is_session());
+        let own = conn.and_then(|conn| self.attachments.get(&conn));
+        let by_id = sessions().find(|peer| id.is_some_and(|id| peer.row.id == id));
+        let by_key = || {
+            let key = row.session_key()?;
+            sessions().find(|peer| peer.row.agent == row.agent && peer.has_key(key))
+        };
+        let is_attached = |peer: &&Peer| own.is_some_and(|own| own.peers.contains(&peer.row.id));
+        let by_connection = || sessions().filter(is_attached).find(|peer| peer.row.session_key().is_none());
+        let by_process = || {
+            let process = own.and_then(|own| own.agent)?;
+            let detached = sessions().filter(|peer| peer.connections == 0 && is_alike(&peer.row, row));
+            // Of several sessions in one process, none is meant more than another.
+            only(detached.filter(|peer| peer.is_run_by(&process)))
+        };
+        match by_id.or_else(by_key).or_else(by_connection).or_else(by_process) {
+            Some(peer) => FormerPeer::Proven(peer.row.id.clone()),
+            None => self.by_former_name(evidence).map_or(FormerPeer::Nobody, FormerPeer::SameName),
+        }
+    }
+
+    /// The session of the same agent in the same place that went, and whose name and mail a new one takes over.
+    fn by_former_name(&self, evidence: &SessionEvidence) -> Option<PeerId> {
+        let SessionEvidence { conn, row, name, is_name_chosen, .. } = *evidence;
+        let is_same =
+            |peer: &&Peer| peer.row.is_session() && is_alike(&peer.row, row) && is_numbered(&peer.row.name, name);
+        let is_free = |peer: &&Peer| match conn {
+            Some(_) => !self.may_be_alive(peer, row.pid),
+            // A session of which only hooks are known may be at work; one that lost its connection, or ended, is not.
+            None => peer.connections == 0 && (peer.row.process.is_none() || peer.offline_since.is_some()),
+        };
+        let free = || self.peers.iter().filter(is_free).filter(is_same);
+        // A name that somebody chose means one peer. If two sessions with default names are gone, both may be
+        // meant: then neither name nor mail changes hands.
+        let found = free().find(|peer| is_name_chosen && peer.row.name == name).or_else(|| only(free()));
+        found.map(|peer| peer.row.id.clone())
+    }
+
+    /// Whether somebody may still be behind a session: a connection, even a silent one, its agent's process,
+    /// or another process than `pid`, which an earlier broker knew and which is about to come back.
+    fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
+        let is_attached = self.attachments.values().any(|one| one.peers.contains(&peer.row.id));
+        let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
+        is_attached || peer.is_watched || peer.unconfirmed && is_other && (self.is_process_alive)(peer.row.pid)
+    }
+
+    /// The session whose hook asks, if it is known.
+    pub(in crate::core) fn session_of_hook(&self, evidence: &HookEvidence) -> Option<PeerId> {
+        let HookEvidence { agent, is_shared_dialect, key, continues, ancestors } = *evidence;
+        self.by_key(agent, is_shared_dialect, key).or_else(|| {
+            let process = nearest(ancestors)?;
+            let speaks = |peer: &&Peer| peer.row.agent == agent || is_shared_dialect || !peer.is_known_agent;
+            let sessions: Vec<&Peer> = self.sessions_of_process(process).into_iter().filter(speaks).collect();
+            let found = match sessions[..] {
+                [one] if key.is_empty() || continues => Some(one),
+                _ => only(sessions.into_iter().filter(|one| one.row.session_key().is_none())),
+            };
+            found.map(|peer| peer.row.id.clone())
+        })
+    }
+
+    /// The session that an agent calls by this key. A dialect that several agents share does not tell
+    /// which agent it is.
+    fn by_key(&self, agent: &str, is_shared_dialect: bool, key: &str) -> Option<PeerId> {
+        if key.is_empty() {
+            return None;
+        }
+        let own = self.peers.iter().find(|peer| peer.row.agent == agent && peer.has_key(key));
+        let other = || self.peers.iter().find(|peer| is_shared_dialect && peer.has_key(key));
+        own.or_else(other).map(|peer| peer.row.id.clone())
+    }
+
+    /// The peer that a tool call, a verb or the guard acts as; `None` for a caller that needs to be nobody.
+    ///
+    /// # Errors
+    /// When the call names a peer that it must not act as, or may come from several sessions.
+    pub(in crate::core) fn acting_peer(&self, call: &Call) -> Result<Option<PeerId>, Error> {
+        let own = self.attached_to(call.conn);
+        match (&call.acting, own) {
+            (None, [only]) => Ok(Some(only.clone())),
+            (Some(name), [_, ..]) => {
+                let id = self.resolve(name)?;
+                let text = "a session acts only as the peers that it attached";
+                own.contains(&id).then_some(Some(id)).ok_or_else(|| Error::new(ErrorKind::Refused, text))
+            }
+            (None, [_, _, ..]) => Err(Error::usage("as", "this connection speaks for several peers; name one")),
+            (Some(name), []) => self.require_local(self.resolve(name)?).map(Some),
+            (None, []) if call.op.actor == Auth::Hook => Ok(None),
+            (None, []) if call.op.actor == Auth::Optional && call.ancestors.is_empty() => Ok(None),
+            // Anybody may read a list, even a caller whose session cannot be told.
+            (None, []) if call.op.actor == Auth::Optional => Ok(self.session_around(&call.ancestors).ok().flatten()),
+            (None, []) => {
+                self.session_around(&call.ancestors).map(|id| Some(id.unwrap_or_else(|| self.human_at(call.conn))))
+            }
+        }
+    }
+
+    /// Whether a caller runs inside this session: its agent process is one of these.
+    pub(in crate::core) fn is_inside(&self, ancestors: &[Process], id: &str) -> bool {
+        ancestors.iter().any(|above| self.sessions_inside(above).iter().any(|inside| *inside == id))
+    }
+
+    /// The session whose agent process is the nearest above a caller.
+    ///
+    /// # Errors
+    /// When that process has several sessions, or is an agent's and has none yet.
+    fn session_around(&self, ancestors: &[Process]) -> Result<Option<PeerId>, Error> {
+        for above in ancestors {
+            let ids = self.sessions_inside(above);
+            match (&ids[..], above.agent) {
+                ([], Some(agent)) => return Err(unknown_session(agent)),
+                ([], None) => continue,
+                ([id], _) => return Ok(Some((*id).clone())),
+                _ => return Err(self.several_sessions(&ids)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The error for a shell that may be any of these sessions'.
+    fn several_sessions(&self, ids: &[&PeerId]) -> Error {
+        let names: Vec<_> = ids.iter().take(NAMED_MAX).map(|id| self.name_of(id)).collect();
+        let more = if ids.len() > names.len() { " and others" } else { "" };
+        let text = format!("this shell belongs to several sessions: {}{more}; say which with --as", names.join(", "));
+        let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+        Error::new(ErrorKind::Ambiguous, text).with(json!({ "candidates": ids }))
+    }
+
+    /// The sessions in which a caller below this process may be. A process that has only run hooks may be a
+    /// person's script: what else it runs is no session's.
+    fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
+        let is_sure = |peer: &&Peer| above.agent.is_some() || self.is_attached_from(&peer.row.id, above);
+        let mut ids: Vec<&PeerId> =
+            self.sessions_of_process(above).into_iter().filter(is_sure).map(|peer| &peer.row.id).collect();
+        ids.sort();
+        ids
+    }
+}
+
+/// The agent process above a hook: the nearest that is not only there to run one command.
+pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
+    ancestors.iter().find(|process| !process.wrapper)
+}
+
+/// The error for a caller below an agent that has shown no session so far. It must not act as the human, whose
+/// mail it would read.
+fn unknown_session(agent: AgentProgram) -> Error {
+    let text = format!(
+        "this process runs inside {}, which has no session on the mesh yet; begin one (session.begin), or say who \
+         you act as with --as",
+        agent.short_name
+    );
+    Error::new(ErrorKind::Ambiguous, text).with(json!({ "agent": agent.kind, "shortName": agent.short_name }))
+}
+
+/// Whether two sessions are of one agent in one place.
+fn is_alike(a: &PeerRow, b: &PeerRow) -> bool {
+    (&a.agent, &a.project, &a.host) == (&b.agent, &b.project, &b.host)
+}
+
+/// Whether `name` is `base` or `base-N`.
+fn is_numbered(name: &str, base: &str) -> bool {
+    let rest = name.strip_prefix(base);
+    rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok()))
+}
+
+/// The only item, or none if there are several.
+pub(in crate::core) fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    let first = items.next();
+    first.filter(|_| items.next().is_none())
+}

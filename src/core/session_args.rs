@@ -1,0 +1,63 @@
+//! The arguments by which a hook, a verb or a wakeup channel names its session. Each operation that takes
+//! them takes all, from this one list, so that what one hook may say, every hook may say.
+
+use super::op::ArgKind;
+use super::{Arg, CliPlace};
+use crate::base::limits;
+
+const fn arg(name: &'static str, max: usize, help: &'static str) -> Arg {
+    Arg::new(name, ArgKind::Text { min: 0, max }, help).at(CliPlace::Hidden)
+}
+
+const fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name, ArgKind::Flag, help).at(CliPlace::Hidden)
+}
+
+/// The session that a call is about.
+pub(crate) const NAMING: [Arg; 11] = [
+    arg("agent", limits::WORD_MAX, "Agent type").required(),
+    arg("session", limits::WORD_MAX, "The agent's own id for this session").required(),
+    arg("project", limits::PATH_MAX, "Absolute path of the working directory").required(),
+    arg("gitRoot", limits::PATH_MAX, "Root of the git work tree"),
+    arg("gitBranch", limits::PATH_MAX, "Git branch"),
+    arg("repo", limits::PATH_MAX, "Repository id"),
+    arg("shortName", limits::WORD_MAX, "How people call the agent; the default name begins with it"),
+    flag("sharedHooks", "Other agents run hooks of this dialect, too"),
+    flag("continues", "The agent said that its session goes on under this key"),
+    flag("keyedCalls", "Tool calls of this agent carry the session's key"),
+    arg("transcript", limits::PATH_MAX, "Where the agent keeps the session's transcript; empty: nobody shall read it"),
+];
+
+/// The same, where a call needs none of them, because its connection may speak for the session.
+pub(crate) const OPTIONAL_NAMING: [Arg; 11] = {
+    let mut all = NAMING;
+    let mut n = 0;
+    while n < all.len() {
+        all[n].required = false;
+        n += 1;
+    }
+    all
+};
+
+/// `naming`, and then an operation's own arguments; `ALL` counts both.
+pub(crate) const fn joined<const ALL: usize>(naming: &[Arg], own: &[Arg]) -> [Arg; ALL] {
+    let mut all = [naming[0]; ALL];
+    let mut n = 0;
+    while n < ALL {
+        all[n] = if n < naming.len() { naming[n] } else { own[n - naming.len()] };
+        n += 1;
+    }
+    all
+}
+
+/// The arguments of an operation about a session: those that name it, and then the operation's own.
+macro_rules! session_args {
+    ($naming:expr; $($own:expr),* $(,)?) => {{
+        const NAMED_BY: &[$crate::core::Arg] = &$naming;
+        const OWN: &[$crate::core::Arg] = &[$($own),*];
+        const ALL: usize = NAMED_BY.len() + OWN.len();
+        static ARGS: [$crate::core::Arg; ALL] = $crate::core::session_args::joined(NAMED_BY, OWN);
+        &ARGS
+    }};
+}
+pub(in crate::core) use session_args;
