@@ -7,6 +7,7 @@
 
 mod failures;
 mod wakeups;
+mod who_calls;
 mod forwarding;
 mod federation;
 mod history;

@@ -50,6 +50,8 @@ pub struct Peer {
     pub is_watched: bool,
     /// Its only connections do not answer: it is stopped, or hangs.
     pub is_silent: bool,
+    /// Whether it was seen to leave, and nothing spoke for it since.
+    pub has_left: bool,
     /// The last sign of a running turn from its hooks, ms.
     pub turn_active_at: Option<i64>,
     /// Further keys that its agent has for it.
@@ -72,6 +74,7 @@ impl Peer {
             unconfirmed: false,
             is_watched: false,
             is_silent: false,
+            has_left: false,
             turn_active_at: None,
             extra_keys: Vec::new(),
             takeover_notice: None,
@@ -346,6 +349,7 @@ impl Peers {
     pub(super) fn touch(&mut self, id: &str, now: i64) {
         if let Some(peer) = self.get_mut(id) {
             peer.last_active = now;
+            peer.has_left = false;
         }
     }
 

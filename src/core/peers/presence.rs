@@ -261,7 +261,7 @@ impl Peers {
         now: i64,
     ) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| !peer.is_online() && peer.row.online) else { return Ok(()) };
-        peer.offline_since = Some(now);
+        (peer.offline_since, peer.has_left) = (Some(now), true);
         peer.row.online = false;
         peer.row.last_seen = now;
         let row = peer.row.clone();
@@ -306,7 +306,7 @@ impl Peers {
         self.go_offline(turn, journal, id, reason, now)?;
         if let Some(peer) = self.get_mut(id).filter(|peer| !peer.is_online()) {
             // It waits for nobody's return: its locks are released already.
-            peer.offline_since = None;
+            (peer.offline_since, peer.has_left) = (None, true);
         }
         Ok(())
     }
@@ -365,6 +365,8 @@ impl Peer {
             last_active: row.last_seen,
             offline_since: was_online.then_some(now),
             unconfirmed: was_online,
+            // Of a session that only ran hooks nobody saw the end; whether the others live shows soon.
+            has_left: row.pid != 0,
             ..Peer::new(row, now)
         }
     }

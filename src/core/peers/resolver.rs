@@ -102,14 +102,14 @@ impl Peers {
 
     /// The session of the same agent in the same place that went, and whose name and mail a new one takes over.
     fn by_former_name(&self, evidence: &SessionEvidence) -> Option<PeerId> {
-        let SessionEvidence { conn, row, name, is_name_chosen, .. } = *evidence;
+        let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
             |peer: &&Peer| peer.row.is_session() && is_alike(&peer.row, row) && is_numbered(&peer.row.name, name);
-        let is_free = |peer: &&Peer| match conn {
-            Some(_) => !self.may_be_alive(peer, row.pid),
-            // A session of which only hooks are known may be at work; one that lost its connection, or ended, is not.
-            None => peer.connections == 0 && (peer.row.process.is_none() || peer.offline_since.is_some()),
-        };
+        // A session of which only hooks are known may be at work under its own key, until it is seen to leave.
+        let has_other_key =
+            |peer: &Peer| row.session_key().is_some_and(|key| peer.row.session_key().is_some() && !peer.has_key(key));
+        let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !has_other_key(peer);
+        let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
         let free = || self.peers.iter().filter(is_free).filter(is_same);
         // A name that somebody chose means one peer. If two sessions with default names are gone, both may be
         // meant: then neither name nor mail changes hands.
@@ -210,9 +210,9 @@ impl Peers {
     /// The sessions in which a caller below this process may be. A process that has only run hooks may be a
     /// person's script: what else it runs is no session's.
     fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
-        let is_sure = |peer: &&Peer| above.agent.is_some() || self.is_attached_from(&peer.row.id, above);
-        let mut ids: Vec<&PeerId> =
-            self.sessions_of_process(above).into_iter().filter(is_sure).map(|peer| &peer.row.id).collect();
+        let sessions = self.sessions_of_process(above);
+        let is_agent = above.agent.is_some() || sessions.iter().any(|peer| self.is_attached_from(&peer.row.id, above));
+        let mut ids: Vec<&PeerId> = sessions.into_iter().filter(|_| is_agent).map(|peer| &peer.row.id).collect();
         ids.sort();
         ids
     }
