@@ -10,22 +10,22 @@ macro_rules! placeholder {
 /// Runs `INSERT INTO table(columns) VALUES (values)`, or with another verb.
 macro_rules! write_row {
     ($store:expr, $verb:literal, $table:literal, { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }) => {
-        $store
-            .db
-            .prepare_cached(concat!(
+        $store.write(
+            concat!(
                 $verb, " INTO ", $table, "(", $first $(, ",", $column)*, ") VALUES (?" $(, placeholder!($column))*, ")"
-            ))?
-            .execute(rusqlite::params![$value $(, $more)*])
+            ),
+            rusqlite::params![$value $(, $more)*],
+        )
     };
 }
 
 /// Runs `UPDATE table SET column = value, … WHERE key = value`.
 macro_rules! update_row {
-    ($store:expr, $table:literal, { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }, $key:literal: $is:expr) => {
-        $store
-            .db
-            .prepare_cached(concat!("UPDATE ", $table, " SET ", $first, "=?" $(, ",", $column, "=?")*, " WHERE ", $key, "=?"))?
-            .execute(rusqlite::params![$value $(, $more)*, $is])
+    ($store:ident.$write:ident, $table:literal, { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }, $key:literal: $is:expr) => {
+        $store.$write(
+            concat!("UPDATE ", $table, " SET ", $first, "=?" $(, ",", $column, "=?")*, " WHERE ", $key, "=?"),
+            rusqlite::params![$value $(, $more)*, $is],
+        )
     };
 }
 

@@ -76,7 +76,7 @@ impl ReservedNumbers {
     }
 
     /// Reserves a block for each kind of number that has reached the end of its block.
-    fn cover(&mut self, counters: &Counters) -> StoreResult<()> {
+    pub(super) fn cover(&mut self, counters: &Counters) -> StoreResult<()> {
         let last = counters.last();
         let Some(path) = &self.path else { return Ok(()) };
         if last.iter().zip(self.upto).all(|(last, upto)| *last <= upto) {
@@ -127,7 +127,7 @@ impl Store {
             if let Some(reserved) = &mut self.reserved {
                 reserved.cover(&c)?;
             }
-            update_row!(self, "counters", {
+            update_row!(self.execute, "counters", {
                 "message_last": c.message_last,
                 "event_last": c.event_last,
                 "token_last": c.token_last,

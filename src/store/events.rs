@@ -126,9 +126,7 @@ impl Store {
 
     /// Replaces the payload of an event by one that shows no value any more.
     pub fn blank_state_event(&mut self, seq: i64, payload: &str) -> StoreResult<()> {
-        self.writing()?;
-        let sql = "UPDATE event SET payload = ?2, state_key = NULL WHERE seq = ?1";
-        self.db.prepare_cached(sql)?.execute(params![seq, payload])?;
+        self.write("UPDATE event SET payload = ?2, state_key = NULL WHERE seq = ?1", params![seq, payload])?;
         Ok(())
     }
 
@@ -142,9 +140,10 @@ impl Store {
         if oldest.is_none_or(|at| at >= before) {
             return Ok(0);
         }
-        self.writing()?;
-        let sql = "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE at < ?1 ORDER BY seq LIMIT ?2)";
-        let n = self.db.prepare_cached(sql)?.execute([before, limit])?;
+        let sql = "SELECT max(seq) FROM (SELECT seq FROM event WHERE at < ?1 ORDER BY seq LIMIT ?2)";
+        let last: i64 = self.db.prepare_cached(sql)?.query_row([before, limit], |row| row.get(0))?;
+        // Times grow with sequence numbers, so nothing younger lies in between.
+        let n = self.write("DELETE FROM event WHERE seq <= ?1", &[&last])?;
         self.counters.events -= n as i64;
         Ok(n)
     }

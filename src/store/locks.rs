@@ -66,7 +66,6 @@ impl Store {
 
     /// Writes a lock, new or renewed.
     pub fn put_lock(&mut self, l: &LockRow) -> StoreResult<()> {
-        self.writing()?;
         write_row!(self, "INSERT OR REPLACE", "lock", {
             "token": l.token,
             "path": l.path,
@@ -85,8 +84,7 @@ impl Store {
 
     /// Removes one path of a grant.
     pub fn drop_lock(&mut self, token: i64, path: &str) -> StoreResult<()> {
-        self.writing()?;
-        self.db.prepare_cached("DELETE FROM lock WHERE token = ?1 AND path = ?2")?.execute(params![token, path])?;
+        self.write("DELETE FROM lock WHERE token = ?1 AND path = ?2", params![token, path])?;
         Ok(())
     }
 }

@@ -108,7 +108,6 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Message> {
 impl Store {
     /// Appends a message and gives it its `seq`.
     pub fn add_message(&mut self, m: &mut Message) -> StoreResult<()> {
-        self.writing()?;
         let (sender, recipient) = (self.number(&m.sender)?, self.number(&m.recipient)?);
         let thread = m.reply_to.map(|seq| self.thread_of(seq)).transpose()?;
         m.seq = self.counters.message_last + 1;
@@ -149,7 +148,12 @@ impl Store {
             self.db.prepare_cached("SELECT num FROM peer_number WHERE id = ?1")?.query_row([id], |row| row.get(0));
         let num = match known.optional()? {
             Some(num) => num,
-            None => self.db.prepare_cached("INSERT INTO peer_number(id) VALUES (?1)")?.insert([id])?,
+            None => {
+                let next = "SELECT coalesce(max(num), 0) + 1 FROM peer_number";
+                let num: i64 = self.db.prepare_cached(next)?.query_row([], |row| row.get(0))?;
+                write_row!(self, "INSERT", "peer_number", { "num": num, "id": id })?;
+                num
+            }
         };
         self.numbers.insert(id.to_owned(), num);
         Ok(num)
@@ -214,8 +218,7 @@ impl Store {
 
     /// Writes how far a message got.
     pub fn put_receipt(&mut self, was: &Message, m: &Message) -> StoreResult<()> {
-        self.writing()?;
-        update_row!(self, "message", {
+        update_row!(self.write, "message", {
             "state": m.state.number(),
             "channel": m.channel,
             "mesh_url": m.mesh.as_deref(),
@@ -277,7 +280,6 @@ impl Store {
         if oldest.is_none_or(|created| created >= before) {
             return Ok(Vec::new());
         }
-        self.writing()?;
         let read = |row: &Row<'_>| {
             let peers: [i64; 2] = [row.get("sender")?, row.get("recipient")?];
             Ok((row.get::<_, i64>("seq")?, peers, row.get::<_, i64>("state")?, row.get::<_, String>("recipient_id")?))
@@ -287,7 +289,7 @@ impl Store {
         drop(query);
         let (mut unread, mut named) = (Vec::new(), BTreeSet::new());
         for (seq, peers, state, recipient) in old {
-            self.db.prepare_cached("DELETE FROM message WHERE seq = ?1")?.execute([seq])?;
+            self.write("DELETE FROM message WHERE seq = ?1", &[&seq])?;
             self.counters.messages -= 1;
             if MessageState::from_number(state).is_some_and(MessageState::is_unread) {
                 self.counters.unread -= 1;
@@ -299,7 +301,7 @@ impl Store {
                    AND NOT EXISTS (SELECT 1 FROM message WHERE recipient = ?1 AND state < 2) \
                    AND NOT EXISTS (SELECT 1 FROM message WHERE recipient = ?1 AND state >= 2)";
         for num in named {
-            self.db.prepare_cached(sql)?.execute([num])?;
+            self.write(sql, &[&num])?;
         }
         self.numbers.clear();
         Ok(unread)

@@ -1,8 +1,11 @@
 //! The only room that speaks SQL: one SQLite file, one writer, questions in the language of the domain.
 //!
+//! Every change of a row goes through `writes`, so that it can be recorded and repeated elsewhere.
+//!
 //! **Invariant:** a write transaction begins with the first write of a turn and ends in
 //! [`Store::commit`]; a turn that only reads opens none. A call that fails is undone alone.
 
+mod changeset;
 mod columns;
 mod counters;
 mod events;
@@ -12,7 +15,9 @@ mod messages;
 mod peers;
 mod state;
 mod wakeups;
+mod writes;
 
+pub use changeset::Changeset;
 pub use counters::Counters;
 use counters::ReservedNumbers;
 pub use events::{Event, EventFilter};
@@ -23,6 +28,7 @@ pub use peers::PeerRow;
 pub use state::StateEntry;
 pub use wakeups::WakeupRow;
 
+use changeset::Recorder;
 use columns::{placeholder, write_row};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 use std::collections::HashMap;
@@ -137,6 +143,10 @@ pub struct Store {
     numbers: HashMap<String, i64>,
     /// The numbers that are reserved on the disk; `None` without a file.
     reserved: Option<ReservedNumbers>,
+    /// Collects the changes of the turn; `None` where nobody repeats them.
+    recorder: Option<Recorder>,
+    /// Whether the turn's numbers are written and its changes taken.
+    is_sealed: bool,
 }
 
 impl Store {
@@ -179,6 +189,8 @@ impl Store {
             counters_before_call: counters,
             numbers: HashMap::new(),
             reserved: None,
+            recorder: None,
+            is_sealed: false,
         })
     }
 
@@ -206,6 +218,9 @@ impl Store {
     pub fn begin_call(&mut self) {
         self.call = CallState::Clean;
         self.counters_before_call = self.counters;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.begin_call();
+        }
     }
 
     /// Whether the running call has written, or tried to.
@@ -233,6 +248,9 @@ impl Store {
         let call = std::mem::replace(&mut self.call, CallState::Clean);
         self.counters = self.counters_before_call;
         self.numbers.clear();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.undo_call();
+        }
         match call {
             CallState::Clean | CallState::Refused => Ok(()),
             CallState::First => {
@@ -251,9 +269,12 @@ impl Store {
         if !self.open {
             return Ok(false);
         }
-        self.write_counters()?;
+        if !self.is_sealed {
+            self.write_counters()?;
+        }
         self.run("COMMIT")?;
         self.open = false;
+        self.forget_recorded();
         self.counters_stored = self.counters;
         Ok(true)
     }
@@ -266,6 +287,7 @@ impl Store {
         }
         self.open = false;
         self.call = CallState::Clean;
+        self.forget_recorded();
         self.counters = self.counters_stored;
         self.counters_before_call = self.counters;
         self.numbers.clear();
@@ -296,7 +318,6 @@ impl Store {
 
     /// Remembers a value under a name.
     pub fn set_meta(&mut self, name: &str, value: &str) -> StoreResult<()> {
-        self.writing()?;
         write_row!(self, "INSERT OR REPLACE", "meta", { "name": name, "value": value })?;
         Ok(())
     }
@@ -317,21 +338,6 @@ impl Store {
 
     fn run(&self, sql: &str) -> StoreResult<()> {
         self.db.prepare_cached(sql)?.execute([])?;
-        Ok(())
-    }
-
-    /// Opens the transaction or the savepoint that the first write of a call needs. Every write calls this.
-    fn writing(&mut self) -> StoreResult<()> {
-        if !self.open {
-            self.call = CallState::Refused;
-            self.run("BEGIN IMMEDIATE")?;
-            self.open = true;
-            self.call = CallState::First;
-        } else if matches!(self.call, CallState::Clean | CallState::Refused) {
-            self.call = CallState::Refused;
-            self.run("SAVEPOINT call")?;
-            self.call = CallState::Nested;
-        }
         Ok(())
     }
 }

@@ -138,7 +138,6 @@ impl Store {
 
     /// Writes a peer's row, new or changed.
     pub fn put_peer(&mut self, p: &PeerRow) -> StoreResult<()> {
-        self.writing()?;
         write_row!(self, "INSERT OR REPLACE", "peer", {
             "id": p.id.as_str(),
             "name": p.name,
@@ -166,8 +165,7 @@ impl Store {
 
     /// Forgets a peer.
     pub fn drop_peer(&mut self, id: &str) -> StoreResult<()> {
-        self.writing()?;
-        self.db.prepare_cached("DELETE FROM peer WHERE id = ?1")?.execute([id])?;
+        self.write("DELETE FROM peer WHERE id = ?1", &[&id])?;
         Ok(())
     }
 }

@@ -78,7 +78,6 @@ impl Store {
 
     /// Writes an entry.
     pub fn put_entry(&mut self, e: &StateEntry) -> StoreResult<()> {
-        self.writing()?;
         write_row!(self, "INSERT OR REPLACE", "state", {
             "namespace": e.namespace,
             "key": e.key,
@@ -107,9 +106,14 @@ impl Store {
 
     /// Forgets deleted entries that were last touched before `before`; returns how many.
     pub fn prune_entries(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
-        self.writing()?;
-        let sql = "DELETE FROM state WHERE rowid IN \
-                   (SELECT rowid FROM state WHERE value IS NULL AND updated < ?1 LIMIT ?2)";
-        Ok(self.db.prepare_cached(sql)?.execute([before, limit])?)
+        let sql = "SELECT namespace, key FROM state WHERE value IS NULL AND updated < ?1 LIMIT ?2";
+        let mut query = self.db.prepare_cached(sql)?;
+        let read = |row: &Row<'_>| Ok((row.get("namespace")?, row.get("key")?));
+        let old: Vec<(String, String)> = query.query_map([before, limit], read)?.collect::<rusqlite::Result<_>>()?;
+        drop(query);
+        for (namespace, key) in &old {
+            self.write("DELETE FROM state WHERE namespace = ?1 AND key = ?2", params![namespace, key])?;
+        }
+        Ok(old.len())
     }
 }

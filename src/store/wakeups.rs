@@ -18,7 +18,6 @@ pub struct WakeupRow {
 impl Store {
     /// Notes an attempt.
     pub fn add_wakeup(&mut self, seq: i64, wakeup: &WakeupRow) -> StoreResult<()> {
-        self.writing()?;
         write_row!(self, "INSERT OR REPLACE", "wakeup", {
             "seq": seq,
             "at": wakeup.at,
@@ -44,12 +43,11 @@ impl Store {
 
     /// Forgets attempts whose message is forgotten: those before the oldest message that is kept.
     pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<()> {
-        let sql = "DELETE FROM wakeup WHERE (seq, at, channel) IN (SELECT seq, at, channel FROM wakeup \
+        let sql = "SELECT max(seq) FROM (SELECT seq FROM wakeup \
                    WHERE seq < (SELECT coalesce(min(seq), 0) FROM message) ORDER BY seq LIMIT ?1)";
-        let has_old = "SELECT EXISTS (SELECT 1 FROM wakeup WHERE seq < (SELECT coalesce(min(seq), 0) FROM message))";
-        if self.db.prepare_cached(has_old)?.query_row([], |row| row.get(0))? {
-            self.writing()?;
-            self.db.prepare_cached(sql)?.execute([limit])?;
+        let last: Option<i64> = self.db.prepare_cached(sql)?.query_row([limit], |row| row.get(0))?;
+        if let Some(last) = last {
+            self.write("DELETE FROM wakeup WHERE seq <= ?1", &[&last])?;
         }
         Ok(())
     }

@@ -97,6 +97,28 @@ fn method_of_store(line: &str) -> Option<&str> {
 }
 
 #[test]
+fn every_write_of_the_store_goes_through_one_function() {
+    // `run` opens and ends transactions; migrations run before anything is recorded.
+    let allowed = [("store/mod.rs", ".execute([])"), ("store/mod.rs", "step.execute_batch(sql)")];
+    let mut breaches = Vec::new();
+    for source in sources(&["src/store"]) {
+        let inside = source.inside().unwrap();
+        for (n, line) in source.code().filter(|_| inside != "store/writes.rs") {
+            let changes =
+                [".execute(", "?.insert(", "raw_execute(", "execute_batch("].iter().any(|way| line.contains(way));
+            let is_allowed = allowed.iter().any(|(path, text)| inside == *path && line.contains(text));
+            if changes && !is_allowed {
+                breaches.push(format!("{}:{n}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    check(
+        "rows change through Store::write, write_row! and update_row!, so that each change can be recorded",
+        &breaches,
+    );
+}
+
+#[test]
 fn each_public_type_has_a_name_of_its_own() {
     let mut homes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in sources(&["src"]) {

@@ -1,0 +1,380 @@
+//! What a turn changed in the database, as bytes that another database can repeat: each statement once,
+//! each longer text once, and the rows with their bound values.
+//!
+//! The values are bound, not expanded into SQL, because a NUL in a text would end the statement there.
+
+use super::{StoreError, StoreResult};
+use rusqlite::ToSql;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use std::collections::HashMap;
+
+/// The first byte of a changeset. A program refuses what it does not know.
+const FORMAT: u8 = 1;
+/// Texts of at least this many bytes are written once: the id of a peer, a text to many recipients.
+const SHARED_TEXT_MIN: usize = 16;
+
+const NULL: u8 = 0;
+const INTEGER: u8 = 1;
+const REAL: u8 = 2;
+const TEXT: u8 = 3;
+const BLOB: u8 = 4;
+const SHARED_TEXT: u8 = 5;
+
+/// The changes of one turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changeset(Vec<u8>);
+
+impl Changeset {
+    /// A changeset that came from another machine. It is checked when it is applied.
+    pub fn from_bytes(bytes: Vec<u8>) -> Changeset {
+        Changeset(bytes)
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Its statements and rows.
+    ///
+    /// # Errors
+    /// When the bytes are no changeset of a format that this version knows.
+    pub(super) fn decode(&self) -> StoreResult<DecodedChanges<'_>> {
+        let mut bytes = Bytes(&self.0);
+        match bytes.byte()? {
+            FORMAT => {}
+            newer => return Err(StoreError::Newer(newer.into(), FORMAT.into())),
+        }
+        let statements = bytes.texts()?;
+        let shared = bytes.texts()?;
+        let n_rows = bytes.count()?;
+        Ok(DecodedChanges { statements, shared, n_rows, bytes })
+    }
+}
+
+/// The texts that rows name by their number.
+#[derive(Debug, Default)]
+struct Interned(HashMap<Box<str>, usize>);
+
+impl Interned {
+    fn number(&mut self, text: &str) -> usize {
+        if let Some(number) = self.0.get(text) {
+            return *number;
+        }
+        let number = self.0.len();
+        self.0.insert(text.into(), number);
+        number
+    }
+
+    fn truncate(&mut self, n: usize) {
+        if self.0.len() > n {
+            self.0.retain(|_, number| *number < n);
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut texts: Vec<(&str, usize)> = self.0.iter().map(|(text, number)| (&**text, *number)).collect();
+        texts.sort_unstable_by_key(|(_, number)| *number);
+        write_varint(out, texts.len() as u64);
+        texts.into_iter().for_each(|(text, _)| write_bytes(out, text.as_bytes()));
+    }
+}
+
+/// How much a recorder held at some point.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mark {
+    statements: usize,
+    shared: usize,
+    rows: usize,
+    bytes: usize,
+}
+
+/// Collects the changes of the running turn.
+#[derive(Debug, Default)]
+pub(super) struct Recorder {
+    statements: Interned,
+    shared: Interned,
+    n_rows: usize,
+    rows: Vec<u8>,
+    before_call: Mark,
+}
+
+impl Recorder {
+    /// Adds a statement that was executed.
+    pub(super) fn add(&mut self, sql: &'static str, values: &[&dyn ToSql]) -> StoreResult<()> {
+        let statement = self.statements.number(sql);
+        write_varint(&mut self.rows, statement as u64);
+        write_varint(&mut self.rows, values.len() as u64);
+        for value in values {
+            match value.to_sql()? {
+                ToSqlOutput::Borrowed(value) => self.add_value(value)?,
+                ToSqlOutput::Owned(value) => self.add_value(ValueRef::from(&value))?,
+                _ => return Err(StoreError::Sql("a value can't be recorded".into())),
+            }
+        }
+        self.n_rows += 1;
+        Ok(())
+    }
+
+    fn add_value(&mut self, value: ValueRef<'_>) -> StoreResult<()> {
+        match value {
+            ValueRef::Null => self.rows.push(NULL),
+            ValueRef::Integer(number) => {
+                self.rows.push(INTEGER);
+                write_varint(&mut self.rows, ((number << 1) ^ (number >> 63)).cast_unsigned());
+            }
+            ValueRef::Real(number) => {
+                self.rows.push(REAL);
+                self.rows.extend(number.to_le_bytes());
+            }
+            ValueRef::Text(text) if text.len() >= SHARED_TEXT_MIN => {
+                let text = std::str::from_utf8(text).map_err(|error| StoreError::Sql(error.to_string()))?;
+                self.rows.push(SHARED_TEXT);
+                let number = self.shared.number(text);
+                write_varint(&mut self.rows, number as u64);
+            }
+            ValueRef::Text(bytes) => {
+                self.rows.push(TEXT);
+                write_bytes(&mut self.rows, bytes);
+            }
+            ValueRef::Blob(bytes) => {
+                self.rows.push(BLOB);
+                write_bytes(&mut self.rows, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the point to which [`Recorder::undo_call`] goes back.
+    pub(super) fn begin_call(&mut self) {
+        self.before_call = Mark {
+            statements: self.statements.0.len(),
+            shared: self.shared.0.len(),
+            rows: self.n_rows,
+            bytes: self.rows.len(),
+        };
+    }
+
+    /// Forgets what the running call changed.
+    pub(super) fn undo_call(&mut self) {
+        let mark = self.before_call;
+        self.statements.truncate(mark.statements);
+        self.shared.truncate(mark.shared);
+        self.n_rows = mark.rows;
+        self.rows.truncate(mark.bytes);
+    }
+
+    /// Bytes of the rows, and of the texts that they share.
+    pub(super) fn size(&self) -> usize {
+        self.rows.len() + self.shared.0.keys().map(|text| text.len()).sum::<usize>()
+    }
+
+    /// Whether nothing was changed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.n_rows == 0
+    }
+
+    /// The changes of the turn; the recorder is then empty.
+    pub(super) fn take(&mut self) -> Changeset {
+        let turn = std::mem::take(self);
+        let mut out = vec![FORMAT];
+        turn.statements.write(&mut out);
+        turn.shared.write(&mut out);
+        write_varint(&mut out, turn.n_rows as u64);
+        out.extend(turn.rows);
+        Changeset(out)
+    }
+}
+
+/// A changeset as it is read; [`DecodedChanges::next_row`] gives its rows one by one.
+pub(super) struct DecodedChanges<'a> {
+    /// The SQL of each statement.
+    pub(super) statements: Vec<&'a str>,
+    shared: Vec<&'a str>,
+    n_rows: usize,
+    bytes: Bytes<'a>,
+}
+
+impl<'a> DecodedChanges<'a> {
+    /// Reads the next row: the number of its statement; its values go into `values`.
+    pub(super) fn next_row(&mut self, values: &mut Vec<ValueRef<'a>>) -> StoreResult<Option<usize>> {
+        values.clear();
+        let Some(left) = self.n_rows.checked_sub(1) else {
+            return if self.bytes.0.is_empty() { Ok(None) } else { Err(damaged()) };
+        };
+        self.n_rows = left;
+        let statement = self.bytes.count()?;
+        for _ in 0..self.bytes.count()? {
+            values.push(self.value()?);
+        }
+        Ok(Some(statement))
+    }
+
+    fn value(&mut self) -> StoreResult<ValueRef<'a>> {
+        Ok(match self.bytes.byte()? {
+            NULL => ValueRef::Null,
+            INTEGER => {
+                let folded = self.bytes.varint()?;
+                ValueRef::Integer((folded >> 1).cast_signed() ^ -(folded & 1).cast_signed())
+            }
+            REAL => {
+                let bytes = self.bytes.take(8)?;
+                ValueRef::Real(f64::from_le_bytes(bytes.try_into().map_err(|_| damaged())?))
+            }
+            TEXT => ValueRef::Text(self.bytes.sized()?),
+            BLOB => ValueRef::Blob(self.bytes.sized()?),
+            SHARED_TEXT => {
+                let number = self.bytes.count()?;
+                ValueRef::Text(self.shared.get(number).ok_or_else(damaged)?.as_bytes())
+            }
+            _ => return Err(damaged()),
+        })
+    }
+}
+
+/// What is left to read.
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn take(&mut self, n: usize) -> StoreResult<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(n).ok_or_else(damaged)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn byte(&mut self) -> StoreResult<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn varint(&mut self) -> StoreResult<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(damaged())
+    }
+
+    fn count(&mut self) -> StoreResult<usize> {
+        usize::try_from(self.varint()?).map_err(|_| damaged())
+    }
+
+    fn sized(&mut self) -> StoreResult<&'a [u8]> {
+        let n = self.count()?;
+        self.take(n)
+    }
+
+    fn texts(&mut self) -> StoreResult<Vec<&'a str>> {
+        // The count may be a lie, so nothing is reserved for it.
+        (0..self.count()?).map(|_| std::str::from_utf8(self.sized()?).map_err(|_| damaged())).collect()
+    }
+}
+
+fn write_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    write_varint(out, bytes.len() as u64);
+    out.extend(bytes);
+}
+
+pub(super) fn damaged() -> StoreError {
+    StoreError::Sql("a changeset from another machine can't be read".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::params;
+
+    fn rows(changes: &Changeset) -> StoreResult<Vec<(String, Vec<String>)>> {
+        let mut decoded = changes.decode()?;
+        let (mut found, mut values) = (Vec::new(), Vec::new());
+        while let Some(statement) = decoded.next_row(&mut values)? {
+            let sql = *decoded.statements.get(statement).ok_or_else(damaged)?;
+            found.push((sql.to_owned(), values.iter().map(|value| format!("{value:?}")).collect()));
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn values_of_every_kind_come_back_as_they_were() {
+        let mut recorder = Recorder::default();
+        for number in [0, 1, -1, 63, -64, 64, 1 << 40, i64::MAX, i64::MIN] {
+            recorder.add("one", params![number]).unwrap();
+        }
+        recorder.add("many", params![None::<i64>, 0.5, "", "a\0b", "a text of more than 16 bytes", true]).unwrap();
+        let found = rows(&recorder.take()).unwrap();
+        let numbers: Vec<&str> = found[..9].iter().map(|(_, values)| values[0].as_str()).collect();
+        let want = [0, 1, -1, 63, -64, 64, 1 << 40, i64::MAX, i64::MIN].map(|number| format!("Integer({number})"));
+        assert_eq!(numbers, want);
+        let text = |text: &str| format!("{:?}", ValueRef::Text(text.as_bytes()));
+        let want = [
+            "Null".into(),
+            "Real(0.5)".into(),
+            text(""),
+            text("a\0b"),
+            text("a text of more than 16 bytes"),
+            "Integer(1)".into(),
+        ];
+        assert_eq!(found[9], ("many".into(), want.to_vec()));
+        assert!(recorder.is_empty());
+    }
+
+    #[test]
+    fn a_text_to_many_recipients_is_written_once() {
+        let text = "x".repeat(60_000);
+        let mut recorder = Recorder::default();
+        for recipient in 0..100 {
+            recorder.add("send", params![recipient, text]).unwrap();
+        }
+        assert!(recorder.size() < 61_000);
+        let changes = recorder.take();
+        assert!(changes.as_bytes().len() < 61_000, "{}", changes.as_bytes().len());
+        assert_eq!(rows(&changes).unwrap().len(), 100);
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_call_that_was_undone() {
+        let mut recorder = Recorder::default();
+        recorder.begin_call();
+        recorder.add("kept", params!["a text that both calls share"]).unwrap();
+        let size = recorder.size();
+        recorder.begin_call();
+        recorder.add("undone", params!["a text that both calls share", "and one of its own"]).unwrap();
+        recorder.undo_call();
+        assert_eq!(recorder.size(), size);
+        recorder.add("after", params!["another text of its own"]).unwrap();
+        let found = rows(&recorder.take()).unwrap();
+        assert_eq!(found.iter().map(|(sql, _)| sql.as_str()).collect::<Vec<_>>(), ["kept", "after"]);
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused() {
+        let mut recorder = Recorder::default();
+        recorder.add("sql", params![7, "short", "a text of more than 16 bytes", None::<i64>]).unwrap();
+        let whole = recorder.take();
+        let bytes = whole.as_bytes();
+        for n in 0..bytes.len() {
+            assert!(rows(&Changeset::from_bytes(bytes[..n].to_vec())).is_err(), "cut at {n}");
+            for wrong in [0, 0x7f, 0xff] {
+                let mut bytes = bytes.to_vec();
+                bytes[n] = wrong;
+                // It may be another changeset; it must not be a panic or a huge allocation.
+                let _ = rows(&Changeset::from_bytes(bytes));
+            }
+        }
+        let longer = [bytes, &[0]].concat();
+        assert!(rows(&Changeset::from_bytes(longer)).is_err());
+        let newer = rows(&Changeset::from_bytes(vec![FORMAT + 1])).unwrap_err();
+        assert!(matches!(newer, StoreError::Newer(..)), "{newer}");
+    }
+}

@@ -1,0 +1,301 @@
+//! The only way in which rows change, and with it the two ways to repeat the changes elsewhere: to record
+//! those of each turn, and to apply recorded ones.
+//!
+//! **Invariant:** a statement has the same effect on every database with the same rows. It changes rows that
+//! it names by their keys; what `LIMIT` or the row numbers of SQLite choose is looked up before.
+
+use super::changeset::{Changeset, Recorder, damaged};
+use super::{CallState, Store, StoreError, StoreResult, counters};
+use rusqlite::ToSql;
+
+/// What a recorded statement may begin with. Anything else did not come from this program.
+const VERBS: [&str; 3] = ["INSERT ", "UPDATE ", "DELETE "];
+
+impl Store {
+    /// Changes rows in the transaction or savepoint of the running call; returns how many.
+    pub(super) fn write(&mut self, sql: &'static str, values: &[&dyn ToSql]) -> StoreResult<usize> {
+        self.writing()?;
+        self.execute(sql, values)
+    }
+
+    /// Changes rows in the open transaction.
+    pub(super) fn execute(&mut self, sql: &'static str, values: &[&dyn ToSql]) -> StoreResult<usize> {
+        debug_assert!(!["LIMIT", "rowid", "random"].iter().any(|word| sql.contains(word)), "not repeatable: {sql}");
+        let n = self.db.prepare_cached(sql)?.execute(values)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.add(sql, values)?;
+        }
+        Ok(n)
+    }
+
+    /// Opens the transaction or the savepoint that the first write of a call needs.
+    pub(super) fn writing(&mut self) -> StoreResult<()> {
+        if !self.open {
+            self.call = CallState::Refused;
+            self.run("BEGIN IMMEDIATE")?;
+            self.open = true;
+            self.call = CallState::First;
+        } else if matches!(self.call, CallState::Clean | CallState::Refused) {
+            self.call = CallState::Refused;
+            self.run("SAVEPOINT call")?;
+            self.call = CallState::Nested;
+        }
+        Ok(())
+    }
+
+    /// Records the changes of each turn from now on, for [`Store::seal`].
+    pub fn start_recording(&mut self) {
+        self.recorder = Some(Recorder::default());
+    }
+
+    /// Forgets what was recorded, because the turn ended.
+    pub(super) fn forget_recorded(&mut self) {
+        self.is_sealed = false;
+        if let Some(recorder) = &mut self.recorder {
+            *recorder = Recorder::default();
+        }
+    }
+
+    /// Bytes of the changes that this turn recorded so far.
+    pub fn recorded_size(&self) -> usize {
+        self.recorder.as_ref().map_or(0, Recorder::size)
+    }
+
+    /// Ends the writes of the turn and returns them; `None` for a turn that wrote nothing. Only
+    /// [`Store::commit`] or [`Store::rollback`] may follow.
+    ///
+    /// # Errors
+    /// When the disk refuses the numbers of the turn.
+    pub fn seal(&mut self) -> StoreResult<Option<Changeset>> {
+        if !self.open {
+            return Ok(None);
+        }
+        self.write_counters()?;
+        self.is_sealed = true;
+        Ok(self.recorder.as_mut().filter(|recorder| !recorder.is_empty()).map(Recorder::take))
+    }
+
+    /// Repeats recorded changes, all in one transaction. Nothing is changed when one of them fails.
+    ///
+    /// # Errors
+    /// When a changeset can't be read, or the disk refuses.
+    pub fn apply<'a>(&mut self, changesets: impl IntoIterator<Item = &'a Changeset>) -> StoreResult<()> {
+        let applied = self.apply_all(changesets);
+        if applied.is_err() {
+            self.rollback();
+        }
+        applied
+    }
+
+    fn apply_all<'a>(&mut self, changesets: impl IntoIterator<Item = &'a Changeset>) -> StoreResult<()> {
+        self.begin_call();
+        self.writing()?;
+        for changes in changesets {
+            self.apply_one(changes)?;
+        }
+        let counters = counters::read_counters(&self.db)?;
+        if let Some(reserved) = &mut self.reserved {
+            reserved.cover(&counters)?;
+        }
+        self.run("COMMIT")?;
+        self.open = false;
+        self.call = CallState::Clean;
+        (self.counters, self.counters_stored, self.counters_before_call) = (counters, counters, counters);
+        self.numbers.clear();
+        Ok(())
+    }
+
+    fn apply_one(&self, changes: &Changeset) -> StoreResult<()> {
+        let mut decoded = changes.decode()?;
+        let mut statements = Vec::with_capacity(decoded.statements.len());
+        for sql in &decoded.statements {
+            if !VERBS.iter().any(|verb| sql.starts_with(verb)) {
+                return Err(StoreError::Sql(format!("the log has a statement of another program: {sql}")));
+            }
+            statements.push(self.db.prepare_cached(sql)?);
+        }
+        let mut values = Vec::new();
+        while let Some(number) = decoded.next_row(&mut values)? {
+            let statement = statements.get_mut(number).ok_or_else(damaged)?;
+            if statement.parameter_count() != values.len() {
+                return Err(damaged());
+            }
+            for (n, value) in values.iter().enumerate() {
+                statement.raw_bind_parameter(n + 1, rusqlite::types::ToSqlOutput::Borrowed(*value))?;
+            }
+            statement.raw_execute()?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LockRow, Message, PeerRow, StateEntry, WakeupRow};
+    use super::*;
+    use crate::base::kinds::{EventKind, LockOwner, MessageState, PeerKind, WakeupOutcome};
+
+    /// Every row of every table, with the name of its table.
+    fn rows(store: &Store) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut tables = store.db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").unwrap();
+        let names: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().flatten().collect();
+        for name in names {
+            let mut query = store.db.prepare(&format!("SELECT * FROM {name}")).unwrap();
+            let n_columns = query.column_count();
+            let read = |row: &rusqlite::Row<'_>| {
+                (0..n_columns).map(|n| row.get_ref(n).map(|value| format!("{value:?}"))).collect::<Result<Vec<_>, _>>()
+            };
+            let table = query.query_map([], read).unwrap().map(|row| format!("{name} {:?}", row.unwrap()));
+            found.extend(table.collect::<Vec<_>>());
+        }
+        found.sort();
+        found
+    }
+
+    fn message(sender: &str, recipient: &str, created: i64) -> Message {
+        let body = "a text with a \0 in the middle".into();
+        Message { sender: sender.into(), recipient: recipient.into(), body, created, ..Message::default() }
+    }
+
+    fn entry(key: &str, value: Option<&str>) -> StateEntry {
+        let value = value.map(str::to_owned);
+        StateEntry {
+            namespace: "default".into(),
+            key: key.into(),
+            value,
+            version: 1,
+            by: "a".into(),
+            updated: 5,
+            expires: None,
+        }
+    }
+
+    fn peer(id: &str) -> PeerRow {
+        PeerRow {
+            id: id.into(),
+            name: id.into(),
+            kind: PeerKind::Human,
+            first_seen: 1,
+            last_seen: 2,
+            ..PeerRow::default()
+        }
+    }
+
+    fn lock(store: &mut Store, path: &str) -> LockRow {
+        LockRow {
+            token: store.next_token(),
+            path: path.into(),
+            holder: "a".into(),
+            owner: LockOwner::Turn,
+            reason: "tests".into(),
+            host: "here".into(),
+            repo: None,
+            repo_path: None,
+            all_worktrees: false,
+            granted: 3,
+            expires: 9,
+        }
+    }
+
+    /// Two agents work for a while: each kind of row is written, changed and removed.
+    fn work(store: &mut Store) {
+        store.set_meta("name", "value").unwrap();
+        for id in ["a", "b", "c"] {
+            store.put_peer(&peer(id)).unwrap();
+        }
+        store.drop_peer("c").unwrap();
+        for created in [1, 2, 30] {
+            let mut m = message("a", "b", created);
+            store.add_message(&mut m).unwrap();
+            let wakeup = WakeupRow { at: 4, channel: None, outcome: WakeupOutcome::from_text("started") };
+            store.add_wakeup(m.seq, &wakeup).unwrap();
+            store.put_receipt(&m.clone(), &Message { state: MessageState::Offered, ..m }).unwrap();
+            let kind = EventKind::from_word("build.done");
+            let seq = store.add_event(&kind, "a", created, "{}", Some("default/k")).unwrap();
+            store.blank_state_event(seq, "null").unwrap();
+        }
+        store.put_entry(&entry("kept", Some("1"))).unwrap();
+        store.put_entry(&entry("deleted", None)).unwrap();
+        let (released, held) = (lock(store, "/w/released"), lock(store, "/w/held"));
+        store.put_lock(&released).unwrap();
+        store.put_lock(&held).unwrap();
+        store.drop_lock(released.token, &released.path).unwrap();
+        store.prune_messages(20, 10).unwrap();
+        store.prune_wakeups(10).unwrap();
+        store.prune_events(20, 1).unwrap();
+        store.prune_entries(20, 10).unwrap();
+    }
+
+    #[test]
+    fn what_a_turn_records_makes_another_database_equal() {
+        let (mut leader, mut standby) = (Store::memory().unwrap(), Store::memory().unwrap());
+        leader.start_recording();
+        leader.begin_call();
+        work(&mut leader);
+        leader.end_call().unwrap();
+        leader.begin_call();
+        store_and_fail(&mut leader);
+        let first = leader.seal().unwrap().unwrap();
+        leader.commit().unwrap();
+        assert_eq!(leader.recorded_size(), 0);
+        leader.add_message(&mut message("d", "b", 31)).unwrap();
+        let second = leader.seal().unwrap().unwrap();
+        leader.commit().unwrap();
+        standby.apply([&first, &second]).unwrap();
+        assert_eq!(rows(&standby), rows(&leader));
+        assert_eq!(standby.counters, leader.counters);
+        assert!(rows(&leader).len() > 10, "{:?}", rows(&leader));
+        // It goes on where the leader ended.
+        let mut next = message("b", "d", 40);
+        standby.add_message(&mut next).unwrap();
+        assert_eq!((next.seq, standby.count_unread("d").unwrap()), (5, 1));
+    }
+
+    fn store_and_fail(store: &mut Store) {
+        store.add_message(&mut message("failed", "call", 31)).unwrap();
+        store.undo_call().unwrap();
+    }
+
+    #[test]
+    fn a_turn_without_writes_records_nothing_and_a_lost_one_is_forgotten() {
+        let mut store = Store::memory().unwrap();
+        store.start_recording();
+        assert_eq!(store.seal().unwrap(), None);
+        store.set_meta("lost", "1").unwrap();
+        store.rollback();
+        store.set_meta("kept", "1").unwrap();
+        let changes = store.seal().unwrap().unwrap();
+        store.commit().unwrap();
+        let mut other = Store::memory().unwrap();
+        other.apply([&changes]).unwrap();
+        assert_eq!((other.meta("kept").unwrap().as_deref(), other.meta("lost").unwrap()), (Some("1"), None));
+    }
+
+    #[test]
+    fn changes_that_fail_in_the_middle_change_nothing() {
+        let mut store = Store::memory().unwrap();
+        let mut recorder = Recorder::default();
+        let insert = "INSERT INTO meta(name,value) VALUES (?,?)";
+        recorder.add(insert, rusqlite::params!["once", "1"]).unwrap();
+        let once = recorder.take();
+        recorder.add(insert, rusqlite::params!["other", "1"]).unwrap();
+        recorder.add(insert, rusqlite::params!["once", "1"]).unwrap();
+        let twice = recorder.take();
+        store.apply([&once]).unwrap();
+        let before = rows(&store);
+        for hostile in ["ATTACH DATABASE '/tmp/x' AS x", "DROP TABLE meta", "PRAGMA user_version = 7"] {
+            recorder.add(hostile, &[]).unwrap();
+            let hostile = recorder.take();
+            assert!(store.apply([&hostile]).is_err());
+        }
+        recorder.add(insert, rusqlite::params!["too few values"]).unwrap();
+        let too_few = recorder.take();
+        for wrong in [&twice, &too_few] {
+            assert!(store.apply([wrong]).is_err());
+            assert_eq!(rows(&store), before);
+        }
+        store.set_meta("after", "1").unwrap();
+        assert!(store.commit().unwrap());
+    }
+}
