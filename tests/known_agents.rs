@@ -1,8 +1,9 @@
 //! Each known agent is complete: its file, its row in the README, and recorded inputs of its hooks.
 
 use slm_mesh::known_agents::dialect::HookKind;
+use slm_mesh::known_agents::support::{Evidence, Support};
 use slm_mesh::known_agents::wakeup::Means;
-use slm_mesh::known_agents::{AGENTS, Agent, Evidence, by_client_name, by_environment, by_id, by_kind, by_process};
+use slm_mesh::known_agents::{AGENTS, Agent, by_client_name, by_environment, by_id, by_kind, by_process};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ fn names(folder: &str) -> Vec<String> {
 #[test]
 fn the_readme_has_a_row_for_each_agent() {
     let readme = read("README.md");
-    let head = "| agent | mail at prompt | mail mid-turn | wakes idle | edit denied | setup |";
+    let head = format!("| agent | {} |", Support::HEADS.join(" | "));
     let table: Vec<&str> = readme.lines().skip_while(|line| *line != head).skip(2).collect();
     let table: Vec<&str> = table.into_iter().take_while(|line| line.starts_with('|')).collect();
     let wanted: Vec<String> = AGENTS.iter().map(Agent::readme_row).collect();
@@ -32,7 +33,7 @@ fn the_readme_has_a_row_for_each_agent() {
 
 #[test]
 fn each_agent_has_a_file_in_the_list() {
-    let helpers = ["dialect.rs", "files.rs", "identity.rs", "mod.rs", "transcript.rs", "wakeup.rs"];
+    let helpers = ["dialect.rs", "files.rs", "identity.rs", "mod.rs", "support.rs", "transcript.rs", "wakeup.rs"];
     let files = names("src/known_agents");
     let files: Vec<&String> =
         files.iter().filter(|name| name.ends_with(".rs") && !helpers.contains(&name.as_str())).collect();

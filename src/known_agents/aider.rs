@@ -1,18 +1,11 @@
 //! Aider, as of 0.86.2. It has neither MCP nor hooks: a file tells it about our commands.
 
-use super::files::{Directory, EntryShape, FilePath, Files, OwnFile, Scope, edited};
-use super::identity::{Identity, ProcessSign, UNSEEN};
-use super::{Agent, Evidence, Support};
+use super::vocabulary::*;
 
 const CONVENTIONS: &str = include_str!("aider_conventions.md");
 
 pub(super) const AGENT: Agent = Agent {
-    id: "aider",
-    title: "Aider",
-    kind: "aider",
-    short_name: "aider",
     identity: Identity { processes: &[ProcessSign::Name("aider"), ProcessSign::ArgumentsHave("/aider")], ..UNSEEN },
-    dialect: None,
     files: Files {
         programs: &["aider"],
         directory: &[Directory::Home(".aider")],
@@ -33,17 +26,7 @@ pub(super) const AGENT: Agent = Agent {
             }),
         },
         approve: "It has neither MCP nor hooks: it reads the verbs, and you run them or let it ask to.",
-        why_edited: "",
-        switches: &[],
+        ..NO_SETTINGS
     },
-    transcript: None,
-    wakeups: &[],
-    support: Support {
-        version: "",
-        mail_at_prompt: Evidence::No,
-        mail_mid_turn: Evidence::No,
-        wakes_idle: Evidence::No,
-        edit_denied: Evidence::No,
-        set_up: Evidence::Test,
-    },
+    ..Agent::new("aider", "Aider")
 };

@@ -1,23 +1,10 @@
 //! Claude Code, as of 2.1.330. Several agents copied its hooks, and some run its hooks as well.
 
-use super::dialect::{CLAUDE_SHAPED, Dialect, MAIL_CAME};
-use super::files::{
-    AgentCommand, CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Off, Scope,
-    ServerFile, Switch, TimeLimit, Writer, commands, edited,
-};
-use super::identity::{Identity, ProcessSign};
-use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
-use super::wakeup::{HookAnswer, Means, Wakeup};
-use super::{Agent, Evidence, Support};
+use super::vocabulary::*;
 use serde_json::{Value, json};
 
 const HOOKS: HookFile = HookFile {
-    path: FilePath::Settings("settings.json"),
-    key: Some("hooks"),
-    has_version: false,
-    has_groups: true,
     command: HookCommand::ProgramAndArguments,
-    limit: TimeLimit::Seconds,
     events: &[
         ("SessionStart", ""),
         ("UserPromptSubmit", ""),
@@ -29,14 +16,11 @@ const HOOKS: HookFile = HookFile {
         ("SubagentStop", ""),
         ("SessionEnd", ""),
     ],
-    wake_event: None,
+    ..CLAUDE_HOOKS
 };
 
 pub(super) const AGENT: Agent = Agent {
-    id: "claude",
-    title: "Claude Code",
     kind: "claude-code",
-    short_name: "claude",
     identity: Identity {
         client_names: &["claude-code"],
         environment: &["CLAUDECODE"],
@@ -46,8 +30,7 @@ pub(super) const AGENT: Agent = Agent {
             ProcessSign::ArgumentsHave("anthropic.claude-code"),
             ProcessSign::ArgumentsHave("/claude-code/"),
         ],
-        has_many_sessions: false,
-        hosts_terminals: false,
+        ..UNSEEN
     },
     dialect: Some(Dialect {
         // It shows a reason twice, in the user's voice, so the mail goes into the context instead.
@@ -87,7 +70,6 @@ pub(super) const AGENT: Agent = Agent {
             ..NO_FILES
         },
         approve: "A project's .mcp.json wants your approval in the next session, and its hooks run once you trust the folder.",
-        why_edited: "",
         switches: &[
             Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
             Switch {
@@ -101,6 +83,7 @@ pub(super) const AGENT: Agent = Agent {
                 off: Off::Flag(true),
             },
         ],
+        ..NO_SETTINGS
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[
@@ -121,14 +104,8 @@ pub(super) const AGENT: Agent = Agent {
             },
         },
     ],
-    support: Support {
-        version: "2.1.330",
-        mail_at_prompt: Evidence::Run,
-        mail_mid_turn: Evidence::Run,
-        wakes_idle: Evidence::Run,
-        edit_denied: Evidence::Run,
-        set_up: Evidence::Run,
-    },
+    support: Support { wakes_idle: Evidence::Run, ..Support::run("2.1.330") },
+    ..Agent::new("claude", "Claude Code")
 };
 
 /// A line of `projects/DIRECTORY/SESSION.jsonl`. Subagents, summaries and what the program itself put in are left out.

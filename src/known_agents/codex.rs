@@ -1,23 +1,10 @@
 //! Codex CLI, as of 0.169.0. Its hooks have Claude Code's shape, and it refuses unknown fields.
 
-use super::dialect::{CLAUDE_SHAPED, Dialect, ProofScript, named_input};
-use super::files::{
-    CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Off, Scope, Switch,
-    TimeLimit, commands, edited,
-};
-use super::identity::{Identity, ProcessSign};
-use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
-use super::wakeup::{Means, Wakeup};
-use super::{Agent, Evidence, Support};
+use super::vocabulary::*;
 use serde_json::{Value, json};
 
 const HOOKS: HookFile = HookFile {
     path: FilePath::Settings("hooks.json"),
-    key: Some("hooks"),
-    has_version: false,
-    has_groups: true,
-    command: HookCommand::ShellLine,
-    limit: TimeLimit::Seconds,
     events: &[
         ("SessionStart", ""),
         ("UserPromptSubmit", ""),
@@ -28,21 +15,15 @@ const HOOKS: HookFile = HookFile {
         ("Interrupt", ""),
         ("SessionEnd", ""),
     ],
-    wake_event: None,
+    ..CLAUDE_HOOKS
 };
 
 pub(super) const AGENT: Agent = Agent {
-    id: "codex",
-    title: "Codex",
-    kind: "codex",
-    short_name: "codex",
     identity: Identity {
         client_names: &["codex-mcp-client"],
-        environment: &[],
-        session_variable: None,
         processes: &[ProcessSign::Name("codex"), ProcessSign::Name("codex-tui"), ProcessSign::ArgumentsHave("/codex/")],
         has_many_sessions: true,
-        hosts_terminals: false,
+        ..UNSEEN
     },
     dialect: Some(Dialect {
         edit_tools: &["applypatch"],
@@ -80,6 +61,7 @@ pub(super) const AGENT: Agent = Agent {
                 off: Off::Flag(false),
             },
         ],
+        ..NO_SETTINGS
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[Wakeup {
@@ -90,14 +72,8 @@ pub(super) const AGENT: Agent = Agent {
             variable: "CODEX_HOME",
         },
     }],
-    support: Support {
-        version: "0.169.0",
-        mail_at_prompt: Evidence::Run,
-        mail_mid_turn: Evidence::Run,
-        wakes_idle: Evidence::Run,
-        edit_denied: Evidence::Run,
-        set_up: Evidence::Run,
-    },
+    support: Support { wakes_idle: Evidence::Run, ..Support::run("0.169.0") },
+    ..Agent::new("codex", "Codex")
 };
 
 /// A line of `sessions/YYYY/MM/DD/rollout-….jsonl`. Codex writes the project's rules and the environment down as the

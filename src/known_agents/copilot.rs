@@ -1,28 +1,15 @@
 //! GitHub Copilot CLI, as of 1.0.102. It also runs the hooks of a project's `.claude/settings.json`.
 
-use super::dialect::{CLAUDE_SHAPED, Dialect, HookKind, ProofScript};
-use super::files::{
-    CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Off, RESTART, Scope, Switch,
-    TimeLimit, commands, edited,
-};
-use super::identity::Identity;
-use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
-use super::{Agent, Evidence, Support};
+use super::vocabulary::*;
 use serde_json::{Value, json};
 use std::path::Path;
 
 pub(super) const AGENT: Agent = Agent {
-    id: "copilot",
-    title: "Copilot CLI",
-    kind: "copilot",
-    short_name: "copilot",
     identity: Identity {
         client_names: &["copilot-cli"],
         environment: &["COPILOT_AGENT_SESSION_ID"],
         session_variable: Some("COPILOT_AGENT_SESSION_ID"),
-        processes: &[],
-        has_many_sessions: false,
-        hosts_terminals: false,
+        ..UNSEEN
     },
     dialect: Some(Dialect {
         events: &[
@@ -55,7 +42,6 @@ pub(super) const AGENT: Agent = Agent {
             server: edited(&[FilePath::Settings("mcp-config.json")], "mcpServers", EntryShape::LocalWithTools),
             hooks: Some(HookFile {
                 path: FilePath::Settings("hooks/slm-mesh.json"),
-                key: Some("hooks"),
                 has_version: true,
                 has_groups: false,
                 command: HookCommand::BashIfPresent,
@@ -68,7 +54,7 @@ pub(super) const AGENT: Agent = Agent {
                     ("agentStop", ""),
                     ("sessionEnd", ""),
                 ],
-                wake_event: None,
+                ..CLAUDE_HOOKS
             }),
             commands: commands(FilePath::Settings("skills/{name}/SKILL.md"), CommandStyle::MarkdownWithName),
             ..NO_FILES
@@ -78,23 +64,16 @@ pub(super) const AGENT: Agent = Agent {
             server: edited(&[FilePath::Project(".mcp.json")], "mcpServers", EntryShape::Stdio),
             ..NO_FILES
         },
-        approve: RESTART,
         why_edited: "setup edits the file instead of running copilot mcp add, so that every other byte stays",
         switches: &[
             Switch { file: FilePath::Settings("config.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
             Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
         ],
+        ..NO_SETTINGS
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
-    wakeups: &[],
-    support: Support {
-        version: "1.0.102",
-        mail_at_prompt: Evidence::Run,
-        mail_mid_turn: Evidence::Run,
-        wakes_idle: Evidence::No,
-        edit_denied: Evidence::Run,
-        set_up: Evidence::Run,
-    },
+    support: Support::run("1.0.102"),
+    ..Agent::new("copilot", "Copilot CLI")
 };
 
 /// Hooks with names in camelCase get inputs that do not say their event; their fields show it.

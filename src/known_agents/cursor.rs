@@ -1,21 +1,12 @@
 //! Cursor, the editor and its command line, as its documentation of autumn 2026 says.
 
-use super::dialect::{CLAUDE_SHAPED, Dialect, HookKind, ProofScript};
-use super::files::{
-    CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Scope, TimeLimit, commands,
-    edited,
-};
-use super::identity::{Identity, ProcessSign};
-use super::{Agent, Evidence, Support};
+use super::vocabulary::*;
 use serde_json::json;
 
 const HOOKS: HookFile = HookFile {
     path: FilePath::Settings("hooks.json"),
-    key: Some("hooks"),
     has_version: true,
     has_groups: false,
-    command: HookCommand::ShellLine,
-    limit: TimeLimit::Seconds,
     events: &[
         ("sessionStart", ""),
         ("beforeSubmitPrompt", ""),
@@ -24,21 +15,16 @@ const HOOKS: HookFile = HookFile {
         ("stop", ""),
         ("sessionEnd", ""),
     ],
-    wake_event: None,
+    ..CLAUDE_HOOKS
 };
 
 pub(super) const AGENT: Agent = Agent {
-    id: "cursor",
-    title: "Cursor",
-    kind: "cursor",
-    short_name: "cursor",
     identity: Identity {
         client_names: &["cursor-vscode"],
         environment: &["CURSOR_TRACE_ID"],
-        session_variable: None,
         processes: &[ProcessSign::NameHas("cursor"), ProcessSign::ArgumentsHave("cursor.app")],
-        has_many_sessions: false,
         hosts_terminals: true,
+        ..UNSEEN
     },
     dialect: Some(Dialect {
         events: &[
@@ -85,17 +71,8 @@ pub(super) const AGENT: Agent = Agent {
             ..NO_FILES
         },
         approve: "Switch the server on in Cursor's settings, under MCP, if it shows as disabled.",
-        why_edited: "",
-        switches: &[],
+        ..NO_SETTINGS
     },
-    transcript: None,
-    wakeups: &[],
-    support: Support {
-        version: "",
-        mail_at_prompt: Evidence::Docs,
-        mail_mid_turn: Evidence::Docs,
-        wakes_idle: Evidence::No,
-        edit_denied: Evidence::Docs,
-        set_up: Evidence::Test,
-    },
+    support: Support::documented(),
+    ..Agent::new("cursor", "Cursor")
 };

@@ -19,6 +19,20 @@ pub struct Files {
     pub switches: &'static [Switch],
 }
 
+/// What is said where nothing is to be approved.
+pub(super) const RESTART: &str = "Sessions that run now see it after a restart.";
+
+/// No file at all, and nothing to approve.
+pub(super) const NO_SETTINGS: Files = Files {
+    programs: &[],
+    directory: &[],
+    user: NO_FILES,
+    project: NO_FILES,
+    approve: RESTART,
+    why_edited: "",
+    switches: &[],
+};
+
 /// A place for an agent's directory of settings.
 #[derive(Debug, Clone, Copy)]
 pub enum Directory {
@@ -150,6 +164,25 @@ pub struct HookFile {
     pub wake_event: Option<&'static str>,
 }
 
+/// Claude Code's form of hooks, which several agents have taken over: a prompt, a tool and a turn, all of them.
+pub(super) const CLAUDE_HOOKS: HookFile = HookFile {
+    path: FilePath::Settings("settings.json"),
+    key: Some("hooks"),
+    has_version: false,
+    has_groups: true,
+    command: HookCommand::ShellLine,
+    limit: TimeLimit::Seconds,
+    events: &[
+        ("SessionStart", ""),
+        ("UserPromptSubmit", ""),
+        ("PreToolUse", ""),
+        ("PostToolUse", ""),
+        ("Stop", ""),
+        ("SessionEnd", ""),
+    ],
+    wake_event: None,
+};
+
 /// How a hook names the program that it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookCommand {
@@ -224,6 +257,3 @@ pub(super) const fn edited(paths: &'static [FilePath], key: &'static str, entry:
 pub(super) const fn commands(path: FilePath, style: CommandStyle) -> Option<CommandFiles> {
     Some(CommandFiles { path, style })
 }
-
-/// What is said where nothing is to be approved.
-pub(super) const RESTART: &str = "Sessions that run now see it after a restart.";

@@ -1,22 +1,12 @@
 //! Gemini CLI, as of 0.61.0.
 
-use super::dialect::{CLAUDE_SHAPED, Dialect, HookKind, ProofScript, named_input};
-use super::files::{
-    CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Off, Scope, Switch,
-    TimeLimit, commands, edited,
-};
-use super::identity::{Identity, ProcessSign};
-use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
-use super::{Agent, Evidence, Support};
+use super::vocabulary::*;
 use serde_json::{Value, json};
 
 const SETTINGS: FilePath = FilePath::Settings("settings.json");
 
 const HOOKS: HookFile = HookFile {
     path: SETTINGS,
-    key: Some("hooks"),
-    has_version: false,
-    has_groups: true,
     command: HookCommand::NamedShellLine,
     limit: TimeLimit::Milliseconds,
     events: &[
@@ -27,21 +17,15 @@ const HOOKS: HookFile = HookFile {
         ("AfterAgent", ""),
         ("SessionEnd", ""),
     ],
-    wake_event: None,
+    ..CLAUDE_HOOKS
 };
 
 pub(super) const AGENT: Agent = Agent {
-    id: "gemini",
-    title: "Gemini CLI",
-    kind: "gemini",
-    short_name: "gemini",
     identity: Identity {
         client_names: &["gemini-cli-mcp-client", "gemini-cli-mcp-client-slm-mesh"],
         environment: &["GEMINI_CLI"],
-        session_variable: None,
         processes: &[ProcessSign::Name("gemini"), ProcessSign::ArgumentsHave("/gemini-cli/")],
-        has_many_sessions: false,
-        hosts_terminals: false,
+        ..UNSEEN
     },
     dialect: Some(Dialect {
         events: &[
@@ -88,17 +72,11 @@ pub(super) const AGENT: Agent = Agent {
             Switch { file: SETTINGS, keys: &["tools", "enableHooks"], off: Off::Flag(false) },
             Switch { file: SETTINGS, keys: &["hooks", "disabled"], off: Off::ListHasUs },
         ],
+        ..NO_SETTINGS
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
-    wakeups: &[],
-    support: Support {
-        version: "0.61.0",
-        mail_at_prompt: Evidence::Run,
-        mail_mid_turn: Evidence::Run,
-        wakes_idle: Evidence::No,
-        edit_denied: Evidence::Run,
-        set_up: Evidence::Run,
-    },
+    support: Support::run("0.61.0"),
+    ..Agent::new("gemini", "Gemini CLI")
 };
 
 /// A line of `tmp/PROJECT/chats/session-….jsonl`. A prompt with a hook's context in front has what was typed in

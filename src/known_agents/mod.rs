@@ -19,6 +19,7 @@ pub mod identity;
 mod opencode;
 mod pi;
 mod qwen_code;
+pub mod support;
 pub mod transcript;
 mod vscode;
 pub mod wakeup;
@@ -27,10 +28,25 @@ mod zed;
 
 use crate::base::process::AgentProgram;
 use dialect::Dialect;
-use files::Files;
-use identity::Identity;
+use files::{Files, NO_SETTINGS};
+use identity::{Identity, UNSEEN};
+use support::Support;
 use transcript::TranscriptFormat;
 use wakeup::Wakeup;
+
+/// The words in which an agent's file states its facts.
+mod vocabulary {
+    pub(super) use super::Agent;
+    pub(super) use super::dialect::{CLAUDE_SHAPED, Dialect, HookKind, MAIL_CAME, ProofScript, named_input};
+    pub(super) use super::files::{
+        AgentCommand, CLAUDE_HOOKS, CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile,
+        NO_FILES, NO_SETTINGS, Off, OwnFile, Scope, ServerFile, Switch, TimeLimit, Writer, commands, edited,
+    };
+    pub(super) use super::identity::{Identity, ProcessSign, UNSEEN};
+    pub(super) use super::support::{Evidence, Support};
+    pub(super) use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
+    pub(super) use super::wakeup::{HookAnswer, Means, Wakeup};
+}
 
 /// A coding agent.
 #[derive(Debug)]
@@ -55,36 +71,6 @@ pub struct Agent {
     pub wakeups: &'static [Wakeup],
     /// Its row in the README.
     pub support: Support,
-}
-
-/// What works with an agent, and how we know.
-#[derive(Debug, Clone, Copy)]
-pub struct Support {
-    /// The version that was run; empty if none was.
-    pub version: &'static str,
-    /// Mail reaches the model with a prompt.
-    pub mail_at_prompt: Evidence,
-    /// Mail reaches the model during a turn.
-    pub mail_mid_turn: Evidence,
-    /// Mail wakes an idle session.
-    pub wakes_idle: Evidence,
-    /// An edit of a locked file is denied.
-    pub edit_denied: Evidence,
-    /// `slm-mesh setup` sets it up.
-    pub set_up: Evidence,
-}
-
-/// How we know that something works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
-    /// `make test-agents` shows it with the real agent.
-    Run,
-    /// Our tests show it on files as people have them.
-    Test,
-    /// Our hook follows the agent's documentation, and is tested against that alone.
-    Docs,
-    /// It does not work.
-    No,
 }
 
 /// All agents, in the order in which they are shown.
@@ -143,19 +129,24 @@ pub fn wakeable() -> Vec<&'static str> {
     AGENTS.iter().filter(|agent| !agent.wakeups.is_empty()).map(|agent| agent.id).collect()
 }
 
-impl Evidence {
-    /// The word in the README.
-    pub fn word(self) -> &'static str {
-        match self {
-            Evidence::Run => "run",
-            Evidence::Test => "test",
-            Evidence::Docs => "docs",
-            Evidence::No => "no",
+impl Agent {
+    /// An agent of which nothing is known but its name: its file states what is different. Its sessions have the
+    /// type that is its word, and their names begin with it.
+    const fn new(id: &'static str, title: &'static str) -> Agent {
+        Agent {
+            id,
+            title,
+            kind: id,
+            short_name: id,
+            identity: UNSEEN,
+            dialect: None,
+            files: NO_SETTINGS,
+            transcript: None,
+            wakeups: &[],
+            support: support::NO_HOOKS,
         }
     }
-}
 
-impl Agent {
     /// What the mesh calls the sessions that its process shows.
     pub fn program(&self) -> AgentProgram {
         AgentProgram { kind: self.kind, short_name: self.short_name }
@@ -163,8 +154,7 @@ impl Agent {
 
     /// Its row in the README's table.
     pub fn readme_row(&self) -> String {
-        let Support { version, mail_at_prompt, mail_mid_turn, wakes_idle, edit_denied, set_up } = self.support;
-        let cells = [mail_at_prompt, mail_mid_turn, wakes_idle, edit_denied, set_up].map(Evidence::word);
-        format!("| {} | {} |", format!("{} {version}", self.title).trim_end(), cells.join(" | "))
+        let title = format!("{} {}", self.title, self.support.version);
+        format!("| {} | {} |", title.trim_end(), self.support.cells().join(" | "))
     }
 }

@@ -1,27 +1,15 @@
 //! OpenCode, as of 1.18.33. It has no hooks of its own: our plugin runs them, in Claude Code's shape.
 
-use super::dialect::{CLAUDE_SHAPED, Dialect};
-use super::files::{
-    CommandStyle, Directory, EntryShape, FilePath, Files, NO_FILES, OwnFile, RESTART, Scope, commands, edited,
-};
-use super::identity::{Identity, ProcessSign};
-use super::wakeup::{HookAnswer, Means, Wakeup};
-use super::{Agent, Evidence, Support};
+use super::vocabulary::*;
 
 const PLUGIN: &str = include_str!("opencode_plugin.js");
 
 pub(super) const AGENT: Agent = Agent {
-    id: "opencode",
-    title: "OpenCode",
-    kind: "opencode",
-    short_name: "opencode",
     identity: Identity {
         client_names: &["opencode"],
         environment: &["OPENCODE_PID"],
-        session_variable: None,
         processes: &[ProcessSign::Name("opencode")],
-        has_many_sessions: false,
-        hosts_terminals: false,
+        ..UNSEEN
     },
     dialect: Some(Dialect {
         edit_tools: &["edit", "write", "multiedit", "applypatch"],
@@ -59,21 +47,12 @@ pub(super) const AGENT: Agent = Agent {
             }),
             ..NO_FILES
         },
-        approve: RESTART,
-        why_edited: "",
-        switches: &[],
+        ..NO_SETTINGS
     },
-    transcript: None,
     wakeups: &[Wakeup {
         channel: "plugin prompt",
         means: Means::BackgroundHook { answer: HookAnswer::JsonLine, needs: &[] },
     }],
-    support: Support {
-        version: "1.18.33",
-        mail_at_prompt: Evidence::Run,
-        mail_mid_turn: Evidence::Run,
-        wakes_idle: Evidence::Run,
-        edit_denied: Evidence::Run,
-        set_up: Evidence::Run,
-    },
+    support: Support { wakes_idle: Evidence::Run, ..Support::run("1.18.33") },
+    ..Agent::new("opencode", "OpenCode")
 };

@@ -1,45 +1,16 @@
 //! Qwen Code, as of 0.24.4. Its hooks have Claude Code's shape, with time limits in milliseconds.
 
-use super::dialect::{CLAUDE_SHAPED, Dialect, ProofScript, named_input};
-use super::files::{
-    Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Off, RESTART, Scope, Switch, TimeLimit,
-    edited,
-};
-use super::identity::{Identity, ProcessSign};
-use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
-use super::{Agent, Evidence, Support};
+use super::vocabulary::*;
 use serde_json::{Value, json};
 
-const HOOKS: HookFile = HookFile {
-    path: FilePath::Settings("settings.json"),
-    key: Some("hooks"),
-    has_version: false,
-    has_groups: true,
-    command: HookCommand::NamedShellLine,
-    limit: TimeLimit::Milliseconds,
-    events: &[
-        ("SessionStart", ""),
-        ("UserPromptSubmit", ""),
-        ("PreToolUse", ""),
-        ("PostToolUse", ""),
-        ("Stop", ""),
-        ("SessionEnd", ""),
-    ],
-    wake_event: None,
-};
+const HOOKS: HookFile =
+    HookFile { command: HookCommand::NamedShellLine, limit: TimeLimit::Milliseconds, ..CLAUDE_HOOKS };
 
 pub(super) const AGENT: Agent = Agent {
-    id: "qwen",
-    title: "Qwen Code",
-    kind: "qwen",
-    short_name: "qwen",
     identity: Identity {
         client_names: &["qwen-cli-mcp-client", "qwen-cli-mcp-client-slm-mesh"],
-        environment: &[],
-        session_variable: None,
         processes: &[ProcessSign::Name("qwen"), ProcessSign::ArgumentsHave("/qwen-code/")],
-        has_many_sessions: false,
-        hosts_terminals: false,
+        ..UNSEEN
     },
     dialect: Some(Dialect {
         edit_tools: &["edit", "writefile", "replace"],
@@ -62,24 +33,16 @@ pub(super) const AGENT: Agent = Agent {
             hooks: Some(HookFile { path: FilePath::Project(".qwen/settings.json"), ..HOOKS }),
             ..NO_FILES
         },
-        approve: RESTART,
-        why_edited: "",
         switches: &[Switch {
             file: FilePath::Settings("settings.json"),
             keys: &["disableAllHooks"],
             off: Off::Flag(true),
         }],
+        ..NO_SETTINGS
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
-    wakeups: &[],
-    support: Support {
-        version: "0.24.4",
-        mail_at_prompt: Evidence::Docs,
-        mail_mid_turn: Evidence::Docs,
-        wakes_idle: Evidence::No,
-        edit_denied: Evidence::Docs,
-        set_up: Evidence::Test,
-    },
+    support: Support { version: "0.24.4", ..Support::documented() },
+    ..Agent::new("qwen", "Qwen Code")
 };
 
 /// A line of `projects/DIRECTORY/chats/SESSION.jsonl`. Lines with a subtype are Qwen Code's own notices.

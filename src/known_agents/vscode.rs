@@ -1,12 +1,6 @@
 //! VS Code's own agent, as its documentation of autumn 2026 says. Its hooks have Claude Code's shape.
 
-use super::dialect::{CLAUDE_SHAPED, Dialect};
-use super::files::{
-    CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile, NO_FILES, Off, Scope, Switch,
-    TimeLimit, commands, edited,
-};
-use super::identity::{Identity, ProcessSign};
-use super::{Agent, Evidence, Support};
+use super::vocabulary::*;
 
 #[cfg(target_os = "macos")]
 const DIRECTORY: &[Directory] = &[Directory::Home("Library/Application Support/Code/User")];
@@ -14,17 +8,12 @@ const DIRECTORY: &[Directory] = &[Directory::Home("Library/Application Support/C
 const DIRECTORY: &[Directory] = &[Directory::Xdg("Code/User"), Directory::Home(".config/Code/User")];
 
 pub(super) const AGENT: Agent = Agent {
-    id: "vscode",
-    title: "VS Code",
-    kind: "vscode",
-    short_name: "vscode",
     identity: Identity {
         client_names: &["Visual Studio Code"],
         environment: &["VSCODE_PID"],
-        session_variable: None,
         processes: &[ProcessSign::ArgumentsHave("visual studio code.app"), ProcessSign::Name("code")],
-        has_many_sessions: false,
         hosts_terminals: true,
+        ..UNSEEN
     },
     dialect: Some(Dialect {
         edit_tools: &[
@@ -50,11 +39,7 @@ pub(super) const AGENT: Agent = Agent {
             server: edited(&[FilePath::Project(".vscode/mcp.json")], "servers", EntryShape::Stdio),
             hooks: Some(HookFile {
                 path: FilePath::Project(".github/hooks/slm-mesh.json"),
-                key: Some("hooks"),
-                has_version: false,
                 has_groups: false,
-                command: HookCommand::ShellLine,
-                limit: TimeLimit::Seconds,
                 events: &[
                     ("SessionStart", ""),
                     ("UserPromptSubmit", ""),
@@ -62,7 +47,7 @@ pub(super) const AGENT: Agent = Agent {
                     ("PostToolUse", ""),
                     ("Stop", ""),
                 ],
-                wake_event: None,
+                ..CLAUDE_HOOKS
             }),
             commands: commands(
                 FilePath::Project(".github/prompts/{name}.prompt.md"),
@@ -78,15 +63,8 @@ pub(super) const AGENT: Agent = Agent {
             keys: &["chat.useHooks"],
             off: Off::Flag(false),
         }],
+        ..NO_SETTINGS
     },
-    transcript: None,
-    wakeups: &[],
-    support: Support {
-        version: "",
-        mail_at_prompt: Evidence::Docs,
-        mail_mid_turn: Evidence::Docs,
-        wakes_idle: Evidence::No,
-        edit_denied: Evidence::Docs,
-        set_up: Evidence::Test,
-    },
+    support: Support::documented(),
+    ..Agent::new("vscode", "VS Code")
 };
