@@ -6,6 +6,8 @@
 # make test-machines run hubs, guests and strangers in network namespaces (needs root, ip, python3, PyPI)
 # make kills       kill -9 broker and sessions of the release build, N=1000 times with SEED=1
 # make load        run 100 sessions, IDLE=1000 silent connections and three hostile clients for MINUTES=10
+# make count       count instructions of a verb, calls and a hook beside the last landed values (needs valgrind, python3);
+#                  RECORD=1 writes these values
 # make fuzz        fuzz the decoders: TARGET=lines SECONDS=600, or all of them without TARGET
 # make audit       check the crates for known vulnerabilities, licenses and sources
 # make check       formatting, lints and documentation
@@ -51,8 +53,8 @@ SECONDS ?= 600
 # What make audit checks. Advisories need access to github.com; without it use CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources
 
-.PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench fuzz audit kills load install uninstall deb dist \
-  program npm wheels check-macos
+.PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench count fuzz audit kills load install \
+  uninstall deb dist program npm wheels check-macos
 
 all:
 	$(BUILD)
@@ -93,6 +95,9 @@ check-macos:
 
 bench: all
 	@SLM_MESH_BIN=$(CURDIR)/$(BIN) $(CARGO) bench --locked --quiet --bench table -- $(ROWS)
+
+count: all
+	@python3 tests/bench/count.py --program $(BIN) $(if $(RECORD),--record)
 
 kills:
 	SLM_MESH_KILLS=$(N) SLM_MESH_SEED=$(SEED) $(CARGO) test --release --locked --test kills -- --nocapture
