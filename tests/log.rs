@@ -191,3 +191,42 @@ fn a_search_in_a_hundred_thousand_messages_finds_all_and_delays_nobody() {
     assert_eq!((texts(&page["result"]), &page["result"]["more"]), (vec!["rare needle 100000"], &json!(true)));
     assert!(page["result"]["before"].as_i64().unwrap() > 90_000, "{page}");
 }
+
+#[test]
+fn a_channel_is_a_conversation_of_its_members_and_a_thread_is_one_in_it() {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    let (mut ann, mut bob) = (peer(&place, "ann"), peer(&place, "bob"));
+    for socket in [&mut ann, &mut bob] {
+        socket.call("channel.join", json!({ "channel": "api" }));
+    }
+    assert!(place.ok(&["join", "#API", "--as", "human"]).starts_with("Joined #api: ann, bob, "));
+    let asked = ann.call("send", json!({ "to": "#api", "message": "who takes the parser?" }));
+    let ids = &asked["result"]["messageIds"];
+    assert_eq!(ids.as_array().unwrap().len(), 2, "{asked}");
+    // Each member answers its own copy; both answers belong to one conversation.
+    let taken = bob.call("inbox", json!({ "from": "#api" }));
+    let own = taken["result"]["messages"][0]["id"].as_str().unwrap().to_owned();
+    send_to(&mut bob, "#api", "I do", &own);
+    place.ok(&["send", "#api", "fine", "--reply-to", ids[1].as_str().unwrap(), "--as", "human"]);
+    let rows = log(&place, &["--with", "#api"]);
+    assert_eq!(texts(&rows), ["who takes the parser?", "I do", "fine"]);
+    let root = &rows["messages"][0]["id"];
+    assert!(rows["messages"].as_array().unwrap()[1..].iter().all(|row| row["thread"] == *root), "{rows}");
+    let text = place.ok(&["channels", "--as", "human"]);
+    assert!(text.contains("#api") && text.contains("ann, bob"), "{text}");
+    let table = place.json(&["channels", "--as", "human"]);
+    // The answer has acknowledged the first.
+    assert_eq!(table["channels"][0]["unread"], json!(1), "{table}");
+    let shown = place.ok(&["inbox", "--as", "human"]);
+    assert!(shown.contains(&format!("answers {own}")), "{shown}");
+    // What a member of a channel is called cannot be taken for a channel, and the other way round.
+    for args in [&["send", "--as", "human", "#no such", "x"][..], &["log", "--as", "human", "--with", "#"]] {
+        assert_eq!(place.run(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+fn send_to(socket: &mut Socket, to: &str, text: &str, reply_to: &str) {
+    let sent = socket.call("send", json!({ "to": to, "message": text, "replyTo": reply_to }));
+    assert_eq!(sent["result"]["ok"], json!(true), "{sent}");
+}

@@ -29,6 +29,7 @@ from .mesh import Mesh
 from .paths import start_broker
 from .types import (
     BrokerStatus,
+    Channel,
     Entry,
     Event,
     Lock,
@@ -48,9 +49,9 @@ from .types import (
 __version__ = "2.0.0"
 
 __all__ = [
-    "Ambiguous", "BrokerStatus", "ConnectionLost", "Entry", "Event", "EventGap", "Follow", "Full", "Held", "Lock",
-    "LockInfo", "LockLost", "LockedError", "Mail", "Mesh", "MeshError", "MeshEvent", "Message", "MessageStats",
-    "NotFound", "Peer", "PeerInfo", "PeerStats", "RateLimited", "Recipient", "Refused", "SLMMeshClient",
-    "SLMMeshError", "Sent", "StateEntry", "StorageError", "TimedOut", "Unavailable", "UsageError",
+    "Ambiguous", "BrokerStatus", "Channel", "ConnectionLost", "Entry", "Event", "EventGap", "Follow", "Full",
+    "Held", "Lock", "LockInfo", "LockLost", "LockedError", "Mail", "Mesh", "MeshError", "MeshEvent", "Message",
+    "MessageStats", "NotFound", "Peer", "PeerInfo", "PeerStats", "RateLimited", "Recipient", "Refused",
+    "SLMMeshClient", "SLMMeshError", "Sent", "StateEntry", "StorageError", "TimedOut", "Unavailable", "UsageError",
     "VersionConflict", "start_broker",
 ]

@@ -15,7 +15,7 @@ from .errors import LockedError, TimedOut
 from .follow import Follow
 from .held import Held
 from .paths import StrPath
-from .types import BrokerStatus, Entry, Event, LockInfo, Mail, PeerInfo, Sent
+from .types import BrokerStatus, Channel, Entry, Event, LockInfo, Mail, PeerInfo, Sent
 
 _WAIT_STEP = 300.0
 
@@ -80,7 +80,8 @@ class Mesh(Connection):
         expires_minutes: Optional[int] = None,
     ) -> Sent:
         """Sends a message to a peer (name, id or unique prefix), to ``human``, or to a group: ``repo``,
-        ``directory``, ``agent:TYPE`` or ``all``. A repeated ``key`` sends nothing and returns the first receipt.
+        ``directory``, ``agent:TYPE`` or ``all``; or to a channel, ``#api``. A repeated ``key`` sends nothing and
+        returns the first receipt.
 
         >>> sent = Mesh().send("human", "the build is green")
         >>> [(to.receipt, to.here) for to in sent.recipients]
@@ -194,6 +195,27 @@ class Mesh(Connection):
             # The latest page first, because most callers ask soon; then from the start.
             after = 0 if after is None else page[-1].seq
         return found
+
+    # Channels
+
+    def join(self, channel: str) -> Channel:
+        """Joins a channel, so that messages to it reach you until you leave it or your session ends.
+
+        >>> with Mesh(name="fay") as fay, Mesh(name="gil") as gil:
+        ...     channel = gil.join("#api")
+        ...     sent = fay.send("#api", "v2 is out")
+        ...     [(mail.group, mail.payload) for mail in gil.inbox()]
+        [('#api', 'v2 is out')]
+        """
+        return Channel.from_dict(self._call("channel.join", {"channel": channel})["channel"])
+
+    def leave(self, channel: str) -> bool:
+        """Leaves a channel; returns False if you were not in it."""
+        return bool(self._call("channel.leave", {"channel": channel})["left"])
+
+    def channels(self) -> List[Channel]:
+        """The channels with their members, and your unread messages in each."""
+        return [Channel.from_dict(row) for row in self._pages("channel.list", {}, "channels")]
 
     # Shared state
 

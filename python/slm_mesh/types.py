@@ -277,6 +277,8 @@ class Mail(Message):
     when it was fetched."""
     group: Optional[str] = None
     reply_to: Optional[str] = None
+    thread: Optional[str] = None
+    """The id of the first message of the conversation, where this one is a reply."""
     again: bool = False
     """Whether it was offered before without being read."""
     whole: bool = True
@@ -297,12 +299,34 @@ class Mail(Message):
             receipt=data.get("receipt", ""),
             group=data.get("group"),
             reply_to=data.get("replyTo"),
+            thread=data.get("thread"),
             again=data.get("again", False),
             whole=data.get("parts", 1) == 1,
             offered_at=data.get("offeredAt"),
             acked_at=data.get("ackedAt"),
             copies=data.get("copies", 1),
         )
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A channel."""
+
+    name: str
+    """With its ``#``."""
+    members: List[str] = field(default_factory=list)
+    """The names of the first members."""
+    count: int = 0
+    joined: bool = False
+    """Whether you are a member."""
+    unread: int = 0
+    """Your unread messages from it."""
+
+    @classmethod
+    def from_dict(cls, data: Row) -> Channel:
+        """From the broker's JSON."""
+        names = ("name", "members", "count", "joined", "unread")
+        return cls(**{name: data[name] for name in names if name in data})
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,12 @@ fn message(row: &Value) -> String {
     let whole = is_all && row.get("part").is_none();
     let group =
         row["group"].as_str().map(|group| format!(" to {}", framed_text::shown_name(group))).unwrap_or_default();
+    let answers =
+        row["replyTo"].as_str().map(|id| format!(", answers {}", framed_text::shown_name(id))).unwrap_or_default();
     let cut = if whole { "" } else { "\n(cut here; mesh_inbox with filter all shows the whole)" };
     let from = framed_text::shown_name(row["fromName"].as_str().unwrap_or("?"));
     format!(
-        "From {from}{group}, {}, id {}:\n{quoted}{cut}",
+        "From {from}{group}, {}, id {}{answers}:\n{quoted}{cut}",
         framed_text::shown_name(row["createdAt"].as_str().unwrap_or("")),
         framed_text::shown_name(row["id"].as_str().unwrap_or(""))
     )

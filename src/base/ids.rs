@@ -1,4 +1,6 @@
-//! Names that are more than text: a peer's id, another mesh's address.
+//! Names that are more than text: a peer's id, another mesh's address, a channel.
+
+use super::framed_text;
 
 /// Makes a type of a text that is only compared, stored and shown.
 macro_rules! text_id {
@@ -62,6 +64,44 @@ text_id! {
 text_id! {
     /// The address of a linked mesh, as the user wrote it: `http://hub.lan:7899`.
     MeshUrl
+}
+
+/// The name of a channel, with its `#`, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelName(String);
+
+impl ChannelName {
+    /// What a channel's name begins with, where a peer could be meant.
+    const MARK: char = '#';
+
+    /// Whether a text names a channel where it could also name a peer.
+    pub fn is_meant_by(text: &str) -> bool {
+        text.starts_with(ChannelName::MARK)
+    }
+
+    /// The channel that a text names, with or without the `#`. Case does not matter.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what is right.
+    pub fn parse(text: &str) -> Result<ChannelName, String> {
+        let name = text.strip_prefix(ChannelName::MARK).unwrap_or(text);
+        if name.is_empty() {
+            return Err("want the name of a channel, as #api".into());
+        }
+        framed_text::check_name(name)?;
+        Ok(ChannelName(format!("{}{}", ChannelName::MARK, name.to_lowercase())))
+    }
+
+    /// The name with its `#`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for ChannelName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.0)
+    }
 }
 
 /// The ids of this mesh's messages and events, as clients see them.

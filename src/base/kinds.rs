@@ -227,6 +227,10 @@ pub enum EventKind {
     PeerLeft,
     /// A peer changed what it says it does.
     PeerUpdated,
+    /// A peer joined a channel.
+    ChannelJoined,
+    /// A peer left a channel.
+    ChannelLeft,
     /// A message was accepted.
     MessageReceived,
     /// A message was read.
@@ -248,10 +252,12 @@ pub enum EventKind {
 }
 
 /// The mesh's own event types with their words.
-const EVENTS: [(EventKind, &str); 11] = [
+const EVENTS: [(EventKind, &str); 13] = [
     (EventKind::PeerJoined, "peer_joined"),
     (EventKind::PeerLeft, "peer_left"),
     (EventKind::PeerUpdated, "peer_updated"),
+    (EventKind::ChannelJoined, "channel_joined"),
+    (EventKind::ChannelLeft, "channel_left"),
     (EventKind::MessageReceived, "message_received"),
     (EventKind::MessageRead, "message_read"),
     (EventKind::MessageForwarded, "message_forwarded"),

@@ -43,6 +43,8 @@ pub const PART_MAX: usize = 16 * 1024;
 pub const MAILBOX_MAX: i64 = 10_000;
 /// Peers known at once, here or away; away ones without mail make room first.
 pub const PEERS_MAX: usize = 4096;
+/// Channels that one peer may join: each message to one of them is a row in its mailbox.
+pub const CHANNELS_PER_PEER_MAX: usize = 64;
 /// Calls that one connection may leave waiting.
 pub const WAITS_MAX: usize = 64;
 /// The longest wait in one call, in seconds: an hour; beyond it a client asks again.

@@ -10,7 +10,7 @@
 use super::http::{Head, HttpResponse, Request};
 use super::legacy_http::fields::{Fields, max_of};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::PeerId;
+use crate::base::ids::{ChannelName, PeerId};
 use crate::base::kinds::MessageType;
 use crate::base::{limits, time};
 use crate::core::Mesh;
@@ -139,6 +139,10 @@ fn recipients(mesh: &Mesh, to: &str) -> Result<(&'static str, Vec<PeerId>), Erro
     let online = |fits: &dyn Fn(&str) -> bool| {
         own_peers(mesh).filter(|peer| fits(&peer.row.project)).map(|peer| peer.row.id.clone()).collect()
     };
+    if ChannelName::is_meant_by(to) {
+        let text = "a channel belongs to one mesh; write to its members, or join it over there";
+        return Err(Error::new(ErrorKind::Refused, text));
+    }
     if to == "broadcast" {
         return Ok(("broadcast", online(&|_| true)));
     }

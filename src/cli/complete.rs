@@ -127,9 +127,10 @@ fn arg_values(arg: &Arg) -> Vec<Candidate> {
         _ if is_file_list(arg) => Vec::new(),
         _ if arg.name == "to" => {
             let groups = GROUPS.iter().map(|word| ((*word).to_owned(), "group".to_owned()));
-            peers().into_iter().chain(groups).collect()
+            peers().into_iter().chain(groups).chain(channels()).collect()
         }
-        _ if ["from", "with"].contains(&arg.name) => peers(),
+        _ if ["from", "with"].contains(&arg.name) => peers().into_iter().chain(channels()).collect(),
+        _ if arg.name == "channel" => channels(),
         _ => Vec::new(),
     }
 }
@@ -142,6 +143,10 @@ fn peers() -> Vec<Candidate> {
     list("peers", &json!({ "scope": "machine", "includeAway": true, "whoami": true }), "peers", |row| {
         (text(&row["name"]), text(&row["summary"]))
     })
+}
+
+fn channels() -> Vec<Candidate> {
+    list("channel.list", &json!({}), "channels", |row| (text(&row["name"]), format!("{} members", row["count"])))
 }
 
 fn locked_files() -> Vec<Candidate> {

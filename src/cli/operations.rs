@@ -6,7 +6,7 @@
 
 use super::args::ParsedCommand;
 use super::render;
-use crate::core::{Op, journal, locks, mail, peers, state, status};
+use crate::core::{Op, channels, journal, locks, mail, peers, state, status};
 use serde_json::Value;
 
 /// What a result looks like to a person.
@@ -104,6 +104,9 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
         stream: Some(RowStream::Log),
         ..row(&mail::log::LOG, render::log)
     },
+    row(&channels::JOIN, render::channel_joined),
+    row(&channels::LEAVE, render::channel_left),
+    row(&channels::LIST, render::channels),
     row(&state::GET, render::state_entry),
     row(&state::SET, render::state_set),
     row(&state::LIST, render::state_entries),

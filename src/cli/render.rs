@@ -2,6 +2,10 @@
 //!
 //! **Invariant:** text from other agents reaches a terminal only through [`plain`].
 
+mod mail;
+
+pub use mail::{channel_joined, channel_left, channels, inbox, log, log_message, message, message_sent};
+
 use super::args::ParsedCommand;
 use super::operations::{CliOperation, Rendered};
 use super::try_print_line;
@@ -134,104 +138,6 @@ pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
         head.remove(HOST);
     }
     Rendered::Text(table(&head, cells.collect()) + &next_page(value))
-}
-
-/// Renders the answer of `send` and `broadcast`.
-pub fn message_sent(value: &Value, _: &ParsedCommand) -> Rendered {
-    let rows = rows(value, "recipients");
-    if let Some(note) = value["note"].as_str() {
-        return Rendered::Text(plain(note));
-    }
-    let recipients: Vec<String> = rows
-        .iter()
-        .map(|row| {
-            let away = if row["here"] == json!(true) { "" } else { " (offline; the message waits in the mailbox)" };
-            format!("{}{away}", word(&row["name"]))
-        })
-        .collect();
-    Rendered::Text(format!("Message sent to {}", recipients.join(", ")))
-}
-
-/// Renders the answer of `inbox`.
-pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
-    if parsed.args.contains_key("search") {
-        return log(value, parsed);
-    }
-    let rows = rows(value, "messages");
-    if rows.is_empty() {
-        return Rendered::Text("No messages.".into());
-    }
-    let mut text: Vec<String> = rows.iter().map(message).collect();
-    let is_look = value["look"] == json!(true);
-    let n_more = value["remaining"].as_i64().filter(|n| *n > 0);
-    if let Some(n) = n_more.filter(|_| !is_look) {
-        text.push(dim(&format!("{n} more: run slm-mesh inbox again")));
-    }
-    if value["more"] == json!(true) || is_look && n_more.is_some() {
-        text.push(dim(&format!("there are more: --after {}", value["next"])));
-    }
-    Rendered::Text(text.join("\n"))
-}
-
-/// Renders one message.
-pub fn message(row: &Value) -> String {
-    let head = match row["toName"].as_str() {
-        Some(to) => format!("to {}  [{}]", plain(to), word(&row["receipt"])),
-        None => format!("from {}", word(&row["fromName"])),
-    };
-    let mut notes = Vec::new();
-    if row["type"] != json!("text") {
-        notes.push(word(&row["type"]));
-    }
-    notes.extend(row["group"].as_str().map(|group| format!("to {}", plain(group))));
-    notes.extend((row["again"] == json!(true)).then(|| "again".to_owned()));
-    notes.extend(row["part"].as_i64().map(|part| format!("part {part} of {}", row["parts"])));
-    let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
-    let body = word_lines(&row["payload"]).replace('\n', "\n  ");
-    format!("{}\n  {body}", bold(&format!("{}  {head}{notes}  {}", clock(&row["createdAt"]), dim(&word(&row["id"])))))
-}
-
-/// Renders the answer of `log`, and of a search in the inbox.
-pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
-    let rows = rows(value, "messages");
-    let mut text: Vec<String> = rows.iter().map(log_message).collect();
-    if rows.is_empty() {
-        text.push("No messages.".into());
-    }
-    if value["more"] == json!(true) {
-        // Older messages come first, and newer ones last.
-        match value["before"].as_i64() {
-            Some(before) => text.insert(0, dim(&format!("there may be older messages: --before {before}"))),
-            None => text.push(dim(&format!("there may be newer messages: --after {}", value["next"]))),
-        }
-    }
-    Rendered::Text(text.join("\n"))
-}
-
-/// Renders one message of the log: from whom, to whom, how far it got, and its text.
-pub fn log_message(row: &Value) -> String {
-    // The sender of old HTTP mail may have any text for a name, also one that looks like this line.
-    let name = |field: &str| framed_text::shown_name(row[field].as_str().unwrap_or(""));
-    let (from, group) = (name("fromName"), row["group"].as_str().map(framed_text::shown_name));
-    let to = match (row["copies"].as_i64(), &group) {
-        (Some(n), Some(group)) => format!("{group} ({n} peers)"),
-        _ => name("toName"),
-    };
-    let counts = row["receipts"].as_object();
-    let receipt = match counts.filter(|counts| counts.len() > 1) {
-        Some(counts) => counts.iter().map(|(word, n)| format!("{n} {}", plain(word))).collect::<Vec<_>>().join(", "),
-        None => word(&row["receipt"]),
-    };
-    let mut notes = Vec::new();
-    if row["type"] != json!("text") {
-        notes.push(word(&row["type"]));
-    }
-    notes.extend(group.filter(|_| row["copies"].is_null()).map(|group| format!("to {group}")));
-    notes.extend(row["replyTo"].as_str().map(|id| format!("answers {}", plain(id))));
-    notes.extend(row["part"].as_i64().map(|part| format!("part {part} of {}", row["parts"])));
-    let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
-    let head = format!("{}  {from} → {to}  [{receipt}]{notes}  {}", clock(&row["createdAt"]), dim(&word(&row["id"])));
-    format!("{}\n  {}", bold(&head), word_lines(&row["payload"]).replace('\n', "\n  "))
 }
 
 /// Renders the answer of `state get`.

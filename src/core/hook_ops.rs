@@ -166,7 +166,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
 }
 
 fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let Mesh { turn, peers, locks, journal, waiting, .. } = mesh;
+    let Mesh { turn, peers, locks, channels, journal, waiting, .. } = mesh;
     let done = json!({ "ok": true });
     let Some(id) = known_session(turn, peers, ctx, args)? else { return Ok(Outcome::Ready(done)) };
     peers.note_transcript(turn, &id, args.text("transcript"))?;
@@ -194,6 +194,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     locks.release(turn, peers, journal, |lock| lock.holder == id && ends(&lock.owner), reason, ctx.now)?;
     if leaves {
         peers.end_session(turn, journal, &id, "clean_exit", ctx.now)?;
+        channels.leave_all(turn, peers, journal, &id, ctx.now)?;
     }
     Ok(Outcome::Ready(done))
 }

@@ -11,7 +11,7 @@ use crate::base::error::Error;
 use crate::base::ids::{PeerId, PublicIds};
 use crate::base::kinds::EventKind;
 use crate::base::{limits, time};
-use crate::store::{Event, EventFilter, LockRow, Message, PeerRow, StateEntry};
+use crate::store::{ChannelMember, Event, EventFilter, LockRow, Message, PeerRow, StateEntry};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -189,6 +189,10 @@ pub enum Change<'a> {
     PeerLeft { row: &'a PeerRow, named: bool, reason: &'a str },
     /// A peer changed what it says it does.
     PeerUpdated(&'a PeerRow),
+    /// A peer joined a channel.
+    ChannelJoined(&'a ChannelMember),
+    /// A peer left a channel, by itself or because its session ended.
+    ChannelLeft(&'a ChannelMember),
     /// A message to one peer was accepted.
     MessageReceived(&'a Message),
     /// A message to a group was accepted, by `n` of its peers.
@@ -217,6 +221,8 @@ impl Change<'_> {
             Change::PeerJoined(_) => EventKind::PeerJoined,
             Change::PeerLeft { .. } => EventKind::PeerLeft,
             Change::PeerUpdated(_) => EventKind::PeerUpdated,
+            Change::ChannelJoined(_) => EventKind::ChannelJoined,
+            Change::ChannelLeft(_) => EventKind::ChannelLeft,
             Change::MessageReceived(_) | Change::GroupReceived { .. } => EventKind::MessageReceived,
             Change::MessageRead(_) => EventKind::MessageRead,
             Change::MessageForwarded { .. } => EventKind::MessageForwarded,
@@ -245,6 +251,9 @@ impl Change<'_> {
             Change::PeerLeft { row, named: false, reason } => (json!({ "peerId": row.id.as_str() }), Some(*reason)),
             Change::PeerUpdated(row) => {
                 (json!({ "peerId": row.id.as_str(), "name": row.name, "summary": row.summary }), None)
+            }
+            Change::ChannelJoined(member) | Change::ChannelLeft(member) => {
+                (json!({ "channel": member.channel.as_str(), "peerId": member.peer.as_str() }), None)
             }
             Change::MessageReceived(message) | Change::MessageRead(message) => (about(message), None),
             Change::GroupReceived { from, group, n } => {

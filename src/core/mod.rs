@@ -8,6 +8,7 @@
 //! numbers come from a function that the caller gives, and effects wait for the caller to take them after
 //! its commit.
 
+pub mod channels;
 pub mod dispatch;
 pub mod federation;
 pub mod hook_ops;
@@ -36,6 +37,7 @@ use crate::base::kinds::LockOwner;
 use crate::base::limits;
 use crate::base::process::Process;
 use crate::store::{Checkpointer, LockRow, Store};
+use channels::Channels;
 use federation::Federation;
 use journal::Journal;
 use locks::Locks;
@@ -59,6 +61,9 @@ pub const OPS: &[&Op] = &[
     &mail::SEND,
     &mail::INBOX,
     &mail::log::LOG,
+    &channels::JOIN,
+    &channels::LEAVE,
+    &channels::LIST,
     &state::GET,
     &state::SET,
     &state::LIST,
@@ -142,6 +147,7 @@ pub struct Mesh {
     peers: Peers,
     locks: Locks,
     mail: Mail,
+    channels: Channels,
     journal: Journal,
     federation: Federation,
     /// When the mesh opened, ms.
@@ -180,6 +186,9 @@ impl Mesh {
         locks.load(&turn, &settings.host, now)?;
         peers.load(&mut turn, &locks, now)?;
         peers.settle_human(&mut turn, now)?;
+        let (mut channels, journal) = (Channels::default(), Journal::new(ids));
+        channels.load(&turn)?;
+        channels.remove_ended(&mut turn, &peers, &journal, now)?;
         turn.store.end_call()?;
         turn.store.commit()?;
         Ok(Mesh {
@@ -190,7 +199,8 @@ impl Mesh {
             peers,
             locks,
             mail: Mail::new(ids),
-            journal: Journal::new(ids),
+            channels,
+            journal,
             federation: Federation::new(&settings.links, now),
             settings,
             started: now,
@@ -284,6 +294,7 @@ impl Mesh {
         let now = self.ticked_at;
         let locks = self.locks.load(&self.turn, &self.settings.host, now);
         let loaded = locks.and_then(|()| self.peers.load(&mut self.turn, &self.locks, now));
+        let loaded = loaded.and_then(|()| self.channels.load(&self.turn));
         self.turn.log_error(loaded);
     }
 

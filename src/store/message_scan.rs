@@ -19,6 +19,8 @@ pub enum ScanSource<'a> {
     All,
     /// Those from or to this peer.
     OfPeer(&'a str),
+    /// Those to this channel.
+    Channel(&'a str),
     /// The message with this number, the copies that were sent with it, and all replies to any of them.
     Thread(i64),
 }
@@ -137,6 +139,13 @@ impl Store {
                     part(format!("INDEXED BY message_sent WHERE sender = {number} AND recipient != sender")),
                 ]
             }
+            ScanSource::Channel(name) => vec![(
+                // SQLite uses the index only if the query repeats its condition.
+                "INDEXED BY message_channel WHERE recipient_group = ? AND recipient_group >= '#' \
+                 AND recipient_group < '$'"
+                    .into(),
+                vec![name.to_owned().into()],
+            )],
             ScanSource::Thread(root) => {
                 let (first, last) = self.copies_around(root)?;
                 vec![

@@ -60,6 +60,8 @@ pub struct MessageFilter<'a> {
     pub from: Option<&'a str>,
     /// Only messages that are neither read nor expired.
     pub unread: bool,
+    /// Only messages that were sent to this group.
+    pub group: Option<&'a str>,
     /// Only messages that were sent to the recipient alone.
     pub direct: bool,
     /// Only those after this sequence number.
@@ -178,6 +180,10 @@ impl Store {
             let union = if sql.is_empty() { "" } else { " UNION ALL " };
             sql.push_str(&format!("{union}{COLUMNS} {index} WHERE seq > ?{states}"));
             values.push(filter.after.into());
+            if let Some(group) = filter.group {
+                sql.push_str(" AND recipient_group = ?");
+                values.push(group.to_owned().into());
+            }
             for (column, wanted) in [("recipient", filter.to), ("sender", filter.from)] {
                 if let Some(wanted) = wanted {
                     sql.push_str(&format!(" AND {column} = {NUMBER}"));

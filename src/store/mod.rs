@@ -6,6 +6,7 @@
 //! [`Store::commit`]; a turn that only reads opens none. A call that fails is undone alone.
 
 mod changeset;
+mod channels;
 mod columns;
 mod counters;
 mod events;
@@ -18,6 +19,7 @@ mod wakeups;
 mod writes;
 
 pub use changeset::Changeset;
+pub use channels::ChannelMember;
 pub use counters::Counters;
 use counters::ReservedNumbers;
 pub use events::{Event, EventFilter};
@@ -45,6 +47,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/7.sql"),
     include_str!("migrations/8.sql"),
     include_str!("migrations/9.sql"),
+    include_str!("migrations/10.sql"),
 ];
 
 /// Why the store cannot answer.

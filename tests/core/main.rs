@@ -5,6 +5,7 @@
 //! connects` (a hook or verb), `WHO leaves`, `crash`. A want is `ok`, `waits`, or an error's kind; then `path=value` compares a field of
 //! the answer, and a quoted text must occur in it. `! WHO WANT…` looks at what came to somebody since.
 
+mod channels;
 mod failures;
 mod wakeups;
 mod who_calls;

@@ -133,3 +133,11 @@ fn one_full_mailbox_does_not_silence_the_others() {
     assert_eq!(body["messageIds"].as_array().unwrap().len(), 1);
     assert_eq!(http.mail(&other)[0]["payload"], json!("fire"));
 }
+
+#[test]
+fn a_linked_mesh_cannot_write_to_a_channel_and_is_told_why() {
+    let broker = Broker::start();
+    let mut http = broker.http();
+    let reply = http.post("/mesh/send", &json!({ "to_peer": "#api", "from_peer": "x", "content": "hello" }));
+    assert!(reply.text.contains("a channel belongs to one mesh"), "{}", reply.text);
+}

@@ -203,6 +203,7 @@ fn messages(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let id = fields.word("peerId").ok_or_else(|| no("peerId is required"))?;
     let id = mesh.peers().require_local(id.into())?;
     let pick = MessageFilter {
+        group: None,
         direct: false,
         to: Some(&id),
         from: fields.word("from"),

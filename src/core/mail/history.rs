@@ -4,8 +4,8 @@
 //! meanwhile. The alternative was that each verb opens the database itself. Guests have no database, a second
 //! reader holds back the checkpoints of the write-ahead log, and the rules of who sees what would stand twice.
 
-use super::Mail;
 use super::text_filter::TextFilter;
+use super::{Correspondent, Mail};
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
 use crate::base::kinds::MessageState;
@@ -288,12 +288,17 @@ fn find(
     failed.map_or(Ok((found, end)), Err)
 }
 
-/// The scan of one step over everything that a caller may see, or over the messages of one peer.
-pub(super) fn source<'a>(visible: &'a VisibleMail, with: Option<&'a str>, thread: Option<i64>) -> ScanSource<'a> {
+/// The scan of one step over everything that a caller may see, or over the messages of one peer or one channel.
+pub(super) fn source<'a>(
+    visible: &'a VisibleMail,
+    with: Option<&'a Correspondent>,
+    thread: Option<i64>,
+) -> ScanSource<'a> {
     match (thread, visible, with) {
         (Some(root), ..) => ScanSource::Thread(root),
         (None, VisibleMail::OfPeer(me), _) => ScanSource::OfPeer(me),
-        (None, _, Some(with)) => ScanSource::OfPeer(with),
+        (None, _, Some(Correspondent::Peer(id))) => ScanSource::OfPeer(id),
+        (None, _, Some(Correspondent::Channel(name))) => ScanSource::Channel(name.as_str()),
         (None, _, None) => ScanSource::All,
     }
 }

@@ -1,7 +1,8 @@
 //! The inbox: a peer's unread messages, its history, and what it sent.
 
-use super::{Mail, log, peer_or_text};
+use super::{Correspondent, Mail, log};
 use crate::base::error::Error;
+use crate::base::ids::{ChannelName, PeerId};
 use crate::base::limits;
 use crate::core::op::ArgKind;
 use crate::core::waiting::WaitReason;
@@ -19,7 +20,11 @@ pub static INBOX: Op = Op {
             ArgKind::Choice(&["unread", "all", "sent"]),
             "unread by default; all includes read messages; sent shows receipts for yours",
         ),
-        Arg::new("from", ArgKind::Text { min: 1, max: 256 }, "Only messages from this peer (with sent: to it)"),
+        Arg::new(
+            "from",
+            ArgKind::Text { min: 1, max: 256 },
+            "Only messages from this peer (with sent: to it), or to this channel (#api)",
+        ),
         Arg::new("limit", ArgKind::Int { min: 1, max: 100 }, "Maximum number of messages, 20 by default"),
         Arg::new("after", ArgKind::Int { min: 0, max: i64::MAX }, "Only messages after this sequence number"),
         Arg::new(
@@ -48,7 +53,7 @@ pub static INBOX: Op = Op {
     ],
     actor: Auth::Required,
     verb: Some("inbox"),
-    tool: Some(("inbox", None)),
+    tool: Some(("inbox", Some("read"))),
     repeatable: true,
     run: inbox,
 };
@@ -71,6 +76,29 @@ impl MailView {
     }
 }
 
+/// The messages that a view shows, from the cursor on.
+fn filter<'a>(
+    view: MailView,
+    me: &'a str,
+    other: Option<&'a Correspondent>,
+    after: Option<i64>,
+    limit: i64,
+) -> MessageFilter<'a> {
+    let peer = other.and_then(Correspondent::peer).map(PeerId::as_str);
+    let (to, from) = if view == MailView::Sent { (peer, Some(me)) } else { (Some(me), peer) };
+    MessageFilter {
+        to,
+        from,
+        group: other.and_then(Correspondent::channel).map(ChannelName::as_str),
+        unread: view == MailView::Unread,
+        after: after.unwrap_or(0),
+        // History without a cursor means the latest; unread mail always begins with the oldest.
+        newest: view != MailView::Unread && after.is_none(),
+        limit,
+        ..MessageFilter::default()
+    }
+}
+
 fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let Mesh { turn, peers, mail, journal, .. } = mesh;
     for id in args.texts("ack") {
@@ -80,21 +108,15 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     // A look at another peer's mail takes nothing from it, and its senders hear of nothing.
     let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
     let limit = args.int("limit").unwrap_or(20);
-    let other = args.text("from").map(|name| peer_or_text(peers, name)).transpose()?;
-    if let Some(words) = args.text("search").filter(|words| !words.trim().is_empty()) {
+    let other = args.text("from").map(|name| Correspondent::named(peers, "from", name)).transpose()?;
+    let is_channel = other.as_ref().is_some_and(|other| other.channel().is_some());
+    let words = args.text("search").unwrap_or("");
+    // A mailbox has no index of channels; the history is read in bounded steps.
+    if !words.trim().is_empty() || is_channel && view != MailView::Unread {
         return mail.search(&turn.store, peers, ctx, args, words, other.as_ref());
     }
     let (me, after) = (ctx.me(), args.int("after"));
-    let filter = MessageFilter {
-        to: if view == MailView::Sent { other.as_deref() } else { Some(me) },
-        from: if view == MailView::Sent { Some(me) } else { other.as_deref() },
-        unread: view == MailView::Unread,
-        after: after.unwrap_or(0),
-        // History without a cursor means the latest; unread mail always begins with the oldest.
-        newest: view != MailView::Unread && after.is_none(),
-        limit: limit + 1,
-        ..MessageFilter::default()
-    };
+    let filter = filter(view, me, other.as_ref(), after, limit + 1);
     let mut found = turn.store.messages(&filter)?;
     found.retain(|m| view != MailView::Unread || m.expires.is_none_or(|at| at > ctx.now));
     if found.is_empty()

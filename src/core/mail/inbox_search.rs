@@ -2,11 +2,10 @@
 //!
 //! **Invariant:** a search takes nothing: what it finds stays unread, and is offered again by the inbox.
 
-use super::Mail;
 use super::history::{self, HistoryFilter};
 use super::text_filter::TextFilter;
+use super::{Correspondent, Mail};
 use crate::base::error::Error;
-use crate::base::ids::PeerId;
 use crate::base::limits;
 use crate::core::peers::Peers;
 use crate::core::{Args, CallContext, Outcome};
@@ -23,7 +22,7 @@ impl Mail {
         ctx: &CallContext,
         args: &Args,
         words: &str,
-        other: Option<&PeerId>,
+        other: Option<&Correspondent>,
     ) -> Result<Outcome, Error> {
         let me = ctx.my_id();
         let view = args.text("filter");
@@ -33,8 +32,12 @@ impl Mail {
             Some("unread") => *message.recipient == me && message.state.is_unread(),
             _ => true,
         });
-        if let Some(other) = other {
-            filter.and(move |message| if view == Some("sent") { message.recipient } else { message.sender } == other);
+        match other {
+            None => {}
+            Some(Correspondent::Channel(name)) => filter.and(move |message| message.group == name.as_str()),
+            Some(Correspondent::Peer(id)) => {
+                filter.and(move |message| if view == Some("sent") { message.recipient } else { message.sender } == id);
+            }
         }
         let scan = MessageScan {
             source: ScanSource::OfPeer(ctx.me()),

@@ -4,7 +4,7 @@
 
 use super::history::{self, HistoryFilter, VisibleMail};
 use super::text_filter::TextFilter;
-use super::{Mail, MailView, WORD, peer_or_text};
+use super::{Correspondent, Mail, MailView, WORD};
 use crate::base::error::Error;
 use crate::base::{limits, time};
 use crate::core::op::ArgKind;
@@ -27,7 +27,11 @@ pub static LOG: Op = Op {
     name: "log",
     summary: "Show what the peers wrote to each other, newest last, with receipts; marks nothing as read",
     args: &[
-        Arg::new("with", ArgKind::Text { min: 1, max: 256 }, "Only messages from or to this peer"),
+        Arg::new(
+            "with",
+            ArgKind::Text { min: 1, max: 256 },
+            "Only messages from or to this peer, or to this channel (#api)",
+        ),
         Arg::new("thread", WORD, "Only the message with this id and the replies to it"),
         Arg::new("search", SEARCH, "Only messages that contain all these words, in any order and case"),
         Arg::new("grep", ArgKind::Text { min: 0, max: 1024 }, "Only messages that contain exactly this text"),
@@ -57,11 +61,13 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let Mesh { turn, peers, mail, .. } = mesh;
     let store = &turn.store;
     let visible = VisibleMail::of(peers, ctx.me());
-    let with = args.text("with").map(|name| peer_or_text(peers, name)).transpose()?;
+    let with = args.text("with").map(|name| Correspondent::named(peers, "with", name)).transpose()?;
     let mut filter = HistoryFilter::new(TextFilter::new(args.text("search"), args.text("grep")));
     filter.and_visible(peers, visible.clone());
-    if let Some(with) = &with {
-        filter.and(move |message| message.sender == with || message.recipient == with);
+    match &with {
+        None => {}
+        Some(Correspondent::Channel(name)) => filter.and(move |message| message.group == name.as_str()),
+        Some(Correspondent::Peer(id)) => filter.and(move |message| message.sender == id || message.recipient == id),
     }
     if args.flag("sameProject") == Some(true) {
         add_project(&mut filter, peers, ctx, args);
@@ -73,7 +79,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let from = args.int("after").max(ctx.cursor).or(waits.then_some(last)).map(|after| after.min(last));
     let since = args.text("since").map(|text| since(store, text, ctx.now)).transpose()?.unwrap_or(0);
     let scan = MessageScan {
-        source: history::source(&visible, with.as_deref(), thread),
+        source: history::source(&visible, with.as_ref(), thread),
         after: from.unwrap_or(0).max(since),
         before: args.int("before").unwrap_or(i64::MAX),
         newest: from.is_none(),

@@ -12,6 +12,7 @@ pub mod receipts;
 mod text_filter;
 pub mod wakeups;
 
+use super::channels::Channels;
 use super::federation::Federation;
 use super::journal::{Change, Journal};
 use super::op::ArgKind;
@@ -19,7 +20,7 @@ use super::peers::{Peer, Peers};
 use super::turn::{Effect, Turn};
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::ids::{PeerId, PublicIds};
+use crate::base::ids::{ChannelName, PeerId, PublicIds};
 use crate::base::kinds::{MessageState, MessageType};
 use crate::base::limits;
 use crate::store::{Message, MessageFilter, Store};
@@ -39,7 +40,7 @@ pub static SEND: Op = Op {
         Arg::new(
             "to",
             ArgKind::Text { min: 1, max: 256 },
-            "Peer name, id or unique prefix; or a group: all, repo, directory, agent:TYPE (agent:codex)",
+            "Peer name, id or unique prefix; or a group: all, repo, directory, agent:TYPE (agent:codex), or a channel (#api)",
         )
         .required()
         .at(CliPlace::Positional),
@@ -65,7 +66,7 @@ pub static SEND: Op = Op {
 };
 
 fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
-    let Mesh { turn, peers, mail, journal, federation, rates, .. } = mesh;
+    let Mesh { turn, peers, mail, channels, journal, federation, rates, .. } = mesh;
     let key = args.text("key");
     if let Some(key) = key {
         let sent = turn.store.messages_by_key(ctx.me(), key)?;
@@ -75,8 +76,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
             return Ok(Outcome::Ready(value));
         }
     }
-    let to = args.word("to");
-    let (is_group, recipients) = recipients(peers, ctx.me(), to)?;
+    let (group, recipients) = recipients(peers, channels, ctx.me(), args.word("to"))?;
     rates.charge(peers, ctx.me(), 10, ctx.now)?;
     let reply_to = match args.text("replyTo") {
         Some(id) => Some(mail.reply_target(turn, peers, journal, ctx, id)?),
@@ -84,7 +84,7 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     };
     let draft = Message {
         sender: ctx.my_id(),
-        group: is_group.then(|| to.to_owned()),
+        group: group.clone(),
         kind: args.text("type").and_then(MessageType::from_word).unwrap_or_default(),
         body: args.word("message").to_owned(),
         reply_to,
@@ -94,8 +94,9 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     };
     let sent = mail.post(turn, peers, journal, federation, draft, &recipients, ctx.now)?;
     let mut value = mail.sent_view(peers, &sent);
-    if is_group && sent.is_empty() {
-        value["note"] = json!(format!("nobody else is online in {to}; the message went to no one"));
+    if let Some(group) = group.filter(|_| sent.is_empty()) {
+        let absent = if ChannelName::is_meant_by(&group) { "has joined" } else { "is online in" };
+        value["note"] = json!(format!("nobody else {absent} {group}; the message went to no one"));
     }
     Ok(Outcome::Ready(value))
 }
@@ -111,8 +112,45 @@ fn peer_or_text(peers: &Peers, name: &str) -> Result<PeerId, Error> {
     peers.resolve(name).or_else(|error| if error.kind == ErrorKind::NotFound { Ok(name.into()) } else { Err(error) })
 }
 
-/// Whom a `to` means, and whether it is a group. The sender is never in its own group.
-fn recipients(peers: &Peers, me: &str, to: &str) -> Result<(bool, Vec<PeerId>), Error> {
+/// With whom messages were exchanged: a peer, or the members of a channel.
+enum Correspondent {
+    Peer(PeerId),
+    Channel(ChannelName),
+}
+
+impl Correspondent {
+    /// The correspondent that an argument names.
+    fn named(peers: &Peers, argument: &str, text: &str) -> Result<Correspondent, Error> {
+        if ChannelName::is_meant_by(text) {
+            let name = ChannelName::parse(text).map_err(|want| Error::usage(argument, want))?;
+            return Ok(Correspondent::Channel(name));
+        }
+        peer_or_text(peers, text).map(Correspondent::Peer)
+    }
+
+    fn peer(&self) -> Option<&PeerId> {
+        match self {
+            Correspondent::Peer(id) => Some(id),
+            Correspondent::Channel(_) => None,
+        }
+    }
+
+    fn channel(&self) -> Option<&ChannelName> {
+        match self {
+            Correspondent::Channel(name) => Some(name),
+            Correspondent::Peer(_) => None,
+        }
+    }
+}
+
+/// Whom a `to` means, and the name of the group if it is one. The sender is never in its own group.
+fn recipients(peers: &Peers, channels: &Channels, me: &str, to: &str) -> Result<(Option<String>, Vec<PeerId>), Error> {
+    let others = |ids: &mut dyn Iterator<Item = &PeerId>| ids.filter(|id| *id != me).cloned().collect();
+    if ChannelName::is_meant_by(to) {
+        let channel = ChannelName::parse(to).map_err(|want| Error::usage("to", want))?;
+        let mut members = channels.members(&channel).iter().filter(|id| peers.get(id).is_some());
+        return Ok((Some(channel.as_str().to_owned()), others(&mut members)));
+    }
     let mine = peers.get(me).map(|peer| peer.row.clone()).unwrap_or_default();
     let fits = |peer: &&Peer| match to {
         "all" => peer.is_online() || peers.is_human(&peer.row.id),
@@ -121,10 +159,10 @@ fn recipients(peers: &Peers, me: &str, to: &str) -> Result<(bool, Vec<PeerId>), 
         _ => peer.is_online() && to.strip_prefix("agent:") == Some(peer.row.agent.as_str()),
     };
     if !["all", "repo", "directory"].contains(&to) && !to.starts_with("agent:") {
-        return Ok((false, vec![peers.resolve(to)?]));
+        return Ok((None, vec![peers.resolve(to)?]));
     }
-    let group = peers.all().iter().filter(fits).map(|peer| peer.row.id.clone()).filter(|id| id != me);
-    Ok((true, group.collect()))
+    let mut group = peers.all().iter().filter(fits).map(|peer| &peer.row.id);
+    Ok((Some(to.to_owned()), others(&mut group)))
 }
 
 /// The mailboxes, as far as memory keeps count of them.

@@ -169,6 +169,9 @@ impl Mail {
         }
         if let Some(seq) = message.reply_to {
             map.insert("replyTo".into(), json!(self.ids.message(seq)));
+            // A store that cannot be read reports that elsewhere; here the conversation is left out.
+            let thread = store.thread_of(message.seq).ok();
+            map.insert("thread".into(), json!(thread.map(|root| self.ids.message(root))));
         }
         map.insert("receipt".into(), json!(message.state.word()));
         if view == MailView::Sent {

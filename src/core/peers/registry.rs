@@ -139,7 +139,7 @@ impl Mesh {
     /// # Errors
     /// When the disk refuses.
     pub fn unregister(&mut self, id: &str, reason: &str, now: i64) -> Result<(), Error> {
-        let Mesh { turn, peers, mail, locks, journal, .. } = self;
+        let Mesh { turn, peers, mail, locks, channels, journal, .. } = self;
         journal.subscribe_peer(id, Vec::new());
         let Some(peer) = peers.get_mut(id).filter(|peer| peer.row.is_http()) else { return Ok(()) };
         let was_online = std::mem::replace(&mut peer.row.online, false);
@@ -147,6 +147,7 @@ impl Mesh {
         peer.row.kind = PeerKind::Http { push_socket: None };
         let row = peer.row.clone();
         locks.release(turn, peers, journal, |lock| lock.holder == row.id, reason, now)?;
+        channels.leave_all(turn, peers, journal, id, now)?;
         if row.name.is_empty() || row.name == auto_name(&row.id) {
             peers.forget(turn, mail, id)?;
         } else {
@@ -176,7 +177,7 @@ impl Mesh {
 
     /// A session did not come back in time: its locks end.
     fn end_grace(&mut self, id: &str, now: i64) -> Result<(), Error> {
-        let Mesh { turn, peers, locks, journal, .. } = self;
+        let Mesh { turn, peers, locks, channels, journal, .. } = self;
         let Some(peer) = peers.get_mut(id) else { return Ok(()) };
         let is_unannounced = std::mem::replace(&mut peer.row.online, false);
         let row = peer.row.clone();
@@ -193,6 +194,7 @@ impl Mesh {
             "holder is gone",
             now,
         )?;
+        channels.leave_all(turn, peers, journal, id, now)?;
         if let Some(peer) = peers.get_mut(id) {
             peer.offline_since = None;
         }

@@ -1,0 +1,145 @@
+//! Renders messages and channels for people.
+
+use super::super::args::ParsedCommand;
+use super::super::operations::Rendered;
+use super::{bold, clock, dim, next_page, plain, rows, table, word, word_lines};
+use crate::base::framed_text;
+use serde_json::{Value, json};
+
+/// Renders the answer of `send` and `broadcast`.
+pub fn message_sent(value: &Value, _: &ParsedCommand) -> Rendered {
+    let rows = rows(value, "recipients");
+    if let Some(note) = value["note"].as_str() {
+        return Rendered::Text(plain(note));
+    }
+    let recipients: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            let away = if row["here"] == json!(true) { "" } else { " (offline; the message waits in the mailbox)" };
+            format!("{}{away}", word(&row["name"]))
+        })
+        .collect();
+    Rendered::Text(format!("Message sent to {}", recipients.join(", ")))
+}
+
+/// Renders the answer of `inbox`.
+pub fn inbox(value: &Value, parsed: &ParsedCommand) -> Rendered {
+    if parsed.args.contains_key("search") {
+        return log(value, parsed);
+    }
+    let rows = rows(value, "messages");
+    if rows.is_empty() {
+        return Rendered::Text("No messages.".into());
+    }
+    let mut text: Vec<String> = rows.iter().map(message).collect();
+    let is_look = value["look"] == json!(true);
+    let n_more = value["remaining"].as_i64().filter(|n| *n > 0);
+    if let Some(n) = n_more.filter(|_| !is_look) {
+        text.push(dim(&format!("{n} more: run slm-mesh inbox again")));
+    }
+    if value["more"] == json!(true) || is_look && n_more.is_some() {
+        text.push(dim(&format!("there are more: --after {}", value["next"])));
+    }
+    Rendered::Text(text.join("\n"))
+}
+
+/// Renders one message.
+pub fn message(row: &Value) -> String {
+    let head = match row["toName"].as_str() {
+        Some(to) => format!("to {}  [{}]", plain(to), word(&row["receipt"])),
+        None => format!("from {}", word(&row["fromName"])),
+    };
+    let mut notes = Vec::new();
+    if row["type"] != json!("text") {
+        notes.push(word(&row["type"]));
+    }
+    notes.extend(row["group"].as_str().map(|group| format!("to {}", plain(group))));
+    notes.extend(row["replyTo"].as_str().map(|id| format!("answers {}", plain(id))));
+    notes.extend((row["again"] == json!(true)).then(|| "again".to_owned()));
+    notes.extend(row["part"].as_i64().map(|part| format!("part {part} of {}", row["parts"])));
+    let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
+    let body = word_lines(&row["payload"]).replace('\n', "\n  ");
+    format!("{}\n  {body}", bold(&format!("{}  {head}{notes}  {}", clock(&row["createdAt"]), dim(&word(&row["id"])))))
+}
+
+/// Renders the answer of `log`, and of a search in the inbox.
+pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
+    let rows = rows(value, "messages");
+    let mut text: Vec<String> = rows.iter().map(log_message).collect();
+    if rows.is_empty() {
+        text.push("No messages.".into());
+    }
+    if value["more"] == json!(true) {
+        // Older messages come first, and newer ones last.
+        match value["before"].as_i64() {
+            Some(before) => text.insert(0, dim(&format!("there may be older messages: --before {before}"))),
+            None => text.push(dim(&format!("there may be newer messages: --after {}", value["next"]))),
+        }
+    }
+    Rendered::Text(text.join("\n"))
+}
+
+/// Renders one message of the log: from whom, to whom, how far it got, and its text.
+pub fn log_message(row: &Value) -> String {
+    // The sender of old HTTP mail may have any text for a name, also one that looks like this line.
+    let name = |field: &str| framed_text::shown_name(row[field].as_str().unwrap_or(""));
+    let (from, group) = (name("fromName"), row["group"].as_str().map(framed_text::shown_name));
+    let to = match (row["copies"].as_i64(), &group) {
+        (Some(n), Some(group)) => format!("{group} ({n} peers)"),
+        _ => name("toName"),
+    };
+    let counts = row["receipts"].as_object();
+    let receipt = match counts.filter(|counts| counts.len() > 1) {
+        Some(counts) => counts.iter().map(|(word, n)| format!("{n} {}", plain(word))).collect::<Vec<_>>().join(", "),
+        None => word(&row["receipt"]),
+    };
+    let mut notes = Vec::new();
+    if row["type"] != json!("text") {
+        notes.push(word(&row["type"]));
+    }
+    notes.extend(group.filter(|_| row["copies"].is_null()).map(|group| format!("to {group}")));
+    notes.extend(row["replyTo"].as_str().map(|id| format!("answers {}", plain(id))));
+    notes.extend(row["part"].as_i64().map(|part| format!("part {part} of {}", row["parts"])));
+    let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
+    let head = format!("{}  {from} → {to}  [{receipt}]{notes}  {}", clock(&row["createdAt"]), dim(&word(&row["id"])));
+    format!("{}\n  {}", bold(&head), word_lines(&row["payload"]).replace('\n', "\n  "))
+}
+
+/// Renders the answer of `join`.
+pub fn channel_joined(answer: &Value, _: &ParsedCommand) -> Rendered {
+    let channel = &answer["channel"];
+    Rendered::Text(format!("Joined {}: {}", word(&channel["name"]), members(channel)))
+}
+
+/// Renders the answer of `leave`.
+pub fn channel_left(answer: &Value, _: &ParsedCommand) -> Rendered {
+    let name = word(&answer["channel"]);
+    Rendered::Text(if answer["left"] == json!(true) {
+        format!("Left {name}")
+    } else {
+        format!("You are not in {name}")
+    })
+}
+
+/// Renders the answer of `channels`.
+pub fn channels(value: &Value, _: &ParsedCommand) -> Rendered {
+    let rows = rows(value, "channels");
+    if rows.is_empty() {
+        return Rendered::Text("No channels. Join one, and it exists: slm-mesh join NAME".into());
+    }
+    let cells = rows.iter().map(|row| {
+        let unread = row["unread"].as_i64().filter(|n| *n > 0).map_or("-".into(), |n| n.to_string());
+        let own = if row["joined"] == json!(true) { "yes" } else { "-" };
+        vec![word(&row["name"]), own.into(), unread, members(row)]
+    });
+    Rendered::Text(table(&["CHANNEL", "JOINED", "UNREAD", "MEMBERS"], cells.collect()) + &next_page(value))
+}
+
+/// The members of a channel, some of them by name.
+fn members(channel: &Value) -> String {
+    let named = rows(channel, "members");
+    let shown: Vec<String> = named.iter().map(|name| framed_text::shown_name(name.as_str().unwrap_or(""))).collect();
+    let n_more = channel["count"].as_i64().unwrap_or(0) - shown.len() as i64;
+    let more = if n_more > 0 { format!(" and {n_more} more") } else { String::new() };
+    shown.join(", ") + &more
+}

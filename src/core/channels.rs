@@ -1,0 +1,247 @@
+//! Channels: named groups that peers join. A message to a channel reaches the mailbox of every member, also of
+//! one that is offline for a moment. A session that ends leaves its channels.
+//!
+//! **Invariant:** this file alone writes who is in a channel, in memory and on disk.
+
+use super::journal::{Change, Journal};
+use super::op::ArgKind;
+use super::pagination;
+use super::peers::{Peer, Peers};
+use super::turn::Turn;
+use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::{ChannelName, PeerId};
+use crate::base::kinds::PeerKind;
+use crate::base::limits;
+use crate::store::ChannelMember;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+
+const CHANNEL: Arg = Arg::new(
+    "channel",
+    ArgKind::Text { min: 1, max: limits::WORD_MAX },
+    "Name of the channel, with or without its #; quote the # in a shell: '#api'",
+)
+.required()
+.at(CliPlace::Positional);
+
+/// Joins a channel.
+pub static JOIN: Op = Op {
+    name: "channel.join",
+    summary: "Join a channel: you get the messages that are sent to it until you leave it or your session ends",
+    args: &[CHANNEL],
+    actor: Auth::Required,
+    verb: Some("join"),
+    tool: Some(("inbox", Some("join"))),
+    repeatable: true,
+    run: join,
+};
+
+/// Leaves a channel.
+pub static LEAVE: Op = Op {
+    name: "channel.leave",
+    summary: "Leave a channel; messages that you already have from it stay",
+    args: &[CHANNEL],
+    actor: Auth::Required,
+    verb: Some("leave"),
+    tool: Some(("inbox", Some("leave"))),
+    repeatable: true,
+    run: leave,
+};
+
+/// Lists the channels.
+pub static LIST: Op = Op {
+    name: "channel.list",
+    summary: "List the channels with their members, and your unread messages in each",
+    args: &[Arg::new(
+        "after",
+        ArgKind::Text { min: 1, max: limits::WORD_MAX },
+        "Start here: next from the previous answer",
+    )
+    .not_in_tool()],
+    actor: Auth::Optional,
+    verb: Some("channels"),
+    tool: Some(("inbox", Some("channels"))),
+    repeatable: true,
+    run: list,
+};
+
+/// Members whose names one row shows.
+const NAMED_MAX: usize = 20;
+/// More rows never fit a page: one row has at least this many bytes.
+const PAGE_ROWS: usize = limits::PAGE_MAX / 60;
+
+fn join(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, channels, journal, rates, .. } = mesh;
+    let channel = named(args.word("channel"))?;
+    let me = peers.get(ctx.me()).ok_or_else(|| super::peers::no_peer(ctx.me()))?;
+    if has_ended(me) {
+        let text = format!("{} is offline; it can join a channel when its session is back", me.row.name);
+        return Err(Error::new(ErrorKind::Gone, text));
+    }
+    if !channels.has_member(&channel, ctx.me()) {
+        if channels.count_of(ctx.me()) >= limits::CHANNELS_PER_PEER_MAX {
+            let text = format!("a peer is in at most {} channels; leave one first", limits::CHANNELS_PER_PEER_MAX);
+            return Err(Error::new(ErrorKind::Full, text));
+        }
+        rates.charge(peers, ctx.me(), 1, ctx.now)?;
+        channels.add(
+            turn,
+            peers,
+            journal,
+            ChannelMember { channel: channel.clone(), peer: ctx.my_id(), joined: ctx.now },
+        )?;
+    }
+    let mut value = json!({ "ok": true });
+    value["channel"] = channels.view(peers, &channel, ctx.me(), &HashMap::new());
+    Ok(Outcome::Ready(value))
+}
+
+fn leave(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, channels, journal, rates, .. } = mesh;
+    let channel = named(args.word("channel"))?;
+    let was_member = channels.has_member(&channel, ctx.me());
+    if was_member {
+        rates.charge(peers, ctx.me(), 1, ctx.now)?;
+        channels.remove(turn, peers, journal, &channel, ctx.me(), ctx.now)?;
+    }
+    Ok(Outcome::Ready(json!({ "ok": true, "channel": channel.as_str(), "left": was_member })))
+}
+
+fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { turn, peers, channels, .. } = mesh;
+    let me = ctx.me();
+    let unread: HashMap<String, i64> = turn.store.unread_in_channels(me)?.into_iter().collect();
+    let after = args.text("after").map(pagination::parse_cursor).transpose()?.map_or("", |(_, name)| name);
+    let mut names: Vec<&ChannelName> = channels.members.keys().filter(|name| name.as_str() > after).collect();
+    let total = names.len();
+    names.truncate(PAGE_ROWS);
+    let (mut rows, mut size) = (Vec::new(), 0);
+    for name in &names {
+        let row = channels.view(peers, name, me, &unread);
+        size += row.to_string().len();
+        if size > limits::PAGE_MAX && !rows.is_empty() {
+            break;
+        }
+        rows.push(row);
+    }
+    let mut value = json!({ "ok": true });
+    let last = rows.len().checked_sub(1).map(|last| (0, names[last].as_str()));
+    pagination::add_cursor(&mut value, total - rows.len(), last);
+    value["channels"] = json!(rows);
+    Ok(Outcome::Ready(value))
+}
+
+/// The channel that an argument names.
+fn named(text: &str) -> Result<ChannelName, Error> {
+    ChannelName::parse(text).map_err(|want| Error::usage("channel", want))
+}
+
+/// Whether nobody is behind a peer any more, and none is awaited.
+fn has_ended(peer: &Peer) -> bool {
+    match peer.row.kind {
+        PeerKind::Session { .. } => peer.is_gone() && peer.offline_since.is_none(),
+        PeerKind::Http { .. } => !peer.row.online,
+        PeerKind::Linked { .. } => true,
+        PeerKind::Human => false,
+    }
+}
+
+/// The channels, and who is in them.
+#[derive(Debug, Default)]
+pub struct Channels {
+    /// In the order in which they joined. A channel without members does not exist.
+    members: BTreeMap<ChannelName, Vec<PeerId>>,
+}
+
+impl Channels {
+    /// Reads the members from the disk.
+    pub(super) fn load(&mut self, turn: &Turn) -> Result<(), Error> {
+        self.members.clear();
+        for member in turn.store.channel_members()? {
+            self.members.entry(member.channel).or_default().push(member.peer);
+        }
+        Ok(())
+    }
+
+    /// Removes members whose session ended while no broker ran.
+    pub(super) fn remove_ended(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        now: i64,
+    ) -> Result<(), Error> {
+        let mut ended: Vec<PeerId> = self.members.values().flatten().cloned().collect();
+        ended.retain(|id| peers.get(id).is_none_or(has_ended));
+        ended.iter().try_for_each(|id| self.leave_all(turn, peers, journal, id, now))
+    }
+
+    /// The members of a channel.
+    pub(super) fn members(&self, channel: &ChannelName) -> &[PeerId] {
+        self.members.get(channel).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn has_member(&self, channel: &ChannelName, id: &str) -> bool {
+        self.members(channel).iter().any(|member| member == id)
+    }
+
+    /// How many channels a peer is in.
+    fn count_of(&self, id: &str) -> usize {
+        self.members.values().filter(|members| members.iter().any(|member| member == id)).count()
+    }
+
+    fn add(&mut self, turn: &mut Turn, peers: &Peers, journal: &Journal, member: ChannelMember) -> Result<(), Error> {
+        turn.store.put_channel_member(&member)?;
+        journal.record(turn, peers, &Change::ChannelJoined(&member), &member.peer, member.joined)?;
+        self.members.entry(member.channel).or_default().push(member.peer);
+        Ok(())
+    }
+
+    fn remove(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        channel: &ChannelName,
+        id: &str,
+        now: i64,
+    ) -> Result<(), Error> {
+        turn.store.drop_channel_member(channel, id)?;
+        let member = ChannelMember { channel: channel.clone(), peer: id.into(), joined: now };
+        journal.record(turn, peers, &Change::ChannelLeft(&member), id, now)?;
+        if let Some(members) = self.members.get_mut(channel) {
+            members.retain(|member| member != id);
+            if members.is_empty() {
+                self.members.remove(channel);
+            }
+        }
+        Ok(())
+    }
+
+    /// A session has ended: it leaves all channels.
+    pub(super) fn leave_all(
+        &mut self,
+        turn: &mut Turn,
+        peers: &Peers,
+        journal: &Journal,
+        id: &str,
+        now: i64,
+    ) -> Result<(), Error> {
+        let own = |(channel, members): (&ChannelName, &Vec<PeerId>)| {
+            members.iter().any(|member| member == id).then(|| channel.clone())
+        };
+        let joined: Vec<ChannelName> = self.members.iter().filter_map(own).collect();
+        joined.iter().try_for_each(|channel| self.remove(turn, peers, journal, channel, id, now))
+    }
+
+    /// A channel as a member or a visitor sees it.
+    fn view(&self, peers: &Peers, channel: &ChannelName, me: &str, unread: &HashMap<String, i64>) -> Value {
+        let members = self.members(channel);
+        let names: Vec<String> = members.iter().take(NAMED_MAX).map(|id| peers.name_of(id)).collect();
+        json!({
+            "name": channel.as_str(), "members": names, "count": members.len(),
+            "joined": self.has_member(channel, me), "unread": unread.get(channel.as_str()).unwrap_or(&0),
+        })
+    }
+}

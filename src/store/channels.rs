@@ -1,0 +1,61 @@
+//! The members of channels on disk.
+
+use super::columns::{placeholder, write_row};
+use super::peers::unknown_word;
+use super::{Store, StoreResult};
+use crate::base::ids::{ChannelName, PeerId};
+use rusqlite::{Row, params};
+
+/// A peer in a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelMember {
+    /// The channel.
+    pub channel: ChannelName,
+    /// The peer that joined it.
+    pub peer: PeerId,
+    /// When, ms.
+    pub joined: i64,
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<ChannelMember> {
+    let name: String = row.get("channel")?;
+    Ok(ChannelMember {
+        channel: ChannelName::parse(&name).map_err(|_| unknown_word("channel", &name))?,
+        peer: row.get::<_, String>("peer")?.into(),
+        joined: row.get("joined")?,
+    })
+}
+
+impl Store {
+    /// All members of all channels, in the order in which they joined.
+    pub fn channel_members(&self) -> StoreResult<Vec<ChannelMember>> {
+        let mut query = self.db.prepare_cached("SELECT * FROM channel_member ORDER BY joined, channel, peer")?;
+        Ok(query.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Writes a member.
+    pub fn put_channel_member(&mut self, member: &ChannelMember) -> StoreResult<()> {
+        write_row!(self, "INSERT OR REPLACE", "channel_member", {
+            "channel": member.channel.as_str(),
+            "peer": member.peer.as_str(),
+            "joined": member.joined,
+        })?;
+        Ok(())
+    }
+
+    /// Removes a member.
+    pub fn drop_channel_member(&mut self, channel: &ChannelName, peer: &str) -> StoreResult<()> {
+        self.write("DELETE FROM channel_member WHERE channel = ?1 AND peer = ?2", params![channel.as_str(), peer])?;
+        Ok(())
+    }
+
+    /// How many unread messages a peer has in each channel, by the index of its unread messages.
+    pub fn unread_in_channels(&self, recipient: &str) -> StoreResult<Vec<(String, i64)>> {
+        let sql = "SELECT recipient_group, count(*) FROM message INDEXED BY message_unread \
+                   WHERE recipient = (SELECT num FROM peer_number WHERE id = ?1) AND state < 2 \
+                   AND recipient_group >= '#' AND recipient_group < '$' GROUP BY recipient_group";
+        let mut query = self.db.prepare_cached(sql)?;
+        let rows = query.query_map([recipient], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+}

@@ -1,0 +1,159 @@
+//! Channels: who gets what is sent to one, and until when.
+
+use crate::failures::Disk;
+use crate::script::check;
+use serde_json::json;
+use slm_mesh::core::{channels, mail, peers::sessions, tools};
+
+#[test]
+fn a_message_to_a_channel_reaches_its_members_and_nobody_else() {
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        person connects
+        a channel.join channel=#api -> ok channel.name=#api channel.members=[\"a\"]
+        b channel.join channel=API -> ok channel.count=2 channel.joined=true
+        b channel.join channel=api -> ok channel.count=2
+        a send to=#api message='v2 is out' key=k -> ok recipients.0.name=b messageIds.0=$m ~note
+        ! b -> message
+        ! c -> ~message
+        a send to=#Api message='v2 is out' key=k -> ok messageIds.0=$m repeated=true
+        c channel.list -> ok channels.0.name=#api channels.0.joined=false channels.0.unread=0
+        b channel.list -> ok channels.0.unread=1 channels.0.members=[\"a\",\"b\"]
+        c send to=b message=noise -> ok
+        b inbox from=#api -> ok messages.0.payload='v2 is out' messages.0.group=#api ~noise
+        b inbox from=#web -> ok messages=[]
+        b inbox -> ok messages.1.payload=noise
+        a inbox filter=sent -> ok messages.0.receipt=offered
+        b send to=#api message=thanks replyTo=$m -> ok recipients.0.name=a
+        a inbox filter=sent -> ok messages.0.receipt=acked
+        c send to=#api message='from outside' -> ok recipients.0.name=a recipients.1.name=b
+        person log with=#api -> ok messages.0.payload='v2 is out' messages.1.payload=thanks messages.2.copies=2 ~noise
+        c log with=#api -> ok messages.0.payload='from outside' ~thanks
+        c inbox filter=sent from=#api -> ok messages.0.payload='from outside'
+        b inbox filter=all from=#api search=V2 -> ok messages.0.payload='v2 is out' ~outside
+        person log thread=$m -> ok messages.1.payload=thanks
+        ",
+    );
+}
+
+#[test]
+fn a_member_leaves_by_itself_or_with_its_session() {
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        person connects
+        person channel.join channel=#ops -> ok
+        b channel.join channel=#ops -> ok
+        c channel.join channel=#ops -> ok
+        b leaves
+        +3s
+        a send to=#ops message=one -> ok recipients.1.name=b recipients.1.here=false
+        b joins
+        b inbox -> ok messages.0.payload=one
+        c leaves
+        +6s
+        a send to=#ops message=two -> ok recipients.1.name=b ~\"c\"
+        c joins
+        c inbox -> ok messages.0.payload=one ~two
+        b channel.leave channel=#ops -> ok left=true
+        b channel.leave channel=#ops -> ok left=false
+        a send to=#ops message=three -> ok ~\"b\"
+        b inbox -> ok messages.1.payload=two ~three
+        person channel.leave channel=ops -> ok left=true
+        a channel.list -> ok channels=[]
+        a events.read types=[\"channel_left\"] -> ok events.2.payload.channel=#ops
+        a send to=#ops message=four -> ok note='nobody else has joined #ops; the message went to no one'
+        ",
+    );
+}
+
+#[test]
+fn members_survive_a_crash_of_the_broker_if_their_sessions_do() {
+    check(
+        "
+        a joins
+        b joins
+        c joins
+        b channel.join channel=x -> ok
+        c channel.join channel=x -> ok
+        c leaves
+        crash
+        a joins
+        b joins
+        a send to=#x message=hello -> ok recipients.0.name=b ~\"c\"
+        b leaves
+        +6s
+        a channel.list -> ok channels=[]
+        crash
+        a joins
+        a channel.list -> ok channels=[]
+        ",
+    );
+}
+
+#[test]
+fn names_and_numbers_of_channels_are_bounded() {
+    let mut disk = Disk::new("channel-names");
+    disk.mesh.on_connected(1);
+    disk.call(1, &sessions::ATTACH, json!({ "agent": "test", "name": "a", "project": "/p", "pid": 5 })).unwrap();
+    let longest = "x".repeat(40);
+    for (name, wanted) in [
+        ("#", "name of a channel"),
+        ("##a", "'#'"),
+        ("a b", "letters"),
+        ("a\u{1b}[2J", "letters"),
+        ("a/b", "letters"),
+        ("a\u{202e}b", "letters"),
+        (&format!("{longest}x"), "40"),
+    ] {
+        let refused = disk.call(1, &channels::JOIN, json!({ "channel": name })).unwrap_err();
+        assert!(refused.text.contains(wanted), "{name:?}: {refused}");
+    }
+    let refused = disk.call(1, &mail::SEND, json!({ "to": "#a b", "message": "m" })).unwrap_err();
+    assert!(refused.text.starts_with("to: want only letters"), "{refused}");
+    for n in 0..64 {
+        let name = format!("{}{n}", &longest[2..]);
+        disk.call(1, &channels::JOIN, json!({ "channel": name })).unwrap();
+        disk.pass(2_000);
+    }
+    let refused = disk.call(1, &channels::JOIN, json!({ "channel": "one-more" })).unwrap_err();
+    assert!(refused.text.contains("at most 64"), "{refused}");
+    let first = disk.call(1, &channels::LIST, json!({})).unwrap();
+    assert_eq!(first["channels"].as_array().unwrap().len(), 64, "{first}");
+}
+
+#[test]
+fn a_tool_call_without_an_action_reads_the_inbox() {
+    let call = |given: serde_json::Value| tools::call("mesh_inbox", given.as_object().unwrap()).unwrap();
+    assert_eq!(call(json!({ "limit": 3 })).unwrap().0.name, "inbox");
+    assert_eq!(call(json!({ "action": "join", "channel": "#api" })).unwrap().0.name, "channel.join");
+    let refused = call(json!({ "channel": "#api" })).unwrap_err();
+    assert!(refused.text.contains("channel: unknown argument"), "{refused}");
+}
+
+#[test]
+fn a_session_on_another_machine_is_a_member_for_its_longer_grace() {
+    let mut disk = Disk::new("channel-far");
+    for (conn, host) in [(1, "here"), (2, "laptop")] {
+        disk.mesh.on_connected(conn);
+        disk.mesh.set_origin(conn, host, "ada", disk.now).unwrap();
+        let who = json!({ "agent": "test", "name": format!("s{conn}"), "project": "/p", "pid": 5 });
+        disk.call(conn, &sessions::ATTACH, who).unwrap();
+    }
+    disk.call(2, &channels::JOIN, json!({ "channel": "api" })).unwrap();
+    disk.mesh.on_disconnected(2, disk.now);
+    disk.pass(29_000);
+    let send = |disk: &mut Disk| {
+        disk.call(1, &mail::SEND, json!({ "to": "#api", "message": "m" })).unwrap()["recipients"].clone()
+    };
+    assert_eq!(send(&mut disk)[0]["name"], json!("s2"));
+    disk.pass(2_000);
+    assert_eq!(send(&mut disk), json!([]));
+    let gone = disk.call_as(9, Some("s2"), &channels::JOIN, json!({ "channel": "api" })).unwrap_err();
+    assert!(gone.text.starts_with("s2 is offline"), "{gone}");
+}
