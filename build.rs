@@ -11,7 +11,8 @@ const LINKER_SCRIPT: &str = "GROUP ( libgcc_eh.a libgcc.a )\n";
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let variable = |name: &str| env::var(name).unwrap_or_default();
-    let is_gnu_linux = variable("CARGO_CFG_TARGET_OS") == "linux" && variable("CARGO_CFG_TARGET_ENV") == "gnu";
+    let is_gnu_linux =
+        variable("CARGO_CFG_TARGET_OS") == "linux" && variable("CARGO_CFG_TARGET_ENV") == "gnu";
     // The compiler that links for another machine is not known here.
     if is_gnu_linux && variable("TARGET") == variable("HOST") && has_static_unwinder() {
         let folder = variable("OUT_DIR");
@@ -23,6 +24,8 @@ fn main() {
 
 /// Whether the C compiler knows the path of the static unwinder; of what it does not have, it repeats the name.
 fn has_static_unwinder() -> bool {
-    let asked = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output();
+    let asked = Command::new("cc")
+        .arg("-print-file-name=libgcc_eh.a")
+        .output();
     asked.is_ok_and(|output| output.stdout.starts_with(b"/"))
 }

@@ -98,7 +98,7 @@ impl Mesh {
             id: call.id.clone(),
             ancestors: call.ancestors.clone(),
         };
-        match self.peers.acting_peer(&call) {
+        match self.peers.acting_peer(&call, now) {
             Ok(actor) => ctx.actor = actor,
             Err(error) => {
                 self.turn.push(Effect::Reply { conn: call.conn, id: call.id, result: Err(error) });
@@ -193,6 +193,16 @@ impl Mesh {
             && let Some(object) = value.as_object_mut()
         {
             object.insert("notice".into(), json!(notice));
+        }
+        if let Some(note) = call
+            .ctx
+            .actor
+            .as_ref()
+            .filter(|_| call.op.tool.is_some())
+            .and_then(|id| self.peers.caller_note(call.ctx.conn, id))
+            && let Some(object) = value.as_object_mut()
+        {
+            object.insert("actedAs".into(), note);
         }
         let Some(id) = call.ctx.actor.as_ref().filter(|_| !shows_mail) else { return value };
         let unread = self.mail.unread(&self.turn.store, id).unwrap_or(0);

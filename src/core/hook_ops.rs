@@ -222,6 +222,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
     let id = match known_session(turn, peers, ctx, args)? {
         Some(id) => id,
         None => {
+            peers.note_new_session(nearest(&ctx.ancestors));
             let row = sessions::session_row(args, peers.host_of(ctx.conn), ctx.now);
             peers.add_detached(turn, mail, locks, row, args.text("shortName"))?
         }

@@ -82,6 +82,7 @@ pub const OPS: &[&Op] = &[
     &mail::receipts::MARK_READ,
     &locks::CHECK,
     &hook_ops::EDIT,
+    &peers::announced_calls::ANNOUNCE,
     &hook_ops::MAIL,
     &hook_ops::END,
     &hook_report::CHANGED,

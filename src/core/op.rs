@@ -297,6 +297,10 @@ impl Args {
     pub fn into_map(self) -> Map<String, Value> {
         self.0
     }
+    /// The value of an argument, if given.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
     /// A text, if given.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)

@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** this room alone writes the peers and their connections, in memory and on disk.
 
+pub mod announced_calls;
 mod identity;
 pub(in crate::core) mod linked;
 mod presence;
@@ -278,6 +279,10 @@ pub struct Peers {
     is_process_alive: Box<dyn Fn(i64) -> bool + Send>,
     peers: Vec<Peer>,
     attachments: HashMap<ConnId, Attachment>,
+    /// Whether some process has had several sessions. Without that, no call leaves open which session makes it.
+    has_shared_process: bool,
+    /// Tool calls that hooks announced.
+    announced: Vec<announced_calls::AnnouncedCall>,
     /// The human at this machine.
     human: PeerId,
     /// Grows with every change among this mesh's own peers, for meshes that poll this one.
@@ -292,6 +297,8 @@ impl Peers {
             is_process_alive: Box::new(|_| false),
             peers: Vec::new(),
             attachments: HashMap::new(),
+            has_shared_process: false,
+            announced: Vec::new(),
             human: PeerId::default(),
             roster_version: now,
         }

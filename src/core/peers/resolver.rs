@@ -155,14 +155,18 @@ impl Peers {
     ///
     /// # Errors
     /// When the call names a peer that it must not act as, or may come from several sessions.
-    pub(in crate::core) fn acting_peer(&self, call: &Call) -> Result<Option<PeerId>, Error> {
+    pub(in crate::core) fn acting_peer(&mut self, call: &Call, now: i64) -> Result<Option<PeerId>, Error> {
+        if let Some(session) = self.announcer(call, now)? {
+            return Ok(Some(session));
+        }
         let own = self.attached_to(call.conn);
         match (&call.acting, own) {
             (None, [only]) => Ok(Some(only.clone())),
             (Some(name), [_, ..]) => {
                 let id = self.resolve(name)?;
                 let text = "a session acts only as the peers that it attached";
-                own.contains(&id).then_some(Some(id)).ok_or_else(|| Error::new(ErrorKind::Refused, text))
+                let is_own = own.contains(&id) || self.has_announced_over(call.conn, &id);
+                is_own.then_some(Some(id)).ok_or_else(|| Error::new(ErrorKind::Refused, text))
             }
             (None, [_, _, ..]) => Err(Error::usage("as", "this connection speaks for several peers; name one")),
             (Some(name), []) => self.require_local(self.resolve(name)?).map(Some),
@@ -200,11 +204,22 @@ impl Peers {
 
     /// The error for a shell that may be any of these sessions'.
     fn several_sessions(&self, ids: &[&PeerId]) -> Error {
+        let text = format!("this shell belongs to several sessions: {}; say which with --as", self.names_of(ids));
+        candidates_error(text, ids)
+    }
+
+    /// The error for a call that several sessions of one client announced at once.
+    pub(super) fn several_callers(&self, ids: &[PeerId]) -> Error {
+        let ids: Vec<&PeerId> = ids.iter().collect();
+        let names = self.names_of(&ids);
+        candidates_error(format!("several sessions made this call at the same time: {names}; make it again"), &ids)
+    }
+
+    /// The names of candidates, a few at most.
+    pub(super) fn names_of(&self, ids: &[&PeerId]) -> String {
         let names: Vec<_> = ids.iter().take(NAMED_MAX).map(|id| self.name_of(id)).collect();
         let more = if ids.len() > names.len() { " and others" } else { "" };
-        let text = format!("this shell belongs to several sessions: {}{more}; say which with --as", names.join(", "));
-        let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
-        Error::new(ErrorKind::Ambiguous, text).with(json!({ "candidates": ids }))
+        names.join(", ") + more
     }
 
     /// The sessions in which a caller below this process may be. A process that has only run hooks may be a
@@ -232,6 +247,11 @@ fn unknown_session(agent: AgentProgram) -> Error {
         agent.short_name
     );
     Error::new(ErrorKind::Ambiguous, text).with(json!({ "agent": agent.kind, "shortName": agent.short_name }))
+}
+
+fn candidates_error(text: String, ids: &[&PeerId]) -> Error {
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    Error::new(ErrorKind::Ambiguous, text).with(json!({ "candidates": ids }))
 }
 
 /// Whether two sessions are of one agent in one place.

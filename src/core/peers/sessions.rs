@@ -27,6 +27,10 @@ const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
 pub(super) struct Attachment {
     /// The peers that it speaks for.
     pub(super) peers: Vec<PeerId>,
+    /// Sessions of its agent process whose announced calls came over it.
+    pub(super) announcers: Vec<PeerId>,
+    /// Whether the agent's key for the session came with it.
+    pub(super) is_keyed: bool,
     /// The agent process above it.
     pub(super) agent: Option<Process>,
     /// It did not answer for too long.
@@ -115,6 +119,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     }
     let mut row = session_row(args, peers.host_of(ctx.conn), ctx.now);
     row.pid = args.int("pid").unwrap_or(0);
+    let is_keyed = row.session_key().is_some();
     let name = args.text("name").filter(|name| !name.is_empty());
     name.map_or(Ok(()), framed_text::check_name).map_err(|want| Error::usage("name", want))?;
     let wanted = name.map_or_else(|| default_name(&row, args.text("shortName")), str::to_owned);
@@ -143,6 +148,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let known = peers.attachments.entry(ctx.conn).or_default();
     if !known.peers.contains(&id) {
         known.peers.push(id.clone());
+        known.is_keyed = is_keyed;
         let agent = known.agent.filter(|process| process.agent.is_some());
         peers.add_connection(turn, journal, &id, ctx.now)?;
         peers.note_process(turn, journal, &id, agent.as_ref(), ctx)?;

@@ -231,12 +231,13 @@ impl ReaderThread {
     /// Writes an answer out, and reports the messages in it as shown.
     fn write_answer(&self, call: &PendingCall, result: Result<Value, Error>) {
         let shown = result.as_ref().map(shown_items).unwrap_or_default();
+        let announcer = result.as_ref().ok().and_then(|answer| answer["actedAs"]["id"].as_str().map(str::to_owned));
         // Both under one lock: the client's next call, which may come at once, must find its mail read.
         let locked = (!shown.is_empty()).then(|| self.shared.lock());
         let is_whole = call.target.reply(&self.out, result);
         let mut state = locked.unwrap_or_else(|| self.shared.lock());
         if is_whole && !shown.is_empty() {
-            let peer = state.peers.get(&call.thread).cloned();
+            let peer = announcer.or_else(|| state.peers.get(&call.thread).cloned());
             // If the broker is gone, it offers the messages again, since nothing proves that they were read.
             state.send(&rpc::notification("inbox.mark_read", &json!({ "as": peer, "items": shown })));
         }

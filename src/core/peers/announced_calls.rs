@@ -1,0 +1,155 @@
+//! Tool calls that hooks announced. A client with several sessions in one process may have one MCP server for all of
+//! them, whose calls do not say which session makes them. The hook that the client runs right before a call
+//! does: the next call like it from the same process is that session's.
+
+use super::Peers;
+use super::resolver::nearest;
+use crate::base::error::Error;
+use crate::base::ids::PeerId;
+use crate::base::limits;
+use crate::base::process::Process;
+use crate::core::hook_ops::session_of_hook;
+use crate::core::op::{ArgKind, ArgRole};
+use crate::core::session_args::{NAMING, session_args};
+use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};
+use serde_json::{Map, Value, json};
+
+/// A call that does not come within this time was not made: the user may have been asked, and refused. Ms.
+const ANNOUNCED_MS: i64 = 60_000;
+/// Calls that are remembered at most.
+const ANNOUNCED_MAX: usize = 64;
+/// The arguments of one, bytes: a message of the largest size, quoted.
+const ARGUMENTS_MAX: usize = 2 * limits::PAYLOAD_MAX;
+
+/// Announces a call.
+pub static ANNOUNCE: Op = Op {
+    name: "hook.announce",
+    summary: "Announce the call that a session is about to make, for a client whose calls do not name their session",
+    args: session_args![
+        NAMING;
+        Arg::new("operation", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "The operation that it will call")
+            .required()
+            .at(CliPlace::Hidden),
+        Arg::new("arguments", ArgKind::Object { max: ARGUMENTS_MAX }, "With these arguments")
+            .at(CliPlace::Hidden),
+    ],
+    actor: Auth::Hook,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: announce,
+};
+
+/// A call that is to come.
+#[derive(Debug)]
+pub(super) struct AnnouncedCall {
+    session: PeerId,
+    process: Process,
+    op: &'static Op,
+    arguments: Map<String, Value>,
+    until: i64,
+}
+
+impl AnnouncedCall {
+    /// Whether this may be the call. A client may add to the arguments, and makes paths absolute.
+    fn is(&self, call: &Call) -> bool {
+        std::ptr::eq(self.op, call.op) && self.arguments.iter().all(|(name, value)| call.args.get(name) == Some(value))
+    }
+}
+
+fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let session = session_of_hook(mesh, ctx, args)?;
+    let name = args.word("operation");
+    let called = op(name).filter(|op| op.tool.is_some());
+    let called = called.ok_or_else(|| Error::usage("operation", format!("no tool calls {name}")))?;
+    let given = args.object("arguments").and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut arguments = called.check(given)?.into_map();
+    arguments.retain(|name, _| called.args.iter().any(|arg| arg.name == name && arg.role == ArgRole::Value));
+    let peers = &mut mesh.peers;
+    // What only one session can have called needs no announcement.
+    if let Some(process) = nearest(&ctx.ancestors).filter(|process| peers.sessions_of_process(process).len() > 1) {
+        peers.announced.retain(|call| call.until > ctx.now);
+        if peers.announced.len() == ANNOUNCED_MAX {
+            peers.announced.remove(0);
+        }
+        let until = ctx.now + ANNOUNCED_MS;
+        peers.announced.push(AnnouncedCall { session, process: *process, op: called, arguments, until });
+    }
+    Ok(Outcome::Ready(json!({ "ok": true })))
+}
+
+impl Peers {
+    /// The session that announced this call.
+    ///
+    /// # Errors
+    /// When several sessions announced the same call, so that it may be each one's; the error names them.
+    pub(super) fn announcer(&mut self, call: &Call, now: i64) -> Result<Option<PeerId>, Error> {
+        if self.announced.is_empty() || call.op.tool.is_none() {
+            return Ok(None);
+        }
+        let Some(process) = self.attachments.get(&call.conn).and_then(|one| one.agent) else { return Ok(None) };
+        let has_left = |id: &PeerId| self.get(id).is_none_or(|peer| peer.has_left);
+        let fits = |one: &AnnouncedCall| one.process.is_same(&process) && one.until > now && one.is(call);
+        let places: Vec<usize> = (0..self.announced.len())
+            .filter(|place| fits(&self.announced[*place]) && !has_left(&self.announced[*place].session))
+            .collect();
+        let Some(first) = places.first() else { return Ok(None) };
+        let session = self.announced[*first].session.clone();
+        if places.iter().all(|place| self.announced[*place].session == session) {
+            self.announced.remove(*first);
+            self.note_announcer(call.conn, &session);
+            return Ok(Some(session));
+        }
+        let mut sessions: Vec<PeerId> = places.iter().map(|place| self.announced[*place].session.clone()).collect();
+        sessions.sort();
+        sessions.dedup();
+        // Each of them announces its next try anew.
+        places.iter().rev().for_each(|place| drop(self.announced.remove(*place)));
+        Err(self.several_callers(&sessions))
+    }
+
+    /// A process begins a session; it may have others.
+    pub(in crate::core) fn note_new_session(&mut self, process: Option<&Process>) {
+        self.has_shared_process |= process.is_some_and(|process| !self.sessions_of_process(process).is_empty());
+    }
+
+    /// Remembers that a session's call came over this connection: the receipts of what it was shown come over it, too.
+    fn note_announcer(&mut self, conn: ConnId, session: &PeerId) {
+        let Some(one) = self.attachments.get_mut(&conn) else { return };
+        if !one.peers.contains(session) && !one.announcers.contains(session) {
+            one.announcers.push(session.clone());
+            if one.announcers.len() > limits::PEERS_PER_CONNECTION_MAX {
+                one.announcers.remove(0);
+            }
+        }
+    }
+
+    /// Whether a call that this session announced came over this connection.
+    pub(super) fn has_announced_over(&self, conn: ConnId, session: &PeerId) -> bool {
+        self.attachments.get(&conn).is_some_and(|one| one.announcers.contains(session))
+    }
+
+    /// What the answer to a tool call says about who made it, where the client left that open: it names the session that
+    /// announced the call, or says that another one may have made it.
+    pub(in crate::core) fn caller_note(&self, conn: ConnId, actor: &PeerId) -> Option<Value> {
+        if !self.has_shared_process {
+            return None;
+        }
+        let one = self.attachments.get(&conn).filter(|one| !one.peers.is_empty() && !one.is_keyed)?;
+        let view = json!({ "id": actor.as_str(), "name": self.name_of(actor) });
+        if !one.peers.contains(actor) {
+            return Some(view);
+        }
+        let process = one.agent.filter(|_| one.peers.len() == 1)?;
+        let others = self.sessions_of_process(&process).into_iter().filter(|peer| peer.row.id != *actor);
+        let others: Vec<&PeerId> = others.filter(|peer| !peer.has_left).map(|peer| &peer.row.id).collect();
+        (!others.is_empty()).then(|| {
+            let mut view = view;
+            view["note"] = json!(format!(
+                "your client has several sessions and does not say which one calls; it may have been {}",
+                self.names_of(&others)
+            ));
+            view
+        })
+    }
+}
