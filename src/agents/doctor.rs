@@ -6,6 +6,7 @@
 use super::config_entries::hook_program;
 use super::environment::{EditedFile, Environment, is_program, read_json};
 use super::generated_files::NAME;
+use super::shield_trial::try_shield;
 use super::{generated_files, safe_write};
 use crate::base::error::Error;
 use crate::client::{self, Client};
@@ -253,6 +254,22 @@ fn check_http(places: &DataDir, port: u16) -> Check {
         Ok(true) => Check::well("HTTP", format!("port {port} answers")),
         Ok(false) => Check::error("HTTP", format!("port {port} answers, and not with 200"), cure),
         Err(error) => Check::error("HTTP", format!("port {port} does not answer ({error})"), cure),
+    }
+}
+
+/// Tries whether a command can run in a shield. A system without one is no fault unless the user asked for it.
+pub fn check_shield(environment: &Environment) -> Check {
+    let about = "shield";
+    let agents = environment.shield.join(", ");
+    match (try_shield(&environment.program), agents.is_empty()) {
+        (Ok(()), true) => Check::well(about, "a command was kept from writing; setup --shield uses it"),
+        (Ok(()), false) => Check::well(about, format!("a command was kept from writing; used for {agents}")),
+        (Err(why), true) => Check::well(about, format!("not to be had here: {why}")),
+        (Err(why), false) => {
+            let cure = "let users create user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
+                        kernel.apparmor_restrict_unprivileged_userns), or slm-mesh setup --no-shield";
+            Check::error(about, format!("commands of {agents} run without it: {why}"), cure)
+        }
     }
 }
 

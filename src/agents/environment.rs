@@ -8,7 +8,7 @@ use crate::known_agents::files::{Directory, EntryShape, FilePath, HookFile, Off,
 use crate::known_agents::{AGENTS, Agent, by_id};
 use crate::sys;
 use crate::sys::data_dir::DataDir;
-use crate::sys::settings::{Settings, WAKE};
+use crate::sys::settings::{SHIELD, Settings, WAKE};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,8 @@ pub struct Environment {
     pub is_dry_run: bool,
     /// The ids of the agents that mail may wake.
     pub wake: Vec<String>,
+    /// The ids of the agents whose shell commands run in a shield.
+    pub shield: Vec<String>,
 }
 
 /// One file of an agent, with the entries that slm-mesh should have in it.
@@ -54,8 +56,8 @@ impl Environment {
         sys::refuse_borrowed_home(&home)?;
         let directory = std::env::current_dir();
         let directory = directory.map_err(|error| usage(format!("the working directory can't be read ({error})")))?;
-        let wake = allowed_to_wake();
-        Ok(Environment { program: own_path()?, home, directory, is_project, is_dry_run, wake })
+        let (wake, shield) = (listed(WAKE), listed(SHIELD));
+        Ok(Environment { program: own_path()?, home, directory, is_project, is_dry_run, wake, shield })
     }
 
     /// The agents with these ids; without ids, those that are installed.
@@ -218,11 +220,11 @@ fn is_switched_off(text: &str, switch: &Switch) -> bool {
     }
 }
 
-/// The agents that mail may wake, as the settings say.
-fn allowed_to_wake() -> Vec<String> {
+/// The agents that a setting lists.
+fn listed(setting: &str) -> Vec<String> {
     let settings = DataDir::find().and_then(|places| Settings::load(&places));
     // Doctor and the broker report wrong settings.
-    settings.map(|settings| settings.several(WAKE)).unwrap_or_default()
+    settings.map(|settings| settings.several(setting)).unwrap_or_default()
 }
 
 /// Finds a program on PATH.

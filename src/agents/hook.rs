@@ -8,6 +8,7 @@ use super::held_files::report::{ChangeReport, own_news_text};
 use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun};
 use super::hook_input::{HookEvent, HookInput, understand};
 use super::hook_text;
+use super::session_shield::SessionShield;
 use super::shell_command;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{framed_text, time};
@@ -22,7 +23,7 @@ use crate::sys::settings::Settings;
 use crate::wire::field_reader;
 use serde_json::{Value, json};
 use std::io::{BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Nothing is added to a longer log: a hook that always fails must not fill the disk.
@@ -98,6 +99,8 @@ struct HookReply {
 /// A hook's work: what happened, and what the hooks of this machine know of held files.
 struct HookWork<'a> {
     dialect: &'a Dialect,
+    /// The shield of the session, if the user wants one.
+    shield: Option<SessionShield>,
     hook: HookInput,
     run: ToolRun,
     held: HeldFiles,
@@ -117,12 +120,14 @@ fn answer_of(
     let settings = Settings::load(&places).map_err(|error| error.text)?;
     let mut work = HookWork {
         dialect: agent.dialect,
+        shield: settings.shields(agent.agent.id).then(|| SessionShield::new(&places, &hook.session)),
         run: tool_run(&hook, input),
         held: HeldFiles::new(&places),
         hook,
         note: None,
         reports: Vec::new(),
     };
+    work.prepare_shell();
     // The files are here, so they are compared before a broker that may be slow or gone is asked.
     work.compare_held_files();
     let mut client = match connect(&places, &work) {
@@ -178,6 +183,21 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
 const COMMAND_LINE_MAX: usize = 500;
 
 impl HookWork<'_> {
+    /// Lets the session's shell look for a shield before each command, from its start to its end.
+    fn prepare_shell(&self) {
+        let Some(shield) = &self.shield else { return };
+        match &self.hook.event {
+            HookEvent::Start => {
+                let file = self.dialect.shell_lines.and_then(std::env::var_os).map(PathBuf::from);
+                if let (Some(file), Some(program)) = (file, crate::sys::own_path().to_str()) {
+                    shield.prepare_shell(&file, program);
+                }
+            }
+            HookEvent::End => shield.lower(),
+            _ => {}
+        }
+    }
+
     /// Compares the files that others hold with what was noted before a command.
     fn compare_held_files(&mut self) {
         match &self.hook.event {
@@ -310,6 +330,11 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
         Err(error) => Err(error),
         Ok(answer) => {
             work.held.before_tool(&answer, &work.run);
+            if let (Some(shield), Some(_)) = (&work.shield, &work.run.command) {
+                let has_others = answer["others"].as_array().is_some_and(|others| !others.is_empty());
+                let peer = answer["you"]["id"].as_str().filter(|_| has_others);
+                peer.map_or_else(|| shield.lower(), |peer| shield.raise(peer));
+            }
             Ok(None)
         }
     }

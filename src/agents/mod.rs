@@ -3,6 +3,7 @@
 //! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. What is known of
 //! one agent alone stands in [`crate::known_agents`].
 
+pub mod agent_settings;
 pub mod config_entries;
 pub mod doctor;
 pub mod edited_paths;
@@ -15,9 +16,11 @@ pub mod hook_text;
 pub mod json_edit;
 pub mod prove;
 pub mod safe_write;
+pub mod session_shield;
 pub mod setup;
 pub mod setup_records;
 pub mod shell_command;
+pub mod shield_trial;
 pub mod toml_entry;
 pub mod wake;
 pub mod yaml_entry;

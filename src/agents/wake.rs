@@ -6,42 +6,12 @@
 
 use super::hook::{HookAgent, print, run_guarded, session_facts};
 use super::hook_input::understand;
-use crate::base::error::Error;
 use crate::client::Client;
 use crate::known_agents::Agent;
 use crate::known_agents::wakeup::{HookAnswer, Means};
 use crate::sys::data_dir::DataDir;
-use crate::sys::settings::{self, Settings, WAKE};
+use crate::sys::settings::Settings;
 use serde_json::{Value, json};
-
-/// Changes in the settings which agents mail may wake. Answers whether that changed anything.
-///
-/// # Errors
-/// When the settings can't be read or written.
-pub fn allow_waking(agents: &[&str], on: bool, dry: bool) -> Result<bool, Error> {
-    let places = DataDir::find()?;
-    let mut words = Settings::load(&places)?.several(WAKE);
-    let before = words.clone();
-    words.retain(|word| !agents.contains(&word.as_str()));
-    if on {
-        words.extend(agents.iter().map(|agent| (*agent).to_owned()));
-    }
-    words.sort();
-    if words == before || dry {
-        return Ok(words != before);
-    }
-    places.prepare()?;
-    let text = std::fs::read_to_string(places.config()).unwrap_or_default();
-    let value = Some(words.join(",")).filter(|value| !value.is_empty());
-    let text = settings::with_line(&text, WAKE, value.as_deref());
-    if text.is_empty() {
-        // The file held nothing else.
-        std::fs::remove_file(places.config()).map_err(|error| places.error("can't be written", &error))?;
-    } else {
-        places.write(&places.config(), &text)?;
-    }
-    Ok(true)
-}
 
 /// One call waits this long. Between two calls the hook checks that its agent still lives.
 const WAIT_SECONDS: i64 = 600;

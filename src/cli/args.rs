@@ -6,6 +6,7 @@ use super::flags::{self, FLAGS};
 use super::lock_restore::RestoreOptions;
 use super::operations::{self, CliOperation};
 use super::setup::SetupOptions;
+use super::shield::ShieldOptions;
 use super::transcript::{LAST_DEFAULT, LAST_MAX, TranscriptOptions};
 use super::word_value;
 use crate::base::error::{Error, ErrorKind};
@@ -28,12 +29,12 @@ pub fn parse(argv: Vec<OsString>) -> Result<ParsedCommand, Error> {
         return Ok(ParsedCommand { command: CliCommand::Complete(typed), ..ParsedCommand::new(Vec::new()) });
     }
     let mut command_line = Vec::new();
-    if is_lock_verb(&words)
+    if let Some(verb) = command_verb(&words)
         && let Some(at) = words.iter().position(|word| word == "--")
     {
         command_line = words.split_off(at).split_off(1);
         if command_line.is_empty() {
-            return Err(usage_error("lock: want a command after --"));
+            return Err(usage_error(&format!("{verb}: want a command after --")));
         }
     }
     let mut parser = CommandParser { parsed: ParsedCommand::new(command_line), words: Vec::new(), flags: Vec::new() };
@@ -153,7 +154,8 @@ impl CommandParser {
                 dry: self.take_switch("dry-run"),
                 remove: self.take_switch("remove"),
                 project: self.take_switch("project"),
-                wake: self.take_wake()?,
+                wake: self.take_choice("wake", "no-wake")?,
+                shield: self.take_choice("shield", "no-shield")?,
             }),
             "doctor" => CliCommand::Doctor(self.take_value("prove")),
             "hubs" => CliCommand::Hubs(self.take_hubs_seconds()?),
@@ -163,6 +165,7 @@ impl CommandParser {
                 self.words.truncate(1);
                 CliCommand::Hook { dialect, wake: self.take_switch("wake"), agent: self.take_agent()? }
             }
+            "shield" => CliCommand::Shield(self.take_shield()?),
             "transcript" => CliCommand::Transcript(self.take_transcript()?),
             "pipe" => CliCommand::Pipe,
             "secret" => CliCommand::Secret,
@@ -183,11 +186,23 @@ impl CommandParser {
         self.flags.remove(at).1
     }
 
-    fn take_wake(&mut self) -> Result<Option<bool>, Error> {
-        match (self.take_switch("wake"), self.take_switch("no-wake")) {
-            (true, true) => Err(usage_error("setup: --wake and --no-wake contradict each other")),
+    /// A setting that one flag turns on and another one off.
+    fn take_choice(&mut self, on: &str, off: &str) -> Result<Option<bool>, Error> {
+        match (self.take_switch(on), self.take_switch(off)) {
+            (true, true) => Err(usage_error(&format!("setup: --{on} and --{off} contradict each other"))),
             (on, off) => Ok((on || off).then_some(on)),
         }
+    }
+
+    fn take_shield(&mut self) -> Result<ShieldOptions, Error> {
+        if self.parsed.command_line.is_empty() {
+            return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("shield"))));
+        }
+        let mut options = ShieldOptions { files: Vec::new(), is_optional: self.take_switch("if-possible") };
+        while let Some(file) = self.take_value("file") {
+            options.files.push(file);
+        }
+        Ok(options)
     }
 
     /// How long `hubs` waits for answers.
@@ -373,21 +388,20 @@ fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Error> {
     Ok(json!(text.strip_suffix('\n').unwrap_or(&text)))
 }
 
-/// Whether the verb, the first word that is neither a flag nor a flag's value, is `lock`: then `--` begins
-/// a command.
-fn is_lock_verb(words: &[OsString]) -> bool {
+/// The verb, the first word that is neither a flag nor a flag's value, if `--` begins a command after it.
+fn command_verb(words: &[OsString]) -> Option<&'static str> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let text = word.to_string_lossy();
         if !text.starts_with('-') {
-            return word == "lock";
+            return ["lock", "shield"].into_iter().find(|verb| word == verb);
         }
         let name = text.trim_start_matches('-');
         if !name.contains('=') && flags::takes_value(name) == Some(true) {
             words.next();
         }
     }
-    false
+    None
 }
 
 /// Names the argument of an error as the command line does: `--ttl` for `ttlMinutes`, `KEY` for `key`.

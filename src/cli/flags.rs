@@ -20,6 +20,11 @@ pub const VERBS: &[(&str, &str, &str)] = &[
         "Show what a command changed in a file that another peer had locked, and put the former content back",
     ),
     (
+        "shield",
+        "-- COMMAND…",
+        "Run a command that cannot write the files which other peers have locked in this work tree",
+    ),
+    (
         "state watch",
         "KEY",
         "Print an entry and every change to it; with --wait, stop at the first change or after S seconds",
@@ -99,12 +104,16 @@ pub const FLAGS: &[CliFlag] = &[
     flag("force", &["stop"], "End the broker's process if it does not answer"),
     flag("yes", &["lock restore"], "Put the content back without asking"),
     flag("force", &["lock restore"], "Replace the file even if it changed again since that command"),
+    CliFlag { value: "FILE", ..flag("file", &["shield"], "Also protect this file or folder") },
+    flag("if-possible", &["shield"], "Run the command without a shield where the system allows none"),
     flag("as-daemon", &["start"], "Run as slm-mesh starts its own broker, in a new process session"),
     flag("dry-run", &["setup"], "Show what would change without changing anything"),
     flag("remove", &["setup"], "Remove what setup installed"),
     flag("project", &["setup"], "Change the settings of the project in this directory instead of yours"),
     flag("wake", &["setup"], "Let direct messages wake idle sessions of these agents"),
     flag("no-wake", &["setup"], "Stop messages from waking them"),
+    flag("shield", &["setup"], "Run shell commands of these agents in a shield while others hold files there"),
+    flag("no-shield", &["setup"], "Stop that"),
     flag("wake", &["hook"], "Wait in the background for direct messages that may wake the idle agent"),
     CliFlag {
         value: "AGENT",

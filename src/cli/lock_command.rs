@@ -80,7 +80,7 @@ fn connect(places: &DataDir) -> Result<Client, Error> {
 }
 
 /// Says why a command was not run, and returns the exit status that a shell would give.
-fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
+pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
     let program = program.to_string_lossy();
     if error.kind() == io::ErrorKind::NotFound {
         print_error(&format!("slm-mesh: {program}: command not found"));

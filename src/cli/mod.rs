@@ -16,6 +16,7 @@ pub mod lock_command;
 pub mod lock_restore;
 mod log_pages;
 pub mod setup;
+pub mod shield;
 mod pipe;
 pub mod start;
 pub mod help_topics;
@@ -74,6 +75,7 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
         CliCommand::WatchMesh(plain) => watch::watch(&parsed, *plain),
         CliCommand::Web(only_print) => web::open_page(*only_print, parsed.json),
         CliCommand::RestoreFile(options) => lock_restore::restore_file(options, parsed.json),
+        CliCommand::Shield(options) => shield::run_shielded(options, &parsed),
         CliCommand::Transcript(options) => transcript::print_transcript(options, parsed.json),
         CliCommand::WatchState => follow::watch_state(&parsed),
         CliCommand::Operation(row) => match row.stream.filter(|_| parsed.follow) {

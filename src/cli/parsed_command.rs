@@ -3,6 +3,7 @@
 use super::lock_restore::RestoreOptions;
 use super::operations::CliOperation;
 use super::setup::SetupOptions;
+use super::shield::ShieldOptions;
 use super::transcript::TranscriptOptions;
 use serde_json::{Map, Value};
 use std::ffi::OsString;
@@ -61,6 +62,8 @@ pub enum CliCommand {
     Help(String),
     /// Show what a command changed in a locked file, and put the former content back.
     RestoreFile(RestoreOptions),
+    /// Run a command that cannot write what others hold.
+    Shield(ShieldOptions),
     /// Print a state entry and its changes.
     WatchState,
     /// Show the live view; with true, print one line per event instead.
@@ -86,7 +89,7 @@ pub struct ParsedCommand {
     pub acting: Option<String>,
     /// `--follow`.
     pub follow: bool,
-    /// The command after `lock … --`.
+    /// The command after `lock … --` or `shield --`.
     pub command_line: Vec<OsString>,
 }
 

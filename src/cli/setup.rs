@@ -1,12 +1,16 @@
 //! `setup` and `doctor`: print what they changed or found, for people and for programs.
 
 use super::print_line;
+use crate::agents::agent_settings::set_agents;
 use crate::agents::environment::Environment;
 use crate::agents::prove::NOT_PROVEN;
+use crate::agents::session_shield::SessionShield;
 use crate::agents::setup::{self, SetupStep};
-use crate::agents::{doctor, prove, wake};
+use crate::agents::{doctor, prove, shield_trial};
 use crate::base::error::{Error, ErrorKind};
-use crate::known_agents::{AGENTS, Agent, wakeable};
+use crate::known_agents::{AGENTS, Agent, shieldable, wakeable};
+use crate::sys::data_dir::DataDir;
+use crate::sys::settings::{SHIELD, WAKE};
 use serde_json::{Value, json};
 
 /// The options of `setup`.
@@ -22,13 +26,15 @@ pub struct SetupOptions {
     pub project: bool,
     /// Whether messages may wake these agents from now on; `None` keeps the setting.
     pub wake: Option<bool>,
+    /// Whether shell commands of these agents run in a shield from now on; `None` keeps the setting.
+    pub shield: Option<bool>,
 }
 
 /// Connects agents, or disconnects them. Returns 1 if something is left for the user to do.
 pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     let mut environment = Environment::find(options.project, options.dry)?;
     let agents = environment.agents(&options.agents)?;
-    let woken = save_wake_setting(options, &mut environment, &agents)?;
+    let are_lists_changed = save_lists(options, &mut environment, &agents)?;
     if agents.is_empty() {
         let text = "no agent was found on PATH or in the home directory; name one, as in slm-mesh setup claude";
         return Err(Error::new(ErrorKind::NotFound, text));
@@ -61,31 +67,64 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
         }
     }
     if json {
-        let wake = &environment.wake;
-        print_line(&json!({ "ok": !is_open, "dryRun": options.dry, "agents": found, "wake": wake }).to_string())?;
-    } else if woken {
-        let allowed = if environment.wake.is_empty() { "nobody".to_owned() } else { environment.wake.join(", ") };
-        print_line(&format!("Mail may wake idle sessions of: {allowed}"))?;
+        let (wake, shield) = (&environment.wake, &environment.shield);
+        let answer = json!({ "ok": !is_open, "dryRun": options.dry, "agents": found, "wake": wake, "shield": shield });
+        print_line(&answer.to_string())?;
+    } else if are_lists_changed {
+        let named = |list: &[String]| if list.is_empty() { "nobody".to_owned() } else { list.join(", ") };
+        if options.wake.is_some() || options.remove {
+            print_line(&format!("Mail may wake idle sessions of: {}", named(&environment.wake)))?;
+        }
+        if options.shield.is_some() {
+            print_line(&format!("Shell commands run in a shield for: {}", named(&environment.shield)))?;
+        }
     }
     Ok(u8::from(is_open))
 }
 
-/// Saves whether messages may wake these agents, and returns whether that changed anything.
-fn save_wake_setting(options: &SetupOptions, environment: &mut Environment, chosen: &[&Agent]) -> Result<bool, Error> {
-    let Some(on) = options.wake.or(options.remove.then_some(false)) else { return Ok(false) };
-    let can_wake = wakeable();
-    let agents: Vec<&str> = chosen.iter().map(|agent| agent.id).filter(|id| can_wake.contains(id)).collect();
-    if agents.is_empty() && options.wake == Some(true) {
-        let text = format!("--wake: none of these can be woken; only {} can", can_wake.join(", "));
-        return Err(Error::new(ErrorKind::Usage, text));
+/// Saves the settings that list agents, and returns whether that changed any.
+fn save_lists(options: &SetupOptions, environment: &mut Environment, chosen: &[&Agent]) -> Result<bool, Error> {
+    if options.shield == Some(true) {
+        shield_trial::try_shield(&environment.program)
+            .map_err(|why| Error::new(ErrorKind::Usage, format!("--shield: {why}")))?;
     }
-    let is_changed = wake::allow_waking(&agents, on, options.dry)?;
-    environment.wake.retain(|word| !agents.contains(&word.as_str()));
-    if on {
-        environment.wake.extend(agents.iter().map(|agent| (*agent).to_owned()));
-        environment.wake.sort();
+    let wake = AgentList { setting: WAKE, choice: options.wake, able: wakeable(), flag: "--wake", done: "woken" };
+    let shield =
+        AgentList { setting: SHIELD, choice: options.shield, able: shieldable(), flag: "--shield", done: "shielded" };
+    if options.shield == Some(false) && !options.dry {
+        // Sessions of agents that keep it raise theirs again.
+        SessionShield::lower_all(&DataDir::find()?);
     }
-    Ok(is_changed)
+    let is_waking_changed = wake.save(options, chosen, &mut environment.wake)?;
+    Ok(shield.save(options, chosen, &mut environment.shield)? || is_waking_changed)
+}
+
+/// A setting that lists agents, and what the user chose.
+struct AgentList {
+    setting: &'static str,
+    choice: Option<bool>,
+    able: Vec<&'static str>,
+    flag: &'static str,
+    done: &'static str,
+}
+
+impl AgentList {
+    /// Puts the chosen agents on the list, or takes them off it.
+    fn save(&self, options: &SetupOptions, chosen: &[&Agent], list: &mut Vec<String>) -> Result<bool, Error> {
+        let Some(on) = self.choice.or(options.remove.then_some(false)) else { return Ok(false) };
+        let agents: Vec<&str> = chosen.iter().map(|agent| agent.id).filter(|id| self.able.contains(id)).collect();
+        if agents.is_empty() && self.choice == Some(true) {
+            let (flag, done, able) = (self.flag, self.done, self.able.join(", "));
+            return Err(Error::new(ErrorKind::Usage, format!("{flag}: none of these can be {done}; only {able} can")));
+        }
+        let is_changed = set_agents(self.setting, &agents, on, options.dry)?;
+        list.retain(|word| !agents.contains(&word.as_str()));
+        if on {
+            list.extend(agents.iter().map(|agent| (*agent).to_owned()));
+            list.sort();
+        }
+        Ok(is_changed)
+    }
 }
 
 fn format_step(step: &SetupStep) -> String {
@@ -113,6 +152,7 @@ pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
     match Environment::find(false, false) {
         Ok(environment) => {
             let here: Vec<_> = AGENTS.iter().filter(|agent| environment.is_installed(agent)).collect();
+            checks.push(doctor::check_shield(&environment));
             checks.extend(here.iter().flat_map(|agent| doctor::check_agent(&environment, agent)));
             n_here = here.len();
         }

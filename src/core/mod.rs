@@ -81,6 +81,7 @@ pub const OPS: &[&Op] = &[
     &peers::sessions::DETACH,
     &mail::receipts::MARK_READ,
     &locks::CHECK,
+    &locks::others::OTHERS,
     &hook_ops::EDIT,
     &peers::announced_calls::ANNOUNCE,
     &hook_ops::MAIL,

@@ -41,6 +41,7 @@ pub(super) const AGENT: Agent = Agent {
                 "hookSpecificOutput": { "hookEventName": "Stop", "additionalContext": text },
             })
         },
+        shell_lines: Some("CLAUDE_ENV_FILE"),
         is_shared: true,
         ..CLAUDE_SHAPED
     }),

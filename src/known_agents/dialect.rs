@@ -18,6 +18,9 @@ pub struct Dialect {
     pub show: fn(&HookCall, &str) -> Value,
     /// The answer that prevents an edit.
     pub deny: fn(&HookCall, &str) -> Value,
+    /// The variable in which the hook of a session's start finds the name of a file, whose lines the agent's bash or zsh
+    /// runs before each command; none if an agent has nothing like it.
+    pub shell_lines: Option<&'static str>,
     /// The answer that keeps the agent going once instead of stopping.
     pub go_on: fn(&str) -> Value,
     /// Whether the agent takes that reason for a prompt of its user and runs the prompt's hook. Then
@@ -100,6 +103,7 @@ pub(super) const CLAUDE_SHAPED: Dialect = Dialect {
     shell_tools: &["bash", "shell", "exec", "runshellcommand", "runterminalcommand", "runinterminal", "execute"],
     show: show_in_hook_output,
     deny: deny_in_hook_output,
+    shell_lines: None,
     go_on: block,
     reason_is_prompt: false,
     is_shared: false,

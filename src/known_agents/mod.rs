@@ -129,6 +129,12 @@ pub fn wakeable() -> Vec<&'static str> {
     AGENTS.iter().filter(|agent| !agent.wakeups.is_empty()).map(|agent| agent.id).collect()
 }
 
+/// The ids of the agents whose shell commands can run in a shield.
+pub fn shieldable() -> Vec<&'static str> {
+    let can = |agent: &&Agent| agent.dialect.as_ref().is_some_and(|dialect| dialect.shell_lines.is_some());
+    AGENTS.iter().filter(can).map(|agent| agent.id).collect()
+}
+
 impl Agent {
     /// An agent of which nothing is known but its name: its file states what is different. Its sessions have the
     /// type that is its word, and their names begin with it.

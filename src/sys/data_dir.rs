@@ -155,6 +155,10 @@ impl DataDir {
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
     }
+    /// The marks of sessions whose shell commands run in a shield.
+    pub fn shields(&self) -> PathBuf {
+        self.held_files().join("shields")
+    }
     /// A broker that found the database damaged leaves this file: the next broker checks the database first.
     pub fn suspect(&self) -> PathBuf {
         self.dir.join("broker.suspect")

@@ -13,6 +13,7 @@ pub mod file_tail;
 pub mod other_broker;
 pub mod foreground;
 pub mod process;
+pub mod read_only;
 pub mod regular_file;
 pub mod endpoint;
 pub mod settings;

@@ -40,6 +40,8 @@ pub struct Setting {
 pub const SECRET: &str = "SLM_MESH_SHARED_SECRET";
 /// The setting that says which agents mail may wake.
 pub const WAKE: &str = "SLM_MESH_WAKE";
+/// The setting that says whose shell commands run in a shield.
+pub const SHIELD: &str = "SLM_MESH_SHIELD";
 
 /// The setting that turns discovery on the local network on or off.
 pub const DISCOVERY: &str = "SLM_MESH_DISCOVERY";
@@ -168,6 +170,12 @@ pub const SETTINGS: &[Setting] = &[
         help: "Agents whose idle sessions direct mail may wake; setup --wake writes it",
     },
     Setting {
+        name: SHIELD,
+        range: SettingRange::Several(known_agents::shieldable),
+        default: "",
+        help: "Agents whose shell commands run in a shield while others hold files there; setup --shield writes it",
+    },
+    Setting {
         name: NOTIFY,
         range: SettingRange::WordsOrCommand(&["off", "desktop"]),
         default: "off",
@@ -237,6 +245,11 @@ impl Settings {
         self.several(WAKE).iter().any(|word| word == agent)
     }
 
+    /// Whether the user wants the shell commands of this agent to run in a shield.
+    pub fn shields(&self, agent: &str) -> bool {
+        self.several(SHIELD).iter().any(|word| word == agent)
+    }
+
     /// Whether hubs may be announced and looked for on the local network.
     pub fn discovers(&self) -> bool {
         self.text(DISCOVERY) != "off"
@@ -255,7 +268,7 @@ impl Settings {
 
     /// The settings in which two brokers may differ, as text: all but those of a single session.
     pub fn fingerprint(&self) -> String {
-        let of_session = ["SLM_MESH_NAME", "SLM_MESH_PEER", "SLM_MESH_HOOK_BUDGET_MS", WAKE, TRANSCRIPTS];
+        let of_session = ["SLM_MESH_NAME", "SLM_MESH_PEER", "SLM_MESH_HOOK_BUDGET_MS", WAKE, SHIELD, TRANSCRIPTS];
         let shared = SETTINGS.iter().filter(|setting| !of_session.contains(&setting.name));
         // The fingerprint is shown to clients, so it holds only a hash of the secret.
         let value = |name| if name == SECRET { hash(self.text(name)).to_string() } else { self.text(name).to_owned() };

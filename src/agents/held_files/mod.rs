@@ -39,6 +39,8 @@ pub struct HeldFiles {
     overwrites: Overwrites,
     /// The folder with the records of holders.
     records: PathBuf,
+    /// The folder with the marks of shields.
+    shields: PathBuf,
     now: i64,
 }
 
@@ -51,6 +53,7 @@ impl HeldFiles {
             copies: CopyStore::new(dir.join("copies")),
             overwrites: Overwrites::new(dir.join("overwritten")),
             records: dir.join("holders"),
+            shields: places.shields(),
             now: crate::sys::wall_ms(),
         }
     }
@@ -92,7 +95,7 @@ impl HeldFiles {
 
     /// Removes what is older than an hour.
     pub fn remove_old(&self) {
-        for dir in [self.notes.dir(), &self.copies.path(""), self.overwrites.dir(), &self.records] {
+        for dir in [self.notes.dir(), &self.copies.path(""), self.overwrites.dir(), &self.records, &self.shields] {
             remove_old(dir);
         }
     }
@@ -110,7 +113,7 @@ impl HeldFiles {
 }
 
 /// A short name for a text of any length and with any characters.
-fn hashed(text: &str) -> String {
+pub(super) fn hashed(text: &str) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     format!("{:016x}", hasher.finish())

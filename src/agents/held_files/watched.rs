@@ -8,7 +8,7 @@ use super::holder_records::{HolderRecord, read_records};
 use crate::base::{limits, paths};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A lock as a hook's answer lists it.
 #[derive(Debug, Clone)]
@@ -38,6 +38,23 @@ impl LockedPath {
 }
 
 impl HeldFiles {
+    /// The files and whole folders that locks mean. Of a glob that is no whole folder, those files count that the hooks
+    /// of its holder have seen.
+    pub fn protected_paths(&self, locks: &[LockedPath]) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for lock in locks {
+            let folder = lock.path.strip_suffix("/**").or_else(|| lock.path.strip_suffix('/')).unwrap_or(&lock.path);
+            if !paths::is_pattern(folder) {
+                found.push(PathBuf::from(folder));
+                continue;
+            }
+            let records = read_records(&self.records, &lock.holder);
+            let meant = records.iter().filter(|record| paths::overlap(&record.path, &lock.path));
+            found.extend(meant.map(|record| PathBuf::from(&record.path)));
+        }
+        found
+    }
+
     /// Notes what the files of others look like, and keeps copies of the small ones.
     pub(super) fn note_files(&self, locks: &[LockedPath]) -> Vec<NotedFile> {
         let mut noted: Vec<NotedFile> = Vec::new();

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** this room alone writes the locks, in memory and on disk.
 
+pub mod others;
 pub mod request;
 mod table;
 mod wait_queue;

@@ -1,0 +1,46 @@
+//! Tries whether this system lets a command run in a shield.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// Runs a command in a shield that tries to write a protected file.
+///
+/// # Errors
+/// When the write happens, or no shield is possible, with the reason.
+pub fn try_shield(program: &str) -> Result<(), String> {
+    let file = TrialFile::new()?;
+    let mut command = Command::new(program);
+    command.args(["shield", "--file"]).arg(&file.0).args(["--", "sh", "-c", "echo x > \"$0\""]).arg(&file.0);
+    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{program} can't be run ({error})"))?;
+    if fs::metadata(&file.0).map_or(0, |meta| meta.len()) > 0 {
+        return Err("a command in a shield wrote a protected file".into());
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    match errors.lines().find_map(|line| line.strip_prefix("slm-mesh: ")) {
+        Some(why) => Err(why.to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// An empty file that ends with this value.
+struct TrialFile(PathBuf);
+
+impl TrialFile {
+    fn new() -> Result<TrialFile, String> {
+        let path = std::env::temp_dir().join(format!("slm-mesh-shield-{:032x}", crate::sys::random_u128()));
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|error| format!("{} can't be created ({error})", path.display()))?;
+        Ok(TrialFile(path))
+    }
+}
+
+impl Drop for TrialFile {
+    fn drop(&mut self) {
+        // It is empty, and in the folder for files that may stay behind.
+        let _ = fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,74 @@
+//! `shield -- COMMAND`: runs a command that cannot write what other peers have locked in this work tree.
+//!
+//! **Invariant:** the command takes our place in this process, so that its exit status, its signals and its terminal
+//! are its own.
+
+use super::load_environment;
+use super::lock_command::report_not_run;
+use super::parsed_command::ParsedCommand;
+use crate::agents::held_files::{HeldFiles, LockedPath};
+use crate::base::error::{Error, ErrorKind};
+use crate::client::Client;
+use crate::sys::{file_path, git, read_only};
+use serde_json::json;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+/// The options of `shield`.
+#[derive(Debug, Clone, Default)]
+pub struct ShieldOptions {
+    /// Further files that the command must not write.
+    pub files: Vec<String>,
+    /// Run the command in any case.
+    pub is_optional: bool,
+}
+
+/// Runs a command in a shield. Returns only if it cannot be run.
+pub fn run_shielded(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<u8, Error> {
+    let prefix = enter(options, parsed);
+    let prefix = if options.is_optional { prefix.unwrap_or_default() } else { prefix? };
+    let mut words = prefix.iter().chain(&parsed.command_line);
+    let Some(program) = words.next() else { return Ok(0) };
+    Ok(report_not_run(program, &Command::new(program).args(words).exec()))
+}
+
+/// Makes the files read-only, if there are any. Answers the words to put before the command.
+fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi::OsString>, Error> {
+    let mut files: Vec<PathBuf> = options.files.iter().map(|file| file_path::absolute(file).into()).collect();
+    files.extend(held_by_others(options, parsed)?);
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    read_only::protect(&files).map_err(|error| {
+        let text = format!(
+            "this system allows no shield ({error}); run the command without it, or with --if-possible, which does so \
+             where there is none"
+        );
+        Error::new(ErrorKind::Usage, text)
+    })
+}
+
+/// The files and folders that others hold in this work tree. Without a broker nobody holds any.
+fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<PathBuf>, Error> {
+    let (places, settings) = load_environment()?;
+    let mut client = match Client::connect_to_running(&places) {
+        Err(error) if error.kind == ErrorKind::NotFound => return Ok(Vec::new()),
+        client => client?,
+    };
+    if options.is_optional {
+        // An agent waits for this command, as it waits for a hook.
+        let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
+        client.set_receive_timeout(Some(budget)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
+    }
+    let directory = std::env::current_dir().unwrap_or_default();
+    let git = git::facts(&directory);
+    let named = Some(settings.text("SLM_MESH_PEER")).filter(|name| !name.is_empty());
+    let params = json!({
+        "v": env!("CARGO_PKG_VERSION"), "project": directory.to_string_lossy(), "repo": git.repo, "gitRoot": git.root,
+        "as": parsed.acting.as_deref().or(named),
+    });
+    let answer = client.call("lock.others", &params)?;
+    Ok(HeldFiles::new(&places).protected_paths(&LockedPath::list(&answer["locks"])))
+}

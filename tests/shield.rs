@@ -1,0 +1,364 @@
+//! `shield -- COMMAND` and `setup --shield`: a shell command that cannot write what another agent holds, and is else as
+//! it was.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use support::{BIN, Place};
+
+/// A work tree with files, of which the human holds some; `None` where the system allows no shield.
+fn held(locks: &[&str]) -> Option<Place> {
+    let place = Place::new();
+    let trial = place.run(&["shield", "--file", ".", "--", "true"]);
+    if !trial.status.success() {
+        assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "no shield: {trial:?}");
+        eprintln!("skipped: this system allows no shield");
+        return None;
+    }
+    let git = |args: &[&str]| {
+        let settings = ["-c", "user.name=a", "-c", "user.email=a@b"];
+        assert!(place.program("git").args(settings).args(args).status().unwrap().success(), "{args:?}");
+    };
+    git(&["init", "-q"]);
+    for file in ["held.txt", "free.txt", "dir/one.txt"] {
+        fs::create_dir_all(place.root.join(file).parent().unwrap()).unwrap();
+        fs::write(place.root.join(file), "as it was\n").unwrap();
+    }
+    git(&["add", "."]);
+    git(&["commit", "-qm", "One"]);
+    place.ok(&[&["lock"], locks].concat());
+    Some(place)
+}
+
+trait InWorkTree {
+    fn program(&self, program: &str) -> Command;
+    fn shielded(&self, script: &str) -> Output;
+    fn text(&self, file: &str) -> String;
+}
+
+impl InWorkTree for Place {
+    fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let own = self.command(&[]);
+        command.env_clear().envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(&self.root);
+        command
+    }
+
+    /// Runs a script in a shield, as another peer than the holder.
+    fn shielded(&self, script: &str) -> Output {
+        self.run(&["shield", "--as", "worker", "--", "bash", "-c", script])
+    }
+
+    fn text(&self, file: &str) -> String {
+        fs::read_to_string(self.root.join(file)).unwrap_or_default()
+    }
+}
+
+/// A second peer, for whom the shields are.
+fn worker(place: &Place) -> support::Session {
+    let mut session = support::Session::start(place.command(&["mcp"]).env("SLM_MESH_NAME", "worker"), "worker");
+    session.tool("mesh_status", json!({}));
+    session
+}
+
+#[test]
+fn no_program_writes_a_held_file_and_all_write_a_free_one() {
+    let Some(place) = held(&["held.txt", "dir/"]) else { return };
+    let _worker = worker(&place);
+    for script in [
+        "echo x > FILE",
+        "echo x >> FILE",
+        "sed -i s/was/is/ FILE",
+        "python3 -c 'open(\"FILE\", \"w\").write(\"x\")'",
+        "echo x > new && mv new FILE",
+        "cp free.txt FILE.tmp; echo y >> FILE.tmp; mv -f FILE.tmp FILE",
+        "rm -f FILE; [ ! -e FILE ] && echo x > FILE",
+        "ln -f free.txt FILE",
+        "chmod 600 FILE",
+        "truncate -s 0 FILE",
+        "git rm -qf FILE",
+    ] {
+        let before = fs::metadata(place.root.join("held.txt")).unwrap().permissions();
+        let out = place.shielded(&script.replace("FILE", "held.txt"));
+        assert!(!out.status.success(), "{script}: {out:?}");
+        assert_eq!(place.text("held.txt"), "as it was\n", "{script}");
+        assert_eq!(fs::metadata(place.root.join("held.txt")).unwrap().permissions(), before, "{script}");
+        let out = place.shielded(&script.replace("FILE", "free2.txt"));
+        let wants_file = ["sed", "chmod", "git"].iter().any(|program| script.starts_with(program));
+        assert_eq!(out.status.success(), !wants_file, "{script}: {out:?}");
+        fs::remove_file(place.root.join("free2.txt")).ok();
+    }
+    // A folder that is held takes no new file either, also for a command that works in it.
+    for script in ["echo x > dir/two.txt", "rm -rf dir", "cd dir && echo x > one.txt", "cd dir && rm one.txt"] {
+        assert!(!place.shielded(script).status.success(), "{script}");
+    }
+    let inside = place
+        .command(&["shield", "--as", "worker", "--", "sh", "-c", "echo x > one.txt"])
+        .current_dir(place.root.join("dir"))
+        .output()
+        .unwrap();
+    assert!(!inside.status.success(), "{inside:?}");
+    assert_eq!(place.text("dir/one.txt"), "as it was\n");
+    // Nothing of it is left.
+    fs::write(place.root.join("held.txt"), "by its holder\n").unwrap();
+    fs::write(place.root.join("dir/two.txt"), "by its holder\n").unwrap();
+}
+
+#[test]
+fn git_cannot_bring_another_version_of_a_held_file() {
+    let Some(place) = held(&["held.txt"]) else { return };
+    let _worker = worker(&place);
+    fs::write(place.root.join("held.txt"), "in progress\n").unwrap();
+    for script in ["git checkout -- held.txt", "git restore held.txt", "git reset -q --hard", "git stash -q"] {
+        place.shielded(script);
+        assert_eq!(place.text("held.txt"), "in progress\n", "{script}");
+    }
+}
+
+#[test]
+fn what_a_shield_does_not_cover() {
+    let Some(place) = held(&["later.txt", "held.txt", "*.md"]) else { return };
+    let _worker = worker(&place);
+    // A file that is not there yet, another name of a file, a folder above it, and a glob whose files no hook has seen.
+    fs::hard_link(place.root.join("held.txt"), place.root.join("other.txt")).unwrap();
+    fs::write(place.root.join("a.md"), "").unwrap();
+    for script in ["echo x > later.txt", "echo x > other.txt", "echo x > a.md"] {
+        let out = place.shielded(script);
+        assert!(out.status.success(), "{script}: {out:?}");
+    }
+    // A link is followed to the file that it means, and no file is created for the shield.
+    std::os::unix::fs::symlink("free.txt", place.root.join("link.txt")).unwrap();
+    let script = "echo x > free.txt";
+    let out = place.run(&["shield", "--file", "link.txt", "--file", "nothing.txt", "--", "bash", "-c", script]);
+    assert!(!out.status.success() && !place.root.join("nothing.txt").exists(), "{out:?}");
+}
+
+#[test]
+fn the_command_is_else_as_without_a_shield() {
+    let Some(place) = held(&["held.txt"]) else { return };
+    let _worker = worker(&place);
+    for (command, status) in [
+        (&["no-such-program"][..], Some(127)),
+        (&["./free.txt"], Some(126)),
+        (&["sh", "-c", "exit 9"], Some(9)),
+        (&["sh", "-c", "kill -TERM $$"], None),
+    ] {
+        let out = place.run(&[&["shield", "--as", "worker", "--"], command].concat());
+        assert_eq!(out.status.code(), status, "{command:?}: {out:?}");
+    }
+    let facts = "pwd; id; umask; echo $0 \"$@\"; env | sort; ulimit -a; echo $PPID; cat";
+    let run = |words: &[&str]| {
+        let mut command = place.program(words[0]);
+        command.args(&words[1..]).args(["sh", "-c", facts, "zero", "a b", "--", "c"]).env("X", "a\nb");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"from standard input\n").unwrap();
+        child.wait_with_output().unwrap()
+    };
+    assert_eq!(run(&[BIN, "shield", "--as", "worker", "--"]), run(&["env"]), "a program that starts another one");
+    for wrong in [&["shield"][..], &["shield", "--"], &["shield", "--no", "--", "true"], &["shield", "x", "--", "true"]]
+    {
+        assert_eq!(place.run(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn signals_go_to_the_command_itself() {
+    let Some(place) = held(&["held.txt"]) else { return };
+    let _worker = worker(&place);
+    let script = "trap 'echo stopped; exit 5' INT; echo ready; while :; do sleep 0.05; done";
+    let mut command = place.command(&["shield", "--as", "worker", "--", "bash", "-c", script]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(lines.next().unwrap().unwrap(), "stopped");
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+}
+
+#[test]
+fn a_terminal_stays_a_terminal_and_ctrl_c_works() {
+    if Command::new("script").arg("--version").stdout(Stdio::null()).status().is_err() {
+        assert!(std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "script is missing");
+        return eprintln!("skipped: there is no script, which makes a terminal");
+    }
+    let Some(place) = held(&["held.txt"]) else { return };
+    let _worker = worker(&place);
+    let inner =
+        "trap \"echo interrupted; exit 6\" INT; test -t 0 -a -t 1 && echo terminal; while :; do sleep 0.05; done";
+    let line = format!("exec {BIN} shield --as worker -- bash -c '{inner}'");
+    let mut terminal = place.program("script");
+    let mut child =
+        terminal.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap().trim(), "terminal");
+    let mut keys = child.stdin.take().unwrap();
+    keys.write_all(b"\x03").unwrap();
+    assert!(lines.any(|line| line.unwrap().contains("interrupted")));
+    assert_eq!(child.wait().unwrap().code(), Some(6));
+}
+
+/// A session of Claude Code whose hooks are played.
+struct Claude<'a> {
+    place: &'a Place,
+    /// The file with lines that its shell runs before each command.
+    lines: PathBuf,
+}
+
+impl<'a> Claude<'a> {
+    fn new(place: &'a Place) -> Claude<'a> {
+        let claude = Claude { place, lines: place.root.join("home/lines.sh") };
+        claude.hook("SessionStart", json!({ "source": "startup" }));
+        claude
+    }
+
+    fn hook(&self, event: &str, more: Value) -> Value {
+        let mut input = json!({ "session_id": "s1", "cwd": self.place.root, "hook_event_name": event });
+        input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut child = self.place.command(&["hook", "claude"]);
+        let child = child.env("CLAUDE_ENV_FILE", &self.lines).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+        serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap_or_default()
+    }
+
+    fn before(&self, command: &str) -> Value {
+        let call = json!({ "tool_name": "Bash", "tool_use_id": "toolu_1", "tool_input": { "command": command } });
+        self.hook("PreToolUse", call)
+    }
+
+    /// Runs a command as Claude Code does: with functions and aliases of the user, and a note of where it ended.
+    fn shell(&self, shell: &str, command: &str) -> (Option<i32>, String) {
+        let lines = fs::read_to_string(&self.lines).unwrap_or_default();
+        let options = if shell == "bash" { "shopt -s expand_aliases" } else { ":" };
+        let quoted = format!("'{}'", command.replace('\'', "'\\''"));
+        let state = self.place.root.join("home/snapshot.sh");
+        fs::write(&state, format!("{options}\ngreet() {{ echo \"hi $1\"; }}\nalias ll='echo alias'\n")).unwrap();
+        let script = format!("source {} 2>/dev/null || true && {lines}: && eval {quoted} && pwd -P", state.display());
+        let out = self.place.program(shell).args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stdout).unwrap())
+    }
+
+    /// Whether a command that hides what it writes can write the held file.
+    fn can_write(&self, shell: &str) -> bool {
+        assert_eq!(self.before(HIDDEN), Value::Null, "its text does not tell what it writes");
+        let (status, output) = self.shell(shell, HIDDEN);
+        let (is_written, was_refused) = (self.place.text("held.txt") == "x\n", output.starts_with('1'));
+        assert!(status == Some(0) && is_written != was_refused, "{shell}: {output}");
+        fs::write(self.place.root.join("held.txt"), "as it was\n").unwrap();
+        is_written
+    }
+}
+
+const HIDDEN: &str = "f=$(echo dleh | rev); echo x > $f.txt; echo $?";
+
+fn has_shell(shell: &str) -> bool {
+    let is_here = Command::new(shell).arg("--version").stdout(Stdio::null()).status().is_ok();
+    assert!(is_here || std::env::var_os("SLM_MESH_TEST_ALL").is_none(), "{shell} is missing");
+    is_here
+}
+
+#[test]
+fn commands_are_shielded_only_while_others_hold_files_and_the_user_wants_it() {
+    let Some(place) = held(&["held.txt"]) else { return };
+    assert!(Claude::new(&place).can_write("bash"), "nobody asked for it");
+    let settings = || fs::read_to_string(place.dir.join("config")).unwrap_or_default();
+    // Its exit status says that Claude Code is not installed here.
+    place.run(&["setup", "claude", "--shield"]);
+    assert_eq!(settings(), "SLM_MESH_SHIELD=claude\n");
+    let claude = Claude::new(&place);
+    claude.hook("SessionStart", json!({ "source": "compact" }));
+    assert_eq!(fs::read_to_string(&claude.lines).unwrap().lines().count(), 1, "the line is there once");
+    assert!(!claude.can_write("bash"));
+    let denied = claude.before("echo x > held.txt");
+    assert_eq!(denied["hookSpecificOutput"]["permissionDecision"], "deny", "{denied}");
+    place.ok(&["unlock", "held.txt"]);
+    // What the session itself holds is free for it.
+    let edit = json!({ "tool_name": "Write", "tool_input": { "file_path": place.root.join("held.txt") } });
+    assert_eq!(claude.hook("PreToolUse", edit), Value::Null);
+    place.ok(&["lock", "free.txt"]);
+    assert!(claude.can_write("bash"));
+    place.ok(&["unlock", "free.txt"]);
+    claude.before("true");
+    assert!(fs::read_dir(place.dir.join("held-files/shields")).unwrap().next().is_none(), "nobody else holds a file");
+    place.ok(&["lock", "free.txt"]);
+    claude.before("true");
+    claude.hook("SessionEnd", json!({}));
+    assert!(fs::read_dir(place.dir.join("held-files/shields")).unwrap().next().is_none(), "the session has ended");
+    place.run(&["setup", "claude", "--no-shield"]);
+    assert_eq!(settings(), "");
+    assert_eq!(place.run(&["setup", "zed", "--shield"]).status.code(), Some(2));
+    assert_eq!(place.run(&["setup", "claude", "--shield", "--no-shield"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_shielded_command_does_what_it_did() {
+    let Some(place) = held(&["held.txt"]).map(|place| place.with("SLM_MESH_SHIELD", "claude")) else { return };
+    let bare = Claude { place: &place, lines: place.root.join("home/none.sh") };
+    for shell in ["bash", "zsh"].into_iter().filter(|shell| has_shell(shell)) {
+        let shielded = Claude::new(bare.place);
+        assert!(!shielded.can_write(shell));
+        for command in [
+            "cd dir && ls",
+            "false",
+            "exit 3",
+            "greet \"$(ll)\"; echo $0",
+            "echo 'it'\\''s' \"$PWD\" `echo a` $((1+1)) \\\\ é '$x'",
+            "cat <<'EOF'\n$HOME 'a' \"b\"\nEOF",
+            "set -e; false; echo on",
+            "sleep 0.2 & echo started",
+            "cat; echo out; echo err >&2",
+            "x=1; (exit 4) || echo $? $x",
+            "kill -TERM $$; echo on",
+            "# nothing",
+            "env | grep -v '^_=' | sort",
+            "exec true",
+            "if then",
+        ] {
+            assert_eq!(shielded.shell(shell, command), bare.shell(shell, command), "{shell}: {command}");
+        }
+        // Another shell that the command starts has no shield of its own, and cannot write either.
+        let (_, output) = shielded.shell(shell, "bash -c 'f=$(echo dleh | rev); echo x > $f.txt'; cat held.txt");
+        assert_eq!(output.lines().next(), Some("as it was"));
+    }
+}
+
+#[test]
+fn a_program_that_is_gone_stops_no_command() {
+    let Some(place) = held(&["held.txt"]).map(|place| place.with("SLM_MESH_SHIELD", "claude")) else { return };
+    let claude = Claude::new(&place);
+    claude.before("true");
+    let lines = fs::read_to_string(&claude.lines).unwrap().replace(BIN, "/no/such/program");
+    fs::write(&claude.lines, lines).unwrap();
+    assert_eq!(claude.shell("bash", "echo on").0, Some(0));
+    // The same without a broker: then nobody holds anything.
+    place.ok(&["stop"]);
+    let claude = Claude::new(&place);
+    place.ok(&["stop"]);
+    assert_eq!(claude.shell("bash", "echo on; exit 5"), (Some(5), "on\n".into()));
+}
+
+#[test]
+fn a_command_that_cannot_be_shielded_runs_as_before() {
+    let Some(place) = held(&["held.txt"]) else { return };
+    let unshare = ["unshare", "--user", "--map-current-user", "sh", "-c"];
+    // In this namespace no further one may be created.
+    let line = |flags: &str| {
+        format!(
+            "echo 0 > /proc/sys/user/max_mnt_namespaces; exec {BIN} shield --file free.txt {flags} -- sh -c 'echo x > free.txt'"
+        )
+    };
+    let run = |flags: &str| place.program(unshare[0]).args(&unshare[1..]).arg(line(flags)).output().unwrap();
+    let Output { status, stderr, .. } = run("");
+    let is_refused = String::from_utf8_lossy(&stderr).contains("this system allows no shield");
+    if !Path::new("/proc/sys/user/max_mnt_namespaces").exists() {
+        return eprintln!("skipped: this kernel does not count namespaces");
+    }
+    assert!(!status.success() && is_refused && place.text("free.txt") == "as it was\n", "{stderr:?}");
+    let out = run("--if-possible");
+    assert!(out.status.success() && place.text("free.txt") == "x\n", "{out:?}");
+}
