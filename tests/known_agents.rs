@@ -165,6 +165,8 @@ fn what_the_readme_claims_agrees_with_the_facts() {
         assert_eq!(works(support.wakes_idle), !agent.wakeups.is_empty(), "{}: wakes idle", agent.id);
         assert_eq!(works(support.edit_denied), agent.dialect.is_some(), "{}: edit denied", agent.id);
         assert_eq!(works(support.mail_at_prompt), agent.dialect.is_some(), "{}: mail at prompt", agent.id);
+        let has_shell_lines = agent.dialect.is_some_and(|dialect| dialect.shell_lines.is_some());
+        assert_eq!(works(support.shell.shielded), has_shell_lines, "{}: shielded", agent.id);
         let is_set_up = agent.files.user.server.is_some() || agent.files.user.own_file.is_some();
         assert_eq!(works(support.set_up), is_set_up, "{}: set up", agent.id);
         let waits_in_hook = agent.wakeups.iter().any(|wakeup| matches!(wakeup.means, Means::BackgroundHook { .. }));

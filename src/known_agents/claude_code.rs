@@ -105,7 +105,7 @@ pub(super) const AGENT: Agent = Agent {
             },
         },
     ],
-    support: Support { wakes_idle: Evidence::Run, ..Support::run("2.1.330") },
+    support: Support { wakes_idle: Evidence::Run, ..Support::run("2.1.330").with_shield(Evidence::Test) },
     ..Agent::new("claude", "Claude Code")
 };
 

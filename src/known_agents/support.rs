@@ -39,6 +39,8 @@ pub struct ShellTiers {
     pub denied: Evidence,
     /// A command that wrote one all the same is reported to its agent and to the holder.
     pub reported: Evidence,
+    /// While others hold files, commands run in a shield if the user wants that.
+    pub shielded: Evidence,
 }
 
 /// Set-up connects the agent, and no hook of it can carry mail.
@@ -48,7 +50,7 @@ pub(super) const NO_HOOKS: Support = Support {
     mail_mid_turn: Evidence::No,
     wakes_idle: Evidence::No,
     edit_denied: Evidence::No,
-    shell: ShellTiers { denied: Evidence::No, reported: Evidence::No },
+    shell: ShellTiers { denied: Evidence::No, reported: Evidence::No, shielded: Evidence::No },
     set_up: Evidence::Test,
 };
 
@@ -56,6 +58,11 @@ impl Support {
     /// Everything but waking works, and `make test-agents` shows it with this version.
     pub(super) const fn run(version: &'static str) -> Support {
         Support { version, set_up: Evidence::Run, ..Support::hooks(Evidence::Run) }
+    }
+
+    /// The same, and commands can run in a shield.
+    pub(super) const fn with_shield(self, shielded: Evidence) -> Support {
+        Support { shell: ShellTiers { shielded, ..self.shell }, ..self }
     }
 
     /// Everything but waking should work, as the agent's documentation says.
@@ -68,7 +75,7 @@ impl Support {
             mail_at_prompt: evidence,
             mail_mid_turn: evidence,
             edit_denied: evidence,
-            shell: ShellTiers { denied: Evidence::Docs, reported: Evidence::Docs },
+            shell: ShellTiers { denied: Evidence::Docs, reported: Evidence::Docs, ..NO_HOOKS.shell },
             ..NO_HOOKS
         }
     }
@@ -87,7 +94,7 @@ impl Support {
 impl ShellTiers {
     /// What works, each with how we know.
     fn words(&self) -> String {
-        let tiers = [("denied", self.denied), ("reported", self.reported)];
+        let tiers = [("denied", self.denied), ("reported", self.reported), ("shielded", self.shielded)];
         let works = tiers.iter().filter(|(_, evidence)| *evidence != Evidence::No);
         let words: Vec<String> = works.map(|(tier, evidence)| format!("{tier} {}", evidence.word())).collect();
         if words.is_empty() { Evidence::No.word().to_owned() } else { words.join(", ") }
