@@ -184,6 +184,15 @@ fn the_page_may_call_few_operations_and_only_as_the_human() {
     assert_eq!((wrong.status, &wrong.body["kind"]), (404, &json!("not_found")));
     let foreign = page.ask(&broker, "send", json!({ "to": name, "message": "x", "as": name }));
     assert_eq!(foreign.status, 400, "nobody else can be acted as: {}", foreign.text);
+    for (method, params) in [
+        ("send", json!({ "to": "human", "message": "x" })),
+        ("inbox", json!({ "ack": [mail["messages"][0]["id"]] })),
+        ("inbox.mark_read", json!({ "items": [mail["messages"][0]["id"]] })),
+    ] {
+        let body = json!({ "method": method, "params": params, "as": name }).to_string();
+        let reply = bare(&broker).ask("POST", "/web/call", &page.headers(), body.as_bytes());
+        assert_eq!((reply.status, &reply.body["kind"]), (400, &json!("usage")), "{method}: {}", reply.text);
+    }
 }
 
 #[test]

@@ -59,6 +59,26 @@ const sent = page.locator('#message-list li').filter({ hasText: 'from the page' 
 await sent.waitFor();
 await step({ said: await page.locator('#say').innerText(), receipt: await sent.innerText() });
 
+// The human answers in the conversation, finds it again, and looks at the agent's mailbox.
+await page.locator('#message-list summary').filter({ hasText: '1 reply, the last from' }).click();
+const folded = await page.locator('#message-list .replies').filter({ hasText: 'page from you' }).innerText();
+await page.locator('#words').fill('THE from page');
+await page.keyboard.press('Enter');
+await page.getByText('2 messages with').waitFor();
+await page.locator('#found-list').getByRole('button').first().click();
+await page.getByText('The whole conversation').waitFor();
+const whole = await page.locator('#found-list').innerText();
+await page.locator('#words').fill('"% * NEAR(');
+await page.keyboard.press('Enter');
+await page.getByText('0 messages with').waitFor();
+await page.locator('#found-close').click();
+await page.getByRole('button', { name: /look at the mailbox of codex/ }).click();
+await page.locator('#mailbox-list li').first().waitFor();
+const mailbox = await page.locator('#mailbox').innerText();
+await shot('mailbox');
+await page.keyboard.press('Escape');
+await step({ folded, whole, mailbox });
+
 // A reload needs no second link; another browser has no session.
 await page.reload();
 await page.locator('#peers .name').first().waitFor();

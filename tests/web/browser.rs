@@ -1,8 +1,9 @@
 //! The page as a person sees it, in a headless Chromium. `SLM_MESH_SHOTS=DIR` saves screenshots.
 
 use super::client::*;
+use super::clients;
 use super::page::*;
-use super::{clients, support::until};
+use super::support::{Session, until};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -107,7 +108,7 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
     assert!(word(&seen["receipt"]).contains("from the page"), "{seen}");
     let got = codex.tool("mesh_inbox", json!({}));
     assert_eq!(got["messages"][0]["payload"], json!("from the page"));
-    person.goes_on();
+    reads_the_conversation(&broker, &mut person, &mut codex, &got["messages"][0]["id"], &me["name"]);
 
     let seen = person.sees();
     let outside = word(&seen["outside"]);
@@ -120,4 +121,27 @@ fn a_person_opens_the_link_and_looks_writes_and_releases() {
     assert_eq!(seen["wide"], json!(360), "a phone shows all of its width");
     person.goes_on();
     assert!(person.child.wait().unwrap().success());
+}
+
+/// The person finds the answer to a message below it and by a search, and takes nothing from the agent's mailbox.
+fn reads_the_conversation(broker: &Broker, person: &mut Person, codex: &mut Session, answered: &Value, name: &Value) {
+    let answer = json!({ "to": "human", "message": "I read the page from you", "replyTo": answered });
+    codex.tool("mesh_send", answer);
+    let to_agent = json!({ "to": name, "message": "another <b>one</b>", "as": "human" });
+    broker.place.socket().call("send", to_agent);
+    person.goes_on();
+    let seen = person.sees();
+    assert!(word(&seen["folded"]).contains("Read it"), "{seen}");
+    assert!(
+        word(&seen["whole"]).starts_with(char::is_numeric) && word(&seen["whole"]).contains("from the page"),
+        "{seen}"
+    );
+    assert!(
+        word(&seen["mailbox"]).contains("1 unread") && word(&seen["mailbox"]).contains("another <b>one</b>"),
+        "{seen}"
+    );
+    let got = codex.tool("mesh_inbox", json!({}));
+    assert_eq!(got["messages"][0]["payload"], json!("another <b>one</b>"));
+    assert!(got["messages"][0].get("again").is_none(), "the look has not offered it: {got}");
+    person.goes_on();
 }

@@ -8,6 +8,8 @@ pub mod event_stream;
 
 use super::http::{Gate, Head, HttpResponse, Request};
 use crate::base::error::Error;
+use crate::base::ids::PeerId;
+use crate::core::mail::INBOX;
 use crate::core::{self, CallContext, Mesh};
 use auth::WebAuth;
 use serde_json::{Map, Value, json};
@@ -32,6 +34,8 @@ const FILES: &[PageFile] = &[
     ("/page/agents.js", JAVASCRIPT, include_str!("page/agents.js")),
     ("/page/locks.js", JAVASCRIPT, include_str!("page/locks.js")),
     ("/page/messages.js", JAVASCRIPT, include_str!("page/messages.js")),
+    ("/page/search.js", JAVASCRIPT, include_str!("page/search.js")),
+    ("/page/mailbox.js", JAVASCRIPT, include_str!("page/mailbox.js")),
     ("/page/lanes.js", JAVASCRIPT, include_str!("page/lanes.js")),
     ("/page/state.js", JAVASCRIPT, include_str!("page/state.js")),
     ("/page/events.js", JAVASCRIPT, include_str!("page/events.js")),
@@ -44,8 +48,8 @@ pub const STREAM: &str = "/web/events";
 /// The path of calls.
 const CALL: &str = "/web/call";
 
-/// The operations that the page may call, always as the human.
-const CALLABLE: &[&str] = &["send", "inbox", "inbox.mark_read", "lock.unlock"];
+/// The operations that the page may call, as the human.
+const CALLABLE: &[&str] = &["send", "inbox", "inbox.mark_read", "log", "lock.unlock"];
 
 /// Allows nothing from other origins, nothing inline, no frames, and no text that becomes markup.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
@@ -155,13 +159,16 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
     let method = call.get("method").and_then(Value::as_str).filter(|method| CALLABLE.contains(method));
     let op = method.and_then(core::op);
     let op = op.ok_or_else(|| Error::usage("method", format!("want one of {}", CALLABLE.join(", "))))?;
-    let params = core::object(call.remove("params").unwrap_or(Value::Null));
+    let mut params = core::object(call.remove("params").unwrap_or(Value::Null));
+    let actor = match call.get("as").and_then(Value::as_str) {
+        None => mesh.peers().resolve("human")?,
+        Some(owner) => look_at_mailbox(mesh, op.name, owner, &mut params)?,
+    };
     let args = op.check(params)?;
-    let actor = Some(mesh.peers().resolve("human")?);
     // A call of the page never waits: it gets an answer at once, even an empty one.
     let ctx = CallContext {
         conn: 0,
-        actor,
+        actor: Some(actor),
         now,
         until: None,
         cursor: None,
@@ -170,6 +177,16 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
         ancestors: Vec::new(),
     };
     mesh.run(op, &args, &ctx)
+}
+
+/// Makes a call a look at the mailbox of a peer of this mesh: it takes nothing and acknowledges nothing. Returns
+/// the owner.
+fn look_at_mailbox(mesh: &Mesh, method: &str, owner: &str, params: &mut Map<String, Value>) -> Result<PeerId, Error> {
+    if method != INBOX.name || params.contains_key("ack") {
+        return Err(Error::usage("as", "the page looks at mailboxes of others, and does nothing else in their name"));
+    }
+    params.insert("take".into(), json!(false));
+    mesh.peers().require_local(mesh.peers().resolve(owner)?)
 }
 
 fn serve_file((_, content_type, text): &PageFile) -> HttpResponse {

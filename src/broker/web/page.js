@@ -4,6 +4,8 @@ import '/page/agents.js';
 import '/page/lanes.js';
 import '/page/locks.js';
 import '/page/messages.js';
+import '/page/search.js';
+import '/page/mailbox.js';
 import '/page/state.js';
 import '/page/events.js';
 import { $, setText, tame } from '/page/dom.js';

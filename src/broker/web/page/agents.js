@@ -2,6 +2,7 @@
 
 import { $, always, bdi, button, el, flat, lastPart, setText, showEmpty, span, sync, tame } from '/page/dom.js';
 import { openWriteDialog } from '/page/dialogs.js';
+import { openMailbox } from '/page/mailbox.js';
 import { fits, mesh, now } from '/page/mesh.js';
 import { addSection } from '/page/paint.js';
 
@@ -58,7 +59,7 @@ const makeGroup = (css, tag, list) => () => {
 
 function makePeer(row) {
   const cell = el('li');
-  const parts = { dot: el('span', 'dot'), state: el('span', 'dim less'), mail: el('span', 'flag'), what: el('p', 'what') };
+  const parts = { dot: el('span', 'dot'), state: el('span', 'dim less'), mail: button('', '', () => openMailbox(cell.row)), what: el('p', 'what') };
   parts.dot.setAttribute('aria-hidden', 'true');
   parts.what.dir = 'auto';
   const end = el('span', 'end', parts.mail, button('Write', `Write to ${flat(row.name)}`, () => openWriteDialog(cell.row)));
@@ -71,8 +72,10 @@ function fillPeer(cell, row) {
   const isIdle = row.status === 'active' && idle >= 60e3;
   cell.parts.dot.className = `dot ${isIdle ? 'idle' : row.status}`;
   setText(cell.parts.state, isIdle ? `idle ${span(idle)}` : flat(row.status));
-  setText(cell.parts.mail, row.unread > 0 ? `${row.unread} unread` : '');
-  cell.parts.mail.hidden = !(row.unread > 0);
+  const unread = row.unread > 0 ? `${row.unread} unread` : '';
+  setText(cell.parts.mail, unread || 'Mailbox');
+  cell.parts.mail.setAttribute('aria-label', `${unread || 'Mailbox'}: look at the mailbox of ${flat(row.name)}`);
+  cell.parts.mail.classList.toggle('flag', Boolean(unread));
   const locks = row.locks?.length ? ` · holds ${row.locks.length} ${row.locks.length > 1 ? 'locks' : 'lock'}` : '';
   setText(cell.parts.what, flat(row.summary) + locks.slice(row.summary ? 0 : 3));
 }

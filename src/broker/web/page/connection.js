@@ -4,9 +4,9 @@ import { $, flat, setText, tame } from '/page/dom.js';
 import { applyFrame, mesh } from '/page/mesh.js';
 import { repaintAll } from '/page/paint.js';
 
-/** Calls an operation of the mesh, as the human. */
-export async function callMesh(method, params) {
-  const answer = await post('/web/call', { method, params });
+/** Calls an operation of the mesh, as the human; or looks at the mailbox of the peer with the id `as`. */
+export async function callMesh(method, params, as) {
+  const answer = await post('/web/call', { method, params, ...(as && { as }) });
   const value = await answer.json();
   if (!answer.ok || value.ok === false) throw new Error(tame(value.error ?? answer.statusText));
   return value;

@@ -101,6 +101,16 @@ export function clock(iso) {
   return made;
 }
 
+/** The same, with the day if that was not today. */
+export function clockDay(iso) {
+  const made = clock(iso);
+  const date = new Date(iso);
+  if (date.toDateString() !== new Date().toDateString()) {
+    made.textContent = `${date.toLocaleDateString([], { month: 'short', day: 'numeric' })} ${made.textContent}`;
+  }
+  return made;
+}
+
 /** A length of time in words. */
 export function span(ms) {
   if (ms < 90e3) return `${Math.max(0, Math.round(ms / 1e3))} s`;

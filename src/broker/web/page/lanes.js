@@ -31,7 +31,7 @@ function paintLanes() {
   if (box.hidden) return box.replaceChildren();
   const left = Math.min(170, width * 0.34);
   const step = 24;
-  const height = lanes.length * step + 22;
+  const height = lanes.length * step + 25;
   const x = (time) => left + ((time - (end - length)) / length) * (width - left - 10);
   const y = (id) => lanes.indexOf(id) * step + 14;
   const picture = svg('svg', { viewBox: `0 0 ${width} ${height}`, height, role: 'img' });
@@ -51,8 +51,8 @@ function paintLanes() {
     picture.append(svg('circle', { cx: when, cy: from, r: 2.5, class: `tip${css}` }));
     picture.append(svg('path', { d: `M${when} ${to}l-4 ${back}h8z`, class: `tip${css}` }));
   }
-  picture.append(svg('text', { x: left, y: height - 2, class: 'axis' }, `${span(length)} ago`));
-  picture.append(svg('text', { x: width - 2, y: height - 2, class: 'axis', 'text-anchor': 'end' }, 'now'));
+  picture.append(svg('text', { x: left, y: height - 5, class: 'axis' }, `${span(length)} ago`));
+  picture.append(svg('text', { x: width - 2, y: height - 5, class: 'axis', 'text-anchor': 'end' }, 'now'));
   box.replaceChildren(picture);
 }
 

@@ -1,4 +1,4 @@
-// The section of messages: their receipts, and the texts that are for the human.
+// The section of messages: conversations with their replies folded, receipts and texts.
 
 import { $, always, bdi, button, clock, el, flat, setText, showEmpty, sync, tame } from '/page/dom.js';
 import { callMesh } from '/page/connection.js';
@@ -15,39 +15,97 @@ export const shownMessages = () => [...mesh.messages.values()].filter((row) =>
   fits(row.fromName, row.toName, row.group, row.payload, project(row.fromPeer), project(row.toPeer)));
 
 function paintMessages() {
-  const rows = shownMessages();
-  const talks = new Map();
-  for (const row of rows) {
-    const key = row.group ? `${row.fromPeer} ${row.group} ${row.createdAt}` : row.id;
-    const known = talks.get(key);
-    if (known) known.copies.push(row);
-    else talks.set(key, { key, copies: [row], seq: row.seq });
-  }
-  const list = [...talks.values()].sort((a, b) => b.seq - a.seq).slice(0, SHOWN_MAX);
-  sync($('message-list'), list, (talk) => talk.key, makeTalk, always(fillTalk));
+  const list = threadsOf(talksOf(shownMessages())).sort((a, b) => b.seq - a.seq).slice(0, SHOWN_MAX);
+  sync($('message-list'), list, (thread) => thread.key, makeThread, always(fillThread));
   const unread = [...mesh.messages.values()].filter(isForMe).length;
   setText($('n-messages'), unread ? `${unread} for you` : '');
   showEmpty('messages', list.length);
   $('more-messages').hidden = $('span').parentElement.hidden = list.length === 0;
 }
 
+/** The sends, each with its copies: one, or several if it went to a group. */
+function talksOf(rows) {
+  const talks = new Map();
+  for (const row of rows) {
+    const key = row.group ? `${row.fromPeer} ${row.group} ${row.createdAt}` : row.id;
+    const known = talks.get(key);
+    if (known) known.copies.push(row);
+    else talks.set(key, { key, copies: [row] });
+  }
+  for (const talk of talks.values()) talk.copies.sort((a, b) => a.seq - b.seq);
+  return [...talks.values()];
+}
+
+/** The conversations: a first message, if the page has it, and the replies to it, oldest first. */
+function threadsOf(talks) {
+  const threads = new Map();
+  for (const talk of talks.sort((a, b) => a.copies[0].seq - b.copies[0].seq)) {
+    const [first] = talk.copies;
+    const key = first.thread ?? first.id;
+    if (!threads.has(key)) threads.set(key, { key, replies: [] });
+    const thread = threads.get(key);
+    if (key === first.id) thread.head = talk;
+    else thread.replies.push(talk);
+    thread.seq = first.seq;
+  }
+  return [...threads.values()];
+}
+
+function makeThread() {
+  const cell = el('li', 'thread');
+  const parts = { head: el('div'), count: el('span'), flag: el('span', 'flag', 'unread'), list: el('ul', 'rows replies') };
+  parts.fold = el('details', 'less', el('summary', '', parts.count, ' ', parts.flag), parts.list);
+  cell.append(parts.head, parts.fold);
+  return Object.assign(cell, { parts });
+}
+
+function fillThread(cell, thread) {
+  const { head, count, flag, fold, list } = cell.parts;
+  const heads = thread.head ? [thread.head] : [];
+  sync(head, heads, (talk) => talk.key, (talk) => makeTalk(talk, 'div'), always(fillTalk));
+  sync(list, thread.replies, (talk) => talk.key, (talk) => makeTalk(talk, 'li'), always(fillTalk));
+  fold.hidden = thread.replies.length === 0;
+  cell.classList.toggle('mine', Boolean(thread.head?.copies.some(isForMe)));
+  if (fold.hidden) return;
+  const last = thread.replies.at(-1).copies[0];
+  const n = `${thread.replies.length} ${thread.replies.length === 1 ? 'reply' : 'replies'}`;
+  setText(count, `${n}${thread.head ? '' : ' to an earlier message'}, the last from ${flat(last.fromName)}`);
+  flag.hidden = !thread.replies.some((talk) => talk.copies.some(isForMe));
+}
+
 /** Whether a message waits for the human to read it. */
 const isForMe = (row) => row.toPeer === mesh.me && row.fromPeer !== mesh.me && ['accepted', 'offered'].includes(row.receipt);
 
-function makeTalk(talk) {
+function makeTalk(talk, tag) {
   const [row] = talk.copies;
-  const cell = el('li');
-  const to = row.group ? `${row.group === 'all' ? 'everyone' : row.group}` : row.toName;
+  const cell = el(tag);
   const parts = { steps: el('span', 'steps'), body: el('div'), each: el('details', 'less'), acts: el('span', 'end') };
   parts.list = el('ul', 'each');
   parts.each.append(el('summary', '', parts.steps), parts.list);
+  const line = routeLine(row, clock(row.createdAt));
+  line.append(parts.each, parts.acts);
+  cell.append(line, parts.body);
+  return Object.assign(cell, { parts });
+}
+
+/** When, from whom and to whom: the first line of a message. */
+export function routeLine(row, time) {
+  const to = row.group ? (row.group === 'all' ? 'everyone' : row.group) : row.toName;
   const arrow = el('span', 'arrow', '→');
   arrow.setAttribute('role', 'img');
   arrow.setAttribute('aria-label', 'to');
   const kind = row.type === 'text' ? '' : el('span', 'flag', flat(row.type));
-  const line = el('div', 'line', clock(row.createdAt), bdi('name', row.fromName), arrow, bdi('name', to), kind, parts.each, parts.acts);
-  cell.append(line, parts.body);
-  return Object.assign(cell, { parts });
+  return el('div', 'line', time, bdi('name', row.fromName), arrow, bdi('name', to), kind);
+}
+
+/** The text of a message, in a box that a keyboard can scroll. */
+export function textBox(row) {
+  const shown = el('div', 'text prose', tame(row.payload));
+  shown.dir = 'auto';
+  shown.tabIndex = 0;
+  shown.setAttribute('role', 'group');
+  shown.setAttribute('aria-label', `Text of the message from ${flat(row.fromName)}`);
+  return shown;
 }
 
 function fillTalk(cell, talk) {
@@ -66,7 +124,7 @@ function fillTalk(cell, talk) {
       return made;
     }));
   }
-  cell.className = talk.copies.some(isForMe) ? 'mine' : '';
+  cell.classList.toggle('mine', cell.tagName === 'LI' && talk.copies.some(isForMe));
   const own = talk.copies.find((row) => row.toPeer === mesh.me) ?? talk.copies.find((row) => row.payload !== undefined);
   fillText(body, acts, own);
   list.replaceChildren(...talk.copies.map((row) => {
@@ -83,11 +141,7 @@ function fillText(body, acts, own) {
   acts.replaceChildren();
   if (!own) return;
   const isMine = own.toPeer === mesh.me && own.fromPeer !== mesh.me;
-  const shown = el('div', 'text prose', tame(own.payload));
-  shown.dir = 'auto';
-  shown.tabIndex = 0;
-  shown.setAttribute('role', 'group');
-  shown.setAttribute('aria-label', `Text of the message from ${flat(own.fromName)}`);
+  const shown = textBox(own);
   if (own.parts > 1) shown.append(`\n… the first of ${own.parts} parts: slm-mesh inbox${isMine ? '' : ` --as ${flat(own.toName)} --filter all`} shows all`);
   if (!isMine) return body.append(shown);
   acts.append(button('Reply', `Reply to ${flat(own.fromName)}`, () => openWriteDialog({ id: own.fromPeer, name: own.fromName }, own.id)));
