@@ -181,6 +181,42 @@ fn a_message_that_was_opened_is_read_and_a_screen_that_shrinks_is_drawn_anew() {
 }
 
 #[test]
+fn a_person_reads_conversations_searches_and_looks_into_a_mailbox() {
+    let place = Place::new();
+    let Some(screen) = Screen::new(&place, "a_person_reads_conversations_searches_and_looks_into_a_mailbox") else {
+        return;
+    };
+    place.ok(&["start", "--detach"]);
+    let mut peer = |name: &str| {
+        let mut socket = place.socket();
+        socket.call("attach", json!({ "name": name, "agent": "codex", "project": "/p", "pid": 1 }));
+        socket
+    };
+    let (mut ann, mut bob) = (peer("ann"), peer("bob"));
+    let asked = ann.call("send", json!({ "to": "bob", "message": "who takes the lexer?" }))["result"].clone();
+    bob.call("send", json!({ "to": "ann", "message": "I take the lexer", "replyTo": asked["messageId"] }));
+    screen.watch();
+    screen.shows("(1 before) I take the lexer");
+    screen.press(&["Tab", "Tab", "Enter"]);
+    screen.shows("  who takes the lexer?");
+    screen.press(&["Escape"]);
+    screen.shows("s search");
+    screen.press(&["s"]);
+    screen.press(&["-l", "LEXER takes"]);
+    screen.press(&["Enter"]);
+    screen.shows("Messages with LEXER takes: 1");
+    screen.press(&["Escape"]);
+    screen.shows("s search");
+    screen.press(&["BTab", "BTab", "m"]);
+    screen.shows("Mailbox of ann");
+    screen.shows("  I take the lexer");
+    let inbox = ann.call("inbox", json!({}))["result"].clone();
+    assert!(inbox["messages"][0].get("again").is_none(), "the look has not offered it: {inbox}");
+    screen.press(&["q", "q"]);
+    screen.ends_with(0);
+}
+
+#[test]
 fn every_end_gives_the_terminal_back() {
     for (signal, status) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
         let place = Place::new();

@@ -1,9 +1,10 @@
 //! What each key does: it changes the model, or asks for an action outside the model.
 
+use super::conversations::conversation_text;
 use super::draw;
 use super::keys::Key;
 use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, word};
-use crate::base::{limits, time};
+use crate::base::limits;
 use serde_json::Value;
 
 /// Stands for a text that is on its way.
@@ -24,11 +25,14 @@ pub enum UserAction {
     /// Release a lock: exactly the grant that was on the screen.
     #[allow(missing_docs)]
     Release { path: String, token: i64 },
-    /// Report that this message was opened; carries its row.
-    Opened(Value),
-    /// Get the text of a message between others.
-    #[allow(missing_docs)]
-    Fetch { key: String, from: String },
+    /// Report that these messages to the user were opened; carries their rows.
+    Opened(Vec<Value>),
+    /// Get the messages of this conversation.
+    Fetch(String),
+    /// Search for messages with these words.
+    Search(String),
+    /// Look at the mailbox of this peer.
+    LookAtMailbox(String),
 }
 
 /// Handles one key. The size of the screen limits scrolling.
@@ -68,6 +72,11 @@ fn handle_key_in_panes(model: &mut WatchModel, key: Key, size: (usize, usize)) -
             Some(to) => model.mode = InputMode::Type { prompt: InputPrompt::Write(to), text: String::new() },
             None => model.note = "Select a peer to write to".into(),
         },
+        Key::Char('m') => match selected_peer(model) {
+            Some(owner) => return Some(UserAction::LookAtMailbox(owner)),
+            None => model.note = "Select a peer whose mailbox to look at".into(),
+        },
+        Key::Char('s') => model.mode = InputMode::Type { prompt: InputPrompt::Search, text: String::new() },
         Key::Char('x') => ask_to_release(model),
         Key::Enter => return open_selected(model),
         Key::Next | Key::Back => {
@@ -103,6 +112,9 @@ fn edit_input(model: &mut WatchModel, key: Key, prompt: InputPrompt, mut text: S
                     model.filter = text.trim().to_owned();
                     model.selected = [const { None }; 4];
                     None
+                }
+                InputPrompt::Search => {
+                    Some(text.trim().to_owned()).filter(|words| !words.is_empty()).map(UserAction::Search)
                 }
                 InputPrompt::Write(to) if !text.trim().is_empty() => Some(UserAction::Send { to, text }),
                 InputPrompt::Write(_) => None,
@@ -140,8 +152,8 @@ fn selected_peer(model: &WatchModel) -> Option<String> {
         Pane::Peers => word(&model.shown_peers().get(place)?["id"]).to_owned(),
         Pane::Locks => word(&model.shown_locks().get(place)?["lockedBy"]).to_owned(),
         Pane::Mail => {
-            let mail = model.shown_mail().get(place).map(|mail| (*mail).clone())?;
-            if mail.from == model.me.0 { mail.to } else { mail.from }
+            let mail = model.shown_conversations().get(place)?.last();
+            if mail.from == model.me.0 { mail.to.clone() } else { mail.from.clone() }
         }
         Pane::Events => word(&model.shown_events().get(place)?["emittedBy"]).to_owned(),
     };
@@ -173,27 +185,17 @@ pub fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
         Pane::Locks => found = model.shown_locks().get(place).map(|row| ("Lock", format_fields(row))),
         Pane::Events => found = model.shown_events().get(place).map(|row| ("Event", format_fields(row))),
         Pane::Mail => {
-            if let Some(mail) = model.shown_mail().get(place) {
-                let head = format!(
-                    "{}\n{}, {}\n\n",
-                    draw::route(model, mail),
-                    time::sqlite(&time::iso(mail.at)) + " UTC",
-                    draw::receipt_label(mail).1
-                );
-                let body = match &mail.row {
-                    Some(row) => {
-                        action = Some(UserAction::Opened(row.clone())).filter(|_| word(&row["toPeer"]) == model.me.0);
-                        let part = row["parts"]
-                            .as_i64()
-                            .map(|_| "\n\n(only the first part is shown here; run slm-mesh inbox for the rest)");
-                        word(&row["payload"]).to_owned() + part.unwrap_or("")
+            if let Some(one) = model.shown_conversations().get(place) {
+                let own: Vec<Value> = one.messages.iter().filter_map(|mail| mail.own.clone()).collect();
+                let is_whole = one.has_beginning() && one.messages.iter().all(|mail| mail.row.is_some());
+                action = match is_whole {
+                    true => {
+                        Some(UserAction::Opened(own)).filter(|_| one.messages.iter().any(|mail| mail.own.is_some()))
                     }
-                    None => {
-                        action = Some(UserAction::Fetch { key: mail.key.clone(), from: mail.from.clone() });
-                        LOADING.into()
-                    }
+                    false => Some(UserAction::Fetch(one.id.to_owned())),
                 };
-                found = Some(("Message", head + &body + &draw::copy_receipts(model, mail)));
+                let before = if one.has_beginning() { String::new() } else { format!("{LOADING}\n\n\n") };
+                found = Some(("Conversation", before + &conversation_text(model, one)));
             }
         }
     }
@@ -203,14 +205,14 @@ pub fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
     action
 }
 
-/// Shows the text of an opened message, once it is there.
-pub fn show_text(model: &mut WatchModel, key: &str) {
+/// Shows an opened conversation again, once more of it is there. Returns the messages to the user in it.
+pub fn show_more(model: &mut WatchModel, id: &str) -> Option<UserAction> {
     let is_open = matches!(&model.mode, InputMode::Open { body, .. } if body.contains(LOADING));
     let is_selected = model.pane == Pane::Mail
-        && model.shown_mail().get(model.selected_row(Pane::Mail)).is_some_and(|mail| mail.key == key);
-    if is_open && is_selected {
-        open_selected(model);
-    }
+        && model.shown_conversations().get(model.selected_row(Pane::Mail)).is_some_and(|one| one.id == id);
+    // What is still missing now is gone.
+    let shown = (is_open && is_selected).then(|| open_selected(model)).flatten();
+    shown.filter(|action| matches!(action, UserAction::Opened(_)))
 }
 
 /// Formats a row as one line per field: name, then value.

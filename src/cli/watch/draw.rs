@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** no line is wider than the screen, and there is one line for each of its rows.
 
+use super::conversations::Conversation;
 use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, WatchedMessage, word};
 use super::text::{cell, cut, cut_front, tame, width, wrap};
 use crate::base::time;
@@ -34,13 +35,16 @@ const HELP: &str = "\
 Tab  arrows   move between panes and rows; Home goes back to the newest
 Enter         open the selected message, peer, lock or event
 w             write to the peer in the selected row, as yourself
+m             look at the mailbox of the peer in the selected row
 x             release the selected lock, after a question; its holder is notified
+s             search all messages for words
 /             show one project: type part of its path; empty shows all
 q  Ctrl-C     quit
 
-You see the text of a message only if you sent or received it. Opening a
-message you received marks it as read. Sent: it waits in the mailbox. Read:
-it was shown in full. Acked: its reader confirmed or answered it.";
+A message and the replies to it are one row, which opens as a conversation.
+Looking changes nothing for the agents; only a message to yourself counts as
+read once you open it. Sent: it waits in the mailbox. Read: it was shown in
+full. Acked: its reader confirmed or answered it.";
 
 /// Draws the whole screen.
 pub fn draw_screen(model: &WatchModel, columns: usize, rows: usize, now: i64) -> Vec<StyledLine> {
@@ -98,6 +102,7 @@ fn footer(model: &WatchModel, columns: usize) -> StyledLine {
         InputMode::Type { prompt, text } => {
             let ask = match prompt {
                 InputPrompt::Filter => " show project: ".to_owned(),
+                InputPrompt::Search => " messages with: ".to_owned(),
                 InputPrompt::Write(to) => format!(" to {}: ", cut(&model.name(to), 20)),
             };
             // People look at the end of what they type.
@@ -120,7 +125,7 @@ fn footer(model: &WatchModel, columns: usize) -> StyledLine {
         InputMode::Browse if !model.note.is_empty() => vec![(TextStyle::Bold, format!(" {}", tame(&model.note)))],
         InputMode::Browse if columns < WIDE => vec![(TextStyle::Dim, " Tab pane · ? help · q quit".into())],
         InputMode::Browse => {
-            vec![(TextStyle::Dim, " Tab pane · Enter open · w write · x release · / project · ? help · q quit".into())]
+            vec![(TextStyle::Dim, " Tab pane · Enter open · w write · m mailbox · s search · ? help · q quit".into())]
         }
     }
 }
@@ -286,10 +291,13 @@ fn short_path(model: &WatchModel, holder: &str, path: &Value) -> String {
 }
 
 fn draw_messages(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> {
-    let rows = model.shown_mail();
-    let ways: Vec<String> = rows.iter().map(|mail| route(model, mail)).collect();
+    let rows = model.shown_conversations();
+    let ways: Vec<String> = rows.iter().map(|one| route(model, one.last())).collect();
     let way = column_width(ways.iter(), columns * 2 / 5);
-    let row = |(mail, shown): (&&WatchedMessage, &String)| {
+    let row = |(one, shown): (&Conversation<'_>, &String)| {
+        let mail = one.last();
+        let n_before = one.messages.len() - 1;
+        let folded = if n_before > 0 { format!("({n_before} before) ") } else { String::new() };
         let (style, receipt) = receipt_label(mail);
         let is_new = mail.to == model.me.0 && ["sent", "offered"].contains(&receipt.as_str());
         let (style, receipt) = if is_new { (TextStyle::Warn, "unread".to_owned()) } else { (style, receipt) };
@@ -297,6 +305,7 @@ fn draw_messages(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine
             (TextStyle::Dim, age(mail.at, now)),
             (TextStyle::Bold, cell(shown, way) + "  "),
             (style, cell(&receipt, 9) + "  "),
+            (TextStyle::Dim, folded),
             (TextStyle::Plain, excerpt(mail)),
         ]
     };

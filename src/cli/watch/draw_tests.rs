@@ -122,7 +122,7 @@ fn a_small_scene_at_80_by_24() {
 
 
 
- Tab pane · Enter open · w write · x release · / project · ? help · q quit";
+ Tab pane · Enter open · w write · m mailbox · s search · ? help · q quit";
     let got = shown(&scene(), 80, 24).join("\n");
     assert_eq!(got, &want[1..], "\n{got}");
 }
@@ -263,16 +263,39 @@ fn the_user_reads_every_message_and_takes_only_their_own() {
         ["  codex-web → ada", "  2026-01-01 12:09:00 UTC, sent", "", "  May I?", "  It is <b>urgent</b>�]0;x�"]
     );
     let action = keys(&mut model, &[Key::Escape, Key::Down, Key::Enter]);
-    let Some(UserAction::Fetch { key, from }) = action else { panic!("{action:?}") };
+    let Some(UserAction::Fetch(id)) = action else { panic!("{action:?}") };
     assert_eq!(shown(&model, 80, 24)[5], "  …");
-    let row = |id: &str| {
-        json!({ "id": id, "fromPeer": from, "toPeer": "x", "fromName": from, "toName": "x", "receipt": "read",
-            "type": "text", "payload": format!("text of {id}"), "createdAt": "2026-01-01T12:00:00.000Z" })
+    let row = |id: &str, thread: Option<&str>, minute: i64| {
+        json!({ "id": id, "seq": minute, "fromPeer": "claude-api", "toPeer": "x", "fromName": "claude-api", "toName": "x",
+            "receipt": "read", "type": "text", "payload": format!("text of {id}"), "thread": thread,
+            "createdAt": format!("2026-01-01T12:{minute:02}:00.000Z") })
     };
     let n = model.mail.len();
-    model.add_text(&key, &json!({ "messages": [row("another"), row(&key)] }));
-    actions::show_text(&mut model, &key);
-    assert_eq!((shown(&model, 80, 24)[5].clone(), model.mail.len()), (format!("  text of {key}"), n));
+    model.add_messages(&json!({ "messages": [row(&id, None, 5), row("answer", Some(&id), 7)] }));
+    assert_eq!(actions::show_more(&mut model, &id), None, "to look at the mail of others marks nothing");
+    let lines = shown(&model, 80, 24);
+    assert_eq!(
+        (lines[5].clone(), lines[11].clone(), model.mail.len()),
+        (format!("  text of {id}"), "  text of answer".into(), n + 1)
+    );
+    keys(&mut model, &[Key::Escape]);
+    let lines = shown(&model, 80, 24).join("\n");
+    assert!(lines.contains("(1 before) text of answer") && !lines.contains(&format!("text of {id}")), "{lines}");
+}
+
+#[test]
+fn words_are_searched_and_a_mailbox_is_only_looked_at() {
+    let mut model = scene();
+    let line = [vec![Key::Char('s')], typed("the parser "), vec![Key::Enter]].concat();
+    assert_eq!(keys(&mut model, &line), Some(UserAction::Search("the parser".into())));
+    assert_eq!(keys(&mut model, &[Key::Char('s'), Key::Enter]), None, "no words search nothing");
+    assert_eq!(keys(&mut model, &[Key::Char('m')]), Some(UserAction::LookAtMailbox("claude-api".into())));
+    let row = |id: &str, receipt: &str| json!({ "fromName": id, "payload": "\u{1b}[2Jx", "receipt": receipt });
+    let rows = [row("p-one", "read"), row("p-two", "acked"), row("p-three", "offered"), row("p-four", "accepted")];
+    let text = super::conversations::mailbox_text(&json!({ "messages": rows }));
+    let places = ["UNREAD", "p-three", "p-four", "\nREAD,", "p-two", "p-one"].map(|word| text.find(word).expect(word));
+    assert!(places.is_sorted(), "{text}");
+    assert!(super::conversations::mailbox_text(&json!({})).starts_with("UNREAD, oldest first: none"));
 }
 
 #[test]

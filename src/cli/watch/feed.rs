@@ -28,8 +28,14 @@ pub enum WatchRequest {
     Mine,
     /// Messages that the user sent.
     Sent,
-    /// Messages of another peer, of which one with this key was opened.
-    Text(String),
+    /// What all peers wrote to each other lately.
+    Log,
+    /// The messages of the conversation with this id, which was opened.
+    Conversation(String),
+    /// Messages with these words; those that earlier steps found, newest first.
+    Search(String, Vec<Value>),
+    /// The mailbox of the peer with this name.
+    Mailbox(String),
     /// Send a message to this peer.
     Send(String),
     /// Release the lock on this path.

@@ -5,6 +5,7 @@
 //! line do not justify a curses crate.
 
 pub mod actions;
+mod conversations;
 pub mod draw;
 #[cfg(test)]
 mod draw_tests;
@@ -22,7 +23,7 @@ use actions::UserAction;
 use draw::{StyledLine, TextStyle};
 use feed::{Feed, FeedUpdate, WatchRequest};
 use keys::KeyDecoder;
-use model::{WatchModel, word};
+use model::{InputMode, WatchModel, word};
 use serde_json::{Map, Value, json};
 use std::io;
 use std::os::fd::AsFd;
@@ -30,6 +31,8 @@ use std::time::{Duration, Instant};
 
 /// How many past events the first screen shows.
 const N_OLD: i64 = 50;
+/// How many messages a search shows.
+const SEARCH_MAX: usize = 50;
 /// Redraw at most this often; an event should appear within 100 ms.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(80);
 /// Request an outdated list at most this often.
@@ -169,7 +172,9 @@ impl WatchScreen {
                 (WatchRequest::Peers, Ok(value)) => self.model.set_peers(&value, now),
                 (WatchRequest::Names, Ok(value)) => self.model.learn_names(&value),
                 (WatchRequest::Locks, Ok(value)) => self.model.set_locks(&value, now),
-                (WatchRequest::Mine | WatchRequest::Sent, Ok(value)) => self.model.add_messages(&value),
+                (WatchRequest::Mine | WatchRequest::Sent | WatchRequest::Log, Ok(value)) => {
+                    self.model.add_messages(&value)
+                }
                 (WatchRequest::Me, Ok(value)) => self.model.unread = value["you"]["unread"].as_i64().unwrap_or(0),
                 (WatchRequest::Send(to), Ok(value)) => {
                     let is_away = value["recipients"][0]["here"] == json!(false);
@@ -177,12 +182,24 @@ impl WatchScreen {
                     self.model.note = format!("Sent to {}{note}", self.model.name(&to));
                 }
                 (WatchRequest::Release(path), Ok(_)) => self.model.note = format!("Released {path}"),
-                (WatchRequest::Text(key), Ok(value)) => {
-                    self.model.add_text(&key, &value);
-                    actions::show_text(&mut self.model, &key);
+                (WatchRequest::Conversation(id), Ok(value)) => {
+                    self.model.add_messages(&value);
+                    if let Some(UserAction::Opened(rows)) = actions::show_more(&mut self.model, &id) {
+                        self.mark_read(&rows);
+                    }
                 }
-                (WatchRequest::Text(_), Err(error)) => self.model.note = error.text,
-                (WatchRequest::Send(_) | WatchRequest::Release(_), Err(error)) => self.model.note = error.text,
+                (WatchRequest::Search(words, found), Ok(value)) => self.search_on(words, found, &value),
+                (WatchRequest::Mailbox(name), Ok(value)) => {
+                    self.open_text(format!("Mailbox of {name}"), conversations::mailbox_text(&value));
+                }
+                (
+                    WatchRequest::Conversation(_)
+                    | WatchRequest::Search(..)
+                    | WatchRequest::Mailbox(_)
+                    | WatchRequest::Send(_)
+                    | WatchRequest::Release(_),
+                    Err(error),
+                ) => self.model.note = error.text,
                 // The next poll requests a list again that failed.
                 _ => {}
             },
@@ -205,21 +222,57 @@ impl WatchScreen {
                 let params = self.as_user(json!({ "filePath": path, "token": token }));
                 self.feed.request(WatchRequest::Release(path), "lock.unlock", params);
             }
-            Some(UserAction::Opened(row)) => {
-                let items = crate::mcp::shown_items(&json!({ "messages": [row] }));
-                if !items.is_empty() {
-                    let params = self.as_user(json!({ "items": items }));
-                    self.feed.request(WatchRequest::Nothing, "inbox.mark_read", params);
-                }
+            Some(UserAction::Opened(rows)) => self.mark_read(&rows),
+            Some(UserAction::Fetch(id)) => {
+                let params = self.as_user(json!({ "thread": id, "after": 0, "limit": 100 }));
+                self.feed.request(WatchRequest::Conversation(id), "log", params);
             }
-            Some(UserAction::Fetch { key, from }) => {
-                // The sender's list has every copy and its receipt. It is only looked at.
-                let params = json!({ "as": from, "filter": "sent", "take": false, "limit": 100 });
-                self.feed.request(WatchRequest::Text(key), "inbox", params);
+            Some(UserAction::Search(words)) => self.search(words, Vec::new(), None),
+            Some(UserAction::LookAtMailbox(owner)) => {
+                let params = json!({ "as": owner, "filter": "all", "take": false, "limit": 60 });
+                self.feed.request(WatchRequest::Mailbox(self.model.name(&owner)), "inbox", params);
             }
             Some(UserAction::Quit) | None => {}
         }
         Ok(())
+    }
+
+    /// Reports that the user has read these messages.
+    fn mark_read(&mut self, rows: &[Value]) {
+        let items = crate::mcp::shown_items(&json!({ "messages": rows }));
+        if !items.is_empty() {
+            let params = self.as_user(json!({ "items": items }));
+            self.feed.request(WatchRequest::Nothing, "inbox.mark_read", params);
+        }
+    }
+
+    /// Asks for the next step of a search; the broker answers it in small steps.
+    fn search(&mut self, words: String, found: Vec<Value>, before: Option<i64>) {
+        let mut params = self.as_user(json!({ "search": words, "limit": SEARCH_MAX - found.len() }));
+        if let Some(before) = before {
+            params["before"] = json!(before);
+        }
+        self.model.note = format!("Searching for {words} …");
+        self.feed.request(WatchRequest::Search(words, found), "log", params);
+    }
+
+    /// Takes a step's messages, and goes on or shows what was found.
+    fn search_on(&mut self, words: String, mut found: Vec<Value>, answer: &Value) {
+        found.extend(answer["messages"].as_array().into_iter().flatten().rev().cloned());
+        let next = answer["before"].as_i64().filter(|_| answer["more"] == json!(true));
+        if found.len() < SEARCH_MAX && next.is_some() {
+            return self.search(words, found, next);
+        }
+        self.model.note.clear();
+        let number = if next.is_some() { format!("the latest {}", found.len()) } else { found.len().to_string() };
+        self.open_text(format!("Messages with {words}: {number}"), conversations::rows_text(&found));
+    }
+
+    /// Shows a text over the panes, unless the user is typing.
+    fn open_text(&mut self, title: String, body: String) {
+        if self.model.mode == InputMode::Browse {
+            self.model.mode = InputMode::Open { title, body, scroll: 0 };
+        }
     }
 
     /// Parameters of a request that acts as the user.
@@ -259,6 +312,7 @@ impl WatchScreen {
             vec![(WatchRequest::Locks, "lock.query", json!({}))],
             vec![
                 (WatchRequest::Me, "whoami", self.as_user(json!({}))),
+                (WatchRequest::Log, "log", self.as_user(json!({ "limit": 60 }))),
                 (WatchRequest::Mine, "inbox", list("all")),
                 (WatchRequest::Sent, "inbox", list("sent")),
             ],

@@ -1,6 +1,6 @@
 //! What the view knows: peers, locks, messages and events, gathered from events and answers.
 //!
-//! **Invariant:** the text of a message between others is here only if the user asked for it.
+//! **Invariant:** what is here was only looked at: it is as unread for its recipients as before.
 
 use super::text::tame;
 use crate::base::time;
@@ -45,13 +45,19 @@ pub struct WatchedMessage {
     pub at: i64,
     /// Its receipt.
     pub receipt: String,
-    /// Its row, with its text: of the user's own mail, and of a message that was opened.
+    /// Its row, with its text, once an answer had it.
     pub row: Option<Value>,
+    /// The user's own copy, if the user is a recipient.
+    pub own: Option<Value>,
 }
 
 impl WatchedMessage {
     /// The number of copies known to be read.
     pub fn n_read(&self) -> usize {
+        let counts = self.row.as_ref().map(|row| &row["receipts"]).filter(|counts| counts.is_object());
+        if let Some(counts) = counts.filter(|_| self.copies.is_empty()) {
+            return ["read", "acked"].iter().filter_map(|word| counts[*word].as_u64()).sum::<u64>() as usize;
+        }
         self.copies.values().filter(|receipt| ["read", "acked"].contains(&receipt.as_str())).count()
     }
 }
@@ -63,6 +69,8 @@ pub enum InputPrompt {
     Filter,
     /// A message to this peer.
     Write(String),
+    /// Words that messages contain.
+    Search,
 }
 
 /// What the keys currently do.
@@ -179,7 +187,7 @@ impl WatchModel {
         let group = payload["count"].as_i64();
         let key = payload["messageId"].as_str().map_or_else(|| group_key(from, to, at), str::to_owned);
         self.stale.peers = true;
-        self.stale.mail |= from == self.me.0 || to == self.me.0 || group.is_some();
+        self.stale.mail = true;
         self.stale.names |= group.is_none() && !self.names.contains_key(to);
         if let Some(known) = self.mail.iter_mut().find(|mail| mail.key == key) {
             known.group = group;
@@ -194,13 +202,14 @@ impl WatchModel {
             at: time::parse(at).unwrap_or(0),
             receipt: "accepted".into(),
             row: None,
+            own: None,
         });
     }
 
     fn message_read(&mut self, payload: &Value) {
         let id = word(&payload["messageId"]);
         self.stale.peers = true;
-        self.stale.mail |= [&payload["fromPeer"], &payload["toPeer"]].iter().any(|peer| word(peer) == self.me.0);
+        self.stale.mail = true;
         // An acknowledged message is read too, so its receipt stays.
         let mail = self.mail.iter_mut().find(|mail| mail.key == id && mail.receipt != "acked");
         if let Some(mail) = mail {
@@ -238,7 +247,7 @@ impl WatchModel {
         }
     }
 
-    /// Applies an answer of `inbox`: messages that the user received or sent.
+    /// Applies an answer of `log`, or of `inbox`: messages that the user received or sent.
     pub fn add_messages(&mut self, value: &Value) {
         let rows = rows(value, "messages");
         // All rows of a group message make one line; each row is one copy.
@@ -248,33 +257,33 @@ impl WatchModel {
                 self.learn_name(word(&row["toPeer"]), word(&row["toName"]), None);
             }
             let key = row_key(&row);
+            let group = row["group"].as_str();
+            let own = Some(row.clone()).filter(|row| word(&row["toPeer"]) == self.me.0);
+            // A row of the log stands for all copies; of the others each is one.
+            let is_copy = group.is_some() && row["toName"].is_string() && row["copies"].is_null();
+            let copy = is_copy.then(|| (word(&row["toPeer"]).to_owned(), word(&row["receipt"]).to_owned()));
             if let Some(known) = self.mail.iter_mut().find(|mail| mail.key == key) {
-                if known.group.is_some() && row["toName"].is_string() {
-                    known.copies.insert(word(&row["toPeer"]).to_owned(), word(&row["receipt"]).to_owned());
-                }
+                known.copies.extend(copy);
+                known.group = known.group.max(row["copies"].as_i64());
                 known.receipt = word(&row["receipt"]).to_owned();
-                known.row = Some(row);
+                known.own = own.or_else(|| known.own.take());
+                if known.row.as_ref().is_none_or(|old| row["seq"].as_i64() <= old["seq"].as_i64()) {
+                    known.row = Some(row);
+                }
                 continue;
             }
-            let group = row["group"].as_str();
-            let copy = (word(&row["toPeer"]).to_owned(), word(&row["receipt"]).to_owned());
             self.insert_message(WatchedMessage {
                 key,
-                copies: BTreeMap::from_iter(group.filter(|_| row["toName"].is_string()).map(|_| copy)),
+                copies: BTreeMap::from_iter(copy),
                 from: word(&row["fromPeer"]).to_owned(),
                 to: group.unwrap_or_else(|| word(&row["toPeer"])).to_owned(),
-                group: group.map(|_| 0),
+                group: group.map(|_| row["copies"].as_i64().unwrap_or(0)),
                 at: time::parse(word(&row["createdAt"])).unwrap_or(0),
                 receipt: word(&row["receipt"]).to_owned(),
+                own,
                 row: Some(row),
             });
         }
-    }
-
-    /// Applies the row of one message, from an answer that lists others as well.
-    pub fn add_text(&mut self, key: &str, value: &Value) {
-        let found: Vec<Value> = rows(value, "messages").into_iter().filter(|row| row_key(row) == key).collect();
-        self.add_messages(&serde_json::json!({ "messages": found }));
     }
 
     fn learn_name(&mut self, id: &str, name: &str, project: Option<&str>) {
@@ -326,10 +335,9 @@ impl WatchModel {
         self.locks.iter().filter(fits).collect()
     }
 
-    /// The messages from or to their peers.
-    pub fn shown_mail(&self) -> Vec<&WatchedMessage> {
-        let all = self.filter.is_empty();
-        self.mail.iter().filter(|mail| all || self.is_peer_shown(&mail.from) || self.is_peer_shown(&mail.to)).collect()
+    /// Whether a message is from or to one of their peers.
+    pub fn is_mail_shown(&self, mail: &WatchedMessage) -> bool {
+        self.filter.is_empty() || self.is_peer_shown(&mail.from) || self.is_peer_shown(&mail.to)
     }
 
     /// The events about these projects or their peers.
@@ -348,7 +356,7 @@ impl WatchModel {
         match pane {
             Pane::Peers => self.shown_peers().iter().map(|row| word(&row["id"]).to_owned()).collect(),
             Pane::Locks => self.shown_locks().iter().map(|row| lock_key(row)).collect(),
-            Pane::Mail => self.shown_mail().iter().map(|mail| mail.key.clone()).collect(),
+            Pane::Mail => self.shown_conversations().iter().map(|one| one.key().to_owned()).collect(),
             Pane::Events => self.shown_events().iter().map(|row| row["seq"].to_string()).collect(),
         }
     }
@@ -401,17 +409,16 @@ mod tests {
     }
 
     #[test]
-    fn a_message_goes_from_sent_to_read_and_shows_its_text_only_to_its_parties() {
+    fn a_message_goes_from_sent_to_read_and_gets_its_text_with_an_answer() {
         let mut model = WatchModel::new("h", "human");
         model.stale = StaleLists::default();
         model.apply_event(sent("m1", "a", "b", "2026-01-01T00:00:00.000Z"));
-        assert_eq!(model.stale, StaleLists { peers: true, names: true, ..StaleLists::default() });
+        assert_eq!(model.stale, StaleLists { peers: true, names: true, mail: true, ..StaleLists::default() });
         assert_eq!((model.mail[0].receipt.as_str(), model.mail[0].row.is_none()), ("accepted", true));
         let read = json!({ "messageId": "m1", "fromPeer": "a", "toPeer": "b" });
         model.apply_event(json!({ "type": "message_read", "seq": 2, "payload": read }));
-        assert_eq!((model.mail[0].receipt.as_str(), model.stale.mail), ("read", false));
+        assert_eq!((model.mail[0].receipt.as_str(), model.stale.mail), ("read", true));
         model.apply_event(sent("m2", "a", "h", "2026-01-01T00:00:01.000Z"));
-        assert!(model.stale.mail, "the user may read their own mail");
         let row = json!({ "id": "m2", "fromPeer": "a", "toPeer": "h", "fromName": "claude", "receipt": "offered",
             "payload": "hello", "createdAt": "2026-01-01T00:00:01.000Z" });
         model.add_messages(&json!({ "messages": [row] }));

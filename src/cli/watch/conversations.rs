@@ -1,0 +1,106 @@
+//! Messages as conversations: a message and the replies to it are one row, which opens as one text. Also the texts
+//! of a search and of a mailbox.
+
+use super::draw;
+use super::model::{WatchModel, WatchedMessage, word};
+use crate::base::time;
+use serde_json::Value;
+
+/// A message and the known replies to it, oldest first; never empty.
+#[derive(Debug, Clone)]
+pub struct Conversation<'a> {
+    /// The id of the message that began it.
+    pub id: &'a str,
+    /// Its messages.
+    pub messages: Vec<&'a WatchedMessage>,
+}
+
+impl<'a> Conversation<'a> {
+    /// The newest message, which stands for the conversation on one line.
+    pub fn last(&self) -> &'a WatchedMessage {
+        self.messages[self.messages.len() - 1]
+    }
+
+    /// The key of its row, which stays when a reply arrives.
+    pub fn key(&self) -> &'a str {
+        &self.messages[0].key
+    }
+
+    /// Whether the message that began it is known.
+    pub fn has_beginning(&self) -> bool {
+        self.messages[0].id() == self.id
+    }
+}
+
+impl WatchedMessage {
+    /// Its public id, or its key while that is unknown.
+    fn id(&self) -> &str {
+        self.row.as_ref().and_then(|row| row["id"].as_str()).unwrap_or(&self.key)
+    }
+
+    /// The id of the message that began its conversation.
+    fn conversation(&self) -> &str {
+        self.row.as_ref().and_then(|row| row["thread"].as_str()).unwrap_or_else(|| self.id())
+    }
+}
+
+impl WatchModel {
+    /// The conversations from or to peers whose project passes the filter, the latest first.
+    pub fn shown_conversations(&self) -> Vec<Conversation<'_>> {
+        let mut found: Vec<Conversation<'_>> = Vec::new();
+        for mail in &self.mail {
+            let id = mail.conversation();
+            match found.iter_mut().find(|known| known.id == id) {
+                Some(known) => known.messages.insert(0, mail),
+                None => found.push(Conversation { id, messages: vec![mail] }),
+            }
+        }
+        found.retain(|known| known.messages.iter().any(|mail| self.is_mail_shown(mail)));
+        found
+    }
+}
+
+/// A conversation as text: each message with its time, its receipt and its words; `…` for words on their way.
+pub fn conversation_text(model: &WatchModel, conversation: &Conversation<'_>) -> String {
+    let text = |mail: &&WatchedMessage| {
+        let head = format!("{}\n{} UTC, {}", draw::route(model, mail), clock(mail.at), draw::receipt_label(mail).1);
+        let body = match &mail.row {
+            Some(row) => {
+                let note = "\n\n(only the first part is shown here; run slm-mesh inbox for the rest)";
+                word(&row["payload"]).to_owned() + if row["parts"].is_i64() { note } else { "" }
+            }
+            None => super::actions::LOADING.to_owned(),
+        };
+        format!("{head}\n\n{body}{}", draw::copy_receipts(model, mail))
+    };
+    let texts: Vec<String> = conversation.messages.iter().map(text).collect();
+    texts.join("\n\n\n")
+}
+
+/// The text of messages that an answer lists, in its order.
+pub fn rows_text(rows: &[Value]) -> String {
+    let text = |row: &Value| {
+        let to = row["group"].as_str().or(row["toName"].as_str()).map(|to| format!(" → {to}")).unwrap_or_default();
+        let at = time::parse(word(&row["createdAt"])).unwrap_or(0);
+        let head = format!("{}{to}\n{} UTC, {}", word(&row["fromName"]), clock(at), word(&row["receipt"]));
+        format!("{head}\n\n{}", word(&row["payload"]))
+    };
+    rows.iter().map(text).collect::<Vec<_>>().join("\n\n\n")
+}
+
+/// A mailbox as its owner sees it: what is unread, oldest first, and below it what was read, newest first.
+pub fn mailbox_text(answer: &Value) -> String {
+    let rows = answer["messages"].as_array().cloned().unwrap_or_default();
+    let is_unread = |row: &Value| ["accepted", "offered"].contains(&word(&row["receipt"]));
+    let (unread, mut read): (Vec<Value>, Vec<Value>) = rows.into_iter().partition(is_unread);
+    read.reverse();
+    let part = |title: &str, rows: &[Value]| match rows {
+        [] => format!("{title}: none"),
+        rows => format!("{title}\n\n{}", rows_text(rows)),
+    };
+    format!("{}\n\n\n{}", part("UNREAD, oldest first", &unread), part("READ, newest first", &read))
+}
+
+fn clock(at: i64) -> String {
+    time::sqlite(&time::iso(at))
+}
