@@ -187,7 +187,7 @@ fn a_person_reads_conversations_searches_and_looks_into_a_mailbox() {
         return;
     };
     place.ok(&["start", "--detach"]);
-    let mut peer = |name: &str| {
+    let peer = |name: &str| {
         let mut socket = place.socket();
         socket.call("attach", json!({ "name": name, "agent": "codex", "project": "/p", "pid": 1 }));
         socket

@@ -72,7 +72,6 @@ pub(super) const AGENT: Agent = Agent {
             Switch { file: SETTINGS, keys: &["tools", "enableHooks"], off: Off::Flag(false) },
             Switch { file: SETTINGS, keys: &["hooks", "disabled"], off: Off::ListHasUs },
         ],
-        ..NO_SETTINGS
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
     support: Support::run("0.61.0"),
