@@ -378,3 +378,48 @@ fn what_peers_write_stays_in_its_quotes() {
         assert!(text.chars().all(is_visible), "{text:?}");
     }
 }
+
+/// An edit through the server of an editor counts like one with the agent's own tool; reading is free.
+#[test]
+fn an_edit_through_another_mcp_server_is_denied() {
+    let place = Place::new();
+    place.ok(&["lock", "held.txt", "--reason", "mine"]);
+    let root = place.root.to_str().unwrap();
+    let held = place.root.join("held.txt");
+    let claude = |tool: &str, arguments: Value| json!({ "session_id": "s", "hook_event_name": "PreToolUse", "cwd": root, "tool_name": tool, "tool_input": arguments });
+    let gemini =
+        |tool: &str, arguments: Value| with(claude(tool, arguments), json!({ "hook_event_name": "BeforeTool" }));
+    let copilot = |tool: &str, arguments: Value| json!({ "sessionId": "s", "cwd": root, "toolName": tool, "toolArgs": arguments.to_string() });
+    for (agent, denied, free) in [
+        (
+            "claude",
+            claude("mcp__filesystem__write_file", json!({ "path": held, "content": "x" })),
+            claude("mcp__filesystem__read_text_file", json!({ "path": held })),
+        ),
+        (
+            "codex",
+            claude("mcp__serena__replace_symbol_body", json!({ "name_path": "A", "relative_path": "held.txt" })),
+            claude("mcp__serena__find_symbol", json!({ "name_path": "A", "relative_path": "held.txt" })),
+        ),
+        (
+            "gemini",
+            gemini("mcp_filesystem_move_file", json!({ "source": "other.txt", "destination": held })),
+            gemini("mcp_filesystem_read_file", json!({ "path": held })),
+        ),
+        (
+            "copilot",
+            copilot("jetbrains-replace_text_in_file", json!({ "pathInProject": "held.txt", "projectPath": root })),
+            copilot("jetbrains-get_file_text_by_path", json!({ "pathInProject": "held.txt", "projectPath": root })),
+        ),
+        (
+            "opencode",
+            claude("filesystem_edit_file", json!({ "path": "held.txt", "edits": [] })),
+            claude("filesystem_edit_file", json!({ "path": "held.txt", "edits": [], "dryRun": true })),
+        ),
+    ] {
+        let answer = told(&place, agent, &denied).to_string();
+        assert!(answer.contains(r#"reason: \"mine\""#) && answer.contains("was not changed"), "{agent}: {answer}");
+        assert_eq!(told(&place, agent, &free), Value::Null, "{agent}: it only reads");
+    }
+    assert_eq!(place.json(&["lock", "list"])["locks"].as_array().unwrap().len(), 1, "no lock was taken on the way");
+}

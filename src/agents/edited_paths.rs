@@ -1,5 +1,6 @@
 //! Finds the files that a tool call is about to edit, from the tool's name and its input.
 
+use super::server_tools;
 use crate::known_agents::AGENTS;
 use crate::known_agents::dialect::Dialect;
 use crate::wire::field_reader::NeededFields;
@@ -56,6 +57,13 @@ pub const NEEDED_FIELDS: NeededFields = NeededFields {
         "target_notebook",
         "absolute_path",
         "filename",
+        "relative_path",
+        "relativePath",
+        "pathInProject",
+        "path_in_project",
+        "source",
+        "destination",
+        "paths",
     ],
     repeated: FILE_FIELDS,
     embedded: ARGUMENT_FIELDS,
@@ -71,9 +79,13 @@ fn is_known(name: &str, list: fn(&Dialect) -> &'static [&'static str]) -> bool {
     AGENTS.iter().filter_map(|agent| agent.dialect.as_ref()).any(|dialect| list(dialect).contains(&name))
 }
 
+fn tool_name(input: &Value) -> &str {
+    input["tool_name"].as_str().or(input["toolName"].as_str()).unwrap_or("")
+}
+
 /// The name of a tool in lower case without separators, and its arguments.
 fn tool_call(input: &Value) -> (String, Value) {
-    let name = input["tool_name"].as_str().or(input["toolName"].as_str()).unwrap_or("");
+    let name = tool_name(input);
     let plain = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let given = ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field));
     // Some agents pass the arguments as JSON in a string. A patch may be a bare string, too.
@@ -89,8 +101,10 @@ pub fn shell_arguments(input: &Value) -> Option<Value> {
 
 /// Whether a tool edits files or runs commands.
 pub fn writes(input: &Value) -> bool {
-    let (name, _) = tool_call(input);
-    is_known(&name, |dialect| dialect.shell_tools) || is_known(&name, |dialect| dialect.edit_tools)
+    let (name, arguments) = tool_call(input);
+    is_known(&name, |dialect| dialect.shell_tools)
+        || is_known(&name, |dialect| dialect.edit_tools)
+        || !server_tools::written_files(tool_name(input), &arguments).is_empty()
 }
 
 /// What the hooks before and after a tool call have in common: the agent's id for the call, else its arguments.
@@ -108,7 +122,7 @@ pub fn edited_files(input: &Value) -> Vec<String> {
     // The text of a patch names its files. What else a command writes is in `shell_command`.
     let is_shell = is_known(&plain, |dialect| dialect.shell_tools);
     if !is_shell && !is_known(&plain, |dialect| dialect.edit_tools) {
-        return Vec::new();
+        return server_tools::written_files(tool_name(input), arguments);
     }
     if arguments["command"].as_str().is_some_and(|command| READ_COMMANDS.contains(&command)) {
         return Vec::new();

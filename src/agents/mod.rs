@@ -16,6 +16,7 @@ pub mod hook_text;
 pub mod json_edit;
 pub mod prove;
 pub mod safe_write;
+mod server_tools;
 pub mod session_shield;
 pub mod setup;
 pub mod setup_records;

@@ -3,15 +3,18 @@
 use super::vocabulary::*;
 use serde_json::{Value, json};
 
+/// Its own tools that write, and the tools of other MCP servers.
+const WRITING_TOOLS: &str = "Edit|Write|MultiEdit|NotebookEdit|Bash|mcp__(?!slm-mesh__).*";
+
 const HOOKS: HookFile = HookFile {
     command: HookCommand::ProgramAndArguments,
     events: &[
         ("SessionStart", ""),
         ("UserPromptSubmit", ""),
-        ("PreToolUse", "Edit|Write|MultiEdit|NotebookEdit|Bash"),
+        ("PreToolUse", WRITING_TOOLS),
         ("PostToolUse", ""),
         // A command that fails may have written, too.
-        ("PostToolUseFailure", "Edit|Write|MultiEdit|NotebookEdit|Bash"),
+        ("PostToolUseFailure", WRITING_TOOLS),
         ("Stop", ""),
         ("SubagentStop", ""),
         ("SessionEnd", ""),

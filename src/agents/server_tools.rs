@@ -1,0 +1,205 @@
+//! Finds the files that a tool of another MCP server is about to write, from the tool's name and arguments. No list of
+//! servers: the name says whether it writes, and the names of the arguments say which of them are paths.
+//!
+//! **Invariant:** a tool that may only read has no written files. To miss a write is better than to deny a read.
+
+use crate::base::limits;
+use serde_json::Value;
+use std::path::Path;
+
+/// What stands between the name of a server and the name of its tool, where an agent keeps them apart.
+const SERVER_MARK: &str = "__";
+
+/// Words of a tool that writes files.
+const WRITES: &[&str] = &[
+    "write",
+    "edit",
+    "create",
+    "replace",
+    "insert",
+    "delete",
+    "remove",
+    "move",
+    "rename",
+    "patch",
+    "update",
+    "append",
+    "modify",
+    "overwrite",
+    "reformat",
+    "truncate",
+];
+/// Words of a tool that reads, whatever else its name says.
+const READS: &[&str] = &[
+    "read", "get", "list", "find", "search", "view", "show", "describe", "fetch", "query", "preview", "check", "status",
+];
+/// Reading words that a replacing tool has in front.
+const LOOKS_FIRST: &[&str] = &["find", "search"];
+/// Words of a tool that makes or moves something else than a file.
+const NO_FILES: &[&str] = &["directory", "folder", "branch", "issue", "memory", "comment", "release", "page", "task"];
+
+/// Arguments with a path, or a list of paths.
+const PATH_FIELDS: &[&str] = &[
+    "path",
+    "paths",
+    "file",
+    "files",
+    "file_path",
+    "filePath",
+    "filepath",
+    "filename",
+    "fileName",
+    "file_name",
+    "relative_path",
+    "relativePath",
+    "absolute_path",
+    "absolutePath",
+    "target_file",
+    "targetFile",
+    "target_path",
+    "targetPath",
+    "notebook_path",
+    "pathInProject",
+    "path_in_project",
+    "source",
+    "destination",
+    "source_path",
+    "destination_path",
+    "sourcePath",
+    "destinationPath",
+    "old_path",
+    "new_path",
+    "oldPath",
+    "newPath",
+    "uri",
+];
+/// Arguments with the folder in which relative paths are meant.
+const BASE_FIELDS: &[&str] = &["projectPath", "project_path"];
+/// Arguments of a tool whose paths are not on this machine: a repository on a server, a bucket, a site.
+const ELSEWHERE: &[&str] = &["owner", "repo", "repository", "branch", "bucket", "host", "url", "project_id"];
+/// Arguments with which a writing tool only shows what it would do.
+const DRY_RUNS: &[&str] = &["dryRun", "dry_run"];
+
+/// The files that a call of a server's tool would write; none if it only reads, or writes elsewhere.
+pub fn written_files(tool: &str, arguments: &Value) -> Vec<String> {
+    let Some(arguments) = arguments.as_object().filter(|_| is_writing_tool(tool)) else { return Vec::new() };
+    let is_elsewhere = ELSEWHERE.iter().any(|name| arguments.contains_key(*name));
+    if is_elsewhere || DRY_RUNS.iter().any(|name| arguments.get(*name) == Some(&Value::Bool(true))) {
+        return Vec::new();
+    }
+    let base = BASE_FIELDS.iter().find_map(|name| arguments.get(*name)?.as_str()).unwrap_or("");
+    let mut found: Vec<String> = Vec::new();
+    for name in PATH_FIELDS {
+        match arguments.get(*name) {
+            Some(Value::String(path)) => found.extend(local_path(base, path)),
+            Some(Value::Array(list)) => {
+                found.extend(list.iter().filter_map(Value::as_str).filter_map(|path| local_path(base, path)));
+            }
+            _ => {}
+        }
+    }
+    found.sort();
+    found.dedup();
+    found.truncate(limits::EDIT_FILES_MAX);
+    found
+}
+
+/// Whether the words of a tool's name say that it writes files.
+fn is_writing_tool(tool: &str) -> bool {
+    let own = tool.rsplit(SERVER_MARK).next().unwrap_or(tool).trim_start_matches('_');
+    let words = words_of(own);
+    let is_any = |list: &[&str], word: &String| list.contains(&word.as_str());
+    let reads = |(n, word): (usize, &String)| {
+        let then_replaces = words[n + 1..].iter().any(|next| next == "replace");
+        is_any(READS, word) && !(is_any(LOOKS_FIRST, word) && then_replaces)
+    };
+    words.iter().any(|word| is_any(WRITES, word))
+        && !words.iter().any(|word| is_any(NO_FILES, word))
+        && !words.iter().enumerate().any(reads)
+}
+
+/// The words of a name, in lower case: `createNewFile`, `create_new_file` and `create-new-file` have three.
+fn words_of(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut was_lower = false;
+    for c in name.chars() {
+        if !c.is_ascii_alphanumeric() || c.is_ascii_uppercase() && was_lower {
+            words.push(String::new());
+        }
+        if let (true, Some(word)) = (c.is_ascii_alphanumeric(), words.last_mut()) {
+            word.push(c.to_ascii_lowercase());
+        }
+        was_lower = c.is_ascii_lowercase();
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// The path of a file on this machine, if the text is one.
+fn local_path(base: &str, text: &str) -> Option<String> {
+    let path = text.strip_prefix("file://").unwrap_or(text);
+    let is_path = !path.is_empty() && path.len() <= limits::PATH_MAX && !path.contains("://") && !path.contains('\n');
+    is_path.then(|| match base {
+        "" => path.to_owned(),
+        // An absolute path stays as it is.
+        base => Path::new(base).join(path).to_string_lossy().into_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn writing_tools_name_their_files() {
+        for (tool, arguments, want) in [
+            ("mcp__filesystem__write_file", json!({ "path": "/w/a", "content": "x" }), vec!["/w/a"]),
+            ("filesystem_edit_file", json!({ "path": "a", "edits": [{ "oldText": "x" }] }), vec!["a"]),
+            ("filesystem-move_file", json!({ "source": "/a", "destination": "/b" }), vec!["/a", "/b"]),
+            ("mcp_filesystem_write_file", json!({ "path": "a" }), vec!["a"]),
+            ("filesystem___write_file", json!({ "path": "a" }), vec!["a"]),
+            (
+                "mcp__serena__replace_symbol_body",
+                json!({ "name_path": "A/b", "relative_path": "src/a.rs" }),
+                vec!["src/a.rs"],
+            ),
+            ("mcp__serena__create_text_file", json!({ "relative_path": "n.py", "content": "path" }), vec!["n.py"]),
+            (
+                "mcp__jetbrains__replace_text_in_file",
+                json!({ "pathInProject": "a.kt", "projectPath": "/p", "oldText": "x", "newText": "y" }),
+                vec!["/p/a.kt"],
+            ),
+            ("mcp__jetbrains__create_new_file", json!({ "pathInProject": "b.kt", "text": "" }), vec!["b.kt"]),
+            ("idea.createNewFile", json!({ "path": "file:///p/c.kt" }), vec!["/p/c.kt"]),
+            ("mcp__x__find_and_replace", json!({ "files": ["a", "b"] }), vec!["a", "b"]),
+            ("mcp__read-server__write_file", json!({ "path": "a" }), vec!["a"]),
+        ] {
+            assert_eq!(written_files(tool, &arguments), want, "{tool}");
+        }
+    }
+
+    #[test]
+    fn what_reads_or_writes_elsewhere_has_no_files() {
+        for (tool, arguments) in [
+            ("mcp__filesystem__read_text_file", json!({ "path": "/a" })),
+            ("mcp__filesystem__list_directory", json!({ "path": "/a" })),
+            ("mcp__filesystem__create_directory", json!({ "path": "/a" })),
+            ("mcp__filesystem__edit_file", json!({ "path": "/a", "dryRun": true })),
+            ("patch-server_read_file", json!({ "path": "/a" })),
+            ("mcp__serena__find_symbol", json!({ "relative_path": "a.rs" })),
+            ("mcp__serena__write_memory", json!({ "memory_file_name": "a", "path": "a" })),
+            ("mcp__jetbrains__get_file_text_by_path", json!({ "pathInProject": "a" })),
+            ("mcp__github__create_or_update_file", json!({ "owner": "o", "repo": "r", "path": "a", "branch": "main" })),
+            ("mcp__web__update_site", json!({ "path": "https://example.org/a" })),
+            ("mcp__slm-mesh__mesh_lock", json!({ "files": ["a"] })),
+            ("Read", json!({ "file_path": "/a" })),
+            ("mcp__x__write_file", json!({ "path": "" })),
+            ("mcp__x__write_file", json!({ "path": 5 })),
+            ("mcp__x__write_file", json!("path")),
+            ("", json!({ "path": "a" })),
+        ] {
+            assert_eq!(written_files(tool, &arguments), Vec::<String>::new(), "{tool}");
+        }
+    }
+}
