@@ -14,8 +14,12 @@ const NAMES: &[(&str, [&str; 6])] = &[
     ("codex", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
     ("copilot", ["sessionStart", "userPromptSubmitted", "preToolUse", "postToolUse", "agentStop", "sessionEnd"]),
     ("gemini", ["SessionStart", "BeforeAgent", "BeforeTool", "AfterTool", "AfterAgent", "SessionEnd"]),
-    // An OpenCode session ends when it is deleted; no recording contains that.
+    // A session of OpenCode and Kilo ends when it is deleted; no recording contains that.
     ("opencode", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
+    ("kilo", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
+    ("qwen", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", ""]),
+    // `droid exec` runs no hook for its prompt: that input is written by hand.
+    ("droid", ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "Stop", "SessionEnd"]),
 ];
 
 /// Runs the hook on one captured input, with the test folder in place of the captured working directory.
@@ -48,7 +52,7 @@ fn each_captured_event_is_understood() {
         }
         place.ok(&["send", &name, "before it stops"]);
         let mut shown = told(&place, agent, stop).to_string();
-        if ["copilot", "gemini", "opencode"].contains(agent) {
+        if ["copilot", "gemini", "opencode", "kilo"].contains(agent) {
             assert!(shown.contains("mail came in") && !shown.contains("before it stops"), "{agent}: {shown}");
             shown = told(&place, agent, prompt).to_string();
         }
@@ -66,4 +70,25 @@ fn each_captured_event_is_understood() {
             assert_eq!(place.json(&["status"])["locks"]["active"], json!(0), "{agent}");
         }
     }
+}
+
+/// Kimi Code drops what the hooks at a session's start and after a tool say: mail waits for a prompt, or the stop.
+#[test]
+fn mail_waits_where_an_agent_drops_the_answer() {
+    let place = Place::new();
+    let name = format!("kimi-{}", place.root.file_name().unwrap().to_str().unwrap());
+    place.ok(&["lock", "held.txt", "--reason", "mine"]);
+    assert_eq!(told(&place, "kimi", "SessionStart"), Value::Null);
+    place.ok(&["send", &name, "before a tool"]);
+    for event in ["PostToolUse", "PostToolUseFailure", "SessionStart"] {
+        assert_eq!(told(&place, "kimi", event), Value::Null, "{event}");
+    }
+    let shown = told(&place, "kimi", "UserPromptSubmit");
+    assert!(shown["message"].as_str().unwrap().contains("> before a tool"), "{shown}");
+    place.ok(&["send", &name, "before it stops"]);
+    let reason = told(&place, "kimi", "Stop");
+    assert_eq!(reason["hookSpecificOutput"]["permissionDecision"], json!("deny"), "{reason}");
+    assert!(reason.to_string().contains("> before it stops"), "{reason}");
+    let denied = told(&place, "kimi", "PreToolUse").to_string();
+    assert!(denied.contains(r#"reason: \"mine\""#) && denied.contains("was not changed"), "{denied}");
 }

@@ -5,7 +5,7 @@
 
 use super::generated_files::{NAME, is_our_program};
 use super::json_edit::{self, PathStep};
-use super::{toml_entry, yaml_entry};
+use super::{toml_entry, toml_hooks, yaml_entry};
 use crate::known_agents::Agent;
 use crate::known_agents::files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
 use serde_json::{Value, json};
@@ -43,6 +43,16 @@ impl Entries<'_> {
         self.server.filter(|server| !server.entry.is_json())
     }
 
+    /// The hooks, if their file is TOML.
+    fn toml_hooks(&self) -> Option<HookFile> {
+        self.hooks.filter(|hooks| hooks.command == HookCommand::TomlLine)
+    }
+
+    /// The line with which a shell runs our hook.
+    fn hook_line(&self) -> String {
+        format!("{} hook {}", shell_quoted(self.program), self.agent.id)
+    }
+
     /// The text with our entries in it.
     ///
     /// # Errors
@@ -53,6 +63,9 @@ impl Entries<'_> {
                 EntryShape::TomlTable => toml_entry::put(text, server.key, self.program),
                 _ => yaml_entry::put(text, server.key, self.own_file),
             };
+        }
+        if let Some(hooks) = self.toml_hooks() {
+            return toml_hooks::put(text, hooks.events, &self.hook_line(), HOOK_SECONDS);
         }
         let mut text = text.to_owned();
         if json_edit::is_blank(&text) {
@@ -157,12 +170,12 @@ impl Entries<'_> {
     fn hook(&self, hooks: &HookFile) -> Value {
         let id = self.agent.id;
         let program = shell_quoted(self.program);
-        let line = format!("{program} hook {id}");
+        let line = self.hook_line();
         let mut hook = match hooks.command {
             HookCommand::ProgramAndArguments => {
                 json!({ "type": "command", "command": self.program, "args": ["hook", id] })
             }
-            HookCommand::ShellLine => json!({ "type": "command", "command": line }),
+            HookCommand::ShellLine | HookCommand::TomlLine => json!({ "type": "command", "command": line }),
             HookCommand::NamedShellLine => json!({ "type": "command", "name": NAME, "command": line }),
             HookCommand::BashIfPresent => {
                 json!({ "type": "command", "bash": format!("test ! -x {program} || {line}") })
@@ -188,6 +201,9 @@ impl Entries<'_> {
                 EntryShape::TomlTable => toml_entry::remove(text, server.key),
                 _ => Ok(yaml_entry::remove(text, server.key, self.own_file)),
             };
+        }
+        if self.toml_hooks().is_some() {
+            return Ok(toml_hooks::remove(text, |command| self.is_our_hook(&json!({ "command": command }))));
         }
         let whole = json_edit::parse(text)?;
         let mut text = text.to_owned();
@@ -226,7 +242,7 @@ impl Entries<'_> {
     /// Whether a text without our entries is no more than the frame that set-up began with.
     pub fn is_frame(&self, text: &str) -> bool {
         let frame = self.remove_from(&self.alone(), None).unwrap_or_default();
-        let is_json = self.other_format().is_none();
+        let is_json = self.other_format().is_none() && self.toml_hooks().is_none();
         let has_comment = |text: &str| is_json && (text.contains("//") || text.contains("/*"));
         let has_same_value = || {
             let values = json_edit::parse(text).ok().zip(json_edit::parse(&frame).ok());

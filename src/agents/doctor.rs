@@ -4,7 +4,7 @@
 //! kernel has named, leaves nothing behind, and starts no broker.
 
 use super::config_entries::hook_program;
-use super::environment::{EditedFile, Environment, is_program, read_json};
+use super::environment::{EditedFile, Environment, is_program, read_hooks};
 use super::generated_files::NAME;
 use super::shield_trial::try_shield;
 use super::{generated_files, safe_write};
@@ -283,8 +283,9 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
         checks.push(Check::error(&format!("{} hooks", agent.id), switch, cure));
     }
     let own = environment.scope(agent).own_file;
-    let own =
-        own.map(|own| (environment.path(agent, own.path), generated_files::own_file_text(&own, &environment.program)));
+    let own = own.map(|own| {
+        (environment.path(agent, own.path), generated_files::own_file_text(&own, agent, &environment.program))
+    });
     let own: Vec<_> = own.into_iter().collect();
     for (what, files) in [("own file", own), ("commands", environment.command_files(agent))] {
         checks.extend(check_own_files(&format!("{} {what}", agent.id), &files, &cure));
@@ -325,7 +326,7 @@ fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> 
     let about = format!("{} hooks", agent.id);
     let path = environment.path(agent, hooks.path);
     let shown = environment.shown(&path);
-    let Some(whole) = read_json(&path) else {
+    let Some(whole) = read_hooks(&path, &hooks) else {
         let found = if path.exists() { "can't be read for certain" } else { "is not there" };
         return Some(Check::error(&about, format!("{shown} {found}"), cure));
     };

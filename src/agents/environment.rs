@@ -2,9 +2,11 @@
 
 use super::config_entries::{self, Entries};
 use super::generated_files::{self, NAME};
-use super::{json_edit, safe_write, toml_entry, yaml_entry};
+use super::{json_edit, safe_write, toml_entry, toml_hooks, yaml_entry};
 use crate::base::error::{Error, ErrorKind};
-use crate::known_agents::files::{Directory, EntryShape, FilePath, HookFile, Off, Scope, ServerFile, Switch, Writer};
+use crate::known_agents::files::{
+    Directory, EntryShape, FilePath, HookCommand, HookFile, Off, Scope, ServerFile, Switch, Writer,
+};
 use crate::known_agents::{AGENTS, Agent, by_id};
 use crate::sys;
 use crate::sys::data_dir::DataDir;
@@ -263,4 +265,12 @@ fn own_path() -> Result<String, Error> {
 /// The value of a JSON file, if it has one.
 pub fn read_json(path: &Path) -> Option<Value> {
     json_edit::parse(&safe_write::read(path).ok()??).ok()
+}
+
+/// The hooks of a file in the form that JSON files have.
+pub fn read_hooks(path: &Path, hooks: &HookFile) -> Option<Value> {
+    match hooks.command {
+        HookCommand::TomlLine => toml_hooks::as_json(&safe_write::read(path).ok()??),
+        _ => read_json(path),
+    }
 }

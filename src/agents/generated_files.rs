@@ -1,6 +1,7 @@
 //! Files that set-up writes whole: slash commands, a plugin, a page of conventions. Each file says that
 //! set-up wrote it, and only such a file is ever changed or removed.
 
+use crate::known_agents::Agent;
 use crate::known_agents::files::{CommandStyle, OwnFile};
 use serde_json::json;
 use std::path::Path;
@@ -37,8 +38,8 @@ pub fn slash_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
 }
 
 /// The text of a file that set-up writes whole.
-pub fn own_file_text(own: &OwnFile, program: &str) -> String {
-    own.text.replace("\"{program}\"", &json!(program).to_string())
+pub fn own_file_text(own: &OwnFile, agent: &Agent, program: &str) -> String {
+    own.text.replace("\"{program}\"", &json!(program).to_string()).replace("{agent}", agent.id)
 }
 
 /// The program that a plugin runs.

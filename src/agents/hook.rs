@@ -198,6 +198,11 @@ impl HookWork<'_> {
         }
     }
 
+    /// Whether the agent drops what a hook of this event says.
+    fn is_unheard(&self) -> bool {
+        self.dialect.unheard.contains(&self.hook.call.kind)
+    }
+
     /// Compares the files that others hold with what was noted before a command.
     fn compare_held_files(&mut self) {
         match &self.hook.event {
@@ -295,6 +300,11 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
             client.call("hook.turn_end", &facts)?;
             facts["running"] = Value::Null;
             if *can_go_on { answer_stop(work, client, facts) } else { Ok(None) }
+        }
+        HookEvent::Start | HookEvent::AfterTool if work.is_unheard() => {
+            work.send_reports(client, &facts);
+            facts["peek"] = json!(true);
+            client.call("hook.mail", &facts).map(|_| None)
         }
         HookEvent::Start => {
             facts["withNeighbours"] = json!(true);

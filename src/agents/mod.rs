@@ -23,5 +23,6 @@ pub mod setup_records;
 pub mod shell_command;
 pub mod shield_trial;
 pub mod toml_entry;
+mod toml_hooks;
 pub mod wake;
 pub mod yaml_entry;

@@ -4,14 +4,14 @@
 //! **Invariant:** the user's mesh and files are not touched. What only the agent itself can show counts
 //! as not proven.
 
-use super::environment::{EditedFile, Environment, read_json};
+use super::environment::{EditedFile, Environment, read_hooks};
 use super::generated_files;
 use super::hook::hook_agent;
 use super::safe_write;
 use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
 use crate::known_agents::Agent;
-use crate::known_agents::dialect::MAIL_CAME;
+use crate::known_agents::dialect::{HookKind, MAIL_CAME};
 use crate::sys;
 use crate::sys::data_dir::DataDir;
 use serde_json::{Value, json};
@@ -84,7 +84,8 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
         );
         Error::new(ErrorKind::NotFound, text)
     };
-    let script = hook_agent(agent.id).ok_or_else(none)?.dialect.proof;
+    let dialect = hook_agent(agent.id).ok_or_else(none)?.dialect;
+    let script = dialect.proof;
     let calls = calls_in_file(environment, agent)?;
     let mut scratch = Scratch::new()?;
     let work = scratch.places.dir.join("work");
@@ -116,8 +117,15 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let output = send(&mut scratch, "word-before-a-prompt").and_then(|()| play(script.prompt, &free));
     add("mail comes before the model with a prompt", shows(output, "word-before-a-prompt"), "the hook did not show it");
     let output = send(&mut scratch, "word-in-mid-turn").and_then(|()| play(script.tool, &free));
-    let claim = "mail comes before the model in mid-turn, after a tool";
-    add(claim, shows(output, "word-in-mid-turn"), "the hook did not show it");
+    if dialect.unheard.contains(&HookKind::AfterTool) {
+        let claim = "mail in mid-turn waits for a prompt: the agent drops what its hook after a tool says";
+        let next = |output: String| Ok(output.is_empty() && shows(play(script.prompt, &free), "word-in-mid-turn")?);
+        let waited = output.and_then(next);
+        add(claim, waited, "the hook gave it out in vain");
+    } else {
+        let claim = "mail comes before the model in mid-turn, after a tool";
+        add(claim, shows(output, "word-in-mid-turn"), "the hook did not show it");
+    }
     let locked = scratch.ask("lock.lock", json!({ "filePaths": [held], "reason": "proof-of-a-lock" }));
     let output = locked.map_err(|error| error.text).and_then(|_| play(script.edit, &held));
     let denied = output.map(|output| output.contains("deny") && output.contains("proof-of-a-lock"));
@@ -165,7 +173,7 @@ fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec
         return Err(none("it has no hooks at this level, so there is nothing to prove; it has the tools alone".into()));
     };
     let path = environment.path(agent, hooks.path);
-    let whole = read_json(&path).unwrap_or(Value::Null);
+    let whole = read_hooks(&path, &hooks).unwrap_or(Value::Null);
     let file = EditedFile { path: path.clone(), server: None, hooks: Some(hooks) };
     let found = environment.entries(agent, "", &file).hooks_in(&whole, &hooks);
     if found.is_empty() {

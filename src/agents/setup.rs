@@ -82,7 +82,7 @@ pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep
     let own_file = environment.own_file(agent);
     let mut steps = Vec::new();
     if let Some(own) = scope.own_file {
-        let text = generated_files::own_file_text(&own, &environment.program);
+        let text = generated_files::own_file_text(&own, agent, &environment.program);
         steps.push(write_own_file(environment, "own file", Path::new(&own_file), &text));
     }
     if let Some((server, command)) = scope.server.and_then(by_agent) {

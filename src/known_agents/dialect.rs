@@ -14,6 +14,8 @@ pub struct Dialect {
     pub edit_tools: &'static [&'static str],
     /// Tools that run a command, written the same way.
     pub shell_tools: &'static [&'static str],
+    /// Events whose answer the agent does not show to its model. Mail stays unread there.
+    pub unheard: &'static [HookKind],
     /// The answer that puts text before the model.
     pub show: fn(&HookCall, &str) -> Value,
     /// The answer that prevents an edit.
@@ -101,6 +103,7 @@ pub(super) const CLAUDE_SHAPED: Dialect = Dialect {
     unnamed_event: |_| None,
     edit_tools: &["edit", "write", "multiedit", "notebookedit"],
     shell_tools: &["bash", "shell", "exec", "runshellcommand", "runterminalcommand", "runinterminal", "execute"],
+    unheard: &[],
     show: show_in_hook_output,
     deny: deny_in_hook_output,
     shell_lines: None,

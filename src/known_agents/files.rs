@@ -195,6 +195,8 @@ pub enum HookCommand {
     /// `bash`: a line that succeeds if the program is gone. This agent denies every tool call whose
     /// hook fails.
     BashIfPresent,
+    /// TOML: a table in a list, with `event` and `command`, a line for a shell.
+    TomlLine,
 }
 
 /// How long an agent waits for our hook, in its own unit.
@@ -235,7 +237,7 @@ pub enum CommandStyle {
 pub struct OwnFile {
     /// The file.
     pub path: FilePath,
-    /// Its text; `"{program}"` stands for our path in quotes.
+    /// Its text; `"{program}"` stands for our path in quotes, and `{agent}` for the agent's id.
     pub text: &'static str,
     /// Whether it runs our hooks, as a plugin does.
     pub runs_hooks: bool,

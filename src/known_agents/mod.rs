@@ -8,14 +8,18 @@
 
 mod aider;
 mod claude_code;
+mod cline;
 mod codex;
 mod copilot;
 mod cursor;
 mod devin;
 pub mod dialect;
+mod droid;
 pub mod files;
 mod gemini;
 pub mod identity;
+mod kilo;
+mod kimi_code;
 mod opencode;
 mod pi;
 mod qwen_code;
@@ -43,7 +47,7 @@ mod vocabulary {
         NO_FILES, NO_SETTINGS, Off, OwnFile, Scope, ServerFile, Switch, TimeLimit, Writer, commands, edited,
     };
     pub(super) use super::identity::{Identity, ProcessSign, UNSEEN};
-    pub(super) use super::support::{Evidence, Support};
+    pub(super) use super::support::{Evidence, NO_HOOKS, Support};
     pub(super) use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
     pub(super) use super::wakeup::{HookAnswer, Means, Wakeup};
 }
@@ -81,6 +85,10 @@ pub static AGENTS: &[Agent] = &[
     gemini::AGENT,
     copilot::AGENT,
     qwen_code::AGENT,
+    droid::AGENT,
+    kilo::AGENT,
+    kimi_code::AGENT,
+    cline::AGENT,
     cursor::AGENT,
     vscode::AGENT,
     devin::AGENT,

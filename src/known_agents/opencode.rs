@@ -2,7 +2,8 @@
 
 use super::vocabulary::*;
 
-const PLUGIN: &str = include_str!("opencode_plugin.js");
+/// The plugin that runs our hooks, in the shape of Claude Code's.
+pub(super) const PLUGIN: &str = include_str!("opencode_plugin.js");
 
 pub(super) const AGENT: Agent = Agent {
     identity: Identity {

@@ -1,4 +1,4 @@
-// written by slm-mesh setup; slm-mesh setup opencode --remove takes it out.
+// written by slm-mesh setup; slm-mesh setup {agent} --remove takes it out.
 // Asks the mesh before an edit and shows mail to the model. A mesh that is down stops nothing.
 import { spawn } from "node:child_process"
 
@@ -19,7 +19,7 @@ function ask(event, session, directory, more) {
     let text = ""
     const nothing = () => resolve({})
     try {
-      const child = spawn(program, ["hook", "opencode"], { stdio: ["pipe", "pipe", "ignore"], timeout: limitMs })
+      const child = spawn(program, ["hook", "{agent}"], { stdio: ["pipe", "pipe", "ignore"], timeout: limitMs })
       child.on("error", nothing)
       child.stdin.on("error", () => {})
       child.stdout.on("data", (part) => (text += part))
@@ -45,7 +45,7 @@ function wake(session, directory) {
   return new Promise((resolve) => {
     let text = ""
     try {
-      const child = spawn(program, ["hook", "opencode", "--wake"], { stdio: ["pipe", "pipe", "ignore"] })
+      const child = spawn(program, ["hook", "{agent}", "--wake"], { stdio: ["pipe", "pipe", "ignore"] })
       const end = () => child.kill()
       process.once("exit", end)
       child.unref()

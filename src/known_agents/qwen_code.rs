@@ -41,7 +41,7 @@ pub(super) const AGENT: Agent = Agent {
         ..NO_SETTINGS
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
-    support: Support { version: "0.24.4", ..Support::documented() },
+    support: Support::run("0.24.4"),
     ..Agent::new("qwen", "Qwen Code")
 };
 

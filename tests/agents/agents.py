@@ -1,46 +1,12 @@
 """The agents: what is installed, how each is pointed at the model on loopback, run once without a person, and asked
 to edit a file with its own tool."""
 
-import json
 import sys
 from pathlib import Path
 
+from agent import Agent, put
+from newer_agents import NEWER
 from windows import Served, Terminal
-
-
-class Agent:
-    """One agent. `program` is its command, `package` with `version` what npm installs; `name` is its word for us."""
-
-    name = program = package = version = ""
-    # Its session begins with its first prompt: mail between the two can come in before the second prompt only.
-    opens_by_prompt = False
-
-    def settings(self, home, work, port):
-        """Writes what it must have before set-up comes."""
-
-    def environment(self, port):
-        """What it needs beside HOME and PATH."""
-        return {}
-
-    def command(self, prompt, again):
-        """Its command line for one prompt; `again` in the second run."""
-        raise NotImplementedError
-
-    def settle(self, home, work):
-        """Answers beforehand what it would ask a person at its first start."""
-
-    def window(self, env, work, log):
-        """Opens it as a person does, so that it stays when a turn is over."""
-        raise NotImplementedError
-
-    def write(self, path, text):
-        """The tool calls that put `text` into the file: pairs of tool and arguments."""
-        raise NotImplementedError
-
-
-def put(path, value):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value, indent=2))
 
 
 class Codex(Agent):
@@ -83,6 +49,9 @@ class Codex(Agent):
         patch = f"*** Begin Patch\n*** {kind} File: {path.name}\n{body}\n*** End Patch\n"
         return [("apply_patch", {"input": patch})]
 
+    def shell(self, command):
+        return "exec_command", {"cmd": command}
+
 
 class OpenCode(Agent):
     name, program, package, version = "opencode", "opencode", "opencode-ai", "1.18.33"
@@ -107,7 +76,7 @@ class OpenCode(Agent):
     def command(self, prompt, again):
         if again:
             return [self.program, "run", prompt]
-        return [sys.executable, str(Path(__file__).with_name("opencode_serve.py")), "Hello.", prompt]
+        return [sys.executable, str(Path(__file__).with_name("opencode_serve.py")), self.program, "Hello.", prompt]
 
     def window(self, env, work, log):
         return Served([self.program, "serve", "--port", "0"], env, work, log)
@@ -115,6 +84,9 @@ class OpenCode(Agent):
     def write(self, path, text):
         read = [("read", {"filePath": str(path)})] if path.exists() else []
         return [*read, ("write", {"filePath": str(path), "content": text})]
+
+    def shell(self, command):
+        return "bash", {"command": command, "description": "a test"}
 
 
 class Gemini(Agent):
@@ -137,6 +109,9 @@ class Gemini(Agent):
     def write(self, path, text):
         return [("write_file", {"file_path": str(path), "content": text})]
 
+    def shell(self, command):
+        return "run_shell_command", {"command": command}
+
 
 class Claude(Agent):
     name, program, package, version = "claude", "claude", "@anthropic-ai/claude-code", "2.1.330"
@@ -146,7 +121,7 @@ class Claude(Agent):
                 "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
 
     def command(self, prompt, again):
-        return [self.program, "-p", prompt, "--allowedTools", "mcp__slm-mesh", "Read", "Write", "Edit"]
+        return [self.program, "-p", prompt, "--allowedTools", "mcp__slm-mesh", "Read", "Write", "Edit", "Bash"]
 
     def settle(self, home, work):
         put(home / ".claude.json", {
@@ -162,6 +137,9 @@ class Claude(Agent):
         # It wants to have read what it overwrites, and says so before any hook is asked.
         read = [("Read", {"file_path": str(path)})] if path.exists() else []
         return [*read, ("Write", {"file_path": str(path), "content": text})]
+
+    def shell(self, command):
+        return "Bash", {"command": command}
 
 
 class Copilot(Agent):
@@ -179,5 +157,8 @@ class Copilot(Agent):
             return [("edit", {"path": str(path), "old_str": path.read_text().rstrip(), "new_str": text})]
         return [("create", {"path": str(path), "file_text": text})]
 
+    def shell(self, command):
+        return "bash", {"command": command, "description": "a test"}
 
-ALL = [Codex(), OpenCode(), Gemini(), Claude(), Copilot()]
+
+ALL = [Codex(), OpenCode(), Gemini(), Claude(), Copilot(), *NEWER]

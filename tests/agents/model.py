@@ -3,6 +3,7 @@ Gemini. What it answers is decided by a play; what it was shown is kept, a line 
 
 import http.server
 import json
+import re
 import sys
 import threading
 
@@ -22,8 +23,15 @@ class Request:
         self.text = "\n".join(strings(body))
 
     def offers(self):
-        """The names of the tools, less what the agent puts before those of a server."""
-        return [tool["name"][max(tool["name"].rfind("mesh_"), 0):] for tool in self.tools]
+        """The names of the tools, less what the agent puts before those of a server; also of those that it keeps
+        back and that another tool calls."""
+        names = [tool["name"] for tool in self.tools]
+        names += self.deferred() if CALLS_DEFERRED in names else []
+        return [name[max(name.rfind("mesh_"), 0):] for name in names]
+
+    def deferred(self):
+        """The full names of our tools, as the agent tells its model."""
+        return sorted(set(re.findall(r"[\w-]*slm-mesh_+mesh_[a-z]+", self.text)))
 
     def count(self, word):
         return self.text.count(word)
@@ -41,12 +49,20 @@ def strings(value):
             yield from strings(one)
 
 
+# The tool with which a model calls tools that its agent keeps back.
+CALLS_DEFERRED = "tool_call"
+
+
 def looked_for(request):
     """Brings our tools before the model where its agent keeps them back until they are looked for."""
-    if any(tool["name"] == "tool_search" for tool in request.tools) and "mesh_status" not in request.offers():
-        words = "mesh peers status inbox send lock state events summary"
-        request = yield Call("tool_search", {"query": words, "limit": 20})
-    return request
+    search = next((tool for tool in request.tools if tool["name"] in ("tool_search", "ToolSearch")), None)
+    if search is None or "mesh_status" in [tool["name"][-11:] for tool in request.tools]:
+        return request
+    if search.get("type") == "tool_search":
+        words = {"query": "mesh peers status inbox send lock state events summary", "limit": 20}
+    else:
+        words = {"query": "select:" + ",".join(request.deferred())}
+    return (yield Call(search["name"], words))
 
 
 class Model(http.server.ThreadingHTTPServer):
@@ -93,6 +109,10 @@ class Model(http.server.ThreadingHTTPServer):
             if isinstance(answer, Call):
                 fits = [tool for tool in tools if tool["name"].endswith(answer.tool)]
                 found = min(fits, key=lambda tool: tool["name"] != answer.tool, default=None)
+                deferred = [name for name in request.deferred() if name.endswith(answer.tool)]
+                if found is None and deferred and any(tool["name"] == CALLS_DEFERRED for tool in tools):
+                    answer = Call(CALLS_DEFERRED, {"name": deferred[0], "arguments": answer.arguments})
+                    found = {"name": CALLS_DEFERRED}
                 if found is None:
                     self.trouble = f"no tool {answer.tool} among {sorted(tool['name'] for tool in tools)}"
                     answer = "There is no such tool."

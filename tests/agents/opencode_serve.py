@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""OpenCode as its window runs it: a server with a session that stays when a turn is over (`opencode run` ends with
-its turn, and nothing can make it go on). Writes each prompt into one session; ends once that is idle for good."""
+"""OpenCode, or an agent that grew out of it, as its window runs it: a server with a session that stays when a turn is over (`opencode run` ends with
+its turn, and nothing can make it go on). Its arguments are the program and the prompts. Writes each prompt into one session; ends once that is idle for good."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ QUIET_SECONDS = 3
 
 
 def main():
-    server = subprocess.Popen(["opencode", "serve", "--port", "0"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    server = subprocess.Popen([sys.argv[1], "serve", "--port", "0"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
     try:
         address = None
@@ -27,7 +27,7 @@ def main():
         last = [time.monotonic()]
         threading.Thread(target=listen, args=(address, last), daemon=True).start()
         session = call(address, "/session", {})["id"]
-        for prompt in sys.argv[1:]:
+        for prompt in sys.argv[2:]:
             call(address, f"/session/{session}/message", {"parts": [{"type": "text", "text": prompt}]})
             while time.monotonic() - last[0] < QUIET_SECONDS:
                 time.sleep(0.1)

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import agents
+import shell
 import wakes
 from model import Call, Model, looked_for
 
@@ -25,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
 BASE = Path(os.environ.get("SLM_MESH_AGENTS_DIR", TOP / "target/agents"))
 INSIDE = "SLM_MESH_AGENTS_INSIDE"
-RUN_SECONDS = 120
+RUN_SECONDS, STOPS_SECONDS = 120, 30
 
 PROOFS = [
     ("tools", "the MCP server starts, the model is offered all eight tools, and a call of one comes back"),
@@ -41,7 +42,7 @@ PROOFS = [
     ("one", "hooks and MCP server are one peer, also in the next run"),
 ]
 
-ALL_PROOFS = PROOFS + wakes.WAKES
+ALL_PROOFS = PROOFS + shell.SHELL + wakes.WAKES
 
 # Stands in for slm-mesh during a run: keeps what each hook was told and what it said. Mail comes in between the
 # session's first hook and its second, which some agents start at once. As a script of that name it is no more to the
@@ -131,6 +132,16 @@ class Stage:
         said = (self.root / f"out-{self.ran}.txt").read_text(errors="replace").strip().splitlines() or [""]
         return None if child.returncode == 0 else f"exit status {child.returncode}: {said[-1][:200]}"
 
+    def has_stopped(self):
+        """Waits for the end of the first turn; whether it came."""
+        end = time.monotonic() + STOPS_SECONDS
+        while time.monotonic() < end:
+            told = [path for path in self.log.glob("*.in") if '"Stop"' in path.read_text()]
+            if any(path.with_suffix(".out").exists() for path in told):
+                return True
+            time.sleep(0.1)
+        return False
+
     def locks(self):
         return {Path(lock["filePath"]).name: lock["holder"] for lock in self.mesh("lock", "list")["locks"]}
 
@@ -159,7 +170,7 @@ def first_play(stage, proof):
     request = yield
     if agent.opens_by_prompt:
         # Once the turn is over: what comes in before would keep it going.
-        threading.Timer(1.5, stage.mesh, ["send", stage.peer, PROMPT]).start()
+        threading.Thread(target=lambda: stage.has_stopped() and stage.mesh("send", stage.peer, PROMPT)).start()
         request = yield "Good day."
     proof("prompt", request.count(PROMPT) > 0, "not in its request")
     request = yield from looked_for(request)
@@ -218,7 +229,7 @@ def keep_inputs(stage, folder):
         text = json.dumps(told)
         if event not in found or "held.txt" in text and "PreToolUse BeforeTool preToolUse".count(event):
             found[event] = text.replace(str(stage.work), "/work").replace(str(stage.home), "/home")
-            found[event] = found[event].replace(str(stage.bin), "/usr/bin")
+            found[event] = found[event].replace(str(stage.bin), "/usr/bin").replace(str(stage.work).replace("/", "-"), "-work")
     folder.mkdir(parents=True, exist_ok=True)
     for event, text in found.items():
         told = json.loads(text)
@@ -254,7 +265,7 @@ def prove(agent, program, inputs):
             return {name: "set-up failed: see setup.txt" for name, _ in PROOFS}
         (stage.work / "held.txt").write_text("as it was\n")
         stage.mesh("lock", "held.txt", "--reason", "the human rewrites it")
-        stage.stand_in("" if agent.opens_by_prompt else PROMPT)
+        stage.stand_in("" if agent.opens_by_prompt or "prompt" in agent.lacks else PROMPT)
         failed = stage.run("Write the files.", first_play(stage, proof))
         trouble, seen = model.trouble, len(model.requests)
         if "stop" not in proof.found:
@@ -269,14 +280,26 @@ def prove(agent, program, inputs):
         proof("kept", shown or LAST in kept, "mail counts as read that the model never saw")
         peers = [peer["name"] for peer in stage.mesh("peers", "--all")["peers"] if peer["agentType"] != "human"]
         proof("one", peers == [stage.peer], f"peers: {peers}")
+        tiers = prove_shell(stage, proof) if "shell" not in agent.lacks else {}
         why = trouble or model.trouble or failed or f"ended after {seen} requests"
         if inputs:
             keep_inputs(stage, Path(inputs))
     finally:
         stage.end()
         model.shutdown()
-    result = {name: proof.found.get(name, why) for name, _ in PROOFS}
-    return result
+    found = {name: None if name in agent.lacks else proof.found.get(name, why) for name, _ in PROOFS + shell.SHELL}
+    return {**found, "tiers": tiers}
+
+
+def prove_shell(stage, proof):
+    """Runs the agent once more, with shell commands that write the held file; what became of each."""
+    tiers = {}
+    shell.prepare(stage)
+    stage.mesh("lock", "held.txt", "--reason", "the human rewrites it")
+    failed = stage.run("Now by the shell.", shell.play(stage, proof, tiers))
+    for name, _ in shell.SHELL:
+        proof(name, name in proof.found, stage.model.trouble or failed or f"ended after {tiers}")
+    return tiers
 
 
 def install(agent):
@@ -285,7 +308,7 @@ def install(agent):
     manifest = folder / "node_modules" / agent.package / "package.json"
     if not manifest.exists() or json.loads(manifest.read_text())["version"] != agent.version:
         command = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error",
-                   f"{agent.package}@{agent.version}"]
+                   f"{agent.package}@{agent.version}", *agent.needs]
         folder.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(command, capture_output=True, text=True, timeout=900)
         if done.returncode:
@@ -305,9 +328,12 @@ def table(results):
     print()
     for name, text in ALL_PROOFS:
         print(f"{name:8}{text}")
+    for agent in agents.ALL:
+        for name, why in agent.lacks.items() if any(title.startswith(agent.name) for title in results) else ():
+            print(f"{agent.name}, {name}: none; {why}")
     for title, proofs in results.items():
         for name, why in () if isinstance(proofs, str) else proofs.items():
-            if why is not True:
+            if why not in (True, None):
                 print(f"{title}, {name}: {why}")
 
 
@@ -322,8 +348,16 @@ IN_SHORT = [
     ("mid-turn", ["tool"]),
     ("wakes idle", ["wakes"]),
     ("edit denied", ["denied"]),
+    ("shell denied", ["shell"]),
+    ("shell reported", ["report"]),
     ("set up by us", ["tools", "one"]),
 ]
+
+
+def shows(proofs, names):
+    """Whether each of these proofs holds; an agent must have something for one of them."""
+    found = [proofs.get(name) for name in names]
+    return True in found and all(held in (True, None) for held in found)
 
 
 def in_short(results):
@@ -332,7 +366,7 @@ def in_short(results):
     print("|---" * (len(IN_SHORT) + 1) + "|")
     for title, proofs in results.items():
         if not isinstance(proofs, str):
-            held = [all(proofs.get(name) is True for name in names) for _, names in IN_SHORT]
+            held = [shows(proofs, names) for _, names in IN_SHORT]
             print(f"| {title} | " + " | ".join("yes" if one else "no" for one in held) + " |")
 
 
@@ -361,7 +395,9 @@ def main():
             continue
         began = time.monotonic()
         results[title] = prove(agent, Path(given.program).resolve(), given.inputs)
-        print(f"{title}: {time.monotonic() - began:.0f} s", flush=True)
+        tiers = results[title].pop("tiers", {})
+        done = "; ".join(f"{name}: {tier}" for name, tier in tiers.items())
+        print(f"{title}: {time.monotonic() - began:.0f} s{'; shell ' if done else ''}{done}", flush=True)
     here = [agent for agent in chosen if not isinstance(results[f"{agent.name} {agent.version}"], str)]
     began = time.monotonic()
     for name, proofs in wakes.prove(here, BASE, Path(given.program).resolve()).items():
@@ -369,7 +405,7 @@ def main():
     print(f"idle sessions: {time.monotonic() - began:.0f} s", flush=True)
     table(results)
     in_short(results)
-    good = all(not isinstance(proofs, str) and all(held is True for held in proofs.values())
+    good = all(not isinstance(proofs, str) and all(held in (True, None) for held in proofs.values())
                for proofs in results.values())
     sys.exit(0 if good else 1)
 

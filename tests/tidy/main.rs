@@ -50,7 +50,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("libmdns", &["discovery/mdns_process"]),
     ("if_addrs", &["discovery/addresses"]),
     ("jsonc_parser", &["agents/json_edit"]),
-    ("toml_edit", &["agents/toml_entry"]),
+    ("toml_edit", &["agents/toml_entry", "agents/toml_hooks"]),
 ];
 
 /// What pure code must not use: clocks, sockets, threads, randomness, the environment.

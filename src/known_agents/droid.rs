@@ -1,0 +1,40 @@
+//! Factory Droid, as of 0.215.0. Its hooks have Claude Code's shape.
+
+use super::vocabulary::*;
+use serde_json::json;
+
+const SETTINGS: FilePath = FilePath::Settings("settings.json");
+
+pub(super) const AGENT: Agent = Agent {
+    identity: Identity {
+        client_names: &["factory-cli"],
+        processes: &[ProcessSign::Name("droid"), ProcessSign::ArgumentsHave("/droid/")],
+        ..UNSEEN
+    },
+    dialect: Some(Dialect {
+        edit_tools: &["create", "edit", "multiedit", "applypatch"],
+        proof: ProofScript {
+            input: |event, file| named_input(event, "Create", &json!({ "file_path": file, "content": "" })),
+            ..CLAUDE_SHAPED.proof
+        },
+        ..CLAUDE_SHAPED
+    }),
+    files: Files {
+        programs: &["droid"],
+        directory: &[Directory::Home(".factory")],
+        user: Scope {
+            server: edited(&[FilePath::Settings("mcp.json")], "mcpServers", EntryShape::Stdio),
+            hooks: Some(CLAUDE_HOOKS),
+            ..NO_FILES
+        },
+        project: Scope {
+            server: edited(&[FilePath::Project(".factory/mcp.json")], "mcpServers", EntryShape::Stdio),
+            hooks: Some(HookFile { path: FilePath::Project(".factory/settings.json"), ..CLAUDE_HOOKS }),
+            ..NO_FILES
+        },
+        switches: &[Switch { file: SETTINGS, keys: &["enableHooks"], off: Off::Flag(false) }],
+        ..NO_SETTINGS
+    },
+    support: Support::run("0.215.0"),
+    ..Agent::new("droid", "Factory Droid")
+};

@@ -1,0 +1,53 @@
+//! Kimi Code, as of 2.1.0. It shows the model what the hook of a prompt says, and drops what the hooks after a tool
+//! and at a session's start say.
+
+use super::vocabulary::*;
+use serde_json::json;
+
+const CONFIG: FilePath = FilePath::Settings("config.toml");
+
+pub(super) const AGENT: Agent = Agent {
+    identity: Identity {
+        client_names: &["kimi-code"],
+        processes: &[ProcessSign::Name("kimi-code"), ProcessSign::ArgumentsHave("/kimi-code/")],
+        ..UNSEEN
+    },
+    dialect: Some(Dialect {
+        edit_tools: &["write", "edit"],
+        unheard: &[HookKind::Start, HookKind::AfterTool],
+        show: |_, text| json!({ "message": text }),
+        go_on: |reason| json!({ "hookSpecificOutput": { "permissionDecision": "deny", "permissionDecisionReason": reason } }),
+        proof: ProofScript {
+            input: |event, file| named_input(event, "Write", &json!({ "path": file, "content": "" })),
+            ..CLAUDE_SHAPED.proof
+        },
+        ..CLAUDE_SHAPED
+    }),
+    files: Files {
+        programs: &["kimi"],
+        directory: &[Directory::Variable("KIMI_CODE_HOME", ""), Directory::Home(".kimi-code")],
+        user: Scope {
+            server: edited(&[FilePath::Settings("mcp.json")], "mcpServers", EntryShape::Plain),
+            hooks: Some(HookFile {
+                path: CONFIG,
+                has_groups: false,
+                command: HookCommand::TomlLine,
+                events: &[
+                    ("SessionStart", ""),
+                    ("UserPromptSubmit", ""),
+                    ("PreToolUse", ""),
+                    ("PostToolUse", ""),
+                    ("PostToolUseFailure", ""),
+                    ("Stop", ""),
+                    ("Interrupt", ""),
+                    ("SessionEnd", ""),
+                ],
+                ..CLAUDE_HOOKS
+            }),
+            ..NO_FILES
+        },
+        ..NO_SETTINGS
+    },
+    support: Support { mail_mid_turn: Evidence::No, ..Support::run("2.1.0") },
+    ..Agent::new("kimi", "Kimi Code")
+};

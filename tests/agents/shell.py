@@ -1,0 +1,59 @@
+"""Shell commands that write a file which another peer has locked: what each tier does about each of them."""
+
+import subprocess
+
+from model import Call
+
+SHELL = [
+    ("shell", "a shell command that plainly writes a locked file does not run, and the model reads who holds it"),
+    ("report", "a command that hid what it wrote is reported to the holder, and to the model where hooks can"),
+]
+
+HELD = "as it was\n"
+DENIED = "The file was not changed"
+# Each writes held.txt, in one way that agents have.
+PLAIN = [
+    ("echo >", "echo changed > held.txt"),
+    ("sed -i", "sed -i s/was/changed/ held.txt"),
+    ("python3 -c", "python3 -c \"open('held.txt', 'w').write('changed')\""),
+    ("git checkout", "git checkout -- held.txt"),
+    ("here-document", "cat > held.txt <<'EOF'\nchanged\nEOF"),
+    ("formatter", "prettier --write held.txt"),
+]
+# No reading of the command shows that this one writes it.
+HIDDEN = ("script", "sh ./build.sh")
+# Stands in for a formatter, which need not be installed.
+PRETTIER = "#!/bin/sh\nshift\necho changed > \"$1\"\n"
+
+
+def prepare(stage):
+    """A commit to check out, a formatter, and a script that writes."""
+    held = stage.work / "held.txt"
+    before = held.read_text()
+    held.write_text("as committed\n")
+    identity = ["-c", "user.name=tester", "-c", "user.email=tester@localhost"]
+    for words in (["add", "held.txt"], [*identity, "commit", "-qm", "Start"]):
+        subprocess.run(["git", *words], cwd=stage.work, env=stage.env, check=True)
+    held.write_text(before)
+    (stage.work / "build.sh").write_text("echo changed > held.txt\n")
+    (stage.bin / "prettier").write_text(PRETTIER)
+    (stage.bin / "prettier").chmod(0o755)
+
+
+def play(stage, proof, tiers):
+    """One turn with all the commands; what became of each goes into `tiers`."""
+    held = stage.work / "held.txt"
+    request = yield
+    for name, command in [*PLAIN, HIDDEN]:
+        denials = request.count(DENIED)
+        request = yield Call(*stage.agent.shell(command))
+        was_written = held.read_text() != HELD
+        tiers[name] = "written" if was_written else "denied" if request.count(DENIED) > denials else "nothing"
+        held.write_text(HELD)
+    for name, _ in PLAIN:
+        proof("shell", tiers[name] == "denied", f"{name}: {tiers[name]}")
+    told = [message["payload"] for message in stage.mesh("inbox", "--filter", "all")["messages"]]
+    proof("report", any("held.txt" in text and "build.sh" in text for text in told), "the holder was not told")
+    if "tool" not in stage.agent.lacks:
+        proof("report", request.count("changed what another agent has locked") > 0, "the model was not told")
+    yield "Done."
