@@ -82,3 +82,49 @@ fn two_subagents_do_not_edit_one_file_at_once() {
     hook(&place, "SubagentStop", "s1", json!({ "agent_id": "sub-1" }));
     assert!(!is_denied(&edit(&place, "s1", Some("sub-2"))), "a subagent that has ended blocks nobody");
 }
+
+/// Runs one hook of Cursor before a tool call, or at a prompt.
+fn cursor_hook(place: &Place, event: &str, conversation: &str, more: Value) {
+    let mut input =
+        json!({ "hook_event_name": event, "conversation_id": conversation, "workspace_roots": [place.root] });
+    input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut command = place.command(&["hook", "cursor"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+}
+
+#[test]
+fn a_tool_call_belongs_to_the_conversation_whose_hook_announced_it() {
+    let place = Place::new();
+    // One window: one MCP server, two conversations.
+    let mut window = place.session("cursor-vscode", ".");
+    window.tool("mesh_status", json!({}));
+    for conversation in ["c1", "c2"] {
+        cursor_hook(&place, "beforeSubmitPrompt", conversation, json!({ "prompt": "hi" }));
+    }
+    let peers = place.json(&["peers", "--all", "--as", "human"])["peers"].clone();
+    let named = |id: &Value| peers.as_array().unwrap().iter().find(|peer| peer["id"] == *id).unwrap()["name"].clone();
+    assert_eq!(peers.as_array().unwrap().iter().filter(|peer| peer["agentType"] == json!("cursor")).count(), 2);
+    let mut call = |conversation: &str, tool: &str, arguments: Value| {
+        let hook = json!({ "tool_name": format!("MCP:{tool}"), "tool_input": arguments.to_string() });
+        cursor_hook(&place, "preToolUse", conversation, hook);
+        window.tool(tool, arguments)
+    };
+    let first = call("c1", "mesh_summary", json!({ "summary": "one" }))["actedAs"]["id"].clone();
+    let second = call("c2", "mesh_summary", json!({ "summary": "two" }))["actedAs"]["id"].clone();
+    assert!(first.is_string() && second.is_string() && first != second, "{first} {second}");
+    // Each reads its own mail, and its sender sees that it was read.
+    for id in [&second, &first] {
+        place.ok(&["send", id.as_str().unwrap(), named(id).as_str().unwrap(), "--as", "human"]);
+    }
+    for (conversation, id) in [("c1", &first), ("c2", &second)] {
+        let inbox = call(conversation, "mesh_inbox", json!({}));
+        assert_eq!(inbox["messages"].as_array().unwrap().len(), 1, "{inbox}");
+        assert_eq!(inbox["messages"][0]["payload"], named(id), "{inbox}");
+    }
+    support::until("both are read", || {
+        let sent = place.json(&["inbox", "--filter", "sent", "--as", "human"]);
+        sent["messages"].as_array().unwrap().iter().all(|row| row["receipt"] == json!("read"))
+    });
+}

@@ -1,5 +1,6 @@
 //! Finds the files that a tool call is about to edit, from the tool's name and its input.
 
+use super::mesh_call::{MeshCall, mesh_call};
 use super::server_tools;
 use crate::known_agents::AGENTS;
 use crate::known_agents::dialect::Dialect;
@@ -97,6 +98,12 @@ fn tool_call(input: &Value) -> (String, Value) {
 pub fn shell_arguments(input: &Value) -> Option<Value> {
     let (name, arguments) = tool_call(input);
     is_known(&name, |dialect| dialect.shell_tools).then_some(arguments)
+}
+
+/// The call of one of our own tools, if it is one.
+pub fn mesh_call_of(input: &Value) -> Option<MeshCall> {
+    let (_, arguments) = tool_call(input);
+    mesh_call(tool_name(input), &arguments)
 }
 
 /// Whether a tool edits files or runs commands.

@@ -116,6 +116,9 @@ fn answer_of(
     input: &Value,
 ) -> Result<Option<(HookReply, Option<Client>)>, String> {
     let Some(hook) = understand(agent.dialect, input) else { return Ok(None) };
+    if matches!(hook.event, HookEvent::MeshCall(_)) && agent.agent.identity.calls_name_session() {
+        return Ok(None);
+    }
     let places = DataDir::find().map_err(|error| error.text)?;
     let settings = Settings::load(&places).map_err(|error| error.text)?;
     let mut work = HookWork {
@@ -285,6 +288,10 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
     let hook = &work.hook;
     match &hook.event {
         HookEvent::Edit(_) | HookEvent::Command(_) => ask_to_write(work, client, facts),
+        HookEvent::MeshCall(call) => {
+            (facts["operation"], facts["arguments"]) = (json!(call.operation), call.arguments.clone());
+            client.call("hook.announce", &facts).map(|_| None)
+        }
         HookEvent::End => {
             work.send_reports(client, &facts);
             facts["leave"] = json!(true);

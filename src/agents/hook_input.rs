@@ -1,6 +1,7 @@
 //! Understands the input of a hook: which event it is, of which session, and which files an edit
 //! concerns.
 
+use super::mesh_call::MeshCall;
 use super::{edited_paths, shell_command};
 use crate::base::limits;
 use crate::known_agents::AGENTS;
@@ -18,6 +19,8 @@ pub enum HookEvent {
     Edit(Vec<String>),
     /// A tool is about to run these commands.
     Command(Vec<String>),
+    /// The agent is about to call one of our own tools.
+    MeshCall(MeshCall),
     /// A tool ran.
     AfterTool,
     /// The agent is about to stop.
@@ -99,7 +102,10 @@ fn event_of(kind: HookKind, input: &Value) -> Option<HookEvent> {
                 return Some(HookEvent::Edit(files));
             }
             let commands = shell_command::commands(input);
-            return (!commands.is_empty()).then_some(HookEvent::Command(commands));
+            if !commands.is_empty() {
+                return Some(HookEvent::Command(commands));
+            }
+            return edited_paths::mesh_call_of(input).map(HookEvent::MeshCall);
         }
         HookKind::AfterTool => HookEvent::AfterTool,
         HookKind::Stop => {

@@ -19,6 +19,13 @@ pub struct Identity {
     pub hosts_terminals: bool,
 }
 
+impl Identity {
+    /// Whether its tool calls show which session makes them.
+    pub fn calls_name_session(&self) -> bool {
+        self.has_many_sessions || self.session_variable.is_some()
+    }
+}
+
 /// A sign of a process, in lower case.
 #[derive(Debug, Clone, Copy)]
 pub enum ProcessSign {
