@@ -386,7 +386,10 @@ fn an_edit_through_another_mcp_server_is_denied() {
     place.ok(&["lock", "held.txt", "--reason", "mine"]);
     let root = place.root.to_str().unwrap();
     let held = place.root.join("held.txt");
-    let claude = |tool: &str, arguments: Value| json!({ "session_id": "s", "hook_event_name": "PreToolUse", "cwd": root, "tool_name": tool, "tool_input": arguments });
+    let claude = |tool: &str, arguments: Value| {
+        let call = json!({ "tool_name": tool, "tool_input": arguments });
+        with(json!({ "session_id": "s", "hook_event_name": "PreToolUse", "cwd": root }), call)
+    };
     let gemini =
         |tool: &str, arguments: Value| with(claude(tool, arguments), json!({ "hook_event_name": "BeforeTool" }));
     let copilot = |tool: &str, arguments: Value| json!({ "sessionId": "s", "cwd": root, "toolName": tool, "toolArgs": arguments.to_string() });
