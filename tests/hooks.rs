@@ -379,6 +379,33 @@ fn what_peers_write_stays_in_its_quotes() {
     }
 }
 
+/// Claude Code reads a file of variables before each shell command; OpenCode's plugin sets them from the answer.
+#[test]
+fn the_hook_of_a_sessions_start_hands_its_session_to_the_shell() {
+    let place = Place::new();
+    let file = place.root.join("variables.sh");
+    let start = |session: &str| with(claude_shape(session, "SessionStart"), json!({ "cwd": place.root }));
+    let named = with(start("one"), json!({ "CLAUDE_ENV_FILE": file }));
+    told(&place, "claude", &named);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let id = text.strip_prefix("export SLM_MESH_SESSION=").unwrap().trim_end().to_owned();
+    let other = told(&place, "opencode", &start("two"))["env"]["SLM_MESH_SESSION"].as_str().unwrap().to_owned();
+    let whoami = |id: &str| place.command(&["whoami", "--json"]).env("SLM_MESH_SESSION", id).output().unwrap();
+    for (id, agent) in [(&id, "claude-code"), (&other, "opencode")] {
+        let out = whoami(id);
+        let said: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!((&said["you"]["id"], &said["you"]["agentType"]), (&json!(id), &json!(agent)), "{said}");
+    }
+    let out = whoami("0123");
+    assert!(
+        !out.status.success() && String::from_utf8_lossy(&out.stdout).contains("SLM_MESH_SESSION is 0123"),
+        "{out:?}"
+    );
+    told(&place, "claude", &claude_shape("one", "SessionEnd"));
+    let said = String::from_utf8(whoami(&id).stdout).unwrap();
+    assert!(said.contains(&format!("SLM_MESH_SESSION is {id}")) && said.contains("has ended"), "{said}");
+}
+
 /// An edit through the server of an editor counts like one with the agent's own tool; reading is free.
 #[test]
 fn an_edit_through_another_mcp_server_is_denied() {

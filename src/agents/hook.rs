@@ -9,6 +9,7 @@ use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun};
 use super::hook_input::{HookEvent, HookInput, understand};
 use super::hook_text;
 use super::session_shield::SessionShield;
+use super::session_variable;
 use super::shell_command;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{framed_text, time};
@@ -102,6 +103,8 @@ struct HookWork<'a> {
     /// The shield of the session, if the user wants one.
     shield: Option<SessionShield>,
     hook: HookInput,
+    /// The input as the agent wrote it.
+    input: &'a Value,
     run: ToolRun,
     held: HeldFiles,
     /// What was noted before the tool that ran.
@@ -127,6 +130,7 @@ fn answer_of(
         run: tool_run(&hook, input),
         held: HeldFiles::new(&places),
         hook,
+        input,
         note: None,
         reports: Vec::new(),
     };
@@ -238,6 +242,11 @@ impl HookWork<'_> {
     /// The answer that puts reports, news of the session's own files, and mail before the model; `None` if there is
     /// nothing to say.
     fn show(&self, value: &Value, mail: &str) -> Option<HookReply> {
+        self.show_with(value, mail, None)
+    }
+
+    /// The same, with a field for the agent itself.
+    fn show_with(&self, value: &Value, mail: &str, field: Option<(&str, Value)>) -> Option<HookReply> {
         let locks = LockedPath::list(&value["own"]);
         let edit = CommandNote { named: self.run.named.clone(), ..CommandNote::default() };
         let moment = match &self.note {
@@ -250,8 +259,15 @@ impl HookWork<'_> {
         let reports = self.reports.iter().map(ChangeReport::text);
         let parts: Vec<String> = reports.chain([own_news_text(&news), mail.to_owned()]).collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-        let text = || (self.dialect.show)(&self.hook.call, &parts.join("\n\n")).to_string();
-        (!parts.is_empty()).then(|| HookReply { text: text(), shown: shown_mail(value) })
+        if parts.is_empty() && field.is_none() {
+            return None;
+        }
+        let mut answer =
+            if parts.is_empty() { json!({}) } else { (self.dialect.show)(&self.hook.call, &parts.join("\n\n")) };
+        if let Some((name, value)) = field {
+            answer[name] = value;
+        }
+        Some(HookReply { text: answer.to_string(), shown: shown_mail(value) })
     }
 }
 
@@ -316,7 +332,9 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
         HookEvent::Start => {
             facts["withNeighbours"] = json!(true);
             let value = client.call("hook.mail", &facts)?;
-            Ok(work.show(&value, &hook_text::beginning(&value)))
+            let id = value["you"]["id"].as_str().unwrap_or_default();
+            let fields = session_variable::hand_out(work.dialect.shell_environment, work.input, id);
+            Ok(work.show_with(&value, &hook_text::beginning(&value), fields))
         }
         HookEvent::Prompt | HookEvent::AfterTool => {
             facts["withOwnLocks"] = json!(true);

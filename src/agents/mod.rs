@@ -19,6 +19,7 @@ pub mod prove;
 pub mod safe_write;
 mod server_tools;
 pub mod session_shield;
+mod session_variable;
 pub mod setup;
 pub mod setup_records;
 pub mod shell_command;

@@ -31,7 +31,7 @@ use crate::sys::data_dir::DataDir;
 use crate::sys::file_path;
 use crate::sys::git;
 use crate::sys::other_broker;
-use crate::sys::settings::Settings;
+use crate::sys::settings::{SESSION, Settings};
 use args::{CliCommand, ParsedCommand};
 use operations::{CliOperation, RowStream, SendLocation};
 use serde_json::{Map, Value, json};
@@ -195,11 +195,13 @@ pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settin
     params
 }
 
-/// Parameters of every call: the version of this program, and the peer that the settings name.
+/// Parameters of every call: the version of this program, and the peer or session that the settings name.
 fn actor_params(settings: &Settings) -> Map<String, Value> {
     let named = Some(settings.text("SLM_MESH_PEER")).filter(|name| !name.is_empty());
     let mut params = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);
+    let session = Some(settings.text(SESSION)).filter(|id| named.is_none() && !id.is_empty());
     params.extend(named.map(|name| ("as".to_owned(), json!(name))));
+    params.extend(session.map(|id| ("shellSession".to_owned(), json!(id))));
     params
 }
 

@@ -73,6 +73,8 @@ pub struct Call {
     pub args: Args,
     /// The peer that it wants to act as.
     pub acting: Option<String>,
+    /// The session to which its shell belongs, as the environment says.
+    pub shell_session: Option<String>,
     /// Processes above the caller, nearest first, where the transport could prove them.
     pub ancestors: Vec<Process>,
 }

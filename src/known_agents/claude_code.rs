@@ -3,6 +3,9 @@
 use super::vocabulary::*;
 use serde_json::{Value, json};
 
+/// Names a file of lines that its shell runs before each command.
+const SHELL_LINES: &str = "CLAUDE_ENV_FILE";
+
 /// Its own tools that write, and the tools of other MCP servers.
 const WRITING_TOOLS: &str = "Edit|Write|MultiEdit|NotebookEdit|Bash|mcp__(?!slm-mesh__).*";
 
@@ -44,7 +47,8 @@ pub(super) const AGENT: Agent = Agent {
                 "hookSpecificOutput": { "hookEventName": "Stop", "additionalContext": text },
             })
         },
-        shell_lines: Some("CLAUDE_ENV_FILE"),
+        shell_lines: Some(SHELL_LINES),
+        shell_environment: Some(ShellEnvironment::File(SHELL_LINES)),
         is_shared: true,
         ..CLAUDE_SHAPED
     }),

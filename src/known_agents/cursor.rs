@@ -43,6 +43,7 @@ pub(super) const AGENT: Agent = Agent {
         },
         deny: |_, reason| json!({ "permission": "deny", "user_message": reason, "agent_message": reason }),
         go_on: |reason| json!({ "followup_message": reason }),
+        shell_environment: Some(ShellEnvironment::Answer("env")),
         proof: ProofScript {
             prompt: "beforeSubmitPrompt",
             edit: "preToolUse",

@@ -25,6 +25,8 @@ pub struct Dialect {
     pub shell_lines: Option<&'static str>,
     /// The answer that keeps the agent going once instead of stopping.
     pub go_on: fn(&str) -> Value,
+    /// How the hook of a session's start reaches the environment of the session's shell commands.
+    pub shell_environment: Option<ShellEnvironment>,
     /// Whether the agent takes that reason for a prompt of its user and runs the prompt's hook. Then
     /// the reason is a fixed sentence, and the prompt's hook shows the mail.
     pub reason_is_prompt: bool,
@@ -32,6 +34,15 @@ pub struct Dialect {
     pub is_shared: bool,
     /// What `doctor --prove` plays.
     pub proof: ProofScript,
+}
+
+/// How a hook sets variables for the shell commands of its session.
+#[derive(Debug, Clone, Copy)]
+pub enum ShellEnvironment {
+    /// It appends to a file, which this variable of its environment or field of its input names.
+    File(&'static str),
+    /// Its answer has them in this field.
+    Answer(&'static str),
 }
 
 /// What happened, whatever the agent calls it.
@@ -108,6 +119,7 @@ pub(super) const CLAUDE_SHAPED: Dialect = Dialect {
     deny: deny_in_hook_output,
     shell_lines: None,
     go_on: block,
+    shell_environment: None,
     reason_is_prompt: false,
     is_shared: false,
     proof: CLAUDE_PROOF,

@@ -13,6 +13,7 @@ pub(super) const AGENT: Agent = Agent {
     },
     dialect: Some(Dialect {
         edit_tools: &["create", "edit", "multiedit", "applypatch"],
+        shell_environment: Some(ShellEnvironment::File("CLAUDE_ENV_FILE")),
         proof: ProofScript {
             input: |event, file| named_input(event, "Create", &json!({ "file_path": file, "content": "" })),
             ..CLAUDE_SHAPED.proof

@@ -41,7 +41,9 @@ use wakeup::Wakeup;
 /// The words in which an agent's file states its facts.
 mod vocabulary {
     pub(super) use super::Agent;
-    pub(super) use super::dialect::{CLAUDE_SHAPED, Dialect, HookKind, MAIL_CAME, ProofScript, named_input};
+    pub(super) use super::dialect::{
+        CLAUDE_SHAPED, Dialect, HookKind, MAIL_CAME, ProofScript, ShellEnvironment, named_input,
+    };
     pub(super) use super::files::{
         AgentCommand, CLAUDE_HOOKS, CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile,
         NO_FILES, NO_SETTINGS, Off, OwnFile, Scope, ServerFile, Switch, TimeLimit, Writer, commands, edited,

@@ -72,6 +72,8 @@ export const SlmMesh = async ({ client, directory }) => {
   // not go into the system prompt, whose words a model takes for its maker's.
   const waiting = new Map()
   const greeted = new Set()
+  // What the mesh wants in the environment of a session's shell commands.
+  const environments = new Map()
   // Sessions that go on because of us, and those whose next prompt is ours.
   const continued = new Set()
   const prompted = new Set()
@@ -105,7 +107,9 @@ export const SlmMesh = async ({ client, directory }) => {
       const first = !greeted.has(sessionID)
       greeted.add(sessionID)
       // What a person wrote is nobody's business here; that a person wrote is.
-      hold(sessionID, await ask(first ? "start" : "prompt", sessionID, directory, ours ? {} : { prompt: "" }))
+      const answer = await ask(first ? "start" : "prompt", sessionID, directory, ours ? {} : { prompt: "" })
+      if (answer.env) environments.set(sessionID, answer.env)
+      hold(sessionID, answer)
       showInMessage(sessionID, output?.message, output?.parts)
     },
     "tool.execute.before": async ({ tool, sessionID, callID }, { args }) => {
@@ -117,6 +121,9 @@ export const SlmMesh = async ({ client, directory }) => {
     "tool.execute.after": async ({ tool, sessionID, callID }, result) => {
       hold(sessionID, await ask("tool", sessionID, directory, { tool_name: tool, tool_use_id: callID }))
       showInResult(sessionID, result)
+    },
+    "shell.env": async ({ sessionID }, output) => {
+      Object.assign(output.env, environments.get(sessionID))
     },
     event: async ({ event }) => {
       const session = event.properties?.sessionID ?? event.properties?.info?.id
@@ -136,6 +143,7 @@ export const SlmMesh = async ({ client, directory }) => {
       }
       if (event.type === "session.deleted") {
         waiting.delete(session)
+        environments.delete(session)
         await ask("end", session, directory, {})
       }
     },

@@ -52,6 +52,9 @@ pub const LINKS: &str = "SLM_MESH_PEER_URL";
 /// The setting that says how a person is told of alerts.
 pub const NOTIFY: &str = "SLM_MESH_NOTIFY";
 
+/// The variable that says to which session a shell belongs.
+pub const SESSION: &str = "SLM_MESH_SESSION";
+
 /// The setting that says whether transcripts are read.
 pub const TRANSCRIPTS: &str = "SLM_MESH_TRANSCRIPTS";
 
@@ -70,6 +73,12 @@ pub const SETTINGS: &[Setting] = &[
         range: SettingRange::Text(128),
         default: "",
         help: "Peer that verbs act as, like --as",
+    },
+    Setting {
+        name: SESSION,
+        range: SettingRange::Text(128),
+        default: "",
+        help: "Session of this shell; an agent's hook sets it",
     },
     Setting {
         name: "SLM_MESH_PORT",
@@ -268,7 +277,8 @@ impl Settings {
 
     /// The settings in which two brokers may differ, as text: all but those of a single session.
     pub fn fingerprint(&self) -> String {
-        let of_session = ["SLM_MESH_NAME", "SLM_MESH_PEER", "SLM_MESH_HOOK_BUDGET_MS", WAKE, SHIELD, TRANSCRIPTS];
+        let of_session =
+            ["SLM_MESH_NAME", "SLM_MESH_PEER", SESSION, "SLM_MESH_HOOK_BUDGET_MS", WAKE, SHIELD, TRANSCRIPTS];
         let shared = SETTINGS.iter().filter(|setting| !of_session.contains(&setting.name));
         // The fingerprint is shown to clients, so it holds only a hash of the secret.
         let value = |name| if name == SECRET { hash(self.text(name)).to_string() } else { self.text(name).to_owned() };

@@ -110,7 +110,15 @@ impl Disk {
         self.id += 1;
         let args = op.check(core::object(args)).unwrap();
         self.mesh.call(
-            Call { conn, id: json!(self.id), op, args, acting: acting.map(str::to_owned), ancestors: Vec::new() },
+            Call {
+                conn,
+                id: json!(self.id),
+                op,
+                args,
+                acting: acting.map(str::to_owned),
+                shell_session: None,
+                ancestors: Vec::new(),
+            },
             self.now,
         );
         self.mesh.commit();

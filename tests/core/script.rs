@@ -89,7 +89,10 @@ impl Script {
             Err(error) => return Some((id, Err(error))),
         };
         let now = self.now;
-        self.mesh().call(Call { conn, id: id.clone(), op, args, acting: None, ancestors: Vec::new() }, now);
+        self.mesh().call(
+            Call { conn, id: id.clone(), op, args, acting: None, shell_session: None, ancestors: Vec::new() },
+            now,
+        );
         let mut own = None;
         for (to, reply_id, result) in self.end_turn() {
             if reply_id == id {

@@ -174,7 +174,10 @@ impl World {
         let before = dump(&self.mesh, &self.spaces);
         let n_before = self.mesh.take_effects().len();
         assert_eq!(n_before, 0, "something left between two turns");
-        self.mesh.call(Call { conn, id: json!(self.next), op, args, acting, ancestors: chain }, self.now);
+        self.mesh.call(
+            Call { conn, id: json!(self.next), op, args, acting, shell_session: None, ancestors: chain },
+            self.now,
+        );
         let outs = self.mesh.take_effects();
         let id = json!(self.next);
         let own = outs.iter().find_map(|out| match out {

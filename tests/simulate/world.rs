@@ -219,7 +219,7 @@ impl World {
         let op = core::op(op).expect("an operation");
         let args = op.check(core::object(args)).expect("good arguments");
         let mesh = self.mesh();
-        mesh.call(Call { conn, id: json!(0), op, args, acting: None, ancestors: Vec::new() }, now);
+        mesh.call(Call { conn, id: json!(0), op, args, acting: None, shell_session: None, ancestors: Vec::new() }, now);
         assert!(mesh.commit());
         let reply = mesh.take_effects().into_iter().find_map(|out| match out {
             Effect::Reply { result, .. } => result.ok(),

@@ -155,6 +155,10 @@ fn call_operation(
             return connection.write(&rpc::error_response(&id, &Error::usage("as", "want the name or id of a peer")));
         }
     };
+    let shell_session = match params.remove("shellSession") {
+        Some(Value::String(id)) if !id.is_empty() => Some(id.chars().take(AS_MAX).collect()),
+        _ => None,
+    };
     // A caller that asks who it is, or must be known, is looked up in the process tree: there, and
     // only there, it can't claim to be somebody else.
     let is_known = acting.is_some() || mesh.is_attached(token);
@@ -172,7 +176,7 @@ fn call_operation(
     let may_be_inside = !is_known && must_be_known && !is_attach;
     let ancestors = if is_hook || may_be_inside { connection.origin.ancestors().to_vec() } else { Vec::new() };
     match op.check(params) {
-        Ok(args) => mesh.call(Call { conn: token, id, op, args, acting, ancestors }, *now),
+        Ok(args) => mesh.call(Call { conn: token, id, op, args, acting, shell_session, ancestors }, *now),
         Err(error) => connection.write(&rpc::error_response(&id, &error)),
     }
 }

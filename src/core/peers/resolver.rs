@@ -4,7 +4,7 @@
 //!
 //! | evidence | a session attaches | a hook | a tool call | a verb, the guard |
 //! | --- | --- | --- | --- | --- |
-//! | what the mesh handed out | the id of an earlier connection | | | the peer that it names |
+//! | what the mesh handed out | the id of an earlier connection | | | the peer that it names, or the session of its shell (below) |
 //! | the agent's own key | the session with that key | the session with that key | its connection attached with it | |
 //! | a call that a hook announced | | | that hook's session | |
 //! | the connection | its session that has no key yet | | its only peer | |
@@ -20,6 +20,16 @@
 //! | new | one, without a key | that one, which gets the key |
 //! | new, and the agent says that its session goes on | one | that one, which gets a further key |
 //! | new | any other | none: a second key is a second session |
+//!
+//! A verb whose environment names the session of its shell, by the processes above it:
+//!
+//! | the session | the processes | the verb acts as |
+//! | --- | --- | --- |
+//! | is none, or has ended | any | refused |
+//! | goes on | its agent process is the nearest | that session |
+//! | goes on | its agent process is behind another agent's, which inherited the variable | the nearer agent's session |
+//! | goes on | another agent's, or not its own although that is known | refused |
+//! | goes on | cannot be seen, or its own is unknown | that session |
 //!
 //! Where several sessions fit, a caller that would write is refused; a caller that only reads acts as nobody.
 
@@ -173,11 +183,42 @@ impl Peers {
             (None, []) if call.op.actor == Auth::Hook => Ok(None),
             (None, []) if call.op.actor == Auth::Optional && call.ancestors.is_empty() => Ok(None),
             // Anybody may read a list, even a caller whose session cannot be told.
-            (None, []) if call.op.actor == Auth::Optional => Ok(self.session_around(&call.ancestors).ok().flatten()),
-            (None, []) => {
-                self.session_around(&call.ancestors).map(|id| Some(id.unwrap_or_else(|| self.human_at(call.conn))))
-            }
+            (None, []) if call.op.actor == Auth::Optional => Ok(self.session_of_shell(call).ok().flatten()),
+            (None, []) => self.session_of_shell(call).map(|id| Some(id.unwrap_or_else(|| self.human_at(call.conn)))),
         }
+    }
+
+    /// The session in whose shell a caller runs: that of its environment, or else of the processes above it.
+    fn session_of_shell(&self, call: &Call) -> Result<Option<PeerId>, Error> {
+        let Some(named) = &call.shell_session else { return self.session_around(&call.ancestors) };
+        let refused = |why: String| {
+            let text = format!("SLM_MESH_SESSION is {named}, {why}; unset it, or say who you act as with --as");
+            Error::new(ErrorKind::Refused, text)
+        };
+        let Some(peer) = self.get(named).filter(|peer| peer.row.is_session()) else {
+            return Err(refused("and no session has that id".into()));
+        };
+        let id = &peer.row.id;
+        if peer.has_left && !peer.is_online() && !peer.unconfirmed {
+            return Err(refused(format!("and {} has ended", peer.row.name)));
+        }
+        let is_own = |above: &Process| self.sessions_of_process(above).iter().any(|one| one.row.id == *id);
+        let is_agent = |above: &Process| above.agent.is_some() || !self.sessions_inside(above).is_empty();
+        let nearest = call.ancestors.iter().find(|above| is_own(above) || is_agent(above));
+        let outside = || Err(refused(format!("and this process is not inside {}", peer.row.name)));
+        match nearest {
+            Some(above) if is_own(above) => Ok(Some(id.clone())),
+            Some(_) if call.ancestors.iter().any(is_own) => self.session_around(&call.ancestors),
+            Some(_) => outside(),
+            None if !call.ancestors.is_empty() && self.has_known_process(peer) => outside(),
+            None => Ok(Some(id.clone())),
+        }
+    }
+
+    /// Whether it is known which agent process a session has.
+    fn has_known_process(&self, peer: &Peer) -> bool {
+        let is_it = |one: &&super::sessions::Attachment| one.peers.contains(&peer.row.id);
+        peer.row.process.is_some() || self.attachments.values().filter(is_it).any(|one| one.agent.is_some())
     }
 
     /// Whether a caller runs inside this session: its agent process is one of these.
