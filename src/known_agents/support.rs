@@ -75,7 +75,7 @@ impl Support {
             mail_at_prompt: evidence,
             mail_mid_turn: evidence,
             edit_denied: evidence,
-            shell: ShellTiers { denied: Evidence::Docs, reported: Evidence::Docs, ..NO_HOOKS.shell },
+            shell: ShellTiers { denied: evidence, reported: evidence, ..NO_HOOKS.shell },
             ..NO_HOOKS
         }
     }

@@ -57,10 +57,11 @@ elif mkdir '{log}/second' 2>/dev/null && [ -n '{mail}' ]; then
   for _ in 1 2 3 4 5 6 7 8 9; do [ -d '{log}/through' ] || sleep 0.1; done
   '{real}' send {peer} '{mail}' > /dev/null 2>&1
 fi
-'{real}' "$@" < '{log}'/$n.in > '{log}'/$n.out 2> '{log}'/$n.err
+'{real}' "$@" < '{log}'/$n.in > '{log}'/$n.part 2> '{log}'/$n.err
 status=$?
 [ -z "$first" ] || mkdir '{log}/through'
-cat '{log}'/$n.out
+cat '{log}'/$n.part
+mv '{log}'/$n.part '{log}'/$n.out
 exit $status
 """
 

@@ -1,10 +1,12 @@
 """Shell commands that write a file which another peer has locked: what each tier does about each of them."""
 
+import re
 import subprocess
 
-from model import Call
+from model import Call, strings
 
 SHELL = [
+    ("verb", "a verb in the agent's shell acts as that session"),
     ("shell", "a shell command that plainly writes a locked file does not run, and the model reads who holds it"),
     ("report", "a command that hid what it wrote is reported to the holder, and to the model where hooks can"),
 ]
@@ -40,10 +42,18 @@ def prepare(stage):
     (stage.bin / "prettier").chmod(0o755)
 
 
+def last_words(request):
+    """What the newest result says."""
+    return "\n".join(list(strings(request.body))[-12:])
+
+
 def play(stage, proof, tiers):
     """One turn with all the commands; what became of each goes into `tiers`."""
     held = stage.work / "held.txt"
-    request = yield
+    yield
+    request = yield Call(*stage.agent.shell("slm-mesh whoami; echo session=$SLM_MESH_SESSION."))
+    proof("verb", last_words(request).count(stage.peer) > 0, f"whoami said {last_words(request)[-300:]}")
+    tiers["SLM_MESH_SESSION"] = "set" if re.search(r"session=[0-9a-f-]{36}\.", last_words(request)) else "unset"
     for name, command in [*PLAIN, HIDDEN]:
         denials = request.count(DENIED)
         request = yield Call(*stage.agent.shell(command))
