@@ -58,19 +58,36 @@ pub struct NotedFile {
 }
 
 impl NotedFile {
-    fn to_value(&self) -> Value {
-        json!({ "path": self.path, "holder": self.holder, "holderName": self.holder_name,
-                "state": self.state.to_value(), "recent": self.is_recent })
+    /// The file as a line of a note: JSON objects for many files would take longer than to look at them.
+    fn to_line(&self) -> String {
+        // Texts always have a form in JSON.
+        let names = serde_json::to_string(&[&self.path, &self.holder, &self.holder_name]).unwrap_or_default();
+        format!("{} {} {names}\n", u8::from(self.is_recent), self.state.to_text())
     }
 
-    fn from_value(value: &Value) -> Option<NotedFile> {
-        let text = |name: &str| value[name].as_str().map(str::to_owned);
-        Some(NotedFile {
-            path: text("path")?,
-            holder: text("holder")?,
-            holder_name: text("holderName")?,
-            state: FileState::from_value(&value["state"])?,
-            is_recent: value["recent"].as_bool()?,
+    fn from_line(line: &str) -> Option<NotedFile> {
+        let (facts, names) = line.split_at(line.find('[')?);
+        let (is_recent, state) = facts.trim_end().split_once(' ')?;
+        let [path, holder, holder_name] = serde_json::from_str(names).ok()?;
+        Some(NotedFile { path, holder, holder_name, state: FileState::from_text(state)?, is_recent: is_recent == "1" })
+    }
+}
+
+impl CommandNote {
+    fn to_text(&self) -> String {
+        let head = json!({ "command": self.command, "named": self.named });
+        std::iter::once(format!("{head}\n")).chain(self.files.iter().map(NotedFile::to_line)).collect()
+    }
+
+    /// The note from its text; `None` if that is damaged.
+    fn from_text(text: &str) -> Option<CommandNote> {
+        let (head, files) = text.split_once('\n')?;
+        let head: Value = serde_json::from_str(head).ok()?;
+        let named = head["named"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Some(CommandNote {
+            command: head["command"].as_str()?.to_owned(),
+            named: named.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            files: files.lines().map(NotedFile::from_line).collect::<Option<_>>()?,
         })
     }
 }
@@ -89,13 +106,11 @@ impl CommandNotes {
 
     /// Writes a note. If two calls look alike, the note of the first one counts for both.
     pub fn write(&self, peer: &str, run: &ToolRun, note: &CommandNote) {
-        let files: Vec<Value> = note.files.iter().map(NotedFile::to_value).collect();
-        let text = json!({ "command": note.command, "named": note.named, "files": files }).to_string();
         let path = self.dir.join(format!("{}{}", hashed(peer), ending(run)));
         let open = || OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
         let opened = open().or_else(|error| if make_private_dir(&self.dir) { open() } else { Err(error) });
         // Without a note, the hook after the command has nothing to compare with, and stays silent.
-        let _ = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+        let _ = opened.and_then(|mut file| file.write_all(note.to_text().as_bytes()));
     }
 
     /// Takes the note of a call. An agent that says nothing by which a call is known has only one at a time.
@@ -143,11 +158,5 @@ fn take_note(path: &Path) -> Option<CommandNote> {
     let read = crate::sys::regular_file::read_regular(path, NOTE_MAX);
     // Of two hooks that come at once, only one gets the note.
     fs::remove_file(path).ok()?;
-    let value: Value = serde_json::from_slice(&read?.0).ok()?;
-    let list = |name: &str| value[name].as_array().cloned().unwrap_or_default();
-    Some(CommandNote {
-        command: value["command"].as_str()?.to_owned(),
-        named: list("named").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        files: list("files").iter().filter_map(NotedFile::from_value).collect(),
-    })
+    CommandNote::from_text(std::str::from_utf8(&read?.0).ok()?)
 }

@@ -1,7 +1,6 @@
 //! What a file looked like at one moment, told by a `stat`, and whether it is another file now.
 
 use crate::sys::regular_file::read_regular;
-use serde_json::{Value, json};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
@@ -88,25 +87,25 @@ impl FileState {
         now - stamp.changed_ns / 1_000_000 < if is_coarse { COARSE_TICK_MS } else { TICK_MS }
     }
 
-    /// The state as JSON.
-    pub fn to_value(self) -> Value {
+    /// The state as words.
+    pub fn to_text(self) -> String {
         match self {
-            FileState::Missing => json!("missing"),
-            FileState::Other => json!("other"),
-            FileState::Regular(stamp) => json!({ "file": stamp.numbers() }),
-            FileState::Link(stamp) => json!({ "link": stamp.numbers() }),
+            FileState::Missing => "missing".into(),
+            FileState::Other => "other".into(),
+            FileState::Regular(stamp) => format!("file {}", stamp.to_text()),
+            FileState::Link(stamp) => format!("link {}", stamp.to_text()),
         }
     }
 
-    /// The state from JSON; `None` if it is not one.
-    pub fn from_value(value: &Value) -> Option<FileState> {
-        match value.as_str() {
-            Some("missing") => return Some(FileState::Missing),
-            Some("other") => return Some(FileState::Other),
-            _ => {}
+    /// The state from words; `None` if they are not one.
+    pub fn from_text(text: &str) -> Option<FileState> {
+        match text.split_once(' ') {
+            None if text == "missing" => Some(FileState::Missing),
+            None if text == "other" => Some(FileState::Other),
+            Some(("file", numbers)) => FileStamp::from_text(numbers).map(FileState::Regular),
+            Some(("link", numbers)) => FileStamp::from_text(numbers).map(FileState::Link),
+            _ => None,
         }
-        let file = value.get("file").map(|numbers| FileStamp::from_numbers(numbers).map(FileState::Regular));
-        file.or_else(|| value.get("link").map(|numbers| FileStamp::from_numbers(numbers).map(FileState::Link)))?
     }
 }
 
@@ -129,21 +128,22 @@ impl FileStamp {
         format!("{:x}-{:x}-{:x}-{:x}-{:x}", self.device, self.inode, self.size, self.modified_ns, self.changed_ns)
     }
 
-    fn numbers(&self) -> Value {
-        json!([self.device, self.inode, self.size, self.modified_ns, self.changed_ns, self.mode])
+    fn to_text(self) -> String {
+        let FileStamp { device, inode, size, modified_ns, changed_ns, mode } = self;
+        format!("{device} {inode} {size} {modified_ns} {changed_ns} {mode}")
     }
 
-    fn from_numbers(value: &Value) -> Option<FileStamp> {
-        let unsigned = |n: usize| value.get(n)?.as_u64();
-        let signed = |n: usize| value.get(n)?.as_i64();
-        Some(FileStamp {
-            device: unsigned(0)?,
-            inode: unsigned(1)?,
-            size: unsigned(2)?,
-            modified_ns: signed(3)?,
-            changed_ns: signed(4)?,
-            mode: u32::try_from(unsigned(5)?).ok()?,
-        })
+    fn from_text(text: &str) -> Option<FileStamp> {
+        let mut words = text.split(' ');
+        let stamp = FileStamp {
+            device: words.next()?.parse().ok()?,
+            inode: words.next()?.parse().ok()?,
+            size: words.next()?.parse().ok()?,
+            modified_ns: words.next()?.parse().ok()?,
+            changed_ns: words.next()?.parse().ok()?,
+            mode: words.next()?.parse().ok()?,
+        };
+        words.next().is_none().then_some(stamp)
     }
 }
 

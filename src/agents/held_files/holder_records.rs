@@ -132,7 +132,7 @@ impl HolderRecords {
 
 fn text(records: &[HolderRecord]) -> String {
     let rows = records.iter().map(|record| {
-        let row = json!({ "token": record.token, "state": record.state.to_value(), "hash": record.hash,
+        let row = json!({ "token": record.token, "state": record.state.to_text(), "hash": record.hash,
                           "by": record.by.word(), "news": record.is_news });
         (record.path.clone(), row)
     });
@@ -145,7 +145,7 @@ fn parse(bytes: &[u8]) -> Vec<HolderRecord> {
         Some(HolderRecord {
             path,
             token: row["token"].as_i64()?,
-            state: FileState::from_value(&row["state"])?,
+            state: FileState::from_text(row["state"].as_str()?)?,
             hash: row["hash"].as_u64(),
             by: RecordedBy::from_word(row["by"].as_str()?)?,
             is_news: row["news"].as_bool()?,

@@ -56,7 +56,7 @@ impl Overwrites {
     pub fn add(&self, entry: &Overwrite) {
         let name = format!("{:015}.{}", entry.at, hashed(&entry.path));
         let text = json!({ "path": entry.path, "at": entry.at, "holder": entry.holder, "command": entry.command,
-                           "before": entry.before.to_value(), "after": entry.after.to_value() });
+                           "before": entry.before.to_text(), "after": entry.after.to_text() });
         let mut names: Vec<PathBuf> = files_in(&self.dir).collect();
         names.sort();
         for old in names.iter().take((names.len() + 1).saturating_sub(ENTRIES_MAX)) {
@@ -92,7 +92,7 @@ fn read_entry(file: &Path) -> Option<Overwrite> {
         at: value["at"].as_i64()?,
         holder: value["holder"].as_str()?.to_owned(),
         command: value["command"].as_str().map(str::to_owned),
-        before: FileState::from_value(&value["before"])?,
-        after: FileState::from_value(&value["after"])?,
+        before: FileState::from_text(value["before"].as_str()?)?,
+        after: FileState::from_text(value["after"].as_str()?)?,
     })
 }
