@@ -8,13 +8,19 @@ use std::rc::Rc;
 
 /// A longer path is none that a file can have.
 const PATH_MAX: usize = 4096;
+/// Steps that it takes to look at a file and to note it.
+const WRITE_STEPS: usize = 8;
 
 impl Evaluator<'_> {
     /// A path as an absolute one in normal form, without a slash at its end.
     pub(super) fn resolve(&self, state: &State, path: &str) -> Option<String> {
-        let absolute =
-            if path.starts_with('/') { path.to_owned() } else { format!("{}/{path}", state.directory.as_ref()?) };
-        let normal = paths::normal(&absolute);
+        let is_normal = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        let absolute = match &state.directory {
+            _ if path.starts_with('/') => path.to_owned(),
+            directory => [directory.as_ref()?.trim_end_matches('/'), "/", path].concat(),
+        };
+        // The directory is in normal form already.
+        let normal = if is_normal { absolute } else { paths::normal(&absolute) };
         let plain = normal.trim_end_matches('/');
         let is_path = !path.is_empty() && plain.len() <= PATH_MAX && !plain.contains(['\n', '\0']);
         is_path.then(|| if plain.is_empty() { "/".to_owned() } else { plain.to_owned() })
@@ -22,7 +28,7 @@ impl Evaluator<'_> {
 
     /// Notes a file that is written, if its path is known.
     pub(super) fn write(&mut self, state: &State, path: &str) {
-        if path.ends_with('/') || !self.spend(4) {
+        if path.ends_with('/') || !self.spend(WRITE_STEPS) {
             return;
         }
         let Some(path) = self.resolve(state, path) else { return };
@@ -33,7 +39,7 @@ impl Evaluator<'_> {
 
     /// Notes a folder that is removed or moved, with all that is in it; or a file, if it is one.
     pub(super) fn write_all(&mut self, state: &State, path: &str) {
-        let Some(resolved) = self.resolve(state, path).filter(|_| self.spend(4)) else { return };
+        let Some(resolved) = self.resolve(state, path).filter(|_| self.spend(WRITE_STEPS)) else { return };
         if self.is_folder(&resolved) == Some(true) {
             self.note(&resolved, ShellWrite::Folder);
         } else {

@@ -200,22 +200,14 @@ impl Evaluator<'_> {
             // Whether an unknown variable is set is unknown, too.
             Expansion::Default(_) => value.filter(|value| !value.is_empty()),
             Expansion::CutStart { pattern, longest } => {
-                let signs = self.pattern_of(state, pattern)?;
-                let chars: Vec<char> = value?.chars().collect();
-                let mut cuts: Box<dyn Iterator<Item = usize>> =
-                    if *longest { Box::new((0..=chars.len()).rev()) } else { Box::new(0..=chars.len()) };
-                let affordable = self.spend(chars.len());
-                let cut = cuts.find(|n| affordable && wildcards::fits(&chars[..*n], &signs)).unwrap_or(0);
-                Some(chars[cut..].iter().collect())
+                let (signs, value) = (self.pattern_of(state, pattern)?, value?);
+                let fitting = self.cut_where(&value, *longest, |at| wildcards::text_fits(&value[..at], &signs));
+                Some(value[fitting.unwrap_or(0)..].to_owned())
             }
             Expansion::CutEnd { pattern, longest } => {
-                let signs = self.pattern_of(state, pattern)?;
-                let chars: Vec<char> = value?.chars().collect();
-                let mut cuts: Box<dyn Iterator<Item = usize>> =
-                    if *longest { Box::new(0..=chars.len()) } else { Box::new((0..=chars.len()).rev()) };
-                let affordable = self.spend(chars.len());
-                let cut = cuts.find(|n| affordable && wildcards::fits(&chars[*n..], &signs)).unwrap_or(chars.len());
-                Some(chars[..cut].iter().collect())
+                let (signs, value) = (self.pattern_of(state, pattern)?, value?);
+                let fitting = self.cut_where(&value, !*longest, |at| wildcards::text_fits(&value[at..], &signs));
+                Some(value[..fitting.unwrap_or(value.len())].to_owned())
             }
             Expansion::Replace { from, to, everywhere } => {
                 let from =
@@ -226,6 +218,18 @@ impl Evaluator<'_> {
             Expansion::Every | Expansion::Unknown => None,
         }
         .filter(|value| value.len() <= VALUE_MAX)
+    }
+
+    /// The first place between two characters that is right, or the last one.
+    fn cut_where(&mut self, value: &str, from_end: bool, is_right: impl Fn(usize) -> bool) -> Option<usize> {
+        let mut places: Vec<usize> = value.char_indices().map(|(at, _)| at).chain([value.len()]).collect();
+        if !self.spend(places.len() - 1) {
+            return None;
+        }
+        if from_end {
+            places.reverse();
+        }
+        places.into_iter().find(|at| is_right(*at))
     }
 
     /// The pattern that a word means, without the cost of a long one.
@@ -287,25 +291,27 @@ impl Evaluator<'_> {
         let mut found = vec![String::from(if is_rooted { "/" } else { "" })];
         let components: Vec<&[(char, bool)]> =
             pattern.split(|(c, _)| *c == '/').filter(|part| !part.is_empty()).collect();
+        let mut is_listed = true;
         for (n, component) in components.iter().enumerate() {
             let is_last = n + 1 == components.len();
             let signs = wildcards::pattern(component);
-            let is_plain = signs.iter().all(|sign| matches!(sign, Sign::Literal(_)));
+            is_listed = !signs.iter().all(|sign| matches!(sign, Sign::Literal(_)));
+            let name: String = component.iter().map(|(c, _)| c).collect();
+            let end = if is_last { "" } else { "/" };
             let mut next = Vec::new();
             for prefix in found {
-                let name: String = component.iter().map(|(c, _)| c).collect();
-                if is_plain {
-                    next.push(format!("{prefix}{name}{}", if is_last { "" } else { "/" }));
+                if !is_listed {
+                    next.push([&prefix, &name, end].concat());
                     continue;
                 }
-                let folder = if is_rooted { prefix.clone() } else { format!("{root}/{prefix}") };
+                let folder = if is_rooted { prefix.clone() } else { [&root, "/", &prefix].concat() };
                 if self.is_folder(folder.trim_end_matches('/')) == Some(false) || !self.exists(&folder) {
                     continue;
                 }
                 for entry in self.list_folder(&folder)?.iter() {
                     let is_hidden = entry.name.starts_with('.') && !name.starts_with('.');
                     if !is_hidden && (is_last || entry.is_folder) && wildcards::text_fits(&entry.name, &signs) {
-                        next.push(format!("{prefix}{}{}", entry.name, if is_last { "" } else { "/" }));
+                        next.push([&prefix, &entry.name, end].concat());
                     }
                 }
             }
@@ -315,7 +321,10 @@ impl Evaluator<'_> {
             found = next;
         }
         found.sort();
-        found.retain(|path| self.exists(&if is_rooted { path.clone() } else { format!("{root}/{path}") }));
+        // A name that was found in its folder is there.
+        if !is_listed {
+            found.retain(|path| self.exists(&if is_rooted { path.clone() } else { [&root, "/", path].concat() }));
+        }
         Some(found)
     }
 }

@@ -24,14 +24,14 @@ mod words;
 
 pub use disk::Disk;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A longer command is not parsed: it is more than Linux lets a shell take as one argument, and to parse it
 /// would cost an agent more than it is worth.
 const COMMAND_MAX: usize = 128 << 10;
 
 /// What a command line would write.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShellWrite {
     /// This file: it is written, replaced, moved or removed.
     File(PathBuf),
@@ -41,8 +41,18 @@ pub enum ShellWrite {
     Maybe(MaybeWritten),
 }
 
+impl ShellWrite {
+    /// The file, or the folder.
+    pub fn path(&self) -> &Path {
+        match self {
+            ShellWrite::File(path) | ShellWrite::Folder(path) => path,
+            ShellWrite::Maybe(files) => &files.folder,
+        }
+    }
+}
+
 /// Files that a command may write, such as those of a formatter or of `git reset --hard`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MaybeWritten {
     /// All of them are below this folder.
     pub folder: PathBuf,
@@ -53,7 +63,7 @@ pub struct MaybeWritten {
 }
 
 /// What git must know of a file for a command to write it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tracking {
     /// Git is not asked.
     Any,

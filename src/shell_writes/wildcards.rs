@@ -65,32 +65,39 @@ fn set(text: &[(char, bool)]) -> Option<(Sign, usize)> {
     }
 }
 
-/// Whether a name fits, in time proportional to both lengths multiplied.
-pub(super) fn fits(name: &[char], signs: &[Sign]) -> bool {
-    let (mut n, mut s) = (0, 0);
+/// Whether a text fits a pattern, in time proportional to both lengths multiplied.
+pub(super) fn text_fits(text: &str, signs: &[Sign]) -> bool {
+    // Most names differ at their end, as `*.rs` and `a.py` do.
+    if let Some(Sign::Literal(last)) = signs.last()
+        && !text.ends_with(*last)
+    {
+        return false;
+    }
+    let (mut rest, mut s) = (text.chars(), 0);
+    // What follows the last `*`, and where the text that it does not stand for may begin.
     let mut star = None;
-    while n < name.len() {
-        let is_one = match signs.get(s) {
-            Some(Sign::Any) => {
-                star = Some((s, n));
-                s += 1;
-                continue;
-            }
-            Some(sign) => fits_one(name[n], sign),
-            None => false,
-        };
-        if is_one {
-            n += 1;
+    loop {
+        if let Some(Sign::Any) = signs.get(s) {
             s += 1;
-        } else if let Some((at, from)) = star {
-            star = Some((at, from + 1));
-            n = from + 1;
-            s = at + 1;
+            if s == signs.len() {
+                return true;
+            }
+            star = Some((s, rest.clone()));
+            continue;
+        }
+        let mut after = rest.clone();
+        let Some(c) = after.next() else { return s == signs.len() };
+        if signs.get(s).is_some_and(|sign| fits_one(c, sign)) {
+            rest = after;
+            s += 1;
+        } else if let Some((follows, begins)) = &mut star {
+            begins.next();
+            rest = begins.clone();
+            s = *follows;
         } else {
             return false;
         }
     }
-    signs[s..].iter().all(|sign| *sign == Sign::Any)
 }
 
 fn fits_one(c: char, sign: &Sign) -> bool {
@@ -100,11 +107,6 @@ fn fits_one(c: char, sign: &Sign) -> bool {
         Sign::Any => false,
         Sign::Set(excludes, ranges) => ranges.iter().any(|(first, last)| (*first..=*last).contains(&c)) != *excludes,
     }
-}
-
-/// Whether a text fits a pattern whose characters are all live.
-pub(super) fn text_fits(text: &str, signs: &[Sign]) -> bool {
-    fits(&text.chars().collect::<Vec<_>>(), signs)
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! What it costs a hook to tell which files a command line writes.
 
 use super::figures::{Reach, Table, in_turns};
+use super::place::Scratch;
 use slm_mesh::shell_writes::{Disk, written_files};
 use std::hint::black_box;
 
 /// The length of a long command line, such as one that writes a file from a here-document.
 const LONG: usize = 10 * 1024;
+/// Files in the directory.
+const ENTRIES: usize = 50;
 
 /// A text repeated up to the length of a long command line.
 fn long(text: &str) -> String {
@@ -14,15 +17,20 @@ fn long(text: &str) -> String {
 
 /// Command lines of agents, short and long.
 pub fn shell(table: &mut Table) {
-    let directory = std::env::temp_dir();
-    let files = Disk::new(&directory);
-    let directory = directory.to_string_lossy().into_owned();
+    let scratch = Scratch::new();
+    for n in 0..ENTRIES {
+        std::fs::write(scratch.path.join(format!("file{n:04}.rs")), "").expect("a file");
+    }
+    let files = Disk::new(&scratch.path);
+    let directory = scratch.path.to_string_lossy().into_owned();
     let commands = [
         ("shell, sed -i of a file", "cd src && sed -i 's/a/b/' main.rs 2>&1 | tail -5".to_owned(), 500.0),
         ("shell, 10 KB here-document", format!("cat > a.py <<'E'\n{}\nE\n", long("x = f('a') # $b\n")), 5_000.0),
         ("shell, 10 KB of commands", long("for f in a b; do sed -i s/x/y/ $f; done\n"), 5_000.0),
         ("shell, 10 KB of Python", format!("python3 - <<'E'\n{}\nE\n", long("open('a', 'w').write(b)\n")), 5_000.0),
         ("shell, 10 KB of brackets", long("{a,{b,c}}$((1))${x:-$(y)} "), 5_000.0),
+        ("shell, 10 KB of wildcards", format!("rm {}", long("f*e*.r* ")), 5_000.0),
+        ("shell, 10 KB of file names", (0..LONG / 14).map(|n| format!("rm a{n:04}/b.c\n")).collect(), 5_000.0),
         ("shell, 10 KB of assignments", (0..LONG / 12).map(|n| format!("(a{n:04}=$b);")).collect(), 5_000.0),
     ];
     for (work, command, most) in &commands {
