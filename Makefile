@@ -17,6 +17,9 @@
 # make dist        build a source archive in target/dist with all crates, which compiles without a network
 # make npm         build the npm packages in target/npm, for the platforms in target/programs (needs python3)
 # make wheels      build the Python packages in target/wheels, likewise (needs python3, 3.11 or newer)
+# make plugins     write target/plugins: a Claude Code plugin, a Gemini extension, skills, server.json, .mcpb bundles
+# make html        turn the help topics into plain pages in target/html (needs python3)
+# make recording   record the demo anew for the README (needs python3)
 # make test-packages  build all packages and use them as users do (needs root, lintian, debootstrap, node, PyPI)
 # STATIC=1         link the C library statically: a verb then starts in two thirds of the time
 
@@ -54,7 +57,7 @@ SECONDS ?= 600
 CHECKS ?= advisories licenses bans sources
 
 .PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench count fuzz audit kills load install \
-  uninstall deb dist program npm wheels check-macos
+  uninstall deb dist program npm wheels check-macos plugins html recording
 
 all:
 	$(BUILD)
@@ -135,7 +138,7 @@ uninstall:
 	  $(DESTDIR)$(BASHDIR)/slm-mesh $(DESTDIR)$(ZSHDIR)/_slm-mesh $(DESTDIR)$(FISHDIR)/slm-mesh.fish
 
 # The date of packaged files. A source archive has no git history, so there Cargo.toml carries the date.
-deb dist npm wheels test-packages: export SOURCE_DATE_EPOCH ?= $(shell test -e .git && git log -1 --format=%ct || stat -c %Y Cargo.toml)
+deb dist npm wheels plugins test-packages: export SOURCE_DATE_EPOCH ?= $(shell test -e .git && git log -1 --format=%ct || stat -c %Y Cargo.toml)
 TOOLS ?= $(CURDIR)/target/tools
 
 deb: $(TOOLS)/bin/cargo-deb
@@ -153,6 +156,17 @@ program:
 
 npm: program
 	.ci/package/npm/pack
+
+# A bundle is made for each program in target/programs; make program builds those that this machine can build.
+plugins: all
+	.ci/package/plugins --program $(BIN) $(if $(OWNER),--owner $(OWNER)) $(if $(URL),--url $(URL))
+
+html: all
+	.ci/package/html --program $(BIN)
+
+recording:
+	@$(CARGO) build --locked --quiet --bin slm-mesh --example demo
+	.ci/package/recording
 
 wheels: program
 	.ci/package/wheels

@@ -19,6 +19,7 @@ const UNRUN: &[(&str, &str)] = &[
         "make demo      # builds it and shows two agents at work: real processes, cleaned up afterwards",
         "builds; .ci/run runs it",
     ),
+    ("make demo", "it builds; make recording shows what it says"),
     (
         "make install   # into /usr/local; PREFIX, DESTDIR, and STATIC=1 for verbs that start faster",
         "builds; .ci/run runs it",

@@ -401,3 +401,51 @@ fn no_text_of_before_is_left_in_a_work_tree() {
     let record = home.place.dir.join("setup.json").metadata().unwrap();
     assert_eq!(record.permissions().mode() & 0o077, 0, "the record is the user's alone");
 }
+
+#[test]
+fn a_plugin_and_setup_do_not_do_things_twice() {
+    let home = Home::new();
+    home.write(".gemini/extensions/slm-mesh/gemini-extension.json", "{}");
+    let entry = json!({ "mcpServers": { "slm-mesh": { "command": BIN } } });
+    home.fake("claude", &format!("case \"$2\" in add) printf '%s' '{entry}' > \"$HOME/.claude.json\" ;; remove) rm \"$HOME/.claude.json\" ;; esac"));
+    home.write(".claude/settings.json", "{\"enabledPlugins\": {\"slm-mesh@other\": false, \"slm-mesh-x@y\": true}}\n");
+    // A plugin that is off, or another one with a longer name, is none.
+    home.ok(&["claude"]);
+    assert!(home.read(".claude/settings.json").contains("hook"), "{}", home.read(".claude/settings.json"));
+    let on = home.read(".claude/settings.json").replace("\"slm-mesh@other\": false", "\"slm-mesh@other\": true");
+    home.write(".claude/settings.json", &on);
+    let said = home.ok(&["claude", "gemini"]);
+    assert!(said.contains("would do everything twice"), "{said}");
+    let settings = home.value(".claude/settings.json");
+    assert_eq!(settings, json!({ "enabledPlugins": { "slm-mesh@other": true, "slm-mesh-x@y": true } }));
+    assert_eq!(home.asked("claude").last().map(String::as_str), Some("user"));
+    assert!(!home.home.join(".claude.json").exists(), "the plugin has the server");
+    assert!(!home.home.join(".gemini/settings.json").exists(), "the extension has the server");
+    assert!(!home.home.join(".claude/commands/mesh-send.md").exists(), "the plugin has skills");
+}
+
+#[test]
+fn the_files_of_a_plugin_come_from_the_agents_facts() {
+    let home = Home::new();
+    let files = |agent: &str| -> Value {
+        let out = home.run(&["help", "plugin", agent]);
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|error| panic!("{agent}: {error}: {out:?}"))
+    };
+    for (agent, manifest) in [("claude", ".claude-plugin/plugin.json"), ("gemini", "gemini-extension.json")] {
+        let files = files(agent);
+        let parsed = |name: &str| serde_json::from_str::<Value>(files[name].as_str().unwrap()).unwrap();
+        assert_eq!(parsed(manifest)["version"], json!(env!("CARGO_PKG_VERSION")), "{agent}");
+        let hooks = parsed("hooks/hooks.json");
+        assert!(hooks["hooks"]["SessionStart"][0]["hooks"][0]["command"].as_str().unwrap().contains("/bin/slm-mesh"));
+        assert!(!files.to_string().contains("written by slm-mesh setup"), "{agent}: setup must not remove these");
+        assert!(files["bin/slm-mesh"].as_str().unwrap().contains(env!("CARGO_PKG_VERSION")));
+        // A colon in a description would end it for a reader of YAML.
+        let skills = files.as_object().unwrap().iter().filter(|(name, _)| name.ends_with("SKILL.md"));
+        for (name, text) in skills {
+            let about = text.as_str().unwrap().lines().find_map(|line| line.strip_prefix("description: ")).unwrap();
+            assert!(!about.contains(": ") && !about.contains(" #"), "{name}: {about}");
+        }
+    }
+    let refused = home.run(&["help", "plugin", "zed"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+}

@@ -7,7 +7,7 @@ use super::config_entries::hook_program;
 use super::environment::{EditedFile, Environment, is_program, read_hooks};
 use super::generated_files::NAME;
 use super::shield_trial::try_shield;
-use super::{generated_files, safe_write};
+use super::{generated_files, plugin, safe_write};
 use crate::base::error::Error;
 use crate::client::{self, Client};
 use crate::discovery;
@@ -276,6 +276,9 @@ pub fn check_shield(environment: &Environment) -> Check {
 /// Checks an agent that is installed.
 pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Check> {
     let cure = format!("slm-mesh setup {}{}", agent.id, if environment.is_project { " --project" } else { "" });
+    if let Some(place) = plugin::installed(environment, agent) {
+        return vec![check_plugin(environment, agent, &place, &cure)];
+    }
     let mut checks = vec![check_registration(environment, agent, &cure)];
     checks.extend(check_hooks(environment, agent, &cure));
     for switch in environment.switched_off(agent) {
@@ -291,6 +294,26 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
         checks.extend(check_own_files(&format!("{} {what}", agent.id), &files, &cure));
     }
     checks
+}
+
+/// Checks that what the plugin does is not done a second time.
+fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, cure: &str) -> Check {
+    let about = format!("{} plugin", agent.id);
+    let scope = environment.scope(agent);
+    let server = scope.server.and_then(|server| environment.registered_program(agent, &server));
+    let has_hooks = scope.hooks.is_some_and(|hooks| {
+        let path = environment.path(agent, hooks.path);
+        let file = EditedFile { path: path.clone(), server: None, hooks: Some(hooks) };
+        read_hooks(&path, &hooks)
+            .is_some_and(|whole| !environment.entries(agent, "", &file).hooks_in(&whole, &hooks).is_empty())
+    });
+    match (server.is_some(), has_hooks) {
+        (false, false) => Check::well(&about, format!("installed, by {place}; it has server, hooks and skills")),
+        (server, _) => {
+            let twice = if server { "the server" } else { "the hooks" };
+            Check::error(&about, format!("installed, by {place}, and setup has added {twice} as well"), cure)
+        }
+    }
 }
 
 fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Option<Check> {

@@ -17,20 +17,30 @@ const SLASH_COMMANDS: &[(&str, &str, &str)] = &[
     ("mesh-send", "Send a message to another agent", include_str!("skills/mesh-send.md")),
     ("mesh-lock", "Lock files before a larger change, or see who holds them", include_str!("skills/mesh-lock.md")),
     ("mesh-status", "Show the state of the mesh and what waits for you", include_str!("skills/mesh-status.md")),
-    ("mesh-sync", "Catch up: mail, events, locks and shared state", include_str!("skills/mesh-sync.md")),
+    ("mesh-sync", "Catch up on mail, events, locks and shared state", include_str!("skills/mesh-sync.md")),
 ];
 
 /// The names of the slash commands, and the texts of their files.
 pub fn slash_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
+    commands(style, Some(MARK))
+}
+
+/// The same for a plugin: set-up neither wrote these files nor may remove them.
+pub fn plugin_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
+    commands(style, None)
+}
+
+fn commands(style: CommandStyle, mark: Option<&str>) -> Vec<(&'static str, String)> {
+    let comment = mark.map(|mark| format!("\n<!-- {mark} -->\n")).unwrap_or_default();
+    let first = mark.map(|mark| format!("# {mark}\n")).unwrap_or_default();
     let file = |(name, about, text): &(&'static str, &str, &str)| {
-        let mark = format!("\n<!-- {MARK} -->\n");
         let text = match style {
-            CommandStyle::MarkdownWithDescription => format!("---\ndescription: {about}\n---\n\n{text}{mark}"),
+            CommandStyle::MarkdownWithDescription => format!("---\ndescription: {about}\n---\n\n{text}{comment}"),
             CommandStyle::MarkdownWithName => {
-                format!("---\nname: {name}\ndescription: {about}\n---\n\n{text}{mark}")
+                format!("---\nname: {name}\ndescription: {about}\n---\n\n{text}{comment}")
             }
-            CommandStyle::Markdown => format!("{text}{mark}"),
-            CommandStyle::Toml => format!("# {MARK}\ndescription = {}\nprompt = '''\n{text}'''\n", json!(about)),
+            CommandStyle::Markdown => format!("{text}{comment}"),
+            CommandStyle::Toml => format!("{first}description = {}\nprompt = '''\n{text}'''\n", json!(about)),
         };
         (*name, text)
     };

@@ -5,12 +5,14 @@ use super::args::is_file_list;
 use super::flags::{self, VERBS, placeholder, usage_line};
 use super::help_topics::{self, TOPICS};
 use super::print_line;
+use crate::agents::plugin;
 use crate::base::error;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::broker::methods::BROKER_OPS;
 use crate::core::tools::{TOOLS, name};
 use crate::core::{Arg, CliPlace, OPS};
+use crate::known_agents;
 use crate::sys::settings::SETTINGS;
 
 /// Prints the help on a topic, or the overview if the topic is empty.
@@ -24,12 +26,20 @@ pub fn print_help(topic: &str) -> Result<u8, Error> {
         "completions bash" => include_str!("completions/slm-mesh.bash").to_owned(),
         "completions zsh" => include_str!("completions/_slm-mesh").to_owned(),
         "completions fish" => include_str!("completions/slm-mesh.fish").to_owned(),
+        _ if topic.starts_with("plugin ") => plugin_files(&topic["plugin ".len()..])?,
         _ => match help_topics::text(topic) {
             Some(text) => text.to_owned(),
             None => return print_verb_help(topic),
         },
     };
     print_line(text.trim_end())
+}
+
+/// The files of an agent's plugin as JSON, for those who pack it.
+fn plugin_files(agent: &str) -> Result<String, Error> {
+    let files = known_agents::by_id(agent).and_then(plugin::files_as_json);
+    let files = files.ok_or_else(|| Error::usage("help plugin", format!("want an agent with plugins, got {agent}")))?;
+    Ok(files.to_string())
 }
 
 /// Each verb with what it does.

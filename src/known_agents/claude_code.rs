@@ -91,6 +91,13 @@ pub(super) const AGENT: Agent = Agent {
                 off: Off::Flag(true),
             },
         ],
+        plugin: Some(Plugin {
+            manifest: ".claude-plugin/plugin.json",
+            server_file: Some(".mcp.json"),
+            root: "${CLAUDE_PLUGIN_ROOT}",
+            skills: ("skills/{name}/SKILL.md", CommandStyle::MarkdownWithName),
+            sign: PluginSign::EnabledIn(FilePath::Settings("settings.json"), "enabledPlugins"),
+        }),
         ..NO_SETTINGS
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),

@@ -61,6 +61,7 @@ pub(super) const AGENT: Agent = Agent {
                 off: Off::Flag(false),
             },
         ],
+        ..NO_SETTINGS
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[Wakeup {

@@ -17,6 +17,8 @@ pub struct Files {
     pub why_edited: &'static str,
     /// Settings with which the user switches hooks off.
     pub switches: &'static [Switch],
+    /// How its marketplace packs server, hooks and skills.
+    pub plugin: Option<Plugin>,
 }
 
 /// What is said where nothing is to be approved.
@@ -31,7 +33,32 @@ pub(super) const NO_SETTINGS: Files = Files {
     approve: RESTART,
     why_edited: "",
     switches: &[],
+    plugin: None,
 };
+
+/// A package of server, hooks and skills in the agent's own form: a plugin, an extension.
+#[derive(Debug, Clone, Copy)]
+pub struct Plugin {
+    /// Its manifest.
+    pub manifest: &'static str,
+    /// The file below the package that names servers; none if that is the manifest.
+    pub server_file: Option<&'static str>,
+    /// What stands for the folder of the package in its files.
+    pub root: &'static str,
+    /// Its skills, with `{name}` for the name of one.
+    pub skills: (&'static str, CommandStyle),
+    /// What shows that a user has installed it.
+    pub sign: PluginSign,
+}
+
+/// What shows that a plugin is installed and on.
+#[derive(Debug, Clone, Copy)]
+pub enum PluginSign {
+    /// Below this key of a file, `slm-mesh@MARKETPLACE` is true.
+    EnabledIn(FilePath, &'static str),
+    /// The file exists.
+    Exists(FilePath),
+}
 
 /// A place for an agent's directory of settings.
 #[derive(Debug, Clone, Copy)]

@@ -72,6 +72,13 @@ pub(super) const AGENT: Agent = Agent {
             Switch { file: SETTINGS, keys: &["tools", "enableHooks"], off: Off::Flag(false) },
             Switch { file: SETTINGS, keys: &["hooks", "disabled"], off: Off::ListHasUs },
         ],
+        plugin: Some(Plugin {
+            manifest: "gemini-extension.json",
+            server_file: None,
+            root: "${extensionPath}",
+            skills: ("commands/{name}.toml", CommandStyle::Toml),
+            sign: PluginSign::Exists(FilePath::Settings("extensions/slm-mesh/gemini-extension.json")),
+        }),
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
     support: Support::run("0.61.0"),

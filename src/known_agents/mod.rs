@@ -46,7 +46,8 @@ mod vocabulary {
     };
     pub(super) use super::files::{
         AgentCommand, CLAUDE_HOOKS, CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile,
-        NO_FILES, NO_SETTINGS, Off, OwnFile, Scope, ServerFile, Switch, TimeLimit, Writer, commands, edited,
+        NO_FILES, NO_SETTINGS, Off, OwnFile, Plugin, PluginSign, Scope, ServerFile, Switch, TimeLimit, Writer,
+        commands, edited,
     };
     pub(super) use super::identity::{Identity, ProcessSign, UNSEEN};
     pub(super) use super::support::{Evidence, NO_HOOKS, Support};

@@ -63,6 +63,7 @@ pub(super) const AGENT: Agent = Agent {
             keys: &["chat.useHooks"],
             off: Off::Flag(false),
         }],
+        ..NO_SETTINGS
     },
     support: Support::documented(),
     ..Agent::new("vscode", "VS Code")
