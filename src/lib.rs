@@ -6,6 +6,7 @@
 //! - [`store`]: the only SQL
 //! - [`wire`]: bytes and messages in buffers
 //! - [`remote`]: the same lines between machines, proven and encrypted
+//! - [`replication`]: the log that keeps several hubs equal, in etcd
 //! - [`broker`]: the poll loop that carries them, the HTTP thread, the frozen HTTP routes
 //! - [`client`]: a blocking connection, which starts the broker if there is none
 //! - [`mcp`]: MCP over stdio, derived from the operations
@@ -28,6 +29,7 @@ pub mod core;
 pub mod store;
 pub mod wire;
 pub mod remote;
+pub mod replication;
 pub mod broker;
 pub mod client;
 pub mod mcp;

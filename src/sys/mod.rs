@@ -73,7 +73,7 @@ pub fn wall_ms() -> i64 {
 }
 
 /// Time since boot, sleep included, ms.
-fn boot_ms() -> i64 {
+pub fn boot_ms() -> i64 {
     #[cfg(target_os = "linux")]
     let id = rustix::time::ClockId::Boottime;
     // On macOS CLOCK_MONOTONIC counts while the machine sleeps (clock_gettime(3) there).

@@ -17,6 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("known_agents", &["base"]),
     ("sys", &["known_agents", "base"]),
     ("remote", &["wire", "base"]),
+    ("replication", &["sys"]),
     ("discovery", &["base", "sys"]),
     ("broker", &["remote", "discovery", "wire", "core", "store", "base", "sys"]),
     ("client", &["remote", "discovery", "wire", "core", "base", "sys"]),
@@ -33,7 +34,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store/"]),
     ("serde_json", &[""]),
     ("mio", &["broker/", "remote/"]),
-    ("ureq", &["broker/mesh_links"]),
+    ("ureq", &["broker/mesh_links", "replication/etcd/"]),
+    ("base64", &["replication/etcd/"]),
     ("tungstenite", &["remote/"]),
     ("snow", &["remote/"]),
     ("tiny_http", &["broker/http/", "broker/legacy_http"]),
@@ -210,7 +212,8 @@ fn functions(lines: &[String]) -> Vec<(usize, String, usize)> {
         let plain = ["pub ", "pub(crate) ", "pub(super) ", "const "]
             .iter()
             .fold(text, |text, word| text.trim_start_matches(word));
-        let Some(rest) = plain.strip_prefix("fn ") else { continue };
+        // A method that a trait only names has no body.
+        let Some(rest) = plain.strip_prefix("fn ").filter(|_| !line.ends_with(';')) else { continue };
         let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         let end = format!("{}}}", " ".repeat(indent));
         let length = if line.ends_with('}') { Some(0) } else { lines[n..].iter().position(|line| *line == end) };

@@ -1,0 +1,202 @@
+//! Requests to etcd's JSON gateway: one member after the other, each with a time limit.
+
+use super::address::EtcdAddress;
+use crate::replication::LogError;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read};
+use std::time::Duration;
+use ureq::http::StatusCode;
+
+/// How long a member may take. A stopped one accepts connections and says nothing; one without a majority
+/// answers after seven seconds.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a watch may stay without news. A member that hangs says nothing, so a new one is asked for then.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of an answer; etcd itself limits a request to 1.5 MiB.
+const ANSWER_MAX: u64 = 64 << 20;
+
+/// The codes of gRPC that matter here.
+const DEADLINE: i64 = 4;
+const UNAVAILABLE: i64 = 14;
+const UNAUTHENTICATED: i64 = 16;
+
+/// A user of etcd's own.
+#[derive(Clone)]
+pub struct EtcdUser {
+    /// Its name.
+    pub name: String,
+    /// Its password.
+    pub password: String,
+}
+
+/// What one member answered.
+enum Reply {
+    Value(Value),
+    /// It refused for good; the code is gRPC's.
+    Refused(i64, String),
+    /// It did not answer, or could not ask the others; what was asked may have happened.
+    Silent(String),
+}
+
+/// A client of one cluster.
+pub(super) struct Gateway {
+    members: Vec<String>,
+    /// The member that answered last.
+    current: usize,
+    user: Option<EtcdUser>,
+    token: Option<String>,
+    agent: ureq::Agent,
+}
+
+impl Gateway {
+    pub(super) fn new(address: &EtcdAddress, user: Option<EtcdUser>) -> Gateway {
+        let config = ureq::Agent::config_builder().max_redirects(0).proxy(None).http_status_as_error(false);
+        let agent = config.timeout_global(Some(ANSWER_TIMEOUT)).user_agent("slm-mesh").build().into();
+        Gateway { members: address.members.clone(), current: 0, user, token: None, agent }
+    }
+
+    /// Asks the members one after the other, each once, until one answers.
+    pub(super) fn ask(&mut self, method: &str, body: &Value) -> Result<Value, LogError> {
+        let mut silent = String::new();
+        for _ in 0..self.members.len() {
+            match self.ask_current(method, body) {
+                Reply::Value(value) => return Ok(value),
+                Reply::Refused(_, why) => return Err(LogError::Refused(why)),
+                Reply::Silent(why) => silent = why,
+            }
+            self.current = (self.current + 1) % self.members.len();
+        }
+        Err(LogError::NoAnswer(silent))
+    }
+
+    fn ask_current(&mut self, method: &str, body: &Value) -> Reply {
+        if self.user.is_some() && self.token.is_none() {
+            match self.authenticate() {
+                Reply::Value(answer) => self.token = answer["token"].as_str().map(str::to_owned),
+                refused => return refused,
+            }
+        }
+        match self.post(method, body) {
+            // The token is too old, or the member was started anew.
+            Reply::Refused(UNAUTHENTICATED, _) if self.user.is_some() => {
+                self.token = None;
+                let answer = self.authenticate();
+                let Reply::Value(answer) = answer else { return answer };
+                self.token = answer["token"].as_str().map(str::to_owned);
+                self.post(method, body)
+            }
+            reply => reply,
+        }
+    }
+
+    fn authenticate(&self) -> Reply {
+        let Some(user) = &self.user else { return Reply::Value(Value::Null) };
+        self.post("auth/authenticate", &json!({ "name": user.name, "password": user.password }))
+    }
+
+    fn post(&self, method: &str, body: &Value) -> Reply {
+        let member = &self.members[self.current];
+        let silent = |why: String| Reply::Silent(format!("etcd at {member} does not answer: {why}"));
+        let answer = self.request(member, method).send(body.to_string());
+        let mut answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return silent(error.to_string()),
+        };
+        match answer.body_mut().with_config().limit(ANSWER_MAX).read_to_vec() {
+            // A streaming method answers in lines, of which we want the first.
+            Ok(bytes) => read_reply(member, answer.status(), first_value(&bytes)),
+            Err(error) => silent(error.to_string()),
+        }
+    }
+
+    fn request(&self, member: &str, method: &str) -> ureq::RequestBuilder<ureq::typestate::WithBody> {
+        let request = self.agent.post(format!("{member}/v3/{method}")).header("Content-Type", "application/json");
+        match &self.token {
+            Some(token) => request.header("Authorization", token),
+            None => request,
+        }
+    }
+
+    /// Watches the keys with a prefix at one member, and calls `on_news` at each change, until it returns false
+    /// or the member has had no news for some time.
+    pub(super) fn watch(&mut self, prefix: &str, mut on_news: impl FnMut() -> bool) {
+        let range =
+            json!({ "create_request": { "key": encode(prefix), "range_end": encode_bytes(&end_of_prefix(prefix)) } });
+        let member = self.members[self.current].clone();
+        // Each watch may go to another member: the last one may have been cut off from the others.
+        self.current = (self.current + 1) % self.members.len();
+        let request = self.request(&member, "watch").header("Grpc-Metadata-hasleader", "true");
+        let request = request.config().timeout_global(None).timeout_connect(Some(ANSWER_TIMEOUT));
+        let request =
+            request.timeout_recv_response(Some(ANSWER_TIMEOUT)).timeout_recv_body(Some(WATCH_TIMEOUT)).build();
+        let Ok(answer) = request.send(range.to_string()) else { return };
+        let mut lines = BufReader::new(answer.into_body().into_reader()).take(ANSWER_MAX);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            line.clear();
+            if !on_news() {
+                return;
+            }
+        }
+    }
+}
+
+fn read_reply(member: &str, status: StatusCode, value: Value) -> Reply {
+    let code = value["code"].as_i64().or_else(|| value["error"]["grpc_code"].as_i64());
+    let text = ["error", "message"].iter().find_map(|name| value[name].as_str()).unwrap_or("");
+    match (status, code) {
+        (StatusCode::OK, None) if value.is_object() => Reply::Value(value),
+        (_, Some(DEADLINE | UNAVAILABLE)) => Reply::Silent(format!("etcd at {member} has no majority: {text}")),
+        (StatusCode::NOT_FOUND, None) => Reply::Refused(
+            0,
+            format!(
+                "{member} has no JSON gateway; start etcd 3.4 or later without --enable-grpc-gateway=false, and not as grpc-proxy"
+            ),
+        ),
+        (_, Some(code)) if text.contains("CommonName") => Reply::Refused(
+            code,
+            "etcd refuses a client certificate with a common name over JSON while its authentication is on; use a \
+             certificate without CN"
+                .into(),
+        ),
+        (_, Some(code)) => Reply::Refused(code, format!("etcd refuses: {text}")),
+        (status, None) => Reply::Silent(format!("{member} answered {status}, which is not etcd's answer")),
+    }
+}
+
+fn first_value(bytes: &[u8]) -> Value {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
+    serde_json::from_slice(line).unwrap_or(Value::Null)
+}
+
+/// A key or value as JSON carries it.
+pub(super) fn encode(text: &str) -> String {
+    encode_bytes(text.as_bytes())
+}
+
+/// Bytes as JSON carries them.
+pub(super) fn encode_bytes(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// The bytes of a key or value; `None` where there are none.
+pub(super) fn decode(value: &Value) -> Option<Vec<u8>> {
+    STANDARD.decode(value.as_str().unwrap_or("")).ok()
+}
+
+/// The first key after all keys that begin with this prefix.
+pub(super) fn end_of_prefix(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    // Prefixes are ASCII and end in a slash.
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}
+
+/// A number, which the gateway writes as text and leaves out when it is zero.
+pub(super) fn number(value: &Value) -> u64 {
+    value.as_str().and_then(|text| text.parse().ok()).or_else(|| value.as_u64()).unwrap_or(0)
+}

@@ -1,0 +1,266 @@
+//! etcd 3.4 or later as the engine of the log, through its JSON gateway.
+//!
+//! Keys under the mesh's prefix: `leader` (an address, under a lease), `log/<16 hex digits>` (one entry each),
+//! `at/<hub>` (how far that hub has the log on its disk, under a lease). Only puts that compare the leader's
+//! `create_revision` are used, since etcd's own locks don't fence.
+
+mod address;
+mod gateway;
+mod lease;
+
+pub use address::EtcdAddress;
+pub use gateway::EtcdUser;
+
+use super::{Append, Election, LogEntry, LogError, Position, ReplicatedLog, Term};
+use crate::sys::boot_ms;
+use gateway::{Gateway, decode, encode, encode_bytes, end_of_prefix, number};
+use lease::Lease;
+use serde_json::{Value, json};
+use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
+use std::time::Duration;
+
+/// Entries that one request reads. An entry has at most 256 KiB.
+const PAGE: usize = 128;
+/// How many leases an append may go on asking for an answer.
+const UNKNOWN_AFTER_LEASES: u64 = 3;
+/// The wait before all members are asked again.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+/// The wait before another watch is asked for.
+const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// How to reach a cluster, and how long a leader that says nothing stays leader.
+#[derive(Clone)]
+pub struct EtcdSettings {
+    /// The members and the prefix.
+    pub address: EtcdAddress,
+    /// A user of etcd's own, where its authentication is on.
+    pub user: Option<EtcdUser>,
+    /// Seconds until another hub takes over; etcd knows none below 2.
+    pub lease_seconds: u64,
+}
+
+struct Leadership {
+    term: Term,
+    lease: Lease,
+}
+
+/// The log of one mesh in etcd, as one hub uses it.
+pub struct EtcdLog {
+    settings: EtcdSettings,
+    gateway: Gateway,
+    leadership: Option<Leadership>,
+    /// The lease under which this hub reports its position.
+    presence: Option<Lease>,
+    /// Rings when keys of the mesh change; `None` until somebody waits.
+    news: Option<Receiver<()>>,
+}
+
+impl EtcdLog {
+    /// A client of a cluster. Nothing is asked yet.
+    pub fn new(settings: EtcdSettings) -> EtcdLog {
+        let gateway = Gateway::new(&settings.address, settings.user.clone());
+        EtcdLog { settings, gateway, leadership: None, presence: None, news: None }
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.settings.address.prefix)
+    }
+
+    fn entry_key(&self, at: Position) -> String {
+        self.key(&format!("log/{:016x}", at.0))
+    }
+
+    fn grant_lease(&mut self) -> Result<Lease, LogError> {
+        let keeper = Gateway::new(&self.settings.address, self.settings.user.clone());
+        Lease::grant(&mut self.gateway, keeper, self.settings.lease_seconds)
+    }
+
+    /// The comparison that lets a request through only while this hub leads.
+    fn leads(&self, term: Term) -> Value {
+        json!({
+            "key": encode(&self.key("leader")), "target": "CREATE", "result": "EQUAL",
+            "create_revision": term.0.to_string(),
+        })
+    }
+
+    /// The keys and values of a range.
+    fn range(&mut self, from: &str, end: &[u8], limit: usize) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+        let body = json!({ "key": encode(from), "range_end": encode_bytes(end), "limit": limit.to_string() });
+        let answer = self.gateway.ask("kv/range", &body)?;
+        let rows = answer["kvs"].as_array().map_or(&[][..], Vec::as_slice);
+        rows.iter().map(|row| read_key(row).ok_or_else(foreign)).collect()
+    }
+
+    /// What the failed branch of an append says: whether the entry is there from an earlier try.
+    fn explain_failure(answer: &Value, entry: &str) -> Append {
+        let stored = &answer["responses"][0]["response_range"]["kvs"][0]["value"];
+        if stored.as_str() == Some(entry) { Append::Stored } else { Append::Deposed }
+    }
+
+    fn watch(&self) -> Receiver<()> {
+        let (ring, news) = sync_channel(1);
+        let mut gateway = Gateway::new(&self.settings.address, self.settings.user.clone());
+        let prefix = self.settings.address.prefix.clone();
+        let watch = move || {
+            // A full channel has a ring that nobody has heard yet, which is enough.
+            let is_heard = || !matches!(ring.try_send(()), Err(TrySendError::Disconnected(())));
+            while is_heard() {
+                gateway.watch(&prefix, is_heard);
+                std::thread::sleep(WATCH_AGAIN_AFTER);
+            }
+        };
+        // Without the thread the wait below ends by its time.
+        let _ = std::thread::Builder::new().name("watch".into()).spawn(watch);
+        news
+    }
+}
+
+impl ReplicatedLog for EtcdLog {
+    fn lead(&mut self, address: &str) -> Result<Election, LogError> {
+        self.step_down();
+        if let Some(leader) = self.leader()? {
+            return Ok(Election::Lost(leader));
+        }
+        let lease = self.grant_lease()?;
+        let key = encode(&self.key("leader"));
+        let body = json!({
+            "compare": [{ "key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0" }],
+            "success": [{ "request_put": { "key": key, "value": encode(address), "lease": lease.id } }],
+            "failure": [{ "request_range": { "key": key } }],
+        });
+        let answer = match self.gateway.ask("kv/txn", &body) {
+            Ok(answer) => answer,
+            Err(error) => {
+                lease.revoke(&mut self.gateway);
+                return Err(error);
+            }
+        };
+        let found = &answer["responses"][0]["response_range"]["kvs"][0];
+        let term = if answer["succeeded"] == true {
+            number(&answer["header"]["revision"])
+        } else if found["lease"].as_str() == Some(&lease.id) {
+            // The first member that was asked stored it, and did not say so.
+            number(&found["create_revision"])
+        } else {
+            let leader = decode(&found["value"]).and_then(|bytes| String::from_utf8(bytes).ok());
+            lease.revoke(&mut self.gateway);
+            return leader.map(Election::Lost).ok_or_else(foreign);
+        };
+        self.leadership = Some(Leadership { term: Term(term), lease });
+        Ok(Election::Won(Term(term)))
+    }
+
+    fn is_leading(&self) -> bool {
+        self.leadership.as_ref().is_some_and(|leadership| leadership.lease.is_valid())
+    }
+
+    fn step_down(&mut self) {
+        if let Some(leadership) = self.leadership.take() {
+            leadership.lease.revoke(&mut self.gateway);
+        }
+    }
+
+    fn leader(&mut self) -> Result<Option<String>, LogError> {
+        let answer = self.gateway.ask("kv/range", &json!({ "key": encode(&self.key("leader")) }))?;
+        let Some(row) = answer["kvs"].get(0) else { return Ok(None) };
+        let (_, value) = read_key(row).ok_or_else(foreign)?;
+        String::from_utf8(value).map(Some).map_err(|_| foreign())
+    }
+
+    fn append(&mut self, at: Position, entry: &LogEntry) -> Append {
+        let Some(term) = self.leadership.as_ref().map(|leadership| leadership.term) else { return Append::Deposed };
+        let (key, value) = (encode(&self.entry_key(at)), encode_bytes(&entry.to_bytes()));
+        let body = json!({
+            "compare": [self.leads(term), { "key": key, "target": "VERSION", "result": "EQUAL", "version": "0" }],
+            "success": [{ "request_put": { "key": key, "value": value } }],
+            "failure": [{ "request_range": { "key": key } }],
+        });
+        let give_up = boot_ms() + (UNKNOWN_AFTER_LEASES * self.settings.lease_seconds * 1000) as i64;
+        let mut may_be_stored = false;
+        let outcome = loop {
+            match self.gateway.ask("kv/txn", &body) {
+                Ok(answer) if answer["succeeded"] == true => return Append::Stored,
+                Ok(answer) => break Self::explain_failure(&answer, &value),
+                Err(LogError::Refused(why)) if !may_be_stored => return Append::Refused(why),
+                // An earlier try may still be stored, so a refusal of this one proves nothing.
+                Err(error) if boot_ms() >= give_up => break Append::Unknown(error.to_string()),
+                Err(_) => may_be_stored = true,
+            }
+            std::thread::sleep(RETRY_AFTER);
+        };
+        if outcome != Append::Stored {
+            // The lease is not revoked: it may be that of a hub that leads, or nobody answers.
+            self.leadership = None;
+        }
+        outcome
+    }
+
+    fn follow(&mut self, from: Position) -> Result<Vec<(Position, LogEntry)>, LogError> {
+        let (key, end) = (self.entry_key(from), end_of_prefix(&self.key("log/")));
+        let mut expected = from;
+        let mut entries = Vec::new();
+        for (key, bytes) in self.range(&key, &end, PAGE)? {
+            let at = key.rsplit_once('/').and_then(|(_, digits)| u64::from_str_radix(digits, 16).ok());
+            let at = at.map(Position).ok_or_else(foreign)?;
+            if at != expected {
+                let text =
+                    format!("the log has no entry {}, and goes on at {}; this hub needs a snapshot", expected.0, at.0);
+                return Err(LogError::Refused(text));
+            }
+            let entry = LogEntry::from_bytes(&bytes).map_err(|error| LogError::Refused(error.to_string()))?;
+            entries.push((at, entry));
+            expected = at.next();
+        }
+        Ok(entries)
+    }
+
+    fn wait_for_news(&mut self, at_most: Duration) {
+        if self.news.is_none() {
+            self.news = Some(self.watch());
+        }
+        if let Some(news) = &self.news
+            && news.recv_timeout(at_most).is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Disconnected)
+        {
+            // The thread could not be started or panicked: then time alone ends the wait.
+            std::thread::sleep(at_most);
+        }
+    }
+
+    fn report_position(&mut self, hub: &str, at: Position) -> Result<(), LogError> {
+        if !self.presence.as_ref().is_some_and(Lease::is_valid) {
+            self.presence = Some(self.grant_lease()?);
+        }
+        let Some(lease) = self.presence.as_ref().map(|lease| lease.id.clone()) else { return Ok(()) };
+        let key = self.key(&format!("at/{hub}"));
+        let body = json!({ "key": encode(&key), "value": encode(&at.0.to_string()), "lease": lease });
+        self.gateway.ask("kv/put", &body).map(|_| ())
+    }
+
+    fn positions(&mut self) -> Result<Vec<(String, Position)>, LogError> {
+        let prefix = self.key("at/");
+        let rows = self.range(&prefix, &end_of_prefix(&prefix), 0)?;
+        let read = |(key, value): &(String, Vec<u8>)| {
+            let at = std::str::from_utf8(value).ok()?.parse().ok()?;
+            Some((key.strip_prefix(&prefix)?.to_owned(), Position(at)))
+        };
+        rows.iter().map(|row| read(row).ok_or_else(foreign)).collect()
+    }
+
+    fn trim(&mut self, upto: Position) -> Result<(), LogError> {
+        let deposed = || LogError::Refused("this hub does not lead".into());
+        let term = self.leadership.as_ref().map(|leadership| leadership.term).ok_or_else(deposed)?;
+        let (first, end) = (self.entry_key(Position(0)), self.entry_key(upto.next()));
+        let range = json!({ "key": encode(&first), "range_end": encode(&end) });
+        let body = json!({ "compare": [self.leads(term)], "success": [{ "request_delete_range": range }] });
+        let answer = self.gateway.ask("kv/txn", &body)?;
+        if answer["succeeded"] == true { Ok(()) } else { Err(deposed()) }
+    }
+}
+
+fn read_key(row: &Value) -> Option<(String, Vec<u8>)> {
+    Some((String::from_utf8(decode(&row["key"])?).ok()?, decode(&row["value"])?))
+}
+
+fn foreign() -> LogError {
+    LogError::Refused("the prefix has keys of another program; give this mesh one of its own in SLM_MESH_STORE".into())
+}

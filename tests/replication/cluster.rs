@@ -1,0 +1,126 @@
+//! Three members of etcd on loopback, which can be killed, stopped and started again.
+
+use slm_mesh::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdUser};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Seconds of a lease in these tests: the shortest that etcd knows.
+pub const LEASE: u64 = 2;
+const MEMBERS: usize = 3;
+
+struct Member {
+    client: u16,
+    peer: u16,
+    process: Option<Child>,
+}
+
+pub struct Cluster {
+    dir: PathBuf,
+    members: Vec<Member>,
+}
+
+/// Whether etcd is installed. Without it these tests say so and check nothing.
+pub fn is_installed() -> bool {
+    let version = Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = version.is_ok_and(|status| status.success());
+    if !found {
+        eprintln!("etcd is not installed (Debian: etcd-server, etcd-client); its tests are skipped");
+    }
+    found
+}
+
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+impl Cluster {
+    /// Starts the members and waits until they have a leader.
+    pub fn start() -> Cluster {
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("slm-mesh-etcd-{}-{run}", std::process::id()));
+        // All are held at once, so that they differ.
+        let free: Vec<TcpListener> = (0..2 * MEMBERS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        drop(free);
+        let members = ports.chunks(2).map(|pair| Member { client: pair[0], peer: pair[1], process: None }).collect();
+        let mut cluster = Cluster { dir, members };
+        (0..MEMBERS).for_each(|n| cluster.start_member(n));
+        cluster.wait_until_healthy();
+        cluster
+    }
+
+    pub fn start_member(&mut self, n: usize) {
+        let all: Vec<String> = self.members.iter().enumerate().map(|(n, m)| format!("m{n}={}", url(m.peer))).collect();
+        let member = &mut self.members[n];
+        let (client, peer) = (url(member.client), url(member.peer));
+        let mut etcd = Command::new("etcd");
+        etcd.args(["--name", &format!("m{n}"), "--initial-cluster", &all.join(",")]);
+        etcd.arg("--data-dir").arg(self.dir.join(n.to_string()));
+        etcd.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        etcd.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        member.process = Some(etcd.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    }
+
+    pub fn wait_until_healthy(&self) {
+        let until = Instant::now() + Duration::from_secs(30);
+        while self.control(&["endpoint", "health"]).is_err() {
+            assert!(Instant::now() < until, "etcd does not become healthy");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Runs etcdctl on the members that run.
+    pub fn control(&self, words: &[&str]) -> Result<String, String> {
+        let running = self.members.iter().filter(|member| member.process.is_some());
+        let endpoints: Vec<String> = running.map(|member| url(member.client)).collect();
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").arg("--endpoints").arg(endpoints.join(",")).args(words);
+        let out = command.output().unwrap();
+        let text = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        if out.status.success() { Ok(text) } else { Err(text) }
+    }
+
+    pub fn kill(&mut self, n: usize) {
+        let mut process = self.members[n].process.take().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// Stops a member, which still accepts connections, or lets it go on.
+    pub fn freeze(&self, n: usize, frozen: bool) {
+        let pid = self.members[n].process.as_ref().unwrap().id().to_string();
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        assert!(TcpStream::connect(("127.0.0.1", self.members[n].client)).is_ok());
+    }
+
+    /// The member that leads etcd itself.
+    pub fn etcd_leader(&self) -> usize {
+        let table = self.control(&["endpoint", "status", "--write-out=simple"]).unwrap();
+        let line = table.lines().find(|line| line.split(", ").nth(4) == Some("true")).unwrap();
+        self.members.iter().position(|member| line.starts_with(&url(member.client))).unwrap()
+    }
+
+    /// A hub's client for the mesh of that name.
+    pub fn log(&self, name: &str, user: Option<(&str, &str)>) -> EtcdLog {
+        let hosts: Vec<String> = self.members.iter().map(|member| format!("127.0.0.1:{}", member.client)).collect();
+        let address = EtcdAddress::parse(&format!("etcd://{}/{name}", hosts.join(","))).unwrap();
+        let user = user.map(|(name, password)| EtcdUser { name: name.into(), password: password.into() });
+        EtcdLog::new(EtcdSettings { address, user, lease_seconds: LEASE })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for process in self.members.iter_mut().filter_map(|member| member.process.as_mut()) {
+            // Ends a member that is stopped as well.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}

@@ -1,0 +1,246 @@
+//! The log of several hubs in a real etcd: three members on loopback, which are killed and stopped.
+
+mod cluster;
+
+use cluster::{Cluster, LEASE, is_installed};
+use slm_mesh::replication::etcd::EtcdLog;
+use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog, Term};
+use slm_mesh::store::{Changeset, Message, MessageFilter, Store};
+use std::time::{Duration, Instant};
+
+fn won(log: &mut EtcdLog, address: &str) -> Term {
+    match log.lead(address) {
+        Ok(Election::Won(term)) => term,
+        other => panic!("{address}: {other:?}"),
+    }
+}
+
+/// Leads as soon as the lease of the last leader is over.
+fn take_over(log: &mut EtcdLog, address: &str) -> Term {
+    let until = Instant::now() + Duration::from_secs(4 * LEASE);
+    loop {
+        match log.lead(address) {
+            Ok(Election::Won(term)) => return term,
+            other => assert!(Instant::now() < until, "{other:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn entry(term: Term, text: &str) -> LogEntry {
+    LogEntry { term, now: 7, changes: text.as_bytes().to_vec() }
+}
+
+fn texts(log: &mut EtcdLog, from: u64) -> Vec<String> {
+    let entries = log.follow(Position(from)).unwrap();
+    entries.into_iter().map(|(_, entry)| String::from_utf8(entry.changes).unwrap()).collect()
+}
+
+#[test]
+fn one_hub_leads_and_a_deposed_one_stores_nothing() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (mut first, mut second) = (cluster.log("slm", None), cluster.log("slm", None));
+    let term = won(&mut first, "hub1:7900");
+    assert!(first.is_leading() && !second.is_leading());
+    assert_eq!(second.lead("hub2:7900"), Ok(Election::Lost("hub1:7900".into())));
+    assert_eq!(second.append(Position(1), &entry(term, "not leading")), Append::Deposed);
+    assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
+    // An answer was lost, and the hub asks again.
+    assert_eq!(first.append(Position(1), &entry(term, "one")), Append::Stored);
+    assert_eq!(first.append(Position(2), &entry(term, "two")), Append::Stored);
+    assert_eq!(texts(&mut second, 1), ["one", "two"]);
+    assert_eq!(texts(&mut second, 3), [""; 0]);
+    // Another mesh under a prefix of its own sees nothing of this.
+    let mut other_mesh = cluster.log("slm2", None);
+    won(&mut other_mesh, "elsewhere:7900");
+    assert_eq!(texts(&mut other_mesh, 1), [""; 0]);
+    // A lease that is longer than the test's wait stays alive by itself.
+    std::thread::sleep(Duration::from_secs(LEASE + 1));
+    assert!(first.is_leading());
+    // The hub hangs for so long that its lease ends.
+    let leases = cluster.control(&["get", "slm/leader", "--write-out=json"]).unwrap();
+    let lease = leases.split("\"lease\":").nth(1).unwrap().split([',', '}']).next().unwrap();
+    let lease = format!("{:x}", lease.parse::<u64>().unwrap());
+    cluster.control(&["lease", "revoke", &lease]).unwrap();
+    let later = won(&mut second, "hub2:7900");
+    assert!(later > term, "{later:?} {term:?}");
+    assert_eq!(first.append(Position(3), &entry(term, "deposed")), Append::Deposed);
+    assert!(!first.is_leading());
+    assert!(first.trim(Position(2)).is_err());
+    assert_eq!(second.append(Position(3), &entry(later, "three")), Append::Stored);
+    // It came in between, so the other entry is never stored there.
+    assert_eq!(second.append(Position(3), &entry(later, "another")), Append::Deposed);
+    assert_eq!(texts(&mut first, 2), ["two", "three"]);
+}
+
+#[test]
+fn positions_are_reported_and_the_log_is_trimmed() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (mut hub, mut standby) = (cluster.log("slm", None), cluster.log("slm", None));
+    let term = won(&mut hub, "hub1:7900");
+    for n in 1..=300 {
+        assert_eq!(hub.append(Position(n), &entry(term, &n.to_string())), Append::Stored);
+    }
+    let mut found = Vec::new();
+    loop {
+        let page = texts(&mut standby, found.len() as u64 + 1);
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    assert_eq!(found, (1..=300).map(|n| n.to_string()).collect::<Vec<_>>());
+    hub.report_position("hub1", Position(300)).unwrap();
+    standby.report_position("hub2", Position(290)).unwrap();
+    assert_eq!(hub.positions().unwrap(), [("hub1".into(), Position(300)), ("hub2".into(), Position(290))]);
+    hub.trim(Position(290)).unwrap();
+    assert_eq!(texts(&mut standby, 291).len(), 10);
+    let error = standby.follow(Position(290)).unwrap_err().to_string();
+    assert!(error.contains("needs a snapshot"), "{error}");
+    // News wakes a standby that waits.
+    standby.wait_for_news(Duration::from_secs(5));
+    let waiting = std::thread::spawn(move || {
+        while texts(&mut standby, 301).is_empty() {
+            standby.wait_for_news(Duration::from_secs(5));
+        }
+        Instant::now()
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(hub.append(Position(301), &entry(term, "news")), Append::Stored);
+    let stored = Instant::now();
+    let lag = waiting.join().unwrap().saturating_duration_since(stored);
+    assert!(lag < Duration::from_secs(1), "{lag:?}");
+    // A hub that is gone is not counted any more.
+    let until = Instant::now() + Duration::from_secs(4 * LEASE);
+    while hub.positions().unwrap().len() > 1 {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// What a hub stores for one message: appended, then committed.
+fn send(store: &mut Store, log: &mut EtcdLog, term: Term, at: Position, text: &str) -> Append {
+    let body = text.into();
+    let mut m = Message { sender: "ada".into(), recipient: "bob".into(), body, created: 5, ..Message::default() };
+    store.add_message(&mut m).unwrap();
+    let changes = store.seal().unwrap().unwrap().as_bytes().to_vec();
+    let outcome = log.append(at, &LogEntry { term, now: 5, changes });
+    if outcome == Append::Stored {
+        store.commit().unwrap();
+    } else {
+        store.rollback();
+    }
+    outcome
+}
+
+/// Repeats what the log has; returns the position after it.
+fn catch_up(store: &mut Store, log: &mut EtcdLog, mut from: Position) -> Position {
+    loop {
+        let entries = log.follow(from).unwrap();
+        let Some((last, _)) = entries.last() else { return from };
+        from = last.next();
+        let changes: Vec<Changeset> =
+            entries.into_iter().map(|(_, entry)| Changeset::from_bytes(entry.changes)).collect();
+        store.apply(&changes).unwrap();
+    }
+}
+
+fn bodies(store: &Store) -> Vec<String> {
+    let found = store.messages(&MessageFilter { limit: 10_000, ..MessageFilter::default() }).unwrap();
+    found.into_iter().map(|message| message.body).collect()
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_hubs_and_members_die() {
+    if !is_installed() {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    let (mut hub, mut standby) = (cluster.log("slm", None), cluster.log("slm", None));
+    let (mut hub_store, mut standby_store) = (Store::memory().unwrap(), Store::memory().unwrap());
+    hub_store.start_recording();
+    let mut term = won(&mut hub, "hub1:7900");
+    let (mut sent, mut at, mut longest) = (Vec::new(), Position(1), Duration::ZERO);
+    let mut send_for_a_while = |store: &mut Store, log: &mut EtcdLog, term: Term| {
+        for _ in 0..30 {
+            let text = format!("message {} of {term:?}", at.0);
+            let began = Instant::now();
+            assert_eq!(send(store, log, term, at, &text), Append::Stored);
+            longest = longest.max(began.elapsed());
+            sent.push(text);
+            at = at.next();
+        }
+    };
+    send_for_a_while(&mut hub_store, &mut hub, term);
+    let etcd_leader = cluster.etcd_leader();
+    cluster.kill(etcd_leader);
+    send_for_a_while(&mut hub_store, &mut hub, term);
+    cluster.start_member(etcd_leader);
+    cluster.wait_until_healthy();
+    let frozen = cluster.etcd_leader();
+    cluster.freeze(frozen, true);
+    send_for_a_while(&mut hub_store, &mut hub, term);
+    cluster.freeze(frozen, false);
+    cluster.wait_until_healthy();
+    // The hub is killed: its lease ends, and the other one takes over.
+    drop((hub, hub_store));
+    let began = Instant::now();
+    term = take_over(&mut standby, "hub2:7900");
+    let taken_over = began.elapsed();
+    assert_eq!(catch_up(&mut standby_store, &mut standby, Position(1)), Position(91));
+    standby_store.start_recording();
+    send_for_a_while(&mut standby_store, &mut standby, term);
+    assert_eq!(bodies(&standby_store), sent);
+    eprintln!("longest append {longest:?}, taken over after {taken_over:?}");
+    assert!(longest < Duration::from_secs(4) && taken_over < Duration::from_secs(LEASE + 3));
+    // Without a majority nobody can tell, and nobody is told.
+    cluster.kill(0);
+    cluster.kill(1);
+    let outcome = send(&mut standby_store, &mut standby, term, Position(121), "unknown");
+    assert!(matches!(outcome, Append::Unknown(_)), "{outcome:?}");
+    assert!(!standby.is_leading());
+    assert!(matches!(standby.lead("hub2:7900"), Err(LogError::NoAnswer(_))));
+    cluster.start_member(0);
+    cluster.start_member(1);
+    cluster.wait_until_healthy();
+    // A third hub finds everything that was acknowledged, and perhaps what nobody could tell.
+    let (mut third, mut third_store) = (cluster.log("slm", None), Store::memory().unwrap());
+    take_over(&mut third, "hub3:7900");
+    catch_up(&mut third_store, &mut third, Position(1));
+    catch_up(&mut standby_store, &mut third, Position(121));
+    assert_eq!(bodies(&third_store)[..sent.len()], sent);
+    assert_eq!(bodies(&third_store), bodies(&standby_store));
+}
+
+#[test]
+fn a_user_of_etcd_is_needed_where_its_authentication_is_on() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    for words in [
+        &["user", "add", "root:secret"][..],
+        &["user", "grant-role", "root", "root"],
+        &["user", "add", "mesh:good"],
+        &["role", "add", "mesh"],
+        &["role", "grant-permission", "mesh", "readwrite", "slm/", "slm0"],
+        &["user", "grant-role", "mesh", "mesh"],
+        &["auth", "enable"],
+    ] {
+        cluster.control(words).unwrap();
+    }
+    let mut log = cluster.log("slm", Some(("mesh", "good")));
+    let term = won(&mut log, "hub1:7900");
+    assert_eq!(log.append(Position(1), &entry(term, "one")), Append::Stored);
+    assert_eq!(texts(&mut log, 1), ["one"]);
+    for (name, user) in [("slm", None), ("slm", Some(("mesh", "wrong"))), ("other", Some(("mesh", "good")))] {
+        let refused = cluster.log(name, user).lead("hub2:7900").unwrap_err();
+        assert!(matches!(&refused, LogError::Refused(why) if why.starts_with("etcd refuses: ")), "{refused:?}");
+    }
+}
