@@ -13,6 +13,8 @@ pub mod http;
 mod http_requests;
 #[doc(hidden)]
 pub mod legacy_http;
+#[doc(hidden)]
+pub mod leadership;
 mod lifecycle;
 mod mesh_links;
 pub mod methods;

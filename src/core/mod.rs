@@ -36,7 +36,7 @@ use crate::base::ids::PublicIds;
 use crate::base::kinds::LockOwner;
 use crate::base::limits;
 use crate::base::process::Process;
-use crate::store::{Checkpointer, LockRow, Store};
+use crate::store::{Changeset, Checkpointer, LockRow, LogPosition, Store};
 use channels::Channels;
 use federation::Federation;
 use journal::Journal;
@@ -169,7 +169,8 @@ impl std::fmt::Debug for Mesh {
 }
 
 impl Mesh {
-    /// A mesh over its store. `random` gives numbers that nobody can guess.
+    /// A mesh over its store. `random` gives numbers that nobody can guess. What it writes belongs to the
+    /// first turn if the store records.
     ///
     /// # Errors
     /// When the store cannot be read or written.
@@ -192,7 +193,9 @@ impl Mesh {
         channels.load(&turn)?;
         channels.remove_ended(&mut turn, &peers, &journal, now)?;
         turn.store.end_call()?;
-        turn.store.commit()?;
+        if !turn.store.is_recording() {
+            turn.store.commit()?;
+        }
         Ok(Mesh {
             ids,
             turn,
@@ -283,10 +286,30 @@ impl Mesh {
     pub fn commit(&mut self) -> bool {
         let committed = self.turn.commit().is_ok();
         if !committed {
-            self.reload();
-            self.retry_after = self.ticked_at + limits::REST_MS;
+            self.rest();
         }
         committed
+    }
+
+    /// Ends the writes of the turn and returns them for the log, in which they get this position; `None` for a
+    /// turn that wrote nothing. [`Mesh::commit`] or [`Mesh::take_back`] must follow.
+    ///
+    /// # Errors
+    /// When the disk refuses; then the turn must be taken back.
+    pub fn seal(&mut self, position: LogPosition) -> Result<Option<Changeset>, Error> {
+        self.turn.seal(position)
+    }
+
+    /// Takes the turn back. Every answer of it is then this error, and memory equals the disk again.
+    pub fn take_back(&mut self, error: &Error) {
+        self.turn.take_back(error);
+        self.rest();
+    }
+
+    /// After the turn was taken back, the same timed work would only fail again.
+    fn rest(&mut self) {
+        self.reload();
+        self.retry_after = self.ticked_at + limits::REST_MS;
     }
 
     /// Makes memory equal the disk again after writes were taken back.

@@ -7,7 +7,7 @@ use super::ConnId;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::process::Process;
-use crate::store::{Event, Message, Store, StoreError};
+use crate::store::{Changeset, Event, LogPosition, Message, Store, StoreError};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -119,6 +119,23 @@ impl Turn {
             (Some(error), _) => error,
             (None, Err(error)) => error.into(),
         };
+        self.take_back(&error);
+        Err(error)
+    }
+
+    /// Ends the writes of the turn and returns them, with their position in the log.
+    ///
+    /// # Errors
+    /// When the turn was lost, or the disk refuses. Then [`Turn::take_back`] must follow.
+    pub(super) fn seal(&mut self, position: LogPosition) -> Result<Option<Changeset>, Error> {
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
+        Ok(self.store.seal(position)?)
+    }
+
+    /// Takes the turn back. Every answer of it is then this error, and nothing else leaves.
+    pub(super) fn take_back(&mut self, error: &Error) {
         self.store.rollback();
         self.effects.retain_mut(|effect| match effect {
             Effect::Reply { result, .. } => {
@@ -128,7 +145,6 @@ impl Turn {
             _ => false,
         });
         self.push(Effect::Log(error.clone()));
-        Err(error)
     }
 
     /// When the next entry or message expires, ms.

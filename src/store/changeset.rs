@@ -30,6 +30,11 @@ impl Changeset {
         Changeset(bytes)
     }
 
+    /// Its bytes, given away.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -29,6 +29,7 @@ pub use messages::{Message, MessageFilter};
 pub use peers::PeerRow;
 pub use state::StateEntry;
 pub use wakeups::WakeupRow;
+pub use writes::LogPosition;
 
 use changeset::Recorder;
 use columns::{placeholder, write_row};
@@ -336,7 +337,8 @@ impl Store {
             let sql = format!("SELECT {column} FROM {table} ORDER BY seq DESC LIMIT 1");
             self.db.query_row(&sql, [], |row| row.get::<_, i64>(0)).optional()
         };
-        Ok(newest("message", "created")?.max(newest("event", "at")?).unwrap_or(0))
+        let logged = self.log_position()?.map(|position| position.now);
+        Ok(newest("message", "created")?.max(newest("event", "at")?).max(logged).unwrap_or(0))
     }
 
     fn run(&self, sql: &str) -> StoreResult<()> {

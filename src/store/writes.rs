@@ -11,6 +11,18 @@ use rusqlite::ToSql;
 /// What a recorded statement may begin with. Anything else did not come from this program.
 const VERBS: [&str; 3] = ["INSERT ", "UPDATE ", "DELETE "];
 
+/// The row of `meta` that says how far this database has the log.
+const POSITION: &str = "log_position";
+
+/// How far a database has the log that several hubs share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPosition {
+    /// The number of the last entry.
+    pub index: u64,
+    /// The mesh's time in that entry, ms.
+    pub now: i64,
+}
+
 impl Store {
     /// Changes rows in the transaction or savepoint of the running call; returns how many.
     pub(super) fn write(&mut self, sql: &'static str, values: &[&dyn ToSql]) -> StoreResult<usize> {
@@ -48,6 +60,20 @@ impl Store {
         self.recorder = Some(Recorder::default());
     }
 
+    /// Whether the changes of each turn are recorded.
+    pub fn is_recording(&self) -> bool {
+        self.recorder.is_some()
+    }
+
+    /// How far this database has the log; `None` where there never was one.
+    pub fn log_position(&self) -> StoreResult<Option<LogPosition>> {
+        let text = self.meta(POSITION)?;
+        let numbers = text.as_deref().and_then(|text| text.split_once(' '));
+        let read =
+            |(index, now): (&str, &str)| Some(LogPosition { index: index.parse().ok()?, now: now.parse().ok()? });
+        Ok(numbers.and_then(read))
+    }
+
     /// Forgets what was recorded, because the turn ended.
     pub(super) fn forget_recorded(&mut self) {
         self.is_sealed = false;
@@ -61,15 +87,18 @@ impl Store {
         self.recorder.as_ref().map_or(0, Recorder::size)
     }
 
-    /// Ends the writes of the turn and returns them; `None` for a turn that wrote nothing. Only
-    /// [`Store::commit`] or [`Store::rollback`] may follow.
+    /// Ends the writes of the turn and returns them, with the position that they get in the log; `None` for a
+    /// turn that wrote nothing. Only [`Store::commit`] or [`Store::rollback`] may follow.
     ///
     /// # Errors
     /// When the disk refuses the numbers of the turn.
-    pub fn seal(&mut self) -> StoreResult<Option<Changeset>> {
+    pub fn seal(&mut self, position: LogPosition) -> StoreResult<Option<Changeset>> {
         if !self.open {
             return Ok(None);
         }
+        self.begin_call();
+        self.set_meta(POSITION, &format!("{} {}", position.index, position.now))?;
+        self.end_call()?;
         self.write_counters()?;
         self.is_sealed = true;
         Ok(self.recorder.as_mut().filter(|recorder| !recorder.is_empty()).map(Recorder::take))
@@ -134,6 +163,8 @@ mod tests {
     use super::super::{LockRow, Message, PeerRow, StateEntry, WakeupRow};
     use super::*;
     use crate::base::kinds::{EventKind, LockOwner, MessageState, PeerKind, WakeupOutcome};
+
+    const AT: LogPosition = LogPosition { index: 7, now: 40 };
 
     /// Every row of every table, with the name of its table.
     fn rows(store: &Store) -> Vec<String> {
@@ -236,15 +267,16 @@ mod tests {
         leader.end_call().unwrap();
         leader.begin_call();
         store_and_fail(&mut leader);
-        let first = leader.seal().unwrap().unwrap();
+        let first = leader.seal(AT).unwrap().unwrap();
         leader.commit().unwrap();
         assert_eq!(leader.recorded_size(), 0);
         leader.add_message(&mut message("d", "b", 31)).unwrap();
-        let second = leader.seal().unwrap().unwrap();
+        let second = leader.seal(AT).unwrap().unwrap();
         leader.commit().unwrap();
         standby.apply([&first, &second]).unwrap();
         assert_eq!(rows(&standby), rows(&leader));
         assert_eq!(standby.counters, leader.counters);
+        assert_eq!((standby.log_position().unwrap(), standby.last_time().unwrap()), (Some(AT), 40));
         assert!(rows(&leader).len() > 10, "{:?}", rows(&leader));
         // It goes on where the leader ended.
         let mut next = message("b", "d", 40);
@@ -261,11 +293,11 @@ mod tests {
     fn a_turn_without_writes_records_nothing_and_a_lost_one_is_forgotten() {
         let mut store = Store::memory().unwrap();
         store.start_recording();
-        assert_eq!(store.seal().unwrap(), None);
+        assert_eq!(store.seal(AT).unwrap(), None);
         store.set_meta("lost", "1").unwrap();
         store.rollback();
         store.set_meta("kept", "1").unwrap();
-        let changes = store.seal().unwrap().unwrap();
+        let changes = store.seal(AT).unwrap().unwrap();
         store.commit().unwrap();
         let mut other = Store::memory().unwrap();
         other.apply([&changes]).unwrap();

@@ -5,7 +5,7 @@ mod cluster;
 use cluster::{Cluster, LEASE, is_installed};
 use slm_mesh::replication::etcd::EtcdLog;
 use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog, Term};
-use slm_mesh::store::{Changeset, Message, MessageFilter, Store};
+use slm_mesh::store::{Changeset, LogPosition, Message, MessageFilter, Store};
 use std::time::{Duration, Instant};
 
 fn won(log: &mut EtcdLog, address: &str) -> Term {
@@ -129,7 +129,7 @@ fn send(store: &mut Store, log: &mut EtcdLog, term: Term, at: Position, text: &s
     let body = text.into();
     let mut m = Message { sender: "ada".into(), recipient: "bob".into(), body, created: 5, ..Message::default() };
     store.add_message(&mut m).unwrap();
-    let changes = store.seal().unwrap().unwrap().as_bytes().to_vec();
+    let changes = store.seal(LogPosition { index: at.0, now: 5 }).unwrap().unwrap().as_bytes().to_vec();
     let outcome = log.append(at, &LogEntry { term, now: 5, changes });
     if outcome == Append::Stored {
         store.commit().unwrap();

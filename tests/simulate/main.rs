@@ -5,7 +5,9 @@
 //! `make sim SEED=7 STEPS=100000` runs one seed for so long.
 
 mod breaks;
+mod engine;
 mod events;
+mod hubs;
 mod locks;
 mod mail;
 mod model;
@@ -17,13 +19,15 @@ mod world;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
-use world::World;
+use world::{Disk, World};
 
 /// Seeds of `make test`, and steps of each.
 const SEEDS: u64 = 40;
 const STEPS: u64 = 600;
 /// Every so many seeds the store is a file, and a crash leaves it as `kill -9` does.
 const FILE_EVERY: u64 = 8;
+/// Every so many seeds three hubs share a log, and one of them leads.
+const HUBS_EVERY: u64 = 4;
 
 /// What came of a run: a hash of its trace, and how much of each kind happened.
 struct Run {
@@ -33,7 +37,12 @@ struct Run {
 
 /// Runs a seed, and panics with all that is needed to run it again.
 fn simulate(seed: u64, steps: u64) -> Run {
-    let mut world = World::new(seed, seed.is_multiple_of(FILE_EVERY));
+    let disk = match seed {
+        seed if seed.is_multiple_of(FILE_EVERY) => Disk::File,
+        seed if seed % HUBS_EVERY == 1 => Disk::Hubs,
+        _ => Disk::Memory,
+    };
+    let mut world = World::new(seed, disk);
     let run = catch_unwind(AssertUnwindSafe(|| {
         for _ in 0..steps {
             world.one_step();
@@ -82,7 +91,7 @@ fn the_promises_hold_for_every_seed() {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    for seed in [3, FILE_EVERY] {
+    for seed in [3, FILE_EVERY, 1] {
         let (first, again) = (simulate(seed, STEPS), simulate(seed, STEPS));
         assert!(first.hash == again.hash, "seed {seed} gave two runs");
         assert!(first.counts == again.counts, "seed {seed} gave two runs");
@@ -96,6 +105,10 @@ fn nothing_that_is_checked_is_left_out() {
     for what in
         ["answers lost", "locks granted after a wait", "events pushed to subscribers", "crashes before the commit"]
     {
+        assert!(counts.get(what).is_some_and(|n| *n > 0), "{what} never happened: {counts:?}");
+    }
+    let counts = simulate(1, 4_000).counts;
+    for what in ["standbys found equal to the leader", "deposed hubs that went on", "turns that only the log has"] {
         assert!(counts.get(what).is_some_and(|n| *n > 0), "{what} never happened: {counts:?}");
     }
 }

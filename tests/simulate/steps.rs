@@ -22,6 +22,7 @@ impl World {
     /// One step of somebody.
     pub fn one_step(&mut self) {
         self.step += 1;
+        self.stand_by();
         match self.dice.below(100) {
             0..=45 => self.sessions_call(),
             46..=57 => self.verb(),

@@ -62,7 +62,7 @@ impl World {
 
     /// Commit, and only then let out what there is; some of it is lost on its way.
     pub fn end_turn(&mut self, web: Option<(Ask, Value)>) {
-        let committed = self.mesh().commit();
+        let committed = self.commit();
         assert!(committed, "{:?}", self.mesh().take_effects());
         let outs = self.mesh().take_effects();
         let mut lost = BTreeSet::new();

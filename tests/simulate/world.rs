@@ -1,6 +1,7 @@
 //! The world around the mesh: its store, its clocks, its connections, and what is lost on the way.
 //! Turns are as in the broker: calls, commit, flush.
 
+use crate::hubs::Hubs;
 use crate::model::{Ask, DEAD_MS, Model, NAMES, STALE_MS, WEB, Who};
 use serde_json::{Value, json};
 use slm_mesh::core::{self, Call, Effect, Mesh, MeshSettings};
@@ -73,8 +74,20 @@ pub struct Command {
     pub key: String,
 }
 
+/// What the store is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    Memory,
+    File,
+    /// The databases of three hubs.
+    Hubs,
+}
+
 pub struct World {
     mesh: Option<Mesh>,
+    hubs: Option<Hubs>,
+    /// The hub that leads next.
+    next_hub: usize,
     /// Keeps a database alive that has no file.
     keeper: Option<Store>,
     dir: PathBuf,
@@ -100,7 +113,8 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, on_file: bool) -> World {
+    pub fn new(seed: u64, disk: Disk) -> World {
+        let on_file = disk == Disk::File;
         static RUNS: AtomicU64 = AtomicU64::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let dir = if on_file {
@@ -114,6 +128,8 @@ impl World {
         let clock = Clock { wall: 1_795_000_000_000, boot: 5_000_000, base: 0, started: 0 };
         let mut world = World {
             mesh: None,
+            hubs: (disk == Disk::Hubs).then(|| Hubs::new(run)),
+            next_hub: 0,
             keeper: None,
             dir,
             on_file,
@@ -138,7 +154,8 @@ impl World {
         if !on_file {
             world.keeper = Some(Store::open(&world.dir, false).expect("a store"));
         }
-        world.start();
+        let store = world.open_store();
+        world.start(store);
         world
     }
 
@@ -170,9 +187,35 @@ impl World {
         if self.on_file { self.dir.join(format!("{}.db", self.n_stores)) } else { self.dir.clone() }
     }
 
+    /// What is on the disk; of several hubs, on that of the one which leads now.
+    fn open_store(&mut self) -> Store {
+        match &mut self.hubs {
+            Some(hubs) => hubs.take_over(self.next_hub),
+            None => Store::open(&self.file(), false).expect("a store"),
+        }
+    }
+
+    /// Ends a turn; returns whether anything of it may leave.
+    pub fn commit(&mut self) -> bool {
+        let now = self.now();
+        let mesh = self.mesh.as_mut().expect("the broker runs");
+        match &mut self.hubs {
+            Some(hubs) => hubs.commit(mesh, now),
+            None => mesh.commit(),
+        }
+    }
+
+    /// Lets the other hubs do something.
+    pub fn stand_by(&mut self) {
+        let now = self.now();
+        if let Some(hubs) = self.hubs.as_mut().filter(|_| self.dice.one_in(20)) {
+            let what = hubs.stand_by(&mut self.dice, now);
+            self.count(what);
+        }
+    }
+
     /// Starts a broker on what is on the disk.
-    fn start(&mut self) {
-        let store = Store::open(&self.file(), false).expect("a store");
+    fn start(&mut self, store: Store) {
         self.clock.start(store.last_time().expect("a time"));
         let now = self.now();
         let settings = MeshSettings {
@@ -186,6 +229,7 @@ impl World {
         let mut dice = Dice(self.seed.wrapping_add(self.next).wrapping_mul(77) | 1);
         let fresh = move || (0..4).fold(0, |bits, _| bits << 32 | u128::from(dice.below(1 << 32)));
         self.mesh = Some(Mesh::open(store, settings, Box::new(fresh), now).expect("a mesh"));
+        assert!(self.commit());
         self.model.now = now;
         self.watch();
     }
@@ -218,10 +262,11 @@ impl World {
         let (conn, now) = (self.watcher, self.now());
         let op = core::op(op).expect("an operation");
         let args = op.check(core::object(args)).expect("good arguments");
-        let mesh = self.mesh();
-        mesh.call(Call { conn, id: json!(0), op, args, acting: None, shell_session: None, ancestors: Vec::new() }, now);
-        assert!(mesh.commit());
-        let reply = mesh.take_effects().into_iter().find_map(|out| match out {
+        let call =
+            Call { conn, id: json!(0), op, args, acting: None, shell_session: None, ancestors: Vec::new() };
+        self.mesh().call(call, now);
+        assert!(self.commit());
+        let reply = self.mesh().take_effects().into_iter().find_map(|out| match out {
             Effect::Reply { result, .. } => result.ok(),
             _ => None,
         });
@@ -336,8 +381,11 @@ impl World {
             self.hand_over(&ask);
             self.pending.insert(ask.id, ask);
         }
+        self.set_fault(commits);
         if commits {
-            assert!(self.mesh().commit());
+            if !self.commit() {
+                self.count("turns that only the log has");
+            }
             for out in self.mesh().take_effects() {
                 let Effect::Reply { id, .. } = out else { continue };
                 if let Some(ask) = id.as_u64().and_then(|id| self.pending.remove(&id)) {
@@ -362,18 +410,29 @@ impl World {
         self.verbs.clear();
         self.subscribed.clear();
         // What ran out while nobody looked is seen in the first turn.
-        let store = Store::open(&self.file(), false).expect("a store");
+        let store = self.open_store();
         self.clock.start(store.last_time().expect("a time"));
-        drop(store);
         self.model.now = self.now();
         self.model.crash();
-        self.start();
+        self.start(store);
         self.pass(0);
         self.come_back(commands);
     }
 
+    /// Lets the engine fail as the crash wants it: the turn is in the log, or it is not.
+    fn set_fault(&mut self, is_written: bool) {
+        let Some(hubs) = self.hubs.as_ref().filter(|_| self.dice.one_in(2)) else { return };
+        hubs.set_fault(&mut self.dice, is_written);
+        if !is_written && !self.commit() {
+            self.count("turns that the log does not have");
+        }
+    }
+
     /// Takes the broker away as `kill -9` does: what was not committed is gone.
     fn kill(&mut self) {
+        if let (Some(hubs), Some(mesh)) = (&mut self.hubs, self.mesh.take()) {
+            self.next_hub = hubs.depose(&mut self.dice, mesh);
+        }
         if self.on_file {
             let old = self.file();
             self.n_stores += 1;

@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("remote", &["wire", "base"]),
     ("replication", &["sys"]),
     ("discovery", &["base", "sys"]),
-    ("broker", &["remote", "discovery", "wire", "core", "store", "base", "sys"]),
+    ("broker", &["remote", "replication", "discovery", "wire", "core", "store", "base", "sys"]),
     ("client", &["remote", "discovery", "wire", "core", "base", "sys"]),
     ("mcp", &["known_agents", "client", "broker", "wire", "core", "base", "sys"]),
     ("shell_writes", &["base"]),

@@ -1,0 +1,128 @@
+//! The engine of the log in memory, with the faults that a real one has.
+
+use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog, Term};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What the engine does to the next append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The lease ended a moment ago, so the entry is refused.
+    Refused,
+    /// The entry is stored, and nobody says so.
+    UnknownButWritten,
+    /// The entry is lost, and nobody says so.
+    UnknownNotWritten,
+    /// There is no room.
+    Full,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: BTreeMap<u64, Vec<u8>>,
+    leader: Option<(u64, String)>,
+    last_term: u64,
+    fault: Option<Fault>,
+}
+
+/// One engine, as all hubs share it.
+#[derive(Debug, Clone, Default)]
+pub struct Engine(Rc<RefCell<State>>);
+
+impl Engine {
+    pub fn log(&self) -> MemoryLog {
+        MemoryLog { engine: self.clone(), term: 0 }
+    }
+
+    pub fn set_fault(&self, fault: Fault) {
+        self.0.borrow_mut().fault = Some(fault);
+    }
+
+    /// The lease of the hub that leads ends, and the engine works again.
+    pub fn reset(&self) {
+        let mut state = self.0.borrow_mut();
+        (state.leader, state.fault) = (None, None);
+    }
+}
+
+/// The engine as one hub uses it.
+#[derive(Debug)]
+pub struct MemoryLog {
+    engine: Engine,
+    term: u64,
+}
+
+/// Entries that one request reads: few, so that a standby is often in the middle.
+const PAGE: usize = 7;
+
+impl ReplicatedLog for MemoryLog {
+    fn lead(&mut self, address: &str) -> Result<Election, LogError> {
+        let mut state = self.engine.0.borrow_mut();
+        if let Some((_, leader)) = &state.leader {
+            return Ok(Election::Lost(leader.clone()));
+        }
+        state.last_term += 1;
+        self.term = state.last_term;
+        state.leader = Some((self.term, address.to_owned()));
+        Ok(Election::Won(Term(self.term)))
+    }
+
+    fn is_leading(&self) -> bool {
+        self.engine.0.borrow().leader.as_ref().is_some_and(|(term, _)| *term == self.term)
+    }
+
+    fn step_down(&mut self) {
+        if self.is_leading() {
+            self.engine.0.borrow_mut().leader = None;
+        }
+    }
+
+    fn leader(&mut self) -> Result<Option<String>, LogError> {
+        Ok(self.engine.0.borrow().leader.as_ref().map(|(_, address)| address.clone()))
+    }
+
+    fn append(&mut self, at: Position, entry: &LogEntry) -> Append {
+        let is_leading = self.is_leading();
+        let mut state = self.engine.0.borrow_mut();
+        let bytes = entry.to_bytes();
+        if !is_leading || state.entries.get(&at.0).is_some_and(|stored| *stored != bytes) {
+            return Append::Deposed;
+        }
+        let fault = state.fault.take();
+        if matches!(fault, None | Some(Fault::UnknownButWritten)) {
+            state.entries.insert(at.0, bytes);
+        }
+        match fault {
+            None => return Append::Stored,
+            Some(Fault::Full) => return Append::Refused("the engine is full".into()),
+            _ => state.leader = None,
+        }
+        if fault == Some(Fault::Refused) { Append::Deposed } else { Append::Unknown("no member answers".into()) }
+    }
+
+    fn follow(&mut self, from: Position) -> Result<Vec<(Position, LogEntry)>, LogError> {
+        let state = self.engine.0.borrow();
+        let page = state.entries.range(from.0..).take(PAGE);
+        let read = |(at, bytes): (&u64, &Vec<u8>)| (Position(*at), LogEntry::from_bytes(bytes).expect("an entry"));
+        let page: Vec<_> = page.map(read).collect();
+        assert!(page.first().is_none_or(|(at, _)| *at == from), "the log has a gap at {from:?}");
+        Ok(page)
+    }
+
+    fn wait_for_news(&mut self, _: Duration) {}
+
+    fn report_position(&mut self, _: &str, _: Position) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn positions(&mut self) -> Result<Vec<(String, Position)>, LogError> {
+        Ok(Vec::new())
+    }
+
+    fn trim(&mut self, upto: Position) -> Result<(), LogError> {
+        self.engine.0.borrow_mut().entries.retain(|at, _| *at > upto.0);
+        Ok(())
+    }
+}

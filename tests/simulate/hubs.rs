@@ -1,0 +1,183 @@
+//! Three hubs that share a log: one leads, the others repeat what it stores, and take over when it dies, hangs
+//! or is told nothing by the engine.
+
+use crate::engine::{Engine, Fault, MemoryLog};
+use crate::world::Dice;
+use rusqlite::Connection;
+use serde_json::json;
+use slm_mesh::broker::leadership::{Leader, Standby, TakeOver, TurnEnd};
+use slm_mesh::core::{self, Call, Effect, Mesh, MeshSettings};
+use slm_mesh::store::Store;
+
+const HUBS: usize = 3;
+
+/// A hub that was deposed while it hung, and does not know it.
+struct Hung {
+    hub: usize,
+    mesh: Mesh,
+    leader: Leader<MemoryLog>,
+}
+
+pub struct Hubs {
+    engine: Engine,
+    /// SQLite's own databases without a file, one for each hub.
+    files: Vec<String>,
+    /// Keep these databases alive.
+    _keepers: Vec<Store>,
+    leads: usize,
+    leader: Option<Leader<MemoryLog>>,
+    hung: Option<Hung>,
+}
+
+impl Hubs {
+    pub fn new(run: u64) -> Hubs {
+        let files: Vec<String> = (0..HUBS).map(|hub| format!("file:/simulate-{run}-hub-{hub}?vfs=memdb")).collect();
+        let open = |file: &String| Store::open(file.as_ref(), false).expect("a store");
+        let keepers = files.iter().map(open).collect();
+        Hubs { engine: Engine::default(), files, _keepers: keepers, leads: 0, leader: None, hung: None }
+    }
+
+    fn store(&self, hub: usize) -> Store {
+        Store::open(self.files[hub].as_ref(), false).expect("a store")
+    }
+
+    /// Another hub takes over, or the same one after a restart.
+    pub fn take_over(&mut self, hub: usize) -> Store {
+        let mut store = self.store(hub);
+        let taken = Standby::new(self.engine.log()).take_over(&mut store, &format!("hub{hub}"));
+        let Ok(TakeOver::Leads(leader)) = taken else { panic!("hub {hub} can't lead") };
+        (self.leads, self.leader) = (hub, Some(leader));
+        store
+    }
+
+    /// Ends a turn of the hub that leads; returns false if it was deposed.
+    pub fn commit(&mut self, mesh: &mut Mesh, now: i64) -> bool {
+        let leader = self.leader.as_mut().expect("a leader");
+        match leader.commit_turn(mesh, now) {
+            TurnEnd::Committed => true,
+            TurnEnd::Deposed(_) => false,
+            TurnEnd::TakenBack => panic!("nothing is wrong with the disk: {:?}", mesh.take_effects()),
+        }
+    }
+
+    pub fn set_fault(&self, dice: &mut Dice, is_written: bool) {
+        let lost = if dice.one_in(2) { Fault::Refused } else { Fault::UnknownNotWritten };
+        self.engine.set_fault(if is_written { Fault::UnknownButWritten } else { lost });
+    }
+
+    /// The hub that leads dies, or hangs with all that it has not committed. Another one is to lead.
+    pub fn depose(&mut self, dice: &mut Dice, mesh: Mesh) -> usize {
+        self.engine.reset();
+        let leader = self.leader.take();
+        if let Some(leader) = leader.filter(|_| dice.one_in(2) && self.hung.is_none()) {
+            self.hung = Some(Hung { hub: self.leads, mesh, leader });
+        }
+        loop {
+            let hub = dice.below(HUBS as u64) as usize;
+            if self.hung.as_ref().is_none_or(|hung| hung.hub != hub) {
+                return hub;
+            }
+        }
+    }
+
+    /// What the hubs that don't lead do meanwhile.
+    pub fn stand_by(&mut self, dice: &mut Dice, now: i64) -> &'static str {
+        if self.hung.is_some() && dice.one_in(10) {
+            self.wake_up(now);
+            return "deposed hubs that went on";
+        }
+        let hub = dice.below(HUBS as u64) as usize;
+        if hub == self.leads || self.hung.as_ref().is_some_and(|hung| hung.hub == hub) {
+            return "hubs that did not follow";
+        }
+        let (mut standby, mut store) = (Standby::new(self.engine.log()), self.store(hub));
+        if dice.one_in(3) {
+            standby.follow(&mut store).expect("entries");
+            return "standbys that followed some way";
+        }
+        while standby.follow(&mut store).expect("entries") > 0 {}
+        assert_equal(&self.files[hub], &self.files[self.leads]);
+        "standbys found equal to the leader"
+    }
+
+    /// A hub goes on that was deposed while it hung: it has work, and none of it counts.
+    fn wake_up(&mut self, now: i64) {
+        let Some(Hung { mut mesh, mut leader, .. }) = self.hung.take() else { return };
+        mesh.tick(now);
+        let end = leader.commit_turn(&mut mesh, now);
+        assert!(matches!(end, TurnEnd::Deposed(_)), "a hub that was deposed ended a turn: {end:?}");
+        drop(mesh.into_store());
+    }
+}
+
+/// Every row of every table of a database.
+fn rows(file: &str) -> Vec<(String, Vec<String>)> {
+    let db = Connection::open(file).expect("a database");
+    let mut tables = db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").expect("tables");
+    let names: Vec<String> = tables.query_map([], |row| row.get(0)).expect("tables").flatten().collect();
+    let table = |name: String| {
+        let mut query = db.prepare(&format!("SELECT * FROM {name}")).expect("a table");
+        let n_columns = query.column_count();
+        let read = |row: &rusqlite::Row<'_>| {
+            let values = (0..n_columns).map(|n| format!("{:?}", row.get_ref(n)));
+            Ok(values.collect::<Vec<_>>().join(" "))
+        };
+        let mut rows: Vec<String> = query.query_map([], read).expect("rows").flatten().collect();
+        // Tables without a number of their own for each row have no order.
+        rows.sort_unstable();
+        (name, rows)
+    };
+    names.into_iter().map(table).collect()
+}
+
+fn assert_equal(one: &str, other: &str) {
+    for ((name, rows), (_, others)) in rows(one).into_iter().zip(rows(other)) {
+        let differ = rows.iter().zip(&others).find(|(row, other)| row != other);
+        assert!(rows == others, "{name} has {} and {} rows; first: {differ:?}", rows.len(), others.len());
+    }
+}
+
+/// A mesh of one hub that leads.
+fn leading(engine: &Engine, file: &str) -> (Mesh, Leader<MemoryLog>) {
+    let mut store = Store::open(file.as_ref(), false).expect("a store");
+    let Ok(TakeOver::Leads(leader)) = Standby::new(engine.log()).take_over(&mut store, "hub") else { panic!() };
+    let mut n = 0;
+    let random = move || {
+        n += 1;
+        n
+    };
+    (Mesh::open(store, MeshSettings::default(), Box::new(random), 1000).expect("a mesh"), leader)
+}
+
+/// Sets an entry of the shared state in a turn of its own; returns how the turn ended, and the answers.
+fn set_entry(mesh: &mut Mesh, leader: &mut Leader<MemoryLog>, value: &str) -> (TurnEnd, Vec<String>) {
+    let op = core::op("state.set").expect("an operation");
+    let args = op.check(core::object(json!({ "key": "k", "value": value }))).expect("good arguments");
+    mesh.call(Call { conn: 7, id: json!(1), op, args, acting: None, ancestors: Vec::new() }, 2000);
+    let end = leader.commit_turn(mesh, 2000);
+    let answers = mesh.take_effects().into_iter().filter_map(|effect| match effect {
+        Effect::Reply { result, .. } => Some(result.map_or_else(|error| error.text, |value| value.to_string())),
+        _ => None,
+    });
+    (end, answers.collect())
+}
+
+#[test]
+fn an_engine_without_room_costs_the_turn_and_not_the_leadership() {
+    let (engine, file) = (Engine::default(), "file:/simulate-full?vfs=memdb");
+    let _keeper = Store::open(file.as_ref(), false).unwrap();
+    let (mut mesh, mut leader) = leading(&engine, file);
+    mesh.on_connected(7);
+    let (end, answers) = set_entry(&mut mesh, &mut leader, "1");
+    assert!(end == TurnEnd::Committed && answers[0].contains("\"version\":1"), "{end:?} {answers:?}");
+    engine.set_fault(Fault::Full);
+    let (end, answers) = set_entry(&mut mesh, &mut leader, "2");
+    assert!(end == TurnEnd::TakenBack && answers[0].contains("the engine is full"), "{end:?} {answers:?}");
+    let (end, answers) = set_entry(&mut mesh, &mut leader, "3");
+    assert!(end == TurnEnd::Committed && answers[0].contains("\"version\":2"), "{end:?} {answers:?}");
+    // A hub that gives way hands over at once.
+    drop(mesh.into_store());
+    drop(leader.step_down());
+    let (mesh, _leader) = leading(&engine, "file:/simulate-full-2?vfs=memdb");
+    assert_eq!(mesh.store().entry("default", "k").unwrap().unwrap().value.as_deref(), Some("3"));
+}
