@@ -56,7 +56,6 @@ impl Store {
         payload: &str,
         state_key: Option<&str>,
     ) -> StoreResult<i64> {
-        self.writing()?;
         let seq = self.counters.event_last + 1;
         write_row!(self, "INSERT", "event", {
             "seq": seq,

@@ -1,6 +1,7 @@
 //! Three members of etcd on loopback, which can be killed, stopped and started again.
 
-use slm_mesh::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdUser};
+use crate::certificates::Issued;
+use slm_mesh::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdTls, EtcdUser};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -17,8 +18,17 @@ struct Member {
     process: Option<Child>,
 }
 
+/// The certificates of a cluster that speaks TLS.
+pub struct Security {
+    pub authority: PathBuf,
+    pub server: Issued,
+    /// With which etcdctl proves itself.
+    pub client: Issued,
+}
+
 pub struct Cluster {
     dir: PathBuf,
+    security: Option<Security>,
     members: Vec<Member>,
 }
 
@@ -39,6 +49,11 @@ fn url(port: u16) -> String {
 impl Cluster {
     /// Starts the members and waits until they have a leader.
     pub fn start() -> Cluster {
+        Cluster::start_with(None)
+    }
+
+    /// The same, with TLS.
+    pub fn start_with(security: Option<Security>) -> Cluster {
         static RUNS: AtomicU64 = AtomicU64::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("slm-mesh-etcd-{}-{run}", std::process::id()));
@@ -47,7 +62,7 @@ impl Cluster {
         let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         drop(free);
         let members = ports.chunks(2).map(|pair| Member { client: pair[0], peer: pair[1], process: None }).collect();
-        let mut cluster = Cluster { dir, members };
+        let mut cluster = Cluster { dir, security, members };
         (0..MEMBERS).for_each(|n| cluster.start_member(n));
         cluster.wait_until_healthy();
         cluster
@@ -56,8 +71,14 @@ impl Cluster {
     pub fn start_member(&mut self, n: usize) {
         let all: Vec<String> = self.members.iter().enumerate().map(|(n, m)| format!("m{n}={}", url(m.peer))).collect();
         let member = &mut self.members[n];
-        let (client, peer) = (url(member.client), url(member.peer));
+        let mut client = url(member.client);
+        let peer = url(member.peer);
         let mut etcd = Command::new("etcd");
+        if let Some(security) = &self.security {
+            client = client.replace("http:", "https:");
+            etcd.arg("--cert-file").arg(&security.server.certificate).arg("--key-file").arg(&security.server.key);
+            etcd.arg("--client-cert-auth").arg("--trusted-ca-file").arg(&security.authority);
+        }
         etcd.args(["--name", &format!("m{n}"), "--initial-cluster", &all.join(",")]);
         etcd.arg("--data-dir").arg(self.dir.join(n.to_string()));
         etcd.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
@@ -76,8 +97,13 @@ impl Cluster {
     /// Runs etcdctl on the members that run.
     pub fn control(&self, words: &[&str]) -> Result<String, String> {
         let running = self.members.iter().filter(|member| member.process.is_some());
-        let endpoints: Vec<String> = running.map(|member| url(member.client)).collect();
+        let mut endpoints: Vec<String> = running.map(|member| url(member.client)).collect();
         let mut command = Command::new("etcdctl");
+        if let Some(security) = &self.security {
+            endpoints.iter_mut().for_each(|endpoint| *endpoint = endpoint.replace("http:", "https:"));
+            command.arg("--cacert").arg(&security.authority);
+            command.arg("--cert").arg(&security.client.certificate).arg("--key").arg(&security.client.key);
+        }
         command.env("ETCDCTL_API", "3").arg("--endpoints").arg(endpoints.join(",")).args(words);
         let out = command.output().unwrap();
         let text = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
@@ -107,10 +133,25 @@ impl Cluster {
 
     /// A hub's client for the mesh of that name.
     pub fn log(&self, name: &str, user: Option<(&str, &str)>) -> EtcdLog {
+        self.client(name, "etcd", None, user).unwrap()
+    }
+
+    /// The same, with TLS.
+    pub fn secure_log(&self, name: &str, tls: Option<EtcdTls>, user: Option<(&str, &str)>) -> Result<EtcdLog, String> {
+        self.client(name, "etcds", tls, user)
+    }
+
+    fn client(
+        &self,
+        name: &str,
+        scheme: &str,
+        tls: Option<EtcdTls>,
+        user: Option<(&str, &str)>,
+    ) -> Result<EtcdLog, String> {
         let hosts: Vec<String> = self.members.iter().map(|member| format!("127.0.0.1:{}", member.client)).collect();
-        let address = EtcdAddress::parse(&format!("etcd://{}/{name}", hosts.join(","))).unwrap();
+        let address = EtcdAddress::parse(&format!("{scheme}://{}/{name}", hosts.join(","))).unwrap();
         let user = user.map(|(name, password)| EtcdUser { name: name.into(), password: password.into() });
-        EtcdLog::new(EtcdSettings { address, user, lease_seconds: LEASE })
+        EtcdLog::new(EtcdSettings { address, tls, user, lease_seconds: LEASE })
     }
 }
 

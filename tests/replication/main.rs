@@ -1,6 +1,8 @@
 //! The log of several hubs in a real etcd: three members on loopback, which are killed and stopped.
 
+mod certificates;
 mod cluster;
+mod tls;
 
 use cluster::{Cluster, LEASE, is_installed};
 use slm_mesh::replication::etcd::EtcdLog;

@@ -36,6 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("mio", &["broker/", "remote/"]),
     ("ureq", &["broker/mesh_links", "replication/etcd/"]),
     ("base64", &["replication/etcd/"]),
+    ("rustls", &["replication/etcd/tls"]),
     ("tungstenite", &["remote/"]),
     ("snow", &["remote/"]),
     ("tiny_http", &["broker/http/", "broker/legacy_http"]),

@@ -1,6 +1,7 @@
 //! Requests to etcd's JSON gateway: one member after the other, each with a time limit.
 
-use super::address::EtcdAddress;
+use super::EtcdSettings;
+use super::tls::with_tls;
 use crate::replication::LogError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -40,7 +41,8 @@ enum Reply {
     Silent(String),
 }
 
-/// A client of one cluster.
+/// A client of one cluster. Clones share their connections.
+#[derive(Clone)]
 pub(super) struct Gateway {
     members: Vec<String>,
     /// The member that answered last.
@@ -51,10 +53,20 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    pub(super) fn new(address: &EtcdAddress, user: Option<EtcdUser>) -> Gateway {
+    /// A client. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// When a certificate is missing or can't be read.
+    pub(super) fn new(settings: &EtcdSettings) -> Result<Gateway, String> {
+        let members = settings.address.members.clone();
         let config = ureq::Agent::config_builder().max_redirects(0).proxy(None).http_status_as_error(false);
-        let agent = config.timeout_global(Some(ANSWER_TIMEOUT)).user_agent("slm-mesh").build().into();
-        Gateway { members: address.members.clone(), current: 0, user, token: None, agent }
+        let mut config = config.timeout_global(Some(ANSWER_TIMEOUT)).user_agent("slm-mesh");
+        if members.iter().any(|member| member.starts_with("https:")) {
+            let tls = settings.tls.as_ref().ok_or("etcds:// needs SLM_MESH_STORE_CA, the file of etcd's authority")?;
+            config = with_tls(config, tls)?;
+        }
+        let agent = config.build().into();
+        Ok(Gateway { members, current: 0, user: settings.user.clone(), token: None, agent })
     }
 
     /// Asks the members one after the other, each once, until one answers.
@@ -105,8 +117,7 @@ impl Gateway {
             Err(error) => return silent(error.to_string()),
         };
         match answer.body_mut().with_config().limit(ANSWER_MAX).read_to_vec() {
-            // A streaming method answers in lines, of which we want the first.
-            Ok(bytes) => read_reply(member, answer.status(), first_value(&bytes)),
+            Ok(bytes) => read_reply(member, answer.status(), &bytes),
             Err(error) => silent(error.to_string()),
         }
     }
@@ -143,9 +154,16 @@ impl Gateway {
     }
 }
 
-fn read_reply(member: &str, status: StatusCode, value: Value) -> Reply {
+fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
+    let value = first_value(bytes);
     let code = value["code"].as_i64().or_else(|| value["error"]["grpc_code"].as_i64());
     let text = ["error", "message"].iter().find_map(|name| value[name].as_str()).unwrap_or("");
+    // This refusal alone is no JSON.
+    if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(bytes).contains("CommonName") {
+        let text = "etcd refuses a client certificate with a common name over JSON while its authentication is on; use a \
+                    certificate without CN";
+        return Reply::Refused(0, text.into());
+    }
     match (status, code) {
         (StatusCode::OK, None) if value.is_object() => Reply::Value(value),
         (_, Some(DEADLINE | UNAVAILABLE)) => Reply::Silent(format!("etcd at {member} has no majority: {text}")),
@@ -155,17 +173,12 @@ fn read_reply(member: &str, status: StatusCode, value: Value) -> Reply {
                 "{member} has no JSON gateway; start etcd 3.4 or later without --enable-grpc-gateway=false, and not as grpc-proxy"
             ),
         ),
-        (_, Some(code)) if text.contains("CommonName") => Reply::Refused(
-            code,
-            "etcd refuses a client certificate with a common name over JSON while its authentication is on; use a \
-             certificate without CN"
-                .into(),
-        ),
         (_, Some(code)) => Reply::Refused(code, format!("etcd refuses: {text}")),
         (status, None) => Reply::Silent(format!("{member} answered {status}, which is not etcd's answer")),
     }
 }
 
+/// A streaming method answers in lines, of which we want the first.
 fn first_value(bytes: &[u8]) -> Value {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
     serde_json::from_slice(line).unwrap_or(Value::Null)

@@ -7,9 +7,11 @@
 mod address;
 mod gateway;
 mod lease;
+mod tls;
 
 pub use address::EtcdAddress;
 pub use gateway::EtcdUser;
+pub use tls::EtcdTls;
 
 use super::{Append, Election, LogEntry, LogError, Position, ReplicatedLog, Term};
 use crate::sys::boot_ms;
@@ -33,6 +35,8 @@ const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(200);
 pub struct EtcdSettings {
     /// The members and the prefix.
     pub address: EtcdAddress,
+    /// The certificates, where the address says `etcds://`.
+    pub tls: Option<EtcdTls>,
     /// A user of etcd's own, where its authentication is on.
     pub user: Option<EtcdUser>,
     /// Seconds until another hub takes over; etcd knows none below 2.
@@ -57,9 +61,12 @@ pub struct EtcdLog {
 
 impl EtcdLog {
     /// A client of a cluster. Nothing is asked yet.
-    pub fn new(settings: EtcdSettings) -> EtcdLog {
-        let gateway = Gateway::new(&settings.address, settings.user.clone());
-        EtcdLog { settings, gateway, leadership: None, presence: None, news: None }
+    ///
+    /// # Errors
+    /// A sentence that says which certificate is missing or can't be used.
+    pub fn new(settings: EtcdSettings) -> Result<EtcdLog, String> {
+        let gateway = Gateway::new(&settings)?;
+        Ok(EtcdLog { settings, gateway, leadership: None, presence: None, news: None })
     }
 
     fn key(&self, name: &str) -> String {
@@ -71,7 +78,7 @@ impl EtcdLog {
     }
 
     fn grant_lease(&mut self) -> Result<Lease, LogError> {
-        let keeper = Gateway::new(&self.settings.address, self.settings.user.clone());
+        let keeper = self.gateway.clone();
         Lease::grant(&mut self.gateway, keeper, self.settings.lease_seconds)
     }
 
@@ -99,7 +106,7 @@ impl EtcdLog {
 
     fn watch(&self) -> Receiver<()> {
         let (ring, news) = sync_channel(1);
-        let mut gateway = Gateway::new(&self.settings.address, self.settings.user.clone());
+        let mut gateway = self.gateway.clone();
         let prefix = self.settings.address.prefix.clone();
         let watch = move || {
             // A full channel has a ring that nobody has heard yet, which is enough.

@@ -1,0 +1,70 @@
+//! The certificates with which a hub and etcd prove themselves to each other.
+
+use std::path::Path;
+
+type AgentConfig = ureq::config::ConfigBuilder<ureq::typestate::AgentScope>;
+
+/// Certificates and a key, as PEM.
+#[derive(Clone)]
+#[cfg_attr(not(feature = "tls"), allow(dead_code))]
+pub struct EtcdTls {
+    /// The authorities that etcd's certificate must come from. No other is trusted.
+    authorities: Vec<u8>,
+    /// This hub's certificate and its key.
+    client: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl EtcdTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// When one of them can't be read.
+    pub fn read(authorities: &Path, client: Option<(&Path, &Path)>) -> Result<EtcdTls, String> {
+        let read =
+            |path: &Path| std::fs::read(path).map_err(|error| format!("{} can't be read: {error}", path.display()));
+        let client = client.map(|(certificate, key)| Ok::<_, String>((read(certificate)?, read(key)?))).transpose()?;
+        Ok(EtcdTls { authorities: read(authorities)?, client })
+    }
+}
+
+/// A client that speaks TLS.
+#[cfg(feature = "tls")]
+pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig, String> {
+    use std::sync::Arc;
+    use ureq::tls::{ClientCert, PrivateKey, RootCerts, TlsConfig};
+
+    let client = match &tls.client {
+        Some((chain, key)) => {
+            let chain = certificates(chain, "SLM_MESH_STORE_CERT")?;
+            let key = PrivateKey::from_pem(key);
+            let key = key.map_err(|error| format!("the file of SLM_MESH_STORE_KEY holds no key: {error}"))?;
+            Some(ClientCert::new_with_certs(&chain, key))
+        }
+        None => None,
+    };
+    let authorities = certificates(&tls.authorities, "SLM_MESH_STORE_CA")?;
+    let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&authorities)).client_cert(client);
+    // The crate's own default is chosen by features, and there is none here.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(config.tls_config(tls.unversioned_rustls_crypto_provider(provider).build()))
+}
+
+/// The certificates in the file of a setting.
+#[cfg(feature = "tls")]
+fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<'static>>, String> {
+    let mut found = Vec::new();
+    for item in ureq::tls::parse_pem(pem) {
+        match item.map_err(|error| format!("the file of {setting} can't be read: {error}"))? {
+            ureq::tls::PemItem::Certificate(certificate) => found.push(certificate),
+            _ => {}
+        }
+    }
+    if found.is_empty() { Err(format!("the file of {setting} holds no certificate")) } else { Ok(found) }
+}
+
+/// A program without TLS refuses what it can't keep secret.
+#[cfg(not(feature = "tls"))]
+pub(super) fn with_tls(_: AgentConfig, _: &EtcdTls) -> Result<AgentConfig, String> {
+    Err("this slm-mesh was built without TLS, so it can't use etcds://; install a package, or build with --features tls"
+        .into())
+}
