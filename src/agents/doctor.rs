@@ -6,6 +6,7 @@
 use super::config_entries::hook_program;
 use super::environment::{EditedFile, Environment, is_program, read_hooks};
 use super::generated_files::NAME;
+use super::notify_check::check_notifications;
 use super::shield_trial::try_shield;
 use super::{generated_files, plugin, safe_write};
 use crate::base::error::Error;
@@ -83,7 +84,10 @@ pub fn check_mesh() -> Vec<Check> {
     });
     checks.extend(check_private(&places.token(), "token"));
     checks.extend(check_broker(&places, settings.as_ref().ok()));
-    checks.extend(settings.ok().map(|settings| check_hubs(&settings)));
+    if let Ok(settings) = settings {
+        checks.push(check_notifications(&settings));
+        checks.push(check_hubs(&settings));
+    }
     checks
 }
 

@@ -15,6 +15,7 @@ pub mod hook_input;
 pub mod hook_text;
 pub mod json_edit;
 pub mod mesh_call;
+pub mod notify_check;
 pub mod plugin;
 pub mod prove;
 pub mod safe_write;

@@ -1,0 +1,53 @@
+//! What stands in the way of notifications, as far as doctor can tell without raising one.
+
+use super::doctor::Check;
+use super::environment::{find_on_path, is_program};
+use crate::sys::settings::{NOTIFY, Settings};
+use std::path::Path;
+
+/// Checks the setting that raises notifications: the desktop's program, or the user's command.
+pub fn check_notifications(settings: &Settings) -> Check {
+    check(settings.text(NOTIFY), cfg!(target_os = "macos"), |name| find_on_path(name).is_some())
+}
+
+fn check(setting: &str, is_macos: bool, is_on_path: impl Fn(&str) -> bool) -> Check {
+    let about = "notifications";
+    let program = match setting {
+        "off" | "" => return Check::well(about, format!("off; {NOTIFY}=desktop tells you of alerts")),
+        "desktop" if is_macos => "osascript",
+        "desktop" => "notify-send",
+        command => command.split_whitespace().next().unwrap_or(""),
+    };
+    let is_there = if program.contains('/') { is_program(Path::new(program)) } else { is_on_path(program) };
+    if is_there {
+        return Check::well(about, format!("{program} tells you of alerts"));
+    }
+    let cure = match setting {
+        "desktop" => "install libnotify-bin (notify-send), or set SLM_MESH_NOTIFY to a command of yours".to_owned(),
+        _ => format!("give the absolute path of a program that can be run in {NOTIFY}, without a shell's syntax"),
+    };
+    Check::error(about, format!("{NOTIFY} names {program}, which is no program"), cure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check;
+
+    #[test]
+    fn a_setting_that_can_raise_nothing_has_a_cure() {
+        for (setting, is_macos, is_on_path, is_well) in [
+            ("off", false, false, true),
+            ("desktop", false, false, false),
+            ("desktop", false, true, true),
+            ("desktop", true, true, true),
+            ("/bin/sh -c x", false, false, true),
+            ("/bin/no-such-program", false, true, false),
+            ("/etc/passwd", false, true, false),
+            ("tell-me phone", false, true, true),
+            ("tell-me phone", false, false, false),
+        ] {
+            let found = check(setting, is_macos, |_| is_on_path);
+            assert_eq!(found.cure.is_none(), is_well, "{setting}: {found:?}");
+        }
+    }
+}
