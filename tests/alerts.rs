@@ -4,7 +4,9 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 use support::{Place, lives, put_program, until};
 
@@ -52,6 +54,32 @@ fn a_persons_command_gets_the_alert_and_its_words_reach_no_shell() {
     assert!(!place.root.join("owned").exists() && !Path::new("/owned").exists());
     // It was told, not read.
     assert_eq!(place.json(&["inbox", "--as", "human"])["messages"][1]["id"], alert["id"]);
+}
+
+/// Claude Code's hook for a session that waits for its user.
+fn waits(place: &Place) {
+    let input = json!({ "session_id": "s", "hook_event_name": "Notification", "notification_type": "permission_prompt",
+        "message": "Claude needs your permission to use Bash $(touch owned)", "cwd": place.root });
+    let mut hook = place.command(&["hook", "claude"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    hook.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    let out = hook.wait_with_output().unwrap();
+    assert!(out.status.success() && out.stdout.is_empty(), "{out:?}");
+}
+
+#[test]
+fn an_agent_that_waits_for_its_user_raises_an_alert_if_the_user_wants_any() {
+    let (place, out) = place_with(KEEP, "");
+    place.ok(&["start", "--detach"]);
+    waits(&place);
+    let alert = told_json(&out.join("1"));
+    let text = "waits for you: Claude needs your permission to use Bash $(touch owned)";
+    assert_eq!((&alert["payload"], &alert["type"]), (&json!(text), &json!("alert")));
+    assert!(alert["fromName"].as_str().unwrap().starts_with("claude"), "{alert}");
+    assert!(!place.root.join("owned").exists());
+    let quiet = Place::new();
+    quiet.ok(&["start", "--detach"]);
+    waits(&quiet);
+    assert_eq!(quiet.json(&["inbox", "--as", "human"])["messages"], json!([]));
 }
 
 #[test]

@@ -124,6 +124,10 @@ fn answer_of(
     }
     let places = DataDir::find().map_err(|error| error.text)?;
     let settings = Settings::load(&places).map_err(|error| error.text)?;
+    if matches!(hook.event, HookEvent::Waits(_)) && !settings.notifies() {
+        // Nobody asked to be told, so nothing is put into the mailbox.
+        return Ok(None);
+    }
     let mut work = HookWork {
         dialect: agent.dialect,
         shield: settings.shields(agent.agent.id).then(|| SessionShield::new(&places, &hook.session)),
@@ -299,6 +303,19 @@ pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
     })
 }
 
+/// Sends an alert to the human in the name of an agent that waits for its user.
+fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Error> {
+    facts["peek"] = json!(true);
+    let you = client.call("hook.mail", &facts)?["you"]["id"].clone();
+    let text = if why.is_empty() { "waits for you".to_owned() } else { format!("waits for you: {why}") };
+    let alert =
+        json!({ "as": you, "to": "human", "type": "alert", "message": text, "expiresMinutes": WAIT_ALERT_MINUTES });
+    client.call("send", &alert).map(|_| ())
+}
+
+/// After this long, a user who has not looked will not be helped by the alert.
+const WAIT_ALERT_MINUTES: i64 = 60;
+
 /// Asks the broker what fits the event, and words the answer in the agent's dialect.
 fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     let hook = &work.hook;
@@ -313,6 +330,7 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
             facts["leave"] = json!(true);
             client.call("hook.turn_end", &facts).map(|_| None)
         }
+        HookEvent::Waits(why) => alert_user(client, facts, why).map(|()| None),
         HookEvent::SubagentStop => {
             facts["subagent"] = json!(hook.subagent);
             client.call("hook.turn_end", &facts).map(|_| None)

@@ -32,6 +32,8 @@ pub enum HookEvent {
     },
     /// A subagent ended.
     SubagentStop,
+    /// The agent waits for its user, and says why.
+    Waits(String),
     /// The session ended.
     End,
 }
@@ -81,6 +83,9 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
     })
 }
 
+/// Characters that are kept of what an agent waits for.
+const WAITS_MAX: usize = 300;
+
 /// How a session can begin anew without another one in its place.
 const GOES_ON: &[&str] = &["clear", "resume", "fork", "compact"];
 
@@ -115,6 +120,7 @@ fn event_of(kind: HookKind, input: &Value) -> Option<HookEvent> {
             HookEvent::Stop { can_go_on, running: running_tasks(input) }
         }
         HookKind::SubagentStop => HookEvent::SubagentStop,
+        HookKind::Waits => HookEvent::Waits(input["message"].as_str().unwrap_or("").chars().take(WAITS_MAX).collect()),
         HookKind::Interrupt => HookEvent::Stop { can_go_on: false, running: running_tasks(input) },
         HookKind::End => HookEvent::End,
     })

@@ -20,6 +20,8 @@ const HOOKS: HookFile = HookFile {
         ("PostToolUseFailure", WRITING_TOOLS),
         ("Stop", ""),
         ("SubagentStop", ""),
+        // Its other notifications, as after a login, want nothing from anybody.
+        ("Notification", "permission_prompt|idle_prompt|elicitation_dialog"),
         ("SessionEnd", ""),
     ],
     ..CLAUDE_HOOKS

@@ -62,6 +62,8 @@ pub enum HookKind {
     SubagentStop,
     /// The user stopped the agent, so it can't go on.
     Interrupt,
+    /// The agent waits for its user: for a permission, or for the next prompt.
+    Waits,
     /// The session ended.
     End,
 }
@@ -105,6 +107,7 @@ pub(super) const CLAUDE_EVENTS: &[(&str, HookKind)] = &[
     ("Stop", HookKind::Stop),
     ("SubagentStop", HookKind::SubagentStop),
     ("Interrupt", HookKind::Interrupt),
+    ("Notification", HookKind::Waits),
     ("SessionEnd", HookKind::End),
 ];
 

@@ -269,6 +269,11 @@ impl Settings {
         self.text(TRANSCRIPTS) != "off"
     }
 
+    /// Whether the user wants to be told of alerts.
+    pub fn notifies(&self) -> bool {
+        !["off", ""].contains(&self.text(NOTIFY))
+    }
+
     /// A setting as its list of words.
     pub fn several(&self, name: &str) -> Vec<String> {
         let words = self.text(name).split(',').map(|word| word.trim().to_owned());
