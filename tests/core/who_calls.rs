@@ -1,6 +1,8 @@
 //! Who calls, as a table: each agent that slm-mesh knows, each road by which a session may become known first, and
 //! each turn that a session may take. Whatever comes first, one session is one peer, and two are two.
 
+mod shell_session;
+
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
 use slm_mesh::base::process::Process;
@@ -376,65 +378,6 @@ fn an_agent_that_an_agent_started_is_itself() {
             assert_eq!(world.speak(&mut outer, order), first);
         }
     });
-}
-
-#[test]
-fn a_shell_whose_environment_names_its_session_acts_as_it() {
-    once_with_hooks(|world, mut one| {
-        let mut two = world.tab(&one);
-        let ids = [&mut one, &mut two].map(|session| world.hook(session));
-        for (session, id) in [(&one, &ids[0]), (&two, &ids[1])] {
-            world.shell_session = Some(id.clone());
-            assert_eq!(&world.verb(session).unwrap(), id, "one of two tabs");
-            let unseen = Session { above: Vec::new(), ..session.clone() };
-            assert_eq!(&world.verb(&unseen).unwrap(), id, "where no process is seen, as in a container");
-        }
-        world.shell_session = None;
-    });
-}
-
-#[test]
-fn a_session_in_the_environment_that_is_not_the_callers_is_refused() {
-    once_with_hooks(|world, outer| {
-        let id = world.hook(&outer);
-        let refusal = |world: &mut World, session: &Session, named: &str| {
-            world.shell_session = Some(named.to_owned());
-            let error = world.verb(session).unwrap_err().text;
-            world.shell_session = None;
-            assert!(error.contains(named) && error.contains("--as"), "{error}");
-            error
-        };
-        assert!(refusal(world, &outer, "nobody").contains("no session has that id"));
-        assert!(refusal(world, &outer, &world.human()).contains("no session has that id"), "the human is none");
-        // An agent that this one started inherits the variable, and is itself.
-        let mut inner = world.session(AGENTS.iter().find(|agent| agent.id == "codex").unwrap());
-        let apart = inner.clone();
-        inner.above.extend(outer.above.clone());
-        let of_inner = world.serve(&mut inner);
-        world.shell_session = Some(id.clone());
-        assert_eq!(world.verb(&inner).unwrap(), of_inner);
-        world.shell_session = None;
-        assert!(refusal(world, &apart, &id).contains("not inside"), "another agent has it from elsewhere");
-        let terminal = Session { above: vec![process(1, None)], ..outer.clone() };
-        assert!(refusal(world, &terminal, &id).contains("not inside"), "a person's terminal has it");
-        world.call_once("hook.turn_end", with_leave(world.hook_args(&outer)), &outer.above).unwrap();
-        assert!(refusal(world, &outer, &id).contains("has ended"));
-    });
-}
-
-/// Runs a scenario once for each agent that has hooks.
-fn once_with_hooks(scenario: impl Fn(&mut World, Session)) {
-    let mut world = World::new();
-    for agent in AGENTS.iter().filter(|agent| agent.dialect.is_some()) {
-        world.project = format!("/p/{}", agent.id);
-        let session = world.session(agent);
-        scenario(&mut world, session);
-    }
-}
-
-fn with_leave(mut args: Value) -> Value {
-    args["leave"] = json!(true);
-    args
 }
 
 #[test]
