@@ -5,6 +5,7 @@ use super::hooks::run;
 use super::place::Mesh;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 /// Runs of each hook.
@@ -13,6 +14,8 @@ const RUNS: usize = 300;
 const HELD: usize = 50;
 /// What the check of so many files may add, microseconds.
 const ADDED_MAX: f64 = 1_000.0;
+/// What a shield may add to a command, microseconds.
+const SHIELD_MAX: f64 = 3_000.0;
 
 fn input(event: &str, session: &str, folder: &Path, call: Value) -> String {
     let mut input =
@@ -36,6 +39,20 @@ fn timed(samples: &mut Vec<f64>, work: impl FnOnce()) {
     samples.push(micros_since(began));
 }
 
+/// A command in a shield that protects fifty files, against the command alone.
+fn shield(table: &mut Table, mesh: &Mesh, folder: &Path) {
+    let _worker = mesh.attach("worker");
+    let run = |command: &mut Command| assert!(command.current_dir(folder).status().expect("it starts").success());
+    let (mut alone, mut shielded) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        timed(&mut alone, || run(Command::new("true").env_clear()));
+        timed(&mut shielded, || run(&mut mesh.command(&["shield", "--as", "worker", "--", "/bin/true"])));
+    }
+    let alone = Samples::new(alone).median();
+    let reach = Reach::Median(alone + SHIELD_MAX);
+    table.times("command in a shield, 50 held files", &Samples::new(shielded), Some(alone), reach);
+}
+
 /// The hook before a shell command against that before an edit, and both hooks of a command with fifty held files
 /// in its work tree against those without.
 pub fn held_files(table: &mut Table) {
@@ -55,6 +72,7 @@ pub fn held_files(table: &mut Table) {
         ["PreToolUse", "PostToolUse"].map(|event| input(event, session, folder, call.clone()))
     };
     let pairs = [pair("edits", &edited, write()), pair("free", &free, command()), pair("held", &held, command())];
+    shield(table, &mesh, &held);
     let mut times: [[Vec<f64>; 2]; 3] = Default::default();
     for _ in 0..RUNS {
         for (hooks, times) in pairs.iter().zip(&mut times) {
