@@ -25,7 +25,7 @@ pub use account::{home, refuse_borrowed_home, uid, user};
 use crate::base::framed_text;
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The name of this program.
 const PROGRAM: &str = "slm-mesh";
@@ -81,6 +81,12 @@ pub fn boot_ms() -> i64 {
     let id = rustix::time::ClockId::Monotonic;
     let time = rustix::time::clock_gettime(id);
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+}
+
+/// The time for which the processor has worked for this thread.
+pub fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// What names this boot of the machine; `None` on a system that has no such name.
