@@ -272,7 +272,8 @@ fn commands_are_shielded_only_while_others_hold_files_and_the_user_wants_it() {
     assert_eq!(settings(), "SLM_MESH_SHIELD=claude\n");
     let claude = Claude::new(&place);
     claude.hook("SessionStart", json!({ "source": "compact" }));
-    assert_eq!(fs::read_to_string(&claude.lines).unwrap().lines().count(), 1, "the line is there once");
+    let lines = fs::read_to_string(&claude.lines).unwrap();
+    assert_eq!(lines.matches(" shield ").count(), 1, "the line is there once: {lines}");
     assert!(!claude.can_write("bash"));
     let denied = claude.before("echo x > held.txt");
     assert_eq!(denied["hookSpecificOutput"]["permissionDecision"], "deny", "{denied}");
@@ -301,6 +302,10 @@ fn a_shielded_command_does_what_it_did() {
     let bare = Claude { place: &place, lines: place.root.join("home/none.sh") };
     for shell in ["bash", "zsh"].into_iter().filter(|shell| has_shell(shell)) {
         let shielded = Claude::new(bare.place);
+        // What else the hook adds is there in both.
+        let lines = fs::read_to_string(&shielded.lines).unwrap();
+        let others: Vec<&str> = lines.lines().filter(|line| !line.contains(" shield ")).collect();
+        fs::write(&bare.lines, others.join("\n") + "\n").unwrap();
         assert!(!shielded.can_write(shell));
         for command in [
             "cd dir && ls",
