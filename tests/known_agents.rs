@@ -3,7 +3,7 @@
 use slm_mesh::known_agents::dialect::HookKind;
 use slm_mesh::known_agents::support::{Evidence, Support};
 use slm_mesh::known_agents::wakeup::Means;
-use slm_mesh::known_agents::{AGENTS, Agent, by_client_name, by_environment, by_id, by_kind, by_process};
+use slm_mesh::known_agents::{AGENTS, Agent, by_client_name, by_environment, by_id, by_kind, by_process, by_program};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,22 @@ fn processes_show_their_agent() {
     assert_eq!(kind(&["node", "/usr/lib/node_modules/@google/gemini-cli/dist/index.js"]), Some("gemini"));
     assert_eq!(kind(&["codex-tui"]), Some("codex"));
     assert_eq!(kind(&["bash", "-c", "make"]), None);
+}
+
+/// npm and pip put a link of the agent's own name into PATH: the interpreter shows that, and not the file behind it.
+#[test]
+fn an_agent_that_an_interpreter_runs_is_known_by_its_link() {
+    let id = |words: &[&str]| {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        by_program(&words).map(|agent| agent.id)
+    };
+    assert_eq!(id(&["node", "node", "/usr/bin/gemini", "-p", "hi"]), Some("gemini"));
+    assert_eq!(id(&["mainthread", "node", "--no-warnings", "/p/node_modules/.bin/copilot"]), Some("copilot"));
+    assert_eq!(id(&["python3.12", "python3", "/home/me/.local/bin/aider"]), Some("aider"));
+    assert_eq!(id(&["mainthread", "/p/copilot-linux-x64/copilot", "-p", "now"]), Some("copilot"));
+    assert_eq!(id(&["vim", "vim", "/src/gemini"]), None);
+    assert_eq!(id(&["node", "node", "/src/gemini/test.js"]), None);
+    assert_eq!(id(&["node", "node", "server.js", "/usr/bin/gemini"]), None);
 }
 
 /// One agent's MCP server, hooks and process carry one type: with two types, a session became two peers.

@@ -195,12 +195,13 @@ impl CommandParser {
     }
 
     fn take_shield(&mut self) -> Result<ShieldOptions, Error> {
-        if self.parsed.command_line.is_empty() {
-            return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("shield"))));
-        }
         let mut options = ShieldOptions { files: Vec::new(), is_optional: self.take_switch("if-possible") };
         while let Some(file) = self.take_value("file") {
             options.files.push(file);
+        }
+        // A flag that is left over is the first mistake to report.
+        if self.parsed.command_line.is_empty() && self.flags.is_empty() && !self.parsed.follow {
+            return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("shield"))));
         }
         Ok(options)
     }

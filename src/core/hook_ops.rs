@@ -228,6 +228,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
         }
     };
     peers.touch(&id, ctx.now);
+    peers.note_return(&id);
     let process = nearest(&ctx.ancestors);
     peers.note_process(turn, journal, &id, process, ctx)?;
     peers.note_transcript(turn, &id, args.text("transcript"))?;

@@ -7,6 +7,7 @@ use std::path::Path;
 pub(super) const AGENT: Agent = Agent {
     identity: Identity {
         client_names: &["copilot-cli"],
+        processes: &[ProcessSign::Name("copilot"), ProcessSign::ArgumentsHave("/@github/copilot/")],
         environment: &["COPILOT_AGENT_SESSION_ID"],
         session_variable: Some("COPILOT_AGENT_SESSION_ID"),
         ..UNSEEN

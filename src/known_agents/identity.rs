@@ -50,13 +50,39 @@ impl ProcessSign {
     /// Whether this is the agent's program itself, and not one that only has its name somewhere among its
     /// arguments: `vim /src/codex/main.rs` runs no Codex.
     pub fn is_program(&self, name: &str, arguments: &[String]) -> bool {
-        let ProcessSign::ArgumentsHave(part) = self else { return self.fits(name, "") };
-        let is_interpreter = ["node", "bun", "deno", "mainthread"].contains(&name) || name.starts_with("python");
-        let script = arguments.iter().skip(1).find(|word| !word.starts_with('-'));
-        let script = script.map_or("", String::as_str);
+        let name = program_name(name, arguments);
+        if self.fits(name, "") {
+            return true;
+        }
+        let Some(script) = script_place(name, arguments).and_then(|place| arguments.get(place)) else { return false };
         let base = script.rsplit('/').next().unwrap_or("");
-        is_interpreter && (base == part.trim_matches('/') || script.contains("/node_modules/") && script.contains(part))
+        match self {
+            ProcessSign::Name(known) => base == *known,
+            ProcessSign::NameHas(_) => false,
+            ProcessSign::ArgumentsHave(part) => {
+                base == part.trim_matches('/') || script.contains("/node_modules/") && script.contains(part)
+            }
+        }
     }
+}
+
+/// What a process runs. Node calls its first thread MainThread, also in a program that has Node inside.
+fn program_name<'a>(name: &'a str, arguments: &'a [String]) -> &'a str {
+    let first = arguments.first().filter(|_| name == "mainthread");
+    first.map_or(name, |path| path.rsplit('/').next().unwrap_or(path))
+}
+
+/// Where the script of an interpreter stands among its arguments.
+fn script_place(name: &str, arguments: &[String]) -> Option<usize> {
+    let name = program_name(name, arguments);
+    let is_interpreter = ["node", "bun", "deno"].contains(&name) || name.starts_with("python");
+    let place = arguments.iter().skip(1).position(|word| !word.starts_with('-')).filter(|_| is_interpreter)?;
+    Some(place + 1)
+}
+
+/// The arguments of a program itself, without its interpreter's.
+pub fn own_arguments<'a>(name: &str, arguments: &'a [String]) -> &'a [String] {
+    arguments.get(script_place(name, arguments).unwrap_or(0) + 1..).unwrap_or_default()
 }
 
 /// No sign at all.

@@ -42,9 +42,9 @@ def prepare(stage):
     (stage.bin / "prettier").chmod(0o755)
 
 
-def last_words(request):
-    """What the newest result says."""
-    return "\n".join(list(strings(request.body))[-12:])
+def said(request):
+    """What the shell printed about its session, among all the words of a request."""
+    return "".join([text for text in strings(request.body) if "session=" in text and "echo" not in text][-1:])
 
 
 def play(stage, proof, tiers):
@@ -52,8 +52,8 @@ def play(stage, proof, tiers):
     held = stage.work / "held.txt"
     yield
     request = yield Call(*stage.agent.shell("slm-mesh whoami; echo session=$SLM_MESH_SESSION."))
-    proof("verb", last_words(request).count(stage.peer) > 0, f"whoami said {last_words(request)[-300:]}")
-    tiers["SLM_MESH_SESSION"] = "set" if re.search(r"session=[0-9a-f-]{36}\.", last_words(request)) else "unset"
+    proof("verb", f"{stage.peer} (" in said(request), f"whoami did not say {stage.peer}: {said(request)}")
+    tiers["SLM_MESH_SESSION"] = "set" if re.search(r"session=[0-9a-f-]{36}\.", said(request)) else "unset"
     for name, command in [*PLAIN, HIDDEN]:
         denials = request.count(DENIED)
         request = yield Call(*stage.agent.shell(command))

@@ -356,7 +356,6 @@ impl Peers {
     pub(super) fn touch(&mut self, id: &str, now: i64) {
         if let Some(peer) = self.get_mut(id) {
             peer.last_active = now;
-            peer.has_left = false;
         }
     }
 

@@ -207,6 +207,13 @@ impl Peers {
         self.record(turn, journal, &Change::PeerJoined(&row), id, now)
     }
 
+    /// Something speaks for a session, so it is here, or here again.
+    pub(in crate::core) fn note_return(&mut self, id: &str) {
+        if let Some(peer) = self.get_mut(id) {
+            peer.has_left = false;
+        }
+    }
+
     /// Notes the agent process that a hook or a verb of a session comes from, by the kernel's record. From then
     /// on the session is online while that process lives, if the process is known to be an agent's: by its
     /// program, or since a second hook came from it. A process that only starts one hook tells nothing.

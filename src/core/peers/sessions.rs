@@ -143,6 +143,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         peer.takeover_notice = Some(takeover_notice(&peer, mail.unread(&turn.store, &id)?, ctx.now));
     }
     peer.row = row;
+    peer.has_left = false;
     peer.is_known_agent = args.flag("knownAgent").unwrap_or(true);
     peers.replace(peer);
     let known = peers.attachments.entry(ctx.conn).or_default();

@@ -5,6 +5,7 @@
 
 use super::{ProcessInfo, platform};
 use crate::base::process::Process;
+use crate::known_agents::identity::own_arguments;
 use crate::known_agents::{self, Agent};
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -17,6 +18,8 @@ const KNOWN_MAX: usize = 256;
 /// A process whose ancestors were read.
 struct KnownProcess {
     info: ProcessInfo,
+    /// What it was started with, if it is an agent.
+    arguments: Vec<String>,
     /// The process itself and those above it, nearest first.
     chain: Vec<Process>,
 }
@@ -28,28 +31,38 @@ static KNOWN: LazyLock<Mutex<HashMap<i64, KnownProcess>>> = LazyLock::new(Mutex:
 /// The processes above one, nearest first.
 pub fn ancestors(pid: i64) -> Vec<Process> {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut fresh: Vec<(Process, ProcessInfo)> = Vec::new();
+    let mut fresh: Vec<(Process, ProcessInfo, Vec<String>)> = Vec::new();
     let mut rest = Vec::new();
+    let mut above: Vec<String> = Vec::new();
     walk(pid, |pid, info| {
         if let Some(found) = known.get(&pid).filter(|found| found.info == *info) {
             rest = found.chain.clone();
+            above = found.arguments.clone();
             return Some(());
         }
         let arguments = platform::arguments(pid);
         let wrapper = is_wrapper(info, &arguments);
         let words: Vec<String> = std::iter::once(info.name.clone()).chain(arguments).collect();
         let agent = known_agents::by_program(&words).filter(|_| !wrapper).map(Agent::program);
-        fresh.push((Process { pid, start: info.start, wrapper, agent }, info.clone()));
+        let arguments = if agent.is_some() { own_arguments(&words[0], &words[1..]).to_vec() } else { Vec::new() };
+        fresh.push((Process { pid, start: info.start, wrapper, agent }, info.clone(), arguments));
         None
     });
     // From the top down, so that each chain is the one above with one process in front.
-    for (process, info) in fresh.into_iter().rev() {
-        rest.insert(0, process);
+    for (process, info, arguments) in fresh.into_iter().rev() {
+        // An agent that starts itself again with the same arguments, as to get more memory, is one agent.
+        let is_restart = process.agent.is_some()
+            && rest.first().is_some_and(|parent: &Process| parent.agent == process.agent)
+            && arguments == above;
+        if !is_restart {
+            rest.insert(0, process);
+        }
+        above.clone_from(&arguments);
         rest.truncate(ANCESTORS_MAX);
         if known.len() >= KNOWN_MAX {
             known.clear();
         }
-        known.insert(process.pid, KnownProcess { info, chain: rest.clone() });
+        known.insert(process.pid, KnownProcess { info, arguments, chain: rest.clone() });
     }
     rest
 }
