@@ -53,7 +53,7 @@ fn table() -> Vec<Row> {
             "Check Inbox",
             &[],
             json!({
-            "action": choice(&["read", "join", "leave", "channels"]), "channel": text,
+            "action": choice(&["read", "decline", "join", "leave", "channels"]), "channel": text,
             "filter": choice(&["unread", "all", "sent"]), "from": text, "limit": whole(1, 100),
             "after": cursor, "search": json!({ "type": "string" }), "before": cursor, "waitSeconds": wait, "ack": texts }),
         ),

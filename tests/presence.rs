@@ -106,6 +106,13 @@ fn an_agent_with_hooks_alone_is_online_while_its_process_lives() {
     until("its lock is free", || place.json(&["lock", "list", "--as", "human"])["locks"] == json!([]));
 }
 
+/// The broker is killed.
+fn crash(place: &Place) {
+    let pid = place.broker_pid().unwrap();
+    Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
+    until("the broker is gone", || !support::lives(pid));
+}
+
 #[test]
 fn a_session_known_by_its_process_stays_online_through_a_crash_of_the_broker() {
     let place = Place::new();
@@ -113,11 +120,6 @@ fn a_session_known_by_its_process_stays_online_through_a_crash_of_the_broker() {
     claude.run(&place, &session_start(&place, "s1"));
     claude.run(&place, "lock a.rs");
     let holder = place.json(&["lock", "list", "--as", "human"])["locks"][0]["holder"].as_str().unwrap().to_owned();
-    let crash = |place: &Place| {
-        let pid = place.broker_pid().unwrap();
-        Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
-        until("the broker is gone", || !support::lives(pid));
-    };
     crash(&place);
     assert_eq!(status(&place, &holder).as_deref(), Some("active"));
     assert_eq!(place.json(&["lock", "list", "--as", "human"])["locks"][0]["holder"], json!(holder));
@@ -167,6 +169,35 @@ fn a_session_that_takes_over_a_name_is_told_so_once() {
     }
     assert!(!notice.contains('\n'), "{notice}");
     assert_eq!(next.tool("mesh_status", json!({}))["notice"], Value::Null);
+}
+
+#[test]
+fn a_session_gives_back_a_name_that_is_not_its_own() {
+    let place = Place::new();
+    let mut first = place.session("claude-code", "shop");
+    let name = first.tool("mesh_peers", json!({}))["you"]["name"].as_str().unwrap().to_owned();
+    let (refusal, is_error) = first.try_tool("mesh_inbox", json!({ "action": "decline" }));
+    assert!(is_error && refusal["error"].as_str().unwrap().contains("your own name"), "{refusal}");
+    first.close();
+    until("it is away", || status(&place, &name).as_deref() == Some("away"));
+    place.ok(&["send", &name, "for the first one", "--as", "human"]);
+    let mut next = place.session("claude-code", "shop");
+    assert!(next.tool("mesh_status", json!({}))["notice"].as_str().unwrap().contains("decline"));
+    // What it locked is locked in the earlier session's name.
+    next.tool("mesh_lock", json!({ "action": "lock", "filePath": place.root.join("a.rs") }));
+    assert!(next.try_tool("mesh_inbox", json!({ "action": "decline" })).1);
+    next.tool("mesh_lock", json!({ "action": "unlock", "filePath": place.root.join("a.rs") }));
+    let own = next.tool("mesh_inbox", json!({ "action": "decline" }));
+    assert_eq!((&own["gaveBack"], &own["you"]["name"]), (&json!(name), &json!(format!("{name}-2"))));
+    // The mail stays with the name, for the session that comes back; and the next calls are the new peer's.
+    assert_eq!(next.tool("mesh_inbox", json!({}))["messages"], json!([]));
+    assert_eq!(next.tool("mesh_peers", json!({}))["you"]["name"], own["you"]["name"]);
+    assert_eq!(status(&place, &name).as_deref(), Some("away"));
+    place.ok(&["send", &format!("{name}-2"), "for the second one", "--as", "human"]);
+    assert_eq!(next.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("for the second one"));
+    crash(&place);
+    assert_eq!(next.tool("mesh_peers", json!({}))["you"]["name"], own["you"]["name"], "also after a crash");
+    assert!(next.try_tool("mesh_inbox", json!({ "action": "decline" })).1, "once");
 }
 
 #[test]

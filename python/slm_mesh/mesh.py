@@ -40,6 +40,13 @@ class Mesh(Connection):
         answer = self._call("whoami", {})
         return PeerInfo.from_dict({**answer["you"], "kind": answer["kind"]})
 
+    def decline(self) -> str:
+        """Give back the name and the mail that you took over from an earlier session; return your new name."""
+        you = self._call("peer.decline", {})["you"]
+        if self._you:
+            self._you = you
+        return you["name"]
+
     @property
     def id(self) -> str:
         """Your id."""

@@ -46,6 +46,11 @@ fn unread_note(answer: &Value) -> String {
     notice.unwrap_or_default() + &note.unwrap_or_default()
 }
 
+/// Renders the answer of `decline`.
+pub fn decline(answer: &Value, _: &ParsedCommand) -> Rendered {
+    Rendered::Text(format!("gave {} back; you are {} now", word(&answer["gaveBack"]), word(&answer["you"]["name"])))
+}
+
 /// Renders the answer of `whoami`.
 pub fn whoami(answer: &Value, _: &ParsedCommand) -> Rendered {
     let you = &answer["you"];

@@ -61,6 +61,7 @@ pub const OPS: &[&Op] = &[
     &mail::SEND,
     &mail::INBOX,
     &mail::log::LOG,
+    &peers::decline::DECLINE,
     &channels::JOIN,
     &channels::LEAVE,
     &channels::LIST,

@@ -44,14 +44,14 @@ def prepare(stage):
 
 def said(request):
     """What the shell printed about its session, among all the words of a request."""
-    return "".join([text for text in strings(request.body) if "session=" in text and "echo" not in text][-1:])
+    return "".join([text for text in strings(request.body) if re.search(r"session=[0-9a-f-]*\.", text)][-1:])
 
 
 def play(stage, proof, tiers):
     """One turn with all the commands; what became of each goes into `tiers`."""
     held = stage.work / "held.txt"
     yield
-    request = yield Call(*stage.agent.shell("slm-mesh whoami; echo session=$SLM_MESH_SESSION."))
+    request = yield Call(*stage.agent.shell(f"{stage.bin}/slm-mesh whoami; echo session=$SLM_MESH_SESSION."))
     proof("verb", f"{stage.peer} (" in said(request), f"whoami did not say {stage.peer}: {said(request)}")
     tiers["SLM_MESH_SESSION"] = "set" if re.search(r"session=[0-9a-f-]{36}\.", said(request)) else "unset"
     for name, command in [*PLAIN, HIDDEN]:

@@ -6,6 +6,7 @@
 //! **Invariant:** this room alone writes the peers and their connections, in memory and on disk.
 
 pub mod announced_calls;
+pub mod decline;
 mod identity;
 pub(in crate::core) mod linked;
 mod presence;
@@ -59,6 +60,8 @@ pub struct Peer {
     pub extra_keys: Vec<String>,
     /// What to tell it once: that it took over the name and the mail of an earlier session.
     pub takeover_notice: Option<String>,
+    /// Whether it took over the name of an earlier session, which it may give back.
+    pub took_over_name: bool,
     /// Whether its agent is one that slm-mesh knows; hooks of an unknown agent may use any dialect.
     pub is_known_agent: bool,
 }
@@ -79,6 +82,7 @@ impl Peer {
             turn_active_at: None,
             extra_keys: Vec::new(),
             takeover_notice: None,
+            took_over_name: false,
             is_known_agent: true,
         }
     }

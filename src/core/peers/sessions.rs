@@ -140,6 +140,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         _ => {}
     }
     if is_takeover && name.is_none() {
+        peer.took_over_name = true;
         peer.takeover_notice = Some(takeover_notice(&peer, mail.unread(&turn.store, &id)?, ctx.now));
     }
     peer.row = row;
@@ -251,7 +252,8 @@ fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
         1 => "; its unread message is yours now",
         _ => "; its unread messages are yours now",
     };
-    format!("the name {} was last used {ago} ago by a session{worked}{mail}", former.row.name)
+    let cure = "if you are another session, give it back: mesh_inbox with action decline (slm-mesh decline)";
+    format!("the name {} was last used {ago} ago by a session{worked}{mail}; {cure}", former.row.name)
 }
 
 /// Characters of an earlier summary that are shown.
@@ -311,7 +313,11 @@ impl Peers {
         turn.store.put_peer(&row)?;
         let id = row.id.clone();
         self.peers.retain(|peer| peer.row.id != id);
-        self.peers.push(Peer { takeover_notice: notice, ..Peer::new(PeerRow { process: None, ..row }, now) });
+        self.peers.push(Peer {
+            took_over_name: notice.is_some(),
+            takeover_notice: notice,
+            ..Peer::new(PeerRow { process: None, ..row }, now)
+        });
         Ok(id)
     }
 

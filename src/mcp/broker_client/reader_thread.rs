@@ -228,9 +228,19 @@ impl ReaderThread {
         self.shared.changed.notify_all();
     }
 
+    /// Remembers which peer this session is: it may have given back a name that it took over.
+    fn note_own_id(&mut self, call: &PendingCall, result: &Result<Value, Error>) {
+        let Some(id) = result.as_ref().ok().and_then(|answer| answer["you"]["id"].as_str()) else { return };
+        if self.known_peers.get(&call.thread).is_some_and(|known| known != id) {
+            self.known_peers.insert(call.thread.clone(), id.to_owned());
+            self.shared.lock().peers.insert(call.thread.clone(), id.to_owned());
+        }
+    }
+
     /// Writes an answer out, and reports the messages in it as shown.
-    fn write_answer(&self, call: &PendingCall, result: Result<Value, Error>) {
+    fn write_answer(&mut self, call: &PendingCall, result: Result<Value, Error>) {
         let shown = result.as_ref().map(shown_items).unwrap_or_default();
+        self.note_own_id(call, &result);
         let announcer = result.as_ref().ok().and_then(|answer| answer["actedAs"]["id"].as_str().map(str::to_owned));
         // Both under one lock: the client's next call, which may come at once, must find its mail read.
         let locked = (!shown.is_empty()).then(|| self.shared.lock());
