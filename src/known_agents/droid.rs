@@ -36,6 +36,7 @@ pub(super) const AGENT: Agent = Agent {
         switches: &[Switch { file: SETTINGS, keys: &["enableHooks"], off: Off::Flag(false) }],
         ..NO_SETTINGS
     },
-    support: Support::run("0.215.0"),
+    // `droid exec` runs no hook for its prompt.
+    support: Support { mail_at_prompt: Evidence::Docs, ..Support::run("0.215.0") },
     ..Agent::new("droid", "Factory Droid")
 };

@@ -2,7 +2,7 @@
 //! the other hubs repeat it.
 //!
 //! [`ReplicatedLog`] is all that a hub needs of the engine that stores the log. [`etcd`] is that engine; the
-//! simulator has one in memory, with faults.
+//! simulator has one in memory, with faults. So far only the tests use this: the broker does not know several hubs yet.
 //!
 //! **Invariant:** an entry is stored once, in the order of the positions, and only by the hub that leads at
 //! that moment. A hub that was deposed stores nothing more, whenever its request arrives.
