@@ -50,11 +50,7 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
     });
     // From the top down, so that each chain is the one above with one process in front.
     for (process, info, arguments) in fresh.into_iter().rev() {
-        // An agent that starts itself again with the same arguments, as to get more memory, is one agent.
-        let is_restart = process.agent.is_some()
-            && rest.first().is_some_and(|parent: &Process| parent.agent == process.agent)
-            && arguments == above;
-        if !is_restart {
+        if !rest.first().is_some_and(|parent| is_restart((&process, &arguments), (parent, &above))) {
             rest.insert(0, process);
         }
         above.clone_from(&arguments);
@@ -65,6 +61,12 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
         known.insert(process.pid, KnownProcess { info, arguments, chain: rest.clone() });
     }
     rest
+}
+
+/// Whether an agent started itself again, as to get more memory: with the same arguments, and with nothing in between.
+/// Then the two are one agent. With other arguments, a session started another one.
+fn is_restart(own: (&Process, &[String]), parent: (&Process, &[String])) -> bool {
+    own.0.agent.is_some() && own.0.agent == parent.0.agent && own.1 == parent.1
 }
 
 /// Looks at the processes above one, nearest first, until `look` finds what it wants.
@@ -127,6 +129,25 @@ mod tests {
         // npx writes this over all of its arguments.
         assert!(is_wrapper(&named("npm exec slm-me", false), &["npm exec slm-mesh mcp".to_owned(), String::new()]));
         assert!(is_wrapper(&named("bash", false), &[]) && !is_wrapper(&named("bash", true), &[]));
+    }
+
+    #[test]
+    fn an_agent_that_starts_itself_again_is_one_agent() {
+        let of = |agent: &str| {
+            let agent = known_agents::by_id(agent).map(Agent::program);
+            Process { pid: 7, start: 1, wrapper: false, agent }
+        };
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        for (own, arguments, parent, parent_arguments, is_one) in [
+            ("copilot", "-p hi", "copilot", "-p hi", true),
+            ("claude", "", "claude", "", true),
+            ("claude", "-p hi", "claude", "", false),
+            ("codex", "-p hi", "claude", "-p hi", false),
+            ("", "-p hi", "", "-p hi", false),
+        ] {
+            let (own, parent) = ((&of(own), &words(arguments)[..]), (&of(parent), &words(parent_arguments)[..]));
+            assert_eq!(is_restart(own, parent), is_one, "{arguments} below {parent_arguments}");
+        }
     }
 
     #[test]
