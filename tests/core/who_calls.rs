@@ -1,6 +1,7 @@
 //! Who calls, as a table: each agent that slm-mesh knows, each road by which a session may become known first, and
 //! each turn that a session may take. Whatever comes first, one session is one peer, and two are two.
 
+mod drawn;
 mod shell_session;
 
 use serde_json::{Value, json};
@@ -100,6 +101,13 @@ impl World {
     /// Another session in the process of this one.
     fn tab(&mut self, of: &Session) -> Session {
         Session { above: of.above.clone(), ..self.session(of.agent) }
+    }
+
+    /// Ends a turn that nobody called for.
+    fn settle(&mut self) {
+        let mesh = self.mesh.as_mut().unwrap();
+        assert!(mesh.commit());
+        mesh.take_effects();
     }
 
     fn restart_broker(&mut self, sessions: &mut [&mut Session]) {

@@ -331,20 +331,18 @@ impl Peers {
             .unwrap_or_else(|| wanted.to_owned())
     }
 
-    /// Notes the key that the agent has for a session: its first one, or a further one, as after /clear,
-    /// when the agent's MCP server still has the old key.
+    /// Notes the key that the agent has for a session: its first one, or a further one, as after /clear, when the
+    /// agent's MCP server still has the old key. The newest is kept on disk, because the next hook brings it.
     pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !peer.has_key(key)) else { return Ok(()) };
-        if peer.row.session_key().is_none() {
-            peer.row.kind = PeerKind::Session { key: Some(key.to_owned()) };
-            turn.store.put_peer(&peer.row)?;
-            return Ok(());
+        if let Some(old) = peer.row.session_key().map(str::to_owned) {
+            peer.extra_keys.push(old);
+            if peer.extra_keys.len() > limits::KEYS_PER_SESSION_MAX {
+                peer.extra_keys.remove(0);
+            }
         }
-        peer.extra_keys.push(key.to_owned());
-        if peer.extra_keys.len() > limits::KEYS_PER_SESSION_MAX {
-            peer.extra_keys.remove(0);
-        }
-        Ok(())
+        peer.row.kind = PeerKind::Session { key: Some(key.to_owned()) };
+        Ok(turn.store.put_peer(&peer.row)?)
     }
 
     /// Whether a peer's connection comes from below this agent process.
