@@ -1,7 +1,7 @@
 //! slm-mesh: one small program through which coding agents find each other, talk, share state and
 //! stop overwriting each other's files. Read in this order:
 //!
-//! - [`base`]: the words that every room shares
+//! - [`base`]: the types and limits that every module shares
 //! - [`mod@core`]: the rules, as plain functions of (request, time, store), and the table of operations
 //! - [`store`]: the only SQL
 //! - [`wire`]: bytes and messages in buffers

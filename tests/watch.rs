@@ -143,7 +143,7 @@ fn what_happens_appears_and_what_others_say_stays_text() {
     screen.shows("read");
 
     screen.press(&["Tab", "x"]);
-    screen.shows("a.rs? codex-api holds it and is notified. y/n");
+    screen.shows("a.rs? codex-api holds it and will be notified. y/n");
     screen.press(&["y"]);
     screen.shows("no locks");
     let told = codex.tool("mesh_inbox", json!({}))["messages"][0].clone();

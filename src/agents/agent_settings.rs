@@ -1,10 +1,10 @@
-//! Settings that list agents: whom mail may wake, and whose shell commands run in a shield.
+//! Settings that list agents: the agents that mail may wake, and the agents whose shell commands run in a shield.
 
 use crate::base::error::Error;
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{self, Settings};
 
-/// Adds agents to the list of a setting, or takes them off it. Answers whether that changed anything.
+/// Adds agents to the list of a setting, or removes them from it. Returns whether that changed anything.
 ///
 /// # Errors
 /// When the settings can't be read or written.
@@ -25,7 +25,7 @@ pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result
     let value = Some(words.join(",")).filter(|value| !value.is_empty());
     let text = settings::with_line(&text, setting, value.as_deref());
     if text.is_empty() {
-        // The file held nothing else.
+        // The file contained only this setting.
         std::fs::remove_file(places.config()).map_err(|error| places.error("can't be written", &error))?;
     } else {
         places.write(&places.config(), &text)?;

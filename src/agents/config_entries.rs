@@ -1,7 +1,7 @@
-//! Our entries in a settings file: puts them in, takes them out, and finds them.
+//! Our entries in a settings file: adds, removes and finds them.
 //!
-//! **Invariant:** what other programs wrote stays as it is, byte for byte. A server is ours by its name
-//! and its program; a hook is ours by its program, the word `hook` and the agent's id.
+//! **Invariant:** everything that other programs wrote stays unchanged, byte for byte. A server is recognised as ours
+//! by its name and its program; a hook by its program, the word `hook` and the agent's id.
 
 use super::generated_files::{NAME, is_our_program};
 use super::json_edit::{self, PathStep};
@@ -10,7 +10,7 @@ use crate::known_agents::Agent;
 use crate::known_agents::files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
 use serde_json::{Value, json};
 
-/// A hook that waits to wake its agent may wait for a day.
+/// How long a hook that waits to wake its agent may wait: a day.
 const WAKE_HOOK_SECONDS: i64 = 86_400;
 /// How long an agent waits for a hook that answers.
 const HOOK_SECONDS: i64 = 5;
@@ -22,7 +22,7 @@ pub struct Entries<'a> {
     pub agent: &'static Agent,
     /// The path of our program.
     pub program: &'a str,
-    /// The path of the file that set-up writes whole for this agent; YAML names it.
+    /// The path of the file that set-up writes whole for this agent. The entry in a YAML file refers to it.
     pub own_file: &'a str,
     /// The server's entry, if it goes into this file.
     pub server: Option<ServerFile>,
@@ -32,7 +32,7 @@ pub struct Entries<'a> {
     pub may_wake: bool,
 }
 
-/// A word as a shell takes it.
+/// A word, quoted for a shell.
 pub fn shell_quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._+-@:,=".contains(c);
     if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
@@ -53,10 +53,10 @@ impl Entries<'_> {
         format!("{} hook {}", shell_quoted(self.program), self.agent.id)
     }
 
-    /// The text with our entries in it.
+    /// Adds our entries to a text.
     ///
     /// # Errors
-    /// When they can't be put in safely, with the cause.
+    /// When they can't be added safely, with the cause.
     pub fn put_into(&self, text: &str) -> Result<String, String> {
         if let Some(server) = self.other_format() {
             return match server.entry {
@@ -190,11 +190,11 @@ impl Entries<'_> {
         hook
     }
 
-    /// The text without our entries. Containers that this leaves empty go as well, unless they stood in
-    /// the file `before` we came.
+    /// The text without our entries. Containers that become empty are removed as well, unless the file contained them
+    /// `before` set-up.
     ///
     /// # Errors
-    /// When the text can't be read for certain, with the cause.
+    /// When the text can't be parsed reliably, with the cause.
     pub fn remove_from(&self, text: &str, before: Option<&Value>) -> Result<String, String> {
         if let Some(server) = self.other_format() {
             return match server.entry {
@@ -224,12 +224,12 @@ impl Entries<'_> {
         Ok(text)
     }
 
-    /// A text that holds our entries alone.
+    /// A text that contains only our entries.
     pub fn alone(&self) -> String {
         self.put_into("").unwrap_or_default()
     }
 
-    /// What a user can paste into a file that set-up leaves alone.
+    /// The text that a user can paste into a file that set-up does not change.
     pub fn to_paste(&self, text: &str) -> String {
         match self.server {
             Some(server) if server.entry == EntryShape::YamlLine => {
@@ -239,7 +239,7 @@ impl Entries<'_> {
         }
     }
 
-    /// Whether a text without our entries is no more than the frame that set-up began with.
+    /// Whether a text without our entries is only the frame with which set-up created the file.
     pub fn is_frame(&self, text: &str) -> bool {
         let frame = self.remove_from(&self.alone(), None).unwrap_or_default();
         let is_json = self.other_format().is_none() && self.toml_hooks().is_none();
@@ -268,7 +268,7 @@ impl Entries<'_> {
         hook_target(hook).is_some_and(|(_, agent)| agent == self.agent.id)
     }
 
-    /// Where our hooks stand in an event's list: the item, and the place in its group.
+    /// The positions of our hooks in an event's list: the item, and the index in its group.
     fn our_places(&self, list: &Value, has_groups: bool) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         for (item_n, item) in list.as_array().into_iter().flatten().enumerate() {
@@ -282,7 +282,7 @@ impl Entries<'_> {
         found
     }
 
-    /// Takes out those of our hooks that `picks` chooses by event and by their number there.
+    /// Removes those of our hooks that `picks` selects by event and by their number there.
     fn remove_hooks(
         &self,
         text: &str,
@@ -333,7 +333,7 @@ pub fn registered_program(whole: &Value, server: &ServerFile) -> Option<String> 
     command.as_str().or_else(|| command[0].as_str()).map(str::to_owned)
 }
 
-/// The program that our hook runs; none for another program's hook.
+/// The program that our hook runs; `None` for another program's hook.
 pub fn hook_program(hook: &Value) -> Option<String> {
     hook_target(hook).map(|(program, _)| program)
 }
@@ -375,7 +375,7 @@ fn at<'a>(whole: &'a Value, path: &[PathStep]) -> &'a Value {
     })
 }
 
-/// Removes an empty container that did not stand in the file before we came.
+/// Removes an empty container that the file did not contain before set-up.
 fn remove_if_empty(text: &str, path: &[PathStep], before: Option<&Value>) -> Result<String, String> {
     let whole = json_edit::parse(text)?;
     let found = at(&whole, path);

@@ -1,7 +1,7 @@
 //! `slm-mesh doctor`: checks the broker and each agent, and names the cure for each fault.
 //!
-//! **Invariant:** it says that a thing is well only after it has tried it, names only processes that the
-//! kernel has named, leaves nothing behind, and starts no broker.
+//! **Invariant:** it reports a success only after a trial, names only processes that the kernel has identified,
+//! leaves no files behind, and starts no broker.
 
 use super::config_entries::hook_program;
 use super::environment::{EditedFile, Environment, is_program, read_hooks};
@@ -28,7 +28,7 @@ use std::time::Duration;
 /// How long the broker may take to answer before it counts as hung.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// What a trial writes: more than the rest of a block of the disk.
+/// How much a trial writes: more than the free rest of a disk block.
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// How long to wait for hubs to answer.
@@ -41,7 +41,7 @@ pub struct Check {
     pub about: String,
     /// What was found.
     pub found: String,
-    /// How to repair it; none if all is well.
+    /// How to repair it; `None` if all is well.
     pub cure: Option<String>,
 }
 
@@ -91,7 +91,8 @@ pub fn check_mesh() -> Vec<Check> {
     checks
 }
 
-/// Counts the hubs that answer on the local network. None is no fault: most meshes are one machine.
+/// Counts the hubs that answer on the local network. Finding no hub is not a fault, since most meshes are on one
+/// machine.
 fn check_hubs(settings: &Settings) -> Check {
     let about = "hubs on the LAN";
     if !settings.discovers() {
@@ -199,7 +200,7 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
     checks
 }
 
-/// How to end a broker that does not answer: with a command only if the kernel has named its process.
+/// How to end a broker that does not answer. It gives a command only if the kernel has identified the process.
 fn cure_of_stuck(client: &Client) -> String {
     match client.broker_pid() {
         Some(_) => "slm-mesh stop --force; the next session starts a new one".into(),
@@ -207,7 +208,7 @@ fn cure_of_stuck(client: &Client) -> String {
     }
 }
 
-/// Checks what stands in the way of a broker that does not run.
+/// Checks what could prevent a broker from starting.
 fn check_absent_broker(places: &DataDir) -> Check {
     let about = "broker";
     if let Some(pid) = other_broker::find(places) {
@@ -223,7 +224,7 @@ fn check_absent_broker(places: &DataDir) -> Check {
     }
 }
 
-/// Takes a lock on a file that nobody edits, and gives it back.
+/// Takes a lock on a file that nobody edits, and releases it.
 fn check_lock(client: &mut Client, places: &DataDir) -> Check {
     let about = "lock";
     let path = places.dir.join(format!("doctor-{}", std::process::id()));
@@ -235,7 +236,7 @@ fn check_lock(client: &mut Client, places: &DataDir) -> Check {
     }
 }
 
-/// Checks that HTTP answers on the port that the file names.
+/// Checks that HTTP answers on the port in the port file.
 fn check_http(places: &DataDir, port: u16) -> Check {
     let named = std::fs::read_to_string(places.port()).unwrap_or_default();
     let cure = "slm-mesh stop; the next broker takes a free one of ten ports from SLM_MESH_PORT";
@@ -261,7 +262,8 @@ fn check_http(places: &DataDir, port: u16) -> Check {
     }
 }
 
-/// Tries whether a command can run in a shield. A system without one is no fault unless the user asked for it.
+/// Tries whether a command can run in a shield. A system without shields is not a fault unless the user asked for
+/// them.
 pub fn check_shield(environment: &Environment) -> Check {
     let about = "shield";
     let agents = environment.shield.join(", ");

@@ -12,7 +12,7 @@ const FILE_FIELDS: &[&str] =
     &["file_path", "filePath", "path", "notebook_path", "target_file", "target_notebook", "absolute_path", "filename"];
 /// Fields in which a tool lists several edits.
 const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
-/// Commands of a text editor tool that only read.
+/// Commands of a text editor tool that do not write.
 const READ_COMMANDS: &[&str] = &["view", "undo_edit"];
 /// The fields in which an agent puts a tool's arguments.
 const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
@@ -20,7 +20,7 @@ const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
 /// The fields in which an agent puts its id for a tool call.
 const CALL_FIELDS: &[&str] = &["tool_use_id", "toolUseId", "tool_call_id", "callID"];
 
-/// What a hook needs of its input, of which all the rest may have any size.
+/// The fields that a hook needs of its input. All other fields may have any size.
 pub const NEEDED_FIELDS: NeededFields = NeededFields {
     names: &[
         "hook_event_name",
@@ -71,11 +71,11 @@ pub const NEEDED_FIELDS: NeededFields = NeededFields {
     line_starts: &["*** "],
 };
 
-/// What introduces a path in the language of `apply_patch`.
+/// The prefixes of a path in the language of `apply_patch`.
 const PATCH_MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
 
-/// Whether any agent has a tool of this name. An agent may run the hooks of another one, so the lists
-/// of all agents count.
+/// Whether any agent has a tool of this name. An agent may run the hooks of another agent, so the lists of all agents
+/// count.
 fn is_known(name: &str, list: fn(&Dialect) -> &'static [&'static str]) -> bool {
     AGENTS.iter().filter_map(|agent| agent.dialect.as_ref()).any(|dialect| list(dialect).contains(&name))
 }
@@ -94,7 +94,7 @@ fn tool_call(input: &Value) -> (String, Value) {
     (plain, parsed.or_else(|| given.cloned()).unwrap_or(Value::Null))
 }
 
-/// The arguments of a tool that runs a command; none if the tool does something else.
+/// The arguments of a tool that runs a command; `None` for any other tool.
 pub fn shell_arguments(input: &Value) -> Option<Value> {
     let (name, arguments) = tool_call(input);
     is_known(&name, |dialect| dialect.shell_tools).then_some(arguments)
@@ -114,19 +114,19 @@ pub fn writes(input: &Value) -> bool {
         || !server_tools::written_files(tool_name(input), &arguments).is_empty()
 }
 
-/// What the hooks before and after a tool call have in common: the agent's id for the call, else its arguments.
-/// Empty if an agent gives neither.
+/// The identification of a tool call, which its hooks before and after share: the agent's id for the call, or else
+/// its arguments. Empty if the agent gives neither.
 pub fn call_key(input: &Value) -> String {
     let id = CALL_FIELDS.iter().find_map(|field| input[*field].as_str()).filter(|id| !id.is_empty());
     let arguments = || ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field)).map(Value::to_string);
     id.map(str::to_owned).or_else(arguments).unwrap_or_default()
 }
 
-/// The files that a tool call is about to edit; none if it edits nothing that can be known.
+/// The files that a tool call is about to edit; empty if none are known.
 pub fn edited_files(input: &Value) -> Vec<String> {
     let (plain, arguments) = tool_call(input);
     let arguments = &arguments;
-    // The text of a patch names its files. What else a command writes is in `shell_command`.
+    // The text of a patch names its files. Other writes of a command are found in `shell_command`.
     let is_shell = is_known(&plain, |dialect| dialect.shell_tools);
     if !is_shell && !is_known(&plain, |dialect| dialect.edit_tools) {
         return server_tools::written_files(tool_name(input), arguments);
@@ -159,7 +159,7 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                         found.push(path.clone())
                     }
                     Value::String(text) => from_patch(text, found),
-                    // A name that stands twice in an object: each of its values may be the one that counts.
+                    // If a name occurs twice in an object, either value may be the one that the agent uses.
                     Value::Array(list) if FILE_FIELDS.contains(&name.as_str()) => {
                         found.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
                     }

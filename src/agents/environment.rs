@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// What one run of set-up or doctor works on.
+/// The environment of one run of set-up or doctor.
 #[derive(Debug, Clone)]
 pub struct Environment {
     /// The path under which agents start our program.
@@ -24,9 +24,9 @@ pub struct Environment {
     pub home: PathBuf,
     /// The working directory.
     pub directory: PathBuf,
-    /// Whether the files of the project are meant, and not the user's.
+    /// Whether the project's files are changed instead of the user's.
     pub is_project: bool,
-    /// Whether nothing is to be changed.
+    /// Whether this is a dry run.
     pub is_dry_run: bool,
     /// The ids of the agents that mail may wake.
     pub wake: Vec<String>,
@@ -62,7 +62,7 @@ impl Environment {
         Ok(Environment { program: own_path()?, home, directory, is_project, is_dry_run, wake, shield })
     }
 
-    /// The agents with these ids; without ids, those that are installed.
+    /// The agents with these ids. Without ids, the installed agents.
     ///
     /// # Errors
     /// For an unknown id, with the known ones.
@@ -77,18 +77,18 @@ impl Environment {
         ids.iter().map(find).collect()
     }
 
-    /// Whether an agent's program or its directory of settings is there.
+    /// Whether an agent's program or its directory of settings exists.
     pub fn is_installed(&self, agent: &Agent) -> bool {
         agent.files.programs.iter().any(|program| find_on_path(program).is_some())
             || self.settings_directory(agent).is_dir()
     }
 
-    /// The files of the level that is meant.
+    /// The files of the chosen level: user or project.
     pub fn scope(&self, agent: &Agent) -> Scope {
         if self.is_project { agent.files.project } else { agent.files.user }
     }
 
-    /// The directory that a variable or the home says; none for a variable that is not set.
+    /// The directory that a variable or the home gives; `None` if the variable is not set.
     fn directory_at(&self, directory: Directory) -> Option<PathBuf> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         match directory {
@@ -103,11 +103,11 @@ impl Environment {
     /// An agent's directory of settings.
     pub fn settings_directory(&self, agent: &Agent) -> PathBuf {
         let mut places = agent.files.directory.iter().filter_map(|place| self.directory_at(*place));
-        // A path with nothing behind it would end with a slash.
+        // Joining an empty path would add a slash at the end.
         places.next().map_or_else(|| self.home.clone(), |path| path.components().collect())
     }
 
-    /// Where a file of an agent is.
+    /// The path of an agent's file.
     pub fn path(&self, agent: &Agent, file: FilePath) -> PathBuf {
         let is_moved = || {
             let moves = agent.files.directory.iter().filter(|place| matches!(place, Directory::Variable(..)));
@@ -168,8 +168,8 @@ impl Environment {
         }
     }
 
-    /// The program that an agent has registered under our name, if its file says so. For YAML it is the
-    /// file that the agent reads.
+    /// The program that is registered under our name in an agent's file, if there is one. For YAML, it is in the file
+    /// to which the agent's file refers.
     pub fn registered_program(&self, agent: &Agent, server: &ServerFile) -> Option<String> {
         let text = safe_write::read(&self.server_path(agent, server)).ok()??;
         match server.entry {
@@ -196,7 +196,7 @@ impl Environment {
         found
     }
 
-    /// The settings with which the user has switched hooks off, in words.
+    /// Describes the settings with which the user has switched hooks off.
     pub fn switched_off(&self, agent: &Agent) -> Vec<String> {
         let is_off = |switch: &&Switch| {
             let text = safe_write::read(&self.path(agent, switch.file)).ok().flatten();
@@ -240,7 +240,8 @@ pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The path of this program. A path on PATH is preferred, because it stays valid when a package manager replaces the version behind it.
+/// The path of this program. A path on PATH is preferred, because it stays valid when a package manager replaces the
+/// installed version.
 fn own_path() -> Result<String, Error> {
     let own = std::env::current_exe();
     let own = own.map_err(|error| {

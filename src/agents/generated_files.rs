@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// The name under which the server is registered.
 pub const NAME: &str = "slm-mesh";
-/// The words by which a file is known as ours.
+/// The words by which a file is recognised as ours.
 pub const MARK: &str = "written by slm-mesh setup";
 
 /// The slash commands: name, what it does, and its text.
@@ -25,7 +25,7 @@ pub fn slash_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
     commands(style, Some(MARK))
 }
 
-/// The same for a plugin: set-up neither wrote these files nor may remove them.
+/// The same for a plugin, whose files set-up neither wrote nor may remove.
 pub fn plugin_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
     commands(style, None)
 }

@@ -27,7 +27,7 @@ use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Nothing is added to a longer log: a hook that always fails must not fill the disk.
+/// A log longer than this is not appended to, so that a hook that always fails does not fill the disk. Bytes.
 const LOG_MAX: u64 = 1 << 20;
 
 /// An agent that has hooks.
@@ -35,7 +35,7 @@ const LOG_MAX: u64 = 1 << 20;
 pub struct HookAgent {
     /// The agent.
     pub agent: &'static Agent,
-    /// How it speaks with its hooks.
+    /// The format of its hooks' input and output.
     pub dialect: &'static Dialect,
 }
 
@@ -45,8 +45,8 @@ pub fn hook_agent(id: &str) -> Option<HookAgent> {
     agent.dialect.as_ref().map(|dialect| HookAgent { agent, dialect })
 }
 
-/// Answers one hook. It always succeeds: no output is an answer in every dialect. `name` is the agent that
-/// speaks this agent's dialect, if it is another one.
+/// Answers one hook. It always succeeds, since empty output is a valid answer in every dialect. `name` is the agent
+/// that runs the hook, if it only uses this agent's dialect.
 pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
     run_guarded(agent, |agent, input| {
         if let Some(answer) = answer_of(agent, name, input)? {
@@ -56,11 +56,11 @@ pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
     })
 }
 
-/// Runs one hook on its input. Whatever goes wrong, the agent goes on.
+/// Runs one hook on its input. No failure stops the agent.
 pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8, String>) -> u8 {
     let known = hook_agent(agent).ok_or_else(|| format!("no agent {agent} has hooks"));
     known.and_then(|agent| run(agent, &read_input()?)).unwrap_or_else(|why| {
-        // An agent shows the standard error of a hook that succeeds to nobody, so the log gets it too.
+        // Agents do not show the standard error of a hook that succeeds, so it is also logged.
         let line = format!("slm-mesh hook {}: {why}", agent.chars().take(40).collect::<String>());
         crate::sys::print_error(&line);
         append_to_log(&line);
@@ -74,12 +74,12 @@ fn append_to_log(line: &str) {
     let is_short = places.log().metadata().is_ok_and(|log| log.len() < LOG_MAX);
     let log = std::fs::OpenOptions::new().append(true).open(places.log());
     if let (true, Ok(mut log)) = (is_short, log) {
-        // A log that can't be written must not stop the agent's work.
+        // A failure to write the log must not stop the agent's work.
         let _ = writeln!(log, "{} {}", time::iso(crate::sys::wall_ms()), framed_text::line(line));
     }
 }
 
-/// Reads the hook's input, of any size: a tool's arguments hold whole files.
+/// Reads the hook's input, which may have any size, because a tool's arguments may contain whole files.
 fn read_input() -> Result<Value, String> {
     let stdin = BufReader::with_capacity(1 << 16, std::io::stdin().lock());
     let mut failure = None;
@@ -91,13 +91,13 @@ fn read_input() -> Result<Value, String> {
     })
 }
 
-/// What a hook prints, and which mail counts as shown after that.
+/// The output of a hook, and the mail that counts as shown once it is printed.
 struct HookReply {
     text: String,
     shown: Value,
 }
 
-/// A hook's work: what happened, and what the hooks of this machine know of held files.
+/// The context of a hook: the event, and the records of held files on this machine.
 struct HookWork<'a> {
     dialect: &'a Dialect,
     /// The shield of the session, if the user wants one.
@@ -107,9 +107,9 @@ struct HookWork<'a> {
     input: &'a Value,
     run: ToolRun,
     held: HeldFiles,
-    /// What was noted before the tool that ran.
+    /// The note from before the tool ran.
     note: Option<CommandNote>,
-    /// What commands of this session changed in spite of a lock.
+    /// The files that commands of this session changed in spite of a lock.
     reports: Vec<ChangeReport>,
 }
 
@@ -125,7 +125,7 @@ fn answer_of(
     let places = DataDir::find().map_err(|error| error.text)?;
     let settings = Settings::load(&places).map_err(|error| error.text)?;
     if matches!(hook.event, HookEvent::Waits(_)) && !settings.notifies() {
-        // Nobody asked to be told, so nothing is put into the mailbox.
+        // The user wants no notifications, so no alert is put into the mailbox.
         return Ok(None);
     }
     let mut work = HookWork {
@@ -139,7 +139,7 @@ fn answer_of(
         reports: Vec::new(),
     };
     work.prepare_shell();
-    // The files are here, so they are compared before a broker that may be slow or gone is asked.
+    // The comparison needs only local files, so it comes before the call to the broker, which may be slow or gone.
     work.compare_held_files();
     let mut client = match connect(&places, &work) {
         Ok(Some(client)) => client,
@@ -147,7 +147,7 @@ fn answer_of(
         Err(_) if !work.reports.is_empty() => return Ok(work.show(&Value::Null, "").map(|reply| (reply, None))),
         Err(why) => return Err(why),
     };
-    // A broker that hangs costs the agent this long, and no more.
+    // A broker that hangs delays the agent by this time at most.
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
     client.set_receive_timeout(Some(budget)).map_err(|error| error.to_string())?;
     let mut facts = session_facts(agent.agent, &work.hook);
@@ -190,11 +190,11 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
     run
 }
 
-/// Of a command's first line, this much is kept for reports, in characters.
+/// How much of a command's first line is kept for reports, characters.
 const COMMAND_LINE_MAX: usize = 500;
 
 impl HookWork<'_> {
-    /// Lets the session's shell look for a shield before each command, from its start to its end.
+    /// Lets the session's shell check for a shield before each command, from the start of the session to its end.
     fn prepare_shell(&self) {
         let Some(shield) = &self.shield else { return };
         match &self.hook.event {
@@ -209,12 +209,12 @@ impl HookWork<'_> {
         }
     }
 
-    /// Whether the agent drops what a hook of this event says.
+    /// Whether the agent ignores the output of a hook of this event.
     fn is_unheard(&self) -> bool {
         self.dialect.unheard.contains(&self.hook.call.kind)
     }
 
-    /// Compares the files that others hold with what was noted before a command.
+    /// Compares the files that others hold with the note from before a command.
     fn compare_held_files(&mut self) {
         match &self.hook.event {
             HookEvent::AfterTool => {
@@ -223,7 +223,7 @@ impl HookWork<'_> {
                 self.note = note;
             }
             HookEvent::Prompt => self.compare_leftovers(),
-            // What runs in the background writes on, and its hook comes later.
+            // A background command continues to write, and its hook follows later.
             HookEvent::Stop { running, .. } if running.is_empty() => self.compare_leftovers(),
             HookEvent::End => self.compare_leftovers(),
             _ => {}
@@ -243,8 +243,8 @@ impl HookWork<'_> {
         }
     }
 
-    /// The answer that puts reports, news of the session's own files, and mail before the model; `None` if there is
-    /// nothing to say.
+    /// The answer that shows the model reports, news of the session's own files, and mail; `None` if there is none of
+    /// these.
     fn show(&self, value: &Value, mail: &str) -> Option<HookReply> {
         self.show_with(value, mail, None)
     }
@@ -275,14 +275,13 @@ impl HookWork<'_> {
     }
 }
 
-/// Connects to the broker. An edit or a prompt may start one; other events matter only to a broker
-/// that runs.
+/// Connects to the broker. An edit or a prompt may start a broker. Other events matter only to a running broker.
 fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
     if remote::is_marked_silent(places) {
         return Err("the hub did not answer a moment ago; hooks ask it again after half a minute".into());
     }
     match &work.hook.event {
-        // A command that is not known to write needs no broker: without one, nobody holds anything.
+        // A command that is not known to write does not start a broker, since without a broker there are no locks.
         HookEvent::Command(_) if work.run.named.is_empty() => Ok(Client::connect(places).ok()),
         HookEvent::Start | HookEvent::Prompt | HookEvent::Edit(_) | HookEvent::Command(_) => {
             Client::connect_or_start(places).map(Some).map_err(|error| error.text)
@@ -291,7 +290,7 @@ fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, Stri
     }
 }
 
-/// What the broker needs to find the session: the agent, its key, and where it works.
+/// The facts by which the broker finds the session: the agent, its key, and its directory.
 pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
     let git = git::facts(Path::new(&hook.directory));
     let dialect = agent.dialect.as_ref();
@@ -313,10 +312,10 @@ fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Er
     client.call("send", &alert).map(|_| ())
 }
 
-/// After this long, a user who has not looked will not be helped by the alert.
+/// After this long, the alert no longer helps the user.
 const WAIT_ALERT_MINUTES: i64 = 60;
 
-/// Asks the broker what fits the event, and words the answer in the agent's dialect.
+/// Makes the call for the event to the broker, and writes the answer in the agent's dialect.
 fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     let hook = &work.hook;
     match &hook.event {
@@ -358,7 +357,7 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
             facts["withOwnLocks"] = json!(true);
             let answer = client.call("hook.mail", &facts);
             let value = match answer {
-                // What a command did is said even if the broker fails.
+                // The changes of a command are reported even if the broker fails.
                 Err(_) if !work.reports.is_empty() => Value::Null,
                 answer => answer?,
             };
@@ -370,7 +369,8 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
     }
 }
 
-/// Takes the locks for a tool that writes, or denies it; and notes what others hold if it may write more.
+/// Takes the locks for a tool that writes, or denies the tool. If the tool may write further files, it notes the
+/// files that others hold.
 fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     facts["files"] = json!(work.run.named);
     facts["subagent"] = json!(work.hook.subagent);
@@ -410,12 +410,12 @@ fn answer_stop(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Re
     Ok((!parts.is_empty()).then(|| HookReply { text: text(), shown: shown_mail(&value) }))
 }
 
-/// The report of the mail that an answer shows.
+/// The receipt for the mail that an answer shows.
 fn shown_mail(value: &Value) -> Value {
     json!({ "as": value["you"]["id"], "items": hook_text::shown(value) })
 }
 
-/// Prints a line. Answers whether it went out whole.
+/// Prints a line. Returns whether all of it was written.
 pub fn print(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
@@ -428,7 +428,7 @@ fn deliver((answer, client): (HookReply, Option<Client>)) {
         && has_mail
         && let Some(mut client) = client
     {
-        // If the broker is gone, it offers the mail again: twice is better than never.
+        // If the broker is gone, the mail is offered again later: showing it twice is better than never.
         let _ = client.call("inbox.mark_read", &answer.shown);
     }
 }

@@ -1,5 +1,4 @@
-//! Understands the input of a hook: which event it is, of which session, and which files an edit
-//! concerns.
+//! Parses the input of a hook: the event, the session, and the files of an edit.
 
 use super::mesh_call::MeshCall;
 use super::{edited_paths, shell_command};
@@ -8,10 +7,10 @@ use crate::known_agents::AGENTS;
 use crate::known_agents::dialect::{Dialect, HookCall, HookKind};
 use serde_json::Value;
 
-/// What happened, with what belongs to it.
+/// The event, with its facts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HookEvent {
-    /// A session began, or began anew.
+    /// A session began, or began again.
     Start,
     /// The user wrote something.
     Prompt,
@@ -25,14 +24,14 @@ pub enum HookEvent {
     AfterTool,
     /// The agent is about to stop.
     Stop {
-        /// Whether it can go on: not if a hook keeps it going already, or the user stopped it.
+        /// Whether it can continue. It can't if a hook already makes it continue, or if the user stopped it.
         can_go_on: bool,
         /// Background tasks and subagents of the session that still run.
         running: Vec<String>,
     },
     /// A subagent ended.
     SubagentStop,
-    /// The agent waits for its user, and says why.
+    /// The agent waits for its user, for this reason.
     Waits(String),
     /// The session ended.
     End,
@@ -43,7 +42,7 @@ pub enum HookEvent {
 pub struct HookInput {
     /// What happened.
     pub event: HookEvent,
-    /// What an answer depends on.
+    /// The facts on which an answer depends.
     pub call: HookCall,
     /// The agent's key for the session.
     pub session: String,
@@ -57,15 +56,15 @@ pub struct HookInput {
     pub continues: bool,
 }
 
-/// The kind of an event. An agent may run the hooks of another one, so its own names come first and
-/// then the names of all others; no name means two things.
+/// The kind of an event. An agent may run the hooks of another agent, so its own names are tried first, and then the
+/// names of all others. No name has two meanings.
 fn kind_of(dialect: &Dialect, event: &str) -> Option<HookKind> {
     let others = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref());
     let mut all = std::iter::once(dialect).chain(others).flat_map(|dialect| dialect.events);
     all.find(|(name, _)| *name == event).map(|(_, kind)| *kind)
 }
 
-/// Understands a hook's input; `None` if it does not concern the mesh.
+/// Parses a hook's input; `None` if it does not concern the mesh.
 pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
     let text = |names: &[&str]| names.iter().find_map(|name| input[*name].as_str()).map(str::to_owned);
     let event = text(&["hook_event_name", "hookEventName", "hookName"])
@@ -83,10 +82,10 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
     })
 }
 
-/// Characters that are kept of what an agent waits for.
+/// How many characters of the reason why an agent waits are kept.
 const WAITS_MAX: usize = 300;
 
-/// How a session can begin anew without another one in its place.
+/// The ways in which a session begins again and remains the same session.
 const GOES_ON: &[&str] = &["clear", "resume", "fork", "compact"];
 
 /// The background tasks of a session that still run, as the agent lists them when it stops.

@@ -1,4 +1,4 @@
-//! Writes what a hook shows to a model: mail, peers and locks, as facts of limited length.
+//! Writes the texts that a hook shows to a model: mail, peers and locks, as facts of limited length.
 //!
 //! **Invariant:** a peer's words are quoted behind its name, by [`framed_text`]. The words around them are
 //! fixed and give no orders.
@@ -7,11 +7,11 @@ use crate::base::error::Error;
 use crate::base::{framed_text, time};
 use serde_json::Value;
 
-/// At most this many characters of a message are shown; the inbox has the rest.
+/// The most characters of a message that are shown. The inbox has the rest.
 const BODY_MAX: usize = 1500;
-/// At most about this many characters are shown by one hook. Agents cut a longer text or move it to a file.
+/// About the most characters that one hook shows. Agents cut a longer text or move it to a file.
 const ALL_MAX: usize = 6000;
-/// At most this many characters of a summary or a reason are shown.
+/// The most characters of a summary or a reason that are shown.
 const WORDS_MAX: usize = 200;
 
 /// The text for mail; empty if there is none.
@@ -94,7 +94,7 @@ pub fn shown(value: &Value) -> Vec<String> {
     ids
 }
 
-/// The reason of a denial. The broker's sentence goes alone: its other facts are for our own tools.
+/// The reason of a denial. Only the broker's sentence is shown. Its other facts are for our own tools.
 pub fn denial(error: &Error) -> String {
     format!("{}. The file was not changed.", framed_text::line(&error.text))
 }

@@ -1,5 +1,5 @@
-//! Changes one member or item of a JSON text and leaves every other byte where it is: comments, order,
-//! spacing, number formats and line ends.
+//! Changes one member or item of a JSON text and keeps every other byte: comments, order, spacing, number formats and
+//! line ends.
 //!
 //! `jsonc-parser` finds the places. Its own editor is not used: it spreads an object of one line over
 //! several lines, which could not be undone.
@@ -12,7 +12,7 @@ use jsonc_parser::{CollectOptions, CommentCollectionStrategy, ParseOptions, pars
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 
-/// A step down into a value.
+/// One step of a path into a value.
 #[derive(Debug, Clone, Copy)]
 pub enum PathStep<'a> {
     /// Into an object's member.
@@ -35,14 +35,14 @@ enum NodeKind {
     Scalar,
 }
 
-/// A member or an item: where it begins (with its key), and where its value is.
+/// A member or an item: its start (including the key), and the place of its value.
 struct Child {
     key: Option<String>,
     start: usize,
     value: Range<usize>,
 }
 
-/// JSON, with comments and commas behind the last member: what agents accept in their settings.
+/// JSON with comments and trailing commas, which agents accept in their settings.
 const OPTIONS: ParseOptions = ParseOptions {
     allow_comments: true,
     allow_trailing_commas: true,
@@ -70,7 +70,7 @@ pub fn parse(text: &str) -> Result<Value, String> {
     with_root(text, |root| root.map_or(Value::Null, value_of))
 }
 
-/// Whether a text has no value: nothing but space and comments.
+/// Whether a text has no value, but only white space and comments.
 pub fn is_blank(text: &str) -> bool {
     with_root(text, |root| root.is_none()).unwrap_or(false)
 }
@@ -121,7 +121,7 @@ fn node_of(value: &ast::Value) -> Node {
     Node { range: range_of(value), kind, children }
 }
 
-/// The value at a path. Of members with one name the last counts, as it does for the agents.
+/// The value at a path. If several members have one name, the last counts, as it does for the agents.
 fn find(text: &str, path: &[PathStep]) -> Option<Node> {
     with_root(text, |root| {
         let mut value = root?;
@@ -139,8 +139,8 @@ fn find(text: &str, path: &[PathStep]) -> Option<Node> {
     .ok()?
 }
 
-/// Puts a value at a path. Members that are missing on the way are appended. A value that is equal
-/// already leaves the text as it is.
+/// Sets the value at a path. Missing members on the way are appended. If the value is already equal, the text stays
+/// unchanged.
 ///
 /// # Errors
 /// When something on the way is not an object, with its name.
@@ -193,7 +193,7 @@ pub fn push(text: &str, path: &[PathStep], value: &Value) -> Result<String, Stri
     }
 }
 
-/// Takes out what is at a path, with the comma that it needed. Comments beside it stay.
+/// Removes the value at a path, with its comma. Comments beside it stay.
 pub fn remove(text: &str, path: &[PathStep]) -> String {
     let unchanged = || text.to_owned();
     let Some((last, above)) = path.split_last() else { return unchanged() };
@@ -213,7 +213,7 @@ fn remove_child(text: &str, node: &Node, n: usize) -> String {
     let space = &text[..child.start];
     let space = &space[space.trim_end_matches(is_space).len()..];
     let start = match space.rfind('\n') {
-        // A member with a line of its own goes with the line.
+        // If a member is alone on its line, the line is removed with it.
         Some(at) => child.start - space.len() + at - usize::from(space[..at].ends_with('\r')),
         None if comma.is_none() && previous.is_some() => child.start - space.len(),
         None => child.start,
@@ -223,7 +223,7 @@ fn remove_child(text: &str, node: &Node, n: usize) -> String {
         end += text[end..].len() - text[end..].trim_start_matches([' ', '\t']).len();
     }
     let mut left = format!("{}{}", &text[..start], &text[end..]);
-    // The comma of the member before it had no other purpose.
+    // The comma after the previous member is no longer needed.
     if comma.is_none()
         && let Some(comma) = previous.and_then(|previous| comma_after(text, previous.value.end))
     {
@@ -241,7 +241,7 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// Where space and comments that begin at `at` end; with `on_line`, those of the same line alone.
+/// The end of white space and comments that begin at `at`; with `on_line`, only of those on the same line.
 fn after_trivia(text: &str, at: usize, on_line: bool) -> usize {
     let mut end = at;
     let mut next = at;
@@ -273,7 +273,7 @@ fn comma_after(text: &str, end: usize) -> Option<usize> {
     text[at..].starts_with(',').then_some(at)
 }
 
-/// Appends a member or an item in the manner of the text around it.
+/// Appends a member or an item in the style of the surrounding text.
 fn append(text: &str, node: &Node, key: Option<&str>, value: &Value) -> String {
     let line = end_of_line(text);
     let head = key.map_or_else(String::new, |key| format!("{}: ", json!(key)));
@@ -313,7 +313,7 @@ fn append_first(text: &str, node: &Node, head: &str, value: &Value) -> String {
     format!("{before}{line}{inner}{head}{new}{line}{outer}{}", &text[end..])
 }
 
-/// Whether a text spreads over lines, or is empty so far and may.
+/// Whether a text spans several lines, or is empty and so may.
 fn spreads_over_lines(text: &str) -> bool {
     let inside = text.trim();
     inside.contains('\n') || inside.len() <= 2
@@ -330,7 +330,7 @@ fn margin(text: &str, at: usize) -> &str {
     &line[..line.len() - line.trim_start_matches([' ', '\t']).len()]
 }
 
-/// One step of indentation: that of the first member which has a line of its own.
+/// One step of indentation, taken from the first member that begins a line.
 fn indent_unit(text: &str) -> &str {
     let first = find(text, &[]).and_then(|root| root.children.first().map(|child| margin(text, child.start)));
     first.filter(|unit| !unit.is_empty()).unwrap_or("  ")
@@ -340,7 +340,7 @@ fn render(text: &str, value: &Value, margin: &str, spreads: bool) -> String {
     if !spreads {
         return value.to_string();
     }
-    // A JSON string holds no line end, so the space at the start of a line is indentation.
+    // A JSON string contains no line ends, so white space at the start of a line is indentation.
     let pretty = format!("{value:#}");
     let lines = pretty.split('\n').enumerate().map(|(n, line)| {
         let inner = line.trim_start_matches(' ');

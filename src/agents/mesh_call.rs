@@ -13,8 +13,8 @@ pub struct MeshCall {
     pub arguments: Value,
 }
 
-/// The call of our tool, if it is one. Agents put the name of the server before the name of the tool, each in its own
-/// way: `mcp__slm-mesh__mesh_send`, `slm-mesh_mesh_send`, `mesh_send`.
+/// The call of our tool, if it is one. Agents put the name of the server before the name of the tool in different
+/// ways: `mcp__slm-mesh__mesh_send`, `slm-mesh_mesh_send`, `mesh_send`.
 pub fn mesh_call(tool: &str, arguments: &Value) -> Option<MeshCall> {
     let is_it = |known: &&Tool| {
         let rest = tool.strip_suffix(name(known).as_str());

@@ -1,7 +1,7 @@
 //! Works with the agents of this machine: answers their hooks, and sets up and checks their files.
 //!
-//! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. What is known of
-//! one agent alone stands in [`crate::known_agents`].
+//! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. Facts about a single agent are in
+//! [`crate::known_agents`].
 
 pub mod agent_settings;
 pub mod config_entries;

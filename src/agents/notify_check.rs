@@ -1,4 +1,4 @@
-//! What stands in the way of notifications, as far as doctor can tell without raising one.
+//! Checks what could prevent notifications, without raising one.
 
 use super::doctor::Check;
 use super::environment::{find_on_path, is_program};

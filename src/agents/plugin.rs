@@ -1,7 +1,7 @@
 //! The files of a plugin for an agent's marketplace, made from the same facts as the entries of set-up; and
 //! whether a user has installed one.
 //!
-//! **Invariant:** what the plugin does, set-up does not do a second time.
+//! **Invariant:** set-up does not repeat the work of an installed plugin.
 
 use super::config_entries::Entries;
 use super::environment::{Environment, read_json};
@@ -10,14 +10,14 @@ use crate::known_agents::Agent;
 use crate::known_agents::files::{EntryShape, HookFile, PluginSign};
 use serde_json::{Map, Value, json};
 
-/// The program of a plugin: the installed one, or else one that npx fetches.
+/// The program of a plugin: it runs the installed slm-mesh, or else fetches it with npx.
 const LAUNCHER: &str = include_str!("plugin_launcher.sh");
-/// Where it is in the plugin.
+/// Its path in the plugin.
 const LAUNCHER_PATH: &str = "bin/slm-mesh";
-/// What a marketplace shows.
+/// The description that a marketplace shows.
 const DESCRIPTION: &str = env!("CARGO_PKG_DESCRIPTION");
 
-/// The files of an agent's plugin, with their texts; none if the agent has no plugins.
+/// The files of an agent's plugin, with their texts; empty if the agent has no plugins.
 pub fn files(agent: &'static Agent) -> Option<Vec<(String, String)>> {
     let plugin = agent.files.plugin?;
     let program = format!("{}/{LAUNCHER_PATH}", plugin.root);
@@ -35,7 +35,7 @@ pub fn files(agent: &'static Agent) -> Option<Vec<(String, String)>> {
         None => manifest["mcpServers"] = servers["mcpServers"].clone(),
     }
     found.push((plugin.manifest.to_owned(), pretty(&manifest)));
-    // The entries go into a file of their own, so nothing stands in their way.
+    // The entries get a separate file, so they cannot conflict with other text.
     found.push(("hooks/hooks.json".into(), entries.put_into("{}\n").unwrap_or_default()));
     let (pattern, style) = plugin.skills;
     let skills = generated_files::plugin_commands(style).into_iter();
@@ -54,7 +54,7 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// Whether the user has installed the plugin of an agent, and where that shows.
+/// Whether the user has installed the plugin of an agent, and the path that shows it.
 pub fn installed(environment: &Environment, agent: &Agent) -> Option<String> {
     let sign = agent.files.plugin?.sign;
     let path = match sign {

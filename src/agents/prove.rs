@@ -1,8 +1,7 @@
-//! `slm-mesh doctor --prove AGENT`: plays a session through an agent's hooks as its file has them, in a
-//! mesh that ends with the proof.
+//! `slm-mesh doctor --prove AGENT`: simulates a session with the hooks in an agent's file, in a temporary mesh.
 //!
-//! **Invariant:** the user's mesh and files are not touched. What only the agent itself can show counts
-//! as not proven.
+//! **Invariant:** the user's mesh and files are not touched. A fact that only the agent itself can show counts as not
+//! proven.
 
 use super::environment::{EditedFile, Environment, read_hooks};
 use super::generated_files;
@@ -24,18 +23,18 @@ use std::process::{Command, Stdio};
 pub struct Proof {
     /// The claim.
     pub claim: &'static str,
-    /// Why it does not hold; none if it does.
+    /// Why it does not hold; `None` if it does.
     pub why: Option<String>,
 }
 
-/// What no hook can show.
+/// The facts that no hook can show.
 pub const NOT_PROVEN: &[&str] = &[
     "that the agent runs these hooks: ask it, or its log (Codex: /hooks)",
     "that its model heeds what it is shown",
     "that a shell command of the agent writes no locked file: no hook can tell which files it writes",
 ];
 
-/// A mesh that ends with the proof.
+/// A temporary mesh that ends with the proof.
 struct Scratch {
     places: DataDir,
     client: Client,
@@ -65,14 +64,14 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // The broker may be gone already, and what a proof leaves is of no use to anybody.
+        // The broker may be gone already, and the files of a proof are not needed afterwards.
         let _ = self.client.call("broker.stop", &json!({}));
         while self.client.receive().is_ok() {}
         let _ = std::fs::remove_dir_all(&self.places.dir);
     }
 }
 
-/// Plays a session of the agent through its hooks.
+/// Simulates a session of the agent with its hooks.
 ///
 /// # Errors
 /// When the agent has no hooks of slm-mesh, or no mesh can be started.
@@ -135,7 +134,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let locks = scratch.ask("lock.query", json!({})).map_err(|error| error.text);
     let has_both = locks.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2));
     add("and locks it for the session", has_both, "no lock was taken");
-    // Some agents take the reason to go on for a prompt, and the prompt's hook shows the mail.
+    // Some agents treat the reason to continue as a prompt, and then the prompt's hook shows the mail.
     let go_on = |output: String| {
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }
     };
@@ -189,7 +188,7 @@ fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec
     Ok(found.into_iter().map(|(event, hook)| (event.to_owned(), call(hook))).collect())
 }
 
-/// Runs a hook as the agent would. Answers what it printed.
+/// Runs a hook as the agent would. Returns its output.
 fn run_hook(run: &HookRun, places: &DataDir, work: &Path, input: &Value) -> Result<String, String> {
     let mut command = match run {
         HookRun::Program(program, args) => {
@@ -204,12 +203,12 @@ fn run_hook(run: &HookRun, places: &DataDir, work: &Path, input: &Value) -> Resu
         }
     };
     command.env("SLM_MESH_DATA_DIR", &places.dir).current_dir(work);
-    // The proof is about what a hook says, and not about how soon it does on a busy machine.
+    // The proof checks the output of a hook, and not its speed on a busy machine.
     command.env("SLM_MESH_HOOK_BUDGET_MS", "20000");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("it can't be run ({error})"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A hook that does not read its input shows that by its answer.
+        // If a hook does not read its input, its answer shows that.
         let _ = stdin.write_all(input.to_string().as_bytes());
     }
     let out = child.wait_with_output().map_err(|error| format!("it did not end as it should ({error})"))?;

@@ -1,8 +1,8 @@
-//! Changes a file of another program with care: a new text is there whole or not at all, and a change
-//! that another program makes in the meantime is not lost.
+//! Changes a file of another program safely: the new text is written atomically, and a concurrent change by another
+//! program is not lost.
 //!
-//! **Invariant:** a symlink stays one, a file keeps its mode, and a file that the user may not write is
-//! not replaced behind its owner's back.
+//! **Invariant:** a symlink stays a symlink, a file keeps its mode, and a file that the user may not write is not
+//! replaced.
 
 use crate::sys;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -10,13 +10,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A file above this size is no settings file.
+/// A larger file is not a settings file.
 const SIZE_MAX: u64 = 16 << 20;
 
 /// Reads a file; `None` if there is none.
 ///
 /// # Errors
-/// When it is not a text that can be edited, with the cause.
+/// When the file cannot be edited as text, with the cause.
 pub fn read(path: &Path) -> Result<Option<String>, String> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -106,7 +106,7 @@ fn write_draft(path: &Path, text: &str, mode: u32) -> Result<PathBuf, String> {
     let draft = PathBuf::from(format!("{}.{:08x}.tmp", path.display(), sys::random_u128() as u32));
     let result = (|| {
         let mut file = OpenOptions::new().create_new(true).write(true).mode(mode & 0o777).open(&draft)?;
-        // The umask may have taken bits away.
+        // The umask may have cleared bits.
         file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()

@@ -1,13 +1,15 @@
-//! Finds the files that a tool of another MCP server is about to write, from the tool's name and arguments. No list of
-//! servers: the name says whether it writes, and the names of the arguments say which of them are paths.
+//! Finds the files that a tool of another MCP server is about to write, from the tool's name and arguments. There is
+//! no list of servers. The words of the name show whether the tool writes, and the names of the arguments show which
+//! of them are paths.
 //!
-//! **Invariant:** a tool that may only read has no written files. To miss a write is better than to deny a read.
+//! **Invariant:** no files are reported for a tool that may only read, because missing a write is better than denying
+//! a read.
 
 use crate::base::limits;
 use serde_json::Value;
 use std::path::Path;
 
-/// What stands between the name of a server and the name of its tool, where an agent keeps them apart.
+/// The separators that agents put between the name of a server and the name of its tool.
 const SERVER_MARK: &str = "__";
 
 /// Words of a tool that writes files.
@@ -29,13 +31,13 @@ const WRITES: &[&str] = &[
     "reformat",
     "truncate",
 ];
-/// Words of a tool that reads, whatever else its name says.
+/// Words of a tool that only reads, even if its name also has a writing word.
 const READS: &[&str] = &[
     "read", "get", "list", "find", "search", "view", "show", "describe", "fetch", "query", "preview", "check", "status",
 ];
-/// Reading words that a replacing tool has in front.
+/// Reading words that may come first in the name of a tool that replaces text.
 const LOOKS_FIRST: &[&str] = &["find", "search"];
-/// Words of a tool that makes or moves something else than a file.
+/// Words of a tool that creates or moves something other than a file.
 const NO_FILES: &[&str] = &["directory", "folder", "branch", "issue", "memory", "comment", "release", "page", "task"];
 
 /// Arguments with a path, or a list of paths.
@@ -73,14 +75,14 @@ const PATH_FIELDS: &[&str] = &[
     "newPath",
     "uri",
 ];
-/// Arguments with the folder in which relative paths are meant.
+/// Arguments with the folder to which paths are relative.
 const BASE_FIELDS: &[&str] = &["projectPath", "project_path"];
 /// Arguments of a tool whose paths are not on this machine: a repository on a server, a bucket, a site.
 const ELSEWHERE: &[&str] = &["owner", "repo", "repository", "branch", "bucket", "host", "url", "project_id"];
-/// Arguments with which a writing tool only shows what it would do.
+/// Arguments that make a writing tool only show its changes.
 const DRY_RUNS: &[&str] = &["dryRun", "dry_run"];
 
-/// The files that a call of a server's tool would write; none if it only reads, or writes elsewhere.
+/// The files that a call of a server's tool would write; empty if it only reads, or writes elsewhere.
 pub fn written_files(tool: &str, arguments: &Value) -> Vec<String> {
     let Some(arguments) = arguments.as_object().filter(|_| is_writing_tool(tool)) else { return Vec::new() };
     let is_elsewhere = ELSEWHERE.iter().any(|name| arguments.contains_key(*name));
@@ -104,7 +106,7 @@ pub fn written_files(tool: &str, arguments: &Value) -> Vec<String> {
     found
 }
 
-/// Whether the words of a tool's name say that it writes files.
+/// Whether the words of a tool's name show that it writes files.
 fn is_writing_tool(tool: &str) -> bool {
     let own = tool.rsplit(SERVER_MARK).next().unwrap_or(tool).trim_start_matches('_');
     let words = words_of(own);

@@ -1,10 +1,10 @@
 //! Lets the shell commands of a session run in a shield while others hold files in its work tree.
 //!
-//! The agent runs a line of ours in its shell before each command. If the hook before the command left a mark, the line
-//! starts the shell again, in a shield, with the words that the agent gave it. So the agent's permission rules see the
-//! command as the model wrote it, and functions, aliases and the working directory are the same. A hook that rewrote the
-//! command would have none of this: Claude Code applies its rules to the new text, and then `Bash(touch:*)` neither
-//! allows nor denies `touch`.
+//! The agent runs a line of ours in its shell before each command. If the hook before the command left a mark, the
+//! line starts the shell again, in a shield, with the arguments that the agent gave it. So the agent's permission
+//! rules see the command as the model wrote it, and functions, aliases and the working directory are the same. A hook
+//! that rewrote the command would lose these advantages: Claude Code applies its rules to the new text, and then
+//! `Bash(touch:*)` neither allows nor denies `touch`.
 
 use super::config_entries::shell_quoted;
 use super::held_files::hashed;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// The shield of one session.
 #[derive(Debug)]
 pub struct SessionShield {
-    /// A file that names the session's peer while commands need a shield.
+    /// The mark: a file that names the session's peer while commands need a shield.
     mark: PathBuf,
 }
 
@@ -32,13 +32,13 @@ impl SessionShield {
         let line = self.line(program);
         let is_there = fs::read_to_string(file).is_ok_and(|text| text.lines().any(|known| known == line));
         if !is_there && let Ok(mut file) = OpenOptions::new().append(true).create(true).open(file) {
-            // Without it, commands run without a shield, and the hooks after them report what they change.
+            // If this fails, commands run without a shield, and the hooks after them report their changes.
             let _ = writeln!(file, "{line}");
         }
     }
 
-    /// The line, for bash and zsh. Its variable is no part of the environment, so that a shell below this one, whose
-    /// session is another one, has its own shield.
+    /// The line, for bash and zsh. Its variable is not exported, so that a child shell that belongs to another
+    /// session has its own shield.
     fn line(&self, program: &str) -> String {
         let (program, mark) = (shell_quoted(program), shell_quoted(&self.mark.to_string_lossy()));
         format!(
@@ -48,28 +48,28 @@ impl SessionShield {
         )
     }
 
-    /// Lets commands run in a shield from now on, for the locks of others than this peer.
+    /// Makes commands run in a shield from now on, which protects the locks of peers other than this one.
     pub fn raise(&self, peer: &str) {
         let line = format!("{peer}\n");
         if fs::read_to_string(&self.mark).is_ok_and(|known| known == line) {
             return;
         }
         let folder = self.mark.parent().unwrap_or(&self.mark);
-        // Without a mark, the command runs without a shield.
+        // If the mark can't be written, the command runs without a shield.
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.mark);
         let _ = opened.and_then(|mut file| file.write_all(line.as_bytes()));
     }
 
-    /// Lets commands run as they are.
+    /// Makes commands run without a shield.
     pub fn lower(&self) {
-        // Most often there is none.
+        // Usually there is no mark.
         let _ = fs::remove_file(&self.mark);
     }
 
-    /// Lowers the shields of all sessions.
+    /// Removes the marks of all sessions.
     pub fn lower_all(places: &DataDir) {
-        // Most often there are none.
+        // Usually there are no marks.
         let _ = fs::remove_dir_all(places.shields());
     }
 }

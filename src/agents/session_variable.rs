@@ -1,5 +1,5 @@
-//! Puts the session into the environment of its shell commands, so that verbs in an agent's shell act as that session
-//! even where one process has several, or where no process can be seen.
+//! Sets an environment variable with the session's id for its shell commands. So verbs in an agent's shell act as
+//! that session, even if one process has several sessions, or if the processes cannot be seen.
 
 use super::config_entries::shell_quoted;
 use crate::known_agents::dialect::ShellEnvironment;
@@ -9,14 +9,14 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Hands out a session's id where the hook of its start can do that. Answers the fields that the hook's answer needs
+/// Sets the variable if the hook at the session's start can do that. Returns the fields that the hook's answer needs
 /// for it.
 pub fn hand_out(environment: Option<ShellEnvironment>, input: &Value, id: &str) -> Option<(&'static str, Value)> {
     match environment? {
         ShellEnvironment::Answer(field) => Some((field, json!({ SESSION: id }))),
         ShellEnvironment::File(name) => {
             let file = std::env::var_os(name).map(PathBuf::from).or_else(|| input[name].as_str().map(PathBuf::from));
-            // Without the variable, the process tree says which session a verb belongs to.
+            // Without the variable, the process tree shows to which session a verb belongs.
             let _ = append(&file?, id);
             None
         }

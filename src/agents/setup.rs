@@ -1,8 +1,8 @@
-//! `slm-mesh setup`: registers the MCP server with the agents, adds our hooks and commands, and takes
-//! all of it out again.
+//! `slm-mesh setup`: registers the MCP server with the agents, adds our hooks and commands, and removes all of them
+//! again.
 //!
-//! **Invariant:** a file that can't be changed safely is left as it is, with a text to paste. Nothing is
-//! written when nothing changes, and nothing at all in a dry run.
+//! **Invariant:** a file that can't be changed safely stays unchanged, and the user gets a text to paste. A file is
+//! written only if it changes, and a dry run writes nothing.
 
 use super::config_entries::{Entries, shell_quoted};
 use super::environment::{EditedFile, Environment, find_on_path, read_json};
@@ -18,19 +18,19 @@ use std::time::{Duration, Instant};
 
 /// How long an agent's own command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
-/// How often a file is read again because another program changed it.
+/// How often a file is read again if another program changes it meanwhile.
 const ATTEMPTS: usize = 5;
 
-/// What happened to one file or registration.
+/// The result for one file or registration.
 #[derive(Debug, Clone, Default)]
 pub struct SetupStep {
-    /// What it is: the server, hooks, commands.
+    /// Its subject: the server, hooks, commands.
     pub what: &'static str,
     /// The file or the command.
     pub place: String,
     /// What was done.
     pub done: &'static str,
-    /// Why it was done this way, or not at all.
+    /// The reason, if there is something to explain.
     pub why: String,
     /// What the user can paste or run.
     pub paste: String,
@@ -38,9 +38,9 @@ pub struct SetupStep {
     pub change: String,
 }
 
-/// Nothing had to be done.
+/// No change was needed.
 pub const SAME: &str = "as it was";
-/// Nothing could be done; the user has to.
+/// The change was not possible; the user has to make it.
 pub const LEFT: &str = "left alone";
 /// The entry stays, because another agent uses it.
 const SHARED: &str = "kept";
@@ -59,7 +59,7 @@ impl SetupStep {
         self
     }
 
-    /// Whether the user has to do something.
+    /// Whether the user has to act.
     pub fn is_open(&self) -> bool {
         self.done == LEFT
     }
@@ -135,7 +135,7 @@ fn is_registered(environment: &Environment, agent: &Agent, server: &ServerFile) 
     let entry = read_json(&environment.server_path(agent, server))
         .map(|whole| whole[server.key][generated_files::NAME].clone())
         .unwrap_or_default();
-    // Entries of older agents name no arguments here.
+    // Entries of older versions have no arguments here.
     entry["command"] == json!(environment.program) && (entry["args"].is_null() || entry["args"] == json!(["mcp"]))
 }
 
@@ -165,7 +165,7 @@ fn register(environment: &Environment, agent: &Agent, server: &ServerFile, comma
     }
 }
 
-/// Takes the server out through the agent's own command; nothing if it is not registered.
+/// Removes the server through the agent's own command; does nothing if it is not registered.
 fn unregister(
     environment: &Environment,
     agent: &Agent,
@@ -195,7 +195,7 @@ fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
     let began = Instant::now();
     while child.try_wait().map_err(|error| error.to_string())?.is_none() {
         if began.elapsed() > COMMAND_LIMIT {
-            // A child that has just ended can't be killed, and need not be.
+            // A failure is harmless: the child has already ended.
             let _ = child.kill();
             return Err(format!("{program} did not end in {} s", COMMAND_LIMIT.as_secs()));
         }
@@ -210,7 +210,7 @@ fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
     Err(format!("{program} failed: {}", last.chars().take(200).collect::<String>()))
 }
 
-/// Names the entries of slm-mesh that a file has.
+/// Lists the entries of slm-mesh in a file.
 fn contents(entries: &Entries) -> &'static str {
     match (entries.server.is_some(), entries.hooks.is_some()) {
         (true, true) => "server, hooks",
@@ -219,7 +219,7 @@ fn contents(entries: &Entries) -> &'static str {
     }
 }
 
-/// Puts our entries into a file.
+/// Adds our entries to a file.
 fn edit_file(environment: &Environment, file: &EditedFile, entries: &Entries) -> SetupStep {
     let what = contents(entries);
     let place = environment.shown(&file.path);
@@ -266,7 +266,7 @@ fn edit_file_once(
     Ok(safe_write::replace(path, old.as_deref(), &new)?.then(|| step("written").because(why)))
 }
 
-/// The record of a file that is about to be written.
+/// The record to keep for a file that is about to be written.
 fn new_record(known: Option<FileRecord>, entries: &Entries, old: Option<&String>, new: &str) -> FileRecord {
     let mut agents = known.as_ref().map(|record| record.agents.clone()).unwrap_or_default();
     if !agents.iter().any(|id| id == entries.agent.id) {
@@ -280,7 +280,7 @@ fn new_record(known: Option<FileRecord>, entries: &Entries, old: Option<&String>
     FileRecord { before, after: new.to_owned(), agents }
 }
 
-/// A text without our entries, as far as it is known; none if nothing but our frame is left.
+/// A text without our entries, as far as it is known; `None` if only our frame is left.
 fn text_without_us(known: Option<&FileRecord>, entries: &Entries, text: &str) -> Option<String> {
     let shape = known.and_then(shape_of);
     let Ok(bare) = entries.remove_from(text, shape.as_ref()) else { return Some(text.to_owned()) };
@@ -288,12 +288,12 @@ fn text_without_us(known: Option<&FileRecord>, entries: &Entries, text: &str) ->
     (bare == text || !was_new || !entries.is_frame(&bare)).then_some(bare)
 }
 
-/// The value of the text that was there before us. An empty text has no members either.
+/// The value of the text from before set-up. An empty text counts as an empty object.
 fn shape_of(record: &FileRecord) -> Option<Value> {
     record.before.as_ref().map(|text| json_edit::parse(text).unwrap_or_default())
 }
 
-/// Takes our entries out of a file: restores the text of before if nobody changed the file since.
+/// Removes our entries from a file. Restores the text from before set-up if the file has not been changed since then.
 fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries) -> SetupStep {
     let what = contents(entries);
     let place = environment.shown(&file.path);
@@ -358,7 +358,7 @@ fn restore_file_once(
     Ok(Some(step(done)))
 }
 
-/// Leaves a file that other agents read as well, and notes that this agent no longer does.
+/// Keeps a file that other agents read as well, and notes that this agent no longer uses it.
 fn keep_for_others(
     environment: &Environment,
     records: &mut Records,
@@ -378,7 +378,7 @@ fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Resu
     if environment.is_dry_run { Ok(()) } else { records.forget(path) }
 }
 
-/// The folder that stays, even if set-up leaves it empty.
+/// The folder that is kept, even if it becomes empty.
 fn top_folder(environment: &Environment, agent: &Agent) -> PathBuf {
     if environment.is_project { environment.directory.clone() } else { environment.settings_directory(agent) }
 }

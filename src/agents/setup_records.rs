@@ -1,23 +1,23 @@
-//! Remembers each file that set-up has edited: its text without us, the text that set-up wrote, and
-//! the agents that it was edited for. So `setup --remove` restores a file byte for byte, also after
-//! the program has moved.
+//! Remembers each file that set-up has edited: its text without our entries, the text that set-up wrote, and the
+//! agents for which it was edited. So `setup --remove` restores a file byte for byte, also after the program has
+//! moved.
 //!
-//! Settings may hold secrets. So the records lie in the data directory, which only the user can read,
-//! and not beside the file: that may be in a work tree.
+//! Settings may contain secrets. So the records are kept in the data directory, which only the user can read, and not
+//! beside the file, which may be in a work tree.
 
 use super::safe_write;
 use crate::sys::data_dir::DataDir;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
-/// What is known of one file.
+/// The record of one file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileRecord {
-    /// The text without our entries; none if there was no file.
+    /// The text without our entries; `None` if there was no file.
     pub before: Option<String>,
     /// The text that set-up wrote.
     pub after: String,
-    /// The ids of the agents that it was edited for.
+    /// The ids of the agents for which it was edited.
     pub agents: Vec<String>,
 }
 
@@ -52,7 +52,7 @@ impl Records {
         Ok(Records { places, files })
     }
 
-    /// What is known of a file.
+    /// The record of a file.
     pub fn get(&self, path: &Path) -> Option<FileRecord> {
         let record = self.files.get(&key_of(path))?;
         let text = |name: &str| record[name].as_str().map(str::to_owned);
@@ -61,7 +61,7 @@ impl Records {
         Some(FileRecord { before: text("before"), after: text("after")?, agents })
     }
 
-    /// Writes down what is known of a file.
+    /// Writes the record of a file.
     ///
     /// # Errors
     /// When it can't be written.
@@ -71,10 +71,10 @@ impl Records {
         self.save()
     }
 
-    /// Forgets a file.
+    /// Removes the record of a file.
     ///
     /// # Errors
-    /// When that can't be written.
+    /// When the records can't be written.
     pub fn forget(&mut self, path: &Path) -> Result<(), String> {
         if self.files.shift_remove(&key_of(path)).is_none() { Ok(()) } else { self.save() }
     }
@@ -83,7 +83,7 @@ impl Records {
         let path = file_of(&self.places);
         if self.files.is_empty() {
             std::fs::remove_file(&path).map_err(|error| format!("{} can't be removed ({error})", path.display()))?;
-            // Other files of the mesh keep the directory.
+            // The directory stays if it contains other files of the mesh.
             let _ = std::fs::remove_dir(&self.places.dir);
             return Ok(());
         }

@@ -6,7 +6,7 @@ use crate::shell_writes::{Disk, ShellWrite, written_files};
 use serde_json::Value;
 use std::path::Path;
 
-/// The scripts that a tool call is about to run; none if it runs no command.
+/// The scripts that a tool call is about to run; empty if it runs no command.
 pub fn commands(input: &Value) -> Vec<String> {
     let Some(arguments) = edited_paths::shell_arguments(input) else { return Vec::new() };
     let words = ["command", "cmd"].iter().filter_map(|field| arguments.get(*field));
@@ -23,8 +23,8 @@ fn script(command: &Value) -> Option<String> {
     }
 }
 
-/// The files that commands would write in this directory, as locks name them. What a command only may
-/// write is left out: a wrong denial is worse than a write that is missed.
+/// The files that commands would write in this directory, as paths for locks. Files that a command only may write are
+/// left out, because a wrong denial is worse than a missed write.
 pub fn files(commands: &[String], directory: &str) -> Vec<String> {
     let home = |name: &str| (name == "HOME").then(|| std::env::var("HOME").ok()).flatten();
     let disk = Disk::new(Path::new(directory));

@@ -1,4 +1,4 @@
-//! Tries whether this system lets a command run in a shield.
+//! Checks whether this system can run a command in a shield.
 
 use std::fs;
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ impl TrialFile {
 
 impl Drop for TrialFile {
     fn drop(&mut self) {
-        // It is empty, and in the folder for files that may stay behind.
+        // If it can't be removed, that is harmless: it is empty, and in the folder for temporary files.
         let _ = fs::remove_file(&self.0);
     }
 }

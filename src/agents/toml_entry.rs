@@ -1,6 +1,6 @@
 //! Our server's table in a TOML file. `toml_edit` keeps comments, order and layout.
 //!
-//! **Invariant:** a file that `toml_edit` would not print byte for byte as it was is left alone.
+//! **Invariant:** a file is not changed if `toml_edit` would not reproduce it byte for byte.
 
 use super::generated_files::{NAME, is_our_program};
 use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
@@ -51,7 +51,7 @@ pub fn registered_program(text: &str, key: &str) -> Option<String> {
     command_of(entry_of(&document, key)?)
 }
 
-/// The value at a path of keys, as far as it is a boolean.
+/// The value at a path of keys, or `None` if it is not a boolean.
 pub fn flag(text: &str, keys: &[&str]) -> Option<bool> {
     let document: DocumentMut = text.parse().ok()?;
     let (first, rest) = keys.split_first()?;
@@ -66,7 +66,7 @@ fn arguments() -> Array {
     Array::from_iter(["mcp"])
 }
 
-/// Puts our table below `key`.
+/// Adds our table below `key`.
 ///
 /// # Errors
 /// When the file can't be changed safely, with the cause.
@@ -97,7 +97,7 @@ fn is_current(document: &DocumentMut, key: &str, program: &str) -> bool {
     is_args && command_of(entry).as_deref() == Some(program)
 }
 
-/// Changes what an older slm-mesh wrote, and keeps what the user added.
+/// Updates the entries of an older slm-mesh, and keeps the user's additions.
 fn update(document: &mut DocumentMut, key: &str, program: &str) {
     let servers = document.get_mut(key).and_then(Item::as_table_like_mut);
     let Some(entry) = servers.and_then(|servers| servers.get_mut(NAME)).and_then(Item::as_table_like_mut) else {
@@ -131,7 +131,7 @@ fn insert(document: &mut DocumentMut, key: &str, program: &str) {
     let mut entry = Table::new();
     entry.insert("command", value(program));
     entry.insert("args", value(arguments()));
-    // At the end of the file, below comments that stand there.
+    // At the end of the file, after any comments there.
     let mut last = 0;
     each_table(document.as_table_mut(), &mut |table| last = last.max(table.position().unwrap_or(0)));
     entry.set_position(Some(last + 1));
@@ -150,7 +150,7 @@ fn insert(document: &mut DocumentMut, key: &str, program: &str) {
     }
 }
 
-/// Takes our table out if its program is ours.
+/// Removes our table if its program is ours.
 ///
 /// # Errors
 /// When the file can't be changed safely, with the cause.
@@ -183,7 +183,7 @@ fn prefix_of(decor: &Decor) -> String {
     decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or("").to_owned()
 }
 
-/// Puts comments before the first table behind a position, or at the end of the file.
+/// Moves comments before the first table after a position, or to the end of the file.
 fn give_back(document: &mut DocumentMut, comments: &str, position: Option<isize>) {
     if comments.is_empty() {
         return;

@@ -1,18 +1,18 @@
 //! Our hooks in a TOML file: tables of the list `hooks`, each with an event, a command and a time limit.
 //!
-//! **Invariant:** all other bytes of the file stay as they are. Our tables go to its end, and the line before each
-//! of them is ours.
+//! **Invariant:** all other bytes of the file stay as they are. Our tables are appended, and the line before each of
+//! them is ours.
 
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
 
-/// What begins a table of the list.
+/// The header of a table of the list.
 const HEAD: &str = "[[hooks]]";
 
-/// Puts a table for each event at the end of a text. Tables with another command or limit are replaced.
+/// Appends a table for each event to a text. Tables with another command or limit are replaced.
 ///
 /// # Errors
-/// When the text is no TOML, or would be none with our tables.
+/// When the text is not valid TOML, or would not be with our tables.
 pub fn put(text: &str, events: &[(&str, &str)], line: &str, seconds: i64) -> Result<String, String> {
     let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
     let table = |event: &str| {
@@ -37,7 +37,7 @@ pub fn put(text: &str, events: &[(&str, &str)], line: &str, seconds: i64) -> Res
     Ok(new)
 }
 
-/// Whether two lines run the hook of the same agent, whatever the path of the program.
+/// Whether two lines run the hook of the same agent, regardless of the path of the program.
 fn is_same_hook(a: &str, b: &str) -> bool {
     let words = |line: &str| line.rsplit('/').next().map(str::to_owned);
     words(a) == words(b)

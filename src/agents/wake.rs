@@ -1,8 +1,7 @@
 //! `slm-mesh hook AGENT --wake`: waits in the background of an idle agent until mail may wake it, and
 //! then makes the agent begin a turn.
 //!
-//! **Invariant:** it holds nothing up: it runs only where the agent runs it in the background, and ends
-//! with the agent.
+//! **Invariant:** it delays nothing: it runs only if the agent runs it in the background, and it ends with the agent.
 
 use super::hook::{HookAgent, print, run_guarded, session_facts};
 use super::hook_input::understand;
@@ -13,7 +12,7 @@ use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 
-/// One call waits this long. Between two calls the hook checks that its agent still lives.
+/// How long one call waits. Between two calls the hook checks that its agent is still running.
 const WAIT_SECONDS: i64 = 600;
 
 /// A channel of a running MCP session, of rank 0, is tried before this one.
@@ -30,7 +29,7 @@ pub fn wait_to_wake(agent: &str) -> u8 {
     run_guarded(agent, wait)
 }
 
-/// How a hook in the background can wake this agent; none if it can't, or must not here.
+/// How a hook in the background can wake this agent; `None` if it can't, or must not here.
 fn background_wake(agent: &Agent) -> Option<BackgroundWake> {
     agent.wakeups.iter().find_map(|wakeup| match wakeup.means {
         Means::BackgroundHook { answer, needs } => {
@@ -52,15 +51,15 @@ fn wait(agent: HookAgent, input: &Value) -> Result<u8, String> {
     (facts["channel"], facts["waitSeconds"]) = (json!(wake.channel), json!(WAIT_SECONDS));
     facts["rank"] = json!(RANK);
     let parent = std::os::unix::process::parent_id();
-    // An agent that is killed can't end its waiters, and a waiter keeps its session on the mesh.
+    // An agent that is killed can't end its waiting hooks, and such a hook would keep the session online.
     crate::sys::process::end_with_parent();
     while std::os::unix::process::parent_id() == parent {
         let mut client = Client::connect(&places).map_err(|error| error.to_string())?;
         let value = client.call("wakeup.wait", &facts).map_err(|error| error.text)?;
         if value["wake"] == json!(true) {
             let report = json!({ "channel": wake.channel, "lastSeq": value["lastSeq"], "as": value["you"]["id"] });
-            // The report goes first, because this process ends with the answer. If nothing comes of the
-            // answer, the broker tries the next channel.
+            // The report goes first, because this process exits with its answer. If the answer wakes nothing, the
+            // broker tries the next channel.
             client.call("wakeup.report", &report).map_err(|error| error.text)?;
             return Ok(say(wake.answer, value["text"].as_str().unwrap_or("")));
         }
@@ -78,7 +77,7 @@ fn say(answer: HookAnswer, sentence: &str) -> u8 {
             status
         }
         HookAnswer::JsonLine => {
-            // If the plugin is gone, there is nobody to wake.
+            // If the plugin is gone, the agent cannot be woken.
             let _ = print(&json!({ "wake": sentence }).to_string());
             0
         }

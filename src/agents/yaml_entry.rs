@@ -1,7 +1,7 @@
 //! Our line in a YAML file: one key at the end of a plain mapping.
 //!
-//! No crate edits YAML and keeps every byte. So only files whose every line is certainly part of a
-//! plain mapping are changed; any other file is left alone.
+//! No crate edits YAML and keeps every byte. So a file is changed only if every line is certainly part of a plain
+//! mapping.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ fn end_of_line(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// Has the list under `key` name a file.
+/// Adds a file to the list under `key`.
 ///
 /// # Errors
 /// When the file can't be changed safely, with the cause.
@@ -39,7 +39,7 @@ pub fn put(text: &str, key: &str, file: &str) -> Result<String, String> {
     Ok(format!("{text}{end}{ours}{}", end_of_line(text)))
 }
 
-/// What a user can add to a file that set-up leaves alone.
+/// The text that a user can add to a file that set-up does not change.
 pub fn to_paste(text: &str, key: &str, file: &str) -> String {
     if text.lines().any(|line| names_key(line, key)) {
         return format!("add to the list under \"{key}\": {}", json!(file));
@@ -47,7 +47,7 @@ pub fn to_paste(text: &str, key: &str, file: &str) -> String {
     our_line(key, file)
 }
 
-/// Whether a line has a key, in whichever way it is quoted or indented.
+/// Whether a line has a key, regardless of quotes and indentation.
 fn names_key(line: &str, key: &str) -> bool {
     let start = line.trim_start_matches([' ', '\t', '-', '?', '{', '"', '\'']);
     start.strip_prefix(key).is_some_and(|rest| rest.trim_start_matches(['"', '\'', ' ', '\t']).starts_with(':'))
@@ -56,7 +56,7 @@ fn names_key(line: &str, key: &str) -> bool {
 /// Whether a line is certainly a key of a mapping at the top, below one, or no content.
 fn is_plain(line: &str) -> bool {
     let line = line.trim_end_matches('\r');
-    // Such a block keeps the line ends behind it, so a line behind it would change its text.
+    // Such a block keeps its trailing line ends, so a line appended after it would change its text.
     if line.ends_with("|+") || line.ends_with(">+") {
         return false;
     }
@@ -68,7 +68,7 @@ fn is_plain(line: &str) -> bool {
     rest.len() < line.len() && line.starts_with(|c: char| c.is_ascii_alphabetic()) && is_value(rest)
 }
 
-/// Whether what follows a key ends with its line, or goes on in lines that are indented.
+/// Whether a key's value ends on its line, or continues in indented lines.
 fn is_value(rest: &str) -> bool {
     let Some(value) = rest.strip_prefix(':') else { return false };
     let is_open = value.trim_start().starts_with(['{', '[', '"', '\'']) && !is_closed(value.trim());
@@ -92,7 +92,7 @@ pub fn has(text: &str, key: &str, file: &str) -> bool {
     text.lines().any(|line| line.trim_end() == our_line(key, file))
 }
 
-/// Takes our line out again.
+/// Removes our line.
 pub fn remove(text: &str, key: &str, file: &str) -> String {
     let ours = our_line(key, file);
     text.split_inclusive('\n').filter(|line| line.trim_end() != ours).collect()

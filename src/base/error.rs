@@ -57,7 +57,7 @@ const fn codes(kind: ErrorKind, word: &'static str, rpc: i64, http: u16, exit: u
     Codes { kind, word, rpc, http, exit, means }
 }
 
-/// All kinds, in the order of their exit codes' documentation.
+/// All error kinds with their codes, in the order in which the exit codes are documented.
 pub const CODES: &[Codes] = &[
     codes(ErrorKind::Refused, "refused", 1001, 403, 1, "refused by the rules of the mesh"),
     codes(ErrorKind::Held, "held", 1002, 409, 1, "the file is locked by somebody else"),

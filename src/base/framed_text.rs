@@ -42,7 +42,7 @@ fn fate(c: char) -> Fate {
         c if c.is_control() => Fate::Replace,
         // Marks that change the direction of text, and the separators of lines and paragraphs.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => Fate::Replace,
-        // Private characters, annotations, and what is no character at all.
+        // Private-use characters, interlinear annotations and noncharacters.
         '\u{e000}'..='\u{f8ff}' | '\u{fff9}'..='\u{fffb}' | '\u{fdd0}'..='\u{fdef}' => Fate::Replace,
         '\u{f0000}'..='\u{10ffff}' => Fate::Replace,
         c if c as u32 & 0xfffe == 0xfffe => Fate::Replace,

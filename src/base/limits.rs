@@ -35,7 +35,7 @@ pub const ROWS_MAX: i64 = 1000;
 pub const ROWS_BYTES_MAX: usize = 8 << 20;
 /// A tool result's text: clients cut long ones (Claude Code warns at about 10k tokens).
 pub const RESULT_MAX: usize = 24 * 1024;
-/// What list results fill of `RESULT_MAX`; the rest is for the fields around the list.
+/// The part of `RESULT_MAX` that the rows of a list may fill. The rest is for the fields around the list.
 pub const PAGE_MAX: usize = 20 * 1024;
 /// A message longer than this, once escaped, comes in parts.
 pub const PART_MAX: usize = 16 * 1024;

@@ -1,4 +1,4 @@
-//! The words that every room shares: errors, limits, times, paths and processes.
+//! The types and limits that every module shares: errors, limits, times, paths and processes.
 //!
 //! **Invariant:** nothing here knows a rule, a clock, a socket or a file.
 

@@ -75,7 +75,7 @@ pub struct PathMatcher<'a> {
     globs: Vec<&'a str>,
     /// Components of folders and globs.
     patterns: Vec<Vec<&'a str>>,
-    /// Components of the plain files, for the day on which a pattern is asked about.
+    /// Components of the plain files, which only a request for a folder or a glob needs.
     parts: Vec<Vec<&'a str>>,
     /// Steps that may still be spent on comparing.
     steps: Cell<u64>,
@@ -92,7 +92,7 @@ const STEPS_A_PAIR: usize = 4;
 const STEPS_A_NAME: usize = 32;
 
 impl<'a> PathMatcher<'a> {
-    /// Takes them apart.
+    /// Sorts the paths into plain files and patterns, and splits them into components.
     pub fn new(paths: impl Iterator<Item = &'a str>) -> PathMatcher<'a> {
         let (mut globs, mut files): (Vec<&str>, Vec<&str>) = paths.partition(|path| is_pattern(path));
         files.sort_unstable();
@@ -123,12 +123,13 @@ impl<'a> PathMatcher<'a> {
         !self.files.is_empty() && folders.any(|folder| self.files.binary_search(&folder).is_ok())
     }
 
-    /// Whether one of these shares a file with `path`; yes if telling would cost too much.
+    /// Whether one of `all` shares a file with `path`. It also returns true if the comparison would cost too many
+    /// steps.
     fn meets(&self, all: &[Vec<&str>], path: &str) -> bool {
         if all.is_empty() {
             return false;
         }
-        // Each is looked at, however soon it turns out to differ.
+        // Every pattern costs steps, even one that differs in its first component.
         if !may_spend(&self.steps, path.len() / BYTES_A_STEP + all.len() * STEPS_A_PAIR, 0) {
             return true;
         }

@@ -23,7 +23,7 @@ pub struct AgentProgram {
 }
 
 impl Process {
-    /// Whether both name the same process: the number alone is reused.
+    /// Whether both are the same process. Process ids are reused, so the start times are compared, too.
     pub fn is_same(&self, other: &Process) -> bool {
         (self.pid, self.start) == (other.pid, other.start)
     }

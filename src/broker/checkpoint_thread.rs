@@ -1,4 +1,4 @@
-//! A thread that copies the write-ahead log into the database, so that the loop need not.
+//! A thread that copies the write-ahead log into the database, so that the event loop does not have to.
 
 use crate::core::Mesh;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 /// The log is copied this long after a write.
 const DELAY_MS: i64 = 200;
 
-/// The thread, and when it has work.
+/// The thread, and the time of its next work.
 pub struct CheckpointThread {
-    /// `None` when no thread could be started: then the writer copies the log itself.
+    /// `None` when no thread could be started. Then the writer copies the log itself.
     running: Option<(SyncSender<()>, JoinHandle<()>)>,
     /// When the log is to be copied, ms; `None` while it is empty.
     due: Option<i64>,
@@ -21,7 +21,7 @@ impl CheckpointThread {
         CheckpointThread { running: spawn(mesh), due: None }
     }
 
-    /// Notes that the log has something in it.
+    /// Notes that the log is no longer empty.
     pub fn note_write(&mut self, now: i64) {
         self.due.get_or_insert(now + DELAY_MS);
     }
@@ -35,7 +35,7 @@ impl CheckpointThread {
     pub fn run_due(&mut self, now: i64) {
         if self.due.is_some_and(|at| at <= now) {
             self.due = None;
-            // A full channel means that the thread is at work: that run or the next copies this, too.
+            // If the channel is full, the thread is already working. That run or the next one copies this, too.
             let _ = self.running.as_ref().map(|(work, _)| work.try_send(()));
         }
     }
@@ -55,7 +55,7 @@ fn spawn(mesh: &Mesh) -> Option<(SyncSender<()>, JoinHandle<()>)> {
     let (work, inbox) = sync_channel(1);
     let copy_on_request = move || {
         while inbox.recv().is_ok() {
-            // A disk that fails here fails the next commit, too, and that one reports it.
+            // If the disk fails here, the next commit fails, too, and reports the error.
             let _ = checkpointer.run();
         }
     };

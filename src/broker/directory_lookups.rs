@@ -1,5 +1,5 @@
-//! Looks into directories that clients name, on threads: a directory on a dead network file system
-//! answers after minutes or never, and the loop can't wait.
+//! Inspects directories that clients name, on threads: access to a dead network file system takes minutes or never
+//! ends, and the loop can't wait.
 
 use super::push_connection;
 use crate::sys::git;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
-/// Lookups at once. Those that hang keep their place, and with no place left, nobody looks any more.
+/// The most lookups at once. A lookup that hangs keeps its slot. If no slot is left, no further lookup begins.
 const LOOKUPS_MAX: usize = 16;
 
 /// The lookups under way.
@@ -27,12 +27,12 @@ impl DirectoryLookups {
         DirectoryLookups { wake, running: Arc::new(()) }
     }
 
-    /// Begins to find out to which repository a directory belongs. `None` if too many lookups hang.
+    /// Starts to find out to which repository a directory belongs. `None` if too many lookups hang.
     pub fn find_repository(&self, directory: PathBuf) -> Option<DirectoryLookup<String>> {
         self.start(move || git::facts(&directory).repo)
     }
 
-    /// Begins to dial a peer's socket. `None` if too many lookups hang.
+    /// Starts to dial a peer's socket. `None` if too many lookups hang.
     pub fn dial(&self, socket: PathBuf) -> Option<DirectoryLookup<UnixStream>> {
         self.start(move || push_connection::dial_own(&socket))
     }
@@ -49,7 +49,7 @@ impl DirectoryLookups {
         let run = move || {
             let found = look();
             drop(running);
-            // The loop may have given up on it, and then nobody wants the answer.
+            // This fails if the loop has given up on the lookup.
             let _ = sender.send(found);
             wake();
         };

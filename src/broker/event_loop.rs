@@ -28,16 +28,16 @@ use std::time::Duration;
 
 /// The listener of the Unix socket.
 pub const LISTENER: Token = Token(0);
-/// Other threads, which have put something into a channel.
+/// The waker of other threads, which have put something into a channel.
 const WAKER: Token = Token(1);
 /// The pipe into which signals write.
 pub const SIGNALS: Token = Token(2);
-/// What the kernel reports of the data directory.
+/// The kernel's reports about the data directory.
 pub const DIRECTORY: Token = Token(3);
 /// Connections count up from here.
 const FIRST_CONNECTION: u64 = 16;
 
-/// Gives each connection a token that was never used before.
+/// Hands out a new token for each connection.
 #[derive(Debug)]
 pub struct TokenSource {
     next: u64,
@@ -52,7 +52,7 @@ impl TokenSource {
     }
 }
 
-/// What the loop lends to its parts.
+/// The context that the loop lends to its parts.
 pub struct LoopContext {
     /// Where sockets are registered.
     pub poll: Poll,
@@ -64,14 +64,14 @@ pub struct LoopContext {
     pub now: i64,
     /// When the broker ends.
     pub lifecycle: Lifecycle,
-    /// The open pages, which show whatever the other parts do.
+    /// The open web pages, which show what the other parts do.
     pub pages: PageStreams,
-    /// What the broker's own methods answer from.
+    /// The facts for the broker's own methods.
     pub info: BrokerInfo,
 }
 
 impl LoopContext {
-    /// The context of a loop that begins now.
+    /// The context of a new loop.
     pub fn new(
         poll: Poll,
         mesh: Mesh,
@@ -86,7 +86,7 @@ impl LoopContext {
 
 /// The loop and its parts.
 pub struct EventLoop {
-    /// What the parts share.
+    /// The context that the parts share.
     pub context: LoopContext,
     /// The clock from which each turn gets its time.
     pub clock: Clock,
@@ -96,21 +96,21 @@ pub struct EventLoop {
     pub clients: UnixClients,
     /// Requests over HTTP.
     pub http: HttpRequests,
-    /// Peers that are pushed to.
+    /// Peers that receive pushes.
     pub pushes: PushTargets,
     /// The listener for other machines.
     pub remote: RemoteListener,
-    /// Agent processes that are watched for their end.
+    /// Agent processes whose exit is watched.
     pub processes: ProcessExits,
-    /// Other meshes to look at.
+    /// Links to other meshes.
     pub links: MeshLinks,
     /// The thread that copies the write-ahead log.
     pub checkpoints: CheckpointThread,
-    /// What tells the person at this machine of alerts.
+    /// Notifies the person at this machine of alerts.
     pub notifications: Notifications,
 }
 
-/// Makes the poll, and the waker by which other threads end its wait.
+/// Creates the poll, and the waker by which other threads end its wait.
 ///
 /// # Errors
 /// When the system refuses one.
@@ -121,7 +121,7 @@ pub fn new_poll() -> io::Result<(Poll, Arc<Waker>)> {
 }
 
 impl EventLoop {
-    /// Serves until there is a reason to end, then ends in order.
+    /// Serves until there is a reason to end, then shuts down in order.
     ///
     /// # Errors
     /// When the poll itself fails.
@@ -172,8 +172,8 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Whether the path of the data directory leads elsewhere, where another broker may grant the same locks.
-    /// A socket that is gone is created again.
+    /// Whether the path of the data directory leads elsewhere, where another broker may grant the same locks. A
+    /// missing socket is created again.
     fn is_displaced(&mut self, events: &Events) -> bool {
         if events.iter().any(|event| event.token() == DIRECTORY) {
             self.own_files.note_change(self.context.now);
@@ -234,9 +234,9 @@ impl EventLoop {
     fn serve_parts(&mut self) {
         let context = &mut self.context;
         self.clients.serve(context);
-        // After what its sessions said last.
+        // After the last requests of the process's sessions.
         self.processes.serve(context);
-        // Newcomers are read in the next turn: by then the poll has reported everybody who left before.
+        // New clients are read in the next turn. By then the poll has reported all clients that left earlier.
         self.clients.accept(context);
         self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
         self.http.serve(context);
@@ -248,7 +248,7 @@ impl EventLoop {
 
     /// The only place from which anything leaves.
     fn flush(&mut self, is_committed: bool) {
-        // A peer that has just registered is dialled now, so that it gets the first push.
+        // A peer that has just registered is dialled now, so that it does not miss the first push.
         self.pushes.dial(&mut self.context);
         for effect in self.context.mesh.take_effects() {
             self.apply(effect);
@@ -304,13 +304,13 @@ impl EventLoop {
         }
     }
 
-    /// When the broker ends for want of use, ms; `None` while somebody needs it.
+    /// When the broker ends because it is unused, ms; `None` while it is needed.
     fn idle_deadline(&self) -> Option<i64> {
         let is_idle = self.clients.is_empty() && self.context.pages.is_empty() && self.notifications.is_idle();
         self.context.lifecycle.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())
     }
 
-    /// Ends in order. The socket goes first: a client that comes now finds no broker and starts one.
+    /// Shuts down in order. The socket is removed first, so that a new client finds no broker and starts one.
     fn close(mut self, reason: ShutdownReason) {
         self.own_files.remove(reason);
         let now = self.clock.now();
@@ -328,7 +328,7 @@ impl EventLoop {
     }
 }
 
-/// Tells the operator. A damaged database ends the broker, since only its successor can replace it.
+/// Logs an error. A damaged database ends the broker, since only the next broker can replace it.
 fn report_failure(lifecycle: &mut Lifecycle, error: &Error) {
     log(&error.text);
     if error.kind == ErrorKind::Damaged {

@@ -1,5 +1,5 @@
-//! Serves the requests that the HTTP thread found well-formed and authorised, and holds back those
-//! that wait for news, or for a look into a directory.
+//! Serves the requests that the HTTP thread found well-formed and authorised. It holds requests that wait for changes
+//! or for the lookup of a directory.
 
 use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::LoopContext;
@@ -9,11 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-/// Work in one turn, so that sessions get theirs. A request under way is finished.
+/// The most work in one turn, so that sessions get their share. A request that has begun is finished.
 const TURN_SHARE: Duration = Duration::from_millis(1);
-/// Requests held back at once; further ones are answered immediately.
+/// The most requests held at once. Further requests are answered immediately.
 const HELD_MAX: usize = 64;
-/// How long a look into a directory may take, ms. After that its repository counts as unknown.
+/// How long the lookup of a directory may take, ms. After that its repository counts as unknown.
 const LOOKUP_MS: i64 = 1000;
 
 /// The HTTP thread as the loop sees it.
@@ -21,14 +21,14 @@ pub struct HttpRequests {
     /// `None` when no port was free.
     server: Option<HttpServer>,
     inbox: Receiver<PendingRequest>,
-    /// Requests that wait for news, and until when, ms.
+    /// Requests that wait for changes, and until when, ms.
     held: Vec<(PendingRequest, i64)>,
-    /// Requests that wait for a look into a directory, and until when, ms.
+    /// Requests that wait for the lookup of a directory, and until when, ms.
     looking: Vec<(PendingRequest, DirectoryLookup<String>, i64)>,
     lookups: DirectoryLookups,
     /// Responses that leave with the next flush.
     responses: Vec<(Ticket, HttpResponse)>,
-    /// The last turn ended before the inbox was empty.
+    /// Whether the last turn ended before the inbox was empty.
     has_backlog: bool,
 }
 
@@ -39,8 +39,8 @@ impl HttpRequests {
         HttpRequests { server, inbox, held, looking, lookups, responses, has_backlog: false }
     }
 
-    /// Serves what has come, up to a turn's share. The HTTP thread hands over one request of each
-    /// connection at a time, so connections take turns.
+    /// Serves the requests that have arrived, up to a turn's share of work. The HTTP thread hands over one request of
+    /// each connection at a time, so connections take turns.
     pub fn serve(&mut self, context: &mut LoopContext) {
         let began = Instant::now();
         while began.elapsed() < TURN_SHARE {
@@ -61,7 +61,7 @@ impl HttpRequests {
         self.has_backlog = true;
     }
 
-    /// Answers a request; one that depends on a directory waits until a thread has looked into it.
+    /// Answers a request. If it depends on a directory, it waits until a thread has inspected that directory.
     fn look_or_respond(&mut self, pending: PendingRequest, context: &mut LoopContext) {
         let directory = legacy_http::directory(&context.mesh, &pending.request);
         match directory.and_then(|directory| self.lookups.find_repository(directory)) {
@@ -70,7 +70,7 @@ impl HttpRequests {
         }
     }
 
-    /// Answers the requests whose directories were looked into, or took too long.
+    /// Answers the requests whose directory lookups are done, or took too long.
     pub fn serve_looking(&mut self, context: &mut LoopContext) {
         for (pending, lookup, until) in std::mem::take(&mut self.looking) {
             match lookup.result() {
@@ -80,7 +80,7 @@ impl HttpRequests {
         }
     }
 
-    /// Answers held requests for which there is news, or whose time is up.
+    /// Answers held requests for which there are changes, or whose time is up.
     pub fn serve_held(&mut self, context: &mut LoopContext) {
         if self.held.is_empty() {
             return;
@@ -110,11 +110,11 @@ impl HttpRequests {
         });
         self.responses.extend(response.map(|response| (pending.ticket, response)));
         pages.mark_dirty();
-        // Waiting calls go before the next request, which came later.
+        // Waiting calls are served before the next request, which came later.
         mesh.resume_waiting(now);
     }
 
-    /// Hands the turn's responses to the HTTP thread; without a commit they say that nothing was stored.
+    /// Hands the turn's responses to the HTTP thread. If the commit failed, they say that nothing was stored.
     pub fn send_responses(&mut self, is_committed: bool) {
         for (ticket, response) in self.responses.drain(..) {
             if let Some(server) = &self.server {
@@ -128,7 +128,7 @@ impl HttpRequests {
         self.has_backlog
     }
 
-    /// When a held request is to be answered at the latest, ms.
+    /// The latest time at which a held request must be answered, ms.
     pub fn deadline(&self) -> Option<i64> {
         self.held.iter().map(|(_, until)| *until).chain(self.looking.iter().map(|(.., until)| *until)).min()
     }
@@ -138,7 +138,7 @@ impl HttpRequests {
         self.server.as_ref()
     }
 
-    /// Ends the HTTP thread, after a moment for the responses under way.
+    /// Ends the HTTP thread after a moment for pending responses.
     pub fn stop(self) {
         if let Some(server) = self.server {
             server.stop();

@@ -1,32 +1,32 @@
-//! What a hub adds to a turn when several hubs share a log: one that leads stores the turn there before it
-//! commits, and one that stands by repeats what it finds there.
+//! Turns of hubs that share a replicated log: the leader stores each turn in the log before it commits, and a standby
+//! applies the entries of the log.
 //!
-//! **Invariant:** nothing leaves a hub that is not in the log, and nothing leaves one that may be deposed. The
-//! database of a hub is never ahead of the log.
+//! **Invariant:** a hub sends nothing that is not in the log, and a hub that may have been deposed sends nothing. A
+//! hub's database is never ahead of the log.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::core::Mesh;
 use crate::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog, Term};
 use crate::store::{Changeset, LogPosition, Store, StoreError};
 
-/// How the turn of a hub that leads ended.
+/// The result of a leader's turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TurnEnd {
     /// It is in the log and on the disk; its answers may leave.
     Committed,
-    /// It was taken back, and its callers get the error. The hub goes on.
+    /// It was rolled back, and its callers get the error. The hub goes on.
     TakenBack,
-    /// The hub does not lead any more, for this reason. Nothing of the turn may leave, not even an error: it may
-    /// be in the log. The mesh must be dropped, and its store belongs to a standby.
+    /// The hub no longer leads, for this reason. Nothing of the turn may leave, not even an error, because the turn
+    /// may be in the log. The mesh must be dropped, and its store belongs to a standby.
     Deposed(String),
 }
 
 /// Why a standby can't go on.
 #[derive(Debug)]
 pub enum StandbyError {
-    /// The engine of the log.
+    /// The log's engine failed.
     Log(LogError),
-    /// This hub's own disk.
+    /// This hub's own disk failed.
     Store(StoreError),
 }
 
@@ -51,24 +51,24 @@ impl From<StoreError> for StandbyError {
     }
 }
 
-/// A hub's share in the log while it leads.
+/// A hub that leads, with its access to the log.
 #[derive(Debug)]
 pub struct Leader<L> {
     log: L,
     term: Term,
-    /// Where the next entry goes.
+    /// The position of the next entry.
     next: Position,
 }
 
 impl<L: ReplicatedLog> Leader<L> {
-    /// Ends a turn: into the log, then onto the disk.
+    /// Ends a turn: stores it in the log, and then on the disk.
     pub fn commit_turn(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
         match mesh.seal(LogPosition { index: self.next.0, now }) {
             Err(error) => {
                 mesh.take_back(&error);
                 return TurnEnd::TakenBack;
             }
-            // It may have read what another hub has changed since.
+            // The turn may have read data that another hub has changed since.
             Ok(None) if !self.log.is_leading() => return TurnEnd::Deposed("the lease has ended".into()),
             Ok(None) => {}
             Ok(Some(changes)) => {
@@ -93,20 +93,20 @@ impl<L: ReplicatedLog> Leader<L> {
         TurnEnd::Committed
     }
 
-    /// Gives the leadership up, so that another hub need not wait for the end of the lease.
+    /// Gives up the leadership, so that another hub does not have to wait for the end of the lease.
     pub fn step_down(mut self) -> Standby<L> {
         self.log.step_down();
         Standby { log: self.log }
     }
 }
 
-/// A hub's share in the log while another hub leads.
+/// A hub that stands by while another hub leads.
 #[derive(Debug)]
 pub struct Standby<L> {
     log: L,
 }
 
-/// What came of a standby's wish to lead.
+/// The result of a standby's attempt to lead.
 pub enum TakeOver<L> {
     /// It leads, and its store has the whole log. The store records from now on.
     Leads(Leader<L>),
@@ -120,7 +120,7 @@ impl<L: ReplicatedLog> Standby<L> {
         Standby { log }
     }
 
-    /// Repeats the next entries of the log; returns how many there were.
+    /// Applies the next entries of the log; returns how many there were.
     ///
     /// # Errors
     /// When the engine gives no answer, an entry can't be read, or this disk refuses.
@@ -135,7 +135,8 @@ impl<L: ReplicatedLog> Standby<L> {
         Ok(n)
     }
 
-    /// Tries to lead, and then repeats what is left of the log. An earlier leader can store nothing more by then.
+    /// Tries to become the leader, and then applies the rest of the log. By then, an earlier leader can no longer
+    /// store entries.
     ///
     /// # Errors
     /// As [`Standby::follow`]; this hub then does not lead.

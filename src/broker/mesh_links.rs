@@ -1,10 +1,9 @@
-//! Exchanges news and messages with the meshes that this broker is linked to, which are other slm-mesh
-//! brokers or SuperLocalMemory daemons. Each link has two threads: one asks who is online there, one
-//! posts messages.
+//! Exchanges peer lists and messages with the linked meshes, which are other slm-mesh brokers or SuperLocalMemory
+//! daemons. Each link has two threads: one polls which peers are online there, and one posts messages.
 //!
-//! **Invariant:** the loop never waits for another mesh, so two meshes that ask each other at once
-//! can't block each other. The secret goes to the address that the user wrote, and no redirect takes
-//! it to another. A link posts one message at a time, in the order in which they were sent.
+//! **Invariant:** the loop never waits for another mesh, so two meshes that poll each other at the same time can't
+//! block each other. The secret is sent only to the address that the user configured, and never follows a redirect. A
+//! link posts one message at a time, in the order in which they were sent.
 
 use super::log;
 use crate::base::error::Error;
@@ -17,36 +16,37 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
-/// How often a SuperLocalMemory daemon is asked; a broker answers a question as soon as it has news.
+/// How often a SuperLocalMemory daemon is polled. A broker answers a poll as soon as something changes.
 const ASK_EVERY: Duration = Duration::from_secs(30);
-/// How long a broker may hold a question back, seconds: less than its HTTP thread allows.
+/// How long a broker may hold a poll, seconds: less than its HTTP thread allows.
 const HOLD_SECONDS: u64 = super::superlocalmemory::HOLD_SECONDS_MAX;
-/// What the answer to a question may take beyond that. SuperLocalMemory 3.4.48 answers nobody for 10 s
-/// while it forwards a message itself.
+/// How much longer than that the answer to a poll may take. SuperLocalMemory 3.4.48 answers no client for 10 s while
+/// it forwards a message itself.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// What the answer to a message may take.
+/// How long the answer to a message may take.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of an answer.
+/// The most bytes of an answer.
 const ANSWER_MAX: u64 = 8 << 20;
-/// The wait after the first failure; it doubles with each further one.
+/// The wait after the first failure. It doubles with each further failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// The longest wait after a failure.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// The shortest time between two questions, whatever the other side answers.
+/// The shortest time between two polls, whatever the other mesh answers.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// That time doubles with each quick answer in a row, up to this. Where something changes all the
-/// time, or seems to, one answer then tells more, and a mesh that lists others each time costs little.
+/// The time between two polls doubles with each quick answer in a row, up to this. So if the other mesh changes, or
+/// seems to change, all the time, one answer covers more changes, and polling it stays cheap.
 const PAUSE_MAX: Duration = Duration::from_secs(6);
-/// An answer that came sooner than this is a quick one.
+/// An answer that arrives sooner than this counts as quick.
 const QUICK: Duration = Duration::from_secs(4);
-/// News that wait for the loop. A thread with more waits itself, and asks nothing meanwhile.
+/// Reports of the link threads that the queue to the event loop holds. While it is full, a thread blocks and polls no
+/// mesh.
 const NEWS_MAX: usize = 4;
-/// Peers of a linked mesh that are taken in before we look at the time.
+/// How many peers of a linked mesh are taken in between two checks of the time.
 const PEERS_AT_ONCE: usize = 4;
-/// How long news are taken in, in one turn.
+/// How long reports are processed in one turn.
 const TURN_SHARE: Duration = Duration::from_millis(1);
 
-/// What a thread brings back; the number is that of the link.
+/// A report of a link's thread, with the number of the link.
 enum LinkNews {
     Roster(usize, RemoteRoster),
     Unreachable(usize, String),
@@ -57,9 +57,9 @@ enum LinkNews {
 pub struct MeshLinks {
     links: Vec<LinkSender>,
     inbox: Receiver<LinkNews>,
-    /// The answer of a link that is being taken in, and how many of its peers were.
+    /// The answer of a link that is being taken in, and how many of its peers are done.
     partial: Option<(usize, RemoteRoster, usize)>,
-    /// The last turn ended before the inbox was empty.
+    /// Whether the last turn ended before the inbox was empty.
     has_backlog: bool,
 }
 
@@ -71,7 +71,7 @@ struct LinkSender {
     n_failures: u32,
 }
 
-/// What a link does about the messages that wait for it.
+/// The state of a link's outgoing messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SendState {
     /// Messages may wait.
@@ -80,11 +80,11 @@ enum SendState {
     Idle,
     /// One is being posted.
     Posting,
-    /// The last one failed; when to try again, ms.
+    /// The last attempt failed; when to try again, ms.
     RetryAt(i64),
 }
 
-/// What the threads of a link need.
+/// The configuration of a link's threads.
 #[derive(Clone)]
 struct LinkThread {
     n: usize,
@@ -95,7 +95,7 @@ struct LinkThread {
 }
 
 impl MeshLinks {
-    /// Starts the threads. They end with the process, perhaps in the middle of a question.
+    /// Starts the threads. They end with the process, even during a poll.
     pub fn open(urls: &[String], secret: &str, wake: Arc<dyn Fn() + Send + Sync>) -> MeshLinks {
         let (news, inbox) = sync_channel(NEWS_MAX);
         let links = urls.iter().enumerate().map(|(n, url)| {
@@ -121,7 +121,7 @@ impl MeshLinks {
         MeshLinks { links: links.collect(), inbox, partial: None, has_backlog: false }
     }
 
-    /// Whether news are left over from the last turn.
+    /// Whether reports are left over from the last turn.
     pub fn has_backlog(&self) -> bool {
         self.has_backlog || self.partial.is_some()
     }
@@ -135,8 +135,8 @@ impl MeshLinks {
         self.links.iter().filter_map(retry_at).min()
     }
 
-    /// Passes a few news on to the mesh. With no bound, meshes that send news faster than we take them
-    /// would keep everybody else waiting.
+    /// Passes a few reports on to the mesh. Without a limit, meshes that send reports faster than we process them
+    /// would keep all clients waiting.
     pub fn receive_news(&mut self, mesh: &mut Mesh, now: i64) {
         let began = Instant::now();
         for _ in 0..NEWS_MAX {
@@ -183,7 +183,8 @@ impl MeshLinks {
         }
     }
 
-    /// Gives each link the next message that waits. This happens after the commit, since it leaves then.
+    /// Gives each link its next waiting message. This happens after the commit, because the message then leaves the
+    /// broker.
     pub fn send_waiting(&mut self, mesh: &mut Mesh, now: i64) {
         let has_new = mesh.take_forwarding_due();
         for (n, link) in self.links.iter_mut().enumerate() {
@@ -221,25 +222,25 @@ impl LinkSender {
     }
 }
 
-/// The wait after so many failures in a row.
+/// The wait after this many failures in a row.
 fn backoff(n_failures: u32) -> Duration {
     BACKOFF_MIN.saturating_mul(1 << (n_failures - 1).min(8)).min(BACKOFF_MAX)
 }
 
-/// The time between two questions after so many quick answers in a row.
+/// The time between two polls after this many quick answers in a row.
 fn pause(n_quick: u32) -> Duration {
     PAUSE_MIN.saturating_mul(1 << n_quick.saturating_sub(2).min(8)).min(PAUSE_MAX)
 }
 
 impl LinkThread {
-    /// Hands news to the loop; false once the loop is gone.
+    /// Hands a report to the loop; returns false once the loop is gone.
     fn report(&self, news: LinkNews) -> bool {
         let is_sent = self.news.send(news).is_ok();
         (self.wake)();
         is_sent
     }
 
-    /// Asks who is online there, again and again.
+    /// Polls repeatedly which peers are online there.
     fn poll_roster(&self) {
         let agent = http_agent();
         let (mut mark, mut n_failures, mut n_quick) = (None, 0, 0);
@@ -263,8 +264,8 @@ impl LinkThread {
         }
     }
 
-    /// Asks once who is online. A broker also answers with a mark, by which the next question waits
-    /// until there is news.
+    /// Polls once which peers are online. A broker also answers with a mark. The next poll sends the mark and waits
+    /// until something has changed since then.
     fn ask_roster(&self, agent: &ureq::Agent, mark: Option<i64>) -> Result<(RemoteRoster, Option<i64>), String> {
         let (query, timeout) = match mark {
             Some(mark) => {
@@ -306,12 +307,12 @@ impl LinkThread {
             200..300 | 400 | 404 | 413 | 422 if says_why(&value) => {
                 Delivery::Rejected(describe_refusal(status, &value))
             }
-            // Perhaps another kind of server answers at this address: it does not speak for the mesh.
+            // Another kind of server may answer at this address, so the answer does not count as the mesh's.
             _ => Delivery::Retry(describe_refusal(status, &value)),
         }
     }
 
-    /// Adds the secret in both forms, since versions of SuperLocalMemory differ in which they accept.
+    /// Adds the secret in both forms, since versions of SuperLocalMemory accept different forms.
     fn add_secret<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
         if self.secret.is_empty() {
             return request;

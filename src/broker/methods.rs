@@ -1,5 +1,5 @@
-//! The methods of the broker itself, beside the operations of the mesh: one table from which the
-//! dispatch and `slm-mesh help protocol` derive.
+//! The methods of the broker itself, in addition to the operations of the mesh. The dispatch and `slm-mesh help
+//! protocol` are derived from one table.
 
 use super::event_loop::LoopContext;
 use super::lifecycle::ShutdownReason;
@@ -57,7 +57,7 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
     },
 ];
 
-/// What the broker's methods answer from.
+/// The facts for the broker's methods.
 pub struct BrokerInfo {
     settings: Settings,
     web: Arc<WebAuth>,

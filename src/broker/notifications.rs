@@ -1,9 +1,9 @@
-//! Tells the person at this machine of alerts that they have not read: with a desktop notification, or with a command
-//! of the user's.
+//! Notifies the person at this machine of unread alerts, with a desktop notification or with a command that the user
+//! has set.
 //!
-//! **Invariant:** the loop never waits for it: one thread at a time runs one command for a limited time. Alerts that
-//! come meanwhile go together into the next one. A peer's words reach no shell, and no argument that a program may
-//! take for an option.
+//! **Invariant:** the loop never waits for a notification: one thread at a time runs one command for a limited time.
+//! Alerts that arrive meanwhile are combined into the next notification. A peer's words never reach a shell, nor an
+//! argument that a program could mistake for an option.
 
 use super::log;
 use crate::base::framed_text;
@@ -20,18 +20,18 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A person who follows their mail has read an alert by then, ms.
+/// How long an alert waits before its notification, ms. A person who follows their mail has read it by then.
 const DELAY_MS: i64 = 1_000;
-/// From one notification to the next, ms.
+/// The shortest time between two notifications, ms.
 const GAP_MS: i64 = 5_000;
-/// A command may take this long.
+/// How long a command may take.
 const COMMAND_MAX: Duration = Duration::from_secs(10);
-/// Alerts that one notification contains; the others are counted.
+/// The most alerts that one notification contains; further alerts are counted.
 const ALERTS_MAX: usize = 20;
 /// Characters of an alert that the desktop shows.
 const SHOWN_CHARS: usize = 200;
 
-/// Where the programs of a Linux desktop find each other.
+/// The variable by which the programs of a Linux desktop find each other.
 const BUS: &str = "DBUS_SESSION_BUS_ADDRESS";
 
 /// What raises a notification.
@@ -44,7 +44,7 @@ enum Notifier {
 }
 
 impl Notifier {
-    /// What the setting asks for; `None` if it is off.
+    /// The notifier that the setting names; `None` if notifications are off.
     fn from_setting(text: &str) -> Option<Notifier> {
         match text {
             "off" | "" => None,
@@ -68,7 +68,7 @@ impl Notifier {
     }
 }
 
-/// The desktop's own command. What a peer wrote is one argument that begins with our words.
+/// The desktop's own command. A peer's words are part of one argument that begins with our words.
 fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     let word = |name: &str| alert[name].as_str().unwrap_or("");
     let title = format!("Alert from {}", framed_text::shown_name(word("fromName")));
@@ -81,11 +81,11 @@ fn desktop_command(alert: &Value, is_macos: bool) -> Command {
         command.args(script.iter().flat_map(|line| ["-e", line])).args([title, text]);
         return command;
     }
-    // notify-send takes the text for markup with escapes.
+    // notify-send interprets the text as markup with escapes.
     let text = text.replace('\\', "\\\\").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut command = Command::new("notify-send");
     command.args(["--app-name=slm-mesh", "--", &title, &text]);
-    // An agent that hides its environment from what it starts may have started this broker.
+    // This broker may have been started by an agent that does not pass its environment on.
     let bus = format!("/run/user/{}/bus", sys::uid());
     if std::env::var_os(BUS).is_none() && Path::new(&bus).exists() {
         command.env(BUS, format!("unix:path={bus}"));
@@ -93,24 +93,24 @@ fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     command
 }
 
-/// The alerts that nobody has been told of, and the command that runs.
+/// The alerts without a notification so far, and the running command.
 pub struct Notifications {
     /// `None` if the user wants no notifications.
     notifier: Option<Notifier>,
     /// Alerts for the next notification, oldest first.
     waiting: Vec<i64>,
-    /// Alerts beyond those.
+    /// The number of alerts beyond those.
     n_more: u64,
     /// When the next notification is due, if any alert waits, ms.
     due: Option<i64>,
-    /// No notification comes before, ms.
+    /// No notification is raised before this time, ms.
     rests_until: i64,
     running: Option<JoinHandle<()>>,
     results: Receiver<Result<(), String>>,
     report: Sender<Result<(), String>>,
     wake: Arc<dyn Fn() + Send + Sync>,
     cancel: Arc<AtomicBool>,
-    /// The last one failed, which the log says already.
+    /// Whether the last notification failed, which is then already in the log.
     has_failed: bool,
 }
 
@@ -181,7 +181,7 @@ impl Notifications {
         };
         let (report, wake, cancel) = (self.report.clone(), Arc::clone(&self.wake), Arc::clone(&self.cancel));
         let run = move || {
-            // The loop is gone when the broker ends.
+            // This fails if the loop is gone because the broker ends.
             let _ = report.send(run_bounded(&mut command, &input, COMMAND_MAX, &cancel));
             wake();
         };
@@ -191,7 +191,7 @@ impl Notifications {
         }
     }
 
-    /// Takes what became of the notification that ran.
+    /// Takes the result of the notification that was running.
     fn take_result(&mut self, now: i64) {
         let Ok(result) = self.results.try_recv() else { return };
         self.running = None;
@@ -212,11 +212,11 @@ impl Notifications {
         self.has_failed = result.is_err();
     }
 
-    /// Ends a command that still runs.
+    /// Kills a command that still runs.
     pub fn stop(self) {
         self.cancel.store(true, Ordering::Relaxed);
         if let Some(thread) = self.running {
-            // The thread ends at once; after a panic it has ended already.
+            // The thread now ends at once. After a panic it has already ended.
             let _ = thread.join();
         }
     }

@@ -18,13 +18,14 @@ use mio::net::UnixStream;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// After this many failures in a row a peer is left alone until it registers again.
+/// After this many failures in a row, a peer is not dialled until it registers again.
 const ATTEMPTS_MAX: u32 = 10;
 /// The wait after the first failure, ms; it doubles with each further one.
 const BACKOFF_MS_MIN: i64 = 200;
 /// The longest wait, ms.
 const BACKOFF_MS_MAX: i64 = 5000;
-/// Lines kept for a peer while it is dialled; its mailbox and the event stream have everything.
+/// Lines queued for a peer while the broker dials its socket. Further lines are dropped: the mailbox and the event
+/// stream have them.
 const LINES_KEPT_MAX: usize = 64;
 
 /// One peer's socket.
@@ -35,19 +36,19 @@ struct PeerSocket {
     n_failures: u32,
 }
 
-/// Where the broker stands with a peer's socket.
+/// The state of the connection to a peer's socket.
 enum SocketState {
     /// Connected since then, ms.
     Connected(PushConnection, i64),
-    /// Being dialled; the lines that it gets first, each with the message that it carries.
+    /// Being dialled, with the queued lines. Each has the sequence number of the message that it carries.
     Dialling(DirectoryLookup<UnixStream>, Vec<(String, Option<i64>)>),
-    /// To be dialled then, ms.
+    /// To be dialled at this time, ms.
     RetryAt(i64),
     /// It failed too often.
     GivenUp,
 }
 
-/// All peers that are pushed to.
+/// All peers that receive pushes.
 pub struct PushTargets {
     sockets: HashMap<String, PeerSocket>,
     subscribers: Subscribers,
@@ -55,7 +56,7 @@ pub struct PushTargets {
 }
 
 impl PushTargets {
-    /// Nobody yet. Sockets are dialled by `lookups`, since their directories may not answer.
+    /// Creates an empty list. `lookups` dials the sockets, since access to their directories may hang.
     pub fn new(lookups: DirectoryLookups) -> PushTargets {
         PushTargets { sockets: HashMap::new(), subscribers: Subscribers::default(), lookups }
     }
@@ -68,7 +69,7 @@ impl PushTargets {
         }
     }
 
-    /// Reads from the connection on which something happened.
+    /// Reads from the connection on which an event occurred.
     pub fn note_ready(&mut self, token: u64, now: i64) {
         let has_token = |socket: &&mut PeerSocket| matches!(&socket.state, SocketState::Connected(connection, _) if connection.token() == token);
         match self.sockets.values_mut().find(has_token) {
@@ -92,7 +93,7 @@ impl PushTargets {
         self.push(mesh, peer, &envelope("message", &payload, now), Some(seq), now);
     }
 
-    /// Pushes an event: first to its subscribers, then the update that every peer gets.
+    /// Pushes an event to its subscribers, and then the update that every peer gets.
     pub fn push_event(&mut self, mesh: &Mesh, event: &Event, now: i64) {
         let payload: Value = serde_json::from_str(&event.payload).unwrap_or_else(|_| json!({}));
         let peers = mesh.peers().push_recipients();
@@ -117,7 +118,7 @@ impl PushTargets {
         self.subscribers.flush();
     }
 
-    /// Pushes one line to everybody. A WebSocket gets it once, however many ids it listens for.
+    /// Pushes one line to all peers. A WebSocket gets it only once, even if it listens for several ids.
     fn push_to_all(&mut self, mesh: &Mesh, peers: &[PeerId], text: &str, now: i64) {
         for peer in peers {
             if self.subscribers.find(mesh, peer).is_none() {
@@ -141,7 +142,7 @@ impl PushTargets {
         socket.enqueue(text, seq, now);
     }
 
-    /// Sends what the sockets take; answers with the messages that were sent whole.
+    /// Sends what the sockets accept; returns the messages that were sent whole.
     pub fn flush(&mut self, now: i64) -> Vec<i64> {
         let mut sent = Vec::new();
         for socket in self.sockets.values_mut() {
@@ -154,7 +155,8 @@ impl PushTargets {
         sent
     }
 
-    /// Takes over the sockets that were dialled. Dials peers that are new or whose time has come, except those that listen on a WebSocket.
+    /// Takes over the sockets that were dialled. Dials peers that are new or due, except peers that listen on a
+    /// WebSocket.
     pub fn dial(&mut self, context: &mut LoopContext) {
         let LoopContext { mesh, poll, tokens, now, .. } = context;
         let is_current = |peer: &String, socket: &mut PeerSocket| {
@@ -180,7 +182,7 @@ impl PushTargets {
     }
 }
 
-/// The update that all peers get of an event, if there is one: its type and payload.
+/// The update about an event that all peers get, if there is one: its type and payload.
 fn update_of(kind: &EventKind, payload: &Value) -> Option<(&'static str, Value)> {
     match kind {
         EventKind::PeerLeft => Some(("peer_update", json!({ "action": "left", "peerId": payload["peerId"] }))),
@@ -231,8 +233,8 @@ impl PeerSocket {
         }
     }
 
-    /// Queues a line. Nothing is kept for a peer that can't be reached: its mailbox and the event
-    /// stream have everything. A peer that does not read misses the line, too.
+    /// Queues a line. Lines for a peer that can't be reached are dropped, because its mailbox and the event stream
+    /// have them. A peer that does not read misses the line, too.
     fn enqueue(&mut self, text: &str, seq: Option<i64>, now: i64) {
         match &mut self.state {
             SocketState::Connected(connection, _) => {
@@ -254,7 +256,7 @@ impl PeerSocket {
         }
     }
 
-    /// Finds out whether the peer hung up; a peer never sends anything on a socket that we dialled.
+    /// Checks whether the peer hung up. A peer never sends anything on a socket that we dialled.
     fn check(&mut self, now: i64) {
         if let SocketState::Connected(connection, since) = &mut self.state
             && connection.read_lines(|_| ()).is_err()
@@ -264,7 +266,7 @@ impl PeerSocket {
         }
     }
 
-    /// Gives the connection up, and tries again later unless it failed too often.
+    /// Drops the connection, and dials again later unless it failed too often.
     fn fail(&mut self, now: i64) {
         let wait = (BACKOFF_MS_MIN << self.n_failures.min(5)).min(BACKOFF_MS_MAX);
         self.n_failures += 1;
@@ -272,9 +274,8 @@ impl PeerSocket {
             if self.n_failures < ATTEMPTS_MAX { SocketState::RetryAt(now + wait) } else { SocketState::GivenUp };
     }
 
-    /// Gives up a connection on which the peer hung up. Its unsent output goes too, so that the next
-    /// connection starts with a whole envelope. Only a connection that held for a while makes up for
-    /// earlier failures.
+    /// Drops a connection on which the peer hung up. Its unsent output is dropped, too, so that the next connection
+    /// starts with a whole envelope. Only a connection that lasted for a while resets the count of failures.
     fn lose(&mut self, since: i64, now: i64) {
         if now - since >= BACKOFF_MS_MAX {
             self.n_failures = 0;

@@ -1,6 +1,6 @@
-//! Agent processes, whose end the kernel reports: with the process its sessions are gone.
+//! Watches agent processes, whose exit the kernel reports. When a process exits, its sessions are gone.
 //!
-//! **Invariant:** while no process ends, this wakes nobody.
+//! **Invariant:** the loop is not woken while no process ends.
 
 use super::event_loop::LoopContext;
 use super::log;
@@ -11,15 +11,15 @@ use mio::{Interest, Token};
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 
-/// Processes that are watched at once; each costs a descriptor. The sessions of further ones are online while
-/// they are connected.
+/// Processes that are watched at once; each costs a descriptor. The sessions of further processes are online only
+/// while they are connected.
 const WATCHED_MAX: usize = 512;
 
-/// The agent processes that are watched.
+/// The watched agent processes.
 #[derive(Debug, Default)]
 pub struct ProcessExits {
     watches: HashMap<u64, (Process, ExitWatch)>,
-    /// What the mesh is to be told in the next turn.
+    /// The reports for the mesh in the next turn.
     news: Vec<ProcessNews>,
 }
 
@@ -57,7 +57,7 @@ impl ProcessExits {
         }
     }
 
-    /// Notes that the poll reported a descriptor; false if it is none of these.
+    /// Notes that the poll reported a descriptor; returns false if it belongs to none of these.
     pub fn note_ready(&mut self, token: u64) -> bool {
         let Some((process, watch)) = self.watches.get(&token) else { return false };
         if watch.has_ended() {
@@ -66,7 +66,7 @@ impl ProcessExits {
         true
     }
 
-    /// Whether the mesh is to be told something.
+    /// Whether there is a report for the mesh.
     pub fn has_news(&self) -> bool {
         !self.news.is_empty()
     }
@@ -81,7 +81,7 @@ impl ProcessExits {
                 ProcessNews::Ended(process) => {
                     context.mesh.on_process_exit(&process, context.now);
                     for (_, (_, watch)) in self.watches.extract_if(|_, (known, _)| known.is_same(&process)) {
-                        // The descriptor is closed with the watch, and a closed one is reported no more.
+                        // The descriptor is closed with the watch, and the poll reports no closed descriptor.
                         let _ = context.poll.registry().deregister(&mut SourceFd(&watch.as_raw_fd()));
                     }
                 }

@@ -1,6 +1,6 @@
-//! A connection on which lines are pushed to a client, with the output that it has not taken yet.
+//! A connection on which lines are pushed to a client, with the output that is not sent yet.
 //!
-//! **Invariant:** the output is bounded, and a message counts as sent once its whole line is.
+//! **Invariant:** the output is bounded, and a message counts as sent once its whole line is sent.
 
 use crate::wire::lines::LineBuffer;
 use mio::net::UnixStream;
@@ -9,10 +9,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// A client with more unsent output than this does not read, and loses its connection.
+/// A client with more unsent output than this does not read, so its connection is dropped.
 const OUTPUT_MAX: usize = 1 << 20;
-/// A client may send this much at once: a few hellos. The loop would have no time for anybody else if
-/// one could send faster than we read.
+/// The most bytes that a client may send at once, which is enough for a few hellos. Without a limit, a client that
+/// sends faster than we read would keep the loop from all others.
 const INPUT_MAX: usize = 128 << 10;
 
 /// The connection.
@@ -26,8 +26,7 @@ pub struct PushConnection {
     message_ends: Vec<(usize, i64)>,
 }
 
-/// Dials the socket that a peer named, if it is a socket of this user. The path may be on a file system
-/// that does not answer.
+/// Dials the socket that a peer named, if it is a socket of this user. The file system of the path may not answer.
 pub fn dial_own(path: &Path) -> Option<UnixStream> {
     let meta = std::fs::metadata(path).ok()?;
     if !meta.file_type().is_socket() || meta.uid() != crate::sys::uid() {
@@ -70,7 +69,7 @@ impl PushConnection {
         Ok(())
     }
 
-    /// Sends what the socket takes now.
+    /// Sends what the socket accepts now.
     ///
     /// # Errors
     /// When the client is gone.
@@ -98,7 +97,7 @@ impl PushConnection {
         messages
     }
 
-    /// Reads, and hands over each line that has come.
+    /// Reads, and passes on each line that has arrived.
     ///
     /// # Errors
     /// When the client hung up, or sent too long a line, or too much.

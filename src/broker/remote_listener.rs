@@ -8,10 +8,10 @@ use crate::discovery::mdns_supervisor::MdnsSupervisor;
 use crate::remote::hub::{AcceptedPeer, AcceptedRole, ListenerHandle};
 use std::sync::mpsc::Receiver;
 
-/// The listener for other machines; all empty where the broker is no hub.
+/// The listener for other machines. All its fields are empty if the broker is not a hub.
 #[derive(Default)]
 pub struct RemoteListener {
-    /// The thread that admits sessions, and where they arrive.
+    /// The thread that admits sessions, and the channel on which they arrive.
     admission: Option<(ListenerHandle, Receiver<AcceptedPeer>)>,
     announcer: Option<MdnsSupervisor>,
     /// When the announcer is to be looked at, ms.

@@ -1,13 +1,14 @@
-//! Counts what strangers cause, so that the log gets at most one line a minute and they can't fill it.
+//! Counts events that unauthenticated clients cause. The log gets at most one line a minute for them, so that they
+//! can't fill it.
 
-/// The least time between two reports, ms.
+/// The shortest time between two reports, ms.
 const REPORT_EVERY_MS: i64 = 60_000;
 
 /// Events of one kind since the last report.
 #[derive(Debug, Default)]
 pub struct StrangerCount {
     n: u64,
-    /// When the next report may come, ms: the first one comes at once.
+    /// When the next report may be written, ms. The first one is written at once.
     next_report: i64,
 }
 
@@ -17,7 +18,7 @@ impl StrangerCount {
         self.n += 1;
     }
 
-    /// When they are to be reported, ms.
+    /// When the next report is due, ms.
     pub fn report_due(&self) -> Option<i64> {
         (self.n > 0).then_some(self.next_report)
     }

@@ -1,11 +1,11 @@
-//! The routes that a SuperLocalMemory daemon asks of a mesh that it polls, `/mesh/peers`, `/mesh/send`
-//! and `/mesh/status`, as its version 3.4.48 does.
+//! The routes that a SuperLocalMemory daemon (version 3.4.48) requests from a mesh that it polls: `/mesh/peers`,
+//! `/mesh/send` and `/mesh/status`.
 //!
-//! A linked broker asks the same, and gets a mark with each answer. Its next question waits until
-//! there is news after that mark.
+//! A linked broker requests the same routes, and gets a mark with each answer. Its next poll waits until something
+//! has changed after that mark.
 //!
-//! **Invariant:** these routes list and write to peers of this mesh only, never to peers of linked
-//! meshes. So meshes that are linked to each other, even in a ring, echo and relay nothing.
+//! **Invariant:** these routes list and write to peers of this mesh only, never to peers of linked meshes. So meshes
+//! that are linked to each other, even in a ring, do not echo or relay anything.
 
 use super::http::{Head, HttpResponse, Request};
 use super::legacy_http::fields::{Fields, max_of};
@@ -19,10 +19,10 @@ use crate::core::peers::Peer;
 use crate::store::Message;
 use serde_json::{Value, json};
 
-/// How long a request may wait for news, seconds: less than the HTTP thread allows.
+/// How long a request may wait for changes, seconds: less than the HTTP thread allows.
 pub const HOLD_SECONDS_MAX: u64 = 8;
 
-/// How long a request is to be held until there is news, ms; `None` to answer it now.
+/// Until when a request waits for changes, ms; `None` to answer it now.
 pub fn hold_ms(request: &Request, mark: i64) -> Option<i64> {
     let query = request.head.target.strip_prefix("/mesh/peers?").filter(|_| request.head.method == "GET")?;
     let number =
@@ -32,7 +32,7 @@ pub fn hold_ms(request: &Request, mark: i64) -> Option<i64> {
     (!has_news && seconds > 0).then_some(seconds * 1000)
 }
 
-/// Whether a request comes at regular times, and so is no reason for the broker to stay.
+/// Whether a request is a regular poll, which does not keep the broker from ending.
 pub fn is_poll(target: &str) -> bool {
     target.starts_with("/mesh/peers") || target.starts_with("/mesh/status")
 }
@@ -40,7 +40,7 @@ pub fn is_poll(target: &str) -> bool {
 /// A route: it gets the head of the request, its fields, and the time.
 type Handler = fn(&mut Mesh, &Head, &Fields, i64) -> Result<Value, Error>;
 
-/// The handler of a route; `None` if it is none of these.
+/// The handler of a route; `None` for any other route.
 pub fn handler(method: &str, target: &str) -> Option<Handler> {
     let path = target.split('?').next().unwrap_or(target);
     match (method, path) {
@@ -63,7 +63,8 @@ pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
 }
 
 fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, _: i64) -> Result<Value, Error> {
-    // The daemon knows best by which address it reaches us; it takes a loopback address for its own.
+    // The daemon knows best by which address it reaches this machine. It would take a loopback address for its own
+    // machine.
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
     let mark = mesh.mesh_id();
@@ -95,8 +96,8 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());
     let sender = cut(mesh.forwarded_sender(id, name, machine));
     let key = fields.word("key").filter(|key| key.len() <= max_of(&SEND, "key"));
-    // The other mesh sends a message again if it lost our answer. In between we may have learnt who
-    // the sender is, so we look under both names.
+    // The other mesh sends a message again if it lost the answer. In between, the sender may have become known, so
+    // both of its names are checked.
     for known_as in [&sender, &cut(mesh.unknown_sender(id, name, machine))] {
         if let Some(known) = key.map(|key| mesh.message_with_key(known_as, key)).transpose()?.flatten() {
             return Ok(accepted("peer", known, now));

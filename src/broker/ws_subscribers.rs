@@ -1,8 +1,8 @@
-//! Clients of version 1.3 on other machines: they register over HTTP and receive pushes on a
-//! WebSocket. On it each says hello with the ids for which it listens, as often as it likes. Clients
-//! up to 1.3.1 only use an id of their own making, which is also the name of the socket they registered.
+//! Clients of version 1.3 on other machines: they register over HTTP and receive pushes on a WebSocket. On it, a
+//! client sends hellos with the ids for which it listens, as often as it likes. Clients up to 1.3.1 use only an id
+//! that they have chosen themselves, which is also the name of the socket that they registered.
 //!
-//! **Invariant:** we ignore everything that they send except hellos, and answer nothing.
+//! **Invariant:** everything that clients send except hellos is ignored, and nothing is answered.
 
 use super::push_connection::PushConnection;
 use crate::base::limits;
@@ -10,7 +10,7 @@ use crate::core::Mesh;
 use serde_json::Value;
 use std::path::Path;
 
-/// Ids for which one connection may listen; beyond that the oldest are forgotten.
+/// The most ids for which one connection may listen. Beyond that, the oldest are forgotten.
 const IDS_MAX: usize = 16;
 
 /// One WebSocket connection.
@@ -28,12 +28,12 @@ pub struct Subscribers {
 }
 
 impl Subscribers {
-    /// Adds a connection that listens for nobody yet.
+    /// Adds a connection that listens for no id yet.
     pub fn add(&mut self, connection: PushConnection) {
         self.subscribers.push(Subscriber { connection, ids: Vec::new(), is_gone: false });
     }
 
-    /// Reads the hellos that came on one of the connections.
+    /// Reads the hellos that arrived on one of the connections.
     pub fn read_hellos(&mut self, token: u64) {
         let Some(place) = self.subscribers.iter().position(|subscriber| subscriber.connection.token() == token) else {
             return;
@@ -42,7 +42,7 @@ impl Subscribers {
         let subscriber = &mut self.subscribers[place];
         subscriber.is_gone |= subscriber.connection.read_lines(|line| hellos.extend(parse_hello(line))).is_err();
         for id in hellos {
-            // The connection that said hello last with an id gets its pushes.
+            // The connection that sent the latest hello with an id gets its pushes.
             self.subscribers.iter_mut().for_each(|other| other.ids.retain(|known| *known != id));
             let ids = &mut self.subscribers[place].ids;
             if ids.len() == IDS_MAX {
@@ -68,7 +68,7 @@ impl Subscribers {
     /// Queues a line for one of them.
     pub fn enqueue(&mut self, place: usize, text: &str, seq: Option<i64>) {
         if let Some(subscriber) = self.subscribers.get_mut(place) {
-            // One that does not read loses its connection at the next flush, and comes back by itself.
+            // A client that does not read loses its connection at the next flush, and reconnects by itself.
             subscriber.is_gone |= subscriber.connection.enqueue(text, seq).is_err();
         }
     }
@@ -78,7 +78,7 @@ impl Subscribers {
         (0..self.subscribers.len()).for_each(|place| self.enqueue(place, text, None));
     }
 
-    /// Sends what the sockets take; answers with the messages that were sent whole.
+    /// Sends what the sockets accept; returns the messages that were sent whole.
     pub fn flush(&mut self) -> Vec<i64> {
         let mut sent = Vec::new();
         for subscriber in &mut self.subscribers {

@@ -52,7 +52,7 @@ pub enum CliCommand {
     Guard(Vec<String>),
     /// List the hubs on the local network after this many seconds.
     Hubs(u64),
-    /// Announce a hub on the local network, as these words say.
+    /// Announce a hub on the local network; these are the command's arguments.
     Announce(Vec<String>),
     /// Print the words that may follow these, for a shell's completion.
     Complete(Vec<String>),

@@ -1,7 +1,7 @@
 //! Channels: named groups that peers join. A message to a channel reaches the mailbox of every member, also of
 //! one that is offline for a moment. A session that ends leaves its channels.
 //!
-//! **Invariant:** this file alone writes who is in a channel, in memory and on disk.
+//! **Invariant:** only this module changes the members of a channel, in memory and on disk.
 
 use super::journal::{Change, Journal};
 use super::op::ArgKind;
@@ -68,7 +68,7 @@ pub static LIST: Op = Op {
 
 /// Members whose names one row shows.
 const NAMED_MAX: usize = 20;
-/// More rows never fit a page: one row has at least this many bytes.
+/// A page never holds more rows than this, since a row has at least this many bytes.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 60;
 
 fn join(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -137,7 +137,7 @@ fn named(text: &str) -> Result<ChannelName, Error> {
     ChannelName::parse(text).map_err(|want| Error::usage("channel", want))
 }
 
-/// Whether nobody is behind a peer any more, and none is awaited.
+/// Whether a peer's session is over and is not expected back.
 fn has_ended(peer: &Peer) -> bool {
     match peer.row.kind {
         PeerKind::Session { .. } => peer.is_gone() && peer.offline_since.is_none(),
@@ -147,7 +147,7 @@ fn has_ended(peer: &Peer) -> bool {
     }
 }
 
-/// The channels, and who is in them.
+/// The channels and their members.
 #[derive(Debug, Default)]
 pub struct Channels {
     /// In the order in which they joined. A channel without members does not exist.
@@ -164,7 +164,7 @@ impl Channels {
         Ok(())
     }
 
-    /// Removes members whose session ended while no broker ran.
+    /// Removes members whose session ended while no broker was running.
     pub(super) fn remove_ended(
         &mut self,
         turn: &mut Turn,
@@ -219,7 +219,7 @@ impl Channels {
         Ok(())
     }
 
-    /// A session has ended: it leaves all channels.
+    /// Removes a session that has ended from all channels.
     pub(super) fn leave_all(
         &mut self,
         turn: &mut Turn,

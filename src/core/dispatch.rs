@@ -1,4 +1,4 @@
-//! From a call to its answer: who acts, the operation inside a savepoint, the waiting in between.
+//! Runs calls: finds the acting peer, runs the operation inside a savepoint, and keeps calls that must wait.
 
 use super::mail::{receipts, wakeups};
 use super::peers::sessions;
@@ -17,11 +17,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub enum Outcome {
     /// The result.
     Ready(Value),
-    /// Nothing yet: run the operation again when this changes, at the latest then (ms).
+    /// No result yet: run the operation again when this changes, and at the latest at this time (ms).
     Pending(WaitReason, i64),
 }
 
-/// Who calls, when, and whether the call may still wait.
+/// The context of a call: the caller, the time, and whether the call may still wait.
 #[derive(Debug, Clone)]
 pub struct CallContext {
     /// The connection it came over; 0 for the HTTP thread.
@@ -30,9 +30,10 @@ pub struct CallContext {
     pub actor: Option<PeerId>,
     /// Now, ms.
     pub now: i64,
-    /// When its wait ends, if it has waited before.
+    /// When its wait ends, if it has already waited, ms.
     pub until: Option<i64>,
-    /// Where the stream stood when it began to wait for events or messages, or when its wait for a wakeup ends.
+    /// For a wait for events or messages: the end of the stream when the wait began. For a wait for a wakeup: when it
+    /// ends.
     pub cursor: Option<i64>,
     /// Set when it must answer now.
     pub deadline_reached: bool,
@@ -48,7 +49,7 @@ impl CallContext {
         self.actor.as_deref().unwrap_or("")
     }
 
-    /// The acting peer's id, to keep.
+    /// The acting peer's id, as an owned value.
     pub fn my_id(&self) -> PeerId {
         self.actor.clone().unwrap_or_default()
     }
@@ -60,16 +61,16 @@ impl CallContext {
     }
 }
 
-/// A call as it comes from a connection.
+/// A call as it arrives over a connection.
 #[derive(Debug)]
 pub struct Call {
     /// Its connection.
     pub conn: ConnId,
-    /// Its id there.
+    /// Its id on that connection.
     pub id: Value,
-    /// What it asks for.
+    /// The operation that it asks for.
     pub op: &'static Op,
-    /// With what.
+    /// The arguments.
     pub args: Args,
     /// The peer that it wants to act as.
     pub acting: Option<String>,
@@ -79,7 +80,7 @@ pub struct Call {
     pub ancestors: Vec<Process>,
 }
 
-/// What a caller is told when a rule panicked; the panic itself is in the log.
+/// The error for a caller whose rule panicked. The panic itself is in the log.
 const BUG: &str = "a bug in slm-mesh: nothing was changed; broker.log says where, please report it";
 
 /// Whether an operation is this one.
@@ -116,7 +117,7 @@ impl Mesh {
             .iter()
             .filter(|waiting| waiting.ctx.conn == call.conn && !waits_for_wakeup(waiting.op))
             .count();
-        // A wait for a wakeup does not count: there is at most one for each peer and channel.
+        // Waits for a wakeup do not count, since there is at most one for each peer and channel.
         ctx.deadline_reached = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
         self.step(WaitingCall { ctx, op: call.op, args: call.args, reason: None }, None);
         self.resume_waiting(now);
@@ -125,7 +126,7 @@ impl Mesh {
     /// Runs an operation at once and returns its result, for a caller that cannot wait.
     ///
     /// # Errors
-    /// The operation's own, or that it had to wait.
+    /// The operation's own error, or an error if it would have to wait.
     pub fn run(&mut self, op: &'static Op, args: &Args, ctx: &CallContext) -> Result<Value, Error> {
         let result = self.in_savepoint(|mesh| (op.run)(mesh, ctx, args));
         self.resume_waiting(ctx.now);
@@ -137,14 +138,14 @@ impl Mesh {
         }
     }
 
-    /// Runs a rule whose writes and effects vanish together if it fails.
+    /// Runs a rule. If the rule fails, its writes and effects are rolled back together.
     ///
     /// # Errors
-    /// The rule's own; a panic in it counts as an internal error.
+    /// The rule's own error, or an internal error if the rule panics.
     pub fn in_savepoint<T>(&mut self, rule: impl FnOnce(&mut Mesh) -> Result<T, Error>) -> Result<T, Error> {
         let n_effects = self.turn.effect_count();
         self.turn.store.begin_call();
-        // A panic in a rule is a bug; it costs this call and nothing else.
+        // A panic in a rule is a bug. Only this call fails.
         let ruled = catch_unwind(AssertUnwindSafe(|| rule(self)));
         let result = ruled.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, BUG))).and_then(|value| {
             self.turn.store.end_call()?;
@@ -159,8 +160,8 @@ impl Mesh {
         result
     }
 
-    /// Runs a call once: it is answered, or it waits. `place` is its former place among the waiting
-    /// calls, which it keeps.
+    /// Runs a call once: it is answered, or it waits. `place` is its former place among the waiting calls; if it
+    /// waits again, it keeps that place.
     fn step(&mut self, mut call: WaitingCall, place: Option<usize>) {
         let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {
             Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail_notice(value, &call))),
@@ -184,7 +185,7 @@ impl Mesh {
         self.turn.push(Effect::Reply { conn: call.ctx.conn, id: call.ctx.id, result });
     }
 
-    /// Every result tells its caller of mail that waits.
+    /// Adds the number of unread messages to every result.
     fn with_mail_notice(&mut self, mut value: Value, call: &WaitingCall) -> Value {
         if is(call.op, &receipts::MARK_READ) || is(call.op, &sessions::DETACH) {
             return value;
@@ -217,9 +218,9 @@ impl Mesh {
         value
     }
 
-    /// Runs the waiting calls again for which something changed, in the order in which they came.
+    /// Runs those waiting calls again for which something changed, in the order in which they came.
     pub fn resume_waiting(&mut self, now: i64) {
-        // Each round answers at least one call, or it is the last; an answer may change things for others.
+        // An answered call may change things for other waiting calls, so this repeats until a round answers none.
         for _ in 0..=self.waiting.len() {
             let dirty = std::mem::take(&mut self.turn.dirty);
             let mut start = 0;
@@ -239,7 +240,7 @@ impl Mesh {
         self.turn.dirty = Dirty::default();
     }
 
-    /// Answers the calls whose wait is over.
+    /// Answers the calls whose waiting time is over.
     pub(super) fn end_waits(&mut self, now: i64) {
         let is_due = |call: &WaitingCall| call.ctx.until.is_some_and(|until| until <= now);
         while let Some(place) = self.waiting.position(0, is_due) {

@@ -1,4 +1,4 @@
-//! What an agent's own hooks report and ask: an edit, mail to show, the end of a turn.
+//! The operations that an agent's hooks call: before an edit, to show mail, and at the end of a turn.
 //!
 //! A hook knows its session by the agent's key; the session's MCP server knows another key, or none. Here
 //! both become one peer.
@@ -29,11 +29,11 @@ const RUNNING: Arg = Arg::new(
     "Ids of background tasks and subagents that still run",
 )
 .at(CliPlace::Hidden);
-/// A lock that an edit took by itself holds this long unless the next edit renews it.
+/// How long a lock lasts that an edit took automatically, unless the next edit renews it.
 const EDIT_MS: i64 = 2 * 60_000;
-/// Locks of background work hold this long unless its end is reported before.
+/// How long locks of background work last, unless its end is reported earlier.
 const BACKGROUND_MS: i64 = 60 * 60_000;
-/// Messages that one hook shows; the others are counted.
+/// The most messages that one hook shows; further messages are only counted.
 const SHOWN_MAX: usize = 10;
 
 /// Locks the files of an edit for the session whose hook asks.
@@ -56,7 +56,7 @@ pub static EDIT: Op = Op {
     run: edit,
 };
 
-/// Hands out mail that a hook can show.
+/// Returns mail for a hook to show.
 pub static MAIL: Op = Op {
     name: "hook.mail",
     summary: "Hand unread mail to a hook, once; with around, also list peers and locks in the repository",
@@ -114,8 +114,8 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         all_worktrees: false,
         renew: true,
     };
-    // Of several sessions in one process, a call without a key may be any one's: what was locked over the
-    // process's own connection refuses none of them.
+    // If a process has several sessions, a call without a key may come from any of them. So a lock that was taken
+    // over the process's own connection does not block any of its sessions.
     let process = nearest(&ctx.ancestors);
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |lock: &LockRow| {
@@ -149,7 +149,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         mail.person_spoke(&id);
     }
     if !direct || !rows.is_empty() {
-        // A session that asks as it stops goes on if there is mail.
+        // A session whose hook asks for mail as it stops continues if there is mail.
         peers.set_turn_active(turn, &id, Some(ctx.now));
     }
     let unread = mail.unread(&turn.store, &id)? - rows.len() as i64;
@@ -182,7 +182,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     if leaves {
         end_all_waits(turn, waiting, &id);
     }
-    // A background task writes with the turn's locks, and a subagent with its own.
+    // A background task uses the locks of the turn; a subagent has its own.
     let goes_on = |owner: &LockOwner| match owner {
         LockOwner::Turn => !running.is_empty(),
         LockOwner::Subagent(subagent) => running.contains(&subagent.as_str()),
@@ -199,7 +199,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(done))
 }
 
-/// The session whose hook asks, if it is known. A key that is new for it is noted.
+/// The session whose hook calls, if it is known. A new key of that session is stored.
 fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &Args) -> Result<Option<PeerId>, Error> {
     let evidence = HookEvidence {
         agent: args.word("agent"),
@@ -215,8 +215,8 @@ fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &A
     Ok(found)
 }
 
-/// The session whose hook asks. One that is not known becomes a peer, which the MCP server of the same
-/// session takes over when it comes.
+/// The session whose hook calls. An unknown session becomes a peer, which the session's MCP server takes over when it
+/// connects.
 pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<PeerId, Error> {
     let Mesh { turn, peers, locks, mail, journal, .. } = mesh;
     let id = match known_session(turn, peers, ctx, args)? {
@@ -253,5 +253,5 @@ fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value
     (json!(near), json!(held))
 }
 
-/// Neighbours, and locks, that a hook shows.
+/// The most neighbours, and the most locks, that a hook shows.
 const NEIGHBOURS_MAX: usize = 8;

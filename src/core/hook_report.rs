@@ -1,5 +1,5 @@
-//! What hooks report of shell commands: which files others hold in a work tree, and that a command changed one of
-//! them although the lock was there.
+//! The operations of hooks around shell commands: they list the files that others hold in a work tree, and report
+//! that a command changed such a file in spite of the lock.
 
 use super::hook_ops::session_of_hook;
 use super::locks::Locks;
@@ -14,7 +14,7 @@ use crate::base::{framed_text, limits};
 use crate::store::{LockRow, Message};
 use serde_json::{Value, json};
 
-/// Of a command's first line, a message shows this much, in characters.
+/// Characters of a command's first line that a message shows.
 const COMMAND_SHOWN: usize = 200;
 
 /// Reports files of other peers that a command changed.
@@ -54,7 +54,7 @@ fn changed(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, E
     Ok(Outcome::Ready(json!({ "ok": true, "sent": !sent.is_empty() })))
 }
 
-/// The message to a holder. It names a few files, and counts the others.
+/// The message to a holder. It names a few files and counts the rest.
 fn report_text(args: &Args) -> String {
     let files = args.texts("files");
     let shown: Vec<String> = files.iter().take(FILES_SHOWN).map(|path| framed_text::shown_path(path)).collect();
@@ -80,7 +80,7 @@ fn report_text(args: &Args) -> String {
 /// Files that a message names.
 const FILES_SHOWN: usize = 10;
 
-/// The locks of others that a hook watches: those that concern a work tree, with the paths that they have in it.
+/// The locks of other peers that a hook watches: the locks that concern a work tree, with their paths in it.
 pub(super) fn watched_locks(
     locks: &Locks,
     peers: &Peers,
@@ -105,7 +105,7 @@ pub(super) fn watched_locks(
     rows.take(limits::WATCHED_FILES_MAX).collect()
 }
 
-/// The locks of a session, as far as hooks watch them.
+/// The locks of a session that hooks watch.
 pub(super) fn own_locks(locks: &Locks, peers: &Peers, me: &str) -> Vec<Value> {
     let own = locks.all().iter().filter(|lock| lock.holder == me).take(limits::WATCHED_FILES_MAX);
     own.map(|lock| short_view(peers, lock, &lock.path)).collect()
@@ -117,7 +117,7 @@ fn short_view(peers: &Peers, lock: &LockRow, path: &str) -> Value {
             "holder": peers.name_of(&lock.holder) })
 }
 
-/// Whether a lock can mean a file of a work tree.
+/// Whether a lock may cover a file of a work tree.
 fn is_below(path: &str, root: &str, matcher: &PathMatcher<'_>) -> bool {
     if paths::is_pattern(path) { matcher.overlaps(path) } else { path.starts_with(root) }
 }

@@ -1,6 +1,6 @@
-//! The journal: every change, in one stream whose sequence numbers never go back.
+//! The journal: all changes as one stream of events with ascending sequence numbers.
 //!
-//! **Invariant:** this file alone writes events.
+//! **Invariant:** only this module writes events.
 
 use super::op::ArgKind;
 use super::peers::{Peer, Peers};
@@ -90,7 +90,7 @@ pub static UNSUBSCRIBE: Op = Op {
     run: unsubscribe,
 };
 
-/// An event carries a state value of at most this many bytes; a longer one must be fetched.
+/// The longest state value that an event carries, bytes. A client must fetch a longer value.
 const EVENT_VALUE_MAX: usize = 4096;
 
 fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -104,7 +104,7 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         None => None,
     };
     let last = turn.store.counters.event_last;
-    // A wait without a cursor waits for what is new from the moment in which it began.
+    // A wait without a cursor waits for events that come after the wait began.
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
     let cursor = args.int("after").max(since).or(ctx.cursor).or(waits.then_some(last));
     let limit = args.int("limit").unwrap_or(50);
@@ -140,7 +140,7 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         _ => last,
     };
     let first = turn.store.first_event()?.unwrap_or(last + 1);
-    // A cursor from beyond the end belongs to another stream; one before the first event was pruned.
+    // A cursor beyond the end belongs to another stream. Before the first kept event, events were removed.
     let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     Ok(Outcome::Ready(json!({ "ok": true, "events": rows, "seq": seq, "gap": gap, "more": more })))
 }
@@ -179,7 +179,7 @@ fn wants(subscribed: &[String], kind: &str) -> bool {
     subscribed.iter().any(|wanted| wanted == "*" || wanted == kind)
 }
 
-/// A change, with what its event tells about it.
+/// A change, with the facts that its event carries.
 #[allow(missing_docs)] // each variant's line says what its fields are
 #[derive(Debug)]
 pub enum Change<'a> {
@@ -298,24 +298,24 @@ fn state_payload(entry: &StateEntry) -> Value {
     payload
 }
 
-/// The name of an entry over all namespaces.
+/// The name of an entry with its namespace.
 fn state_key(entry: &StateEntry) -> String {
     format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
 }
 
-/// Events of one entry that one turn blanks, some ten milliseconds of work. The rate limit allows a peer this
-/// many changes in a quarter of an hour.
+/// How many events of one entry lose their values in one turn, which is some ten milliseconds of work. The rate limit
+/// allows a peer this many changes in a quarter of an hour.
 const BLANKED_MAX: i64 = 10_000;
 
-/// The stream, and who wants to hear of it.
+/// The stream and its subscribers.
 #[derive(Debug)]
 pub struct Journal {
     ids: PublicIds,
     /// Event types that each connection wants pushed.
     subscriptions: HashMap<ConnId, Vec<String>>,
-    /// The same for clients of the old HTTP API, which take pushes on a socket of their own.
+    /// The same for clients of the old HTTP API, which receive pushes on their own sockets.
     peer_subscriptions: HashMap<PeerId, Vec<String>>,
-    /// Somebody observes all that happens.
+    /// Whether an observer receives every event.
     observed: bool,
 }
 
@@ -354,7 +354,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Takes the values of an entry that is gone out of its events.
+    /// Removes the values of a deleted or expired entry from its events.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -367,19 +367,19 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes old events, a bounded number; returns how many.
+    /// Removes a bounded number of old events; returns how many.
     pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<usize, Error> {
         Ok(turn.store.prune_events(now - limits::EVENTS_KEPT_MS, limits::PRUNE_STEP)?)
     }
 
-    /// Lets observers know of a message that was sent or got further.
+    /// Tells observers that a message was sent or changed its state.
     pub(super) fn observe(&self, turn: &mut Turn, message: &Message) {
         if self.observed {
             turn.push(Effect::Message(Rc::new(message.clone())));
         }
     }
 
-    /// Sets whether every event and every step of a message comes out for observers.
+    /// Sets whether observers receive every event and every change of a message's state.
     pub(super) fn set_observed(&mut self, observed: bool) {
         self.observed = observed;
     }
@@ -404,7 +404,7 @@ impl Journal {
         self.subscriptions.remove(&conn);
     }
 
-    /// Subscribes a peer that takes pushes on its own socket; an empty list ends the subscription.
+    /// Subscribes a peer that receives pushes on its own socket; an empty list ends the subscription.
     pub fn subscribe_peer(&mut self, peer: &str, types: Vec<String>) {
         let has_room = self.peer_subscriptions.len() < limits::PEERS_MAX;
         if types.is_empty() {
@@ -421,7 +421,7 @@ impl Journal {
 }
 
 impl Mesh {
-    /// Events for the old HTTP API: newest first.
+    /// Events for the old HTTP API, newest first.
     ///
     /// # Errors
     /// When the disk cannot be read.

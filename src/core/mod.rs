@@ -1,12 +1,11 @@
 //! The rules of the mesh, as plain functions of (request, time, store).
 //!
-//! A [`Mesh`] is a handful of parts: peers, locks, mail, the journal, state, federation. Each part is the
-//! only code that writes its memory and asks its questions to the store; a rule takes the parts that it
-//! needs. [`dispatch`] runs operations, [`turn`] holds the transaction and what shall leave after it.
+//! A [`Mesh`] consists of a few parts: peers, locks, mail, the journal, state, federation. Each part alone writes its
+//! memory and its tables in the store; a rule takes the parts that it needs. [`dispatch`] runs operations, and
+//! [`turn`] holds the transaction and the effects that leave after its commit.
 //!
-//! **Invariant:** nothing here knows a clock, a socket, a thread or chance. Time is an argument, random
-//! numbers come from a function that the caller gives, and effects wait for the caller to take them after
-//! its commit.
+//! **Invariant:** nothing here uses a clock, a socket, a thread or a random source. Time is an argument, random
+//! numbers come from a function that the caller passes, and the caller takes the effects after its commit.
 
 pub mod channels;
 pub mod dispatch;
@@ -97,14 +96,14 @@ pub fn op(name: &str) -> Option<&'static Op> {
     OPS.iter().copied().find(|op| op.name == name)
 }
 
-/// What a mesh is given when it opens.
+/// The settings of a mesh.
 #[derive(Debug, Clone)]
 pub struct MeshSettings {
     /// An HTTP peer is stale after this long without a heartbeat, ms.
     pub stale_ms: i64,
     /// It is gone after this long without a heartbeat, ms.
     pub dead_ms: i64,
-    /// Length of a lock whose caller names none, minutes.
+    /// How long a lock lasts if its caller gives no duration, minutes.
     pub lock_ttl_min: i64,
     /// Messages that one sender may send in `limits::RATE_WINDOW_MS`.
     pub rate_max: u32,
@@ -123,7 +122,7 @@ pub struct MeshSettings {
 }
 
 impl Default for MeshSettings {
-    /// The values that hold where nothing is set, with placeholders for the machine and the user.
+    /// The default values, with placeholders for the machine and the user.
     fn default() -> MeshSettings {
         MeshSettings {
             stale_ms: 30_000,
@@ -159,7 +158,7 @@ pub struct Mesh {
     ticked_at: i64,
     /// When old rows are removed next, ms.
     next_prune: i64,
-    /// After the disk refused a write, timed work such as expiry waits until then, ms.
+    /// After the disk refused a write, timed work such as expiry pauses until this time, ms.
     retry_after: i64,
 }
 
@@ -170,7 +169,7 @@ impl std::fmt::Debug for Mesh {
 }
 
 impl Mesh {
-    /// A mesh over its store. `random` gives numbers that nobody can guess. What it writes belongs to the
+    /// Opens a mesh over its store. `random` returns unpredictable numbers. The writes of the opening belong to the
     /// first turn if the store records.
     ///
     /// # Errors
@@ -216,13 +215,14 @@ impl Mesh {
         })
     }
 
-    /// Sets how to ask whether a process of this machine is alive: a session whose connection went with an
-    /// earlier broker may be about to come back.
+    /// Sets the function that tells whether a process of this machine is alive. It is needed because a session whose
+    /// connection ended with an earlier broker may be about to reconnect.
     pub fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
         self.peers.set_process_probe(is_alive);
     }
 
-    /// Lets time pass: waits end, locks and entries expire, silent peers go, old rows are removed.
+    /// Does the work that is due at this time: ends waits, expires locks and entries, marks silent peers as gone, and
+    /// removes old rows.
     pub fn tick(&mut self, now: i64) {
         if now >= self.retry_after {
             for step in [Mesh::expire_locks, Mesh::expire_peers, Mesh::expire_links, Mesh::expire_rows, Mesh::prune] {
@@ -233,7 +233,7 @@ impl Mesh {
             }
         }
         self.ticked_at = now;
-        // A lock that ends in this instant still goes to a call that waited until now.
+        // A lock that ends at this instant still goes to a call whose wait ends at the same instant.
         self.resume_waiting(now);
         self.end_waits(now);
         self.resume_waiting(now);
@@ -266,7 +266,7 @@ impl Mesh {
         mail.expire(turn, journal, now)
     }
 
-    /// Removes rows that are older than they are kept, a bounded number at a time.
+    /// Removes a bounded number of rows that are past their time of retention.
     fn prune(&mut self, now: i64) -> Result<(), Error> {
         if now < self.next_prune {
             return Ok(());
@@ -282,8 +282,8 @@ impl Mesh {
         peers.forget_old(turn, mail, locks, now)
     }
 
-    /// Makes the turn durable; returns whether it could. If not, nothing of the turn leaves but the error,
-    /// and memory equals the disk again.
+    /// Makes the turn durable; returns whether it could. If not, only the error leaves the turn, and memory equals
+    /// the disk again.
     pub fn commit(&mut self) -> bool {
         let committed = self.turn.commit().is_ok();
         if !committed {
@@ -292,8 +292,8 @@ impl Mesh {
         committed
     }
 
-    /// Ends the writes of the turn and returns them for the log, in which they get this position; `None` for a
-    /// turn that wrote nothing. [`Mesh::commit`] or [`Mesh::take_back`] must follow.
+    /// Ends the writes of the turn and returns them for the log, where they get this position. Returns `None` if the
+    /// turn wrote nothing. [`Mesh::commit`] or [`Mesh::take_back`] must follow.
     ///
     /// # Errors
     /// When the disk refuses; then the turn must be taken back.
@@ -301,19 +301,19 @@ impl Mesh {
         self.turn.seal(position)
     }
 
-    /// Takes the turn back. Every answer of it is then this error, and memory equals the disk again.
+    /// Rolls the turn back. All its answers become this error, and memory equals the disk again.
     pub fn take_back(&mut self, error: &Error) {
         self.turn.take_back(error);
         self.rest();
     }
 
-    /// After the turn was taken back, the same timed work would only fail again.
+    /// After a rollback, the same timed work would only fail again.
     fn rest(&mut self) {
         self.reload();
         self.retry_after = self.ticked_at + limits::REST_MS;
     }
 
-    /// Makes memory equal the disk again after writes were taken back.
+    /// Makes memory equal the disk again after a rollback.
     fn reload(&mut self) {
         self.mail.reload();
         self.turn.forget_expiry();
@@ -324,12 +324,12 @@ impl Mesh {
         self.turn.log_error(loaded);
     }
 
-    /// What shall leave, oldest first.
+    /// Takes the effects that are to leave, oldest first.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         self.turn.take_effects()
     }
 
-    /// Sets whether every event and every step of a message comes out for observers.
+    /// Sets whether observers receive every event and every change of a message's state.
     pub fn set_observed(&mut self, observed: bool) {
         self.journal.set_observed(observed);
     }
@@ -339,19 +339,19 @@ impl Mesh {
         self.turn.store.has_written()
     }
 
-    /// Hands the store back as a crash leaves it: what was not committed is gone.
+    /// Hands the store back as a crash would leave it, without uncommitted writes.
     pub fn into_store(mut self) -> Store {
         self.turn.store.rollback();
         self.turn.store
     }
 
-    /// Moves the write-ahead log into the database, for a moment without work.
+    /// Moves the write-ahead log into the database. The caller does this while it is idle.
     pub fn checkpoint(&mut self) {
         let done = self.turn.store.checkpoint().map_err(Error::from);
         self.turn.log_error(done);
     }
 
-    /// What moves the log while the mesh goes on.
+    /// Returns the checkpointer that moves the log while the mesh works.
     ///
     /// # Errors
     /// When the file cannot be opened a second time.
@@ -359,7 +359,7 @@ impl Mesh {
         Ok(self.turn.store.checkpointer()?)
     }
 
-    /// Whether nobody is online or waits, and no message waits for another mesh.
+    /// Whether no peer is online, no call waits, and no message waits for another mesh.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && !self.peers.is_anybody_online() && !self.has_mail_to_forward()
     }
@@ -378,7 +378,7 @@ impl Mesh {
         !self.peers.attached_to(conn).is_empty()
     }
 
-    /// Notes the processes that the transport proved to stand above a connection.
+    /// Notes the ancestor processes of a connection's client, as the transport proved them.
     pub fn set_ancestors(&mut self, conn: ConnId, ancestors: &[Process]) {
         self.peers.set_agent_process(conn, ancestors);
     }
@@ -393,7 +393,7 @@ impl Mesh {
         &self.settings
     }
 
-    /// What tells this mesh from others.
+    /// The id that distinguishes this mesh from others.
     pub fn mesh_id(&self) -> String {
         self.ids.mesh_id()
     }
@@ -423,7 +423,7 @@ impl Mesh {
         &self.federation
     }
 
-    /// What is on disk, for readers that show it.
+    /// The store, for code that only reads it.
     pub fn store(&self) -> &Store {
         &self.turn.store
     }
@@ -442,10 +442,10 @@ impl Mesh {
         self.journal.subscribe_peer(peer, types);
     }
 
-    /// Sets what a peer says it does.
+    /// Sets a peer's summary.
     ///
     /// # Errors
-    /// When nobody knows the peer, or the disk refuses.
+    /// When the peer is unknown, or the disk refuses.
     pub fn set_summary(&mut self, id: &str, summary: &str, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, journal, .. } = self;
         peers.set_summary(turn, journal, id, summary, now)
@@ -459,7 +459,7 @@ impl Mesh {
         self.rates.charge(&self.peers, sender, cost, now)
     }
 
-    /// Grants a lock to a client of the old HTTP API, for a request that nothing conflicts with.
+    /// Grants a lock to a client of the old HTTP API, for a request without conflicts.
     ///
     /// # Errors
     /// When too many locks are in force, or the disk refuses.
@@ -468,7 +468,7 @@ impl Mesh {
         locks.grant(turn, peers, journal, request, now)
     }
 
-    /// Gives a path back for a client of the old HTTP API; returns false if it does not hold the path.
+    /// Releases a path for a client of the old HTTP API; returns false if it does not hold the path.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -480,7 +480,7 @@ impl Mesh {
 
 /// The mesh's own random number, which its public ids carry.
 fn instance_number(turn: &mut Turn, peers: &mut Peers) -> Result<u128, Error> {
-    // Databases of version 0.1.0 call it so.
+    // Databases of version 0.1.0 use this name.
     const NAME: &str = "salt";
     if let Some(known) = turn.store.meta(NAME)?.and_then(|hex| u128::from_str_radix(&hex, 16).ok()) {
         return Ok(known);

@@ -1,5 +1,5 @@
-//! What an operation is: one value from which the socket method, the MCP tool and its schema, the
-//! verb, its help, the man page and the README's tables all derive.
+//! The definition of an operation: one value from which the socket method, the MCP tool and its schema, the verb, its
+//! help, the man page and the README's tables are all derived.
 //!
 //! **Invariant:** an operation's function sees only [`Args`] that [`Op::check`] let through.
 
@@ -8,7 +8,7 @@ use crate::base::limits;
 use crate::core::{CallContext, Mesh, Outcome};
 use serde_json::{Map, Value, json};
 
-/// What an argument may be.
+/// The kinds of values that an argument may have.
 #[allow(missing_docs)] // each variant's line names its bounds
 #[derive(Debug, Clone, Copy)]
 pub enum ArgKind {
@@ -28,20 +28,20 @@ pub enum ArgKind {
     Object { max: usize },
 }
 
-/// Where the command line takes an argument.
+/// How the command line takes an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CliPlace {
     /// As `--kebab-name VALUE`.
     Flag,
-    /// In its turn, without a name.
+    /// By its position, without a name.
     Positional,
     /// All remaining words.
     Rest,
-    /// Not at all: only programs send it.
+    /// Not at all, because only programs send it.
     Hidden,
 }
 
-/// What an argument means to a client, beyond its value.
+/// A special meaning of an argument for clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArgRole {
     /// Nothing beyond its value.
@@ -57,7 +57,7 @@ pub enum ArgRole {
 pub struct Arg {
     /// Its name on the socket and in MCP, camelCase.
     pub name: &'static str,
-    /// What it may be.
+    /// The kind of its value.
     pub kind: ArgKind,
     /// Whether a call without it is refused.
     pub required: bool,
@@ -67,9 +67,9 @@ pub struct Arg {
     pub place: CliPlace,
     /// A shorter flag for the command line, without dashes.
     pub short: Option<&'static str>,
-    /// Whether the MCP tool offers it too; what stays outside is for people and hooks.
+    /// Whether the MCP tool offers it. Other arguments are for people and hooks.
     pub tool: bool,
-    /// What it means to a client.
+    /// Its special meaning for clients.
     pub role: ArgRole,
 }
 
@@ -121,14 +121,14 @@ impl Arg {
     }
 }
 
-/// Whether a call needs to know who calls.
+/// Whether a call needs a known caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Auth {
-    /// It acts as somebody.
+    /// The caller must be a known peer.
     Required,
-    /// It answers anybody, and says more to somebody.
+    /// Anybody may call; a known peer gets a fuller answer.
     Optional,
-    /// It is an agent's hook: the rule itself finds out whose.
+    /// The caller is an agent's hook, and the rule itself finds the session.
     Hook,
 }
 
@@ -159,12 +159,12 @@ impl std::fmt::Debug for Op {
 }
 
 impl Op {
-    /// The argument whose value makes a call of this operation repeatable, if it has one.
+    /// The idempotency key of this operation, if it has one: the argument that makes a call repeatable.
     pub fn idempotency_key(&self) -> Option<&'static Arg> {
         self.args.iter().find(|arg| arg.role == ArgRole::IdempotencyKey)
     }
 
-    /// Lets arguments through that are known and well-formed; null counts as absent.
+    /// Checks that all arguments are known and well-formed; null counts as absent.
     pub fn check(&self, mut given: Map<String, Value>) -> Result<Args, Error> {
         for (name, value) in &mut given {
             if value.is_null() {
@@ -190,7 +190,7 @@ impl Op {
 }
 
 impl ArgKind {
-    /// What is accepted, in words.
+    /// Describes the accepted values in words.
     pub fn want(&self) -> String {
         match *self {
             ArgKind::Text { min: 0, max } => format!("text of at most {max} bytes"),
@@ -207,8 +207,8 @@ impl ArgKind {
         }
     }
 
-    /// Turns a text that can mean only one value of this kind into that value: models write `"5"` for 5,
-    /// `"true"` for true, and a list or an object as its JSON text.
+    /// Converts a text to a value of this kind if its meaning is certain: models write `"5"` for 5, `"true"` for
+    /// true, and a list or an object as JSON text.
     fn coerce(&self, value: &mut Value) {
         let Value::String(text) = &*value else { return };
         let text = text.trim();
@@ -217,7 +217,7 @@ impl ArgKind {
             ArgKind::Flag => text.to_ascii_lowercase().parse::<bool>().ok().map(Value::from),
             ArgKind::Texts { .. } => match serde_json::from_str(text) {
                 Ok(Value::Array(list)) => Some(Value::Array(list)),
-                // With a comma it might mean several.
+                // A text with a comma might mean several items.
                 _ => (!text.is_empty() && !text.contains([',', '\n'])).then(|| json!([text])),
             },
             ArgKind::Object { .. } => serde_json::from_str(text).ok().filter(Value::is_object),
@@ -274,7 +274,7 @@ impl ArgKind {
     }
 }
 
-/// Whether a value is nested at most so deep.
+/// Whether a value is nested at most this deep.
 fn is_flat(value: &Value, depth: usize) -> bool {
     match value {
         Value::Array(list) => depth > 0 && list.iter().all(|item| is_flat(item, depth - 1)),
@@ -288,7 +288,7 @@ fn whole(n: &serde_json::Number) -> Option<i64> {
     n.as_i64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15).map(|f| f as i64))
 }
 
-/// Arguments that an operation's check let through.
+/// Arguments that have passed an operation's check.
 #[derive(Debug, Clone, Default)]
 pub struct Args(Map<String, Value>);
 

@@ -1,7 +1,7 @@
-//! Lists that are longer than one answer: where the next page begins.
+//! Pages of lists that are longer than one answer, with the cursor at which the next page begins.
 //!
-//! A cursor is a number that only grows, and a text that tells rows with the same number apart. Both
-//! belong to the row itself, so no row is missed or repeated when others come and go in between.
+//! A cursor is an ascending number, and a text that distinguishes rows with the same number. Both belong to the row
+//! itself, so no row is missed or repeated when others come and go in between.
 
 use crate::base::error::Error;
 use crate::base::limits;
@@ -21,7 +21,7 @@ pub fn add_cursor(value: &mut Value, n_left: usize, last: Option<(i64, &str)>) {
 /// Reads a cursor.
 ///
 /// # Errors
-/// When it is none.
+/// When the text is not a cursor.
 pub fn parse_cursor(cursor: &str) -> Result<(i64, &str), Error> {
     let parts = cursor.split_once(' ').and_then(|(number, text)| Some((number.parse().ok()?, text)));
     parts.ok_or_else(|| Error::usage("after", "want the value of next from the previous answer"))

@@ -1,4 +1,4 @@
-//! How much one sender may send in a short time.
+//! Limits how much one sender may send in a short time.
 
 use super::peers::Peers;
 use crate::base::error::{Error, ErrorKind};
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 /// What each sender spent in its current window.
 #[derive(Debug)]
 pub struct RateLimiter {
-    /// Messages that a window allows; a change of state costs a tenth of one.
+    /// Messages that a window allows. A change of state costs a tenth of a message.
     messages_max: u32,
     /// By sender: when its window began, and the tenths of a message that it spent since.
     spent: HashMap<String, (i64, u32)>,
@@ -23,7 +23,7 @@ impl RateLimiter {
     /// Charges `cost` tenths of a message to a sender: a peer's id, or the name of a shared budget.
     ///
     /// # Errors
-    /// When the window's budget is spent; the error says for how long to wait.
+    /// When the budget of the window is spent. The error says how long to wait.
     pub fn charge(&mut self, peers: &Peers, sender: &str, cost: u32, now: i64) -> Result<(), Error> {
         if self.spent.len() > limits::PEERS_MAX {
             self.spent.retain(|_, (since, _)| now - *since < limits::RATE_WINDOW_MS);

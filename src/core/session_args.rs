@@ -1,5 +1,5 @@
-//! The arguments by which a hook, a verb or a wakeup channel names its session. Each operation that takes
-//! them takes all, from this one list, so that what one hook may say, every hook may say.
+//! The arguments by which a hook, a verb or a wakeup channel names its session. Each operation that takes them takes
+//! all of them from this one list, so every hook may give the same facts.
 
 use super::op::ArgKind;
 use super::{Arg, CliPlace};
@@ -28,7 +28,7 @@ pub(crate) const NAMING: [Arg; 11] = [
     arg("transcript", limits::PATH_MAX, "Where the agent keeps the session's transcript; empty: nobody shall read it"),
 ];
 
-/// The same, where a call needs none of them, because its connection may speak for the session.
+/// The same, for calls that need none of them because their connection may identify the session.
 pub(crate) const OPTIONAL_NAMING: [Arg; 11] = {
     let mut all = NAMING;
     let mut n = 0;
@@ -39,7 +39,7 @@ pub(crate) const OPTIONAL_NAMING: [Arg; 11] = {
     all
 };
 
-/// `naming`, and then an operation's own arguments; `ALL` counts both.
+/// `naming`, followed by an operation's own arguments; `ALL` is the number of both together.
 pub(crate) const fn joined<const ALL: usize>(naming: &[Arg], own: &[Arg]) -> [Arg; ALL] {
     let mut all = [naming[0]; ALL];
     let mut n = 0;
@@ -50,7 +50,7 @@ pub(crate) const fn joined<const ALL: usize>(naming: &[Arg], own: &[Arg]) -> [Ar
     all
 }
 
-/// The arguments of an operation about a session: those that name it, and then the operation's own.
+/// The arguments of an operation about a session: the arguments that name it, followed by the operation's own.
 macro_rules! session_args {
     ($naming:expr; $($own:expr),* $(,)?) => {{
         const NAMED_BY: &[$crate::core::Arg] = &$naming;

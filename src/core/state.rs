@@ -1,6 +1,6 @@
 //! Shared state: small values under keys, each with a version that only grows.
 //!
-//! **Invariant:** this file alone writes entries.
+//! **Invariant:** only this module writes entries.
 
 use super::journal::{Change, Journal};
 use super::mail::receipts::part_starts;
@@ -138,7 +138,7 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let entry = mesh.set_entry(&new, args.int("expect"), ctx.me(), ctx.now)?;
     let mut row = view(&mesh.peers, &entry);
     if row.to_string().len() > limits::PAGE_MAX {
-        // The caller knows what it wrote.
+        // The value is left out, because the caller knows what it wrote.
         row["value"] = Value::Null;
     }
     Ok(Outcome::Ready(json!({ "ok": true, "version": entry.version, "entry": row })))
@@ -196,7 +196,7 @@ fn view(peers: &Peers, entry: &StateEntry) -> Value {
     value
 }
 
-/// The last version of a key, after a comparison with what the caller expects.
+/// Compares the last version of a key with the version that the caller expects, and returns it.
 fn last_version(
     store: &Store,
     peers: &Peers,
@@ -220,7 +220,7 @@ fn last_version(
     Ok(last.map_or(0, |entry| entry.version))
 }
 
-/// What a caller writes.
+/// A write of an entry.
 #[derive(Debug, Clone, Copy)]
 pub struct NewEntry<'a> {
     /// Namespace.
@@ -244,18 +244,18 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
     Ok(())
 }
 
-/// Removes what stayed of entries that were deleted long ago, a bounded number.
+/// Removes a bounded number of tombstones of entries that were deleted long ago.
 pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<(), Error> {
     turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
     Ok(())
 }
 
-/// What stays of an entry that is deleted: its version goes on counting.
+/// The tombstone of a deleted entry. It keeps the version, so that later versions go on from it.
 fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
     StateEntry { value: None, version: entry.version + 1, updated: now, expires: None, ..entry.clone() }
 }
 
-/// Stores that an entry is gone, and takes its values out of the events.
+/// Replaces an entry by a tombstone, and removes its values from the events.
 fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<(), Error> {
     turn.store.put_entry(gone)?;
     Journal::forget_values(turn, gone)

@@ -1,4 +1,4 @@
-//! Status: the state of the mesh, from counters that are kept.
+//! Status: the state of the mesh, read from counters that are kept up to date.
 
 use super::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::base::error::Error;

@@ -1,20 +1,20 @@
-//! The eight MCP tools, made from the operations: one tool a noun, its actions as an argument.
+//! The eight MCP tools, made from the operations: one tool for each noun, with the action as an argument.
 
 use crate::base::error::Error;
 use crate::core::op::ArgKind;
 use crate::core::{Args, OPS, Op};
 use serde_json::{Map, Value, json};
 
-/// A tool's words and hints; its arguments come from its operations.
+/// A tool's texts and hints; its arguments come from its operations.
 #[derive(Debug)]
 pub struct Tool {
-    /// Noun: `mesh_` stands before it on the wire.
+    /// The noun; on the wire it has the prefix `mesh_`.
     pub noun: &'static str,
     /// Title for people.
     pub title: &'static str,
-    /// What a model must know, the main point first.
+    /// The description for a model, the main point first.
     pub about: &'static str,
-    /// The action that is meant when none is given.
+    /// The default action.
     pub default: Option<&'static str>,
     /// readOnly, destructive, idempotent; the world outside the mesh is never touched.
     pub hints: [bool; 3],
@@ -175,8 +175,8 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
     Ok((op, op.check(rest)?))
 }
 
-/// What the tool's schema doesn't offer is unknown to a model, also where the socket takes it; what
-/// another action takes is named as what this one doesn't.
+/// The error for arguments that the tool's schema doesn't offer, even if the socket accepts them. An argument that
+/// belongs to another action is named as wrong for this one.
 fn refuse_unknown(tool: &Tool, op: &Op, given: &Map<String, Value>) -> Result<(), Error> {
     let known: Vec<&str> = op.args.iter().filter(|arg| arg.tool).map(|arg| arg.name).collect();
     let unknown = given.iter().find(|(name, value)| !value.is_null() && !known.contains(&name.as_str()));

@@ -1,5 +1,5 @@
-//! One turn of the broker as the rules see it: the open transaction, what shall leave after its commit,
-//! and what changed for the calls that wait.
+//! One turn of the broker as the rules see it: the open transaction, the effects that leave after its commit, and the
+//! changes that concern waiting calls.
 //!
 //! **Invariant:** nothing leaves before the commit; `Turn::take_effects` is called after it.
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-/// What shall leave once the turn is committed.
+/// An effect that leaves once the turn is committed.
 #[allow(missing_docs)] // each variant's line says what its fields are
 #[derive(Debug)]
 pub enum Effect {
@@ -20,28 +20,28 @@ pub enum Effect {
     WatchProcess(Process),
     /// The answer to a call.
     Reply { conn: ConnId, id: Value, result: Result<Value, Error> },
-    /// A message that no call asked for.
+    /// A notification that no call asked for.
     Notification { conn: ConnId, method: &'static str, params: Value },
     /// A line for the log: something failed that no caller waits for.
     Log(Error),
-    /// Mail for a peer that takes pushes on its own Unix socket.
+    /// Mail for a peer that receives pushes on its own Unix socket.
     PeerPush { peer: PeerId, seq: i64, from: PeerId, body: String },
     /// A new alert to the human at this machine: its sequence number.
     Alert(i64),
     /// An event, for such peers and for observers.
     Event(Rc<Event>),
-    /// A message that was sent or got further, for observers.
+    /// A message that was sent or changed its state, for observers.
     Message(Rc<Message>),
 }
 
-/// What changed since the waiting calls were last looked at.
+/// The changes since the waiting calls were last checked.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
-    /// Peers with new mail, or whose mail may be looked at again.
+    /// Peers with new mail, or whose mail must be checked again.
     pub(super) mail: BTreeSet<PeerId>,
     /// There are new events.
     pub(super) events: bool,
-    /// A lock ended, or a request for one went away.
+    /// A lock ended, or a request for a lock was withdrawn.
     pub(super) locks: bool,
 }
 
@@ -50,9 +50,9 @@ pub struct Turn {
     pub(super) store: Store,
     pub(super) dirty: Dirty,
     effects: Vec<Effect>,
-    /// Why the turn's transaction was lost in the middle.
+    /// Why the turn's transaction was lost before its end.
     broken: Option<Error>,
-    /// When the next row expires: not looked up yet, never, or then.
+    /// When the next row expires: not looked up yet, never, or at this time.
     next_expiry: Option<Option<i64>>,
 }
 
@@ -68,7 +68,7 @@ impl Turn {
         Turn { store, dirty: Dirty::default(), effects: Vec::new(), broken: None, next_expiry: None }
     }
 
-    /// Adds something that shall leave after the commit.
+    /// Adds an effect that leaves after the commit.
     pub(super) fn push(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
@@ -90,17 +90,17 @@ impl Turn {
         self.effects.truncate(n);
     }
 
-    /// What shall leave, oldest first.
+    /// Takes the effects that are to leave, oldest first.
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
 
-    /// Takes back what the running call wrote; returns whether memory may now differ from the disk.
+    /// Rolls back the writes of the running call; returns whether memory may now differ from the disk.
     pub(super) fn undo_call(&mut self) -> bool {
         let wrote = self.store.call_wrote();
         if let Err(error) = self.store.undo_call() {
-            // The connection to the file is in doubt, so the whole turn is given up. Answers that this
-            // turn already made are no longer true; its commit turns them into this error.
+            // The connection to the file is in doubt, so the whole turn is abandoned. Earlier answers of this turn
+            // are no longer true; the commit replaces them by this error.
             self.store.rollback();
             let error = Error::from(error);
             self.broken = Some(error.clone());
@@ -112,7 +112,7 @@ impl Turn {
     /// Makes the turn durable.
     ///
     /// # Errors
-    /// When the disk refuses. Every answer of the turn is then that error, and nothing else leaves.
+    /// When the disk refuses. Then every answer of the turn becomes that error, and nothing else leaves.
     pub(super) fn commit(&mut self) -> Result<(), Error> {
         let error = match (self.broken.take(), self.store.commit()) {
             (None, Ok(_)) => return Ok(()),
@@ -134,7 +134,7 @@ impl Turn {
         Ok(self.store.seal(position)?)
     }
 
-    /// Takes the turn back. Every answer of it is then this error, and nothing else leaves.
+    /// Rolls the turn back. All its answers become this error, and nothing else leaves.
     pub(super) fn take_back(&mut self, error: &Error) {
         self.store.rollback();
         self.effects.retain_mut(|effect| match effect {
@@ -164,7 +164,7 @@ impl Turn {
         }
     }
 
-    /// Looks the next expiry up again when it is asked for.
+    /// Forgets the next expiry, so that it is looked up again when needed.
     pub(super) fn forget_expiry(&mut self) {
         self.next_expiry = None;
     }

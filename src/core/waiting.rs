@@ -16,9 +16,9 @@ pub enum WaitReason {
     Events(i64),
     /// A message to anybody, after this cursor.
     Messages(i64),
-    /// Mail because of which this peer may be woken, until this time (ms).
+    /// Mail that allows a wakeup of this peer, until this time (ms).
     Wakeup(PeerId, i64),
-    /// A lock to end; this is what the caller wants to lock.
+    /// The end of locks that conflict with this request.
     Locks(Rc<LockRequest>),
 }
 
@@ -28,12 +28,12 @@ pub(super) struct WaitingCall {
     pub(super) ctx: CallContext,
     pub(super) op: &'static Op,
     pub(super) args: Args,
-    /// Known once the operation ran the first time.
+    /// What it waits for, known once the operation has run for the first time.
     pub(super) reason: Option<WaitReason>,
 }
 
 impl WaitingCall {
-    /// Whether something changed that it waits for.
+    /// Whether something that it waits for has changed.
     pub(super) fn is_due(&self, dirty: &Dirty) -> bool {
         match &self.reason {
             Some(WaitReason::Mail(peer) | WaitReason::Wakeup(peer, _)) => dirty.mail.contains(peer),
@@ -70,17 +70,17 @@ impl Waiting {
         self.calls.iter()
     }
 
-    /// The place of the first call that fits, from `start` on.
+    /// The position of the first matching call, from `start` on.
     pub(super) fn position(&self, start: usize, fits: impl Fn(&WaitingCall) -> bool) -> Option<usize> {
         self.calls.iter().skip(start).position(fits).map(|n| n + start)
     }
 
-    /// Takes a call out, to run it again.
+    /// Removes a call, to run it again.
     pub(super) fn remove(&mut self, place: usize) -> WaitingCall {
         self.calls.remove(place)
     }
 
-    /// Puts a call in, at its former place or at the end.
+    /// Inserts a call at its former place or at the end.
     pub(super) fn insert(&mut self, place: Option<usize>, call: WaitingCall) {
         let place = place.unwrap_or(self.calls.len()).min(self.calls.len());
         self.calls.insert(place, call);
@@ -91,7 +91,7 @@ impl Waiting {
         self.calls.iter().filter_map(|call| call.ctx.until).min()
     }
 
-    /// What the calls in the queue want to lock, first come first.
+    /// The lock requests in the queue, oldest first.
     pub(super) fn lock_requests(&self) -> impl Iterator<Item = &LockRequest> {
         self.calls.iter().filter_map(|call| match &call.reason {
             Some(WaitReason::Locks(request)) => Some(request.as_ref()),
@@ -99,7 +99,7 @@ impl Waiting {
         })
     }
 
-    /// Takes out the calls that fit.
+    /// Removes and returns the matching calls.
     pub(super) fn extract(&mut self, fits: impl Fn(&WaitingCall) -> bool) -> Vec<WaitingCall> {
         self.calls.extract_if(.., |call| fits(call)).collect()
     }

@@ -219,10 +219,10 @@ pub enum HookCommand {
     ShellLine,
     /// The same, with a `name`.
     NamedShellLine,
-    /// `bash`: a line that succeeds if the program is gone. This agent denies every tool call whose
-    /// hook fails.
+    /// `bash`: a shell line that also succeeds after slm-mesh was removed, because this agent denies every tool call
+    /// whose hook fails.
     BashIfPresent,
-    /// TOML: a table in a list, with `event` and `command`, a line for a shell.
+    /// TOML: an array of tables. Each table has an `event` and a `command`, which is a line for a shell.
     TomlLine,
 }
 

@@ -35,7 +35,7 @@ enum RequestedRole {
 /// Why a connection was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
-    /// It tried a secret that is not ours.
+    /// It presented a secret that differs from this broker's.
     WrongSecret,
     /// It speaks the protocol of slm-mesh 0.1.0.
     Outdated,

@@ -29,7 +29,7 @@ impl Position {
     }
 }
 
-/// What became of the wish to lead.
+/// The result of a leader election.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Election {
     /// This hub leads. It must read the log to its end before it serves.

@@ -2,7 +2,7 @@
 
 use super::syntax::{Part, Word};
 
-/// Words that one word may become; more are not computed.
+/// The most words to which one word may expand.
 const WORDS_MAX: usize = 256;
 
 /// An element of a word: one live character, or a part that has no live braces.
@@ -12,17 +12,17 @@ enum Atom {
     Part(Part),
 }
 
-/// A longer word with braces is not expanded: it would take time by the square of its length.
+/// A longer word with braces is not expanded, because the time is quadratic in its length.
 const LENGTH_MAX: usize = 1024;
 
-/// How many characters of a word are live, if braces are among them.
+/// The number of live characters of a word, if braces are among them.
 pub(super) fn live_length(word: &Word) -> usize {
     let has_braces = word.0.iter().any(|part| matches!(part, Part::Bare(text) if text.contains('{')));
     let length = |part: &Part| if let Part::Bare(text) = part { text.len() } else { 1 };
     if has_braces { word.0.iter().map(length).sum() } else { 0 }
 }
 
-/// The words that a word's braces mean; none if they are too many.
+/// The words to which a word's braces expand; `None` if they are too many.
 pub(super) fn expand(word: &Word) -> Option<Vec<Word>> {
     match live_length(word) {
         0 => return Some(vec![word.clone()]),
@@ -53,7 +53,7 @@ fn word_of(atoms: &[Atom]) -> Word {
     word
 }
 
-/// Expands the first group of braces, then what comes of it.
+/// Expands the first group of braces, and then the resulting words.
 fn collect(atoms: &[Atom], words: &mut Vec<Vec<Atom>>, depth: usize) -> Option<()> {
     if depth > 16 || words.len() >= WORDS_MAX {
         return None;
@@ -76,7 +76,7 @@ fn collect(atoms: &[Atom], words: &mut Vec<Vec<Atom>>, depth: usize) -> Option<(
     Some(())
 }
 
-/// The choices of the group that starts here, and its length; none if it is no group.
+/// The alternatives of the group that starts here, and its length; `None` if it is not a group.
 fn choices(atoms: &[Atom]) -> Option<(Vec<Vec<Atom>>, usize)> {
     let mut depth = 0;
     let mut commas = vec![0];

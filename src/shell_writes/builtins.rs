@@ -1,4 +1,4 @@
-//! Commands that the shell itself runs, and those that only print what is known.
+//! Commands that the shell itself runs, and commands that only print text.
 
 use super::evaluator::{Evaluator, RunResult, StreamText, set_read};
 use super::state::{Field, State, Value};
@@ -78,7 +78,7 @@ impl Evaluator<'_> {
         let to = match (operands.next(), operands.next()) {
             (None, _) => self.variable_text(state, "HOME"),
             (Some(Field::Known(path)), None) if path == "-" => state.previous_directory.clone(),
-            // `CDPATH` would have another meaning of a relative path; agents don't set it.
+            // With `CDPATH`, a relative path would have another meaning, but agents don't set it.
             (Some(Field::Known(path)), None) => self.resolve(state, path),
             _ => None,
         };
@@ -131,7 +131,7 @@ fn is_printf_to_variable(arguments: &[Field]) -> bool {
     arguments.first().and_then(Field::text) == Some("-v")
 }
 
-/// What a command prints that writes nothing; none if it is another command.
+/// The output of a command that writes no files; `None` for any other command.
 fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -> Option<StreamText> {
     let words: Option<Vec<&str>> = arguments.iter().map(Field::text).collect();
     let text = match name {
@@ -188,7 +188,7 @@ fn echoed(words: &[&str]) -> Option<String> {
     Some(text + end)
 }
 
-/// A text with the escapes that people use; none if it has others.
+/// A text with common escapes resolved; `None` if it has others.
 fn unescaped(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut chars = text.chars();
@@ -233,7 +233,7 @@ fn formatted(words: &[&str]) -> Option<String> {
     Some(out)
 }
 
-/// The part of a path behind its last slash.
+/// The part of a path after its last slash.
 pub(super) fn last_component(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
 }

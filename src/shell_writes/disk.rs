@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// A folder with more entries is not listed.
 const ENTRIES_MAX: usize = 10_000;
-/// Of a patch file only this much is read.
+/// How much of a patch file is read, bytes.
 const PATCH_MAX: u64 = 1 << 20;
 
 /// The files of this machine. Patches are read below one folder only.
@@ -25,7 +25,7 @@ impl Disk {
 
 impl FileTree for Disk {
     fn is_folder(&self, path: &str) -> Option<bool> {
-        // A broken link is there too: a command replaces it.
+        // A broken link counts as existing, since a command replaces it.
         fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).ok().map(|found| found.is_dir())
     }
 

@@ -1,4 +1,4 @@
-//! Paths: what a command finds there, and what is noted of it.
+//! Paths: looks up their state, and notes the files that a command writes.
 
 use super::evaluator::Evaluator;
 use super::state::State;
@@ -6,9 +6,9 @@ use super::{Entry, MaybeWritten, ShellWrite, Tracking};
 use crate::base::paths;
 use std::rc::Rc;
 
-/// A longer path is none that a file can have.
+/// A file cannot have a longer path.
 const PATH_MAX: usize = 4096;
-/// Steps that it takes to look at a file and to note it.
+/// How many steps it costs to look up a file and to note it.
 const WRITE_STEPS: usize = 8;
 
 impl Evaluator<'_> {
@@ -49,7 +49,7 @@ impl Evaluator<'_> {
 
     fn note(&mut self, path: &str, kind: fn(std::path::PathBuf) -> ShellWrite) {
         let is_device = ["/dev/", "/proc/", "/sys/"].iter().any(|folder| path.starts_with(folder));
-        // Locks would take the name of such a file for a pattern.
+        // Locks would treat the name of such a file as a pattern.
         if !is_device && path != "/" && !path.contains(['*', '?']) {
             self.writes.insert(kind(path.into()));
         }
@@ -61,27 +61,27 @@ impl Evaluator<'_> {
         self.writes.insert(ShellWrite::Maybe(MaybeWritten { folder: folder.into(), endings, tracking }));
     }
 
-    /// Whether a path, absolute, is a folder; none if there is nothing.
+    /// Whether an absolute path is a folder; `None` if it does not exist.
     pub(super) fn is_folder(&self, path: &str) -> Option<bool> {
         if self.made_folders.contains(path) { Some(true) } else { self.look_at(path) }
     }
 
-    /// What the file tree has at a path.
+    /// The state of a path in the file tree.
     fn look_at(&self, path: &str) -> Option<bool> {
         *self.found.borrow_mut().entry(path.to_owned()).or_insert_with(|| self.files.is_folder(path))
     }
 
-    /// Whether there is anything at a path.
+    /// Whether a path exists.
     pub(super) fn exists(&mut self, path: &str) -> bool {
         self.spend(2) && self.look_at(path.trim_end_matches('/')).is_some()
     }
 
-    /// Notes that the script makes a folder.
+    /// Notes that the script creates a folder.
     pub(super) fn make_folder(&mut self, state: &State, path: &str) {
         self.made_folders.extend(self.resolve(state, path));
     }
 
-    /// What stands in a folder, in the order of the names.
+    /// The entries of a folder, sorted by name.
     pub(super) fn list_folder(&mut self, folder: &str) -> Option<Rc<Vec<Entry>>> {
         if let Some(entries) = self.listed.get(folder).cloned() {
             let n_entries = entries.as_ref().map_or(0, |entries| entries.len());
@@ -104,7 +104,7 @@ impl Evaluator<'_> {
         self.files.patch_text(path)
     }
 
-    /// The closest folder, from this one upwards, in which one of these names stands.
+    /// The closest folder, from this one upwards, that contains one of these names.
     pub(super) fn folder_with(&mut self, directory: &str, name: &str) -> Option<String> {
         let mut folder = directory.to_owned();
         loop {

@@ -9,26 +9,26 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
-/// Steps that every command line may take; a longer one gets more.
+/// The steps that every command line may take. A longer one gets more.
 const STEPS_MIN: usize = 16_000;
-/// Scripts, functions and commands in one another.
+/// The deepest nesting of scripts, functions and commands.
 const DEPTH_MAX: usize = 30;
-/// Folders that one command line may list.
+/// The most folders that one command line may list.
 const LISTINGS_MAX: usize = 2000;
 
-/// What a command reads or prints.
+/// The input or output of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum StreamText {
-    /// Nothing is known of it.
+    /// It is unknown.
     Unknown,
-    /// All of it.
+    /// The whole text.
     Text(String),
-    /// What stands in this file.
+    /// The content of this file.
     File(String),
 }
 
 impl StreamText {
-    /// Of a command that prints nothing.
+    /// The output of a command that prints nothing.
     pub(super) fn empty() -> StreamText {
         StreamText::Text(String::new())
     }
@@ -39,16 +39,16 @@ impl StreamText {
     }
 }
 
-/// What is known once a command has run.
+/// The result of a command.
 pub(super) struct RunResult {
-    /// What it has printed.
+    /// Its output.
     pub output: StreamText,
-    /// Whether nothing behind it runs, as after `exit`.
+    /// Whether no later command runs, as after `exit`.
     pub ends: bool,
 }
 
 impl RunResult {
-    /// Of a command behind which the script goes on.
+    /// The result of a command after which the script continues.
     pub(super) fn printed(output: StreamText) -> RunResult {
         RunResult { output, ends: false }
     }
@@ -60,22 +60,22 @@ pub(super) struct Evaluator<'a> {
     environment: &'a dyn Fn(&str) -> Option<String>,
     directory: String,
     pub(super) writes: HashSet<ShellWrite>,
-    /// Folders that the script itself makes.
+    /// Folders that the script itself creates.
     pub(super) made_folders: BTreeSet<String>,
     script_length: usize,
     steps: usize,
     pub(super) listings: usize,
     depth: usize,
-    /// What has been found at a path: most commands name a file more than once.
+    /// A cache of the state of paths, because most commands name a file more than once.
     pub(super) found: RefCell<HashMap<String, Option<bool>>>,
-    /// What has been found in a folder.
+    /// A cache of the entries of folders.
     pub(super) listed: HashMap<String, Option<Rc<Vec<Entry>>>>,
-    /// Whether it matters what the command at hand prints.
+    /// Whether the output of the current command is needed.
     pub(super) output_is_read: bool,
 }
 
 impl<'a> Evaluator<'a> {
-    /// Nothing has run yet.
+    /// Creates the evaluator before the first command.
     pub(super) fn new(
         script_length: usize,
         directory: &str,
@@ -98,7 +98,7 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// Runs the script that was asked about.
+    /// Runs the whole script.
     pub(super) fn written_files(mut self, script: &str) -> Vec<ShellWrite> {
         let directory = Some(self.directory.clone()).filter(|directory| directory.starts_with('/'));
         let mut state = State::default();
@@ -110,7 +110,7 @@ impl<'a> Evaluator<'a> {
         writes
     }
 
-    /// Takes steps from what is left; afterwards nothing more runs.
+    /// Takes steps from the budget. Returns false if too few are left, and then nothing more runs.
     pub(super) fn spend(&mut self, steps: usize) -> bool {
         let has_enough = self.steps >= steps;
         self.steps = self.steps.saturating_sub(steps);
@@ -202,7 +202,7 @@ impl<'a> Evaluator<'a> {
             match joint {
                 Joint::And => output = joined(output, self.run(command, state, input).output),
                 Joint::Or => {
-                    // What has failed has changed nothing; `cd a || exit` leaves only the success.
+                    // A command that failed has changed nothing. After `cd a || exit`, only the success continues.
                     let mut failed = self.copy(&before);
                     let other = self.run(command, &mut failed, input);
                     if !other.ends {
@@ -372,7 +372,7 @@ impl<'a> Evaluator<'a> {
         if simple.assignments.is_empty() {
             return self.call(state, &fields, &input);
         }
-        // They hold for this command alone, and only its children see them.
+        // The assignments apply only to this command, and only its children see them.
         let mut inner = self.copy(state);
         for assignment in &simple.assignments {
             self.assign(&mut inner, assignment);
@@ -437,7 +437,7 @@ impl<'a> Evaluator<'a> {
         for redirect in redirects {
             match redirect {
                 Redirect::Write(word) => {
-                    // A wildcard in the name of a file to write is never meant.
+                    // A wildcard in the target of a redirection is never intended.
                     if let Some(path) = self.text_of(state, word) {
                         self.write(state, &path);
                     }
@@ -468,7 +468,7 @@ pub(super) fn set_read(state: &mut State, names: &[String], line: Option<&str>) 
     }
 }
 
-/// Whether a stage of a pipeline takes names of files from what it reads.
+/// Whether a stage of a pipeline reads names of files from its input.
 fn reads_names(stage: &Command) -> bool {
     match stage {
         Command::Simple(simple) => {

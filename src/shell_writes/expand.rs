@@ -11,13 +11,13 @@ const VALUE_MAX: usize = 64 * 1024;
 /// A pattern that matches more files counts as unknown.
 const MATCHES_MAX: usize = 1000;
 
-/// Fields of a word while they are put together.
+/// Builds the fields of a word.
 #[derive(Default)]
 struct FieldBuilder {
     done: Vec<Field>,
     /// The characters of the current field, and whether a wildcard among them is live.
     text: Vec<(char, bool)>,
-    /// Whether there is a current field, be it empty.
+    /// Whether a field has begun; it may still be empty.
     is_open: bool,
     has_unknown: bool,
     has_bare_unknown: bool,
@@ -74,7 +74,7 @@ impl FieldBuilder {
 }
 
 impl Evaluator<'_> {
-    /// The fields that words become.
+    /// The fields to which words expand.
     pub(super) fn fields(&mut self, state: &mut State, words: &[Word]) -> Vec<Field> {
         let mut fields = Vec::new();
         for word in words {
@@ -174,7 +174,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// The text of a variable, if the script or the environment tells it.
+    /// The text of a variable, if the script or the environment defines it.
     pub(super) fn variable_text(&self, state: &State, name: &str) -> Option<String> {
         if let Ok(n) = name.parse::<usize>() {
             let is_certain = !state.arguments.iter().take(n).any(|field| *field == Field::Many);
@@ -232,7 +232,7 @@ impl Evaluator<'_> {
         places.into_iter().find(|at| is_right(*at))
     }
 
-    /// The pattern that a word means, without the cost of a long one.
+    /// The pattern of a word, unless it is too long.
     fn pattern_of(&mut self, state: &mut State, word: &Word) -> Option<Vec<Sign>> {
         let fields = self.joined(state, word);
         let is_known = !fields.has_unknown && !fields.has_bare_unknown && fields.text.len() <= 256;
@@ -269,14 +269,14 @@ impl Evaluator<'_> {
         (is_known && affordable && text.len() <= VALUE_MAX.max(self.script_length())).then_some(text)
     }
 
-    /// Whether a word, as a pattern of `case`, fits a text; none if it is unknown.
+    /// Whether a word, as a pattern of `case`, matches a text; `None` if it is unknown.
     pub(super) fn word_fits(&mut self, state: &mut State, word: &Word, text: &str) -> Option<bool> {
         let signs = self.pattern_of(state, word)?;
         Some(wildcards::text_fits(text, &signs))
     }
 
-    /// The files that a pattern means. Without a match it stands for itself, as in sh and bash:
-    /// `app/[id]/page.tsx` is a file that people have.
+    /// The files that match a pattern. A pattern without a match is kept as text, as in sh and bash:
+    /// `app/[id]/page.tsx` is a common file name.
     fn push_matches(&mut self, state: &State, pattern: &[(char, bool)], into: &mut Vec<Field>) {
         match self.matches(state, pattern) {
             Some(found) if !found.is_empty() => into.extend(found.into_iter().map(Field::Known)),
@@ -321,7 +321,7 @@ impl Evaluator<'_> {
             found = next;
         }
         found.sort();
-        // A name that was found in its folder is there.
+        // A name that was found in its folder exists.
         if !is_listed {
             found.retain(|path| self.exists(&if is_rooted { path.clone() } else { [&root, "/", path].concat() }));
         }

@@ -1,12 +1,11 @@
-//! Which files would a shell command line write? The answer comes from the text of the command and
-//! from the names of files: nothing runs.
+//! Finds the files that a shell command line would write. It uses only the text of the command and the names of
+//! files; nothing is run.
 //!
-//! The parser knows POSIX sh and bash; the commands that agents use have their rules in
-//! `commands`. What the text does not tell is skipped: a wrong name would deny a command that
-//! harms nobody, and that is worse than a write that is missed.
+//! The parser knows POSIX sh and bash; the commands that agents use have their rules in `commands`. Writes that the
+//! text does not show are skipped: a wrong name would deny a harmless command, which is worse than a missed write.
 //!
-//! A parser crate was not worth its size. The best kept one under a licence that fits, `brush-parser`
-//! 0.4, adds 76 crates and 170 KiB, and leaves the inside of words to be parsed here all the same.
+//! A parser crate was not worth its size. The best maintained one with a suitable licence, `brush-parser` 0.4, adds
+//! 76 crates and 170 KiB, and the inside of words would still have to be parsed here.
 
 mod braces;
 mod builtins;
@@ -26,18 +25,18 @@ pub use disk::Disk;
 
 use std::path::{Path, PathBuf};
 
-/// A longer command is not parsed: it is more than Linux lets a shell take as one argument, and to parse it
-/// would cost an agent more than it is worth.
+/// A longer command is not parsed: it exceeds the length of an argument on Linux, and parsing it would delay the
+/// agent too much.
 const COMMAND_MAX: usize = 128 << 10;
 
-/// What a command line would write.
+/// A write of a command line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShellWrite {
     /// This file: it is written, replaced, moved or removed.
     File(PathBuf),
     /// Everything below this folder: the folder is removed or moved.
     Folder(PathBuf),
-    /// Some files below this folder; the command alone knows which.
+    /// Some files below this folder, which are not known in advance.
     Maybe(MaybeWritten),
 }
 
@@ -54,15 +53,15 @@ impl ShellWrite {
 /// Files that a command may write, such as those of a formatter or of `git reset --hard`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MaybeWritten {
-    /// All of them are below this folder.
+    /// The folder that contains all of them.
     pub folder: PathBuf,
-    /// Their names end in one of these; if there are none, in anything.
+    /// The endings of their names; if this is empty, names may have any ending.
     pub endings: Vec<String>,
-    /// Which of them git may know.
+    /// The condition that git's index sets.
     pub tracking: Tracking,
 }
 
-/// What git must know of a file for a command to write it.
+/// Whether git must track a file for a command to write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tracking {
     /// Git is not asked.
@@ -73,7 +72,7 @@ pub enum Tracking {
     Untracked,
 }
 
-/// What stands in a folder.
+/// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its name, without the folder.
@@ -84,11 +83,11 @@ pub struct Entry {
     pub is_link: bool,
 }
 
-/// The files that a command would find: names for wildcards, and the text of patches.
+/// The file tree that a command would see: names for wildcards, and the text of patches.
 pub trait FileTree {
-    /// Whether a path is a folder; none if there is nothing.
+    /// Whether a path is a folder; `None` if it does not exist.
     fn is_folder(&self, path: &str) -> Option<bool>;
-    /// What stands in a folder; none if it can't be read or holds too much.
+    /// The entries of a folder; `None` if it can't be read or has too many.
     fn entries(&self, folder: &str) -> Option<Vec<Entry>>;
     /// The beginning of a regular file that the command reads as a patch.
     fn patch_text(&self, path: &str) -> Option<String>;
@@ -96,7 +95,7 @@ pub trait FileTree {
 
 /// The files that a command would write if it ran in this directory.
 ///
-/// `environment` tells the variables that the shell starts with, as far as they are certain.
+/// `environment` returns the variables with which the shell starts, if they are certain.
 pub fn written_files(
     command: &str,
     directory: &str,

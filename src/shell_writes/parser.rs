@@ -1,4 +1,4 @@
-//! Parses the grammar of POSIX sh and what bash adds to it, by recursive descent.
+//! Parses the grammar of POSIX sh and its extensions in bash, by recursive descent.
 //!
 //! The parser keeps only what matters for written files: it skips `[[ … ]]` and arithmetic. It
 //! reads one line of commands at a time, because a shell runs the lines before a syntax error.
@@ -14,10 +14,10 @@ pub(super) const DEPTH_MAX: usize = 40;
 #[derive(Debug, PartialEq)]
 pub(super) struct SyntaxError;
 
-/// What the parser's functions return.
+/// The result of the parser's functions.
 pub(super) type Parsed<T> = Result<T, SyntaxError>;
 
-/// A script and the place that the parser has reached.
+/// A script and the position of the parser.
 pub(super) struct Parser {
     pub(super) text: Vec<char>,
     pub(super) at: usize,
@@ -32,7 +32,7 @@ impl Parser {
         Parser { text: script.chars().collect(), at: 0, depth: 0, pending: Vec::new() }
     }
 
-    /// The commands of the next line; none at the end of the script.
+    /// The commands of the next line; `None` at the end of the script.
     pub(super) fn next_line(&mut self) -> Parsed<Option<Command>> {
         self.skip_blank_lines()?;
         if self.is_at_end() {
@@ -103,7 +103,7 @@ impl Parser {
         }
     }
 
-    /// Skips ends of lines too, and takes the here-documents behind them.
+    /// Skips ends of lines, too, and reads the here-documents after them.
     pub(super) fn skip_blank_lines(&mut self) -> Parsed<()> {
         loop {
             self.skip_blanks();
@@ -115,7 +115,7 @@ impl Parser {
         }
     }
 
-    /// A script in backquotes, as deep as this one.
+    /// A script in backquotes, at the same depth as this one.
     pub(super) fn inner_script(&self, script: &str) -> Parsed<Command> {
         let mut inner = Parser::new(script);
         inner.depth = self.depth;
@@ -204,7 +204,7 @@ impl Parser {
         Ok(if stages.len() == 1 { stages.remove(0) } else { Command::Pipeline(stages) })
     }
 
-    /// Whether one of these reserved words stands here.
+    /// Whether one of these reserved words is next.
     fn is_reserved(&self, words: &[&str]) -> bool {
         words.iter().any(|word| {
             let behind = self.peek_at(word.chars().count());

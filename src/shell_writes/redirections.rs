@@ -14,13 +14,13 @@ pub(super) struct PendingDocument {
 }
 
 impl Parser {
-    /// Takes the here-documents that belong to the line that has just ended.
+    /// Reads the here-documents that belong to the line that has just ended.
     pub(super) fn take_documents(&mut self) -> Parsed<()> {
         for document in std::mem::take(&mut self.pending) {
             let mut body = String::new();
             loop {
                 if self.is_at_end() {
-                    // bash takes the end of the script for the end of the document.
+                    // In bash, the end of the script also ends the document.
                     break;
                 }
                 let start = self.at;

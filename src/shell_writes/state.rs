@@ -1,4 +1,4 @@
-//! What a shell knows at one point of a script: its directory, variables and functions.
+//! The state of a shell at one point of a script: its directory, variables and functions.
 
 use super::syntax::Command;
 use std::collections::HashMap;
@@ -9,9 +9,9 @@ use std::rc::Rc;
 pub(super) enum Field {
     /// Its text.
     Known(String),
-    /// One word, whose text nobody knows before the command runs.
+    /// One word, whose text is unknown until the command runs.
     Unknown,
-    /// Any number of words, of which nothing is known.
+    /// Any number of unknown words.
     Many,
 }
 
@@ -29,14 +29,14 @@ pub(super) enum Value {
     Text(String),
     /// An array.
     List(Vec<Field>),
-    /// Anything.
+    /// An unknown value.
     Unknown,
 }
 
 /// A variable.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Variable {
-    /// What it holds.
+    /// Its value.
     pub value: Value,
     /// Whether child processes see it.
     pub is_exported: bool,
@@ -45,14 +45,14 @@ pub(super) struct Variable {
 /// The state of one shell.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
-    /// The current directory, absolute; none if it is unknown.
+    /// The current directory, absolute; `None` if it is unknown.
     pub directory: Option<String>,
     /// The directory before the last `cd`.
     pub previous_directory: Option<String>,
-    /// What `pushd` has put aside.
+    /// The directory stack of `pushd`.
     pub directories: Vec<Option<String>>,
     variables: Rc<HashMap<String, Variable>>,
-    /// `$1` and what follows it.
+    /// `$1` and the following parameters.
     pub arguments: Rc<Vec<Field>>,
     functions: Rc<HashMap<String, Rc<Command>>>,
 }
@@ -86,12 +86,12 @@ impl State {
         Rc::make_mut(&mut self.functions).insert(name.to_owned(), body);
     }
 
-    /// How many variables it holds: what a copy costs.
+    /// The number of variables, which is the cost of a copy.
     pub(super) fn size(&self) -> usize {
         self.variables.len() + self.functions.len() + self.arguments.len()
     }
 
-    /// The state in which a shell starts that this one runs.
+    /// The initial state of a shell that this one starts.
     pub(super) fn child(&self) -> State {
         let exported = self.variables.iter().filter(|(_, variable)| variable.is_exported);
         State {
@@ -101,7 +101,7 @@ impl State {
         }
     }
 
-    /// Forgets everything in which the other state differs: one of the two holds.
+    /// Forgets everything that differs in the other state, because either state may apply.
     pub(super) fn merge(&mut self, other: &State) {
         if self.directory != other.directory {
             self.directory = None;

@@ -12,13 +12,13 @@ pub(super) struct Word(pub Vec<Part>);
 pub(super) enum Part {
     /// Text without quotes: braces, `~` and wildcards in it are live.
     Bare(String),
-    /// Text that stands for itself.
+    /// Literal text.
     Quoted(String),
     /// `$name` or `${name…}`.
     Variable {
-        /// Its name, or the sign of a special parameter.
+        /// Its name, or the character of a special parameter.
         name: String,
-        /// What is done to its value.
+        /// The operation on its value.
         change: Expansion,
         /// Whether it stands in double quotes.
         quoted: bool,
@@ -32,14 +32,14 @@ pub(super) enum Part {
     },
     /// `<(script)` or `>(script)`: a path below /dev.
     Process(Rc<Command>),
-    /// What this module does not compute, such as arithmetic.
+    /// An expansion that is not evaluated, such as arithmetic.
     Unknown,
 }
 
-/// What `${name…}` does to the value of the variable.
+/// The operation of `${name…}` on the value of the variable.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Expansion {
-    /// The value as it is.
+    /// The plain value.
     Plain,
     /// `${name[@]}` or `$@`: every element as a word of its own.
     Every,
@@ -62,13 +62,13 @@ pub(super) enum Command {
     Simple(Simple),
     /// Commands one after the other.
     Sequence(Vec<Command>),
-    /// `a && b || c`: the first command, and the others with what stands before them.
+    /// `a && b || c`: the first command, and the others with the operators before them.
     AndOr(Box<Command>, Vec<(Joint, Command)>),
     /// `a | b | c`.
     Pipeline(Vec<Command>),
     /// `( a )`, or a command in the background.
     Subshell(Box<Command>),
-    /// `if`: conditions with their bodies, and the last resort.
+    /// `if`: conditions with their bodies, and the `else` branch.
     If(Vec<(Command, Command)>, Option<Box<Command>>),
     /// `while` and `until`.
     While(Box<Command>, Box<Command>),
@@ -82,7 +82,7 @@ pub(super) enum Command {
     Redirected(Box<Command>, Vec<Redirect>),
 }
 
-/// What stands between two commands of a list.
+/// The operator between two commands of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Joint {
     /// `&&`: the second runs if the first succeeds.
@@ -107,9 +107,9 @@ pub(super) struct Simple {
 pub(super) struct Assignment {
     /// The variable.
     pub name: String,
-    /// Whether the value is put behind the old one.
+    /// Whether the value is appended to the old one (`+=`).
     pub appends: bool,
-    /// What it becomes.
+    /// The new value.
     pub value: AssignedValue,
 }
 
@@ -129,7 +129,7 @@ pub(super) enum Redirect {
     Write(Word),
     /// `< file` of standard input.
     Read(Word),
-    /// `<< end`; the body is set as soon as the parser is past the line.
+    /// `<< end`; the body is set when the parser has passed the line.
     HereDocument(Rc<OnceCell<Word>>),
     /// `<<< word`.
     HereString(Word),

@@ -3,7 +3,7 @@
 /// One element of a pattern.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Sign {
-    /// A character that stands for itself.
+    /// A literal character.
     Literal(char),
     /// `*`.
     Any,
@@ -54,7 +54,7 @@ fn set(text: &[(char, bool)]) -> Option<(Sign, usize)> {
         let (c, _) = *text.get(at)?;
         match c {
             ']' if at > start => return Some((Sign::Set(excludes, ranges), at + 1)),
-            // A slash is in no file name; `[:class:]` is beyond this module.
+            // No file name contains a slash. `[:class:]` is not supported.
             '/' | '[' => return None,
             _ => {}
         }
@@ -65,7 +65,7 @@ fn set(text: &[(char, bool)]) -> Option<(Sign, usize)> {
     }
 }
 
-/// Whether a text fits a pattern, in time proportional to both lengths multiplied.
+/// Whether a text matches a pattern, in time proportional to the product of their lengths.
 pub(super) fn text_fits(text: &str, signs: &[Sign]) -> bool {
     // Most names differ at their end, as `*.rs` and `a.py` do.
     if let Some(Sign::Literal(last)) = signs.last()
@@ -74,7 +74,7 @@ pub(super) fn text_fits(text: &str, signs: &[Sign]) -> bool {
         return false;
     }
     let (mut rest, mut s) = (text.chars(), 0);
-    // What follows the last `*`, and where the text that it does not stand for may begin.
+    // The rest of the pattern after the last `*`, and where the text for that rest may begin.
     let mut star = None;
     loop {
         if let Some(Sign::Any) = signs.get(s) {

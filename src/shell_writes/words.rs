@@ -5,7 +5,7 @@ use super::syntax::{Expansion, Part, Word};
 use std::rc::Rc;
 
 impl Word {
-    /// A word that stands for itself.
+    /// A literal word.
     pub(super) fn literal(text: String) -> Word {
         Word(vec![Part::Quoted(text)])
     }
@@ -112,7 +112,7 @@ impl Parser {
         }
     }
 
-    /// The character behind a backslash in `$'…'`.
+    /// The character after a backslash in `$'…'`.
     fn escape(&mut self) -> Parsed<char> {
         let c = self.peek().ok_or(SyntaxError)?;
         self.at += 1;
@@ -329,7 +329,7 @@ impl Parser {
         }
     }
 
-    /// Skips `[[ … ]]` behind its start.
+    /// Skips the rest of `[[ … ]]`.
     pub(super) fn skip_condition(&mut self) -> Parsed<()> {
         loop {
             self.skip_blank_lines()?;

@@ -1,5 +1,5 @@
-//! What a turn changed in the database, as bytes that another database can repeat: each statement once,
-//! each longer text once, and the rows with their bound values.
+//! The changes of a turn, as bytes that can be applied to another database: each statement once, each longer text
+//! once, and the rows with their bound values.
 //!
 //! The values are bound, not expanded into SQL, because a NUL in a text would end the statement there.
 
@@ -8,9 +8,9 @@ use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use std::collections::HashMap;
 
-/// The first byte of a changeset. A program refuses what it does not know.
+/// The first byte of a changeset. A program refuses versions that it does not know.
 const FORMAT: u8 = 1;
-/// Texts of at least this many bytes are written once: the id of a peer, a text to many recipients.
+/// Texts of at least this many bytes are written only once, such as the id of a peer or a message to many recipients.
 const SHARED_TEXT_MIN: usize = 16;
 
 const NULL: u8 = 0;
@@ -30,7 +30,7 @@ impl Changeset {
         Changeset(bytes)
     }
 
-    /// Its bytes, given away.
+    /// Turns it into its bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -57,7 +57,7 @@ impl Changeset {
     }
 }
 
-/// The texts that rows name by their number.
+/// The texts to which rows refer by number.
 #[derive(Debug, Default)]
 struct Interned(HashMap<Box<str>, usize>);
 
@@ -85,7 +85,7 @@ impl Interned {
     }
 }
 
-/// How much a recorder held at some point.
+/// The sizes of a recorder's parts at some point.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
     statements: usize,
@@ -160,7 +160,7 @@ impl Recorder {
         };
     }
 
-    /// Forgets what the running call changed.
+    /// Forgets the changes of the running call.
     pub(super) fn undo_call(&mut self) {
         let mark = self.before_call;
         self.statements.truncate(mark.statements);
@@ -174,7 +174,7 @@ impl Recorder {
         self.rows.len() + self.shared.0.keys().map(|text| text.len()).sum::<usize>()
     }
 
-    /// Whether nothing was changed.
+    /// Whether no changes were recorded.
     pub(super) fn is_empty(&self) -> bool {
         self.n_rows == 0
     }
@@ -237,7 +237,7 @@ impl<'a> DecodedChanges<'a> {
     }
 }
 
-/// What is left to read.
+/// The bytes that are left to read.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -273,7 +273,7 @@ impl<'a> Bytes<'a> {
     }
 
     fn texts(&mut self) -> StoreResult<Vec<&'a str>> {
-        // The count may be a lie, so nothing is reserved for it.
+        // The count may be wrong, so no memory is reserved for it.
         (0..self.count()?).map(|_| std::str::from_utf8(self.sized()?).map_err(|_| damaged())).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Writing a row with each value beside the name of its column, so that no position is ever counted.
+//! Writes rows with each value beside the name of its column, so that no positions have to be counted.
 
 /// The placeholder of one further column.
 macro_rules! placeholder {

@@ -1,9 +1,9 @@
-//! Numbers that the database keeps instead of counting rows: the last sequence numbers, and how many
-//! rows there are.
+//! Numbers that the database keeps so that rows need not be counted: the last sequence numbers, and the numbers of
+//! rows.
 //!
-//! **Invariant:** no sequence number and no fencing token is given twice, even if a power failure takes the
-//! last part of the write-ahead log away: numbers are reserved in blocks in a file of their own, which is on
-//! the disk before the first of a block leaves.
+//! **Invariant:** no sequence number and no fencing token is used twice, even if a power failure destroys the end of
+//! the write-ahead log. Numbers are reserved in blocks in a separate file, which is on the disk before the first
+//! number of a block is used.
 
 use super::columns::update_row;
 use super::{Store, StoreError, StoreResult};
@@ -12,7 +12,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Numbers that are reserved at once. The disk is waited for once in so many messages, events or grants.
+/// How many numbers are reserved at once. The broker waits for the disk once per this many messages, events or
+/// grants.
 const BLOCK: i64 = 4096;
 
 /// The kept numbers, written once a turn.
@@ -38,17 +39,17 @@ impl Counters {
         [self.message_last, self.event_last, self.token_last]
     }
 
-    /// Goes on above these numbers.
+    /// Continues above these numbers.
     pub(super) fn raise_to(&mut self, floor: [i64; 3]) {
         let lasts = [&mut self.message_last, &mut self.event_last, &mut self.token_last];
         lasts.into_iter().zip(floor).for_each(|(last, floor)| *last = floor.max(*last));
     }
 }
 
-/// The file that says up to which numbers are reserved.
+/// The file that records up to which numbers are reserved.
 #[derive(Debug)]
 pub(super) struct ReservedNumbers {
-    /// None for a database in memory: its numbers end with it.
+    /// `None` for a database in memory, whose numbers end with it.
     path: Option<PathBuf>,
     upto: [i64; 3],
 }
@@ -70,7 +71,7 @@ impl ReservedNumbers {
         Ok(ReservedNumbers { upto: [number(), number(), number()], path: Some(path) })
     }
 
-    /// The numbers up to which some may have been given.
+    /// The numbers up to which numbers may have been used.
     pub(super) fn floor(&self) -> [i64; 3] {
         self.upto
     }
@@ -89,10 +90,10 @@ impl ReservedNumbers {
         Ok(())
     }
 
-    /// Gives back what was reserved and not used, so that the next broker goes on without a gap.
+    /// Gives back reserved numbers that were not used, so that the next broker continues without a gap.
     pub(super) fn give_back(&mut self, counters: &Counters) -> StoreResult<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        // If this is lost, the larger numbers stay, which is only a gap.
+        // If this write is lost, the larger numbers stay, which only causes a gap.
         self.upto = counters.last();
         write_numbers(path, self.upto, false).map_err(|error| file_error(path, &error))
     }
@@ -140,7 +141,7 @@ impl Store {
     }
 }
 
-/// Reads the kept numbers. A counter is never trusted below what the tables hold.
+/// Reads the kept numbers. A counter that is lower than a number in the tables is raised to that number.
 pub(super) fn read_counters(db: &Connection) -> StoreResult<Counters> {
     let mut counters = db.query_row("SELECT * FROM counters", [], |row| {
         Ok(Counters {

@@ -1,4 +1,4 @@
-//! Events on disk: a stream with sequence numbers that never go back.
+//! Events on disk: a stream with ascending sequence numbers.
 
 use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, Row, params};
 pub struct Event {
     /// Its place in the stream.
     pub seq: i64,
-    /// What happened.
+    /// The type of the event.
     pub kind: EventKind,
     /// The peer that caused it.
     pub by: PeerId,
@@ -123,13 +123,13 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Replaces the payload of an event by one that shows no value any more.
+    /// Replaces the payload of an event by one without a value.
     pub fn blank_state_event(&mut self, seq: i64, payload: &str) -> StoreResult<()> {
         self.write("UPDATE event SET payload = ?2, state_key = NULL WHERE seq = ?1", params![seq, payload])?;
         Ok(())
     }
 
-    /// Forgets events older than `before`, at most `limit` of them; returns how many.
+    /// Deletes at most `limit` events older than `before`; returns how many.
     pub fn prune_events(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         let oldest: Option<i64> = self
             .db
@@ -141,7 +141,7 @@ impl Store {
         }
         let sql = "SELECT max(seq) FROM (SELECT seq FROM event WHERE at < ?1 ORDER BY seq LIMIT ?2)";
         let last: i64 = self.db.prepare_cached(sql)?.query_row([before, limit], |row| row.get(0))?;
-        // Times grow with sequence numbers, so nothing younger lies in between.
+        // Times ascend with sequence numbers, so no younger event lies in between.
         let n = self.write("DELETE FROM event WHERE seq <= ?1", &[&last])?;
         self.counters.events -= n as i64;
         Ok(n)

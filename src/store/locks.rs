@@ -18,9 +18,9 @@ pub struct LockRow {
     pub holder: PeerId,
     /// Which part of that peer owns it.
     pub owner: LockOwner,
-    /// Why, for others to read.
+    /// The reason, for others to read.
     pub reason: String,
-    /// Machine whose file system the path is of.
+    /// Machine whose file system holds the path.
     pub host: String,
     /// Repository identity, if the path lies in one.
     pub repo: Option<String>,
@@ -58,7 +58,7 @@ impl Store {
         Ok(query.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The next fencing token; no token is ever given twice.
+    /// The next fencing token. No token is used twice.
     pub fn next_token(&mut self) -> i64 {
         self.counters.token_last += 1;
         self.counters.token_last

@@ -1,7 +1,7 @@
 //! Walks through messages in bounded steps: the history of a mailbox, a conversation, or everything.
 //!
-//! There is no index of words. SQLite's FTS5 was measured: with texts of 200 bytes it makes a send take
-//! three times as long, and a scan of 100,000 such texts takes a tenth of a second on a busy machine.
+//! There is no index of words. In a measurement, SQLite's FTS5 made a send of a text of 200 bytes take three times as
+//! long, while a scan of 100,000 such texts takes a tenth of a second on a busy machine.
 
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
@@ -17,9 +17,9 @@ use std::ops::ControlFlow;
 pub enum ScanSource<'a> {
     /// All of them.
     All,
-    /// Those from or to this peer.
+    /// The messages from or to this peer.
     OfPeer(&'a str),
-    /// Those to this channel.
+    /// The messages to this channel.
     Channel(&'a str),
     /// The message with this number, the copies that were sent with it, and all replies to any of them.
     Thread(i64),
@@ -36,9 +36,9 @@ pub struct MessageScan<'a> {
     pub before: i64,
     /// Newest first.
     pub newest: bool,
-    /// Rows to look at.
+    /// The most rows to read.
     pub rows_max: i64,
-    /// Bytes of text to look at. At least one row is looked at.
+    /// The most bytes of text to read. At least one row is read.
     pub bytes_max: usize,
 }
 
@@ -55,7 +55,7 @@ pub struct ScannedMessage<'a> {
     pub group: &'a str,
     /// When accepted, ms.
     pub created: i64,
-    /// How far it got.
+    /// Its state.
     pub state: MessageState,
     /// The message that it answers.
     pub reply_to: Option<i64>,
@@ -66,13 +66,14 @@ pub struct ScannedMessage<'a> {
 /// Where a step of a scan ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanEnd {
-    /// The last row that the step is done with; `None` if there was none.
+    /// The last row that the step has passed; `None` if there was none.
     pub last: Option<i64>,
     /// Whether there are no further rows.
     pub is_complete: bool,
 }
 
-// Read by position: to look a column up by its name takes longer than to read it, and a scan reads many.
+// Columns are read by position, because finding a column by its name takes longer than reading it, and a scan reads
+// many.
 const COLUMNS: &str = "SELECT seq, sender, recipient, recipient_group, created, state, reply_to, body FROM message";
 const SEQ: usize = 0;
 const SENDER: usize = 1;
@@ -87,8 +88,8 @@ const BODY: usize = 7;
 type Copies = (i64, i64);
 
 impl Store {
-    /// Shows rows whose text passes to `visit`, until it breaks, the step is over, or there are no more. A row on
-    /// which `visit` breaks does not count as done.
+    /// Passes rows with a matching text to `visit`, until `visit` breaks, the step is over, or there are no more
+    /// rows. A row on which `visit` breaks does not count as passed.
     pub fn scan_messages(
         &self,
         scan: &MessageScan<'_>,
@@ -107,7 +108,7 @@ impl Store {
             let (seq, body) = (row.get(SEQ)?, row.get_ref(BODY)?.as_str().map_err(rusqlite::Error::from)?);
             n_rows += 1;
             n_bytes += body.len();
-            // Few rows pass, so the others are read no further.
+            // Few rows match, so the other columns are read only for these.
             if text_passes(body) {
                 let peers: [i64; 2] = [row.get(SENDER)?, row.get(RECIPIENT)?];
                 for num in peers {
@@ -124,8 +125,8 @@ impl Store {
         Ok(ScanEnd { last, is_complete: true })
     }
 
-    /// The query of one step. Each part walks an index in the order of the sequence numbers, so SQLite merges
-    /// them and reads no row that the step does not look at.
+    /// The query of one step. Each part of the query walks an index in the order of the sequence numbers, so SQLite
+    /// merges the parts and reads only the rows of this step.
     fn scan_query(&self, scan: &MessageScan<'_>) -> StoreResult<(String, Vec<Value>)> {
         let number = "(SELECT num FROM peer_number WHERE id = ?)";
         let parts: Vec<(String, Vec<Value>)> = match scan.source {
@@ -135,7 +136,7 @@ impl Store {
                 vec![
                     part(format!("INDEXED BY message_unread WHERE recipient = {number} AND state < 2")),
                     part(format!("INDEXED BY message_box WHERE recipient = {number} AND state >= 2")),
-                    // What a peer sent to itself is in its mailbox.
+                    // Messages that a peer sent to itself are found in its mailbox.
                     part(format!("INDEXED BY message_sent WHERE sender = {number} AND recipient != sender")),
                 ]
             }
@@ -162,7 +163,7 @@ impl Store {
             values.extend([scan.after.into(), scan.before.into()]);
         }
         sql.push_str(if scan.newest { " ORDER BY seq DESC LIMIT ?" } else { " ORDER BY seq LIMIT ?" });
-        // One more than is looked at tells whether there are more.
+        // One row beyond the limit tells whether further rows exist.
         values.push((scan.rows_max + 1).into());
         Ok((sql, values))
     }
@@ -221,7 +222,7 @@ impl Store {
     pub fn message_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (0, self.counters.message_last);
         let mut query = self.db.prepare_cached("SELECT created FROM message WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
-        // Times grow with the numbers, so this needs no index of times.
+        // Times ascend with the numbers, so this needs no index of times.
         while low < high {
             let middle = low + (high - low) / 2 + 1;
             let created: Option<i64> = query.query_row([middle], |row| row.get(0)).optional()?;

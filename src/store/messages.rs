@@ -1,4 +1,4 @@
-//! Messages on disk: one row per recipient, with how far it got.
+//! Messages on disk: one row per recipient, with its state.
 
 use super::columns::{placeholder, update_row, write_row};
 use super::peers::unknown_word;
@@ -19,7 +19,7 @@ pub struct Message {
     pub recipient: PeerId,
     /// What the sender wrote in `to`, when that was a group.
     pub group: Option<String>,
-    /// What the payload is.
+    /// The type of the payload.
     pub kind: MessageType,
     /// The payload.
     pub body: String,
@@ -29,13 +29,13 @@ pub struct Message {
     pub key: Option<String>,
     /// When accepted, ms.
     pub created: i64,
-    /// When it stops to matter, ms.
+    /// When it expires, ms.
     pub expires: Option<i64>,
-    /// How far it got.
+    /// Its state.
     pub state: MessageState,
     /// The channel to which it was offered last.
     pub channel: Option<String>,
-    /// The linked mesh that took or refused it.
+    /// The linked mesh that accepted or refused it.
     pub mesh: Option<MeshUrl>,
     /// Why that mesh refused it.
     pub rejection: Option<String>,
@@ -47,7 +47,7 @@ pub struct Message {
     pub read: Option<i64>,
     /// When acknowledged or answered, ms.
     pub acked: Option<i64>,
-    /// When a live push took it, ms.
+    /// When a live push delivered it, ms.
     pub pushed: Option<i64>,
 }
 
@@ -64,22 +64,22 @@ pub struct MessageFilter<'a> {
     pub group: Option<&'a str>,
     /// Only messages that were sent to the recipient alone.
     pub direct: bool,
-    /// Only those after this sequence number.
+    /// Only messages after this sequence number.
     pub after: i64,
     /// Newest first.
     pub newest: bool,
     /// At most this many.
     pub limit: i64,
-    /// Stop once the texts have this many bytes; 0 for no bound.
+    /// Stop once the texts have this many bytes; 0 for no limit.
     pub bytes: usize,
 }
 
-// This table names peers by a number (migration 4); everything else names them by their id.
+// This table refers to peers by number (migration 4); all other code uses their ids.
 const COLUMNS: &str = "SELECT seq, (SELECT id FROM peer_number WHERE num = sender) AS sender_id, \
                        (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id, \
                        recipient_group, type, body, reply_to, key, created, expires, state, \
                        channel, mesh_url, rejection, bytes_read, offered, read, acked, pushed FROM message";
-/// The number of the peer that the next parameter names; null for a peer that no message names.
+/// SQL for the number of the peer whose id is the next parameter; null for a peer that no message refers to.
 const NUMBER: &str = "(SELECT num FROM peer_number WHERE id = ?)";
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<Message> {
@@ -163,8 +163,8 @@ impl Store {
 
     /// The messages that pass the filter, in order.
     pub fn messages(&self, filter: &MessageFilter<'_>) -> StoreResult<Vec<Message>> {
-        // A mailbox has two indexes, one of the unread messages and one of the others. The query names
-        // them: without statistics SQLite walks a million rows in order rather than sort a few.
+        // A mailbox has two indexes, one for unread messages and one for the others. The query names the index,
+        // because without statistics SQLite prefers to walk a million rows in order to sorting a few.
         let read = if filter.from.is_some() { "message_pair" } else { "message_box" };
         let parts: &[(&str, &str)] = match (filter.to, filter.unread) {
             (Some(_), true) => &[("INDEXED BY message_unread", " AND state < 2")],
@@ -199,7 +199,7 @@ impl Store {
         let mut query = self.db.prepare_cached(&sql)?;
         let mut size = 0;
         let fits = |row: &rusqlite::Result<Message>| {
-            // At least one message is read, however long it is.
+            // At least one message is read, even if it is long.
             let fits = size == 0 || filter.bytes == 0 || size <= filter.bytes;
             size += row.as_ref().map_or(0, |message| message.body.len().max(1));
             fits
@@ -222,7 +222,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Writes how far a message got.
+    /// Writes the state of a message.
     pub fn put_receipt(&mut self, was: &Message, m: &Message) -> StoreResult<()> {
         update_row!(self.write, "message", {
             "state": m.state.number(),
@@ -265,7 +265,7 @@ impl Store {
         Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
     }
 
-    /// Unread messages whose time is up.
+    /// Unread messages that have expired.
     pub fn expired_messages(&self, now: i64, limit: i64) -> StoreResult<Vec<Message>> {
         let sql = format!("{COLUMNS} WHERE expires IS NOT NULL AND state < 2 AND expires <= ?1 LIMIT ?2");
         let mut query = self.db.prepare_cached(&sql)?;
@@ -273,8 +273,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Forgets messages older than `before`, at most `limit` of them; returns the recipients of those that
-    /// were unread.
+    /// Deletes at most `limit` messages older than `before`; returns the recipients of unread ones among them.
     pub fn prune_messages(&mut self, before: i64, limit: i64) -> StoreResult<Vec<String>> {
         let sql = "SELECT seq, sender, recipient, state, (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id FROM message \
                    WHERE created < ?1 ORDER BY seq LIMIT ?2";

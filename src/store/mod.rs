@@ -1,9 +1,9 @@
-//! The only room that speaks SQL: one SQLite file, one writer, questions in the language of the domain.
+//! The only module that uses SQL: one SQLite file, one writer, and queries in the terms of the mesh.
 //!
-//! Every change of a row goes through `writes`, so that it can be recorded and repeated elsewhere.
+//! Every change of a row goes through `writes`, so that it can be recorded and applied to another database.
 //!
-//! **Invariant:** a write transaction begins with the first write of a turn and ends in
-//! [`Store::commit`]; a turn that only reads opens none. A call that fails is undone alone.
+//! **Invariant:** a write transaction begins with the first write of a turn and ends in [`Store::commit`]; a turn
+//! that only reads opens none. If a call fails, only its own writes are rolled back.
 
 mod changeset;
 mod channels;
@@ -54,11 +54,11 @@ const MIGRATIONS: &[&str] = &[
 /// Why the store cannot answer.
 #[derive(Debug)]
 pub enum StoreError {
-    /// The file was written by a newer slm-mesh; the two are its version and ours.
+    /// The file was written by a newer slm-mesh. The numbers are its schema version and ours.
     Newer(i64, i64),
     /// The file is damaged, or it is not a database.
     Corrupt(String),
-    /// The disk has no room.
+    /// The disk is full.
     Full,
     /// Anything else that SQLite reports.
     Sql(String),
@@ -97,19 +97,19 @@ impl std::fmt::Display for StoreError {
     }
 }
 
-/// The result of a question to the store.
+/// The result of a call to the store.
 pub type StoreResult<T> = Result<T, StoreError>;
 
-/// How far the running call has written.
+/// The state of the running call's writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CallState {
     /// It has written nothing.
     Clean,
-    /// It tried to write and the file refused, so memory may be ahead of the file.
+    /// A write of the call failed, so memory may be ahead of the file.
     Refused,
-    /// It opened the turn's transaction; undoing it means a rollback.
+    /// It opened the turn's transaction, so undoing it means a rollback.
     First,
-    /// It wrote after other calls; undoing it means a rollback to its savepoint.
+    /// It wrote after other calls, so undoing it means a rollback to its savepoint.
     Nested,
 }
 
@@ -119,8 +119,8 @@ enum CallState {
 pub struct Checkpointer(Connection);
 
 impl Checkpointer {
-    /// Moves the log. The writer starts the log anew only once all of it is moved, so this moves what
-    /// came meanwhile, too.
+    /// Moves the log. The writer restarts the log only once all of it is moved, so this also moves changes that were
+    /// added meanwhile.
     pub fn run(&self) -> StoreResult<()> {
         for _ in 0..4 {
             let sql = "PRAGMA wal_checkpoint(PASSIVE)";
@@ -143,13 +143,13 @@ pub struct Store {
     pub counters: Counters,
     counters_stored: Counters,
     counters_before_call: Counters,
-    /// The numbers of peers that were looked up before; cleared when a write is taken back.
+    /// A cache of the numbers of peers; cleared when a write is rolled back.
     numbers: HashMap<String, i64>,
     /// The numbers that are reserved on the disk; `None` without a file.
     reserved: Option<ReservedNumbers>,
-    /// Collects the changes of the turn; `None` where nobody repeats them.
+    /// Collects the changes of the turn; `None` if no other database applies them.
     recorder: Option<Recorder>,
-    /// Whether the turn's numbers are written and its changes taken.
+    /// Whether the turn's numbers are written and its changes were taken.
     is_sealed: bool,
 }
 
@@ -162,7 +162,7 @@ impl Store {
         let mut store = Store::prepare(db)?;
         let reserved = ReservedNumbers::open(path)?;
         store.counters.raise_to(reserved.floor());
-        // The row need not be written for this: the file that reserves them remembers the numbers.
+        // The row need not be written for this, because the file that reserves the numbers keeps them.
         (store.counters_before_call, store.counters_stored) = (store.counters, store.counters);
         store.reserved = Some(reserved);
         Ok(store)
@@ -175,12 +175,12 @@ impl Store {
 
     fn prepare(mut db: Connection) -> StoreResult<Store> {
         db.set_prepared_statement_cache_capacity(64);
-        // People look into their data while it runs; they may hold it for a moment.
+        // Users may read their database while the broker runs, and lock it for a moment.
         db.busy_timeout(std::time::Duration::from_millis(2000))?;
         db.pragma_update(None, "temp_store", "MEMORY")?;
         db.pragma_update(None, "journal_size_limit", 16 << 20)?;
-        // The checkpointer cannot start the log anew while the writer is busy. At 16 MB the writer moves
-        // the little that is left, and starts it anew.
+        // The checkpointer cannot restart the log while the writer is busy. At 16 MB the writer moves the rest and
+        // restarts the log.
         db.pragma_update(None, "wal_autocheckpoint", 4000)?;
         migrate(&mut db, MIGRATIONS)?;
         let counters = counters::read_counters(&db)?;
@@ -237,7 +237,7 @@ impl Store {
         self.open
     }
 
-    /// Keeps what the running call wrote.
+    /// Keeps the writes of the running call.
     pub fn end_call(&mut self) -> StoreResult<()> {
         if self.call == CallState::Nested {
             self.run("RELEASE call")?;
@@ -247,7 +247,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes back what the running call wrote.
+    /// Rolls back the writes of the running call.
     pub fn undo_call(&mut self) -> StoreResult<()> {
         let call = std::mem::replace(&mut self.call, CallState::Clean);
         self.counters = self.counters_before_call;
@@ -283,10 +283,10 @@ impl Store {
         Ok(true)
     }
 
-    /// Takes back the whole turn.
+    /// Rolls back the whole turn.
     pub fn rollback(&mut self) {
         if self.open {
-            // A failed COMMIT may have rolled back by itself; then this fails, and that is fine.
+            // A failed COMMIT may have rolled back by itself. Then this fails, which is harmless.
             let _ = self.run("ROLLBACK");
         }
         self.open = false;

@@ -1,4 +1,4 @@
-//! Peers on disk: everybody the mesh knows, online or offline.
+//! Peers on disk: all peers that the mesh knows, online or offline.
 
 use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
@@ -12,9 +12,9 @@ use rusqlite::{Row, types::Type};
 pub struct PeerRow {
     /// Its id.
     pub id: PeerId,
-    /// What people and agents type.
+    /// The name that people and agents type.
     pub name: String,
-    /// What it is, with what only that kind has.
+    /// Its kind, with the facts that only this kind has.
     pub kind: PeerKind,
     /// Agent type as the agent's file gives it, or `unknown`.
     pub agent: String,
@@ -24,17 +24,17 @@ pub struct PeerRow {
     pub git_root: Option<String>,
     /// Branch, as the client gave it.
     pub git_branch: Option<String>,
-    /// What makes two work trees the same repository.
+    /// The identity that all work trees of one repository share.
     pub repo: Option<String>,
-    /// What the peer says it does.
+    /// Its own summary of its work.
     pub summary: String,
-    /// The agent's own record of the session, as its hooks report the path: a claim that readers check.
+    /// The path of the agent's transcript of the session, as its hooks report it. Readers must check this claim.
     pub transcript: Option<String>,
     /// The machine it runs on.
     pub host: String,
     /// Process id on that machine.
     pub pid: i64,
-    /// The agent process whose hooks or verbs made this session known: with its number and its start.
+    /// The agent process whose hooks or verbs made this session known, with its process id and its start time.
     pub process: Option<Process>,
     /// First seen, ms.
     pub first_seen: i64,
@@ -45,7 +45,7 @@ pub struct PeerRow {
 }
 
 impl PeerRow {
-    /// The agent's own key for this session, if it has told one.
+    /// The agent's own key for this session, if known.
     pub fn session_key(&self) -> Option<&str> {
         match &self.kind {
             PeerKind::Session { key } => key.as_deref(),
@@ -53,7 +53,7 @@ impl PeerRow {
         }
     }
 
-    /// The Unix socket on which a client of the old HTTP API takes pushes.
+    /// The Unix socket on which a client of the old HTTP API receives pushes.
     pub fn push_socket(&self) -> Option<&str> {
         match &self.kind {
             PeerKind::Http { push_socket } => push_socket.as_deref(),

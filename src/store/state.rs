@@ -1,5 +1,5 @@
-//! Shared state on disk. A deleted entry stays as a row without a value for a while, so its version
-//! goes on counting and no compare-and-set mistakes a new entry for the old one.
+//! Shared state on disk. A deleted entry stays for a while as a tombstone, a row without a value. It keeps the
+//! version, so that no compare-and-set mistakes a new entry for the old one.
 
 use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
@@ -96,7 +96,7 @@ impl Store {
         Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
     }
 
-    /// Entries whose time is up.
+    /// Entries that have expired.
     pub fn expired_entries(&self, now: i64, limit: i64) -> StoreResult<Vec<StateEntry>> {
         let sql = "SELECT * FROM state WHERE expires IS NOT NULL AND expires <= ?1 ORDER BY expires LIMIT ?2";
         let mut query = self.db.prepare_cached(sql)?;
@@ -104,7 +104,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Forgets deleted entries that were last touched before `before`; returns how many.
+    /// Removes deleted entries that last changed before `before`; returns how many.
     pub fn prune_entries(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         let sql = "SELECT namespace, key FROM state WHERE value IS NULL AND updated < ?1 LIMIT ?2";
         let mut query = self.db.prepare_cached(sql)?;

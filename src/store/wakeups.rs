@@ -11,7 +11,7 @@ pub struct WakeupRow {
     pub at: i64,
     /// The channel's name; `None` where no channel was tried.
     pub channel: Option<String>,
-    /// What it came to.
+    /// Its result.
     pub outcome: WakeupOutcome,
 }
 
@@ -41,7 +41,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Forgets attempts whose message is forgotten: those before the oldest message that is kept.
+    /// Deletes attempts whose message is deleted, which are all attempts for messages before the oldest one.
     pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<()> {
         let sql = "SELECT max(seq) FROM (SELECT seq FROM wakeup \
                    WHERE seq < (SELECT coalesce(min(seq), 0) FROM message) ORDER BY seq LIMIT ?1)";

@@ -1,20 +1,20 @@
-//! The only way in which rows change, and with it the two ways to repeat the changes elsewhere: to record
-//! those of each turn, and to apply recorded ones.
+//! The only module that changes rows. It can record the changes of each turn, and apply changes that another database
+//! recorded.
 //!
-//! **Invariant:** a statement has the same effect on every database with the same rows. It changes rows that
-//! it names by their keys; what `LIMIT` or the row numbers of SQLite choose is looked up before.
+//! **Invariant:** a statement has the same effect on every database with the same rows. It names the rows that it
+//! changes by their keys. Rows that depend on `LIMIT` or on SQLite's row numbers are looked up beforehand.
 
 use super::changeset::{Changeset, Recorder, damaged};
 use super::{CallState, Store, StoreError, StoreResult, counters};
 use rusqlite::ToSql;
 
-/// What a recorded statement may begin with. Anything else did not come from this program.
+/// The words with which a recorded statement may begin. Other statements do not come from this program.
 const VERBS: [&str; 3] = ["INSERT ", "UPDATE ", "DELETE "];
 
-/// The row of `meta` that says how far this database has the log.
+/// The row of `meta` that records how much of the log this database contains.
 const POSITION: &str = "log_position";
 
-/// How far a database has the log that several hubs share.
+/// How much of the replicated log a database contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogPosition {
     /// The number of the last entry.
@@ -65,7 +65,7 @@ impl Store {
         self.recorder.is_some()
     }
 
-    /// How far this database has the log; `None` where there never was one.
+    /// How much of the log this database contains; `None` if there never was a log.
     pub fn log_position(&self) -> StoreResult<Option<LogPosition>> {
         let text = self.meta(POSITION)?;
         let numbers = text.as_deref().and_then(|text| text.split_once(' '));
@@ -74,7 +74,7 @@ impl Store {
         Ok(numbers.and_then(read))
     }
 
-    /// Forgets what was recorded, because the turn ended.
+    /// Forgets the recorded changes, because the turn has ended.
     pub(super) fn forget_recorded(&mut self) {
         self.is_sealed = false;
         if let Some(recorder) = &mut self.recorder {
@@ -87,8 +87,8 @@ impl Store {
         self.recorder.as_ref().map_or(0, Recorder::size)
     }
 
-    /// Ends the writes of the turn and returns them, with the position that they get in the log; `None` for a
-    /// turn that wrote nothing. Only [`Store::commit`] or [`Store::rollback`] may follow.
+    /// Ends the writes of the turn and returns them, with their position in the log. Returns `None` if the turn wrote
+    /// nothing. Only [`Store::commit`] or [`Store::rollback`] may follow.
     ///
     /// # Errors
     /// When the disk refuses the numbers of the turn.
@@ -104,7 +104,7 @@ impl Store {
         Ok(self.recorder.as_mut().filter(|recorder| !recorder.is_empty()).map(Recorder::take))
     }
 
-    /// Repeats recorded changes, all in one transaction. Nothing is changed when one of them fails.
+    /// Applies recorded changes, all in one transaction. If one of them fails, nothing is changed.
     ///
     /// # Errors
     /// When a changeset can't be read, or the disk refuses.
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(standby.counters, leader.counters);
         assert_eq!((standby.log_position().unwrap(), standby.last_time().unwrap()), (Some(AT), 40));
         assert!(rows(&leader).len() > 10, "{:?}", rows(&leader));
-        // It goes on where the leader ended.
+        // It continues where the leader ended.
         let mut next = message("b", "d", 40);
         standby.add_message(&mut next).unwrap();
         assert_eq!((next.seq, standby.count_unread("d").unwrap()), (5, 1));

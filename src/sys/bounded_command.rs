@@ -1,7 +1,7 @@
 //! Runs a command that nobody waits for: it gets some bytes on standard input and has a limited time.
 //!
-//! **Invariant:** the command holds up only the thread that runs it. When its time is over, it ends with everything
-//! that it started in its process group.
+//! **Invariant:** the command holds up only the thread that runs it. When its time is over, it is killed together
+//! with everything that it started in its process group.
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process_group};

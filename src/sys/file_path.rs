@@ -15,8 +15,8 @@ pub fn absolute(path: &str) -> String {
     absolute_in("", path)
 }
 
-/// A path of a caller who works in `dir`, or here if `dir` is empty. A glob is resolved up to its first
-/// pattern.
+/// Makes a path absolute. It is relative to `dir`, or to this process's working directory if `dir` is empty. A glob
+/// is resolved up to its first pattern.
 pub fn absolute_in(dir: &str, path: &str) -> String {
     let given = without_prefix(path);
     let mut whole = if given.starts_with('/') { given } else { format!("{dir}/{given}") };

@@ -146,13 +146,13 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_STALE_MS",
         range: SettingRange::Int(100, DAY_MS),
         default: "30000",
-        help: "An HTTP peer without heartbeat is stale after this",
+        help: "An HTTP peer is stale after this long without a heartbeat",
     },
     Setting {
         name: "SLM_MESH_DEAD_MS",
         range: SettingRange::Int(100, 30 * DAY_MS),
         default: "60000",
-        help: "An HTTP peer without heartbeat is gone, and a session that does not answer is away, after this",
+        help: "After this long, an HTTP peer without a heartbeat is gone, and a session that does not answer is away",
     },
     Setting {
         name: "SLM_MESH_LOCK_TTL_MIN",

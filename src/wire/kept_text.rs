@@ -25,7 +25,7 @@ impl KeptText {
         }
         if !self.is_cut {
             self.is_cut = true;
-            // The line that is cut in two may be a needed one.
+            // The limit may fall in the middle of a line that is needed, so this line is kept from its start.
             let start = self.kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             self.line = self.kept[start..].to_vec();
         }

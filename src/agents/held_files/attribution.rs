@@ -1,4 +1,4 @@
-//! Which held files changed while a command ran, and whether the command or somebody else changed them.
+//! Finds held files that changed while a command ran, and whether this command changed them.
 
 use super::HeldFiles;
 use super::command_notes::{CommandNote, NotedFile};
@@ -11,9 +11,9 @@ use std::path::Path;
 /// Who changed a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// This session's command: nobody else was at work.
+    /// This session's command, because no other session's tool was running.
     Command,
-    /// This session's command or another one that ran at the same time.
+    /// This session's command or another command that ran at the same time.
     Unsure,
     /// Probably its holder, whose own command ran at the same time.
     ProbablyHolder,
@@ -30,7 +30,7 @@ pub struct ChangedFile {
     pub holder_name: String,
     /// Who changed it.
     pub cause: Cause,
-    /// Whether it is gone.
+    /// Whether it was removed.
     pub is_removed: bool,
     /// Whether `lock restore` can put the former content back.
     pub can_restore: bool,
@@ -38,7 +38,7 @@ pub struct ChangedFile {
 }
 
 impl HeldFiles {
-    /// The files of a note that changed since. Each is entered into the list for `lock restore`.
+    /// The files of a note that have changed since then. Each is added to the list for `lock restore`.
     pub(super) fn changed_files(&self, note: &CommandNote, session: &str) -> Vec<ChangedFile> {
         let mut changed = Vec::new();
         for noted in &note.files {
@@ -70,7 +70,7 @@ impl HeldFiles {
         }
     }
 
-    /// Who changed a file; `None` if its holder did, or somebody put it back.
+    /// Who changed a file; `None` if its holder did, or if its old content is back.
     fn cause(&self, noted: &NotedFile, after: &FileState, session: &str) -> Option<Cause> {
         let is_restored = |entry: &Overwrite| entry.command.is_none() && entry.after == *after;
         if self.overwrites.latest(&noted.path, self.now).as_ref().is_some_and(is_restored) {
@@ -88,7 +88,7 @@ impl HeldFiles {
         }
     }
 
-    /// Enters a change into the list for `lock restore`.
+    /// Adds a change to the list for `lock restore`.
     fn enter(&self, note: &CommandNote, noted: &NotedFile, after: FileState, cause: Cause) -> ChangedFile {
         if let Some(stamp) = noted.state.small_file() {
             self.copies.renew(&stamp.name());

@@ -1,8 +1,8 @@
-//! What a hook notes before a tool runs, for the hook after it: one small file for each call of a tool.
+//! Notes that a hook writes before a tool runs, for the hook after it: one small file for each tool call.
 //!
-//! A file, and not the broker's memory: two hooks of parallel commands never meet in one file, the note outlives a
-//! broker that restarts, only this machine can look at its own files, and the hook after a command needs no broker
-//! to see that nothing changed.
+//! The notes are files instead of entries in the broker's memory, for four reasons. The hooks of parallel commands
+//! never share a file, a note survives a restart of the broker, only this machine can inspect its own files, and the
+//! hook after a command needs no broker to see that nothing changed.
 
 use super::copies::{files_in, make_private_dir};
 use super::file_state::FileState;
@@ -13,7 +13,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// A longer note is not ours.
+/// The longest note, bytes. A longer file is not ours.
 const NOTE_MAX: u64 = 2 << 20;
 
 /// One call of a tool, as its hooks know it.
@@ -21,17 +21,17 @@ const NOTE_MAX: u64 = 2 << 20;
 pub struct ToolRun {
     /// The agent's key for the session.
     pub session: String,
-    /// What the hooks before and after the call have in common.
+    /// The identification that the hooks before and after the call share.
     pub key: String,
     /// The first line of the command, if the tool runs one.
     pub command: Option<String>,
-    /// The files that it writes, as far as its input tells.
+    /// The files that it writes, as far as its input shows them.
     pub named: Vec<String>,
-    /// Whether the tool edits files or runs commands; others leave no note.
+    /// Whether the tool edits files or runs commands. Other tools leave no note.
     pub writes: bool,
 }
 
-/// What was noted before a call.
+/// The note from before a call.
 #[derive(Debug, Clone, Default)]
 pub struct CommandNote {
     /// The first line of the command; empty for an edit.
@@ -51,16 +51,16 @@ pub struct NotedFile {
     pub holder: String,
     /// The name of that peer.
     pub holder_name: String,
-    /// What stood there.
+    /// The state of the file.
     pub state: FileState,
-    /// Whether it was written so shortly before that a `stat` may not show another write.
+    /// Whether it was written so recently that a `stat` may not show another write.
     pub is_recent: bool,
 }
 
 impl NotedFile {
-    /// The file as a line of a note: JSON objects for many files would take longer than to look at them.
+    /// The file as a line of a note. JSON objects for many files would take longer than reading the files' metadata.
     fn to_line(&self) -> String {
-        // Texts always have a form in JSON.
+        // Serialising texts as JSON cannot fail.
         let names = serde_json::to_string(&[&self.path, &self.holder, &self.holder_name]).unwrap_or_default();
         format!("{} {} {names}\n", u8::from(self.is_recent), self.state.to_text())
     }
@@ -79,7 +79,7 @@ impl CommandNote {
         std::iter::once(format!("{head}\n")).chain(self.files.iter().map(NotedFile::to_line)).collect()
     }
 
-    /// The note from its text; `None` if that is damaged.
+    /// Parses a note; `None` if the text is damaged.
     fn from_text(text: &str) -> Option<CommandNote> {
         let (head, files) = text.split_once('\n')?;
         let head: Value = serde_json::from_str(head).ok()?;
@@ -109,18 +109,18 @@ impl CommandNotes {
         let path = self.dir.join(format!("{}{}", hashed(peer), ending(run)));
         let open = || OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
         let opened = open().or_else(|error| if make_private_dir(&self.dir) { open() } else { Err(error) });
-        // Without a note, the hook after the command has nothing to compare with, and stays silent.
+        // Without a note, the hook after the command cannot compare, and reports nothing.
         let _ = opened.and_then(|mut file| file.write_all(note.to_text().as_bytes()));
     }
 
-    /// Takes the note of a call. An agent that says nothing by which a call is known has only one at a time.
+    /// Takes the note of a call. An agent that does not identify its calls runs only one at a time.
     pub fn take(&self, run: &ToolRun) -> Option<CommandNote> {
         let sign = if run.key.is_empty() { format!(".{}.", hashed(&run.session)) } else { ending(run) };
         let path = files_in(&self.dir).find(|path| file_name(path).contains(&sign))?;
         take_note(&path)
     }
 
-    /// Takes the notes of all calls of a session: the hooks after them did not come.
+    /// Takes the notes of all calls of a session whose hook afterwards did not run.
     pub fn take_all(&self, session: &str) -> Vec<CommandNote> {
         let middle = format!(".{}.", hashed(session));
         let paths = files_in(&self.dir).filter(|path| file_name(path).contains(&middle));
@@ -156,7 +156,7 @@ fn ending(run: &ToolRun) -> String {
 /// Reads a note and removes it.
 fn take_note(path: &Path) -> Option<CommandNote> {
     let read = crate::sys::regular_file::read_regular(path, NOTE_MAX);
-    // Of two hooks that come at once, only one gets the note.
+    // If two hooks read at the same time, only one gets the note.
     fs::remove_file(path).ok()?;
     CommandNote::from_text(std::str::from_utf8(&read?.0).ok()?)
 }

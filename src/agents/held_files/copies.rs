@@ -1,4 +1,4 @@
-//! Copies of held files from before a command ran, kept for an hour for this user alone.
+//! Copies of held files, made before a command runs. They are kept for an hour, and only this user can read them.
 //!
 //! **Invariant:** the copies are bounded in age, number and size, and no copy is made through a link.
 
@@ -13,13 +13,13 @@ use std::time::{Duration, SystemTime};
 
 /// How long a copy is kept.
 pub const KEPT: Duration = Duration::from_secs(3600);
-/// The copies that one hook makes or needs, bytes: reading more would hold a command up.
+/// The most bytes that one hook copies or renews. Reading more would delay the command.
 const HOOK_BYTES_MAX: u64 = 32 << 20;
-/// All copies together, bytes. The oldest make room, before a hook makes its first one.
+/// The most bytes of all copies together. The oldest are removed before a hook makes its first copy.
 const COPIES_BYTES_MAX: u64 = 2 * HOOK_BYTES_MAX;
-/// All copies together.
+/// The most copies together.
 const COPIES_MAX: usize = 2 * limits::WATCHED_FILES_MAX;
-/// A copy that is needed again is as young as a new one; within this time it is young enough.
+/// A copy that is needed again is renewed, unless it is younger than this.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// The folder with the copies.
@@ -37,7 +37,7 @@ impl CopyStore {
         CopyStore { dir, used: Cell::new(0), has_room: Cell::new(false) }
     }
 
-    /// Keeps a copy of a file that has this stamp, unless there is one. Answers whether there is one now.
+    /// Keeps a copy of a file with this stamp, unless there is one already. Returns whether there is one now.
     pub fn keep(&self, path: &Path, stamp: &FileStamp, is_recent: bool) -> bool {
         let copy = self.dir.join(stamp.name());
         if self.used.get() + stamp.size > HOOK_BYTES_MAX {
@@ -49,7 +49,7 @@ impl CopyStore {
             return is_fresh || self.renew(&stamp.name());
         }
         let Some((content, meta)) = read_regular(path, CONTENT_MAX) else { return false };
-        // The file was named when nobody had replaced its folder by a link to another one.
+        // Since the path was given, its folder may have been replaced by a link to another folder.
         let is_at_home = path.parent().is_some_and(|folder| folder.canonicalize().is_ok_and(|real| real == folder));
         if FileStamp::of(&meta) != *stamp || !is_at_home {
             return false;
@@ -70,16 +70,16 @@ impl CopyStore {
         self.dir.join(name)
     }
 
-    /// Keeps a copy for another hour. Answers whether it is there.
+    /// Keeps a copy for another hour. Returns whether it exists.
     pub fn renew(&self, name: &str) -> bool {
         File::options().write(true).open(self.dir.join(name)).is_ok_and(|file| {
-            // A copy that cannot be renewed lasts a little shorter.
+            // If a copy cannot be renewed, it is removed a little earlier.
             let _ = file.set_modified(SystemTime::now());
             true
         })
     }
 
-    /// Removes the oldest copies until all fit that one hook may make.
+    /// Removes the oldest copies until there is room for all copies of one hook.
     fn make_room(&self) {
         remove_old(&self.dir);
         let mut copies: Vec<(SystemTime, u64, PathBuf)> = files_in(&self.dir)
@@ -119,7 +119,7 @@ pub fn remove_old(dir: &Path) {
     }
 }
 
-/// The paths in one of our folders; none if it does not exist.
+/// The paths in one of our folders; empty if the folder does not exist.
 pub fn files_in(dir: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }

@@ -1,4 +1,4 @@
-//! What a file looked like at one moment, told by a `stat`, and whether it is another file now.
+//! The state of a file at one moment, from a `stat`, and its comparison with a later state.
 
 use crate::sys::regular_file::read_regular;
 use std::fs;
@@ -8,12 +8,12 @@ use std::path::Path;
 
 /// Content of at most this size is kept and compared.
 pub const CONTENT_MAX: u64 = 1 << 20;
-/// A file system that counts in ticks may not show two writes in this time, ms.
+/// On a file system whose timestamps count clock ticks, two writes within this time may look the same, ms.
 const TICK_MS: i64 = 50;
-/// The same for a file system that counts in seconds, as FAT does.
+/// The same for a file system whose timestamps count seconds, such as FAT.
 const COARSE_TICK_MS: i64 = 2_000;
 
-/// What stands at a path.
+/// The state of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileState {
     /// Nothing.
@@ -22,11 +22,11 @@ pub enum FileState {
     Regular(FileStamp),
     /// A symbolic link, which is never followed.
     Link(FileStamp),
-    /// A folder or a special file, in which no change is looked for.
+    /// A folder or a special file, which is not compared.
     Other,
 }
 
-/// What a `stat` says of a file.
+/// The facts that a `stat` gives about a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStamp {
     device: u64,
@@ -34,13 +34,13 @@ pub struct FileStamp {
     /// Bytes.
     pub size: u64,
     modified_ns: i64,
-    /// Unlike the time of the content, no program can set this one back.
+    /// The time of the last change of the inode. Unlike the time of the content, no program can set it back.
     changed_ns: i64,
     /// Permissions and kind.
     pub mode: u32,
 }
 
-/// What two states tell of the content.
+/// The result of comparing two states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
     /// It is the same.
@@ -52,7 +52,7 @@ pub enum Comparison {
 }
 
 impl FileState {
-    /// What stands at a path now.
+    /// The current state of a path.
     pub fn of(path: &Path) -> FileState {
         let Ok(meta) = fs::symlink_metadata(path) else { return FileState::Missing };
         let stamp = FileStamp::of(&meta);
@@ -80,7 +80,7 @@ impl FileState {
         }
     }
 
-    /// Whether another write could follow so soon that a `stat` would not show it.
+    /// Whether the last write is so recent that a `stat` would not show another one.
     pub fn is_recent(&self, now: i64) -> bool {
         let FileState::Regular(stamp) = self else { return false };
         let is_coarse = stamp.changed_ns % 1_000_000_000 == 0;
@@ -97,7 +97,7 @@ impl FileState {
         }
     }
 
-    /// The state from words; `None` if they are not one.
+    /// Parses a state from words; `None` if they are invalid.
     pub fn from_text(text: &str) -> Option<FileState> {
         match text.split_once(' ') {
             None if text == "missing" => Some(FileState::Missing),
@@ -123,7 +123,7 @@ impl FileStamp {
         }
     }
 
-    /// A name that no other content of any file has.
+    /// A name for this content that no other content of any file has.
     pub fn name(&self) -> String {
         format!("{:x}-{:x}-{:x}-{:x}-{:x}", self.device, self.inode, self.size, self.modified_ns, self.changed_ns)
     }
@@ -147,7 +147,7 @@ impl FileStamp {
     }
 }
 
-/// A number for the content of a small regular file, by which it is recognised later.
+/// A hash of the content of a small regular file, to recognise the content later.
 pub fn content_hash(path: &Path) -> Option<u64> {
     read_regular(path, CONTENT_MAX).map(|(content, _)| {
         let mut hasher = DefaultHasher::new();

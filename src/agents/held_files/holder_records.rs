@@ -1,5 +1,5 @@
-//! What the files that a peer holds looked like after its own last edit, as its hooks saw them: one small file
-//! for each peer, so that the hooks of others can tell the peer's edits from theirs.
+//! Records of the files that a peer holds, as its hooks saw them after its own last edit. There is one small file for
+//! each peer, so that the hooks of other peers can distinguish that peer's edits from their own.
 
 use super::copies::make_private_dir;
 use super::file_state::FileState;
@@ -14,13 +14,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A longer file is not ours.
+/// The longest file of records, bytes. A longer file is not ours.
 const RECORDS_SIZE_MAX: u64 = 4 << 20;
 
 /// How a file came into its recorded state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordedBy {
-    /// It was so when its holder's hooks first looked.
+    /// Its holder's hooks found it in this state at first.
     FirstLook,
     /// Its holder's tool named it and wrote it.
     Edit,
@@ -54,13 +54,13 @@ pub struct HolderRecord {
     pub path: String,
     /// The fencing token of the lock.
     pub token: i64,
-    /// What stood there.
+    /// The state of the file.
     pub state: FileState,
-    /// A number for its content, if it is small.
+    /// A hash of its content, if it is small.
     pub hash: Option<u64>,
-    /// How it came to be so.
+    /// How it came into this state.
     pub by: RecordedBy,
-    /// Whether somebody else changed it and the holder has not heard of it yet.
+    /// Whether somebody else changed it and the holder has not been told yet.
     pub is_news: bool,
 }
 
@@ -68,15 +68,16 @@ pub struct HolderRecord {
 #[derive(Debug)]
 pub struct HolderRecords {
     file: File,
-    /// In the order in which they were made, the latest last.
+    /// The records in the order in which they were made, the latest last.
     pub records: Vec<HolderRecord>,
     was: String,
 }
 
-/// Another hook holds the lock for microseconds. One that was stopped meanwhile must not hold up all others.
+/// How long to wait for the lock, which another hook normally holds for microseconds. A hook that was stopped while
+/// it holds the lock must not block all others.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
 
-/// The file once it is locked; `None` if it stays another hook's.
+/// Locks the file; `None` if another hook keeps its lock.
 fn locked(file: File) -> Option<File> {
     match file.try_lock() {
         Ok(()) => Some(file),
@@ -88,7 +89,7 @@ fn path_of(dir: &Path, peer: &str) -> PathBuf {
     dir.join(hashed(peer))
 }
 
-/// The records of a peer, only to be read.
+/// The records of a peer, read-only.
 pub fn read_records(dir: &Path, peer: &str) -> Vec<HolderRecord> {
     read_regular(&path_of(dir, peer), RECORDS_SIZE_MAX).map(|(bytes, _)| parse(&bytes)).unwrap_or_default()
 }
@@ -110,7 +111,7 @@ impl HolderRecords {
         self.records.iter().find(|record| record.path == path)
     }
 
-    /// Puts a record in the place of the one for the same path. The oldest make room.
+    /// Adds a record, or replaces the record of the same path. The oldest records are removed to make room.
     pub fn put(&mut self, record: HolderRecord) {
         self.records.retain(|old| old.path != record.path);
         self.records.push(record);
@@ -124,7 +125,7 @@ impl HolderRecords {
         if text == self.was {
             return;
         }
-        // Without its records a holder hears less, and its work goes on.
+        // Without its records, a holder gets fewer reports, but its work is not stopped.
         let _ = self.file.set_len(0);
         let _ = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(text.as_bytes()));
     }

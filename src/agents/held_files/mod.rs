@@ -1,8 +1,9 @@
-//! Reports what got past the locks: a shell command may write a file that another peer holds in a way that its
-//! text does not tell, and a person may edit it with any program.
+//! Reports what got past the locks: the text of a shell command does not always tell which files it writes, and a
+//! person may edit a held file with any program.
 //!
-//! The hook before a command notes what the files that others hold in this work tree look like, and keeps copies;
-//! the hook after it compares. The hooks of a holder compare its own files with its own last edit.
+//! Before a command, a hook notes the state of the files that others hold in this work tree, and keeps copies. After
+//! the command, a hook compares the files with its notes. The hooks of a holder compare its own files with its own
+//! last edit.
 //!
 //! **Invariant:** nothing is scanned: only files whose locks the broker lists, or that a holder's hooks have seen,
 //! are looked at, at most [`crate::base::limits::WATCHED_FILES_MAX`] of them.
@@ -31,7 +32,7 @@ use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
-/// What the hooks of this machine keep of held files, below the data directory.
+/// The files that the hooks of this machine keep about held files, below the data directory.
 #[derive(Debug)]
 pub struct HeldFiles {
     notes: CommandNotes,
@@ -45,7 +46,7 @@ pub struct HeldFiles {
 }
 
 impl HeldFiles {
-    /// What is kept in this data directory.
+    /// Opens the files in this data directory.
     pub fn new(places: &DataDir) -> HeldFiles {
         let dir = places.held_files();
         HeldFiles {
@@ -58,8 +59,8 @@ impl HeldFiles {
         }
     }
 
-    /// Before a tool writes: notes what others hold and keeps copies of it, if the tool runs a command, and looks
-    /// at the session's own files. The answer is that of `hook.edit`.
+    /// Runs before a tool writes. If the tool runs a command, it notes the files that others hold and keeps copies of
+    /// them. It also checks the session's own files. `answer` is the answer to `hook.edit`.
     pub fn before_tool(&self, answer: &Value, run: &ToolRun) {
         let others = watched::LockedPath::list(&answer["others"]);
         let own = watched::LockedPath::list(&answer["own"]);
@@ -76,14 +77,14 @@ impl HeldFiles {
         self.notes.write(me, run, &note);
     }
 
-    /// After a tool wrote: the files of others that changed meanwhile, and the note from before.
+    /// Runs after a tool wrote. Returns the files of others that changed meanwhile, and the note from before.
     pub fn after_tool(&self, run: &ToolRun) -> (Option<CommandNote>, Vec<ChangedFile>) {
         let note = if run.writes { self.notes.take(run) } else { None };
         let changed = note.as_ref().map(|note| self.changed_files(note, &run.session)).unwrap_or_default();
         (note, changed)
     }
 
-    /// What commands changed whose own hook afterwards did not come, because they failed or were stopped.
+    /// The changes of commands whose hook afterwards did not run, because they failed or were stopped.
     pub fn after_turn(&self, session: &str) -> Vec<(CommandNote, Vec<ChangedFile>)> {
         let notes = self.notes.take_all(session);
         let with_changes = |note: CommandNote| {
@@ -93,7 +94,7 @@ impl HeldFiles {
         notes.into_iter().map(with_changes).filter(|(_, changed)| !changed.is_empty()).collect()
     }
 
-    /// Removes what is older than an hour.
+    /// Removes files that are older than an hour.
     pub fn remove_old(&self) {
         for dir in [self.notes.dir(), &self.copies.path(""), self.overwrites.dir(), &self.records, &self.shields] {
             remove_old(dir);
@@ -103,7 +104,7 @@ impl HeldFiles {
     /// Removes everything.
     ///
     /// # Errors
-    /// When something cannot be removed.
+    /// When a file cannot be removed.
     pub fn remove_all(places: &DataDir) -> std::io::Result<bool> {
         match std::fs::remove_dir_all(places.held_files()) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),

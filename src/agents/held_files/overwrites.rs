@@ -1,4 +1,4 @@
-//! The list of held files that commands changed, for an hour: what `lock restore` can put back.
+//! The list of held files that commands changed in the last hour, which `lock restore` can restore.
 
 use super::copies::{files_in, make_private_dir};
 use super::file_state::FileState;
@@ -7,12 +7,12 @@ use crate::sys::regular_file::{read_regular, replace_regular};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// A longer entry is not ours.
+/// The longest entry, bytes. A longer file is not ours.
 const ENTRY_MAX: u64 = 64 << 10;
-/// Entries at once; the oldest make room.
+/// The most entries. The oldest are removed to make room.
 const ENTRIES_MAX: usize = 512;
 
-/// A change of a file that can be taken back.
+/// A change of a file that can be undone.
 #[derive(Debug, Clone)]
 pub struct Overwrite {
     /// The file.
@@ -21,16 +21,16 @@ pub struct Overwrite {
     pub at: i64,
     /// The name of the peer that held the file.
     pub holder: String,
-    /// The first line of the command that changed it; a restore has none.
+    /// The first line of the command that changed it; empty for a restore.
     pub command: Option<String>,
-    /// What stood there before.
+    /// The state before the change.
     pub before: FileState,
-    /// What stood there afterwards.
+    /// The state after the change.
     pub after: FileState,
 }
 
 impl Overwrite {
-    /// Whether the former content was kept, or there was none.
+    /// Whether the former content was kept, or the file did not exist.
     pub fn can_restore(&self, has_copy: impl Fn(&str) -> bool) -> bool {
         match self.before {
             FileState::Missing => true,
@@ -52,7 +52,7 @@ impl Overwrites {
         Overwrites { dir }
     }
 
-    /// Adds an entry. The name of its file begins with its time, in digits of one number.
+    /// Adds an entry. The name of its file begins with its time, with a fixed number of digits.
     pub fn add(&self, entry: &Overwrite) {
         let name = format!("{:015}.{}", entry.at, hashed(&entry.path));
         let text = json!({ "path": entry.path, "at": entry.at, "holder": entry.holder, "command": entry.command,
@@ -60,10 +60,10 @@ impl Overwrites {
         let mut names: Vec<PathBuf> = files_in(&self.dir).collect();
         names.sort();
         for old in names.iter().take((names.len() + 1).saturating_sub(ENTRIES_MAX)) {
-            // What cannot be removed now is tried again next time.
+            // An entry that cannot be removed now is tried again next time.
             let _ = std::fs::remove_file(old);
         }
-        // Without an entry there is nothing to put back, and the report goes out all the same.
+        // Without an entry, the change cannot be undone, but it is reported all the same.
         let _ = make_private_dir(&self.dir)
             && replace_regular(&self.dir.join(name), text.to_string().as_bytes(), 0o600).is_ok();
     }

@@ -1,4 +1,4 @@
-//! A holder's own files: its hooks notice that one of them changed since its last own edit.
+//! A holder's own files: its hooks detect that a file has changed since the holder's last edit.
 
 use super::file_state::{Comparison, FileState, content_hash};
 use super::holder_records::{HolderRecord, HolderRecords, RecordedBy};
@@ -19,7 +19,8 @@ pub enum OwnMoment<'a> {
 }
 
 impl HeldFiles {
-    /// Looks at the files that a peer holds. Records what its own tools wrote, and marks as news what they did not.
+    /// Checks the files that a peer holds. Records the changes that its own tools made, and marks all other changes
+    /// as news.
     pub(super) fn look_at_own(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>) {
         let Some(mut records) = HolderRecords::open(&self.records, me, true) else { return };
         let locks = &locks[..locks.len().min(limits::WATCHED_FILES_MAX)];
@@ -37,7 +38,7 @@ impl HeldFiles {
         records.save();
     }
 
-    /// Looks at one file. A lock that was taken anew begins with the file as it is.
+    /// Checks one file. A new lock begins with the current state of the file.
     fn look_at_file(&self, records: &mut HolderRecords, path: &str, token: Option<i64>, moment: &OwnMoment<'_>) {
         let state = FileState::of(Path::new(path));
         let named = matches!(moment, OwnMoment::AfterWrite(note) if note.named.iter().any(|named| named == path));
@@ -63,7 +64,7 @@ impl HeldFiles {
         records.put(HolderRecord { path: path.to_owned(), token, state, hash, by, is_news });
     }
 
-    /// Looks at the files that a session holds, and takes the news of them: the paths that somebody else changed.
+    /// Checks the files that a session holds, and takes their news: the paths that somebody else changed.
     pub fn own_news(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>, session: &str) -> Vec<String> {
         if locks.is_empty() {
             return Vec::new();

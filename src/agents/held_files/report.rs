@@ -1,11 +1,11 @@
-//! The words in which hooks report a held file that changed, and the calls that tell its holder.
+//! The texts by which hooks report a changed held file, and the calls that notify its holder.
 
 use super::{Cause, ChangedFile, CommandNote, HeldFiles};
 use crate::base::error::Error;
 use crate::base::framed_text;
 use serde_json::{Value, json};
 
-/// Files that one report names; the others are counted.
+/// The most files that one report names; further files are counted.
 const FILES_SHOWN: usize = 20;
 
 /// A report on what one command changed.
@@ -24,7 +24,7 @@ impl ChangeReport {
         (!files.is_empty()).then_some(ChangeReport { command, files })
     }
 
-    /// What the agent reads.
+    /// The text for the agent.
     pub fn text(&self) -> String {
         let groups = [
             (Cause::Command, "your command changed what another agent has locked:"),
@@ -64,7 +64,7 @@ impl ChangeReport {
         (!files.is_empty()).then(|| format!("slm-mesh: {head}\n{}", lines.join("\n")))
     }
 
-    /// Tells the holders with a message each. A holder that gets none hears of it from its own next hook.
+    /// Notifies each holder with a message. A holder that gets none learns of the change from its own next hook.
     pub fn send(&self, held: &HeldFiles, facts: &Value, call: &mut dyn FnMut(&Value) -> Result<Value, Error>) {
         let mut holders: Vec<&str> = self.files.iter().map(|file| file.holder.as_str()).collect();
         holders.sort_unstable();
@@ -88,7 +88,7 @@ impl ChangeReport {
     }
 }
 
-/// What a holder reads about its own files; empty if there is no news.
+/// The text for a holder about its own files; empty if there is no news.
 pub fn own_news_text(paths: &[String]) -> String {
     if paths.is_empty() {
         return String::new();

@@ -1,4 +1,4 @@
-//! Puts the content of a held file back that a command overwrote, and keeps what it replaces.
+//! Restores the content of a held file that a command overwrote, and keeps the content that it replaces.
 
 use super::HeldFiles;
 use super::file_state::{CONTENT_MAX, Comparison, FileState};
@@ -10,14 +10,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Of a difference, this much is shown, in bytes.
+/// How much of a difference is shown, bytes.
 const DIFFERENCE_MAX: usize = 64 << 10;
 
-/// A change that can be taken back.
+/// A change that can be undone.
 #[derive(Debug)]
 pub struct RestorePoint {
     entry: Overwrite,
-    /// What stands there now.
+    /// The current state of the file.
     now: FileState,
 }
 
@@ -36,17 +36,17 @@ impl RestorePoint {
         }
     }
 
-    /// Whether the former state is that there was no file.
+    /// Whether the file did not exist before the change.
     pub fn removes(&self) -> bool {
         self.entry.before == FileState::Missing
     }
 }
 
 impl HeldFiles {
-    /// The latest change of a file that can be taken back.
+    /// The latest change of a file that can be undone.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no such change.
     pub fn restore_point(&self, path: &str) -> Result<RestorePoint, Error> {
         let entry = self.overwrites.latest(path, self.now);
         let entry = entry.filter(|entry| entry.can_restore(|name| self.copies.path(name).exists()));
@@ -67,7 +67,7 @@ impl HeldFiles {
         }
     }
 
-    /// The difference between what stands there now and what would stand there, as lines for a terminal.
+    /// The difference between the current and the restored content, as lines for a terminal.
     pub fn difference(&self, point: &RestorePoint) -> String {
         let (now, before) = (self.path_of(point, &point.now), self.copy_of(&point.entry.before));
         let mut diff = Command::new("diff");
@@ -79,16 +79,17 @@ impl HeldFiles {
         let shown = &output.stdout[..output.stdout.len().min(DIFFERENCE_MAX)];
         let cut = if shown.len() < output.stdout.len() { "\n(cut here)" } else { "" };
         let text = String::from_utf8_lossy(shown);
-        // A tab is part of a line here, and steers nothing.
+        // A tab is part of the text here, and no harmful control character.
         let clean = |line: &str| line.split('\t').map(framed_text::line).collect::<Vec<_>>().join("\t");
         text.lines().map(clean).collect::<Vec<_>>().join("\n") + cut
     }
 
-    /// Puts the former content back. What it replaces becomes the latest change, so that it can be put back, too.
+    /// Restores the former content. The replaced content becomes the latest change, so that the restore can be
+    /// undone, too.
     ///
     /// # Errors
-    /// When the file changed since in another way, when what it replaces cannot be kept, and when the file
-    /// cannot be written.
+    /// When the file has changed again since then, when the replaced content cannot be kept, or when the file cannot
+    /// be written.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
         let shown = framed_text::shown_path(&point.entry.path);
@@ -130,12 +131,12 @@ impl HeldFiles {
         }
     }
 
-    /// Where the content of a state is; for no file, a file without content.
+    /// The path of a file with the content of a state; an empty file if the state is that there was no file.
     fn copy_of(&self, state: &FileState) -> PathBuf {
         state.small_file().map_or_else(|| PathBuf::from("/dev/null"), |stamp| self.copies.path(&stamp.name()))
     }
 
-    /// Where the content that stands there now is: in a copy, because diff follows links.
+    /// The path of the current content: a copy, because diff follows links.
     fn path_of(&self, point: &RestorePoint, state: &FileState) -> PathBuf {
         match state.small_file() {
             Some(stamp) if self.copies.keep(Path::new(&point.entry.path), stamp, true) => self.copy_of(state),
@@ -146,7 +147,7 @@ impl HeldFiles {
     }
 }
 
-/// What can be said of two files without diff.
+/// A description of the difference without diff.
 fn size_summary(now: &Path, before: &Path) -> String {
     let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
     let lines = |path: &Path| {

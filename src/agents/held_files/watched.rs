@@ -1,5 +1,5 @@
-//! Which files the locks of a hook's answer mean: a plain path is one file, and of a folder or a glob only those
-//! files count that the hooks of its holder have seen.
+//! Finds the files that a hook watches, from the locks in the broker's answer. The lock of a plain path covers one
+//! file. Under the lock of a folder or a glob, the hook watches only files that the holder's hooks have seen.
 
 use super::HeldFiles;
 use super::command_notes::NotedFile;
@@ -38,8 +38,8 @@ impl LockedPath {
 }
 
 impl HeldFiles {
-    /// The files and whole folders that locks mean. Of a glob that is no whole folder, those files count that the hooks
-    /// of its holder have seen.
+    /// The files and whole folders that locks cover. A glob that is not a whole folder covers the files that the
+    /// holder's hooks have seen.
     pub fn protected_paths(&self, locks: &[LockedPath]) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for lock in locks {
@@ -55,7 +55,7 @@ impl HeldFiles {
         found
     }
 
-    /// Notes what the files of others look like, and keeps copies of the small ones.
+    /// Notes the state of the files of others, and keeps copies of the small ones.
     pub(super) fn note_files(&self, locks: &[LockedPath]) -> Vec<NotedFile> {
         let mut noted: Vec<NotedFile> = Vec::new();
         let mut known: HashMap<&str, Vec<HolderRecord>> = HashMap::new();
@@ -79,7 +79,7 @@ impl HeldFiles {
         }
         let is_recent = state.is_recent(self.now);
         if let Some(stamp) = state.small_file() {
-            // A file that cannot be copied is watched all the same.
+            // A file that cannot be copied is watched nevertheless.
             self.copies.keep(Path::new(path), stamp, is_recent);
         }
         noted.push(NotedFile {

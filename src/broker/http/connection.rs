@@ -1,10 +1,10 @@
 //! One HTTP connection: it reads a request, hands it to the loop, sends the response, and goes on to the
 //! next request.
 //!
-//! **Invariant:** a connection never waits, and holds at most one head, one body, one response and one
-//! read buffer. It parses the next request only once the last response has left, so responses stay in
-//! order, and we do not read from a client that does not read. A stream is a response without an end:
-//! it is the last one of its connection, and its unread output is bounded.
+//! **Invariant:** a connection never blocks, and holds at most one head, one body, one response and one read buffer.
+//! It parses the next request only once the last response has left. So responses stay in order, and a client that
+//! does not read is not read from. A stream is a response without an end: it is the last response of its connection,
+//! and its unread output is bounded.
 
 pub use super::dispatcher::Dispatcher;
 
@@ -18,14 +18,14 @@ use std::net::{IpAddr, Shutdown};
 use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant};
 
-/// A comment in an event stream, which serves as a sign of life.
+/// A comment in an event stream that serves as a keep-alive.
 const HEARTBEAT: &[u8] = b":\n\n";
-/// Bytes that one connection reads in one turn.
+/// The most bytes that one connection reads in one turn.
 pub const READ_MAX: usize = 64 << 10;
-/// Bytes that we still read after the last response. Unread bytes would reset the connection, and the
-/// client might never read that response.
+/// Bytes that are still read after the last response. Unread bytes would reset the connection, and the client might
+/// never get that response.
 const DRAIN_MAX: usize = 2 << 20;
-/// How long we still read.
+/// How long bytes are still read after the last response.
 const DRAIN: Duration = Duration::from_secs(1);
 /// Bytes of buffer that an idle connection keeps.
 const INPUT_KEPT: usize = 4 << 10;
@@ -35,7 +35,7 @@ const INPUT_KEPT: usize = 4 << 10;
 pub enum Next {
     /// Nothing until an event or a deadline.
     Wait,
-    /// Another turn, after the others had theirs.
+    /// Another turn, after the other connections have had theirs.
     Again,
     /// To be dropped.
     Close,
@@ -73,11 +73,11 @@ pub struct HttpConnection<S = TcpStream> {
     close: bool,
     /// The gate has let a request of this connection through.
     trusted: bool,
-    /// It had a turn, in which its first request was read if it was there.
+    /// It had a turn, in which its first request was read if it had arrived.
     had_turn: bool,
     /// When it was accepted.
     began: Instant,
-    /// Dropped with this connection, which tells the owner of a stream.
+    /// Dropped with this connection, so that the owner of a stream learns of it.
     on_disconnect: Option<OnDisconnect>,
     /// When it began to wait for a request, if it does.
     since: Instant,
@@ -91,19 +91,19 @@ enum Phase {
     Head { began: bool },
     /// The rest of a body.
     Body { head: Box<Head>, body: Vec<u8>, length: usize },
-    /// The time at which it may learn that its token is wrong.
+    /// The time at which the client may learn that its token is wrong.
     Slowed(Box<HttpResponse>),
     /// The response of the loop.
     AwaitingResponse,
     /// The client, which has to read its response.
     Responding,
-    /// More of a stream; or the client, which is `behind` and has to read what there is.
+    /// The next part of a stream, or, if the client is `behind`, the client, which has to read the output.
     Streaming { behind: bool },
-    /// The end of the stream; up to so many bytes before it are thrown away.
+    /// The end of the stream. Up to this many bytes before it are discarded.
     Draining { bytes_left: usize },
 }
 
-/// Bytes read, of which those before `at` are parsed.
+/// Bytes that were read. The bytes before `at` are parsed.
 #[derive(Default)]
 struct Input {
     bytes: Vec<u8>,
@@ -158,9 +158,9 @@ impl<S: HttpStream> HttpConnection<S> {
         self.unsent() > 0 || matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// Since when it may make room for others, if it may. A connection that the gate never let through
-    /// may, whatever it does, once it had a turn; one that the gate trusted before may only while it is
-    /// idle, without unread input, and sorts behind the others.
+    /// Since when it may be dropped to make room for others, if it may. A connection that the gate never let through
+    /// may be dropped at any time after its first turn. A connection that the gate has let through may be dropped
+    /// only while it is idle, without unread input, and sorts after the others.
     pub fn leaves_since(&self) -> Option<(bool, Instant)> {
         let is_idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. }) && !self.readable;
         let may_leave = if self.trusted { is_idle } else { self.had_turn };
@@ -226,7 +226,7 @@ impl<S: HttpStream> HttpConnection<S> {
         Next::Again
     }
 
-    /// Ends the wait of the current phase, once its deadline has passed.
+    /// Ends the wait of the current phase if its deadline has passed.
     pub fn expire(&mut self, limits: &Limits, now: Instant) -> Next {
         if matches!(self.phase, Phase::Streaming { behind: false }) {
             return self.send_chunk(self.ticket, HEARTBEAT, limits, now);
@@ -276,7 +276,7 @@ impl<S: HttpStream> HttpConnection<S> {
         }
     }
 
-    /// Parses the input; false if it needs more bytes.
+    /// Parses the input; returns false if it needs more bytes.
     fn parse_input(&mut self, dispatcher: &Dispatcher, now: Instant) -> bool {
         match &mut self.phase {
             Phase::Head { began: true } => match parse_head(self.input.rest(), self.peer, &dispatcher.limits) {
@@ -327,7 +327,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.phase = Phase::Body { head: Box::new(parsed.head), body, length };
     }
 
-    /// Gives the complete request to the loop.
+    /// Passes the complete request to the loop.
     fn hand_over(&mut self, dispatcher: &Dispatcher, now: Instant) {
         let Phase::Body { head, body, .. } = std::mem::replace(&mut self.phase, Phase::AwaitingResponse) else {
             return; // this is called in that phase only
@@ -341,7 +341,7 @@ impl<S: HttpStream> HttpConnection<S> {
         }
     }
 
-    /// Refuses, and ends the connection: the rest of the input can't be trusted.
+    /// Refuses the request and ends the connection, because the rest of the input can't be trusted.
     fn refuse(&mut self, refusal: Refusal, limits: &Limits, now: Instant) {
         self.close = true;
         self.respond(&refusal.response(), limits, now);
@@ -353,7 +353,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.deadline = after(now, limits.answer_ms);
     }
 
-    /// Goes on to the next request, or ends the connection.
+    /// Continues with the next request, or ends the connection.
     fn end_response(&mut self, limits: &Limits, now: Instant) {
         self.since = now;
         self.bodyless = false;
@@ -372,7 +372,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.deadline = after(now, if began { limits.request_ms } else { limits.idle_ms });
     }
 
-    /// Reads once. An error means that nothing more will come.
+    /// Reads once. An error means that no more input will come.
     fn read(&mut self, scratch: &mut [u8], limits: &Limits, now: Instant) -> io::Result<usize> {
         let n = match self.stream.read(scratch) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -385,7 +385,7 @@ impl<S: HttpStream> HttpConnection<S> {
             Err(e) => return Err(e),
         };
         match &mut self.phase {
-            // A client that streams must send nothing more.
+            // A client must not send further requests after it has asked for a stream.
             Phase::Streaming { .. } => return Err(ErrorKind::InvalidData.into()),
             Phase::Draining { bytes_left } => {
                 *bytes_left = bytes_left.checked_sub(n).ok_or(ErrorKind::FileTooLarge)?;
@@ -441,8 +441,8 @@ impl Input {
         self.skip(n);
     }
 
-    /// Drops parsed bytes once no others remain. Doing it sooner would move the rest of a pipeline
-    /// once for each of its requests.
+    /// Drops parsed bytes once all bytes are parsed. To drop them earlier would move the rest of a pipeline once for
+    /// each of its requests.
     fn compact(&mut self) {
         if self.at == self.bytes.len() {
             self.bytes.clear();

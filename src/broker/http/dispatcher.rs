@@ -1,7 +1,6 @@
-//! What all connections share: where requests go, the rules for them, and the count of wrong tokens.
+//! The part that all connections share: the queue of requests, the rules for them, and the count of wrong tokens.
 //!
-//! **Invariant:** a client with the right token never waits, wherever it is, nor does any program of
-//! this machine.
+//! **Invariant:** neither a client with the right token nor a program on this machine is ever delayed.
 
 use super::{Gate, Head, Limits, PendingRequest};
 use crate::remote::auth_failures::AuthFailures;
@@ -9,27 +8,27 @@ use std::cell::RefCell;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-/// Wrong tokens of one address in a minute that are refused at once.
+/// How many wrong tokens of one address in a minute are refused without delay.
 const TRIES_FREE: u32 = 20;
-/// How long the refusal of further ones is held back.
+/// How long the refusal of further wrong tokens is delayed.
 pub(super) const SLOWED: Duration = Duration::from_secs(1);
 
-/// Where requests go, and the rules for them.
+/// The queue of requests, and the rules for them.
 pub struct Dispatcher {
-    /// Takes complete requests.
+    /// The queue of complete requests.
     pub requests: SyncSender<PendingRequest>,
-    /// Wakes the loop, which then takes them.
+    /// Wakes the loop, which then reads the queue.
     pub wake: Box<dyn Fn() + Send>,
     /// Decides on each head first.
     pub gate: Gate,
-    /// What a client may use.
+    /// The limits of a client.
     pub limits: Limits,
     /// Wrong tokens of other machines.
     pub tries: RefCell<AuthFailures>,
 }
 
 impl Dispatcher {
-    /// A dispatcher that has counted no wrong token yet.
+    /// A dispatcher without any wrong tokens so far.
     pub fn new(
         requests: SyncSender<PendingRequest>,
         wake: Box<dyn Fn() + Send>,
@@ -39,8 +38,8 @@ impl Dispatcher {
         Dispatcher { requests, wake, gate, limits, tries: RefCell::default() }
     }
 
-    /// Counts a wrong token of another machine, and tells whether its refusal is to be held back. A
-    /// client with the right token is served at once, even from the same address.
+    /// Counts a wrong token from another machine, and returns whether its refusal is delayed. A client with the right
+    /// token is served at once, even from the same address.
     pub(super) fn is_slowed(&self, head: &Head, now: Instant) -> bool {
         let tried = head.authorization.is_some() || head.mesh_secret.is_some();
         tried && !head.peer.is_loopback() && self.tries.borrow_mut().note(head.peer, now) > TRIES_FREE

@@ -2,9 +2,9 @@
 //! limits. A complete request goes to the event loop as a [`PendingRequest`], and the loop sends its
 //! [`HttpResponse`] back with [`HttpServer::respond`].
 //!
-//! **Invariant:** no byte of a client reaches another thread before it is part of a complete, valid
-//! request that the [`Gate`] let through. No client can make this thread wait, panic, or hold more than
-//! [`Limits`] allows. We never use the server of tiny_http: a single request can abort it.
+//! **Invariant:** a client's bytes reach other threads only as part of a complete, valid request that the [`Gate`]
+//! let through. No client can make this thread wait, panic, or hold more than [`Limits`] allows. We never use the
+//! server of tiny_http: a single request can abort it.
 
 #[doc(hidden)]
 pub mod connection;
@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel};
 use std::thread::JoinHandle;
 
-/// What the gate and the loop see of a request's head. A request in which one of these headers comes
-/// twice, or is not UTF-8, is refused before the gate sees it.
+/// The part of a request's head that the gate and the loop see. A request that repeats one of these headers, or in
+/// which one is not UTF-8, is refused before the gate sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// A known method, in capitals.
@@ -44,10 +44,10 @@ pub struct Head {
     pub browser: Box<Browser>,
 }
 
-/// What a browser adds to a request. A script in a page can't change the first three headers.
+/// The headers that a browser adds to a request. A script in a page can't change the first three.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Browser {
-    /// `Sec-Fetch-Site`: how the page that asks relates to this server.
+    /// `Sec-Fetch-Site`: how the requesting page relates to this server.
     pub site: Option<String>,
     /// `Sec-Fetch-Mode`.
     pub mode: Option<String>,
@@ -76,7 +76,7 @@ pub struct Ticket {
     position: u64,
 }
 
-/// A request on its way to the loop.
+/// A request that is passed to the loop.
 #[derive(Debug)]
 pub struct PendingRequest {
     /// Identifies it for the response.
@@ -98,7 +98,7 @@ pub struct HttpResponse {
     pub body: Vec<u8>,
 }
 
-/// What the loop sends to a client.
+/// A message from the loop to a client.
 pub(crate) enum ResponsePart {
     /// A whole response.
     Whole(HttpResponse),
@@ -126,7 +126,7 @@ impl Drop for OnDisconnect {
     }
 }
 
-/// How much clients may use, and for how long.
+/// The resources that clients may use, and their time limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of a request line with its headers.
@@ -135,11 +135,11 @@ pub struct Limits {
     pub headers_max: usize,
     /// Bytes of a request's body.
     pub body_max: usize,
-    /// From the first byte of a request to its last one.
+    /// The longest time from the first byte of a request to its last byte.
     pub request_ms: u64,
-    /// For a client to read its whole response.
+    /// The longest time for a client to read its whole response.
     pub answer_ms: u64,
-    /// Between two requests of a connection.
+    /// The longest time between two requests of a connection.
     pub idle_ms: u64,
     /// Connections of all clients.
     pub connections_max: usize,
@@ -150,13 +150,13 @@ pub struct Limits {
     pub pipeline_max: usize,
     /// Bytes of a stream that its client has not read; a slower client is dropped.
     pub stream_max: usize,
-    /// How often a quiet stream gets a sign of life.
+    /// How often a quiet stream gets a keep-alive.
     pub beat_ms: u64,
     /// Bytes of all responses that clients have not read; the client with most of them is dropped first.
     pub out_max: usize,
 }
 
-/// Decides from the head alone, before any byte of the body is buffered: `None` lets the request
+/// Decides on a request from its head alone, before any byte of the body is buffered. `None` lets the request
 /// through. It runs on the HTTP thread.
 pub type Gate = Box<dyn Fn(&Head) -> Option<HttpResponse> + Send>;
 
@@ -208,8 +208,8 @@ impl HttpServer {
         gate: Gate,
         limits: Limits,
     ) -> io::Result<HttpServer> {
-        // The channel has no bound, so that responding never blocks. The number of open tickets bounds
-        // it all the same: there is at most one for each connection.
+        // The channel is unbounded, so that responding never blocks. It still stays short, since there is at most one
+        // open ticket for each connection.
         let (responses, inbox) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let n_open = Arc::new(AtomicUsize::new(0));
@@ -237,7 +237,7 @@ impl HttpServer {
     }
 
     fn send(&self, ticket: Ticket, part: ResponsePart) {
-        // It fails only if the thread has ended, and then every client is gone.
+        // This fails only if the thread has ended, and then every client is gone.
         if self.responses.send((ticket, part)).is_ok() {
             self.wake_thread();
         }
@@ -254,7 +254,7 @@ impl HttpServer {
     }
 
     fn wake_thread(&self) {
-        // It can fail only if the thread has ended and taken the poll with it.
+        // This fails only if the thread has ended, and its poll with it.
         let _ = self.waker.wake();
     }
 }

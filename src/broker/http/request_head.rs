@@ -1,4 +1,4 @@
-//! Parses the heads of requests: bytes in, a valid head or a refusal out.
+//! Parses the heads of requests: turns bytes into a valid head or a refusal.
 //!
 //! **Invariant:** parsing has no side effects. A head that two readers could frame differently is
 //! refused, and never interpreted.
@@ -7,25 +7,25 @@ use super::response::Refusal;
 use super::{Browser, Head, Limits};
 use std::net::IpAddr;
 
-/// What the bytes are so far.
+/// The result of parsing the bytes so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum HeadStatus {
     /// A head that has not ended yet.
     Partial,
     /// A whole head.
     Complete(ParsedHead),
-    /// Not an acceptable head. Nobody can know where the next one begins.
+    /// Not an acceptable head. The start of the next head is unknown.
     Refused(Refusal),
 }
 
 /// A validated head and its framing.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParsedHead {
-    /// What the gate and the loop see of it.
+    /// The part that the gate and the loop see.
     pub head: Head,
     /// Bytes of the head.
     pub used: usize,
-    /// Bytes of the body; `u64::MAX` stands for that many or more.
+    /// Bytes of the body; `u64::MAX` means that many or more.
     pub length: u64,
     /// The connection ends with this request.
     pub close: bool,
@@ -33,7 +33,7 @@ pub struct ParsedHead {
     pub expects: bool,
 }
 
-/// All methods except CONNECT and TRACE, which only a proxy understands.
+/// All methods except CONNECT and TRACE, which only proxies use.
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"];
 
 /// Reads the head at the start of `bytes`.
@@ -93,8 +93,8 @@ fn all<'a>(request: &'a httparse::Request, name: &'a str) -> impl Iterator<Item 
     request.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
 }
 
-/// The only value of a header, if there is one. With two, one part of the program could check the
-/// first and another use the second.
+/// The only value of a header, if there is one. If it appears twice, one part of the program could check the first
+/// value and another could use the second.
 fn one<'a>(request: &'a httparse::Request, name: &'a str) -> Result<Option<&'a [u8]>, Refusal> {
     let mut values = all(request, name);
     match (values.next(), values.next()) {

@@ -7,10 +7,10 @@ use super::HttpResponse;
 use std::io;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-/// Tells a client that asked first to send its body.
+/// Tells a client that sent `Expect: 100-continue` to send its body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Why the HTTP thread answers in place of the loop.
+/// Why the HTTP thread answers instead of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Not HTTP, or HTTP that can be read in two ways.

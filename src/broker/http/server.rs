@@ -1,7 +1,7 @@
 //! The HTTP thread: one poll, one listener, the connections, and their deadlines.
 //!
-//! **Invariant:** the thread sleeps only until an event or the nearest deadline. Whatever goes wrong in a
-//! connection's turn, even a panic, ends that connection only.
+//! **Invariant:** the thread sleeps only until an event or the nearest deadline. An error in a connection's turn,
+//! even a panic, ends only that connection.
 
 use super::connection::{Dispatcher, HttpConnection, Next, READ_MAX};
 use super::{ResponsePart, Ticket};
@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
-/// Connections count up from here. No number is used twice, so a late event reaches nobody else.
+/// Connections count up from here. No number is used twice, so a late event cannot reach another connection.
 const FIRST_ID: usize = 2;
-/// Connections accepted before the open ones get a turn.
+/// How many connections are accepted before the open connections get a turn.
 const ACCEPT_MAX: usize = 64;
-/// The wait after an accept that failed: the process may be out of descriptors, and no event reports
-/// when it has some again.
+/// The pause after a failed accept. The process may be out of descriptors, and no event reports when it has some
+/// again.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// How long connections that have shown nothing are served in one turn.
+/// How long connections that have shown no token are served in one turn.
 const STRANGERS_SHARE: Duration = Duration::from_millis(1);
 /// How long the last responses may take when the thread stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(200);
@@ -45,27 +45,27 @@ pub struct HttpThread {
     /// The connections that need a turn without waiting for an event.
     ready: BTreeSet<usize>,
     next_id: usize,
-    /// The last connection served that has shown nothing.
+    /// The last connection without a token that was served.
     last_stranger: usize,
     scratch: Vec<u8>,
 }
 
-/// Whether clients wait to be accepted: the poll reports them only once.
+/// Whether clients are waiting to be accepted, which the poll reports only once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HttpAcceptState {
-    /// Nobody is known to wait.
+    /// No client is known to be waiting.
     Idle,
-    /// Somebody may wait.
+    /// A client may be waiting.
     Ready,
-    /// Somebody may wait, and every slot is busy.
+    /// A client may be waiting, and every slot is busy.
     Full,
-    /// Somebody waits, and accepting failed; when to try again.
+    /// A client is waiting, and accepting failed. When to try again.
     RetryAt(Instant),
 }
 
 impl HttpThread {
-    /// Prepares the thread, so that the caller gets the errors. `shared` holds the order to stop and the
-    /// number of connections.
+    /// Prepares the thread, so that the caller gets the errors. `shared` holds the stop flag and the number of
+    /// connections.
     ///
     /// # Errors
     /// When the system refuses a poll.
@@ -101,7 +101,8 @@ impl HttpThread {
     pub fn serve(mut self) {
         let mut events = Events::with_capacity(256);
         while !self.stopping.load(Ordering::Acquire) {
-            // A poll that failed fails again. Ending closes every socket, which clients notice.
+            // A poll that failed would fail again. The thread ends, which closes every socket, and clients notice
+            // that.
             let Ok(now) = self.run_turn(&mut events, None) else { return };
             self.accept(now);
         }
@@ -109,7 +110,7 @@ impl HttpThread {
         self.n_open.store(0, Ordering::Relaxed);
     }
 
-    /// Gives responses under way a moment to leave, and closes everything else.
+    /// Gives pending responses a moment to leave, and closes everything else.
     fn drain(&mut self, events: &mut Events) {
         let end = Instant::now() + STOP_TIMEOUT;
         self.listener = None;
@@ -127,7 +128,7 @@ impl HttpThread {
         }
     }
 
-    /// Waits for something to do and does it: open connections first, then newcomers.
+    /// Waits for events and handles them: open connections first, then new ones.
     fn run_turn(&mut self, events: &mut Events, end: Option<Instant>) -> io::Result<Instant> {
         match self.poll.poll(events, self.timeout(end)) {
             Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
@@ -196,15 +197,15 @@ impl HttpThread {
         }
     }
 
-    /// Gives a turn to each connection that needs one. Those that have shown a token go first, and
-    /// newcomers, which may show one. What the others get of the turn is bounded.
+    /// Gives a turn to each connection that needs one. Connections that have shown a token go first, together with
+    /// new connections, which may show one. The time for all others is bounded.
     fn serve_ready(&mut self, now: Instant) {
         let is_stranger = |id: &usize| self.conns.get(id).is_some_and(HttpConnection::is_stranger);
         let (strangers, known): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ready).into_iter().partition(is_stranger);
         for id in known {
             self.run_connection(id, now);
         }
-        // They take turns: the next round begins behind the last one that was served.
+        // They take turns: the next round begins after the connection that was served last.
         let (served_before, others): (Vec<_>, Vec<_>) = strangers.into_iter().partition(|id| *id <= self.last_stranger);
         let began = Instant::now();
         for id in others.into_iter().chain(served_before) {
@@ -233,7 +234,7 @@ impl HttpThread {
     fn apply(&mut self, id: usize, act: impl FnOnce(&mut HttpConnection, &Dispatcher, &mut [u8]) -> Next) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let (dispatcher, scratch) = (&self.dispatcher, &mut self.scratch);
-        // A connection that panicked is dropped, so nobody sees its broken state.
+        // A connection that panicked is dropped, so its broken state is never used.
         let next = catch_unwind(AssertUnwindSafe(|| act(conn, dispatcher, scratch)));
         match next.unwrap_or(Next::Close) {
             Next::Wait => {}
@@ -256,7 +257,7 @@ impl HttpThread {
         }
     }
 
-    /// Drops the connections with the most unread output, until the rest fits.
+    /// Drops the connections with the most unread output until the rest is within the limit.
     fn drop_slowest(&mut self) {
         while self.conns.values().map(HttpConnection::unsent).sum::<usize>() > self.dispatcher.limits.out_max {
             let most = self.conns.iter().max_by_key(|(_, conn)| conn.unsent());
@@ -291,7 +292,7 @@ impl HttpThread {
                 // That client is gone already.
                 Err(e) if concerns_one_client(&e) => {}
                 Err(_) => {
-                    // Descriptors ran out, most likely. Dropping a connection frees one.
+                    // Most likely the process is out of descriptors. Dropping a connection frees one.
                     let leaving = self.first_to_leave(|_| true);
                     self.dismiss(leaving);
                     self.accept_state = HttpAcceptState::RetryAt(now + ACCEPT_RETRY);
@@ -302,7 +303,7 @@ impl HttpThread {
         self.n_open.store(self.conns.len(), Ordering::Relaxed);
     }
 
-    /// Adds a connection, unless its address has too many already that are proven and busy.
+    /// Adds a connection, unless its address already has too many that are proven and busy.
     fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, now: Instant) {
         let limits = &self.dispatcher.limits;
         if self.conns.values().filter(|conn| conn.peer() == peer).count() >= limits.per_address_max {
@@ -324,8 +325,8 @@ impl HttpThread {
         self.ready.insert(id);
     }
 
-    /// The one of them that makes room first: the oldest that has shown nothing, else the one that has been
-    /// idle for longest.
+    /// The connection to drop first: the oldest that has shown no token, or else the one that has been idle for
+    /// longest.
     fn first_to_leave(&self, of: impl Fn(&HttpConnection) -> bool) -> Option<usize> {
         let found = self.conns.iter().filter(|(_, conn)| of(conn));
         let found = found.filter_map(|(id, conn)| Some((conn.leaves_since()?, *id)));

@@ -1,4 +1,5 @@
-//! Who may use HTTP: programs that have the token, or the secret, and address this machine as itself.
+//! Authorises HTTP requests: a program needs the token or the secret, and must address this machine by its own name
+//! or address.
 
 use super::{body, refuse};
 use crate::broker::http::{Gate, Head, HttpResponse};
@@ -7,9 +8,9 @@ use std::net::IpAddr;
 use std::time::Instant;
 use subtle::ConstantTimeEq;
 
-/// Lets a request through if it has the token, or the secret if there is one, and if it addresses this
-/// machine by an address or its own name (`hub_name`, where this is a hub). This stops pages of other
-/// origins, also those that rebind a name of their own to our address. It answers `/health` itself.
+/// Lets a request through if it has the token, or the secret if there is one, and if it addresses this machine by an
+/// address or its own name (`hub_name`, where this is a hub). This stops web pages of other origins, even if they
+/// rebind their own name to this machine's address. It answers `/health` itself.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
     let started = Instant::now();
@@ -28,17 +29,16 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
             return Some(health(head, started));
         }
         let bearer = head.authorization.as_deref().and_then(|given| given.strip_prefix("Bearer "));
-        // Both are compared even if the first one fits: the time it takes reveals nothing.
+        // Both are compared even if the first one matches, so that the time taken reveals nothing.
         let given = [bearer, head.mesh_secret.as_deref()].into_iter().flatten();
         let is_let_in = given.filter(|given| is_known(given)).count() > 0;
         (!is_let_in).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))
     })
 }
 
-/// Answers a question that needs no token. It never reaches the loop, so that strangers cost the loop
-/// nothing.
+/// Answers a request that needs no token. It never reaches the loop, so that strangers cost the loop nothing.
 fn health(head: &Head, started: Instant) -> HttpResponse {
-    // Another machine learns only that something answers.
+    // A client on another machine learns only that a server answers.
     if !head.peer.is_loopback() {
         return body(200, &json!({ "status": "ok" }));
     }
@@ -49,7 +49,7 @@ fn health(head: &Head, started: Instant) -> HttpResponse {
 /// Checks whether a text is the token, or the secret if there is one.
 pub fn bearer_check(token: String, secret: Option<String>) -> impl Fn(&str) -> bool + Send + Sync {
     let wanted: Vec<String> = [Some(token), secret].into_iter().flatten().collect();
-    // We compare with all of them, each in constant time: the time it takes reveals nothing.
+    // The text is compared with all of them, each in constant time, so that the time taken reveals nothing.
     move |given| wanted.iter().fold(0, |n, want| n | given.as_bytes().ct_eq(want.as_bytes()).unwrap_u8()) == 1
 }
 

@@ -15,7 +15,7 @@ pub fn max_of(op: &Op, arg: &str) -> usize {
     }
 }
 
-/// The words that an argument of an operation may be.
+/// The allowed words of an argument of an operation.
 pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
     match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
         Some(ArgKind::Choice(words)) => words,
@@ -26,7 +26,7 @@ pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
 /// The fields of a request. A field of the wrong type counts as absent; unknown fields are ignored.
 pub struct Fields {
     values: Map<String, Value>,
-    /// The repository of the directory that the request names, which was looked into beforehand.
+    /// The repository of the directory that the request names, which was looked up beforehand.
     pub repository: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl Fields {
         let list = self.values.get(name).and_then(Value::as_array)?;
         Some(list.iter().take(limits::LIST_MAX).filter_map(Value::as_str).collect())
     }
-    /// How many rows the client wants. A negative number means all, which are as many as we ever give.
+    /// How many rows the client wants. A negative number means the largest number that we allow.
     pub fn limit(&self, default: i64) -> i64 {
         let n = self.number("limit").map_or(default, |n| n as i64);
         if n < 0 { limits::ROWS_MAX } else { n.min(limits::ROWS_MAX) }

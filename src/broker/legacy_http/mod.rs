@@ -1,12 +1,12 @@
 //! The twelve HTTP routes of slm-mesh 1.x. Their keys, key order, string ids and texts are frozen:
 //! existing clients match them. Keys may be added, and none is renamed.
 //!
-//! A route runs the operation that does the same. Where the frozen protocol differs from every
-//! operation (it counts no calls, marks a whole page read, takes fractions of a minute, returns long
-//! rows uncut) the route calls the rule behind the operation instead. In both cases the operation's
-//! declaration gives the largest sizes and the allowed words, so the routes have no limits of their own.
+//! A route runs the corresponding operation. Where the frozen protocol differs from every operation (it counts no
+//! calls, marks a whole page as read, accepts fractions of a minute, returns long rows uncut), the route calls the
+//! rule behind the operation instead. In both cases the operation's declaration gives the largest sizes and the
+//! allowed words, so the routes have no limits of their own.
 //!
-//! **Invariant:** the old shapes end here; the core knows nothing of them.
+//! **Invariant:** the old formats are known only here, and not to the core.
 
 mod auth;
 pub(super) mod fields;
@@ -21,7 +21,7 @@ use fields::Fields;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
-/// What a route answers: a body, or an error that goes out with status 200 and `ok: false`.
+/// The answer of a route: a body, or an error that is sent with status 200 and `ok: false`.
 type RouteResult = Result<Value, Error>;
 
 /// Runs one request. `repository` is what was found in its [`directory`].
@@ -56,8 +56,7 @@ pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, n
     }
 }
 
-/// The directory whose repository a request depends on, if it depends on one. It may be on a file system
-/// that does not answer.
+/// The directory whose repository a request depends on, if there is one. Its file system may not answer.
 pub fn directory(mesh: &Mesh, request: &Request) -> Option<PathBuf> {
     let names_directory = routes::names_directory((request.head.method.as_str(), request.head.target.as_str()))?;
     let Ok(Value::Object(values)) = serde_json::from_slice(&request.body) else { return None };

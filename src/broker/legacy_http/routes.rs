@@ -42,7 +42,7 @@ pub fn find(route: (&str, &str)) -> Option<Route> {
     })
 }
 
-/// What finds the directory that a route looks into, for a route that does.
+/// The function that finds the directory of a request, for routes that need its repository.
 pub fn names_directory(route: (&str, &str)) -> Option<fn(&Mesh, &Fields) -> Option<String>> {
     match route {
         ("POST", "/register") => Some(|_, fields| fields.word("projectPath").map(str::to_owned)),
@@ -54,13 +54,13 @@ pub fn names_directory(route: (&str, &str)) -> Option<fn(&Mesh, &Fields) -> Opti
     }
 }
 
-/// The directory that a client names, or that it registered with.
+/// The directory that a client names, or the directory with which it registered.
 fn own_project(mesh: &Mesh, fields: &Fields) -> Option<String> {
     let registered = || mesh.peers().get(fields.text("excludeId")?).map(|peer| peer.row.project.clone());
     fields.text("projectPath").map(str::to_owned).or_else(registered)
 }
 
-/// Runs an operation that needs no caller, for a route that does the same.
+/// Runs an operation that needs no caller, for a route.
 fn run_operation(mesh: &mut Mesh, op: &'static Op, params: Value, now: i64) -> RouteResult {
     let args = op.check(object(params))?;
     let context = CallContext {
@@ -168,8 +168,8 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     if !kinds.contains(&kind) {
         return Err(no(format!("type: want one of {}", kinds.join(", "))));
     }
-    // All senders that are not registered share one budget, so that inventing senders gains nothing.
-    // Nor does naming a session: what the session sends over its own socket has another budget.
+    // All unregistered senders share one budget, so a client gains nothing by inventing senders. A client that names
+    // a session as its sender does not spend that session's own budget, which is for the session's socket.
     let is_known = mesh.peers().get(from).is_some();
     let budget = if is_known { format!("http {from}") } else { "unregistered".into() };
     mesh.charge(&budget, 10, now)?;
@@ -194,7 +194,7 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     Ok(json!({ "ok": true, "messageId": mesh.ids().message(sent[0].seq) }))
 }
 
-/// A sender as far as it is stored: existing clients may give any text.
+/// A sender, cut to the length that is stored, because existing clients may give any text.
 fn shortened(id: &str) -> PeerId {
     id.chars().take(limits::WORD_MAX).collect::<String>().into()
 }
@@ -285,8 +285,7 @@ fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     }
 }
 
-/// The absolute path: a relative one is relative to its peer's project. The path of an unknown peer stays
-/// as it is.
+/// The absolute path. A relative path is relative to its peer's project; the path of an unknown peer stays unchanged.
 fn absolute(mesh: &Mesh, file: &str, holder: &str) -> String {
     match mesh.peers().get(holder) {
         Some(peer) if !file.starts_with('/') && peer.row.project.starts_with('/') => {
@@ -346,7 +345,7 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
             if types.iter().any(|kind| kind.len() > max) {
                 return Err(no(format!("types: one is too long (max {max} bytes)")));
             }
-            // Only known peers are pushed to; other subscriptions would only take their place.
+            // Only known peers receive pushes, so other subscriptions would only use up space.
             if mesh.peers().get(&id).is_some() {
                 mesh.subscribe_peer(&id, types.iter().map(|kind| (*kind).to_owned()).collect());
             }

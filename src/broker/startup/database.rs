@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The name of a database that was set aside begins with this; the time follows.
+/// The prefix of the name of a database that was set aside. The time follows.
 const ASIDE: &str = "broker.db.damaged-";
 /// What SQLite appends to the names of the files that make up a database.
 const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
@@ -33,11 +33,11 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
     Ok((store, clock))
 }
 
-/// Starts the clock of this broker. While locks are in force it goes on from the clock of the last broker: a
-/// wall clock that was set in between must not end the lease of a session that lives.
+/// Starts the clock of this broker. While locks are in force, it continues from the clock of the last broker, so that
+/// a change of the wall clock in between does not end the lease of a live session.
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Result<Clock, Error> {
     let saved = fs::read_to_string(places.clock()).unwrap_or_default();
-    // A table that can't be read is found damaged when the mesh opens it.
+    // If a table can't be read, the damage is found when the mesh opens it.
     let has_locks = store.has_locks().unwrap_or(false);
     let resumed = Clock::resume(&saved, floor).filter(|_| has_locks);
     let clock = resumed.unwrap_or_else(|| Clock::start(floor));
@@ -60,7 +60,7 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         Err(StoreError::Corrupt(why)) => {
             set_aside(places, &why)?;
             let mut store = Store::open(&path, is_synced)?;
-            // No sequence number of the old file can be as high as the time in milliseconds.
+            // The time in milliseconds is higher than any sequence number of the old file.
             store.raise(sys::wall_ms())?;
             store
         }
@@ -69,7 +69,7 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
     // The file has been checked now. If there was no note, there is nothing to remove.
     let _ = fs::remove_file(places.suspect());
     for suffix in FILE_SUFFIXES {
-        // The directory is private already, so this need not succeed.
+        // A failure is harmless, since the directory is private already.
         let _ = fs::set_permissions(with_suffix(&path, suffix), fs::Permissions::from_mode(0o600));
     }
     Ok(store)
@@ -88,10 +88,10 @@ fn set_aside(places: &DataDir, why: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Has the next broker check the whole file before it trusts it. Without this note it would find the
-/// damage all the same, only later.
+/// Makes the next broker check the whole file before it uses it. Without this note, that broker would find the damage
+/// later.
 pub(super) fn mark_suspect(places: &DataDir) {
-    // A disk that takes no note leaves us with the later discovery.
+    // If the note can't be written, the damage is found later.
     let _ = fs::write(places.suspect(), "");
 }
 

@@ -18,22 +18,22 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-/// Ports tried for HTTP, from the wanted one on.
+/// How many ports are tried for HTTP, beginning with the configured one.
 const PORTS_TRIED: u16 = 10;
-/// Sessions from other machines that wait for the loop.
+/// The most sessions from other machines that may wait for the loop.
 const ARRIVALS_MAX: usize = 64;
 
-/// The HTTP listener as it was started.
+/// The started HTTP listener.
 pub(super) struct HttpListener {
     /// The thread; `None` if no port was free, or it could not start.
     pub(super) server: Option<HttpServer>,
-    /// Where its requests arrive.
+    /// The channel on which its requests arrive.
     pub(super) inbox: Receiver<PendingRequest>,
     /// The port; `None` if none was free.
     pub(super) port: Option<u16>,
 }
 
-/// Who may open the ports.
+/// The credentials for the ports.
 pub(super) struct PortCredentials {
     /// The token in the data directory, which programs of this user can read.
     pub(super) token: String,
@@ -56,8 +56,8 @@ impl PortCredentials {
     }
 }
 
-/// Starts HTTP on the wanted port or one of the nine after it. If all are taken, the broker serves its
-/// Unix socket alone: agents need nothing else.
+/// Starts HTTP on the configured port or one of the nine after it. If all are taken, the broker serves only its Unix
+/// socket, which is enough for agents.
 pub(super) fn start_http(
     bind: &str,
     is_hub: bool,
@@ -92,7 +92,7 @@ pub(super) fn start_remote(
         log(&warning);
     }
     let port = match (settings.int("SLM_MESH_WS_PORT") as u16, http_port) {
-        // All ports wanted for HTTP were taken; we use the one behind them.
+        // All ports tried for HTTP were taken, so the next port is used.
         (0, None) => settings.int("SLM_MESH_PORT") as u16 + PORTS_TRIED,
         (0, Some(http_port)) => http_port.saturating_add(1),
         (port, _) => port,
@@ -119,7 +119,7 @@ pub(super) fn start_remote(
     Ok(RemoteListener::new(door, inbox, announcer, now))
 }
 
-/// The warning about a secret that can be guessed: for the log, and for whoever starts the hub.
+/// The warning about a secret that is easy to guess, for the log and for the user who starts the hub.
 pub(super) fn weak_secret_warning(settings: &Settings) -> Option<String> {
     let is_weak = settings.text(SECRET).len() < SECRET_GOOD;
     is_weak.then(|| {
@@ -130,11 +130,11 @@ pub(super) fn weak_secret_warning(settings: &Settings) -> Option<String> {
     })
 }
 
-/// What ends the loop's wait from another thread.
+/// A function that ends the loop's wait from another thread.
 pub(super) fn wake_loop(waker: &Arc<Waker>) -> Box<dyn Fn() + Send + Sync> {
     let waker = Arc::clone(waker);
     Box::new(move || {
-        // It fails only once the loop is gone, which is when the process ends.
+        // This fails only once the loop is gone, which means that the process is ending.
         let _ = waker.wake();
     })
 }

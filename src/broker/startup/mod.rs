@@ -40,8 +40,8 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-/// Runs a broker until its end. It calls `ready` once, when clients can connect, with the HTTP port
-/// (0 without one) and with a warning that whoever starts the broker should see.
+/// Runs a broker until its end. It calls `ready` once, when clients can connect, with the HTTP port (0 without one)
+/// and with a warning for the user who starts the broker.
 ///
 /// # Errors
 /// When another broker runs in this directory, or something that the broker needs is missing.
@@ -116,7 +116,7 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
     }
 }
 
-/// Opens the mesh. Damage that only reading reveals sets the database aside at the second try.
+/// Opens the mesh. If reading reveals damage, the database is set aside, and a second attempt follows.
 fn open_mesh(
     places: &DataDir,
     store: Store,
@@ -152,12 +152,12 @@ fn mesh_settings(settings: &Settings, port: Option<u16>) -> Result<crate::core::
     })
 }
 
-/// What happens to standard output once the broker is ready.
+/// How standard output is used once the broker is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterReady {
     /// The broker runs in the foreground and keeps it.
     KeepOutput,
-    /// The broker runs behind, and its starter waits for the end of the output.
+    /// The broker runs in the background, and its starter waits for the end of the output.
     CloseOutput,
 }
 
@@ -165,12 +165,12 @@ pub enum AfterReady {
 pub fn say_ready(port: u16, note: Option<String>, after: AfterReady) {
     let line = json!({ "ok": true, "data": { "pid": std::process::id(), "port": port }, "note": note });
     let mut out = io::stdout().lock();
-    // It fails if the starter is gone, which then need not know.
+    // This fails if the starter is gone, which is harmless.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     if after == AfterReady::CloseOutput
         && let Ok(null) = File::options().write(true).open("/dev/null")
     {
-        // A pipe that stays open only makes the starter wait.
+        // A failure is harmless: a pipe that stays open only makes the starter wait.
         let _ = rustix::stdio::dup2_stdout(null.as_fd());
     }
 }

@@ -1,7 +1,7 @@
 //! The files that make this the broker of its data directory: the lock, the database, the socket, and
 //! the files by which existing clients find it.
 //!
-//! **Invariant:** the broker removes and replaces only what is its own, which it knows by the inode.
+//! **Invariant:** the broker removes and replaces only its own files, which it recognises by their inodes.
 
 use super::{database, single_instance};
 use crate::base::error::Error;
@@ -16,10 +16,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// How long a change of the directory may go on before the broker looks what is gone.
+/// How long the broker waits after a change of the directory before it checks its files.
 const SETTLES_MS: i64 = 150;
 
-/// One file, whatever path leads to it: device and inode.
+/// The identity of a file, independent of its path: device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileId(u64, u64);
 
@@ -30,15 +30,15 @@ impl FileId {
     }
 }
 
-/// What a look at the data directory found.
+/// The result of a check of the data directory.
 #[derive(Debug)]
 pub enum PathState {
     /// All is there.
     Ours,
-    /// Files by which clients find the broker were gone. They are there again, and this is the new socket,
-    /// if it was among them.
+    /// Files by which clients find the broker were missing, and have been created again. This is the new socket, if
+    /// it was missing.
     Healed(Option<UnixListener>),
-    /// The path leads to other files, or to none: another broker may run there.
+    /// The path leads to other files or to none, so another broker may run there.
     Displaced,
 }
 
@@ -54,9 +54,9 @@ pub struct OwnFiles {
     socket_id: Option<FileId>,
     token: String,
     port: Option<u16>,
-    /// What the kernel reports of the directory; `None` where it reports nothing.
+    /// The kernel's reports about the directory; `None` where it reports nothing.
     events: Option<OwnedFd>,
-    /// When to look in any case, ms.
+    /// When the next regular check is due, ms.
     look_at: i64,
     look_every: i64,
 }
@@ -93,7 +93,7 @@ impl OwnFiles {
         Ok((own, listener))
     }
 
-    /// Has the poll report changes of the directory under `token`. Without such reports the look at each
+    /// Makes the poll report changes of the directory under `token`. Without such reports, the check at each
     /// heartbeat finds them.
     pub fn watch(&mut self, registry: &Registry, token: Token) {
         self.events = watch_directory(&self.places.dir).ok();
@@ -104,29 +104,29 @@ impl OwnFiles {
         }
     }
 
-    /// The poll reported a change of the directory. The look waits a moment: what is written into a directory
-    /// that somebody removes file by file would keep its removal from ending.
+    /// Notes that the poll reported a change of the directory. The check waits a moment, because new files in a
+    /// directory that is being removed file by file would prevent its removal.
     pub fn note_change(&mut self, now: i64) {
         if let Some(events) = &self.events {
-            // What changed does not matter, since the look compares all. We empty the queue, so that the next
-            // change is an event of its own.
+            // The details do not matter, since the check compares all files. The queue is emptied, so that the next
+            // change causes a new event.
             while rustix::io::read(events, &mut [0; 4096]).is_ok_and(|n| n > 0) {}
         }
         self.look_at = self.look_at.min(now + SETTLES_MS);
     }
 
-    /// When to look next, ms.
+    /// When the next check is due, ms.
     pub fn deadline(&self) -> i64 {
         self.look_at
     }
 
-    /// Whether the path still leads to our lock. This is one question to the kernel, so that each turn can
-    /// afford it: a broker whose directory was taken away grants nothing more.
+    /// Whether the path still leads to this broker's lock. This is a single system call, which each turn can afford,
+    /// so that a broker grants nothing after its directory was removed.
     pub fn holds_path(&self) -> bool {
         FileId::at(&self.places.broker_lock()) == Some(self.lock_id)
     }
 
-    /// Looks whether the path still leads to this broker's files, and heals what it can.
+    /// Checks whether the path still leads to this broker's files, and creates missing files again where possible.
     pub fn look(&mut self, now: i64) -> PathState {
         self.look_at = now + self.look_every;
         if !self.holds_path() || FileId::at(&self.places.database()) != self.database_id {
@@ -164,15 +164,15 @@ impl OwnFiles {
         Ok(PathState::Healed(Some(listener)))
     }
 
-    /// Removes the files by which clients find this broker, as far as they are its own.
+    /// Removes the files by which clients find this broker, if they are its own.
     pub fn remove(&self, reason: ShutdownReason) {
-        // A file that stays is harmless: nobody answers there.
+        // A file that remains is harmless, because no broker answers there.
         if FileId::at(&self.places.socket()) == self.socket_id {
             let _ = fs::remove_file(self.places.socket());
         }
         if self.holds_path() && self.has_own_pid() {
             for path in [self.places.pid(), self.places.port()] {
-                // Clients that read a file that stays find nobody on that port.
+                // Clients that read a remaining file find no broker on that port.
                 let _ = fs::remove_file(path);
             }
         }
@@ -181,7 +181,7 @@ impl OwnFiles {
         }
     }
 
-    /// Gives the lock up, after the last write.
+    /// Releases the lock, after the last write.
     pub fn release_lock(self) {
         let is_replaced = self.holds_path() && FileId::at(&self.places.database()) != self.database_id;
         let log = database::log_path(&self.places);
@@ -197,7 +197,7 @@ impl OwnFiles {
     }
 }
 
-/// Asks the kernel to report what is taken away from a directory, and its own removal.
+/// Asks the kernel to report files that are removed from a directory, and its own removal.
 #[cfg(target_os = "linux")]
 fn watch_directory(dir: &Path) -> std::io::Result<OwnedFd> {
     use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
@@ -207,7 +207,7 @@ fn watch_directory(dir: &Path) -> std::io::Result<OwnedFd> {
     Ok(events)
 }
 
-/// The look at each heartbeat has to do.
+/// The check at each heartbeat has to suffice.
 #[cfg(not(target_os = "linux"))]
 fn watch_directory(_: &Path) -> std::io::Result<OwnedFd> {
     Err(std::io::ErrorKind::Unsupported.into())

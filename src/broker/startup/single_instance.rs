@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 /// How long a new broker waits for an old one that is ending.
 const HANDOVER: Duration = Duration::from_secs(3);
-/// How often it looks meanwhile whether that broker serves.
+/// How often it checks meanwhile whether that broker accepts connections.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Takes the lock that makes this the only broker. Waits shortly for a broker that is ending, and gives
-/// way at once to one that serves.
+/// Takes the lock that makes this the only broker. Waits briefly for a broker that is ending, and fails at once if
+/// another broker accepts connections.
 pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     let file = places.open_lock(&places.broker_lock())?;
     if file.try_lock().is_ok() {
@@ -25,8 +25,8 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     let wait = LockWait::begin(file);
     let until = Instant::now() + HANDOVER;
     while Instant::now() < until {
-        // A broker that starts at this instant holds the lock before its socket is there, and one that ends
-        // removes its socket before it gives the lock up.
+        // A starting broker holds the lock before its socket exists, and an ending broker removes its socket before
+        // it releases the lock.
         refuse_running(places)?;
         let locked = wait.for_time(LOOK_EVERY);
         if let Some(file) =
@@ -69,7 +69,7 @@ pub(super) fn write_files(places: &DataDir, port: Option<u16>) -> Result<(), Err
     if let Some(port) = port {
         return places.write(&places.port(), &port.to_string());
     }
-    // A file of an earlier broker would send clients to a port that is not ours.
+    // A file of an earlier broker would send clients to another program's port.
     let _ = fs::remove_file(places.port());
     Ok(())
 }

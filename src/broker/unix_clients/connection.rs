@@ -9,13 +9,13 @@ use mio::{Interest, Registry, Token};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-/// Bytes read from a client at once.
+/// The most bytes read from a client at once.
 pub const READ_MAX: usize = 64 * 1024;
 /// With more unread output than this, no more requests of the client are read.
 const BACKPRESSURE_AT: usize = 256 * 1024;
 /// With more unread output than this the client is dropped: it will never read it.
 const OUTPUT_MAX: usize = 4 << 20;
-/// A client that speaks for nobody makes room for others after this much silence, ms.
+/// A client that acts for no peer may be dropped for a new client after this much silence, ms.
 const IDLE_MS: i64 = 1_000;
 
 /// Whether a client answers.
@@ -32,11 +32,12 @@ enum Responsiveness {
 /// A client's place in the order of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceRank {
-    /// It has closed its side. One that reconnects in this very turn finds its old place free.
+    /// It has closed its side. It is served first, so that it can reconnect in the same turn and find its old peer
+    /// free.
     HungUp,
-    /// It has waited longest, so nobody waits for ever.
+    /// It has waited longest, so that no client waits forever.
     Overdue,
-    /// When it would be done, going by the queue.
+    /// Its expected finish in the fair queue.
     Queued(u64),
 }
 
@@ -45,11 +46,11 @@ pub struct ClientConnection {
     stream: UnixStream,
     /// Where it runs.
     pub origin: Origin,
-    /// What it sent and what is not yet served.
+    /// Its input that is not yet served.
     pub input: LineBuffer,
     /// More lines were read than one turn serves.
     pub has_more: bool,
-    /// It speaks for a peer, so its silence matters.
+    /// It acts for a peer, so its silence matters.
     pub is_session: bool,
     /// The mesh knows that it hung up.
     pub is_detached: bool,
@@ -59,14 +60,14 @@ pub struct ClientConnection {
     is_readable: bool,
     /// The socket may take bytes.
     is_writable: bool,
-    /// We are waiting for the socket to take bytes. We wait for that only while it takes none: each
-    /// line that a client reads would wake the loop for nothing.
+    /// The poll reports when the socket accepts bytes again. This is on only while the socket accepts none, because
+    /// otherwise each line that a client reads would wake the loop needlessly.
     watches_writable: bool,
     /// The client has closed its side; what it sent before is still to be read.
     is_half_closed: bool,
     /// It hung up, or is to be dropped as soon as its output is flushed.
     is_closed: bool,
-    /// It left too much output unread, so it gets nothing more.
+    /// It left too much output unread, so it gets no further output.
     has_overflowed: bool,
     output: Vec<u8>,
     sent: usize,
@@ -75,7 +76,7 @@ pub struct ClientConnection {
     tag: QueueTag,
     /// The turn in which it was served last, or came.
     last_turn: u64,
-    /// It has sent something, or has proven the secret. Until then nobody knows what it wants.
+    /// It has sent something, or has proven the secret. Until then its purpose is unknown.
     has_spoken: bool,
 }
 
@@ -114,7 +115,7 @@ impl ClientConnection {
         self.is_half_closed |= event.is_read_closed();
     }
 
-    /// Reads once into the loop's buffer; whether bytes came.
+    /// Reads once into the loop's buffer; returns whether bytes arrived.
     pub fn fill(&mut self, buffer: &mut [u8]) -> bool {
         match self.stream.read(buffer) {
             Ok(0) => {
@@ -124,8 +125,8 @@ impl ClientConnection {
             Ok(n) => {
                 self.has_spoken = true;
                 self.input.push(&buffer[..n]);
-                // A short read emptied the socket: the next byte causes a new event. The end of the
-                // stream does not, if its event came together with these bytes.
+                // A short read emptied the socket, so the next byte causes a new event. The end of the stream causes
+                // none if its event came together with these bytes.
                 self.is_readable = n == buffer.len() || self.is_half_closed;
                 return true;
             }
@@ -147,7 +148,7 @@ impl ClientConnection {
         }
         if self.n_unsent() + line.len() > OUTPUT_MAX {
             (self.is_closed, self.has_overflowed) = (true, true);
-            // Its further requests are dropped, too: serving them would have no bound.
+            // Its further requests are dropped, too, because their answers would need unbounded memory.
             (self.input, self.is_readable, self.has_more) = (LineBuffer::default(), false, false);
             self.discard_output();
             return;
@@ -155,7 +156,7 @@ impl ClientConnection {
         self.output.extend_from_slice(line.as_bytes());
     }
 
-    /// Sends what the socket takes.
+    /// Sends what the socket accepts.
     pub fn flush(&mut self) {
         while self.is_writable && self.sent < self.output.len() {
             match self.stream.write(&self.output[self.sent..]) {
@@ -176,24 +177,24 @@ impl ClientConnection {
         }
     }
 
-    /// Tells the poll what we wait for, after a flush.
+    /// Tells the poll which events to report, after a flush.
     pub fn watch(&mut self, registry: &Registry, token: u64) {
         if self.watches_writable != self.is_writable {
             return;
         }
         self.watches_writable = !self.is_writable;
         let interest = if self.watches_writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        // If that fails, no event would ever say that the socket takes bytes again.
+        // If that fails, no event would report that the socket accepts bytes again.
         self.is_closed |= registry.reregister(&mut self.stream, Token(token as usize), interest).is_err();
     }
 
     /// Takes the socket out of the poll, before it is dropped.
     pub fn deregister(&mut self, registry: &Registry) {
-        // Dropping the socket removes it as well; this only does so in order.
+        // A failure is harmless: dropping the socket removes it from the poll as well.
         let _ = registry.deregister(&mut self.stream);
     }
 
-    /// Serves no further request, and drops the client once its output is flushed.
+    /// Stops serving requests, and drops the client once its output is flushed.
     pub fn close(&mut self) {
         self.is_closed = true;
     }
@@ -208,12 +209,12 @@ impl ClientConnection {
         self.is_half_closed
     }
 
-    /// Whether there may be something to read or to serve.
+    /// Whether there may be input to read or requests to serve.
     pub fn has_input(&self) -> bool {
         self.is_readable || self.has_more
     }
 
-    /// Whether so much output is unread that we read no more requests.
+    /// Whether so much output is unread that no more requests are read.
     pub fn is_backpressured(&self) -> bool {
         self.n_unsent() > BACKPRESSURE_AT && !self.is_closed
     }
@@ -246,8 +247,8 @@ impl ClientConnection {
         self.last_heard
     }
 
-    /// Whether it makes room for others: it has said nothing since it came in an earlier turn, or it has
-    /// been silent for a while and has no output to read.
+    /// Whether it may be dropped to make room: it has sent nothing since it connected in an earlier turn, or it has
+    /// been silent for a while and has no unread output.
     pub fn is_idle(&self, turn: u64, now: i64) -> bool {
         let is_silent = !self.has_spoken && !self.is_new(turn);
         is_silent || now - self.last_heard >= IDLE_MS && self.is_flushed()
@@ -258,7 +259,7 @@ impl ClientConnection {
         self.has_spoken
     }
 
-    /// Whether it came so lately that what it has sent may not have been read yet.
+    /// Whether it connected so recently that its input may not have been read yet.
     pub fn is_new(&self, turn: u64) -> bool {
         !self.has_spoken && (self.is_readable || self.last_turn == turn)
     }
@@ -274,7 +275,7 @@ impl ClientConnection {
 
     /// Its place in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
-        // One that left many requests behind goes first only once.
+        // A client that left many requests behind goes first only once.
         if self.is_half_closed && !self.has_more {
             ServiceRank::HungUp
         } else {
@@ -287,7 +288,7 @@ impl ClientConnection {
         self.last_turn
     }
 
-    /// Notes a sign of life; true if the client had counted as offline.
+    /// Notes that the client answered; returns true if it had counted as offline.
     pub fn note_heard(&mut self, now: i64) -> bool {
         self.last_heard = now;
         std::mem::replace(&mut self.liveness, Responsiveness::Responsive) == Responsiveness::Unresponsive
@@ -303,7 +304,7 @@ impl ClientConnection {
         self.liveness = Responsiveness::Pinged;
     }
 
-    /// Whether it has just become too late for an answer to the ping.
+    /// Whether the time for an answer to the ping has just passed.
     pub fn gives_up(&mut self, dead_ms: i64, now: i64) -> bool {
         let is_late = self.liveness == Responsiveness::Pinged && now - self.last_heard >= dead_ms;
         if is_late {

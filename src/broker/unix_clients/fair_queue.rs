@@ -1,42 +1,41 @@
-//! The order in which clients are served, so that a client's cost is its own: fair queueing. A client
-//! that works the loop hard waits behind the others, and they do not wait for it.
+//! The order in which clients are served, so that a client's cost is its own: fair queueing. A client that causes
+//! much work waits behind the others, and they do not wait for it.
 //!
-//! Each client has a start, which grows by the work that is done for it. Who would be done first, going by
-//! what it cost the last time, is served first. The queue's own time is the start of the client served
-//! last. A client that comes back after a pause starts from there: it has saved nothing up, and owes
-//! nothing.
+//! Each client has a start, which increases by the work that is done for it. The client that would finish first,
+//! estimated from its last cost, is served first. The queue's own time is the start of the client served last. A
+//! client that returns after a pause starts from there, with neither credit nor debt.
 
 use std::time::Duration;
 
-/// Work that a client gets in one turn before the others get theirs. A request under way is finished.
+/// The most work for one client in one turn, before the others get their share. A request that has begun is finished.
 pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
-/// Work in one turn for all clients together. What is left over is served in the next turn, after
-/// newcomers, HTTP and the linked meshes had theirs.
+/// The most work in one turn for all clients together. The rest is served in the next turn, after new clients, HTTP
+/// and the linked meshes have had their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
 
 /// A client's place in the queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueTag {
-    /// Work before this one's turn, in microseconds.
+    /// Work before this client's turn, in microseconds.
     start: u64,
     /// What it cost when it was served last.
     last_cost: u64,
 }
 
 impl Default for QueueTag {
-    /// A newcomer, which may cost a whole share.
+    /// A new client, which may cost a whole share.
     fn default() -> QueueTag {
         QueueTag { start: 0, last_cost: CLIENT_SHARE.as_micros() as u64 }
     }
 }
 
 impl QueueTag {
-    /// When it starts; a client without a backlog starts from the queue's time.
+    /// Its start. A client without a backlog starts from the queue's time.
     pub fn start(self, time: u64) -> u64 {
         self.start.max(time)
     }
 
-    /// When it would be done. The smallest is served first.
+    /// Its expected finish. The smallest is served first.
     pub fn finish(self, time: u64) -> u64 {
         self.start(time) + self.last_cost
     }
@@ -52,8 +51,8 @@ impl QueueTag {
 mod tests {
     use super::*;
 
-    /// Serves clients of these costs for so many turns. Answers with how many turns the first one, which
-    /// asks every `pause` turns, waited at most.
+    /// Serves clients of these costs for this many turns. Returns how many turns the first client, which sends a
+    /// request every `pause` turns, waited at most.
     fn longest_wait(costs: &[u64], pause: usize, n_turns: usize) -> usize {
         let mut tags = vec![QueueTag::default(); costs.len()];
         let (mut time, mut asked, mut longest) = (0, None, 0);
@@ -85,7 +84,7 @@ mod tests {
         let greedy = |n: usize, cost| vec![cost; n];
         for (n, cost) in [(1, 1100), (8, 3000), (50, 1100), (500, 1000)] {
             assert!(longest_wait(&[vec![30], greedy(n, cost)].concat(), 3, 3000) <= 1, "{n} of {cost}");
-            // One of them waits for a round of all.
+            // One of them waits for one round of all clients.
             let round = (n + 1) * cost as usize / 1000 + 2;
             assert!(longest_wait(&greedy(n + 1, cost), 1, 3000) <= round, "{n} of {cost}");
         }

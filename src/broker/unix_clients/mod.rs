@@ -28,24 +28,24 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-/// Clients at once, sessions on other machines among them.
+/// The most clients at once, including sessions on other machines.
 const CLIENTS_MAX: usize = 2000;
-/// After an accept that failed, the next try is this much later.
+/// The pause after a failed accept.
 const ACCEPT_RETRY_MS: i64 = 100;
-/// A client that was not served for so many turns is, whoever stands before it in the queue.
+/// A client that was not served for this many turns is served, whatever its place in the queue.
 const OVERDUE_TURNS: u64 = 64;
-/// Connections dropped when descriptors run out: the next client, and the files that the loop opens to
-/// serve it, need some.
+/// Connections dropped when descriptors run out: the next client needs some, and so do the files that the loop opens
+/// to serve it.
 const DROPPED_AT_ONCE: usize = 8;
 
-/// Whether clients wait to be accepted: the poll reports them only once.
+/// Whether clients are waiting to be accepted, which the poll reports only once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AcceptState {
-    /// Nobody is known to wait.
+    /// No client is known to be waiting.
     Idle,
-    /// Somebody may wait.
+    /// A client may be waiting.
     Ready,
-    /// Somebody waits for whom there was no room; when to try again, ms.
+    /// A client is waiting for which there was no room. When to try again, ms.
     RetryAt(i64),
 }
 
@@ -54,7 +54,7 @@ pub struct UnixClients {
     listener: UnixListener,
     accept_state: AcceptState,
     connections: HashMap<u64, ClientConnection>,
-    /// Every client is read into this buffer; it is cleared once, not for every line.
+    /// The buffer into which all clients are read. It is cleared once, not for every line.
     buffer: Vec<u8>,
     /// Counts the turns.
     turn: u64,
@@ -92,12 +92,12 @@ impl UnixClients {
         })
     }
 
-    /// Accepts on another socket from now on. Clients that are connected stay.
+    /// Accepts on another socket from now on. Connected clients stay.
     ///
     /// # Errors
     /// When it can't be registered in the poll.
     pub fn replace_listener(&mut self, mut listener: UnixListener, registry: &Registry) -> io::Result<()> {
-        // If this fails, the old socket reports nothing any more: no path leads to it.
+        // A failure is harmless: the old socket reports no more clients, since no path leads to it.
         let _ = registry.deregister(&mut self.listener);
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         self.listener = listener;
@@ -105,24 +105,24 @@ impl UnixClients {
         Ok(())
     }
 
-    /// Notes that somebody may wait to be accepted.
+    /// Notes that a client may be waiting to be accepted.
     pub fn note_newcomers(&mut self) {
         self.accept_state = AcceptState::Ready;
     }
 
-    /// Notes what the poll reported of a connection; false if it is none of these.
+    /// Notes what the poll reported of a connection; returns false if it is none of these.
     pub fn note_ready(&mut self, token: u64, event: &Event) -> bool {
         let Some(connection) = self.connections.get_mut(&token) else { return false };
         connection.note_ready(event);
         true
     }
 
-    /// Whether nobody is connected.
+    /// Whether no client is connected.
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
 
-    /// Whether somebody can be served without waiting for an event.
+    /// Whether a client can be served without waiting for an event.
     pub fn wants_turn(&self) -> bool {
         self.accept_state == AcceptState::Ready || self.connections.values().any(ClientConnection::wants_turn)
     }
@@ -152,8 +152,8 @@ impl UnixClients {
                     return;
                 }
                 Err(_) => {
-                    // File descriptors ran out, most likely, and no event reports a free one. We free
-                    // some, and accept again once those that came in this turn were heard.
+                    // Most likely the process is out of file descriptors, and no event reports a free one. So some
+                    // are freed, and accepting continues once the clients of this turn were read.
                     let n_dropped = (0..DROPPED_AT_ONCE).filter(|_| self.drop_idlest(context)).count();
                     if n_dropped > 0 || self.connections.values().any(|conn| conn.is_new(self.turn)) {
                         return;
@@ -172,7 +172,7 @@ impl UnixClients {
         }
     }
 
-    /// Admits a session on another machine, which has proven the shared secret.
+    /// Adds a session on another machine, which has proven the shared secret.
     pub fn add_remote(&mut self, context: &mut LoopContext, stream: UnixStream, address: IpAddr) {
         self.add(context, stream, Origin::remote(address));
     }
@@ -186,8 +186,8 @@ impl UnixClients {
         }
     }
 
-    /// Makes room by dropping the client that has been silent for longest and speaks for nobody; false
-    /// if all are sessions, or were heard a moment ago.
+    /// Makes room by dropping the client that has been silent for longest and acts for no peer. Returns false if all
+    /// are sessions, or were heard a moment ago.
     fn drop_idlest(&mut self, context: &mut LoopContext) -> bool {
         let is_idle = |(token, conn): &(&u64, &ClientConnection)| {
             conn.is_idle(self.turn, context.now) && !context.mesh.is_in_use(**token)
@@ -204,8 +204,8 @@ impl UnixClients {
         true
     }
 
-    /// Reads one buffer from each client that has sent something, and runs its requests: a share of the
-    /// turn for each, and no more than a turn's share for all.
+    /// Reads one buffer from each client that has sent something, and runs its requests. The work is bounded for each
+    /// client and for all together.
     pub fn serve(&mut self, context: &mut LoopContext) {
         self.turn += 1;
         let (began, now) = (Instant::now(), context.now);
@@ -243,7 +243,7 @@ impl UnixClients {
 
     fn serve_client(&mut self, context: &mut LoopContext, token: u64, rank: ServiceRank) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
-        // On a busy machine, the time in which other programs run is no client's cost.
+        // On a busy machine, the time in which other programs run is not charged to a client.
         let (buffer, began) = (&mut self.buffer, crate::sys::thread_time());
         let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, buffer)));
         let start = connection.note_served(crate::sys::thread_time().saturating_sub(began), self.turn, self.queue_time);
@@ -283,7 +283,7 @@ impl UnixClients {
         }
     }
 
-    /// Sends what the sockets take.
+    /// Sends what the sockets accept.
     pub fn flush(&mut self, context: &LoopContext) {
         for (token, connection) in &mut self.connections {
             connection.flush();
@@ -291,7 +291,7 @@ impl UnixClients {
         }
     }
 
-    /// Drops the clients that hung up and have got all that was left for them.
+    /// Drops the clients that hung up and have received all their output.
     pub fn drop_flushed(&mut self, context: &LoopContext) {
         for (_, mut connection) in self.connections.extract_if(|_, conn| conn.is_detached && conn.is_done()) {
             connection.deregister(context.poll.registry());

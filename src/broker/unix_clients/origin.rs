@@ -1,5 +1,5 @@
-//! Where a client runs, and the processes above it: read from the kernel for this machine, claimed
-//! by the client for another one.
+//! The machine on which a client runs, and the processes above it. For this machine they are read from the kernel;
+//! for another machine the client reports them.
 
 use super::super::methods::CallerMachine;
 use crate::base::process::Process;
@@ -7,9 +7,9 @@ use crate::sys::process;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 
-/// Characters of a host or user name that are kept.
+/// The most characters of a host or user name that are kept.
 const NAME_MAX: usize = 64;
-/// Processes above a remote client that are kept.
+/// The most processes above a remote client that are kept.
 const ANCESTORS_MAX: usize = 64;
 
 /// Where a client runs.
@@ -19,14 +19,14 @@ pub enum Origin {
     Local {
         /// The client's process.
         pid: i64,
-        /// The processes above it, once somebody asked.
+        /// The processes above it, once they have been read.
         ancestors: Option<Vec<Process>>,
     },
-    /// On another machine, whose kernel we can't ask.
+    /// On another machine, whose kernel can't be asked.
     Remote(RemoteOrigin),
 }
 
-/// What a client on another machine says of itself.
+/// The facts that a client on another machine reports about itself.
 #[derive(Debug, Default)]
 pub struct RemoteOrigin {
     /// Its machine.
@@ -38,7 +38,7 @@ pub struct RemoteOrigin {
 }
 
 impl RemoteOrigin {
-    /// Reads what the client said, as far as it makes sense.
+    /// Reads the facts that the client reported, and drops invalid ones.
     pub fn parse(params: &Map<String, Value>) -> RemoteOrigin {
         let name = |field: &str| -> String {
             let text = params.get(field).and_then(Value::as_str).unwrap_or("");
@@ -70,12 +70,12 @@ impl Origin {
         Origin::Local { pid, ancestors: None }
     }
 
-    /// A client on another machine, which has not said anything of itself yet.
+    /// A client on another machine, which has not reported anything about itself yet.
     pub fn remote(address: IpAddr) -> Origin {
         Origin::Remote(RemoteOrigin { host: address.to_string(), ..RemoteOrigin::default() })
     }
 
-    /// On whose machine it runs.
+    /// Whether it runs on this machine or on another one.
     pub fn machine(&self) -> CallerMachine {
         match self {
             Origin::Local { .. } => CallerMachine::Local,

@@ -14,7 +14,7 @@ use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
 use serde_json::{Map, Value};
 use std::time::Instant;
 
-/// Requests of one client that are served in one turn, so that others get theirs.
+/// The most requests of one client that are served in one turn, so that others get their share.
 const REQUESTS_MAX: usize = 16;
 /// Bytes of the name or id in `as`.
 const AS_MAX: usize = 256;
@@ -30,8 +30,8 @@ pub fn serve(context: &mut LoopContext, token: u64, connection: &mut ClientConne
         if connection.note_heard(context.now) {
             context.mesh.set_unresponsive(token, false, context.now);
         }
-        // A client that hung up is read to its end: one that reconnects in this very turn finds its
-        // old place free.
+        // A client that hung up is read to its end, so that it can reconnect in the same turn and find its old peer
+        // free.
         if !connection.is_half_closed() {
             break;
         }
@@ -71,7 +71,7 @@ fn serve_message(
             serve_request(context, token, connection, id, &method, params);
         }
         Ok(RpcMessage::Notification { method, params }) => serve_notice(context, token, connection, &method, params),
-        // Only pings are asked of a client, and any line counts as the answer.
+        // The broker sends a client only pings as requests, and any line counts as the answer.
         Ok(RpcMessage::Response { .. }) => {}
         Err(bad) => connection.write(&rpc::protocol_error_response(bad.id.as_ref(), bad.code, &bad.text)),
     }
@@ -159,14 +159,14 @@ fn call_operation(
         Some(Value::String(id)) if !id.is_empty() => Some(id.chars().take(AS_MAX).collect()),
         _ => None,
     };
-    // A caller that asks who it is, or must be known, is looked up in the process tree: there, and
-    // only there, it can't claim to be somebody else.
+    // A caller that asks for its identity, or must be known, is looked up in the process tree, because only there it
+    // can't claim to be another peer.
     let is_known = acting.is_some() || mesh.is_attached(token);
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
     let is_attach = std::ptr::eq(op, &ATTACH);
     if is_attach {
-        // We only note what stands above a session: the session itself is no other session's child. A
-        // script is no agent's server: what the script runs acts as it, what its shell runs does not.
+        // For a session, only its ancestors are noted, because a session itself is not a child of another session. A
+        // script is not an agent's server: commands that the script runs act as it, but commands of its shell do not.
         match connection.origin.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
             Some(process) => mesh.set_ancestors(token, &[process]),
             None => mesh.set_ancestors(token, connection.origin.ancestors()),

@@ -1,8 +1,7 @@
-//! Who may see the page: codes, each of which opens it once, and the sessions that the codes become.
+//! Access to the web page: codes, each of which opens the page once, and the sessions that they become.
 //!
-//! A session has two secrets. The browser keeps the cookie, which no script can read, but sends it to
-//! every port of this machine. The page keeps the key, which no other port ever gets. A request needs
-//! both.
+//! A session has two secrets. The browser keeps the cookie, which no script can read, but which the browser sends to
+//! every port of this machine. The page keeps the key, which is sent to no other port. A request needs both.
 //!
 //! **Invariant:** no code or session is written to disk; all end with the broker.
 
@@ -12,11 +11,11 @@ use subtle::ConstantTimeEq;
 
 /// How long an unused code is valid.
 const CODE_LASTS: Duration = Duration::from_secs(60);
-/// Unused codes at once; a further one replaces the oldest.
+/// The most unused codes at once. A further code replaces the oldest.
 const CODES_MAX: usize = 8;
 /// How long an unused session is valid.
 const SESSION_LASTS: Duration = Duration::from_secs(12 * 3600);
-/// Sessions at once; a further one replaces the one that was unused for longest.
+/// The most sessions at once. A further session replaces the one that was unused for longest.
 const SESSIONS_MAX: usize = 16;
 
 /// Codes and sessions, which the loop and the HTTP thread share.
@@ -33,13 +32,13 @@ struct AuthState {
 
 struct PageSession {
     cookie: String,
-    /// `None` until the page asks for it, which it can do once.
+    /// `None` until the page requests it, which works only once.
     key: Option<String>,
     used: Instant,
 }
 
 impl WebAuth {
-    /// Without any code. `chance` gives numbers that nobody can guess.
+    /// Starts without any code. `chance` returns unpredictable numbers.
     pub fn new(chance: fn() -> u128) -> WebAuth {
         WebAuth { chance, state: Mutex::default() }
     }
@@ -53,7 +52,7 @@ impl WebAuth {
         code
     }
 
-    /// Turns an unused code into a session, and answers with the cookie of the session.
+    /// Turns an unused code into a session, and returns the cookie of the session.
     pub fn redeem(&self, code: &str, now: Instant) -> Option<String> {
         let mut state = self.valid_state(now);
         let place = find(&state.codes, |(known, _)| is_same(known, code))?;
@@ -100,7 +99,7 @@ impl WebAuth {
     }
 }
 
-/// Compares all items, so that the time it takes does not reveal which one fits.
+/// Compares all items, so that the time taken does not reveal which one matches.
 fn find<T>(list: &[T], fits: impl Fn(&T) -> bool) -> Option<usize> {
     list.iter().enumerate().fold(None, |found, (n, item)| if fits(item) { Some(n) } else { found })
 }

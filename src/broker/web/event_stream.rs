@@ -1,10 +1,10 @@
-//! The event streams of open pages: first everything, then the changes, in frames.
+//! The event streams of open pages: first the whole state, then the changes, in frames.
 //!
 //! The mesh reports events and messages one by one. The rows of peers and locks also change without an
 //! event (somebody waits for a lock, or is active), so they are compared with what was sent before.
 //!
-//! **Invariant:** frames leave in flush only. Every frame states what is true now: a page may get a fact
-//! twice, and never misses one.
+//! **Invariant:** frames leave in flush only. Every frame states the current facts, so a page may get a fact twice
+//! but never misses one.
 
 use super::with_policy;
 use crate::base::{limits, time};
@@ -17,9 +17,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Pages at once: each may hold a buffer.
+/// The most pages at once, since each may hold a buffer.
 const PAGES_MAX: usize = 16;
-/// Changes within this time share a frame; an event is to be visible within 100 ms.
+/// Changes within this time share a frame. An event must be visible within 100 ms.
 const FRAME_MS: i64 = 40;
 /// The shortest time between two comparisons of the rows.
 const ROWS_MS: i64 = 500;
@@ -34,7 +34,7 @@ const SHOWN_MAX: usize = 4096;
 
 /// The streams of all open pages.
 pub struct PageStreams {
-    /// Ends the wait of the loop when a page closes.
+    /// Wakes the loop when a page closes.
     waker: Arc<Waker>,
     /// The open streams, each with a mark that its page has closed.
     open: Vec<(Ticket, Arc<AtomicBool>)>,
@@ -52,7 +52,7 @@ struct NextFrame {
     events: Vec<String>,
     /// Messages as JSON.
     messages: Vec<String>,
-    /// Rows may have changed since they were sent.
+    /// Whether rows may have changed since they were sent.
     is_dirty: bool,
     /// When a frame may go out, ms.
     frame_at: i64,
@@ -60,11 +60,11 @@ struct NextFrame {
     rows_at: i64,
 }
 
-/// The rows that pages know, by their key.
+/// The rows that were sent to pages, by their key.
 #[derive(Default)]
 struct SentRows {
     sent: HashMap<String, String>,
-    /// Rows beyond the bound, which are not sent.
+    /// The number of rows beyond the limit, which are not sent.
     n_more: usize,
 }
 
@@ -85,7 +85,7 @@ impl SentRows {
 }
 
 impl PageStreams {
-    /// Without any page.
+    /// Starts without any page.
     pub fn new(waker: Arc<Waker>) -> PageStreams {
         PageStreams {
             waker,
@@ -102,12 +102,12 @@ impl PageStreams {
         self.open.is_empty() && self.new.is_empty()
     }
 
-    /// Notes that something happened that may change rows.
+    /// Notes that rows may have changed.
     pub fn mark_dirty(&mut self) {
         self.next.is_dirty = !self.is_empty();
     }
 
-    /// Opens a stream with the next flush, or answers with the refusal if there are too many.
+    /// Opens a stream with the next flush, or returns the refusal if there are too many.
     pub fn open_stream(&mut self, mesh: &mut Mesh, ticket: Ticket) -> Option<HttpResponse> {
         if self.open.len() + self.new.len() >= PAGES_MAX {
             return Some(super::refuse(503, "too many pages are open; close one"));
@@ -125,7 +125,7 @@ impl PageStreams {
         self.mark_dirty();
     }
 
-    /// Adds a message to the next frame: it was sent or got further, and that is committed.
+    /// Adds a message to the next frame, after its sending or its new state was committed.
     pub fn add_message(&mut self, mesh: &Mesh, message: &Message) {
         if !self.open.is_empty() {
             self.next.messages.push(mesh.observed_message(message).to_string());
@@ -140,7 +140,8 @@ impl PageStreams {
         frame.into_iter().chain(self.next.is_dirty.then_some(self.next.rows_at)).min()
     }
 
-    /// Sends what is new to the open pages, and everything to new ones; true once the last page has closed.
+    /// Sends the changes to the open pages, and the whole state to new pages. Returns true once the last page has
+    /// closed.
     pub fn flush(&mut self, mesh: &mut Mesh, server: &HttpServer, now: i64) -> bool {
         let n_before = self.open.len();
         self.open.retain(|(_, is_closed)| !is_closed.load(Ordering::Acquire));
@@ -169,7 +170,7 @@ impl PageStreams {
         let (mark, waker) = (Arc::clone(&is_closed), Arc::clone(&self.waker));
         let on_disconnect = OnDisconnect::new(move || {
             mark.store(true, Ordering::Release);
-            // It fails only once the loop is gone, which is when the process ends.
+            // This fails only once the loop is gone, which means that the process is ending.
             let _ = waker.wake();
         });
         let body = self.first_frame(mesh, now).into_bytes();
@@ -178,7 +179,7 @@ impl PageStreams {
         self.open.push((ticket, is_closed));
     }
 
-    /// What is new since the last frame. A new page needs the rows to be compared now.
+    /// The changes since the last frame. A new page needs the rows to be compared now.
     fn next_frame(&mut self, mesh: &mut Mesh, has_new: bool, now: i64) -> Arc<[u8]> {
         let mut parts = vec![
             ("events", std::mem::take(&mut self.next.events)),
@@ -198,7 +199,7 @@ impl PageStreams {
         format_frame(now, &more, parts).into_bytes().into()
     }
 
-    /// Everything, as the beginning of a stream. The rows were compared right before.
+    /// The whole state, as the beginning of a stream. The rows were compared just before.
     fn first_frame(&self, mesh: &Mesh, now: i64) -> String {
         let settings = mesh.settings();
         let human = mesh.peers().resolve("human").unwrap_or_default();

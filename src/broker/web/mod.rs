@@ -1,4 +1,4 @@
-//! The web page for people: who may open it, its files, and the calls that it may make.
+//! The web page for people: its access rules, its files, and the calls that it may make.
 //!
 //! **Invariant:** only the files are served without a session, and they hold no data. Only our own page,
 //! on this machine, can use a session. The HTTP thread decides all of this from the head alone.
@@ -41,7 +41,7 @@ const FILES: &[PageFile] = &[
     ("/page/events.js", JAVASCRIPT, include_str!("page/events.js")),
 ];
 
-/// The path that opens the page with a code, which follows.
+/// The path that opens the page; a code follows it.
 pub const OPEN: &str = "/open/";
 /// The path of the event stream.
 pub const STREAM: &str = "/web/events";
@@ -56,7 +56,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
      frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// Decides on requests for the page, and leaves all others to another gate.
+/// Decides on requests for the page, and passes all others to another gate.
 pub fn gate(auth: Arc<WebAuth>, port: u16, rest: Gate) -> Gate {
     Box::new(move |head: &Head| {
         let path = head.target.as_str();
@@ -132,7 +132,7 @@ fn redeem_code(auth: &WebAuth, head: &Head, code: &str, name: &str) -> HttpRespo
     let cookie = auth.redeem(code, Instant::now());
     let mut response =
         with_policy(HttpResponse { status: 303, content_type: "text/plain", headers: Vec::new(), body: Vec::new() });
-    // A page that is open stays open, even if its link is opened once more.
+    // An open page stays open, even if its link is opened once more.
     response.headers.push(("Location", if cookie.is_some() { "/".into() } else { "/#used".into() }));
     if let Some(cookie) = cookie {
         response.headers.push(("Set-Cookie", format!("{name}={cookie}; Path=/; HttpOnly; SameSite=Strict")));
@@ -179,8 +179,8 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
     mesh.run(op, &args, &ctx)
 }
 
-/// Makes a call a look at the mailbox of a peer of this mesh: it takes nothing and acknowledges nothing. Returns
-/// the owner.
+/// Turns a call into a view of the mailbox of a peer of this mesh, which marks no message as read or acknowledged.
+/// Returns the owner.
 fn look_at_mailbox(mesh: &Mesh, method: &str, owner: &str, params: &mut Map<String, Value>) -> Result<PeerId, Error> {
     if method != INBOX.name || params.contains_key("ack") {
         return Err(Error::usage("as", "the page looks at mailboxes of others, and does nothing else in their name"));

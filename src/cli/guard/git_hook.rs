@@ -13,9 +13,9 @@ use std::{fs, io};
 const BEGIN: &str =
     "# slm-mesh guard: refuses what another agent has locked; slm-mesh guard remove takes these lines out.";
 const END: &str = "# end of slm-mesh guard";
-/// What a hook that existed before is kept as, and the directory in which it has its own name.
+/// The suffix of the copy of an earlier hook, and the name of the directory in which that hook keeps its own name.
 const BEFORE: &str = "before-slm-mesh";
-/// What hook managers rename a hook to that was there before them: pre-commit and lefthook.
+/// The suffixes that hook managers give to a hook that they found: pre-commit's and lefthook's.
 const RENAMED: &[&str] = &["legacy", "old"];
 /// Shells in which the guard's lines mean the same.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ksh"];
@@ -175,7 +175,7 @@ impl GitHook {
         std::iter::once(self.kept()).filter(|path| path.symlink_metadata().is_ok()).chain(older).collect()
     }
 
-    /// Sets a copy apart that is of another hook than the one that is there now.
+    /// Renames the kept copy if it differs from the hook that is there now, so that neither is lost.
     fn set_older_apart(&self, text: &[u8]) -> io::Result<Option<String>> {
         let kept = self.kept();
         if kept.symlink_metadata().is_err() || read_hook(&kept) == text {

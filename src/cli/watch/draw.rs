@@ -116,7 +116,7 @@ fn footer(model: &WatchModel, columns: usize) -> StyledLine {
         InputMode::Confirm { path, holder, own, .. } => {
             let ask = match own {
                 true => "? You hold it. y/n".to_owned(),
-                false => format!("? {} holds it and is notified. y/n", cut(&tame(holder), 20)),
+                false => format!("? {} holds it and will be notified. y/n", cut(&tame(holder), 20)),
             };
             let room = columns.saturating_sub(width(&ask) + 9);
             vec![(TextStyle::Warn, format!(" Release {}{ask}", cut_front(&tame(path), room)))]

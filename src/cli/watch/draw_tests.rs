@@ -202,7 +202,7 @@ fn a_lock_is_released_only_after_a_yes() {
     assert!(model.note.contains("Select a lock"), "{}", model.note);
     assert_eq!(keys(&mut model, &[Key::Next, Key::Char('x')]), None);
     let ask = shown(&model, 80, 24).pop().expect("a last line");
-    assert_eq!(ask, " Release /work/api/src/auth.rs? claude-api holds it and is notified. y/n");
+    assert_eq!(ask, " Release /work/api/src/auth.rs? claude-api holds it and will be notified. y/n");
     assert_eq!(keys(&mut model, &[Key::Enter]), None);
     assert_eq!((model.mode.clone(), model.note.as_str()), (InputMode::Browse, "Nothing was released"));
     let action = keys(&mut model, &[Key::Char('x'), Key::Char('y')]);

@@ -1,8 +1,8 @@
-//! Messages to peers of linked meshes, which wait until the other side has them, and messages that come
-//! from there.
+//! Messages to peers of linked meshes, kept until the other mesh has confirmed them, and messages that arrive from
+//! linked meshes.
 //!
-//! **Invariant:** a message travels over one link, in the order in which it was sent, and counts as
-//! forwarded only after the other side confirmed it.
+//! **Invariant:** a message travels over one link, in the order in which it was sent, and counts as forwarded only
+//! after the other mesh has confirmed it.
 
 use super::roster::plain;
 use super::{Federation, MeshLink};
@@ -15,9 +15,9 @@ use crate::core::peers::Peers;
 use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 
-/// What a SuperLocalMemory daemon takes, in characters (its version 3.4.48).
+/// The longest message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// Waiting messages of one peer that are looked through for the oldest that has not expired.
+/// How many waiting messages of one peer are searched for the oldest that has not expired.
 const LOOKED_AT_MAX: i64 = 20;
 
 /// A message on its way to another mesh.
@@ -25,7 +25,7 @@ const LOOKED_AT_MAX: i64 = 20;
 pub struct ForwardedMessage {
     /// Its sequence number.
     pub seq: i64,
-    /// What is posted.
+    /// The JSON that is posted.
     pub body: Value,
 }
 
@@ -36,17 +36,17 @@ pub enum Delivery {
     Accepted,
     /// It will never take the message, for this reason.
     Rejected(String),
-    /// It did not take the message now, for this reason.
+    /// It refused the message for now, for this reason.
     Retry(String),
 }
 
-/// What a message to a whole project begins with, where one peer is meant.
+/// The prefix of a message that goes to a whole project but is meant for one peer.
 fn addressed_to(name: &str) -> String {
     format!("to {name}: ")
 }
 
 impl Federation {
-    /// New mail may have to be forwarded.
+    /// Notes that new mail may have to be forwarded.
     pub(in crate::core) fn note_new_mail(&mut self) {
         self.may_forward |= !self.links.is_empty();
     }
@@ -78,7 +78,7 @@ impl Federation {
 }
 
 impl Mesh {
-    /// Whether a message waits for any link: then the broker does not end.
+    /// Whether a message waits for any link. As long as one does, the broker does not end.
     pub fn has_mail_to_forward(&self) -> bool {
         let linked = self.peers.all().iter().filter(|peer| self.federation.reaches(&peer.row));
         linked
@@ -86,7 +86,7 @@ impl Mesh {
             .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// Whether messages may wait to be forwarded; true once, until there may be more.
+    /// Whether messages may wait to be forwarded. It returns true once, and again only after new mail.
     pub fn take_forwarding_due(&mut self) -> bool {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
@@ -97,7 +97,7 @@ impl Mesh {
     /// When the disk cannot be read.
     pub fn next_forwarded(&self, n: usize, now: i64) -> Result<Option<ForwardedMessage>, Error> {
         let store = &self.turn.store;
-        // Before its first answer nobody knows what the other side's peers read.
+        // Until its first answer it is unknown which messages the other mesh's peers read.
         let link = self.federation.links.get(n).filter(|link| link.last_answer.is_some());
         let Some(link) = link else { return Ok(None) };
         let mut oldest: Option<Message> = None;
@@ -115,7 +115,7 @@ impl Mesh {
         Ok(Some(ForwardedMessage { seq: message.seq, body: self.forwarded_body(link, &message, now)? }))
     }
 
-    /// What is posted: the fields that both kinds of mesh know, and those that only an slm-mesh reads.
+    /// The JSON to post: the fields that both kinds of mesh know, and the fields that only an slm-mesh reads.
     fn forwarded_body(&self, link: &MeshLink, message: &Message, now: i64) -> Result<Value, Error> {
         let direct = !link.broadcast_only.contains(&message.recipient);
         let to = self.peers.get(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
@@ -124,10 +124,10 @@ impl Mesh {
             "" => ("broadcast".into(), addressed_to(&to.name) + &message.body),
             project => (format!("project:{project}"), addressed_to(&to.name) + &message.body),
         };
-        // The message that this one answers came with a key: its id over there.
+        // The message that this one answers came with a key, which is its id in the other mesh.
         let answered = message.reply_to.map(|seq| self.turn.store.message(seq)).transpose()?.flatten();
         let reply_to = answered.filter(|of| of.sender == message.recipient).and_then(|of| of.key);
-        // How long it is good instead of until when: the two clocks differ.
+        // The remaining time is sent instead of the expiry time, because the clocks of the two machines differ.
         Ok(json!({
             "from_peer": message.sender.as_str(), "to_peer": address, "content": content,
             "type": message.kind.word(), "key": self.ids.message(message.seq),
@@ -136,8 +136,8 @@ impl Mesh {
         }))
     }
 
-    /// A message from a linked mesh answers one of this mesh's, which the other side knows by its id here:
-    /// that one is acknowledged. Returns its sequence number.
+    /// Acknowledges the message of this mesh that a message from a linked mesh answers. The other mesh names it by
+    /// its id in this mesh. Returns its sequence number.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -159,7 +159,7 @@ impl Mesh {
         Ok(Some(was.seq))
     }
 
-    /// The other mesh took a message, or did not.
+    /// Notes whether the other mesh accepted a message.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -197,8 +197,8 @@ impl Mesh {
         })
     }
 
-    /// The sender of a message from a linked mesh: a peer that is known to be there, else its name, which
-    /// is never the name of a peer of this mesh.
+    /// The sender of a message from a linked mesh: a peer that is known to be in that mesh, or else a name that no
+    /// peer of this mesh has.
     pub fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         if self.peers.get(id).is_some_and(|peer| peer.row.is_linked()) {
             return id.into();
@@ -206,7 +206,7 @@ impl Mesh {
         self.unknown_sender(id, name, machine)
     }
 
-    /// How a sender is called as long as it is not known to be there.
+    /// The name of a sender that is not yet known as a peer of its mesh.
     pub fn unknown_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         let text = match (name, machine) {
             (Some(name), Some(machine)) => format!("{}@{}", plain(name, 60), plain(machine, 60)),

@@ -1,7 +1,6 @@
-//! Federation: links to other meshes, their peers beside this mesh's own, and the messages that travel
-//! between meshes.
+//! Federation: links to other meshes, the peers of those meshes, and the messages between meshes.
 //!
-//! **Invariant:** this room alone writes the links.
+//! **Invariant:** only this module writes the links.
 
 pub mod forwarding;
 pub mod roster;
@@ -19,14 +18,14 @@ pub struct MeshLink {
     pub mesh_id: Option<String>,
     /// When it answered last, ms.
     pub last_answer: Option<i64>,
-    /// Why it has not answered since.
+    /// Why it has not answered since then.
     pub trouble: Option<String>,
-    /// Its peers that read only what is sent to their whole project.
+    /// Those of its peers that read only messages to their whole project.
     broadcast_only: Vec<PeerId>,
 }
 
 impl MeshLink {
-    /// Whether it is known to be a SuperLocalMemory daemon. Before its first answer nobody knows.
+    /// Whether it is known to be a SuperLocalMemory daemon. This is unknown until its first answer.
     fn is_superlocalmemory(&self) -> bool {
         self.last_answer.is_some() && self.mesh_id.is_none()
     }
@@ -38,7 +37,7 @@ pub struct Federation {
     links: Vec<MeshLink>,
     /// When this mesh began to poll, ms.
     started: i64,
-    /// Messages for other meshes may wait.
+    /// Whether messages for other meshes may wait.
     may_forward: bool,
 }
 

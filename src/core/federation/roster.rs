@@ -1,6 +1,6 @@
-//! The peers of linked meshes: read from what a mesh lists, shown while it answers.
+//! The peers of linked meshes: read from the list that a mesh sends, and shown as online while that mesh answers.
 //!
-//! **Invariant:** what one mesh tells about its peers is told to no other, and it is bounded.
+//! **Invariant:** the peers that one mesh lists are not passed on to any other mesh, and their number is bounded.
 
 use super::{Federation, MeshLink};
 use crate::base::error::Error;
@@ -14,13 +14,14 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// A peer of a SuperLocalMemory daemon that has not sent a heartbeat this long after it registered reads
-/// no direct mail: version 3.4.48 waits at an address to which nobody writes. Others send one every 25 s.
+/// A peer of a SuperLocalMemory daemon that has not sent a heartbeat this long after it registered does not read
+/// direct mail: version 3.4.48 waits at an address to which no message is sent. Other peers send a heartbeat every 25
+/// s.
 const BROADCAST_ONLY_MS: i64 = 60_000;
 /// Heartbeats this soon after the registration do not count.
 const FIRST_HEARTBEAT_MS: i64 = 5_000;
 
-/// What a mesh lists.
+/// The list that a mesh sends.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct RemoteRoster {
     /// Its own id; only an slm-mesh has one.
@@ -30,14 +31,14 @@ pub struct RemoteRoster {
 }
 
 impl RemoteRoster {
-    /// Reads the answer to `GET /mesh/peers` of an slm-mesh or a SuperLocalMemory daemon. Nothing in it is
-    /// trusted: rows that are no peers, or not its own, are left out, and texts are cut.
+    /// Reads the answer to `GET /mesh/peers` of an slm-mesh or a SuperLocalMemory daemon. It is not trusted: rows
+    /// that do not describe a peer of that mesh are left out, and texts are cut.
     pub fn parse(value: &Value) -> Option<RemoteRoster> {
         let mesh_id = value["mesh"].as_str().map(|id| plain(id, 64));
         let rows = value["peers"].as_array()?;
         let own = |row: &&Value| row["mesh"].as_str().is_none_or(|of| Some(of) == mesh_id.as_deref());
         let active = |row: &&Value| row["status"].as_str().is_none_or(|status| status == "active");
-        // A daemon to which another shows its own peers lists them twice.
+        // A daemon lists its own peers twice if another mesh shows them back to it.
         let mut known = HashSet::new();
         let found = rows.iter().filter(own).filter(active).filter_map(parse_peer);
         let peers = found.filter(|peer| known.insert(peer.id.clone())).take(limits::LINKED_MAX).collect();
@@ -90,8 +91,8 @@ fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
 }
 
 impl Federation {
-    /// Whether a peer belongs to another link that there still is, and has not just left by it. A mesh to
-    /// which two links lead is the same by either.
+    /// Whether a peer belongs to another link that still exists. If both links lead to the same mesh, a peer that is
+    /// offline may move from one link to the other.
     fn belongs_elsewhere(&self, row: &PeerRow, url: &MeshUrl) -> bool {
         let Some(mesh) = row.mesh() else { return false };
         let id = |url: &str| self.link_to(url).and_then(|link| link.mesh_id.as_ref());
@@ -102,14 +103,14 @@ impl Federation {
     /// When the next linked mesh counts as silent, ms.
     pub(in crate::core) fn deadline(&self, peers: &Peers) -> Option<i64> {
         let online = peers.all().iter().filter(|peer| peer.row.online).filter_map(|peer| peer.row.mesh());
-        // A mesh that the settings no longer name is gone at once.
+        // A mesh that the settings no longer name counts as gone at once.
         online.map(|mesh| self.link_to(mesh).map_or(0, |link| self.silent_at(link))).min()
     }
 }
 
 impl Mesh {
-    /// A linked mesh listed its peers, and this is the turn of some of them: a long list must not keep
-    /// everybody waiting. Peers that are missing from it count as gone once its last one is taken in.
+    /// Takes in a part of the peers that a linked mesh listed, because a long list must not hold up other clients.
+    /// After the last part, peers that the list does not contain count as gone.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -133,8 +134,8 @@ impl Mesh {
             let Mesh { turn, peers, mail, locks, journal, federation, .. } = mesh;
             let mut parts = LinkedParts { turn, mail, locks, journal };
             for seen in roster.peers.get(part.start..end).unwrap_or_default() {
-                // This mesh's own peers, shown back to it, stay as they are; so do those of another link,
-                // to whose mesh alone their mail goes.
+                // Two kinds of listed peers stay unchanged: this mesh's own peers that the other mesh shows back, and
+                // peers of another link, because their mail goes to that link's mesh only.
                 let is_kept = |row: &PeerRow| !row.is_linked() || federation.belongs_elsewhere(row, &url);
                 if peers.get(&seen.id).is_some_and(|peer| is_kept(&peer.row)) {
                     continue;
@@ -153,7 +154,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// A linked mesh gave no answer.
+    /// Notes that a linked mesh did not answer.
     pub fn on_poll_failed(&mut self, n: usize, why: &str) {
         if let Some(link) = self.federation.links.get_mut(n) {
             link.trouble = Some(plain(why, 200));
@@ -167,7 +168,7 @@ impl Mesh {
         peers.mark_missing(turn, journal, |_, mesh| is_silent(mesh), "link_silent", now)
     }
 
-    /// The links, for the status.
+    /// The links, as the status shows them.
     pub(in crate::core) fn links_view(&self, now: i64) -> Result<Value, Error> {
         let mut rows = Vec::new();
         for link in self.federation.links() {

@@ -1,6 +1,6 @@
 //! Locks: one holder per file, a lease with a fencing token, a fair queue, no deadlock by waiting.
 //!
-//! **Invariant:** this room alone writes the locks, in memory and on disk.
+//! **Invariant:** only this module writes the locks, in memory and on disk.
 
 pub mod others;
 pub mod request;
@@ -173,8 +173,8 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         locks.refuse_cycle(peers, waiting, &request, &conflicts)?;
         return Ok(Outcome::Pending(WaitReason::Locks(request.into()), until));
     }
-    // Nobody would learn of the lock: a session that went while it waited keeps its place in the queue,
-    // in case it comes back.
+    // A session that disconnected while it waited would not learn of the lock. It keeps its place in the queue in
+    // case it comes back.
     if ctx.until.is_some() && peers.get(&request.holder).is_some_and(Peer::is_gone) {
         let name = peers.name_of(&request.holder);
         return match until {
@@ -209,7 +209,7 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         repo: Repository::new(text("repo", me.repo), text("gitRoot", me.git_root)),
         host: peers.host_of(ctx.conn),
         all_worktrees: args.text("scope") == Some("repo"),
-        // Two scripts of one person are two requests; an agent that asks again means its own lock.
+        // Two scripts of one person are two separate requests. An agent that asks again for its own lock renews it.
         renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
     })
 }
@@ -244,7 +244,7 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let asked = requested_paths(args);
     let matcher = PathMatcher::new(asked.iter().map(String::as_str));
     let touches = |lock: &&LockRow| asked.is_empty() || matcher.overlaps(&lock.path);
-    // In the order in which they were granted: later ones stand behind, and a renewal stays in its place.
+    // Sorted by the order of the grants: new locks come last, and a renewed lock keeps its place.
     let mut found: Vec<&LockRow> = locks.all().iter().filter(touches).collect();
     found.sort_by_key(|lock| cursor(lock));
     if let Some(after) = args.text("after") {
@@ -268,7 +268,7 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     Ok(Outcome::Ready(value))
 }
 
-/// Where a lock stands in a list.
+/// The position of a lock in a list.
 fn cursor(lock: &LockRow) -> (i64, &str) {
     (lock.token, &lock.path)
 }
@@ -289,7 +289,7 @@ fn check(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     Ok(Outcome::Ready(json!({ "ok": true, "locks": rows })))
 }
 
-/// What a grant answers.
+/// The answer to a granted request.
 fn granted_view(peers: &Peers, grants: &[LockRow], now: i64) -> Value {
     let rows: Vec<Value> = grants.iter().map(|lock| lock_view(peers, lock, now)).collect();
     let mut value = json!({

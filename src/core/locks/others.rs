@@ -37,7 +37,7 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         host: peers.host_of(ctx.conn),
         ..LockRequest::default()
     };
-    // As for an edit: what was locked over the process's own connection may be any of its sessions'.
+    // As for an edit: a lock that was taken over the process's own connection may belong to any of its sessions.
     let process = ctx.ancestors.iter().find(|process| !process.wrapper);
     let is_shared = |lock: &LockRow| {
         lock.owner == LockOwner::Peer && process.is_some_and(|process| peers.is_attached_from(&lock.holder, process))

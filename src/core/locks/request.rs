@@ -1,5 +1,5 @@
-//! Requests for locks, and what conflicts with one: whether two mean a common file, and whose locks
-//! keep whom from a file.
+//! Requests for locks, and the rules for conflicts: whether a request and a lock share a file, and which holders'
+//! locks block which callers.
 
 use super::Locks;
 use crate::base::ids::PeerId;
@@ -11,14 +11,14 @@ use crate::store::LockRow;
 /// The repository in which paths lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
-    /// What makes two work trees the same repository.
+    /// The identity that all work trees of one repository share.
     pub identity: String,
     /// Root of the work tree.
     pub root: String,
 }
 
 impl Repository {
-    /// The repository, if both facts about it are known.
+    /// The repository, if its identity and its root are known.
     pub fn new(identity: Option<String>, root: Option<String>) -> Option<Repository> {
         Some(Repository { identity: identity?, root: root? })
     }
@@ -38,15 +38,15 @@ pub struct LockRequest {
     pub holder: PeerId,
     /// Which part of that peer asks.
     pub owner: LockOwner,
-    /// What for.
+    /// The reason that it gives.
     pub reason: String,
     /// Length of the lease, ms.
     pub ttl_ms: i64,
-    /// Their repository, to know the same file in another work tree.
+    /// The repository of the paths, to find the same file in another work tree.
     pub repo: Option<Repository>,
-    /// The machine whose file system the paths are of.
+    /// The machine whose file system holds the paths.
     pub host: String,
-    /// Whether the lock shall hold in all work trees.
+    /// Whether the lock covers all work trees.
     pub all_worktrees: bool,
     /// Whether a lock of the same holder is renewed instead of conflicting.
     pub renew: bool,
@@ -61,8 +61,8 @@ impl LockRequest {
 
     /// The lock on one of its paths: `old` renewed, or a new one under `token`.
     pub(super) fn grant(&self, path: &str, old: Option<&LockRow>, token: i64, now: i64) -> LockRow {
-        // An edit that renews what its agent took by itself neither makes it the turn's own nor shortens
-        // its lease.
+        // If an edit renews a lock that the agent requested explicitly, the lock does not become the turn's, and its
+        // lease is not shortened.
         let is_edit = self.owner.is_edit();
         let kept = old.filter(|_| is_edit);
         let owner = kept.filter(|old| !old.owner.is_edit()).map_or(&self.owner, |old| &old.owner);
@@ -102,7 +102,7 @@ impl<'a> LockMatcher<'a> {
         }
     }
 
-    /// Whether the request and a lock mean a common file.
+    /// Whether the request and a lock share a file.
     pub(super) fn collides(&self, lock: &LockRow) -> bool {
         let same_machine = lock.host == self.request.host;
         if same_machine && self.paths.overlaps(&lock.path) && !self.is_in_other_tree(lock) {

@@ -21,16 +21,16 @@ pub struct Locks {
     pub(super) locks: Vec<LockRow>,
     /// Commands that may come back: after a start of the broker, or when a connection to another machine broke.
     orphans: Vec<Orphan>,
-    /// The locks that end with a connection: whose, and which command's.
+    /// The holders and commands whose locks end with a connection.
     commands: HashMap<ConnId, Vec<(PeerId, LockOwner)>>,
 }
 
-/// A command that lost its connection, and whose locks wait for it.
+/// A command that lost its connection. Its locks are kept for a while in case it comes back.
 #[derive(Debug, Clone, PartialEq)]
 struct Orphan {
     holder: PeerId,
     command: LockOwner,
-    /// Until when they wait, ms.
+    /// Until when its locks are kept, ms.
     until: i64,
 }
 
@@ -66,7 +66,7 @@ impl Locks {
         self.locks.iter().any(|lock| lock.holder == holder && lock.owner.is_shared())
     }
 
-    /// Reads the locks from the store; locks of commands get a new grace.
+    /// Reads the locks from the store; locks of commands get a new grace period.
     pub(in crate::core) fn load(&mut self, turn: &Turn, local_host: &str, now: i64) -> Result<(), Error> {
         self.locks = turn.store.locks()?;
         self.orphans.clear();
@@ -80,15 +80,15 @@ impl Locks {
         Ok(())
     }
 
-    /// When the next lock ends by itself, ms.
+    /// When the next lock expires, ms.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
         let expiry = self.locks.iter().map(|lock| lock.expires).min();
         let orphans = self.orphans.iter().map(|orphan| orphan.until).min();
         [expiry, orphans].into_iter().flatten().min()
     }
 
-    /// Ends locks whose time is up, and those of commands that did not come back after a crash. The lock of a
-    /// command that still holds its connection open lasts on, even if nobody renews it.
+    /// Ends locks that have expired, and locks of commands that did not come back after a crash. The lock of a
+    /// command that keeps its connection open does not expire, even if it is not renewed.
     pub(in crate::core) fn expire(
         &mut self,
         turn: &mut Turn,
@@ -134,7 +134,7 @@ impl Locks {
         self.commands.get(&conn).is_some_and(|known| !known.is_empty())
     }
 
-    /// Forgets a command that holds nothing any more.
+    /// Forgets a command that no longer holds any lock.
     pub(super) fn forget_command(&mut self, conn: ConnId, holder: &str, owner: &LockOwner) {
         let holds = self.locks.iter().any(|lock| lock.holder == holder && lock.owner == *owner);
         if let Some(known) = self.commands.get_mut(&conn).filter(|_| !holds) {
@@ -142,20 +142,20 @@ impl Locks {
         }
     }
 
-    /// The connection of these commands broke on its way to another machine: they have a grace to come back.
+    /// Gives a grace period to these commands, whose connection to another machine broke.
     pub(in crate::core) fn await_commands(&mut self, conn: ConnId, now: i64) {
         let until = now + grace_ms(false);
         let lost = self.commands.remove(&conn).unwrap_or_default();
         self.orphans.extend(lost.into_iter().map(|(holder, command)| Orphan { holder, command, until }));
     }
 
-    /// Takes out the commands whose locks end with a connection.
+    /// Removes and returns the commands whose locks end with a connection.
     pub(in crate::core) fn take_commands(&mut self, conn: ConnId) -> Vec<(PeerId, LockOwner)> {
         self.commands.remove(&conn).unwrap_or_default()
     }
 
-    /// Grants a request that nothing conflicts with: renews what is held and takes the rest. The new
-    /// paths share one new token, so that an old grant can be told from this one.
+    /// Grants a request without conflicts: renews the locks that the caller holds and takes the others. The new paths
+    /// share one new token, which distinguishes this grant from earlier ones.
     ///
     /// # Errors
     /// When too many locks are in force, or the disk refuses.
@@ -191,7 +191,7 @@ impl Locks {
         Ok(grants)
     }
 
-    /// Gives one path back; returns false if this owner does not hold it.
+    /// Releases one path; returns false if this owner does not hold it.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -213,7 +213,7 @@ impl Locks {
         Ok(self.locks.len() < n_before)
     }
 
-    /// Lets the locks that fit last until `expires` at least.
+    /// Extends the matching locks at least until `expires`.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -230,7 +230,7 @@ impl Locks {
         Ok(())
     }
 
-    /// Ends the locks that fit, for this reason.
+    /// Ends the matching locks, for this reason.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -257,7 +257,7 @@ impl Locks {
         Ok(())
     }
 
-    /// Why a path could not be given back.
+    /// The error for a path that could not be released.
     pub(super) fn not_released(&self, peers: &Peers, me: &str, path: &str) -> Error {
         Error::not_found(match self.locks.iter().find(|lock| lock.path == path) {
             Some(lock) if lock.holder == me => {
@@ -303,5 +303,5 @@ impl Locks {
     }
 }
 
-/// The reason of a lock that its holder gave back, which needs no telling.
+/// The reason of a lock that its holder released. Its event carries no reason.
 const UNLOCKED: &str = "unlocked";

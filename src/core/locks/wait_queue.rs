@@ -1,4 +1,5 @@
-//! The queue for locks: who waits for whom, why some may not wait, and taking a lock from its holder.
+//! The queue for locks: which callers wait, when waiting would be a deadlock, and how the human takes a lock from its
+//! holder.
 
 use super::request::{LockMatcher, LockRequest};
 use super::{Locks, StealParts, lock_view};
@@ -14,15 +15,15 @@ use serde_json::{Value, json};
 /// Names in the queue that a row shows.
 const NAMES_MAX: usize = 8;
 
-/// Who holds or wants a lock: a peer, and which part of it.
+/// A holder or requester of a lock: a peer, and one part of it.
 type Party<'a> = (&'a PeerId, &'a LockOwner);
 
 fn party(lock: &LockRow) -> Party<'_> {
     (&lock.holder, &lock.owner)
 }
 
-/// Whether the first could wait for something that the second has to do before. Two running commands of
-/// one peer are two parties, but the peer itself is behind both.
+/// Whether the first may depend on something that the second does. Two running commands of one peer are two parties,
+/// but the peer itself counts as either.
 fn is_same_party(a: Party, b: Party) -> bool {
     a.0 == b.0 && (a.1 == b.1 || a.1.is_shared() || b.1.is_shared())
 }
@@ -32,7 +33,7 @@ pub(super) fn matchers(waiting: &Waiting) -> Vec<LockMatcher<'_>> {
     waiting.lock_requests().map(LockMatcher::new).collect()
 }
 
-/// The names of those who wait for a lock, first come first.
+/// The names of the peers that wait for a lock, in the order of their requests.
 pub(super) fn names_for(peers: &Peers, lock: &LockRow, queue: &[LockMatcher]) -> Vec<String> {
     let others = queue.iter().filter(|matcher| matcher.request.holder != lock.holder && matcher.collides(lock));
     others.map(|matcher| peers.name_of(&matcher.request.holder)).take(NAMES_MAX).collect()
@@ -53,7 +54,7 @@ impl Locks {
         self.conflicts(parts.peers, request).iter().try_for_each(|lock| self.take_from_holder(parts, ctx, lock))
     }
 
-    /// Takes one grant from its holder, for the human; returns false if it has ended by itself.
+    /// Takes one grant from its holder, for the human; returns false if the grant has already ended.
     pub(super) fn take_grant(
         &mut self,
         parts: &mut StealParts,
@@ -62,7 +63,10 @@ impl Locks {
         token: i64,
     ) -> Result<bool, Error> {
         if !parts.peers.is_human(ctx.me()) {
-            return Err(Error::new(ErrorKind::Refused, "token: only the human may take a lock from its holder"));
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "token: only the human may release another peer's lock; ask its holder",
+            ));
         }
         let Some(lock) = self.locks.iter().find(|lock| lock.token == token && lock.path == path).cloned() else {
             return Ok(false);
@@ -74,7 +78,7 @@ impl Locks {
         self.take_from_holder(parts, ctx, &lock).map(|()| true)
     }
 
-    /// Ends a lock of somebody else and tells the holder.
+    /// Ends another peer's lock and tells the holder.
     fn take_from_holder(&mut self, parts: &mut StealParts, ctx: &CallContext, lock: &LockRow) -> Result<(), Error> {
         let StealParts { turn, peers, mail, journal, federation } = parts;
         self.release(turn, peers, journal, |other| other == lock, "stolen by the human", ctx.now)?;
@@ -90,7 +94,7 @@ impl Locks {
         Ok(())
     }
 
-    /// Refuses to wait for somebody who, directly or through others, waits for the caller.
+    /// Refuses a wait for a peer that already waits for the caller, directly or through others.
     pub(super) fn refuse_cycle(
         &self,
         peers: &Peers,
@@ -125,7 +129,7 @@ impl Locks {
 }
 
 impl Mesh {
-    /// The locks in force with those who wait for them, at most `max`, for observers.
+    /// The locks in force with the peers that wait for them, at most `max` locks, for observers.
     pub fn observed_locks(&self, max: usize, now: i64) -> Vec<Value> {
         let queue = matchers(&self.waiting);
         let view = |lock: &LockRow| {

@@ -1,4 +1,4 @@
-//! Alerts: messages of type alert to the human at this machine, who may look at something else just now.
+//! Alerts: messages of type alert to the human at this machine, who may not be looking at the mesh.
 
 use super::MailView;
 use crate::base::kinds::MessageType;
@@ -7,15 +7,15 @@ use crate::core::peers::Peers;
 use crate::store::Message;
 use serde_json::Value;
 
-/// Whether a message wants the attention of the human at this machine. Other machines have their own.
+/// Whether a message is an alert to the human at this machine. Every machine has its own human.
 pub(super) fn is_alert(peers: &Peers, message: &Message) -> bool {
     message.kind == MessageType::Alert && message.recipient == *peers.human()
 }
 
 impl Mesh {
-    /// An alert as the inbox shows it, while nobody has read it and its time is not over.
+    /// An alert as the inbox shows it, if it is unread and has not expired.
     pub fn unread_alert(&self, seq: i64, now: i64) -> Option<Value> {
-        // A store that cannot be read reports that elsewhere.
+        // The failure of a store that cannot be read is reported elsewhere.
         let message = self.turn.store.message(seq).ok().flatten()?;
         let is_open = message.state.is_unread() && message.expires.is_none_or(|at| at > now);
         is_open.then(|| self.mail.whole_row(&self.turn.store, &self.peers, &message, MailView::Unread))

@@ -1,8 +1,8 @@
 //! The history of messages, read in bounded steps: what `log` and a search of the inbox share.
 //!
-//! One step costs the loop a millisecond at most; whoever wants more asks again, behind the clients that came
-//! meanwhile. The alternative was that each verb opens the database itself. Guests have no database, a second
-//! reader holds back the checkpoints of the write-ahead log, and the rules of who sees what would stand twice.
+//! One step costs the loop a millisecond at most. A client that wants more calls again, and other clients are served
+//! in between. The alternative was that each verb opens the database itself. But guests have no database, a second
+//! reader delays the checkpoints of the write-ahead log, and the rules of visibility would exist twice.
 
 use super::text_filter::TextFilter;
 use super::{Correspondent, Mail};
@@ -15,21 +15,21 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-/// Rows that one step looks at, about half a millisecond of work.
+/// The most rows that one step reads, about half a millisecond of work.
 pub(super) const STEP_ROWS: i64 = 1_000;
-/// Bytes of text that one step looks at.
+/// The most bytes of text that one step reads.
 pub(super) const STEP_BYTES: usize = 512 * 1024;
-/// Messages that one step finds: to show one costs as much as to look at ten.
+/// The most messages that one step returns: returning one costs as much as reading ten.
 const FOUND_MAX: usize = 100;
-/// Replies that one step follows upwards to find out which message began them.
+/// The most replies that one step follows up to their first message.
 const CLIMB_MAX: usize = 1_000;
 
 /// Whose messages a caller may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum VisibleMail {
-    /// Everybody's: this is the user whose mesh it is.
+    /// All messages, for the user who owns the mesh.
     All,
-    /// Those of the peers on this machine, for the person at it.
+    /// The messages of the peers on one machine, for the person at that machine.
     OfMachine(String),
     /// Only its own.
     OfPeer(PeerId),
@@ -55,7 +55,7 @@ impl VisibleMail {
     }
 }
 
-/// A test of peers that is made once for each.
+/// A test of peers, whose result is kept for each peer.
 struct PeerTest<'a> {
     peers: &'a Peers,
     passes: Box<dyn Fn(&Peer) -> bool + 'a>,
@@ -81,9 +81,9 @@ type MessageTest<'a> = Box<dyn FnMut(&ScannedMessage<'_>) -> bool + 'a>;
 /// Which messages are wanted.
 pub(super) struct HistoryFilter<'a> {
     text: TextFilter,
-    /// Each must hold.
+    /// All of these must hold.
     tests: Vec<MessageTest<'a>>,
-    /// Only this message and what answers it.
+    /// Only this message and its direct and indirect replies.
     below: Option<Subthread>,
 }
 
@@ -103,7 +103,7 @@ impl<'a> HistoryFilter<'a> {
         self.and(move |message| test.passes_either(message));
     }
 
-    /// Lets through what the caller may see.
+    /// Lets through only messages that the caller may see.
     pub(super) fn and_visible(&mut self, peers: &'a Peers, visible: VisibleMail) {
         match visible {
             VisibleMail::All => {}
@@ -112,13 +112,13 @@ impl<'a> HistoryFilter<'a> {
         }
     }
 
-    /// Lets through only this message and the replies to it, and so on.
+    /// Lets through only this message and its direct and indirect replies.
     pub(super) fn and_below(&mut self, seq: i64) {
         self.below = Some(Subthread { top: seq, n_climbed: 0, known: HashMap::from([(seq, true)]) });
     }
 }
 
-/// Whether a message passes the tests, and stands below the wanted one.
+/// Whether a message passes all tests and, if `below` is given, belongs to that subthread.
 fn passes(
     store: &Store,
     message: &ScannedMessage<'_>,
@@ -131,7 +131,7 @@ fn passes(
     below.map_or(Ok(true), |below| below.contains(store, message.seq, message.reply_to))
 }
 
-/// A message inside a conversation, and which others are below it.
+/// A message inside a conversation, with all its direct and indirect replies.
 #[derive(Debug)]
 struct Subthread {
     top: i64,
@@ -154,7 +154,7 @@ impl Subthread {
             };
             self.n_climbed += 1;
             if self.n_climbed > CLIMB_MAX {
-                // A longer chain is shown rather than followed.
+                // The message of a longer chain is shown, because following the chain would cost too much.
                 return Ok(true);
             }
             parent = store.reply_target(at)?;
@@ -172,7 +172,7 @@ struct FoundSend {
     /// The number of the newest copy.
     last: i64,
     copies: Vec<MessageState>,
-    /// What all copies of a send to a group have in common; `None` for a message to one peer.
+    /// The value that all copies of a send to a group share; `None` for a message to one peer.
     shared: Option<(PeerId, String, i64, String)>,
 }
 
@@ -183,7 +183,7 @@ impl FoundSend {
         FoundSend { first: message.seq, last: message.seq, copies: vec![message.state], shared }
     }
 
-    /// Takes a neighbouring copy in; returns whether it is one.
+    /// Adds a message if it is a copy of this send; returns whether it is.
     fn absorb(&mut self, message: &ScannedMessage<'_>) -> bool {
         let is_copy = self.shared.as_ref().is_some_and(|(sender, group, created, body)| {
             (sender, group.as_str(), *created, body.as_str())
@@ -197,7 +197,7 @@ impl FoundSend {
         is_copy
     }
 
-    /// How many copies got how far.
+    /// The number of copies in each state.
     fn receipts(&self) -> Value {
         let mut counts: Map<String, Value> = Map::new();
         for state in &self.copies {
@@ -208,20 +208,20 @@ impl FoundSend {
     }
 }
 
-/// What one step found.
+/// The result of one step.
 #[derive(Debug)]
 pub(super) struct HistoryPage {
     /// The messages, oldest first.
     pub(super) rows: Vec<Value>,
-    /// The last number that is done with, in the direction of the scan.
+    /// The number of the last message that the scan has passed, in its direction.
     pub(super) cursor: Option<i64>,
     /// Whether there are no further messages in that direction.
     pub(super) is_complete: bool,
 }
 
 impl Mail {
-    /// Makes one step through the history. `to_row` shows a message; the rows together have at most `bytes_max`
-    /// bytes, or there is just one.
+    /// Makes one step through the history. `to_row` turns a message into a row. The rows together have at most
+    /// `bytes_max` bytes, but there is at least one.
     pub(super) fn history(
         &self,
         store: &Store,
@@ -288,7 +288,8 @@ fn find(
     failed.map_or(Ok((found, end)), Err)
 }
 
-/// The scan of one step over everything that a caller may see, or over the messages of one peer or one channel.
+/// Where one step looks for messages: in a thread, in everything that the caller may see, or in the messages of one
+/// peer or one channel.
 pub(super) fn source<'a>(
     visible: &'a VisibleMail,
     with: Option<&'a Correspondent>,

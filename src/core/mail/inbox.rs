@@ -105,13 +105,13 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         mail.acknowledge(turn, peers, journal, ctx, id)?;
     }
     let view = MailView::of(args.text("filter"));
-    // A look at another peer's mail takes nothing from it, and its senders hear of nothing.
+    // Looking at another peer's mail does not mark it as read, and its senders get no receipt.
     let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
     let limit = args.int("limit").unwrap_or(20);
     let other = args.text("from").map(|name| Correspondent::named(peers, "from", name)).transpose()?;
     let is_channel = other.as_ref().is_some_and(|other| other.channel().is_some());
     let words = args.text("search").unwrap_or("");
-    // A mailbox has no index of channels; the history is read in bounded steps.
+    // The messages of a channel in a mailbox have no index, so the history is read in bounded steps.
     if !words.trim().is_empty() || is_channel && view != MailView::Unread {
         return mail.search(&turn.store, peers, ctx, args, words, other.as_ref());
     }

@@ -1,6 +1,7 @@
 //! A peer's search in its own messages: what it sent and what it received.
 //!
-//! **Invariant:** a search takes nothing: what it finds stays unread, and is offered again by the inbox.
+//! **Invariant:** a search marks no message as read: unread messages that it finds stay unread, and the inbox offers
+//! them again.
 
 use super::history::{self, HistoryFilter};
 use super::text_filter::TextFilter;

@@ -1,4 +1,4 @@
-//! The log: the conversation of all peers, as the person whose agents these are reads it.
+//! The log: the conversation of all peers, as the owner of the agents reads it.
 //!
 //! **Invariant:** reading the log changes no message. A person sees the traffic of their machine, an agent its own.
 
@@ -19,7 +19,7 @@ const SEQ: ArgKind = ArgKind::Int { min: 0, max: i64::MAX };
 /// The words of a search, in bytes.
 pub(super) const SEARCH: ArgKind = ArgKind::Text { min: 0, max: 1024 };
 
-/// Bytes of one answer. A client that wants more asks again.
+/// The most bytes of one answer. A client that wants more calls again.
 const ANSWER_MAX: usize = 128 * 1024;
 
 /// Reads the log.
@@ -75,7 +75,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let thread = args.text("thread").map(|id| mail.thread(store, peers, &visible, &mut filter, id)).transpose()?;
     let last = store.counters.message_last;
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
-    // A cursor from beyond the end belongs to another database.
+    // A cursor beyond the end belongs to another database.
     let from = args.int("after").max(ctx.cursor).or(waits.then_some(last)).map(|after| after.min(last));
     let since = args.text("since").map(|text| since(store, text, ctx.now)).transpose()?.unwrap_or(0);
     let scan = MessageScan {
@@ -118,13 +118,14 @@ fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallC
     let project = args.text("project").map(str::to_owned).or_else(|| me.map(|me| me.project.clone()));
     filter.and_either_peer(peers, move |peer| match &repo {
         Some(repo) => peer.row.repo.as_ref() == Some(repo),
-        // Outside a repository, a directory is all that peers share.
+        // Outside a repository, peers are matched by their directory.
         None => Some(&peer.row.project) == project.as_ref(),
     });
 }
 
 impl Mail {
-    /// The conversation that a message belongs to. A message within it is shown with what is below it.
+    /// The conversation that a message belongs to. A message that does not begin its conversation is shown with its
+    /// direct and indirect replies only.
     fn thread(
         &self,
         store: &Store,

@@ -1,7 +1,7 @@
 //! Mail: messages to peers, groups and everybody, and the mailboxes in which they wait.
 //!
-//! **Invariant:** this room alone writes messages and their receipts. A message is never called more than
-//! it is: accepted, offered, read, acknowledged, expired.
+//! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known:
+//! accepted, offered, read, acknowledged or expired.
 
 mod alerts;
 mod history;
@@ -101,18 +101,18 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(value))
 }
 
-/// The error for the id of a message that is not there.
+/// The error for the id of a message that does not exist.
 fn no_message(id: &str) -> Error {
     let id: String = id.chars().take(80).collect();
     Error::not_found(format!("no message has the id {id}; it may have been removed after 7 days"))
 }
 
-/// The id of a peer by its name; a text that fits no peer may be the sender of old mail.
+/// The id of a peer by its name. A text that matches no peer may be the sender of old mail.
 fn peer_or_text(peers: &Peers, name: &str) -> Result<PeerId, Error> {
     peers.resolve(name).or_else(|error| if error.kind == ErrorKind::NotFound { Ok(name.into()) } else { Err(error) })
 }
 
-/// With whom messages were exchanged: a peer, or the members of a channel.
+/// The other side of a conversation: a peer, or the members of a channel.
 enum Correspondent {
     Peer(PeerId),
     Channel(ChannelName),
@@ -143,7 +143,8 @@ impl Correspondent {
     }
 }
 
-/// Whom a `to` means, and the name of the group if it is one. The sender is never in its own group.
+/// The recipients that a `to` names, and the name of the group if it names one. A sender never writes to itself
+/// through a group.
 fn recipients(peers: &Peers, channels: &Channels, me: &str, to: &str) -> Result<(Option<String>, Vec<PeerId>), Error> {
     let others = |ids: &mut dyn Iterator<Item = &PeerId>| ids.filter(|id| *id != me).cloned().collect();
     if ChannelName::is_meant_by(to) {
@@ -165,11 +166,11 @@ fn recipients(peers: &Peers, channels: &Channels, me: &str, to: &str) -> Result<
     Ok((Some(to.to_owned()), others(&mut group)))
 }
 
-/// The mailboxes, as far as memory keeps count of them.
+/// The mailboxes: the counts and marks that are kept in memory.
 #[derive(Debug)]
 pub struct Mail {
     ids: PublicIds,
-    /// Unread messages of each peer that was asked about.
+    /// The number of unread messages of each peer, counted when first needed.
     unread: HashMap<PeerId, i64>,
     /// Messages that a hook took a moment ago: when, and over which connection.
     recently_delivered: HashMap<i64, (i64, ConnId)>,
@@ -182,17 +183,17 @@ impl Mail {
         Mail { ids, unread: HashMap::new(), recently_delivered: HashMap::new(), wakeups: Vec::new() }
     }
 
-    /// Forgets all counts: something was taken back.
+    /// Forgets all counts after a rollback.
     pub(super) fn reload(&mut self) {
         self.unread.clear();
     }
 
-    /// Forgets what was counted for a peer.
+    /// Forgets the counts of a peer.
     pub(super) fn forget_peer(&mut self, id: &str) {
         self.unread.remove(id);
     }
 
-    /// How many messages wait unread for a peer.
+    /// The number of unread messages of a peer.
     ///
     /// # Errors
     /// When the disk cannot be read.
@@ -205,12 +206,12 @@ impl Mail {
         Ok(n)
     }
 
-    /// How many messages wait for a peer, without keeping count; `None` when the disk cannot be read.
+    /// The number of unread messages of a peer, without keeping the count; `None` when the disk cannot be read.
     pub(super) fn waiting_for(&self, store: &Store, id: &str) -> Option<i64> {
         self.unread.get(id).copied().or_else(|| store.count_unread(id).ok())
     }
 
-    /// The names of the senders of unread mail, the oldest mail first, a few at most.
+    /// The names of a few senders of unread mail, the oldest mail first.
     pub(super) fn unread_senders(&self, store: &Store, peers: &Peers, id: &str) -> Result<Vec<String>, Error> {
         let mut names: Vec<String> = Vec::new();
         for sender in store.unread_senders(id, 8)? {
@@ -247,7 +248,7 @@ impl Mail {
         for (recipient, conns) in recipients.iter().zip(&conns) {
             let refused = self.refusal(turn, peers, federation, recipient, &draft.body)?;
             if let Some(error) = refused {
-                // In a group, a peer that cannot take the message does not keep it from the others.
+                // A group member that cannot receive the message does not prevent its delivery to the others.
                 if draft.group.is_none() { return Err(error) } else { continue }
             }
             let mut message = Message { recipient: recipient.clone(), created: now, ..draft.clone() };
@@ -276,7 +277,7 @@ impl Mail {
         Ok(sent)
     }
 
-    /// Why a recipient cannot take a message, if it cannot.
+    /// The reason why a recipient cannot receive a message, if there is one.
     fn refusal(
         &mut self,
         turn: &Turn,
@@ -372,12 +373,12 @@ impl Mail {
         Ok(found)
     }
 
-    /// Another hook may have the mail that a hook on this connection took and did not show.
+    /// Returns the mail that a hook on this connection took and did not show, so that another hook can show it.
     pub(super) fn forget_deliveries_to(&mut self, conn: ConnId) {
         self.recently_delivered.retain(|_, (_, by)| *by != conn);
     }
 
-    /// Ends the wait of messages whose time is up.
+    /// Expires messages whose time is up.
     pub(super) fn expire(&mut self, turn: &mut Turn, journal: &Journal, now: i64) -> Result<(), Error> {
         for was in turn.store.expired_messages(now, limits::PRUNE_STEP)? {
             let message = Message { state: MessageState::Expired, ..was.clone() };
@@ -386,7 +387,7 @@ impl Mail {
         Ok(())
     }
 
-    /// Forgets old messages, a bounded number; returns whether there may be more.
+    /// Deletes a bounded number of old messages; returns whether more may be left.
     pub(super) fn prune(&mut self, turn: &mut Turn, now: i64) -> Result<bool, Error> {
         let unread = turn.store.prune_messages(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
         for recipient in &unread {

@@ -1,4 +1,4 @@
-//! Receipts: how far a message got, and what each side is told about it.
+//! Receipts: the state of each message, and how senders and recipients see it.
 
 use super::{Mail, MailView};
 use crate::base::error::{Error, ErrorKind};
@@ -47,7 +47,7 @@ fn mark_read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
 }
 
 impl Mail {
-    /// What a sender is told about what it sent.
+    /// The receipt that a sender sees.
     pub(super) fn sent_view(&self, peers: &Peers, sent: &[Message]) -> Value {
         let ids: Vec<String> = sent.iter().map(|m| self.ids.message(m.seq)).collect();
         let recipients: Vec<Value> = sent
@@ -115,7 +115,7 @@ impl Mail {
         self.put_receipt(turn, journal, was, &message)
     }
 
-    /// Writes how far a message got, and keeps the count of unread messages.
+    /// Writes the new state of a message, and updates the count of unread messages.
     pub(in crate::core) fn put_receipt(
         &mut self,
         turn: &mut Turn,
@@ -139,7 +139,7 @@ impl Mail {
         self.ids.message(seq)
     }
 
-    /// A message in an inbox answer; a long one in parts that fit a tool result.
+    /// A message in an inbox answer. A long message comes in parts that fit a tool result.
     pub(in crate::core) fn row(&self, store: &Store, peers: &Peers, message: &Message, view: MailView) -> Value {
         let mut map = object(self.whole_row(store, peers, message, view));
         let is_unread = view == MailView::Unread;
@@ -150,11 +150,11 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// A message that a search found: its part that has the byte `at`.
+    /// A message that a search found: the part that contains the byte `at`.
     pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize) -> Value {
         let mut map = object(self.whole_row(store, peers, message, MailView::Sent));
         cut_to_part(&mut map, message, at, "only the part with the words is shown here");
-        // The progress of a search is no progress of its reader.
+        // Showing a part in a search does not count as reading it.
         map.remove("upto");
         Value::Object(map)
     }
@@ -169,7 +169,7 @@ impl Mail {
         }
         if let Some(seq) = message.reply_to {
             map.insert("replyTo".into(), json!(self.ids.message(seq)));
-            // A store that cannot be read reports that elsewhere; here the conversation is left out.
+            // The failure of a store that cannot be read is reported elsewhere; here the conversation is left out.
             let thread = store.thread_of(message.seq).ok();
             map.insert("thread".into(), json!(thread.map(|root| self.ids.message(root))));
         }
@@ -180,7 +180,7 @@ impl Mail {
                 map.insert(name.into(), json!(at.map(time::iso)));
             }
             map.insert("channel".into(), json!(reached(message)));
-            // A store that cannot be read reports that elsewhere; here the attempts are left out.
+            // The failure of a store that cannot be read is reported elsewhere; here the attempts are left out.
             if let Ok(Some(wakeups)) = self.wakeups_view(store, message.seq) {
                 map.insert("wakes".into(), wakeups);
             }
@@ -211,13 +211,13 @@ fn reached(m: &Message) -> Option<String> {
 }
 
 impl Mesh {
-    /// A message for the human who observes: from whom, to whom, how far it got, and its text. Nothing that
-    /// agents write to each other is hidden from the user of the machine.
+    /// A message for the human who observes the mesh: its sender, recipient, state and text. The user of the machine
+    /// may read all mail between agents.
     pub fn observed_message(&self, message: &Message) -> Value {
         self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent)
     }
 
-    /// A live push took a message: its line went whole to the recipient's own socket.
+    /// Notes that a live push delivered a message: its whole line was written to the recipient's own socket.
     pub fn on_pushed(&mut self, seq: i64, now: i64) {
         let noted = self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;
@@ -235,7 +235,7 @@ impl Mesh {
         self.turn.log_error(noted);
     }
 
-    /// Messages over the old HTTP API: fetching marks as read, and shows what was before.
+    /// Messages for the old HTTP API. Fetching them marks them as read, but shows their earlier state.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -259,8 +259,8 @@ impl Mesh {
     }
 }
 
-/// Cuts a payload that is too long for one result to the part that has the byte `at`. `part` and `parts`
-/// count, `upto` is what the reader reports back.
+/// Cuts a payload that is too long for one result to the part that contains the byte `at`. `part` and `parts` number
+/// the parts; the reader reports `upto` back.
 fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note: &str) {
     let starts = part_starts(&message.body);
     if starts.len() == 1 {

@@ -5,16 +5,16 @@ use memchr::memchr2;
 /// What a text must contain.
 #[derive(Debug, Default)]
 pub(super) struct TextFilter {
-    /// Each of these, anywhere, without regard to case.
+    /// All of these words, anywhere, ignoring case.
     words: Vec<Needle>,
-    /// This, exactly as it stands.
+    /// This text, exactly as given.
     phrase: Option<Needle>,
-    /// Where a text is turned to lower case, so that not every text needs memory of its own.
+    /// A buffer for texts in lower case, so that each text needs no allocation of its own.
     lowered: String,
 }
 
 impl TextFilter {
-    /// A filter of words (separated by blanks) and of an exact text. Without either it lets every text through.
+    /// A filter for words (separated by blanks) and for an exact text. Without either, every text passes.
     pub(super) fn new(words: Option<&str>, phrase: Option<&str>) -> TextFilter {
         let mut words: Vec<Needle> =
             words.unwrap_or("").split_whitespace().map(|word| Needle::new(to_lower(word))).collect();
@@ -24,7 +24,7 @@ impl TextFilter {
         TextFilter { words, phrase, lowered: String::new() }
     }
 
-    /// Whether a text contains what it must.
+    /// Whether a text contains all the words and the exact text.
     pub(super) fn matches(&mut self, text: &str) -> bool {
         let TextFilter { words, phrase, lowered } = self;
         if phrase.as_ref().is_some_and(|phrase| phrase.find(text, Case::Matters).is_none()) {
@@ -34,7 +34,7 @@ impl TextFilter {
         words.iter().all(|word| word.find_in_any_case(text, lowered).is_some())
     }
 
-    /// Where the first of the words stands in a text: about there, if upper and lower case differ in length.
+    /// The position of the first of the words in a text. It is approximate if upper and lower case differ in length.
     pub(super) fn place_in(&mut self, text: &str) -> usize {
         let TextFilter { words, lowered, .. } = self;
         lowered.clear();
@@ -49,14 +49,14 @@ enum Case {
     Ignored,
 }
 
-/// The letters that are common in most languages and in code, the commonest first.
+/// Letters that are common in most languages and in code, the most common first.
 const COMMON: &[u8] = b" etaoinsrhldcumfpgwybvkxjqz";
 
-/// A text to look for, by its rarest byte.
+/// A text to search for, found by its rarest byte.
 #[derive(Debug)]
 struct Needle {
     text: String,
-    /// The place of that byte.
+    /// The position of that byte in the text.
     rare: usize,
 }
 
@@ -73,7 +73,7 @@ impl Needle {
         if found.is_some() || text.is_ascii() {
             return found;
         }
-        // An ASCII word can stand there in two further letters: their lower case is ASCII.
+        // Two letters outside ASCII have a lower case in ASCII, so an ASCII word may contain them.
         if self.text.is_ascii() && !text.contains(['\u{212a}', '\u{130}']) {
             return None;
         }
@@ -92,7 +92,7 @@ impl Needle {
         let rare = *needle.get(self.rare)?;
         let other = if case == Case::Ignored { rare.to_ascii_uppercase() } else { rare };
         let mut start = 0;
-        // The rare byte can stand only where there is room for the others before and behind it.
+        // The rare byte must leave space for the bytes before and after it.
         while let Some(room) = text.get(start + self.rare..(text.len() + self.rare + 1).saturating_sub(needle.len())) {
             start += memchr2(rare, other, room)?;
             if fits(&text[start..start + needle.len()]) {

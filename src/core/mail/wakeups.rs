@@ -1,10 +1,9 @@
-//! Waking: whether an idle session may be woken because of its mail, through which channel, and what came
-//! of it. A channel is whatever makes an agent's client begin a turn. A program that can reach one waits
-//! here.
+//! Waking: whether an idle session may be woken because of its mail, through which channel, and with what result. A
+//! channel is anything that makes an agent's client begin a turn. A program that can use a channel waits here.
 //!
-//! **Invariant:** what wakes a session is a fixed sentence, never a peer's words. Mail that comes together
-//! causes one attempt, which is checked again just before it is made. Attempts are limited per peer and
-//! hour, and end where agents would go on waking each other.
+//! **Invariant:** a session is woken by a fixed sentence, never by a peer's words. Messages that arrive together
+//! cause one attempt, and the reasons are checked again just before it is made. Attempts are limited per peer and
+//! hour, and stop when agents would keep waking each other.
 
 use super::Mail;
 use crate::base::error::Error;
@@ -21,7 +20,7 @@ use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter, Store, WakeupRow};
 use serde_json::{Value, json};
 
-/// Messages in whose receipts one attempt is noted; no attempt is about more.
+/// The most messages that one attempt is about; it is noted in the receipt of each.
 const NOTED_MAX: i64 = 20;
 /// Senders that the sentence names.
 const NAMED_MAX: usize = 3;
@@ -66,11 +65,11 @@ pub static REPORT: Op = Op {
     run: report,
 };
 
-/// A session was woken, or was about to be.
+/// A wakeup of a session, made or about to be made.
 #[derive(Debug)]
 pub(super) struct WakeupAttempt {
     to: PeerId,
-    /// The senders of the mail that it was about.
+    /// The senders of the mail that caused it.
     from: Vec<PeerId>,
     at: i64,
     failed: bool,
@@ -80,9 +79,9 @@ pub(super) struct WakeupAttempt {
 enum WakeupTime {
     /// Now, because of these messages.
     Now(Vec<Message>),
-    /// Not before then, ms.
+    /// Not before this time, ms.
     At(i64),
-    /// Not before something changes.
+    /// Not until something changes.
     Never,
 }
 
@@ -94,7 +93,7 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
     let channel = args.word("channel");
     if ctx.cursor.is_none() {
-        // A channel that waits anew replaces its earlier wait.
+        // A new wait of a channel replaces its earlier wait.
         end_waits(turn, waiting, |call| call.would_wake(&id) && call.args.word("channel") == channel);
     }
     let this = Channel { name: channel, rank: args.int("rank").unwrap_or(0) };
@@ -134,12 +133,12 @@ fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     if let Some(attempt) = mail.wakeups.iter_mut().rev().find(|attempt| attempt.to == id) {
         attempt.failed = failed.is_some();
     }
-    // Another channel may be next.
+    // Another channel may now be tried.
     turn.dirty.mail.insert(id);
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// Ends the waits that fit: another wait takes their place, or the session is over.
+/// Ends the matching waits, because another wait replaces them or the session has ended.
 fn end_waits(turn: &mut Turn, waiting: &mut Waiting, fits: impl Fn(&WaitingCall) -> bool) {
     for call in waiting.extract(fits) {
         let value = json!({ "ok": true, "wake": false, "over": true });
@@ -147,12 +146,12 @@ fn end_waits(turn: &mut Turn, waiting: &mut Waiting, fits: impl Fn(&WaitingCall)
     }
 }
 
-/// Ends all waits to wake a session that is over.
+/// Ends all waits to wake a session that has ended.
 pub(in crate::core) fn end_all_waits(turn: &mut Turn, waiting: &mut Waiting, id: &str) {
     end_waits(turn, waiting, |call| call.would_wake(id));
 }
 
-/// Mail to this peer alone that nothing has read.
+/// Unread messages that were sent to this peer alone.
 fn direct_unread(store: &Store, id: &str) -> Result<Vec<Message>, Error> {
     let filter =
         MessageFilter { to: Some(id), unread: true, direct: true, limit: NOTED_MAX, ..MessageFilter::default() };
@@ -188,7 +187,8 @@ impl Mail {
         if newest + limits::WAKE_COALESCE_MS > now {
             return Ok(WakeupTime::At(newest + limits::WAKE_COALESCE_MS));
         }
-        // The hooks of a running turn show mail; a turn that was cut off reports no end.
+        // During a turn, its hooks show mail. A turn that was interrupted does not report its end, so its activity
+        // expires.
         let active = peers.get(id).and_then(|peer| peer.turn_active_at);
         if let Some(last) = active.filter(|last| now - last < limits::TURN_QUIET_MS) {
             return Ok(WakeupTime::At(last + limits::TURN_QUIET_MS));
@@ -210,8 +210,8 @@ impl Mail {
         self.without_circles(turn, id, untried, now)
     }
 
-    /// Leaves out mail because of which two agents, or more in a circle, would go on waking each other.
-    /// Each is woken once on the way round, and the receipt says so.
+    /// Leaves out mail that would make two or more agents keep waking each other in a circle. Each agent is woken
+    /// once per circle, and the receipt says so.
     fn without_circles(&self, turn: &mut Turn, id: &str, untried: Vec<Message>, now: i64) -> Result<WakeupTime, Error> {
         let (held, found): (Vec<_>, Vec<_>) = untried.into_iter().partition(|m| self.closes_circle(&m.sender, id));
         for message in &held {
@@ -242,7 +242,7 @@ impl Mail {
         false
     }
 
-    /// The person at a session wrote to it: earlier wakeups close no circle any more.
+    /// Notes that the person at a session wrote to it, so earlier wakeups no longer count towards a circle.
     pub(in crate::core) fn person_spoke(&mut self, id: &str) {
         for attempt in self.wakeups.iter_mut().filter(|attempt| attempt.to == id) {
             attempt.from.clear();
@@ -260,7 +260,7 @@ impl Mail {
     }
 }
 
-/// Whether a channel of a lower rank waits that was not tried yet for what is unread.
+/// Whether another channel of a lower rank waits that has not yet been tried for the unread messages.
 fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     let untried = |name: &str| {
         let tried = |message: &Message| {
@@ -274,7 +274,7 @@ fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Chan
     better.map(|call| call.args.word("channel")).any(untried)
 }
 
-/// The sentence that wakes: fixed, but for names that cannot be more than names.
+/// The sentence that wakes a session: fixed, except for names, which are restricted to plain names.
 fn sentence(peers: &Peers, n: usize, from: &[PeerId]) -> String {
     let names: Vec<String> = from.iter().map(|id| plain_name(&peers.name_of(id))).take(NAMED_MAX).collect();
     let (s, it) = if n == 1 { ("", "it") } else { ("s", "them") };
@@ -286,7 +286,7 @@ pub fn is_wakeup_sentence(prompt: &str) -> bool {
     prompt.contains(" unread mesh message") && prompt.contains("; mesh_inbox reads ")
 }
 
-/// A name that nobody can take for words, in a place where words would be the user's.
+/// A name that cannot be read as an instruction. The sentence appears where the user's words would.
 fn plain_name(name: &str) -> String {
     let fits = name.len() <= 64 && name.chars().all(|c| c.is_alphanumeric() || "._-@".contains(c));
     if fits { name.to_owned() } else { "a peer".to_owned() }

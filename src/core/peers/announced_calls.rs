@@ -14,11 +14,11 @@ use crate::core::session_args::{NAMING, session_args};
 use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};
 use serde_json::{Map, Value, json};
 
-/// A call that does not come within this time was not made: the user may have been asked, and refused. Ms.
+/// A call that does not arrive within this time counts as not made: the user may have refused permission. Ms.
 const ANNOUNCED_MS: i64 = 60_000;
-/// Calls that are remembered at most.
+/// The most announced calls that are remembered.
 const ANNOUNCED_MAX: usize = 64;
-/// The arguments of one, bytes: a message of the largest size, quoted.
+/// The longest arguments of one call, bytes: a message of the largest size, as a JSON string.
 const ARGUMENTS_MAX: usize = 2 * limits::PAYLOAD_MAX;
 
 /// Announces a call.
@@ -40,7 +40,7 @@ pub static ANNOUNCE: Op = Op {
     run: announce,
 };
 
-/// A call that is to come.
+/// A call that is expected.
 #[derive(Debug)]
 pub(super) struct AnnouncedCall {
     session: PeerId,
@@ -51,7 +51,7 @@ pub(super) struct AnnouncedCall {
 }
 
 impl AnnouncedCall {
-    /// Whether this may be the call. A client may add to the arguments, and makes paths absolute.
+    /// Whether a call may be this announced one. A client may add arguments, and makes paths absolute.
     fn is(&self, call: &Call) -> bool {
         std::ptr::eq(self.op, call.op) && self.arguments.iter().all(|(name, value)| call.args.get(name) == Some(value))
     }
@@ -66,7 +66,7 @@ fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
     let mut arguments = called.check(given)?.into_map();
     arguments.retain(|name, _| called.args.iter().any(|arg| arg.name == name && arg.role == ArgRole::Value));
     let peers = &mut mesh.peers;
-    // What only one session can have called needs no announcement.
+    // A call that only one session can have made needs no announcement.
     if let Some(process) = nearest(&ctx.ancestors).filter(|process| peers.sessions_of_process(process).len() > 1) {
         peers.announced.retain(|call| call.until > ctx.now);
         if peers.announced.len() == ANNOUNCED_MAX {
@@ -82,7 +82,7 @@ impl Peers {
     /// The session that announced this call.
     ///
     /// # Errors
-    /// When several sessions announced the same call, so that it may be each one's; the error names them.
+    /// When several sessions announced the same call, so any of them may have made it. The error names them.
     pub(super) fn announcer(&mut self, call: &Call, now: i64) -> Result<Option<PeerId>, Error> {
         if self.announced.is_empty() || call.op.tool.is_none() {
             return Ok(None);
@@ -103,17 +103,18 @@ impl Peers {
         let mut sessions: Vec<PeerId> = places.iter().map(|place| self.announced[*place].session.clone()).collect();
         sessions.sort();
         sessions.dedup();
-        // Each of them announces its next try anew.
+        // Each session announces its next attempt again.
         places.iter().rev().for_each(|place| drop(self.announced.remove(*place)));
         Err(self.several_callers(&sessions))
     }
 
-    /// A process begins a session; it may have others.
+    /// Notes that a process began a session; it may have others.
     pub(in crate::core) fn note_new_session(&mut self, process: Option<&Process>) {
         self.has_shared_process |= process.is_some_and(|process| !self.sessions_of_process(process).is_empty());
     }
 
-    /// Remembers that a session's call came over this connection: the receipts of what it was shown come over it, too.
+    /// Remembers that a session's call came over this connection, because the receipts for its mail come over it,
+    /// too.
     fn note_announcer(&mut self, conn: ConnId, session: &PeerId) {
         let Some(one) = self.attachments.get_mut(&conn) else { return };
         if !one.peers.contains(session) && !one.announcers.contains(session) {
@@ -129,8 +130,8 @@ impl Peers {
         self.attachments.get(&conn).is_some_and(|one| one.announcers.contains(session))
     }
 
-    /// What the answer to a tool call says about who made it, where the client left that open: it names the session that
-    /// announced the call, or says that another one may have made it.
+    /// The caller that the answer to a tool call names if the client did not identify it: the session that announced
+    /// the call, or a note that another session may have made it.
     pub(in crate::core) fn caller_note(&self, conn: ConnId, actor: &PeerId) -> Option<Value> {
         if !self.has_shared_process {
             return None;

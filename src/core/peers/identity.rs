@@ -1,4 +1,4 @@
-//! Who is meant by a name, and the human behind a connection.
+//! Resolves names to peers, and finds the human behind a connection.
 
 use super::super::ConnId;
 use super::{Peer, Peers, no_peer};
@@ -7,10 +7,10 @@ use crate::base::ids::PeerId;
 use crate::base::kinds::PeerKind;
 use crate::store::PeerRow;
 
-/// Peers that an error names, where a name or a shell fits several.
+/// The most peers that an error names if a name or a shell matches several.
 const NAMED_MAX: usize = 8;
 
-/// Whether a word means something else where a peer is expected.
+/// Whether a word is reserved where a peer is expected.
 pub(super) fn is_reserved(name: &str) -> bool {
     ["all", "repo", "directory", "human", "cli"].contains(&name) || name.contains(':') || name.contains('/')
 }
@@ -19,12 +19,12 @@ impl Peers {
     /// Finds a peer by id, name or unambiguous prefix.
     ///
     /// # Errors
-    /// When no peer fits, or several do; the error lists those.
+    /// When no peer matches, or several do. The error lists them.
     pub fn resolve(&self, name: &str) -> Result<PeerId, Error> {
         if ["human", "cli"].contains(&name) {
             return Ok(self.human.clone());
         }
-        // What another mesh calls an id may be the name of a peer of this one.
+        // An id in another mesh may be the name of a peer in this mesh.
         let is_own = |row: &PeerRow| !row.is_linked();
         let rules: [&dyn Fn(&PeerRow) -> bool; 4] =
             [&|row| row.id == name && is_own(row), &|row| row.name == name, &|row| row.id == name, &|row| {
@@ -52,7 +52,7 @@ impl Peers {
         Err(no_peer(name))
     }
 
-    /// Refuses the id of a peer of another mesh: only there can anybody act as it.
+    /// Refuses the id of a peer of another mesh, because a caller can act as that peer only there.
     pub fn require_local(&self, id: PeerId) -> Result<PeerId, Error> {
         if self.get(&id).is_some_and(|peer| peer.row.is_linked()) {
             let text = format!("{} is on another mesh; only there can anybody act as it", self.name_of(&id));
@@ -66,7 +66,7 @@ impl Peers {
         self.attachments.get(&conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
     }
 
-    /// The human at this machine, whom agents can write to from the first moment, is a peer, too.
+    /// Creates the peer for the human at this machine, so that agents can write to the human from the start.
     pub(in crate::core) fn settle_human(&mut self, turn: &mut super::Turn, now: i64) -> Result<(), Error> {
         let is_it = |peer: &&Peer| peer.row.kind == PeerKind::Human && peer.row.host == self.settings.host;
         self.human = match self.peers.iter().find(is_it) {

@@ -1,7 +1,7 @@
-//! Peers of linked meshes, beside this mesh's own.
+//! Peers of linked meshes, which are kept beside this mesh's own peers.
 //!
-//! **Invariant:** a linked peer never takes the id or the name of one of this mesh's own, and never
-//! crowds one out.
+//! **Invariant:** a linked peer never takes the id or the name of one of this mesh's own peers, and never displaces
+//! one.
 
 use super::{Peer, Peers};
 use crate::base::error::Error;
@@ -17,9 +17,9 @@ use crate::store::PeerRow;
 /// A peer as its own mesh describes it.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct LinkedPeer {
-    /// Its id over there.
+    /// Its id in that mesh.
     pub id: PeerId,
-    /// Its name over there.
+    /// Its name in that mesh.
     pub name: String,
     /// Agent type.
     pub agent: String,
@@ -29,13 +29,13 @@ pub struct LinkedPeer {
     pub repo: Option<String>,
     /// Branch.
     pub branch: Option<String>,
-    /// What it says it does.
+    /// Its summary.
     pub summary: String,
-    /// Its machine, if it told one.
+    /// Its machine, if known.
     pub host: Option<String>,
-    /// When it registered over there, ms; 0 if unknown.
+    /// When it registered in that mesh, ms; 0 if unknown.
     pub registered: i64,
-    /// Its last heartbeat over there, ms; 0 if unknown.
+    /// Its last heartbeat in that mesh, ms; 0 if unknown.
     pub last_heartbeat: i64,
 }
 
@@ -48,8 +48,7 @@ pub(in crate::core) struct LinkedParts<'a> {
 }
 
 impl Peers {
-    /// Takes in one peer of another mesh, new or changed. `host` is its machine, `label` what stands
-    /// behind the `@` of its name.
+    /// Takes in one peer of another mesh, new or changed. `host` is its machine; `label` follows the `@` of its name.
     pub(in crate::core) fn upsert_linked(
         &mut self,
         parts: &mut LinkedParts,
@@ -70,7 +69,7 @@ impl Peers {
                 PeerRow { id: seen.id.clone(), name, ..PeerRow::default() }
             }
         };
-        // A time that is none, or that our clock has yet to reach, must not change with each answer.
+        // A missing or future time must not become a new value with each answer.
         let first_seen = match seen.registered {
             at if known.first_seen > 0 && (at <= 0 || at > now) => known.first_seen,
             0 => now,
@@ -98,7 +97,7 @@ impl Peers {
         journal.record(turn, self, &change, &row.id, now)
     }
 
-    /// Marks as offline the linked peers that fit.
+    /// Marks the matching linked peers as offline.
     pub(in crate::core) fn mark_missing(
         &mut self,
         turn: &mut Turn,
@@ -119,7 +118,7 @@ impl Peers {
         Ok(())
     }
 
-    /// `claude-api@laptop`; where that is taken, a piece of the id tells them apart.
+    /// `claude-api@laptop`. If that name is taken, a part of the id is added.
     fn linked_name(&self, seen: &LinkedPeer, label: &str) -> String {
         let name = |own: &str| format!("{own}@{label}").replace([':', '/', ' '], "-");
         let wanted = name(&seen.name);
@@ -129,8 +128,8 @@ impl Peers {
         self.free_name(&name(&format!("{}-{:.6}", seen.name, seen.id)))
     }
 
-    /// Whether one more linked peer may come. Beyond a bound an offline one makes room for whom nothing
-    /// waits; without such a one no more come.
+    /// Whether one more linked peer may be added. At the limit, an offline linked peer without unread mail is removed
+    /// to make room; if there is none, no peer is added.
     fn has_room_for_linked(&mut self, turn: &mut Turn, mail: &mut Mail) -> Result<bool, Error> {
         let linked: Vec<&Peer> = self.peers.iter().filter(|peer| peer.row.is_linked()).collect();
         if linked.len() < 2 * limits::LINKED_MAX {

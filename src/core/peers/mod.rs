@@ -1,9 +1,9 @@
-//! Peers: who is online, who is offline, what they are called, and who a caller is.
+//! Peers: which peers are online, what their names are, and which peer a caller is.
 //!
 //! A peer is a durable row; a session attaches to it over a connection. A client of the old HTTP API
 //! is online while its heartbeats come. A peer of a linked mesh is online while that mesh lists it.
 //!
-//! **Invariant:** this room alone writes the peers and their connections, in memory and on disk.
+//! **Invariant:** only this module writes the peers and their connections, in memory and on disk.
 
 pub mod announced_calls;
 pub mod decline;
@@ -33,7 +33,7 @@ use sessions::Attachment;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// A peer, with what only memory knows.
+/// A peer, with the facts that are kept in memory only.
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// Its durable row.
@@ -46,19 +46,19 @@ pub struct Peer {
     pub last_active: i64,
     /// When it lost its last connection, until its grace is over, ms.
     pub offline_since: Option<i64>,
-    /// It was online when an earlier broker ended, and nobody has seen it leave.
+    /// It was online when an earlier broker ended, and has not been seen to leave.
     pub unconfirmed: bool,
     /// Whether the kernel reports the end of its agent process: until then it is online.
     pub is_watched: bool,
-    /// Its only connections do not answer: it is stopped, or hangs.
+    /// None of its connections answers: it is stopped, or hangs.
     pub is_silent: bool,
-    /// Whether it was seen to leave, and nothing spoke for it since.
+    /// Whether it was seen to leave and has shown no activity since.
     pub has_left: bool,
-    /// The last sign of a running turn from its hooks, ms.
+    /// When its hooks last showed that a turn is running, ms.
     pub turn_active_at: Option<i64>,
     /// Further keys that its agent has for it.
     pub extra_keys: Vec<String>,
-    /// What to tell it once: that it took over the name and the mail of an earlier session.
+    /// A notice for its next answer: it took over the name and the mail of an earlier session.
     pub takeover_notice: Option<String>,
     /// Whether it took over the name of an earlier session, which it may give back.
     pub took_over_name: bool,
@@ -96,8 +96,8 @@ impl Peer {
         }
     }
 
-    /// Whether this is a session that nobody is behind any more: its connection is gone or silent,
-    /// and no hook of a live agent speaks for it.
+    /// Whether this is a session that has ended or hangs: its connection is gone or silent, and no hook of a live
+    /// agent speaks for it.
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost
@@ -121,7 +121,7 @@ impl Peer {
         if self.is_online() { "active" } else { "away" }
     }
 
-    /// When the passing of time changes something about it, ms.
+    /// When its state changes next without an event, ms.
     fn deadline(&self, settings: &MeshSettings) -> Option<i64> {
         if self.row.is_http() && self.row.online {
             return Some(self.last_heartbeat + settings.dead_ms);
@@ -132,7 +132,7 @@ impl Peer {
     }
 }
 
-/// More rows never fit a page: the keys alone of one row have this many bytes.
+/// A page never holds more rows than this, since the keys of one row alone have this many bytes.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 200;
 
 const SCOPES: &[&str] = &["machine", "directory", "repo"];
@@ -214,14 +214,14 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let fits = |peer: &&Peer| match scope {
         "directory" => Some(peer.row.project.as_str()) == project,
         "repo" if repo.is_some() => peer.row.repo.as_deref() == repo,
-        // Outside a repository, a directory is all that peers share.
+        // Outside a repository, peers are matched by their directory.
         "repo" => Some(peer.row.project.as_str()) == project,
         _ => true,
     };
     let offline_too = args.flag("includeAway").unwrap_or(false);
     let listed = |peer: &&Peer| Some(&peer.row.id) != ctx.actor.as_ref() && (offline_too || peer.is_online());
-    // Newcomers sort behind the others, so a page continues where the last one ended even if peers
-    // came and went in between.
+    // New peers sort after all others, so a page continues where the last one ended even if peers came and went in
+    // between.
     let mut found: Vec<&Peer> = peers.all().iter().filter(listed).filter(fits).collect();
     found.sort_by_key(|peer| cursor(peer));
     if let Some(after) = args.text("after") {
@@ -249,7 +249,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(value))
 }
 
-/// Where a peer stands in a list.
+/// The position of a peer in a list.
 fn cursor(peer: &Peer) -> (i64, &str) {
     (peer.row.first_seen, &peer.row.id)
 }
@@ -268,7 +268,7 @@ fn summary(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, E
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// The error for a peer that nobody knows.
+/// The error for an unknown peer.
 pub fn no_peer(name: &str) -> Error {
     let name: String = name.chars().take(80).collect();
     Error::not_found(format!("no peer is called {name}; list the peers with mesh_peers (slm-mesh peers --all)"))
@@ -277,19 +277,19 @@ pub fn no_peer(name: &str) -> Error {
 /// All peers, and the connections that speak for them.
 pub struct Peers {
     settings: Rc<MeshSettings>,
-    /// Gives random numbers that nobody can guess.
+    /// Returns unpredictable random numbers.
     random: Box<dyn FnMut() -> u128 + Send>,
     /// Tells whether a process of this machine is alive.
     is_process_alive: Box<dyn Fn(i64) -> bool + Send>,
     peers: Vec<Peer>,
     attachments: HashMap<ConnId, Attachment>,
-    /// Whether some process has had several sessions. Without that, no call leaves open which session makes it.
+    /// Whether some process has had several sessions. Only then can it be unclear which session makes a call.
     has_shared_process: bool,
     /// Tool calls that hooks announced.
     announced: Vec<announced_calls::AnnouncedCall>,
     /// The human at this machine.
     human: PeerId,
-    /// Grows with every change among this mesh's own peers, for meshes that poll this one.
+    /// A version that increases with every change of this mesh's own peers, for meshes that poll this one.
     roster_version: i64,
 }
 
@@ -308,12 +308,12 @@ impl Peers {
         }
     }
 
-    /// Sets how to ask whether a process of this machine is alive.
+    /// Sets the function that tells whether a process of this machine is alive.
     pub(super) fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
         self.is_process_alive = is_alive;
     }
 
-    /// A random number that nobody can guess.
+    /// An unpredictable random number.
     pub(super) fn random(&mut self) -> u128 {
         (self.random)()
     }
@@ -336,7 +336,7 @@ impl Peers {
         self.peers.iter_mut().find(|peer| peer.row.id == id)
     }
 
-    /// The name of a peer, or the text itself where it is the id of no peer.
+    /// The name of a peer, or the text itself if it is not the id of a peer.
     pub fn name_of(&self, id: &str) -> String {
         self.get(id).map_or_else(|| id.to_owned(), |peer| peer.row.name.clone())
     }
@@ -351,7 +351,7 @@ impl Peers {
         self.human == id || self.get(id).is_some_and(|peer| peer.row.kind == PeerKind::Human)
     }
 
-    /// Changes with every change among this mesh's own peers.
+    /// The version, which increases with every change of this mesh's own peers.
     pub fn roster_version(&self) -> i64 {
         self.roster_version
     }
@@ -363,12 +363,12 @@ impl Peers {
         }
     }
 
-    /// Whether somebody other than a linked peer is online.
+    /// Whether any peer other than a linked peer is online.
     pub(super) fn is_anybody_online(&self) -> bool {
         self.peers.iter().any(|peer| !peer.row.is_linked() && peer.is_online())
     }
 
-    /// Puts a peer in the place of its former self, or behind all others.
+    /// Replaces the peer with the same id, or appends a new peer.
     fn replace(&mut self, peer: Peer) {
         match self.get_mut(&peer.row.id) {
             Some(known) => *known = peer,
@@ -392,7 +392,7 @@ impl Peers {
         journal.record(turn, self, change, id, now)
     }
 
-    /// Sets what a peer says it does.
+    /// Sets a peer's summary.
     pub(super) fn set_summary(
         &mut self,
         turn: &mut Turn,
@@ -408,8 +408,8 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&row), id, now)
     }
 
-    /// Notes where a session's agent keeps its transcript, if its hook says so; an empty path says that nobody shall
-    /// read it.
+    /// Notes where a session's agent keeps its transcript, if its hook says so; an empty path means that it must not
+    /// be read.
     pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: Option<&str>) -> Result<(), Error> {
         let Some(path) = path else { return Ok(()) };
         let path = Some(path).filter(|path| !path.is_empty()).map(str::to_owned);

@@ -1,5 +1,5 @@
-//! Connections come, go, fall silent and answer again; the peers they speak for are online or offline
-//! with them.
+//! Presence: connections open, close, fall silent and answer again, and the peers that they act for go online or
+//! offline.
 
 use super::sessions::{Attachment, leave};
 use super::{Peer, Peers};
@@ -24,12 +24,12 @@ pub(super) struct RemoteMachine {
 }
 
 impl Mesh {
-    /// A connection is open; it speaks for nobody yet.
+    /// Notes a new connection, which acts for no peer yet.
     pub fn on_connected(&mut self, conn: ConnId) {
         self.peers.attachments.insert(conn, Attachment::default());
     }
 
-    /// A connection comes from another machine. The human there is a peer of its own.
+    /// Notes that a connection comes from another machine. The human there is a separate peer.
     ///
     /// # Errors
     /// When host or user is empty, or the disk refuses.
@@ -57,20 +57,20 @@ impl Mesh {
         Ok(())
     }
 
-    /// A connection is gone. Other peers learn of it now; its locks wait for a short grace.
+    /// Notes that a connection is gone. Other peers learn of it now; its locks are kept for a short grace period.
     pub fn on_disconnected(&mut self, conn: ConnId, now: i64) {
         self.waiting.extract(|call| call.ctx.conn == conn);
-        // A hook that went without saying that it showed its mail leaves the mail to the next hook.
+        // If a hook disconnected without confirming that it showed its mail, the next hook gets that mail.
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
         let left = self.in_savepoint(|mesh| leave(mesh, conn, "disconnected", now));
-        // Memory decides who is online; on a failing disk the row stays as it was.
+        // Memory decides which peers are online; on a failing disk the row stays unchanged.
         self.turn.log_error(left);
         self.peers.attachments.remove(&conn);
         self.resume_waiting(now);
     }
 
-    /// A connection does not answer, or answers again.
+    /// Notes that a connection does not answer, or answers again.
     pub fn set_unresponsive(&mut self, conn: ConnId, unresponsive: bool, now: i64) {
         let attached = self.peers.attachments.get_mut(&conn);
         let Some(one) = attached.filter(|one| one.unresponsive != unresponsive) else { return };
@@ -94,7 +94,7 @@ impl Mesh {
 }
 
 impl Mesh {
-    /// An agent process has ended: its sessions are gone, even if another process still holds their
+    /// Notes that an agent process has ended. Its sessions are gone, even if another process still holds their
     /// connections open.
     pub fn on_process_exit(&mut self, process: &Process, now: i64) {
         let run_by: Vec<PeerId> =
@@ -116,7 +116,8 @@ impl Mesh {
         self.resume_waiting(now);
     }
 
-    /// The kernel can't report the end of this process: its sessions are online only while they are connected.
+    /// Notes that the kernel can't report the end of this process. So its sessions are online only while they are
+    /// connected.
     pub fn on_unwatched_process(&mut self, process: &Process, now: i64) {
         let mut run_by: Vec<PeerId> = Vec::new();
         for peer in self.peers.peers.iter_mut().filter(|peer| peer.is_run_by(process)) {
@@ -135,7 +136,7 @@ impl Mesh {
 const PROCESS_EXIT: &str = "process_exit";
 
 impl Peers {
-    /// Notes the agent process that the transport proved to stand above a connection.
+    /// Notes the agent process among the ancestors of a connection's client, as the transport proved them.
     pub(in crate::core) fn set_agent_process(&mut self, conn: ConnId, ancestors: &[Process]) {
         if let Some(one) = self.attachments.get_mut(&conn) {
             one.agent = ancestors.iter().find(|process| !process.wrapper).copied();
@@ -152,7 +153,7 @@ impl Peers {
         self.attachments.len()
     }
 
-    /// The peers for which a connection speaks.
+    /// The peers for which a connection acts.
     pub(in crate::core) fn attached_to(&self, conn: ConnId) -> &[PeerId] {
         self.attachments.get(&conn).map(|one| one.peers.as_slice()).unwrap_or_default()
     }
@@ -163,8 +164,8 @@ impl Peers {
         remote.map_or(&self.settings.host, |origin| &origin.host).clone()
     }
 
-    /// The connections that speak for each of some peers. One look through all connections serves all
-    /// recipients: a look for each would be a tenth of the cost of a broadcast to a hundred.
+    /// The connections that speak for each of some peers. One pass over all connections serves all recipients: a
+    /// separate pass for each would be a tenth of the cost of a broadcast to a hundred peers.
     pub(in crate::core) fn connections_of(&self, ids: &[PeerId]) -> Vec<Vec<ConnId>> {
         let places: HashMap<&str, usize> = ids.iter().enumerate().map(|(n, id)| (id.as_str(), n)).collect();
         let mut found = vec![Vec::new(); ids.len()];
@@ -176,7 +177,7 @@ impl Peers {
         found
     }
 
-    /// A connection begins to speak for a peer; with the first one the peer comes online.
+    /// Lets a connection act for a peer. With its first connection, the peer comes online.
     pub(super) fn add_connection(
         &mut self,
         turn: &mut Turn,
@@ -199,7 +200,7 @@ impl Peers {
         peer.row.last_seen = now;
         let row = peer.row.clone();
         turn.store.put_peer(&row)?;
-        // A lock that ended while the peer was offline may be granted to it now.
+        // A waiting request of this peer may now be granted, if the lock ended while the peer was offline.
         turn.dirty.locks = true;
         if !joins {
             return Ok(());
@@ -214,9 +215,9 @@ impl Peers {
         }
     }
 
-    /// Notes the agent process that a hook or a verb of a session comes from, by the kernel's record. From then
-    /// on the session is online while that process lives, if the process is known to be an agent's: by its
-    /// program, or since a second hook came from it. A process that only starts one hook tells nothing.
+    /// Notes the agent process that a hook or a verb of a session comes from, by the kernel's record. From then on
+    /// the session is online while that process lives, if the process is known to be an agent's: by its program, or
+    /// since a second hook came from it. A process that starts only one hook proves nothing.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -234,7 +235,7 @@ impl Peers {
             return Ok(());
         }
         peer.row.process = Some(*process);
-        // The kernel of another machine reports nothing here.
+        // The kernel of another machine cannot report the end of a process here.
         if is_remote || !is_agent {
             let row = peer.row.clone();
             return if is_known { Ok(()) } else { Ok(turn.store.put_peer(&row)?) };
@@ -244,7 +245,7 @@ impl Peers {
         self.come_online(turn, journal, id, call.now)
     }
 
-    /// A connection no longer speaks for a peer; without any connection the peer is offline.
+    /// Ends that a connection acts for a peer. Without any connection the peer is offline.
     pub(super) fn remove_connection(
         &mut self,
         turn: &mut Turn,
@@ -258,7 +259,7 @@ impl Peers {
         self.go_offline(turn, journal, id, reason, now)
     }
 
-    /// A peer is offline, unless something still shows that it is there.
+    /// Marks a peer as offline, unless there is other evidence that it is online.
     fn go_offline(
         &mut self,
         turn: &mut Turn,
@@ -276,7 +277,7 @@ impl Peers {
         self.record(turn, journal, &Change::PeerLeft { row: &row, named: true, reason }, id, now)
     }
 
-    /// What a session is to be told once; from then on it has been told.
+    /// Takes the notice for a session, so that it is shown only once.
     pub(in crate::core) fn take_notice(&mut self, id: &str) -> Option<String> {
         self.get_mut(id).and_then(|peer| peer.takeover_notice.take())
     }
@@ -287,7 +288,7 @@ impl Peers {
             peer.turn_active_at = at;
         }
         if at.is_none() {
-            // A call that waits to wake this session may look again.
+            // A call that waits to wake this session checks again.
             turn.dirty.mail.insert(id.clone());
         }
     }
@@ -300,7 +301,7 @@ impl Peers {
         Ok(turn.store.put_peer(&peer.row)?)
     }
 
-    /// The agent said that a session ends. Its process may go on with another one.
+    /// Notes that the agent ended a session. Its process may continue with another session.
     pub(in crate::core) fn end_session(
         &mut self,
         turn: &mut Turn,
@@ -312,19 +313,20 @@ impl Peers {
         self.forget_process(turn, id)?;
         self.go_offline(turn, journal, id, reason, now)?;
         if let Some(peer) = self.get_mut(id).filter(|peer| !peer.is_online()) {
-            // It waits for nobody's return: its locks are released already.
+            // It needs no grace period, since its locks are released already.
             (peer.offline_since, peer.has_left) = (None, true);
         }
         Ok(())
     }
 
-    /// Reads the peers from the store; what only memory knows of them is kept.
+    /// Reads the peers from the store, and keeps the facts that are in memory only.
     pub(in crate::core) fn load(&mut self, turn: &mut Turn, locks: &Locks, now: i64) -> Result<(), Error> {
         let old = std::mem::take(&mut self.peers);
         for row in turn.store.peers()? {
             let peer = match old.iter().find(|peer| peer.row.id == row.id) {
                 Some(known) => {
-                    // What was taken back may be that this process is watched: then the kernel is asked again.
+                    // The rollback may have undone the note that this process is watched, so the kernel is asked
+                    // again.
                     let watched = row.process.filter(|process| known.is_watched && known.is_run_by(process));
                     watched.map(Effect::WatchProcess).into_iter().for_each(|effect| turn.push(effect));
                     let is_watched = watched.is_some();
@@ -341,7 +343,7 @@ impl Peers {
                 turn.push(Effect::WatchProcess(process));
             }
         }
-        // A grace that ran when the broker died, or whose end was taken back, starts again.
+        // A grace period that was running when the broker died, or whose end was rolled back, starts again.
         for peer in &mut self.peers {
             let is_lost = peer.row.is_session() && peer.offline_since.is_none() && peer.row.process.is_none();
             if is_lost && locks.has_shared(&peer.row.id) {
@@ -364,15 +366,16 @@ impl Peers {
 }
 
 impl Peer {
-    /// A peer that an earlier broker knew. After a crash a session has its grace to come back before
-    /// anybody is told that it left.
+    /// Restores a peer that an earlier broker knew. After a crash, a session has its grace period to come back before
+    /// other peers are told that it left.
     fn loaded(row: PeerRow, now: i64) -> Peer {
         let was_online = row.online && row.is_session();
         Peer {
             last_active: row.last_seen,
             offline_since: was_online.then_some(now),
             unconfirmed: was_online,
-            // Of a session that only ran hooks nobody saw the end; whether the others live shows soon.
+            // The end of a session with hooks only may have been missed. Other sessions show soon whether they still
+            // run.
             has_left: row.pid != 0,
             ..Peer::new(row, now)
         }

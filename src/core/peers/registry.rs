@@ -1,4 +1,4 @@
-//! How long peers are known, and the life of the clients of the old HTTP API.
+//! The retention of offline peers, and the registration and heartbeats of clients of the old HTTP API.
 
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
@@ -13,13 +13,13 @@ use crate::core::turn::Turn;
 use crate::store::PeerRow;
 
 impl Peers {
-    /// The clients of the old HTTP API that are online, who may take pushes on a socket of their own.
+    /// The clients of the old HTTP API that are online and may receive pushes on their own sockets.
     pub fn push_recipients(&self) -> Vec<PeerId> {
         let online = self.peers.iter().filter(|peer| peer.row.is_http() && peer.row.online);
         online.map(|peer| peer.row.id.clone()).collect()
     }
 
-    /// Makes room for one more peer by forgetting an offline peer for whom nothing waits.
+    /// Makes room for one more peer by forgetting offline peers that have neither unread mail nor locks.
     pub(super) fn make_room(&mut self, turn: &mut Turn, mail: &mut Mail, locks: &Locks, now: i64) -> Result<(), Error> {
         if self.peers.len() < limits::PEERS_MAX {
             return Ok(());
@@ -32,7 +32,7 @@ impl Peers {
         Err(Error::new(ErrorKind::Full, text))
     }
 
-    /// Forgets peers that have been offline for long and for whom nothing waits.
+    /// Forgets peers that have been offline for a long time and have neither unread mail nor locks.
     pub(in crate::core) fn forget_old(
         &mut self,
         turn: &mut Turn,
@@ -53,7 +53,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Forgets a peer, and what was counted for it.
+    /// Forgets a peer and its counts.
     pub(super) fn forget(&mut self, turn: &mut Turn, mail: &mut Mail, id: &str) -> Result<(), Error> {
         turn.store.drop_peer(id)?;
         self.peers.retain(|peer| peer.row.id != id);
@@ -61,13 +61,13 @@ impl Peers {
         Ok(())
     }
 
-    /// When the passing of time changes something about a peer, ms.
+    /// When a peer's state changes next without an event, ms.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
         self.peers.iter().filter_map(|peer| peer.deadline(&self.settings)).min()
     }
 
-    /// Registers a client of the old HTTP API. One with a name takes up the mailbox of the same name,
-    /// project and agent that is offline; all others are new.
+    /// Registers a client of the old HTTP API. A client with a name takes over the mailbox of an offline peer with
+    /// the same name, project and agent. Otherwise it becomes a new peer.
     fn register(
         &mut self,
         turn: &mut Turn,
@@ -99,7 +99,7 @@ impl Peers {
     }
 }
 
-/// The name with which a client of the old HTTP API asks for one of the broker's choice.
+/// The name by which a client of the old HTTP API asks the broker to choose a name.
 const AUTO: &str = "auto";
 
 fn auto_name(id: &str) -> String {
@@ -119,14 +119,14 @@ impl Mesh {
         Ok(row)
     }
 
-    /// Takes a heartbeat; returns false when the peer is unknown or gone.
+    /// Notes a heartbeat; returns false when the peer is unknown or gone.
     pub fn heartbeat(&mut self, id: &str, now: i64) -> bool {
         let peers = &mut self.peers;
         match peers.get_mut(id) {
             Some(peer) if peer.row.is_http() => {
                 peer.last_heartbeat = now;
-                // A client registers again when it hears that it is gone. A late heartbeat would bring it
-                // back without its locks and its push socket.
+                // A client that is told that it is gone registers again. If a late heartbeat revived it instead, it
+                // would have neither its locks nor its push socket.
                 peer.row.online
             }
             Some(peer) => peer.is_online(),
@@ -134,7 +134,7 @@ impl Mesh {
         }
     }
 
-    /// A client of the old HTTP API leaves in order. One with a name of its own keeps its mailbox.
+    /// Ends a client of the old HTTP API that leaves in order. A client with a chosen name keeps its mailbox.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -159,8 +159,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Ends the presence of peers whose time is up: HTTP clients without heartbeat, sessions whose grace
-    /// is over.
+    /// Marks peers as gone whose time is up: HTTP clients without a heartbeat, and sessions whose grace period is
+    /// over.
     pub(in crate::core) fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
         let peers = &self.peers;
         let due = |peer: &&Peer| peer.deadline(&peers.settings).is_some_and(|at| at <= now);
@@ -175,7 +175,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// A session did not come back in time: its locks end.
+    /// Ends the locks of a session that did not come back in time.
     fn end_grace(&mut self, id: &str, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, locks, channels, journal, .. } = self;
         let Some(peer) = peers.get_mut(id) else { return Ok(()) };

@@ -1,6 +1,7 @@
-//! Who calls. Each road brings its evidence here, and gets one peer, nobody, or an error that lists the candidates.
+//! Identifies callers. Each kind of caller presents its evidence here, and gets one peer, nobody, or an error that
+//! lists the candidates.
 //!
-//! The evidence, strongest first; a road stops at the first that it has:
+//! The evidence, strongest first. The first evidence that a caller has decides:
 //!
 //! | evidence | a session attaches | a hook | a tool call | a verb, the guard |
 //! | --- | --- | --- | --- | --- |
@@ -44,33 +45,33 @@ use serde_json::json;
 /// Candidates that an error names.
 const NAMED_MAX: usize = 8;
 
-/// What a session shows when it attaches, or when its first hook makes it known.
+/// The evidence of a session that attaches, or that its first hook makes known.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SessionEvidence<'a> {
-    /// Its connection; `None` for a hook, whose connection speaks for nobody.
+    /// Its connection; `None` for a hook, whose connection acts for no peer.
     pub conn: Option<ConnId>,
-    /// What it says of itself, with its key.
+    /// Its own description, with its key.
     pub row: &'a PeerRow,
-    /// The id that an earlier connection of it was given.
+    /// The id that an earlier connection of the session received.
     pub id: Option<&'a str>,
-    /// The name that it wants.
+    /// The name that it asks for.
     pub name: &'a str,
     /// Whether somebody chose that name, and it is not the default.
     pub is_name_chosen: bool,
 }
 
-/// The peer that a session was before.
+/// The earlier peer of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FormerPeer {
     /// The evidence proves it.
     Proven(PeerId),
     /// Only the name says so: another session may have had it.
     SameName(PeerId),
-    /// It was none.
+    /// There is no earlier peer.
     Nobody,
 }
 
-/// What a hook shows of its session.
+/// The evidence that a hook has for its session.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::core) struct HookEvidence<'a> {
     /// The agent in whose dialect it speaks.
@@ -79,14 +80,14 @@ pub(in crate::core) struct HookEvidence<'a> {
     pub is_shared_dialect: bool,
     /// The agent's key for the session; may be empty.
     pub key: &'a str,
-    /// Whether the agent said that its session goes on under this key.
+    /// Whether the agent said that its session continues under this key.
     pub continues: bool,
     /// The processes above the hook, nearest first.
     pub ancestors: &'a [Process],
 }
 
 impl Peers {
-    /// The session that was behind this one before.
+    /// Finds the earlier peer of this session.
     pub(super) fn former_peer(&self, evidence: &SessionEvidence) -> FormerPeer {
         let SessionEvidence { conn, row, id, .. } = *evidence;
         let sessions = || self.peers.iter().filter(|peer| peer.row.is_session());
@@ -101,7 +102,7 @@ impl Peers {
         let by_process = || {
             let process = own.and_then(|own| own.agent)?;
             let detached = sessions().filter(|peer| peer.connections == 0 && is_alike(&peer.row, row));
-            // Of several sessions in one process, none is meant more than another.
+            // If a process has several sessions, nothing shows which one is meant.
             only(detached.filter(|peer| peer.is_run_by(&process)))
         };
         match by_id.or_else(by_key).or_else(by_connection).or_else(by_process) {
@@ -110,32 +111,34 @@ impl Peers {
         }
     }
 
-    /// The session of the same agent in the same place that went, and whose name and mail a new one takes over.
+    /// The earlier session of the same agent in the same place that has ended. A new session takes over its name and
+    /// mail.
     fn by_former_name(&self, evidence: &SessionEvidence) -> Option<PeerId> {
         let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
             |peer: &&Peer| peer.row.is_session() && is_alike(&peer.row, row) && is_numbered(&peer.row.name, name);
-        // A session of which only hooks are known may be at work under its own key, until it is seen to leave.
+        // A session that is known only by its hooks may still be working under its own key, until it is seen to
+        // leave.
         let has_other_key =
             |peer: &Peer| row.session_key().is_some_and(|key| peer.row.session_key().is_some() && !peer.has_key(key));
         let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !has_other_key(peer);
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
         let free = || self.peers.iter().filter(is_free).filter(is_same);
-        // A name that somebody chose means one peer. If two sessions with default names are gone, both may be
-        // meant: then neither name nor mail changes hands.
+        // A chosen name identifies one peer. If two sessions with default names are gone, either may be meant, so
+        // neither name nor mail is taken over.
         let found = free().find(|peer| is_name_chosen && peer.row.name == name).or_else(|| only(free()));
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// Whether somebody may still be behind a session: a connection, even a silent one, its agent's process,
-    /// or another process than `pid`, which an earlier broker knew and which is about to come back.
+    /// Whether a session may still be alive. Evidence is a connection, even a silent one, its agent's process, or a
+    /// process other than `pid` that an earlier broker knew and that is about to reconnect.
     fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
         let is_attached = self.attachments.values().any(|one| one.peers.contains(&peer.row.id));
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
         is_attached || peer.is_watched || peer.unconfirmed && is_other && (self.is_process_alive)(peer.row.pid)
     }
 
-    /// The session whose hook asks, if it is known.
+    /// The session whose hook calls, if it is known.
     pub(in crate::core) fn session_of_hook(&self, evidence: &HookEvidence) -> Option<PeerId> {
         let HookEvidence { agent, is_shared_dialect, key, continues, ancestors } = *evidence;
         self.by_key(agent, is_shared_dialect, key).or_else(|| {
@@ -150,8 +153,8 @@ impl Peers {
         })
     }
 
-    /// The session that an agent calls by this key. A dialect that several agents share does not tell
-    /// which agent it is.
+    /// The session that an agent calls by this key. If several agents share the dialect, it does not show which agent
+    /// the session belongs to.
     fn by_key(&self, agent: &str, is_shared_dialect: bool, key: &str) -> Option<PeerId> {
         if key.is_empty() {
             return None;
@@ -161,7 +164,7 @@ impl Peers {
         own.or_else(other).map(|peer| peer.row.id.clone())
     }
 
-    /// The peer that a tool call, a verb or the guard acts as; `None` for a caller that needs to be nobody.
+    /// The peer that a tool call, a verb or the guard acts as; `None` for a caller that needs no identity.
     ///
     /// # Errors
     /// When the call names a peer that it must not act as, or may come from several sessions.
@@ -182,13 +185,13 @@ impl Peers {
             (Some(name), []) => self.require_local(self.resolve(name)?).map(Some),
             (None, []) if call.op.actor == Auth::Hook => Ok(None),
             (None, []) if call.op.actor == Auth::Optional && call.ancestors.is_empty() => Ok(None),
-            // Anybody may read a list, even a caller whose session cannot be told.
+            // Any caller may read a list, even if its session cannot be determined.
             (None, []) if call.op.actor == Auth::Optional => Ok(self.session_of_shell(call).ok().flatten()),
             (None, []) => self.session_of_shell(call).map(|id| Some(id.unwrap_or_else(|| self.human_at(call.conn)))),
         }
     }
 
-    /// The session in whose shell a caller runs: that of its environment, or else of the processes above it.
+    /// The session in whose shell a caller runs, from its environment or else from the processes above it.
     fn session_of_shell(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(named) = &call.shell_session else { return self.session_around(&call.ancestors) };
         let refused = |why: String| {
@@ -215,13 +218,13 @@ impl Peers {
         }
     }
 
-    /// Whether it is known which agent process a session has.
+    /// Whether the agent process of a session is known.
     fn has_known_process(&self, peer: &Peer) -> bool {
         let is_it = |one: &&super::sessions::Attachment| one.peers.contains(&peer.row.id);
         peer.row.process.is_some() || self.attachments.values().filter(is_it).any(|one| one.agent.is_some())
     }
 
-    /// Whether a caller runs inside this session: its agent process is one of these.
+    /// Whether a caller with these ancestors runs inside this session.
     pub(in crate::core) fn is_inside(&self, ancestors: &[Process], id: &str) -> bool {
         ancestors.iter().any(|above| self.sessions_inside(above).iter().any(|inside| *inside == id))
     }
@@ -229,7 +232,7 @@ impl Peers {
     /// The session whose agent process is the nearest above a caller.
     ///
     /// # Errors
-    /// When that process has several sessions, or is an agent's and has none yet.
+    /// When that process has several sessions, or is an agent's process without a session so far.
     fn session_around(&self, ancestors: &[Process]) -> Result<Option<PeerId>, Error> {
         for above in ancestors {
             let ids = self.sessions_inside(above);
@@ -243,13 +246,13 @@ impl Peers {
         Ok(None)
     }
 
-    /// The error for a shell that may be any of these sessions'.
+    /// The error for a shell that may belong to any of these sessions.
     fn several_sessions(&self, ids: &[&PeerId]) -> Error {
         let text = format!("this shell belongs to several sessions: {}; say which with --as", self.names_of(ids));
         candidates_error(text, ids)
     }
 
-    /// The error for a call that several sessions of one client announced at once.
+    /// The error for a call that several sessions of one client announced at the same time.
     pub(super) fn several_callers(&self, ids: &[PeerId]) -> Error {
         let ids: Vec<&PeerId> = ids.iter().collect();
         let names = self.names_of(&ids);
@@ -263,8 +266,8 @@ impl Peers {
         names.join(", ") + more
     }
 
-    /// The sessions in which a caller below this process may be. A process that has only run hooks may be a
-    /// person's script: what else it runs is no session's.
+    /// The sessions in which a caller below this process may be. A process that has only run hooks may be a person's
+    /// script, so other commands that it runs belong to no session.
     fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
         let sessions = self.sessions_of_process(above);
         let is_agent = above.agent.is_some() || sessions.iter().any(|peer| self.is_attached_from(&peer.row.id, above));
@@ -274,13 +277,13 @@ impl Peers {
     }
 }
 
-/// The agent process above a hook: the nearest that is not only there to run one command.
+/// The agent process above a hook: the nearest process that does not merely wrap one command.
 pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
     ancestors.iter().find(|process| !process.wrapper)
 }
 
-/// The error for a caller below an agent that has shown no session so far. It must not act as the human, whose
-/// mail it would read.
+/// The error for a caller below an agent whose session is not known yet. It must not act as the human, because it
+/// would read the human's mail.
 fn unknown_session(agent: AgentProgram) -> Error {
     let text = format!(
         "this process runs inside {}, which has no session on the mesh yet; begin one (session.begin), or say who \
@@ -295,7 +298,7 @@ fn candidates_error(text: String, ids: &[&PeerId]) -> Error {
     Error::new(ErrorKind::Ambiguous, text).with(json!({ "candidates": ids }))
 }
 
-/// Whether two sessions are of one agent in one place.
+/// Whether two sessions belong to the same agent in the same place.
 fn is_alike(a: &PeerRow, b: &PeerRow) -> bool {
     (&a.agent, &a.project, &a.host) == (&b.agent, &b.project, &b.host)
 }

@@ -1,5 +1,4 @@
-//! Sessions: how an agent's session attaches over its connection, comes back to the peer that it was,
-//! and leaves.
+//! Sessions: how an agent's session attaches over its connection, returns to its earlier peer, and leaves.
 
 use super::identity::is_reserved;
 use super::presence::RemoteMachine;
@@ -22,10 +21,10 @@ use serde_json::json;
 const WORD: ArgKind = ArgKind::Text { min: 0, max: limits::WORD_MAX };
 const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
 
-/// What a connection is attached to.
+/// The peers and processes that belong to a connection.
 #[derive(Debug, Default)]
 pub(super) struct Attachment {
-    /// The peers that it speaks for.
+    /// The peers that it acts for.
     pub(super) peers: Vec<PeerId>,
     /// Sessions of its agent process whose announced calls came over it.
     pub(super) announcers: Vec<PeerId>,
@@ -33,7 +32,7 @@ pub(super) struct Attachment {
     pub(super) is_keyed: bool,
     /// The agent process above it.
     pub(super) agent: Option<Process>,
-    /// It did not answer for too long.
+    /// Whether it has not answered for too long.
     pub(super) unresponsive: bool,
     /// The other machine from which it comes.
     pub(super) remote: Option<RemoteMachine>,
@@ -76,8 +75,8 @@ pub static DETACH: Op = Op {
     run: detach,
 };
 
-/// Makes the session known that a caller runs in, where no server and no hook has done so: an agent without
-/// MCP becomes a peer at its first verb.
+/// Creates a peer for the session in which a caller runs, if no MCP server and no hook has done so. So an agent
+/// without MCP becomes a peer with its first verb.
 pub static BEGIN: Op = Op {
     name: "session.begin",
     summary: "Make the agent above the caller a peer, by its process, if it is none yet",
@@ -134,7 +133,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let mut peer = peers.get(&id).cloned().unwrap_or_else(|| Peer::new(row.clone(), ctx.now));
     row.online = peer.row.online;
     match (peer.row.session_key().map(str::to_owned), row.session_key()) {
-        // A hook told the key before, and this connection knows none.
+        // A hook gave the key earlier, and this connection has none.
         (Some(_), None) => row.kind = peer.row.kind.clone(),
         (Some(old), Some(new)) if old != new => peer.extra_keys.push(old),
         _ => {}
@@ -164,7 +163,7 @@ fn detach(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// The reason of a session that leaves in order.
+/// The reason in the event of a session that leaves in order.
 const CLEAN_EXIT: &str = "clean_exit";
 
 /// The row of a session that these arguments describe.
@@ -184,7 +183,7 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
     }
 }
 
-/// The connection no longer speaks for anybody.
+/// Ends that the connection acts for any peer.
 pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Result<(), Error> {
     let Some(one) = mesh.peers.attachments.get_mut(&conn) else { return Ok(()) };
     let (ids, unresponsive) = (std::mem::take(&mut one.peers), one.unresponsive);
@@ -192,7 +191,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     for id in ids {
         let Mesh { turn, peers, journal, .. } = mesh;
         if reason == CLEAN_EXIT {
-            // Its process may go on with other sessions.
+            // Its process may continue with other sessions.
             peers.forget_process(turn, &id)?;
         }
         if !unresponsive {
@@ -209,7 +208,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     }
     let Mesh { turn, peers, locks, journal, .. } = mesh;
     if is_cut {
-        // The network may have failed, and not the command.
+        // The network may have failed rather than the command.
         locks.await_commands(conn, now);
         return Ok(());
     }
@@ -218,7 +217,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), reason, now)
 }
 
-/// A session that leaves in order waits for nothing any more.
+/// Ends the waiting calls of a session that leaves in order.
 fn end_waits(mesh: &mut Mesh, conn: ConnId, id: &str) {
     for call in mesh.waiting.extract(|call| call.ctx.conn == conn && call.ctx.me() == id) {
         let text = "this session left while the call waited; attach again, then ask again";
@@ -228,7 +227,7 @@ fn end_waits(mesh: &mut Mesh, conn: ConnId, id: &str) {
     mesh.turn.dirty.locks = true;
 }
 
-/// `claude-api` for a Claude Code in …/api; `short_name` is how people call the agent.
+/// `claude-api` for a Claude Code in …/api; `short_name` is the everyday name of the agent.
 fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     let agent = match short_name.filter(|name| !name.is_empty()).unwrap_or(row.agent.as_str()) {
         "unknown" | "" => "agent",
@@ -240,7 +239,7 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     framed_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
-/// The notice for a session that takes over the name of an earlier one, which may have done other work.
+/// The notice for a session that takes over the name of an earlier session, which may have done different work.
 fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
     let ago = time::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
@@ -260,7 +259,7 @@ fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
 const SUMMARY_SHOWN: usize = 200;
 
 impl Peers {
-    /// Gives a session the id, name and mailbox of its former peer, or new ones.
+    /// Gives a session the id, name and mailbox of its earlier peer, or new ones.
     #[allow(clippy::too_many_arguments)] // the parts that making room for a peer touches
     fn take_identity(
         &mut self,
@@ -290,7 +289,7 @@ impl Peers {
         Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row })
     }
 
-    /// Makes a session known before any connection speaks for it: its hook came first.
+    /// Creates the peer of a session whose hook called before any connection attached.
     pub(in crate::core) fn add_detached(
         &mut self,
         turn: &mut Turn,
@@ -321,7 +320,7 @@ impl Peers {
         Ok(id)
     }
 
-    /// `wanted`, or the first of `wanted-2`, `-3` … that nobody has.
+    /// `wanted`, or the first free name of `wanted-2`, `wanted-3` and so on.
     pub(super) fn free_name(&self, wanted: &str) -> String {
         let is_free = |name: &str| self.peers.iter().all(|peer| peer.row.name != name) && !is_reserved(name);
         let numbered = (2..).map(|n| format!("{wanted}-{n}"));
@@ -331,8 +330,8 @@ impl Peers {
             .unwrap_or_else(|| wanted.to_owned())
     }
 
-    /// Notes the key that the agent has for a session: its first one, or a further one, as after /clear, when the
-    /// agent's MCP server still has the old key. The newest is kept on disk, because the next hook brings it.
+    /// Notes the agent's key for a session. A session gets a further key for example after /clear, when the agent's
+    /// MCP server still uses the old one. The newest key is kept on disk, because the next hook brings it.
     pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !peer.has_key(key)) else { return Ok(()) };
         if let Some(old) = peer.row.session_key().map(str::to_owned) {
@@ -345,13 +344,13 @@ impl Peers {
         Ok(turn.store.put_peer(&peer.row)?)
     }
 
-    /// Whether a peer's connection comes from below this agent process.
+    /// Whether a peer has a connection from a descendant of this agent process.
     pub(in crate::core) fn is_attached_from(&self, id: &str, process: &Process) -> bool {
         let is_it = |one: &&Attachment| one.agent.is_some_and(|agent| agent.is_same(process));
         self.attachments.values().filter(is_it).any(|one| one.peers.iter().any(|peer| peer == id))
     }
 
-    /// The sessions of one agent process: those whose connection it stands above, and those that only its
+    /// The sessions of one agent process: sessions with a connection from its descendants, and sessions that only its
     /// hooks made known.
     pub(in crate::core) fn sessions_of_process(&self, process: &Process) -> Vec<&Peer> {
         let is_above = |one: &&Attachment| one.agent.is_some_and(|agent| agent.is_same(process));

@@ -26,9 +26,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const REPLACED_PAUSE: Duration = Duration::from_millis(500);
 /// How often a session looks whether a stopped broker has been started again.
 const STOPPED_PAUSE: Duration = Duration::from_secs(5);
-/// Attempts to reach a broker before calls are told that there is none: a third of a second.
+/// Attempts to connect before calls fail because no broker answers. Their pauses add up to a third of a second.
 const MISSES_MAX: u32 = 5;
-/// An attempt that took longer met a network that is cut, not a broker that was ending: calls are told at once.
+/// An attempt that takes longer than this points to a broken network, not to a broker that is ending, so calls fail
+/// at once.
 const MISS_MAX: Duration = Duration::from_millis(500);
 
 /// The thread that waits for the broker.

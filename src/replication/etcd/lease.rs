@@ -1,4 +1,4 @@
-//! A lease that a thread of its own keeps alive, so that a long turn of the broker does not lose it.
+//! An etcd lease. A separate thread keeps it alive, so that it does not expire during a long turn of the broker.
 
 use super::gateway::{Gateway, number};
 use crate::replication::LogError;

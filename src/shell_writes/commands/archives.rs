@@ -92,7 +92,7 @@ pub(super) fn wget(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `tar`: the archive that it makes, or the members that it is told to unpack.
+/// `tar`: the archive that it creates, or the named members that it unpacks.
 pub(super) fn tar(run: &mut Run) -> StreamText {
     // The first word may be letters without a dash.
     let mut arguments = run.arguments.to_vec();
@@ -150,7 +150,7 @@ pub(super) fn zip(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `gzip` and its relatives, which replace a file by its packed form, and back.
+/// `gzip` and its relatives, which replace a file by its compressed form, or the reverse.
 pub(super) fn compress(run: &mut Run) -> StreamText {
     let options = COMPRESS.parse(run.arguments);
     if options.has(&["c", "stdout", "to-stdout", "t", "test", "l", "list"]) {

@@ -6,7 +6,7 @@ use crate::shell_writes::builtins::last_component;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::state::Field;
 
-/// Files that the copy of a folder may have; of a larger one none are noted.
+/// The most files in the copy of a folder. For a larger folder, no files are noted.
 const COPIED_MAX: usize = 2000;
 
 const COPY: Spec = Spec::new("St", &["target-directory", "suffix"]);
@@ -32,7 +32,7 @@ const RSYNC: Spec = Spec::new(
     ],
 );
 
-/// Where `cp` and its relatives put what: the sources, and the folder or the file they become.
+/// The sources and the target of `cp` and its relatives.
 struct Placement {
     sources: Vec<Field>,
     target: String,
@@ -40,7 +40,7 @@ struct Placement {
 }
 
 impl Placement {
-    /// The path that a source becomes.
+    /// The path to which a source is copied.
     fn path(&self, source: &str) -> Option<String> {
         let name = last_component(source);
         if !self.is_folder {
@@ -64,7 +64,7 @@ fn placement(run: &Run, options: &Options) -> Option<Placement> {
     (!sources.is_empty()).then(|| Placement { sources: sources.to_vec(), target, is_folder })
 }
 
-/// Whether a program may replace what is there.
+/// Whether a program may replace an existing file.
 fn may_replace(run: &mut Run, path: &str, options: &Options) -> bool {
     let is_careful = options.has(&["n", "no-clobber"]);
     let path = run.evaluator.resolve(run.state, path);
@@ -78,7 +78,7 @@ pub(super) fn copy(run: &mut Run) -> StreamText {
     let Some(placement) = placement(run, &options) else { return StreamText::empty() };
     for source in &placement.sources {
         let Some(source) = source.text() else {
-            // One file of unknown name still becomes the target.
+            // One file of unknown name still replaces the target.
             if *source == Field::Unknown && !placement.is_folder && placement.sources.len() == 1 {
                 run.write(&placement.target);
             }
@@ -98,13 +98,13 @@ pub(super) fn copy(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// Whether a source is a file. One that is not there yet may become a folder before it is copied.
+/// Whether a source is a file. A source that does not exist yet may become a folder before it is copied.
 fn is_file(run: &mut Run, source: &str, is_recursive: bool) -> bool {
     let path = run.evaluator.resolve(run.state, source);
     !is_recursive || path.is_some_and(|path| run.evaluator.exists(&path))
 }
 
-/// Notes what the files of a folder become.
+/// Notes the paths to which the files of a folder are copied.
 fn copy_folder(run: &mut Run, source: &str, placement: &Placement) {
     let is_content = source.ends_with("/.") || source == ".";
     let target = if is_content { Some(placement.target.clone()) } else { placement.path(source) };
@@ -114,7 +114,7 @@ fn copy_folder(run: &mut Run, source: &str, placement: &Placement) {
     }
 }
 
-/// The files below a folder, relative to it; none if they are too many.
+/// The files below a folder, relative to it; `None` if they are too many.
 pub(super) fn files_below(run: &mut Run, folder: &str) -> Option<Vec<String>> {
     let mut found = Vec::new();
     let mut open = vec![String::new()];
@@ -138,7 +138,7 @@ pub(super) fn files_below(run: &mut Run, folder: &str) -> Option<Vec<String>> {
 pub(super) fn move_files(run: &mut Run) -> StreamText {
     let options = COPY.parse(run.arguments);
     let Some(placement) = placement(run, &options) else {
-        // The target is unknown, the sources are gone all the same.
+        // The target is unknown, but the sources are removed nevertheless.
         if let Some((_, sources)) = options.operands.split_last().filter(|_| !options.has_many) {
             sources.iter().filter_map(Field::text).for_each(|source| run.evaluator.write_all(run.state, source));
         }
@@ -205,7 +205,7 @@ pub(super) fn install(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// `rm` and what else removes files.
+/// `rm` and other programs that remove files.
 pub(super) fn remove(run: &mut Run) -> StreamText {
     let options = Spec::FLAGS.parse(run.arguments);
     let removes_folders = options.has(&["r", "R", "recursive"]) || matches!(run.name, "trash" | "trash-put" | "rimraf");
@@ -238,7 +238,7 @@ pub(super) fn truncate(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// `tee`, which passes on what it reads, and `sponge`.
+/// `tee`, which prints its input, and `sponge`.
 pub(super) fn tee(run: &mut Run) -> StreamText {
     Spec::FLAGS.parse(run.arguments).texts().filter(|path| *path != "-").for_each(|path| run.write(path));
     if run.name == "tee" { run.input.clone() } else { StreamText::empty() }
@@ -254,7 +254,7 @@ pub(super) fn dd(run: &mut Run) -> StreamText {
 pub(super) fn sort(run: &mut Run) -> StreamText {
     let options = SORT.parse(run.arguments);
     run.write_field(options.value(&["o", "output"]));
-    // The order of file names matters to nobody here.
+    // The order of file names does not matter here.
     let prints_input = options.operands.is_empty() && !options.has(&["z", "zero-terminated", "R"]);
     if prints_input && run.input.text().is_some() { run.input.clone() } else { StreamText::Unknown }
 }
@@ -281,7 +281,7 @@ pub(super) fn rsync(run: &mut Run) -> StreamText {
             placement.path(source).iter().for_each(|path| run.write(path));
         } else if is_recursive {
             let folder = run.evaluator.resolve(run.state, source).unwrap_or_default();
-            // With a slash at its end a folder means what is in it.
+            // A folder with a trailing slash means its contents.
             let inner = if source.ends_with('/') { String::new() } else { format!("{}/", last_component(source)) };
             let target = placement.target.trim_end_matches('/');
             for path in files_below(run, &folder).unwrap_or_default() {

@@ -1,4 +1,4 @@
-//! `find`: which files it finds, and what it does with them.
+//! `find`: the files that it finds, and its actions on them.
 
 use super::Run;
 use crate::shell_writes::builtins::last_component;
@@ -6,7 +6,7 @@ use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::state::Field;
 use crate::shell_writes::wildcards::{Sign, live_pattern, text_fits};
 
-/// Files and folders that one `find` may meet.
+/// The most files and folders that one `find` may visit.
 const VISITED_MAX: usize = 5000;
 /// Brackets in an expression.
 const DEPTH_MAX: usize = 20;
@@ -26,7 +26,7 @@ enum Test {
     Either(Vec<Test>),
 }
 
-/// What `find` does with a file.
+/// An action of `find` on a file.
 enum Action {
     Print(char),
     Delete,
@@ -50,7 +50,7 @@ impl<'f> ExpressionReader<'f> {
         self.words.next().map(|field| field.text().unwrap_or("\0"))
     }
 
-    /// Parts with `-o` between them, up to a bracket or the end.
+    /// Parts separated by `-o`, up to a bracket or the end.
     fn either(&mut self, depth: usize) -> Option<Test> {
         let mut choices = vec![Vec::new()];
         while let Some(word) = self.peek() {
@@ -115,7 +115,7 @@ impl<'f> ExpressionReader<'f> {
                 self.next()?;
                 Test::Unknown
             }
-            // What else there is may take a word or not.
+            // An unknown test may or may not take a word.
             _ => return None,
         })
     }
@@ -138,20 +138,20 @@ impl<'f> ExpressionReader<'f> {
     }
 }
 
-/// A file or folder that `find` meets.
+/// A file or folder that `find` visits.
 struct Visited<'p> {
     path: &'p str,
     kind: char,
 }
 
-/// What a file leads to.
+/// The result of the expression for a file.
 #[derive(Default)]
 struct Verdict {
     actions: Vec<usize>,
     is_pruned: bool,
 }
 
-/// Whether a file passes a test; none if that is unknown, and then nothing behind it is certain.
+/// Whether a file passes a test; `None` if that is unknown, and then nothing after it is certain.
 fn passes(test: &Test, file: &Visited, verdict: &mut Verdict) -> Option<bool> {
     let lower = |text: &str, ignores_case: bool| if ignores_case { text.to_lowercase() } else { text.to_owned() };
     match test {
@@ -212,7 +212,7 @@ pub(super) fn find(run: &mut Run) -> StreamText {
     };
     let only_prints = actions.iter().all(|action| matches!(action, Action::Print(_) | Action::Other));
     if only_prints && !run.evaluator.output_is_read {
-        // Most searches only show what they find; they are spared the walk.
+        // Most searches only print paths, so they need no walk.
         return StreamText::Unknown;
     }
     let mut walk = Walk { test, depths: reader.depths, hits: Vec::new(), n_visited: 0, is_whole: true };

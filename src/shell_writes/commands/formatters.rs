@@ -6,7 +6,7 @@ use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::state::Field;
 use crate::shell_writes::{Tracking, wildcards};
 
-/// What a formatter rewrites if it is given no file.
+/// The files that a formatter rewrites if no file is given.
 #[derive(Clone, Copy, PartialEq)]
 enum Default {
     /// Nothing: it reads standard input or stops.
@@ -17,10 +17,10 @@ enum Default {
     FolderWith(&'static str),
 }
 
-/// How to tell what a formatter rewrites.
+/// How to find the files that a formatter rewrites.
 struct Formatter {
     name: &'static str,
-    /// The words behind the name that make it this formatter.
+    /// The words after the name that select this formatter.
     subcommand: &'static [&'static str],
     /// One of these options makes it write; if there are none, it always writes.
     writes: &'static [&'static str],
@@ -192,7 +192,7 @@ pub(super) fn is_formatter(run: &Run) -> bool {
     formatter(run.name, run.arguments).is_some()
 }
 
-/// Notes what a formatter rewrites.
+/// Notes the files that a formatter rewrites.
 pub(super) fn format(run: &mut Run) -> StreamText {
     let Some(formatter) = formatter(run.name, run.arguments) else { return StreamText::Unknown };
     let arguments = &run.arguments[formatter.subcommand.len()..];

@@ -1,7 +1,7 @@
 //! Git: which files of the work tree a command writes.
 //!
-//! A command with paths writes these. A command on the whole tree writes what git knows to differ;
-//! this module reads no index, so it notes all files that git tracks.
+//! A command with paths writes these paths. A command on the whole tree writes the files that differ according to
+//! git's index. This module does not read the index, so it notes all files that git tracks.
 
 use super::Run;
 use super::options::{Options, Spec};
@@ -104,13 +104,13 @@ fn whole_tree(run: &mut Run, tracking: Tracking) {
     }
 }
 
-/// Notes paths as git takes them: files, folders, and patterns.
+/// Notes paths as git interprets them: files, folders, and patterns.
 fn paths(run: &mut Run, operands: &[Field]) {
     for path in operands.iter().filter_map(Field::text) {
         if path.starts_with(":/") || path == ":" {
             whole_tree(run, Tracking::Tracked);
         } else if path.starts_with(':') {
-            // The magic of such a path is not worth its rules.
+            // Pathspec magic is rare, so it is not implemented.
         } else if let Some(start) = path.find(['*', '?']) {
             let folder = path[..start].rfind('/').map_or(".", |at| &path[..at.max(1)]);
             let ending = path[start..].strip_prefix('*').filter(|ending| !ending.contains(['*', '?', '[', '/']));

@@ -1,4 +1,4 @@
-//! The programs that agents run, each with the rule that tells which files it writes.
+//! The programs that agents run, each with a rule that finds the files that it writes.
 
 mod archives;
 mod editors;
@@ -25,7 +25,7 @@ pub(super) struct Run<'r, 'e> {
     input: &'r StreamText,
 }
 
-/// The rule of a program: it notes the files, and returns what is printed.
+/// The rule of a program: it notes the files, and returns the output.
 type Rule = fn(&mut Run) -> StreamText;
 
 /// All rules by the names of their programs.
@@ -73,7 +73,7 @@ const RULES: &[(&[&str], Rule)] = &[
     (&["yarn", "pnpm", "npm", "bundle"], wrappers::script_runner),
 ];
 
-/// Notes the files that a program writes, and returns what it prints.
+/// Notes the files that a program writes, and returns its output.
 pub(super) fn run_command(
     evaluator: &mut Evaluator,
     state: &mut State,
@@ -110,7 +110,7 @@ impl Run<'_, '_> {
         resolved.is_some_and(|path| self.evaluator.is_folder(&path) == Some(true))
     }
 
-    /// Runs another command, which this one is given.
+    /// Runs another command that is an argument of this one.
     fn run(&mut self, words: &[Field]) -> StreamText {
         self.evaluator.call(self.state, words, self.input).output
     }
@@ -120,7 +120,7 @@ impl Run<'_, '_> {
         self.state.directory.clone()
     }
 
-    /// The text on standard input; of a file only as far as it is a patch.
+    /// The text on standard input. The content of a file is read only if it is a patch.
     fn patch_input(&mut self) -> Option<String> {
         match self.input {
             StreamText::Text(text) => Some(text.clone()),
@@ -130,7 +130,7 @@ impl Run<'_, '_> {
     }
 }
 
-/// Runs a script in a shell of its own.
+/// Runs a script in a separate shell.
 fn run_script(run: &mut Run, script: &str, arguments: &[Field]) -> RunResult {
     let mut inner = run.state.child();
     inner.arguments = arguments.to_vec().into();

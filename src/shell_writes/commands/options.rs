@@ -1,4 +1,4 @@
-//! Takes the arguments of a program apart into options and operands.
+//! Splits the arguments of a program into options and operands.
 
 use super::super::state::Field;
 
@@ -23,7 +23,7 @@ impl Spec {
         Spec { short, attached: "", long, stops: false }
     }
 
-    /// Takes arguments apart.
+    /// Splits arguments into options and operands.
     pub(super) fn parse(&self, arguments: &[Field]) -> Options {
         let mut options = Options::default();
         let mut rest = arguments.iter();
@@ -72,14 +72,13 @@ impl Spec {
     }
 }
 
-/// The arguments of a program, taken apart.
+/// The arguments of a program, split into options and operands.
 #[derive(Debug, Default)]
 pub(super) struct Options {
     given: Vec<(String, Option<Field>)>,
-    /// What is no option.
+    /// The operands.
     pub operands: Vec<Field>,
-    /// Whether one of the operands may be any number of words, so that the places of the others
-    /// are unknown.
+    /// Whether one of the operands may be any number of words, so that the positions of the others are unknown.
     pub has_many: bool,
 }
 

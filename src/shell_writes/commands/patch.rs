@@ -9,10 +9,10 @@ const PATCH: Spec = Spec::new(
     "pidorBDFVYzg",
     &["strip", "input", "directory", "output", "reject-file", "prefix", "ifdef", "fuzz", "suffix"],
 );
-/// What stands before a path in the language of `apply_patch`.
+/// The prefixes of a path in the language of `apply_patch`.
 const MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
 
-/// `patch`: its operand, else the files that the patch names.
+/// `patch`: its operand, or else the files that the patch names.
 pub(super) fn patch(run: &mut Run) -> StreamText {
     let options = PATCH.parse(run.arguments);
     if options.has(&["dry-run", "C", "check"]) {
@@ -47,7 +47,7 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
 /// component of a name is kept, as `patch` does.
 pub(super) fn note_headers(run: &mut Run, text: &str, strip: Option<usize>, reverses: bool) {
     let mut old = None;
-    // Lines of a hunk that are still to come: in it `--- x` is a removed line.
+    // How many lines of the hunk are left. Inside a hunk, `--- x` is a removed line.
     let mut n_hunk = (0_usize, 0_usize);
     for line in text.lines() {
         if !run.evaluator.spend(1) {
@@ -86,7 +86,7 @@ fn hunk_lines(header: &str) -> (usize, usize) {
     (counts.next().unwrap_or(0), counts.next().unwrap_or(0))
 }
 
-/// The name in a header, without the date behind it.
+/// The name in a header, without the date after it.
 fn file_name(header: &str) -> &str {
     header.split('\t').next().unwrap_or(header).trim_end()
 }
@@ -98,7 +98,7 @@ fn stripped(name: &str, strip: Option<usize>) -> Option<String> {
     (is_plain && n < parts.len()).then(|| parts[n..].join("/"))
 }
 
-/// The patch language of agents: the files stand in marked lines.
+/// The patch language of agents, which names the files in marked lines.
 pub(super) fn apply_patch(run: &mut Run) -> StreamText {
     let argument = run.arguments.first().and_then(Field::text).map(str::to_owned);
     let Some(text) = argument.or_else(|| run.input.text().map(str::to_owned)) else { return StreamText::Unknown };

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 const PYTHON: Spec = Spec { short: "cWX", attached: "", long: &["check-hash-based-pycs"], stops: true };
 const NODE: Spec =
     Spec { short: "epr", attached: "", long: &["eval", "print", "require", "import", "input-type"], stops: true };
-/// Of a script with more functions the calls of the others are not looked for.
+/// The most functions of a script whose calls are searched.
 const FUNCTIONS_MAX: usize = 64;
-/// A longer script is not looked into.
+/// A longer script is not analysed.
 const SCRIPT_MAX: usize = 256 * 1024;
 /// Functions of any language whose first argument is a file that they write or remove.
 const WRITES_FIRST: &[&str] = &[
@@ -76,7 +76,7 @@ pub(super) fn interpreted(run: &mut Run, scripts: &[String], has_script: bool) -
     StreamText::Unknown
 }
 
-/// Looks into scripts, or into standard input if there is no other.
+/// Analyses scripts, or standard input if there is no other script.
 fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: bool) {
     let input = run.input.text().filter(|_| !has_script).map(str::to_owned);
     for script in scripts.iter().cloned().chain(input) {
@@ -104,16 +104,16 @@ struct Written {
     is_tree: bool,
 }
 
-/// What a name of a script stands for.
+/// The value of a name in a script.
 #[derive(Debug, Clone, Default)]
 struct Binding {
-    /// All values that it takes, one after the other.
+    /// All values that it takes in turn.
     values: Vec<String>,
     is_path: bool,
     is_unknown: bool,
 }
 
-/// A script and what its names mean.
+/// A script and the values of its names.
 struct Snippet {
     tokens: Vec<Token>,
     bindings: HashMap<String, Binding>,
@@ -170,7 +170,7 @@ fn list_literal(tokens: &[Token], at: usize) -> Option<(Vec<String>, usize)> {
     }
 }
 
-/// What the names of a script stand for.
+/// The values of the names in a script.
 fn bindings(tokens: &[Token]) -> HashMap<String, Binding> {
     let mut found: HashMap<String, Binding> = HashMap::new();
     let mut open = 0_usize;
@@ -303,7 +303,7 @@ fn forget_parameters(tokens: &[Token], at: usize, found: &mut HashMap<String, Bi
 }
 
 impl Snippet {
-    /// The paths that an argument may be, and where it ends.
+    /// The paths that an argument may have, and where it ends.
     fn argument(&self, at: usize) -> Option<(Vec<String>, usize)> {
         let (paths, end) = match self.tokens.get(at)? {
             Token::Text(text) => (vec![text.clone()], at + 1),

@@ -19,17 +19,17 @@ pub(super) enum Language {
 pub(super) enum Token {
     /// A name, a keyword or a number.
     Name(String),
-    /// A text that stands for itself.
+    /// A string literal without expansions.
     Text(String),
-    /// A text with something to be computed in it, or bytes.
+    /// A string literal with expansions, or bytes.
     Computed,
-    /// Any other sign.
+    /// Any other character.
     Sign(char),
     /// The end of a statement.
     End,
 }
 
-/// The tokens of a script; none if a text has no end.
+/// The tokens of a script; `None` if a string literal has no end.
 pub(super) fn tokens(script: &str, language: Language) -> Option<Vec<Token>> {
     let mut reader = TokenReader { text: script.chars().collect(), at: 0, language, open: 0, tokens: Vec::new() };
     while reader.at < reader.text.len() {
@@ -151,7 +151,7 @@ impl TokenReader {
         Some(())
     }
 
-    /// A text in quotes, with what stands before them.
+    /// A string literal in quotes, with its prefix.
     fn quoted(&mut self, quote: char, prefix: &str) -> Option<()> {
         let is_triple = self.language == Language::Python && self.peek(1) == Some(quote) && self.peek(2) == Some(quote);
         let width = if is_triple { 3 } else { 1 };

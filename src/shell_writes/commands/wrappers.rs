@@ -28,7 +28,7 @@ const STOPS: Spec = Spec {
     long: &["package", "from", "with", "python", "directory", "project", "env-file", "extra", "group"],
     stops: true,
 };
-/// Commands that `xargs` may run in one line.
+/// The most commands that `xargs` may run in one command line.
 const RUNS_MAX: usize = 500;
 
 /// `sh -c script`, or a script on standard input.
@@ -39,7 +39,7 @@ pub(super) fn shell(run: &mut Run) -> StreamText {
     }
     if options.has(&["c"]) {
         let Some((Field::Known(script), rest)) = options.operands.split_first() else { return StreamText::Unknown };
-        // The first word behind the script is `$0`.
+        // The first word after the script is `$0`.
         return run_script(run, script, rest.get(1..).unwrap_or_default()).output;
     }
     let reads_input = options.operands.is_empty() || options.has(&["s"]);
@@ -49,7 +49,7 @@ pub(super) fn shell(run: &mut Run) -> StreamText {
     }
 }
 
-/// Runs the words behind the options of a program.
+/// Runs the words after the options of a program.
 fn run_operands(run: &mut Run, operands: &[Field]) -> StreamText {
     if operands.is_empty() { StreamText::Unknown } else { run.run(operands) }
 }
@@ -119,7 +119,7 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
     };
     let Some(text) = run.input.text().map(str::to_owned) else {
         let has_files = place.is_none();
-        // The words that are on the command line are written whatever else comes.
+        // The operands on the command line are known, whatever is read from standard input.
         let words = [options.operands.as_slice(), if has_files { &[Field::Many] } else { &[] }].concat();
         return if has_files { run_inner(run, &words) } else { StreamText::Unknown };
     };

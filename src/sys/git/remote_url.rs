@@ -41,7 +41,8 @@ enum Location {
     Host { host: String, path: String, is_ssh: bool },
 }
 
-/// Takes a URL apart, as git-clone(1) describes them. Users, passwords and ports say nothing of the repository.
+/// Splits a URL of one of the forms that git-clone(1) describes. Users, passwords and ports are dropped, because they
+/// do not identify the repository.
 fn split(url: &str) -> Location {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     if scheme == "file" {
