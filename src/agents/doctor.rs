@@ -37,9 +37,9 @@ const HUBS_WITHIN: Duration = Duration::from_millis(300);
 /// The result of one check.
 #[derive(Debug, Clone)]
 pub struct Check {
-    /// What was checked: the broker, an agent.
+    /// The subject of the check: the broker, an agent.
     pub about: String,
-    /// What was found.
+    /// The finding.
     pub found: String,
     /// How to repair it; `None` if all is well.
     pub cure: Option<String>,

@@ -11,7 +11,7 @@ pub const NAME: &str = "slm-mesh";
 /// The words by which a file is recognised as ours.
 pub const MARK: &str = "written by slm-mesh setup";
 
-/// The slash commands: name, what it does, and its text.
+/// The slash commands: name, description and text.
 const SLASH_COMMANDS: &[(&str, &str, &str)] = &[
     ("mesh-peers", "Show who else works here, and on what", include_str!("skills/mesh-peers.md")),
     ("mesh-send", "Send a message to another agent", include_str!("skills/mesh-send.md")),

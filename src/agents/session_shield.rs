@@ -1,6 +1,6 @@
 //! Lets the shell commands of a session run in a shield while others hold files in its work tree.
 //!
-//! The agent runs a line of ours in its shell before each command. If the hook before the command left a mark, the
+//! The agent's shell runs a line of slm-mesh before each command. If the hook before the command left a mark, the
 //! line starts the shell again, in a shield, with the arguments that the agent gave it. So the agent's permission
 //! rules see the command as the model wrote it, and functions, aliases and the working directory are the same. A hook
 //! that rewrote the command would lose these advantages: Claude Code applies its rules to the new text, and then

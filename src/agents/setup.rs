@@ -28,7 +28,7 @@ pub struct SetupStep {
     pub what: &'static str,
     /// The file or the command.
     pub place: String,
-    /// What was done.
+    /// The result.
     pub done: &'static str,
     /// The reason, if there is something to explain.
     pub why: String,
@@ -414,7 +414,7 @@ fn remove_own_file(environment: &Environment, root: &Path, path: &Path) -> Setup
     }
 }
 
-/// Joins steps that ended the same way into one.
+/// Joins steps with the same result into one.
 fn merged(steps: Vec<SetupStep>) -> Vec<SetupStep> {
     let mut found: Vec<SetupStep> = Vec::new();
     for step in steps {

@@ -91,14 +91,14 @@ impl ErrorKind {
     }
 }
 
-/// A request that can't be served, as told to who asked.
+/// The error of a request that can't be served, as its caller sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Error {
     /// What sort of failure.
     pub kind: ErrorKind,
     /// The sentence: thing, cause, cure.
     pub text: String,
-    /// Facts that a program may want: the lock that stands in the way, the current version.
+    /// Facts for programs: the conflicting lock, the current version.
     pub data: Option<Value>,
 }
 

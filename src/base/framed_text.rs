@@ -20,16 +20,16 @@ enum Fate {
     Space,
     /// It could steer: the reader shall see that something stood there.
     Replace,
-    /// Nobody sees it, so nobody misses it.
+    /// It is removed, because it is invisible.
     Remove,
 }
 
-/// Whether somebody or something takes this character for the end of a line.
+/// Whether a person or a program may treat this character as the end of a line.
 pub fn is_line_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Whether a character is seen as what it is: no control, format, private or invisible character.
+/// Whether a character is visible and unambiguous, and not a control, format, private-use or invisible character.
 pub fn is_visible(c: char) -> bool {
     fate(c) == Fate::Keep
 }
@@ -84,7 +84,8 @@ pub fn lines(text: &str) -> Vec<String> {
     text.split(is_line_break).map(line).collect()
 }
 
-/// A text of several lines, each behind `> `. At most `max` characters are shown; says whether that is all.
+/// A text of several lines, each with the prefix `> `. At most `max` characters are shown; returns whether that is
+/// the whole text.
 pub fn quoted_lines(text: &str, max: usize) -> (String, bool) {
     let shown = first_chars(text, max);
     let quoted: Vec<String> = lines(shown).iter().map(|line| format!("> {line}")).collect();
@@ -134,7 +135,7 @@ pub fn plain_name(name: &str) -> String {
     name.chars().map(|c| if is_name_char(c) { c } else { '-' }).take(NAME_MAX).collect()
 }
 
-/// A peer's name as it is shown: one word. A linked peer's has its machine behind an `@`.
+/// A peer's name as it is shown: one word. The name of a linked peer ends in an `@` and its machine.
 pub fn shown_name(name: &str) -> String {
     let plain = |c: char| if is_name_char(c) || matches!(c, '@' | ':' | '+') { c } else { '-' };
     name.chars().map(plain).take(SHOWN_NAME_MAX).collect()
@@ -175,7 +176,7 @@ mod tests {
     /// What text from others could imitate or close.
     const FRAME: [&str; 4] = ["", "\"", "> ", "\n"];
 
-    /// All characters, a few thousand at a time, each with these before and behind it.
+    /// All characters, a few thousand at a time, each with these before and after it.
     fn every_char_in(frame: &str) -> impl Iterator<Item = String> {
         // Between these, no plane has a character.
         let starts = (0..0x4_0000).chain(0xe_0000..=char::MAX as u32).step_by(0x1000);

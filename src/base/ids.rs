@@ -112,7 +112,7 @@ impl std::fmt::Display for ChannelName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublicIds(u128);
 
-/// The digit that tells the ids of messages from those of events: RFC 9562 allows 8, 9, a and b there.
+/// The digit that distinguishes the ids of messages from the ids of events: RFC 9562 allows 8, 9, a and b there.
 const MESSAGE: u8 = 8;
 const EVENT: u8 = 9;
 

@@ -7,7 +7,7 @@ use super::ids::MeshUrl;
 /// What a peer is, with what only that kind has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerKind {
-    /// A session of a coding agent, present while a connection speaks for it.
+    /// A session of a coding agent, online while a connection acts for it.
     Session {
         /// The agent's own key for the session, if it has told one.
         key: Option<String>,
@@ -225,7 +225,7 @@ pub enum EventKind {
     PeerJoined,
     /// A peer went offline.
     PeerLeft,
-    /// A peer changed what it says it does.
+    /// A peer changed its summary.
     PeerUpdated,
     /// A peer joined a channel.
     ChannelJoined,

@@ -63,7 +63,7 @@ pub const RATE_WINDOW_MS: i64 = 10_000;
 pub const GRACE_MS: i64 = 5_000;
 /// The same for a session on another machine, whose network may be gone for a moment.
 pub const REMOTE_GRACE_MS: i64 = 30_000;
-/// A lock whose command runs on without anybody who renews it is renewed by this much.
+/// How long a lock is extended if its command still runs and its holder does not renew it.
 pub const COMMAND_LEASE_MS: i64 = 600_000;
 /// Peers of one linked mesh that are listed here.
 pub const LINKED_MAX: usize = 500;
@@ -71,7 +71,7 @@ pub const LINKED_MAX: usize = 500;
 pub const LINK_SILENT_MS: i64 = 90_000;
 /// After the disk refused a write of our own, the next one waits this long: no loop, no full log.
 pub const REST_MS: i64 = 1_000;
-/// Mail that comes within this time wakes once; who is at work has seen it by then.
+/// Messages that arrive within this time cause one wakeup. A session that is working has seen them by then.
 pub const WAKE_COALESCE_MS: i64 = 1_000;
 /// A turn whose hooks have been silent for this long may have been cut off.
 pub const TURN_QUIET_MS: i64 = 2 * 60_000;

@@ -1,4 +1,4 @@
-//! Processes, as evidence of who calls.
+//! Processes, as evidence of a caller's identity.
 
 /// A process as the kernel names it. The number alone is not enough: the kernel reuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,7 +7,7 @@ pub struct Process {
     pub pid: i64,
     /// When it started, in the kernel's own unit.
     pub start: u64,
-    /// A shell run for one command, `npx` and the like, which stands between an agent and its tool.
+    /// A shell for one command, `npx` and the like, which runs between an agent and its tool.
     pub wrapper: bool,
     /// The agent whose program this is, if it is one that slm-mesh knows and that runs each shell below it.
     pub agent: Option<AgentProgram>,

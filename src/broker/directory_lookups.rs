@@ -59,7 +59,7 @@ impl DirectoryLookups {
 }
 
 impl<T> DirectoryLookup<T> {
-    /// What was found, if anything; `None` while the lookup is under way.
+    /// The result of the lookup; `None` while it is running.
     pub fn result(&self) -> Option<Option<T>> {
         match self.0.try_recv() {
             Ok(found) => Some(found),

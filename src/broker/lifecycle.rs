@@ -12,7 +12,7 @@ use std::io::{self, Read};
 pub enum ShutdownReason {
     /// A signal or a caller asked for it.
     Stopped,
-    /// Nobody needed the broker for a while.
+    /// The broker was unused for a while.
     Idle,
     /// A newer client asked the broker to make room for its own version.
     Replaced,
@@ -48,7 +48,7 @@ impl Lifecycle {
         Ok(Lifecycle { signals, last_use: now, idle_ms: (idle_ms > 0).then_some(idle_ms), shutdown: None })
     }
 
-    /// Notes that somebody used the broker.
+    /// Notes that the broker was used.
     pub fn note_use(&mut self, now: i64) {
         self.last_use = now;
     }
@@ -67,7 +67,7 @@ impl Lifecycle {
         self.request_shutdown(ShutdownReason::Stopped);
     }
 
-    /// When the idle time of a broker that nobody needs now is over, ms.
+    /// When the idle time of an unused broker ends, ms.
     pub fn idle_deadline(&self) -> Option<i64> {
         self.idle_ms.map(|idle_ms| self.last_use + idle_ms)
     }

@@ -235,7 +235,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
     Ok(id)
 }
 
-/// The other peers in a session's repository, and what is locked there: a few of each.
+/// A few of the other peers in a session's repository, and a few of the locks there.
 fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value) {
     let own = peers.get(id).map(|peer| peer.row.clone()).unwrap_or_default();
     let is_near = |peer: &&Peer| {

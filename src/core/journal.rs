@@ -187,7 +187,7 @@ pub enum Change<'a> {
     PeerJoined(&'a PeerRow),
     /// A peer went offline; `named` says whether the event carries its name.
     PeerLeft { row: &'a PeerRow, named: bool, reason: &'a str },
-    /// A peer changed what it says it does.
+    /// A peer changed its summary.
     PeerUpdated(&'a PeerRow),
     /// A peer joined a channel.
     ChannelJoined(&'a ChannelMember),

@@ -364,8 +364,7 @@ impl Mesh {
         self.waiting.is_empty() && !self.peers.is_anybody_online() && !self.has_mail_to_forward()
     }
 
-    /// Whether a connection is of use to somebody: it speaks for a peer, waits, follows events, or keeps
-    /// the lock of a command.
+    /// Whether a connection is in use: it acts for a peer, waits, follows events, or keeps the lock of a command.
     pub fn is_in_use(&self, conn: ConnId) -> bool {
         self.is_attached(conn)
             || self.journal.is_subscribed(conn)
@@ -373,7 +372,7 @@ impl Mesh {
             || self.locks.has_command(conn)
     }
 
-    /// Whether a connection speaks for a peer.
+    /// Whether a connection acts for a peer.
     pub fn is_attached(&self, conn: ConnId) -> bool {
         !self.peers.attached_to(conn).is_empty()
     }

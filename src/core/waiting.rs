@@ -14,7 +14,7 @@ pub enum WaitReason {
     Mail(PeerId),
     /// An event after this cursor.
     Events(i64),
-    /// A message to anybody, after this cursor.
+    /// Any message, after this cursor.
     Messages(i64),
     /// Mail that allows a wakeup of this peer, until this time (ms).
     Wakeup(PeerId, i64),

@@ -7,8 +7,8 @@
 //! The hub answers only if message 1 proves the secret: a stranger receives nothing to test guesses on.
 //! Whoever *receives* message 1 could test guesses, so a secret that a person made up is stretched first.
 //!
-//! **Invariant:** a message that was changed, repeated, reordered or left out fails to open, and so ends
-//! the connection. A recording stays closed even to somebody who learns the secret later.
+//! **Invariant:** a message that was changed, repeated, reordered or left out fails to open, and so ends the
+//! connection. A recorded connection cannot be decrypted, even by somebody who learns the secret later.
 
 use super::SUBPROTOCOL;
 use snow::params::HashChoice;
@@ -28,7 +28,7 @@ const HANDSHAKE_MAX: usize = 96;
 const KEY_LEN: usize = 32;
 /// SHA-256 works on blocks of this many bytes, and HMAC wants no longer key.
 const BLOCK_LEN: usize = 64;
-/// Hex digits of a secret that `slm-mesh secret` makes: 128 bits, which nobody guesses.
+/// Hex digits of a secret that `slm-mesh secret` makes: 128 bits, which cannot be guessed.
 const GENERATED_LEN: usize = 32;
 /// Rounds for a secret that a person made up. Each process of a guest pays for them, hooks too: 65536 rounds
 /// took 175 ms, these take about 10.

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// Addresses that are counted one by one; all others are counted together.
 const ADDRESSES_MAX: usize = 512;
-/// Addresses that a report names: those with most failures.
+/// How many addresses a report names, beginning with the most failures.
 const NAMED_MAX: usize = 8;
 
 /// The failures of this minute.
 #[derive(Debug, Default)]
 pub struct AuthFailures {
     by_address: HashMap<IpAddr, u32>,
-    /// Failures of addresses that found no room in the map.
+    /// Failures of addresses for which the map has no space.
     others: u32,
     /// When the first failure came.
     began: Option<Instant>,

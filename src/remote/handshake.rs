@@ -1,6 +1,6 @@
 //! The hub's side of a connection until it is accepted: the WebSocket upgrade, then the proof.
 //!
-//! **Invariant:** whoever does not know the secret learns only that it was not accepted.
+//! **Invariant:** a client that does not know the secret learns only that it was not accepted.
 
 use super::auth::{HubHandshake, NetworkKey};
 use super::bridge::Framing;

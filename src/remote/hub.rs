@@ -27,7 +27,7 @@ const ACCEPTED_MAX: usize = 1000;
 /// Pending handshakes at once, in all and from one address. A further one takes the place of the oldest.
 const PENDING_MAX: usize = 256;
 const PENDING_PER_ADDRESS_MAX: usize = 64;
-/// Connections accepted before those that are here get a turn, so that nobody is dropped unheard.
+/// How many connections are accepted before the open connections get a turn, so that none is dropped unread.
 const ACCEPT_MAX: usize = 32;
 /// After this many wrong secrets in a minute, an address gets fewer pending handshakes, and each is
 /// delayed. A guest with the right secret gets in from there, too, only later.
@@ -54,7 +54,7 @@ pub struct AcceptedPeer {
     pub stream: UnixStream,
     /// Where it comes from.
     pub address: IpAddr,
-    /// What it is for.
+    /// Its purpose.
     pub role: AcceptedRole,
 }
 
@@ -152,7 +152,7 @@ struct Acceptor {
     accepted: HashMap<usize, Bridge<TcpStream>>,
     /// Connections that have more to do, even without an event.
     unfinished: Vec<usize>,
-    /// When to accept next, if there may be somebody to accept.
+    /// When to accept next, if a client may be waiting.
     accept_at: Option<Instant>,
     rejections: Rejections,
 }
@@ -236,7 +236,7 @@ impl Acceptor {
         match self.hand_over(n, socket, address) {
             Ok(bridge) => {
                 self.accepted.insert(n, bridge);
-                // What it sent right after its proof may be here already.
+                // The data that it sent right after its proof may have arrived already.
                 self.unfinished.push(n);
             }
             Err(error) => (self.broker.log)(&format!("a connection from {address} was dropped: {error}")),
@@ -323,7 +323,7 @@ impl Acceptor {
         self.unfinished.push(n);
     }
 
-    /// Ends what took too long or gave no sign of life, and reports who was rejected.
+    /// Ends connections that took too long or did not answer, and reports rejected clients.
     fn check_deadlines(&mut self, now: Instant) {
         let limit = Duration::from_millis(HANDSHAKE_MS);
         for (_, late) in self.pending.extract_if(|_, pending| now.duration_since(pending.since) >= limit) {

@@ -9,7 +9,7 @@ const HEADER_LEN: usize = 17;
 /// What one turn of the leader changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
-    /// Who led.
+    /// The leader.
     pub term: Term,
     /// The mesh's time in that turn, ms. The next leader's clock goes on from here.
     pub now: i64,

@@ -47,7 +47,8 @@ pub enum Append {
     Refused(String),
     /// It is not stored, because this hub does not lead any more.
     Deposed,
-    /// Nobody can tell. The hub must stop leading without an answer to anybody; whoever leads next finds out.
+    /// It is unknown whether the entry was stored. The hub must stop leading without answering any client. The next
+    /// leader finds out.
     Unknown(String),
 }
 
@@ -80,7 +81,7 @@ pub trait ReplicatedLog {
     /// have changed what an answer says.
     fn is_leading(&self) -> bool;
 
-    /// Gives the leadership up at once, as far as the engine can be reached.
+    /// Gives up the leadership at once, if the engine can be reached.
     fn step_down(&mut self);
 
     /// The address of the hub that leads; `None` while there is none.

@@ -156,7 +156,7 @@ fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -
             _ => None,
         },
         "ls" => match words {
-            // Each operand that is a wildcard's match; options change what is printed.
+            // Each operand that a wildcard matched. Options change the output.
             Some(words)
                 if !words.is_empty()
                     && words.iter().all(|word| *word == "-1" || !word.starts_with('-') && word.contains('.')) =>

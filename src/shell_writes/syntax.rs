@@ -20,14 +20,14 @@ pub(super) enum Part {
         name: String,
         /// The operation on its value.
         change: Expansion,
-        /// Whether it stands in double quotes.
+        /// Whether it is in double quotes.
         quoted: bool,
     },
     /// `$(script)` or backquotes.
     Output {
         /// The script that runs.
         script: Rc<Command>,
-        /// Whether it stands in double quotes.
+        /// Whether it is in double quotes.
         quoted: bool,
     },
     /// `<(script)` or `>(script)`: a path below /dev.

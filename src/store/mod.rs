@@ -331,7 +331,7 @@ impl Store {
         Ok(self.db.query_row("SELECT EXISTS (SELECT 1 FROM lock)", [], |row| row.get(0))?)
     }
 
-    /// The newest time in the store; the mesh's clock never runs behind it.
+    /// The newest time in the store. The mesh's clock is never earlier.
     pub fn last_time(&self) -> StoreResult<i64> {
         let newest = |table: &str, column: &str| {
             let sql = format!("SELECT {column} FROM {table} ORDER BY seq DESC LIMIT 1");

@@ -10,11 +10,11 @@ use std::path::Path;
 /// When a hook looks at the session's own files.
 #[derive(Debug, Clone, Copy)]
 pub enum OwnMoment<'a> {
-    /// Before a tool of the session writes: a change is somebody else's.
+    /// Before a tool of the session writes. Another peer or a person made any change.
     BeforeWrite,
     /// After a tool that had this note: a change is the session's own.
     AfterWrite(&'a CommandNote),
-    /// At any other time: a change is somebody else's, unless a tool of the session still runs.
+    /// At any other time. Another peer or a person made any change, unless a tool of the session still runs.
     Between,
 }
 

@@ -92,7 +92,7 @@ pub struct HttpResponse {
     pub status: u16,
     /// `Content-Type`.
     pub content_type: &'static str,
-    /// Further headers, except `Connection` and those that frame the body: the server writes those.
+    /// Further headers, except `Connection` and the headers that frame the body, which the server writes.
     pub headers: Vec<(&'static str, String)>,
     /// The body; the server writes its length.
     pub body: Vec<u8>,

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 /// The answer of a route: a body, or an error that is sent with status 200 and `ok: false`.
 type RouteResult = Result<Value, Error>;
 
-/// Runs one request. `repository` is what was found in its [`directory`].
+/// Runs one request. `repository` is the repository of its [`directory`].
 pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, now: i64) -> HttpResponse {
     let route = (request.head.method.as_str(), request.head.target.as_str());
     let own = routes::find(route);

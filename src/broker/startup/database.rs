@@ -16,7 +16,7 @@ const ASIDE: &str = "broker.db.damaged-";
 /// What SQLite appends to the names of the files that make up a database.
 const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
-/// Opens the store, and a clock that is not behind the last committed time.
+/// Opens the store, and starts a clock that is not earlier than the last committed time.
 pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(Store, Clock), Error> {
     let store = open(places, settings)?;
     let (store, floor) = match store.last_time() {
@@ -95,7 +95,7 @@ pub(super) fn mark_suspect(places: &DataDir) {
     let _ = fs::write(places.suspect(), "");
 }
 
-/// The warning about a database that was set aside since `started`, for whoever started this broker.
+/// The warning about a database that was set aside since `started`, for the user who started this broker.
 pub(super) fn set_aside_warning(places: &DataDir, started: i64) -> Option<String> {
     let since = file_time(started);
     let names = fs::read_dir(&places.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());

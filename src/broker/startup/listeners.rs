@@ -48,7 +48,7 @@ impl PortCredentials {
         PortCredentials { token, secret: is_open.then(|| settings.text(SECRET).to_owned()) }
     }
 
-    /// Who may subscribe to pushes over a WebSocket: nobody, once bearer tokens are switched off.
+    /// The credentials for pushes over a WebSocket: none, once bearer tokens are switched off.
     fn subscriber_check(self) -> BearerCheck {
         let is_on = self.secret.is_some();
         let is_known = legacy_http::bearer_check(self.token, self.secret);

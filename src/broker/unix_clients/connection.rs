@@ -63,7 +63,7 @@ pub struct ClientConnection {
     /// The poll reports when the socket accepts bytes again. This is on only while the socket accepts none, because
     /// otherwise each line that a client reads would wake the loop needlessly.
     watches_writable: bool,
-    /// The client has closed its side; what it sent before is still to be read.
+    /// The client has closed its side. Its earlier input is still to be read.
     is_half_closed: bool,
     /// It hung up, or is to be dropped as soon as its output is flushed.
     is_closed: bool,

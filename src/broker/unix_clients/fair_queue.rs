@@ -18,7 +18,7 @@ pub const TURN_SHARE: Duration = Duration::from_millis(1);
 pub struct QueueTag {
     /// Work before this client's turn, in microseconds.
     start: u64,
-    /// What it cost when it was served last.
+    /// Its cost when it was served last.
     last_cost: u64,
 }
 

@@ -1,7 +1,7 @@
 //! The event streams of open pages: first the whole state, then the changes, in frames.
 //!
-//! The mesh reports events and messages one by one. The rows of peers and locks also change without an
-//! event (somebody waits for a lock, or is active), so they are compared with what was sent before.
+//! The mesh reports events and messages one by one. The rows of peers and locks also change without an event (a peer
+//! waits for a lock, or is active), so they are compared with the rows that were sent before.
 //!
 //! **Invariant:** frames leave in flush only. Every frame states the current facts, so a page may get a fact twice
 //! but never misses one.
@@ -263,7 +263,7 @@ fn entry_row(mesh: &Mesh, entry: &StateEntry) -> String {
     row.to_string()
 }
 
-/// The rows of peers: those online, then those that were online last.
+/// The rows of peers: online peers first, then the peers that were online last.
 fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
     let mut peers: Vec<Peer> = mesh.peers().all().to_vec();
     peers.sort_by_key(|peer| (!peer.is_online() && !mesh.peers().is_human(&peer.row.id), -peer.row.last_seen));

@@ -84,7 +84,7 @@ fn host_of(url: &str) -> &str {
     })
 }
 
-/// Whether a SuperLocalMemory daemon's peer reads only what is sent to its whole project.
+/// Whether a SuperLocalMemory daemon's peer reads only messages to its whole project.
 fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
     let is_old = now - peer.registered > BROADCAST_ONLY_MS;
     is_old && peer.last_heartbeat - peer.registered < FIRST_HEARTBEAT_MS

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub struct Locks {
     pub(super) locks: Vec<LockRow>,
-    /// Commands that may come back: after a start of the broker, or when a connection to another machine broke.
+    /// Commands that may reconnect, after the broker started or after a connection to another machine broke.
     orphans: Vec<Orphan>,
     /// The holders and commands whose locks end with a connection.
     commands: HashMap<ConnId, Vec<(PeerId, LockOwner)>>,

@@ -147,7 +147,7 @@ impl Subthread {
                 break *known;
             }
             path.push(at);
-            // An answer has a higher number than what it answers.
+            // A reply has a higher number than the message that it answers.
             at = match parent {
                 Some(parent) if parent >= self.top => parent,
                 _ => break false,

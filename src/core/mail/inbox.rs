@@ -1,4 +1,4 @@
-//! The inbox: a peer's unread messages, its history, and what it sent.
+//! The inbox: a peer's unread messages, its history, and its sent messages.
 
 use super::{Correspondent, Mail, log};
 use crate::base::error::Error;

@@ -1,4 +1,4 @@
-//! A peer's search in its own messages: what it sent and what it received.
+//! A peer's search in its own messages, both sent and received.
 //!
 //! **Invariant:** a search marks no message as read: unread messages that it finds stay unread, and the inbox offers
 //! them again.

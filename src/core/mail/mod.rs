@@ -226,8 +226,8 @@ impl Mail {
     /// Puts one message per recipient into the mailboxes and notifies the recipients' connections.
     ///
     /// # Errors
-    /// When the payload is not what its type says, a mailbox is full, a linked mesh could not take the
-    /// message, or the disk refuses.
+    /// When the payload does not match its type, a mailbox is full, a linked mesh could not accept the message, or
+    /// the disk refuses.
     #[allow(clippy::too_many_arguments)] // the message, and the parts that learn of it
     pub fn post(
         &mut self,
@@ -345,8 +345,8 @@ impl Mail {
         found.ok_or_else(|| no_message(id))
     }
 
-    /// Unread messages for a hook to show: at most `max`, without those that another hook took a moment
-    /// ago. `take` marks them as offered and as taken by this connection.
+    /// Unread messages for a hook to show: at most `max`, without messages that another hook took a moment ago.
+    /// `take` marks them as offered and as taken by this connection.
     #[allow(clippy::too_many_arguments)] // what is asked for, by whom, and where it is written
     pub(super) fn for_hook(
         &mut self,

@@ -32,7 +32,7 @@
 //! | goes on | another agent's, or not its own although that is known | refused |
 //! | goes on | cannot be seen, or its own is unknown | that session |
 //!
-//! Where several sessions fit, a caller that would write is refused; a caller that only reads acts as nobody.
+//! If several sessions match, a caller that would write is refused, and a caller that only reads acts as no peer.
 
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
@@ -56,7 +56,7 @@ pub(super) struct SessionEvidence<'a> {
     pub id: Option<&'a str>,
     /// The name that it asks for.
     pub name: &'a str,
-    /// Whether somebody chose that name, and it is not the default.
+    /// Whether the name was chosen by a user, and is not the default.
     pub is_name_chosen: bool,
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// The wait after a request to keep the lease that nobody answered.
+/// The wait after a request to keep the lease that was not answered.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How much of the lease we trust, in percent: clocks of two machines don't run alike.
 const TRUSTED_PERCENT: i64 = 90;
@@ -52,7 +52,7 @@ impl Lease {
         boot_ms() < self.valid_until.load(Ordering::Acquire)
     }
 
-    /// Gives it back, with all keys under it.
+    /// Revokes the lease, with all its keys.
     pub(super) fn revoke(self, gateway: &mut Gateway) {
         // What is not revoked expires.
         let _ = gateway.ask("lease/revoke", &json!({ "ID": self.id }));

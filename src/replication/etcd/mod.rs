@@ -55,7 +55,7 @@ pub struct EtcdLog {
     leadership: Option<Leadership>,
     /// The lease under which this hub reports its position.
     presence: Option<Lease>,
-    /// Rings when keys of the mesh change; `None` until somebody waits.
+    /// Reports changes of the mesh's keys; `None` until a hub waits for them.
     news: Option<Receiver<()>>,
 }
 
@@ -109,7 +109,7 @@ impl EtcdLog {
         let mut gateway = self.gateway.clone();
         let prefix = self.settings.address.prefix.clone();
         let watch = move || {
-            // A full channel has a ring that nobody has heard yet, which is enough.
+            // A full channel already holds a report that has not been read yet, which is enough.
             let is_heard = || !matches!(ring.try_send(()), Err(TrySendError::Disconnected(())));
             while is_heard() {
                 gateway.watch(&prefix, is_heard);
@@ -196,7 +196,7 @@ impl ReplicatedLog for EtcdLog {
             std::thread::sleep(RETRY_AFTER);
         };
         if outcome != Append::Stored {
-            // The lease is not revoked: it may be that of a hub that leads, or nobody answers.
+            // The lease is not revoked: it may belong to a hub that leads, or etcd may not answer.
             self.leadership = None;
         }
         outcome

@@ -127,7 +127,7 @@ fn is_sign(token: Option<&Token>, sign: char) -> bool {
     token == Some(&Token::Sign(sign))
 }
 
-/// `Path("a") / "b"` at this place: its text and what stands behind it.
+/// `Path("a") / "b"` at this position: its text and the index of the token after it.
 fn path_literal(tokens: &[Token], at: usize) -> Option<(String, usize)> {
     let mut at = at;
     if name(tokens.get(at)) == Some("pathlib") && is_sign(tokens.get(at + 1), '.') {
@@ -146,7 +146,7 @@ fn path_literal(tokens: &[Token], at: usize) -> Option<(String, usize)> {
     Some((text, at))
 }
 
-/// The texts of `["a", "b"]` or `("a", "b")` at this place, and what stands behind it.
+/// The texts of `["a", "b"]` or `("a", "b")` at this position, and the index of the token after it.
 fn list_literal(tokens: &[Token], at: usize) -> Option<(Vec<String>, usize)> {
     let close = if is_sign(tokens.get(at), '[') { ']' } else { ')' };
     if !is_sign(tokens.get(at), '[') && !is_sign(tokens.get(at), '(') {
