@@ -4,7 +4,7 @@ use super::mesh_call::{MeshCall, mesh_call};
 use super::server_tools;
 use crate::known_agents::AGENTS;
 use crate::known_agents::dialect::Dialect;
-use crate::wire::field_reader::NeededFields;
+use crate::wire::json_field_scanner::NeededFields;
 use serde_json::Value;
 
 /// Fields in which a tool names its file.

@@ -8,8 +8,8 @@ use super::held_files::report::{ChangeReport, own_news_text};
 use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun};
 use super::hook_input::{HookEvent, HookInput, understand};
 use super::hook_text;
+use super::session_env;
 use super::session_shield::SessionShield;
-use super::session_variable;
 use super::shell_command;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{framed_text, time};
@@ -21,7 +21,7 @@ use crate::sys::data_dir::DataDir;
 use crate::sys::file_path;
 use crate::sys::git;
 use crate::sys::settings::Settings;
-use crate::wire::field_reader;
+use crate::wire::json_field_scanner;
 use serde_json::{Value, json};
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -84,7 +84,7 @@ fn read_input() -> Result<Value, String> {
     let stdin = BufReader::with_capacity(1 << 16, std::io::stdin().lock());
     let mut failure = None;
     let mut bytes = stdin.bytes().map_while(|byte| byte.map_err(|error| failure = Some(error)).ok());
-    let input = field_reader::read_object(&mut bytes, &edited_paths::NEEDED_FIELDS);
+    let input = json_field_scanner::read_object(&mut bytes, &edited_paths::NEEDED_FIELDS);
     input.ok_or_else(|| match failure {
         Some(error) => format!("standard input can't be read ({error})"),
         None => "the input is not a JSON object".into(),
@@ -350,7 +350,7 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
             facts["withNeighbours"] = json!(true);
             let value = client.call("hook.mail", &facts)?;
             let id = value["you"]["id"].as_str().unwrap_or_default();
-            let fields = session_variable::hand_out(work.dialect.shell_environment, work.input, id);
+            let fields = session_env::hand_out(work.dialect.shell_environment, work.input, id);
             Ok(work.show_with(&value, &hook_text::beginning(&value), fields))
         }
         HookEvent::Prompt | HookEvent::AfterTool => {

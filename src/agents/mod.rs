@@ -3,7 +3,7 @@
 //! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. Facts about a single agent are in
 //! [`crate::known_agents`].
 
-pub mod agent_settings;
+pub mod agent_lists;
 pub mod config_entries;
 pub mod doctor;
 pub mod edited_paths;
@@ -21,7 +21,7 @@ pub mod prove;
 pub mod safe_write;
 mod server_tools;
 pub mod session_shield;
-mod session_variable;
+mod session_env;
 pub mod setup;
 pub mod setup_records;
 pub mod shell_command;

@@ -3,7 +3,7 @@
 //! **Invariant:** if the mesh is down or slow, every commit passes. A git hook that existed before runs
 //! after the check, under its own name, and nothing of it is lost.
 
-mod check;
+mod commit_check;
 mod git_hook;
 mod hooks_dir;
 
@@ -29,7 +29,7 @@ pub fn run_guard(words: &[String], json: bool) -> Result<u8, Error> {
         ["install", dir] => install(Some(Path::new(dir)), json),
         ["remove"] => remove(json),
         // The arguments that git passes to its hooks are not needed.
-        ["check", hook, ..] => Ok(check::check_locks(hook)),
+        ["check", hook, ..] => Ok(commit_check::check_locks(hook)),
         _ => Err(Error::new(ErrorKind::Usage, "usage: slm-mesh guard install [DIR] | remove")),
     }
 }

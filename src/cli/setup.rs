@@ -1,7 +1,7 @@
 //! `setup` and `doctor`: print what they changed or found, for people and for programs.
 
 use super::print_line;
-use crate::agents::agent_settings::set_agents;
+use crate::agents::agent_lists::set_agents;
 use crate::agents::environment::Environment;
 use crate::agents::prove::NOT_PROVEN;
 use crate::agents::session_shield::SessionShield;

@@ -9,7 +9,7 @@ use super::parsed_command::ParsedCommand;
 use crate::agents::held_files::{HeldFiles, LockedPath};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
-use crate::sys::{file_path, git, read_only};
+use crate::sys::{command_sandbox, file_path, git};
 use serde_json::json;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi
     if files.is_empty() {
         return Ok(Vec::new());
     }
-    read_only::protect(&files).map_err(|error| {
+    command_sandbox::protect(&files).map_err(|error| {
         let text = format!(
             "this system allows no shield ({error}); run the command without it, or with --if-possible, which does so \
              where there is none"

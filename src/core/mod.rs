@@ -83,7 +83,7 @@ pub const OPS: &[&Op] = &[
     &locks::CHECK,
     &locks::others::OTHERS,
     &hook_ops::EDIT,
-    &peers::announced_calls::ANNOUNCE,
+    &peers::announced_tool_calls::ANNOUNCE,
     &hook_ops::MAIL,
     &hook_ops::END,
     &hook_report::CHANGED,

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** this code reads no input and writes no output; it converts between buffers and messages.
 
-pub mod field_reader;
-mod kept_text;
+pub mod json_field_scanner;
+mod text_excerpt;
 pub mod lines;
 pub mod rpc;

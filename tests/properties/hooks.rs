@@ -11,7 +11,7 @@ use slm_mesh::agents::hook_text;
 use slm_mesh::known_agents::AGENTS;
 use slm_mesh::known_agents::dialect::Dialect;
 use slm_mesh::sys::file_path;
-use slm_mesh::wire::field_reader::read_object;
+use slm_mesh::wire::json_field_scanner::read_object;
 
 /// First byte: the agent; the rest is its input.
 pub fn check(data: &[u8]) {

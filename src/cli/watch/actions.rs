@@ -2,7 +2,7 @@
 
 use super::conversations::conversation_text;
 use super::draw;
-use super::keys::Key;
+use super::key_decoder::Key;
 use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, word};
 use crate::base::limits;
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use super::actions::{self, UserAction, handle_key};
 use super::draw::{StyledLine, draw_screen};
-use super::keys::Key;
+use super::key_decoder::Key;
 use super::model::{InputMode, Pane, WatchModel};
 use super::text::width;
 use crate::base::time;

@@ -10,7 +10,7 @@ pub mod draw;
 #[cfg(test)]
 mod draw_tests;
 pub mod feed;
-pub mod keys;
+pub mod key_decoder;
 pub mod model;
 pub mod text;
 
@@ -22,7 +22,7 @@ use crate::sys::terminal::{self, Terminal};
 use actions::UserAction;
 use draw::{StyledLine, TextStyle};
 use feed::{Feed, FeedUpdate, WatchRequest};
-use keys::KeyDecoder;
+use key_decoder::KeyDecoder;
 use model::{InputMode, WatchModel, word};
 use serde_json::{Map, Value, json};
 use std::io;

@@ -5,16 +5,16 @@
 //!
 //! **Invariant:** only this module writes the peers and their connections, in memory and on disk.
 
-pub mod announced_calls;
+pub mod announced_tool_calls;
 pub mod decline;
 mod identity;
-pub(in crate::core) mod linked;
+pub(in crate::core) mod linked_peers;
 mod presence;
 pub mod registry;
 pub(in crate::core) mod resolver;
 pub mod sessions;
 
-pub use linked::LinkedPeer;
+pub use linked_peers::LinkedPeer;
 
 use super::journal::{Change, Journal};
 use super::locks::Locks;
@@ -286,7 +286,7 @@ pub struct Peers {
     /// Whether some process has had several sessions. Only then can it be unclear which session makes a call.
     has_shared_process: bool,
     /// Tool calls that hooks announced.
-    announced: Vec<announced_calls::AnnouncedCall>,
+    announced: Vec<announced_tool_calls::AnnouncedCall>,
     /// The human at this machine.
     human: PeerId,
     /// A version that increases with every change of this mesh's own peers, for meshes that poll this one.

@@ -4,7 +4,7 @@
 //! **Invariant:** memory is bounded. What is too long, too deep or too much is read and left out; a field
 //! that the caller needs is left out last.
 
-use super::kept_text::KeptText;
+use super::text_excerpt::KeptText;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
 

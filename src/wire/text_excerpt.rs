@@ -1,7 +1,7 @@
 //! Keeps the beginning of a long text, and of the rest the lines that matter: a patch of many megabytes names
 //! its files on a few lines.
 
-use super::field_reader::SHORT_MAX;
+use super::json_field_scanner::SHORT_MAX;
 
 /// The beginning of a text, and after that only the needed lines of it.
 pub(super) struct KeptText {
