@@ -187,3 +187,15 @@ fn refuse_unknown(tool: &Tool, op: &Op, given: &Map<String, Value>) -> Result<()
     let unknown: String = unknown.chars().take(40).collect();
     Err(Error::usage(&unknown, format!("unknown argument; {}{action} takes {takes}", name(tool))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_with_a_tool_names_one_that_exists() {
+        for (noun, op) in OPS.iter().filter_map(|op| op.tool.map(|(noun, _)| (noun, op.name))) {
+            assert!(TOOLS.iter().any(|tool| tool.noun == noun), "{op} belongs to the tool {noun}, which TOOLS lacks");
+        }
+    }
+}
