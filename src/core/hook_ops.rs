@@ -116,12 +116,9 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     };
     // If a process has several sessions, a call without a key may come from any of them. So a lock that was taken
     // over the process's own connection does not block any of its sessions.
-    let process = nearest(&ctx.ancestors);
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |lock: &LockRow| {
-        !keyed
-            && lock.owner == LockOwner::Peer
-            && process.is_some_and(|process| peers.is_attached_from(&lock.holder, process))
+        !keyed && lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder)
     };
     let refusing = locks.conflicting(peers, &request).find(|lock| lock.holder == id || !is_shared(lock));
     if let Some(lock) = refusing {

@@ -38,10 +38,8 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         ..LockRequest::default()
     };
     // As for an edit: a lock that was taken over the process's own connection may belong to any of its sessions.
-    let process = ctx.ancestors.iter().find(|process| !process.wrapper);
-    let is_shared = |lock: &LockRow| {
-        lock.owner == LockOwner::Peer && process.is_some_and(|process| peers.is_attached_from(&lock.holder, process))
-    };
+    let is_shared =
+        |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
     let rows = watched_locks(locks, peers, &request, args.word("project"), is_shared);
     Ok(Outcome::Ready(json!({ "ok": true, "locks": rows })))
 }

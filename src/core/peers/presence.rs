@@ -1,6 +1,7 @@
 //! Presence: connections open, close, fall silent and answer again, and the peers that they act for go online or
 //! offline.
 
+use super::resolver::nearest;
 use super::sessions::{Attachment, leave};
 use super::{Peer, Peers};
 use crate::base::error::Error;
@@ -139,7 +140,7 @@ impl Peers {
     /// Notes the agent process among the ancestors of a connection's client, as the transport proved them.
     pub(in crate::core) fn set_agent_process(&mut self, conn: ConnId, ancestors: &[Process]) {
         if let Some(one) = self.attachments.get_mut(&conn) {
-            one.agent = ancestors.iter().find(|process| !process.wrapper).copied();
+            one.agent = nearest(ancestors).copied();
         }
     }
 

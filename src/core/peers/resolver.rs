@@ -266,6 +266,12 @@ impl Peers {
         names.join(", ") + more
     }
 
+    /// Whether a peer's connection comes from the caller's own agent process. What was locked over that connection may
+    /// belong to any session of the process.
+    pub(in crate::core) fn is_attached_beside(&self, ancestors: &[Process], id: &str) -> bool {
+        nearest(ancestors).is_some_and(|process| self.is_attached_from(id, process))
+    }
+
     /// The sessions in which a caller below this process may be. A process that has only run hooks may be a person's
     /// script, so other commands that it runs belong to no session.
     fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
