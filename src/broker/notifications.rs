@@ -10,7 +10,7 @@ use crate::base::framed_text;
 use crate::core::Mesh;
 use crate::sys;
 use crate::sys::bounded_command::run_bounded;
-use crate::sys::settings::SECRET;
+use crate::sys::settings::{SECRET, STORE_PASSWORD};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -63,7 +63,7 @@ impl Notifier {
                 command
             }
         };
-        command.env_remove(SECRET);
+        command.env_remove(SECRET).env_remove(STORE_PASSWORD);
         command
     }
 }

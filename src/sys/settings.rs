@@ -58,6 +58,11 @@ pub const SESSION: &str = "SLM_MESH_SESSION";
 /// The setting that says whether transcripts are read.
 pub const TRANSCRIPTS: &str = "SLM_MESH_TRANSCRIPTS";
 
+/// The setting that names the log that several hubs share.
+pub const STORE: &str = "SLM_MESH_STORE";
+/// The password of etcd's user, which must not be shown.
+pub const STORE_PASSWORD: &str = "SLM_MESH_STORE_PASSWORD";
+
 const DAY_MS: i64 = 86_400_000;
 
 /// All settings except `SLM_MESH_DATA_DIR`, which says where the file with the others is.
@@ -116,6 +121,49 @@ pub const SETTINGS: &[Setting] = &[
         range: SettingRange::Words(&["auto", "broker", "client"]),
         default: "auto",
         help: "broker serves on SLM_MESH_HOST, client uses the hub there; auto sees whether the address is this machine's",
+    },
+    Setting {
+        name: STORE,
+        range: SettingRange::Text(1024),
+        default: "",
+        help: "etcds://HOST:2379,HOST:2379/NAME: keep the mesh in etcd, so that several hubs stand in for each other; \
+               etcd:// without TLS only on this machine",
+    },
+    Setting {
+        name: "SLM_MESH_STORE_CA",
+        range: SettingRange::Text(4096),
+        default: "",
+        help: "File with the certificate of etcd's authority (PEM)",
+    },
+    Setting {
+        name: "SLM_MESH_STORE_CERT",
+        range: SettingRange::Text(4096),
+        default: "",
+        help: "File with this hub's client certificate for etcd, without a common name (PEM)",
+    },
+    Setting {
+        name: "SLM_MESH_STORE_KEY",
+        range: SettingRange::Text(4096),
+        default: "",
+        help: "File with the key of that certificate (PEM)",
+    },
+    Setting {
+        name: "SLM_MESH_STORE_USER",
+        range: SettingRange::Text(128),
+        default: "",
+        help: "User of etcd, where its authentication is on",
+    },
+    Setting {
+        name: STORE_PASSWORD,
+        range: SettingRange::Text(1024),
+        default: "",
+        help: "Password of that user; put it into the config file, which only you can read",
+    },
+    Setting {
+        name: "SLM_MESH_LEASE",
+        range: SettingRange::Int(2, 60),
+        default: "3",
+        help: "Seconds without a sign of the hub that leads until another hub takes over",
     },
     Setting {
         name: DISCOVERY,
@@ -286,7 +334,8 @@ impl Settings {
             ["SLM_MESH_NAME", "SLM_MESH_PEER", SESSION, "SLM_MESH_HOOK_BUDGET_MS", WAKE, SHIELD, TRANSCRIPTS];
         let shared = SETTINGS.iter().filter(|setting| !of_session.contains(&setting.name));
         // The fingerprint is shown to clients, so it holds only a hash of the secret.
-        let value = |name| if name == SECRET { hash(self.text(name)).to_string() } else { self.text(name).to_owned() };
+        let is_secret = |name| [SECRET, STORE_PASSWORD].contains(&name);
+        let value = |name| if is_secret(name) { hash(self.text(name)).to_string() } else { self.text(name).to_owned() };
         shared.map(|setting| format!("{}={}", setting.name, value(setting.name))).collect::<Vec<_>>().join(" ")
     }
 }
