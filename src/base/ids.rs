@@ -66,6 +66,24 @@ text_id! {
     MeshUrl
 }
 
+/// Names the log that several hubs share: a random number that the hub chose which began the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogId(pub u128);
+
+impl std::fmt::Display for LogId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl std::str::FromStr for LogId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<LogId, Self::Err> {
+        u128::from_str_radix(text, 16).map(LogId)
+    }
+}
+
 /// The name of a channel, with its `#`, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(String);

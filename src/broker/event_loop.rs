@@ -5,6 +5,7 @@
 
 use super::checkpoint_thread::CheckpointThread;
 use super::http_requests::HttpRequests;
+use super::leadership::{HubRole, TurnEnd};
 use super::lifecycle::{Lifecycle, ShutdownReason};
 use super::log;
 use super::mesh_links::MeshLinks;
@@ -13,7 +14,7 @@ use super::notifications::Notifications;
 use super::peer_sockets::PushTargets;
 use super::process_exits::ProcessExits;
 use super::remote_listener::RemoteListener;
-use super::startup::{OwnFiles, PathState};
+use super::startup::{MeshOpener, OwnFiles, PathState};
 use super::unix_clients::UnixClients;
 use super::web::event_stream::PageStreams;
 use crate::base::error::{Error, ErrorKind};
@@ -60,6 +61,8 @@ pub struct LoopContext {
     pub tokens: TokenSource,
     /// The rules and their store.
     pub mesh: Mesh,
+    /// Whether this broker is alone, leads, or stands by.
+    pub role: HubRole,
     /// The time of this turn, ms.
     pub now: i64,
     /// When the broker ends.
@@ -75,12 +78,18 @@ impl LoopContext {
     pub fn new(
         poll: Poll,
         mesh: Mesh,
+        role: HubRole,
         lifecycle: Lifecycle,
         pages: PageStreams,
         info: BrokerInfo,
         now: i64,
     ) -> LoopContext {
-        LoopContext { poll, tokens: TokenSource { next: FIRST_CONNECTION }, mesh, now, lifecycle, pages, info }
+        LoopContext { poll, tokens: TokenSource { next: FIRST_CONNECTION }, mesh, role, now, lifecycle, pages, info }
+    }
+
+    /// Ends the turn: makes it durable.
+    pub fn commit(&mut self) -> TurnEnd {
+        self.role.commit(&mut self.mesh, self.now)
     }
 }
 
@@ -108,6 +117,8 @@ pub struct EventLoop {
     pub checkpoints: CheckpointThread,
     /// Notifies the person at this machine of alerts.
     pub notifications: Notifications,
+    /// Opens another mesh when the role changes.
+    pub opener: MeshOpener,
 }
 
 /// Creates the poll, and the waker by which other threads end its wait.
@@ -149,6 +160,8 @@ impl EventLoop {
             self.context.lifecycle.request_shutdown(ShutdownReason::Displaced);
             return Ok(());
         }
+        self.note_taken_lead();
+        let now = self.context.now;
         self.context.mesh.tick(now);
         self.remote.tend_announcer(now);
         for event in events.iter() {
@@ -156,7 +169,14 @@ impl EventLoop {
         }
         self.serve_parts();
         let has_written = self.context.mesh.has_written();
-        let is_committed = self.context.mesh.commit();
+        let is_committed = match self.context.commit() {
+            TurnEnd::Committed => true,
+            TurnEnd::TakenBack => false,
+            TurnEnd::Deposed(why) => {
+                self.stand_by(&why);
+                return Ok(());
+            }
+        };
         if has_written {
             self.checkpoints.note_write(now);
         }
@@ -294,13 +314,18 @@ impl EventLoop {
 
     /// Notes which messages went out whole on push connections.
     fn confirm_pushes(&mut self) {
-        let LoopContext { mesh, now, .. } = &mut self.context;
-        let sent = self.pushes.flush(*now);
+        let now = self.context.now;
+        let sent = self.pushes.flush(now);
         for seq in &sent {
-            mesh.on_pushed(*seq, *now);
+            self.context.mesh.on_pushed(*seq, now);
         }
-        if !sent.is_empty() && !mesh.commit() {
-            log("a push could not be recorded; its message counts as not pushed");
+        if sent.is_empty() {
+            return;
+        }
+        match self.context.commit() {
+            TurnEnd::Committed => {}
+            TurnEnd::TakenBack => log("a push could not be recorded; its message counts as not pushed"),
+            TurnEnd::Deposed(why) => self.stand_by(&why),
         }
     }
 
@@ -314,7 +339,8 @@ impl EventLoop {
     fn close(mut self, reason: ShutdownReason) {
         self.own_files.remove(reason);
         let now = self.clock.now();
-        self.context.mesh.commit();
+        // A turn that this hub can't end belongs to the hub that takes over.
+        let _ = self.context.commit();
         self.clients.announce_shutdown(reason);
         self.http.stop();
         self.remote.stop_announcing();
@@ -322,8 +348,9 @@ impl EventLoop {
         self.checkpoints.stop();
         self.notifications.stop();
         self.context.mesh.checkpoint();
-        // The lock must outlive the last write.
+        // The lock must outlive the last write, so a standby's thread ends first.
         drop(self.context.mesh);
+        self.context.role.leave();
         self.own_files.release_lock();
     }
 }

@@ -63,6 +63,9 @@ impl HttpRequests {
 
     /// Answers a request. If it depends on a directory, it waits until a thread has inspected that directory.
     fn look_or_respond(&mut self, pending: PendingRequest, context: &mut LoopContext) {
+        if let Some(refusal) = context.role.refusal() {
+            return self.responses.push((pending.ticket, legacy_http::standing_by(&refusal)));
+        }
         let directory = legacy_http::directory(&context.mesh, &pending.request);
         match directory.and_then(|directory| self.lookups.find_repository(directory)) {
             Some(lookup) => self.looking.push((pending, lookup, context.now + LOOKUP_MS)),
@@ -119,6 +122,18 @@ impl HttpRequests {
         for (ticket, response) in self.responses.drain(..) {
             if let Some(server) = &self.server {
                 server.respond(ticket, if is_committed { response } else { legacy_http::not_stored() });
+            }
+        }
+    }
+
+    /// Answers all requests that are pending that this hub can't say what became of them.
+    pub fn refuse_pending(&mut self) {
+        let held = std::mem::take(&mut self.held).into_iter().map(|(pending, _)| pending.ticket);
+        let looking = std::mem::take(&mut self.looking).into_iter().map(|(pending, ..)| pending.ticket);
+        let ready = std::mem::take(&mut self.responses).into_iter().map(|(ticket, _)| ticket);
+        for ticket in held.chain(looking).chain(ready) {
+            if let Some(server) = &self.server {
+                server.respond(ticket, legacy_http::outcome_unknown());
             }
         }
     }

@@ -2,13 +2,14 @@
 //! protocol` are derived from one table.
 
 use super::event_loop::LoopContext;
+use super::leadership::HubRole;
 use super::lifecycle::ShutdownReason;
 use super::log;
 use super::web::auth::WebAuth;
 use crate::base::error::{Error, ErrorKind};
-use crate::core::Arg;
+use crate::core::op::{Arg, ArgKind};
 use crate::sys::settings::Settings;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,33 +29,64 @@ pub struct BrokerMethod {
     pub name: &'static str,
     /// One line: what it does.
     pub summary: &'static str,
-    /// Its arguments. The methods of this table take none, and ignore what they are given.
+    /// Its arguments.
     pub args: &'static [Arg],
+    /// Whether a hub that stands by answers it, too.
+    works_on_standby: bool,
     /// What it does.
-    run: fn(&mut LoopContext, CallerMachine) -> Result<Value, Error>,
+    run: fn(&mut LoopContext, CallerMachine, &Map<String, Value>) -> Result<Value, Error>,
 }
 
 /// All methods of the broker, in the order of the documentation.
 pub const BROKER_OPS: &[BrokerMethod] = &[
-    BrokerMethod { name: "ping", summary: "Answer at once, to show that the broker is alive", args: &[], run: ping },
+    BrokerMethod {
+        name: "ping",
+        summary: "Answer at once, to show that the broker is alive and that its hub leads",
+        args: &[],
+        works_on_standby: false,
+        run: ping,
+    },
     BrokerMethod {
         name: "broker.info",
         summary: "Show the broker's version, process id, HTTP port, and a fingerprint of its settings",
         args: &[],
+        works_on_standby: true,
         run: info,
     },
     BrokerMethod {
         name: "broker.stop",
         summary: "End the broker; refused to a caller on another machine",
         args: &[],
+        works_on_standby: true,
         run: stop,
     },
     BrokerMethod {
         name: "web.open",
         summary: "Create a code that opens the web page once, within a minute; refused to a caller on another machine",
         args: &[],
+        works_on_standby: false,
         run: open_page,
     },
+    BrokerMethod {
+        name: "hub.status",
+        summary: "Show which hub leads, how far the others are, and how etcd is",
+        args: &[],
+        works_on_standby: true,
+        run: hub_status,
+    },
+    BrokerMethod {
+        name: "hub.snapshot",
+        summary: "Give another hub a piece of a copy of the database; refused to everybody else",
+        args: SNAPSHOT_ARGS,
+        works_on_standby: false,
+        run: hub_snapshot,
+    },
+];
+
+const SNAPSHOT_ARGS: &[Arg] = &[
+    Arg::new("hub", ArgKind::Text { min: 1, max: 300 }, "The address of the hub that asks").required(),
+    Arg::new("ticket", ArgKind::Text { min: 1, max: 300 }, "The ticket that it put into etcd").required(),
+    Arg::new("from", ArgKind::Int { min: 0, max: i64::MAX }, "The byte at which the piece begins"),
 ];
 
 /// The facts for the broker's methods.
@@ -71,9 +103,19 @@ impl BrokerInfo {
 }
 
 /// Runs the broker's method of that name; `None` if it has no such method.
-pub fn run_method(context: &mut LoopContext, method: &str, caller: CallerMachine) -> Option<Result<Value, Error>> {
+pub fn run_method(
+    context: &mut LoopContext,
+    method: &str,
+    caller: CallerMachine,
+    args: &Map<String, Value>,
+) -> Option<Result<Value, Error>> {
     let found = BROKER_OPS.iter().find(|known| known.name == method)?;
-    Some((found.run)(context, caller))
+    Some((found.run)(context, caller, args))
+}
+
+/// Whether a hub that stands by answers this method.
+pub fn works_on_standby(method: &str) -> bool {
+    BROKER_OPS.iter().any(|known| known.name == method && known.works_on_standby)
 }
 
 /// Ends the broker if a client on this machine has a newer version: the client starts its own.
@@ -84,11 +126,11 @@ pub fn yield_to_newer(context: &mut LoopContext, version: &str, caller: CallerMa
     }
 }
 
-fn ping(_: &mut LoopContext, _: CallerMachine) -> Result<Value, Error> {
+fn ping(_: &mut LoopContext, _: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
     Ok(json!({}))
 }
 
-fn info(context: &mut LoopContext, _: CallerMachine) -> Result<Value, Error> {
+fn info(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
     let settings = context.mesh.settings();
     Ok(json!({
         "ok": true, "version": settings.version, "pid": settings.pid, "port": settings.port,
@@ -96,7 +138,7 @@ fn info(context: &mut LoopContext, _: CallerMachine) -> Result<Value, Error> {
     }))
 }
 
-fn stop(context: &mut LoopContext, caller: CallerMachine) -> Result<Value, Error> {
+fn stop(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
     if caller == CallerMachine::Remote {
         return Err(Error::new(ErrorKind::Refused, "stop: a broker can be stopped on its own machine only"));
     }
@@ -104,7 +146,7 @@ fn stop(context: &mut LoopContext, caller: CallerMachine) -> Result<Value, Error
     Ok(json!({ "ok": true, "pid": std::process::id() }))
 }
 
-fn open_page(context: &mut LoopContext, caller: CallerMachine) -> Result<Value, Error> {
+fn open_page(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
     let port = context.mesh.settings().port;
     let host = context.info.settings.text("SLM_MESH_HOST");
     let refused = |text: String| Err(Error::new(ErrorKind::Refused, text));
@@ -126,6 +168,19 @@ fn open_page(context: &mut LoopContext, caller: CallerMachine) -> Result<Value, 
     }
     context.lifecycle.note_use(context.now);
     Ok(json!({ "ok": true, "port": port, "code": context.info.web.new_code(Instant::now()) }))
+}
+
+fn hub_snapshot(context: &mut LoopContext, _: CallerMachine, args: &Map<String, Value>) -> Result<Value, Error> {
+    match &mut context.role {
+        HubRole::Leads(leading) => leading.give_snapshot(&context.mesh, args),
+        HubRole::Alone | HubRole::StandsBy(_) => {
+            Err(Error::new(ErrorKind::Refused, "this broker shares no log, so no hub needs a copy of its database"))
+        }
+    }
+}
+
+fn hub_status(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Value>) -> Result<Value, Error> {
+    Ok(context.role.status(context.now))
 }
 
 /// Compares versions of the form `1.2.3`.

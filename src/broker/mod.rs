@@ -23,6 +23,7 @@ mod peer_sockets;
 mod process_exits;
 mod push_connection;
 mod remote_listener;
+mod role_changes;
 pub mod startup;
 mod stranger_count;
 mod superlocalmemory;

@@ -61,6 +61,12 @@ impl PushTargets {
         PushTargets { sockets: HashMap::new(), subscribers: Subscribers::default(), lookups }
     }
 
+    /// Ends all connections: the peers of another mesh follow.
+    pub fn drop_all(&mut self) {
+        self.sockets.clear();
+        self.subscribers = Subscribers::default();
+    }
+
     /// Adds a client that opened a WebSocket to receive pushes.
     pub fn add_subscriber(&mut self, context: &mut LoopContext, stream: UnixStream) {
         let token = context.tokens.next_token();

@@ -24,10 +24,14 @@ impl RemoteListener {
         door: ListenerHandle,
         arrivals: Receiver<AcceptedPeer>,
         announcer: Option<MdnsSupervisor>,
-        now: i64,
     ) -> RemoteListener {
-        let announce_at = announcer.is_some().then_some(now);
+        let announce_at = announcer.is_some().then_some(0);
         RemoteListener { admission: Some((door, arrivals)), announcer, announce_at }
+    }
+
+    /// The port for sessions on other machines; 0 if this broker is no hub.
+    pub fn port(&self) -> u16 {
+        self.admission.as_ref().map_or(0, |(door, _)| door.port())
     }
 
     /// Admits the connections that have proven the secret since the last turn.

@@ -301,6 +301,11 @@ impl Mesh {
         self.turn.seal(position)
     }
 
+    /// Bytes of the changes that the running turn recorded for the log.
+    pub fn recorded_size(&self) -> usize {
+        self.turn.store.recorded_size()
+    }
+
     /// Rolls the turn back. All its answers become this error, and memory equals the disk again.
     pub fn take_back(&mut self, error: &Error) {
         self.turn.take_back(error);

@@ -1,14 +1,21 @@
-//! One entry of the log, as bytes: which leader wrote it, the mesh's time, and what the turn changed.
+//! One entry of the log, as bytes: to which log it belongs, which leader wrote it, the mesh's time, and what the turn
+//! changed.
 
 use super::Term;
+use crate::base::ids::LogId;
 
 /// The first byte of an entry.
 const FORMAT: u8 = 1;
-const HEADER_LEN: usize = 17;
+/// The bytes before the changes: format, schema, log, term and time.
+const HEADER_LEN: usize = 1 + 4 + 16 + 8 + 8;
 
 /// What one turn of the leader changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
+    /// The log, so that two meshes under one prefix are noticed.
+    pub log: LogId,
+    /// The version of the leader's tables. A hub with older tables can't apply the changes.
+    pub schema: u32,
     /// The leader.
     pub term: Term,
     /// The mesh's time in that turn, ms. The next leader's clock goes on from here.
@@ -46,6 +53,8 @@ impl LogEntry {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_LEN + self.changes.len());
         bytes.push(FORMAT);
+        bytes.extend(self.schema.to_be_bytes());
+        bytes.extend(self.log.0.to_be_bytes());
         bytes.extend(self.term.0.to_be_bytes());
         bytes.extend(self.now.to_be_bytes());
         bytes.extend(&self.changes);
@@ -61,13 +70,20 @@ impl LogEntry {
         if *format > FORMAT {
             return Err(EntryError::Newer(*format));
         }
+        let (schema, rest) = rest.split_first_chunk().ok_or(EntryError::Foreign)?;
+        let (log, rest) = rest.split_first_chunk().ok_or(EntryError::Foreign)?;
         let (term, rest) = rest.split_first_chunk().ok_or(EntryError::Foreign)?;
         let (now, changes) = rest.split_first_chunk().ok_or(EntryError::Foreign)?;
         if *format != FORMAT {
             return Err(EntryError::Foreign);
         }
-        let (term, now) = (Term(u64::from_be_bytes(*term)), i64::from_be_bytes(*now));
-        Ok(LogEntry { term, now, changes: changes.to_vec() })
+        Ok(LogEntry {
+            log: LogId(u128::from_be_bytes(*log)),
+            schema: u32::from_be_bytes(*schema),
+            term: Term(u64::from_be_bytes(*term)),
+            now: i64::from_be_bytes(*now),
+            changes: changes.to_vec(),
+        })
     }
 }
 
@@ -78,10 +94,12 @@ mod tests {
     #[test]
     fn an_entry_comes_back_as_it_was_and_others_are_refused() {
         for (now, changes) in [(1_795_000_000_000, vec![1, 2, 3]), (-1, vec![]), (i64::MAX, vec![0; 300])] {
-            let entry = LogEntry { term: Term(u64::MAX - 7), now, changes };
+            let (log, term) = (LogId(u128::MAX - 3), Term(u64::MAX - 7));
+            let entry = LogEntry { log, schema: 10, term, now, changes };
             assert_eq!(LogEntry::from_bytes(&entry.to_bytes()), Ok(entry));
         }
-        for foreign in [&b""[..], b"\x01", b"\x01234567812345", b"\x00234567812345678901"] {
+        let of_no_format = [b'\0'; HEADER_LEN];
+        for foreign in [&b""[..], b"\x01", b"\x01234567812345", &of_no_format[..]] {
             assert_eq!(LogEntry::from_bytes(foreign), Err(EntryError::Foreign), "{foreign:?}");
         }
         let newer = LogEntry::from_bytes(&[FORMAT + 1]).unwrap_err();

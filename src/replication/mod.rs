@@ -2,7 +2,7 @@
 //! the other hubs repeat it.
 //!
 //! [`ReplicatedLog`] is all that a hub needs of the engine that stores the log. [`etcd`] is that engine; the
-//! simulator has one in memory, with faults. So far only the tests use this: the broker does not know several hubs yet.
+//! simulator has one in memory, with faults.
 //!
 //! **Invariant:** an entry is stored once, in the order of the positions, and only by the hub that leads at
 //! that moment. A hub that was deposed stores nothing more, whenever its request arrives.
@@ -59,12 +59,17 @@ pub enum LogError {
     NoAnswer(String),
     /// The engine refused what was asked, so it did not happen.
     Refused(String),
+    /// The entries that were asked for are no longer there: the log begins at this position.
+    Trimmed(Position),
 }
 
 impl std::fmt::Display for LogError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             LogError::NoAnswer(why) | LogError::Refused(why) => f.write_str(why),
+            LogError::Trimmed(first) => {
+                write!(f, "the log begins at entry {}, so this hub needs a snapshot of the hub that leads", first.0)
+            }
         }
     }
 }
@@ -100,6 +105,12 @@ pub trait ReplicatedLog {
     /// When the engine gives no answer, or an entry can't be read.
     fn follow(&mut self, from: Position) -> Result<Vec<(Position, LogEntry)>, LogError>;
 
+    /// The last entry of the log; `None` while the log is empty.
+    ///
+    /// # Errors
+    /// When the engine gives no answer, or the entry can't be read.
+    fn last(&mut self) -> Result<Option<(Position, LogEntry)>, LogError>;
+
     /// Waits until there may be something new, at most for this long.
     fn wait_for_news(&mut self, at_most: Duration);
 
@@ -108,16 +119,4 @@ pub trait ReplicatedLog {
     /// # Errors
     /// When the engine gives no answer.
     fn report_position(&mut self, hub: &str, at: Position) -> Result<(), LogError>;
-
-    /// Where the hubs that live have reported to be, by name.
-    ///
-    /// # Errors
-    /// When the engine gives no answer.
-    fn positions(&mut self) -> Result<Vec<(String, Position)>, LogError>;
-
-    /// Removes the entries up to a position, for the hub that leads.
-    ///
-    /// # Errors
-    /// When the engine gives no answer, or this hub does not lead.
-    fn trim(&mut self, upto: Position) -> Result<(), LogError>;
 }

@@ -119,6 +119,13 @@ enum CallState {
 pub struct Checkpointer(Connection);
 
 impl Checkpointer {
+    /// Writes a copy of the committed database into a new file.
+    pub fn copy_to(&self, path: &Path) -> StoreResult<()> {
+        let mut copy = self.0.prepare("VACUUM INTO ?1")?;
+        copy.query([path.to_string_lossy()])?.next()?;
+        Ok(())
+    }
+
     /// Moves the log. The writer restarts the log only once all of it is moved, so this also moves changes that were
     /// added meanwhile.
     pub fn run(&self) -> StoreResult<()> {
@@ -329,6 +336,20 @@ impl Store {
     /// Whether a lock is in force or was when the last broker ended.
     pub fn has_locks(&self) -> StoreResult<bool> {
         Ok(self.db.query_row("SELECT EXISTS (SELECT 1 FROM lock)", [], |row| row.get(0))?)
+    }
+
+    /// The version of the tables, which each entry of a log carries: an older program can't apply changes to columns
+    /// that it does not know.
+    pub fn schema() -> u32 {
+        MIGRATIONS.len() as u32
+    }
+
+    /// Whether nothing would be lost if a copy of another database replaced this one: there are no messages, no state
+    /// and no locks. Peers alone come back by themselves.
+    pub fn is_expendable(&self) -> StoreResult<bool> {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM message) AND NOT EXISTS (SELECT 1 FROM state)
+                   AND NOT EXISTS (SELECT 1 FROM lock)";
+        Ok(self.db.query_row(sql, [], |row| row.get(0))?)
     }
 
     /// The newest time in the store. The mesh's clock is never earlier.

@@ -6,6 +6,7 @@
 
 use super::changeset::{Changeset, Recorder, damaged};
 use super::{CallState, Store, StoreError, StoreResult, counters};
+use crate::base::ids::LogId;
 use rusqlite::ToSql;
 
 /// The words with which a recorded statement may begin. Other statements do not come from this program.
@@ -17,6 +18,8 @@ const POSITION: &str = "log_position";
 /// How much of the replicated log a database contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogPosition {
+    /// The log.
+    pub log: LogId,
     /// The number of the last entry.
     pub index: u64,
     /// The mesh's time in that entry, ms.
@@ -68,10 +71,23 @@ impl Store {
     /// How much of the log this database contains; `None` if there never was a log.
     pub fn log_position(&self) -> StoreResult<Option<LogPosition>> {
         let text = self.meta(POSITION)?;
-        let numbers = text.as_deref().and_then(|text| text.split_once(' '));
-        let read =
-            |(index, now): (&str, &str)| Some(LogPosition { index: index.parse().ok()?, now: now.parse().ok()? });
-        Ok(numbers.and_then(read))
+        let read = |text: &str| {
+            let mut words = text.split(' ');
+            let (index, now) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            Some(LogPosition { log: words.next()?.parse().ok()?, index, now })
+        };
+        Ok(text.as_deref().and_then(read))
+    }
+
+    /// Forgets that this database belongs to a log, so that it can begin another one.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn leave_log(&mut self) -> StoreResult<()> {
+        self.begin_call();
+        self.write("DELETE FROM meta WHERE name = ?1", &[&POSITION])?;
+        self.end_call()?;
+        self.commit().map(|_| ())
     }
 
     /// Forgets the recorded changes, because the turn has ended.
@@ -97,7 +113,7 @@ impl Store {
             return Ok(None);
         }
         self.begin_call();
-        self.set_meta(POSITION, &format!("{} {}", position.index, position.now))?;
+        self.set_meta(POSITION, &format!("{} {} {}", position.index, position.now, position.log))?;
         self.end_call()?;
         self.write_counters()?;
         self.is_sealed = true;
@@ -164,7 +180,7 @@ mod tests {
     use super::*;
     use crate::base::kinds::{EventKind, LockOwner, MessageState, PeerKind, WakeupOutcome};
 
-    const AT: LogPosition = LogPosition { index: 7, now: 40 };
+    const AT: LogPosition = LogPosition { log: LogId(9), index: 7, now: 40 };
 
     /// Every row of every table, with the name of its table.
     fn rows(store: &Store) -> Vec<String> {

@@ -44,6 +44,11 @@ impl Clock {
         Clock { base_ms: wall_ms().max(floor), boot_ms: boot_ms() }
     }
 
+    /// Starts at a given time of the mesh, whatever the wall clock says.
+    pub fn at(now: i64) -> Clock {
+        Clock { base_ms: now, boot_ms: boot_ms() }
+    }
+
     /// Continues the clock of an earlier broker, if the machine has not been booted since: a wall clock that
     /// was set meanwhile then ends no lease. `None` after a boot, or for a text of another form.
     pub fn resume(saved: &str, floor: i64) -> Option<Clock> {

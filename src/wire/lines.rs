@@ -16,7 +16,7 @@ pub struct LineBuffer {
 
 /// The line is longer than [`LINE_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LineLineLineLineTooLong;
+pub struct LineTooLong;
 
 impl LineBuffer {
     /// Adds received bytes.
@@ -36,11 +36,11 @@ impl LineBuffer {
     ///
     /// # Errors
     /// When the line is too long, even if its end has not arrived yet.
-    pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineLineLineLineTooLong> {
+    pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineTooLong> {
         let end = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n').map(|at| self.searched + at);
         let length = end.unwrap_or(self.bytes.len()) - self.start;
         if length > LINE_MAX {
-            return Err(LineLineLineLineTooLong);
+            return Err(LineTooLong);
         }
         let Some(end) = end else {
             self.searched = self.bytes.len();
@@ -94,7 +94,7 @@ mod tests {
     fn a_line_that_is_too_long_is_refused_and_can_be_skipped() {
         let mut lines = LineBuffer::default();
         lines.push(&vec![b'x'; LINE_MAX + 1]);
-        assert_eq!(lines.next_line(), Err(LineLineLineLineTooLong));
+        assert_eq!(lines.next_line(), Err(LineTooLong));
         assert!(!lines.skip_line());
         lines.push(b"xx\nnext\n");
         assert!(lines.skip_line());

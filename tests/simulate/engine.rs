@@ -117,12 +117,9 @@ impl ReplicatedLog for MemoryLog {
         Ok(())
     }
 
-    fn positions(&mut self) -> Result<Vec<(String, Position)>, LogError> {
-        Ok(Vec::new())
-    }
-
-    fn trim(&mut self, upto: Position) -> Result<(), LogError> {
-        self.engine.0.borrow_mut().entries.retain(|at, _| *at > upto.0);
-        Ok(())
+    fn last(&mut self) -> Result<Option<(Position, LogEntry)>, LogError> {
+        let state = self.engine.0.borrow();
+        let last = state.entries.last_key_value();
+        Ok(last.map(|(at, bytes)| (Position(*at), LogEntry::from_bytes(bytes).expect("an entry"))))
     }
 }

@@ -5,6 +5,7 @@ use crate::engine::{Engine, Fault, MemoryLog};
 use crate::world::Dice;
 use rusqlite::Connection;
 use serde_json::json;
+use slm_mesh::base::ids::LogId;
 use slm_mesh::broker::leadership::{Leader, Standby, TakeOver, TurnEnd};
 use slm_mesh::core::{self, Call, Effect, Mesh, MeshSettings};
 use slm_mesh::store::Store;
@@ -44,7 +45,7 @@ impl Hubs {
     /// Another hub takes over, or the same one after a restart.
     pub fn take_over(&mut self, hub: usize) -> Store {
         let mut store = self.store(hub);
-        let taken = Standby::new(self.engine.log()).take_over(&mut store, &format!("hub{hub}"));
+        let taken = Standby::new(self.engine.log()).take_over(&mut store, &format!("hub{hub}"), || LogId(7));
         let Ok(TakeOver::Leads(leader)) = taken else { panic!("hub {hub} can't lead") };
         (self.leads, self.leader) = (hub, Some(leader));
         store
@@ -95,7 +96,7 @@ impl Hubs {
             standby.follow(&mut store).expect("entries");
             return "standbys that followed some way";
         }
-        while standby.follow(&mut store).expect("entries") > 0 {}
+        while standby.follow(&mut store).expect("entries").is_some() {}
         assert_equal(&self.files[hub], &self.files[self.leads]);
         "standbys found equal to the leader"
     }
@@ -140,7 +141,9 @@ fn assert_equal(one: &str, other: &str) {
 /// A mesh of one hub that leads.
 fn leading(engine: &Engine, file: &str) -> (Mesh, Leader<MemoryLog>) {
     let mut store = Store::open(file.as_ref(), false).expect("a store");
-    let Ok(TakeOver::Leads(leader)) = Standby::new(engine.log()).take_over(&mut store, "hub") else { panic!() };
+    let Ok(TakeOver::Leads(leader)) = Standby::new(engine.log()).take_over(&mut store, "hub", || LogId(7)) else {
+        panic!()
+    };
     let mut n = 0;
     let random = move || {
         n += 1;

@@ -73,6 +73,19 @@ pub fn not_stored() -> HttpResponse {
     refuse(507, "the disk could not store this; free some space and try again")
 }
 
+/// The response to a request that was pending when this hub lost the lead.
+pub fn outcome_unknown() -> HttpResponse {
+    refuse(
+        503,
+        "this hub no longer leads, and your request may or may not have been stored; repeat it at the hub that leads",
+    )
+}
+
+/// The response of a hub that stands by.
+pub fn standing_by(refusal: &Error) -> HttpResponse {
+    body(refusal.kind.codes().http, &refusal.to_value())
+}
+
 fn refuse(status: u16, text: &str) -> HttpResponse {
     body(status, &json!({ "ok": false, "error": text }))
 }

@@ -86,7 +86,6 @@ pub(super) fn start_remote(
     settings: &Settings,
     credentials: PortCredentials,
     waker: &Arc<Waker>,
-    now: i64,
 ) -> Result<RemoteListener, Error> {
     if let Some(warning) = weak_secret_warning(settings) {
         log(&warning);
@@ -116,7 +115,7 @@ pub(super) fn start_remote(
             Announcement::new(&name, http_port, door.port(), env!("CARGO_PKG_VERSION")),
         )
     });
-    Ok(RemoteListener::new(door, inbox, announcer, now))
+    Ok(RemoteListener::new(door, inbox, announcer))
 }
 
 /// The warning about a secret that is easy to guess, for the log and for the user who starts the hub.

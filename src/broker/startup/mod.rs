@@ -3,18 +3,20 @@
 
 mod database;
 mod listeners;
+mod mesh_opener;
 mod own_files;
 mod single_instance;
 
+pub use mesh_opener::MeshOpener;
 pub use own_files::{OwnFiles, PathState};
 
 use super::checkpoint_thread::CheckpointThread;
 use super::directory_lookups::DirectoryLookups;
 use super::event_loop::{DIRECTORY, EventLoop, LoopContext, SIGNALS, new_poll};
 use super::http_requests::HttpRequests;
+use super::leadership::HubConfig;
 use super::lifecycle::Lifecycle;
 use super::log;
-use super::mesh_links::MeshLinks;
 use super::methods::BrokerInfo;
 use super::notifications::Notifications;
 use super::peer_sockets::PushTargets;
@@ -24,16 +26,15 @@ use super::unix_clients::UnixClients;
 use super::web::auth::WebAuth;
 use super::web::event_stream::PageStreams;
 use crate::base::error::{Error, ErrorKind};
-use crate::core::Mesh;
-use crate::store::Store;
+use crate::sys;
 use crate::sys::data_dir::{self, DataDir};
-use crate::sys::endpoint::{Endpoint, links};
+use crate::sys::endpoint::Endpoint;
 use crate::sys::other_broker;
-use crate::sys::settings::{NOTIFY, SECRET, Settings};
-use crate::sys::{self, Clock};
+use crate::sys::settings::{NOTIFY, Settings};
 use listeners::{
     HttpListener, PortCredentials, start_http, start_remote, wake_loop, watch_signals, weak_secret_warning,
 };
+use mesh_opener::mesh_settings;
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, Write};
@@ -51,30 +52,39 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let started = sys::wall_ms();
     let lock = single_instance::lock(places)?;
     other_broker::refuse(places)?;
-    let (store, clock) = database::open_with_clock(places, &settings)?;
     let token = data_dir::keep_token(places)?;
     let credentials = PortCredentials::new(token.clone(), &settings);
     let (poll, waker) = new_poll().map_err(|error| places.error("can't be watched", &error))?;
     let web_auth = Arc::new(WebAuth::new(sys::random_u128));
     let HttpListener { server, inbox, port } = start_http(&bind, is_hub, &settings, &credentials, &web_auth, &waker);
-    let mesh = open_mesh(places, store, &settings, port, &clock)?;
-    let now = clock.now();
-    let remote = if is_hub {
-        start_remote(&bind, port, &settings, credentials, &waker, now)?
-    } else {
-        RemoteListener::default()
+    let remote =
+        if is_hub { start_remote(&bind, port, &settings, credentials, &waker)? } else { RemoteListener::default() };
+    let hub = HubConfig::find(&settings, is_hub.then_some(&bind), remote.port())?;
+    let opener = MeshOpener {
+        places: places.clone(),
+        mesh_settings: mesh_settings(&settings, port)?,
+        settings: settings.clone(),
+        hub,
+        waker: Arc::clone(&waker),
     };
+    let (mesh, clock, role) = opener.open_first()?;
+    let now = clock.now();
     let (heartbeat_ms, dead_ms) = (settings.int("SLM_MESH_HEARTBEAT_MS"), settings.int("SLM_MESH_DEAD_MS"));
+    // A hub that stands by has nothing to do until it is needed.
+    let idle_ms = if opener.hub.is_some() { 0 } else { settings.int("SLM_MESH_IDLE_TIMEOUT") };
     let lifecycle = watch_signals()
-        .and_then(|pipe| Lifecycle::new(pipe, settings.int("SLM_MESH_IDLE_TIMEOUT"), poll.registry(), SIGNALS, now))
+        .and_then(|pipe| Lifecycle::new(pipe, idle_ms, poll.registry(), SIGNALS, now))
         .map_err(|error| places.error("signals can't be watched", &error))?;
     let (mut own_files, listener) = OwnFiles::create(places, lock, token, port, heartbeat_ms)?;
     own_files.watch(poll.registry(), DIRECTORY);
+    if opener.hub.is_some() {
+        own_files.leave_database();
+    }
     let clients = UnixClients::new(listener, heartbeat_ms, dead_ms, poll.registry())
         .map_err(|error| places.error("can't watch a socket", &error))?;
     let warning = database::set_aside_warning(places, started);
-    ready(port.unwrap_or(0), warning.or_else(|| weak_secret_warning(&settings).filter(|_| is_hub)));
-    let event_loop = EventLoop {
+    let warning = warning.or_else(|| weak_secret_warning(&settings).filter(|_| is_hub));
+    let mut event_loop = EventLoop {
         clock,
         own_files,
         clients,
@@ -82,18 +92,22 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
         pushes: PushTargets::new(DirectoryLookups::new(wake_loop(&waker).into())),
         remote,
         processes: ProcessExits::default(),
-        links: MeshLinks::open(&mesh.settings().links, settings.text(SECRET), wake_loop(&waker).into()),
+        links: opener.links(&mesh),
         checkpoints: CheckpointThread::start(&mesh),
         notifications: Notifications::new(settings.text(NOTIFY), wake_loop(&waker).into()),
         context: LoopContext::new(
             poll,
             mesh,
+            role,
             lifecycle,
             PageStreams::new(waker),
             BrokerInfo::new(settings, web_auth),
             now,
         ),
+        opener,
     };
+    event_loop.settle_role();
+    ready(port.unwrap_or(0), warning);
     let ended = event_loop.serve();
     let reason = ended.map_err(|error| Error::new(ErrorKind::Internal, format!("the poll failed: {error}")))?;
     log(&format!("the broker ended: {reason:?}"));
@@ -114,42 +128,6 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
             Err(Error::new(ErrorKind::Usage, text))
         }
     }
-}
-
-/// Opens the mesh. If reading reveals damage, the database is set aside, and a second attempt follows.
-fn open_mesh(
-    places: &DataDir,
-    store: Store,
-    settings: &Settings,
-    port: Option<u16>,
-    clock: &Clock,
-) -> Result<Mesh, Error> {
-    let mesh_settings = mesh_settings(settings, port)?;
-    let open = |store| Mesh::open(store, mesh_settings.clone(), Box::new(sys::random_u128), clock.now());
-    let mut mesh = match open(store) {
-        Err(error) if error.kind.is_storage() => {
-            database::mark_suspect(places);
-            open(database::open(places, settings)?)?
-        }
-        result => result?,
-    };
-    mesh.set_process_probe(Box::new(sys::process::is_in_use));
-    Ok(mesh)
-}
-
-fn mesh_settings(settings: &Settings, port: Option<u16>) -> Result<crate::core::MeshSettings, Error> {
-    Ok(crate::core::MeshSettings {
-        stale_ms: settings.int("SLM_MESH_STALE_MS"),
-        dead_ms: settings.int("SLM_MESH_DEAD_MS"),
-        lock_ttl_min: settings.int("SLM_MESH_LOCK_TTL_MIN"),
-        rate_max: settings.int("SLM_MESH_RATE") as u32,
-        host: sys::host(),
-        user: sys::user(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        pid: std::process::id(),
-        port: port.unwrap_or(0),
-        links: links(settings)?,
-    })
 }
 
 /// How standard output is used once the broker is ready.

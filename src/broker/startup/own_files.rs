@@ -42,15 +42,28 @@ pub enum PathState {
     Displaced,
 }
 
+/// The identities of the files of an open database.
+#[derive(Debug, PartialEq, Eq)]
+struct DatabaseFiles {
+    database: Option<FileId>,
+    /// Its write-ahead log.
+    log: Option<FileId>,
+}
+
+impl DatabaseFiles {
+    fn at(places: &DataDir) -> DatabaseFiles {
+        DatabaseFiles { database: FileId::at(&places.database()), log: FileId::at(&database::log_path(places)) }
+    }
+}
+
 /// The files of a running broker.
 #[derive(Debug)]
 pub struct OwnFiles {
     places: DataDir,
     lock: File,
     lock_id: FileId,
-    database_id: Option<FileId>,
-    /// The write-ahead log of the database.
-    log_id: Option<FileId>,
+    /// The database; `None` while a standby's thread owns it, which may replace it by a snapshot.
+    database: Option<DatabaseFiles>,
     socket_id: Option<FileId>,
     token: String,
     port: Option<u16>,
@@ -79,8 +92,7 @@ impl OwnFiles {
         single_instance::write_files(places, port)?;
         let own = OwnFiles {
             lock_id: FileId(meta.dev(), meta.ino()),
-            database_id: FileId::at(&places.database()),
-            log_id: FileId::at(&database::log_path(places)),
+            database: Some(DatabaseFiles::at(places)),
             socket_id: FileId::at(&places.socket()),
             places: places.clone(),
             lock,
@@ -91,6 +103,16 @@ impl OwnFiles {
             look_every,
         };
         Ok((own, listener))
+    }
+
+    /// Leaves the database to a standby's thread, which may replace it.
+    pub fn leave_database(&mut self) {
+        self.database = None;
+    }
+
+    /// Takes the database over, which this broker has just opened.
+    pub fn adopt_database(&mut self) {
+        self.database = Some(DatabaseFiles::at(&self.places));
     }
 
     /// Makes the poll report changes of the directory under `token`. Without such reports, the check at each
@@ -129,7 +151,7 @@ impl OwnFiles {
     /// Checks whether the path still leads to this broker's files, and creates missing files again where possible.
     pub fn look(&mut self, now: i64) -> PathState {
         self.look_at = now + self.look_every;
-        if !self.holds_path() || FileId::at(&self.places.database()) != self.database_id {
+        if !self.holds_path() || self.is_database_replaced() {
             return PathState::Displaced;
         }
         match self.heal() {
@@ -183,13 +205,17 @@ impl OwnFiles {
 
     /// Releases the lock, after the last write.
     pub fn release_lock(self) {
-        let is_replaced = self.holds_path() && FileId::at(&self.places.database()) != self.database_id;
         let log = database::log_path(&self.places);
-        if is_replaced && FileId::at(&log) == self.log_id {
+        let is_own_log = self.database.as_ref().is_some_and(|files| FileId::at(&log) == files.log);
+        if self.holds_path() && self.is_database_replaced() && is_own_log {
             // SQLite would write the log of the old database into the new one.
             let _ = fs::remove_file(log);
         }
         drop(self.lock);
+    }
+
+    fn is_database_replaced(&self) -> bool {
+        self.database.as_ref().is_some_and(|files| FileId::at(&self.places.database()) != files.database)
     }
 
     fn has_own_pid(&self) -> bool {

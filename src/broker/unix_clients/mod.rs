@@ -298,6 +298,13 @@ impl UnixClients {
         }
     }
 
+    /// Ends all connections without an answer. The mesh that they belonged to is gone already.
+    pub fn drop_all(&mut self, context: &LoopContext) {
+        for (_, mut connection) in self.connections.drain() {
+            connection.deregister(context.poll.registry());
+        }
+    }
+
     /// Tells every client that the broker ends, and why.
     pub fn announce_shutdown(&mut self, reason: ShutdownReason) {
         let is_followed = matches!(reason, ShutdownReason::Replaced | ShutdownReason::Displaced);

@@ -6,7 +6,8 @@ use super::origin::{Origin, RemoteOrigin};
 use super::retired_methods::retired;
 use crate::base::error::Error;
 use crate::broker::event_loop::LoopContext;
-use crate::broker::methods::{run_method, yield_to_newer};
+use crate::broker::leadership::HubRole;
+use crate::broker::methods::{run_method, works_on_standby, yield_to_newer};
 use crate::core::peers::sessions::ATTACH;
 use crate::core::{self, Auth, Call};
 use crate::wire::lines::LINE_MAX;
@@ -85,6 +86,8 @@ fn serve_notice(
     params: Map<String, Value>,
 ) {
     match method {
+        // A hub that stands by has no mesh to tell.
+        _ if matches!(context.role, HubRole::StandsBy(_)) => {}
         "cancel" => context.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), context.now),
         "origin" => {
             let remote = RemoteOrigin::parse(&params);
@@ -119,13 +122,18 @@ fn serve_request(
         return connection.write(&rpc::error_response(&id, &error));
     }
     let machine = connection.origin.machine();
-    match run_method(context, method, machine) {
+    let refusal = context.role.refusal().filter(|_| !works_on_standby(method));
+    let answered = if refusal.is_none() { run_method(context, method, machine, &params) } else { None };
+    match answered {
         Some(Ok(value)) => return connection.write(&rpc::response(&id, &value)),
         Some(Err(error)) => return connection.write(&rpc::error_response(&id, &error)),
         None => {}
     }
     if let Some(version) = params.remove("v").as_ref().and_then(Value::as_str) {
         yield_to_newer(context, version, machine);
+    }
+    if let Some(refusal) = refusal {
+        return connection.write(&rpc::error_response(&id, &refusal));
     }
     match core::op(method) {
         Some(op) => call_operation(context, token, connection, id, op, params),

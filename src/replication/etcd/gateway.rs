@@ -19,6 +19,7 @@ const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_MAX: u64 = 64 << 20;
 
 /// The codes of gRPC that matter here.
+const CANCELLED: i64 = 1;
 const DEADLINE: i64 = 4;
 const UNAVAILABLE: i64 = 14;
 const UNAUTHENTICATED: i64 = 16;
@@ -81,6 +82,23 @@ impl Gateway {
             self.current = (self.current + 1) % self.members.len();
         }
         Err(LogError::NoAnswer(silent))
+    }
+
+    /// The URL of each member.
+    pub(super) fn members(&self) -> &[String] {
+        &self.members
+    }
+
+    /// Asks one member alone.
+    pub(super) fn ask_member(&mut self, n: usize, method: &str, body: &Value) -> Result<Value, LogError> {
+        let current = std::mem::replace(&mut self.current, n);
+        let reply = self.ask_current(method, body);
+        self.current = current;
+        match reply {
+            Reply::Value(value) => Ok(value),
+            Reply::Refused(_, why) => Err(LogError::Refused(why)),
+            Reply::Silent(why) => Err(LogError::NoAnswer(why)),
+        }
     }
 
     fn ask_current(&mut self, method: &str, body: &Value) -> Reply {
@@ -166,6 +184,8 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     }
     match (status, code) {
         (StatusCode::OK, None) if value.is_object() => Reply::Value(value),
+        // A member that is being stopped cancels what it was asked.
+        (_, Some(CANCELLED)) => Reply::Silent(format!("etcd at {member} ends: {text}")),
         (_, Some(DEADLINE | UNAVAILABLE)) => Reply::Silent(format!("etcd at {member} has no majority: {text}")),
         (StatusCode::NOT_FOUND, None) => Reply::Refused(
             0,

@@ -1,17 +1,20 @@
 //! etcd 3.4 or later as the engine of the log, through its JSON gateway.
 //!
 //! Keys under the mesh's prefix: `leader` (an address, under a lease), `log/<16 hex digits>` (one entry each),
-//! `at/<hub>` (how far that hub has the log on its disk, under a lease). Only puts that compare the leader's
+//! `at/<hub>` (how far that hub has the log on its disk, under a lease), `ticket/<hub>` (with which that hub asks the
+//! leader for a snapshot, under the same lease). Only puts that compare the leader's
 //! `create_revision` are used, since etcd's own locks don't fence.
 
 mod address;
 mod gateway;
 mod lease;
 mod tls;
+mod upkeep;
 
 pub use address::EtcdAddress;
 pub use gateway::EtcdUser;
 pub use tls::EtcdTls;
+pub use upkeep::{EtcdUpkeep, MemberHealth, MemberState};
 
 use super::{Append, Election, LogEntry, LogError, Position, ReplicatedLog, Term};
 use crate::sys::boot_ms;
@@ -74,20 +77,12 @@ impl EtcdLog {
     }
 
     fn entry_key(&self, at: Position) -> String {
-        self.key(&format!("log/{:016x}", at.0))
+        entry_key(&self.settings.address.prefix, at)
     }
 
     fn grant_lease(&mut self) -> Result<Lease, LogError> {
         let keeper = self.gateway.clone();
         Lease::grant(&mut self.gateway, keeper, self.settings.lease_seconds)
-    }
-
-    /// The comparison that lets a request through only while this hub leads.
-    fn leads(&self, term: Term) -> Value {
-        json!({
-            "key": encode(&self.key("leader")), "target": "CREATE", "result": "EQUAL",
-            "create_revision": term.0.to_string(),
-        })
     }
 
     /// The keys and values of a range.
@@ -96,6 +91,26 @@ impl EtcdLog {
         let answer = self.gateway.ask("kv/range", &body)?;
         let rows = answer["kvs"].as_array().map_or(&[][..], Vec::as_slice);
         rows.iter().map(|row| read_key(row).ok_or_else(foreign)).collect()
+    }
+
+    /// Stores a value that goes when this hub does.
+    fn put_while_present(&mut self, key: &str, value: &str) -> Result<(), LogError> {
+        let lease = match self.presence.take().filter(Lease::is_valid) {
+            Some(lease) => lease,
+            None => self.grant_lease()?,
+        };
+        let body = json!({ "key": encode(key), "value": encode(value), "lease": lease.id });
+        self.presence = Some(lease);
+        self.gateway.ask("kv/put", &body).map(|_| ())
+    }
+
+    /// Puts a ticket into etcd, with which this hub asks the leader for a snapshot. Only the hubs have access to etcd.
+    ///
+    /// # Errors
+    /// When etcd gives no answer.
+    pub fn put_ticket(&mut self, hub: &str, ticket: &str) -> Result<(), LogError> {
+        let key = upkeep::ticket_key(&self.settings.address.prefix, hub);
+        self.put_while_present(&key, ticket)
     }
 
     /// What the failed branch of an append says: whether the entry is there from an earlier try.
@@ -178,7 +193,7 @@ impl ReplicatedLog for EtcdLog {
         let Some(term) = self.leadership.as_ref().map(|leadership| leadership.term) else { return Append::Deposed };
         let (key, value) = (encode(&self.entry_key(at)), encode_bytes(&entry.to_bytes()));
         let body = json!({
-            "compare": [self.leads(term), { "key": key, "target": "VERSION", "result": "EQUAL", "version": "0" }],
+            "compare": [leads(&self.settings.address.prefix, term), { "key": key, "target": "VERSION", "result": "EQUAL", "version": "0" }],
             "success": [{ "request_put": { "key": key, "value": value } }],
             "failure": [{ "request_range": { "key": key } }],
         });
@@ -206,19 +221,26 @@ impl ReplicatedLog for EtcdLog {
         let (key, end) = (self.entry_key(from), end_of_prefix(&self.key("log/")));
         let mut expected = from;
         let mut entries = Vec::new();
-        for (key, bytes) in self.range(&key, &end, PAGE)? {
-            let at = key.rsplit_once('/').and_then(|(_, digits)| u64::from_str_radix(digits, 16).ok());
-            let at = at.map(Position).ok_or_else(foreign)?;
+        for row in self.range(&key, &end, PAGE)? {
+            let (at, entry) = read_entry(&row)?;
             if at != expected {
-                let text =
-                    format!("the log has no entry {}, and goes on at {}; this hub needs a snapshot", expected.0, at.0);
-                return Err(LogError::Refused(text));
+                return Err(LogError::Trimmed(at));
             }
-            let entry = LogEntry::from_bytes(&bytes).map_err(|error| LogError::Refused(error.to_string()))?;
             entries.push((at, entry));
             expected = at.next();
         }
         Ok(entries)
+    }
+
+    fn last(&mut self) -> Result<Option<(Position, LogEntry)>, LogError> {
+        let (key, end) = (self.key("log/"), end_of_prefix(&self.key("log/")));
+        let body = json!({
+            "key": encode(&key), "range_end": encode_bytes(&end), "limit": "1",
+            "sort_order": "DESCEND", "sort_target": "KEY",
+        });
+        let answer = self.gateway.ask("kv/range", &body)?;
+        let Some(row) = answer["kvs"].get(0) else { return Ok(None) };
+        read_entry(&read_key(row).ok_or_else(foreign)?).map(Some)
     }
 
     fn wait_for_news(&mut self, at_most: Duration) {
@@ -234,34 +256,33 @@ impl ReplicatedLog for EtcdLog {
     }
 
     fn report_position(&mut self, hub: &str, at: Position) -> Result<(), LogError> {
-        if !self.presence.as_ref().is_some_and(Lease::is_valid) {
-            self.presence = Some(self.grant_lease()?);
-        }
-        let Some(lease) = self.presence.as_ref().map(|lease| lease.id.clone()) else { return Ok(()) };
         let key = self.key(&format!("at/{hub}"));
-        let body = json!({ "key": encode(&key), "value": encode(&at.0.to_string()), "lease": lease });
-        self.gateway.ask("kv/put", &body).map(|_| ())
+        self.put_while_present(&key, &at.0.to_string())
     }
+}
 
-    fn positions(&mut self) -> Result<Vec<(String, Position)>, LogError> {
-        let prefix = self.key("at/");
-        let rows = self.range(&prefix, &end_of_prefix(&prefix), 0)?;
-        let read = |(key, value): &(String, Vec<u8>)| {
-            let at = std::str::from_utf8(value).ok()?.parse().ok()?;
-            Some((key.strip_prefix(&prefix)?.to_owned(), Position(at)))
-        };
-        rows.iter().map(|row| read(row).ok_or_else(foreign)).collect()
-    }
+/// The comparison that lets a request through only while the hub of this term leads.
+fn leads(prefix: &str, term: Term) -> Value {
+    json!({
+        "key": encode(&format!("{prefix}leader")), "target": "CREATE", "result": "EQUAL",
+        "create_revision": term.0.to_string(),
+    })
+}
 
-    fn trim(&mut self, upto: Position) -> Result<(), LogError> {
-        let deposed = || LogError::Refused("this hub does not lead".into());
-        let term = self.leadership.as_ref().map(|leadership| leadership.term).ok_or_else(deposed)?;
-        let (first, end) = (self.entry_key(Position(0)), self.entry_key(upto.next()));
-        let range = json!({ "key": encode(&first), "range_end": encode(&end) });
-        let body = json!({ "compare": [self.leads(term)], "success": [{ "request_delete_range": range }] });
-        let answer = self.gateway.ask("kv/txn", &body)?;
-        if answer["succeeded"] == true { Ok(()) } else { Err(deposed()) }
-    }
+/// The keys of the entries up to a position, as JSON carries them.
+fn log_range(prefix: &str, upto: Position) -> (String, String) {
+    let key = |at: Position| encode(&entry_key(prefix, at));
+    (key(Position(0)), key(upto.next()))
+}
+
+fn entry_key(prefix: &str, at: Position) -> String {
+    format!("{prefix}log/{:016x}", at.0)
+}
+
+fn read_entry((key, bytes): &(String, Vec<u8>)) -> Result<(Position, LogEntry), LogError> {
+    let at = key.rsplit_once('/').and_then(|(_, digits)| u64::from_str_radix(digits, 16).ok()).ok_or_else(foreign)?;
+    let entry = LogEntry::from_bytes(bytes).map_err(|error| LogError::Refused(error.to_string()))?;
+    Ok((Position(at), entry))
 }
 
 fn read_key(row: &Value) -> Option<(String, Vec<u8>)> {

@@ -1,0 +1,83 @@
+//! The settings of a hub that shares a log with others.
+
+use crate::base::error::{Error, ErrorKind};
+use crate::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdTls, EtcdUser};
+use crate::sys;
+use crate::sys::endpoint::links;
+use crate::sys::settings::{SECRET, STORE, STORE_PASSWORD, Settings};
+use std::path::Path;
+
+/// How this hub reaches the log, and how others reach this hub.
+#[derive(Clone)]
+pub struct HubConfig {
+    etcd: EtcdSettings,
+    /// The address at which guests and the other hubs find this hub, with its port for sessions. It also names the hub.
+    pub address: String,
+    /// The secret that hubs and guests share.
+    pub secret: String,
+}
+
+impl HubConfig {
+    /// Reads the settings; `None` if this hub keeps its mesh on its own disk alone. `bind` is the address on which it
+    /// serves other machines, if it does, and `port` is its port for sessions.
+    ///
+    /// # Errors
+    /// When a setting is wrong, or excludes another one.
+    pub fn find(settings: &Settings, bind: Option<&str>, port: u16) -> Result<Option<HubConfig>, Error> {
+        let store = settings.text(STORE);
+        if store.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |why: String| Error::new(ErrorKind::Usage, format!("{STORE}: {why}"));
+        let Some(bind) = bind else {
+            let text = "several hubs serve other machines, so SLM_MESH_HOST must be an address of this machine that \
+                        they reach, such as 0.0.0.0";
+            return Err(wrong(text.into()));
+        };
+        if !links(settings)?.is_empty() {
+            let text = "a mesh with several hubs has no links to other meshes yet; remove SLM_MESH_PEER_URL";
+            return Err(wrong(text.into()));
+        }
+        let address = EtcdAddress::parse(store).map_err(wrong)?;
+        let tls = match settings.text("SLM_MESH_STORE_CA") {
+            "" => None,
+            authority => Some(EtcdTls::read(Path::new(authority), client_files(settings)?).map_err(wrong)?),
+        };
+        let name = settings.text("SLM_MESH_STORE_USER").to_owned();
+        let user = (!name.is_empty()).then(|| EtcdUser { name, password: settings.text(STORE_PASSWORD).to_owned() });
+        let lease_seconds = settings.int("SLM_MESH_LEASE") as u64;
+        let etcd = EtcdSettings { address, tls, user, lease_seconds };
+        // This reports a certificate that can't be used at once, and not when the hub first needs etcd.
+        EtcdLog::new(etcd.clone()).map_err(wrong)?;
+        let host = if ["0.0.0.0", "::"].contains(&bind) { sys::host() } else { bind.to_owned() };
+        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        Ok(Some(HubConfig { etcd, address, secret: settings.text(SECRET).to_owned() }))
+    }
+
+    /// A client of the log.
+    ///
+    /// # Errors
+    /// When a certificate can't be used.
+    pub fn open_log(&self) -> Result<EtcdLog, Error> {
+        EtcdLog::new(self.etcd.clone()).map_err(|why| Error::new(ErrorKind::Usage, format!("{STORE}: {why}")))
+    }
+
+    /// Milliseconds after which another hub takes over from one that is silent.
+    pub fn lease_ms(&self) -> i64 {
+        self.etcd.lease_seconds as i64 * 1000
+    }
+}
+
+/// The files of the client certificate and its key, if there are any.
+fn client_files(settings: &Settings) -> Result<Option<(&Path, &Path)>, Error> {
+    match (settings.text("SLM_MESH_STORE_CERT"), settings.text("SLM_MESH_STORE_KEY")) {
+        ("", "") => Ok(None),
+        (certificate, key) if !certificate.is_empty() && !key.is_empty() => {
+            Ok(Some((Path::new(certificate), Path::new(key))))
+        }
+        _ => {
+            let text = "SLM_MESH_STORE_CERT and SLM_MESH_STORE_KEY belong together; set both or none";
+            Err(Error::new(ErrorKind::Usage, text))
+        }
+    }
+}

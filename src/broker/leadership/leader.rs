@@ -1,0 +1,81 @@
+//! The turn of a hub that leads: its changes go into the log, then onto the disk, and only then may anything leave.
+
+use super::Standby;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::ids::LogId;
+use crate::core::Mesh;
+use crate::replication::{Append, LogEntry, Position, ReplicatedLog, Term};
+use crate::store::{LogPosition, Store};
+
+/// The result of a leader's turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TurnEnd {
+    /// It is in the log and on the disk; its answers may leave.
+    Committed,
+    /// It was rolled back, and its callers get the error. The hub goes on.
+    TakenBack,
+    /// The hub no longer leads, for this reason. Nothing of the turn may leave, not even an error, because the turn
+    /// may be in the log. The mesh must be dropped, and its store belongs to a standby.
+    Deposed(String),
+}
+
+/// A hub that leads, with its access to the log.
+#[derive(Debug)]
+pub struct Leader<L> {
+    pub(super) log: L,
+    pub(super) id: LogId,
+    pub(super) term: Term,
+    /// The position of the next entry.
+    pub(super) next: Position,
+}
+
+impl<L: ReplicatedLog> Leader<L> {
+    /// Ends a turn: stores it in the log, and then on the disk.
+    pub fn commit_turn(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
+        match mesh.seal(LogPosition { log: self.id, index: self.next.0, now }) {
+            Err(error) => {
+                mesh.take_back(&error);
+                return TurnEnd::TakenBack;
+            }
+            // The turn may have read data that another hub has changed since.
+            Ok(None) if !self.log.is_leading() => return TurnEnd::Deposed("the lease has ended".into()),
+            Ok(None) => {}
+            Ok(Some(changes)) => {
+                let (log, schema) = (self.id, Store::schema());
+                let entry = LogEntry { log, schema, term: self.term, now, changes: changes.into_bytes() };
+                match self.log.append(self.next, &entry) {
+                    Append::Stored => self.next = self.next.next(),
+                    Append::Refused(why) => {
+                        mesh.take_back(&Error::new(ErrorKind::Storage, why));
+                        return TurnEnd::TakenBack;
+                    }
+                    Append::Deposed => return TurnEnd::Deposed("another hub leads".into()),
+                    Append::Unknown(why) => return TurnEnd::Deposed(why),
+                }
+            }
+        }
+        if !mesh.commit() {
+            return TurnEnd::Deposed("the turn is in the log, and this machine's disk refused it".into());
+        }
+        if !self.log.is_leading() {
+            return TurnEnd::Deposed("the lease has ended".into());
+        }
+        TurnEnd::Committed
+    }
+
+    /// The access to the log.
+    pub fn log(&self) -> &L {
+        &self.log
+    }
+
+    /// The position of the last entry.
+    pub fn position(&self) -> Position {
+        Position(self.next.0 - 1)
+    }
+
+    /// Gives up the leadership, so that another hub does not have to wait for the end of the lease.
+    pub fn step_down(mut self) -> Standby<L> {
+        self.log.step_down();
+        Standby::new(self.log)
+    }
+}

@@ -1,0 +1,77 @@
+//! Decides whether a hub's database belongs to the log that it finds, so that two meshes never mix.
+
+use crate::base::ids::LogId;
+use crate::replication::Position;
+use crate::store::LogPosition;
+
+/// What a hub may do with the log that it finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Membership {
+    /// There is no log yet. This hub may begin it with its own data.
+    Founder,
+    /// The database belongs to the log. The hub may follow it, and lead.
+    Member,
+    /// The hub first needs a copy of the database of the hub that leads.
+    NeedsSnapshot,
+    /// The database belongs to something else. A person must decide, for the reason given here.
+    Refused(String),
+}
+
+impl Membership {
+    /// Compares the end of the log with the database's position in a log. A database is expendable if a copy of another
+    /// one may replace it.
+    pub fn of(end: Option<(LogId, Position)>, own: Option<LogPosition>, is_expendable: bool) -> Membership {
+        match (end, own) {
+            (None, None) => Membership::Founder,
+            (None, Some(own)) => Membership::Refused(format!(
+                "etcd has no log under this name, but this hub's database has a log up to entry {}; if etcd lost its \
+                 data, run slm-mesh start --new-log on the hub with the highest entry, and slm-mesh start --rejoin on \
+                 the others",
+                own.index
+            )),
+            (Some(_), None) if is_expendable => Membership::NeedsSnapshot,
+            (Some(_), None) => Membership::Refused(
+                "the log in etcd belongs to another mesh, and this hub's database has messages, state or locks of its \
+                 own; give this mesh another name in SLM_MESH_STORE, or run slm-mesh start --rejoin, which puts this \
+                 database aside and takes part in the other mesh"
+                    .into(),
+            ),
+            (Some((log, _)), Some(own)) if log != own.log => Membership::Refused(
+                "the log in etcd is not the one that this hub's database follows; give this mesh another name in \
+                 SLM_MESH_STORE, or run slm-mesh start --rejoin, which puts this database aside and takes part in the \
+                 other mesh"
+                    .into(),
+            ),
+            (Some((_, end)), Some(own)) if own.index > end.0 => Membership::Refused(format!(
+                "this hub's database has entry {}, but the log in etcd ends at {}; if etcd was restored from a backup, \
+                 run slm-mesh start --rejoin on this hub",
+                own.index, end.0
+            )),
+            (Some(_), Some(_)) => Membership::Member,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(log: u128, index: u64) -> Option<LogPosition> {
+        Some(LogPosition { log: LogId(log), index, now: 0 })
+    }
+
+    #[test]
+    fn a_database_follows_only_its_own_log() {
+        let end = |log, index| Some((LogId(log), Position(index)));
+        for is_expendable in [true, false] {
+            assert_eq!(Membership::of(None, None, is_expendable), Membership::Founder);
+            assert_eq!(Membership::of(end(1, 9), at(1, 9), is_expendable), Membership::Member);
+            assert_eq!(Membership::of(end(1, 9), at(1, 2), is_expendable), Membership::Member);
+        }
+        assert_eq!(Membership::of(end(1, 9), None, true), Membership::NeedsSnapshot);
+        for (found, own) in [(end(1, 9), None), (end(1, 9), at(2, 3)), (end(1, 9), at(1, 10)), (None, at(1, 3))] {
+            let Membership::Refused(why) = Membership::of(found, own, false) else { panic!("{found:?} {own:?}") };
+            assert!(why.contains("slm-mesh start --rejoin"), "{why}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Several hubs that share a log: one of them leads, and the others stand by.
+//!
+//! The leader stores each turn in the log before it commits. A standby applies the entries of the log to its own
+//! database, and takes over when the leader is gone.
+//!
+//! **Invariant:** a hub sends nothing that is not in the log, and a hub that may have been deposed sends nothing. A
+//! hub's database is never ahead of the log.
+
+mod config;
+mod leader;
+mod membership;
+mod role;
+mod snapshot_fetch;
+mod snapshot_source;
+mod standby;
+mod standby_thread;
+mod upkeep_thread;
+
+pub use config::HubConfig;
+pub use leader::{Leader, TurnEnd};
+pub use membership::Membership;
+pub use role::{HubRole, Leading};
+pub use standby::{Standby, StandbyError, TakeOver};
+pub use standby_thread::{HubDatabase, StandbyReport, StandbyThread, TakenLead};
+pub use upkeep_thread::ClusterReport;

@@ -1,0 +1,146 @@
+//! The role of this broker: the only one of its mesh, the hub that leads, or a hub that stands by.
+
+use super::snapshot_source::SnapshotSource;
+use super::upkeep_thread::{ClusterReport, LogProgress, UpkeepThread};
+use super::{HubConfig, Leader, StandbyThread, TurnEnd};
+use crate::base::error::{Error, ErrorKind};
+use crate::core::Mesh;
+use crate::replication::etcd::{EtcdLog, EtcdUpkeep, MemberHealth};
+use crate::sys;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What this broker is for its mesh.
+pub enum HubRole {
+    /// The only broker: its disk alone has the mesh.
+    Alone,
+    /// The hub that leads.
+    Leads(Box<Leading>),
+    /// A hub that stands by. It serves nobody, and its mesh is empty.
+    StandsBy(StandbyThread),
+}
+
+/// The lead of this hub, and what it does beside its turns.
+pub struct Leading {
+    leader: Leader<EtcdLog>,
+    progress: Arc<LogProgress>,
+    upkeep: EtcdUpkeep,
+    upkeep_thread: UpkeepThread,
+    snapshots: SnapshotSource,
+    /// Where guests find this hub.
+    address: String,
+    /// Since when it leads, ms.
+    since: i64,
+}
+
+impl Leading {
+    /// Begins to lead with the lead that a standby took over. Copies for other hubs are written into `directory`.
+    pub fn begin(leader: Leader<EtcdLog>, config: &HubConfig, directory: &Path, now: i64) -> Leading {
+        let progress = Arc::new(LogProgress::default());
+        progress.note(leader.position(), 0);
+        let upkeep = leader.log().upkeep();
+        let upkeep_thread = UpkeepThread::start(upkeep.clone(), config.address.clone(), Arc::clone(&progress));
+        let (snapshots, address) = (SnapshotSource::new(directory), config.address.clone());
+        Leading { leader, progress, upkeep, upkeep_thread, snapshots, address, since: now }
+    }
+
+    /// The last entry of the log.
+    fn position(&self) -> u64 {
+        self.leader.position().0
+    }
+
+    /// How the other hubs and etcd's members are.
+    fn cluster(&self) -> ClusterReport {
+        self.upkeep_thread.report()
+    }
+
+    /// Answers a hub that wants a copy of the database.
+    ///
+    /// # Errors
+    /// See [`SnapshotSource::answer`].
+    pub fn give_snapshot(&mut self, mesh: &Mesh, args: &Map<String, Value>) -> Result<Value, Error> {
+        self.snapshots.answer(args, &self.upkeep, || mesh.checkpointer())
+    }
+
+    fn commit(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
+        let n_bytes = mesh.recorded_size();
+        let end = self.leader.commit_turn(mesh, now);
+        if end == TurnEnd::Committed {
+            self.progress.note(self.leader.position(), n_bytes);
+        }
+        end
+    }
+}
+
+impl HubRole {
+    /// Ends the turn: makes it durable, on the way that this role prescribes.
+    pub fn commit(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
+        match self {
+            HubRole::Leads(leading) => leading.commit(mesh, now),
+            HubRole::Alone | HubRole::StandsBy(_) if mesh.commit() => TurnEnd::Committed,
+            HubRole::Alone | HubRole::StandsBy(_) => TurnEnd::TakenBack,
+        }
+    }
+
+    /// Ends this broker's part: a leader steps down, so that another hub leads at once.
+    pub fn leave(self) {
+        match self {
+            HubRole::Leads(leading) => drop(leading.leader.step_down()),
+            HubRole::StandsBy(thread) => drop(thread),
+            HubRole::Alone => {}
+        }
+    }
+
+    /// What this broker knows of the hubs and of etcd, for people and programs.
+    pub fn status(&self, now: i64) -> Value {
+        match self {
+            HubRole::Alone => json!({ "ok": true, "role": "alone" }),
+            HubRole::Leads(leading) => {
+                let cluster = leading.cluster();
+                let last = leading.position();
+                let standby = |(hub, at): &(String, u64)| json!({ "hub": hub, "position": at, "behind": last.saturating_sub(*at) });
+                json!({
+                    "ok": true, "role": "leads", "leader": leading.address, "leadsForMs": now - leading.since,
+                    "position": last, "standbys": cluster.standbys.iter().map(standby).collect::<Vec<_>>(),
+                    "members": cluster.members.iter().map(member_facts).collect::<Vec<_>>(),
+                    "trouble": cluster.trouble,
+                })
+            }
+            HubRole::StandsBy(thread) => {
+                let report = thread.report();
+                let level_for = report.level_at.map(|at| sys::boot_ms() - at);
+                json!({
+                    "ok": true, "role": "standby", "leader": report.leader, "position": report.position,
+                    "levelMsAgo": level_for, "trouble": report.trouble,
+                })
+            }
+        }
+    }
+
+    /// The answer to a request that only the hub that leads can serve; `None` if this broker serves it.
+    pub fn refusal(&self) -> Option<Error> {
+        let HubRole::StandsBy(thread) = self else { return None };
+        let report = thread.report();
+        Some(match (report.leader, report.trouble) {
+            (Some(leader), _) => {
+                let text = format!("this hub stands by; {leader} leads, so ask it");
+                Error::new(ErrorKind::Standby, text).with(json!({ "leader": leader }))
+            }
+            (None, Some(trouble)) => Error::new(ErrorKind::Standby, format!("no hub leads: {trouble}")),
+            (None, None) => {
+                Error::new(ErrorKind::Standby, "no hub leads at the moment; try again in a moment".to_owned())
+            }
+        })
+    }
+}
+
+fn member_facts(member: &MemberHealth) -> Value {
+    match &member.state {
+        Ok(state) => json!({
+            "url": member.url, "version": state.version, "latencyMs": state.latency.as_secs_f64() * 1000.0,
+            "bytes": state.size, "quotaBytes": state.quota, "leads": state.is_leader, "alarms": state.alarms,
+        }),
+        Err(why) => json!({ "url": member.url, "error": why }),
+    }
+}

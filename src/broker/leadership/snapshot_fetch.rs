@@ -1,0 +1,117 @@
+//! Fetches a copy of the leader's database for a standby that can't follow from where it is.
+
+use super::HubConfig;
+use crate::remote::guest;
+use crate::sys;
+use crate::sys::data_dir::DataDir;
+use crate::wire::lines::LineBuffer;
+use crate::wire::rpc::{self, RpcMessage};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The file into which the copy is fetched.
+pub const FETCHED_NAME: &str = "broker.db.fetched";
+/// How long the leader may take for one answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause while the leader makes the copy.
+const PREPARING_PAUSE: Duration = Duration::from_millis(50);
+
+/// Fetches the database of the hub at `leader` into a file beside our own; returns that file. The ticket must be in etcd.
+///
+/// # Errors
+/// A sentence that says what failed.
+pub fn fetch(
+    places: &DataDir,
+    config: &HubConfig,
+    leader: &str,
+    ticket: &str,
+    is_stopping: impl Fn() -> bool,
+) -> Result<PathBuf, String> {
+    let path = places.dir.join(FETCHED_NAME);
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    let (host, port) = leader.rsplit_once(':').ok_or_else(|| format!("{leader} is no address of a hub"))?;
+    let port = port.parse().map_err(|_| format!("{leader} is no address of a hub"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let stream = guest::connect(host, port, &config.secret, sys::random_u128() as u64).map_err(|error| error.text)?;
+    let mut leader = LeaderConnection::new(stream)?;
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&path).map_err(failed)?;
+    let mut from = 0;
+    while !is_stopping() {
+        let piece = leader.ask(&json!({ "hub": config.address, "ticket": ticket, "from": from }))?;
+        let (Some(size), Some(next)) = (piece["size"].as_u64(), piece["next"].as_u64()) else {
+            std::thread::sleep(PREPARING_PAUSE);
+            continue;
+        };
+        let bytes = STANDARD.decode(piece["bytes"].as_str().unwrap_or("")).map_err(|error| error.to_string())?;
+        if next != from + bytes.len() as u64 || bytes.is_empty() {
+            return Err("the hub that leads sent a piece of the snapshot that does not fit".into());
+        }
+        file.write_all(&bytes).map_err(failed)?;
+        from = next;
+        if next == size {
+            file.sync_all().map_err(failed)?;
+            return Ok(path);
+        }
+    }
+    Err("this hub is being stopped".into())
+}
+
+/// Puts the fetched file into the place of the database, which must be closed. A crash in between leaves either the old
+/// database, or none, which is fetched again.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn install(places: &DataDir, fetched: &Path) -> io::Result<()> {
+    let database = places.database();
+    for suffix in ["-wal", "-shm", ""] {
+        match fs::remove_file(format!("{}{suffix}", database.display())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::rename(fetched, &database)?;
+    File::open(&places.dir)?.sync_all()
+}
+
+struct LeaderConnection {
+    stream: UnixStream,
+    lines: LineBuffer,
+}
+
+impl LeaderConnection {
+    fn new(mut stream: UnixStream) -> Result<LeaderConnection, String> {
+        let origin = rpc::notification("origin", &json!({ "host": sys::host(), "user": sys::user(), "ancestors": [] }));
+        let ready = stream.set_read_timeout(Some(ANSWER_TIMEOUT));
+        ready.and_then(|()| stream.write_all(origin.as_bytes())).map_err(|error| error.to_string())?;
+        Ok(LeaderConnection { stream, lines: LineBuffer::default() })
+    }
+
+    fn ask(&mut self, args: &Value) -> Result<Value, String> {
+        let lost = |error: io::Error| format!("the hub that leads went away during the snapshot ({error})");
+        let request = rpc::request(&json!(1), "hub.snapshot", args);
+        self.stream.write_all(request.as_bytes()).map_err(lost)?;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            while let Some(line) = self.lines.next_line().map_err(|_| "the hub sent a line that is too long")? {
+                match rpc::parse_line(line) {
+                    Ok(RpcMessage::Response { result, .. }) => {
+                        return result.map_err(|error| rpc::decode_error(&error).text);
+                    }
+                    Ok(_) => {}
+                    Err(error) => return Err(error.text),
+                }
+            }
+            match self.stream.read(&mut buffer).map_err(lost)? {
+                0 => return Err("the hub that leads went away during the snapshot".into()),
+                n => self.lines.push(&buffer[..n]),
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Gives a standby a copy of this hub's database, in pieces, over the guests' connection.
+//!
+//! Only a hub may have it: whoever asks must have put its ticket into etcd, to which guests have no access.
+
+use crate::base::error::{Error, ErrorKind};
+use crate::broker::log;
+use crate::replication::etcd::EtcdUpkeep;
+use crate::store::Checkpointer;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+/// The file that holds a copy while it is sent.
+pub const COPY_NAME: &str = "broker.db.copy";
+/// Bytes of a piece: as base64 it fits into a line.
+const PIECE: u64 = 384 << 10;
+/// A hub that asks for no further piece for this long gives way to another one.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Bytes of a ticket or the name of a hub.
+const WORD_MAX: usize = 300;
+
+/// The copies that this hub gives away, one at a time.
+pub struct SnapshotSource {
+    path: PathBuf,
+    current: Option<Copy>,
+}
+
+/// One copy for one hub.
+struct Copy {
+    ticket: String,
+    state: CopyState,
+    asked: Instant,
+}
+
+enum CopyState {
+    /// A thread checks the ticket and writes the copy.
+    Preparing(Receiver<Result<(), String>>),
+    Ready(File, u64),
+}
+
+impl SnapshotSource {
+    /// A source that writes its copies into the data directory.
+    pub fn new(directory: &Path) -> SnapshotSource {
+        let path = directory.join(COPY_NAME);
+        // An earlier broker may have been killed while it sent one.
+        remove(&path);
+        SnapshotSource { path, current: None }
+    }
+
+    /// Answers one request: `{"ok":true}` while the copy is being made, then its size and the piece that begins `from`.
+    ///
+    /// # Errors
+    /// When the request is not a hub's, another hub is being served, or the copy fails.
+    pub fn answer(
+        &mut self,
+        args: &Map<String, Value>,
+        upkeep: &EtcdUpkeep,
+        open: impl FnOnce() -> Result<Checkpointer, Error>,
+    ) -> Result<Value, Error> {
+        let word = |name: &str| args.get(name).and_then(Value::as_str).filter(|word| word.len() <= WORD_MAX);
+        let (Some(hub), Some(ticket)) = (word("hub"), word("ticket")) else {
+            return Err(Error::usage("hub.snapshot", "want hub and ticket"));
+        };
+        if self.current.as_ref().is_some_and(|copy| copy.ticket != ticket && copy.asked.elapsed() < IDLE_MAX) {
+            return Ok(json!({ "ok": true }));
+        }
+        if self.current.as_ref().is_none_or(|copy| copy.ticket != ticket) {
+            let prepared = prepare(&self.path, hub.to_owned(), ticket.to_owned(), upkeep.clone(), open()?)?;
+            let state = CopyState::Preparing(prepared);
+            self.current = Some(Copy { ticket: ticket.to_owned(), state, asked: Instant::now() });
+        }
+        let from = args.get("from").and_then(Value::as_u64).unwrap_or(0);
+        let answer = self.current.as_mut().map_or(Ok(json!({ "ok": true })), |copy| copy.piece(&self.path, from));
+        if answer.as_ref().is_ok_and(|piece| piece["size"] == piece["next"] && piece["size"].is_u64())
+            || answer.is_err()
+        {
+            self.current = None;
+            remove(&self.path);
+        }
+        answer
+    }
+}
+
+impl Drop for SnapshotSource {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+impl Copy {
+    fn piece(&mut self, path: &Path, from: u64) -> Result<Value, Error> {
+        self.asked = Instant::now();
+        let failed = |error: io::Error| Error::new(ErrorKind::Storage, format!("{}: {error}", path.display()));
+        if let CopyState::Preparing(prepared) = &self.state {
+            match prepared.try_recv() {
+                Err(TryRecvError::Empty) => return Ok(json!({ "ok": true })),
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => return Err(Error::new(ErrorKind::Refused, why)),
+                Err(TryRecvError::Disconnected) => return Err(Error::new(ErrorKind::Internal, "the copy failed")),
+            }
+            let file = File::open(path).map_err(failed)?;
+            let size = file.metadata().map_err(failed)?.len();
+            self.state = CopyState::Ready(file, size);
+        }
+        let CopyState::Ready(file, size) = &mut self.state else { return Ok(json!({ "ok": true })) };
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(from)).map_err(failed)?;
+        file.take(PIECE).read_to_end(&mut bytes).map_err(failed)?;
+        let next = from + bytes.len() as u64;
+        Ok(json!({ "ok": true, "size": *size, "next": next, "bytes": STANDARD.encode(bytes) }))
+    }
+}
+
+/// Removes a copy, if there is one. A copy that stays costs room, and the next one replaces it.
+fn remove(path: &Path) {
+    let _ = std::fs::remove_file(path);
+}
+
+/// Checks the ticket and writes the copy, on a thread of its own.
+fn prepare(
+    path: &Path,
+    hub: String,
+    ticket: String,
+    mut upkeep: EtcdUpkeep,
+    database: Checkpointer,
+) -> Result<Receiver<Result<(), String>>, Error> {
+    let (done, prepared) = channel();
+    let path = path.to_owned();
+    let work = move || {
+        let is_hub = upkeep.ticket(&hub).map_err(|error| error.to_string());
+        let copied = match is_hub {
+            Ok(Some(known)) if known == ticket => {
+                remove(&path);
+                database.copy_to(&path).map_err(|error| error.to_string())
+            }
+            Ok(_) => Err("a snapshot is for a hub of this mesh only, and this ticket is not in etcd".into()),
+            Err(why) => Err(why),
+        };
+        match &copied {
+            Ok(()) => log(&format!("{hub} gets a snapshot of the database")),
+            Err(why) => log(&format!("{hub} gets no snapshot: {why}")),
+        }
+        // The loop may have given up by now.
+        let _ = done.send(copied);
+    };
+    let thread = std::thread::Builder::new().name("snapshot".into()).spawn(work);
+    thread.map_err(|error| Error::new(ErrorKind::Internal, format!("no thread can copy the database ({error})")))?;
+    Ok(prepared)
+}

@@ -1,0 +1,135 @@
+//! A hub that stands by: it applies what the leader stored, and takes over.
+
+use super::{Leader, Membership};
+use crate::base::ids::LogId;
+use crate::replication::{Election, LogEntry, LogError, Position, ReplicatedLog};
+use crate::store::{Changeset, Store, StoreError};
+
+/// Why a standby can't go on.
+#[derive(Debug)]
+pub enum StandbyError {
+    /// The log's engine failed.
+    Log(LogError),
+    /// This hub's own disk failed.
+    Store(StoreError),
+}
+
+impl std::fmt::Display for StandbyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StandbyError::Log(error) => error.fmt(f),
+            StandbyError::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<LogError> for StandbyError {
+    fn from(error: LogError) -> StandbyError {
+        StandbyError::Log(error)
+    }
+}
+
+impl From<StoreError> for StandbyError {
+    fn from(error: StoreError) -> StandbyError {
+        StandbyError::Store(error)
+    }
+}
+
+/// A hub that stands by while another hub leads.
+#[derive(Debug)]
+pub struct Standby<L> {
+    pub(super) log: L,
+}
+
+/// The result of a standby's attempt to lead.
+pub enum TakeOver<L> {
+    /// It leads, and its store has the whole log. The store records from now on.
+    Leads(Leader<L>),
+    /// Another hub leads, at this address.
+    StandsBy(Standby<L>, String),
+}
+
+impl<L: ReplicatedLog> Standby<L> {
+    /// A hub that has just started.
+    pub fn new(log: L) -> Standby<L> {
+        Standby { log }
+    }
+
+    /// Whether this hub's database belongs to the log.
+    ///
+    /// # Errors
+    /// When the engine gives no answer, its last entry can't be read, or this disk refuses.
+    pub fn membership(&mut self, store: &Store) -> Result<Membership, StandbyError> {
+        let end = self.log.last()?.map(|(at, entry)| (entry.log, at));
+        Ok(Membership::of(end, store.log_position()?, store.is_expendable()?))
+    }
+
+    /// Applies the next entries of the log; returns the last of them.
+    ///
+    /// # Errors
+    /// When the engine gives no answer, an entry can't be read or belongs to another mesh, or this disk refuses.
+    pub fn follow(&mut self, store: &mut Store) -> Result<Option<(Position, i64)>, StandbyError> {
+        let entries = self.log.follow(next_position(store)?)?;
+        let Some((at, now)) = entries.last().map(|(at, entry)| (*at, entry.now)) else { return Ok(None) };
+        let log = store.log_position()?.map_or(entries[0].1.log, |position| position.log);
+        let changes = entries.into_iter().map(|(_, entry)| checked_changes(entry, log));
+        let changes = changes.collect::<Result<Vec<_>, LogError>>()?;
+        store.apply(&changes)?;
+        Ok(Some((at, now)))
+    }
+
+    /// Tries to become the leader, and then applies the rest of the log. By then, an earlier leader can no longer
+    /// store entries. If there is no log yet, this hub begins one with the id that `new_log` returns.
+    ///
+    /// # Errors
+    /// As [`Standby::follow`]; this hub then does not lead.
+    pub fn take_over(
+        mut self,
+        store: &mut Store,
+        address: &str,
+        new_log: impl FnOnce() -> LogId,
+    ) -> Result<TakeOver<L>, (Standby<L>, StandbyError)> {
+        let term = match self.log.lead(address) {
+            Ok(Election::Won(term)) => term,
+            Ok(Election::Lost(leader)) => return Ok(TakeOver::StandsBy(self, leader)),
+            Err(error) => return Err((self, error.into())),
+        };
+        match self.follow_to_end(store) {
+            Ok(position) => {
+                store.start_recording();
+                let (id, next) = position.map_or_else(|| (new_log(), Position(1)), |(id, last)| (id, last.next()));
+                Ok(TakeOver::Leads(Leader { log: self.log, id, term, next }))
+            }
+            Err(error) => {
+                self.log.step_down();
+                Err((self, error))
+            }
+        }
+    }
+
+    fn follow_to_end(&mut self, store: &mut Store) -> Result<Option<(LogId, Position)>, StandbyError> {
+        while self.follow(store)?.is_some() {}
+        Ok(store.log_position()?.map(|position| (position.log, Position(position.index))))
+    }
+}
+
+/// The changes of an entry, if this program can apply them to the database of this log.
+fn checked_changes(entry: LogEntry, log: LogId) -> Result<Changeset, LogError> {
+    if entry.log != log {
+        return Err(LogError::Refused("the log in etcd belongs to another mesh; see slm-mesh help machines".into()));
+    }
+    if entry.schema > Store::schema() {
+        let text = format!(
+            "the hub that leads runs a newer slm-mesh (its tables have version {}, here they have {}); upgrade this hub",
+            entry.schema,
+            Store::schema()
+        );
+        return Err(LogError::Refused(text));
+    }
+    Ok(Changeset::from_bytes(entry.changes))
+}
+
+fn next_position(store: &Store) -> Result<Position, StoreError> {
+    let last = store.log_position()?.map_or(0, |position| position.index);
+    Ok(Position(last).next())
+}

@@ -1,0 +1,162 @@
+//! The thread of a hub that leads: it trims the log, and looks how the other hubs and etcd's members are.
+
+use crate::broker::log;
+use crate::replication::Position;
+use crate::replication::etcd::{EtcdUpkeep, MemberHealth};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often the thread looks.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Entries younger than this stay, so that a hub that was away for a moment needs no snapshot.
+const KEEP_FOR: Duration = Duration::from_secs(600);
+/// The bytes of entries that may stay. Beyond them, a hub that is too far behind gets a snapshot.
+const KEEP_BYTES: u64 = 64 << 20;
+/// How many hubs must have an entry on their disks before it is trimmed, while there is room.
+const COPIES_MIN: usize = 2;
+
+/// What the thread found when it looked last.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterReport {
+    /// The hubs that stand by, and the last entry that each has on its disk.
+    pub standbys: Vec<(String, u64)>,
+    /// etcd's members.
+    pub members: Vec<MemberHealth>,
+    /// Why the last look or trim failed.
+    pub trouble: Option<String>,
+}
+
+/// How far the leader is, as its thread sees it.
+#[derive(Debug, Default)]
+pub struct LogProgress {
+    position: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl LogProgress {
+    /// Notes an entry that was stored.
+    pub fn note(&self, position: Position, n_bytes: usize) {
+        self.bytes.fetch_add(n_bytes as u64, Ordering::Relaxed);
+        self.position.store(position.0, Ordering::Release);
+    }
+}
+
+/// The thread as the event loop sees it. It ends when this is dropped, and nobody waits for it.
+pub struct UpkeepThread {
+    report: Arc<Mutex<ClusterReport>>,
+    _stop: Sender<()>,
+}
+
+impl UpkeepThread {
+    /// Starts the thread of the hub at this address. If it can't be started, the log is not trimmed, and that is logged.
+    pub fn start(upkeep: EtcdUpkeep, address: String, progress: Arc<LogProgress>) -> UpkeepThread {
+        let report = Arc::new(Mutex::new(ClusterReport::default()));
+        let (stop, stopped) = channel();
+        let mut keeper = Keeper { upkeep, address, progress, report: Arc::clone(&report), samples: VecDeque::new() };
+        let run = move || {
+            while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                keeper.look();
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("upkeep".into()).spawn(run) {
+            log(&format!("the log in etcd is not trimmed: {error}"));
+        }
+        UpkeepThread { report, _stop: stop }
+    }
+
+    /// What the thread found when it looked last.
+    pub fn report(&self) -> ClusterReport {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Where the leader was at some time.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    at: Instant,
+    position: u64,
+    bytes: u64,
+}
+
+struct Keeper {
+    upkeep: EtcdUpkeep,
+    address: String,
+    progress: Arc<LogProgress>,
+    report: Arc<Mutex<ClusterReport>>,
+    /// Oldest first. Older entries than the first sample's are trimmed already.
+    samples: VecDeque<Sample>,
+}
+
+impl Keeper {
+    fn look(&mut self) {
+        let position = self.progress.position.load(Ordering::Acquire);
+        let bytes = self.progress.bytes.load(Ordering::Relaxed);
+        let now = Instant::now();
+        self.samples.push_back(Sample { at: now, position, bytes });
+        let mut report = ClusterReport { members: self.upkeep.members(), ..ClusterReport::default() };
+        match self.upkeep.positions() {
+            Ok(positions) => {
+                report.standbys = positions.into_iter().map(|(hub, at)| (hub, at.0)).collect();
+                report.standbys.retain(|(hub, _)| *hub != self.address);
+                if let Err(error) = self.trim(&report.standbys, now, bytes) {
+                    report.trouble = Some(error);
+                }
+            }
+            Err(error) => report.trouble = Some(error.to_string()),
+        }
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+
+    fn trim(&mut self, standbys: &[(String, u64)], now: Instant, bytes: u64) -> Result<(), String> {
+        let (upto, n_samples) = trim_target(&self.samples, standbys, now, bytes);
+        if n_samples > 0 {
+            // The last entry stays, since it says to which mesh the log belongs.
+            let upto = upto.min(self.progress.position.load(Ordering::Acquire).saturating_sub(1));
+            self.upkeep.trim(Position(upto)).map_err(|error| error.to_string())?;
+            self.samples.drain(..n_samples);
+        }
+        Ok(())
+    }
+}
+
+/// Up to which entry the log may be trimmed, and how many samples that covers.
+fn trim_target(samples: &VecDeque<Sample>, standbys: &[(String, u64)], now: Instant, bytes: u64) -> (u64, usize) {
+    // The leader has all entries on its own disk.
+    let mut held: Vec<u64> = standbys.iter().map(|(_, at)| *at).chain([u64::MAX]).collect();
+    held.sort_unstable_by(|a, b| b.cmp(a));
+    let copied = held.get(COPIES_MIN - 1).copied().unwrap_or(0);
+    let may_go = |sample: &&Sample| {
+        let is_old = now.duration_since(sample.at) >= KEEP_FOR && sample.position <= copied;
+        is_old || bytes - sample.bytes > KEEP_BYTES
+    };
+    let n = samples.iter().take_while(may_go).count();
+    (n.checked_sub(1).and_then(|last| samples.get(last)).map_or(0, |sample| sample.position), n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_keeps_what_is_young_or_on_one_disk_only_until_it_is_too_large() {
+        let start = Instant::now();
+        let sample =
+            |seconds: u64, position, bytes| Sample { at: start + Duration::from_secs(seconds), position, bytes };
+        let samples: VecDeque<Sample> =
+            [sample(0, 10, 1 << 20), sample(60, 20, 2 << 20), sample(120, 30, 3 << 20)].into();
+        let trimmed = |seconds: u64, standbys: &[(&str, u64)], bytes: u64| {
+            let standbys: Vec<_> = standbys.iter().map(|(hub, at)| ((*hub).to_owned(), *at)).collect();
+            trim_target(&samples, &standbys, start + Duration::from_secs(seconds), bytes).0
+        };
+        let level = [("b", 99), ("c", 99)];
+        assert_eq!(trimmed(599, &level, 3 << 20), 0, "all entries are young");
+        assert_eq!(trimmed(660, &level, 3 << 20), 20);
+        assert_eq!(trimmed(900, &[("b", 99), ("c", 15)], 3 << 20), 30, "two hubs have it");
+        assert_eq!(trimmed(900, &[("b", 15)], 3 << 20), 10, "the rest is on one disk only");
+        assert_eq!(trimmed(900, &[], 3 << 20), 0);
+        assert_eq!(trimmed(130, &[], 67 << 20), 20, "the log is too large");
+    }
+}

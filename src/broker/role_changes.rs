@@ -1,0 +1,96 @@
+//! Turns this broker from a standby into the hub that leads, and back. Its sockets stay; its mesh and all clients go.
+
+use super::checkpoint_thread::CheckpointThread;
+use super::event_loop::EventLoop;
+use super::leadership::{HubRole, TakenLead, TurnEnd};
+use super::lifecycle::ShutdownReason;
+use super::log;
+use super::process_exits::ProcessExits;
+use crate::base::error::Error;
+use crate::core::Mesh;
+use std::time::Duration;
+
+/// How long a broker that starts waits to learn whether it leads.
+const FIRST_ROLE_MAX: Duration = Duration::from_secs(4);
+
+impl EventLoop {
+    /// Waits until a broker that has just started knows its role, so that its starter finds a hub that serves if
+    /// there can be one.
+    pub fn settle_role(&mut self) {
+        let HubRole::StandsBy(thread) = &self.context.role else { return };
+        if let Some(taken) = thread.wait_for_role(FIRST_ROLE_MAX) {
+            self.begin_leading(taken);
+        }
+    }
+
+    /// Leads, if the standby's thread has taken the lead over since the last turn.
+    pub(super) fn note_taken_lead(&mut self) {
+        let HubRole::StandsBy(thread) = &self.context.role else { return };
+        if let Some(taken) = thread.take_lead() {
+            self.begin_leading(taken);
+        }
+    }
+
+    fn begin_leading(&mut self, taken: TakenLead) {
+        let TakenLead { mut leader, store, clock } = taken;
+        let now = clock.now();
+        let opened = self.opener.open(store, &clock).map(|mut mesh| {
+            // Opening a mesh writes: the human at this machine, and what ended meanwhile.
+            let end = leader.commit_turn(&mut mesh, now);
+            (mesh, end)
+        });
+        match opened {
+            Ok((mesh, TurnEnd::Committed)) => {
+                log(&format!("this hub leads from entry {} on", leader.position().0));
+                self.clock = clock;
+                self.context.now = now;
+                let role = self.opener.lead(leader, now);
+                self.replace_mesh(mesh, role);
+            }
+            Ok((mesh, end)) => {
+                drop(mesh);
+                self.stand_by(&match end {
+                    TurnEnd::Deposed(why) => why,
+                    _ => "the log refused its first entry".into(),
+                });
+            }
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    /// Stands by from now on. Nothing of the running turn leaves: another hub may have changed what it says.
+    pub(super) fn stand_by(&mut self, why: &str) {
+        log(&format!("this hub stands by: {why}"));
+        let empty = self.opener.open_empty(&self.clock).map(|empty| std::mem::replace(&mut self.context.mesh, empty));
+        // The thread opens the database again, so this end of it must be closed.
+        let role = empty.map(drop).and_then(|()| self.opener.stand_by());
+        match role.and_then(|role| Ok((self.opener.open_empty(&self.clock)?, role))) {
+            Ok((mesh, role)) => self.replace_mesh(mesh, role),
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    /// Ends every connection, since its answers and its session belong to the mesh that goes.
+    fn replace_mesh(&mut self, mesh: Mesh, role: HubRole) {
+        std::mem::replace(&mut self.checkpoints, CheckpointThread::start(&mesh)).stop();
+        self.links = self.opener.links(&mesh);
+        match role {
+            HubRole::StandsBy(_) => self.own_files.leave_database(),
+            HubRole::Alone | HubRole::Leads(_) => self.own_files.adopt_database(),
+        }
+        self.context.mesh = mesh;
+        self.context.role = role;
+        self.clients.drop_all(&self.context);
+        self.http.refuse_pending();
+        self.pushes.drop_all();
+        self.processes = ProcessExits::default();
+        self.context.mesh.set_observed(!self.context.pages.is_empty());
+        self.context.pages.mark_dirty();
+    }
+
+    /// Ends this broker, because its own machine does not let it go on. The next client starts another one.
+    fn give_up(&mut self, error: &Error) {
+        log(&error.text);
+        self.context.lifecycle.request_shutdown(ShutdownReason::Stopped);
+    }
+}

@@ -1,0 +1,118 @@
+//! Opens the mesh: from its database, or an empty one for a hub that stands by.
+
+use super::database;
+use super::listeners::wake_loop;
+use crate::base::error::{Error, ErrorKind};
+use crate::broker::leadership::{HubConfig, HubDatabase, HubRole, Leader, Leading, StandbyThread};
+use crate::broker::mesh_links::MeshLinks;
+use crate::core::{Mesh, MeshSettings};
+use crate::replication::etcd::EtcdLog;
+use crate::store::Store;
+use crate::sys::data_dir::DataDir;
+use crate::sys::endpoint::links;
+use crate::sys::settings::{SECRET, Settings};
+use crate::sys::{self, Clock};
+use mio::Waker;
+use std::sync::Arc;
+
+/// Everything that is needed to open a mesh and what belongs to it, at the start and at each change of the role.
+pub struct MeshOpener {
+    pub(super) places: DataDir,
+    pub(super) settings: Settings,
+    pub(super) mesh_settings: MeshSettings,
+    pub(super) hub: Option<HubConfig>,
+    pub(super) waker: Arc<Waker>,
+}
+
+impl MeshOpener {
+    /// What a broker begins with: its mesh, its clock and its role. A hub that shares a log begins as a standby.
+    pub(super) fn open_first(&self) -> Result<(Mesh, Clock, HubRole), Error> {
+        if self.hub.is_some() {
+            let clock = Clock::start(0);
+            return Ok((self.open_empty(&clock)?, clock, self.stand_by()?));
+        }
+        let (store, clock) = database::open_with_clock(&self.places, &self.settings)?;
+        let mesh = self.open(store, &clock)?;
+        Ok((mesh, clock, HubRole::Alone))
+    }
+
+    /// Opens the mesh in a store. If reading reveals damage, the database is set aside, and a second attempt follows;
+    /// a hub that shares a log then begins anew as a standby.
+    ///
+    /// # Errors
+    /// When the store can't be read or written.
+    pub fn open(&self, store: Store, clock: &Clock) -> Result<Mesh, Error> {
+        let open = |store| Mesh::open(store, self.mesh_settings.clone(), Box::new(sys::random_u128), clock.now());
+        let mut mesh = match open(store) {
+            Err(error) if error.kind.is_storage() => {
+                database::mark_suspect(&self.places);
+                if self.hub.is_some() {
+                    return Err(error);
+                }
+                open(database::open(&self.places, &self.settings)?)?
+            }
+            result => result?,
+        };
+        mesh.set_process_probe(Box::new(sys::process::is_in_use));
+        Ok(mesh)
+    }
+
+    /// Opens a mesh without a file, for a hub that stands by.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn open_empty(&self, clock: &Clock) -> Result<Mesh, Error> {
+        let settings = MeshSettings { links: Vec::new(), ..self.mesh_settings.clone() };
+        Mesh::open(Store::memory()?, settings, Box::new(sys::random_u128), clock.now())
+    }
+
+    /// Starts to follow the log.
+    ///
+    /// # Errors
+    /// When the database can't be opened, or no thread can be started.
+    pub fn stand_by(&self) -> Result<HubRole, Error> {
+        let Some(config) = &self.hub else {
+            return Err(Error::new(ErrorKind::Internal, "a broker without a log can't stand by"));
+        };
+        let (store, clock) = database::open_with_clock(&self.places, &self.settings)?;
+        let (places, settings) = (self.places.clone(), self.settings.clone());
+        let reopen = Box::new(move || database::open(&places, &settings));
+        let database = HubDatabase { places: self.places.clone(), store, clock, reopen };
+        let thread = StandbyThread::start(config.clone(), config.open_log()?, database, wake_loop(&self.waker));
+        thread
+            .map(HubRole::StandsBy)
+            .map_err(|error| Error::new(ErrorKind::Internal, format!("no thread can follow the log ({error})")))
+    }
+
+    /// The role of a hub that took over the lead.
+    pub fn lead(&self, leader: Leader<EtcdLog>, now: i64) -> HubRole {
+        match &self.hub {
+            Some(config) => HubRole::Leads(Box::new(Leading::begin(leader, config, &self.places.dir, now))),
+            None => HubRole::Alone,
+        }
+    }
+
+    /// Starts the links to other meshes. A hub that stands by has none.
+    pub fn links(&self, mesh: &Mesh) -> MeshLinks {
+        MeshLinks::open(&mesh.settings().links, self.settings.text(SECRET), wake_loop(&self.waker).into())
+    }
+}
+
+/// The settings of the mesh, with the port of its HTTP listener.
+///
+/// # Errors
+/// When the address of a linked mesh is wrong.
+pub(super) fn mesh_settings(settings: &Settings, port: Option<u16>) -> Result<MeshSettings, Error> {
+    Ok(MeshSettings {
+        stale_ms: settings.int("SLM_MESH_STALE_MS"),
+        dead_ms: settings.int("SLM_MESH_DEAD_MS"),
+        lock_ttl_min: settings.int("SLM_MESH_LOCK_TTL_MIN"),
+        rate_max: settings.int("SLM_MESH_RATE") as u32,
+        host: sys::host(),
+        user: sys::user(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        port: port.unwrap_or(0),
+        links: links(settings)?,
+    })
+}

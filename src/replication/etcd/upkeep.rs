@@ -1,0 +1,127 @@
+//! What a leading hub does beside its turns: it trims the log, sees how far the other hubs are, and asks the members of
+//! the cluster how they are.
+
+use super::gateway::{Gateway, decode, encode, encode_bytes, end_of_prefix, number};
+use super::{EtcdLog, foreign, leads, log_range, read_key};
+use crate::replication::{LogError, Position, Term};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// A second client of the log, for another thread than the one that appends.
+#[derive(Clone)]
+pub struct EtcdUpkeep {
+    gateway: Gateway,
+    prefix: String,
+    /// The term of the hub that leads, if this is its client.
+    term: Option<Term>,
+}
+
+/// How one member of the cluster is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberHealth {
+    /// Its URL.
+    pub url: String,
+    /// Its state, or why it gave none.
+    pub state: Result<MemberState, String>,
+}
+
+/// What a member says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberState {
+    /// etcd's version.
+    pub version: String,
+    /// How long the answer took.
+    pub latency: Duration,
+    /// Bytes of its database on the disk.
+    pub size: u64,
+    /// Bytes that its database may have; `None` where it does not say (etcd before 3.6).
+    pub quota: Option<u64>,
+    /// Whether it leads the cluster.
+    pub is_leader: bool,
+    /// Its alarms, by etcd's names: `NOSPACE`, `CORRUPT`.
+    pub alarms: Vec<String>,
+}
+
+impl EtcdLog {
+    /// A second client, for another thread.
+    pub fn upkeep(&self) -> EtcdUpkeep {
+        EtcdUpkeep {
+            gateway: self.gateway.clone(),
+            prefix: self.settings.address.prefix.clone(),
+            term: self.leadership.as_ref().map(|leadership| leadership.term),
+        }
+    }
+}
+
+impl EtcdUpkeep {
+    /// Where the hubs that live have reported to be, by name.
+    ///
+    /// # Errors
+    /// When etcd gives no answer.
+    pub fn positions(&mut self) -> Result<Vec<(String, Position)>, LogError> {
+        let prefix = format!("{}at/", self.prefix);
+        let body = json!({ "key": encode(&prefix), "range_end": encode_bytes(&end_of_prefix(&prefix)) });
+        let answer = self.gateway.ask("kv/range", &body)?;
+        let read = |row: &Value| {
+            let (key, value) = read_key(row)?;
+            let at = std::str::from_utf8(&value).ok()?.parse().ok()?;
+            Some((key.strip_prefix(&prefix)?.to_owned(), Position(at)))
+        };
+        let rows = answer["kvs"].as_array().map_or(&[][..], Vec::as_slice);
+        rows.iter().map(|row| read(row).ok_or_else(foreign)).collect()
+    }
+
+    /// Removes the entries up to a position, if this is the client of the hub that leads.
+    ///
+    /// # Errors
+    /// When etcd gives no answer, or this hub does not lead.
+    pub fn trim(&mut self, upto: Position) -> Result<(), LogError> {
+        let deposed = || LogError::Refused("this hub does not lead".into());
+        let term = self.term.ok_or_else(deposed)?;
+        let (first, end) = log_range(&self.prefix, upto);
+        let range = json!({ "key": first, "range_end": end });
+        let body = json!({
+            "compare": [leads(&self.prefix, term)], "success": [{ "request_delete_range": range }],
+        });
+        let answer = self.gateway.ask("kv/txn", &body)?;
+        if answer["succeeded"] == true { Ok(()) } else { Err(deposed()) }
+    }
+
+    /// The ticket that a hub has put into etcd to prove that it may have a snapshot.
+    ///
+    /// # Errors
+    /// When etcd gives no answer.
+    pub fn ticket(&mut self, hub: &str) -> Result<Option<String>, LogError> {
+        let answer = self.gateway.ask("kv/range", &json!({ "key": encode(&ticket_key(&self.prefix, hub)) }))?;
+        Ok(answer["kvs"].get(0).and_then(|row| String::from_utf8(decode(&row["value"])?).ok()))
+    }
+
+    /// Asks each member how it is, one after the other; each has a second.
+    pub fn members(&mut self) -> Vec<MemberHealth> {
+        let alarms = self.gateway.ask("maintenance/alarm", &json!({ "action": "GET" })).unwrap_or_default();
+        let members = self.gateway.members().to_vec();
+        members.into_iter().enumerate().map(|(n, url)| MemberHealth { state: self.member(n, &alarms), url }).collect()
+    }
+
+    fn member(&mut self, n: usize, alarms: &Value) -> Result<MemberState, String> {
+        let began = Instant::now();
+        let answer = self.gateway.ask_member(n, "maintenance/status", &json!({})).map_err(|error| error.to_string())?;
+        let latency = began.elapsed();
+        let id = &answer["header"]["member_id"];
+        let of_member = |alarm: &&Value| &alarm["memberID"] == id;
+        let alarms = alarms["alarms"].as_array().map_or(&[][..], Vec::as_slice).iter().filter(of_member);
+        Ok(MemberState {
+            version: answer["version"].as_str().unwrap_or("?").to_owned(),
+            latency,
+            size: number(&answer["dbSize"]),
+            quota: Some(number(&answer["dbSizeQuota"])).filter(|quota| *quota > 0),
+            is_leader: id.is_string() && &answer["leader"] == id,
+            alarms: alarms.filter_map(|alarm| Some(alarm["alarm"].as_str()?.to_owned())).collect(),
+        })
+    }
+}
+
+/// The key under which a hub puts its ticket.
+pub(super) fn ticket_key(prefix: &str, hub: &str) -> String {
+    format!("{prefix}ticket/{hub}")
+}
