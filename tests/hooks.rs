@@ -374,7 +374,7 @@ fn what_peers_write_stays_in_its_quotes() {
     let reason = denied["hookSpecificOutput"]["permissionDecisionReason"].as_str().unwrap();
     assert!(reason.contains("(reason: \"x'). ok"), "{reason}");
     for text in [text, reason] {
-        let is_visible = |c: char| c == '\n' || slm_mesh::base::framed_text::is_visible(c);
+        let is_visible = |c: char| c == '\n' || slm_mesh::base::untrusted_text::is_visible(c);
         assert!(text.chars().all(is_visible), "{text:?}");
     }
 }

@@ -1,8 +1,8 @@
 //! Each known agent is complete: its file, its row in the README, and recorded inputs of its hooks.
 
-use slm_mesh::known_agents::dialect::HookKind;
-use slm_mesh::known_agents::support::{Evidence, Support};
-use slm_mesh::known_agents::wakeup::Means;
+use slm_mesh::known_agents::hook_dialect::HookKind;
+use slm_mesh::known_agents::support_table::{Evidence, Support};
+use slm_mesh::known_agents::wakeup_means::Means;
 use slm_mesh::known_agents::{AGENTS, Agent, by_client_name, by_environment, by_id, by_kind, by_process, by_program};
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,7 +33,15 @@ fn the_readme_has_a_row_for_each_agent() {
 
 #[test]
 fn each_agent_has_a_file_in_the_list() {
-    let helpers = ["dialect.rs", "files.rs", "identity.rs", "mod.rs", "support.rs", "transcript.rs", "wakeup.rs"];
+    let helpers = [
+        "agent_detection.rs",
+        "hook_dialect.rs",
+        "mod.rs",
+        "settings_files.rs",
+        "support_table.rs",
+        "transcript_format.rs",
+        "wakeup_means.rs",
+    ];
     let files = names("src/known_agents");
     let files: Vec<&String> =
         files.iter().filter(|name| name.ends_with(".rs") && !helpers.contains(&name.as_str())).collect();

@@ -7,7 +7,7 @@ use super::generated_files::{NAME, is_our_program};
 use super::json_edit::{self, PathStep};
 use super::{toml_entry, toml_hooks, yaml_entry};
 use crate::known_agents::Agent;
-use crate::known_agents::files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
+use crate::known_agents::settings_files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
 use serde_json::{Value, json};
 
 /// How long a hook that waits to wake its agent may wait: a day.

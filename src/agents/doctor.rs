@@ -4,20 +4,20 @@
 //! leaves no files behind, and starts no broker.
 
 use super::config_entries::hook_program;
-use super::environment::{EditedFile, Environment, is_program, read_hooks};
 use super::generated_files::NAME;
-use super::notify_check::check_notifications;
+use super::notification_check::check_notifications;
+use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
 use super::shield_trial::try_shield;
-use super::{generated_files, plugin, safe_write};
+use super::{generated_files, plugin_package, safe_write};
 use crate::base::error::Error;
 use crate::client::{self, Client};
 use crate::discovery;
 use crate::known_agents::Agent;
-use crate::known_agents::files::EntryShape;
+use crate::known_agents::settings_files::EntryShape;
 use crate::sys;
 use crate::sys::data_dir::DataDir;
-use crate::sys::other_broker;
 use crate::sys::settings::Settings;
+use crate::sys::typescript_broker;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -211,8 +211,8 @@ fn cure_of_stuck(client: &Client) -> String {
 /// Checks what could prevent a broker from starting.
 fn check_absent_broker(places: &DataDir) -> Check {
     let about = "broker";
-    if let Some(pid) = other_broker::find(places) {
-        let error = other_broker::error(places, pid);
+    if let Some(pid) = typescript_broker::find(places) {
+        let error = typescript_broker::error(places, pid);
         return Check::error(about, error.text, format!("end the other broker (PID {pid}), or use another directory"));
     }
     match client::broker_lock_holder(places) {
@@ -282,7 +282,7 @@ pub fn check_shield(environment: &Environment) -> Check {
 /// Checks an agent that is installed.
 pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Check> {
     let cure = format!("slm-mesh setup {}{}", agent.id, if environment.is_project { " --project" } else { "" });
-    if let Some(place) = plugin::installed(environment, agent) {
+    if let Some(place) = plugin_package::installed(environment, agent) {
         return vec![check_plugin(environment, agent, &place, &cure)];
     }
     let mut checks = vec![check_registration(environment, agent, &cure)];

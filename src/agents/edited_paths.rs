@@ -1,9 +1,9 @@
 //! Finds the files that a tool call is about to edit, from the tool's name and its input.
 
-use super::mesh_call::{MeshCall, mesh_call};
-use super::server_tools;
+use super::mcp_tool_writes;
+use super::own_tool_calls::{MeshCall, mesh_call};
 use crate::known_agents::AGENTS;
-use crate::known_agents::dialect::Dialect;
+use crate::known_agents::hook_dialect::Dialect;
 use crate::wire::json_field_scanner::NeededFields;
 use serde_json::Value;
 
@@ -111,7 +111,7 @@ pub fn writes(input: &Value) -> bool {
     let (name, arguments) = tool_call(input);
     is_known(&name, |dialect| dialect.shell_tools)
         || is_known(&name, |dialect| dialect.edit_tools)
-        || !server_tools::written_files(tool_name(input), &arguments).is_empty()
+        || !mcp_tool_writes::written_files(tool_name(input), &arguments).is_empty()
 }
 
 /// The identification of a tool call, which its hooks before and after share: the agent's id for the call, or else
@@ -129,7 +129,7 @@ pub fn edited_files(input: &Value) -> Vec<String> {
     // The text of a patch names its files. Other writes of a command are found in `shell_command`.
     let is_shell = is_known(&plain, |dialect| dialect.shell_tools);
     if !is_shell && !is_known(&plain, |dialect| dialect.edit_tools) {
-        return server_tools::written_files(tool_name(input), arguments);
+        return mcp_tool_writes::written_files(tool_name(input), arguments);
     }
     if arguments["command"].as_str().is_some_and(|command| READ_COMMANDS.contains(&command)) {
         return Vec::new();

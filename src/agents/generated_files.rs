@@ -2,7 +2,7 @@
 //! set-up wrote it, and only such a file is ever changed or removed.
 
 use crate::known_agents::Agent;
-use crate::known_agents::files::{CommandStyle, OwnFile};
+use crate::known_agents::settings_files::{CommandStyle, OwnFile};
 use serde_json::json;
 use std::path::Path;
 

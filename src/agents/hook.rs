@@ -4,22 +4,22 @@
 //! anything useful says nothing and succeeds.
 
 use super::edited_paths;
-use super::held_files::report::{ChangeReport, own_news_text};
+use super::export_session_id;
+use super::held_files::change_report::{ChangeReport, own_news_text};
 use super::held_files::{CommandNote, HeldFiles, LockedPath, OwnMoment, ToolRun};
 use super::hook_input::{HookEvent, HookInput, understand};
 use super::hook_text;
-use super::session_env;
 use super::session_shield::SessionShield;
-use super::shell_command;
+use super::shell_tool_writes;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::{framed_text, time};
+use crate::base::{time, untrusted_text};
 use crate::client::{Client, remote};
 use crate::core::mail::wakeups::is_wakeup_sentence;
-use crate::known_agents::dialect::{Dialect, MAIL_CAME};
+use crate::known_agents::hook_dialect::{Dialect, MAIL_CAME};
 use crate::known_agents::{Agent, by_id};
 use crate::sys::data_dir::DataDir;
-use crate::sys::file_path;
 use crate::sys::git;
+use crate::sys::path_normalization;
 use crate::sys::settings::Settings;
 use crate::wire::json_field_scanner;
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ fn append_to_log(line: &str) {
     let log = std::fs::OpenOptions::new().append(true).open(places.log());
     if let (true, Ok(mut log)) = (is_short, log) {
         // A failure to write the log must not stop the agent's work.
-        let _ = writeln!(log, "{} {}", time::iso(crate::sys::wall_ms()), framed_text::line(line));
+        let _ = writeln!(log, "{} {}", time::iso(crate::sys::wall_ms()), untrusted_text::line(line));
     }
 }
 
@@ -181,12 +181,12 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
         HookEvent::Command(commands) => {
             let first = commands.first().and_then(|command| command.lines().find(|line| !line.trim().is_empty()));
             run.command = Some(first.unwrap_or_default().chars().take(COMMAND_LINE_MAX).collect());
-            shell_command::files(commands, &file_path::absolute(&hook.directory))
+            shell_tool_writes::files(commands, &path_normalization::absolute(&hook.directory))
         }
         HookEvent::Edit(files) => files.clone(),
         _ => edited_paths::edited_files(input),
     };
-    run.named.iter_mut().for_each(|file| *file = file_path::absolute_in(&hook.directory, file));
+    run.named.iter_mut().for_each(|file| *file = path_normalization::absolute_in(&hook.directory, file));
     run
 }
 
@@ -350,7 +350,7 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
             facts["withNeighbours"] = json!(true);
             let value = client.call("hook.mail", &facts)?;
             let id = value["you"]["id"].as_str().unwrap_or_default();
-            let fields = session_env::hand_out(work.dialect.shell_environment, work.input, id);
+            let fields = export_session_id::hand_out(work.dialect.shell_environment, work.input, id);
             Ok(work.show_with(&value, &hook_text::beginning(&value), fields))
         }
         HookEvent::Prompt | HookEvent::AfterTool => {

@@ -1,10 +1,10 @@
 //! Parses the input of a hook: the event, the session, and the files of an edit.
 
-use super::mesh_call::MeshCall;
-use super::{edited_paths, shell_command};
+use super::own_tool_calls::MeshCall;
+use super::{edited_paths, shell_tool_writes};
 use crate::base::limits;
 use crate::known_agents::AGENTS;
-use crate::known_agents::dialect::{Dialect, HookCall, HookKind};
+use crate::known_agents::hook_dialect::{Dialect, HookCall, HookKind};
 use serde_json::Value;
 
 /// The event, with its facts.
@@ -105,7 +105,7 @@ fn event_of(kind: HookKind, input: &Value) -> Option<HookEvent> {
             if !files.is_empty() {
                 return Some(HookEvent::Edit(files));
             }
-            let commands = shell_command::commands(input);
+            let commands = shell_tool_writes::commands(input);
             if !commands.is_empty() {
                 return Some(HookEvent::Command(commands));
             }

@@ -1,10 +1,10 @@
 //! Writes the texts that a hook shows to a model: mail, peers and locks, as facts of limited length.
 //!
-//! **Invariant:** a peer's words are quoted behind its name, by [`framed_text`]. The words around them are
+//! **Invariant:** a peer's words are quoted behind its name, by [`untrusted_text`]. The words around them are
 //! fixed and give no orders.
 
 use crate::base::error::Error;
-use crate::base::{framed_text, time};
+use crate::base::{time, untrusted_text};
 use serde_json::Value;
 
 /// The most characters of a message that are shown. The inbox has the rest.
@@ -38,18 +38,18 @@ pub fn mail(value: &Value) -> String {
 }
 
 fn message(row: &Value) -> String {
-    let (quoted, is_all) = framed_text::quoted_lines(row["payload"].as_str().unwrap_or(""), BODY_MAX);
+    let (quoted, is_all) = untrusted_text::quoted_lines(row["payload"].as_str().unwrap_or(""), BODY_MAX);
     let whole = is_all && row.get("part").is_none();
     let group =
-        row["group"].as_str().map(|group| format!(" to {}", framed_text::shown_name(group))).unwrap_or_default();
+        row["group"].as_str().map(|group| format!(" to {}", untrusted_text::shown_name(group))).unwrap_or_default();
     let answers =
-        row["replyTo"].as_str().map(|id| format!(", answers {}", framed_text::shown_name(id))).unwrap_or_default();
+        row["replyTo"].as_str().map(|id| format!(", answers {}", untrusted_text::shown_name(id))).unwrap_or_default();
     let cut = if whole { "" } else { "\n(cut here; mesh_inbox with filter all shows the whole)" };
-    let from = framed_text::shown_name(row["fromName"].as_str().unwrap_or("?"));
+    let from = untrusted_text::shown_name(row["fromName"].as_str().unwrap_or("?"));
     format!(
         "From {from}{group}, {}, id {}{answers}:\n{quoted}{cut}",
-        framed_text::shown_name(row["createdAt"].as_str().unwrap_or("")),
-        framed_text::shown_name(row["id"].as_str().unwrap_or(""))
+        untrusted_text::shown_name(row["createdAt"].as_str().unwrap_or("")),
+        untrusted_text::shown_name(row["id"].as_str().unwrap_or(""))
     )
 }
 
@@ -57,8 +57,8 @@ fn message(row: &Value) -> String {
 pub fn beginning(value: &Value) -> String {
     let mut lines = Vec::new();
     let list = |name: &str| value[name].as_array().cloned().unwrap_or_default();
-    let name = |value: &Value| framed_text::shown_name(value.as_str().unwrap_or(""));
-    let quoted = |value: &Value| framed_text::quoted(value.as_str().unwrap_or(""), WORDS_MAX);
+    let name = |value: &Value| untrusted_text::shown_name(value.as_str().unwrap_or(""));
+    let quoted = |value: &Value| untrusted_text::quoted(value.as_str().unwrap_or(""), WORDS_MAX);
     for peer in list("peers") {
         let has_summary = peer["summary"].as_str().is_some_and(|summary| !summary.is_empty());
         let does = if has_summary { format!(": {}", quoted(&peer["summary"])) } else { String::new() };
@@ -66,7 +66,8 @@ pub fn beginning(value: &Value) -> String {
     }
     for lock in list("locks") {
         let left = time::span(lock["expiresInSeconds"].as_i64().unwrap_or(0) * 1000);
-        let (path, holder) = (framed_text::shown_path(lock["filePath"].as_str().unwrap_or("")), name(&lock["holder"]));
+        let (path, holder) =
+            (untrusted_text::shown_path(lock["filePath"].as_str().unwrap_or("")), name(&lock["holder"]));
         lines.push(format!("- {path} is locked by {holder} for {left} ({})", quoted(&lock["reason"])));
     }
     if let Some(notice) = value["notice"].as_str() {
@@ -96,5 +97,5 @@ pub fn shown(value: &Value) -> Vec<String> {
 
 /// The reason of a denial. Only the broker's sentence is shown. Its other facts are for our own tools.
 pub fn denial(error: &Error) -> String {
-    format!("{}. The file was not changed.", framed_text::line(&error.text))
+    format!("{}. The file was not changed.", untrusted_text::line(&error.text))
 }

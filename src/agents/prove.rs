@@ -3,14 +3,14 @@
 //! **Invariant:** the user's mesh and files are not touched. A fact that only the agent itself can show counts as not
 //! proven.
 
-use super::environment::{EditedFile, Environment, read_hooks};
 use super::generated_files;
 use super::hook::hook_agent;
 use super::safe_write;
+use super::setup_environment::{EditedFile, Environment, read_hooks};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
 use crate::known_agents::Agent;
-use crate::known_agents::dialect::{HookKind, MAIL_CAME};
+use crate::known_agents::hook_dialect::{HookKind, MAIL_CAME};
 use crate::sys;
 use crate::sys::data_dir::DataDir;
 use serde_json::{Value, json};

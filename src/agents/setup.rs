@@ -5,12 +5,12 @@
 //! written only if it changes, and a dry run writes nothing.
 
 use super::config_entries::{Entries, shell_quoted};
-use super::environment::{EditedFile, Environment, find_on_path, read_json};
 use super::generated_files::{self, is_our_program};
+use super::setup_environment::{EditedFile, Environment, find_on_path, read_json};
 use super::setup_records::{FileRecord, Records};
-use super::{json_edit, plugin, safe_write};
+use super::{json_edit, plugin_package, safe_write};
 use crate::known_agents::Agent;
-use crate::known_agents::files::{AgentCommand, ServerFile, Writer};
+use crate::known_agents::settings_files::{AgentCommand, ServerFile, Writer};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,7 +78,7 @@ impl SetupStep {
 
 /// Sets an agent up.
 pub fn set_up(environment: &Environment, agent: &'static Agent) -> Vec<SetupStep> {
-    if let Some(place) = plugin::installed(environment, agent) {
+    if let Some(place) = plugin_package::installed(environment, agent) {
         let why = "the plugin has server, hooks and skills; setup's own entries would do everything twice";
         let mut steps = vec![SetupStep::new("plugin", place, SAME).because(why)];
         steps.extend(take_out(environment, agent).into_iter().filter(|step| step.done != SAME));

@@ -1,6 +1,6 @@
 //! Names that are more than text: a peer's id, another mesh's address, a channel.
 
-use super::framed_text;
+use super::untrusted_text;
 
 /// Makes a type of a text that is only compared, stored and shown.
 macro_rules! text_id {
@@ -106,7 +106,7 @@ impl ChannelName {
         if name.is_empty() {
             return Err("want the name of a channel, as #api".into());
         }
-        framed_text::check_name(name)?;
+        untrusted_text::check_name(name)?;
         Ok(ChannelName(format!("{}{}", ChannelName::MARK, name.to_lowercase())))
     }
 

@@ -6,10 +6,10 @@
 //! argument that a program could mistake for an option.
 
 use super::log;
-use crate::base::framed_text;
+use crate::base::untrusted_text;
 use crate::core::Mesh;
 use crate::sys;
-use crate::sys::bounded_command::run_bounded;
+use crate::sys::command_with_timeout::run_bounded;
 use crate::sys::settings::{SECRET, STORE_PASSWORD};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -71,10 +71,10 @@ impl Notifier {
 /// The desktop's own command. A peer's words are part of one argument that begins with our words.
 fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     let word = |name: &str| alert[name].as_str().unwrap_or("");
-    let title = format!("Alert from {}", framed_text::shown_name(word("fromName")));
+    let title = format!("Alert from {}", untrusted_text::shown_name(word("fromName")));
     let others = alert["others"].as_array().map_or(0, Vec::len) as u64 + alert["more"].as_u64().unwrap_or(0);
     let rest = if others == 0 { String::new() } else { format!(" (and {others} more)") };
-    let text = format!("slm-mesh: {}{rest}", framed_text::quoted(word("payload"), SHOWN_CHARS));
+    let text = format!("slm-mesh: {}{rest}", untrusted_text::quoted(word("payload"), SHOWN_CHARS));
     if is_macos {
         let mut command = Command::new("osascript");
         let script = ["on run argv", "display notification (item 2 of argv) with title (item 1 of argv)", "end run"];

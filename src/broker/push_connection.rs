@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** the output is bounded, and a message counts as sent once its whole line is sent.
 
-use crate::wire::lines::LineBuffer;
+use crate::wire::line_splitter::LineBuffer;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};

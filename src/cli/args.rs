@@ -5,12 +5,12 @@ pub use super::parsed_command::{CliCommand, ParsedCommand};
 use super::flags::{self, FLAGS};
 use super::lock_restore::RestoreOptions;
 use super::operations::{self, CliOperation};
-use super::setup::SetupOptions;
-use super::shield::ShieldOptions;
+use super::setup_and_doctor::SetupOptions;
+use super::shield_command::ShieldOptions;
 use super::transcript::{LAST_DEFAULT, LAST_MAX, TranscriptOptions};
 use super::word_value;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::{framed_text, limits};
+use crate::base::{limits, untrusted_text};
 use crate::core::op::{ArgKind, ArgRole};
 use crate::core::{Arg, CliPlace, Op};
 use lexopt::{Arg as LexoptArg, Parser};
@@ -126,7 +126,7 @@ impl CommandParser {
     /// The agent that a session or a hook is to be taken for.
     fn take_agent(&mut self) -> Result<Option<String>, Error> {
         let Some(name) = self.take_value("agent") else { return Ok(None) };
-        framed_text::check_name(&name).map_err(|want| Error::usage("--agent", want))?;
+        untrusted_text::check_name(&name).map_err(|want| Error::usage("--agent", want))?;
         Ok(Some(name.to_lowercase()))
     }
 

@@ -3,7 +3,7 @@
 use super::{load_environment, print_line};
 use crate::agents::held_files::HeldFiles;
 use crate::base::error::Error;
-use crate::sys::other_broker;
+use crate::sys::typescript_broker;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 /// Removes leftover files. It stops no process, because none can be proved to belong to a dead mesh.
 pub fn clean(json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
-    if let Some(pid) = other_broker::find(&places) {
-        return Err(other_broker::error(&places, pid));
+    if let Some(pid) = typescript_broker::find(&places) {
+        return Err(typescript_broker::error(&places, pid));
     }
     let mut found: Vec<PathBuf> = list_files(&places.peers()).into_iter().filter(|path| is_dead_socket(path)).collect();
     let n_sockets = found.len();
@@ -25,7 +25,7 @@ pub fn clean(json: bool) -> Result<u8, Error> {
     {
         let left = [places.socket(), places.pid(), places.port()];
         // Files that name a living process may be those of a broker of another kind that is busy.
-        let left = left.into_iter().filter(|_| !other_broker::may_live(&places));
+        let left = left.into_iter().filter(|_| !typescript_broker::may_live(&places));
         found.extend(left.filter(|path| path.symlink_metadata().is_ok()));
         found.extend(list_files(&places.dir).into_iter().filter(|path| is_temporary(path)));
     }

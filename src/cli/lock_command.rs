@@ -12,7 +12,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::client::{Client, remote};
 use crate::sys::data_dir::DataDir;
 use crate::sys::print_error;
-use crate::sys::run_command::ForegroundCommand;
+use crate::sys::run_with_signals::ForegroundCommand;
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
 use std::io;

@@ -4,7 +4,7 @@ use super::{load_environment, print_line, render};
 use crate::agents::held_files::HeldFiles;
 use crate::agents::held_files::restore::RestorePoint;
 use crate::base::error::{Error, ErrorKind};
-use crate::sys::file_path;
+use crate::sys::path_normalization;
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -23,7 +23,7 @@ pub struct RestoreOptions {
 pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let held = HeldFiles::new(&places);
-    let path = file_path::absolute(&options.file);
+    let path = path_normalization::absolute(&options.file);
     let point = held.restore_point(&path)?;
     let difference = held.difference(&point);
     let may_ask = !json && io::stdin().is_terminal() && io::stdout().is_terminal();

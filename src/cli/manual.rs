@@ -5,12 +5,12 @@ use super::args::is_file_list;
 use super::flags::{self, VERBS, placeholder, usage_line};
 use super::help_topics::{self, TOPICS};
 use super::print_line;
-use crate::agents::plugin;
+use crate::agents::plugin_package;
 use crate::base::error;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::limits;
 use crate::broker::methods::BROKER_OPS;
-use crate::core::tools::{TOOLS, name};
+use crate::core::mcp_tools::{TOOLS, name};
 use crate::core::{Arg, CliPlace, OPS};
 use crate::known_agents;
 use crate::sys::settings::SETTINGS;
@@ -37,7 +37,7 @@ pub fn print_help(topic: &str) -> Result<u8, Error> {
 
 /// The files of an agent's plugin as JSON, for those who pack it.
 fn plugin_files(agent: &str) -> Result<String, Error> {
-    let files = known_agents::by_id(agent).and_then(plugin::files_as_json);
+    let files = known_agents::by_id(agent).and_then(plugin_package::files_as_json);
     let files = files.ok_or_else(|| Error::usage("help plugin", format!("want an agent with plugins, got {agent}")))?;
     Ok(files.to_string())
 }

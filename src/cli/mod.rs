@@ -3,23 +3,24 @@
 
 pub mod args;
 pub mod clean;
-mod complete;
-pub mod manual;
+mod completion_words;
 pub mod flags;
 pub mod follow;
-pub mod guard;
-pub mod hubs;
-pub mod operations;
-mod parsed_command;
-pub mod render;
+pub mod git_guard;
+pub mod help_topics;
+pub mod hub_discovery;
 pub mod lock_command;
 pub mod lock_restore;
 mod log_pages;
-pub mod setup;
-pub mod shield;
-mod pipe;
-pub mod start;
-pub mod help_topics;
+pub mod manual;
+pub mod operations;
+mod parsed_command;
+pub mod render;
+mod secret;
+pub mod setup_and_doctor;
+pub mod shield_command;
+mod ssh_pipe;
+pub mod start_stop;
 pub mod transcript;
 pub mod watch;
 pub mod web;
@@ -28,10 +29,10 @@ use crate::base::error::{Error, ErrorKind};
 use crate::client::{self, Client};
 use crate::core::op::{ArgKind, ArgRole};
 use crate::sys::data_dir::DataDir;
-use crate::sys::file_path;
 use crate::sys::git;
-use crate::sys::other_broker;
+use crate::sys::path_normalization;
 use crate::sys::settings::{SESSION, Settings};
+use crate::sys::typescript_broker;
 use args::{CliCommand, ParsedCommand};
 use operations::{CliOperation, RowStream, SendLocation};
 use serde_json::{Map, Value, json};
@@ -56,26 +57,26 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
     match &parsed.command {
         CliCommand::Bare if !io::stdin().is_terminal() => serve_mcp(false, None),
         CliCommand::Mcp { legacy, agent } => serve_mcp(*legacy, agent.clone()),
-        CliCommand::Bare => start::greet(parsed.json),
-        CliCommand::Start { detach, as_daemon } => start::start(*detach, *as_daemon, parsed.json),
-        CliCommand::Stop { force } => start::stop(*force, parsed.json),
+        CliCommand::Bare => start_stop::greet(parsed.json),
+        CliCommand::Start { detach, as_daemon } => start_stop::start(*detach, *as_daemon, parsed.json),
+        CliCommand::Stop { force } => start_stop::stop(*force, parsed.json),
         CliCommand::Clean => clean::clean(parsed.json),
-        CliCommand::Hook { dialect, wake: true, .. } => Ok(crate::agents::wake::wait_to_wake(dialect)),
+        CliCommand::Hook { dialect, wake: true, .. } => Ok(crate::agents::wake_hook::wait_to_wake(dialect)),
         CliCommand::Hook { dialect, agent, .. } => Ok(crate::agents::hook::answer_hook(dialect, agent.as_deref())),
-        CliCommand::Setup(options) => setup::setup(options, parsed.json),
-        CliCommand::Doctor(prove) => setup::doctor(prove.as_deref(), parsed.json),
-        CliCommand::Hubs(seconds) => hubs::list_hubs(*seconds, parsed.json),
-        CliCommand::Announce(words) => hubs::announce(words),
-        CliCommand::Complete(words) => complete::print_candidates(words),
-        CliCommand::Guard(words) => guard::run_guard(words, parsed.json),
-        CliCommand::Pipe => pipe::carry_lines(),
-        CliCommand::Secret => pipe::print_secret(),
+        CliCommand::Setup(options) => setup_and_doctor::setup(options, parsed.json),
+        CliCommand::Doctor(prove) => setup_and_doctor::doctor(prove.as_deref(), parsed.json),
+        CliCommand::Hubs(seconds) => hub_discovery::list_hubs(*seconds, parsed.json),
+        CliCommand::Announce(words) => hub_discovery::announce(words),
+        CliCommand::Complete(words) => completion_words::print_candidates(words),
+        CliCommand::Guard(words) => git_guard::run_guard(words, parsed.json),
+        CliCommand::Pipe => ssh_pipe::carry_lines(),
+        CliCommand::Secret => secret::print_secret(),
         CliCommand::Version => print_line(env!("CARGO_PKG_VERSION")),
         CliCommand::Help(topic) => manual::print_help(topic),
         CliCommand::WatchMesh(plain) => watch::watch(&parsed, *plain),
         CliCommand::Web(only_print) => web::open_page(*only_print, parsed.json),
         CliCommand::RestoreFile(options) => lock_restore::restore_file(options, parsed.json),
-        CliCommand::Shield(options) => shield::run_shielded(options, &parsed),
+        CliCommand::Shield(options) => shield_command::run_shielded(options, &parsed),
         CliCommand::Transcript(options) => transcript::print_transcript(options, parsed.json),
         CliCommand::WatchState => follow::watch_state(&parsed),
         CliCommand::Operation(row) => match row.stream.filter(|_| parsed.follow) {
@@ -125,8 +126,8 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
 /// Connects to the broker only if one is running.
 pub fn connect_to_running(places: &DataDir) -> Result<Client, Error> {
     Client::connect_to_running(places).map_err(|error| match error.kind {
-        ErrorKind::NotFound => match other_broker::find(places) {
-            Some(pid) => other_broker::error(places, pid),
+        ErrorKind::NotFound => match typescript_broker::find(places) {
+            Some(pid) => typescript_broker::error(places, pid),
             None => no_broker(),
         },
         _ => error,
@@ -161,10 +162,10 @@ pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settin
         match params.get_mut(arg.name) {
             Some(Value::Array(list)) => {
                 for item in list {
-                    *item = json!(file_path::absolute(item.as_str().unwrap_or("")));
+                    *item = json!(path_normalization::absolute(item.as_str().unwrap_or("")));
                 }
             }
-            Some(value) => *value = json!(file_path::absolute(value.as_str().unwrap_or(""))),
+            Some(value) => *value = json!(path_normalization::absolute(value.as_str().unwrap_or(""))),
             None => {}
         }
     }

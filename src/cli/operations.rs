@@ -6,7 +6,7 @@
 
 use super::args::ParsedCommand;
 use super::render;
-use crate::core::{Op, channels, journal, locks, mail, peers, state, status};
+use crate::core::{Op, channels, journal, locks, mail, peers, shared_state, status};
 use serde_json::Value;
 
 /// What a result looks like to a person.
@@ -96,22 +96,22 @@ const fn row(op: &'static Op, render: fn(&Value, &ParsedCommand) -> Rendered) ->
 pub const CLI_OPERATIONS: &[CliOperation] = &[
     CliOperation { location: SendLocation::WithSmallScope, excludes_caller: true, ..row(&peers::PEERS, render::peers) },
     row(&peers::WHOAMI, render::whoami),
-    row(&peers::decline::DECLINE, render::decline),
+    row(&peers::decline_takeover::DECLINE, render::decline),
     row(&peers::SUMMARY, render::summary_set),
     row(&mail::SEND, render::message_sent),
     CliOperation { stream: Some(RowStream::Messages), ..row(&mail::INBOX, render::inbox) },
     CliOperation {
         location: SendLocation::WithSmallScope,
         stream: Some(RowStream::Log),
-        ..row(&mail::log::LOG, render::log)
+        ..row(&mail::conversation_log::LOG, render::log)
     },
     row(&channels::JOIN, render::channel_joined),
     row(&channels::LEAVE, render::channel_left),
     row(&channels::LIST, render::channels),
-    row(&state::GET, render::state_entry),
-    row(&state::SET, render::state_set),
-    row(&state::LIST, render::state_entries),
-    row(&state::DELETE, render::state_deleted),
+    row(&shared_state::GET, render::state_entry),
+    row(&shared_state::SET, render::state_set),
+    row(&shared_state::LIST, render::state_entries),
+    row(&shared_state::DELETE, render::state_deleted),
     CliOperation { needs_file: true, location: SendLocation::Always, ..row(&locks::LOCK, render::locks_granted) },
     CliOperation { needs_file: true, ..row(&locks::UNLOCK, render::locks_released) },
     row(&locks::QUERY, render::locks),

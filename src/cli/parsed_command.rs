@@ -2,8 +2,8 @@
 
 use super::lock_restore::RestoreOptions;
 use super::operations::CliOperation;
-use super::setup::SetupOptions;
-use super::shield::ShieldOptions;
+use super::setup_and_doctor::SetupOptions;
+use super::shield_command::ShieldOptions;
 use super::transcript::TranscriptOptions;
 use serde_json::{Map, Value};
 use std::ffi::OsString;

@@ -10,7 +10,7 @@ use super::args::ParsedCommand;
 use super::operations::{CliOperation, Rendered};
 use super::try_print_line;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::{framed_text, time};
+use crate::base::{time, untrusted_text};
 use crate::sys;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -42,7 +42,7 @@ fn unread_note(answer: &Value) -> String {
     let mail = &answer["mail"];
     let note =
         mail["unread"].as_i64().map(|n| dim(&format!("\n{n} unread, from {}: slm-mesh inbox", names(&mail["from"]))));
-    let notice = answer["notice"].as_str().map(|notice| dim(&format!("\n{}", framed_text::line(notice))));
+    let notice = answer["notice"].as_str().map(|notice| dim(&format!("\n{}", untrusted_text::line(notice))));
     notice.unwrap_or_default() + &note.unwrap_or_default()
 }
 
@@ -294,16 +294,16 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
 
 /// One line of text from others, which can neither steer a terminal nor hide anything.
 pub fn plain(text: &str) -> String {
-    framed_text::line(text)
+    untrusted_text::line(text)
 }
 
 /// An answer as JSON, in which no character can steer a terminal or hide.
 pub fn json_line(value: &Value) -> String {
-    framed_text::visible_json(&value.to_string())
+    untrusted_text::visible_json(&value.to_string())
 }
 
 fn plain_lines(text: &str) -> String {
-    framed_text::lines(text).join("\n")
+    untrusted_text::lines(text).join("\n")
 }
 
 fn word_lines(value: &Value) -> String {

@@ -2,10 +2,10 @@
 
 use super::{actor_params, load_environment, print_line, render};
 use crate::base::error::Error;
-use crate::base::framed_text;
+use crate::base::untrusted_text;
 use crate::client::Client;
-use crate::known_agents::transcript::Speaker;
-use crate::mcp::transcript::{DatedPassage, LastPassages, PassageFilter, last_passages};
+use crate::known_agents::transcript_format::Speaker;
+use crate::mcp::peer_transcript::{DatedPassage, LastPassages, PassageFilter, last_passages};
 use crate::sys::file_tail::READ_MAX;
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ pub fn print_transcript(options: &TranscriptOptions, json: bool) -> Result<u8, E
         let value = json!({ "ok": true, "peer": name, "passages": rows, "more": found.more });
         return print_line(&render::json_line(&value));
     }
-    print_line(&text(&framed_text::shown_name(name), options, &found))
+    print_line(&text(&untrusted_text::shown_name(name), options, &found))
 }
 
 fn row(one: &DatedPassage) -> Value {
@@ -68,8 +68,8 @@ fn passage_text(name: &str, one: &DatedPassage) -> String {
         Speaker::User => format!("to {name}"),
         Speaker::Agent => name.to_owned(),
     };
-    let (quoted, is_whole) = framed_text::quoted_lines(&one.passage.text, PASSAGE_CHARS);
+    let (quoted, is_whole) = untrusted_text::quoted_lines(&one.passage.text, PASSAGE_CHARS);
     let cut = if is_whole { "" } else { "\n> …" };
-    let head = format!("{}  {speaker}", framed_text::line(&one.at));
+    let head = format!("{}  {speaker}", untrusted_text::line(&one.at));
     format!("{}\n{quoted}{cut}", head.trim_start())
 }

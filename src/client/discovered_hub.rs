@@ -8,8 +8,8 @@
 use crate::base::error::{Error, ErrorKind};
 use crate::discovery::{DiscoveredService, ServiceKind, browse};
 use crate::remote::guest;
+use crate::sys::broker_address::{Endpoint, SECRET_MIN};
 use crate::sys::data_dir::DataDir;
-use crate::sys::endpoint::{Endpoint, SECRET_MIN};
 use crate::sys::settings::{SECRET, Settings};
 use crate::sys::{self, print_error};
 use serde_json::{Value, json};

@@ -2,15 +2,15 @@
 //!
 //! **Invariant:** a call whose response was lost is repeated only if that does no harm.
 
-pub mod remote;
 pub mod discovered_hub;
+pub mod remote;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock::{self, LockWait};
 use crate::sys::git;
 use crate::sys::{self, process, unix_socket};
-use crate::wire::lines::LineBuffer;
+use crate::wire::line_splitter::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Value, json};
 use std::cell::Cell;

@@ -3,8 +3,8 @@
 use super::{Client, discovered_hub};
 use crate::base::error::{Error, ErrorKind};
 use crate::remote::guest;
+use crate::sys::broker_address::Endpoint;
 use crate::sys::data_dir::DataDir;
-use crate::sys::endpoint::Endpoint;
 use crate::sys::settings::{SECRET, Settings};
 use crate::sys::{self, process};
 use crate::wire::rpc;

@@ -7,7 +7,7 @@ use super::journal::{Change, Journal};
 use super::op::ArgKind;
 use super::pagination;
 use super::peers::{Peer, Peers};
-use super::turn::Turn;
+use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{ChannelName, PeerId};

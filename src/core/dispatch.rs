@@ -2,8 +2,8 @@
 
 use super::mail::{receipts, wakeups};
 use super::peers::sessions;
-use super::turn::{Dirty, Effect};
-use super::waiting::{WaitReason, WaitingCall};
+use super::transaction::{Dirty, Effect};
+use super::waiting_calls::{WaitReason, WaitingCall};
 use super::{Args, ConnId, Mesh, Op, mail};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;

@@ -4,8 +4,8 @@
 
 use super::op::ArgKind;
 use super::peers::{Peer, Peers};
-use super::turn::{Effect, Turn};
-use super::waiting::WaitReason;
+use super::transaction::{Effect, Turn};
+use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::error::Error;
 use crate::base::ids::{PeerId, PublicIds};

@@ -2,7 +2,7 @@
 //!
 //! A [`Mesh`] consists of a few parts: peers, locks, mail, the journal, state, federation. Each part alone writes its
 //! memory and its tables in the store; a rule takes the parts that it needs. [`dispatch`] runs operations, and
-//! [`turn`] holds the transaction and the effects that leave after its commit.
+//! [`transaction`] holds the transaction and the effects that leave after its commit.
 //!
 //! **Invariant:** nothing here uses a clock, a socket, a thread or a random source. Time is an argument, random
 //! numbers come from a function that the caller passes, and the caller takes the effects after its commit.
@@ -10,44 +10,46 @@
 pub mod channels;
 pub mod dispatch;
 pub mod federation;
-pub mod hook_ops;
-pub mod hook_report;
+pub mod hook_operations;
 pub mod journal;
+mod legacy_calls;
 pub mod locks;
 pub mod mail;
+pub mod mcp_tools;
+mod mesh_settings;
 pub mod op;
+pub mod overwrite_report;
 pub mod pagination;
 pub mod peers;
 mod rate_limit;
 mod session_args;
-pub mod state;
+pub mod shared_state;
 pub mod status;
-pub mod tools;
-pub mod turn;
-pub mod waiting;
+mod timed_work;
+pub mod transaction;
+mod turn_end;
+pub mod waiting_calls;
 
 pub use dispatch::{Call, CallContext, Outcome};
+pub use mesh_settings::MeshSettings;
 pub use op::{Arg, Args, Auth, CliPlace, Op};
-pub use turn::Effect;
+pub use transaction::Effect;
 
 use crate::base::error::Error;
 use crate::base::ids::PublicIds;
-use crate::base::kinds::LockOwner;
-use crate::base::limits;
 use crate::base::process::Process;
-use crate::store::{Changeset, Checkpointer, LockRow, LogPosition, Store};
+use crate::store::Store;
 use channels::Channels;
 use federation::Federation;
 use journal::Journal;
 use locks::Locks;
-use locks::request::LockRequest;
 use mail::Mail;
 use peers::Peers;
 use rate_limit::RateLimiter;
 use serde_json::{Map, Value};
 use std::rc::Rc;
-use turn::Turn;
-use waiting::Waiting;
+use transaction::Turn;
+use waiting_calls::Waiting;
 
 /// Names a connection for as long as it lives; never reused.
 pub type ConnId = u64;
@@ -59,15 +61,15 @@ pub const OPS: &[&Op] = &[
     &peers::SUMMARY,
     &mail::SEND,
     &mail::INBOX,
-    &mail::log::LOG,
-    &peers::decline::DECLINE,
+    &mail::conversation_log::LOG,
+    &peers::decline_takeover::DECLINE,
     &channels::JOIN,
     &channels::LEAVE,
     &channels::LIST,
-    &state::GET,
-    &state::SET,
-    &state::LIST,
-    &state::DELETE,
+    &shared_state::GET,
+    &shared_state::SET,
+    &shared_state::LIST,
+    &shared_state::DELETE,
     &locks::LOCK,
     &locks::UNLOCK,
     &locks::QUERY,
@@ -81,12 +83,12 @@ pub const OPS: &[&Op] = &[
     &peers::sessions::DETACH,
     &mail::receipts::MARK_READ,
     &locks::CHECK,
-    &locks::others::OTHERS,
-    &hook_ops::EDIT,
+    &locks::worktree_locks::OTHERS,
+    &hook_operations::EDIT,
     &peers::announced_tool_calls::ANNOUNCE,
-    &hook_ops::MAIL,
-    &hook_ops::END,
-    &hook_report::CHANGED,
+    &hook_operations::MAIL,
+    &hook_operations::END,
+    &overwrite_report::CHANGED,
     &mail::wakeups::WAIT,
     &mail::wakeups::REPORT,
 ];
@@ -94,49 +96,6 @@ pub const OPS: &[&Op] = &[
 /// The operation of that name.
 pub fn op(name: &str) -> Option<&'static Op> {
     OPS.iter().copied().find(|op| op.name == name)
-}
-
-/// The settings of a mesh.
-#[derive(Debug, Clone)]
-pub struct MeshSettings {
-    /// An HTTP peer is stale after this long without a heartbeat, ms.
-    pub stale_ms: i64,
-    /// It is gone after this long without a heartbeat, ms.
-    pub dead_ms: i64,
-    /// How long a lock lasts if its caller gives no duration, minutes.
-    pub lock_ttl_min: i64,
-    /// Messages that one sender may send in `limits::RATE_WINDOW_MS`.
-    pub rate_max: u32,
-    /// This machine's name.
-    pub host: String,
-    /// The user whose mesh this is; the human peer has this name.
-    pub user: String,
-    /// This program's version.
-    pub version: String,
-    /// The broker's process id.
-    pub pid: u32,
-    /// Its HTTP port.
-    pub port: u16,
-    /// Addresses of other meshes to poll.
-    pub links: Vec<String>,
-}
-
-impl Default for MeshSettings {
-    /// The default values, with placeholders for the machine and the user.
-    fn default() -> MeshSettings {
-        MeshSettings {
-            stale_ms: 30_000,
-            dead_ms: 60_000,
-            lock_ttl_min: 10,
-            rate_max: limits::RATE_MAX,
-            host: "here".into(),
-            user: "ada".into(),
-            version: "0".into(),
-            pid: 1,
-            port: 1,
-            links: Vec::new(),
-        }
-    }
 }
 
 /// One mesh: its parts, and the turn that is running.
@@ -221,147 +180,9 @@ impl Mesh {
         self.peers.set_process_probe(is_alive);
     }
 
-    /// Does the work that is due at this time: ends waits, expires locks and entries, marks silent peers as gone, and
-    /// removes old rows.
-    pub fn tick(&mut self, now: i64) {
-        if now >= self.retry_after {
-            for step in [Mesh::expire_locks, Mesh::expire_peers, Mesh::expire_links, Mesh::expire_rows, Mesh::prune] {
-                if let Err(error) = self.in_savepoint(|mesh| step(mesh, now)) {
-                    self.retry_after = now + limits::REST_MS;
-                    self.turn.push(Effect::Log(error));
-                }
-            }
-        }
-        self.ticked_at = now;
-        // A lock that ends at this instant still goes to a call whose wait ends at the same instant.
-        self.resume_waiting(now);
-        self.end_waits(now);
-        self.resume_waiting(now);
-    }
-
-    /// When [`Mesh::tick`] has something to do next, ms.
-    pub fn deadline(&mut self) -> Option<i64> {
-        let writes = [
-            self.locks.deadline(),
-            self.peers.deadline(),
-            self.federation.deadline(&self.peers),
-            self.turn.next_expiry(),
-        ];
-        let write = writes.into_iter().flatten().min().map(|at| at.max(self.retry_after));
-        [self.waiting.deadline(), write].into_iter().flatten().min()
-    }
-
-    fn expire_locks(&mut self, now: i64) -> Result<(), Error> {
-        let Mesh { turn, peers, locks, journal, .. } = self;
-        locks.expire(turn, peers, journal, now)
-    }
-
-    fn expire_rows(&mut self, now: i64) -> Result<(), Error> {
-        let Mesh { turn, peers, mail, journal, .. } = self;
-        if turn.next_expiry().is_none_or(|at| at > now) {
-            return Ok(());
-        }
-        turn.forget_expiry();
-        state::expire(turn, peers, journal, now)?;
-        mail.expire(turn, journal, now)
-    }
-
-    /// Removes a bounded number of rows that are past their time of retention.
-    fn prune(&mut self, now: i64) -> Result<(), Error> {
-        if now < self.next_prune {
-            return Ok(());
-        }
-        self.next_prune = now + limits::PRUNE_EVERY_MS;
-        let Mesh { turn, peers, locks, mail, .. } = self;
-        let n = Journal::prune(turn, now)?;
-        let more_mail = mail.prune(turn, now)?;
-        if n == limits::PRUNE_STEP as usize || more_mail {
-            self.next_prune = now + 1000;
-        }
-        state::prune(turn, now)?;
-        peers.forget_old(turn, mail, locks, now)
-    }
-
-    /// Makes the turn durable; returns whether it could. If not, only the error leaves the turn, and memory equals
-    /// the disk again.
-    pub fn commit(&mut self) -> bool {
-        let committed = self.turn.commit().is_ok();
-        if !committed {
-            self.rest();
-        }
-        committed
-    }
-
-    /// Ends the writes of the turn and returns them for the log, where they get this position. Returns `None` if the
-    /// turn wrote nothing. [`Mesh::commit`] or [`Mesh::take_back`] must follow.
-    ///
-    /// # Errors
-    /// When the disk refuses; then the turn must be taken back.
-    pub fn seal(&mut self, position: LogPosition) -> Result<Option<Changeset>, Error> {
-        self.turn.seal(position)
-    }
-
-    /// Bytes of the changes that the running turn recorded for the log.
-    pub fn recorded_size(&self) -> usize {
-        self.turn.store.recorded_size()
-    }
-
-    /// Rolls the turn back. All its answers become this error, and memory equals the disk again.
-    pub fn take_back(&mut self, error: &Error) {
-        self.turn.take_back(error);
-        self.rest();
-    }
-
-    /// After a rollback, the same timed work would only fail again.
-    fn rest(&mut self) {
-        self.reload();
-        self.retry_after = self.ticked_at + limits::REST_MS;
-    }
-
-    /// Makes memory equal the disk again after a rollback.
-    fn reload(&mut self) {
-        self.mail.reload();
-        self.turn.forget_expiry();
-        let now = self.ticked_at;
-        let locks = self.locks.load(&self.turn, &self.settings.host, now);
-        let loaded = locks.and_then(|()| self.peers.load(&mut self.turn, &self.locks, now));
-        let loaded = loaded.and_then(|()| self.channels.load(&self.turn));
-        self.turn.log_error(loaded);
-    }
-
-    /// Takes the effects that are to leave, oldest first.
-    pub fn take_effects(&mut self) -> Vec<Effect> {
-        self.turn.take_effects()
-    }
-
     /// Sets whether observers receive every event and every change of a message's state.
     pub fn set_observed(&mut self, observed: bool) {
         self.journal.set_observed(observed);
-    }
-
-    /// Whether the turn has anything to commit.
-    pub fn has_written(&self) -> bool {
-        self.turn.store.has_written()
-    }
-
-    /// Hands the store back as a crash would leave it, without uncommitted writes.
-    pub fn into_store(mut self) -> Store {
-        self.turn.store.rollback();
-        self.turn.store
-    }
-
-    /// Moves the write-ahead log into the database. The caller does this while it is idle.
-    pub fn checkpoint(&mut self) {
-        let done = self.turn.store.checkpoint().map_err(Error::from);
-        self.turn.log_error(done);
-    }
-
-    /// Returns the checkpointer that moves the log while the mesh works.
-    ///
-    /// # Errors
-    /// When the file cannot be opened a second time.
-    pub fn checkpointer(&self) -> Result<Checkpointer, Error> {
-        Ok(self.turn.store.checkpointer()?)
     }
 
     /// Whether no peer is online, no call waits, and no message waits for another mesh.
@@ -439,46 +260,6 @@ impl Mesh {
     pub fn peer_view(&mut self, id: &str, now: i64) -> Result<Option<Value>, Error> {
         let Mesh { turn, peers, mail, locks, .. } = self;
         peers.get(id).map(|peer| peers.view(peer, &turn.store, mail, locks, now)).transpose()
-    }
-
-    /// Subscribes a client of the old HTTP API to events; an empty list ends the subscription.
-    pub fn subscribe_peer(&mut self, peer: &str, types: Vec<String>) {
-        self.journal.subscribe_peer(peer, types);
-    }
-
-    /// Sets a peer's summary.
-    ///
-    /// # Errors
-    /// When the peer is unknown, or the disk refuses.
-    pub fn set_summary(&mut self, id: &str, summary: &str, now: i64) -> Result<(), Error> {
-        let Mesh { turn, peers, journal, .. } = self;
-        peers.set_summary(turn, journal, id, summary, now)
-    }
-
-    /// Charges a sender for what it sends: `cost` tenths of a message.
-    ///
-    /// # Errors
-    /// When it sent too much in a short time.
-    pub fn charge(&mut self, sender: &str, cost: u32, now: i64) -> Result<(), Error> {
-        self.rates.charge(&self.peers, sender, cost, now)
-    }
-
-    /// Grants a lock to a client of the old HTTP API, for a request without conflicts.
-    ///
-    /// # Errors
-    /// When too many locks are in force, or the disk refuses.
-    pub fn grant(&mut self, request: &LockRequest, now: i64) -> Result<Vec<LockRow>, Error> {
-        let Mesh { turn, peers, locks, journal, .. } = self;
-        locks.grant(turn, peers, journal, request, now)
-    }
-
-    /// Releases a path for a client of the old HTTP API; returns false if it does not hold the path.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn release_path(&mut self, path: &str, holder: &str, now: i64) -> Result<bool, Error> {
-        let Mesh { turn, peers, locks, journal, .. } = self;
-        locks.release_path(turn, peers, journal, path, holder, &LockOwner::Peer, now)
     }
 }
 

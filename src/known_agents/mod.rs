@@ -6,6 +6,7 @@
 //! **Invariant:** these files hold facts and no machinery. Whoever needs a fact loops over
 //! [`AGENTS`]; no code elsewhere names an agent.
 
+pub mod agent_detection;
 mod aider;
 mod claude_code;
 mod cline;
@@ -13,46 +14,45 @@ mod codex;
 mod copilot;
 mod cursor;
 mod devin;
-pub mod dialect;
 mod droid;
-pub mod files;
 mod gemini;
-pub mod identity;
+pub mod hook_dialect;
 mod kilo;
 mod kimi_code;
 mod opencode;
 mod pi;
 mod qwen_code;
-pub mod support;
-pub mod transcript;
+pub mod settings_files;
+pub mod support_table;
+pub mod transcript_format;
 mod vscode;
-pub mod wakeup;
+pub mod wakeup_means;
 mod windsurf;
 mod zed;
 
 use crate::base::process::AgentProgram;
-use dialect::Dialect;
-use files::{Files, NO_SETTINGS};
-use identity::{Identity, UNSEEN};
-use support::Support;
-use transcript::TranscriptFormat;
-use wakeup::Wakeup;
+use agent_detection::{Identity, UNSEEN};
+use hook_dialect::Dialect;
+use settings_files::{Files, NO_SETTINGS};
+use support_table::Support;
+use transcript_format::TranscriptFormat;
+use wakeup_means::Wakeup;
 
 /// The words in which an agent's file states its facts.
 mod vocabulary {
     pub(super) use super::Agent;
-    pub(super) use super::dialect::{
+    pub(super) use super::agent_detection::{Identity, ProcessSign, UNSEEN};
+    pub(super) use super::hook_dialect::{
         CLAUDE_SHAPED, Dialect, HookKind, MAIL_CAME, ProofScript, ShellEnvironment, named_input,
     };
-    pub(super) use super::files::{
+    pub(super) use super::settings_files::{
         AgentCommand, CLAUDE_HOOKS, CommandStyle, Directory, EntryShape, FilePath, Files, HookCommand, HookFile,
         NO_FILES, NO_SETTINGS, Off, OwnFile, Plugin, PluginSign, Scope, ServerFile, Switch, TimeLimit, Writer,
         commands, edited,
     };
-    pub(super) use super::identity::{Identity, ProcessSign, UNSEEN};
-    pub(super) use super::support::{Evidence, NO_HOOKS, Support};
-    pub(super) use super::transcript::{Passage, Speaker, TranscriptFormat, passage, text_of};
-    pub(super) use super::wakeup::{HookAnswer, Means, Wakeup};
+    pub(super) use super::support_table::{Evidence, NO_HOOKS, Support};
+    pub(super) use super::transcript_format::{Passage, Speaker, TranscriptFormat, passage, text_of};
+    pub(super) use super::wakeup_means::{HookAnswer, Means, Wakeup};
 }
 
 /// A coding agent.
@@ -160,7 +160,7 @@ impl Agent {
             files: NO_SETTINGS,
             transcript: None,
             wakeups: &[],
-            support: support::NO_HOOKS,
+            support: support_table::NO_HOOKS,
         }
     }
 

@@ -3,7 +3,7 @@
 //! **Invariant:** the text is the mesh's fixed sentence; the token of a session's socket stays in memory.
 
 use crate::known_agents::Agent;
-use crate::known_agents::wakeup::Means;
+use crate::known_agents::wakeup_means::Means;
 use crate::sys::settings::Settings;
 use serde_json::json;
 #[cfg(target_os = "linux")]

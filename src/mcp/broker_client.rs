@@ -6,7 +6,7 @@
 
 mod reader_thread;
 mod state;
-mod stuck_watch;
+mod stuck_broker_watch;
 mod wakeups;
 
 use super::pending_call::PendingCall;
@@ -56,8 +56,9 @@ impl BrokerClient {
         self.shared.lock().client_spoke_at = Some(Instant::now());
         let (shared, out) = (Arc::clone(&self.shared), Arc::clone(&self.out));
         // Without this thread calls to a stuck broker wait; all else works.
-        let _ =
-            std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || stuck_watch::watch_calls(&shared, &out));
+        let _ = std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn(move || stuck_broker_watch::watch_calls(&shared, &out));
         let reader = ReaderThread::new(Arc::clone(&self.shared), Arc::clone(&self.out));
         self.thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || reader.run_until_closed()).ok();
     }

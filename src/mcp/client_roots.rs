@@ -2,7 +2,7 @@
 //! home folder or `/` whatever its workspace is, in the one root that the client names.
 
 use crate::base::error::Error;
-use crate::sys::file_path;
+use crate::sys::path_normalization;
 use crate::wire::rpc;
 use serde_json::{Map, Value, json};
 
@@ -24,7 +24,7 @@ impl ClientRoots {
 
     /// The request for the roots; `None` if the client has none, or the working directory does as well.
     pub fn request(&self) -> Option<String> {
-        let is_needed = self.is_supported && file_path::project_dir().is_err();
+        let is_needed = self.is_supported && path_normalization::project_dir().is_err();
         is_needed.then(|| rpc::request(&json!(REQUEST_ID), "roots/list", &json!({})))
     }
 
@@ -32,7 +32,8 @@ impl ClientRoots {
     pub fn note_response(&mut self, id: &Value, result: &Result<Value, Value>) {
         let Some(rows) = result.as_ref().ok().filter(|_| *id == json!(REQUEST_ID)) else { return };
         let rows = rows["roots"].as_array().map(Vec::as_slice).unwrap_or_default();
-        self.roots = rows.iter().filter_map(|row| row["uri"].as_str()).filter_map(file_path::from_uri).collect();
+        self.roots =
+            rows.iter().filter_map(|row| row["uri"].as_str()).filter_map(path_normalization::from_uri).collect();
     }
 
     /// Makes the paths of a call absolute and normal: only here the working directory is known.
@@ -52,7 +53,7 @@ impl ClientRoots {
             };
             for path in paths {
                 if let Some(text) = path.as_str() {
-                    *path = json!(file_path::resolve(text, root).map_err(|why| Error::usage(name, why))?);
+                    *path = json!(path_normalization::resolve(text, root).map_err(|why| Error::usage(name, why))?);
                 }
             }
         }

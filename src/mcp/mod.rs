@@ -9,13 +9,13 @@
 mod agent_notifier;
 mod broker_client;
 mod client_roots;
-mod lenient;
+mod lenient_parsing;
+pub mod peer_transcript;
 mod pending_call;
 mod protocol_version;
 mod server;
 mod session_identity;
 mod stdout_writer;
-pub mod transcript;
 
 pub use pending_call::shown_items;
 

@@ -5,13 +5,13 @@
 
 use super::broker_client::BrokerClient;
 use super::client_roots::ClientRoots;
-use super::lenient;
+use super::lenient_parsing;
 use super::pending_call::{BatchReply, PendingCall, ReplyTarget, tool_result};
 use super::protocol_version::{self, MODERN, Negotiation, ProtocolVersion};
 use super::stdout_writer::StdoutWriter;
 use super::{ProtocolError, client_name, server_info, truncate};
-use crate::core::tools;
-use crate::wire::lines::{LINE_MAX, LineBuffer};
+use crate::core::mcp_tools;
+use crate::wire::line_splitter::{LINE_MAX, LineBuffer};
 use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl McpServer {
             match lines.next_line() {
                 Ok(None) => break,
                 Ok(Some(line)) => {
-                    let line = lenient::without_byte_order_mark(line);
+                    let line = lenient_parsing::without_byte_order_mark(line);
                     if !line.iter().all(u8::is_ascii_whitespace) {
                         self.handle_line(line);
                     }
@@ -65,7 +65,7 @@ impl McpServer {
                 Err(_) => {
                     let error =
                         ProtocolError::new(rpc::INVALID_REQUEST, format!("the line is longer than {LINE_MAX} bytes"));
-                    self.write(&error.to_response(lenient::find_id(lines.unread()).as_ref()));
+                    self.write(&error.to_response(lenient_parsing::find_id(lines.unread()).as_ref()));
                     self.skips_line = !lines.skip_line();
                 }
             }
@@ -83,7 +83,7 @@ impl McpServer {
     }
 
     fn handle_line(&mut self, line: &[u8]) {
-        let message = match lenient::parse(line) {
+        let message = match lenient_parsing::parse(line) {
             Ok(Value::Array(batch)) => return self.handle_batch(batch),
             Ok(value) => rpc::parse_message(value),
             Err(bad) => Err(bad),
@@ -206,7 +206,7 @@ impl McpServer {
         let Some(Value::String(name)) = params.remove("name") else {
             return Some(Err(ProtocolError::new(rpc::INVALID_PARAMS, "name: want the name of a tool")));
         };
-        let arguments = match lenient::tool_arguments(params.remove("arguments")) {
+        let arguments = match lenient_parsing::tool_arguments(params.remove("arguments")) {
             Ok(arguments) => arguments,
             Err(error) => return Some(Err(error)),
         };
@@ -215,8 +215,8 @@ impl McpServer {
         {
             self.broker.note_client_name(Some(client));
         }
-        let Some(checked) = tools::call(&name, &arguments) else {
-            let names: Vec<String> = tools::TOOLS.iter().map(tools::name).collect();
+        let Some(checked) = mcp_tools::call(&name, &arguments) else {
+            let names: Vec<String> = mcp_tools::TOOLS.iter().map(mcp_tools::name).collect();
             let text = format!("no tool {}; there are {}", truncate(&name, 60), names.join(", "));
             return Some(Err(ProtocolError::new(rpc::INVALID_PARAMS, text)));
         };
@@ -255,7 +255,7 @@ fn list_tools(params: &Map<String, Value>, version: ProtocolVersion) -> Result<V
             "cursor: this list has one page, so no cursor was ever given",
         ));
     }
-    let tools: Vec<Value> = tools::TOOLS.iter().map(|tool| version.fit_tool(tools::definition(tool))).collect();
+    let tools: Vec<Value> = mcp_tools::TOOLS.iter().map(|tool| version.fit_tool(mcp_tools::definition(tool))).collect();
     let mut result = json!({ "tools": tools });
     if version.is_modern() {
         (result["ttlMs"], result["cacheScope"]) = (json!(CACHED_MS), json!("private"));

@@ -5,7 +5,7 @@
 
 use super::auth::{ContentKind, NoiseChannel};
 use super::liveness::Liveness;
-use crate::wire::lines::LineBuffer;
+use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};

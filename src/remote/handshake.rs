@@ -6,7 +6,7 @@ use super::auth::{HubHandshake, NetworkKey};
 use super::bridge::Framing;
 use super::hub::BearerCheck;
 use super::{GUEST_PATH, SUBPROTOCOL, websocket_config};
-use crate::wire::lines::LineBuffer;
+use crate::wire::line_splitter::LineBuffer;
 use mio::net::TcpStream;
 use std::io::ErrorKind;
 use std::sync::{Arc, OnceLock};

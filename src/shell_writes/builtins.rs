@@ -1,7 +1,7 @@
 //! Commands that the shell itself runs, and commands that only print text.
 
 use super::evaluator::{Evaluator, RunResult, StreamText, set_read};
-use super::state::{Field, State, Value};
+use super::shell_state::{Field, State, Value};
 use super::syntax::{AssignedValue, Assignment, Part, Word};
 use std::rc::Rc;
 

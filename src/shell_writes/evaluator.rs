@@ -1,7 +1,7 @@
 //! Walks through the commands of a script and notes which files they write.
 
 use super::parser::Parser;
-use super::state::{Field, State, Value};
+use super::shell_state::{Field, State, Value};
 use super::syntax::{AssignedValue, Assignment, Command, Joint, Redirect, Simple, Word};
 use super::{Entry, FileTree, ShellWrite, commands};
 use crate::base::paths;

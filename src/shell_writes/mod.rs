@@ -10,18 +10,18 @@
 mod braces;
 mod builtins;
 mod commands;
-mod disk;
-mod effects;
 mod evaluator;
-mod expand;
 mod parser;
+mod real_file_tree;
 mod redirections;
-mod state;
+mod shell_state;
 mod syntax;
 mod wildcards;
-mod words;
+mod word_expansion;
+mod word_parser;
+mod written_paths;
 
-pub use disk::Disk;
+pub use real_file_tree::Disk;
 
 use std::path::{Path, PathBuf};
 

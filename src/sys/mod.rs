@@ -3,26 +3,26 @@
 //! **Invariant:** the core never imports this; its callers hand it what it needs.
 
 mod account;
-pub mod bounded_command;
-pub mod daemon;
-pub mod git;
+pub mod broker_address;
+pub mod command_sandbox;
+pub mod command_with_timeout;
+pub mod daemonize;
 pub mod data_dir;
 pub mod file_lock;
-pub mod file_path;
 pub mod file_tail;
-pub mod other_broker;
-pub mod run_command;
+pub mod git;
+pub mod path_normalization;
 pub mod process;
-pub mod command_sandbox;
 pub mod regular_file;
-pub mod endpoint;
+pub mod run_with_signals;
 pub mod settings;
 pub mod terminal;
+pub mod typescript_broker;
 pub mod unix_socket;
 
 pub use account::{home, refuse_borrowed_home, uid, user};
 
-use crate::base::framed_text;
+use crate::base::untrusted_text;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -114,7 +114,7 @@ pub fn random_u128() -> u128 {
 /// name what others chose. If that fails (a full disk under a log, a closed pipe), no other
 /// place is left to report it, and the program goes on.
 pub fn print_error(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", framed_text::lines(line).join("\n"));
+    let _ = writeln!(std::io::stderr(), "{}", untrusted_text::lines(line).join("\n"));
 }
 
 /// Whether this process was started with standard output closed. Rust's runtime then opens `/dev/null`

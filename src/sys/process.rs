@@ -8,7 +8,7 @@
 //! the number to another process later.
 
 mod ancestors;
-mod ending;
+mod force_end;
 #[cfg(not(target_os = "macos"))]
 #[path = "process/linux.rs"]
 mod platform;
@@ -17,7 +17,7 @@ mod platform;
 mod platform;
 
 pub use ancestors::ancestors;
-pub use ending::end_own;
+pub use force_end::end_own;
 pub use platform::{end_with_parent, peer_credentials};
 
 use crate::base::process::{AgentProgram, Process};

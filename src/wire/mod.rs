@@ -3,6 +3,6 @@
 //! **Invariant:** this code reads no input and writes no output; it converts between buffers and messages.
 
 pub mod json_field_scanner;
-mod text_excerpt;
-pub mod lines;
+pub mod line_splitter;
 pub mod rpc;
+mod text_excerpt;

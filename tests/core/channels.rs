@@ -3,7 +3,7 @@
 use crate::failures::Disk;
 use crate::script::check;
 use serde_json::json;
-use slm_mesh::core::{channels, mail, peers::sessions, tools};
+use slm_mesh::core::{channels, mail, mcp_tools, peers::sessions};
 
 #[test]
 fn a_message_to_a_channel_reaches_its_members_and_nobody_else() {
@@ -129,7 +129,7 @@ fn names_and_numbers_of_channels_are_bounded() {
 
 #[test]
 fn a_tool_call_without_an_action_reads_the_inbox() {
-    let call = |given: serde_json::Value| tools::call("mesh_inbox", given.as_object().unwrap()).unwrap();
+    let call = |given: serde_json::Value| mcp_tools::call("mesh_inbox", given.as_object().unwrap()).unwrap();
     assert_eq!(call(json!({ "limit": 3 })).unwrap().0.name, "inbox");
     assert_eq!(call(json!({ "action": "join", "channel": "#api" })).unwrap().0.name, "channel.join");
     let refused = call(json!({ "channel": "#api" })).unwrap_err();

@@ -203,7 +203,7 @@ static BUG: Op = Op {
     tool: None,
     repeatable: true,
     run: |mesh, ctx, _| {
-        let new = core::state::NewEntry { namespace: "default", key: "k", value: "v", expires: None };
+        let new = core::shared_state::NewEntry { namespace: "default", key: "k", value: "v", expires: None };
         mesh.set_entry(&new, None, "x", ctx.now)?;
         panic!("a bug, on purpose")
     },
@@ -217,7 +217,7 @@ fn a_bug_in_a_rule_costs_its_call_and_nothing_else() {
     disk.call(2, &core::journal::SUBSCRIBE, json!({ "types": ["*"] })).unwrap();
     let error = disk.call(1, &BUG, json!({})).unwrap_err();
     assert!(error.text.contains("a bug in slm-mesh"), "{error}");
-    let status = disk.call(1, &core::state::GET, json!({ "key": "k" })).unwrap();
+    let status = disk.call(1, &core::shared_state::GET, json!({ "key": "k" })).unwrap();
     assert_eq!(status["entry"], Value::Null, "{status}");
     disk.call(1, &core::mail::SEND, json!({ "to": "b", "message": "still here" })).unwrap();
 }

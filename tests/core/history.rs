@@ -3,8 +3,8 @@
 use crate::failures::Disk;
 use crate::script::check;
 use serde_json::{Value, json};
-use slm_mesh::core::mail::{self, log::LOG};
-use slm_mesh::core::{peers::sessions, tools};
+use slm_mesh::core::mail::{self, conversation_log::LOG};
+use slm_mesh::core::{mcp_tools, peers::sessions};
 use slm_mesh::store::{Message, Store};
 
 fn texts(answer: &Value) -> Vec<&str> {
@@ -262,8 +262,8 @@ fn following_the_log_waits_for_messages_between_others() {
 
 #[test]
 fn the_search_is_an_argument_of_the_inbox_and_the_log_is_no_tool() {
-    assert_eq!(tools::TOOLS.len(), 8);
-    let takes = |name: &str, arguments: Value| tools::call(name, arguments.as_object().unwrap());
+    assert_eq!(mcp_tools::TOOLS.len(), 8);
+    let takes = |name: &str, arguments: Value| mcp_tools::call(name, arguments.as_object().unwrap());
     assert!(takes("mesh_inbox", json!({ "search": "words", "before": 9 })).unwrap().is_ok());
     assert!(takes("mesh_log", json!({})).is_none());
 }

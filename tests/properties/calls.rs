@@ -13,7 +13,7 @@ use slm_mesh::broker::legacy_http;
 use slm_mesh::core::op::ArgKind;
 use slm_mesh::core::{self, Arg, Call, ConnId, Effect, Mesh, MeshSettings, OPS, Op};
 use slm_mesh::store::{EventFilter, LockRow, MessageFilter, Store};
-use slm_mesh::wire::lines::LINE_MAX;
+use slm_mesh::wire::line_splitter::LINE_MAX;
 use slm_mesh::wire::rpc;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};

@@ -9,8 +9,8 @@ use slm_mesh::agents::edited_paths::NEEDED_FIELDS;
 use slm_mesh::agents::hook_input::{HookEvent, HookInput, understand};
 use slm_mesh::agents::hook_text;
 use slm_mesh::known_agents::AGENTS;
-use slm_mesh::known_agents::dialect::Dialect;
-use slm_mesh::sys::file_path;
+use slm_mesh::known_agents::hook_dialect::Dialect;
+use slm_mesh::sys::path_normalization;
 use slm_mesh::wire::json_field_scanner::read_object;
 
 /// First byte: the agent; the rest is its input.
@@ -46,7 +46,7 @@ fn check_files(input: &Value, hook: &HookInput, files: &[String]) {
     collect(input, &mut texts);
     for file in files {
         assert!(texts.iter().any(|text| text.contains(file.as_str())), "{file:?} stands nowhere in the input");
-        let whole = file_path::absolute_in(&hook.directory, file);
+        let whole = path_normalization::absolute_in(&hook.directory, file);
         assert!(whole.starts_with('/'), "{file:?} in {:?} became {whole:?}", hook.directory);
         assert_eq!(slm_mesh::base::paths::normal(&whole), whole, "{file:?} in {:?}", hook.directory);
     }

@@ -5,7 +5,7 @@
 
 use crate::choices::{Choices, pieces};
 use serde_json::Value;
-use slm_mesh::wire::lines::{LINE_MAX, LineBuffer};
+use slm_mesh::wire::line_splitter::{LINE_MAX, LineBuffer};
 use slm_mesh::wire::rpc::{self, InvalidMessage, RpcMessage};
 
 /// The first byte decides how the stream is split; its highest bit puts a megabyte before every line.

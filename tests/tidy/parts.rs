@@ -46,7 +46,7 @@ const STORE_QUESTIONS: &[Part] = &[
         &[
             ("core/mail/", &[]),
             ("core/federation/", &["messages", "message", "messages_by_key", "count_unread"]),
-            ("core/turn.rs", &["next_message_expiry"]),
+            ("core/transaction.rs", &["next_message_expiry"]),
             ("broker/web/event_stream.rs", &["messages"]),
         ],
     ),
@@ -55,8 +55,8 @@ const STORE_QUESTIONS: &[Part] = &[
     (
         "state",
         &[
-            ("core/state.rs", &[]),
-            ("core/turn.rs", &["next_entry_expiry"]),
+            ("core/shared_state.rs", &[]),
+            ("core/transaction.rs", &["next_entry_expiry"]),
             ("broker/web/event_stream.rs", &["all_entries"]),
         ],
     ),

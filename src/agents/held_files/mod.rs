@@ -8,26 +8,26 @@
 //! **Invariant:** nothing is scanned: only files whose locks the broker lists, or that a holder's hooks have seen,
 //! are looked at, at most [`crate::base::limits::WATCHED_FILES_MAX`] of them.
 
-mod attribution;
+mod change_attribution;
+pub mod change_report;
 mod command_notes;
 mod copies;
 mod file_state;
 mod holder_records;
-mod overwrites;
-mod own_files;
-pub mod report;
+mod own_file_changes;
+mod restorable_files;
 pub mod restore;
-mod watched;
+mod watched_files;
 
-pub use attribution::{Cause, ChangedFile};
+pub use change_attribution::{Cause, ChangedFile};
 pub use command_notes::{CommandNote, ToolRun};
-pub use own_files::OwnMoment;
-pub use watched::LockedPath;
+pub use own_file_changes::OwnMoment;
+pub use watched_files::LockedPath;
 
 use crate::sys::data_dir::DataDir;
 use command_notes::CommandNotes;
 use copies::{CopyStore, remove_old};
-use overwrites::Overwrites;
+use restorable_files::Overwrites;
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -62,8 +62,8 @@ impl HeldFiles {
     /// Runs before a tool writes. If the tool runs a command, it notes the files that others hold and keeps copies of
     /// them. It also checks the session's own files. `answer` is the answer to `hook.edit`.
     pub fn before_tool(&self, answer: &Value, run: &ToolRun) {
-        let others = watched::LockedPath::list(&answer["others"]);
-        let own = watched::LockedPath::list(&answer["own"]);
+        let others = watched_files::LockedPath::list(&answer["others"]);
+        let own = watched_files::LockedPath::list(&answer["own"]);
         if others.is_empty() && own.is_empty() {
             return;
         }

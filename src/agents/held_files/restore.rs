@@ -2,9 +2,9 @@
 
 use super::HeldFiles;
 use super::file_state::{CONTENT_MAX, Comparison, FileState};
-use super::overwrites::Overwrite;
+use super::restorable_files::Overwrite;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::{framed_text, time};
+use crate::base::{time, untrusted_text};
 use crate::sys::regular_file::replace_regular;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,13 +24,13 @@ pub struct RestorePoint {
 impl RestorePoint {
     /// One line on the change.
     pub fn summary(&self, now_ms: i64) -> String {
-        let path = framed_text::shown_path(&self.entry.path);
+        let path = untrusted_text::shown_path(&self.entry.path);
         let ago = time::span(now_ms - self.entry.at);
         match &self.entry.command {
             Some(command) => format!(
                 "{path}, locked by {}, was changed {ago} ago while this command ran: {}",
-                framed_text::shown_name(&self.entry.holder),
-                framed_text::quoted(command, 200)
+                untrusted_text::shown_name(&self.entry.holder),
+                untrusted_text::quoted(command, 200)
             ),
             None => format!("{path} was put back {ago} ago by slm-mesh lock restore"),
         }
@@ -50,7 +50,7 @@ impl HeldFiles {
     pub fn restore_point(&self, path: &str) -> Result<RestorePoint, Error> {
         let entry = self.overwrites.latest(path, self.now);
         let entry = entry.filter(|entry| entry.can_restore(|name| self.copies.path(name).exists()));
-        let shown = framed_text::shown_path(path);
+        let shown = untrusted_text::shown_path(path);
         let entry = entry.ok_or_else(|| {
             Error::not_found(format!(
                 "nothing is kept of {shown}; content is kept for an hour after a command changed a file that \
@@ -80,7 +80,7 @@ impl HeldFiles {
         let cut = if shown.len() < output.stdout.len() { "\n(cut here)" } else { "" };
         let text = String::from_utf8_lossy(shown);
         // A tab is part of the text here, and no harmful control character.
-        let clean = |line: &str| line.split('\t').map(framed_text::line).collect::<Vec<_>>().join("\t");
+        let clean = |line: &str| line.split('\t').map(untrusted_text::line).collect::<Vec<_>>().join("\t");
         text.lines().map(clean).collect::<Vec<_>>().join("\n") + cut
     }
 
@@ -92,7 +92,7 @@ impl HeldFiles {
     /// be written.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
-        let shown = framed_text::shown_path(&point.entry.path);
+        let shown = untrusted_text::shown_path(&point.entry.path);
         let now = FileState::of(path);
         let is_as_left = point.entry.after.compare(&now) == Comparison::Same;
         if now != point.now || !is_as_left && !force {

@@ -3,7 +3,7 @@
 use crate::base::error::{Error, ErrorKind};
 use crate::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdTls, EtcdUser};
 use crate::sys;
-use crate::sys::endpoint::links;
+use crate::sys::broker_address::links;
 use crate::sys::settings::{SECRET, STORE, STORE_PASSWORD, Settings};
 use std::path::Path;
 

@@ -11,9 +11,9 @@ use crate::core::locks::lock_view;
 use crate::core::locks::request::{LockRequest, Repository};
 use crate::core::peers::Peer;
 use crate::core::peers::sessions::ATTACH;
-use crate::core::state::NewEntry;
+use crate::core::shared_state::NewEntry;
 use crate::core::{
-    CallContext, Mesh, Op, Outcome, journal, locks, mail, object, peers as peer_ops, state as state_ops, status,
+    CallContext, Mesh, Op, Outcome, journal, locks, mail, object, peers as peer_ops, shared_state as state_ops, status,
 };
 use crate::store::{LockRow, Message, MessageFilter, PeerRow};
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ use crate::discovery::mdns_process::Announcement;
 use crate::discovery::mdns_supervisor::MdnsSupervisor;
 use crate::remote::hub::{BearerCheck, BrokerHooks, ListenerHandle};
 use crate::sys;
-use crate::sys::endpoint::{SECRET_GOOD, SECRET_MIN};
+use crate::sys::broker_address::{SECRET_GOOD, SECRET_MIN};
 use crate::sys::settings::{SECRET, Settings};
 use mio::Waker;
 use std::io;

@@ -9,7 +9,7 @@ use crate::core::{Mesh, MeshSettings};
 use crate::replication::etcd::EtcdLog;
 use crate::store::Store;
 use crate::sys::data_dir::DataDir;
-use crate::sys::endpoint::links;
+use crate::sys::broker_address::links;
 use crate::sys::settings::{SECRET, Settings};
 use crate::sys::{self, Clock};
 use mio::Waker;

@@ -27,10 +27,10 @@ use super::web::auth::WebAuth;
 use super::web::event_stream::PageStreams;
 use crate::base::error::{Error, ErrorKind};
 use crate::sys;
+use crate::sys::broker_address::Endpoint;
 use crate::sys::data_dir::{self, DataDir};
-use crate::sys::endpoint::Endpoint;
-use crate::sys::other_broker;
 use crate::sys::settings::{NOTIFY, Settings};
+use crate::sys::typescript_broker;
 use listeners::{
     HttpListener, PortCredentials, start_http, start_remote, wake_loop, watch_signals, weak_secret_warning,
 };
@@ -51,7 +51,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     places.prepare()?;
     let started = sys::wall_ms();
     let lock = single_instance::lock(places)?;
-    other_broker::refuse(places)?;
+    typescript_broker::refuse(places)?;
     let token = data_dir::keep_token(places)?;
     let credentials = PortCredentials::new(token.clone(), &settings);
     let (poll, waker) = new_poll().map_err(|error| places.error("can't be watched", &error))?;

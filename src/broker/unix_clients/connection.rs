@@ -2,7 +2,7 @@
 
 use super::fair_queue::QueueTag;
 use super::origin::Origin;
-use crate::wire::lines::LineBuffer;
+use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};

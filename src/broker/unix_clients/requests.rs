@@ -10,7 +10,7 @@ use crate::broker::leadership::HubRole;
 use crate::broker::methods::{run_method, works_on_standby, yield_to_newer};
 use crate::core::peers::sessions::ATTACH;
 use crate::core::{self, Auth, Call};
-use crate::wire::lines::LINE_MAX;
+use crate::wire::line_splitter::LINE_MAX;
 use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
 use serde_json::{Map, Value};
 use std::time::Instant;

@@ -3,7 +3,7 @@
 use super::super::args::ParsedCommand;
 use super::super::operations::Rendered;
 use super::{bold, clock, dim, next_page, plain, rows, table, word, word_lines};
-use crate::base::framed_text;
+use crate::base::untrusted_text;
 use serde_json::{Value, json};
 
 /// Renders the answer of `send` and `broadcast`.
@@ -82,8 +82,8 @@ pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
 /// Renders one message of the log: from whom, to whom, how far it got, and its text.
 pub fn log_message(row: &Value) -> String {
     // The sender of old HTTP mail may have any text for a name, also one that looks like this line.
-    let name = |field: &str| framed_text::shown_name(row[field].as_str().unwrap_or(""));
-    let (from, group) = (name("fromName"), row["group"].as_str().map(framed_text::shown_name));
+    let name = |field: &str| untrusted_text::shown_name(row[field].as_str().unwrap_or(""));
+    let (from, group) = (name("fromName"), row["group"].as_str().map(untrusted_text::shown_name));
     let to = match (row["copies"].as_i64(), &group) {
         (Some(n), Some(group)) => format!("{group} ({n} peers)"),
         _ => name("toName"),
@@ -138,7 +138,7 @@ pub fn channels(value: &Value, _: &ParsedCommand) -> Rendered {
 /// The members of a channel, some of them by name.
 fn members(channel: &Value) -> String {
     let named = rows(channel, "members");
-    let shown: Vec<String> = named.iter().map(|name| framed_text::shown_name(name.as_str().unwrap_or(""))).collect();
+    let shown: Vec<String> = named.iter().map(|name| untrusted_text::shown_name(name.as_str().unwrap_or(""))).collect();
     let n_more = channel["count"].as_i64().unwrap_or(0) - shown.len() as i64;
     let more = if n_more > 0 { format!(" and {n_more} more") } else { String::new() };
     shown.join(", ") + &more

@@ -69,7 +69,7 @@ pub fn conversation_text(model: &WatchModel, conversation: &Conversation<'_>) ->
                 let note = "\n\n(only the first part is shown here; run slm-mesh inbox for the rest)";
                 word(&row["payload"]).to_owned() + if row["parts"].is_i64() { note } else { "" }
             }
-            None => super::actions::LOADING.to_owned(),
+            None => super::key_actions::LOADING.to_owned(),
         };
         format!("{head}\n\n{body}{}", draw::copy_receipts(model, mail))
     };

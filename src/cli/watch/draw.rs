@@ -4,7 +4,7 @@
 
 use super::conversations::Conversation;
 use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, WatchedMessage, word};
-use super::text::{cell, cut, cut_front, tame, width, wrap};
+use super::screen_text::{cell, cut, cut_front, tame, width, wrap};
 use crate::base::time;
 use serde_json::Value;
 

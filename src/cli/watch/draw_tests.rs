@@ -1,10 +1,10 @@
 //! Draws a small scene at several screen sizes, and presses keys in it.
 
-use super::actions::{self, UserAction, handle_key};
 use super::draw::{StyledLine, draw_screen};
+use super::key_actions::{self, UserAction, handle_key};
 use super::key_decoder::Key;
 use super::model::{InputMode, Pane, WatchModel};
-use super::text::width;
+use super::screen_text::width;
 use crate::base::time;
 use serde_json::{Value, json};
 
@@ -272,7 +272,7 @@ fn the_user_reads_every_message_and_takes_only_their_own() {
     };
     let n = model.mail.len();
     model.add_messages(&json!({ "messages": [row(&id, None, 5), row("answer", Some(&id), 7)] }));
-    assert_eq!(actions::show_more(&mut model, &id), None, "to look at the mail of others marks nothing");
+    assert_eq!(key_actions::show_more(&mut model, &id), None, "to look at the mail of others marks nothing");
     let lines = shown(&model, 80, 24);
     assert_eq!(
         (lines[5].clone(), lines[11].clone(), model.mail.len()),

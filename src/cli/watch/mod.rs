@@ -4,24 +4,24 @@
 //! It drives the terminal with rustix's termios and a dozen escape sequences: four panes and an input
 //! line do not justify a curses crate.
 
-pub mod actions;
 mod conversations;
 pub mod draw;
+pub mod key_actions;
 #[cfg(test)]
 mod draw_tests;
 pub mod feed;
 pub mod key_decoder;
 pub mod model;
-pub mod text;
+pub mod screen_text;
 
 use super::args::ParsedCommand;
 use super::{load_environment, render, try_print_line};
 use crate::base::error::{Error, ErrorKind};
 use crate::sys;
 use crate::sys::terminal::{self, Terminal};
-use actions::UserAction;
 use draw::{StyledLine, TextStyle};
 use feed::{Feed, FeedUpdate, WatchRequest};
+use key_actions::UserAction;
 use key_decoder::KeyDecoder;
 use model::{InputMode, WatchModel, word};
 use serde_json::{Map, Value, json};
@@ -154,7 +154,7 @@ impl WatchScreen {
             }
             for key in keys {
                 (self.is_outdated, self.drawn_at) = (true, None);
-                let action = actions::handle_key(&mut self.model, key, self.terminal.size());
+                let action = key_actions::handle_key(&mut self.model, key, self.terminal.size());
                 if action == Some(UserAction::Quit) {
                     return Ok(0);
                 }
@@ -184,7 +184,7 @@ impl WatchScreen {
                 (WatchRequest::Release(path), Ok(_)) => self.model.note = format!("Released {path}"),
                 (WatchRequest::Conversation(id), Ok(value)) => {
                     self.model.add_messages(&value);
-                    if let Some(UserAction::Opened(rows)) = actions::show_more(&mut self.model, &id) {
+                    if let Some(UserAction::Opened(rows)) = key_actions::show_more(&mut self.model, &id) {
                         self.mark_read(&rows);
                     }
                 }
@@ -404,7 +404,7 @@ fn to_escape_codes(line: &StyledLine, columns: usize, colour: bool) -> String {
         out.push_str(&format!("\u{1b}[{code}m{text}"));
     }
     if line.len() > 1 && line.iter().all(|(style, _)| *style == TextStyle::Selected) {
-        let n: usize = line.iter().map(|(_, text)| text::width(text)).sum();
+        let n: usize = line.iter().map(|(_, text)| screen_text::width(text)).sum();
         out.push_str(&" ".repeat(columns.saturating_sub(n)));
     }
     out

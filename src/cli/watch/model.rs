@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** what is here was only looked at: it is as unread for its recipients as before.
 
-use super::text::tame;
+use super::screen_text::tame;
 use crate::base::time;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -2,10 +2,10 @@
 //!
 //! **Invariant:** only this module writes the locks, in memory and on disk.
 
-pub mod others;
 pub mod request;
 mod table;
 mod wait_queue;
+pub mod worktree_locks;
 
 pub use table::Locks;
 
@@ -13,8 +13,8 @@ use super::journal::Journal;
 use super::mail::Mail;
 use super::op::ArgKind;
 use super::peers::{Peer, Peers};
-use super::turn::Turn;
-use super::waiting::WaitReason;
+use super::transaction::Turn;
+use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, pagination};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::kinds::LockOwner;

@@ -5,12 +5,12 @@ use super::{lock_view, wait_queue};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::kinds::LockOwner;
-use crate::base::{framed_text, limits, paths, time};
+use crate::base::{limits, paths, time, untrusted_text};
 use crate::core::ConnId;
 use crate::core::journal::{Change, Journal};
 use crate::core::peers::Peers;
-use crate::core::turn::Turn;
-use crate::core::waiting::Waiting;
+use crate::core::transaction::Turn;
+use crate::core::waiting_calls::Waiting;
 use crate::store::LockRow;
 use serde_json::json;
 use std::collections::HashMap;
@@ -284,9 +284,9 @@ impl Locks {
         let reason = if lock.reason.is_empty() {
             String::new()
         } else {
-            format!("reason: {}, ", framed_text::quoted(&lock.reason, limits::REASON_MAX))
+            format!("reason: {}, ", untrusted_text::quoted(&lock.reason, limits::REASON_MAX))
         };
-        let path = framed_text::shown_path(&lock.path);
+        let path = untrusted_text::shown_path(&lock.path);
         let text = if lock.holder == request.holder && lock.owner.is_edit() {
             format!("{path} is being edited by another subagent of this session ({left} left); let it finish first")
         } else if lock.holder == request.holder {

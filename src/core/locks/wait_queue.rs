@@ -7,7 +7,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::kinds::{LockOwner, MessageType};
 use crate::core::peers::Peers;
-use crate::core::waiting::Waiting;
+use crate::core::waiting_calls::Waiting;
 use crate::core::{CallContext, Mesh};
 use crate::store::{LockRow, Message};
 use serde_json::{Value, json};

@@ -1,11 +1,11 @@
 //! The inbox: a peer's unread messages, its history, and its sent messages.
 
-use super::{Correspondent, Mail, log};
+use super::{Correspondent, Mail, conversation_log};
 use crate::base::error::Error;
 use crate::base::ids::{ChannelName, PeerId};
 use crate::base::limits;
 use crate::core::op::ArgKind;
-use crate::core::waiting::WaitReason;
+use crate::core::waiting_calls::WaitReason;
 use crate::core::{Arg, Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::MessageFilter;
 use serde_json::json;
@@ -29,7 +29,7 @@ pub static INBOX: Op = Op {
         Arg::new("after", ArgKind::Int { min: 0, max: i64::MAX }, "Only messages after this sequence number"),
         Arg::new(
             "search",
-            log::SEARCH,
+            conversation_log::SEARCH,
             "Find messages that contain all these words, sent or received, read or not, the latest; marks nothing as read",
         ),
         Arg::new(

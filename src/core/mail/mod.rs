@@ -4,10 +4,10 @@
 //! accepted, offered, read, acknowledged or expired.
 
 mod alerts;
+pub mod conversation_log;
 mod history;
 mod inbox;
 mod inbox_search;
-pub mod log;
 pub mod receipts;
 mod text_filter;
 pub mod wakeups;
@@ -17,7 +17,7 @@ use super::federation::Federation;
 use super::journal::{Change, Journal};
 use super::op::ArgKind;
 use super::peers::{Peer, Peers};
-use super::turn::{Effect, Turn};
+use super::transaction::{Effect, Turn};
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::{ChannelName, PeerId, PublicIds};

@@ -7,7 +7,7 @@ use crate::base::{limits, time};
 use crate::core::journal::{Change, Journal};
 use crate::core::op::ArgKind;
 use crate::core::peers::{Peer, Peers};
-use crate::core::turn::Turn;
+use crate::core::transaction::Turn;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, object};
 use crate::store::{Message, MessageFilter, Store};
 use serde_json::{Map, Value, json};

@@ -10,12 +10,12 @@ use crate::base::error::Error;
 use crate::base::ids::PeerId;
 use crate::base::kinds::WakeupOutcome;
 use crate::base::{limits, time};
-use crate::core::hook_ops;
+use crate::core::hook_operations;
 use crate::core::op::ArgKind;
 use crate::core::peers::Peers;
 use crate::core::session_args::{OPTIONAL_NAMING, session_args};
-use crate::core::turn::{Effect, Turn};
-use crate::core::waiting::{WaitReason, Waiting, WaitingCall};
+use crate::core::transaction::{Effect, Turn};
+use crate::core::waiting_calls::{WaitReason, Waiting, WaitingCall};
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter, Store, WakeupRow};
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ enum WakeupTime {
 fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let id = match &ctx.actor {
         Some(id) => id.clone(),
-        None => hook_ops::session_of_hook(mesh, ctx, args)?,
+        None => hook_operations::session_of_hook(mesh, ctx, args)?,
     };
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
     let channel = args.word("channel");

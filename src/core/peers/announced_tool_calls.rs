@@ -3,12 +3,12 @@
 //! does: the next call like it from the same process is that session's.
 
 use super::Peers;
-use super::resolver::nearest;
+use super::caller_resolver::nearest;
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
 use crate::base::limits;
 use crate::base::process::Process;
-use crate::core::hook_ops::session_of_hook;
+use crate::core::hook_operations::session_of_hook;
 use crate::core::op::{ArgKind, ArgRole};
 use crate::core::session_args::{NAMING, session_args};
 use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};

@@ -11,7 +11,7 @@ use crate::base::limits;
 use crate::core::journal::{Change, Journal};
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
-use crate::core::turn::Turn;
+use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
 /// A peer as its own mesh describes it.

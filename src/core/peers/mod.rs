@@ -6,12 +6,13 @@
 //! **Invariant:** only this module writes the peers and their connections, in memory and on disk.
 
 pub mod announced_tool_calls;
-pub mod decline;
-mod identity;
+pub(in crate::core) mod caller_resolver;
+pub mod decline_takeover;
+pub mod http_registration;
 pub(in crate::core) mod linked_peers;
+mod name_lookup;
 mod presence;
-pub mod registry;
-pub(in crate::core) mod resolver;
+mod retention;
 pub mod sessions;
 
 pub use linked_peers::LinkedPeer;
@@ -20,7 +21,7 @@ use super::journal::{Change, Journal};
 use super::locks::Locks;
 use super::mail::Mail;
 use super::op::ArgKind;
-use super::turn::Turn;
+use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, MeshSettings, Op, Outcome, pagination};
 use crate::base::error::Error;
 use crate::base::ids::{PeerId, uuid};

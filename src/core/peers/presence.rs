@@ -1,7 +1,7 @@
 //! Presence: connections open, close, fall silent and answer again, and the peers that they act for go online or
 //! offline.
 
-use super::resolver::nearest;
+use super::caller_resolver::nearest;
 use super::sessions::{Attachment, leave};
 use super::{Peer, Peers};
 use crate::base::error::Error;
@@ -10,7 +10,7 @@ use crate::base::kinds::PeerKind;
 use crate::base::process::Process;
 use crate::core::journal::{Change, Journal};
 use crate::core::locks::Locks;
-use crate::core::turn::{Effect, Turn};
+use crate::core::transaction::{Effect, Turn};
 use crate::core::{CallContext, ConnId, Mesh};
 use crate::store::PeerRow;
 use std::collections::HashMap;

@@ -1,19 +1,19 @@
 //! Sessions: how an agent's session attaches over its connection, returns to its earlier peer, and leaves.
 
-use super::identity::is_reserved;
+use super::caller_resolver::{FormerPeer, SessionEvidence, only};
+use super::name_lookup::is_reserved;
 use super::presence::RemoteMachine;
-use super::resolver::{FormerPeer, SessionEvidence, only};
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::kinds::{LockOwner, PeerKind};
 use crate::base::process::Process;
-use crate::base::{framed_text, limits, time};
+use crate::base::{limits, time, untrusted_text};
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::op::ArgKind;
 use crate::core::session_args::NAMING;
-use crate::core::turn::{Effect, Turn};
+use crate::core::transaction::{Effect, Turn};
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::store::PeerRow;
 use serde_json::json;
@@ -120,7 +120,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     row.pid = args.int("pid").unwrap_or(0);
     let is_keyed = row.session_key().is_some();
     let name = args.text("name").filter(|name| !name.is_empty());
-    name.map_or(Ok(()), framed_text::check_name).map_err(|want| Error::usage("name", want))?;
+    name.map_or(Ok(()), untrusted_text::check_name).map_err(|want| Error::usage("name", want))?;
     let wanted = name.map_or_else(|| default_name(&row, args.text("shortName")), str::to_owned);
     let id = args.text("id").filter(|id| !id.is_empty());
     let evidence =
@@ -236,7 +236,7 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     let folder = row.project.trim_end_matches('/').rsplit('/').next().unwrap_or("");
     let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let folder: String = folder.chars().map(plain).take(40).collect();
-    framed_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
+    untrusted_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
 /// The notice for a session that takes over the name of an earlier session, which may have done different work.
@@ -244,7 +244,7 @@ fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
     let ago = time::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
         "" => String::new(),
-        summary => format!(" that worked on {}", framed_text::quoted(summary, SUMMARY_SHOWN)),
+        summary => format!(" that worked on {}", untrusted_text::quoted(summary, SUMMARY_SHOWN)),
     };
     let mail = match unread {
         0 => "",

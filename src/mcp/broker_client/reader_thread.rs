@@ -1,9 +1,9 @@
 //! The thread that connects to the broker, reads its answers, and connects again when it is gone.
 
+use super::super::peer_transcript;
 use super::super::pending_call::{PendingCall, shown_items};
 use super::super::session_identity::attach_params;
 use super::super::stdout_writer::StdoutWriter;
-use super::super::transcript;
 use super::state::SharedState;
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{Client, discovered_hub};
@@ -223,7 +223,7 @@ impl ReaderThread {
         if let Ok(answer) = &mut result
             && call.arguments.contains_key("detail")
         {
-            transcript::add_last_words(answer);
+            peer_transcript::add_last_words(answer);
         }
         self.write_answer(&call, result);
         self.shared.changed.notify_all();

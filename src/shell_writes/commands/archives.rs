@@ -4,7 +4,7 @@ use super::Run;
 use super::options::Spec;
 use crate::shell_writes::builtins::last_component;
 use crate::shell_writes::evaluator::StreamText;
-use crate::shell_writes::state::Field;
+use crate::shell_writes::shell_state::Field;
 
 const CURL: Spec = Spec::new(
     "AbcCdDeEFHKmoPQrtTuUwxXyYz",

@@ -3,7 +3,7 @@
 use super::Run;
 use super::options::Spec;
 use crate::shell_writes::evaluator::StreamText;
-use crate::shell_writes::state::Field;
+use crate::shell_writes::shell_state::Field;
 
 const SED: Spec = Spec { short: "efl", attached: "i", long: &["expression", "file", "line-length"], stops: false };
 const PERL: Spec = Spec { short: "eE", attached: "iMmIFCxVdDT", long: &[], stops: true };
@@ -53,7 +53,7 @@ pub(super) fn perl(run: &mut Run) -> StreamText {
     let has_script = options.has(&["e", "E"]);
     if !options.has(&["i"]) {
         let scripts: Vec<String> = options.values(&["e", "E"]).filter_map(Field::text).map(str::to_owned).collect();
-        return super::snippets::interpreted(run, &scripts, has_script || !options.operands.is_empty());
+        return super::inline_scripts::interpreted(run, &scripts, has_script || !options.operands.is_empty());
     }
     let suffix = options.value(&["i"]).and_then(Field::text).filter(|suffix| !suffix.contains(['*', '/']));
     for path in options.operands.iter().skip(usize::from(!has_script)).filter_map(Field::text) {

@@ -4,7 +4,7 @@ use super::Run;
 use super::options::{Options, Spec};
 use crate::shell_writes::builtins::last_component;
 use crate::shell_writes::evaluator::StreamText;
-use crate::shell_writes::state::Field;
+use crate::shell_writes::shell_state::Field;
 
 /// The most files in the copy of a folder. For a larger folder, no files are noted.
 const COPIED_MAX: usize = 2000;

@@ -3,7 +3,7 @@
 use super::Run;
 use crate::shell_writes::builtins::last_component;
 use crate::shell_writes::evaluator::StreamText;
-use crate::shell_writes::state::Field;
+use crate::shell_writes::shell_state::Field;
 use crate::shell_writes::wildcards::{Sign, live_pattern, text_fits};
 
 /// The most files and folders that one `find` may visit.

@@ -3,7 +3,7 @@
 use super::Run;
 use super::options::{Options, Spec};
 use crate::shell_writes::evaluator::StreamText;
-use crate::shell_writes::state::Field;
+use crate::shell_writes::shell_state::Field;
 use crate::shell_writes::{Tracking, wildcards};
 
 /// The files that a formatter rewrites if no file is given.

@@ -8,7 +8,7 @@ use super::options::{Options, Spec};
 use super::patch;
 use crate::shell_writes::Tracking;
 use crate::shell_writes::evaluator::StreamText;
-use crate::shell_writes::state::Field;
+use crate::shell_writes::shell_state::Field;
 
 const GLOBAL: Spec =
     Spec { short: "Cc", attached: "", long: &["git-dir", "work-tree", "namespace", "exec-path"], stops: true };

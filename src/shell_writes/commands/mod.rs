@@ -6,14 +6,14 @@ mod files;
 mod find;
 mod formatters;
 mod git;
+mod inline_scripts;
 mod options;
 mod patch;
-mod snippets;
-mod tokens;
+mod script_tokens;
 mod wrappers;
 
 use super::evaluator::{Evaluator, RunResult, StreamText};
-use super::state::{Field, State};
+use super::shell_state::{Field, State};
 
 /// A program about to run.
 pub(super) struct Run<'r, 'e> {
@@ -53,8 +53,8 @@ const RULES: &[(&[&str], Rule)] = &[
     (&["awk", "gawk"], editors::awk),
     (&["yq"], editors::yq),
     (&["ed", "ex", "vi", "vim", "nvim"], editors::ed),
-    (&["python", "python3", "python2", "pypy3"], snippets::python),
-    (&["node", "nodejs", "bun", "deno"], snippets::node),
+    (&["python", "python3", "python2", "pypy3"], inline_scripts::python),
+    (&["node", "nodejs", "bun", "deno"], inline_scripts::node),
     (&["git"], git::git),
     (&["patch", "gpatch"], patch::patch),
     (&["apply_patch", "applypatch"], patch::apply_patch),

@@ -1,6 +1,6 @@
 //! Splits the arguments of a program into options and operands.
 
-use super::super::state::Field;
+use super::super::shell_state::Field;
 
 /// Which options of a program take a value. All others are flags.
 pub(super) struct Spec {

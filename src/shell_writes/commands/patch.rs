@@ -3,7 +3,7 @@
 use super::Run;
 use super::options::Spec;
 use crate::shell_writes::evaluator::StreamText;
-use crate::shell_writes::state::Field;
+use crate::shell_writes::shell_state::Field;
 
 const PATCH: Spec = Spec::new(
     "pidorBDFVYzg",

@@ -3,7 +3,7 @@
 use super::options::Spec;
 use super::{Run, run_script};
 use crate::shell_writes::evaluator::StreamText;
-use crate::shell_writes::state::{Field, Value};
+use crate::shell_writes::shell_state::{Field, Value};
 
 const SHELL: Spec = Spec { short: "oO", attached: "", long: &["rcfile", "init-file"], stops: true };
 const XARGS: Spec = Spec {

@@ -9,7 +9,7 @@ use super::parsed_command::ParsedCommand;
 use crate::agents::held_files::{HeldFiles, LockedPath};
 use crate::base::error::{Error, ErrorKind};
 use crate::client::Client;
-use crate::sys::{command_sandbox, file_path, git};
+use crate::sys::{command_sandbox, git, path_normalization};
 use serde_json::json;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub fn run_shielded(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<u
 
 /// Makes the files read-only, if there are any. Answers the words to put before the command.
 fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi::OsString>, Error> {
-    let mut files: Vec<PathBuf> = options.files.iter().map(|file| file_path::absolute(file).into()).collect();
+    let mut files: Vec<PathBuf> = options.files.iter().map(|file| path_normalization::absolute(file).into()).collect();
     files.extend(held_by_others(options, parsed)?);
     if files.is_empty() {
         return Ok(Vec::new());

@@ -3,16 +3,16 @@
 //! A hook knows its session by the agent's key; the session's MCP server knows another key, or none. Here
 //! both become one peer.
 
-use super::hook_report;
 use super::locks::request::{LockRequest, Repository};
+use super::locks::worktree_locks::{own_locks, watched_locks};
 use super::locks::{Locks, lock_view};
 use super::mail::MailView;
 use super::mail::wakeups::end_all_waits;
 use super::op::ArgKind;
-use super::peers::resolver::{HookEvidence, nearest};
+use super::peers::caller_resolver::{HookEvidence, nearest};
 use super::peers::{Peer, Peers, sessions};
 use super::session_args::{NAMING, session_args};
-use super::turn::Turn;
+use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
@@ -127,9 +127,9 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     locks.grant(turn, peers, journal, &request, ctx.now)?;
     let mut value = json!({ "ok": true, "you": { "id": id.as_str(), "name": row.name } });
     if args.flag("withLocks") == Some(true) {
-        let others = hook_report::watched_locks(locks, peers, &request, args.word("project"), is_shared);
+        let others = watched_locks(locks, peers, &request, args.word("project"), is_shared);
         value["others"] = json!(others);
-        value["own"] = json!(hook_report::own_locks(locks, peers, &id));
+        value["own"] = json!(own_locks(locks, peers, &id));
     }
     Ok(Outcome::Ready(value))
 }
@@ -153,7 +153,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let you = json!({ "id": id.as_str(), "name": peers.name_of(&id) });
     let mut value = json!({ "ok": true, "you": you, "messages": rows, "remaining": unread });
     if args.flag("withOwnLocks") == Some(true) {
-        value["own"] = json!(hook_report::own_locks(locks, peers, &id));
+        value["own"] = json!(own_locks(locks, peers, &id));
     }
     if args.flag("withNeighbours") == Some(true) {
         value["notice"] = json!(peers.take_notice(&id));

@@ -7,7 +7,7 @@ use super::hook::{HookAgent, print, run_guarded, session_facts};
 use super::hook_input::understand;
 use crate::client::Client;
 use crate::known_agents::Agent;
-use crate::known_agents::wakeup::{HookAnswer, Means};
+use crate::known_agents::wakeup_means::{HookAnswer, Means};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use super::journal::{Change, Journal};
 use super::mail::receipts::part_starts;
 use super::op::ArgKind;
 use super::peers::Peers;
-use super::turn::Turn;
+use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{limits, time};

@@ -9,7 +9,7 @@ use crate::base::error::Error;
 use crate::base::{limits, time};
 use crate::core::op::ArgKind;
 use crate::core::peers::Peers;
-use crate::core::waiting::WaitReason;
+use crate::core::waiting_calls::WaitReason;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageScan, Store};
 use serde_json::json;

@@ -4,7 +4,7 @@ use super::{connect_to_running, load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::startup::{self, AfterReady};
 use crate::client::{self, Client};
-use crate::sys::daemon;
+use crate::sys::daemonize;
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock::LockWait;
 use crate::sys::process;
@@ -19,10 +19,10 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Runs the broker in the foreground or the background. It replaces a broker that runs with other settings.
 pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Error> {
     if !detach {
-        daemon::leave_starter();
+        daemonize::leave_starter();
     }
     if as_daemon {
-        daemon::leave_session();
+        daemonize::leave_session();
     }
     let (places, settings) = load_environment()?;
     if !as_daemon {

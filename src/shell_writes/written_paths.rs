@@ -1,7 +1,7 @@
 //! Paths: looks up their state, and notes the files that a command writes.
 
 use super::evaluator::Evaluator;
-use super::state::State;
+use super::shell_state::State;
 use super::{Entry, MaybeWritten, ShellWrite, Tracking};
 use crate::base::paths;
 use std::rc::Rc;

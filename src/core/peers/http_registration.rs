@@ -1,15 +1,15 @@
-//! The retention of offline peers, and the registration and heartbeats of clients of the old HTTP API.
+//! Clients of the old HTTP API: they register, send heartbeats, and leave.
 
 use super::{Peer, Peers};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::ids::PeerId;
 use crate::base::kinds::PeerKind;
-use crate::base::{framed_text, limits};
+use crate::base::untrusted_text;
 use crate::core::Mesh;
 use crate::core::journal::Change;
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
-use crate::core::turn::Turn;
+use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
 impl Peers {
@@ -17,53 +17,6 @@ impl Peers {
     pub fn push_recipients(&self) -> Vec<PeerId> {
         let online = self.peers.iter().filter(|peer| peer.row.is_http() && peer.row.online);
         online.map(|peer| peer.row.id.clone()).collect()
-    }
-
-    /// Makes room for one more peer by forgetting offline peers that have neither unread mail nor locks.
-    pub(super) fn make_room(&mut self, turn: &mut Turn, mail: &mut Mail, locks: &Locks, now: i64) -> Result<(), Error> {
-        if self.peers.len() < limits::PEERS_MAX {
-            return Ok(());
-        }
-        self.forget_old(turn, mail, locks, now + limits::AWAY_KEPT_MS)?;
-        if self.peers.len() < limits::PEERS_MAX {
-            return Ok(());
-        }
-        let text = format!("the mesh knows {} peers already; stop some that are not needed", limits::PEERS_MAX);
-        Err(Error::new(ErrorKind::Full, text))
-    }
-
-    /// Forgets peers that have been offline for a long time and have neither unread mail nor locks.
-    pub(in crate::core) fn forget_old(
-        &mut self,
-        turn: &mut Turn,
-        mail: &mut Mail,
-        locks: &Locks,
-        now: i64,
-    ) -> Result<(), Error> {
-        let is_old = |peer: &&Peer| {
-            let kept = peer.is_online() || peer.row.kind == PeerKind::Human;
-            !kept && now - peer.row.last_seen > limits::AWAY_KEPT_MS
-        };
-        let ids: Vec<PeerId> = self.peers.iter().filter(is_old).map(|peer| peer.row.id.clone()).collect();
-        for id in ids {
-            if mail.unread(&turn.store, &id)? == 0 && !locks.has_any(&id) {
-                self.forget(turn, mail, &id)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Forgets a peer and its counts.
-    pub(super) fn forget(&mut self, turn: &mut Turn, mail: &mut Mail, id: &str) -> Result<(), Error> {
-        turn.store.drop_peer(id)?;
-        self.peers.retain(|peer| peer.row.id != id);
-        mail.forget_peer(id);
-        Ok(())
-    }
-
-    /// When a peer's state changes next without an event, ms.
-    pub(in crate::core) fn deadline(&self) -> Option<i64> {
-        self.peers.iter().filter_map(|peer| peer.deadline(&self.settings)).min()
     }
 
     /// Registers a client of the old HTTP API. A client with a name takes over the mailbox of an offline peer with
@@ -89,7 +42,7 @@ impl Peers {
                 self.new_id()
             }
         };
-        row.name = if row.name == AUTO { auto_name(&row.id) } else { framed_text::plain_name(&row.name) };
+        row.name = if row.name == AUTO { auto_name(&row.id) } else { untrusted_text::plain_name(&row.name) };
         row.host = self.settings.host.clone();
         (row.first_seen, row.last_seen, row.online) = (now, now, true);
         self.peers.retain(|peer| peer.row.id != row.id);
@@ -157,47 +110,5 @@ impl Mesh {
             peers.record(turn, journal, &Change::PeerLeft { row: &row, named: false, reason }, id, now)?;
         }
         Ok(())
-    }
-
-    /// Marks peers as gone whose time is up: HTTP clients without a heartbeat, and sessions whose grace period is
-    /// over.
-    pub(in crate::core) fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
-        let peers = &self.peers;
-        let due = |peer: &&Peer| peer.deadline(&peers.settings).is_some_and(|at| at <= now);
-        let due: Vec<PeerRow> = peers.peers.iter().filter(due).map(|peer| peer.row.clone()).collect();
-        for row in due {
-            if row.is_http() {
-                self.unregister(&row.id, "dead_timeout", now)?;
-            } else {
-                self.end_grace(&row.id, now)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the locks of a session that did not come back in time.
-    fn end_grace(&mut self, id: &str, now: i64) -> Result<(), Error> {
-        let Mesh { turn, peers, locks, channels, journal, .. } = self;
-        let Some(peer) = peers.get_mut(id) else { return Ok(()) };
-        let is_unannounced = std::mem::replace(&mut peer.row.online, false);
-        let row = peer.row.clone();
-        if is_unannounced {
-            turn.store.put_peer(&row)?;
-            let change = Change::PeerLeft { row: &row, named: true, reason: "lost" };
-            peers.record(turn, journal, &change, id, now)?;
-        }
-        locks.release(
-            turn,
-            peers,
-            journal,
-            |lock| lock.holder == id && lock.owner.is_shared(),
-            "holder is gone",
-            now,
-        )?;
-        channels.leave_all(turn, peers, journal, id, now)?;
-        if let Some(peer) = peers.get_mut(id) {
-            peer.offline_since = None;
-        }
-        peers.forget_process(turn, id)
     }
 }

@@ -4,7 +4,7 @@ use super::config_entries::{self, Entries};
 use super::generated_files::{self, NAME};
 use super::{json_edit, safe_write, toml_entry, toml_hooks, yaml_entry};
 use crate::base::error::{Error, ErrorKind};
-use crate::known_agents::files::{
+use crate::known_agents::settings_files::{
     Directory, EntryShape, FilePath, HookCommand, HookFile, Off, Scope, ServerFile, Switch, Writer,
 };
 use crate::known_agents::{AGENTS, Agent, by_id};

@@ -1,16 +1,14 @@
-//! `pipe`, which ssh:// addresses run on a hub, and `secret`, which generates a shared secret.
+//! `pipe`: carries the lines of a session to this machine's broker. Another machine runs it here through ssh.
 
-use super::{load_environment, print_line};
+use super::load_environment;
 use crate::base::error::{Error, ErrorKind};
 use crate::client::{Client, remote};
-use crate::sys;
 use crate::wire::rpc;
 use serde_json::json;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 
-/// Connects standard input and output to this machine's broker, and starts one if necessary. Another
-/// machine runs this through ssh.
+/// Connects standard input and output to this machine's broker, and starts a broker if none runs.
 pub fn carry_lines() -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     let client = Client::connect_or_start(&places)?;
@@ -44,9 +42,4 @@ fn copy_unbuffered(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> 
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Prints 128 random bits in hexadecimal.
-pub fn print_secret() -> Result<u8, Error> {
-    print_line(&format!("{:032x}", sys::random_u128()))
 }

@@ -7,7 +7,7 @@ use crate::base::ids::PeerId;
 use crate::base::kinds::PeerKind;
 use crate::core::journal::{Change, Journal};
 use crate::core::mail::wakeups::end_all_waits;
-use crate::core::turn::Turn;
+use crate::core::transaction::Turn;
 use crate::core::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::PeerRow;
 use serde_json::json;

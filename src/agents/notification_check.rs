@@ -1,7 +1,7 @@
 //! Checks what could prevent notifications, without raising one.
 
 use super::doctor::Check;
-use super::environment::{find_on_path, is_program};
+use super::setup_environment::{find_on_path, is_program};
 use crate::sys::settings::{NOTIFY, Settings};
 use std::path::Path;
 

@@ -2,9 +2,9 @@
 //! that shows the text reads it.
 
 use crate::base::error::{Error, ErrorKind};
-use crate::base::framed_text;
+use crate::base::untrusted_text;
 use crate::known_agents;
-use crate::known_agents::transcript::{Passage, Speaker};
+use crate::known_agents::transcript_format::{Passage, Speaker};
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_tail;
 use crate::sys::settings::Settings;
@@ -117,7 +117,7 @@ pub(super) fn add_last_words(answer: &mut Value) {
 
 /// The first characters of a text, without what the eye cannot see.
 fn shortened(text: &str) -> String {
-    let text = framed_text::lines(text).join("\n");
+    let text = untrusted_text::lines(text).join("\n");
     let end = text.char_indices().nth(SHOWN_CHARS).map(|(end, _)| end);
     end.map_or_else(|| text.clone(), |end| format!("{}…", &text[..end]))
 }

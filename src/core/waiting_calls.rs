@@ -1,7 +1,7 @@
 //! Calls that wait: for mail, for events, for a lock, or for the moment to wake a session.
 
 use super::locks::request::LockRequest;
-use super::turn::Dirty;
+use super::transaction::Dirty;
 use super::{Args, CallContext, ConnId, Op};
 use crate::base::ids::PeerId;
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use super::braces;
 use super::evaluator::{Evaluator, StreamText};
-use super::state::{Field, State, Value};
+use super::shell_state::{Field, State, Value};
 use super::syntax::{Expansion, Part, Word};
 use super::wildcards::{self, Sign};
 

@@ -2,7 +2,7 @@
 //! that session, even if one process has several sessions, or if the processes cannot be seen.
 
 use super::config_entries::shell_quoted;
-use crate::known_agents::dialect::ShellEnvironment;
+use crate::known_agents::hook_dialect::ShellEnvironment;
 use crate::sys::settings::SESSION;
 use serde_json::{Value, json};
 use std::fs::OpenOptions;

@@ -4,10 +4,10 @@
 //! **Invariant:** set-up does not repeat the work of an installed plugin.
 
 use super::config_entries::Entries;
-use super::environment::{Environment, read_json};
 use super::generated_files::{self, NAME};
+use super::setup_environment::{Environment, read_json};
 use crate::known_agents::Agent;
-use crate::known_agents::files::{EntryShape, HookFile, PluginSign};
+use crate::known_agents::settings_files::{EntryShape, HookFile, PluginSign};
 use serde_json::{Map, Value, json};
 
 /// The program of a plugin: it runs the installed slm-mesh, or else fetches it with npx.

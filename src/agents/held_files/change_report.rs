@@ -2,7 +2,7 @@
 
 use super::{Cause, ChangedFile, CommandNote, HeldFiles};
 use crate::base::error::Error;
-use crate::base::framed_text;
+use crate::base::untrusted_text;
 use serde_json::{Value, json};
 
 /// The most files that one report names; further files are counted.
@@ -53,7 +53,8 @@ impl ChangeReport {
     fn group(&self, cause: Cause, head: &str) -> Option<String> {
         let files: Vec<&ChangedFile> = self.files.iter().filter(|file| file.cause == cause).collect();
         let line = |file: &&ChangedFile| {
-            let (path, holder) = (framed_text::shown_path(&file.path), framed_text::shown_name(&file.holder_name));
+            let (path, holder) =
+                (untrusted_text::shown_path(&file.path), untrusted_text::shown_name(&file.holder_name));
             let gone = if file.is_removed { " (it is gone)" } else { "" };
             format!("- {path}, locked by {holder}{gone}")
         };
@@ -94,7 +95,7 @@ pub fn own_news_text(paths: &[String]) -> String {
         return String::new();
     }
     let mut lines: Vec<String> =
-        paths.iter().take(FILES_SHOWN).map(|path| format!("- {}", framed_text::shown_path(path))).collect();
+        paths.iter().take(FILES_SHOWN).map(|path| format!("- {}", untrusted_text::shown_path(path))).collect();
     if paths.len() > FILES_SHOWN {
         lines.push(format!("- and {} more", paths.len() - FILES_SHOWN));
     }

@@ -1,11 +1,11 @@
 //! `setup` and `doctor`: print what they changed or found, for people and for programs.
 
 use super::print_line;
-use crate::agents::agent_lists::set_agents;
-use crate::agents::environment::Environment;
+use crate::agents::per_agent_settings::set_agents;
 use crate::agents::prove::NOT_PROVEN;
 use crate::agents::session_shield::SessionShield;
 use crate::agents::setup::{self, SetupStep};
+use crate::agents::setup_environment::Environment;
 use crate::agents::{doctor, prove, shield_trial};
 use crate::base::error::{Error, ErrorKind};
 use crate::known_agents::{AGENTS, Agent, shieldable, wakeable};
@@ -146,7 +146,7 @@ pub fn doctor(prove: Option<&str>, json: bool) -> Result<u8, Error> {
         return prove_hooks(agent, json);
     }
     let mut checks = doctor::check_mesh();
-    checks.extend(super::guard::check_installed());
+    checks.extend(super::git_guard::check_installed());
     let mut n_here = 0;
     // Without a home directory, the mesh itself can still be checked.
     match Environment::find(false, false) {

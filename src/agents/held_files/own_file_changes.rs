@@ -2,7 +2,7 @@
 
 use super::file_state::{Comparison, FileState, content_hash};
 use super::holder_records::{HolderRecord, HolderRecords, RecordedBy};
-use super::watched::LockedPath;
+use super::watched_files::LockedPath;
 use super::{ChangedFile, CommandNote, HeldFiles};
 use crate::base::{limits, paths};
 use std::path::Path;

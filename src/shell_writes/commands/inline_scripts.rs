@@ -1,10 +1,10 @@
 //! Scripts on the command line: the files that they open to write, if the names are plain literals.
 
 use super::options::Spec;
-use super::tokens::{Language, Token, tokens};
+use super::script_tokens::{Language, Token, tokens};
 use super::{Run, formatters};
 use crate::shell_writes::evaluator::StreamText;
-use crate::shell_writes::state::Field;
+use crate::shell_writes::shell_state::Field;
 use std::collections::HashMap;
 
 const PYTHON: Spec = Spec { short: "cWX", attached: "", long: &["check-hash-based-pycs"], stops: true };

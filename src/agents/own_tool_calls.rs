@@ -1,7 +1,7 @@
 //! Recognises a call of one of our own tools among the calls that hooks report, so that it can be announced: a client
 //! with several sessions in one process may not say in the call which session makes it.
 
-use crate::core::tools::{TOOLS, Tool, actions, name};
+use crate::core::mcp_tools::{TOOLS, Tool, actions, name};
 use serde_json::Value;
 
 /// A call of one of our tools, as the broker will get it.

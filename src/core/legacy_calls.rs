@@ -1,0 +1,49 @@
+//! What the routes of the old HTTP API and of SuperLocalMemory call, because no operation answers in their form.
+
+use super::Mesh;
+use super::locks::request::LockRequest;
+use crate::base::error::Error;
+use crate::base::kinds::LockOwner;
+use crate::store::LockRow;
+
+impl Mesh {
+    /// Subscribes a client of the old HTTP API to events; an empty list ends the subscription.
+    pub fn subscribe_peer(&mut self, peer: &str, types: Vec<String>) {
+        self.journal.subscribe_peer(peer, types);
+    }
+
+    /// Sets a peer's summary.
+    ///
+    /// # Errors
+    /// When the peer is unknown, or the disk refuses.
+    pub fn set_summary(&mut self, id: &str, summary: &str, now: i64) -> Result<(), Error> {
+        let Mesh { turn, peers, journal, .. } = self;
+        peers.set_summary(turn, journal, id, summary, now)
+    }
+
+    /// Charges a sender for what it sends: `cost` tenths of a message.
+    ///
+    /// # Errors
+    /// When it sent too much in a short time.
+    pub fn charge(&mut self, sender: &str, cost: u32, now: i64) -> Result<(), Error> {
+        self.rates.charge(&self.peers, sender, cost, now)
+    }
+
+    /// Grants a lock to a client of the old HTTP API, for a request without conflicts.
+    ///
+    /// # Errors
+    /// When too many locks are in force, or the disk refuses.
+    pub fn grant(&mut self, request: &LockRequest, now: i64) -> Result<Vec<LockRow>, Error> {
+        let Mesh { turn, peers, locks, journal, .. } = self;
+        locks.grant(turn, peers, journal, request, now)
+    }
+
+    /// Releases a path for a client of the old HTTP API; returns false if it does not hold the path.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn release_path(&mut self, path: &str, holder: &str, now: i64) -> Result<bool, Error> {
+        let Mesh { turn, peers, locks, journal, .. } = self;
+        locks.release_path(turn, peers, journal, path, holder, &LockOwner::Peer, now)
+    }
+}

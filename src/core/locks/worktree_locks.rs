@@ -1,0 +1,89 @@
+//! The locks that concern one work tree, as hooks and the shield need them.
+
+use super::super::op::ArgKind;
+use super::super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
+use super::Locks;
+use super::request::{LockRequest, Repository};
+use crate::base::error::Error;
+use crate::base::kinds::LockOwner;
+use crate::base::limits;
+use crate::base::paths::{self, PathMatcher};
+use crate::core::peers::Peers;
+use crate::store::LockRow;
+use serde_json::{Value, json};
+
+const PATH: ArgKind = ArgKind::Text { min: 1, max: limits::PATH_MAX };
+
+/// Lists the locks that a command of the caller must respect.
+pub static OTHERS: Op = Op {
+    name: "lock.others",
+    summary: "List the locks of other peers in a work tree, for a command that runs in a shield",
+    args: &[
+        Arg::new("project", PATH, "Absolute path of the working directory").required().at(CliPlace::Hidden),
+        Arg::new("repo", PATH, "Repository id").at(CliPlace::Hidden),
+        Arg::new("gitRoot", PATH, "Root of the git work tree").at(CliPlace::Hidden),
+    ],
+    actor: Auth::Required,
+    verb: None,
+    tool: None,
+    repeatable: true,
+    run: others,
+};
+
+fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
+    let Mesh { peers, locks, .. } = mesh;
+    let text = |name| args.text(name).map(str::to_owned);
+    let request = LockRequest {
+        holder: ctx.my_id(),
+        repo: Repository::new(text("repo"), text("gitRoot")),
+        host: peers.host_of(ctx.conn),
+        ..LockRequest::default()
+    };
+    // As for an edit: a lock that was taken over the process's own connection may belong to any of its sessions.
+    let is_shared =
+        |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
+    let rows = watched_locks(locks, peers, &request, args.word("project"), is_shared);
+    Ok(Outcome::Ready(json!({ "ok": true, "locks": rows })))
+}
+
+/// The locks of other peers that a hook watches: the locks that concern a work tree, with their paths in it.
+pub(in crate::core) fn watched_locks(
+    locks: &Locks,
+    peers: &Peers,
+    request: &LockRequest,
+    project: &str,
+    is_harmless: impl Fn(&LockRow) -> bool,
+) -> Vec<Value> {
+    let root = request.repo.as_ref().map_or(project, |repo| repo.root.as_str()).trim_end_matches('/');
+    let below = format!("{root}/");
+    let matcher = PathMatcher::new(std::iter::once(below.as_str()));
+    let path_here = |lock: &LockRow| {
+        if lock.host == request.host && is_below(&lock.path, &below, &matcher) {
+            return Some(lock.path.clone());
+        }
+        let is_same_repo = request.repo.as_ref().is_some_and(|repo| lock.repo.as_ref() == Some(&repo.identity));
+        let is_across = is_same_repo && (lock.all_worktrees || lock.host != request.host);
+        lock.repo_path.as_ref().filter(|_| is_across).map(|path| format!("{root}{path}"))
+    };
+    let is_others = |lock: &&LockRow| lock.holder != request.holder && !is_harmless(lock);
+    let others = locks.all().iter().filter(is_others);
+    let rows = others.filter_map(|lock| Some(short_view(peers, lock, &path_here(lock)?)));
+    rows.take(limits::WATCHED_FILES_MAX).collect()
+}
+
+/// The locks of a session that hooks watch.
+pub(in crate::core) fn own_locks(locks: &Locks, peers: &Peers, me: &str) -> Vec<Value> {
+    let own = locks.all().iter().filter(|lock| lock.holder == me).take(limits::WATCHED_FILES_MAX);
+    own.map(|lock| short_view(peers, lock, &lock.path)).collect()
+}
+
+/// What a hook needs of a lock.
+fn short_view(peers: &Peers, lock: &LockRow, path: &str) -> Value {
+    json!({ "filePath": path, "token": lock.token, "lockedBy": lock.holder.as_str(),
+            "holder": peers.name_of(&lock.holder) })
+}
+
+/// Whether a lock may cover a file of a work tree.
+fn is_below(path: &str, root: &str, matcher: &PathMatcher<'_>) -> bool {
+    if paths::is_pattern(path) { matcher.overlaps(path) } else { path.starts_with(root) }
+}

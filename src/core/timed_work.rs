@@ -1,0 +1,70 @@
+//! The work that falls due with time: waits that end, locks and entries that expire, peers that fall silent, and old
+//! rows that are removed.
+
+use super::journal::Journal;
+use super::{Effect, Mesh, shared_state};
+use crate::base::error::Error;
+use crate::base::limits;
+
+impl Mesh {
+    /// Does the work that is due at this time: ends waits, expires locks and entries, marks silent peers as gone, and
+    /// removes old rows.
+    pub fn tick(&mut self, now: i64) {
+        if now >= self.retry_after {
+            for step in [Mesh::expire_locks, Mesh::expire_peers, Mesh::expire_links, Mesh::expire_rows, Mesh::prune] {
+                if let Err(error) = self.in_savepoint(|mesh| step(mesh, now)) {
+                    self.retry_after = now + limits::REST_MS;
+                    self.turn.push(Effect::Log(error));
+                }
+            }
+        }
+        self.ticked_at = now;
+        // A lock that ends at this instant still goes to a call whose wait ends at the same instant.
+        self.resume_waiting(now);
+        self.end_waits(now);
+        self.resume_waiting(now);
+    }
+
+    /// When [`Mesh::tick`] has something to do next, ms.
+    pub fn deadline(&mut self) -> Option<i64> {
+        let writes = [
+            self.locks.deadline(),
+            self.peers.deadline(),
+            self.federation.deadline(&self.peers),
+            self.turn.next_expiry(),
+        ];
+        let write = writes.into_iter().flatten().min().map(|at| at.max(self.retry_after));
+        [self.waiting.deadline(), write].into_iter().flatten().min()
+    }
+
+    fn expire_locks(&mut self, now: i64) -> Result<(), Error> {
+        let Mesh { turn, peers, locks, journal, .. } = self;
+        locks.expire(turn, peers, journal, now)
+    }
+
+    fn expire_rows(&mut self, now: i64) -> Result<(), Error> {
+        let Mesh { turn, peers, mail, journal, .. } = self;
+        if turn.next_expiry().is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        turn.forget_expiry();
+        shared_state::expire(turn, peers, journal, now)?;
+        mail.expire(turn, journal, now)
+    }
+
+    /// Removes a bounded number of rows that are past their time of retention.
+    fn prune(&mut self, now: i64) -> Result<(), Error> {
+        if now < self.next_prune {
+            return Ok(());
+        }
+        self.next_prune = now + limits::PRUNE_EVERY_MS;
+        let Mesh { turn, peers, locks, mail, .. } = self;
+        let n = Journal::prune(turn, now)?;
+        let more_mail = mail.prune(turn, now)?;
+        if n == limits::PRUNE_STEP as usize || more_mail {
+            self.next_prune = now + 1000;
+        }
+        shared_state::prune(turn, now)?;
+        peers.forget_old(turn, mail, locks, now)
+    }
+}
