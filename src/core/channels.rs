@@ -6,6 +6,7 @@
 use super::journal::{Change, Journal};
 use super::op::ArgKind;
 use super::pagination;
+use super::pagination::Page;
 use super::peers::{Peer, Peers};
 use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
@@ -53,12 +54,7 @@ pub static LEAVE: Op = Op {
 pub static LIST: Op = Op {
     name: "channel.list",
     summary: "List the channels with their members, and your unread messages in each",
-    args: &[Arg::new(
-        "after",
-        ArgKind::Text { min: 1, max: limits::WORD_MAX },
-        "Start here: next from the previous answer",
-    )
-    .not_in_tool()],
+    args: &[pagination::next_page(limits::WORD_MAX)],
     actor: Auth::Optional,
     verb: Some("channels"),
     tool: Some(("inbox", Some("channels"))),
@@ -116,19 +112,17 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let mut names: Vec<&ChannelName> = channels.members.keys().filter(|name| name.as_str() > after).collect();
     let total = names.len();
     names.truncate(PAGE_ROWS);
-    let (mut rows, mut size) = (Vec::new(), 0);
+    let mut page = Page::default();
     for name in &names {
         let row = channels.view(peers, name, me, &unread);
-        size += row.to_string().len();
-        if size > limits::PAGE_MAX && !rows.is_empty() {
+        if !page.add(row) {
             break;
         }
-        rows.push(row);
     }
     let mut value = json!({ "ok": true });
-    let last = rows.len().checked_sub(1).map(|last| (0, names[last].as_str()));
-    pagination::add_cursor(&mut value, total - rows.len(), last);
-    value["channels"] = json!(rows);
+    let last = page.len().checked_sub(1).map(|last| (0, names[last].as_str()));
+    pagination::add_cursor(&mut value, total - page.len(), last);
+    value["channels"] = json!(page.into_rows());
     Ok(Outcome::Ready(value))
 }
 

@@ -3,10 +3,11 @@
 //! **Invariant:** only this module writes events.
 
 use super::op::ArgKind;
+use super::pagination::Page;
 use super::peers::{Peer, Peers};
 use super::transaction::{Effect, Turn};
 use super::waiting_calls::WaitReason;
-use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
+use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, pagination};
 use crate::base::error::Error;
 use crate::base::ids::{PeerId, PublicIds};
 use crate::base::kinds::EventKind;
@@ -29,18 +30,9 @@ pub static READ: Op = Op {
     args: &[
         TYPES,
         Arg::new("since", ArgKind::Text { min: 1, max: 64 }, "Only events after this time (ISO 8601)"),
-        Arg::new("limit", ArgKind::Int { min: 1, max: 200 }, "Maximum number of events, 50 by default"),
-        Arg::new(
-            "after",
-            ArgKind::Int { min: 0, max: i64::MAX },
-            "Cursor: only events after this sequence number, the seq of the previous answer",
-        ),
-        Arg::new(
-            "waitSeconds",
-            ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
-            "Seconds to wait for an event; every client allows 25",
-        )
-        .short("wait"),
+        pagination::limit(200, "Maximum number of events, 50 by default"),
+        pagination::after("Cursor: only events after this sequence number, the seq of the previous answer"),
+        Arg::wait_seconds("Seconds to wait for an event; every client allows 25").short("wait"),
     ],
     actor: Auth::Optional,
     verb: Some("events"),
@@ -119,19 +111,18 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     }
     let mut more = found.len() as i64 > limit;
     found.truncate(limit as usize);
-    let (mut rows, mut size) = (Vec::new(), 0);
+    let mut page = Page::default();
     for event in &found {
         let mut row = journal.view(peers, event);
         if row.to_string().len() > limits::PAGE_MAX {
             row["payload"] = json!({ "note": "too long to show", "bytes": event.payload.len() });
         }
-        size += row.to_string().len();
-        if size > limits::PAGE_MAX {
+        if !page.add(row) {
             more = true;
             break;
         }
-        rows.push(row);
     }
+    let mut rows = page.into_rows();
     if filter.newest {
         rows.reverse();
     }

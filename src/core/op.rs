@@ -78,6 +78,10 @@ impl Arg {
     pub const fn new(name: &'static str, kind: ArgKind, help: &'static str) -> Arg {
         Arg { name, kind, required: false, help, place: CliPlace::Flag, short: None, tool: true, role: ArgRole::Value }
     }
+    /// How long a call may wait for something, in seconds.
+    pub const fn wait_seconds(help: &'static str) -> Arg {
+        Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, help)
+    }
     /// The same, required.
     pub const fn required(mut self) -> Arg {
         self.required = true;

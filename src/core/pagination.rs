@@ -1,14 +1,72 @@
-//! Pages of lists that are longer than one answer, with the cursor at which the next page begins.
+//! Pages of lists that are longer than one answer: the arguments that choose a page, the rows that fit into it, and
+//! the cursor at which the next page begins.
 //!
 //! A cursor is an ascending number, and a text that distinguishes rows with the same number. Both belong to the row
-//! itself, so no row is missed or repeated when others come and go in between.
+//! itself, so no row is missed or repeated when other rows appear or disappear between two pages.
 
+use super::Arg;
+use super::op::ArgKind;
 use crate::base::error::Error;
 use crate::base::limits;
 use serde_json::{Value, json};
 
 /// The longest cursor, in bytes: a number and a path.
 pub const CURSOR_MAX: usize = limits::PATH_MAX + 21;
+
+/// The argument for the most rows of an answer.
+pub const fn limit(max: i64, help: &'static str) -> Arg {
+    Arg::new("limit", ArgKind::Int { min: 1, max }, help)
+}
+
+/// The argument for the sequence number after which the rows begin.
+pub const fn after(help: &'static str) -> Arg {
+    Arg::new("after", ArgKind::Int { min: 0, max: i64::MAX }, help)
+}
+
+/// The argument for the sequence number before which the rows end.
+pub const fn before(help: &'static str) -> Arg {
+    Arg::new("before", ArgKind::Int { min: 0, max: i64::MAX }, help)
+}
+
+/// The argument for the cursor of the next page, of at most `max` bytes.
+pub const fn next_page(max: usize) -> Arg {
+    Arg::new("after", ArgKind::Text { min: 1, max }, "Start here: next from the previous answer").not_in_tool()
+}
+
+/// The rows of one answer.
+#[derive(Debug, Default)]
+pub struct Page {
+    rows: Vec<Value>,
+    size: usize,
+}
+
+impl Page {
+    /// Adds a row if it fits, and returns whether it fits. The first row always does, so each page makes progress.
+    #[must_use]
+    pub fn add(&mut self, row: Value) -> bool {
+        self.size += row.to_string().len();
+        let fits = self.rows.is_empty() || self.size <= limits::PAGE_MAX;
+        if fits {
+            self.rows.push(row);
+        }
+        fits
+    }
+
+    /// How many rows fitted.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether the page has no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The rows.
+    pub fn into_rows(self) -> Vec<Value> {
+        self.rows
+    }
+}
 
 /// Adds to an answer how many rows are left and the cursor of its last row, if any are left.
 pub fn add_cursor(value: &mut Value, n_left: usize, last: Option<(i64, &str)>) {

@@ -5,6 +5,7 @@
 use super::journal::{Change, Journal};
 use super::mail::receipts::part_starts;
 use super::op::ArgKind;
+use super::pagination::Page;
 use super::peers::Peers;
 use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
@@ -147,23 +148,21 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
 fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let (prefix, after) = (args.text("prefix").unwrap_or(""), args.text("after").unwrap_or(""));
     let found = mesh.turn.store.entries(namespace(args), prefix, after, ctx.now, limits::LIST_MAX as i64 + 1)?;
-    let (mut rows, mut size, mut next) = (Vec::new(), 0, None);
-    for entry in &found {
+    let (mut page, mut next) = (Page::default(), None);
+    for (n, entry) in found.iter().enumerate() {
         let mut row = view(&mesh.peers, entry);
         if row.to_string().len() > limits::PAGE_MAX {
             row["value"] = Value::Null;
             row["note"] = json!("too long for a list; get it by its key");
         }
-        size += row.to_string().len();
-        if rows.len() == limits::LIST_MAX || size > limits::PAGE_MAX && !rows.is_empty() {
-            next = rows.last().map(|row: &Value| row["key"].clone());
+        if n == limits::LIST_MAX || !page.add(row) {
+            next = n.checked_sub(1).map(|last| &found[last].key);
             break;
         }
-        rows.push(row);
     }
-    let mut value = json!({ "ok": true, "entries": rows });
+    let mut value = json!({ "ok": true, "entries": page.into_rows() });
     if let Some(next) = next {
-        value["next"] = next;
+        value["next"] = json!(next);
         value["note"] = json!("there are more; narrow with prefix");
     }
     Ok(Outcome::Ready(value))

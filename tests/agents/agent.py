@@ -1,35 +1,36 @@
-"""What an agent is to the proofs."""
+"""What the tests must know about an agent: how to install it, how to point it at the model on loopback, how to run it
+without a person, and with which tools it edits files."""
 
 import json
 
 
 class Agent:
-    """One agent. `program` is its command, `package` with `version` what npm installs; `name` is its word for us."""
+    """One agent. `name` is the id that slm-mesh uses, `program` its command, and npm installs `package` in `version`."""
 
     name = program = package = version = ""
-    # What npm installs beside it, for those that want a newer node than the machine has.
+    # Other npm packages that the agent needs, such as a newer node than the machine has.
     needs = []
-    # Proofs that it has nothing for, each with the reason.
+    # The proofs that the agent cannot pass, each with the reason.
     lacks = {}
-    # Its session begins with its first prompt: mail between the two can come in before the second prompt only.
+    # Whether its session begins only with its first prompt. Then no mail can reach it before the second prompt.
     opens_by_prompt = False
 
     def settings(self, home, work, port):
-        """Writes what it must have before set-up comes."""
+        """Writes the settings that the agent needs before slm-mesh sets it up."""
 
     def environment(self, port):
-        """What it needs beside HOME and PATH."""
+        """The environment variables that the agent needs in addition to HOME and PATH."""
         return {}
 
     def command(self, prompt, again):
-        """Its command line for one prompt; `again` in the second run."""
+        """The command line for one prompt. In the second run, `again` is true."""
         raise NotImplementedError
 
     def settle(self, home, work):
-        """Answers beforehand what it would ask a person at its first start."""
+        """Writes the answers to what the agent asks a person at its first start."""
 
     def window(self, env, work, log):
-        """Opens it as a person does, so that it stays when a turn is over."""
+        """Opens the agent as a person does, so that it stays open after a turn."""
         raise NotImplementedError
 
     def write(self, path, text):
@@ -37,7 +38,7 @@ class Agent:
         raise NotImplementedError
 
     def shell(self, command):
-        """The tool call that runs a shell command, as tool and arguments."""
+        """The tool call that runs a shell command: a pair of tool and arguments."""
         raise NotImplementedError
 
 

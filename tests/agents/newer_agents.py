@@ -1,9 +1,7 @@
-"""Agents that followed the first five, each run as those are: Qwen Code, Factory Droid, Kilo, Kimi Code and Cline."""
-
-import sys
-from pathlib import Path
+"""The agents that followed the first five: Qwen Code, Factory Droid, Kilo, Kimi Code and Cline."""
 
 from agent import Agent, put
+from first_agents import OpenCode
 
 
 class Qwen(Agent):
@@ -63,36 +61,15 @@ class Droid(Agent):
         return "Execute", {"command": command, "summary": "a test", "riskLevel": "low", "riskLevelReason": "a test"}
 
 
-class Kilo(Agent):
-    name, program, package, version = "kilo", "kilo", "@kilocode/cli", "7.7.7"
-    opens_by_prompt = True
+class Kilo(OpenCode):
+    """Kilo grew out of OpenCode and still has its settings and tools."""
 
-    def settings(self, home, work, port):
-        put(home / ".npmrc", "fetch-retries=0\n")
-        put(home / ".config/kilo/kilo.json", {
-            "model": "mock/mock",
-            "autoupdate": False,
-            "provider": {"mock": {
-                "npm": "@ai-sdk/openai-compatible",
-                "options": {"baseURL": f"http://127.0.0.1:{port}/v1", "apiKey": "dummy"},
-                "models": {"mock": {"name": "mock"}},
-            }},
-        })
+    name, program, package, version = "kilo", "kilo", "@kilocode/cli", "7.7.7"
+    config = ".config/kilo/kilo.json"
+    run = ["run", "--auto"]
 
     def environment(self, port):
         return {"KILO_DISABLE_AUTOUPDATE": "1", "KILO_DISABLE_MODELS_FETCH": "1", "KILO_TELEMETRY_LEVEL": "off"}
-
-    def command(self, prompt, again):
-        if again:
-            return [self.program, "run", "--auto", prompt]
-        return [sys.executable, str(Path(__file__).with_name("opencode_serve.py")), self.program, "Hello.", prompt]
-
-    def write(self, path, text):
-        read = [("read", {"filePath": str(path)})] if path.exists() else []
-        return [*read, ("write", {"filePath": str(path), "content": text})]
-
-    def shell(self, command):
-        return "bash", {"command": command, "description": "a test"}
 
 
 class Kimi(Agent):

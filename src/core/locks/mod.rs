@@ -12,6 +12,7 @@ pub use table::Locks;
 use super::journal::Journal;
 use super::mail::Mail;
 use super::op::ArgKind;
+use super::pagination::Page;
 use super::peers::{Peer, Peers};
 use super::transaction::Turn;
 use super::waiting_calls::WaitReason;
@@ -49,12 +50,7 @@ pub static LOCK: Op = Op {
             "Minutes until the lock expires unless renewed, 10 by default",
         )
         .short("ttl"),
-        Arg::new(
-            "waitSeconds",
-            ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
-            "Seconds to wait in line if another peer holds it",
-        )
-        .short("wait"),
+        Arg::wait_seconds("Seconds to wait in line if another peer holds it").short("wait"),
         Arg::new(
             "scope",
             ArgKind::Choice(&["machine", "repo"]),
@@ -104,16 +100,7 @@ pub static UNLOCK: Op = Op {
 pub static QUERY: Op = Op {
     name: "lock.query",
     summary: "List active locks and the peers waiting for them, or only those covering a file",
-    args: &[
-        FILE,
-        FILES,
-        Arg::new(
-            "after",
-            ArgKind::Text { min: 1, max: pagination::CURSOR_MAX },
-            "Start here: next from the previous answer",
-        )
-        .not_in_tool(),
-    ],
+    args: &[FILE, FILES, pagination::next_page(pagination::CURSOR_MAX)],
     actor: Auth::Optional,
     verb: Some("lock list"),
     tool: Some(("lock", Some("query"))),
@@ -251,20 +238,18 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         let after = pagination::parse_cursor(after)?;
         found.retain(|lock| cursor(lock) > after);
     }
-    let (mut rows, mut size, queue) = (Vec::new(), 0, wait_queue::matchers(waiting));
+    let (mut page, queue) = (Page::default(), wait_queue::matchers(waiting));
     for lock in &found {
         let mut row = lock_view(peers, lock, ctx.now);
         row["queue"] = json!(wait_queue::names_for(peers, lock, &queue));
-        size += row.to_string().len();
-        if size > limits::PAGE_MAX && !rows.is_empty() {
+        if !page.add(row) {
             break;
         }
-        rows.push(row);
     }
     let mut value = json!({ "ok": true });
-    let last = rows.len().checked_sub(1).map(|last| cursor(found[last]));
-    pagination::add_cursor(&mut value, found.len() - rows.len(), last);
-    value["locks"] = json!(rows);
+    let last = page.len().checked_sub(1).map(|last| cursor(found[last]));
+    pagination::add_cursor(&mut value, found.len() - page.len(), last);
+    value["locks"] = json!(page.into_rows());
     Ok(Outcome::Ready(value))
 }
 

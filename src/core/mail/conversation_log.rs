@@ -8,6 +8,7 @@ use super::{Correspondent, Mail, MailView, WORD};
 use crate::base::error::Error;
 use crate::base::{limits, time};
 use crate::core::op::ArgKind;
+use crate::core::pagination;
 use crate::core::peers::Peers;
 use crate::core::waiting_calls::WaitReason;
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
@@ -15,7 +16,6 @@ use crate::store::{Message, MessageScan, Store};
 use serde_json::json;
 
 const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
-const SEQ: ArgKind = ArgKind::Int { min: 0, max: i64::MAX };
 /// The words of a search, in bytes.
 pub(super) const SEARCH: ArgKind = ArgKind::Text { min: 0, max: 1024 };
 
@@ -38,15 +38,10 @@ pub static LOG: Op = Op {
         Arg::new("since", ArgKind::Text { min: 1, max: 64 }, "Only messages since then: 2h, 30m, 1day, or an ISO time"),
         Arg::new("sameProject", ArgKind::Flag, "Only messages of peers in this repository, or else in this directory")
             .short("project"),
-        Arg::new("limit", ArgKind::Int { min: 1, max: 10_000 }, "Maximum number of messages, 50 by default"),
-        Arg::new("before", SEQ, "Only messages before this sequence number, to continue with older ones"),
-        Arg::new("after", SEQ, "Only messages after this sequence number, the oldest of them first"),
-        Arg::new(
-            "waitSeconds",
-            ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
-            "Seconds to wait for a message after the others",
-        )
-        .at(CliPlace::Hidden),
+        pagination::limit(10_000, "Maximum number of messages, 50 by default"),
+        pagination::before("Only messages before this sequence number, to continue with older ones"),
+        pagination::after("Only messages after this sequence number, the oldest of them first"),
+        Arg::wait_seconds("Seconds to wait for a message after the others").at(CliPlace::Hidden),
         Arg::new("project", PATH, "Directory of the caller").at(CliPlace::Hidden),
         Arg::new("repo", PATH, "Repository of the caller").at(CliPlace::Hidden),
     ],

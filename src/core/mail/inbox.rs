@@ -5,6 +5,7 @@ use crate::base::error::Error;
 use crate::base::ids::{ChannelName, PeerId};
 use crate::base::limits;
 use crate::core::op::ArgKind;
+use crate::core::pagination::{self, Page};
 use crate::core::waiting_calls::WaitReason;
 use crate::core::{Arg, Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::MessageFilter;
@@ -25,24 +26,15 @@ pub static INBOX: Op = Op {
             ArgKind::Text { min: 1, max: 256 },
             "Only messages from this peer (with sent: to it), or to this channel (#api)",
         ),
-        Arg::new("limit", ArgKind::Int { min: 1, max: 100 }, "Maximum number of messages, 20 by default"),
-        Arg::new("after", ArgKind::Int { min: 0, max: i64::MAX }, "Only messages after this sequence number"),
+        pagination::limit(100, "Maximum number of messages, 20 by default"),
+        pagination::after("Only messages after this sequence number"),
         Arg::new(
             "search",
             conversation_log::SEARCH,
             "Find messages that contain all these words, sent or received, read or not, the latest; marks nothing as read",
         ),
-        Arg::new(
-            "before",
-            ArgKind::Int { min: 0, max: i64::MAX },
-            "With search: only messages before this sequence number, the before of the previous answer",
-        ),
-        Arg::new(
-            "waitSeconds",
-            ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX },
-            "Seconds to wait for a message; every client allows 25",
-        )
-        .short("wait"),
+        pagination::before("With search: only messages before this sequence number, the before of the previous answer"),
+        Arg::wait_seconds("Seconds to wait for a message; every client allows 25").short("wait"),
         Arg::new(
             "ack",
             ArgKind::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
@@ -127,19 +119,18 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     }
     let mut more = found.len() as i64 > limit;
     found.truncate(limit as usize);
-    let (mut rows, mut size) = (Vec::new(), 0);
-    let mut n_whole = 0;
+    let (mut page, mut n_whole) = (Page::default(), 0);
     for message in &found {
         let to_row = if is_look { Mail::whole_row } else { Mail::row };
         let row = to_row(mail, &turn.store, peers, message, view);
-        size += row.to_string().len();
-        if size > limits::PAGE_MAX && !rows.is_empty() {
+        let is_whole = row.get("part").is_none() || row["part"] == row["parts"];
+        if !page.add(row) {
             more = true;
             break;
         }
-        n_whole += i64::from(row.get("part").is_none() || row["part"] == row["parts"]);
-        rows.push(row);
+        n_whole += i64::from(is_whole);
     }
+    let mut rows = page.into_rows();
     if view == MailView::Unread && !is_look {
         for message in &found[..rows.len()] {
             mail.mark_offered(turn, journal, message, "mesh_inbox", ctx.now)?;

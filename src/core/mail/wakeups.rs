@@ -37,8 +37,7 @@ pub static WAIT: Op = Op {
         CHANNEL,
         Arg::new("rank", ArgKind::Int { min: 0, max: 100 }, "Channels of a lower rank are tried first")
             .at(CliPlace::Hidden),
-        Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, "Seconds to wait at most")
-            .at(CliPlace::Hidden),
+        Arg::wait_seconds("Seconds to wait at most").at(CliPlace::Hidden),
     ],
     actor: Auth::Hook,
     verb: None,

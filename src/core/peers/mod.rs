@@ -21,6 +21,7 @@ use super::journal::{Change, Journal};
 use super::locks::Locks;
 use super::mail::Mail;
 use super::op::ArgKind;
+use super::pagination::Page;
 use super::transaction::Turn;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, MeshSettings, Op, Outcome, pagination};
 use crate::base::error::Error;
@@ -151,8 +152,7 @@ pub static PEERS: Op = Op {
         ),
         Arg::new("includeAway", ArgKind::Flag, "Also list offline peers; their mailboxes still accept mail")
             .short("all"),
-        Arg::new("after", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "Start here: next from the previous answer")
-            .not_in_tool(),
+        pagination::next_page(limits::WORD_MAX),
         Arg::new(
             "detail",
             ArgKind::Text { min: 1, max: 256 },
@@ -231,22 +231,20 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     }
     let total = found.len();
     found.truncate(PAGE_ROWS);
-    let (mut rows, mut size) = (Vec::new(), 0);
+    let mut page = Page::default();
     for peer in &found {
         let row = peers.view(peer, &turn.store, mail, locks, ctx.now)?;
-        size += row.to_string().len();
-        if size > limits::PAGE_MAX && !rows.is_empty() {
+        if !page.add(row) {
             break;
         }
-        rows.push(row);
     }
     let mut value = json!({ "ok": true });
     if let Some(me) = me {
         value["you"] = json!({ "id": me.id.as_str(), "name": me.name });
     }
-    let last = rows.len().checked_sub(1).map(|last| cursor(found[last]));
-    pagination::add_cursor(&mut value, total - rows.len(), last);
-    value["peers"] = json!(rows);
+    let last = page.len().checked_sub(1).map(|last| cursor(found[last]));
+    pagination::add_cursor(&mut value, total - page.len(), last);
+    value["peers"] = json!(page.into_rows());
     Ok(Outcome::Ready(value))
 }
 
