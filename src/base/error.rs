@@ -1,57 +1,57 @@
-//! What goes wrong, said once: an error is a reply, and one row of a table gives it its RPC code,
-//! its HTTP status and its exit code.
+//! The errors of the whole program. Each kind of error has one row in a table, which gives its RPC code, its HTTP
+//! status and its exit code.
 //!
-//! A text names the thing, the cause and the cure; lower case, no full stop.
+//! The text of an error names the thing, the cause and the cure, in lower case and without a full stop.
 
 use serde_json::{Value, json};
 
 /// The ways in which a call can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The caller's words are off: an unknown, missing or wrong argument, or a wrong setting.
+    /// An argument is unknown, missing or wrong, or a setting is wrong.
     Usage,
-    /// Something named does not exist: a peer, a message, a lock.
+    /// A peer, a message or a lock does not exist.
     NotFound,
     /// The name fits several things.
     Ambiguous,
-    /// The rules say no to this caller.
+    /// The rules do not allow this call to this caller.
     Refused,
     /// A file is locked by somebody else.
     Held,
-    /// A compare-and-set found another version.
+    /// A compare-and-set found another version than expected.
     Conflict,
-    /// A sender was too fast.
+    /// A sender sent too much in a short time.
     Limited,
-    /// A full mailbox, a full lock table.
+    /// A mailbox or the table of locks is full.
     Full,
-    /// The wait ended before the thing came.
+    /// The time of a wait ended before anything came.
     TimedOut,
     /// The disk or the database failed; nothing was changed.
     Storage,
-    /// The database file is damaged; on the wire this is a failure of the storage like any other.
+    /// The database file is damaged. On the wire, this is the same as any other storage failure.
     Damaged,
     /// The broker can't be reached or is stopping.
     Gone,
-    /// This hub stands by while another one leads. The call did not run, so it may be repeated there.
+    /// This hub stands by while another hub leads. The call did not run, so the caller may repeat it there.
     Standby,
     /// A bug in slm-mesh; nothing was changed.
     Internal,
 }
 
-/// A kind's row: its word on the wire and its three codes.
+/// The codes of one kind of error.
 #[derive(Debug, Clone, Copy)]
 pub struct Codes {
-    /// The kind that this row is about.
+    /// The kind that has these codes.
     pub kind: ErrorKind,
-    /// The word in `error.data.kind`.
+    /// The kind's word in `error.data.kind`.
     pub word: &'static str,
-    /// JSON-RPC code: the standard ones where they fit, else ours outside the reserved range.
+    /// The JSON-RPC code: a standard one where it fits, else one of ours outside the reserved range.
     pub rpc: i64,
-    /// HTTP status on routes that are not frozen.
+    /// The HTTP status on routes that are not frozen.
     pub http: u16,
-    /// Exit status of a verb.
+    /// The exit status of the command line.
     pub exit: u8,
-    /// What the exit status tells a script.
+    /// What the exit status means, for the help.
     pub means: &'static str,
 }
 
@@ -59,7 +59,7 @@ const fn codes(kind: ErrorKind, word: &'static str, rpc: i64, http: u16, exit: u
     Codes { kind, word, rpc, http, exit, means }
 }
 
-/// All error kinds with their codes, in the order in which the exit codes are documented.
+/// All kinds of errors with their codes, in the order of the documentation of exit codes.
 pub const CODES: &[Codes] = &[
     codes(ErrorKind::Refused, "refused", 1001, 403, 1, "refused by the rules of the mesh"),
     codes(ErrorKind::Held, "held", 1002, 409, 1, "the file is locked by somebody else"),
@@ -77,31 +77,31 @@ pub const CODES: &[Codes] = &[
 ];
 
 impl ErrorKind {
-    /// This kind's row.
+    /// The codes of this kind.
     pub fn codes(self) -> &'static Codes {
         let listed = if self == ErrorKind::Damaged { ErrorKind::Storage } else { self };
         CODES.iter().find(|row| row.kind == listed).unwrap_or(&CODES[CODES.len() - 1])
     }
 
-    /// Whether nothing could be stored, for whatever reason.
+    /// Whether the disk or the database failed.
     pub fn is_storage(self) -> bool {
         matches!(self, ErrorKind::Storage | ErrorKind::Damaged)
     }
 
-    /// The kind of a word that came over the wire; `Internal` for an unknown word.
+    /// Converts the word that came over the wire. An unknown word becomes `Internal`.
     pub fn from_word(word: &str) -> ErrorKind {
         CODES.iter().find(|row| row.word == word).map_or(ErrorKind::Internal, |row| row.kind)
     }
 }
 
-/// The error of a request that can't be served, as its caller sees it.
+/// An error as the caller sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Error {
     /// What sort of failure.
     pub kind: ErrorKind,
-    /// The sentence: thing, cause, cure.
+    /// The sentence for people: the thing, the cause, the cure.
     pub text: String,
-    /// Facts for programs: the conflicting lock, the current version.
+    /// Facts for programs, such as the conflicting lock or the current version.
     pub data: Option<Value>,
 }
 
@@ -111,23 +111,23 @@ impl Error {
         Error { kind, text: text.into(), data: None }
     }
 
-    /// The same error with facts for a program.
+    /// The same error, with facts for programs.
     pub fn with(mut self, data: Value) -> Error {
         self.data = Some(data);
         self
     }
 
-    /// A wrong argument: `name: want …`.
+    /// An error about a wrong argument: `name: want …`.
     pub fn usage(name: &str, want: impl std::fmt::Display) -> Error {
         Error::new(ErrorKind::Usage, format!("{name}: {want}")).with(json!({ "argument": name }))
     }
 
-    /// Something that isn't there.
+    /// An error about something that does not exist.
     pub fn not_found(text: impl Into<String>) -> Error {
         Error::new(ErrorKind::NotFound, text)
     }
 
-    /// The body of a reply that carries this error: `{"ok":false,"error":…,"kind":…}` and the facts.
+    /// The body of a reply with this error: `{"ok":false,"error":…,"kind":…}` and the facts.
     pub fn to_value(&self) -> Value {
         let mut value = json!({ "ok": false, "error": self.text, "kind": self.kind.codes().word });
         if let (Some(Value::Object(data)), Some(object)) = (&self.data, value.as_object_mut()) {

@@ -1,8 +1,8 @@
-//! Names that are more than text: a peer's id, another mesh's address, a channel.
+//! Types for names: a peer's id, another mesh's address, a channel.
 
 use super::untrusted_text;
 
-/// Makes a type of a text that is only compared, stored and shown.
+/// Makes a type for a text that is only compared, stored and shown.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -55,9 +55,8 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// The id of a peer: a UUID version 4 for a peer of this mesh, whatever the other side calls it for a
-    /// peer of a linked mesh. The old HTTP API lets a client give any text as a sender; such a text is
-    /// an id that belongs to no peer.
+    /// The id of a peer. A peer of this mesh has a UUID version 4, and a peer of a linked mesh has the id that its
+    /// own mesh gave it. Clients of the old HTTP API may send any text as a sender; such an id belongs to no peer.
     PeerId
 }
 
@@ -89,10 +88,10 @@ impl std::str::FromStr for LogId {
 pub struct ChannelName(String);
 
 impl ChannelName {
-    /// What a channel's name begins with, where a peer could be meant.
+    /// A `#` marks the name of a channel where a peer's name could stand, too.
     const MARK: char = '#';
 
-    /// Whether a text names a channel where it could also name a peer.
+    /// Whether a text names a channel, where it could also name a peer.
     pub fn is_meant_by(text: &str) -> bool {
         text.starts_with(ChannelName::MARK)
     }
@@ -122,25 +121,24 @@ impl std::fmt::Display for ChannelName {
     }
 }
 
-/// The ids of this mesh's messages and events, as clients see them.
+/// Converts the sequence numbers of messages and events to the ids that clients see, and back.
 ///
-/// They are UUIDs of version 4 in form. The last 48 bits are the sequence number, so the database needs
-/// no index of random ids; the other bits are the mesh's own, so an id of another mesh is never taken
-/// for one of these.
+/// The ids have the form of UUIDs version 4. The last 48 bits are the sequence number, so the database needs no index
+/// of ids. The other bits are random and belong to this mesh, so no mesh mistakes an id of another mesh for its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublicIds(u128);
 
-/// The digit that distinguishes the ids of messages from the ids of events: RFC 9562 allows 8, 9, a and b there.
+/// This digit distinguishes the ids of messages from the ids of events. RFC 9562 allows 8, 9, a and b there.
 const MESSAGE: u8 = 8;
 const EVENT: u8 = 9;
 
 impl PublicIds {
-    /// The ids of the mesh with this random number.
+    /// The ids of the mesh that has this random number.
     pub fn new(instance: u128) -> PublicIds {
         PublicIds(instance)
     }
 
-    /// What tells this mesh from others: 16 hexadecimal digits.
+    /// The id that distinguishes this mesh from others: 16 hexadecimal digits.
     pub fn mesh_id(self) -> String {
         format!("{:032x}", self.0)[..16].to_owned()
     }

@@ -1,27 +1,27 @@
-//! The closed sets of the domain: what a peer, a message, an event or a lock's owner can be.
+//! The enums of the mesh: the kinds of peers, messages, events and lock owners.
 //!
-//! Each enum turns into text or a number, and back, in one place: here.
+//! Each enum is converted to text or a number, and back, only here.
 
 use super::ids::MeshUrl;
 
-/// What a peer is, with what only that kind has.
+/// What a peer is, with the facts that only this kind of peer has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerKind {
-    /// A session of a coding agent, online while a connection acts for it.
+    /// A session of a coding agent. It is online while a connection acts for it.
     Session {
-        /// The agent's own key for the session, if it has told one.
+        /// The agent's own key for the session, if the agent gave one.
         key: Option<String>,
     },
-    /// A person at a machine, who always has a mailbox.
+    /// A person at a machine. A person always has a mailbox.
     Human,
-    /// A client of the old HTTP API, present while its heartbeats come.
+    /// A client of the old HTTP API. It is online while its heartbeats come.
     Http {
-        /// The Unix socket on which it takes pushes.
+        /// The Unix socket on which the client accepts pushes.
         push_socket: Option<String>,
     },
     /// A peer of another mesh.
     Linked {
-        /// The mesh to which it belongs.
+        /// The mesh of this peer.
         mesh: MeshUrl,
     },
 }
@@ -33,7 +33,7 @@ impl Default for PeerKind {
 }
 
 impl PeerKind {
-    /// The word in answers and in the database.
+    /// The word for this kind in answers and in the database.
     pub fn word(&self) -> &'static str {
         match self {
             PeerKind::Session { .. } => "session",
@@ -44,27 +44,27 @@ impl PeerKind {
     }
 }
 
-/// How far a message got. The order counts: what lies before [`MessageState::Read`] is unread.
+/// How far a message got. The order matters: a message is unread in each state before [`MessageState::Read`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum MessageState {
     /// Committed.
     #[default]
     Accepted,
-    /// Handed to a channel: a tool result, a hook's output, a push.
+    /// Handed to a channel: a tool result, a hook's output or a push.
     Offered,
-    /// A result that carried it was written out whole.
+    /// The result that carried the message was written out completely.
     Read,
     /// Answered, or acknowledged.
     Acked,
-    /// Its time ended before anybody read it.
+    /// The message expired before anybody read it.
     Expired,
-    /// The linked mesh of its recipient has it.
+    /// The recipient's mesh, a linked one, has accepted the message.
     Forwarded,
-    /// The linked mesh of its recipient will never take it.
+    /// The recipient's mesh, a linked one, will never accept the message.
     Rejected,
 }
 
-/// The states by their number in the database, with their word in receipts.
+/// The states with their words in receipts. The position of a state is its number in the database.
 const STATES: [(MessageState, &str); 7] = [
     (MessageState::Accepted, "accepted"),
     (MessageState::Offered, "offered"),
@@ -76,46 +76,46 @@ const STATES: [(MessageState, &str); 7] = [
 ];
 
 impl MessageState {
-    /// The number in the database.
+    /// The number of this state in the database.
     pub fn number(self) -> i64 {
         self as i64
     }
 
-    /// The state of a number from the database.
+    /// Converts a number from the database.
     pub fn from_number(number: i64) -> Option<MessageState> {
         STATES.get(usize::try_from(number).ok()?).map(|(state, _)| *state)
     }
 
-    /// The word in a receipt.
+    /// The word for this state in a receipt.
     pub fn word(self) -> &'static str {
         STATES[self as usize].1
     }
 
-    /// Whether the recipient has yet to read it.
+    /// Whether the recipient has not read the message yet.
     pub fn is_unread(self) -> bool {
         self < MessageState::Read
     }
 }
 
-/// What a message's payload is.
+/// The type of a message's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MessageType {
     /// Plain text.
     #[default]
     Text,
-    /// JSON, checked to be valid.
+    /// Valid JSON.
     Json,
     /// A request to do something.
     Command,
-    /// Something that wants attention.
+    /// Something that needs attention.
     Alert,
 }
 
 impl MessageType {
-    /// The words for the types, in their order.
+    /// The words for the types, in the order of the enum.
     pub const WORDS: &'static [&'static str] = &["text", "json", "command", "alert"];
 
-    /// The word in answers and in the database.
+    /// The word for this type in answers and in the database.
     pub fn word(self) -> &'static str {
         MessageType::WORDS[self as usize]
     }
@@ -127,32 +127,32 @@ impl MessageType {
     }
 }
 
-/// Whose a lock is.
+/// The owner of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LockOwner {
-    /// Its peer's: it ends with its lease or its session.
+    /// The peer itself. The lock ends with its lease or with the peer's session.
     #[default]
     Peer,
-    /// An agent's turn: an edit took it, and the turn's end releases it.
+    /// A turn of an agent. An edit took the lock, and the end of the turn releases it.
     Turn,
-    /// A subagent's, known by the agent's id for it: it ends with that subagent.
+    /// A subagent, named by the agent's id for it. The lock ends with that subagent.
     Subagent(String),
-    /// One command's, known by its key: it ends with that command.
+    /// A command, named by its key. The lock ends with that command.
     Command(String),
 }
 
 impl LockOwner {
-    /// Whether the lock ends with its session at the latest, instead of with a command.
+    /// Whether the lock ends with its session at the latest. The lock of a command may outlive the session.
     pub fn is_shared(&self) -> bool {
         !matches!(self, LockOwner::Command(_))
     }
 
-    /// Whether an edit took the lock by itself, for a turn or a subagent.
+    /// Whether an edit took the lock automatically, for a turn or for a subagent.
     pub fn is_edit(&self) -> bool {
         matches!(self, LockOwner::Turn | LockOwner::Subagent(_))
     }
 
-    /// Whether two owners of one peer keep each other out: two commands, or two subagents.
+    /// Whether two owners of the same peer exclude each other, as two commands or two subagents do.
     pub fn excludes(&self, other: &LockOwner) -> bool {
         match (self, other) {
             (LockOwner::Command(one), LockOwner::Command(two)) => one != two,
@@ -161,7 +161,7 @@ impl LockOwner {
         }
     }
 
-    /// The text in the database.
+    /// The owner as text in the database.
     pub fn to_text(&self) -> String {
         match self {
             LockOwner::Peer => "peer".into(),
@@ -171,7 +171,7 @@ impl LockOwner {
         }
     }
 
-    /// The owner of a text from the database.
+    /// Converts a text from the database.
     pub fn from_text(text: &str) -> Option<LockOwner> {
         match text {
             "peer" => Some(LockOwner::Peer),
@@ -184,22 +184,22 @@ impl LockOwner {
     }
 }
 
-/// What an attempt to wake a session came to.
+/// The result of an attempt to wake a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WakeupOutcome {
-    /// The channel took the sentence.
+    /// The channel accepted the sentence.
     Sent,
     /// The channel failed, for this reason.
     Failed(String),
-    /// Nothing was sent: these agents would have gone on waking each other.
+    /// Nothing was sent, because these agents would wake each other again and again.
     HeldBack,
 }
 
-/// How a wakeup that was held back reads in a receipt.
+/// The text in a receipt for a wakeup that was held back.
 const HELD_BACK: &str = "held back: these agents have woken each other in a circle already";
 
 impl WakeupOutcome {
-    /// The text in the database and in receipts.
+    /// The outcome as text in the database and in receipts.
     pub fn to_text(&self) -> String {
         match self {
             WakeupOutcome::Sent => "rang".into(),
@@ -208,7 +208,7 @@ impl WakeupOutcome {
         }
     }
 
-    /// The outcome of a text from the database.
+    /// Converts a text from the database.
     pub fn from_text(text: &str) -> WakeupOutcome {
         match text {
             "rang" => WakeupOutcome::Sent,
@@ -218,7 +218,7 @@ impl WakeupOutcome {
     }
 }
 
-/// What happened, in a word: the types of the event stream.
+/// The types of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventKind {
     /// A peer came online.
@@ -237,21 +237,21 @@ pub enum EventKind {
     MessageRead,
     /// A linked mesh took a message.
     MessageForwarded,
-    /// A linked mesh refused a message for good.
+    /// A linked mesh refused a message finally.
     MessageRejected,
-    /// An entry of the shared state has a new value.
+    /// An entry of the shared state got a new value.
     StateChanged,
-    /// An entry of the shared state is gone.
+    /// An entry of the shared state was deleted or expired.
     StateDeleted,
     /// A lock was granted.
     FileLocked,
     /// A lock ended.
     FileUnlocked,
-    /// A client's own event; its name has a dot in it.
+    /// An event of a client. Its name contains a dot.
     Custom(String),
 }
 
-/// The mesh's own event types with their words.
+/// The mesh's own types of events, with their words.
 const EVENTS: [(EventKind, &str); 13] = [
     (EventKind::PeerJoined, "peer_joined"),
     (EventKind::PeerLeft, "peer_left"),
@@ -269,7 +269,7 @@ const EVENTS: [(EventKind, &str); 13] = [
 ];
 
 impl EventKind {
-    /// The word in the stream and in the database.
+    /// The word for this type in the event stream and in the database.
     pub fn word(&self) -> &str {
         if let EventKind::Custom(name) = self {
             return name;
@@ -277,7 +277,7 @@ impl EventKind {
         EVENTS.iter().find(|(kind, _)| kind == self).map_or("", |(_, word)| word)
     }
 
-    /// The type of a word: one of the mesh's own, else a client's.
+    /// Converts a word. An unknown word is the type of a client's event.
     pub fn from_word(word: &str) -> EventKind {
         let own = EVENTS.iter().find(|(_, own)| *own == word);
         own.map_or_else(|| EventKind::Custom(word.to_owned()), |(kind, _)| kind.clone())

@@ -1,93 +1,93 @@
-//! Every bound of the mesh in one place, each with its reason.
+//! All limits that users can meet, each with its reason.
 //!
-//! **Invariant:** no queue, text, list or wait in this program is unbounded; what bounds it is here.
+//! **Invariant:** no queue, text, list or wait in this program is unbounded.
 
-/// A message's payload, in UTF-8 bytes: what existing HTTP clients were promised.
+/// The payload of a message, in UTF-8 bytes. Existing HTTP clients rely on this size.
 pub const PAYLOAD_MAX: usize = 64 * 1024;
-/// A state value, in bytes: the same promise as a message.
+/// The value of a state entry, in bytes: the same as a message.
 pub const VALUE_MAX: usize = 64 * 1024;
-/// A state key, in bytes: long enough for a path, short enough to index.
+/// A state key, in bytes: long enough for a path, and short enough for an index.
 pub const KEY_MAX: usize = 512;
 /// A namespace, a name, a type, an idempotency key, in bytes.
 pub const WORD_MAX: usize = 128;
-/// A peer's summary, in UTF-16 units: what clients since 1.2.2 send at most.
+/// A peer's summary, in UTF-16 units. Clients since 1.2.2 send at most this much.
 pub const SUMMARY_MAX: usize = 2500;
 /// A reason for a lock, in bytes: one line that another agent reads.
 pub const REASON_MAX: usize = 500;
-/// A path, in bytes: PATH_MAX on Linux.
+/// A path, in bytes: `PATH_MAX` of Linux.
 pub const PATH_MAX: usize = 4096;
-/// Paths in one lock call: an `apply_patch` with more files wants a glob.
+/// Paths in one lock call. An edit of more files needs a glob.
 pub const PATHS_MAX: usize = 64;
-/// Files of one edit: an `apply_patch` over more is no edit any more.
+/// Files in one edit. A patch of more files is not checked as an edit.
 pub const EDIT_FILES_MAX: usize = 512;
-/// Held files that the hooks of one session watch: a `stat` of each must not slow a command down.
+/// Held files that the hooks of one session watch. More calls of `stat` would slow each command down.
 pub const WATCHED_FILES_MAX: usize = 256;
-/// Locks in force at once; each is looked at when another is asked for.
+/// Locks in force at the same time. Each request is compared with all of them.
 pub const LOCKS_MAX: usize = 4096;
 /// Items in a list argument (types, ids).
 pub const LIST_MAX: usize = 100;
-/// Nesting of a JSON object that is handed on: the answer that carries it nests a few levels more, and
-/// readers of JSON stop at 128.
+/// Nesting of a JSON object that is passed on. Its answer nests a few levels more, and JSON readers stop at 128.
 pub const DEPTH_MAX: usize = 64;
-/// Rows that one call over the old HTTP routes may return.
+/// Rows that one call of the old HTTP routes may return.
 pub const ROWS_MAX: i64 = 1000;
-/// Bytes of payload that one call over the old HTTP routes may return.
+/// Bytes of payload that one call of the old HTTP routes may return.
 pub const ROWS_BYTES_MAX: usize = 8 << 20;
-/// A tool result's text: clients cut long ones (Claude Code warns at about 10k tokens).
+/// The text of a tool result. Clients cut longer ones (Claude Code warns at about 10k tokens).
 pub const RESULT_MAX: usize = 24 * 1024;
-/// The part of `RESULT_MAX` that the rows of a list may fill. The rest is for the fields around the list.
+/// The part of `RESULT_MAX` for the rows of a list. The rest is for the fields around the list.
 pub const PAGE_MAX: usize = 20 * 1024;
-/// A message longer than this, once escaped, comes in parts.
+/// The part of a message that one answer shows, once it is escaped. Longer messages come in parts.
 pub const PART_MAX: usize = 16 * 1024;
-/// Unread messages in one mailbox; further ones are refused, not dropped silently.
+/// Unread messages in one mailbox. Further messages are refused, and none is dropped silently.
 pub const MAILBOX_MAX: i64 = 10_000;
-/// Peers known at once, here or away; away ones without mail make room first.
+/// Known peers, online or offline. Offline peers without mail are forgotten first to make room.
 pub const PEERS_MAX: usize = 4096;
-/// Channels that one peer may join: each message to one of them is a row in its mailbox.
+/// Channels that one peer may join. Each message to a channel is a row in the mailbox of each member.
 pub const CHANNELS_PER_PEER_MAX: usize = 64;
-/// Calls that one connection may leave waiting.
+/// Calls of one connection that may wait at the same time.
 pub const WAITS_MAX: usize = 64;
-/// The longest wait in one call, in seconds: an hour; beyond it a client asks again.
+/// The longest wait of one call, in seconds. A client that wants to wait longer calls again.
 pub const WAIT_SECONDS_MAX: i64 = 3600;
-/// Peers that one connection may speak for (a Codex server carries many threads).
+/// Peers for which one connection may act. A Codex server carries many threads.
 pub const PEERS_PER_CONNECTION_MAX: usize = 64;
-/// Keys that one session may have: an agent has a new one after each /clear.
+/// Keys that one session may have. An agent has a new key after each /clear.
 pub const KEYS_PER_SESSION_MAX: usize = 8;
-/// Events, messages and entries that one housekeeping step removes, so that no turn pays for all.
+/// Events, messages and entries that one step of housekeeping removes, so that no turn takes long.
 pub const PRUNE_STEP: i64 = 500;
-/// Calls of one sender that the window of `RATE_WINDOW_MS` allows, unless set otherwise.
+/// Messages that one sender may send in `RATE_WINDOW_MS`, by default.
 pub const RATE_MAX: u32 = 100;
-/// The window in which a sender's calls are counted.
+/// The window in which the messages of a sender are counted.
 pub const RATE_WINDOW_MS: i64 = 10_000;
-/// A local session's locks outlive its socket by this much, so that a restart loses none.
+/// How long the locks of a local session outlive its socket, so that a restart loses none.
 pub const GRACE_MS: i64 = 5_000;
-/// The same for a session on another machine, whose network may be gone for a moment.
+/// How long the locks of a session on another machine outlive its connection: its network may fail for a moment.
 pub const REMOTE_GRACE_MS: i64 = 30_000;
-/// How long a lock is extended if its command still runs and its holder does not renew it.
+/// How much a lock is extended while its command runs and its holder does not renew it.
 pub const COMMAND_LEASE_MS: i64 = 600_000;
 /// Peers of one linked mesh that are listed here.
 pub const LINKED_MAX: usize = 500;
-/// A linked mesh that was not heard for this long, three polls, is silent: its peers are away.
+/// A linked mesh that did not answer for this long, three polls, is silent, and its peers are offline.
 pub const LINK_SILENT_MS: i64 = 90_000;
-/// After the disk refused a write of our own, the next one waits this long: no loop, no full log.
+/// After the disk refused a write of timed work, the next write waits this long, so that the loop does not spin and
+/// the log does not fill.
 pub const REST_MS: i64 = 1_000;
-/// Messages that arrive within this time cause one wakeup. A session that is working has seen them by then.
+/// Messages that arrive within this time cause one wakeup. A session that is working has read them by then.
 pub const WAKE_COALESCE_MS: i64 = 1_000;
-/// A turn whose hooks have been silent for this long may have been cut off.
+/// If the hooks of a turn are silent for this long, the turn may have been cut off.
 pub const TURN_QUIET_MS: i64 = 2 * 60_000;
-/// If nothing came of a wakeup, the next channel is tried after this.
+/// If a wakeup has no effect, the next channel is tried after this time.
 pub const WAKE_AGAIN_MS: i64 = 30_000;
-/// A session is woken at most `WAKES_MAX` times in this window, and rings are remembered for it.
+/// The window in which a session is woken at most `WAKES_MAX` times. Wakeups are remembered as long.
 pub const WAKE_WINDOW_MS: i64 = 3_600_000;
-/// Each ring is a turn that somebody pays for.
+/// Wakeups of one session in the window. Each wakeup is a turn that somebody pays for.
 pub const WAKES_MAX: usize = 6;
-/// Mail is kept this long, read or not.
+/// How long mail is kept, read or not.
 pub const MAIL_KEPT_MS: i64 = 7 * DAY_MS;
-/// Events are kept this long.
+/// How long events are kept.
 pub const EVENTS_KEPT_MS: i64 = 2 * DAY_MS;
-/// A peer that is away, with no mail and no locks, is forgotten after this long.
+/// An offline peer without mail and locks is forgotten after this time.
 pub const AWAY_KEPT_MS: i64 = 30 * DAY_MS;
-/// Housekeeping runs this often while there is work for the loop anyway.
+/// How often housekeeping runs, at a turn of the loop that happens anyway.
 pub const PRUNE_EVERY_MS: i64 = 10 * 60_000;
 /// One day in milliseconds.
 pub const DAY_MS: i64 = 86_400_000;

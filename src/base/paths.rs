@@ -1,14 +1,14 @@
-//! Paths as locks see them: normal form, folders, globs, and whether two of them overlap.
+//! Paths as locks compare them: normal form, folders, globs, and whether two of them overlap.
 //!
-//! A path that ends in `/` is a folder and covers what is under it. So is a path when the other one is
-//! below it: `/r/new` may have been locked before the folder was made. `*` and `?` stay inside one
-//! component, `**` spans any number of them. Brackets mean themselves: `app/[id]/page.tsx` is a
-//! file that people have.
+//! A path that ends in `/` is a folder and covers everything below it. A path without a slash is a folder, too, if
+//! the other path is below it: `/r/new` may have been locked before the folder existed. `*` and `?` match within one
+//! component, `**` matches any number of components. Brackets are plain characters, because people have files like
+//! `app/[id]/page.tsx`.
 
 use std::cell::Cell;
 
-/// Removes `.`, `..`, double and trailing slashes by text alone; a folder keeps its last slash.
-/// Symlinks are the client's business: only it sees its file system.
+/// Removes `.`, `..`, double slashes and trailing slashes from the text of a path; a folder keeps its last slash.
+/// Symlinks are resolved by the client, because only the client sees its file system.
 pub fn normal(path: &str) -> String {
     let folder = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
     let rooted = path.starts_with('/');
@@ -30,19 +30,19 @@ pub fn normal(path: &str) -> String {
     out
 }
 
-/// Whether two paths name the same file or folder. One that was named before the folder was made has no
-/// slash at its end.
+/// Whether two paths name the same file or folder. A folder that was locked before it existed has no slash at its
+/// end.
 pub fn is_same(a: &str, b: &str) -> bool {
     a.strip_suffix('/').unwrap_or(a) == b.strip_suffix('/').unwrap_or(b)
 }
 
 /// Whether a path is a pattern rather than one file.
 pub fn is_pattern(path: &str) -> bool {
-    // Both are quick searches, also over the long paths of a full table.
+    // Both searches are quick, also for the long paths of a full table.
     path.ends_with('/') || path.as_bytes().contains(&b'*') || path.as_bytes().contains(&b'?')
 }
 
-/// Whether some file could be meant by both.
+/// Whether some file could match both paths.
 pub fn overlap(a: &str, b: &str) -> bool {
     if is_below(a, b) || is_below(b, a) {
         return true;
@@ -54,7 +54,7 @@ pub fn overlap(a: &str, b: &str) -> bool {
     any_path(&a, &b, &Cell::new(STEPS_MAX))
 }
 
-/// Whether a path goes on below a plain one, which then can only be a folder.
+/// Whether a path is below a plain path, which then can only be a folder.
 fn is_below(path: &str, folder: &str) -> bool {
     !is_pattern(folder) && path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
@@ -66,7 +66,7 @@ fn has_below(sorted: &[&str], folder: &str) -> bool {
     sorted.get(at).is_some_and(|path| is_below(path, folder))
 }
 
-/// Several paths, taken apart once to be compared with many others.
+/// Several paths, split once so that they can be compared with many others.
 #[derive(Debug)]
 pub struct PathMatcher<'a> {
     /// Plain files, sorted.
@@ -75,19 +75,19 @@ pub struct PathMatcher<'a> {
     globs: Vec<&'a str>,
     /// Components of folders and globs.
     patterns: Vec<Vec<&'a str>>,
-    /// Components of the plain files, which only a request for a folder or a glob needs.
+    /// The components of the plain files. Only a comparison with a folder or a glob needs them.
     parts: Vec<Vec<&'a str>>,
-    /// Steps that may still be spent on comparing.
+    /// The steps that the comparison may still take.
     steps: Cell<u64>,
 }
 
-/// Steps that comparing one request with all locks may cost: about a millisecond. People's patterns
-/// need a hundredth of it; those that need more count as overlapping, so that they are refused, or
-/// wait, rather than hold everybody up.
+/// The steps that comparing one request with all locks may take: about a millisecond. The patterns of people need a
+/// hundredth of it. A pattern that needs more counts as overlapping, so its request is refused or waits, and does not
+/// hold up other clients.
 const STEPS_MAX: u64 = 200_000;
-/// Bytes of a path that are read over in one step.
+/// The bytes of a path that count as one step.
 const BYTES_A_STEP: usize = 16;
-/// Steps to look at one pattern and one path, and at two names of which one is a pattern.
+/// The steps for one pattern and one path, or for two names of which one is a pattern.
 const STEPS_A_PAIR: usize = 4;
 const STEPS_A_NAME: usize = 32;
 
@@ -102,7 +102,7 @@ impl<'a> PathMatcher<'a> {
         PathMatcher { files, globs, patterns, parts, steps: Cell::new(STEPS_MAX) }
     }
 
-    /// Whether some file could be meant by one of them and by `path`.
+    /// Whether some file could match both `path` and one of these paths.
     pub fn overlaps(&self, path: &str) -> bool {
         if self.has_folder_of(path) {
             return true;
@@ -117,19 +117,19 @@ impl<'a> PathMatcher<'a> {
         self.meets(&self.patterns, path) || self.meets(&self.parts, path)
     }
 
-    /// Whether one of the plain files is a folder in which `path` is.
+    /// Whether `path` is below one of the plain files, which then is a folder.
     fn has_folder_of(&self, path: &str) -> bool {
         let mut folders = path.match_indices('/').map(|(at, _)| &path[..at]);
         !self.files.is_empty() && folders.any(|folder| self.files.binary_search(&folder).is_ok())
     }
 
-    /// Whether one of `all` shares a file with `path`. It also returns true if the comparison would cost too many
+    /// Whether one of `all` shares a file with `path`. Returns true as well if the comparison would take too many
     /// steps.
     fn meets(&self, all: &[Vec<&str>], path: &str) -> bool {
         if all.is_empty() {
             return false;
         }
-        // Every pattern costs steps, even one that differs in its first component.
+        // Every pattern takes steps, even if its first component differs.
         if !may_spend(&self.steps, path.len() / BYTES_A_STEP + all.len() * STEPS_A_PAIR, 0) {
             return true;
         }
@@ -145,19 +145,19 @@ impl<'a> PathMatcher<'a> {
     }
 }
 
-/// A path's components; a folder is everything under it.
+/// The components of a path. A folder means everything below it.
 fn components(path: &str) -> Vec<&str> {
     let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     if path.ends_with('/') {
         parts.push("**");
     }
-    // Two in a row mean the same as one, and cost more.
+    // Two `**` in a row mean the same as one and take more steps.
     parts.dedup_by(|next, part| *next == "**" && *part == "**");
     parts
 }
 
-/// Whether the first or the last components of a pattern and a path differ. Most pairs are told apart
-/// here, without taking the path apart.
+/// Whether the first or the last components of a pattern and a path differ. Most pairs differ there, so the path need
+/// not be split.
 fn ends_differ(parts: &[&str], path: &str, steps: &Cell<u64>) -> bool {
     let differ =
         |(part, name): (&&str, &str)| *part != name && (tell_apart(part, name) || !any_name(part, name, steps));
@@ -171,16 +171,16 @@ fn ends_differ(parts: &[&str], path: &str, steps: &Cell<u64>) -> bool {
     !path.ends_with('/') && back.any(differ)
 }
 
-/// Whether the first bytes of two component patterns tell them apart.
+/// Whether the first bytes of two component patterns differ.
 fn tell_apart(a: &str, b: &str) -> bool {
     let is_plain = |byte: &u8| !matches!(byte, b'*' | b'?');
     let firsts = a.bytes().next().filter(is_plain).zip(b.bytes().next().filter(is_plain));
     firsts.is_some_and(|(a, b)| a != b)
 }
 
-/// What is left of two patterns without the ends that no wildcard touches; `None` if those differ.
-/// Most pairs are told apart here, at the cost of their length: the tables below cost its square,
-/// and whoever takes a lock has it compared with all others.
+/// Removes the ends of two patterns up to the first and after the last wildcard; returns `None` if these ends differ.
+/// Most pairs differ there. This takes time in proportion to their length, and the tables below take its square; each
+/// request is compared with all locks.
 fn without_ends<'a, T>(
     mut a: &'a [T],
     mut b: &'a [T],
@@ -208,25 +208,25 @@ fn without_ends<'a, T>(
     Some((a, b))
 }
 
-/// Takes the steps of a table of this size, if there are so many left.
+/// Takes the steps for a table of this size, if enough steps are left.
 fn may_spend(steps: &Cell<u64>, a: usize, b: usize) -> bool {
     let left = steps.get().checked_sub((a as u64 + 1) * (b as u64 + 1));
     steps.set(left.unwrap_or(0));
     left.is_some()
 }
 
-/// Whether two lists of component patterns share a path, by dynamic programming over both.
+/// Whether two lists of component patterns match a common path, by dynamic programming over both.
 fn any_path(a: &[&str], b: &[&str], steps: &Cell<u64>) -> bool {
     let is_any = |part: &&str| *part == "**";
     let Some((a, b)) = without_ends(a, b, is_any, |x, y| any_name(x, y, steps)) else { return false };
-    // Each can put all that the other still wants where its own wildcard is.
+    // Each list can match the rest of the other one with its own wildcard.
     if a.iter().any(is_any) && b.iter().any(is_any) {
         return true;
     }
     if !may_spend(steps, a.len(), b.len()) {
         return true;
     }
-    // reach[j] says whether a[i..] and b[j..] share a path; i runs from the end.
+    // `reach[j]` tells whether `a[i..]` and `b[j..]` match a common path; `i` runs from the end.
     let mut reach = vec![false; b.len() + 1];
     for i in (0..=a.len()).rev() {
         let below = reach.clone();
@@ -264,12 +264,12 @@ fn pieces(pattern: &str) -> Vec<GlobToken> {
     pattern.chars().map(piece).collect()
 }
 
-/// Whether two component patterns share a name.
+/// Whether two component patterns match a common name.
 fn any_name(a: &str, b: &str, steps: &Cell<u64>) -> bool {
     if !is_pattern(a) && !is_pattern(b) {
         return a == b;
     }
-    // Reading them costs their length, and memory for both.
+    // Reading both patterns takes time and memory in proportion to their length.
     if !may_spend(steps, a.len() + b.len() + STEPS_A_NAME, 0) {
         return true;
     }
@@ -348,7 +348,7 @@ mod tests {
             ("/r/**/a", "/r/b/**", true),
             ("/r/a/**/b", "/r/*/b", true),
             ("/r/a/**/b", "/r/b", false),
-            // A path below another one says that the other is a folder.
+            // If a path is below another path, that one is a folder.
             ("/r/new", "/r/new/f.rs", true),
             ("/r/new", "/r/new/deep/er/f.rs", true),
             ("/r/new", "/r/new/*.rs", true),
@@ -364,7 +364,7 @@ mod tests {
         ] {
             assert_eq!(overlap(a, b), want, "{a} {b}");
             assert_eq!(overlap(b, a), want, "{b} {a}");
-            // The same among others that none of these meets.
+            // The same pairs, among other paths that match none of them.
             let among = |path| PathMatcher::new(["/other", "/r!/x", "/r0/*.x", "/zoo/"].into_iter().chain(once(path)));
             assert_eq!(among(a).overlaps(b), want, "{a} and others, {b}");
             assert_eq!(among(b).overlaps(a), want, "{b} and others, {a}");
@@ -378,14 +378,14 @@ mod tests {
         let matcher = PathMatcher::new(asked.iter().map(String::as_str));
         assert!(folders.iter().any(|path| matcher.overlaps(path)));
         assert_eq!(matcher.steps.get(), 0);
-        // People's do not come near it: a full table of locks, asked for by a few globs.
+        // The patterns of people stay far below the limit: a full table of locks, and a request with a few globs.
         let asked = ["/r/src/**/*.rs", "/r/docs/", "/r/tests/*_test.rs"];
         let matcher = PathMatcher::new(asked.into_iter());
         let n_met = (0..4096).filter(|n| matcher.overlaps(&format!("/r/lib/part{}/file{n}.rs", n % 50))).count();
         assert!(n_met == 0 && matcher.steps.get() > super::STEPS_MAX / 2, "{n_met}, {} left", matcher.steps.get());
     }
 
-    /// Whether a word fits a pattern, as one would write it down first.
+    /// Whether a word matches a pattern, written in the simplest way.
     fn fits(word: &[u8], pattern: &[u8]) -> bool {
         match (word, pattern) {
             (_, [b'*', rest @ ..]) => (0..=word.len()).any(|n| fits(&word[n..], rest)),
@@ -418,10 +418,10 @@ mod tests {
                 let want = fits_a.iter().zip(fits_b).any(|(a, b)| *a && *b);
                 let text = |p: &[u8]| format!("/{}", String::from_utf8_lossy(p));
                 assert_eq!(overlap(&text(a), &text(b)), want, "{} {}", text(a), text(b));
-                // The same for whole components, where `**` is the star.
+                // The same test for whole components, where `**` is the star.
                 let path = |p: &[u8]| p.iter().map(|c| format!("/{}", char::from(*c))).collect::<String>();
                 let path = |p: &[u8]| path(p).replace('*', "**").replace('?', "*");
-                // Nothing is below a file: what has something below it is a folder.
+                // A plain path with something below it is a folder, so it is no file.
                 let is_plain = |p: &[u8]| !p.iter().any(|c| b"*?".contains(c));
                 let is_below = |a: &[u8], b: &[u8]| is_plain(b) && a.len() > b.len() && a.starts_with(b);
                 let want = want || is_below(a, b) || is_below(b, a);

@@ -1,24 +1,25 @@
 //! Processes, as evidence of a caller's identity.
 
-/// A process as the kernel names it. The number alone is not enough: the kernel reuses it.
+/// A process as the kernel identifies it. The number alone is not enough, because the kernel reuses numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
     /// Process id.
     pub pid: i64,
-    /// When it started, in the kernel's own unit.
+    /// The start time of the process, in the kernel's own unit.
     pub start: u64,
-    /// A shell for one command, `npx` and the like, which runs between an agent and its tool.
+    /// Whether the process only runs another program, such as `npx` or a shell for one command between an agent and
+    /// its tool.
     pub wrapper: bool,
-    /// The agent whose program this is, if it is one that slm-mesh knows and that runs each shell below it.
+    /// The agent whose program this is, if slm-mesh knows the agent and the agent runs each shell below it.
     pub agent: Option<AgentProgram>,
 }
 
-/// What the mesh calls the sessions of an agent that its process shows.
+/// The words with which the mesh names the sessions of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgentProgram {
-    /// The type of its sessions.
+    /// The type of the agent's sessions.
     pub kind: &'static str,
-    /// How the names of its sessions begin.
+    /// The beginning of the names of the agent's sessions.
     pub short_name: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Times as people and clients read them. Inside, a time is milliseconds since the epoch.
+//! Times as people and clients read them. Inside the program, a time is milliseconds since the epoch.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,14 +8,14 @@ pub fn iso(ms: i64) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// The other form that HTTP clients know, UTC without a zone: `2026-11-22 06:43:36`.
+/// The other format that HTTP clients know, UTC without a zone: `2026-11-22 06:43:36`.
 pub fn sqlite(iso: &str) -> String {
     iso.get(..19).unwrap_or(iso).replace('T', " ")
 }
 
-/// Reads either form; `None` for anything else.
+/// Reads either format; returns `None` for anything else.
 pub fn parse(text: &str) -> Option<i64> {
-    // humantime takes any offset after a fraction for +00:00.
+    // humantime reads any offset after a fraction as +00:00.
     let text = text.trim().trim_end_matches("+00:00");
     if text.contains('+') {
         return None;
@@ -24,13 +24,13 @@ pub fn parse(text: &str) -> Option<i64> {
     Some(time.duration_since(UNIX_EPOCH).ok()?.as_millis() as i64)
 }
 
-/// Reads a point in time: either form, or how long ago it was: `2h`, `30m`, `1day 6h`.
+/// Reads a point in time, in either format or as a length of time before now: `2h`, `30m`, `1day 6h`.
 pub fn parse_since(text: &str, now: i64) -> Option<i64> {
     let ago = humantime::parse_duration(text.trim()).ok().and_then(|ago| i64::try_from(ago.as_millis()).ok());
     ago.map(|ago| now.saturating_sub(ago)).or_else(|| parse(text))
 }
 
-/// A length of time in the largest unit that says enough: `7 min`, `40 s`.
+/// A length of time in the largest unit that is exact enough: `7 min`, `40 s`.
 pub fn span(ms: i64) -> String {
     let seconds = (ms.max(0) + 999) / 1000;
     match seconds {

@@ -1,26 +1,26 @@
-//! Keeps text from others in its frame: clean, short, quoted line by line, so that no word of it can pass
-//! for the user's, for the program's or for another peer's.
+//! Makes text from others safe to show: clean, short, quoted line by line, so that no part of it looks like words of
+//! the user, of the program or of another peer.
 //!
-//! **Invariant:** text from others reaches a model or a terminal only through this file. What comes out has
-//! no character that the eye cannot see, and no line break that the frame did not put there.
+//! **Invariant:** text from others reaches a model or a terminal only through this file. The result has no invisible
+//! character, and no line break except those that this file adds.
 
 use super::limits;
 
-/// A name has at most this many characters.
+/// The most characters of a name.
 pub const NAME_MAX: usize = 40;
 
-/// A name that is shown is cut here: a linked mesh adds the name of its machine.
+/// The most characters of a name that is shown. The name of a linked peer also has the name of its machine.
 const SHOWN_NAME_MAX: usize = 100;
 
-/// What becomes of a character.
+/// What happens to a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Keep,
-    /// A blank that another program may take for something else.
+    /// A blank that another program could mistake for something else becomes a space.
     Space,
-    /// It could steer: the reader shall see that something stood there.
+    /// A character that could steer a terminal becomes a sign, so that the reader sees that it was there.
     Replace,
-    /// It is removed, because it is invisible.
+    /// An invisible character is removed.
     Remove,
 }
 
@@ -40,7 +40,7 @@ fn fate(c: char) -> Fate {
         '\n' | '\t' => Fate::Space,
         '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{2800}' => Fate::Space,
         c if c.is_control() => Fate::Replace,
-        // Marks that change the direction of text, and the separators of lines and paragraphs.
+        // Characters that change the direction of text, and the separators of lines and paragraphs.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => Fate::Replace,
         // Private-use characters, interlinear annotations and noncharacters.
         '\u{e000}'..='\u{f8ff}' | '\u{fff9}'..='\u{fffb}' | '\u{fdd0}'..='\u{fdef}' => Fate::Replace,
@@ -57,12 +57,12 @@ fn fate(c: char) -> Fate {
     }
 }
 
-/// Signs that need a selector to be shown as a picture.
+/// Characters that are shown as a picture only with a selector after them.
 fn takes_picture_selector(c: char) -> bool {
     matches!(c, '\u{203c}'..='\u{3299}' | '\u{1f000}'..='\u{1faff}')
 }
 
-/// One line of text that can neither steer a terminal nor hide anything.
+/// One line of text that cannot steer a terminal and hides nothing.
 pub fn line(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
@@ -77,29 +77,29 @@ pub fn line(text: &str) -> String {
     clean
 }
 
-/// The lines of a text, whatever ends them, each clean.
+/// The lines of a text, each one clean, whatever character ends them.
 pub fn lines(text: &str) -> Vec<String> {
     let text = text.replace("\r\n", "\n");
     let text = text.strip_suffix(is_line_break).unwrap_or(&text);
     text.split(is_line_break).map(line).collect()
 }
 
-/// A text of several lines, each with the prefix `> `. At most `max` characters are shown; returns whether that is
-/// the whole text.
+/// A text of several lines, each with the prefix `> `, cut at `max` characters. Also returns whether the text is
+/// complete.
 pub fn quoted_lines(text: &str, max: usize) -> (String, bool) {
     let shown = first_chars(text, max);
     let quoted: Vec<String> = lines(shown).iter().map(|line| format!("> {line}")).collect();
     (quoted.join("\n"), shown.len() == text.len())
 }
 
-/// A text in double quotes on one line, cut at `max` characters. No quote inside closes ours.
+/// A text in double quotes on one line, cut at `max` characters. No quote inside the text ends the quotation.
 pub fn quoted(text: &str, max: usize) -> String {
     let shown = first_chars(text, max);
     let cut = if shown.len() < text.len() { "…" } else { "" };
     format!("\"{}{cut}\"", line(shown).replace(looks_like_quote, "'"))
 }
 
-/// The first characters of a text. Nothing after them is looked at, however long it is.
+/// The first characters of a text. The rest is not read, however long it is.
 fn first_chars(text: &str, max: usize) -> &str {
     text.char_indices().nth(max).map_or(text, |(end, _)| &text[..end])
 }
@@ -110,15 +110,15 @@ fn looks_like_quote(c: char) -> bool {
         || matches!(c, '\u{275d}' | '\u{275e}' | '\u{2760}' | '\u{301d}'..='\u{301f}' | '\u{ff02}' | '\u{1f676}'..='\u{1f678}')
 }
 
-/// Whether a character may stand in a name.
+/// Whether a name may contain this character.
 fn is_name_char(c: char) -> bool {
     c.is_alphanumeric() && is_visible(c) || matches!(c, '.' | '_' | '-')
 }
 
-/// Checks the name that a peer wants.
+/// Checks a name that a peer wants to have.
 ///
 /// # Errors
-/// What is wrong with it, and what is right.
+/// What is wrong with the name, and what is allowed.
 pub fn check_name(name: &str) -> Result<(), String> {
     let n = name.chars().count();
     if n > NAME_MAX {
@@ -130,30 +130,30 @@ pub fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// A name as [`check_name`] wants it, from one that its owner cannot be asked to change.
+/// Turns any name into one that [`check_name`] accepts, where its owner cannot be asked to change it.
 pub fn plain_name(name: &str) -> String {
     name.chars().map(|c| if is_name_char(c) { c } else { '-' }).take(NAME_MAX).collect()
 }
 
-/// A peer's name as it is shown: one word. The name of a linked peer ends in an `@` and its machine.
+/// A peer's name as people and models see it: one word. The name of a linked peer ends in `@` and its machine.
 pub fn shown_name(name: &str) -> String {
     let plain = |c: char| if is_name_char(c) || matches!(c, '@' | ':' | '+') { c } else { '-' };
     name.chars().map(plain).take(SHOWN_NAME_MAX).collect()
 }
 
-/// A path as it is, or in quotes if it has anything in it that could pass for a sentence.
+/// A path as people and models see it. It is quoted if any of its characters could make it look like a sentence.
 pub fn shown_path(path: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() && is_visible(c) || "/._-+@~*?[]{}".contains(c);
     if path.chars().all(is_plain) { path.to_owned() } else { quoted(path, limits::PATH_MAX) }
 }
 
-/// A character as the reader of an error can see it.
+/// A character as the reader of an error sees it.
 fn escaped_char(c: char) -> String {
     if is_visible(c) && c != ' ' { format!("'{c}'") } else { format!("U+{:04X}", c as u32) }
 }
 
-/// JSON text in which each character that is not seen as what it is stands as `\uXXXX`: it means the same
-/// to a program, and a model or a terminal sees it.
+/// JSON text in which each invisible or ambiguous character is escaped as `\uXXXX`. A program reads the same value,
+/// and a person or a model sees the character.
 pub fn visible_json(json: &str) -> String {
     if json.chars().all(is_visible) {
         return json.to_owned();
@@ -173,12 +173,12 @@ pub fn visible_json(json: &str) -> String {
 mod tests {
     use super::*;
 
-    /// What text from others could imitate or close.
+    /// Characters that text from others could use to imitate or to end a frame.
     const FRAME: [&str; 4] = ["", "\"", "> ", "\n"];
 
-    /// All characters, a few thousand at a time, each with these before and after it.
+    /// All characters, a few thousand at a time, each between the same other characters.
     fn every_char_in(frame: &str) -> impl Iterator<Item = String> {
-        // Between these, no plane has a character.
+        // No plane between these two has any characters.
         let starts = (0..0x4_0000).chain(0xe_0000..=char::MAX as u32).step_by(0x1000);
         starts.map(move |start| {
             let chars = (start..start + 0x1000).filter_map(char::from_u32);

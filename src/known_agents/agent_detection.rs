@@ -1,44 +1,45 @@
-//! What shows that an agent started a process: the name of its MCP client, its environment, and the
-//! names of its processes.
+//! How to detect that an agent started a process: by the name of its MCP client, by the environment, and by the names
+//! of processes.
 
-/// The signs of one agent.
+/// The signs by which one agent is recognised.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
-    /// `clientInfo.name` of its MCP client.
+    /// The names that the agent's MCP client sends as `clientInfo.name`.
     pub client_names: &'static [&'static str],
-    /// Variables that it alone sets for what it starts.
+    /// Environment variables that only this agent sets for the processes that it starts.
     pub environment: &'static [&'static str],
-    /// The variable that holds the key of its session. An agent inside another agent inherits it, so
-    /// it counts only if the client's name says the same.
+    /// The variable that contains the key of the agent's session. An agent inside another agent inherits the
+    /// variable, so it counts only together with the client's name.
     pub session_variable: Option<&'static str>,
-    /// Its processes.
+    /// The processes of the agent.
     pub processes: &'static [ProcessSign],
-    /// Whether one process of it serves several sessions, each with its own key.
+    /// Whether one process of the agent serves several sessions, each with its own key.
     pub has_many_sessions: bool,
-    /// Whether people open terminals in it, as in an editor: then a shell below its process need not be its own.
+    /// Whether people open terminals in the agent, as in an editor. Then a shell below its process may belong to a
+    /// person.
     pub hosts_terminals: bool,
 }
 
 impl Identity {
-    /// Whether its tool calls show which session makes them.
+    /// Whether the agent's tool calls show which session makes them.
     pub fn calls_name_session(&self) -> bool {
         self.has_many_sessions || self.session_variable.is_some()
     }
 }
 
-/// A sign of a process, in lower case.
+/// A sign of a process. All texts are in lower case.
 #[derive(Debug, Clone, Copy)]
 pub enum ProcessSign {
     /// Its name is this.
     Name(&'static str),
-    /// Its name contains this.
+    /// The process's name contains this.
     NameHas(&'static str),
-    /// Its arguments contain this.
+    /// The process's arguments contain this.
     ArgumentsHave(&'static str),
 }
 
 impl ProcessSign {
-    /// Whether a process has this sign.
+    /// Whether a process shows this sign.
     pub fn fits(&self, name: &str, arguments: &str) -> bool {
         match self {
             ProcessSign::Name(known) => name == *known,
@@ -47,8 +48,8 @@ impl ProcessSign {
         }
     }
 
-    /// Whether this is the agent's program itself, and not one that only has its name somewhere among its
-    /// arguments: `vim /src/codex/main.rs` runs no Codex.
+    /// Whether a process is the agent's program itself. A process that only has the program's name among its
+    /// arguments is not: `vim /src/codex/main.rs` runs no Codex.
     pub fn is_program(&self, name: &str, arguments: &[String]) -> bool {
         let name = program_name(name, arguments);
         if self.fits(name, "") {
@@ -66,13 +67,14 @@ impl ProcessSign {
     }
 }
 
-/// What a process runs. Node calls its first thread MainThread, also in a program that has Node inside.
+/// The name of the program that a process runs. Node names its first thread MainThread, even in a program with Node
+/// inside.
 fn program_name<'a>(name: &'a str, arguments: &'a [String]) -> &'a str {
     let first = arguments.first().filter(|_| name == "mainthread");
     first.map_or(name, |path| path.rsplit('/').next().unwrap_or(path))
 }
 
-/// Where the script of an interpreter stands among its arguments.
+/// The position of an interpreter's script among its arguments.
 fn script_place(name: &str, arguments: &[String]) -> Option<usize> {
     let name = program_name(name, arguments);
     let is_interpreter = ["node", "bun", "deno"].contains(&name) || name.starts_with("python");
@@ -80,7 +82,7 @@ fn script_place(name: &str, arguments: &[String]) -> Option<usize> {
     Some(place + 1)
 }
 
-/// The arguments of a program itself, without its interpreter's.
+/// The arguments of the program itself, without the arguments of its interpreter.
 pub fn own_arguments<'a>(name: &str, arguments: &'a [String]) -> &'a [String] {
     arguments.get(script_place(name, arguments).unwrap_or(0) + 1..).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Aider, as of 0.86.2. It has neither MCP nor hooks: a file tells it about our commands.
+//! Aider, as of 0.86.2. Aider has neither MCP nor hooks: a file tells it about our commands.
 
 use super::vocabulary::*;
 
@@ -25,7 +25,7 @@ pub(super) const AGENT: Agent = Agent {
                 runs_hooks: false,
             }),
         },
-        approve: "It has neither MCP nor hooks: it reads the verbs, and you run them or let it ask to.",
+        approve: "Aider has neither MCP nor hooks. It reads about the verbs, and you run them or let it run them.",
         ..NO_SETTINGS
     },
     ..Agent::new("aider", "Aider")

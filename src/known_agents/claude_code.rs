@@ -1,12 +1,13 @@
-//! Claude Code, as of 2.1.330. Several agents copied its hooks, and some run its hooks as well.
+//! Claude Code, as of 2.1.330. Several other agents have copied its hooks, and some run its hooks as well as their
+//! own.
 
 use super::vocabulary::*;
 use serde_json::{Value, json};
 
-/// Names a file of lines that its shell runs before each command.
+/// The variable that names a file, whose lines Claude Code's shell runs before each command.
 const SHELL_LINES: &str = "CLAUDE_ENV_FILE";
 
-/// Its own tools that write, and the tools of other MCP servers.
+/// Claude Code's own tools that write, and the tools of other MCP servers.
 const WRITING_TOOLS: &str = "Edit|Write|MultiEdit|NotebookEdit|Bash|mcp__(?!slm-mesh__).*";
 
 const HOOKS: HookFile = HookFile {
@@ -16,11 +17,11 @@ const HOOKS: HookFile = HookFile {
         ("UserPromptSubmit", ""),
         ("PreToolUse", WRITING_TOOLS),
         ("PostToolUse", ""),
-        // A command that fails may have written, too.
+        // A command that fails may have written files, too.
         ("PostToolUseFailure", WRITING_TOOLS),
         ("Stop", ""),
         ("SubagentStop", ""),
-        // Its other notifications, as after a login, want nothing from anybody.
+        // Other notifications, such as the one after a login, need no action.
         ("Notification", "permission_prompt|idle_prompt|elicitation_dialog"),
         ("SessionEnd", ""),
     ],
@@ -41,8 +42,8 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     dialect: Some(Dialect {
-        // It shows a reason twice, in the user's voice, so the mail goes into the context instead.
-        // Agents that run these hooks read nothing else.
+        // Claude Code shows a reason twice, as if the user had written it. So the mail goes into the context instead.
+        // Other agents that run these hooks read only the reason.
         go_on: |text| {
             json!({
                 "decision": "block", "reason": MAIL_CAME,
@@ -68,7 +69,7 @@ pub(super) const AGENT: Agent = Agent {
                     remove: &["mcp", "remove", "slm-mesh", "-s", "user"],
                 }),
             }),
-            // Other agents read a project's file too, and would wait for this hook.
+            // Other agents also read the file of a project, and would wait for this hook to end.
             hooks: Some(HookFile { wake_event: Some("Stop"), ..HOOKS }),
             commands: commands(FilePath::Settings("commands/{name}.md"), CommandStyle::MarkdownWithDescription),
             ..NO_FILES
@@ -79,7 +80,7 @@ pub(super) const AGENT: Agent = Agent {
             commands: commands(FilePath::Project(".claude/commands/{name}.md"), CommandStyle::MarkdownWithDescription),
             ..NO_FILES
         },
-        approve: "A project's .mcp.json wants your approval in the next session, and its hooks run once you trust the folder.",
+        approve: "A project's .mcp.json needs your approval in the next session, and its hooks run once you trust the folder.",
         switches: &[
             Switch { file: FilePath::Settings("settings.json"), keys: &["disableAllHooks"], off: Off::Flag(true) },
             Switch {
@@ -104,7 +105,7 @@ pub(super) const AGENT: Agent = Agent {
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[
-        // Documented for hooks and shell commands since 2.1.224; MCP servers get the variables as well.
+        // Documented for hooks and shell commands since 2.1.224. MCP servers get these variables as well.
         Wakeup {
             channel: "session inbox",
             means: Means::SessionSocket {
@@ -112,7 +113,8 @@ pub(super) const AGENT: Agent = Agent {
                 token: "CLAUDE_CODE_MESSAGING_TOKEN",
             },
         },
-        // `asyncRewake`. `claude -p` does not end while such a hook waits: only a session with a window may.
+        // The hook is `asyncRewake`. `claude -p` does not end while such a hook waits, so only a session with a
+        // window may have one.
         Wakeup {
             channel: "background hook",
             means: Means::BackgroundHook {
@@ -125,7 +127,8 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("claude", "Claude Code")
 };
 
-/// A line of `projects/DIRECTORY/SESSION.jsonl`. Subagents, summaries and what the program itself put in are left out.
+/// Reads a line of `projects/DIRECTORY/SESSION.jsonl`, except lines of subagents, summaries, and texts that the
+/// program itself inserted.
 fn read_passage(line: &Value) -> Option<Passage> {
     if ["isMeta", "isSidechain", "isCompactSummary"].iter().any(|mark| line[*mark] == json!(true)) {
         return None;

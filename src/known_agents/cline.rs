@@ -1,5 +1,5 @@
-//! Cline, its command line as of 3.0.65. Its hooks are left alone: one that cancels an edit ends the whole run, and
-//! its model never reads why.
+//! Cline, the command line, as of 3.0.65. Set-up adds no hooks: a hook that cancels an edit ends the whole run, and
+//! the model never reads the reason.
 
 use super::vocabulary::*;
 
@@ -20,7 +20,7 @@ pub(super) const AGENT: Agent = Agent {
             ),
             ..NO_FILES
         },
-        approve: "A hook that cancels an edit would end its whole run, so it has the tools alone.",
+        approve: "Cline gets the tools only, because a hook that cancels an edit would end the whole run.",
         ..NO_SETTINGS
     },
     support: Support { version: "3.0.65", set_up: Evidence::Run, ..NO_HOOKS },

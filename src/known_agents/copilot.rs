@@ -60,7 +60,8 @@ pub(super) const AGENT: Agent = Agent {
             commands: commands(FilePath::Settings("skills/{name}/SKILL.md"), CommandStyle::MarkdownWithName),
             ..NO_FILES
         },
-        // Hooks in .github would run beside VS Code's hooks. The user's own hooks serve every project.
+        // Set-up adds no hooks in .github, because they would run beside VS Code's hooks. The user's own hooks serve
+        // every project.
         project: Scope {
             server: edited(&[FilePath::Project(".mcp.json")], "mcpServers", EntryShape::Stdio),
             ..NO_FILES
@@ -77,7 +78,8 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("copilot", "Copilot CLI")
 };
 
-/// Hooks with names in camelCase get inputs that do not say their event; their fields show it.
+/// The event of an input that does not name it. Hooks with names in camelCase get such inputs, and the fields show
+/// the event.
 fn unnamed_event(input: &Value) -> Option<&'static str> {
     let signs = [
         ("toolResult", "postToolUse"),
@@ -106,7 +108,7 @@ fn proof_input(event: &str, file: &Path) -> Value {
     input
 }
 
-/// A line of `session-state/SESSION/events.jsonl`.
+/// Reads a line of `session-state/SESSION/events.jsonl`.
 fn read_passage(line: &Value) -> Option<Passage> {
     let text = text_of(&line["data"]["content"]);
     match line["type"].as_str()? {

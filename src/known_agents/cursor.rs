@@ -71,7 +71,7 @@ pub(super) const AGENT: Agent = Agent {
             commands: commands(FilePath::Project(".cursor/commands/{name}.md"), CommandStyle::Markdown),
             ..NO_FILES
         },
-        approve: "Switch the server on in Cursor's settings, under MCP, if it shows as disabled.",
+        approve: "If Cursor's settings show the server as disabled under MCP, switch it on there.",
         ..NO_SETTINGS
     },
     support: Support::documented(),

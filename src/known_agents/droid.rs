@@ -1,4 +1,4 @@
-//! Factory Droid, as of 0.215.0. Its hooks have Claude Code's shape.
+//! Factory Droid, as of 0.215.0. Its hooks have the shape of Claude Code's hooks.
 
 use super::vocabulary::*;
 use serde_json::json;

@@ -64,7 +64,7 @@ pub(super) const AGENT: Agent = Agent {
             commands: commands(FilePath::Project(".gemini/commands/{name}.toml"), CommandStyle::Toml),
             ..NO_FILES
         },
-        approve: "Gemini CLI starts servers only in folders that you trust, warns once of a project's new hooks, and asks before each mesh tool.",
+        approve: "Gemini CLI starts servers only in folders that you trust. It warns once about new hooks of a project, and asks before it uses each mesh tool.",
         why_edited: "setup edits the file instead of running gemini mcp add, so that every other byte stays",
         switches: &[
             Switch { file: SETTINGS, keys: &["hooksConfig", "enabled"], off: Off::Flag(false) },
@@ -85,8 +85,8 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("gemini", "Gemini CLI")
 };
 
-/// A line of `tmp/PROJECT/chats/session-….jsonl`. A prompt with a hook's context in front has what was typed in
-/// `displayContent`.
+/// Reads a line of `tmp/PROJECT/chats/session-….jsonl`. If a hook put context before a prompt, `displayContent`
+/// contains what the user typed.
 fn read_passage(line: &Value) -> Option<Passage> {
     let shown = Some(&line["displayContent"]).filter(|content| !content.is_null());
     let text = text_of(shown.unwrap_or(&line["content"]));

@@ -1,51 +1,53 @@
-//! How agents speak with their hooks: the parts of a dialect, and the shapes that several agents share.
+//! The formats in which agents call hooks and read their answers: the parts of a dialect, and the shapes that several
+//! agents share.
 
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// How one agent speaks with its hooks.
+/// How one agent calls its hooks and reads their answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Dialect {
-    /// The agent's names for the events.
+    /// The agent's names for events.
     pub events: &'static [(&'static str, HookKind)],
-    /// The name of an event whose input does not say it.
+    /// Finds the event of an input that does not name it.
     pub unnamed_event: fn(&Value) -> Option<&'static str>,
-    /// Tools that write files, in lower case without separators.
+    /// The names of tools that write files, in lower case without separators.
     pub edit_tools: &'static [&'static str],
-    /// Tools that run a command, written the same way.
+    /// The names of tools that run a command, in lower case without separators.
     pub shell_tools: &'static [&'static str],
-    /// Events whose answer the agent does not show to its model. Mail stays unread there.
+    /// Events for which the agent does not show the hook's answer to its model. Mail stays unread there.
     pub unheard: &'static [HookKind],
-    /// The answer that puts text before the model.
+    /// Builds the answer that shows a text to the model.
     pub show: fn(&HookCall, &str) -> Value,
-    /// The answer that prevents an edit.
+    /// Builds the answer that prevents an edit.
     pub deny: fn(&HookCall, &str) -> Value,
-    /// The variable in which the hook of a session's start finds the name of a file, whose lines the agent's bash or zsh
-    /// runs before each command; none if an agent has nothing like it.
+    /// The variable that names a file at a session's start. The agent's bash or zsh runs the lines of this file
+    /// before each command. `None` if the agent has no such file.
     pub shell_lines: Option<&'static str>,
-    /// The answer that keeps the agent going once instead of stopping.
+    /// Builds the answer that makes the agent continue once instead of stopping.
     pub go_on: fn(&str) -> Value,
-    /// How the hook of a session's start reaches the environment of the session's shell commands.
+    /// How the hook at a session's start sets environment variables for the session's shell commands.
     pub shell_environment: Option<ShellEnvironment>,
-    /// Whether the agent takes that reason for a prompt of its user and runs the prompt's hook. Then
-    /// the reason is a fixed sentence, and the prompt's hook shows the mail.
+    /// Whether the agent treats the reason for continuing as a prompt of its user, and runs the hook for prompts.
+    /// Then the reason is a fixed sentence, and that hook shows the mail.
     pub reason_is_prompt: bool,
-    /// Whether other agents run these hooks as well as their own.
+    /// Whether other agents run these hooks in addition to their own.
     pub is_shared: bool,
-    /// What `doctor --prove` plays.
+    /// The session that `doctor --prove` simulates.
     pub proof: ProofScript,
 }
 
-/// How a hook sets variables for the shell commands of its session.
+/// How a hook sets environment variables for the shell commands of its session.
 #[derive(Debug, Clone, Copy)]
 pub enum ShellEnvironment {
-    /// It appends to a file, which this variable of its environment or field of its input names.
+    /// The hook appends lines to a file. An environment variable or a field of the hook's input with this name tells
+    /// the path.
     File(&'static str),
-    /// Its answer has them in this field.
+    /// The hook's answer contains the variables in this field.
     Answer(&'static str),
 }
 
-/// What happened, whatever the agent calls it.
+/// What happened, independent of the agent's own word for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookKind {
     /// A session began.
@@ -60,43 +62,43 @@ pub enum HookKind {
     Stop,
     /// A subagent ended.
     SubagentStop,
-    /// The user stopped the agent, so it can't go on.
+    /// The user stopped the agent, so the agent cannot continue.
     Interrupt,
-    /// The agent waits for its user: for a permission, or for the next prompt.
+    /// The agent waits for its user: for a permission or for the next prompt.
     Waits,
     /// The session ended.
     End,
 }
 
-/// A hook's input, as far as an answer depends on it.
+/// The part of a hook's input that its answer depends on.
 #[derive(Debug, Clone)]
 pub struct HookCall {
     /// What happened.
     pub kind: HookKind,
-    /// The agent's name for it, which some answers repeat.
+    /// The agent's name for the event. Some answers repeat it.
     pub event: String,
 }
 
-/// The session that `doctor --prove` plays.
+/// The session that `doctor --prove` simulates.
 #[derive(Debug, Clone, Copy)]
 pub struct ProofScript {
-    /// The event of a prompt.
+    /// The name of the event for a prompt.
     pub prompt: &'static str,
-    /// The event before an edit.
+    /// The name of the event before an edit.
     pub edit: &'static str,
-    /// The event after a tool.
+    /// The name of the event after a tool.
     pub tool: &'static str,
-    /// The event at the end of a turn.
+    /// The name of the event at the end of a turn.
     pub stop: &'static str,
-    /// The input of an event; the file is the one to be edited.
+    /// Builds the input of an event, with the file that is to be edited.
     pub input: fn(&str, &Path) -> Value,
 }
 
-/// Why an agent goes on, where its mail comes another way.
+/// The reason to continue that an agent shows when its mail is already in the context.
 pub const MAIL_CAME: &str =
-    "slm-mesh: mail came in while you worked. It stands in the context; mesh_inbox with filter all has it, too.";
+    "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter all shows it, too.";
 
-/// Claude Code's events, which several agents have taken over.
+/// Claude Code's events, which several agents have copied.
 pub(super) const CLAUDE_EVENTS: &[(&str, HookKind)] = &[
     ("SessionStart", HookKind::Start),
     ("UserPromptSubmit", HookKind::Prompt),
@@ -111,7 +113,7 @@ pub(super) const CLAUDE_EVENTS: &[(&str, HookKind)] = &[
     ("SessionEnd", HookKind::End),
 ];
 
-/// The dialect that several agents have taken over from Claude Code.
+/// Claude Code's dialect, which several agents have copied.
 pub(super) const CLAUDE_SHAPED: Dialect = Dialect {
     events: CLAUDE_EVENTS,
     unnamed_event: |_| None,
@@ -136,7 +138,7 @@ const CLAUDE_PROOF: ProofScript = ProofScript {
     input: |event, file| named_input(event, "Write", &json!({ "file_path": file, "content": "" })),
 };
 
-/// The input of an event that says its name.
+/// The input of an event, with the event's name in it.
 pub(super) fn named_input(event: &str, tool: &str, arguments: &Value) -> Value {
     json!({ "session_id": "proof", "hook_event_name": event, "stop_hook_active": false,
             "tool_name": tool, "tool_input": arguments })
@@ -152,7 +154,7 @@ fn deny_in_hook_output(call: &HookCall, reason: &str) -> Value {
     } })
 }
 
-/// The answer at the end of a turn that several agents share.
+/// The answer at the end of a turn that makes several agents continue.
 pub(super) fn block(reason: &str) -> Value {
     json!({ "decision": "block", "reason": reason })
 }

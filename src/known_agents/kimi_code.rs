@@ -1,5 +1,5 @@
-//! Kimi Code, as of 2.1.0. It shows the model what the hook of a prompt says, and drops what the hooks after a tool
-//! and at a session's start say.
+//! Kimi Code, as of 2.1.0. Kimi Code shows its model the output of the hook for a prompt. It drops the output of the
+//! hooks after a tool and at a session's start.
 
 use super::vocabulary::*;
 use serde_json::json;

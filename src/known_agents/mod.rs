@@ -1,10 +1,10 @@
-//! What slm-mesh knows of each coding agent: one file per agent.
+//! What slm-mesh knows of each coding agent, in one file per agent.
 //!
-//! To add an agent, write its file, name it in [`AGENTS`], and record what it tells its hooks in
-//! `tests/data/hooks`. `tests/known_agents.rs` fails if something is missing.
+//! To add an agent, write its file, name it in [`AGENTS`], and record the inputs of its hooks in `tests/data/hooks`.
+//! `tests/known_agents.rs` fails if something is missing.
 //!
-//! **Invariant:** these files hold facts and no machinery. Whoever needs a fact loops over
-//! [`AGENTS`]; no code elsewhere names an agent.
+//! **Invariant:** these files contain only facts. Other code loops over [`AGENTS`] to find a fact, and names no
+//! agent.
 
 pub mod agent_detection;
 mod aider;
@@ -38,7 +38,7 @@ use support_table::Support;
 use transcript_format::TranscriptFormat;
 use wakeup_means::Wakeup;
 
-/// The words in which an agent's file states its facts.
+/// The types and functions with which an agent's file states its facts.
 mod vocabulary {
     pub(super) use super::Agent;
     pub(super) use super::agent_detection::{Identity, ProcessSign, UNSEEN};
@@ -58,29 +58,29 @@ mod vocabulary {
 /// A coding agent.
 #[derive(Debug)]
 pub struct Agent {
-    /// Its word on our command line, as in `setup codex` and `hook codex`.
+    /// The agent's name on our command line, as in `setup codex` and `hook codex`.
     pub id: &'static str,
-    /// What its makers call it.
+    /// The name that the agent's makers use.
     pub title: &'static str,
-    /// The type of its sessions on the mesh.
+    /// The type of the agent's sessions on the mesh.
     pub kind: &'static str,
-    /// How the names of its sessions begin.
+    /// The beginning of the names of the agent's sessions.
     pub short_name: &'static str,
     /// What shows that this agent started a process.
     pub identity: Identity,
-    /// How it speaks with its hooks; none if it has no hooks that can carry mail.
+    /// The format of the agent's hooks; `None` if no hook of the agent can show mail.
     pub dialect: Option<Dialect>,
     /// The files that set-up changes.
     pub files: Files,
-    /// How it writes down its sessions; none if its hooks do not say where, or we do not know the format.
+    /// How the agent writes transcripts; `None` if its hooks do not name the file, or if we do not know the format.
     pub transcript: Option<TranscriptFormat>,
-    /// How mail can wake its idle sessions.
+    /// How mail can wake an idle session of the agent.
     pub wakeups: &'static [Wakeup],
-    /// Its row in the README.
+    /// The agent's row in the README.
     pub support: Support,
 }
 
-/// All agents, in the order in which they are shown.
+/// All agents, in the order in which people see them.
 pub static AGENTS: &[Agent] = &[
     claude_code::AGENT,
     codex::AGENT,
@@ -116,19 +116,19 @@ pub fn by_client_name(name: &str) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.client_names.contains(&name))
 }
 
-/// The agent whose variable is in the environment; `has` answers whether a variable is set.
+/// The agent whose variable is in the environment. `has` tells whether a variable is set.
 pub fn by_environment(has: impl Fn(&str) -> bool) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.environment.iter().any(|name| has(name)))
 }
 
-/// The agent whose process has these words: its name, and then its arguments.
+/// The agent of the process that has these words: its name, followed by its arguments.
 pub fn by_process(words: &[String]) -> Option<&'static Agent> {
     let (name, arguments) = words.split_first()?;
     let arguments = arguments.join(" ");
     AGENTS.iter().find(|agent| agent.identity.processes.iter().any(|sign| sign.fits(name, &arguments)))
 }
 
-/// The agent that runs each shell below a process with these words: its name, and then its arguments.
+/// The agent that runs each shell below the process with these words: its name, followed by its arguments.
 pub fn by_program(words: &[String]) -> Option<&'static Agent> {
     let (name, arguments) = words.split_first()?;
     let is_it = |agent: &&Agent| agent.identity.processes.iter().any(|sign| sign.is_program(name, arguments));
@@ -147,8 +147,8 @@ pub fn shieldable() -> Vec<&'static str> {
 }
 
 impl Agent {
-    /// An agent of which nothing is known but its name: its file states what is different. Its sessions have the
-    /// type that is its word, and their names begin with it.
+    /// An agent with no facts but its name. An agent's file overrides the fields that are different. By default, the
+    /// id is also the type of the sessions and the beginning of their names.
     const fn new(id: &'static str, title: &'static str) -> Agent {
         Agent {
             id,
@@ -164,12 +164,12 @@ impl Agent {
         }
     }
 
-    /// What the mesh calls the sessions that its process shows.
+    /// The words with which the mesh names the sessions of this agent.
     pub fn program(&self) -> AgentProgram {
         AgentProgram { kind: self.kind, short_name: self.short_name }
     }
 
-    /// Its row in the README's table.
+    /// The agent's row in the table of the README.
     pub fn readme_row(&self) -> String {
         let title = format!("{} {}", self.title, self.support.version);
         format!("| {} | {} |", title.trim_end(), self.support.cells().join(" | "))

@@ -1,8 +1,9 @@
-//! OpenCode, as of 1.18.33. It has no hooks of its own: our plugin runs them, in Claude Code's shape.
+//! OpenCode, as of 1.18.33. OpenCode has no hooks of its own: our plugin runs them, in the shape of Claude Code's
+//! hooks.
 
 use super::vocabulary::*;
 
-/// The plugin that runs our hooks, in the shape of Claude Code's.
+/// The plugin that runs our hooks, in the shape of Claude Code's hooks.
 pub(super) const PLUGIN: &str = include_str!("opencode_plugin.js");
 
 pub(super) const AGENT: Agent = Agent {

@@ -1,11 +1,11 @@
-//! Pi, as of 0.73.1. It has no MCP by design: a skill tells it about our commands.
+//! Pi, as of 0.73.1. Pi has no MCP by design: a skill tells it about our commands.
 
 use super::vocabulary::*;
 
 const SKILL: &str = include_str!("pi_skill.md");
 
 pub(super) const AGENT: Agent = Agent {
-    // It sets its process's title itself.
+    // Pi sets the title of its process itself.
     identity: Identity {
         processes: &[ProcessSign::Name("pi"), ProcessSign::ArgumentsHave("/pi-coding-agent/")],
         ..UNSEEN
@@ -29,7 +29,7 @@ pub(super) const AGENT: Agent = Agent {
             }),
             ..NO_FILES
         },
-        approve: "It has neither MCP nor hooks: it reads the skill, and runs the verbs.",
+        approve: "Pi has neither MCP nor hooks. It reads the skill, and runs the verbs.",
         ..NO_SETTINGS
     },
     ..Agent::new("pi", "Pi")

@@ -1,30 +1,30 @@
-//! Where an agent keeps its settings, and what our entries look like there.
+//! Where an agent keeps its settings files, and what our entries look like in them.
 
 /// The files that set-up changes for one agent.
 #[derive(Debug, Clone, Copy)]
 pub struct Files {
-    /// Programs on PATH that show that the agent is installed.
+    /// Programs on PATH. If one of them exists, the agent is installed.
     pub programs: &'static [&'static str],
-    /// Where its directory of settings can be: the first of these that applies.
+    /// The possible places of the agent's settings directory. The first place that applies is used.
     pub directory: &'static [Directory],
-    /// Files for all projects of a user.
+    /// The files for all projects of a user.
     pub user: Scope,
-    /// Files of the project in the working directory.
+    /// The files of the project in the working directory.
     pub project: Scope,
-    /// What only the user can do after set-up.
+    /// What the user must do after set-up.
     pub approve: &'static str,
-    /// Why set-up edits a file although the agent has a command for that.
+    /// Why set-up edits a file although the agent has a command for it.
     pub why_edited: &'static str,
-    /// Settings with which the user switches hooks off.
+    /// The settings with which the user switches hooks off.
     pub switches: &'static [Switch],
-    /// How its marketplace packs server, hooks and skills.
+    /// How the agent's marketplace packs the server, hooks and skills.
     pub plugin: Option<Plugin>,
 }
 
-/// What is said where nothing is to be approved.
+/// What set-up says if the user need not approve anything.
 pub(super) const RESTART: &str = "Sessions that run now see it after a restart.";
 
-/// No file at all, and nothing to approve.
+/// No files, and nothing to approve.
 pub(super) const NO_SETTINGS: Files = Files {
     programs: &[],
     directory: &[],
@@ -36,38 +36,38 @@ pub(super) const NO_SETTINGS: Files = Files {
     plugin: None,
 };
 
-/// A package of server, hooks and skills in the agent's own form: a plugin, an extension.
+/// A package of server, hooks and skills in the agent's own format, such as a plugin or an extension.
 #[derive(Debug, Clone, Copy)]
 pub struct Plugin {
-    /// Its manifest.
+    /// The manifest of the package.
     pub manifest: &'static str,
-    /// The file below the package that names servers; none if that is the manifest.
+    /// The file of the package that names servers; `None` if the manifest names them.
     pub server_file: Option<&'static str>,
-    /// What stands for the folder of the package in its files.
+    /// The placeholder for the folder of the package in its files.
     pub root: &'static str,
-    /// Its skills, with `{name}` for the name of one.
+    /// The files of the skills, with `{name}` for the name of a skill.
     pub skills: (&'static str, CommandStyle),
-    /// What shows that a user has installed it.
+    /// How to see that a user has installed the package.
     pub sign: PluginSign,
 }
 
-/// What shows that a plugin is installed and on.
+/// How to see that a plugin is installed and switched on.
 #[derive(Debug, Clone, Copy)]
 pub enum PluginSign {
-    /// Below this key of a file, `slm-mesh@MARKETPLACE` is true.
+    /// Under this key of a file, `slm-mesh@MARKETPLACE` is true.
     EnabledIn(FilePath, &'static str),
     /// The file exists.
     Exists(FilePath),
 }
 
-/// A place for an agent's directory of settings.
+/// A possible place of an agent's settings directory.
 #[derive(Debug, Clone, Copy)]
 pub enum Directory {
-    /// The value of a variable, and a folder below it (empty for none).
+    /// The value of an environment variable, and a folder below it (empty for none).
     Variable(&'static str, &'static str),
-    /// The same; the XDG specification has programs ignore a relative path in it.
+    /// The same as `Variable`, but a relative path in the variable is ignored, as the XDG specification demands.
     Xdg(&'static str),
-    /// A folder below the home.
+    /// A folder below the user's home directory.
     Home(&'static str),
 }
 
@@ -78,33 +78,33 @@ pub struct Switch {
     pub file: FilePath,
     /// The keys that lead to the setting.
     pub keys: &'static [&'static str],
-    /// The value of the setting with which no hook runs.
+    /// The value with which no hook runs.
     pub off: Off,
 }
 
-/// The value that switches hooks off.
+/// The value of a setting that switches hooks off.
 #[derive(Debug, Clone, Copy)]
 pub enum Off {
     /// This boolean.
     Flag(bool),
-    /// A list that has our name.
+    /// A list that contains our name.
     ListHasUs,
 }
 
-/// A file of an agent.
+/// The place of a file of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilePath {
-    /// In the directory of settings.
+    /// In the agent's settings directory.
     Settings(&'static str),
-    /// In the home.
+    /// In the user's home directory.
     Home(&'static str),
-    /// In the home, or in the directory of settings if a variable moves that.
+    /// In the user's home directory, or in the settings directory if a variable moves it.
     HomeUnlessMoved(&'static str),
     /// In the project.
     Project(&'static str),
 }
 
-/// What set-up changes at one level.
+/// The files that set-up changes for a user or for a project.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope {
     /// The file that names MCP servers.
@@ -117,17 +117,17 @@ pub struct Scope {
     pub own_file: Option<OwnFile>,
 }
 
-/// No file.
+/// No files at all.
 pub(super) const NO_FILES: Scope = Scope { server: None, hooks: None, commands: None, own_file: None };
 
 /// The file in which an agent looks for MCP servers.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerFile {
-    /// The names that the file can have; the first is for a new file.
+    /// The possible names of the file. Set-up creates a new file with the first name.
     pub paths: &'static [FilePath],
-    /// The key under which servers stand.
+    /// The key that contains the servers.
     pub key: &'static str,
-    /// What an entry looks like.
+    /// The shape of a server's entry.
     pub entry: EntryShape,
     /// Who writes the entry.
     pub writer: Writer,
@@ -138,18 +138,18 @@ pub struct ServerFile {
 pub enum Writer {
     /// Set-up edits the file.
     Us,
-    /// The agent's own command: a running session rewrites the file.
+    /// The agent's own command, because a running session rewrites the file.
     Agent(AgentCommand),
 }
 
-/// Commands of an agent that add and remove a server. `{program}` stands for our path.
+/// The commands of an agent that add and remove a server. `{program}` stands for our path.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentCommand {
     /// The program.
     pub program: &'static str,
-    /// Its arguments to add the server.
+    /// The arguments that add the server.
     pub add: &'static [&'static str],
-    /// Its arguments to remove the server.
+    /// The arguments that remove the server.
     pub remove: &'static [&'static str],
 }
 
@@ -158,15 +158,15 @@ pub struct AgentCommand {
 pub enum EntryShape {
     /// JSON: `command` and `args`.
     Plain,
-    /// JSON: the same with `type: stdio`.
+    /// JSON: `command`, `args` and `type: stdio`.
     Stdio,
-    /// JSON: `type: local`, and all tools.
+    /// JSON: `type: local`, with all tools switched on.
     LocalWithTools,
     /// JSON: `type: local`, with program and arguments in one list.
     LocalWithList,
     /// A table in TOML.
     TomlTable,
-    /// A line of YAML that names the agent's [`OwnFile`].
+    /// A line of YAML that names the file in [`OwnFile`].
     YamlLine,
 }
 
@@ -175,23 +175,23 @@ pub enum EntryShape {
 pub struct HookFile {
     /// The file.
     pub path: FilePath,
-    /// The key under which events stand; none if events stand at the top.
+    /// The key that contains the events; `None` if the events are at the top level.
     pub key: Option<&'static str>,
-    /// Whether the file must hold `version: 1`.
+    /// Whether the file must contain `version: 1`.
     pub has_version: bool,
-    /// Whether an event has groups with a matcher, and hooks in each group.
+    /// Whether each event contains groups with a matcher, and each group contains hooks.
     pub has_groups: bool,
-    /// How a hook names our program.
+    /// How the entry of a hook names our program.
     pub command: HookCommand,
-    /// The unit of its time limit.
+    /// The unit of the hook's time limit.
     pub limit: TimeLimit,
-    /// Events, each with a pattern of the tools that matter (empty for all).
+    /// The events, each with a pattern for the names of tools (empty for all tools).
     pub events: &'static [(&'static str, &'static str)],
     /// The event after which a hook may wait in the background to wake the agent.
     pub wake_event: Option<&'static str>,
 }
 
-/// Claude Code's form of hooks, which several agents have taken over: a prompt, a tool and a turn, all of them.
+/// The hook file of Claude Code, which several agents have copied.
 pub(super) const CLAUDE_HOOKS: HookFile = HookFile {
     path: FilePath::Settings("settings.json"),
     key: Some("hooks"),
@@ -210,23 +210,23 @@ pub(super) const CLAUDE_HOOKS: HookFile = HookFile {
     wake_event: None,
 };
 
-/// How a hook names the program that it runs.
+/// How the entry of a hook names our program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookCommand {
     /// `command` and `args`, run without a shell.
     ProgramAndArguments,
     /// `command`: a line for a shell.
     ShellLine,
-    /// The same, with a `name`.
+    /// `command` and `name`: a line for a shell.
     NamedShellLine,
-    /// `bash`: a shell line that also succeeds after slm-mesh was removed, because this agent denies every tool call
-    /// whose hook fails.
+    /// `bash`: a shell line that also succeeds after slm-mesh was removed. This agent denies every tool call whose
+    /// hook fails.
     BashIfPresent,
     /// TOML: an array of tables. Each table has an `event` and a `command`, which is a line for a shell.
     TomlLine,
 }
 
-/// How long an agent waits for our hook, in its own unit.
+/// How the entry of a hook gives its time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeLimit {
     /// `timeout`, in seconds.
@@ -242,31 +242,31 @@ pub enum TimeLimit {
 pub struct CommandFiles {
     /// The file of one command; `{name}` stands for the command's name.
     pub path: FilePath,
-    /// How the file is written.
+    /// The format of the file.
     pub style: CommandStyle,
 }
 
-/// How a command's file is written.
+/// The format of a command's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandStyle {
-    /// Markdown below a head with a description.
+    /// Markdown, below a header with a description.
     MarkdownWithDescription,
-    /// Markdown below a head with a name and a description.
+    /// Markdown, below a header with a name and a description.
     MarkdownWithName,
-    /// Markdown alone.
+    /// Markdown without a header.
     Markdown,
     /// TOML with a prompt.
     Toml,
 }
 
-/// A file that set-up writes whole.
+/// A file that set-up writes as a whole.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnFile {
     /// The file.
     pub path: FilePath,
-    /// Its text; `"{program}"` stands for our path in quotes, and `{agent}` for the agent's id.
+    /// The text of the file. `"{program}"` stands for our path in quotes, and `{agent}` for the agent's id.
     pub text: &'static str,
-    /// Whether it runs our hooks, as a plugin does.
+    /// Whether the file runs our hooks, as a plugin does.
     pub runs_hooks: bool,
 }
 
@@ -277,7 +277,7 @@ impl EntryShape {
     }
 }
 
-/// A file that set-up edits, with one name.
+/// A settings file that has one possible name and that set-up edits.
 pub(super) const fn edited(paths: &'static [FilePath], key: &'static str, entry: EntryShape) -> Option<ServerFile> {
     Some(ServerFile { paths, key, entry, writer: Writer::Us })
 }

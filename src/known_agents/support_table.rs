@@ -1,49 +1,49 @@
-//! What works with an agent, and how we know: its row in the README.
+//! Which features work with an agent, and how we know: the agent's row in the README.
 
-/// What works with an agent, and how we know.
+/// Which features work with an agent, and how we know.
 #[derive(Debug, Clone, Copy)]
 pub struct Support {
-    /// The version that was run; empty if none was.
+    /// The version that we ran; empty if we ran none.
     pub version: &'static str,
-    /// Mail reaches the model with a prompt.
+    /// Whether mail reaches the model with a prompt.
     pub mail_at_prompt: Evidence,
-    /// Mail reaches the model during a turn.
+    /// Whether mail reaches the model during a turn.
     pub mail_mid_turn: Evidence,
-    /// Mail wakes an idle session.
+    /// Whether mail wakes an idle session.
     pub wakes_idle: Evidence,
-    /// An edit of a locked file is denied.
+    /// Whether an edit of a locked file is denied.
     pub edit_denied: Evidence,
-    /// A shell command does not write a locked file unnoticed.
+    /// What locks do against shell commands.
     pub shell: ShellTiers,
-    /// `slm-mesh setup` sets it up.
+    /// Whether `slm-mesh setup` can set up the agent.
     pub set_up: Evidence,
 }
 
-/// How we know that something works.
+/// How we know that a feature works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
     /// `make test-agents` shows it with the real agent.
     Run,
-    /// Our tests show it on files as people have them.
+    /// Our tests show it, with the files that people have.
     Test,
-    /// Our hook follows the agent's documentation, and is tested against that alone.
+    /// The agent's documentation says so. Our tests follow the documentation, without the real agent.
     Docs,
     /// It does not work.
     No,
 }
 
-/// What a lock does against shell commands.
+/// What locks do against shell commands.
 #[derive(Debug, Clone, Copy)]
 pub struct ShellTiers {
-    /// A command that would plainly write a locked file does not run.
+    /// Whether a command is refused if it would plainly write a locked file.
     pub denied: Evidence,
-    /// A command that wrote one all the same is reported to its agent and to the holder.
+    /// Whether the agent and the holder get a report after a command has written a locked file.
     pub reported: Evidence,
-    /// While others hold files, commands run in a shield if the user wants that.
+    /// Whether commands can run in a shield while others hold files, if the user wants that.
     pub shielded: Evidence,
 }
 
-/// Set-up connects the agent, and no hook of it can carry mail.
+/// Set-up connects the agent, but no hook of the agent can show mail.
 pub(super) const NO_HOOKS: Support = Support {
     version: "",
     mail_at_prompt: Evidence::No,
@@ -55,17 +55,17 @@ pub(super) const NO_HOOKS: Support = Support {
 };
 
 impl Support {
-    /// Everything but waking works, and `make test-agents` shows it with this version.
+    /// Everything except waking works, and `make test-agents` shows it with this version.
     pub(super) const fn run(version: &'static str) -> Support {
         Support { version, set_up: Evidence::Run, ..Support::hooks(Evidence::Run) }
     }
 
-    /// The same, and commands can run in a shield.
+    /// The same agent, whose commands can also run in a shield.
     pub(super) const fn with_shield(self, shielded: Evidence) -> Support {
         Support { shell: ShellTiers { shielded, ..self.shell }, ..self }
     }
 
-    /// Everything but waking should work, as the agent's documentation says.
+    /// Everything except waking should work, as the agent's documentation says.
     pub(super) const fn documented() -> Support {
         Support::hooks(Evidence::Docs)
     }
@@ -80,19 +80,19 @@ impl Support {
         }
     }
 
-    /// The cells of its row, in the order of [`Support::HEADS`].
+    /// The cells of the agent's row, in the order of [`Support::HEADS`].
     pub fn cells(&self) -> [String; 6] {
         let Support { mail_at_prompt, mail_mid_turn, wakes_idle, edit_denied, shell, set_up, .. } = self;
         let word = |evidence: &Evidence| evidence.word().to_owned();
         [word(mail_at_prompt), word(mail_mid_turn), word(wakes_idle), word(edit_denied), shell.words(), word(set_up)]
     }
 
-    /// What the cells say.
+    /// The headings of the cells.
     pub const HEADS: [&str; 6] = ["mail at prompt", "mail mid-turn", "wakes idle", "edit denied", "shell", "setup"];
 }
 
 impl ShellTiers {
-    /// What works, each with how we know.
+    /// The features that work, each with how we know.
     fn words(&self) -> String {
         let tiers = [("denied", self.denied), ("reported", self.reported), ("shielded", self.shielded)];
         let works = tiers.iter().filter(|(_, evidence)| *evidence != Evidence::No);
@@ -102,7 +102,7 @@ impl ShellTiers {
 }
 
 impl Evidence {
-    /// The word in the README.
+    /// The word for this evidence in the README.
     pub fn word(self) -> &'static str {
         match self {
             Evidence::Run => "run",

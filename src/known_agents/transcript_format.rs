@@ -1,15 +1,15 @@
-//! How agents write down their sessions: what one line of such a file says.
+//! The formats in which agents write transcripts of their sessions.
 
 use serde_json::Value;
 
-/// How an agent writes its transcripts. Each is a file of JSON lines that only grows.
+/// How an agent writes its transcripts: files of JSON lines that only grow.
 #[derive(Debug, Clone, Copy)]
 pub struct TranscriptFormat {
-    /// What a line says; `None` if it holds neither a prompt nor words for the user.
+    /// Reads a line. Returns `None` if the line is neither a prompt nor an answer to the user.
     pub passage: fn(&Value) -> Option<Passage>,
 }
 
-/// Who speaks in a passage.
+/// The speaker of a passage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaker {
     /// The session's user.
@@ -18,21 +18,21 @@ pub enum Speaker {
     Agent,
 }
 
-/// What somebody said in a session.
+/// A text that a user or an agent said in a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passage {
-    /// Who said it.
+    /// The speaker.
     pub speaker: Speaker,
     /// The text, as it was said.
     pub text: String,
 }
 
-/// A passage; none without a text.
+/// A passage, or `None` if the text is empty.
 pub(super) fn passage(speaker: Speaker, text: String) -> Option<Passage> {
     (!text.trim().is_empty()).then_some(Passage { speaker, text })
 }
 
-/// The text of a message: the text itself, or its parts that are text, without thoughts and tool calls.
+/// The text of a message: the text itself, or those parts that are text, without thoughts and tool calls.
 pub(super) fn text_of(content: &Value) -> String {
     let is_text = |part: &&Value| {
         let kind = part["type"].as_str().unwrap_or("text");

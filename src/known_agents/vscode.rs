@@ -1,4 +1,4 @@
-//! VS Code's own agent, as its documentation of autumn 2026 says. Its hooks have Claude Code's shape.
+//! VS Code's own agent, as its documentation of autumn 2026 says. Its hooks have the shape of Claude Code's hooks.
 
 use super::vocabulary::*;
 
@@ -55,7 +55,7 @@ pub(super) const AGENT: Agent = Agent {
             ),
             ..NO_FILES
         },
-        approve: "VS Code asks whether you trust the server when it first starts. It runs the hooks of a project's \
+        approve: "VS Code asks whether you trust the server when the server first starts. VS Code runs the hooks of a project's \
                   .github/hooks (slm-mesh setup vscode --project) and those in ~/.claude/settings.json.",
         why_edited: "setup edits the file instead of running code --add-mcp, so that every other byte stays",
         switches: &[Switch {

@@ -1,4 +1,4 @@
-//! Windsurf, before it became Devin. Its hooks can put nothing before the model.
+//! Windsurf, before it became Devin. Its hooks cannot show anything to the model.
 
 use super::vocabulary::*;
 
@@ -16,7 +16,7 @@ pub(super) const AGENT: Agent = Agent {
             server: edited(&[FilePath::Settings("mcp_config.json")], "mcpServers", EntryShape::Plain),
             ..NO_FILES
         },
-        approve: "Its hooks can put nothing before the model: it has the tools alone. Press refresh in its MCP panel.",
+        approve: "Windsurf gets the tools only, because its hooks cannot show anything to the model. Press refresh in its MCP panel.",
         ..NO_SETTINGS
     },
     ..Agent::new("windsurf", "Windsurf")

@@ -1,51 +1,51 @@
-//! Reads the short fields of a JSON object of any size, whatever the rest holds: half characters, a byte
-//! order mark, texts of many megabytes, deep nesting, repeated names, an end that is missing.
+//! Reads the short fields of a JSON object of any size, whatever else the object contains: a byte order mark, half
+//! characters, texts of many megabytes, deep nesting, repeated names, a missing end.
 //!
-//! **Invariant:** memory is bounded. What is too long, too deep or too much is read and left out; a field
-//! that the caller needs is left out last.
+//! **Invariant:** memory is bounded. Values that are too long, too deep or too many are skipped; fields that the
+//! caller needs are the last to be skipped.
 
 use super::text_excerpt::KeptText;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
 
-/// Values below this depth are left out.
+/// Values that are nested deeper are skipped.
 const DEPTH_MAX: usize = 32;
-/// Of a text, this much is kept, in bytes; after that only the lines that the caller needs.
+/// The kept bytes of one text. After them, only lines that the caller needs are kept.
 const TEXT_MAX: usize = 1 << 20;
-/// All texts together, bytes. After that only needed fields are kept.
+/// The kept bytes of all texts together. After them, only needed fields are kept.
 const TEXTS_MAX: usize = 4 << 20;
-/// The needed fields and lines that come after that, together, bytes.
+/// The kept bytes of needed fields and lines after `TEXTS_MAX` is reached.
 const RESERVE: usize = 4 << 20;
-/// A needed field, or a needed line of a long text: longer than any path.
+/// The bytes of a needed field, or of a needed line of a long text. No path is longer.
 pub(super) const SHORT_MAX: usize = 8 << 10;
-/// Values kept. After that only needed fields are kept.
+/// The number of kept values. After them, only needed fields are kept.
 const VALUES_MAX: usize = 1 << 16;
-/// A longer name is no field's.
+/// A longer name cannot be the name of a field.
 const NAME_MAX: usize = 256;
-/// A longer number is no number.
+/// A longer number is not valid.
 const SCALAR_MAX: usize = 64;
-/// Values kept of a field that is repeated.
+/// The kept values of a repeated field.
 const REPEATED_MAX: usize = 64;
 
-/// What a caller needs of an object.
+/// The fields that a caller needs.
 #[derive(Debug, Clone, Copy)]
 pub struct NeededFields {
-    /// Names of fields that are kept even when there is no room for others.
+    /// The names of fields that are kept even if there is no room for others.
     pub names: &'static [&'static str],
-    /// Names of fields of which every value counts if they are repeated: they become a list.
+    /// The names of fields whose values become a list if the field is repeated.
     pub repeated: &'static [&'static str],
-    /// Names of fields whose value may be an object as JSON in a text.
+    /// The names of fields whose value may be an object, written as JSON inside a text.
     pub embedded: &'static [&'static str],
-    /// How the lines begin that are kept even of a long text.
+    /// The beginnings of lines that are kept even from a long text.
     pub line_starts: &'static [&'static str],
 }
 
-/// Reads an object. `None` if the bytes do not begin one.
+/// Reads an object. Returns `None` if the bytes do not begin with one.
 pub fn read_object(bytes: &mut dyn Iterator<Item = u8>, needed: &NeededFields) -> Option<Value> {
     let room = Room { texts: TEXTS_MAX, reserve: RESERVE, values: VALUES_MAX };
     let mut reader = FieldReader { bytes, next: None, needed: *needed, room };
     if reader.peek() == Some(0xef) {
-        // The byte order mark of UTF-8.
+        // Skips the byte order mark of UTF-8.
         (0..3).for_each(|_| {
             reader.take();
         });
@@ -54,7 +54,7 @@ pub fn read_object(bytes: &mut dyn Iterator<Item = u8>, needed: &NeededFields) -
     (reader.peek() == Some(b'{')).then(|| reader.read_value("", 0))
 }
 
-/// What may still be kept.
+/// The room that is left for values.
 #[derive(Clone, Copy)]
 struct Room {
     texts: usize,
@@ -87,7 +87,7 @@ impl FieldReader<'_> {
         }
     }
 
-    /// Reads the value of this field, at this depth.
+    /// Reads the value of the field `name` at this depth.
     fn read_value(&mut self, name: &str, depth: usize) -> Value {
         self.skip_space();
         match self.peek() {
@@ -176,7 +176,7 @@ impl FieldReader<'_> {
         Value::Array(items)
     }
 
-    /// Skips an object or a list, however deep.
+    /// Skips an object or a list of any depth.
     fn skip_nested(&mut self) -> Value {
         let mut depth = 0_u64;
         while let Some(byte) = self.take() {
@@ -203,7 +203,7 @@ impl FieldReader<'_> {
         }
     }
 
-    /// Reads a number or a word; `null` for what is neither.
+    /// Reads a number or a word; returns `null` for anything else.
     fn read_scalar(&mut self) -> Value {
         let mut text = Vec::new();
         let is_inside = |byte: u8| !matches!(byte, b',' | b':' | b'}' | b']' | b'"') && !byte.is_ascii_whitespace();
@@ -224,7 +224,7 @@ impl FieldReader<'_> {
         String::from_utf8_lossy(&name).into_owned()
     }
 
-    /// Reads a text whose opening quote is taken; `before` was read of it already.
+    /// Reads a text after its opening quote. `before` holds bytes of the text that were read already.
     fn read_text(&mut self, is_needed: bool, before: &mut VecDeque<u8>) -> String {
         let wanted = if is_needed { SHORT_MAX.min(self.room.reserve) } else { 0 };
         let mut text = KeptText::new(TEXT_MAX.min(self.room.texts).max(wanted), self.room.reserve);
@@ -240,7 +240,7 @@ impl FieldReader<'_> {
         String::from_utf8_lossy(&kept).into_owned()
     }
 
-    /// Reads a text that may hold an object as JSON.
+    /// Reads a text that may contain an object as JSON.
     fn read_embedded(&mut self, name: &str, depth: usize) -> Value {
         let mut decoder = TextDecoder::default();
         let mut before = VecDeque::new();
@@ -268,7 +268,7 @@ impl FieldReader<'_> {
     }
 }
 
-/// The bytes of a text inside another one.
+/// The bytes of a text, decoded from the JSON text that contains it.
 struct EmbeddedBytes<'a, 'b> {
     outer: &'a mut FieldReader<'b>,
     decoder: TextDecoder,
@@ -282,12 +282,12 @@ impl Iterator for EmbeddedBytes<'_, '_> {
     }
 }
 
-/// Undoes the escapes of a text, byte by byte.
+/// Decodes the escapes of a text, byte by byte.
 #[derive(Default)]
 struct TextDecoder {
-    /// Decoded bytes that were not handed out yet.
+    /// Decoded bytes that nobody has read yet.
     ready: VecDeque<u8>,
-    /// The first half of a character that UTF-16 writes as two.
+    /// The first half of a character that UTF-16 writes as two halves.
     half: Option<u16>,
     is_over: bool,
 }
@@ -329,7 +329,7 @@ impl TextDecoder {
         self.ready.push_back(byte);
     }
 
-    /// Decodes the four digits of `\u`.
+    /// Decodes the four digits after `\u`.
     fn decode_unit(&mut self, reader: &mut FieldReader) {
         let mut unit = 0_u16;
         for _ in 0..4 {
@@ -356,7 +356,7 @@ impl TextDecoder {
         }
     }
 
-    /// A half without its other half becomes U+FFFD.
+    /// Replaces a half character without its other half by U+FFFD.
     fn end_half(&mut self) {
         if self.half.take().is_some() {
             self.push(char::REPLACEMENT_CHARACTER);

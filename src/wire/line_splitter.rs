@@ -4,13 +4,13 @@
 /// for each of its characters.
 pub const LINE_MAX: usize = 1 << 20;
 
-/// Received bytes that were not yet returned as lines.
+/// Received bytes that have not been returned as lines yet.
 #[derive(Debug, Default)]
 pub struct LineBuffer {
     bytes: Vec<u8>,
-    /// Where the next line starts.
+    /// The start of the next line.
     start: usize,
-    /// Up to here there is no line end.
+    /// The bytes up to here contain no line end.
     searched: usize,
 }
 
@@ -61,12 +61,12 @@ impl LineBuffer {
         reached
     }
 
-    /// What arrived and is not yet taken as a line.
+    /// The bytes that have arrived and were not returned yet.
     pub fn unread(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// Whether no part of a line is waiting for the rest of it.
+    /// Whether no part of an unfinished line has arrived.
     pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }

@@ -26,7 +26,7 @@ pub enum RpcMessage {
     Response { id: Value, result: Result<Value, Value> },
 }
 
-/// Why a line is not a message; holds what the error response needs.
+/// Why a line is not a message, with the facts for the error response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvalidMessage {
     /// The request's id, if it is valid.
@@ -107,7 +107,7 @@ fn is_id(id: &Value) -> bool {
     id.is_string() || id.is_i64() || id.is_u64()
 }
 
-// These functions format the envelope themselves, because json! would first copy all of the content.
+// These functions format the envelope themselves, because `json!` would first copy the whole content.
 
 /// Formats a request as a line.
 pub fn request(id: &Value, method: &str, params: &Value) -> String {
