@@ -223,13 +223,13 @@ fn a_path_that_leads_elsewhere_is_not_followed() {
     let foreign = if given { foreign } else { PathBuf::from("/etc/passwd") };
     for (path, why) in [
         (at("link.jsonl"), "symbolic link"),
-        (at("pipe.jsonl"), "no plain file"),
-        (at("socket.jsonl"), "no plain file"),
-        (place.root.clone(), "no plain file"),
-        (PathBuf::from("/dev/zero"), "no plain file"),
+        (at("pipe.jsonl"), "not a plain file"),
+        (at("socket.jsonl"), "not a plain file"),
+        (place.root.clone(), "not a plain file"),
+        (PathBuf::from("/dev/zero"), "not a plain file"),
         (foreign, "another user"),
         (at("gone.jsonl"), "is gone"),
-        (PathBuf::from("session.jsonl"), "no absolute path"),
+        (PathBuf::from("session.jsonl"), "not an absolute path"),
     ] {
         let name = report(&place, "claude", &path);
         let (is_ok, said) = look(&place, &name);

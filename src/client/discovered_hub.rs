@@ -1,9 +1,9 @@
-//! Finds a hub on the local network: with a secret and without `SLM_MESH_HOST`, a session browses and joins a
-//! hub that proves the secret. It saves which one, so that commands and hooks, which have no second to
-//! browse, use the same hub.
+//! Finds a hub on the local network. If a secret is set and `SLM_MESH_HOST` is not, a session browses and joins a hub
+//! that proves the secret. The session saves which hub it joined, so that commands and hooks use the same hub without
+//! a second of browsing.
 //!
-//! **Invariant:** a response is only an address to try. Only a hub that has proven the secret is saved. A
-//! process whose sessions joined a hub never leaves that hub for a mesh of its own.
+//! **Invariant:** a response is only an address to try. Only a hub that has proven the secret is saved. A process
+//! whose sessions joined a hub never leaves that hub for a mesh of its own.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::discovery::{DiscoveredService, ServiceKind, browse};
@@ -18,26 +18,26 @@ use std::time::{Duration, Instant};
 
 /// How long we collect responses.
 const BROWSE_TIME: Duration = Duration::from_secs(1);
-/// How long hubs may take to prove the secret. We ask all at once, so a slow one does not delay the others.
+/// How long hubs may take to prove the secret. We ask all of them at once, so a slow hub does not delay the others.
 const PROOF_TIME: Duration = Duration::from_secs(2);
 
 /// A hub that has proven the secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredHub {
-    /// Its name on the network.
+    /// The hub's name on the network.
     pub name: String,
-    /// Its address.
+    /// The hub's address.
     pub address: String,
-    /// Its port for sessions.
+    /// The hub's port for sessions.
     pub port: u16,
 }
 
-/// How this machine stands to the hub that it last joined.
+/// The relation of this machine to the hub that it last joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Membership {
     /// The hub was found.
     Joined,
-    /// The hub was not found once. It may be restarting.
+    /// The hub was not found once. The hub may be restarting.
     Missed,
     /// The hub is gone. Its name is kept, because a known hub is preferred.
     Left,
@@ -46,9 +46,9 @@ enum Membership {
 /// When to leave a joined hub that can't be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeavePolicy {
-    /// Never: a session of this process uses it.
+    /// Never, because a session of this process uses the hub.
     Never,
-    /// When it was not found twice in a row: other processes may be using it.
+    /// When the hub was not found twice in a row. Other processes may be using it.
     AfterSecondMiss,
     /// At once.
     Immediately,
@@ -68,11 +68,11 @@ pub fn joined_hub(places: &DataDir) -> Option<DiscoveredHub> {
     (membership != Membership::Left).then_some(hub)
 }
 
-/// Browses before a session's first connection, and after each failed one, because the hub may have moved.
-/// A process that `has_joined` stays with its hub.
+/// Browses before a session's first connection, and after each failed connection, because the hub may have moved. A
+/// process that `has_joined` stays with its hub.
 pub fn look_for_session(has_joined: bool) {
     let Ok(places) = DataDir::find() else { return };
-    // Whoever connects next reports wrong settings.
+    // The next connection attempt reports wrong settings.
     let Some(settings) = Settings::load(&places).ok().filter(is_enabled) else { return };
     let before = joined_hub(&places);
     let policy = if has_joined { LeavePolicy::Never } else { LeavePolicy::AfterSecondMiss };
@@ -85,7 +85,7 @@ pub fn look_for_session(has_joined: bool) {
     }
 }
 
-/// Joins the best hub that proves the secret: the known one, else the first by name. Saves the result.
+/// Joins the best hub that proves the secret: the known hub, or else the first by name. Saves the result.
 ///
 /// # Errors
 /// When the data directory can't be written.
@@ -107,7 +107,7 @@ pub fn join_best(
     Ok(best)
 }
 
-/// Notes that the joined hub was not found, and leaves it if the policy says so.
+/// Notes that the joined hub was not found, and leaves the hub if the policy says so.
 fn note_miss(places: &DataDir, policy: LeavePolicy) -> Result<(), Error> {
     match load(places) {
         None | Some((_, Membership::Left)) => Ok(()),
@@ -151,7 +151,7 @@ fn proven_hubs(hubs: Vec<DiscoveredService>, settings: &Settings) -> Vec<Discove
         let ask = move || {
             let hub = DiscoveredHub { name: hub.name, address: hub.address.ip().to_string(), port: hub.ws_port };
             let is_proven = proves_secret(&settings, &hub.address, hub.port) == Some(true);
-            // If the hub was slow, nobody waits for its result any more.
+            // If the hub was too slow, nobody waits for the result any more.
             let _ = sender.send(is_proven.then_some(hub));
         };
         n_asked += usize::from(std::thread::Builder::new().stack_size(256 * 1024).spawn(ask).is_ok());
@@ -167,7 +167,7 @@ fn proven_hubs(hubs: Vec<DiscoveredService>, settings: &Settings) -> Vec<Discove
     proven
 }
 
-/// Whether a hub proves that it knows our secret; none when it could not be asked.
+/// Whether a hub proves that it knows our secret; `None` if the hub could not be asked.
 pub fn proves_secret(settings: &Settings, address: &str, port: u16) -> Option<bool> {
     let secret = settings.text(SECRET);
     if secret.is_empty() {
@@ -181,13 +181,13 @@ pub fn proves_secret(settings: &Settings, address: &str, port: u16) -> Option<bo
 }
 
 impl DiscoveredHub {
-    /// The way to this hub.
+    /// The endpoint of this hub.
     pub fn road(self) -> Endpoint {
         Endpoint::DiscoveredHub { name: self.name, address: self.address, port: self.port }
     }
 }
 
-/// Adds to the error of a failed connection that the hub was discovered, and what to do.
+/// Extends the error of a failed connection: the hub was discovered, and what the user can do.
 pub fn unreachable(name: &str, error: &Error) -> Error {
     let text = format!(
         "{}; it was found on the local network as {name}, and each new session looks for it again; run slm-mesh hubs to \

@@ -1,4 +1,4 @@
-//! A blocking connection to a broker: to the one on this machine, which it can start, or to a hub.
+//! A blocking connection to a broker: to the broker on this machine, which the client can start, or to a hub.
 //!
 //! **Invariant:** a call whose response was lost is repeated only if that does no harm.
 
@@ -22,14 +22,14 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// How long a broker on this machine may be quiet before a call asks whether it is alive. Together with
-/// [`PING_WITHIN`] this is less than the five seconds after which every verb ends.
+/// How long a broker on this machine may be silent before a call sends it a ping. Together with [`PING_WITHIN`] this
+/// is less than the five seconds after which every verb ends.
 pub const QUIET_MAX: Duration = Duration::from_millis(2000);
-/// How long it then has to answer.
+/// How long the broker may take to answer the ping.
 pub const PING_WITHIN: Duration = Duration::from_millis(2400);
-/// How long it may take to accept a connection, or a part of a long line.
+/// How long the broker may take to accept a connection, or a part of a long line.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);
-/// How long a client waits for another one that starts the broker.
+/// How long a client waits for another client that is starting the broker.
 const STARTS_WITHIN: Duration = Duration::from_millis(4000);
 
 /// A connection to a broker.
@@ -38,22 +38,22 @@ pub struct Client {
     stream: UnixStream,
     /// Where the broker runs.
     server: Server,
-    /// How long the caller lets [`Client::receive`] wait.
+    /// The caller's limit for [`Client::receive`].
     receive_timeout: Cell<Option<Duration>>,
     lines: LineBuffer,
     last_id: u64,
-    /// The process that this client started, to be reaped: a broker, or ssh.
+    /// The process that this client started and must reap: a broker, or ssh.
     pub broker_child: Option<Child>,
-    /// The name of the other side in messages to people.
+    /// The name of the other side, for messages to people.
     pub server_name: String,
 }
 
 /// Where a broker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Server {
-    /// On this machine, with its process id, if that is in our PID namespace.
+    /// On this machine, with its process id, if the broker is in our PID namespace.
     Local(Option<i64>),
-    /// Behind a connection that watches over itself.
+    /// On another machine. The connection detects by itself when the other side is gone.
     Remote,
 }
 
@@ -61,7 +61,7 @@ impl Client {
     /// Connects to a running broker.
     ///
     /// # Errors
-    /// `NotFound` or `ConnectionRefused` when there is none.
+    /// `NotFound` or `ConnectionRefused` when no broker runs.
     pub fn connect(places: &DataDir) -> io::Result<Client> {
         match remote::remote_target(places).map_err(|error| io::Error::other(error.text))? {
             Some(target) => remote::connect(&target, places).map_err(|error| io::Error::other(error.text)),
@@ -69,10 +69,10 @@ impl Client {
         }
     }
 
-    /// Connects to a running broker, and says in a sentence why it can't.
+    /// Connects to a running broker; the error says in a sentence why that failed.
     ///
     /// # Errors
-    /// `NotFound` when there is none.
+    /// `NotFound` when no broker runs.
     pub fn connect_to_running(places: &DataDir) -> Result<Client, Error> {
         if let Some(target) = remote::remote_target(places)? {
             return remote::connect(&target, places);
@@ -106,7 +106,7 @@ impl Client {
         }
     }
 
-    /// The process of a broker on this machine, as the kernel names it.
+    /// The process id of a broker on this machine, as the kernel reports it.
     pub fn broker_pid(&self) -> Option<i64> {
         match self.server {
             Server::Local(pid) => pid,
@@ -114,12 +114,12 @@ impl Client {
         }
     }
 
-    /// The process that listens on the socket of this directory, as the kernel names it.
+    /// The process id of the program that listens on the socket of this directory, as the kernel reports it.
     pub fn listener_pid(places: &DataDir) -> Option<i64> {
         Client::connect_local(places).ok()?.broker_pid()
     }
 
-    /// The error for a broker on this machine that does not answer a ping; `None` for one on another machine.
+    /// The error for a broker on this machine that does not answer a ping; `None` for a broker on another machine.
     pub fn stuck_error(&self) -> Option<Error> {
         match self.server {
             Server::Local(pid) => Some(stuck(pid)),
@@ -127,10 +127,10 @@ impl Client {
         }
     }
 
-    /// Connects to the broker; starts one if none is running.
+    /// Connects to the broker; starts a broker if none is running.
     ///
     /// # Errors
-    /// When no broker can be started; the text is the broker's own.
+    /// When no broker can be started; the text comes from the broker.
     pub fn connect_or_start(places: &DataDir) -> Result<Client, Error> {
         if let Some(target) = remote::remote_target(places)? {
             return remote::connect(&target, places);
@@ -142,8 +142,8 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for its response; drops the pushes that arrive before it. The wait has no
-    /// limit of its own as long as the broker answers pings.
+    /// Sends a request and waits for its response; drops pushes that arrive before the response. The wait has no
+    /// limit as long as the broker answers pings.
     ///
     /// # Errors
     /// The broker's error, `Gone` when the connection broke, or `TimedOut` when the broker is stuck.
@@ -154,8 +154,8 @@ impl Client {
         }
     }
 
-    /// Makes the agent above this process a peer, if the broker refused a call for want of its session: only
-    /// here are the directory and the repository known. True if the call may be repeated.
+    /// Makes the agent above this process a peer, after the broker refused a call because it knows no session of that
+    /// agent. Only this process knows the directory and the repository. Returns true if the call may be repeated.
     fn begin_session(&mut self, refusal: &Error) -> bool {
         let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };
@@ -182,8 +182,8 @@ impl Client {
         }
     }
 
-    /// Waits for the next message, and asks a broker on this machine that is quiet whether it is alive. A limit
-    /// that the caller has set goes before.
+    /// Waits for the next message, and sends a ping to a broker on this machine that is silent. A limit that the
+    /// caller has set takes precedence.
     ///
     /// # Errors
     /// `Gone` when the connection broke, or `TimedOut` when the broker is stuck.
@@ -278,10 +278,10 @@ impl Client {
         Error::new(ErrorKind::Gone, format!("{} went away before it answered ({error}); try again", self.server_name))
     }
 
-    /// Returns a second handle for writing from another thread.
+    /// Returns a second handle, for writing from another thread.
     ///
     /// # Errors
-    /// When the process is out of file descriptors.
+    /// When the process has no free file descriptor.
     pub fn clone_writer(&self) -> io::Result<UnixStream> {
         let writer = self.stream.try_clone()?;
         let limit = if self.server == Server::Remote { Duration::from_secs(10) } else { ACCEPTS_WITHIN };
@@ -296,22 +296,22 @@ impl AsFd for Client {
     }
 }
 
-/// Whether the error means that no broker is running, not that it can't be reached.
+/// Whether the error means that no broker is running, rather than that the broker can't be reached.
 pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory)
 }
 
-/// Whether the connection broke, so that another try may help.
+/// Whether the connection broke, so that another attempt may succeed.
 pub fn is_connection_lost(error: &Error) -> bool {
     error.kind == ErrorKind::Gone
 }
 
-/// Whether a socket's time limit is over.
+/// Whether the time limit of a socket is over.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// The error for a broker that is there and does not answer.
+/// The error for a broker that runs but does not answer.
 fn stuck(pid: Option<i64>) -> Error {
     let text = match pid {
         Some(pid) => format!(
@@ -333,18 +333,18 @@ fn unreachable(places: &DataDir, error: &io::Error) -> Error {
     Error::new(ErrorKind::Gone, text)
 }
 
-/// The process that holds the lock of the one broker, as the kernel lists it.
+/// The process that holds the lock of the only broker, as the kernel reports it.
 pub fn broker_lock_holder(places: &DataDir) -> Option<i64> {
     let file = File::open(places.broker_lock()).ok()?;
     file_lock::holder(&file)
 }
 
-/// Starts a broker while it holds the start lock: when twenty clients come at once, one starts the broker and
-/// the others find it after they get the lock.
+/// Starts a broker while it holds the start lock. When twenty clients come at once, one of them starts the broker,
+/// and the others find it after they get the lock.
 fn start_broker(places: &DataDir) -> Result<Client, Error> {
     places.prepare()?;
-    // Without the lock two clients may start a broker each, and one of these gives way. That is better than to
-    // wait for a client that was stopped while it held the lock.
+    // Without the lock, two clients may each start a broker, and one of these brokers ends at once. That is better
+    // than waiting for a client that was stopped while it held the lock.
     let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
         .for_time(STARTS_WITHIN)
         .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;
@@ -354,7 +354,7 @@ fn start_broker(places: &DataDir) -> Result<Client, Error> {
         Err(error) => return Err(unreachable(places, &error)),
     }
     let (child, pid) = match spawn_broker(places) {
-        // Somebody else started one without this lock, and was quicker.
+        // Another program started a broker without this lock in the meantime.
         Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
         started => started?,
     };
@@ -367,7 +367,7 @@ fn start_broker(places: &DataDir) -> Result<Client, Error> {
 pub fn spawn_broker(places: &DataDir) -> Result<(Child, u32), Error> {
     let log = File::options().create(true).append(true).mode(0o600).open(places.log());
     let log = log.map_err(|error| places.error("can't be written", &error))?;
-    // The log of an older version may be open to others; the directory is private in any case.
+    // Other users may be able to read the log of an older version; the directory is private in any case.
     let _ = log.set_permissions(Permissions::from_mode(0o600));
     let spawned = Command::new(sys::own_path())
         .args(["start", "--json", "--as-daemon"])
@@ -380,7 +380,7 @@ pub fn spawn_broker(places: &DataDir) -> Result<(Child, u32), Error> {
         spawned.map_err(|error| Error::new(ErrorKind::Gone, format!("the broker can't be started ({error})")))?;
     let mut report = String::new();
     if let Some(out) = child.stdout.take() {
-        // An empty report means that the broker ended without one; this is handled below.
+        // An empty report means that the broker ended without a report, which is handled below.
         let _ = BufReader::new(out).take(64 * 1024).read_line(&mut report);
     }
     let report: Value = serde_json::from_str(&report).unwrap_or(Value::Null);
@@ -390,7 +390,7 @@ pub fn spawn_broker(places: &DataDir) -> Result<(Child, u32), Error> {
     if report["ok"] == json!(true) {
         return Ok((child, report["data"]["pid"].as_u64().unwrap_or(0) as u32));
     }
-    // It ends now; its exit status adds nothing to the report.
+    // The broker ends now, and its exit status adds nothing to the report.
     let _ = child.wait();
     let why = report["error"].as_str().map(str::to_owned);
     let kind = report["kind"].as_str().map_or(ErrorKind::Gone, ErrorKind::from_word);

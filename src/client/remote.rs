@@ -1,4 +1,4 @@
-//! Connects to a hub, over a WebSocket or through ssh. Both give a socket that carries lines.
+//! Connects to a hub, over a WebSocket or through ssh. Both ways give a socket that carries lines.
 
 use super::{Client, discovered_hub};
 use crate::base::error::{Error, ErrorKind};
@@ -19,25 +19,25 @@ use std::time::{Duration, Instant};
 /// How long ssh and the hub may take for the first response.
 const SSH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// If an attempt fails later than this, the hub is silent; a hub that refuses does so sooner.
+/// An attempt that fails after this time means a silent hub. A hub that refuses does so sooner.
 const SILENT_AFTER: Duration = Duration::from_millis(500);
-/// How long hooks, which can't wait, avoid a silent hub.
+/// How long hooks avoid a silent hub, because hooks cannot wait.
 const SILENT_MARK_AGE: Duration = Duration::from_secs(30);
 
 /// A hub to connect to.
 pub struct RemoteTarget {
-    /// The way to it.
+    /// The endpoint of the hub.
     road: Endpoint,
-    /// The settings with its secret and ports.
+    /// The settings, with the secret and the ports.
     settings: Settings,
 }
 
-/// Returns the hub that the settings name; none when the broker is on this machine.
+/// Returns the hub that the settings name; `None` if the broker is on this machine.
 ///
 /// # Errors
 /// When the settings are wrong.
 pub fn remote_target(places: &DataDir) -> Result<Option<RemoteTarget>, Error> {
-    // Most machines have no hub: do not read the settings where none can exist.
+    // Most machines have no hub, so the settings are not read if none of these variables or files exists.
     let is_set = |name: &str| std::env::var_os(name).is_some();
     if !is_set("SLM_MESH_HOST") && !is_set(SECRET) && !places.config().exists() {
         return Ok(None);
@@ -50,7 +50,7 @@ pub fn remote_target(places: &DataDir) -> Result<Option<RemoteTarget>, Error> {
     Ok((!matches!(road, Endpoint::Local { .. })).then_some(RemoteTarget { road, settings }))
 }
 
-/// Connects to a hub and tells it who we are. Marks a hub that does not respond.
+/// Connects to a hub and describes this machine to it. Marks a hub that does not respond.
 ///
 /// # Errors
 /// When the hub can't be reached or rejects us; the text says which.
@@ -61,31 +61,31 @@ pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error>
         // There is rarely a mark to remove.
         let _ = std::fs::remove_file(places.silent());
     } else if began.elapsed() >= SILENT_AFTER {
-        // Without the mark, the next hook waits as well.
+        // If the mark can't be written, the next hook waits as well.
         let _ = places.prepare().and_then(|()| places.write(&places.silent(), ""));
     }
     connected
 }
 
-/// Whether the hub did not respond a moment ago, so that a hook need not try. Commands do not ask this: they
-/// can wait, and a success removes the mark.
+/// Whether the hub did not respond a moment ago, so that a hook need not try. Commands ignore the mark, because they
+/// can wait, and they remove it when they succeed.
 pub fn is_marked_silent(places: &DataDir) -> bool {
     let at = std::fs::metadata(places.silent()).and_then(|meta| meta.modified());
     at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SILENT_MARK_AGE))
 }
 
-/// Connects through a process that carries the lines, so that the connection outlives this process for as
-/// long as another one holds the socket. The carrier ends when nobody holds it any more.
+/// Connects through a process that carries the lines. So the connection outlives this process as long as another
+/// process holds the socket, and then the carrier ends.
 ///
 /// # Errors
-/// When the carrier can't be started; it reports by itself why it can't reach the hub.
+/// When the carrier can't be started. The carrier itself reports why it can't reach the hub.
 pub fn connect_by_carrier() -> Result<Client, Error> {
     let failed = |error: std::io::Error| Error::new(ErrorKind::Gone, format!("cannot start slm-mesh pipe ({error})"));
     let (ours, input) = UnixStream::pair().map_err(failed)?;
     let output = input.try_clone().map_err(failed)?;
     let mut command = Command::new(sys::own_path());
     command.arg("pipe").stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output)));
-    // A terminal's Ctrl-C is for the command that holds the socket.
+    // The terminal's Ctrl-C is meant for the command that holds the socket, not for the carrier.
     let child = command.process_group(0).spawn().map_err(failed)?;
     Ok(Client::from_stream(ours, Some(child)))
 }
@@ -120,9 +120,9 @@ fn connect_target(target: &RemoteTarget) -> Result<Client, Error> {
     Ok(client)
 }
 
-/// Describes where this connection comes from: the machine, the user, and our parent processes, by which the
-/// hub finds the session that a shell or hook belongs to. On one machine the broker asks the kernel; here it
-/// believes us, because we know the secret.
+/// Describes where this connection comes from: the machine, the user, and our parent processes. The hub uses the
+/// processes to find the session that a shell or hook belongs to. On one machine the broker asks the kernel; a hub
+/// trusts the description, because we know the secret.
 fn describe_origin() -> Value {
     let ancestors: Vec<Value> = process::ancestors(i64::from(std::process::id()))
         .iter()
@@ -140,7 +140,7 @@ fn connect_over_ssh(target: &str, port: Option<u16>) -> Result<Client, Error> {
     let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.try_clone()?, theirs)));
     let (ours, input, output) = pair.map_err(|error| failed(&error.to_string()))?;
     let mut command = Command::new("ssh");
-    // Nobody is there to type a password, and ssh must notice a dead network.
+    // Nobody can type a password here, and ssh must notice a dead network.
     command.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]);
     command.args(["-o", "ServerAliveCountMax=2"]);
     if let Some(port) = port {
@@ -149,7 +149,7 @@ fn connect_over_ssh(target: &str, port: Option<u16>) -> Result<Client, Error> {
     command.args(["--", target, "slm-mesh", "pipe"]);
     command.stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output))).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(&format!("ssh can't be run ({error})")))?;
-    // This closes our copies of its ends, so that the stream ends when ssh does.
+    // Dropping the command closes our copies of its pipe ends, so that the stream ends when ssh does.
     drop(command);
     let stderr = child.stderr.take();
     let mut client = Client::from_stream(ours, Some(child));
@@ -158,7 +158,7 @@ fn connect_over_ssh(target: &str, port: Option<u16>) -> Result<Client, Error> {
         Ok(_) => {
             client.set_receive_timeout(None).map_err(|error| client.connection_lost(&error))?;
             if let Some(stderr) = stderr {
-                // Later messages of ssh go to our own log.
+                // Later messages of ssh go to our own standard error.
                 std::thread::spawn(move || {
                     BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| sys::print_error(&line))
                 });
@@ -168,7 +168,7 @@ fn connect_over_ssh(target: &str, port: Option<u16>) -> Result<Client, Error> {
         Err(_) => {
             let mut messages = String::new();
             if let (Some(mut stderr), Some(child)) = (stderr, client.broker_child.as_mut()) {
-                // It has ended or is ended here; its last words are the reason.
+                // ssh has ended, or is killed here. Its last message is the reason.
                 let _ = child.kill().and_then(|()| child.wait());
                 let _ = stderr.by_ref().take(4096).read_to_string(&mut messages);
             }

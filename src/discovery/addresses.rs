@@ -2,21 +2,20 @@
 
 use std::net::IpAddr;
 
-/// Interfaces whose names start like this lead only to containers, virtual machines or a phone's side
-/// channel, not to a LAN.
+/// Interfaces whose names begin like this lead only to containers, virtual machines or a phone's side channel.
 const VIRTUAL_PREFIXES: &[&str] = &[
     "docker", "br-", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman", "flannel", "cali", "vmnet", "awdl", "llw",
 ];
 
-/// More addresses than this do not help anybody to reach us.
+/// More addresses than this help nobody to reach us.
 const ADDRESSES_MAX: usize = 16;
 
 /// One address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name.
+    /// The name of the interface.
     pub name: String,
-    /// Its number; 0 where the system gives none.
+    /// The number of the interface; 0 if the system gives none.
     pub index: u32,
     /// The address.
     pub address: IpAddr,
@@ -59,8 +58,8 @@ pub fn lan_interfaces() -> Vec<Interface> {
     known.filter(Interface::is_lan).collect()
 }
 
-/// Returns the addresses under which others reach this machine, sorted. Link-local IPv6 addresses are among
-/// them only if there are no others.
+/// Returns the addresses under which other machines reach this one, sorted. Link-local IPv6 addresses are included
+/// only if there are no other addresses.
 pub fn local_addresses() -> Vec<IpAddr> {
     select_reachable(&lan_interfaces())
 }

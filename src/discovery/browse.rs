@@ -1,7 +1,7 @@
 //! Looks for hubs: sends a query on every interface that leads to a LAN, and collects responses for a while.
 //!
-//! It uses no well-known port and joins no group, so it works beside any other program that speaks multicast
-//! DNS. The responses come by unicast.
+//! It uses no well-known port and joins no group, so it works beside any other program that speaks multicast DNS. The
+//! responses arrive by unicast.
 
 use super::addresses::{Interface, lan_interfaces};
 use super::packet::{self, ServiceRecord};
@@ -11,24 +11,24 @@ use std::time::{Duration, Instant};
 
 /// More hubs than this are an attack, not a LAN.
 const HUBS_MAX: usize = 64;
-/// One machine may run hubs of several users, but may not crowd out other machines.
+/// One machine may run the hubs of several users, but may not displace other machines.
 const HUBS_PER_ADDRESS_MAX: usize = 8;
-/// Addresses that we try for each hub.
+/// How many addresses we try for each hub.
 const ADDRESSES_MAX: usize = 8;
-/// Packets that we parse in one second; we drop all others unread.
+/// How many packets we parse in one second. We drop all others unread.
 const PACKETS_PER_SECOND_MAX: u32 = 256;
 /// The longest multicast DNS packet (RFC 6762 17).
 const PACKET_BYTES_MAX: usize = 9000;
-/// On a machine with more addresses we use the first ones.
+/// How many sockets we open, at most one for each address of this machine.
 const SOCKETS_MAX: usize = 32;
-/// Queries that we send: a packet may be lost, and a busy responder drops some.
+/// How many queries we send, because a packet may be lost and a busy responder drops some.
 const QUERIES: u32 = 3;
 
 const PORT: u16 = 5353;
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 
-/// The kind of program that responded, as it claims.
+/// The kind of program that responded, as the response claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceKind {
     /// A slm-mesh hub.
@@ -37,26 +37,26 @@ pub enum ServiceKind {
     SuperLocalMemory,
 }
 
-/// A service that responded. Only its address is a fact; everything else is what a stranger claims.
+/// A service that responded. Its address is a fact; everything else is the claim of a stranger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredService {
     /// The instance's name: any text of at most 63 characters.
     pub name: String,
-    /// What it claims to be.
+    /// The kind of program that the service claims to be.
     pub kind: ServiceKind,
     /// The address that the response came from, with the HTTP port.
     pub address: SocketAddr,
-    /// All addresses to try; the one above comes first.
+    /// All addresses to try. The first one is `address`.
     pub addresses: Vec<IpAddr>,
     /// The HTTP port.
     pub http_port: u16,
-    /// The WebSocket port; if the response has none, the one after the HTTP port.
+    /// The WebSocket port. If the response has none, this is the number after the HTTP port.
     pub ws_port: u16,
-    /// Its version; empty if the response has none.
+    /// The version; empty if the response has none.
     pub version: String,
 }
 
-/// Sends queries and collects responses until the time is up. Without a LAN it returns nothing at once.
+/// Sends queries and collects responses until the time is up. Without a LAN, it returns an empty list at once.
 pub fn browse(timeout: Duration) -> Vec<DiscoveredService> {
     let id = crate::sys::random_u128() as u16;
     let sockets: Vec<QuerySocket> =
@@ -78,7 +78,8 @@ pub fn browse(timeout: Duration) -> Vec<DiscoveredService> {
         let until = if n_sent < QUERIES { timeout * n_sent / QUERIES } else { timeout };
         wait_readable(&sockets, until.saturating_sub(began.elapsed()));
         for socket in &sockets {
-            // One packet from each socket, so that a flood on one interface does not starve the others.
+            // Each round takes one packet from each socket, so that a flood on one interface does not starve the
+            // others.
             if let Ok((n, from)) = socket.udp.recv_from(&mut buffer) {
                 results.take_packet(&buffer[..n], from, &socket.interface, began.elapsed());
             }
@@ -103,11 +104,11 @@ struct QuerySocket {
 }
 
 impl QuerySocket {
-    /// Returns none where the interface can't be used; others may work.
+    /// Returns `None` if the interface can't be used; other interfaces may work.
     fn open(interface: Interface) -> Option<QuerySocket> {
         let (own, group) = match interface.address {
             IpAddr::V4(own) => (SocketAddr::new(own.into(), 0), SocketAddr::new(GROUP_V4.into(), PORT)),
-            // The group has link scope, so the query must come from the link-local address; each interface has one.
+            // The group has link scope, so the query must come from the interface's link-local address.
             IpAddr::V6(own) if own.is_unicast_link_local() => {
                 let on_link = |address, port| SocketAddrV6::new(address, port, 0, interface.index).into();
                 (on_link(own, 0), on_link(GROUP_V6, PORT))
@@ -116,7 +117,8 @@ impl QuerySocket {
         };
         let socket = UdpSocket::bind(own).ok()?;
         socket.set_nonblocking(true).ok()?;
-        // Responders may ignore packets with a smaller hop limit as not from this link (RFC 6762 11).
+        // Responders may ignore packets with a smaller hop limit, because these may come from another link (RFC 6762
+        // 11).
         match interface.address {
             IpAddr::V4(own) => {
                 rustix::net::sockopt::set_ip_multicast_if(&socket, &own).ok()?;
@@ -128,7 +130,7 @@ impl QuerySocket {
     }
 
     fn send_query(&self, query: &[u8]) {
-        // If this fails, nobody responds on this interface, and that is what the caller sees.
+        // If this fails, nobody responds on this interface, and the result shows that.
         let _ = self.udp.send_to(query, self.group);
     }
 }
@@ -163,7 +165,7 @@ impl DiscoveryResults {
         }
     }
 
-    /// Adds a service, once for each name and source address: so nobody can change what another machine said.
+    /// Adds a service once for each name and source address, so nobody can change what another machine sent.
     fn add(&mut self, service: ServiceRecord, from: SocketAddr) {
         let of_one = self.found.iter().filter(|(found, _)| found.address.ip() == from.ip());
         let is_known = of_one.clone().any(|(found, _)| found.name == service.name);
@@ -190,7 +192,7 @@ impl DiscoveryResults {
         self.found.push((found, service.target));
     }
 
-    /// Returns all services by name. A service that responded over both IPv4 and IPv6 is listed once.
+    /// Returns all services, sorted by name. A service that responded over both IPv4 and IPv6 is listed once.
     fn finish(self) -> Vec<DiscoveredService> {
         let (mut done, others): (Vec<_>, Vec<_>) =
             self.found.into_iter().partition(|(found, _)| found.address.is_ipv4());
@@ -216,8 +218,8 @@ impl DiscoveryResults {
     }
 }
 
-/// Whether the address can belong to another machine. A link-local IPv6 address is useless, because the
-/// record does not say which link it is on.
+/// Whether the address can belong to another machine. A link-local IPv6 address is useless, because the record does
+/// not name its link.
 fn is_usable(address: &IpAddr) -> bool {
     let is_partial = match address {
         IpAddr::V4(v4) => v4.is_broadcast(),

@@ -1,8 +1,8 @@
 //! The process that announces a hub by multicast DNS: `slm-mesh announce`, which only the broker starts.
 //!
-//! **Invariant:** the process holds no secret, and its crash costs nothing but a restart. A single packet can
-//! overflow the stack of libmdns (librespot-org/libmdns issue 56), and another one makes its thread panic. A
-//! panic in any thread ends the process, so that the broker notices.
+//! **Invariant:** the process has no secret, and its crash costs only a restart. A single packet can overflow the
+//! stack of libmdns (librespot-org/libmdns issue 56), and another packet makes its thread panic. A panic in any
+//! thread ends the process, so that the broker notices.
 
 use super::{SERVICE, addresses};
 use crate::sys;
@@ -14,11 +14,11 @@ use std::time::Duration;
 
 /// The standard allows 63 bytes in a label, but libmdns does not.
 const LABEL_BYTES_MAX: usize = 62;
-/// Whoever browses ignores longer versions.
+/// Other hubs ignore longer versions.
 const VERSION_BYTES_MAX: usize = 32;
 /// This many addresses fit into a packet.
 const ADDRESSES_MAX: usize = 16;
-/// How long libmdns needs to send its goodbye. It does not report when it has.
+/// How long libmdns needs to send its goodbye, because libmdns does not report that it has done so.
 const GOODBYE: Duration = Duration::from_millis(100);
 /// The exit status of a thread that panicked.
 const PANICKED: i32 = 101;
@@ -39,8 +39,8 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// Makes an announcement that has no addresses yet. The name is cut to one label; libmdns would end it at
-    /// the first dot.
+    /// Makes an announcement without addresses. The name is cut to one label, because libmdns would end it at the
+    /// first dot.
     pub fn new(name: &str, port: u16, ws_port: u16, version: &str) -> Announcement {
         let tame = |c: char| if c == '.' || c.is_control() { '-' } else { c };
         let mut label: String = name.chars().map(tame).collect();
@@ -54,7 +54,7 @@ impl Announcement {
         Announcement { name: label, port, ws_port, version, addresses: Vec::new() }
     }
 
-    /// The command line arguments that carry this announcement.
+    /// The announcement as command line arguments.
     pub fn to_args(&self) -> Vec<String> {
         let mut words = vec![self.name.clone(), self.port.to_string(), self.ws_port.to_string(), self.version.clone()];
         words.extend(self.addresses.iter().map(IpAddr::to_string));
@@ -87,7 +87,7 @@ impl Announcement {
 /// When there is no network, or another program has the port for itself.
 pub fn announce(announcement: &Announcement) -> Result<(), String> {
     exit_on_panic();
-    // libmdns takes an empty list for all addresses, which would include containers.
+    // libmdns treats an empty list as all addresses, including those of containers.
     let addresses =
         if announcement.addresses.is_empty() { addresses::local_addresses() } else { announcement.addresses.clone() };
     if addresses.is_empty() {
@@ -97,15 +97,15 @@ pub fn announce(announcement: &Announcement) -> Result<(), String> {
     if host.split('.').any(|label| label.is_empty() || label.len() > LABEL_BYTES_MAX) {
         return Err(format!("the machine's name \"{host}\" can't be announced"));
     }
-    // Responder::new() would panic without a network.
+    // `Responder::new()` would panic without a network.
     let responder =
         Responder::new_with_ip_list(addresses).map_err(|error| format!("multicast DNS can't be used ({error})"))?;
     let texts = [format!("version={}", announcement.version), format!("wsPort={}", announcement.ws_port)];
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let service = responder.register(SERVICE, &announcement.name, announcement.port, &texts);
-    // The end of the input tells us to stop, even if it ends with an error.
+    // The end of the input means that we stop, even if it ends with an error.
     let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-    // The order and the pause matter: a responder that is dropped at once sends no goodbye.
+    // The order and the pause matter, because a responder that is dropped at once sends no goodbye.
     drop(service);
     std::thread::sleep(GOODBYE);
     drop(responder);
@@ -118,7 +118,7 @@ fn exit_on_panic() {
         sys::print_error(&format!("slm-mesh announce: {info}"));
         std::process::exit(PANICKED);
     }));
-    // If this fails, a crash leaves a core dump, which is only a nuisance.
+    // If this fails, a crash leaves a core dump, which does no harm.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 

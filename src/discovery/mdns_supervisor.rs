@@ -1,8 +1,8 @@
-//! Starts the process that announces a hub, and restarts it after a crash. The pause before a restart grows,
-//! so that an attacker who crashes it with packets gains little.
+//! Starts the process that announces a hub, and restarts it after a crash. The pause before a restart grows, so that
+//! an attacker who crashes the process with packets gains little.
 //!
-//! **Invariant:** nothing here blocks. [`MdnsSupervisor::supervise`] does what is due and returns when to call
-//! it again.
+//! **Invariant:** nothing here blocks. [`MdnsSupervisor::supervise`] does what is due and returns when to call it
+//! again.
 
 use super::addresses;
 use super::mdns_process::Announcement;
@@ -16,7 +16,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 const PAUSE_MS_MIN: i64 = 1000;
 /// The longest pause.
 const PAUSE_MS_MAX: i64 = 300_000;
-/// After this much time without a crash, the pause is the first one again.
+/// After this time without a crash, the pause is short again.
 const STABLE_MS: i64 = 60_000;
 /// How often we check that the process lives and that the machine still has the announced addresses.
 const CHECK_MS: i64 = 5000;
@@ -37,7 +37,7 @@ pub struct MdnsSupervisor {
 }
 
 impl MdnsSupervisor {
-    /// Makes a supervisor for this program; the first call of [`MdnsSupervisor::supervise`] starts it.
+    /// Makes a supervisor for this program. The first call of [`MdnsSupervisor::supervise`] starts it.
     pub fn new(program: PathBuf, announcement: Announcement) -> MdnsSupervisor {
         MdnsSupervisor {
             program,
@@ -51,7 +51,7 @@ impl MdnsSupervisor {
         }
     }
 
-    /// Does what is due; returns when to call it again, or none once the process has been stopped.
+    /// Does what is due. Returns when to call it again, or `None` once the process has been stopped.
     pub fn supervise(&mut self, now_ms: i64) -> Option<i64> {
         if let Some(child) = &mut self.child {
             match child.try_wait() {
@@ -68,7 +68,7 @@ impl MdnsSupervisor {
         Some(if self.child.is_some() { now_ms + CHECK_MS } else { self.due_ms })
     }
 
-    /// Asks the process to send its goodbye and end. Nobody has to wait for that.
+    /// Asks the process to send its goodbye and end. Nobody has to wait for it.
     pub fn stop(&mut self) {
         self.is_stopped = true;
         self.ask_to_stop();
@@ -79,7 +79,7 @@ impl MdnsSupervisor {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Replaces a running process that announces former addresses.
+    /// Replaces a process that announces old addresses.
     fn check_running(&mut self, now_ms: i64) -> Option<i64> {
         let was_asked = self.child.as_ref().is_some_and(|child| child.stdin.is_none());
         if !was_asked && (self.local_addresses)() != self.announcement.addresses {
@@ -90,7 +90,7 @@ impl MdnsSupervisor {
         Some(now_ms + STOP_CHECK_MS)
     }
 
-    /// Closes the input of the process, which tells it to stop.
+    /// Closes the standard input of the process, which tells the process to stop.
     fn ask_to_stop(&mut self) {
         if let Some(child) = &mut self.child {
             child.stdin = None;
@@ -118,7 +118,7 @@ impl MdnsSupervisor {
         }
         let mut command = Command::new(&self.program);
         command.args(["announce", "--"]).args(self.announcement.to_args());
-        // The environment could hold a secret, and Ctrl-C is not meant for it: it ends with its input.
+        // The environment could contain a secret. Ctrl-C is not meant for this process, which ends with its input.
         command.env_clear().current_dir("/").process_group(0);
         match command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
             Ok(child) => (self.child, self.started_ms) = (Some(child), now_ms),
@@ -126,10 +126,10 @@ impl MdnsSupervisor {
         }
     }
 
-    /// Schedules a restart, after twice the pause each time. Only the first failure in a row is logged.
+    /// Schedules a restart, and doubles the pause each time. Only the first failure in a row is logged.
     fn retry_later(&mut self, now_ms: i64, why: &str) {
         if self.pause_ms == PAUSE_MS_MIN {
-            sys::print_error(&format!("slm-mesh: not announced on the LAN: {why}; trying again"));
+            sys::print_error(&format!("slm-mesh: this hub is not announced on the LAN: {why}; trying again"));
         }
         self.due_ms = now_ms + self.pause_ms;
         self.pause_ms = (self.pause_ms * 2).min(PAUSE_MS_MAX);
@@ -150,7 +150,7 @@ mod tests {
         supervisor
     }
 
-    /// Supervises at this time until the process has ended.
+    /// Calls the supervisor at this time until the process has ended.
     fn supervise_until_gone(supervisor: &mut MdnsSupervisor, now_ms: i64) -> Option<i64> {
         loop {
             let next = supervisor.supervise(now_ms);

@@ -1,17 +1,17 @@
 //! Multicast DNS packets: builds our query, and parses the responses of strangers.
 //!
-//! **Invariant:** parsing takes bounded time and memory, whatever the bytes are. Pointers in names must lead
-//! strictly backward, and the number of records is limited. A malformed packet yields nothing.
+//! **Invariant:** parsing takes bounded time and memory, whatever the bytes are. Pointers in names must lead strictly
+//! backward, and the number of records is limited. A malformed packet gives no result.
 
 use std::net::IpAddr;
 
-/// Pointers that one name may follow. RFC 1035 4.1.4 gives no limit; honest names need few.
+/// How many pointers one name may follow. RFC 1035 4.1.4 gives no limit; honest names need few.
 const HOPS_MAX: usize = 16;
 /// The longest name, without the empty label at its end (RFC 1035 2.3.4).
 const NAME_BYTES_MAX: usize = 254;
-/// Records of each kind that we take from one packet.
+/// How many records of each kind we take from one packet.
 const RECORDS_MAX: usize = 64;
-/// A longer version is ignored.
+/// A longer version text is ignored.
 const VERSION_BYTES_MAX: usize = 32;
 
 /// `_slm-mesh._tcp.local` in wire format.
@@ -26,22 +26,22 @@ const IN: u16 = 1;
 /// In a question, this bit asks for a unicast response. In a response, it means that older records are void.
 const TOP_BIT: u16 = 0x8000;
 
-/// A service, as a response describes it.
+/// A service, as described in a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceRecord {
     /// The instance's name: any text of at most 63 bytes.
     pub name: String,
     /// The HTTP port.
     pub port: u16,
-    /// The claimed name of its machine.
+    /// The machine's name, as the response claims it.
     pub target: Vec<u8>,
-    /// The claimed addresses.
+    /// The addresses, as the response claims them.
     pub addresses: Vec<IpAddr>,
     /// The WebSocket port, if the response has one.
     pub ws_port: Option<u16>,
-    /// Its version; empty if the response has no valid one.
+    /// The version; empty if the response has no valid version.
     pub version: String,
-    /// Whether it claims to be a SuperLocalMemory daemon.
+    /// Whether the response claims to come from a SuperLocalMemory daemon.
     pub is_superlocalmemory: bool,
 }
 
@@ -61,7 +61,7 @@ pub fn build_query(id: u16) -> Vec<u8> {
     packet
 }
 
-/// Parses a response to the query with this id; returns none for anything else.
+/// Parses a response to the query with this id; returns `None` for any other packet.
 pub fn parse_response(packet: &[u8], id: u16) -> Option<Vec<ServiceRecord>> {
     let records = ResourceRecords::parse(packet, id)?;
     let mut told: Vec<ServiceRecord> = Vec::new();
@@ -142,7 +142,7 @@ impl<'a> ResourceRecords<'a> {
             reader.bytes(4)?;
         }
         let mut records = ResourceRecords::default();
-        // A record takes at least eleven bytes, so the packet ends long before a false count does.
+        // A record has at least eleven bytes, so a false count cannot cause many rounds.
         for _ in 0..n_records {
             records.add_next(&mut reader)?;
         }
@@ -162,7 +162,7 @@ impl<'a> ResourceRecords<'a> {
         match kind {
             SRV if self.srv.len() < RECORDS_MAX => {
                 let mut inside = PacketReader { packet: &reader.packet[..reader.at], at: start };
-                // Priority and weight choose among several servers of one name; a hub is only one.
+                // Priority and weight choose among several servers of one name, but a hub has only one.
                 inside.bytes(4)?;
                 let port = inside.word()?;
                 self.srv.push((owner, port, inside.name()?));
@@ -180,7 +180,7 @@ impl<'a> ResourceRecords<'a> {
     }
 }
 
-/// Reads a packet from start to end; returns none past its end.
+/// Reads a packet from start to end; returns `None` past its end.
 struct PacketReader<'a> {
     packet: &'a [u8],
     at: usize,
@@ -200,7 +200,8 @@ impl<'a> PacketReader<'a> {
 
     fn name(&mut self) -> Option<EncodedName> {
         let mut name = EncodedName::new();
-        // The start of the current labels. A pointer must lead before it, so that pointers can't form a circle.
+        // The start of the current labels. A pointer must lead to a place before it, so pointers cannot form a
+        // circle.
         let (mut at, mut floor, mut after_pointer) = (self.at, self.at, None);
         let mut n_hops = 0;
         loop {
@@ -303,7 +304,7 @@ pub(super) mod tests {
 
     #[test]
     fn pointers_and_capitals_are_read() {
-        // The service's name occurs once, at offset 12; all other names point there.
+        // The service's name occurs once, at offset 12, and all other names point there.
         let mut builder = Builder::new(ID).record(&[SERVICE, &[0]].concat(), PTR, 60, b"\x04Desk\xc0\x0c");
         let at = builder.bytes.len() as u8 - 7;
         builder = builder.record(&[0xc0, at], SRV, 60, &[0, 0, 0, 0, 0x1e, 0xdb, 0xc0, at]);
@@ -348,7 +349,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_chain_of_pointers_has_an_end() {
-        // Questions whose names each point to the one before.
+        // Questions whose names each point to the previous one.
         let chain = |n: u16| {
             let mut packet = [&plain()[..4], &(n + 1).to_be_bytes(), &[0; 6], &[0, 0, 12, 0, 1]].concat();
             for n in 0..n {

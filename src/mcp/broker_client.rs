@@ -1,8 +1,7 @@
-//! The session's connection to the broker: calls go out, answers come back, and a lost broker is
-//! found again.
+//! The session's connection to the broker: sends calls, receives answers, and reconnects when the broker is lost.
 //!
-//! **Invariant:** a message counts as shown only after the result that carried it was written out
-//! whole; a cancelled call consumes nothing.
+//! **Invariant:** a message counts as read only after the result that contains it was written completely. A cancelled
+//! call marks nothing as read.
 
 mod reader_thread;
 mod state;
@@ -21,14 +20,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Calls in flight at once; further ones are refused.
+/// The most calls in progress. Further calls are refused.
 const CALLS_MAX: usize = 64;
-/// How long calls in flight may take once the client has closed its end; clients kill after 2 s.
+/// How long calls may still take after the client has closed its end. Clients kill a server after 2 s.
 const CLOSE_MAX: Duration = Duration::from_millis(1500);
-/// The stack of a thread that only waits and writes.
+/// The stack size of a thread that only waits and writes.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The connection, seen from the thread that reads requests.
+/// The connection, as the thread that reads requests uses it.
 #[derive(Debug)]
 pub struct BrokerClient {
     shared: Arc<SharedState>,
@@ -38,7 +37,7 @@ pub struct BrokerClient {
 }
 
 impl BrokerClient {
-    /// Not connected, and without a thread yet: clients start servers only to look at them.
+    /// Not connected, and without a thread yet, because some clients start servers only to look at them.
     pub fn new(out: Arc<StdoutWriter>) -> BrokerClient {
         BrokerClient { shared: Arc::default(), thread: None, is_detached: false, out }
     }
@@ -48,14 +47,14 @@ impl BrokerClient {
         BrokerClient { is_detached: true, ..BrokerClient::new(out) }
     }
 
-    /// Starts the thread at the client's first word; the session's age counts from now.
+    /// Starts the thread when the client sends its first message. The session's age counts from now.
     pub fn note_client_spoke(&mut self) {
         if self.thread.is_some() || self.is_detached {
             return;
         }
         self.shared.lock().client_spoke_at = Some(Instant::now());
         let (shared, out) = (Arc::clone(&self.shared), Arc::clone(&self.out));
-        // Without this thread calls to a stuck broker wait; all else works.
+        // Without this thread, calls to a stuck broker wait; everything else works.
         let _ = std::thread::Builder::new()
             .stack_size(STACK_BYTES)
             .spawn(move || stuck_broker_watch::watch_calls(&shared, &out));
@@ -71,12 +70,12 @@ impl BrokerClient {
         }
     }
 
-    /// Names the agent that the client is, whatever it says of itself.
+    /// Sets the agent, whatever the client says about itself.
     pub fn choose_agent(&self, name: Option<String>) {
         self.shared.lock().client.chosen = name;
     }
 
-    /// Sends a call to the broker, now or as soon as there is one.
+    /// Sends a call to the broker, now or as soon as a broker is connected.
     pub fn submit(&self, call: PendingCall) {
         let mut state = self.shared.lock();
         if state.calls.len() >= CALLS_MAX {
@@ -93,8 +92,8 @@ impl BrokerClient {
             state.attach_for(request);
         }
         if wants_progress {
-            // The reader sleeps on the socket without a limit; the answer to this wakes it, so that it
-            // learns when the first report is due.
+            // The reader waits on the socket without a limit. The answer to this ping wakes it, so that it learns
+            // when the first progress report is due.
             state.send(&rpc::request(&json!(0), "ping", &json!({})));
         }
         if state.is_watch_idle {
@@ -107,7 +106,7 @@ impl BrokerClient {
     /// Drops a call whose answer the client no longer wants.
     pub fn cancel(&self, id: &Value) {
         let mut state = self.shared.lock();
-        // The oldest, if a client has used an id twice.
+        // The oldest call, if a client has used an id twice.
         let named = state.calls.iter().filter(|(_, call)| call.target.id == *id).map(|(request, _)| *request);
         let Some(request) = named.min() else { return };
         if let Some(batch) = state.calls.remove(&request).and_then(|call| call.target.batch) {
@@ -117,8 +116,7 @@ impl BrokerClient {
         state.send(&rpc::notification("cancel", &json!({ "id": request })));
     }
 
-    /// Ends the session in order: drops the calls that only wait, gives the others a moment to be
-    /// answered, and detaches.
+    /// Ends the session in order: drops the calls that only wait, gives the other calls a moment, and detaches.
     pub fn close(&mut self) {
         let until = Instant::now() + CLOSE_MAX;
         let mut state = self.shared.lock();
@@ -128,8 +126,8 @@ impl BrokerClient {
             .wait_while(state, until, |state| !state.calls.is_empty() || state.is_answering || state.is_attaching);
         state.is_closing = true;
         state.send(&rpc::notification("detach", &json!({})));
-        // The broker ends the connection once it has read that. On the way to another machine a thread of
-        // this process carries it, so the process must not end before.
+        // The broker ends the connection after it has read the detach. A thread of this process carries it to a hub,
+        // so the process must not end earlier.
         let is_sent = state.socket.as_ref().is_some_and(|socket| socket.shutdown(Shutdown::Write).is_ok());
         self.shared.changed.notify_all();
         if is_sent {

@@ -1,5 +1,5 @@
-//! Where a relative path begins: in the working directory, or, if a client started this session in the
-//! home folder or `/` whatever its workspace is, in the one root that the client names.
+//! Finds the folder in which a relative path begins: the working directory, or the only root that the client names.
+//! Some clients start this session in the home folder or in `/` for every workspace.
 
 use crate::base::error::Error;
 use crate::sys::path_normalization;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 /// The id of our request for the client's roots.
 const REQUEST_ID: &str = "slm-mesh-roots";
 
-/// The client's workspace folders, as far as it names them.
+/// The client's workspace folders, as far as the client names them.
 #[derive(Debug, Default)]
 pub struct ClientRoots {
     is_supported: bool,
@@ -22,13 +22,13 @@ impl ClientRoots {
         self.is_supported = params.get("capabilities").is_some_and(|capabilities| capabilities["roots"].is_object());
     }
 
-    /// The request for the roots; `None` if the client has none, or the working directory does as well.
+    /// The request for the roots; `None` if the client has no roots, or if the working directory is a project.
     pub fn request(&self) -> Option<String> {
         let is_needed = self.is_supported && path_normalization::project_dir().is_err();
         is_needed.then(|| rpc::request(&json!(REQUEST_ID), "roots/list", &json!({})))
     }
 
-    /// Takes the answer to the request.
+    /// Handles the answer to the request.
     pub fn note_response(&mut self, id: &Value, result: &Result<Value, Value>) {
         let Some(rows) = result.as_ref().ok().filter(|_| *id == json!(REQUEST_ID)) else { return };
         let rows = rows["roots"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -36,10 +36,10 @@ impl ClientRoots {
             rows.iter().filter_map(|row| row["uri"].as_str()).filter_map(path_normalization::from_uri).collect();
     }
 
-    /// Makes the paths of a call absolute and normal: only here the working directory is known.
+    /// Makes the paths of a call absolute and normal, because only this process knows the working directory.
     ///
     /// # Errors
-    /// When a path is relative and nothing says to which folder.
+    /// When a path is relative and nothing tells the folder.
     pub fn resolve_paths(&self, arguments: &mut Map<String, Value>) -> Result<(), Error> {
         let root = match self.roots.as_slice() {
             [root] => Some(root.as_str()),

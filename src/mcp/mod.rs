@@ -1,10 +1,9 @@
-//! MCP over stdio: what an agent speaks to when it starts `slm-mesh`.
+//! MCP over stdio: the server that an agent starts as `slm-mesh mcp`.
 //!
-//! Two threads: this one reads requests and answers at once what needs no broker; the thread of the
-//! broker client brings the broker's answers back. Waiting happens in the broker, so a call that waits
-//! holds up nothing.
+//! There are two threads. This thread reads requests and answers those that need no broker. The thread of the broker
+//! client writes the broker's answers. Waiting calls wait in the broker, so they block nothing here.
 //!
-//! **Invariant:** standard output carries whole protocol lines and nothing else.
+//! **Invariant:** standard output carries only complete protocol lines.
 
 mod agent_notifier;
 mod broker_client;
@@ -26,8 +25,8 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use stdout_writer::StdoutWriter;
 
-/// Runs a session until its client closes standard input. `agent` is the agent that the client is, if the
-/// command line names one.
+/// Runs a session until its client closes standard input. `agent` is the client's agent, if the command line names
+/// it.
 ///
 /// # Errors
 /// When standard input can't be read.
@@ -51,8 +50,8 @@ pub fn serve_stdio(legacy_only: bool, agent: Option<String>) -> io::Result<()> {
     Ok(())
 }
 
-/// What a session without a broker writes when these pieces arrive on standard input: it accepts calls
-/// and never answers them. For tests that feed it arbitrary bytes.
+/// Returns what a session without a broker writes when these pieces arrive on standard input. The session accepts
+/// calls but never answers them. Tests use it to feed arbitrary bytes.
 #[doc(hidden)]
 pub fn replay_detached<'a>(legacy_only: bool, input: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let out = Arc::new(StdoutWriter::keeping());
@@ -61,7 +60,7 @@ pub fn replay_detached<'a>(legacy_only: bool, input: impl Iterator<Item = &'a [u
     out.take_kept()
 }
 
-/// A mistake of the client: an error of the protocol, not a tool's result.
+/// A mistake of the client. It becomes a protocol error, not a tool's result.
 #[derive(Debug)]
 struct ProtocolError {
     code: i64,
@@ -79,8 +78,8 @@ impl ProtocolError {
         self
     }
 
-    /// The answer to a request with this id. Without a readable id the field is left out: the schema of
-    /// MCP allows no null there.
+    /// The answer to a request with this id. If the id can't be read, the field is left out, because MCP's schema
+    /// does not allow null there.
     fn to_response(&self, id: Option<&Value>) -> Value {
         let mut response = json!({ "jsonrpc": "2.0" });
         if let Some(id) = id {

@@ -1,5 +1,5 @@
-//! What a peer said last, read from the transcript that its agent keeps. The broker knows only the path; the client
-//! that shows the text reads it.
+//! Reads what a peer said last, from the transcript that its agent keeps. The broker knows only the path; the client
+//! that shows the text reads the file.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::untrusted_text;
@@ -11,44 +11,44 @@ use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Passages of each speaker that an agent sees of another.
+/// How many passages of each speaker an agent sees.
 const SHOWN: usize = 3;
-/// Characters of a passage that an agent sees.
+/// How many characters of a passage an agent sees.
 const SHOWN_CHARS: usize = 400;
 
-/// Which passages somebody wants.
+/// Which passages a reader wants.
 #[derive(Debug, Clone, Copy)]
 pub struct PassageFilter<'a> {
-    /// Passages of each speaker at most.
+    /// The most passages of each speaker.
     pub per_speaker: usize,
-    /// Passages at most.
+    /// The most passages in total.
     pub total: usize,
-    /// Only passages with this text, in letters of any case.
+    /// Only passages that contain this text, in upper or lower case.
     pub grep: Option<&'a str>,
 }
 
-/// A passage and when it was said, as the agent wrote it.
+/// A passage, and its time as the agent wrote it.
 #[derive(Debug)]
 pub struct DatedPassage {
-    /// The time in the transcript; empty if there is none.
+    /// The time in the transcript; empty if the transcript has none.
     pub at: String,
     /// What was said.
     pub passage: Passage,
 }
 
-/// The last passages of a transcript, oldest first, and whether earlier ones were left unread.
+/// The last passages of a transcript, oldest first, and whether there are earlier ones.
 #[derive(Debug)]
 pub struct LastPassages {
     /// The passages.
     pub passages: Vec<DatedPassage>,
-    /// Whether the transcript has more than what was read.
+    /// Whether the transcript has earlier passages that were not read.
     pub more: bool,
 }
 
-/// Reads what was said last in a peer's session. `answer` is the broker's, for the details of that peer.
+/// Reads what was said last in a peer's session. `answer` is the broker's answer with the details of that peer.
 ///
 /// # Errors
-/// When transcripts are switched off, the session has none that can be read, or its agent's format is not known.
+/// When transcripts are switched off, when the session has none that can be read, or when the format is not known.
 pub fn last_passages(answer: &Value, filter: &PassageFilter) -> Result<LastPassages, Error> {
     let refused = |text: String| Error::new(ErrorKind::Refused, text);
     let is_on = DataDir::find().and_then(|places| Settings::load(&places))?.reads_transcripts();
@@ -76,13 +76,13 @@ fn read(path: &Path, passage: fn(&Value) -> Option<Passage>, filter: &PassageFil
             found.clear();
             ids.clear();
         }
-        // A line that is cut off, or no JSON, says nothing.
+        // A line that is cut off or not JSON has no passage.
         let line = serde_json::from_slice(line).unwrap_or(Value::Null);
         let Some(passage) = passage(&line) else { return true };
         if grep.as_ref().is_some_and(|grep| !passage.text.to_lowercase().contains(grep)) {
             return true;
         }
-        // An agent may write a message again when it has grown; the newest is the whole one.
+        // An agent may write a message again when it has grown. The newest version is complete.
         let id = line["id"].as_str().unwrap_or("").to_owned();
         if count(&found, passage.speaker) < filter.per_speaker && (id.is_empty() || !ids.contains(&id)) {
             let at = line["timestamp"].as_str().unwrap_or("").chars().take(40).collect();
@@ -96,7 +96,7 @@ fn read(path: &Path, passage: fn(&Value) -> Option<Passage>, filter: &PassageFil
     Ok(LastPassages { passages: found, more })
 }
 
-/// Puts what an agent may see of another's transcript in the place of its path, in the broker's answer.
+/// Replaces the path of another peer's transcript, in the broker's answer, by the passages that an agent may see.
 pub(super) fn add_last_words(answer: &mut Value) {
     let filter = PassageFilter { per_speaker: SHOWN, total: 2 * SHOWN, grep: None };
     let transcript = match last_passages(answer, &filter) {
@@ -115,7 +115,7 @@ pub(super) fn add_last_words(answer: &mut Value) {
     answer["transcript"] = transcript;
 }
 
-/// The first characters of a text, without what the eye cannot see.
+/// The first characters of a text, without invisible characters.
 fn shortened(text: &str) -> String {
     let text = untrusted_text::lines(text).join("\n");
     let end = text.char_indices().nth(SHOWN_CHARS).map(|(end, _)| end);

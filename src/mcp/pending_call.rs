@@ -1,4 +1,4 @@
-//! One tool call between its request and its answer.
+//! A tool call, from its request to its answer.
 
 use super::protocol_version::ProtocolVersion;
 use super::stdout_writer::StdoutWriter;
@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a call that waits reports progress, if its client wants reports.
+/// How often a waiting call reports progress, if its client wants reports.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// How often a call is sent again after its broker went away.
+/// How often a call is repeated after its broker went away.
 const TRIES_MAX: u32 = 3;
 
 /// Where the answer to a request goes, and in which form.
@@ -23,14 +23,14 @@ const TRIES_MAX: u32 = 3;
 pub struct ReplyTarget {
     /// The client's request id.
     pub id: Value,
-    /// The revision of the request.
+    /// The revision of MCP in the request.
     pub version: ProtocolVersion,
-    /// The batch that the request came in.
+    /// The batch that contains the request.
     pub batch: Option<Arc<BatchReply>>,
 }
 
 impl ReplyTarget {
-    /// Writes a tool's result; true if it went out whole.
+    /// Writes a tool's result; returns whether all of it was written.
     pub fn reply(&self, out: &StdoutWriter, result: Result<Value, Error>) -> bool {
         let result = tool_result(result, self.version);
         match &self.batch {
@@ -40,7 +40,7 @@ impl ReplyTarget {
     }
 }
 
-/// Gathers the answers to a batch into one line.
+/// Collects the answers to a batch in one line.
 #[derive(Debug)]
 pub struct BatchReply {
     gathered: Mutex<Gathered>,
@@ -59,15 +59,15 @@ impl BatchReply {
         BatchReply { gathered: Mutex::new(Gathered { n_wanted, answers: Vec::new() }), out }
     }
 
-    /// Adds an answer; the last one sends them all. True only if the line went out whole: the client has
-    /// not seen an answer that waits for the others.
+    /// Adds an answer. The last answer sends all of them. Returns true only if the line was written completely,
+    /// because the client has not seen an answer that waits for others.
     pub fn add(&self, answer: Value) -> bool {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.answers.push(answer);
         self.send_if_complete(&mut gathered)
     }
 
-    /// Expects one answer less, since its call was cancelled.
+    /// Expects one answer less, because a call was cancelled.
     pub fn expect_one_less(&self) {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.n_wanted -= 1;
@@ -80,7 +80,7 @@ impl BatchReply {
     }
 }
 
-/// The reports of progress that a client wants for one call.
+/// The progress reports that a client wants for one call.
 #[derive(Debug, Clone)]
 pub struct ProgressReports {
     token: Value,
@@ -89,24 +89,24 @@ pub struct ProgressReports {
     n_sent: u64,
 }
 
-/// A tool call on its way.
+/// A tool call in progress.
 #[derive(Debug, Clone)]
 pub struct PendingCall {
-    /// Where its answer goes.
+    /// The target of the answer.
     pub target: ReplyTarget,
-    /// The operation that it calls.
+    /// The operation that the call runs.
     pub op: &'static Op,
     /// The operation's arguments.
     pub arguments: Map<String, Value>,
     /// The client's key for one of its threads; empty if the client has none.
     pub thread: String,
-    /// The reports that its client wants.
+    /// The progress reports that the client wants.
     pub progress: Option<ProgressReports>,
-    /// When it came.
+    /// When the call arrived.
     pub began: Instant,
-    /// How often it was sent again.
+    /// How often the call was repeated.
     pub tries: u32,
-    /// Whether a broker may have read it.
+    /// Whether a broker may have read the call.
     pub was_sent: bool,
 }
 
@@ -114,7 +114,7 @@ impl PendingCall {
     /// A call whose arguments the operation has checked.
     pub fn new(target: ReplyTarget, op: &'static Op, mut arguments: Map<String, Value>, thread: String) -> PendingCall {
         if takes_idempotency_key(op) && !arguments.contains_key("key") {
-            // With a key it can be sent again after a broken connection without arriving twice.
+            // With a key, a call can be sent again after a lost connection without being executed twice.
             arguments.insert("key".into(), json!(format!("auto-{:032x}", sys::random_u128())));
         }
         if reads_in_parts(op) {
@@ -124,7 +124,7 @@ impl PendingCall {
         PendingCall { target, op, arguments, thread, progress: None, began: Instant::now(), tries: 0, was_sent: false }
     }
 
-    /// Reports progress under the client's token while the call waits.
+    /// Reports progress with the client's token while the call waits.
     pub fn report_progress(&mut self, token: Value) {
         self.progress = Some(ProgressReports { token, next_at: self.began + PROGRESS_EVERY, n_sent: 0 });
     }
@@ -134,29 +134,29 @@ impl PendingCall {
         let seconds = self.began.elapsed().as_secs();
         let reports = self.progress.as_mut().filter(|reports| reports.next_at <= now)?;
         (reports.next_at, reports.n_sent) = (now + PROGRESS_EVERY, reports.n_sent + 1);
-        // Progress has to grow with each report.
+        // Progress must grow with each report.
         let progress = seconds.max(reports.n_sent);
         let params = json!({ "progressToken": reports.token, "progress": progress, "message": "waiting" });
         Some(rpc::notification("notifications/progress", &params))
     }
 
-    /// Whether it may wait in the broker for something to come.
+    /// Whether the call may wait in the broker for something to come.
     pub fn may_wait(&self) -> bool {
         self.arguments.get("waitSeconds").is_some_and(|seconds| *seconds != json!(0))
     }
 
-    /// The request for the broker, in the name of a peer.
+    /// The request for the broker, acting as this peer.
     pub fn to_line(&self, request: u64, peer: &str) -> String {
         let mut params = self.arguments.clone();
         params.insert("as".into(), json!(peer));
         if let Some(seconds) = params.get("waitSeconds").and_then(Value::as_u64).filter(|_| self.was_sent) {
-            // A wait that a lost broker cut short goes on for the rest of its time.
+            // A wait that a lost connection cut short continues for the rest of its time.
             params.insert("waitSeconds".into(), json!(seconds.saturating_sub(self.began.elapsed().as_secs())));
         }
         rpc::request(&json!(request), self.op.name, &Value::Object(params))
     }
 
-    /// Whether it does no harm to send it again after a lost connection.
+    /// Whether the call can safely be sent again after a lost connection.
     pub fn may_repeat(&self) -> bool {
         let is_unconditional_write = declares(self.op, "value") && !self.arguments.contains_key("expect");
         let is_harmless = self.op.repeatable || takes_idempotency_key(self.op) || is_unconditional_write;
@@ -168,18 +168,19 @@ fn declares(op: &Op, argument: &str) -> bool {
     op.args.iter().any(|arg| arg.name == argument)
 }
 
-/// Whether the operation takes an idempotency key. The key of an entry in the shared state is required.
+/// Whether the operation has an idempotency key. The key of an entry in the shared state is something else, and it is
+/// required.
 fn takes_idempotency_key(op: &Op) -> bool {
     op.args.iter().any(|arg| arg.name == "key" && !arg.required)
 }
 
-/// Whether the operation answers with a part of a value, from a position on.
+/// Whether the operation returns a part of a value, beginning at a position.
 fn reads_in_parts(op: &Op) -> bool {
     op.args.iter().any(|arg| arg.name == "from" && matches!(arg.kind, ArgKind::Int { .. }))
 }
 
-/// The ids of the messages that an inbox answer carries, as the broker's `inbox.mark_read` takes them. A list of
-/// sent messages with their receipts reads none of them, not even one that went to its own sender.
+/// The ids of the messages in an inbox answer, as `inbox.mark_read` of the broker expects them. A list of sent
+/// messages marks none of them as read, not even one that went to its own sender.
 pub fn shown_items(value: &Value) -> Vec<String> {
     let is_open = |row: &&Value| row["receipt"] == json!("accepted") || row["receipt"] == json!("offered");
     let is_unread = |row: &&Value| is_open(row) && row.get("toName").is_none();
@@ -191,8 +192,8 @@ pub fn shown_items(value: &Value) -> Vec<String> {
     rows.iter().filter(is_unread).map(item).collect()
 }
 
-/// A tool's result in MCP's form: text alone, since clients differ in everything else. What peers wrote
-/// stands in JSON strings, in which the model sees every character.
+/// A tool's result in MCP's form. It is only text, because clients treat all other forms differently. Words of peers
+/// are inside JSON strings, in which the model sees every character.
 pub fn tool_result(result: Result<Value, Error>, version: ProtocolVersion) -> Value {
     let (value, is_error) = match result {
         Ok(value) => (value, false),

@@ -1,5 +1,5 @@
-//! The revisions of MCP that one process speaks, decided for each message: 2026-07-28, where each
-//! request states its version, and the older ones, which begin with `initialize`.
+//! The revisions of MCP that this server supports. Each message decides which one applies: requests of 2026-07-28
+//! state their version, and older clients begin with `initialize`.
 
 use super::{ProtocolError, server_info};
 use crate::wire::rpc;
@@ -7,23 +7,23 @@ use serde_json::{Map, Value, json};
 
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-/// Where a request of the modern revision names its client.
+/// The field in which a request of the modern revision names its client.
 pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
-/// The specification's error code for a version that this server does not speak.
+/// The specification's error code for an unsupported version.
 const UNSUPPORTED_VERSION: i64 = -32022;
 
-/// A revision of MCP, oldest first.
+/// The revisions of MCP, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub enum ProtocolVersion {
     /// The first revision with stdio as it is today.
     V2024_11_05,
-    /// The only one with JSON-RPC batches; it added annotations of tools.
+    /// The only revision with JSON-RPC batches. It added annotations of tools.
     V2025_03_26,
-    /// It added titles and `_meta` of tools.
+    /// The revision that added titles and `_meta` of tools.
     V2025_06_18,
-    /// The last version in which a session begins with `initialize`.
+    /// The last revision in which a session begins with `initialize`.
     V2025_11_25,
-    /// The modern one: no handshake, and each request states version and capabilities.
+    /// The modern revision. It has no handshake, and each request states its version and capabilities.
     V2026_07_28,
 }
 
@@ -35,7 +35,7 @@ const LATEST_WITH_HANDSHAKE: ProtocolVersion = V2025_11_25;
 const WITH_HANDSHAKE: [ProtocolVersion; 4] = [V2024_11_05, V2025_03_26, V2025_06_18, V2025_11_25];
 
 impl ProtocolVersion {
-    /// Its name on the wire.
+    /// The name of the revision on the wire.
     pub fn name(self) -> &'static str {
         match self {
             V2024_11_05 => "2024-11-05",
@@ -46,12 +46,12 @@ impl ProtocolVersion {
         }
     }
 
-    /// Whether each request stands alone.
+    /// Whether each request of this revision is independent of earlier ones.
     pub fn is_modern(self) -> bool {
         self == MODERN
     }
 
-    /// A result with the fields that this revision wants in each.
+    /// A result with the fields that this revision demands in each result.
     pub fn complete_result(self, mut result: Value) -> Value {
         if self.is_modern() {
             result["resultType"] = json!("complete");
@@ -75,7 +75,7 @@ impl ProtocolVersion {
     }
 }
 
-/// What client and server have agreed on so far.
+/// The agreement between client and server so far.
 #[derive(Debug)]
 pub struct Negotiation {
     legacy_only: bool,
@@ -83,7 +83,7 @@ pub struct Negotiation {
 }
 
 impl Negotiation {
-    /// Nothing is agreed yet; `legacy_only` turns the modern revision off.
+    /// A negotiation without an agreement yet; `legacy_only` switches the modern revision off.
     pub fn new(legacy_only: bool) -> Negotiation {
         Negotiation { legacy_only, agreed: None }
     }
@@ -91,7 +91,7 @@ impl Negotiation {
     /// The revision of one request.
     ///
     /// # Errors
-    /// When the request states a version that is not spoken here, or none before any `initialize`.
+    /// When the request states an unsupported version, or states none before any `initialize`.
     pub fn version_of(&self, method: &str, params: &Map<String, Value>) -> Result<ProtocolVersion, ProtocolError> {
         let meta = params.get("_meta").and_then(Value::as_object);
         let version = meta.and_then(|meta| meta.get(VERSION));
@@ -119,14 +119,14 @@ impl Negotiation {
         }
     }
 
-    /// Answers an `initialize` with the version that the client wants, or else the latest one.
+    /// Agrees on a version after `initialize`: the version that the client wants, or else the latest one.
     pub fn agree(&mut self, params: &Map<String, Value>) -> ProtocolVersion {
         let wanted = params.get("protocolVersion").and_then(Value::as_str);
         let version = WITH_HANDSHAKE.into_iter().find(|version| Some(version.name()) == wanted);
         *self.agreed.insert(version.unwrap_or(LATEST_WITH_HANDSHAKE))
     }
 
-    /// Whether an array of messages is a batch.
+    /// Whether the server accepts an array of messages as a batch.
     pub fn takes_batches(&self) -> bool {
         self.agreed == Some(V2025_03_26)
     }

@@ -1,5 +1,4 @@
-//! What this session says of itself when it attaches: its agent, the agent's own session key, and the
-//! project.
+//! How this session describes itself when it attaches: its agent, the agent's own session key, and the project.
 
 use crate::known_agents::{self, Agent};
 use crate::sys::data_dir::DataDir;
@@ -7,21 +6,21 @@ use crate::sys::settings::Settings;
 use crate::sys::{git, process};
 use serde_json::{Value, json};
 
-/// The longest session key that the broker takes, bytes.
+/// The longest session key that the broker accepts, bytes.
 const KEY_MAX: usize = 128;
-/// The longest name of an agent that calls itself something new, characters.
+/// The longest name of an agent that slm-mesh does not know, characters.
 const NAME_MAX: usize = 40;
 
-/// What is known of the client's name.
+/// What is known about the client's name.
 #[derive(Debug, Clone, Default)]
 pub struct ClientIdentity {
-    /// The agent that the command line names (`mcp --agent NAME`); it goes before all other signs.
+    /// The agent that the command line names (`mcp --agent NAME`). It overrides all other signs.
     pub chosen: Option<String>,
     /// The name that the client gave first.
     pub name: Option<String>,
 }
 
-/// The agent of a client: its name shows it, or else the environment or the process tree.
+/// The agent of a client, found by the client's name, or else by the environment or the process tree.
 pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
     if let Some(chosen) = &client.chosen {
         return known_agents::by_id(chosen).or_else(|| known_agents::by_kind(chosen));
@@ -31,14 +30,14 @@ pub fn agent_of(client: &ClientIdentity) -> Option<&'static Agent> {
         .or_else(process::agent_above)
 }
 
-/// The agent's own key for this session. A variable counts only under the agent that sets it: a client
-/// that another agent started inherits that agent's variables.
+/// The agent's own key for this session. A variable counts only under the agent that sets it, because a client that
+/// another agent started inherits that agent's variables.
 fn session_key(agent: &Agent) -> Option<String> {
     let name = agent.identity.session_variable?;
     std::env::var(name).ok().filter(|key| !key.is_empty() && key.len() <= KEY_MAX)
 }
 
-/// How an agent that slm-mesh has no file for calls itself.
+/// The name of an agent for which slm-mesh has no file.
 pub fn own_name(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '-' };
     let name: String = name.chars().map(plain).take(NAME_MAX).collect();
@@ -46,15 +45,15 @@ pub fn own_name(name: &str) -> String {
     if name.is_empty() { "unknown".to_owned() } else { name.to_owned() }
 }
 
-/// The parameters of `attach`: `thread` is the client's key for one of its threads, `id` the peer that
-/// this session was before.
+/// The parameters of `attach`. `thread` is the client's key for one of its threads, and `id` the peer that this
+/// session was before.
 pub fn attach_params(thread: &str, id: Option<&String>, client: &ClientIdentity) -> Value {
     let agent = agent_of(client);
     let named = client.chosen.as_ref().or(client.name.as_ref()).map_or("", String::as_str);
     let dir = std::env::current_dir().unwrap_or_default();
     let git = git::facts(&dir);
     let session = Some(thread.to_owned()).filter(|key| !key.is_empty()).or_else(|| session_key(agent?));
-    // The settings were valid when the session connected; if one is wrong by now, the session keeps its name.
+    // The settings were valid when the session connected. If one is wrong by now, the session keeps its name.
     let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir));
     let name = settings.map(|settings| settings.text("SLM_MESH_NAME").to_owned());
     json!({

@@ -1,9 +1,9 @@
-//! Standard output, which carries whole protocol lines and nothing else.
+//! Standard output. It carries only complete protocol lines.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
-/// Writes one whole line at a time; or keeps the lines, for a test.
+/// Writes one complete line at a time. For tests, it keeps the lines instead.
 #[derive(Debug, Default)]
 pub struct StdoutWriter {
     kept: Mutex<Option<Vec<u8>>>,
@@ -20,8 +20,8 @@ impl StdoutWriter {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 
-    /// Writes a line; true if it went out whole. A client that is gone also closes standard input, which
-    /// ends the session, so an error needs nothing more here.
+    /// Writes a line; returns whether all of it was written. A client that is gone also closes standard input, which
+    /// ends the session, so an error needs no other handling.
     pub fn write_line(&self, line: &str) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = kept.as_mut() {

@@ -2,13 +2,13 @@
 //!
 //! 1. guest → hub: an ephemeral key, authenticated with the secret
 //! 2. hub → guest: an ephemeral key, authenticated with the secret and with both ephemeral keys
-//! 3. guest → hub: an empty message under the new keys, so that a recording of message 1 opens nothing
+//! 3. guest → hub: an empty message under the new keys, so that a recording of message 1 is useless
 //!
-//! The hub answers only if message 1 proves the secret: a stranger receives nothing to test guesses on.
-//! Whoever *receives* message 1 could test guesses, so a secret that a person made up is stretched first.
+//! The hub answers only if message 1 proves the secret, so a stranger receives nothing to test guesses with. A false
+//! hub that receives message 1 can test guesses. So a secret that a person made up is stretched first.
 //!
-//! **Invariant:** a message that was changed, repeated, reordered or left out fails to open, and so ends the
-//! connection. A recorded connection cannot be decrypted, even by somebody who learns the secret later.
+//! **Invariant:** a message that was changed, repeated, reordered or left out cannot be decrypted, and ends the
+//! connection. Nobody can decrypt a recorded connection, not even with the secret.
 
 use super::SUBPROTOCOL;
 use snow::params::HashChoice;
@@ -20,18 +20,18 @@ use snow::{Builder, Error, HandshakeState, TransportState};
 const NOISE_PROTOCOL: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
 /// The longest Noise message, in bytes.
 pub const MESSAGE_MAX: usize = 65_535;
-/// What encryption adds to each message: the kind of its content, and the tag.
+/// The bytes that encryption adds to each message: the kind of its content, and the tag.
 pub const OVERHEAD: usize = 1 + TAG_LEN;
 const TAG_LEN: usize = 16;
-/// Bytes that the messages of a handshake need at most.
+/// The most bytes of a handshake message.
 const HANDSHAKE_MAX: usize = 96;
 const KEY_LEN: usize = 32;
-/// SHA-256 works on blocks of this many bytes, and HMAC wants no longer key.
+/// The block size of SHA-256. HMAC hashes keys that are longer.
 const BLOCK_LEN: usize = 64;
-/// Hex digits of a secret that `slm-mesh secret` makes: 128 bits, which cannot be guessed.
+/// The hex digits of a secret from `slm-mesh secret`. These 128 bits cannot be guessed.
 const GENERATED_LEN: usize = 32;
-/// Rounds for a secret that a person made up. Each process of a guest pays for them, hooks too: 65536 rounds
-/// took 175 ms, these take about 10.
+/// The rounds of stretching for a secret that a person made up. Each process of a guest, even a hook, needs this
+/// time: about 10 ms, where 65536 rounds took 175 ms.
 const STRETCH_ROUNDS: u32 = 1 << 12;
 
 /// The key that both sides derive from the shared secret.
@@ -39,7 +39,7 @@ const STRETCH_ROUNDS: u32 = 1 << 12;
 pub struct NetworkKey([u8; KEY_LEN]);
 
 impl NetworkKey {
-    /// Derives the key with PBKDF2-HMAC-SHA256 (RFC 8018): slowly, unless the secret is random.
+    /// Derives the key with PBKDF2-HMAC-SHA256 (RFC 8018): slowly, unless `slm-mesh secret` made the secret.
     ///
     /// # Errors
     /// When the crate lacks SHA-256, which only a wrong build can cause.
@@ -50,7 +50,7 @@ impl NetworkKey {
     }
 }
 
-/// The first block of PBKDF2-HMAC-SHA256.
+/// Computes the first block of PBKDF2-HMAC-SHA256.
 fn stretch(password: &[u8], salt: &[u8], rounds: u32) -> Result<[u8; KEY_LEN], Error> {
     let sha256 = DefaultResolver.resolve_hash(&HashChoice::SHA256);
     let mut sha256 = sha256.ok_or(Error::Init(snow::error::InitStage::GetHashImpl))?;
@@ -92,17 +92,17 @@ fn next_handshake_message(state: &mut HandshakeState) -> Result<Vec<u8>, Error> 
 pub struct GuestHandshake(HandshakeState);
 
 impl GuestHandshake {
-    /// Begins, with message 1 for the hub.
+    /// Begins a handshake; also returns message 1 for the hub.
     ///
     /// # Errors
-    /// When the system gives no randomness.
+    /// When the system provides no randomness.
     pub fn start(key: &NetworkKey) -> Result<(GuestHandshake, Vec<u8>), Error> {
         let mut state = builder(key)?.build_initiator()?;
         let message = next_handshake_message(&mut state)?;
         Ok((GuestHandshake(state), message))
     }
 
-    /// Checks message 2; the channel, with message 3 for the hub.
+    /// Checks message 2; returns the channel, and message 3 for the hub.
     ///
     /// # Errors
     /// When the hub does not know the secret.
@@ -114,14 +114,14 @@ impl GuestHandshake {
     }
 }
 
-/// The hub's side of a handshake: it has answered, and waits for message 3.
+/// The hub's side of a handshake, after its answer and before message 3.
 pub struct HubHandshake(NoiseChannel);
 
 impl HubHandshake {
-    /// Checks message 1; message 2 for the guest.
+    /// Checks message 1; also returns message 2 for the guest.
     ///
     /// # Errors
-    /// When the guest does not know the secret: nothing may be sent to it.
+    /// When the guest does not know the secret. Then nothing may be sent to it.
     pub fn reply(key: &NetworkKey, first: &[u8]) -> Result<(HubHandshake, Vec<u8>), Error> {
         let mut state = builder(key)?.build_responder()?;
         state.read_message(first, &mut [0; HANDSHAKE_MAX])?;
@@ -141,19 +141,19 @@ impl HubHandshake {
     }
 }
 
-/// What a message carries.
+/// The kind of a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ContentKind {
     /// The next bytes of the stream of lines.
     Lines = 0,
-    /// Asks whether the other side lives: a number to return.
+    /// A question whether the other side lives, with a number.
     Ping = 1,
-    /// Returns the number of a ping.
+    /// The answer to a ping, with the number of the ping.
     Pong = 2,
 }
 
-/// Encrypts what goes out and decrypts what comes in, each in one order.
+/// Encrypts outgoing messages and decrypts incoming ones, each in a fixed order.
 pub struct NoiseChannel(TransportState);
 
 impl NoiseChannel {
@@ -168,10 +168,10 @@ impl NoiseChannel {
         Ok(message)
     }
 
-    /// Decrypts the other side's next message.
+    /// Decrypts the next message from the other side.
     ///
     /// # Errors
-    /// When it is any other message, or not one of the other side's at all.
+    /// When the message is not the next one, or does not come from the other side.
     pub fn open(&mut self, message: &[u8]) -> Result<(ContentKind, Vec<u8>), Error> {
         let mut content = vec![0; message.len()];
         let length = self.0.read_message(message, &mut content)?;
@@ -194,7 +194,7 @@ mod tests {
         NetworkKey::derive(secret).unwrap()
     }
 
-    /// A hub's and a guest's end of one connection.
+    /// The hub's and the guest's channel of one connection.
     fn connect(hub: &NetworkKey, guest: &NetworkKey) -> Result<(NoiseChannel, NoiseChannel), Error> {
         let (guest, first) = GuestHandshake::start(guest)?;
         let (hub, reply) = HubHandshake::reply(hub, &first)?;
@@ -222,7 +222,7 @@ mod tests {
         assert!(connect(&right, &right).is_ok());
         let (guest, first) = GuestHandshake::start(&wrong).unwrap();
         assert!(HubHandshake::reply(&right, &first).is_err(), "a hub answers no stranger");
-        // A false hub that answers all the same is not believed.
+        // The guest rejects a false hub that answers in spite of a wrong secret.
         let (_, reply) = HubHandshake::reply(&wrong, &first).unwrap();
         assert!(guest.finish(&reply).is_ok());
         let (guest, first) = GuestHandshake::start(&right).unwrap();
@@ -241,11 +241,11 @@ mod tests {
         let (mut guest, confirmation) = guest.finish(&reply).unwrap();
         let line = guest.seal(ContentKind::Lines, b"line\n").unwrap();
         assert!(hub.finish(&confirmation).unwrap().open(&line).is_ok());
-        // The hub chooses a key of its own again, so that nothing else of the recording fits.
+        // The hub chooses a new key each time, so the rest of a recording does not fit.
         let (again, other_reply) = HubHandshake::reply(&key, &first).unwrap();
         assert_ne!(other_reply, reply);
         assert!(again.finish(&confirmation).is_err());
-        // Nor does a recorded reply fit a new guest.
+        // A recorded reply does not fit a new guest either.
         assert!(GuestHandshake::start(&key).unwrap().0.finish(&reply).is_err());
     }
 
@@ -256,13 +256,13 @@ mod tests {
         assert!(!message.windows(4).any(|part| part == b"plan"));
         assert_eq!(message.len(), b"the plan is secret\n".len() + OVERHEAD);
         assert_eq!(hub.open(&message).unwrap(), (ContentKind::Lines, b"the plan is secret\n".to_vec()));
-        // The same words look different the next time.
+        // The same text looks different when it is encrypted again.
         assert_ne!(guest.seal(ContentKind::Lines, b"the plan is secret\n").unwrap(), message);
         assert!(guest.seal(ContentKind::Lines, &[0; MESSAGE_MAX - OVERHEAD]).is_ok());
         assert!(guest.seal(ContentKind::Lines, &[0; MESSAGE_MAX]).is_err());
     }
 
-    /// What a relay can do to a stream of messages.
+    /// Changes a stream of messages as a hostile relay could.
     fn tamper(messages: &mut Vec<Vec<u8>>, mut random: impl FnMut(usize) -> usize) {
         let at = random(messages.len());
         match random(6) {
@@ -281,7 +281,7 @@ mod tests {
                 messages[at].truncate(length);
             }
             _ => {
-                // Encrypted under another key.
+                // This message was encrypted under another key.
                 let (mut stranger, _) = connected();
                 messages[at] = stranger.seal(ContentKind::Lines, b"false\n").unwrap();
             }
@@ -305,7 +305,7 @@ mod tests {
             let opened: Vec<Vec<u8>> =
                 messages.iter().map_while(|one| hub.open(one).ok()).map(|(_, line)| line).collect();
             assert_eq!(opened, lines[..n_true], "seed {seed}");
-            // Own messages that are sent back are refused, too.
+            // The hub also refuses its own messages when they are sent back to it.
             let own = hub.seal(ContentKind::Ping, &[0; 4]).unwrap();
             assert!(hub.open(&own).is_err(), "seed {seed}");
         }

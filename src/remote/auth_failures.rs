@@ -1,7 +1,7 @@
-//! Failed attempts to authenticate, counted by address and reported once a minute: with a line for each,
+//! Counts failed attempts to authenticate by address, and reports them once a minute. If each attempt got a line,
 //! strangers could fill the log.
 //!
-//! **Invariant:** however many addresses try, the memory and the report stay bounded.
+//! **Invariant:** the memory and the report stay bounded, however many addresses try.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,23 +9,23 @@ use std::time::{Duration, Instant};
 
 /// How often a report is due.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
-/// Addresses that are counted one by one; all others are counted together.
+/// Addresses with a count of their own. All other addresses share one count.
 const ADDRESSES_MAX: usize = 512;
-/// How many addresses a report names, beginning with the most failures.
+/// How many addresses a report names. The addresses with the most failures come first.
 const NAMED_MAX: usize = 8;
 
 /// The failures of this minute.
 #[derive(Debug, Default)]
 pub struct AuthFailures {
     by_address: HashMap<IpAddr, u32>,
-    /// Failures of addresses for which the map has no space.
+    /// The failures of addresses for which the map has no room.
     others: u32,
-    /// When the first failure came.
+    /// The time of the first failure.
     began: Option<Instant>,
 }
 
 impl AuthFailures {
-    /// Counts a failure; returns how many this address has had in this minute.
+    /// Counts a failure; returns the number of failures from this address in this minute.
     pub fn note(&mut self, address: IpAddr, now: Instant) -> u32 {
         self.began.get_or_insert(now);
         let has_room = self.by_address.len() < ADDRESSES_MAX || self.by_address.contains_key(&address);
@@ -34,8 +34,7 @@ impl AuthFailures {
         *n
     }
 
-    /// How many failures this address has had in this minute. An address that found no room gets the count
-    /// of all such addresses.
+    /// The failures of this address in this minute. An address without a count of its own gets the shared count.
     pub fn count_of(&self, address: IpAddr) -> u32 {
         self.by_address.get(&address).copied().unwrap_or(self.others)
     }
@@ -50,7 +49,7 @@ impl AuthFailures {
         self.report_due().is_some_and(|due| due <= now)
     }
 
-    /// Ends the minute; returns the addresses with their counts, if there was a failure.
+    /// Ends the minute; returns the addresses with their counts, if there was any failure.
     pub fn take_report(&mut self) -> Option<String> {
         self.began?;
         let ended = std::mem::take(self);

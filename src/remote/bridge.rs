@@ -1,7 +1,7 @@
-//! The bridge: a WebSocket to another machine on one side, lines on a local socket pair on the other.
+//! The bridge between a WebSocket to another machine and the lines of a local socket pair.
 //!
-//! **Invariant:** neither side is read faster than the other side takes it. A slow side costs a bounded
-//! buffer and never a wait.
+//! **Invariant:** the bridge reads from one side only as fast as the other side accepts. A slow side costs a bounded
+//! buffer and blocks nobody.
 
 use super::auth::{ContentKind, NoiseChannel};
 use super::liveness::Liveness;
@@ -13,39 +13,39 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
 use tungstenite::{Error, Message, WebSocket};
 
-/// Bytes that may wait for the pair before we stop reading from the network.
+/// How many bytes may wait for the pair before the bridge stops reading from the network.
 const WAITING_MAX: usize = 256 << 10;
-/// Messages and reads that one turn serves, so that other bridges get theirs.
+/// How many messages and reads one turn serves, so that other bridges get their turn.
 const TURN_MAX: usize = 32;
-/// Bytes that one read from the pair takes; they fit into one message.
+/// The most bytes of one read from the pair. They fit into one message.
 const READ_LEN: usize = 16 << 10;
 
-/// How a turn ended.
+/// The state of a bridge after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BridgeStatus {
     /// Nothing is left to do before the next event.
     Idle,
-    /// There is more to carry: come back without waiting.
+    /// There is more to carry, so the next turn must not wait.
     MoreWork,
     /// One of the sides is gone.
     Closed,
 }
 
-/// How lines become WebSocket messages.
+/// The form of lines in WebSocket messages.
 pub enum Framing {
-    /// To another slm-mesh: one encrypted stream.
+    /// For another slm-mesh: one encrypted stream.
     Encrypted(Box<NoiseChannel>),
-    /// To a push client of slm-mesh 1.3: one text message for each line.
+    /// For a push client of slm-mesh 1.3: one text message for each line.
     Plain(LineBuffer),
 }
 
-/// What can be read without blocking. The poll reports this only once, and a read that would block wastes a
-/// call.
+/// What can be read without blocking. The poll reports each change only once, and a read that would block wastes a
+/// system call.
 #[derive(Debug, Clone, Copy)]
 struct Readiness {
     network: bool,
     pair: bool,
-    /// The other end of the pair is closed. A short read does not clear this.
+    /// Whether the other end of the pair is closed. A short read does not clear this.
     pair_closed: bool,
 }
 
@@ -57,18 +57,18 @@ pub struct Bridge<S> {
     pair: UnixStream,
     token: Token,
     ready: Readiness,
-    /// We watch the pair for room only while `waiting` has something for it: each line that the other end
-    /// reads makes room, which would wake us.
+    /// Whether the poll reports room in the pair. That is on only while `waiting` has bytes, because each line that
+    /// the other end reads would wake us.
     watches_room: bool,
-    /// Bytes for the pair that it has not taken yet.
+    /// Bytes for the pair that it has not accepted yet.
     waiting: Vec<u8>,
-    /// The WebSocket has bytes that the network has not taken yet.
+    /// Whether the WebSocket has bytes that the network has not accepted yet.
     is_network_full: bool,
     liveness: Liveness,
 }
 
 impl<S: Read + Write> Bridge<S> {
-    /// Makes a bridge over a socket whose other side has proven itself; watches the pair under this token.
+    /// Makes a bridge for a socket whose other side has proven the secret, and watches the pair with this token.
     ///
     /// # Errors
     /// When the pair can't be watched.
@@ -85,7 +85,7 @@ impl<S: Read + Write> Bridge<S> {
             framing,
             pair,
             token,
-            // What arrived before now causes no further event.
+            // Bytes that arrived before now cause no further event.
             ready: Readiness { network: true, pair: true, pair_closed: false },
             watches_room: false,
             waiting: Vec::new(),
@@ -94,7 +94,7 @@ impl<S: Read + Write> Bridge<S> {
         })
     }
 
-    /// The network's stream.
+    /// The stream to the network.
     pub fn stream(&mut self) -> &mut S {
         self.socket.get_mut()
     }
@@ -134,7 +134,7 @@ impl<S: Read + Write> Bridge<S> {
         }
     }
 
-    /// From the network to the pair.
+    /// Carries bytes from the network to the pair.
     fn carry_inward(&mut self) -> BridgeStatus {
         for _ in 0..TURN_MAX {
             if !self.write_pair() {
@@ -157,7 +157,7 @@ impl<S: Read + Write> Bridge<S> {
         if self.write_pair() { BridgeStatus::MoreWork } else { BridgeStatus::Closed }
     }
 
-    /// Takes a message from the network; false when it ends the connection.
+    /// Takes a message from the network; returns false if it ends the connection.
     fn take_message(&mut self, message: &Message, now: Instant) -> bool {
         match (&mut self.framing, message) {
             (_, Message::Close(_)) => return false,
@@ -174,7 +174,7 @@ impl<S: Read + Write> Bridge<S> {
                 Err(_) => return false,
             },
             (Framing::Encrypted(_), Message::Text(_)) => return false,
-            // A relay can make WebSocket's own pings and pongs, so they prove nothing.
+            // A relay can answer WebSocket's own pings, so these prove nothing.
             (Framing::Encrypted(_), _) => {}
             (Framing::Plain(_), Message::Text(line)) => {
                 self.liveness.note_message(now);
@@ -193,7 +193,7 @@ impl<S: Read + Write> Bridge<S> {
         self.liveness.ping_along(now).is_none_or(|number| self.write_sealed(ContentKind::Ping, &number.to_be_bytes()))
     }
 
-    /// Writes what the pair takes; false when the pair is gone.
+    /// Writes what the pair accepts; returns false if the pair is gone.
     fn write_pair(&mut self) -> bool {
         let mut n_written = 0;
         while n_written < self.waiting.len() {
@@ -208,7 +208,7 @@ impl<S: Read + Write> Bridge<S> {
         true
     }
 
-    /// From the pair to the network.
+    /// Carries bytes from the pair to the network.
     fn carry_outward(&mut self) -> BridgeStatus {
         let mut buffer = [0; READ_LEN];
         for _ in 0..TURN_MAX {
@@ -223,7 +223,7 @@ impl<S: Read + Write> Bridge<S> {
             match self.pair.read(&mut buffer) {
                 Ok(0) => return BridgeStatus::Closed,
                 Ok(n) => {
-                    // After a short read, whatever comes next causes a new event.
+                    // After a short read, the next bytes cause a new event.
                     self.ready.pair = n == buffer.len();
                     if !self.write_lines(&buffer[..n]) {
                         return BridgeStatus::Closed;
@@ -240,7 +240,7 @@ impl<S: Read + Write> Bridge<S> {
         BridgeStatus::MoreWork
     }
 
-    /// Turns bytes from the pair into messages; false when they can't be sent.
+    /// Turns bytes from the pair into messages; returns false if they can't be sent.
     fn write_lines(&mut self, bytes: &[u8]) -> bool {
         match &mut self.framing {
             Framing::Encrypted(_) => self.write_sealed(ContentKind::Lines, bytes),
@@ -268,7 +268,7 @@ impl<S: Read + Write> Bridge<S> {
         }
     }
 
-    /// Sends what the network takes: whether that was all, or `None` when the network is gone.
+    /// Sends what the network accepts. Returns whether everything was sent, or `None` if the network is gone.
     fn flush(&mut self) -> Option<bool> {
         match self.socket.flush() {
             Ok(()) => self.is_network_full = false,
@@ -278,8 +278,7 @@ impl<S: Read + Write> Bridge<S> {
         Some(!self.is_network_full)
     }
 
-    /// Sends a ping when it is time; false when the other side is gone or gave no sign of life
-    /// for too long.
+    /// Sends a ping when it is due. Returns false if the other side is gone or was silent for too long.
     pub fn check_liveness(&mut self, now: Instant) -> bool {
         if self.liveness.is_dead(now) {
             return false;
@@ -299,14 +298,14 @@ impl<S: Read + Write> Bridge<S> {
         self.liveness.deadline()
     }
 
-    /// Delivers what came last and closes the WebSocket, as far as the sides still listen.
+    /// Delivers the last bytes and closes the WebSocket, as far as the sides still accept anything.
     fn close(&mut self) {
         let _ = self.write_pair();
         let _ = self.socket.close(None).and_then(|()| self.socket.flush());
     }
 }
 
-/// Takes all complete lines; `None` if a line is too long or not UTF-8.
+/// Takes all complete lines; returns `None` if a line is too long or not UTF-8.
 fn texts(lines: &mut LineBuffer) -> Option<Vec<String>> {
     let mut texts = Vec::new();
     while let Some(line) = lines.next_line().ok()? {

@@ -1,5 +1,5 @@
-//! The guest's side: connects to a hub, and returns a socket on which its lines arrive. A thread carries
-//! them.
+//! The guest's side of a connection: connects to a hub, and returns a socket that carries lines. A thread moves the
+//! lines between this socket and the hub.
 
 use super::auth::{GuestHandshake, NetworkKey, NoiseChannel};
 use super::bridge::{Bridge, BridgeStatus, Framing};
@@ -19,11 +19,11 @@ use tungstenite::error::{ProtocolError, SubProtocolError};
 use tungstenite::handshake::HandshakeError;
 use tungstenite::{Message, WebSocket};
 
-/// How long to wait, roughly, before each further attempt at a hub that has too many handshakes, ms.
+/// The approximate waits before further attempts to reach a hub that has too many handshakes, ms.
 const RETRY_PAUSES_MS: &[u64] = &[20, 50, 100, 200, 400];
 /// How long a connection to one address may take, ms.
 const CONNECT_MS: u64 = 3_000;
-/// Addresses of one name that we try.
+/// How many addresses of one name we try.
 const ADDRESSES_TRIED: usize = 4;
 
 /// Where a hub is.
@@ -32,8 +32,8 @@ struct HubAddress<'a> {
     port: u16,
 }
 
-/// Connects to a hub and proves the secret; returns the socket of its lines. The jitter keeps guests that
-/// were dropped together from coming back together.
+/// Connects to a hub and proves the secret; returns the socket for lines. The jitter spreads the attempts of guests
+/// that lost their connection at the same time.
 ///
 /// # Errors
 /// `Gone` when the hub can't be reached, `Refused` when the secrets differ.
@@ -47,7 +47,7 @@ pub fn connect(host: &str, port: u16, secret: &str, jitter: u64) -> Result<UnixS
         if let Some(socket) = hub.upgrade(stream)? {
             break (socket, deadline);
         }
-        // A hub that is full hangs up at once.
+        // A hub that has no room hangs up at once.
         let Some(pause) = pauses.next().filter(|_| began.elapsed() < Duration::from_millis(HANDSHAKE_MS)) else {
             return Err(hub.unreachable(&"it hung up: it is busy, or it rejected this machine too often"));
         };
@@ -58,10 +58,10 @@ pub fn connect(host: &str, port: u16, secret: &str, jitter: u64) -> Result<UnixS
     spawn_bridge(socket, channel).map_err(|error| hub.unreachable(&error))
 }
 
-/// Ends a connection whose handshake takes longer than [`HANDSHAKE_MS`]. A limit for each read is not
-/// enough: a hub that sends a byte now and then could keep us for minutes.
+/// Ends a connection whose handshake takes longer than [`HANDSHAKE_MS`]. A limit for each read is not enough, because
+/// a hub that sends a byte now and then could occupy us for minutes.
 struct HandshakeDeadline {
-    /// Dropped when the handshake is over, which ends the thread that waits.
+    /// Dropping this sender after the handshake ends the thread that waits.
     _finished: Sender<()>,
 }
 
@@ -71,7 +71,7 @@ impl HandshakeDeadline {
         let (finished, waits) = channel();
         std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
             if waits.recv_timeout(Duration::from_millis(HANDSHAKE_MS)) == Err(RecvTimeoutError::Timeout) {
-                // It may be closed already.
+                // The connection may be closed already.
                 let _ = stream.shutdown(Shutdown::Both);
             }
         })?;
@@ -111,7 +111,8 @@ impl HubAddress<'_> {
         Ok(stream)
     }
 
-    /// Asks for a WebSocket; returns none where the hub hung up without a word, as a full one does.
+    /// Requests the upgrade to a WebSocket. Returns `None` if the hub hung up without an answer, as a hub without
+    /// room does.
     fn upgrade(&self, stream: TcpStream) -> Result<Option<WebSocket<TcpStream>>, Error> {
         let (host, port) = (self.host, self.port);
         let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
@@ -132,8 +133,7 @@ impl HubAddress<'_> {
 
     fn outdated(&self) -> Error {
         let text = format!(
-            "the hub {} runs slm-mesh 0.1.0, which speaks an older protocol to other machines; update slm-mesh on the \
-             hub and run slm-mesh stop there",
+            "the hub {} runs slm-mesh 0.1.0, which uses an older protocol between machines; update slm-mesh on the hub and run slm-mesh stop there",
             self.host
         );
         Error::new(ErrorKind::Refused, text)
@@ -165,7 +165,7 @@ impl HubAddress<'_> {
     }
 }
 
-/// Carries lines on a thread of its own until one side ends.
+/// Carries lines on a separate thread until one side ends.
 fn spawn_bridge(mut socket: WebSocket<TcpStream>, channel: NoiseChannel) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;

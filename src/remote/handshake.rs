@@ -1,4 +1,4 @@
-//! The hub's side of a connection until it is accepted: the WebSocket upgrade, then the proof.
+//! The hub's side of a connection until it is accepted: first the WebSocket upgrade, then the proof of the secret.
 //!
 //! **Invariant:** a client that does not know the secret learns only that it was not accepted.
 
@@ -17,7 +17,7 @@ use tungstenite::{Error, Message, WebSocket};
 
 const PROTOCOL_HEADER: &str = "sec-websocket-protocol";
 
-/// What a client asks to be, by the head of its request.
+/// The role that a client requests with the head of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RequestedRole {
     /// A session or command of slm-mesh.
@@ -26,7 +26,7 @@ enum RequestedRole {
     OutdatedGuest,
     /// A push client with a valid bearer token.
     Subscriber,
-    /// A push client with a wrong one.
+    /// A push client with a wrong bearer token.
     RejectedSubscriber,
     /// Anything else.
     Unknown,
@@ -35,11 +35,11 @@ enum RequestedRole {
 /// Why a connection was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
-    /// It presented a secret that differs from this broker's.
+    /// The client presented a wrong secret.
     WrongSecret,
-    /// It speaks the protocol of slm-mesh 0.1.0.
+    /// The client speaks the protocol of slm-mesh 0.1.0.
     Outdated,
-    /// It came with no secret at all, or took too long.
+    /// The client presented no secret, or took too long.
     NoSecret,
 }
 
@@ -47,7 +47,7 @@ pub enum Rejection {
 pub struct AcceptedSocket {
     /// The WebSocket.
     pub socket: WebSocket<TcpStream>,
-    /// How to speak on it.
+    /// The framing of its messages.
     pub framing: Framing,
 }
 
@@ -59,17 +59,17 @@ enum Stage {
     AwaitingConfirmation(WebSocket<TcpStream>, HubHandshake),
 }
 
-/// A connection that has not proven anything yet.
+/// A connection that has not proven the secret yet.
 pub struct PendingHandshake {
     stage: Stage,
     /// Set while the head of the request is read.
     role: Arc<OnceLock<RequestedRole>>,
 }
 
-/// How far a handshake got.
+/// The progress of a handshake.
 #[expect(clippy::large_enum_variant, reason = "it lives for one step")]
 pub enum Progress {
-    /// It waits for the other side.
+    /// The handshake waits for the other side.
     Pending(PendingHandshake),
     /// It is complete.
     Accepted(Box<AcceptedSocket>),
@@ -78,7 +78,7 @@ pub enum Progress {
 }
 
 impl PendingHandshake {
-    /// Begins on a connection that was just made.
+    /// Begins the handshake on a new connection.
     pub fn start(stream: TcpStream, bearer: BearerCheck) -> PendingHandshake {
         let role = Arc::new(OnceLock::new());
         let check = upgrade_check(bearer, Arc::clone(&role));
@@ -88,7 +88,7 @@ impl PendingHandshake {
         }
     }
 
-    /// Goes on as far as the received bytes allow.
+    /// Continues the handshake as far as the received bytes allow.
     pub fn advance(self, key: &NetworkKey) -> Progress {
         let role = self.role;
         match self.stage {
@@ -152,20 +152,20 @@ fn await_confirmation(
     }
 }
 
-/// Closes a connection with a wrong secret; the close is all that it learns.
+/// Closes a connection with a wrong secret. The client learns nothing else.
 fn reject(mut socket: WebSocket<TcpStream>) -> Progress {
-    // It may have hung up already, which comes to the same.
+    // If the client has hung up already, the effect is the same.
     let _ = socket.close(None).and_then(|()| socket.flush());
     Progress::Rejected(Rejection::WrongSecret)
 }
 
-/// Decides by the head of a request. A guest asks for its own path and subprotocol; a push client asks
-/// for any other path and brings a bearer token.
+/// Decides about the role from the head of a request. A guest requests its own path and subprotocol; a push client
+/// requests another path and sends a bearer token.
 fn upgrade_check(bearer: BearerCheck, role: Arc<OnceLock<RequestedRole>>) -> UpgradeCheck {
     #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
     let check = move |request: &Request, mut response: Response| {
         let requested = requested_role(request, &bearer);
-        // This is called once for each request, so that the role can't be set already.
+        // This runs once for each request, so the role is not set yet.
         let _ = role.set(requested);
         match requested {
             RequestedRole::Guest => {
@@ -183,7 +183,7 @@ fn upgrade_check(bearer: BearerCheck, role: Arc<OnceLock<RequestedRole>>) -> Upg
 fn requested_role(request: &Request, bearer: &BearerCheck) -> RequestedRole {
     let headers = request.headers();
     if headers.contains_key("origin") {
-        // Any web page can open a WebSocket, and always names its origin.
+        // Any web page can open a WebSocket, and a browser always sends the page's origin.
         return RequestedRole::Unknown;
     }
     if request.uri().path() == GUEST_PATH {
@@ -207,7 +207,7 @@ fn refuse(status: StatusCode, reason: &str) -> ErrorResponse {
     refusal
 }
 
-/// The next message, if it has arrived; an error for anything that belongs to no handshake.
+/// Reads the next message, if it has arrived. Returns an error for anything that does not belong to a handshake.
 fn read_message(socket: &mut WebSocket<TcpStream>) -> Result<Option<Vec<u8>>, ()> {
     match socket.read() {
         Ok(Message::Binary(message)) if message.len() <= 1024 => Ok(Some(message.to_vec())),

@@ -1,8 +1,8 @@
-//! The hub's listener: a thread that accepts connections from other machines on a TCP port. For each of them
-//! it gives the broker one end of a socket pair.
+//! The hub's listener: a thread that accepts connections from other machines on a TCP port. It gives the broker one
+//! end of a socket pair for each of them.
 //!
-//! **Invariant:** a connection that has proven nothing costs a bounded buffer for a bounded time. There is
-//! a bounded number of them, for each address and in all.
+//! **Invariant:** a connection that has proven nothing costs a bounded buffer for a bounded time. The number of such
+//! connections is bounded, per address and in total.
 
 use super::HANDSHAKE_MS;
 use super::auth::NetworkKey;
@@ -22,58 +22,59 @@ use std::time::{Duration, Instant};
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
-/// Accepted connections at once.
+/// The most accepted connections at the same time.
 const ACCEPTED_MAX: usize = 1000;
-/// Pending handshakes at once, in all and from one address. A further one takes the place of the oldest.
+/// The most pending handshakes at the same time, in total and from one address. A new handshake then replaces the
+/// oldest.
 const PENDING_MAX: usize = 256;
 const PENDING_PER_ADDRESS_MAX: usize = 64;
-/// How many connections are accepted before the open connections get a turn, so that none is dropped unread.
+/// How many connections the thread accepts before it serves the open ones, so that none is dropped unread.
 const ACCEPT_MAX: usize = 32;
-/// After this many wrong secrets in a minute, an address gets fewer pending handshakes, and each is
-/// delayed. A guest with the right secret gets in from there, too, only later.
+/// After this many wrong secrets in a minute, an address may have fewer pending handshakes, and each is delayed. That
+/// delays guests with the right secret at this address, too.
 const WRONG_SECRETS_MAX: u32 = 20;
 const PENDING_PER_SUSPECT_MAX: usize = 4;
 const SUSPECT_DELAY: Duration = Duration::from_secs(1);
-/// How often we check deadlines and signs of life while there is any connection.
+/// How often the thread checks deadlines and signs of life while there are connections.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// When no file descriptor was free, we accept again after this long.
+/// When no file descriptor was free, the thread accepts again after this time.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// What an accepted connection is for.
+/// The purpose of an accepted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptedRole {
-    /// A session or command of slm-mesh, which has proven the secret.
+    /// A session or command of slm-mesh that has proven the secret.
     Session,
-    /// A push client of slm-mesh 1.3, which brought a bearer token.
+    /// A push client of slm-mesh 1.3 with a valid bearer token.
     PushSubscriber,
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 pub struct AcceptedPeer {
-    /// Its lines.
+    /// The lines of the connection.
     pub stream: UnixStream,
-    /// Where it comes from.
+    /// The address of the other side.
     pub address: IpAddr,
-    /// Its purpose.
+    /// The purpose of the connection.
     pub role: AcceptedRole,
 }
 
-/// Checks the value of an `Authorization` header that a push client sent.
+/// Checks the value of a push client's `Authorization` header.
 pub type BearerCheck = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// What the listener needs from the broker.
 pub struct BrokerHooks {
-    /// Takes accepted connections; it is full when the loop is too busy for another.
+    /// Receives the accepted connections. It is full while the loop is too busy for another connection.
     pub accepted: SyncSender<AcceptedPeer>,
     /// Wakes the loop.
     pub wake: Box<dyn Fn() + Send>,
-    /// Decides which push clients are accepted.
+    /// Decides whether to accept a push client.
     pub bearer: BearerCheck,
     /// Writes a line to the broker's log.
     pub log: fn(&str),
 }
 
-/// The broker's handle of the listener. Dropping it closes the port and all its connections.
+/// The broker's handle to the listener. Dropping it closes the port and all its connections.
 pub struct ListenerHandle {
     stopping: Arc<AtomicBool>,
     waker: Arc<Waker>,
@@ -82,10 +83,10 @@ pub struct ListenerHandle {
 }
 
 impl ListenerHandle {
-    /// Starts to accept on a bound listener.
+    /// Begins to accept connections on a bound listener.
     ///
     /// # Errors
-    /// When the poll or the thread can't be made.
+    /// When the poll or the thread can't be created.
     pub fn start(listener: std::net::TcpListener, secret: &str, broker: BrokerHooks) -> io::Result<ListenerHandle> {
         let key = NetworkKey::derive(secret).map_err(io::Error::other)?;
         listener.set_nonblocking(true)?;
@@ -112,7 +113,7 @@ impl ListenerHandle {
         Ok(ListenerHandle { stopping, waker, thread: Some(thread), port })
     }
 
-    /// The port on which it accepts.
+    /// The port on which the listener accepts.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -124,7 +125,7 @@ impl Drop for ListenerHandle {
         // This fails only if the thread has ended.
         let _ = self.waker.wake();
         if let Some(thread) = self.thread.take() {
-            // If it panicked, it has printed why, and the broker ends anyway.
+            // If the thread panicked, it has printed the reason, and the broker ends anyway.
             let _ = thread.join();
         }
     }
@@ -135,7 +136,7 @@ struct PendingConnection {
     handshake: PendingHandshake,
     address: IpAddr,
     since: Instant,
-    /// It comes from an address that tried many wrong secrets, and is not served yet.
+    /// The address tried many wrong secrets, so this connection must wait.
     is_delayed: bool,
 }
 
@@ -146,13 +147,13 @@ struct Acceptor {
     key: NetworkKey,
     broker: BrokerHooks,
     stopping: Arc<AtomicBool>,
-    /// Each connection has two tokens: an even number for the network, the next one for the pair.
+    /// Each connection has two tokens: an even number for the network, and the next number for the pair.
     next_token: usize,
     pending: HashMap<usize, PendingConnection>,
     accepted: HashMap<usize, Bridge<TcpStream>>,
-    /// Connections that have more to do, even without an event.
+    /// Connections with more work to do, even without an event.
     unfinished: Vec<usize>,
-    /// When to accept next, if a client may be waiting.
+    /// When to accept again, if a client may be waiting.
     accept_at: Option<Instant>,
     rejections: Rejections,
 }
@@ -190,7 +191,7 @@ impl Acceptor {
         [has_connections.then_some(CHECK_EVERY), wait].into_iter().flatten().min()
     }
 
-    /// Returns the connections that have something to do.
+    /// Returns the connections that have work to do.
     fn ready_connections(&mut self, events: &Events) -> Vec<usize> {
         let mut ready = std::mem::take(&mut self.unfinished);
         for event in events {
@@ -218,7 +219,8 @@ impl Acceptor {
                 BridgeStatus::Closed => drop(self.accepted.remove(&n)),
             }
         } else if self.pending.get(&n).is_some_and(|pending| !pending.is_delayed) {
-            // The event of a delayed one is not lost: it is served in any case after its delay.
+            // The event of a delayed handshake is not lost, because the handshake is served after its delay in any
+            // case.
             self.advance_handshake(n);
         }
     }
@@ -236,14 +238,14 @@ impl Acceptor {
         match self.hand_over(n, socket, address) {
             Ok(bridge) => {
                 self.accepted.insert(n, bridge);
-                // The data that it sent right after its proof may have arrived already.
+                // Data that the guest sent right after its proof may have arrived already.
                 self.unfinished.push(n);
             }
             Err(error) => (self.broker.log)(&format!("a connection from {address} was dropped: {error}")),
         }
     }
 
-    /// Gives the broker one end of a pair; returns the bridge at the other end.
+    /// Gives the broker one end of a socket pair, and returns the bridge at the other end.
     fn hand_over(&self, n: usize, socket: AcceptedSocket, address: IpAddr) -> io::Result<Bridge<TcpStream>> {
         if self.accepted.len() >= ACCEPTED_MAX {
             return Err(io::Error::other(format!("this hub serves {ACCEPTED_MAX} connections already")));
@@ -294,25 +296,26 @@ impl Acceptor {
         }
     }
 
-    /// Begins a handshake; if there is no room for one more, an older one makes room.
+    /// Begins a handshake. If too many are pending, an older one is dropped.
     fn start_handshake(&mut self, mut stream: TcpStream, address: IpAddr, now: Instant) {
         let n_same = self.pending.values().filter(|pending| pending.address == address).count();
         let is_suspect = self.rejections.wrong_secret.count_of(address) >= WRONG_SECRETS_MAX;
         let most = if is_suspect { PENDING_PER_SUSPECT_MAX } else { PENDING_PER_ADDRESS_MAX };
         if is_suspect && n_same >= most {
-            // Here the newcomer gives way: the others would never be served before they are dropped.
+            // The new connection is dropped here, because otherwise no older one would be served in time.
             return self.rejections.note(Rejection::NoSecret, address, now);
         }
         if n_same >= most {
             self.drop_oldest(address, now);
         } else if self.pending.len() >= PENDING_MAX {
-            // Whoever has the most of them, so that a single newcomer is not pushed out by a crowd.
+            // The handshake is dropped at the address that has the most, so that a crowd does not displace a single
+            // newcomer.
             let Some(crowded) = self.most_pending() else { return };
             self.drop_oldest(crowded, now);
         }
         let n = self.next_token;
         self.next_token += 2;
-        // Small messages must not wait for more. Where this can't be set the connection is only slower.
+        // Small messages must not wait for more data. If this can't be set, the connection is only slower.
         let _ = stream.set_nodelay(true);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut stream, Token(n), interest).is_err() {
@@ -342,7 +345,7 @@ impl Acceptor {
     }
 }
 
-/// The rejected connections of this minute, by reason.
+/// The connections that were rejected in this minute, by reason.
 #[derive(Default)]
 struct Rejections {
     wrong_secret: AuthFailures,
@@ -364,7 +367,7 @@ impl Rejections {
         [&self.wrong_secret, &self.no_secret, &self.outdated].into_iter().filter_map(|one| one.report_due()).min()
     }
 
-    /// Returns one line about all of them, once a minute.
+    /// Returns one line about all rejected connections, once a minute.
     fn take_report(&mut self, now: Instant) -> Option<String> {
         self.report_due().filter(|due| *due <= now)?;
         let reasons = [

@@ -1,7 +1,7 @@
-//! Whether the other side of a connection still lives.
+//! Detects whether the other side of a connection still lives.
 //!
-//! **Invariant:** an answer counts from the moment of its question. A relay that holds answers back can't
-//! make a dead side look alive.
+//! **Invariant:** an answer counts from the moment of its question, so a relay that delays answers cannot make a dead
+//! side look alive.
 
 use super::{DEAD_MS, PING_MS};
 use std::collections::VecDeque;
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 const DEAD_AFTER: Duration = Duration::from_millis(DEAD_MS);
 const PING_AFTER: Duration = Duration::from_millis(PING_MS);
 
-/// Signs of life, and the questions that wait for one.
+/// The signs of life so far, and the pings that wait for an answer.
 #[derive(Debug)]
 pub struct Liveness {
-    /// The latest instant at which the other side is known to have lived.
+    /// The latest time at which the other side surely lived.
     alive_at: Instant,
     pinged_at: Instant,
     last_number: u32,
@@ -22,7 +22,7 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// Of a side that was heard just now.
+    /// Begins with a side that was heard just now.
     pub fn new(now: Instant) -> Liveness {
         Liveness { alive_at: now, pinged_at: now, last_number: 0, unanswered: VecDeque::new() }
     }
@@ -40,18 +40,18 @@ impl Liveness {
         }
     }
 
-    /// Whether the other side was silent for too long.
+    /// Whether the other side has been silent for too long.
     pub fn is_dead(&self, now: Instant) -> bool {
         now >= self.alive_at + DEAD_AFTER
     }
 
-    /// The number of a ping, if it is time for one.
+    /// The number of the next ping, if it is due.
     pub fn ping_due(&mut self, now: Instant) -> Option<u32> {
         (now >= self.next_ping()).then(|| self.ping(now))
     }
 
-    /// The same in the first half of the time, too: the other side has just asked, and what is sent
-    /// together costs less.
+    /// The number of a ping that may go along with an answer. It is due in half the time, because the other side has
+    /// just asked, and two messages together cost less.
     pub fn ping_along(&mut self, now: Instant) -> Option<u32> {
         (now + PING_AFTER / 2 >= self.next_ping()).then(|| self.ping(now))
     }
@@ -68,7 +68,7 @@ impl Liveness {
         self.alive_at.max(self.pinged_at) + PING_AFTER
     }
 
-    /// When [`Liveness::is_dead`] or [`Liveness::ping_due`] may next say something new.
+    /// When [`Liveness::is_dead`] or [`Liveness::ping_due`] may change next.
     pub fn deadline(&self) -> Instant {
         self.next_ping().min(self.alive_at + DEAD_AFTER)
     }

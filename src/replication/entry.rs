@@ -9,7 +9,7 @@ const FORMAT: u8 = 1;
 /// The bytes before the changes: format, schema, log, term and time.
 const HEADER_LEN: usize = 1 + 4 + 16 + 8 + 8;
 
-/// What one turn of the leader changed.
+/// The changes that one turn of the leader made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
     /// The log, so that two meshes under one prefix are noticed.
@@ -18,7 +18,7 @@ pub struct LogEntry {
     pub schema: u32,
     /// The leader.
     pub term: Term,
-    /// The mesh's time in that turn, ms. The next leader's clock goes on from here.
+    /// The mesh's time in that turn, ms. The next leader's clock continues from it.
     pub now: i64,
     /// The changes, as the store recorded them.
     pub changes: Vec<u8>,
@@ -27,9 +27,9 @@ pub struct LogEntry {
 /// Why an entry can't be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryError {
-    /// A newer slm-mesh wrote it, in this format.
+    /// A newer slm-mesh wrote the entry, in this format.
     Newer(u8),
-    /// It is no entry of this program.
+    /// Another program wrote the entry.
     Foreign,
 }
 
@@ -64,7 +64,7 @@ impl LogEntry {
     /// Reads an entry.
     ///
     /// # Errors
-    /// When it is of a newer format, or none at all.
+    /// When the entry has a newer format, or another program wrote it.
     pub fn from_bytes(bytes: &[u8]) -> Result<LogEntry, EntryError> {
         let (format, rest) = bytes.split_first().ok_or(EntryError::Foreign)?;
         if *format > FORMAT {

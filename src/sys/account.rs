@@ -1,18 +1,18 @@
-//! The account of this user: name, home directory, and whether `sudo` lent us another user's home.
+//! The account of this user: name, home directory, and whether `sudo` kept another user's home.
 
 use crate::base::error::{Error, ErrorKind};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What the account database says of this user.
+/// This user's entry in the account database.
 #[derive(Debug)]
 struct Account {
     name: String,
     home: PathBuf,
 }
 
-/// The account of this user in the file, which a statically linked program can read as well.
+/// This user's entry in the account file, which even a statically linked program can read.
 #[cfg(not(target_os = "macos"))]
 fn own_account() -> Option<Account> {
     let uid = uid().to_string();
@@ -22,14 +22,14 @@ fn own_account() -> Option<Account> {
     Some(Account { name: row[0].to_owned(), home: PathBuf::from(row.get(5).copied().unwrap_or_default()) })
 }
 
-/// The account of this user: on macOS the file has the system's accounts only.
+/// This user's entry in the account database. On macOS, the file contains only the system's accounts.
 #[cfg(target_os = "macos")]
 fn own_account() -> Option<Account> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten()?;
     Some(Account { name: user.name, home: user.dir })
 }
 
-/// The user's name: from the account database, since clients scrub the environment.
+/// The user's name, from the account database, because MCP clients remove most of the environment.
 pub fn user() -> String {
     own_account()
         .map(|account| account.name)
@@ -38,7 +38,7 @@ pub fn user() -> String {
         .unwrap_or_else(|| "user".into())
 }
 
-/// The user's home directory: `HOME`, or the account's if a client has scrubbed that as well.
+/// The user's home directory: `HOME`, or the directory in the account if a client has removed `HOME`.
 pub fn home() -> Option<PathBuf> {
     let named = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     named.or_else(|| own_account().map(|account| account.home).filter(|home| home.is_absolute()))
@@ -49,8 +49,7 @@ pub fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
-/// Refuses a home directory that `sudo` left in the environment of root: root's files in it would keep
-/// its owner's own sessions out.
+/// Refuses a home directory that `sudo` left in root's environment. Files of root in it would lock its owner out.
 ///
 /// # Errors
 /// When root runs this under `sudo` with the home of another user.

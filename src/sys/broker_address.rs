@@ -1,33 +1,33 @@
-//! Where the broker is reached: on this machine, on a hub over the network, or behind ssh.
+//! The address of the broker: on this machine, on a hub over the network, or behind ssh.
 
 use super::settings::{LINKS, Settings};
 use crate::base::error::{Error, ErrorKind};
 use std::net::{IpAddr, UdpSocket};
 
-/// A shorter secret is refused.
+/// The least characters of a secret. A shorter secret is refused.
 pub const SECRET_MIN: usize = 8;
-/// A shorter secret earns a warning.
+/// Characters of a good secret. A shorter secret causes a warning.
 pub const SECRET_GOOD: usize = 16;
 
-/// Where the broker is reached.
+/// The address of the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// On this machine.
     Local {
-        /// The address on which it serves TCP.
+        /// The address on which the broker accepts TCP connections.
         bind: String,
         /// Whether other machines can reach that address.
         hub: bool,
     },
-    /// On a hub: its name or address.
+    /// On a hub with this name or address.
     Hub(String),
-    /// On a hub that was discovered on the local network, and has proven there that it knows the secret.
+    /// On a hub that was discovered on the local network and has proven that it knows the secret.
     DiscoveredHub {
-        /// Its name on the local network.
+        /// The hub's name on the local network.
         name: String,
-        /// Its address at that time.
+        /// The hub's address when it was discovered.
         address: String,
-        /// Its port for sessions.
+        /// The hub's port for sessions.
         port: u16,
     },
     /// On a hub behind ssh: `[user@]host`, and the port if the setting has one.
@@ -35,10 +35,10 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint that the settings mean.
+    /// Finds the endpoint in the settings.
     ///
     /// # Errors
-    /// When they contradict each other, or the secret is missing or too short.
+    /// When the settings contradict each other, or the secret is missing or too short.
     pub fn find(settings: &Settings) -> Result<Endpoint, Error> {
         let host = settings.text("SLM_MESH_HOST").trim().to_owned();
         let role = settings.text("SLM_MESH_ROLE");
@@ -49,13 +49,13 @@ impl Endpoint {
         let address: Option<IpAddr> = bare.parse().ok();
         let is_loopback = bare == "localhost" || address.is_some_and(|address| address.is_loopback());
         let is_wildcard = address.is_some_and(|address| address.is_unspecified());
-        // An address that can be bound is this machine's.
+        // If this machine can bind the address, the address belongs to this machine.
         let is_own = || address.is_some_and(|address| UdpSocket::bind((address, 0)).is_ok());
         if role == "client" && is_wildcard {
             let text = format!("SLM_MESH_ROLE: client wants SLM_MESH_HOST to name the hub, and it is {host}");
             return Err(Error::new(ErrorKind::Usage, text));
         }
-        // A client whose hub has a loopback address reaches it through a tunnel.
+        // A client whose hub has a loopback address reaches the hub through a tunnel.
         let is_local = role != "client" && (is_loopback || is_wildcard || role == "broker" || is_own());
         let endpoint = if is_local { Endpoint::Local { bind: bare, hub: !is_loopback } } else { Endpoint::Hub(bare) };
         if !(is_local && is_loopback) {
@@ -70,7 +70,7 @@ fn behind_ssh(target: &str) -> Result<Endpoint, Error> {
         Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse().ok()),
         _ => (target, None),
     };
-    // ssh would take a name that begins with a dash for an option.
+    // ssh would treat a name that begins with a dash as an option.
     let is_name = !name.is_empty() && !name.starts_with('-') && !name.contains(char::is_whitespace);
     if is_name && !name.contains("@-") {
         return Ok(Endpoint::Ssh(name.to_owned(), port));
@@ -78,13 +78,13 @@ fn behind_ssh(target: &str) -> Result<Endpoint, Error> {
     Err(Error::new(ErrorKind::Usage, format!("SLM_MESH_HOST: want ssh://[user@]host[:port], got ssh://{target}")))
 }
 
-/// Links that one broker may have.
+/// The most links of one broker.
 const LINKS_MAX: usize = 8;
 
 /// The addresses of other meshes, without a trailing slash.
 ///
 /// # Errors
-/// For the first that is not an address.
+/// For the first text that is not an address.
 pub fn links(settings: &Settings) -> Result<Vec<String>, Error> {
     let mut urls: Vec<String> = Vec::new();
     for url in settings.several(LINKS) {
@@ -114,7 +114,7 @@ fn check_secret(secret: &str, host: &str) -> Result<(), Error> {
     if secret.len() >= SECRET_MIN {
         return Ok(());
     }
-    let is = if secret.is_empty() { "is missing" } else { "is too short to keep anybody out" };
+    let is = if secret.is_empty() { "is missing" } else { "is too short to keep strangers out" };
     let text = format!(
         "SLM_MESH_SHARED_SECRET {is}, and SLM_MESH_HOST={host} involves other machines; run slm-mesh secret for a good \
          one, and put it into the environment or the config file of the data directory on every machine"

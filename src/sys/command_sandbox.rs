@@ -1,9 +1,9 @@
-//! Makes files read-only for this process and for what it will start, and for nobody else.
+//! Makes files read-only for this process and for the processes that it will start, but for no others.
 //!
-//! What differs between Linux and macOS is in `command_sandbox/linux.rs` (a mount namespace) and `command_sandbox/macos.rs` (a
-//! sandbox profile), which offer the same function.
+//! `command_sandbox/linux.rs` (a mount namespace) and `command_sandbox/macos.rs` (a sandbox profile) offer the same
+//! function.
 //!
-//! **Invariant:** no file is created or changed, and nothing outlives the processes that it protects from.
+//! **Invariant:** no file is created or changed, and the protection ends with these processes.
 
 #[cfg(target_os = "linux")]
 #[path = "command_sandbox/linux.rs"]
@@ -15,7 +15,7 @@ mod platform;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 pub use platform::protect;
 
-/// Other systems have no way that needs no administrator.
+/// On other systems, only an administrator could do this.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 pub fn protect(_files: &[std::path::PathBuf]) -> std::io::Result<Vec<std::ffi::OsString>> {
     Err(std::io::ErrorKind::Unsupported.into())

@@ -1,7 +1,7 @@
-//! Runs a command that nobody waits for: it gets some bytes on standard input and has a limited time.
+//! Runs a command in the background: it gets some bytes on standard input and has limited time.
 //!
-//! **Invariant:** the command holds up only the thread that runs it. When its time is over, it is killed together
-//! with everything that it started in its process group.
+//! **Invariant:** the command blocks only the thread that runs it. When its time is over, the command and everything
+//! in its process group is killed.
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -11,13 +11,14 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often the command is looked at.
+/// How often the command is checked.
 const POLL_EVERY: Duration = Duration::from_millis(10);
 
 /// Runs a command until it ends, its time is over, or somebody cancels it.
 ///
 /// # Errors
-/// When it cannot be started, fails, or takes too long: a sentence that says so, without the command's arguments.
+/// When the command cannot be started, fails, or takes too long: a sentence that says so, without the command's
+/// arguments.
 pub fn run_bounded(command: &mut Command, input: &[u8], limit: Duration, cancel: &AtomicBool) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let quiet = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -42,21 +43,21 @@ pub fn run_bounded(command: &mut Command, input: &[u8], limit: Duration, cancel:
     }
 }
 
-/// What a command has yet to read.
+/// The input that the command has not read yet.
 struct InputPipe<'a> {
-    /// `None` once everything is written, or the command reads no more.
+    /// `None` once everything is written, or the command has closed its input.
     pipe: Option<ChildStdin>,
     rest: &'a [u8],
 }
 
 impl InputPipe<'_> {
-    /// Writes what the pipe takes without waiting.
+    /// Writes what the pipe accepts without waiting.
     fn write_some(&mut self) {
         while let Some(pipe) = &mut self.pipe {
             match pipe.write(self.rest) {
                 Ok(n) => self.rest = &self.rest[n..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // A command need not read its input.
+                // A command may leave its input unread.
                 Err(_) => self.pipe = None,
             }
             if self.rest.is_empty() {
@@ -71,9 +72,9 @@ fn without_waiting(pipe: ChildStdin) -> io::Result<ChildStdin> {
     Ok(pipe)
 }
 
-/// Ends a command with its process group.
+/// Kills a command and its process group.
 fn end(child: &mut Child) {
-    // If it has ended by itself meanwhile, there is nothing left to end.
+    // If the command has ended by itself meanwhile, there is nothing left to kill.
     let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
     let _ = child.kill().and_then(|()| child.wait());
 }

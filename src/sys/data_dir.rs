@@ -1,4 +1,4 @@
-//! The data directory: where it is, and the files in it.
+//! The data directory: its place, and the names of the files in it.
 
 use crate::base::error::{Error, ErrorKind};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -12,7 +12,7 @@ const SOCKET: &str = "mesh.sock";
 /// The longest path of a Unix socket, in bytes: `sun_path` less its final zero, on macOS.
 const SOCKET_PATH_MAX: usize = 103;
 
-/// A data directory. Each has a mesh of its own.
+/// A data directory. Each data directory has its own mesh.
 #[derive(Debug, Clone)]
 pub struct DataDir {
     /// The directory.
@@ -20,11 +20,11 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// `SLM_MESH_DATA_DIR`, else `.slm-mesh` in the home directory. Nothing else counts, since clients scrub
-    /// the rest of the environment.
+    /// Finds the data directory: `SLM_MESH_DATA_DIR`, or else `.slm-mesh` in the home directory. No other variable
+    /// counts, because MCP clients remove most of the environment.
     ///
     /// # Errors
-    /// When there is neither, the path is relative, or the directory is another user's.
+    /// When neither is known, when the path is relative, or when the directory belongs to another user.
     pub fn find() -> Result<DataDir, Error> {
         let dir = match std::env::var_os("SLM_MESH_DATA_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) => require_absolute(PathBuf::from(dir))?,
@@ -45,7 +45,7 @@ impl DataDir {
         Ok(places)
     }
 
-    /// Refuses a directory of another user: that user could read what is sent, and answer in our name.
+    /// Refuses a directory of another user, because that user could read all messages and answer in our name.
     fn refuse_foreign(&self) -> Result<(), Error> {
         match fs::metadata(&self.dir) {
             Ok(meta) if meta.uid() != super::uid() => {
@@ -60,36 +60,36 @@ impl DataDir {
         }
     }
 
-    /// Its time says when a hub last failed to answer.
+    /// A file whose time shows when a hub last failed to answer.
     pub fn silent(&self) -> PathBuf {
         self.dir.join("hub.silent")
     }
 
-    /// The hub that was discovered on the local network.
+    /// The file with the hub that was discovered on the local network.
     pub fn hub(&self) -> PathBuf {
         self.dir.join("hub")
     }
 
-    /// The socket to which sessions and verbs connect: in the data directory, or in a short directory that is
-    /// derived from it if the system can't take a path that long.
+    /// The socket to which sessions and verbs connect. It is in the data directory, or in a short directory derived
+    /// from it if the path is too long for the system.
     pub fn socket(&self) -> PathBuf {
         self.runtime_dir().unwrap_or_else(|| self.dir.clone()).join(SOCKET)
     }
 
-    /// The directory that stands in for a data directory whose path is too long for a socket.
+    /// The directory for the socket of a data directory whose path is too long.
     fn runtime_dir(&self) -> Option<PathBuf> {
         if self.dir.as_os_str().len() + 1 + SOCKET.len() <= SOCKET_PATH_MAX {
             return None;
         }
-        // Two names of one directory must lead to one socket.
+        // Two names of one directory must lead to the same socket.
         let dir = fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
         let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         let hash = dir.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, mix);
         Some(PathBuf::from(format!("/tmp/slm-mesh-{}-{hash:016x}", super::uid())))
     }
 
-    /// Creates the directory that stands in for a long path. Everybody may write beside it, so one that
-    /// another user put there is refused.
+    /// Creates the directory for the socket of a long path. Everybody may write beside it, so a directory that
+    /// another user created is refused.
     fn prepare_runtime_dir(&self, dir: &Path) -> Result<(), Error> {
         let made = DirBuilder::new().mode(0o700).create(dir);
         if let Err(error) = made.or_else(|error| match error.kind() {
@@ -111,7 +111,7 @@ impl DataDir {
         Err(Error::new(ErrorKind::Refused, text))
     }
 
-    /// The clock of the broker that ran last.
+    /// The saved clock of the last broker.
     pub fn clock(&self) -> PathBuf {
         self.dir.join("broker.clock")
     }
@@ -119,11 +119,11 @@ impl DataDir {
     pub fn database(&self) -> PathBuf {
         self.dir.join("broker.db")
     }
-    /// The lock that the one broker holds for as long as it runs.
+    /// The lock that the only broker holds while it runs.
     pub fn broker_lock(&self) -> PathBuf {
         self.dir.join("broker.lock")
     }
-    /// The lock that a client holds while it starts a broker, so that twenty clients start one.
+    /// The lock that a client holds while it starts a broker, so that twenty clients start only one.
     pub fn start_lock(&self) -> PathBuf {
         self.dir.join("start.lock")
     }
@@ -147,11 +147,12 @@ impl DataDir {
     pub fn config(&self) -> PathBuf {
         self.dir.join("config")
     }
-    /// The folder where existing clients put the sockets on which they take pushes.
+    /// The folder in which existing clients create the sockets for their pushes.
     pub fn peers(&self) -> PathBuf {
         self.dir.join("peers")
     }
-    /// What hooks keep of held files for an hour: notes from before a command, copies, and what was overwritten.
+    /// The folder in which hooks keep facts about held files for an hour: notes from before a command, copies, and
+    /// overwritten contents.
     pub fn held_files(&self) -> PathBuf {
         self.dir.join("held-files")
     }
@@ -159,15 +160,15 @@ impl DataDir {
     pub fn shields(&self) -> PathBuf {
         self.held_files().join("shields")
     }
-    /// A broker that found the database damaged leaves this file: the next broker checks the database first.
+    /// A file that a broker leaves if it found the database damaged. Then the next broker checks the database first.
     pub fn suspect(&self) -> PathBuf {
         self.dir.join("broker.suspect")
     }
 
-    /// Creates the directory for this user alone, or makes an existing one private.
+    /// Creates the directory for this user alone, or makes an existing directory private.
     ///
     /// # Errors
-    /// When it can't be created, read or made private.
+    /// When the directory can't be created, read or made private.
     pub fn prepare(&self) -> Result<(), Error> {
         for dir in [&self.dir, &self.peers()] {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
@@ -190,7 +191,7 @@ impl DataDir {
         opened.map_err(|error| self.error("can't be written", &error))
     }
 
-    /// Writes a small file that only this user can read, whole or not at all.
+    /// Writes a small file that only this user can read, completely or not at all.
     ///
     /// # Errors
     /// When the directory can't be written.
@@ -202,13 +203,13 @@ impl DataDir {
             fs::rename(&draft, path)
         })();
         result.map_err(|error| {
-            // Only this process knows the draft; if it can't be removed, the error below says why.
+            // Only this process knows the draft. If it can't be removed, the error below says why.
             let _ = fs::remove_file(&draft);
             self.error("can't be written", &error)
         })
     }
 
-    /// The error for a directory that can't be used, with the cure.
+    /// The error for a directory that can't be used, with its cure.
     pub fn error(&self, what: &str, error: &std::io::Error) -> Error {
         let cure = match error.kind() {
             std::io::ErrorKind::StorageFull => "free some space on its disk",
@@ -221,7 +222,7 @@ impl DataDir {
     }
 }
 
-/// Checks `SLM_MESH_DATA_DIR`: a relative path would mean another mesh in each working directory.
+/// Checks `SLM_MESH_DATA_DIR`. A relative path would mean another mesh in each working directory.
 fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
     if dir.is_absolute() {
         return Ok(dir);
@@ -237,10 +238,10 @@ fn require_absolute(dir: PathBuf) -> Result<PathBuf, Error> {
     Err(Error::new(ErrorKind::Usage, text))
 }
 
-/// The bearer token: it stays the same across restarts, since some clients read it only once.
+/// The bearer token. It stays the same across restarts, because some clients read it only once.
 ///
 /// # Errors
-/// When it can't be written.
+/// When the token can't be written.
 pub fn keep_token(places: &DataDir) -> Result<String, Error> {
     if let Ok(token) = fs::read_to_string(places.token())
         && token.len() == 64

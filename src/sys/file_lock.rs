@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// A wait for a lock, in a thread of its own.
+/// A wait for a lock, on a separate thread.
 #[derive(Debug)]
 pub struct LockWait {
     receiver: Receiver<io::Result<File>>,
@@ -18,16 +18,16 @@ impl LockWait {
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
             let locked = file.lock().map(|()| file);
-            // If nobody waits any more, the lock goes with the file.
+            // If nobody waits any more, dropping the file releases the lock.
             let _ = sender.send(locked);
         });
         LockWait { receiver }
     }
 
-    /// Waits a while; `None` if the lock is still held by another process.
+    /// Waits for this time; `None` if another process still holds the lock.
     ///
     /// # Errors
-    /// When the file system knows no locks.
+    /// When the file system does not support locks.
     pub fn for_time(&self, time: Duration) -> io::Result<Option<File>> {
         match self.receiver.recv_timeout(time) {
             Ok(locked) => locked.map(Some),
@@ -37,14 +37,15 @@ impl LockWait {
     }
 }
 
-/// The process that holds a lock on this file, as the kernel lists it; `None` if nobody does, if the
-/// holder is in another PID namespace, or where the kernel has no such list.
+/// The process that holds a lock on this file, as the kernel reports it. `None` if nobody holds it, if the holder is
+/// in another PID namespace, or if the kernel reports no locks.
 pub fn holder(file: &File) -> Option<i64> {
     let meta = file.metadata().ok()?;
     let device = device_numbers(meta.dev());
     let wanted = format!("{:02x}:{:02x}:{}", device.0, device.1, meta.ino());
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    // 1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF; a line with an arrow is a process that waits (proc_locks(5)).
+    // A line is `1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF`. A line with an arrow is about a process that waits
+    // (proc_locks(5)).
     let row = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let mut held = row.filter(|words| words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&wanted.as_str()));
     held.find_map(|words| words.get(4)?.parse::<i64>().ok().filter(|pid| *pid > 0))
@@ -52,7 +53,7 @@ pub fn holder(file: &File) -> Option<i64> {
 
 /// The major and the minor number of a device.
 fn device_numbers(device: u64) -> (u32, u32) {
-    // dev_t differs in width between systems.
+    // The width of dev_t differs between systems.
     #[allow(clippy::useless_conversion)]
     let device = rustix::fs::Dev::try_from(device).unwrap_or_default();
     (rustix::fs::major(device), rustix::fs::minor(device))

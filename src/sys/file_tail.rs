@@ -1,7 +1,8 @@
-//! The last lines of a file that somebody else names: bounded, without waiting, and only of a file of this user.
+//! Reads the last lines of a file that another program names: bounded, without waiting, and only if the file belongs
+//! to this user.
 //!
-//! **Invariant:** a path is a claim. A symlink, a pipe, a device or another user's file is refused, before and after
-//! it is opened. Never more than [`READ_MAX`] bytes are read, however long the file or a line in it is.
+//! **Invariant:** the path is not trusted. A symlink, a pipe, a device or another user's file is refused, before and
+//! after it is opened. At most [`READ_MAX`] bytes are read, however long the file or one of its lines is.
 
 use super::uid;
 use rustix::fs::OFlags;
@@ -10,15 +11,15 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Bytes that are read from the end at most.
+/// The most bytes that are read from the end.
 pub const READ_MAX: u64 = 4 << 20;
-/// A longer line is left out: parsed, it would take many times its length.
+/// A longer line is left out, because parsing it would need many times its length.
 const LINE_MAX: usize = 1 << 20;
-/// Most questions are answered by this many bytes; each further try reads four times as many.
+/// The bytes of the first attempt, which usually are enough. Each further attempt reads four times as many.
 const FIRST_READ: u64 = 64 << 10;
 
-/// Reads the last lines of a file. `take` gets them with the newest first, and says whether it wants another. It
-/// begins anew, as the flag tells, when more of the file was read. Answers whether lines were left unread.
+/// Reads the last lines of a file. `take` gets the lines, newest first, and returns whether it wants another. When
+/// more of the file is read, `take` starts again, and its flag says so. Returns whether lines were left unread.
 ///
 /// # Errors
 /// When the file is not a plain file of this user, or cannot be read: a sentence that says so.
@@ -33,7 +34,7 @@ pub fn read_last_lines(path: &Path, mut take: impl FnMut(&[u8], bool) -> bool) -
         let bytes = read_end(&mut file, len, size).map_err(failed)?;
         let mut lines = bytes.split(|byte| *byte == b'\n').collect::<Vec<_>>();
         if !is_whole {
-            // The first line has begun before these bytes.
+            // This line begins before the bytes that were read.
             lines.remove(0);
         }
         let mut is_first = true;
@@ -57,15 +58,15 @@ fn read_end(file: &mut File, len: u64, size: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a plain file of this user. It looks before it opens, since opening alone can do something to a device, and
-/// again afterwards, since the path may lead elsewhere by then.
+/// Opens a plain file of this user. It checks the path before it opens the file, because opening can affect a device.
+/// It checks again afterwards, because the path may lead elsewhere by then.
 fn open_own(path: &Path) -> Result<File, String> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!("{} is gone; the agent may have removed it", path.display()),
         _ => format!("{} can't be read ({error})", path.display()),
     };
     if !path.is_absolute() {
-        return Err(format!("{} is no absolute path", path.display()));
+        return Err(format!("{} is not an absolute path", path.display()));
     }
     require_own(path, &std::fs::symlink_metadata(path).map_err(failed)?)?;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -80,7 +81,7 @@ fn require_own(path: &Path, meta: &Metadata) -> Result<(), String> {
         return Err(format!("{} is a symbolic link, which is not followed", path.display()));
     }
     if !kind.is_file() {
-        return Err(format!("{} is no plain file", path.display()));
+        return Err(format!("{} is not a plain file", path.display()));
     }
     if meta.uid() != uid() {
         return Err(format!("{} belongs to another user (uid {})", path.display(), meta.uid()));

@@ -1,4 +1,4 @@
-//! Work tree, branch and repository of a directory, read from git's files: to start git would cost
+//! Finds the work tree, branch and repository of a directory in git's files, because starting git would take
 //! milliseconds.
 
 mod config_file;
@@ -8,23 +8,23 @@ use config_file::entries;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Bytes that are read of one of git's files.
+/// The most bytes that we read from one of git's files.
 const FILE_MAX: u64 = 64 << 10;
 
-/// What git knows of a work tree.
+/// Facts about a work tree.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GitFacts {
-    /// Root of the work tree.
+    /// The root of the work tree.
     pub root: Option<String>,
     /// The branch, or the first digits of the commit if the head is detached.
     pub branch: Option<String>,
-    /// The same for all work trees and clones of one repository: the normal form of its origin,
-    /// else the path of its common git directory.
+    /// The identity of the repository, which is the same for all its work trees and clones: the normal form of its
+    /// origin, or else the path of its common git directory.
     pub repo: Option<String>,
 }
 
-/// The beginning of a file; `None` if it can't be read. A directory that a caller names may hold a pipe or
-/// a device under that name, which must neither block this process nor fill its memory.
+/// The beginning of a file; `None` if it can't be read. A directory that a caller names may contain a pipe or a
+/// device with that name, which must neither block this process nor fill its memory.
 fn read_beginning(path: &Path) -> Option<String> {
     use rustix::fs::{Mode, OFlags};
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -37,7 +37,7 @@ fn read_beginning(path: &Path) -> Option<String> {
     Some(text)
 }
 
-/// Looks for a work tree, from a directory upwards.
+/// Searches for a work tree from a directory upwards.
 pub fn facts(dir: &Path) -> GitFacts {
     let Some((root, git_dir)) = dir.ancestors().take(64).find_map(|at| Some((at, git_dir(at)?))) else {
         return GitFacts::default();
@@ -62,7 +62,7 @@ pub fn facts(dir: &Path) -> GitFacts {
     }
 }
 
-/// The git directory of a work tree's root: `.git`, or where the file of that name points.
+/// The git directory for the root of a work tree: `.git`, or the directory that a file of that name points to.
 fn git_dir(root: &Path) -> Option<PathBuf> {
     let dot_git = root.join(".git");
     let meta = std::fs::metadata(&dot_git).ok()?;

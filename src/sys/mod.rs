@@ -1,6 +1,6 @@
 //! The operating system: time, randomness, environment, settings, files and processes.
 //!
-//! **Invariant:** the core never imports this; its callers hand it what it needs.
+//! **Invariant:** the core never imports this; callers give the core what it needs.
 
 mod account;
 pub mod broker_address;
@@ -30,8 +30,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The name of this program.
 const PROGRAM: &str = "slm-mesh";
 
-/// One clock for a broker's life: wall time at its start, advanced by the boot-time clock, so that
-/// a clock set back or a laptop asleep breaks no lease and no cursor.
+/// One clock for the life of a broker: the wall time at its start, advanced by the time since boot. So no lease and
+/// no cursor breaks when somebody sets the clock back or a laptop sleeps.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     base_ms: i64,
@@ -39,7 +39,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts at the wall time, or at `floor` (the newest time in the store) if that is later.
+    /// Starts at the wall time, or at `floor` (the newest time in the store) if it is later.
     pub fn start(floor: i64) -> Clock {
         Clock { base_ms: wall_ms().max(floor), boot_ms: boot_ms() }
     }
@@ -61,7 +61,7 @@ impl Clock {
         is_same_boot.then(|| Clock { base_ms: base.checked_add(now - boot).unwrap_or(floor).max(floor), boot_ms: now })
     }
 
-    /// What [`Clock::resume`] continues from; `None` where the system does not name the boot.
+    /// The text from which [`Clock::resume`] continues; `None` if the system has no id for the boot.
     pub fn save(&self) -> Option<String> {
         boot_id().map(|id| format!("{id} {} {}\n", self.base_ms, self.boot_ms))
     }
@@ -81,44 +81,44 @@ pub fn wall_ms() -> i64 {
 pub fn boot_ms() -> i64 {
     #[cfg(target_os = "linux")]
     let id = rustix::time::ClockId::Boottime;
-    // On macOS CLOCK_MONOTONIC counts while the machine sleeps (clock_gettime(3) there).
+    // On macOS, CLOCK_MONOTONIC also counts while the machine sleeps (clock_gettime(3) there).
     #[cfg(not(target_os = "linux"))]
     let id = rustix::time::ClockId::Monotonic;
     let time = rustix::time::clock_gettime(id);
     time.tv_sec * 1000 + time.tv_nsec / 1_000_000
 }
 
-/// The time for which the processor has worked for this thread.
+/// The processor time that this thread has used.
 pub fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// What names this boot of the machine; `None` on a system that has no such name.
+/// The id of this boot of the machine; `None` on a system without such an id.
 fn boot_id() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(text.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// 128 random bits, from the operating system.
+/// 128 random bits from the operating system.
 ///
 /// # Panics
-/// When the operating system gives no randomness, since a predictable id would be a hole.
+/// When the operating system provides no randomness, because predictable ids would be a security hole.
 pub fn random_u128() -> u128 {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system gives randomness");
     u128::from_ne_bytes(bytes)
 }
 
-/// Writes a message to standard error, a terminal or a log, without characters that steer or hide: it may
-/// name what others chose. If that fails (a full disk under a log, a closed pipe), no other
-/// place is left to report it, and the program goes on.
+/// Writes a message to standard error, a terminal or a log. It removes characters that steer a terminal or hide text,
+/// because the message may contain words of others. If the write fails (a full disk, a closed pipe), the program goes
+/// on, because there is no other place for a report.
 pub fn print_error(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", untrusted_text::lines(line).join("\n"));
 }
 
-/// Whether this process was started with standard output closed. Rust's runtime then opens `/dev/null`
-/// for both directions in its place, so that no other file gets its number; output is lost there.
+/// Whether this process was started with standard output closed. Then Rust's runtime opens `/dev/null` instead, so
+/// that no other file gets this number, and output is lost.
 pub fn is_output_closed() -> bool {
     let out = std::io::stdout();
     let (Ok(here), Ok(null)) = (rustix::fs::fstat(&out), rustix::fs::stat("/dev/null")) else { return false };
@@ -132,8 +132,8 @@ pub fn host() -> String {
     if name.is_empty() { "localhost".into() } else { name }
 }
 
-/// This program's path, also after an upgrade replaced or moved the file under a running process: then
-/// the program of that name in `PATH`.
+/// The path of this program. If an upgrade replaced or moved the file while the process ran, this is the program of
+/// that name in `PATH`.
 pub fn own_path() -> PathBuf {
     let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(PROGRAM));
     let path = match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
@@ -145,7 +145,7 @@ pub fn own_path() -> PathBuf {
     }
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&folders).map(|folder| folder.join(PROGRAM)).find(|program| program.is_file());
-    // If there is none, the error of the start names the place where the program was.
+    // If no program is found, the error of the start names the place where the program was.
     found.unwrap_or(path)
 }
 
@@ -166,7 +166,7 @@ mod tests {
         let Some(saved) = Clock::start(0).save() else { return };
         let words: Vec<&str> = saved.split_whitespace().collect();
         for shift in [-86_400_000, 86_400_000] {
-            // As if the wall clock had been set by a day since then.
+            // As if somebody had set the wall clock by a day since then.
             let base = words[1].parse::<i64>().unwrap() + shift;
             let resumed = Clock::resume(&format!("{} {base} {}", words[0], words[2]), 0).unwrap();
             assert!((0..60_000).contains(&(resumed.now() - base)), "{shift}");

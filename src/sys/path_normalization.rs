@@ -1,36 +1,35 @@
-//! Paths as locks want them: one spelling for one file, also for a file that does not exist yet.
+//! Normalises paths for locks: one spelling for each file, even for a file that does not exist yet.
 //!
-//! **Invariant:** a path that leaves here is absolute, without `.`, `..` and symlinks; a folder ends
-//! in `/`.
+//! **Invariant:** a normalised path is absolute, without `.`, `..` and symlinks. A folder ends in `/`.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-/// Symlinks that one path may lead through, as on Linux (path_resolution(7)).
+/// The most symlinks in one path, as on Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
-/// A path that a user typed in a working directory.
+/// Makes a path absolute that a user typed in the working directory.
 pub fn absolute(path: &str) -> String {
     absolute_in("", path)
 }
 
-/// Makes a path absolute. It is relative to `dir`, or to this process's working directory if `dir` is empty. A glob
-/// is resolved up to its first pattern.
+/// Makes a path absolute, starting from `dir`, or from this process's working directory if `dir` is empty. A glob is
+/// resolved up to its first pattern.
 pub fn absolute_in(dir: &str, path: &str) -> String {
     let given = without_prefix(path);
     let mut whole = if given.starts_with('/') { given } else { format!("{dir}/{given}") };
     if !whole.starts_with('/') || dir.is_empty() && !without_prefix(path).starts_with('/') {
-        // An agent starts its hooks in its own working directory.
+        // Agents start their hooks in their own working directory.
         whole = format!("{}/{whole}", std::env::current_dir().unwrap_or_default().display());
     }
     normal_form(&whole)
 }
 
-/// A path that an agent gave a session. A relative one begins in the project, or else in `root`.
+/// Makes a path absolute that an agent gave to a session. A relative path begins in the project, or else in `root`.
 ///
 /// # Errors
-/// When the path is relative and the working directory is no project: what is wrong, and the cure.
+/// When the path is relative and the working directory is not a project. The text says what is wrong, and the cure.
 pub fn resolve(path: &str, root: Option<&str>) -> Result<String, String> {
     let given = without_prefix(path);
     if given.starts_with('/') {
@@ -50,7 +49,7 @@ pub fn resolve(path: &str, root: Option<&str>) -> Result<String, String> {
 /// The working directory, if it can be a project.
 ///
 /// # Errors
-/// When it is gone, or where clients start their servers whatever their workspace is: HOME and `/`.
+/// When the directory is gone, or when it is HOME or `/`, where some clients start servers for every workspace.
 pub fn project_dir() -> Result<PathBuf, &'static str> {
     let Ok(dir) = std::env::current_dir() else { return Err("the folder that this session was started in is gone") };
     let home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
@@ -71,7 +70,7 @@ pub fn from_uri(uri: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// `file:///a` as `/a`, and `~/a` below HOME.
+/// Turns `file:///a` into `/a`, and `~/a` into a path below HOME.
 fn without_prefix(path: &str) -> String {
     let home = || std::env::var("HOME").ok().filter(|home| home.starts_with('/'));
     if let Some(path) = from_uri(path) {
@@ -114,8 +113,8 @@ fn normal_form(path: &str) -> String {
     text
 }
 
-/// The path with each symlink replaced by its target, also where the target does not exist yet. From
-/// the first pattern on, and beyond too many links, the path stays as it is.
+/// Replaces each symlink in a path by its target, even if the target does not exist yet. After the first pattern, and
+/// after too many links, the path stays as it is.
 fn without_links(path: &Path) -> PathBuf {
     let mut done = PathBuf::from("/");
     let mut rest: VecDeque<OsString> = path.components().map(|part| part.as_os_str().to_owned()).collect();
@@ -123,7 +122,7 @@ fn without_links(path: &Path) -> PathBuf {
     while let Some(part) = rest.pop_front() {
         match Path::new(&part).components().next() {
             Some(Component::RootDir) => done = PathBuf::from("/"),
-            // The file system resolves `..` behind a symlink, so links go first.
+            // The file system resolves `..` after a symlink, so links are resolved first.
             Some(Component::ParentDir) => {
                 done.pop();
             }
@@ -146,13 +145,13 @@ fn without_links(path: &Path) -> PathBuf {
     done
 }
 
-/// The path as the file system stores it. On a volume that folds case, or that keeps names in another
-/// Unicode form, several spellings open one file: the longest part that exists gets the stored one.
+/// The path as the file system stores it. On a volume that ignores case, or that stores names in another Unicode
+/// form, several spellings open one file. The longest existing part of the path gets the stored spelling.
 #[cfg(target_os = "macos")]
 fn stored_spelling(path: &Path) -> PathBuf {
     use rustix::fs::{Mode, OFlags};
     use std::os::unix::ffi::OsStringExt;
-    // O_EVTONLY in <sys/fcntl.h> opens a file for its name alone, also without the right to read it.
+    // O_EVTONLY in <sys/fcntl.h> opens a file only for its name, even without the right to read it.
     let flags = OFlags::from_bits_retain(0x8000) | OFlags::CLOEXEC;
     let stored = path.ancestors().find_map(|at| {
         let file = rustix::fs::open(at, flags, Mode::empty()).ok()?;
@@ -160,13 +159,13 @@ fn stored_spelling(path: &Path) -> PathBuf {
         let stored = rustix::fs::getpath(&file).ok()?;
         let rest = path.strip_prefix(at).ok()?;
         let stored = PathBuf::from(OsString::from_vec(stored.into_bytes()));
-        // To join an empty path would add a slash, and make a folder of a file.
+        // Joining an empty path would add a slash and turn a file into a folder.
         Some(if rest.as_os_str().is_empty() { stored } else { stored.join(rest) })
     });
     stored.unwrap_or_else(|| path.to_path_buf())
 }
 
-/// Here a file has one name: what the user wrote.
+/// On this system a file has one name, the one that the user wrote.
 #[cfg(not(target_os = "macos"))]
 fn stored_spelling(path: &Path) -> PathBuf {
     path.to_path_buf()
@@ -177,7 +176,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// A new folder, by its real path; removed at the end.
+    /// A new folder, under its real path. It is removed at the end.
     struct Folder(PathBuf);
 
     impl Folder {

@@ -1,11 +1,10 @@
-//! Processes as the kernel reports them: who connected, what stands above a process, whether it still
-//! runs, and an event at its end.
+//! Processes as the kernel reports them: which process connected, which processes are above it, whether it still
+//! runs, and an event when it ends.
 //!
-//! What differs between Linux and macOS is in `process/linux.rs` and `process/macos.rs`, which offer the
-//! same few functions.
+//! `process/linux.rs` and `process/macos.rs` offer the same few functions.
 //!
-//! **Invariant:** a process is named by its number and its start time together, since the kernel gives
-//! the number to another process later.
+//! **Invariant:** a process is identified by its number and its start time together, because the kernel reuses
+//! numbers.
 
 mod ancestors;
 mod force_end;
@@ -25,62 +24,61 @@ use crate::known_agents::{self, Agent};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// The process at the other end of a Unix socket, by the kernel's own record.
+/// The process at the other end of a Unix socket, as the kernel recorded it.
 #[derive(Debug, Clone, Copy)]
 pub struct Credentials {
     /// User id.
     pub uid: u32,
-    /// Process id; `None` if the kernel names none, as for a peer in another PID namespace.
+    /// The process id; `None` if the kernel gives none, as for a process in another PID namespace.
     pub pid: Option<i64>,
 }
 
-/// What the kernel says of one process.
+/// What the kernel reports about one process.
 #[derive(Debug, Clone, PartialEq)]
 struct ProcessInfo {
     parent: i64,
-    /// In the kernel's own unit: it only has to differ between two processes with one number.
+    /// The start time in the kernel's own unit. It only has to differ between two processes with the same number.
     start: u64,
-    /// It has ended and waits for its parent to ask how.
+    /// Whether the process has ended and its parent has not reaped it yet.
     is_zombie: bool,
     /// The command's name, in lower case.
     name: String,
-    /// Whether it leads its process group on a terminal, as an interactive shell does.
+    /// Whether the process leads its process group on a terminal, as an interactive shell does.
     leads_terminal: bool,
 }
 
-/// What a process runs.
+/// The program that a process runs.
 #[derive(Debug)]
 struct Program {
-    /// Whether it is this program, run by this user.
+    /// Whether the process runs this program, as this user.
     is_own: bool,
-    /// The program, as a person may recognise it.
+    /// The program's name, for people.
     shown: String,
 }
 
-/// When a process started; `None` if there is no such process.
+/// The start time of a process; `None` if no such process exists.
 pub fn start_time(pid: i64) -> Option<u64> {
     platform::process_info(pid).map(|info| info.start)
 }
 
-/// Whether this very process still runs. A zombie does not.
+/// Whether exactly this process still runs. A zombie does not.
 pub fn is_alive(pid: i64, start: u64) -> bool {
     platform::process_info(pid).is_some_and(|info| info.start == start && !info.is_zombie)
 }
 
-/// Whether a process of this user has this number, whichever process that is.
+/// Whether any process of this user has this number.
 pub fn is_in_use(pid: i64) -> bool {
-    // To kill(2) a number below 1 means a group of processes.
+    // For kill(2), a number below 1 means a group of processes.
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
     pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
-/// A process by its number, with the start time that makes it unmistakable.
+/// A process with this number, with its start time.
 pub fn identify(pid: i64) -> Option<Process> {
     start_time(pid).map(|start| Process { pid, start, wrapper: false, agent: None })
 }
 
-/// A file descriptor that becomes readable when a process ends, for the poll loop: a pidfd on Linux, a
-/// kqueue on macOS.
+/// A file descriptor that becomes readable when a process ends: a pidfd on Linux, a kqueue on macOS.
 #[derive(Debug)]
 pub struct ExitWatch {
     pid: i64,
@@ -92,14 +90,15 @@ impl ExitWatch {
     /// Watches a process; `None` if it has ended already.
     ///
     /// # Errors
-    /// When this process is out of file descriptors, or the kernel has no such event (Linux before 5.3).
+    /// When this process has no free file descriptor, or the kernel has no such event (Linux before 5.3).
     pub fn new(pid: i64, start: u64) -> io::Result<Option<ExitWatch>> {
         let Some(fd) = platform::open_exit_event(pid)? else { return Ok(None) };
-        // The start is compared after the descriptor was opened: only then does it name one process for good.
+        // The start time is compared after the descriptor was opened, because only then does the descriptor mean one
+        // process for ever.
         Ok(is_alive(pid, start).then_some(ExitWatch { pid, start, fd }))
     }
 
-    /// Whether the process has ended. It does not wait.
+    /// Whether the process has ended. This does not wait.
     pub fn has_ended(&self) -> bool {
         !is_alive(self.pid, self.start)
     }
@@ -117,12 +116,12 @@ impl AsRawFd for ExitWatch {
     }
 }
 
-/// What the mesh calls the sessions of the agent of this kind, if slm-mesh knows it.
+/// The words with which the mesh names the sessions of this kind of agent, if slm-mesh knows it.
 pub fn agent_program(kind: &str) -> Option<AgentProgram> {
     known_agents::by_kind(kind).map(Agent::program)
 }
 
-/// The agent that the process tree shows, by the nearest ancestor that is an agent.
+/// The nearest ancestor of this process that is an agent.
 pub fn agent_above() -> Option<&'static Agent> {
     ancestors::walk(i64::from(std::process::id()), |pid, info| {
         let words: Vec<String> = std::iter::once(info.name.clone()).chain(platform::arguments(pid)).collect();

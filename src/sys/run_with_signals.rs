@@ -1,7 +1,7 @@
-//! A command that runs in our place: it gets our signals, it stops and continues with us, and it inherits
+//! Runs a command in place of this process: the command gets our signals, stops and continues with us, and inherits
 //! one of our file descriptors.
 //!
-//! **Invariant:** the command gets each signal once, and keeps the signals ignored that our caller ignores.
+//! **Invariant:** the command gets each signal once, and still ignores the signals that our caller ignores.
 
 use super::process;
 use rustix::io::FdFlags;
@@ -17,18 +17,18 @@ use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// Signals that whoever knows only our process means for the command.
+/// Signals for the command. Their sender may know only our process.
 const FORWARDED: &[i32] = &[SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT];
-/// A command that is stopped for longer than this has not just been continued together with us.
+/// If a command stays stopped for longer than this, nobody has continued it together with us.
 const STOP_GRACE: Duration = Duration::from_millis(50);
 
-/// A command that runs.
+/// A running command.
 pub struct ForegroundCommand {
     pid: Pid,
     signals: Receiver<Origin>,
 }
 
-/// What the kernel reports of a command.
+/// A change of a command's state, as the kernel reports it.
 enum CommandChange {
     Ended(ExitStatus),
     Stopped,
@@ -36,18 +36,18 @@ enum CommandChange {
 }
 
 impl ForegroundCommand {
-    /// Starts a command, which inherits `fd` as well.
+    /// Starts a command, which also inherits `fd`.
     ///
     /// # Errors
     /// When the command can't be started, or signals can't be watched.
     pub fn spawn(command: &mut Command, fd: BorrowedFd<'_>) -> io::Result<ForegroundCommand> {
         let ignored = ignored_signals();
         let watched = FORWARDED.iter().filter(|signal| ignored & (1 << (*signal - 1)) == 0);
-        // The end of a command that ends at once must not be missed, so we watch before we start it.
+        // We watch before we start the command, because a command that ends at once must not be missed.
         let mut signals = SignalsInfo::<WithOrigin>::new(watched.chain(&[SIGCHLD]))?;
         rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
         let spawned = command.spawn();
-        // No other program that we start may keep the file open.
+        // No other program that we start may keep this file open.
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
         let pid = Pid::from_child(&spawned?);
         let (sender, receiver) = channel();
@@ -79,7 +79,7 @@ impl ForegroundCommand {
             match self.signals.recv_timeout(timeout) {
                 Ok(origin) => self.forward(&origin),
                 Err(RecvTimeoutError::Timeout) => {
-                    // The shell that controls this job looks at our process alone.
+                    // The shell that controls this job watches only our process.
                     is_stopped = false;
                     kill_process(getpid(), Signal::STOP)?;
                 }
@@ -109,30 +109,30 @@ impl ForegroundCommand {
         }
     }
 
-    /// Passes a signal on, unless the command got it by itself.
+    /// Forwards a signal, unless the command gets it anyway.
     fn forward(&self, origin: &Origin) {
         let Some(signal) = Signal::from_named_raw(origin.signal).filter(|_| origin.signal != SIGCHLD) else { return };
-        // A terminal signals its whole foreground group. On macOS the sender is then process 0.
+        // A terminal signals its whole foreground group. On macOS, the sender is process 0 then.
         let sender = origin.process.map_or(0, |process| i64::from(process.pid));
         let command = i64::from(self.pid.as_raw_nonzero().get());
         let is_own = || sender == command || process::ancestors(sender).iter().any(|above| above.pid == command);
-        // A command that signals its whole group must not get an echo of that.
+        // If a command signals its own group, it must not get the signal a second time.
         if sender != 0 && !is_own() {
-            // If the command has just ended, its end is reported next.
+            // If the command has just ended, the kernel reports its end next.
             let _ = kill_process(self.pid, signal);
         }
     }
 }
 
-/// Whether the command was stopped as a job. SIGSTOP is not for us: whoever sends it to one process
-/// continues only that one.
+/// Whether the command was stopped as a job. A SIGSTOP does not concern us, because its sender continues only that
+/// process.
 fn is_job_control(status: WaitStatus) -> bool {
     let stops = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
     status.stopping_signal().is_some_and(|signal| stops.iter().any(|stop| stop.as_raw() == signal))
 }
 
-/// The signals that our caller ignores, as bits: after nohup a command must survive SIGHUP, and watching
-/// a signal would end that. macOS has no safe call for it.
+/// The signals that our caller ignores, as bits. A command after nohup must survive SIGHUP, and watching a signal
+/// would end that. macOS has no safe call for it.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

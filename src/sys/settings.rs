@@ -1,6 +1,6 @@
-//! Settings: from the environment, else from `config` in the data directory.
+//! Settings, from the environment or else from `config` in the data directory.
 //!
-//! One table gives each its name, its range, its default and its line in the man page.
+//! One table gives each setting its name, its range, its default and its line in the man page.
 
 use super::data_dir::DataDir;
 use crate::base::error::{Error, ErrorKind};
@@ -26,46 +26,46 @@ pub enum SettingRange {
 /// One setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its name in the environment and in the file.
+    /// The name in the environment and in the file.
     pub name: &'static str,
-    /// The values that it accepts.
+    /// The values that the setting accepts.
     pub range: SettingRange,
-    /// Its value if it is not set.
+    /// The value if the setting is not set.
     pub default: &'static str,
-    /// What it does.
+    /// The sentence about the setting in the help.
     pub help: &'static str,
 }
 
-/// The setting whose value must not be shown.
+/// The shared secret, which must not be shown.
 pub const SECRET: &str = "SLM_MESH_SHARED_SECRET";
-/// The setting that says which agents mail may wake.
+/// The setting with the agents that mail may wake.
 pub const WAKE: &str = "SLM_MESH_WAKE";
-/// The setting that says whose shell commands run in a shield.
+/// The setting with the agents whose shell commands run in a shield.
 pub const SHIELD: &str = "SLM_MESH_SHIELD";
 
-/// The setting that turns discovery on the local network on or off.
+/// The setting that switches discovery on the local network on or off.
 pub const DISCOVERY: &str = "SLM_MESH_DISCOVERY";
 
-/// The setting that names the other meshes.
+/// The setting with the addresses of the other meshes.
 pub const LINKS: &str = "SLM_MESH_PEER_URL";
 
-/// The setting that says how a person is told of alerts.
+/// The setting for the notification of alerts.
 pub const NOTIFY: &str = "SLM_MESH_NOTIFY";
 
-/// The variable that says to which session a shell belongs.
+/// The variable with the session of a shell.
 pub const SESSION: &str = "SLM_MESH_SESSION";
 
-/// The setting that says whether transcripts are read.
+/// The setting that allows or forbids reading transcripts.
 pub const TRANSCRIPTS: &str = "SLM_MESH_TRANSCRIPTS";
 
-/// The setting that names the log that several hubs share.
+/// The setting with the address of the log that several hubs share.
 pub const STORE: &str = "SLM_MESH_STORE";
 /// The password of etcd's user, which must not be shown.
 pub const STORE_PASSWORD: &str = "SLM_MESH_STORE_PASSWORD";
 
 const DAY_MS: i64 = 86_400_000;
 
-/// All settings except `SLM_MESH_DATA_DIR`, which says where the file with the others is.
+/// All settings except `SLM_MESH_DATA_DIR`, because the file with the others is in that directory.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "SLM_MESH_NAME",
@@ -260,10 +260,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads and checks them all.
+    /// Reads and checks all settings.
     ///
     /// # Errors
-    /// For the first wrong one, its name and what is accepted.
+    /// For the first wrong setting: its name, and the values that it accepts.
     pub fn load(places: &DataDir) -> Result<Settings, Error> {
         let file = read_file(places)?;
         let mut settings = Settings::default();
@@ -281,23 +281,23 @@ impl Settings {
         Ok(settings)
     }
 
-    /// A setting as text.
+    /// The value of a setting, as text.
     pub fn text(&self, name: &str) -> &str {
         let default = || SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.default);
         self.values.get(name).map_or_else(default, String::as_str)
     }
 
-    /// Whether it is set.
+    /// Whether somebody has set the setting.
     pub fn is_set(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
 
-    /// A setting as a number.
+    /// The value of a setting, as a number.
     pub fn int(&self, name: &str) -> i64 {
         self.text(name).parse().unwrap_or(0)
     }
 
-    /// Whether the user lets the mesh wake idle sessions of this agent.
+    /// Whether the user allows the mesh to wake idle sessions of this agent.
     pub fn wakes(&self, agent: &str) -> bool {
         self.several(WAKE).iter().any(|word| word == agent)
     }
@@ -307,40 +307,40 @@ impl Settings {
         self.several(SHIELD).iter().any(|word| word == agent)
     }
 
-    /// Whether hubs may be announced and looked for on the local network.
+    /// Whether the user allows discovery of hubs on the local network.
     pub fn discovers(&self) -> bool {
         self.text(DISCOVERY) != "off"
     }
 
-    /// Whether the user lets peers read the transcripts of this user's sessions.
+    /// Whether the user allows peers to read the transcripts of this user's sessions.
     pub fn reads_transcripts(&self) -> bool {
         self.text(TRANSCRIPTS) != "off"
     }
 
-    /// Whether the user wants to be told of alerts.
+    /// Whether the user wants notifications of alerts.
     pub fn notifies(&self) -> bool {
         !["off", ""].contains(&self.text(NOTIFY))
     }
 
-    /// A setting as its list of words.
+    /// The value of a setting, as a list of words.
     pub fn several(&self, name: &str) -> Vec<String> {
         let words = self.text(name).split(',').map(|word| word.trim().to_owned());
         words.filter(|word| !word.is_empty()).collect()
     }
 
-    /// The settings in which two brokers may differ, as text: all but those of a single session.
+    /// The settings in which two brokers may differ, as text. Settings of a single session are left out.
     pub fn fingerprint(&self) -> String {
         let of_session =
             ["SLM_MESH_NAME", "SLM_MESH_PEER", SESSION, "SLM_MESH_HOOK_BUDGET_MS", WAKE, SHIELD, TRANSCRIPTS];
         let shared = SETTINGS.iter().filter(|setting| !of_session.contains(&setting.name));
-        // The fingerprint is shown to clients, so it holds only a hash of the secret.
+        // Clients see the fingerprint, so it contains only hashes of the secrets.
         let is_secret = |name| [SECRET, STORE_PASSWORD].contains(&name);
         let value = |name| if is_secret(name) { hash(self.text(name)).to_string() } else { self.text(name).to_owned() };
         shared.map(|setting| format!("{}={}", setting.name, value(setting.name))).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// A hash that differs between two texts; it holds within one build.
+/// A hash that differs between two texts. It is comparable only within one build.
 fn hash(text: &str) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(text, &mut hasher);
@@ -348,7 +348,7 @@ fn hash(text: &str) -> u64 {
 }
 
 impl Setting {
-    /// What is accepted, in words.
+    /// The values that the setting accepts, in words.
     pub fn want(&self) -> String {
         match self.range {
             SettingRange::Int(min, max) => format!("a whole number from {min} to {max}"),
@@ -386,7 +386,7 @@ impl Setting {
     }
 }
 
-/// The text of a settings file with one setting changed or removed; all other lines stay as they are.
+/// The text of a settings file with one setting changed or removed. All other lines stay as they are.
 pub fn with_line(text: &str, name: &str, value: Option<&str>) -> String {
     let is_it = |line: &&str| line.split_once('=').is_some_and(|(known, _)| known.trim() == name);
     let mut lines: Vec<String> = text.lines().filter(|line| !is_it(line)).map(str::to_owned).collect();
@@ -394,12 +394,12 @@ pub fn with_line(text: &str, name: &str, value: Option<&str>) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// Reads `NAME=value` lines; blank lines and lines that start with `#` are skipped.
+/// Reads `NAME=value` lines. Blank lines and lines that begin with `#` are skipped.
 fn read_file(places: &DataDir) -> Result<HashMap<String, String>, Error> {
     let path = places.config();
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        // If the data directory is a file, the first write into it fails with a better sentence.
+        // If the data directory is a file, the first write into it fails with a better error.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(HashMap::new());
         }

@@ -1,6 +1,6 @@
-//! The terminal that a person looks at: raw mode, size, keys, and how it is restored.
+//! The terminal of a person: raw mode, size and keys.
 //!
-//! **Invariant:** the terminal is restored to its former state on return, on a panic and on a signal.
+//! **Invariant:** the terminal returns to its former state at the end, on a panic and on a signal.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
@@ -22,22 +22,22 @@ const LEAVE: &str = "\u{1b}[0m\u{1b}[?25h\u{1b}[?7h\u{1b}[?1049l";
 static WAS: Mutex<Option<Termios>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
-/// What ended a wait.
+/// The reasons why a wait ended.
 #[derive(Debug, Default)]
 pub struct TerminalEvent {
     /// Keys, as bytes; empty if there were none.
     pub keys: Vec<u8>,
-    /// The terminal is gone: no more keys will come.
+    /// Whether the terminal is gone, so that no more keys will come.
     pub closed: bool,
     /// The other descriptor is readable.
     pub other: bool,
-    /// The screen must be drawn again: its size changed, or another program wrote there.
+    /// Whether the screen must be drawn again, because its size changed or another program wrote there.
     pub anew: bool,
     /// The number of the signal that ends the program.
     pub end: Option<i32>,
 }
 
-/// A terminal that this program uses until the value is dropped.
+/// The terminal, in use by this program until the value is dropped.
 #[derive(Debug)]
 pub struct Terminal {
     signals: UnixStream,
@@ -46,10 +46,10 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Takes the terminal on standard input and output.
+    /// Takes over the terminal on standard input and output.
     ///
     /// # Errors
-    /// When there is none, or signals can't be watched.
+    /// When there is no terminal, or signals can't be watched.
     pub fn take() -> io::Result<Terminal> {
         let (signals, writer) = UnixStream::pair()?;
         signals.set_nonblocking(true)?;
@@ -63,7 +63,7 @@ impl Terminal {
         HOOK.call_once(|| {
             let tell = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |info| {
-                // The message of a panic would be lost with the alternate screen.
+                // Otherwise the message of the panic would be lost with the alternate screen.
                 restore();
                 tell(info);
             }));
@@ -79,7 +79,7 @@ impl Terminal {
         (or(size.0, 80), or(size.1, 24))
     }
 
-    /// Waits for keys, a signal, or the other descriptor, at most for the time given.
+    /// Waits for keys, a signal, or the other descriptor, at most for the given time.
     ///
     /// # Errors
     /// When the kernel refuses to wait.
@@ -106,7 +106,7 @@ impl Terminal {
         }
         if has[1] {
             let mut buffer = [0; 64];
-            // The flags say which signal it was; the bytes only wake the wait.
+            // The flags tell which signal it was; the bytes only wake the wait.
             while self.signals.read(&mut buffer).is_ok_and(|n| n == buffer.len()) {}
             woken.anew = true;
         }
@@ -129,7 +129,7 @@ impl Terminal {
         out.flush()
     }
 
-    /// Stops this job as Ctrl-Z does elsewhere, and restores the terminal meanwhile.
+    /// Stops this job, as Ctrl-Z does in other programs, and restores the terminal meanwhile.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -146,14 +146,14 @@ impl Drop for Terminal {
     }
 }
 
-/// Whether standard input and output are a terminal that can move its cursor.
+/// Whether standard input and output are a terminal with a movable cursor.
 pub fn is_capable() -> bool {
     use std::io::IsTerminal;
     let term = std::env::var("TERM").unwrap_or_default();
     io::stdin().is_terminal() && io::stdout().is_terminal() && !term.is_empty() && term != "dumb"
 }
 
-/// Whether colours are wanted.
+/// Whether the user wants colours.
 pub fn has_colour() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
@@ -172,7 +172,7 @@ fn enter() -> io::Result<()> {
 /// Restores the terminal, once.
 fn restore() {
     let Some(was) = WAS.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-    // A terminal that is gone needs no restoring.
+    // If the terminal is gone, nothing needs to be restored.
     let mut out = io::stdout();
     let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
     let _ = tcsetattr(io::stdin(), OptionalActions::Now, &was);

@@ -1,5 +1,5 @@
-//! Connects to a Unix socket with a limit: a process that is stopped accepts nobody, and a connection to
-//! its full queue would wait for ever.
+//! Connects to a Unix socket within a limit. A process that is stopped accepts no connection, and a connection to its
+//! full queue would wait for ever.
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect as connect_socket, socket, sockopt};
@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// Connects within this time, which then bounds each write, too.
+/// Connects within this time, which afterwards also limits each write.
 ///
 /// # Errors
 /// `WouldBlock` when nobody accepted in time; `NotFound` or `ConnectionRefused` when nobody listens.

@@ -1,4 +1,4 @@
-//! The thread that connects to the broker, reads its answers, and connects again when it is gone.
+//! The thread that connects to the broker, reads its answers, and reconnects when the connection is lost.
 
 use super::super::peer_transcript;
 use super::super::pending_call::{PendingCall, shown_items};
@@ -17,33 +17,33 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A client that only looks at its servers is gone by then; a session that stays longer is a peer.
+/// A client that only looks at its servers is gone after this time. A session that stays longer becomes a peer.
 const APPEARS_AFTER: Duration = Duration::from_secs(2);
-/// The shortest and the longest pause between attempts to find a broker.
+/// The shortest pause between attempts to find a broker.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A newer client that replaces the broker needs this long to start its own.
+/// The time that a newer client needs to start its own broker after it has stopped the old one.
 const REPLACED_PAUSE: Duration = Duration::from_millis(500);
-/// How often a session looks whether a stopped broker has been started again.
+/// How often a session checks whether somebody has started a stopped broker again.
 const STOPPED_PAUSE: Duration = Duration::from_secs(5);
 /// Attempts to connect before calls fail because no broker answers. Their pauses add up to a third of a second.
 const MISSES_MAX: u32 = 5;
-/// An attempt that takes longer than this points to a broken network, not to a broker that is ending, so calls fail
-/// at once.
+/// If an attempt takes longer than this, the network is broken rather than a broker just ending, so calls fail at
+/// once.
 const MISS_MAX: Duration = Duration::from_millis(500);
 
 /// The thread that waits for the broker.
 pub struct ReaderThread {
     pub shared: Arc<SharedState>,
     out: Arc<StdoutWriter>,
-    /// The peer ids that this session had before, by thread: it takes them up again.
+    /// The peer ids that this session had before, by thread. The session resumes them.
     known_peers: HashMap<String, String>,
-    /// The broker that this process started.
+    /// The broker process that this process started.
     child: Option<Child>,
     pause: Duration,
-    /// The user stopped the broker: only a call starts it again.
+    /// Whether the user stopped the broker. Then only a call starts it again.
     is_dormant: bool,
-    /// Attempts in a row that met no living broker.
+    /// Attempts in a row that found no living broker.
     n_misses: u32,
 }
 
@@ -60,7 +60,7 @@ impl ReaderThread {
         }
     }
 
-    /// Serves one connection after the other until the session closes.
+    /// Serves one connection after another until the session closes.
     pub fn run_until_closed(mut self) {
         discovered_hub::look_for_session(false);
         while self.wait_for_need() {
@@ -71,7 +71,7 @@ impl ReaderThread {
                     self.read_answers(client);
                     self.on_connection_lost(&broker_name);
                 }
-                // The broker was ending as we came: the next one is a moment away.
+                // The broker was ending when we connected, so the next broker comes soon.
                 Err(error)
                     if error.kind == ErrorKind::Gone && self.n_misses < MISSES_MAX && began.elapsed() < MISS_MAX =>
                 {
@@ -88,7 +88,7 @@ impl ReaderThread {
         }
     }
 
-    /// Sleeps until a call waits, or the session is old enough to be a peer; false to end.
+    /// Sleeps until a call waits, or the session is old enough to be a peer; returns false when the session ends.
     fn wait_for_need(&self) -> bool {
         let mut state = self.shared.lock();
         let since = Instant::now();
@@ -98,7 +98,7 @@ impl ReaderThread {
             }
             let appears_at = state.client_spoke_at.unwrap_or(since) + APPEARS_AFTER;
             let until = appears_at.max(since + self.pause);
-            // A call goes at once in spite of a pause: an agent waits for it.
+            // A call does not wait for the end of a pause, because an agent waits for its answer.
             if !state.queue.is_empty() || Instant::now() >= until {
                 return true;
             }
@@ -106,10 +106,10 @@ impl ReaderThread {
         }
     }
 
-    /// Connects, starts a broker if need be, and attaches.
+    /// Connects to the broker, starts a broker if necessary, and attaches.
     fn connect(&mut self) -> Result<Client, Error> {
         if let Some(child) = &mut self.child {
-            // A broker that this process started and that has ended would stay behind as a zombie.
+            // A broker that this process started stays a zombie after its end, until this process reaps it.
             let _ = child.try_wait();
         }
         let data_dir = DataDir::find()?;
@@ -162,7 +162,7 @@ impl ReaderThread {
         Ok(())
     }
 
-    /// Brings answers back until the connection ends.
+    /// Reads answers until the connection ends.
     fn read_answers(&mut self, mut client: Client) {
         loop {
             let quiet = self.report_progress();
@@ -185,13 +185,13 @@ impl ReaderThread {
         }
     }
 
-    /// A broker that a newer one replaces is followed; a broker that the user stopped stays stopped.
+    /// Reconnects after a newer broker has replaced the old one. A broker that the user stopped stays stopped.
     fn on_shutdown(&mut self, params: &Map<String, Value>) {
         self.is_dormant = params.get("reason") != Some(&json!("making_room"));
         self.pause = if self.is_dormant { STOPPED_PAUSE } else { REPLACED_PAUSE };
     }
 
-    /// Takes the answer to an `attach` that went out in the middle of the connection.
+    /// Handles the answer to an `attach` that was sent during the connection.
     fn on_attached(&mut self, thread: String, result: Result<Value, Value>) {
         match result {
             Ok(value) => {
@@ -229,7 +229,7 @@ impl ReaderThread {
         self.shared.changed.notify_all();
     }
 
-    /// Remembers which peer this session is: it may have given back a name that it took over.
+    /// Remembers which peer this session is, because the session may have declined a name that it had taken over.
     fn note_own_id(&mut self, call: &PendingCall, result: &Result<Value, Error>) {
         let Some(id) = result.as_ref().ok().and_then(|answer| answer["you"]["id"].as_str()) else { return };
         if self.known_peers.get(&call.thread).is_some_and(|known| known != id) {
@@ -238,24 +238,24 @@ impl ReaderThread {
         }
     }
 
-    /// Writes an answer out, and reports the messages in it as shown.
+    /// Writes an answer, and reports the messages in it as read.
     fn write_answer(&mut self, call: &PendingCall, result: Result<Value, Error>) {
         let shown = result.as_ref().map(shown_items).unwrap_or_default();
         self.note_own_id(call, &result);
         let announcer = result.as_ref().ok().and_then(|answer| answer["actedAs"]["id"].as_str().map(str::to_owned));
-        // Both under one lock: the client's next call, which may come at once, must find its mail read.
+        // Both happen under one lock, because the client's next call may come at once and must find its mail read.
         let locked = (!shown.is_empty()).then(|| self.shared.lock());
         let is_whole = call.target.reply(&self.out, result);
         let mut state = locked.unwrap_or_else(|| self.shared.lock());
         if is_whole && !shown.is_empty() {
             let peer = announcer.or_else(|| state.peers.get(&call.thread).cloned());
-            // If the broker is gone, it offers the messages again, since nothing proves that they were read.
+            // If the broker is gone, it offers the messages again, because nothing proves that they were read.
             state.send(&rpc::notification("inbox.mark_read", &json!({ "as": peer, "items": shown })));
         }
         state.is_answering = false;
     }
 
-    /// Writes the reports of progress that are due; says how long until the next one.
+    /// Writes the progress reports that are due; returns the time until the next one.
     fn report_progress(&self) -> Option<Duration> {
         let now = Instant::now();
         let mut state = self.shared.lock();
@@ -266,7 +266,7 @@ impl ReaderThread {
         reports.map(|reports| reports.next_at.saturating_duration_since(now)).min()
     }
 
-    /// The broker is gone: calls that may be repeated wait for the next one, the others fail.
+    /// Handles a lost broker: calls that may be repeated wait for the next broker, and the others fail.
     fn on_connection_lost(&self, broker_name: &str) {
         let mut state = self.shared.lock();
         state.socket = None;
@@ -286,16 +286,17 @@ impl ReaderThread {
             }
         }
         drop(state);
-        // A session that closes waits for the end of the connection.
+        // A session that is closing waits for the end of the connection.
         self.shared.changed.notify_all();
         for call in failed {
-            let text =
-                format!("{broker_name} went away during this call; look whether it took effect before you try again");
+            let text = format!(
+                "{broker_name} went away during this call; check whether the call took effect before you try again"
+            );
             call.target.reply(&self.out, Err(Error::new(ErrorKind::Gone, text)));
         }
     }
 
-    /// No broker can be had: each call that waits for one gets the reason.
+    /// Fails all calls that wait for a broker, because none can be reached.
     fn fail_queued(&self, error: &Error) {
         let mut state = self.shared.lock();
         let queue = std::mem::take(&mut state.queue);

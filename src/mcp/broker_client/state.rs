@@ -1,5 +1,5 @@
-//! What the two threads of a session share: the calls on their way, the socket, and the peers that the
-//! session speaks for.
+//! The state that the two threads of a session share: calls in progress, the socket, and the peers that the session
+//! acts for.
 
 use super::super::agent_notifier::AgentNotifier;
 use super::super::pending_call::PendingCall;
@@ -13,12 +13,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// The state, and the signal that it has changed.
+/// The state, with signals for changes of it.
 #[derive(Debug, Default)]
 pub struct SharedState {
     state: Mutex<ClientState>,
     pub changed: Condvar,
-    /// A call went out while the watch on stuck brokers was idle.
+    /// Signals that a call went out while the watch for stuck brokers was idle.
     pub call_sent: Condvar,
 }
 
@@ -27,13 +27,13 @@ impl SharedState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a change, at most until then.
+    /// Waits for a change, at most until this time.
     pub fn wait_until<'a>(&self, state: MutexGuard<'a, ClientState>, until: Instant) -> MutexGuard<'a, ClientState> {
         let time = until.saturating_duration_since(Instant::now());
         self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Waits while something holds, at most until then.
+    /// Waits while the condition is true, at most until this time.
     pub fn wait_while<'a>(
         &self,
         mut state: MutexGuard<'a, ClientState>,
@@ -50,33 +50,34 @@ impl SharedState {
 /// The calls, the socket and the peers.
 #[derive(Debug, Default)]
 pub struct ClientState {
-    /// Calls that no broker has yet, oldest first.
+    /// Calls that no broker has received yet, oldest first.
     pub queue: VecDeque<u64>,
     /// All calls without an answer, by the number of their request to the broker.
     pub calls: HashMap<u64, PendingCall>,
     last_request: u64,
-    /// The broker's socket, for writing; `None` while there is no broker.
+    /// The broker's socket, for writing; `None` while no broker is connected.
     pub socket: Option<UnixStream>,
-    /// The peer id of each attached thread of the client; the thread is empty if the client has no threads.
+    /// The peer id of each attached thread of the client. The name of the thread is empty if the client has no
+    /// threads.
     pub peers: HashMap<String, String>,
-    /// Threads whose `attach` is on its way, by request.
+    /// Threads whose `attach` has no answer yet, by request number.
     pub attaching: HashMap<u64, String>,
     /// Requests that wait in the broker for a reason to wake the client.
     pub wakeups: HashMap<u64, WakeupWait>,
-    /// When the broker was heard last.
+    /// When the last message from the broker arrived.
     pub heard_at: Option<Instant>,
-    /// What to tell calls if the broker stops answering; `None` for a broker on another machine, whose
-    /// connection watches over itself.
+    /// The error for calls if the broker stops answering; `None` for a broker on another machine, because that
+    /// connection detects it by itself.
     pub stuck_error: Option<Error>,
-    /// Nothing is in flight, so the watch on stuck brokers sleeps.
+    /// Whether the watch for stuck brokers sleeps, because no call waits for an answer.
     pub is_watch_idle: bool,
-    /// Who the client is, as far as it has been said.
+    /// What the client has said about itself so far.
     pub client: ClientIdentity,
     pub client_spoke_at: Option<Instant>,
     pub is_closing: bool,
-    /// A new connection attaches: a session that ends now must detach again.
+    /// Whether a new connection is attaching. If the session ends now, it must detach again.
     pub is_attaching: bool,
-    /// An answer is being written: the process must not end before it is whole.
+    /// Whether an answer is being written. The process must not end before it is complete.
     pub is_answering: bool,
 }
 
@@ -94,12 +95,12 @@ impl ClientState {
         self.last_request
     }
 
-    /// Writes a line to the broker; true if the broker can read it.
+    /// Writes a line to the broker; returns whether the broker can read it.
     pub fn send(&mut self, line: &str) -> bool {
         self.socket.as_mut().is_some_and(|socket| socket.write_all(line.as_bytes()).is_ok())
     }
 
-    /// Sends a call if its thread is attached; false if it has to wait.
+    /// Sends a call if its thread is attached; returns false if the call has to wait.
     pub fn send_call(&mut self, request: u64) -> bool {
         let Some(call) = self.calls.get(&request) else { return true };
         let Some(peer) = self.peers.get(&call.thread) else { return false };
@@ -111,7 +112,7 @@ impl ClientState {
         is_sent
     }
 
-    /// Attaches a thread of the client that this connection does not know yet.
+    /// Attaches the client's thread of a call, if this connection does not know the thread yet.
     pub fn attach_for(&mut self, request: u64) {
         let thread = self.calls.get(&request).map(|call| call.thread.clone()).unwrap_or_default();
         if self.socket.is_none() || self.attaching.values().any(|attaching| *attaching == thread) {
@@ -124,7 +125,7 @@ impl ClientState {
         }
     }
 
-    /// Sends the calls that waited for their thread to be attached, and attaches the next one.
+    /// Sends the calls whose thread is attached by now, and attaches the next thread.
     pub fn send_queued(&mut self) {
         for request in std::mem::take(&mut self.queue) {
             if !self.send_call(request) {

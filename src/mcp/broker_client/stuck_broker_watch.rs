@@ -1,7 +1,7 @@
-//! The thread that notices a broker which no longer answers: calls in flight then fail with a sentence,
-//! where they would wait for ever.
+//! The thread that detects a broker that no longer answers. Then waiting calls fail with a sentence instead of
+//! waiting for ever.
 //!
-//! **Invariant:** it wakes only while a call is in flight, at most once in [`QUIET_MAX`].
+//! **Invariant:** the thread wakes only while a call waits for an answer, at most once in [`QUIET_MAX`].
 
 use super::super::pending_call::PendingCall;
 use super::super::stdout_writer::StdoutWriter;
@@ -31,7 +31,7 @@ pub fn watch_calls(shared: &Arc<SharedState>, out: &Arc<StdoutWriter>) {
         if left > Duration::ZERO {
             state = shared.call_sent.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         } else if asked_at.is_none() {
-            // The time is taken first: the answer may be here before `send` returns.
+            // The time is taken before the ping, because the answer may arrive before `send` returns.
             asked_at = Some(Instant::now());
             state.send(&rpc::request(&json!(0), "ping", &json!({})));
         } else {
@@ -46,7 +46,7 @@ pub fn watch_calls(shared: &Arc<SharedState>, out: &Arc<StdoutWriter>) {
 }
 
 impl ClientState {
-    /// Since when a broker on this machine has been quiet while a call waits, for its answer or for its
+    /// The time since when a broker on this machine has been silent, while a call waits for its answer or for its
     /// session to be attached.
     fn quiet_since(&self) -> Option<Instant> {
         self.socket.as_ref().filter(|_| self.stuck_error.is_some())?;
@@ -54,11 +54,11 @@ impl ClientState {
         Some(self.heard_at.map_or(oldest, |heard| heard.max(oldest)))
     }
 
-    /// Takes out all calls, and ends the connection.
+    /// Removes all calls, and ends the connection.
     fn give_up(&mut self) -> Vec<PendingCall> {
         self.queue.clear();
         if let Some(socket) = self.socket.take() {
-            // The reader wakes by the end of the stream; a socket that is closed already has woken it.
+            // The end of the stream wakes the reader. If the socket is closed already, that has woken it.
             let _ = socket.shutdown(Shutdown::Both);
         }
         self.calls.drain().map(|(_, call)| call).collect()

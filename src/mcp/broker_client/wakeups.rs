@@ -1,6 +1,6 @@
-//! Waits in the broker for mail that may wake the client, and wakes it.
+//! Waits in the broker for mail that may wake the client, and then wakes the client.
 //!
-//! **Invariant:** the client is woken from a thread of its own, so that no answer waits for that.
+//! **Invariant:** a separate thread wakes the client, so that no answer is delayed.
 
 use super::super::agent_notifier::AgentNotifier;
 use super::super::session_identity::agent_of;
@@ -14,11 +14,11 @@ use crate::wire::rpc;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// What the broker keeps of the reason why a client was not woken, characters.
+/// How many characters of the reason for a failed wakeup the broker gets.
 const REASON_MAX: usize = 100;
 
 impl ClientState {
-    /// Waits for a reason to wake this thread of the client, if that can be done.
+    /// Waits for a reason to wake this thread of the client, if the client can be woken.
     pub fn wait_for_wakeup(&mut self, thread: &str) {
         let settings = DataDir::find().and_then(|data_dir| Settings::load(&data_dir)).unwrap_or_default();
         let agent = agent_of(&self.client);
@@ -34,7 +34,7 @@ impl ClientState {
 }
 
 impl ReaderThread {
-    /// Wakes the client if the broker gave a sentence, reports how that went, and waits again.
+    /// Wakes the client if the broker sent a sentence, reports the result, and waits again.
     pub fn notify_agent(&self, wait: WakeupWait, answer: Value) {
         if answer["over"] == json!(true) || answer.is_null() {
             return;
@@ -53,7 +53,7 @@ impl ReaderThread {
             }
             state.wait_for_wakeup(&wait.thread);
         };
-        // Without a thread the client is not woken; the mail waits in the mailbox.
+        // Without a thread the client is not woken, and the mail waits in the mailbox.
         let _ = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(notify);
     }
 }

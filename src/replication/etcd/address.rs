@@ -1,8 +1,8 @@
-//! Where etcd is: `etcds://a:2379,b:2379,c:2379/slm`.
+//! The setting that says where etcd is: `etcds://a:2379,b:2379,c:2379/slm`.
 
 use std::net::IpAddr;
 
-/// The port of etcd's clients.
+/// The port for etcd's clients.
 const PORT: u16 = 2379;
 
 /// The members of a cluster, and the prefix under which this mesh keeps its keys.
@@ -10,7 +10,7 @@ const PORT: u16 = 2379;
 pub struct EtcdAddress {
     /// The URL of each member, without a path.
     pub members: Vec<String>,
-    /// What each key begins with; it ends in a slash.
+    /// The prefix of every key of this mesh, with a slash at its end.
     pub prefix: String,
 }
 
@@ -18,7 +18,7 @@ impl EtcdAddress {
     /// Reads the setting.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with it.
+    /// A sentence that says what is wrong with the setting.
     pub fn parse(text: &str) -> Result<EtcdAddress, String> {
         let wrong = |why: &str| format!("{text:?} {why}; write etcds://HOST:2379,HOST:2379/NAME");
         let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("is no address of etcd"))?;
@@ -38,8 +38,7 @@ impl EtcdAddress {
             let (name, port) = split_port(host).ok_or_else(|| wrong("has a host that can't be read"))?;
             if !secure && !is_loopback(name) {
                 return Err(format!(
-                    "{name} would get every message of the mesh in the clear; use etcds://, or a tunnel to an \
-                     address of this machine"
+                    "{name} would get every message of the mesh unencrypted; use etcds://, or a tunnel to an address of this machine"
                 ));
             }
             members.push(format!("{}://{name}:{port}", if secure { "https" } else { "http" }));
@@ -48,7 +47,7 @@ impl EtcdAddress {
     }
 }
 
-/// Splits `host:port`, `host` and `[v6]:port`. The name keeps its brackets, as URLs want it.
+/// Splits `host:port`, `host` and `[v6]:port`. An IPv6 address keeps its brackets, as URLs need them.
 fn split_port(host: &str) -> Option<(&str, u16)> {
     let name_len = if host.starts_with('[') { host.find(']')? + 1 } else { host.find(':').unwrap_or(host.len()) };
     let (name, port) = host.split_at(name_len);

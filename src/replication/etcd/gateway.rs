@@ -1,4 +1,4 @@
-//! Requests to etcd's JSON gateway: one member after the other, each with a time limit.
+//! Requests to etcd's JSON gateway. They go to one member after the other, each with a time limit.
 
 use super::EtcdSettings;
 use super::tls::with_tls;
@@ -10,12 +10,12 @@ use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 use ureq::http::StatusCode;
 
-/// How long a member may take. A stopped one accepts connections and says nothing; one without a majority
-/// answers after seven seconds.
+/// How long one member may take to answer. A stopped member accepts connections but never answers; a member without a
+/// majority answers only after seven seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a watch may stay without news. A member that hangs says nothing, so a new one is asked for then.
+/// How long a watch may stay without news. A member that hangs sends nothing, so the hub then asks for a new watch.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of an answer; etcd itself limits a request to 1.5 MiB.
+/// The most bytes of an answer. etcd itself limits a request to 1.5 MiB.
 const ANSWER_MAX: u64 = 64 << 20;
 
 /// The codes of gRPC that matter here.
@@ -24,7 +24,7 @@ const DEADLINE: i64 = 4;
 const UNAVAILABLE: i64 = 14;
 const UNAUTHENTICATED: i64 = 16;
 
-/// A user of etcd's own.
+/// A user account in etcd.
 #[derive(Clone)]
 pub struct EtcdUser {
     /// Its name.
@@ -33,12 +33,12 @@ pub struct EtcdUser {
     pub password: String,
 }
 
-/// What one member answered.
+/// The answer of one member.
 enum Reply {
     Value(Value),
-    /// It refused for good; the code is gRPC's.
+    /// The member refused the request finally, with this gRPC code.
     Refused(i64, String),
-    /// It did not answer, or could not ask the others; what was asked may have happened.
+    /// The member did not answer, or could not reach the others. The request may have been executed.
     Silent(String),
 }
 
@@ -46,7 +46,7 @@ enum Reply {
 #[derive(Clone)]
 pub(super) struct Gateway {
     members: Vec<String>,
-    /// The member that answered last.
+    /// The index of the member that answered last.
     current: usize,
     user: Option<EtcdUser>,
     token: Option<String>,
@@ -54,7 +54,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// A client. Nothing is asked yet.
+    /// Makes a client, and sends nothing yet.
     ///
     /// # Errors
     /// When a certificate is missing or can't be read.
@@ -109,7 +109,7 @@ impl Gateway {
             }
         }
         match self.post(method, body) {
-            // The token is too old, or the member was started anew.
+            // The token has expired, or the member was restarted.
             Reply::Refused(UNAUTHENTICATED, _) if self.user.is_some() => {
                 self.token = None;
                 let answer = self.authenticate();
@@ -148,13 +148,13 @@ impl Gateway {
         }
     }
 
-    /// Watches the keys with a prefix at one member, and calls `on_news` at each change, until it returns false
-    /// or the member has had no news for some time.
+    /// Watches the keys with a prefix at one member, and calls `on_news` at each change. Ends when `on_news` returns
+    /// false, or when the member had no news for some time.
     pub(super) fn watch(&mut self, prefix: &str, mut on_news: impl FnMut() -> bool) {
         let range =
             json!({ "create_request": { "key": encode(prefix), "range_end": encode_bytes(&end_of_prefix(prefix)) } });
         let member = self.members[self.current].clone();
-        // Each watch may go to another member: the last one may have been cut off from the others.
+        // Each watch goes to another member, because the last one may have lost contact with the others.
         self.current = (self.current + 1) % self.members.len();
         let request = self.request(&member, "watch").header("Grpc-Metadata-hasleader", "true");
         let request = request.config().timeout_global(None).timeout_connect(Some(ANSWER_TIMEOUT));
@@ -176,10 +176,9 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     let value = first_value(bytes);
     let code = value["code"].as_i64().or_else(|| value["error"]["grpc_code"].as_i64());
     let text = ["error", "message"].iter().find_map(|name| value[name].as_str()).unwrap_or("");
-    // This refusal alone is no JSON.
+    // Only this refusal is not JSON.
     if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(bytes).contains("CommonName") {
-        let text = "etcd refuses a client certificate with a common name over JSON while its authentication is on; use a \
-                    certificate without CN";
+        let text = "etcd refuses client certificates with a common name over JSON while its authentication is on; use a certificate without a CN";
         return Reply::Refused(0, text.into());
     }
     match (status, code) {
@@ -198,23 +197,23 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     }
 }
 
-/// A streaming method answers in lines, of which we want the first.
+/// The first line of an answer. A streaming method answers in several lines.
 fn first_value(bytes: &[u8]) -> Value {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
     serde_json::from_slice(line).unwrap_or(Value::Null)
 }
 
-/// A key or value as JSON carries it.
+/// A key or value in the encoding of the JSON gateway.
 pub(super) fn encode(text: &str) -> String {
     encode_bytes(text.as_bytes())
 }
 
-/// Bytes as JSON carries them.
+/// Bytes in the encoding of the JSON gateway.
 pub(super) fn encode_bytes(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The bytes of a key or value; `None` where there are none.
+/// Decodes a key or value; `None` if there is none.
 pub(super) fn decode(value: &Value) -> Option<Vec<u8>> {
     STANDARD.decode(value.as_str().unwrap_or("")).ok()
 }
@@ -222,14 +221,14 @@ pub(super) fn decode(value: &Value) -> Option<Vec<u8>> {
 /// The first key after all keys that begin with this prefix.
 pub(super) fn end_of_prefix(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
-    // Prefixes are ASCII and end in a slash.
+    // Prefixes are ASCII, and each ends in a slash.
     if let Some(last) = end.last_mut() {
         *last += 1;
     }
     end
 }
 
-/// A number, which the gateway writes as text and leaves out when it is zero.
+/// A number. The gateway writes numbers as text, and leaves a zero out.
 pub(super) fn number(value: &Value) -> u64 {
     value.as_str().and_then(|text| text.parse().ok()).or_else(|| value.as_u64()).unwrap_or(0)
 }

@@ -9,23 +9,23 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// The wait after a request to keep the lease that was not answered.
+/// The wait after a request to keep the lease that got no answer.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// How much of the lease we trust, in percent: clocks of two machines don't run alike.
+/// The part of the lease that we trust, in percent, because the clocks of two machines do not run equally fast.
 const TRUSTED_PERCENT: i64 = 90;
 
-/// A lease. The thread ends when this is dropped; the lease ends then, or when it is revoked.
+/// A lease. Dropping it ends its thread; then the lease expires, unless it was revoked before.
 pub(super) struct Lease {
-    /// Its id, as JSON carries it.
+    /// The lease's id, as the JSON gateway writes it.
     pub(super) id: String,
-    /// Until when it surely lasts, in ms since boot.
+    /// The time until which the lease surely lasts, in ms since boot.
     valid_until: Arc<AtomicI64>,
-    /// Wakes the thread when it is dropped.
+    /// Dropping this sender wakes the thread, which then ends.
     _stop: Sender<()>,
 }
 
 impl Lease {
-    /// Asks for a lease of so many seconds, and keeps it with the help of another client.
+    /// Asks for a lease of this many seconds. A thread with its own client keeps the lease alive.
     pub(super) fn grant(gateway: &mut Gateway, keeper: Gateway, seconds: u64) -> Result<Lease, LogError> {
         let asked = boot_ms();
         let granted = gateway.ask("lease/grant", &json!({ "TTL": seconds }))?;
@@ -47,25 +47,26 @@ impl Lease {
         Ok(Lease { id, valid_until, _stop: stop })
     }
 
-    /// Whether it surely lasts at this instant.
+    /// Whether the lease surely lasts at this instant.
     pub(super) fn is_valid(&self) -> bool {
         boot_ms() < self.valid_until.load(Ordering::Acquire)
     }
 
-    /// Revokes the lease, with all its keys.
+    /// Revokes the lease, which removes all its keys.
     pub(super) fn revoke(self, gateway: &mut Gateway) {
-        // What is not revoked expires.
+        // If the lease cannot be revoked, it expires.
         let _ = gateway.ask("lease/revoke", &json!({ "ID": self.id }));
     }
 }
 
-/// Until when an answer lets us trust the lease. It counts from the question: the answer may have taken long.
+/// The time until which we trust the lease after an answer. It counts from the request, because the answer may have
+/// taken long.
 fn trusted_until(asked: i64, answer: &Value) -> i64 {
     let seconds = number(&answer["TTL"]) as i64;
     asked + seconds * 1000 * TRUSTED_PERCENT / 100
 }
 
-/// Asks again and again, as long as `wait` says to go on and the lease is there.
+/// Keeps the lease alive again and again, while the lease exists and `wait` returns true.
 fn keep_alive(
     mut gateway: Gateway,
     id: &str,
@@ -78,7 +79,7 @@ fn keep_alive(
         let asked = boot_ms();
         pause = match gateway.ask("lease/keepalive", &json!({ "ID": id })) {
             Ok(answer) if number(&answer["result"]["TTL"]) == 0 => {
-                // It expired while this machine slept or could not reach etcd.
+                // The lease expired while this machine slept or could not reach etcd.
                 valid_until.store(0, Ordering::Release);
                 return;
             }

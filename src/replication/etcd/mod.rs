@@ -1,4 +1,4 @@
-//! etcd 3.4 or later as the engine of the log, through its JSON gateway.
+//! Stores the log in etcd 3.4 or later, through its JSON gateway.
 //!
 //! Keys under the mesh's prefix: `leader` (an address, under a lease), `log/<16 hex digits>` (one entry each),
 //! `at/<hub>` (how far that hub has the log on its disk, under a lease), `ticket/<hub>` (with which that hub asks the
@@ -24,25 +24,25 @@ use serde_json::{Value, json};
 use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 use std::time::Duration;
 
-/// Entries that one request reads. An entry has at most 256 KiB.
+/// The most entries that one request reads. An entry has at most 256 KiB.
 const PAGE: usize = 128;
-/// How many leases an append may go on asking for an answer.
+/// For how many lease times an append without an answer is repeated.
 const UNKNOWN_AFTER_LEASES: u64 = 3;
 /// The wait before all members are asked again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
-/// The wait before another watch is asked for.
+/// The wait before the next watch.
 const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// How to reach a cluster, and how long a leader that says nothing stays leader.
+/// How to reach a cluster, and how long a leader that is silent stays leader.
 #[derive(Clone)]
 pub struct EtcdSettings {
     /// The members and the prefix.
     pub address: EtcdAddress,
-    /// The certificates, where the address says `etcds://`.
+    /// The certificates, for an address with `etcds://`.
     pub tls: Option<EtcdTls>,
-    /// A user of etcd's own, where its authentication is on.
+    /// The user account in etcd, if its authentication is on.
     pub user: Option<EtcdUser>,
-    /// Seconds until another hub takes over; etcd knows none below 2.
+    /// The seconds until another hub takes over. etcd allows no fewer than 2.
     pub lease_seconds: u64,
 }
 
@@ -56,14 +56,14 @@ pub struct EtcdLog {
     settings: EtcdSettings,
     gateway: Gateway,
     leadership: Option<Leadership>,
-    /// The lease under which this hub reports its position.
+    /// The lease for the position that this hub reports.
     presence: Option<Lease>,
-    /// Reports changes of the mesh's keys; `None` until a hub waits for them.
+    /// Tells that keys of the mesh changed; `None` until a hub waits for changes.
     news: Option<Receiver<()>>,
 }
 
 impl EtcdLog {
-    /// A client of a cluster. Nothing is asked yet.
+    /// Makes a client of a cluster, and sends nothing yet.
     ///
     /// # Errors
     /// A sentence that says which certificate is missing or can't be used.
@@ -124,14 +124,14 @@ impl EtcdLog {
         let mut gateway = self.gateway.clone();
         let prefix = self.settings.address.prefix.clone();
         let watch = move || {
-            // A full channel already holds a report that has not been read yet, which is enough.
+            // A full channel already holds an unread report, and one report is enough.
             let is_heard = || !matches!(ring.try_send(()), Err(TrySendError::Disconnected(())));
             while is_heard() {
                 gateway.watch(&prefix, is_heard);
                 std::thread::sleep(WATCH_AGAIN_AFTER);
             }
         };
-        // Without the thread the wait below ends by its time.
+        // Without the thread, the wait below ends when its time is over.
         let _ = std::thread::Builder::new().name("watch".into()).spawn(watch);
         news
     }
@@ -161,7 +161,7 @@ impl ReplicatedLog for EtcdLog {
         let term = if answer["succeeded"] == true {
             number(&answer["header"]["revision"])
         } else if found["lease"].as_str() == Some(&lease.id) {
-            // The first member that was asked stored it, and did not say so.
+            // The first member that was asked stored the key but did not answer.
             number(&found["create_revision"])
         } else {
             let leader = decode(&found["value"]).and_then(|bytes| String::from_utf8(bytes).ok());
@@ -204,14 +204,14 @@ impl ReplicatedLog for EtcdLog {
                 Ok(answer) if answer["succeeded"] == true => return Append::Stored,
                 Ok(answer) => break Self::explain_failure(&answer, &value),
                 Err(LogError::Refused(why)) if !may_be_stored => return Append::Refused(why),
-                // An earlier try may still be stored, so a refusal of this one proves nothing.
+                // An earlier attempt may still be stored, so the refusal of this attempt proves nothing.
                 Err(error) if boot_ms() >= give_up => break Append::Unknown(error.to_string()),
                 Err(_) => may_be_stored = true,
             }
             std::thread::sleep(RETRY_AFTER);
         };
         if outcome != Append::Stored {
-            // The lease is not revoked: it may belong to a hub that leads, or etcd may not answer.
+            // The lease is not revoked, because it may belong to a hub that leads, or etcd may not answer.
             self.leadership = None;
         }
         outcome
@@ -250,7 +250,7 @@ impl ReplicatedLog for EtcdLog {
         if let Some(news) = &self.news
             && news.recv_timeout(at_most).is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Disconnected)
         {
-            // The thread could not be started or panicked: then time alone ends the wait.
+            // The thread could not be started, or it panicked. Then only the time limit ends the wait.
             std::thread::sleep(at_most);
         }
     }
@@ -290,5 +290,7 @@ fn read_key(row: &Value) -> Option<(String, Vec<u8>)> {
 }
 
 fn foreign() -> LogError {
-    LogError::Refused("the prefix has keys of another program; give this mesh one of its own in SLM_MESH_STORE".into())
+    LogError::Refused(
+        "the prefix has keys of another program; give this mesh a prefix of its own in SLM_MESH_STORE".into(),
+    )
 }

@@ -1,14 +1,14 @@
-//! The certificates with which a hub and etcd prove themselves to each other.
+//! The certificates by which a hub and etcd authenticate each other.
 
 use std::path::Path;
 
 type AgentConfig = ureq::config::ConfigBuilder<ureq::typestate::AgentScope>;
 
-/// Certificates and a key, as PEM.
+/// Certificates and a key, in PEM format.
 #[derive(Clone)]
 #[cfg_attr(not(feature = "tls"), allow(dead_code))]
 pub struct EtcdTls {
-    /// The authorities that etcd's certificate must come from. No other is trusted.
+    /// The authorities that may sign etcd's certificate. No other authority is trusted.
     authorities: Vec<u8>,
     /// This hub's certificate and its key.
     client: Option<(Vec<u8>, Vec<u8>)>,
@@ -18,7 +18,7 @@ impl EtcdTls {
     /// Reads the files.
     ///
     /// # Errors
-    /// When one of them can't be read.
+    /// When a file can't be read.
     pub fn read(authorities: &Path, client: Option<(&Path, &Path)>) -> Result<EtcdTls, String> {
         let read =
             |path: &Path| std::fs::read(path).map_err(|error| format!("{} can't be read: {error}", path.display()));
@@ -27,7 +27,7 @@ impl EtcdTls {
     }
 }
 
-/// A client that speaks TLS.
+/// Configures a client for TLS.
 #[cfg(feature = "tls")]
 pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig, String> {
     use std::sync::Arc;
@@ -44,12 +44,12 @@ pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig
     };
     let authorities = certificates(&tls.authorities, "SLM_MESH_STORE_CA")?;
     let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&authorities)).client_cert(client);
-    // The crate's own default is chosen by features, and there is none here.
+    // The crate chooses its default by features, and none of them is on here.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     Ok(config.tls_config(tls.unversioned_rustls_crypto_provider(provider).build()))
 }
 
-/// The certificates in the file of a setting.
+/// Reads the certificates from the file that a setting names.
 #[cfg(feature = "tls")]
 fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<'static>>, String> {
     let mut found = Vec::new();
@@ -62,7 +62,7 @@ fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<
     if found.is_empty() { Err(format!("the file of {setting} holds no certificate")) } else { Ok(found) }
 }
 
-/// A program without TLS refuses what it can't keep secret.
+/// A program without TLS refuses an address that demands encryption.
 #[cfg(not(feature = "tls"))]
 pub(super) fn with_tls(_: AgentConfig, _: &EtcdTls) -> Result<AgentConfig, String> {
     Err("this slm-mesh was built without TLS, so it can't use etcds://; install a package, or build with --features tls"

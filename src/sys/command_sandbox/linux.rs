@@ -1,8 +1,8 @@
-//! A mount namespace in which each file is mounted over itself, read-only. Whoever may not create one gets it inside a
-//! user namespace in which they are still themselves.
+//! A mount namespace in which each file is mounted over itself, read-only. If the user may not create one, it is
+//! created inside a user namespace, in which the user stays the same.
 //!
-//! A program in the namespace cannot write such a file, remove it, or rename another one over it. As root it could
-//! unmount it; nobody else can.
+//! A program in the namespace cannot write such a file, remove it, or rename another one over it. Only root could
+//! unmount it.
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -13,19 +13,19 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Makes files and whole folders read-only from now on. A path where nothing is, or a special file, is passed over.
-/// Answers the words to put before a command, of which there are none here.
+/// Makes files and whole folders read-only from now on. Paths without a file and special files are skipped. Returns
+/// the words to put before a command, which is an empty list on Linux.
 ///
 /// # Errors
-/// When the system allows no namespace, or a mount fails; this process must then start no command as if it had not
-/// asked, unless its caller prefers that.
+/// When the system allows no namespace, or a mount fails. Then this process must not start the command as if it were
+/// protected, unless the caller wants that.
 pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
     enter_namespace()?;
     let mut has_folder = false;
     for path in files {
         match fs::metadata(path) {
             Ok(meta) if meta.is_file() => make_read_only(path, MsFlags::empty())?,
-            // What is mounted below a folder must come along.
+            // File systems that are mounted below a folder must be mounted along.
             Ok(meta) if meta.is_dir() => {
                 make_read_only(path, MsFlags::MS_REC)?;
                 has_folder = true;
@@ -43,17 +43,17 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
 fn enter_namespace() -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     match unshare(CloneFlags::CLONE_NEWNS) {
-        // Root in a user namespace of its own is no root: it owns no other user's file.
+        // Root of its own user namespace is no real root: it owns no file of another user.
         Err(Errno::EPERM) if uid != 0 => {
             unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
-            // The kernel wants this before it maps a group.
+            // The kernel demands this before it maps a group.
             fs::write("/proc/self/setgroups", "deny")?;
             fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
             fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
         }
         result => result?,
     }
-    // What we mount must not appear outside.
+    // Our mounts must not appear outside of the namespace.
     let nothing = None::<&Path>;
     Ok(mount(nothing, Path::new("/"), nothing, MsFlags::MS_REC | MsFlags::MS_SLAVE, nothing)?)
 }
@@ -61,7 +61,7 @@ fn enter_namespace() -> io::Result<()> {
 fn make_read_only(path: &Path, reach: MsFlags) -> io::Result<()> {
     let nothing = None::<&Path>;
     mount(Some(path), path, nothing, MsFlags::MS_BIND | reach, nothing)?;
-    // In a user namespace nobody may drop a restriction of the file system.
+    // In a user namespace, nobody may remove a restriction of the file system.
     let now = rustix::fs::statvfs(path)?.f_flag;
     let kept = [
         (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),

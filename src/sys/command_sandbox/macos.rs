@@ -1,4 +1,4 @@
-//! A sandbox with one rule per file, which `sandbox-exec` of the system enters.
+//! A sandbox with one rule per file, entered through the system's `sandbox-exec`.
 
 use std::ffi::OsString;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const SANDBOX: &str = "/usr/bin/sandbox-exec";
 
-/// Answers the words to put before a command that must not write these files and whole folders.
+/// Returns the words to put before a command that must not write these files and whole folders.
 ///
 /// # Errors
 /// When the system has no sandbox.
@@ -19,7 +19,7 @@ pub fn protect(files: &[PathBuf]) -> io::Result<Vec<OsString>> {
     Ok([SANDBOX, "-p", &profile].map(OsString::from).into())
 }
 
-/// The rule that denies to write a file, to remove it, and to rename another one over it. The sandbox knows only paths
+/// The rule that denies writing a file, removing it, and renaming another one over it. The sandbox knows only paths
 /// without links.
 fn rule(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());

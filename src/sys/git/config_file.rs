@@ -1,11 +1,12 @@
-//! Git's settings files, as git-config(1) describes their syntax. Continued lines are not joined: no URL needs them.
+//! Reads git's settings files, whose syntax git-config(1) describes. Continued lines are not joined, because URLs do
+//! not need them.
 
 /// One setting.
 #[derive(Debug, PartialEq)]
 pub(super) struct ConfigEntry {
     /// The section in lower case, as in `[section "subsection"]`.
     pub(super) section: String,
-    /// The subsection; its case counts.
+    /// The subsection. Case matters in it.
     pub(super) subsection: String,
     /// The name in lower case.
     pub(super) name: String,
@@ -13,7 +14,7 @@ pub(super) struct ConfigEntry {
     pub(super) value: String,
 }
 
-/// The settings in a file's text, in their order.
+/// The settings in the text of a file, in their order.
 pub(super) fn entries(text: &str) -> impl Iterator<Item = ConfigEntry> {
     let (mut section, mut subsection) = (String::new(), String::new());
     text.lines().filter_map(move |line| {
@@ -31,7 +32,7 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = ConfigEntry> {
     })
 }
 
-/// The text of a section's head, up to the bracket that closes it, and what follows.
+/// Splits the text after a bracket: the head of a section up to the closing bracket, and the rest.
 fn split_head(text: &str) -> Option<(&str, &str)> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, c) in text.char_indices() {
@@ -46,7 +47,7 @@ fn split_head(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// A value without its quotes, its escapes and a comment behind it.
+/// A value without its quotes, its escapes and the comment after it.
 fn unquoted(text: &str) -> String {
     let mut plain = String::new();
     let mut is_quoted = false;

@@ -1,5 +1,6 @@
-//! What makes the remotes of two clones one: where git itself goes for a URL, in one spelling. Git replaces
-//! the beginning of a URL (`insteadOf`), ssh replaces the name of a host, and a path may be relative.
+//! Finds out whether the remotes of two clones are the same repository. It follows a URL as git does and writes the
+//! result in one spelling. Git replaces the beginning of a URL (`insteadOf`), ssh replaces host names, and a path may
+//! be relative.
 
 use super::config_file::entries;
 use super::read_beginning;
@@ -7,15 +8,15 @@ use crate::base::paths;
 use crate::sys::account;
 use std::path::{Path, PathBuf};
 
-/// Settings files that one file may include.
+/// How many settings files one file may include.
 const INCLUDES_MAX: usize = 8;
 
-/// Names under which a forge serves ssh where port 22 is closed, by their makers' documentation.
+/// The host names that forges offer for ssh where port 22 is blocked, as their documentation says.
 const SSH_DOORS: &[(&str, &str)] =
     &[("ssh.github.com", "github.com"), ("altssh.gitlab.com", "gitlab.com"), ("altssh.bitbucket.org", "bitbucket.org")];
 
-/// One spelling for all URLs by which git reaches one repository: `host/owner/name`, or a path of this machine.
-/// `root` is the work tree, `config` the text of its settings file.
+/// One spelling for all URLs of one repository: `host/owner/name`, or a path on this machine. `root` is the work
+/// tree, and `config` is the text of its settings file.
 pub(super) fn normal_form(url: &str, root: &Path, config: &str) -> String {
     let home = account::home().unwrap_or_default();
     let settings = [user_settings(&home), config.to_owned()].concat();
@@ -28,21 +29,21 @@ fn resolve(url: &str, root: &Path, settings: &str, ssh_settings: impl FnOnce() -
         Location::Host { host, path, is_ssh } => {
             let host = if is_ssh { ssh_host(&host, &ssh_settings()) } else { host };
             let host = SSH_DOORS.iter().find(|(door, _)| *door == host).map_or(host.as_str(), |(_, host)| *host);
-            // The forges do not tell names apart by case, and no two repositories there differ in it alone.
+            // Forges ignore case in names, so no two repositories differ only in case.
             format!("{host}/{}", without_ending(path.trim_matches('/')).to_lowercase())
         }
     }
 }
 
-/// Where a URL leads, before ssh looks at it.
+/// The place that a URL names, before ssh's settings apply.
 #[derive(Debug, PartialEq)]
 enum Location {
     Path(String),
     Host { host: String, path: String, is_ssh: bool },
 }
 
-/// Splits a URL of one of the forms that git-clone(1) describes. Users, passwords and ports are dropped, because they
-/// do not identify the repository.
+/// Splits a URL in one of the forms of git-clone(1). Users, passwords and ports are dropped, because they do not
+/// identify the repository.
 fn split(url: &str) -> Location {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     if scheme == "file" {
@@ -56,15 +57,15 @@ fn split(url: &str) -> Location {
     Location::Host { host: host.to_ascii_lowercase(), path: path.to_owned(), is_ssh }
 }
 
-/// The halves of `user@host:path`. A colon behind a slash belongs to a path.
+/// The two parts of `user@host:path`. A colon after a slash belongs to a path.
 fn scp_parts(url: &str) -> Option<(&str, &str)> {
     url.split_once(':').filter(|(host, _)| !host.contains('/'))
 }
 
-/// The path of a repository on this machine. Git takes `name` for `name.git`, too.
+/// The path of a repository on this machine. Git accepts `name` for `name.git`, too.
 fn local(path: &Path) -> String {
     let path = without_ending(path.to_str().unwrap_or_default().trim_end_matches('/')).to_owned();
-    // What can't be looked up is taken as it is written.
+    // A path that can't be looked up stays as it is written.
     let real = [".git", ""].iter().find_map(|ending| std::fs::canonicalize(format!("{path}{ending}")).ok());
     real.map_or_else(|| paths::normal(&path), |real| without_ending(&real.display().to_string()).to_owned())
 }
@@ -73,7 +74,7 @@ fn without_ending(path: &str) -> &str {
     path.trim_end_matches('/').trim_end_matches(".git").trim_end_matches('/')
 }
 
-/// A URL with its beginning replaced: the longest that a setting `url.NEW.insteadOf = OLD` names.
+/// Replaces the beginning of a URL: the longest one that a setting `url.NEW.insteadOf = OLD` names.
 fn replaced(url: &str, settings: &str) -> String {
     let fits = entries(settings)
         .filter(|entry| entry.section == "url" && entry.name == "insteadof" && url.starts_with(&entry.value));
@@ -83,7 +84,7 @@ fn replaced(url: &str, settings: &str) -> String {
     }
 }
 
-/// The text of the user's and the machine's settings of git, with the files that they include.
+/// The text of git's settings of the user and the machine, including the files that they include.
 fn user_settings(home: &Path) -> String {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let xdg = variable("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
@@ -110,7 +111,7 @@ fn user_settings(home: &Path) -> String {
     text
 }
 
-/// The host to which ssh goes for a name, by the user's `Host` blocks (ssh_config(5)).
+/// The host that ssh connects to for a name, according to the user's `Host` blocks (ssh_config(5)).
 fn ssh_host(name: &str, settings: &str) -> String {
     let mut applies = false;
     for line in settings.lines() {
@@ -119,7 +120,7 @@ fn ssh_host(name: &str, settings: &str) -> String {
         match word.to_ascii_lowercase().as_str() {
             "host" => applies = names_host(value, name),
             "match" => applies = false,
-            // The first value that applies is the one that counts.
+            // The first value that applies counts.
             "hostname" if applies => return value.trim().trim_matches('"').replace("%h", name).to_ascii_lowercase(),
             _ => {}
         }
@@ -127,7 +128,7 @@ fn ssh_host(name: &str, settings: &str) -> String {
     name.to_owned()
 }
 
-/// Whether the patterns of a `Host` line fit a name: one of them must, and none with `!` may.
+/// Whether a `Host` line applies to a name: at least one of its patterns matches, and none of those with `!` does.
 fn names_host(patterns: &str, name: &str) -> bool {
     let fits = |pattern: &str| fits_pattern(pattern.to_ascii_lowercase().as_bytes(), name.as_bytes());
     let patterns = || patterns.split_whitespace().map(|pattern| pattern.trim_matches('"'));
@@ -135,7 +136,7 @@ fn names_host(patterns: &str, name: &str) -> bool {
     !is_excluded && patterns().filter(|pattern| !pattern.starts_with('!')).any(fits)
 }
 
-/// Whether a pattern with `*` and `?` fits a name.
+/// Whether a pattern with `*` and `?` matches a name.
 fn fits_pattern(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut star) = ((0, 0), None);
     while at.1 < name.len() {

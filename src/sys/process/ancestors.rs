@@ -1,7 +1,7 @@
-//! The processes above one, and which of them only run another program for somebody.
+//! The ancestors of a process, and which of them are only wrappers around another program.
 //!
-//! **Invariant:** what is remembered of a process holds for its number, start, parent and name together;
-//! the nearest of them is read anew in each call.
+//! **Invariant:** remembered facts are used only for a process with the same number, start time, parent and name. The
+//! nearest ancestor is read again in each call.
 
 use super::{ProcessInfo, platform};
 use crate::base::process::Process;
@@ -10,25 +10,25 @@ use crate::known_agents::{self, Agent};
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// Ancestors that are looked at.
+/// How many ancestors are read.
 const ANCESTORS_MAX: usize = 24;
-/// Processes whose ancestors are remembered; a full memory starts anew.
+/// Processes whose ancestors are remembered. When the memory is full, it is cleared.
 const KNOWN_MAX: usize = 256;
 
 /// A process whose ancestors were read.
 struct KnownProcess {
     info: ProcessInfo,
-    /// What it was started with, if it is an agent.
+    /// The arguments of the process, if it is an agent.
     arguments: Vec<String>,
-    /// The process itself and those above it, nearest first.
+    /// The process itself and its ancestors, nearest first.
     chain: Vec<Process>,
 }
 
-/// The chains that were read last, by process number. A verb lives for milliseconds, the shell and the
-/// agent above it for hours: each verb would read the same files of /proc again.
+/// The chains that were read last, by process number. A verb lives for milliseconds, but the shell and the agent
+/// above it live for hours, so each verb would read the same files of /proc again.
 static KNOWN: LazyLock<Mutex<HashMap<i64, KnownProcess>>> = LazyLock::new(Mutex::default);
 
-/// The processes above one, nearest first.
+/// The ancestors of a process, nearest first.
 pub fn ancestors(pid: i64) -> Vec<Process> {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut fresh: Vec<(Process, ProcessInfo, Vec<String>)> = Vec::new();
@@ -48,7 +48,7 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
         fresh.push((Process { pid, start: info.start, wrapper, agent }, info.clone(), arguments));
         None
     });
-    // From the top down, so that each chain is the one above with one process in front.
+    // From the top down, because each chain is the chain of the parent with one process in front.
     for (process, info, arguments) in fresh.into_iter().rev() {
         if !rest.first().is_some_and(|parent| is_restart((&process, &arguments), (parent, &above))) {
             rest.insert(0, process);
@@ -63,13 +63,13 @@ pub fn ancestors(pid: i64) -> Vec<Process> {
     rest
 }
 
-/// Whether an agent started itself again, as to get more memory: with the same arguments, and with nothing in between.
-/// Then the two are one agent. With other arguments, a session started another one.
+/// Whether an agent restarted itself, for example to get more memory: with the same arguments, and with no process in
+/// between. Then both processes are one agent. If the arguments differ, one session started another.
 fn is_restart(own: (&Process, &[String]), parent: (&Process, &[String])) -> bool {
     own.0.agent.is_some() && own.0.agent == parent.0.agent && own.1 == parent.1
 }
 
-/// Looks at the processes above one, nearest first, until `look` finds what it wants.
+/// Visits the ancestors of a process, nearest first, until `look` returns a value.
 pub fn walk<T>(pid: i64, mut look: impl FnMut(i64, &ProcessInfo) -> Option<T>) -> Option<T> {
     let mut next = platform::process_info(pid)?.parent;
     for _ in 0..ANCESTORS_MAX {
@@ -82,11 +82,11 @@ pub fn walk<T>(pid: i64, mut look: impl FnMut(i64, &ProcessInfo) -> Option<T>) -
     None
 }
 
-/// Whether a process only runs another one for somebody: `sh -c`, `npx`, `env`, `timeout`.
+/// Whether a process only runs another program: `sh -c`, `npx`, `env`, `timeout`.
 fn is_wrapper(info: &ProcessInfo, arguments: &[String]) -> bool {
     let runs_one = |word: &String| ["-c", "-lc", "-ic", "-cl"].contains(&word.as_str());
     let is_shell = ["sh", "bash", "dash", "zsh", "fish", "ksh"].contains(&info.name.as_str());
-    // Where arguments can't be read, a shell that no terminal belongs to runs one command.
+    // If the arguments can't be read, a shell without a terminal counts as running one command.
     let runs_command = if arguments.is_empty() { !info.leads_terminal } else { arguments.iter().skip(1).any(runs_one) };
     let is_npx = |word: &String| word.ends_with("/npx") || word.ends_with("npx-cli.js") || word == "npx";
     let is_runner =
@@ -94,8 +94,8 @@ fn is_wrapper(info: &ProcessInfo, arguments: &[String]) -> bool {
     is_shell && runs_command || is_runner || is_package_runner(info, arguments) || arguments.iter().take(3).any(is_npx)
 }
 
-/// Whether a process runs a program out of a package: npx, which calls itself `npm exec`; uvx, which becomes
-/// `uv tool uvx`; or the script of our npm package.
+/// Whether a process runs a program from a package: npx, which names itself `npm exec`; uvx, which becomes `uv tool
+/// uvx`; or the script of our npm package.
 fn is_package_runner(info: &ProcessInfo, arguments: &[String]) -> bool {
     let word = |at: usize| arguments.get(at).map_or("", String::as_str);
     let is_uv = info.name == "uv" && (word(1) == "run" || word(1) == "tool");
@@ -126,7 +126,7 @@ mod tests {
             let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
             assert_eq!(is_wrapper(&named(name, false), &arguments), is_one, "{name} {arguments:?}");
         }
-        // npx writes this over all of its arguments.
+        // npx replaces all of its arguments by this text.
         assert!(is_wrapper(&named("npm exec slm-me", false), &["npm exec slm-mesh mcp".to_owned(), String::new()]));
         assert!(is_wrapper(&named("bash", false), &[]) && !is_wrapper(&named("bash", true), &[]));
     }

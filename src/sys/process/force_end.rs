@@ -1,12 +1,13 @@
-//! Ends a process by force, once it is proven to be a slm-mesh of this user.
+//! Ends a process by force, after proving that it is a slm-mesh of this user.
 
 use super::platform;
 use crate::base::error::{Error, ErrorKind};
 
-/// Ends a process with SIGKILL, which a stopped process can't put off.
+/// Ends a process with SIGKILL, which works for a stopped process, too.
 ///
 /// # Errors
-/// When it is not proven to be this program run by this user, or the system refuses. Nothing was ended then.
+/// When the process is not proven to be this program, run by this user, or when the system refuses. Then nothing was
+/// ended.
 pub fn end_own(pid: i64) -> Result<(), Error> {
     let refused = |why: String| {
         let text = format!("PID {pid} is not ended, since {why}; look what it is with ps -p {pid}");
@@ -14,7 +15,8 @@ pub fn end_own(pid: i64) -> Result<(), Error> {
     };
     let target = platform::open_exit_event(pid).map_err(|error| refused(format!("it can't be opened ({error})")))?;
     let target = target.ok_or_else(|| refused("there is no such process".into()))?;
-    // These are asked after it was opened: only then do they speak of the process that gets the signal.
+    // The checks follow the opening of the descriptor, because only then are they about the process that gets the
+    // signal.
     let program = platform::program(pid).ok_or_else(|| refused("the system does not say what it runs".into()))?;
     if !program.is_own {
         return Err(refused(format!("it runs {}, not slm-mesh of this user", program.shown)));

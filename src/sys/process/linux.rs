@@ -8,25 +8,25 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-/// Arguments of a process that are looked at.
+/// How many arguments of a process are read.
 const ARGUMENTS_MAX: usize = 8;
 
-/// Asks the kernel who connected.
+/// Asks the kernel which process connected.
 pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
     use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-    // Not through rustix: its type for a process id can't hold the 0 that stands for a peer in another PID
+    // This does not use rustix, because its type for a process id cannot hold 0, which means a peer in another PID
     // namespace.
     let found = getsockopt(&socket, PeerCredentials).ok()?;
     Some(Credentials { uid: found.uid(), pid: Some(i64::from(found.pid())).filter(|pid| *pid > 0) })
 }
 
-/// Has the kernel end this process when its parent ends.
+/// Asks the kernel to end this process when its parent ends.
 pub fn end_with_parent() {
-    // Where the kernel refuses, it ends later, by what it waits for.
+    // If the kernel refuses, this process ends later, when its wait ends.
     let _ = set_parent_process_death_signal(Some(Signal::TERM));
 }
 
-/// A descriptor that becomes readable when a process ends; `None` if there is no such process.
+/// A descriptor that becomes readable when a process ends; `None` if no such process exists.
 pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) else { return Ok(None) };
     match pidfd_open(pid, PidfdFlags::empty()) {
@@ -36,28 +36,28 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Ends the process that the descriptor of [`open_exit_event`] names, whatever has its number now.
+/// Ends the process of a descriptor from [`open_exit_event`], even if its number belongs to another process now.
 pub fn kill(_pid: i64, target: &OwnedFd) -> io::Result<()> {
     Ok(pidfd_send_signal(target, Signal::KILL)?)
 }
 
-/// What a process runs, by its executable; `None` if the kernel does not say.
+/// The program that a process runs, by its executable; `None` if the kernel does not tell.
 pub fn program(pid: i64) -> Option<Program> {
     let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let name = path.file_name()?.to_string_lossy().into_owned();
-    // An upgrade that replaced the file leaves this behind the name.
+    // If an upgrade replaced the file, the kernel appends this to the name.
     let name = name.trim_end_matches(" (deleted)");
     let is_mine = std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == crate::sys::uid());
     Some(Program { is_own: is_mine && name.starts_with("slm-mesh"), shown: path.display().to_string() })
 }
 
-/// What /proc says of a process.
+/// Facts about a process from /proc.
 pub fn process_info(pid: i64) -> Option<ProcessInfo> {
-    // By one read: read_to_string asks for the size and probes, and a verb waits meanwhile.
+    // One read is enough: `read_to_string` would ask for the size and probe for the end, and a verb waits meanwhile.
     let mut bytes = [0; 1024];
     let n = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut bytes).ok()?;
     let stat = String::from_utf8_lossy(&bytes[..n]);
-    // The name may hold anything, so fields are counted from its closing bracket (proc_pid_stat(5)).
+    // The name may contain any character, so the fields are counted from its closing bracket (proc_pid_stat(5)).
     let (head, tail) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = tail.split(' ').collect();
     let number = |n: usize| fields.get(n).and_then(|field| field.parse::<i64>().ok());
@@ -70,7 +70,7 @@ pub fn process_info(pid: i64) -> Option<ProcessInfo> {
     })
 }
 
-/// The first arguments of a process in lower case, its program among them.
+/// The first arguments of a process in lower case, including its program.
 pub fn arguments(pid: i64) -> Vec<String> {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = line.split(|byte| *byte == 0).take(ARGUMENTS_MAX);

@@ -1,7 +1,7 @@
 //! Processes on macOS: libproc, `LOCAL_PEERPID` and kqueue.
 //!
-//! The header that defines a constant is named beside its use. `make check-macos` type-checks and links
-//! this file; it was never run.
+//! Each constant has the name of its header beside it. `make check-macos` type-checks and links this file, but nobody
+//! has run it yet.
 
 use super::{Credentials, ProcessInfo, Program};
 use nix::errno::Errno;
@@ -11,19 +11,19 @@ use proc_pidinfo::{Pid, ProcBSDInfo, proc_pidinfo};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// `SZOMB` in <sys/proc.h>: the process has ended and waits for its parent.
+/// `SZOMB` in <sys/proc.h>: the process has ended, and its parent has not reaped it yet.
 const STATUS_ZOMBIE: u32 = 5;
 /// `PROC_FLAG_CONTROLT` in <sys/proc_info.h>: the process has a controlling terminal.
 const FLAG_HAS_TERMINAL: u32 = 0x80;
 
-/// Asks the kernel who connected: `LOCAL_PEERCRED` and `LOCAL_PEERPID` in <sys/un.h>.
+/// Asks the kernel which process connected: `LOCAL_PEERCRED` and `LOCAL_PEERPID` in <sys/un.h>.
 pub fn peer_credentials(socket: impl AsFd) -> Option<Credentials> {
     let credentials = getsockopt(&socket, sockopt::LocalPeerCred).ok()?;
     let pid = getsockopt(&socket, sockopt::LocalPeerPid).ok().map(i64::from).filter(|pid| *pid > 0);
     Some(Credentials { uid: credentials.uid(), pid })
 }
 
-/// macOS has no such request; the process ends later, by what it waits for.
+/// macOS has no such request. The process ends later, when its wait ends.
 pub fn end_with_parent() {}
 
 /// A kqueue that becomes readable when a process ends (`EVFILT_PROC` and `NOTE_EXIT` in <sys/event.h>);
@@ -40,21 +40,21 @@ pub fn open_exit_event(pid: i64) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Ends a process. macOS has nothing that would keep its number from another process.
+/// Ends a process. On macOS, nothing prevents another process from getting its number in between.
 pub fn kill(pid: i64, _target: &OwnedFd) -> io::Result<()> {
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
 }
 
-/// What a process runs, by its name; a process of another user can't be asked.
+/// The program that a process runs, by its name. The kernel does not tell this about a process of another user.
 pub fn program(pid: i64) -> Option<Program> {
     let name = process_info(pid)?.name;
     let is_own = name.starts_with("slm-mesh") && super::is_in_use(pid);
     Some(Program { is_own, shown: name })
 }
 
-/// What libproc says of a process: `PROC_PIDTBSDINFO` in <sys/proc_info.h>.
+/// Facts about a process from libproc: `PROC_PIDTBSDINFO` in <sys/proc_info.h>.
 pub fn process_info(pid: i64) -> Option<ProcessInfo> {
     let number = u32::try_from(pid).ok().filter(|pid| *pid > 0 && *pid <= i32::MAX as u32)?;
     let info = proc_pidinfo::<ProcBSDInfo>(Pid(number)).ok()??;
@@ -67,7 +67,7 @@ pub fn process_info(pid: i64) -> Option<ProcessInfo> {
     })
 }
 
-/// None: only the sysctl `KERN_PROCARGS2` has them, and no crate offers a safe call for it.
+/// Always empty: only the sysctl `KERN_PROCARGS2` returns arguments, and no crate offers a safe call for it.
 pub fn arguments(_pid: i64) -> Vec<String> {
     Vec::new()
 }
