@@ -1,25 +1,25 @@
-//! slm-mesh: one small program through which coding agents find each other, talk, share state and
-//! stop overwriting each other's files. Read in this order:
+//! slm-mesh is one small program through which coding agents find each other, exchange messages, share state, and
+//! avoid overwriting each other's files. Read the modules in this order:
 //!
 //! - [`base`]: the types and limits that every module shares
-//! - [`mod@core`]: the rules, as plain functions of (request, time, store), and the table of operations
+//! - [`mod@core`]: the rules, as functions of (request, time, store), and the table of operations
 //! - [`store`]: the only SQL
-//! - [`wire`]: bytes and messages in buffers
-//! - [`remote`]: the same lines between machines, proven and encrypted
-//! - [`replication`]: the log that keeps several hubs equal, in etcd
-//! - [`broker`]: the poll loop that carries them, the HTTP thread, the frozen HTTP routes
-//! - [`client`]: a blocking connection, which starts the broker if there is none
+//! - [`wire`]: lines and messages in buffers
+//! - [`remote`]: the same lines between machines, authenticated and encrypted
+//! - [`replication`]: the log in etcd that several hubs share
+//! - [`broker`]: the poll loop, the HTTP thread, and the frozen HTTP routes
+//! - [`client`]: a blocking connection, which starts the broker if none is running
 //! - [`mcp`]: MCP over stdio, derived from the operations
-//! - [`discovery`]: the local network: hubs announced and found, in a world where every packet lies
-//! - [`known_agents`]: what is known of each coding agent, one file per agent
-//! - [`shell_writes`]: which files a shell command line would write, told from its text
-//! - [`agents`]: answers the agents' hooks, and sets their files up
+//! - [`discovery`]: hubs announce themselves on the local network, and sessions find them
+//! - [`known_agents`]: facts about each coding agent, one file per agent
+//! - [`shell_writes`]: which files a shell command line would write, found from its text
+//! - [`agents`]: answers the hooks of agents, and sets up their files
 //! - [`cli`]: verbs, help, man page and completions, derived from the operations
-//! - [`sys`]: time, chance, environment, files and processes: the one impure leaf
+//! - [`sys`]: time, randomness, environment, files and processes
 //!
-//! **Invariant:** imports flow `cli → agents, mcp → client, broker → remote → wire → core → store → base`. `broker` and
-//! `client` do not know each other; `discovery` knows nothing of the mesh. `core`, `store` and `wire` know no clock,
-//! socket, thread or chance. tests/tidy checks all of this.
+//! **Invariant:** imports go only in the direction `cli → agents, mcp → client, broker → remote → wire → core → store
+//! → base`. `broker` and `client` do not import each other, and `discovery` does not import the mesh. `core`, `store`
+//! and `wire` use no clock, socket, thread or randomness. tests/tidy checks all of this.
 
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

@@ -21,7 +21,7 @@ use std::io::Read;
 /// Parses a command line.
 ///
 /// # Errors
-/// For an unknown verb or flag, or a value that does not fit; the error names what is accepted.
+/// For an unknown verb or flag, or for a wrong value. The error names what is accepted.
 pub fn parse(argv: Vec<OsString>) -> Result<ParsedCommand, Error> {
     let mut words = argv;
     if words.first().is_some_and(|word| word == "complete") {
@@ -57,8 +57,8 @@ pub fn parse(argv: Vec<OsString>) -> Result<ParsedCommand, Error> {
     }
 }
 
-/// The next word if it begins with `-` and yet cannot be a flag, because what stands for the flag's name
-/// is no name: `-5`, `-> done`, `- buy milk`.
+/// The next word, if it begins with `-` but cannot be a flag, because its first characters are not a flag's name:
+/// `-5`, `-> done`, `- buy milk`.
 fn dashed_value(parser: &mut Parser) -> Option<String> {
     let mut rest = parser.try_raw_args()?;
     let word = rest.peek()?.to_str()?.to_owned();
@@ -80,7 +80,7 @@ struct CommandParser {
     flags: Vec<(String, Option<String>)>,
 }
 
-/// The longest time that `hubs` waits; a hub that has not answered by then is not there.
+/// The longest time that `hubs` waits. No hub needs longer to answer.
 const HUBS_SECONDS_MAX: i64 = 60;
 
 impl CommandParser {
@@ -95,7 +95,7 @@ impl CommandParser {
                 let value = match flags::takes_value(&name) {
                     Some(true) => Some(utf8(rest.value().map_err(lexopt_error)?)?),
                     Some(false) => None,
-                    // The error about an unknown flag names its verb, which may come later.
+                    // The error about an unknown flag names the verb, which may come later.
                     None => rest.optional_value().map(utf8).transpose()?,
                 };
                 self.flags.push((name, value));
@@ -123,14 +123,15 @@ impl CommandParser {
         Ok(self.parsed)
     }
 
-    /// The agent that a session or a hook is to be taken for.
+    /// The agent that the user names for a session or a hook.
     fn take_agent(&mut self) -> Result<Option<String>, Error> {
         let Some(name) = self.take_value("agent") else { return Ok(None) };
         untrusted_text::check_name(&name).map_err(|want| Error::usage("--agent", want))?;
         Ok(Some(name.to_lowercase()))
     }
 
-    /// The command of a verb that is no operation. It takes its words and flags; what remains is an error.
+    /// The command of a verb that is not an operation. It takes its words and flags, and any other word or flag is an
+    /// error.
     fn plain_command(&mut self, verb: &str) -> Result<Option<CliCommand>, Error> {
         Ok(Some(match verb {
             "" if self.words.is_empty() => match self.flags.first() {
@@ -186,7 +187,7 @@ impl CommandParser {
         self.flags.remove(at).1
     }
 
-    /// A setting that one flag turns on and another one off.
+    /// A setting with one flag that switches it on and another flag that switches it off.
     fn take_choice(&mut self, on: &str, off: &str) -> Result<Option<bool>, Error> {
         match (self.take_switch(on), self.take_switch(off)) {
             (true, true) => Err(usage_error(&format!("setup: --{on} and --{off} contradict each other"))),
@@ -199,7 +200,7 @@ impl CommandParser {
         while let Some(file) = self.take_value("file") {
             options.files.push(file);
         }
-        // A flag that is left over is the first mistake to report.
+        // An unknown flag is the first mistake to report.
         if self.parsed.command_line.is_empty() && self.flags.is_empty() && !self.parsed.follow {
             return Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("shield"))));
         }
@@ -211,7 +212,7 @@ impl CommandParser {
         Ok(self.take_number("hubs", "wait", HUBS_SECONDS_MAX)?.unwrap_or(1))
     }
 
-    /// The number of a verb's flag, from 1 on.
+    /// The number after a flag of a verb, at least 1.
     fn take_number(&mut self, verb: &str, flag: &str, max: i64) -> Result<Option<u64>, Error> {
         let Some(word) = self.take_value(flag) else { return Ok(None) };
         let number = word_value(ArgKind::Int { min: 1, max }, flag, word)?;
@@ -226,7 +227,7 @@ impl CommandParser {
         let grep = self.take_value("grep");
         let mut words = self.words.drain(1..self.words.len().min(2));
         match words.next() {
-            // A flag that is left over is the first mistake to report.
+            // An unknown flag is the first mistake to report.
             None if self.flags.is_empty() && !self.parsed.follow => {
                 Err(usage_error(&format!("usage: slm-mesh {}", flags::usage_line("transcript"))))
             }
@@ -259,7 +260,7 @@ impl CommandParser {
         Ok(self.parsed)
     }
 
-    /// Checks the arguments as the broker would, so that a mistake is reported at once and without a broker.
+    /// Checks the arguments as the broker does, so that a mistake is reported at once and without a broker.
     fn check(&self, row: &CliOperation, verb: &str) -> Result<(), Error> {
         let op = row.op;
         let mut checked = self.parsed.args.clone();
@@ -368,13 +369,13 @@ impl CommandParser {
     }
 }
 
-/// Whether an argument is the list of files that a verb takes as its words.
+/// Whether an argument is a list of files that the verb takes as words.
 pub fn is_file_list(arg: &Arg) -> bool {
     arg.role == ArgRole::Path && arg.place == CliPlace::Rest
 }
 
-/// The value of the remaining words: a list or one text, as the argument wants. A lone `-` reads the text
-/// from standard input.
+/// The value of the remaining words: a list or one text, depending on the argument. A lone `-` reads the text from
+/// standard input.
 fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Error> {
     if let ArgKind::Texts { .. } = arg.kind {
         return Ok(json!(words));
@@ -389,7 +390,8 @@ fn words_value(arg: &Arg, words: Vec<String>) -> Result<Value, Error> {
     Ok(json!(text.strip_suffix('\n').unwrap_or(&text)))
 }
 
-/// The verb, the first word that is neither a flag nor a flag's value, if `--` begins a command after it.
+/// The verb of a command line that has a command after `--`. The verb is the first word that is neither a flag nor a
+/// flag's value.
 fn command_verb(words: &[OsString]) -> Option<&'static str> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -405,7 +407,7 @@ fn command_verb(words: &[OsString]) -> Option<&'static str> {
     None
 }
 
-/// Names the argument of an error as the command line does: `--ttl` for `ttlMinutes`, `KEY` for `key`.
+/// Rewrites an error so that it names the argument as on the command line: `--ttl` for `ttlMinutes`, `KEY` for `key`.
 pub fn on_command_line(op: &Op, error: Error) -> Error {
     let named = error.data.as_ref().and_then(|data| data["argument"].as_str()).map(str::to_owned);
     let Some(named) = named.filter(|named| error.text.starts_with(&format!("{named}:"))) else { return error };

@@ -10,7 +10,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Removes leftover files. It stops no process, because none can be proved to belong to a dead mesh.
+/// Removes files that a crash left behind. It stops no process, because it cannot prove that a process belongs to a
+/// dead mesh.
 pub fn clean(json: bool) -> Result<u8, Error> {
     let (places, _) = load_environment()?;
     if let Some(pid) = typescript_broker::find(&places) {
@@ -19,12 +20,12 @@ pub fn clean(json: bool) -> Result<u8, Error> {
     let mut found: Vec<PathBuf> = list_files(&places.peers()).into_iter().filter(|path| is_dead_socket(path)).collect();
     let n_sockets = found.len();
     let lock = places.open_lock(&places.broker_lock());
-    // While this process holds the lock no broker runs, so files that point to one are stale.
+    // While this process holds the lock, no broker runs, so files that point to a broker are stale.
     if let Ok(file) = &lock
         && file.try_lock().is_ok()
     {
         let left = [places.socket(), places.pid(), places.port()];
-        // Files that name a living process may be those of a broker of another kind that is busy.
+        // Files that name a living process may belong to a busy broker of another kind.
         let left = left.into_iter().filter(|_| !typescript_broker::may_live(&places));
         found.extend(left.filter(|path| path.symlink_metadata().is_ok()));
         found.extend(list_files(&places.dir).into_iter().filter(|path| is_temporary(path)));
@@ -33,7 +34,7 @@ pub fn clean(json: bool) -> Result<u8, Error> {
         fs::remove_file(path).map_err(|error| places.error("contains a file that cannot be removed", &error))?;
     }
     let mut names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-    // Copies and notes last an hour; who cleans up wants them gone now.
+    // Copies and notes last an hour, but a user who cleans up wants to remove them now.
     let is_removed = HeldFiles::remove_all(&places);
     if is_removed.map_err(|error| places.error("contains copies that cannot be removed", &error))? {
         names.push(places.held_files().display().to_string());
@@ -59,7 +60,7 @@ fn is_dead_socket(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// A file that a crash left under its temporary name: `broker.new1234`.
+/// Whether a file has a temporary name that a crash left behind: `broker.new1234`.
 fn is_temporary(path: &Path) -> bool {
     let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
     extension.is_some_and(|text| {

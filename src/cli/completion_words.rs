@@ -1,7 +1,7 @@
-//! `complete`: prints the words that may come next on a command line. The completion scripts of the shells
-//! call it at each press of Tab.
+//! `complete`: prints the words that may come next on a command line. The completion scripts of the shells call it
+//! each time the user presses Tab.
 //!
-//! **Invariant:** it starts no broker, and answers fast or not at all.
+//! **Invariant:** it never starts a broker, and it answers quickly or not at all.
 
 use super::args::is_file_list;
 use super::flags::{self, FLAGS};
@@ -16,13 +16,13 @@ use std::time::Duration;
 
 /// How long the broker may take to answer a press of Tab.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
-/// The groups that a message can go to, beside a peer.
+/// The groups to which a message can go, in addition to single peers.
 const GROUPS: &[&str] = &["all", "directory", "human", "repo"];
 
-/// A word that may come next, and what it means (or nothing).
+/// A word that may come next, and its meaning, which may be empty.
 type Candidate = (String, String);
 
-/// Prints the candidates for the last word, one per line: the word, a tab, what it means.
+/// Prints the candidates for the last word, one per line: the word, a tab, and its meaning.
 pub fn print_candidates(words: &[String]) -> Result<u8, Error> {
     let (typed, before) = words.split_last().map_or(("", words), |(last, before)| (last.as_str(), before));
     for (word, about) in candidates(before, typed) {
@@ -74,7 +74,7 @@ fn find_verb(words: &[&str]) -> Option<&'static str> {
     find(&two).or_else(|| find(words.first()?))
 }
 
-/// The next word of a verb: the first words of all verbs, or the second words of those that begin alike.
+/// The next word of a verb: the first words of all verbs, or the second words of the verbs with this first word.
 fn verb_words(words: &[&str]) -> Vec<Candidate> {
     let typed = words.iter().map(|word| format!("{word} ")).collect::<String>();
     let mut found: Vec<Candidate> = Vec::new();
@@ -87,7 +87,7 @@ fn verb_words(words: &[&str]) -> Vec<Candidate> {
     found
 }
 
-/// The values of a flag.
+/// The possible values of a flag.
 fn flag_values(verb: &str, name: &str) -> Vec<Candidate> {
     let arg = flags::verb_args(verb).iter().find(|arg| arg.flag() == name || arg.short == Some(name));
     if let Some(values) = arg.map(arg_values).filter(|values| !values.is_empty()) {
@@ -100,7 +100,7 @@ fn flag_values(verb: &str, name: &str) -> Vec<Candidate> {
     }
 }
 
-/// The values of the verb's argument at this position.
+/// The possible values of the verb's argument at this position.
 fn argument_values(verb: &str, position: usize) -> Vec<Candidate> {
     let plain = |list: &[&str]| list.iter().map(|word| ((*word).to_owned(), String::new())).collect();
     match verb {
@@ -120,7 +120,7 @@ fn argument_values(verb: &str, position: usize) -> Vec<Candidate> {
     }
 }
 
-/// The values of an operation's argument that can be listed.
+/// The possible values of an operation's argument, if they can be listed.
 fn arg_values(arg: &Arg) -> Vec<Candidate> {
     match arg.kind {
         ArgKind::Choice(words) => words.iter().map(|word| ((*word).to_owned(), String::new())).collect(),
@@ -153,7 +153,7 @@ fn locked_files() -> Vec<Candidate> {
     list("lock.query", &json!({}), "locks", |row| (render::relative(&text(&row["filePath"])), text(&row["holder"])))
 }
 
-/// Rows of a list from the running broker; none if there is no broker or it is slow.
+/// The rows of a list from the running broker; empty if no broker runs or it is slow.
 fn list(method: &str, params: &Value, name: &str, to_candidate: fn(&Value) -> Candidate) -> Vec<Candidate> {
     let answer = || {
         let (places, settings) = load_environment().ok()?;

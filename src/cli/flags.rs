@@ -1,11 +1,11 @@
-//! The verbs and flags of the command line: those of the operations, and a table of the others. The
-//! parser, the help, the man page, the README's tables and the completions all read them here.
+//! The verbs and flags of the command line: those of the operations, and a table of all others. The parser, the help,
+//! the man page, the README's tables and the completions all use this file.
 
 use super::operations;
 use crate::core::op::ArgKind;
 use crate::core::{Arg, CliPlace, OPS};
 
-/// Verbs that are no operation: name, words, and what it does.
+/// Verbs that are not operations: the name, the words after it, and a sentence for the help.
 pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "start",
@@ -33,7 +33,7 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     (
         "transcript",
         "PEER",
-        "Show the last prompts and answers of a peer's session on this machine; it is not disturbed",
+        "Show the last prompts and answers of a peer's session on this machine, without disturbing the session",
     ),
     ("web", "", "Open the live view in a browser on this machine; prints a link that works once"),
     ("clean", "", "Remove files that a crash left in the data directory; stops no process"),
@@ -57,16 +57,16 @@ pub const VERBS: &[(&str, &str, &str)] = &[
     ("mcp", "", "Serve MCP on standard input and output; agents start this"),
 ];
 
-/// A flag that is no argument of an operation.
+/// A flag that is not an argument of an operation.
 #[derive(Debug)]
 pub struct CliFlag {
-    /// Its name, without dashes.
+    /// The flag's name, without dashes.
     pub name: &'static str,
-    /// Other names for it; a single letter takes one dash.
+    /// Other names of the flag. A single letter has one dash.
     pub also: &'static [&'static str],
-    /// The placeholder for its value in usage lines; empty for a switch.
+    /// The placeholder for the flag's value in usage lines; empty for a switch.
     pub value: &'static str,
-    /// The verbs that take it; empty means all.
+    /// The verbs that accept the flag; empty means all verbs.
     pub verbs: &'static [&'static str],
     /// One line for help and man page.
     pub help: &'static str,
@@ -76,7 +76,7 @@ const fn flag(name: &'static str, verbs: &'static [&'static str], help: &'static
     CliFlag { name, also: &[], value: "", verbs, help }
 }
 
-/// All flags that are no argument of an operation, in the order of the documentation.
+/// All flags that are not arguments of an operation, in the order of the documentation.
 pub const FLAGS: &[CliFlag] = &[
     flag("json", &[], "Print the answer as one line of JSON"),
     CliFlag {
@@ -129,11 +129,11 @@ pub const FLAGS: &[CliFlag] = &[
 /// A flag as the documentation shows it.
 #[derive(Debug, Clone)]
 pub struct FlagHelp {
-    /// Its name with dashes: `--ttl`.
+    /// The flag's name with dashes: `--ttl`.
     pub name: String,
-    /// Its name with the placeholder of its value: `--ttl M`.
+    /// The flag's name with the placeholder of its value: `--ttl M`.
     pub usage: String,
-    /// One line: what it does, what it accepts, and its other names.
+    /// One line: what the flag does, what it accepts, and its other names.
     pub help: String,
 }
 
@@ -155,7 +155,7 @@ impl CliFlag {
     }
 }
 
-/// A flag's name with its dashes: one for a letter, two for a word.
+/// A flag's name with its dashes: one dash for a letter, two dashes for a word.
 pub fn with_dashes(name: &str) -> String {
     format!("{}{name}", if name.len() == 1 { "-" } else { "--" })
 }
@@ -165,7 +165,7 @@ pub fn flag_name(arg: &Arg) -> String {
     format!("--{}", arg.short.map_or_else(|| arg.flag(), str::to_owned))
 }
 
-/// The arguments of the operation behind a verb; none for other verbs.
+/// The arguments of the operation of a verb; empty for other verbs.
 pub fn verb_args(verb: &str) -> &'static [Arg] {
     operations::of_verb(verb).map(|row| row.op.args).unwrap_or_default()
 }
@@ -187,7 +187,7 @@ fn arg_help(arg: &Arg) -> FlagHelp {
     let also = if arg.short.is_some() { format!("; also --{}", arg.flag()) } else { String::new() };
     let want = match arg.kind {
         ArgKind::Flag => also.trim_start_matches("; ").to_owned(),
-        // The usage shows its words already.
+        // The usage line shows these words already.
         ArgKind::Choice(_) => also.trim_start_matches("; ").to_owned(),
         ArgKind::Texts { .. } => format!("comma-separated{also}"),
         kind => kind.want() + &also,
@@ -248,14 +248,14 @@ pub fn usage_line(verb: &str) -> String {
     parts.join(" ")
 }
 
-/// The known word closest to a misspelt one, if at most two letters differ.
+/// The known word that is closest to a misspelt one, if at most two letters differ.
 pub fn closest_word<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let reach = if word.chars().count() < 5 { 1 } else { 2 };
     let near = known.map(|known| (edit_distance(&word.to_lowercase(), known), known)).filter(|(far, _)| *far <= reach);
     near.min().map(|(_, known)| known)
 }
 
-/// The Damerau-Levenshtein distance: letters to add, remove, change, or swap with their neighbour.
+/// The Damerau-Levenshtein distance: how many letters to add, remove, change, or swap with a neighbour.
 fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(40).collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];

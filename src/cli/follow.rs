@@ -1,5 +1,5 @@
-//! Verbs that keep running: `inbox --follow`, `log --follow`, `events --follow` and `state watch`. Each makes a series of
-//! bounded waits, so that a lost broker costs a moment and no event.
+//! Verbs that keep running: `inbox --follow`, `log --follow`, `events --follow` and `state watch`. Each of them makes
+//! a series of bounded waits, so that a lost broker costs a moment but no event.
 //!
 //! **Invariant:** these verbs never restart a broker that somebody stopped.
 
@@ -21,13 +21,13 @@ const RETRY_TIME: Duration = Duration::from_secs(30);
 /// How often to check whether a stopped broker is back.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Prints rows as they arrive, until interrupted or until the reader goes away.
+/// Prints rows as they arrive, until the user interrupts or the reader of the output goes away.
 pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> Result<u8, Error> {
     let op = row.op;
     let (places, settings) = load_environment()?;
     let mut params = call_params(row, parsed, &settings);
     if stream == RowStream::Messages && params.contains_key("search") {
-        return Err(Error::usage("--search", "inbox does not follow a search; slm-mesh log --search … --follow does"));
+        return Err(Error::usage("--search", "inbox cannot follow a search; use slm-mesh log --search … --follow"));
     }
     let mut client = ReconnectingClient::new(places)?;
     if stream == RowStream::Events && !params.contains_key("after") && !params.contains_key("since") {
@@ -55,7 +55,7 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
             return Ok(0);
         }
         match stream {
-            // A look leaves the mail where it is, so the next one begins behind it.
+            // A look leaves the mail unread, so the next look must begin after it.
             RowStream::Messages if answer["look"] == json!(true) => {
                 params.insert("after".into(), answer["next"].clone());
             }
@@ -72,7 +72,7 @@ pub fn follow(row: &CliOperation, stream: RowStream, parsed: &ParsedCommand) -> 
     }
 }
 
-/// Prints the rows of an answer and returns whether the reader is still there.
+/// Prints the rows of an answer. Returns whether somebody still reads the output.
 fn print_rows(stream: RowStream, answer: &Value, parsed: &ParsedCommand) -> Result<bool, Error> {
     for row in stream.rows(answer) {
         if !try_print_line(&if parsed.json { render::json_line(row) } else { stream.render_row(row) })? {
@@ -119,7 +119,7 @@ pub fn watch_state(parsed: &ParsedCommand) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Prints an entry and returns whether the reader is still there.
+/// Prints an entry. Returns whether somebody still reads the output.
 fn print_entry(parsed: &ParsedCommand, key: &Value, entry: &Value) -> Result<bool, Error> {
     if parsed.json {
         return try_print_line(&render::json_line(entry));
@@ -146,7 +146,7 @@ impl ReconnectingClient {
         Ok(ReconnectingClient { places, client, n_requests: 0, deadline: None })
     }
 
-    /// Calls a method, again after each lost connection.
+    /// Calls a method, and calls it again after each lost connection.
     fn call(&mut self, method: &str, params: &Map<String, Value>) -> Result<Value, Error> {
         let began = Instant::now();
         let params = Value::Object(params.clone());
@@ -165,7 +165,7 @@ impl ReconnectingClient {
     /// Calls a method once. `None` means that the broker is shutting down.
     fn try_call(&mut self, method: &str, params: &Value) -> Result<Option<Value>, Error> {
         self.n_requests += 1;
-        // A text, because the client numbers its own requests.
+        // The id is a text, because the client numbers its own requests.
         let request_id = json!(format!("line-{}", self.n_requests));
         let gone = |error: std::io::Error| {
             Error::new(ErrorKind::Gone, format!("the connection to the broker broke ({error})"))

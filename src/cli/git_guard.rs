@@ -1,7 +1,7 @@
 //! `guard`: git hooks that refuse a commit, a merge or a push of files that another peer has locked.
 //!
-//! **Invariant:** if the mesh is down or slow, every commit passes. A git hook that existed before runs
-//! after the check, under its own name, and nothing of it is lost.
+//! **Invariant:** if the mesh is down or slow, every commit passes. An earlier git hook still runs after the check,
+//! under its own name, and none of it is lost.
 
 mod commit_check;
 mod git_hook;
@@ -18,7 +18,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// The hooks that the guard adds to.
+/// The hooks that the guard extends.
 const HOOKS: &[&str] = &["pre-commit", "pre-merge-commit", "pre-push"];
 
 /// Runs `guard install [DIR]`, `guard remove` or `guard check HOOK`.
@@ -82,7 +82,7 @@ fn install(named: Option<&Path>, json: bool) -> Result<u8, Error> {
     print_line(&if json { value.to_string() } else { lines.join("\n") })
 }
 
-/// Why the guard changes no hooks that belong to more than this repository of this user.
+/// Why the guard does not change hooks that other repositories or users share.
 fn refusal(dir: &HooksDir, sharing: Sharing) -> Error {
     let shown = dir.path.display();
     let why = match sharing {
@@ -115,8 +115,8 @@ fn remove(json: bool) -> Result<u8, Error> {
     print_line(&if json { value.to_string() } else { lines.join("\n") })
 }
 
-/// Checks that a guard which was installed in the repository of the working directory is still in force.
-/// Returns nothing if the guard was never installed.
+/// Checks that a guard that was installed in this repository still works. Returns `None` if no guard was ever
+/// installed.
 pub fn check_installed() -> Option<Check> {
     let dir = HooksDir::find().ok()?;
     let files: Vec<GitHook> = HOOKS.iter().map(|hook| GitHook::new(&dir, hook)).collect();
@@ -139,7 +139,7 @@ pub fn check_installed() -> Option<Check> {
     let found = if is_moved && guarded.is_empty() {
         format!("git now runs the hooks in {shown}, where no guard is installed, so the guard is off")
     } else {
-        format!("{} in {shown} was written anew or removed, so the guard is off there", names.join(", "))
+        format!("{} in {shown} was rewritten or removed, so the guard is off there", names.join(", "))
     };
     Some(Check::error("git guard", found, cure))
 }

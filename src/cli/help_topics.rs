@@ -1,7 +1,7 @@
-//! The topics of `slm-mesh help TOPIC`, for what does not fit into the help of a verb.
+//! The topics of `slm-mesh help TOPIC`, for facts that do not fit into the help of a verb.
 //!
-//! **Invariant:** a line that begins with two spaces and `$` is a command; the indented lines below it are
-//! its output, in which `…` stands for text that varies. `tests/examples.rs` runs them all.
+//! **Invariant:** a line that begins with two spaces and `$` is a command. The indented lines below it are its
+//! output, in which `…` stands for text that varies. `tests/examples.rs` runs all of them.
 
 /// The topics in the order of the overview: name, subject, text.
 pub const TOPICS: &[(&str, &str, &str)] = &[

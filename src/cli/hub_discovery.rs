@@ -1,5 +1,5 @@
-//! `hubs`: lists the hubs that answer on the local network. Also the hidden verb `announce`, which
-//! announces a hub there.
+//! `hubs`: lists the hubs that answer on the local network. Also the hidden verb `announce`, which announces a hub on
+//! the local network.
 
 use super::{load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
@@ -10,8 +10,8 @@ use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Lists the hubs that answer within this many seconds. A hub proves that it knows the secret; everything
-/// else is only what it claims.
+/// Lists the hubs that answer within this many seconds. The proof of the secret is a fact; everything else is only a
+/// claim of the hub.
 pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     if !settings.discovers() {
@@ -21,7 +21,7 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
         ));
     }
     let answered = browse(Duration::from_secs(seconds));
-    // In parallel, so that a slow stranger delays no other hub.
+    // The proofs run in parallel, so that a slow stranger does not delay the hubs.
     let proven: Vec<(&DiscoveredService, Option<bool>)> = std::thread::scope(|scope| {
         let asked: Vec<_> = answered.iter().map(|hub| scope.spawn(|| prove(hub, &settings))).collect();
         answered.iter().zip(asked).map(|(hub, asked)| (hub, asked.join().unwrap_or(None))).collect()
@@ -102,7 +102,7 @@ fn row(hub: &DiscoveredService, proven: Option<bool>) -> Vec<String> {
     ]
 }
 
-/// Announces a hub as the words say, until standard input ends.
+/// Announces a hub as described by these words, until standard input ends.
 pub fn announce(words: &[String]) -> Result<u8, Error> {
     let orders =
         Announcement::from_args(words).map_err(|why| Error::new(ErrorKind::Usage, format!("announce: {why}")))?;

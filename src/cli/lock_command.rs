@@ -1,9 +1,10 @@
-//! `lock FILE… -- COMMAND`: holds a lock while a command runs, and passes on its signals and its exit status.
+//! `lock FILE… -- COMMAND`: holds a lock while a command runs, forwards signals to the command, and returns its exit
+//! status.
 //!
-//! **Invariant:** the lock lives as long as the command and everything that it started, even if this process
-//! is killed. The broker ends the lock with our connection, and the command inherits that connection. Two things
-//! end the lock with this process: a command that closes the descriptors which it inherits, and a
-//! broker that was replaced meanwhile, since only this process connects to the new one.
+//! **Invariant:** the lock lives as long as the command and its children, even if this process is killed. The lock
+//! ends with our connection to the broker, and the command inherits that connection. In two cases the lock ends with
+//! this process: the command closes the descriptors that it inherits, or the broker was replaced meanwhile, because
+//! only this process connects to the new broker.
 
 use super::args::ParsedCommand;
 use super::operations::CliOperation;
@@ -22,7 +23,7 @@ use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// How often the connection is checked between renewals, and retried after a failure.
+/// How often to check the connection between renewals, and how often to retry after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long we wait until a hub knows that the command has ended.
 const CARRIER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -43,8 +44,8 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     let Some((program, words)) = parsed.command_line.split_first() else { return Ok(0) };
     let mut command = Command::new(program);
     command.args(words).env("SLM_MESH_LOCK_TOKEN", granted["token"].to_string());
-    // The end of this process closes the connection, which releases the lock unless the command left
-    // somebody behind who holds it.
+    // The end of this process closes the connection. This releases the lock, unless a child of the command still
+    // holds the connection.
     let running = match ForegroundCommand::spawn(&mut command, client.as_fd()) {
         Ok(running) => running,
         Err(error) => return Ok(report_not_run(program, &error)),
@@ -60,7 +61,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
         .map_err(|error| Error::new(ErrorKind::Internal, format!("cannot wait for the command ({error})")))?;
     drop(done);
     if let Some(carrier) = carrier {
-        // The lock is still held if the thread failed, but not for longer than this process.
+        // If the thread failed, the lock is still held, but only as long as this process runs.
         let _ = renewing.join();
         wait_for_carrier(carrier);
     }
@@ -71,7 +72,7 @@ fn is_remote(places: &DataDir) -> bool {
     remote::remote_target(places).is_ok_and(|target| target.is_some())
 }
 
-/// Connects in a way that outlives this process: the thread that talks to a hub would end with it.
+/// Connects in a way that outlives this process. A thread that talks to a hub would end with this process.
 fn connect(places: &DataDir) -> Result<Client, Error> {
     match remote::remote_target(places)? {
         Some(_) => remote::connect_by_carrier(),
@@ -79,7 +80,7 @@ fn connect(places: &DataDir) -> Result<Client, Error> {
     }
 }
 
-/// Says why a command was not run, and returns the exit status that a shell would give.
+/// Prints why a command was not run, and returns the exit status that a shell would return.
 pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
     let program = program.to_string_lossy();
     if error.kind() == io::ErrorKind::NotFound {
@@ -90,15 +91,15 @@ pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
     NOT_RUNNABLE
 }
 
-/// Waits a moment until the hub has seen the end of the connection, so that a script's next command finds
-/// the lock free.
+/// Waits a moment until the hub has seen the end of the connection, so that the next command of a script finds the
+/// lock free.
 fn wait_for_carrier(mut carrier: Child) {
     let (sender, ended) = channel();
     std::thread::spawn(move || {
         let _ = carrier.wait();
         drop(sender);
     });
-    // A command that left something behind keeps the lock, and with it the carrier.
+    // If the command left a child behind, the child keeps the connection and the lock.
     let _: Result<(), RecvTimeoutError> = ended.recv_timeout(CARRIER_TIMEOUT);
 }
 
@@ -113,7 +114,7 @@ fn renew_until_ended(
     let renewal = Value::Object(params.clone());
     let mut wait = interval;
     loop {
-        // A lost broker must be noticed at once, because the lock is soon gone without a connection.
+        // The loss of the broker must be noticed at once, because the lock ends soon without a connection.
         let pause = wait.min(CHECK_INTERVAL);
         match ended.recv_timeout(pause) {
             Err(RecvTimeoutError::Timeout) => {}
@@ -122,7 +123,7 @@ fn renew_until_ended(
         wait = wait.saturating_sub(pause);
         let is_lost = is_connection_lost(&mut client);
         if is_lost {
-            // The command does not inherit this one, so it needs no carrier.
+            // The command does not inherit this connection, so no carrier is needed.
             match Client::connect_or_start(places) {
                 Ok(new) => client = new,
                 Err(_) => {
@@ -142,7 +143,7 @@ fn renew_until_ended(
     }
 }
 
-/// Whether the connection has ended. Looks at the socket for a moment.
+/// Whether the connection has ended. Waits for only a moment.
 fn is_connection_lost(client: &mut Client) -> bool {
     if client.set_receive_timeout(Some(Duration::from_millis(1))).is_err() {
         return true;

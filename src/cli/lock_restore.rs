@@ -8,14 +8,14 @@ use crate::sys::path_normalization;
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal, Write};
 
-/// What the command line asks for.
+/// The options of `lock restore`.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
     /// The file.
     pub file: String,
     /// Put the content back without asking.
     pub yes: bool,
-    /// Replace a file that changed since in another way.
+    /// Replace the file even if it has changed again since then.
     pub force: bool,
 }
 
@@ -46,7 +46,7 @@ pub fn restore_file(options: &RestoreOptions, json: bool) -> Result<u8, Error> {
     })
 }
 
-/// Asks on the terminal.
+/// Asks the user on the terminal.
 fn ask(point: &RestorePoint) -> Result<bool, Error> {
     let cannot = |error: io::Error| Error::new(ErrorKind::Storage, format!("cannot ask on the terminal ({error})"));
     let question = if point.removes() { "Remove the file, as before? [y/N] " } else { "Put this content back? [y/N] " };

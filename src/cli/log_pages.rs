@@ -1,13 +1,13 @@
-//! The log in one piece: the broker answers it in small steps, so that nobody waits for a long search.
+//! Collects the pages of the log. The broker answers in small steps, so that a long search delays nobody.
 
 use crate::base::error::Error;
 use serde_json::{Map, Value, json};
 
-/// Messages that are printed if the user names no number.
+/// The number of messages if the user gives none.
 const LIMIT: u64 = 50;
 
-/// Asks for pages until there are enough messages or no more, and returns them as one answer, oldest first.
-/// Its `next` is where the log stood at the first page.
+/// Requests pages until there are enough messages or no more of them. Returns them as one answer, oldest first. Its
+/// `next` is the end of the log at the time of the first page.
 pub fn collect(
     params: &Map<String, Value>,
     mut call: impl FnMut(&Map<String, Value>) -> Result<Value, Error>,
@@ -41,7 +41,7 @@ pub fn collect(
     }
 }
 
-/// Puts two pages together. The copies of one send may be on both.
+/// Joins two pages. Both may contain copies of the same message.
 fn join(mut older: Vec<Value>, newer: Vec<Value>) -> Vec<Value> {
     let mut newer = newer.into_iter();
     if let Some(last) = older.last_mut()
@@ -58,7 +58,7 @@ fn join(mut older: Vec<Value>, newer: Vec<Value>) -> Vec<Value> {
     older
 }
 
-/// Counts the copies of `other` among those of `row`.
+/// Adds the copies in `other` to those in `row`.
 fn add_copies(row: &mut Value, other: &Value) {
     let copies = |row: &Value| row["copies"].as_i64().unwrap_or(1);
     let receipts = |row: &Value| match &row["receipts"] {
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn pages_are_read_until_there_are_enough_and_stand_in_order() {
-        // Messages 1 to 6, two a page; 3 and 4 are copies of one send.
+        // Messages 1 to 6, two per page. Messages 3 and 4 are copies of one message to a group.
         let all: Vec<Value> = (1..=6).map(|n| row(n, (n == 3 || n == 4).then_some("repo"))).collect();
         let page = |params: &Map<String, Value>| {
             let before = params.get("before").and_then(Value::as_i64).unwrap_or(7);

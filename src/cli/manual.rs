@@ -1,5 +1,5 @@
-//! Documentation made from the tables of verbs, flags and settings: help, man page, and the README's
-//! tables.
+//! Generates documentation from the tables of verbs, flags and settings: help, man page, and the tables of the
+//! README.
 
 use super::args::is_file_list;
 use super::flags::{self, VERBS, placeholder, usage_line};
@@ -15,7 +15,7 @@ use crate::core::{Arg, CliPlace, OPS};
 use crate::known_agents;
 use crate::sys::settings::SETTINGS;
 
-/// Prints the help on a topic, or the overview if the topic is empty.
+/// Prints the help for a topic, or the overview if the topic is empty.
 pub fn print_help(topic: &str) -> Result<u8, Error> {
     let text = match topic {
         "" => overview(),
@@ -35,14 +35,14 @@ pub fn print_help(topic: &str) -> Result<u8, Error> {
     print_line(text.trim_end())
 }
 
-/// The files of an agent's plugin as JSON, for those who pack it.
+/// The files of an agent's plugin as JSON, for people who package the plugin.
 fn plugin_files(agent: &str) -> Result<String, Error> {
     let files = known_agents::by_id(agent).and_then(plugin_package::files_as_json);
     let files = files.ok_or_else(|| Error::usage("help plugin", format!("want an agent with plugins, got {agent}")))?;
     Ok(files.to_string())
 }
 
-/// Each verb with what it does.
+/// Each verb with its sentence for the help.
 pub fn verb_summaries() -> impl Iterator<Item = (&'static str, &'static str)> {
     let verbs = OPS.iter().filter_map(|op| op.verb.map(|verb| (verb, op.summary)));
     verbs.chain(VERBS.iter().map(|(verb, _, about)| (*verb, *about)))
@@ -114,7 +114,7 @@ fn print_verb_help(topic: &str) -> Result<u8, Error> {
     print_line(text.trim_end())
 }
 
-/// A flag or an argument with its help; a long name gets a line to itself.
+/// A flag or an argument with its help. A long name gets a separate line.
 fn help_row(name: &str, about: &str) -> String {
     const WIDTH: usize = 16;
     let gap = if name.chars().count() > WIDTH { format!("\n    {:WIDTH$}", "") } else { String::new() };
@@ -144,7 +144,7 @@ fn method_list() -> String {
     rows.map(|(name, args, summary)| format!("{name}{}\n    {summary}\n", arg_names(args))).collect()
 }
 
-/// The tables that stand between markers in the README.
+/// The tables between the markers in the README.
 pub fn readme_tables() -> String {
     let mut text = String::from("| tool | what it does |\n| --- | --- |\n");
     for tool in TOOLS {
@@ -158,7 +158,7 @@ pub fn readme_tables() -> String {
     text
 }
 
-/// Escapes text for roff, where a leading dot, a backslash and a hyphen have a meaning.
+/// Escapes text for roff, in which a leading dot, a backslash and a hyphen have special meanings.
 fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-").replace('…', "...").replace('~', "\\(ti");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }

@@ -1,5 +1,5 @@
-//! The command line: takes arguments, returns an exit status. Most verbs derive from an operation; each
-//! other verb has its own file.
+//! The command line: takes arguments, returns an exit status. Most verbs come from an operation, and each other verb
+//! has its own file.
 
 pub mod args;
 pub mod clean;
@@ -103,7 +103,7 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
     let mut call = |params: &Map<String, Value>| {
         let params = Value::Object(params.clone());
         match client.call(op.name, &params) {
-            // The broker stopped at this moment; the next one can answer.
+            // The broker stopped at this moment. The next broker can answer.
             Err(error) if client::is_connection_lost(&error) && (op.repeatable || op.idempotency_key().is_some()) => {
                 client = Client::connect_or_start(&places)?;
                 client.call(op.name, &params)
@@ -155,7 +155,7 @@ pub fn load_environment() -> Result<(DataDir, Settings), Error> {
     Ok((places, settings))
 }
 
-/// The parameters of a call: the arguments, the acting peer, and what only the caller's directory tells.
+/// The parameters of a call: the arguments, the acting peer, and facts that only the caller's directory shows.
 pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settings) -> Map<String, Value> {
     let mut params = parsed.args.clone();
     for arg in row.op.args.iter().filter(|arg| arg.role == ArgRole::Path) {
@@ -172,7 +172,7 @@ pub fn call_params(row: &CliOperation, parsed: &ParsedCommand, settings: &Settin
     params.extend(actor_params(settings));
     if let Some(name) = &parsed.acting {
         params.insert("as".into(), json!(name));
-        // To look at another peer's mail must not take it, unless the user asks for that.
+        // Looking at another peer's mail must not mark it as read, unless the user asks for that.
         if row.op.args.iter().any(|arg| arg.name == "take") {
             params.entry("take").or_insert(json!(false));
         }
@@ -206,12 +206,12 @@ fn actor_params(settings: &Settings) -> Map<String, Value> {
     params
 }
 
-/// Prints a line and returns exit status 0. A reader that is gone is no error.
+/// Prints a line and returns exit status 0, even if nobody reads the output any more.
 pub fn print_line(line: &str) -> Result<u8, Error> {
     try_print_line(line).map(|_| 0)
 }
 
-/// Prints a line and returns whether it may still reach a reader. A reader that is gone is no error.
+/// Prints a line. Returns whether somebody may still read the output.
 pub fn try_print_line(line: &str) -> Result<bool, Error> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {

@@ -1,25 +1,25 @@
-//! How the command line treats each operation that has a verb: what it prints for people, whether it
-//! may start a broker, and what it adds to the arguments that were typed.
+//! How the command line handles each operation with a verb: what it prints for people, whether it may start a broker,
+//! and what it adds to the typed arguments.
 //!
-//! **Invariant:** every operation with a verb has one row here, and nothing else in `cli` decides by an
-//! operation's name. A test holds both.
+//! **Invariant:** every operation with a verb has one row here, and no other code in `cli` depends on an operation's
+//! name. A test enforces both.
 
 use super::args::ParsedCommand;
 use super::render;
 use crate::core::{Op, channels, journal, locks, mail, peers, shared_state, status};
 use serde_json::Value;
 
-/// What a result looks like to a person.
+/// A result as a person sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rendered {
     /// Text for standard output.
     Text(String),
-    /// The requested thing does not exist: a sentence for standard error, where a script does not take it
+    /// The requested thing does not exist. The sentence goes to standard error, so that a script does not mistake it
     /// for a value.
     NotFound(String),
 }
 
-/// The rows that an operation can wait for (`--wait`) and keep printing (`--follow`).
+/// The rows of an operation that can wait (`--wait`) and follow (`--follow`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowStream {
     /// Messages, which are reported as read after they are printed.
@@ -50,33 +50,33 @@ impl RowStream {
     }
 }
 
-/// When a call carries the caller's directory and repository.
+/// When a call includes the caller's directory and repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendLocation {
     /// Never.
     Never,
     /// With every call.
     Always,
-    /// Only if the call is about less than the whole machine: asking git takes time.
+    /// Only if the call is about less than the whole machine, because asking git takes time.
     WithSmallScope,
 }
 
-/// How the command line treats one operation.
+/// How the command line handles one operation.
 #[derive(Debug, Clone, Copy)]
 pub struct CliOperation {
     /// The operation.
     pub op: &'static Op,
-    /// Renders its result for people.
+    /// Renders the result for people.
     pub render: fn(&Value, &ParsedCommand) -> Rendered,
-    /// Whether it starts a broker when none is running.
+    /// Whether the verb starts a broker if none is running.
     pub starts_broker: bool,
-    /// Whether it needs at least one file, although the operation takes a file in either of two arguments.
+    /// Whether the verb needs at least one file, although the operation accepts a file in either of two arguments.
     pub needs_file: bool,
-    /// When it sends the caller's directory and repository.
+    /// When the verb sends the caller's directory and repository.
     pub location: SendLocation,
-    /// Whether an agent that calls it from its shell is left out of the answer.
+    /// Whether the answer leaves out an agent that calls the verb from its shell.
     pub excludes_caller: bool,
-    /// The rows that it can wait for and follow.
+    /// The rows that the verb can wait for and follow.
     pub stream: Option<RowStream>,
 }
 
@@ -117,11 +117,11 @@ pub const CLI_OPERATIONS: &[CliOperation] = &[
     row(&locks::QUERY, render::locks),
     CliOperation { stream: Some(RowStream::Events), ..row(&journal::READ, render::events) },
     row(&journal::EMIT, render::event_emitted),
-    // Asking for the status must not change it.
+    // A question about the status must not change the status.
     CliOperation { starts_broker: false, ..row(&status::STATUS, render::mesh_status) },
 ];
 
-/// The operation behind a verb. `broadcast` is a form of `send`.
+/// The operation of a verb. `broadcast` is a form of `send`.
 pub fn of_verb(verb: &str) -> Option<&'static CliOperation> {
     let verb = if verb == "broadcast" { "send" } else { verb };
     CLI_OPERATIONS.iter().find(|row| row.op.verb == Some(verb))

@@ -1,4 +1,4 @@
-//! A command line that was parsed: what to do, and with what.
+//! A parsed command line: the command and its arguments.
 
 use super::lock_restore::RestoreOptions;
 use super::operations::CliOperation;
@@ -16,28 +16,28 @@ pub enum CliCommand {
     /// Serve MCP; `legacy` refuses the revision of 2026-07-28.
     #[allow(missing_docs)]
     Mcp {
-        /// Refuse the modern revision.
+        /// Whether to refuse the revision of 2026-07-28.
         legacy: bool,
-        /// The agent that the client is.
+        /// The agent that the client is, whatever it says about itself.
         agent: Option<String>,
     },
     /// Run the broker in the foreground or the background.
     #[allow(missing_docs)]
     Start { detach: bool, as_daemon: bool },
-    /// Stop the broker; the flag ends one that does not answer.
+    /// Stop the broker.
     Stop {
-        /// Whether to end its process if it does not stop by itself.
+        /// Whether to end the broker's process if it does not stop by itself.
         force: bool,
     },
     /// Remove what a crash left behind.
     Clean,
-    /// Answer an agent's hook; with true, wait for mail that wakes it.
+    /// Answer an agent's hook.
     Hook {
-        /// The agent whose dialect the hook speaks.
+        /// The agent whose dialect the hook uses.
         dialect: String,
-        /// Wait for a reason to wake the agent.
+        /// Whether to wait for a reason to wake the agent.
         wake: bool,
-        /// The agent that it is, if another one.
+        /// The agent that runs the hook, if it is another one.
         agent: Option<String>,
     },
     /// Carry lines between ssh and the broker.
@@ -62,7 +62,7 @@ pub enum CliCommand {
     Help(String),
     /// Show what a command changed in a locked file, and put the former content back.
     RestoreFile(RestoreOptions),
-    /// Run a command that cannot write what others hold.
+    /// Run a command that cannot write the files that others hold.
     Shield(ShieldOptions),
     /// Print a state entry and its changes.
     WatchState,
@@ -79,7 +79,7 @@ pub enum CliCommand {
 /// A parsed command line.
 #[derive(Debug, Clone)]
 pub struct ParsedCommand {
-    /// What to do.
+    /// The command to run.
     pub command: CliCommand,
     /// The operation's arguments.
     pub args: Map<String, Value>,

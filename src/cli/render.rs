@@ -15,7 +15,7 @@ use crate::sys;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 
-/// Prints an answer. Returns the exit status, and whether the reader is still there.
+/// Prints an answer. Returns the exit status, and whether somebody still reads the output.
 pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) -> Result<(u8, bool), Error> {
     let rendered = (row.render)(answer, parsed);
     let mut is_read = true;
@@ -37,7 +37,7 @@ pub fn print_answer(row: &CliOperation, answer: &Value, parsed: &ParsedCommand) 
     Ok((status, is_read))
 }
 
-/// Lines about what an answer mentions besides: unread mail, and the name that a session took over.
+/// Lines about other things that an answer mentions: unread mail, and a name that a session took over.
 fn unread_note(answer: &Value) -> String {
     let mail = &answer["mail"];
     let note =
@@ -92,7 +92,7 @@ pub fn event_emitted(answer: &Value, _: &ParsedCommand) -> Rendered {
 /// Renders one event on one line.
 pub fn event(row: &Value) -> String {
     let payload = row["payload"].as_object().cloned().unwrap_or_default();
-    // The line names the author already, and ids tell a reader nothing.
+    // The line already names the author, and ids do not help a reader.
     let hidden = ["peerId", "messageId", "fromPeer", "lockedBy", "unlockedBy"];
     let fact = |(name, value): (&String, &Value)| match name.as_str() {
         "filePath" => format!("{name}={}", relative(&word(value))),
@@ -149,7 +149,7 @@ pub fn peers(value: &Value, _: &ParsedCommand) -> Rendered {
 pub fn state_entry(value: &Value, parsed: &ParsedCommand) -> Rendered {
     let entry = &value["entry"];
     match entry["value"].as_str() {
-        // A script gets the value alone.
+        // A script gets only the value.
         Some(value) if !std::io::stdout().is_terminal() => Rendered::Text(value.to_owned()),
         Some(value) => Rendered::Text(format!("{} = {}", word(&entry["key"]), plain_lines(value))),
         None => Rendered::NotFound(format!("Key \"{}\" not found", word(&parsed.args["key"]))),
@@ -226,7 +226,7 @@ pub fn mesh_status(value: &Value, _: &ParsedCommand) -> Rendered {
     Rendered::Text(status_text(value))
 }
 
-/// The status of the mesh as text.
+/// The state of the mesh as text.
 pub fn status_text(value: &Value) -> String {
     let size = |bytes: &Value| match bytes.as_i64().unwrap_or(0) {
         n @ 0..1024 => format!("{n} B"),
@@ -292,12 +292,12 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// One line of text from others, which can neither steer a terminal nor hide anything.
+/// One line of text from others that can neither steer a terminal nor hide anything.
 pub fn plain(text: &str) -> String {
     untrusted_text::line(text)
 }
 
-/// An answer as JSON, in which no character can steer a terminal or hide.
+/// An answer as JSON. No character in it can steer a terminal or hide anything.
 pub fn json_line(value: &Value) -> String {
     untrusted_text::visible_json(&value.to_string())
 }
@@ -330,7 +330,7 @@ fn cut(text: &str, n: usize) -> String {
     if text.chars().count() <= n { text.to_owned() } else { text.chars().take(n - 1).chain(['…']).collect() }
 }
 
-/// Shortens a path below the working directory to a relative one.
+/// Turns a path below the working directory into a relative path.
 pub fn relative(path: &str) -> String {
     let dir = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(&format!("{}/", dir.display()))

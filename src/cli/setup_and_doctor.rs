@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 pub struct SetupOptions {
     /// The agents by name; empty means the installed ones.
     pub agents: Vec<String>,
-    /// Show what would change, and change nothing.
+    /// Whether to show the changes without making them.
     pub dry: bool,
-    /// Remove instead of install.
+    /// Whether to remove instead of install.
     pub remove: bool,
-    /// Change the project's files instead of the user's.
+    /// Whether to change the project's files instead of the user's.
     pub project: bool,
     /// Whether messages may wake these agents from now on; `None` keeps the setting.
     pub wake: Option<bool>,
@@ -30,7 +30,7 @@ pub struct SetupOptions {
     pub shield: Option<bool>,
 }
 
-/// Connects agents, or disconnects them. Returns 1 if something is left for the user to do.
+/// Connects or disconnects agents. Returns 1 if the user must still do something.
 pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     let mut environment = Environment::find(options.project, options.dry)?;
     let agents = environment.agents(&options.agents)?;
@@ -82,7 +82,7 @@ pub fn setup(options: &SetupOptions, json: bool) -> Result<u8, Error> {
     Ok(u8::from(is_open))
 }
 
-/// Saves the settings that list agents, and returns whether that changed any.
+/// Saves the settings that list agents; returns whether any of them changed.
 fn save_lists(options: &SetupOptions, environment: &mut Environment, chosen: &[&Agent]) -> Result<bool, Error> {
     if options.shield == Some(true) {
         shield_trial::try_shield(&environment.program)
@@ -92,14 +92,14 @@ fn save_lists(options: &SetupOptions, environment: &mut Environment, chosen: &[&
     let shield =
         AgentList { setting: SHIELD, choice: options.shield, able: shieldable(), flag: "--shield", done: "shielded" };
     if options.shield == Some(false) && !options.dry {
-        // Sessions of agents that keep it raise theirs again.
+        // Sessions of agents that keep the shield raise it again.
         SessionShield::lower_all(&DataDir::find()?);
     }
     let is_waking_changed = wake.save(options, chosen, &mut environment.wake)?;
     Ok(shield.save(options, chosen, &mut environment.shield)? || is_waking_changed)
 }
 
-/// A setting that lists agents, and what the user chose.
+/// A setting that lists agents, and the user's choice for it.
 struct AgentList {
     setting: &'static str,
     choice: Option<bool>,
@@ -109,7 +109,7 @@ struct AgentList {
 }
 
 impl AgentList {
-    /// Puts the chosen agents on the list, or takes them off it.
+    /// Adds the chosen agents to the list, or removes them from it.
     fn save(&self, options: &SetupOptions, chosen: &[&Agent], list: &mut Vec<String>) -> Result<bool, Error> {
         let Some(on) = self.choice.or(options.remove.then_some(false)) else { return Ok(false) };
         let agents: Vec<&str> = chosen.iter().map(|agent| agent.id).filter(|id| self.able.contains(id)).collect();
@@ -188,7 +188,7 @@ fn prove_hooks(agent: &str, json: bool) -> Result<u8, Error> {
     let mut environment = Environment::find(false, false)?;
     let agent = environment.agents(&[agent.to_owned()])?[0];
     let (user, project) = (agent.files.user, agent.files.project);
-    // Some agents have hooks in a project alone.
+    // Some agents have hooks only in a project.
     environment.is_project = user.hooks.is_none() && user.own_file.is_none() && project.hooks.is_some();
     let proofs = prove::prove(&environment, agent)?;
     let is_whole = proofs.iter().all(|proof| proof.why.is_none());

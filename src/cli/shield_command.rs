@@ -1,7 +1,6 @@
-//! `shield -- COMMAND`: runs a command that cannot write what other peers have locked in this work tree.
+//! `shield -- COMMAND`: runs a command that cannot write the files that other peers have locked in this work tree.
 //!
-//! **Invariant:** the command takes our place in this process, so that its exit status, its signals and its terminal
-//! are its own.
+//! **Invariant:** the command replaces this process, so its exit status, its signals and its terminal are its own.
 
 use super::load_environment;
 use super::lock_command::report_not_run;
@@ -19,13 +18,13 @@ use std::time::Duration;
 /// The options of `shield`.
 #[derive(Debug, Clone, Default)]
 pub struct ShieldOptions {
-    /// Further files that the command must not write.
+    /// More files that the command must not write.
     pub files: Vec<String>,
-    /// Run the command in any case.
+    /// Whether to run the command even if the system allows no shield.
     pub is_optional: bool,
 }
 
-/// Runs a command in a shield. Returns only if it cannot be run.
+/// Runs a command in a shield. Returns only if the command cannot be run.
 pub fn run_shielded(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<u8, Error> {
     let prefix = enter(options, parsed);
     let prefix = if options.is_optional { prefix.unwrap_or_default() } else { prefix? };
@@ -34,7 +33,7 @@ pub fn run_shielded(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<u
     Ok(report_not_run(program, &Command::new(program).args(words).exec()))
 }
 
-/// Makes the files read-only, if there are any. Answers the words to put before the command.
+/// Makes the files read-only, if there are any. Returns the words to put before the command.
 fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi::OsString>, Error> {
     let mut files: Vec<PathBuf> = options.files.iter().map(|file| path_normalization::absolute(file).into()).collect();
     files.extend(held_by_others(options, parsed)?);
@@ -50,7 +49,7 @@ fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi
     })
 }
 
-/// The files and folders that others hold in this work tree. Without a broker nobody holds any.
+/// The files and folders that others hold in this work tree. Without a broker, nobody holds any.
 fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<PathBuf>, Error> {
     let (places, settings) = load_environment()?;
     let mut client = match Client::connect_to_running(&places) {
@@ -58,7 +57,7 @@ fn held_by_others(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec
         client => client?,
     };
     if options.is_optional {
-        // An agent waits for this command, as it waits for a hook.
+        // An agent waits for this command, as it waits for a hook, so the time is limited.
         let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
         client.set_receive_timeout(Some(budget)).map_err(|error| Error::new(ErrorKind::Gone, error.to_string()))?;
     }

@@ -21,8 +21,8 @@ pub fn carry_lines() -> Result<u8, Error> {
         // The end of one direction closes the other, so that each side learns that its peer is gone.
         let end = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);
         if is_carrier && end.is_ok() {
-            // On this machine nobody needs the connection any more. Without this line the hub would take its end
-            // for a failure of the network, and keep the locks for a while.
+            // On this machine nobody needs the connection any more. Without this line, the hub would assume a network
+            // failure and keep the locks for a while.
             let _ = to_broker.write_all(rpc::notification("detach", &json!({})).as_bytes());
         }
         let _ = to_broker.shutdown(Shutdown::Write);

@@ -1,4 +1,4 @@
-//! `start`, `stop`, and the greeting on a terminal.
+//! `start` and `stop`, and the greeting on a terminal.
 
 use super::{connect_to_running, load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
@@ -64,7 +64,7 @@ fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), 
     stop_and_wait(places, &mut client).map(|_| ())
 }
 
-/// Stops the broker. With `force` it ends the process of one that does not stop by itself.
+/// Stops the broker. With `force`, it ends a broker that does not stop by itself.
 pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     let places = DataDir::find()?;
     let stopped = connect_to_running(&places).and_then(|mut client| stop_and_wait(&places, &mut client));
@@ -77,8 +77,8 @@ pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) {how}.")) }
 }
 
-/// Ends the process that holds the lock of the one broker, and returns its process id. `why` is the error of
-/// the try to stop it, which stands if no process holds the lock.
+/// Ends the process that holds the lock of the only broker, and returns its process id. `why` is the error of the
+/// attempt to stop it, which is returned if no process holds the lock.
 fn end_by_force(places: &DataDir, why: Error) -> Result<i64, Error> {
     let Some(pid) = client::broker_lock_holder(places).or_else(|| Client::listener_pid(places)) else {
         return Err(why);

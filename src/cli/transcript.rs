@@ -9,19 +9,19 @@ use crate::mcp::peer_transcript::{DatedPassage, LastPassages, PassageFilter, las
 use crate::sys::file_tail::READ_MAX;
 use serde_json::{Value, json};
 
-/// Passages that are printed if the user names no number.
+/// The number of passages if the user gives none.
 pub const LAST_DEFAULT: usize = 20;
 /// The most passages that the user may ask for.
 pub const LAST_MAX: i64 = 1000;
-/// Characters of one passage that are printed.
+/// How many characters of one passage are printed.
 const PASSAGE_CHARS: usize = 4000;
 
-/// What to print of a transcript.
+/// Which passages of a transcript to print.
 #[derive(Debug, Clone)]
 pub struct TranscriptOptions {
     /// The peer's name.
     pub peer: String,
-    /// How many passages.
+    /// The number of passages.
     pub last: usize,
     /// Only passages with this text.
     pub grep: Option<String>,

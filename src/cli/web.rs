@@ -26,7 +26,7 @@ pub fn open_page(only_print: bool, json: bool) -> Result<u8, Error> {
     if !only_print && io::stdout().is_terminal() {
         let note = match desktop_opener().map(|program| open_link(program, &link)) {
             Some(Ok(())) => "Opening it in your browser. The link works once and expires in a minute.",
-            // The user can still open it by hand.
+            // If the browser cannot be started, the user can open the link.
             _ => "Open it in a browser on this machine. The link works once and expires in a minute.",
         };
         crate::sys::print_error(note);

@@ -64,7 +64,7 @@ pub(super) const AGENT: Agent = Agent {
             commands: commands(FilePath::Project(".gemini/commands/{name}.toml"), CommandStyle::Toml),
             ..NO_FILES
         },
-        approve: "Gemini CLI starts servers only in folders that you trust. It warns once about new hooks of a project, and asks before it uses each mesh tool.",
+        approve: "Gemini CLI starts servers only in trusted folders. It warns once about new hooks of a project, and asks before each mesh tool.",
         why_edited: "setup edits the file instead of running gemini mcp add, so that every other byte stays",
         switches: &[
             Switch { file: SETTINGS, keys: &["hooksConfig", "enabled"], off: Off::Flag(false) },

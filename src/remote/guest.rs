@@ -133,7 +133,8 @@ impl HubAddress<'_> {
 
     fn outdated(&self) -> Error {
         let text = format!(
-            "the hub {} runs slm-mesh 0.1.0, which uses an older protocol between machines; update slm-mesh on the hub and run slm-mesh stop there",
+            "the hub {} runs slm-mesh 0.1.0, which uses an older protocol between machines; update slm-mesh on the \
+             hub and run slm-mesh stop there",
             self.host
         );
         Error::new(ErrorKind::Refused, text)

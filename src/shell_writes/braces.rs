@@ -5,24 +5,24 @@ use super::syntax::{Part, Word};
 /// The most words to which one word may expand.
 const WORDS_MAX: usize = 256;
 
-/// An element of a word: one live character, or a part that has no live braces.
+/// An element of a word: one special character, or a part without special braces.
 #[derive(Clone)]
 enum Atom {
     Live(char),
     Part(Part),
 }
 
-/// A longer word with braces is not expanded, because the time is quadratic in its length.
+/// A longer word with braces is not expanded, because that takes time in proportion to the square of its length.
 const LENGTH_MAX: usize = 1024;
 
-/// The number of live characters of a word, if braces are among them.
+/// The number of characters outside of quotes, if there are braces among them.
 pub(super) fn live_length(word: &Word) -> usize {
     let has_braces = word.0.iter().any(|part| matches!(part, Part::Bare(text) if text.contains('{')));
     let length = |part: &Part| if let Part::Bare(text) = part { text.len() } else { 1 };
     if has_braces { word.0.iter().map(length).sum() } else { 0 }
 }
 
-/// The words to which a word's braces expand; `None` if they are too many.
+/// The words to which a word's braces expand; `None` if there are too many.
 pub(super) fn expand(word: &Word) -> Option<Vec<Word>> {
     match live_length(word) {
         0 => return Some(vec![word.clone()]),

@@ -78,7 +78,7 @@ impl Evaluator<'_> {
         let to = match (operands.next(), operands.next()) {
             (None, _) => self.variable_text(state, "HOME"),
             (Some(Field::Known(path)), None) if path == "-" => state.previous_directory.clone(),
-            // With `CDPATH`, a relative path would have another meaning, but agents don't set it.
+            // With `CDPATH`, a relative path would mean another folder, but agents don't set it.
             (Some(Field::Known(path)), None) => self.resolve(state, path),
             _ => None,
         };
@@ -86,7 +86,7 @@ impl Evaluator<'_> {
         StreamText::empty()
     }
 
-    /// Runs `export` and its relatives, whose arguments are assignments and so are not split.
+    /// Runs `export` and similar builtins, whose arguments are assignments and therefore not split.
     pub(super) fn declare(&mut self, state: &mut State, words: &[Word]) {
         let exports = words.iter().any(|word| matches!(word.as_literal().as_deref(), Some("export" | "-x" | "-gx")));
         let keeps = words.iter().any(|word| matches!(word.as_literal().as_deref(), Some("export" | "readonly" | "-x")));
@@ -156,7 +156,7 @@ fn printed(name: &str, arguments: &[Field], state: &State, input: &StreamText) -
             _ => None,
         },
         "ls" => match words {
-            // Each operand that a wildcard matched. Options change the output.
+            // An operand with a dot is assumed to be a file, and `ls` prints its name on a line.
             Some(words)
                 if !words.is_empty()
                     && words.iter().all(|word| *word == "-1" || !word.starts_with('-') && word.contains('.')) =>
@@ -188,7 +188,7 @@ fn echoed(words: &[&str]) -> Option<String> {
     Some(text + end)
 }
 
-/// A text with common escapes resolved; `None` if it has others.
+/// A text with common escapes resolved; `None` if it contains other escapes.
 fn unescaped(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut chars = text.chars();
@@ -208,7 +208,7 @@ fn unescaped(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// What `printf` prints for a format whose only directive is `%s`.
+/// The output of `printf` for a format whose only directive is `%s`.
 fn formatted(words: &[&str]) -> Option<String> {
     let words = words.strip_prefix(&["--"]).unwrap_or(words);
     let (format, values) = words.split_first()?;

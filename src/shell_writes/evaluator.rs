@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
-/// The steps that every command line may take. A longer one gets more.
+/// The steps that every command line may take. A longer command line gets more.
 const STEPS_MIN: usize = 16_000;
 /// The deepest nesting of scripts, functions and commands.
 const DEPTH_MAX: usize = 30;
@@ -19,7 +19,7 @@ const LISTINGS_MAX: usize = 2000;
 /// The input or output of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum StreamText {
-    /// It is unknown.
+    /// The text is unknown.
     Unknown,
     /// The whole text.
     Text(String),
@@ -43,7 +43,7 @@ impl StreamText {
 pub(super) struct RunResult {
     /// Its output.
     pub output: StreamText,
-    /// Whether no later command runs, as after `exit`.
+    /// Whether the script ends here, as after `exit`.
     pub ends: bool,
 }
 
@@ -105,12 +105,12 @@ impl<'a> Evaluator<'a> {
         state.directory = directory;
         self.run_script(script, &mut state, &StreamText::Unknown);
         let mut writes: Vec<ShellWrite> = self.writes.into_iter().collect();
-        // Paths compare part by part, which takes ten times as long as byte by byte.
+        // This compares bytes, because comparing paths part by part takes ten times as long.
         writes.sort_unstable_by(|a, b| a.path().as_os_str().cmp(b.path().as_os_str()).then_with(|| a.cmp(b)));
         writes
     }
 
-    /// Takes steps from the budget. Returns false if too few are left, and then nothing more runs.
+    /// Takes steps from the budget. Returns false if too few steps are left, and then nothing else runs.
     pub(super) fn spend(&mut self, steps: usize) -> bool {
         let has_enough = self.steps >= steps;
         self.steps = self.steps.saturating_sub(steps);
@@ -202,7 +202,8 @@ impl<'a> Evaluator<'a> {
             match joint {
                 Joint::And => output = joined(output, self.run(command, state, input).output),
                 Joint::Or => {
-                    // A command that failed has changed nothing. After `cd a || exit`, only the success continues.
+                    // A command that failed has changed nothing. After `cd a || exit`, the script continues only if
+                    // `cd` succeeded.
                     let mut failed = self.copy(&before);
                     let other = self.run(command, &mut failed, input);
                     if !other.ends {
@@ -282,13 +283,13 @@ impl<'a> Evaluator<'a> {
         RunResult::printed(StreamText::Unknown)
     }
 
-    /// The variables of a condition that is nothing but `read`, and what separates its lines.
+    /// The variables of a condition that consists only of `read`, and the character that separates its lines.
     fn read_names(&mut self, condition: &Command) -> Option<(Vec<String>, char)> {
         let simple = match condition {
             Command::Simple(simple) => simple,
             Command::Sequence(commands) => match commands.as_slice() {
                 [Command::Simple(simple)] => simple,
-                // `read line || [ -n "$line" ]` takes a last line without an end, too.
+                // `read line || [ -n "$line" ]` also accepts a last line without an end.
                 [Command::AndOr(first, _)] => return self.read_names(first),
                 _ => return None,
             },
@@ -372,7 +373,7 @@ impl<'a> Evaluator<'a> {
         if simple.assignments.is_empty() {
             return self.call(state, &fields, &input);
         }
-        // The assignments apply only to this command, and only its children see them.
+        // The assignments apply only to this command and its children.
         let mut inner = self.copy(state);
         for assignment in &simple.assignments {
             self.assign(&mut inner, assignment);
@@ -468,7 +469,7 @@ pub(super) fn set_read(state: &mut State, names: &[String], line: Option<&str>) 
     }
 }
 
-/// Whether a stage of a pipeline reads names of files from its input.
+/// Whether a stage of a pipeline reads file names from its input.
 fn reads_names(stage: &Command) -> bool {
     match stage {
         Command::Simple(simple) => {

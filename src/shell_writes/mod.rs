@@ -1,11 +1,11 @@
 //! Finds the files that a shell command line would write. It uses only the text of the command and the names of
-//! files; nothing is run.
+//! files, and runs nothing.
 //!
-//! The parser knows POSIX sh and bash; the commands that agents use have their rules in `commands`. Writes that the
-//! text does not show are skipped: a wrong name would deny a harmless command, which is worse than a missed write.
+//! The parser knows POSIX sh and bash. The commands that agents use have their rules in `commands`. Writes that the
+//! text does not show are skipped: a wrong file would deny a harmless command, which is worse than a missed write.
 //!
 //! A parser crate was not worth its size. The best maintained one with a suitable licence, `brush-parser` 0.4, adds
-//! 76 crates and 170 KiB, and the inside of words would still have to be parsed here.
+//! 76 crates and 170 KiB, and the content of words would still have to be parsed here.
 
 mod braces;
 mod builtins;
@@ -25,7 +25,7 @@ pub use real_file_tree::Disk;
 
 use std::path::{Path, PathBuf};
 
-/// A longer command is not parsed: it exceeds the length of an argument on Linux, and parsing it would delay the
+/// A longer command is not parsed. It exceeds the length of an argument on Linux, and parsing it would delay the
 /// agent too much.
 const COMMAND_MAX: usize = 128 << 10;
 
@@ -55,13 +55,13 @@ impl ShellWrite {
 pub struct MaybeWritten {
     /// The folder that contains all of them.
     pub folder: PathBuf,
-    /// The endings of their names; if this is empty, names may have any ending.
+    /// The possible endings of their names. If the list is empty, names may have any ending.
     pub endings: Vec<String>,
-    /// The condition that git's index sets.
+    /// The condition about git's index.
     pub tracking: Tracking,
 }
 
-/// Whether git must track a file for a command to write it.
+/// Whether a command writes a file only if git tracks it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tracking {
     /// Git is not asked.
@@ -77,17 +77,17 @@ pub enum Tracking {
 pub struct Entry {
     /// Its name, without the folder.
     pub name: String,
-    /// Whether it is a folder itself, or a link to one.
+    /// Whether the entry is a folder, or a link to a folder.
     pub is_folder: bool,
-    /// Whether it is a symbolic link.
+    /// Whether the entry is a symbolic link.
     pub is_link: bool,
 }
 
 /// The file tree that a command would see: names for wildcards, and the text of patches.
 pub trait FileTree {
-    /// Whether a path is a folder; `None` if it does not exist.
+    /// Whether a path is a folder; `None` if the path does not exist.
     fn is_folder(&self, path: &str) -> Option<bool>;
-    /// The entries of a folder; `None` if it can't be read or has too many.
+    /// The entries of a folder; `None` if the folder can't be read or has too many.
     fn entries(&self, folder: &str) -> Option<Vec<Entry>>;
     /// The beginning of a regular file that the command reads as a patch.
     fn patch_text(&self, path: &str) -> Option<String>;

@@ -1,7 +1,7 @@
 //! Parses the grammar of POSIX sh and its extensions in bash, by recursive descent.
 //!
-//! The parser keeps only what matters for written files: it skips `[[ … ]]` and arithmetic. It
-//! reads one line of commands at a time, because a shell runs the lines before a syntax error.
+//! The parser keeps only what matters for written files, so it skips `[[ … ]]` and arithmetic. It reads one line of
+//! commands at a time, because a shell runs the lines before a syntax error.
 
 use super::redirections::PendingDocument;
 use super::syntax::{AssignedValue, Assignment, Command, Joint, Simple, Word};
@@ -10,7 +10,7 @@ use std::rc::Rc;
 /// Commands nested deeper than this are a syntax error, so that no input exhausts the stack.
 pub(super) const DEPTH_MAX: usize = 40;
 
-/// The text is not a shell script that this parser knows.
+/// The text is not a shell script that this parser understands.
 #[derive(Debug, PartialEq)]
 pub(super) struct SyntaxError;
 
@@ -87,7 +87,7 @@ impl Parser {
         result
     }
 
-    /// Skips blanks, continued lines and a comment, but no end of line.
+    /// Skips blanks, continued lines and a comment, but not the end of the line.
     pub(super) fn skip_blanks(&mut self) {
         loop {
             match self.peek() {
@@ -103,7 +103,7 @@ impl Parser {
         }
     }
 
-    /// Skips ends of lines, too, and reads the here-documents after them.
+    /// Skips blanks and ends of lines, and reads the here-documents after them.
     pub(super) fn skip_blank_lines(&mut self) -> Parsed<()> {
         loop {
             self.skip_blanks();
@@ -123,7 +123,7 @@ impl Parser {
         if inner.is_at_end() { Ok(commands) } else { Err(SyntaxError) }
     }
 
-    /// Commands up to one of the reserved words in `until`, or to `)`, or to the end.
+    /// Commands up to a reserved word in `until`, or to `)`, or to the end.
     pub(super) fn list(&mut self, until: &[&str]) -> Parsed<Command> {
         self.nested(|parser| {
             let mut commands = Vec::new();
@@ -141,7 +141,7 @@ impl Parser {
         })
     }
 
-    /// Commands of one line, with `;` and `&` between them.
+    /// The commands of one line, separated by `;` and `&`.
     fn and_or_list(&mut self, until: &[&str]) -> Parsed<Command> {
         let mut commands = Vec::new();
         loop {
@@ -319,7 +319,7 @@ impl Parser {
         if self.starts_with("((") {
             self.skip_arithmetic()?;
             self.skip_separator()?;
-            // The counter has no known value, so the body is a loop over an unknown word.
+            // The counter has no known value, so the loop is parsed as a loop over an unknown word.
             let body = Box::new(self.do_group()?);
             return Ok(Command::While(Box::new(Command::Sequence(Vec::new())), body));
         }

@@ -1,4 +1,4 @@
-//! The file tree of this machine, read within bounds.
+//! The files of this machine, read within limits.
 
 use super::{Entry, FileTree};
 use std::fs::{self, File};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 /// A folder with more entries is not listed.
 const ENTRIES_MAX: usize = 10_000;
-/// How much of a patch file is read, bytes.
+/// The bytes that are read of a patch file.
 const PATCH_MAX: u64 = 1 << 20;
 
-/// The files of this machine. Patches are read below one folder only.
+/// The files of this machine. Patch files are read only below one folder.
 #[derive(Debug)]
 pub struct Disk {
     patches_below: Option<PathBuf>,
@@ -25,7 +25,7 @@ impl Disk {
 
 impl FileTree for Disk {
     fn is_folder(&self, path: &str) -> Option<bool> {
-        // A broken link counts as existing, since a command replaces it.
+        // A broken link counts as a file, because a command replaces it.
         fs::metadata(path).or_else(|_| fs::symlink_metadata(path)).ok().map(|found| found.is_dir())
     }
 
@@ -47,7 +47,7 @@ impl FileTree for Disk {
 
     fn patch_text(&self, path: &str) -> Option<String> {
         let real = fs::canonicalize(path).ok()?;
-        // A device or a FIFO may block, or change by being read.
+        // A device or a FIFO may block, or reading may change it.
         let is_allowed = real.starts_with(self.patches_below.as_ref()?) && real.metadata().ok()?.is_file();
         if !is_allowed {
             return None;

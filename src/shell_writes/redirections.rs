@@ -14,7 +14,7 @@ pub(super) struct PendingDocument {
 }
 
 impl Parser {
-    /// Reads the here-documents that belong to the line that has just ended.
+    /// Reads the here-documents of the line that has just ended.
     pub(super) fn take_documents(&mut self) -> Parsed<()> {
         for document in std::mem::take(&mut self.pending) {
             let mut body = String::new();
@@ -98,7 +98,7 @@ impl Parser {
     }
 }
 
-/// The body of a here-document whose variables are live.
+/// The body of a here-document in which variables are expanded.
 fn document_word(body: &str) -> Parsed<Word> {
     let mut parser = Parser::new(body);
     let mut word = Word::default();

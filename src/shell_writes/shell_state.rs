@@ -9,7 +9,7 @@ use std::rc::Rc;
 pub(super) enum Field {
     /// Its text.
     Known(String),
-    /// One word, whose text is unknown until the command runs.
+    /// A word whose text is unknown until the command runs.
     Unknown,
     /// Any number of unknown words.
     Many,
@@ -38,7 +38,7 @@ pub(super) enum Value {
 pub(super) struct Variable {
     /// Its value.
     pub value: Value,
-    /// Whether child processes see it.
+    /// Whether child processes see the variable.
     pub is_exported: bool,
 }
 
@@ -63,7 +63,7 @@ impl State {
         self.variables.get(name).map(|variable| &variable.value)
     }
 
-    /// Sets a variable; it stays exported if it was.
+    /// Sets a variable. An exported variable stays exported.
     pub(super) fn set(&mut self, name: &str, value: Value) {
         let is_exported = self.variables.get(name).is_some_and(|old| old.is_exported);
         Rc::make_mut(&mut self.variables).insert(name.to_owned(), Variable { value, is_exported });
@@ -91,7 +91,7 @@ impl State {
         self.variables.len() + self.functions.len() + self.arguments.len()
     }
 
-    /// The initial state of a shell that this one starts.
+    /// The initial state of a child shell.
     pub(super) fn child(&self) -> State {
         let exported = self.variables.iter().filter(|(_, variable)| variable.is_exported);
         State {
@@ -101,7 +101,7 @@ impl State {
         }
     }
 
-    /// Forgets everything that differs in the other state, because either state may apply.
+    /// Marks everything as unknown that differs between the two states, because either may apply.
     pub(super) fn merge(&mut self, other: &State) {
         if self.directory != other.directory {
             self.directory = None;

@@ -1,4 +1,4 @@
-//! The syntax tree of a shell script, as far as it matters for the files that the script writes.
+//! The syntax tree of a shell script, with the parts that matter for the files that the script writes.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -10,24 +10,24 @@ pub(super) struct Word(pub Vec<Part>);
 /// A piece of a word.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Part {
-    /// Text without quotes: braces, `~` and wildcards in it are live.
+    /// Text without quotes, in which braces, `~` and wildcards are special.
     Bare(String),
     /// Literal text.
     Quoted(String),
     /// `$name` or `${name…}`.
     Variable {
-        /// Its name, or the character of a special parameter.
+        /// The variable's name, or the character of a special parameter.
         name: String,
-        /// The operation on its value.
+        /// The operation on the variable's value.
         change: Expansion,
-        /// Whether it is in double quotes.
+        /// Whether the expansion is in double quotes.
         quoted: bool,
     },
     /// `$(script)` or backquotes.
     Output {
         /// The script that runs.
         script: Rc<Command>,
-        /// Whether it is in double quotes.
+        /// Whether the substitution is in double quotes.
         quoted: bool,
     },
     /// `<(script)` or `>(script)`: a path below /dev.
@@ -41,15 +41,15 @@ pub(super) enum Part {
 pub(super) enum Expansion {
     /// The plain value.
     Plain,
-    /// `${name[@]}` or `$@`: every element as a word of its own.
+    /// `${name[@]}` or `$@`: every element as a separate word.
     Every,
     /// `${name:-word}` and `${name:=word}`.
     Default(Word),
-    /// `${name#pattern}`, or `##` if longest.
+    /// `${name#pattern}`; `longest` means `##`.
     CutStart { pattern: Word, longest: bool },
-    /// `${name%pattern}`, or `%%` if longest.
+    /// `${name%pattern}`; `longest` means `%%`.
     CutEnd { pattern: Word, longest: bool },
-    /// `${name/from/to}`, or `//` if everywhere.
+    /// `${name/from/to}`; `everywhere` means `//`.
     Replace { from: Word, to: Word, everywhere: bool },
     /// Any other form.
     Unknown,
@@ -62,7 +62,7 @@ pub(super) enum Command {
     Simple(Simple),
     /// Commands one after the other.
     Sequence(Vec<Command>),
-    /// `a && b || c`: the first command, and the others with the operators before them.
+    /// `a && b || c`: the first command, and the other commands with the operators before them.
     AndOr(Box<Command>, Vec<(Joint, Command)>),
     /// `a | b | c`.
     Pipeline(Vec<Command>),
@@ -72,7 +72,7 @@ pub(super) enum Command {
     If(Vec<(Command, Command)>, Option<Box<Command>>),
     /// `while` and `until`.
     While(Box<Command>, Box<Command>),
-    /// `for name in words`; without words it takes the positional parameters.
+    /// `for name in words`. Without words, it uses the positional parameters.
     For { name: String, words: Option<Vec<Word>>, body: Box<Command> },
     /// `case word in`: the patterns and the body of each arm.
     Case(Word, Vec<(Vec<Word>, Command)>),
@@ -98,7 +98,7 @@ pub(super) struct Simple {
     pub assignments: Vec<Assignment>,
     /// The name of the command and its arguments.
     pub words: Vec<Word>,
-    /// In the order in which they stand.
+    /// The redirections, in the order of the script.
     pub redirects: Vec<Redirect>,
 }
 
@@ -129,7 +129,7 @@ pub(super) enum Redirect {
     Write(Word),
     /// `< file` of standard input.
     Read(Word),
-    /// `<< end`; the body is set when the parser has passed the line.
+    /// `<< end`. The body is set after the parser has passed the line.
     HereDocument(Rc<OnceCell<Word>>),
     /// `<<< word`.
     HereString(Word),

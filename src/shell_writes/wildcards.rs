@@ -1,4 +1,4 @@
-//! Wildcards as the shell knows them: `*`, `?` and brackets, and `**` between slashes.
+//! Shell wildcards: `*`, `?` and brackets, and `**` between slashes.
 
 /// One element of a pattern.
 #[derive(Debug, Clone, PartialEq)]
@@ -9,11 +9,11 @@ pub(super) enum Sign {
     Any,
     /// `?`.
     One,
-    /// `[…]`: whether it excludes, and the ranges.
+    /// `[…]`: whether it excludes the ranges, and the ranges.
     Set(bool, Vec<(char, char)>),
 }
 
-/// Parses a pattern, of which only the characters marked `true` are live.
+/// Parses a pattern. Only the characters marked `true` can be wildcards.
 pub(super) fn pattern(text: &[(char, bool)]) -> Vec<Sign> {
     let mut signs = Vec::new();
     let mut at = 0;
@@ -35,7 +35,7 @@ pub(super) fn pattern(text: &[(char, bool)]) -> Vec<Sign> {
     signs
 }
 
-/// Parses a pattern in which every character is live.
+/// Parses a pattern in which every character can be a wildcard.
 pub(super) fn live_pattern(text: &str) -> Vec<Sign> {
     pattern(&text.chars().map(|c| (c, true)).collect::<Vec<_>>())
 }
@@ -67,7 +67,7 @@ fn set(text: &[(char, bool)]) -> Option<(Sign, usize)> {
 
 /// Whether a text matches a pattern, in time proportional to the product of their lengths.
 pub(super) fn text_fits(text: &str, signs: &[Sign]) -> bool {
-    // Most names differ at their end, as `*.rs` and `a.py` do.
+    // Most names differ at the end, as `*.rs` and `a.py` do.
     if let Some(Sign::Literal(last)) = signs.last()
         && !text.ends_with(*last)
     {

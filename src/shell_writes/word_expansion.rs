@@ -6,7 +6,7 @@ use super::shell_state::{Field, State, Value};
 use super::syntax::{Expansion, Part, Word};
 use super::wildcards::{self, Sign};
 
-/// A longer value counts as unknown, so that doubling it a few times costs no memory.
+/// A longer value counts as unknown, so that repeated doubling does not exhaust the memory.
 const VALUE_MAX: usize = 64 * 1024;
 /// A pattern that matches more files counts as unknown.
 const MATCHES_MAX: usize = 1000;
@@ -15,13 +15,13 @@ const MATCHES_MAX: usize = 1000;
 #[derive(Default)]
 struct FieldBuilder {
     done: Vec<Field>,
-    /// The characters of the current field, and whether a wildcard among them is live.
+    /// The characters of the current field, each with a flag for whether it can be a wildcard.
     text: Vec<(char, bool)>,
-    /// Whether a field has begun; it may still be empty.
+    /// Whether a field has begun, even if it is still empty.
     is_open: bool,
     has_unknown: bool,
     has_bare_unknown: bool,
-    /// Finished fields that need their wildcards expanded.
+    /// Finished fields with wildcards that must be expanded.
     patterns: Vec<(usize, Vec<(char, bool)>)>,
 }
 
@@ -36,7 +36,7 @@ impl FieldBuilder {
         self.is_open |= !text.is_empty();
     }
 
-    /// A value without quotes is split at blanks.
+    /// Adds a value without quotes, which is split at blanks.
     fn push_split(&mut self, text: &str) {
         for (n, piece) in text.split([' ', '\t', '\n']).enumerate() {
             if n > 0 {
@@ -147,7 +147,7 @@ impl Evaluator<'_> {
             Part::Process(script) => {
                 let mut inner = self.copy(state);
                 self.run(script, &mut inner, &StreamText::Unknown);
-                // The command sees a path below /dev.
+                // The command gets a path below /dev.
                 fields.push_quoted("/dev/fd/63");
             }
             Part::Unknown => fields.push_unknown(true),
@@ -197,7 +197,7 @@ impl Evaluator<'_> {
         let value = self.variable_text(state, name);
         match change {
             Expansion::Plain => value,
-            // Whether an unknown variable is set is unknown, too.
+            // Nobody knows whether an unknown variable is set.
             Expansion::Default(_) => value.filter(|value| !value.is_empty()),
             Expansion::CutStart { pattern, longest } => {
                 let (signs, value) = (self.pattern_of(state, pattern)?, value?);
@@ -220,7 +220,7 @@ impl Evaluator<'_> {
         .filter(|value| value.len() <= VALUE_MAX)
     }
 
-    /// The first place between two characters that is right, or the last one.
+    /// The first position for which `is_right` is true, searched from the start or from the end of the value.
     fn cut_where(&mut self, value: &str, from_end: bool, is_right: impl Fn(usize) -> bool) -> Option<usize> {
         let mut places: Vec<usize> = value.char_indices().map(|(at, _)| at).chain([value.len()]).collect();
         if !self.spend(places.len() - 1) {
@@ -269,13 +269,13 @@ impl Evaluator<'_> {
         (is_known && affordable && text.len() <= VALUE_MAX.max(self.script_length())).then_some(text)
     }
 
-    /// Whether a word, as a pattern of `case`, matches a text; `None` if it is unknown.
+    /// Whether a word, as a pattern of `case`, matches a text; `None` if that is unknown.
     pub(super) fn word_fits(&mut self, state: &mut State, word: &Word, text: &str) -> Option<bool> {
         let signs = self.pattern_of(state, word)?;
         Some(wildcards::text_fits(text, &signs))
     }
 
-    /// The files that match a pattern. A pattern without a match is kept as text, as in sh and bash:
+    /// Adds the files that match a pattern. A pattern without a match stays as text, as in sh and bash, because
     /// `app/[id]/page.tsx` is a common file name.
     fn push_matches(&mut self, state: &State, pattern: &[(char, bool)], into: &mut Vec<Field>) {
         match self.matches(state, pattern) {
@@ -321,7 +321,7 @@ impl Evaluator<'_> {
             found = next;
         }
         found.sort();
-        // A name that was found in its folder exists.
+        // A name that was listed in its folder exists.
         if !is_listed {
             found.retain(|path| self.exists(&if is_rooted { path.clone() } else { [&root, "/", path].concat() }));
         }

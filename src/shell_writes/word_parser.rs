@@ -146,7 +146,7 @@ impl Parser {
         char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER)
     }
 
-    /// The inside of double quotes, or a here-document without an end sign.
+    /// The content of double quotes, or of a here-document without an end sign.
     pub(super) fn double_quoted(&mut self, word: &mut Word, end: Option<char>) -> Parsed<()> {
         loop {
             let Some(c) = self.peek() else { return if end.is_none() { Ok(()) } else { Err(SyntaxError) } };
@@ -219,7 +219,7 @@ impl Parser {
         self.text[start..self.at].iter().collect()
     }
 
-    /// The inside of `${…}` and its end.
+    /// The content of `${…}` and its end.
     fn braced_variable(&mut self, quoted: bool) -> Parsed<Part> {
         let is_length = self.peek() == Some('#') && self.peek_at(1) != Some('}');
         let name = if is_length { String::new() } else { self.variable_name() };
@@ -270,7 +270,7 @@ impl Parser {
         Ok(Expansion::Unknown)
     }
 
-    /// A word inside `${…}`, up to its end.
+    /// A word inside `${…}`, up to the end of the word.
     fn braced_word(&mut self, word: &mut Word, quoted: bool) -> Parsed<()> {
         if !quoted {
             return self.word_parts(word, |c| c == '}');

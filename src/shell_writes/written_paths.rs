@@ -1,4 +1,4 @@
-//! Paths: looks up their state, and notes the files that a command writes.
+//! Notes the paths that a command writes, and looks up whether paths exist.
 
 use super::evaluator::Evaluator;
 use super::shell_state::State;
@@ -8,11 +8,11 @@ use std::rc::Rc;
 
 /// A file cannot have a longer path.
 const PATH_MAX: usize = 4096;
-/// How many steps it costs to look up a file and to note it.
+/// The steps that it costs to look up a file and to note it.
 const WRITE_STEPS: usize = 8;
 
 impl Evaluator<'_> {
-    /// A path as an absolute one in normal form, without a slash at its end.
+    /// Makes a path absolute and normal, without a slash at its end.
     pub(super) fn resolve(&self, state: &State, path: &str) -> Option<String> {
         let is_normal = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
         let absolute = match &state.directory {
@@ -37,7 +37,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Notes a folder that is removed or moved, with all that is in it; or a file, if it is one.
+    /// Notes a folder that is removed or moved, with everything below it. If the path is a file, notes the file.
     pub(super) fn write_all(&mut self, state: &State, path: &str) {
         let Some(resolved) = self.resolve(state, path).filter(|_| self.spend(WRITE_STEPS)) else { return };
         if self.is_folder(&resolved) == Some(true) {
@@ -104,7 +104,7 @@ impl Evaluator<'_> {
         self.files.patch_text(path)
     }
 
-    /// The closest folder, from this one upwards, that contains one of these names.
+    /// The closest folder that contains this name, beginning with this folder and going upwards.
     pub(super) fn folder_with(&mut self, directory: &str, name: &str) -> Option<String> {
         let mut folder = directory.to_owned();
         loop {

@@ -1,4 +1,4 @@
-//! The check itself: which files a commit, a merge or a push changes, and who else holds them.
+//! Checks which files a commit, a merge or a push changes, and whether other peers hold them.
 
 use super::hooks_dir::path_of;
 use super::run_git;
@@ -17,7 +17,7 @@ use std::time::Duration;
 const BUDGET: Duration = Duration::from_millis(500);
 /// How many locks a refusal names.
 const NAMED_MAX: usize = 10;
-/// The files of a commit or a merge: what it adds to the branch.
+/// The files of a commit or a merge: those that it adds to the branch.
 const STAGED: &[&str] = &["diff", "--cached", "--name-only", "-z", "--no-renames"];
 
 /// Runs as a hook. Returns 1 to refuse; if anything fails, the commit passes.
@@ -55,8 +55,8 @@ fn report_refusal(locks: &[Value]) {
 fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     let top = path_of(run_git(Path::new("."), &["rev-parse", "--show-toplevel"])?);
     let names = if hook == "pre-push" { pushed_files()? } else { run_git(Path::new("."), STAGED)? };
-    // A name may be blank or begin with a line break; only an empty one is none. What is not UTF-8 is
-    // written as it is when such a file is locked.
+    // The name of a file may be blank or begin with a line break, so only an empty name is skipped. A name that is
+    // not UTF-8 is converted in the same way when its file is locked.
     let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
     let root = top.to_string_lossy();
     let mut files: Vec<String> = names.map(|name| format!("{root}/{}", String::from_utf8_lossy(name))).collect();
@@ -79,8 +79,8 @@ fn conflicting_locks(hook: &str) -> Result<Vec<Value>, Error> {
     Ok(found)
 }
 
-/// The locks that keep the caller from some files. Where the caller may be one of several sessions, only the
-/// locks of these do not.
+/// The locks that concern the caller. If the caller may be one of several sessions, the locks of these sessions are
+/// left out.
 fn locks_of_others(client: &mut Client, params: &Map<String, Value>) -> Result<Vec<Value>, Error> {
     let mut check = |params: &Map<String, Value>| {
         let value = client.call("lock.check", &Value::Object(params.clone()))?;
@@ -98,10 +98,10 @@ fn locks_of_others(client: &mut Client, params: &Map<String, Value>) -> Result<V
     Ok(locks.filter(|lock| !candidates.contains(&lock["lockedBy"])).collect())
 }
 
-/// The files of a push. git gives its hook one line per ref: `local-ref local-id remote-ref remote-id`.
+/// The files of a push. Git gives one line per ref to the hook: `local-ref local-id remote-ref remote-id`.
 fn pushed_files() -> Result<Vec<u8>, Error> {
     let mut text = Vec::new();
-    // What cannot be read cannot be checked, so it passes.
+    // If the input cannot be read, nothing is checked and the push passes.
     let _ = std::io::stdin().lock().take(1 << 20).read_to_end(&mut text);
     let mut files = Vec::new();
     for line in String::from_utf8_lossy(&text).lines() {
@@ -121,18 +121,18 @@ fn pushed_files() -> Result<Vec<u8>, Error> {
     Ok(files)
 }
 
-/// The files that the commits change which no remote has yet.
+/// The files that commits change, for all commits that no remote has yet.
 fn files_of_new_commits(local: &str) -> Result<Vec<u8>, Error> {
     let commits = run_git(Path::new("."), &["rev-list", local, "--not", "--remotes"])?;
     let failed = |error: std::io::Error| Error::new(ErrorKind::Usage, format!("cannot run git diff-tree ({error})"));
-    // git log would put line breaks between the names, which a name may begin with, too.
+    // `git log` would put line breaks between the names, and a name may begin with a line break.
     let mut git = Command::new("git");
     git.args(["diff-tree", "--stdin", "-r", "-c", "--root", "--no-commit-id", "--name-only", "-z", "--no-renames"]);
     let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let input = git.stdin.take();
     let writing = std::thread::spawn(move || input.map(|mut input| input.write_all(&commits)));
     let out = git.wait_with_output().map_err(failed)?;
-    // git's own exit status tells of a write that failed.
+    // If writing fails, git's own exit status shows it.
     let _ = writing.join();
     if out.status.success() { Ok(out.stdout) } else { Err(Error::new(ErrorKind::Usage, "git diff-tree failed")) }
 }

@@ -1,7 +1,7 @@
-//! One git hook: how the guard is put in front of what is there, and taken out again.
+//! One git hook: adds the guard before an existing hook, and removes the guard again.
 //!
-//! The guard's lines go into a shell script itself, so that the script finds its name, arguments and input
-//! as before. Any other hook is moved aside, and our script runs it.
+//! The guard's lines are inserted into a shell script, so that the script keeps its name, its arguments and its
+//! standard input. Any other hook is moved aside, and our script runs it.
 
 use super::hooks_dir::{HooksDir, Sharing};
 use crate::base::error::{Error, ErrorKind};
@@ -9,42 +9,43 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The first and the last line of what the guard adds.
+/// The first and the last line that the guard adds.
 const BEGIN: &str =
     "# slm-mesh guard: refuses what another agent has locked; slm-mesh guard remove takes these lines out.";
 const END: &str = "# end of slm-mesh guard";
-/// The suffix of the copy of an earlier hook, and the name of the directory in which that hook keeps its own name.
+/// The suffix of the copy of an earlier hook, and the name of the directory in which an earlier hook keeps its own
+/// name.
 const BEFORE: &str = "before-slm-mesh";
-/// The suffixes that hook managers give to a hook that they found: pre-commit's and lefthook's.
+/// The suffixes that pre-commit and lefthook give to an existing hook.
 const RENAMED: &[&str] = &["legacy", "old"];
-/// Shells in which the guard's lines mean the same.
+/// Shells in which the guard's lines work.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ksh"];
 
-/// How the guard's lines find this program.
+/// How the guard's lines name this program.
 pub enum Program {
-    /// At this path.
+    /// By this path.
     Here(PathBuf),
-    /// By its name, since the hook is used on other machines, too.
+    /// By its name, because other machines use the hook, too.
     InPath,
 }
 
-/// A hook in its directory.
+/// One git hook in its directory.
 pub struct GitHook {
-    /// Its name.
+    /// The name of the hook.
     pub hook: &'static str,
     /// The file that git runs.
     pub path: PathBuf,
-    /// Where a hook that was moved aside has its own name, as seen from the hooks.
+    /// The directory for a hook that was moved aside, as a path from the hooks directory.
     aside: &'static str,
 }
 
-/// What stands in a hook's place.
+/// The present content of a hook file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
     Nothing,
     /// A hook without the guard.
     Unguarded,
-    /// A shell script with the guard's lines; the script without these.
+    /// A shell script with the guard's lines. The value is the script without these lines.
     Inline(Vec<u8>),
     /// Our script, which runs the hook that was moved aside, if any.
     Ours,
@@ -53,23 +54,23 @@ enum Found {
 impl GitHook {
     /// The hook of this name.
     pub fn new(dir: &HooksDir, hook: &'static str) -> GitHook {
-        // A hook that looks for its project from where it lies must find it, but a work tree gets no
-        // our directory outside its hooks.
+        // A hook that finds its project from its own place must still find it. But we create no directory in a work
+        // tree except among its hooks.
         let is_usual = dir.path.parent() == Some(&dir.common);
         let aside = if is_usual { "../before-slm-mesh" } else { "before-slm-mesh" };
         GitHook { hook, path: dir.path.join(hook), aside }
     }
 
-    /// Refuses a hook that can't be guarded in a way that suits all who share it.
+    /// Refuses a hook that can't be guarded for everybody who uses it.
     ///
     /// # Errors
-    /// When git tracks the hook and its language is none that the guard's lines are written in.
+    /// When git tracks the hook, and the hook is not a shell script.
     pub fn check_installable(&self, sharing: Sharing) -> Result<(), Error> {
         let is_tracked = sharing == Sharing::Tracked;
         let is_theirs = find_in(&self.path) == Found::Unguarded;
         if is_tracked && is_theirs && insertion_point(&self.path, &read_hook(&self.path)).is_none() {
             let text = format!(
-                "{} is no plain shell script, and git tracks it; call slm-mesh guard check {} there",
+                "{} is not a plain shell script, and git tracks it; add a call of slm-mesh guard check {} to it",
                 self.path.display(),
                 self.hook
             );
@@ -78,12 +79,12 @@ impl GitHook {
         Ok(())
     }
 
-    /// Puts the guard in front of the hook; returns what the user should know.
+    /// Adds the guard to the hook; returns what the user should know.
     ///
     /// # Errors
     /// When a file can't be written.
     pub fn install(&self, program: &Program) -> io::Result<Option<String>> {
-        // A manager that renamed our hook would run it, or the hook that it stands for, as an old one.
+        // If a hook manager has renamed our hook, the manager would run the renamed hook as an old one.
         for renamed in self.renamed() {
             self.remove_from(&renamed)?;
         }
@@ -102,7 +103,7 @@ impl GitHook {
         if let Some(at) = insertion_point(&self.path, &text) {
             let mode = fs::metadata(&self.path)?.permissions().mode();
             if matches!(program, Program::Here(_)) {
-                // A hook manager may overwrite the file later; then this copy has the user's hook.
+                // A hook manager may overwrite the file later. Then this copy still contains the user's hook.
                 write_hook(&self.kept(), &text, mode)?;
             }
             let with = [&text[..at], lines.as_bytes(), &text[at..]].concat();
@@ -114,7 +115,7 @@ impl GitHook {
         Ok(note)
     }
 
-    /// Takes the guard out; whether there was one.
+    /// Removes the guard; returns whether there was one.
     ///
     /// # Errors
     /// When a file can't be written.
@@ -124,7 +125,7 @@ impl GitHook {
             removed |= self.remove_from(&path)?;
         }
         let kept = self.kept();
-        // A manager may have written the same hook again.
+        // A hook manager may have written the same hook again.
         if !removed && kept.exists() && read_hook(&kept) == read_hook(&self.path) {
             fs::remove_file(&kept)?;
         }
@@ -136,7 +137,7 @@ impl GitHook {
         match find_in(path) {
             Found::Nothing | Found::Unguarded => return Ok(false),
             Found::Inline(text) => {
-                // A hook that the user changed since keeps its change, and the copy goes.
+                // If the user has changed the hook since then, the changed hook stays and the copy is removed.
                 write_hook(path, &text, fs::metadata(path)?.permissions().mode())?;
                 remove_if_there(&kept)?;
             }
@@ -146,21 +147,21 @@ impl GitHook {
         let link = self.aside_path();
         remove_if_there(&link)?;
         if let Some(dir) = link.parent() {
-            // Another hook may still be in it.
+            // The directory may still contain another hook.
             let _ = fs::remove_dir(dir);
         }
         Ok(true)
     }
 
-    /// Whether git asks the guard before this hook.
+    /// Whether git runs the guard before this hook.
     pub fn is_guarded(&self) -> bool {
         let has_guard = |path: &Path| matches!(find_in(path), Found::Inline(_) | Found::Ours) && is_executable(path);
-        // pre-commit runs the hook that it found before its own.
+        // pre-commit runs an existing hook before its own.
         let runs_legacy = || find_bytes(&read_hook(&self.path), b"pre-commit").is_some() && is_executable(&self.path);
         has_guard(&self.path) || runs_legacy() && has_guard(&self.with_suffix("legacy"))
     }
 
-    /// The program that the guard's lines call, if it is gone.
+    /// The program that the guard's lines call, if the program is missing.
     pub fn missing_program(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&read_hook(&self.path)).into_owned();
         let lines = text.split(BEGIN).nth(1)?;
@@ -168,14 +169,14 @@ impl GitHook {
         (!is_executable(Path::new(&program))).then_some(program)
     }
 
-    /// Copies of earlier hooks that are still there.
+    /// The copies of earlier hooks that still exist.
     pub fn kept_copies(&self) -> Vec<PathBuf> {
         let older = (1..).map(|n| self.with_suffix(&format!("{BEFORE}.{n}")));
         let older = older.take_while(|path| path.symlink_metadata().is_ok());
         std::iter::once(self.kept()).filter(|path| path.symlink_metadata().is_ok()).chain(older).collect()
     }
 
-    /// Renames the kept copy if it differs from the hook that is there now, so that neither is lost.
+    /// Renames the kept copy if it differs from the present hook, so that neither of them is lost.
     fn set_older_apart(&self, text: &[u8]) -> io::Result<Option<String>> {
         let kept = self.kept();
         if kept.symlink_metadata().is_err() || read_hook(&kept) == text {
@@ -185,7 +186,7 @@ impl GitHook {
         let free = names.into_iter().find(|path| path.symlink_metadata().is_err()).unwrap_or_else(|| kept.clone());
         fs::rename(&kept, &free)?;
         Ok(Some(format!(
-            "{} was replaced since; the hook that was there before is {}.",
+            "{} was replaced by another hook; the earlier hook is now in {}.",
             self.path.display(),
             free.display()
         )))
@@ -207,7 +208,7 @@ impl GitHook {
         self.path.with_file_name(self.aside).join(self.hook)
     }
 
-    /// Gives the hook that was moved aside its own name: some hooks do what their name says.
+    /// Gives the hook that was moved aside its own name, because some hooks act according to their name.
     fn link_aside(&self) -> io::Result<()> {
         let link = self.aside_path();
         let Some(dir) = link.parent() else { return Ok(()) };
@@ -218,7 +219,7 @@ impl GitHook {
         symlink(back.join(format!("{}.{BEFORE}", self.hook)), &link)
     }
 
-    /// A hook that asks the mesh, and then runs the hook that was there before.
+    /// A script that asks the mesh, and then runs the earlier hook.
     fn script(&self, lines: &str) -> String {
         let (aside, hook) = (self.aside, self.hook);
         format!(
@@ -227,8 +228,8 @@ impl GitHook {
     }
 }
 
-/// The lines that ask the mesh. What follows them in a hook finds its name, its arguments and its
-/// standard input as git gave them.
+/// The lines that ask the mesh. The rest of the hook still finds its name, its arguments and its standard input as
+/// git gave them.
 fn guard_lines(program: &Program, hook: &str) -> String {
     let (is_missing, program) = match program {
         Program::Here(path) => {
@@ -239,7 +240,7 @@ fn guard_lines(program: &Program, hook: &str) -> String {
     };
     let check = format!("{program} guard check {hook} \"$@\"");
     let lines = if hook == "pre-push" {
-        // A push passes its refs on standard input, and both the guard and the hook read them.
+        // A push gives its refs on standard input, and both the guard and the hook must read them.
         format!(
             "slm_mesh_refs=$(cat)\nif [ -n \"$slm_mesh_refs\" ]; then\n    \
              {is_missing} || printf '%s\\n' \"$slm_mesh_refs\" | {check} || exit 1\n    \
@@ -264,8 +265,8 @@ fn find_in(path: &Path) -> Found {
     if is_ours { Found::Ours } else { Found::Inline(bare) }
 }
 
-/// Where the guard's lines go in a hook: behind the first line of an executable shell script. There is no
-/// such place in a script that has itself read by another language.
+/// The position of the guard's lines in a hook: after the first line of an executable shell script. A script that
+/// another language reads has no such position.
 fn insertion_point(path: &Path, text: &[u8]) -> Option<usize> {
     let is_file = path.symlink_metadata().is_ok_and(|meta| meta.is_file());
     if !is_file || !is_executable(path) {
@@ -286,14 +287,14 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Writes a hook whole or not at all. A file that has a second name keeps its content under that one.
+/// Writes a hook completely or not at all. If the file has a second name, its content stays the same under that name.
 fn write_hook(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let new = PathBuf::from(format!("{}.new-slm-mesh", path.display()));
     let written = fs::write(&new, text)
         .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(mode & 0o7777)))
         .and_then(|()| fs::rename(&new, path));
     if written.is_err() {
-        // The error of the write is what counts.
+        // The error of the write is more important.
         let _ = fs::remove_file(&new);
     }
     written

@@ -1,4 +1,5 @@
-//! Where git runs this work tree's hooks from, who shares them, and where a guard was installed.
+//! Finds the directory of this work tree's git hooks, which other repositories or users share it, and where a guard
+//! was installed.
 
 use super::run_git;
 use crate::base::error::{Error, ErrorKind};
@@ -7,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The directory of the hooks that git runs in a work tree.
+/// The directory of the git hooks of a work tree.
 pub struct HooksDir {
     /// The directory, without symlinks if it exists.
     pub path: PathBuf,
@@ -17,25 +18,25 @@ pub struct HooksDir {
     pub common: PathBuf,
 }
 
-/// Who else runs the same hooks.
+/// Which other repositories or users run the same hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
-    /// Only this repository of this user.
+    /// Only this repository, and only for this user.
     Private,
-    /// All repositories of this user: the setting of their place is not this repository's.
+    /// All repositories of this user, because the path of the hooks is set outside of this repository.
     AllRepositories,
     /// Everybody who works on the project.
     Tracked,
 }
 
 impl HooksDir {
-    /// Asks git, which knows linked work trees and all places of core.hooksPath.
+    /// Asks git for the directory, because git knows linked work trees and all scopes of `core.hooksPath`.
     ///
     /// # Errors
-    /// When there is no git, or no work tree here.
+    /// When git is not installed, or no work tree is here.
     pub fn find() -> Result<HooksDir, Error> {
         let top = path_of(run_git(Path::new("."), &["rev-parse", "--show-toplevel"])?);
-        // A relative core.hooksPath begins at the root of the work tree, because git runs its hooks there.
+        // A relative `core.hooksPath` begins at the root of the work tree, because git runs the hooks there.
         let path = top.join(path_of(run_git(&top, &["rev-parse", "--git-path", "hooks"])?));
         let common = top.join(path_of(run_git(&top, &["rev-parse", "--git-common-dir"])?));
         if top.as_os_str().is_empty() {
@@ -50,42 +51,43 @@ impl HooksDir {
         named.canonicalize().is_ok_and(|named| named == self.path) || named == self.path
     }
 
-    /// Who else runs these hooks.
+    /// Finds out which other repositories or users run these hooks.
     pub fn sharing(&self) -> Sharing {
         let value = |scope: &[&str]| {
             let words = [&["config"], scope, &["--get", "core.hooksPath"]].concat();
             run_git(&self.top, &words).ok()
         };
-        // Older gits can't name the scope of a value.
+        // Old versions of git can't name the scope of a value.
         let effective = value(&[]);
         if effective.is_some() && value(&["--worktree"]) != effective && value(&["--local"]) != effective {
             return Sharing::AllRepositories;
         }
-        // Inside a git directory git lists the files of the work tree.
+        // Inside a git directory, `ls-files` would list the files of the work tree.
         let is_in_work_tree = run_git(&self.path, &["rev-parse", "--is-inside-work-tree"]);
         if is_in_work_tree.is_ok_and(|answer| answer.starts_with(b"false")) {
             return Sharing::Private;
         }
-        // The repository that tracks them may be another one than this.
+        // The hooks may be tracked by another repository than this one.
         match run_git(&self.path, &["ls-files", "-z"]) {
             Ok(files) if !files.is_empty() => Sharing::Tracked,
             _ => Sharing::Private,
         }
     }
 
-    /// The file that remembers where guards were installed: the hooks can't, once they are rewritten.
+    /// The file that records where guards were installed. The hooks themselves lose this fact when somebody rewrites
+    /// them.
     pub fn record_path(&self) -> PathBuf {
         self.common.join("slm-mesh-guard")
     }
 
-    /// The hooks directories of this repository that a guard was installed in.
+    /// The hooks directories of this repository in which a guard was installed.
     pub fn recorded(&self) -> Vec<PathBuf> {
         let bytes = fs::read(self.record_path()).unwrap_or_default();
         let lines = bytes.split(|byte| *byte == 0).filter(|line| !line.is_empty());
         lines.map(|line| PathBuf::from(OsStr::from_bytes(line))).collect()
     }
 
-    /// Remembers that a guard is installed here.
+    /// Records that a guard is installed here.
     ///
     /// # Errors
     /// When the file can't be written.
@@ -97,7 +99,7 @@ impl HooksDir {
         self.write_record(&known)
     }
 
-    /// Forgets the guard here.
+    /// Removes this directory from the record.
     ///
     /// # Errors
     /// When the file can't be written.
@@ -116,7 +118,7 @@ impl HooksDir {
     }
 }
 
-/// A path that git printed on a line of its own.
+/// A path that git printed on a separate line.
 pub fn path_of(mut line: Vec<u8>) -> PathBuf {
     if line.last() == Some(&b'\n') {
         line.pop();

@@ -70,7 +70,7 @@ pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
         text.push("No messages.".into());
     }
     if value["more"] == json!(true) {
-        // Older messages come first, and newer ones last.
+        // Older messages come first, and the newest message is last.
         match value["before"].as_i64() {
             Some(before) => text.insert(0, dim(&format!("there may be older messages: --before {before}"))),
             None => text.push(dim(&format!("there may be newer messages: --after {}", value["next"]))),
@@ -79,9 +79,9 @@ pub fn log(value: &Value, _: &ParsedCommand) -> Rendered {
     Rendered::Text(text.join("\n"))
 }
 
-/// Renders one message of the log: from whom, to whom, how far it got, and its text.
+/// Renders one message of the log: its sender, its recipient, its receipt, and its text.
 pub fn log_message(row: &Value) -> String {
-    // The sender of old HTTP mail may have any text for a name, also one that looks like this line.
+    // The sender of mail over the old HTTP API may have any name, even one that looks like this line.
     let name = |field: &str| untrusted_text::shown_name(row[field].as_str().unwrap_or(""));
     let (from, group) = (name("fromName"), row["group"].as_str().map(untrusted_text::shown_name));
     let to = match (row["copies"].as_i64(), &group) {

@@ -1,51 +1,51 @@
-//! Messages as conversations: a message and the replies to it are one row, which opens as one text. Also the texts
-//! of a search and of a mailbox.
+//! Messages as conversations: a message and its replies are one row, which opens as one text. Also the texts of a
+//! search and of a mailbox.
 
 use super::draw;
 use super::model::{WatchModel, WatchedMessage, word};
 use crate::base::time;
 use serde_json::Value;
 
-/// A message and the known replies to it, oldest first; never empty.
+/// A message and its known replies, oldest first. There is always at least one message.
 #[derive(Debug, Clone)]
 pub struct Conversation<'a> {
-    /// The id of the message that began it.
+    /// The id of the first message.
     pub id: &'a str,
-    /// Its messages.
+    /// The messages of the conversation.
     pub messages: Vec<&'a WatchedMessage>,
 }
 
 impl<'a> Conversation<'a> {
-    /// The newest message, which stands for the conversation on one line.
+    /// The newest message, which is shown in the row of the conversation.
     pub fn last(&self) -> &'a WatchedMessage {
         self.messages[self.messages.len() - 1]
     }
 
-    /// The key of its row, which stays when a reply arrives.
+    /// The key of the conversation's row. It stays the same when a reply arrives.
     pub fn key(&self) -> &'a str {
         &self.messages[0].key
     }
 
-    /// Whether the message that began it is known.
+    /// Whether the first message is known.
     pub fn has_beginning(&self) -> bool {
         self.messages[0].id() == self.id
     }
 }
 
 impl WatchedMessage {
-    /// Its public id, or its key while that is unknown.
+    /// The public id of the message, or its key while the id is unknown.
     fn id(&self) -> &str {
         self.row.as_ref().and_then(|row| row["id"].as_str()).unwrap_or(&self.key)
     }
 
-    /// The id of the message that began its conversation.
+    /// The id of the first message of the conversation.
     fn conversation(&self) -> &str {
         self.row.as_ref().and_then(|row| row["thread"].as_str()).unwrap_or_else(|| self.id())
     }
 }
 
 impl WatchModel {
-    /// The conversations from or to peers whose project passes the filter, the latest first.
+    /// The conversations of peers whose project passes the filter, the latest first.
     pub fn shown_conversations(&self) -> Vec<Conversation<'_>> {
         let mut found: Vec<Conversation<'_>> = Vec::new();
         for mail in &self.mail {
@@ -60,7 +60,8 @@ impl WatchModel {
     }
 }
 
-/// A conversation as text: each message with its time, its receipt and its words; `…` for words on their way.
+/// A conversation as text: each message with its time, its receipt and its text. `…` stands for a text that has not
+/// arrived yet.
 pub fn conversation_text(model: &WatchModel, conversation: &Conversation<'_>) -> String {
     let text = |mail: &&WatchedMessage| {
         let head = format!("{}\n{} UTC, {}", draw::route(model, mail), clock(mail.at), draw::receipt_label(mail).1);
@@ -77,7 +78,7 @@ pub fn conversation_text(model: &WatchModel, conversation: &Conversation<'_>) ->
     texts.join("\n\n\n")
 }
 
-/// The text of messages that an answer lists, in its order.
+/// The text of the messages in an answer, in the order of the answer.
 pub fn rows_text(rows: &[Value]) -> String {
     let text = |row: &Value| {
         let to = row["group"].as_str().or(row["toName"].as_str()).map(|to| format!(" → {to}")).unwrap_or_default();
@@ -88,7 +89,8 @@ pub fn rows_text(rows: &[Value]) -> String {
     rows.iter().map(text).collect::<Vec<_>>().join("\n\n\n")
 }
 
-/// A mailbox as its owner sees it: what is unread, oldest first, and below it what was read, newest first.
+/// A mailbox as its owner sees it: unread messages first, the oldest at the top, and then read messages, the newest
+/// at the top.
 pub fn mailbox_text(answer: &Value) -> String {
     let rows = answer["messages"].as_array().cloned().unwrap_or_default();
     let is_unread = |row: &Value| ["accepted", "offered"].contains(&word(&row["receipt"]));

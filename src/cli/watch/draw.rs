@@ -17,7 +17,7 @@ pub enum TextStyle {
     Bold,
     /// Secondary text.
     Dim,
-    /// Text that needs attention, or that somebody waits for.
+    /// Text that needs attention or that is about somebody waiting.
     Warn,
     /// The selected row.
     Selected,
@@ -105,7 +105,7 @@ fn footer(model: &WatchModel, columns: usize) -> StyledLine {
                 InputPrompt::Search => " messages with: ".to_owned(),
                 InputPrompt::Write(to) => format!(" to {}: ", cut(&model.name(to), 20)),
             };
-            // People look at the end of what they type.
+            // The end of the text is shown, because that is where people type.
             let room = columns.saturating_sub(width(&ask) + 1);
             vec![
                 (TextStyle::Bold, ask),
@@ -130,8 +130,8 @@ fn footer(model: &WatchModel, columns: usize) -> StyledLine {
     }
 }
 
-/// Divides the rows among the panes, titles included. A pane with little to show gets all the rows
-/// it wants; events take the rest.
+/// Divides the rows among the panes, including their titles. A pane with little to show gets all the rows that it
+/// needs, and events get the rest.
 fn divide_rows(model: &WatchModel, n_rows: usize) -> Vec<(Pane, usize)> {
     if n_rows + 2 < ROWS_FOR_ALL {
         return vec![(model.pane, n_rows)];
@@ -236,7 +236,7 @@ fn state(row: &Value, passed: i64) -> (TextStyle, String) {
     }
 }
 
-/// A time span in whole minutes, hours or days: a screen that changes every second is restless.
+/// A time span in whole minutes, hours or days, because a screen that changes every second is restless.
 fn short_span(ms: i64) -> String {
     match ms / 60_000 {
         minutes @ 0..90 => format!("{minutes} min"),
@@ -274,7 +274,7 @@ fn draw_locks(model: &WatchModel, columns: usize, now: i64) -> Vec<StyledLine> {
     (0..rows.len()).map(row).collect()
 }
 
-/// A path as people name it: relative to the holder's project, or beginning with its project's name.
+/// A path in short form: relative to the holder's project, or beginning with the name of its project.
 fn short_path(model: &WatchModel, holder: &str, path: &Value) -> String {
     let path = word(path);
     let inside = |root: &str| {
@@ -329,7 +329,7 @@ pub fn receipt_label(mail: &WatchedMessage) -> (TextStyle, String) {
     }
 }
 
-/// The receipt of each copy of a group message, one per line; empty if somebody else sent it.
+/// The receipt of each copy of a group message, one per line. Empty if somebody else sent the message.
 pub fn copy_receipts(model: &WatchModel, mail: &WatchedMessage) -> String {
     let mut lines: Vec<String> =
         mail.copies.iter().map(|(to, receipt)| format!("{:<24} {}", model.name(to), tame(receipt))).collect();
@@ -347,7 +347,7 @@ fn excerpt(mail: &WatchedMessage) -> String {
         "text" | "" => String::new(),
         other => format!("{}: ", tame(other)),
     };
-    // Only this much can fit on a line, so the rest need not be cleaned.
+    // More characters cannot fit on a line, so the rest is not cleaned.
     kind + &tame(&word(&row["payload"]).chars().take(400).collect::<String>())
 }
 
@@ -414,7 +414,7 @@ fn draw_open_text(title: &str, body: &str, scroll: usize, columns: usize, n_rows
     lines
 }
 
-/// The furthest that a text can scroll on this screen.
+/// How far a text can scroll on this screen.
 pub fn max_scroll(body: &str, columns: usize, rows: usize) -> usize {
     wrap(body, columns.saturating_sub(4)).len().saturating_sub(rows.saturating_sub(3))
 }

@@ -232,7 +232,7 @@ fn a_message_to_a_group_opens_with_the_receipt_of_each_copy() {
         json!({ "type": "message_received", "seq": 1, "createdAt": at, "emittedBy": "h", "payload": payload }),
     );
     model.add_messages(&json!({ "messages": [row("codex", "accepted"), row("claude", "read")] }));
-    // A later answer has a newer receipt and one more recipient.
+    // A later answer contains a newer receipt and one more recipient.
     model.add_messages(&json!({ "messages": [row("codex", "acked"), row("gemini", "expired")] }));
     model.pane = Pane::Mail;
     keys(&mut model, &[Key::Enter]);

@@ -1,5 +1,5 @@
-//! The view's connection to the broker: it delivers every event once and in order, and the answers
-//! to requests, across any number of broken connections.
+//! The view's connection to the broker. It delivers every event once and in order, and the answers to requests, even
+//! if the connection breaks in between.
 //!
 //! **Invariant:** the view never restarts a broker that somebody stopped.
 
@@ -10,29 +10,29 @@ use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
-/// Events per answer while catching up.
+/// The most events of one answer while the view catches up.
 const PAGE: i64 = 200;
 
-/// What a request asked for, so that its answer reaches the right place.
+/// The purpose of a request, so that its answer reaches the right place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchRequest {
     /// The peers that are online.
     Peers,
-    /// All peers, online or not, for their names.
+    /// All peers, online or offline, for their names.
     Names,
     /// The active locks.
     Locks,
-    /// The user's own peer, for its count of unread mail.
+    /// The user's own peer, for its number of unread messages.
     Me,
     /// Messages sent to the user.
     Mine,
     /// Messages that the user sent.
     Sent,
-    /// What all peers wrote to each other lately.
+    /// What all peers wrote to each other recently.
     Log,
-    /// The messages of the conversation with this id, which was opened.
+    /// The messages of the conversation with this id, which is open.
     Conversation(String),
-    /// Messages with these words; those that earlier steps found, newest first.
+    /// Messages that contain these words, and the messages that earlier steps found, newest first.
     Search(String, Vec<Value>),
     /// The mailbox of the peer with this name.
     Mailbox(String),
@@ -44,18 +44,18 @@ pub enum WatchRequest {
     Nothing,
 }
 
-/// Something that arrived.
+/// An event, an answer, or the loss of the connection.
 #[derive(Debug)]
 pub enum FeedUpdate {
     /// An event.
     Event(Value),
     /// An answer.
     Answer(WatchRequest, Result<Value, Error>),
-    /// The connection broke; carries the cause.
+    /// The connection broke, for this reason.
     Lost(String),
 }
 
-/// A request without an answer yet. A list arrives in pages and is handed on as a whole.
+/// A request without an answer yet. A long list arrives in several pages, and is delivered as a whole.
 #[derive(Debug)]
 struct OpenRequest {
     asked: WatchRequest,
@@ -68,14 +68,14 @@ struct OpenRequest {
 /// The lists that arrive in pages.
 const LISTS: [&str; 2] = ["peers", "locks"];
 
-/// The connection, with what it still waits for.
+/// The connection, with the requests that have no answer yet.
 #[derive(Debug)]
 pub struct Feed {
     places: DataDir,
-    /// Parameters of every request.
+    /// The parameters of every request.
     common: Map<String, Value>,
     client: Option<Client>,
-    /// The sequence number of the last event that was handed on; `None` before the first.
+    /// The sequence number of the last event that was delivered; `None` before the first.
     cursor: Option<i64>,
     /// How many past events the first connection loads.
     n_old: i64,
@@ -86,10 +86,10 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Connects, and starts the broker if there is none.
+    /// Connects, and starts a broker if none is running.
     ///
     /// # Errors
-    /// When none can be reached or started.
+    /// When no broker can be reached or started.
     pub fn new(places: DataDir, common: Map<String, Value>, n_old: i64) -> Result<Feed, Error> {
         let client = Client::connect_or_start(&places)?;
         let mut feed = Feed {
@@ -107,12 +107,12 @@ impl Feed {
         Ok(feed)
     }
 
-    /// The live connection.
+    /// The client, while the connection works.
     pub fn client(&self) -> Option<&Client> {
         self.client.as_ref()
     }
 
-    /// Sends a request and waits for its answer; everything else that arrives is kept.
+    /// Sends a request and waits for its answer. Everything else that arrives is kept for later.
     ///
     /// # Errors
     /// The broker's error, or `Gone`.
@@ -149,7 +149,7 @@ impl Feed {
         self.open.values().any(|open| open.asked == *asked)
     }
 
-    /// Everything that arrived since the last call. With `wait` it blocks until something arrives.
+    /// Everything that has arrived since the last call. With `wait`, it blocks until something arrives.
     pub fn poll(&mut self, wait: bool) -> Vec<FeedUpdate> {
         let mut waits = wait && self.updates.is_empty();
         while let Some(client) = &mut self.client {
@@ -164,14 +164,14 @@ impl Feed {
         std::mem::take(&mut self.updates)
     }
 
-    /// Tries once to reconnect; returns whether it is connected.
+    /// Tries once to reconnect; returns whether the view is connected.
     pub fn reconnect(&mut self) -> bool {
         let found = match self.was_stopped {
             true => Client::connect(&self.places).map_err(|error| match client::is_absent(&error) {
                 true => None,
                 false => Some(error.to_string()),
             }),
-            // The broker crashed, so this starts the next one, but only once: a start that fails would fail again.
+            // The broker crashed, so this starts a new one, but only once: if this fails, it would fail again.
             false => Client::connect_or_start(&self.places).map_err(|error| Some(error.text)),
         };
         self.was_stopped = true;
@@ -188,12 +188,12 @@ impl Feed {
 
     /// Subscribes to events and reads the missed events.
     fn subscribe_and_catch_up(&mut self, mut client: Client) -> Result<(), Error> {
-        // Events that are pushed while the older ones load come after them.
+        // Events that are pushed during the catch-up come after the older ones.
         let mut pushed = Vec::new();
         let all = json!({ "types": ["*"] });
         let stands = self.call_on(&mut client, "events.subscribe", all, &mut pushed)?["seq"].as_i64();
         if self.cursor.is_some_and(|cursor| stands.is_some_and(|stands| cursor > stands)) {
-            // This is another database, whose sequence numbers start again.
+            // The broker has another database, whose sequence numbers begin again.
             self.cursor = None;
         }
         if self.cursor.is_none() && self.n_old == 0 {
@@ -237,7 +237,7 @@ impl Feed {
                 RpcMessage::Response { id, result } if id == wanted => {
                     return result.map_err(|error| rpc::decode_error(&error));
                 }
-                // Kept until all events before it are known.
+                // Pushed events are kept until all events before them are known.
                 RpcMessage::Notification { method, params } if method == "event" => pushed.push(Value::Object(params)),
                 _ => {}
             }
@@ -270,7 +270,7 @@ impl Feed {
         }
     }
 
-    /// Requests the next page, or hands the answer on with the rows of all pages.
+    /// Requests the next page, or delivers the answer with the rows of all pages.
     fn handle_answer(&mut self, mut open: OpenRequest, result: Result<Value, Error>) {
         let result = result.map(|mut value| {
             let list = LISTS.into_iter().find(|list| value[*list].is_array());
@@ -289,7 +289,7 @@ impl Feed {
         }
     }
 
-    /// Hands an event on, unless it was handed on before.
+    /// Delivers an event, unless it was delivered before.
     fn handle_event(&mut self, row: Value) {
         let seq = row["seq"].as_i64();
         if seq > self.cursor {
@@ -303,7 +303,7 @@ impl Feed {
         let gone = || {
             Err(Error::new(
                 ErrorKind::Gone,
-                "the connection broke before the broker answered; check whether it was done",
+                "the connection broke before the broker answered; check whether your action took effect",
             ))
         };
         self.updates.extend(self.open.drain().map(|(_, open)| FeedUpdate::Answer(open.asked, gone())));

@@ -1,4 +1,4 @@
-//! What each key does: it changes the model, or asks for an action outside the model.
+//! The effects of keys: each key changes the model, or requests an action outside of the model.
 
 use super::conversations::conversation_text;
 use super::draw;
@@ -7,10 +7,10 @@ use super::model::{InputMode, InputPrompt, PANES, Pane, WatchModel, word};
 use crate::base::limits;
 use serde_json::Value;
 
-/// Stands for a text that is on its way.
+/// The placeholder for a text that has not arrived yet.
 pub const LOADING: &str = "…";
 
-/// An action that a key asks for and the model cannot do itself.
+/// An action that a key requests and that the model cannot do itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserAction {
     /// Quit the view.
@@ -22,10 +22,10 @@ pub enum UserAction {
     /// Send a message.
     #[allow(missing_docs)]
     Send { to: String, text: String },
-    /// Release a lock: exactly the grant that was on the screen.
+    /// Release a lock: only the grant that was on the screen.
     #[allow(missing_docs)]
     Release { path: String, token: i64 },
-    /// Report that these messages to the user were opened; carries their rows.
+    /// Report that the user has opened these messages. The rows are included.
     Opened(Vec<Value>),
     /// Get the messages of this conversation.
     Fetch(String),
@@ -88,7 +88,7 @@ fn handle_key_in_panes(model: &mut WatchModel, key: Key, size: (usize, usize)) -
         Key::PageUp => move_selection(model, -(size.1 as i64 / 3)),
         Key::PageDown => move_selection(model, size.1 as i64 / 3),
         Key::Home => model.selected[model.pane as usize] = None,
-        // With nothing open, Escape leaves the filter.
+        // If nothing is open, Escape removes the filter.
         Key::Escape => model.filter.clear(),
         _ => {}
     }
@@ -99,7 +99,7 @@ fn move_selection(model: &mut WatchModel, by: i64) {
     let keys = model.row_keys(model.pane);
     let last = keys.len().saturating_sub(1) as i64;
     let place = (model.selected_row(model.pane) as i64 + by).clamp(0, last) as usize;
-    // No stored key means "the first row", so that the selection follows the newest entry.
+    // No stored key means the first row, so that the selection follows the newest entry.
     model.selected[model.pane as usize] = keys.get(place).cloned().filter(|_| place > 0);
 }
 
@@ -145,7 +145,7 @@ fn scroll_open_text(model: &mut WatchModel, key: Key, open: (String, String, usi
     model.mode = InputMode::Open { title, body, scroll: scroll.min(max) };
 }
 
-/// The peer that the selected row is about, unless it is the user.
+/// The peer in the selected row, unless it is the user.
 fn selected_peer(model: &WatchModel) -> Option<String> {
     let place = model.selected_row(model.pane);
     let id = match model.pane {
@@ -205,12 +205,13 @@ pub fn open_selected(model: &mut WatchModel) -> Option<UserAction> {
     action
 }
 
-/// Shows an opened conversation again, once more of it is there. Returns the messages to the user in it.
+/// Shows an opened conversation again after more of it has arrived. Returns those of its messages that were sent to
+/// the user.
 pub fn show_more(model: &mut WatchModel, id: &str) -> Option<UserAction> {
     let is_open = matches!(&model.mode, InputMode::Open { body, .. } if body.contains(LOADING));
     let is_selected = model.pane == Pane::Mail
         && model.shown_conversations().get(model.selected_row(Pane::Mail)).is_some_and(|one| one.id == id);
-    // What is still missing now is gone.
+    // A message that is still missing now no longer exists.
     let shown = (is_open && is_selected).then(|| open_selected(model)).flatten();
     shown.filter(|action| matches!(action, UserAction::Opened(_)))
 }

@@ -53,20 +53,20 @@ impl KeyDecoder {
         keys
     }
 
-    /// Whether a key has begun and its rest is missing.
+    /// Whether a key has begun but is not complete.
     pub fn is_incomplete(&self) -> bool {
         !self.bytes.is_empty()
     }
 
-    /// Ends the wait for the rest of a key: a lone escape byte is the Escape key.
+    /// Ends the wait for the rest of a key. A lone escape byte is the Escape key.
     pub fn finish(&mut self) -> Option<Key> {
         let was = std::mem::take(&mut self.bytes);
         (was == [0x1b]).then_some(Key::Escape)
     }
 }
 
-/// The first key and its length in bytes. The key is `None` for unknown bytes; the whole is `None`
-/// while the key is incomplete.
+/// The first key and its length in bytes. Returns `None` while the key is incomplete. For unknown bytes, the key in
+/// the result is `None`.
 fn decode_first(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     let key = match bytes.first()? {
         0x1b => return decode_escape(bytes),

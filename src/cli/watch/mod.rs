@@ -1,7 +1,7 @@
-//! `watch`: a live view of peers, locks, messages and events that is redrawn as events arrive; or one
-//! line per event, for pipes.
+//! `watch`: a live view of peers, locks, messages and events that is redrawn as events arrive. For pipes, it prints
+//! one line per event instead.
 //!
-//! It drives the terminal with rustix's termios and a dozen escape sequences: four panes and an input
+//! The view controls the terminal with rustix's termios and a dozen escape sequences, because four panes and an input
 //! line do not justify a curses crate.
 
 mod conversations;
@@ -33,24 +33,24 @@ use std::time::{Duration, Instant};
 const N_OLD: i64 = 50;
 /// How many messages a search shows.
 const SEARCH_MAX: usize = 50;
-/// Redraw at most this often; an event should appear within 100 ms.
+/// The shortest time between two redraws. An event should appear within 100 ms.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(80);
-/// Request an outdated list at most this often.
+/// The shortest time between two requests of an outdated list.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
-/// Poll this often for what no event reports: idle times and waiting peers.
+/// How often to request what no event reports: idle times and waiting peers.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// Redraw ages and leases this often.
+/// How often to redraw ages and leases.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
-/// Try to reconnect this often.
+/// How often to try to reconnect.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(500);
-/// Wait this long for the rest of an escape sequence, which ssh may split.
+/// How long to wait for the rest of an escape sequence, which ssh may split.
 const KEY_TIMEOUT: Duration = Duration::from_millis(60);
 
-/// Runs the view, or prints one line per event where the terminal cannot show a view.
+/// Runs the view. If the terminal cannot show a view, it prints one line per event.
 pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
     let (places, settings) = load_environment()?;
     let plain = plain || parsed.json || !terminal::is_capable();
-    // Lists are requested anonymously, so that watching does not count as activity of the user's peer.
+    // Lists are requested without a peer, so that watching does not count as activity of the user's peer.
     let common = Map::from_iter([("v".to_owned(), json!(env!("CARGO_PKG_VERSION")))]);
     let mut feed = Feed::new(places, common, if plain { 0 } else { N_OLD })?;
     if plain {
@@ -59,7 +59,7 @@ pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
     let named = Some(settings.text("SLM_MESH_PEER").to_owned()).filter(|name| !name.is_empty());
     let who = match parsed.acting.clone().or(named) {
         Some(name) => json!({ "as": name }),
-        // Even in an agent's shell, it is a person who looks at a screen.
+        // Even in an agent's shell, the reader of a screen is a person.
         None => match feed.call("whoami", json!({})) {
             Ok(found) if found["kind"] == json!("human") => json!({ "as": found["you"]["id"] }),
             Err(error) if error.kind != ErrorKind::Ambiguous => return Err(error),
@@ -86,7 +86,7 @@ pub fn watch(parsed: &ParsedCommand, plain: bool) -> Result<u8, Error> {
     view.run_until_quit().map_err(|error| Error::new(ErrorKind::Internal, format!("the terminal failed ({error})")))
 }
 
-/// Prints one line per event until the reader goes away.
+/// Prints one line per event until nobody reads the output any more.
 fn print_events(mut feed: Feed, is_json: bool) -> Result<u8, Error> {
     loop {
         for update in feed.poll(true) {
@@ -200,7 +200,7 @@ impl WatchScreen {
                     | WatchRequest::Release(_),
                     Err(error),
                 ) => self.model.note = error.text,
-                // The next poll requests a list again that failed.
+                // A list whose request failed is requested again later.
                 _ => {}
             },
         }
@@ -246,7 +246,7 @@ impl WatchScreen {
         }
     }
 
-    /// Asks for the next step of a search; the broker answers it in small steps.
+    /// Asks for the next step of a search, because the broker searches in small steps.
     fn search(&mut self, words: String, found: Vec<Value>, before: Option<i64>) {
         let mut params = self.as_user(json!({ "search": words, "limit": SEARCH_MAX - found.len() }));
         if let Some(before) = before {
@@ -256,7 +256,7 @@ impl WatchScreen {
         self.feed.request(WatchRequest::Search(words, found), "log", params);
     }
 
-    /// Takes a step's messages, and goes on or shows what was found.
+    /// Collects the messages of one step. Then continues the search or shows the result.
     fn search_on(&mut self, words: String, mut found: Vec<Value>, answer: &Value) {
         found.extend(answer["messages"].as_array().into_iter().flatten().rev().cloned());
         let next = answer["before"].as_i64().filter(|_| answer["more"] == json!(true));
@@ -275,13 +275,13 @@ impl WatchScreen {
         }
     }
 
-    /// Parameters of a request that acts as the user.
+    /// The parameters of a request that acts as the user.
     fn as_user(&self, mut params: Value) -> Value {
         params["as"] = json!(self.model.me.0);
         params
     }
 
-    /// Tries to reconnect when the connection is lost.
+    /// Tries to reconnect if the connection is lost.
     fn reconnect_if_lost(&mut self) {
         if self.feed.client().is_some() || self.reconnected_at.elapsed() < RECONNECT_INTERVAL {
             return;
@@ -291,12 +291,12 @@ impl WatchScreen {
             self.model.offline = None;
             self.model.stale = model::StaleLists { peers: true, locks: true, mail: true, names: true };
         }
-        // A broker that was just started may have written to the screen.
+        // A broker that has just started may have written to the screen.
         self.painted.clear();
         self.is_outdated = true;
     }
 
-    /// Requests outdated lists, each at its interval and one request at a time.
+    /// Requests outdated lists, each not too often and with one request at a time.
     fn request_stale_lists(&mut self) {
         if self.feed.client().is_none() {
             return;
@@ -334,7 +334,7 @@ impl WatchScreen {
         }
     }
 
-    /// How long until the next task is due.
+    /// The time until the next task is due.
     fn time_to_next_task(&self) -> Duration {
         let after = |since: Option<Instant>, every: Duration| {
             since.map_or(Duration::ZERO, |since| every.saturating_sub(since.elapsed()))
@@ -354,7 +354,7 @@ impl WatchScreen {
         let stale = self.model.stale;
         let stale = [stale.peers, stale.locks, stale.mail, stale.names];
         let lists = stale.iter().zip(self.requested_at).filter(|(stale, _)| **stale);
-        // The answer to an open request ends the wait by itself.
+        // The answer to an open request ends the wait.
         let lists = lists.map(|(_, at)| after(at, REQUEST_INTERVAL).max(Duration::from_millis(20)));
         lists.chain([pause]).min().unwrap_or(pause)
     }
@@ -384,12 +384,12 @@ impl WatchScreen {
         if out.is_empty() {
             return Ok(());
         }
-        // Synchronized output: terminals that support it show the change at once, others ignore it.
+        // Synchronized output: terminals that support it show the whole change at once, and others ignore it.
         self.terminal.write(&format!("\u{1b}[?2026h{out}\u{1b}[0m\u{1b}[?2026l"))
     }
 }
 
-/// A line with its escape codes; the selected one is highlighted over the whole width.
+/// A line with its escape codes. The selected line is highlighted over the whole width.
 fn to_escape_codes(line: &StyledLine, columns: usize, colour: bool) -> String {
     let mut out = String::new();
     for (style, text) in line {

@@ -1,6 +1,6 @@
-//! What the view knows: peers, locks, messages and events, gathered from events and answers.
+//! The state of the view: peers, locks, messages and events, collected from events and answers.
 //!
-//! **Invariant:** what is here was only looked at: it is as unread for its recipients as before.
+//! **Invariant:** the view only looks at messages, so they stay unread for their recipients.
 
 use super::screen_text::tame;
 use crate::base::time;
@@ -31,21 +31,21 @@ pub const PANES: [Pane; 4] = [Pane::Peers, Pane::Locks, Pane::Mail, Pane::Events
 /// A message to one peer or to a group.
 #[derive(Debug, Clone)]
 pub struct WatchedMessage {
-    /// Its id; for a group message, a key that all copies share.
+    /// The message's id, or for a group message a key that all copies share.
     pub key: String,
     /// The sender's id.
     pub from: String,
     /// The recipient's id, or the group's name.
     pub to: String,
-    /// The number of recipients, if it went to a group.
+    /// The number of recipients, if the message went to a group.
     pub group: Option<i64>,
     /// The known receipts of the copies that the user sent to a group, by recipient id.
     pub copies: BTreeMap<String, String>,
-    /// When it was sent, in ms.
+    /// When the message was sent, ms.
     pub at: i64,
-    /// Its receipt.
+    /// The receipt of the message.
     pub receipt: String,
-    /// Its row, with its text, once an answer had it.
+    /// The row of the message with its text, once an answer contained it.
     pub row: Option<Value>,
     /// The user's own copy, if the user is a recipient.
     pub own: Option<Value>,
@@ -62,18 +62,18 @@ impl WatchedMessage {
     }
 }
 
-/// What the input line at the bottom asks for.
+/// The question in the input line at the bottom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputPrompt {
-    /// The project to show.
+    /// Which project to show.
     Filter,
-    /// A message to this peer.
+    /// The text of a message to this peer.
     Write(String),
-    /// Words that messages contain.
+    /// The words to search for.
     Search,
 }
 
-/// What the keys currently do.
+/// The present meaning of the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputMode {
     /// Move between panes and rows.
@@ -81,7 +81,7 @@ pub enum InputMode {
     /// Edit the input line.
     #[allow(missing_docs)]
     Type { prompt: InputPrompt, text: String },
-    /// Confirm the release of a lock; `own` says whether the user holds it.
+    /// Confirm the release of a lock. `own` tells whether the user holds it.
     #[allow(missing_docs)]
     Confirm { path: String, holder: String, own: bool, token: i64 },
     /// Show a text over the panes.
@@ -92,7 +92,7 @@ pub enum InputMode {
 /// The state of the view.
 #[derive(Debug)]
 pub struct WatchModel {
-    /// Id and name of the user's peer.
+    /// The id and the name of the user's peer.
     pub me: (String, String),
     /// Rows of `peers`.
     pub peers: Vec<Value>,
@@ -104,19 +104,19 @@ pub struct WatchModel {
     pub events: VecDeque<Value>,
     /// The user's unread messages.
     pub unread: i64,
-    /// When the rows of peers and locks arrived, in ms: idle times and leases count from then.
+    /// When the rows of peers and locks arrived, ms. Idle times and leases count from then.
     pub received_at: (i64, i64),
-    /// Text that a project's path must contain.
+    /// The text that a project's path must contain.
     pub filter: String,
     /// The focused pane.
     pub pane: Pane,
-    /// The key of the selected row of each pane; `None` means the first row, whichever it is.
+    /// The key of the selected row of each pane. `None` means the first row, even if another row becomes first.
     pub selected: [Option<String>; 4],
-    /// What the keys currently do.
+    /// The present meaning of the keys.
     pub mode: InputMode,
-    /// The outcome of the user's last action.
+    /// The result of the user's last action.
     pub note: String,
-    /// Why there is no connection, if there is none.
+    /// Why no broker is connected; `None` if one is.
     pub offline: Option<String>,
     /// Lists that events have made outdated.
     pub stale: StaleLists,
@@ -125,7 +125,7 @@ pub struct WatchModel {
 }
 
 /// Lists that must be requested again.
-#[allow(missing_docs)] // their names say which
+#[allow(missing_docs)] // the names say which lists
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StaleLists {
     pub peers: bool,
@@ -210,7 +210,7 @@ impl WatchModel {
         let id = word(&payload["messageId"]);
         self.stale.peers = true;
         self.stale.mail = true;
-        // An acknowledged message is read too, so its receipt stays.
+        // An acknowledged message was also read, so its receipt stays.
         let mail = self.mail.iter_mut().find(|mail| mail.key == id && mail.receipt != "acked");
         if let Some(mail) = mail {
             mail.receipt = "read".into();
@@ -231,7 +231,7 @@ impl WatchModel {
         self.peers.sort_by_key(|row| word(&row["name"]).to_lowercase());
     }
 
-    /// Learns the names in an answer of `peers` that includes offline peers.
+    /// Collects the names from an answer of `peers` that includes offline peers.
     pub fn learn_names(&mut self, value: &Value) {
         for row in rows(value, "peers") {
             self.learn_name(word(&row["id"]), word(&row["name"]), row["projectPath"].as_str());
@@ -250,7 +250,7 @@ impl WatchModel {
     /// Applies an answer of `log`, or of `inbox`: messages that the user received or sent.
     pub fn add_messages(&mut self, value: &Value) {
         let rows = rows(value, "messages");
-        // All rows of a group message make one line; each row is one copy.
+        // The rows of a group message are its copies. They become one line.
         for row in rows {
             self.learn_name(word(&row["fromPeer"]), word(&row["fromName"]), None);
             if row["toName"].is_string() {
@@ -259,7 +259,7 @@ impl WatchModel {
             let key = row_key(&row);
             let group = row["group"].as_str();
             let own = Some(row.clone()).filter(|row| word(&row["toPeer"]) == self.me.0);
-            // A row of the log stands for all copies; of the others each is one.
+            // A row of the log covers all copies of a message. In other answers, each row is one copy.
             let is_copy = group.is_some() && row["toName"].is_string() && row["copies"].is_null();
             let copy = is_copy.then(|| (word(&row["toPeer"]).to_owned(), word(&row["receipt"]).to_owned()));
             if let Some(known) = self.mail.iter_mut().find(|mail| mail.key == key) {
@@ -328,19 +328,19 @@ impl WatchModel {
         self.peers.iter().filter(|row| self.matches_filter(word(&row["projectPath"]))).collect()
     }
 
-    /// The locks inside these projects, or held by their peers.
+    /// The locks inside the projects that pass the filter, or held by their peers.
     pub fn shown_locks(&self) -> Vec<&Value> {
         let fits =
             |row: &&Value| self.matches_filter(word(&row["filePath"])) || self.is_peer_shown(word(&row["lockedBy"]));
         self.locks.iter().filter(fits).collect()
     }
 
-    /// Whether a message is from or to one of their peers.
+    /// Whether the sender or the recipient of a message passes the filter.
     pub fn is_mail_shown(&self, mail: &WatchedMessage) -> bool {
         self.filter.is_empty() || self.is_peer_shown(&mail.from) || self.is_peer_shown(&mail.to)
     }
 
-    /// The events about these projects or their peers.
+    /// The events about the projects that pass the filter, or about their peers.
     pub fn shown_events(&self) -> Vec<&Value> {
         let fits = |row: &&Value| {
             let payload = &row["payload"];
@@ -367,13 +367,13 @@ impl WatchModel {
         selected.as_ref().and_then(|key| self.row_keys(pane).iter().position(|other| other == key)).unwrap_or(0)
     }
 
-    /// Whether anything on the screen changes with time alone.
+    /// Whether time alone changes anything on the screen.
     pub fn changes_with_time(&self) -> bool {
         !self.peers.is_empty() || !self.locks.is_empty() || !self.mail.is_empty() || !self.events.is_empty()
     }
 }
 
-/// A JSON string, or the empty string.
+/// The text of a JSON string; empty for any other value.
 pub fn word(value: &Value) -> &str {
     value.as_str().unwrap_or("")
 }

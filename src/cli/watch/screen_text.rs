@@ -1,13 +1,13 @@
-//! Turns other peers' text into screen cells: harmless, of known width, cut to fit.
+//! Turns text from other peers into screen cells: harmless, of known width, and short enough.
 //!
 //! **Invariant:** text from others reaches a line only through [`tame`].
 
 use crate::cli::render;
 
-/// Combining marks that a letter may carry; more would cover the neighbouring lines.
+/// How many combining marks a letter may carry. More marks would cover the neighbouring lines.
 const MARKS_MAX: usize = 2;
 
-/// Reduces text to one line without control characters or marks that change its direction.
+/// Reduces text to one line without control characters and without marks that change its direction.
 pub fn tame(text: &str) -> String {
     let mut n_marks = 0;
     let fits = |c: &char| {
@@ -17,7 +17,7 @@ pub fn tame(text: &str) -> String {
     render::plain(text).chars().filter(fits).collect()
 }
 
-/// The columns that a character takes. The table is short because terminals disagree on the rest.
+/// The number of columns of a character. The table is short, because terminals disagree about other characters.
 fn width_of(c: char) -> usize {
     match c as u32 {
         0x300..=0x36f | 0x483..=0x489 | 0x591..=0x5bd | 0x610..=0x61a | 0x64b..=0x65f => 0,
@@ -32,7 +32,7 @@ fn width_of(c: char) -> usize {
     }
 }
 
-/// The columns that a text takes.
+/// The number of columns of a text.
 pub fn width(text: &str) -> usize {
     text.chars().map(width_of).sum()
 }
@@ -53,7 +53,7 @@ pub fn cut(text: &str, max: usize) -> String {
     if max == 0 { String::new() } else { kept + "…" }
 }
 
-/// Cuts the beginning instead, as for a path, whose end matters more.
+/// Cuts the beginning of a text, for example of a path, whose end matters more.
 pub fn cut_front(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();

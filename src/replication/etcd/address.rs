@@ -38,7 +38,8 @@ impl EtcdAddress {
             let (name, port) = split_port(host).ok_or_else(|| wrong("has a host that can't be read"))?;
             if !secure && !is_loopback(name) {
                 return Err(format!(
-                    "{name} would get every message of the mesh unencrypted; use etcds://, or a tunnel to an address of this machine"
+                    "{name} would get every message of the mesh unencrypted; use etcds://, or a tunnel to an address \
+                     of this machine"
                 ));
             }
             members.push(format!("{}://{name}:{port}", if secure { "https" } else { "http" }));

@@ -178,7 +178,8 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     let text = ["error", "message"].iter().find_map(|name| value[name].as_str()).unwrap_or("");
     // Only this refusal is not JSON.
     if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(bytes).contains("CommonName") {
-        let text = "etcd refuses client certificates with a common name over JSON while its authentication is on; use a certificate without a CN";
+        let text = "etcd refuses client certificates with a common name over JSON while its authentication is on; \
+         use a certificate without a CN";
         return Reply::Refused(0, text.into());
     }
     match (status, code) {

@@ -94,7 +94,7 @@ pub(super) fn wget(run: &mut Run) -> StreamText {
 
 /// `tar`: the archive that it creates, or the named members that it unpacks.
 pub(super) fn tar(run: &mut Run) -> StreamText {
-    // The first word may be letters without a dash.
+    // The letters in the first word may have no dash.
     let mut arguments = run.arguments.to_vec();
     if let Some(Field::Known(first)) = arguments.first_mut()
         && !first.starts_with('-')
@@ -117,7 +117,7 @@ pub(super) fn tar(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `unzip archive members -d folder`, if it replaces without asking.
+/// `unzip archive members -d folder`, if it replaces files without asking.
 pub(super) fn unzip(run: &mut Run) -> StreamText {
     let options = UNZIP.parse(run.arguments);
     if options.has(&["o"]) && !options.has(&["l", "p", "t", "v", "Z", "n", "j"]) {
@@ -150,7 +150,7 @@ pub(super) fn zip(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// `gzip` and its relatives, which replace a file by its compressed form, or the reverse.
+/// `gzip` and similar programs, which replace a file by its compressed form, or the other way round.
 pub(super) fn compress(run: &mut Run) -> StreamText {
     let options = COMPRESS.parse(run.arguments);
     if options.has(&["c", "stdout", "to-stdout", "t", "test", "l", "list"]) {

@@ -6,7 +6,7 @@ use crate::shell_writes::builtins::last_component;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
 
-/// The most files in the copy of a folder. For a larger folder, no files are noted.
+/// The most files in a copied folder. For a larger folder, no files are noted.
 const COPIED_MAX: usize = 2000;
 
 const COPY: Spec = Spec::new("St", &["target-directory", "suffix"]);
@@ -32,7 +32,7 @@ const RSYNC: Spec = Spec::new(
     ],
 );
 
-/// The sources and the target of `cp` and its relatives.
+/// The sources and the target of `cp` and similar programs.
 struct Placement {
     sources: Vec<Field>,
     target: String,
@@ -78,7 +78,7 @@ pub(super) fn copy(run: &mut Run) -> StreamText {
     let Some(placement) = placement(run, &options) else { return StreamText::empty() };
     for source in &placement.sources {
         let Some(source) = source.text() else {
-            // One file of unknown name still replaces the target.
+            // One file with an unknown name still replaces the target.
             if *source == Field::Unknown && !placement.is_folder && placement.sources.len() == 1 {
                 run.write(&placement.target);
             }
@@ -114,7 +114,7 @@ fn copy_folder(run: &mut Run, source: &str, placement: &Placement) {
     }
 }
 
-/// The files below a folder, relative to it; `None` if they are too many.
+/// The paths of the files below a folder, relative to the folder; `None` if there are too many.
 pub(super) fn files_below(run: &mut Run, folder: &str) -> Option<Vec<String>> {
     let mut found = Vec::new();
     let mut open = vec![String::new()];
@@ -168,7 +168,7 @@ pub(super) fn move_files(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// `ln`: a link takes the place of a file only by force.
+/// `ln`: a link replaces a file only with the option to force it.
 pub(super) fn link(run: &mut Run) -> StreamText {
     let options = COPY.parse(run.arguments);
     let forces = options.has(&["f", "force"]);
@@ -210,7 +210,7 @@ pub(super) fn remove(run: &mut Run) -> StreamText {
     let options = Spec::FLAGS.parse(run.arguments);
     let removes_folders = options.has(&["r", "R", "recursive"]) || matches!(run.name, "trash" | "trash-put" | "rimraf");
     for path in options.texts() {
-        // `.` and `..` are refused.
+        // `rm` refuses `.` and `..`.
         if matches!(last_component(path), "." | "..") {
             continue;
         }
@@ -250,7 +250,7 @@ pub(super) fn dd(run: &mut Run) -> StreamText {
     StreamText::empty()
 }
 
-/// `sort -o file`; otherwise it prints the lines it reads.
+/// `sort -o file`. Without the option, it prints the lines that it reads.
 pub(super) fn sort(run: &mut Run) -> StreamText {
     let options = SORT.parse(run.arguments);
     run.write_field(options.value(&["o", "output"]));

@@ -8,7 +8,7 @@ use crate::shell_writes::wildcards::{Sign, live_pattern, text_fits};
 
 /// The most files and folders that one `find` may visit.
 const VISITED_MAX: usize = 5000;
-/// Brackets in an expression.
+/// The deepest nesting of brackets in an expression.
 const DEPTH_MAX: usize = 20;
 
 /// A part of the expression of `find`.
@@ -115,7 +115,7 @@ impl<'f> ExpressionReader<'f> {
                 self.next()?;
                 Test::Unknown
             }
-            // An unknown test may or may not take a word.
+            // An unknown test may or may not have a value.
             _ => return None,
         })
     }
@@ -151,7 +151,7 @@ struct Verdict {
     is_pruned: bool,
 }
 
-/// Whether a file passes a test; `None` if that is unknown, and then nothing after it is certain.
+/// Whether a file passes a test. The result is `None` if that is unknown, and then nothing after the test is certain.
 fn passes(test: &Test, file: &Visited, verdict: &mut Verdict) -> Option<bool> {
     let lower = |text: &str, ignores_case: bool| if ignores_case { text.to_lowercase() } else { text.to_owned() };
     match test {

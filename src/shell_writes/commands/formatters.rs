@@ -1,4 +1,4 @@
-//! Formatters and fixers: which files they rewrite.
+//! Formatters and linters: which files they rewrite.
 
 use super::Run;
 use super::options::{Options, Spec};
@@ -9,7 +9,7 @@ use crate::shell_writes::{Tracking, wildcards};
 /// The files that a formatter rewrites if no file is given.
 #[derive(Clone, Copy, PartialEq)]
 enum Default {
-    /// Nothing: it reads standard input or stops.
+    /// No files, because the formatter reads standard input or stops.
     Nothing,
     /// Files below the current directory.
     Directory,
@@ -20,11 +20,11 @@ enum Default {
 /// How to find the files that a formatter rewrites.
 struct Formatter {
     name: &'static str,
-    /// The words after the name that select this formatter.
+    /// The words after the program's name that select this formatter.
     subcommand: &'static [&'static str],
-    /// One of these options makes it write; if there are none, it always writes.
+    /// The formatter writes only with one of these options. If the list is empty, it always writes.
     writes: &'static [&'static str],
-    /// None of these options is given when it writes.
+    /// With one of these options, the formatter does not write.
     reads: &'static [&'static str],
     values: Spec,
     endings: &'static [&'static str],
@@ -234,11 +234,11 @@ fn note(run: &mut Run, formatter: &Formatter, options: &Options) {
 }
 
 fn is_written(formatter: &Formatter, path: &str) -> bool {
-    // Cargo and go take packages, not files.
+    // Cargo and go accept packages, not files.
     !matches!(formatter.name, "cargo" | "go") || formatter.endings.iter().any(|ending| path.ends_with(ending))
 }
 
-/// A pattern in quotes, which the formatter expands itself.
+/// Notes the files of a quoted pattern, which the formatter itself expands.
 fn note_pattern(run: &mut Run, formatter: &Formatter, pattern: &str) {
     if pattern.starts_with('!') {
         return;
@@ -246,7 +246,7 @@ fn note_pattern(run: &mut Run, formatter: &Formatter, pattern: &str) {
     let start = pattern.find(['*', '?', '{']).unwrap_or(pattern.len());
     let folder = pattern[..start].rfind('/').map_or(".", |at| &pattern[..at.max(1)]);
     let Some(folder) = run.evaluator.resolve(run.state, folder) else { return };
-    // `**/*.ts` names one ending, `**/*.{ts,tsx}` some.
+    // `**/*.ts` has one ending, and `**/*.{ts,tsx}` has several.
     let name = pattern.rsplit('/').next().unwrap_or(pattern);
     let plain = name.strip_prefix('*').filter(|ending| ending.starts_with('.') && !ending.contains(['*', '?', '{']));
     match (plain, name.strip_prefix("*.{").and_then(|rest| rest.strip_suffix('}'))) {

@@ -1,7 +1,7 @@
-//! Git: which files of the work tree a command writes.
+//! `git`: which files of the work tree a command writes.
 //!
-//! A command with paths writes these paths. A command on the whole tree writes the files that differ according to
-//! git's index. This module does not read the index, so it notes all files that git tracks.
+//! A command with paths writes these paths. A command on the whole tree writes the files that differ from git's
+//! index. This module does not read the index, so it notes all files that git tracks.
 
 use super::Run;
 use super::options::{Options, Spec};
@@ -80,7 +80,7 @@ fn dispatch(run: &mut Run, subcommand: &str, arguments: &[Field]) -> StreamText 
         }
         "diff" | "archive" | "bundle" | "show" | "log" => {
             let options = OUTPUT.parse(arguments);
-            // In `git diff -O file` the file is read.
+            // `git diff -O file` reads the file.
             run.write_field(options.value(if subcommand == "archive" { &["o", "output"] } else { &["output"] }));
         }
         "rev-parse" if arguments.iter().any(|field| field.text() == Some("--show-toplevel")) => {
@@ -134,7 +134,7 @@ fn checkout(run: &mut Run, arguments: &[Field]) {
     }
     let options = CHECKOUT.parse(arguments);
     if options.has(&["b", "B", "orphan"]) {
-        // A new branch at another commit brings the files of that commit.
+        // A new branch that begins at another commit writes the files of that commit.
         if !options.operands.is_empty() && !options.has(&["orphan"]) {
             whole_tree(run, Tracking::Tracked);
         }

@@ -10,11 +10,11 @@ use std::collections::HashMap;
 const PYTHON: Spec = Spec { short: "cWX", attached: "", long: &["check-hash-based-pycs"], stops: true };
 const NODE: Spec =
     Spec { short: "epr", attached: "", long: &["eval", "print", "require", "import", "input-type"], stops: true };
-/// The most functions of a script whose calls are searched.
+/// The most functions of a script whose calls are analysed.
 const FUNCTIONS_MAX: usize = 64;
 /// A longer script is not analysed.
 const SCRIPT_MAX: usize = 256 * 1024;
-/// Functions of any language whose first argument is a file that they write or remove.
+/// Functions, in any language, that write or remove the file in their first argument.
 const WRITES_FIRST: &[&str] = &[
     "writeFileSync",
     "appendFileSync",
@@ -84,7 +84,7 @@ fn look_into(run: &mut Run, scripts: &[String], language: Language, has_script: 
             continue;
         }
         let Some(tokens) = tokens(&script, language) else { continue };
-        // Where the script goes then is not worth following.
+        // After a change of the directory, relative paths are uncertain, so only absolute paths count.
         let moves = tokens.iter().any(|token| matches!(token, Token::Name(name) if name == "chdir"));
         let snippet = Snippet { bindings: bindings(&tokens), tokens };
         let found = snippet.writes(language);
@@ -107,7 +107,7 @@ struct Written {
 /// The value of a name in a script.
 #[derive(Debug, Clone, Default)]
 struct Binding {
-    /// All values that it takes in turn.
+    /// All values that the name has, one after the other.
     values: Vec<String>,
     is_path: bool,
     is_unknown: bool,
@@ -213,7 +213,7 @@ fn assignment(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>)
         is_sign(tokens.get(at + 1), '=') || at > 0 && matches!(&tokens[at - 1], Token::Sign('=' | '!' | '<' | '>'));
     let Some(target) = at.checked_sub(1).filter(|_| !is_comparison) else { return };
     let Some(word) = name(tokens.get(target)) else {
-        // `name += value`, or a part of something.
+        // `name += value`, or a part of another expression.
         target.checked_sub(1).and_then(|n| name(tokens.get(n))).into_iter().for_each(|name| forget(name, found));
         return;
     };
@@ -265,7 +265,7 @@ fn for_names(tokens: &[Token], at: usize, found: &mut HashMap<String, Binding>) 
     targets.iter().for_each(|target| forget(target, found));
 }
 
-/// The parameters of a function. The first one takes the literals with which the function is called.
+/// The parameters of a function. The first parameter has the literals with which the function is called.
 fn parameters(tokens: &[Token], at: usize, looks_for_calls: bool, found: &mut HashMap<String, Binding>) {
     let Some(function) = name(tokens.get(at + 1)) else { return };
     let Some(end) = tokens.iter().skip(at).take(200).position(|token| *token == Token::Sign(')')).map(|n| n + at)
@@ -303,7 +303,7 @@ fn forget_parameters(tokens: &[Token], at: usize, found: &mut HashMap<String, Bi
 }
 
 impl Snippet {
-    /// The paths that an argument may have, and where it ends.
+    /// The possible paths of an argument, and the position of its end.
     fn argument(&self, at: usize) -> Option<(Vec<String>, usize)> {
         let (paths, end) = match self.tokens.get(at)? {
             Token::Text(text) => (vec![text.clone()], at + 1),
@@ -377,7 +377,7 @@ impl Snippet {
         }
     }
 
-    /// The files of `rename(a, b)`, or the second of `copy(a, b)`.
+    /// Both files of `rename(a, b)`, or the second file of `copy(a, b)`.
     fn two(&self, at: usize, both: bool) -> Vec<String> {
         let Some((first, end)) = self.argument(at) else { return Vec::new() };
         let Some((second, _)) = self.argument(end + 1).filter(|_| is_sign(self.tokens.get(end), ',')) else {
@@ -386,7 +386,7 @@ impl Snippet {
         if both { [first, second].concat() } else { second }
     }
 
-    /// The file of `path.write_text(…)` and the like.
+    /// The file of `path.write_text(…)` and similar methods.
     fn method(&self, at: usize) -> Vec<String> {
         let method = name(self.tokens.get(at)).unwrap_or("");
         let writes = match method {

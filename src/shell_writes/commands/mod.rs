@@ -19,13 +19,13 @@ use super::shell_state::{Field, State};
 pub(super) struct Run<'r, 'e> {
     evaluator: &'r mut Evaluator<'e>,
     state: &'r mut State,
-    /// Its name without a folder.
+    /// The program's name without its folder.
     name: &'r str,
     arguments: &'r [Field],
     input: &'r StreamText,
 }
 
-/// The rule of a program: it notes the files, and returns the output.
+/// The rule for a program. It notes the files that the program writes, and returns the output.
 type Rule = fn(&mut Run) -> StreamText;
 
 /// All rules by the names of their programs.
@@ -92,7 +92,7 @@ pub(super) fn run_command(
 }
 
 impl Run<'_, '_> {
-    /// Notes a file by its path as the command gives it.
+    /// Notes a file by the path in the command.
     fn write(&mut self, path: &str) {
         self.evaluator.write(self.state, path);
     }
@@ -104,7 +104,7 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Whether a path as the command gives it is a folder.
+    /// Whether a path in the command is a folder.
     fn is_folder(&self, path: &str) -> bool {
         let resolved = self.evaluator.resolve(self.state, path);
         resolved.is_some_and(|path| self.evaluator.is_folder(&path) == Some(true))
@@ -120,7 +120,7 @@ impl Run<'_, '_> {
         self.state.directory.clone()
     }
 
-    /// The text on standard input. The content of a file is read only if it is a patch.
+    /// The patch on standard input. The content of a file is read only if it is a patch.
     fn patch_input(&mut self) -> Option<String> {
         match self.input {
             StreamText::Text(text) => Some(text.clone()),

@@ -2,23 +2,23 @@
 
 use super::super::shell_state::Field;
 
-/// Which options of a program take a value. All others are flags.
+/// The options of a program that have a value. All other options are flags.
 pub(super) struct Spec {
-    /// Letters whose value is the rest of the word or the next word.
+    /// Letters whose value is the rest of the word, or else the next word.
     pub short: &'static str,
-    /// Letters whose value, if any, is the rest of the word.
+    /// Letters whose value is the rest of the word, if the word has a rest.
     pub attached: &'static str,
-    /// Long options whose value is the next word unless `=` is in the word.
+    /// Long options whose value is the next word, unless the word contains `=`.
     pub long: &'static [&'static str],
     /// Whether the first operand ends the options.
     pub stops: bool,
 }
 
 impl Spec {
-    /// Options anywhere, none of them with a value.
+    /// Options may be anywhere, and none of them has a value.
     pub(super) const FLAGS: Spec = Spec { short: "", attached: "", long: &[], stops: false };
 
-    /// Options may stand anywhere; the listed ones take a value.
+    /// Options may be anywhere, and the listed ones have a value.
     pub(super) const fn new(short: &'static str, long: &'static [&'static str]) -> Spec {
         Spec { short, attached: "", long, stops: false }
     }

@@ -1,4 +1,4 @@
-//! Patches: the files named in their headers.
+//! Commands that apply patches: the files named in the headers of the patches.
 
 use super::Run;
 use super::options::Spec;
@@ -12,7 +12,7 @@ const PATCH: Spec = Spec::new(
 /// The prefixes of a path in the language of `apply_patch`.
 const MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
 
-/// `patch`: its operand, or else the files that the patch names.
+/// `patch`: its operand, or the files that the patch names.
 pub(super) fn patch(run: &mut Run) -> StreamText {
     let options = PATCH.parse(run.arguments);
     if options.has(&["dry-run", "C", "check"]) {
@@ -20,7 +20,7 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
     }
     let outer = run.state.directory.clone();
     let named = options.value(&["i", "input"]).or(options.operands.get(1));
-    // The patch is opened before the change of directory.
+    // `patch` opens its input before it changes the directory.
     let text = match named {
         Some(field) if field.text() != Some("-") => {
             let path = field.text().and_then(|path| run.evaluator.resolve(run.state, path));
@@ -43,8 +43,8 @@ pub(super) fn patch(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Notes the files that a unified diff names. Without a number of components to strip only the last
-/// component of a name is kept, as `patch` does.
+/// Notes the files that a unified diff names. If `strip` is `None`, only the last component of a name is kept, as
+/// `patch` does it.
 pub(super) fn note_headers(run: &mut Run, text: &str, strip: Option<usize>, reverses: bool) {
     let mut old = None;
     // How many lines of the hunk are left. Inside a hunk, `--- x` is a removed line.
@@ -98,7 +98,7 @@ fn stripped(name: &str, strip: Option<usize>) -> Option<String> {
     (is_plain && n < parts.len()).then(|| parts[n..].join("/"))
 }
 
-/// The patch language of agents, which names the files in marked lines.
+/// The patch language of agents, which names files in lines with a mark.
 pub(super) fn apply_patch(run: &mut Run) -> StreamText {
     let argument = run.arguments.first().and_then(Field::text).map(str::to_owned);
     let Some(text) = argument.or_else(|| run.input.text().map(str::to_owned)) else { return StreamText::Unknown };

@@ -1,5 +1,4 @@
-//! Splits a script of Python, JavaScript, Ruby or Perl into tokens, as far as it takes to find plain
-//! literals.
+//! Splits a script of Python, JavaScript, Ruby or Perl into tokens, just well enough to find plain literals.
 
 /// The language of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +20,7 @@ pub(super) enum Token {
     Name(String),
     /// A string literal without expansions.
     Text(String),
-    /// A string literal with expansions, or bytes.
+    /// A string literal with expansions, or a bytes literal.
     Computed,
     /// Any other character.
     Sign(char),
@@ -43,7 +42,7 @@ struct TokenReader {
     text: Vec<char>,
     at: usize,
     language: Language,
-    /// Brackets that are open: a line does not end in them.
+    /// The number of open brackets. A line does not end inside brackets.
     open: usize,
     tokens: Vec<Token>,
 }
@@ -103,7 +102,7 @@ impl TokenReader {
         Some(())
     }
 
-    /// A comment, a regular expression or a division.
+    /// Reads what a slash begins: a comment, a regular expression or a division.
     fn slash(&mut self) -> Option<()> {
         match self.peek(1) {
             Some('/') => self.skip_line(),

@@ -54,7 +54,7 @@ fn run_operands(run: &mut Run, operands: &[Field]) -> StreamText {
     if operands.is_empty() { StreamText::Unknown } else { run.run(operands) }
 }
 
-/// `nohup`, `nice` and others that only run what follows.
+/// `nohup`, `nice` and other programs that only run the command after them.
 pub(super) fn plain(run: &mut Run) -> StreamText {
     let options = PLAIN.parse(run.arguments);
     if run.name == "command" && options.has(&["v", "V"]) {
@@ -119,11 +119,11 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
     };
     let Some(text) = run.input.text().map(str::to_owned) else {
         let has_files = place.is_none();
-        // The operands on the command line are known, whatever is read from standard input.
+        // The operands on the command line are known, even if standard input is not.
         let words = [options.operands.as_slice(), if has_files { &[Field::Many] } else { &[] }].concat();
         return if has_files { run_inner(run, &words) } else { StreamText::Unknown };
     };
-    // Quotes and backslashes have a meaning for xargs that file names seldom need.
+    // Quotes and backslashes are special for xargs, but file names seldom need them.
     if !by_null && text.contains(['\'', '"', '\\']) {
         return StreamText::Unknown;
     }
@@ -144,7 +144,7 @@ pub(super) fn xargs(run: &mut Run) -> StreamText {
     StreamText::Unknown
 }
 
-/// Runs a command that does not read this one's input.
+/// Runs a command that does not read the wrapper's input.
 fn run_inner(run: &mut Run, words: &[Field]) -> StreamText {
     let input = StreamText::empty();
     let mut inner = Run { evaluator: run.evaluator, state: run.state, name: run.name, arguments: words, input: &input };
@@ -199,7 +199,8 @@ pub(super) fn script_runner(run: &mut Run) -> StreamText {
             let rest = STOPS.parse(rest).operands;
             run_package(run, &rest)
         }
-        // A script of the project may have the name of a program; these two have none of their own.
+        // A script of the project may have the name of a program, but yarn and pnpm have no commands with these
+        // names.
         "prettier" | "eslint" | "biome" if matches!(run.name, "yarn" | "pnpm") => run_operands(run, &options.operands),
         _ => StreamText::Unknown,
     }
