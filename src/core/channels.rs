@@ -1,5 +1,5 @@
-//! Channels: named groups that peers join. A message to a channel reaches the mailbox of every member, also of
-//! one that is offline for a moment. A session that ends leaves its channels.
+//! Channels: named groups that peers join. A message to a channel reaches the mailbox of every member, even of a
+//! member that is offline for a moment. A session that ends leaves its channels.
 //!
 //! **Invariant:** only this module changes the members of a channel, in memory and on disk.
 
@@ -62,9 +62,9 @@ pub static LIST: Op = Op {
     run: list,
 };
 
-/// Members whose names one row shows.
+/// How many members one row names.
 const NAMED_MAX: usize = 20;
-/// A page never holds more rows than this, since a row has at least this many bytes.
+/// The most rows of a page. Each row has at least this many bytes.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 60;
 
 fn join(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -126,7 +126,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(value))
 }
 
-/// The channel that an argument names.
+/// Parses the name of a channel in an argument.
 fn named(text: &str) -> Result<ChannelName, Error> {
     ChannelName::parse(text).map_err(|want| Error::usage("channel", want))
 }
@@ -144,7 +144,7 @@ fn has_ended(peer: &Peer) -> bool {
 /// The channels and their members.
 #[derive(Debug, Default)]
 pub struct Channels {
-    /// In the order in which they joined. A channel without members does not exist.
+    /// The members, in the order in which they joined. A channel without members does not exist.
     members: BTreeMap<ChannelName, Vec<PeerId>>,
 }
 
@@ -180,7 +180,7 @@ impl Channels {
         self.members(channel).iter().any(|member| member == id)
     }
 
-    /// How many channels a peer is in.
+    /// The number of channels of a peer.
     fn count_of(&self, id: &str) -> usize {
         self.members.values().filter(|members| members.iter().any(|member| member == id)).count()
     }

@@ -17,29 +17,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub enum Outcome {
     /// The result.
     Ready(Value),
-    /// No result yet: run the operation again when this changes, and at the latest at this time (ms).
+    /// No result yet. Run the operation again when something changes for this reason, and at the latest at this time
+    /// (ms).
     Pending(WaitReason, i64),
 }
 
 /// The context of a call: the caller, the time, and whether the call may still wait.
 #[derive(Debug, Clone)]
 pub struct CallContext {
-    /// The connection it came over; 0 for the HTTP thread.
+    /// The connection of the call; 0 for the HTTP thread.
     pub conn: ConnId,
     /// The acting peer's id, if one is known.
     pub actor: Option<PeerId>,
-    /// Now, ms.
+    /// The present time, ms.
     pub now: i64,
-    /// When its wait ends, if it has already waited, ms.
+    /// When the wait of the call ends, if the call has already waited, ms.
     pub until: Option<i64>,
-    /// For a wait for events or messages: the end of the stream when the wait began. For a wait for a wakeup: when it
-    /// ends.
+    /// For a wait for events or messages: the end of the stream when the wait began. For a wait for a wakeup: the end
+    /// of the wait.
     pub cursor: Option<i64>,
-    /// Set when it must answer now.
+    /// Whether the operation must answer now.
     pub deadline_reached: bool,
     /// The call's own id on its connection.
     pub id: Value,
-    /// Processes above the caller, nearest first, where the transport could prove them.
+    /// The processes above the caller, nearest first, if the transport could prove them.
     pub ancestors: Vec<Process>,
 }
 
@@ -54,7 +55,7 @@ impl CallContext {
         self.actor.clone().unwrap_or_default()
     }
 
-    /// Until when a call that asks for `seconds` may wait, or `None` when it must answer now.
+    /// The time until which a call may wait if it wants to wait for `seconds`; `None` if it must answer now.
     pub fn wait(&self, seconds: Option<i64>) -> Option<i64> {
         let until = self.until.or_else(|| seconds.filter(|s| *s > 0).map(|s| self.now + s * 1000));
         until.filter(|until| !self.deadline_reached && *until > self.now)
@@ -64,32 +65,32 @@ impl CallContext {
 /// A call as it arrives over a connection.
 #[derive(Debug)]
 pub struct Call {
-    /// Its connection.
+    /// The connection of the call.
     pub conn: ConnId,
-    /// Its id on that connection.
+    /// The id of the call on its connection.
     pub id: Value,
-    /// The operation that it asks for.
+    /// The operation to run.
     pub op: &'static Op,
     /// The arguments.
     pub args: Args,
-    /// The peer that it wants to act as.
+    /// The peer as which the caller wants to act.
     pub acting: Option<String>,
-    /// The session to which its shell belongs, as the environment says.
+    /// The session to which the caller's shell belongs, according to its environment.
     pub shell_session: Option<String>,
-    /// Processes above the caller, nearest first, where the transport could prove them.
+    /// The processes above the caller, nearest first, if the transport could prove them.
     pub ancestors: Vec<Process>,
 }
 
-/// The error for a caller whose rule panicked. The panic itself is in the log.
+/// The error for a caller whose rule panicked. The log contains the panic itself.
 const BUG: &str = "a bug in slm-mesh: nothing was changed; broker.log says where, please report it";
 
-/// Whether an operation is this one.
+/// Whether two operations are the same.
 fn is(op: &Op, other: &Op) -> bool {
     std::ptr::eq(op, other)
 }
 
 impl Mesh {
-    /// Runs one call. Its answer is an [`Effect::Reply`], in this turn or when its wait ends.
+    /// Runs one call. The answer is an [`Effect::Reply`], in this turn or when the wait of the call ends.
     pub fn call(&mut self, call: Call, now: i64) {
         let mut ctx = CallContext {
             conn: call.conn,
@@ -117,7 +118,7 @@ impl Mesh {
             .iter()
             .filter(|waiting| waiting.ctx.conn == call.conn && !waits_for_wakeup(waiting.op))
             .count();
-        // Waits for a wakeup do not count, since there is at most one for each peer and channel.
+        // Waits for a wakeup do not count, because there is at most one for each peer and channel.
         ctx.deadline_reached = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
         self.step(WaitingCall { ctx, op: call.op, args: call.args, reason: None }, None);
         self.resume_waiting(now);
@@ -126,7 +127,7 @@ impl Mesh {
     /// Runs an operation at once and returns its result, for a caller that cannot wait.
     ///
     /// # Errors
-    /// The operation's own error, or an error if it would have to wait.
+    /// The operation's own error, or an error if the operation would have to wait.
     pub fn run(&mut self, op: &'static Op, args: &Args, ctx: &CallContext) -> Result<Value, Error> {
         let result = self.in_savepoint(|mesh| (op.run)(mesh, ctx, args));
         self.resume_waiting(ctx.now);
@@ -160,8 +161,8 @@ impl Mesh {
         result
     }
 
-    /// Runs a call once: it is answered, or it waits. `place` is its former place among the waiting calls; if it
-    /// waits again, it keeps that place.
+    /// Runs a call once, so that it is answered or waits. `place` is its former place among the waiting calls, which
+    /// it keeps if it waits again.
     fn step(&mut self, mut call: WaitingCall, place: Option<usize>) {
         let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {
             Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail_notice(value, &call))),
@@ -218,9 +219,10 @@ impl Mesh {
         value
     }
 
-    /// Runs those waiting calls again for which something changed, in the order in which they came.
+    /// Runs all waiting calls again that a change concerns, in the order in which they came.
     pub fn resume_waiting(&mut self, now: i64) {
-        // An answered call may change things for other waiting calls, so this repeats until a round answers none.
+        // The answer to one call may change something for other waiting calls, so this repeats until no call is
+        // answered.
         for _ in 0..=self.waiting.len() {
             let dirty = std::mem::take(&mut self.turn.dirty);
             let mut start = 0;
@@ -251,7 +253,7 @@ impl Mesh {
         }
     }
 
-    /// Forgets a waiting call; nothing was consumed, and nothing is answered.
+    /// Removes a waiting call without an answer. The call has changed nothing.
     pub fn cancel(&mut self, conn: ConnId, id: &Value, now: i64) {
         if self.waiting.cancel(conn, id) {
             self.turn.dirty.locks = true;

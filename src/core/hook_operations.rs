@@ -1,7 +1,7 @@
 //! The operations that an agent's hooks call: before an edit, to show mail, and at the end of a turn.
 //!
-//! A hook knows its session by the agent's key; the session's MCP server knows another key, or none. Here
-//! both become one peer.
+//! A hook knows its session by the agent's key. The session's MCP server knows another key, or none. Here both become
+//! one peer.
 
 use super::locks::request::{LockRequest, Repository};
 use super::locks::worktree_locks::{own_locks, watched_locks};
@@ -29,14 +29,14 @@ const RUNNING: Arg = Arg::new(
     "Ids of background tasks and subagents that still run",
 )
 .at(CliPlace::Hidden);
-/// How long a lock lasts that an edit took automatically, unless the next edit renews it.
+/// How long a lock lasts that an edit took automatically. The next edit renews it.
 const EDIT_MS: i64 = 2 * 60_000;
-/// How long locks of background work last, unless its end is reported earlier.
+/// How long locks of background work last, if the end of the work is not reported earlier.
 const BACKGROUND_MS: i64 = 60 * 60_000;
-/// The most messages that one hook shows; further messages are only counted.
+/// The most messages that one hook shows. It only counts further messages.
 const SHOWN_MAX: usize = 10;
 
-/// Locks the files of an edit for the session whose hook asks.
+/// Locks the files of an edit for the session of the hook.
 pub static EDIT: Op = Op {
     name: "hook.edit",
     summary: "Lock the files that a session is about to edit, or renew those locks, for two minutes",
@@ -59,7 +59,7 @@ pub static EDIT: Op = Op {
 /// Returns mail for a hook to show.
 pub static MAIL: Op = Op {
     name: "hook.mail",
-    summary: "Hand unread mail to a hook, once; with around, also list peers and locks in the repository",
+    summary: "Hand unread mail to a hook, once; with withNeighbours, also list peers and locks in the repository",
     args: session_args![
         NAMING;
         Arg::new("direct", ArgKind::Flag, "Only messages sent to this session alone").at(CliPlace::Hidden),
@@ -115,7 +115,7 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         renew: true,
     };
     // If a process has several sessions, a call without a key may come from any of them. So a lock that was taken
-    // over the process's own connection does not block any of its sessions.
+    // over the process's own connection blocks none of its sessions.
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |lock: &LockRow| {
         !keyed && lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder)
@@ -146,7 +146,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         mail.person_spoke(&id);
     }
     if !direct || !rows.is_empty() {
-        // A session whose hook asks for mail as it stops continues if there is mail.
+        // If a hook asks for mail when its session stops, the session continues if there is mail.
         peers.set_turn_active(turn, &id, Some(ctx.now));
     }
     let unread = mail.unread(&turn.store, &id)? - rows.len() as i64;
@@ -196,7 +196,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(done))
 }
 
-/// The session whose hook calls, if it is known. A new key of that session is stored.
+/// The session of the hook, if it is known. A new key of that session is stored.
 fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &Args) -> Result<Option<PeerId>, Error> {
     let evidence = HookEvidence {
         agent: args.word("agent"),
@@ -212,7 +212,7 @@ fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &A
     Ok(found)
 }
 
-/// The session whose hook calls. An unknown session becomes a peer, which the session's MCP server takes over when it
+/// The session of the hook. An unknown session becomes a peer, which the session's MCP server takes over when it
 /// connects.
 pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<PeerId, Error> {
     let Mesh { turn, peers, locks, mail, journal, .. } = mesh;
@@ -232,7 +232,7 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
     Ok(id)
 }
 
-/// A few of the other peers in a session's repository, and a few of the locks there.
+/// Some of the other peers in a session's repository, and some of the locks there.
 fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value) {
     let own = peers.get(id).map(|peer| peer.row.clone()).unwrap_or_default();
     let is_near = |peer: &&Peer| {

@@ -96,7 +96,7 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         None => None,
     };
     let last = turn.store.counters.event_last;
-    // A wait without a cursor waits for events that come after the wait began.
+    // A wait without a cursor waits for events after the beginning of the wait.
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
     let cursor = args.int("after").max(since).or(ctx.cursor).or(waits.then_some(last));
     let limit = args.int("limit").unwrap_or(50);
@@ -131,7 +131,8 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         _ => last,
     };
     let first = turn.store.first_event()?.unwrap_or(last + 1);
-    // A cursor beyond the end belongs to another stream. Before the first kept event, events were removed.
+    // A cursor beyond the end belongs to another stream. A cursor before the first kept event points to events that
+    // were removed.
     let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     Ok(Outcome::Ready(json!({ "ok": true, "events": rows, "seq": seq, "gap": gap, "more": more })))
 }
@@ -176,13 +177,13 @@ fn wants(subscribed: &[String], kind: &str) -> bool {
 pub enum Change<'a> {
     /// A peer came online.
     PeerJoined(&'a PeerRow),
-    /// A peer went offline; `named` says whether the event carries its name.
+    /// A peer went offline; `named` tells whether the event contains the peer's name.
     PeerLeft { row: &'a PeerRow, named: bool, reason: &'a str },
     /// A peer changed its summary.
     PeerUpdated(&'a PeerRow),
     /// A peer joined a channel.
     ChannelJoined(&'a ChannelMember),
-    /// A peer left a channel, by itself or because its session ended.
+    /// A peer left a channel, because it wanted to or because its session ended.
     ChannelLeft(&'a ChannelMember),
     /// A message to one peer was accepted.
     MessageReceived(&'a Message),
@@ -190,17 +191,17 @@ pub enum Change<'a> {
     GroupReceived { from: &'a str, group: &'a str, n: usize },
     /// A message was read.
     MessageRead(&'a Message),
-    /// A linked mesh took a message.
+    /// A linked mesh accepted a message.
     MessageForwarded { message: &'a Message, by: String },
-    /// A linked mesh refused a message for good.
+    /// A linked mesh refused a message finally.
     MessageRejected { message: &'a Message, by: String },
     /// An entry of the shared state has a new value.
     StateChanged(&'a StateEntry),
-    /// An entry of the shared state is gone: deleted, or for this reason.
+    /// An entry of the shared state was deleted, or is gone for this reason.
     StateDeleted { entry: &'a StateEntry, reason: Option<&'a str> },
     /// A lock was granted.
     FileLocked(&'a LockRow),
-    /// A lock ended: its holder gave it back, or for this reason.
+    /// A lock ended, because its holder released it or for this reason.
     FileUnlocked { lock: &'a LockRow, reason: Option<&'a str> },
     /// A client's own event.
     Custom { name: &'a str, payload: Value },
@@ -226,7 +227,7 @@ impl Change<'_> {
         }
     }
 
-    /// What the event carries. The keys are those of the old HTTP API.
+    /// The payload of the event. The keys are those of the old HTTP API.
     fn payload(&self, ids: PublicIds) -> Value {
         let about = |m: &Message| json!({ "messageId": ids.message(m.seq), "fromPeer": m.sender.as_str(), "toPeer": m.recipient.as_str() });
         let (mut payload, reason) = match self {
@@ -289,12 +290,12 @@ fn state_payload(entry: &StateEntry) -> Value {
     payload
 }
 
-/// The name of an entry with its namespace.
+/// The key of an entry, together with its namespace.
 fn state_key(entry: &StateEntry) -> String {
     format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
 }
 
-/// How many events of one entry lose their values in one turn, which is some ten milliseconds of work. The rate limit
+/// How many events of one entry lose their values in one turn, which takes some ten milliseconds. The rate limit
 /// allows a peer this many changes in a quarter of an hour.
 const BLANKED_MAX: i64 = 10_000;
 
@@ -302,9 +303,10 @@ const BLANKED_MAX: i64 = 10_000;
 #[derive(Debug)]
 pub struct Journal {
     ids: PublicIds,
-    /// Event types that each connection wants pushed.
+    /// The types of events that each connection wants.
     subscriptions: HashMap<ConnId, Vec<String>>,
-    /// The same for clients of the old HTTP API, which receive pushes on their own sockets.
+    /// The types of events that each client of the old HTTP API wants. These clients receive pushes on their own
+    /// sockets.
     peer_subscriptions: HashMap<PeerId, Vec<String>>,
     /// Whether an observer receives every event.
     observed: bool,
@@ -358,7 +360,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes a bounded number of old events; returns how many.
+    /// Removes a bounded number of old events; returns how many it removed.
     pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<usize, Error> {
         Ok(turn.store.prune_events(now - limits::EVENTS_KEPT_MS, limits::PRUNE_STEP)?)
     }
@@ -375,7 +377,7 @@ impl Journal {
         self.observed = observed;
     }
 
-    /// An event with the keys of the old HTTP API first; the payload as JSON.
+    /// An event as clients see it: the keys of the old HTTP API first, and the payload as JSON.
     pub fn view(&self, peers: &Peers, event: &Event) -> Value {
         let payload = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
         json!({
@@ -405,7 +407,7 @@ impl Journal {
         }
     }
 
-    /// Whether such a peer asked for events of this type.
+    /// Whether a peer with its own push socket has subscribed to events of this type.
     pub fn is_peer_subscribed(&self, peer: &str, kind: &EventKind) -> bool {
         self.peer_subscriptions.get(peer).is_some_and(|types| wants(types, kind.word()))
     }

@@ -1,4 +1,4 @@
-//! What the routes of the old HTTP API and of SuperLocalMemory call, because no operation answers in their form.
+//! Methods that the routes of the old HTTP API and of SuperLocalMemory call directly, because no operation fits them.
 
 use super::Mesh;
 use super::locks::request::LockRequest;
@@ -21,10 +21,10 @@ impl Mesh {
         peers.set_summary(turn, journal, id, summary, now)
     }
 
-    /// Charges a sender for what it sends: `cost` tenths of a message.
+    /// Charges a sender `cost` tenths of a message.
     ///
     /// # Errors
-    /// When it sent too much in a short time.
+    /// When the sender has sent too much in a short time.
     pub fn charge(&mut self, sender: &str, cost: u32, now: i64) -> Result<(), Error> {
         self.rates.charge(&self.peers, sender, cost, now)
     }
@@ -38,7 +38,7 @@ impl Mesh {
         locks.grant(turn, peers, journal, request, now)
     }
 
-    /// Releases a path for a client of the old HTTP API; returns false if it does not hold the path.
+    /// Releases a path for a client of the old HTTP API; returns false if the client does not hold the path.
     ///
     /// # Errors
     /// When the disk refuses.

@@ -5,10 +5,10 @@ use crate::core::op::ArgKind;
 use crate::core::{Args, OPS, Op};
 use serde_json::{Map, Value, json};
 
-/// A tool's texts and hints; its arguments come from its operations.
+/// The texts and hints of a tool. Its arguments come from its operations.
 #[derive(Debug)]
 pub struct Tool {
-    /// The noun; on the wire it has the prefix `mesh_`.
+    /// The noun. On the wire, the tool's name has the prefix `mesh_`.
     pub noun: &'static str,
     /// Title for people.
     pub title: &'static str,
@@ -16,7 +16,7 @@ pub struct Tool {
     pub about: &'static str,
     /// The default action.
     pub default: Option<&'static str>,
-    /// readOnly, destructive, idempotent; the world outside the mesh is never touched.
+    /// The hints readOnly, destructive and idempotent. No tool affects anything outside of the mesh.
     pub hints: [bool; 3],
 }
 
@@ -98,7 +98,7 @@ pub fn actions(noun: &str) -> impl Iterator<Item = (&'static Op, Option<&'static
     OPS.iter().copied().filter_map(move |op| op.tool.filter(|(tool, _)| *tool == noun).map(|(_, action)| (op, action)))
 }
 
-/// One tool as `tools/list` shows it.
+/// A tool as `tools/list` shows it.
 pub fn definition(tool: &Tool) -> Value {
     let [read_only, destructive, idempotent] = tool.hints;
     json!({
@@ -144,7 +144,7 @@ fn schema(tool: &Tool) -> Value {
     schema
 }
 
-/// The operation that a tool call means, and its checked arguments; `None` for an unknown tool.
+/// The operation of a tool call, and its checked arguments; `None` for an unknown tool.
 pub fn call(tool_name: &str, given: &Map<String, Value>) -> Option<Result<(&'static Op, Args), Error>> {
     let tool = TOOLS.iter().find(|tool| name(tool) == tool_name)?;
     Some(pick(tool, given))
@@ -175,8 +175,8 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
     Ok((op, op.check(rest)?))
 }
 
-/// The error for arguments that the tool's schema doesn't offer, even if the socket accepts them. An argument that
-/// belongs to another action is named as wrong for this one.
+/// The error for arguments that the tool's schema does not contain, even if the socket accepts them. If an argument
+/// belongs to another action, the error says so.
 fn refuse_unknown(tool: &Tool, op: &Op, given: &Map<String, Value>) -> Result<(), Error> {
     let known: Vec<&str> = op.args.iter().filter(|arg| arg.tool).map(|arg| arg.name).collect();
     let unknown = given.iter().find(|(name, value)| !value.is_null() && !known.contains(&name.as_str()));

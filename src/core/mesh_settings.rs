@@ -7,21 +7,21 @@ use crate::base::limits;
 pub struct MeshSettings {
     /// An HTTP peer is stale after this long without a heartbeat, ms.
     pub stale_ms: i64,
-    /// It is gone after this long without a heartbeat, ms.
+    /// An HTTP peer is gone after this long without a heartbeat, ms.
     pub dead_ms: i64,
-    /// How long a lock lasts if its caller gives no duration, minutes.
+    /// How long a lock lasts if the caller gives no duration, minutes.
     pub lock_ttl_min: i64,
     /// Messages that one sender may send in `limits::RATE_WINDOW_MS`.
     pub rate_max: u32,
     /// This machine's name.
     pub host: String,
-    /// The user whose mesh this is; the human peer has this name.
+    /// The user who owns the mesh. The human peer has this name.
     pub user: String,
     /// This program's version.
     pub version: String,
     /// The broker's process id.
     pub pid: u32,
-    /// Its HTTP port.
+    /// The broker's HTTP port.
     pub port: u16,
     /// Addresses of other meshes to poll.
     pub links: Vec<String>,

@@ -1,8 +1,8 @@
-//! The rules of the mesh, as plain functions of (request, time, store).
+//! The rules of the mesh, as functions of (request, time, store).
 //!
-//! A [`Mesh`] consists of a few parts: peers, locks, mail, the journal, state, federation. Each part alone writes its
-//! memory and its tables in the store; a rule takes the parts that it needs. [`dispatch`] runs operations, and
-//! [`transaction`] holds the transaction and the effects that leave after its commit.
+//! A [`Mesh`] consists of a few parts: peers, locks, mail, the journal, state, federation. Only each part itself
+//! writes its memory and its tables in the store, and a rule gets the parts that it needs. [`dispatch`] runs
+//! operations, and [`transaction`] holds the transaction and the effects that leave after its commit.
 //!
 //! **Invariant:** nothing here uses a clock, a socket, a thread or a random source. Time is an argument, random
 //! numbers come from a function that the caller passes, and the caller takes the effects after its commit.
@@ -51,7 +51,7 @@ use std::rc::Rc;
 use transaction::Turn;
 use waiting_calls::Waiting;
 
-/// Names a connection for as long as it lives; never reused.
+/// The number of a connection. Numbers are never reused.
 pub type ConnId = u64;
 
 /// All operations, in the order of the documentation.
@@ -93,12 +93,12 @@ pub const OPS: &[&Op] = &[
     &mail::wakeups::REPORT,
 ];
 
-/// The operation of that name.
+/// The operation with this name.
 pub fn op(name: &str) -> Option<&'static Op> {
     OPS.iter().copied().find(|op| op.name == name)
 }
 
-/// One mesh: its parts, and the turn that is running.
+/// A mesh: its parts, and the running turn.
 pub struct Mesh {
     settings: Rc<MeshSettings>,
     ids: PublicIds,
@@ -174,8 +174,8 @@ impl Mesh {
         })
     }
 
-    /// Sets the function that tells whether a process of this machine is alive. It is needed because a session whose
-    /// connection ended with an earlier broker may be about to reconnect.
+    /// Sets the function that tells whether a process of this machine is alive. The mesh needs it because a session
+    /// whose connection ended with an earlier broker may reconnect soon.
     pub fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
         self.peers.set_process_probe(is_alive);
     }
@@ -190,7 +190,7 @@ impl Mesh {
         self.waiting.is_empty() && !self.peers.is_anybody_online() && !self.has_mail_to_forward()
     }
 
-    /// Whether a connection is in use: it acts for a peer, waits, follows events, or keeps the lock of a command.
+    /// Whether a connection is in use: it acts for a peer, waits, follows events, or holds the lock of a command.
     pub fn is_in_use(&self, conn: ConnId) -> bool {
         self.is_attached(conn)
             || self.journal.is_subscribed(conn)
@@ -213,7 +213,7 @@ impl Mesh {
         self.started
     }
 
-    /// The settings given when it opened.
+    /// The settings that the mesh got when it opened.
     pub fn settings(&self) -> &MeshSettings {
         &self.settings
     }
@@ -223,7 +223,7 @@ impl Mesh {
         self.ids.mesh_id()
     }
 
-    /// The public ids of its messages and events.
+    /// The public ids of this mesh's messages and events.
     pub fn ids(&self) -> PublicIds {
         self.ids
     }
@@ -243,7 +243,7 @@ impl Mesh {
         &self.journal
     }
 
-    /// Its links to other meshes.
+    /// The links to other meshes.
     pub fn federation(&self) -> &Federation {
         &self.federation
     }
@@ -263,7 +263,7 @@ impl Mesh {
     }
 }
 
-/// The mesh's own random number, which its public ids carry.
+/// The random number of this mesh, which is part of its public ids.
 fn instance_number(turn: &mut Turn, peers: &mut Peers) -> Result<u128, Error> {
     // Databases of version 0.1.0 use this name.
     const NAME: &str = "salt";
@@ -275,7 +275,7 @@ fn instance_number(turn: &mut Turn, peers: &mut Peers) -> Result<u128, Error> {
     Ok(number)
 }
 
-/// The object in `value`, or an empty one: for callers that add to results.
+/// The object in `value`, or an empty object, for callers that add fields to results.
 pub fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,

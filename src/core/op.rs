@@ -9,7 +9,7 @@ use crate::core::{CallContext, Mesh, Outcome};
 use serde_json::{Map, Value, json};
 
 /// The kinds of values that an argument may have.
-#[allow(missing_docs)] // each variant's line names its bounds
+#[allow(missing_docs)] // the comment of each variant explains its limits
 #[derive(Debug, Clone, Copy)]
 pub enum ArgKind {
     /// A string of `min` to `max` UTF-8 bytes.
@@ -24,20 +24,20 @@ pub enum ArgKind {
     Choice(&'static [&'static str]),
     /// Up to `items` strings of 1 to `max` bytes each.
     Texts { items: usize, max: usize },
-    /// Any JSON object of at most `max` bytes, not too deep.
+    /// A JSON object of at most `max` bytes that is not nested too deeply.
     Object { max: usize },
 }
 
-/// How the command line takes an argument.
+/// How the command line accepts an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CliPlace {
     /// As `--kebab-name VALUE`.
     Flag,
-    /// By its position, without a name.
+    /// By position, without a name.
     Positional,
     /// All remaining words.
     Rest,
-    /// Not at all, because only programs send it.
+    /// Never, because only programs send the argument.
     Hidden,
 }
 
@@ -48,71 +48,71 @@ pub enum ArgRole {
     Value,
     /// A path, which a client makes absolute.
     Path,
-    /// A key that makes the call repeatable; a client invents one if the user gives none.
+    /// A key that makes the call repeatable. A client generates one if the user gives none.
     IdempotencyKey,
 }
 
 /// One argument.
 #[derive(Debug, Clone, Copy)]
 pub struct Arg {
-    /// Its name on the socket and in MCP, camelCase.
+    /// The name on the socket and in MCP, in camelCase.
     pub name: &'static str,
-    /// The kind of its value.
+    /// The kind of the argument's value.
     pub kind: ArgKind,
-    /// Whether a call without it is refused.
+    /// Whether a call without the argument is refused.
     pub required: bool,
     /// One line for schema, help and man page.
     pub help: &'static str,
-    /// How a verb takes it.
+    /// How the command line accepts the argument.
     pub place: CliPlace,
     /// A shorter flag for the command line, without dashes.
     pub short: Option<&'static str>,
-    /// Whether the MCP tool offers it. Other arguments are for people and hooks.
+    /// Whether the MCP tool has the argument. Other arguments are for people and hooks.
     pub tool: bool,
-    /// Its special meaning for clients.
+    /// The argument's special meaning for clients.
     pub role: ArgRole,
 }
 
 impl Arg {
-    /// An optional argument, taken as a flag.
+    /// An optional argument that the command line accepts as a flag.
     pub const fn new(name: &'static str, kind: ArgKind, help: &'static str) -> Arg {
         Arg { name, kind, required: false, help, place: CliPlace::Flag, short: None, tool: true, role: ArgRole::Value }
     }
-    /// How long a call may wait for something, in seconds.
+    /// The argument for how long a call may wait, in seconds.
     pub const fn wait_seconds(help: &'static str) -> Arg {
         Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, help)
     }
-    /// The same, required.
+    /// Makes the argument required.
     pub const fn required(mut self) -> Arg {
         self.required = true;
         self
     }
-    /// The same, taken from the command line as `place` says.
+    /// Sets how the command line accepts the argument.
     pub const fn at(mut self, place: CliPlace) -> Arg {
         self.place = place;
         self
     }
-    /// The same with a shorter flag.
+    /// Adds a shorter flag.
     pub const fn short(mut self, flag: &'static str) -> Arg {
         self.short = Some(flag);
         self
     }
-    /// The same, kept out of the MCP tool.
+    /// Leaves the argument out of the MCP tool.
     pub const fn not_in_tool(mut self) -> Arg {
         self.tool = false;
         self
     }
-    /// The same as a path, which clients make absolute.
+    /// Marks the argument as a path, which clients make absolute.
     pub const fn path(mut self) -> Arg {
         self.role = ArgRole::Path;
         self
     }
-    /// The same as the key that makes the call repeatable.
+    /// Marks the argument as the key that makes the call repeatable.
     pub const fn idempotency_key(mut self) -> Arg {
         self.role = ArgRole::IdempotencyKey;
         self
     }
-    /// `waitSeconds` as `wait-seconds`.
+    /// The argument's flag: `wait-seconds` for `waitSeconds`.
     pub fn flag(&self) -> String {
         let mut flag = String::new();
         for c in self.name.chars() {
@@ -138,19 +138,19 @@ pub enum Auth {
 
 /// An operation of the mesh.
 pub struct Op {
-    /// Its method on the socket: a noun, or `noun.action`.
+    /// The method on the socket: a noun, or `noun.action`.
     pub name: &'static str,
-    /// One line: what it does.
+    /// One line about what the operation does.
     pub summary: &'static str,
-    /// Its arguments, in the order of the documentation.
+    /// The arguments, in the order of the documentation.
     pub args: &'static [Arg],
     /// Whether a caller must be known.
     pub actor: Auth,
-    /// Its verb, if it has one: `state set`.
+    /// The verb, if the operation has one: `state set`.
     pub verb: Option<&'static str>,
-    /// Its MCP tool and action, if it has them.
+    /// The MCP tool and its action, if the operation has them.
     pub tool: Option<(&'static str, Option<&'static str>)>,
-    /// Whether a client may repeat it after a lost connection without asking.
+    /// Whether a client may repeat the operation after a lost connection without asking.
     pub repeatable: bool,
     /// The rule.
     pub run: fn(&mut Mesh, &CallContext, &Args) -> Result<Outcome, Error>,
@@ -163,12 +163,12 @@ impl std::fmt::Debug for Op {
 }
 
 impl Op {
-    /// The idempotency key of this operation, if it has one: the argument that makes a call repeatable.
+    /// The argument that makes a call of this operation repeatable, if there is one.
     pub fn idempotency_key(&self) -> Option<&'static Arg> {
         self.args.iter().find(|arg| arg.role == ArgRole::IdempotencyKey)
     }
 
-    /// Checks that all arguments are known and well-formed; null counts as absent.
+    /// Checks that all arguments are known and well-formed. Null counts as absent.
     pub fn check(&self, mut given: Map<String, Value>) -> Result<Args, Error> {
         for (name, value) in &mut given {
             if value.is_null() {
@@ -211,7 +211,7 @@ impl ArgKind {
         }
     }
 
-    /// Converts a text to a value of this kind if its meaning is certain: models write `"5"` for 5, `"true"` for
+    /// Converts a text to a value of this kind if its meaning is certain. Models write `"5"` for 5, `"true"` for
     /// true, and a list or an object as JSON text.
     fn coerce(&self, value: &mut Value) {
         let Value::String(text) = &*value else { return };
@@ -278,7 +278,7 @@ impl ArgKind {
     }
 }
 
-/// Whether a value is nested at most this deep.
+/// Whether a value is nested no deeper than this.
 fn is_flat(value: &Value, depth: usize) -> bool {
     match value {
         Value::Array(list) => depth > 0 && list.iter().all(|item| is_flat(item, depth - 1)),
@@ -287,7 +287,7 @@ fn is_flat(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// A JSON number that is whole, also when a client wrote it as `5.0`.
+/// A whole JSON number, even if a client wrote it as `5.0`.
 fn whole(n: &serde_json::Number) -> Option<i64> {
     n.as_i64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15).map(|f| f as i64))
 }
@@ -297,11 +297,11 @@ fn whole(n: &serde_json::Number) -> Option<i64> {
 pub struct Args(Map<String, Value>);
 
 impl Args {
-    /// All of them, as they were given or coerced.
+    /// All arguments, as they were given or converted.
     pub fn into_map(self) -> Map<String, Value> {
         self.0
     }
-    /// The value of an argument, if given.
+    /// The value of an argument, if the caller gave one.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
@@ -309,7 +309,7 @@ impl Args {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)
     }
-    /// A text that is required, or "" (which [`Op::check`] rules out).
+    /// A required text. An empty text cannot occur, because [`Op::check`] refuses it.
     pub fn word(&self, name: &str) -> &str {
         self.text(name).unwrap_or("")
     }
@@ -320,11 +320,11 @@ impl Args {
             _ => None,
         }
     }
-    /// A flag; absent is `None`.
+    /// A flag; `None` if the caller gave none.
     pub fn flag(&self, name: &str) -> Option<bool> {
         self.0.get(name).and_then(Value::as_bool)
     }
-    /// A list of texts; absent is empty.
+    /// A list of texts; empty if the caller gave none.
     pub fn texts(&self, name: &str) -> Vec<&str> {
         let list = self.0.get(name).and_then(Value::as_array);
         list.map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()

@@ -1,5 +1,5 @@
-//! The report of a hook that a shell command changed a file in spite of another peer's lock: each holder gets a
-//! message.
+//! The report that a shell command changed a file in spite of another peer's lock. A hook makes it, and each holder
+//! gets a message.
 
 use super::hook_operations::session_of_hook;
 use super::op::ArgKind;
@@ -10,9 +10,9 @@ use crate::base::{limits, untrusted_text};
 use crate::store::Message;
 use serde_json::json;
 
-/// Characters of a command's first line that a message shows.
+/// How many characters of a command's first line a message shows.
 const COMMAND_SHOWN: usize = 200;
-/// Files that a message names.
+/// How many files a message names.
 const FILES_SHOWN: usize = 10;
 
 /// Reports files of other peers that a command changed.
@@ -52,7 +52,7 @@ fn changed(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, E
     Ok(Outcome::Ready(json!({ "ok": true, "sent": !sent.is_empty() })))
 }
 
-/// The message to a holder. It names a few files and counts the rest.
+/// The message to a holder. It names some of the files and counts the rest.
 fn report_text(args: &Args) -> String {
     let files = args.texts("files");
     let shown: Vec<String> = files.iter().take(FILES_SHOWN).map(|path| untrusted_text::shown_path(path)).collect();

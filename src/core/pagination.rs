@@ -41,7 +41,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// Adds a row if it fits, and returns whether it fits. The first row always does, so each page makes progress.
+    /// Adds a row if it fits, and returns whether it fitted. The first row always fits, so each page makes progress.
     #[must_use]
     pub fn add(&mut self, row: Value) -> bool {
         self.size += row.to_string().len();
@@ -68,7 +68,7 @@ impl Page {
     }
 }
 
-/// Adds to an answer how many rows are left and the cursor of its last row, if any are left.
+/// If rows are left, adds their number to an answer, and the cursor of its last row.
 pub fn add_cursor(value: &mut Value, n_left: usize, last: Option<(i64, &str)>) {
     if let Some((number, text)) = last.filter(|_| n_left > 0) {
         value["remaining"] = json!(n_left);

@@ -6,12 +6,12 @@ use crate::base::limits;
 use serde_json::json;
 use std::collections::HashMap;
 
-/// What each sender spent in its current window.
+/// How much each sender has spent in its present window.
 #[derive(Debug)]
 pub struct RateLimiter {
-    /// Messages that a window allows. A change of state costs a tenth of a message.
+    /// How many messages a window allows. A change of state costs a tenth of a message.
     messages_max: u32,
-    /// By sender: when its window began, and the tenths of a message that it spent since.
+    /// For each sender: the start of its window, and the tenths of a message that it has spent in it.
     spent: HashMap<String, (i64, u32)>,
 }
 

@@ -1,5 +1,5 @@
-//! The arguments by which a hook, a verb or a wakeup channel names its session. Each operation that takes them takes
-//! all of them from this one list, so every hook may give the same facts.
+//! The arguments by which a hook, a verb or a wakeup channel names its session. Each operation about a session uses
+//! this one list, so every hook may send the same facts.
 
 use super::op::ArgKind;
 use super::{Arg, CliPlace};
@@ -13,7 +13,7 @@ const fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name, ArgKind::Flag, help).at(CliPlace::Hidden)
 }
 
-/// The session that a call is about.
+/// The arguments that name the session of a call.
 pub(crate) const NAMING: [Arg; 11] = [
     arg("agent", limits::WORD_MAX, "Agent type").required(),
     arg("session", limits::WORD_MAX, "The agent's own id for this session").required(),
@@ -28,7 +28,7 @@ pub(crate) const NAMING: [Arg; 11] = [
     arg("transcript", limits::PATH_MAX, "Where the agent keeps the session's transcript; empty: nobody shall read it"),
 ];
 
-/// The same, for calls that need none of them because their connection may identify the session.
+/// The same arguments, all optional, for calls whose connection may identify the session.
 pub(crate) const OPTIONAL_NAMING: [Arg; 11] = {
     let mut all = NAMING;
     let mut n = 0;
@@ -39,7 +39,7 @@ pub(crate) const OPTIONAL_NAMING: [Arg; 11] = {
     all
 };
 
-/// `naming`, followed by an operation's own arguments; `ALL` is the number of both together.
+/// The arguments that name a session, followed by an operation's own. `ALL` is the number of both together.
 pub(crate) const fn joined<const ALL: usize>(naming: &[Arg], own: &[Arg]) -> [Arg; ALL] {
     let mut all = [naming[0]; ALL];
     let mut n = 0;

@@ -1,4 +1,4 @@
-//! Shared state: small values under keys, each with a version that only grows.
+//! Shared state: small values under keys, each with a version that only increases.
 //!
 //! **Invariant:** only this module writes entries.
 
@@ -115,7 +115,7 @@ fn get(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// Cuts a value that is too long for one result; `next` says where the next part begins.
+/// Cuts a value that is too long for one result; `next` is the start of the next part.
 fn cut_to_part(value: &mut Value, from: usize) {
     let Some(whole) = value["entry"]["value"].as_str().map(str::to_owned) else { return };
     let starts = part_starts(&whole);
@@ -232,7 +232,7 @@ pub struct NewEntry<'a> {
     pub expires: Option<i64>,
 }
 
-/// Deletes entries whose time is up.
+/// Deletes entries that have expired.
 pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64) -> Result<(), Error> {
     for entry in turn.store.expired_entries(now, limits::PRUNE_STEP)? {
         let gone = deleted(&entry, now);
@@ -249,7 +249,7 @@ pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The tombstone of a deleted entry. It keeps the version, so that later versions go on from it.
+/// The tombstone of a deleted entry. It keeps the version, so that later versions continue from it.
 fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
     StateEntry { value: None, version: entry.version + 1, updated: now, expires: None, ..entry.clone() }
 }
@@ -291,7 +291,7 @@ impl Mesh {
     /// Writes an entry, if it has the version that the caller expects.
     ///
     /// # Errors
-    /// When it has another version, or the disk refuses.
+    /// When the entry has another version, or the disk refuses.
     pub fn set_entry(&mut self, new: &NewEntry, expect: Option<i64>, by: &str, now: i64) -> Result<StateEntry, Error> {
         let Mesh { turn, peers, journal, .. } = self;
         let last = last_version(&turn.store, peers, (new.namespace, new.key), expect, now)?;
@@ -313,7 +313,7 @@ impl Mesh {
     /// Removes an entry; returns false if there was none.
     ///
     /// # Errors
-    /// When it has another version than the caller expects, or the disk refuses.
+    /// When the entry has another version than the caller expects, or the disk refuses.
     pub fn delete_entry(
         &mut self,
         namespace: &str,

@@ -1,4 +1,4 @@
-//! Status: the state of the mesh, read from counters that are kept up to date.
+//! The status of the mesh, read from counters that are kept up to date.
 
 use super::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::base::error::Error;
@@ -25,7 +25,7 @@ fn status(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
 }
 
 impl Mesh {
-    /// The status with the keys of the old HTTP API first.
+    /// The status, with the keys of the old HTTP API first.
     ///
     /// # Errors
     /// When the disk cannot be read.

@@ -1,5 +1,5 @@
-//! The work that falls due with time: waits that end, locks and entries that expire, peers that fall silent, and old
-//! rows that are removed.
+//! The work that becomes due with time: waits end, locks and entries expire, peers fall silent, and old rows are
+//! removed.
 
 use super::journal::Journal;
 use super::{Effect, Mesh, shared_state};
@@ -25,7 +25,7 @@ impl Mesh {
         self.resume_waiting(now);
     }
 
-    /// When [`Mesh::tick`] has something to do next, ms.
+    /// The time at which [`Mesh::tick`] has something to do next, ms.
     pub fn deadline(&mut self) -> Option<i64> {
         let writes = [
             self.locks.deadline(),
@@ -52,7 +52,7 @@ impl Mesh {
         mail.expire(turn, journal, now)
     }
 
-    /// Removes a bounded number of rows that are past their time of retention.
+    /// Removes a bounded number of rows whose retention is over.
     fn prune(&mut self, now: i64) -> Result<(), Error> {
         if now < self.next_prune {
             return Ok(());

@@ -1,7 +1,7 @@
-//! One turn of the broker as the rules see it: the open transaction, the effects that leave after its commit, and the
-//! changes that concern waiting calls.
+//! One turn of the broker, as the rules see it: the open transaction, the effects that leave after its commit, and
+//! the changes that concern waiting calls.
 //!
-//! **Invariant:** nothing leaves before the commit; `Turn::take_effects` is called after it.
+//! **Invariant:** nothing leaves before the commit, because `Turn::take_effects` is called after it.
 
 use super::ConnId;
 use crate::base::error::{Error, ErrorKind};
@@ -12,25 +12,25 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-/// An effect that leaves once the turn is committed.
-#[allow(missing_docs)] // each variant's line says what its fields are
+/// Something that leaves the core after the turn is committed.
+#[allow(missing_docs)] // the comment of each variant explains its fields
 #[derive(Debug)]
 pub enum Effect {
     /// An agent process whose end is to be reported to [`Mesh::on_process_exit`](super::Mesh::on_process_exit).
     WatchProcess(Process),
     /// The answer to a call.
     Reply { conn: ConnId, id: Value, result: Result<Value, Error> },
-    /// A notification that no call asked for.
+    /// A notification, which is not the answer to a call.
     Notification { conn: ConnId, method: &'static str, params: Value },
-    /// A line for the log: something failed that no caller waits for.
+    /// A line for the log about a failure that no caller waits for.
     Log(Error),
     /// Mail for a peer that receives pushes on its own Unix socket.
     PeerPush { peer: PeerId, seq: i64, from: PeerId, body: String },
-    /// A new alert to the human at this machine: its sequence number.
+    /// A new alert to the human at this machine, by its sequence number.
     Alert(i64),
-    /// An event, for such peers and for observers.
+    /// An event, for peers with their own push sockets and for observers.
     Event(Rc<Event>),
-    /// A message that was sent or changed its state, for observers.
+    /// A message that was sent or whose state changed, for observers.
     Message(Rc<Message>),
 }
 
@@ -39,9 +39,9 @@ pub enum Effect {
 pub(super) struct Dirty {
     /// Peers with new mail, or whose mail must be checked again.
     pub(super) mail: BTreeSet<PeerId>,
-    /// There are new events.
+    /// Whether there are new events.
     pub(super) events: bool,
-    /// A lock ended, or a request for a lock was withdrawn.
+    /// Whether a lock ended or a request for a lock was withdrawn.
     pub(super) locks: bool,
 }
 
@@ -50,9 +50,9 @@ pub struct Turn {
     pub(super) store: Store,
     pub(super) dirty: Dirty,
     effects: Vec<Effect>,
-    /// Why the turn's transaction was lost before its end.
+    /// Why the turn's transaction was lost before the turn ended.
     broken: Option<Error>,
-    /// When the next row expires: not looked up yet, never, or at this time.
+    /// When the next row expires: unknown, never, or at this time.
     next_expiry: Option<Option<i64>>,
 }
 
@@ -85,7 +85,7 @@ impl Turn {
         self.effects.len()
     }
 
-    /// Forgets the effects beyond the first `n`: the call that made them failed.
+    /// Removes all effects after the first `n`, because the call that made them failed.
     pub(super) fn drop_effects(&mut self, n: usize) {
         self.effects.truncate(n);
     }
@@ -99,8 +99,8 @@ impl Turn {
     pub(super) fn undo_call(&mut self) -> bool {
         let wrote = self.store.call_wrote();
         if let Err(error) = self.store.undo_call() {
-            // The connection to the file is in doubt, so the whole turn is abandoned. Earlier answers of this turn
-            // are no longer true; the commit replaces them by this error.
+            // The state of the database file is uncertain, so the whole turn is abandoned. Earlier answers of this
+            // turn are no longer true, and the commit replaces them by this error.
             self.store.rollback();
             let error = Error::from(error);
             self.broken = Some(error.clone());

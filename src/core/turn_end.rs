@@ -6,8 +6,8 @@ use crate::base::limits;
 use crate::store::{Changeset, Checkpointer, LogPosition, Store};
 
 impl Mesh {
-    /// Makes the turn durable; returns whether it could. If not, only the error leaves the turn, and memory equals
-    /// the disk again.
+    /// Makes the turn durable; returns whether that succeeded. If not, only the error leaves the turn, and memory
+    /// equals the disk again.
     pub fn commit(&mut self) -> bool {
         let committed = self.turn.commit().is_ok();
         if !committed {
@@ -36,13 +36,13 @@ impl Mesh {
         self.rest();
     }
 
-    /// After a rollback, the same timed work would only fail again.
+    /// Pauses timed work after a rollback, because the same work would only fail again.
     fn rest(&mut self) {
         self.reload();
         self.retry_after = self.ticked_at + limits::REST_MS;
     }
 
-    /// Makes memory equal the disk again after a rollback.
+    /// Makes memory equal to the disk again after a rollback.
     pub(super) fn reload(&mut self) {
         self.mail.reload();
         self.turn.forget_expiry();

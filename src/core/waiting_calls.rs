@@ -28,12 +28,12 @@ pub(super) struct WaitingCall {
     pub(super) ctx: CallContext,
     pub(super) op: &'static Op,
     pub(super) args: Args,
-    /// What it waits for, known once the operation has run for the first time.
+    /// The reason of the wait, which is known after the operation has run once.
     pub(super) reason: Option<WaitReason>,
 }
 
 impl WaitingCall {
-    /// Whether something that it waits for has changed.
+    /// Whether a change concerns the call, so that it must run again.
     pub(super) fn is_due(&self, dirty: &Dirty) -> bool {
         match &self.reason {
             Some(WaitReason::Mail(peer) | WaitReason::Wakeup(peer, _)) => dirty.mail.contains(peer),
@@ -44,7 +44,7 @@ impl WaitingCall {
         }
     }
 
-    /// Whether it waits to wake this peer.
+    /// Whether the call waits to wake this peer.
     pub(super) fn would_wake(&self, id: &str) -> bool {
         matches!(&self.reason, Some(WaitReason::Wakeup(of, _)) if of == id)
     }
@@ -65,7 +65,7 @@ impl Waiting {
         self.calls.is_empty()
     }
 
-    /// All of them, in their order.
+    /// All waiting calls, in their order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &WaitingCall> {
         self.calls.iter()
     }
@@ -91,7 +91,7 @@ impl Waiting {
         self.calls.iter().filter_map(|call| call.ctx.until).min()
     }
 
-    /// The lock requests in the queue, oldest first.
+    /// The waiting requests for locks, oldest first.
     pub(super) fn lock_requests(&self) -> impl Iterator<Item = &LockRequest> {
         self.calls.iter().filter_map(|call| match &call.reason {
             Some(WaitReason::Locks(request)) => Some(request.as_ref()),
@@ -109,7 +109,7 @@ impl Waiting {
         self.calls.iter().any(|call| call.ctx.conn == conn)
     }
 
-    /// Forgets one call; returns whether it was there.
+    /// Removes one call; returns whether it was waiting.
     pub(super) fn cancel(&mut self, conn: ConnId, id: &Value) -> bool {
         !self.extract(|call| call.ctx.conn == conn && call.ctx.id == *id).is_empty()
     }

@@ -4,7 +4,7 @@ use super::HubConfig;
 use crate::remote::guest;
 use crate::sys;
 use crate::sys::data_dir::DataDir;
-use crate::wire::lines::LineBuffer;
+use crate::wire::line_splitter::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -17,30 +17,30 @@ use serde_json::{Value, json};
 
 /// The longest message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// How many waiting messages of one peer are searched for the oldest that has not expired.
+/// How many waiting messages of one peer are searched for the oldest one that has not expired.
 const LOOKED_AT_MAX: i64 = 20;
 
 /// A message on its way to another mesh.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ForwardedMessage {
-    /// Its sequence number.
+    /// The sequence number of the message.
     pub seq: i64,
-    /// The JSON that is posted.
+    /// The JSON to post.
     pub body: Value,
 }
 
-/// What the other mesh did with a message.
+/// What the other mesh did with a forwarded message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delivery {
-    /// It has the message.
+    /// The other mesh has stored the message.
     Accepted,
-    /// It will never take the message, for this reason.
+    /// The other mesh will never accept the message, for this reason.
     Rejected(String),
-    /// It refused the message for now, for this reason.
+    /// The other mesh refused the message for now, for this reason.
     Retry(String),
 }
 
-/// The prefix of a message that goes to a whole project but is meant for one peer.
+/// The prefix of a message to a whole project that is meant for one peer.
 fn addressed_to(name: &str) -> String {
     format!("to {name}: ")
 }
@@ -78,7 +78,7 @@ impl Federation {
 }
 
 impl Mesh {
-    /// Whether a message waits for any link. As long as one does, the broker does not end.
+    /// Whether a message waits for any link. While a message waits, the broker does not end.
     pub fn has_mail_to_forward(&self) -> bool {
         let linked = self.peers.all().iter().filter(|peer| self.federation.reaches(&peer.row));
         linked
@@ -86,7 +86,7 @@ impl Mesh {
             .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// Whether messages may wait to be forwarded. It returns true once, and again only after new mail.
+    /// Whether messages may wait to be forwarded. This returns true once, and again only after new mail.
     pub fn take_forwarding_due(&mut self) -> bool {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
@@ -97,7 +97,7 @@ impl Mesh {
     /// When the disk cannot be read.
     pub fn next_forwarded(&self, n: usize, now: i64) -> Result<Option<ForwardedMessage>, Error> {
         let store = &self.turn.store;
-        // Until its first answer it is unknown which messages the other mesh's peers read.
+        // Before the first answer, nobody knows which messages the peers of the other mesh read.
         let link = self.federation.links.get(n).filter(|link| link.last_answer.is_some());
         let Some(link) = link else { return Ok(None) };
         let mut oldest: Option<Message> = None;
@@ -124,7 +124,7 @@ impl Mesh {
             "" => ("broadcast".into(), addressed_to(&to.name) + &message.body),
             project => (format!("project:{project}"), addressed_to(&to.name) + &message.body),
         };
-        // The message that this one answers came with a key, which is its id in the other mesh.
+        // The message that is answered came with a key, which is its id in the other mesh.
         let answered = message.reply_to.map(|seq| self.turn.store.message(seq)).transpose()?.flatten();
         let reply_to = answered.filter(|of| of.sender == message.recipient).and_then(|of| of.key);
         // The remaining time is sent instead of the expiry time, because the clocks of the two machines differ.
@@ -136,8 +136,8 @@ impl Mesh {
         }))
     }
 
-    /// Acknowledges the message of this mesh that a message from a linked mesh answers. The other mesh names it by
-    /// its id in this mesh. Returns its sequence number.
+    /// Acknowledges a message of this mesh that a message from a linked mesh answers. The other mesh names it by its
+    /// id in this mesh. Returns its sequence number.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -197,8 +197,8 @@ impl Mesh {
         })
     }
 
-    /// The sender of a message from a linked mesh: a peer that is known to be in that mesh, or else a name that no
-    /// peer of this mesh has.
+    /// The sender of a message from a linked mesh: a known peer of that mesh, or else a name that no peer of this
+    /// mesh has.
     pub fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         if self.peers.get(id).is_some_and(|peer| peer.row.is_linked()) {
             return id.into();
@@ -206,7 +206,7 @@ impl Mesh {
         self.unknown_sender(id, name, machine)
     }
 
-    /// The name of a sender that is not yet known as a peer of its mesh.
+    /// The name of a sender that is not a known peer of its mesh.
     pub fn unknown_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         let text = match (name, machine) {
             (Some(name), Some(machine)) => format!("{}@{}", plain(name, 60), plain(machine, 60)),

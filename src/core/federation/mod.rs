@@ -9,23 +9,23 @@ use crate::base::ids::{MeshUrl, PeerId};
 use crate::base::limits;
 use crate::store::PeerRow;
 
-/// Another mesh, which this one polls.
+/// A linked mesh, which this mesh polls.
 #[derive(Debug, Default)]
 pub struct MeshLink {
-    /// Its address, as the user wrote it.
+    /// The address of the linked mesh, as the user wrote it.
     pub url: MeshUrl,
-    /// Its own id; only an slm-mesh has one.
+    /// The id of the linked mesh; `None` for a SuperLocalMemory daemon.
     pub mesh_id: Option<String>,
-    /// When it answered last, ms.
+    /// When the linked mesh answered last, ms.
     pub last_answer: Option<i64>,
-    /// Why it has not answered since then.
+    /// Why the linked mesh has not answered since then.
     pub trouble: Option<String>,
-    /// Those of its peers that read only messages to their whole project.
+    /// The peers of the linked mesh that read only messages to their whole project.
     broadcast_only: Vec<PeerId>,
 }
 
 impl MeshLink {
-    /// Whether it is known to be a SuperLocalMemory daemon. This is unknown until its first answer.
+    /// Whether the linked mesh is known to be a SuperLocalMemory daemon. Nobody knows this before its first answer.
     fn is_superlocalmemory(&self) -> bool {
         self.last_answer.is_some() && self.mesh_id.is_none()
     }
@@ -37,7 +37,7 @@ pub struct Federation {
     links: Vec<MeshLink>,
     /// When this mesh began to poll, ms.
     started: i64,
-    /// Whether messages for other meshes may wait.
+    /// Whether any message may wait for another mesh.
     may_forward: bool,
 }
 
@@ -62,7 +62,7 @@ impl Federation {
         row.mesh().is_some_and(|mesh| self.link_to(mesh).is_some())
     }
 
-    /// When a mesh that does not answer counts as silent, ms.
+    /// The time at which a mesh without an answer counts as silent, ms.
     fn silent_at(&self, link: &MeshLink) -> i64 {
         link.last_answer.unwrap_or(self.started) + limits::LINK_SILENT_MS
     }

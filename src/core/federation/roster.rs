@@ -1,6 +1,6 @@
-//! The peers of linked meshes: read from the list that a mesh sends, and shown as online while that mesh answers.
+//! The peers of linked meshes: read from the list that each mesh sends, and shown as online while that mesh answers.
 //!
-//! **Invariant:** the peers that one mesh lists are not passed on to any other mesh, and their number is bounded.
+//! **Invariant:** the peers of one linked mesh are not passed on to another mesh, and their number is bounded.
 
 use super::{Federation, MeshLink};
 use crate::base::error::Error;
@@ -14,31 +14,31 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// A peer of a SuperLocalMemory daemon that has not sent a heartbeat this long after it registered does not read
-/// direct mail: version 3.4.48 waits at an address to which no message is sent. Other peers send a heartbeat every 25
-/// s.
+/// A peer of a SuperLocalMemory daemon reads no direct mail if it sent no heartbeat in this time after its
+/// registration. Version 3.4.48 waits at an address to which nobody sends messages. Other peers send a heartbeat
+/// every 25 s.
 const BROADCAST_ONLY_MS: i64 = 60_000;
 /// Heartbeats this soon after the registration do not count.
 const FIRST_HEARTBEAT_MS: i64 = 5_000;
 
-/// The list that a mesh sends.
+/// The list of peers that a linked mesh sends.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct RemoteRoster {
-    /// Its own id; only an slm-mesh has one.
+    /// The id of the linked mesh; `None` for a SuperLocalMemory daemon.
     pub mesh_id: Option<String>,
     /// Its peers.
     pub peers: Vec<LinkedPeer>,
 }
 
 impl RemoteRoster {
-    /// Reads the answer to `GET /mesh/peers` of an slm-mesh or a SuperLocalMemory daemon. It is not trusted: rows
-    /// that do not describe a peer of that mesh are left out, and texts are cut.
+    /// Reads the answer to `GET /mesh/peers` of an slm-mesh or a SuperLocalMemory daemon. The answer is not trusted:
+    /// rows that do not describe a peer of that mesh are left out, and long texts are cut.
     pub fn parse(value: &Value) -> Option<RemoteRoster> {
         let mesh_id = value["mesh"].as_str().map(|id| plain(id, 64));
         let rows = value["peers"].as_array()?;
         let own = |row: &&Value| row["mesh"].as_str().is_none_or(|of| Some(of) == mesh_id.as_deref());
         let active = |row: &&Value| row["status"].as_str().is_none_or(|status| status == "active");
-        // A daemon lists its own peers twice if another mesh shows them back to it.
+        // A daemon lists its own peers twice if another mesh shows them to it.
         let mut known = HashSet::new();
         let found = rows.iter().filter(own).filter(active).filter_map(parse_peer);
         let peers = found.filter(|peer| known.insert(peer.id.clone())).take(limits::LINKED_MAX).collect();
@@ -64,7 +64,7 @@ fn parse_peer(row: &Value) -> Option<LinkedPeer> {
     })
 }
 
-/// Whether a text can be an id: a UUID, or the twelve characters of a SuperLocalMemory daemon.
+/// Whether a text can be the id of a peer: a UUID, or the twelve characters that a SuperLocalMemory daemon uses.
 fn is_id(id: &str) -> bool {
     (4..=64).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
@@ -74,7 +74,7 @@ pub(super) fn plain(text: &str, max: usize) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max).collect::<String>().trim().to_owned()
 }
 
-/// The machine in an address: `http://memory.lan:8765` is `memory.lan`.
+/// The name of the machine in an address: `http://memory.lan:8765` gives `memory.lan`.
 fn host_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let end = if rest.starts_with('[') { rest.find(']').map_or(rest.len(), |n| n + 1) } else { rest.len() };
@@ -84,7 +84,7 @@ fn host_of(url: &str) -> &str {
     })
 }
 
-/// Whether a SuperLocalMemory daemon's peer reads only messages to its whole project.
+/// Whether a peer of a SuperLocalMemory daemon reads only messages to its whole project.
 fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
     let is_old = now - peer.registered > BROADCAST_ONLY_MS;
     is_old && peer.last_heartbeat - peer.registered < FIRST_HEARTBEAT_MS
@@ -100,7 +100,7 @@ impl Federation {
         mesh != url && self.link_to(mesh).is_some() && !is_same
     }
 
-    /// When the next linked mesh counts as silent, ms.
+    /// The time at which the next linked mesh counts as silent, ms.
     pub(in crate::core) fn deadline(&self, peers: &Peers) -> Option<i64> {
         let online = peers.all().iter().filter(|peer| peer.row.online).filter_map(|peer| peer.row.mesh());
         // A mesh that the settings no longer name counts as gone at once.
@@ -109,8 +109,8 @@ impl Federation {
 }
 
 impl Mesh {
-    /// Takes in a part of the peers that a linked mesh listed, because a long list must not hold up other clients.
-    /// After the last part, peers that the list does not contain count as gone.
+    /// Stores a part of the peers that a linked mesh listed, because a long list must not delay other clients. After
+    /// the last part, peers that are missing in the list count as gone.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -134,8 +134,8 @@ impl Mesh {
             let Mesh { turn, peers, mail, locks, journal, federation, .. } = mesh;
             let mut parts = LinkedParts { turn, mail, locks, journal };
             for seen in roster.peers.get(part.start..end).unwrap_or_default() {
-                // Two kinds of listed peers stay unchanged: this mesh's own peers that the other mesh shows back, and
-                // peers of another link, because their mail goes to that link's mesh only.
+                // Two kinds of listed peers stay unchanged: this mesh's own peers, which the other mesh shows to us,
+                // and peers of another link, because their mail goes only to the mesh of that link.
                 let is_kept = |row: &PeerRow| !row.is_linked() || federation.belongs_elsewhere(row, &url);
                 if peers.get(&seen.id).is_some_and(|peer| is_kept(&peer.row)) {
                     continue;

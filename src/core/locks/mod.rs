@@ -160,8 +160,8 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         locks.refuse_cycle(peers, waiting, &request, &conflicts)?;
         return Ok(Outcome::Pending(WaitReason::Locks(request.into()), until));
     }
-    // A session that disconnected while it waited would not learn of the lock. It keeps its place in the queue in
-    // case it comes back.
+    // A session that disconnected while it waited would not learn of the lock. It keeps its place in the queue,
+    // because it may return.
     if ctx.until.is_some() && peers.get(&request.holder).is_some_and(Peer::is_gone) {
         let name = peers.name_of(&request.holder);
         return match until {
@@ -176,12 +176,12 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(granted_view(peers, &grants, ctx.now)))
 }
 
-/// What a call to `lock.lock` asks for.
+/// The request that a call of `lock.lock` makes.
 fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockRequest, Error> {
     let Mesh { peers, rates, settings, .. } = mesh;
     let paths = required_paths(args)?;
     if ctx.until.is_none() {
-        // Each pattern is compared with every lock there is.
+        // Each pattern is compared with all locks.
         let n_patterns = paths.iter().filter(|path| paths::is_pattern(path)).count();
         rates.charge(peers, ctx.me(), 1 + n_patterns as u32, ctx.now)?;
     }
@@ -196,7 +196,7 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         repo: Repository::new(text("repo", me.repo), text("gitRoot", me.git_root)),
         host: peers.host_of(ctx.conn),
         all_worktrees: args.text("scope") == Some("repo"),
-        // Two scripts of one person are two separate requests. An agent that asks again for its own lock renews it.
+        // Two scripts of one person make two separate requests. An agent that requests its own lock again renews it.
         renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
     })
 }
@@ -291,7 +291,7 @@ fn granted_view(peers: &Peers, grants: &[LockRow], now: i64) -> Value {
     value
 }
 
-/// How many rows fit into one result.
+/// How many of the rows fit into one result.
 fn fitting(rows: &[Value]) -> usize {
     let mut size = 0;
     let fits = |row: &&Value| {
@@ -311,7 +311,7 @@ pub fn lock_view(peers: &Peers, lock: &LockRow, now: i64) -> Value {
     })
 }
 
-/// The parts that taking a lock from its holder touches.
+/// The parts that change when a lock is taken from its holder.
 struct StealParts<'a> {
     turn: &'a mut Turn,
     peers: &'a Peers,

@@ -1,5 +1,5 @@
-//! Requests for locks, and the rules for conflicts: whether a request and a lock share a file, and which holders'
-//! locks block which callers.
+//! Requests for locks, and the rules for conflicts: whether a request and a lock share a file, and which locks block
+//! which callers.
 
 use super::Locks;
 use crate::base::ids::PeerId;
@@ -8,12 +8,12 @@ use crate::base::paths::PathMatcher;
 use crate::core::peers::Peers;
 use crate::store::LockRow;
 
-/// The repository in which paths lie.
+/// The repository that contains the paths of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
     /// The identity that all work trees of one repository share.
     pub identity: String,
-    /// Root of the work tree.
+    /// The root of the work tree.
     pub root: String,
 }
 
@@ -23,52 +23,52 @@ impl Repository {
         Some(Repository { identity: identity?, root: root? })
     }
 
-    /// A path inside the repository, with a leading slash; the repository itself is `/`.
+    /// A path inside the repository, with a leading slash. The repository itself is `/`.
     fn inside<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.strip_prefix(self.root.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
     }
 }
 
-/// What a caller wants to lock.
+/// A request to lock paths.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LockRequest {
-    /// Normal paths.
+    /// The paths, in normal form.
     pub paths: Vec<String>,
-    /// The peer that asks.
+    /// The peer that requests the lock.
     pub holder: PeerId,
-    /// Which part of that peer asks.
+    /// The part of the peer that requests the lock.
     pub owner: LockOwner,
-    /// The reason that it gives.
+    /// The reason that the peer gives.
     pub reason: String,
-    /// Length of the lease, ms.
+    /// The length of the lease, ms.
     pub ttl_ms: i64,
     /// The repository of the paths, to find the same file in another work tree.
     pub repo: Option<Repository>,
-    /// The machine whose file system holds the paths.
+    /// The machine whose file system contains the paths.
     pub host: String,
     /// Whether the lock covers all work trees.
     pub all_worktrees: bool,
-    /// Whether a lock of the same holder is renewed instead of conflicting.
+    /// Whether a lock of the same holder is renewed. Otherwise it conflicts.
     pub renew: bool,
 }
 
 impl LockRequest {
-    /// Whether a lock is this request's own: renewed, not taken anew.
+    /// Whether the same holder has this lock already, so that it is renewed.
     pub(super) fn is_held_by(&self, lock: &LockRow) -> bool {
         let is_own = lock.owner == self.owner || lock.owner.is_shared() && self.owner.is_shared();
         lock.holder == self.holder && is_own && !lock.owner.excludes(&self.owner)
     }
 
-    /// The lock on one of its paths: `old` renewed, or a new one under `token`.
+    /// The lock on one of the paths: the renewed `old` lock, or a new lock with `token`.
     pub(super) fn grant(&self, path: &str, old: Option<&LockRow>, token: i64, now: i64) -> LockRow {
-        // If an edit renews a lock that the agent requested explicitly, the lock does not become the turn's, and its
+        // If an edit renews a lock that the agent requested explicitly, the lock still belongs to the peer, and its
         // lease is not shortened.
         let is_edit = self.owner.is_edit();
         let kept = old.filter(|_| is_edit);
         let owner = kept.filter(|old| !old.owner.is_edit()).map_or(&self.owner, |old| &old.owner);
         let old_reason = || old.map(|old| old.reason.clone()).unwrap_or_default();
         LockRow {
-            // A renewal keeps its token: it is the same grant, and its holder may have shown the token.
+            // A renewed lock keeps its token, because it is the same grant, and its holder may have shown the token.
             token: old.map_or(token, |old| old.token),
             path: path.to_owned(),
             holder: self.holder.clone(),
@@ -84,11 +84,11 @@ impl LockRequest {
     }
 }
 
-/// A request, ready to be compared with many locks.
+/// A request that is prepared for comparisons with many locks.
 pub(super) struct LockMatcher<'a> {
     pub(super) request: &'a LockRequest,
     paths: PathMatcher<'a>,
-    /// The same paths inside their repository.
+    /// The same paths, relative to their repository.
     inside: PathMatcher<'a>,
 }
 
@@ -117,8 +117,8 @@ impl<'a> LockMatcher<'a> {
 }
 
 impl LockMatcher<'_> {
-    /// Whether the request and a lock overlap only because one work tree of a repository lies in a folder of
-    /// another one: a folder or glob of the outer one does not reach into the inner one, unless it begins there.
+    /// Whether the request and a lock overlap only because one work tree is in a folder of another work tree. A
+    /// folder or glob of the outer work tree does not reach into the inner one, unless it begins there.
     fn is_in_other_tree(&self, lock: &LockRow) -> bool {
         let (Some(repo), Some(lock_repo), Some(lock_path)) = (&self.request.repo, &lock.repo, &lock.repo_path) else {
             return false;
@@ -146,7 +146,7 @@ impl Locks {
         self.conflicting(peers, request).cloned().collect()
     }
 
-    /// The same, compared only as far as the iterator is read.
+    /// The locks that conflict with a request, computed only as far as the iterator is read.
     pub(in crate::core) fn conflicting<'a>(
         &'a self,
         peers: &'a Peers,
@@ -158,8 +158,8 @@ impl Locks {
     }
 }
 
-/// Whether a lock of the same holder does not conflict. An agent is never refused by its own lock; only
-/// two of its commands, or two of its subagents, exclude each other. Two locks of a person are two requests.
+/// Whether a lock of the same holder does not conflict. An agent's own lock never refuses the agent; only two of its
+/// commands, or two of its subagents, exclude each other. Two locks of a person are two separate requests.
 fn is_compatible(peers: &Peers, lock: &LockRow, request: &LockRequest) -> bool {
     if peers.is_human(&request.holder) {
         return request.renew && lock.owner == request.owner;

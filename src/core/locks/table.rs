@@ -1,4 +1,4 @@
-//! The locks in force: granted, renewed, released, expired.
+//! The locks in force: they are granted, renewed, released, and they expire.
 
 use super::request::LockRequest;
 use super::{lock_view, wait_queue};
@@ -21,16 +21,16 @@ pub struct Locks {
     pub(super) locks: Vec<LockRow>,
     /// Commands that may reconnect, after the broker started or after a connection to another machine broke.
     orphans: Vec<Orphan>,
-    /// The holders and commands whose locks end with a connection.
+    /// The holders and commands whose locks end with each connection.
     commands: HashMap<ConnId, Vec<(PeerId, LockOwner)>>,
 }
 
-/// A command that lost its connection. Its locks are kept for a while in case it comes back.
+/// A command that lost its connection. Its locks are kept for a while, because the command may reconnect.
 #[derive(Debug, Clone, PartialEq)]
 struct Orphan {
     holder: PeerId,
     command: LockOwner,
-    /// Until when its locks are kept, ms.
+    /// The time until which the locks are kept, ms.
     until: i64,
 }
 
@@ -40,7 +40,7 @@ impl Orphan {
     }
 }
 
-/// How long a command may take to come back, ms.
+/// How long a command may take to reconnect, ms.
 fn grace_ms(is_local: bool) -> i64 {
     if is_local { limits::GRACE_MS } else { limits::REMOTE_GRACE_MS }
 }
@@ -61,12 +61,12 @@ impl Locks {
         self.locks.iter().any(|lock| lock.holder == holder)
     }
 
-    /// Whether a peer holds a lock that is not a command's.
+    /// Whether a peer holds a lock that does not belong to a command.
     pub(in crate::core) fn has_shared(&self, holder: &str) -> bool {
         self.locks.iter().any(|lock| lock.holder == holder && lock.owner.is_shared())
     }
 
-    /// Reads the locks from the store; locks of commands get a new grace period.
+    /// Reads the locks from the store. Locks of commands get a new grace period.
     pub(in crate::core) fn load(&mut self, turn: &Turn, local_host: &str, now: i64) -> Result<(), Error> {
         self.locks = turn.store.locks()?;
         self.orphans.clear();
@@ -87,8 +87,8 @@ impl Locks {
         [expiry, orphans].into_iter().flatten().min()
     }
 
-    /// Ends locks that have expired, and locks of commands that did not come back after a crash. The lock of a
-    /// command that keeps its connection open does not expire, even if it is not renewed.
+    /// Ends locks that have expired, and locks of commands that did not reconnect after a crash. The lock of a
+    /// command does not expire while the command keeps its connection open, even if nobody renews it.
     pub(in crate::core) fn expire(
         &mut self,
         turn: &mut Turn,
@@ -142,7 +142,7 @@ impl Locks {
         }
     }
 
-    /// Gives a grace period to these commands, whose connection to another machine broke.
+    /// Gives a grace period to the commands of a connection to another machine that broke.
     pub(in crate::core) fn await_commands(&mut self, conn: ConnId, now: i64) {
         let until = now + grace_ms(false);
         let lost = self.commands.remove(&conn).unwrap_or_default();
@@ -154,8 +154,8 @@ impl Locks {
         self.commands.remove(&conn).unwrap_or_default()
     }
 
-    /// Grants a request without conflicts: renews the locks that the caller holds and takes the others. The new paths
-    /// share one new token, which distinguishes this grant from earlier ones.
+    /// Grants a request without conflicts. It renews the locks that the caller holds, and takes the others. The new
+    /// paths share one new token, which distinguishes this grant from earlier ones.
     ///
     /// # Errors
     /// When too many locks are in force, or the disk refuses.
@@ -191,11 +191,11 @@ impl Locks {
         Ok(grants)
     }
 
-    /// Releases one path; returns false if this owner does not hold it.
+    /// Releases one path; returns false if this owner does not hold the path.
     ///
     /// # Errors
     /// When the disk refuses.
-    #[allow(clippy::too_many_arguments)] // whose lock on what, and the parts that learn of its end
+    #[allow(clippy::too_many_arguments)] // the lock, its owner, and the parts that its end changes
     pub fn release_path(
         &mut self,
         turn: &mut Turn,
@@ -230,7 +230,7 @@ impl Locks {
         Ok(())
     }
 
-    /// Ends the matching locks, for this reason.
+    /// Ends the matching locks for this reason.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -271,7 +271,7 @@ impl Locks {
         })
     }
 
-    /// The refusal of a request: who holds the file, why, for how long, and what to do.
+    /// The refusal of a request. It names the holder, the reason, the remaining time, and what to do.
     pub(in crate::core) fn held_error(
         &self,
         peers: &Peers,
@@ -303,5 +303,5 @@ impl Locks {
     }
 }
 
-/// The reason of a lock that its holder released. Its event carries no reason.
+/// The reason for a lock that its holder released. The event contains no reason then.
 const UNLOCKED: &str = "unlocked";

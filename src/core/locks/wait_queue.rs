@@ -12,18 +12,18 @@ use crate::core::{CallContext, Mesh};
 use crate::store::{LockRow, Message};
 use serde_json::{Value, json};
 
-/// Names in the queue that a row shows.
+/// How many names in the queue a row shows.
 const NAMES_MAX: usize = 8;
 
-/// A holder or requester of a lock: a peer, and one part of it.
+/// A holder or a requester of a lock: a peer, and the part of it that owns the lock.
 type Party<'a> = (&'a PeerId, &'a LockOwner);
 
 fn party(lock: &LockRow) -> Party<'_> {
     (&lock.holder, &lock.owner)
 }
 
-/// Whether the first may depend on something that the second does. Two running commands of one peer are two parties,
-/// but the peer itself counts as either.
+/// Whether the first party may depend on what the second one does. Two running commands of one peer are two parties,
+/// but the peer itself is the same party as each of them.
 fn is_same_party(a: Party, b: Party) -> bool {
     a.0 == b.0 && (a.1 == b.1 || a.1.is_shared() || b.1.is_shared())
 }
@@ -78,7 +78,7 @@ impl Locks {
         self.take_from_holder(parts, ctx, &lock).map(|()| true)
     }
 
-    /// Ends another peer's lock and tells the holder.
+    /// Ends the lock of another peer and notifies the peer.
     fn take_from_holder(&mut self, parts: &mut StealParts, ctx: &CallContext, lock: &LockRow) -> Result<(), Error> {
         let StealParts { turn, peers, mail, journal, federation } = parts;
         self.release(turn, peers, journal, |other| other == lock, "stolen by the human", ctx.now)?;

@@ -39,14 +39,14 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         host: peers.host_of(ctx.conn),
         ..LockRequest::default()
     };
-    // As for an edit: a lock that was taken over the process's own connection may belong to any of its sessions.
+    // As for an edit, a lock that was taken over the process's own connection may belong to any of its sessions.
     let is_shared =
         |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
     let rows = watched_locks(locks, peers, &request, args.word("project"), is_shared);
     Ok(Outcome::Ready(json!({ "ok": true, "locks": rows })))
 }
 
-/// The locks of other peers that a hook watches: the locks that concern a work tree, with their paths in it.
+/// The locks of other peers that concern a work tree, with their paths in it. A hook watches these locks.
 pub(in crate::core) fn watched_locks(
     locks: &Locks,
     peers: &Peers,
@@ -71,13 +71,13 @@ pub(in crate::core) fn watched_locks(
     rows.take(limits::WATCHED_FILES_MAX).collect()
 }
 
-/// The locks of a session that hooks watch.
+/// The own locks of a session, which its hooks watch.
 pub(in crate::core) fn own_locks(locks: &Locks, peers: &Peers, me: &str) -> Vec<Value> {
     let own = locks.all().iter().filter(|lock| lock.holder == me).take(limits::WATCHED_FILES_MAX);
     own.map(|lock| short_view(peers, lock, &lock.path)).collect()
 }
 
-/// What a hook needs of a lock.
+/// The facts about a lock that a hook needs.
 fn short_view(peers: &Peers, lock: &LockRow, path: &str) -> Value {
     json!({ "filePath": path, "token": lock.token, "lockedBy": lock.holder.as_str(),
             "holder": peers.name_of(&lock.holder) })

@@ -1,6 +1,7 @@
-//! The log: the conversation of all peers, as the owner of the agents reads it.
+//! The log: the messages of all peers, as the owner of the agents reads them.
 //!
-//! **Invariant:** reading the log changes no message. A person sees the traffic of their machine, an agent its own.
+//! **Invariant:** reading the log changes no message. A person sees the messages on their machine, and an agent sees
+//! its own.
 
 use super::history::{self, HistoryFilter, VisibleMail};
 use super::text_filter::TextFilter;
@@ -99,14 +100,14 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// The number of the last message before a time.
+/// The sequence number of the last message before a time.
 fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
     let time = time::parse_since(text, now)
         .ok_or_else(|| Error::usage("since", "want how long ago, as 2h or 30m, or a time as 2026-11-22T06:43:36Z"))?;
     Ok(store.message_at(time)?)
 }
 
-/// Lets through messages of peers that work where the caller does, as `peers --scope repo` lists them.
+/// Lets through messages of peers in the caller's repository or directory, as `peers --scope repo` lists them.
 fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallContext, args: &Args) {
     let me = peers.get(ctx.me()).map(|peer| &peer.row);
     let repo = args.text("repo").map(str::to_owned).or_else(|| me.and_then(|me| me.repo.clone()));
@@ -119,8 +120,8 @@ fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallC
 }
 
 impl Mail {
-    /// The conversation that a message belongs to. A message that does not begin its conversation is shown with its
-    /// direct and indirect replies only.
+    /// The conversation of a message. If the message does not begin its conversation, only its direct and indirect
+    /// replies are shown with it.
     fn thread(
         &self,
         store: &Store,

@@ -1,8 +1,8 @@
-//! The history of messages, read in bounded steps: what `log` and a search of the inbox share.
+//! Reads the history of messages in bounded steps, for `log` and for a search of the inbox.
 //!
-//! One step costs the loop a millisecond at most. A client that wants more calls again, and other clients are served
-//! in between. The alternative was that each verb opens the database itself. But guests have no database, a second
-//! reader delays the checkpoints of the write-ahead log, and the rules of visibility would exist twice.
+//! One step takes at most a millisecond of the loop. A client that wants more calls again, and other clients are
+//! served in between. The alternative was that each verb opens the database itself. But guests have no database, a
+//! second reader delays the checkpoints of the write-ahead log, and the rules of visibility would exist twice.
 
 use super::text_filter::TextFilter;
 use super::{Correspondent, Mail};
@@ -19,19 +19,19 @@ use std::ops::ControlFlow;
 pub(super) const STEP_ROWS: i64 = 1_000;
 /// The most bytes of text that one step reads.
 pub(super) const STEP_BYTES: usize = 512 * 1024;
-/// The most messages that one step returns: returning one costs as much as reading ten.
+/// The most messages that one step returns. Returning one message costs as much as reading ten.
 const FOUND_MAX: usize = 100;
-/// The most replies that one step follows up to their first message.
+/// The most replies that one step follows back to the first message.
 const CLIMB_MAX: usize = 1_000;
 
-/// Whose messages a caller may see.
+/// Which messages a caller may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum VisibleMail {
     /// All messages, for the user who owns the mesh.
     All,
     /// The messages of the peers on one machine, for the person at that machine.
     OfMachine(String),
-    /// Only its own.
+    /// Only the messages of this peer.
     OfPeer(PeerId),
 }
 
@@ -55,7 +55,7 @@ impl VisibleMail {
     }
 }
 
-/// A test of peers, whose result is kept for each peer.
+/// A test of peers that remembers its result for each peer.
 struct PeerTest<'a> {
     peers: &'a Peers,
     passes: Box<dyn Fn(&Peer) -> bool + 'a>,
@@ -78,10 +78,10 @@ impl<'a> PeerTest<'a> {
 /// A test of one message.
 type MessageTest<'a> = Box<dyn FnMut(&ScannedMessage<'_>) -> bool + 'a>;
 
-/// Which messages are wanted.
+/// The messages that a caller wants.
 pub(super) struct HistoryFilter<'a> {
     text: TextFilter,
-    /// All of these must hold.
+    /// A message must pass all of these tests.
     tests: Vec<MessageTest<'a>>,
     /// Only this message and its direct and indirect replies.
     below: Option<Subthread>,
@@ -92,7 +92,7 @@ impl<'a> HistoryFilter<'a> {
         HistoryFilter { text, tests: Vec::new(), below: None }
     }
 
-    /// Adds a test of the message itself.
+    /// Adds a test that looks at the message.
     pub(super) fn and(&mut self, test: impl FnMut(&ScannedMessage<'_>) -> bool + 'a) {
         self.tests.push(Box::new(test));
     }
@@ -118,7 +118,7 @@ impl<'a> HistoryFilter<'a> {
     }
 }
 
-/// Whether a message passes all tests and, if `below` is given, belongs to that subthread.
+/// Whether a message passes all tests, and belongs to the subthread if there is one.
 fn passes(
     store: &Store,
     message: &ScannedMessage<'_>,
@@ -147,14 +147,14 @@ impl Subthread {
                 break *known;
             }
             path.push(at);
-            // A reply has a higher number than the message that it answers.
+            // The number of a reply is higher than the number of the message that it answers.
             at = match parent {
                 Some(parent) if parent >= self.top => parent,
                 _ => break false,
             };
             self.n_climbed += 1;
             if self.n_climbed > CLIMB_MAX {
-                // The message of a longer chain is shown, because following the chain would cost too much.
+                // If the chain is longer, the message is shown, because following the chain would cost too much.
                 return Ok(true);
             }
             parent = store.reply_target(at)?;
@@ -167,12 +167,12 @@ impl Subthread {
 /// A send that was found: one message, or its copies to the peers of a group.
 #[derive(Debug)]
 struct FoundSend {
-    /// The number of the oldest copy.
+    /// The sequence number of the oldest copy.
     first: i64,
-    /// The number of the newest copy.
+    /// The sequence number of the newest copy.
     last: i64,
     copies: Vec<MessageState>,
-    /// The value that all copies of a send to a group share; `None` for a message to one peer.
+    /// The value that all copies of a message to a group share; `None` for a message to one peer.
     shared: Option<(PeerId, String, i64, String)>,
 }
 
@@ -183,7 +183,7 @@ impl FoundSend {
         FoundSend { first: message.seq, last: message.seq, copies: vec![message.state], shared }
     }
 
-    /// Adds a message if it is a copy of this send; returns whether it is.
+    /// Adds a message if it is a copy of this send; returns whether it was.
     fn absorb(&mut self, message: &ScannedMessage<'_>) -> bool {
         let is_copy = self.shared.as_ref().is_some_and(|(sender, group, created, body)| {
             (sender, group.as_str(), *created, body.as_str())
@@ -213,15 +213,15 @@ impl FoundSend {
 pub(super) struct HistoryPage {
     /// The messages, oldest first.
     pub(super) rows: Vec<Value>,
-    /// The number of the last message that the scan has passed, in its direction.
+    /// The number of the last message that the scan has passed.
     pub(super) cursor: Option<i64>,
-    /// Whether there are no further messages in that direction.
+    /// Whether the scan has reached the end.
     pub(super) is_complete: bool,
 }
 
 impl Mail {
-    /// Makes one step through the history. `to_row` turns a message into a row. The rows together have at most
-    /// `bytes_max` bytes, but there is at least one.
+    /// Makes one step through the history. `to_row` turns a message into a row. All rows together have at most
+    /// `bytes_max` bytes, but there is at least one row.
     pub(super) fn history(
         &self,
         store: &Store,
@@ -288,8 +288,8 @@ fn find(
     failed.map_or(Ok((found, end)), Err)
 }
 
-/// Where one step looks for messages: in a thread, in everything that the caller may see, or in the messages of one
-/// peer or one channel.
+/// The messages that one step searches: a thread, everything that the caller may see, or the messages of one peer or
+/// channel.
 pub(super) fn source<'a>(
     visible: &'a VisibleMail,
     with: Option<&'a Correspondent>,

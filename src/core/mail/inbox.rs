@@ -68,7 +68,7 @@ impl MailView {
     }
 }
 
-/// The messages that a view shows, from the cursor on.
+/// The messages of a view that come after the cursor.
 fn filter<'a>(
     view: MailView,
     me: &'a str,
@@ -84,7 +84,7 @@ fn filter<'a>(
         group: other.and_then(Correspondent::channel).map(ChannelName::as_str),
         unread: view == MailView::Unread,
         after: after.unwrap_or(0),
-        // History without a cursor means the latest; unread mail always begins with the oldest.
+        // History without a cursor means the latest messages. Unread mail always begins with the oldest message.
         newest: view != MailView::Unread && after.is_none(),
         limit,
         ..MessageFilter::default()

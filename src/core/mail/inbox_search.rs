@@ -1,6 +1,6 @@
-//! A peer's search in its own messages, both sent and received.
+//! A search of a peer in its own messages, both sent and received.
 //!
-//! **Invariant:** a search marks no message as read: unread messages that it finds stay unread, and the inbox offers
+//! **Invariant:** a search marks no message as read. Unread messages that it finds stay unread, and the inbox offers
 //! them again.
 
 use super::history::{self, HistoryFilter};
@@ -15,7 +15,7 @@ use serde_json::json;
 use std::cell::RefCell;
 
 impl Mail {
-    /// Finds messages of the caller that contain all these words, the latest of them, oldest first.
+    /// Finds the latest messages of the caller that contain all these words, and returns them oldest first.
     pub(super) fn search(
         &self,
         store: &Store,

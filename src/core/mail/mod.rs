@@ -107,7 +107,7 @@ fn no_message(id: &str) -> Error {
     Error::not_found(format!("no message has the id {id}; it may have been removed after 7 days"))
 }
 
-/// The id of a peer by its name. A text that matches no peer may be the sender of old mail.
+/// The id of the peer with this name. A text that matches no peer may be the sender of old mail.
 fn peer_or_text(peers: &Peers, name: &str) -> Result<PeerId, Error> {
     peers.resolve(name).or_else(|error| if error.kind == ErrorKind::NotFound { Ok(name.into()) } else { Err(error) })
 }
@@ -119,7 +119,7 @@ enum Correspondent {
 }
 
 impl Correspondent {
-    /// The correspondent that an argument names.
+    /// Finds the correspondent that an argument names.
     fn named(peers: &Peers, argument: &str, text: &str) -> Result<Correspondent, Error> {
         if ChannelName::is_meant_by(text) {
             let name = ChannelName::parse(text).map_err(|want| Error::usage(argument, want))?;
@@ -143,8 +143,8 @@ impl Correspondent {
     }
 }
 
-/// The recipients that a `to` names, and the name of the group if it names one. A sender never writes to itself
-/// through a group.
+/// The recipients that `to` names, and the name of the group if `to` names one. A sender never receives its own
+/// message to a group.
 fn recipients(peers: &Peers, channels: &Channels, me: &str, to: &str) -> Result<(Option<String>, Vec<PeerId>), Error> {
     let others = |ids: &mut dyn Iterator<Item = &PeerId>| ids.filter(|id| *id != me).cloned().collect();
     if ChannelName::is_meant_by(to) {
@@ -166,13 +166,13 @@ fn recipients(peers: &Peers, channels: &Channels, me: &str, to: &str) -> Result<
     Ok((Some(to.to_owned()), others(&mut group)))
 }
 
-/// The mailboxes: the counts and marks that are kept in memory.
+/// The mailboxes, with the counts and marks that are kept in memory.
 #[derive(Debug)]
 pub struct Mail {
     ids: PublicIds,
-    /// The number of unread messages of each peer, counted when first needed.
+    /// The number of unread messages of each peer, counted on first use.
     unread: HashMap<PeerId, i64>,
-    /// Messages that a hook took a moment ago: when, and over which connection.
+    /// Messages that a hook took a moment ago, with the time and the connection.
     recently_delivered: HashMap<i64, (i64, ConnId)>,
     /// Sessions that were woken recently.
     wakeups: Vec<WakeupAttempt>,
@@ -228,7 +228,7 @@ impl Mail {
     /// # Errors
     /// When the payload does not match its type, a mailbox is full, a linked mesh could not accept the message, or
     /// the disk refuses.
-    #[allow(clippy::too_many_arguments)] // the message, and the parts that learn of it
+    #[allow(clippy::too_many_arguments)] // the message, and the parts that it changes
     pub fn post(
         &mut self,
         turn: &mut Turn,
@@ -277,7 +277,7 @@ impl Mail {
         Ok(sent)
     }
 
-    /// The reason why a recipient cannot receive a message, if there is one.
+    /// Why a recipient cannot receive a message; `None` if it can.
     fn refusal(
         &mut self,
         turn: &Turn,
@@ -297,7 +297,7 @@ impl Mail {
         Ok(federation.check_forwardable(peers, recipient, body).err())
     }
 
-    /// Notifies the sessions of a message's recipient; the text stays in the mailbox.
+    /// Notifies the sessions of a message's recipient. The text stays in the mailbox.
     fn notify(&self, turn: &mut Turn, peers: &Peers, message: &Message, from: &str, conns: &[ConnId]) {
         let Some(peer) = peers.get(&message.recipient) else { return };
         if peer.row.is_http() {
@@ -321,7 +321,7 @@ impl Mail {
         }
     }
 
-    /// The message that is being answered. Answering one's own mail acknowledges it.
+    /// The message that is answered. A recipient who answers a message also acknowledges it.
     fn reply_target(
         &mut self,
         turn: &mut Turn,
@@ -347,7 +347,7 @@ impl Mail {
 
     /// Unread messages for a hook to show: at most `max`, without messages that another hook took a moment ago.
     /// `take` marks them as offered and as taken by this connection.
-    #[allow(clippy::too_many_arguments)] // what is asked for, by whom, and where it is written
+    #[allow(clippy::too_many_arguments)] // the query, the caller, and the parts that it changes
     pub(super) fn for_hook(
         &mut self,
         turn: &mut Turn,
@@ -402,11 +402,10 @@ impl Mail {
 const HOOK_DELIVERY_MS: i64 = 2_000;
 
 impl Mesh {
-    /// Puts a message into mailboxes for a caller outside the operations: an old HTTP route, or a
-    /// linked mesh.
+    /// Puts a message into mailboxes for a caller without an operation: an old HTTP route, or a linked mesh.
     ///
     /// # Errors
-    /// As [`Mail::post`].
+    /// The same as for [`Mail::post`].
     pub fn post(&mut self, draft: Message, recipients: &[PeerId], now: i64) -> Result<Vec<Message>, Error> {
         let Mesh { turn, peers, mail, journal, federation, .. } = self;
         mail.post(turn, peers, journal, federation, draft, recipients, now)

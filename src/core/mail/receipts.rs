@@ -12,7 +12,7 @@ use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, obj
 use crate::store::{Message, MessageFilter, Store};
 use serde_json::{Map, Value, json};
 
-/// Reports which messages were written out whole.
+/// Reports which messages the client has written out completely.
 pub static MARK_READ: Op = Op {
     name: "inbox.mark_read",
     summary: "Report that the client wrote these inbox messages out: items as id, or id@bytes for a part",
@@ -98,7 +98,7 @@ impl Mail {
         Ok(())
     }
 
-    /// Notes that a message was handed to a channel.
+    /// Notes that a channel has received a message.
     pub(super) fn mark_offered(
         &mut self,
         turn: &mut Turn,
@@ -150,7 +150,7 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// A message that a search found: the part that contains the byte `at`.
+    /// A message that a search found. A long message is cut to the part that contains the byte `at`.
     pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize) -> Value {
         let mut map = object(self.whole_row(store, peers, message, MailView::Sent));
         cut_to_part(&mut map, message, at, "only the part with the words is shown here");
@@ -201,7 +201,7 @@ impl Mail {
     }
 }
 
-/// Where a message went: a channel, or another mesh with the reason of its refusal.
+/// The channel that received a message, or the other mesh and the reason of its refusal.
 fn reached(m: &Message) -> Option<String> {
     match (&m.mesh, &m.rejection) {
         (Some(mesh), Some(why)) => Some(format!("{mesh}: {why}")),
@@ -217,7 +217,7 @@ impl Mesh {
         self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent)
     }
 
-    /// Notes that a live push delivered a message: its whole line was written to the recipient's own socket.
+    /// Notes that a push delivered a message: its whole line was written to the recipient's own socket.
     pub fn on_pushed(&mut self, seq: i64, now: i64) {
         let noted = self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;
@@ -260,7 +260,7 @@ impl Mesh {
 }
 
 /// Cuts a payload that is too long for one result to the part that contains the byte `at`. `part` and `parts` number
-/// the parts; the reader reports `upto` back.
+/// the parts, and the reader reports `upto` back.
 fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note: &str) {
     let starts = part_starts(&message.body);
     if starts.len() == 1 {
@@ -275,7 +275,7 @@ fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note:
     map.insert("note".into(), json!(note));
 }
 
-/// Where the parts of a payload begin: each fits `limits::PART_MAX` once escaped.
+/// The starts of the parts of a payload. Each part fits `limits::PART_MAX` after it is escaped.
 pub(crate) fn part_starts(body: &str) -> Vec<usize> {
     let (mut starts, mut size) = (vec![0], 0);
     for (at, c) in body.char_indices() {

@@ -1,4 +1,4 @@
-//! Which texts a search finds. A query is plain words: no character in it has a meaning of its own.
+//! Finds out whether a search matches a text. A query is plain words, and no character in it has a special meaning.
 
 use memchr::memchr2;
 
@@ -9,7 +9,7 @@ pub(super) struct TextFilter {
     words: Vec<Needle>,
     /// This text, exactly as given.
     phrase: Option<Needle>,
-    /// A buffer for texts in lower case, so that each text needs no allocation of its own.
+    /// A buffer for texts in lower case, so that a text needs no new allocation.
     lowered: String,
 }
 
@@ -56,7 +56,7 @@ const COMMON: &[u8] = b" etaoinsrhldcumfpgwybvkxjqz";
 #[derive(Debug)]
 struct Needle {
     text: String,
-    /// The position of that byte in the text.
+    /// The position of the rarest byte in the text.
     rare: usize,
 }
 
@@ -104,7 +104,7 @@ impl Needle {
     }
 }
 
-/// Lower case letter by letter. `str::to_lowercase` treats a Σ at the end of a word differently.
+/// Converts a text to lower case letter by letter. `str::to_lowercase` treats a Σ at the end of a word differently.
 fn to_lower(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).collect()
 }

@@ -1,9 +1,9 @@
-//! Waking: whether an idle session may be woken because of its mail, through which channel, and with what result. A
-//! channel is anything that makes an agent's client begin a turn. A program that can use a channel waits here.
+//! Waking: whether mail may wake an idle session, through which channel, and with what result. A channel is anything
+//! that makes an agent's client begin a turn. A program that can use a channel waits here.
 //!
 //! **Invariant:** a session is woken by a fixed sentence, never by a peer's words. Messages that arrive together
-//! cause one attempt, and the reasons are checked again just before it is made. Attempts are limited per peer and
-//! hour, and stop when agents would keep waking each other.
+//! cause one attempt, and the conditions are checked again just before it. Attempts are limited per peer and hour,
+//! and stop when agents would keep waking each other.
 
 use super::Mail;
 use crate::base::error::Error;
@@ -20,7 +20,7 @@ use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter, Store, WakeupRow};
 use serde_json::{Value, json};
 
-/// The most messages that one attempt is about; it is noted in the receipt of each.
+/// The most messages of one attempt. The receipt of each message shows the attempt.
 const NOTED_MAX: i64 = 20;
 /// Senders that the sentence names.
 const NAMED_MAX: usize = 3;
@@ -64,17 +64,17 @@ pub static REPORT: Op = Op {
     run: report,
 };
 
-/// A wakeup of a session, made or about to be made.
+/// A past or imminent wakeup of a session.
 #[derive(Debug)]
 pub(super) struct WakeupAttempt {
     to: PeerId,
-    /// The senders of the mail that caused it.
+    /// The senders of the messages that caused the wakeup.
     from: Vec<PeerId>,
     at: i64,
     failed: bool,
 }
 
-/// Whether it is time to wake a session.
+/// When to wake a session.
 enum WakeupTime {
     /// Now, because of these messages.
     Now(Vec<Message>),
@@ -92,7 +92,7 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
     let channel = args.word("channel");
     if ctx.cursor.is_none() {
-        // A new wait of a channel replaces its earlier wait.
+        // A new wait of a channel replaces the earlier wait of that channel.
         end_waits(turn, waiting, |call| call.would_wake(&id) && call.args.word("channel") == channel);
     }
     let this = Channel { name: channel, rank: args.int("rank").unwrap_or(0) };
@@ -132,7 +132,7 @@ fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     if let Some(attempt) = mail.wakeups.iter_mut().rev().find(|attempt| attempt.to == id) {
         attempt.failed = failed.is_some();
     }
-    // Another channel may now be tried.
+    // Now another channel may be tried.
     turn.dirty.mail.insert(id);
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
@@ -186,8 +186,8 @@ impl Mail {
         if newest + limits::WAKE_COALESCE_MS > now {
             return Ok(WakeupTime::At(newest + limits::WAKE_COALESCE_MS));
         }
-        // During a turn, its hooks show mail. A turn that was interrupted does not report its end, so its activity
-        // expires.
+        // During a turn, the hooks of the session show its mail. An interrupted turn does not report its end, so its
+        // activity expires.
         let active = peers.get(id).and_then(|peer| peer.turn_active_at);
         if let Some(last) = active.filter(|last| now - last < limits::TURN_QUIET_MS) {
             return Ok(WakeupTime::At(last + limits::TURN_QUIET_MS));
@@ -259,7 +259,7 @@ impl Mail {
     }
 }
 
-/// Whether another channel of a lower rank waits that has not yet been tried for the unread messages.
+/// Whether another channel with a lower rank waits and has not been tried for these messages.
 fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     let untried = |name: &str| {
         let tried = |message: &Message| {
@@ -273,19 +273,19 @@ fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Chan
     better.map(|call| call.args.word("channel")).any(untried)
 }
 
-/// The sentence that wakes a session: fixed, except for names, which are restricted to plain names.
+/// The sentence that wakes a session. It is fixed, except for the names, which are restricted to plain names.
 fn sentence(peers: &Peers, n: usize, from: &[PeerId]) -> String {
     let names: Vec<String> = from.iter().map(|id| plain_name(&peers.name_of(id))).take(NAMED_MAX).collect();
     let (s, it) = if n == 1 { ("", "it") } else { ("s", "them") };
     format!("{n} unread mesh message{s} from {}; mesh_inbox reads {it}", names.join(", "))
 }
 
-/// Whether a prompt is this program's own sentence instead of a person's.
+/// Whether a prompt is this program's own sentence and not a person's.
 pub fn is_wakeup_sentence(prompt: &str) -> bool {
     prompt.contains(" unread mesh message") && prompt.contains("; mesh_inbox reads ")
 }
 
-/// A name that cannot be read as an instruction. The sentence appears where the user's words would.
+/// A name that nobody can read as an instruction, because the sentence appears in the place of the user's words.
 fn plain_name(name: &str) -> String {
     let fits = name.len() <= 64 && name.chars().all(|c| c.is_alphanumeric() || "._-@".contains(c));
     if fits { name.to_owned() } else { "a peer".to_owned() }

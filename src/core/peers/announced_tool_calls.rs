@@ -1,6 +1,6 @@
 //! Tool calls that hooks announced. A client with several sessions in one process may have one MCP server for all of
-//! them, whose calls do not say which session makes them. The hook that the client runs right before a call
-//! does: the next call like it from the same process is that session's.
+//! them, and the calls do not say which session makes them. The client runs a hook right before a call, and the hook
+//! knows the session. So the next call of this kind from the same process belongs to that session.
 
 use super::Peers;
 use super::caller_resolver::nearest;
@@ -14,7 +14,7 @@ use crate::core::session_args::{NAMING, session_args};
 use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};
 use serde_json::{Map, Value, json};
 
-/// A call that does not arrive within this time counts as not made: the user may have refused permission. Ms.
+/// A call that does not arrive within this time counts as not made, because the user may have refused permission. Ms.
 const ANNOUNCED_MS: i64 = 60_000;
 /// The most announced calls that are remembered.
 const ANNOUNCED_MAX: usize = 64;
@@ -40,7 +40,7 @@ pub static ANNOUNCE: Op = Op {
     run: announce,
 };
 
-/// A call that is expected.
+/// A call that a hook announced.
 #[derive(Debug)]
 pub(super) struct AnnouncedCall {
     session: PeerId,
@@ -51,7 +51,7 @@ pub(super) struct AnnouncedCall {
 }
 
 impl AnnouncedCall {
-    /// Whether a call may be this announced one. A client may add arguments, and makes paths absolute.
+    /// Whether a call may be the announced call. A client may have added arguments and made paths absolute.
     fn is(&self, call: &Call) -> bool {
         std::ptr::eq(self.op, call.op) && self.arguments.iter().all(|(name, value)| call.args.get(name) == Some(value))
     }
@@ -66,7 +66,7 @@ fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
     let mut arguments = called.check(given)?.into_map();
     arguments.retain(|name, _| called.args.iter().any(|arg| arg.name == name && arg.role == ArgRole::Value));
     let peers = &mut mesh.peers;
-    // A call that only one session can have made needs no announcement.
+    // A call that only one session can make needs no announcement.
     if let Some(process) = nearest(&ctx.ancestors).filter(|process| peers.sessions_of_process(process).len() > 1) {
         peers.announced.retain(|call| call.until > ctx.now);
         if peers.announced.len() == ANNOUNCED_MAX {
@@ -103,18 +103,18 @@ impl Peers {
         let mut sessions: Vec<PeerId> = places.iter().map(|place| self.announced[*place].session.clone()).collect();
         sessions.sort();
         sessions.dedup();
-        // Each session announces its next attempt again.
+        // Each session announces its next attempt anew.
         places.iter().rev().for_each(|place| drop(self.announced.remove(*place)));
         Err(self.several_callers(&sessions))
     }
 
-    /// Notes that a process began a session; it may have others.
+    /// Notes that a process began a session, because the process may have others.
     pub(in crate::core) fn note_new_session(&mut self, process: Option<&Process>) {
         self.has_shared_process |= process.is_some_and(|process| !self.sessions_of_process(process).is_empty());
     }
 
-    /// Remembers that a session's call came over this connection, because the receipts for its mail come over it,
-    /// too.
+    /// Remembers that a session's call came over this connection, because the receipts for its mail come over the
+    /// same connection.
     fn note_announcer(&mut self, conn: ConnId, session: &PeerId) {
         let Some(one) = self.attachments.get_mut(&conn) else { return };
         if !one.peers.contains(session) && !one.announcers.contains(session) {
@@ -130,8 +130,8 @@ impl Peers {
         self.attachments.get(&conn).is_some_and(|one| one.announcers.contains(session))
     }
 
-    /// The caller that the answer to a tool call names if the client did not identify it: the session that announced
-    /// the call, or a note that another session may have made it.
+    /// The identity of the caller for the answer to a tool call, if the client did not state it: the session that
+    /// announced the call, or a note that another session may have made the call.
     pub(in crate::core) fn caller_note(&self, conn: ConnId, actor: &PeerId) -> Option<Value> {
         if !self.has_shared_process {
             return None;

@@ -42,30 +42,30 @@ use crate::core::{Auth, Call, ConnId};
 use crate::store::PeerRow;
 use serde_json::json;
 
-/// Candidates that an error names.
+/// The most candidates that an error names.
 const NAMED_MAX: usize = 8;
 
-/// The evidence of a session that attaches, or that its first hook makes known.
+/// The evidence of a session that attaches or whose first hook calls.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SessionEvidence<'a> {
-    /// Its connection; `None` for a hook, whose connection acts for no peer.
+    /// The session's connection; `None` for a hook, whose connection acts for no peer.
     pub conn: Option<ConnId>,
-    /// Its own description, with its key.
+    /// The session's description of itself, with its key.
     pub row: &'a PeerRow,
     /// The id that an earlier connection of the session received.
     pub id: Option<&'a str>,
-    /// The name that it asks for.
+    /// The name that the session wants.
     pub name: &'a str,
-    /// Whether the name was chosen by a user, and is not the default.
+    /// Whether a user has chosen the name.
     pub is_name_chosen: bool,
 }
 
 /// The earlier peer of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FormerPeer {
-    /// The evidence proves it.
+    /// The evidence proves that this is the session's earlier peer.
     Proven(PeerId),
-    /// Only the name says so: another session may have had it.
+    /// Only the name is the same, so another session may have had this peer.
     SameName(PeerId),
     /// There is no earlier peer.
     Nobody,
@@ -74,11 +74,11 @@ pub(super) enum FormerPeer {
 /// The evidence that a hook has for its session.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::core) struct HookEvidence<'a> {
-    /// The agent in whose dialect it speaks.
+    /// The agent of the hook's dialect.
     pub agent: &'a str,
-    /// Whether other agents speak that dialect, too.
+    /// Whether other agents use that dialect, too.
     pub is_shared_dialect: bool,
-    /// The agent's key for the session; may be empty.
+    /// The agent's key for the session, which may be empty.
     pub key: &'a str,
     /// Whether the agent said that its session continues under this key.
     pub continues: bool,
@@ -102,7 +102,7 @@ impl Peers {
         let by_process = || {
             let process = own.and_then(|own| own.agent)?;
             let detached = sessions().filter(|peer| peer.connections == 0 && is_alike(&peer.row, row));
-            // If a process has several sessions, nothing shows which one is meant.
+            // If a process has several sessions, nothing shows which of them it is.
             only(detached.filter(|peer| peer.is_run_by(&process)))
         };
         match by_id.or_else(by_key).or_else(by_connection).or_else(by_process) {
@@ -117,21 +117,21 @@ impl Peers {
         let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
             |peer: &&Peer| peer.row.is_session() && is_alike(&peer.row, row) && is_numbered(&peer.row.name, name);
-        // A session that is known only by its hooks may still be working under its own key, until it is seen to
-        // leave.
+        // A session that is known only by its hooks may still be working under its own key, until a hook reports its
+        // end.
         let has_other_key =
             |peer: &Peer| row.session_key().is_some_and(|key| peer.row.session_key().is_some() && !peer.has_key(key));
         let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !has_other_key(peer);
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
         let free = || self.peers.iter().filter(is_free).filter(is_same);
-        // A chosen name identifies one peer. If two sessions with default names are gone, either may be meant, so
+        // A chosen name identifies one peer. If two sessions with default names are gone, it could be either, so
         // neither name nor mail is taken over.
         let found = free().find(|peer| is_name_chosen && peer.row.name == name).or_else(|| only(free()));
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// Whether a session may still be alive. Evidence is a connection, even a silent one, its agent's process, or a
-    /// process other than `pid` that an earlier broker knew and that is about to reconnect.
+    /// Whether a session may still be alive. The evidence is a connection, even a silent one, its agent's process, or
+    /// another process than `pid` that an earlier broker knew and that may reconnect soon.
     fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
         let is_attached = self.attachments.values().any(|one| one.peers.contains(&peer.row.id));
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
@@ -153,8 +153,8 @@ impl Peers {
         })
     }
 
-    /// The session that an agent calls by this key. If several agents share the dialect, it does not show which agent
-    /// the session belongs to.
+    /// The session of an agent that has this key. If several agents share the dialect, the dialect does not show
+    /// which agent the session belongs to.
     fn by_key(&self, agent: &str, is_shared_dialect: bool, key: &str) -> Option<PeerId> {
         if key.is_empty() {
             return None;
@@ -164,10 +164,10 @@ impl Peers {
         own.or_else(other).map(|peer| peer.row.id.clone())
     }
 
-    /// The peer that a tool call, a verb or the guard acts as; `None` for a caller that needs no identity.
+    /// The peer as which a tool call, a verb or the guard acts; `None` for a caller that needs no identity.
     ///
     /// # Errors
-    /// When the call names a peer that it must not act as, or may come from several sessions.
+    /// When the caller must not act as the named peer, or when several sessions may have made the call.
     pub(in crate::core) fn acting_peer(&mut self, call: &Call, now: i64) -> Result<Option<PeerId>, Error> {
         if let Some(session) = self.announcer(call, now)? {
             return Ok(Some(session));
@@ -191,7 +191,7 @@ impl Peers {
         }
     }
 
-    /// The session in whose shell a caller runs, from its environment or else from the processes above it.
+    /// The session in whose shell a caller runs, found by the environment or else by the processes above the caller.
     fn session_of_shell(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(named) = &call.shell_session else { return self.session_around(&call.ancestors) };
         let refused = |why: String| {
@@ -259,21 +259,21 @@ impl Peers {
         candidates_error(format!("several sessions made this call at the same time: {names}; make it again"), &ids)
     }
 
-    /// The names of candidates, a few at most.
+    /// The names of the first few candidates.
     pub(super) fn names_of(&self, ids: &[&PeerId]) -> String {
         let names: Vec<_> = ids.iter().take(NAMED_MAX).map(|id| self.name_of(id)).collect();
         let more = if ids.len() > names.len() { " and others" } else { "" };
         names.join(", ") + more
     }
 
-    /// Whether a peer's connection comes from the caller's own agent process. What was locked over that connection may
-    /// belong to any session of the process.
+    /// Whether the connection of a peer comes from the caller's own agent process. A lock that was taken over that
+    /// connection may belong to any session of the process.
     pub(in crate::core) fn is_attached_beside(&self, ancestors: &[Process], id: &str) -> bool {
         nearest(ancestors).is_some_and(|process| self.is_attached_from(id, process))
     }
 
-    /// The sessions in which a caller below this process may be. A process that has only run hooks may be a person's
-    /// script, so other commands that it runs belong to no session.
+    /// The sessions that may have started a caller below this process. A process that has only run hooks may be a
+    /// person's script, so other commands below it belong to no session.
     fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
         let sessions = self.sessions_of_process(above);
         let is_agent = above.agent.is_some() || sessions.iter().any(|peer| self.is_attached_from(&peer.row.id, above));
@@ -283,7 +283,7 @@ impl Peers {
     }
 }
 
-/// The agent process above a hook: the nearest process that does not merely wrap one command.
+/// The agent process above a hook: the nearest process that is not only a wrapper.
 pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
     ancestors.iter().find(|process| !process.wrapper)
 }
@@ -315,7 +315,7 @@ fn is_numbered(name: &str, base: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok()))
 }
 
-/// The only item, or none if there are several.
+/// The only item; `None` if there are none or several.
 pub(in crate::core) fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     let first = items.next();
     first.filter(|_| items.next().is_none())

@@ -1,5 +1,5 @@
-//! A session gives back the name and the mail that it took over from an earlier one: the name alone said that the two
-//! are one.
+//! A session returns the name and the mail that it took over from an earlier session. The mesh had assumed that both
+//! are the same session, only because their names are equal.
 
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
@@ -12,7 +12,7 @@ use crate::core::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::PeerRow;
 use serde_json::json;
 
-/// Gives a name back.
+/// Returns a name that a session took over.
 pub static DECLINE: Op = Op {
     name: "peer.decline",
     summary: "Give back the name and the mail that you took over from an earlier session, and get a name of your own",

@@ -20,7 +20,7 @@ impl Peers {
     }
 
     /// Registers a client of the old HTTP API. A client with a name takes over the mailbox of an offline peer with
-    /// the same name, project and agent. Otherwise it becomes a new peer.
+    /// the same name, project and agent. Any other client becomes a new peer.
     fn register(
         &mut self,
         turn: &mut Turn,
@@ -52,7 +52,7 @@ impl Peers {
     }
 }
 
-/// The name by which a client of the old HTTP API asks the broker to choose a name.
+/// A client of the old HTTP API sends this name if the broker should choose one.
 const AUTO: &str = "auto";
 
 fn auto_name(id: &str) -> String {
@@ -78,7 +78,7 @@ impl Mesh {
         match peers.get_mut(id) {
             Some(peer) if peer.row.is_http() => {
                 peer.last_heartbeat = now;
-                // A client that is told that it is gone registers again. If a late heartbeat revived it instead, it
+                // A client that learns that it is gone registers again. If a late heartbeat revived it instead, it
                 // would have neither its locks nor its push socket.
                 peer.row.online
             }

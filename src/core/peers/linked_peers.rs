@@ -1,6 +1,6 @@
-//! Peers of linked meshes, which are kept beside this mesh's own peers.
+//! Peers of linked meshes, beside this mesh's own peers.
 //!
-//! **Invariant:** a linked peer never takes the id or the name of one of this mesh's own peers, and never displaces
+//! **Invariant:** a linked peer never has the id or the name of one of this mesh's own peers, and never displaces
 //! one.
 
 use super::{Peer, Peers};
@@ -14,32 +14,32 @@ use crate::core::mail::Mail;
 use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
-/// A peer as its own mesh describes it.
+/// A peer, as its own mesh describes it.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct LinkedPeer {
-    /// Its id in that mesh.
+    /// The peer's id in its own mesh.
     pub id: PeerId,
-    /// Its name in that mesh.
+    /// The peer's name in its own mesh.
     pub name: String,
-    /// Agent type.
+    /// The type of the peer's agent.
     pub agent: String,
-    /// Absolute path of its working directory.
+    /// The absolute path of the peer's working directory.
     pub project: String,
-    /// Repository identity.
+    /// The identity of the peer's repository.
     pub repo: Option<String>,
     /// Branch.
     pub branch: Option<String>,
-    /// Its summary.
+    /// The peer's summary.
     pub summary: String,
-    /// Its machine, if known.
+    /// The peer's machine, if known.
     pub host: Option<String>,
-    /// When it registered in that mesh, ms; 0 if unknown.
+    /// When the peer registered in its own mesh, ms; 0 if unknown.
     pub registered: i64,
-    /// Its last heartbeat in that mesh, ms; 0 if unknown.
+    /// The peer's last heartbeat in its own mesh, ms; 0 if unknown.
     pub last_heartbeat: i64,
 }
 
-/// The parts that taking in a linked peer touches.
+/// The parts that a new linked peer changes.
 pub(in crate::core) struct LinkedParts<'a> {
     pub(in crate::core) turn: &'a mut Turn,
     pub(in crate::core) mail: &'a mut Mail,
@@ -48,7 +48,7 @@ pub(in crate::core) struct LinkedParts<'a> {
 }
 
 impl Peers {
-    /// Takes in one peer of another mesh, new or changed. `host` is its machine; `label` follows the `@` of its name.
+    /// Adds or updates one peer of another mesh. `host` is its machine; `label` follows the `@` in its name.
     pub(in crate::core) fn upsert_linked(
         &mut self,
         parts: &mut LinkedParts,
@@ -118,7 +118,7 @@ impl Peers {
         Ok(())
     }
 
-    /// `claude-api@laptop`. If that name is taken, a part of the id is added.
+    /// A name such as `claude-api@laptop`. If that name is taken, a part of the id is added.
     fn linked_name(&self, seen: &LinkedPeer, label: &str) -> String {
         let name = |own: &str| format!("{own}@{label}").replace([':', '/', ' '], "-");
         let wanted = name(&seen.name);
@@ -129,7 +129,7 @@ impl Peers {
     }
 
     /// Whether one more linked peer may be added. At the limit, an offline linked peer without unread mail is removed
-    /// to make room; if there is none, no peer is added.
+    /// to make room. If there is none, no peer is added.
     fn has_room_for_linked(&mut self, turn: &mut Turn, mail: &mut Mail) -> Result<bool, Error> {
         let linked: Vec<&Peer> = self.peers.iter().filter(|peer| peer.row.is_linked()).collect();
         if linked.len() < 2 * limits::LINKED_MAX {

@@ -1,7 +1,7 @@
 //! Peers: which peers are online, what their names are, and which peer a caller is.
 //!
-//! A peer is a durable row; a session attaches to it over a connection. A client of the old HTTP API
-//! is online while its heartbeats come. A peer of a linked mesh is online while that mesh lists it.
+//! A peer is a durable row, and a session attaches to it over a connection. A client of the old HTTP API is online
+//! while its heartbeats come. A peer of a linked mesh is online while that mesh lists it.
 //!
 //! **Invariant:** only this module writes the peers and their connections, in memory and on disk.
 
@@ -35,36 +35,36 @@ use sessions::Attachment;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// A peer, with the facts that are kept in memory only.
+/// A peer, with facts that are kept only in memory.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Its durable row.
+    /// The durable row of the peer.
     pub row: PeerRow,
-    /// Connections that attached to it and answer.
+    /// How many connections act for the peer and answer.
     pub connections: usize,
-    /// Last heartbeat of a client of the old HTTP API, ms.
+    /// When the last heartbeat of a client of the old HTTP API came, ms.
     pub last_heartbeat: i64,
-    /// Its last call, ms.
+    /// When the peer made its last call, ms.
     pub last_active: i64,
-    /// When it lost its last connection, until its grace is over, ms.
+    /// When the peer lost its last connection, until its grace period ends, ms.
     pub offline_since: Option<i64>,
-    /// It was online when an earlier broker ended, and has not been seen to leave.
+    /// Whether the peer was online when an earlier broker ended and has not left since.
     pub unconfirmed: bool,
-    /// Whether the kernel reports the end of its agent process: until then it is online.
+    /// Whether the kernel reports the end of the peer's agent process. The peer is online until then.
     pub is_watched: bool,
-    /// None of its connections answers: it is stopped, or hangs.
+    /// Whether none of the peer's connections answers, because the program is stopped or hangs.
     pub is_silent: bool,
-    /// Whether it was seen to leave and has shown no activity since.
+    /// Whether the peer has left and shown no activity since.
     pub has_left: bool,
-    /// When its hooks last showed that a turn is running, ms.
+    /// When the peer's hooks last showed that a turn is running, ms.
     pub turn_active_at: Option<i64>,
-    /// Further keys that its agent has for it.
+    /// Further keys that the agent uses for the session.
     pub extra_keys: Vec<String>,
-    /// A notice for its next answer: it took over the name and the mail of an earlier session.
+    /// The notice for the peer's next answer: it took over the name and the mail of an earlier session.
     pub takeover_notice: Option<String>,
-    /// Whether it took over the name of an earlier session, which it may give back.
+    /// Whether the peer took over the name of an earlier session, so that it may decline the name.
     pub took_over_name: bool,
-    /// Whether its agent is one that slm-mesh knows; hooks of an unknown agent may use any dialect.
+    /// Whether slm-mesh knows the peer's agent. Hooks of an unknown agent may use any dialect.
     pub is_known_agent: bool,
 }
 
@@ -89,7 +89,7 @@ impl Peer {
         }
     }
 
-    /// Whether it can be reached now.
+    /// Whether the peer can be reached now.
     pub fn is_online(&self) -> bool {
         match self.row.kind {
             PeerKind::Session { .. } => self.connections > 0 || self.is_watched && !self.is_silent,
@@ -98,24 +98,24 @@ impl Peer {
         }
     }
 
-    /// Whether this is a session that has ended or hangs: its connection is gone or silent, and no hook of a live
-    /// agent speaks for it.
+    /// Whether the session has ended or hangs: its connection is gone or silent, and no hook of a live agent calls
+    /// for it.
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost
     }
 
-    /// Whether this is its agent process, as hooks or verbs have shown.
+    /// Whether this is the peer's agent process, as hooks or verbs have shown.
     fn is_run_by(&self, process: &Process) -> bool {
         self.row.process.is_some_and(|known| known.is_same(process))
     }
 
-    /// Whether its agent calls it by this key.
+    /// Whether the agent uses this key for the session.
     fn has_key(&self, key: &str) -> bool {
         self.row.session_key() == Some(key) || self.extra_keys.iter().any(|known| known == key)
     }
 
-    /// `active`, `stale` or `away`: the words of the old HTTP API.
+    /// The word of the old HTTP API for the peer's state: `active`, `stale` or `away`.
     pub fn status(&self, settings: &MeshSettings, now: i64) -> &'static str {
         if self.row.is_http() && self.row.online && now - self.last_heartbeat >= settings.stale_ms {
             return "stale";
@@ -123,7 +123,7 @@ impl Peer {
         if self.is_online() { "active" } else { "away" }
     }
 
-    /// When its state changes next without an event, ms.
+    /// When the peer changes its state next without an event, ms.
     fn deadline(&self, settings: &MeshSettings) -> Option<i64> {
         if self.row.is_http() && self.row.online {
             return Some(self.last_heartbeat + settings.dead_ms);
@@ -134,7 +134,7 @@ impl Peer {
     }
 }
 
-/// A page never holds more rows than this, since the keys of one row alone have this many bytes.
+/// The most rows of a page. The keys of one row alone have this many bytes.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 200;
 
 const SCOPES: &[&str] = &["machine", "directory", "repo"];
@@ -221,7 +221,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     };
     let offline_too = args.flag("includeAway").unwrap_or(false);
     let listed = |peer: &&Peer| Some(&peer.row.id) != ctx.actor.as_ref() && (offline_too || peer.is_online());
-    // New peers sort after all others, so a page continues where the last one ended even if peers came and went in
+    // New peers sort after all others, so a page continues where the last page ended, even if peers came and went in
     // between.
     let mut found: Vec<&Peer> = peers.all().iter().filter(listed).filter(fits).collect();
     found.sort_by_key(|peer| cursor(peer));
@@ -273,7 +273,7 @@ pub fn no_peer(name: &str) -> Error {
     Error::not_found(format!("no peer is called {name}; list the peers with mesh_peers (slm-mesh peers --all)"))
 }
 
-/// All peers, and the connections that speak for them.
+/// All peers, and the connections that act for them.
 pub struct Peers {
     settings: Rc<MeshSettings>,
     /// Returns unpredictable random numbers.
@@ -288,7 +288,7 @@ pub struct Peers {
     announced: Vec<announced_tool_calls::AnnouncedCall>,
     /// The human at this machine.
     human: PeerId,
-    /// A version that increases with every change of this mesh's own peers, for meshes that poll this one.
+    /// A version for meshes that poll this one. It increases with every change of this mesh's own peers.
     roster_version: i64,
 }
 
@@ -345,7 +345,7 @@ impl Peers {
         &self.human
     }
 
-    /// Whether this id is a human's.
+    /// Whether this is the id of a human.
     pub fn is_human(&self, id: &str) -> bool {
         self.human == id || self.get(id).is_some_and(|peer| peer.row.kind == PeerKind::Human)
     }
@@ -355,7 +355,7 @@ impl Peers {
         self.roster_version
     }
 
-    /// Notes that a peer called just now.
+    /// Notes that a peer has just made a call.
     pub(super) fn touch(&mut self, id: &str, now: i64) {
         if let Some(peer) = self.get_mut(id) {
             peer.last_active = now;
@@ -385,7 +385,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Records what changed about one of this mesh's own peers.
+    /// Records a change of one of this mesh's own peers.
     fn record(&mut self, turn: &mut Turn, journal: &Journal, change: &Change, id: &str, now: i64) -> Result<(), Error> {
         self.roster_version += 1;
         journal.record(turn, self, change, id, now)
@@ -407,8 +407,8 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&row), id, now)
     }
 
-    /// Notes where a session's agent keeps its transcript, if its hook says so; an empty path means that it must not
-    /// be read.
+    /// Notes where a session's agent keeps its transcript, if the hook tells the path. An empty path means that
+    /// nobody may read it.
     pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: Option<&str>) -> Result<(), Error> {
         let Some(path) = path else { return Ok(()) };
         let path = Some(path).filter(|path| !path.is_empty()).map(str::to_owned);
@@ -419,7 +419,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Where a client on this connection finds a peer's transcript, or why it cannot read one.
+    /// The path where a client on this connection finds a peer's transcript, or why the client cannot read it.
     fn transcript_of(&self, peer: &Peer, conn: ConnId) -> Value {
         let row = &peer.row;
         match &row.transcript {
@@ -432,7 +432,7 @@ impl Peers {
         }
     }
 
-    /// A peer as clients see it: the keys of the old HTTP API first, then the others.
+    /// A peer as clients see it: the keys of the old HTTP API first, then the other keys.
     pub(super) fn view(
         &self,
         peer: &Peer,

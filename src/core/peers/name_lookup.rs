@@ -10,7 +10,7 @@ use crate::store::PeerRow;
 /// The most peers that an error names if a name or a shell matches several.
 const NAMED_MAX: usize = 8;
 
-/// Whether a word is reserved where a peer is expected.
+/// Whether a word is reserved, so that no peer may have it as its name.
 pub(super) fn is_reserved(name: &str) -> bool {
     ["all", "repo", "directory", "human", "cli"].contains(&name) || name.contains(':') || name.contains('/')
 }

@@ -1,5 +1,4 @@
-//! Presence: connections open, close, fall silent and answer again, and the peers that they act for go online or
-//! offline.
+//! Presence: connections open, close, fall silent and answer again, so their peers go online or offline.
 
 use super::caller_resolver::nearest;
 use super::sessions::{Attachment, leave};
@@ -15,12 +14,12 @@ use crate::core::{CallContext, ConnId, Mesh};
 use crate::store::PeerRow;
 use std::collections::HashMap;
 
-/// Another machine, from which a connection comes.
+/// The other machine from which a connection comes.
 #[derive(Debug, Clone)]
 pub(super) struct RemoteMachine {
-    /// Its name.
+    /// The name of the machine.
     pub(super) host: String,
-    /// The human there.
+    /// The human at that machine.
     pub(super) human: PeerId,
 }
 
@@ -58,14 +57,14 @@ impl Mesh {
         Ok(())
     }
 
-    /// Notes that a connection is gone. Other peers learn of it now; its locks are kept for a short grace period.
+    /// Notes that a connection is gone. Other peers learn of it now, but its locks are kept for a short grace period.
     pub fn on_disconnected(&mut self, conn: ConnId, now: i64) {
         self.waiting.extract(|call| call.ctx.conn == conn);
         // If a hook disconnected without confirming that it showed its mail, the next hook gets that mail.
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
         let left = self.in_savepoint(|mesh| leave(mesh, conn, "disconnected", now));
-        // Memory decides which peers are online; on a failing disk the row stays unchanged.
+        // Which peers are online is decided in memory. If the disk fails, the row stays unchanged.
         self.turn.log_error(left);
         self.peers.attachments.remove(&conn);
         self.resume_waiting(now);
@@ -117,7 +116,7 @@ impl Mesh {
         self.resume_waiting(now);
     }
 
-    /// Notes that the kernel can't report the end of this process. So its sessions are online only while they are
+    /// Notes that the kernel can't report the end of this process. Then its sessions are online only while they are
     /// connected.
     pub fn on_unwatched_process(&mut self, process: &Process, now: i64) {
         let mut run_by: Vec<PeerId> = Vec::new();
@@ -133,7 +132,7 @@ impl Mesh {
     }
 }
 
-/// The reason of a session whose agent process has ended.
+/// The reason in the event of a session whose agent process has ended.
 const PROCESS_EXIT: &str = "process_exit";
 
 impl Peers {
@@ -165,8 +164,8 @@ impl Peers {
         remote.map_or(&self.settings.host, |origin| &origin.host).clone()
     }
 
-    /// The connections that speak for each of some peers. One pass over all connections serves all recipients: a
-    /// separate pass for each would be a tenth of the cost of a broadcast to a hundred peers.
+    /// The connections that act for each of these peers. One pass over all connections serves all recipients, because
+    /// a separate pass for each would be a tenth of the cost of a broadcast to a hundred peers.
     pub(in crate::core) fn connections_of(&self, ids: &[PeerId]) -> Vec<Vec<ConnId>> {
         let places: HashMap<&str, usize> = ids.iter().enumerate().map(|(n, id)| (id.as_str(), n)).collect();
         let mut found = vec![Vec::new(); ids.len()];
@@ -178,7 +177,7 @@ impl Peers {
         found
     }
 
-    /// Lets a connection act for a peer. With its first connection, the peer comes online.
+    /// Lets a connection act for a peer. The first connection brings the peer online.
     pub(super) fn add_connection(
         &mut self,
         turn: &mut Turn,
@@ -201,7 +200,8 @@ impl Peers {
         peer.row.last_seen = now;
         let row = peer.row.clone();
         turn.store.put_peer(&row)?;
-        // A waiting request of this peer may now be granted, if the lock ended while the peer was offline.
+        // The lock that this peer waits for may have ended while the peer was offline, so its request is checked
+        // again.
         turn.dirty.locks = true;
         if !joins {
             return Ok(());
@@ -209,16 +209,16 @@ impl Peers {
         self.record(turn, journal, &Change::PeerJoined(&row), id, now)
     }
 
-    /// Something speaks for a session, so it is here, or here again.
+    /// Notes that a hook or a verb called for a session, so the session is online.
     pub(in crate::core) fn note_return(&mut self, id: &str) {
         if let Some(peer) = self.get_mut(id) {
             peer.has_left = false;
         }
     }
 
-    /// Notes the agent process that a hook or a verb of a session comes from, by the kernel's record. From then on
-    /// the session is online while that process lives, if the process is known to be an agent's: by its program, or
-    /// since a second hook came from it. A process that starts only one hook proves nothing.
+    /// Notes the agent process from which a hook or a verb of a session comes, as the kernel recorded it. From then
+    /// on, the session is online while that process lives, if the process is known to be an agent: by its program, or
+    /// because a second hook came from it. A process that starts only one hook proves nothing.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -236,7 +236,7 @@ impl Peers {
             return Ok(());
         }
         peer.row.process = Some(*process);
-        // The kernel of another machine cannot report the end of a process here.
+        // The kernel here cannot report the end of a process on another machine.
         if is_remote || !is_agent {
             let row = peer.row.clone();
             return if is_known { Ok(()) } else { Ok(turn.store.put_peer(&row)?) };
@@ -246,7 +246,7 @@ impl Peers {
         self.come_online(turn, journal, id, call.now)
     }
 
-    /// Ends that a connection acts for a peer. Without any connection the peer is offline.
+    /// Ends the work of a connection for a peer. Without any connection, the peer is offline.
     pub(super) fn remove_connection(
         &mut self,
         turn: &mut Turn,
@@ -278,24 +278,24 @@ impl Peers {
         self.record(turn, journal, &Change::PeerLeft { row: &row, named: true, reason }, id, now)
     }
 
-    /// Takes the notice for a session, so that it is shown only once.
+    /// Removes and returns the notice for a session, so that it is shown only once.
     pub(in crate::core) fn take_notice(&mut self, id: &str) -> Option<String> {
         self.get_mut(id).and_then(|peer| peer.takeover_notice.take())
     }
 
-    /// Notes that a session's turn is running, as of now, or that it has ended.
+    /// Notes that a turn of a session is running, as of now, or that the turn has ended.
     pub(in crate::core) fn set_turn_active(&mut self, turn: &mut Turn, id: &PeerId, at: Option<i64>) {
         if let Some(peer) = self.get_mut(id) {
             peer.turn_active_at = at;
         }
         if at.is_none() {
-            // A call that waits to wake this session checks again.
+            // A call that waits to wake this session must check again.
             turn.dirty.mail.insert(id.clone());
         }
     }
 
-    /// Forgets the agent process of a session that ended: its name and its mailbox are free for the next
-    /// session in this place.
+    /// Forgets the agent process of a session that ended. The next session in this place may take over its name and
+    /// its mailbox.
     pub(in crate::core) fn forget_process(&mut self, turn: &mut Turn, id: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| peer.row.process.is_some()) else { return Ok(()) };
         (peer.row.process, peer.is_watched) = (None, false);
@@ -314,7 +314,7 @@ impl Peers {
         self.forget_process(turn, id)?;
         self.go_offline(turn, journal, id, reason, now)?;
         if let Some(peer) = self.get_mut(id).filter(|peer| !peer.is_online()) {
-            // It needs no grace period, since its locks are released already.
+            // The session needs no grace period, because its locks are released already.
             (peer.offline_since, peer.has_left) = (None, true);
         }
         Ok(())
@@ -344,7 +344,7 @@ impl Peers {
                 turn.push(Effect::WatchProcess(process));
             }
         }
-        // A grace period that was running when the broker died, or whose end was rolled back, starts again.
+        // A grace period starts again if it was running when the broker died, or if its end was rolled back.
         for peer in &mut self.peers {
             let is_lost = peer.row.is_session() && peer.offline_since.is_none() && peer.row.process.is_none();
             if is_lost && locks.has_shared(&peer.row.id) {
@@ -367,16 +367,16 @@ impl Peers {
 }
 
 impl Peer {
-    /// Restores a peer that an earlier broker knew. After a crash, a session has its grace period to come back before
-    /// other peers are told that it left.
+    /// Restores a peer that an earlier broker knew. After a crash, a session has a grace period to return, before
+    /// other peers learn that it left.
     fn loaded(row: PeerRow, now: i64) -> Peer {
         let was_online = row.online && row.is_session();
         Peer {
             last_active: row.last_seen,
             offline_since: was_online.then_some(now),
             unconfirmed: was_online,
-            // The end of a session with hooks only may have been missed. Other sessions show soon whether they still
-            // run.
+            // The end of a session that has only hooks may have been missed. Other sessions soon show whether they
+            // still run.
             has_left: row.pid != 0,
             ..Peer::new(row, now)
         }

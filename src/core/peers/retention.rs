@@ -47,7 +47,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Forgets a peer and its counts.
+    /// Forgets a peer and its number of unread messages.
     pub(super) fn forget(&mut self, turn: &mut Turn, mail: &mut Mail, id: &str) -> Result<(), Error> {
         turn.store.drop_peer(id)?;
         self.peers.retain(|peer| peer.row.id != id);
@@ -55,15 +55,15 @@ impl Peers {
         Ok(())
     }
 
-    /// When a peer's state changes next without an event, ms.
+    /// The time at which the next peer changes its state without an event, ms.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
         self.peers.iter().filter_map(|peer| peer.deadline(&self.settings)).min()
     }
 }
 
 impl Mesh {
-    /// Marks peers as gone whose time is up: HTTP clients without a heartbeat, and sessions whose grace period is
-    /// over.
+    /// Marks peers as gone when their time is up: HTTP clients without a heartbeat, and sessions after their grace
+    /// period.
     pub(in crate::core) fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
         let peers = &self.peers;
         let due = |peer: &&Peer| peer.deadline(&peers.settings).is_some_and(|at| at <= now);

@@ -24,17 +24,17 @@ const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
 /// The peers and processes that belong to a connection.
 #[derive(Debug, Default)]
 pub(super) struct Attachment {
-    /// The peers that it acts for.
+    /// The peers for which the connection acts.
     pub(super) peers: Vec<PeerId>,
-    /// Sessions of its agent process whose announced calls came over it.
+    /// Sessions of the connection's agent process that announced calls over this connection.
     pub(super) announcers: Vec<PeerId>,
-    /// Whether the agent's key for the session came with it.
+    /// Whether the connection brought the agent's key for the session.
     pub(super) is_keyed: bool,
-    /// The agent process above it.
+    /// The agent process above the connection's client.
     pub(super) agent: Option<Process>,
-    /// Whether it has not answered for too long.
+    /// Whether the connection has not answered for too long.
     pub(super) unresponsive: bool,
-    /// The other machine from which it comes.
+    /// The machine of the connection's client, if it is another machine.
     pub(super) remote: Option<RemoteMachine>,
 }
 
@@ -183,7 +183,7 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
     }
 }
 
-/// Ends that the connection acts for any peer.
+/// Ends the work of a connection for all its peers.
 pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Result<(), Error> {
     let Some(one) = mesh.peers.attachments.get_mut(&conn) else { return Ok(()) };
     let (ids, unresponsive) = (std::mem::take(&mut one.peers), one.unresponsive);
@@ -191,7 +191,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     for id in ids {
         let Mesh { turn, peers, journal, .. } = mesh;
         if reason == CLEAN_EXIT {
-            // Its process may continue with other sessions.
+            // The process of the session may continue with other sessions.
             peers.forget_process(turn, &id)?;
         }
         if !unresponsive {
@@ -227,7 +227,7 @@ fn end_waits(mesh: &mut Mesh, conn: ConnId, id: &str) {
     mesh.turn.dirty.locks = true;
 }
 
-/// `claude-api` for a Claude Code in …/api; `short_name` is the everyday name of the agent.
+/// `claude-api` for a Claude Code in …/api. `short_name` is the everyday name of the agent.
 fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     let agent = match short_name.filter(|name| !name.is_empty()).unwrap_or(row.agent.as_str()) {
         "unknown" | "" => "agent",
@@ -255,12 +255,12 @@ fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
     format!("the name {} was last used {ago} ago by a session{worked}{mail}; {cure}", former.row.name)
 }
 
-/// Characters of an earlier summary that are shown.
+/// How many characters of an earlier summary are shown.
 const SUMMARY_SHOWN: usize = 200;
 
 impl Peers {
     /// Gives a session the id, name and mailbox of its earlier peer, or new ones.
-    #[allow(clippy::too_many_arguments)] // the parts that making room for a peer touches
+    #[allow(clippy::too_many_arguments)] // the parts that it changes to make room for a peer
     fn take_identity(
         &mut self,
         turn: &mut Turn,
@@ -289,7 +289,7 @@ impl Peers {
         Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row })
     }
 
-    /// Creates the peer of a session whose hook called before any connection attached.
+    /// Creates a peer for a session whose hook calls before any connection has attached.
     pub(in crate::core) fn add_detached(
         &mut self,
         turn: &mut Turn,
@@ -330,8 +330,8 @@ impl Peers {
             .unwrap_or_else(|| wanted.to_owned())
     }
 
-    /// Notes the agent's key for a session. A session gets a further key for example after /clear, when the agent's
-    /// MCP server still uses the old one. The newest key is kept on disk, because the next hook brings it.
+    /// Notes another key of the agent for a session. For example, the agent has a new key after /clear, while its MCP
+    /// server still uses the old one. The newest key is kept on disk, because the next hook sends it.
     pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !peer.has_key(key)) else { return Ok(()) };
         if let Some(old) = peer.row.session_key().map(str::to_owned) {
