@@ -1,6 +1,8 @@
 //! A hub and its guests on one machine. The network is loopback; everything else is as between two machines.
 
+#[path = "../clients/mod.rs"]
 mod clients;
+#[path = "../support/mod.rs"]
 mod support;
 
 use serde_json::{Value, json};
