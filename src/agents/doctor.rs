@@ -5,11 +5,13 @@
 
 use super::config_entries::hook_program;
 use super::generated_files::NAME;
+use super::hub_check::check_hubs_of_guest;
 use super::notification_check::check_notifications;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
 use super::shield_trial::try_shield;
 use super::{generated_files, plugin_package, safe_write};
 use crate::base::error::Error;
+use crate::client::remote::Route;
 use crate::client::{self, Client};
 use crate::discovery;
 use crate::known_agents::Agent;
@@ -83,7 +85,10 @@ pub fn check_mesh() -> Vec<Check> {
         }
     });
     checks.extend(check_private(&places.token(), "token"));
-    checks.extend(check_broker(&places, settings.as_ref().ok()));
+    match Route::find(&places) {
+        Ok(Route::Remote(target)) => checks.extend(check_hubs_of_guest(&target, &places)),
+        _ => checks.extend(check_broker(&places, settings.as_ref().ok())),
+    }
     if let Ok(settings) = settings {
         checks.push(check_notifications(&settings));
         checks.push(check_hubs(&settings));
@@ -225,7 +230,7 @@ fn check_absent_broker(places: &DataDir) -> Check {
 }
 
 /// Takes a lock on a file that nobody edits, and releases it.
-fn check_lock(client: &mut Client, places: &DataDir) -> Check {
+pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
     let about = "lock";
     let path = places.dir.join(format!("doctor-{}", std::process::id()));
     let params = json!({ "filePath": path, "as": "human" });

@@ -10,6 +10,7 @@ mod export_session_id;
 pub mod generated_files;
 pub mod held_files;
 pub mod hook;
+mod hub_check;
 pub mod hook_input;
 pub mod hook_text;
 pub mod json_edit;

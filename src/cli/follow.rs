@@ -154,7 +154,7 @@ impl ReconnectingClient {
             match self.try_call(method, &params) {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => self.await_broker()?,
-                Err(error) if error.kind == ErrorKind::Gone && began.elapsed() < RETRY_TIME => {
+                Err(error) if client::is_connection_lost(&error) && began.elapsed() < RETRY_TIME => {
                     self.client = Client::connect_or_start(&self.places)?;
                 }
                 Err(error) => return Err(error),

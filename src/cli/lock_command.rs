@@ -39,8 +39,16 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     params.insert("command".into(), json!(format!("{:032x}", crate::sys::random_u128())));
     let minutes =
         params.get("ttlMinutes").and_then(Value::as_i64).unwrap_or_else(|| settings.int("SLM_MESH_LOCK_TTL_MIN"));
-    let mut client = connect(&places)?;
-    let granted = client.call(row.op.name, &Value::Object(params.clone()))?;
+    let mut client = remote::connect_for_child(&places)?;
+    let call = Value::Object(params.clone());
+    let granted = match client.call(row.op.name, &call) {
+        // The hub has just ceased to lead.
+        Err(error) if error.kind == ErrorKind::Standby => {
+            client = remote::connect_for_child(&places)?;
+            client.call(row.op.name, &call)?
+        }
+        granted => granted?,
+    };
     let Some((program, words)) = parsed.command_line.split_first() else { return Ok(0) };
     let mut command = Command::new(program);
     command.args(words).env("SLM_MESH_LOCK_TOKEN", granted["token"].to_string());
@@ -52,7 +60,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     };
     params.insert("renew".into(), json!(true));
     params.insert("waitSeconds".into(), json!(0));
-    let carrier = client.broker_child.take().filter(|_| is_remote(&places));
+    let carrier = client.take_carrier();
     let (done, ended) = channel();
     let interval = Duration::from_secs((minutes as u64 * 60 / 3).max(1));
     let renewing = std::thread::spawn(move || renew_until_ended(client, &places, &params, interval, &ended));
@@ -68,19 +76,7 @@ pub fn run_under_lock(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, 
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)) as u8)
 }
 
-fn is_remote(places: &DataDir) -> bool {
-    remote::remote_target(places).is_ok_and(|target| target.is_some())
-}
-
-/// Connects in a way that outlives this process. A thread that talks to a hub would end with this process.
-fn connect(places: &DataDir) -> Result<Client, Error> {
-    match remote::remote_target(places)? {
-        Some(_) => remote::connect_by_carrier(),
-        None => Client::connect_or_start(places),
-    }
-}
-
-/// Prints why a command was not run, and returns the exit status that a shell would return.
+/// Says why a command was not run, and returns the exit status that a shell would give.
 pub(super) fn report_not_run(program: &OsStr, error: &io::Error) -> u8 {
     let program = program.to_string_lossy();
     if error.kind() == io::ErrorKind::NotFound {
@@ -113,6 +109,7 @@ fn renew_until_ended(
 ) {
     let renewal = Value::Object(params.clone());
     let mut wait = interval;
+    let mut stands_by = false;
     loop {
         // The loss of the broker must be noticed at once, because the lock ends soon without a connection.
         let pause = wait.min(CHECK_INTERVAL);
@@ -121,7 +118,7 @@ fn renew_until_ended(
             _ => break,
         }
         wait = wait.saturating_sub(pause);
-        let is_lost = is_connection_lost(&mut client);
+        let is_lost = std::mem::take(&mut stands_by) || is_connection_lost(&mut client);
         if is_lost {
             // The command does not inherit this connection, so no carrier is needed.
             match Client::connect_or_start(places) {
@@ -133,10 +130,12 @@ fn renew_until_ended(
             }
         }
         if is_lost || wait.is_zero() {
-            if let Err(error) = client.call("lock.lock", &renewal)
-                && error.kind != ErrorKind::Gone
-            {
-                print_error(&format!("slm-mesh: lost the lock while the command is running: {error}"));
+            match client.call("lock.lock", &renewal) {
+                Err(error) if error.kind == ErrorKind::Standby => stands_by = true,
+                Err(error) if error.kind != ErrorKind::Gone => {
+                    print_error(&format!("slm-mesh: lost the lock while the command is running: {error}"));
+                }
+                _ => {}
             }
             wait = interval;
         }

@@ -125,13 +125,18 @@ fn call_operation(row: &CliOperation, parsed: &ParsedCommand) -> Result<u8, Erro
 
 /// Connects to the broker only if one is running.
 pub fn connect_to_running(places: &DataDir) -> Result<Client, Error> {
-    Client::connect_to_running(places).map_err(|error| match error.kind {
+    Client::connect_to_running(places).map_err(|error| explain_absence(places, error))
+}
+
+/// Adds to the error of a connection why no broker is running, and what to do.
+fn explain_absence(places: &DataDir, error: Error) -> Error {
+    match error.kind {
         ErrorKind::NotFound => match typescript_broker::find(places) {
             Some(pid) => typescript_broker::error(places, pid),
             None => no_broker(),
         },
         _ => error,
-    })
+    }
 }
 
 fn no_broker() -> Error {

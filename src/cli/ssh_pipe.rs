@@ -11,12 +11,14 @@ use std::net::Shutdown;
 /// Connects standard input and output to this machine's broker, and starts a broker if none runs.
 pub fn carry_lines() -> Result<u8, Error> {
     let (places, _) = load_environment()?;
-    let client = Client::connect_or_start(&places)?;
+    let is_carrier = remote::is_remote(&places)?;
+    // A guest behind ssh looks for the leader by itself, and has its own way there.
+    let client =
+        if is_carrier { Client::connect_or_start(&places)? } else { Client::connect_to_own_or_start(&places)? };
     let failed =
         |error: io::Error| Error::new(ErrorKind::Gone, format!("the connection to the broker broke ({error})"));
     let mut to_broker = client.clone_writer().map_err(failed)?;
     let mut from_broker = to_broker.try_clone().map_err(failed)?;
-    let is_carrier = remote::remote_target(&places)?.is_some();
     std::thread::spawn(move || {
         // The end of one direction closes the other, so that each side learns that its peer is gone.
         let end = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);

@@ -1,9 +1,9 @@
 //! `start` and `stop`, and the greeting on a terminal.
 
-use super::{connect_to_running, load_environment, print_line, render};
+use super::{connect_to_running, explain_absence, load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::startup::{self, AfterReady};
-use crate::client::{self, Client};
+use crate::client::{self, Client, remote};
 use crate::sys::daemonize;
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock::LockWait;
@@ -30,7 +30,7 @@ pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Error> {
         stop_if_settings_differ(&places, &settings)?;
     }
     if detach {
-        let mut client = Client::connect_or_start(&places)?;
+        let mut client = Client::connect_to_own_or_start(&places)?;
         let info = client.call("broker.info", &json!({}))?;
         let line = json!({ "ok": true, "data": { "pid": info["pid"], "port": info["port"] } });
         return if json {
@@ -56,7 +56,7 @@ pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Error> {
 
 /// Stops a running broker whose settings differ from the current ones.
 fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), Error> {
-    let Ok(mut client) = Client::connect(places) else { return Ok(()) };
+    let Ok(mut client) = Client::connect_to_own(places) else { return Ok(()) };
     let info = client.call("broker.info", &json!({}))?;
     if info["settings"] == json!(settings.fingerprint()) {
         return Ok(());
@@ -67,7 +67,7 @@ fn stop_if_settings_differ(places: &DataDir, settings: &Settings) -> Result<(), 
 /// Stops the broker. With `force`, it ends a broker that does not stop by itself.
 pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     let places = DataDir::find()?;
-    let stopped = connect_to_running(&places).and_then(|mut client| stop_and_wait(&places, &mut client));
+    let stopped = connect_to_stop(&places).and_then(|mut client| stop_and_wait(&places, &mut client));
     let (pid, how) = match stopped {
         Ok(pid) => (pid, "stopped"),
         Err(error) if force => (json!(end_by_force(&places, error)?), "ended by force"),
@@ -77,8 +77,16 @@ pub fn stop(force: bool, json: bool) -> Result<u8, Error> {
     if json { print_line(&line.to_string()) } else { print_line(&format!("Broker (PID {pid}) {how}.")) }
 }
 
-/// Ends the process that holds the lock of the only broker, and returns its process id. `why` is the error of the
-/// attempt to stop it, which is returned if no process holds the lock.
+/// Connects to the broker that `stop` means: on one of several hubs to its own, also if another one leads.
+fn connect_to_stop(places: &DataDir) -> Result<Client, Error> {
+    if remote::is_remote(places)? {
+        return connect_to_running(places);
+    }
+    Client::connect_to_own(places).map_err(|error| explain_absence(places, error))
+}
+
+/// Ends the process that holds the lock of the one broker, and returns its process id. `why` is the error of
+/// the try to stop it, which stands if no process holds the lock.
 fn end_by_force(places: &DataDir, why: Error) -> Result<i64, Error> {
     let Some(pid) = client::broker_lock_holder(places).or_else(|| Client::listener_pid(places)) else {
         return Err(why);

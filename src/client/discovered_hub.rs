@@ -173,7 +173,7 @@ pub fn proves_secret(settings: &Settings, address: &str, port: u16) -> Option<bo
     if secret.is_empty() {
         return None;
     }
-    match guest::connect(address, port, secret, sys::random_u128() as u64) {
+    match guest::connect(address, port, secret, sys::random_u128() as u64, None) {
         Ok(_) => Some(true),
         Err(error) if error.kind == ErrorKind::Refused => Some(false),
         Err(_) => None,

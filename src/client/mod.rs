@@ -3,7 +3,11 @@
 //! **Invariant:** a call whose response was lost is repeated only if that does no harm.
 
 pub mod discovered_hub;
+mod hub_group;
+mod last_leader;
+mod leader_search;
 pub mod remote;
+mod ssh_hub;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
@@ -12,6 +16,8 @@ use crate::sys::git;
 use crate::sys::{self, process, unix_socket};
 use crate::wire::line_splitter::LineBuffer;
 use crate::wire::rpc::{self, RpcMessage};
+use hub_group::{HubGroup, SEARCH_MAX};
+use remote::Route;
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::fs::{File, Permissions};
@@ -20,6 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a broker on this machine may be silent before a call sends it a ping. Together with [`PING_WITHIN`] this
@@ -46,6 +53,8 @@ pub struct Client {
     pub broker_child: Option<Child>,
     /// The name of the other side, for messages to people.
     pub server_name: String,
+    /// The hubs among which the leader is found, if this one stands by.
+    group: Option<Arc<HubGroup>>,
 }
 
 /// Where a broker runs.
@@ -55,17 +64,21 @@ enum Server {
     Local(Option<i64>),
     /// On another machine. The connection detects by itself when the other side is gone.
     Remote,
+    /// The same, and a process carries it, so that a child process may inherit it.
+    Carried,
 }
 
 impl Client {
-    /// Connects to a running broker.
+    /// Connects to a running broker; from a hub that stands by, to the one that leads.
     ///
     /// # Errors
     /// `NotFound` or `ConnectionRefused` when no broker runs.
     pub fn connect(places: &DataDir) -> io::Result<Client> {
-        match remote::remote_target(places).map_err(|error| io::Error::other(error.text))? {
-            Some(target) => remote::connect(&target, places).map_err(|error| io::Error::other(error.text)),
-            None => Client::connect_local(places),
+        let other = |error: Error| io::Error::other(error.text);
+        match Route::find(places).map_err(other)? {
+            Route::ThisMachine => Client::connect_local(places),
+            Route::OwnHub(group) => Client::connect_local(places)?.or_leader(group).map_err(other),
+            Route::Remote(target) => remote::connect(&target, places).map_err(other),
         }
     }
 
@@ -74,9 +87,18 @@ impl Client {
     /// # Errors
     /// `NotFound` when no broker runs.
     pub fn connect_to_running(places: &DataDir) -> Result<Client, Error> {
-        if let Some(target) = remote::remote_target(places)? {
-            return remote::connect(&target, places);
+        match Route::find(places)? {
+            Route::ThisMachine => Client::connect_to_own(places),
+            Route::OwnHub(group) => Client::connect_to_own(places)?.or_leader(group),
+            Route::Remote(target) => remote::connect(&target, places),
         }
+    }
+
+    /// Connects to the running broker of this machine, also if it stands by.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub fn connect_to_own(places: &DataDir) -> Result<Client, Error> {
         Client::connect_local(places).map_err(|error| match is_absent(&error) {
             true => Error::not_found("no broker is running"),
             false => unreachable(places, &error),
@@ -103,6 +125,7 @@ impl Client {
             last_id: 0,
             broker_child: child,
             server_name: "the broker".into(),
+            group: None,
         }
     }
 
@@ -110,11 +133,16 @@ impl Client {
     pub fn broker_pid(&self) -> Option<i64> {
         match self.server {
             Server::Local(pid) => pid,
-            Server::Remote => None,
+            Server::Remote | Server::Carried => None,
         }
     }
 
-    /// The process id of the program that listens on the socket of this directory, as the kernel reports it.
+    /// Takes the process that carries this connection, so that a child process may inherit it.
+    pub fn take_carrier(&mut self) -> Option<Child> {
+        self.broker_child.take_if(|_| self.server == Server::Carried)
+    }
+
+    /// The process that listens on the socket of this directory, as the kernel names it.
     pub fn listener_pid(places: &DataDir) -> Option<i64> {
         Client::connect_local(places).ok()?.broker_pid()
     }
@@ -123,18 +151,28 @@ impl Client {
     pub fn stuck_error(&self) -> Option<Error> {
         match self.server {
             Server::Local(pid) => Some(stuck(pid)),
-            Server::Remote => None,
+            Server::Remote | Server::Carried => None,
         }
     }
 
-    /// Connects to the broker; starts a broker if none is running.
+    /// Connects to the broker; starts one if none is running. From a hub that stands by, connects to the one that
+    /// leads.
     ///
     /// # Errors
     /// When no broker can be started; the text comes from the broker.
     pub fn connect_or_start(places: &DataDir) -> Result<Client, Error> {
-        if let Some(target) = remote::remote_target(places)? {
-            return remote::connect(&target, places);
+        match Route::find(places)? {
+            Route::ThisMachine => Client::connect_to_own_or_start(places),
+            Route::OwnHub(group) => Client::connect_to_own_or_start(places)?.or_leader(group),
+            Route::Remote(target) => remote::connect(&target, places),
         }
+    }
+
+    /// Connects to the broker of this machine, also if it stands by; starts it if it is not running.
+    ///
+    /// # Errors
+    /// When it can't be started; the text is the broker's own.
+    pub fn connect_to_own_or_start(places: &DataDir) -> Result<Client, Error> {
         match Client::connect_local(places) {
             Ok(client) => Ok(client),
             Err(error) if is_absent(&error) => start_broker(places),
@@ -142,20 +180,45 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for its response; drops pushes that arrive before the response. The wait has no
-    /// limit as long as the broker answers pings.
+    /// Sends a request and waits for its response; drops the pushes that arrive before it. The wait has no
+    /// limit of its own as long as the broker answers pings. If the hub stands by, the call goes on at the hub
+    /// that leads: a standby has certainly not run it.
     ///
     /// # Errors
     /// The broker's error, `Gone` when the connection broke, or `TimedOut` when the broker is stuck.
     pub fn call(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
-        match self.call_once(method, params) {
+        let mut result = self.call_once(method, params);
+        if result.as_ref().is_err_and(|error| error.kind == ErrorKind::Standby) && self.server != Server::Carried {
+            self.move_to_leader()?;
+            result = self.call_once(method, params);
+        }
+        match result {
             Err(error) if self.begin_session(&error) => self.call_once(method, params),
             result => result,
         }
     }
 
-    /// Makes the agent above this process a peer, after the broker refused a call because it knows no session of that
-    /// agent. Only this process knows the directory and the repository. Returns true if the call may be repeated.
+    /// This connection, or one to the hub that leads if this one stands by.
+    fn or_leader(mut self, group: Arc<HubGroup>) -> Result<Client, Error> {
+        self.group = Some(group);
+        match self.call_once("ping", &json!({})) {
+            Err(error) if error.kind == ErrorKind::Standby => self.move_to_leader().map(|()| self),
+            answer => answer.map(|_| self),
+        }
+    }
+
+    /// Puts a connection to the hub that leads into the place of this one.
+    fn move_to_leader(&mut self) -> Result<(), Error> {
+        let Some(group) = self.group.clone() else { return Ok(()) };
+        let timeout = self.receive_timeout.get();
+        let (_, mut leader) = group.find_leader(timeout.unwrap_or(SEARCH_MAX).min(SEARCH_MAX))?;
+        leader.broker_child = leader.broker_child.or(self.broker_child.take());
+        *self = leader;
+        self.set_receive_timeout(timeout).map_err(|error| self.call_failed(&error))
+    }
+
+    /// Makes the agent above this process a peer, if the broker refused a call for want of its session: only
+    /// here are the directory and the repository known. True if the call may be repeated.
     fn begin_session(&mut self, refusal: &Error) -> bool {
         let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };
@@ -168,7 +231,11 @@ impl Client {
         refusal.kind == ErrorKind::Ambiguous && self.call_once("session.begin", &session).is_ok()
     }
 
-    fn call_once(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
+    /// The same on this connection alone, even if the hub stands by.
+    ///
+    /// # Errors
+    /// As [`Client::call`], and `Standby`.
+    pub fn call_once(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
         self.last_id += 1;
         let wanted = json!(self.last_id);
         self.send(&rpc::request(&wanted, method, params)).map_err(|error| self.call_failed(&error))?;
@@ -188,7 +255,7 @@ impl Client {
     /// # Errors
     /// `Gone` when the connection broke, or `TimedOut` when the broker is stuck.
     pub fn receive_from_living(&mut self) -> Result<RpcMessage, Error> {
-        if self.server == Server::Remote || self.receive_timeout.get().is_some() {
+        if !matches!(self.server, Server::Local(_)) || self.receive_timeout.get().is_some() {
             return self.receive().map_err(|error| self.call_failed(&error));
         }
         let mut found = self.receive_within(QUIET_MAX);
@@ -226,7 +293,10 @@ impl Client {
                     Ok(RpcMessage::Request { id, method, .. }) if method == "ping" => {
                         self.stream.write_all(rpc::response(&id, &json!({})).as_bytes())?;
                     }
-                    Ok(message) => return Ok(message),
+                    Ok(message) => {
+                        self.note_standby(&message);
+                        return Ok(message);
+                    }
                     Err(_) => return Err(io::ErrorKind::InvalidData.into()),
                 }
             }
@@ -237,6 +307,22 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Remembers which hub leads, if this one says that it stands by: whoever connects next goes there.
+    fn note_standby(&self, message: &RpcMessage) {
+        if let (Some(group), RpcMessage::Response { result: Err(error), .. }) = (&self.group, message) {
+            let refusal = rpc::decode_error(error);
+            if refusal.kind == ErrorKind::Standby {
+                group.note_standby(&refusal);
+            }
+        }
+    }
+
+    /// Tells a hub where this connection comes from.
+    fn send_origin(&mut self) -> Result<(), Error> {
+        let origin = rpc::notification("origin", &remote::describe_origin());
+        self.send(&origin).map_err(|error| self.connection_lost(&error))
     }
 
     /// Returns the next message if it has arrived.
@@ -284,7 +370,7 @@ impl Client {
     /// When the process has no free file descriptor.
     pub fn clone_writer(&self) -> io::Result<UnixStream> {
         let writer = self.stream.try_clone()?;
-        let limit = if self.server == Server::Remote { Duration::from_secs(10) } else { ACCEPTS_WITHIN };
+        let limit = if matches!(self.server, Server::Local(_)) { ACCEPTS_WITHIN } else { Duration::from_secs(10) };
         writer.set_write_timeout(Some(limit))?;
         Ok(writer)
     }
@@ -301,9 +387,9 @@ pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory)
 }
 
-/// Whether the connection broke, so that another attempt may succeed.
+/// Whether another connection may help: this one broke, or its hub stands by.
 pub fn is_connection_lost(error: &Error) -> bool {
-    error.kind == ErrorKind::Gone
+    matches!(error.kind, ErrorKind::Gone | ErrorKind::Standby)
 }
 
 /// Whether the time limit of a socket is over.

@@ -1,179 +1,265 @@
-//! Connects to a hub, over a WebSocket or through ssh. Both ways give a socket that carries lines.
+//! Finds out where the broker is, and connects to it if it is on another machine: over a WebSocket or through
+//! ssh. Both give a socket that carries lines.
 
-use super::{Client, discovered_hub};
+use super::discovered_hub::{self, DiscoveredHub};
+use super::hub_group::{Candidate, HubGroup, SEARCH_MAX};
+use super::leader_search::leader_hint;
+use super::{Client, Server, ssh_hub};
 use crate::base::error::{Error, ErrorKind};
-use crate::remote::guest;
-use crate::sys::broker_address::Endpoint;
+use crate::remote::guest::{self, SecondOpinion};
 use crate::sys::data_dir::DataDir;
-use crate::sys::settings::{SECRET, Settings};
+use crate::sys::broker_address::Endpoint;
+use crate::sys::hub_list::HubAddress;
+use crate::sys::settings::{HOST, SECRET, STORE, Settings};
 use crate::sys::{self, process};
-use crate::wire::rpc;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long ssh and the hub may take for the first response.
-const SSH_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// An attempt that fails after this time means a silent hub. A hub that refuses does so sooner.
+/// If an attempt fails later than this, the hub is silent; a hub that refuses does so sooner.
 const SILENT_AFTER: Duration = Duration::from_millis(500);
-/// How long hooks avoid a silent hub, because hooks cannot wait.
+/// How long a hub that was reached may take to say whether it leads.
+const ROLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long hooks, which can't wait, avoid a silent hub.
 const SILENT_MARK_AGE: Duration = Duration::from_secs(30);
 
-/// A hub to connect to.
-pub struct RemoteTarget {
-    /// The endpoint of the hub.
-    road: Endpoint,
-    /// The settings, with the secret and the ports.
-    settings: Settings,
+/// Where the settings lead.
+pub enum Route {
+    /// To the broker of this machine.
+    ThisMachine,
+    /// To the broker of this machine, which is one of several hubs, or else to the hub that leads.
+    OwnHub(Arc<HubGroup>),
+    /// To another machine.
+    Remote(RemoteTarget),
 }
 
-/// Returns the hub that the settings name; `None` if the broker is on this machine.
+/// Other machines of which one is the hub.
+pub struct RemoteTarget {
+    group: Arc<HubGroup>,
+    /// The name under which it was discovered, if it was.
+    discovered_as: Option<String>,
+}
+
+impl Route {
+    /// The way that the settings name.
+    ///
+    /// # Errors
+    /// When the settings are wrong.
+    pub fn find(places: &DataDir) -> Result<Route, Error> {
+        // Most machines have no hub: do not read the settings where none can exist.
+        let is_set = |name: &str| std::env::var_os(name).is_some();
+        if ![HOST, SECRET, STORE].into_iter().any(is_set) && !places.config().exists() {
+            return Ok(Route::ThisMachine);
+        }
+        let settings = Settings::load(places)?;
+        let found = match discovered_hub::is_enabled(&settings) {
+            true => discovered_hub::joined_hub(places).map(DiscoveredHub::road),
+            false => Some(Endpoint::find(&settings)?),
+        };
+        let to = |hubs, discovered_as| {
+            let group = Arc::new(HubGroup::of_guest(hubs, settings.clone(), places));
+            Route::Remote(RemoteTarget { group, discovered_as })
+        };
+        Ok(match found {
+            Some(Endpoint::Hubs(hubs)) => to(hubs, None),
+            Some(Endpoint::DiscoveredHub { name, address, port }) => {
+                to(vec![HubAddress::Network { host: address, port: Some(port) }], Some(name))
+            }
+            Some(Endpoint::Local { .. }) if settings.is_set(STORE) => {
+                Route::OwnHub(Arc::new(HubGroup::of_hub(settings, places)))
+            }
+            Some(Endpoint::Local { .. }) | None => Route::ThisMachine,
+        })
+    }
+}
+
+/// Whether the broker is on another machine, or may be.
 ///
 /// # Errors
 /// When the settings are wrong.
-pub fn remote_target(places: &DataDir) -> Result<Option<RemoteTarget>, Error> {
-    // Most machines have no hub, so the settings are not read if none of these variables or files exists.
-    let is_set = |name: &str| std::env::var_os(name).is_some();
-    if !is_set("SLM_MESH_HOST") && !is_set(SECRET) && !places.config().exists() {
-        return Ok(None);
-    }
-    let settings = Settings::load(places)?;
-    if discovered_hub::is_enabled(&settings) {
-        return Ok(discovered_hub::joined_hub(places).map(|hub| RemoteTarget { road: hub.road(), settings }));
-    }
-    let road = Endpoint::find(&settings)?;
-    Ok((!matches!(road, Endpoint::Local { .. })).then_some(RemoteTarget { road, settings }))
+pub fn is_remote(places: &DataDir) -> Result<bool, Error> {
+    Ok(matches!(Route::find(places)?, Route::Remote(_)))
 }
 
-/// Connects to a hub and describes this machine to it. Marks a hub that does not respond.
+/// Connects to the hub that leads and tells it who we are. Marks hubs that do not respond.
 ///
 /// # Errors
-/// When the hub can't be reached or rejects us; the text says which.
+/// When none can be reached or all reject us; the text says which.
 pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error> {
     let began = Instant::now();
-    let connected = connect_target(target);
-    if connected.is_ok() {
+    let connected = target.connect();
+    match &connected {
         // There is rarely a mark to remove.
-        let _ = std::fs::remove_file(places.silent());
-    } else if began.elapsed() >= SILENT_AFTER {
-        // If the mark can't be written, the next hook waits as well.
-        let _ = places.prepare().and_then(|()| places.write(&places.silent(), ""));
+        Ok(_) => drop(std::fs::remove_file(places.silent())),
+        Err(error) if error.kind == ErrorKind::Gone && began.elapsed() >= SILENT_AFTER => {
+            // Without the mark, the next hook waits as well.
+            let _ = places.prepare().and_then(|()| places.write(&places.silent(), ""));
+        }
+        Err(_) => {}
     }
     connected
 }
 
-/// Whether the hub did not respond a moment ago, so that a hook need not try. Commands ignore the mark, because they
-/// can wait, and they remove it when they succeed.
+/// What a hub says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HubRole {
+    /// It serves guests.
+    Leads {
+        /// Its version of slm-mesh.
+        version: String,
+    },
+    /// It sends them to another hub.
+    StandsBy {
+        /// That hub, if it knows one.
+        leader: Option<String>,
+    },
+}
+
+/// The answer of one hub.
+pub struct HubAnswer {
+    /// The hub as the settings name it.
+    pub hub: String,
+    /// What it says, or why it can't be asked.
+    pub role: Result<HubRole, Error>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl RemoteTarget {
+    /// Asks each of the hubs, all at once.
+    pub fn ask_each(&self) -> Vec<HubAnswer> {
+        let ask = |hub: &HubAddress| {
+            let began = Instant::now();
+            let role = ask_role(&self.group, hub);
+            HubAnswer { hub: hub.to_string(), role, took: began.elapsed() }
+        };
+        std::thread::scope(|scope| {
+            let hubs = self.group.candidates().iter().filter_map(Candidate::hub);
+            let asked: Vec<_> = hubs.map(|hub| scope.spawn(move || ask(hub))).collect();
+            asked.into_iter().filter_map(|one| one.join().ok()).collect()
+        })
+    }
+
+    fn connect(&self) -> Result<Client, Error> {
+        let Some(hub) = self.group.only_hub() else {
+            return self.group.find_leader(SEARCH_MAX).map(|(_, client)| client);
+        };
+        let connected = connect_to_hub(&self.group, hub);
+        let mut client = connected.map_err(|error| match &self.discovered_as {
+            Some(name) => discovered_hub::unreachable(name, &error),
+            None => error,
+        })?;
+        if let Some(name) = &self.discovered_as {
+            client.server_name = format!("the hub {name}");
+        }
+        client.group = Some(Arc::clone(&self.group));
+        client.send_origin()?;
+        Ok(client)
+    }
+}
+
+/// Connects to one hub, whether it leads or not.
+///
+/// # Errors
+/// When it can't be reached or rejects us.
+pub fn connect_to_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client, Error> {
+    let has_others = group.candidates().len() > 1;
+    let mut client = match hub {
+        HubAddress::Ssh { target, port } => ssh_hub::connect(target, *port, has_others)?,
+        HubAddress::Network { host, .. } => {
+            let settings = group.settings();
+            let second_opinion = has_others.then(|| {
+                let (group, hub) = (Arc::clone(group), hub.clone());
+                Arc::new(move || group.has_other_leader(&hub)) as SecondOpinion
+            });
+            let jitter = sys::random_u128() as u64;
+            let port = session_port(hub, settings);
+            Client::from_stream(guest::connect(host, port, settings.text(SECRET), jitter, second_opinion)?, None)
+        }
+    };
+    client.server_name = match hub {
+        HubAddress::Ssh { target, .. } => format!("the hub {target}"),
+        HubAddress::Network { host, .. } => format!("the hub {host}"),
+    };
+    Ok(client)
+}
+
+fn ask_role(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<HubRole, Error> {
+    let mut client = connect_to_hub(group, hub)?;
+    client.set_receive_timeout(Some(ROLE_TIMEOUT)).map_err(|error| client.connection_lost(&error))?;
+    // Only a hub that leads answers a ping.
+    let asked = client.call_once("ping", &json!({}));
+    match asked.and_then(|_| client.call_once("status", &json!({}))) {
+        Ok(status) => Ok(HubRole::Leads { version: status["version"].as_str().unwrap_or("?").to_owned() }),
+        Err(error) if error.kind == ErrorKind::Standby => {
+            Ok(HubRole::StandsBy { leader: leader_hint(&error).map(|leader| leader.to_string()) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The port of a hub for sessions: its own, or the one that the settings give to all.
+pub fn session_port(hub: &HubAddress, settings: &Settings) -> u16 {
+    match (hub, settings.int("SLM_MESH_WS_PORT")) {
+        (HubAddress::Network { port: Some(port), .. }, _) => *port,
+        (_, 0) => (settings.int("SLM_MESH_PORT") + 1) as u16,
+        (_, port) => port as u16,
+    }
+}
+
+/// Whether the hub did not respond a moment ago, so that a hook need not try. Commands do not ask this: they
+/// can wait, and a success removes the mark.
 pub fn is_marked_silent(places: &DataDir) -> bool {
     let at = std::fs::metadata(places.silent()).and_then(|meta| meta.modified());
     at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SILENT_MARK_AGE))
 }
 
-/// Connects through a process that carries the lines. So the connection outlives this process as long as another
-/// process holds the socket, and then the carrier ends.
+/// Connects so that the connection outlives this process for as long as a child process holds the socket: the
+/// broker of this machine gives such a socket, and to another machine a process carries the lines. The carrier
+/// ends when nobody holds its socket any more.
 ///
 /// # Errors
-/// When the carrier can't be started. The carrier itself reports why it can't reach the hub.
-pub fn connect_by_carrier() -> Result<Client, Error> {
+/// When there is no broker. A carrier reports by itself why it can't reach the hub.
+pub fn connect_for_child(places: &DataDir) -> Result<Client, Error> {
+    match Route::find(places)? {
+        Route::ThisMachine => Client::connect_or_start(places),
+        Route::OwnHub(group) => {
+            Client::connect_to_own_or_start(places)?;
+            let (leader, client) = group.find_leader(SEARCH_MAX)?;
+            leader.hub().map_or(Ok(client), |hub| start_carrier(&group, Some(hub)))
+        }
+        Route::Remote(target) => start_carrier(&target.group, None),
+    }
+}
+
+/// Starts a process that carries lines to the hub that the settings name, or to this one.
+fn start_carrier(group: &Arc<HubGroup>, hub: Option<&HubAddress>) -> Result<Client, Error> {
     let failed = |error: std::io::Error| Error::new(ErrorKind::Gone, format!("cannot start slm-mesh pipe ({error})"));
     let (ours, input) = UnixStream::pair().map_err(failed)?;
     let output = input.try_clone().map_err(failed)?;
     let mut command = Command::new(sys::own_path());
     command.arg("pipe").stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output)));
-    // The terminal's Ctrl-C is meant for the command that holds the socket, not for the carrier.
+    if let Some(hub) = hub {
+        command.env(HOST, hub.to_string()).env("SLM_MESH_ROLE", "client");
+    }
+    // A terminal's Ctrl-C is for the command that holds the socket.
     let child = command.process_group(0).spawn().map_err(failed)?;
-    Ok(Client::from_stream(ours, Some(child)))
-}
-
-fn connect_target(target: &RemoteTarget) -> Result<Client, Error> {
-    let RemoteTarget { road, settings } = target;
-    let mut client = match road {
-        Endpoint::Ssh(target, port) => connect_over_ssh(target, *port)?,
-        Endpoint::Hub(host) => {
-            let port = match settings.int("SLM_MESH_WS_PORT") {
-                0 => settings.int("SLM_MESH_PORT") + 1,
-                port => port,
-            };
-            let stream = guest::connect(host, port as u16, settings.text(SECRET), sys::random_u128() as u64)?;
-            Client::from_stream(stream, None)
-        }
-        Endpoint::DiscoveredHub { name, address, port } => {
-            let stream = guest::connect(address, *port, settings.text(SECRET), sys::random_u128() as u64);
-            Client::from_stream(stream.map_err(|error| discovered_hub::unreachable(name, &error))?, None)
-        }
-        Endpoint::Local { .. } => {
-            return Err(Error::new(ErrorKind::Internal, "a broker on this machine is no remote target"));
-        }
-    };
-    client.server_name = match road {
-        Endpoint::Ssh(host, _) | Endpoint::Hub(host) | Endpoint::DiscoveredHub { name: host, .. } => {
-            format!("the hub {host}")
-        }
-        Endpoint::Local { .. } => client.server_name,
-    };
-    client.send(&rpc::notification("origin", &describe_origin())).map_err(|error| client.connection_lost(&error))?;
+    let mut client = Client::from_stream(ours, Some(child));
+    (client.server, client.group) = (Server::Carried, Some(Arc::clone(group)));
     Ok(client)
 }
 
-/// Describes where this connection comes from: the machine, the user, and our parent processes. The hub uses the
-/// processes to find the session that a shell or hook belongs to. On one machine the broker asks the kernel; a hub
-/// trusts the description, because we know the secret.
-fn describe_origin() -> Value {
+/// Describes where this connection comes from: the machine, the user, and our parent processes, by which the
+/// hub finds the session that a shell or hook belongs to. On one machine the broker asks the kernel; here it
+/// believes us, because we know the secret.
+pub fn describe_origin() -> Value {
     let ancestors: Vec<Value> = process::ancestors(i64::from(std::process::id()))
         .iter()
         .map(|process| json!([process.pid, process.start, process.wrapper, process.agent.map(|agent| agent.kind)]))
         .collect();
     json!({ "host": sys::host(), "user": sys::user(), "ancestors": ancestors })
-}
-
-/// Runs `slm-mesh pipe` on the hub through ssh.
-fn connect_over_ssh(target: &str, port: Option<u16>) -> Result<Client, Error> {
-    let failed = |why: &str| {
-        let text = format!("the hub behind ssh://{target} can't be reached: {why}; try ssh {target} slm-mesh status");
-        Error::new(ErrorKind::Gone, text)
-    };
-    let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.try_clone()?, theirs)));
-    let (ours, input, output) = pair.map_err(|error| failed(&error.to_string()))?;
-    let mut command = Command::new("ssh");
-    // Nobody can type a password here, and ssh must notice a dead network.
-    command.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]);
-    command.args(["-o", "ServerAliveCountMax=2"]);
-    if let Some(port) = port {
-        command.args(["-p", &port.to_string()]);
-    }
-    command.args(["--", target, "slm-mesh", "pipe"]);
-    command.stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output))).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| failed(&format!("ssh can't be run ({error})")))?;
-    // Dropping the command closes our copies of its pipe ends, so that the stream ends when ssh does.
-    drop(command);
-    let stderr = child.stderr.take();
-    let mut client = Client::from_stream(ours, Some(child));
-    let ready = client.set_receive_timeout(Some(SSH_TIMEOUT)).map_err(|error| client.connection_lost(&error));
-    match ready.and_then(|()| client.call("ping", &json!({}))) {
-        Ok(_) => {
-            client.set_receive_timeout(None).map_err(|error| client.connection_lost(&error))?;
-            if let Some(stderr) = stderr {
-                // Later messages of ssh go to our own standard error.
-                std::thread::spawn(move || {
-                    BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| sys::print_error(&line))
-                });
-            }
-            Ok(client)
-        }
-        Err(_) => {
-            let mut messages = String::new();
-            if let (Some(mut stderr), Some(child)) = (stderr, client.broker_child.as_mut()) {
-                // ssh has ended, or is killed here. Its last message is the reason.
-                let _ = child.kill().and_then(|()| child.wait());
-                let _ = stderr.by_ref().take(4096).read_to_string(&mut messages);
-            }
-            let last = messages.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it did not respond");
-            Err(failed(last.trim()))
-        }
-    }
 }

@@ -65,6 +65,8 @@ pub struct Bridge<S> {
     /// Whether the WebSocket has bytes that the network has not accepted yet.
     is_network_full: bool,
     liveness: Liveness,
+    /// Called while the other side does not answer.
+    on_silence: Option<Box<dyn Fn() + Send>>,
 }
 
 impl<S: Read + Write> Bridge<S> {
@@ -91,10 +93,17 @@ impl<S: Read + Write> Bridge<S> {
             waiting: Vec::new(),
             is_network_full: false,
             liveness: Liveness::new(Instant::now()),
+            on_silence: None,
         })
     }
 
-    /// The stream to the network.
+    /// Calls this about once a second while a ping is not answered. It must not block.
+    pub fn doubt_silence(&mut self, on_silence: impl Fn() + Send + 'static) {
+        self.liveness = Liveness::doubtful(Instant::now());
+        self.on_silence = Some(Box::new(on_silence));
+    }
+
+    /// The network's stream.
     pub fn stream(&mut self) -> &mut S {
         self.socket.get_mut()
     }
@@ -282,6 +291,11 @@ impl<S: Read + Write> Bridge<S> {
     pub fn check_liveness(&mut self, now: Instant) -> bool {
         if self.liveness.is_dead(now) {
             return false;
+        }
+        if self.liveness.doubt_due(now)
+            && let Some(on_silence) = &self.on_silence
+        {
+            on_silence();
         }
         if let Some(number) = self.liveness.ping_due(now) {
             let is_written = match self.framing {

@@ -12,6 +12,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use tungstenite::client::{ClientRequestBuilder, client_with_config};
@@ -32,12 +33,22 @@ struct HubAddress<'a> {
     port: u16,
 }
 
-/// Connects to a hub and proves the secret; returns the socket for lines. The jitter spreads the attempts of guests
-/// that lost their connection at the same time.
+/// Asks the other hubs of a mesh whether one of them leads by now, while this one is silent.
+pub type SecondOpinion = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Connects to a hub and proves the secret; returns the socket of its lines. The jitter keeps guests that
+/// were dropped together from coming back together. A second opinion ends the connection to a silent hub sooner
+/// than its silence does.
 ///
 /// # Errors
 /// `Gone` when the hub can't be reached, `Refused` when the secrets differ.
-pub fn connect(host: &str, port: u16, secret: &str, jitter: u64) -> Result<UnixStream, Error> {
+pub fn connect(
+    host: &str,
+    port: u16,
+    secret: &str,
+    jitter: u64,
+    second_opinion: Option<SecondOpinion>,
+) -> Result<UnixStream, Error> {
     let hub = HubAddress { host, port };
     let key = NetworkKey::derive(secret).map_err(|error| hub.unreachable(&error))?;
     let (began, mut pauses) = (Instant::now(), RETRY_PAUSES_MS.iter());
@@ -55,7 +66,7 @@ pub fn connect(host: &str, port: u16, secret: &str, jitter: u64) -> Result<UnixS
     };
     let (socket, channel) = hub.authenticate(socket, &key)?;
     drop(deadline);
-    spawn_bridge(socket, channel).map_err(|error| hub.unreachable(&error))
+    spawn_bridge(socket, channel, second_opinion).map_err(|error| hub.unreachable(&error))
 }
 
 /// Ends a connection whose handshake takes longer than [`HANDSHAKE_MS`]. A limit for each read is not enough, because
@@ -166,14 +177,22 @@ impl HubAddress<'_> {
     }
 }
 
-/// Carries lines on a separate thread until one side ends.
-fn spawn_bridge(mut socket: WebSocket<TcpStream>, channel: NoiseChannel) -> io::Result<UnixStream> {
+/// Carries lines on a thread of its own until one side ends.
+fn spawn_bridge(
+    mut socket: WebSocket<TcpStream>,
+    channel: NoiseChannel,
+    second_opinion: Option<SecondOpinion>,
+) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     socket.get_mut().set_nonblocking(true)?;
     let mut poll = Poll::new()?;
     let framing = Framing::Encrypted(Box::new(channel));
     let mut bridge = Bridge::new(socket, framing, PollStream::from_std(ours), poll.registry(), Token(0))?;
+    if let Some(second_opinion) = second_opinion {
+        let stream = bridge.stream().try_clone()?;
+        bridge.doubt_silence(move || ask_others(&second_opinion, &stream));
+    }
     let network = bridge.stream().as_raw_fd();
     poll.registry().register(&mut SourceFd(&network), Token(1), Interest::READABLE | Interest::WRITABLE)?;
     let carry = move || {
@@ -194,4 +213,18 @@ fn spawn_bridge(mut socket: WebSocket<TcpStream>, channel: NoiseChannel) -> io::
     };
     std::thread::Builder::new().name("remote".into()).stack_size(256 * 1024).spawn(carry)?;
     Ok(theirs)
+}
+
+/// Ends a connection if the other hubs say that another one leads. A thread asks them: the hub may be only slow,
+/// and its lines must not wait for the others.
+fn ask_others(second_opinion: &SecondOpinion, stream: &TcpStream) {
+    let (second_opinion, Ok(stream)) = (Arc::clone(second_opinion), stream.try_clone()) else { return };
+    let ask = move || {
+        if second_opinion() {
+            // It may have ended by itself.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    };
+    // Without a thread, the hub is given up when it has been silent for long enough.
+    let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(ask);
 }

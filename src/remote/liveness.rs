@@ -9,6 +9,11 @@ use std::time::{Duration, Instant};
 
 const DEAD_AFTER: Duration = Duration::from_millis(DEAD_MS);
 const PING_AFTER: Duration = Duration::from_millis(PING_MS);
+/// The same on a guest that has other hubs to go to.
+const PING_AFTER_DOUBTFUL: Duration = Duration::from_millis(2_000);
+/// After this long without an answer to a ping, such a guest asks the other hubs, again and again until the
+/// answer comes. With the ping this is 3 s, in which a hub that lost its power is also found out by the others.
+const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// The signs of life so far, and the pings that wait for an answer.
 #[derive(Debug)]
@@ -19,12 +24,27 @@ pub struct Liveness {
     last_number: u32,
     /// Pings without an answer, oldest first.
     unanswered: VecDeque<(u32, Instant)>,
+    ping_after: Duration,
+    /// When the silence was last reported; `None` if it never has to be.
+    doubted_at: Option<Instant>,
 }
 
 impl Liveness {
     /// Begins with a side that was heard just now.
     pub fn new(now: Instant) -> Liveness {
-        Liveness { alive_at: now, pinged_at: now, last_number: 0, unanswered: VecDeque::new() }
+        Liveness {
+            alive_at: now,
+            pinged_at: now,
+            last_number: 0,
+            unanswered: VecDeque::new(),
+            ping_after: PING_AFTER,
+            doubted_at: None,
+        }
+    }
+
+    /// The same, and [`Liveness::doubt_due`] reports a silence that is not yet long enough to give up.
+    pub fn doubtful(now: Instant) -> Liveness {
+        Liveness { ping_after: PING_AFTER_DOUBTFUL, doubted_at: Some(now), ..Liveness::new(now) }
     }
 
     /// Notes a message that only the other side can have sent.
@@ -53,7 +73,7 @@ impl Liveness {
     /// The number of a ping that may go along with an answer. It is due in half the time, because the other side has
     /// just asked, and two messages together cost less.
     pub fn ping_along(&mut self, now: Instant) -> Option<u32> {
-        (now + PING_AFTER / 2 >= self.next_ping()).then(|| self.ping(now))
+        (now + self.ping_after / 2 >= self.next_ping()).then(|| self.ping(now))
     }
 
     fn ping(&mut self, now: Instant) -> u32 {
@@ -65,12 +85,28 @@ impl Liveness {
     }
 
     fn next_ping(&self) -> Instant {
-        self.alive_at.max(self.pinged_at) + PING_AFTER
+        self.alive_at.max(self.pinged_at) + self.ping_after
     }
 
-    /// When [`Liveness::is_dead`] or [`Liveness::ping_due`] may change next.
+    /// Whether a ping has been without an answer for so long that others should be asked; once a second.
+    pub fn doubt_due(&mut self, now: Instant) -> bool {
+        let is_due = self.next_doubt().is_some_and(|at| now >= at);
+        if is_due {
+            self.doubted_at = Some(now);
+        }
+        is_due
+    }
+
+    fn next_doubt(&self) -> Option<Instant> {
+        // A message that came since shows that the other side lives.
+        let asked_at = self.unanswered.iter().map(|(_, at)| *at).find(|at| *at > self.alive_at)?;
+        Some(asked_at.max(self.doubted_at?) + DOUBT_AFTER)
+    }
+
+    /// When [`Liveness::is_dead`], [`Liveness::ping_due`] or [`Liveness::doubt_due`] may next say something new.
     pub fn deadline(&self) -> Instant {
-        self.next_ping().min(self.alive_at + DEAD_AFTER)
+        let deadline = self.next_ping().min(self.alive_at + DEAD_AFTER);
+        self.next_doubt().map_or(deadline, |at| deadline.min(at))
     }
 }
 
@@ -92,6 +128,25 @@ mod tests {
         assert!(!liveness.is_dead(after(start, DEAD_MS - 1)) && liveness.is_dead(after(start, DEAD_MS)));
         liveness.note_pong(1);
         assert!(!liveness.is_dead(after(start, PING_MS + DEAD_MS - 1)));
+    }
+
+    #[test]
+    fn others_are_asked_after_the_first_unanswered_ping_and_until_it_is_answered() {
+        let start = Instant::now();
+        let mut liveness = Liveness::doubtful(start);
+        assert_eq!(liveness.ping_due(after(start, 2000)), Some(1));
+        assert!(!liveness.doubt_due(after(start, 2999)));
+        assert_eq!(liveness.deadline(), after(start, 3000));
+        assert!(liveness.doubt_due(after(start, 3000)));
+        assert!(!liveness.doubt_due(after(start, 3999)) && liveness.doubt_due(after(start, 4000)));
+        liveness.note_pong(1);
+        assert!(!liveness.doubt_due(after(start, 5000)));
+        assert_eq!(liveness.ping_due(after(start, 5000)), Some(2));
+        liveness.note_message(after(start, 5500));
+        assert!(!liveness.doubt_due(after(start, 7000)), "a message is a sign of life, too");
+        let mut patient = Liveness::new(start);
+        assert_eq!(patient.ping_due(after(start, PING_MS)), Some(1));
+        assert!(!patient.doubt_due(after(start, DEAD_MS)));
     }
 
     #[test]

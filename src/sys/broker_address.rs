@@ -1,8 +1,9 @@
-//! The address of the broker: on this machine, on a hub over the network, or behind ssh.
+//! Where the broker is reached: on this machine, or on a hub over the network or behind ssh.
 
-use super::settings::{LINKS, Settings};
+use super::hub_list::{HubAddress, parse_hubs};
+use super::settings::{LINKS, SECRET, Settings};
 use crate::base::error::{Error, ErrorKind};
-use std::net::{IpAddr, UdpSocket};
+use std::net::UdpSocket;
 
 /// The least characters of a secret. A shorter secret is refused.
 pub const SECRET_MIN: usize = 8;
@@ -19,9 +20,9 @@ pub enum Endpoint {
         /// Whether other machines can reach that address.
         hub: bool,
     },
-    /// On a hub with this name or address.
-    Hub(String),
-    /// On a hub that was discovered on the local network and has proven that it knows the secret.
+    /// On one of these hubs, which the setting names.
+    Hubs(Vec<HubAddress>),
+    /// On a hub that was discovered on the local network, and has proven there that it knows the secret.
     DiscoveredHub {
         /// The hub's name on the local network.
         name: String,
@@ -30,8 +31,6 @@ pub enum Endpoint {
         /// The hub's port for sessions.
         port: u16,
     },
-    /// On a hub behind ssh: `[user@]host`, and the port if the setting has one.
-    Ssh(String, Option<u16>),
 }
 
 impl Endpoint {
@@ -40,42 +39,69 @@ impl Endpoint {
     /// # Errors
     /// When the settings contradict each other, or the secret is missing or too short.
     pub fn find(settings: &Settings) -> Result<Endpoint, Error> {
-        let host = settings.text("SLM_MESH_HOST").trim().to_owned();
+        let setting = settings.text("SLM_MESH_HOST").trim();
         let role = settings.text("SLM_MESH_ROLE");
-        if let Some(target) = host.strip_prefix("ssh://") {
-            return behind_ssh(target.trim_end_matches('/'));
-        }
-        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let address: Option<IpAddr> = bare.parse().ok();
-        let is_loopback = bare == "localhost" || address.is_some_and(|address| address.is_loopback());
-        let is_wildcard = address.is_some_and(|address| address.is_unspecified());
-        // If this machine can bind the address, the address belongs to this machine.
-        let is_own = || address.is_some_and(|address| UdpSocket::bind((address, 0)).is_ok());
-        if role == "client" && is_wildcard {
-            let text = format!("SLM_MESH_ROLE: client wants SLM_MESH_HOST to name the hub, and it is {host}");
-            return Err(Error::new(ErrorKind::Usage, text));
-        }
-        // A client whose hub has a loopback address reaches the hub through a tunnel.
-        let is_local = role != "client" && (is_loopback || is_wildcard || role == "broker" || is_own());
-        let endpoint = if is_local { Endpoint::Local { bind: bare, hub: !is_loopback } } else { Endpoint::Hub(bare) };
-        if !(is_local && is_loopback) {
-            check_secret(settings.text("SLM_MESH_SHARED_SECRET"), &host)?;
+        let hubs = parse_hubs(setting)?;
+        let endpoint = match &hubs[..] {
+            [hub] if hub.is_network() => of_one_host(hub, role)?,
+            _ => {
+                refuse_own_address(&hubs, role)?;
+                Endpoint::Hubs(hubs)
+            }
+        };
+        let needs_secret = match &endpoint {
+            Endpoint::Local { hub, .. } => *hub,
+            Endpoint::Hubs(hubs) => hubs.iter().any(HubAddress::is_network),
+            Endpoint::DiscoveredHub { .. } => false,
+        };
+        if needs_secret {
+            check_secret(settings.text(SECRET), setting)?;
         }
         Ok(endpoint)
     }
 }
 
-fn behind_ssh(target: &str) -> Result<Endpoint, Error> {
-    let (name, port) = match target.rsplit_once(':') {
-        Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse().ok()),
-        _ => (target, None),
-    };
-    // ssh would treat a name that begins with a dash as an option.
-    let is_name = !name.is_empty() && !name.starts_with('-') && !name.contains(char::is_whitespace);
-    if is_name && !name.contains("@-") {
-        return Ok(Endpoint::Ssh(name.to_owned(), port));
+/// Of a setting that names one machine: this one or a hub.
+fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
+    let is_loopback = host.is_loopback();
+    if role == "client" && host.is_wildcard() {
+        let text = format!("SLM_MESH_ROLE: client wants SLM_MESH_HOST to name the hub, and it is {host}");
+        return Err(Error::new(ErrorKind::Usage, text));
     }
-    Err(Error::new(ErrorKind::Usage, format!("SLM_MESH_HOST: want ssh://[user@]host[:port], got ssh://{target}")))
+    // A client whose hub has a loopback address reaches it through a tunnel.
+    let is_local = role != "client" && (is_loopback || host.is_wildcard() || role == "broker" || is_own(host));
+    if !is_local {
+        return Ok(Endpoint::Hubs(vec![host.clone()]));
+    }
+    if let HubAddress::Network { port: Some(port), .. } = host {
+        let text = format!("SLM_MESH_HOST: want no port for this machine, got {host}; write SLM_MESH_WS_PORT={port}");
+        return Err(Error::new(ErrorKind::Usage, text));
+    }
+    Ok(Endpoint::Local { bind: host.host().to_owned(), hub: !is_loopback })
+}
+
+/// Whether this is an address of this machine: it can be bound.
+fn is_own(hub: &HubAddress) -> bool {
+    hub.ip().is_some_and(|address| UdpSocket::bind((address, 0)).is_ok())
+}
+
+/// Refuses a list of hubs on a machine that is one of them: it would be hub and guest.
+fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
+    if role == "broker" && hubs.len() > 1 {
+        let text = "SLM_MESH_ROLE: broker wants SLM_MESH_HOST to be an address of this machine, and it is a list of hubs; \
+                    write SLM_MESH_HOST=0.0.0.0 on a hub";
+        return Err(Error::new(ErrorKind::Usage, text));
+    }
+    match hubs.iter().find(|hub| role != "client" && (hub.is_loopback() || is_own(hub))) {
+        None => Ok(()),
+        Some(hub) => {
+            let text = format!(
+                "SLM_MESH_HOST: {hub} is this machine, and the list names the hubs of a guest; write SLM_MESH_HOST=0.0.0.0 \
+                 on a hub, or SLM_MESH_ROLE=client if a tunnel leads from {hub} to the hub"
+            );
+            Err(Error::new(ErrorKind::Usage, text))
+        }
+    }
 }
 
 /// The most links of one broker.

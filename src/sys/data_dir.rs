@@ -70,8 +70,13 @@ impl DataDir {
         self.dir.join("hub")
     }
 
-    /// The socket to which sessions and verbs connect. It is in the data directory, or in a short directory derived
-    /// from it if the path is too long for the system.
+    /// The hub that led last, of those that a guest lists.
+    pub fn leader(&self) -> PathBuf {
+        self.dir.join("leader")
+    }
+
+    /// The socket to which sessions and verbs connect: in the data directory, or in a short directory that is
+    /// derived from it if the system can't take a path that long.
     pub fn socket(&self) -> PathBuf {
         self.runtime_dir().unwrap_or_else(|| self.dir.clone()).join(SOCKET)
     }

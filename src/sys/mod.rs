@@ -14,6 +14,7 @@ pub mod git;
 pub mod path_normalization;
 pub mod process;
 pub mod regular_file;
+pub mod hub_list;
 pub mod run_with_signals;
 pub mod settings;
 pub mod terminal;

@@ -36,7 +36,9 @@ pub struct Setting {
     pub help: &'static str,
 }
 
-/// The shared secret, which must not be shown.
+/// The setting that says on which machine the broker is.
+pub const HOST: &str = "SLM_MESH_HOST";
+/// The setting whose value must not be shown.
 pub const SECRET: &str = "SLM_MESH_SHARED_SECRET";
 /// The setting with the agents that mail may wake.
 pub const WAKE: &str = "SLM_MESH_WAKE";
@@ -92,11 +94,12 @@ pub const SETTINGS: &[Setting] = &[
         help: "HTTP port; if taken, one of the nine after it",
     },
     Setting {
-        name: "SLM_MESH_HOST",
-        range: SettingRange::Text(255),
+        name: HOST,
+        range: SettingRange::Text(2048),
         default: "127.0.0.1",
         help: "An address of this machine (0.0.0.0 for all): serve other machines as a hub. Another machine's name or \
-               address, or ssh://[user@]host[:port]: use the hub there",
+               address, with :port if needed, or ssh://[user@]host[:port]: use the hub there; several with commas \
+               between them: use the hub that leads",
     },
     Setting {
         name: SECRET,

@@ -153,7 +153,7 @@ impl Mesh {
     /// The same from another machine, as a session has it: over the WebSocket.
     pub fn attach_remote(&self, name: &str) -> Line {
         let port = self.http_port() + 1;
-        let stream = slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, u64::from(port));
+        let stream = slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, u64::from(port), None);
         let mut line = Line::over(stream.unwrap_or_else(|error| panic!("{}", error.text)));
         let whence = json!({ "host": "elsewhere", "user": "bench", "ancestors": [] });
         line.send(format!("{}\n", json!({ "jsonrpc": "2.0", "method": "origin", "params": whence })).as_bytes());

@@ -2,6 +2,8 @@
 
 #[path = "../clients/mod.rs"]
 mod clients;
+mod false_hubs;
+mod several_hubs;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -359,7 +361,7 @@ fn accept_noise(stream: TcpStream) -> WebSocket<TcpStream> {
 }
 
 fn connect(port: u16) -> Result<std::os::unix::net::UnixStream, slm_mesh::base::error::Error> {
-    slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, 0)
+    slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, 0, None)
 }
 
 #[test]

@@ -39,7 +39,8 @@ pub fn fetch(
     let (host, port) = leader.rsplit_once(':').ok_or_else(|| format!("{leader} is no address of a hub"))?;
     let port = port.parse().map_err(|_| format!("{leader} is no address of a hub"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = guest::connect(host, port, &config.secret, sys::random_u128() as u64).map_err(|error| error.text)?;
+    let stream = guest::connect(host, port, &config.secret, sys::random_u128() as u64, None);
+    let stream = stream.map_err(|error| error.text)?;
     let mut leader = LeaderConnection::new(stream)?;
     let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&path).map_err(failed)?;
     let mut from = 0;

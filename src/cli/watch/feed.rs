@@ -262,8 +262,12 @@ impl Feed {
             RpcMessage::Response { id, result } => {
                 let open = id.as_str().and_then(|id| self.open.remove(id));
                 let result = result.map_err(|error| rpc::decode_error(&error));
+                let stands_by = result.as_ref().is_err_and(|error| error.kind == ErrorKind::Standby);
                 if let Some(open) = open {
                     self.handle_answer(open, result);
+                }
+                if stands_by {
+                    self.disconnect("its hub stands by");
                 }
             }
             _ => {}

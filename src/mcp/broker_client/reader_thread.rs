@@ -6,7 +6,7 @@ use super::super::session_identity::attach_params;
 use super::super::stdout_writer::StdoutWriter;
 use super::state::SharedState;
 use crate::base::error::{Error, ErrorKind};
-use crate::client::{Client, discovered_hub};
+use crate::client::{Client, discovered_hub, is_connection_lost};
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
 use crate::wire::rpc::{self, RpcMessage};
@@ -31,6 +31,8 @@ const MISSES_MAX: u32 = 5;
 /// If an attempt takes longer than this, the network is broken rather than a broker just ending, so calls fail at
 /// once.
 const MISS_MAX: Duration = Duration::from_millis(500);
+/// How long a hub that ceased to lead may take to refuse the calls that are with it.
+const REFUSES_WITHIN: Duration = Duration::from_millis(200);
 
 /// The thread that waits for the broker.
 pub struct ReaderThread {
@@ -45,6 +47,8 @@ pub struct ReaderThread {
     is_dormant: bool,
     /// Attempts in a row that found no living broker.
     n_misses: u32,
+    /// The hub ceased to lead then, and the connection goes on only until it has refused all calls.
+    deposed_at: Option<Instant>,
 }
 
 impl ReaderThread {
@@ -57,6 +61,7 @@ impl ReaderThread {
             pause: Duration::ZERO,
             is_dormant: false,
             n_misses: 0,
+            deposed_at: None,
         }
     }
 
@@ -73,7 +78,7 @@ impl ReaderThread {
                 }
                 // The broker was ending when we connected, so the next broker comes soon.
                 Err(error)
-                    if error.kind == ErrorKind::Gone && self.n_misses < MISSES_MAX && began.elapsed() < MISS_MAX =>
+                    if is_connection_lost(&error) && self.n_misses < MISSES_MAX && began.elapsed() < MISS_MAX =>
                 {
                     self.n_misses += 1;
                     std::thread::sleep(Duration::from_millis(5 << self.n_misses));
@@ -145,9 +150,10 @@ impl ReaderThread {
         }
         threads.sort();
         threads.dedup();
-        for thread in threads {
-            let former = self.known_peers.get(&thread);
-            let value = client.call("attach", &attach_params(&thread, former, &identity))?;
+        for (n, thread) in threads.into_iter().enumerate() {
+            let params = attach_params(&thread, self.known_peers.get(&thread), &identity);
+            // Only the first one may find the leader: all of them belong on the same connection.
+            let value = if n == 0 { client.call("attach", &params)? } else { client.call_once("attach", &params)? };
             self.known_peers.insert(thread, peer_id(&value));
         }
         let mut state = self.shared.lock();
@@ -164,9 +170,15 @@ impl ReaderThread {
 
     /// Reads answers until the connection ends.
     fn read_answers(&mut self, mut client: Client) {
+        self.deposed_at = None;
         loop {
             let quiet = self.report_progress();
-            if client.set_receive_timeout(quiet).is_err() {
+            let refuses_within =
+                self.deposed_at.map(|at| (at + REFUSES_WITHIN).saturating_duration_since(Instant::now()));
+            if refuses_within.is_some_and(|left| left.is_zero() || !self.shared.lock().has_calls_in_flight()) {
+                return;
+            }
+            if client.set_receive_timeout(refuses_within.or(quiet)).is_err() {
                 return;
             }
             let received = client.receive();
@@ -207,6 +219,10 @@ impl ReaderThread {
     }
 
     fn on_answer(&mut self, request: u64, result: Result<Value, Value>) {
+        if result.as_ref().is_err_and(|error| rpc::decode_error(error).kind == ErrorKind::Standby) {
+            self.deposed_at.get_or_insert_with(Instant::now);
+            return self.shared.lock().take_back(request);
+        }
         let mut state = self.shared.lock();
         if let Some(thread) = state.attaching.remove(&request) {
             drop(state);

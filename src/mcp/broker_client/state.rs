@@ -112,7 +112,20 @@ impl ClientState {
         is_sent
     }
 
-    /// Attaches the client's thread of a call, if this connection does not know the thread yet.
+    /// Queues a call again that a hub has refused without running it. Other requests of this connection end with
+    /// it.
+    pub fn take_back(&mut self, request: u64) {
+        if self.calls.contains_key(&request) {
+            self.queue.push_back(request);
+        }
+    }
+
+    /// Whether the broker still has a call to answer.
+    pub fn has_calls_in_flight(&self) -> bool {
+        self.calls.keys().any(|request| !self.queue.contains(request))
+    }
+
+    /// Attaches a thread of the client that this connection does not know yet.
     pub fn attach_for(&mut self, request: u64) {
         let thread = self.calls.get(&request).map(|call| call.thread.clone()).unwrap_or_default();
         if self.socket.is_none() || self.attaching.values().any(|attaching| *attaching == thread) {

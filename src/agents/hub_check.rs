@@ -1,0 +1,55 @@
+//! Checks on a guest each hub that its settings name, and whether a lock can be taken at the one that leads.
+
+use super::doctor::{Check, check_lock};
+use crate::base::error::ErrorKind;
+use crate::client::Client;
+use crate::client::remote::{HubAnswer, HubRole, RemoteTarget};
+use crate::sys::data_dir::DataDir;
+
+/// Asks all hubs at once. A hub that does not answer is a fault even if another one leads: it can't take over.
+pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check> {
+    let answers = target.ask_each();
+    let leads = |one: &HubAnswer| matches!(one.role, Ok(HubRole::Leads { .. }));
+    let has_leader = answers.iter().any(leads);
+    let mut checks: Vec<Check> = answers.iter().map(|one| check_hub(one, has_leader)).collect();
+    // The settings may not list the hub that the others name.
+    let names_one = |one: &HubAnswer| matches!(one.role, Ok(HubRole::StandsBy { leader: Some(_) }));
+    if has_leader || answers.iter().any(names_one) {
+        checks.push(match Client::connect_to_running(places) {
+            Ok(mut client) => check_lock(&mut client, places),
+            Err(error) => Check::error("leader", error.text, "run slm-mesh doctor on the hubs"),
+        });
+    } else if answers.iter().any(|one| one.role.is_ok()) {
+        checks.push(Check::error("leader", "no hub leads at the moment", "run slm-mesh status on a hub"));
+    }
+    checks
+}
+
+fn check_hub(one: &HubAnswer, has_leader: bool) -> Check {
+    let about = format!("hub {}", one.hub);
+    let took = one.took.as_millis();
+    match &one.role {
+        Ok(HubRole::Leads { version }) if version == env!("CARGO_PKG_VERSION") => {
+            Check::well(&about, format!("answers in {took} ms; version {version}"))
+        }
+        Ok(HubRole::Leads { version }) => {
+            let found =
+                format!("answers in {took} ms; version {version}, and this program is {}", env!("CARGO_PKG_VERSION"));
+            Check::error(&about, found, "install the same version on both machines")
+        }
+        Ok(HubRole::StandsBy { leader: Some(leader) }) => {
+            Check::well(&about, format!("answers in {took} ms; stands by, and {leader} leads"))
+        }
+        Ok(HubRole::StandsBy { leader: None }) => {
+            Check::well(&about, format!("answers in {took} ms; stands by, and knows of no hub that leads"))
+        }
+        Err(error) => {
+            let (found, cure) = error.text.split_once("; ").unwrap_or((&error.text, "start the broker there"));
+            let cure = match error.kind {
+                ErrorKind::Gone if has_leader => format!("{cure}; another hub leads meanwhile"),
+                _ => cure.to_owned(),
+            };
+            Check::error(&about, found, cure)
+        }
+    }
+}

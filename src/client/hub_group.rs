@@ -1,0 +1,162 @@
+//! The hubs of one mesh, of which one leads: connects to the one that does, and asks the others when it falls
+//! silent.
+
+use super::last_leader::LastLeader;
+use super::leader_search::{LeaderSearch, leader_hint};
+use super::{Client, remote};
+use crate::base::error::Error;
+use crate::sys::data_dir::DataDir;
+use crate::sys::hub_list::HubAddress;
+use crate::sys::settings::{SECRET, Settings};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a search may take: longer than the usual lease, so that it finds the hub that takes over, and less
+/// than the five seconds after which every verb ends.
+pub const SEARCH_MAX: Duration = Duration::from_millis(4500);
+/// How long the others may take to say whether one of them leads instead of a silent hub.
+const SECOND_OPINION_MAX: Duration = Duration::from_secs(1);
+
+/// A hub that may lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Candidate {
+    /// The broker of this machine, which is one of several hubs.
+    ThisMachine,
+    /// Another machine.
+    Hub(HubAddress),
+}
+
+impl Candidate {
+    /// Its address, if it is another machine.
+    pub fn hub(&self) -> Option<&HubAddress> {
+        match self {
+            Candidate::ThisMachine => None,
+            Candidate::Hub(hub) => Some(hub),
+        }
+    }
+
+    /// Whether it is reached through ssh, which takes longer.
+    pub fn is_behind_ssh(&self) -> bool {
+        self.hub().is_some_and(|hub| !hub.is_network())
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Candidate::ThisMachine => f.write_str("the hub of this machine"),
+            Candidate::Hub(hub) => write!(f, "the hub {hub}"),
+        }
+    }
+}
+
+/// The hubs that a process may ask.
+#[derive(Debug)]
+pub struct HubGroup {
+    candidates: Vec<Candidate>,
+    settings: Settings,
+    places: DataDir,
+    /// The note of a guest. A hub asks its own broker, which knows better.
+    last_leader: Option<LastLeader>,
+}
+
+impl HubGroup {
+    /// The hubs that a guest's settings name.
+    pub fn of_guest(hubs: Vec<HubAddress>, settings: Settings, places: &DataDir) -> HubGroup {
+        let last_leader = Some(LastLeader::of(places, &hubs));
+        let candidates = hubs.into_iter().map(Candidate::Hub).collect();
+        HubGroup { candidates, settings, places: places.clone(), last_leader }
+    }
+
+    /// The broker of this machine, which names the hub that leads.
+    pub fn of_hub(settings: Settings, places: &DataDir) -> HubGroup {
+        HubGroup { candidates: vec![Candidate::ThisMachine], settings, places: places.clone(), last_leader: None }
+    }
+
+    /// The hubs without those that were only named.
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
+    /// The settings with the secret and the ports.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether hubs can be asked that are not behind ssh.
+    pub fn has_secret(&self) -> bool {
+        !self.settings.text(SECRET).is_empty()
+    }
+
+    /// The only hub, unless another one led last.
+    pub fn only_hub(&self) -> Option<&HubAddress> {
+        match &self.candidates[..] {
+            [Candidate::Hub(hub)] if self.last_leader.as_ref().is_none_or(|note| note.read().is_none()) => Some(hub),
+            _ => None,
+        }
+    }
+
+    /// Notes what a standby says: the next connection tries the hub that it names, and makes sure that it leads.
+    pub fn note_standby(&self, refusal: &Error) {
+        let Some(note) = &self.last_leader else { return };
+        let only = match &self.candidates[..] {
+            [Candidate::Hub(hub)] => Some(hub.clone()),
+            _ => None,
+        };
+        if let Some(leader) = leader_hint(refusal).or(only) {
+            note.write(&leader);
+        }
+    }
+
+    /// Connects to the hub that leads, and remembers it.
+    ///
+    /// # Errors
+    /// When there is none; the text names all hubs with the cause at each.
+    pub fn find_leader(self: &Arc<Self>, limit: Duration) -> Result<(Candidate, Client), Error> {
+        let first = self.last_leader.as_ref().and_then(LastLeader::read).map(Candidate::Hub);
+        let (leader, mut client) = LeaderSearch::new(self, first).run(limit)?;
+        self.remember(&leader);
+        if leader != Candidate::ThisMachine {
+            client.send_origin()?;
+        }
+        client.group = Some(Arc::clone(self));
+        Ok((leader, client))
+    }
+
+    fn remember(&self, leader: &Candidate) {
+        let Some(note) = &self.last_leader else { return };
+        match leader.hub() {
+            Some(hub) if self.candidates != [leader.clone()] => note.write(hub),
+            // Of a single hub that leads there is nothing to remember.
+            _ => note.forget(),
+        }
+    }
+
+    /// Whether another hub leads by now; asked while this one is silent.
+    pub fn has_other_leader(self: &Arc<Self>, silent: &HubAddress) -> bool {
+        let found = LeaderSearch::new(self, None).without(silent).run(SECOND_OPINION_MAX);
+        found.is_ok_and(|(leader, _)| {
+            self.remember(&leader);
+            true
+        })
+    }
+
+    /// Connects to one of the hubs, whether it leads or not.
+    ///
+    /// # Errors
+    /// When it can't be reached.
+    pub fn connect_to(self: &Arc<Self>, candidate: &Candidate) -> Result<Client, Error> {
+        match candidate {
+            Candidate::ThisMachine => Client::connect_to_own(&self.places),
+            Candidate::Hub(hub) => remote::connect_to_hub(self, hub),
+        }
+    }
+
+    /// Whether a standby's hint means this hub: the same machine by name, and the same port for sessions, which
+    /// does not matter behind ssh.
+    pub fn is_named_by(&self, hub: &HubAddress, hint: &HubAddress) -> bool {
+        let is_same_port = remote::session_port(hub, &self.settings) == remote::session_port(hint, &self.settings);
+        hub.host().eq_ignore_ascii_case(hint.host()) && (!hub.is_network() || is_same_port)
+    }
+}

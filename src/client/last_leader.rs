@@ -1,0 +1,69 @@
+//! Remembers on a guest which of the hubs leads, for all its sessions, verbs and hooks: each tries that hub
+//! first.
+//!
+//! **Invariant:** this is only an address to try. A hub that answers there still proves the secret, and says
+//! whether it leads.
+
+use crate::sys::data_dir::DataDir;
+use crate::sys::hub_list::HubAddress;
+use std::fs;
+
+/// The note in the data directory of a guest that lists these hubs.
+#[derive(Debug, Clone)]
+pub struct LastLeader {
+    places: DataDir,
+    /// The hubs as the settings name them. A note for other hubs says nothing about these.
+    listed: String,
+}
+
+impl LastLeader {
+    /// The note for these hubs.
+    pub fn of(places: &DataDir, hubs: &[HubAddress]) -> LastLeader {
+        let listed = hubs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        LastLeader { places: places.clone(), listed }
+    }
+
+    /// The hub that led last, if that is known.
+    pub fn read(&self) -> Option<HubAddress> {
+        let text = fs::read_to_string(self.places.leader()).ok()?;
+        let (listed, leader) = text.trim_end().split_once('\n')?;
+        HubAddress::parse(leader).ok().filter(|_| listed == self.listed)
+    }
+
+    /// Notes which hub leads. Without the note, the next search takes longer.
+    pub fn write(&self, leader: &HubAddress) {
+        if self.read().as_ref() != Some(leader) {
+            let text = format!("{}\n{leader}\n", self.listed);
+            let _ = self.places.prepare().and_then(|()| self.places.write(&self.places.leader(), &text));
+        }
+    }
+
+    /// Forgets it, which is all that is left to do when a note is wrong.
+    pub fn forget(&self) {
+        // There may be no note.
+        let _ = fs::remove_file(self.places.leader());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_counts_only_for_the_hubs_that_it_was_made_for() {
+        let places = DataDir { dir: std::env::temp_dir().join(format!("slm-mesh-leader-{}", std::process::id())) };
+        let hubs = |text: &str| crate::sys::hub_list::parse_hubs(text).unwrap();
+        let note = LastLeader::of(&places, &hubs("a,b"));
+        assert_eq!(note.read(), None);
+        note.write(&hubs("b")[0]);
+        assert_eq!(note.read(), Some(hubs("b")[0].clone()));
+        assert_eq!(LastLeader::of(&places, &hubs("a,c")).read(), None);
+        for damage in ["", "a,b", "a,b\n", "a,b\n0:0:0\n", "\0\n\0"] {
+            fs::write(places.leader(), damage).unwrap();
+            assert_eq!(note.read(), None, "{damage:?}");
+        }
+        note.forget();
+        note.forget();
+        fs::remove_dir_all(&places.dir).unwrap();
+    }
+}

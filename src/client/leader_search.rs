@@ -1,0 +1,244 @@
+//! Finds the hub that leads, among several: asks one, and the next one as soon as that takes too long, fails,
+//! or stands by.
+//!
+//! **Invariant:** a dead hub delays the others only by a moment, and a false hint delays them not at all. Each
+//! hub is asked once at a time, and a search ends in time.
+
+use super::Client;
+use super::hub_group::{Candidate, HubGroup};
+use crate::base::error::{Error, ErrorKind};
+use crate::sys::hub_list::HubAddress;
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// How long a hub behind ssh may take, since a login takes its time.
+const SSH_MAX: Duration = Duration::from_secs(30);
+/// How long a hub may take before the next one is asked as well.
+const NEXT_AFTER: Duration = Duration::from_millis(150);
+const NEXT_AFTER_SSH: Duration = Duration::from_secs(1);
+/// When to ask a hub again that could not be asked.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// When to ask a hub again that stands by: soon at first, and then less often, since all guests of a hub that
+/// died ask at the same time.
+const STANDBY_PAUSE_MIN: Duration = Duration::from_millis(100);
+const STANDBY_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Hubs that may be asked because another one named them.
+const HINTS_MAX: usize = 4;
+const STACK_BYTES: usize = 256 * 1024;
+
+/// How far the question to a candidate has come.
+#[derive(Debug)]
+enum Progress {
+    /// It was not asked yet.
+    Waiting,
+    /// It has not answered yet.
+    Asked,
+    /// It does not lead, and is asked again until it does.
+    StandsBy(Error),
+    /// It could not be asked at that time.
+    Failed(Instant, Error),
+}
+
+type Answer = (Candidate, Result<Client, Error>);
+
+/// A search.
+pub struct LeaderSearch<'a> {
+    group: &'a Arc<HubGroup>,
+    /// In the order in which they are asked.
+    candidates: Vec<(Candidate, Progress)>,
+    n_hints: usize,
+    /// A silent hub, which nobody's hint makes a candidate.
+    silent: Option<HubAddress>,
+    answers: (Sender<Answer>, Receiver<Answer>),
+}
+
+impl<'a> LeaderSearch<'a> {
+    /// A search among the hubs of a group, with this one first.
+    pub fn new(group: &'a Arc<HubGroup>, first: Option<Candidate>) -> LeaderSearch<'a> {
+        let others = group.candidates().iter().filter(|candidate| first.as_ref() != Some(candidate)).cloned();
+        let others: Vec<Candidate> = others.collect();
+        let candidates = first.into_iter().chain(others).map(|candidate| (candidate, Progress::Waiting)).collect();
+        LeaderSearch { group, candidates, n_hints: 0, silent: None, answers: channel() }
+    }
+
+    /// Leaves out a hub that is silent.
+    pub fn without(mut self, silent: &HubAddress) -> LeaderSearch<'a> {
+        self.candidates.retain(|(candidate, _)| *candidate != Candidate::Hub(silent.clone()));
+        self.silent = Some(silent.clone());
+        self
+    }
+
+    /// Asks until one leads; its connection. While hubs stand by and none leads, it asks them again, since one
+    /// may be about to take over.
+    ///
+    /// # Errors
+    /// `Standby` when none leads, `Gone` when none answers; the text names all of them with the cause at each.
+    pub fn run(mut self, limit: Duration) -> Result<(Candidate, Client), Error> {
+        let began = Instant::now();
+        let mut next_at = began;
+        loop {
+            let now = Instant::now();
+            if let Some(patience) = self.ask_next(now, next_at) {
+                next_at = now + patience;
+            }
+            let end = began + if self.waits_for_ssh() { SSH_MAX } else { limit };
+            if now >= end || !self.is_hopeful() {
+                return Err(self.failure());
+            }
+            let pause = end.min(self.next_question(next_at)).saturating_duration_since(now);
+            match self.answers.1.recv_timeout(pause) {
+                Ok((candidate, Ok(client))) => return Ok((candidate, client)),
+                Ok((candidate, Err(error))) => {
+                    self.add_hint(&error);
+                    self.note_failure(&candidate, error);
+                    next_at = Instant::now();
+                }
+                // The time has come to ask the next one.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Asks the next candidate that is due; says how long it may take before another one is asked.
+    fn ask_next(&mut self, now: Instant, next_at: Instant) -> Option<Duration> {
+        let is_due = |progress: &Progress| match progress {
+            Progress::Waiting => now >= next_at,
+            Progress::Asked | Progress::StandsBy(_) => false,
+            Progress::Failed(at, _) => now >= *at + AGAIN_AFTER,
+        };
+        let (candidate, progress) = self.candidates.iter_mut().find(|(_, progress)| is_due(progress))?;
+        *progress = match ask(self.group, candidate, &self.answers.0) {
+            Ok(()) => Progress::Asked,
+            Err(error) => Progress::Failed(now, error),
+        };
+        Some(if candidate.is_behind_ssh() { NEXT_AFTER_SSH } else { NEXT_AFTER })
+    }
+
+    fn note_failure(&mut self, candidate: &Candidate, error: Error) {
+        if let Some((_, progress)) = self.candidates.iter_mut().find(|(known, _)| known == candidate) {
+            *progress = match error.kind {
+                ErrorKind::Standby => Progress::StandsBy(error),
+                _ => Progress::Failed(Instant::now(), error),
+            };
+        }
+    }
+
+    /// Makes the hub that a standby names the next candidate.
+    fn add_hint(&mut self, error: &Error) {
+        let Some(hint) = leader_hint(error) else { return };
+        let is_hint = |hub: &HubAddress| self.group.is_named_by(hub, &hint);
+        let listed = self.candidates.iter().position(|(candidate, _)| candidate.hub().is_some_and(is_hint));
+        if let Some(at) = listed {
+            self.candidates[..=at].rotate_right(1);
+        } else if self.n_hints < HINTS_MAX && self.group.has_secret() && !self.silent.as_ref().is_some_and(is_hint) {
+            self.n_hints += 1;
+            self.candidates.insert(0, (Candidate::Hub(hint), Progress::Waiting));
+        }
+    }
+
+    /// Whether a candidate may still turn out to lead.
+    fn is_hopeful(&self) -> bool {
+        self.candidates.iter().any(|(_, progress)| !matches!(progress, Progress::Failed(..)))
+    }
+
+    fn waits_for_ssh(&self) -> bool {
+        self.candidates
+            .iter()
+            .any(|(candidate, progress)| candidate.is_behind_ssh() && matches!(progress, Progress::Asked))
+    }
+
+    /// When a candidate is to be asked next, if no answer comes before.
+    fn next_question(&self, next_at: Instant) -> Instant {
+        let due = self.candidates.iter().filter_map(|(_, progress)| match progress {
+            Progress::Waiting => Some(next_at),
+            Progress::Asked | Progress::StandsBy(_) => None,
+            Progress::Failed(at, _) => Some(*at + AGAIN_AFTER),
+        });
+        due.min().unwrap_or_else(|| Instant::now() + SSH_MAX)
+    }
+
+    /// Says why no hub was found.
+    fn failure(&self) -> Error {
+        let causes: Vec<String> = self.candidates.iter().map(|(hub, progress)| progress.cause(hub)).collect();
+        let causes = causes.join("; ");
+        let has = |kind| self.candidates.iter().any(|(_, progress)| progress.kind() == Some(kind));
+        if has(ErrorKind::Standby) {
+            let text = format!("no hub leads at the moment: {causes}; try again in a moment");
+            return Error::new(ErrorKind::Standby, text);
+        }
+        let are_all_refused = self.candidates.iter().all(|(_, progress)| progress.kind() == Some(ErrorKind::Refused));
+        let kind = if are_all_refused { ErrorKind::Refused } else { ErrorKind::Gone };
+        Error::new(kind, format!("no hub answers: {causes}; slm-mesh doctor tries each of them"))
+    }
+}
+
+impl Progress {
+    fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Progress::Waiting | Progress::Asked => None,
+            Progress::StandsBy(error) | Progress::Failed(_, error) => Some(error.kind),
+        }
+    }
+
+    /// The first clause of a hub's error: the thing and the cause. The cure for a single hub is not the one
+    /// for several.
+    fn cause(&self, hub: &Candidate) -> String {
+        match self {
+            Progress::Failed(_, error) => error.text.split("; ").next().unwrap_or_default().to_owned(),
+            Progress::StandsBy(error) => match leader_hint(error) {
+                Some(leader) => format!("{hub} stands by and names {leader}"),
+                None => format!("{hub} stands by"),
+            },
+            Progress::Waiting | Progress::Asked => format!("{hub} does not answer"),
+        }
+    }
+}
+
+/// The hub that leads, as a standby names it.
+pub fn leader_hint(error: &Error) -> Option<HubAddress> {
+    let data = error.data.as_ref().filter(|_| error.kind == ErrorKind::Standby)?;
+    HubAddress::parse(data["leader"].as_str()?).ok().filter(HubAddress::is_network)
+}
+
+/// Asks a candidate on a thread of its own, so that a silent one delays nobody. It asks a standby again for as
+/// long as the search lasts.
+fn ask(group: &Arc<HubGroup>, candidate: &Candidate, answers: &Sender<Answer>) -> Result<(), Error> {
+    let (group, candidate, answers) = (Arc::clone(group), candidate.clone(), answers.clone());
+    let ask = move || {
+        let mut client = match group.connect_to(&candidate) {
+            Ok(client) => client,
+            // Nobody receives this any more if another hub leads.
+            Err(error) => return drop(answers.send((candidate, Err(error)))),
+        };
+        let mut pause = STANDBY_PAUSE_MIN;
+        loop {
+            match client.call_once("ping", &json!({})) {
+                Ok(_) => {
+                    return answers.send((candidate, Ok(client))).unwrap_or_else(|unwanted| end_unwanted(unwanted.0.1));
+                }
+                Err(error) => {
+                    let stands_by = error.kind == ErrorKind::Standby;
+                    if answers.send((candidate.clone(), Err(error))).is_err() || !stands_by {
+                        return end_unwanted(Ok(client));
+                    }
+                }
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 3 / 2).min(STANDBY_PAUSE_MAX);
+        }
+    };
+    let spawned = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(ask);
+    spawned.map(drop).map_err(|error| Error::new(ErrorKind::Gone, format!("no thread can be started ({error})")))
+}
+
+/// Closes a connection that nobody needs, and reaps its ssh.
+fn end_unwanted(connected: Result<Client, Error>) {
+    if let Ok(mut client) = connected
+        && let Some(mut ssh) = client.broker_child.take()
+    {
+        // It may have ended already.
+        let _ = ssh.kill().and_then(|()| ssh.wait());
+    }
+}

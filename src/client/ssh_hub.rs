@@ -1,0 +1,67 @@
+//! Connects to a hub through ssh, which runs `slm-mesh pipe` there.
+
+use super::Client;
+use crate::base::error::{Error, ErrorKind};
+use crate::sys;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long ssh and the hub may take for the first response.
+const SSH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs `slm-mesh pipe` on the hub through ssh. With other hubs to go to, ssh notices a dead one sooner.
+///
+/// # Errors
+/// When ssh fails or the hub does not answer; the text has the last line that ssh printed.
+pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Client, Error> {
+    let failed = |why: &str| {
+        let text = format!("the hub behind ssh://{target} can't be reached: {why}; try ssh {target} slm-mesh status");
+        Error::new(ErrorKind::Gone, text)
+    };
+    let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.try_clone()?, theirs)));
+    let (ours, input, output) = pair.map_err(|error| failed(&error.to_string()))?;
+    let mut command = Command::new("ssh");
+    // Nobody is there to type a password, and ssh must notice a dead network.
+    let alive_interval = if has_others { "ServerAliveInterval=1" } else { "ServerAliveInterval=5" };
+    command.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", alive_interval]);
+    command.args(["-o", "ServerAliveCountMax=2"]);
+    if let Some(port) = port {
+        command.args(["-p", &port.to_string()]);
+    }
+    command.args(["--", target, "slm-mesh", "pipe"]);
+    command.stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output))).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| failed(&format!("ssh can't be run ({error})")))?;
+    // This closes our copies of its ends, so that the stream ends when ssh does.
+    drop(command);
+    let stderr = child.stderr.take();
+    let mut client = Client::from_stream(ours, Some(child));
+    let ready = client.set_receive_timeout(Some(SSH_TIMEOUT)).map_err(|error| client.connection_lost(&error));
+    let answer = ready.and_then(|()| client.call_once("ping", &json!({})));
+    // A hub that stands by has answered, too.
+    match answer.or_else(|error| if error.kind == ErrorKind::Standby { Ok(Value::Null) } else { Err(error) }) {
+        Ok(_) => {
+            client.set_receive_timeout(None).map_err(|error| client.connection_lost(&error))?;
+            if let Some(stderr) = stderr {
+                // Later messages of ssh go to our own log.
+                std::thread::spawn(move || {
+                    BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| sys::print_error(&line))
+                });
+            }
+            Ok(client)
+        }
+        Err(_) => {
+            let mut messages = String::new();
+            if let (Some(mut stderr), Some(child)) = (stderr, client.broker_child.as_mut()) {
+                // It has ended or is ended here; its last words are the reason.
+                let _ = child.kill().and_then(|()| child.wait());
+                let _ = stderr.by_ref().take(4096).read_to_string(&mut messages);
+            }
+            let last = messages.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it did not respond");
+            Err(failed(last.trim()))
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The hubs that `SLM_MESH_HOST` names on a guest: one, or several with commas between them.
+
+use crate::base::error::{Error, ErrorKind};
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Hubs that one guest may list: an etcd cluster serves at most five, and some may have two names.
+pub const HUBS_MAX: usize = 8;
+
+/// One hub of the setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HubAddress {
+    /// Over the network.
+    Network {
+        /// Its name or address, without brackets.
+        host: String,
+        /// Its port for sessions, if the setting names one.
+        port: Option<u16>,
+    },
+    /// Behind ssh.
+    Ssh {
+        /// `[user@]host`.
+        target: String,
+        /// The port of ssh, if the setting names one.
+        port: Option<u16>,
+    },
+}
+
+impl HubAddress {
+    /// Reads one element of the setting: `host`, `host:port`, `[IPv6]:port` or `ssh://[user@]host[:port]`.
+    ///
+    /// # Errors
+    /// When it is no such address.
+    pub fn parse(text: &str) -> Result<HubAddress, Error> {
+        match text.strip_prefix("ssh://") {
+            Some(target) => parse_ssh(target.trim_end_matches('/')),
+            None => parse_network(text),
+        }
+    }
+
+    /// The name or address of the machine, without a user or a port.
+    pub fn host(&self) -> &str {
+        match self {
+            HubAddress::Network { host, .. } => host,
+            HubAddress::Ssh { target, .. } => target.rsplit_once('@').map_or(target, |(_, host)| host),
+        }
+    }
+
+    /// The address of the machine, if the setting has no name for it.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            HubAddress::Network { host, .. } => host.parse().ok(),
+            HubAddress::Ssh { .. } => None,
+        }
+    }
+
+    /// Whether this is an address of the machine itself.
+    pub fn is_loopback(&self) -> bool {
+        self.is_network() && self.host() == "localhost" || self.ip().is_some_and(|address| address.is_loopback())
+    }
+
+    /// Whether this stands for all addresses of this machine, which makes it a hub.
+    pub fn is_wildcard(&self) -> bool {
+        self.ip().is_some_and(|address| address.is_unspecified())
+    }
+
+    /// Whether it is reached without ssh, and so with the shared secret.
+    pub fn is_network(&self) -> bool {
+        matches!(self, HubAddress::Network { .. })
+    }
+
+    /// Whether both are one hub, as far as their spelling tells.
+    pub fn is_same(&self, other: &HubAddress) -> bool {
+        self.to_string().eq_ignore_ascii_case(&other.to_string())
+    }
+}
+
+impl fmt::Display for HubAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = match self {
+            HubAddress::Network { host, port } => {
+                let is_v6 = port.is_some() && host.parse::<Ipv6Addr>().is_ok();
+                if is_v6 {
+                    write!(f, "[{host}]")?
+                } else {
+                    f.write_str(host)?
+                }
+                port
+            }
+            HubAddress::Ssh { target, port } => {
+                write!(f, "ssh://{target}")?;
+                port
+            }
+        };
+        port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+/// Reads the whole setting of a guest.
+///
+/// # Errors
+/// For the first element that is wrong, what is wrong with it and what to write instead.
+pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
+    if setting.contains(char::is_whitespace) {
+        let without: String = setting.split_whitespace().collect::<Vec<_>>().join(",").replace(",,", ",");
+        return Err(wrong(&format!("want no spaces, got {setting:?}; write {without}")));
+    }
+    let mut hubs: Vec<HubAddress> = Vec::new();
+    for text in setting.split(',') {
+        if text.is_empty() {
+            return Err(wrong(&format!(
+                "want a hub before and after each comma, got {setting:?}; remove the comma that has none"
+            )));
+        }
+        let hub = HubAddress::parse(text)?;
+        if hubs.iter().any(|other| other.is_same(&hub)) {
+            return Err(wrong(&format!("{hub} is listed twice; remove one of the two")));
+        }
+        hubs.push(hub);
+    }
+    if hubs.len() > HUBS_MAX {
+        return Err(wrong(&format!("want at most {HUBS_MAX} hubs, got {}", hubs.len())));
+    }
+    let wildcard = hubs.iter().find(|hub| hub.is_wildcard()).filter(|_| hubs.len() > 1);
+    if let Some(hub) = wildcard {
+        let text = format!(
+            "{hub} makes this machine a hub, and the others make it their guest; write {hub} alone on a hub, and the \
+             names of the hubs on a guest"
+        );
+        return Err(wrong(&text));
+    }
+    Ok(hubs)
+}
+
+fn parse_network(text: &str) -> Result<HubAddress, Error> {
+    let want = || {
+        wrong(&format!(
+            "want the name or address of a machine, with :port if its port for sessions is not the usual one, an IPv6 \
+             address with a port in brackets, or ssh://[user@]host[:port], got {text:?}"
+        ))
+    };
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, rest)) if host.parse::<Ipv6Addr>().is_ok() => match rest.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if rest.is_empty() => (host, None),
+            None => return Err(want()),
+        },
+        Some(_) => return Err(want()),
+        None if text.parse::<Ipv6Addr>().is_ok() => (text, None),
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let is_plain = |c: char| !c.is_control() && !"/@?#[]".contains(c);
+    if host.is_empty() || !host.chars().all(is_plain) {
+        return Err(want());
+    }
+    let port = port.map(|port| port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(want)).transpose()?;
+    Ok(HubAddress::Network { host: host.to_owned(), port })
+}
+
+fn parse_ssh(target: &str) -> Result<HubAddress, Error> {
+    let (name, port) = match target.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse().ok()),
+        _ => (target, None),
+    };
+    // ssh would take a name that begins with a dash for an option.
+    let is_name = !name.is_empty() && !name.starts_with('-') && !name.contains(char::is_whitespace);
+    if is_name && !name.contains("@-") {
+        return Ok(HubAddress::Ssh { target: name.to_owned(), port });
+    }
+    Err(wrong(&format!("want ssh://[user@]host[:port], got ssh://{target}")))
+}
+
+fn wrong(what: &str) -> Error {
+    Error::new(ErrorKind::Usage, format!("SLM_MESH_HOST: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(setting: &str) -> String {
+        match parse_hubs(setting) {
+            Ok(hubs) => hubs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            Err(error) => error.text,
+        }
+    }
+
+    #[test]
+    fn hubs_of_every_kind_are_read() {
+        for (setting, want) in [
+            ("hub", "hub"),
+            ("hub1,hub2.local:7901", "hub1 hub2.local:7901"),
+            ("fd00::1,[fd00::2],[fd00::3]:7900", "fd00::1 fd00::2 [fd00::3]:7900"),
+            ("ssh://ada@hub1:22,ssh://hub2/,hub3", "ssh://ada@hub1:22 ssh://hub2 hub3"),
+            ("127.0.0.1:7001,127.0.0.1:7002", "127.0.0.1:7001 127.0.0.1:7002"),
+            ("0.0.0.0", "0.0.0.0"),
+        ] {
+            assert_eq!(shown(setting), want, "{setting}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_list_is_refused_with_the_way_to_mend_it() {
+        for (setting, want) in [
+            ("a,,b", "remove the comma"),
+            (",a", "remove the comma"),
+            ("a,", "remove the comma"),
+            ("a, b", "write a,b"),
+            ("a b", "write a,b"),
+            ("a,b,A", "A is listed twice"),
+            ("a:1,b,a:1", "a:1 is listed twice"),
+            ("ssh://a,ssh://a/", "ssh://a is listed twice"),
+            ("a,b,c,d,e,f,g,h,i", "at most 8 hubs, got 9"),
+            ("0.0.0.0,hub1", "write 0.0.0.0 alone on a hub"),
+            ("hub1,::", "write :: alone on a hub"),
+            ("http://hub", "want the name or address"),
+            ("hub:", "want the name or address"),
+            ("hub:0", "want the name or address"),
+            ("hub:70000", "want the name or address"),
+            ("hub:79:00", "want the name or address"),
+            (":7900", "want the name or address"),
+            ("[hub]:7900", "want the name or address"),
+            ("[::1]7900", "want the name or address"),
+            ("ada@hub", "want the name or address"),
+            ("ssh://-oProxyCommand=x", "want ssh://"),
+            ("hub1,ssh://", "want ssh://"),
+        ] {
+            let shown = shown(setting);
+            assert!(shown.starts_with("SLM_MESH_HOST: ") && shown.contains(want), "{setting}: {shown}");
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! A guest that lists several hubs: it finds the one that leads, follows it, and moves on when it dies.
+
+use crate::SECRET;
+use crate::false_hubs::{self, Cable, FalseHub, Front, Role};
+use crate::support::{Place, Session, until};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// A real broker that only its own machine and the mocks reach, and the socket of it.
+fn broker() -> (Place, Role) {
+    let place = Place::new();
+    place.ok(&["start", "--detach"]);
+    let socket = place.dir.join("mesh.sock");
+    (place, Role::Leads(socket))
+}
+
+fn guest(hubs: &[&str]) -> Place {
+    Place::new()
+        .with("SLM_MESH_HOST", &hubs.join(","))
+        .with("SLM_MESH_ROLE", "client")
+        .with("SLM_MESH_SHARED_SECRET", SECRET)
+}
+
+/// An address where nobody listens.
+fn dead() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// Runs a verb that succeeds; how long it took.
+fn timed(guest: &Place) -> Duration {
+    let began = Instant::now();
+    guest.ok(&["peers"]);
+    began.elapsed()
+}
+
+fn fails(guest: &Place) -> (Option<i32>, String) {
+    let out = guest.run(&["peers"]);
+    (out.status.code(), String::from_utf8(out.stderr).unwrap())
+}
+
+#[test]
+fn a_dead_or_silent_hub_delays_only_the_first_verb_and_only_by_a_moment() {
+    let (_broker, leads) = broker();
+    let leader = FalseHub::start(leads);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let guest = guest(&[&dead(), &silent.local_addr().unwrap().to_string(), &leader.address()]);
+    let took = timed(&guest);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let n_asked = || std::iter::from_fn(|| silent.accept().ok()).count();
+    assert_eq!((n_asked(), leader.n_connections()), (1, 1));
+    timed(&guest);
+    assert_eq!((n_asked(), leader.n_connections()), (0, 2), "the second one goes to the leader at once");
+}
+
+#[test]
+fn a_standby_names_the_leader_even_to_a_guest_that_lists_only_the_standby() {
+    let (_broker, leads) = broker();
+    let leader = FalseHub::start(leads);
+    let standby = FalseHub::start(Role::StandsBy(Some(leader.address())));
+    let guest = guest(&[&standby.address()]);
+    guest.ok(&["state", "set", "port", "8080"]);
+    let n_asked = standby.n_connections();
+    assert_eq!(guest.ok(&["state", "get", "port"]).trim(), "8080");
+    assert_eq!(standby.n_connections(), n_asked, "the leader is remembered");
+    // The two change places. The note is wrong then, and mends itself.
+    standby.become_(leader.become_(Role::StandsBy(Some(standby.address()))));
+    assert_eq!(guest.ok(&["state", "get", "port"]).trim(), "8080");
+    let n_asked = leader.n_connections();
+    assert_eq!(guest.ok(&["state", "get", "port"]).trim(), "8080");
+    assert_eq!(leader.n_connections(), n_asked, "and the only listed hub is asked directly again");
+}
+
+#[test]
+fn a_wrong_hint_delays_nobody() {
+    let (_broker, leads) = broker();
+    let leader = FalseHub::start(leads);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    for hint in
+        ["no-such-hub.invalid:7900", &silent.local_addr().unwrap().to_string(), "", "::::", "ssh://-oProxyCommand=x"]
+    {
+        let standby = FalseHub::start(Role::StandsBy(Some(hint.to_owned())));
+        let took = timed(&guest(&[&standby.address(), &leader.address()]));
+        assert!(took < Duration::from_secs(1), "{hint:?}: {took:?}");
+    }
+}
+
+#[test]
+fn hubs_that_name_each_other_are_an_error_in_time_and_not_a_loop() {
+    let first = FalseHub::start(Role::StandsBy(None));
+    let second = FalseHub::start(Role::StandsBy(Some(first.address())));
+    first.become_(Role::StandsBy(Some(second.address())));
+    let guest = guest(&[&first.address(), &second.address()]);
+    let began = Instant::now();
+    let (status, said) = fails(&guest);
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(status == Some(3) && said.contains("no hub leads at the moment"), "{status:?} {said}");
+    for (one, other) in [(&first, &second), (&second, &first)] {
+        assert!(said.contains(&format!("{} stands by and names {}", one.address(), other.address())), "{said}");
+    }
+    assert_eq!(first.n_connections() + second.n_connections(), 2, "each is connected to once");
+}
+
+#[test]
+fn a_verb_waits_for_the_hub_that_takes_over() {
+    let (_broker, leads) = broker();
+    let standby = FalseHub::start(Role::StandsBy(None));
+    let guest = guest(&[&dead(), &standby.address()]);
+    let verb = std::thread::spawn(move || timed(&guest));
+    until("the verb has come", || standby.n_connections() == 1);
+    standby.become_(leads);
+    let took = verb.join().unwrap();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn when_all_hubs_are_down_the_error_names_each_with_its_cause() {
+    let (_broker, leads) = broker();
+    let hub = FalseHub::start(leads);
+    let gone = Front::start(Cable::To(1));
+    let stranger = FalseHub::start_with_secret(Role::StandsBy(None), "wrong horse battery staple");
+    let down = dead();
+    let guest = guest(&[&down, &gone.address(), &stranger.address(), "hub.invalid:1"]);
+    let (status, said) = fails(&guest);
+    assert!(status == Some(3) && said.contains("no hub answers"), "{status:?} {said}");
+    for part in [&down[10..], "refused", &gone.address()[10..], "hung up", "does not know this secret", "hub.invalid"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(said.matches("slm-mesh doctor").count(), 1, "one cure for all: {said}");
+    // One comes back.
+    gone.switch(Cable::To(hub.port()));
+    timed(&guest);
+}
+
+#[test]
+fn a_session_moves_within_a_second_when_its_hub_ceases_to_lead() {
+    let (broker, leads) = broker();
+    let first = FalseHub::start(leads);
+    let second = FalseHub::start(Role::StandsBy(Some(first.address())));
+    let guest = guest(&[&first.address(), &second.address()]);
+    let mut session = guest.session("claude-code", "api");
+    let id = own_id(&mut session);
+    let waiting = session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": { "waitSeconds": 60 } }));
+    until("the call waits", || first.has_open("inbox"));
+    // First it is deposed before anybody follows, and then the other one leads.
+    let leads = first.become_(Role::StandsBy(None));
+    second.become_(leads);
+    let began = Instant::now();
+    until("the call waits there", || second.has_open("inbox"));
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    broker.ok(&["send", id.as_str().unwrap(), "after the move", "--as", "human"]);
+    let (mail, _) = Session::content(&session.answer(waiting));
+    assert_eq!(mail["messages"][0]["payload"], json!("after the move"));
+    assert_eq!(own_id(&mut session), id);
+}
+
+#[test]
+fn a_power_cut_under_waiting_calls_and_locks_moves_a_session_within_four_seconds() {
+    let (broker, leads) = broker();
+    let (first, second) = (FalseHub::start(leads.clone()), FalseHub::start(Role::StandsBy(None)));
+    let cable = Front::start(Cable::To(first.port()));
+    second.become_(Role::StandsBy(Some(cable.address())));
+    let guest = guest(&[&cable.address(), &second.address()]);
+    let mut session = guest.session("codex-mcp-client", "api");
+    let id = own_id(&mut session);
+    session.tool("mesh_lock", json!({ "action": "lock", "filePath": "/p/a.rs" }));
+    broker.ok(&["lock", "/p/b.rs", "--as", "human"]);
+    let inbox = session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": { "waitSeconds": 60 } }));
+    let lock = json!({ "action": "lock", "filePath": "/p/b.rs", "waitSeconds": 60 });
+    let lock = session.ask("tools/call", json!({ "name": "mesh_lock", "arguments": lock }));
+    until("both calls wait", || first.has_open("inbox") && first.has_open("lock.lock"));
+
+    let began = Instant::now();
+    cable.switch(Cable::Cut);
+    // The other hub takes over when the lease of this one is over.
+    std::thread::sleep(Duration::from_secs(3));
+    second.become_(leads);
+    until("both calls wait there", || second.has_open("inbox") && second.has_open("lock.lock"));
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+
+    broker.ok(&["unlock", "/p/b.rs", "--as", "human"]);
+    let (granted, is_error) = Session::content(&session.answer(lock));
+    assert!(!is_error && granted["lock"]["lockedBy"] == id, "{granted}");
+    broker.ok(&["send", id.as_str().unwrap(), "after the cut", "--as", "human"]);
+    let (mail, _) = Session::content(&session.answer(inbox));
+    assert_eq!(mail["messages"][0]["payload"], json!("after the cut"));
+    assert_eq!(own_id(&mut session), id);
+    let held = broker.ok(&["lock", "list", "--json"]);
+    assert!(held.contains("/p/a.rs"), "{held}");
+}
+
+#[test]
+fn a_stopped_hub_is_left_by_its_session_and_by_verbs() {
+    let stopped = Place::new().with("SLM_MESH_HOST", "0.0.0.0").with("SLM_MESH_SHARED_SECRET", SECRET);
+    stopped.ok(&["start", "--detach"]);
+    let (_broker, leads) = broker();
+    let second = FalseHub::start(Role::StandsBy(None));
+    let guest = guest(&[&format!("127.0.0.1:{}", crate::port(&stopped)), &second.address()]);
+    let mut session = guest.session("claude-code", "api");
+    own_id(&mut session);
+    let inbox = session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": { "waitSeconds": 60 } }));
+    let pid = stopped.broker_pid().unwrap().to_string();
+    let began = Instant::now();
+    assert!(std::process::Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    second.become_(leads);
+    let took = timed(&guest);
+    assert!(took < Duration::from_secs(1), "a verb does not wait for it: {took:?}");
+    until("the call waits there", || second.has_open("inbox"));
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    guest.ok(&["send", "claude-api", "over here", "--as", "human"]);
+    let (mail, _) = Session::content(&session.answer(inbox));
+    assert_eq!(mail["messages"][0]["payload"], json!("over here"));
+}
+
+#[test]
+fn a_message_whose_receipt_was_lost_on_the_way_arrives_once() {
+    let (broker, leads) = broker();
+    let Role::Leads(socket) = leads.clone() else { unreachable!() };
+    let (first, second) = (FalseHub::start(leads.clone()), FalseHub::start(Role::StandsBy(None)));
+    let cable = Front::start(Cable::To(first.port()));
+    let guest = guest(&[&cable.address(), &second.address()]);
+    let mut session = guest.session("claude-code", "api");
+    own_id(&mut session);
+    first.become_(Role::LosesAnswers(socket));
+    let arguments = json!({ "to": "human", "message": "once" });
+    let sent = session.ask("tools/call", json!({ "name": "mesh_send", "arguments": arguments }));
+    let mail = || broker.json(&["inbox", "--as", "human", "--filter", "all"])["messages"].clone();
+    until("it has arrived", || mail()[0]["payload"] == json!("once"));
+    second.become_(leads);
+    cable.switch(Cable::To(second.port()));
+    let (receipt, is_error) = Session::content(&session.answer(sent));
+    assert!(!is_error, "{receipt}");
+    assert_eq!(mail().as_array().unwrap().len(), 1, "{}", mail());
+}
+
+#[test]
+fn with_one_hub_a_verb_sends_what_it_always_sent() {
+    let (_broker, leads) = broker();
+    let hub = FalseHub::start(leads);
+    let guest = guest(&[&hub.address()]);
+    guest.ok(&["state", "set", "port", "8080"]);
+    assert_eq!(hub.methods(), ["origin", "state.set"]);
+    assert!(!guest.dir.join("leader").exists(), "there is nothing to remember");
+}
+
+#[test]
+fn a_list_that_contradicts_itself_is_refused_with_the_cure() {
+    for (hosts, role, want) in [
+        ("hub1,127.0.0.1", "auto", "127.0.0.1 is this machine"),
+        ("hub1,[::1]:7900", "auto", "[::1]:7900 is this machine"),
+        ("localhost,hub1", "auto", "SLM_MESH_ROLE=client"),
+        ("hub1,hub2", "broker", "write SLM_MESH_HOST=0.0.0.0 on a hub"),
+        ("0.0.0.0,hub1", "client", "write 0.0.0.0 alone on a hub"),
+        ("0.0.0.0:7900", "auto", "write SLM_MESH_WS_PORT=7900"),
+        ("hub1, hub2", "auto", "write hub1,hub2"),
+        ("hub1,,hub2", "auto", "remove the comma"),
+        ("hub1,HUB1", "auto", "listed twice"),
+    ] {
+        let place = Place::new().with("SLM_MESH_HOST", hosts).with("SLM_MESH_ROLE", role);
+        let (status, said) = fails(&place.with("SLM_MESH_SHARED_SECRET", SECRET));
+        assert!(status == Some(2) && said.contains(want), "{hosts} {role}: {status:?} {said}");
+    }
+    let without = Place::new().with("SLM_MESH_HOST", "hub1,ssh://hub2");
+    let (status, said) = fails(&without);
+    assert!(status == Some(2) && said.contains("SLM_MESH_SHARED_SECRET is missing"), "{status:?} {said}");
+}
+
+#[test]
+fn doctor_tries_each_hub_and_says_which_one_leads() {
+    let (_broker, leads) = broker();
+    let leader = FalseHub::start(leads);
+    let standby = FalseHub::start(Role::StandsBy(Some(leader.address())));
+    let down = dead();
+    let doctor = |hubs: &[&str]| {
+        let out = guest(hubs).run(&["doctor"]);
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let said = doctor(&[&leader.address(), &standby.address()]);
+    let (leads, stands_by) =
+        (format!("hub {}", leader.address()), format!("stands by, and {} leads", leader.address()));
+    assert!(
+        said.contains(&leads) && said.contains(&stands_by) && said.contains("one was taken and given back"),
+        "{said}"
+    );
+    assert!(!said.contains("WRONG"), "{said}");
+    let said = doctor(&[&down, &standby.address()]);
+    assert!(said.contains("(Connection refused") && said.contains("run slm-mesh doctor on the hub"), "{said}");
+}
+
+/// A Unix socket in the place of a broker that is one of several hubs and stands by.
+fn standby_on_this_machine(place: &Place, leader: String) {
+    std::fs::create_dir_all(&place.dir).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(place.dir.join("mesh.sock")).unwrap();
+    std::thread::spawn(move || {
+        let role = Arc::new(Mutex::new(Role::StandsBy(Some(leader))));
+        for stream in listener.incoming().map_while(Result::ok) {
+            let role = Arc::clone(&role);
+            std::thread::spawn(move || false_hubs::serve_lines(stream, &role));
+        }
+    });
+}
+
+#[test]
+fn on_a_hub_that_stands_by_everything_goes_to_the_leader() {
+    let (_broker, leads) = broker();
+    let leader = FalseHub::start(leads);
+    let hub = Place::new()
+        .with("SLM_MESH_HOST", "0.0.0.0")
+        .with("SLM_MESH_STORE", "etcd://127.0.0.1:1/mesh")
+        .with("SLM_MESH_SHARED_SECRET", SECRET);
+    standby_on_this_machine(&hub, leader.address());
+    hub.ok(&["state", "set", "port", "8080"]);
+    let mut session = hub.session("claude-code", "api");
+    let id = own_id(&mut session);
+    hub.ok(&["send", "claude-api", "from here", "--as", "human"]);
+    assert_eq!(session.tool("mesh_inbox", json!({}))["messages"][0]["payload"], json!("from here"));
+    assert!(leader.methods().contains(&"attach".to_owned()) && id.is_string());
+    // The lock is the command's, as on any guest.
+    assert_eq!(hub.run(&["lock", "/p/a.rs", "--", "sh", "-c", "exit 9"]).status.code(), Some(9));
+    // Behind ssh, the guest learns who leads, and goes there in its own way.
+    let mut pipe = hub.command(&["pipe"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    writeln!(pipe.stdin.as_mut().unwrap(), r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{}}}}"#).unwrap();
+    let mut answer = String::new();
+    BufReader::new(pipe.stdout.take().unwrap()).read_line(&mut answer).unwrap();
+    assert!(answer.contains("\"standby\"") && answer.contains(&leader.address()), "{answer}");
+    drop(pipe.stdin.take());
+    pipe.wait().unwrap();
+}
+
+fn own_id(session: &mut Session) -> Value {
+    session.tool("mesh_peers", json!({ "scope": "machine" }))["you"]["id"].clone()
+}
