@@ -20,7 +20,9 @@
 # make plugins     write target/plugins: a Claude Code plugin, a Gemini extension, skills, server.json, .mcpb bundles
 # make html        turn the help topics into plain pages in target/html (needs python3)
 # make recording   record the demo anew for the README (needs python3)
-# make test-packages  build all packages and use them as users do (needs root, lintian, debootstrap, node, PyPI)
+# make packages    build all packages, and the Debian package once more from the source archive (needs root)
+# make test-packages  build all packages and use them as users do (needs root, lintian, debootstrap, node, PyPI);
+#                  PACKAGES= uses those that make packages built
 # STATIC=1         link the C library statically: a verb then starts in two thirds of the time
 
 PREFIX ?= /usr/local
@@ -37,6 +39,7 @@ N ?= 1000
 SEED ?= 1
 MINUTES ?= 10
 IDLE ?= 1000
+PACKAGES ?= packages
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
 DEBUG = $(or $(CARGO_TARGET_DIR),target)/debug
@@ -57,7 +60,7 @@ SECONDS ?= 600
 CHECKS ?= advisories licenses bans sources
 
 .PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench count fuzz audit kills load install \
-  uninstall deb dist program npm wheels check-macos plugins html recording
+  uninstall packages deb dist rebuilt program npm wheels check-macos plugins html recording
 
 all:
 	$(BUILD)
@@ -138,18 +141,16 @@ uninstall:
 	  $(DESTDIR)$(BASHDIR)/slm-mesh $(DESTDIR)$(ZSHDIR)/_slm-mesh $(DESTDIR)$(FISHDIR)/slm-mesh.fish
 
 # The date of packaged files. A source archive has no git history, so there Cargo.toml carries the date.
-deb dist npm wheels plugins test-packages: export SOURCE_DATE_EPOCH ?= $(shell test -e .git && git log -1 --format=%ct || stat -c %Y Cargo.toml)
-TOOLS ?= $(CURDIR)/target/tools
+deb dist rebuilt npm wheels plugins: export SOURCE_DATE_EPOCH ?= $(shell test -e .git && git log -1 --format=%ct || stat -c %Y Cargo.toml)
 
-deb: $(TOOLS)/bin/cargo-deb
-	PATH="$(TOOLS)/bin:$$PATH" .ci/package/deb
-
-# Run from /, because this project's cargo settings do not apply to it.
-$(TOOLS)/bin/cargo-deb:
-	cd / && $(CARGO) install --quiet --locked --root $(TOOLS) cargo-deb@3.8.0
+deb:
+	.ci/package/deb
 
 dist:
 	.ci/package/dist
+
+rebuilt: dist
+	.ci/package/rebuilt
 
 program:
 	.ci/package/program
@@ -171,5 +172,7 @@ recording:
 wheels: program
 	.ci/package/wheels
 
-test-packages: deb dist npm wheels
-	TOOLS=$(TOOLS) tests/packages/run
+packages: deb dist rebuilt npm wheels
+
+test-packages: $(PACKAGES)
+	tests/packages/run
