@@ -80,7 +80,7 @@ fn two_meshes_exchange_peers_and_messages_and_lose_none_in_a_crash() {
     let mut codex = b.session("codex-mcp-client", "web");
     let mail = codex.tool("mesh_inbox", json!({ "waitSeconds": 60 }));
     assert_eq!(mail["messages"][0]["payload"], json!("after the crash"), "{mail}");
-    until("the receipt says so", || receipts(&mut claude) == ["acked", "forwarded"]);
+    until("the receipt says that it was read over there", || receipts(&mut claude) == ["acked", "read"]);
     assert_eq!(codex.tool("mesh_inbox", json!({}))["messages"], json!([]), "once");
 }
 
@@ -243,8 +243,11 @@ fn a_superlocalmemory_daemon_that_links_to_us_sees_and_writes_to_our_peers() {
     assert!(status == 404 && refused["detail"] == json!("recipient peer not found"), "{status} {refused}");
 }
 
-/// Starts a false mesh that answers each GET and POST with this status line and body.
-fn false_mesh(get: impl Fn(usize) -> String + Send + 'static, post: &'static str) -> String {
+/// Starts a false mesh that answers each GET, by its number, and each POST, by its body, with a status line and a body.
+fn false_mesh(
+    get: impl Fn(usize) -> String + Send + 'static,
+    post: impl Fn(&str) -> String + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -255,9 +258,11 @@ fn false_mesh(get: impl Fn(usize) -> String + Send + 'static, post: &'static str
             for line in head.to_lowercase().lines() {
                 n_body = line.strip_prefix("content-length:").map_or(n_body, |n| n.trim().parse().unwrap());
             }
-            let _ = stream.read_exact(&mut vec![0; n_body]);
-            let answer = if head.starts_with("POST") { post.to_owned() } else { get(n) };
-            let (status, body) = answer.split_once('\n').unwrap();
+            let mut body = vec![0; n_body];
+            let _ = stream.read_exact(&mut body);
+            let answer = if head.starts_with("POST") { post(&String::from_utf8_lossy(&body)) } else { get(n) };
+            // Without an answer, the connection is cut.
+            let Some((status, body)) = answer.split_once('\n') else { continue };
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
             // The client may have gone.
             let _ = stream.get_mut().write_all((head + body).as_bytes());
@@ -276,7 +281,8 @@ fn peers_response(mark: usize, ids: std::ops::Range<usize>) -> String {
 #[test]
 fn a_server_that_is_no_mesh_neither_takes_nor_rejects_a_message() {
     for post in ["200 OK\n<html>log in first</html>", "200 OK\n{}", "404 Not Found\n<html>", "302 Found\n"] {
-        let place = Place::new().with("SLM_MESH_PEER_URL", &false_mesh(|_| peers_response(1, 1..2), post));
+        let place =
+            Place::new().with("SLM_MESH_PEER_URL", &false_mesh(|_| peers_response(1, 1..2), |_| post.to_owned()));
         let mut session = place.session("codex-mcp-client", "api");
         session.tool("mesh_status", json!({}));
         until("its peer is listed", || names(&place) == ["p1"]);
@@ -299,10 +305,48 @@ fn a_mesh_that_always_lists_new_peers_delays_nobody() {
         count.fetch_add(1, Ordering::Relaxed);
         peers_response(n, n * 500..(n + 1) * 500)
     };
-    let place = Place::new().with("SLM_MESH_PEER_URL", &false_mesh(get, "200 OK\n{}"));
+    let place = Place::new().with("SLM_MESH_PEER_URL", &false_mesh(get, |_| "200 OK\n{}".to_owned()));
     place.ok(&["start", "--detach"]);
     until("it was asked again and again", || asked.load(Ordering::Relaxed) > 4);
     // Meanwhile the broker answers calls in time.
     (0..20).for_each(|_| drop(place.ok(&["whoami"])));
     assert!(asked.load(Ordering::Relaxed) < 60, "it is asked less often then");
+}
+
+#[test]
+fn a_message_that_the_other_mesh_never_answers_holds_up_none_and_everybody_is_told() {
+    // It cuts the connection at one text, as a broker does that panics, or a proxy that dislikes it.
+    let post = |body: &str| if body.contains("poison") { "" } else { "200 OK\n{\"ok\":true}" }.to_owned();
+    let place = Place::new().with("SLM_MESH_PEER_URL", &false_mesh(|_| peers_response(1, 1..2), post));
+    let mut session = place.session("codex-mcp-client", "api");
+    session.tool("mesh_status", json!({}));
+    until("its peer is listed", || names(&place) == ["p1"]);
+    let there = full_name(&place, "p1");
+    for text in ["poison", "and this?"] {
+        session.tool("mesh_send", json!({ "to": there, "message": text }));
+    }
+    until("the second arrives and the first is refused", || receipts(&mut session) == ["refused", "forwarded"]);
+    let mail = session.tool("mesh_inbox", json!({}));
+    assert!(mail["messages"][0]["payload"].as_str().unwrap().contains("not delivered"), "{mail}");
+    assert!(place.log().contains("refused message"), "{}", place.log());
+    assert_eq!(place.json(&["status"])["links"][0]["refused"], json!(1));
+    let out = place.run(&["doctor"]);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(said.contains("refused 1 message"), "{said}");
+}
+
+#[test]
+fn a_peer_of_a_linked_mesh_keeps_its_mail_under_its_new_name() {
+    let renamed = |n: usize| {
+        let mut value: Value = serde_json::from_str(peers_response(n, 1..2).split_once('\n').unwrap().1).unwrap();
+        value["peers"][0]["session_id"] = json!(if n == 0 { "draft" } else { "reviewer" });
+        format!("200 OK\n{value}")
+    };
+    let url = false_mesh(renamed, |_| "200 OK\n{\"ok\":true}".to_owned());
+    let place = Place::new().with("SLM_MESH_PEER_URL", &url);
+    let mut session = place.session("codex-mcp-client", "api");
+    session.tool("mesh_status", json!({}));
+    until("its peer has its new name", || names(&place) == ["reviewer"]);
+    let sent = session.tool("mesh_send", json!({ "to": full_name(&place, "reviewer"), "message": "hello" }));
+    assert_eq!(sent["recipients"][0]["id"], json!("00000001-abc"), "{sent}");
 }

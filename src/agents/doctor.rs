@@ -11,6 +11,7 @@ use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
 use super::shield_trial::try_shield;
 use super::{generated_files, plugin_package, safe_write};
 use crate::base::error::Error;
+use crate::base::untrusted_text::line;
 use crate::client::remote::Route;
 use crate::client::{self, Client};
 use crate::discovery;
@@ -200,9 +201,32 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
         let found = "the broker runs with settings other than these";
         checks.push(Check::error("settings", found, "slm-mesh start --detach replaces it"));
     }
+    checks.extend(status["links"].as_array().into_iter().flatten().map(check_link));
     checks.push(check_lock(&mut client, places));
     checks.push(check_http(places, status["port"].as_u64().unwrap_or(0) as u16));
     checks
+}
+
+/// Checks a link to another mesh, which the broker polls all the time.
+fn check_link(link: &Value) -> Check {
+    let about = format!("link {}", line(link["url"].as_str().unwrap_or("")));
+    let text = |name: &str| link[name].as_str().map(line);
+    if let Some(trouble) = text("trouble") {
+        let cure =
+            "see that it runs and that SLM_MESH_PEER_URL and SLM_MESH_SHARED_SECRET fit; messages wait until then";
+        return Check::error(&about, trouble, cure);
+    }
+    if text("heardAt").is_none() {
+        return Check::error(&about, "it was not reached yet", "try again in a moment");
+    }
+    let n_refused = link["refused"].as_u64().unwrap_or(0);
+    if n_refused == 0 {
+        return Check::well(&about, format!("it answers, with {} peers", link["peers"]));
+    }
+    let messages = if n_refused == 1 { "message" } else { "messages" };
+    let why = text("lastRefusal").unwrap_or_default();
+    let found = format!("it answers, and refused {n_refused} {messages}, the last one because: {why}");
+    Check::error(&about, found, "slm-mesh inbox --filter sent shows which; their senders were told")
 }
 
 /// How to end a broker that does not answer. It gives a command only if the kernel has identified the process.

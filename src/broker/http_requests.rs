@@ -52,7 +52,7 @@ impl HttpRequests {
             if !superlocalmemory::is_poll(target) {
                 context.lifecycle.note_use(context.now);
             }
-            let hold_ms = superlocalmemory::hold_ms(&pending.request, context.mesh.peers().roster_version());
+            let hold_ms = superlocalmemory::hold_ms(&pending.request, superlocalmemory::Marks::of(&context.mesh));
             match hold_ms.filter(|_| self.held.len() < HELD_MAX) {
                 Some(ms) => self.held.push((pending, context.now + ms)),
                 None => self.look_or_respond(pending, context),
@@ -88,9 +88,9 @@ impl HttpRequests {
         if self.held.is_empty() {
             return;
         }
-        let mark = context.mesh.peers().roster_version();
+        let marks = superlocalmemory::Marks::of(&context.mesh);
         let is_due = |(pending, until): &(PendingRequest, i64)| {
-            *until <= context.now || superlocalmemory::hold_ms(&pending.request, mark).is_none()
+            *until <= context.now || superlocalmemory::hold_ms(&pending.request, marks).is_none()
         };
         let (due, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().partition(is_due);
         self.held = held;

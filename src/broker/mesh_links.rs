@@ -1,14 +1,17 @@
 //! Exchanges peer lists and messages with the linked meshes, which are other slm-mesh brokers or SuperLocalMemory
-//! daemons. Each link has two threads: one polls which peers are online there, and one posts messages.
+//! daemons. Each link has two threads: one polls which peers are online there, and one posts messages and asks for
+//! their receipts.
 //!
 //! **Invariant:** the loop never waits for another mesh, so two meshes that poll each other at the same time can't
 //! block each other. The secret is sent only to the address that the user configured, and never follows a redirect. A
-//! link posts one message at a time, in the order in which they were sent.
+//! link posts one message at a time, and no more of them in a while than its own rate limit allows.
 
 use super::log;
 use crate::base::error::Error;
 use crate::core::Mesh;
-use crate::core::federation::forwarding::{Delivery, ForwardedMessage};
+use crate::core::federation::delivery::Delivery;
+use crate::core::federation::forwarding::ForwardedMessage;
+use crate::core::federation::receipts::RemoteReceipt;
 use crate::core::federation::roster::RemoteRoster;
 use serde_json::Value;
 use std::sync::Arc;
@@ -51,6 +54,24 @@ enum LinkNews {
     Roster(usize, RemoteRoster),
     Unreachable(usize, String),
     Delivery(usize, i64, Delivery),
+    /// The answer to a question about receipts; `None` if there was none.
+    Receipts(usize, Option<Vec<RemoteReceipt>>),
+}
+
+/// What a link's thread posts.
+enum Outgoing {
+    Message(ForwardedMessage),
+    /// A question about receipts.
+    ReceiptsQuery(Value),
+}
+
+/// The marks of the last answer to a poll. The next poll waits until one of them is outdated.
+#[derive(Debug, Default, Clone, Copy)]
+struct Marks {
+    /// The version of the other mesh's peers; a SuperLocalMemory daemon has none.
+    roster: Option<i64>,
+    /// The version of its receipts; slm-mesh 0.1.0 has none.
+    receipts: Option<i64>,
 }
 
 /// All links.
@@ -65,7 +86,7 @@ pub struct MeshLinks {
 
 /// One link, as the loop sees it.
 struct LinkSender {
-    outbox: SyncSender<ForwardedMessage>,
+    outbox: SyncSender<Outgoing>,
     state: SendState,
     /// Failures in a row.
     n_failures: u32,
@@ -78,9 +99,9 @@ enum SendState {
     Ready,
     /// None wait.
     Idle,
-    /// One is being posted.
+    /// One is being posted, or a question about receipts.
     Posting,
-    /// The last attempt failed; when to try again, ms.
+    /// The last attempt failed, or the link has carried as much as it may; when to try again, ms.
     RetryAt(i64),
 }
 
@@ -161,6 +182,17 @@ impl MeshLinks {
                     self.links[n].note_delivery(&delivery, now);
                     mesh.on_delivery(n, seq, &delivery, now)
                 }
+                LinkNews::Receipts(n, receipts) => {
+                    // A failure delays no message: whether the other mesh takes messages is not known from it.
+                    self.links[n].state = SendState::Ready;
+                    match receipts {
+                        Some(receipts) => mesh.on_receipts(n, &receipts, now),
+                        None => {
+                            mesh.on_receipts_failed(n);
+                            Ok(())
+                        }
+                    }
+                }
             };
             report_unstored(stored);
         }
@@ -194,14 +226,7 @@ impl MeshLinks {
                 SendState::RetryAt(at) if at > now => continue,
                 SendState::Ready | SendState::Idle | SendState::RetryAt(_) => {}
             }
-            link.state = match mesh.next_forwarded(n, now) {
-                Ok(Some(message)) => match link.outbox.try_send(message) {
-                    Ok(()) => SendState::Posting,
-                    Err(_) => SendState::Ready,
-                },
-                Ok(None) => SendState::Idle,
-                Err(_) => SendState::RetryAt(now + BACKOFF_MAX.as_millis() as i64),
-            };
+            link.state = link.send_next(mesh, n, now);
         }
     }
 }
@@ -213,8 +238,28 @@ fn report_unstored(stored: Result<(), Error>) {
 }
 
 impl LinkSender {
+    /// Hands the next message to the link's thread, or else a question about receipts. Returns the new state.
+    fn send_next(&self, mesh: &mut Mesh, n: usize, now: i64) -> SendState {
+        let outgoing = match mesh.next_forwarded(n, now) {
+            Ok(Some(message)) => match mesh.forwarding_pause(n, now) {
+                Some(pause) => return SendState::RetryAt(now + pause),
+                None => Outgoing::Message(message),
+            },
+            Ok(None) => match mesh.next_receipts_query(n) {
+                Some(query) => Outgoing::ReceiptsQuery(query),
+                None => return SendState::Idle,
+            },
+            Err(_) => return SendState::RetryAt(now + BACKOFF_MAX.as_millis() as i64),
+        };
+        match self.outbox.try_send(outgoing) {
+            Ok(()) => SendState::Posting,
+            Err(_) => SendState::Ready,
+        }
+    }
+
     fn note_delivery(&mut self, delivery: &Delivery, now: i64) {
-        self.n_failures = if matches!(delivery, Delivery::Retry(_)) { self.n_failures + 1 } else { 0 };
+        let is_failure = matches!(delivery, Delivery::Retry(_) | Delivery::Unclear(_));
+        self.n_failures = if is_failure { self.n_failures + 1 } else { 0 };
         self.state = match self.n_failures {
             0 => SendState::Ready,
             n => SendState::RetryAt(now + backoff(n).as_millis() as i64),
@@ -243,17 +288,18 @@ impl LinkThread {
     /// Polls repeatedly which peers are online there.
     fn poll_roster(&self) {
         let agent = http_agent();
-        let (mut mark, mut n_failures, mut n_quick) = (None, 0, 0);
+        let (mut marks, mut n_failures, mut n_quick) = (Marks::default(), 0, 0);
         loop {
             let began = Instant::now();
-            let (news, wait) = match self.ask_roster(&agent, mark) {
+            let (news, wait) = match self.ask_roster(&agent, marks) {
                 Ok((roster, next)) => {
-                    (mark, n_failures) = (next, 0);
+                    (marks, n_failures) = (next, 0);
                     n_quick = if began.elapsed() < QUICK { n_quick + 1 } else { 0 };
-                    (LinkNews::Roster(self.n, roster), if next.is_some() { pause(n_quick) } else { ASK_EVERY })
+                    let wait = if next.roster.is_some() { pause(n_quick) } else { ASK_EVERY };
+                    (LinkNews::Roster(self.n, roster), wait)
                 }
                 Err(why) => {
-                    (mark, n_failures) = (None, n_failures + 1);
+                    (marks, n_failures) = (Marks::default(), n_failures + 1);
                     (LinkNews::Unreachable(self.n, why), backoff(n_failures))
                 }
             };
@@ -264,52 +310,71 @@ impl LinkThread {
         }
     }
 
-    /// Polls once which peers are online. A broker also answers with a mark. The next poll sends the mark and waits
-    /// until something has changed since then.
-    fn ask_roster(&self, agent: &ureq::Agent, mark: Option<i64>) -> Result<(RemoteRoster, Option<i64>), String> {
-        let (query, timeout) = match mark {
+    /// Polls once which peers are online. A broker also answers with marks. The next poll sends them and waits until
+    /// something has changed since then.
+    fn ask_roster(&self, agent: &ureq::Agent, marks: Marks) -> Result<(RemoteRoster, Marks), String> {
+        let (query, timeout) = match marks.roster {
             Some(mark) => {
-                (format!("?after={mark}&wait={HOLD_SECONDS}"), ASK_TIMEOUT + Duration::from_secs(HOLD_SECONDS))
+                let receipts = marks.receipts.map_or(String::new(), |mark| format!("&receipts={mark}"));
+                let query = format!("?after={mark}{receipts}&wait={HOLD_SECONDS}");
+                (query, ASK_TIMEOUT + Duration::from_secs(HOLD_SECONDS))
             }
             None => (String::new(), ASK_TIMEOUT),
         };
         let request = agent.get(format!("{}/mesh/peers{query}", self.url));
         let request = self.add_secret(request.config().timeout_global(Some(timeout)).build());
-        let (status, value) = read_answer(request.call())?;
+        let (status, value) = read_answer(request.call()).map_err(|error| error.to_string())?;
         if status != StatusCode::OK {
             return Err(describe_refusal(status, &value));
         }
         let roster = RemoteRoster::parse(&value).ok_or("its answer is not a list of peers")?;
-        Ok((roster, value["mark"].as_i64()))
+        let marks = Marks { roster: value["mark"].as_i64(), receipts: roster.receipts_version };
+        Ok((roster, marks))
     }
 
-    /// Posts each message that it is given.
-    fn post_messages(&self, messages: &Receiver<ForwardedMessage>) {
+    /// Posts each message that it is given, and each question about receipts.
+    fn post_messages(&self, outbox: &Receiver<Outgoing>) {
         let agent = http_agent();
-        while let Ok(message) = messages.recv() {
-            let delivery = self.post_message(&agent, &message);
-            if !self.report(LinkNews::Delivery(self.n, message.seq, delivery)) {
+        while let Ok(outgoing) = outbox.recv() {
+            let news = match outgoing {
+                Outgoing::Message(message) => {
+                    let delivery = self.post_message(&agent, &message);
+                    LinkNews::Delivery(self.n, message.seq, delivery)
+                }
+                Outgoing::ReceiptsQuery(query) => {
+                    let answer = self.post(&agent, "/mesh/receipts", &query).ok();
+                    LinkNews::Receipts(self.n, answer.and_then(|(_, value)| RemoteReceipt::parse_all(&value)))
+                }
+            };
+            if !self.report(news) {
                 return;
             }
         }
     }
 
     fn post_message(&self, agent: &ureq::Agent, message: &ForwardedMessage) -> Delivery {
-        let request = agent.post(format!("{}/mesh/send", self.url));
-        let request = self.add_secret(request.config().timeout_global(Some(POST_TIMEOUT)).build());
-        let sent = request.header("Content-Type", "application/json").send(message.body.to_string());
-        let (status, value) = match read_answer(sent) {
+        let (status, value) = match self.post(agent, "/mesh/send", &message.body) {
             Ok(answer) => answer,
-            Err(why) => return Delivery::Retry(why),
+            Err(error) if is_unreachable(&error) => return Delivery::Retry(error.to_string()),
+            Err(error) => return Delivery::Unclear(error.to_string()),
         };
         match status.as_u16() {
             200..300 if value["ok"] == Value::Bool(true) => Delivery::Accepted,
             200..300 | 400 | 404 | 413 | 422 if says_why(&value) => {
                 Delivery::Rejected(describe_refusal(status, &value))
             }
+            // The mesh takes no message at all: the secret is wrong, it has too many requests, or its disk is full.
+            401 | 403 | 429 | 503 | 507 => Delivery::Retry(describe_refusal(status, &value)),
             // Another kind of server may answer at this address, so the answer does not count as the mesh's.
-            _ => Delivery::Retry(describe_refusal(status, &value)),
+            _ => Delivery::Unclear(describe_refusal(status, &value)),
         }
+    }
+
+    /// Posts JSON.
+    fn post(&self, agent: &ureq::Agent, path: &str, body: &Value) -> Result<(StatusCode, Value), ureq::Error> {
+        let request = agent.post(format!("{}{path}", self.url));
+        let request = self.add_secret(request.config().timeout_global(Some(POST_TIMEOUT)).build());
+        read_answer(request.header("Content-Type", "application/json").send(body.to_string()))
     }
 
     /// Adds the secret in both forms, since versions of SuperLocalMemory accept different forms.
@@ -328,10 +393,23 @@ fn http_agent() -> ureq::Agent {
 }
 
 /// Status and body of an answer; a body that is not JSON counts as null.
-fn read_answer(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<(StatusCode, Value), String> {
-    let mut answer = answer.map_err(|error| error.to_string())?;
-    let bytes = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_vec().map_err(|error| error.to_string())?;
+fn read_answer(
+    answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> Result<(StatusCode, Value), ureq::Error> {
+    let mut answer = answer?;
+    let bytes = answer.body_mut().with_config().limit(ANSWER_MAX).read_to_vec()?;
     Ok((answer.status(), serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+}
+
+/// Whether nothing was reached at this address, so that no message can be the cause.
+fn is_unreachable(error: &ureq::Error) -> bool {
+    use ureq::{Error, Timeout};
+    match error {
+        Error::HostNotFound | Error::ConnectionFailed | Error::BadUri(_) => true,
+        Error::Timeout(which) => matches!(which, Timeout::Resolve | Timeout::Connect),
+        Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        _ => false,
+    }
 }
 
 /// Whether an answer gives a reason, as brokers and SuperLocalMemory do.

@@ -1,8 +1,8 @@
 //! The routes that a SuperLocalMemory daemon (version 3.4.48) requests from a mesh that it polls: `/mesh/peers`,
 //! `/mesh/send` and `/mesh/status`.
 //!
-//! A linked broker requests the same routes, and gets a mark with each answer. Its next poll waits until something
-//! has changed after that mark.
+//! A linked broker requests the same routes, and gets marks with each answer to a poll. Its next poll waits until
+//! something has changed after these marks. It also asks, at `/mesh/receipts`, what became of its messages.
 //!
 //! **Invariant:** these routes list and write to peers of this mesh only, never to peers of linked meshes. So meshes
 //! that are linked to each other, even in a ring, do not echo or relay anything.
@@ -22,12 +22,28 @@ use serde_json::{Value, json};
 /// How long a request may wait for changes, seconds: less than the HTTP thread allows.
 pub const HOLD_SECONDS_MAX: u64 = 8;
 
+/// The versions of what a linked broker polls.
+#[derive(Debug, Clone, Copy)]
+pub struct Marks {
+    roster: i64,
+    receipts: i64,
+}
+
+impl Marks {
+    /// The current versions.
+    pub fn of(mesh: &Mesh) -> Marks {
+        Marks { roster: mesh.peers().roster_version(), receipts: mesh.receipts_version() }
+    }
+}
+
 /// Until when a request waits for changes, ms; `None` to answer it now.
-pub fn hold_ms(request: &Request, mark: i64) -> Option<i64> {
+pub fn hold_ms(request: &Request, marks: Marks) -> Option<i64> {
     let query = request.head.target.strip_prefix("/mesh/peers?").filter(|_| request.head.method == "GET")?;
     let number =
         |name: &str| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse().ok());
-    let has_news = number("after").is_none_or(|after: i64| after != mark);
+    // slm-mesh 0.1.0 does not know the mark of the receipts, and does not wait for them.
+    let has_news = number("after").is_none_or(|after: i64| after != marks.roster)
+        || number("receipts").is_some_and(|after: i64| after != marks.receipts);
     let seconds = number("wait").unwrap_or(0).clamp(0, HOLD_SECONDS_MAX as i64);
     (!has_news && seconds > 0).then_some(seconds * 1000)
 }
@@ -46,6 +62,7 @@ pub fn handler(method: &str, target: &str) -> Option<Handler> {
     match (method, path) {
         ("GET", "/mesh/peers") => Some(peers),
         ("POST", "/mesh/send") => Some(send),
+        ("POST", "/mesh/receipts") => Some(receipts),
         ("GET", "/mesh/status") => Some(status),
         _ => None,
     }
@@ -67,19 +84,59 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, _: i64) -> Result<Value, Erro
     // machine.
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
-    let mark = mesh.mesh_id();
+    let mesh_id = mesh.mesh_id();
     let rows: Vec<Value> = own_peers(mesh)
         .map(|peer| {
             json!({
                 "peer_id": peer.row.id.as_str(), "session_id": peer.row.name, "summary": peer.row.summary, "status": "active",
                 "host": host, "port": port, "registered_at": zoned(peer.row.first_seen),
                 "last_heartbeat": zoned(peer.last_heartbeat.max(peer.last_active)), "project_path": peer.row.project,
-                "agent_type": peer.row.agent, "mesh": mark, "machine": peer.row.host, "branch": peer.row.git_branch,
+                "agent_type": peer.row.agent, "mesh": mesh_id, "machine": peer.row.host, "branch": peer.row.git_branch,
                 "repo": peer.row.repo,
             })
         })
         .collect();
-    Ok(json!({ "peers": rows, "mesh": mark, "mark": mesh.peers().roster_version() }))
+    let marks = Marks::of(mesh);
+    Ok(json!({ "peers": rows, "mesh": mesh_id, "mark": marks.roster, "receipts": marks.receipts }))
+}
+
+/// What became of messages that a peer of a linked mesh sent.
+fn receipts(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value, Error> {
+    let sender = Sender::of(fields);
+    mesh.charge(&sender.budget(mesh, head), 1, now)?;
+    let rows = mesh.receipts_for(&sender.names(mesh), &fields.texts("keys").unwrap_or_default(), now)?;
+    Ok(json!({ "ok": true, "receipts": rows }))
+}
+
+/// The sender of a message from a linked mesh, as that mesh describes it.
+struct Sender<'a> {
+    id: &'a str,
+    name: Option<&'a str>,
+    machine: Option<&'a str>,
+}
+
+impl<'a> Sender<'a> {
+    fn of(fields: &'a Fields) -> Sender<'a> {
+        let id = fields.word("from_peer").unwrap_or("unknown");
+        Sender { id, name: fields.word("from_name"), machine: fields.word("from_machine") }
+    }
+
+    /// Its name in this mesh, and the name that it had here before its own mesh listed it.
+    fn names(&self, mesh: &Mesh) -> [PeerId; 2] {
+        let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());
+        [
+            cut(mesh.forwarded_sender(self.id, self.name, self.machine)),
+            cut(mesh.unknown_sender(self.id, self.name, self.machine)),
+        ]
+    }
+
+    /// The rate limit that counts its messages. Each link has its own, so that a busy mesh does not slow the others,
+    /// even if all of them reach this one from the same address. A mesh to which no link leads is known by its
+    /// address only; and because the id of a peer proves nothing, no mesh can use up the budget of another address.
+    fn budget(&self, mesh: &Mesh, head: &Head) -> String {
+        let link = mesh.peers().get(self.id).and_then(|peer| peer.row.mesh());
+        format!("messages from {} {}", head.peer, link.map_or("", |url| url.as_str()))
+    }
 }
 
 fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value, Error> {
@@ -89,20 +146,18 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     if content.len() > max {
         return Err(Error::new(ErrorKind::Refused, format!("content too large (max {max} bytes)")));
     }
-    // Each mesh has its own budget, so that a busy mesh does not slow the others.
-    mesh.charge(&format!("letters from {}", head.peer), 10, now)?;
-    let id = fields.word("from_peer").unwrap_or("unknown");
-    let (name, machine) = (fields.word("from_name"), fields.word("from_machine"));
-    let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());
-    let sender = cut(mesh.forwarded_sender(id, name, machine));
+    let from = Sender::of(fields);
+    mesh.charge(&from.budget(mesh, head), 10, now)?;
+    let names = from.names(mesh);
     let key = fields.word("key").filter(|key| key.len() <= max_of(&SEND, "key"));
     // The other mesh sends a message again if it lost the answer. In between, the sender may have become known, so
     // both of its names are checked.
-    for known_as in [&sender, &cut(mesh.unknown_sender(id, name, machine))] {
+    for known_as in &names {
         if let Some(known) = key.map(|key| mesh.message_with_key(known_as, key)).transpose()?.flatten() {
             return Ok(accepted("peer", known, now));
         }
     }
+    let [sender, _] = names;
     let draft = Message {
         sender,
         kind: message_type(fields, content),

@@ -261,12 +261,14 @@ pub fn status_text(value: &Value) -> String {
 /// The status line of a linked mesh.
 fn link_line(row: &Value) -> String {
     let trouble = row["trouble"].as_str().map_or(String::new(), |why| format!("; {}", plain(why)));
-    let waiting =
-        row["waiting"].as_i64().filter(|n| *n > 0).map_or(String::new(), |n| format!(", {n} messages waiting"));
+    let count = |name: &str, word: &str| {
+        row[name].as_i64().filter(|n| *n > 0).map_or(String::new(), |n| format!(", {n} messages {word}"))
+    };
+    let (waiting, refused) = (count("waiting", "waiting"), count("refused", "refused"));
     let reached =
         row["heardAt"].as_str().map_or("never reached".into(), |_| format!("reached {}", ago(&row["heardAt"])));
     format!(
-        "Link:      {} ({}): {} peers, {reached}{waiting}{trouble}",
+        "Link:      {} ({}): {} peers, {reached}{waiting}{refused}{trouble}",
         word(&row["url"]),
         word(&row["kind"]),
         row["peers"]

@@ -162,7 +162,7 @@ impl Mesh {
             rates: RateLimiter::new(settings.rate_max),
             peers,
             locks,
-            mail: Mail::new(ids),
+            mail: Mail::new(ids, now),
             channels,
             journal,
             federation: Federation::new(&settings.links, now),

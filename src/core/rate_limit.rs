@@ -25,24 +25,33 @@ impl RateLimiter {
     /// # Errors
     /// When the budget of the window is spent. The error says how long to wait.
     pub fn charge(&mut self, peers: &Peers, sender: &str, cost: u32, now: i64) -> Result<(), Error> {
+        let Err(pause) = self.spend(sender, cost, now) else { return Ok(()) };
+        let wait = (pause + 999) / 1000;
+        let text = format!(
+            "rate limit: {} sent more than {} messages (or ten times as many changes) in {} s; \
+             wait {wait} s, or raise SLM_MESH_RATE",
+            peers.name_of(sender),
+            self.messages_max,
+            limits::RATE_WINDOW_MS / 1000
+        );
+        Err(Error::new(ErrorKind::Limited, text).with(json!({ "retryAfterSeconds": wait })))
+    }
+
+    /// Takes `cost` tenths of a message from a budget.
+    ///
+    /// # Errors
+    /// When the budget is spent: the rest of its window, ms.
+    pub(super) fn spend(&mut self, budget: &str, cost: u32, now: i64) -> Result<(), i64> {
         if self.spent.len() > limits::PEERS_MAX {
             self.spent.retain(|_, (since, _)| now - *since < limits::RATE_WINDOW_MS);
         }
         let max = self.messages_max.saturating_mul(10);
-        let (since, spent) = self.spent.entry(sender.to_owned()).or_insert((now, 0));
+        let (since, spent) = self.spent.entry(budget.to_owned()).or_insert((now, 0));
         if now - *since >= limits::RATE_WINDOW_MS {
             (*since, *spent) = (now, 0);
         }
         if *spent + cost > max {
-            let wait = (limits::RATE_WINDOW_MS - (now - *since) + 999) / 1000;
-            let text = format!(
-                "rate limit: {} sent more than {} messages (or ten times as many changes) in {} s; \
-                 wait {wait} s, or raise SLM_MESH_RATE",
-                peers.name_of(sender),
-                self.messages_max,
-                limits::RATE_WINDOW_MS / 1000
-            );
-            return Err(Error::new(ErrorKind::Limited, text).with(json!({ "retryAfterSeconds": wait })));
+            return Err(limits::RATE_WINDOW_MS - (now - *since));
         }
         *spent += cost;
         Ok(())

@@ -3,7 +3,7 @@
 use crate::failures::Disk;
 use serde_json::{Value, json};
 use slm_mesh::base::error::Error;
-use slm_mesh::core::federation::forwarding::Delivery;
+use slm_mesh::core::federation::delivery::Delivery;
 use slm_mesh::core::federation::roster::RemoteRoster;
 use slm_mesh::core::{journal, mail, peers, peers::sessions, status};
 
@@ -51,6 +51,13 @@ fn send_as(disk: &mut Disk, conn: u64, to: &str, text: &str) -> Result<Value, Er
 fn receipt(disk: &mut Disk) -> (String, String) {
     let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
     let row = sent["messages"].as_array().unwrap().last().unwrap().clone();
+    (row["receipt"].as_str().unwrap().to_owned(), row["channel"].as_str().unwrap_or("").to_owned())
+}
+
+/// The receipt of the message with this number among the sent ones, and what it says of its way.
+fn sent(disk: &mut Disk, n: usize) -> (String, String) {
+    let sent = disk.call(1, &mail::INBOX, json!({ "filter": "sent" })).unwrap();
+    let row = &sent["messages"][n];
     (row["receipt"].as_str().unwrap().to_owned(), row["channel"].as_str().unwrap_or("").to_owned())
 }
 
@@ -231,4 +238,150 @@ fn an_id_of_another_mesh_takes_no_name_of_ours() {
     assert_eq!(names(&mut disk), ["claude-api@laptop"]);
     assert_eq!(disk.mesh.peers().resolve("near").unwrap(), me);
     assert_eq!(disk.mesh.peers().resolve("claude-api@laptop").unwrap(), "near");
+}
+
+/// Hands the link its next message, and the answer to it; returns the text of the message.
+fn deliver(disk: &mut Disk, delivery: &Delivery) -> String {
+    let message = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap();
+    disk.mesh.on_delivery(0, message.seq, delivery, disk.now).unwrap();
+    message.body["content"].as_str().unwrap().to_owned()
+}
+
+fn unclear() -> Delivery {
+    Delivery::Unclear("it answered 500 Internal Server Error".into())
+}
+
+/// A mesh with messages on their way to `claude-api@laptop`.
+fn with_messages(name: &str, texts: &[&str]) -> Disk {
+    let mut disk = linked(name);
+    hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
+    for text in texts {
+        send(&mut disk, "claude-api@laptop", text).unwrap();
+    }
+    disk
+}
+
+/// The other mesh answers a poll after some seconds.
+fn poll(disk: &mut Disk, seconds: i64) {
+    disk.pass(seconds * 1000);
+    hear(disk, 0, &ours(&[row("peer-1", "claude-api")]));
+}
+
+#[test]
+fn a_message_on_which_the_other_mesh_breaks_down_is_passed_by_and_its_sender_is_told() {
+    let mut disk = with_messages("poison", &["poison", "second", "third"]);
+    for _ in 0..3 {
+        poll(&mut disk, 8);
+        assert_eq!(deliver(&mut disk, &unclear()), "poison");
+    }
+    let (word, why) = sent(&mut disk, 0);
+    assert!(word == "accepted" && why.contains("500"), "the sender sees why it waits: {word} {why}");
+    assert_eq!(deliver(&mut disk, &Delivery::Accepted), "second", "it does not wait for the first");
+    // One more try, since the other mesh may have recovered between the two.
+    assert_eq!(deliver(&mut disk, &unclear()), "poison");
+    assert_eq!(deliver(&mut disk, &Delivery::Accepted), "third");
+    let (word, why) = sent(&mut disk, 0);
+    assert!(word == "refused" && why.contains("4 tries") && why.contains("500"), "{word} {why}");
+    let mail = disk.call(1, &mail::INBOX, json!({})).unwrap();
+    let report = &mail["messages"][0];
+    assert!(report["payload"].as_str().unwrap().contains("not delivered"), "{mail}");
+    assert_eq!((&report["fromPeer"], &report["remaining"]), (&json!(URL), &json!(null)));
+    let state = disk.call(1, &status::STATUS, json!({})).unwrap();
+    assert_eq!(state["links"][0]["refused"], json!(1), "{state}");
+    assert!(disk.mesh.next_forwarded(0, disk.now).unwrap().is_none(), "nothing is left, and the report is not sent");
+}
+
+#[test]
+fn many_messages_on_which_the_other_mesh_breaks_down_hold_nobody_up() {
+    let mut disk = with_messages("poisons", &["p1", "p2", "p3", "p4", "p5", "good"]);
+    let mut n_tries = 0;
+    while sent(&mut disk, 5).0 == "accepted" {
+        poll(&mut disk, 8);
+        let text = disk.mesh.next_forwarded(0, disk.now).unwrap().unwrap().body["content"].clone();
+        deliver(&mut disk, &if text == json!("good") { Delivery::Accepted } else { unclear() });
+        n_tries += 1;
+    }
+    assert!(n_tries <= 8, "{n_tries} tries until the good one");
+}
+
+#[test]
+fn an_outage_of_the_other_mesh_rejects_nothing_and_changes_no_order() {
+    let texts = ["first", "second", "third"];
+    let mut disk = with_messages("outage", &texts);
+    // It is reached, but answers neither messages nor polls, for hours.
+    for _ in 0..500 {
+        disk.pass(30_000);
+        assert_eq!(deliver(&mut disk, &unclear()), "first");
+    }
+    // Then it answers polls, and takes no message for 50 minutes.
+    for _ in 0..90 {
+        poll(&mut disk, 30);
+        deliver(&mut disk, &Delivery::Retry("it answered 503".into()));
+    }
+    let left = || texts.map(|_| "accepted".to_owned());
+    assert_eq!([0, 1, 2].map(|n| sent(&mut disk, n).0), left());
+    let arrived = texts.map(|_| deliver(&mut disk, &Delivery::Accepted));
+    assert_eq!(arrived, texts);
+}
+
+#[test]
+fn a_message_alone_is_given_up_only_after_an_hour_of_unclear_answers() {
+    let mut disk = with_messages("alone", &["alone"]);
+    let mut minutes = 0;
+    while sent(&mut disk, 0).0 == "accepted" {
+        poll(&mut disk, 30);
+        deliver(&mut disk, &unclear());
+        minutes += 1;
+    }
+    assert!((119..=122).contains(&minutes), "{minutes} half minutes");
+    // A sender whose mailbox is full, or that has gone, changes nothing about that.
+    send(&mut disk, "claude-api@laptop", "to nobody").unwrap();
+    assert_eq!(deliver(&mut disk, &Delivery::Rejected("no\u{1b}[2Jsuch\npeer".into())), "to nobody");
+    let mail = disk.call(1, &mail::INBOX, json!({})).unwrap();
+    let text = mail["messages"].as_array().unwrap().last().unwrap()["payload"].as_str().unwrap().to_owned();
+    assert!(text.contains("such peer") && !text.contains('\u{1b}') && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn a_peer_that_is_renamed_there_is_renamed_here_and_keeps_its_id_and_mail() {
+    let mut disk = with_messages("rename", &["before"]);
+    let id = disk.mesh.peers().resolve("claude-api@laptop").unwrap();
+    hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer")]));
+    assert_eq!(names(&mut disk), ["reviewer@laptop"]);
+    assert_eq!(disk.mesh.peers().resolve("reviewer@laptop").unwrap(), id);
+    send(&mut disk, "reviewer@laptop", "after").unwrap();
+    let texts = [(); 2].map(|()| deliver(&mut disk, &Delivery::Accepted));
+    assert_eq!(texts, ["before", "after"]);
+    let updates = disk.call(1, &journal::READ, json!({ "types": ["peer_updated"] })).unwrap();
+    assert_eq!(updates["events"][0]["payload"]["name"], json!("reviewer@laptop"), "{updates}");
+    // The same answer again, and a restart, rename nobody.
+    let mut disk = disk.crash(|_| false);
+    hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer")]));
+    assert_eq!(names_of_linked(&disk), ["reviewer@laptop"]);
+    // Two swap their names: neither ever has the other's.
+    hear(&mut disk, 0, &ours(&[row("peer-1", "reviewer"), row("peer-2", "tester")]));
+    hear(&mut disk, 0, &ours(&[row("peer-1", "tester"), row("peer-2", "reviewer")]));
+    assert_eq!(names_of_linked(&disk), ["tester-peer-1@laptop", "reviewer@laptop"]);
+    hear(&mut disk, 0, &ours(&[row("peer-1", "tester"), row("peer-2", "reviewer")]));
+    assert_eq!(names_of_linked(&disk), ["tester-peer-1@laptop", "reviewer@laptop"]);
+}
+
+fn names_of_linked(disk: &Disk) -> Vec<String> {
+    let linked = disk.mesh.peers().all().iter().filter(|peer| peer.row.is_linked());
+    linked.map(|peer| peer.row.name.clone()).collect()
+}
+
+#[test]
+fn a_mesh_that_renames_its_peers_to_anything_takes_no_name_and_breaks_no_line() {
+    let mut disk = linked("odd-names");
+    hear(&mut disk, 0, &ours(&[row("peer-1", "claude-api")]));
+    let own = disk.mesh.peers().resolve("near").unwrap();
+    let long = "x".repeat(10_000);
+    for name in ["near", "human", "all", "#api", "a@b", "", " ", "\u{202e}txt", "a\u{2028}b", "\u{1f600}", &long] {
+        hear(&mut disk, 0, &ours(&[row("peer-1", name)]));
+        let shown = names_of_linked(&disk).remove(0);
+        let is_plain = |c: char| c.is_alphanumeric() || "-_.@".contains(c);
+        assert!(shown.ends_with("@laptop") && shown.chars().all(is_plain) && shown.len() <= 81, "{name}: {shown}");
+        assert_eq!(disk.mesh.peers().resolve("near").unwrap(), own);
+    }
 }

@@ -5,8 +5,11 @@ use crate::failures::Disk;
 use serde_json::{Value, json};
 use slm_mesh::broker::http::{Head, Request};
 use slm_mesh::broker::legacy_http;
-use slm_mesh::core::federation::forwarding::{Delivery, ForwardedMessage};
+use slm_mesh::core::federation::delivery::Delivery;
+use slm_mesh::core::federation::forwarding::ForwardedMessage;
+use slm_mesh::core::federation::receipts::RemoteReceipt;
 use slm_mesh::core::federation::roster::RemoteRoster;
+use slm_mesh::core::mail::receipts::MARK_READ;
 use slm_mesh::core::{mail, peers::sessions};
 
 const URL: &str = "http://there:7899";
@@ -33,6 +36,8 @@ struct Pair {
     /// A message that left, and the answer to it once there is one.
     under_way: Option<(ForwardedMessage, Option<Delivery>)>,
     n_sent: usize,
+    /// How many of them were read there.
+    n_read: usize,
 }
 
 impl Pair {
@@ -42,6 +47,7 @@ impl Pair {
             there: Disk::linked(&format!("messages-there-{seed}"), &["http://here:7899"]),
             under_way: None,
             n_sent: 0,
+            n_read: 0,
         };
         pair.there.mesh.on_connected(1);
         pair.seat_there();
@@ -61,8 +67,15 @@ impl Pair {
         self.there.call(1, &sessions::ATTACH, who).unwrap();
     }
 
-    /// One HTTP request to the other side, whose answer leaves only after its commit.
+    /// One HTTP request that the other side accepts.
     fn ask(&mut self, method: &str, target: &str, body: &Value) -> Value {
+        let (status, answer) = self.answer(method, target, body);
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// One HTTP request to the other side, whose answer leaves only after its commit: status and body.
+    fn answer(&mut self, method: &str, target: &str, body: &Value) -> (u16, Value) {
         let head = Head {
             method: method.into(),
             target: target.into(),
@@ -78,8 +91,7 @@ impl Pair {
         let answer = legacy_http::respond(&mut self.there.mesh, &request, None, self.there.now);
         assert!(self.there.mesh.commit());
         self.there.mesh.take_effects();
-        assert_eq!(answer.status, 200);
-        serde_json::from_slice(&answer.body).unwrap()
+        (answer.status, serde_json::from_slice(&answer.body).unwrap())
     }
 
     fn look(&mut self) {
@@ -88,8 +100,34 @@ impl Pair {
         assert!(self.here.mesh.commit());
     }
 
+    /// The recipient reads its oldest unread messages.
+    fn read_there(&mut self) {
+        let mail = self.there.call(1, &mail::INBOX, json!({ "limit": 3 })).unwrap();
+        let rows = mail["messages"].as_array().unwrap();
+        let ids: Vec<Value> = rows.iter().map(|row| row["id"].clone()).collect();
+        self.n_read += ids.len();
+        if !ids.is_empty() {
+            self.there.call(1, &MARK_READ, json!({ "items": ids })).unwrap();
+        }
+    }
+
+    /// A poll, and the questions about receipts that follow from it; or the answers are lost.
+    fn learn_receipts(&mut self, is_lost: bool) {
+        self.look();
+        while let Some(query) = self.here.mesh.next_receipts_query(0) {
+            let answer = self.ask("POST", "/mesh/receipts", &query);
+            if is_lost {
+                self.here.mesh.on_receipts_failed(0);
+            } else {
+                let receipts = RemoteReceipt::parse_all(&answer).unwrap();
+                self.here.mesh.on_receipts(0, &receipts, self.here.now).unwrap();
+                assert!(self.here.mesh.commit());
+            }
+        }
+    }
+
     fn step(mut self, dice: &mut Dice) -> Pair {
-        match dice.below(8) {
+        match dice.below(11) {
             0 | 1 => {
                 self.n_sent += 1;
                 let to = self.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.clone();
@@ -128,6 +166,9 @@ impl Pair {
                 self.seat_here();
                 self.look();
             }
+            7 => self.read_there(),
+            8 => self.learn_receipts(false),
+            9 => self.learn_receipts(true),
             _ => {
                 self.there = self.there.crash(|_| false);
                 self.there.mesh.on_connected(1);
@@ -161,8 +202,9 @@ fn each_letter_arrives_once_and_in_order_whatever_the_network_loses_and_whoever_
         for _ in 0..STEPS {
             pair = pair.step(&mut dice);
             let (arrived, receipts) = (pair.bodies().len(), pair.receipts());
-            let forwarded = receipts.iter().filter(|word| *word == "forwarded").count();
-            assert!(forwarded <= arrived, "seed {seed}: a receipt says more than is so");
+            let count = |word: &str| receipts.iter().filter(|receipt| *receipt == word).count();
+            let says_too_much = count("forwarded") + count("read") > arrived || count("read") > pair.n_read;
+            assert!(!says_too_much, "seed {seed}: a receipt says more than is so");
         }
         // Then the network is well: everything that was accepted is there.
         pair.under_way = None;
@@ -172,8 +214,97 @@ fn each_letter_arrives_once_and_in_order_whatever_the_network_loses_and_whoever_
         }
         let wanted: Vec<String> = (1..=pair.n_sent).map(|n| format!("message {n}")).collect();
         assert_eq!(pair.bodies(), wanted, "seed {seed}");
-        assert_eq!(pair.receipts(), vec!["forwarded"; pair.n_sent], "seed {seed}");
+        while pair.n_read < pair.n_sent {
+            pair.read_there();
+        }
+        pair.learn_receipts(false);
+        assert_eq!(pair.receipts(), vec!["read"; pair.n_sent], "seed {seed}");
     }
+}
+
+#[test]
+fn a_mesh_changes_the_receipts_only_of_messages_that_it_has_accepted() {
+    let mut pair = Pair::new(1_003);
+    let to = pair.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.clone();
+    let mut ids = Vec::new();
+    for text in ["taken", "waits"] {
+        let sent = pair.here.call(1, &mail::SEND, json!({ "to": to.as_str(), "message": text })).unwrap();
+        ids.push(sent["messageId"].clone());
+    }
+    let own = pair.here.call(1, &mail::SEND, json!({ "to": "human", "message": "for a person here" })).unwrap();
+    ids.push(own["messageId"].clone());
+    let first = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
+    pair.here.mesh.on_delivery(0, first.seq, &Delivery::Accepted, pair.here.now).unwrap();
+    // A hostile mesh says everything about everything, and nonsense.
+    let mut rows: Vec<Value> = ids.iter().map(|id| json!({ "key": id, "receipt": "acked", "ago": i64::MIN })).collect();
+    rows.extend([json!({ "key": ids[0], "receipt": "accepted" }), json!({ "key": 7 }), json!("x"), json!(null)]);
+    rows.extend((0..1_000).map(|n| json!({ "key": format!("nobody-{n}"), "receipt": "read", "ago": n })));
+    let receipts = RemoteReceipt::parse_all(&json!({ "receipts": rows })).unwrap();
+    assert!(receipts.len() <= 100);
+    // Another link of this mesh did not accept these messages either.
+    pair.here.mesh.on_receipts(7, &receipts, pair.here.now).unwrap();
+    assert_eq!(pair.receipts(), ["forwarded", "accepted", "accepted"]);
+    pair.here.mesh.on_receipts(0, &receipts, pair.here.now).unwrap();
+    assert_eq!(pair.receipts(), ["acked", "accepted", "accepted"]);
+    // A receipt never goes back.
+    let back = RemoteReceipt::parse_all(&json!({ "receipts": [{ "key": ids[0], "receipt": "read" }] })).unwrap();
+    pair.here.mesh.on_receipts(0, &back, pair.here.now).unwrap();
+    assert_eq!(pair.receipts()[0], "acked");
+    for bad in [json!(null), json!([]), json!({ "receipts": {} }), json!({ "error": "Unknown endpoint" })] {
+        assert_eq!(RemoteReceipt::parse_all(&bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn a_mesh_that_asks_learns_nothing_about_messages_of_others() {
+    let mut pair = Pair::new(1_004);
+    let own = pair.there.call(1, &mail::SEND, json!({ "to": "human", "message": "among us", "key": "k" })).unwrap();
+    let me = pair.there.mesh.peers().resolve("far").unwrap();
+    pair.there.call(0, &mail::INBOX, json!({})).unwrap();
+    pair.there.call(0, &MARK_READ, json!({ "items": [own["messageId"]] })).unwrap();
+    for from in [json!(me.as_str()), json!("far"), json!("human"), json!(""), json!(7), json!(null)] {
+        let query = json!({ "from_peer": from, "keys": ["k", own["messageId"], "", 7] });
+        let answer = pair.ask("POST", "/mesh/receipts", &query);
+        assert_eq!(answer, json!({ "ok": true, "receipts": [] }), "{from}");
+    }
+}
+
+#[test]
+fn slm_mesh_0_1_0_is_not_asked_for_receipts_and_waits_for_none() {
+    let mut pair = Pair::new(1_005);
+    let to = pair.here.mesh.peers().all().iter().find(|peer| peer.row.is_linked()).unwrap().row.id.clone();
+    pair.here.call(1, &mail::SEND, json!({ "to": to.as_str(), "message": "hello" })).unwrap();
+    let mut theirs = pair.ask("GET", "/mesh/peers", &json!({}));
+    theirs.as_object_mut().unwrap().remove("receipts");
+    let roster = RemoteRoster::parse(&theirs).unwrap();
+    pair.here.mesh.on_roster(0, &roster, 0..usize::MAX, pair.here.now).unwrap();
+    let message = pair.here.mesh.next_forwarded(0, pair.here.now).unwrap().unwrap();
+    pair.ask("POST", "/mesh/send", &message.body);
+    pair.here.mesh.on_delivery(0, message.seq, &Delivery::Accepted, pair.here.now).unwrap();
+    pair.read_there();
+    pair.here.mesh.on_roster(0, &roster, 0..usize::MAX, pair.here.now).unwrap();
+    assert_eq!(pair.here.mesh.next_receipts_query(0), None);
+    assert_eq!(pair.receipts(), ["forwarded"]);
+    // After its update it is asked, also about what it accepted before.
+    pair.learn_receipts(false);
+    assert_eq!(pair.receipts(), ["read"]);
+}
+
+#[test]
+fn a_busy_mesh_uses_up_no_other_links_budget_not_even_from_one_address() {
+    let mut pair = Pair::new(1_006);
+    let me = pair.there.mesh.peers().resolve("far").unwrap();
+    let known = json!({ "mesh": "ours", "mark": 1, "peers": [{ "peer_id": "near-id", "session_id": "near" }] });
+    let roster = RemoteRoster::parse(&known).unwrap();
+    pair.there.mesh.on_roster(0, &roster, 0..usize::MAX, pair.there.now).unwrap();
+    let mut send = |from: &str, n: u32| {
+        let body = json!({ "from_peer": from, "to_peer": me.as_str(), "content": "hi", "key": format!("{from}-{n}") });
+        pair.answer("POST", "/mesh/send", &body).0
+    };
+    let flood: Vec<u16> = (0..150).map(|n| send("stranger", n)).collect();
+    assert_eq!((flood[99], flood[100], flood[149]), (200, 429, 429), "a mesh has one budget, whatever names it uses");
+    assert_eq!(send("another stranger", 0), 429);
+    assert_eq!(send("near-id", 0), 200, "a link has a budget of its own");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Messages to peers of linked meshes, kept until the other mesh has confirmed them, and messages that arrive from
 //! linked meshes.
 //!
-//! **Invariant:** a message travels over one link, in the order in which it was sent, and counts as forwarded only
-//! after the other mesh has confirmed it.
+//! **Invariant:** a message travels over one link, and counts as forwarded only after the other mesh has confirmed it.
+//! Messages travel in the order in which they were sent, except that later ones may pass a message to which the other
+//! mesh gives no clear answer.
 
 use super::roster::plain;
 use super::{Federation, MeshLink};
@@ -10,15 +11,15 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
 use crate::base::kinds::MessageState;
 use crate::core::Mesh;
-use crate::core::journal::Change;
 use crate::core::peers::Peers;
 use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 
 /// The longest message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// How many waiting messages of one peer are searched for the oldest one that has not expired.
-const LOOKED_AT_MAX: i64 = 20;
+/// How many waiting messages of one peer are searched for the oldest that has not expired, and how many of a link may
+/// be tried while the oldest is doubtful.
+const LOOKED_AT_MAX: usize = 20;
 
 /// A message on its way to another mesh.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,18 +30,7 @@ pub struct ForwardedMessage {
     pub body: Value,
 }
 
-/// What the other mesh did with a forwarded message.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Delivery {
-    /// The other mesh has stored the message.
-    Accepted,
-    /// The other mesh will never accept the message, for this reason.
-    Rejected(String),
-    /// The other mesh refused the message for now, for this reason.
-    Retry(String),
-}
-
-/// The prefix of a message to a whole project that is meant for one peer.
+/// The prefix of a message that goes to a whole project but is meant for one peer.
 fn addressed_to(name: &str) -> String {
     format!("to {name}: ")
 }
@@ -78,7 +68,14 @@ impl Federation {
 }
 
 impl Mesh {
-    /// Whether a message waits for any link. While a message waits, the broker does not end.
+    /// Counts a message that is about to be handed to a link. Returns how long the link must pause instead, ms: it
+    /// carries no more messages in a window than the other mesh accepts by default, however many peers send some.
+    pub fn forwarding_pause(&mut self, n: usize, now: i64) -> Option<i64> {
+        let url = &self.federation.links.get(n)?.url;
+        self.rates.spend(&format!("messages to {url}"), 10, now).err()
+    }
+
+    /// Whether a message waits for any link. As long as one does, the broker does not end.
     pub fn has_mail_to_forward(&self) -> bool {
         let linked = self.peers.all().iter().filter(|peer| self.federation.reaches(&peer.row));
         linked
@@ -91,28 +88,41 @@ impl Mesh {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
 
-    /// The oldest message that waits for a link.
+    /// The message to hand to a link next: the oldest that waits, or a later one while the oldest is doubtful.
     ///
     /// # Errors
     /// When the disk cannot be read.
     pub fn next_forwarded(&self, n: usize, now: i64) -> Result<Option<ForwardedMessage>, Error> {
-        let store = &self.turn.store;
-        // Before the first answer, nobody knows which messages the peers of the other mesh read.
+        // Until its first answer it is unknown which messages the other mesh's peers read.
         let link = self.federation.links.get(n).filter(|link| link.last_answer.is_some());
         let Some(link) = link else { return Ok(None) };
-        let mut oldest: Option<Message> = None;
+        let mut waiting = self.waiting_messages(link, 1, now)?;
+        if let [oldest] = &waiting[..]
+            && link.is_doubtful(oldest.seq)
+        {
+            waiting = self.waiting_messages(link, LOOKED_AT_MAX, now)?;
+        }
+        let at = link.doubtful.as_ref().map_or(0, |doubtful| doubtful.next_try(&waiting));
+        let Some(message) = waiting.get(at) else { return Ok(None) };
+        Ok(Some(ForwardedMessage { seq: message.seq, body: self.forwarded_body(link, message, now)? }))
+    }
+
+    /// The oldest messages that wait for a link and have not expired, at most `max` of them, in order.
+    fn waiting_messages(&self, link: &MeshLink, max: usize, now: i64) -> Result<Vec<Message>, Error> {
+        let store = &self.turn.store;
+        let mut waiting: Vec<Message> = Vec::new();
         for peer in self.peers.all().iter().filter(|peer| peer.row.mesh() == Some(&link.url)) {
             if self.mail.waiting_for(store, &peer.row.id) == Some(0) {
                 continue;
             }
             let to = Some(peer.row.id.as_str());
-            let filter = MessageFilter { to, unread: true, limit: LOOKED_AT_MAX, ..MessageFilter::default() };
-            let found = store.messages(&filter)?;
-            let first = found.into_iter().find(|message| message.expires.is_none_or(|at| at > now));
-            oldest = [oldest, first].into_iter().flatten().min_by_key(|message| message.seq);
+            let filter = MessageFilter { to, unread: true, limit: LOOKED_AT_MAX as i64, ..MessageFilter::default() };
+            let is_due = |message: &Message| message.expires.is_none_or(|at| at > now);
+            waiting.extend(store.messages(&filter)?.into_iter().filter(is_due).take(max));
+            waiting.sort_by_key(|message| message.seq);
+            waiting.truncate(max);
         }
-        let Some(message) = oldest else { return Ok(None) };
-        Ok(Some(ForwardedMessage { seq: message.seq, body: self.forwarded_body(link, &message, now)? }))
+        Ok(waiting)
     }
 
     /// The JSON to post: the fields that both kinds of mesh know, and the fields that only an slm-mesh reads.
@@ -159,46 +169,8 @@ impl Mesh {
         Ok(Some(was.seq))
     }
 
-    /// Notes whether the other mesh accepted a message.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn on_delivery(&mut self, n: usize, seq: i64, delivery: &Delivery, now: i64) -> Result<(), Error> {
-        let url = self.federation.links.get(n).map(|link| link.url.clone()).unwrap_or_default();
-        self.federation.may_forward = true;
-        let rejection = match delivery {
-            Delivery::Retry(why) => {
-                self.on_poll_failed(n, why);
-                return Ok(());
-            }
-            Delivery::Rejected(why) => Some(plain(why, 200)),
-            Delivery::Accepted => None,
-        };
-        self.in_savepoint(|mesh| {
-            let Mesh { turn, peers, mail, journal, .. } = mesh;
-            let waits = |message: &Message| message.state.is_unread();
-            let Some(was) = turn.store.message(seq)?.filter(waits) else { return Ok(()) };
-            let taken_at = rejection.is_none().then_some(now);
-            let message = Message {
-                state: if rejection.is_none() { MessageState::Forwarded } else { MessageState::Rejected },
-                offered: taken_at,
-                pushed: taken_at,
-                channel: None,
-                mesh: Some(url.clone()),
-                rejection: rejection.clone(),
-                ..was.clone()
-            };
-            mail.put_receipt(turn, journal, &was, &message)?;
-            let change = match rejection {
-                None => Change::MessageForwarded { message: &message, by: url.to_string() },
-                Some(why) => Change::MessageRejected { message: &message, by: format!("{url}: {why}") },
-            };
-            journal.record(turn, peers, &change, &was.recipient, now)
-        })
-    }
-
-    /// The sender of a message from a linked mesh: a known peer of that mesh, or else a name that no peer of this
-    /// mesh has.
+    /// The sender of a message from a linked mesh: a peer that is known to be in that mesh, or else a name that no
+    /// peer of this mesh has.
     pub fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         if self.peers.get(id).is_some_and(|peer| peer.row.is_linked()) {
             return id.into();

@@ -2,12 +2,16 @@
 //!
 //! **Invariant:** only this module writes the links.
 
+pub mod delivery;
 pub mod forwarding;
+pub mod receipts;
 pub mod roster;
 
 use crate::base::ids::{MeshUrl, PeerId};
 use crate::base::limits;
 use crate::store::PeerRow;
+use delivery::DoubtfulMessage;
+use receipts::AwaitedReceipts;
 
 /// A linked mesh, which this mesh polls.
 #[derive(Debug, Default)]
@@ -22,6 +26,14 @@ pub struct MeshLink {
     pub trouble: Option<String>,
     /// The peers of the linked mesh that read only messages to their whole project.
     broadcast_only: Vec<PeerId>,
+    /// The message that it neither accepts nor refuses.
+    doubtful: Option<DoubtfulMessage>,
+    /// Messages that it has and whose recipients may not have read them yet.
+    awaited: AwaitedReceipts,
+    /// How many messages it has refused since this broker began.
+    n_rejected: u64,
+    /// Why it refused the last one of them.
+    last_rejection: Option<String>,
 }
 
 impl MeshLink {

@@ -26,6 +26,8 @@ const FIRST_HEARTBEAT_MS: i64 = 5_000;
 pub struct RemoteRoster {
     /// The id of the linked mesh; `None` for a SuperLocalMemory daemon.
     pub mesh_id: Option<String>,
+    /// How often receipts of messages from linked meshes have changed there; only an slm-mesh after 0.1.0 says so.
+    pub receipts_version: Option<i64>,
     /// Its peers.
     pub peers: Vec<LinkedPeer>,
 }
@@ -42,7 +44,7 @@ impl RemoteRoster {
         let mut known = HashSet::new();
         let found = rows.iter().filter(own).filter(active).filter_map(parse_peer);
         let peers = found.filter(|peer| known.insert(peer.id.clone())).take(limits::LINKED_MAX).collect();
-        Some(RemoteRoster { mesh_id, peers })
+        Some(RemoteRoster { mesh_id, receipts_version: value["receipts"].as_i64(), peers })
     }
 }
 
@@ -150,6 +152,12 @@ impl Mesh {
             let is_missing = |peer: &Peer, mesh: &MeshUrl| *mesh == url && !listed.contains(&peer.row.id);
             peers.mark_missing(parts.turn, journal, is_missing, "left", now)
         })?;
+        let taken: Vec<PeerId> =
+            roster.peers.get(part.start..end).unwrap_or_default().iter().map(|peer| peer.id.clone()).collect();
+        self.reload_awaited(n, &taken)?;
+        if end == roster.peers.len() {
+            self.note_receipts_version(n, roster.receipts_version);
+        }
         self.federation.may_forward = true;
         Ok(())
     }
@@ -181,7 +189,8 @@ impl Mesh {
             rows.push(json!({
                 "url": link.url.as_str(), "kind": kind_of(link), "peers": online,
                 "heardAt": link.last_answer.map(time::iso), "silent": self.federation.silent_at(link) <= now,
-                "trouble": link.trouble, "waiting": waiting,
+                "trouble": link.trouble, "waiting": waiting, "refused": link.n_rejected,
+                "lastRefusal": link.last_rejection,
             }));
         }
         Ok(json!(rows))

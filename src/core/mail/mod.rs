@@ -176,11 +176,25 @@ pub struct Mail {
     recently_delivered: HashMap<i64, (i64, ConnId)>,
     /// Sessions that were woken recently.
     wakeups: Vec<WakeupAttempt>,
+    /// A version that increases when the receipt of a message with a key changes, for meshes that poll this one. It
+    /// begins with the time, so that it is another one after a restart.
+    receipts_version: i64,
 }
 
 impl Mail {
-    pub(super) fn new(ids: PublicIds) -> Mail {
-        Mail { ids, unread: HashMap::new(), recently_delivered: HashMap::new(), wakeups: Vec::new() }
+    pub(super) fn new(ids: PublicIds, now: i64) -> Mail {
+        Mail {
+            ids,
+            unread: HashMap::new(),
+            recently_delivered: HashMap::new(),
+            wakeups: Vec::new(),
+            receipts_version: now,
+        }
+    }
+
+    /// The version of the receipts, which increases when a message from a linked mesh is read here.
+    pub fn receipts_version(&self) -> i64 {
+        self.receipts_version
     }
 
     /// Forgets all counts after a rollback.

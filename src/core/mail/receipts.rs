@@ -124,6 +124,10 @@ impl Mail {
         message: &Message,
     ) -> Result<(), Error> {
         turn.store.put_receipt(was, message)?;
+        // Messages from linked meshes have keys. Others that have one cost those meshes a needless question.
+        if message.key.is_some() && message.state >= MessageState::Read && message.state != was.state {
+            self.receipts_version += 1;
+        }
         if was.state.is_unread()
             && !message.state.is_unread()
             && let Some(n) = self.unread.get_mut(&message.recipient)

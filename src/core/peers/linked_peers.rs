@@ -8,13 +8,17 @@ use crate::base::error::Error;
 use crate::base::ids::{MeshUrl, PeerId};
 use crate::base::kinds::PeerKind;
 use crate::base::limits;
+use crate::base::untrusted_text::plain_name;
 use crate::core::journal::{Change, Journal};
 use crate::core::locks::Locks;
 use crate::core::mail::Mail;
 use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
-/// A peer, as its own mesh describes it.
+/// How much of a name stands before a part of the id, characters: both fit into a name.
+const ID_NAME_MAX: usize = 32;
+
+/// A peer as its own mesh describes it.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct LinkedPeer {
     /// The peer's id in its own mesh.
@@ -47,6 +51,20 @@ pub(in crate::core) struct LinkedParts<'a> {
     pub(in crate::core) journal: &'a Journal,
 }
 
+/// The names for a linked peer: `claude-api@laptop`, and the same with a part of the id for when that is taken.
+fn linked_names(seen: &LinkedPeer, label: &str) -> [String; 2] {
+    let name = |own: &str| format!("{}@{}", plain_name(own), plain_name(label));
+    // A long name is cut, so that the id still fits.
+    let short: String = seen.name.chars().take(ID_NAME_MAX).collect();
+    [name(&seen.name), name(&format!("{short}-{:.6}", seen.id))]
+}
+
+/// Whether a linked peer's name here comes from its name there. Otherwise it is new, or was renamed there.
+fn is_named_after(name: &str, seen: &LinkedPeer, label: &str) -> bool {
+    let is_number = |rest: &str| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
+    linked_names(seen, label).iter().any(|wanted| name.strip_prefix(wanted.as_str()).is_some_and(is_number))
+}
+
 impl Peers {
     /// Adds or updates one peer of another mesh. `host` is its machine; `label` follows the `@` in its name.
     pub(in crate::core) fn upsert_linked(
@@ -65,8 +83,7 @@ impl Peers {
                     return Ok(());
                 }
                 self.make_room(turn, parts.mail, parts.locks, now)?;
-                let name = self.linked_name(seen, label);
-                PeerRow { id: seen.id.clone(), name, ..PeerRow::default() }
+                PeerRow { id: seen.id.clone(), ..PeerRow::default() }
             }
         };
         // A missing or future time must not become a new value with each answer.
@@ -76,7 +93,10 @@ impl Peers {
             at => at.min(now),
         };
         let was_online = known.online && known.is_linked();
+        let name =
+            if is_named_after(&known.name, seen, label) { known.name.clone() } else { self.linked_name(seen, label) };
         let mut row = PeerRow {
+            name,
             kind: PeerKind::Linked { mesh: mesh.clone() },
             agent: seen.agent.clone(),
             project: seen.project.clone(),
@@ -118,14 +138,11 @@ impl Peers {
         Ok(())
     }
 
-    /// A name such as `claude-api@laptop`. If that name is taken, a part of the id is added.
+    /// The first of a linked peer's names that no other peer has.
     fn linked_name(&self, seen: &LinkedPeer, label: &str) -> String {
-        let name = |own: &str| format!("{own}@{label}").replace([':', '/', ' '], "-");
-        let wanted = name(&seen.name);
-        if self.peers.iter().all(|peer| peer.row.name != wanted) {
-            return self.free_name(&wanted);
-        }
-        self.free_name(&name(&format!("{}-{:.6}", seen.name, seen.id)))
+        let [wanted, with_id] = linked_names(seen, label);
+        let is_free = self.peers.iter().all(|peer| peer.row.name != wanted || peer.row.id == seen.id);
+        self.free_name(if is_free { &wanted } else { &with_id })
     }
 
     /// Whether one more linked peer may be added. At the limit, an offline linked peer without unread mail is removed

@@ -1,0 +1,196 @@
+//! What a linked mesh did with a message: accepted it, refused it, or gave no clear answer, again and again.
+//!
+//! **Invariant:** no single message holds up the messages behind it for good, and an outage of the other mesh rejects
+//! none. A message counts as refused only if the other mesh says so, or if it takes later messages meanwhile, or if it
+//! has answered everything else for an hour.
+
+use super::MeshLink;
+use super::roster::plain;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::kinds::MessageState;
+use crate::base::limits;
+use crate::base::untrusted_text::quoted;
+use crate::core::Mesh;
+use crate::core::journal::Change;
+use crate::store::Message;
+
+/// How often the oldest message is tried before a later one is.
+const TRIES_ALONE: u32 = 3;
+/// A message is given up if the other mesh, which answers polls, gives no clear answer to it for this long.
+const GIVE_UP_MS: i64 = 3_600_000;
+/// How much is kept of the other mesh's reason, characters.
+const REASON_MAX: usize = 200;
+
+/// What the other mesh did with a message.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Delivery {
+    /// It has the message.
+    Accepted,
+    /// It will never take the message, for this reason.
+    Rejected(String),
+    /// It was reached, and neither accepted nor refused the message: it broke down, or something else answered.
+    Unclear(String),
+    /// It takes no message for now, for this reason.
+    Retry(String),
+}
+
+/// The oldest waiting message of a link, while the other mesh neither accepts nor refuses it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct DoubtfulMessage {
+    seq: i64,
+    /// When it was tried first, ms.
+    since: i64,
+    /// How often it was tried.
+    n_tries: u32,
+    /// Which of the waiting messages to try next; 0 is this one.
+    next: usize,
+    /// Whether the other mesh answered a later message clearly meanwhile.
+    others_pass: bool,
+}
+
+impl DoubtfulMessage {
+    /// Which of the waiting messages to try.
+    pub(super) fn next_try(&self, waiting: &[Message]) -> usize {
+        match waiting.first() {
+            Some(oldest) if oldest.seq == self.seq && !self.others_pass => self.next % waiting.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl MeshLink {
+    /// Whether the other mesh gave no clear answer to this message.
+    pub(super) fn is_doubtful(&self, seq: i64) -> bool {
+        self.doubtful.as_ref().is_some_and(|doubtful| doubtful.seq == seq)
+    }
+
+    /// Notes an unclear answer. Returns how often the message was tried if it is given up now.
+    fn note_unclear(&mut self, seq: i64, now: i64) -> Option<u32> {
+        let heard = self.last_answer.unwrap_or(0);
+        let fresh = DoubtfulMessage { seq, since: now, n_tries: 0, next: 0, others_pass: false };
+        let doubtful = self.doubtful.get_or_insert(fresh);
+        if doubtful.seq == seq {
+            doubtful.n_tries += 1;
+        }
+        // As long as the other mesh answers no poll either, nothing can be said about a message.
+        if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
+            doubtful.next += 1;
+        }
+        let is_silent = heard + limits::LINK_SILENT_MS <= now;
+        let is_hopeless = doubtful.others_pass || (now - doubtful.since >= GIVE_UP_MS && !is_silent);
+        (doubtful.seq == seq && is_hopeless).then_some(doubtful.n_tries)
+    }
+
+    /// Notes a clear answer.
+    fn note_clear(&mut self, seq: i64) {
+        match &mut self.doubtful {
+            Some(doubtful) if doubtful.seq != seq => doubtful.others_pass = true,
+            doubtful => *doubtful = None,
+        }
+    }
+}
+
+impl Mesh {
+    /// Notes what the other mesh did with a message.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn on_delivery(&mut self, n: usize, seq: i64, delivery: &Delivery, now: i64) -> Result<(), Error> {
+        self.federation.may_forward = true;
+        match delivery {
+            Delivery::Accepted => self.settle(n, seq, None, now),
+            Delivery::Rejected(why) => self.settle(n, seq, Some(&plain(why, REASON_MAX)), now),
+            Delivery::Unclear(why) => self.on_unclear(n, seq, &plain(why, REASON_MAX), now),
+            Delivery::Retry(why) => {
+                self.on_poll_failed(n, why);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_unclear(&mut self, n: usize, seq: i64, why: &str, now: i64) -> Result<(), Error> {
+        self.on_poll_failed(n, why);
+        let doubted = self.federation.links.get(n).and_then(|link| link.doubtful.as_ref()).map(|of| of.seq);
+        let was = doubted.map(|seq| self.turn.store.message(seq)).transpose()?.flatten();
+        let is_waiting = was.is_some_and(|of| of.state.is_unread() && of.expires.is_none_or(|at| at > now));
+        let Some(link) = self.federation.links.get_mut(n) else { return Ok(()) };
+        if !is_waiting {
+            link.doubtful = None;
+        }
+        let url = link.url.clone();
+        if let Some(n_tries) = link.note_unclear(seq, now) {
+            let why = format!("it gave no clear answer in {n_tries} tries; the last one: {why}");
+            return self.settle(n, seq, Some(&why), now);
+        }
+        // Its sender sees why it still waits.
+        self.in_savepoint(|mesh| {
+            let Mesh { turn, mail, journal, .. } = mesh;
+            let Some(was) = turn.store.message(seq)?.filter(|of| of.state.is_unread()) else { return Ok(()) };
+            let message = Message { mesh: Some(url), rejection: Some(why.to_owned()), ..was.clone() };
+            if message != was { mail.put_receipt(turn, journal, &was, &message) } else { Ok(()) }
+        })
+    }
+
+    /// Writes the end of a message's way into its receipt: forwarded, or refused for this reason.
+    fn settle(&mut self, n: usize, seq: i64, rejection: Option<&str>, now: i64) -> Result<(), Error> {
+        let Some(link) = self.federation.links.get_mut(n) else { return Ok(()) };
+        link.note_clear(seq);
+        // What became of one message says nothing against the link itself.
+        link.trouble = None;
+        let url = link.url.clone();
+        let settled = self.in_savepoint(|mesh| {
+            let Mesh { turn, peers, mail, journal, .. } = mesh;
+            let Some(was) = turn.store.message(seq)?.filter(|of| of.state.is_unread()) else { return Ok(None) };
+            let taken_at = rejection.is_none().then_some(now);
+            let message = Message {
+                state: if rejection.is_none() { MessageState::Forwarded } else { MessageState::Rejected },
+                offered: taken_at,
+                pushed: taken_at,
+                channel: None,
+                mesh: Some(url.clone()),
+                rejection: rejection.map(str::to_owned),
+                ..was.clone()
+            };
+            mail.put_receipt(turn, journal, &was, &message)?;
+            let change = match rejection {
+                None => Change::MessageForwarded { message: &message, by: url.to_string() },
+                Some(why) => Change::MessageRejected { message: &message, by: format!("{url}: {why}") },
+            };
+            journal.record(turn, peers, &change, &was.recipient, now)?;
+            Ok(Some(message))
+        })?;
+        let Some(message) = settled else { return Ok(()) };
+        match rejection {
+            None => self.federation.links[n].awaited.add(&message),
+            Some(why) => self.report_rejection(n, &message, why, now),
+        }
+        Ok(())
+    }
+
+    /// Reports a refused message: in the log, in the status of the link, and to its sender, who would otherwise learn
+    /// it only from the receipts.
+    fn report_rejection(&mut self, n: usize, message: &Message, why: &str, now: i64) {
+        let Some(link) = self.federation.links.get_mut(n) else { return };
+        link.n_rejected += 1;
+        link.last_rejection = Some(why.to_owned());
+        let id = self.ids.message(message.seq);
+        let (from, to) = (self.peers.name_of(&message.sender), self.peers.name_of(&message.recipient));
+        let text = format!("{} refused message {id} from {from} to {to}: {why}", link.url);
+        let draft = Message {
+            sender: link.url.as_str().into(),
+            body: format!(
+                "This mesh refused your message {id} to {to}, which is not delivered: {}",
+                quoted(why, REASON_MAX)
+            ),
+            reply_to: Some(message.seq),
+            ..Message::default()
+        };
+        self.turn.log_error::<()>(Err(Error::new(ErrorKind::Refused, text)));
+        // A message from elsewhere is never forwarded, so its sender is a peer of this mesh, unless it was forgotten.
+        let sender = self.peers.get(&message.sender).filter(|peer| !peer.row.is_linked());
+        let Some(sender) = sender.map(|peer| peer.row.id.clone()) else { return };
+        let sent = self.in_savepoint(|mesh| mesh.post(draft, &[sender], now));
+        // A sender with a full mailbox still has the receipt.
+        self.turn.log_error(sent);
+    }
+}

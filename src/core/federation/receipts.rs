@@ -1,0 +1,195 @@
+//! Receipts between meshes: the sender's mesh asks what became of the messages that a linked mesh has accepted.
+//!
+//! The mesh of the recipient says with each answer to a poll how often receipts have changed there. When that number
+//! is another one, the sender's mesh asks for the receipts of its own messages, by their keys. A mesh that sends no
+//! such number, a SuperLocalMemory daemon or slm-mesh 0.1.0, is never asked.
+//!
+//! **Invariant:** a mesh changes the receipts only of messages that it has itself accepted, and a receipt never goes
+//! back. The messages whose receipts are awaited are bounded.
+
+use crate::base::error::Error;
+use crate::base::ids::PeerId;
+use crate::base::kinds::MessageState;
+use crate::base::limits;
+use crate::core::Mesh;
+use crate::core::journal::Change;
+use crate::store::{Message, MessageFilter};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Messages of one link whose receipts are awaited. Beyond that, the oldest stay "forwarded".
+const AWAITED_MAX: usize = 1_000;
+/// After a restart, this many of the newest messages to each peer are searched for messages to wait for.
+const RELOADED_MAX: i64 = 100;
+/// At most this many bytes of them are read.
+const RELOADED_BYTES_MAX: usize = 256 * 1024;
+/// The receipts that tell a sender something new, by the word that is sent.
+const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, MessageState::Expired];
+
+/// The messages of one link that were accepted there, and when to ask about them.
+#[derive(Debug, Default)]
+pub(super) struct AwaitedReceipts {
+    /// Their senders, by sequence number.
+    messages: BTreeMap<i64, PeerId>,
+    /// Those about which the other mesh is to be asked.
+    due: BTreeSet<i64>,
+    /// The number of changes that it sent last.
+    version: Option<i64>,
+    /// Whether the messages from before the start of this broker are among them.
+    is_reloaded: bool,
+}
+
+impl AwaitedReceipts {
+    /// Adds a message that the other mesh accepted. It may have been read there already, before the answer arrived
+    /// here, so the other mesh is asked about it in any case.
+    pub(super) fn add(&mut self, message: &Message) {
+        self.messages.insert(message.seq, message.sender.clone());
+        if self.version.is_some() {
+            self.due.insert(message.seq);
+        }
+        if self.messages.len() > AWAITED_MAX {
+            self.messages.pop_first();
+        }
+    }
+
+    /// Notes the number of changes that the other mesh sent.
+    fn note_version(&mut self, version: Option<i64>) {
+        if version.is_some() && version != self.version {
+            self.due = self.messages.keys().copied().collect();
+        }
+        self.version = version;
+    }
+
+    /// Takes messages of one sender about which to ask.
+    fn take_due(&mut self) -> Option<(PeerId, Vec<i64>)> {
+        let Self { messages, due, .. } = self;
+        due.retain(|seq| messages.contains_key(seq));
+        let sender = messages.get(due.first()?)?.clone();
+        let same = due.iter().filter(|seq| messages.get(seq) == Some(&sender));
+        let seqs: Vec<i64> = same.copied().take(limits::LIST_MAX).collect();
+        due.retain(|seq| !seqs.contains(seq));
+        Some((sender, seqs))
+    }
+}
+
+/// What became of one message, as the mesh of its recipient says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RemoteReceipt {
+    /// The key of the message, which is its id in the sender's mesh.
+    key: String,
+    /// Read, acknowledged or expired.
+    state: MessageState,
+    /// How long ago, ms: the clocks of two machines differ.
+    ago: i64,
+}
+
+impl RemoteReceipt {
+    /// Reads an answer, which is not trusted. `None` if it is no list of receipts.
+    pub fn parse_all(value: &Value) -> Option<Vec<RemoteReceipt>> {
+        let rows = value["receipts"].as_array()?;
+        let receipt = |row: &Value| {
+            let state = TOLD.into_iter().find(|state| row["receipt"].as_str() == Some(state.word()))?;
+            let ago = row["ago"].as_i64().unwrap_or(0).clamp(0, limits::MAIL_KEPT_MS);
+            Some(RemoteReceipt { key: row["key"].as_str()?.to_owned(), state, ago })
+        };
+        Some(rows.iter().take(limits::LIST_MAX).filter_map(receipt).collect())
+    }
+}
+
+impl Mesh {
+    /// Notes how often receipts have changed in a linked mesh.
+    pub(super) fn note_receipts_version(&mut self, n: usize, version: Option<i64>) {
+        if let Some(link) = self.federation.links.get_mut(n) {
+            link.awaited.is_reloaded = true;
+            link.awaited.note_version(version);
+        }
+    }
+
+    /// Finds the messages to these peers that their mesh accepted before this broker began.
+    pub(super) fn reload_awaited(&mut self, n: usize, recipients: &[PeerId]) -> Result<(), Error> {
+        let Some(link) = self.federation.links.get_mut(n).filter(|link| !link.awaited.is_reloaded) else {
+            return Ok(());
+        };
+        for id in recipients {
+            let filter = MessageFilter {
+                to: Some(id),
+                newest: true,
+                limit: RELOADED_MAX,
+                bytes: RELOADED_BYTES_MAX,
+                ..MessageFilter::default()
+            };
+            let sent = self.turn.store.messages(&filter)?;
+            let is_there = |of: &&Message| of.state == MessageState::Forwarded && of.mesh.as_ref() == Some(&link.url);
+            sent.iter().filter(is_there).for_each(|message| link.awaited.add(message));
+        }
+        Ok(())
+    }
+
+    /// The version of the receipts here, for meshes that poll this one.
+    pub fn receipts_version(&self) -> i64 {
+        self.mail.receipts_version()
+    }
+
+    /// The next question about receipts for a link: the JSON to post.
+    pub fn next_receipts_query(&mut self, n: usize) -> Option<Value> {
+        let (sender, seqs) = self.federation.links.get_mut(n)?.awaited.take_due()?;
+        let keys: Vec<String> = seqs.into_iter().map(|seq| self.ids.message(seq)).collect();
+        Some(json!({
+            "from_peer": sender.as_str(), "from_name": self.peers.name_of(&sender),
+            "from_machine": self.settings.host, "keys": keys,
+        }))
+    }
+
+    /// Notes that a question about receipts was not answered. It is repeated after the next answer to a poll.
+    pub fn on_receipts_failed(&mut self, n: usize) {
+        if let Some(link) = self.federation.links.get_mut(n) {
+            link.awaited.version = None;
+        }
+    }
+
+    /// Takes in what a linked mesh says about messages that it has accepted.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn on_receipts(&mut self, n: usize, receipts: &[RemoteReceipt], now: i64) -> Result<(), Error> {
+        let Some(url) = self.federation.links.get(n).map(|link| link.url.clone()) else { return Ok(()) };
+        for receipt in receipts {
+            let Some(seq) = self.ids.message_seq(&receipt.key) else { continue };
+            self.in_savepoint(|mesh| {
+                let Mesh { turn, peers, mail, journal, .. } = mesh;
+                let is_there = |of: &Message| of.state == MessageState::Forwarded && of.mesh.as_ref() == Some(&url);
+                let Some(was) = turn.store.message(seq)?.filter(is_there) else { return Ok(()) };
+                let at = Some((now - receipt.ago).max(was.created));
+                let message = Message {
+                    state: receipt.state,
+                    read: at.filter(|_| receipt.state != MessageState::Expired),
+                    acked: at.filter(|_| receipt.state == MessageState::Acked),
+                    ..was.clone()
+                };
+                mail.put_receipt(turn, journal, &was, &message)?;
+                if receipt.state == MessageState::Expired {
+                    return Ok(());
+                }
+                journal.record(turn, peers, &Change::MessageRead(&message), &message.recipient, now)
+            })?;
+            self.federation.links[n].awaited.messages.remove(&seq);
+        }
+        Ok(())
+    }
+
+    /// What became of messages that a peer of a linked mesh sent to this one: the answer to its mesh's question.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn receipts_for(&self, senders: &[PeerId], keys: &[&str], now: i64) -> Result<Vec<Value>, Error> {
+        let mut rows = Vec::new();
+        for key in keys {
+            let found = senders.iter().find_map(|sender| self.message_with_key(sender, key).transpose()).transpose()?;
+            let message = found.map(|seq| self.turn.store.message(seq)).transpose()?.flatten();
+            let Some(message) = message.filter(|of| TOLD.contains(&of.state)) else { continue };
+            let at = message.acked.or(message.read).unwrap_or(now);
+            rows.push(json!({ "key": key, "receipt": message.state.word(), "ago": (now - at).max(0) }));
+        }
+        Ok(rows)
+    }
+}
