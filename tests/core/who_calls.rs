@@ -1,6 +1,7 @@
 //! Who calls, as a table: each agent that slm-mesh knows, each road by which a session may become known first, and
 //! each turn that a session may take. Whatever comes first, one session is one peer, and two are two.
 
+mod daemon;
 mod drawn;
 mod shell_session;
 
@@ -184,14 +185,22 @@ impl World {
         if let Some(conn) = session.conn {
             return id_of(&self.call(conn, "whoami", json!({}), &session.above).unwrap());
         }
+        let conn = *session.conn.insert(self.connect(&session.above));
+        let key = session.agent.identity.calls_name_session().then_some(session.key.as_str());
+        self.attach(session, conn, key)
+    }
+
+    /// A connection from below these processes.
+    fn connect(&mut self, above: &[Process]) -> ConnId {
         self.next += 1;
-        let conn = *session.conn.insert(self.next);
         let mesh = self.mesh.as_mut().unwrap();
-        mesh.on_connected(conn);
-        mesh.set_ancestors(conn, &session.above);
-        let identity = &session.agent.identity;
-        let is_keyed = identity.session_variable.is_some() || identity.has_many_sessions;
-        let key = is_keyed.then(|| session.key.clone());
+        mesh.on_connected(self.next);
+        mesh.set_ancestors(self.next, above);
+        self.next
+    }
+
+    /// The session attaches over a connection; who it is.
+    fn attach(&mut self, session: &Session, conn: ConnId, key: Option<&str>) -> String {
         let args = json!({
             "agent": session.agent.kind, "shortName": session.agent.short_name, "project": self.project, "gitRoot": self.project,
             "pid": conn, "session": key,

@@ -13,6 +13,9 @@
 //! | the former name | the only session of that name that is gone | the same | | |
 //! | nothing | a new peer | a new peer | refused | the human |
 //!
+//! Where a client names its session only with each call, its server attaches without a key first. If the first key then
+//! belongs to another peer, which a hook made known, the peer without a key is removed, unless it was used.
+//!
 //! A hook with a key that no session has, by the sessions of its agent process:
 //!
 //! | the hook's key | the sessions of the process | the hook's session |

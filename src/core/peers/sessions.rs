@@ -154,8 +154,39 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         peers.add_connection(turn, journal, &id, ctx.now)?;
         peers.note_process(turn, journal, &id, agent.as_ref(), ctx)?;
     }
+    let retired = if is_keyed { retire_placeholder(mesh, ctx, &id)? } else { None };
+    let Mesh { turn, mail, .. } = mesh;
     let unread = mail.unread(&turn.store, &id)?;
-    Ok(Outcome::Ready(json!({ "ok": true, "you": you, "unread": unread, "seq": turn.store.counters.event_last })))
+    let mut value = json!({ "ok": true, "you": you, "unread": unread, "seq": turn.store.counters.event_last });
+    if let Some(retired) = retired {
+        value["retired"] = json!(retired.as_str());
+    }
+    Ok(Outcome::Ready(value))
+}
+
+/// Removes the peer that a connection became before it knew a key, if the key belongs to another peer, which a hook
+/// made known, and nothing was done as that first peer. It would stand there as one more session of the agent, whose
+/// mail nobody reads. Its client forgets it, too.
+fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Result<Option<PeerId>, Error> {
+    let Mesh { turn, peers, mail, locks, .. } = mesh;
+    let is_unused = |peer: &&Peer| {
+        let row = &peer.row;
+        row.id != *keyed && row.session_key().is_none() && row.summary.is_empty() && peer.connections == 1
+    };
+    let mut own = peers.attached_to(ctx.conn).iter().filter_map(|id| peers.get(id));
+    let Some(id) = own.find(is_unused).map(|peer| peer.row.id.clone()) else { return Ok(None) };
+    if locks.has_any(&id) || mail.unread(&turn.store, &id)? > 0 {
+        return Ok(None);
+    }
+    end_waits(mesh, ctx.conn, &id);
+    let Mesh { turn, peers, mail, journal, .. } = mesh;
+    if let Some(one) = peers.attachments.get_mut(&ctx.conn) {
+        one.peers.retain(|attached| *attached != id);
+    }
+    peers.forget_process(turn, &id)?;
+    peers.remove_connection(turn, journal, &id, "replaced", ctx.now)?;
+    peers.forget(turn, mail, &id)?;
+    Ok(Some(id))
 }
 
 fn detach(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {

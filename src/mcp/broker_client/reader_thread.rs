@@ -150,11 +150,10 @@ impl ReaderThread {
         }
         threads.sort();
         threads.dedup();
-        for (n, thread) in threads.into_iter().enumerate() {
-            let params = attach_params(&thread, self.known_peers.get(&thread), &identity);
-            // Only the first one may find the leader: all of them belong on the same connection.
-            let value = if n == 0 { client.call("attach", &params)? } else { client.call_once("attach", &params)? };
-            self.known_peers.insert(thread, peer_id(&value));
+        for thread in threads {
+            let former = self.known_peers.get(&thread);
+            let value = client.call("attach", &attach_params(&thread, former, &identity))?;
+            self.note_attached(thread, &value);
         }
         let mut state = self.shared.lock();
         state.peers = self.known_peers.clone();
@@ -207,15 +206,22 @@ impl ReaderThread {
     fn on_attached(&mut self, thread: String, result: Result<Value, Value>) {
         match result {
             Ok(value) => {
-                let id = peer_id(&value);
-                self.known_peers.insert(thread.clone(), id.clone());
+                self.note_attached(thread.clone(), &value);
                 let mut state = self.shared.lock();
-                state.peers.insert(thread.clone(), id);
+                state.peers.clone_from(&self.known_peers);
                 state.wait_for_wakeup(&thread);
                 state.send_queued();
             }
             Err(error) => self.fail_queued(&rpc::decode_error(&error)),
         }
+    }
+
+    /// Notes which peer a thread is. The broker may have retired the peer that this session was before its client
+    /// named a thread.
+    fn note_attached(&mut self, thread: String, answer: &Value) {
+        let retired = answer["retired"].as_str();
+        self.known_peers.retain(|_, id| Some(id.as_str()) != retired);
+        self.known_peers.insert(thread, peer_id(answer));
     }
 
     fn on_answer(&mut self, request: u64, result: Result<Value, Value>) {

@@ -1,0 +1,54 @@
+//! A daemon that serves several threads of its agent, and starts an MCP server for each before it names any.
+
+use super::{Session, World, id_of};
+use serde_json::json;
+use slm_mesh::core::ConnId;
+use slm_mesh::known_agents::AGENTS;
+
+impl World {
+    /// An MCP server of the session that knows no key yet; its connection.
+    fn server(&mut self, session: &Session) -> ConnId {
+        let conn = self.connect(&session.above);
+        self.attach(session, conn, None);
+        conn
+    }
+
+    /// The ids of all sessions.
+    fn sessions(&self) -> Vec<String> {
+        let all = self.mesh.as_ref().unwrap().peers().all();
+        sorted(all.iter().filter(|peer| peer.row.is_session()).map(|peer| peer.row.id.as_str()))
+    }
+}
+
+fn sorted(ids: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
+    let mut ids: Vec<String> = ids.into_iter().map(|id| id.as_ref().to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn two_threads_of_one_daemon_are_two_peers_although_their_servers_came_before_any_key() {
+    for agent in AGENTS.iter().filter(|agent| agent.identity.has_many_sessions) {
+        let mut world = World::new();
+        let one = world.session(agent);
+        let two = world.tab(&one);
+        // Each thread has a server of its own, which is a peer before its client names a thread.
+        let servers = [&one, &two].map(|thread| world.server(thread));
+        let ids = [&one, &two].map(|thread| world.hook(thread));
+        assert_ne!(ids[0], ids[1]);
+        // The first call of a thread over its server brings the key.
+        for ((thread, conn), id) in [&one, &two].into_iter().zip(servers).zip(&ids) {
+            assert_eq!(world.attach(thread, conn, Some(&thread.key)), *id);
+            assert_eq!(id_of(&world.call(conn, "whoami", json!({}), &thread.above).unwrap()), *id);
+        }
+        assert_eq!(world.sessions(), sorted(&ids), "{}", agent.id);
+        // A server whose first peer has mail keeps it: it may be somebody's.
+        let third = world.tab(&one);
+        let conn = world.server(&third);
+        let placeholder = id_of(&world.call(conn, "whoami", json!({}), &third.above).unwrap());
+        world.call_once("send", json!({ "to": placeholder, "message": "hello" }), &[]).unwrap();
+        let id = world.hook(&third);
+        assert_eq!(world.attach(&third, conn, Some(&third.key)), id);
+        assert!(world.mesh.as_ref().unwrap().peers().get(&placeholder).is_some());
+    }
+}
