@@ -37,6 +37,10 @@ class Agent:
         """The tool calls that put `text` into the file: pairs of tool and arguments."""
         raise NotImplementedError
 
+    def write_in_window(self, path, text):
+        """The same in a window, which may run with another model."""
+        return self.write(path, text)
+
     def shell(self, command):
         """The tool call that runs a shell command: a pair of tool and arguments."""
         raise NotImplementedError

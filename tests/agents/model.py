@@ -65,6 +65,21 @@ def looked_for(request):
     return (yield Call(search["name"], words))
 
 
+def by_word(plays):
+    """The play of a model that serves several sessions: each request goes to the first play whose word it has. What a
+    session says after its play is nobody's business."""
+    for play in plays.values():
+        next(play)
+    answer = None
+    while True:
+        request = yield answer
+        word = next((word for word in plays if request.count(word)), None)
+        try:
+            answer = plays[word].send(request) if word else "Done."
+        except StopIteration:
+            answer = "Done."
+
+
 class Model(http.server.ThreadingHTTPServer):
     """Answers each request of the main loop with what the play yields, and "Done." once that has ended. A request
     that offers hardly any tool is a side errand (a title, a summary): it gets a word, and the play does not see it."""

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 
 import agents
+import sessions
 import shell
 import wakes
 from model import Call, Model, looked_for
@@ -42,7 +44,7 @@ PROOFS = [
     ("one", "hooks and MCP server are one peer, also in the next run"),
 ]
 
-ALL_PROOFS = PROOFS + shell.SHELL + wakes.WAKES
+ALL_PROOFS = PROOFS + shell.SHELL + wakes.WAKES + sessions.SESSIONS
 
 # Stands in for slm-mesh during a run: keeps what each hook was told and what it said. Mail comes in between the
 # session's first hook and its second, which some agents start at once. As a script of that name it is no more to the
@@ -148,6 +150,17 @@ class Stage:
 
     def end(self):
         self.mesh("stop")
+        end_leftovers(self.home)
+
+
+def end_leftovers(home):
+    """Ends what an agent left running in the background: all that has this home."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"HOME={home}" in (folder / "environ").read_text(errors="replace").split("\0"):
+                os.kill(int(folder.name), signal.SIGKILL)
+        except OSError:
+            pass  # it has ended, or is none of ours
 
 
 class Proofs:
@@ -281,7 +294,7 @@ def prove(agent, program, inputs):
         proof("kept", shown or LAST in kept, "mail counts as read that the model never saw")
         peers = [peer["name"] for peer in stage.mesh("peers", "--all")["peers"] if peer["agentType"] != "human"]
         proof("one", peers == [stage.peer], f"peers: {peers}")
-        tiers = prove_shell(stage, proof) if "shell" not in agent.lacks else {}
+        tiers = prove_shell(stage, proof)
         why = trouble or model.trouble or failed or f"ended after {seen} requests"
         if inputs:
             keep_inputs(stage, Path(inputs))
@@ -299,7 +312,8 @@ def prove_shell(stage, proof):
     stage.mesh("lock", "held.txt", "--reason", "the human rewrites it")
     failed = stage.run("Now by the shell.", shell.play(stage, proof, tiers))
     for name, _ in shell.SHELL:
-        proof(name, name in proof.found, stage.model.trouble or failed or f"ended after {tiers}")
+        if name not in stage.agent.lacks:
+            proof(name, name in proof.found, stage.model.trouble or failed or f"ended after {tiers}")
     return tiers
 
 
@@ -400,10 +414,11 @@ def main():
         done = "; ".join(f"{name}: {tier}" for name, tier in tiers.items())
         print(f"{title}: {time.monotonic() - began:.0f} s{'; shell ' if done else ''}{done}", flush=True)
     here = [agent for agent in chosen if not isinstance(results[f"{agent.name} {agent.version}"], str)]
-    began = time.monotonic()
-    for name, proofs in wakes.prove(here, BASE, Path(given.program).resolve()).items():
-        results[next(title for title in results if title.startswith(name))].update(proofs)
-    print(f"idle sessions: {time.monotonic() - began:.0f} s", flush=True)
+    for what, prove_all in [("idle sessions", wakes.prove), ("pairs of sessions", sessions.prove)]:
+        began = time.monotonic()
+        for name, proofs in prove_all(here, BASE, Path(given.program).resolve()).items():
+            results[next(title for title in results if title.startswith(name))].update(proofs)
+        print(f"{what}: {time.monotonic() - began:.0f} s", flush=True)
     table(results)
     in_short(results)
     good = all(not isinstance(proofs, str) and all(held in (True, None) for held in proofs.values())

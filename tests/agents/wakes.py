@@ -107,8 +107,8 @@ class Awake:
 class Hall:
     """One home, one project, one mesh for all."""
 
-    def __init__(self, base, program):
-        self.base, self.root = base, base / "run/wakes"
+    def __init__(self, base, program, name="wakes"):
+        self.base, self.root = base, base / "run" / name
         shutil.rmtree(self.root, ignore_errors=True)
         self.home, self.work, self.bin = self.root / "home", self.root / "work", self.root / "bin"
         self.log = self.root / "hooks"

@@ -69,7 +69,11 @@ class Served:
                 self.address = line.split()[-1].decode()
                 break
         threading.Thread(target=lambda: [self.log.write(line) for line in self.child.stdout], daemon=True).start()
-        self.session = self.call("/session", {})["id"]
+        self.session = self.begin()
+
+    def begin(self):
+        """Begins one more session in the same server; its id."""
+        return self.call("/session", {})["id"]
 
     def call(self, path, body):
         head = {"content-type": "application/json"}
@@ -77,8 +81,8 @@ class Served:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 
-    def say(self, prompt):
-        self.call(f"/session/{self.session}/prompt_async", {"parts": [{"type": "text", "text": prompt}]})
+    def say(self, prompt, session=None):
+        self.call(f"/session/{session or self.session}/prompt_async", {"parts": [{"type": "text", "text": prompt}]})
 
     def close(self):
         end_group(self.child)
