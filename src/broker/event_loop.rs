@@ -5,7 +5,7 @@
 
 use super::checkpoint_thread::CheckpointThread;
 use super::http_requests::HttpRequests;
-use super::leadership::{HubRole, TurnEnd};
+use super::leadership::{BrokerRole, TurnEnd};
 use super::lifecycle::{Lifecycle, ShutdownReason};
 use super::log;
 use super::mesh_links::MeshLinks;
@@ -62,7 +62,7 @@ pub struct LoopContext {
     /// The rules and their store.
     pub mesh: Mesh,
     /// Whether this broker is alone, leads, or stands by.
-    pub role: HubRole,
+    pub role: BrokerRole,
     /// The time of this turn, ms.
     pub now: i64,
     /// When the broker ends.
@@ -78,7 +78,7 @@ impl LoopContext {
     pub fn new(
         poll: Poll,
         mesh: Mesh,
-        role: HubRole,
+        role: BrokerRole,
         lifecycle: Lifecycle,
         pages: PageStreams,
         info: BrokerInfo,

@@ -2,7 +2,7 @@
 //! protocol` are derived from one table.
 
 use super::event_loop::LoopContext;
-use super::leadership::HubRole;
+use super::leadership::BrokerRole;
 use super::lifecycle::ShutdownReason;
 use super::log;
 use super::web::auth::WebAuth;
@@ -172,8 +172,8 @@ fn open_page(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, V
 
 fn hub_snapshot(context: &mut LoopContext, _: CallerMachine, args: &Map<String, Value>) -> Result<Value, Error> {
     match &mut context.role {
-        HubRole::Leads(leading) => leading.give_snapshot(&context.mesh, args),
-        HubRole::Alone | HubRole::StandsBy(_) => {
+        BrokerRole::Leads(leading) => leading.give_snapshot(&context.mesh, args),
+        BrokerRole::Alone | BrokerRole::StandsBy(_) => {
             Err(Error::new(ErrorKind::Refused, "this broker shares no log, so no hub needs a copy of its database"))
         }
     }

@@ -2,7 +2,7 @@
 
 use super::checkpoint_thread::CheckpointThread;
 use super::event_loop::EventLoop;
-use super::leadership::{HubRole, TakenLead, TurnEnd};
+use super::leadership::{BrokerRole, TakenLead, TurnEnd};
 use super::lifecycle::ShutdownReason;
 use super::log;
 use super::process_exits::ProcessExits;
@@ -17,7 +17,7 @@ impl EventLoop {
     /// Waits until a broker that has just started knows its role, so that its starter finds a hub that serves if
     /// there can be one.
     pub fn settle_role(&mut self) {
-        let HubRole::StandsBy(thread) = &self.context.role else { return };
+        let BrokerRole::StandsBy(thread) = &self.context.role else { return };
         if let Some(taken) = thread.wait_for_role(FIRST_ROLE_MAX) {
             self.begin_leading(taken);
         }
@@ -25,7 +25,7 @@ impl EventLoop {
 
     /// Leads, if the standby's thread has taken the lead over since the last turn.
     pub(super) fn note_taken_lead(&mut self) {
-        let HubRole::StandsBy(thread) = &self.context.role else { return };
+        let BrokerRole::StandsBy(thread) = &self.context.role else { return };
         if let Some(taken) = thread.take_lead() {
             self.begin_leading(taken);
         }
@@ -71,12 +71,12 @@ impl EventLoop {
     }
 
     /// Ends every connection, since its answers and its session belong to the mesh that goes.
-    fn replace_mesh(&mut self, mesh: Mesh, role: HubRole) {
+    fn replace_mesh(&mut self, mesh: Mesh, role: BrokerRole) {
         std::mem::replace(&mut self.checkpoints, CheckpointThread::start(&mesh)).stop();
         self.links = self.opener.links(&mesh);
         match role {
-            HubRole::StandsBy(_) => self.own_files.leave_database(),
-            HubRole::Alone | HubRole::Leads(_) => self.own_files.adopt_database(),
+            BrokerRole::StandsBy(_) => self.own_files.leave_database(),
+            BrokerRole::Alone | BrokerRole::Leads(_) => self.own_files.adopt_database(),
         }
         self.context.mesh = mesh;
         self.context.role = role;

@@ -19,7 +19,7 @@ mod upkeep_thread;
 pub use config::HubConfig;
 pub use leader::{Leader, TurnEnd};
 pub use membership::Membership;
-pub use role::{HubRole, Leading};
+pub use role::{BrokerRole, Leading};
 pub use standby::{Standby, StandbyError, TakeOver};
 pub use standby_thread::{HubDatabase, StandbyReport, StandbyThread, TakenLead};
 pub use upkeep_thread::ClusterReport;

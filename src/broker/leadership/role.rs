@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// What this broker is for its mesh.
-pub enum HubRole {
+pub enum BrokerRole {
     /// The only broker: its disk alone has the mesh.
     Alone,
     /// The hub that leads.
@@ -73,30 +73,30 @@ impl Leading {
     }
 }
 
-impl HubRole {
+impl BrokerRole {
     /// Ends the turn: makes it durable, on the way that this role prescribes.
     pub fn commit(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
         match self {
-            HubRole::Leads(leading) => leading.commit(mesh, now),
-            HubRole::Alone | HubRole::StandsBy(_) if mesh.commit() => TurnEnd::Committed,
-            HubRole::Alone | HubRole::StandsBy(_) => TurnEnd::TakenBack,
+            BrokerRole::Leads(leading) => leading.commit(mesh, now),
+            BrokerRole::Alone | BrokerRole::StandsBy(_) if mesh.commit() => TurnEnd::Committed,
+            BrokerRole::Alone | BrokerRole::StandsBy(_) => TurnEnd::TakenBack,
         }
     }
 
     /// Ends this broker's part: a leader steps down, so that another hub leads at once.
     pub fn leave(self) {
         match self {
-            HubRole::Leads(leading) => drop(leading.leader.step_down()),
-            HubRole::StandsBy(thread) => drop(thread),
-            HubRole::Alone => {}
+            BrokerRole::Leads(leading) => drop(leading.leader.step_down()),
+            BrokerRole::StandsBy(thread) => drop(thread),
+            BrokerRole::Alone => {}
         }
     }
 
     /// What this broker knows of the hubs and of etcd, for people and programs.
     pub fn status(&self, now: i64) -> Value {
         match self {
-            HubRole::Alone => json!({ "ok": true, "role": "alone" }),
-            HubRole::Leads(leading) => {
+            BrokerRole::Alone => json!({ "ok": true, "role": "alone" }),
+            BrokerRole::Leads(leading) => {
                 let cluster = leading.cluster();
                 let last = leading.position();
                 let standby = |(hub, at): &(String, u64)| json!({ "hub": hub, "position": at, "behind": last.saturating_sub(*at) });
@@ -107,7 +107,7 @@ impl HubRole {
                     "trouble": cluster.trouble,
                 })
             }
-            HubRole::StandsBy(thread) => {
+            BrokerRole::StandsBy(thread) => {
                 let report = thread.report();
                 let level_for = report.level_at.map(|at| sys::boot_ms() - at);
                 json!({
@@ -120,7 +120,7 @@ impl HubRole {
 
     /// The answer to a request that only the hub that leads can serve; `None` if this broker serves it.
     pub fn refusal(&self) -> Option<Error> {
-        let HubRole::StandsBy(thread) = self else { return None };
+        let BrokerRole::StandsBy(thread) = self else { return None };
         let report = thread.report();
         Some(match (report.leader, report.trouble) {
             (Some(leader), _) => {

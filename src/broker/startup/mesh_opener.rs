@@ -3,7 +3,7 @@
 use super::database;
 use super::listeners::wake_loop;
 use crate::base::error::{Error, ErrorKind};
-use crate::broker::leadership::{HubConfig, HubDatabase, HubRole, Leader, Leading, StandbyThread};
+use crate::broker::leadership::{BrokerRole, HubConfig, HubDatabase, Leader, Leading, StandbyThread};
 use crate::broker::mesh_links::MeshLinks;
 use crate::core::{Mesh, MeshSettings};
 use crate::replication::etcd::EtcdLog;
@@ -26,14 +26,14 @@ pub struct MeshOpener {
 
 impl MeshOpener {
     /// What a broker begins with: its mesh, its clock and its role. A hub that shares a log begins as a standby.
-    pub(super) fn open_first(&self) -> Result<(Mesh, Clock, HubRole), Error> {
+    pub(super) fn open_first(&self) -> Result<(Mesh, Clock, BrokerRole), Error> {
         if self.hub.is_some() {
             let clock = Clock::start(0);
             return Ok((self.open_empty(&clock)?, clock, self.stand_by()?));
         }
         let (store, clock) = database::open_with_clock(&self.places, &self.settings)?;
         let mesh = self.open(store, &clock)?;
-        Ok((mesh, clock, HubRole::Alone))
+        Ok((mesh, clock, BrokerRole::Alone))
     }
 
     /// Opens the mesh in a store. If reading reveals damage, the database is set aside, and a second attempt follows;
@@ -70,7 +70,7 @@ impl MeshOpener {
     ///
     /// # Errors
     /// When the database can't be opened, or no thread can be started.
-    pub fn stand_by(&self) -> Result<HubRole, Error> {
+    pub fn stand_by(&self) -> Result<BrokerRole, Error> {
         let Some(config) = &self.hub else {
             return Err(Error::new(ErrorKind::Internal, "a broker without a log can't stand by"));
         };
@@ -80,15 +80,15 @@ impl MeshOpener {
         let database = HubDatabase { places: self.places.clone(), store, clock, reopen };
         let thread = StandbyThread::start(config.clone(), config.open_log()?, database, wake_loop(&self.waker));
         thread
-            .map(HubRole::StandsBy)
+            .map(BrokerRole::StandsBy)
             .map_err(|error| Error::new(ErrorKind::Internal, format!("no thread can follow the log ({error})")))
     }
 
     /// The role of a hub that took over the lead.
-    pub fn lead(&self, leader: Leader<EtcdLog>, now: i64) -> HubRole {
+    pub fn lead(&self, leader: Leader<EtcdLog>, now: i64) -> BrokerRole {
         match &self.hub {
-            Some(config) => HubRole::Leads(Box::new(Leading::begin(leader, config, &self.places.dir, now))),
-            None => HubRole::Alone,
+            Some(config) => BrokerRole::Leads(Box::new(Leading::begin(leader, config, &self.places.dir, now))),
+            None => BrokerRole::Alone,
         }
     }
 

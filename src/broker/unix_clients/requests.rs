@@ -6,7 +6,7 @@ use super::origin::{Origin, RemoteOrigin};
 use super::retired_methods::retired;
 use crate::base::error::Error;
 use crate::broker::event_loop::LoopContext;
-use crate::broker::leadership::HubRole;
+use crate::broker::leadership::BrokerRole;
 use crate::broker::methods::{run_method, works_on_standby, yield_to_newer};
 use crate::core::peers::sessions::ATTACH;
 use crate::core::{self, Auth, Call};
@@ -87,7 +87,7 @@ fn serve_notice(
 ) {
     match method {
         // A hub that stands by has no mesh to tell.
-        _ if matches!(context.role, HubRole::StandsBy(_)) => {}
+        _ if matches!(context.role, BrokerRole::StandsBy(_)) => {}
         "cancel" => context.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), context.now),
         "origin" => {
             let remote = RemoteOrigin::parse(&params);
