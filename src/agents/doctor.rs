@@ -8,6 +8,7 @@ use super::generated_files::NAME;
 use super::hub_check::check_hubs_of_guest;
 use super::notification_check::check_notifications;
 use super::setup_environment::{EditedFile, Environment, is_program, read_hooks};
+use super::shared_log_check::{check_shared_log, check_without_leader};
 use super::shield_trial::try_shield;
 use super::{generated_files, plugin_package, safe_write};
 use crate::base::error::Error;
@@ -174,6 +175,9 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
         Ok(client) => client,
         Err(error) if client::is_absent(&error) => return vec![check_absent_broker(places)],
         Err(error) => {
+            if let Some(check) = check_without_leader(places) {
+                return vec![check];
+            }
             let found = format!("{} can't be reached ({error})", places.socket().display());
             return vec![Check::error(about, found, "check who owns the data directory")];
         }
@@ -197,13 +201,17 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
     } else {
         Check::error(about, format!("{running}; this program is {ours}"), "slm-mesh stop; sessions start the new one")
     }];
+    // On one of several hubs, the answers above came from the hub that leads.
+    let own = Client::connect_to_own(places).ok().and_then(|mut own| own.call("broker.info", &json!({})).ok());
+    let info = own.unwrap_or(info);
     if settings.is_some_and(|settings| info["settings"] != json!(settings.fingerprint())) {
         let found = "the broker runs with settings other than these";
         checks.push(Check::error("settings", found, "slm-mesh start --detach replaces it"));
     }
+    checks.extend(check_shared_log(&status["hubs"]));
     checks.extend(status["links"].as_array().into_iter().flatten().map(check_link));
     checks.push(check_lock(&mut client, places));
-    checks.push(check_http(places, status["port"].as_u64().unwrap_or(0) as u16));
+    checks.push(check_http(places, info["port"].as_u64().unwrap_or(0) as u16));
     checks
 }
 

@@ -22,6 +22,7 @@ pub mod plugin_package;
 pub mod prove;
 pub mod safe_write;
 pub mod session_shield;
+mod shared_log_check;
 pub mod setup;
 pub mod setup_environment;
 pub mod setup_records;

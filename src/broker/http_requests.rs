@@ -43,7 +43,7 @@ impl HttpRequests {
     /// each connection at a time, so connections take turns.
     pub fn serve(&mut self, context: &mut LoopContext) {
         let began = Instant::now();
-        while began.elapsed() < TURN_SHARE {
+        while began.elapsed() < TURN_SHARE && !context.is_turn_full() {
             let Ok(pending) = self.inbox.try_recv() else {
                 self.has_backlog = false;
                 return;

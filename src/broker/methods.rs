@@ -34,8 +34,10 @@ pub struct BrokerMethod {
     /// Whether a hub that stands by answers it, too.
     works_on_standby: bool,
     /// What it does.
-    run: fn(&mut LoopContext, CallerMachine, &Map<String, Value>) -> Result<Value, Error>,
+    run: RunMethod,
 }
+
+type RunMethod = fn(&mut LoopContext, CallerMachine, &Map<String, Value>) -> Result<Value, Error>;
 
 /// All methods of the broker, in the order of the documentation.
 pub const BROKER_OPS: &[BrokerMethod] = &[

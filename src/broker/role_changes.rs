@@ -40,11 +40,11 @@ impl EventLoop {
             (mesh, end)
         });
         match opened {
-            Ok((mesh, TurnEnd::Committed)) => {
+            Ok((mut mesh, TurnEnd::Committed)) => {
                 log(&format!("this hub leads from entry {} on", leader.position().0));
                 self.clock = clock;
                 self.context.now = now;
-                let role = self.opener.lead(leader, now);
+                let role = self.opener.lead(leader, &mut mesh, now);
                 self.replace_mesh(mesh, role);
             }
             Ok((mesh, end)) => {

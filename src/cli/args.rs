@@ -11,6 +11,7 @@ use super::transcript::{LAST_DEFAULT, LAST_MAX, TranscriptOptions};
 use super::word_value;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::{limits, untrusted_text};
+use crate::broker::startup::LogChange;
 use crate::core::op::{ArgKind, ArgRole};
 use crate::core::{Arg, CliPlace, Op};
 use lexopt::{Arg as LexoptArg, Parser};
@@ -142,9 +143,13 @@ impl CommandParser {
                 }
             },
             "mcp" => CliCommand::Mcp { legacy: self.take_switch("legacy"), agent: self.take_agent()? },
-            "start" => {
-                CliCommand::Start { detach: self.take_switch("detach"), as_daemon: self.take_switch("as-daemon") }
-            }
+            "start" => CliCommand::Start {
+                detach: self.take_switch("detach"),
+                as_daemon: self.take_switch("as-daemon"),
+                log_change: self
+                    .take_choice("new-log", "rejoin")?
+                    .map(|is_new| if is_new { LogChange::BeginNew } else { LogChange::Rejoin }),
+            },
             "stop" => CliCommand::Stop { force: self.take_switch("force") },
             "clean" => CliCommand::Clean,
             "watch" => CliCommand::WatchMesh(self.take_switch("plain")),

@@ -101,6 +101,8 @@ pub const FLAGS: &[CliFlag] = &[
     flag("plain", &["watch"], "Print one line per event instead of the live view, as without a terminal"),
     flag("print", &["web"], "Print the link without opening a browser"),
     flag("detach", &["start"], "Run in the background, and return when it is ready"),
+    flag("new-log", &["start"], "On a hub: begin a new log with this hub's data, because etcd lost the old one"),
+    flag("rejoin", &["start"], "On a hub: put its database aside, and get a copy from the hub that leads"),
     flag("force", &["stop"], "End the broker's process if it does not answer"),
     flag("yes", &["lock restore"], "Put the content back without asking"),
     flag("force", &["lock restore"], "Replace the file even if it changed again since that command"),

@@ -58,7 +58,9 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
         CliCommand::Bare if !io::stdin().is_terminal() => serve_mcp(false, None),
         CliCommand::Mcp { legacy, agent } => serve_mcp(*legacy, agent.clone()),
         CliCommand::Bare => start_stop::greet(parsed.json),
-        CliCommand::Start { detach, as_daemon } => start_stop::start(*detach, *as_daemon, parsed.json),
+        CliCommand::Start { detach, as_daemon, log_change } => {
+            start_stop::start(*detach, *as_daemon, *log_change, parsed.json)
+        }
         CliCommand::Stop { force } => start_stop::stop(*force, parsed.json),
         CliCommand::Clean => clean::clean(parsed.json),
         CliCommand::Hook { dialect, wake: true, .. } => Ok(crate::agents::wake_hook::wait_to_wake(dialect)),

@@ -5,6 +5,7 @@ use super::operations::CliOperation;
 use super::setup_and_doctor::SetupOptions;
 use super::shield_command::ShieldOptions;
 use super::transcript::TranscriptOptions;
+use crate::broker::startup::LogChange;
 use serde_json::{Map, Value};
 use std::ffi::OsString;
 
@@ -23,7 +24,7 @@ pub enum CliCommand {
     },
     /// Run the broker in the foreground or the background.
     #[allow(missing_docs)]
-    Start { detach: bool, as_daemon: bool },
+    Start { detach: bool, as_daemon: bool, log_change: Option<LogChange> },
     /// Stop the broker.
     Stop {
         /// Whether to end the broker's process if it does not stop by itself.

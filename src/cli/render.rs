@@ -253,9 +253,54 @@ pub fn status_text(value: &Value) -> String {
         format!("Database:  {} (log {})", size(&value["db"]["sizeBytes"]), size(&value["db"]["walSizeBytes"])),
     ]
     .into_iter()
+    .chain(hub_lines(&value["hubs"]))
     .chain(rows(value, "links").iter().map(link_line))
     .collect::<Vec<_>>()
     .join("\n")
+}
+
+/// The status lines of the hubs that stand in for each other, and of etcd.
+fn hub_lines(hubs: &Value) -> Vec<String> {
+    if !hubs.is_object() {
+        return Vec::new();
+    }
+    let minutes = hubs["leadsForMs"].as_i64().unwrap_or(0) / 60_000;
+    let mut lines = vec![format!(
+        "Hub:       {} leads for {}, at entry {}",
+        word(&hubs["leader"]),
+        if minutes < 120 { format!("{minutes}m") } else { format!("{}h", minutes / 60) },
+        hubs["position"]
+    )];
+    lines.extend(rows(hubs, "standbys").iter().map(|row| {
+        let behind = match row["behind"].as_i64().unwrap_or(0) {
+            0 => "level".into(),
+            n => format!("{n} entries behind"),
+        };
+        format!("Standby:   {}: {behind}", word(&row["hub"]))
+    }));
+    lines.extend(rows(hubs, "members").iter().map(member_line));
+    lines.extend(hubs["trouble"].as_str().map(|why| format!("Trouble:   {}", plain(why))));
+    lines
+}
+
+/// The status line of one member of etcd.
+fn member_line(row: &Value) -> String {
+    let url = word(&row["url"]);
+    if let Some(error) = row["error"].as_str() {
+        return format!("etcd:      {url}: {}", plain(error));
+    }
+    let megabytes = |bytes: &Value| format!("{:.1} MB", bytes.as_f64().unwrap_or(0.0) / 1_048_576.0);
+    let quota =
+        if row["quotaBytes"].is_u64() { format!(" of {}", megabytes(&row["quotaBytes"])) } else { String::new() };
+    let alarms: Vec<&str> = rows(row, "alarms").iter().filter_map(Value::as_str).collect();
+    let alarms = if alarms.is_empty() { String::new() } else { format!(", ALARM {}", plain(&alarms.join(" "))) };
+    let leads = if row["leads"] == true { ", leads" } else { "" };
+    let latency = row["latencyMs"].as_f64().unwrap_or(0.0);
+    format!(
+        "etcd:      {url}: version {}, {latency:.1} ms, {}{quota}{leads}{alarms}",
+        word(&row["version"]),
+        megabytes(&row["bytes"])
+    )
 }
 
 /// The status line of a linked mesh.

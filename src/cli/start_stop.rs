@@ -2,13 +2,13 @@
 
 use super::{connect_to_running, explain_absence, load_environment, print_line, render};
 use crate::base::error::{Error, ErrorKind};
-use crate::broker::startup::{self, AfterReady};
+use crate::broker::startup::{self, AfterReady, LogChange};
 use crate::client::{self, Client, remote};
 use crate::sys::daemonize;
 use crate::sys::data_dir::DataDir;
 use crate::sys::file_lock::LockWait;
 use crate::sys::process;
-use crate::sys::settings::Settings;
+use crate::sys::settings::{STORE, Settings};
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::time::Duration;
@@ -17,7 +17,11 @@ use std::time::Duration;
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the broker in the foreground or the background. It replaces a broker that runs with other settings.
-pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Error> {
+/// With a change of the log, it stops the broker that runs, and changes to which log its database belongs.
+///
+/// # Errors
+/// When the settings are wrong, or the broker can't be started or replaced.
+pub fn start(detach: bool, as_daemon: bool, log_change: Option<LogChange>, json: bool) -> Result<u8, Error> {
     if !detach {
         daemonize::leave_starter();
     }
@@ -28,6 +32,18 @@ pub fn start(detach: bool, as_daemon: bool, json: bool) -> Result<u8, Error> {
     if !as_daemon {
         startup::own_address(&settings)?;
         stop_if_settings_differ(&places, &settings)?;
+    }
+    if let Some(change) = log_change {
+        if settings.text(STORE).is_empty() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("start: this is for a hub with {STORE}, which is not set"),
+            ));
+        }
+        if let Ok(mut client) = Client::connect_to_own(&places) {
+            stop_and_wait(&places, &mut client)?;
+        }
+        startup::change_log(&places, &settings, change)?;
     }
     if detach {
         let mut client = Client::connect_to_own_or_start(&places)?;

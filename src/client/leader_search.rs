@@ -189,7 +189,12 @@ impl Progress {
             Progress::Failed(_, error) => error.text.split("; ").next().unwrap_or_default().to_owned(),
             Progress::StandsBy(error) => match leader_hint(error) {
                 Some(leader) => format!("{hub} stands by and names {leader}"),
-                None => format!("{hub} stands by"),
+                None => match error.data.as_ref().and_then(|data| data["trouble"].as_str()) {
+                    Some(trouble) => {
+                        format!("{hub} stands by, since {}", trouble.split("; ").next().unwrap_or_default())
+                    }
+                    None => format!("{hub} stands by"),
+                },
             },
             Progress::Waiting | Progress::Asked => format!("{hub} does not answer"),
         }

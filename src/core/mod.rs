@@ -111,6 +111,8 @@ pub struct Mesh {
     channels: Channels,
     journal: Journal,
     federation: Federation,
+    /// Describes the hubs of this mesh at a time; `None` for the only broker.
+    hub_status: Option<Box<dyn Fn(i64) -> Value + Send>>,
     /// When the mesh opened, ms.
     started: i64,
     /// The time of the last tick, ms.
@@ -166,12 +168,18 @@ impl Mesh {
             channels,
             journal,
             federation: Federation::new(&settings.links, now),
+            hub_status: None,
             settings,
             started: now,
             ticked_at: now,
             next_prune: now,
             retry_after: 0,
         })
+    }
+
+    /// Sets the function that describes the hubs of this mesh at a time (ms), for `status`.
+    pub fn set_hub_status(&mut self, describe: Box<dyn Fn(i64) -> Value + Send>) {
+        self.hub_status = Some(describe);
     }
 
     /// Sets the function that tells whether a process of this machine is alive. The mesh needs it because a session

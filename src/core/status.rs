@@ -47,6 +47,9 @@ impl Mesh {
             "waiting": self.waiting.len(), "connections": self.peers.connection_count(),
             "host": settings.host, "rate": { "messagesPer10s": settings.rate_max },
         });
+        if let Some(describe) = &self.hub_status {
+            value["hubs"] = describe(now);
+        }
         if !self.federation.links().is_empty() {
             value["links"] = self.links_view(now)?;
         }

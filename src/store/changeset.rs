@@ -90,6 +90,7 @@ impl Interned {
 struct Mark {
     statements: usize,
     shared: usize,
+    shared_bytes: usize,
     rows: usize,
     bytes: usize,
 }
@@ -99,6 +100,8 @@ struct Mark {
 pub(super) struct Recorder {
     statements: Interned,
     shared: Interned,
+    /// Bytes of the shared texts.
+    shared_bytes: usize,
     n_rows: usize,
     rows: Vec<u8>,
     before_call: Mark,
@@ -135,7 +138,11 @@ impl Recorder {
             ValueRef::Text(text) if text.len() >= SHARED_TEXT_MIN => {
                 let text = std::str::from_utf8(text).map_err(|error| StoreError::Sql(error.to_string()))?;
                 self.rows.push(SHARED_TEXT);
+                let n_known = self.shared.0.len();
                 let number = self.shared.number(text);
+                if number == n_known {
+                    self.shared_bytes += text.len();
+                }
                 write_varint(&mut self.rows, number as u64);
             }
             ValueRef::Text(bytes) => {
@@ -155,6 +162,7 @@ impl Recorder {
         self.before_call = Mark {
             statements: self.statements.0.len(),
             shared: self.shared.0.len(),
+            shared_bytes: self.shared_bytes,
             rows: self.n_rows,
             bytes: self.rows.len(),
         };
@@ -165,13 +173,14 @@ impl Recorder {
         let mark = self.before_call;
         self.statements.truncate(mark.statements);
         self.shared.truncate(mark.shared);
+        self.shared_bytes = mark.shared_bytes;
         self.n_rows = mark.rows;
         self.rows.truncate(mark.bytes);
     }
 
     /// Bytes of the rows, and of the texts that they share.
     pub(super) fn size(&self) -> usize {
-        self.rows.len() + self.shared.0.keys().map(|text| text.len()).sum::<usize>()
+        self.rows.len() + self.shared_bytes
     }
 
     /// Whether no changes were recorded.

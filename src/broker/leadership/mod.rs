@@ -22,4 +22,3 @@ pub use membership::Membership;
 pub use role::{BrokerRole, Leading};
 pub use standby::{Standby, StandbyError, TakeOver};
 pub use standby_thread::{HubDatabase, StandbyReport, StandbyThread, TakenLead};
-pub use upkeep_thread::ClusterReport;

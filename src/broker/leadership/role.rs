@@ -1,7 +1,7 @@
 //! The role of this broker: the only one of its mesh, the hub that leads, or a hub that stands by.
 
 use super::snapshot_source::SnapshotSource;
-use super::upkeep_thread::{ClusterReport, LogProgress, UpkeepThread};
+use super::upkeep_thread::{LogProgress, UpkeepThread};
 use super::{HubConfig, Leader, StandbyThread, TurnEnd};
 use crate::base::error::{Error, ErrorKind};
 use crate::core::Mesh;
@@ -45,14 +45,21 @@ impl Leading {
         Leading { leader, progress, upkeep, upkeep_thread, snapshots, address, since: now }
     }
 
-    /// The last entry of the log.
-    fn position(&self) -> u64 {
-        self.leader.position().0
-    }
-
-    /// How the other hubs and etcd's members are.
-    fn cluster(&self) -> ClusterReport {
-        self.upkeep_thread.report()
+    /// A function that describes the hubs and etcd's members at a time.
+    pub fn describe(&self) -> Box<dyn Fn(i64) -> Value + Send> {
+        let (address, since) = (self.address.clone(), self.since);
+        let (progress, cluster) = (Arc::clone(&self.progress), self.upkeep_thread.reporter());
+        Box::new(move |now| {
+            let (cluster, last) = (cluster(), progress.position());
+            let standby =
+                |(hub, at): &(String, u64)| json!({ "hub": hub, "position": at, "behind": last.saturating_sub(*at) });
+            json!({
+                "ok": true, "role": "leads", "leader": address, "leadsForMs": now - since, "position": last,
+                "standbys": cluster.standbys.iter().map(standby).collect::<Vec<_>>(),
+                "members": cluster.members.iter().map(member_facts).collect::<Vec<_>>(),
+                "trouble": cluster.trouble,
+            })
+        })
     }
 
     /// Answers a hub that wants a copy of the database.
@@ -96,17 +103,7 @@ impl BrokerRole {
     pub fn status(&self, now: i64) -> Value {
         match self {
             BrokerRole::Alone => json!({ "ok": true, "role": "alone" }),
-            BrokerRole::Leads(leading) => {
-                let cluster = leading.cluster();
-                let last = leading.position();
-                let standby = |(hub, at): &(String, u64)| json!({ "hub": hub, "position": at, "behind": last.saturating_sub(*at) });
-                json!({
-                    "ok": true, "role": "leads", "leader": leading.address, "leadsForMs": now - leading.since,
-                    "position": last, "standbys": cluster.standbys.iter().map(standby).collect::<Vec<_>>(),
-                    "members": cluster.members.iter().map(member_facts).collect::<Vec<_>>(),
-                    "trouble": cluster.trouble,
-                })
-            }
+            BrokerRole::Leads(leading) => leading.describe()(now),
             BrokerRole::StandsBy(thread) => {
                 let report = thread.report();
                 let level_for = report.level_at.map(|at| sys::boot_ms() - at);
@@ -127,7 +124,10 @@ impl BrokerRole {
                 let text = format!("this hub stands by; {leader} leads, so ask it");
                 Error::new(ErrorKind::Standby, text).with(json!({ "leader": leader }))
             }
-            (None, Some(trouble)) => Error::new(ErrorKind::Standby, format!("no hub leads: {trouble}")),
+            (None, Some(trouble)) => {
+                let text = format!("no hub leads: {trouble}");
+                Error::new(ErrorKind::Standby, text).with(json!({ "trouble": trouble }))
+            }
             (None, None) => {
                 Error::new(ErrorKind::Standby, "no hub leads at the moment; try again in a moment".to_owned())
             }

@@ -239,7 +239,13 @@ impl Follower {
 
     fn note_error(&mut self, error: &StandbyError) {
         let text = error.to_string();
-        let is_new = self.update(|report| report.trouble.replace(text.clone()) != Some(text.clone()));
+        let is_silent = matches!(error, StandbyError::Log(LogError::NoAnswer(_)));
+        let is_new = self.update(|report| {
+            if is_silent {
+                report.leader = None;
+            }
+            report.trouble.replace(text.clone()) != Some(text.clone())
+        });
         if is_new {
             log(&format!("this hub can't follow: {text}"));
         }

@@ -37,6 +37,11 @@ pub struct LogProgress {
 }
 
 impl LogProgress {
+    /// The last entry that was stored.
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Acquire)
+    }
+
     /// Notes an entry that was stored.
     pub fn note(&self, position: Position, n_bytes: usize) {
         self.bytes.fetch_add(n_bytes as u64, Ordering::Relaxed);
@@ -57,6 +62,7 @@ impl UpkeepThread {
         let (stop, stopped) = channel();
         let mut keeper = Keeper { upkeep, address, progress, report: Arc::clone(&report), samples: VecDeque::new() };
         let run = move || {
+            keeper.look();
             while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 keeper.look();
             }
@@ -67,9 +73,10 @@ impl UpkeepThread {
         UpkeepThread { report, _stop: stop }
     }
 
-    /// What the thread found when it looked last.
-    pub fn report(&self) -> ClusterReport {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// A function that returns what the thread found when it looked last.
+    pub fn reporter(&self) -> impl Fn() -> ClusterReport + Send + 'static {
+        let report = Arc::clone(&self.report);
+        move || report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -11,8 +11,19 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+/// How a person changes to which log a hub's database belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogChange {
+    /// Etcd lost the log: this database begins a new one.
+    BeginNew,
+    /// The log is another mesh's, or an older one: the database is put aside, and this hub gets a copy of the leader's.
+    Rejoin,
+}
+
 /// The prefix of the name of a database that was set aside. The time follows.
 const ASIDE: &str = "broker.db.damaged-";
+/// The prefix of the name of a database that a hub put aside to take part in another mesh. The time follows.
+const LEFT: &str = "broker.db.before-rejoin-";
 /// What SQLite appends to the names of the files that make up a database.
 const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
@@ -76,16 +87,35 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
 }
 
 fn set_aside(places: &DataDir, why: &str) -> Result<(), Error> {
-    let path = places.database();
-    let aside = places.dir.join(format!("{ASIDE}{}", file_time(sys::wall_ms())));
+    let aside = move_aside(places, ASIDE)?;
     log(&format!("THE DATABASE IS DAMAGED ({why}): it is kept as {}; the mesh starts empty", aside.display()));
+    Ok(())
+}
+
+/// Moves the files of the database to a name with this prefix and the time.
+fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
+    let path = places.database();
+    let aside = places.dir.join(format!("{prefix}{}", file_time(sys::wall_ms())));
     for suffix in FILE_SUFFIXES {
         let part = with_suffix(&path, suffix);
         if part.exists() {
             fs::rename(&part, with_suffix(&aside, suffix)).map_err(|error| places.error("can't be written", &error))?;
         }
     }
-    Ok(())
+    Ok(aside)
+}
+
+/// Changes to which log the database belongs. The caller holds the lock of the one broker.
+pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> Result<(), Error> {
+    match change {
+        LogChange::BeginNew => Ok(open(places, settings)?.leave_log()?),
+        LogChange::Rejoin if places.database().exists() => {
+            let aside = move_aside(places, LEFT)?;
+            log(&format!("the database is kept as {}; this hub takes part in the mesh of the log", aside.display()));
+            Ok(())
+        }
+        LogChange::Rejoin => Ok(()),
+    }
 }
 
 /// Makes the next broker check the whole file before it uses it. Without this note, that broker would find the damage

@@ -85,11 +85,11 @@ impl MeshOpener {
     }
 
     /// The role of a hub that took over the lead.
-    pub fn lead(&self, leader: Leader<EtcdLog>, now: i64) -> BrokerRole {
-        match &self.hub {
-            Some(config) => BrokerRole::Leads(Box::new(Leading::begin(leader, config, &self.places.dir, now))),
-            None => BrokerRole::Alone,
-        }
+    pub fn lead(&self, leader: Leader<EtcdLog>, mesh: &mut Mesh, now: i64) -> BrokerRole {
+        let Some(config) = &self.hub else { return BrokerRole::Alone };
+        let leading = Leading::begin(leader, config, &self.places.dir, now);
+        mesh.set_hub_status(leading.describe());
+        BrokerRole::Leads(Box::new(leading))
     }
 
     /// Starts the links to other meshes. A hub that stands by has none.

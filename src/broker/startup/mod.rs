@@ -7,6 +7,7 @@ mod mesh_opener;
 mod own_files;
 mod single_instance;
 
+pub use database::LogChange;
 pub use mesh_opener::MeshOpener;
 pub use own_files::{OwnFiles, PathState};
 
@@ -112,6 +113,16 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let reason = ended.map_err(|error| Error::new(ErrorKind::Internal, format!("the poll failed: {error}")))?;
     log(&format!("the broker ended: {reason:?}"));
     Ok(())
+}
+
+/// Changes to which log the database of this hub belongs, while no broker runs here.
+///
+/// # Errors
+/// When a broker runs, or the disk refuses.
+pub fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> Result<(), Error> {
+    places.prepare()?;
+    let _lock = single_instance::lock(places)?;
+    database::change_log(places, settings, change)
 }
 
 /// The address on which this broker listens, and whether other machines reach it.

@@ -43,7 +43,7 @@ pub fn serve(context: &mut LoopContext, token: u64, connection: &mut ClientConne
         if connection.is_closed() && connection.input.is_empty() {
             return;
         }
-        if n_served == REQUESTS_MAX || began.elapsed() >= CLIENT_SHARE {
+        if n_served == REQUESTS_MAX || began.elapsed() >= CLIENT_SHARE || context.is_turn_full() {
             connection.has_more = true;
             return;
         }

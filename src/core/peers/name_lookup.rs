@@ -1,6 +1,6 @@
 //! Resolves names to peers, and finds the human behind a connection.
 
-use super::super::ConnId;
+use super::super::{ConnId, MeshSettings};
 use super::{Peer, Peers, no_peer};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
@@ -9,6 +9,9 @@ use crate::store::PeerRow;
 
 /// The most peers that an error names if a name or a shell matches several.
 const NAMED_MAX: usize = 8;
+
+/// What separates a human on another machine from the name of that machine.
+const HUMAN_AT: char = '@';
 
 /// Whether a word is reserved, so that no peer may have it as its name.
 pub(super) fn is_reserved(name: &str) -> bool {
@@ -66,11 +69,28 @@ impl Peers {
         self.attachments.get(&conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
     }
 
+    /// The human of this user on this machine. Whichever hub of a mesh leads, it is the same peer: the hub that began the
+    /// mesh called its own human `ada`, and other hubs would call that human `ada@desk`.
+    pub(super) fn human_of(&self, host: &str, user: &str) -> Option<PeerId> {
+        let is_number = |rest: &str| rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
+        let is_it = |peer: &&Peer| {
+            let owner = peer.row.name.split(HUMAN_AT).next().unwrap_or("");
+            let is_user = owner.strip_prefix(user).is_some_and(|rest| rest.is_empty() || is_number(rest));
+            peer.row.kind == PeerKind::Human && peer.row.host == host && is_user
+        };
+        self.peers.iter().find(is_it).map(|peer| peer.row.id.clone())
+    }
+
     /// Creates the peer for the human at this machine, so that agents can write to the human from the start.
     pub(in crate::core) fn settle_human(&mut self, turn: &mut super::Turn, now: i64) -> Result<(), Error> {
-        let is_it = |peer: &&Peer| peer.row.kind == PeerKind::Human && peer.row.host == self.settings.host;
-        self.human = match self.peers.iter().find(is_it) {
-            Some(peer) => peer.row.id.clone(),
+        let MeshSettings { host, user, .. } = &*self.settings;
+        // Without the user of that name, the human here is the only one of this machine who has no machine in the name.
+        let is_here = |peer: &&Peer| {
+            peer.row.kind == PeerKind::Human && peer.row.host == *host && !peer.row.name.contains(HUMAN_AT)
+        };
+        let former = || self.peers.iter().find(is_here).map(|peer| peer.row.id.clone());
+        self.human = match self.human_of(host, user).or_else(former) {
+            Some(id) => id,
             None => {
                 let name = self.free_name(&self.settings.user);
                 self.add_human(turn, name, self.settings.host.clone(), now)?

@@ -5,7 +5,6 @@ use super::sessions::{Attachment, leave};
 use super::{Peer, Peers};
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
-use crate::base::kinds::PeerKind;
 use crate::base::process::Process;
 use crate::core::journal::{Change, Journal};
 use crate::core::locks::Locks;
@@ -39,10 +38,7 @@ impl Mesh {
         }
         let is_here = host == self.settings.host && user == self.settings.user;
         let name = if is_here { user.to_owned() } else { format!("{user}@{host}") };
-        let is_it = |peer: &&Peer| {
-            peer.row.kind == PeerKind::Human && (peer.row.name == name || is_here && peer.row.id == self.peers.human)
-        };
-        let known = self.peers.peers.iter().find(is_it).map(|peer| peer.row.id.clone());
+        let known = if is_here { Some(self.peers.human.clone()) } else { self.peers.human_of(host, user) };
         let human = match known {
             Some(id) => id,
             None => self.in_savepoint(|mesh| {

@@ -1,0 +1,118 @@
+//! Checks the hubs that share a log: who leads, who could take over, and whether etcd is well.
+
+use super::doctor::Check;
+use crate::base::untrusted_text::line;
+use crate::client::Client;
+use crate::sys::data_dir::DataDir;
+use serde_json::{Value, json};
+
+/// A standby that is further behind than this has trouble of its own.
+const BEHIND_MAX: u64 = 1000;
+/// From this share of its quota on, etcd is about to refuse all writes.
+const QUOTA_SHARE: f64 = 0.8;
+
+/// Checks what the hub that leads says of the hubs and of etcd's members.
+pub fn check_shared_log(hubs: &Value) -> Vec<Check> {
+    if !hubs.is_object() {
+        return Vec::new();
+    }
+    let list = |name: &str| hubs[name].as_array().map_or(&[][..], Vec::as_slice);
+    let leader = line(hubs["leader"].as_str().unwrap_or("?"));
+    let mut checks = vec![match list("standbys").len() {
+        0 => Check::error(
+            "hubs",
+            format!("{leader} leads, and no hub stands by"),
+            "start slm-mesh with the same SLM_MESH_STORE on another machine, so that a hub can take over",
+        ),
+        n => Check::well("hubs", format!("{leader} leads, and {n} stand{} by", if n == 1 { "s" } else { "" })),
+    }];
+    checks.extend(list("standbys").iter().filter_map(check_standby));
+    checks.extend(list("members").iter().map(check_member));
+    checks.extend(
+        hubs["trouble"].as_str().map(|why| {
+            Check::error("log in etcd", line(why), "see broker.log on the hub that leads, and etcd's own log")
+        }),
+    );
+    checks
+}
+
+fn check_standby(row: &Value) -> Option<Check> {
+    let behind = row["behind"].as_u64().unwrap_or(0);
+    (behind > BEHIND_MAX).then(|| {
+        let hub = line(row["hub"].as_str().unwrap_or("?"));
+        let cure = "see slm-mesh doctor on that machine, and its disk and network";
+        Check::error(&format!("hub {hub}"), format!("it is {behind} entries behind"), cure)
+    })
+}
+
+fn check_member(row: &Value) -> Check {
+    let about = format!("etcd {}", line(row["url"].as_str().unwrap_or("?")));
+    if let Some(why) = row["error"].as_str() {
+        return Check::error(&about, line(why), "start that member, or replace it; two of three must run");
+    }
+    let alarms: Vec<&str> = row["alarms"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let (size, quota) = (row["bytes"].as_f64().unwrap_or(0.0), row["quotaBytes"].as_f64());
+    let cure_of_size = "compact and defragment etcd (etcdctl compact, etcdctl defrag), and then etcdctl alarm disarm; \
+                        --auto-compaction-retention does it by itself";
+    match alarms[..] {
+        [] => {}
+        ["NOSPACE"] => return Check::error(&about, "its quota is full, and it refuses every write", cure_of_size),
+        _ => {
+            let cure = "see etcd's documentation of this alarm; replace this member if its data is corrupt";
+            return Check::error(&about, format!("alarm {}", line(&alarms.join(" "))), cure);
+        }
+    }
+    if quota.is_some_and(|quota| size > quota * QUOTA_SHARE) {
+        return Check::error(&about, format!("{:.0} MB, which is almost its quota", size / 1e6), cure_of_size);
+    }
+    let latency = row["latencyMs"].as_f64().unwrap_or(0.0);
+    let version = line(row["version"].as_str().unwrap_or("?"));
+    Check::well(&about, format!("version {version}, answers in {latency:.1} ms, {:.1} MB", size / 1e6))
+}
+
+/// Checks the broker of this machine where no hub leads.
+pub fn check_without_leader(places: &DataDir) -> Option<Check> {
+    let mut client = Client::connect_to_own(places).ok()?;
+    let status = client.call("hub.status", &json!({})).ok()?;
+    let trouble = status["trouble"].as_str()?;
+    let (found, cure) = trouble.split_once("; ").unwrap_or((trouble, "see etcd's own log, and slm-mesh help machines"));
+    Some(Check::error("hubs", format!("no hub leads: {}", line(found)), line(cure)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(hubs: &Value) -> Vec<(bool, String)> {
+        let checks = check_shared_log(hubs).into_iter().map(|check| check.to_value());
+        checks.map(|check| (check["ok"] == true, check.to_string())).collect()
+    }
+
+    #[test]
+    fn every_fault_of_hubs_and_etcd_has_a_cure() {
+        assert!(found(&Value::Null).is_empty(), "a broker that is alone has no hubs");
+        let member = |more: Value| {
+            let mut row =
+                json!({ "url": "https://a:2379", "version": "3.5.16", "latencyMs": 1.0, "bytes": 5e6, "alarms": [] });
+            for (name, value) in more.as_object().unwrap() {
+                row[name] = value.clone();
+            }
+            json!({ "leader": "hub1:7900", "standbys": [{ "hub": "hub2:7900", "behind": 0 }], "members": [row] })
+        };
+        assert!(found(&member(json!({}))).iter().all(|(ok, _)| *ok));
+        for (fault, word) in [
+            (json!({ "error": "it does not answer" }), "replace it"),
+            (json!({ "alarms": ["NOSPACE"] }), "defrag"),
+            (json!({ "alarms": ["CORRUPT"] }), "replace this member"),
+            (json!({ "quotaBytes": 6_000_000 }), "defrag"),
+        ] {
+            let checks = found(&member(fault));
+            assert!(checks.iter().any(|(ok, text)| !ok && text.contains(word)), "{checks:?}");
+        }
+        let alone = json!({ "leader": "hub1:7900", "standbys": [], "members": [] });
+        assert!(matches!(&found(&alone)[..], [(false, text)] if text.contains("no hub stands by")));
+        let late =
+            json!({ "leader": "hub1:7900", "standbys": [{ "hub": "hub2:7900", "behind": 5000 }], "members": [] });
+        assert!(found(&late).iter().any(|(ok, text)| !ok && text.contains("5000 entries behind")));
+    }
+}
