@@ -1,7 +1,7 @@
-//! Our entries in a settings file: adds, removes and finds them.
+//! Adds, removes and finds our entries in a settings file.
 //!
 //! **Invariant:** everything that other programs wrote stays unchanged, byte for byte. A server is recognised as ours
-//! by its name and its program; a hook by its program, the word `hook` and the agent's id.
+//! by its name and its program, and a hook by its program, the word `hook` and the agent's id.
 
 use super::generated_files::{NAME, is_our_program};
 use super::json_edit::{self, PathStep};
@@ -22,11 +22,11 @@ pub struct Entries<'a> {
     pub agent: &'static Agent,
     /// The path of our program.
     pub program: &'a str,
-    /// The path of the file that set-up writes whole for this agent. The entry in a YAML file refers to it.
+    /// The path of the file that set-up writes as a whole for this agent. The entry in a YAML file refers to it.
     pub own_file: &'a str,
-    /// The server's entry, if it goes into this file.
+    /// The server's entry, if it belongs into this file.
     pub server: Option<ServerFile>,
-    /// The hooks, if they go into this file.
+    /// The hooks, if they belong into this file.
     pub hooks: Option<HookFile>,
     /// Whether mail may wake the agent.
     pub may_wake: bool,
@@ -48,7 +48,7 @@ impl Entries<'_> {
         self.hooks.filter(|hooks| hooks.command == HookCommand::TomlLine)
     }
 
-    /// The line with which a shell runs our hook.
+    /// The shell line that runs our hook.
     fn hook_line(&self) -> String {
         format!("{} hook {}", shell_quoted(self.program), self.agent.id)
     }
@@ -94,7 +94,7 @@ impl Entries<'_> {
         let Some(old) = old else { return json_edit::put(text, &path, &entry) };
         let mut text = text.to_owned();
         for (key, value) in entry.as_object().into_iter().flatten() {
-            // The user decides whether the server is on, and with which tools.
+            // The user decides whether the server is on, and which tools it has.
             let is_users = ["enabled", "tools"].contains(&key.as_str()) && old.contains_key(key);
             if !is_users {
                 text = json_edit::put(&text, &[path[0], path[1], PathStep::Key(key)], value)?;
@@ -190,8 +190,8 @@ impl Entries<'_> {
         hook
     }
 
-    /// The text without our entries. Containers that become empty are removed as well, unless the file contained them
-    /// `before` set-up.
+    /// Removes our entries from a text. Containers that become empty are removed as well, unless the file contained
+    /// them `before` set-up.
     ///
     /// # Errors
     /// When the text can't be parsed reliably, with the cause.
@@ -282,7 +282,7 @@ impl Entries<'_> {
         found
     }
 
-    /// Removes those of our hooks that `picks` selects by event and by their number there.
+    /// Removes those of our hooks that `picks` selects by event and by number.
     fn remove_hooks(
         &self,
         text: &str,
@@ -338,7 +338,7 @@ pub fn hook_program(hook: &Value) -> Option<String> {
     hook_target(hook).map(|(program, _)| program)
 }
 
-/// The program that our hook runs, and the id of the agent behind `hook`.
+/// The program that our hook runs, and the id of the agent after the word `hook`.
 fn hook_target(hook: &Value) -> Option<(String, String)> {
     let command = hook["command"].as_str().or(hook["exec"].as_str()).unwrap_or("");
     if is_our_program(command) && hook["args"][0] == json!("hook") {
@@ -350,7 +350,7 @@ fn hook_target(hook: &Value) -> Option<(String, String)> {
     Some((words[at].clone(), words.get(at + 2).cloned().unwrap_or_default()))
 }
 
-/// The words of a line as a shell splits them, with quotes resolved as far as our lines need it.
+/// The words of a shell line. Quotes are resolved only as far as our own lines need it.
 fn shell_words(line: &str) -> Vec<String> {
     let (mut found, mut word, mut quote) = (Vec::new(), String::new(), None);
     let mut chars = line.chars();

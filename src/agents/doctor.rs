@@ -1,6 +1,6 @@
 //! `slm-mesh doctor`: checks the broker and each agent, and names the cure for each fault.
 //!
-//! **Invariant:** it reports a success only after a trial, names only processes that the kernel has identified,
+//! **Invariant:** doctor reports a success only after a trial, names only processes that the kernel has identified,
 //! leaves no files behind, and starts no broker.
 
 use super::config_entries::hook_program;
@@ -32,7 +32,7 @@ use std::time::Duration;
 /// How long the broker may take to answer before it counts as hung.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// How much a trial writes: more than the free rest of a disk block.
+/// How much a trial writes, bytes: more than the free rest of a disk block.
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// How long to wait for hubs to answer.
@@ -98,7 +98,7 @@ pub fn check_mesh() -> Vec<Check> {
     checks
 }
 
-/// Counts the hubs that answer on the local network. Finding no hub is not a fault, since most meshes are on one
+/// Counts the hubs that answer on the local network. Finding no hub is not a fault, because most meshes are on one
 /// machine.
 fn check_hubs(settings: &Settings) -> Check {
     let about = "hubs on the LAN";
@@ -299,8 +299,7 @@ fn check_http(places: &DataDir, port: u16) -> Check {
     }
 }
 
-/// Tries whether a command can run in a shield. A system without shields is not a fault unless the user asked for
-/// them.
+/// Tries whether a command can run in a shield. A system without shields is not a fault, unless the user wants them.
 pub fn check_shield(environment: &Environment) -> Check {
     let about = "shield";
     let agents = environment.shield.join(", ");
@@ -339,7 +338,7 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
     checks
 }
 
-/// Checks that what the plugin does is not done a second time.
+/// Checks that set-up does not repeat what the plugin does.
 fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, cure: &str) -> Check {
     let about = format!("{} plugin", agent.id);
     let scope = environment.scope(agent);

@@ -7,10 +7,10 @@ use crate::known_agents::hook_dialect::Dialect;
 use crate::wire::json_field_scanner::NeededFields;
 use serde_json::Value;
 
-/// Fields in which a tool names its file.
+/// The fields in which a tool names its file.
 const FILE_FIELDS: &[&str] =
     &["file_path", "filePath", "path", "notebook_path", "target_file", "target_notebook", "absolute_path", "filename"];
-/// Fields in which a tool lists several edits.
+/// The fields in which a tool lists several edits.
 const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
 /// Commands of a text editor tool that do not write.
 const READ_COMMANDS: &[&str] = &["view", "undo_edit"];
@@ -74,8 +74,8 @@ pub const NEEDED_FIELDS: NeededFields = NeededFields {
 /// The prefixes of a path in the language of `apply_patch`.
 const PATCH_MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
 
-/// Whether any agent has a tool of this name. An agent may run the hooks of another agent, so the lists of all agents
-/// count.
+/// Whether any agent has a tool with this name. An agent may run the hooks of another agent, so the lists of all
+/// agents count.
 fn is_known(name: &str, list: fn(&Dialect) -> &'static [&'static str]) -> bool {
     AGENTS.iter().filter_map(|agent| agent.dialect.as_ref()).any(|dialect| list(dialect).contains(&name))
 }
@@ -100,7 +100,7 @@ pub fn shell_arguments(input: &Value) -> Option<Value> {
     is_known(&name, |dialect| dialect.shell_tools).then_some(arguments)
 }
 
-/// The call of one of our own tools, if it is one.
+/// The call of one of our own tools; `None` for any other tool.
 pub fn mesh_call_of(input: &Value) -> Option<MeshCall> {
     let (_, arguments) = tool_call(input);
     mesh_call(tool_name(input), &arguments)
@@ -114,8 +114,8 @@ pub fn writes(input: &Value) -> bool {
         || !mcp_tool_writes::written_files(tool_name(input), &arguments).is_empty()
 }
 
-/// The identification of a tool call, which its hooks before and after share: the agent's id for the call, or else
-/// its arguments. Empty if the agent gives neither.
+/// The key of a tool call, which its hooks before and after share: the agent's id for the call, or else its
+/// arguments. Empty if the agent gives neither.
 pub fn call_key(input: &Value) -> String {
     let id = CALL_FIELDS.iter().find_map(|field| input[*field].as_str()).filter(|id| !id.is_empty());
     let arguments = || ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field)).map(Value::to_string);
@@ -126,7 +126,7 @@ pub fn call_key(input: &Value) -> String {
 pub fn edited_files(input: &Value) -> Vec<String> {
     let (plain, arguments) = tool_call(input);
     let arguments = &arguments;
-    // The text of a patch names its files. Other writes of a command are found in `shell_command`.
+    // The text of a patch names its files. `shell_tool_writes` finds the other writes of a command.
     let is_shell = is_known(&plain, |dialect| dialect.shell_tools);
     if !is_shell && !is_known(&plain, |dialect| dialect.edit_tools) {
         return mcp_tool_writes::written_files(tool_name(input), arguments);
@@ -171,7 +171,7 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                             }
                         }
                     }
-                    // apply_patch as a command: its patch is one of the words.
+                    // `apply_patch` as a command: the patch is one of its words.
                     Value::Array(list) if name == "command" => {
                         list.iter().filter_map(Value::as_str).for_each(|word| from_patch(word, found))
                     }

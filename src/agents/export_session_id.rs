@@ -1,5 +1,5 @@
-//! Sets an environment variable with the session's id for its shell commands. So verbs in an agent's shell act as
-//! that session, even if one process has several sessions, or if the processes cannot be seen.
+//! Sets an environment variable with the session's id for the session's shell commands. So verbs in an agent's shell
+//! act as that session, even if one process has several sessions, or if the processes cannot be seen.
 
 use super::config_entries::shell_quoted;
 use crate::known_agents::hook_dialect::ShellEnvironment;
@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Sets the variable if the hook at the session's start can do that. Returns the fields that the hook's answer needs
-/// for it.
+/// for that.
 pub fn hand_out(environment: Option<ShellEnvironment>, input: &Value, id: &str) -> Option<(&'static str, Value)> {
     match environment? {
         ShellEnvironment::Answer(field) => Some((field, json!({ SESSION: id }))),

@@ -1,5 +1,5 @@
-//! Files that set-up writes whole: slash commands, a plugin, a page of conventions. Each file says that
-//! set-up wrote it, and only such a file is ever changed or removed.
+//! Files that set-up writes as a whole: slash commands, a plugin, a page of conventions. Each file says that set-up
+//! wrote it, and set-up changes or removes only such files.
 
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{CommandStyle, OwnFile};
@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// The name under which the server is registered.
 pub const NAME: &str = "slm-mesh";
-/// The words by which a file is recognised as ours.
+/// The words that mark a file as ours.
 pub const MARK: &str = "written by slm-mesh setup";
 
 /// The slash commands: name, description and text.
@@ -25,7 +25,7 @@ pub fn slash_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
     commands(style, Some(MARK))
 }
 
-/// The same for a plugin, whose files set-up neither wrote nor may remove.
+/// The slash commands of a plugin, whose files set-up neither wrote nor may remove.
 pub fn plugin_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
     commands(style, None)
 }
@@ -47,7 +47,7 @@ fn commands(style: CommandStyle, mark: Option<&str>) -> Vec<(&'static str, Strin
     SLASH_COMMANDS.iter().map(file).collect()
 }
 
-/// The text of a file that set-up writes whole.
+/// The text of a file that set-up writes as a whole.
 pub fn own_file_text(own: &OwnFile, agent: &Agent, program: &str) -> String {
     own.text.replace("\"{program}\"", &json!(program).to_string()).replace("{agent}", agent.id)
 }

@@ -1,7 +1,7 @@
-//! `slm-mesh hook AGENT`: reads one hook's input and prints one answer, within a time budget.
+//! `slm-mesh hook AGENT`: reads the input of one hook and prints one answer, within a time limit.
 //!
-//! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work: a hook that can't say
-//! anything useful says nothing and succeeds.
+//! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. A hook without a useful answer
+//! prints nothing and succeeds.
 
 use super::edited_paths;
 use super::export_session_id;
@@ -27,7 +27,7 @@ use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A log longer than this is not appended to, so that a hook that always fails does not fill the disk. Bytes.
+/// The largest log to which a hook appends, bytes. So a hook that always fails does not fill the disk.
 const LOG_MAX: u64 = 1 << 20;
 
 /// An agent that has hooks.
@@ -35,18 +35,18 @@ const LOG_MAX: u64 = 1 << 20;
 pub struct HookAgent {
     /// The agent.
     pub agent: &'static Agent,
-    /// The format of its hooks' input and output.
+    /// The format of the input and output of the agent's hooks.
     pub dialect: &'static Dialect,
 }
 
-/// The agent of this id, if it has hooks.
+/// The agent with this id, if it has hooks.
 pub fn hook_agent(id: &str) -> Option<HookAgent> {
     let agent = by_id(id)?;
     agent.dialect.as_ref().map(|dialect| HookAgent { agent, dialect })
 }
 
-/// Answers one hook. It always succeeds, since empty output is a valid answer in every dialect. `name` is the agent
-/// that runs the hook, if it only uses this agent's dialect.
+/// Answers one hook. This always succeeds, because empty output is a valid answer in every dialect. `name` is the
+/// agent that runs the hook, if it only uses this agent's dialect.
 pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
     run_guarded(agent, |agent, input| {
         if let Some(answer) = answer_of(agent, name, input)? {
@@ -60,7 +60,7 @@ pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
 pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8, String>) -> u8 {
     let known = hook_agent(agent).ok_or_else(|| format!("no agent {agent} has hooks"));
     known.and_then(|agent| run(agent, &read_input()?)).unwrap_or_else(|why| {
-        // Agents do not show the standard error of a hook that succeeds, so it is also logged.
+        // Agents do not show the standard error of a hook that succeeds, so the error also goes into the log.
         let line = format!("slm-mesh hook {}: {why}", agent.chars().take(40).collect::<String>());
         crate::sys::print_error(&line);
         append_to_log(&line);
@@ -68,7 +68,7 @@ pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8
     })
 }
 
-/// Appends a line to the broker's log, if there is one and it is short.
+/// Appends a line to the broker's log, if the log exists and is short.
 fn append_to_log(line: &str) {
     let Ok(places) = DataDir::find() else { return };
     let is_short = places.log().metadata().is_ok_and(|log| log.len() < LOG_MAX);
@@ -91,7 +91,7 @@ fn read_input() -> Result<Value, String> {
     })
 }
 
-/// The output of a hook, and the mail that counts as shown once it is printed.
+/// The output of a hook, and the mail that counts as read after it was printed.
 struct HookReply {
     text: String,
     shown: Value,
@@ -103,7 +103,7 @@ struct HookWork<'a> {
     /// The shield of the session, if the user wants one.
     shield: Option<SessionShield>,
     hook: HookInput,
-    /// The input as the agent wrote it.
+    /// The input, as the agent wrote it.
     input: &'a Value,
     run: ToolRun,
     held: HeldFiles,
@@ -125,7 +125,7 @@ fn answer_of(
     let places = DataDir::find().map_err(|error| error.text)?;
     let settings = Settings::load(&places).map_err(|error| error.text)?;
     if matches!(hook.event, HookEvent::Waits(_)) && !settings.notifies() {
-        // The user wants no notifications, so no alert is put into the mailbox.
+        // The user wants no notifications, so the mailbox gets no alert.
         return Ok(None);
     }
     let mut work = HookWork {
@@ -147,7 +147,7 @@ fn answer_of(
         Err(_) if !work.reports.is_empty() => return Ok(work.show(&Value::Null, "").map(|reply| (reply, None))),
         Err(why) => return Err(why),
     };
-    // A broker that hangs delays the agent by this time at most.
+    // A broker that hangs delays the agent by at most this time.
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
     client.set_receive_timeout(Some(budget)).map_err(|error| error.to_string())?;
     let mut facts = session_facts(agent.agent, &work.hook);
@@ -169,7 +169,7 @@ fn answer_of(
     Ok(answer.map(|answer| (answer, Some(client))))
 }
 
-/// The call of a tool that a hook is about, with the files that it is known to write.
+/// The tool call that a hook is about, with the files that it is known to write.
 fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
     let mut run = ToolRun { session: hook.session.clone(), ..ToolRun::default() };
     if !matches!(hook.event, HookEvent::Edit(_) | HookEvent::Command(_) | HookEvent::AfterTool) {
@@ -209,7 +209,7 @@ impl HookWork<'_> {
         }
     }
 
-    /// Whether the agent ignores the output of a hook of this event.
+    /// Whether the agent ignores the output of a hook for this event.
     fn is_unheard(&self) -> bool {
         self.dialect.unheard.contains(&self.hook.call.kind)
     }
@@ -223,7 +223,7 @@ impl HookWork<'_> {
                 self.note = note;
             }
             HookEvent::Prompt => self.compare_leftovers(),
-            // A background command continues to write, and its hook follows later.
+            // A background command continues to write, and its own hook comes later.
             HookEvent::Stop { running, .. } if running.is_empty() => self.compare_leftovers(),
             HookEvent::End => self.compare_leftovers(),
             _ => {}
@@ -236,20 +236,20 @@ impl HookWork<'_> {
         self.held.remove_old();
     }
 
-    /// Tells the holders of files that this session's commands changed.
+    /// Notifies the holders of files that commands of this session changed.
     fn send_reports(&self, client: &mut Client, facts: &Value) {
         for report in &self.reports {
             report.send(&self.held, facts, &mut |params| client.call("hook.changed", params));
         }
     }
 
-    /// The answer that shows the model reports, news of the session's own files, and mail; `None` if there is none of
-    /// these.
+    /// The answer that shows the model reports, news of the session's own files, and mail; `None` if there is nothing
+    /// to show.
     fn show(&self, value: &Value, mail: &str) -> Option<HookReply> {
         self.show_with(value, mail, None)
     }
 
-    /// The same, with a field for the agent itself.
+    /// The answer as above, with a field for the agent itself.
     fn show_with(&self, value: &Value, mail: &str, field: Option<(&str, Value)>) -> Option<HookReply> {
         let locks = LockedPath::list(&value["own"]);
         let edit = CommandNote { named: self.run.named.clone(), ..CommandNote::default() };
@@ -275,13 +275,13 @@ impl HookWork<'_> {
     }
 }
 
-/// Connects to the broker. An edit or a prompt may start a broker. Other events matter only to a running broker.
+/// Connects to the broker. Only an edit or a prompt may start a broker; other events matter only to a running broker.
 fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
     if remote::is_marked_silent(places) {
         return Err("the hub did not answer a moment ago; hooks ask it again after half a minute".into());
     }
     match &work.hook.event {
-        // A command that is not known to write does not start a broker, since without a broker there are no locks.
+        // A command with unknown writes does not start a broker, because without a broker there are no locks.
         HookEvent::Command(_) if work.run.named.is_empty() => Ok(Client::connect(places).ok()),
         HookEvent::Start | HookEvent::Prompt | HookEvent::Edit(_) | HookEvent::Command(_) => {
             Client::connect_or_start(places).map(Some).map_err(|error| error.text)
@@ -302,7 +302,7 @@ pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
     })
 }
 
-/// Sends an alert to the human in the name of an agent that waits for its user.
+/// Sends an alert to the human, acting as an agent that waits for its user.
 fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Error> {
     facts["peek"] = json!(true);
     let you = client.call("hook.mail", &facts)?["you"]["id"].clone();
@@ -315,7 +315,7 @@ fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Er
 /// After this long, the alert no longer helps the user.
 const WAIT_ALERT_MINUTES: i64 = 60;
 
-/// Makes the call for the event to the broker, and writes the answer in the agent's dialect.
+/// Calls the broker for the event, and writes the answer in the agent's dialect.
 fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     let hook = &work.hook;
     match &hook.event {
@@ -357,7 +357,7 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
             facts["withOwnLocks"] = json!(true);
             let answer = client.call("hook.mail", &facts);
             let value = match answer {
-                // The changes of a command are reported even if the broker fails.
+                // Changes of a command are reported even if the broker fails.
                 Err(_) if !work.reports.is_empty() => Value::Null,
                 answer => answer?,
             };
@@ -369,8 +369,8 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
     }
 }
 
-/// Takes the locks for a tool that writes, or denies the tool. If the tool may write further files, it notes the
-/// files that others hold.
+/// Takes the locks for a tool that writes, or denies the tool. If the tool may write more files, it notes the files
+/// that others hold.
 fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     facts["files"] = json!(work.run.named);
     facts["subagent"] = json!(work.hook.subagent);
@@ -421,14 +421,14 @@ pub fn print(text: &str) -> bool {
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }
 
-/// Prints the answer. Its mail counts as shown once the answer is out whole.
+/// Prints the answer. Its mail counts as read after the answer was written completely.
 fn deliver((answer, client): (HookReply, Option<Client>)) {
     let has_mail = answer.shown["items"].as_array().is_some_and(|items| !items.is_empty());
     if print(&answer.text)
         && has_mail
         && let Some(mut client) = client
     {
-        // If the broker is gone, the mail is offered again later: showing it twice is better than never.
+        // If the broker is gone, the mail is offered again later. To show it twice is better than never.
         let _ = client.call("inbox.mark_read", &answer.shown);
     }
 }

@@ -7,10 +7,10 @@ use crate::known_agents::AGENTS;
 use crate::known_agents::hook_dialect::{Dialect, HookCall, HookKind};
 use serde_json::Value;
 
-/// The event, with its facts.
+/// An event, with its facts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HookEvent {
-    /// A session began, or began again.
+    /// A session began, or continued after a break.
     Start,
     /// The user wrote something.
     Prompt,
@@ -24,9 +24,9 @@ pub enum HookEvent {
     AfterTool,
     /// The agent is about to stop.
     Stop {
-        /// Whether it can continue. It can't if a hook already makes it continue, or if the user stopped it.
+        /// Whether the agent can continue. It can't if a hook already makes it continue, or if the user stopped it.
         can_go_on: bool,
-        /// Background tasks and subagents of the session that still run.
+        /// The background tasks and subagents of the session that still run.
         running: Vec<String>,
     },
     /// A subagent ended.
@@ -40,7 +40,7 @@ pub enum HookEvent {
 /// A hook's input.
 #[derive(Debug, Clone)]
 pub struct HookInput {
-    /// What happened.
+    /// The event of the hook.
     pub event: HookEvent,
     /// The facts on which an answer depends.
     pub call: HookCall,
@@ -50,21 +50,21 @@ pub struct HookInput {
     pub directory: String,
     /// The agent's id for the subagent in which this happened.
     pub subagent: Option<String>,
-    /// Where the agent keeps the transcript of the session, as it claims.
+    /// The path of the session's transcript, as the agent claims.
     pub transcript: Option<String>,
-    /// Whether the session went on under a new key: after /clear, a resume, a fork or a compaction.
+    /// Whether the session continues under a new key: after /clear, a resume, a fork or a compaction.
     pub continues: bool,
 }
 
-/// The kind of an event. An agent may run the hooks of another agent, so its own names are tried first, and then the
-/// names of all others. No name has two meanings.
+/// The kind of an event. An agent may run the hooks of another agent, so the agent's own names are tried first, and
+/// then the names of all other agents. No name has two meanings.
 fn kind_of(dialect: &Dialect, event: &str) -> Option<HookKind> {
     let others = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref());
     let mut all = std::iter::once(dialect).chain(others).flat_map(|dialect| dialect.events);
     all.find(|(name, _)| *name == event).map(|(_, kind)| *kind)
 }
 
-/// Parses a hook's input; `None` if it does not concern the mesh.
+/// Parses a hook's input; `None` if the event does not concern the mesh.
 pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
     let text = |names: &[&str]| names.iter().find_map(|name| input[*name].as_str()).map(str::to_owned);
     let event = text(&["hook_event_name", "hookEventName", "hookName"])
@@ -85,7 +85,7 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
 /// How many characters of the reason why an agent waits are kept.
 const WAITS_MAX: usize = 300;
 
-/// The ways in which a session begins again and remains the same session.
+/// The ways in which a session may start again and still be the same session.
 const GOES_ON: &[&str] = &["clear", "resume", "fork", "compact"];
 
 /// The background tasks of a session that still run, as the agent lists them when it stops.

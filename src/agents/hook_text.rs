@@ -1,15 +1,15 @@
 //! Writes the texts that a hook shows to a model: mail, peers and locks, as facts of limited length.
 //!
-//! **Invariant:** a peer's words are quoted behind its name, by [`untrusted_text`]. The words around them are
-//! fixed and give no orders.
+//! **Invariant:** a peer's words are quoted after its name, by [`untrusted_text`]. All other words are fixed and give
+//! no orders.
 
 use crate::base::error::Error;
 use crate::base::{time, untrusted_text};
 use serde_json::Value;
 
-/// The most characters of a message that are shown. The inbox has the rest.
+/// The most characters of a message that are shown. The inbox shows the rest.
 const BODY_MAX: usize = 1500;
-/// About the most characters that one hook shows. Agents cut a longer text or move it to a file.
+/// The approximate number of characters that one hook shows. Agents cut a longer text or move it to a file.
 const ALL_MAX: usize = 6000;
 /// The most characters of a summary or a reason that are shown.
 const WORDS_MAX: usize = 200;
@@ -53,7 +53,7 @@ fn message(row: &Value) -> String {
     )
 }
 
-/// The text for a session that begins; empty if there is nothing to say.
+/// The text for a session that begins; empty if there is no news.
 pub fn beginning(value: &Value) -> String {
     let mut lines = Vec::new();
     let list = |name: &str| value[name].as_array().cloned().unwrap_or_default();
@@ -81,8 +81,8 @@ pub fn beginning(value: &Value) -> String {
     [vec![head], lines, Some(mail).filter(|mail| !mail.is_empty()).into_iter().collect()].concat().join("\n")
 }
 
-/// The ids of the messages that [`mail`] shows, which count as read. A message that was cut counts too:
-/// its text says where the rest is.
+/// The ids of the messages that [`mail`] shows, which count as read. A message that was cut counts too, because its
+/// text says where to find the rest.
 pub fn shown(value: &Value) -> Vec<String> {
     let mut size = 0;
     let mut ids = Vec::new();
@@ -95,7 +95,7 @@ pub fn shown(value: &Value) -> Vec<String> {
     ids
 }
 
-/// The reason of a denial. Only the broker's sentence is shown. Its other facts are for our own tools.
+/// The reason of a denial. It is only the broker's sentence, because the other facts are for our own programs.
 pub fn denial(error: &Error) -> String {
     format!("{}. The file was not changed.", untrusted_text::line(&error.text))
 }

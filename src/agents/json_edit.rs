@@ -1,7 +1,7 @@
 //! Changes one member or item of a JSON text and keeps every other byte: comments, order, spacing, number formats and
 //! line ends.
 //!
-//! `jsonc-parser` finds the places. Its own editor is not used: it spreads an object of one line over
+//! `jsonc-parser` finds the positions. Its own editor is not used, because it spreads an object of one line over
 //! several lines, which could not be undone.
 //!
 //! **Invariant:** a text that was valid stays valid.
@@ -12,12 +12,12 @@ use jsonc_parser::{CollectOptions, CommentCollectionStrategy, ParseOptions, pars
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 
-/// One step of a path into a value.
+/// One step of the path to a value.
 #[derive(Debug, Clone, Copy)]
 pub enum PathStep<'a> {
-    /// Into an object's member.
+    /// To a member of an object.
     Key(&'a str),
-    /// Into an array's item.
+    /// To an item of an array.
     Item(usize),
 }
 
@@ -35,7 +35,7 @@ enum NodeKind {
     Scalar,
 }
 
-/// A member or an item: its start (including the key), and the place of its value.
+/// A member or an item: its start (including the key), and the position of its value.
 struct Child {
     key: Option<String>,
     start: usize,
@@ -62,10 +62,10 @@ fn with_root<T>(text: &str, read: impl FnOnce(Option<&ast::Value>) -> T) -> Resu
     Ok(read(parsed.value.as_ref()))
 }
 
-/// The value of a text; null if it has none.
+/// The value of a text; null if the text has no value.
 ///
 /// # Errors
-/// When the text is not valid, with the place.
+/// When the text is not valid, with the position.
 pub fn parse(text: &str) -> Result<Value, String> {
     with_root(text, |root| root.map_or(Value::Null, value_of))
 }
@@ -121,7 +121,7 @@ fn node_of(value: &ast::Value) -> Node {
     Node { range: range_of(value), kind, children }
 }
 
-/// The value at a path. If several members have one name, the last counts, as it does for the agents.
+/// The value at a path. If several members have the same name, the last one counts, as it does for the agents.
 fn find(text: &str, path: &[PathStep]) -> Option<Node> {
     with_root(text, |root| {
         let mut value = root?;
@@ -139,11 +139,11 @@ fn find(text: &str, path: &[PathStep]) -> Option<Node> {
     .ok()?
 }
 
-/// Sets the value at a path. Missing members on the way are appended. If the value is already equal, the text stays
+/// Sets the value at a path. Missing members of the path are appended. If the value is equal already, the text stays
 /// unchanged.
 ///
 /// # Errors
-/// When something on the way is not an object, with its name.
+/// When something on the path is not an object, with its name.
 pub fn put(text: &str, path: &[PathStep], value: &Value) -> Result<String, String> {
     for n in 0..path.len() {
         if find(text, &path[..=n]).is_some() {
@@ -181,10 +181,10 @@ fn shown(path: &[PathStep]) -> String {
     format!("\"{}\"", path.iter().map(key).collect::<Vec<_>>().join("."))
 }
 
-/// Appends an item to the array at a path, which is created if it is missing.
+/// Appends an item to the array at a path, and creates the array if it is missing.
 ///
 /// # Errors
-/// When there is something else at the path, with its name.
+/// When something else is at the path, with its name.
 pub fn push(text: &str, path: &[PathStep], value: &Value) -> Result<String, String> {
     match find(text, path) {
         None => put(text, path, &json!([value])),
@@ -236,7 +236,7 @@ fn remove_child(text: &str, node: &Node, n: usize) -> String {
     left
 }
 
-/// White space as JSON has it.
+/// Whether JSON allows this character as white space.
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
@@ -267,7 +267,7 @@ fn after_trivia(text: &str, at: usize, on_line: bool) -> usize {
     }
 }
 
-/// The comma behind a value.
+/// The comma after a value.
 fn comma_after(text: &str, end: usize) -> Option<usize> {
     let at = after_trivia(text, end, false);
     text[at..].starts_with(',').then_some(at)
@@ -313,7 +313,7 @@ fn append_first(text: &str, node: &Node, head: &str, value: &Value) -> String {
     format!("{before}{line}{inner}{head}{new}{line}{outer}{}", &text[end..])
 }
 
-/// Whether a text spans several lines, or is empty and so may.
+/// Whether a text spans several lines, or is empty and may be spread over several lines.
 fn spreads_over_lines(text: &str) -> bool {
     let inside = text.trim();
     inside.contains('\n') || inside.len() <= 2
@@ -323,7 +323,7 @@ fn end_of_line(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// The white space at the start of the line of a place.
+/// The white space at the start of the line that contains this position.
 fn margin(text: &str, at: usize) -> &str {
     let start = text[..at].rfind('\n').map_or(0, |n| n + 1);
     let line = &text[start..at];

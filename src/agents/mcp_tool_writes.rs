@@ -1,5 +1,5 @@
 //! Finds the files that a tool of another MCP server is about to write, from the tool's name and arguments. There is
-//! no list of servers. The words of the name show whether the tool writes, and the names of the arguments show which
+//! no list of servers. The words in the name show whether the tool writes, and the names of the arguments show which
 //! of them are paths.
 //!
 //! **Invariant:** no files are reported for a tool that may only read, because missing a write is better than denying
@@ -12,7 +12,7 @@ use std::path::Path;
 /// The separators that agents put between the name of a server and the name of its tool.
 const SERVER_MARK: &str = "__";
 
-/// Words of a tool that writes files.
+/// Words in the name of a tool that writes files.
 const WRITES: &[&str] = &[
     "write",
     "edit",
@@ -31,13 +31,13 @@ const WRITES: &[&str] = &[
     "reformat",
     "truncate",
 ];
-/// Words of a tool that only reads, even if its name also has a writing word.
+/// Words in the name of a tool that only reads, even if the name also contains a word for writing.
 const READS: &[&str] = &[
     "read", "get", "list", "find", "search", "view", "show", "describe", "fetch", "query", "preview", "check", "status",
 ];
-/// Reading words that may come first in the name of a tool that replaces text.
+/// Words for reading that may come first in the name of a tool that replaces text.
 const LOOKS_FIRST: &[&str] = &["find", "search"];
-/// Words of a tool that creates or moves something other than a file.
+/// Words in the name of a tool that creates or moves something other than a file.
 const NO_FILES: &[&str] = &["directory", "folder", "branch", "issue", "memory", "comment", "release", "page", "task"];
 
 /// Arguments with a path, or a list of paths.
@@ -82,7 +82,7 @@ const ELSEWHERE: &[&str] = &["owner", "repo", "repository", "branch", "bucket", 
 /// Arguments that make a writing tool only show its changes.
 const DRY_RUNS: &[&str] = &["dryRun", "dry_run"];
 
-/// The files that a call of a server's tool would write; empty if it only reads, or writes elsewhere.
+/// The files that a call of another server's tool would write; empty if the tool only reads, or writes elsewhere.
 pub fn written_files(tool: &str, arguments: &Value) -> Vec<String> {
     let Some(arguments) = arguments.as_object().filter(|_| is_writing_tool(tool)) else { return Vec::new() };
     let is_elsewhere = ELSEWHERE.iter().any(|name| arguments.contains_key(*name));
@@ -120,7 +120,8 @@ fn is_writing_tool(tool: &str) -> bool {
         && !words.iter().enumerate().any(reads)
 }
 
-/// The words of a name, in lower case: `createNewFile`, `create_new_file` and `create-new-file` have three.
+/// The words in a name, in lower case. `createNewFile`, `create_new_file` and `create-new-file` each have three
+/// words.
 fn words_of(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut was_lower = false;
@@ -137,7 +138,7 @@ fn words_of(name: &str) -> Vec<String> {
     words
 }
 
-/// The path of a file on this machine, if the text is one.
+/// The path of a file on this machine; `None` if the text is not such a path.
 fn local_path(base: &str, text: &str) -> Option<String> {
     let path = text.strip_prefix("file://").unwrap_or(text);
     let is_path = !path.is_empty() && path.len() <= limits::PATH_MAX && !path.contains("://") && !path.contains('\n');

@@ -1,20 +1,20 @@
-//! Recognises a call of one of our own tools among the calls that hooks report, so that it can be announced: a client
-//! with several sessions in one process may not say in the call which session makes it.
+//! Recognises calls of our own tools among the calls that hooks report, so that they can be announced. A client with
+//! several sessions in one process may not say in a call which session makes it.
 
 use crate::core::mcp_tools::{TOOLS, Tool, actions, name};
 use serde_json::Value;
 
-/// A call of one of our tools, as the broker will get it.
+/// A call of one of our tools, in the form that the broker will receive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeshCall {
     /// The operation.
     pub operation: &'static str,
-    /// Its arguments.
+    /// The arguments of the operation.
     pub arguments: Value,
 }
 
-/// The call of our tool, if it is one. Agents put the name of the server before the name of the tool in different
-/// ways: `mcp__slm-mesh__mesh_send`, `slm-mesh_mesh_send`, `mesh_send`.
+/// The call of one of our tools; `None` for any other tool. Agents write the name of the server before the name of
+/// the tool in different ways: `mcp__slm-mesh__mesh_send`, `slm-mesh_mesh_send`, `mesh_send`.
 pub fn mesh_call(tool: &str, arguments: &Value) -> Option<MeshCall> {
     let is_it = |known: &&Tool| {
         let rest = tool.strip_suffix(name(known).as_str());

@@ -1,10 +1,10 @@
-//! Settings that list agents: the agents that mail may wake, and the agents whose shell commands run in a shield.
+//! Settings with lists of agents: the agents that mail may wake, and the agents whose shell commands run in a shield.
 
 use crate::base::error::Error;
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{self, Settings};
 
-/// Adds agents to the list of a setting, or removes them from it. Returns whether that changed anything.
+/// Adds agents to the list of a setting, or removes them from the list. Returns whether that changed the list.
 ///
 /// # Errors
 /// When the settings can't be read or written.

@@ -1,5 +1,5 @@
-//! The files of a plugin for an agent's marketplace, made from the same facts as the entries of set-up; and
-//! whether a user has installed one.
+//! Makes the files of a plugin for an agent's marketplace, from the same facts as the entries of set-up. Also finds
+//! out whether a user has installed the plugin.
 //!
 //! **Invariant:** set-up does not repeat the work of an installed plugin.
 
@@ -10,14 +10,14 @@ use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{EntryShape, HookFile, PluginSign};
 use serde_json::{Map, Value, json};
 
-/// The program of a plugin: it runs the installed slm-mesh, or else fetches it with npx.
+/// The program of a plugin. It runs the installed slm-mesh, or else fetches slm-mesh with npx.
 const LAUNCHER: &str = include_str!("plugin_launcher.sh");
-/// Its path in the plugin.
+/// The path of the program in the plugin.
 const LAUNCHER_PATH: &str = "bin/slm-mesh";
 /// The description that a marketplace shows.
 const DESCRIPTION: &str = env!("CARGO_PKG_DESCRIPTION");
 
-/// The files of an agent's plugin, with their texts; empty if the agent has no plugins.
+/// The files of an agent's plugin, with their texts; `None` if the agent has no plugins.
 pub fn files(agent: &'static Agent) -> Option<Vec<(String, String)>> {
     let plugin = agent.files.plugin?;
     let program = format!("{}/{LAUNCHER_PATH}", plugin.root);
@@ -44,7 +44,7 @@ pub fn files(agent: &'static Agent) -> Option<Vec<(String, String)>> {
     Some(found)
 }
 
-/// The same files as one JSON object: path and text.
+/// The files of an agent's plugin as one JSON object: path and text.
 pub fn files_as_json(agent: &'static Agent) -> Option<Value> {
     let files = files(agent)?.into_iter().map(|(path, text)| (path, json!(text)));
     Some(Value::Object(Map::from_iter(files)))

@@ -23,7 +23,7 @@ use std::process::{Command, Stdio};
 pub struct Proof {
     /// The claim.
     pub claim: &'static str,
-    /// Why it does not hold; `None` if it does.
+    /// Why the claim does not hold; `None` if it holds.
     pub why: Option<String>,
 }
 
@@ -208,7 +208,7 @@ fn run_hook(run: &HookRun, places: &DataDir, work: &Path, input: &Value) -> Resu
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("it can't be run ({error})"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // If a hook does not read its input, its answer shows that.
+        // If a hook does not read its input, the answer of the hook shows that.
         let _ = stdin.write_all(input.to_string().as_bytes());
     }
     let out = child.wait_with_output().map_err(|error| format!("it did not end as it should ({error})"))?;

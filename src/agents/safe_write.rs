@@ -1,5 +1,5 @@
-//! Changes a file of another program safely: the new text is written atomically, and a concurrent change by another
-//! program is not lost.
+//! Changes a file of another program safely: the new text is written atomically, and no concurrent change by another
+//! program is lost.
 //!
 //! **Invariant:** a symlink stays a symlink, a file keeps its mode, and a file that the user may not write is not
 //! replaced.
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// A larger file is not a settings file.
 const SIZE_MAX: u64 = 16 << 20;
 
-/// Reads a file; `None` if there is none.
+/// Reads a file; `None` if the file does not exist.
 ///
 /// # Errors
 /// When the file cannot be edited as text, with the cause.
@@ -34,11 +34,11 @@ pub fn read(path: &Path) -> Result<Option<String>, String> {
     String::from_utf8(bytes).map(Some).map_err(|_| "it is not UTF-8".into())
 }
 
-/// Writes a file if its text is still `expected`, through a symlink if it is one; creates the folders on
-/// the way. `false` if another program changed the file since it was read.
+/// Writes a file if its text is still `expected`, through a symlink if the path is one. Creates missing folders.
+/// Returns false if another program has changed the file since it was read.
 ///
 /// # Errors
-/// When it can't be written, with the cause.
+/// When the file can't be written, with the cause.
 pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, String> {
     let real = behind_links(path);
     let mode = fs::metadata(&real).map_or(0o644, |meta| meta.mode() & 0o7777);
@@ -56,10 +56,10 @@ pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, 
     Ok(is_unchanged)
 }
 
-/// Removes a file, and the folders below `root` that this leaves empty.
+/// Removes a file, and the folders below `root` that become empty.
 ///
 /// # Errors
-/// When it can't be removed, with the cause.
+/// When the file can't be removed, with the cause.
 pub fn remove(path: &Path, root: &Path) -> Result<(), String> {
     fs::remove_file(path).map_err(|error| format!("it can't be removed ({error}); see who owns its folder"))?;
     let above = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root) && *folder != root);
@@ -72,7 +72,7 @@ pub fn remove(path: &Path, root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that the user may write a file. A rename would succeed even on a file that is read-only.
+/// Checks that the user may write a file, because a rename would succeed even if the file is read-only.
 ///
 /// # Errors
 /// When the file is read-only or belongs to another user.
@@ -101,12 +101,12 @@ fn cant_write(error: &std::io::Error) -> String {
     format!("it can't be written ({error}); see who owns its folder, and whether its disk is full")
 }
 
-/// Writes the text into a new file beside the one that it is to replace.
+/// Writes the text into a new file beside the file that it will replace.
 fn write_draft(path: &Path, text: &str, mode: u32) -> Result<PathBuf, String> {
     let draft = PathBuf::from(format!("{}.{:08x}.tmp", path.display(), sys::random_u128() as u32));
     let result = (|| {
         let mut file = OpenOptions::new().create_new(true).write(true).mode(mode & 0o777).open(&draft)?;
-        // The umask may have cleared bits.
+        // The umask may have cleared some bits of the mode.
         file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()

@@ -1,9 +1,9 @@
 //! Lets the shell commands of a session run in a shield while others hold files in its work tree.
 //!
-//! The agent's shell runs a line of slm-mesh before each command. If the hook before the command left a mark, the
-//! line starts the shell again, in a shield, with the arguments that the agent gave it. So the agent's permission
-//! rules see the command as the model wrote it, and functions, aliases and the working directory are the same. A hook
-//! that rewrote the command would lose these advantages: Claude Code applies its rules to the new text, and then
+//! The agent's shell runs a line of slm-mesh before each command. If the hook before the command has left a mark, the
+//! line starts the shell again in a shield, with the same arguments. So the agent's permission rules see the command
+//! as the model wrote it, and functions, aliases and the working directory stay the same. If a hook rewrote the
+//! command instead, these advantages would be lost: Claude Code applies its rules to the new text, and then
 //! `Bash(touch:*)` neither allows nor denies `touch`.
 
 use super::config_entries::shell_quoted;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// The shield of one session.
 #[derive(Debug)]
 pub struct SessionShield {
-    /// The mark: a file that names the session's peer while commands need a shield.
+    /// The mark: a file that names the session's peer while its commands need a shield.
     mark: PathBuf,
 }
 
@@ -37,8 +37,8 @@ impl SessionShield {
         }
     }
 
-    /// The line, for bash and zsh. Its variable is not exported, so that a child shell that belongs to another
-    /// session has its own shield.
+    /// The line, for bash and zsh. Its variable is not exported, so a child shell of another session has its own
+    /// shield.
     fn line(&self, program: &str) -> String {
         let (program, mark) = (shell_quoted(program), shell_quoted(&self.mark.to_string_lossy()));
         format!(
@@ -48,7 +48,7 @@ impl SessionShield {
         )
     }
 
-    /// Makes commands run in a shield from now on, which protects the locks of peers other than this one.
+    /// Makes commands run in a shield from now on. The shield protects the locks of all peers except this one.
     pub fn raise(&self, peer: &str) {
         let line = format!("{peer}\n");
         if fs::read_to_string(&self.mark).is_ok_and(|known| known == line) {
@@ -63,13 +63,13 @@ impl SessionShield {
 
     /// Makes commands run without a shield.
     pub fn lower(&self) {
-        // Usually there is no mark.
+        // Usually the mark does not exist.
         let _ = fs::remove_file(&self.mark);
     }
 
     /// Removes the marks of all sessions.
     pub fn lower_all(places: &DataDir) {
-        // Usually there are no marks.
+        // Usually no marks exist.
         let _ = fs::remove_dir_all(places.shields());
     }
 }

@@ -18,19 +18,19 @@ use std::time::{Duration, Instant};
 
 /// How long an agent's own command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
-/// How often a file is read again if another program changes it meanwhile.
+/// How often a file is read again if another program changes it at the same time.
 const ATTEMPTS: usize = 5;
 
 /// The result for one file or registration.
 #[derive(Debug, Clone, Default)]
 pub struct SetupStep {
-    /// Its subject: the server, hooks, commands.
+    /// The subject of the step: the server, hooks, commands.
     pub what: &'static str,
     /// The file or the command.
     pub place: String,
     /// The result.
     pub done: &'static str,
-    /// The reason, if there is something to explain.
+    /// The reason, if the result needs an explanation.
     pub why: String,
     /// What the user can paste or run.
     pub paste: String,
@@ -40,7 +40,7 @@ pub struct SetupStep {
 
 /// No change was needed.
 pub const SAME: &str = "as it was";
-/// The change was not possible; the user has to make it.
+/// The change was not possible, so the user must make it.
 pub const LEFT: &str = "left alone";
 /// The entry stays, because another agent uses it.
 const SHARED: &str = "kept";
@@ -59,7 +59,7 @@ impl SetupStep {
         self
     }
 
-    /// Whether the user has to act.
+    /// Whether the user must do something.
     pub fn is_open(&self) -> bool {
         self.done == LEFT
     }
@@ -130,7 +130,7 @@ fn by_agent(server: ServerFile) -> Option<(ServerFile, AgentCommand)> {
     }
 }
 
-/// Whether the entry under our name starts this program as it should.
+/// Whether the entry under our name starts this program correctly.
 fn is_registered(environment: &Environment, agent: &Agent, server: &ServerFile) -> bool {
     let entry = read_json(&environment.server_path(agent, server))
         .map(|whole| whole[server.key][generated_files::NAME].clone())
@@ -165,7 +165,7 @@ fn register(environment: &Environment, agent: &Agent, server: &ServerFile, comma
     }
 }
 
-/// Removes the server through the agent's own command; does nothing if it is not registered.
+/// Removes the server through the agent's own command, if it is registered.
 fn unregister(
     environment: &Environment,
     agent: &Agent,
@@ -187,7 +187,7 @@ fn unregister(
     })
 }
 
-/// Runs an agent's command; if it fails, the error has its last line.
+/// Runs an agent's command. If the command fails, the error contains its last line.
 fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -280,7 +280,7 @@ fn new_record(known: Option<FileRecord>, entries: &Entries, old: Option<&String>
     FileRecord { before, after: new.to_owned(), agents }
 }
 
-/// A text without our entries, as far as it is known; `None` if only our frame is left.
+/// A text without our entries, if it can be determined; `None` if only our frame is left.
 fn text_without_us(known: Option<&FileRecord>, entries: &Entries, text: &str) -> Option<String> {
     let shape = known.and_then(shape_of);
     let Ok(bare) = entries.remove_from(text, shape.as_ref()) else { return Some(text.to_owned()) };

@@ -1,4 +1,4 @@
-//! The environment of set-up: the user's home, the project, and which agents are installed.
+//! The environment in which set-up works: the user's home directory, the project, and the installed agents.
 
 use super::config_entries::{self, Entries};
 use super::generated_files::{self, NAME};
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// The environment of one run of set-up or doctor.
 #[derive(Debug, Clone)]
 pub struct Environment {
-    /// The path under which agents start our program.
+    /// The path of our program, for agents that start it.
     pub program: String,
     /// The user's home.
     pub home: PathBuf,
@@ -39,14 +39,14 @@ pub struct Environment {
 pub struct EditedFile {
     /// The file.
     pub path: PathBuf,
-    /// The server's entry, if it goes there.
+    /// The server's entry, if it belongs into this file.
     pub server: Option<ServerFile>,
-    /// The hooks, if they go there.
+    /// The hooks, if they belong into this file.
     pub hooks: Option<HookFile>,
 }
 
 impl Environment {
-    /// Finds home, working directory and our own path.
+    /// Finds the home directory, the working directory and our own path.
     ///
     /// # Errors
     /// When one of them can't be found.
@@ -62,10 +62,10 @@ impl Environment {
         Ok(Environment { program: own_path()?, home, directory, is_project, is_dry_run, wake, shield })
     }
 
-    /// The agents with these ids. Without ids, the installed agents.
+    /// The agents with these ids; without ids, the installed agents.
     ///
     /// # Errors
-    /// For an unknown id, with the known ones.
+    /// For an unknown id, with the known ids.
     pub fn agents(&self, ids: &[String]) -> Result<Vec<&'static Agent>, Error> {
         let known = || AGENTS.iter().map(|agent| agent.id).collect::<Vec<_>>().join(", ");
         let find = |id: &String| {
@@ -88,7 +88,7 @@ impl Environment {
         if self.is_project { agent.files.project } else { agent.files.user }
     }
 
-    /// The directory that a variable or the home gives; `None` if the variable is not set.
+    /// The directory that a variable or the home directory determines; `None` if the variable is not set.
     fn directory_at(&self, directory: Directory) -> Option<PathBuf> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         match directory {
@@ -100,7 +100,7 @@ impl Environment {
         }
     }
 
-    /// An agent's directory of settings.
+    /// An agent's settings directory.
     pub fn settings_directory(&self, agent: &Agent) -> PathBuf {
         let mut places = agent.files.directory.iter().filter_map(|place| self.directory_at(*place));
         // Joining an empty path would add a slash at the end.
@@ -121,7 +121,7 @@ impl Environment {
         }
     }
 
-    /// The file that names servers: the first name that exists, or else the first.
+    /// The path of the file that names servers: the first path that exists, or else the first path.
     pub fn server_path(&self, agent: &Agent, server: &ServerFile) -> PathBuf {
         let paths: Vec<PathBuf> = server.paths.iter().map(|path| self.path(agent, *path)).collect();
         paths.iter().find(|path| path.exists()).or(paths.first()).cloned().unwrap_or_default()
@@ -132,7 +132,7 @@ impl Environment {
         self.wake.iter().any(|id| id == agent.id)
     }
 
-    /// A path as people write it.
+    /// A path in the form that people write.
     pub fn shown(&self, path: &Path) -> String {
         match (path.strip_prefix(&self.directory), path.strip_prefix(&self.home)) {
             (Ok(rest), _) if self.is_project => rest.display().to_string(),
@@ -141,7 +141,7 @@ impl Environment {
         }
     }
 
-    /// The path of the file that set-up writes whole for an agent; empty if there is none.
+    /// The path of the file that set-up writes as a whole for an agent; empty if there is none.
     pub fn own_file(&self, agent: &Agent) -> String {
         let own = self.scope(agent).own_file;
         own.map_or_else(String::new, |own| self.path(agent, own.path).display().to_string())
@@ -168,8 +168,8 @@ impl Environment {
         }
     }
 
-    /// The program that is registered under our name in an agent's file, if there is one. For YAML, it is in the file
-    /// to which the agent's file refers.
+    /// The program that an agent's file registers under our name, if any. For YAML, the program is in the file to
+    /// which the agent's file refers.
     pub fn registered_program(&self, agent: &Agent, server: &ServerFile) -> Option<String> {
         let text = safe_write::read(&self.server_path(agent, server)).ok()??;
         match server.entry {
@@ -225,7 +225,7 @@ fn is_switched_off(text: &str, switch: &Switch) -> bool {
 /// The agents that a setting lists.
 fn listed(setting: &str) -> Vec<String> {
     let settings = DataDir::find().and_then(|places| Settings::load(&places));
-    // Doctor and the broker report wrong settings.
+    // Doctor and the broker report wrong settings, so they are ignored here.
     settings.map(|settings| settings.several(setting)).unwrap_or_default()
 }
 
@@ -263,12 +263,12 @@ fn own_path() -> Result<String, Error> {
     }
 }
 
-/// The value of a JSON file, if it has one.
+/// The value of a JSON file; `None` if the file has none.
 pub fn read_json(path: &Path) -> Option<Value> {
     json_edit::parse(&safe_write::read(path).ok()??).ok()
 }
 
-/// The hooks of a file in the form that JSON files have.
+/// The hooks in a file, in the form of JSON files.
 pub fn read_hooks(path: &Path, hooks: &HookFile) -> Option<Value> {
     match hooks.command {
         HookCommand::TomlLine => toml_hooks::as_json(&safe_write::read(path).ok()??),

@@ -1,8 +1,8 @@
 //! Remembers each file that set-up has edited: its text without our entries, the text that set-up wrote, and the
-//! agents for which it was edited. So `setup --remove` restores a file byte for byte, also after the program has
+//! agents for which set-up edited it. So `setup --remove` restores a file byte for byte, even after the program has
 //! moved.
 //!
-//! Settings may contain secrets. So the records are kept in the data directory, which only the user can read, and not
+//! Settings may contain secrets. So the records are in the data directory, which only the user can read, and not
 //! beside the file, which may be in a work tree.
 
 use super::safe_write;
@@ -17,7 +17,7 @@ pub struct FileRecord {
     pub before: Option<String>,
     /// The text that set-up wrote.
     pub after: String,
-    /// The ids of the agents for which it was edited.
+    /// The ids of the agents for which set-up edited the file.
     pub agents: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl Records {
     /// Reads the records.
     ///
     /// # Errors
-    /// When there is no data directory, or they can't be read.
+    /// When there is no data directory, or the records can't be read.
     pub fn load() -> Result<Records, String> {
         let places = DataDir::find().map_err(|error| error.text)?;
         let path = file_of(&places);
@@ -64,7 +64,7 @@ impl Records {
     /// Writes the record of a file.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// When the record can't be written.
     pub fn set(&mut self, path: &Path, record: &FileRecord) -> Result<(), String> {
         let FileRecord { before, after, agents } = record;
         self.files.insert(key_of(path), json!({ "before": before, "after": after, "agents": agents }));

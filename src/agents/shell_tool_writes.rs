@@ -13,7 +13,7 @@ pub fn commands(input: &Value) -> Vec<String> {
     words.filter_map(script).collect()
 }
 
-/// A command is a script, or a program with its arguments.
+/// The text of a command, which is a script, or a program with its arguments.
 fn script(command: &Value) -> Option<String> {
     let quoted = |word: &Value| word.as_str().map(|word| format!("'{}'", word.replace('\'', "'\\''")));
     match command {
@@ -23,8 +23,8 @@ fn script(command: &Value) -> Option<String> {
     }
 }
 
-/// The files that commands would write in this directory, as paths for locks. Files that a command only may write are
-/// left out, because a wrong denial is worse than a missed write.
+/// The files that commands would write in this directory, as paths for locks. Files that a command only might write
+/// are left out, because a wrong denial is worse than a missed write.
 pub fn files(commands: &[String], directory: &str) -> Vec<String> {
     let home = |name: &str| (name == "HOME").then(|| std::env::var("HOME").ok()).flatten();
     let disk = Disk::new(Path::new(directory));

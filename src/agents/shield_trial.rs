@@ -4,10 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Runs a command in a shield that tries to write a protected file.
+/// Runs a command in a shield, which tries to write a protected file.
 ///
 /// # Errors
-/// When the write happens, or no shield is possible, with the reason.
+/// When the write succeeds, or when no shield is possible, with the reason.
 pub fn try_shield(program: &str) -> Result<(), String> {
     let file = TrialFile::new()?;
     let mut command = Command::new(program);
@@ -23,7 +23,7 @@ pub fn try_shield(program: &str) -> Result<(), String> {
     }
 }
 
-/// An empty file that ends with this value.
+/// An empty file that is removed when this value is dropped.
 struct TrialFile(PathBuf);
 
 impl TrialFile {
@@ -40,7 +40,7 @@ impl TrialFile {
 
 impl Drop for TrialFile {
     fn drop(&mut self) {
-        // If it can't be removed, that is harmless: it is empty, and in the folder for temporary files.
+        // A file that can't be removed does no harm, because it is empty and in the folder for temporary files.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -5,7 +5,7 @@
 use super::generated_files::{NAME, is_our_program};
 use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
-/// How the lines of a file end. `toml_edit` prints line feeds, and one at the end of the file.
+/// The line ends of a file. `toml_edit` prints line feeds, and adds one at the end of the file.
 struct LineEnds {
     is_crlf: bool,
 }
@@ -32,7 +32,7 @@ impl LineEnds {
     }
 }
 
-/// The cause of a parser's error: its last line. The lines before it show the place.
+/// The cause of a parser's error, which is its last line. The lines before it show the position.
 fn cause(error: &toml_edit::TomlError) -> String {
     error.message().trim().replace('\n', " ")
 }

@@ -1,7 +1,7 @@
 //! Our hooks in a TOML file: tables of the list `hooks`, each with an event, a command and a time limit.
 //!
-//! **Invariant:** all other bytes of the file stay as they are. Our tables are appended, and the line before each of
-//! them is ours.
+//! **Invariant:** all other bytes of the file stay as they are. Our tables are appended, and each has a line of ours
+//! before it.
 
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
@@ -9,10 +9,10 @@ use toml_edit::DocumentMut;
 /// The header of a table of the list.
 const HEAD: &str = "[[hooks]]";
 
-/// Appends a table for each event to a text. Tables with another command or limit are replaced.
+/// Appends a table for each event to a text. Tables of ours with another command or limit are replaced.
 ///
 /// # Errors
-/// When the text is not valid TOML, or would not be with our tables.
+/// When the text is not valid TOML, or would not be valid with our tables.
 pub fn put(text: &str, events: &[(&str, &str)], line: &str, seconds: i64) -> Result<String, String> {
     let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
     let table = |event: &str| {
@@ -43,7 +43,7 @@ fn is_same_hook(a: &str, b: &str) -> bool {
     words(a) == words(b)
 }
 
-/// The text without the tables whose command `is_ours`.
+/// Removes the tables whose command `is_ours` from a text.
 pub fn remove(text: &str, is_ours: impl Fn(&str) -> bool) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut lines = text.split_inclusive('\n').peekable();
@@ -80,7 +80,7 @@ fn parse(text: &str) -> Result<DocumentMut, String> {
     text.parse().map_err(|error: toml_edit::TomlError| format!("it is not valid TOML ({})", error.message().trim()))
 }
 
-/// The hooks of a text, in the form that JSON files have: below `hooks`, the hooks of each event.
+/// The hooks in a text, in the form of JSON files: below `hooks`, the hooks of each event.
 pub fn as_json(text: &str) -> Option<Value> {
     let document = parse(text).ok()?;
     let mut found = json!({ "hooks": {} });

@@ -1,7 +1,8 @@
-//! `slm-mesh hook AGENT --wake`: waits in the background of an idle agent until mail may wake it, and
-//! then makes the agent begin a turn.
+//! `slm-mesh hook AGENT --wake`: waits in the background of an idle agent until mail may wake it, and then makes the
+//! agent begin a turn.
 //!
-//! **Invariant:** it delays nothing: it runs only if the agent runs it in the background, and it ends with the agent.
+//! **Invariant:** the hook delays nothing. It runs only if the agent runs it in the background, and it ends with the
+//! agent.
 
 use super::hook::{HookAgent, print, run_guarded, session_facts};
 use super::hook_input::understand;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 /// How long one call waits. Between two calls the hook checks that its agent is still running.
 const WAIT_SECONDS: i64 = 600;
 
-/// A channel of a running MCP session, of rank 0, is tried before this one.
+/// The rank of this channel. A channel of a running MCP session has rank 0 and is tried first.
 const RANK: i64 = 1;
 
 /// A way to wake an agent by a hook in the background.
@@ -29,7 +30,7 @@ pub fn wait_to_wake(agent: &str) -> u8 {
     run_guarded(agent, wait)
 }
 
-/// How a hook in the background can wake this agent; `None` if it can't, or must not here.
+/// How a hook in the background can wake this agent; `None` if no hook can, or if none may in this environment.
 fn background_wake(agent: &Agent) -> Option<BackgroundWake> {
     agent.wakeups.iter().find_map(|wakeup| match wakeup.means {
         Means::BackgroundHook { answer, needs } => {

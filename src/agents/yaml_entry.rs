@@ -53,10 +53,10 @@ fn names_key(line: &str, key: &str) -> bool {
     start.strip_prefix(key).is_some_and(|rest| rest.trim_start_matches(['"', '\'', ' ', '\t']).starts_with(':'))
 }
 
-/// Whether a line is certainly a key of a mapping at the top, below one, or no content.
+/// Whether a line certainly is blank, a comment, or a key of a mapping at the top level or below one.
 fn is_plain(line: &str) -> bool {
     let line = line.trim_end_matches('\r');
-    // Such a block keeps its trailing line ends, so a line appended after it would change its text.
+    // Such a block keeps its line ends at the end, so a line appended after it would change its text.
     if line.ends_with("|+") || line.ends_with(">+") {
         return false;
     }

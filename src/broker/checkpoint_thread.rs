@@ -4,14 +4,14 @@ use crate::core::Mesh;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// The log is copied this long after a write.
+/// The delay between a write and the copying of the log.
 const DELAY_MS: i64 = 200;
 
 /// The thread, and the time of its next work.
 pub struct CheckpointThread {
-    /// `None` when no thread could be started. Then the writer copies the log itself.
+    /// The thread; `None` when no thread could be started. Then the writer copies the log itself.
     running: Option<(SyncSender<()>, JoinHandle<()>)>,
-    /// When the log is to be copied, ms; `None` while it is empty.
+    /// The time at which the log is copied, ms; `None` while the log is empty.
     due: Option<i64>,
 }
 
@@ -26,7 +26,7 @@ impl CheckpointThread {
         self.due.get_or_insert(now + DELAY_MS);
     }
 
-    /// When the log is to be copied, ms.
+    /// The time at which the log is copied, ms.
     pub fn deadline(&self) -> Option<i64> {
         self.due
     }
@@ -35,7 +35,8 @@ impl CheckpointThread {
     pub fn run_due(&mut self, now: i64) {
         if self.due.is_some_and(|at| at <= now) {
             self.due = None;
-            // If the channel is full, the thread is already working. That run or the next one copies this, too.
+            // If the channel is full, the thread is already working, and this run or the next one copies these
+            // changes, too.
             let _ = self.running.as_ref().map(|(work, _)| work.try_send(()));
         }
     }

@@ -1,5 +1,5 @@
-//! Inspects directories that clients name, on threads: access to a dead network file system takes minutes or never
-//! ends, and the loop can't wait.
+//! Inspects directories that clients name, on separate threads. Access to a dead network file system takes minutes or
+//! never ends, and the loop can't wait.
 
 use super::push_connection;
 use crate::sys::git;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
-/// The most lookups at once. A lookup that hangs keeps its slot. If no slot is left, no further lookup begins.
+/// The most lookups at the same time. A lookup that hangs keeps its slot. If no slot is free, no new lookup begins.
 const LOOKUPS_MAX: usize = 16;
 
 /// The lookups under way.
@@ -22,17 +22,17 @@ pub struct DirectoryLookups {
 pub struct DirectoryLookup<T>(Receiver<Option<T>>);
 
 impl DirectoryLookups {
-    /// No lookups; `wake` tells the loop that one is done.
+    /// Begins without lookups. `wake` tells the loop that a lookup is done.
     pub fn new(wake: Arc<dyn Fn() + Send + Sync>) -> DirectoryLookups {
         DirectoryLookups { wake, running: Arc::new(()) }
     }
 
-    /// Starts to find out to which repository a directory belongs. `None` if too many lookups hang.
+    /// Begins to find the repository of a directory. `None` if too many lookups hang.
     pub fn find_repository(&self, directory: PathBuf) -> Option<DirectoryLookup<String>> {
         self.start(move || git::facts(&directory).repo)
     }
 
-    /// Starts to dial a peer's socket. `None` if too many lookups hang.
+    /// Begins to connect to a peer's socket. `None` if too many lookups hang.
     pub fn dial(&self, socket: PathBuf) -> Option<DirectoryLookup<UnixStream>> {
         self.start(move || push_connection::dial_own(&socket))
     }

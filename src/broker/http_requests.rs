@@ -1,5 +1,5 @@
-//! Serves the requests that the HTTP thread found well-formed and authorised. It holds requests that wait for changes
-//! or for the lookup of a directory.
+//! Serves the requests that the HTTP thread found well-formed and authorised. Some requests wait here for changes or
+//! for the lookup of a directory.
 
 use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::LoopContext;
@@ -16,14 +16,14 @@ const HELD_MAX: usize = 64;
 /// How long the lookup of a directory may take, ms. After that its repository counts as unknown.
 const LOOKUP_MS: i64 = 1000;
 
-/// The HTTP thread as the loop sees it.
+/// The HTTP thread, as the event loop sees it.
 pub struct HttpRequests {
-    /// `None` when no port was free.
+    /// The HTTP thread; `None` when no port was free.
     server: Option<HttpServer>,
     inbox: Receiver<PendingRequest>,
-    /// Requests that wait for changes, and until when, ms.
+    /// Requests that wait for changes, each with the time until which it waits, ms.
     held: Vec<(PendingRequest, i64)>,
-    /// Requests that wait for the lookup of a directory, and until when, ms.
+    /// Requests that wait for the lookup of a directory, each with the time until which it waits, ms.
     looking: Vec<(PendingRequest, DirectoryLookup<String>, i64)>,
     lookups: DirectoryLookups,
     /// Responses that leave with the next flush.
@@ -39,7 +39,7 @@ impl HttpRequests {
         HttpRequests { server, inbox, held, looking, lookups, responses, has_backlog: false }
     }
 
-    /// Serves the requests that have arrived, up to a turn's share of work. The HTTP thread hands over one request of
+    /// Serves the requests that have arrived, up to a turn's share of work. The HTTP thread passes on one request of
     /// each connection at a time, so connections take turns.
     pub fn serve(&mut self, context: &mut LoopContext) {
         let began = Instant::now();
@@ -83,7 +83,7 @@ impl HttpRequests {
         }
     }
 
-    /// Answers held requests for which there are changes, or whose time is up.
+    /// Answers held requests that a change concerns, or whose time is up.
     pub fn serve_held(&mut self, context: &mut LoopContext) {
         if self.held.is_empty() {
             return;
@@ -117,7 +117,7 @@ impl HttpRequests {
         mesh.resume_waiting(now);
     }
 
-    /// Hands the turn's responses to the HTTP thread. If the commit failed, they say that nothing was stored.
+    /// Passes the turn's responses to the HTTP thread. If the commit failed, they say that nothing was stored.
     pub fn send_responses(&mut self, is_committed: bool) {
         for (ticket, response) in self.responses.drain(..) {
             if let Some(server) = &self.server {

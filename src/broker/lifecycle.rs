@@ -10,15 +10,15 @@ use std::io::{self, Read};
 /// Why the loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShutdownReason {
-    /// A signal or a caller asked for it.
+    /// A signal or a caller requested the end.
     Stopped,
     /// The broker was unused for a while.
     Idle,
-    /// A newer client asked the broker to make room for its own version.
+    /// A newer client wants to start a broker of its own version.
     Replaced,
-    /// The data directory was removed, replaced or moved: its path no longer leads to this broker.
+    /// The data directory was removed, replaced or moved, so its path no longer leads to this broker.
     Displaced,
-    /// The database is damaged: the next broker must check it.
+    /// The database is damaged, so the next broker must check it.
     Damaged,
 }
 
@@ -27,7 +27,7 @@ pub struct Lifecycle {
     /// The readable end of the pipe into which signals write.
     signals: UnixStream,
     last_use: i64,
-    /// The idle time after which the broker ends, ms; `None` when it stays.
+    /// The idle time after which the broker ends, ms; `None` if it stays.
     idle_ms: Option<i64>,
     shutdown: Option<ShutdownReason>,
 }

@@ -23,8 +23,8 @@ use ureq::http::StatusCode;
 const ASK_EVERY: Duration = Duration::from_secs(30);
 /// How long a broker may hold a poll, seconds: less than its HTTP thread allows.
 const HOLD_SECONDS: u64 = super::superlocalmemory::HOLD_SECONDS_MAX;
-/// How much longer than that the answer to a poll may take. SuperLocalMemory 3.4.48 answers no client for 10 s while
-/// it forwards a message itself.
+/// How much longer than `HOLD_SECONDS` the answer to a poll may take. SuperLocalMemory 3.4.48 answers no client for
+/// 10 s while it forwards a message.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the answer to a message may take.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,15 +36,15 @@ const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// The shortest time between two polls, whatever the other mesh answers.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The time between two polls doubles with each quick answer in a row, up to this. So if the other mesh changes, or
-/// seems to change, all the time, one answer covers more changes, and polling it stays cheap.
+/// The longest time between two polls. The time doubles with each quick answer in a row. So if the other mesh changes
+/// all the time, one answer covers more changes, and polling stays cheap.
 const PAUSE_MAX: Duration = Duration::from_secs(6);
 /// An answer that arrives sooner than this counts as quick.
 const QUICK: Duration = Duration::from_secs(4);
-/// Reports of the link threads that the queue to the event loop holds. While it is full, a thread blocks and polls no
-/// mesh.
+/// The most reports of link threads in the queue to the event loop. While the queue is full, a thread blocks and
+/// polls no mesh.
 const NEWS_MAX: usize = 4;
-/// How many peers of a linked mesh are taken in between two checks of the time.
+/// How many peers of a linked mesh are processed between two checks of the time.
 const PEERS_AT_ONCE: usize = 4;
 /// How long reports are processed in one turn.
 const TURN_SHARE: Duration = Duration::from_millis(1);
@@ -78,13 +78,13 @@ struct Marks {
 pub struct MeshLinks {
     links: Vec<LinkSender>,
     inbox: Receiver<LinkNews>,
-    /// The answer of a link that is being taken in, and how many of its peers are done.
+    /// The answer of a link that is being processed, and how many of its peers are done.
     partial: Option<(usize, RemoteRoster, usize)>,
     /// Whether the last turn ended before the inbox was empty.
     has_backlog: bool,
 }
 
-/// One link, as the loop sees it.
+/// One link, as the event loop sees it.
 struct LinkSender {
     outbox: SyncSender<Outgoing>,
     state: SendState,
@@ -97,7 +97,7 @@ struct LinkSender {
 enum SendState {
     /// Messages may wait.
     Ready,
-    /// None wait.
+    /// No message waits.
     Idle,
     /// One is being posted, or a question about receipts.
     Posting,
@@ -147,7 +147,7 @@ impl MeshLinks {
         self.has_backlog || self.partial.is_some()
     }
 
-    /// When a message is to be tried again, ms.
+    /// The time at which a message is tried again, ms.
     pub fn deadline(&self) -> Option<i64> {
         let retry_at = |link: &LinkSender| match link.state {
             SendState::RetryAt(at) => Some(at),
@@ -199,7 +199,7 @@ impl MeshLinks {
         self.has_backlog = true;
     }
 
-    /// Takes in more peers of a link's answer, for a turn's share of time.
+    /// Processes more peers of a link's answer, for a turn's share of time.
     fn take_in_roster(&mut self, mesh: &mut Mesh, began: Instant, now: i64) {
         while let Some((n, roster, n_taken)) = &mut self.partial {
             let end = roster.peers.len().min(*n_taken + PEERS_AT_ONCE);
@@ -278,14 +278,14 @@ fn pause(n_quick: u32) -> Duration {
 }
 
 impl LinkThread {
-    /// Hands a report to the loop; returns false once the loop is gone.
+    /// Passes a report to the loop; returns false once the loop is gone.
     fn report(&self, news: LinkNews) -> bool {
         let is_sent = self.news.send(news).is_ok();
         (self.wake)();
         is_sent
     }
 
-    /// Polls repeatedly which peers are online there.
+    /// Polls again and again which peers of the other mesh are online.
     fn poll_roster(&self) {
         let agent = http_agent();
         let (mut marks, mut n_failures, mut n_quick) = (Marks::default(), 0, 0);
@@ -417,7 +417,7 @@ fn says_why(value: &Value) -> bool {
     ["error", "detail"].iter().any(|name| !value[name].is_null())
 }
 
-/// Why the other mesh refused, in its own words where it gave any.
+/// Why the other mesh refused, in its own words if it gave any.
 fn describe_refusal(status: StatusCode, value: &Value) -> String {
     let words = ["error", "detail"].iter().find_map(|name| value[name].as_str());
     match (words, status.as_u16()) {

@@ -25,13 +25,13 @@ pub enum CallerMachine {
 
 /// A method of the broker.
 pub struct BrokerMethod {
-    /// Its name on the socket.
+    /// The method's name on the socket.
     pub name: &'static str,
-    /// One line: what it does.
+    /// One line about what the method does.
     pub summary: &'static str,
-    /// Its arguments.
+    /// The method's arguments.
     pub args: &'static [Arg],
-    /// Whether a hub that stands by answers it, too.
+    /// Whether a hub that stands by answers the method, too.
     works_on_standby: bool,
     /// What it does.
     run: RunMethod,
@@ -104,7 +104,7 @@ impl BrokerInfo {
     }
 }
 
-/// Runs the broker's method of that name; `None` if it has no such method.
+/// Runs the broker's method with this name; `None` if there is no such method.
 pub fn run_method(
     context: &mut LoopContext,
     method: &str,
@@ -120,7 +120,7 @@ pub fn works_on_standby(method: &str) -> bool {
     BROKER_OPS.iter().any(|known| known.name == method && known.works_on_standby)
 }
 
-/// Ends the broker if a client on this machine has a newer version: the client starts its own.
+/// Ends the broker if a client on this machine has a newer version. The client starts its own broker.
 pub fn yield_to_newer(context: &mut LoopContext, version: &str, caller: CallerMachine) {
     if caller == CallerMachine::Local && is_newer(version, env!("CARGO_PKG_VERSION")) {
         log(&format!("ending, since a client of the newer version {version} came"));

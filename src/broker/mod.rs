@@ -1,10 +1,10 @@
 //! The broker: one poll loop that carries bytes to the mesh and back.
 //!
-//! [`startup`] brings it up, `event_loop` runs it. Every other module is a part that alone writes its own memory. The
-//! loop lends it the mesh for the duration of one call.
+//! [`startup`] starts it, and `event_loop` runs it. Every other module is a part that alone writes its own memory.
+//! The loop lends the mesh to a part for the duration of one call.
 //!
-//! **Invariant:** a turn is wait, tick, serve, commit, flush. Nothing leaves outside of flush, and
-//! flush sends nothing that is not committed.
+//! **Invariant:** a turn is wait, tick, serve, commit, flush. Nothing leaves outside of flush, and flush sends
+//! nothing that is not committed.
 
 mod checkpoint_thread;
 mod directory_lookups;

@@ -26,18 +26,18 @@ const DELAY_MS: i64 = 1_000;
 const GAP_MS: i64 = 5_000;
 /// How long a command may take.
 const COMMAND_MAX: Duration = Duration::from_secs(10);
-/// The most alerts that one notification contains; further alerts are counted.
+/// The most alerts that one notification contains. Further alerts are only counted.
 const ALERTS_MAX: usize = 20;
-/// Characters of an alert that the desktop shows.
+/// How many characters of an alert the desktop shows.
 const SHOWN_CHARS: usize = 200;
 
-/// The variable by which the programs of a Linux desktop find each other.
+/// The variable that tells the programs of a Linux desktop where their message bus is.
 const BUS: &str = "DBUS_SESSION_BUS_ADDRESS";
 
-/// What raises a notification.
+/// The program that shows notifications.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Notifier {
-    /// The program of the desktop.
+    /// The desktop's own program.
     Desktop,
     /// The user's command: the program, and its arguments.
     Command(Vec<String>),
@@ -85,7 +85,7 @@ fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     let text = text.replace('\\', "\\\\").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut command = Command::new("notify-send");
     command.args(["--app-name=slm-mesh", "--", &title, &text]);
-    // This broker may have been started by an agent that does not pass its environment on.
+    // An agent may have started this broker without the desktop's environment variables.
     let bus = format!("/run/user/{}/bus", sys::uid());
     if std::env::var_os(BUS).is_none() && Path::new(&bus).exists() {
         command.env(BUS, format!("unix:path={bus}"));
@@ -93,13 +93,13 @@ fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     command
 }
 
-/// The alerts without a notification so far, and the running command.
+/// The alerts that wait for a notification, and the running command.
 pub struct Notifications {
-    /// `None` if the user wants no notifications.
+    /// The program that shows notifications; `None` if the user wants none.
     notifier: Option<Notifier>,
     /// Alerts for the next notification, oldest first.
     waiting: Vec<i64>,
-    /// The number of alerts beyond those.
+    /// The number of further alerts.
     n_more: u64,
     /// When the next notification is due, if any alert waits, ms.
     due: Option<i64>,
@@ -110,12 +110,12 @@ pub struct Notifications {
     report: Sender<Result<(), String>>,
     wake: Arc<dyn Fn() + Send + Sync>,
     cancel: Arc<AtomicBool>,
-    /// Whether the last notification failed, which is then already in the log.
+    /// Whether the last notification failed. Then the log already contains the failure.
     has_failed: bool,
 }
 
 impl Notifications {
-    /// Notifications as the setting asks; `wake` ends the loop's wait.
+    /// Begins as the setting demands; `wake` ends the loop's wait.
     pub fn new(setting: &str, wake: Arc<dyn Fn() + Send + Sync>) -> Notifications {
         let (report, results) = channel();
         Notifications {
@@ -156,7 +156,7 @@ impl Notifications {
         self.due.is_none() && self.running.is_none()
     }
 
-    /// Raises a notification if its time has come and the last one is over.
+    /// Shows a notification if its time has come and the last one is over.
     pub fn run_due(&mut self, mesh: &Mesh, now: i64) {
         self.take_result(now);
         if self.running.is_some() || self.due.is_none_or(|at| at > now) {

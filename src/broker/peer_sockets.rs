@@ -1,8 +1,8 @@
-//! Pushes to peers that registered over HTTP: one JSON envelope a line, from the broker to the peer
-//! only, as existing clients expect it. The broker dials a peer of this machine on the Unix socket
-//! that the peer named. A peer on another machine (clients from 1.3 on) opens a WebSocket instead.
+//! Pushes to peers that registered over HTTP: one JSON envelope per line, only from the broker to the peer, as
+//! existing clients expect. The broker connects to the Unix socket that a peer of this machine named. A peer on
+//! another machine (clients from 1.3 on) opens a WebSocket instead.
 //!
-//! **Invariant:** we dial only sockets of this user, and drop a peer that does not read.
+//! **Invariant:** the broker connects only to sockets of this user, and drops a peer that does not read.
 
 use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::{LoopContext, TokenSource};
@@ -18,14 +18,14 @@ use mio::net::UnixStream;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// After this many failures in a row, a peer is not dialled until it registers again.
+/// After this many failures in a row, the broker does not connect to a peer until it registers again.
 const ATTEMPTS_MAX: u32 = 10;
-/// The wait after the first failure, ms; it doubles with each further one.
+/// The wait after the first failure, ms. It doubles with each further failure.
 const BACKOFF_MS_MIN: i64 = 200;
 /// The longest wait, ms.
 const BACKOFF_MS_MAX: i64 = 5000;
-/// Lines queued for a peer while the broker dials its socket. Further lines are dropped: the mailbox and the event
-/// stream have them.
+/// How many lines are queued for a peer while the broker connects to its socket. Further lines are dropped, because
+/// the mailbox and the event stream contain them.
 const LINES_KEPT_MAX: usize = 64;
 
 /// One peer's socket.
@@ -38,13 +38,13 @@ struct PeerSocket {
 
 /// The state of the connection to a peer's socket.
 enum SocketState {
-    /// Connected since then, ms.
+    /// Connected since this time, ms.
     Connected(PushConnection, i64),
-    /// Being dialled, with the queued lines. Each has the sequence number of the message that it carries.
+    /// Connecting, with the queued lines. Each line has the sequence number of the message in it.
     Dialling(DirectoryLookup<UnixStream>, Vec<(String, Option<i64>)>),
-    /// To be dialled at this time, ms.
+    /// To be connected at this time, ms.
     RetryAt(i64),
-    /// It failed too often.
+    /// Connecting failed too often.
     GivenUp,
 }
 
@@ -56,7 +56,7 @@ pub struct PushTargets {
 }
 
 impl PushTargets {
-    /// Creates an empty list. `lookups` dials the sockets, since access to their directories may hang.
+    /// Creates an empty list. `lookups` connects to the sockets, because access to their directories may hang.
     pub fn new(lookups: DirectoryLookups) -> PushTargets {
         PushTargets { sockets: HashMap::new(), subscribers: Subscribers::default(), lookups }
     }
@@ -84,7 +84,7 @@ impl PushTargets {
         }
     }
 
-    /// When a peer is to be dialled again, ms.
+    /// The time at which the broker tries a peer again, ms.
     pub fn deadline(&self) -> Option<i64> {
         let retry_at = |socket: &PeerSocket| match socket.state {
             SocketState::RetryAt(at) => Some(at),
@@ -124,7 +124,7 @@ impl PushTargets {
         self.subscribers.flush();
     }
 
-    /// Pushes one line to all peers. A WebSocket gets it only once, even if it listens for several ids.
+    /// Pushes one line to all peers. A WebSocket gets the line only once, even if it listens for several ids.
     fn push_to_all(&mut self, mesh: &Mesh, peers: &[PeerId], text: &str, now: i64) {
         for peer in peers {
             if self.subscribers.find(mesh, peer).is_none() {
@@ -148,7 +148,7 @@ impl PushTargets {
         socket.enqueue(text, seq, now);
     }
 
-    /// Sends what the sockets accept; returns the messages that were sent whole.
+    /// Sends what the sockets accept; returns the messages that were sent completely.
     pub fn flush(&mut self, now: i64) -> Vec<i64> {
         let mut sent = Vec::new();
         for socket in self.sockets.values_mut() {
@@ -161,8 +161,8 @@ impl PushTargets {
         sent
     }
 
-    /// Takes over the sockets that were dialled. Dials peers that are new or due, except peers that listen on a
-    /// WebSocket.
+    /// Takes over the sockets that are connected now. Connects to peers that are new or due, except peers that listen
+    /// on a WebSocket.
     pub fn dial(&mut self, context: &mut LoopContext) {
         let LoopContext { mesh, poll, tokens, now, .. } = context;
         let is_current = |peer: &String, socket: &mut PeerSocket| {
@@ -188,7 +188,7 @@ impl PushTargets {
     }
 }
 
-/// The update about an event that all peers get, if there is one: its type and payload.
+/// The update about an event that all peers get: its type and payload; `None` if there is none.
 fn update_of(kind: &EventKind, payload: &Value) -> Option<(&'static str, Value)> {
     match kind {
         EventKind::PeerLeft => Some(("peer_update", json!({ "action": "left", "peerId": payload["peerId"] }))),
@@ -207,13 +207,13 @@ fn update_of(kind: &EventKind, payload: &Value) -> Option<(&'static str, Value)>
     }
 }
 
-/// A pushed line as existing clients read it.
+/// A pushed line in the form that existing clients read.
 fn envelope(kind: &str, payload: &Value, now: i64) -> String {
     json!({ "type": kind, "payload": payload, "timestamp": time::iso(now) }).to_string()
 }
 
 impl PeerSocket {
-    /// A socket that is to be dialled at once.
+    /// A socket to which the broker must connect at once.
     fn new(path: String) -> PeerSocket {
         PeerSocket { path, state: SocketState::RetryAt(0), n_failures: 0 }
     }
@@ -225,7 +225,7 @@ impl PeerSocket {
         };
     }
 
-    /// Takes over the connection, once the socket was dialled.
+    /// Takes over the connection, after it was established.
     fn take_over(&mut self, registry: &Registry, tokens: &mut TokenSource, now: i64) {
         let SocketState::Dialling(lookup, lines) = &mut self.state else { return };
         let Some(stream) = lookup.result() else { return };
@@ -240,7 +240,7 @@ impl PeerSocket {
     }
 
     /// Queues a line. Lines for a peer that can't be reached are dropped, because its mailbox and the event stream
-    /// have them. A peer that does not read misses the line, too.
+    /// contain them. A peer that does not read misses the line, too.
     fn enqueue(&mut self, text: &str, seq: Option<i64>, now: i64) {
         match &mut self.state {
             SocketState::Connected(connection, _) => {
@@ -262,7 +262,7 @@ impl PeerSocket {
         }
     }
 
-    /// Checks whether the peer hung up. A peer never sends anything on a socket that we dialled.
+    /// Checks whether the peer hung up. A peer never sends anything on this socket.
     fn check(&mut self, now: i64) {
         if let SocketState::Connected(connection, since) = &mut self.state
             && connection.read_lines(|_| ()).is_err()
@@ -272,7 +272,7 @@ impl PeerSocket {
         }
     }
 
-    /// Drops the connection, and dials again later unless it failed too often.
+    /// Drops the connection, and connects again later unless that failed too often.
     fn fail(&mut self, now: i64) {
         let wait = (BACKOFF_MS_MIN << self.n_failures.min(5)).min(BACKOFF_MS_MAX);
         self.n_failures += 1;
@@ -280,8 +280,8 @@ impl PeerSocket {
             if self.n_failures < ATTEMPTS_MAX { SocketState::RetryAt(now + wait) } else { SocketState::GivenUp };
     }
 
-    /// Drops a connection on which the peer hung up. Its unsent output is dropped, too, so that the next connection
-    /// starts with a whole envelope. Only a connection that lasted for a while resets the count of failures.
+    /// Drops a connection on which the peer hung up. The unsent output is dropped, too, so that the next connection
+    /// begins with a whole envelope. Only a connection that lasted for a while resets the count of failures.
     fn lose(&mut self, since: i64, now: i64) {
         if now - since >= BACKOFF_MS_MAX {
             self.n_failures = 0;

@@ -1,6 +1,6 @@
 //! A connection on which lines are pushed to a client, with the output that is not sent yet.
 //!
-//! **Invariant:** the output is bounded, and a message counts as sent once its whole line is sent.
+//! **Invariant:** the output is bounded, and a message counts as sent after its whole line was sent.
 
 use crate::wire::line_splitter::LineBuffer;
 use mio::net::UnixStream;
@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// A client with more unsent output than this does not read, so its connection is dropped.
+/// The most unsent output. A client with more does not read, so its connection is dropped.
 const OUTPUT_MAX: usize = 1 << 20;
 /// The most bytes that a client may send at once, which is enough for a few hellos. Without a limit, a client that
 /// sends faster than we read would keep the loop from all others.
@@ -22,11 +22,12 @@ pub struct PushConnection {
     input: LineBuffer,
     output: Vec<u8>,
     sent: usize,
-    /// The messages in `output`: where each ends, and its sequence number.
+    /// The messages in `output`: the end and the sequence number of each.
     message_ends: Vec<(usize, i64)>,
 }
 
-/// Dials the socket that a peer named, if it is a socket of this user. The file system of the path may not answer.
+/// Connects to the socket that a peer named, if it is a socket of this user. The file system of the path may not
+/// answer.
 pub fn dial_own(path: &Path) -> Option<UnixStream> {
     let meta = std::fs::metadata(path).ok()?;
     if !meta.file_type().is_socket() || meta.uid() != crate::sys::uid() {
@@ -37,7 +38,7 @@ pub fn dial_own(path: &Path) -> Option<UnixStream> {
     (listener.uid == crate::sys::uid()).then_some(stream)
 }
 
-/// The client does not read, so its connection is to be dropped.
+/// The client does not read, so its connection must be dropped.
 #[derive(Debug)]
 pub struct NotReading;
 
@@ -50,12 +51,12 @@ impl PushConnection {
         Some(PushConnection { stream, token, input, output, sent: 0, message_ends })
     }
 
-    /// Its token in the poll.
+    /// The connection's token in the poll.
     pub fn token(&self) -> u64 {
         self.token
     }
 
-    /// Queues a line, with the sequence number of the message that it carries.
+    /// Queues a line, with the sequence number of the message in it.
     ///
     /// # Errors
     /// When the client has left too much output unread.
@@ -85,7 +86,7 @@ impl PushConnection {
         Ok(())
     }
 
-    /// The messages that were sent whole since the last call.
+    /// The messages that were sent completely since the last call.
     pub fn drain_sent(&mut self) -> Vec<i64> {
         let sent = self.sent;
         let messages = self.message_ends.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq).collect();
@@ -100,7 +101,7 @@ impl PushConnection {
     /// Reads, and passes on each line that has arrived.
     ///
     /// # Errors
-    /// When the client hung up, or sent too long a line, or too much.
+    /// When the client hung up, or sent a line that is too long, or too many bytes.
     pub fn read_lines(&mut self, mut take_line: impl FnMut(&[u8])) -> io::Result<()> {
         let mut buffer = [0; 4096];
         for _ in 0..INPUT_MAX / buffer.len() {

@@ -1,14 +1,14 @@
-//! Counts events that unauthenticated clients cause. The log gets at most one line a minute for them, so that they
+//! Counts events that unauthenticated clients cause. The log gets at most one line a minute about them, so that they
 //! can't fill it.
 
 /// The shortest time between two reports, ms.
 const REPORT_EVERY_MS: i64 = 60_000;
 
-/// Events of one kind since the last report.
+/// The events of one kind since the last report.
 #[derive(Debug, Default)]
 pub struct StrangerCount {
     n: u64,
-    /// When the next report may be written, ms. The first one is written at once.
+    /// When the next report may be written, ms. The first report is written at once.
     next_report: i64,
 }
 
@@ -23,7 +23,8 @@ impl StrangerCount {
         (self.n > 0).then_some(self.next_report)
     }
 
-    /// How many there were since the last report, unless that was within this minute.
+    /// The number of events since the last report; `None` if there were none, or if the last report is less than a
+    /// minute old.
     pub fn take_report(&mut self, now: i64) -> Option<u64> {
         self.report_due().filter(|due| *due <= now)?;
         self.next_report = now + REPORT_EVERY_MS;

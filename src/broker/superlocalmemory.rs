@@ -4,8 +4,8 @@
 //! A linked broker requests the same routes, and gets marks with each answer to a poll. Its next poll waits until
 //! something has changed after these marks. It also asks, at `/mesh/receipts`, what became of its messages.
 //!
-//! **Invariant:** these routes list and write to peers of this mesh only, never to peers of linked meshes. So meshes
-//! that are linked to each other, even in a ring, do not echo or relay anything.
+//! **Invariant:** these routes list and write to peers of this mesh only, never to peers of linked meshes. So linked
+//! meshes, even in a ring, do not echo or relay anything.
 
 use super::http::{Head, HttpResponse, Request};
 use super::legacy_http::fields::{Fields, max_of};
@@ -53,7 +53,7 @@ pub fn is_poll(target: &str) -> bool {
     target.starts_with("/mesh/peers") || target.starts_with("/mesh/status")
 }
 
-/// A route: it gets the head of the request, its fields, and the time.
+/// A route. It receives the head of the request, its fields, and the time.
 type Handler = fn(&mut Mesh, &Head, &Fields, i64) -> Result<Value, Error>;
 
 /// The handler of a route; `None` for any other route.
@@ -68,7 +68,7 @@ pub fn handler(method: &str, target: &str) -> Option<Handler> {
     }
 }
 
-/// The response to a daemon. A lasting refusal has status 200, since a daemon retries after any other.
+/// The response to a daemon. A final refusal has status 200, because a daemon retries after any other status.
 pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
     let (status, value) = match result {
         Ok(value) => (200, value),
@@ -80,7 +80,7 @@ pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
 }
 
 fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, _: i64) -> Result<Value, Error> {
-    // The daemon knows best by which address it reaches this machine. It would take a loopback address for its own
+    // The daemon knows by which address it reaches this machine. A loopback address would mean the daemon's own
     // machine.
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
@@ -175,7 +175,7 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     Ok(accepted(target, sent.first().map_or(0, |message| message.seq), now))
 }
 
-/// The type of a message: the sender's, if it exists and fits the content.
+/// The type of a message: the type that the sender gave, if it exists and fits the content.
 fn message_type(fields: &Fields, content: &str) -> MessageType {
     let fits = |kind: &MessageType| *kind != MessageType::Json || serde_json::from_str::<Value>(content).is_ok();
     fields.word("type").and_then(MessageType::from_word).filter(fits).unwrap_or_default()
@@ -190,7 +190,7 @@ fn own_peers(mesh: &Mesh) -> impl Iterator<Item = &Peer> {
     mesh.peers().all().iter().filter(|peer| peer.is_online() && !peer.row.is_linked())
 }
 
-/// The recipients that a `to` names: everybody, a project, or one peer.
+/// The recipients that `to` names: everybody, a project, or one peer.
 fn recipients(mesh: &Mesh, to: &str) -> Result<(&'static str, Vec<PeerId>), Error> {
     let online = |fits: &dyn Fn(&str) -> bool| {
         own_peers(mesh).filter(|peer| fits(&peer.row.project)).map(|peer| peer.row.id.clone()).collect()

@@ -1,8 +1,8 @@
-//! Clients of version 1.3 on other machines: they register over HTTP and receive pushes on a WebSocket. On it, a
-//! client sends hellos with the ids for which it listens, as often as it likes. Clients up to 1.3.1 use only an id
-//! that they have chosen themselves, which is also the name of the socket that they registered.
+//! Clients of version 1.3 on other machines. They register over HTTP and receive pushes on a WebSocket. A client
+//! sends hellos on it with the ids for which it listens, as often as it likes. Clients up to 1.3.1 use only an id
+//! that they chose themselves, which is also the name of the socket that they registered.
 //!
-//! **Invariant:** everything that clients send except hellos is ignored, and nothing is answered.
+//! **Invariant:** everything except hellos is ignored, and nothing is answered.
 
 use super::push_connection::PushConnection;
 use crate::base::limits;
@@ -10,13 +10,13 @@ use crate::core::Mesh;
 use serde_json::Value;
 use std::path::Path;
 
-/// The most ids for which one connection may listen. Beyond that, the oldest are forgotten.
+/// The most ids for which one connection may listen. The oldest ids are forgotten first.
 const IDS_MAX: usize = 16;
 
 /// One WebSocket connection.
 struct Subscriber {
     connection: PushConnection,
-    /// The ids for which it listens.
+    /// The ids for which the connection listens.
     ids: Vec<String>,
     is_gone: bool,
 }
@@ -53,7 +53,7 @@ impl Subscribers {
         self.subscribers.retain(|subscriber| !subscriber.is_gone);
     }
 
-    /// The place of the connection that listens for a peer.
+    /// The index of the connection that listens for a peer.
     pub fn find(&self, mesh: &Mesh, peer: &str) -> Option<usize> {
         if self.subscribers.is_empty() {
             return None;
@@ -65,7 +65,7 @@ impl Subscribers {
         listens(peer).or_else(|| listens(socket_name?))
     }
 
-    /// Queues a line for one of them.
+    /// Queues a line for the connection with this index.
     pub fn enqueue(&mut self, place: usize, text: &str, seq: Option<i64>) {
         if let Some(subscriber) = self.subscribers.get_mut(place) {
             // A client that does not read loses its connection at the next flush, and reconnects by itself.
@@ -78,7 +78,7 @@ impl Subscribers {
         (0..self.subscribers.len()).for_each(|place| self.enqueue(place, text, None));
     }
 
-    /// Sends what the sockets accept; returns the messages that were sent whole.
+    /// Sends what the sockets accept; returns the messages that were sent completely.
     pub fn flush(&mut self) -> Vec<i64> {
         let mut sent = Vec::new();
         for subscriber in &mut self.subscribers {

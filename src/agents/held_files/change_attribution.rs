@@ -8,14 +8,14 @@ use super::restorable_files::Overwrite;
 use crate::sys::regular_file::read_regular;
 use std::path::Path;
 
-/// Who changed a file.
+/// The author of a change of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// This session's command, because no other session's tool was running.
+    /// The command of this session, because no tool of another session was running.
     Command,
-    /// This session's command or another command that ran at the same time.
+    /// The command of this session, or another command that ran at the same time.
     Unsure,
-    /// Probably its holder, whose own command ran at the same time.
+    /// Probably the holder, whose own command ran at the same time.
     ProbablyHolder,
 }
 
@@ -24,21 +24,21 @@ pub enum Cause {
 pub struct ChangedFile {
     /// Its path.
     pub path: String,
-    /// The id of its holder.
+    /// The id of the file's holder.
     pub holder: String,
-    /// The name of its holder.
+    /// The name of the file's holder.
     pub holder_name: String,
     /// Who changed it.
     pub cause: Cause,
-    /// Whether it was removed.
+    /// Whether the file was removed.
     pub is_removed: bool,
-    /// Whether `lock restore` can put the former content back.
+    /// Whether `lock restore` can restore the former content.
     pub can_restore: bool,
     pub(super) after: FileState,
 }
 
 impl HeldFiles {
-    /// The files of a note that have changed since then. Each is added to the list for `lock restore`.
+    /// The files of a note that have changed since then. Each of them is added to the list for `lock restore`.
     pub(super) fn changed_files(&self, note: &CommandNote, session: &str) -> Vec<ChangedFile> {
         let mut changed = Vec::new();
         for noted in &note.files {
@@ -61,7 +61,7 @@ impl HeldFiles {
         }
     }
 
-    /// Compares a file with its copy. Without a copy it counts as changed if its time says so.
+    /// Compares a file with its copy. If there is no copy, the time of the file decides.
     fn has_other_content(&self, noted: &NotedFile) -> bool {
         let copy = noted.state.small_file().and_then(|stamp| self.copies.read(&stamp.name()));
         match (copy, read_regular(Path::new(&noted.path), CONTENT_MAX)) {
@@ -70,7 +70,7 @@ impl HeldFiles {
         }
     }
 
-    /// Who changed a file; `None` if its holder did, or if its old content is back.
+    /// The author of a change; `None` if the holder changed the file, or if the old content is back.
     fn cause(&self, noted: &NotedFile, after: &FileState, session: &str) -> Option<Cause> {
         let is_restored = |entry: &Overwrite| entry.command.is_none() && entry.after == *after;
         if self.overwrites.latest(&noted.path, self.now).as_ref().is_some_and(is_restored) {
@@ -81,7 +81,7 @@ impl HeldFiles {
         match record.map(|record| record.by) {
             Some(RecordedBy::Edit) => None,
             Some(RecordedBy::Command) => Some(Cause::ProbablyHolder),
-            // Another session has reported this change as its own.
+            // Another session has reported this change already.
             Some(RecordedBy::Reported) => Some(Cause::Unsure),
             _ if self.notes.is_other_running(session) => Some(Cause::Unsure),
             _ => Some(Cause::Command),

@@ -1,14 +1,14 @@
-//! The texts by which hooks report a changed held file, and the calls that notify its holder.
+//! The texts with which hooks report a changed held file, and the calls that notify its holder.
 
 use super::{Cause, ChangedFile, CommandNote, HeldFiles};
 use crate::base::error::Error;
 use crate::base::untrusted_text;
 use serde_json::{Value, json};
 
-/// The most files that one report names; further files are counted.
+/// The most files that one report names. The report only counts further files.
 const FILES_SHOWN: usize = 20;
 
-/// A report on what one command changed.
+/// A report on the changes of one command.
 #[derive(Debug, Clone)]
 pub struct ChangeReport {
     /// The first line of the command.
@@ -65,7 +65,7 @@ impl ChangeReport {
         (!files.is_empty()).then(|| format!("slm-mesh: {head}\n{}", lines.join("\n")))
     }
 
-    /// Notifies each holder with a message. A holder that gets none learns of the change from its own next hook.
+    /// Notifies each holder with a message. If a holder gets no message, its own next hook finds the change.
     pub fn send(&self, held: &HeldFiles, facts: &Value, call: &mut dyn FnMut(&Value) -> Result<Value, Error>) {
         let mut holders: Vec<&str> = self.files.iter().map(|file| file.holder.as_str()).collect();
         holders.sort_unstable();
@@ -89,7 +89,7 @@ impl ChangeReport {
     }
 }
 
-/// The text for a holder about its own files; empty if there is no news.
+/// The text for a holder about its own files; empty if none of them changed.
 pub fn own_news_text(paths: &[String]) -> String {
     if paths.is_empty() {
         return String::new();

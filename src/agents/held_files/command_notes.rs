@@ -16,16 +16,16 @@ use std::path::{Path, PathBuf};
 /// The longest note, bytes. A longer file is not ours.
 const NOTE_MAX: u64 = 2 << 20;
 
-/// One call of a tool, as its hooks know it.
+/// One call of a tool, as the hooks around it know it.
 #[derive(Debug, Clone, Default)]
 pub struct ToolRun {
     /// The agent's key for the session.
     pub session: String,
-    /// The identification that the hooks before and after the call share.
+    /// The key that the hooks before and after the call share.
     pub key: String,
     /// The first line of the command, if the tool runs one.
     pub command: Option<String>,
-    /// The files that it writes, as far as its input shows them.
+    /// The files that the tool writes, if its input shows them.
     pub named: Vec<String>,
     /// Whether the tool edits files or runs commands. Other tools leave no note.
     pub writes: bool,
@@ -36,7 +36,7 @@ pub struct ToolRun {
 pub struct CommandNote {
     /// The first line of the command; empty for an edit.
     pub command: String,
-    /// The files that the call was known to write.
+    /// The files that the call surely writes.
     pub named: Vec<String>,
     /// The files that other peers held.
     pub files: Vec<NotedFile>,
@@ -53,12 +53,12 @@ pub struct NotedFile {
     pub holder_name: String,
     /// The state of the file.
     pub state: FileState,
-    /// Whether it was written so recently that a `stat` may not show another write.
+    /// Whether the file was written so recently that a `stat` may not show another write.
     pub is_recent: bool,
 }
 
 impl NotedFile {
-    /// The file as a line of a note. JSON objects for many files would take longer than reading the files' metadata.
+    /// The file as a line of a note. For many files, JSON objects would take longer than reading the files' metadata.
     fn to_line(&self) -> String {
         // Serialising texts as JSON cannot fail.
         let names = serde_json::to_string(&[&self.path, &self.holder, &self.holder_name]).unwrap_or_default();
@@ -104,7 +104,7 @@ impl CommandNotes {
         CommandNotes { dir }
     }
 
-    /// Writes a note. If two calls look alike, the note of the first one counts for both.
+    /// Writes a note. If two calls have the same key, the first note counts for both.
     pub fn write(&self, peer: &str, run: &ToolRun, note: &CommandNote) {
         let path = self.dir.join(format!("{}{}", hashed(peer), ending(run)));
         let open = || OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
@@ -113,27 +113,27 @@ impl CommandNotes {
         let _ = opened.and_then(|mut file| file.write_all(note.to_text().as_bytes()));
     }
 
-    /// Takes the note of a call. An agent that does not identify its calls runs only one at a time.
+    /// Reads and removes the note of a call. An agent that does not identify its calls runs only one at a time.
     pub fn take(&self, run: &ToolRun) -> Option<CommandNote> {
         let sign = if run.key.is_empty() { format!(".{}.", hashed(&run.session)) } else { ending(run) };
         let path = files_in(&self.dir).find(|path| file_name(path).contains(&sign))?;
         take_note(&path)
     }
 
-    /// Takes the notes of all calls of a session whose hook afterwards did not run.
+    /// Reads and removes the notes of a session's calls whose second hook did not run.
     pub fn take_all(&self, session: &str) -> Vec<CommandNote> {
         let middle = format!(".{}.", hashed(session));
         let paths = files_in(&self.dir).filter(|path| file_name(path).contains(&middle));
         paths.filter_map(|path| take_note(&path)).collect()
     }
 
-    /// Whether a call of this session runs.
+    /// Whether a call of this session is running.
     pub fn is_running(&self, session: &str) -> bool {
         let middle = format!(".{}.", hashed(session));
         files_in(&self.dir).any(|path| file_name(&path).contains(&middle))
     }
 
-    /// Whether a call of another session runs.
+    /// Whether a call of another session is running.
     pub fn is_other_running(&self, session: &str) -> bool {
         let middle = format!(".{}.", hashed(session));
         files_in(&self.dir).any(|path| !file_name(&path).contains(&middle))
@@ -156,7 +156,7 @@ fn ending(run: &ToolRun) -> String {
 /// Reads a note and removes it.
 fn take_note(path: &Path) -> Option<CommandNote> {
     let read = crate::sys::regular_file::read_regular(path, NOTE_MAX);
-    // If two hooks read at the same time, only one gets the note.
+    // If two hooks read a note at the same time, only one of them gets it.
     fs::remove_file(path).ok()?;
     CommandNote::from_text(std::str::from_utf8(&read?.0).ok()?)
 }

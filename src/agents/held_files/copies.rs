@@ -15,9 +15,9 @@ use std::time::{Duration, SystemTime};
 pub const KEPT: Duration = Duration::from_secs(3600);
 /// The most bytes that one hook copies or renews. Reading more would delay the command.
 const HOOK_BYTES_MAX: u64 = 32 << 20;
-/// The most bytes of all copies together. The oldest are removed before a hook makes its first copy.
+/// The most bytes of all copies together. The oldest copies are removed before a hook makes its first copy.
 const COPIES_BYTES_MAX: u64 = 2 * HOOK_BYTES_MAX;
-/// The most copies together.
+/// The most copies at the same time.
 const COPIES_MAX: usize = 2 * limits::WATCHED_FILES_MAX;
 /// A copy that is needed again is renewed, unless it is younger than this.
 const FRESH: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ const FRESH: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct CopyStore {
     dir: PathBuf,
-    /// Bytes of the copies that this process made or needs.
+    /// The bytes of the copies that this process made or needs.
     used: Cell<u64>,
     has_room: Cell<bool>,
 }
@@ -37,7 +37,7 @@ impl CopyStore {
         CopyStore { dir, used: Cell::new(0), has_room: Cell::new(false) }
     }
 
-    /// Keeps a copy of a file with this stamp, unless there is one already. Returns whether there is one now.
+    /// Keeps a copy of a file with this stamp, unless a copy exists. Returns whether a copy exists now.
     pub fn keep(&self, path: &Path, stamp: &FileStamp, is_recent: bool) -> bool {
         let copy = self.dir.join(stamp.name());
         if self.used.get() + stamp.size > HOOK_BYTES_MAX {
@@ -49,7 +49,7 @@ impl CopyStore {
             return is_fresh || self.renew(&stamp.name());
         }
         let Some((content, meta)) = read_regular(path, CONTENT_MAX) else { return false };
-        // Since the path was given, its folder may have been replaced by a link to another folder.
+        // Somebody may have replaced the folder by a link to another folder in the meantime.
         let is_at_home = path.parent().is_some_and(|folder| folder.canonicalize().is_ok_and(|real| real == folder));
         if FileStamp::of(&meta) != *stamp || !is_at_home {
             return false;
@@ -95,7 +95,7 @@ impl CopyStore {
             if total <= COPIES_BYTES_MAX && n_left <= COPIES_MAX {
                 return;
             }
-            // What cannot be removed now is tried again next time.
+            // A file that cannot be removed now is tried again next time.
             let _ = fs::remove_file(path);
             total -= size;
             n_left -= 1;
@@ -113,7 +113,7 @@ pub fn remove_old(dir: &Path) {
     for path in files_in(dir) {
         let modified = path.symlink_metadata().and_then(|meta| meta.modified());
         if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT)) {
-            // What cannot be removed now is tried again next time.
+            // A file that cannot be removed now is tried again next time.
             let _ = fs::remove_file(path);
         }
     }

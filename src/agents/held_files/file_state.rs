@@ -1,4 +1,4 @@
-//! The state of a file at one moment, from a `stat`, and its comparison with a later state.
+//! The state of a file at one moment, as `stat` shows it, and its comparison with a later state.
 
 use crate::sys::regular_file::read_regular;
 use std::fs;
@@ -6,11 +6,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Content of at most this size is kept and compared.
+/// The largest content that is kept and compared, bytes.
 pub const CONTENT_MAX: u64 = 1 << 20;
 /// On a file system whose timestamps count clock ticks, two writes within this time may look the same, ms.
 const TICK_MS: i64 = 50;
-/// The same for a file system whose timestamps count seconds, such as FAT.
+/// The time for a file system whose timestamps count seconds, such as FAT, ms.
 const COARSE_TICK_MS: i64 = 2_000;
 
 /// The state of a path.
@@ -34,7 +34,7 @@ pub struct FileStamp {
     /// Bytes.
     pub size: u64,
     modified_ns: i64,
-    /// The time of the last change of the inode. Unlike the time of the content, no program can set it back.
+    /// The time of the last change of the inode. No program can set it back, unlike the time of the content.
     changed_ns: i64,
     /// Permissions and kind.
     pub mode: u32,
@@ -45,7 +45,7 @@ pub struct FileStamp {
 pub enum Comparison {
     /// It is the same.
     Same,
-    /// Only reading it can tell.
+    /// Only a look at the content can tell.
     InDoubt,
     /// It is different.
     Different,
@@ -80,7 +80,7 @@ impl FileState {
         }
     }
 
-    /// Whether the last write is so recent that a `stat` would not show another one.
+    /// Whether the last write is so recent that a `stat` may not show another write.
     pub fn is_recent(&self, now: i64) -> bool {
         let FileState::Regular(stamp) = self else { return false };
         let is_coarse = stamp.changed_ns % 1_000_000_000 == 0;
@@ -123,7 +123,7 @@ impl FileStamp {
         }
     }
 
-    /// A name for this content that no other content of any file has.
+    /// A name for this state of the file. No other content of any file has the same name.
     pub fn name(&self) -> String {
         format!("{:x}-{:x}-{:x}-{:x}-{:x}", self.device, self.inode, self.size, self.modified_ns, self.changed_ns)
     }
@@ -147,7 +147,7 @@ impl FileStamp {
     }
 }
 
-/// A hash of the content of a small regular file, to recognise the content later.
+/// A hash of the content of a small regular file, by which the content is recognised later.
 pub fn content_hash(path: &Path) -> Option<u64> {
     read_regular(path, CONTENT_MAX).map(|(content, _)| {
         let mut hasher = DefaultHasher::new();

@@ -17,16 +17,16 @@ use std::time::Duration;
 /// The longest file of records, bytes. A longer file is not ours.
 const RECORDS_SIZE_MAX: u64 = 4 << 20;
 
-/// How a file came into its recorded state.
+/// What brought a file into its recorded state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordedBy {
-    /// Its holder's hooks found it in this state at first.
+    /// The holder's hooks found the file in this state at first.
     FirstLook,
-    /// Its holder's tool named it and wrote it.
+    /// A tool of the holder named the file and wrote it.
     Edit,
-    /// It changed while a command of its holder ran.
+    /// The file changed while a command of the holder ran.
     Command,
-    /// Another peer's command changed it, and the holder got a message.
+    /// A command of another peer changed the file, and the holder got a message.
     Reported,
 }
 
@@ -47,7 +47,7 @@ impl RecordedBy {
     }
 }
 
-/// A held file as its holder's hooks know it.
+/// A held file, as the hooks of its holder know it.
 #[derive(Debug, Clone)]
 pub struct HolderRecord {
     /// Its path.
@@ -56,11 +56,11 @@ pub struct HolderRecord {
     pub token: i64,
     /// The state of the file.
     pub state: FileState,
-    /// A hash of its content, if it is small.
+    /// A hash of the file's content, if the file is small.
     pub hash: Option<u64>,
-    /// How it came into this state.
+    /// What brought the file into this state.
     pub by: RecordedBy,
-    /// Whether somebody else changed it and the holder has not been told yet.
+    /// Whether somebody else changed the file, and the holder does not know it yet.
     pub is_news: bool,
 }
 
@@ -77,7 +77,7 @@ pub struct HolderRecords {
 /// it holds the lock must not block all others.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
 
-/// Locks the file; `None` if another hook keeps its lock.
+/// Locks the file; `None` if another hook does not release its lock.
 fn locked(file: File) -> Option<File> {
     match file.try_lock() {
         Ok(()) => Some(file),

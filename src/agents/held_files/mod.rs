@@ -1,12 +1,12 @@
-//! Reports what got past the locks: the text of a shell command does not always tell which files it writes, and a
-//! person may edit a held file with any program.
+//! Detects writes that got past the locks. The text of a shell command does not always show which files it writes,
+//! and a person may edit a held file with any program.
 //!
 //! Before a command, a hook notes the state of the files that others hold in this work tree, and keeps copies. After
-//! the command, a hook compares the files with its notes. The hooks of a holder compare its own files with its own
-//! last edit.
+//! the command, a hook compares the files with its notes. The hooks of a holder compare its own files with their
+//! state after its own last edit.
 //!
-//! **Invariant:** nothing is scanned: only files whose locks the broker lists, or that a holder's hooks have seen,
-//! are looked at, at most [`crate::base::limits::WATCHED_FILES_MAX`] of them.
+//! **Invariant:** no folder is searched. Hooks look only at files whose locks the broker lists, or that a holder's
+//! hooks have seen, and at most at [`crate::base::limits::WATCHED_FILES_MAX`] of them.
 
 mod change_attribution;
 pub mod change_report;
@@ -60,7 +60,7 @@ impl HeldFiles {
     }
 
     /// Runs before a tool writes. If the tool runs a command, it notes the files that others hold and keeps copies of
-    /// them. It also checks the session's own files. `answer` is the answer to `hook.edit`.
+    /// them. It also checks the session's own files. `answer` is the broker's answer to `hook.edit`.
     pub fn before_tool(&self, answer: &Value, run: &ToolRun) {
         let others = watched_files::LockedPath::list(&answer["others"]);
         let own = watched_files::LockedPath::list(&answer["own"]);
@@ -77,14 +77,14 @@ impl HeldFiles {
         self.notes.write(me, run, &note);
     }
 
-    /// Runs after a tool wrote. Returns the files of others that changed meanwhile, and the note from before.
+    /// Runs after a tool has written. Returns the files of others that changed meanwhile, and the note from before.
     pub fn after_tool(&self, run: &ToolRun) -> (Option<CommandNote>, Vec<ChangedFile>) {
         let note = if run.writes { self.notes.take(run) } else { None };
         let changed = note.as_ref().map(|note| self.changed_files(note, &run.session)).unwrap_or_default();
         (note, changed)
     }
 
-    /// The changes of commands whose hook afterwards did not run, because they failed or were stopped.
+    /// The changes of commands whose second hook did not run, because they failed or were stopped.
     pub fn after_turn(&self, session: &str) -> Vec<(CommandNote, Vec<ChangedFile>)> {
         let notes = self.notes.take_all(session);
         let with_changes = |note: CommandNote| {

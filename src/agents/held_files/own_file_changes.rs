@@ -1,4 +1,4 @@
-//! A holder's own files: its hooks detect that a file has changed since the holder's last edit.
+//! The files that a session itself holds: its hooks detect that a file has changed since the session's last edit.
 
 use super::file_state::{Comparison, FileState, content_hash};
 use super::holder_records::{HolderRecord, HolderRecords, RecordedBy};
@@ -10,17 +10,17 @@ use std::path::Path;
 /// When a hook looks at the session's own files.
 #[derive(Debug, Clone, Copy)]
 pub enum OwnMoment<'a> {
-    /// Before a tool of the session writes. Another peer or a person made any change.
+    /// Before a tool of the session writes. Any change until now comes from another peer or a person.
     BeforeWrite,
-    /// After a tool that had this note: a change is the session's own.
+    /// After a tool that had this note. A change comes from the session itself.
     AfterWrite(&'a CommandNote),
-    /// At any other time. Another peer or a person made any change, unless a tool of the session still runs.
+    /// At any other time. Any change comes from another peer or a person, unless a tool of the session is running.
     Between,
 }
 
 impl HeldFiles {
-    /// Checks the files that a peer holds. Records the changes that its own tools made, and marks all other changes
-    /// as news.
+    /// Checks the files that a peer holds. It records changes by the peer's own tools, and marks all other changes as
+    /// news.
     pub(super) fn look_at_own(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>) {
         let Some(mut records) = HolderRecords::open(&self.records, me, true) else { return };
         let locks = &locks[..locks.len().min(limits::WATCHED_FILES_MAX)];
@@ -64,7 +64,7 @@ impl HeldFiles {
         records.put(HolderRecord { path: path.to_owned(), token, state, hash, by, is_news });
     }
 
-    /// Checks the files that a session holds, and takes their news: the paths that somebody else changed.
+    /// Checks the files that a session holds. Returns and clears their news: the paths that somebody else changed.
     pub fn own_news(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>, session: &str) -> Vec<String> {
         if locks.is_empty() {
             return Vec::new();
@@ -84,7 +84,7 @@ impl HeldFiles {
         news
     }
 
-    /// Notes that the holder of a changed file got a message about it, so that its own hooks need not say it again.
+    /// Notes that the holder of a changed file got a message about it, so that its own hooks do not report it again.
     pub fn note_reported(&self, file: &ChangedFile) {
         let Some(mut records) = HolderRecords::open(&self.records, &file.holder, false) else { return };
         let hash = content_hash(Path::new(&file.path));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The longest entry, bytes. A longer file is not ours.
 const ENTRY_MAX: u64 = 64 << 10;
-/// The most entries. The oldest are removed to make room.
+/// The most entries. The oldest entries are removed to make room.
 const ENTRIES_MAX: usize = 512;
 
 /// A change of a file that can be undone.
@@ -21,7 +21,7 @@ pub struct Overwrite {
     pub at: i64,
     /// The name of the peer that held the file.
     pub holder: String,
-    /// The first line of the command that changed it; empty for a restore.
+    /// The first line of the command that changed the file; `None` for a restore.
     pub command: Option<String>,
     /// The state before the change.
     pub before: FileState,
@@ -63,7 +63,7 @@ impl Overwrites {
             // An entry that cannot be removed now is tried again next time.
             let _ = std::fs::remove_file(old);
         }
-        // Without an entry, the change cannot be undone, but it is reported all the same.
+        // Without an entry, nobody can undo the change, but it is reported nevertheless.
         let _ = make_private_dir(&self.dir)
             && replace_regular(&self.dir.join(name), text.to_string().as_bytes(), 0o600).is_ok();
     }

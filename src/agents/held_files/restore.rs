@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// How much of a difference is shown, bytes.
+/// The most bytes of a difference that are shown.
 const DIFFERENCE_MAX: usize = 64 << 10;
 
 /// A change that can be undone.
@@ -22,7 +22,7 @@ pub struct RestorePoint {
 }
 
 impl RestorePoint {
-    /// One line on the change.
+    /// One line about the change.
     pub fn summary(&self, now_ms: i64) -> String {
         let path = untrusted_text::shown_path(&self.entry.path);
         let ago = time::span(now_ms - self.entry.at);
@@ -73,13 +73,13 @@ impl HeldFiles {
         let mut diff = Command::new("diff");
         diff.args(["-u", "--label", "now", "--label", "before the command", "--"]).args([&now, &before]);
         let output = diff.stdin(Stdio::null()).stderr(Stdio::null()).output().ok();
-        // Its exit status is 0 or 1 if it could compare them.
+        // diff's exit status is 0 or 1 if it could compare the files.
         let output = output.filter(|output| output.status.code().is_some_and(|code| code < 2));
         let Some(output) = output else { return size_summary(&now, &before) };
         let shown = &output.stdout[..output.stdout.len().min(DIFFERENCE_MAX)];
         let cut = if shown.len() < output.stdout.len() { "\n(cut here)" } else { "" };
         let text = String::from_utf8_lossy(shown);
-        // A tab is part of the text here, and no harmful control character.
+        // A tab is part of the text here, so it is not removed like other control characters.
         let clean = |line: &str| line.split('\t').map(untrusted_text::line).collect::<Vec<_>>().join("\t");
         text.lines().map(clean).collect::<Vec<_>>().join("\n") + cut
     }
@@ -131,12 +131,13 @@ impl HeldFiles {
         }
     }
 
-    /// The path of a file with the content of a state; an empty file if the state is that there was no file.
+    /// The path of a file with the content of a state. If there was no file in this state, it is the path of an empty
+    /// file.
     fn copy_of(&self, state: &FileState) -> PathBuf {
         state.small_file().map_or_else(|| PathBuf::from("/dev/null"), |stamp| self.copies.path(&stamp.name()))
     }
 
-    /// The path of the current content: a copy, because diff follows links.
+    /// The path of a copy of the present content, because diff follows links.
     fn path_of(&self, point: &RestorePoint, state: &FileState) -> PathBuf {
         match state.small_file() {
             Some(stamp) if self.copies.keep(Path::new(&point.entry.path), stamp, true) => self.copy_of(state),
@@ -147,7 +148,7 @@ impl HeldFiles {
     }
 }
 
-/// A description of the difference without diff.
+/// Describes the difference if diff cannot run.
 fn size_summary(now: &Path, before: &Path) -> String {
     let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
     let lines = |path: &Path| {

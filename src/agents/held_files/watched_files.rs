@@ -1,5 +1,5 @@
 //! Finds the files that a hook watches, from the locks in the broker's answer. The lock of a plain path covers one
-//! file. Under the lock of a folder or a glob, the hook watches only files that the holder's hooks have seen.
+//! file. Of a locked folder or glob, the hook watches only the files that the holder's hooks have seen.
 
 use super::HeldFiles;
 use super::command_notes::NotedFile;
@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 pub struct LockedPath {
     /// The path, the folder or the glob.
     pub path: String,
-    /// Its fencing token.
+    /// The fencing token of the lock.
     pub token: i64,
-    /// The id of its holder.
+    /// The id of the lock's holder.
     pub holder: String,
-    /// The name of its holder.
+    /// The name of the lock's holder.
     pub holder_name: String,
 }
 
@@ -38,8 +38,8 @@ impl LockedPath {
 }
 
 impl HeldFiles {
-    /// The files and whole folders that locks cover. A glob that is not a whole folder covers the files that the
-    /// holder's hooks have seen.
+    /// The files and whole folders that the locks cover. Of a glob that is not a whole folder, these are the files
+    /// that the holder's hooks have seen.
     pub fn protected_paths(&self, locks: &[LockedPath]) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for lock in locks {
@@ -55,7 +55,7 @@ impl HeldFiles {
         found
     }
 
-    /// Notes the state of the files of others, and keeps copies of the small ones.
+    /// Notes the state of files that others hold, and keeps copies of the small files.
     pub(super) fn note_files(&self, locks: &[LockedPath]) -> Vec<NotedFile> {
         let mut noted: Vec<NotedFile> = Vec::new();
         let mut known: HashMap<&str, Vec<HolderRecord>> = HashMap::new();

@@ -1,10 +1,10 @@
-//! One HTTP connection: it reads a request, hands it to the loop, sends the response, and goes on to the
-//! next request.
+//! One HTTP connection: it reads a request, passes it to the loop, sends the response, and continues with the next
+//! request.
 //!
 //! **Invariant:** a connection never blocks, and holds at most one head, one body, one response and one read buffer.
-//! It parses the next request only once the last response has left. So responses stay in order, and a client that
-//! does not read is not read from. A stream is a response without an end: it is the last response of its connection,
-//! and its unread output is bounded.
+//! It parses the next request only after the last response has left. So responses stay in order, and nothing is read
+//! from a client that does not read. A stream is a response without an end: it is the last response of its
+//! connection, and its unread output is bounded.
 
 pub use super::dispatcher::Dispatcher;
 
@@ -18,30 +18,30 @@ use std::net::{IpAddr, Shutdown};
 use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant};
 
-/// A comment in an event stream that serves as a keep-alive.
+/// A comment in an event stream, which keeps the connection alive.
 const HEARTBEAT: &[u8] = b":\n\n";
 /// The most bytes that one connection reads in one turn.
 pub const READ_MAX: usize = 64 << 10;
-/// Bytes that are still read after the last response. Unread bytes would reset the connection, and the client might
-/// never get that response.
+/// The most bytes that are still read after the last response. Unread bytes would reset the connection, and the
+/// client might never get that response.
 const DRAIN_MAX: usize = 2 << 20;
 /// How long bytes are still read after the last response.
 const DRAIN: Duration = Duration::from_secs(1);
-/// Bytes of buffer that an idle connection keeps.
+/// The bytes of buffer that an idle connection keeps.
 const INPUT_KEPT: usize = 4 << 10;
 
-/// What a connection needs after a turn.
+/// The next step that a connection needs after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Nothing until an event or a deadline.
     Wait,
     /// Another turn, after the other connections have had theirs.
     Again,
-    /// To be dropped.
+    /// The connection must be dropped.
     Close,
 }
 
-/// What carries a connection: a TCP stream, or a script in tests.
+/// The stream under a connection: a TCP stream, or a script in tests.
 pub trait HttpStream: Read + Write {
     /// Tells the client that nothing more will be written.
     fn close_write(&self) -> io::Result<()>;
@@ -58,48 +58,49 @@ pub struct HttpConnection<S = TcpStream> {
     stream: S,
     peer: IpAddr,
     phase: Phase,
-    /// Bytes read but not parsed: at most a head and `READ_MAX`.
+    /// Bytes that were read but not parsed: at most a head and `READ_MAX`.
     input: Input,
-    /// Bytes to send; those before `sent` have left.
+    /// Bytes to send. The bytes before `sent` have left already.
     output: Vec<u8>,
     sent: usize,
-    /// The socket may have bytes. The poll reports them only once, so this stays true until a read finds none.
+    /// Whether the socket may have bytes. The poll reports them only once, so this stays true until a read finds
+    /// none.
     readable: bool,
-    /// Identifies the current request.
+    /// The identity of the current request.
     ticket: Ticket,
-    /// The request was a HEAD.
+    /// Whether the request was a HEAD.
     bodyless: bool,
-    /// The response is the last one.
+    /// Whether the response is the last one.
     close: bool,
-    /// The gate has let a request of this connection through.
+    /// Whether the gate has let a request of this connection through.
     trusted: bool,
-    /// It had a turn, in which its first request was read if it had arrived.
+    /// Whether the connection had a turn, in which its first request was read if it had arrived.
     had_turn: bool,
-    /// When it was accepted.
+    /// When the connection was accepted.
     began: Instant,
-    /// Dropped with this connection, so that the owner of a stream learns of it.
+    /// Runs when this connection is dropped, so that the owner of a stream learns about it.
     on_disconnect: Option<OnDisconnect>,
-    /// When it began to wait for a request, if it does.
+    /// When the connection began to wait for a request.
     since: Instant,
-    /// When the wait of the current phase is over.
+    /// The time limit of the current phase.
     deadline: Option<Instant>,
 }
 
-/// What a connection waits for.
+/// What a connection is waiting for.
 enum Phase {
-    /// The first byte of a request, or its whole head once it `began`.
+    /// The first byte of a request, or the whole head after it `began`.
     Head { began: bool },
     /// The rest of a body.
     Body { head: Box<Head>, body: Vec<u8>, length: usize },
-    /// The time at which the client may learn that its token is wrong.
+    /// The time at which a client with a wrong token gets its refusal.
     Slowed(Box<HttpResponse>),
     /// The response of the loop.
     AwaitingResponse,
-    /// The client, which has to read its response.
+    /// The client, which must read its response.
     Responding,
-    /// The next part of a stream, or, if the client is `behind`, the client, which has to read the output.
+    /// The next part of a stream. If the client is `behind`: the client, which must read the output.
     Streaming { behind: bool },
-    /// The end of the stream. Up to this many bytes before it are discarded.
+    /// The end of the stream. Until then, up to this many bytes are discarded.
     Draining { bytes_left: usize },
 }
 
@@ -138,7 +139,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.peer
     }
 
-    /// When it needs a turn even without an event.
+    /// The time at which the connection needs a turn even without an event.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -158,21 +159,21 @@ impl<S: HttpStream> HttpConnection<S> {
         self.unsent() > 0 || matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// Since when it may be dropped to make room for others, if it may. A connection that the gate never let through
-    /// may be dropped at any time after its first turn. A connection that the gate has let through may be dropped
-    /// only while it is idle, without unread input, and sorts after the others.
+    /// The time since when the connection may be dropped to make room for others; `None` if it may not. A connection
+    /// that the gate never let through may be dropped at any time after its first turn. Any other connection may be
+    /// dropped only while it is idle and has no unread input, and it comes after the first kind.
     pub fn leaves_since(&self) -> Option<(bool, Instant)> {
         let is_idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. }) && !self.readable;
         let may_leave = if self.trusted { is_idle } else { self.had_turn };
         may_leave.then_some((self.trusted, if self.trusted { self.since } else { self.began }))
     }
 
-    /// Whether it had a turn and has shown nothing that the gate lets through.
+    /// Whether the connection had a turn and has shown nothing that the gate lets through.
     pub fn is_stranger(&self) -> bool {
         self.had_turn && !self.trusted
     }
 
-    /// What carries it.
+    /// The stream under the connection.
     pub fn stream(&mut self) -> &mut S {
         &mut self.stream
     }
@@ -189,7 +190,7 @@ impl<S: HttpStream> HttpConnection<S> {
         }
     }
 
-    /// Starts a stream as the response to the current request, if it belongs to that.
+    /// Begins a stream as the response to the current request, if the ticket belongs to this request.
     pub fn start_stream(
         &mut self,
         ticket: Ticket,
@@ -209,7 +210,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.deadline = after(now, limits.answer_ms);
     }
 
-    /// Adds to its stream. A client that leaves too much of it unread is dropped.
+    /// Adds bytes to the stream. A client that leaves too much of the stream unread is dropped.
     pub fn send_chunk(&mut self, ticket: Ticket, bytes: &[u8], limits: &Limits, now: Instant) -> Next {
         let Phase::Streaming { behind } = &mut self.phase else { return Next::Wait };
         if ticket != self.ticket {
@@ -292,7 +293,7 @@ impl<S: HttpStream> HttpConnection<S> {
                 self.hand_over(dispatcher, now);
             }
             Phase::Head { began: false } | Phase::Streaming { .. } | Phase::Draining { .. } => return false,
-            Phase::AwaitingResponse | Phase::Slowed(_) | Phase::Responding => return false, // this is not called in these phases
+            Phase::AwaitingResponse | Phase::Slowed(_) | Phase::Responding => return false, // the function is not called in these phases
         }
         true
     }
@@ -304,7 +305,8 @@ impl<S: HttpStream> HttpConnection<S> {
         self.bodyless = parsed.head.method == "HEAD";
         if let Some(response) = (dispatcher.gate)(&parsed.head) {
             let is_slowed = response.status == 401 && dispatcher.is_slowed(&parsed.head, now);
-            // We do not wait for the rest of the body, so the connection ends: the rest would be parsed as a request.
+            // We do not wait for the rest of the body, so the connection must end. Otherwise the rest would be parsed
+            // as a request.
             let here = self.input.rest().len() as u64;
             self.close |= parsed.length > here;
             self.input.skip(parsed.length.min(here) as usize);
@@ -330,7 +332,7 @@ impl<S: HttpStream> HttpConnection<S> {
     /// Passes the complete request to the loop.
     fn hand_over(&mut self, dispatcher: &Dispatcher, now: Instant) {
         let Phase::Body { head, body, .. } = std::mem::replace(&mut self.phase, Phase::AwaitingResponse) else {
-            return; // this is called in that phase only
+            return; // the function is called only in that phase
         };
         self.deadline = None;
         let request = Request { head: *head, body };
@@ -385,7 +387,7 @@ impl<S: HttpStream> HttpConnection<S> {
             Err(e) => return Err(e),
         };
         match &mut self.phase {
-            // A client must not send further requests after it has asked for a stream.
+            // A client must not send more requests after it has requested a stream.
             Phase::Streaming { .. } => return Err(ErrorKind::InvalidData.into()),
             Phase::Draining { bytes_left } => {
                 *bytes_left = bytes_left.checked_sub(n).ok_or(ErrorKind::FileTooLarge)?;
@@ -401,7 +403,7 @@ impl<S: HttpStream> HttpConnection<S> {
         Ok(n)
     }
 
-    /// Sends what the socket takes now.
+    /// Sends what the socket accepts now.
     fn flush(&mut self) -> io::Result<()> {
         while self.unsent() > 0 {
             match self.stream.write(&self.output[self.sent..]) {
@@ -441,7 +443,7 @@ impl Input {
         self.skip(n);
     }
 
-    /// Drops parsed bytes once all bytes are parsed. To drop them earlier would move the rest of a pipeline once for
+    /// Drops parsed bytes once all bytes are parsed. Dropping them earlier would move the rest of a pipeline once for
     /// each of its requests.
     fn compact(&mut self) {
         if self.at == self.bytes.len() {

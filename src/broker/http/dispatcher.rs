@@ -1,6 +1,7 @@
-//! The part that all connections share: the queue of requests, the rules for them, and the count of wrong tokens.
+//! The part that all HTTP connections share: the queue of requests, the rules for them, and the count of wrong
+//! tokens.
 //!
-//! **Invariant:** neither a client with the right token nor a program on this machine is ever delayed.
+//! **Invariant:** a client with the right token is never delayed, and neither is a program on this machine.
 
 use super::{Gate, Head, Limits, PendingRequest};
 use crate::remote::auth_failures::AuthFailures;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// How many wrong tokens of one address in a minute are refused without delay.
 const TRIES_FREE: u32 = 20;
-/// How long the refusal of further wrong tokens is delayed.
+/// How long the refusal of more wrong tokens is delayed.
 pub(super) const SLOWED: Duration = Duration::from_secs(1);
 
 /// The queue of requests, and the rules for them.
@@ -19,11 +20,11 @@ pub struct Dispatcher {
     pub requests: SyncSender<PendingRequest>,
     /// Wakes the loop, which then reads the queue.
     pub wake: Box<dyn Fn() + Send>,
-    /// Decides on each head first.
+    /// Decides about each head before anything else.
     pub gate: Gate,
-    /// The limits of a client.
+    /// The limits for a client.
     pub limits: Limits,
-    /// Wrong tokens of other machines.
+    /// The wrong tokens from other machines.
     pub tries: RefCell<AuthFailures>,
 }
 
@@ -54,7 +55,7 @@ mod tests {
     use std::io::{self, ErrorKind, Read, Write};
     use std::sync::mpsc::{Receiver, sync_channel};
 
-    /// A client whose bytes are all here.
+    /// A client whose bytes have all arrived.
     struct Pipe(io::Cursor<Vec<u8>>, Vec<u8>);
 
     impl Read for Pipe {
@@ -87,7 +88,7 @@ mod tests {
         (Dispatcher::new(requests, Box::new(|| ()), gate, Limits { pipeline_max: 100, ..Limits::default() }), inbox)
     }
 
-    /// A connection that sent so many requests with this token, after its first turn.
+    /// A connection that sent this many requests with this token, after its first turn.
     fn asked(dispatcher: &Dispatcher, peer: &str, token: &str, n: usize, now: Instant) -> HttpConnection<Pipe> {
         let text = format!("GET /peers HTTP/1.1\r\nHost: hub\r\nAuthorization: {token}\r\n\r\n").repeat(n);
         let pipe = Pipe(io::Cursor::new(text.into_bytes()), Vec::new());
@@ -109,7 +110,7 @@ mod tests {
         assert_eq!(wrong.expire(&dispatcher.limits, now + SLOWED), Next::Again);
         wrong.run_turn(&dispatcher, &mut vec![0; READ_MAX], now + SLOWED);
         assert_eq!((n_responses(&mut wrong), wrong.deadline()), (21, Some(now + 2 * SLOWED)));
-        // The right one from there, another address, and programs of this machine.
+        // The right token from the same address, another address, and programs of this machine are not delayed.
         asked(&dispatcher, "10.0.0.7", "right", 1, now);
         assert!(inbox.try_recv().is_ok());
         assert_eq!(n_responses(&mut asked(&dispatcher, "10.0.0.8", "wrong", 20, now)), 20);

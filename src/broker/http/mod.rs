@@ -1,10 +1,10 @@
-//! HTTP on a thread of its own. The thread accepts connections and parses requests, each within
-//! limits. A complete request goes to the event loop as a [`PendingRequest`], and the loop sends its
-//! [`HttpResponse`] back with [`HttpServer::respond`].
+//! HTTP on a separate thread. The thread accepts connections and parses requests, each within limits. A complete
+//! request goes to the event loop as a [`PendingRequest`], and the loop sends its [`HttpResponse`] back with
+//! [`HttpServer::respond`].
 //!
 //! **Invariant:** a client's bytes reach other threads only as part of a complete, valid request that the [`Gate`]
-//! let through. No client can make this thread wait, panic, or hold more than [`Limits`] allows. We never use the
-//! server of tiny_http: a single request can abort it.
+//! has let through. No client can make this thread wait, panic, or use more memory than [`Limits`] allows. The server
+//! of tiny_http is not used, because a single request can abort it.
 
 #[doc(hidden)]
 pub mod connection;
@@ -20,15 +20,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel};
 use std::thread::JoinHandle;
 
-/// The part of a request's head that the gate and the loop see. A request that repeats one of these headers, or in
-/// which one is not UTF-8, is refused before the gate sees it.
+/// The part of a request's head that the gate and the loop see. A request that repeats one of these headers, or has
+/// one that is not UTF-8, is refused before the gate sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// A known method, in capitals.
     pub method: String,
-    /// The request target as the client sent it, query included.
+    /// The request target as the client sent it, including the query.
     pub target: String,
-    /// The client; an IPv4 address mapped into IPv6 appears as IPv4.
+    /// The address of the client. An IPv4 address that is mapped into IPv6 appears as IPv4.
     pub peer: IpAddr,
     /// `Host`, unchecked.
     pub host: Option<String>,
@@ -47,7 +47,7 @@ pub struct Head {
 /// The headers that a browser adds to a request. A script in a page can't change the first three.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Browser {
-    /// `Sec-Fetch-Site`: how the requesting page relates to this server.
+    /// `Sec-Fetch-Site`: the relation of the requesting page to this server.
     pub site: Option<String>,
     /// `Sec-Fetch-Mode`.
     pub mode: Option<String>,
@@ -55,7 +55,7 @@ pub struct Browser {
     pub dest: Option<String>,
     /// `Content-Type` of the body.
     pub content_type: Option<String>,
-    /// `X-Mesh-Page`: the key with which our own page proves its session.
+    /// `X-Mesh-Page`: the key by which our own page proves its session.
     pub page_key: Option<String>,
 }
 
@@ -68,8 +68,8 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// Identifies one request: its connection and its position there. Neither number is ever used twice,
-/// so a late response can't reach the wrong client.
+/// The identity of one request: its connection and its position there. Neither number is ever used twice, so a late
+/// response can't reach the wrong client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     conn: usize,
@@ -79,7 +79,7 @@ pub struct Ticket {
 /// A request that is passed to the loop.
 #[derive(Debug)]
 pub struct PendingRequest {
-    /// Identifies it for the response.
+    /// The identity of the request, for the response.
     pub ticket: Ticket,
     /// The request.
     pub request: Request,
@@ -92,7 +92,7 @@ pub struct HttpResponse {
     pub status: u16,
     /// `Content-Type`.
     pub content_type: &'static str,
-    /// Further headers, except `Connection` and the headers that frame the body, which the server writes.
+    /// Other headers, except `Connection` and the headers that frame the body, which the server writes.
     pub headers: Vec<(&'static str, String)>,
     /// The body; the server writes its length.
     pub body: Vec<u8>,
@@ -102,7 +102,7 @@ pub struct HttpResponse {
 pub(crate) enum ResponsePart {
     /// A whole response.
     Whole(HttpResponse),
-    /// The head of a stream; its body is the beginning of the stream.
+    /// The head of a stream. Its body is the beginning of the stream.
     StreamStart(HttpResponse, OnDisconnect),
     /// The next bytes of a stream.
     StreamChunk(Arc<[u8]>),
@@ -112,7 +112,7 @@ pub(crate) enum ResponsePart {
 pub struct OnDisconnect(Option<Box<dyn FnOnce() + Send>>);
 
 impl OnDisconnect {
-    /// A function that runs once the stream has ended, for whatever reason.
+    /// A function that runs after the stream has ended, for whatever reason.
     pub fn new(run: impl FnOnce() + Send + 'static) -> OnDisconnect {
         OnDisconnect(Some(Box::new(run)))
     }
@@ -129,11 +129,11 @@ impl Drop for OnDisconnect {
 /// The resources that clients may use, and their time limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of a request line with its headers.
+    /// The most bytes of a request line with its headers.
     pub head_max: usize,
-    /// Headers of a request.
+    /// The most headers of a request.
     pub headers_max: usize,
-    /// Bytes of a request's body.
+    /// The most bytes of a request's body.
     pub body_max: usize,
     /// The longest time from the first byte of a request to its last byte.
     pub request_ms: u64,
@@ -141,26 +141,27 @@ pub struct Limits {
     pub answer_ms: u64,
     /// The longest time between two requests of a connection.
     pub idle_ms: u64,
-    /// Connections of all clients.
+    /// The most connections of all clients.
     pub connections_max: usize,
-    /// Connections from one address.
+    /// The most connections from one address.
     pub per_address_max: usize,
-    /// Requests of one connection that are served before the others get a turn. They are parsed one
-    /// by one, so memory never holds more than one of them.
+    /// The most requests of one connection that are served before the other connections get a turn. They are parsed
+    /// one by one, so memory never holds more than one of them.
     pub pipeline_max: usize,
-    /// Bytes of a stream that its client has not read; a slower client is dropped.
+    /// The most bytes of a stream that its client has not read. A slower client is dropped.
     pub stream_max: usize,
     /// How often a quiet stream gets a keep-alive.
     pub beat_ms: u64,
-    /// Bytes of all responses that clients have not read; the client with most of them is dropped first.
+    /// The most bytes of all responses that clients have not read. The client with the most unread bytes is dropped
+    /// first.
     pub out_max: usize,
 }
 
-/// Decides on a request from its head alone, before any byte of the body is buffered. `None` lets the request
-/// through. It runs on the HTTP thread.
+/// Decides about a request from its head alone, before any byte of the body is buffered. `None` lets the request
+/// through. The gate runs on the HTTP thread.
 pub type Gate = Box<dyn Fn(&Head) -> Option<HttpResponse> + Send>;
 
-/// The HTTP thread, seen from outside. Dropping it stops the thread, too.
+/// The HTTP thread, as other threads see it. Dropping it also stops the thread.
 pub struct HttpServer {
     responses: Sender<(Ticket, ResponsePart)>,
     waker: Arc<mio::Waker>,
@@ -181,7 +182,7 @@ impl Default for Limits {
         Limits {
             head_max: 8 << 10,
             headers_max: 40,
-            body_max: 1 << 20, // what existing clients expect
+            body_max: 1 << 20, // the size that existing clients expect
             request_ms: 5_000,
             answer_ms: 10_000,
             idle_ms: 60_000,
@@ -196,8 +197,8 @@ impl Default for Limits {
 }
 
 impl HttpServer {
-    /// Serves `listener` on a thread of its own. It puts each complete request into `requests`, then
-    /// calls `wake`, which must not block.
+    /// Serves `listener` on a separate thread. It puts each complete request into `requests`, and then calls `wake`,
+    /// which must not block.
     ///
     /// # Errors
     /// When the system refuses a poll or a thread.
@@ -208,8 +209,8 @@ impl HttpServer {
         gate: Gate,
         limits: Limits,
     ) -> io::Result<HttpServer> {
-        // The channel is unbounded, so that responding never blocks. It still stays short, since there is at most one
-        // open ticket for each connection.
+        // The channel is unbounded, so that responding never blocks. It still stays short, because there is at most
+        // one open ticket for each connection.
         let (responses, inbox) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let n_open = Arc::new(AtomicUsize::new(0));
@@ -225,8 +226,8 @@ impl HttpServer {
         self.send(ticket, ResponsePart::Whole(response));
     }
 
-    /// Answers a request with a stream: the head now, chunks as long as the client listens.
-    /// `on_disconnect` is dropped once the client no longer does.
+    /// Answers a request with a stream: the head now, and chunks as long as the client listens. `on_disconnect` is
+    /// dropped when the client no longer listens.
     pub fn start_stream(&self, ticket: Ticket, head: HttpResponse, on_disconnect: OnDisconnect) {
         self.send(ticket, ResponsePart::StreamStart(head, on_disconnect));
     }
@@ -254,7 +255,7 @@ impl HttpServer {
     }
 
     fn wake_thread(&self) {
-        // This fails only if the thread has ended, and its poll with it.
+        // This fails only if the thread has ended, because its poll ends with it.
         let _ = self.waker.wake();
     }
 }
@@ -264,7 +265,7 @@ impl Drop for HttpServer {
         self.stopping.store(true, Ordering::Release);
         self.wake_thread();
         if let Some(thread) = self.thread.take() {
-            // The panic hook has printed a panic of the thread already, and we end anyway.
+            // If the thread panicked, the panic hook has already printed the panic, and the broker ends anyway.
             let _ = thread.join();
         }
     }

@@ -1,7 +1,7 @@
 //! Parses the heads of requests: turns bytes into a valid head or a refusal.
 //!
-//! **Invariant:** parsing has no side effects. A head that two readers could frame differently is
-//! refused, and never interpreted.
+//! **Invariant:** parsing has no side effects. A head that two readers could frame differently is refused, and never
+//! interpreted.
 
 use super::response::Refusal;
 use super::{Browser, Head, Limits};
@@ -23,13 +23,13 @@ pub enum HeadStatus {
 pub struct ParsedHead {
     /// The part that the gate and the loop see.
     pub head: Head,
-    /// Bytes of the head.
+    /// The number of bytes in the head.
     pub used: usize,
-    /// Bytes of the body; `u64::MAX` means that many or more.
+    /// The number of bytes in the body. `u64::MAX` means that many or more.
     pub length: u64,
-    /// The connection ends with this request.
+    /// Whether the connection ends with this request.
     pub close: bool,
-    /// The client waits for `100 Continue` before it sends the body.
+    /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects: bool,
 }
 
@@ -82,7 +82,7 @@ fn validate(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<Pa
         },
         used,
         length: length(request)?,
-        // HTTP/1.0 needs a header to keep a connection; no client needs that.
+        // HTTP/1.0 needs a header to keep a connection open, and no client needs that.
         close: old || lists(request, "Connection", "close"),
         expects: !old && lists(request, "Expect", "100-continue"),
     })
@@ -93,8 +93,8 @@ fn all<'a>(request: &'a httparse::Request, name: &'a str) -> impl Iterator<Item 
     request.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
 }
 
-/// The only value of a header, if there is one. If it appears twice, one part of the program could check the first
-/// value and another could use the second.
+/// The only value of a header; `None` if it is missing. If a header appears twice, one part of the program could
+/// check the first value and another part could use the second.
 fn one<'a>(request: &'a httparse::Request, name: &'a str) -> Result<Option<&'a [u8]>, Refusal> {
     let mut values = all(request, name);
     match (values.next(), values.next()) {
@@ -116,11 +116,11 @@ fn length(request: &httparse::Request) -> Result<u64, Refusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::Malformed("want a Content-Length of digits"));
     }
-    // There are only digits, so parsing fails only if the number is too large.
+    // The text contains only digits, so parsing fails only if the number is too large.
     Ok(std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).unwrap_or(u64::MAX))
 }
 
-/// Whether a comma-separated header has `word` in it.
+/// Whether a header with a comma-separated list contains `word`.
 fn lists(request: &httparse::Request, name: &str, word: &str) -> bool {
     all(request, name)
         .flat_map(|value| value.split(|b| *b == b','))

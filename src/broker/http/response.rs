@@ -1,7 +1,7 @@
 //! Responses as bytes, and the refusals that the HTTP thread itself sends.
 //!
-//! **Invariant:** only `Content-Length` frames a response, and only the end of its connection frames a
-//! stream. No header value can break out of its line.
+//! **Invariant:** only `Content-Length` frames a response, and only the end of the connection frames a stream. No
+//! header value can break out of its line.
 
 use super::HttpResponse;
 use std::io;
@@ -15,9 +15,9 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub enum Refusal {
     /// Not HTTP, or HTTP that can be read in two ways.
     Malformed(&'static str),
-    /// The request did not come in time.
+    /// The request did not arrive in time.
     Slow,
-    /// `Transfer-Encoding`: the size must be known before the first byte.
+    /// `Transfer-Encoding` was used, but the size must be known before the first byte.
     BodyUnsized,
     /// More than `body_max`.
     BodyTooLarge,
@@ -42,7 +42,7 @@ impl Refusal {
             Refusal::Malformed(what) => (400, what),
             Refusal::Slow => (408, "request not complete in time"),
             Refusal::BodyUnsized => (411, "want a Content-Length, not a Transfer-Encoding"),
-            // Existing clients know these words.
+            // Existing clients expect these words.
             Refusal::BodyTooLarge => (413, "Request body too large (max 1MB)"),
             Refusal::HeadTooLarge => (431, "request head too large: want fewer or shorter headers"),
             Refusal::Method => (501, "unknown method"),
@@ -55,8 +55,8 @@ impl Refusal {
     }
 }
 
-/// Appends `response` to `out`: without its body if the request was a HEAD, and with `Connection:
-/// close` if the connection ends after it.
+/// Appends `response` to `out`. It leaves out the body if the request was a HEAD, and adds `Connection: close` if the
+/// connection ends after it.
 pub fn print_response(response: &HttpResponse, close: bool, bodyless: bool, out: &mut Vec<u8>) {
     let start = out.len();
     let bodyless = bodyless || matches!(response.status, 204 | 304);
@@ -74,8 +74,8 @@ pub fn print_response(response: &HttpResponse, close: bool, bodyless: bool, out:
     }
 }
 
-/// Appends the head of a stream and its beginning; false if a header can't be written. The stream lasts
-/// as long as its connection.
+/// Appends the head of a stream and its beginning; returns false if a header can't be written. The stream lasts as
+/// long as its connection.
 pub fn print_stream(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
     let own = [("Content-Type", response.content_type), ("Connection", "close")];
     let extra = response.headers.iter().map(|(name, value)| (*name, value.as_str()));
@@ -92,12 +92,12 @@ pub fn print_stream(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Appends the head of a response; false if a header can't be written, or the status is invalid.
+/// Appends the head of a response; returns false if a header can't be written, or if the status is invalid.
 fn print_head(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
     let mut headers = Vec::with_capacity(response.headers.len() + 1);
     let extra = response.headers.iter().map(|(name, value)| (*name, value.as_str()));
     for (name, value) in std::iter::once(("Content-Type", response.content_type)).chain(extra) {
-        // tiny_http lets a line break through, and with it a second response.
+        // tiny_http would accept a line break here, and with it a second response.
         if name.bytes().chain(value.bytes()).any(|b| b.is_ascii_control()) {
             return false;
         }

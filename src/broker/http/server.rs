@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
-/// Connections count up from here. No number is used twice, so a late event cannot reach another connection.
+/// The first number of a connection. No number is used twice, so a late event cannot reach another connection.
 const FIRST_ID: usize = 2;
 /// How many connections are accepted before the open connections get a turn.
 const ACCEPT_MAX: usize = 64;
-/// The pause after a failed accept. The process may be out of descriptors, and no event reports when it has some
-/// again.
+/// The pause after a failed accept. The process may be out of descriptors, and no event reports when there are free
+/// ones again.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// How long connections that have shown no token are served in one turn.
 const STRANGERS_SHARE: Duration = Duration::from_millis(1);
@@ -34,7 +34,7 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(200);
 /// The state of the thread.
 pub struct HttpThread {
     poll: Poll,
-    /// `None` once the thread stops.
+    /// The listener; `None` once the thread stops.
     listener: Option<TcpListener>,
     accept_state: HttpAcceptState,
     dispatcher: Dispatcher,
@@ -42,10 +42,10 @@ pub struct HttpThread {
     stopping: Arc<AtomicBool>,
     n_open: Arc<AtomicUsize>,
     conns: BTreeMap<usize, HttpConnection>,
-    /// The connections that need a turn without waiting for an event.
+    /// The connections that need a turn even without an event.
     ready: BTreeSet<usize>,
     next_id: usize,
-    /// The last connection without a token that was served.
+    /// The connection without a token that was served last.
     last_stranger: usize,
     scratch: Vec<u8>,
 }
@@ -59,13 +59,13 @@ enum HttpAcceptState {
     Ready,
     /// A client may be waiting, and every slot is busy.
     Full,
-    /// A client is waiting, and accepting failed. When to try again.
+    /// A client is waiting, and accepting failed. The value is the time of the next attempt.
     RetryAt(Instant),
 }
 
 impl HttpThread {
-    /// Prepares the thread, so that the caller gets the errors. `shared` holds the stop flag and the number of
-    /// connections.
+    /// Prepares the thread here, so that the caller gets the errors. `shared` contains the stop flag and the number
+    /// of connections.
     ///
     /// # Errors
     /// When the system refuses a poll.
@@ -83,7 +83,7 @@ impl HttpThread {
         let serve = HttpThread {
             poll,
             listener: Some(listener),
-            accept_state: HttpAcceptState::Ready, // clients may have come before us
+            accept_state: HttpAcceptState::Ready, // clients may have arrived before the thread started
             dispatcher,
             inbox,
             stopping: shared.0,
@@ -148,7 +148,7 @@ impl HttpThread {
         Ok(now)
     }
 
-    /// How long the poll may sleep; `None` means until an event.
+    /// How long the poll may sleep; `None` means until the next event.
     fn timeout(&self, end: Option<Instant>) -> Option<Duration> {
         if !self.ready.is_empty() || self.accept_state == HttpAcceptState::Ready {
             return Some(Duration::ZERO);
@@ -166,7 +166,7 @@ impl HttpThread {
         match event.token() {
             LISTENER => self.accept_state = HttpAcceptState::Ready,
             WAKER => {} // the inbox is read in any case
-            // The client is gone for good.
+            // The client is gone.
             Token(id) if event.is_error() || event.is_write_closed() => {
                 self.conns.remove(&id);
             }
@@ -205,7 +205,7 @@ impl HttpThread {
         for id in known {
             self.run_connection(id, now);
         }
-        // They take turns: the next round begins after the connection that was served last.
+        // These connections take turns: the next round begins after the connection that was served last.
         let (served_before, others): (Vec<_>, Vec<_>) = strangers.into_iter().partition(|id| *id <= self.last_stranger);
         let began = Instant::now();
         for id in others.into_iter().chain(served_before) {
@@ -230,7 +230,7 @@ impl HttpThread {
         }
     }
 
-    /// Acts on a connection, then does what the connection needs next.
+    /// Runs an action on a connection, and then does what the connection needs next.
     fn apply(&mut self, id: usize, act: impl FnOnce(&mut HttpConnection, &Dispatcher, &mut [u8]) -> Next) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let (dispatcher, scratch) = (&self.dispatcher, &mut self.scratch);
@@ -289,7 +289,7 @@ impl HttpThread {
                     self.accept_state = HttpAcceptState::Idle;
                     break;
                 }
-                // That client is gone already.
+                // The client has hung up already.
                 Err(e) if concerns_one_client(&e) => {}
                 Err(_) => {
                     // Most likely the process is out of descriptors. Dropping a connection frees one.
@@ -325,7 +325,7 @@ impl HttpThread {
         self.ready.insert(id);
     }
 
-    /// The connection to drop first: the oldest that has shown no token, or else the one that has been idle for
+    /// The connection to drop first: the oldest one that has shown no token, or else the one that has been idle for
     /// longest.
     fn first_to_leave(&self, of: impl Fn(&HttpConnection) -> bool) -> Option<usize> {
         let found = self.conns.iter().filter(|(_, conn)| of(conn));

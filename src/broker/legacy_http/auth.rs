@@ -1,4 +1,4 @@
-//! Authorises HTTP requests: a program needs the token or the secret, and must address this machine by its own name
+//! Authorises HTTP requests. A program needs the token or the secret, and must address this machine by its own name
 //! or address.
 
 use super::{body, refuse};
@@ -8,16 +8,16 @@ use std::net::IpAddr;
 use std::time::Instant;
 use subtle::ConstantTimeEq;
 
-/// Lets a request through if it has the token, or the secret if there is one, and if it addresses this machine by an
-/// address or its own name (`hub_name`, where this is a hub). This stops web pages of other origins, even if they
-/// rebind their own name to this machine's address. It answers `/health` itself.
+/// Lets a request through if it has the token or the secret, and if it addresses this machine by an address or its
+/// own name (`hub_name`, on a hub). This stops web pages from other origins, even if they rebind their own name to
+/// this machine's address. The gate itself answers `/health`.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
     let started = Instant::now();
     Box::new(move |head: &Head| {
         let host = head.host.as_deref().map_or("localhost", without_port);
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        // Other machines address a hub by its name, or by an address, which can't be rebound.
+        // Other machines address a hub by its name, or by an address, which nobody can rebind.
         let is_hub = |name: &String| {
             bare.parse::<IpAddr>().is_ok() || bare.trim_end_matches(".local").eq_ignore_ascii_case(name)
         };
@@ -29,7 +29,7 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
             return Some(health(head, started));
         }
         let bearer = head.authorization.as_deref().and_then(|given| given.strip_prefix("Bearer "));
-        // Both are compared even if the first one matches, so that the time taken reveals nothing.
+        // Both are compared even if the first one matches, so that the time reveals nothing.
         let given = [bearer, head.mesh_secret.as_deref()].into_iter().flatten();
         let is_let_in = given.filter(|given| is_known(given)).count() > 0;
         (!is_let_in).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))
@@ -49,7 +49,7 @@ fn health(head: &Head, started: Instant) -> HttpResponse {
 /// Checks whether a text is the token, or the secret if there is one.
 pub fn bearer_check(token: String, secret: Option<String>) -> impl Fn(&str) -> bool + Send + Sync {
     let wanted: Vec<String> = [Some(token), secret].into_iter().flatten().collect();
-    // The text is compared with all of them, each in constant time, so that the time taken reveals nothing.
+    // The text is compared with all of them, each in constant time, so that the time reveals nothing.
     move |given| wanted.iter().fold(0, |n, want| n | given.as_bytes().ct_eq(want.as_bytes()).unwrap_u8()) == 1
 }
 

@@ -7,7 +7,7 @@ use crate::core::Op;
 use crate::core::op::ArgKind;
 use serde_json::{Map, Value};
 
-/// The longest text that an argument of an operation may be.
+/// The length of the longest text that an operation accepts in an argument.
 pub fn max_of(op: &Op, arg: &str) -> usize {
     match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
         Some(ArgKind::Text { max, .. } | ArgKind::Texts { max, .. } | ArgKind::Units { max }) => max,
@@ -15,7 +15,7 @@ pub fn max_of(op: &Op, arg: &str) -> usize {
     }
 }
 
-/// The allowed words of an argument of an operation.
+/// The words that an operation accepts in an argument.
 pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
     match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
         Some(ArgKind::Choice(words)) => words,
@@ -56,7 +56,7 @@ impl Fields {
         let n = self.number("limit").map_or(default, |n| n as i64);
         if n < 0 { limits::ROWS_MAX } else { n.min(limits::ROWS_MAX) }
     }
-    /// A text that is no longer than the operation allows.
+    /// A text that is not longer than the operation allows.
     pub fn bounded(&self, name: &str, op: &Op, arg: &str) -> Result<Option<String>, Error> {
         let max = max_of(op, arg);
         match self.text(name) {
@@ -64,7 +64,7 @@ impl Fields {
             text => Ok(text.map(str::to_owned)),
         }
     }
-    /// The same, if it has at least one character.
+    /// A text of at least one character that is not longer than the operation allows.
     pub fn bounded_word(&self, name: &str, op: &Op, arg: &str) -> Result<Option<String>, Error> {
         Ok(self.bounded(name, op, arg)?.filter(|text| !text.is_empty()))
     }

@@ -1,12 +1,12 @@
-//! The twelve HTTP routes of slm-mesh 1.x. Their keys, key order, string ids and texts are frozen:
-//! existing clients match them. Keys may be added, and none is renamed.
+//! The twelve HTTP routes of slm-mesh 1.x. Their keys, key order, string ids and texts are frozen, because existing
+//! clients match them. Keys may be added, but none is renamed.
 //!
-//! A route runs the corresponding operation. Where the frozen protocol differs from every operation (it counts no
-//! calls, marks a whole page as read, accepts fractions of a minute, returns long rows uncut), the route calls the
-//! rule behind the operation instead. In both cases the operation's declaration gives the largest sizes and the
+//! A route runs the corresponding operation. Sometimes the frozen protocol differs from every operation: it counts no
+//! calls, marks a whole page as read, accepts fractions of a minute, or returns long rows uncut. Then the route calls
+//! the rule behind the operation. In both cases the declaration of the operation gives the largest sizes and the
 //! allowed words, so the routes have no limits of their own.
 //!
-//! **Invariant:** the old formats are known only here, and not to the core.
+//! **Invariant:** only this module knows the old formats; the core does not.
 
 mod auth;
 pub(super) mod fields;

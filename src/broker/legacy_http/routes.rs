@@ -1,5 +1,5 @@
-//! The frozen routes: each translates its fields, runs an operation or the rule behind it, and shapes the
-//! answer.
+//! The frozen routes. Each route translates its fields, runs an operation or the rule behind it, and gives the answer
+//! its frozen form.
 
 use super::fields::{Fields, choices_of, max_of};
 use super::{RouteResult, no};
@@ -18,10 +18,10 @@ use crate::core::{
 use crate::store::{LockRow, Message, MessageFilter, PeerRow};
 use serde_json::{Value, json};
 
-/// Agent types as existing clients name them.
+/// The types of agents, with the names that existing clients use.
 const AGENT_TYPES: &[&str] = &["claude-code", "cursor", "aider", "codex", "windsurf", "vscode", "unknown"];
 
-/// A route: it gets the fields of the request, and the time.
+/// A route. It receives the fields of the request, and the time.
 type Route = fn(&mut Mesh, &Fields, i64) -> RouteResult;
 
 /// The route of a method and a target.
@@ -118,7 +118,7 @@ fn peers(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let excluded = fields.text("excludeId");
     let project = own_project(mesh, fields);
     let root = fields.text("gitRoot").map(str::to_owned);
-    // Existing sessions never send gitRoot: they mean the repository of their directory.
+    // Existing sessions never send gitRoot, because they mean the repository of their directory.
     let repo = fields.repository.clone();
     let scope = fields.text("scope").unwrap_or("machine");
     let fits = |row: &PeerRow| match scope {
@@ -169,7 +169,7 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
         return Err(no(format!("type: want one of {}", kinds.join(", "))));
     }
     // All unregistered senders share one budget, so a client gains nothing by inventing senders. A client that names
-    // a session as its sender does not spend that session's own budget, which is for the session's socket.
+    // a session as its sender does not use up the session's own budget, which is for the session's socket.
     let is_known = mesh.peers().get(from).is_some();
     let budget = if is_known { format!("http {from}") } else { "unregistered".into() };
     mesh.charge(&budget, 10, now)?;
@@ -285,7 +285,8 @@ fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     }
 }
 
-/// The absolute path. A relative path is relative to its peer's project; the path of an unknown peer stays unchanged.
+/// The absolute path. A relative path is relative to the peer's project. If the peer is unknown, the path stays
+/// unchanged.
 fn absolute(mesh: &Mesh, file: &str, holder: &str) -> String {
     match mesh.peers().get(holder) {
         Some(peer) if !file.starts_with('/') && peer.row.project.starts_with('/') => {
@@ -345,7 +346,7 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
             if types.iter().any(|kind| kind.len() > max) {
                 return Err(no(format!("types: one is too long (max {max} bytes)")));
             }
-            // Only known peers receive pushes, so other subscriptions would only use up space.
+            // Only known peers receive pushes, so a subscription of another peer would only use up space.
             if mesh.peers().get(&id).is_some() {
                 mesh.subscribe_peer(&id, types.iter().map(|kind| (*kind).to_owned()).collect());
             }

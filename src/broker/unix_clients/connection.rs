@@ -1,4 +1,4 @@
-//! One client's connection: bytes in, bytes out, both bounded, and whether the client still answers.
+//! The connection of one client: its input and output, both bounded, and whether the client still answers.
 
 use super::fair_queue::QueueTag;
 use super::origin::Origin;
@@ -13,7 +13,7 @@ use std::time::Duration;
 pub const READ_MAX: usize = 64 * 1024;
 /// With more unread output than this, no more requests of the client are read.
 const BACKPRESSURE_AT: usize = 256 * 1024;
-/// With more unread output than this the client is dropped: it will never read it.
+/// The most unread output. A client with more is dropped, because it will never read it.
 const OUTPUT_MAX: usize = 4 << 20;
 /// A client that acts for no peer may be dropped for a new client after this much silence, ms.
 const IDLE_MS: i64 = 1_000;
@@ -21,62 +21,62 @@ const IDLE_MS: i64 = 1_000;
 /// Whether a client answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Responsiveness {
-    /// It was heard since the last ping.
+    /// The client was heard since the last ping.
     Responsive,
-    /// It was pinged and has not answered yet.
+    /// The client was pinged and has not answered yet.
     Pinged,
-    /// It did not answer in time and counts as offline.
+    /// The client did not answer in time and counts as offline.
     Unresponsive,
 }
 
 /// A client's place in the order of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceRank {
-    /// It has closed its side. It is served first, so that it can reconnect in the same turn and find its old peer
-    /// free.
+    /// The client has closed its side. It is served first, so that it can reconnect in the same turn and find its old
+    /// peer free.
     HungUp,
-    /// It has waited longest, so that no client waits forever.
+    /// The client has waited longest. It is served now, so that no client waits for ever.
     Overdue,
-    /// Its expected finish in the fair queue.
+    /// The expected finish of the client in the fair queue.
     Queued(u64),
 }
 
 /// A client.
 pub struct ClientConnection {
     stream: UnixStream,
-    /// Where it runs.
+    /// The machine and the processes of the client.
     pub origin: Origin,
-    /// Its input that is not yet served.
+    /// Input that was not served yet.
     pub input: LineBuffer,
-    /// More lines were read than one turn serves.
+    /// Whether more lines were read than one turn serves.
     pub has_more: bool,
-    /// It acts for a peer, so its silence matters.
+    /// Whether the client acts for a peer, so that its silence matters.
     pub is_session: bool,
-    /// The mesh knows that it hung up.
+    /// Whether the mesh knows that the client hung up.
     pub is_detached: bool,
-    /// It is a guest of slm-mesh 0.1.0, so nothing is served.
+    /// Whether the client is a guest of slm-mesh 0.1.0, which is not served.
     pub is_outdated: bool,
-    /// The socket may have bytes: the poll reports them only once.
+    /// Whether the socket may have bytes, which the poll reports only once.
     is_readable: bool,
-    /// The socket may take bytes.
+    /// Whether the socket may accept bytes.
     is_writable: bool,
-    /// The poll reports when the socket accepts bytes again. This is on only while the socket accepts none, because
-    /// otherwise each line that a client reads would wake the loop needlessly.
+    /// Whether the poll reports that the socket accepts bytes again. This is on only while the socket accepts none,
+    /// because otherwise each line that a client reads would wake the loop needlessly.
     watches_writable: bool,
-    /// The client has closed its side. Its earlier input is still to be read.
+    /// Whether the client has closed its side. Its earlier input must still be read.
     is_half_closed: bool,
-    /// It hung up, or is to be dropped as soon as its output is flushed.
+    /// Whether the client hung up, or must be dropped after its output was sent.
     is_closed: bool,
-    /// It left too much output unread, so it gets no further output.
+    /// Whether the client left too much output unread. Then it gets no more output.
     has_overflowed: bool,
     output: Vec<u8>,
     sent: usize,
     last_heard: i64,
     liveness: Responsiveness,
     tag: QueueTag,
-    /// The turn in which it was served last, or came.
+    /// The turn in which the client was served last, or connected.
     last_turn: u64,
-    /// It has sent something, or has proven the secret. Until then its purpose is unknown.
+    /// Whether the client has sent something, or has proven the secret. Before that its purpose is unknown.
     has_spoken: bool,
 }
 
@@ -148,7 +148,7 @@ impl ClientConnection {
         }
         if self.n_unsent() + line.len() > OUTPUT_MAX {
             (self.is_closed, self.has_overflowed) = (true, true);
-            // Its further requests are dropped, too, because their answers would need unbounded memory.
+            // Further requests of this client are dropped, too, because their answers would need unbounded memory.
             (self.input, self.is_readable, self.has_more) = (LineBuffer::default(), false, false);
             self.discard_output();
             return;
@@ -199,7 +199,7 @@ impl ClientConnection {
         self.is_closed = true;
     }
 
-    /// Whether it hung up, or is to be dropped.
+    /// Whether the client hung up, or must be dropped.
     pub fn is_closed(&self) -> bool {
         self.is_closed
     }
@@ -219,12 +219,12 @@ impl ClientConnection {
         self.n_unsent() > BACKPRESSURE_AT && !self.is_closed
     }
 
-    /// Whether it can be served without waiting for an event.
+    /// Whether the client can be served without waiting for an event.
     pub fn wants_turn(&self) -> bool {
         self.has_input() && !self.is_backpressured() || self.is_done()
     }
 
-    /// Whether it hung up, all its requests are served, and all its output is sent.
+    /// Whether the client hung up, all its requests are served, and all its output is sent.
     pub fn is_done(&self) -> bool {
         self.is_closed && !self.has_more && self.is_flushed()
     }
@@ -242,29 +242,29 @@ impl ClientConnection {
         self.sent = 0;
     }
 
-    /// When it was heard last, ms.
+    /// When the client was heard last, ms.
     pub fn last_heard(&self) -> i64 {
         self.last_heard
     }
 
-    /// Whether it may be dropped to make room: it has sent nothing since it connected in an earlier turn, or it has
-    /// been silent for a while and has no unread output.
+    /// Whether the client may be dropped to make room. It may if it has sent nothing since it connected in an earlier
+    /// turn, or if it has been silent for a while and has no unread output.
     pub fn is_idle(&self, turn: u64, now: i64) -> bool {
         let is_silent = !self.has_spoken && !self.is_new(turn);
         is_silent || now - self.last_heard >= IDLE_MS && self.is_flushed()
     }
 
-    /// Whether it has sent anything yet, or proven the secret.
+    /// Whether the client has sent anything yet, or proven the secret.
     pub fn has_spoken(&self) -> bool {
         self.has_spoken
     }
 
-    /// Whether it connected so recently that its input may not have been read yet.
+    /// Whether the client connected so recently that its input may not have been read yet.
     pub fn is_new(&self, turn: u64) -> bool {
         !self.has_spoken && (self.is_readable || self.last_turn == turn)
     }
 
-    /// Notes that it was served in this turn, and how much work that was; returns its start in the
+    /// Notes that the client was served in this turn, and how much work that was. Returns the client's start in the
     /// queue.
     pub fn note_served(&mut self, work: Duration, turn: u64, time: u64) -> u64 {
         let start = self.tag.start(time);
@@ -273,9 +273,9 @@ impl ClientConnection {
         start
     }
 
-    /// Its place in the order of service.
+    /// The client's place in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
-        // A client that left many requests behind goes first only once.
+        // A client that hung up with many requests is served first only once.
         if self.is_half_closed && !self.has_more {
             ServiceRank::HungUp
         } else {
@@ -283,7 +283,7 @@ impl ClientConnection {
         }
     }
 
-    /// The turn in which it was served last, or came.
+    /// The turn in which the client was served last, or connected.
     pub fn last_turn(&self) -> u64 {
         self.last_turn
     }
@@ -294,12 +294,12 @@ impl ClientConnection {
         std::mem::replace(&mut self.liveness, Responsiveness::Responsive) == Responsiveness::Unresponsive
     }
 
-    /// Whether it has been silent for a heartbeat and was not pinged yet.
+    /// Whether the client has been silent for a heartbeat and was not pinged yet.
     pub fn needs_ping(&self, heartbeat_ms: i64, now: i64) -> bool {
         self.liveness == Responsiveness::Responsive && now - self.last_heard >= heartbeat_ms
     }
 
-    /// Notes that it was pinged.
+    /// Notes that the client was pinged.
     pub fn note_ping(&mut self) {
         self.liveness = Responsiveness::Pinged;
     }
@@ -313,7 +313,7 @@ impl ClientConnection {
         is_late
     }
 
-    /// When its silence matters next, ms.
+    /// The time at which the client's silence matters next, ms.
     pub fn deadline(&self, heartbeat_ms: i64, dead_ms: i64) -> Option<i64> {
         let patience = match self.liveness {
             _ if !self.is_session => return None,

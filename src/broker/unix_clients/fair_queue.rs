@@ -1,9 +1,9 @@
-//! The order in which clients are served, so that a client's cost is its own: fair queueing. A client that causes
-//! much work waits behind the others, and they do not wait for it.
+//! Fair queueing: the order in which clients are served, so that each client pays for its own work. A client that
+//! causes much work waits behind the others, and they do not wait for it.
 //!
-//! Each client has a start, which increases by the work that is done for it. The client that would finish first,
-//! estimated from its last cost, is served first. The queue's own time is the start of the client served last. A
-//! client that returns after a pause starts from there, with neither credit nor debt.
+//! Each client has a start, which increases by the work that is done for it. The client that is expected to finish
+//! first, according to its last cost, is served first. The queue's own time is the start of the client that was
+//! served last. A client that returns after a pause starts from there, with neither credit nor debt.
 
 use std::time::Duration;
 
@@ -16,31 +16,31 @@ pub const TURN_SHARE: Duration = Duration::from_millis(1);
 /// A client's place in the queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueTag {
-    /// Work before this client's turn, in microseconds.
+    /// The work before this client's turn, in microseconds.
     start: u64,
-    /// Its cost when it was served last.
+    /// The client's cost when it was served last.
     last_cost: u64,
 }
 
 impl Default for QueueTag {
-    /// A new client, which may cost a whole share.
+    /// A new client, which is expected to need a whole share.
     fn default() -> QueueTag {
         QueueTag { start: 0, last_cost: CLIENT_SHARE.as_micros() as u64 }
     }
 }
 
 impl QueueTag {
-    /// Its start. A client without a backlog starts from the queue's time.
+    /// The client's start. A client without a backlog starts from the queue's time.
     pub fn start(self, time: u64) -> u64 {
         self.start.max(time)
     }
 
-    /// Its expected finish. The smallest is served first.
+    /// The client's expected finish. The client with the smallest value is served first.
     pub fn finish(self, time: u64) -> u64 {
         self.start(time) + self.last_cost
     }
 
-    /// Its next place, after this work.
+    /// The client's next place, after this work.
     pub fn after(self, time: u64, work: Duration) -> QueueTag {
         let last_cost = work.as_micros() as u64;
         QueueTag { start: self.start(time) + last_cost, last_cost }
@@ -51,8 +51,8 @@ impl QueueTag {
 mod tests {
     use super::*;
 
-    /// Serves clients of these costs for this many turns. Returns how many turns the first client, which sends a
-    /// request every `pause` turns, waited at most.
+    /// Serves clients with these costs for this many turns. The first client sends a request every `pause` turns.
+    /// Returns the most turns that it waited.
     fn longest_wait(costs: &[u64], pause: usize, n_turns: usize) -> usize {
         let mut tags = vec![QueueTag::default(); costs.len()];
         let (mut time, mut asked, mut longest) = (0, None, 0);
@@ -84,7 +84,7 @@ mod tests {
         let greedy = |n: usize, cost| vec![cost; n];
         for (n, cost) in [(1, 1100), (8, 3000), (50, 1100), (500, 1000)] {
             assert!(longest_wait(&[vec![30], greedy(n, cost)].concat(), 3, 3000) <= 1, "{n} of {cost}");
-            // One of them waits for one round of all clients.
+            // One of the clients waits for one round of all clients.
             let round = (n + 1) * cost as usize / 1000 + 2;
             assert!(longest_wait(&greedy(n + 1, cost), 1, 3000) <= round, "{n} of {cost}");
         }

@@ -1,5 +1,5 @@
-//! The clients on the Unix socket, and sessions on other machines, whose lines come over a socket
-//! pair: accepted, served in turn, checked for life, and dropped.
+//! The clients on the Unix socket, and sessions on other machines, whose lines arrive over a socket pair. They are
+//! accepted, served in turn, checked for life, and dropped.
 //!
 //! **Invariant:** a client gets a bounded share of each turn, and no client waits for another one.
 
@@ -32,10 +32,10 @@ use std::time::Instant;
 const CLIENTS_MAX: usize = 2000;
 /// The pause after a failed accept.
 const ACCEPT_RETRY_MS: i64 = 100;
-/// A client that was not served for this many turns is served, whatever its place in the queue.
+/// A client that was not served for this many turns is served, whatever its place in the queue is.
 const OVERDUE_TURNS: u64 = 64;
-/// Connections dropped when descriptors run out: the next client needs some, and so do the files that the loop opens
-/// to serve it.
+/// How many connections are dropped when descriptors run out. The next client needs some, and so do the files that
+/// the loop opens to serve it.
 const DROPPED_AT_ONCE: usize = 8;
 
 /// Whether clients are waiting to be accepted, which the poll reports only once.
@@ -45,7 +45,7 @@ enum AcceptState {
     Idle,
     /// A client may be waiting.
     Ready,
-    /// A client is waiting for which there was no room. When to try again, ms.
+    /// A client is waiting, but there was no room. The value is the time of the next attempt, ms.
     RetryAt(i64),
 }
 
@@ -54,11 +54,11 @@ pub struct UnixClients {
     listener: UnixListener,
     accept_state: AcceptState,
     connections: HashMap<u64, ClientConnection>,
-    /// The buffer into which all clients are read. It is cleared once, not for every line.
+    /// The buffer into which the input of all clients is read. It is cleared only once, not for every line.
     buffer: Vec<u8>,
     /// Counts the turns.
     turn: u64,
-    /// The time of the fair queue: the start of the client served last.
+    /// The time of the fair queue: the start of the client that was served last.
     queue_time: u64,
     /// Connections of other users that were refused.
     n_refused: StrangerCount,
@@ -95,9 +95,9 @@ impl UnixClients {
     /// Accepts on another socket from now on. Connected clients stay.
     ///
     /// # Errors
-    /// When it can't be registered in the poll.
+    /// When the socket can't be registered in the poll.
     pub fn replace_listener(&mut self, mut listener: UnixListener, registry: &Registry) -> io::Result<()> {
-        // A failure is harmless: the old socket reports no more clients, since no path leads to it.
+        // A failure is harmless. The old socket reports no more clients, because no path leads to it.
         let _ = registry.deregister(&mut self.listener);
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         self.listener = listener;
@@ -110,7 +110,7 @@ impl UnixClients {
         self.accept_state = AcceptState::Ready;
     }
 
-    /// Notes what the poll reported of a connection; returns false if it is none of these.
+    /// Notes what the poll reported about a connection; returns false if the token belongs to no client.
     pub fn note_ready(&mut self, token: u64, event: &Event) -> bool {
         let Some(connection) = self.connections.get_mut(&token) else { return false };
         connection.note_ready(event);
@@ -153,7 +153,7 @@ impl UnixClients {
                 }
                 Err(_) => {
                     // Most likely the process is out of file descriptors, and no event reports a free one. So some
-                    // are freed, and accepting continues once the clients of this turn were read.
+                    // connections are dropped, and accepting continues after the clients of this turn were read.
                     let n_dropped = (0..DROPPED_AT_ONCE).filter(|_| self.drop_idlest(context)).count();
                     if n_dropped > 0 || self.connections.values().any(|conn| conn.is_new(self.turn)) {
                         return;
@@ -186,8 +186,8 @@ impl UnixClients {
         }
     }
 
-    /// Makes room by dropping the client that has been silent for longest and acts for no peer. Returns false if all
-    /// are sessions, or were heard a moment ago.
+    /// Makes room by dropping the client that acts for no peer and has been silent for longest. Returns false if all
+    /// clients are sessions, or were heard a moment ago.
     fn drop_idlest(&mut self, context: &mut LoopContext) -> bool {
         let is_idle = |(token, conn): &(&u64, &ClientConnection)| {
             conn.is_idle(self.turn, context.now) && !context.mesh.is_in_use(**token)
@@ -243,7 +243,7 @@ impl UnixClients {
 
     fn serve_client(&mut self, context: &mut LoopContext, token: u64, rank: ServiceRank) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
-        // On a busy machine, the time in which other programs run is not charged to a client.
+        // On a busy machine, the time in which other programs run is not charged to the client.
         let (buffer, began) = (&mut self.buffer, crate::sys::thread_time());
         let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, buffer)));
         let start = connection.note_served(crate::sys::thread_time().saturating_sub(began), self.turn, self.queue_time);
@@ -260,7 +260,7 @@ impl UnixClients {
         }
     }
 
-    /// Pings quiet sessions, and has the mesh count those as offline that do not answer.
+    /// Pings silent sessions, and marks sessions that do not answer as offline in the mesh.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
         for (token, connection) in &mut self.connections {
             if !context.mesh.is_attached(*token) {
@@ -317,8 +317,8 @@ impl UnixClients {
     }
 }
 
-/// Tells the mesh that a client hung up. The connection stays until the flush, which answers what the
-/// client asked in this very turn: it may have closed only its own side.
+/// Tells the mesh that a client hung up. The connection stays until the flush, because the client may have closed
+/// only its own side and still gets the answers of this turn.
 fn detach(token: u64, connection: &mut ClientConnection, context: &mut LoopContext) {
     if !std::mem::replace(&mut connection.is_detached, true) {
         context.mesh.on_disconnected(token, context.now);

@@ -1,5 +1,5 @@
-//! The machine on which a client runs, and the processes above it. For this machine they are read from the kernel;
-//! for another machine the client reports them.
+//! The machine on which a client runs, and the processes above the client. The kernel reports them for this machine,
+//! and the client reports them for another machine.
 
 use super::super::methods::CallerMachine;
 use crate::base::process::Process;
@@ -19,21 +19,21 @@ pub enum Origin {
     Local {
         /// The client's process.
         pid: i64,
-        /// The processes above it, once they have been read.
+        /// The processes above the client, after they have been read.
         ancestors: Option<Vec<Process>>,
     },
-    /// On another machine, whose kernel can't be asked.
+    /// On another machine, whose kernel cannot be asked.
     Remote(RemoteOrigin),
 }
 
 /// The facts that a client on another machine reports about itself.
 #[derive(Debug, Default)]
 pub struct RemoteOrigin {
-    /// Its machine.
+    /// The client's machine.
     pub host: String,
-    /// Its user.
+    /// The client's user.
     pub user: String,
-    /// The processes above it.
+    /// The processes above the client.
     ancestors: Vec<Process>,
 }
 
@@ -45,7 +45,7 @@ impl RemoteOrigin {
             text.chars().filter(|c| !c.is_control() && *c != '@' && *c != '/').take(NAME_MAX).collect()
         };
         let host = name("host");
-        // A process of one machine must not be taken for one with the same number on another.
+        // A process must not be mistaken for a process with the same number on another machine.
         let salt = fnv1a(&host);
         let parse = |row: &Value| {
             let start = row[1].as_u64()?.wrapping_add(salt);
@@ -75,7 +75,7 @@ impl Origin {
         Origin::Remote(RemoteOrigin { host: address.to_string(), ..RemoteOrigin::default() })
     }
 
-    /// Whether it runs on this machine or on another one.
+    /// Whether the client runs on this machine or on another one.
     pub fn machine(&self) -> CallerMachine {
         match self {
             Origin::Local { .. } => CallerMachine::Local,

@@ -1,4 +1,4 @@
-//! A client's lines: parsed, given to the mesh or to the broker's own methods, and answered.
+//! Handles a client's lines: parses them, passes them to the mesh or to the broker's own methods, and answers them.
 
 use super::connection::ClientConnection;
 use super::fair_queue::CLIENT_SHARE;
@@ -15,11 +15,11 @@ use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
 use serde_json::{Map, Value};
 use std::time::Instant;
 
-/// The most requests of one client that are served in one turn, so that others get their share.
+/// The most requests of one client in one turn, so that other clients get their share.
 const REQUESTS_MAX: usize = 16;
-/// Bytes of the name or id in `as`.
+/// The most bytes of the name or id in `as`.
 const AS_MAX: usize = 256;
-/// Characters of an unknown method's name that its error repeats.
+/// How many characters of an unknown method's name the error repeats.
 const METHOD_SHOWN: usize = 60;
 
 /// Reads what a client sent, and serves a turn's share of it.
@@ -72,7 +72,7 @@ fn serve_message(
             serve_request(context, token, connection, id, &method, params);
         }
         Ok(RpcMessage::Notification { method, params }) => serve_notice(context, token, connection, &method, params),
-        // The broker sends a client only pings as requests, and any line counts as the answer.
+        // The only requests of the broker to a client are pings, and any line counts as their answer.
         Ok(RpcMessage::Response { .. }) => {}
         Err(bad) => connection.write(&rpc::protocol_error_response(bad.id.as_ref(), bad.code, &bad.text)),
     }
@@ -96,13 +96,13 @@ fn serve_notice(
                 Err(error) => connection.write(&rpc::error_response(&Value::Null, &error)),
             }
         }
-        // An operation without an id runs, and its sender wants no reply.
+        // An operation without an id is run, and its sender wants no reply.
         _ => {
             if let Some(op) = core::op(method) {
                 call_operation(context, token, connection, Value::Null, op, params);
             } else if let Some(error) = retired(method) {
                 connection.write(&rpc::error_response(&Value::Null, &error));
-                // Without its origin, a guest of that version would pass for a caller on this machine.
+                // Without its origin, a guest of that version would look like a caller on this machine.
                 connection.is_outdated |= method == "far";
             }
         }
@@ -167,14 +167,15 @@ fn call_operation(
         Some(Value::String(id)) if !id.is_empty() => Some(id.chars().take(AS_MAX).collect()),
         _ => None,
     };
-    // A caller that asks for its identity, or must be known, is looked up in the process tree, because only there it
-    // can't claim to be another peer.
+    // If a caller needs an identity, it is looked up in the process tree, because only there a caller can't claim to
+    // be another peer.
     let is_known = acting.is_some() || mesh.is_attached(token);
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
     let is_attach = std::ptr::eq(op, &ATTACH);
     if is_attach {
-        // For a session, only its ancestors are noted, because a session itself is not a child of another session. A
-        // script is not an agent's server: commands that the script runs act as it, but commands of its shell do not.
+        // For a session, only its ancestors are noted, because a session is not a child of another session. A script
+        // is not an agent's server: commands that the script starts act as the script, but commands of its shell do
+        // not.
         match connection.origin.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
             Some(process) => mesh.set_ancestors(token, &[process]),
             None => mesh.set_ancestors(token, connection.origin.ancestors()),

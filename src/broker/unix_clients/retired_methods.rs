@@ -1,5 +1,5 @@
-//! The methods of slm-mesh 0.1.0 that have other names now. A session of that version may outlive its broker,
-//! so it is told what to do.
+//! Methods of slm-mesh 0.1.0 that have other names now. A session of that version may outlive its broker, so it gets
+//! an error that says what to do.
 
 use crate::base::error::{Error, ErrorKind};
 

@@ -1,9 +1,9 @@
-//! Access to the web page: codes, each of which opens the page once, and the sessions that they become.
+//! Access to the web page: codes that each open the page once, and the sessions that come from them.
 //!
 //! A session has two secrets. The browser keeps the cookie, which no script can read, but which the browser sends to
-//! every port of this machine. The page keeps the key, which is sent to no other port. A request needs both.
+//! every port of this machine. The page keeps the key, which goes to no other port. A request needs both.
 //!
-//! **Invariant:** no code or session is written to disk; all end with the broker.
+//! **Invariant:** no code or session is written to disk, and all of them end with the broker.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use subtle::ConstantTimeEq;
 
 /// How long an unused code is valid.
 const CODE_LASTS: Duration = Duration::from_secs(60);
-/// The most unused codes at once. A further code replaces the oldest.
+/// The most unused codes. A new code replaces the oldest one.
 const CODES_MAX: usize = 8;
 /// How long an unused session is valid.
 const SESSION_LASTS: Duration = Duration::from_secs(12 * 3600);
-/// The most sessions at once. A further session replaces the one that was unused for longest.
+/// The most sessions. A new session replaces the session that was unused for longest.
 const SESSIONS_MAX: usize = 16;
 
-/// Codes and sessions, which the loop and the HTTP thread share.
+/// The codes and sessions, which the loop and the HTTP thread share.
 pub struct WebAuth {
     chance: fn() -> u128,
     state: Mutex<AuthState>,
@@ -32,7 +32,7 @@ struct AuthState {
 
 struct PageSession {
     cookie: String,
-    /// `None` until the page requests it, which works only once.
+    /// The key of the session; `None` after the page has requested it, which works only once.
     key: Option<String>,
     used: Instant,
 }
@@ -63,7 +63,7 @@ impl WebAuth {
         Some(cookie)
     }
 
-    /// The key of a session; only the first call gets it.
+    /// The key of a session. Only the first call gets it.
     pub fn claim_key(&self, cookie: &str, now: Instant) -> Option<String> {
         let mut state = self.valid_state(now);
         let place = find(&state.sessions, |session| is_same(&session.cookie, cookie))?;
@@ -99,7 +99,7 @@ impl WebAuth {
     }
 }
 
-/// Compares all items, so that the time taken does not reveal which one matches.
+/// Compares all items, so that the time does not reveal which item matches.
 fn find<T>(list: &[T], fits: impl Fn(&T) -> bool) -> Option<usize> {
     list.iter().enumerate().fold(None, |found, (n, item)| if fits(item) { Some(n) } else { found })
 }
@@ -108,7 +108,7 @@ fn is_same(known: &str, given: &str) -> bool {
     known.as_bytes().ct_eq(given.as_bytes()).into()
 }
 
-/// Drops the oldest, which come first.
+/// Drops the oldest items, which come first.
 fn make_room<T>(list: &mut Vec<T>, max: usize) {
     let n_over = (list.len() + 1).saturating_sub(max);
     list.drain(..n_over);

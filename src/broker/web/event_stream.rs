@@ -1,10 +1,10 @@
 //! The event streams of open pages: first the whole state, then the changes, in frames.
 //!
-//! The mesh reports events and messages one by one. The rows of peers and locks also change without an event (a peer
-//! waits for a lock, or is active), so they are compared with the rows that were sent before.
+//! The mesh reports events and messages one by one. The rows of peers and locks also change without an event (for
+//! example when a peer waits for a lock), so they are compared with the rows that were sent before.
 //!
-//! **Invariant:** frames leave in flush only. Every frame states the current facts, so a page may get a fact twice
-//! but never misses one.
+//! **Invariant:** frames leave only in `flush`. Every frame contains the current facts, so a page may get a fact
+//! twice but never misses one.
 
 use super::with_policy;
 use crate::base::{limits, time};
@@ -17,26 +17,26 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The most pages at once, since each may hold a buffer.
+/// The most open pages, because each page may need a buffer.
 const PAGES_MAX: usize = 16;
 /// Changes within this time share a frame. An event must be visible within 100 ms.
 const FRAME_MS: i64 = 40;
 /// The shortest time between two comparisons of the rows.
 const ROWS_MS: i64 = 500;
-/// Activity of a peer is rounded down to this, so that it does not change a row each time.
+/// The time of a peer's activity is rounded down to this, so that a row does not change each time.
 const ACTIVE_MS: i64 = 5_000;
-/// Past events, messages and changes of the state that a new page gets.
+/// How many past events, messages and state changes a new page gets.
 const N_OLD: i64 = 200;
-/// Rows of peers, locks and entries that a page gets.
+/// How many rows of peers, locks and entries a page gets.
 const ROWS_MAX: usize = 300;
-/// A value or a payload longer than this is not shown.
+/// A longer value or payload is not shown.
 const SHOWN_MAX: usize = 4096;
 
 /// The streams of all open pages.
 pub struct PageStreams {
     /// Wakes the loop when a page closes.
     waker: Arc<Waker>,
-    /// The open streams, each with a mark that its page has closed.
+    /// The open streams, each with a flag that tells whether its page has closed.
     open: Vec<(Ticket, Arc<AtomicBool>)>,
     /// Streams that begin with the next flush.
     new: Vec<Ticket>,
@@ -45,7 +45,7 @@ pub struct PageStreams {
     locks: SentRows,
 }
 
-/// What goes out with the next frame, and when.
+/// The content and the time of the next frame.
 #[derive(Default)]
 struct NextFrame {
     /// Events as JSON.
@@ -199,7 +199,7 @@ impl PageStreams {
         format_frame(now, &more, parts).into_bytes().into()
     }
 
-    /// The whole state, as the beginning of a stream. The rows were compared just before.
+    /// The whole state, as the beginning of a stream. The rows were compared just before this.
     fn first_frame(&self, mesh: &Mesh, now: i64) -> String {
         let settings = mesh.settings();
         let human = mesh.peers().resolve("human").unwrap_or_default();
@@ -242,7 +242,7 @@ fn format_frame(now: i64, more: &str, parts: Vec<(&str, Vec<String>)>) -> String
     format!("data: {{\"now\":{now}{more}{}}}\n\n", lists.concat())
 }
 
-/// An event as JSON. Its payload is JSON already and is copied: there may be hundreds of events a second.
+/// An event as JSON. The payload is JSON already, so it is copied: there may be hundreds of events a second.
 fn event_row(mesh: &Mesh, event: &Event) -> String {
     let note = || json!({ "note": "too long to show", "bytes": event.payload.len() }).to_string();
     let payload = if event.payload.len() > SHOWN_MAX { &note() } else { &event.payload };
@@ -263,7 +263,7 @@ fn entry_row(mesh: &Mesh, entry: &StateEntry) -> String {
     row.to_string()
 }
 
-/// The rows of peers: online peers first, then the peers that were online last.
+/// The rows of peers: first the online peers, then the peers that were online last.
 fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
     let mut peers: Vec<Peer> = mesh.peers().all().to_vec();
     peers.sort_by_key(|peer| (!peer.is_online() && !mesh.peers().is_human(&peer.row.id), -peer.row.last_seen));
@@ -273,7 +273,7 @@ fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
         let Ok(Some(mut row)) = mesh.peer_view(&peer.row.id, now) else { continue };
         let active = peer.last_active - peer.last_active % ACTIVE_MS;
         if let Some(row) = row.as_object_mut() {
-            // Fields that change with time alone are left out; the page counts from the time itself.
+            // Fields that only change with time are left out. The page computes them from the time itself.
             row.retain(|name, _| !["udsPath", "lastHeartbeat", "idleSeconds"].contains(&name.as_str()));
             row.insert("activeAt".into(), json!(active));
             row.insert("repo".into(), json!(peer.row.repo));

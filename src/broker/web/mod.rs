@@ -1,7 +1,7 @@
 //! The web page for people: its access rules, its files, and the calls that it may make.
 //!
-//! **Invariant:** only the files are served without a session, and they hold no data. Only our own page,
-//! on this machine, can use a session. The HTTP thread decides all of this from the head alone.
+//! **Invariant:** without a session, only the files of the page are served, and they contain no data. Only our own
+//! page, on this machine, can use a session. The HTTP thread decides all of this from the head of the request alone.
 
 pub mod auth;
 pub mod event_stream;
@@ -56,7 +56,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
      frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// Decides on requests for the page, and passes all others to another gate.
+/// Decides about requests for the page, and passes all other requests to another gate.
 pub fn gate(auth: Arc<WebAuth>, port: u16, rest: Gate) -> Gate {
     Box::new(move |head: &Head| {
         let path = head.target.as_str();
@@ -69,7 +69,7 @@ fn find_file(path: &str) -> Option<&'static PageFile> {
     FILES.iter().find(|(known, ..)| *known == path)
 }
 
-/// The response; `None` for a request that goes on to the loop.
+/// The response; `None` if the loop must answer the request.
 fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
     if let Some(why) = why_foreign(port, head) {
         return Some(refuse(403, why));
@@ -96,7 +96,7 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
     }
 }
 
-/// Why a request is not from our own page on this machine; `None` if it is.
+/// Why a request does not come from our own page on this machine; `None` if it does.
 fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     let host = head.host.as_deref().unwrap_or("");
     let is_named = ["127.0.0.1", "localhost", "[::1]"].iter().any(|name| host == format!("{name}:{port}"));
@@ -115,13 +115,13 @@ fn why_foreign(port: u16, head: &Head) -> Option<&'static str> {
     (head.method == "POST" && !is_proven).then_some("want the Origin of the page")
 }
 
-/// The value of one of the cookies.
+/// The value of the cookie with this name.
 fn find_cookie<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
     cookies.split(';').filter_map(|pair| pair.trim().split_once('=')).find(|(known, _)| *known == name).map(|(_, v)| v)
 }
 
-/// Turns a code into a cookie, and redirects, so that the code leaves the address bar. A preview, a
-/// frame or a prefetch does not use the code up.
+/// Turns a code into a cookie, and redirects, so that the code leaves the address bar. A preview, a frame or a
+/// prefetch does not use up the code.
 fn redeem_code(auth: &WebAuth, head: &Head, code: &str, name: &str) -> HttpResponse {
     let browser = &head.browser;
     let is_visit = matches!(browser.mode.as_deref(), None | Some("navigate"))
@@ -132,7 +132,7 @@ fn redeem_code(auth: &WebAuth, head: &Head, code: &str, name: &str) -> HttpRespo
     let cookie = auth.redeem(code, Instant::now());
     let mut response =
         with_policy(HttpResponse { status: 303, content_type: "text/plain", headers: Vec::new(), body: Vec::new() });
-    // An open page stays open, even if its link is opened once more.
+    // An open page stays open, even if somebody opens its link again.
     response.headers.push(("Location", if cookie.is_some() { "/".into() } else { "/#used".into() }));
     if let Some(cookie) = cookie {
         response.headers.push(("Set-Cookie", format!("{name}={cookie}; Path=/; HttpOnly; SameSite=Strict")));
@@ -179,8 +179,8 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
     mesh.run(op, &args, &ctx)
 }
 
-/// Turns a call into a view of the mailbox of a peer of this mesh, which marks no message as read or acknowledged.
-/// Returns the owner.
+/// Turns a call into a view of the mailbox of a peer of this mesh. The view marks no message as read or acknowledged.
+/// Returns the owner of the mailbox.
 fn look_at_mailbox(mesh: &Mesh, method: &str, owner: &str, params: &mut Map<String, Value>) -> Result<PeerId, Error> {
     if method != INBOX.name || params.contains_key("ack") {
         return Err(Error::usage("as", "the page looks at mailboxes of others, and does nothing else in their name"));
@@ -205,7 +205,7 @@ fn refuse(status: u16, text: &str) -> HttpResponse {
     respond(status, &json!({ "ok": false, "error": text }))
 }
 
-/// Adds the headers with which every response restricts the browser.
+/// Adds the headers that restrict the browser to every response.
 fn with_policy(mut response: HttpResponse) -> HttpResponse {
     let all = [
         ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
