@@ -1,7 +1,7 @@
 //! The event loop: it waits, lends the mesh to each part in turn, commits, and flushes.
 //!
-//! **Invariant:** a turn is wait, tick, serve, commit, flush. Nothing leaves outside of flush, and
-//! flush sends nothing that is not committed.
+//! **Invariant:** a turn is wait, tick, serve, commit, flush. Nothing leaves outside of flush, and flush sends
+//! nothing that is not committed.
 
 use super::checkpoint_thread::CheckpointThread;
 use super::http_requests::HttpRequests;
@@ -29,13 +29,13 @@ use std::time::Duration;
 
 /// The listener of the Unix socket.
 pub const LISTENER: Token = Token(0);
-/// The waker of other threads, which have put something into a channel.
+/// Other threads wake the loop with this token after they have put something into a channel.
 const WAKER: Token = Token(1);
 /// The pipe into which signals write.
 pub const SIGNALS: Token = Token(2);
 /// The kernel's reports about the data directory.
 pub const DIRECTORY: Token = Token(3);
-/// Connections count up from here.
+/// The number of the first connection.
 const FIRST_CONNECTION: u64 = 16;
 
 /// Bytes of a turn's changes after which a leading hub serves no further call. etcd takes 12 ms for 256 KiB, and refuses
@@ -59,9 +59,9 @@ impl TokenSource {
 
 /// The context that the loop lends to its parts.
 pub struct LoopContext {
-    /// Where sockets are registered.
+    /// The poll in which sockets are registered.
     pub poll: Poll,
-    /// Where connections get their tokens.
+    /// The source of the tokens of connections.
     pub tokens: TokenSource,
     /// The rules and their store.
     pub mesh: Mesh,
@@ -69,9 +69,9 @@ pub struct LoopContext {
     pub role: BrokerRole,
     /// The time of this turn, ms.
     pub now: i64,
-    /// When the broker ends.
+    /// Decides when the broker ends.
     pub lifecycle: Lifecycle,
-    /// The open web pages, which show what the other parts do.
+    /// The open web pages, which show the work of the other parts.
     pub pages: PageStreams,
     /// The facts for the broker's own methods.
     pub info: BrokerInfo,
@@ -263,7 +263,7 @@ impl EventLoop {
     fn serve_parts(&mut self) {
         let context = &mut self.context;
         self.clients.serve(context);
-        // After the last requests of the process's sessions.
+        // This comes after the last requests of the process's sessions.
         self.processes.serve(context);
         // New clients are read in the next turn. By then the poll has reported all clients that left earlier.
         self.clients.accept(context);
@@ -277,7 +277,7 @@ impl EventLoop {
 
     /// The only place from which anything leaves.
     fn flush(&mut self, is_committed: bool) {
-        // A peer that has just registered is dialled now, so that it does not miss the first push.
+        // A peer that has just registered is connected now, so that it does not miss the first push.
         self.pushes.dial(&mut self.context);
         for effect in self.context.mesh.take_effects() {
             self.apply(effect);
@@ -298,7 +298,7 @@ impl EventLoop {
     fn apply(&mut self, effect: Effect) {
         let LoopContext { mesh, lifecycle, pages, now, .. } = &mut self.context;
         match effect {
-            // A notification has no id: its sender wants no reply.
+            // A notification has no id, so its sender wants no reply.
             Effect::Reply { id, .. } if id.is_null() => {}
             Effect::Reply { conn, id, result } => self.clients.send(conn, || match result {
                 Ok(value) => rpc::response(&id, &value),
@@ -321,7 +321,7 @@ impl EventLoop {
         }
     }
 
-    /// Notes which messages went out whole on push connections.
+    /// Notes which messages push connections have sent completely.
     fn confirm_pushes(&mut self) {
         let now = self.context.now;
         let sent = self.pushes.flush(now);
@@ -338,7 +338,7 @@ impl EventLoop {
         }
     }
 
-    /// When the broker ends because it is unused, ms; `None` while it is needed.
+    /// When the broker ends because nobody uses it, ms; `None` while it is needed.
     fn idle_deadline(&self) -> Option<i64> {
         let is_idle = self.clients.is_empty() && self.context.pages.is_empty() && self.notifications.is_idle();
         self.context.lifecycle.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())
@@ -348,7 +348,7 @@ impl EventLoop {
     fn close(mut self, reason: ShutdownReason) {
         self.own_files.remove(reason);
         let now = self.clock.now();
-        // A turn that this hub can't end belongs to the hub that takes over.
+        // A turn that this hub can't end is the business of the hub that takes over.
         let _ = self.context.commit();
         self.clients.announce_shutdown(reason);
         self.http.stop();
@@ -357,14 +357,14 @@ impl EventLoop {
         self.checkpoints.stop();
         self.notifications.stop();
         self.context.mesh.checkpoint();
-        // The lock must outlive the last write, so a standby's thread ends first.
+        // The lock must be held until after the last write, so a standby's thread ends first.
         drop(self.context.mesh);
         self.context.role.leave();
         self.own_files.release_lock();
     }
 }
 
-/// Logs an error. A damaged database ends the broker, since only the next broker can replace it.
+/// Logs an error. A damaged database ends the broker, because only the next broker can replace it.
 fn report_failure(lifecycle: &mut Lifecycle, error: &Error) {
     log(&error.text);
     if error.kind == ErrorKind::Damaged {

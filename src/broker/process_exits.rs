@@ -11,8 +11,8 @@ use mio::{Interest, Token};
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 
-/// Processes that are watched at once; each costs a descriptor. The sessions of further processes are online only
-/// while they are connected.
+/// The most processes that are watched, because each of them needs a descriptor. Sessions of further processes are
+/// online only while they are connected.
 const WATCHED_MAX: usize = 512;
 
 /// The watched agent processes.
@@ -57,7 +57,7 @@ impl ProcessExits {
         }
     }
 
-    /// Notes that the poll reported a descriptor; returns false if it belongs to none of these.
+    /// Notes that the poll reported a descriptor; returns false if the descriptor belongs to no watched process.
     pub fn note_ready(&mut self, token: u64) -> bool {
         let Some((process, watch)) = self.watches.get(&token) else { return false };
         if watch.has_ended() {

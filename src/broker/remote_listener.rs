@@ -1,5 +1,4 @@
-//! Admits sessions from other machines, and keeps the announcement of this hub on the local network
-//! up to date.
+//! Admits sessions from other machines, and keeps the announcement of this hub on the local network up to date.
 
 use super::event_loop::LoopContext;
 use super::peer_sockets::PushTargets;
@@ -14,12 +13,12 @@ pub struct RemoteListener {
     /// The thread that admits sessions, and the channel on which they arrive.
     admission: Option<(ListenerHandle, Receiver<AcceptedPeer>)>,
     announcer: Option<MdnsSupervisor>,
-    /// When the announcer is to be looked at, ms.
+    /// When the announcing process is checked next, ms.
     announce_at: Option<i64>,
 }
 
 impl RemoteListener {
-    /// Takes over a started listener, and the announcer if the hub is to be found on its network.
+    /// Takes over a started listener, and the announcing process if other machines should find the hub.
     pub fn new(
         door: ListenerHandle,
         arrivals: Receiver<AcceptedPeer>,
@@ -29,7 +28,7 @@ impl RemoteListener {
         RemoteListener { admission: Some((door, arrivals)), announcer, announce_at }
     }
 
-    /// The port for sessions on other machines; 0 if this broker is no hub.
+    /// The port for sessions on other machines; 0 if this broker is not a hub.
     pub fn port(&self) -> u16 {
         self.admission.as_ref().map_or(0, |(door, _)| door.port())
     }
@@ -53,12 +52,12 @@ impl RemoteListener {
         }
     }
 
-    /// When the announcer is to be looked at, ms.
+    /// When the announcing process is checked next, ms.
     pub fn deadline(&self) -> Option<i64> {
         self.announce_at
     }
 
-    /// Lets the announcer go: it says goodbye on the network by itself.
+    /// Tells the announcing process to stop. It says goodbye on the network by itself.
     pub fn stop_announcing(&mut self) {
         self.announcer = None;
     }

@@ -1,7 +1,7 @@
-//! The changes of a turn, as bytes that can be applied to another database: each statement once, each longer text
-//! once, and the rows with their bound values.
+//! The changes of a turn, as bytes that can be applied to another database: each statement once, each long text once,
+//! and the rows with their values.
 //!
-//! The values are bound, not expanded into SQL, because a NUL in a text would end the statement there.
+//! The values are not written into the SQL, because a NUL in a text would end the statement there.
 
 use super::{StoreError, StoreResult};
 use rusqlite::ToSql;
@@ -25,12 +25,12 @@ const SHARED_TEXT: u8 = 5;
 pub struct Changeset(Vec<u8>);
 
 impl Changeset {
-    /// A changeset that came from another machine. It is checked when it is applied.
+    /// A changeset from another machine. It is checked when it is applied.
     pub fn from_bytes(bytes: Vec<u8>) -> Changeset {
         Changeset(bytes)
     }
 
-    /// Turns it into its bytes.
+    /// Turns the changeset into its bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -40,10 +40,10 @@ impl Changeset {
         &self.0
     }
 
-    /// Its statements and rows.
+    /// The statements and rows of the changeset.
     ///
     /// # Errors
-    /// When the bytes are no changeset of a format that this version knows.
+    /// When the bytes are not a changeset in a format that this version knows.
     pub(super) fn decode(&self) -> StoreResult<DecodedChanges<'_>> {
         let mut bytes = Bytes(&self.0);
         match bytes.byte()? {
@@ -85,7 +85,7 @@ impl Interned {
     }
 }
 
-/// The sizes of a recorder's parts at some point.
+/// The sizes of a recorder's parts at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
     statements: usize,
@@ -178,7 +178,7 @@ impl Recorder {
         self.rows.truncate(mark.bytes);
     }
 
-    /// Bytes of the rows, and of the texts that they share.
+    /// The bytes of the rows and of the texts that they share.
     pub(super) fn size(&self) -> usize {
         self.rows.len() + self.shared_bytes
     }
@@ -188,7 +188,7 @@ impl Recorder {
         self.n_rows == 0
     }
 
-    /// The changes of the turn; the recorder is then empty.
+    /// Takes the changes of the turn. The recorder is empty afterwards.
     pub(super) fn take(&mut self) -> Changeset {
         let turn = std::mem::take(self);
         let mut out = vec![FORMAT];
@@ -200,7 +200,7 @@ impl Recorder {
     }
 }
 
-/// A changeset as it is read; [`DecodedChanges::next_row`] gives its rows one by one.
+/// A changeset while it is read. [`DecodedChanges::next_row`] returns its rows one by one.
 pub(super) struct DecodedChanges<'a> {
     /// The SQL of each statement.
     pub(super) statements: Vec<&'a str>,
@@ -210,7 +210,7 @@ pub(super) struct DecodedChanges<'a> {
 }
 
 impl<'a> DecodedChanges<'a> {
-    /// Reads the next row: the number of its statement; its values go into `values`.
+    /// Reads the next row: returns the number of its statement, and puts its values into `values`.
     pub(super) fn next_row(&mut self, values: &mut Vec<ValueRef<'a>>) -> StoreResult<Option<usize>> {
         values.clear();
         let Some(left) = self.n_rows.checked_sub(1) else {
@@ -382,7 +382,7 @@ mod tests {
             for wrong in [0, 0x7f, 0xff] {
                 let mut bytes = bytes.to_vec();
                 bytes[n] = wrong;
-                // It may be another changeset; it must not be a panic or a huge allocation.
+                // The bytes may be another changeset, but they must cause neither a panic nor a huge allocation.
                 let _ = rows(&Changeset::from_bytes(bytes));
             }
         }

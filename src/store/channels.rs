@@ -11,9 +11,9 @@ use rusqlite::{Row, params};
 pub struct ChannelMember {
     /// The channel.
     pub channel: ChannelName,
-    /// The peer that joined it.
+    /// The peer that joined the channel.
     pub peer: PeerId,
-    /// When, ms.
+    /// When the peer joined, ms.
     pub joined: i64,
 }
 

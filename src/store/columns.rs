@@ -1,4 +1,4 @@
-//! Writes rows with each value beside the name of its column, so that no positions have to be counted.
+//! Writes rows with each value beside the name of its column, so that nobody has to count positions.
 
 /// The placeholder of one further column.
 macro_rules! placeholder {

@@ -1,4 +1,4 @@
-//! Numbers that the database keeps so that rows need not be counted: the last sequence numbers, and the numbers of
+//! Numbers that the database keeps, so that no rows need to be counted: the last sequence numbers, and the numbers of
 //! rows.
 //!
 //! **Invariant:** no sequence number and no fencing token is used twice, even if a power failure destroys the end of
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// grants.
 const BLOCK: i64 = 4096;
 
-/// The kept numbers, written once a turn.
+/// The kept numbers, written once per turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// The last message's sequence number.
@@ -39,7 +39,7 @@ impl Counters {
         [self.message_last, self.event_last, self.token_last]
     }
 
-    /// Continues above these numbers.
+    /// Makes the numbers continue above these numbers.
     pub(super) fn raise_to(&mut self, floor: [i64; 3]) {
         let lasts = [&mut self.message_last, &mut self.event_last, &mut self.token_last];
         lasts.into_iter().zip(floor).for_each(|(last, floor)| *last = floor.max(*last));
@@ -49,13 +49,13 @@ impl Counters {
 /// The file that records up to which numbers are reserved.
 #[derive(Debug)]
 pub(super) struct ReservedNumbers {
-    /// `None` for a database in memory, whose numbers end with it.
+    /// The file's path; `None` for a database in memory, whose numbers end with it.
     path: Option<PathBuf>,
     upto: [i64; 3],
 }
 
 impl ReservedNumbers {
-    /// Opens the file beside a database. A missing one reserves nothing.
+    /// Opens the file beside a database. A missing file reserves nothing.
     pub(super) fn open(database: &Path) -> StoreResult<ReservedNumbers> {
         if database.to_string_lossy().contains("vfs=memdb") {
             return Ok(ReservedNumbers { upto: [0; 3], path: None });
@@ -71,7 +71,7 @@ impl ReservedNumbers {
         Ok(ReservedNumbers { upto: [number(), number(), number()], path: Some(path) })
     }
 
-    /// The numbers up to which numbers may have been used.
+    /// The numbers below which all numbers may have been used.
     pub(super) fn floor(&self) -> [i64; 3] {
         self.upto
     }
@@ -99,7 +99,7 @@ impl ReservedNumbers {
     }
 }
 
-/// Writes the numbers in place: a line of one length, which is less than a sector.
+/// Writes the numbers in place: one line of fixed length, which is shorter than a sector.
 fn write_numbers(path: &Path, upto: [i64; 3], sync: bool) -> io::Result<()> {
     let is_new = !path.exists();
     let mut file = File::options().create(true).truncate(false).write(true).open(path)?;

@@ -9,26 +9,26 @@ use rusqlite::{OptionalExtension, Row, params};
 /// One event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Its place in the stream.
+    /// The event's place in the stream.
     pub seq: i64,
     /// The type of the event.
     pub kind: EventKind,
-    /// The peer that caused it.
+    /// The peer that caused the event.
     pub by: PeerId,
-    /// When, ms.
+    /// When the event happened, ms.
     pub at: i64,
-    /// JSON text.
+    /// The payload, as JSON text.
     pub payload: String,
 }
 
 /// Which events to read.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter<'a> {
-    /// The words of the types wanted; empty means all.
+    /// The words of the types to read; empty means all types.
     pub types: &'a [&'a str],
-    /// Only those after this sequence number.
+    /// Only events after this sequence number.
     pub after: i64,
-    /// Read the newest events, newest first, instead of the oldest after `after`.
+    /// Read the newest events, beginning with the newest, instead of the oldest ones after `after`.
     pub newest: bool,
     /// At most this many.
     pub limit: i64,
@@ -47,7 +47,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
 }
 
 impl Store {
-    /// Appends an event and returns its sequence number. `state_key` names the entry of which it shows a value.
+    /// Appends an event and returns its sequence number. If the event shows the value of a state entry, `state_key`
+    /// names the entry.
     pub fn add_event(
         &mut self,
         kind: &EventKind,
@@ -70,7 +71,7 @@ impl Store {
         Ok(seq)
     }
 
-    /// Reads the stream; with several types, searches each by its own index and merges the results.
+    /// Reads the stream. With several types, it searches each type by its own index and merges the results.
     pub fn events(&self, filter: &EventFilter<'_>) -> StoreResult<Vec<Event>> {
         let order = if filter.newest { "DESC" } else { "ASC" };
         let mut found = Vec::new();
@@ -98,8 +99,8 @@ impl Store {
         Ok(self.db.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0))?)
     }
 
-    /// The last sequence number at or before `time`. Times grow with sequence numbers, so a bisection
-    /// finds it without an index.
+    /// The last sequence number at or before `time`. Times increase with sequence numbers, so a bisection finds the
+    /// number without an index.
     pub fn event_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (self.first_event()?.unwrap_or(1) - 1, self.counters.event_last);
         let mut query =
@@ -141,7 +142,7 @@ impl Store {
         }
         let sql = "SELECT max(seq) FROM (SELECT seq FROM event WHERE at < ?1 ORDER BY seq LIMIT ?2)";
         let last: i64 = self.db.prepare_cached(sql)?.query_row([before, limit], |row| row.get(0))?;
-        // Times ascend with sequence numbers, so no younger event lies in between.
+        // Times increase with sequence numbers, so no newer event is among them.
         let n = self.write("DELETE FROM event WHERE seq <= ?1", &[&last])?;
         self.counters.events -= n as i64;
         Ok(n)

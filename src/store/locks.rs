@@ -1,4 +1,4 @@
-//! Locks on disk, one row per path; the paths of one grant share its fencing token.
+//! Locks on disk, one row per path. The paths of one grant share its fencing token.
 
 use super::columns::{placeholder, write_row};
 use super::peers::unknown_word;
@@ -10,27 +10,27 @@ use rusqlite::{Row, params};
 /// One locked path.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LockRow {
-    /// Fencing token of the grant.
+    /// The fencing token of the grant.
     pub token: i64,
-    /// Normal absolute path, folder (ends in `/`) or glob.
+    /// A normal absolute path: a file, a folder (ends in `/`) or a glob.
     pub path: String,
-    /// The peer that holds it.
+    /// The peer that holds the lock.
     pub holder: PeerId,
-    /// Which part of that peer owns it.
+    /// The part of the peer that owns the lock.
     pub owner: LockOwner,
-    /// The reason, for others to read.
+    /// The reason, for other peers to read.
     pub reason: String,
-    /// Machine whose file system holds the path.
+    /// The machine whose file system contains the path.
     pub host: String,
-    /// Repository identity, if the path lies in one.
+    /// The identity of the repository, if the path is in one.
     pub repo: Option<String>,
-    /// Path inside the repository.
+    /// The path inside the repository.
     pub repo_path: Option<String>,
-    /// Whether it holds in every work tree of the repository.
+    /// Whether the lock applies in every work tree of the repository.
     pub all_worktrees: bool,
     /// When granted, ms.
     pub granted: i64,
-    /// When it ends unless renewed, ms.
+    /// When the lock ends unless it is renewed, ms.
     pub expires: i64,
 }
 

@@ -1,7 +1,7 @@
 //! Walks through messages in bounded steps: the history of a mailbox, a conversation, or everything.
 //!
-//! There is no index of words. In a measurement, SQLite's FTS5 made a send of a text of 200 bytes take three times as
-//! long, while a scan of 100,000 such texts takes a tenth of a second on a busy machine.
+//! There is no index of words. We measured that SQLite's FTS5 makes sending a text of 200 bytes three times as slow,
+//! while a scan of 100,000 such texts takes a tenth of a second on a busy machine.
 
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::ControlFlow;
 
-/// Which messages a scan walks through.
+/// The messages that a scan walks through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanSource<'a> {
     /// All of them.
@@ -25,10 +25,10 @@ pub enum ScanSource<'a> {
     Thread(i64),
 }
 
-/// One step of a scan: where it begins, in which direction it goes, and when it ends at the latest.
+/// One step of a scan: its start, its direction, and its end at the latest.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageScan<'a> {
-    /// Which messages.
+    /// The messages to scan.
     pub source: ScanSource<'a>,
     /// Only messages after this number.
     pub after: i64,
@@ -42,28 +42,28 @@ pub struct MessageScan<'a> {
     pub bytes_max: usize,
 }
 
-/// A message as a scan sees it, without what a search does not need.
+/// A message as a scan sees it: only what a search needs.
 #[derive(Debug)]
 pub struct ScannedMessage<'a> {
-    /// Its sequence number.
+    /// The sequence number of the message.
     pub seq: i64,
-    /// The peer that sent it.
+    /// The peer that sent the message.
     pub sender: &'a PeerId,
-    /// The peer that gets it.
+    /// The peer that receives the message.
     pub recipient: &'a PeerId,
-    /// What the sender wrote in `to` when that was a group; empty otherwise.
+    /// The group in `to`; empty for a message to one peer.
     pub group: &'a str,
     /// When accepted, ms.
     pub created: i64,
     /// Its state.
     pub state: MessageState,
-    /// The message that it answers.
+    /// The message that this message answers.
     pub reply_to: Option<i64>,
     /// The payload.
     pub body: &'a str,
 }
 
-/// Where a step of a scan ended.
+/// The end of a step of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanEnd {
     /// The last row that the step has passed; `None` if there was none.
@@ -72,8 +72,8 @@ pub struct ScanEnd {
     pub is_complete: bool,
 }
 
-// Columns are read by position, because finding a column by its name takes longer than reading it, and a scan reads
-// many.
+// Columns are read by position. Finding a column by its name takes longer than reading it, and a scan reads many
+// columns.
 const COLUMNS: &str = "SELECT seq, sender, recipient, recipient_group, created, state, reply_to, body FROM message";
 const SEQ: usize = 0;
 const SENDER: usize = 1;
@@ -84,7 +84,7 @@ const STATE: usize = 5;
 const REPLY_TO: usize = 6;
 const BODY: usize = 7;
 
-/// The copies of one send, as its first recipient's and its last recipient's number.
+/// The copies of one send: the numbers of the first and the last copy.
 type Copies = (i64, i64);
 
 impl Store {
@@ -108,7 +108,7 @@ impl Store {
             let (seq, body) = (row.get(SEQ)?, row.get_ref(BODY)?.as_str().map_err(rusqlite::Error::from)?);
             n_rows += 1;
             n_bytes += body.len();
-            // Few rows match, so the other columns are read only for these.
+            // Few rows match, so the other columns are read only for matching rows.
             if text_passes(body) {
                 let peers: [i64; 2] = [row.get(SENDER)?, row.get(RECIPIENT)?];
                 for num in peers {
@@ -168,7 +168,7 @@ impl Store {
         Ok((sql, values))
     }
 
-    /// The first message of the conversation that this one belongs to.
+    /// The first message of the conversation that contains this message.
     pub fn thread_of(&self, seq: i64) -> StoreResult<i64> {
         let thread = self
             .db
@@ -206,23 +206,23 @@ impl Store {
         Ok((ends[0], ends[1]))
     }
 
-    /// The message that this one answers.
+    /// The message that this message answers.
     pub fn reply_target(&self, seq: i64) -> StoreResult<Option<i64>> {
         let mut query = self.db.prepare_cached("SELECT reply_to FROM message WHERE seq = ?1")?;
         Ok(query.query_row([seq], |row| row.get(0)).optional()?.flatten())
     }
 
-    /// The peer that messages name by this number.
+    /// The peer that messages refer to by this number.
     fn peer_of_number(&self, num: i64) -> StoreResult<PeerId> {
         let mut query = self.db.prepare_cached("SELECT id FROM peer_number WHERE num = ?1")?;
         Ok(query.query_row([num], |row| row.get::<_, String>(0))?.into())
     }
 
-    /// The first message that was accepted at this time or later has a number above this one.
+    /// The largest number that messages before this time have. Later messages have larger numbers.
     pub fn message_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (0, self.counters.message_last);
         let mut query = self.db.prepare_cached("SELECT created FROM message WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
-        // Times ascend with the numbers, so this needs no index of times.
+        // Times increase with the numbers, so this needs no index of times.
         while low < high {
             let middle = low + (high - low) / 2 + 1;
             let created: Option<i64> = query.query_row([middle], |row| row.get(0)).optional()?;
@@ -263,7 +263,7 @@ mod tests {
     fn replies_of_an_older_database_have_their_conversation() {
         let mut old = Connection::open_in_memory().unwrap();
         migrate(&mut old, &MIGRATIONS[..8]).unwrap();
-        // 2 and 3 answer 1, 4 answers 3, 6 answers a message that is gone, 7 answers 6.
+        // Messages 2 and 3 answer 1, 4 answers 3, 6 answers a message that no longer exists, and 7 answers 6.
         for (seq, reply_to) in
             [(1, None), (2, Some(1)), (3, Some(1)), (4, Some(3)), (5, None), (6, Some(0)), (7, Some(6))]
         {
@@ -314,7 +314,7 @@ mod tests {
         for (time, want) in [(0, 0), (1, 1), (10, 1), (11, 2), (40, 4), (41, 5), (99, 5)] {
             assert_eq!(store.message_at(time).unwrap(), want, "{time}");
         }
-        // A sort would read a whole mailbox for a step.
+        // A sort would read a whole mailbox for one step.
         for source in [of_a, ScanSource::All, ScanSource::Thread(1)] {
             let scan = MessageScan { source, after: 0, before: 9, newest: true, rows_max: 9, bytes_max: 9 };
             let (sql, values) = store.scan_query(&scan).unwrap();

@@ -11,43 +11,43 @@ use std::collections::BTreeSet;
 /// One message to one recipient.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Message {
-    /// Its sequence number in the whole mesh.
+    /// The sequence number of the message in the whole mesh.
     pub seq: i64,
-    /// The peer that sent it.
+    /// The peer that sent the message.
     pub sender: PeerId,
-    /// The peer that gets it.
+    /// The peer that receives the message.
     pub recipient: PeerId,
-    /// What the sender wrote in `to`, when that was a group.
+    /// The group in the sender's `to`, if it was a group.
     pub group: Option<String>,
     /// The type of the payload.
     pub kind: MessageType,
     /// The payload.
     pub body: String,
-    /// The message that this one answers.
+    /// The message that this message answers.
     pub reply_to: Option<i64>,
     /// The sender's idempotency key.
     pub key: Option<String>,
-    /// When accepted, ms.
+    /// When the message was accepted, ms.
     pub created: i64,
-    /// When it expires, ms.
+    /// When the message expires, ms.
     pub expires: Option<i64>,
     /// Its state.
     pub state: MessageState,
-    /// The channel to which it was offered last.
+    /// The channel that received the message last.
     pub channel: Option<String>,
-    /// The linked mesh that accepted or refused it.
+    /// The linked mesh that accepted or refused the message.
     pub mesh: Option<MeshUrl>,
-    /// Why that mesh refused it.
+    /// Why the linked mesh refused the message.
     pub rejection: Option<String>,
-    /// Bytes of the payload that were written out in parts so far.
+    /// How many bytes of the payload were written out in parts so far.
     pub bytes_read: i64,
-    /// When first offered, ms.
+    /// When the message was first offered, ms.
     pub offered: Option<i64>,
     /// When read, ms.
     pub read: Option<i64>,
-    /// When acknowledged or answered, ms.
+    /// When the message was acknowledged or answered, ms.
     pub acked: Option<i64>,
-    /// When a live push delivered it, ms.
+    /// When a live push delivered the message, ms.
     pub pushed: Option<i64>,
 }
 
@@ -68,9 +68,9 @@ pub struct MessageFilter<'a> {
     pub after: i64,
     /// Newest first.
     pub newest: bool,
-    /// At most this many.
+    /// The most messages to read.
     pub limit: i64,
-    /// Stop once the texts have this many bytes; 0 for no limit.
+    /// Stop after the texts have this many bytes; 0 means no limit.
     pub bytes: usize,
 }
 
@@ -141,7 +141,7 @@ impl Store {
         Ok(())
     }
 
-    /// The number of a peer, given at its first message.
+    /// The number of a peer, which it gets with its first message.
     fn number(&mut self, id: &str) -> StoreResult<i64> {
         if let Some(num) = self.numbers.get(id) {
             return Ok(*num);
@@ -164,7 +164,7 @@ impl Store {
     /// The messages that pass the filter, in order.
     pub fn messages(&self, filter: &MessageFilter<'_>) -> StoreResult<Vec<Message>> {
         // A mailbox has two indexes, one for unread messages and one for the others. The query names the index,
-        // because without statistics SQLite prefers to walk a million rows in order to sorting a few.
+        // because without statistics SQLite prefers walking through a million rows in order to sorting a few rows.
         let read = if filter.from.is_some() { "message_pair" } else { "message_box" };
         let parts: &[(&str, &str)] = match (filter.to, filter.unread) {
             (Some(_), true) => &[("INDEXED BY message_unread", " AND state < 2")],
@@ -252,7 +252,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Unread messages of a peer, counted by index.
+    /// The number of unread messages of a peer, counted with the index.
     pub fn count_unread(&self, recipient: &str) -> StoreResult<i64> {
         let sql =
             format!("SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2");
@@ -273,7 +273,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes at most `limit` messages older than `before`; returns the recipients of unread ones among them.
+    /// Deletes at most `limit` messages that are older than `before`; returns the recipients of those that were
+    /// unread.
     pub fn prune_messages(&mut self, before: i64, limit: i64) -> StoreResult<Vec<String>> {
         let sql = "SELECT seq, sender, recipient, state, (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id FROM message \
                    WHERE created < ?1 ORDER BY seq LIMIT ?2";

@@ -2,8 +2,8 @@
 //!
 //! Every change of a row goes through `writes`, so that it can be recorded and applied to another database.
 //!
-//! **Invariant:** a write transaction begins with the first write of a turn and ends in [`Store::commit`]; a turn
-//! that only reads opens none. If a call fails, only its own writes are rolled back.
+//! **Invariant:** a write transaction begins with the first write of a turn and ends in [`Store::commit`]. A turn
+//! that only reads opens no transaction. If a call fails, only its own writes are rolled back.
 
 mod changeset;
 mod channels;
@@ -37,7 +37,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// The numbered steps from an empty file to this version's tables; `user_version` counts them.
+/// The numbered steps from an empty file to the tables of this version. `user_version` counts them.
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
@@ -60,7 +60,7 @@ pub enum StoreError {
     Corrupt(String),
     /// The disk is full.
     Full,
-    /// Anything else that SQLite reports.
+    /// Any other error that SQLite reports.
     Sql(String),
 }
 
@@ -103,18 +103,17 @@ pub type StoreResult<T> = Result<T, StoreError>;
 /// The state of the running call's writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CallState {
-    /// It has written nothing.
+    /// The call has written nothing.
     Clean,
     /// A write of the call failed, so memory may be ahead of the file.
     Refused,
-    /// It opened the turn's transaction, so undoing it means a rollback.
+    /// The call opened the turn's transaction, so undoing the call means a rollback.
     First,
-    /// It wrote after other calls, so undoing it means a rollback to its savepoint.
+    /// The call wrote after other calls, so undoing it means a rollback to its savepoint.
     Nested,
 }
 
-/// Moves the write-ahead log into the database file on a thread of its own, so that no call waits for
-/// the disk.
+/// Moves the write-ahead log into the database file on a separate thread, so that no call waits for the disk.
 #[derive(Debug)]
 pub struct Checkpointer(Connection);
 
@@ -126,8 +125,8 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Moves the log. The writer restarts the log only once all of it is moved, so this also moves changes that were
-    /// added meanwhile.
+    /// Moves the log. The writer restarts the log only after all of it was moved, so this also moves changes that
+    /// were added meanwhile.
     pub fn run(&self) -> StoreResult<()> {
         for _ in 0..4 {
             let sql = "PRAGMA wal_checkpoint(PASSIVE)";
@@ -146,22 +145,22 @@ pub struct Store {
     db: Connection,
     open: bool,
     call: CallState,
-    /// The kept numbers, uncommitted changes included.
+    /// The kept numbers, including uncommitted changes.
     pub counters: Counters,
     counters_stored: Counters,
     counters_before_call: Counters,
-    /// A cache of the numbers of peers; cleared when a write is rolled back.
+    /// A cache of the numbers of peers. It is cleared when a write is rolled back.
     numbers: HashMap<String, i64>,
     /// The numbers that are reserved on the disk; `None` without a file.
     reserved: Option<ReservedNumbers>,
     /// Collects the changes of the turn; `None` if no other database applies them.
     recorder: Option<Recorder>,
-    /// Whether the turn's numbers are written and its changes were taken.
+    /// Whether the turn's numbers were written and its changes were taken.
     is_sealed: bool,
 }
 
 impl Store {
-    /// Opens or creates the file; `full` asks for durability against power loss, too.
+    /// Opens or creates the file; `full` demands durability against power loss, too.
     pub fn open(path: &Path, full: bool) -> StoreResult<Store> {
         let db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
@@ -169,7 +168,7 @@ impl Store {
         let mut store = Store::prepare(db)?;
         let reserved = ReservedNumbers::open(path)?;
         store.counters.raise_to(reserved.floor());
-        // The row need not be written for this, because the file that reserves the numbers keeps them.
+        // The row need not be written for this, because the file of reserved numbers contains the numbers.
         (store.counters_before_call, store.counters_stored) = (store.counters, store.counters);
         store.reserved = Some(reserved);
         Ok(store)
@@ -210,8 +209,8 @@ impl Store {
         Ok(Checkpointer(Connection::open(self.db.path().unwrap_or_default())?))
     }
 
-    /// Makes all numbers continue above `floor`. A file that replaces a damaged one needs this: clients
-    /// still hold the tokens and cursors of the old file.
+    /// Makes all numbers continue above `floor`. A file that replaces a damaged one needs this, because clients still
+    /// have tokens and cursors from the old file.
     pub fn raise(&mut self, floor: i64) -> StoreResult<()> {
         self.writing()?;
         self.counters.raise_to([floor; 3]);
@@ -219,7 +218,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether SQLite finds the whole file sound; slow on a large file.
+    /// Whether SQLite finds no damage in the whole file. This is slow for a large file.
     pub fn is_sound(&self) -> bool {
         let word = self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
         word.is_ok_and(|word| word == "ok")
@@ -234,7 +233,7 @@ impl Store {
         }
     }
 
-    /// Whether the running call has written, or tried to.
+    /// Whether the running call has written anything, or tried to.
     pub fn call_wrote(&self) -> bool {
         self.call != CallState::Clean
     }
@@ -293,7 +292,7 @@ impl Store {
     /// Rolls back the whole turn.
     pub fn rollback(&mut self) {
         if self.open {
-            // A failed COMMIT may have rolled back by itself. Then this fails, which is harmless.
+            // If a failed COMMIT has rolled back already, this fails, which is harmless.
             let _ = self.run("ROLLBACK");
         }
         self.open = false;
@@ -304,15 +303,15 @@ impl Store {
         self.numbers.clear();
     }
 
-    /// Moves the log into the database file without waiting for readers, and gives unused numbers back: the
-    /// store is about to be closed.
+    /// Moves the log into the database file without waiting for readers, and gives unused numbers back, because the
+    /// store will be closed soon.
     pub fn checkpoint(&mut self) -> StoreResult<()> {
         self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         let counters = self.counters_stored;
         self.reserved.as_mut().map_or(Ok(()), |reserved| reserved.give_back(&counters))
     }
 
-    /// Sizes in bytes of the database and of its write-ahead log.
+    /// The sizes of the database and of its write-ahead log, in bytes.
     pub fn size(&self) -> StoreResult<(i64, i64)> {
         let pages: i64 = self.db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
         let page: i64 = self.db.query_row("PRAGMA page_size", [], |row| row.get(0))?;
@@ -333,7 +332,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a lock is in force or was when the last broker ended.
+    /// Whether a lock is in force, or was in force when the last broker ended.
     pub fn has_locks(&self) -> StoreResult<bool> {
         Ok(self.db.query_row("SELECT EXISTS (SELECT 1 FROM lock)", [], |row| row.get(0))?)
     }
@@ -344,8 +343,8 @@ impl Store {
         MIGRATIONS.len() as u32
     }
 
-    /// Whether nothing would be lost if a copy of another database replaced this one: there are no messages, no state
-    /// and no locks. Peers alone come back by themselves.
+    /// Whether a copy of another database may replace this one without a loss: there are no messages, no state and no
+    /// locks. Peers return by themselves.
     pub fn is_expendable(&self) -> StoreResult<bool> {
         let sql = "SELECT NOT EXISTS (SELECT 1 FROM message) AND NOT EXISTS (SELECT 1 FROM state)
                    AND NOT EXISTS (SELECT 1 FROM lock)";

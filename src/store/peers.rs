@@ -10,37 +10,37 @@ use rusqlite::{Row, types::Type};
 /// A peer's durable row.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PeerRow {
-    /// Its id.
+    /// The id of the peer.
     pub id: PeerId,
     /// The name that people and agents type.
     pub name: String,
-    /// Its kind, with the facts that only this kind has.
+    /// The kind of the peer, with the facts that only this kind has.
     pub kind: PeerKind,
-    /// Agent type as the agent's file gives it, or `unknown`.
+    /// The type of the agent, as its file gives it, or `unknown`.
     pub agent: String,
-    /// Absolute path of the working directory.
+    /// The absolute path of the working directory.
     pub project: String,
-    /// Root of the git work tree, as the client gave it.
+    /// The root of the git work tree, as the client gave it.
     pub git_root: Option<String>,
-    /// Branch, as the client gave it.
+    /// The git branch, as the client gave it.
     pub git_branch: Option<String>,
     /// The identity that all work trees of one repository share.
     pub repo: Option<String>,
-    /// Its own summary of its work.
+    /// The peer's own summary of its work.
     pub summary: String,
     /// The path of the agent's transcript of the session, as its hooks report it. Readers must check this claim.
     pub transcript: Option<String>,
-    /// The machine it runs on.
+    /// The machine on which the peer runs.
     pub host: String,
-    /// Process id on that machine.
+    /// The process id on that machine.
     pub pid: i64,
     /// The agent process whose hooks or verbs made this session known, with its process id and its start time.
     pub process: Option<Process>,
-    /// First seen, ms.
+    /// When the peer was first seen, ms.
     pub first_seen: i64,
-    /// Last seen when it went offline, or when the row was written, ms.
+    /// When the peer was seen last before it went offline, or before the row was written, ms.
     pub last_seen: i64,
-    /// Whether it was online when the row was written.
+    /// Whether the peer was online when the row was written.
     pub online: bool,
 }
 

@@ -1,12 +1,12 @@
-//! Shared state on disk. A deleted entry stays for a while as a tombstone, a row without a value. It keeps the
-//! version, so that no compare-and-set mistakes a new entry for the old one.
+//! Shared state on disk. A deleted entry stays for a while as a tombstone, a row without a value. The tombstone keeps
+//! the version, so that no compare-and-set mistakes a new entry for the old one.
 
 use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
 use rusqlite::{OptionalExtension, Row, params};
 
-/// One entry; `value` is `None` when it was deleted.
+/// An entry; `value` is `None` if the entry was deleted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StateEntry {
     /// Namespace.
@@ -15,18 +15,18 @@ pub struct StateEntry {
     pub key: String,
     /// Value, unless the entry was deleted.
     pub value: Option<String>,
-    /// Counts the changes of this key.
+    /// The number of changes of this key.
     pub version: i64,
-    /// The peer that changed it last.
+    /// The peer that changed the entry last.
     pub by: PeerId,
     /// Time of the last change, ms.
     pub updated: i64,
-    /// When it expires, ms.
+    /// When the entry expires, ms.
     pub expires: Option<i64>,
 }
 
 impl StateEntry {
-    /// Whether it is neither deleted nor expired.
+    /// Whether the entry is neither deleted nor expired.
     pub fn is_live(&self, now: i64) -> bool {
         self.value.is_some() && self.expires.is_none_or(|at| at > now)
     }
@@ -45,13 +45,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StateEntry> {
 }
 
 impl Store {
-    /// An entry, deleted ones included.
+    /// An entry, even if it was deleted.
     pub fn entry(&self, namespace: &str, key: &str) -> StoreResult<Option<StateEntry>> {
         let mut query = self.db.prepare_cached("SELECT * FROM state WHERE namespace = ?1 AND key = ?2")?;
         Ok(query.query_row([namespace, key], read).optional()?)
     }
 
-    /// Live entries of a namespace whose key starts with `prefix` and sorts after `after`.
+    /// Live entries of a namespace whose key begins with `prefix` and sorts after `after`.
     pub fn entries(
         &self,
         namespace: &str,
@@ -104,7 +104,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Removes deleted entries that last changed before `before`; returns how many.
+    /// Removes deleted entries whose last change was before `before`; returns how many it removed.
     pub fn prune_entries(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         let sql = "SELECT namespace, key FROM state WHERE value IS NULL AND updated < ?1 LIMIT ?2";
         let mut query = self.db.prepare_cached(sql)?;

@@ -1,4 +1,4 @@
-//! Attempts to wake sessions, on disk: part of a message's receipt, kept as long as the message.
+//! Attempts to wake sessions, on disk. They are part of a message's receipt, and kept as long as the message.
 
 use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
@@ -9,7 +9,7 @@ use crate::base::kinds::WakeupOutcome;
 pub struct WakeupRow {
     /// When, ms.
     pub at: i64,
-    /// The channel's name; `None` where no channel was tried.
+    /// The channel's name; `None` if no channel was tried.
     pub channel: Option<String>,
     /// Its result.
     pub outcome: WakeupOutcome,
@@ -27,7 +27,7 @@ impl Store {
         Ok(())
     }
 
-    /// The attempts because of a message, oldest first.
+    /// The attempts for a message, oldest first.
     pub fn wakeups(&self, seq: i64) -> StoreResult<Vec<WakeupRow>> {
         let sql = "SELECT at, channel, outcome FROM wakeup WHERE seq = ?1 ORDER BY at, channel";
         let mut query = self.db.prepare_cached(sql)?;
@@ -41,7 +41,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes attempts whose message is deleted, which are all attempts for messages before the oldest one.
+    /// Deletes attempts whose message was deleted. These are all attempts for messages before the oldest message.
     pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<()> {
         let sql = "SELECT max(seq) FROM (SELECT seq FROM wakeup \
                    WHERE seq < (SELECT coalesce(min(seq), 0) FROM message) ORDER BY seq LIMIT ?1)";

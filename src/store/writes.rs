@@ -2,7 +2,7 @@
 //! recorded.
 //!
 //! **Invariant:** a statement has the same effect on every database with the same rows. It names the rows that it
-//! changes by their keys. Rows that depend on `LIMIT` or on SQLite's row numbers are looked up beforehand.
+//! changes by their keys. If rows depend on `LIMIT` or on SQLite's row numbers, their keys are looked up first.
 
 use super::changeset::{Changeset, Recorder, damaged};
 use super::{CallState, Store, StoreError, StoreResult, counters};
@@ -27,7 +27,7 @@ pub struct LogPosition {
 }
 
 impl Store {
-    /// Changes rows in the transaction or savepoint of the running call; returns how many.
+    /// Changes rows in the transaction or savepoint of the running call; returns how many rows changed.
     pub(super) fn write(&mut self, sql: &'static str, values: &[&dyn ToSql]) -> StoreResult<usize> {
         self.writing()?;
         self.execute(sql, values)
@@ -79,7 +79,7 @@ impl Store {
         Ok(text.as_deref().and_then(read))
     }
 
-    /// Forgets that this database belongs to a log, so that it can begin another one.
+    /// Forgets that this database belongs to a log, so that it can begin a new log.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -98,7 +98,7 @@ impl Store {
         }
     }
 
-    /// Bytes of the changes that this turn recorded so far.
+    /// The bytes of the changes that this turn has recorded so far.
     pub fn recorded_size(&self) -> usize {
         self.recorder.as_ref().map_or(0, Recorder::size)
     }
@@ -120,7 +120,7 @@ impl Store {
         Ok(self.recorder.as_mut().filter(|recorder| !recorder.is_empty()).map(Recorder::take))
     }
 
-    /// Applies recorded changes, all in one transaction. If one of them fails, nothing is changed.
+    /// Applies recorded changes, all in one transaction. If one change fails, nothing is changed.
     ///
     /// # Errors
     /// When a changeset can't be read, or the disk refuses.
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(standby.counters, leader.counters);
         assert_eq!((standby.log_position().unwrap(), standby.last_time().unwrap()), (Some(AT), 40));
         assert!(rows(&leader).len() > 10, "{:?}", rows(&leader));
-        // It continues where the leader ended.
+        // The store continues where the leader ended.
         let mut next = message("b", "d", 40);
         standby.add_message(&mut next).unwrap();
         assert_eq!((next.seq, standby.count_unread("d").unwrap()), (5, 1));

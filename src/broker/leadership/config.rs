@@ -7,18 +7,19 @@ use crate::sys::broker_address::links;
 use crate::sys::settings::{SECRET, STORE, STORE_PASSWORD, Settings};
 use std::path::Path;
 
-/// How this hub reaches the log, and how others reach this hub.
+/// How this hub reaches the log, and how other machines reach this hub.
 #[derive(Clone)]
 pub struct HubConfig {
     etcd: EtcdSettings,
-    /// The address at which guests and the other hubs find this hub, with its port for sessions. It also names the hub.
+    /// The address at which guests and other hubs reach this hub, with its port for sessions. It is also the hub's
+    /// name.
     pub address: String,
     /// The secret that hubs and guests share.
     pub secret: String,
 }
 
 impl HubConfig {
-    /// Reads the settings; `None` if this hub keeps its mesh on its own disk alone. `bind` is the address on which it
+    /// Reads the settings; `None` if this hub keeps its mesh only on its own disk. `bind` is the address on which it
     /// serves other machines, if it does, and `port` is its port for sessions.
     ///
     /// # Errors
@@ -47,14 +48,14 @@ impl HubConfig {
         let user = (!name.is_empty()).then(|| EtcdUser { name, password: settings.text(STORE_PASSWORD).to_owned() });
         let lease_seconds = settings.int("SLM_MESH_LEASE") as u64;
         let etcd = EtcdSettings { address, tls, user, lease_seconds };
-        // This reports a certificate that can't be used at once, and not when the hub first needs etcd.
+        // This reports an unusable certificate now, and not only when the hub first needs etcd.
         EtcdLog::new(etcd.clone()).map_err(wrong)?;
         let host = if ["0.0.0.0", "::"].contains(&bind) { sys::host() } else { bind.to_owned() };
         let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         Ok(Some(HubConfig { etcd, address, secret: settings.text(SECRET).to_owned() }))
     }
 
-    /// A client of the log.
+    /// Makes a client of the log.
     ///
     /// # Errors
     /// When a certificate can't be used.
@@ -62,7 +63,7 @@ impl HubConfig {
         EtcdLog::new(self.etcd.clone()).map_err(|why| Error::new(ErrorKind::Usage, format!("{STORE}: {why}")))
     }
 
-    /// Milliseconds after which another hub takes over from one that is silent.
+    /// The time after which another hub takes over from a silent one, ms.
     pub fn lease_ms(&self) -> i64 {
         self.etcd.lease_seconds as i64 * 1000
     }

@@ -1,4 +1,4 @@
-//! The turn of a hub that leads: its changes go into the log, then onto the disk, and only then may anything leave.
+//! The turn of a hub that leads: its changes go first into the log, then onto the disk. Only then may anything leave.
 
 use super::Standby;
 use crate::base::error::{Error, ErrorKind};
@@ -10,9 +10,9 @@ use crate::store::{LogPosition, Store};
 /// The result of a leader's turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TurnEnd {
-    /// It is in the log and on the disk; its answers may leave.
+    /// The turn is in the log and on the disk, so its answers may leave.
     Committed,
-    /// It was rolled back, and its callers get the error. The hub goes on.
+    /// The turn was rolled back, and its callers get the error. The hub continues.
     TakenBack,
     /// The hub no longer leads, for this reason. Nothing of the turn may leave, not even an error, because the turn
     /// may be in the log. The mesh must be dropped, and its store belongs to a standby.

@@ -1,4 +1,4 @@
-//! Decides whether a hub's database belongs to the log that it finds, so that two meshes never mix.
+//! Decides whether a hub's database belongs to the log that the hub finds, so that two meshes never mix.
 
 use crate::base::ids::LogId;
 use crate::replication::Position;
@@ -9,17 +9,17 @@ use crate::store::LogPosition;
 pub enum Membership {
     /// There is no log yet. This hub may begin it with its own data.
     Founder,
-    /// The database belongs to the log. The hub may follow it, and lead.
+    /// The database belongs to the log. The hub may follow the log, and lead.
     Member,
     /// The hub first needs a copy of the database of the hub that leads.
     NeedsSnapshot,
-    /// The database belongs to something else. A person must decide, for the reason given here.
+    /// The database belongs to another log or mesh. A person must decide, for the reason given here.
     Refused(String),
 }
 
 impl Membership {
-    /// Compares the end of the log with the database's position in a log. A database is expendable if a copy of another
-    /// one may replace it.
+    /// Compares the end of the log with the database's position in a log. A database is expendable if a copy of
+    /// another database may replace it.
     pub fn of(end: Option<(LogId, Position)>, own: Option<LogPosition>, is_expendable: bool) -> Membership {
         match (end, own) {
             (None, None) => Membership::Founder,

@@ -17,20 +17,20 @@ pub enum BrokerRole {
     Alone,
     /// The hub that leads.
     Leads(Box<Leading>),
-    /// A hub that stands by. It serves nobody, and its mesh is empty.
+    /// A hub that stands by. It serves no client, and its mesh is empty.
     StandsBy(StandbyThread),
 }
 
-/// The lead of this hub, and what it does beside its turns.
+/// The lead of this hub, and the work beside its turns.
 pub struct Leading {
     leader: Leader<EtcdLog>,
     progress: Arc<LogProgress>,
     upkeep: EtcdUpkeep,
     upkeep_thread: UpkeepThread,
     snapshots: SnapshotSource,
-    /// Where guests find this hub.
+    /// The address at which guests reach this hub.
     address: String,
-    /// Since when it leads, ms.
+    /// When this hub began to lead, ms.
     since: i64,
 }
 
@@ -90,7 +90,7 @@ impl BrokerRole {
         }
     }
 
-    /// Ends this broker's part: a leader steps down, so that another hub leads at once.
+    /// Ends the part of this broker. A leader steps down, so that another hub leads at once.
     pub fn leave(self) {
         match self {
             BrokerRole::Leads(leading) => drop(leading.leader.step_down()),
@@ -99,7 +99,7 @@ impl BrokerRole {
         }
     }
 
-    /// What this broker knows of the hubs and of etcd, for people and programs.
+    /// What this broker knows about the hubs and etcd, for people and programs.
     pub fn status(&self, now: i64) -> Value {
         match self {
             BrokerRole::Alone => json!({ "ok": true, "role": "alone" }),
@@ -115,7 +115,7 @@ impl BrokerRole {
         }
     }
 
-    /// The answer to a request that only the hub that leads can serve; `None` if this broker serves it.
+    /// The answer to a request that only the leader can serve; `None` if this broker serves it.
     pub fn refusal(&self) -> Option<Error> {
         let BrokerRole::StandsBy(thread) = self else { return None };
         let report = thread.report();

@@ -1,4 +1,4 @@
-//! Fetches a copy of the leader's database for a standby that can't follow from where it is.
+//! Fetches a copy of the leader's database for a standby whose own database is too old to follow the log.
 
 use super::HubConfig;
 use crate::remote::guest;
@@ -23,7 +23,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause while the leader makes the copy.
 const PREPARING_PAUSE: Duration = Duration::from_millis(50);
 
-/// Fetches the database of the hub at `leader` into a file beside our own; returns that file. The ticket must be in etcd.
+/// Fetches the database of the hub at `leader` into a file beside our own; returns that file. The ticket must be in
+/// etcd.
 ///
 /// # Errors
 /// A sentence that says what failed.
@@ -64,8 +65,8 @@ pub fn fetch(
     Err("this hub is being stopped".into())
 }
 
-/// Puts the fetched file into the place of the database, which must be closed. A crash in between leaves either the old
-/// database, or none, which is fetched again.
+/// Replaces the database, which must be closed, by the fetched file. A crash in between leaves either the old
+/// database, or none. In the second case it is fetched again.
 ///
 /// # Errors
 /// When the disk refuses.

@@ -1,6 +1,6 @@
-//! Gives a standby a copy of this hub's database, in pieces, over the guests' connection.
+//! Gives a standby a copy of this hub's database, in pieces, over the connection for guests.
 //!
-//! Only a hub may have it: whoever asks must have put its ticket into etcd, to which guests have no access.
+//! Only a hub may have the copy. So a hub must first put its ticket into etcd, to which guests have no access.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::log;
@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 
 /// The file that holds a copy while it is sent.
 pub const COPY_NAME: &str = "broker.db.copy";
-/// Bytes of a piece: as base64 it fits into a line.
+/// The bytes of a piece. As base64, a piece fits into a line.
 const PIECE: u64 = 384 << 10;
-/// A hub that asks for no further piece for this long gives way to another one.
+/// If a hub requests no piece for this long, another hub may take its place.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// Bytes of a ticket or the name of a hub.
+/// The most bytes of a ticket or of a hub's name.
 const WORD_MAX: usize = 300;
 
 /// The copies that this hub gives away, one at a time.
@@ -47,15 +47,16 @@ impl SnapshotSource {
     /// A source that writes its copies into the data directory.
     pub fn new(directory: &Path) -> SnapshotSource {
         let path = directory.join(COPY_NAME);
-        // An earlier broker may have been killed while it sent one.
+        // An earlier broker may have been killed while it sent a copy.
         remove(&path);
         SnapshotSource { path, current: None }
     }
 
-    /// Answers one request: `{"ok":true}` while the copy is being made, then its size and the piece that begins `from`.
+    /// Answers one request: `{"ok":true}` while the copy is being made, and then the size and the piece that begins
+    /// at `from`.
     ///
     /// # Errors
-    /// When the request is not a hub's, another hub is being served, or the copy fails.
+    /// When no hub sent the request, another hub is being served, or the copy fails.
     pub fn answer(
         &mut self,
         args: &Map<String, Value>,
@@ -116,12 +117,12 @@ impl Copy {
     }
 }
 
-/// Removes a copy, if there is one. A copy that stays costs room, and the next one replaces it.
+/// Removes a copy, if there is one. A copy that stays only uses up room, and the next copy replaces it.
 fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
 }
 
-/// Checks the ticket and writes the copy, on a thread of its own.
+/// Checks the ticket and writes the copy, on a separate thread.
 fn prepare(
     path: &Path,
     hub: String,
@@ -145,7 +146,7 @@ fn prepare(
             Ok(()) => log(&format!("{hub} gets a snapshot of the database")),
             Err(why) => log(&format!("{hub} gets no snapshot: {why}")),
         }
-        // The loop may have given up by now.
+        // The loop may have given up in the meantime.
         let _ = done.send(copied);
     };
     let thread = std::thread::Builder::new().name("snapshot".into()).spawn(work);

@@ -1,4 +1,4 @@
-//! A hub that stands by: it applies what the leader stored, and takes over.
+//! A hub that stands by: it applies the entries that the leader stored, and takes over.
 
 use super::{Leader, Membership};
 use crate::base::ids::LogId;
@@ -43,7 +43,7 @@ pub struct Standby<L> {
 
 /// The result of a standby's attempt to lead.
 pub enum TakeOver<L> {
-    /// It leads, and its store has the whole log. The store records from now on.
+    /// This hub leads, and its store has the whole log. The store records from now on.
     Leads(Leader<L>),
     /// Another hub leads, at this address.
     StandsBy(Standby<L>, String),

@@ -1,4 +1,5 @@
-//! The thread of a hub that stands by. It follows the log with a database of its own, until it leads or is stopped.
+//! The thread of a hub that stands by. It follows the log with its own database, until the hub leads or the thread is
+//! stopped.
 
 use super::snapshot_fetch;
 use super::{HubConfig, Leader, Membership, Standby, StandbyError, TakeOver};
@@ -28,7 +29,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 pub struct StandbyReport {
     /// The address of the hub that leads, if one does.
     pub leader: Option<String>,
-    /// The last entry in this hub's database.
+    /// The number of the last entry in this hub's database.
     pub position: u64,
     /// When this hub last had the whole log, ms since boot.
     pub level_at: Option<i64>,
@@ -38,13 +39,13 @@ pub struct StandbyReport {
 
 /// The database of a hub, which the thread owns while this hub stands by.
 pub struct HubDatabase {
-    /// Where it is.
+    /// The data directory.
     pub places: DataDir,
     /// The open database.
     pub store: Store,
     /// The mesh's clock.
     pub clock: Clock,
-    /// Opens it again, once it was replaced.
+    /// Opens the database again, after it was replaced.
     pub reopen: Box<dyn Fn() -> Result<Store, Error> + Send>,
 }
 
@@ -58,7 +59,7 @@ pub struct TakenLead {
     pub clock: Clock,
 }
 
-/// The thread as the event loop sees it.
+/// The thread, as the event loop sees it.
 pub struct StandbyThread {
     report: Arc<Mutex<StandbyReport>>,
     taken: Receiver<TakenLead>,
@@ -94,12 +95,12 @@ impl StandbyThread {
         Ok(StandbyThread { report, taken, stopping, thread: Some(thread) })
     }
 
-    /// What the thread knows now.
+    /// Returns what the thread knows now.
     pub fn report(&self) -> StandbyReport {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The lead, once this hub has it.
+    /// Takes the lead, once this hub has it.
     pub fn take_lead(&self) -> Option<TakenLead> {
         self.taken.try_recv().ok()
     }
@@ -136,15 +137,15 @@ impl Drop for StandbyThread {
 /// The state of the thread.
 struct Follower {
     config: HubConfig,
-    /// Its clock continues from the newest entry that this hub saw arrive.
+    /// The database. Its clock continues from the newest entry that arrived while this hub watched.
     database: HubDatabase,
     report: Arc<Mutex<StandbyReport>>,
     stopping: Arc<AtomicBool>,
     /// Whether the database is known to belong to the log.
     is_member: bool,
-    /// Whether this hub had the whole log once. Later entries are new, and their time is the mesh's time.
+    /// Whether this hub has had the whole log. Later entries are new, and their time is the mesh's time.
     is_level: bool,
-    /// The position that this hub reported last, and when.
+    /// The position that this hub reported last, and the time of the report.
     reported: Option<(u64, Instant)>,
 }
 
@@ -218,7 +219,7 @@ impl Follower {
         let is_stopping = move || stopping.load(Ordering::Acquire);
         let HubDatabase { places, store, reopen, .. } = &mut self.database;
         let fetched = snapshot_fetch::fetch(places, &self.config, leader, &ticket, is_stopping).map_err(failed)?;
-        // An empty database takes the place of the open one, so that the file can be replaced.
+        // An empty database replaces the open one, so that the file can be replaced.
         drop(std::mem::replace(store, Store::memory()?));
         let installed = snapshot_fetch::install(places, &fetched).map_err(|error| failed(error.to_string()));
         *store = reopen().map_err(|error| failed(error.text))?;
@@ -227,7 +228,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Tells the leader how much of the log this hub has, so that it may be trimmed.
+    /// Tells the leader how much of the log this hub has, so that the log may be trimmed.
     fn report_position(&mut self, standby: &mut Standby<EtcdLog>, position: u64) -> Result<(), StandbyError> {
         if self.reported.is_some_and(|(last, at)| last == position || at.elapsed() < REPORT_EVERY) {
             return Ok(());

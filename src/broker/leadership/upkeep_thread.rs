@@ -1,4 +1,4 @@
-//! The thread of a hub that leads: it trims the log, and looks how the other hubs and etcd's members are.
+//! The thread of a hub that leads: it trims the log, and checks the other hubs and etcd's members.
 
 use crate::broker::log;
 use crate::replication::Position;
@@ -9,7 +9,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often the thread looks.
+/// How often the thread checks the hubs.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Entries younger than this stay, so that a hub that was away for a moment needs no snapshot.
 const KEEP_FOR: Duration = Duration::from_secs(600);
@@ -18,18 +18,18 @@ const KEEP_BYTES: u64 = 64 << 20;
 /// How many hubs must have an entry on their disks before it is trimmed, while there is room.
 const COPIES_MIN: usize = 2;
 
-/// What the thread found when it looked last.
+/// The result of the thread's last check.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterReport {
     /// The hubs that stand by, and the last entry that each has on its disk.
     pub standbys: Vec<(String, u64)>,
     /// etcd's members.
     pub members: Vec<MemberHealth>,
-    /// Why the last look or trim failed.
+    /// Why the last check or the last trim failed.
     pub trouble: Option<String>,
 }
 
-/// How far the leader is, as its thread sees it.
+/// The progress of the leader, as its thread sees it.
 #[derive(Debug, Default)]
 pub struct LogProgress {
     position: AtomicU64,
@@ -49,14 +49,15 @@ impl LogProgress {
     }
 }
 
-/// The thread as the event loop sees it. It ends when this is dropped, and nobody waits for it.
+/// The thread, as the event loop sees it. Dropping this ends the thread, and nobody waits for that.
 pub struct UpkeepThread {
     report: Arc<Mutex<ClusterReport>>,
     _stop: Sender<()>,
 }
 
 impl UpkeepThread {
-    /// Starts the thread of the hub at this address. If it can't be started, the log is not trimmed, and that is logged.
+    /// Starts the thread of the hub at this address. If it can't be started, the log is not trimmed, and a log line
+    /// says so.
     pub fn start(upkeep: EtcdUpkeep, address: String, progress: Arc<LogProgress>) -> UpkeepThread {
         let report = Arc::new(Mutex::new(ClusterReport::default()));
         let (stop, stopped) = channel();
@@ -80,7 +81,7 @@ impl UpkeepThread {
     }
 }
 
-/// Where the leader was at some time.
+/// The leader's position at some time.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     at: Instant,
@@ -93,7 +94,7 @@ struct Keeper {
     address: String,
     progress: Arc<LogProgress>,
     report: Arc<Mutex<ClusterReport>>,
-    /// Oldest first. Older entries than the first sample's are trimmed already.
+    /// The samples, oldest first. Entries before the first sample are trimmed already.
     samples: VecDeque<Sample>,
 }
 
@@ -120,7 +121,7 @@ impl Keeper {
     fn trim(&mut self, standbys: &[(String, u64)], now: Instant, bytes: u64) -> Result<(), String> {
         let (upto, n_samples) = trim_target(&self.samples, standbys, now, bytes);
         if n_samples > 0 {
-            // The last entry stays, since it says to which mesh the log belongs.
+            // The last entry stays, because it tells to which mesh the log belongs.
             let upto = upto.min(self.progress.position.load(Ordering::Acquire).saturating_sub(1));
             self.upkeep.trim(Position(upto)).map_err(|error| error.to_string())?;
             self.samples.drain(..n_samples);
@@ -129,7 +130,7 @@ impl Keeper {
     }
 }
 
-/// Up to which entry the log may be trimmed, and how many samples that covers.
+/// The entry up to which the log may be trimmed, and how many samples that covers.
 fn trim_target(samples: &VecDeque<Sample>, standbys: &[(String, u64)], now: Instant, bytes: u64) -> (u64, usize) {
     // The leader has all entries on its own disk.
     let mut held: Vec<u64> = standbys.iter().map(|(_, at)| *at).chain([u64::MAX]).collect();

@@ -1,4 +1,4 @@
-//! Opens the database. A damaged one is set aside under a dated name, and never deleted.
+//! Opens the database. A damaged database is set aside under a dated name, and never deleted.
 
 use crate::base::error::Error;
 use crate::base::time;
@@ -58,7 +58,7 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Result<Clock, Err
     Ok(clock)
 }
 
-/// Opens the store. The whole file is checked if an earlier broker left a note that it is suspect.
+/// Opens the store. The whole file is checked if an earlier broker left a note that the file is suspect.
 pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error> {
     let is_synced = settings.text("SLM_MESH_SYNC") == "full";
     let path = places.database();
@@ -80,7 +80,7 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
     // The file has been checked now. If there was no note, there is nothing to remove.
     let _ = fs::remove_file(places.suspect());
     for suffix in FILE_SUFFIXES {
-        // A failure is harmless, since the directory is private already.
+        // A failure is harmless, because the directory is private already.
         let _ = fs::set_permissions(with_suffix(&path, suffix), fs::Permissions::from_mode(0o600));
     }
     Ok(store)

@@ -1,5 +1,5 @@
-//! The ports on which a broker listens (HTTP, other machines), the credentials that open them, and
-//! the pipe into which signals write.
+//! The ports on which a broker listens (HTTP, other machines), the credentials for them, and the pipe into which
+//! signals write.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::http::{HttpServer, Limits, PendingRequest};
@@ -27,9 +27,9 @@ const ARRIVALS_MAX: usize = 64;
 pub(super) struct HttpListener {
     /// The thread; `None` if no port was free, or it could not start.
     pub(super) server: Option<HttpServer>,
-    /// The channel on which its requests arrive.
+    /// The channel on which requests arrive.
     pub(super) inbox: Receiver<PendingRequest>,
-    /// The port; `None` if none was free.
+    /// The port; `None` if no port was free.
     pub(super) port: Option<u16>,
 }
 
@@ -48,7 +48,7 @@ impl PortCredentials {
         PortCredentials { token, secret: is_open.then(|| settings.text(SECRET).to_owned()) }
     }
 
-    /// The credentials for pushes over a WebSocket: none, once bearer tokens are switched off.
+    /// The credentials for pushes over a WebSocket. There are none if bearer tokens are switched off.
     fn subscriber_check(self) -> BearerCheck {
         let is_on = self.secret.is_some();
         let is_known = legacy_http::bearer_check(self.token, self.secret);
@@ -56,8 +56,8 @@ impl PortCredentials {
     }
 }
 
-/// Starts HTTP on the configured port or one of the nine after it. If all are taken, the broker serves only its Unix
-/// socket, which is enough for agents.
+/// Starts HTTP on the configured port, or on one of the nine ports after it. If all of them are taken, the broker
+/// serves only its Unix socket, which is enough for agents.
 pub(super) fn start_http(
     bind: &str,
     is_hub: bool,

@@ -1,4 +1,4 @@
-//! Opens the mesh: from its database, or an empty one for a hub that stands by.
+//! Opens the mesh: from its database, or an empty mesh for a hub that stands by.
 
 use super::database;
 use super::listeners::wake_loop;
@@ -15,7 +15,7 @@ use crate::sys::{self, Clock};
 use mio::Waker;
 use std::sync::Arc;
 
-/// Everything that is needed to open a mesh and what belongs to it, at the start and at each change of the role.
+/// Everything that is needed to open a mesh and its parts, at the start and at each change of the role.
 pub struct MeshOpener {
     pub(super) places: DataDir,
     pub(super) settings: Settings,
@@ -36,8 +36,8 @@ impl MeshOpener {
         Ok((mesh, clock, BrokerRole::Alone))
     }
 
-    /// Opens the mesh in a store. If reading reveals damage, the database is set aside, and a second attempt follows;
-    /// a hub that shares a log then begins anew as a standby.
+    /// Opens the mesh in a store. If reading reveals damage, the database is set aside, and a second attempt follows.
+    /// A hub that shares a log then begins again as a standby.
     ///
     /// # Errors
     /// When the store can't be read or written.

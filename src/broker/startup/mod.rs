@@ -1,5 +1,5 @@
-//! Starts a broker: takes the lock, opens the database and the ports, reports that it is ready, and
-//! runs the event loop.
+//! Starts a broker: takes the lock, opens the database and the ports, reports that it is ready, and runs the event
+//! loop.
 
 mod database;
 mod listeners;
@@ -42,7 +42,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-/// Runs a broker until its end. It calls `ready` once, when clients can connect, with the HTTP port (0 without one)
+/// Runs a broker until it ends. It calls `ready` once, when clients can connect, with the HTTP port (0 without HTTP)
 /// and with a warning for the user who starts the broker.
 ///
 /// # Errors
@@ -71,7 +71,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let (mesh, clock, role) = opener.open_first()?;
     let now = clock.now();
     let (heartbeat_ms, dead_ms) = (settings.int("SLM_MESH_HEARTBEAT_MS"), settings.int("SLM_MESH_DEAD_MS"));
-    // A hub that stands by has nothing to do until it is needed.
+    // A hub that stands by has nothing to do until it must take over.
     let idle_ms = if opener.hub.is_some() { 0 } else { settings.int("SLM_MESH_IDLE_TIMEOUT") };
     let lifecycle = watch_signals()
         .and_then(|pipe| Lifecycle::new(pipe, idle_ms, poll.registry(), SIGNALS, now))
@@ -141,10 +141,10 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
     }
 }
 
-/// How standard output is used once the broker is ready.
+/// What happens to standard output once the broker is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterReady {
-    /// The broker runs in the foreground and keeps it.
+    /// The broker runs in the foreground and keeps standard output.
     KeepOutput,
     /// The broker runs in the background, and its starter waits for the end of the output.
     CloseOutput,

@@ -1,5 +1,5 @@
-//! The files that make this the broker of its data directory: the lock, the database, the socket, and
-//! the files by which existing clients find it.
+//! The files that make this the broker of its data directory: the lock, the database, the socket, and the files by
+//! which existing clients find it.
 //!
 //! **Invariant:** the broker removes and replaces only its own files, which it recognises by their inodes.
 
@@ -33,10 +33,10 @@ impl FileId {
 /// The result of a check of the data directory.
 #[derive(Debug)]
 pub enum PathState {
-    /// All is there.
+    /// All files are there.
     Ours,
-    /// Files by which clients find the broker were missing, and have been created again. This is the new socket, if
-    /// it was missing.
+    /// Files by which clients find the broker were missing, and have been created again. The value is the new socket,
+    /// if the socket was missing.
     Healed(Option<UnixListener>),
     /// The path leads to other files or to none, so another broker may run there.
     Displaced,
@@ -46,7 +46,7 @@ pub enum PathState {
 #[derive(Debug, PartialEq, Eq)]
 struct DatabaseFiles {
     database: Option<FileId>,
-    /// Its write-ahead log.
+    /// The write-ahead log of the database.
     log: Option<FileId>,
 }
 
@@ -62,12 +62,12 @@ pub struct OwnFiles {
     places: DataDir,
     lock: File,
     lock_id: FileId,
-    /// The database; `None` while a standby's thread owns it, which may replace it by a snapshot.
+    /// The database; `None` while a standby's thread owns it, because the thread may replace it by a snapshot.
     database: Option<DatabaseFiles>,
     socket_id: Option<FileId>,
     token: String,
     port: Option<u16>,
-    /// The kernel's reports about the directory; `None` where it reports nothing.
+    /// The kernel's reports about the directory; `None` if the system reports nothing.
     events: Option<OwnedFd>,
     /// When the next regular check is due, ms.
     look_at: i64,
@@ -75,11 +75,11 @@ pub struct OwnFiles {
 }
 
 impl OwnFiles {
-    /// Binds the socket and writes the files by which clients find this broker. `lock` is the lock that
-    /// makes it the only one; `port` is `None` without HTTP.
+    /// Binds the socket and writes the files by which clients find this broker. `lock` is the lock that makes it the
+    /// only broker; `port` is `None` without HTTP.
     ///
     /// # Errors
-    /// When one of the files can't be written, or the directory was taken away during the start.
+    /// When one of the files can't be written, or the directory was removed during the start.
     pub fn create(
         places: &DataDir,
         lock: File,
@@ -110,7 +110,7 @@ impl OwnFiles {
         self.database = None;
     }
 
-    /// Takes the database over, which this broker has just opened.
+    /// Takes over the database that this broker has just opened.
     pub fn adopt_database(&mut self) {
         self.database = Some(DatabaseFiles::at(&self.places));
     }
