@@ -71,11 +71,11 @@ fn each_fault_of_an_agent_has_its_cure() {
     let hooks = home.read(".cursor/hooks.json");
     home.write(".cursor/hooks.json", &hooks.replace("/slm-mesh hook", "/gone/slm-mesh hook"));
     let (_, said) = doctor(&home, &[]);
-    assert_eq!(said.matches("which is no program").count(), 2, "{said}");
+    assert_eq!(said.matches("which is not a program").count(), 2, "{said}");
     home.write(".cursor/hooks.json", &hooks.replace("\"stop\"", "\"stopp\""));
     assert!(doctor(&home, &[]).1.contains("no slm-mesh hook for stop"));
     home.write(".cursor/hooks.json", "{");
-    assert!(doctor(&home, &[]).1.contains("can't be read for certain"));
+    assert!(doctor(&home, &[]).1.contains("can't be read reliably"));
 }
 
 #[test]

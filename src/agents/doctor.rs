@@ -135,7 +135,7 @@ fn check_directory(places: &DataDir) -> Check {
             Check::error(about, found, format!("chmod 700 {shown}"))
         }
         Ok(_) => match try_write(&places.dir) {
-            Ok(()) => Check::well(about, format!("{shown}, yours alone; a file can be written")),
+            Ok(()) => Check::well(about, format!("{shown} is private; a file can be written")),
             Err(error) => {
                 let cure = match error.kind() {
                     std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
@@ -187,7 +187,7 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
         Some((status, client.call("broker.info", &json!({})).ok()?))
     });
     let Some((status, info)) = asked else {
-        let found = format!("it accepted the connection and did not answer in {} s", ANSWERS_WITHIN.as_secs());
+        let found = format!("it accepted the connection but did not answer in {} s", ANSWERS_WITHIN.as_secs());
         return vec![Check::error(about, found, cure_of_stuck(&client))];
     };
     let process = match client.broker_pid() {
@@ -205,7 +205,7 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
     let own = Client::connect_to_own(places).ok().and_then(|mut own| own.call("broker.info", &json!({})).ok());
     let info = own.unwrap_or(info);
     if settings.is_some_and(|settings| info["settings"] != json!(settings.fingerprint())) {
-        let found = "the broker runs with settings other than these";
+        let found = "the broker runs with other settings";
         checks.push(Check::error("settings", found, "slm-mesh start --detach replaces it"));
     }
     checks.extend(check_shared_log(&status["hubs"]));
@@ -220,8 +220,7 @@ fn check_link(link: &Value) -> Check {
     let about = format!("link {}", line(link["url"].as_str().unwrap_or("")));
     let text = |name: &str| link[name].as_str().map(line);
     if let Some(trouble) = text("trouble") {
-        let cure =
-            "see that it runs and that SLM_MESH_PEER_URL and SLM_MESH_SHARED_SECRET fit; messages wait until then";
+        let cure = "check that it runs and that SLM_MESH_PEER_URL and SLM_MESH_SHARED_SECRET are right; messages wait until then";
         return Check::error(&about, trouble, cure);
     }
     if text("heardAt").is_none() {
@@ -254,7 +253,7 @@ fn check_absent_broker(places: &DataDir) -> Check {
     }
     match client::broker_lock_holder(places) {
         Some(pid) => {
-            let found = format!("PID {pid} holds its lock and serves no socket");
+            let found = format!("PID {pid} holds its lock but serves no socket");
             Check::error(about, found, "try again in a moment; then slm-mesh stop --force ends it")
         }
         None => Check::well(about, "none runs; the next session or verb starts one"),
@@ -268,8 +267,10 @@ pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
     let params = json!({ "filePath": path, "as": "human" });
     let tried = client.call("lock.lock", &params).and_then(|_| client.call("lock.unlock", &params));
     match tried {
-        Ok(_) => Check::well(about, "one was taken and given back"),
-        Err(error) => Check::error(about, format!("none can be taken and given back: {}", error.text), "do as it says"),
+        Ok(_) => Check::well(about, "a lock was taken and released"),
+        Err(error) => {
+            Check::error(about, format!("no lock can be taken and released: {}", error.text), "do as it says")
+        }
     }
 }
 
@@ -294,7 +295,7 @@ fn check_http(places: &DataDir, port: u16) -> Check {
     })();
     match asked {
         Ok(true) => Check::well("HTTP", format!("port {port} answers")),
-        Ok(false) => Check::error("HTTP", format!("port {port} answers, and not with 200"), cure),
+        Ok(false) => Check::error("HTTP", format!("port {port} answers, but not with status 200"), cure),
         Err(error) => Check::error("HTTP", format!("port {port} does not answer ({error})"), cure),
     }
 }
@@ -304,9 +305,9 @@ pub fn check_shield(environment: &Environment) -> Check {
     let about = "shield";
     let agents = environment.shield.join(", ");
     match (try_shield(&environment.program), agents.is_empty()) {
-        (Ok(()), true) => Check::well(about, "a command was kept from writing; setup --shield uses it"),
-        (Ok(()), false) => Check::well(about, format!("a command was kept from writing; used for {agents}")),
-        (Err(why), true) => Check::well(about, format!("not to be had here: {why}")),
+        (Ok(()), true) => Check::well(about, "a command could not write a protected file; setup --shield uses this"),
+        (Ok(()), false) => Check::well(about, format!("a command could not write a protected file; used for {agents}")),
+        (Err(why), true) => Check::well(about, format!("not available here: {why}")),
         (Err(why), false) => {
             let cure = "let users create user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
                         kernel.apparmor_restrict_unprivileged_userns), or slm-mesh setup --no-shield";
@@ -377,7 +378,7 @@ fn check_registration(environment: &Environment, agent: &Agent, cure: &str) -> C
         None => Check::error(&about, format!("{NAME} is not registered in {shown}"), cure),
         Some(_) if server.entry == EntryShape::YamlLine => Check::well(&about, format!("{shown} reads our file")),
         Some(program) if !is_program(Path::new(&program)) => {
-            Check::error(&about, format!("{shown} names {program}, which is no program"), cure)
+            Check::error(&about, format!("{shown} names {program}, which is not a program"), cure)
         }
         Some(program) if !generated_files::is_our_program(&program) => {
             Check::error(&about, format!("{shown} has another program under our name: {program}"), cure)
@@ -392,7 +393,7 @@ fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> 
     let path = environment.path(agent, hooks.path);
     let shown = environment.shown(&path);
     let Some(whole) = read_hooks(&path, &hooks) else {
-        let found = if path.exists() { "can't be read for certain" } else { "is not there" };
+        let found = if path.exists() { "can't be read reliably" } else { "is not there" };
         return Some(Check::error(&about, format!("{shown} {found}"), cure));
     };
     let file = EditedFile { path, server: None, hooks: Some(hooks) };
@@ -405,7 +406,7 @@ fn check_hooks(environment: &Environment, agent: &'static Agent, cure: &str) -> 
         _ if !missing.is_empty() => {
             Check::error(&about, format!("{shown} has no slm-mesh hook for {}", missing.join(", ")), cure)
         }
-        Some(program) => Check::error(&about, format!("{shown} names {program}, which is no program"), cure),
+        Some(program) => Check::error(&about, format!("{shown} names {program}, which is not a program"), cure),
         None => Check::well(&about, format!("{} in {shown}", found.len())),
     })
 }

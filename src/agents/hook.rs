@@ -58,7 +58,7 @@ pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
 
 /// Runs one hook on its input. No failure stops the agent.
 pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8, String>) -> u8 {
-    let known = hook_agent(agent).ok_or_else(|| format!("no agent {agent} has hooks"));
+    let known = hook_agent(agent).ok_or_else(|| format!("there is no agent {agent} with hooks"));
     known.and_then(|agent| run(agent, &read_input()?)).unwrap_or_else(|why| {
         // Agents do not show the standard error of a hook that succeeds, so the error also goes into the log.
         let line = format!("slm-mesh hook {}: {why}", agent.chars().take(40).collect::<String>());

@@ -13,20 +13,20 @@ pub fn check_notifications(settings: &Settings) -> Check {
 fn check(setting: &str, is_macos: bool, is_on_path: impl Fn(&str) -> bool) -> Check {
     let about = "notifications";
     let program = match setting {
-        "off" | "" => return Check::well(about, format!("off; {NOTIFY}=desktop tells you of alerts")),
+        "off" | "" => return Check::well(about, format!("off; {NOTIFY}=desktop shows alerts")),
         "desktop" if is_macos => "osascript",
         "desktop" => "notify-send",
         command => command.split_whitespace().next().unwrap_or(""),
     };
     let is_there = if program.contains('/') { is_program(Path::new(program)) } else { is_on_path(program) };
     if is_there {
-        return Check::well(about, format!("{program} tells you of alerts"));
+        return Check::well(about, format!("{program} shows alerts"));
     }
     let cure = match setting {
         "desktop" => "install libnotify-bin (notify-send), or set SLM_MESH_NOTIFY to a command of yours".to_owned(),
         _ => format!("give the absolute path of a program that can be run in {NOTIFY}, without a shell's syntax"),
     };
-    Check::error(about, format!("{NOTIFY} names {program}, which is no program"), cure)
+    Check::error(about, format!("{NOTIFY} names {program}, which is not a program"), cure)
 }
 
 #[cfg(test)]

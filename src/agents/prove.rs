@@ -77,10 +77,8 @@ impl Drop for Scratch {
 /// When the agent has no hooks of slm-mesh, or no mesh can be started.
 pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Proof>, Error> {
     let none = || {
-        let text = format!(
-            "{}: it has no hooks at this level, so there is nothing to prove; it has the tools alone",
-            agent.id
-        );
+        let text =
+            format!("{}: it has no hooks at this level, so there is nothing to prove; it has only the tools", agent.id);
         Error::new(ErrorKind::NotFound, text)
     };
     let dialect = hook_agent(agent.id).ok_or_else(none)?.dialect;
@@ -114,15 +112,15 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let shows = |output: Result<String, String>, word: &str| output.map(|output| output.contains(word));
 
     let output = send(&mut scratch, "word-before-a-prompt").and_then(|()| play(script.prompt, &free));
-    add("mail comes before the model with a prompt", shows(output, "word-before-a-prompt"), "the hook did not show it");
+    add("mail reaches the model with a prompt", shows(output, "word-before-a-prompt"), "the hook did not show it");
     let output = send(&mut scratch, "word-in-mid-turn").and_then(|()| play(script.tool, &free));
     if dialect.unheard.contains(&HookKind::AfterTool) {
-        let claim = "mail in mid-turn waits for a prompt: the agent drops what its hook after a tool says";
+        let claim = "mail during a turn waits for a prompt, because the agent drops the output of hooks after a tool";
         let next = |output: String| Ok(output.is_empty() && shows(play(script.prompt, &free), "word-in-mid-turn")?);
         let waited = output.and_then(next);
-        add(claim, waited, "the hook gave it out in vain");
+        add(claim, waited, "the hook delivered the mail, but the agent drops it");
     } else {
-        let claim = "mail comes before the model in mid-turn, after a tool";
+        let claim = "mail reaches the model during a turn, after a tool";
         add(claim, shows(output, "word-in-mid-turn"), "the hook did not show it");
     }
     let locked = scratch.ask("lock.lock", json!({ "filePaths": [held], "reason": "proof-of-a-lock" }));
@@ -169,7 +167,7 @@ fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec
         return Ok(events.map(call).collect());
     }
     let Some(hooks) = scope.hooks else {
-        return Err(none("it has no hooks at this level, so there is nothing to prove; it has the tools alone".into()));
+        return Err(none("it has no hooks at this level, so there is nothing to prove; it has only the tools".into()));
     };
     let path = environment.path(agent, hooks.path);
     let whole = read_hooks(&path, &hooks).unwrap_or(Value::Null);

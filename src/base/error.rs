@@ -71,7 +71,7 @@ pub const CODES: &[Codes] = &[
     codes(ErrorKind::Usage, "usage", -32602, 400, 2, "a wrong argument or setting"),
     codes(ErrorKind::Gone, "gone", 1008, 503, 3, "the broker can't be reached or started"),
     codes(ErrorKind::Standby, "standby", 1011, 503, 3, "the hub stands by, and another one leads"),
-    codes(ErrorKind::TimedOut, "timed_out", 1009, 408, 4, "nothing came in the time given"),
+    codes(ErrorKind::TimedOut, "timed_out", 1009, 408, 4, "nothing arrived in the given time"),
     codes(ErrorKind::Storage, "storage", 1010, 507, 5, "the disk or the database failed"),
     codes(ErrorKind::Internal, "internal", -32603, 500, 5, "a bug in slm-mesh"),
 ];

@@ -103,7 +103,7 @@ impl ChannelName {
     pub fn parse(text: &str) -> Result<ChannelName, String> {
         let name = text.strip_prefix(ChannelName::MARK).unwrap_or(text);
         if name.is_empty() {
-            return Err("want the name of a channel, as #api".into());
+            return Err("want the name of a channel, such as #api".into());
         }
         untrusted_text::check_name(name)?;
         Ok(ChannelName(format!("{}{}", ChannelName::MARK, name.to_lowercase())))

@@ -233,7 +233,7 @@ impl MeshLinks {
 
 fn report_unstored(stored: Result<(), Error>) {
     if let Err(error) = stored {
-        log(&format!("news of a linked mesh could not be stored: {}", error.text));
+        log(&format!("a report of a linked mesh could not be stored: {}", error.text));
     }
 }
 
@@ -425,7 +425,7 @@ fn describe_refusal(status: StatusCode, value: &Value) -> String {
             format!("it refused our secret ({status}): SLM_MESH_SHARED_SECRET must be the same on both sides")
         }
         (Some(words), _) => words.chars().take(200).collect(),
-        (None, 200..300) => "its answer is not a mesh's".into(),
+        (None, 200..300) => "its answer does not come from a mesh".into(),
         (None, _) => format!("it answered {status}"),
     }
 }

@@ -71,7 +71,7 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
     },
     BrokerMethod {
         name: "hub.status",
-        summary: "Show which hub leads, how far the others are, and how etcd is",
+        summary: "Show which hub leads, how far the other hubs are, and the state of etcd",
         args: &[],
         works_on_standby: true,
         run: hub_status,
@@ -123,7 +123,7 @@ pub fn works_on_standby(method: &str) -> bool {
 /// Ends the broker if a client on this machine has a newer version. The client starts its own broker.
 pub fn yield_to_newer(context: &mut LoopContext, version: &str, caller: CallerMachine) {
     if caller == CallerMachine::Local && is_newer(version, env!("CARGO_PKG_VERSION")) {
-        log(&format!("ending, since a client of the newer version {version} came"));
+        log(&format!("ending, because a client with the newer version {version} connected"));
         context.lifecycle.request_shutdown(ShutdownReason::Replaced);
     }
 }

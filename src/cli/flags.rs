@@ -105,10 +105,10 @@ pub const FLAGS: &[CliFlag] = &[
     flag("rejoin", &["start"], "On a hub: put its database aside, and get a copy from the hub that leads"),
     flag("force", &["stop"], "End the broker's process if it does not answer"),
     flag("yes", &["lock restore"], "Put the content back without asking"),
-    flag("force", &["lock restore"], "Replace the file even if it changed again since that command"),
+    flag("force", &["lock restore"], "Replace the file even if it has changed again"),
     CliFlag { value: "FILE", ..flag("file", &["shield"], "Also protect this file or folder") },
     flag("if-possible", &["shield"], "Run the command without a shield where the system allows none"),
-    flag("as-daemon", &["start"], "Run as slm-mesh starts its own broker, in a new process session"),
+    flag("as-daemon", &["start"], "Run in a new process session, as when slm-mesh starts its own broker"),
     flag("dry-run", &["setup"], "Show what would change without changing anything"),
     flag("remove", &["setup"], "Remove what setup installed"),
     flag("project", &["setup"], "Change the settings of the project in this directory instead of yours"),
@@ -123,7 +123,7 @@ pub const FLAGS: &[CliFlag] = &[
     },
     CliFlag {
         value: "NAME",
-        ..flag("agent", &["mcp", "hook"], "Take the client for this agent, whatever it says of itself")
+        ..flag("agent", &["mcp", "hook"], "Treat the client as this agent, whatever it says about itself")
     },
     flag("legacy", &["mcp"], "Refuse the MCP revision 2026-07-28, for clients that need the older handshake"),
 ];

@@ -42,8 +42,7 @@ fn enter(options: &ShieldOptions, parsed: &ParsedCommand) -> Result<Vec<std::ffi
     }
     command_sandbox::protect(&files).map_err(|error| {
         let text = format!(
-            "this system allows no shield ({error}); run the command without it, or with --if-possible, which does so \
-             where there is none"
+            "this system allows no shield ({error}); run the command without a shield, or use --if-possible, which runs it anyway"
         );
         Error::new(ErrorKind::Usage, text)
     })

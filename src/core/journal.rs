@@ -90,7 +90,8 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let types: Vec<&str> = if args.texts("types").contains(&"*") { Vec::new() } else { args.texts("types") };
     let since = match args.text("since") {
         Some(text) => {
-            let time = time::parse(text).ok_or_else(|| Error::usage("since", "want a time as 2026-11-22T06:43:36Z"))?;
+            let time =
+                time::parse(text).ok_or_else(|| Error::usage("since", "want a time such as 2026-11-22T06:43:36Z"))?;
             Some(turn.store.event_at(time)?)
         }
         None => None,
@@ -142,7 +143,7 @@ fn emit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let name = args.word("type");
     let is_dotted = name.contains('.') && !name.starts_with('.') && !name.ends_with('.');
     if !is_dotted || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        let want = "want a word with a dot inside, as deploy.done; plain words are the mesh's own";
+        let want = "want a word with a dot inside, such as deploy.done; plain words are the mesh's own";
         return Err(Error::usage("type", want));
     }
     rates.charge(peers, ctx.me(), 10, ctx.now)?;

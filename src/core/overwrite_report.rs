@@ -18,7 +18,7 @@ const FILES_SHOWN: usize = 10;
 /// Reports files of other peers that a command changed.
 pub static CHANGED: Op = Op {
     name: "hook.changed",
-    summary: "Send each holder a message: a command of this session changed its files in spite of its lock",
+    summary: "Send the holder of files a message that a command of this session changed them in spite of the lock",
     args: session_args![
         NAMING;
         Arg::new("holder", ArgKind::Text { min: 1, max: limits::WORD_MAX }, "Id of the peer that holds the files")
@@ -59,10 +59,9 @@ fn report_text(args: &Args) -> String {
     let more = files.len().saturating_sub(FILES_SHOWN);
     let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
     let head = if args.flag("isCertain") == Some(true) {
-        "My shell command changed what you have locked:"
+        "My shell command changed files that you have locked:"
     } else {
-        "What you have locked changed while my shell command ran. The command, or another one at the same time, \
-         changed it:"
+        "Files that you have locked changed while my shell command ran. The command, or another one at the same time, changed them:"
     };
     let command = args.text("command").unwrap_or("").lines().next().unwrap_or("");
     let command = untrusted_text::quoted(command, COMMAND_SHOWN);

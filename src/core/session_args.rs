@@ -25,7 +25,7 @@ pub(crate) const NAMING: [Arg; 11] = [
     flag("sharedHooks", "Other agents run hooks of this dialect, too"),
     flag("continues", "The agent said that its session goes on under this key"),
     flag("keyedCalls", "Tool calls of this agent carry the session's key"),
-    arg("transcript", limits::PATH_MAX, "Where the agent keeps the session's transcript; empty: nobody shall read it"),
+    arg("transcript", limits::PATH_MAX, "Path of the session's transcript; empty means that nobody may read it"),
 ];
 
 /// The same arguments, all optional, for calls whose connection may identify the session.

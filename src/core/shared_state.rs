@@ -128,7 +128,7 @@ fn cut_to_part(value: &mut Value, from: usize) {
     value["bytes"] = json!(whole.len());
     if let Some(end) = end {
         value["next"] = json!(end);
-        value["note"] = json!("only a part: get it again with from = next");
+        value["note"] = json!("this is only a part of the value; get the next part with from = next");
     }
 }
 
@@ -153,7 +153,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         let mut row = view(&mesh.peers, entry);
         if row.to_string().len() > limits::PAGE_MAX {
             row["value"] = Value::Null;
-            row["note"] = json!("too long for a list; get it by its key");
+            row["note"] = json!("the value is too long for a list; get it by its key");
         }
         if n == limits::LIST_MAX || !page.add(row) {
             next = n.checked_sub(1).map(|last| &found[last].key);
@@ -163,7 +163,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let mut value = json!({ "ok": true, "entries": page.into_rows() });
     if let Some(next) = next {
         value["next"] = json!(next);
-        value["note"] = json!("there are more; narrow with prefix");
+        value["note"] = json!("there are more entries; narrow the list with prefix");
     }
     Ok(Outcome::Ready(value))
 }

@@ -56,7 +56,7 @@ pub fn last_passages(answer: &Value, filter: &PassageFilter) -> Result<LastPassa
         return Err(refused("SLM_MESH_TRANSCRIPTS is off, so transcripts are not read".into()));
     }
     let Some(path) = answer["transcript"]["path"].as_str() else {
-        let why = answer["transcript"]["why"].as_str().unwrap_or("the broker is too old to know transcripts");
+        let why = answer["transcript"]["why"].as_str().unwrap_or("the broker is too old to support transcripts");
         return Err(Error::not_found(why));
     };
     let kind = answer["peers"][0]["agentType"].as_str().unwrap_or("");

@@ -128,7 +128,7 @@ impl HubAddress<'_> {
         let (host, port) = (self.host, self.port);
         let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
         let url = format!("ws://{host}:{port}{GUEST_PATH}");
-        let url = url.parse().map_err(|_| self.unreachable(&"this is no name or address of a machine"))?;
+        let url = url.parse().map_err(|_| self.unreachable(&"this is not the name or address of a machine"))?;
         let request = ClientRequestBuilder::new(url).with_sub_protocol(SUBPROTOCOL);
         match client_with_config(request, stream, Some(websocket_config())) {
             Ok((socket, _)) => Ok(Some(socket)),
@@ -138,7 +138,7 @@ impl HubAddress<'_> {
             Err(HandshakeError::Failure(tungstenite::Error::Protocol(
                 ProtocolError::SecWebSocketSubProtocolError(SubProtocolError::NoSubProtocol),
             ))) => Err(self.outdated()),
-            Err(error) => Err(self.unreachable(&format!("it is no slm-mesh hub: {error}"))),
+            Err(error) => Err(self.unreachable(&format!("it is not a slm-mesh hub: {error}"))),
         }
     }
 

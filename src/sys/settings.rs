@@ -117,13 +117,13 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_BEARER",
         range: SettingRange::Words(&["on", "off"]),
         default: "on",
-        help: "on: a hub takes the secret itself as a bearer token over HTTP, as older clients send it",
+        help: "on: a hub accepts the secret itself as a bearer token over HTTP, which older clients send",
     },
     Setting {
         name: "SLM_MESH_ROLE",
         range: SettingRange::Words(&["auto", "broker", "client"]),
         default: "auto",
-        help: "broker serves on SLM_MESH_HOST, client uses the hub there; auto sees whether the address is this machine's",
+        help: "broker: serve on SLM_MESH_HOST; client: use the hub there; auto: depends on whether the address is this machine's",
     },
     Setting {
         name: STORE,
@@ -166,13 +166,13 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_LEASE",
         range: SettingRange::Int(2, 60),
         default: "3",
-        help: "Seconds without a sign of the hub that leads until another hub takes over",
+        help: "Seconds without a sign of life from the leading hub until another hub takes over",
     },
     Setting {
         name: DISCOVERY,
         range: SettingRange::Words(&["on", "off"]),
         default: "on",
-        help: "Whether hubs are announced and looked for on the local network (multicast DNS)",
+        help: "Whether hubs are announced and searched for on the local network (multicast DNS)",
     },
     Setting {
         name: LINKS,
@@ -203,7 +203,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_DEAD_MS",
         range: SettingRange::Int(100, 30 * DAY_MS),
         default: "60000",
-        help: "After this long, an HTTP peer without a heartbeat is gone, and a session that does not answer is away",
+        help: "After this long, an HTTP peer without a heartbeat is gone, and a session that does not answer is offline",
     },
     Setting {
         name: "SLM_MESH_LOCK_TTL_MIN",
@@ -239,14 +239,13 @@ pub const SETTINGS: &[Setting] = &[
         name: NOTIFY,
         range: SettingRange::WordsOrCommand(&["off", "desktop"]),
         default: "off",
-        help: "How the broker tells you of an alert that you have not read: desktop, or a command, which it runs \
-               without a shell and which gets the alert as JSON on standard input",
+        help: "How the broker notifies you of an unread alert: desktop, or a command that runs without a shell and gets the alert as JSON on standard input",
     },
     Setting {
         name: TRANSCRIPTS,
         range: SettingRange::Words(&["on", "off"]),
         default: "on",
-        help: "off: hooks do not report where the agent's transcript is, and transcript and mesh_peers read none",
+        help: "off: hooks do not report the paths of transcripts, and transcript and mesh_peers read none",
     },
     Setting {
         name: "SLM_MESH_SYNC",

@@ -27,16 +27,16 @@ impl ChangeReport {
     /// The text for the agent.
     pub fn text(&self) -> String {
         let groups = [
-            (Cause::Command, "your command changed what another agent has locked:"),
+            (Cause::Command, "your command changed files that another agent has locked:"),
             (
                 Cause::Unsure,
-                "what another agent has locked changed while your command ran. Your command or another one at the \
-                 same time changed it:",
+                "files that another agent has locked changed while your command ran. Your command or another one at \
+                 the same time changed them:",
             ),
             (
                 Cause::ProbablyHolder,
-                "what another agent has locked changed while your command ran. Its holder ran a command at the same \
-                 time, which probably changed it:",
+                "files that another agent has locked changed while your command ran. Their holder ran a command at \
+                 the same time, which probably changed them:",
             ),
         ];
         let mut parts: Vec<String> = groups.iter().filter_map(|(cause, head)| self.group(*cause, head)).collect();
@@ -100,8 +100,8 @@ pub fn own_news_text(paths: &[String]) -> String {
         lines.push(format!("- and {} more", paths.len() - FILES_SHOWN));
     }
     format!(
-        "slm-mesh: what this session has locked changed since its own last edit. A person, a program or a tool \
-         without hooks changed it:\n{}",
+        "slm-mesh: files that this session has locked have changed since its own last edit. A person, a program or a \
+         tool without hooks changed them:\n{}",
         lines.join("\n")
     )
 }

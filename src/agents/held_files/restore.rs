@@ -53,7 +53,7 @@ impl HeldFiles {
         let shown = untrusted_text::shown_path(path);
         let entry = entry.ok_or_else(|| {
             Error::not_found(format!(
-                "nothing is kept of {shown}; content is kept for an hour after a command changed a file that \
+                "no content of {shown} is kept; content is kept for an hour after a command changed a file that \
                  another peer had locked, if it is at most 1 MiB"
             ))
         })?;
@@ -106,7 +106,7 @@ impl HeldFiles {
             state => state.small_file().is_some_and(|stamp| self.copies.keep(path, stamp, true)),
         };
         if !is_kept && !force {
-            let text = format!("no copy of {shown} as it is now can be kept; save it elsewhere, or give --force");
+            let text = format!("the present content of {shown} can't be kept; save it elsewhere, or give --force");
             return Err(Error::new(ErrorKind::Refused, text));
         }
         self.write_back(point, path).map_err(|error| {

@@ -37,8 +37,8 @@ pub fn fetch(
 ) -> Result<PathBuf, String> {
     let path = places.dir.join(FETCHED_NAME);
     let failed = |error: io::Error| format!("{}: {error}", path.display());
-    let (host, port) = leader.rsplit_once(':').ok_or_else(|| format!("{leader} is no address of a hub"))?;
-    let port = port.parse().map_err(|_| format!("{leader} is no address of a hub"))?;
+    let (host, port) = leader.rsplit_once(':').ok_or_else(|| format!("{leader} is not the address of a hub"))?;
+    let port = port.parse().map_err(|_| format!("{leader} is not the address of a hub"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let stream = guest::connect(host, port, &config.secret, sys::random_u128() as u64, None);
     let stream = stream.map_err(|error| error.text)?;

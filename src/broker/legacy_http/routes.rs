@@ -329,7 +329,7 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
             let types = fields.texts("types").filter(|types| !types.contains(&"*")).unwrap_or_default();
             let since = fields
                 .word("since")
-                .map(|text| time::parse(text).ok_or_else(|| no("since: want a time as 2026-11-22T06:43:36Z")));
+                .map(|text| time::parse(text).ok_or_else(|| no("since: want a time such as 2026-11-22T06:43:36Z")));
             let found = mesh.latest_events(&types, since.transpose()?, fields.limit(50))?;
             let rows = found.into_iter().map(|mut event| {
                 // The frozen payload is a string that holds JSON.

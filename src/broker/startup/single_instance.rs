@@ -30,7 +30,7 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
         refuse_running(places)?;
         let locked = wait.for_time(LOOK_EVERY);
         if let Some(file) =
-            locked.map_err(|error| places.error("can't be locked (does its file system know locks?)", &error))?
+            locked.map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?
         {
             return Ok(file);
         }

@@ -82,7 +82,7 @@ fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
         ("GET", path) => Some(find_file(path).map_or_else(not_found, serve_file)),
         ("POST", "/web/key") => Some(match auth.claim_key(cookie, now) {
             Some(key) => respond(200, &json!({ "ok": true, "key": key })),
-            None => refuse(401, "no session, or its key was given out before"),
+            None => refuse(401, "there is no session, or its key was already used"),
         }),
         ("POST", STREAM | CALL) => {
             let key = head.browser.page_key.as_deref().unwrap_or("");
@@ -183,7 +183,7 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
 /// Returns the owner of the mailbox.
 fn look_at_mailbox(mesh: &Mesh, method: &str, owner: &str, params: &mut Map<String, Value>) -> Result<PeerId, Error> {
     if method != INBOX.name || params.contains_key("ack") {
-        return Err(Error::usage("as", "the page looks at mailboxes of others, and does nothing else in their name"));
+        return Err(Error::usage("as", "the page can look at the mailboxes of others, but cannot act as them"));
     }
     params.insert("take".into(), json!(false));
     mesh.peers().require_local(mesh.peers().resolve(owner)?)

@@ -125,7 +125,7 @@ pub fn channel_left(answer: &Value, _: &ParsedCommand) -> Rendered {
 pub fn channels(value: &Value, _: &ParsedCommand) -> Rendered {
     let rows = rows(value, "channels");
     if rows.is_empty() {
-        return Rendered::Text("No channels. Join one, and it exists: slm-mesh join NAME".into());
+        return Rendered::Text("No channels. Join a channel to create it: slm-mesh join NAME".into());
     }
     let cells = rows.iter().map(|row| {
         let unread = row["unread"].as_i64().filter(|n| *n > 0).map_or("-".into(), |n| n.to_string());

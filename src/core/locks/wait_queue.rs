@@ -110,7 +110,7 @@ impl Locks {
             if is_same_party(last, me) && way.len() > 1 {
                 let names: Vec<_> = way.iter().map(|(id, _)| peers.name_of(id)).collect();
                 let text = format!(
-                    "waiting would never end: {} waits for {}; give back what you hold, or ask {}",
+                    "waiting would never end: {} waits for {}; release your locks, or ask {}",
                     names[..names.len() - 1].join(" waits for "),
                     peers.name_of(me.0),
                     names[0]

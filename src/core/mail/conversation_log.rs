@@ -40,7 +40,7 @@ pub static LOG: Op = Op {
         Arg::new("sameProject", ArgKind::Flag, "Only messages of peers in this repository, or else in this directory")
             .short("project"),
         pagination::limit(10_000, "Maximum number of messages, 50 by default"),
-        pagination::before("Only messages before this sequence number, to continue with older ones"),
+        pagination::before("Only messages before this sequence number, to continue with older messages"),
         pagination::after("Only messages after this sequence number, the oldest of them first"),
         Arg::wait_seconds("Seconds to wait for a message after the others").at(CliPlace::Hidden),
         Arg::new("project", PATH, "Directory of the caller").at(CliPlace::Hidden),
@@ -102,8 +102,9 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
 
 /// The sequence number of the last message before a time.
 fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
-    let time = time::parse_since(text, now)
-        .ok_or_else(|| Error::usage("since", "want how long ago, as 2h or 30m, or a time as 2026-11-22T06:43:36Z"))?;
+    let time = time::parse_since(text, now).ok_or_else(|| {
+        Error::usage("since", "want how long ago, such as 2h or 30m, or a time such as 2026-11-22T06:43:36Z")
+    })?;
     Ok(store.message_at(time)?)
 }
 

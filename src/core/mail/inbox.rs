@@ -31,7 +31,7 @@ pub static INBOX: Op = Op {
         Arg::new(
             "search",
             conversation_log::SEARCH,
-            "Find messages that contain all these words, sent or received, read or not, the latest; marks nothing as read",
+            "Find the latest messages, sent or received, that contain all these words; marks nothing as read",
         ),
         pagination::before("With search: only messages before this sequence number, the before of the previous answer"),
         Arg::wait_seconds("Seconds to wait for a message; every client allows 25").short("wait"),
@@ -40,8 +40,12 @@ pub static INBOX: Op = Op {
             ArgKind::Texts { items: limits::LIST_MAX, max: limits::WORD_MAX },
             "Ids of messages to acknowledge to their senders",
         ),
-        Arg::new("take", ArgKind::Flag, "With --as: take the mail, as its owner does, instead of only looking at it")
-            .not_in_tool(),
+        Arg::new(
+            "take",
+            ArgKind::Flag,
+            "With --as: mark the mail as read, as its owner does, instead of only looking at it",
+        )
+        .not_in_tool(),
     ],
     actor: Auth::Required,
     verb: Some("inbox"),

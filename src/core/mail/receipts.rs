@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 /// Reports which messages the client has written out completely.
 pub static MARK_READ: Op = Op {
     name: "inbox.mark_read",
-    summary: "Report that the client wrote these inbox messages out: items as id, or id@bytes for a part",
+    summary: "Report that the client has written these inbox messages: items as id, or id@bytes for a part",
     args: &[Arg::new("items", ArgKind::Texts { items: limits::LIST_MAX, max: 64 }, "Message ids")
         .required()
         .at(CliPlace::Hidden)],

@@ -31,7 +31,7 @@ const CHANNEL: Arg =
 /// Waits until a session may be woken.
 pub static WAIT: Op = Op {
     name: "wakeup.wait",
-    summary: "Wait until this session has direct mail worth waking it for over this channel",
+    summary: "Wait until direct mail may wake this session through this channel",
     args: session_args![
         OPTIONAL_NAMING;
         CHANNEL,

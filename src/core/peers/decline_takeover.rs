@@ -30,7 +30,7 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
     let refused = |text: String| Err(Error::new(ErrorKind::Refused, text));
     let name = peers.name_of(&id);
     if !peers.get(&id).is_some_and(|peer| peer.took_over_name) {
-        return refused(format!("{name} is your own name: you took it over from no earlier session"));
+        return refused(format!("{name} is your own name; you did not take it over from an earlier session"));
     }
     if let Some(lock) = locks.all().iter().find(|lock| lock.holder == id) {
         return refused(format!("you hold {} as {name}; release your locks first, then decline", lock.path));

@@ -156,7 +156,7 @@ pub static PEERS: Op = Op {
         Arg::new(
             "detail",
             ArgKind::Text { min: 1, max: 256 },
-            "Only this peer, by name: what it does, with its last prompts and words if it runs on your machine",
+            "Only this peer, by name: what it does, with its last prompts and answers if it runs on your machine",
         )
         .at(CliPlace::Hidden),
         Arg::new("project", PATH, "Directory to compare with, if not the caller's own")
@@ -423,7 +423,7 @@ impl Peers {
     fn transcript_of(&self, peer: &Peer, conn: ConnId) -> Value {
         let row = &peer.row;
         match &row.transcript {
-            _ if !row.is_session() => json!({ "why": format!("{} is no session of an agent", row.name) }),
+            _ if !row.is_session() => json!({ "why": format!("{} is not an agent's session", row.name) }),
             _ if row.host != self.host_of(conn) => {
                 json!({ "why": format!("{} runs on {}; its transcript can only be read there", row.name, row.host) })
             }

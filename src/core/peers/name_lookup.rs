@@ -47,7 +47,7 @@ impl Peers {
                         .take(NAMED_MAX)
                         .map(|peer| format!("{} ({:.8})", peer.row.name, peer.row.id))
                         .collect();
-                    let text = format!("{name} fits several peers: {}; say which", names.join(", "));
+                    let text = format!("{name} matches several peers: {}; say which one", names.join(", "));
                     return Err(Error::new(ErrorKind::Ambiguous, text));
                 }
             }
@@ -58,7 +58,7 @@ impl Peers {
     /// Refuses the id of a peer of another mesh, because a caller can act as that peer only there.
     pub fn require_local(&self, id: PeerId) -> Result<PeerId, Error> {
         if self.get(&id).is_some_and(|peer| peer.row.is_linked()) {
-            let text = format!("{} is on another mesh; only there can anybody act as it", self.name_of(&id));
+            let text = format!("{} is on another mesh; you can act as it only there", self.name_of(&id));
             return Err(Error::new(ErrorKind::Refused, text));
         }
         Ok(id)

@@ -79,7 +79,7 @@ pub static DETACH: Op = Op {
 /// without MCP becomes a peer with its first verb.
 pub static BEGIN: Op = Op {
     name: "session.begin",
-    summary: "Make the agent above the caller a peer, by its process, if it is none yet",
+    summary: "Make the agent whose process is above the caller a peer, if it is not one yet",
     args: &NAMING,
     actor: Auth::Hook,
     verb: None,
@@ -251,7 +251,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
 /// Ends the waiting calls of a session that leaves in order.
 fn end_waits(mesh: &mut Mesh, conn: ConnId, id: &str) {
     for call in mesh.waiting.extract(|call| call.ctx.conn == conn && call.ctx.me() == id) {
-        let text = "this session left while the call waited; attach again, then ask again";
+        let text = "this session left while the call waited; attach again, then repeat the call";
         let result = Err(Error::new(ErrorKind::Refused, text));
         mesh.turn.push(Effect::Reply { conn, id: call.ctx.id, result });
     }
