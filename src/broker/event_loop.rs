@@ -352,7 +352,8 @@ impl EventLoop {
         let _ = self.context.commit();
         self.clients.announce_shutdown(reason);
         self.http.stop();
-        self.remote.stop_announcing();
+        // The announcer says goodbye on the network, and the port is free for the next broker before the lock is.
+        drop(self.remote);
         self.pushes.announce_shutdown(&self.context.mesh, now);
         self.checkpoints.stop();
         self.notifications.stop();

@@ -56,9 +56,4 @@ impl RemoteListener {
     pub fn deadline(&self) -> Option<i64> {
         self.announce_at
     }
-
-    /// Tells the announcing process to stop. It says goodbye on the network by itself.
-    pub fn stop_announcing(&mut self) {
-        self.announcer = None;
-    }
 }

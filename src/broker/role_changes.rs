@@ -70,20 +70,23 @@ impl EventLoop {
         }
     }
 
-    /// Ends every connection, since its answers and its session belong to the mesh that goes.
+    /// Lends the loop another mesh and role.
     fn replace_mesh(&mut self, mesh: Mesh, role: BrokerRole) {
         std::mem::replace(&mut self.checkpoints, CheckpointThread::start(&mesh)).stop();
         self.links = self.opener.links(&mesh);
-        match role {
-            BrokerRole::StandsBy(_) => self.own_files.leave_database(),
-            BrokerRole::Alone | BrokerRole::Leads(_) => self.own_files.adopt_database(),
-        }
         self.context.mesh = mesh;
         self.context.role = role;
-        self.clients.drop_all(&self.context);
+        if self.context.role.is_standby() {
+            self.own_files.leave_database();
+            // Their sessions belong to the mesh that is gone. They find the hub that leads.
+            self.clients.drop_all(&self.context);
+            self.pushes.drop_all();
+            self.processes = ProcessExits::default();
+        } else {
+            self.own_files.adopt_database();
+            self.clients.join(&mut self.context);
+        }
         self.http.refuse_pending();
-        self.pushes.drop_all();
-        self.processes = ProcessExits::default();
         self.context.mesh.set_observed(!self.context.pages.is_empty());
         self.context.pages.mark_dirty();
     }

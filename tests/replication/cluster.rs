@@ -131,6 +131,11 @@ impl Cluster {
         self.members.iter().position(|member| line.starts_with(&url(member.client))).unwrap()
     }
 
+    /// Each member's host and port.
+    pub fn hosts(&self) -> Vec<String> {
+        self.members.iter().map(|member| format!("127.0.0.1:{}", member.client)).collect()
+    }
+
     /// A hub's client for the mesh of that name.
     pub fn log(&self, name: &str, user: Option<(&str, &str)>) -> EtcdLog {
         self.client(name, "etcd", None, user).unwrap()
@@ -148,8 +153,7 @@ impl Cluster {
         tls: Option<EtcdTls>,
         user: Option<(&str, &str)>,
     ) -> Result<EtcdLog, String> {
-        let hosts: Vec<String> = self.members.iter().map(|member| format!("127.0.0.1:{}", member.client)).collect();
-        let address = EtcdAddress::parse(&format!("{scheme}://{}/{name}", hosts.join(","))).unwrap();
+        let address = EtcdAddress::parse(&format!("{scheme}://{}/{name}", self.hosts().join(","))).unwrap();
         let user = user.map(|(name, password)| EtcdUser { name: name.into(), password: password.into() });
         EtcdLog::new(EtcdSettings { address, tls, user, lease_seconds: LEASE })
     }

@@ -2,6 +2,9 @@
 
 mod certificates;
 mod cluster;
+mod hubs;
+#[path = "../support/mod.rs"]
+mod support;
 mod tls;
 
 use cluster::{Cluster, LEASE, is_installed};

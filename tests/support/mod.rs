@@ -246,9 +246,12 @@ impl Socket {
     /// Reads a message; `None` at the end of the stream.
     pub fn read(&mut self) -> Option<Value> {
         let mut line = String::new();
-        if self.reader.read_line(&mut line).unwrap() == 0 {
-            return None;
-        }
+        match self.reader.read_line(&mut line) {
+            Ok(0) => return None,
+            // The broker dropped what was sent to it.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+            read => read.unwrap(),
+        };
         Some(serde_json::from_str(&line).unwrap())
     }
 

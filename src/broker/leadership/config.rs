@@ -5,6 +5,7 @@ use crate::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdTls, Etcd
 use crate::sys;
 use crate::sys::broker_address::links;
 use crate::sys::settings::{SECRET, STORE, STORE_PASSWORD, Settings};
+use std::net::UdpSocket;
 use std::path::Path;
 
 /// How this hub reaches the log, and how other machines reach this hub.
@@ -50,7 +51,8 @@ impl HubConfig {
         let etcd = EtcdSettings { address, tls, user, lease_seconds };
         // This reports an unusable certificate now, and not only when the hub first needs etcd.
         EtcdLog::new(etcd.clone()).map_err(wrong)?;
-        let host = if ["0.0.0.0", "::"].contains(&bind) { sys::host() } else { bind.to_owned() };
+        let is_any = ["0.0.0.0", "::"].contains(&bind);
+        let host = if is_any { own_address_towards(&etcd.address.members[0]) } else { bind.to_owned() };
         let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         Ok(Some(HubConfig { etcd, address, secret: settings.text(SECRET).to_owned() }))
     }
@@ -67,6 +69,19 @@ impl HubConfig {
     pub fn lease_ms(&self) -> i64 {
         self.etcd.lease_seconds as i64 * 1000
     }
+}
+
+/// The address of this machine in the network of etcd, in which the other hubs are as well. If etcd is reached through a
+/// loopback address, this machine's name.
+fn own_address_towards(member: &str) -> String {
+    let place = member.split_once("://").map_or(member, |(_, place)| place);
+    // Connecting a UDP socket sends nothing; it only makes the system choose the address of this side.
+    let chosen = ["0.0.0.0:0", "[::]:0"].iter().find_map(|any| {
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(place).ok()?;
+        socket.local_addr().ok()
+    });
+    chosen.map(|address| address.ip()).filter(|ip| !ip.is_loopback()).map_or_else(sys::host, |ip| ip.to_string())
 }
 
 /// The files of the client certificate and its key, if there are any.

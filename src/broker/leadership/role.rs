@@ -115,6 +115,11 @@ impl BrokerRole {
         }
     }
 
+    /// Whether this hub stands by.
+    pub fn is_standby(&self) -> bool {
+        matches!(self, BrokerRole::StandsBy(_))
+    }
+
     /// The answer to a request that only the leader can serve; `None` if this broker serves it.
     pub fn refusal(&self) -> Option<Error> {
         let BrokerRole::StandsBy(thread) = self else { return None };

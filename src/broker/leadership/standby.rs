@@ -5,6 +5,9 @@ use crate::base::ids::LogId;
 use crate::replication::{Election, LogEntry, LogError, Position, ReplicatedLog};
 use crate::store::{Changeset, Store, StoreError};
 
+/// The row of `meta` that names the hub which began the log.
+const FOUNDER: &str = "log_founder";
+
 /// Why a standby can't go on.
 #[derive(Debug)]
 pub enum StandbyError {
@@ -94,9 +97,8 @@ impl<L: ReplicatedLog> Standby<L> {
             Ok(Election::Lost(leader)) => return Ok(TakeOver::StandsBy(self, leader)),
             Err(error) => return Err((self, error.into())),
         };
-        match self.follow_to_end(store) {
-            Ok(position) => {
-                store.start_recording();
+        match self.follow_to_end(store).and_then(|position| Ok((position, begin(store, position, address)?))) {
+            Ok((position, ())) => {
                 let (id, next) = position.map_or_else(|| (new_log(), Position(1)), |(id, last)| (id, last.next()));
                 Ok(TakeOver::Leads(Leader { log: self.log, id, term, next }))
             }
@@ -111,6 +113,18 @@ impl<L: ReplicatedLog> Standby<L> {
         while self.follow(store)?.is_some() {}
         Ok(store.log_position()?.map(|position| (position.log, Position(position.index))))
     }
+}
+
+/// Records from now on. The first entry of a new log must not wait for a client: until there is one, another hub could
+/// begin a log of its own.
+fn begin(store: &mut Store, position: Option<(LogId, Position)>, address: &str) -> Result<(), StandbyError> {
+    store.start_recording();
+    if position.is_none() {
+        store.begin_call();
+        store.set_meta(FOUNDER, address)?;
+        store.end_call()?;
+    }
+    Ok(())
 }
 
 /// The changes of an entry, if this program can apply them to the database of this log.

@@ -181,7 +181,8 @@ impl Follower {
         self.update(|report| report.leader.clone_from(&leader));
         if !self.is_member {
             match standby.membership(&self.database.store)? {
-                Membership::Founder => {}
+                // Without a leader this hub may begin the log. Otherwise the leader is about to.
+                Membership::Founder => return Ok(leader.is_none()),
                 Membership::Member => self.is_member = true,
                 Membership::NeedsSnapshot => self.fetch_snapshot(standby, leader.as_deref())?,
                 Membership::Refused(why) => return Err(LogError::Refused(why).into()),

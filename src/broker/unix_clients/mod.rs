@@ -298,6 +298,20 @@ impl UnixClients {
         }
     }
 
+    /// Makes the connections of a hub that stood by known to the mesh that it leads now.
+    pub fn join(&mut self, context: &mut LoopContext) {
+        for (token, connection) in &mut self.connections {
+            context.mesh.on_connected(*token);
+            if let Origin::Remote(remote) = &connection.origin
+                && !remote.user.is_empty()
+                && let Err(error) = context.mesh.set_origin(*token, &remote.host, &remote.user, context.now)
+            {
+                log(&format!("a connection from {} was dropped: {}", remote.host, error.text));
+                connection.close();
+            }
+        }
+    }
+
     /// Ends all connections without an answer. The mesh that they belonged to is gone already.
     pub fn drop_all(&mut self, context: &LoopContext) {
         for (_, mut connection) in self.connections.drain() {

@@ -6,7 +6,6 @@ use super::origin::{Origin, RemoteOrigin};
 use super::retired_methods::retired;
 use crate::base::error::Error;
 use crate::broker::event_loop::LoopContext;
-use crate::broker::leadership::BrokerRole;
 use crate::broker::methods::{run_method, works_on_standby, yield_to_newer};
 use crate::core::peers::sessions::ATTACH;
 use crate::core::{self, Auth, Call};
@@ -86,8 +85,9 @@ fn serve_notice(
     params: Map<String, Value>,
 ) {
     match method {
-        // A hub that stands by has no mesh to tell.
-        _ if matches!(context.role, BrokerRole::StandsBy(_)) => {}
+        // The mesh learns of it once this hub leads.
+        "origin" if context.role.is_standby() => connection.origin = Origin::Remote(RemoteOrigin::parse(&params)),
+        _ if context.role.is_standby() => {}
         "cancel" => context.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), context.now),
         "origin" => {
             let remote = RemoteOrigin::parse(&params);

@@ -1,0 +1,291 @@
+//! Whole hubs over a real etcd: brokers, verbs and sessions, as their users run them.
+
+use crate::cluster::{Cluster, is_installed};
+use crate::support::{Place, until};
+use serde_json::{Value, json};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const SECRET: &str = "a secret of several hubs";
+
+impl Cluster {
+    /// The setting of a hub whose mesh has this name.
+    fn setting(&self, name: &str) -> String {
+        format!("etcd://{}/{name}", self.hosts().join(","))
+    }
+
+    /// A hub of the mesh of that name.
+    fn hub(&self, name: &str) -> Place {
+        Place::new()
+            .with("SLM_MESH_HOST", "0.0.0.0")
+            .with("SLM_MESH_SHARED_SECRET", SECRET)
+            .with("SLM_MESH_STORE", &self.setting(name))
+            .with("SLM_MESH_LEASE", "2")
+    }
+}
+
+/// A guest of these hubs.
+fn guest(hubs: &[&Place]) -> Place {
+    let address = |hub: &&Place| {
+        let port = hub.env.iter().find(|(name, _)| name == "SLM_MESH_PORT").unwrap().1.parse::<u16>().unwrap();
+        format!("127.0.0.1:{}", port + 1)
+    };
+    let hubs: Vec<String> = hubs.iter().map(address).collect();
+    Place::new()
+        .with("SLM_MESH_HOST", &hubs.join(","))
+        .with("SLM_MESH_ROLE", "client")
+        .with("SLM_MESH_SHARED_SECRET", SECRET)
+}
+
+/// The same place without its log.
+fn alone(mut hub: Place) -> Place {
+    hub.env.retain(|(name, _)| name != "SLM_MESH_STORE");
+    hub
+}
+
+fn kill(hub: &Place) {
+    let pid = hub.broker_pid().unwrap().to_string();
+    assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+}
+
+/// What the broker of this machine itself says of the hubs.
+fn hub_status(hub: &Place) -> Value {
+    hub.socket().call("hub.status", json!({}))["result"].clone()
+}
+
+/// Waits until this hub follows the one that leads.
+fn await_level(hub: &Place) {
+    until("the hub follows", || {
+        let status = hub_status(hub);
+        status["leader"].is_string() && status["levelMsAgo"].is_i64() && status["trouble"].is_null()
+    });
+}
+
+fn start(hub: &Place) {
+    hub.ok(&["start", "--detach"]);
+}
+
+fn token(text: &str) -> i64 {
+    serde_json::from_str::<Value>(text).unwrap()["token"].as_i64().unwrap()
+}
+
+#[test]
+fn a_mesh_moves_from_one_hub_to_three_and_back_and_loses_nothing() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let mut first = alone(cluster.hub("slm"));
+    first.ok(&["state", "set", "begun", "alone"]);
+    first.ok(&["send", "human", "from one hub"]);
+    let before = token(&first.ok(&["lock", "a.rs", "--json"]));
+    first.env.push(("SLM_MESH_STORE".into(), cluster.setting("slm")));
+    start(&first);
+    let (second, third) = (cluster.hub("slm"), cluster.hub("slm"));
+    for hub in [&second, &third] {
+        start(hub);
+        await_level(hub);
+    }
+    // A verb on a hub that stands by works at the one that leads.
+    assert_eq!(second.ok(&["state", "get", "begun"]).trim(), "alone");
+    second.ok(&["state", "set", "through", "a standby"]);
+    let guest = guest(&[&first, &second, &third]);
+    let mut session = guest.session("codex-mcp-client", "api");
+    let id = session.tool("mesh_status", json!({}))["you"]["id"].clone();
+    let wait = session.ask("tools/call", json!({ "name": "mesh_inbox", "arguments": { "waitSeconds": 60 } }));
+
+    kill(&first);
+    // The verb finds the hub that takes over, and the session's call goes on waiting there.
+    guest.ok(&["send", "codex-api", "after the kill", "--key", "k1", "--as", "human"]);
+    let mail = session.answer(wait).to_string();
+    assert!(mail.contains("after the kill"), "{mail}");
+    assert_eq!(session.tool("mesh_status", json!({}))["you"]["id"], id);
+    guest.ok(&["send", "codex-api", "after the kill", "--key", "k1", "--as", "human"]);
+    let again = session.tool("mesh_inbox", json!({ "filter": "all" })).to_string();
+    assert_eq!(again.matches("after the kill").count(), 1, "a key is done once: {again}");
+    for (key, value) in [("begun", "alone"), ("through", "a standby")] {
+        assert_eq!(guest.ok(&["state", "get", key]).trim(), value);
+    }
+    let after = token(&guest.ok(&["lock", "b.rs", "--json"]));
+    assert!(after > before, "tokens grow: {before} {after}");
+    session.close();
+
+    start(&first);
+    await_level(&first);
+    for hub in [&second, &third] {
+        hub.ok(&["stop"]);
+    }
+    until("the last hub leads", || hub_status(&first)["role"] == "leads");
+    first.ok(&["stop"]);
+    let first = alone(first);
+    assert_eq!(first.ok(&["state", "get", "through"]).trim(), "a standby");
+    assert!(token(&first.ok(&["lock", "c.rs", "--json"])) > after);
+    let mail = first.ok(&["log", "--json"]);
+    assert!(mail.contains("from one hub") && mail.contains("after the kill"), "{mail}");
+}
+
+#[test]
+fn a_hub_that_gives_way_is_followed_at_once() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (first, second) = (cluster.hub("slm"), cluster.hub("slm"));
+    start(&first);
+    start(&second);
+    await_level(&second);
+    first.ok(&["state", "set", "k", "v"]);
+    let began = Instant::now();
+    first.ok(&["stop"]);
+    assert_eq!(second.ok(&["state", "get", "k"]).trim(), "v");
+    // The lease alone would take two seconds, and its end more.
+    eprintln!("another hub answers {:?} after the stop", began.elapsed());
+    second.ok(&["stop"]);
+}
+
+#[test]
+fn a_deposed_hub_tells_nothing_and_follows() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (first, second) = (cluster.hub("slm"), cluster.hub("slm"));
+    start(&first);
+    start(&second);
+    await_level(&second);
+    first.ok(&["state", "set", "k", "old"]);
+    let pid = first.broker_pid().unwrap().to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    signal("-STOP");
+    until("the other hub leads", || hub_status(&second)["role"] == "leads");
+    second.ok(&["state", "set", "k", "new"]);
+    // A request that waits in the socket of the stopped hub.
+    let mut waiting = first.socket();
+    let id = waiting.ask("state.get", json!({ "key": "k" }));
+    signal("-CONT");
+    // It may be refused or cut off, but never answered from the old data.
+    let answer = std::iter::from_fn(|| waiting.read()).find(|line| line["id"] == json!(id));
+    assert!(answer.as_ref().is_none_or(|line| line["error"]["data"]["kind"] == "standby"), "{answer:?}");
+    await_level(&first);
+    assert_eq!(first.ok(&["state", "get", "k"]).trim(), "new");
+    first.ok(&["stop"]);
+    second.ok(&["stop"]);
+}
+
+#[test]
+fn two_meshes_never_mix() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (first, stranger) = (cluster.hub("slm"), alone(cluster.hub("slm")));
+    start(&first);
+    first.ok(&["state", "set", "mesh", "first"]);
+    // This machine had a mesh of its own before it became a hub of another one.
+    stranger.ok(&["state", "set", "mesh", "other"]);
+    let mut stranger = stranger;
+    stranger.env.push(("SLM_MESH_STORE".into(), cluster.setting("slm")));
+    start(&stranger);
+    let status = hub_status(&stranger);
+    assert!(status["trouble"].as_str().is_some_and(|why| why.contains("belongs to another mesh")), "{status}");
+    let doctor = stranger.run(&["doctor"]);
+    assert!(!doctor.status.success());
+    // The user decides: the old database is kept, and the hub takes part.
+    stranger.ok(&["start", "--detach", "--rejoin"]);
+    await_level(&stranger);
+    assert_eq!(stranger.ok(&["state", "get", "mesh"]).trim(), "first");
+    let kept = std::fs::read_dir(&stranger.dir).unwrap().flatten();
+    let kept = kept.filter(|file| file.file_name().to_string_lossy().starts_with("broker.db.before-rejoin")).count();
+    assert!(kept >= 1, "the old database is there");
+    // A mesh of another name under the same etcd is another mesh.
+    let other = cluster.hub("slm2");
+    start(&other);
+    assert!(!other.run(&["state", "get", "mesh"]).status.success());
+    for hub in [&first, &stranger, &other] {
+        hub.ok(&["stop"]);
+    }
+}
+
+#[test]
+fn a_log_that_etcd_lost_begins_anew_only_on_request() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let hub = cluster.hub("slm");
+    start(&hub);
+    hub.ok(&["state", "set", "k", "v"]);
+    hub.ok(&["stop"]);
+    cluster.control(&["del", "--prefix", "slm/"]).unwrap();
+    start(&hub);
+    let out = hub.run(&["state", "get", "k"]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(3), "{said}");
+    assert!(said.contains("etcd has no log under this name"), "{said}");
+    hub.ok(&["start", "--detach", "--new-log"]);
+    assert_eq!(hub.ok(&["state", "get", "k"]).trim(), "v");
+    hub.ok(&["stop"]);
+}
+
+#[test]
+fn a_standby_that_missed_too_much_gets_a_snapshot_and_a_guest_gets_none() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (first, second) = (cluster.hub("slm"), cluster.hub("slm"));
+    start(&first);
+    start(&second);
+    await_level(&second);
+    second.ok(&["stop"]);
+    for n in 0..20 {
+        first.ok(&["state", "set", &format!("key{n}"), "v"]);
+    }
+    // The log was trimmed while the other hub was away.
+    cluster.control(&["del", "slm/log/0000000000000000", "slm/log/0000000000000010"]).unwrap();
+    start(&second);
+    await_level(&second);
+    first.ok(&["stop"]);
+    assert_eq!(second.ok(&["state", "get", "key19"]).trim(), "v");
+    // Whoever has only the secret has no ticket in etcd.
+    let mut stranger = second.socket();
+    let asked = Instant::now();
+    let refusal = loop {
+        let id = stranger.ask("hub.snapshot", json!({ "hub": "me:1", "ticket": "guessed" }));
+        let answer = std::iter::from_fn(|| stranger.read()).find(|line| line["id"] == json!(id)).unwrap();
+        if answer["error"].is_object() {
+            break answer["error"]["message"].to_string();
+        }
+        assert!(asked.elapsed() < Duration::from_secs(20), "{answer}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(refusal.contains("for a hub of this mesh only"), "{refusal}");
+    second.ok(&["stop"]);
+}
+
+#[test]
+fn wrong_settings_are_refused_in_a_sentence() {
+    let refused = |settings: &[(&str, &str)]| {
+        let place = settings.iter().fold(Place::new(), |place, (name, value)| place.with(name, value));
+        let out = place.run(&["start", "--detach"]);
+        assert!(!out.status.success());
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    };
+    let (any, secret) = (("SLM_MESH_HOST", "0.0.0.0"), ("SLM_MESH_SHARED_SECRET", SECRET));
+    let local = ("SLM_MESH_STORE", "etcd://127.0.0.1:2379/slm");
+    for (settings, word) in [
+        (&[local][..], "SLM_MESH_HOST must be an address"),
+        (&[any, local], "SLM_MESH_SHARED_SECRET is missing"),
+        (&[any, secret, ("SLM_MESH_STORE", "etcd://etcd.example:2379/slm")], "unencrypted"),
+        (&[any, secret, ("SLM_MESH_STORE", "etcd://127.0.0.1:2379")], "has no name for the mesh"),
+        (&[any, secret, ("SLM_MESH_STORE", "redis://127.0.0.1/slm")], "is not an address of etcd"),
+        (&[any, secret, local, ("SLM_MESH_STORE_CA", "/nowhere/ca.pem")], "/nowhere/ca.pem can't be read"),
+        (&[any, secret, local, ("SLM_MESH_LEASE", "1")], "SLM_MESH_LEASE"),
+    ] {
+        let said = refused(settings);
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let place = Place::new();
+    let out = place.run(&["start", "--rejoin"]);
+    assert!(String::from_utf8_lossy(&out.stderr).contains("SLM_MESH_STORE, which is not set"));
+}
