@@ -58,7 +58,7 @@ enum LinkNews {
     Receipts(usize, Option<Vec<RemoteReceipt>>),
 }
 
-/// What a link's thread posts.
+/// The things that a link's thread posts.
 enum Outgoing {
     Message(ForwardedMessage),
     /// A question about receipts.
@@ -99,9 +99,10 @@ enum SendState {
     Ready,
     /// No message waits.
     Idle,
-    /// One is being posted, or a question about receipts.
+    /// A message is being posted, or a question about receipts.
     Posting,
-    /// The last attempt failed, or the link has carried as much as it may; when to try again, ms.
+    /// The last attempt failed, or the link has carried as much as it may. The value is the time of the next attempt,
+    /// ms.
     RetryAt(i64),
 }
 
@@ -183,7 +184,7 @@ impl MeshLinks {
                     mesh.on_delivery(n, seq, &delivery, now)
                 }
                 LinkNews::Receipts(n, receipts) => {
-                    // A failure delays no message: whether the other mesh takes messages is not known from it.
+                    // A failure delays no message, because it does not show whether the other mesh accepts messages.
                     self.links[n].state = SendState::Ready;
                     match receipts {
                         Some(receipts) => mesh.on_receipts(n, &receipts, now),
@@ -238,7 +239,7 @@ fn report_unstored(stored: Result<(), Error>) {
 }
 
 impl LinkSender {
-    /// Hands the next message to the link's thread, or else a question about receipts. Returns the new state.
+    /// Passes the next message to the link's thread, or else a question about receipts. Returns the new state.
     fn send_next(&self, mesh: &mut Mesh, n: usize, now: i64) -> SendState {
         let outgoing = match mesh.next_forwarded(n, now) {
             Ok(Some(message)) => match mesh.forwarding_pause(n, now) {
@@ -310,8 +311,8 @@ impl LinkThread {
         }
     }
 
-    /// Polls once which peers are online. A broker also answers with marks. The next poll sends them and waits until
-    /// something has changed since then.
+    /// Polls once which peers of the other mesh are online. A broker also answers with marks. The next poll sends the
+    /// marks and waits until something has changed since then.
     fn ask_roster(&self, agent: &ureq::Agent, marks: Marks) -> Result<(RemoteRoster, Marks), String> {
         let (query, timeout) = match marks.roster {
             Some(mark) => {
@@ -332,7 +333,7 @@ impl LinkThread {
         Ok((roster, marks))
     }
 
-    /// Posts each message that it is given, and each question about receipts.
+    /// Posts each message and each question about receipts that it receives from the loop.
     fn post_messages(&self, outbox: &Receiver<Outgoing>) {
         let agent = http_agent();
         while let Ok(outgoing) = outbox.recv() {

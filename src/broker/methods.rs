@@ -159,7 +159,7 @@ fn open_page(context: &mut LoopContext, caller: CallerMachine, _: &Map<String, V
         ));
     }
     if port == 0 {
-        return refused("web: this broker serves no HTTP, since its ports were taken; see SLM_MESH_PORT".into());
+        return refused("web: this broker serves no HTTP, because its ports were taken; see SLM_MESH_PORT".into());
     }
     let is_any = ["0.0.0.0", "::", "localhost"].contains(&host);
     if !is_any && !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {

@@ -1,4 +1,5 @@
-//! Turns this broker from a standby into the hub that leads, and back. Its sockets stay; its mesh and all clients go.
+//! Turns this broker from a standby into the hub that leads, and back. Its sockets stay open, but its mesh and all
+//! clients are replaced.
 
 use super::checkpoint_thread::CheckpointThread;
 use super::event_loop::EventLoop;
@@ -14,8 +15,8 @@ use std::time::Duration;
 const FIRST_ROLE_MAX: Duration = Duration::from_secs(4);
 
 impl EventLoop {
-    /// Waits until a broker that has just started knows its role, so that its starter finds a hub that serves if
-    /// there can be one.
+    /// Waits until a broker that has just started knows its role, so that its starter finds a hub that serves clients
+    /// if there is one.
     pub fn settle_role(&mut self) {
         let BrokerRole::StandsBy(thread) = &self.context.role else { return };
         if let Some(taken) = thread.wait_for_role(FIRST_ROLE_MAX) {
@@ -23,7 +24,7 @@ impl EventLoop {
         }
     }
 
-    /// Leads, if the standby's thread has taken the lead over since the last turn.
+    /// Begins to lead, if the standby's thread has taken over the lead since the last turn.
     pub(super) fn note_taken_lead(&mut self) {
         let BrokerRole::StandsBy(thread) = &self.context.role else { return };
         if let Some(taken) = thread.take_lead() {
@@ -35,7 +36,7 @@ impl EventLoop {
         let TakenLead { mut leader, store, clock } = taken;
         let now = clock.now();
         let opened = self.opener.open(store, &clock).map(|mut mesh| {
-            // Opening a mesh writes: the human at this machine, and what ended meanwhile.
+            // Opening a mesh writes: it stores the human at this machine, and what ended in the meantime.
             let end = leader.commit_turn(&mut mesh, now);
             (mesh, end)
         });
@@ -58,11 +59,11 @@ impl EventLoop {
         }
     }
 
-    /// Stands by from now on. Nothing of the running turn leaves: another hub may have changed what it says.
+    /// Stands by from now on. Nothing of the running turn leaves, because another hub may have changed its facts.
     pub(super) fn stand_by(&mut self, why: &str) {
         log(&format!("this hub stands by: {why}"));
         let empty = self.opener.open_empty(&self.clock).map(|empty| std::mem::replace(&mut self.context.mesh, empty));
-        // The thread opens the database again, so this end of it must be closed.
+        // The thread opens the database again, so it must be closed here.
         let role = empty.map(drop).and_then(|()| self.opener.stand_by());
         match role.and_then(|role| Ok((self.opener.open_empty(&self.clock)?, role))) {
             Ok((mesh, role)) => self.replace_mesh(mesh, role),
@@ -70,7 +71,7 @@ impl EventLoop {
         }
     }
 
-    /// Lends the loop another mesh and role.
+    /// Ends every connection, because its answers and its session belong to the old mesh.
     fn replace_mesh(&mut self, mesh: Mesh, role: BrokerRole) {
         std::mem::replace(&mut self.checkpoints, CheckpointThread::start(&mesh)).stop();
         self.links = self.opener.links(&mesh);
@@ -91,7 +92,7 @@ impl EventLoop {
         self.context.pages.mark_dirty();
     }
 
-    /// Ends this broker, because its own machine does not let it go on. The next client starts another one.
+    /// Ends this broker after an error of its own machine. The next client starts a new broker.
     fn give_up(&mut self, error: &Error) {
         log(&error.text);
         self.context.lifecycle.request_shutdown(ShutdownReason::Stopped);

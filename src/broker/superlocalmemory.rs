@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 /// How long a request may wait for changes, seconds: less than the HTTP thread allows.
 pub const HOLD_SECONDS_MAX: u64 = 8;
 
-/// The versions of what a linked broker polls.
+/// The versions that a linked broker polls.
 #[derive(Debug, Clone, Copy)]
 pub struct Marks {
     roster: i64,
@@ -36,7 +36,7 @@ impl Marks {
     }
 }
 
-/// Until when a request waits for changes, ms; `None` to answer it now.
+/// The time until which a request waits for changes, ms; `None` to answer it now.
 pub fn hold_ms(request: &Request, marks: Marks) -> Option<i64> {
     let query = request.head.target.strip_prefix("/mesh/peers?").filter(|_| request.head.method == "GET")?;
     let number =
@@ -100,7 +100,7 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, _: i64) -> Result<Value, Erro
     Ok(json!({ "peers": rows, "mesh": mesh_id, "mark": marks.roster, "receipts": marks.receipts }))
 }
 
-/// What became of messages that a peer of a linked mesh sent.
+/// The receipts of messages that a peer of a linked mesh sent.
 fn receipts(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value, Error> {
     let sender = Sender::of(fields);
     mesh.charge(&sender.budget(mesh, head), 1, now)?;
@@ -121,7 +121,7 @@ impl<'a> Sender<'a> {
         Sender { id, name: fields.word("from_name"), machine: fields.word("from_machine") }
     }
 
-    /// Its name in this mesh, and the name that it had here before its own mesh listed it.
+    /// The name of the sender in this mesh, and the name that it had here before its own mesh listed it.
     fn names(&self, mesh: &Mesh) -> [PeerId; 2] {
         let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());
         [

@@ -1,5 +1,5 @@
-//! The hubs of one mesh, of which one leads: connects to the one that does, and asks the others when it falls
-//! silent.
+//! Several hubs of one mesh, one of which leads. Connects to the leader, and asks the other hubs when the leader
+//! falls silent.
 
 use super::last_leader::LastLeader;
 use super::leader_search::{LeaderSearch, leader_hint};
@@ -12,10 +12,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a search may take: longer than the usual lease, so that it finds the hub that takes over, and less
-/// than the five seconds after which every verb ends.
+/// How long a search may take. It is longer than the usual lease, so that the search finds the hub that takes over.
+/// It is less than the five seconds after which every verb ends.
 pub const SEARCH_MAX: Duration = Duration::from_millis(4500);
-/// How long the others may take to say whether one of them leads instead of a silent hub.
+/// How long the other hubs may take to say whether one of them leads instead of a silent hub.
 const SECOND_OPINION_MAX: Duration = Duration::from_secs(1);
 
 /// A hub that may lead.
@@ -28,7 +28,7 @@ pub enum Candidate {
 }
 
 impl Candidate {
-    /// Its address, if it is another machine.
+    /// The address of the candidate, if it is another machine.
     pub fn hub(&self) -> Option<&HubAddress> {
         match self {
             Candidate::ThisMachine => None,
@@ -36,7 +36,7 @@ impl Candidate {
         }
     }
 
-    /// Whether it is reached through ssh, which takes longer.
+    /// Whether the candidate is reached through ssh, which takes longer.
     pub fn is_behind_ssh(&self) -> bool {
         self.hub().is_some_and(|hub| !hub.is_network())
     }
@@ -57,7 +57,7 @@ pub struct HubGroup {
     candidates: Vec<Candidate>,
     settings: Settings,
     places: DataDir,
-    /// The note of a guest. A hub asks its own broker, which knows better.
+    /// The note about the last leader, on a guest. A hub asks its own broker instead, which knows better.
     last_leader: Option<LastLeader>,
 }
 
@@ -74,7 +74,7 @@ impl HubGroup {
         HubGroup { candidates: vec![Candidate::ThisMachine], settings, places: places.clone(), last_leader: None }
     }
 
-    /// The hubs without those that were only named.
+    /// The hubs to ask, without hubs that were only named by others.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
@@ -84,7 +84,7 @@ impl HubGroup {
         &self.settings
     }
 
-    /// Whether hubs can be asked that are not behind ssh.
+    /// Whether some of the hubs can be asked without ssh.
     pub fn has_secret(&self) -> bool {
         !self.settings.text(SECRET).is_empty()
     }
@@ -97,7 +97,8 @@ impl HubGroup {
         }
     }
 
-    /// Notes what a standby says: the next connection tries the hub that it names, and makes sure that it leads.
+    /// Notes the answer of a standby. The next connection tries the hub that the standby names, and checks that it
+    /// leads.
     pub fn note_standby(&self, refusal: &Error) {
         let Some(note) = &self.last_leader else { return };
         let only = match &self.candidates[..] {
@@ -112,7 +113,7 @@ impl HubGroup {
     /// Connects to the hub that leads, and remembers it.
     ///
     /// # Errors
-    /// When there is none; the text names all hubs with the cause at each.
+    /// When no hub leads; the text names all hubs with the cause for each.
     pub fn find_leader(self: &Arc<Self>, limit: Duration) -> Result<(Candidate, Client), Error> {
         let first = self.last_leader.as_ref().and_then(LastLeader::read).map(Candidate::Hub);
         let (leader, mut client) = LeaderSearch::new(self, first).run(limit)?;
@@ -128,12 +129,12 @@ impl HubGroup {
         let Some(note) = &self.last_leader else { return };
         match leader.hub() {
             Some(hub) if self.candidates != [leader.clone()] => note.write(hub),
-            // Of a single hub that leads there is nothing to remember.
+            // For a single hub that leads, there is nothing to remember.
             _ => note.forget(),
         }
     }
 
-    /// Whether another hub leads by now; asked while this one is silent.
+    /// Whether another hub leads by now. This is asked while the present leader is silent.
     pub fn has_other_leader(self: &Arc<Self>, silent: &HubAddress) -> bool {
         let found = LeaderSearch::new(self, None).without(silent).run(SECOND_OPINION_MAX);
         found.is_ok_and(|(leader, _)| {
@@ -142,10 +143,10 @@ impl HubGroup {
         })
     }
 
-    /// Connects to one of the hubs, whether it leads or not.
+    /// Connects to one of the hubs, even if it does not lead.
     ///
     /// # Errors
-    /// When it can't be reached.
+    /// When the hub can't be reached.
     pub fn connect_to(self: &Arc<Self>, candidate: &Candidate) -> Result<Client, Error> {
         match candidate {
             Candidate::ThisMachine => Client::connect_to_own(&self.places),
@@ -153,8 +154,8 @@ impl HubGroup {
         }
     }
 
-    /// Whether a standby's hint means this hub: the same machine by name, and the same port for sessions, which
-    /// does not matter behind ssh.
+    /// Whether a standby's hint means this hub: the machine has the same name, and the port for sessions is the same.
+    /// The port does not matter behind ssh.
     pub fn is_named_by(&self, hub: &HubAddress, hint: &HubAddress) -> bool {
         let is_same_port = remote::session_port(hub, &self.settings) == remote::session_port(hint, &self.settings);
         hub.host().eq_ignore_ascii_case(hint.host()) && (!hub.is_network() || is_same_port)

@@ -1,8 +1,8 @@
-//! Remembers on a guest which of the hubs leads, for all its sessions, verbs and hooks: each tries that hub
+//! Remembers on a guest which of the hubs leads, for all its sessions, verbs and hooks. Each of them tries that hub
 //! first.
 //!
-//! **Invariant:** this is only an address to try. A hub that answers there still proves the secret, and says
-//! whether it leads.
+//! **Invariant:** the note is only an address to try. A hub at this address still proves the secret, and says whether
+//! it leads.
 
 use crate::sys::data_dir::DataDir;
 use crate::sys::hub_list::HubAddress;
@@ -12,7 +12,7 @@ use std::fs;
 #[derive(Debug, Clone)]
 pub struct LastLeader {
     places: DataDir,
-    /// The hubs as the settings name them. A note for other hubs says nothing about these.
+    /// The hubs as the settings name them. A note about other hubs is ignored.
     listed: String,
 }
 
@@ -38,9 +38,9 @@ impl LastLeader {
         }
     }
 
-    /// Forgets it, which is all that is left to do when a note is wrong.
+    /// Removes the note, because it is wrong.
     pub fn forget(&self) {
-        // There may be no note.
+        // The note may not exist.
         let _ = fs::remove_file(self.places.leader());
     }
 }

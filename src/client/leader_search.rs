@@ -1,8 +1,8 @@
-//! Finds the hub that leads, among several: asks one, and the next one as soon as that takes too long, fails,
-//! or stands by.
+//! Finds the leader among several hubs. It asks one hub, and the next one as soon as that takes too long, fails, or
+//! stands by.
 //!
-//! **Invariant:** a dead hub delays the others only by a moment, and a false hint delays them not at all. Each
-//! hub is asked once at a time, and a search ends in time.
+//! **Invariant:** a dead hub delays the others only by a moment, and a false hint does not delay them at all. Each
+//! hub is asked once at a time, and a search always ends.
 
 use super::Client;
 use super::hub_group::{Candidate, HubGroup};
@@ -13,31 +13,31 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// How long a hub behind ssh may take, since a login takes its time.
+/// How long a hub behind ssh may take, because a login takes time.
 const SSH_MAX: Duration = Duration::from_secs(30);
 /// How long a hub may take before the next one is asked as well.
 const NEXT_AFTER: Duration = Duration::from_millis(150);
 const NEXT_AFTER_SSH: Duration = Duration::from_secs(1);
 /// When to ask a hub again that could not be asked.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// When to ask a hub again that stands by: soon at first, and then less often, since all guests of a hub that
-/// died ask at the same time.
+/// When to ask a hub again that stands by. The pauses are short at first and then longer, because all guests of a
+/// dead hub ask at the same time.
 const STANDBY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const STANDBY_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// Hubs that may be asked because another one named them.
+/// How many hubs may be asked because another hub named them.
 const HINTS_MAX: usize = 4;
 const STACK_BYTES: usize = 256 * 1024;
 
-/// How far the question to a candidate has come.
+/// The progress of the question to one candidate.
 #[derive(Debug)]
 enum Progress {
-    /// It was not asked yet.
+    /// The candidate was not asked yet.
     Waiting,
-    /// It has not answered yet.
+    /// The candidate has not answered yet.
     Asked,
-    /// It does not lead, and is asked again until it does.
+    /// The candidate stands by. It is asked again until it leads.
     StandsBy(Error),
-    /// It could not be asked at that time.
+    /// The candidate could not be asked at this time.
     Failed(Instant, Error),
 }
 
@@ -46,16 +46,16 @@ type Answer = (Candidate, Result<Client, Error>);
 /// A search.
 pub struct LeaderSearch<'a> {
     group: &'a Arc<HubGroup>,
-    /// In the order in which they are asked.
+    /// The candidates, in the order in which they are asked.
     candidates: Vec<(Candidate, Progress)>,
     n_hints: usize,
-    /// A silent hub, which nobody's hint makes a candidate.
+    /// A silent hub, which is not asked even if another hub names it.
     silent: Option<HubAddress>,
     answers: (Sender<Answer>, Receiver<Answer>),
 }
 
 impl<'a> LeaderSearch<'a> {
-    /// A search among the hubs of a group, with this one first.
+    /// A search among the hubs of a group that begins with this hub.
     pub fn new(group: &'a Arc<HubGroup>, first: Option<Candidate>) -> LeaderSearch<'a> {
         let others = group.candidates().iter().filter(|candidate| first.as_ref() != Some(candidate)).cloned();
         let others: Vec<Candidate> = others.collect();
@@ -70,11 +70,11 @@ impl<'a> LeaderSearch<'a> {
         self
     }
 
-    /// Asks until one leads; its connection. While hubs stand by and none leads, it asks them again, since one
-    /// may be about to take over.
+    /// Asks until a hub leads; returns the connection to it. While hubs stand by and none leads, it asks them again,
+    /// because one of them may be about to take over.
     ///
     /// # Errors
-    /// `Standby` when none leads, `Gone` when none answers; the text names all of them with the cause at each.
+    /// `Standby` when no hub leads, `Gone` when none answers. The text names all hubs with the cause for each.
     pub fn run(mut self, limit: Duration) -> Result<(Candidate, Client), Error> {
         let began = Instant::now();
         let mut next_at = began;
@@ -95,13 +95,13 @@ impl<'a> LeaderSearch<'a> {
                     self.note_failure(&candidate, error);
                     next_at = Instant::now();
                 }
-                // The time has come to ask the next one.
+                // It is time to ask the next candidate.
                 Err(_) => {}
             }
         }
     }
 
-    /// Asks the next candidate that is due; says how long it may take before another one is asked.
+    /// Asks the next candidate that is due; returns how long it may take before another one is asked.
     fn ask_next(&mut self, now: Instant, next_at: Instant) -> Option<Duration> {
         let is_due = |progress: &Progress| match progress {
             Progress::Waiting => now >= next_at,
@@ -138,7 +138,7 @@ impl<'a> LeaderSearch<'a> {
         }
     }
 
-    /// Whether a candidate may still turn out to lead.
+    /// Whether a candidate may still become the leader.
     fn is_hopeful(&self) -> bool {
         self.candidates.iter().any(|(_, progress)| !matches!(progress, Progress::Failed(..)))
     }
@@ -149,7 +149,7 @@ impl<'a> LeaderSearch<'a> {
             .any(|(candidate, progress)| candidate.is_behind_ssh() && matches!(progress, Progress::Asked))
     }
 
-    /// When a candidate is to be asked next, if no answer comes before.
+    /// When the next candidate is asked, if no answer arrives before.
     fn next_question(&self, next_at: Instant) -> Instant {
         let due = self.candidates.iter().filter_map(|(_, progress)| match progress {
             Progress::Waiting => Some(next_at),
@@ -159,7 +159,7 @@ impl<'a> LeaderSearch<'a> {
         due.min().unwrap_or_else(|| Instant::now() + SSH_MAX)
     }
 
-    /// Says why no hub was found.
+    /// The error that says why no hub was found.
     fn failure(&self) -> Error {
         let causes: Vec<String> = self.candidates.iter().map(|(hub, progress)| progress.cause(hub)).collect();
         let causes = causes.join("; ");
@@ -182,8 +182,8 @@ impl Progress {
         }
     }
 
-    /// The first clause of a hub's error: the thing and the cause. The cure for a single hub is not the one
-    /// for several.
+    /// The first clause of a hub's error: the thing and the cause. The cure for a single hub is not the cure for
+    /// several hubs.
     fn cause(&self, hub: &Candidate) -> String {
         match self {
             Progress::Failed(_, error) => error.text.split("; ").next().unwrap_or_default().to_owned(),
@@ -201,14 +201,14 @@ impl Progress {
     }
 }
 
-/// The hub that leads, as a standby names it.
+/// The hub that a standby names as the leader.
 pub fn leader_hint(error: &Error) -> Option<HubAddress> {
     let data = error.data.as_ref().filter(|_| error.kind == ErrorKind::Standby)?;
     HubAddress::parse(data["leader"].as_str()?).ok().filter(HubAddress::is_network)
 }
 
-/// Asks a candidate on a thread of its own, so that a silent one delays nobody. It asks a standby again for as
-/// long as the search lasts.
+/// Asks a candidate on a separate thread, so that a silent candidate delays no other. It asks a standby again while
+/// the search lasts.
 fn ask(group: &Arc<HubGroup>, candidate: &Candidate, answers: &Sender<Answer>) -> Result<(), Error> {
     let (group, candidate, answers) = (Arc::clone(group), candidate.clone(), answers.clone());
     let ask = move || {
@@ -243,7 +243,7 @@ fn end_unwanted(connected: Result<Client, Error>) {
     if let Ok(mut client) = connected
         && let Some(mut ssh) = client.broker_child.take()
     {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = ssh.kill().and_then(|()| ssh.wait());
     }
 }

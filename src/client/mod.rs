@@ -53,7 +53,7 @@ pub struct Client {
     pub broker_child: Option<Child>,
     /// The name of the other side, for messages to people.
     pub server_name: String,
-    /// The hubs among which the leader is found, if this one stands by.
+    /// The hubs among which the client looks for the leader, if this hub stands by.
     group: Option<Arc<HubGroup>>,
 }
 
@@ -64,12 +64,12 @@ enum Server {
     Local(Option<i64>),
     /// On another machine. The connection detects by itself when the other side is gone.
     Remote,
-    /// The same, and a process carries it, so that a child process may inherit it.
+    /// On another machine, over a process that carries the lines. A child process may inherit that connection.
     Carried,
 }
 
 impl Client {
-    /// Connects to a running broker; from a hub that stands by, to the one that leads.
+    /// Connects to a running broker. If it is a hub that stands by, connects to the leader instead.
     ///
     /// # Errors
     /// `NotFound` or `ConnectionRefused` when no broker runs.
@@ -94,10 +94,10 @@ impl Client {
         }
     }
 
-    /// Connects to the running broker of this machine, also if it stands by.
+    /// Connects to the running broker of this machine, even if it stands by.
     ///
     /// # Errors
-    /// `NotFound` when there is none.
+    /// `NotFound` when no broker runs.
     pub fn connect_to_own(places: &DataDir) -> Result<Client, Error> {
         Client::connect_local(places).map_err(|error| match is_absent(&error) {
             true => Error::not_found("no broker is running"),
@@ -142,7 +142,7 @@ impl Client {
         self.broker_child.take_if(|_| self.server == Server::Carried)
     }
 
-    /// The process that listens on the socket of this directory, as the kernel names it.
+    /// The process id of the program that listens on the socket of this directory, as the kernel reports it.
     pub fn listener_pid(places: &DataDir) -> Option<i64> {
         Client::connect_local(places).ok()?.broker_pid()
     }
@@ -155,8 +155,8 @@ impl Client {
         }
     }
 
-    /// Connects to the broker; starts one if none is running. From a hub that stands by, connects to the one that
-    /// leads.
+    /// Connects to the broker; starts a broker if none is running. If it is a hub that stands by, connects to the
+    /// leader instead.
     ///
     /// # Errors
     /// When no broker can be started; the text comes from the broker.
@@ -168,10 +168,10 @@ impl Client {
         }
     }
 
-    /// Connects to the broker of this machine, also if it stands by; starts it if it is not running.
+    /// Connects to the broker of this machine, even if it stands by; starts it if it is not running.
     ///
     /// # Errors
-    /// When it can't be started; the text is the broker's own.
+    /// When the broker can't be started; the text comes from the broker.
     pub fn connect_to_own_or_start(places: &DataDir) -> Result<Client, Error> {
         match Client::connect_local(places) {
             Ok(client) => Ok(client),
@@ -180,9 +180,9 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for its response; drops the pushes that arrive before it. The wait has no
-    /// limit of its own as long as the broker answers pings. If the hub stands by, the call goes on at the hub
-    /// that leads: a standby has certainly not run it.
+    /// Sends a request and waits for its response; drops pushes that arrive before the response. The wait has no
+    /// limit as long as the broker answers pings. If the hub stands by, the call is sent to the leader, because a
+    /// standby has certainly not run it.
     ///
     /// # Errors
     /// The broker's error, `Gone` when the connection broke, or `TimedOut` when the broker is stuck.
@@ -198,7 +198,7 @@ impl Client {
         }
     }
 
-    /// This connection, or one to the hub that leads if this one stands by.
+    /// Returns this connection, or a connection to the leader if this hub stands by.
     fn or_leader(mut self, group: Arc<HubGroup>) -> Result<Client, Error> {
         self.group = Some(group);
         match self.call_once("ping", &json!({})) {
@@ -207,7 +207,7 @@ impl Client {
         }
     }
 
-    /// Puts a connection to the hub that leads into the place of this one.
+    /// Replaces this connection by a connection to the leader.
     fn move_to_leader(&mut self) -> Result<(), Error> {
         let Some(group) = self.group.clone() else { return Ok(()) };
         let timeout = self.receive_timeout.get();
@@ -217,8 +217,8 @@ impl Client {
         self.set_receive_timeout(timeout).map_err(|error| self.call_failed(&error))
     }
 
-    /// Makes the agent above this process a peer, if the broker refused a call for want of its session: only
-    /// here are the directory and the repository known. True if the call may be repeated.
+    /// Makes the agent above this process a peer, after the broker refused a call because it knows no session of that
+    /// agent. Only this process knows the directory and the repository. Returns true if the call may be repeated.
     fn begin_session(&mut self, refusal: &Error) -> bool {
         let fact = |name: &str| refusal.data.as_ref().and_then(|data| data[name].as_str());
         let (Some(agent), Some(short_name)) = (fact("agent"), fact("shortName")) else { return false };
@@ -231,10 +231,10 @@ impl Client {
         refusal.kind == ErrorKind::Ambiguous && self.call_once("session.begin", &session).is_ok()
     }
 
-    /// The same on this connection alone, even if the hub stands by.
+    /// Sends a request only on this connection, even if the hub stands by.
     ///
     /// # Errors
-    /// As [`Client::call`], and `Standby`.
+    /// The errors of [`Client::call`], and `Standby`.
     pub fn call_once(&mut self, method: &str, params: &Value) -> Result<Value, Error> {
         self.last_id += 1;
         let wanted = json!(self.last_id);
@@ -309,7 +309,7 @@ impl Client {
         }
     }
 
-    /// Remembers which hub leads, if this one says that it stands by: whoever connects next goes there.
+    /// Remembers which hub leads, if this hub says that it stands by. The next connection goes to the leader.
     fn note_standby(&self, message: &RpcMessage) {
         if let (Some(group), RpcMessage::Response { result: Err(error), .. }) = (&self.group, message) {
             let refusal = rpc::decode_error(error);
@@ -387,7 +387,7 @@ pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory)
 }
 
-/// Whether another connection may help: this one broke, or its hub stands by.
+/// Whether another connection may help, because this one broke or its hub stands by.
 pub fn is_connection_lost(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Gone | ErrorKind::Standby)
 }
@@ -401,10 +401,10 @@ fn is_timeout(error: &io::Error) -> bool {
 fn stuck(pid: Option<i64>) -> Error {
     let text = match pid {
         Some(pid) => format!(
-            "the broker (PID {pid}) does not answer, since it is stopped or stuck; continue it with kill -CONT {pid}, \
+            "the broker (PID {pid}) does not answer, because it is stopped or stuck; continue it with kill -CONT {pid}, \
              or end it with slm-mesh stop --force"
         ),
-        None => "the broker does not answer, since it is stopped or stuck; it runs in another PID namespace (a \
+        None => "the broker does not answer, because it is stopped or stuck; it runs in another PID namespace (a \
                  container), so continue it or end it there"
             .into(),
     };

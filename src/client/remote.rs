@@ -20,37 +20,37 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// If an attempt fails later than this, the hub is silent; a hub that refuses does so sooner.
+/// An attempt that fails after this time means a silent hub. A hub that refuses does so sooner.
 const SILENT_AFTER: Duration = Duration::from_millis(500);
 /// How long a hub that was reached may take to say whether it leads.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long hooks, which can't wait, avoid a silent hub.
+/// How long hooks avoid a silent hub, because hooks cannot wait.
 const SILENT_MARK_AGE: Duration = Duration::from_secs(30);
 
-/// Where the settings lead.
+/// The broker to which the settings lead.
 pub enum Route {
     /// To the broker of this machine.
     ThisMachine,
-    /// To the broker of this machine, which is one of several hubs, or else to the hub that leads.
+    /// The broker of this machine, which is one of several hubs, or else the leader of these hubs.
     OwnHub(Arc<HubGroup>),
     /// To another machine.
     Remote(RemoteTarget),
 }
 
-/// Other machines of which one is the hub.
+/// The other machines, one of which is the hub.
 pub struct RemoteTarget {
     group: Arc<HubGroup>,
-    /// The name under which it was discovered, if it was.
+    /// The name under which the hub was discovered; `None` if the settings name it.
     discovered_as: Option<String>,
 }
 
 impl Route {
-    /// The way that the settings name.
+    /// The route that the settings determine.
     ///
     /// # Errors
     /// When the settings are wrong.
     pub fn find(places: &DataDir) -> Result<Route, Error> {
-        // Most machines have no hub: do not read the settings where none can exist.
+        // Most machines have no hub, so the settings are not read if none of these variables or files exists.
         let is_set = |name: &str| std::env::var_os(name).is_some();
         if ![HOST, SECRET, STORE].into_iter().any(is_set) && !places.config().exists() {
             return Ok(Route::ThisMachine);
@@ -77,7 +77,7 @@ impl Route {
     }
 }
 
-/// Whether the broker is on another machine, or may be.
+/// Whether the broker is or may be on another machine.
 ///
 /// # Errors
 /// When the settings are wrong.
@@ -85,10 +85,10 @@ pub fn is_remote(places: &DataDir) -> Result<bool, Error> {
     Ok(matches!(Route::find(places)?, Route::Remote(_)))
 }
 
-/// Connects to the hub that leads and tells it who we are. Marks hubs that do not respond.
+/// Connects to the leader and describes this machine to it. Marks hubs that do not respond.
 ///
 /// # Errors
-/// When none can be reached or all reject us; the text says which.
+/// When no hub can be reached, or all of them reject us; the text says which.
 pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error> {
     let began = Instant::now();
     let connected = target.connect();
@@ -96,7 +96,7 @@ pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error>
         // There is rarely a mark to remove.
         Ok(_) => drop(std::fs::remove_file(places.silent())),
         Err(error) if error.kind == ErrorKind::Gone && began.elapsed() >= SILENT_AFTER => {
-            // Without the mark, the next hook waits as well.
+            // If the mark can't be written, the next hook waits as well.
             let _ = places.prepare().and_then(|()| places.write(&places.silent(), ""));
         }
         Err(_) => {}
@@ -104,17 +104,17 @@ pub fn connect(target: &RemoteTarget, places: &DataDir) -> Result<Client, Error>
     connected
 }
 
-/// What a hub says of itself.
+/// What a hub says about its role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubRole {
-    /// It serves guests.
+    /// The hub leads and serves guests.
     Leads {
-        /// Its version of slm-mesh.
+        /// The hub's version of slm-mesh.
         version: String,
     },
-    /// It sends them to another hub.
+    /// The hub stands by and names another hub.
     StandsBy {
-        /// That hub, if it knows one.
+        /// The hub that leads, if the standby knows one.
         leader: Option<String>,
     },
 }
@@ -123,14 +123,14 @@ pub enum HubRole {
 pub struct HubAnswer {
     /// The hub as the settings name it.
     pub hub: String,
-    /// What it says, or why it can't be asked.
+    /// The role of the hub, or why the hub can't be asked.
     pub role: Result<HubRole, Error>,
-    /// How long it took.
+    /// How long the answer took.
     pub took: Duration,
 }
 
 impl RemoteTarget {
-    /// Asks each of the hubs, all at once.
+    /// Asks all hubs at the same time.
     pub fn ask_each(&self) -> Vec<HubAnswer> {
         let ask = |hub: &HubAddress| {
             let began = Instant::now();
@@ -162,10 +162,10 @@ impl RemoteTarget {
     }
 }
 
-/// Connects to one hub, whether it leads or not.
+/// Connects to one hub, even if it does not lead.
 ///
 /// # Errors
-/// When it can't be reached or rejects us.
+/// When the hub can't be reached or rejects us.
 pub fn connect_to_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client, Error> {
     let has_others = group.candidates().len() > 1;
     let mut client = match hub {
@@ -202,7 +202,7 @@ fn ask_role(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<HubRole, Error> {
     }
 }
 
-/// The port of a hub for sessions: its own, or the one that the settings give to all.
+/// A hub's port for sessions: its own port, or the port that the settings give for all hubs.
 pub fn session_port(hub: &HubAddress, settings: &Settings) -> u16 {
     match (hub, settings.int("SLM_MESH_WS_PORT")) {
         (HubAddress::Network { port: Some(port), .. }, _) => *port,
@@ -211,19 +211,19 @@ pub fn session_port(hub: &HubAddress, settings: &Settings) -> u16 {
     }
 }
 
-/// Whether the hub did not respond a moment ago, so that a hook need not try. Commands do not ask this: they
-/// can wait, and a success removes the mark.
+/// Whether the hub did not respond a moment ago, so that a hook need not try. Commands ignore the mark, because they
+/// can wait, and they remove it when they succeed.
 pub fn is_marked_silent(places: &DataDir) -> bool {
     let at = std::fs::metadata(places.silent()).and_then(|meta| meta.modified());
     at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SILENT_MARK_AGE))
 }
 
-/// Connects so that the connection outlives this process for as long as a child process holds the socket: the
-/// broker of this machine gives such a socket, and to another machine a process carries the lines. The carrier
-/// ends when nobody holds its socket any more.
+/// Connects in a way that outlives this process as long as a child process holds the socket. The broker of this
+/// machine gives such a socket. To another machine, a process carries the lines, and it ends when nobody holds its
+/// socket any more.
 ///
 /// # Errors
-/// When there is no broker. A carrier reports by itself why it can't reach the hub.
+/// When there is no broker. The carrier itself reports why it can't reach the hub.
 pub fn connect_for_child(places: &DataDir) -> Result<Client, Error> {
     match Route::find(places)? {
         Route::ThisMachine => Client::connect_or_start(places),
@@ -236,7 +236,7 @@ pub fn connect_for_child(places: &DataDir) -> Result<Client, Error> {
     }
 }
 
-/// Starts a process that carries lines to the hub that the settings name, or to this one.
+/// Starts a process that carries lines to the hub that the settings name, or to this hub.
 fn start_carrier(group: &Arc<HubGroup>, hub: Option<&HubAddress>) -> Result<Client, Error> {
     let failed = |error: std::io::Error| Error::new(ErrorKind::Gone, format!("cannot start slm-mesh pipe ({error})"));
     let (ours, input) = UnixStream::pair().map_err(failed)?;
@@ -246,16 +246,16 @@ fn start_carrier(group: &Arc<HubGroup>, hub: Option<&HubAddress>) -> Result<Clie
     if let Some(hub) = hub {
         command.env(HOST, hub.to_string()).env("SLM_MESH_ROLE", "client");
     }
-    // A terminal's Ctrl-C is for the command that holds the socket.
+    // The terminal's Ctrl-C is meant for the command that holds the socket, not for the carrier.
     let child = command.process_group(0).spawn().map_err(failed)?;
     let mut client = Client::from_stream(ours, Some(child));
     (client.server, client.group) = (Server::Carried, Some(Arc::clone(group)));
     Ok(client)
 }
 
-/// Describes where this connection comes from: the machine, the user, and our parent processes, by which the
-/// hub finds the session that a shell or hook belongs to. On one machine the broker asks the kernel; here it
-/// believes us, because we know the secret.
+/// Describes where this connection comes from: the machine, the user, and our parent processes. The hub uses the
+/// processes to find the session that a shell or hook belongs to. On one machine the broker asks the kernel; a hub
+/// trusts the description, because we know the secret.
 pub fn describe_origin() -> Value {
     let ancestors: Vec<Value> = process::ancestors(i64::from(std::process::id()))
         .iter()

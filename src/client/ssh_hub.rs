@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long ssh and the hub may take for the first response.
 const SSH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs `slm-mesh pipe` on the hub through ssh. With other hubs to go to, ssh notices a dead one sooner.
+/// Runs `slm-mesh pipe` on the hub through ssh. If there are other hubs, ssh detects a dead hub sooner.
 ///
 /// # Errors
 /// When ssh fails or the hub does not answer; the text has the last line that ssh printed.
@@ -25,7 +25,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours, theirs.try_clone()?, theirs)));
     let (ours, input, output) = pair.map_err(|error| failed(&error.to_string()))?;
     let mut command = Command::new("ssh");
-    // Nobody is there to type a password, and ssh must notice a dead network.
+    // Nobody can type a password here, and ssh must notice a dead network.
     let alive_interval = if has_others { "ServerAliveInterval=1" } else { "ServerAliveInterval=5" };
     command.args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", alive_interval]);
     command.args(["-o", "ServerAliveCountMax=2"]);
@@ -35,7 +35,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     command.args(["--", target, "slm-mesh", "pipe"]);
     command.stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output))).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(&format!("ssh can't be run ({error})")))?;
-    // This closes our copies of its ends, so that the stream ends when ssh does.
+    // Dropping the command closes our copies of its pipe ends, so that the stream ends when ssh does.
     drop(command);
     let stderr = child.stderr.take();
     let mut client = Client::from_stream(ours, Some(child));
@@ -46,7 +46,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
         Ok(_) => {
             client.set_receive_timeout(None).map_err(|error| client.connection_lost(&error))?;
             if let Some(stderr) = stderr {
-                // Later messages of ssh go to our own log.
+                // Later messages of ssh go to our own standard error.
                 std::thread::spawn(move || {
                     BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| sys::print_error(&line))
                 });
@@ -56,7 +56,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
         Err(_) => {
             let mut messages = String::new();
             if let (Some(mut stderr), Some(child)) = (stderr, client.broker_child.as_mut()) {
-                // It has ended or is ended here; its last words are the reason.
+                // ssh has ended, or is killed here. Its last message is the reason.
                 let _ = child.kill().and_then(|()| child.wait());
                 let _ = stderr.by_ref().take(4096).read_to_string(&mut messages);
             }

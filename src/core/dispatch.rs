@@ -133,9 +133,10 @@ impl Mesh {
         self.resume_waiting(ctx.now);
         match result? {
             Outcome::Ready(value) => Ok(value),
-            Outcome::Pending(..) => {
-                Err(Error::new(ErrorKind::Internal, format!("{} waited where it must not", op.name)))
-            }
+            Outcome::Pending(..) => Err(Error::new(
+                ErrorKind::Internal,
+                format!("{} wanted to wait, but this call must be answered at once", op.name),
+            )),
         }
     }
 

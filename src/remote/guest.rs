@@ -33,12 +33,11 @@ struct HubAddress<'a> {
     port: u16,
 }
 
-/// Asks the other hubs of a mesh whether one of them leads by now, while this one is silent.
+/// Asks the other hubs of a mesh whether one of them leads now, while this hub is silent.
 pub type SecondOpinion = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Connects to a hub and proves the secret; returns the socket of its lines. The jitter keeps guests that
-/// were dropped together from coming back together. A second opinion ends the connection to a silent hub sooner
-/// than its silence does.
+/// Connects to a hub and proves the secret; returns the socket for lines. The jitter spreads the attempts of guests
+/// that lost their connection at the same time. A second opinion ends the connection to a silent hub sooner.
 ///
 /// # Errors
 /// `Gone` when the hub can't be reached, `Refused` when the secrets differ.
@@ -177,7 +176,7 @@ impl HubAddress<'_> {
     }
 }
 
-/// Carries lines on a thread of its own until one side ends.
+/// Carries lines on a separate thread until one side ends.
 fn spawn_bridge(
     mut socket: WebSocket<TcpStream>,
     channel: NoiseChannel,
@@ -215,16 +214,16 @@ fn spawn_bridge(
     Ok(theirs)
 }
 
-/// Ends a connection if the other hubs say that another one leads. A thread asks them: the hub may be only slow,
-/// and its lines must not wait for the others.
+/// Ends a connection if the other hubs say that another hub leads. A thread asks them, because this hub may only be
+/// slow, and its lines must not wait.
 fn ask_others(second_opinion: &SecondOpinion, stream: &TcpStream) {
     let (second_opinion, Ok(stream)) = (Arc::clone(second_opinion), stream.try_clone()) else { return };
     let ask = move || {
         if second_opinion() {
-            // It may have ended by itself.
+            // The connection may have ended by itself.
             let _ = stream.shutdown(Shutdown::Both);
         }
     };
-    // Without a thread, the hub is given up when it has been silent for long enough.
+    // Without a thread, the guest gives the hub up after it has been silent for long enough.
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(ask);
 }

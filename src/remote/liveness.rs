@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 const DEAD_AFTER: Duration = Duration::from_millis(DEAD_MS);
 const PING_AFTER: Duration = Duration::from_millis(PING_MS);
-/// The same on a guest that has other hubs to go to.
+/// The time after which a guest with several hubs sends a ping, ms.
 const PING_AFTER_DOUBTFUL: Duration = Duration::from_millis(2_000);
-/// After this long without an answer to a ping, such a guest asks the other hubs, again and again until the
-/// answer comes. With the ping this is 3 s, in which a hub that lost its power is also found out by the others.
+/// After this time without an answer to a ping, a guest with several hubs asks the other hubs, again and again until
+/// the answer comes. Together with the ping this is 3 s. In this time the other hubs also notice that a hub has lost
+/// its power.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// The signs of life so far, and the pings that wait for an answer.
@@ -42,7 +43,8 @@ impl Liveness {
         }
     }
 
-    /// The same, and [`Liveness::doubt_due`] reports a silence that is not yet long enough to give up.
+    /// Begins with a side that was heard just now. [`Liveness::doubt_due`] then reports a silence that is not yet
+    /// long enough to give up.
     pub fn doubtful(now: Instant) -> Liveness {
         Liveness { ping_after: PING_AFTER_DOUBTFUL, doubted_at: Some(now), ..Liveness::new(now) }
     }

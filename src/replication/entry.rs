@@ -1,5 +1,5 @@
-//! One entry of the log, as bytes: to which log it belongs, which leader wrote it, the mesh's time, and what the turn
-//! changed.
+//! One entry of the log, as bytes: the log and the leader that it belongs to, the mesh's time, and the changes of the
+//! turn.
 
 use super::Term;
 use crate::base::ids::LogId;
@@ -12,11 +12,11 @@ const HEADER_LEN: usize = 1 + 4 + 16 + 8 + 8;
 /// The changes that one turn of the leader made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
-    /// The log, so that two meshes under one prefix are noticed.
+    /// The id of the log, so that two meshes under one prefix are noticed.
     pub log: LogId,
     /// The version of the leader's tables. A hub with older tables can't apply the changes.
     pub schema: u32,
-    /// The leader.
+    /// The term of the leader.
     pub term: Term,
     /// The mesh's time in that turn, ms. The next leader's clock continues from it.
     pub now: i64,

@@ -1,11 +1,11 @@
-//! The log that keeps several hubs equal: the leader appends what each turn changed before anything leaves,
-//! the other hubs repeat it.
+//! The log that several hubs share: the leader appends the changes of each turn before anything leaves, and the other
+//! hubs repeat them.
 //!
-//! [`ReplicatedLog`] is all that a hub needs of the engine that stores the log. [`etcd`] is that engine; the
+//! [`ReplicatedLog`] is the interface to the engine that stores the log. [`etcd`] is such an engine, and the
 //! simulator has one in memory, with faults.
 //!
-//! **Invariant:** an entry is stored once, in the order of the positions, and only by the hub that leads at
-//! that moment. A hub that was deposed stores nothing more, whenever its request arrives.
+//! **Invariant:** an entry is stored once, in the order of the positions, and only by the hub that leads at that
+//! moment. A hub that was deposed stores nothing more, whenever its request arrives.
 
 mod entry;
 pub mod etcd;
@@ -14,16 +14,16 @@ pub use entry::{EntryError, LogEntry};
 
 use std::time::Duration;
 
-/// Names the time in which one hub leads; a later leader has a larger one.
+/// The number of the time in which one hub leads. A later leader has a larger number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Term(pub u64);
 
-/// The place of an entry in the log. The first entry has 1, and there is no gap.
+/// The position of an entry in the log. The first entry has position 1, and there are no gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Position(pub u64);
 
 impl Position {
-    /// The place after this one.
+    /// The position after this one.
     pub fn next(self) -> Position {
         Position(self.0 + 1)
     }
@@ -32,34 +32,34 @@ impl Position {
 /// The result of a leader election.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Election {
-    /// This hub leads. It must read the log to its end before it serves.
+    /// This hub leads. It must read the log to its end before it serves clients.
     Won(Term),
     /// Another hub leads, at this address.
     Lost(String),
 }
 
-/// What became of an entry.
+/// The result of appending an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Append {
-    /// It is stored for good.
+    /// The entry is stored.
     Stored,
-    /// It is not stored, and this hub still leads: the engine is full, for example.
+    /// The entry is not stored, but this hub still leads. For example, the engine is full.
     Refused(String),
-    /// It is not stored, because this hub does not lead any more.
+    /// The entry is not stored, because this hub does not lead any more.
     Deposed,
-    /// It is unknown whether the entry was stored. The hub must stop leading without answering any client. The next
-    /// leader finds out.
+    /// Nobody knows whether the entry was stored. The hub must stop leading without answering any client, and the
+    /// next leader finds out.
     Unknown(String),
 }
 
-/// Why the engine gives no answer.
+/// Why the engine did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogError {
-    /// No member answered in time. What was asked may have happened.
+    /// No member answered in time. The request may have been executed.
     NoAnswer(String),
-    /// The engine refused what was asked, so it did not happen.
+    /// The engine refused the request, so it was not executed.
     Refused(String),
-    /// The entries that were asked for are no longer there: the log begins at this position.
+    /// The requested entries no longer exist, because the log begins at this position.
     Trimmed(Position),
 }
 
@@ -76,30 +76,30 @@ impl std::fmt::Display for LogError {
 
 /// A log that several hubs share.
 pub trait ReplicatedLog {
-    /// Tries to lead. `address` is where guests find this hub.
+    /// Tries to lead. `address` is the address at which guests reach this hub.
     ///
     /// # Errors
-    /// When the engine gives no answer; then this hub does not lead.
+    /// When the engine gives no answer. Then this hub does not lead.
     fn lead(&mut self, address: &str) -> Result<Election, LogError>;
 
-    /// Whether this hub surely leads at this instant. Nothing may leave when it does not: another hub may
-    /// have changed what an answer says.
+    /// Whether this hub surely leads at this instant. If not, nothing may leave, because another hub may have changed
+    /// the facts in an answer.
     fn is_leading(&self) -> bool;
 
     /// Gives up the leadership at once, if the engine can be reached.
     fn step_down(&mut self);
 
-    /// The address of the hub that leads; `None` while there is none.
+    /// The address of the hub that leads; `None` while no hub leads.
     ///
     /// # Errors
     /// When the engine gives no answer.
     fn leader(&mut self) -> Result<Option<String>, LogError>;
 
-    /// Stores an entry at a position, for the hub that leads. To repeat it is harmless.
+    /// Stores an entry at a position, for the hub that leads. Repeating this does no harm.
     fn append(&mut self, at: Position, entry: &LogEntry) -> Append;
 
-    /// The entries from a position on, in order, without a gap; all of them, or the first ones. What this returns
-    /// after [`ReplicatedLog::lead`] was won holds everything that any earlier leader has stored.
+    /// The entries from a position on, in order and without a gap; all of them, or the first ones. After
+    /// [`ReplicatedLog::lead`] was won, the result contains everything that earlier leaders have stored.
     ///
     /// # Errors
     /// When the engine gives no answer, or an entry can't be read.
@@ -111,10 +111,10 @@ pub trait ReplicatedLog {
     /// When the engine gives no answer, or the entry can't be read.
     fn last(&mut self) -> Result<Option<(Position, LogEntry)>, LogError>;
 
-    /// Waits until there may be something new, at most for this long.
+    /// Waits until there may be news, at most for this time.
     fn wait_for_news(&mut self, at_most: Duration);
 
-    /// Tells the others up to where this hub has the log on its disk, for as long as it lives.
+    /// Tells the other hubs how much of the log this hub has on its disk, as long as this hub lives.
     ///
     /// # Errors
     /// When the engine gives no answer.

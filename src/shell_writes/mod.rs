@@ -32,7 +32,7 @@ const COMMAND_MAX: usize = 128 << 10;
 /// A write of a command line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShellWrite {
-    /// This file: it is written, replaced, moved or removed.
+    /// One file, which is written, replaced, moved or removed.
     File(PathBuf),
     /// Everything below this folder: the folder is removed or moved.
     Folder(PathBuf),
@@ -75,7 +75,7 @@ pub enum Tracking {
 /// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name, without the folder.
+    /// The name of the entry, without the folder.
     pub name: String,
     /// Whether the entry is a folder, or a link to a folder.
     pub is_folder: bool,

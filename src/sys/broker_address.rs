@@ -1,13 +1,13 @@
-//! Where the broker is reached: on this machine, or on a hub over the network or behind ssh.
+//! The address of the broker: on this machine, or on a hub over the network or behind ssh.
 
 use super::hub_list::{HubAddress, parse_hubs};
 use super::settings::{LINKS, SECRET, Settings};
 use crate::base::error::{Error, ErrorKind};
 use std::net::UdpSocket;
 
-/// The least characters of a secret. A shorter secret is refused.
+/// The fewest characters of a secret. A shorter secret is refused.
 pub const SECRET_MIN: usize = 8;
-/// Characters of a good secret. A shorter secret causes a warning.
+/// The characters of a good secret. A shorter secret causes a warning.
 pub const SECRET_GOOD: usize = 16;
 
 /// The address of the broker.
@@ -20,9 +20,9 @@ pub enum Endpoint {
         /// Whether other machines can reach that address.
         hub: bool,
     },
-    /// On one of these hubs, which the setting names.
+    /// On one of the hubs that the setting names.
     Hubs(Vec<HubAddress>),
-    /// On a hub that was discovered on the local network, and has proven there that it knows the secret.
+    /// On a hub that was discovered on the local network and has proven that it knows the secret.
     DiscoveredHub {
         /// The hub's name on the local network.
         name: String,
@@ -61,14 +61,14 @@ impl Endpoint {
     }
 }
 
-/// Of a setting that names one machine: this one or a hub.
+/// The endpoint for a setting that names one machine: this machine or a hub.
 fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     let is_loopback = host.is_loopback();
     if role == "client" && host.is_wildcard() {
         let text = format!("SLM_MESH_ROLE: client wants SLM_MESH_HOST to name the hub, and it is {host}");
         return Err(Error::new(ErrorKind::Usage, text));
     }
-    // A client whose hub has a loopback address reaches it through a tunnel.
+    // A client whose hub has a loopback address reaches the hub through a tunnel.
     let is_local = role != "client" && (is_loopback || host.is_wildcard() || role == "broker" || is_own(host));
     if !is_local {
         return Ok(Endpoint::Hubs(vec![host.clone()]));
@@ -80,12 +80,12 @@ fn of_one_host(host: &HubAddress, role: &str) -> Result<Endpoint, Error> {
     Ok(Endpoint::Local { bind: host.host().to_owned(), hub: !is_loopback })
 }
 
-/// Whether this is an address of this machine: it can be bound.
+/// Whether this is an address of this machine. It is if this machine can bind the address.
 fn is_own(hub: &HubAddress) -> bool {
     hub.ip().is_some_and(|address| UdpSocket::bind((address, 0)).is_ok())
 }
 
-/// Refuses a list of hubs on a machine that is one of them: it would be hub and guest.
+/// Refuses a list of hubs on a machine that is one of them, because the machine would be hub and guest.
 fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
     if role == "broker" && hubs.len() > 1 {
         let text = "SLM_MESH_ROLE: broker wants SLM_MESH_HOST to be an address of this machine, and it is a list of hubs; \

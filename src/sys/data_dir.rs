@@ -70,7 +70,7 @@ impl DataDir {
         self.dir.join("hub")
     }
 
-    /// The hub that led last, of those that a guest lists.
+    /// The file with the hub that led last, on a guest with several hubs.
     pub fn leader(&self) -> PathBuf {
         self.dir.join("leader")
     }

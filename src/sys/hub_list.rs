@@ -4,17 +4,17 @@ use crate::base::error::{Error, ErrorKind};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Hubs that one guest may list: an etcd cluster serves at most five, and some may have two names.
+/// The most hubs that one guest may list. An etcd cluster serves at most five, and some may have two names.
 pub const HUBS_MAX: usize = 8;
 
-/// One hub of the setting.
+/// One hub in the setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubAddress {
     /// Over the network.
     Network {
-        /// Its name or address, without brackets.
+        /// The hub's name or address, without brackets.
         host: String,
-        /// Its port for sessions, if the setting names one.
+        /// The hub's port for sessions, if the setting names one.
         port: Option<u16>,
     },
     /// Behind ssh.
@@ -30,7 +30,7 @@ impl HubAddress {
     /// Reads one element of the setting: `host`, `host:port`, `[IPv6]:port` or `ssh://[user@]host[:port]`.
     ///
     /// # Errors
-    /// When it is no such address.
+    /// When the text is not such an address.
     pub fn parse(text: &str) -> Result<HubAddress, Error> {
         match text.strip_prefix("ssh://") {
             Some(target) => parse_ssh(target.trim_end_matches('/')),
@@ -46,7 +46,7 @@ impl HubAddress {
         }
     }
 
-    /// The address of the machine, if the setting has no name for it.
+    /// The IP address of the machine; `None` if the setting gives a name.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             HubAddress::Network { host, .. } => host.parse().ok(),
@@ -54,22 +54,22 @@ impl HubAddress {
         }
     }
 
-    /// Whether this is an address of the machine itself.
+    /// Whether this is a loopback address.
     pub fn is_loopback(&self) -> bool {
         self.is_network() && self.host() == "localhost" || self.ip().is_some_and(|address| address.is_loopback())
     }
 
-    /// Whether this stands for all addresses of this machine, which makes it a hub.
+    /// Whether this means all addresses of this machine, which makes the machine a hub.
     pub fn is_wildcard(&self) -> bool {
         self.ip().is_some_and(|address| address.is_unspecified())
     }
 
-    /// Whether it is reached without ssh, and so with the shared secret.
+    /// Whether the hub is reached without ssh, and therefore with the shared secret.
     pub fn is_network(&self) -> bool {
         matches!(self, HubAddress::Network { .. })
     }
 
-    /// Whether both are one hub, as far as their spelling tells.
+    /// Whether both mean the same hub, as far as their spelling shows.
     pub fn is_same(&self, other: &HubAddress) -> bool {
         self.to_string().eq_ignore_ascii_case(&other.to_string())
     }
@@ -99,7 +99,7 @@ impl fmt::Display for HubAddress {
 /// Reads the whole setting of a guest.
 ///
 /// # Errors
-/// For the first element that is wrong, what is wrong with it and what to write instead.
+/// For the first wrong element: what is wrong with it, and what to write instead.
 pub fn parse_hubs(setting: &str) -> Result<Vec<HubAddress>, Error> {
     if setting.contains(char::is_whitespace) {
         let without: String = setting.split_whitespace().collect::<Vec<_>>().join(",").replace(",,", ",");
@@ -165,7 +165,7 @@ fn parse_ssh(target: &str) -> Result<HubAddress, Error> {
         Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse().ok()),
         _ => (target, None),
     };
-    // ssh would take a name that begins with a dash for an option.
+    // ssh would treat a name that begins with a dash as an option.
     let is_name = !name.is_empty() && !name.starts_with('-') && !name.contains(char::is_whitespace);
     if is_name && !name.contains("@-") {
         return Ok(HubAddress::Ssh { target: name.to_owned(), port });

@@ -36,9 +36,9 @@ pub struct Setting {
     pub help: &'static str,
 }
 
-/// The setting that says on which machine the broker is.
+/// The setting that tells on which machine the broker is.
 pub const HOST: &str = "SLM_MESH_HOST";
-/// The setting whose value must not be shown.
+/// The shared secret, which must not be shown.
 pub const SECRET: &str = "SLM_MESH_SHARED_SECRET";
 /// The setting with the agents that mail may wake.
 pub const WAKE: &str = "SLM_MESH_WAKE";

@@ -64,7 +64,7 @@ pub struct Browser {
 pub struct Request {
     /// Its head.
     pub head: Head,
-    /// Its body, exactly as long as its `Content-Length` said.
+    /// The body, exactly as long as `Content-Length` says.
     pub body: Vec<u8>,
 }
 

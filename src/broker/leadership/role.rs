@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What this broker is for its mesh.
+/// The part of this broker in its mesh.
 pub enum BrokerRole {
     /// The only broker: its disk alone has the mesh.
     Alone,

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// How long a new broker waits for an old one that is ending.
+/// How long a new broker waits for an old broker that is ending.
 const HANDOVER: Duration = Duration::from_secs(3);
 /// How often it checks meanwhile whether that broker accepts connections.
 const LOOK_EVERY: Duration = Duration::from_millis(20);

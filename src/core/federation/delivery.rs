@@ -1,8 +1,8 @@
-//! What a linked mesh did with a message: accepted it, refused it, or gave no clear answer, again and again.
+//! The result of sending a message to a linked mesh: accepted, refused, or again and again no clear answer.
 //!
-//! **Invariant:** no single message holds up the messages behind it for good, and an outage of the other mesh rejects
-//! none. A message counts as refused only if the other mesh says so, or if it takes later messages meanwhile, or if it
-//! has answered everything else for an hour.
+//! **Invariant:** no single message blocks the messages behind it for ever, and an outage of the other mesh rejects
+//! no message. A message counts as refused only in three cases: the other mesh says so, it accepts later messages
+//! meanwhile, or it has answered everything else for an hour.
 
 use super::MeshLink;
 use super::roster::plain;
@@ -14,23 +14,24 @@ use crate::core::Mesh;
 use crate::core::journal::Change;
 use crate::store::Message;
 
-/// How often the oldest message is tried before a later one is.
+/// How often the oldest message is tried before a later message is.
 const TRIES_ALONE: u32 = 3;
-/// A message is given up if the other mesh, which answers polls, gives no clear answer to it for this long.
+/// How long the other mesh may answer polls without giving a clear answer to a message. Then the message is given up.
 const GIVE_UP_MS: i64 = 3_600_000;
-/// How much is kept of the other mesh's reason, characters.
+/// How many characters of the other mesh's reason are kept.
 const REASON_MAX: usize = 200;
 
 /// What the other mesh did with a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delivery {
-    /// It has the message.
+    /// The other mesh has stored the message.
     Accepted,
-    /// It will never take the message, for this reason.
+    /// The other mesh will never accept the message, for this reason.
     Rejected(String),
-    /// It was reached, and neither accepted nor refused the message: it broke down, or something else answered.
+    /// The other mesh was reached, but it neither accepted nor refused the message: it broke down, or something else
+    /// answered.
     Unclear(String),
-    /// It takes no message for now, for this reason.
+    /// The other mesh accepts no message for now, for this reason.
     Retry(String),
 }
 
@@ -38,18 +39,18 @@ pub enum Delivery {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DoubtfulMessage {
     seq: i64,
-    /// When it was tried first, ms.
+    /// When the message was tried first, ms.
     since: i64,
-    /// How often it was tried.
+    /// How often the message was tried.
     n_tries: u32,
-    /// Which of the waiting messages to try next; 0 is this one.
+    /// The index of the waiting message to try next; 0 is the oldest one.
     next: usize,
-    /// Whether the other mesh answered a later message clearly meanwhile.
+    /// Whether the other mesh has given a clear answer to a later message.
     others_pass: bool,
 }
 
 impl DoubtfulMessage {
-    /// Which of the waiting messages to try.
+    /// The index of the waiting message to try.
     pub(super) fn next_try(&self, waiting: &[Message]) -> usize {
         match waiting.first() {
             Some(oldest) if oldest.seq == self.seq && !self.others_pass => self.next % waiting.len(),
@@ -72,7 +73,7 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // As long as the other mesh answers no poll either, nothing can be said about a message.
+        // While the other mesh answers no polls either, nothing is known about the message.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;
         }
@@ -122,7 +123,7 @@ impl Mesh {
             let why = format!("it gave no clear answer in {n_tries} tries; the last one: {why}");
             return self.settle(n, seq, Some(&why), now);
         }
-        // Its sender sees why it still waits.
+        // The sender sees in the receipt why the message still waits.
         self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;
             let Some(was) = turn.store.message(seq)?.filter(|of| of.state.is_unread()) else { return Ok(()) };
@@ -131,11 +132,11 @@ impl Mesh {
         })
     }
 
-    /// Writes the end of a message's way into its receipt: forwarded, or refused for this reason.
+    /// Writes the final state of a message into its receipt: forwarded, or refused for this reason.
     fn settle(&mut self, n: usize, seq: i64, rejection: Option<&str>, now: i64) -> Result<(), Error> {
         let Some(link) = self.federation.links.get_mut(n) else { return Ok(()) };
         link.note_clear(seq);
-        // What became of one message says nothing against the link itself.
+        // The fate of one message does not show that the link itself has a problem.
         link.trouble = None;
         let url = link.url.clone();
         let settled = self.in_savepoint(|mesh| {
@@ -167,8 +168,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Reports a refused message: in the log, in the status of the link, and to its sender, who would otherwise learn
-    /// it only from the receipts.
+    /// Reports a refused message in the log, in the status of the link, and to its sender, who would otherwise find
+    /// it only in the receipts.
     fn report_rejection(&mut self, n: usize, message: &Message, why: &str, now: i64) {
         let Some(link) = self.federation.links.get_mut(n) else { return };
         link.n_rejected += 1;
@@ -186,11 +187,12 @@ impl Mesh {
             ..Message::default()
         };
         self.turn.log_error::<()>(Err(Error::new(ErrorKind::Refused, text)));
-        // A message from elsewhere is never forwarded, so its sender is a peer of this mesh, unless it was forgotten.
+        // Messages from other meshes are never forwarded, so the sender is a peer of this mesh, unless it was
+        // forgotten.
         let sender = self.peers.get(&message.sender).filter(|peer| !peer.row.is_linked());
         let Some(sender) = sender.map(|peer| peer.row.id.clone()) else { return };
         let sent = self.in_savepoint(|mesh| mesh.post(draft, &[sender], now));
-        // A sender with a full mailbox still has the receipt.
+        // If the sender's mailbox is full, the sender still has the receipt.
         self.turn.log_error(sent);
     }
 }

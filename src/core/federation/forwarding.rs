@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 /// The longest message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// How many waiting messages of one peer are searched for the oldest that has not expired, and how many of a link may
-/// be tried while the oldest is doubtful.
+/// How many waiting messages of one peer are searched for the oldest one that has not expired. Also how many messages
+/// of a link may be tried while the oldest is doubtful.
 const LOOKED_AT_MAX: usize = 20;
 
 /// A message on its way to another mesh.
@@ -30,7 +30,7 @@ pub struct ForwardedMessage {
     pub body: Value,
 }
 
-/// The prefix of a message that goes to a whole project but is meant for one peer.
+/// The prefix of a message to a whole project that is meant for one peer.
 fn addressed_to(name: &str) -> String {
     format!("to {name}: ")
 }
@@ -47,7 +47,7 @@ impl Federation {
         let Some(mesh) = peer.row.mesh() else { return Ok(()) };
         let Some(link) = self.link_to(mesh) else {
             let text = format!(
-                "{} is on another mesh, at {mesh}, to which no link leads any more; SLM_MESH_PEER_URL makes one",
+                "{} is on another mesh, at {mesh}, which is no longer linked; set SLM_MESH_PEER_URL to link it",
                 peer.row.name
             );
             return Err(Error::new(ErrorKind::Gone, text));
@@ -68,14 +68,15 @@ impl Federation {
 }
 
 impl Mesh {
-    /// Counts a message that is about to be handed to a link. Returns how long the link must pause instead, ms: it
-    /// carries no more messages in a window than the other mesh accepts by default, however many peers send some.
+    /// Counts a message that is about to be passed to a link. Returns how long the link must pause instead, ms. In
+    /// each window, a link carries at most as many messages as the other mesh accepts by default, however many peers
+    /// send them.
     pub fn forwarding_pause(&mut self, n: usize, now: i64) -> Option<i64> {
         let url = &self.federation.links.get(n)?.url;
         self.rates.spend(&format!("messages to {url}"), 10, now).err()
     }
 
-    /// Whether a message waits for any link. As long as one does, the broker does not end.
+    /// Whether a message waits for any link. While a message waits, the broker does not end.
     pub fn has_mail_to_forward(&self) -> bool {
         let linked = self.peers.all().iter().filter(|peer| self.federation.reaches(&peer.row));
         linked
@@ -88,12 +89,12 @@ impl Mesh {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
 
-    /// The message to hand to a link next: the oldest that waits, or a later one while the oldest is doubtful.
+    /// The next message for a link: the oldest one that waits, or a later one while the oldest is doubtful.
     ///
     /// # Errors
     /// When the disk cannot be read.
     pub fn next_forwarded(&self, n: usize, now: i64) -> Result<Option<ForwardedMessage>, Error> {
-        // Until its first answer it is unknown which messages the other mesh's peers read.
+        // Before the first answer, nobody knows which messages the peers of the other mesh read.
         let link = self.federation.links.get(n).filter(|link| link.last_answer.is_some());
         let Some(link) = link else { return Ok(None) };
         let mut waiting = self.waiting_messages(link, 1, now)?;
@@ -169,8 +170,8 @@ impl Mesh {
         Ok(Some(was.seq))
     }
 
-    /// The sender of a message from a linked mesh: a peer that is known to be in that mesh, or else a name that no
-    /// peer of this mesh has.
+    /// The sender of a message from a linked mesh: a known peer of that mesh, or else a name that no peer of this
+    /// mesh has.
     pub fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         if self.peers.get(id).is_some_and(|peer| peer.row.is_linked()) {
             return id.into();

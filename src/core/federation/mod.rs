@@ -26,13 +26,13 @@ pub struct MeshLink {
     pub trouble: Option<String>,
     /// The peers of the linked mesh that read only messages to their whole project.
     broadcast_only: Vec<PeerId>,
-    /// The message that it neither accepts nor refuses.
+    /// The message that the linked mesh neither accepts nor refuses.
     doubtful: Option<DoubtfulMessage>,
-    /// Messages that it has and whose recipients may not have read them yet.
+    /// Messages that the linked mesh has accepted, and whose recipients may not have read them yet.
     awaited: AwaitedReceipts,
-    /// How many messages it has refused since this broker began.
+    /// How many messages the linked mesh has refused since this broker started.
     n_rejected: u64,
-    /// Why it refused the last one of them.
+    /// Why the linked mesh refused the last of these messages.
     last_rejection: Option<String>,
 }
 

@@ -1,11 +1,10 @@
-//! Receipts between meshes: the sender's mesh asks what became of the messages that a linked mesh has accepted.
+//! Receipts between meshes: the sender's mesh asks for the receipts of messages that a linked mesh has accepted. With
+//! each answer to a poll, the recipient's mesh sends how often receipts have changed there. When that number changes,
+//! the sender's mesh asks for the receipts of its own messages, by their keys. A mesh that sends no such number (a
+//! SuperLocalMemory daemon or slm-mesh 0.1.0) is never asked.
 //!
-//! The mesh of the recipient says with each answer to a poll how often receipts have changed there. When that number
-//! is another one, the sender's mesh asks for the receipts of its own messages, by their keys. A mesh that sends no
-//! such number, a SuperLocalMemory daemon or slm-mesh 0.1.0, is never asked.
-//!
-//! **Invariant:** a mesh changes the receipts only of messages that it has itself accepted, and a receipt never goes
-//! back. The messages whose receipts are awaited are bounded.
+//! **Invariant:** a mesh changes only the receipts of messages that it has accepted, and a receipt never goes back.
+//! The number of awaited receipts is bounded.
 
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
@@ -17,31 +16,32 @@ use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Messages of one link whose receipts are awaited. Beyond that, the oldest stay "forwarded".
+/// The most messages of one link whose receipts are awaited. If there are more, the oldest stay "forwarded".
 const AWAITED_MAX: usize = 1_000;
-/// After a restart, this many of the newest messages to each peer are searched for messages to wait for.
+/// How many of the newest messages to each peer are searched after a restart, for messages whose receipts are
+/// awaited.
 const RELOADED_MAX: i64 = 100;
-/// At most this many bytes of them are read.
+/// The most bytes of these messages that are read.
 const RELOADED_BYTES_MAX: usize = 256 * 1024;
-/// The receipts that tell a sender something new, by the word that is sent.
+/// The receipts that are news for a sender, by the word that is sent.
 const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, MessageState::Expired];
 
 /// The messages of one link that were accepted there, and when to ask about them.
 #[derive(Debug, Default)]
 pub(super) struct AwaitedReceipts {
-    /// Their senders, by sequence number.
+    /// The senders of the messages, by sequence number.
     messages: BTreeMap<i64, PeerId>,
-    /// Those about which the other mesh is to be asked.
+    /// The messages about which the other mesh must be asked.
     due: BTreeSet<i64>,
-    /// The number of changes that it sent last.
+    /// The number of changes in the last answer of the other mesh.
     version: Option<i64>,
-    /// Whether the messages from before the start of this broker are among them.
+    /// Whether the messages from before the start of this broker are included.
     is_reloaded: bool,
 }
 
 impl AwaitedReceipts {
-    /// Adds a message that the other mesh accepted. It may have been read there already, before the answer arrived
-    /// here, so the other mesh is asked about it in any case.
+    /// Adds a message that the other mesh accepted. Somebody may have read it before the answer arrived here, so the
+    /// other mesh is asked about it in any case.
     pub(super) fn add(&mut self, message: &Message) {
         self.messages.insert(message.seq, message.sender.clone());
         if self.version.is_some() {
@@ -60,7 +60,7 @@ impl AwaitedReceipts {
         self.version = version;
     }
 
-    /// Takes messages of one sender about which to ask.
+    /// Removes and returns messages of one sender about which to ask.
     fn take_due(&mut self) -> Option<(PeerId, Vec<i64>)> {
         let Self { messages, due, .. } = self;
         due.retain(|seq| messages.contains_key(seq));
@@ -72,19 +72,19 @@ impl AwaitedReceipts {
     }
 }
 
-/// What became of one message, as the mesh of its recipient says.
+/// The state of one message, as the recipient's mesh reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RemoteReceipt {
     /// The key of the message, which is its id in the sender's mesh.
     key: String,
     /// Read, acknowledged or expired.
     state: MessageState,
-    /// How long ago, ms: the clocks of two machines differ.
+    /// How long ago the state was reached, ms. A time would be wrong, because the clocks of two machines differ.
     ago: i64,
 }
 
 impl RemoteReceipt {
-    /// Reads an answer, which is not trusted. `None` if it is no list of receipts.
+    /// Reads an answer, which is not trusted. Returns `None` if it is not a list of receipts.
     pub fn parse_all(value: &Value) -> Option<Vec<RemoteReceipt>> {
         let rows = value["receipts"].as_array()?;
         let receipt = |row: &Value| {

@@ -103,7 +103,7 @@ impl Peers {
         let mut sessions: Vec<PeerId> = places.iter().map(|place| self.announced[*place].session.clone()).collect();
         sessions.sort();
         sessions.dedup();
-        // Each session announces its next attempt anew.
+        // Each session announces its next attempt again.
         places.iter().rev().for_each(|place| drop(self.announced.remove(*place)));
         Err(self.several_callers(&sessions))
     }

@@ -14,7 +14,7 @@ use crate::wire::rpc;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// How many characters of the reason for a failed wakeup the broker gets.
+/// The most characters of the reason for a failed wakeup that are sent to the broker.
 const REASON_MAX: usize = 100;
 
 impl ClientState {

@@ -93,7 +93,7 @@ impl EtcdLog {
         rows.iter().map(|row| read_key(row).ok_or_else(foreign)).collect()
     }
 
-    /// Stores a value that goes when this hub does.
+    /// Stores a value that etcd removes when this hub is gone.
     fn put_while_present(&mut self, key: &str, value: &str) -> Result<(), LogError> {
         let lease = match self.presence.take().filter(Lease::is_valid) {
             Some(lease) => lease,
@@ -104,7 +104,8 @@ impl EtcdLog {
         self.gateway.ask("kv/put", &body).map(|_| ())
     }
 
-    /// Puts a ticket into etcd, with which this hub asks the leader for a snapshot. Only the hubs have access to etcd.
+    /// Puts a ticket into etcd, with which this hub requests a snapshot from the leader. Only hubs have access to
+    /// etcd.
     ///
     /// # Errors
     /// When etcd gives no answer.
@@ -113,7 +114,7 @@ impl EtcdLog {
         self.put_while_present(&key, ticket)
     }
 
-    /// What the failed branch of an append says: whether the entry is there from an earlier try.
+    /// Why the condition of an append failed: an earlier attempt may have stored the entry already.
     fn explain_failure(answer: &Value, entry: &str) -> Append {
         let stored = &answer["responses"][0]["response_range"]["kvs"][0]["value"];
         if stored.as_str() == Some(entry) { Append::Stored } else { Append::Deposed }
@@ -261,7 +262,7 @@ impl ReplicatedLog for EtcdLog {
     }
 }
 
-/// The comparison that lets a request through only while the hub of this term leads.
+/// The condition that lets a request through only while the hub of this term leads.
 fn leads(prefix: &str, term: Term) -> Value {
     json!({
         "key": encode(&format!("{prefix}leader")), "target": "CREATE", "result": "EQUAL",

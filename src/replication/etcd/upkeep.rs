@@ -1,5 +1,5 @@
-//! What a leading hub does beside its turns: it trims the log, sees how far the other hubs are, and asks the members of
-//! the cluster how they are.
+//! The work of a leading hub beside its turns: it trims the log, finds out how far the other hubs are, and asks the
+//! members of the cluster for their state.
 
 use super::gateway::{Gateway, decode, encode, encode_bytes, end_of_prefix, number};
 use super::{EtcdLog, foreign, leads, log_range, read_key};
@@ -12,33 +12,33 @@ use std::time::{Duration, Instant};
 pub struct EtcdUpkeep {
     gateway: Gateway,
     prefix: String,
-    /// The term of the hub that leads, if this is its client.
+    /// The term of the leading hub, if the client belongs to that hub.
     term: Option<Term>,
 }
 
-/// How one member of the cluster is.
+/// The state of one member of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberHealth {
     /// Its URL.
     pub url: String,
-    /// Its state, or why it gave none.
+    /// The member's state, or why it gave none.
     pub state: Result<MemberState, String>,
 }
 
-/// What a member says of itself.
+/// The facts that a member reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberState {
     /// etcd's version.
     pub version: String,
     /// How long the answer took.
     pub latency: Duration,
-    /// Bytes of its database on the disk.
+    /// The bytes of the member's database on the disk.
     pub size: u64,
-    /// Bytes that its database may have; `None` where it does not say (etcd before 3.6).
+    /// The most bytes of the member's database; `None` if the member does not tell (etcd before 3.6).
     pub quota: Option<u64>,
-    /// Whether it leads the cluster.
+    /// Whether the member leads the cluster.
     pub is_leader: bool,
-    /// Its alarms, by etcd's names: `NOSPACE`, `CORRUPT`.
+    /// The member's alarms, by etcd's names: `NOSPACE`, `CORRUPT`.
     pub alarms: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ impl EtcdLog {
 }
 
 impl EtcdUpkeep {
-    /// Where the hubs that live have reported to be, by name.
+    /// The positions that living hubs have reported, by the name of the hub.
     ///
     /// # Errors
     /// When etcd gives no answer.
@@ -71,7 +71,7 @@ impl EtcdUpkeep {
         rows.iter().map(|row| read(row).ok_or_else(foreign)).collect()
     }
 
-    /// Removes the entries up to a position, if this is the client of the hub that leads.
+    /// Removes the entries up to a position, if this client belongs to the hub that leads.
     ///
     /// # Errors
     /// When etcd gives no answer, or this hub does not lead.
@@ -96,7 +96,7 @@ impl EtcdUpkeep {
         Ok(answer["kvs"].get(0).and_then(|row| String::from_utf8(decode(&row["value"])?).ok()))
     }
 
-    /// Asks each member how it is, one after the other; each has a second.
+    /// Asks the members for their state, one after the other. Each member has a second to answer.
     pub fn members(&mut self) -> Vec<MemberHealth> {
         let alarms = self.gateway.ask("maintenance/alarm", &json!({ "action": "GET" })).unwrap_or_default();
         let members = self.gateway.members().to_vec();

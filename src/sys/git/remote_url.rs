@@ -120,7 +120,7 @@ fn ssh_host(name: &str, settings: &str) -> String {
         match word.to_ascii_lowercase().as_str() {
             "host" => applies = names_host(value, name),
             "match" => applies = false,
-            // The first value that applies counts.
+            // ssh uses the first value that applies.
             "hostname" if applies => return value.trim().trim_matches('"').replace("%h", name).to_ascii_lowercase(),
             _ => {}
         }
