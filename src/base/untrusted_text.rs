@@ -176,9 +176,9 @@ mod tests {
     /// Characters that text from others could use to imitate or to end a frame.
     const FRAME: [&str; 4] = ["", "\"", "> ", "\n"];
 
-    /// All characters, a few thousand at a time, each between the same other characters.
+    /// All characters of Unicode, a few thousand at a time, each between two copies of a frame.
     fn every_char_in(frame: &str) -> impl Iterator<Item = String> {
-        // No plane between these two has any characters.
+        // No plane between these two ranges has any characters.
         let starts = (0..0x4_0000).chain(0xe_0000..=char::MAX as u32).step_by(0x1000);
         starts.map(move |start| {
             let chars = (start..start + 0x1000).filter_map(char::from_u32);

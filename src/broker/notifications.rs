@@ -115,7 +115,7 @@ pub struct Notifications {
 }
 
 impl Notifications {
-    /// Begins as the setting demands; `wake` ends the loop's wait.
+    /// Creates the notifications that the setting demands. `wake` ends the wait of the loop.
     pub fn new(setting: &str, wake: Arc<dyn Fn() + Send + Sync>) -> Notifications {
         let (report, results) = channel();
         Notifications {

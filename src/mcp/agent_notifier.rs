@@ -60,7 +60,7 @@ impl AgentNotifier {
         notifiers.next().filter(|_| settings.wakes(agent.id))
     }
 
-    /// The name of this way in the broker's records.
+    /// The name of the wakeup channel in the broker's records.
     pub fn channel(&self) -> &'static str {
         self.channel
     }

@@ -213,7 +213,7 @@ impl Follower {
     /// Replaces the database by a copy of the leader's.
     fn fetch_snapshot(&mut self, standby: &mut Standby<EtcdLog>, leader: Option<&str>) -> Result<(), StandbyError> {
         let failed = |why: String| StandbyError::Log(LogError::Refused(format!("this hub needs a snapshot: {why}")));
-        let leader = leader.ok_or_else(|| failed("no hub leads that could give it one".into()))?;
+        let leader = leader.ok_or_else(|| failed("no hub leads, so none can send a snapshot".into()))?;
         let ticket = format!("{:032x}", sys::random_u128());
         standby.log.put_ticket(&self.config.address, &ticket)?;
         let stopping = Arc::clone(&self.stopping);

@@ -48,7 +48,7 @@ pub struct LockRequest {
     pub host: String,
     /// Whether the lock covers all work trees.
     pub all_worktrees: bool,
-    /// Whether a lock of the same holder is renewed. Otherwise it conflicts.
+    /// Whether a lock of the same holder is renewed. If not, that lock conflicts with the request.
     pub renew: bool,
 }
 
