@@ -106,7 +106,7 @@ mod tests {
         }
         for text in ["etcd://10.0.0.1/slm", "etcd://127.0.0.1,etcd.example/slm", "etcd://localhost.example/slm"] {
             let error = EtcdAddress::parse(text).unwrap_err();
-            assert!(error.contains("in the clear"), "{text}: {error}");
+            assert!(error.contains("unencrypted"), "{text}: {error}");
         }
     }
 }
