@@ -18,7 +18,7 @@ pub fn carry_lines() -> Result<u8, Error> {
     let failed =
         |error: io::Error| Error::new(ErrorKind::Gone, format!("the connection to the broker broke ({error})"));
     let mut to_broker = client.clone_writer().map_err(failed)?;
-    let mut from_broker = to_broker.try_clone().map_err(failed)?;
+    let mut from_broker = to_broker.another().map_err(failed)?;
     std::thread::spawn(move || {
         // The end of one direction closes the other, so that each side learns that its peer is gone.
         let end = copy_unbuffered(&mut io::stdin().lock(), &mut to_broker);

@@ -8,10 +8,12 @@ mod last_leader;
 mod leader_search;
 pub mod remote;
 mod ssh_hub;
+mod start_broker;
+pub mod stream;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
-use crate::sys::file_lock::{self, LockWait};
+use crate::sys::file_lock;
 use crate::sys::git;
 use crate::sys::{self, process, unix_socket};
 use crate::wire::line_splitter::LineBuffer;
@@ -19,15 +21,14 @@ use crate::wire::rpc::{self, RpcMessage};
 use hub_group::{HubGroup, SEARCH_MAX};
 use remote::Route;
 use serde_json::{Value, json};
-use std::cell::Cell;
-use std::fs::{File, Permissions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use start_broker::start_broker;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
+use stream::BrokerStream;
 
 /// How long a broker on this machine may be silent before a call sends it a ping. Together with [`PING_WITHIN`] this
 /// is less than the five seconds after which every verb ends.
@@ -36,17 +37,15 @@ pub const QUIET_MAX: Duration = Duration::from_millis(2000);
 pub const PING_WITHIN: Duration = Duration::from_millis(2400);
 /// How long the broker may take to accept a connection, or a part of a long line.
 const ACCEPTS_WITHIN: Duration = Duration::from_millis(4000);
-/// How long a client waits for another client that is starting the broker.
-const STARTS_WITHIN: Duration = Duration::from_millis(4000);
 
 /// A connection to a broker.
 #[derive(Debug)]
 pub struct Client {
-    stream: UnixStream,
+    stream: BrokerStream,
     /// Where the broker runs.
     server: Server,
     /// The caller's limit for [`Client::receive`].
-    receive_timeout: Cell<Option<Duration>>,
+    receive_timeout: Option<Duration>,
     lines: LineBuffer,
     last_id: u64,
     /// The process that this client started and must reap: a broker, or ssh.
@@ -111,16 +110,16 @@ impl Client {
         if peer.is_some_and(|who| who.uid != sys::uid()) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the socket belongs to another user"));
         }
-        let mut client = Client::from_stream(stream, None);
+        let mut client = Client::from_stream(BrokerStream::Socket(stream), None);
         client.server = Server::Local(peer.and_then(|peer| peer.pid));
         Ok(client)
     }
 
-    fn from_stream(stream: UnixStream, child: Option<Child>) -> Client {
+    fn from_stream(stream: BrokerStream, child: Option<Child>) -> Client {
         Client {
             stream,
             server: Server::Remote,
-            receive_timeout: Cell::new(None),
+            receive_timeout: None,
             lines: LineBuffer::default(),
             last_id: 0,
             broker_child: child,
@@ -210,7 +209,7 @@ impl Client {
     /// Replaces this connection by a connection to the leader.
     fn move_to_leader(&mut self) -> Result<(), Error> {
         let Some(group) = self.group.clone() else { return Ok(()) };
-        let timeout = self.receive_timeout.get();
+        let timeout = self.receive_timeout;
         let (_, mut leader) = group.find_leader(timeout.unwrap_or(SEARCH_MAX).min(SEARCH_MAX))?;
         leader.broker_child = leader.broker_child.or(self.broker_child.take());
         *self = leader;
@@ -255,7 +254,7 @@ impl Client {
     /// # Errors
     /// `Gone` when the connection broke, or `TimedOut` when the broker is stuck.
     pub fn receive_from_living(&mut self) -> Result<RpcMessage, Error> {
-        if !matches!(self.server, Server::Local(_)) || self.receive_timeout.get().is_some() {
+        if !matches!(self.server, Server::Local(_)) || self.receive_timeout.is_some() {
             return self.receive().map_err(|error| self.call_failed(&error));
         }
         let mut found = self.receive_within(QUIET_MAX);
@@ -344,8 +343,8 @@ impl Client {
     ///
     /// # Errors
     /// When the socket is gone.
-    pub fn set_receive_timeout(&self, time: Option<Duration>) -> io::Result<()> {
-        self.receive_timeout.set(time);
+    pub fn set_receive_timeout(&mut self, time: Option<Duration>) -> io::Result<()> {
+        self.receive_timeout = time;
         self.stream.set_read_timeout(time.map(|time| time.max(Duration::from_millis(1))))
     }
 
@@ -368,10 +367,10 @@ impl Client {
     ///
     /// # Errors
     /// When the process has no free file descriptor.
-    pub fn clone_writer(&self) -> io::Result<UnixStream> {
-        let writer = self.stream.try_clone()?;
+    pub fn clone_writer(&self) -> io::Result<BrokerStream> {
+        let writer = self.stream.another()?;
         let limit = if matches!(self.server, Server::Local(_)) { ACCEPTS_WITHIN } else { Duration::from_secs(10) };
-        writer.set_write_timeout(Some(limit))?;
+        writer.set_write_timeout(limit)?;
         Ok(writer)
     }
 }
@@ -423,65 +422,4 @@ fn unreachable(places: &DataDir, error: &io::Error) -> Error {
 pub fn broker_lock_holder(places: &DataDir) -> Option<i64> {
     let file = File::open(places.broker_lock()).ok()?;
     file_lock::holder(&file)
-}
-
-/// Starts a broker while it holds the start lock. When twenty clients come at once, one of them starts the broker,
-/// and the others find it after they get the lock.
-fn start_broker(places: &DataDir) -> Result<Client, Error> {
-    places.prepare()?;
-    // Without the lock, two clients may each start a broker, and one of these brokers ends at once. That is better
-    // than waiting for a client that was stopped while it held the lock.
-    let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
-        .for_time(STARTS_WITHIN)
-        .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;
-    match Client::connect_local(places) {
-        Ok(client) => return Ok(client),
-        Err(error) if is_absent(&error) => {}
-        Err(error) => return Err(unreachable(places, &error)),
-    }
-    let (child, pid) = match spawn_broker(places) {
-        // Another program started a broker without this lock in the meantime.
-        Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
-        started => started?,
-    };
-    let mut client = Client::connect_local(places).map_err(|error| unreachable(places, &error))?;
-    client.broker_child = (child.id() == pid).then_some(child);
-    Ok(client)
-}
-
-/// Runs `slm-mesh start` detached, and waits until the broker is ready.
-pub fn spawn_broker(places: &DataDir) -> Result<(Child, u32), Error> {
-    let log = File::options().create(true).append(true).mode(0o600).open(places.log());
-    let log = log.map_err(|error| places.error("can't be written", &error))?;
-    // Other users may be able to read the log of an older version; the directory is private in any case.
-    let _ = log.set_permissions(Permissions::from_mode(0o600));
-    let spawned = Command::new(sys::own_path())
-        .args(["start", "--json", "--as-daemon"])
-        .env("SLM_MESH_DATA_DIR", &places.dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn();
-    let mut child =
-        spawned.map_err(|error| Error::new(ErrorKind::Gone, format!("the broker can't be started ({error})")))?;
-    let mut report = String::new();
-    if let Some(out) = child.stdout.take() {
-        // An empty report means that the broker ended without a report, which is handled below.
-        let _ = BufReader::new(out).take(64 * 1024).read_line(&mut report);
-    }
-    let report: Value = serde_json::from_str(&report).unwrap_or(Value::Null);
-    if let Some(note) = report["note"].as_str() {
-        sys::print_error(&format!("slm-mesh: {note}"));
-    }
-    if report["ok"] == json!(true) {
-        return Ok((child, report["data"]["pid"].as_u64().unwrap_or(0) as u32));
-    }
-    // The broker ends now, and its exit status adds nothing to the report.
-    let _ = child.wait();
-    let why = report["error"].as_str().map(str::to_owned);
-    let kind = report["kind"].as_str().map_or(ErrorKind::Gone, ErrorKind::from_word);
-    Err(Error::new(
-        kind,
-        why.unwrap_or_else(|| format!("the broker ended before it was ready; see {}", places.log().display())),
-    ))
 }

@@ -4,6 +4,7 @@
 use super::discovered_hub::{self, DiscoveredHub};
 use super::hub_group::{Candidate, HubGroup, SEARCH_MAX};
 use super::leader_search::leader_hint;
+use super::stream::BrokerStream;
 use super::{Client, Server, ssh_hub};
 use crate::base::error::{Error, ErrorKind};
 use crate::remote::guest::{self, SecondOpinion};
@@ -178,7 +179,8 @@ pub fn connect_to_hub(group: &Arc<HubGroup>, hub: &HubAddress) -> Result<Client,
             });
             let jitter = sys::random_u128() as u64;
             let port = session_port(hub, settings);
-            Client::from_stream(guest::connect(host, port, settings.text(SECRET), jitter, second_opinion)?, None)
+            let stream = guest::connect(host, port, settings.text(SECRET), jitter, second_opinion)?;
+            Client::from_stream(BrokerStream::Hub(stream), None)
         }
     };
     client.server_name = match hub {
@@ -248,7 +250,7 @@ fn start_carrier(group: &Arc<HubGroup>, hub: Option<&HubAddress>) -> Result<Clie
     }
     // The terminal's Ctrl-C is meant for the command that holds the socket, not for the carrier.
     let child = command.process_group(0).spawn().map_err(failed)?;
-    let mut client = Client::from_stream(ours, Some(child));
+    let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(child));
     (client.server, client.group) = (Server::Carried, Some(Arc::clone(group)));
     Ok(client)
 }

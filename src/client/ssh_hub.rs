@@ -1,6 +1,7 @@
 //! Connects to a hub through ssh, which runs `slm-mesh pipe` there.
 
 use super::Client;
+use super::stream::BrokerStream;
 use crate::base::error::{Error, ErrorKind};
 use crate::sys;
 use serde_json::{Value, json};
@@ -38,7 +39,7 @@ pub fn connect(target: &str, port: Option<u16>, has_others: bool) -> Result<Clie
     // Dropping the command closes our copies of its pipe ends, so that the stream ends when ssh does.
     drop(command);
     let stderr = child.stderr.take();
-    let mut client = Client::from_stream(ours, Some(child));
+    let mut client = Client::from_stream(BrokerStream::Socket(ours), Some(child));
     let ready = client.set_receive_timeout(Some(SSH_TIMEOUT)).map_err(|error| client.connection_lost(&error));
     let answer = ready.and_then(|()| client.call_once("ping", &json!({})));
     // A hub that stands by has answered, too.

@@ -4,10 +4,11 @@
 //! buffer and blocks nobody.
 
 use super::auth::{ContentKind, NoiseChannel};
+use super::encrypted::{self, Received};
 use super::liveness::Liveness;
 use crate::wire::line_splitter::LineBuffer;
 use mio::event::Event;
-use mio::net::UnixStream;
+use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
@@ -50,8 +51,8 @@ struct Readiness {
 }
 
 /// Carries lines between a WebSocket and a socket pair.
-pub struct Bridge<S> {
-    socket: WebSocket<S>,
+pub struct Bridge {
+    socket: WebSocket<TcpStream>,
     framing: Framing,
     /// Our end of the pair.
     pair: UnixStream,
@@ -65,22 +66,20 @@ pub struct Bridge<S> {
     /// Whether the WebSocket has bytes that the network has not accepted yet.
     is_network_full: bool,
     liveness: Liveness,
-    /// Called while the other side does not answer.
-    on_silence: Option<Box<dyn Fn() + Send>>,
 }
 
-impl<S: Read + Write> Bridge<S> {
+impl Bridge {
     /// Makes a bridge for a socket whose other side has proven the secret, and watches the pair with this token.
     ///
     /// # Errors
     /// When the pair can't be watched.
     pub fn new(
-        socket: WebSocket<S>,
+        socket: WebSocket<TcpStream>,
         framing: Framing,
         mut pair: UnixStream,
         registry: &Registry,
         token: Token,
-    ) -> io::Result<Bridge<S>> {
+    ) -> io::Result<Bridge> {
         registry.register(&mut pair, token, Interest::READABLE)?;
         Ok(Bridge {
             socket,
@@ -93,19 +92,7 @@ impl<S: Read + Write> Bridge<S> {
             waiting: Vec::new(),
             is_network_full: false,
             liveness: Liveness::new(Instant::now()),
-            on_silence: None,
         })
-    }
-
-    /// Calls this about once a second while a ping is not answered. It must not block.
-    pub fn doubt_silence(&mut self, on_silence: impl Fn() + Send + 'static) {
-        self.liveness = Liveness::doubtful(Instant::now());
-        self.on_silence = Some(Box::new(on_silence));
-    }
-
-    /// The network's stream.
-    pub fn stream(&mut self) -> &mut S {
-        self.socket.get_mut()
     }
 
     /// Notes what became readable.
@@ -169,22 +156,14 @@ impl<S: Read + Write> Bridge<S> {
     /// Takes a message from the network; returns false if it ends the connection.
     fn take_message(&mut self, message: &Message, now: Instant) -> bool {
         match (&mut self.framing, message) {
-            (_, Message::Close(_)) => return false,
-            (Framing::Encrypted(channel), Message::Binary(bytes)) => match channel.open(bytes) {
-                Ok((ContentKind::Lines, lines)) => {
-                    self.liveness.note_message(now);
-                    self.waiting.extend_from_slice(&lines);
+            (Framing::Encrypted(channel), _) => match encrypted::receive(channel, &mut self.liveness, message, now) {
+                Ok(Received::Lines(lines)) => self.waiting.extend_from_slice(&lines),
+                Ok(Received::Replies(replies)) => {
+                    return replies.into_iter().all(|reply| self.write_message(reply));
                 }
-                Ok((ContentKind::Ping, number)) => return self.answer_ping(&number, now),
-                Ok((ContentKind::Pong, number)) => {
-                    let Ok(number) = number.try_into().map(u32::from_be_bytes) else { return false };
-                    self.liveness.note_pong(number);
-                }
-                Err(_) => return false,
+                Ok(Received::Close) | Err(_) => return false,
             },
-            (Framing::Encrypted(_), Message::Text(_)) => return false,
-            // A relay can answer WebSocket's own pings, so these prove nothing.
-            (Framing::Encrypted(_), _) => {}
+            (Framing::Plain(_), Message::Close(_)) => return false,
             (Framing::Plain(_), Message::Text(line)) => {
                 self.liveness.note_message(now);
                 self.waiting.extend_from_slice(line.as_bytes());
@@ -193,13 +172,6 @@ impl<S: Read + Write> Bridge<S> {
             (Framing::Plain(_), _) => self.liveness.note_message(now),
         }
         true
-    }
-
-    fn answer_ping(&mut self, number: &[u8], now: Instant) -> bool {
-        if !self.write_sealed(ContentKind::Pong, number) {
-            return false;
-        }
-        self.liveness.ping_along(now).is_none_or(|number| self.write_sealed(ContentKind::Ping, &number.to_be_bytes()))
     }
 
     /// Writes what the pair accepts; returns false if the pair is gone.
@@ -263,7 +235,7 @@ impl<S: Read + Write> Bridge<S> {
 
     fn write_sealed(&mut self, kind: ContentKind, content: &[u8]) -> bool {
         let Framing::Encrypted(channel) = &mut self.framing else { return false };
-        channel.seal(kind, content).is_ok_and(|sealed| self.write_message(Message::binary(sealed)))
+        encrypted::seal(channel, kind, content).is_ok_and(|sealed| self.write_message(sealed))
     }
 
     fn write_message(&mut self, message: Message) -> bool {
@@ -292,11 +264,6 @@ impl<S: Read + Write> Bridge<S> {
         if self.liveness.is_dead(now) {
             return false;
         }
-        if self.liveness.doubt_due(now)
-            && let Some(on_silence) = &self.on_silence
-        {
-            on_silence();
-        }
         if let Some(number) = self.liveness.ping_due(now) {
             let is_written = match self.framing {
                 Framing::Encrypted(_) => self.write_sealed(ContentKind::Ping, &number.to_be_bytes()),
@@ -305,11 +272,6 @@ impl<S: Read + Write> Bridge<S> {
             return is_written && self.flush().is_some();
         }
         true
-    }
-
-    /// When to call [`Bridge::check_liveness`] next.
-    pub fn liveness_deadline(&self) -> Instant {
-        self.liveness.deadline()
     }
 
     /// Delivers the last bytes and closes the WebSocket, as far as the sides still accept anything.

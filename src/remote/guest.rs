@@ -1,19 +1,13 @@
-//! The guest's side of a connection: connects to a hub, and returns a socket that carries lines. A thread moves the
-//! lines between this socket and the hub.
+//! The guest's side of a connection: connects to a hub, proves the secret, and returns a stream that carries lines.
 
 use super::auth::{GuestHandshake, NetworkKey, NoiseChannel};
-use super::bridge::{Bridge, BridgeStatus, Framing};
+use super::guest_stream::GuestStream;
+use super::hub_socket::HubSocket;
 use super::{GUEST_PATH, HANDSHAKE_MS, SUBPROTOCOL, websocket_config};
 use crate::base::error::{Error, ErrorKind};
-use mio::net::UnixStream as PollStream;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use tungstenite::client::{ClientRequestBuilder, client_with_config};
 use tungstenite::error::{ProtocolError, SubProtocolError};
@@ -36,7 +30,7 @@ struct HubAddress<'a> {
 /// Asks the other hubs of a mesh whether one of them leads now, while this hub is silent.
 pub type SecondOpinion = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Connects to a hub and proves the secret; returns the socket for lines. The jitter spreads the attempts of guests
+/// Connects to a hub and proves the secret; returns the stream for lines. The jitter spreads the attempts of guests
 /// that lost their connection at the same time. A second opinion ends the connection to a silent hub sooner.
 ///
 /// # Errors
@@ -47,15 +41,14 @@ pub fn connect(
     secret: &str,
     jitter: u64,
     second_opinion: Option<SecondOpinion>,
-) -> Result<UnixStream, Error> {
+) -> Result<GuestStream, Error> {
     let hub = HubAddress { host, port };
     let key = NetworkKey::derive(secret).map_err(|error| hub.unreachable(&error))?;
     let (began, mut pauses) = (Instant::now(), RETRY_PAUSES_MS.iter());
-    let (socket, deadline) = loop {
-        let stream = hub.open_stream()?;
-        let deadline = HandshakeDeadline::start(&stream).map_err(|error| hub.unreachable(&error))?;
-        if let Some(socket) = hub.upgrade(stream)? {
-            break (socket, deadline);
+    let socket = loop {
+        let network = hub.open_stream()?;
+        if let Some(socket) = hub.upgrade(network)? {
+            break socket;
         }
         // A hub that has no room hangs up at once.
         let Some(pause) = pauses.next().filter(|_| began.elapsed() < Duration::from_millis(HANDSHAKE_MS)) else {
@@ -64,29 +57,7 @@ pub fn connect(
         std::thread::sleep(Duration::from_millis(pause / 2 + jitter % pause));
     };
     let (socket, channel) = hub.authenticate(socket, &key)?;
-    drop(deadline);
-    spawn_bridge(socket, channel, second_opinion).map_err(|error| hub.unreachable(&error))
-}
-
-/// Ends a connection whose handshake takes longer than [`HANDSHAKE_MS`]. A limit for each read is not enough, because
-/// a hub that sends a byte now and then could occupy us for minutes.
-struct HandshakeDeadline {
-    /// Dropping this sender after the handshake ends the thread that waits.
-    _finished: Sender<()>,
-}
-
-impl HandshakeDeadline {
-    fn start(stream: &TcpStream) -> io::Result<HandshakeDeadline> {
-        let stream = stream.try_clone()?;
-        let (finished, waits) = channel();
-        std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
-            if waits.recv_timeout(Duration::from_millis(HANDSHAKE_MS)) == Err(RecvTimeoutError::Timeout) {
-                // The connection may be closed already.
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-        })?;
-        Ok(HandshakeDeadline { _finished: finished })
-    }
+    GuestStream::new(socket, channel, second_opinion).map_err(|error| hub.unreachable(&error))
 }
 
 impl HubAddress<'_> {
@@ -99,13 +70,15 @@ impl HubAddress<'_> {
         Error::new(ErrorKind::Gone, text)
     }
 
-    fn open_stream(&self) -> Result<TcpStream, Error> {
+    fn open_stream(&self) -> Result<HubSocket, Error> {
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
         let found = (bare, self.port).to_socket_addrs().map_err(|error| self.unreachable(&error))?;
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for address in found.take(ADDRESSES_TRIED) {
             match self.open_one(&address) {
-                Ok(stream) => return Ok(stream),
+                Ok(network) => {
+                    return Ok(HubSocket::until(Instant::now() + Duration::from_millis(HANDSHAKE_MS), network));
+                }
                 Err(error) => last = error,
             }
         }
@@ -114,23 +87,23 @@ impl HubAddress<'_> {
 
     fn open_one(&self, address: &SocketAddr) -> io::Result<TcpStream> {
         let stream = TcpStream::connect_timeout(address, Duration::from_millis(CONNECT_MS))?;
-        let limit = Some(Duration::from_millis(HANDSHAKE_MS));
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(limit)?;
-        stream.set_write_timeout(limit)?;
         Ok(stream)
     }
 
     /// Requests the upgrade to a WebSocket. Returns `None` if the hub hung up without an answer, as a hub without
     /// room does.
-    fn upgrade(&self, stream: TcpStream) -> Result<Option<WebSocket<TcpStream>>, Error> {
+    fn upgrade(&self, network: HubSocket) -> Result<Option<WebSocket<HubSocket>>, Error> {
         let (host, port) = (self.host, self.port);
         let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
         let url = format!("ws://{host}:{port}{GUEST_PATH}");
         let url = url.parse().map_err(|_| self.unreachable(&"this is not the name or address of a machine"))?;
         let request = ClientRequestBuilder::new(url).with_sub_protocol(SUBPROTOCOL);
-        match client_with_config(request, stream, Some(websocket_config())) {
+        match client_with_config(request, network, Some(websocket_config())) {
             Ok((socket, _)) => Ok(Some(socket)),
+            Err(HandshakeError::Failure(tungstenite::Error::Io(error))) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(self.unreachable(&"it does not answer"))
+            }
             Err(HandshakeError::Failure(
                 tungstenite::Error::Io(_) | tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete),
             )) => Ok(None),
@@ -161,9 +134,9 @@ impl HubAddress<'_> {
 
     fn authenticate(
         &self,
-        mut socket: WebSocket<TcpStream>,
+        mut socket: WebSocket<HubSocket>,
         key: &NetworkKey,
-    ) -> Result<(WebSocket<TcpStream>, NoiseChannel), Error> {
+    ) -> Result<(WebSocket<HubSocket>, NoiseChannel), Error> {
         let (handshake, first) = GuestHandshake::start(key).map_err(|error| self.unreachable(&error))?;
         socket.send(Message::binary(first)).map_err(|error| self.unreachable(&error))?;
         let reply = socket.read().map_err(|error| self.unreachable(&error))?;
@@ -174,56 +147,4 @@ impl HubAddress<'_> {
         socket.send(Message::binary(confirmation)).map_err(|error| self.unreachable(&error))?;
         Ok((socket, channel))
     }
-}
-
-/// Carries lines on a separate thread until one side ends.
-fn spawn_bridge(
-    mut socket: WebSocket<TcpStream>,
-    channel: NoiseChannel,
-    second_opinion: Option<SecondOpinion>,
-) -> io::Result<UnixStream> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    socket.get_mut().set_nonblocking(true)?;
-    let mut poll = Poll::new()?;
-    let framing = Framing::Encrypted(Box::new(channel));
-    let mut bridge = Bridge::new(socket, framing, PollStream::from_std(ours), poll.registry(), Token(0))?;
-    if let Some(second_opinion) = second_opinion {
-        let stream = bridge.stream().try_clone()?;
-        bridge.doubt_silence(move || ask_others(&second_opinion, &stream));
-    }
-    let network = bridge.stream().as_raw_fd();
-    poll.registry().register(&mut SourceFd(&network), Token(1), Interest::READABLE | Interest::WRITABLE)?;
-    let carry = move || {
-        let mut events = Events::with_capacity(4);
-        loop {
-            let wait = match bridge.run_turn(poll.registry()) {
-                BridgeStatus::Closed => return,
-                BridgeStatus::MoreWork => Duration::ZERO,
-                BridgeStatus::Idle => bridge.liveness_deadline().saturating_duration_since(Instant::now()),
-            };
-            let polled = poll.poll(&mut events, Some(wait));
-            let has_failed = polled.is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
-            if has_failed || !bridge.check_liveness(Instant::now()) {
-                return;
-            }
-            events.iter().for_each(|event| bridge.note_event(event));
-        }
-    };
-    std::thread::Builder::new().name("remote".into()).stack_size(256 * 1024).spawn(carry)?;
-    Ok(theirs)
-}
-
-/// Ends a connection if the other hubs say that another hub leads. A thread asks them, because this hub may only be
-/// slow, and its lines must not wait.
-fn ask_others(second_opinion: &SecondOpinion, stream: &TcpStream) {
-    let (second_opinion, Ok(stream)) = (Arc::clone(second_opinion), stream.try_clone()) else { return };
-    let ask = move || {
-        if second_opinion() {
-            // The connection may have ended by itself.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    };
-    // Without a thread, the guest gives the hub up after it has been silent for long enough.
-    let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(ask);
 }

@@ -150,7 +150,7 @@ struct Acceptor {
     /// Each connection has two tokens: an even number for the network, and the next number for the pair.
     next_token: usize,
     pending: HashMap<usize, PendingConnection>,
-    accepted: HashMap<usize, Bridge<TcpStream>>,
+    accepted: HashMap<usize, Bridge>,
     /// Connections with more work to do, even without an event.
     unfinished: Vec<usize>,
     /// When to accept again, if a client may be waiting.
@@ -246,7 +246,7 @@ impl Acceptor {
     }
 
     /// Gives the broker one end of a socket pair, and returns the bridge at the other end.
-    fn hand_over(&self, n: usize, socket: AcceptedSocket, address: IpAddr) -> io::Result<Bridge<TcpStream>> {
+    fn hand_over(&self, n: usize, socket: AcceptedSocket, address: IpAddr) -> io::Result<Bridge> {
         if self.accepted.len() >= ACCEPTED_MAX {
             return Err(io::Error::other(format!("this hub serves {ACCEPTED_MAX} connections already")));
         }

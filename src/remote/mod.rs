@@ -1,17 +1,20 @@
 //! Sessions on other machines: the lines of the Unix socket, encrypted, over a WebSocket.
 //!
-//! The hub and the guest each put a `bridge` between the WebSocket and one end of a local socket pair. So the
-//! broker's loop and the session read and write lines, as on one machine.
+//! The hub puts a `bridge` between the WebSocket and one end of a local socket pair, so that the broker's loop reads
+//! and writes lines, as on one machine. A guest reads and writes them on a `guest_stream`.
 //!
-//! **Invariant:** no byte from a stranger reaches the other end of the pair. The secret never leaves its machine. A
-//! message that was changed, repeated, reordered or left out ends the connection.
+//! **Invariant:** no byte from a stranger reaches the broker. The secret never leaves its machine. A message that was
+//! changed, repeated, reordered or left out ends the connection.
 
 mod auth;
 pub mod auth_failures;
 mod bridge;
+mod encrypted;
 pub mod guest;
+pub mod guest_stream;
 mod handshake;
 pub mod hub;
+mod hub_socket;
 mod liveness;
 
 use tungstenite::protocol::WebSocketConfig;

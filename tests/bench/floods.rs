@@ -4,6 +4,7 @@
 use super::figures::{Reach, Samples, Table, micros_since};
 use super::place::{Line, Mesh, request};
 use serde_json::json;
+use slm_mesh::client::stream::BrokerStream;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -39,7 +40,10 @@ pub fn floods(table: &mut Table) {
 fn glob_queries(table: &mut Table) {
     let mesh = Mesh::started();
     let line = hold_and_query(&mesh);
-    let stream = || UnixStream::connect(mesh.dir().join("mesh.sock")).expect("the broker's socket");
+    let stream = || {
+        let socket = UnixStream::connect(mesh.dir().join("mesh.sock")).expect("the broker's socket");
+        BrokerStream::Socket(socket)
+    };
     let attack = |done: &AtomicBool| {
         thread::scope(|threads| {
             for _ in 0..N_GLOBBERS {
@@ -115,12 +119,12 @@ fn deaf_listers(table: &mut Table) {
     let peers: Vec<Line> = (0..N_DEAF).map(|n| mesh.attach(&format!("lister-{n}"))).collect();
     let ask = request("peers", &json!({ "scope": "machine" })).repeat(50);
     let attack = |done: &AtomicBool| {
-        let streams: Vec<UnixStream> = peers.iter().map(Line::writer).collect();
-        for stream in &streams {
+        let mut streams: Vec<BrokerStream> = peers.iter().map(Line::writer).collect();
+        for stream in &mut streams {
             stream.set_nonblocking(true).expect("a socket");
         }
         while !done.load(Ordering::Relaxed) {
-            for mut stream in &streams {
+            for stream in &mut streams {
                 // A client that reads nothing is dropped in the end, and then it is no flood any more.
                 let _ = stream.write(&ask);
             }
@@ -161,7 +165,7 @@ fn roster(round: usize) -> Vec<u8> {
 }
 
 /// Sends the same bytes without end, and reads what comes.
-fn pipeline(mut stream: UnixStream, bytes: &[u8], done: &AtomicBool) {
+fn pipeline(mut stream: BrokerStream, bytes: &[u8], done: &AtomicBool) {
     stream.set_nonblocking(true).expect("a socket");
     let (mut heard, mut at) = (vec![0; 64 * 1024], 0);
     while !done.load(Ordering::Relaxed) {

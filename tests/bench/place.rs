@@ -2,6 +2,7 @@
 //! not to count.
 
 use serde_json::{Value, json};
+use slm_mesh::client::stream::BrokerStream;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -54,7 +55,8 @@ pub struct Mesh {
     pub scratch: Scratch,
     broker: Option<Child>,
     port: u16,
-    is_hub: bool,
+    /// The secret of a hub.
+    secret: Option<&'static str>,
     /// The address of a linked mesh, or nothing.
     link: String,
 }
@@ -66,13 +68,18 @@ impl Mesh {
     /// A new mesh without a broker.
     pub fn new() -> Mesh {
         let port = 20_000 + (std::process::id() * 41 + N.load(Ordering::Relaxed) * 13) as u16 % 40_000;
-        Mesh { scratch: Scratch::new(), broker: None, port, is_hub: false, link: String::new() }
+        Mesh { scratch: Scratch::new(), broker: None, port, secret: None, link: String::new() }
     }
 
     /// A new mesh with a broker that serves other machines; nothing is announced.
     pub fn hub() -> Mesh {
+        Mesh::hub_with(SECRET)
+    }
+
+    /// The same with a secret of its own.
+    pub fn hub_with(secret: &'static str) -> Mesh {
         let mut mesh = Mesh::new();
-        mesh.is_hub = true;
+        mesh.secret = Some(secret);
         mesh.start();
         mesh
     }
@@ -107,8 +114,8 @@ impl Mesh {
         if !self.link.is_empty() {
             command.env("SLM_MESH_PEER_URL", &self.link);
         }
-        if self.is_hub {
-            command.env("SLM_MESH_HOST", "0.0.0.0").env("SLM_MESH_SHARED_SECRET", SECRET);
+        if let Some(secret) = self.secret {
+            command.env("SLM_MESH_HOST", "0.0.0.0").env("SLM_MESH_SHARED_SECRET", secret);
             command.env("SLM_MESH_DISCOVERY", "off");
         }
         command
@@ -154,7 +161,7 @@ impl Mesh {
     pub fn attach_remote(&self, name: &str) -> Line {
         let port = self.http_port() + 1;
         let stream = slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, u64::from(port), None);
-        let mut line = Line::over(stream.unwrap_or_else(|error| panic!("{}", error.text)));
+        let mut line = Line::over(BrokerStream::Hub(stream.unwrap_or_else(|error| panic!("{}", error.text))));
         let whence = json!({ "host": "elsewhere", "user": "bench", "ancestors": [] });
         line.send(format!("{}\n", json!({ "jsonrpc": "2.0", "method": "origin", "params": whence })).as_bytes());
         attached(line, name)
@@ -221,7 +228,7 @@ pub fn tool(name: &str, arguments: Value) -> Vec<u8> {
 
 /// A blocking connection that carries lines.
 pub struct Line {
-    stream: UnixStream,
+    stream: BrokerStream,
     buffer: Vec<u8>,
     /// Bytes in the buffer, and how many of them were handed out.
     filled: usize,
@@ -231,10 +238,11 @@ pub struct Line {
 impl Line {
     /// Connects.
     pub fn connect(path: &Path) -> Line {
-        Line::over(UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+        let socket = UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Line::over(BrokerStream::Socket(socket))
     }
 
-    fn over(stream: UnixStream) -> Line {
+    fn over(stream: BrokerStream) -> Line {
         Line { stream, buffer: vec![0; 256 * 1024], filled: 0, taken: 0 }
     }
 
@@ -284,8 +292,8 @@ impl Line {
     }
 
     /// A second handle, for another thread.
-    pub fn writer(&self) -> UnixStream {
-        self.stream.try_clone().expect("a descriptor")
+    pub fn writer(&self) -> BrokerStream {
+        self.stream.another().expect("a descriptor")
     }
 }
 

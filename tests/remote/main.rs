@@ -3,11 +3,13 @@
 #[path = "../clients/mod.rs"]
 mod clients;
 mod false_hubs;
+mod guest_streams;
 mod several_hubs;
 #[path = "../support/mod.rs"]
 mod support;
 
 use serde_json::{Value, json};
+use slm_mesh::remote::guest_stream::GuestStream;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -360,7 +362,7 @@ fn accept_noise(stream: TcpStream) -> WebSocket<TcpStream> {
     tungstenite::accept_hdr(stream, answer).unwrap()
 }
 
-fn connect(port: u16) -> Result<std::os::unix::net::UnixStream, slm_mesh::base::error::Error> {
+fn connect(port: u16) -> Result<GuestStream, slm_mesh::base::error::Error> {
     slm_mesh::remote::guest::connect("127.0.0.1", port, SECRET, 0, None)
 }
 
@@ -431,7 +433,7 @@ fn a_relay_cannot_keep_a_silent_connection_looking_alive() {
     let (hub, _guest) = hub_and_guest();
     let stopped = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let mut lines = connect(relay(port(&hub), stopped.clone())).unwrap();
-    let mut reader = BufReader::new(lines.try_clone().unwrap());
+    let mut reader = BufReader::new(lines.another());
     let mut line = String::new();
     lines.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{}}\n").unwrap();
     reader.read_line(&mut line).unwrap();

@@ -16,7 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("wire", &["base"]),
     ("known_agents", &["base"]),
     ("sys", &["known_agents", "base"]),
-    ("remote", &["wire", "base"]),
+    ("remote", &["wire", "base", "sys"]),
     ("replication", &["base", "sys"]),
     ("discovery", &["base", "sys"]),
     ("broker", &["remote", "replication", "discovery", "wire", "core", "store", "base", "sys"]),

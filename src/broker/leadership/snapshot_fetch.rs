@@ -2,6 +2,7 @@
 
 use super::HubConfig;
 use crate::remote::guest;
+use crate::remote::guest_stream::GuestStream;
 use crate::sys;
 use crate::sys::data_dir::DataDir;
 use crate::wire::line_splitter::LineBuffer;
@@ -12,7 +13,6 @@ use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -83,15 +83,15 @@ pub fn install(places: &DataDir, fetched: &Path) -> io::Result<()> {
 }
 
 struct LeaderConnection {
-    stream: UnixStream,
+    stream: GuestStream,
     lines: LineBuffer,
 }
 
 impl LeaderConnection {
-    fn new(mut stream: UnixStream) -> Result<LeaderConnection, String> {
+    fn new(mut stream: GuestStream) -> Result<LeaderConnection, String> {
         let origin = rpc::notification("origin", &json!({ "host": sys::host(), "user": sys::user(), "ancestors": [] }));
-        let ready = stream.set_read_timeout(Some(ANSWER_TIMEOUT));
-        ready.and_then(|()| stream.write_all(origin.as_bytes())).map_err(|error| error.to_string())?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT));
+        stream.write_all(origin.as_bytes()).map_err(|error| error.to_string())?;
         Ok(LeaderConnection { stream, lines: LineBuffer::default() })
     }
 

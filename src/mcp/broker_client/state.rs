@@ -5,11 +5,11 @@ use super::super::agent_notifier::AgentNotifier;
 use super::super::pending_call::PendingCall;
 use super::super::session_identity::{ClientIdentity, attach_params};
 use crate::base::error::Error;
+use crate::client::stream::BrokerStream;
 use crate::wire::rpc;
 use serde_json::json;
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -55,8 +55,8 @@ pub struct ClientState {
     /// All calls without an answer, by the number of their request to the broker.
     pub calls: HashMap<u64, PendingCall>,
     last_request: u64,
-    /// The broker's socket, for writing; `None` while no broker is connected.
-    pub socket: Option<UnixStream>,
+    /// The stream to the broker, for writing; `None` while no broker is connected.
+    pub socket: Option<BrokerStream>,
     /// The peer id of each attached thread of the client. The name of the thread is empty if the client has no
     /// threads.
     pub peers: HashMap<String, String>,

@@ -1,0 +1,77 @@
+//! Starts a broker on this machine if a client finds none.
+
+use super::{Client, is_absent, unreachable};
+use crate::base::error::{Error, ErrorKind};
+use crate::sys;
+use crate::sys::data_dir::DataDir;
+use crate::sys::file_lock::LockWait;
+use serde_json::{Value, json};
+use std::fs::{File, Permissions};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long a client waits for another client that is starting the broker.
+const STARTS_WITHIN: Duration = Duration::from_millis(4000);
+
+/// Starts a broker while it holds the start lock. When twenty clients come at once, one of them starts the broker,
+/// and the others find it after they get the lock.
+pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
+    places.prepare()?;
+    // Without the lock, two clients may each start a broker, and one of these brokers ends at once. That is better
+    // than waiting for a client that was stopped while it held the lock.
+    let _lock = LockWait::begin(places.open_lock(&places.start_lock())?)
+        .for_time(STARTS_WITHIN)
+        .map_err(|error| places.error("can't be locked (does its file system support locks?)", &error))?;
+    match Client::connect_local(places) {
+        Ok(client) => return Ok(client),
+        Err(error) if is_absent(&error) => {}
+        Err(error) => return Err(unreachable(places, &error)),
+    }
+    let (child, pid) = match spawn_broker(places) {
+        // Another program started a broker without this lock in the meantime.
+        Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
+        started => started?,
+    };
+    let mut client = Client::connect_local(places).map_err(|error| unreachable(places, &error))?;
+    client.broker_child = (child.id() == pid).then_some(child);
+    Ok(client)
+}
+
+/// Runs `slm-mesh start` detached, and waits until the broker is ready.
+fn spawn_broker(places: &DataDir) -> Result<(Child, u32), Error> {
+    let log = File::options().create(true).append(true).mode(0o600).open(places.log());
+    let log = log.map_err(|error| places.error("can't be written", &error))?;
+    // Other users may be able to read the log of an older version; the directory is private in any case.
+    let _ = log.set_permissions(Permissions::from_mode(0o600));
+    let spawned = Command::new(sys::own_path())
+        .args(["start", "--json", "--as-daemon"])
+        .env("SLM_MESH_DATA_DIR", &places.dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn();
+    let mut child =
+        spawned.map_err(|error| Error::new(ErrorKind::Gone, format!("the broker can't be started ({error})")))?;
+    let mut report = String::new();
+    if let Some(out) = child.stdout.take() {
+        // An empty report means that the broker ended without a report, which is handled below.
+        let _ = BufReader::new(out).take(64 * 1024).read_line(&mut report);
+    }
+    let report: Value = serde_json::from_str(&report).unwrap_or(Value::Null);
+    if let Some(note) = report["note"].as_str() {
+        sys::print_error(&format!("slm-mesh: {note}"));
+    }
+    if report["ok"] == json!(true) {
+        return Ok((child, report["data"]["pid"].as_u64().unwrap_or(0) as u32));
+    }
+    // The broker ends now, and its exit status adds nothing to the report.
+    let _ = child.wait();
+    let why = report["error"].as_str().map(str::to_owned);
+    let kind = report["kind"].as_str().map_or(ErrorKind::Gone, ErrorKind::from_word);
+    Err(Error::new(
+        kind,
+        why.unwrap_or_else(|| format!("the broker ended before it was ready; see {}", places.log().display())),
+    ))
+}

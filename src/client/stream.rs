@@ -1,0 +1,117 @@
+//! The stream of lines to a broker: a Unix socket on this machine, or an encrypted connection to a hub.
+
+use crate::remote::guest_stream::GuestStream;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// A stream of lines.
+#[derive(Debug)]
+pub enum BrokerStream {
+    /// To the broker of this machine, or to a process that carries the lines.
+    Socket(UnixStream),
+    /// To a hub.
+    Hub(GuestStream),
+}
+
+impl BrokerStream {
+    /// Another handle of the same stream, for another thread.
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors.
+    pub fn another(&self) -> io::Result<BrokerStream> {
+        match self {
+            BrokerStream::Socket(socket) => socket.try_clone().map(BrokerStream::Socket),
+            BrokerStream::Hub(stream) => Ok(BrokerStream::Hub(stream.another())),
+        }
+    }
+
+    /// Sets how long a read waits; `None` waits for ever.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            BrokerStream::Socket(socket) => socket.set_read_timeout(timeout),
+            BrokerStream::Hub(stream) => {
+                stream.set_read_timeout(timeout);
+                Ok(())
+            }
+        }
+    }
+
+    /// Limits how long a write waits. A hub's stream has a limit of its own.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            BrokerStream::Socket(socket) => socket.set_write_timeout(Some(timeout)),
+            BrokerStream::Hub(_) => Ok(()),
+        }
+    }
+
+    /// Lets reads fail with `WouldBlock` instead of waiting, or wait again.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn set_nonblocking(&mut self, nonblocking: bool) -> io::Result<()> {
+        match self {
+            BrokerStream::Socket(socket) => socket.set_nonblocking(nonblocking),
+            BrokerStream::Hub(stream) => {
+                stream.set_nonblocking(nonblocking);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends one or both directions.
+    ///
+    /// # Errors
+    /// When the socket has ended already.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            BrokerStream::Socket(socket) => socket.shutdown(how),
+            BrokerStream::Hub(stream) => {
+                stream.shutdown(how);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Read for BrokerStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            BrokerStream::Socket(socket) => socket.read(buffer),
+            BrokerStream::Hub(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for BrokerStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            BrokerStream::Socket(socket) => socket.write(bytes),
+            BrokerStream::Hub(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            BrokerStream::Socket(socket) => socket.flush(),
+            BrokerStream::Hub(stream) => stream.flush(),
+        }
+    }
+}
+
+impl AsFd for BrokerStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            BrokerStream::Socket(socket) => socket.as_fd(),
+            BrokerStream::Hub(stream) => stream.as_fd(),
+        }
+    }
+}

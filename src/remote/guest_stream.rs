@@ -1,0 +1,286 @@
+//! The guest's end of a connection: a stream of lines like a socket's, which encrypts what is written, decrypts
+//! what arrives, and gives up a hub that is silent for too long.
+//!
+//! It has no thread. Whoever waits for lines answers the hub's pings meanwhile, and sends its own.
+//!
+//! **Invariant:** nobody waits while holding the lock, so that one thread can write while another one waits
+//! for lines.
+
+use super::auth::{ContentKind, NoiseChannel};
+use super::encrypted::{self, Received};
+use super::guest::SecondOpinion;
+use super::hub_socket::HubSocket;
+use super::liveness::Liveness;
+use crate::sys::socket_wait::{SocketEvent, wait_for};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tungstenite::{Error, Message, WebSocket};
+
+/// Decrypted bytes that may wait for the reader before we stop reading from the network.
+const WAITING_MAX: usize = 256 << 10;
+/// Bytes of lines that go into one message.
+const CONTENT_MAX: usize = 16 << 10;
+/// How long the network may take to accept what is written.
+const WRITE_MAX: Duration = Duration::from_secs(10);
+
+/// A handle of the connection. The connection ends with the last handle.
+pub struct GuestStream {
+    shared: Arc<Shared>,
+    /// How long a read waits; without a limit if `None`.
+    read_timeout: Option<Duration>,
+    /// No read waits at all.
+    is_nonblocking: bool,
+}
+
+struct Shared {
+    network: Arc<TcpStream>,
+    connection: Mutex<Connection>,
+}
+
+struct Connection {
+    socket: WebSocket<HubSocket>,
+    channel: Box<NoiseChannel>,
+    liveness: Liveness,
+    second_opinion: Option<SecondOpinion>,
+    /// Decrypted bytes that nobody has read yet.
+    lines: Vec<u8>,
+    has_ended: bool,
+}
+
+impl GuestStream {
+    /// A stream over a connection whose hub has proven itself.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub(super) fn new(
+        mut socket: WebSocket<HubSocket>,
+        channel: NoiseChannel,
+        second_opinion: Option<SecondOpinion>,
+    ) -> io::Result<GuestStream> {
+        socket.get_mut().end_handshake()?;
+        let network = socket.get_ref().network();
+        let now = Instant::now();
+        let liveness = if second_opinion.is_some() { Liveness::doubtful(now) } else { Liveness::new(now) };
+        let channel = Box::new(channel);
+        let connection = Connection { socket, channel, liveness, second_opinion, lines: Vec::new(), has_ended: false };
+        let shared = Arc::new(Shared { network, connection: Mutex::new(connection) });
+        Ok(GuestStream { shared, read_timeout: None, is_nonblocking: false })
+    }
+
+    /// Another handle of the same connection, for another thread.
+    #[must_use]
+    pub fn another(&self) -> GuestStream {
+        GuestStream { shared: Arc::clone(&self.shared), read_timeout: None, is_nonblocking: false }
+    }
+
+    /// Sets how long a read waits before it fails with `WouldBlock`; `None` waits for ever.
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.read_timeout = timeout;
+    }
+
+    /// Lets reads and writes fail with `WouldBlock` instead of waiting.
+    pub fn set_nonblocking(&mut self, nonblocking: bool) {
+        self.is_nonblocking = nonblocking;
+    }
+
+    /// Ends the connection. With `Write`, the hub first receives all that was written, and ends it then.
+    pub fn shutdown(&self, how: Shutdown) {
+        if how == Shutdown::Write {
+            self.shared.lock().say_goodbye();
+        } else {
+            // It may have ended already.
+            let _ = self.shared.network.shutdown(how);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Read for GuestStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let timeout = if self.is_nonblocking { Some(Duration::ZERO) } else { self.read_timeout };
+        let end = timeout.map(|timeout| Instant::now() + timeout);
+        loop {
+            let now = Instant::now();
+            let check_at = {
+                let mut connection = self.shared.lock();
+                connection.receive(now);
+                if !connection.lines.is_empty() {
+                    return Ok(connection.take_lines(buffer));
+                }
+                connection.check_liveness(now, &self.shared.network);
+                if connection.has_ended {
+                    return Ok(0);
+                }
+                connection.liveness.deadline()
+            };
+            if end.is_some_and(|end| now >= end) {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            let wait = end.map_or(check_at, |end| end.min(check_at)).saturating_duration_since(now);
+            wait_for(&self.shared.network, SocketEvent::Readable, wait)?;
+        }
+    }
+}
+
+impl Write for GuestStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut is_sent = {
+            let mut connection = self.shared.lock();
+            if self.is_nonblocking && !connection.flush()? {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            // All at once, so that the lines of two threads do not mix.
+            connection.write_lines(bytes)?;
+            connection.flush()? || self.is_nonblocking
+        };
+        let end = Instant::now() + WRITE_MAX;
+        while !is_sent {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            wait_for(&self.shared.network, SocketEvent::ReadableOrWritable, left)?;
+            let mut connection = self.shared.lock();
+            // The hub may wait until we read before it reads more of ours.
+            connection.receive(Instant::now());
+            is_sent = connection.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for GuestStream {
+    /// Becomes readable when lines have arrived, and also without any.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.network.as_fd()
+    }
+}
+
+impl std::fmt::Debug for GuestStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("GuestStream").field(&self.shared.network).finish()
+    }
+}
+
+impl Connection {
+    /// Takes what has arrived, as far as there is room for it.
+    fn receive(&mut self, now: Instant) {
+        while self.lines.len() < WAITING_MAX && !self.has_ended {
+            match self.socket.read() {
+                Ok(message) => self.take_message(&message, now),
+                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.has_ended = true,
+            }
+        }
+    }
+
+    fn take_message(&mut self, message: &Message, now: Instant) {
+        match encrypted::receive(&mut self.channel, &mut self.liveness, message, now) {
+            Ok(Received::Lines(lines)) => self.lines.extend_from_slice(&lines),
+            Ok(Received::Replies(replies)) => {
+                for reply in replies {
+                    self.queue(reply);
+                }
+                // What the network does not take now goes out with the next write.
+                self.has_ended |= self.flush().is_err();
+            }
+            Ok(Received::Close) | Err(_) => self.has_ended = true,
+        }
+    }
+
+    fn take_lines(&mut self, buffer: &mut [u8]) -> usize {
+        let n = self.lines.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&self.lines[..n]);
+        self.lines.drain(..n);
+        if self.lines.is_empty() && self.lines.capacity() > CONTENT_MAX {
+            self.lines = Vec::new();
+        }
+        n
+    }
+
+    fn write_lines(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.has_ended {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        for content in bytes.chunks(CONTENT_MAX) {
+            let sealed = encrypted::seal(&mut self.channel, ContentKind::Lines, content).map_err(io::Error::other)?;
+            self.queue(sealed);
+        }
+        Ok(())
+    }
+
+    /// Queues a message. The network may be full; then it goes out later.
+    fn queue(&mut self, message: Message) {
+        match self.socket.write(message) {
+            Ok(()) => {}
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => self.has_ended = true,
+        }
+    }
+
+    /// Sends what the network takes; whether that was all.
+    fn flush(&mut self) -> io::Result<bool> {
+        match self.socket.flush() {
+            Ok(()) if !self.has_ended => Ok(true),
+            Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            _ => {
+                self.has_ended = true;
+                Err(ErrorKind::BrokenPipe.into())
+            }
+        }
+    }
+
+    /// Asks the hub whether it lives when it is time, and gives it up when it is silent for too long.
+    fn check_liveness(&mut self, now: Instant, network: &Arc<TcpStream>) {
+        self.has_ended |= self.liveness.is_dead(now);
+        if self.liveness.doubt_due(now)
+            && let Some(second_opinion) = &self.second_opinion
+        {
+            ask_others(second_opinion, network);
+        }
+        if let Some(number) = self.liveness.ping_due(now)
+            && let Ok(ping) = encrypted::seal(&mut self.channel, ContentKind::Ping, &number.to_be_bytes())
+        {
+            self.queue(ping);
+            self.has_ended |= self.flush().is_err();
+        }
+    }
+
+    /// Tells the hub that nothing more comes, as far as it still listens.
+    fn say_goodbye(&mut self) {
+        let _ = self.socket.close(None).and_then(|()| self.socket.flush());
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.say_goodbye();
+    }
+}
+
+/// Ends a connection if the other hubs say that another hub leads. A thread asks them, because this hub may only be
+/// slow, and its lines must not wait.
+fn ask_others(second_opinion: &SecondOpinion, network: &Arc<TcpStream>) {
+    let (second_opinion, network) = (Arc::clone(second_opinion), Arc::clone(network));
+    let ask = move || {
+        if second_opinion() {
+            // The connection may have ended by itself.
+            let _ = network.shutdown(Shutdown::Both);
+        }
+    };
+    // Without a thread, the guest gives the hub up after it has been silent for long enough.
+    let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(ask);
+}

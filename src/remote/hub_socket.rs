@@ -1,0 +1,75 @@
+//! The network socket of a guest: until the handshake is over, all of its reads and writes together have one
+//! time limit; afterwards it never blocks.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A socket to a hub.
+#[derive(Debug)]
+pub struct HubSocket {
+    network: Arc<TcpStream>,
+    /// When the handshake must be over. A limit for each read is not enough: a hub that sends a byte now and
+    /// then could keep us for minutes.
+    deadline: Option<Instant>,
+}
+
+impl HubSocket {
+    /// A socket whose handshake must be over at that time.
+    pub fn until(deadline: Instant, network: TcpStream) -> HubSocket {
+        HubSocket { network: Arc::new(network), deadline: Some(deadline) }
+    }
+
+    /// The socket itself, to wait for it and to shut it down.
+    pub fn network(&self) -> Arc<TcpStream> {
+        Arc::clone(&self.network)
+    }
+
+    /// Lets no read or write block from now on.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn end_handshake(&mut self) -> io::Result<()> {
+        self.deadline = None;
+        self.network.set_nonblocking(true)
+    }
+
+    fn limit_wait(&self) -> io::Result<()> {
+        let Some(deadline) = self.deadline else { return Ok(()) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.network.set_read_timeout(Some(left))?;
+        self.network.set_write_timeout(Some(left))
+    }
+
+    /// A blocking socket reports the end of its time limit as if it did not block.
+    fn or_timed_out<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        match result {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && self.deadline.is_some() => {
+                Err(ErrorKind::TimedOut.into())
+            }
+            result => result,
+        }
+    }
+}
+
+impl Read for HubSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.limit_wait()?;
+        self.or_timed_out((&*self.network).read(buffer))
+    }
+}
+
+impl Write for HubSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.limit_wait()?;
+        self.or_timed_out((&*self.network).write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

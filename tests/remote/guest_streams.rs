@@ -1,0 +1,75 @@
+//! The stream of a guest, used as a session uses it: from several threads, without waiting, and to its last word.
+
+use crate::false_hubs::{FalseHub, Role};
+use crate::{connect, hub_and_guest, port};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+#[test]
+fn threads_write_long_lines_while_another_one_waits_to_read() {
+    let (hub, _guest) = hub_and_guest();
+    let stream = connect(port(&hub)).unwrap();
+    let answers = BufReader::new(stream.another()).lines();
+    let filler = "x".repeat(200_000);
+    let write = |first: u64| {
+        let mut writer = stream.another();
+        for id in first..first + 20 {
+            let line = json!({ "jsonrpc": "2.0", "id": id, "method": "ping", "params": { "filler": filler } });
+            writer.write_all(format!("{line}\n").as_bytes()).unwrap();
+        }
+    };
+    let mut ids: Vec<u64> = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let answers = answers.take(60).map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+            answers.map(|answer| answer["id"].as_u64().unwrap_or_else(|| panic!("{answer}"))).collect()
+        });
+        for first in [100, 200, 300] {
+            scope.spawn(move || write(first));
+        }
+        reader.join().unwrap()
+    });
+    ids.sort_unstable();
+    let sent: Vec<u64> = [100, 200, 300].into_iter().flat_map(|first| first..first + 20).collect();
+    assert_eq!(ids, sent, "each line arrived whole, and once");
+}
+
+#[test]
+fn a_read_waits_as_long_as_it_may() {
+    let hub = FalseHub::start(Role::StandsBy(None));
+    let mut stream = connect(hub.port()).unwrap();
+    let mut buffer = [0; 64];
+    stream.set_read_timeout(Some(Duration::from_millis(100)));
+    let began = Instant::now();
+    assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert!(began.elapsed() >= Duration::from_millis(100));
+    stream.set_nonblocking(true);
+    let began = Instant::now();
+    assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert!(began.elapsed() < Duration::from_millis(90));
+    // Another handle has limits of its own, and the end of the connection wakes it.
+    let mut other = stream.another();
+    let waiting = std::thread::spawn(move || other.read(&mut [0; 64]));
+    stream.shutdown(Shutdown::Both);
+    assert_eq!(waiting.join().unwrap().unwrap(), 0);
+    assert!(stream.write(b"late\n").is_err() || stream.read(&mut buffer).unwrap() == 0);
+}
+
+#[test]
+fn what_was_written_arrives_although_the_guest_leaves_at_once() {
+    let hub = FalseHub::start(Role::StandsBy(None));
+    for n in 0..20 {
+        let mut stream = connect(hub.port()).unwrap();
+        let word = format!("{{\"jsonrpc\":\"2.0\",\"method\":\"word-{n}\",\"params\":{{}}}}\n");
+        stream.write_all(word.as_bytes()).unwrap();
+        match n % 2 {
+            0 => drop(stream),
+            _ => {
+                stream.shutdown(Shutdown::Write);
+                assert_eq!(stream.read(&mut [0; 64]).unwrap(), 0, "the hub ends it");
+            }
+        }
+    }
+    crate::support::until("all words have arrived", || hub.methods().len() == 20);
+}
