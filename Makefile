@@ -6,6 +6,7 @@
 # make test-machines run hubs, guests and strangers in network namespaces (needs root, ip, python3, PyPI)
 # make kills       kill -9 broker and sessions of the release build, N=1000 times with SEED=1
 # make load        run 100 sessions, IDLE=1000 silent connections and three hostile clients for MINUTES=10
+# make fleet       run SESSIONS=5000 sessions of other machines on one hub, idle and in a storm of reconnects
 # make count       count instructions of a verb, calls and a hook beside the last landed values (needs valgrind, python3);
 #                  RECORD=1 writes these values
 # make fuzz        fuzz the decoders: TARGET=lines SECONDS=600, or all of them without TARGET
@@ -40,6 +41,7 @@ SEED ?= 1
 MINUTES ?= 10
 IDLE ?= 1000
 PACKAGES ?= packages
+SESSIONS ?= 5000
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
 DEBUG = $(or $(CARGO_TARGET_DIR),target)/debug
@@ -59,7 +61,7 @@ SECONDS ?= 600
 # What make audit checks. Advisories need access to github.com; without it use CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources
 
-.PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench count fuzz audit kills load install \
+.PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench count fuzz audit kills load fleet install \
   uninstall packages deb dist rebuilt program npm wheels check-macos plugins html recording
 
 all:
@@ -110,6 +112,9 @@ kills:
 
 load: all
 	@SLM_MESH_BIN=$(CURDIR)/$(BIN) $(CARGO) bench --locked --quiet --bench load -- $(MINUTES) $(IDLE)
+
+fleet: all
+	@SLM_MESH_BIN=$(CURDIR)/$(BIN) $(CARGO) bench --locked --quiet --bench fleet -- $(SESSIONS)
 
 target/tools/bin/%:
 	$(CARGO) install --quiet --locked --root target/tools --target-dir target/tools $*

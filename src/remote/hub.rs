@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// The most accepted connections at the same time.
-const ACCEPTED_MAX: usize = 1000;
+const ACCEPTED_MAX: usize = 10_000;
 /// The most pending handshakes at the same time, in total and from one address. A new handshake then replaces the
 /// oldest.
 const PENDING_MAX: usize = 256;

@@ -52,6 +52,9 @@ pub struct ClientConnection {
     pub has_more: bool,
     /// Whether the client acts for a peer, so that its silence matters.
     pub is_session: bool,
+    /// Whether a bridge carries the lines from another machine. It pings the client itself, and hangs up if the client
+    /// does not answer.
+    pub is_bridged: bool,
     /// Whether the mesh knows that the client hung up.
     pub is_detached: bool,
     /// Whether the client is a guest of slm-mesh 0.1.0, which is not served.
@@ -83,13 +86,14 @@ pub struct ClientConnection {
 impl ClientConnection {
     /// A client that has just connected.
     pub fn new(stream: UnixStream, origin: Origin, turn: u64, now: i64) -> ClientConnection {
-        let has_spoken = matches!(origin, Origin::Remote(_));
+        let is_bridged = matches!(origin, Origin::Remote(_));
         ClientConnection {
             stream,
             origin,
             input: LineBuffer::default(),
             has_more: false,
             is_session: false,
+            is_bridged,
             is_detached: false,
             is_outdated: false,
             is_readable: true,
@@ -104,7 +108,7 @@ impl ClientConnection {
             liveness: Responsiveness::Responsive,
             tag: QueueTag::default(),
             last_turn: turn,
-            has_spoken,
+            has_spoken: is_bridged,
         }
     }
 

@@ -29,7 +29,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 /// The most clients at once, including sessions on other machines.
-const CLIENTS_MAX: usize = 2000;
+const CLIENTS_MAX: usize = 12_000;
 /// The pause after a failed accept.
 const ACCEPT_RETRY_MS: i64 = 100;
 /// A client that was not served for this many turns is served, whatever its place in the queue is.
@@ -263,7 +263,8 @@ impl UnixClients {
     /// Pings silent sessions, and marks sessions that do not answer as offline in the mesh.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
         for (token, connection) in &mut self.connections {
-            if !context.mesh.is_attached(*token) {
+            // A second ping of each remote session would cost a hub with thousands of them more than all its work.
+            if connection.is_bridged || !context.mesh.is_attached(*token) {
                 continue;
             }
             connection.is_session = true;
