@@ -199,3 +199,15 @@ fn what_the_readme_claims_agrees_with_the_facts() {
         assert_eq!(waits_in_hook, has_wake_event || has_plugin, "{}: the hook that waits", agent.id);
     }
 }
+
+/// If a client's calls do not name their session, its hooks must see the calls of our own tools to announce them.
+#[test]
+fn hooks_of_agents_whose_calls_name_no_session_see_our_own_tools() {
+    for agent in AGENTS.iter().filter(|agent| !agent.identity.calls_name_session()) {
+        for scope in [&agent.files.user, &agent.files.project] {
+            for (event, matcher) in scope.hooks.iter().flat_map(|hooks| hooks.events) {
+                assert!(!matcher.contains("(?!slm-mesh"), "{}: {event} leaves them out", agent.id);
+            }
+        }
+    }
+}

@@ -165,6 +165,11 @@ fn answer_of(
     {
         facts["userPrompted"] = json!(true);
     }
+    let begins = matches!(
+        work.hook.event,
+        HookEvent::Start | HookEvent::Prompt | HookEvent::Edit(_) | HookEvent::Command(_) | HookEvent::MeshCall(_)
+    );
+    facts["mayBeLate"] = json!(!begins);
     let answer = ask_broker(&work, &mut client, facts).map_err(|error| error.text)?;
     Ok(answer.map(|answer| (answer, Some(client))))
 }

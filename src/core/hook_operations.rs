@@ -138,6 +138,10 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let id = session_of_hook(mesh, ctx, args)?;
     let Mesh { turn, peers, locks, mail, journal, .. } = mesh;
     let direct = args.flag("direct").unwrap_or(false);
+    if is_late(peers, &id, args) {
+        let you = json!({ "id": id.as_str(), "name": peers.name_of(&id) });
+        return Ok(Outcome::Ready(json!({ "ok": true, "you": you, "messages": [], "remaining": 0 })));
+    }
     let take = (args.flag("peek") != Some(true)).then_some(ctx.conn);
     let found = mail.for_hook(turn, journal, &id, direct, take, SHOWN_MAX, ctx.now)?;
     let rows: Vec<Value> =
@@ -224,12 +228,21 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
             peers.add_detached(turn, mail, locks, row, args.text("shortName"))?
         }
     };
+    if is_late(peers, &id, args) {
+        return Ok(id);
+    }
     peers.touch(&id, ctx.now);
     peers.note_return(&id);
     let process = nearest(&ctx.ancestors);
     peers.note_process(turn, journal, &id, process, ctx)?;
     peers.note_transcript(turn, &id, args.text("transcript"))?;
     Ok(id)
+}
+
+/// Whether a hook arrived after the end of its session. It shows nobody any mail, and brings no session back: nothing
+/// would end that session again if its process is unknown or serves other sessions.
+fn is_late(peers: &Peers, id: &PeerId, args: &Args) -> bool {
+    args.flag("mayBeLate") == Some(true) && peers.has_ended(id)
 }
 
 /// Some of the other peers in a session's repository, and some of the locks there.

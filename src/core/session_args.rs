@@ -14,7 +14,7 @@ const fn flag(name: &'static str, help: &'static str) -> Arg {
 }
 
 /// The arguments that name the session of a call.
-pub(crate) const NAMING: [Arg; 11] = [
+pub(crate) const NAMING: [Arg; 12] = [
     arg("agent", limits::WORD_MAX, "Agent type").required(),
     arg("session", limits::WORD_MAX, "The agent's own id for this session").required(),
     arg("project", limits::PATH_MAX, "Absolute path of the working directory").required(),
@@ -25,11 +25,12 @@ pub(crate) const NAMING: [Arg; 11] = [
     flag("sharedHooks", "Other agents run hooks of this dialect, too"),
     flag("continues", "The agent said that its session goes on under this key"),
     flag("keyedCalls", "Tool calls of this agent carry the session's key"),
+    flag("mayBeLate", "The hook reports the past, so it may arrive after the end of its session"),
     arg("transcript", limits::PATH_MAX, "Path of the session's transcript; empty means that nobody may read it"),
 ];
 
 /// The same arguments, all optional, for calls whose connection may identify the session.
-pub(crate) const OPTIONAL_NAMING: [Arg; 11] = {
+pub(crate) const OPTIONAL_NAMING: [Arg; 12] = {
     let mut all = NAMING;
     let mut n = 0;
     while n < all.len() {

@@ -12,7 +12,7 @@ const HOOKS: HookFile = HookFile {
     events: &[
         ("SessionStart", ""),
         ("BeforeAgent", ""),
-        ("BeforeTool", "write_file|replace|run_shell_command|mcp_(?!slm-mesh_).*"),
+        ("BeforeTool", "write_file|replace|run_shell_command|mcp_.*"),
         ("AfterTool", ""),
         ("AfterAgent", ""),
         ("SessionEnd", ""),

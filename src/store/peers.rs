@@ -16,6 +16,8 @@ pub struct PeerRow {
     pub name: String,
     /// The kind of the peer, with the facts that only this kind has.
     pub kind: PeerKind,
+    /// Earlier keys of a session, oldest first. The agent may still use them.
+    pub older_keys: Vec<String>,
     /// The type of the agent, as its file gives it, or `unknown`.
     pub agent: String,
     /// The absolute path of the working directory.
@@ -85,8 +87,25 @@ impl PeerRow {
     }
 }
 
-fn read_kind(row: &Row<'_>) -> rusqlite::Result<PeerKind> {
-    let key: String = row.get("session_key")?;
+/// The keys of a session in one column: the newest key alone, or all keys as a JSON array, oldest first. So a session
+/// with one key, as nearly all are, is stored as it was before there were several.
+fn join_keys(p: &PeerRow) -> String {
+    let key = p.session_key().unwrap_or("");
+    if p.older_keys.is_empty() && !key.starts_with('[') {
+        return key.to_owned();
+    }
+    let all: Vec<&str> = p.older_keys.iter().map(String::as_str).chain([key]).collect();
+    serde_json::json!(all).to_string()
+}
+
+/// The newest key and the older ones, from such a column.
+fn split_keys(column: String) -> (String, Vec<String>) {
+    let all = Some(&column).filter(|text| text.starts_with('['));
+    let mut older: Vec<String> = all.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    (older.pop().unwrap_or(column), older)
+}
+
+fn read_kind(row: &Row<'_>, key: String) -> rusqlite::Result<PeerKind> {
     let word: String = row.get("kind")?;
     Ok(match word.as_str() {
         "session" => PeerKind::Session { key: Some(key).filter(|key| !key.is_empty()) },
@@ -109,10 +128,12 @@ fn read_process(row: &Row<'_>) -> rusqlite::Result<Option<Process>> {
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<PeerRow> {
+    let (key, older_keys) = split_keys(row.get("session_key")?);
     Ok(PeerRow {
         id: row.get::<_, String>("id")?.into(),
         name: row.get("name")?,
-        kind: read_kind(row)?,
+        kind: read_kind(row, key)?,
+        older_keys,
         agent: row.get("agent")?,
         project: row.get("project")?,
         git_root: row.get("git_root")?,
@@ -154,7 +175,7 @@ impl Store {
             "agent_pid": p.process.map(|process| process.pid),
             "agent_start": p.process.map(|process| process.start.cast_signed()),
             "push_socket": p.push_socket(),
-            "session_key": p.session_key().unwrap_or(""),
+            "session_key": join_keys(p),
             "mesh_url": p.mesh().map(MeshUrl::as_str),
             "first_seen": p.first_seen,
             "last_seen": p.last_seen,

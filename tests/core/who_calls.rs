@@ -3,6 +3,7 @@
 
 mod daemon;
 mod drawn;
+mod ended;
 mod shell_session;
 
 use serde_json::{Value, json};

@@ -60,6 +60,7 @@ impl Peers {
         };
         let former = PeerRow {
             kind: PeerKind::Session { key: None },
+            older_keys: Vec::new(),
             process: None,
             online: false,
             transcript: None,

@@ -58,8 +58,8 @@ pub struct Peer {
     pub has_left: bool,
     /// When the peer's hooks last showed that a turn is running, ms.
     pub turn_active_at: Option<i64>,
-    /// Further keys that the agent uses for the session.
-    pub extra_keys: Vec<String>,
+    /// Whether the agent said that the session has ended, and has shown no new beginning since.
+    pub has_ended: bool,
     /// The notice for the peer's next answer: it took over the name and the mail of an earlier session.
     pub takeover_notice: Option<String>,
     /// Whether the peer took over the name of an earlier session, so that it may decline the name.
@@ -82,7 +82,7 @@ impl Peer {
             is_silent: false,
             has_left: false,
             turn_active_at: None,
-            extra_keys: Vec::new(),
+            has_ended: false,
             takeover_notice: None,
             took_over_name: false,
             is_known_agent: true,
@@ -112,7 +112,7 @@ impl Peer {
 
     /// Whether the agent uses this key for the session.
     fn has_key(&self, key: &str) -> bool {
-        self.row.session_key() == Some(key) || self.extra_keys.iter().any(|known| known == key)
+        self.row.session_key() == Some(key) || self.row.older_keys.iter().any(|known| known == key)
     }
 
     /// The word of the old HTTP API for the peer's state: `active`, `stale` or `away`.

@@ -208,8 +208,13 @@ impl Peers {
     /// Notes that a hook or a verb called for a session, so the session is online.
     pub(in crate::core) fn note_return(&mut self, id: &str) {
         if let Some(peer) = self.get_mut(id) {
-            peer.has_left = false;
+            (peer.has_left, peer.has_ended) = (false, false);
         }
+    }
+
+    /// Whether the agent ended this session, so that a hook which only reports the past is no sign of life.
+    pub(in crate::core) fn has_ended(&self, id: &str) -> bool {
+        self.get(id).is_some_and(|peer| peer.has_ended)
     }
 
     /// Notes the agent process from which a hook or a verb of a session comes, as the kernel recorded it. From then
@@ -309,6 +314,9 @@ impl Peers {
     ) -> Result<(), Error> {
         self.forget_process(turn, id)?;
         self.go_offline(turn, journal, id, reason, now)?;
+        if let Some(peer) = self.get_mut(id) {
+            peer.has_ended = true;
+        }
         if let Some(peer) = self.get_mut(id).filter(|peer| !peer.is_online()) {
             // The session needs no grace period, because its locks are released already.
             (peer.offline_since, peer.has_left) = (None, true);

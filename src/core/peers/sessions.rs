@@ -135,7 +135,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     match (peer.row.session_key().map(str::to_owned), row.session_key()) {
         // A hook gave the key earlier, and this connection has none.
         (Some(_), None) => row.kind = peer.row.kind.clone(),
-        (Some(old), Some(new)) if old != new => peer.extra_keys.push(old),
+        (Some(old), Some(new)) if old != new => push_older_key(&mut row.older_keys, old),
         _ => {}
     }
     if is_takeover && name.is_none() {
@@ -143,7 +143,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         peer.takeover_notice = Some(takeover_notice(&peer, mail.unread(&turn.store, &id)?, ctx.now));
     }
     peer.row = row;
-    peer.has_left = false;
+    (peer.has_left, peer.has_ended) = (false, false);
     peer.is_known_agent = args.flag("knownAgent").unwrap_or(true);
     peers.replace(peer);
     let known = peers.attachments.entry(ctx.conn).or_default();
@@ -192,6 +192,15 @@ fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Res
 fn detach(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error> {
     leave(mesh, ctx.conn, CLEAN_EXIT, ctx.now)?;
     Ok(Outcome::Ready(json!({ "ok": true })))
+}
+
+/// Adds a key to the older keys of a session, and forgets the oldest key if there are too many.
+fn push_older_key(older: &mut Vec<String>, key: String) {
+    older.retain(|known| *known != key);
+    older.push(key);
+    if older.len() > limits::KEYS_PER_SESSION_MAX {
+        older.remove(0);
+    }
 }
 
 /// The reason in the event of a session that leaves in order.
@@ -311,6 +320,7 @@ impl Peers {
                 name: old.name,
                 summary: old.summary,
                 transcript: old.transcript,
+                older_keys: old.older_keys,
                 first_seen: old.first_seen,
                 process: old.process,
                 ..row
@@ -362,14 +372,11 @@ impl Peers {
     }
 
     /// Notes another key of the agent for a session. For example, the agent has a new key after /clear, while its MCP
-    /// server still uses the old one. The newest key is kept on disk, because the next hook sends it.
+    /// server still uses the old one.
     pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !peer.has_key(key)) else { return Ok(()) };
         if let Some(old) = peer.row.session_key().map(str::to_owned) {
-            peer.extra_keys.push(old);
-            if peer.extra_keys.len() > limits::KEYS_PER_SESSION_MAX {
-                peer.extra_keys.remove(0);
-            }
+            push_older_key(&mut peer.row.older_keys, old);
         }
         peer.row.kind = PeerKind::Session { key: Some(key.to_owned()) };
         Ok(turn.store.put_peer(&peer.row)?)

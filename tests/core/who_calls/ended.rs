@@ -1,0 +1,82 @@
+//! Sessions that have ended: hooks that arrive late, and keys that a session used before the broker restarted.
+
+use super::{Session, World, each_with_hooks};
+use serde_json::{Value, json};
+
+impl World {
+    fn end(&mut self, session: &Session) {
+        let mut args = self.hook_args(session);
+        args["leave"] = json!(true);
+        self.call_once("hook.turn_end", args, &session.above).unwrap();
+    }
+
+    /// A hook that reports the past: after a tool, at a stop, a notification.
+    fn late_hook(&mut self, session: &Session) -> Value {
+        let mut args = self.hook_args(session);
+        args["mayBeLate"] = json!(true);
+        self.call_once("hook.mail", args, &session.above).unwrap()
+    }
+
+    fn is_online(&self, id: &str) -> bool {
+        self.mesh.as_ref().unwrap().peers().get(id).unwrap().is_online()
+    }
+}
+
+#[test]
+fn a_late_hook_brings_no_ended_session_back_and_takes_none_of_its_mail() {
+    // In a container or on a machine whose processes are hidden, a hook shows no process.
+    for is_hidden in [false, true] {
+        each_with_hooks(|world, mut session, _| {
+            if is_hidden {
+                session.above.clear();
+            }
+            let id = world.hook(&session);
+            world.call_once("send", json!({ "to": id, "message": "hello" }), &[]).unwrap();
+            world.end(&session);
+            for _ in 0..3 {
+                let answer = world.late_hook(&session);
+                assert_eq!(answer["messages"], json!([]), "{}", session.agent.id);
+                assert!(!world.is_online(&id), "{}: a late hook keeps it here", session.agent.id);
+            }
+            // The name and the mail are free for the next session in this folder, as if no hook had come.
+            let next = world.session(session.agent);
+            assert_eq!(world.hook(&next), id, "{}", session.agent.id);
+        });
+    }
+}
+
+#[test]
+fn a_session_that_begins_again_after_its_end_gets_its_mail() {
+    each_with_hooks(|world, session, _| {
+        let id = world.hook(&session);
+        world.call_once("send", json!({ "to": id, "message": "hello" }), &[]).unwrap();
+        world.end(&session);
+        // A prompt, or a resumed session.
+        assert_eq!(world.hook(&session), id);
+        assert_eq!(world.late_hook(&session)["messages"][0]["payload"], json!("hello"), "{}", session.agent.id);
+    });
+}
+
+#[test]
+fn an_older_key_of_a_session_is_known_after_a_restart() {
+    each_with_hooks(|world, mut session, _| {
+        let id = world.hook(&session);
+        let old = session.clone();
+        // Keys are the agent's own texts; one may look like our list of keys.
+        for key in ["[\"key\",\"other\"]", "[", "a\nb", "newest"] {
+            session.key = format!("{key}-{}", old.key);
+            session.continues = true;
+            assert_eq!(world.hook(&session), id);
+        }
+        session.continues = false;
+        let keys = ["[\"key\",\"other\"]", "[", "a\nb", "newest"].map(|key| format!("{key}-{}", old.key));
+        world.restart_broker(&mut [&mut session]);
+        for key in keys.iter().chain([&old.key]) {
+            // Without a process, only the key shows which session it is.
+            let caller = Session { key: key.clone(), above: Vec::new(), ..session.clone() };
+            assert_eq!(world.hook(&caller), id, "{} by {key:?}", session.agent.id);
+        }
+        let stranger = Session { key: "other".into(), above: Vec::new(), ..session.clone() };
+        assert_ne!(world.hook(&stranger), id, "a part of a key is no key");
+    });
+}
