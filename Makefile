@@ -165,7 +165,7 @@ npm: program
 
 # A bundle is made for each program in target/programs; make program builds those that this machine can build.
 plugins: all
-	.ci/package/plugins --program $(BIN) $(if $(OWNER),--owner $(OWNER)) $(if $(URL),--url $(URL))
+	.ci/package/plugins --program $(BIN) $(if $(URL),--url $(URL))
 
 html: all
 	.ci/package/html --program $(BIN)

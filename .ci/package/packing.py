@@ -18,6 +18,9 @@ CARGO_TOML = (TOP / "Cargo.toml").read_text(encoding="utf-8")
 VERSION = re.search(r'^version = "(.*)"', CARGO_TOML, re.MULTILINE).group(1)
 DESCRIPTION = re.search(r'^description = "(.*)"', CARGO_TOML, re.MULTILINE).group(1)
 LICENSE = re.search(r'^license = "(.*)"', CARGO_TOML, re.MULTILINE).group(1)
+# The name in the MCP registry, which both packages must state to prove that they belong to the entry. The registry lets
+# an owner publish below their own name; make OWNER=… names another one.
+REGISTRY_NAME = f"io.github.{os.environ.get('OWNER') or 'slm-mesh'}/slm-mesh"
 DATE = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
 
 MUSL = """
