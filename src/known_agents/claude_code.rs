@@ -123,7 +123,7 @@ pub(super) const AGENT: Agent = Agent {
             },
         },
     ],
-    support: Support { wakes_idle: Evidence::Run, ..Support::run("2.1.330").with_shield(Evidence::Test) },
+    support: Support { wakes_idle: Evidence::Run, ..Support::run("2.1.330").with_shield(Evidence::Run) },
     ..Agent::new("claude", "Claude Code")
 };
 

@@ -15,8 +15,21 @@ class Agent:
     # Whether its session begins only with its first prompt. Then no mail can reach it before the second prompt.
     opens_by_prompt = False
 
+    # Tells it from the same agent that is connected in another way.
+    way = ""
+    # Whether set-up can keep its shell commands from writing held files.
+    has_shield = False
+
+    def title(self):
+        """What the report calls it."""
+        return f"{self.name}{self.way} {self.version}"
+
     def settings(self, home, work, port):
         """Writes the settings that the agent needs before slm-mesh sets it up."""
+
+    def connect(self, program):
+        """The commands that connect it with slm-mesh."""
+        return [[program, "setup", self.name]]
 
     def environment(self, port):
         """The environment variables that the agent needs in addition to HOME and PATH."""

@@ -6,6 +6,8 @@ from pathlib import Path
 from agent import Agent, put
 from windows import Served, Terminal
 
+TOP = Path(__file__).resolve().parents[2]
+
 
 class Codex(Agent):
     name, program, package, version = "codex", "codex", "@openai/codex", "0.169.0"
@@ -35,17 +37,27 @@ class Codex(Agent):
         with open(home / ".codex/config.toml", "a") as file:
             file.write(f'[projects."{work}"]\ntrust_level = "trusted"\n')
 
-    def window(self, env, work, log):
+    def window(self, env, work, log, server=None):
         # With a model that it knows, Codex says that there is a newer one, and waits for an answer.
         command = [self.program, "--model", "mock", "--dangerously-bypass-hook-trust",
-                   "--dangerously-bypass-approvals-and-sandbox"]
+                   "--dangerously-bypass-approvals-and-sandbox", *(["--remote", server] if server else [])]
         return Terminal(command, env, work, log)
+
+    def server(self, folder):
+        """The process that several windows share: its command, and its address for the windows."""
+        address = f"unix://{folder}/server.sock"
+        return [self.program, "--dangerously-bypass-hook-trust", "app-server", "--listen", address], address
 
     def write(self, path, text):
         kind = "Update" if path.exists() else "Add"
         body = f"@@\n-{path.read_text().rstrip()}\n+{text}" if path.exists() else f"+{text}"
         patch = f"*** Begin Patch\n*** {kind} File: {path.name}\n{body}\n*** End Patch\n"
         return [("apply_patch", {"input": patch})]
+
+    def write_in_window(self, path, text):
+        # Codex offers the tool for patches only to models that it knows.
+        [(tool, arguments)] = self.write(path, text)
+        return [self.shell(f"{tool} <<'EOF'\n{arguments['input']}EOF")]
 
     def shell(self, command):
         return "exec_command", {"cmd": command}
@@ -115,6 +127,7 @@ class Gemini(Agent):
 
 class Claude(Agent):
     name, program, package, version = "claude", "claude", "@anthropic-ai/claude-code", "2.1.330"
+    has_shield = True
 
     def environment(self, port):
         return {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}", "ANTHROPIC_API_KEY": "dummy",
@@ -142,6 +155,22 @@ class Claude(Agent):
         return "Bash", {"command": command}
 
 
+class ClaudePlugin(Claude):
+    """The same, connected by our plugin instead of our set-up."""
+
+    way = "-plugin"
+    has_shield = False
+
+    def connect(self, program):
+        return [[sys.executable, str(TOP / ".ci/package/plugins"), "--program", program],
+                [self.program, "plugin", "marketplace", "add", str(TOP / "target/plugins/claude")],
+                [self.program, "plugin", "install", "slm-mesh@slm-mesh"]]
+
+    def command(self, prompt, again):
+        return [self.program, "-p", prompt, "--allowedTools", "mcp__plugin_slm-mesh_slm-mesh", "Read", "Write", "Edit",
+                "Bash"]
+
+
 class Copilot(Agent):
     name, program, package, version = "copilot", "copilot", "@github/copilot", "1.0.102"
 
@@ -161,4 +190,4 @@ class Copilot(Agent):
         return "bash", {"command": command, "description": "a test"}
 
 
-FIRST = [Codex(), OpenCode(), Gemini(), Claude(), Copilot()]
+FIRST = [Codex(), OpenCode(), Gemini(), Claude(), ClaudePlugin(), Copilot()]

@@ -73,7 +73,7 @@ class Stage:
 
     def __init__(self, agent, program, model):
         self.agent, self.model = agent, model
-        self.root = BASE / "run" / agent.name
+        self.root = BASE / "run" / (agent.name + agent.way)
         shutil.rmtree(self.root, ignore_errors=True)
         self.home, self.work, self.bin = self.root / "home", self.root / "work", self.root / "bin"
         self.log = self.root / "hooks"
@@ -112,9 +112,16 @@ class Stage:
         # Also where mail may wake it, a run without a window ends as it does without that. A session that stays
         # would be woken, by the mail that must not keep it going.
         wake = ["--wake"] if self.agent.name in wakes.SURFACE and not self.agent.opens_by_prompt else []
-        command = [str(self.bin / "slm-mesh"), "setup", self.agent.name, *wake]
-        done = subprocess.run(command, env=self.env, cwd=self.work, capture_output=True, text=True, timeout=120)
-        (self.root / "setup.txt").write_text(done.stdout + done.stderr)
+        *first, last = self.agent.connect(str(self.bin / "slm-mesh"))
+        return all(self.connected(command) for command in [*first, last + (wake if not self.agent.way else [])])
+
+    def connected(self, command):
+        """Whether a command that connects the agent succeeded. What it printed is kept."""
+        found = shutil.which(command[0], path=self.path)
+        done = subprocess.run([found, *command[1:]], env=self.env, cwd=self.work, capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=120)
+        with open(self.root / "setup.txt", "a") as file:
+            file.write(done.stdout + done.stderr)
         return done.returncode == 0
 
     def run(self, prompt, play):
@@ -269,7 +276,7 @@ def shortened(value):
 def prove(agent, program, inputs):
     """Runs one agent; its proofs."""
     proof = Proofs()
-    log = BASE / "run" / f"{agent.name}.jsonl"
+    log = BASE / "run" / f"{agent.name}{agent.way}.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     model = Model(log)
@@ -295,13 +302,16 @@ def prove(agent, program, inputs):
         peers = [peer["name"] for peer in stage.mesh("peers", "--all")["peers"] if peer["agentType"] != "human"]
         proof("one", peers == [stage.peer], f"peers: {peers}")
         tiers = prove_shell(stage, proof)
+        if agent.has_shield:
+            prove_shield(stage, proof)
         why = trouble or model.trouble or failed or f"ended after {seen} requests"
         if inputs:
             keep_inputs(stage, Path(inputs))
     finally:
         stage.end()
         model.shutdown()
-    found = {name: None if name in agent.lacks else proof.found.get(name, why) for name, _ in PROOFS + shell.SHELL}
+    lacks = agent.lacks if agent.has_shield else {**agent.lacks, "shield": None}
+    found = {name: None if name in lacks else proof.found.get(name, why) for name, _ in PROOFS + shell.SHELL}
     return {**found, "tiers": tiers}
 
 
@@ -312,9 +322,16 @@ def prove_shell(stage, proof):
     stage.mesh("lock", "held.txt", "--reason", "the human rewrites it")
     failed = stage.run("Now by the shell.", shell.play(stage, proof, tiers))
     for name, _ in shell.SHELL:
-        if name not in stage.agent.lacks:
+        if name not in stage.agent.lacks and name != "shield":
             proof(name, name in proof.found, stage.model.trouble or failed or f"ended after {tiers}")
     return tiers
+
+
+def prove_shield(stage, proof):
+    """Runs the agent once more, with the shield that set-up can add."""
+    proof("shield", stage.connected([str(stage.bin / "slm-mesh"), "setup", stage.agent.name, "--shield"]), "no set-up")
+    failed = stage.run("And in the shield.", shell.shielded_play(stage, proof))
+    proof("shield", "shield" in proof.found and not failed, stage.model.trouble or failed)
 
 
 def install(agent):
@@ -404,7 +421,7 @@ def main():
         os.execvp("unshare", ["unshare", "--net", "sh", "-c", again, "sh", sys.executable, *sys.argv])
     results = {}
     for agent in chosen:
-        title = f"{agent.name} {agent.version}"
+        title = agent.title()
         if not (BASE / agent.name / "node_modules/.bin" / agent.program).exists():
             results[title] = "not installed"
             continue
@@ -413,7 +430,7 @@ def main():
         tiers = results[title].pop("tiers", {})
         done = "; ".join(f"{name}: {tier}" for name, tier in tiers.items())
         print(f"{title}: {time.monotonic() - began:.0f} s{'; shell ' if done else ''}{done}", flush=True)
-    here = [agent for agent in chosen if not isinstance(results[f"{agent.name} {agent.version}"], str)]
+    here = [agent for agent in chosen if not agent.way and not isinstance(results[agent.title()], str)]
     for what, prove_all in [("idle sessions", wakes.prove), ("pairs of sessions", sessions.prove)]:
         began = time.monotonic()
         for name, proofs in prove_all(here, BASE, Path(given.program).resolve()).items():

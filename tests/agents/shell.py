@@ -9,6 +9,7 @@ SHELL = [
     ("verb", "a verb in the agent's shell acts as that session"),
     ("shell", "a shell command that plainly writes a locked file does not run, and the model reads who holds it"),
     ("report", "a command that hid what it wrote is reported to the holder, and to the model where hooks can"),
+    ("shield", "after set-up with --shield, such a command can't write the locked file, and it can write others"),
 ]
 
 HELD = "as it was\n"
@@ -69,4 +70,14 @@ def play(stage, proof, tiers):
     proof("report", any("held.txt" in text and "build.sh" in text for text in told), "the holder was not told")
     if "tool" not in stage.agent.lacks:
         proof("report", request.count("changed files that another agent has locked") > 0, "the model was not told")
+    yield "Done."
+
+
+def shielded_play(stage, proof):
+    """One turn with a command that hides that it writes the locked file, and a free one."""
+    held, free = stage.work / "held.txt", stage.work / "shielded.txt"
+    yield
+    yield Call(*stage.agent.shell("sh ./build.sh; echo free > shielded.txt"))
+    proof("shield", held.read_text() == HELD, "the locked file was written")
+    proof("shield", free.exists() and free.read_text() == "free\n", "the free file was not written")
     yield "Done."
