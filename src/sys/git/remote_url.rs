@@ -26,8 +26,8 @@ pub(super) fn normal_form(url: &str, root: &Path, config: &str) -> String {
 fn resolve(url: &str, root: &Path, settings: &str, ssh_settings: impl FnOnce() -> String) -> String {
     match split(&replaced(url, settings)) {
         Location::Path(path) => local(&root.join(path)),
-        Location::Host { host, path, is_ssh } => {
-            let host = if is_ssh { ssh_host(&host, &ssh_settings()) } else { host };
+        Location::Host { host, path, ssh } => {
+            let host = ssh.map_or(host.clone(), |login| ssh_host(&host, login.user.as_deref(), &ssh_settings()));
             let host = SSH_DOORS.iter().find(|(door, _)| *door == host).map_or(host.as_str(), |(_, host)| *host);
             // Forges ignore case in names, so no two repositories differ only in case.
             format!("{host}/{}", without_ending(path.trim_matches('/')).to_lowercase())
@@ -39,7 +39,18 @@ fn resolve(url: &str, root: &Path, settings: &str, ssh_settings: impl FnOnce() -
 #[derive(Debug, PartialEq)]
 enum Location {
     Path(String),
-    Host { host: String, path: String, is_ssh: bool },
+    /// On a host; `ssh` says that ssh leads there.
+    Host {
+        host: String,
+        path: String,
+        ssh: Option<SshLogin>,
+    },
+}
+
+/// What a URL says to ssh besides the host.
+#[derive(Debug, PartialEq)]
+struct SshLogin {
+    user: Option<String>,
 }
 
 /// Splits a URL in one of the forms of git-clone(1). Users, passwords and ports are dropped, because they do not
@@ -51,10 +62,12 @@ fn split(url: &str) -> Location {
     }
     let parts = if scheme.is_empty() { scp_parts(rest) } else { Some(rest.split_once('/').unwrap_or((rest, ""))) };
     let Some((host, path)) = parts.filter(|(host, _)| !host.is_empty()) else { return Location::Path(rest.to_owned()) };
-    let host = host.rsplit('@').next().unwrap_or(host);
+    let (login, host) = host.rsplit_once('@').map_or((None, host), |(login, host)| (Some(login), host));
     let host = if host.starts_with('[') { host } else { host.split(':').next().unwrap_or(host) };
     let is_ssh = scheme.is_empty() || scheme.contains("ssh");
-    Location::Host { host: host.to_ascii_lowercase(), path: path.to_owned(), is_ssh }
+    let user = login.and_then(|login| login.split(':').next()).map(str::to_owned);
+    let ssh = is_ssh.then_some(SshLogin { user });
+    Location::Host { host: host.to_ascii_lowercase(), path: path.to_owned(), ssh }
 }
 
 /// The two parts of `user@host:path`. A colon after a slash belongs to a path.
@@ -111,15 +124,15 @@ fn user_settings(home: &Path) -> String {
     text
 }
 
-/// The host that ssh connects to for a name, according to the user's `Host` blocks (ssh_config(5)).
-fn ssh_host(name: &str, settings: &str) -> String {
+/// The host that ssh connects to for a name, according to the user's `Host` and `Match` blocks (ssh_config(5)).
+fn ssh_host(name: &str, user: Option<&str>, settings: &str) -> String {
     let mut applies = false;
     for line in settings.lines() {
         let line = line.trim().replacen('=', " ", 1);
         let (word, value) = line.split_once(char::is_whitespace).unwrap_or((&line, ""));
         match word.to_ascii_lowercase().as_str() {
             "host" => applies = names_host(value, name),
-            "match" => applies = false,
+            "match" => applies = matches_host(value, name, user),
             // ssh uses the first value that applies.
             "hostname" if applies => return value.trim().trim_matches('"').replace("%h", name).to_ascii_lowercase(),
             _ => {}
@@ -134,6 +147,29 @@ fn names_host(patterns: &str, name: &str) -> bool {
     let patterns = || patterns.split_whitespace().map(|pattern| pattern.trim_matches('"'));
     let is_excluded = patterns().filter_map(|pattern| pattern.strip_prefix('!')).any(fits);
     !is_excluded && patterns().filter(|pattern| !pattern.starts_with('!')).any(fits)
+}
+
+/// Whether a `Match` line applies to a name: all its criteria hold. A criterion that only ssh can decide, such as the
+/// result of a command, counts as not met: to run a command from here would surprise the user.
+fn matches_host(criteria: &str, name: &str, user: Option<&str>) -> bool {
+    let words: Vec<&str> = criteria.split_whitespace().map(|word| word.trim_matches('"')).collect();
+    let mut words = words.into_iter();
+    let mut is_first = true;
+    while let Some(word) = words.next() {
+        let (is_negated, word) = word.strip_prefix('!').map_or((false, word), |word| (true, word));
+        let holds = match word.to_ascii_lowercase().as_str() {
+            "all" => Some(true),
+            // No HostName applied before, else it would have counted already.
+            "host" | "originalhost" => words.next().map(|list| names_host(&list.replace(',', " "), name)),
+            "user" => words.next().and_then(|list| Some(names_host(&list.replace(',', " "), user?))),
+            _ => None,
+        };
+        if holds.is_none_or(|holds| holds == is_negated) {
+            return false;
+        }
+        is_first = false;
+    }
+    !is_first
 }
 
 /// Whether a pattern with `*` and `?` matches a name.
@@ -197,6 +233,31 @@ mod tests {
         let config = "[url \"git@h.org:\"]\ninsteadOf = gh:\n[url \"https://other.org/\"]\n insteadof = gh:x/\n";
         assert_eq!(normal("gh:o/r", "/w", config), "h.org/o/r");
         assert_eq!(normal("gh:x/r", "/w", config), "other.org/r");
+    }
+
+    #[test]
+    fn a_match_block_applies_if_all_that_can_be_known_holds() {
+        for (criteria, fits) in [
+            ("all", true),
+            ("host work", true),
+            ("originalhost other,w*", true),
+            ("Host \"work\" user git", true),
+            ("host work user root", false),
+            ("!host other", true),
+            ("!host work", false),
+            ("host *,!work", false),
+            ("host work exec \"test -f /tmp/x\"", false),
+            ("final host work", false),
+            ("host", false),
+            ("", false),
+        ] {
+            assert_eq!(matches_host(criteria, "work", Some("git")), fits, "{criteria}");
+        }
+        assert!(!matches_host("user git", "work", None), "ssh would ask its settings for the user");
+        let settings =
+            "Match host work exec \"true\"\n HostName no.example\nMatch originalhost work\n HostName yes.example\n";
+        let found = resolve("git@work:a/b.git", Path::new("/w"), "", || settings.to_owned());
+        assert_eq!(found, "yes.example/a/b");
     }
 
     #[test]
