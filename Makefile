@@ -61,7 +61,7 @@ SECONDS ?= 600
 # What make audit checks. Advisories need access to github.com; without it use CHECKS="licenses bans sources".
 CHECKS ?= advisories licenses bans sources
 
-.PHONY: all demo test sim sim-breaks test-agents test-machines test-packages check bench count fuzz audit kills load fleet install \
+.PHONY: all demo test sim sim-breaks test-agents test-machines test-store test-packages check bench count fuzz audit kills load fleet install \
   uninstall packages deb dist rebuilt program npm wheels check-macos plugins html recording
 
 all:
@@ -79,6 +79,9 @@ SEEDS ?= 1
 STEPS ?= 100000
 TRACE ?= 50
 
+# How long hubs and members of etcd are struck, seconds.
+FAULTS_FOR ?= 600
+
 sim:
 	@SLM_MESH_SIM_SEED=$(SEED) SLM_MESH_SIM_SEEDS=$(SEEDS) SLM_MESH_SIM_STEPS=$(STEPS) SLM_MESH_SIM_TRACE=$(TRACE) \
 	  $(CARGO) test --release --locked --quiet --test simulate the_promises -- --nocapture
@@ -92,6 +95,10 @@ test-agents: all
 test-machines:
 	$(CARGO) build --locked --quiet --bin slm-mesh --example announcer
 	python3 tests/machines/run.py --program $(DEBUG)/slm-mesh --announcer $(DEBUG)/examples/announcer
+
+test-store:
+	$(CARGO) build --locked --quiet --bin slm-mesh
+	python3 tests/hub_failures/run.py --program $(DEBUG)/slm-mesh --seconds $(FAULTS_FOR) --seed $(SEED)
 
 check:
 	$(CARGO) fmt --check

@@ -93,7 +93,7 @@ impl LoopContext {
 
     /// Whether this turn's entry of the log is large enough, so that further calls belong to the next turn.
     pub fn is_turn_full(&self) -> bool {
-        matches!(self.role, BrokerRole::Leads(_)) && self.mesh.recorded_size() >= ENTRY_BYTES
+        self.role.stores_in_log() && self.mesh.recorded_size() >= ENTRY_BYTES
     }
 
     /// Ends the turn: makes it durable.

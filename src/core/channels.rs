@@ -73,7 +73,7 @@ fn join(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let me = peers.get(ctx.me()).ok_or_else(|| super::peers::no_peer(ctx.me()))?;
     if has_ended(me) {
         let text = format!("{} is offline; it can join a channel when its session is back", me.row.name);
-        return Err(Error::new(ErrorKind::Gone, text));
+        return Err(Error::new(ErrorKind::Refused, text));
     }
     if !channels.has_member(&channel, ctx.me()) {
         if channels.count_of(ctx.me()) >= limits::CHANNELS_PER_PEER_MAX {

@@ -24,13 +24,14 @@ impl Cluster {
     }
 }
 
+/// The HTTP port that the settings of this place name; its port for sessions is the next one.
+fn port(place: &Place) -> u16 {
+    place.env.iter().find(|(name, _)| name == "SLM_MESH_PORT").unwrap().1.parse().unwrap()
+}
+
 /// A guest of these hubs.
 fn guest(hubs: &[&Place]) -> Place {
-    let address = |hub: &&Place| {
-        let port = hub.env.iter().find(|(name, _)| name == "SLM_MESH_PORT").unwrap().1.parse::<u16>().unwrap();
-        format!("127.0.0.1:{}", port + 1)
-    };
-    let hubs: Vec<String> = hubs.iter().map(address).collect();
+    let hubs: Vec<String> = hubs.iter().map(|hub| format!("127.0.0.1:{}", port(hub) + 1)).collect();
     Place::new()
         .with("SLM_MESH_HOST", &hubs.join(","))
         .with("SLM_MESH_ROLE", "client")
@@ -261,6 +262,62 @@ fn a_standby_that_missed_too_much_gets_a_snapshot_and_a_guest_gets_none() {
     };
     assert!(refusal.contains("for a hub of this mesh only"), "{refusal}");
     second.ok(&["stop"]);
+}
+
+/// The commands of the README's chapter about several hubs.
+fn commands_of_readme() -> Vec<String> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let chapter = text.split("## A mesh that outlives its hub").nth(1).unwrap().split("\n## ").next().unwrap();
+    chapter.lines().filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_commands_of_the_readme_set_hubs_and_guests_up() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let [on_hub, then_on_hub, on_guest] = &commands_of_readme()[..] else { panic!("{:?}", commands_of_readme()) };
+    // The settings come from the README, except where the hosts, the secret and the ports are.
+    let hubs: Vec<Place> = (0..2).map(|_| Place::new()).collect();
+    let addresses: Vec<String> = hubs.iter().map(|hub| format!("127.0.0.1:{}", port(hub) + 1)).collect();
+    let here = |line: &str| {
+        let line = line.replace("etcds://a:2379,b:2379,c:2379/slm", &cluster.setting("slm"));
+        line.replace("hub1,hub2", &addresses.join(",")).replace('…', "'a secret of several hubs'")
+    };
+    let run = |place: &Place, lines: &[&str]| {
+        let line = lines.iter().map(|line| here(line)).collect::<Vec<_>>().join(" && ");
+        let mut shell = Command::new("sh");
+        shell.envs(place.env.iter().map(|(name, value)| (name, value)));
+        shell.env("SLM_MESH_DATA_DIR", &place.dir).env("PATH", path_with_program());
+        let out = shell.args(["-c", &line]).output().unwrap();
+        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        assert!(out.status.success(), "{line}: {said}");
+        said
+    };
+    for hub in &hubs {
+        run(hub, &[on_hub, then_on_hub]);
+        await_level_or_lead(hub);
+    }
+    let guest = Place::new().with("SLM_MESH_ROLE", "client");
+    let said = run(&guest, &[on_guest]);
+    assert!(said.contains("Hub: ") && said.contains("leads"), "{said}");
+    for hub in &hubs {
+        hub.ok(&["stop"]);
+    }
+}
+
+/// The search path of a shell that finds the program under test.
+fn path_with_program() -> String {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_slm-mesh"));
+    format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap())
+}
+
+fn await_level_or_lead(hub: &Place) {
+    until("the hub has a role", || {
+        let status = hub_status(hub);
+        status["role"] == "leads" || status["leader"].is_string() && status["levelMsAgo"].is_i64()
+    });
 }
 
 #[test]

@@ -115,6 +115,11 @@ impl BrokerRole {
         }
     }
 
+    /// Whether each turn waits until it is in the log.
+    pub fn stores_in_log(&self) -> bool {
+        matches!(self, BrokerRole::Leads(_))
+    }
+
     /// Whether this hub stands by.
     pub fn is_standby(&self) -> bool {
         matches!(self, BrokerRole::StandsBy(_))

@@ -16,7 +16,7 @@ use super::stranger_count::StrangerCount;
 use crate::sys::process;
 use crate::wire::rpc;
 use connection::{ClientConnection, READ_MAX, ServiceRank};
-use fair_queue::TURN_SHARE;
+use fair_queue::{LOGGED_TURN_SHARE, TURN_SHARE};
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -209,8 +209,9 @@ impl UnixClients {
     pub fn serve(&mut self, context: &mut LoopContext) {
         self.turn += 1;
         let (began, now) = (Instant::now(), context.now);
+        let share = if context.role.stores_in_log() { LOGGED_TURN_SHARE } else { TURN_SHARE };
         for (rank, token) in self.service_order() {
-            if began.elapsed() >= TURN_SHARE {
+            if began.elapsed() >= share {
                 break;
             }
             self.serve_client(context, token, rank);
