@@ -60,8 +60,14 @@ fn is_dead_socket(path: &Path) -> bool {
     is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// Whether a file has a temporary name that a crash left behind: `broker.new1234`.
+/// The copies of databases that hubs give to each other. A crash leaves one behind.
+const COPIES: [&str; 2] = ["broker.db.copy", "broker.db.fetched"];
+
+/// Whether a file has a temporary name that a crash left behind, such as `broker.new1234`.
 fn is_temporary(path: &Path) -> bool {
+    if path.file_name().is_some_and(|name| COPIES.iter().any(|copy| name == *copy)) {
+        return true;
+    }
     let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
     extension.is_some_and(|text| {
         text.strip_prefix("new").is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
