@@ -25,6 +25,11 @@ fn status(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
 }
 
 impl Mesh {
+    /// The hubs that share this mesh; `None` for the only broker.
+    pub fn hub_status(&self, now: i64) -> Option<Value> {
+        self.hub_status.as_ref().map(|describe| describe(now))
+    }
+
     /// The status, with the keys of the old HTTP API first.
     ///
     /// # Errors
@@ -47,8 +52,8 @@ impl Mesh {
             "waiting": self.waiting.len(), "connections": self.peers.connection_count(),
             "host": settings.host, "rate": { "messagesPer10s": settings.rate_max },
         });
-        if let Some(describe) = &self.hub_status {
-            value["hubs"] = describe(now);
+        if let Some(hubs) = self.hub_status(now) {
+            value["hubs"] = hubs;
         }
         if !self.federation.links().is_empty() {
             value["links"] = self.links_view(now)?;

@@ -205,7 +205,7 @@ impl PageStreams {
         let human = mesh.peers().resolve("human").unwrap_or_default();
         let hello = json!({
             "me": human.as_str(), "name": mesh.peers().name_of(&human), "host": settings.host, "version": settings.version,
-            "since": time::iso(mesh.started()),
+            "since": time::iso(mesh.started()), "hubs": mesh.hub_status(now),
         });
         // Rows that can't be read are missing here. Calls that need them report the failure.
         let events = |types: &[&str]| {

@@ -88,6 +88,10 @@ fn header(model: &WatchModel) -> StyledLine {
     if model.unread > 0 {
         line.push((TextStyle::Warn, format!("  {} unread for you", model.unread)));
     }
+    if let Some((leader, n_standbys)) = &model.hubs {
+        let style = if *n_standbys == 0 { TextStyle::Warn } else { TextStyle::Dim };
+        line.push((style, format!("  hub {} leads, {n_standbys} in reserve", tame(leader))));
+    }
     if !model.filter.is_empty() {
         line.push((TextStyle::Bold, format!("  showing {}", tame(&model.filter))));
     }

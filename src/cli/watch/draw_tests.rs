@@ -147,6 +147,16 @@ fn a_small_screen_shows_one_pane_at_a_time() {
 }
 
 #[test]
+fn the_head_names_the_hub_that_leads() {
+    let mut model = scene();
+    model.set_hubs(&json!({ "role": "alone" }));
+    assert!(!shown(&model, 100, 24)[0].contains("hub"));
+    model.set_hubs(&json!({ "leader": "hub1:7900", "standbys": [{ "hub": "hub2:7900" }] }));
+    let head = &shown(&model, 100, 24)[0];
+    assert!(head.ends_with("hub hub1:7900 leads, 1 in reserve"), "{head}");
+}
+
+#[test]
 fn no_line_is_wider_than_the_screen_and_none_is_missing() {
     for (columns, rows) in [(80, 24), (40, 10), (200, 60), (1, 1), (2, 3), (20, 14), (64, 15), (300, 5)] {
         for pane in super::model::PANES {

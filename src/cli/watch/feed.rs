@@ -20,6 +20,8 @@ pub enum WatchRequest {
     Peers,
     /// All peers, online or offline, for their names.
     Names,
+    /// The hubs that stand in for each other.
+    Hubs,
     /// The active locks.
     Locks,
     /// The user's own peer, for its number of unread messages.

@@ -176,6 +176,7 @@ impl WatchScreen {
                     self.model.add_messages(&value)
                 }
                 (WatchRequest::Me, Ok(value)) => self.model.unread = value["you"]["unread"].as_i64().unwrap_or(0),
+                (WatchRequest::Hubs, Ok(value)) => self.model.set_hubs(&value),
                 (WatchRequest::Send(to), Ok(value)) => {
                     let is_away = value["recipients"][0]["here"] == json!(false);
                     let note = if is_away { " (offline; the message waits in the mailbox)" } else { "" };
@@ -316,7 +317,8 @@ impl WatchScreen {
                 (WatchRequest::Mine, "inbox", list("all")),
                 (WatchRequest::Sent, "inbox", list("sent")),
             ],
-            vec![(WatchRequest::Names, "peers", whole)],
+            // Another hub that leads means another connection, after which all lists are outdated.
+            vec![(WatchRequest::Names, "peers", whole), (WatchRequest::Hubs, "hub.status", json!({}))],
         ];
         for (n, list) in lists.into_iter().enumerate() {
             let stale = &mut self.model.stale;

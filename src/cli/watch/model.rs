@@ -104,6 +104,8 @@ pub struct WatchModel {
     pub events: VecDeque<Value>,
     /// The user's unread messages.
     pub unread: i64,
+    /// The hub that leads and how many stand by, if several share the mesh.
+    pub hubs: Option<(String, usize)>,
     /// When the rows of peers and locks arrived, ms. Idle times and leases count from then.
     pub received_at: (i64, i64),
     /// The text that a project's path must contain.
@@ -144,6 +146,7 @@ impl WatchModel {
             mail: VecDeque::new(),
             events: VecDeque::new(),
             unread: 0,
+            hubs: None,
             received_at: (0, 0),
             filter: String::new(),
             pane: Pane::Peers,
@@ -229,6 +232,12 @@ impl WatchModel {
         self.received_at.0 = now;
         self.learn_names(value);
         self.peers.sort_by_key(|row| word(&row["name"]).to_lowercase());
+    }
+
+    /// Notes which hub leads.
+    pub fn set_hubs(&mut self, status: &Value) {
+        let standbys = status["standbys"].as_array().map_or(0, Vec::len);
+        self.hubs = status["leader"].as_str().map(|leader| (leader.to_owned(), standbys));
     }
 
     /// Collects the names from an answer of `peers` that includes offline peers.

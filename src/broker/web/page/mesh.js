@@ -12,7 +12,7 @@ export const mesh = {};
 /** Forgets everything. */
 export function clear() {
   Object.assign(mesh, {
-    me: '', name: '', host: '', ahead: 0, seq: 0, more: {},
+    me: '', name: '', host: '', hubs: null, ahead: 0, seq: 0, more: {},
     peers: new Map(), locks: new Map(), messages: new Map(), entries: new Map(), history: new Map(), events: [],
   });
 }
