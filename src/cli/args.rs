@@ -3,8 +3,8 @@
 pub use super::parsed_command::{CliCommand, ParsedCommand};
 
 use super::flags::{self, FLAGS};
-use super::lock_restore::RestoreOptions;
 use super::operations::{self, CliOperation};
+use super::restore_file::RestoreOptions;
 use super::setup_and_doctor::SetupOptions;
 use super::shield_command::ShieldOptions;
 use super::transcript::{LAST_DEFAULT, LAST_MAX, TranscriptOptions};

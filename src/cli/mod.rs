@@ -10,7 +10,7 @@ pub mod git_guard;
 pub mod help_topics;
 pub mod hub_discovery;
 pub mod lock_command;
-pub mod lock_restore;
+pub mod restore_file;
 mod log_pages;
 pub mod manual;
 pub mod operations;
@@ -77,7 +77,7 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
         CliCommand::Help(topic) => manual::print_help(topic),
         CliCommand::WatchMesh(plain) => watch::watch(&parsed, *plain),
         CliCommand::Web(only_print) => web::open_page(*only_print, parsed.json),
-        CliCommand::RestoreFile(options) => lock_restore::restore_file(options, parsed.json),
+        CliCommand::RestoreFile(options) => restore_file::restore_file(options, parsed.json),
         CliCommand::Shield(options) => shield_command::run_shielded(options, &parsed),
         CliCommand::Transcript(options) => transcript::print_transcript(options, parsed.json),
         CliCommand::WatchState => follow::watch_state(&parsed),

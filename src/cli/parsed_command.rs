@@ -1,7 +1,7 @@
 //! A parsed command line: the command and its arguments.
 
-use super::lock_restore::RestoreOptions;
 use super::operations::CliOperation;
+use super::restore_file::RestoreOptions;
 use super::setup_and_doctor::SetupOptions;
 use super::shield_command::ShieldOptions;
 use super::transcript::TranscriptOptions;

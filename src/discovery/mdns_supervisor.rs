@@ -5,7 +5,7 @@
 //! again.
 
 use super::addresses;
-use super::mdns_process::Announcement;
+use super::announcer_process::Announcement;
 use crate::sys;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;

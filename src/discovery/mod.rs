@@ -3,7 +3,7 @@
 //! - [`addresses`]: the interfaces of this machine that lead to a LAN
 //! - [`packet`]: builds queries and parses responses
 //! - [`mod@browse`]: sends queries and collects responses
-//! - [`mdns_process`]: the process that announces a hub
+//! - [`announcer_process`]: the process that announces a hub
 //! - [`mdns_supervisor`]: starts and restarts that process
 //!
 //! **Invariant:** a response is only a hint until its sender has proven the shared secret. Responses are bounded
@@ -13,7 +13,7 @@
 pub mod addresses;
 pub mod packet;
 pub mod browse;
-pub mod mdns_process;
+pub mod announcer_process;
 pub mod mdns_supervisor;
 
 pub use browse::{DiscoveredService, ServiceKind, browse};

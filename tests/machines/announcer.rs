@@ -1,7 +1,7 @@
 //! Stands in for a hub: keeps the announcing process alive, and prints each new process id.
 
 use slm_mesh::discovery::MdnsSupervisor;
-use slm_mesh::discovery::mdns_process::Announcement;
+use slm_mesh::discovery::announcer_process::Announcement;
 use slm_mesh::sys::Clock;
 use std::time::Duration;
 

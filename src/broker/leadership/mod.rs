@@ -8,7 +8,7 @@
 
 mod config;
 mod leader;
-mod membership;
+mod database_log_match;
 mod role;
 mod snapshot_fetch;
 mod snapshot_source;
@@ -17,8 +17,8 @@ mod standby_thread;
 mod upkeep_thread;
 
 pub use config::HubConfig;
+pub use database_log_match::DatabaseLogMatch;
 pub use leader::{Leader, TurnEnd};
-pub use membership::Membership;
 pub use role::{BrokerRole, Leading};
 pub use standby::{Standby, StandbyError, TakeOver};
 pub use standby_thread::{HubDatabase, StandbyReport, StandbyThread, TakenLead};

@@ -1,6 +1,6 @@
 //! A hub that stands by: it applies the entries that the leader stored, and takes over.
 
-use super::{Leader, Membership};
+use super::{DatabaseLogMatch, Leader};
 use crate::base::ids::LogId;
 use crate::replication::{Election, LogEntry, LogError, Position, ReplicatedLog};
 use crate::store::{Changeset, Store, StoreError};
@@ -62,9 +62,9 @@ impl<L: ReplicatedLog> Standby<L> {
     ///
     /// # Errors
     /// When the engine gives no answer, its last entry can't be read, or this disk refuses.
-    pub fn membership(&mut self, store: &Store) -> Result<Membership, StandbyError> {
+    pub fn match_database(&mut self, store: &Store) -> Result<DatabaseLogMatch, StandbyError> {
         let end = self.log.last()?.map(|(at, entry)| (entry.log, at));
-        Ok(Membership::of(end, store.log_position()?, store.is_expendable()?))
+        Ok(DatabaseLogMatch::of(end, store.log_position()?, store.is_expendable()?))
     }
 
     /// Applies the next entries of the log; returns the last of them.

@@ -2,7 +2,7 @@
 //! stopped.
 
 use super::snapshot_fetch;
-use super::{HubConfig, Leader, Membership, Standby, StandbyError, TakeOver};
+use super::{DatabaseLogMatch, HubConfig, Leader, Standby, StandbyError, TakeOver};
 use crate::base::error::Error;
 use crate::base::ids::LogId;
 use crate::broker::log;
@@ -86,7 +86,7 @@ impl StandbyThread {
             database,
             report: Arc::clone(&report),
             stopping: Arc::clone(&stopping),
-            is_member: false,
+            follows_log: false,
             is_level: false,
             reported: None,
         };
@@ -142,7 +142,7 @@ struct Follower {
     report: Arc<Mutex<StandbyReport>>,
     stopping: Arc<AtomicBool>,
     /// Whether the database is known to belong to the log.
-    is_member: bool,
+    follows_log: bool,
     /// Whether this hub has had the whole log. Later entries are new, and their time is the mesh's time.
     is_level: bool,
     /// The position that this hub reported last, and the time of the report.
@@ -179,13 +179,13 @@ impl Follower {
     fn step(&mut self, standby: &mut Standby<EtcdLog>) -> Result<bool, StandbyError> {
         let leader = standby.log.leader()?;
         self.update(|report| report.leader.clone_from(&leader));
-        if !self.is_member {
-            match standby.membership(&self.database.store)? {
+        if !self.follows_log {
+            match standby.match_database(&self.database.store)? {
                 // Without a leader this hub may begin the log. Otherwise the leader is about to.
-                Membership::Founder => return Ok(leader.is_none()),
-                Membership::Member => self.is_member = true,
-                Membership::NeedsSnapshot => self.fetch_snapshot(standby, leader.as_deref())?,
-                Membership::Refused(why) => return Err(LogError::Refused(why).into()),
+                DatabaseLogMatch::NoLog => return Ok(leader.is_none()),
+                DatabaseLogMatch::SameLog => self.follows_log = true,
+                DatabaseLogMatch::NeedsSnapshot => self.fetch_snapshot(standby, leader.as_deref())?,
+                DatabaseLogMatch::Refused(why) => return Err(LogError::Refused(why).into()),
             }
         }
         loop {

@@ -6,7 +6,7 @@ use crate::broker::http::{HttpServer, Limits, PendingRequest};
 use crate::broker::remote_listener::RemoteListener;
 use crate::broker::web::auth::WebAuth;
 use crate::broker::{legacy_http, log, web};
-use crate::discovery::mdns_process::Announcement;
+use crate::discovery::announcer_process::Announcement;
 use crate::discovery::mdns_supervisor::MdnsSupervisor;
 use crate::remote::hub::{BearerCheck, BrokerHooks, ListenerHandle};
 use crate::sys;

@@ -3,7 +3,7 @@
 //! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known:
 //! accepted, offered, read, acknowledged or expired.
 
-mod alerts;
+mod person_alerts;
 pub mod conversation_log;
 mod history;
 mod inbox;
@@ -272,7 +272,7 @@ impl Mail {
             federation.note_new_mail();
             turn.note_expiry(message.expires);
             self.notify(turn, peers, &message, &from, conns);
-            if alerts::is_alert(peers, &message) {
+            if person_alerts::is_alert(peers, &message) {
                 turn.push(Effect::Alert(message.seq));
             }
             journal.observe(turn, &message);

@@ -6,48 +6,48 @@ use crate::store::LogPosition;
 
 /// What a hub may do with the log that it finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Membership {
+pub enum DatabaseLogMatch {
     /// There is no log yet. This hub may begin it with its own data.
-    Founder,
+    NoLog,
     /// The database belongs to the log. The hub may follow the log, and lead.
-    Member,
+    SameLog,
     /// The hub first needs a copy of the database of the hub that leads.
     NeedsSnapshot,
     /// The database belongs to another log or mesh. A person must decide, for the reason given here.
     Refused(String),
 }
 
-impl Membership {
+impl DatabaseLogMatch {
     /// Compares the end of the log with the database's position in a log. A database is expendable if a copy of
     /// another database may replace it.
-    pub fn of(end: Option<(LogId, Position)>, own: Option<LogPosition>, is_expendable: bool) -> Membership {
+    pub fn of(end: Option<(LogId, Position)>, own: Option<LogPosition>, is_expendable: bool) -> DatabaseLogMatch {
         match (end, own) {
-            (None, None) => Membership::Founder,
-            (None, Some(own)) => Membership::Refused(format!(
+            (None, None) => DatabaseLogMatch::NoLog,
+            (None, Some(own)) => DatabaseLogMatch::Refused(format!(
                 "etcd has no log under this name, but this hub's database has a log up to entry {}; if etcd lost its \
                  data, run slm-mesh start --new-log on the hub with the highest entry, and slm-mesh start --rejoin on \
                  the others",
                 own.index
             )),
-            (Some(_), None) if is_expendable => Membership::NeedsSnapshot,
-            (Some(_), None) => Membership::Refused(
+            (Some(_), None) if is_expendable => DatabaseLogMatch::NeedsSnapshot,
+            (Some(_), None) => DatabaseLogMatch::Refused(
                 "the log in etcd belongs to another mesh, and this hub's database has messages, state or locks of its \
                  own; give this mesh another name in SLM_MESH_STORE, or run slm-mesh start --rejoin, which puts this \
                  database aside and takes part in the other mesh"
                     .into(),
             ),
-            (Some((log, _)), Some(own)) if log != own.log => Membership::Refused(
+            (Some((log, _)), Some(own)) if log != own.log => DatabaseLogMatch::Refused(
                 "the log in etcd is not the one that this hub's database follows; give this mesh another name in \
                  SLM_MESH_STORE, or run slm-mesh start --rejoin, which puts this database aside and takes part in the \
                  other mesh"
                     .into(),
             ),
-            (Some((_, end)), Some(own)) if own.index > end.0 => Membership::Refused(format!(
+            (Some((_, end)), Some(own)) if own.index > end.0 => DatabaseLogMatch::Refused(format!(
                 "this hub's database has entry {}, but the log in etcd ends at {}; if etcd was restored from a backup, \
                  run slm-mesh start --rejoin on this hub",
                 own.index, end.0
             )),
-            (Some(_), Some(_)) => Membership::Member,
+            (Some(_), Some(_)) => DatabaseLogMatch::SameLog,
         }
     }
 }
@@ -64,13 +64,15 @@ mod tests {
     fn a_database_follows_only_its_own_log() {
         let end = |log, index| Some((LogId(log), Position(index)));
         for is_expendable in [true, false] {
-            assert_eq!(Membership::of(None, None, is_expendable), Membership::Founder);
-            assert_eq!(Membership::of(end(1, 9), at(1, 9), is_expendable), Membership::Member);
-            assert_eq!(Membership::of(end(1, 9), at(1, 2), is_expendable), Membership::Member);
+            assert_eq!(DatabaseLogMatch::of(None, None, is_expendable), DatabaseLogMatch::NoLog);
+            assert_eq!(DatabaseLogMatch::of(end(1, 9), at(1, 9), is_expendable), DatabaseLogMatch::SameLog);
+            assert_eq!(DatabaseLogMatch::of(end(1, 9), at(1, 2), is_expendable), DatabaseLogMatch::SameLog);
         }
-        assert_eq!(Membership::of(end(1, 9), None, true), Membership::NeedsSnapshot);
+        assert_eq!(DatabaseLogMatch::of(end(1, 9), None, true), DatabaseLogMatch::NeedsSnapshot);
         for (found, own) in [(end(1, 9), None), (end(1, 9), at(2, 3)), (end(1, 9), at(1, 10)), (None, at(1, 3))] {
-            let Membership::Refused(why) = Membership::of(found, own, false) else { panic!("{found:?} {own:?}") };
+            let DatabaseLogMatch::Refused(why) = DatabaseLogMatch::of(found, own, false) else {
+                panic!("{found:?} {own:?}")
+            };
             assert!(why.contains("slm-mesh start --rejoin"), "{why}");
         }
     }
