@@ -94,7 +94,7 @@ fn what_is_wrong_is_named_as_it_was_typed() {
         (&["send", "human", "x", "--as", ""], &["--as: want"]),
         (&["broadcast", "x", "--to", "human"], &["broadcast: no flag --to"]),
         (&["broadcast"], &["usage: slm-mesh broadcast MESSAGE"]),
-        (&["-v"], &["-v: want a verb"]),
+        (&["-v"], &["-v: needs a verb"]),
         (&["start", "--follow"], &["unexpected --follow"]),
     ] {
         let said = refused(&place, args);

@@ -1,7 +1,7 @@
 //! Adds, removes and finds our entries in a settings file.
 //!
-//! **Invariant:** everything that other programs wrote stays unchanged, byte for byte. A server is recognised as ours
-//! by its name and its program, and a hook by its program, the word `hook` and the agent's id.
+//! **Invariant:** entries of other programs stay unchanged, byte for byte. A server is recognised as ours by its name
+//! and its program, and a hook by its program, the word `hook` and the agent's id.
 
 use super::generated_files::{NAME, is_our_program};
 use super::json_edit::{self, PathStep};
@@ -85,7 +85,7 @@ impl Entries<'_> {
     fn put_server(&self, text: &str, server: &ServerFile) -> Result<String, String> {
         let whole = json_edit::parse(text)?;
         if server.entry == EntryShape::LocalWithList && whole[server.key]["servers"].is_object() {
-            return Err("its servers stand under mcp.servers, a newer form than this version writes".into());
+            return Err("its servers are under `mcp.servers`, a newer format than this version writes".into());
         }
         let entry = self.server_entry(server.entry);
         let path = [PathStep::Key(server.key), PathStep::Key(NAME)];

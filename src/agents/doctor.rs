@@ -32,7 +32,7 @@ use std::time::Duration;
 /// How long the broker may take to answer before it counts as hung.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// How much a trial writes, bytes: more than the free rest of a disk block.
+/// How much a trial writes, in bytes: more than the free rest of a disk block.
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// How long to wait for hubs to answer.
@@ -141,7 +141,7 @@ fn check_directory(places: &DataDir) -> Check {
                     std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                         "free some space on its disk".into()
                     }
-                    _ => format!("make {shown} writable, or set SLM_MESH_DATA_DIR to a directory that is"),
+                    _ => format!("make {shown} writable, or set SLM_MESH_DATA_DIR to a writable directory"),
                 };
                 Check::error(about, format!("no file can be written in {shown} ({error})"), cure)
             }
@@ -351,10 +351,13 @@ fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, c
             .is_some_and(|whole| !environment.entries(agent, "", &file).hooks_in(&whole, &hooks).is_empty())
     });
     match (server.is_some(), has_hooks) {
-        (false, false) => Check::well(&about, format!("installed, by {place}; it has server, hooks and skills")),
+        (false, false) => Check::well(
+            &about,
+            format!("installed, according to {place}; it provides the server, the hooks and the skills"),
+        ),
         (server, _) => {
             let twice = if server { "the server" } else { "the hooks" };
-            Check::error(&about, format!("installed, by {place}, and setup has added {twice} as well"), cure)
+            Check::error(&about, format!("installed, according to {place}, but setup has added {twice} as well"), cure)
         }
     }
 }
@@ -364,7 +367,7 @@ fn check_own_files(about: &str, files: &[(PathBuf, String)], cure: &str) -> Opti
         |(path, text): &&(PathBuf, String)| safe_write::read(path).is_ok_and(|old| old.as_ref() == Some(text));
     let n_current = files.iter().filter(is_current).count();
     if n_current < files.len() {
-        let found = format!("{n_current} of {} are as this version writes them", files.len());
+        let found = format!("{n_current} of {} match what this version writes", files.len());
         return Some(Check::error(about, found, cure));
     }
     (!files.is_empty()).then(|| Check::well(about, "there"))

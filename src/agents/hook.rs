@@ -27,7 +27,7 @@ use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The largest log to which a hook appends, bytes. So a hook that always fails does not fill the disk.
+/// Maximum size of the log to which a hook appends, in bytes, so that a hook that always fails does not fill the disk.
 const LOG_MAX: u64 = 1 << 20;
 
 /// An agent that has hooks.
@@ -195,7 +195,7 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
     run
 }
 
-/// How much of a command's first line is kept for reports, characters.
+/// Maximum number of characters of a command's first line that are kept for reports.
 const COMMAND_LINE_MAX: usize = 500;
 
 impl HookWork<'_> {
@@ -307,7 +307,7 @@ pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
     })
 }
 
-/// Sends an alert to the human, acting as an agent that waits for its user.
+/// Alerts the human on behalf of an agent that is waiting for its user.
 fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Error> {
     facts["peek"] = json!(true);
     let you = client.call("hook.mail", &facts)?["you"]["id"].clone();
@@ -426,7 +426,7 @@ pub fn print(text: &str) -> bool {
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }
 
-/// Prints the answer. Its mail counts as read after the answer was written completely.
+/// Prints the answer. Its mail counts as read after the whole answer was output.
 fn deliver((answer, client): (HookReply, Option<Client>)) {
     let has_mail = answer.shown["items"].as_array().is_some_and(|items| !items.is_empty());
     if print(&answer.text)

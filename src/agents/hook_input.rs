@@ -24,7 +24,8 @@ pub enum HookEvent {
     AfterTool,
     /// The agent is about to stop.
     Stop {
-        /// Whether the agent can continue. It can't if a hook already makes it continue, or if the user stopped it.
+        /// Whether this hook may make the agent continue: not if a hook has already done so, and not if the user
+        /// stopped the agent.
         can_go_on: bool,
         /// The background tasks and subagents of the session that still run.
         running: Vec<String>,

@@ -7,11 +7,11 @@ use crate::base::error::Error;
 use crate::base::{time, untrusted_text};
 use serde_json::Value;
 
-/// The most characters of a message that are shown. The inbox shows the rest.
+/// Maximum number of characters to show of a message. The inbox shows the rest.
 const BODY_MAX: usize = 1500;
 /// The approximate number of characters that one hook shows. Agents cut a longer text or move it to a file.
 const ALL_MAX: usize = 6000;
-/// The most characters of a summary or a reason that are shown.
+/// Maximum number of characters to show of a summary or a reason.
 const WORDS_MAX: usize = 200;
 
 /// The text for mail; empty if there is none.

@@ -24,7 +24,7 @@ fn check(setting: &str, is_macos: bool, is_on_path: impl Fn(&str) -> bool) -> Ch
     }
     let cure = match setting {
         "desktop" => "install libnotify-bin (notify-send), or set SLM_MESH_NOTIFY to a command of yours".to_owned(),
-        _ => format!("give the absolute path of a program that can be run in {NOTIFY}, without a shell's syntax"),
+        _ => format!("set {NOTIFY} to the absolute path of an executable program, without shell syntax"),
     };
     Check::error(about, format!("{NOTIFY} names {program}, which is not a program"), cure)
 }

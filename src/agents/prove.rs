@@ -1,7 +1,7 @@
 //! `slm-mesh doctor --prove AGENT`: simulates a session with the hooks in an agent's file, in a temporary mesh.
 //!
-//! **Invariant:** the user's mesh and files are not touched. A fact that only the agent itself can show counts as not
-//! proven.
+//! **Invariant:** the user's mesh and files are not touched. If only the agent itself can show a fact, the fact counts
+//! as not proven.
 
 use super::generated_files;
 use super::hook::hook_agent;

@@ -1,8 +1,8 @@
 //! Changes a file of another program safely: the new text is written atomically, and no concurrent change by another
 //! program is lost.
 //!
-//! **Invariant:** a symlink stays a symlink, a file keeps its mode, and a file that the user may not write is not
-//! replaced.
+//! **Invariant:** a symlink stays a symlink, a file keeps its mode, and a file is not replaced if the user may not
+//! write it.
 
 use crate::sys;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -64,7 +64,7 @@ pub fn remove(path: &Path, root: &Path) -> Result<(), String> {
     fs::remove_file(path).map_err(|error| format!("it can't be removed ({error}); see who owns its folder"))?;
     let above = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root) && *folder != root);
     for folder in above {
-        // A folder that is not empty stays, and so do the folders above it.
+        // A folder that is not empty stays, and so do its parent folders.
         if fs::remove_dir(folder).is_err() {
             break;
         }

@@ -426,7 +426,7 @@ fn merged(steps: Vec<SetupStep>) -> Vec<SetupStep> {
     found
 }
 
-/// The lines that differ: those between the common beginning and the common end of both texts.
+/// The lines that differ, which are between the common beginning and the common end of both texts.
 fn changed_lines(old: &str, new: &str) -> String {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();

@@ -23,8 +23,8 @@ fn script(command: &Value) -> Option<String> {
     }
 }
 
-/// The files that commands would write in this directory, as paths for locks. Files that a command only might write
-/// are left out, because a wrong denial is worse than a missed write.
+/// The files that commands would write in this directory, as paths for locks. A file is left out if it is uncertain
+/// that a command writes it, because a wrong denial is worse than a missed write.
 pub fn files(commands: &[String], directory: &str) -> Vec<String> {
     let home = |name: &str| (name == "HOME").then(|| std::env::var("HOME").ok()).flatten();
     let disk = Disk::new(Path::new(directory));

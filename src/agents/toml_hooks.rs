@@ -1,7 +1,7 @@
 //! Our hooks in a TOML file: tables of the list `hooks`, each with an event, a command and a time limit.
 //!
-//! **Invariant:** all other bytes of the file stay as they are. Our tables are appended, and each has a line of ours
-//! before it.
+//! **Invariant:** all other bytes of the file stay as they are. Our tables are appended, each after a comment line that
+//! marks it as ours.
 
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
@@ -9,7 +9,7 @@ use toml_edit::DocumentMut;
 /// The header of a table of the list.
 const HEAD: &str = "[[hooks]]";
 
-/// Appends a table for each event to a text. Tables of ours with another command or limit are replaced.
+/// Appends a table for each event to a text. Our tables are replaced if they have another command or limit.
 ///
 /// # Errors
 /// When the text is not valid TOML, or would not be valid with our tables.

@@ -45,7 +45,7 @@ pub struct Codes {
     pub kind: ErrorKind,
     /// The kind's word in `error.data.kind`.
     pub word: &'static str,
-    /// The JSON-RPC code: a standard one where it fits, else one of ours outside the reserved range.
+    /// The JSON-RPC code: a standard code where it fits, else our own code outside the reserved range.
     pub rpc: i64,
     /// The HTTP status on routes that are not frozen.
     pub http: u16,

@@ -52,7 +52,7 @@ pub enum MessageState {
     Accepted,
     /// Handed to a channel: a tool result, a hook's output or a push.
     Offered,
-    /// The result that carried the message was written out completely.
+    /// The result that contains the message was output completely.
     Read,
     /// Answered, or acknowledged.
     Acked,
@@ -237,7 +237,7 @@ pub enum EventKind {
     MessageRead,
     /// A linked mesh took a message.
     MessageForwarded,
-    /// A linked mesh refused a message finally.
+    /// A linked mesh permanently refused a message.
     MessageRejected,
     /// An entry of the shared state got a new value.
     StateChanged,

@@ -46,7 +46,7 @@ pub const PEERS_MAX: usize = 4096;
 pub const CHANNELS_PER_PEER_MAX: usize = 64;
 /// Calls of one connection that may wait at the same time.
 pub const WAITS_MAX: usize = 64;
-/// The longest wait of one call, in seconds. A client that wants to wait longer calls again.
+/// Maximum wait in one call, in seconds. A client that wants to wait longer calls again.
 pub const WAIT_SECONDS_MAX: i64 = 3600;
 /// Peers for which one connection may act. A Codex server carries many threads.
 pub const PEERS_PER_CONNECTION_MAX: usize = 64;

@@ -6,10 +6,11 @@
 
 use super::limits;
 
-/// The most characters of a name.
+/// Maximum length of a name, in characters.
 pub const NAME_MAX: usize = 40;
 
-/// The most characters of a name that is shown. The name of a linked peer also has the name of its machine.
+/// Maximum length of a name that is shown, in characters. The name of a linked peer also contains the name of its
+/// machine.
 const SHOWN_NAME_MAX: usize = 100;
 
 /// What happens to a character.

@@ -11,7 +11,7 @@ const DELAY_MS: i64 = 200;
 pub struct CheckpointThread {
     /// The thread; `None` when no thread could be started. Then the writer copies the log itself.
     running: Option<(SyncSender<()>, JoinHandle<()>)>,
-    /// The time at which the log is copied, ms; `None` while the log is empty.
+    /// The time at which the log is copied, in ms; `None` while the log is empty.
     due: Option<i64>,
 }
 
@@ -26,7 +26,7 @@ impl CheckpointThread {
         self.due.get_or_insert(now + DELAY_MS);
     }
 
-    /// The time at which the log is copied, ms.
+    /// The time at which the log is copied, in ms.
     pub fn deadline(&self) -> Option<i64> {
         self.due
     }

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
-/// The most lookups at the same time. A lookup that hangs keeps its slot. If no slot is free, no new lookup begins.
+/// Maximum number of lookups at the same time. A lookup that hangs keeps its slot. If no slot is free, no new lookup
+/// begins.
 const LOOKUPS_MAX: usize = 16;
 
 /// The lookups under way.

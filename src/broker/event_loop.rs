@@ -67,7 +67,7 @@ pub struct LoopContext {
     pub mesh: Mesh,
     /// Whether this broker is alone, leads, or stands by.
     pub role: BrokerRole,
-    /// The time of this turn, ms.
+    /// The time of this turn, in ms.
     pub now: i64,
     /// Decides when the broker ends.
     pub lifecycle: Lifecycle,
@@ -338,7 +338,7 @@ impl EventLoop {
         }
     }
 
-    /// When the broker ends because nobody uses it, ms; `None` while it is needed.
+    /// When the broker ends because nobody uses it, in ms; `None` while it is needed.
     fn idle_deadline(&self) -> Option<i64> {
         let is_idle = self.clients.is_empty() && self.context.pages.is_empty() && self.notifications.is_idle();
         self.context.lifecycle.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())

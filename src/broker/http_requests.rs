@@ -9,11 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-/// The most work in one turn, so that sessions get their share. A request that has begun is finished.
+/// Maximum time for requests in one turn, so that sessions get their share. A request that has begun is finished.
 const TURN_SHARE: Duration = Duration::from_millis(1);
-/// The most requests held at once. Further requests are answered immediately.
+/// Maximum number of requests held at once. Further requests are answered immediately.
 const HELD_MAX: usize = 64;
-/// How long the lookup of a directory may take, ms. After that its repository counts as unknown.
+/// How long the lookup of a directory may take, in ms. After that its repository counts as unknown.
 const LOOKUP_MS: i64 = 1000;
 
 /// The HTTP thread, as the event loop sees it.
@@ -21,9 +21,9 @@ pub struct HttpRequests {
     /// The HTTP thread; `None` when no port was free.
     server: Option<HttpServer>,
     inbox: Receiver<PendingRequest>,
-    /// Requests that wait for changes, each with the time until which it waits, ms.
+    /// Requests that wait for changes, each with the time until which it waits, in ms.
     held: Vec<(PendingRequest, i64)>,
-    /// Requests that wait for the lookup of a directory, each with the time until which it waits, ms.
+    /// Requests that wait for the lookup of a directory, each with the time until which it waits, in ms.
     looking: Vec<(PendingRequest, DirectoryLookup<String>, i64)>,
     lookups: DirectoryLookups,
     /// Responses that leave with the next flush.
@@ -143,7 +143,7 @@ impl HttpRequests {
         self.has_backlog
     }
 
-    /// The latest time at which a held request must be answered, ms.
+    /// The latest time at which a held request must be answered, in ms.
     pub fn deadline(&self) -> Option<i64> {
         self.held.iter().map(|(_, until)| *until).chain(self.looking.iter().map(|(.., until)| *until)).min()
     }

@@ -27,7 +27,7 @@ pub struct Lifecycle {
     /// The readable end of the pipe into which signals write.
     signals: UnixStream,
     last_use: i64,
-    /// The idle time after which the broker ends, ms; `None` if it stays.
+    /// The idle time after which the broker ends, in ms; `None` if it stays.
     idle_ms: Option<i64>,
     shutdown: Option<ShutdownReason>,
 }
@@ -67,7 +67,7 @@ impl Lifecycle {
         self.request_shutdown(ShutdownReason::Stopped);
     }
 
-    /// When the idle time of an unused broker ends, ms.
+    /// When the idle time of an unused broker ends, in ms.
     pub fn idle_deadline(&self) -> Option<i64> {
         self.idle_ms.map(|idle_ms| self.last_use + idle_ms)
     }

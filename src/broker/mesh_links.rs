@@ -21,28 +21,28 @@ use ureq::http::StatusCode;
 
 /// How often a SuperLocalMemory daemon is polled. A broker answers a poll as soon as something changes.
 const ASK_EVERY: Duration = Duration::from_secs(30);
-/// How long a broker may hold a poll, seconds: less than its HTTP thread allows.
+/// How long a broker may hold a poll, in seconds: less than its HTTP thread allows.
 const HOLD_SECONDS: u64 = super::superlocalmemory::HOLD_SECONDS_MAX;
 /// How much longer than `HOLD_SECONDS` the answer to a poll may take. SuperLocalMemory 3.4.48 answers no client for
 /// 10 s while it forwards a message.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the answer to a message may take.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most bytes of an answer.
+/// Maximum size of an answer, in bytes.
 const ANSWER_MAX: u64 = 8 << 20;
 /// The wait after the first failure. It doubles with each further failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
-/// The longest wait after a failure.
+/// Maximum wait after a failure.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// The shortest time between two polls, whatever the other mesh answers.
+/// Minimum time between two polls, whatever the other mesh answers.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The longest time between two polls. The time doubles with each quick answer in a row. So if the other mesh changes
-/// all the time, one answer covers more changes, and polling stays cheap.
+/// Maximum time between two polls. The time doubles with each quick answer in a row. So if the other mesh changes all
+/// the time, one answer covers more changes, and polling stays cheap.
 const PAUSE_MAX: Duration = Duration::from_secs(6);
 /// An answer that arrives sooner than this counts as quick.
 const QUICK: Duration = Duration::from_secs(4);
-/// The most reports of link threads in the queue to the event loop. While the queue is full, a thread blocks and
-/// polls no mesh.
+/// Maximum number of reports from link threads in the queue to the event loop. While the queue is full, a thread blocks
+/// and polls no mesh.
 const NEWS_MAX: usize = 4;
 /// How many peers of a linked mesh are processed between two checks of the time.
 const PEERS_AT_ONCE: usize = 4;
@@ -102,7 +102,7 @@ enum SendState {
     /// A message is being posted, or a question about receipts.
     Posting,
     /// The last attempt failed, or the link has carried as much as it may. The value is the time of the next attempt,
-    /// ms.
+    /// in ms.
     RetryAt(i64),
 }
 
@@ -364,7 +364,8 @@ impl LinkThread {
             200..300 | 400 | 404 | 413 | 422 if says_why(&value) => {
                 Delivery::Rejected(describe_refusal(status, &value))
             }
-            // The mesh takes no message at all: the secret is wrong, it has too many requests, or its disk is full.
+            // The mesh takes no messages at all: our secret is wrong, the mesh receives too many requests, or its disk
+            // is full.
             401 | 403 | 429 | 503 | 507 => Delivery::Retry(describe_refusal(status, &value)),
             // Another kind of server may answer at this address, so the answer does not count as the mesh's.
             _ => Delivery::Unclear(describe_refusal(status, &value)),

@@ -86,8 +86,8 @@ pub const BROKER_OPS: &[BrokerMethod] = &[
 ];
 
 const SNAPSHOT_ARGS: &[Arg] = &[
-    Arg::new("hub", ArgKind::Text { min: 1, max: 300 }, "The address of the hub that asks").required(),
-    Arg::new("ticket", ArgKind::Text { min: 1, max: 300 }, "The ticket that it put into etcd").required(),
+    Arg::new("hub", ArgKind::Text { min: 1, max: 300 }, "The address of the hub that requests the copy").required(),
+    Arg::new("ticket", ArgKind::Text { min: 1, max: 300 }, "The ticket that this hub put into etcd").required(),
     Arg::new("from", ArgKind::Int { min: 0, max: i64::MAX }, "The byte at which the piece begins"),
 ];
 

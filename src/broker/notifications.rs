@@ -20,13 +20,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long an alert waits before its notification, ms. A person who follows their mail has read it by then.
+/// How long an alert waits before its notification, in ms. A person who follows their mail has read it by then.
 const DELAY_MS: i64 = 1_000;
-/// The shortest time between two notifications, ms.
+/// Minimum time between two notifications, in ms.
 const GAP_MS: i64 = 5_000;
 /// How long a command may take.
 const COMMAND_MAX: Duration = Duration::from_secs(10);
-/// The most alerts that one notification contains. Further alerts are only counted.
+/// Maximum number of alerts in one notification. Further alerts are only counted.
 const ALERTS_MAX: usize = 20;
 /// How many characters of an alert the desktop shows.
 const SHOWN_CHARS: usize = 200;
@@ -101,9 +101,9 @@ pub struct Notifications {
     waiting: Vec<i64>,
     /// The number of further alerts.
     n_more: u64,
-    /// When the next notification is due, if any alert waits, ms.
+    /// When the next notification is due, if any alert waits, in ms.
     due: Option<i64>,
-    /// No notification is raised before this time, ms.
+    /// No notification is raised before this time, in ms.
     rests_until: i64,
     running: Option<JoinHandle<()>>,
     results: Receiver<Result<(), String>>,
@@ -146,7 +146,7 @@ impl Notifications {
         self.due.get_or_insert((now + DELAY_MS).max(self.rests_until));
     }
 
-    /// When a notification is due, ms.
+    /// When a notification is due, in ms.
     pub fn deadline(&self) -> Option<i64> {
         self.due.filter(|_| self.running.is_none())
     }
@@ -206,7 +206,7 @@ impl Notifications {
             && !self.has_failed
         {
             log(&format!(
-                "a person could not be notified of an alert: {why}; SLM_MESH_NOTIFY says how. This is logged once"
+                "a person could not be notified of an alert: {why}; check SLM_MESH_NOTIFY. Further failures in a row are not logged"
             ));
         }
         self.has_failed = result.is_err();

@@ -20,9 +20,9 @@ use std::collections::HashMap;
 
 /// After this many failures in a row, the broker does not connect to a peer until it registers again.
 const ATTEMPTS_MAX: u32 = 10;
-/// The wait after the first failure, ms. It doubles with each further failure.
+/// The wait after the first failure, in ms. It doubles with each further failure.
 const BACKOFF_MS_MIN: i64 = 200;
-/// The longest wait, ms.
+/// Maximum wait, in ms.
 const BACKOFF_MS_MAX: i64 = 5000;
 /// How many lines are queued for a peer while the broker connects to its socket. Further lines are dropped, because
 /// the mailbox and the event stream contain them.
@@ -38,11 +38,11 @@ struct PeerSocket {
 
 /// The state of the connection to a peer's socket.
 enum SocketState {
-    /// Connected since this time, ms.
+    /// Connected since this time, in ms.
     Connected(PushConnection, i64),
     /// Connecting, with the queued lines. Each line has the sequence number of the message in it.
     Dialling(DirectoryLookup<UnixStream>, Vec<(String, Option<i64>)>),
-    /// To be connected at this time, ms.
+    /// To be connected at this time, in ms.
     RetryAt(i64),
     /// Connecting failed too often.
     GivenUp,

@@ -11,7 +11,7 @@ use mio::{Interest, Token};
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 
-/// The most processes that are watched, because each of them needs a descriptor. Sessions of further processes are
+/// Maximum number of watched processes, because each of them needs a descriptor. Sessions of further processes are
 /// online only while they are connected.
 const WATCHED_MAX: usize = 512;
 

@@ -9,10 +9,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// The most unsent output. A client with more does not read, so its connection is dropped.
+/// Maximum amount of unsent output, in bytes. A client with more does not read, so its connection is dropped.
 const OUTPUT_MAX: usize = 1 << 20;
-/// The most bytes that a client may send at once, which is enough for a few hellos. Without a limit, a client that
-/// sends faster than we read would keep the loop from all others.
+/// Maximum number of bytes that a client may send at once, which is enough for a few hellos. Without a limit, a client
+/// could send faster than we read, and the loop would never serve the others.
 const INPUT_MAX: usize = 128 << 10;
 
 /// The connection.

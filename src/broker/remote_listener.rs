@@ -13,7 +13,7 @@ pub struct RemoteListener {
     /// The thread that admits sessions, and the channel on which they arrive.
     admission: Option<(ListenerHandle, Receiver<AcceptedPeer>)>,
     announcer: Option<MdnsSupervisor>,
-    /// When the announcing process is checked next, ms.
+    /// When the announcing process is checked next, in ms.
     announce_at: Option<i64>,
 }
 
@@ -52,7 +52,7 @@ impl RemoteListener {
         }
     }
 
-    /// When the announcing process is checked next, ms.
+    /// When the announcing process is checked next, in ms.
     pub fn deadline(&self) -> Option<i64> {
         self.announce_at
     }

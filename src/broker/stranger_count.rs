@@ -1,14 +1,14 @@
 //! Counts events that unauthenticated clients cause. The log gets at most one line a minute about them, so that they
 //! can't fill it.
 
-/// The shortest time between two reports, ms.
+/// Minimum time between two reports, in ms.
 const REPORT_EVERY_MS: i64 = 60_000;
 
 /// The events of one kind since the last report.
 #[derive(Debug, Default)]
 pub struct StrangerCount {
     n: u64,
-    /// When the next report may be written, ms. The first report is written at once.
+    /// When the next report may be written, in ms. The first report is written at once.
     next_report: i64,
 }
 
@@ -18,7 +18,7 @@ impl StrangerCount {
         self.n += 1;
     }
 
-    /// When the next report is due, ms.
+    /// When the next report is due, in ms.
     pub fn report_due(&self) -> Option<i64> {
         (self.n > 0).then_some(self.next_report)
     }

@@ -19,7 +19,7 @@ use crate::core::peers::Peer;
 use crate::store::Message;
 use serde_json::{Value, json};
 
-/// How long a request may wait for changes, seconds: less than the HTTP thread allows.
+/// How long a request may wait for changes, in seconds: less than the HTTP thread allows.
 pub const HOLD_SECONDS_MAX: u64 = 8;
 
 /// The versions that a linked broker polls.
@@ -36,7 +36,7 @@ impl Marks {
     }
 }
 
-/// The time until which a request waits for changes, ms; `None` to answer it now.
+/// The time until which a request waits for changes, in ms; `None` to answer it now.
 pub fn hold_ms(request: &Request, marks: Marks) -> Option<i64> {
     let query = request.head.target.strip_prefix("/mesh/peers?").filter(|_| request.head.method == "GET")?;
     let number =

@@ -10,7 +10,7 @@ use crate::core::Mesh;
 use serde_json::Value;
 use std::path::Path;
 
-/// The most ids for which one connection may listen. The oldest ids are forgotten first.
+/// Maximum number of ids for which one connection may listen. The oldest ids are forgotten first.
 const IDS_MAX: usize = 16;
 
 /// One WebSocket connection.
@@ -68,7 +68,7 @@ impl Subscribers {
     /// Queues a line for the connection with this index.
     pub fn enqueue(&mut self, place: usize, text: &str, seq: Option<i64>) {
         if let Some(subscriber) = self.subscribers.get_mut(place) {
-            // A client that does not read loses its connection at the next flush, and reconnects by itself.
+            // If a client does not read, the next flush drops its connection. The client reconnects by itself.
             subscriber.is_gone |= subscriber.connection.enqueue(text, seq).is_err();
         }
     }

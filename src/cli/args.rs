@@ -81,7 +81,7 @@ struct CommandParser {
     flags: Vec<(String, Option<String>)>,
 }
 
-/// The longest time that `hubs` waits. No hub needs longer to answer.
+/// Maximum time that `hubs` waits, in seconds. No hub needs longer to answer.
 const HUBS_SECONDS_MAX: i64 = 60;
 
 impl CommandParser {
@@ -139,7 +139,7 @@ impl CommandParser {
                 None => CliCommand::Bare,
                 Some((flag, _)) => {
                     let flag = flags::with_dashes(flag);
-                    return Err(usage_error(&format!("{flag}: want a verb with it; slm-mesh help lists the verbs")));
+                    return Err(usage_error(&format!("{flag}: needs a verb; slm-mesh help lists the verbs")));
                 }
             },
             "mcp" => CliCommand::Mcp { legacy: self.take_switch("legacy"), agent: self.take_agent()? },

@@ -21,7 +21,7 @@ pub fn list_hubs(seconds: u64, json: bool) -> Result<u8, Error> {
         ));
     }
     let answered = browse(Duration::from_secs(seconds));
-    // The proofs run in parallel, so that a slow stranger does not delay the hubs.
+    // The machines are checked in parallel, so that a slow machine does not delay the results of the others.
     let proven: Vec<(&DiscoveredService, Option<bool>)> = std::thread::scope(|scope| {
         let asked: Vec<_> = answered.iter().map(|hub| scope.spawn(|| prove(hub, &settings))).collect();
         answered.iter().zip(asked).map(|(hub, asked)| (hub, asked.join().unwrap_or(None))).collect()

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// The number of passages if the user gives none.
 pub const LAST_DEFAULT: usize = 20;
-/// The most passages that the user may ask for.
+/// Maximum number of passages that the user may ask for.
 pub const LAST_MAX: i64 = 1000;
 /// How many characters of one passage are printed.
 const PASSAGE_CHARS: usize = 4000;

@@ -37,7 +37,7 @@ pub struct DiscoveredHub {
 enum Membership {
     /// The hub was found.
     Joined,
-    /// The hub was not found once. The hub may be restarting.
+    /// The last search did not find the hub, which may be restarting.
     Missed,
     /// The hub is gone. Its name is kept, because a known hub is preferred.
     Left,

@@ -30,7 +30,7 @@ pub fn start_broker(places: &DataDir) -> Result<Client, Error> {
         Err(error) => return Err(unreachable(places, &error)),
     }
     let (child, pid) = match spawn_broker(places) {
-        // Another program started a broker without this lock in the meantime.
+        // Meanwhile another program started a broker without taking this lock.
         Err(error) if error.kind == ErrorKind::Refused => return Client::connect_local(places).map_err(|_| error),
         started => started?,
     };

@@ -64,7 +64,7 @@ pub static LIST: Op = Op {
 
 /// How many members one row names.
 const NAMED_MAX: usize = 20;
-/// The most rows of a page. Each row has at least this many bytes.
+/// Maximum number of rows in a page. Each row has at least this many bytes.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 60;
 
 fn join(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {

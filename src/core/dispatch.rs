@@ -29,9 +29,9 @@ pub struct CallContext {
     pub conn: ConnId,
     /// The acting peer's id, if one is known.
     pub actor: Option<PeerId>,
-    /// The present time, ms.
+    /// The present time, in ms.
     pub now: i64,
-    /// When the wait of the call ends, if the call has already waited, ms.
+    /// When the wait of the call ends, if the call has already waited, in ms.
     pub until: Option<i64>,
     /// For a wait for events or messages: the end of the stream when the wait began. For a wait for a wakeup: the end
     /// of the wait.
@@ -40,7 +40,7 @@ pub struct CallContext {
     pub deadline_reached: bool,
     /// The call's own id on its connection.
     pub id: Value,
-    /// The processes above the caller, nearest first, if the transport could prove them.
+    /// The caller's ancestor processes, nearest first, if the transport could prove them.
     pub ancestors: Vec<Process>,
 }
 
@@ -77,7 +77,7 @@ pub struct Call {
     pub acting: Option<String>,
     /// The session to which the caller's shell belongs, according to its environment.
     pub shell_session: Option<String>,
-    /// The processes above the caller, nearest first, if the transport could prove them.
+    /// The caller's ancestor processes, nearest first, if the transport could prove them.
     pub ancestors: Vec<Process>,
 }
 

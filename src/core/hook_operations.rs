@@ -33,7 +33,7 @@ const RUNNING: Arg = Arg::new(
 const EDIT_MS: i64 = 2 * 60_000;
 /// How long locks of background work last, if the end of the work is not reported earlier.
 const BACKGROUND_MS: i64 = 60 * 60_000;
-/// The most messages that one hook shows. It only counts further messages.
+/// Maximum number of messages that one hook shows. Further messages are only counted.
 const SHOWN_MAX: usize = 10;
 
 /// Locks the files of an edit for the session of the hook.
@@ -59,7 +59,7 @@ pub static EDIT: Op = Op {
 /// Returns mail for a hook to show.
 pub static MAIL: Op = Op {
     name: "hook.mail",
-    summary: "Hand unread mail to a hook, once; with withNeighbours, also list peers and locks in the repository",
+    summary: "Hand unread mail to a hook, once; with `withNeighbours`, also list peers and locks in the repository",
     args: session_args![
         NAMING;
         Arg::new("direct", ArgKind::Flag, "Only messages sent to this session alone").at(CliPlace::Hidden),
@@ -80,7 +80,7 @@ pub static MAIL: Op = Op {
 /// Ends a turn.
 pub static END: Op = Op {
     name: "hook.turn_end",
-    summary: "End a session's turn and release the locks that its edits took; with leave, release all",
+    summary: "End a session's turn and release the locks that its edits took; with `leave`, release all",
     args: session_args![
         NAMING;
         SUBAGENT,
@@ -263,5 +263,5 @@ fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value
     (json!(near), json!(held))
 }
 
-/// The most neighbours, and the most locks, that a hook shows.
+/// Maximum number of neighbours that a hook shows, and of locks.
 const NEIGHBOURS_MAX: usize = 8;

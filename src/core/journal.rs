@@ -31,7 +31,7 @@ pub static READ: Op = Op {
         TYPES,
         Arg::new("since", ArgKind::Text { min: 1, max: 64 }, "Only events after this time (ISO 8601)"),
         pagination::limit(200, "Maximum number of events, 50 by default"),
-        pagination::after("Cursor: only events after this sequence number, the seq of the previous answer"),
+        pagination::after("Cursor: only events after this sequence number, `seq` from the previous answer"),
         Arg::wait_seconds("Seconds to wait for an event; every client allows 25").short("wait"),
     ],
     actor: Auth::Optional,
@@ -82,7 +82,7 @@ pub static UNSUBSCRIBE: Op = Op {
     run: unsubscribe,
 };
 
-/// The longest state value that an event carries, bytes. A client must fetch a longer value.
+/// Maximum size of a state value that an event contains, in bytes. A client must fetch a longer value.
 const EVENT_VALUE_MAX: usize = 4096;
 
 fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -194,7 +194,7 @@ pub enum Change<'a> {
     MessageRead(&'a Message),
     /// A linked mesh accepted a message.
     MessageForwarded { message: &'a Message, by: String },
-    /// A linked mesh refused a message finally.
+    /// A linked mesh permanently refused a message.
     MessageRejected { message: &'a Message, by: String },
     /// An entry of the shared state has a new value.
     StateChanged(&'a StateEntry),

@@ -26,7 +26,7 @@ pub const TOOLS: &[Tool] = &[
         noun: "peers",
         title: "List Mesh Peers",
         about: "List the other coding agents on the mesh: name, project, branch, current work and locks. \
-                Pass a name from here to mesh_send. With detail and a name, see also what that agent was last asked and said.",
+                Pass a name from here to mesh_send. With `detail` and a name, you also see the last prompt to that agent and its last answer.",
         default: None,
         hints: [true, false, true],
     },

@@ -5,9 +5,9 @@ use crate::base::limits;
 /// The settings of a mesh.
 #[derive(Debug, Clone)]
 pub struct MeshSettings {
-    /// An HTTP peer is stale after this long without a heartbeat, ms.
+    /// An HTTP peer is stale after this long without a heartbeat, in ms.
     pub stale_ms: i64,
-    /// An HTTP peer is gone after this long without a heartbeat, ms.
+    /// An HTTP peer is gone after this long without a heartbeat, in ms.
     pub dead_ms: i64,
     /// How long a lock lasts if the caller gives no duration, minutes.
     pub lock_ttl_min: i64,

@@ -113,13 +113,13 @@ pub struct Mesh {
     federation: Federation,
     /// Describes the hubs of this mesh at a time; `None` for the only broker.
     hub_status: Option<Box<dyn Fn(i64) -> Value + Send>>,
-    /// When the mesh opened, ms.
+    /// When the mesh opened, in ms.
     started: i64,
-    /// The time of the last tick, ms.
+    /// The time of the last tick, in ms.
     ticked_at: i64,
-    /// When old rows are removed next, ms.
+    /// When old rows are removed next, in ms.
     next_prune: i64,
-    /// After the disk refused a write, timed work such as expiry pauses until this time, ms.
+    /// After the disk refused a write, timed work such as expiry pauses until this time, in ms.
     retry_after: i64,
 }
 
@@ -177,7 +177,7 @@ impl Mesh {
         })
     }
 
-    /// Sets the function that describes the hubs of this mesh at a time (ms), for `status`.
+    /// Sets the function that describes the hubs of this mesh at a given time (in ms), for `status`.
     pub fn set_hub_status(&mut self, describe: Box<dyn Fn(i64) -> Value + Send>) {
         self.hub_status = Some(describe);
     }
@@ -216,7 +216,7 @@ impl Mesh {
         self.peers.set_agent_process(conn, ancestors);
     }
 
-    /// When the mesh opened, ms.
+    /// When the mesh opened, in ms.
     pub fn started(&self) -> i64 {
         self.started
     }

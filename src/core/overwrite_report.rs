@@ -61,7 +61,7 @@ fn report_text(args: &Args) -> String {
     let head = if args.flag("isCertain") == Some(true) {
         "My shell command changed files that you have locked:"
     } else {
-        "Files that you have locked changed while my shell command ran. The command, or another one at the same time, changed them:"
+        "While my shell command ran, files changed that you have locked. The command, or another one at the same time, changed them:"
     };
     let command = args.text("command").unwrap_or("").lines().next().unwrap_or("");
     let command = untrusted_text::quoted(command, COMMAND_SHOWN);

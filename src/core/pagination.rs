@@ -10,10 +10,10 @@ use crate::base::error::Error;
 use crate::base::limits;
 use serde_json::{Value, json};
 
-/// The longest cursor, in bytes: a number and a path.
+/// Maximum length of a cursor, in bytes: a number and a path.
 pub const CURSOR_MAX: usize = limits::PATH_MAX + 21;
 
-/// The argument for the most rows of an answer.
+/// The argument that sets the maximum number of rows in an answer.
 pub const fn limit(max: i64, help: &'static str) -> Arg {
     Arg::new("limit", ArgKind::Int { min: 1, max }, help)
 }
@@ -30,7 +30,7 @@ pub const fn before(help: &'static str) -> Arg {
 
 /// The argument for the cursor of the next page, of at most `max` bytes.
 pub const fn next_page(max: usize) -> Arg {
-    Arg::new("after", ArgKind::Text { min: 1, max }, "Start here: next from the previous answer").not_in_tool()
+    Arg::new("after", ArgKind::Text { min: 1, max }, "Start here: `next` from the previous answer").not_in_tool()
 }
 
 /// The rows of one answer.
@@ -82,5 +82,5 @@ pub fn add_cursor(value: &mut Value, n_left: usize, last: Option<(i64, &str)>) {
 /// When the text is not a cursor.
 pub fn parse_cursor(cursor: &str) -> Result<(i64, &str), Error> {
     let parts = cursor.split_once(' ').and_then(|(number, text)| Some((number.parse().ok()?, text)));
-    parts.ok_or_else(|| Error::usage("after", "want the value of next from the previous answer"))
+    parts.ok_or_else(|| Error::usage("after", "want the value of `next` from the previous answer"))
 }

@@ -40,7 +40,7 @@ impl RateLimiter {
     /// Takes `cost` tenths of a message from a budget.
     ///
     /// # Errors
-    /// When the budget is spent: the rest of its window, ms.
+    /// When the budget is spent: the rest of its window, in ms.
     pub(super) fn spend(&mut self, budget: &str, cost: u32, now: i64) -> Result<(), i64> {
         if self.spent.len() > limits::PEERS_MAX {
             self.spent.retain(|_, (since, _)| now - *since < limits::RATE_WINDOW_MS);

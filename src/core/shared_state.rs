@@ -36,7 +36,7 @@ pub static GET: Op = Op {
         Arg::new(
             "from",
             ArgKind::Int { min: 0, max: i64::MAX },
-            "Byte offset in a long value to read from: the value of next in the previous answer",
+            "Byte offset at which to start reading a long value: `next` from the previous answer",
         )
         .at(CliPlace::Hidden),
     ],
@@ -128,7 +128,7 @@ fn cut_to_part(value: &mut Value, from: usize) {
     value["bytes"] = json!(whole.len());
     if let Some(end) = end {
         value["next"] = json!(end);
-        value["note"] = json!("this is only a part of the value; get the next part with from = next");
+        value["note"] = json!("this is only a part of the value; to get the next part, pass `next` as `from`");
     }
 }
 
@@ -163,7 +163,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let mut value = json!({ "ok": true, "entries": page.into_rows() });
     if let Some(next) = next {
         value["next"] = json!(next);
-        value["note"] = json!("there are more entries; narrow the list with prefix");
+        value["note"] = json!("there are more entries; narrow the list with `prefix`");
     }
     Ok(Outcome::Ready(value))
 }
@@ -228,7 +228,7 @@ pub struct NewEntry<'a> {
     pub key: &'a str,
     /// Value.
     pub value: &'a str,
-    /// When it expires, ms.
+    /// When it expires, in ms.
     pub expires: Option<i64>,
 }
 

@@ -25,7 +25,7 @@ impl Mesh {
         self.resume_waiting(now);
     }
 
-    /// The time at which [`Mesh::tick`] has something to do next, ms.
+    /// The time at which [`Mesh::tick`] has something to do next, in ms.
     pub fn deadline(&mut self) -> Option<i64> {
         let writes = [
             self.locks.deadline(),

@@ -147,7 +147,7 @@ impl Turn {
         self.push(Effect::Log(error.clone()));
     }
 
-    /// When the next entry or message expires, ms.
+    /// When the next entry or message expires, in ms.
     pub(super) fn next_expiry(&mut self) -> Option<i64> {
         if self.next_expiry.is_none() {
             let entry = self.store.next_entry_expiry().ok().flatten();

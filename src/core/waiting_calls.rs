@@ -86,7 +86,7 @@ impl Waiting {
         self.calls.insert(place, call);
     }
 
-    /// When the next call must be answered, ms.
+    /// When the next call must be answered, in ms.
     pub(super) fn deadline(&self) -> Option<i64> {
         self.calls.iter().filter_map(|call| call.ctx.until).min()
     }

@@ -17,7 +17,7 @@ const HUBS_PER_ADDRESS_MAX: usize = 8;
 const ADDRESSES_MAX: usize = 8;
 /// How many packets we parse in one second. We drop all others unread.
 const PACKETS_PER_SECOND_MAX: u32 = 256;
-/// The longest multicast DNS packet (RFC 6762 17).
+/// Maximum size of a multicast DNS packet, in bytes (RFC 6762 17).
 const PACKET_BYTES_MAX: usize = 9000;
 /// How many sockets we open, at most one for each address of this machine.
 const SOCKETS_MAX: usize = 32;
@@ -37,7 +37,7 @@ pub enum ServiceKind {
     SuperLocalMemory,
 }
 
-/// A service that responded. Its address is a fact; everything else is the claim of a stranger.
+/// A service that responded. Only its address is certain; any machine could claim the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredService {
     /// The instance's name: any text of at most 63 characters.
@@ -148,7 +148,7 @@ impl DiscoveryResults {
         DiscoveryResults { id, found: Vec::new(), second: 0, n_packets: 0 }
     }
 
-    /// Parses a packet that arrived on an interface this long after the start.
+    /// Parses a packet that arrived on this interface. `after` is the time since browsing began.
     fn take_packet(&mut self, packet: &[u8], from: SocketAddr, interface: &Interface, after: Duration) {
         if after.as_secs() != self.second {
             (self.second, self.n_packets) = (after.as_secs(), 0);

@@ -14,7 +14,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// The first pause before a restart.
 const PAUSE_MS_MIN: i64 = 1000;
-/// The longest pause.
+/// Maximum pause.
 const PAUSE_MS_MAX: i64 = 300_000;
 /// After this time without a crash, the pause is short again.
 const STABLE_MS: i64 = 60_000;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 /// How many pointers one name may follow. RFC 1035 4.1.4 gives no limit; honest names need few.
 const HOPS_MAX: usize = 16;
-/// The longest name, without the empty label at its end (RFC 1035 2.3.4).
+/// Maximum length of a name in bytes, without the empty label at its end (RFC 1035 2.3.4).
 const NAME_BYTES_MAX: usize = 254;
 /// How many records of each kind we take from one packet.
 const RECORDS_MAX: usize = 64;

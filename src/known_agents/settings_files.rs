@@ -54,7 +54,7 @@ pub struct Plugin {
 /// How to see that a plugin is installed and switched on.
 #[derive(Debug, Clone, Copy)]
 pub enum PluginSign {
-    /// Under this key of a file, `slm-mesh@MARKETPLACE` is true.
+    /// The key in this settings file under which `slm-mesh@MARKETPLACE` is set to true.
     EnabledIn(FilePath, &'static str),
     /// The file exists.
     Exists(FilePath),
@@ -78,16 +78,16 @@ pub struct Switch {
     pub file: FilePath,
     /// The keys that lead to the setting.
     pub keys: &'static [&'static str],
-    /// The value with which no hook runs.
+    /// The value that switches hooks off.
     pub off: Off,
 }
 
 /// The value of a setting that switches hooks off.
 #[derive(Debug, Clone, Copy)]
 pub enum Off {
-    /// This boolean.
+    /// The setting has this boolean value.
     Flag(bool),
-    /// A list that contains our name.
+    /// The setting is a list that contains our name.
     ListHasUs,
 }
 

@@ -28,7 +28,7 @@ pub enum Evidence {
     Test,
     /// The agent's documentation says so. Our tests follow the documentation, without the real agent.
     Docs,
-    /// It does not work.
+    /// The feature does not work.
     No,
 }
 

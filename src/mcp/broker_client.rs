@@ -1,6 +1,6 @@
 //! The session's connection to the broker: sends calls, receives answers, and reconnects when the broker is lost.
 //!
-//! **Invariant:** a message counts as read only after the result that contains it was written completely. A cancelled
+//! **Invariant:** a message counts as read only after the result that contains it was output completely. A cancelled
 //! call marks nothing as read.
 
 mod reader_thread;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The most calls in progress. Further calls are refused.
+/// Maximum number of calls in progress. Further calls are refused.
 const CALLS_MAX: usize = 64;
 /// How long calls may still take after the client has closed its end. Clients kill a server after 2 s.
 const CLOSE_MAX: Duration = Duration::from_millis(1500);

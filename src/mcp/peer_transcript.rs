@@ -19,9 +19,9 @@ const SHOWN_CHARS: usize = 400;
 /// Which passages a reader wants.
 #[derive(Debug, Clone, Copy)]
 pub struct PassageFilter<'a> {
-    /// The most passages of each speaker.
+    /// Maximum number of passages of each speaker.
     pub per_speaker: usize,
-    /// The most passages in total.
+    /// Maximum number of passages in total.
     pub total: usize,
     /// Only passages that contain this text, in upper or lower case.
     pub grep: Option<&'a str>,

@@ -59,8 +59,8 @@ impl BatchReply {
         BatchReply { gathered: Mutex::new(Gathered { n_wanted, answers: Vec::new() }), out }
     }
 
-    /// Adds an answer. The last answer sends all of them. Returns true only if the line was written completely,
-    /// because the client has not seen an answer that waits for others.
+    /// Adds an answer. The last answer sends all of them. Returns true only if the whole line was written, because the
+    /// client has not yet seen an answer that still waits for other answers.
     pub fn add(&self, answer: Value) -> bool {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         gathered.answers.push(answer);
@@ -150,7 +150,7 @@ impl PendingCall {
         let mut params = self.arguments.clone();
         params.insert("as".into(), json!(peer));
         if let Some(seconds) = params.get("waitSeconds").and_then(Value::as_u64).filter(|_| self.was_sent) {
-            // A wait that a lost connection cut short continues for the rest of its time.
+            // If a lost connection cut the wait short, the wait continues for its remaining time.
             params.insert("waitSeconds".into(), json!(seconds.saturating_sub(self.began.elapsed().as_secs())));
         }
         rpc::request(&json!(request), self.op.name, &Value::Object(params))

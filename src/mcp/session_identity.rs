@@ -6,9 +6,9 @@ use crate::sys::settings::Settings;
 use crate::sys::{git, process};
 use serde_json::{Value, json};
 
-/// The longest session key that the broker accepts, bytes.
+/// Maximum length of a session key that the broker accepts, in bytes.
 const KEY_MAX: usize = 128;
-/// The longest name of an agent that slm-mesh does not know, characters.
+/// Maximum length of the name of an agent that slm-mesh does not know, in characters.
 const NAME_MAX: usize = 40;
 
 /// What is known about the client's name.

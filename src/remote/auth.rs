@@ -18,12 +18,12 @@ use snow::{Builder, Error, HandshakeState, TransportState};
 
 /// The Noise protocol, by its official name.
 const NOISE_PROTOCOL: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
-/// The longest Noise message, in bytes.
+/// Maximum size of a Noise message, in bytes.
 pub const MESSAGE_MAX: usize = 65_535;
 /// The bytes that encryption adds to each message: the kind of its content, and the tag.
 pub const OVERHEAD: usize = 1 + TAG_LEN;
 const TAG_LEN: usize = 16;
-/// The most bytes of a handshake message.
+/// Maximum size of a handshake message, in bytes.
 const HANDSHAKE_MAX: usize = 96;
 const KEY_LEN: usize = 32;
 /// The block size of SHA-256. HMAC hashes keys that are longer.

@@ -18,7 +18,7 @@ use tungstenite::{Error, Message, WebSocket};
 const WAITING_MAX: usize = 256 << 10;
 /// How many messages and reads one turn serves, so that other bridges get their turn.
 const TURN_MAX: usize = 32;
-/// The most bytes of one read from the pair. They fit into one message.
+/// Maximum number of bytes in one read from the socket pair. They fit into one message.
 const READ_LEN: usize = 16 << 10;
 
 /// The state of a bridge after a turn.
@@ -58,8 +58,8 @@ pub struct Bridge {
     pair: UnixStream,
     token: Token,
     ready: Readiness,
-    /// Whether the poll reports room in the pair. That is on only while `waiting` has bytes, because each line that
-    /// the other end reads would wake us.
+    /// Whether the poll reports that the socket pair accepts bytes. Only while `waiting` has bytes, because otherwise
+    /// each line that the other end reads would wake this thread.
     watches_room: bool,
     /// Bytes for the pair that it has not accepted yet.
     waiting: Vec<u8>,

@@ -14,9 +14,9 @@ use tungstenite::error::{ProtocolError, SubProtocolError};
 use tungstenite::handshake::HandshakeError;
 use tungstenite::{Message, WebSocket};
 
-/// The approximate waits before further attempts to reach a hub that has too many handshakes, ms.
+/// The approximate waits before further attempts to reach a hub that has too many handshakes, in ms.
 const RETRY_PAUSES_MS: &[u64] = &[20, 50, 100, 200, 400];
-/// How long a connection to one address may take, ms.
+/// How long a connection to one address may take, in ms.
 const CONNECT_MS: u64 = 3_000;
 /// How many addresses of one name we try.
 const ADDRESSES_TRIED: usize = 4;
@@ -52,7 +52,9 @@ pub fn connect(
         }
         // A hub that has no room hangs up at once.
         let Some(pause) = pauses.next().filter(|_| began.elapsed() < Duration::from_millis(HANDSHAKE_MS)) else {
-            return Err(hub.unreachable(&"it hung up: it is busy, or it rejected this machine too often"));
+            return Err(hub.unreachable(
+                &"it closed the connection: it is busy, or this machine has failed to authenticate too often",
+            ));
         };
         std::thread::sleep(Duration::from_millis(pause / 2 + jitter % pause));
     };

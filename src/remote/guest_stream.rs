@@ -149,7 +149,7 @@ impl Write for GuestStream {
             }
             wait_for(&self.shared.network, SocketEvent::ReadableOrWritable, left)?;
             let mut connection = self.shared.lock();
-            // The hub may wait until we read before it reads more of ours.
+            // The hub may read no more of our bytes until we read some of its bytes.
             connection.receive(Instant::now());
             is_sent = connection.flush()?;
         }

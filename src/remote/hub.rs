@@ -22,10 +22,10 @@ use std::time::{Duration, Instant};
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
-/// The most accepted connections at the same time.
+/// Maximum number of accepted connections at the same time.
 const ACCEPTED_MAX: usize = 10_000;
-/// The most pending handshakes at the same time, in total and from one address. A new handshake then replaces the
-/// oldest.
+/// Maximum number of pending handshakes at the same time, in total and from one address. At the maximum, a new
+/// handshake replaces the oldest.
 const PENDING_MAX: usize = 256;
 const PENDING_PER_ADDRESS_MAX: usize = 64;
 /// How many connections the thread accepts before it serves the open ones, so that none is dropped unread.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 const DEAD_AFTER: Duration = Duration::from_millis(DEAD_MS);
 const PING_AFTER: Duration = Duration::from_millis(PING_MS);
-/// The time after which a guest with several hubs sends a ping, ms.
+/// The time after which a guest with several hubs sends a ping, in ms.
 const PING_AFTER_DOUBTFUL: Duration = Duration::from_millis(2_000);
 /// After this time without an answer to a ping, a guest with several hubs asks the other hubs, again and again until
 /// the answer comes. Together with the ping this is 3 s. In this time the other hubs also notice that a hub has lost

@@ -3,8 +3,8 @@
 //! The hub puts a `bridge` between the WebSocket and one end of a local socket pair, so that the broker's loop reads
 //! and writes lines, as on one machine. A guest reads and writes them on a `guest_stream`.
 //!
-//! **Invariant:** no byte from a stranger reaches the broker. The secret never leaves its machine. A message that was
-//! changed, repeated, reordered or left out ends the connection.
+//! **Invariant:** no byte from a client that has not proven the secret reaches the broker. The secret never leaves its
+//! machine. A message that was changed, repeated, reordered or left out ends the connection.
 
 mod auth;
 pub mod auth_failures;
@@ -24,12 +24,12 @@ const GUEST_PATH: &str = "/far";
 /// The WebSocket subprotocol between our own programs. It is also part of each handshake, so that both sides agree on
 /// it. Version 0.1.0 names no subprotocol.
 const SUBPROTOCOL: &str = "slm-mesh.noise.1";
-/// A handshake that takes longer is dropped, ms.
+/// A handshake that takes longer is dropped, in ms.
 const HANDSHAKE_MS: u64 = 3_000;
-/// After this time without a sign of life, a side sends a ping, ms. This is often enough to survive a cable that is
+/// After this time without a sign of life, a side sends a ping, in ms. This is often enough to survive a cable that is
 /// unplugged for five seconds.
 const PING_MS: u64 = 3_000;
-/// A side without a sign of life for this long counts as gone, ms. Users learn of it within 15 s, and in this time a
+/// A side without a sign of life for this long counts as gone, in ms. Users learn of it within 15 s, and in this time a
 /// session also tries once to reach the hub again.
 const DEAD_MS: u64 = 10_000;
 

@@ -18,7 +18,7 @@ pub struct LogEntry {
     pub schema: u32,
     /// The term of the leader.
     pub term: Term,
-    /// The mesh's time in that turn, ms. The next leader's clock continues from it.
+    /// The mesh's time in that turn, in ms. The next leader's clock continues from it.
     pub now: i64,
     /// The changes, as the store recorded them.
     pub changes: Vec<u8>,

@@ -2,7 +2,7 @@
 
 use super::syntax::{Part, Word};
 
-/// The most words to which one word may expand.
+/// Maximum number of words to which one word may expand.
 const WORDS_MAX: usize = 256;
 
 /// An element of a word: one special character, or a part without special braces.

@@ -11,9 +11,9 @@ use std::rc::Rc;
 
 /// The steps that every command line may take. A longer command line gets more.
 const STEPS_MIN: usize = 16_000;
-/// The deepest nesting of scripts, functions and commands.
+/// Maximum nesting depth of scripts, functions and commands.
 const DEPTH_MAX: usize = 30;
-/// The most folders that one command line may list.
+/// Maximum number of folders that one command line may list.
 const LISTINGS_MAX: usize = 2000;
 
 /// The input or output of a command.
@@ -202,8 +202,8 @@ impl<'a> Evaluator<'a> {
             match joint {
                 Joint::And => output = joined(output, self.run(command, state, input).output),
                 Joint::Or => {
-                    // A command that failed has changed nothing. After `cd a || exit`, the script continues only if
-                    // `cd` succeeded.
+                    // A failed command has changed nothing. After `cd a || exit`, the script continues only if `cd`
+                    // succeeded.
                     let mut failed = self.copy(&before);
                     let other = self.run(command, &mut failed, input);
                     if !other.ends {
@@ -431,7 +431,7 @@ impl<'a> Evaluator<'a> {
         state.set(&assignment.name, value);
     }
 
-    /// Notes the files of redirections, and returns what the command reads.
+    /// Records the files that the redirections write, and returns the standard input of the command.
     fn redirected(&mut self, redirects: &[Redirect], state: &mut State, input: &StreamText) -> StreamText {
         self.spend(input.text().map_or(0, |text| text.len() / 64));
         let mut input = input.clone();

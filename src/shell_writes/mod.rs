@@ -1,8 +1,8 @@
 //! Finds the files that a shell command line would write. It uses only the text of the command and the names of
 //! files, and runs nothing.
 //!
-//! The parser knows POSIX sh and bash. The commands that agents use have their rules in `commands`. Writes that the
-//! text does not show are skipped: a wrong file would deny a harmless command, which is worse than a missed write.
+//! The parser knows POSIX sh and bash. The commands that agents use have their rules in `commands`. A write is skipped
+//! if the text does not show it: a wrong file would deny a harmless command, which is worse than a missed write.
 //!
 //! A parser crate was not worth its size. The best maintained one with a suitable licence, `brush-parser` 0.4, adds
 //! 76 crates and 170 KiB, and the content of words would still have to be parsed here.

@@ -13,7 +13,7 @@ pub struct ChannelMember {
     pub channel: ChannelName,
     /// The peer that joined the channel.
     pub peer: PeerId,
-    /// When the peer joined, ms.
+    /// When the peer joined, in ms.
     pub joined: i64,
 }
 

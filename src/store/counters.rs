@@ -1,5 +1,5 @@
-//! Numbers that the database keeps, so that no rows need to be counted: the last sequence numbers, and the numbers of
-//! rows.
+//! Counters that the database stores, so that no rows need to be counted: the last sequence numbers, and how many rows
+//! the tables have.
 //!
 //! **Invariant:** no sequence number and no fencing token is used twice, even if a power failure destroys the end of
 //! the write-ahead log. Numbers are reserved in blocks in a separate file, which is on the disk before the first
@@ -12,11 +12,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// How many numbers are reserved at once. The broker waits for the disk once per this many messages, events or
+/// How many sequence numbers are reserved at once. The broker waits for the disk once per this many messages, events or
 /// grants.
 const BLOCK: i64 = 4096;
 
-/// The kept numbers, written once per turn.
+/// The stored counters, written once per turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// The last message's sequence number.
@@ -34,19 +34,19 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// The last numbers of messages, events and tokens.
+    /// The last sequence numbers of messages and events, and the last token.
     fn last(&self) -> [i64; 3] {
         [self.message_last, self.event_last, self.token_last]
     }
 
-    /// Makes the numbers continue above these numbers.
+    /// Raises the counters, so that new sequence numbers continue above these.
     pub(super) fn raise_to(&mut self, floor: [i64; 3]) {
         let lasts = [&mut self.message_last, &mut self.event_last, &mut self.token_last];
         lasts.into_iter().zip(floor).for_each(|(last, floor)| *last = floor.max(*last));
     }
 }
 
-/// The file that records up to which numbers are reserved.
+/// The file that records up to which value the sequence numbers are reserved.
 #[derive(Debug)]
 pub(super) struct ReservedNumbers {
     /// The file's path; `None` for a database in memory, whose numbers end with it.
@@ -71,7 +71,7 @@ impl ReservedNumbers {
         Ok(ReservedNumbers { upto: [number(), number(), number()], path: Some(path) })
     }
 
-    /// The numbers below which all numbers may have been used.
+    /// The highest sequence numbers that may have been used.
     pub(super) fn floor(&self) -> [i64; 3] {
         self.upto
     }
@@ -90,7 +90,7 @@ impl ReservedNumbers {
         Ok(())
     }
 
-    /// Gives back reserved numbers that were not used, so that the next broker continues without a gap.
+    /// Gives back reserved sequence numbers that were not used, so that the next broker continues without a gap.
     pub(super) fn give_back(&mut self, counters: &Counters) -> StoreResult<()> {
         let Some(path) = &self.path else { return Ok(()) };
         // If this write is lost, the larger numbers stay, which only causes a gap.
@@ -99,7 +99,7 @@ impl ReservedNumbers {
     }
 }
 
-/// Writes the numbers in place: one line of fixed length, which is shorter than a sector.
+/// Writes the reserved sequence numbers in place: one line of fixed length, which is shorter than a sector.
 fn write_numbers(path: &Path, upto: [i64; 3], sync: bool) -> io::Result<()> {
     let is_new = !path.exists();
     let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
@@ -121,7 +121,7 @@ fn file_error(path: &Path, error: &io::Error) -> StoreError {
 }
 
 impl Store {
-    /// Writes the numbers if they changed since they were written last.
+    /// Writes the counters if they have changed since the last write.
     pub(super) fn write_counters(&mut self) -> StoreResult<()> {
         let c = self.counters;
         if c != self.counters_stored {
@@ -141,7 +141,7 @@ impl Store {
     }
 }
 
-/// Reads the kept numbers. A counter that is lower than a number in the tables is raised to that number.
+/// Reads the stored counters. A counter that is lower than a number in the tables is raised to that number.
 pub(super) fn read_counters(db: &Connection) -> StoreResult<Counters> {
     let mut counters = db.query_row("SELECT * FROM counters", [], |row| {
         Ok(Counters {

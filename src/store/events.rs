@@ -15,7 +15,7 @@ pub struct Event {
     pub kind: EventKind,
     /// The peer that caused the event.
     pub by: PeerId,
-    /// When the event happened, ms.
+    /// When the event happened, in ms.
     pub at: i64,
     /// The payload, as JSON text.
     pub payload: String,

@@ -28,9 +28,9 @@ pub struct LockRow {
     pub repo_path: Option<String>,
     /// Whether the lock applies in every work tree of the repository.
     pub all_worktrees: bool,
-    /// When granted, ms.
+    /// When granted, in ms.
     pub granted: i64,
-    /// When the lock ends unless it is renewed, ms.
+    /// When the lock ends unless it is renewed, in ms.
     pub expires: i64,
 }
 

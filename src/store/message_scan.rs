@@ -36,9 +36,9 @@ pub struct MessageScan<'a> {
     pub before: i64,
     /// Newest first.
     pub newest: bool,
-    /// The most rows to read.
+    /// Maximum number of rows to read.
     pub rows_max: i64,
-    /// The most bytes of text to read. At least one row is read.
+    /// Maximum number of bytes of text to read. At least one row is read.
     pub bytes_max: usize,
 }
 
@@ -53,7 +53,7 @@ pub struct ScannedMessage<'a> {
     pub recipient: &'a PeerId,
     /// The group in `to`; empty for a message to one peer.
     pub group: &'a str,
-    /// When accepted, ms.
+    /// When accepted, in ms.
     pub created: i64,
     /// Its state.
     pub state: MessageState,
@@ -218,7 +218,7 @@ impl Store {
         Ok(query.query_row([num], |row| row.get::<_, String>(0))?.into())
     }
 
-    /// The largest number that messages before this time have. Later messages have larger numbers.
+    /// The highest sequence number before this time. Later messages have higher numbers.
     pub fn message_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (0, self.counters.message_last);
         let mut query = self.db.prepare_cached("SELECT created FROM message WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;

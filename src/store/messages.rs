@@ -27,9 +27,9 @@ pub struct Message {
     pub reply_to: Option<i64>,
     /// The sender's idempotency key.
     pub key: Option<String>,
-    /// When the message was accepted, ms.
+    /// When the message was accepted, in ms.
     pub created: i64,
-    /// When the message expires, ms.
+    /// When the message expires, in ms.
     pub expires: Option<i64>,
     /// Its state.
     pub state: MessageState,
@@ -39,15 +39,15 @@ pub struct Message {
     pub mesh: Option<MeshUrl>,
     /// Why the linked mesh refused the message.
     pub rejection: Option<String>,
-    /// How many bytes of the payload were written out in parts so far.
+    /// How many bytes of the payload have been output in parts so far.
     pub bytes_read: i64,
-    /// When the message was first offered, ms.
+    /// When the message was first offered, in ms.
     pub offered: Option<i64>,
-    /// When read, ms.
+    /// When read, in ms.
     pub read: Option<i64>,
-    /// When the message was acknowledged or answered, ms.
+    /// When the message was acknowledged or answered, in ms.
     pub acked: Option<i64>,
-    /// When a live push delivered the message, ms.
+    /// When a live push delivered the message, in ms.
     pub pushed: Option<i64>,
 }
 
@@ -68,7 +68,7 @@ pub struct MessageFilter<'a> {
     pub after: i64,
     /// Newest first.
     pub newest: bool,
-    /// The most messages to read.
+    /// Maximum number of messages to read.
     pub limit: i64,
     /// Stop after the texts have this many bytes; 0 means no limit.
     pub bytes: usize,

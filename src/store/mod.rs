@@ -145,7 +145,7 @@ pub struct Store {
     db: Connection,
     open: bool,
     call: CallState,
-    /// The kept numbers, including uncommitted changes.
+    /// The stored counters, including uncommitted changes.
     pub counters: Counters,
     counters_stored: Counters,
     counters_before_call: Counters,

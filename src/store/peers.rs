@@ -38,9 +38,9 @@ pub struct PeerRow {
     pub pid: i64,
     /// The agent process whose hooks or verbs made this session known, with its process id and its start time.
     pub process: Option<Process>,
-    /// When the peer was first seen, ms.
+    /// When the peer was first seen, in ms.
     pub first_seen: i64,
-    /// When the peer was seen last before it went offline, or before the row was written, ms.
+    /// When the peer was seen last before it went offline, or before the row was written, in ms.
     pub last_seen: i64,
     /// Whether the peer was online when the row was written.
     pub online: bool,

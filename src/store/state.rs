@@ -19,9 +19,9 @@ pub struct StateEntry {
     pub version: i64,
     /// The peer that changed the entry last.
     pub by: PeerId,
-    /// Time of the last change, ms.
+    /// Time of the last change, in ms.
     pub updated: i64,
-    /// When the entry expires, ms.
+    /// When the entry expires, in ms.
     pub expires: Option<i64>,
 }
 

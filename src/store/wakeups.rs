@@ -7,7 +7,7 @@ use crate::base::kinds::WakeupOutcome;
 /// One attempt to wake a session because of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WakeupRow {
-    /// When, ms.
+    /// When, in ms.
     pub at: i64,
     /// The channel's name; `None` if no channel was tried.
     pub channel: Option<String>,

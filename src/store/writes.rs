@@ -22,7 +22,7 @@ pub struct LogPosition {
     pub log: LogId,
     /// The number of the last entry.
     pub index: u64,
-    /// The mesh's time in that entry, ms.
+    /// The mesh's time in that entry, in ms.
     pub now: i64,
 }
 
@@ -107,7 +107,7 @@ impl Store {
     /// nothing. Only [`Store::commit`] or [`Store::rollback`] may follow.
     ///
     /// # Errors
-    /// When the disk refuses the numbers of the turn.
+    /// When the position in the log or the store's counters can't be written.
     pub fn seal(&mut self, position: LogPosition) -> StoreResult<Option<Changeset>> {
         if !self.open {
             return Ok(None);

@@ -5,7 +5,7 @@ use super::settings::{LINKS, SECRET, Settings};
 use crate::base::error::{Error, ErrorKind};
 use std::net::UdpSocket;
 
-/// The fewest characters of a secret. A shorter secret is refused.
+/// Minimum length of a secret, in characters. A shorter secret is refused.
 pub const SECRET_MIN: usize = 8;
 /// The characters of a good secret. A shorter secret causes a warning.
 pub const SECRET_GOOD: usize = 16;
@@ -104,7 +104,7 @@ fn refuse_own_address(hubs: &[HubAddress], role: &str) -> Result<(), Error> {
     }
 }
 
-/// The most links of one broker.
+/// Maximum number of links of one broker.
 const LINKS_MAX: usize = 8;
 
 /// The addresses of other meshes, without a trailing slash.

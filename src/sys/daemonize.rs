@@ -10,11 +10,11 @@ const OWN_FILES: &str = "/proc/self/fd";
 #[cfg(not(target_os = "linux"))]
 const OWN_FILES: &str = "/dev/fd";
 
-/// Gives up what the process inherited from its starter: each file above standard error, the working directory, the
-/// file mode mask, soft limits, and the priority.
+/// Drops what the process inherited from the process that started it: closes every file descriptor above standard
+/// error, and resets the working directory, the umask, the soft limits and the priority.
 ///
-/// Otherwise a lock that the starter holds on an inherited file would stay held as long as this process runs. A
-/// program that reads an inherited pipe to its end would wait as long. Call this before anything is opened.
+/// Otherwise a lock that the starter holds on an inherited file would last as long as this process, and a program that
+/// reads an inherited pipe to its end would wait just as long. Call this before opening anything.
 pub fn leave_starter() {
     close_inherited_files();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The name of the socket.
 const SOCKET: &str = "mesh.sock";
-/// The longest path of a Unix socket, in bytes: `sun_path` less its final zero, on macOS.
+/// Maximum length of the path of a Unix socket, in bytes: macOS's `sun_path` without its final zero.
 const SOCKET_PATH_MAX: usize = 103;
 
 /// A data directory. Each data directory has its own mesh.
@@ -108,8 +108,8 @@ impl DataDir {
             return Ok(());
         }
         let text = format!(
-            "{}, where the socket of {} belongs, is not a directory of yours alone; remove it, or set SLM_MESH_DATA_DIR \
-             to a shorter directory",
+            "{}, the directory for the socket of {}, belongs to another user or is open to others; remove this \
+             directory, or set SLM_MESH_DATA_DIR to a directory with a shorter path",
             dir.display(),
             self.dir.display()
         );
@@ -219,7 +219,7 @@ impl DataDir {
         let cure = match error.kind() {
             std::io::ErrorKind::StorageFull => "free some space on its disk",
             std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
-                "make it writable, or set SLM_MESH_DATA_DIR to a directory that is"
+                "make it writable, or set SLM_MESH_DATA_DIR to a writable directory"
             }
             _ => "repair it, or set SLM_MESH_DATA_DIR to another directory",
         };

@@ -11,7 +11,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// The most bytes that are read from the end.
+/// Maximum number of bytes to read from the end of a file.
 pub const READ_MAX: u64 = 4 << 20;
 /// A longer line is left out, because parsing it would need many times its length.
 const LINE_MAX: usize = 1 << 20;

@@ -8,7 +8,7 @@ use config_file::entries;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// The most bytes that we read from one of git's files.
+/// Maximum number of bytes to read from one of git's files.
 const FILE_MAX: u64 = 64 << 10;
 
 /// Facts about a work tree.
@@ -23,8 +23,8 @@ pub struct GitFacts {
     pub repo: Option<String>,
 }
 
-/// The beginning of a file; `None` if it can't be read. A directory that a caller names may contain a pipe or a
-/// device with that name, which must neither block this process nor fill its memory.
+/// The beginning of a file; `None` if it can't be read. In a directory that a caller names, the file may be a pipe or a
+/// device, which must neither block this process nor fill its memory.
 fn read_beginning(path: &Path) -> Option<String> {
     use rustix::fs::{Mode, OFlags};
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;

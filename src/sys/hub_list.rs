@@ -4,7 +4,7 @@ use crate::base::error::{Error, ErrorKind};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The most hubs that one guest may list. An etcd cluster serves at most five, and some may have two names.
+/// Maximum number of hubs that one guest may list. An etcd cluster serves at most five, and some may have two names.
 pub const HUBS_MAX: usize = 8;
 
 /// One hub in the setting.

@@ -74,12 +74,12 @@ impl Clock {
     }
 }
 
-/// Wall time, ms.
+/// Wall time, in ms.
 pub fn wall_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
-/// Time since boot, sleep included, ms.
+/// Time since boot, sleep included, in ms.
 pub fn boot_ms() -> i64 {
     #[cfg(target_os = "linux")]
     let id = rustix::time::ClockId::Boottime;
@@ -119,8 +119,8 @@ pub fn print_error(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", untrusted_text::lines(line).join("\n"));
 }
 
-/// Whether this process was started with standard output closed. Then Rust's runtime opens `/dev/null` instead, so
-/// that no other file gets this number, and output is lost.
+/// Whether this process was started with standard output closed. If so, Rust's runtime has opened `/dev/null` as
+/// descriptor 1, so that no other file gets that number. Output is lost.
 pub fn is_output_closed() -> bool {
     let out = std::io::stdout();
     let (Ok(here), Ok(null)) = (rustix::fs::fstat(&out), rustix::fs::stat("/dev/null")) else { return false };
@@ -147,7 +147,7 @@ pub fn own_path() -> PathBuf {
     }
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&folders).map(|folder| folder.join(PROGRAM)).find(|program| program.is_file());
-    // If no program is found, the error of the start names the place where the program was.
+    // If no program is found, starting it fails with an error that names the path at which it used to be.
     found.unwrap_or(path)
 }
 

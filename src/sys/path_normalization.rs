@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-/// The most symlinks in one path, as on Linux (path_resolution(7)).
+/// Maximum number of symlinks in one path, as on Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
 /// Makes a path absolute that a user typed in the working directory.

@@ -1,5 +1,5 @@
-//! Processes as the kernel reports them: which process connected, which processes are above it, whether it still
-//! runs, and an event when it ends.
+//! Processes as the kernel reports them: which process connected, what its ancestors are, whether it still runs, and an
+//! event when it ends.
 //!
 //! `process/linux.rs` and `process/macos.rs` offer the same few functions.
 //!

@@ -130,7 +130,7 @@ pub const SETTINGS: &[Setting] = &[
         range: SettingRange::Text(1024),
         default: "",
         help: "etcds://HOST:2379,HOST:2379/NAME: keep the mesh in etcd, so that several hubs stand in for each other; \
-               etcd:// without TLS only on this machine",
+               etcd://, which has no TLS, is allowed only for an etcd on this machine",
     },
     Setting {
         name: "SLM_MESH_STORE_CA",

@@ -1,8 +1,8 @@
 //! Reads the short fields of a JSON object of any size, whatever else the object contains: a byte order mark, half
 //! characters, texts of many megabytes, deep nesting, repeated names, a missing end.
 //!
-//! **Invariant:** memory is bounded. Values that are too long, too deep or too many are skipped; fields that the
-//! caller needs are the last to be skipped.
+//! **Invariant:** memory is bounded. Values are skipped if they are too long, too deep or too many. The fields that the
+//! caller asks for are skipped last.
 
 use super::text_excerpt::KeptText;
 use serde_json::{Map, Value};

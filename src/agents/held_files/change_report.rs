@@ -5,7 +5,7 @@ use crate::base::error::Error;
 use crate::base::untrusted_text;
 use serde_json::{Value, json};
 
-/// The most files that one report names. The report only counts further files.
+/// Maximum number of files that one report names. Further files are only counted.
 const FILES_SHOWN: usize = 20;
 
 /// A report on the changes of one command.
@@ -30,12 +30,12 @@ impl ChangeReport {
             (Cause::Command, "your command changed files that another agent has locked:"),
             (
                 Cause::Unsure,
-                "files that another agent has locked changed while your command ran. Your command or another one at \
+                "while your command ran, files changed that another agent has locked. Your command or another one at \
                  the same time changed them:",
             ),
             (
                 Cause::ProbablyHolder,
-                "files that another agent has locked changed while your command ran. Their holder ran a command at \
+                "while your command ran, files changed that another agent has locked. Their holder ran a command at \
                  the same time, which probably changed them:",
             ),
         ];

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The longest note, bytes. A longer file is not ours.
+/// Maximum size of a note, in bytes. A longer file is not ours.
 const NOTE_MAX: u64 = 2 << 20;
 
 /// One call of a tool, as the hooks around it know it.

@@ -13,11 +13,11 @@ use std::time::{Duration, SystemTime};
 
 /// How long a copy is kept.
 pub const KEPT: Duration = Duration::from_secs(3600);
-/// The most bytes that one hook copies or renews. Reading more would delay the command.
+/// Maximum number of bytes that one hook copies or renews. Reading more would delay the command.
 const HOOK_BYTES_MAX: u64 = 32 << 20;
-/// The most bytes of all copies together. The oldest copies are removed before a hook makes its first copy.
+/// Maximum size of all copies together, in bytes. The oldest copies are removed before a hook makes its first copy.
 const COPIES_BYTES_MAX: u64 = 2 * HOOK_BYTES_MAX;
-/// The most copies at the same time.
+/// Maximum number of copies at the same time.
 const COPIES_MAX: usize = 2 * limits::WATCHED_FILES_MAX;
 /// A copy that is needed again is renewed, unless it is younger than this.
 const FRESH: Duration = Duration::from_secs(60);

@@ -6,11 +6,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The largest content that is kept and compared, bytes.
+/// Maximum size of a content that is kept and compared, in bytes.
 pub const CONTENT_MAX: u64 = 1 << 20;
-/// On a file system whose timestamps count clock ticks, two writes within this time may look the same, ms.
+/// On a file system whose timestamps count clock ticks, two writes within this time may look the same, in ms.
 const TICK_MS: i64 = 50;
-/// The time for a file system whose timestamps count seconds, such as FAT, ms.
+/// The time for a file system whose timestamps count seconds, such as FAT, in ms.
 const COARSE_TICK_MS: i64 = 2_000;
 
 /// The state of a path.
@@ -43,11 +43,11 @@ pub struct FileStamp {
 /// The result of comparing two states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
-    /// It is the same.
+    /// The content is the same.
     Same,
-    /// Only a look at the content can tell.
+    /// Only comparing the contents can tell, because the size is the same and the stamps differ.
     InDoubt,
-    /// It is different.
+    /// The content is different.
     Different,
 }
 

@@ -14,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The longest file of records, bytes. A longer file is not ours.
+/// Maximum size of a records file, in bytes. A longer file is not ours.
 const RECORDS_SIZE_MAX: u64 = 4 << 20;
 
 /// What brought a file into its recorded state.

@@ -7,9 +7,9 @@ use crate::sys::regular_file::{read_regular, replace_regular};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// The longest entry, bytes. A longer file is not ours.
+/// Maximum size of an entry, in bytes. A longer file is not ours.
 const ENTRY_MAX: u64 = 64 << 10;
-/// The most entries. The oldest entries are removed to make room.
+/// Maximum number of entries. The oldest entries are removed to make room.
 const ENTRIES_MAX: usize = 512;
 
 /// A change of a file that can be undone.
@@ -17,7 +17,7 @@ const ENTRIES_MAX: usize = 512;
 pub struct Overwrite {
     /// The file.
     pub path: String,
-    /// When the change was seen, ms.
+    /// When the change was seen, in ms.
     pub at: i64,
     /// The name of the peer that held the file.
     pub holder: String,

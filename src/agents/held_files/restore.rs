@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The most bytes of a difference that are shown.
+/// Maximum size of a diff to show, in bytes.
 const DIFFERENCE_MAX: usize = 64 << 10;
 
 /// A change that can be undone.
@@ -53,8 +53,8 @@ impl HeldFiles {
         let shown = untrusted_text::shown_path(path);
         let entry = entry.ok_or_else(|| {
             Error::not_found(format!(
-                "no content of {shown} is kept; content is kept for an hour after a command changed a file that \
-                 another peer had locked, if it is at most 1 MiB"
+                "no copy of {shown} is kept; when a command changes a file that another peer has locked, a copy of at \
+                 most 1 MiB is kept for an hour"
             ))
         })?;
         let now = FileState::of(Path::new(path));

@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 /// A comment in an event stream, which keeps the connection alive.
 const HEARTBEAT: &[u8] = b":\n\n";
-/// The most bytes that one connection reads in one turn.
+/// Maximum number of bytes that one connection reads in one turn.
 pub const READ_MAX: usize = 64 << 10;
-/// The most bytes that are still read after the last response. Unread bytes would reset the connection, and the
-/// client might never get that response.
+/// Maximum number of bytes that are still read after the last response. Unread bytes would reset the connection, and
+/// the client might never get that response.
 const DRAIN_MAX: usize = 2 << 20;
 /// How long bytes are still read after the last response.
 const DRAIN: Duration = Duration::from_secs(1);

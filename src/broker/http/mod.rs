@@ -129,30 +129,30 @@ impl Drop for OnDisconnect {
 /// The resources that clients may use, and their time limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The most bytes of a request line with its headers.
+    /// Maximum size of a request line with its headers, in bytes.
     pub head_max: usize,
-    /// The most headers of a request.
+    /// Maximum number of headers in a request.
     pub headers_max: usize,
-    /// The most bytes of a request's body.
+    /// Maximum size of a request's body, in bytes.
     pub body_max: usize,
-    /// The longest time from the first byte of a request to its last byte.
+    /// Maximum time from the first byte of a request to its last byte.
     pub request_ms: u64,
-    /// The longest time for a client to read its whole response.
+    /// Maximum time for a client to read its whole response.
     pub answer_ms: u64,
-    /// The longest time between two requests of a connection.
+    /// Maximum time between two requests on a connection.
     pub idle_ms: u64,
-    /// The most connections of all clients.
+    /// Maximum number of connections, over all clients together.
     pub connections_max: usize,
-    /// The most connections from one address.
+    /// Maximum number of connections from one address.
     pub per_address_max: usize,
-    /// The most requests of one connection that are served before the other connections get a turn. They are parsed
-    /// one by one, so memory never holds more than one of them.
+    /// Maximum number of requests of one connection that are served before the other connections get a turn. They are
+    /// parsed one by one, so memory never holds more than one of them.
     pub pipeline_max: usize,
-    /// The most bytes of a stream that its client has not read. A slower client is dropped.
+    /// Maximum number of bytes in a stream that its client has not read. A slower client is dropped.
     pub stream_max: usize,
     /// How often a quiet stream gets a keep-alive.
     pub beat_ms: u64,
-    /// The most bytes of all responses that clients have not read. The client with the most unread bytes is dropped
+    /// Maximum number of unread bytes in all responses together. The client with the most unread bytes is dropped
     /// first.
     pub out_max: usize,
 }

@@ -37,7 +37,7 @@ impl HubConfig {
             return Err(wrong(text.into()));
         };
         if !links(settings)?.is_empty() {
-            let text = "a mesh with several hubs has no links to other meshes yet; remove SLM_MESH_PEER_URL";
+            let text = "a mesh with several hubs cannot be linked to other meshes yet; remove SLM_MESH_PEER_URL";
             return Err(wrong(text.into()));
         }
         let address = EtcdAddress::parse(store).map_err(wrong)?;
@@ -65,14 +65,14 @@ impl HubConfig {
         EtcdLog::new(self.etcd.clone()).map_err(|why| Error::new(ErrorKind::Usage, format!("{STORE}: {why}")))
     }
 
-    /// The time after which another hub takes over from a silent one, ms.
+    /// The time after which another hub takes over from a silent one, in ms.
     pub fn lease_ms(&self) -> i64 {
         self.etcd.lease_seconds as i64 * 1000
     }
 }
 
-/// The address of this machine in the network of etcd, in which the other hubs are as well. If etcd is reached through a
-/// loopback address, this machine's name.
+/// The address of this machine in etcd's network, to which the other hubs belong, too. If etcd is reached through a
+/// loopback address, the name of this machine.
 fn own_address_towards(member: &str) -> String {
     let place = member.split_once("://").map_or(member, |(_, place)| place);
     // Connecting a UDP socket sends nothing; it only makes the system choose the address of this side.

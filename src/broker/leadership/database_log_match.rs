@@ -1,10 +1,10 @@
-//! Decides whether a hub's database belongs to the log that the hub finds, so that two meshes never mix.
+//! Decides whether a hub's database belongs to the log that the hub finds in etcd, so that two meshes never mix.
 
 use crate::base::ids::LogId;
 use crate::replication::Position;
 use crate::store::LogPosition;
 
-/// What a hub may do with the log that it finds.
+/// How a hub's database relates to the log that the hub finds in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseLogMatch {
     /// There is no log yet. This hub may begin it with its own data.

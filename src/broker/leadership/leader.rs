@@ -37,7 +37,7 @@ impl<L: ReplicatedLog> Leader<L> {
                 mesh.take_back(&error);
                 return TurnEnd::TakenBack;
             }
-            // The turn may have read data that another hub has changed since.
+            // Since the turn read its data, another hub may have changed that data.
             Ok(None) if !self.log.is_leading() => return TurnEnd::Deposed("the lease has ended".into()),
             Ok(None) => {}
             Ok(Some(changes)) => {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The part of this broker in its mesh.
+/// This broker's role in its mesh.
 pub enum BrokerRole {
     /// The only broker: its disk alone has the mesh.
     Alone,
@@ -30,7 +30,7 @@ pub struct Leading {
     snapshots: SnapshotSource,
     /// The address at which guests reach this hub.
     address: String,
-    /// When this hub began to lead, ms.
+    /// When this hub began to lead, in ms.
     since: i64,
 }
 
@@ -45,7 +45,7 @@ impl Leading {
         Leading { leader, progress, upkeep, upkeep_thread, snapshots, address, since: now }
     }
 
-    /// A function that describes the hubs and etcd's members at a time.
+    /// A function that describes the hubs and etcd's members at a given time.
     pub fn describe(&self) -> Box<dyn Fn(i64) -> Value + Send> {
         let (address, since) = (self.address.clone(), self.since);
         let (progress, cluster) = (Arc::clone(&self.progress), self.upkeep_thread.reporter());
@@ -90,7 +90,7 @@ impl BrokerRole {
         }
     }
 
-    /// Ends the part of this broker. A leader steps down, so that another hub leads at once.
+    /// Ends this broker's role. A leader steps down, so that another hub leads at once.
     pub fn leave(self) {
         match self {
             BrokerRole::Leads(leading) => drop(leading.leader.step_down()),

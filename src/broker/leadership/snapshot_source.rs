@@ -21,7 +21,7 @@ pub const COPY_NAME: &str = "broker.db.copy";
 const PIECE: u64 = 384 << 10;
 /// If a hub requests no piece for this long, another hub may take its place.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// The most bytes of a ticket or of a hub's name.
+/// Maximum length of a ticket or of a hub's name, in bytes.
 const WORD_MAX: usize = 300;
 
 /// The copies that this hub gives away, one at a time.
@@ -139,7 +139,10 @@ fn prepare(
                 remove(&path);
                 database.copy_to(&path).map_err(|error| error.to_string())
             }
-            Ok(_) => Err("a snapshot is for a hub of this mesh only, and this ticket is not in etcd".into()),
+            Ok(_) => {
+                Err("only a hub of this mesh can get a snapshot, and the ticket that this caller sent is not in etcd"
+                    .into())
+            }
             Err(why) => Err(why),
         };
         match &copied {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const WAIT_MAX: Duration = Duration::from_millis(500);
 /// The pause after an error.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// The shortest time between two reports of this hub's position.
+/// Minimum time between two reports of this hub's position.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// What a standby knows about the log and the other hubs.

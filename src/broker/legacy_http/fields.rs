@@ -7,7 +7,7 @@ use crate::core::Op;
 use crate::core::op::ArgKind;
 use serde_json::{Map, Value};
 
-/// The length of the longest text that an operation accepts in an argument.
+/// Maximum length of a text that an operation accepts in an argument.
 pub fn max_of(op: &Op, arg: &str) -> usize {
     match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
         Some(ArgKind::Text { max, .. } | ArgKind::Texts { max, .. } | ArgKind::Units { max }) => max,

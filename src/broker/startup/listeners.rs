@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 /// How many ports are tried for HTTP, beginning with the configured one.
 const PORTS_TRIED: u16 = 10;
-/// The most sessions from other machines that may wait for the loop.
+/// Maximum number of sessions from other machines that may wait for the event loop.
 const ARRIVALS_MAX: usize = 64;
 
 /// The started HTTP listener.

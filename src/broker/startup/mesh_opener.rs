@@ -15,7 +15,7 @@ use crate::sys::{self, Clock};
 use mio::Waker;
 use std::sync::Arc;
 
-/// Everything that is needed to open a mesh and its parts, at the start and at each change of the role.
+/// Everything that is needed to open a mesh and its parts, when the broker starts and when its role changes.
 pub struct MeshOpener {
     pub(super) places: DataDir,
     pub(super) settings: Settings,

@@ -46,7 +46,7 @@ use std::sync::Arc;
 /// and with a warning for the user who starts the broker.
 ///
 /// # Errors
-/// When another broker runs in this directory, or something that the broker needs is missing.
+/// When another broker runs in this directory, or when the broker lacks something that it needs.
 pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<String>)) -> Result<(), Error> {
     let (bind, is_hub) = own_address(&settings)?;
     places.prepare()?;

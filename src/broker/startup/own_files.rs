@@ -69,7 +69,7 @@ pub struct OwnFiles {
     port: Option<u16>,
     /// The kernel's reports about the directory; `None` if the system reports nothing.
     events: Option<OwnedFd>,
-    /// When the next regular check is due, ms.
+    /// When the next regular check is due, in ms.
     look_at: i64,
     look_every: i64,
 }
@@ -79,7 +79,7 @@ impl OwnFiles {
     /// only broker; `port` is `None` without HTTP.
     ///
     /// # Errors
-    /// When one of the files can't be written, or the directory was removed during the start.
+    /// When one of the files can't be written, or the directory was removed while the broker started.
     pub fn create(
         places: &DataDir,
         lock: File,
@@ -137,7 +137,7 @@ impl OwnFiles {
         self.look_at = self.look_at.min(now + SETTLES_MS);
     }
 
-    /// When the next check is due, ms.
+    /// When the next check is due, in ms.
     pub fn deadline(&self) -> i64 {
         self.look_at
     }

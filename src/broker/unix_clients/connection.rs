@@ -9,13 +9,13 @@ use mio::{Interest, Registry, Token};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-/// The most bytes read from a client at once.
+/// Maximum number of bytes to read from a client at once.
 pub const READ_MAX: usize = 64 * 1024;
 /// With more unread output than this, no more requests of the client are read.
 const BACKPRESSURE_AT: usize = 256 * 1024;
-/// The most unread output. A client with more is dropped, because it will never read it.
+/// Maximum amount of unread output, in bytes. A client with more is dropped, because it will never read it.
 const OUTPUT_MAX: usize = 4 << 20;
-/// A client that acts for no peer may be dropped for a new client after this much silence, ms.
+/// A client that acts for no peer may be dropped for a new client after this much silence, in ms.
 const IDLE_MS: i64 = 1_000;
 
 /// Whether a client answers.
@@ -63,8 +63,8 @@ pub struct ClientConnection {
     is_readable: bool,
     /// Whether the socket may accept bytes.
     is_writable: bool,
-    /// Whether the poll reports that the socket accepts bytes again. This is on only while the socket accepts none,
-    /// because otherwise each line that a client reads would wake the loop needlessly.
+    /// Whether the poll reports that the socket accepts bytes again. Only while the socket accepts none, because
+    /// otherwise the loop would wake needlessly for each line that a client reads.
     watches_writable: bool,
     /// Whether the client has closed its side. Its earlier input must still be read.
     is_half_closed: bool,
@@ -246,7 +246,7 @@ impl ClientConnection {
         self.sent = 0;
     }
 
-    /// When the client was heard last, ms.
+    /// When the client was heard last, in ms.
     pub fn last_heard(&self) -> i64 {
         self.last_heard
     }
@@ -317,7 +317,7 @@ impl ClientConnection {
         is_late
     }
 
-    /// The time at which the client's silence matters next, ms.
+    /// The time at which the client's silence matters next, in ms.
     pub fn deadline(&self, heartbeat_ms: i64, dead_ms: i64) -> Option<i64> {
         let patience = match self.liveness {
             _ if !self.is_session => return None,

@@ -1,16 +1,17 @@
 //! Fair queueing: the order in which clients are served, so that each client pays for its own work. A client that
 //! causes much work waits behind the others, and they do not wait for it.
 //!
-//! Each client has a start, which increases by the work that is done for it. The client that is expected to finish
-//! first, according to its last cost, is served first. The queue's own time is the start of the client that was
-//! served last. A client that returns after a pause starts from there, with neither credit nor debt.
+//! Each client has a virtual start time, which advances by the work done for that client. The client that is expected
+//! to finish first, judging by its last cost, is served first. The queue's own clock shows the virtual start time of
+//! the client that was served last. A client that returns after a pause starts from that time, with neither credit nor
+//! debt.
 
 use std::time::Duration;
 
-/// The most work for one client in one turn, before the others get their share. A request that has begun is finished.
+/// Maximum work for one client in one turn, before the others get their share. A request that has begun is finished.
 pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
-/// The most work in one turn for all clients together. The rest is served in the next turn, after new clients, HTTP
-/// and the linked meshes have had their share.
+/// Maximum work in one turn for all clients together. The rest is served in the next turn, after new clients, HTTP and
+/// the linked meshes have had their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
 /// The same for a hub that leads. Each of its turns waits for etcd, which takes some milliseconds, so a turn of a few calls
 /// would leave little time for calls.
@@ -19,7 +20,7 @@ pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 /// A client's place in the queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueTag {
-    /// The work before this client's turn, in microseconds.
+    /// The client's virtual start time, in microseconds of work.
     start: u64,
     /// The client's cost when it was served last.
     last_cost: u64,
@@ -33,12 +34,12 @@ impl Default for QueueTag {
 }
 
 impl QueueTag {
-    /// The client's start. A client without a backlog starts from the queue's time.
+    /// The client's virtual start time. A client without a backlog starts from `time`, the queue's own clock.
     pub fn start(self, time: u64) -> u64 {
         self.start.max(time)
     }
 
-    /// The client's expected finish. The client with the smallest value is served first.
+    /// The virtual time at which the client is expected to finish. The client with the earliest time is served first.
     pub fn finish(self, time: u64) -> u64 {
         self.start(time) + self.last_cost
     }
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     /// Serves clients with these costs for this many turns. The first client sends a request every `pause` turns.
-    /// Returns the most turns that it waited.
+    /// Returns the longest time that this client waited, in turns.
     fn longest_wait(costs: &[u64], pause: usize, n_turns: usize) -> usize {
         let mut tags = vec![QueueTag::default(); costs.len()];
         let (mut time, mut asked, mut longest) = (0, None, 0);

@@ -28,7 +28,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-/// The most clients at once, including sessions on other machines.
+/// Maximum number of clients at once, including sessions on other machines.
 const CLIENTS_MAX: usize = 12_000;
 /// The pause after a failed accept.
 const ACCEPT_RETRY_MS: i64 = 100;
@@ -45,7 +45,7 @@ enum AcceptState {
     Idle,
     /// A client may be waiting.
     Ready,
-    /// A client is waiting, but there was no room. The value is the time of the next attempt, ms.
+    /// A client is waiting, but there was no room. The value is the time of the next attempt, in ms.
     RetryAt(i64),
 }
 
@@ -58,7 +58,7 @@ pub struct UnixClients {
     buffer: Vec<u8>,
     /// Counts the turns.
     turn: u64,
-    /// The time of the fair queue: the start of the client that was served last.
+    /// The fair queue's own clock: the virtual start time of the client that was served last.
     queue_time: u64,
     /// Connections of other users that were refused.
     n_refused: StrangerCount,
@@ -127,7 +127,7 @@ impl UnixClients {
         self.accept_state == AcceptState::Ready || self.connections.values().any(ClientConnection::wants_turn)
     }
 
-    /// When the next client has to be checked or served without an event, ms.
+    /// When the next client has to be checked or served without an event, in ms.
     pub fn deadline(&self) -> Option<i64> {
         let retry = match self.accept_state {
             AcceptState::RetryAt(at) => Some(at),

@@ -1,4 +1,4 @@
-//! The machine on which a client runs, and the processes above the client. The kernel reports them for this machine,
+//! The machine on which a client runs, and the client's ancestor processes. The kernel reports them for this machine,
 //! and the client reports them for another machine.
 
 use super::super::methods::CallerMachine;
@@ -7,9 +7,9 @@ use crate::sys::process;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 
-/// The most characters of a host or user name that are kept.
+/// Maximum number of characters to keep of a host or user name.
 const NAME_MAX: usize = 64;
-/// The most processes above a remote client that are kept.
+/// Maximum number of ancestor processes to keep of a remote client.
 const ANCESTORS_MAX: usize = 64;
 
 /// Where a client runs.
@@ -19,7 +19,7 @@ pub enum Origin {
     Local {
         /// The client's process.
         pid: i64,
-        /// The processes above the client, after they have been read.
+        /// The client's ancestor processes, after they have been read.
         ancestors: Option<Vec<Process>>,
     },
     /// On another machine, whose kernel cannot be asked.
@@ -33,7 +33,7 @@ pub struct RemoteOrigin {
     pub host: String,
     /// The client's user.
     pub user: String,
-    /// The processes above the client.
+    /// The client's ancestor processes.
     ancestors: Vec<Process>,
 }
 
@@ -91,7 +91,7 @@ impl Origin {
         }
     }
 
-    /// The processes above the client, nearest first. The process tree is read once.
+    /// The client's ancestor processes, nearest first. The process tree is read once.
     pub fn ancestors(&mut self) -> &[Process] {
         match self {
             Origin::Remote(remote) => &remote.ancestors,

@@ -14,9 +14,9 @@ use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
 use serde_json::{Map, Value};
 use std::time::Instant;
 
-/// The most requests of one client in one turn, so that other clients get their share.
+/// Maximum number of requests of one client in one turn, so that other clients get their share.
 const REQUESTS_MAX: usize = 16;
-/// The most bytes of the name or id in `as`.
+/// Maximum length of the name or id in `as`, in bytes.
 const AS_MAX: usize = 256;
 /// How many characters of an unknown method's name the error repeats.
 const METHOD_SHOWN: usize = 60;

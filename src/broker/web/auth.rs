@@ -11,11 +11,11 @@ use subtle::ConstantTimeEq;
 
 /// How long an unused code is valid.
 const CODE_LASTS: Duration = Duration::from_secs(60);
-/// The most unused codes. A new code replaces the oldest one.
+/// Maximum number of unused codes. A new code replaces the oldest one.
 const CODES_MAX: usize = 8;
 /// How long an unused session is valid.
 const SESSION_LASTS: Duration = Duration::from_secs(12 * 3600);
-/// The most sessions. A new session replaces the session that was unused for longest.
+/// Maximum number of sessions. A new session replaces the session that has been unused for longest.
 const SESSIONS_MAX: usize = 16;
 
 /// The codes and sessions, which the loop and the HTTP thread share.

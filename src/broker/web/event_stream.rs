@@ -17,11 +17,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The most open pages, because each page may need a buffer.
+/// Maximum number of open pages, because each page may need a buffer.
 const PAGES_MAX: usize = 16;
 /// Changes within this time share a frame. An event must be visible within 100 ms.
 const FRAME_MS: i64 = 40;
-/// The shortest time between two comparisons of the rows.
+/// Minimum time between two comparisons of the rows.
 const ROWS_MS: i64 = 500;
 /// The time of a peer's activity is rounded down to this, so that a row does not change each time.
 const ACTIVE_MS: i64 = 5_000;
@@ -54,9 +54,9 @@ struct NextFrame {
     messages: Vec<String>,
     /// Whether rows may have changed since they were sent.
     is_dirty: bool,
-    /// When a frame may go out, ms.
+    /// When a frame may go out, in ms.
     frame_at: i64,
-    /// When the rows may be compared, ms.
+    /// When the rows may be compared, in ms.
     rows_at: i64,
 }
 
@@ -133,7 +133,7 @@ impl PageStreams {
         self.mark_dirty();
     }
 
-    /// When a frame is due, ms.
+    /// When a frame is due, in ms.
     pub fn deadline(&self) -> Option<i64> {
         let has_news = !self.next.events.is_empty() || !self.next.messages.is_empty();
         let frame = has_news.then_some(self.next.frame_at);
@@ -199,7 +199,7 @@ impl PageStreams {
         format_frame(now, &more, parts).into_bytes().into()
     }
 
-    /// The whole state, as the beginning of a stream. The rows were compared just before this.
+    /// The whole state, as the beginning of a stream. The caller has just updated the rows of peers and locks.
     fn first_frame(&self, mesh: &Mesh, now: i64) -> String {
         let settings = mesh.settings();
         let human = mesh.peers().resolve("human").unwrap_or_default();

@@ -265,8 +265,8 @@ fn find_in(path: &Path) -> Found {
     if is_ours { Found::Ours } else { Found::Inline(bare) }
 }
 
-/// The position of the guard's lines in a hook: after the first line of an executable shell script. A script that
-/// another language reads has no such position.
+/// The position of the guard's lines in a hook: after the first line of an executable shell script. A script in another
+/// language has no such position.
 fn insertion_point(path: &Path, text: &[u8]) -> Option<usize> {
     let is_file = path.symlink_metadata().is_ok_and(|meta| meta.is_file());
     if !is_file || !is_executable(path) {

@@ -10,7 +10,7 @@ use crate::wire::rpc::{self, RpcMessage};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
-/// The most events of one answer while the view catches up.
+/// Maximum number of events in one answer while the view catches up.
 const PAGE: i64 = 200;
 
 /// The purpose of a request, so that its answer reaches the right place.

@@ -33,9 +33,9 @@ use std::time::{Duration, Instant};
 const N_OLD: i64 = 50;
 /// How many messages a search shows.
 const SEARCH_MAX: usize = 50;
-/// The shortest time between two redraws. An event should appear within 100 ms.
+/// Minimum time between two redraws. An event should appear within 100 ms.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(80);
-/// The shortest time between two requests of an outdated list.
+/// Minimum time between two requests of an outdated list.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
 /// How often to request what no event reports: idle times and waiting peers.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -292,7 +292,7 @@ impl WatchScreen {
             self.model.offline = None;
             self.model.stale = model::StaleLists { peers: true, locks: true, mail: true, names: true };
         }
-        // A broker that has just started may have written to the screen.
+        // A newly started broker may have written to the screen.
         self.painted.clear();
         self.is_outdated = true;
     }

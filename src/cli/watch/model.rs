@@ -41,7 +41,7 @@ pub struct WatchedMessage {
     pub group: Option<i64>,
     /// The known receipts of the copies that the user sent to a group, by recipient id.
     pub copies: BTreeMap<String, String>,
-    /// When the message was sent, ms.
+    /// When the message was sent, in ms.
     pub at: i64,
     /// The receipt of the message.
     pub receipt: String,

@@ -1,4 +1,4 @@
-//! The result of sending a message to a linked mesh: accepted, refused, or again and again no clear answer.
+//! The result of sending a message to a linked mesh: accepted, refused, or repeatedly no clear answer.
 //!
 //! **Invariant:** no single message blocks the messages behind it for ever, and an outage of the other mesh rejects
 //! no message. A message counts as refused only in three cases: the other mesh says so, it accepts later messages
@@ -39,7 +39,7 @@ pub enum Delivery {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DoubtfulMessage {
     seq: i64,
-    /// When the message was tried first, ms.
+    /// When the message was tried first, in ms.
     since: i64,
     /// How often the message was tried.
     n_tries: u32,

@@ -15,10 +15,10 @@ use crate::core::peers::Peers;
 use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 
-/// The longest message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
+/// Maximum length of a message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
 const SLM_CHARS_MAX: usize = 4096;
 /// How many waiting messages of one peer are searched for the oldest one that has not expired. Also how many messages
-/// of a link may be tried while the oldest is doubtful.
+/// of a link may be tried while the linked mesh neither accepts nor refuses the oldest.
 const LOOKED_AT_MAX: usize = 20;
 
 /// A message on its way to another mesh.
@@ -68,7 +68,7 @@ impl Federation {
 }
 
 impl Mesh {
-    /// Counts a message that is about to be passed to a link. Returns how long the link must pause instead, ms. In
+    /// Counts a message that is about to be passed to a link. Returns how long the link must pause instead, in ms. In
     /// each window, a link carries at most as many messages as the other mesh accepts by default, however many peers
     /// send them.
     pub fn forwarding_pause(&mut self, n: usize, now: i64) -> Option<i64> {
@@ -89,7 +89,8 @@ impl Mesh {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
 
-    /// The next message for a link: the oldest one that waits, or a later one while the oldest is doubtful.
+    /// The next message for a link: the oldest one that waits, or a later one while the linked mesh neither accepts nor
+    /// refuses the oldest.
     ///
     /// # Errors
     /// When the disk cannot be read.

@@ -20,7 +20,7 @@ pub struct MeshLink {
     pub url: MeshUrl,
     /// The id of the linked mesh; `None` for a SuperLocalMemory daemon.
     pub mesh_id: Option<String>,
-    /// When the linked mesh answered last, ms.
+    /// When the linked mesh answered last, in ms.
     pub last_answer: Option<i64>,
     /// Why the linked mesh has not answered since then.
     pub trouble: Option<String>,
@@ -47,7 +47,7 @@ impl MeshLink {
 #[derive(Debug, Default)]
 pub struct Federation {
     links: Vec<MeshLink>,
-    /// When this mesh began to poll, ms.
+    /// When this mesh began to poll, in ms.
     started: i64,
     /// Whether any message may wait for another mesh.
     may_forward: bool,
@@ -74,7 +74,7 @@ impl Federation {
         row.mesh().is_some_and(|mesh| self.link_to(mesh).is_some())
     }
 
-    /// The time at which a mesh without an answer counts as silent, ms.
+    /// The time at which a mesh without an answer counts as silent, in ms.
     fn silent_at(&self, link: &MeshLink) -> i64 {
         link.last_answer.unwrap_or(self.started) + limits::LINK_SILENT_MS
     }

@@ -16,12 +16,12 @@ use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The most messages of one link whose receipts are awaited. If there are more, the oldest stay "forwarded".
+/// Maximum number of messages per link whose receipts are awaited. If there are more, the oldest stay "forwarded".
 const AWAITED_MAX: usize = 1_000;
 /// How many of the newest messages to each peer are searched after a restart, for messages whose receipts are
 /// awaited.
 const RELOADED_MAX: i64 = 100;
-/// The most bytes of these messages that are read.
+/// Maximum number of bytes to read of these messages.
 const RELOADED_BYTES_MAX: usize = 256 * 1024;
 /// The receipts that are news for a sender, by the word that is sent.
 const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, MessageState::Expired];
@@ -35,7 +35,7 @@ pub(super) struct AwaitedReceipts {
     due: BTreeSet<i64>,
     /// The number of changes in the last answer of the other mesh.
     version: Option<i64>,
-    /// Whether the messages from before the start of this broker are included.
+    /// Whether the messages from before this broker started are included.
     is_reloaded: bool,
 }
 
@@ -79,7 +79,7 @@ pub struct RemoteReceipt {
     key: String,
     /// Read, acknowledged or expired.
     state: MessageState,
-    /// How long ago the state was reached, ms. A time would be wrong, because the clocks of two machines differ.
+    /// How long ago the state was reached, in ms. A time would be wrong, because the clocks of two machines differ.
     ago: i64,
 }
 

@@ -102,10 +102,10 @@ impl Federation {
         mesh != url && self.link_to(mesh).is_some() && !is_same
     }
 
-    /// The time at which the next linked mesh counts as silent, ms.
+    /// The time at which the next linked mesh counts as silent, in ms.
     pub(in crate::core) fn deadline(&self, peers: &Peers) -> Option<i64> {
         let online = peers.all().iter().filter(|peer| peer.row.online).filter_map(|peer| peer.row.mesh());
-        // A mesh that the settings no longer name counts as gone at once.
+        // If the settings no longer name a mesh, it counts as gone at once.
         online.map(|mesh| self.link_to(mesh).map_or(0, |link| self.silent_at(link))).min()
     }
 }

@@ -40,7 +40,7 @@ pub struct LockRequest {
     pub owner: LockOwner,
     /// The reason that the peer gives.
     pub reason: String,
-    /// The length of the lease, ms.
+    /// The length of the lease, in ms.
     pub ttl_ms: i64,
     /// The repository of the paths, to find the same file in another work tree.
     pub repo: Option<Repository>,
@@ -158,7 +158,7 @@ impl Locks {
     }
 }
 
-/// Whether a lock of the same holder does not conflict. An agent's own lock never refuses the agent; only two of its
+/// Whether a lock of the same holder does not conflict. An agent's own lock never blocks the agent; only two of its
 /// commands, or two of its subagents, exclude each other. Two locks of a person are two separate requests.
 fn is_compatible(peers: &Peers, lock: &LockRow, request: &LockRequest) -> bool {
     if peers.is_human(&request.holder) {

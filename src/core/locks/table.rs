@@ -30,7 +30,7 @@ pub struct Locks {
 struct Orphan {
     holder: PeerId,
     command: LockOwner,
-    /// The time until which the locks are kept, ms.
+    /// The time until which the locks are kept, in ms.
     until: i64,
 }
 
@@ -40,7 +40,7 @@ impl Orphan {
     }
 }
 
-/// How long a command may take to reconnect, ms.
+/// How long a command may take to reconnect, in ms.
 fn grace_ms(is_local: bool) -> i64 {
     if is_local { limits::GRACE_MS } else { limits::REMOTE_GRACE_MS }
 }
@@ -80,7 +80,7 @@ impl Locks {
         Ok(())
     }
 
-    /// When the next lock expires, ms.
+    /// When the next lock expires, in ms.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
         let expiry = self.locks.iter().map(|lock| lock.expires).min();
         let orphans = self.orphans.iter().map(|orphan| orphan.until).min();
@@ -154,8 +154,8 @@ impl Locks {
         self.commands.remove(&conn).unwrap_or_default()
     }
 
-    /// Grants a request without conflicts. It renews the locks that the caller holds, and takes the others. The new
-    /// paths share one new token, which distinguishes this grant from earlier ones.
+    /// Grants a request that conflicts with no other lock. Renews the requested locks that the caller already holds,
+    /// and takes the others. The new locks share one new token, which distinguishes this grant from earlier ones.
     ///
     /// # Errors
     /// When too many locks are in force, or the disk refuses.

@@ -71,7 +71,7 @@ pub(in crate::core) fn watched_locks(
     rows.take(limits::WATCHED_FILES_MAX).collect()
 }
 
-/// The own locks of a session, which its hooks watch.
+/// A session's own locks, which its hooks watch.
 pub(in crate::core) fn own_locks(locks: &Locks, peers: &Peers, me: &str) -> Vec<Value> {
     let own = locks.all().iter().filter(|lock| lock.holder == me).take(limits::WATCHED_FILES_MAX);
     own.map(|lock| short_view(peers, lock, &lock.path)).collect()

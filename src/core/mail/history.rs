@@ -15,13 +15,13 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-/// The most rows that one step reads, about half a millisecond of work.
+/// Maximum number of rows that one step reads, about half a millisecond of work.
 pub(super) const STEP_ROWS: i64 = 1_000;
-/// The most bytes of text that one step reads.
+/// Maximum number of bytes of text that one step reads.
 pub(super) const STEP_BYTES: usize = 512 * 1024;
-/// The most messages that one step returns. Returning one message costs as much as reading ten.
+/// Maximum number of messages that one step returns. Returning one message costs as much as reading ten.
 const FOUND_MAX: usize = 100;
-/// The most replies that one step follows back to the first message.
+/// Maximum number of replies that one step follows back to the first message.
 const CLIMB_MAX: usize = 1_000;
 
 /// Which messages a caller may see.

@@ -33,7 +33,7 @@ pub static INBOX: Op = Op {
             conversation_log::SEARCH,
             "Find the latest messages, sent or received, that contain all these words; marks nothing as read",
         ),
-        pagination::before("With search: only messages before this sequence number, the before of the previous answer"),
+        pagination::before("With search: only messages before this sequence number, `before` from the previous answer"),
         Arg::wait_seconds("Seconds to wait for a message; every client allows 25").short("wait"),
         Arg::new(
             "ack",

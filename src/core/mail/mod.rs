@@ -254,7 +254,7 @@ impl Mail {
         now: i64,
     ) -> Result<Vec<Message>, Error> {
         if draft.kind == MessageType::Json && serde_json::from_str::<Value>(&draft.body).is_err() {
-            return Err(Error::usage("message", "want valid JSON, since type is json"));
+            return Err(Error::usage("message", "want valid JSON, because `type` is json"));
         }
         let from = peers.name_of(&draft.sender);
         let mut sent = Vec::with_capacity(recipients.len());
@@ -412,11 +412,12 @@ impl Mail {
     }
 }
 
-/// For this long, mail that one hook took is not given to another hook of the same event.
+/// How long mail that was given to one hook is not given to another hook of the same event.
 const HOOK_DELIVERY_MS: i64 = 2_000;
 
 impl Mesh {
-    /// Puts a message into mailboxes for a caller without an operation: an old HTTP route, or a linked mesh.
+    /// Puts a message into mailboxes for a caller that does not go through an operation: an old HTTP route, or a linked
+    /// mesh.
     ///
     /// # Errors
     /// The same as for [`Mail::post`].

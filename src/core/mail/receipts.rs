@@ -12,10 +12,10 @@ use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, obj
 use crate::store::{Message, MessageFilter, Store};
 use serde_json::{Map, Value, json};
 
-/// Reports which messages the client has written out completely.
+/// Reports which messages the client has output completely.
 pub static MARK_READ: Op = Op {
     name: "inbox.mark_read",
-    summary: "Report that the client has written these inbox messages: items as id, or id@bytes for a part",
+    summary: "Report that the client has output these inbox messages; each item is an id, or id@bytes if only part was output",
     args: &[Arg::new("items", ArgKind::Texts { items: limits::LIST_MAX, max: 64 }, "Message ids")
         .required()
         .at(CliPlace::Hidden)],
@@ -173,7 +173,7 @@ impl Mail {
         }
         if let Some(seq) = message.reply_to {
             map.insert("replyTo".into(), json!(self.ids.message(seq)));
-            // The failure of a store that cannot be read is reported elsewhere; here the conversation is left out.
+            // If the store cannot be read, the failure is reported elsewhere; here the conversation is left out.
             let thread = store.thread_of(message.seq).ok();
             map.insert("thread".into(), json!(thread.map(|root| self.ids.message(root))));
         }
@@ -184,7 +184,7 @@ impl Mail {
                 map.insert(name.into(), json!(at.map(time::iso)));
             }
             map.insert("channel".into(), json!(reached(message)));
-            // The failure of a store that cannot be read is reported elsewhere; here the attempts are left out.
+            // If the store cannot be read, the failure is reported elsewhere; here the attempts are left out.
             if let Ok(Some(wakeups)) = self.wakeups_view(store, message.seq) {
                 map.insert("wakes".into(), wakeups);
             }

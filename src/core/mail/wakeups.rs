@@ -20,9 +20,9 @@ use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter, Store, WakeupRow};
 use serde_json::{Value, json};
 
-/// The most messages of one attempt. The receipt of each message shows the attempt.
+/// Maximum number of messages in one attempt. The receipt of each message shows the attempt.
 const NOTED_MAX: i64 = 20;
-/// Senders that the sentence names.
+/// How many senders the sentence names.
 const NAMED_MAX: usize = 3;
 
 const CHANNEL: Arg =
@@ -37,7 +37,7 @@ pub static WAIT: Op = Op {
         CHANNEL,
         Arg::new("rank", ArgKind::Int { min: 0, max: 100 }, "Channels of a lower rank are tried first")
             .at(CliPlace::Hidden),
-        Arg::wait_seconds("Seconds to wait at most").at(CliPlace::Hidden),
+        Arg::wait_seconds("Maximum number of seconds to wait").at(CliPlace::Hidden),
     ],
     actor: Auth::Hook,
     verb: None,
@@ -52,7 +52,7 @@ pub static REPORT: Op = Op {
     summary: "Report whether the wakeup was delivered; the messages' receipts record it",
     args: &[
         CHANNEL,
-        Arg::new("lastSeq", ArgKind::Int { min: 0, max: i64::MAX }, "The value of lastSeq in the answer")
+        Arg::new("lastSeq", ArgKind::Int { min: 0, max: i64::MAX }, "`lastSeq` from the answer")
             .required()
             .at(CliPlace::Hidden),
         Arg::new("failed", ArgKind::Text { min: 0, max: 200 }, "Why it failed, if it failed").at(CliPlace::Hidden),
@@ -78,7 +78,7 @@ pub(super) struct WakeupAttempt {
 enum WakeupTime {
     /// Now, because of these messages.
     Now(Vec<Message>),
-    /// Not before this time, ms.
+    /// Not before this time, in ms.
     At(i64),
     /// Not until something changes.
     Never,

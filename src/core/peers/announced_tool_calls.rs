@@ -16,9 +16,9 @@ use serde_json::{Map, Value, json};
 
 /// A call that does not arrive within this time counts as not made, because the user may have refused permission. Ms.
 const ANNOUNCED_MS: i64 = 60_000;
-/// The most announced calls that are remembered.
+/// Maximum number of announced calls to remember.
 const ANNOUNCED_MAX: usize = 64;
-/// The longest arguments of one call, bytes: a message of the largest size, as a JSON string.
+/// Maximum size of the arguments of one call, in bytes: a message of the maximum size, as a JSON string.
 const ARGUMENTS_MAX: usize = 2 * limits::PAYLOAD_MAX;
 
 /// Announces a call.

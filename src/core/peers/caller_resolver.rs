@@ -25,7 +25,7 @@
 //! | new, and the agent says that its session goes on | one | that one, which gets a further key |
 //! | new | any other | none: a second key is a second session |
 //!
-//! A verb whose environment names the session of its shell, by the processes above it:
+//! A verb whose environment names the session of its shell, by the verb's ancestor processes:
 //!
 //! | the session | the processes | the verb acts as |
 //! | --- | --- | --- |
@@ -45,7 +45,7 @@ use crate::core::{Auth, Call, ConnId};
 use crate::store::PeerRow;
 use serde_json::json;
 
-/// The most candidates that an error names.
+/// Maximum number of candidates that an error names.
 const NAMED_MAX: usize = 8;
 
 /// The evidence of a session that attaches or whose first hook calls.
@@ -85,7 +85,7 @@ pub(in crate::core) struct HookEvidence<'a> {
     pub key: &'a str,
     /// Whether the agent said that its session continues under this key.
     pub continues: bool,
-    /// The processes above the hook, nearest first.
+    /// The hook's ancestor processes, nearest first.
     pub ancestors: &'a [Process],
 }
 
@@ -194,7 +194,7 @@ impl Peers {
         }
     }
 
-    /// The session in whose shell a caller runs, found by the environment or else by the processes above the caller.
+    /// The session in whose shell a caller runs, found by the environment or else by the caller's ancestor processes.
     fn session_of_shell(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(named) = &call.shell_session else { return self.session_around(&call.ancestors) };
         let refused = |why: String| {
@@ -232,7 +232,7 @@ impl Peers {
         ancestors.iter().any(|above| self.sessions_inside(above).iter().any(|inside| *inside == id))
     }
 
-    /// The session whose agent process is the nearest above a caller.
+    /// The session whose agent process is the nearest ancestor of a caller.
     ///
     /// # Errors
     /// When that process has several sessions, or is an agent's process without a session so far.
@@ -286,7 +286,7 @@ impl Peers {
     }
 }
 
-/// The agent process above a hook: the nearest process that is not only a wrapper.
+/// The agent process that runs a hook: the nearest ancestor that is not only a wrapper.
 pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
     ancestors.iter().find(|process| !process.wrapper)
 }

@@ -33,7 +33,7 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
         return refused(format!("{name} is your own name; you did not take it over from an earlier session"));
     }
     if let Some(lock) = locks.all().iter().find(|lock| lock.holder == id) {
-        return refused(format!("you hold {} as {name}; release your locks first, then decline", lock.path));
+        return refused(format!("you have locked {} as {name}; release your locks first, then decline", lock.path));
     }
     end_all_waits(turn, waiting, &id);
     if waiting.iter().any(|call| id == call.ctx.me()) {

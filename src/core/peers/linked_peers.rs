@@ -15,7 +15,7 @@ use crate::core::mail::Mail;
 use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
-/// How much of a name stands before a part of the id, characters: both fit into a name.
+/// How much of a name stands before a part of the id, in characters: both fit into a name.
 const ID_NAME_MAX: usize = 32;
 
 /// A peer as its own mesh describes it.
@@ -37,9 +37,9 @@ pub struct LinkedPeer {
     pub summary: String,
     /// The peer's machine, if known.
     pub host: Option<String>,
-    /// When the peer registered in its own mesh, ms; 0 if unknown.
+    /// When the peer registered in its own mesh, in ms; 0 if unknown.
     pub registered: i64,
-    /// The peer's last heartbeat in its own mesh, ms; 0 if unknown.
+    /// The peer's last heartbeat in its own mesh, in ms; 0 if unknown.
     pub last_heartbeat: i64,
 }
 

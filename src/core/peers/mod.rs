@@ -42,11 +42,11 @@ pub struct Peer {
     pub row: PeerRow,
     /// How many connections act for the peer and answer.
     pub connections: usize,
-    /// When the last heartbeat of a client of the old HTTP API came, ms.
+    /// When the last heartbeat of a client of the old HTTP API came, in ms.
     pub last_heartbeat: i64,
-    /// When the peer made its last call, ms.
+    /// When the peer made its last call, in ms.
     pub last_active: i64,
-    /// When the peer lost its last connection, until its grace period ends, ms.
+    /// When the peer lost its last connection, until its grace period ends, in ms.
     pub offline_since: Option<i64>,
     /// Whether the peer was online when an earlier broker ended and has not left since.
     pub unconfirmed: bool,
@@ -56,7 +56,7 @@ pub struct Peer {
     pub is_silent: bool,
     /// Whether the peer has left and shown no activity since.
     pub has_left: bool,
-    /// When the peer's hooks last showed that a turn is running, ms.
+    /// When the peer's hooks last showed that a turn is running, in ms.
     pub turn_active_at: Option<i64>,
     /// Whether the agent said that the session has ended, and has shown no new beginning since.
     pub has_ended: bool,
@@ -123,7 +123,7 @@ impl Peer {
         if self.is_online() { "active" } else { "away" }
     }
 
-    /// When the peer changes its state next without an event, ms.
+    /// When the peer changes its state next without an event, in ms.
     fn deadline(&self, settings: &MeshSettings) -> Option<i64> {
         if self.row.is_http() && self.row.online {
             return Some(self.last_heartbeat + settings.dead_ms);
@@ -134,7 +134,7 @@ impl Peer {
     }
 }
 
-/// The most rows of a page. The keys of one row alone have this many bytes.
+/// Maximum number of rows in a page. The keys of one row alone have this many bytes.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 200;
 
 const SCOPES: &[&str] = &["machine", "directory", "repo"];

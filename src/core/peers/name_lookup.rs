@@ -7,7 +7,7 @@ use crate::base::ids::PeerId;
 use crate::base::kinds::PeerKind;
 use crate::store::PeerRow;
 
-/// The most peers that an error names if a name or a shell matches several.
+/// Maximum number of peers that an error names if a name or a shell matches several.
 const NAMED_MAX: usize = 8;
 
 /// What separates a human on another machine from the name of that machine.

@@ -55,7 +55,7 @@ impl Peers {
         Ok(())
     }
 
-    /// The time at which the next peer changes its state without an event, ms.
+    /// The time at which the next peer changes its state without an event, in ms.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
         self.peers.iter().filter_map(|peer| peer.deadline(&self.settings)).min()
     }

@@ -30,7 +30,7 @@ pub(super) struct Attachment {
     pub(super) announcers: Vec<PeerId>,
     /// Whether the connection brought the agent's key for the session.
     pub(super) is_keyed: bool,
-    /// The agent process above the connection's client.
+    /// The agent process among the ancestors of the connection's client.
     pub(super) agent: Option<Process>,
     /// Whether the connection has not answered for too long.
     pub(super) unresponsive: bool,
@@ -52,7 +52,8 @@ pub static ATTACH: Op = Op {
         Arg::new("session", WORD, "The agent's own id for this session").at(CliPlace::Hidden),
         Arg::new("id", WORD, "Peer id of an earlier connection, to resume it").at(CliPlace::Hidden),
         Arg::new("pid", ArgKind::Int { min: 0, max: i64::MAX }, "Process id").required().at(CliPlace::Hidden),
-        Arg::new("shortName", WORD, "How people call the agent; the default name begins with it").at(CliPlace::Hidden),
+        Arg::new("shortName", WORD, "What people call the agent; the default name begins with this")
+            .at(CliPlace::Hidden),
         Arg::new("knownAgent", ArgKind::Flag, "False if slm-mesh has no file for this agent").at(CliPlace::Hidden),
         Arg::new("script", ArgKind::Flag, "The caller itself is the peer, not its parent agent").at(CliPlace::Hidden),
     ],
@@ -79,7 +80,7 @@ pub static DETACH: Op = Op {
 /// without MCP becomes a peer with its first verb.
 pub static BEGIN: Op = Op {
     name: "session.begin",
-    summary: "Make the agent whose process is above the caller a peer, if it is not one yet",
+    summary: "Register the agent that runs the caller as a peer, if it is not one yet",
     args: &NAMING,
     actor: Auth::Hook,
     verb: None,
@@ -91,7 +92,8 @@ pub static BEGIN: Op = Op {
 fn begin(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
     let is_it = |process: &&Process| process.agent.is_some_and(|agent| agent.kind == args.word("agent"));
     let Some(process) = ctx.ancestors.iter().find(is_it) else {
-        let text = format!("no process of {} is above the caller; say who you act as with --as", args.word("agent"));
+        let text =
+            format!("no process of {} is an ancestor of the caller; say who you act as with --as", args.word("agent"));
         return Err(Error::new(ErrorKind::Refused, text));
     };
     let id = match only(mesh.peers.sessions_of_process(process).into_iter()).map(|peer| peer.row.id.clone()) {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// A client that only looks at its servers is gone after this time. A session that stays longer becomes a peer.
 const APPEARS_AFTER: Duration = Duration::from_secs(2);
-/// The shortest pause between attempts to find a broker.
+/// Minimum pause between attempts to find a broker.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The time that a newer client needs to start its own broker after it has stopped the old one.
@@ -47,7 +47,7 @@ pub struct ReaderThread {
     is_dormant: bool,
     /// Attempts in a row that found no living broker.
     n_misses: u32,
-    /// The hub ceased to lead then, and the connection goes on only until it has refused all calls.
+    /// At that moment the hub ceased to lead. The connection stays open only until the hub has refused all calls.
     deposed_at: Option<Instant>,
 }
 
@@ -114,7 +114,7 @@ impl ReaderThread {
     /// Connects to the broker, starts a broker if necessary, and attaches.
     fn connect(&mut self) -> Result<Client, Error> {
         if let Some(child) = &mut self.child {
-            // A broker that this process started stays a zombie after its end, until this process reaps it.
+            // If this process started the broker, the broker stays a zombie after its end, until this process reaps it.
             let _ = child.try_wait();
         }
         let data_dir = DataDir::find()?;

@@ -1,7 +1,7 @@
-//! The thread that detects a broker that no longer answers. Then waiting calls fail with a sentence instead of
-//! waiting for ever.
+//! Detects a broker that no longer answers, so that waiting calls fail with an error message instead of waiting for
+//! ever.
 //!
-//! **Invariant:** the thread wakes only while a call waits for an answer, at most once in [`QUIET_MAX`].
+//! **Invariant:** its thread wakes only while a call waits for an answer, at most once in [`QUIET_MAX`].
 
 use super::super::pending_call::PendingCall;
 use super::super::stdout_writer::StdoutWriter;

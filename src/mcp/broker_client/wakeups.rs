@@ -14,7 +14,7 @@ use crate::wire::rpc;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The most characters of the reason for a failed wakeup that are sent to the broker.
+/// Maximum number of characters that are sent to the broker of the reason for a failed wakeup.
 const REASON_MAX: usize = 100;
 
 impl ClientState {

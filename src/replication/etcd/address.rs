@@ -35,7 +35,7 @@ impl EtcdAddress {
         }
         let mut members = Vec::new();
         for host in hosts.split(',') {
-            let (name, port) = split_port(host).ok_or_else(|| wrong("has a host that can't be read"))?;
+            let (name, port) = split_port(host).ok_or_else(|| wrong("has an invalid host"))?;
             if !secure && !is_loopback(name) {
                 return Err(format!(
                     "{name} would get every message of the mesh unencrypted; use etcds://, or a tunnel to an address \

@@ -15,7 +15,7 @@ use ureq::http::StatusCode;
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a watch may stay without news. A member that hangs sends nothing, so the hub then asks for a new watch.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most bytes of an answer. etcd itself limits a request to 1.5 MiB.
+/// Maximum size of an answer, in bytes. etcd itself limits a request to 1.5 MiB.
 const ANSWER_MAX: u64 = 64 << 20;
 
 /// The codes of gRPC that matter here.
@@ -36,7 +36,7 @@ pub struct EtcdUser {
 /// The answer of one member.
 enum Reply {
     Value(Value),
-    /// The member refused the request finally, with this gRPC code.
+    /// The member permanently refused the request, with this gRPC code.
     Refused(i64, String),
     /// The member did not answer, or could not reach the others. The request may have been executed.
     Silent(String),
@@ -178,8 +178,8 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     let text = ["error", "message"].iter().find_map(|name| value[name].as_str()).unwrap_or("");
     // Only this refusal is not JSON.
     if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(bytes).contains("CommonName") {
-        let text = "etcd refuses client certificates with a common name over JSON while its authentication is on; \
-         use a certificate without a CN";
+        let text = "while its authentication is on, etcd's JSON gateway refuses client certificates that have a common \
+         name (CN); use a certificate without one";
         return Reply::Refused(0, text.into());
     }
     match (status, code) {

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 use std::time::Duration;
 
-/// The most entries that one request reads. An entry has at most 256 KiB.
+/// Maximum number of entries that one request reads. An entry has at most 256 KiB.
 const PAGE: usize = 128;
 /// For how many lease times an append without an answer is repeated.
 const UNKNOWN_AFTER_LEASES: u64 = 3;

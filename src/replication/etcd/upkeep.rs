@@ -34,7 +34,7 @@ pub struct MemberState {
     pub latency: Duration,
     /// The bytes of the member's database on the disk.
     pub size: u64,
-    /// The most bytes of the member's database; `None` if the member does not tell (etcd before 3.6).
+    /// Maximum size of the member's database, in bytes; `None` if the member does not report it (etcd before 3.6).
     pub quota: Option<u64>,
     /// Whether the member leads the cluster.
     pub is_leader: bool,

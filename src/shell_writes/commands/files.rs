@@ -6,7 +6,7 @@ use crate::shell_writes::builtins::last_component;
 use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
 
-/// The most files in a copied folder. For a larger folder, no files are noted.
+/// Maximum number of files in a copied folder. For a larger folder, no files are noted.
 const COPIED_MAX: usize = 2000;
 
 const COPY: Spec = Spec::new("St", &["target-directory", "suffix"]);

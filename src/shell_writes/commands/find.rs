@@ -6,9 +6,9 @@ use crate::shell_writes::evaluator::StreamText;
 use crate::shell_writes::shell_state::Field;
 use crate::shell_writes::wildcards::{Sign, live_pattern, text_fits};
 
-/// The most files and folders that one `find` may visit.
+/// Maximum number of files and folders that one `find` may visit.
 const VISITED_MAX: usize = 5000;
-/// The deepest nesting of brackets in an expression.
+/// Maximum nesting depth of brackets in an expression.
 const DEPTH_MAX: usize = 20;
 
 /// A part of the expression of `find`.

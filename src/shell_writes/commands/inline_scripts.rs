@@ -10,7 +10,7 @@ use std::collections::HashMap;
 const PYTHON: Spec = Spec { short: "cWX", attached: "", long: &["check-hash-based-pycs"], stops: true };
 const NODE: Spec =
     Spec { short: "epr", attached: "", long: &["eval", "print", "require", "import", "input-type"], stops: true };
-/// The most functions of a script whose calls are analysed.
+/// Maximum number of functions per script whose calls are analysed.
 const FUNCTIONS_MAX: usize = 64;
 /// A longer script is not analysed.
 const SCRIPT_MAX: usize = 256 * 1024;

@@ -28,7 +28,7 @@ const STOPS: Spec = Spec {
     long: &["package", "from", "with", "python", "directory", "project", "env-file", "extra", "group"],
     stops: true,
 };
-/// The most commands that `xargs` may run in one command line.
+/// Maximum number of commands that `xargs` may run in one command line.
 const RUNS_MAX: usize = 500;
 
 /// `sh -c script`, or a script on standard input.

@@ -24,8 +24,8 @@ struct KnownProcess {
     chain: Vec<Process>,
 }
 
-/// The chains that were read last, by process number. A verb lives for milliseconds, but the shell and the agent
-/// above it live for hours, so each verb would read the same files of /proc again.
+/// The chains that were read last, by process number. A verb lives for milliseconds, but its shell and its agent live
+/// for hours, so each verb would read the same files of /proc again.
 static KNOWN: LazyLock<Mutex<HashMap<i64, KnownProcess>>> = LazyLock::new(Mutex::default);
 
 /// The ancestors of a process, nearest first.

@@ -41,7 +41,7 @@ pub fn kill(_pid: i64, target: &OwnedFd) -> io::Result<()> {
     Ok(pidfd_send_signal(target, Signal::KILL)?)
 }
 
-/// The program that a process runs, by its executable; `None` if the kernel does not tell.
+/// The executable file that a process runs; `None` if the kernel does not say.
 pub fn program(pid: i64) -> Option<Program> {
     let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let name = path.file_name()?.to_string_lossy().into_owned();

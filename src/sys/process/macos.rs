@@ -47,7 +47,8 @@ pub fn kill(pid: i64, _target: &OwnedFd) -> io::Result<()> {
     Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
 }
 
-/// The program that a process runs, by its name. The kernel does not tell this about a process of another user.
+/// The program that a process runs. Its name is known, not its path. The kernel does not report the program of another
+/// user's process.
 pub fn program(pid: i64) -> Option<Program> {
     let name = process_info(pid)?.name;
     let is_own = name.starts_with("slm-mesh") && super::is_in_use(pid);
