@@ -263,11 +263,11 @@ fn a_holder_hears_of_an_edit_by_a_person_once() {
     assert_eq!(player.run("cat held.txt"), "");
     fs::write(&file, "somebody's edit\n").unwrap();
     let told = player.hook(2, &json!({}));
-    assert!(told.contains("changed since its own last edit") && told.contains("held.txt"), "{told}");
+    assert!(told.contains("this session's own last edit") && told.contains("held.txt"), "{told}");
     assert_eq!(player.hook(2, &json!({})), "", "once");
     fs::write(&file, "another one\n").unwrap();
     let told = player.run("true");
-    assert!(told.contains("changed since its own last edit"), "noticed before its next command: {told}");
+    assert!(told.contains("this session's own last edit"), "noticed before its next command: {told}");
     // What its own commands do to its own files is no news.
     assert_eq!(player.run(&hidden_write("my own")), "");
     assert_eq!(player.edit("held.txt", "my edit\n"), "");

@@ -38,8 +38,8 @@ pub const DIRECTORY: Token = Token(3);
 /// The number of the first connection.
 const FIRST_CONNECTION: u64 = 16;
 
-/// Bytes of a turn's changes after which a leading hub serves no further call. etcd takes 12 ms for 256 KiB, and refuses
-/// requests of more than 1.5 MiB; the largest single call stays far below the difference.
+/// Bytes of a turn's changes after which a leading hub serves no further call. etcd takes 12 ms for 256 KiB, and
+/// refuses requests of more than 1.5 MiB; the largest single call stays far below the difference.
 const ENTRY_BYTES: usize = 256 << 10;
 
 /// Hands out a new token for each connection.

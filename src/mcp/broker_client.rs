@@ -126,8 +126,8 @@ impl BrokerClient {
             .wait_while(state, until, |state| !state.calls.is_empty() || state.is_answering || state.is_attaching);
         state.is_closing = true;
         state.send(&rpc::notification("detach", &json!({})));
-        // The broker ends the connection after it has read the detach. If this process ended before that with unread
-        // lines, the system could drop the detach on its way to a hub.
+        // The broker ends the connection after it has read the detach. If this process ended earlier and left lines
+        // unread, the system could drop the detach on its way to a hub.
         let is_sent = state.socket.as_ref().is_some_and(|socket| socket.shutdown(Shutdown::Write).is_ok());
         self.shared.changed.notify_all();
         if is_sent {

@@ -100,7 +100,7 @@ pub fn own_news_text(paths: &[String]) -> String {
         lines.push(format!("- and {} more", paths.len() - FILES_SHOWN));
     }
     format!(
-        "slm-mesh: files that this session has locked have changed since its own last edit. A person, a program or a \
+        "slm-mesh: since this session's own last edit, files have changed that it has locked. A person, a program or a \
          tool without hooks changed them:\n{}",
         lines.join("\n")
     )

@@ -13,8 +13,8 @@ pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
 /// Maximum work in one turn for all clients together. The rest is served in the next turn, after new clients, HTTP and
 /// the linked meshes have had their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
-/// The same for a hub that leads. Each of its turns waits for etcd, which takes some milliseconds, so a turn of a few calls
-/// would leave little time for calls.
+/// Maximum work in one turn of a hub that leads. Each of its turns waits for etcd for some milliseconds, so a turn with
+/// only a few calls would leave little time for calls.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 
 /// A client's place in the queue.

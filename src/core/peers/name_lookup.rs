@@ -69,8 +69,8 @@ impl Peers {
         self.attachments.get(&conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
     }
 
-    /// The human of this user on this machine. Whichever hub of a mesh leads, it is the same peer: the hub that began the
-    /// mesh called its own human `ada`, and other hubs would call that human `ada@desk`.
+    /// The human of this user on this machine. Whichever hub of a mesh leads, it is the same peer: the hub that began
+    /// the mesh called its own human `ada`, and other hubs would call that human `ada@desk`.
     pub(super) fn human_of(&self, host: &str, user: &str) -> Option<PeerId> {
         let is_number = |rest: &str| rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
         let is_it = |peer: &&Peer| {

@@ -46,8 +46,8 @@ pub fn watch_calls(shared: &Arc<SharedState>, out: &Arc<StdoutWriter>) {
 }
 
 impl ClientState {
-    /// The time since when a broker on this machine has been silent, while a call waits for its answer or for its
-    /// session to be attached.
+    /// Since when a broker on this machine has been silent, while a call waits for its answer or for its session to be
+    /// attached.
     fn quiet_since(&self) -> Option<Instant> {
         self.socket.as_ref().filter(|_| self.stuck_error.is_some())?;
         let oldest = self.calls.values().map(|call| call.began).min()?;
