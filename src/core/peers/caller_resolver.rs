@@ -126,7 +126,8 @@ impl Peers {
             |peer: &Peer| row.session_key().is_some_and(|key| peer.row.session_key().is_some() && !peer.has_key(key));
         let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !has_other_key(peer);
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
-        let free = || self.peers.iter().filter(is_free).filter(is_same);
+        // The name comes first, because each look for a live session goes through all connections.
+        let free = || self.peers.iter().filter(is_same).filter(is_free);
         // A chosen name identifies one peer. If two sessions with default names are gone, it could be either, so
         // neither name nor mail is taken over.
         let found = free().find(|peer| is_name_chosen && peer.row.name == name).or_else(|| only(free()));
