@@ -24,7 +24,7 @@ pub struct Entries<'a> {
     pub program: &'a str,
     /// The path of the file that set-up writes as a whole for this agent. The entry in a YAML file refers to it.
     pub own_file: &'a str,
-    /// The server's entry, if it belongs into this file.
+    /// The server's entry, if it belongs in this file.
     pub server: Option<ServerFile>,
     /// The hooks, if they belong into this file.
     pub hooks: Option<HookFile>,

@@ -104,7 +104,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
         proofs.push(Proof { claim, why });
     };
     let first = play(script.prompt, &free).map(|output| output.trim().is_empty());
-    add("a session's first prompt makes it known, and a hook without news is silent", first, "it said something");
+    add("the first prompt registers the session, and a hook without news prints nothing", first, "it said something");
     let name = scratch.name_of_session(agent)?;
     let send = |scratch: &mut Scratch, text: &str| {
         scratch.ask("send", json!({ "to": name, "message": text, "key": text })).map(|_| ()).map_err(|error| error.text)

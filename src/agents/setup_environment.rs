@@ -39,7 +39,7 @@ pub struct Environment {
 pub struct EditedFile {
     /// The file.
     pub path: PathBuf,
-    /// The server's entry, if it belongs into this file.
+    /// The server's entry, if it belongs in this file.
     pub server: Option<ServerFile>,
     /// The hooks, if they belong into this file.
     pub hooks: Option<HookFile>,

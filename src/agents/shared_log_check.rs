@@ -40,7 +40,7 @@ fn check_standby(row: &Value) -> Option<Check> {
     let behind = row["behind"].as_u64().unwrap_or(0);
     (behind > BEHIND_MAX).then(|| {
         let hub = line(row["hub"].as_str().unwrap_or("?"));
-        let cure = "see slm-mesh doctor on that machine, and its disk and network";
+        let cure = "run slm-mesh doctor on that machine, and check its disk and its network";
         Check::error(&format!("hub {hub}"), format!("it is {behind} entries behind"), cure)
     })
 }

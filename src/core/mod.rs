@@ -1,7 +1,7 @@
 //! The rules of the mesh, as functions of (request, time, store).
 //!
-//! A [`Mesh`] consists of a few parts: peers, locks, mail, the journal, state, federation. Only each part itself
-//! writes its memory and its tables in the store, and a rule gets the parts that it needs. [`dispatch`] runs
+//! A [`Mesh`] consists of a few parts: peers, locks, mail, the journal, state, federation. Each part's
+//! memory and tables are written by that part alone, and a rule gets the parts that it needs. [`dispatch`] runs
 //! operations, and [`transaction`] holds the transaction and the effects that leave after its commit.
 //!
 //! **Invariant:** nothing here uses a clock, a socket, a thread or a random source. Time is an argument, random
@@ -111,7 +111,7 @@ pub struct Mesh {
     channels: Channels,
     journal: Journal,
     federation: Federation,
-    /// Describes the hubs of this mesh at a time; `None` for the only broker.
+    /// Describes the hubs of this mesh at a given time; `None` if this broker is the only one.
     hub_status: Option<Box<dyn Fn(i64) -> Value + Send>>,
     /// When the mesh opened, in ms.
     started: i64,

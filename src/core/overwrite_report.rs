@@ -30,7 +30,7 @@ pub static CHANGED: Op = Op {
         Arg::new("command", ArgKind::Text { min: 0, max: limits::PATH_MAX }, "First line of the command")
             .at(CliPlace::Hidden),
         Arg::new("isCertain", ArgKind::Flag, "No other command ran at the same time").at(CliPlace::Hidden),
-        Arg::new("isKept", ArgKind::Flag, "The former content was kept").at(CliPlace::Hidden),
+        Arg::new("isKept", ArgKind::Flag, "A copy of the former content was saved").at(CliPlace::Hidden),
     ],
     actor: Auth::Hook,
     verb: None,

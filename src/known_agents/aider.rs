@@ -25,7 +25,7 @@ pub(super) const AGENT: Agent = Agent {
                 runs_hooks: false,
             }),
         },
-        approve: "Aider has neither MCP nor hooks. It reads about the verbs, and you run them or let it run them.",
+        approve: "Aider has neither MCP nor hooks. It is given a description of the verbs; run them yourself or let it run them.",
         ..NO_SETTINGS
     },
     ..Agent::new("aider", "Aider")

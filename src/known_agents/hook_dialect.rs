@@ -154,7 +154,7 @@ fn deny_in_hook_output(call: &HookCall, reason: &str) -> Value {
     } })
 }
 
-/// The answer at the end of a turn that makes several agents continue.
+/// The answer with which a hook makes the agent continue at the end of its turn. Several agents share this form.
 pub(super) fn block(reason: &str) -> Value {
     json!({ "decision": "block", "reason": reason })
 }

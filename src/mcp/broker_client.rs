@@ -116,7 +116,7 @@ impl BrokerClient {
         state.send(&rpc::notification("cancel", &json!({ "id": request })));
     }
 
-    /// Ends the session in order: drops the calls that only wait, gives the other calls a moment, and detaches.
+    /// Ends the session cleanly: drops the calls that only wait, gives the other calls a moment, and detaches.
     pub fn close(&mut self) {
         let until = Instant::now() + CLOSE_MAX;
         let mut state = self.shared.lock();

@@ -72,7 +72,7 @@ impl McpServer {
         self.lines = lines;
     }
 
-    /// Ends the session in order.
+    /// Ends the session cleanly.
     pub fn close(&mut self) {
         self.broker.close();
     }

@@ -215,7 +215,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "SLM_MESH_RATE",
         range: SettingRange::Int(1, 10_000_000),
         default: "100",
-        help: "Messages that one sender may send in 10 s; ten times as many state changes",
+        help: "Messages that one sender may send in 10 s; the limit for state changes is ten times this number",
     },
     Setting {
         name: "SLM_MESH_HOOK_BUDGET_MS",

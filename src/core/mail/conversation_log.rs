@@ -20,7 +20,7 @@ const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
 /// The words of a search, in bytes.
 pub(super) const SEARCH: ArgKind = ArgKind::Text { min: 0, max: 1024 };
 
-/// Maximum size of one answer, in bytes. A client that wants more calls again.
+/// Maximum size of one answer, in bytes. To get more, a client calls again.
 const ANSWER_MAX: usize = 128 * 1024;
 
 /// Reads the log.

@@ -1,6 +1,6 @@
 //! Reads the history of messages in bounded steps, for `log` and for a search of the inbox.
 //!
-//! One step takes at most a millisecond of the loop. A client that wants more calls again, and other clients are
+//! One step takes at most a millisecond of the loop. To get more, a client calls again, and other clients are
 //! served in between. The alternative was that each verb opens the database itself. But guests have no database, a
 //! second reader delays the checkpoints of the write-ahead log, and the rules of visibility would exist twice.
 

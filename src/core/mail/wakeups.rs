@@ -241,7 +241,8 @@ impl Mail {
         false
     }
 
-    /// Notes that the person at a session wrote to it, so earlier wakeups no longer count towards a circle.
+    /// Notes that the person typed something into a session, so earlier wakeups no longer count as a loop of agents
+    /// that wake each other.
     pub(in crate::core) fn person_spoke(&mut self, id: &str) {
         for attempt in self.wakeups.iter_mut().filter(|attempt| attempt.to == id) {
             attempt.from.clear();

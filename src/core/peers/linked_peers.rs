@@ -15,7 +15,7 @@ use crate::core::mail::Mail;
 use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
-/// How much of a name stands before a part of the id, in characters: both fit into a name.
+/// How many characters of the original name are kept, so that they and a part of the id fit into one name.
 const ID_NAME_MAX: usize = 32;
 
 /// A peer as its own mesh describes it.

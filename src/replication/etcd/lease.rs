@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// The wait after a request to keep the lease that got no answer.
+/// The pause before the lease is renewed again, after a request to renew it got no answer.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// The part of the lease that we trust, in percent, because the clocks of two machines do not run equally fast.
 const TRUSTED_PERCENT: i64 = 90;

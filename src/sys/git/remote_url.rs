@@ -159,7 +159,7 @@ fn matches_host(criteria: &str, name: &str, user: Option<&str>) -> bool {
         let (is_negated, word) = word.strip_prefix('!').map_or((false, word), |word| (true, word));
         let holds = match word.to_ascii_lowercase().as_str() {
             "all" => Some(true),
-            // No HostName applied before, else it would have counted already.
+            // No earlier HostName line applied. ssh uses the first one that does, so it would have been taken already.
             "host" | "originalhost" => words.next().map(|list| names_host(&list.replace(',', " "), name)),
             "user" => words.next().and_then(|list| Some(names_host(&list.replace(',', " "), user?))),
             _ => None,
