@@ -116,8 +116,9 @@ class Client(threading.Thread):
         if kind == "read":
             answer = self.call("state.get", {"key": "entry"})
             return answer and answer["entry"]["version"] if answer and answer.get("entry") else (0 if answer else None)
-        path = f"/chaos/{self.n}"
-        answer = self.call("lock.lock", {"filePath": path, "ttlMinutes": 1})
+        # A repeated call renews the lock that an unanswered one took; it keeps its token.
+        path = f"/chaos/{what.replace(' ', '-')}"
+        answer = self.call("lock.lock", {"filePath": path, "ttlMinutes": 1, "renew": True})
         if answer is None:
             return None
         self.call("lock.unlock", {"filePath": path})
