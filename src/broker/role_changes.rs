@@ -1,5 +1,5 @@
-//! Turns this broker from a standby into the hub that leads, and back. Its sockets stay open, but its mesh and all
-//! clients are replaced.
+//! Turns this broker from a standby into the hub that leads, and back. Its listening sockets stay open. The clients of a
+//! standby stay connected when it leads; the clients of a leader are dropped when it stands by.
 
 use super::checkpoint_thread::CheckpointThread;
 use super::event_loop::EventLoop;
@@ -46,7 +46,10 @@ impl EventLoop {
                 self.clock = clock;
                 self.context.now = now;
                 let role = self.opener.lead(leader, &mut mesh, now);
-                self.replace_mesh(mesh, role);
+                self.own_files.adopt_database();
+                self.replace_mesh(mesh);
+                self.context.role = role;
+                self.clients.join(&mut self.context);
             }
             Ok((mesh, end)) => {
                 drop(mesh);
@@ -62,31 +65,27 @@ impl EventLoop {
     /// Stands by from now on. Nothing of the running turn leaves, because another hub may have changed its facts.
     pub(super) fn stand_by(&mut self, why: &str) {
         log(&format!("this hub stands by: {why}"));
-        let empty = self.opener.open_empty(&self.clock).map(|empty| std::mem::replace(&mut self.context.mesh, empty));
-        // The thread opens the database again, so it must be closed here.
-        let role = empty.map(drop).and_then(|()| self.opener.stand_by());
-        match role.and_then(|role| Ok((self.opener.open_empty(&self.clock)?, role))) {
-            Ok((mesh, role)) => self.replace_mesh(mesh, role),
-            Err(error) => self.give_up(&error),
+        self.own_files.leave_database();
+        let role = self.opener.open_empty(&self.clock).and_then(|empty| {
+            // The thread of the standby opens the database again, so nothing here may hold it open.
+            self.replace_mesh(empty);
+            self.opener.stand_by()
+        });
+        match role {
+            Ok(role) => self.context.role = role,
+            Err(error) => return self.give_up(&error),
         }
+        // Their sessions belong to the mesh that is gone. The clients find the hub that leads.
+        self.clients.drop_all(&self.context);
+        self.pushes.drop_all();
+        self.processes = ProcessExits::default();
     }
 
-    /// Ends every connection, because its answers and its session belong to the old mesh.
-    fn replace_mesh(&mut self, mesh: Mesh, role: BrokerRole) {
+    /// Lends the loop another mesh, and drops everything that belongs to the old one except connections.
+    fn replace_mesh(&mut self, mesh: Mesh) {
         std::mem::replace(&mut self.checkpoints, CheckpointThread::start(&mesh)).stop();
         self.links = self.opener.links(&mesh);
         self.context.mesh = mesh;
-        self.context.role = role;
-        if self.context.role.is_standby() {
-            self.own_files.leave_database();
-            // Their sessions belong to the mesh that is gone. They find the hub that leads.
-            self.clients.drop_all(&self.context);
-            self.pushes.drop_all();
-            self.processes = ProcessExits::default();
-        } else {
-            self.own_files.adopt_database();
-            self.clients.join(&mut self.context);
-        }
         self.http.refuse_pending();
         self.context.mesh.set_observed(!self.context.pages.is_empty());
         self.context.pages.mark_dirty();

@@ -56,7 +56,10 @@ fn etcd_and_the_hub_prove_themselves_with_certificates() {
     let named = authority.issue("named", "/CN=root", 2);
     let mut trapped = log(Some(tls(&authority.certificate(), Some(&named))), Some(("root", "secret"))).unwrap();
     let error = trapped.leader().unwrap_err();
-    assert!(matches!(&error, LogError::Refused(why) if why.contains("common name (CN); use a certificate without one")), "{error:?}");
+    assert!(
+        matches!(&error, LogError::Refused(why) if why.contains("common name (CN); use a certificate without one")),
+        "{error:?}"
+    );
     let mut works = log(Some(tls(&authority.certificate(), Some(&hub))), Some(("root", "secret"))).unwrap();
     assert_eq!(texts(&mut works, 1), ["sealed"]);
     std::fs::remove_dir_all(&dir).unwrap();

@@ -111,7 +111,10 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
         LogChange::BeginNew => Ok(open(places, settings)?.leave_log()?),
         LogChange::Rejoin if places.database().exists() => {
             let aside = move_aside(places, LEFT)?;
-            log(&format!("this hub joins the mesh whose log is in etcd; its old database is kept as {}", aside.display()));
+            log(&format!(
+                "this hub joins the mesh whose log is in etcd; its old database is kept as {}",
+                aside.display()
+            ));
             Ok(())
         }
         LogChange::Rejoin => Ok(()),
