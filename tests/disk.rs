@@ -1,5 +1,8 @@
 //! Power, disk and processes that fail in the middle: what was acknowledged is there afterwards.
 
+#[allow(dead_code)] // the benchmark uses more of it
+#[path = "bench/filled_store.rs"]
+mod filled_store;
 mod support;
 
 use serde_json::{Value, json};
@@ -203,4 +206,21 @@ fn a_full_disk_is_named_and_an_emptied_one_goes_on() {
     place.ok(&["stop"]);
     support::until("the broker has let go of the disk", || !support::lives(pid));
     assert!(Command::new("umount").arg(&place.dir).status().unwrap().success());
+}
+
+#[test]
+fn the_rows_of_the_benchmark_fit_the_tables() {
+    let place = Place::new();
+    place.ok(&["peers"]);
+    place.ok(&["stop"]);
+    filled_store::fill(&place.dir.join("broker.db"), 2500);
+    let inbox = place.json(&["inbox", "--as", "peer-7", "--filter", "all"]);
+    assert_eq!(inbox["messages"][0]["payload"], json!(filled_store::VALUE));
+    assert!(!place.json(&["events"])["events"].as_array().unwrap().is_empty());
+
+    let bare = Place::new();
+    bare.ok(&["peers"]);
+    bare.ok(&["stop"]);
+    assert!(filled_store::bare_sets_per_second(&bare.dir.join("broker.db"), 64, 32) > 0.0);
+    assert_eq!(bare.ok(&["state", "get", &filled_store::key(5)]).trim(), filled_store::VALUE);
 }

@@ -1,15 +1,13 @@
 //! One call at a time, on each road: verbs, the Unix socket, MCP over stdio, HTTP.
 
 use super::figures::{Reach, Table, in_turns};
+pub use super::filled_store::VALUE;
 use super::floor::{self, Commits};
 use super::place::{Http, Mesh, is_static, request, tool};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A value as agents keep them.
-pub const VALUE: &str =
-    "the API listens on 8080 until the new gateway is deployed; ask claude-api before you change it";
 /// Bytes of a row that a call commits, more or less: its texts, ids and times.
 const ROW: usize = 250;
 

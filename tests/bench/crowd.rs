@@ -2,8 +2,8 @@
 
 use super::calls::VALUE;
 use super::figures::{Reach, Row, Samples, Table, in_turns, micros_since, span};
-use super::floor;
-use super::place::{Line, Mesh, Scratch, key, request};
+use super::filled_store::{bare_sets_per_second, key};
+use super::place::{Line, Mesh, Scratch, request};
 use serde_json::json;
 use std::io::Write;
 use std::sync::mpsc::channel;
@@ -70,7 +70,10 @@ pub fn writes(table: &mut Table) {
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..N_ROUNDS {
         let scratch = Scratch::new();
-        bare.push(floor::rows_per_second(&scratch, VALUE, n_sets, 32));
+        let file = scratch.path.join("bare.db");
+        // The tables are the store's own. After that, SQLite works alone.
+        drop(slm_mesh::store::Store::open(&file, false).expect("a store"));
+        bare.push(bare_sets_per_second(&file, n_sets, 32));
         let began = Instant::now();
         for n in 0..N_WRITES + N_AHEAD {
             for client in &mut clients {

@@ -164,34 +164,3 @@ impl Commits {
         run("COMMIT");
     }
 }
-
-/// Rows a second that a bare loop commits: `state.set` puts an entry and an event, and each
-/// transaction the tally.
-pub fn rows_per_second(scratch: &Scratch, value: &str, n_sets: usize, per_commit: usize) -> f64 {
-    let file = scratch.path.join("bare.db");
-    // The schema is the store's own; then SQLite is alone with it.
-    drop(slm_mesh::store::Store::open(&file, false).expect("a store"));
-    let db = Connection::open(&file).expect("a database");
-    db.set_prepared_statement_cache_capacity(16);
-    db.pragma_update(None, "synchronous", "NORMAL").expect("NORMAL");
-    let by = "00000000-0000-4000-8000-000000000000";
-    let began = std::time::Instant::now();
-    let run = |sql: &str| db.prepare_cached(sql).expect("SQL").execute([]).expect("done");
-    for n in 0..n_sets {
-        if n % per_commit == 0 {
-            run("BEGIN IMMEDIATE");
-        }
-        let key = super::place::key(n);
-        let mut put = db.prepare_cached("INSERT OR REPLACE INTO state VALUES (?1,?2,?3,?4,?5,?6,?7)").expect("SQL");
-        put.execute(rusqlite::params!["default", key, value, n as i64, by, n as i64, None::<i64>]).expect("put");
-        let payload = format!(r#"{{"key":"{key}","namespace":"default","value":"{value}","version":{n}}}"#);
-        let mut add = db.prepare_cached("INSERT INTO event VALUES (?1,?2,?3,?4,?5)").expect("SQL");
-        add.execute(rusqlite::params![n as i64 + 1, "state_changed", by, n as i64, payload]).expect("added");
-        if (n + 1) % per_commit == 0 {
-            let mut tally = db.prepare_cached("UPDATE tally SET event_last=?1, events=?1").expect("SQL");
-            tally.execute([n as i64 + 1]).expect("told");
-            run("COMMIT");
-        }
-    }
-    n_sets as f64 / began.elapsed().as_secs_f64()
-}

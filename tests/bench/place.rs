@@ -211,11 +211,6 @@ fn attached(mut line: Line, name: &str) -> Line {
     line
 }
 
-/// A key among a few hundred, so that entries change and do not only grow in number.
-pub fn key(n: usize) -> String {
-    format!("key-{:03}", n * 7 % 500)
-}
-
 /// A request as a line. All have one id: each is answered before the next.
 pub fn request(method: &str, params: &Value) -> Vec<u8> {
     format!("{}\n", json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })).into_bytes()
@@ -289,6 +284,17 @@ impl Line {
                 return answer;
             }
         }
+    }
+
+    /// Answers the pings that have arrived, as a session does that waits for mail.
+    pub fn answer_pings(&mut self) {
+        self.stream.set_nonblocking(true).expect("a stream can be read without waiting");
+        let read = self.stream.read(&mut self.buffer[self.filled..]);
+        self.filled += read.unwrap_or_else(|error| {
+            assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "the hub keeps an idle guest");
+            0
+        });
+        self.stream.set_nonblocking(false).expect("a stream can be read with waiting");
     }
 
     /// A second handle, for another thread.

@@ -71,6 +71,15 @@ fn cpu_of(pid: u32) -> f64 {
     (ticks(11) + ticks(12)) / TICKS_PER_SECOND
 }
 
+/// Lets guests be idle for this long.
+fn idle(guests: &mut [Line], span: Duration) {
+    let end = Instant::now() + span;
+    while Instant::now() < end {
+        guests.iter_mut().for_each(Line::answer_pings);
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
 /// Many guests that are idle, and then receive a broadcast.
 pub fn guests(table: &mut Table) {
     let mesh = Mesh::hub();
@@ -78,9 +87,9 @@ pub fn guests(table: &mut Table) {
     thread::sleep(Duration::from_secs(1));
     let (alone, _) = memory_of(mesh.pid());
     let mut guests: Vec<Line> = (0..N_GUESTS).map(|n| mesh.attach_remote(&format!("guest-{n}"))).collect();
-    thread::sleep(SETTLES);
+    idle(&mut guests, SETTLES);
     let before = cpu_of(mesh.pid());
-    thread::sleep(SILENT);
+    idle(&mut guests, SILENT);
     let share = 100.0 * (cpu_of(mesh.pid()) - before) / SILENT.as_secs_f64();
     let more = memory_of(mesh.pid()).0 - alone;
     let plain = |work: &str, figure: String, reach: &str, reached: bool| Row {

@@ -8,6 +8,7 @@ mod calls;
 mod crowd;
 mod remote_sessions;
 mod figures;
+mod filled_store;
 mod floods;
 mod floor;
 mod growth;
