@@ -41,7 +41,7 @@ pub const PART_MAX: usize = 16 * 1024;
 /// Unread messages in one mailbox. Further messages are refused, and none is dropped silently.
 pub const MAILBOX_MAX: i64 = 10_000;
 /// Known peers, online or offline. Offline peers without mail are forgotten first to make room.
-pub const PEERS_MAX: usize = 4096;
+pub const PEERS_MAX: usize = 16_384;
 /// Channels that one peer may join. Each message to a channel is a row in the mailbox of each member.
 pub const CHANNELS_PER_PEER_MAX: usize = 64;
 /// Calls of one connection that may wait at the same time.

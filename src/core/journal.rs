@@ -4,7 +4,7 @@
 
 use super::op::ArgKind;
 use super::pagination::Page;
-use super::peers::{Peer, Peers};
+use super::peers::Peers;
 use super::transaction::{Effect, Turn};
 use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, pagination};
@@ -342,7 +342,7 @@ impl Journal {
             let params = self.view(peers, &event);
             turn.push(Effect::Notification { conn: *conn, method: "event", params });
         }
-        if self.observed || peers.all().iter().any(|peer: &Peer| peer.row.is_http()) {
+        if self.observed || peers.has_http_clients() {
             turn.push(Effect::Event(Rc::new(event)));
         }
         Ok(())

@@ -258,8 +258,7 @@ impl Mail {
         }
         let from = peers.name_of(&draft.sender);
         let mut sent = Vec::with_capacity(recipients.len());
-        let conns = peers.connections_of(recipients);
-        for (recipient, conns) in recipients.iter().zip(&conns) {
+        for recipient in recipients {
             let refused = self.refusal(turn, peers, federation, recipient, &draft.body)?;
             if let Some(error) = refused {
                 // A group member that cannot receive the message does not prevent its delivery to the others.
@@ -271,7 +270,7 @@ impl Mail {
             turn.dirty.mail.insert(recipient.clone());
             federation.note_new_mail();
             turn.note_expiry(message.expires);
-            self.notify(turn, peers, &message, &from, conns);
+            self.notify(turn, peers, &message, &from, peers.connections_of(recipient));
             if person_alerts::is_alert(peers, &message) {
                 turn.push(Effect::Alert(message.seq));
             }

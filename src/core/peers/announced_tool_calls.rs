@@ -87,7 +87,7 @@ impl Peers {
         if self.announced.is_empty() || call.op.tool.is_none() {
             return Ok(None);
         }
-        let Some(process) = self.attachments.get(&call.conn).and_then(|one| one.agent) else { return Ok(None) };
+        let Some(process) = self.attachments.get(call.conn).and_then(|one| one.agent) else { return Ok(None) };
         let has_left = |id: &PeerId| self.get(id).is_none_or(|peer| peer.has_left);
         let fits = |one: &AnnouncedCall| one.process.is_same(&process) && one.until > now && one.is(call);
         let places: Vec<usize> = (0..self.announced.len())
@@ -116,8 +116,8 @@ impl Peers {
     /// Remembers that a session's call came over this connection, because the receipts for its mail come over the
     /// same connection.
     fn note_announcer(&mut self, conn: ConnId, session: &PeerId) {
-        let Some(one) = self.attachments.get_mut(&conn) else { return };
-        if !one.peers.contains(session) && !one.announcers.contains(session) {
+        let Some(one) = self.attachments.get_mut(conn) else { return };
+        if !one.peers().contains(session) && !one.announcers.contains(session) {
             one.announcers.push(session.clone());
             if one.announcers.len() > limits::PEERS_PER_CONNECTION_MAX {
                 one.announcers.remove(0);
@@ -127,7 +127,7 @@ impl Peers {
 
     /// Whether a call that this session announced came over this connection.
     pub(super) fn has_announced_over(&self, conn: ConnId, session: &PeerId) -> bool {
-        self.attachments.get(&conn).is_some_and(|one| one.announcers.contains(session))
+        self.attachments.get(conn).is_some_and(|one| one.announcers.contains(session))
     }
 
     /// The identity of the caller for the answer to a tool call, if the client did not state it: the session that
@@ -136,12 +136,12 @@ impl Peers {
         if !self.has_shared_process {
             return None;
         }
-        let one = self.attachments.get(&conn).filter(|one| !one.peers.is_empty() && !one.is_keyed)?;
+        let one = self.attachments.get(conn).filter(|one| !one.peers().is_empty() && !one.is_keyed)?;
         let view = json!({ "id": actor.as_str(), "name": self.name_of(actor) });
-        if !one.peers.contains(actor) {
+        if !one.peers().contains(actor) {
             return Some(view);
         }
-        let process = one.agent.filter(|_| one.peers.len() == 1)?;
+        let process = one.agent.filter(|_| one.peers().len() == 1)?;
         let others = self.sessions_of_process(&process).into_iter().filter(|peer| peer.row.id != *actor);
         let others: Vec<&PeerId> = others.filter(|peer| !peer.has_left).map(|peer| &peer.row.id).collect();
         (!others.is_empty()).then(|| {

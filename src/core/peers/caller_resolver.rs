@@ -94,14 +94,16 @@ impl Peers {
     pub(super) fn former_peer(&self, evidence: &SessionEvidence) -> FormerPeer {
         let SessionEvidence { conn, row, id, .. } = *evidence;
         let sessions = || self.peers.iter().filter(|peer| peer.row.is_session());
-        let own = conn.and_then(|conn| self.attachments.get(&conn));
-        let by_id = sessions().find(|peer| id.is_some_and(|id| peer.row.id == id));
+        let own = conn.and_then(|conn| self.attachments.get(conn));
+        let by_id = id.and_then(|id| self.get(id)).filter(|peer| peer.row.is_session());
         let by_key = || {
             let key = row.session_key()?;
             sessions().find(|peer| peer.row.agent == row.agent && peer.has_key(key))
         };
-        let is_attached = |peer: &&Peer| own.is_some_and(|own| own.peers.contains(&peer.row.id));
-        let by_connection = || sessions().filter(is_attached).find(|peer| peer.row.session_key().is_none());
+        let by_connection = || {
+            let mut attached = own?.peers().iter().filter_map(|id| self.get(id));
+            attached.find(|peer| peer.row.is_session() && peer.row.session_key().is_none())
+        };
         let by_process = || {
             let process = own.and_then(|own| own.agent)?;
             let detached = sessions().filter(|peer| peer.connections == 0 && is_alike(&peer.row, row));
@@ -137,7 +139,7 @@ impl Peers {
     /// Whether a session may still be alive. The evidence is a connection, even a silent one, its agent's process, or
     /// another process than `pid` that an earlier broker knew and that may reconnect soon.
     fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
-        let is_attached = self.attachments.values().any(|one| one.peers.contains(&peer.row.id));
+        let is_attached = !self.attachments.connections_of(&peer.row.id).is_empty();
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
         is_attached || peer.is_watched || peer.unconfirmed && is_other && (self.is_process_alive)(peer.row.pid)
     }
@@ -224,8 +226,7 @@ impl Peers {
 
     /// Whether the agent process of a session is known.
     fn has_known_process(&self, peer: &Peer) -> bool {
-        let is_it = |one: &&super::sessions::Attachment| one.peers.contains(&peer.row.id);
-        peer.row.process.is_some() || self.attachments.values().filter(is_it).any(|one| one.agent.is_some())
+        peer.row.process.is_some() || self.attachments.of_peer(&peer.row.id).any(|one| one.agent.is_some())
     }
 
     /// Whether a caller with these ancestors runs inside this session.

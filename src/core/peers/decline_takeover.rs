@@ -68,13 +68,9 @@ impl Peers {
         };
         turn.store.put_peer(&former)?;
         turn.store.put_peer(&own)?;
-        self.replace(Peer { has_left: true, ..Peer::new(former.clone(), now) });
-        self.peers.push(Peer { row: own.clone(), took_over_name: false, takeover_notice: None, ..peer });
-        for one in self.attachments.values_mut() {
-            for attached in one.peers.iter_mut().chain(&mut one.announcers).filter(|attached| *attached == id) {
-                *attached = own.id.clone();
-            }
-        }
+        self.peers.put(Peer { has_left: true, ..Peer::new(former.clone(), now) });
+        self.peers.put(Peer { row: own.clone(), took_over_name: false, takeover_notice: None, ..peer });
+        self.attachments.move_to(id, &own.id);
         let left = Change::PeerLeft { row: &former, named: true, reason: "declined" };
         self.record(turn, journal, &left, id, now)?;
         self.record(turn, journal, &Change::PeerJoined(&own), &own.id, now)?;

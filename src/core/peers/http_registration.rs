@@ -15,8 +15,13 @@ use crate::store::PeerRow;
 impl Peers {
     /// The clients of the old HTTP API that are online and may receive pushes on their own sockets.
     pub fn push_recipients(&self) -> Vec<PeerId> {
-        let online = self.peers.iter().filter(|peer| peer.row.is_http() && peer.row.online);
+        let online = self.peers.http_clients().filter(|peer| peer.row.online);
         online.map(|peer| peer.row.id.clone()).collect()
+    }
+
+    /// Whether the mesh knows any client of the old HTTP API.
+    pub(in crate::core) fn has_http_clients(&self) -> bool {
+        self.peers.http_clients().next().is_some()
     }
 
     /// Registers a client of the old HTTP API. A client with a name takes over the mailbox of an offline peer with
@@ -31,10 +36,10 @@ impl Peers {
     ) -> Result<PeerRow, Error> {
         let is_named = !row.name.is_empty() && row.name != AUTO;
         let same = |peer: &&Peer| {
-            let is_offline = peer.row.is_http() && !peer.row.online;
-            is_offline && (&peer.row.name, &peer.row.project, &peer.row.agent) == (&row.name, &row.project, &row.agent)
+            !peer.row.online
+                && (&peer.row.name, &peer.row.project, &peer.row.agent) == (&row.name, &row.project, &row.agent)
         };
-        let former = is_named.then(|| self.peers.iter().find(same)).flatten().map(|peer| peer.row.id.clone());
+        let former = is_named.then(|| self.peers.http_clients().find(same)).flatten().map(|peer| peer.row.id.clone());
         row.id = match former {
             Some(id) => id,
             None => {
@@ -45,8 +50,9 @@ impl Peers {
         row.name = if row.name == AUTO { auto_name(&row.id) } else { untrusted_text::plain_name(&row.name) };
         row.host = self.settings.host.clone();
         (row.first_seen, row.last_seen, row.online) = (now, now, true);
-        self.peers.retain(|peer| peer.row.id != row.id);
-        self.peers.push(Peer::new(row.clone(), now));
+        // The peer begins anew, behind those that are older.
+        self.peers.remove(&row.id);
+        self.peers.put(Peer::new(row.clone(), now));
         turn.store.put_peer(&row)?;
         Ok(row)
     }

@@ -6,11 +6,13 @@
 //! **Invariant:** only this module writes the peers and their connections, in memory and on disk.
 
 pub mod announced_tool_calls;
+mod attachments;
 pub(in crate::core) mod caller_resolver;
 pub mod decline_takeover;
 pub mod http_registration;
 pub(in crate::core) mod linked_peers;
 mod name_lookup;
+mod peer_table;
 mod presence;
 mod retention;
 pub mod sessions;
@@ -30,9 +32,9 @@ use crate::base::kinds::PeerKind;
 use crate::base::process::Process;
 use crate::base::{limits, time};
 use crate::store::{PeerRow, Store};
+use attachments::Attachments;
+use peer_table::PeerTable;
 use serde_json::{Value, json};
-use sessions::Attachment;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 /// A peer, with facts that are kept only in memory.
@@ -280,8 +282,8 @@ pub struct Peers {
     random: Box<dyn FnMut() -> u128 + Send>,
     /// Tells whether a process of this machine is alive.
     is_process_alive: Box<dyn Fn(i64) -> bool + Send>,
-    peers: Vec<Peer>,
-    attachments: HashMap<ConnId, Attachment>,
+    peers: PeerTable,
+    attachments: Attachments,
     /// Whether some process has had several sessions. Only then can it be unclear which session makes a call.
     has_shared_process: bool,
     /// Tool calls that hooks announced.
@@ -298,8 +300,8 @@ impl Peers {
             settings,
             random,
             is_process_alive: Box::new(|_| false),
-            peers: Vec::new(),
-            attachments: HashMap::new(),
+            peers: PeerTable::default(),
+            attachments: Attachments::default(),
             has_shared_process: false,
             announced: Vec::new(),
             human: PeerId::default(),
@@ -328,11 +330,11 @@ impl Peers {
 
     /// The peer with this id.
     pub fn get(&self, id: &str) -> Option<&Peer> {
-        self.peers.iter().find(|peer| peer.row.id == id)
+        self.peers.get(id)
     }
 
     fn get_mut(&mut self, id: &str) -> Option<&mut Peer> {
-        self.peers.iter_mut().find(|peer| peer.row.id == id)
+        self.peers.get_mut(id)
     }
 
     /// The name of a peer, or the text itself if it is not the id of a peer.
@@ -357,9 +359,7 @@ impl Peers {
 
     /// Notes that a peer has just made a call.
     pub(super) fn touch(&mut self, id: &str, now: i64) {
-        if let Some(peer) = self.get_mut(id) {
-            peer.last_active = now;
-        }
+        self.peers.touch(id, now);
     }
 
     /// Whether any peer other than a linked peer is online.
@@ -367,21 +367,14 @@ impl Peers {
         self.peers.iter().any(|peer| !peer.row.is_linked() && peer.is_online())
     }
 
-    /// Replaces the peer with the same id, or appends a new peer.
-    fn replace(&mut self, peer: Peer) {
-        match self.get_mut(&peer.row.id) {
-            Some(known) => *known = peer,
-            None => self.peers.push(peer),
-        }
-    }
-
     /// Writes a row, in memory and on disk.
     fn put(&mut self, turn: &mut Turn, row: PeerRow, now: i64) -> Result<(), Error> {
         turn.store.put_peer(&row)?;
-        match self.get_mut(&row.id) {
-            Some(peer) => peer.row = row,
-            None => self.peers.push(Peer::new(row, now)),
-        }
+        let peer = match self.get(&row.id) {
+            Some(known) => Peer { row, ..known.clone() },
+            None => Peer::new(row, now),
+        };
+        self.peers.put(peer);
         Ok(())
     }
 

@@ -66,7 +66,7 @@ impl Peers {
 
     /// The human behind a connection.
     pub(super) fn human_at(&self, conn: ConnId) -> PeerId {
-        self.attachments.get(&conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
+        self.attachments.get(conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
     }
 
     /// The human of this user on this machine. Whichever hub of a mesh leads, it is the same peer: the hub that began
@@ -74,9 +74,11 @@ impl Peers {
     pub(super) fn human_of(&self, host: &str, user: &str) -> Option<PeerId> {
         let is_number = |rest: &str| rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
         let is_it = |peer: &&Peer| {
+            if peer.row.kind != PeerKind::Human || peer.row.host != host {
+                return false;
+            }
             let owner = peer.row.name.split(HUMAN_AT).next().unwrap_or("");
-            let is_user = owner.strip_prefix(user).is_some_and(|rest| rest.is_empty() || is_number(rest));
-            peer.row.kind == PeerKind::Human && peer.row.host == host && is_user
+            owner.strip_prefix(user).is_some_and(|rest| rest.is_empty() || is_number(rest))
         };
         self.peers.iter().find(is_it).map(|peer| peer.row.id.clone())
     }

@@ -1,7 +1,8 @@
 //! Presence: connections open, close, fall silent and answer again, so their peers go online or offline.
 
+use super::attachments::Attachment;
 use super::caller_resolver::nearest;
-use super::sessions::{Attachment, leave};
+use super::sessions::leave;
 use super::{Peer, Peers};
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
@@ -11,7 +12,6 @@ use crate::core::locks::Locks;
 use crate::core::transaction::{Effect, Turn};
 use crate::core::{CallContext, ConnId, Mesh};
 use crate::store::PeerRow;
-use std::collections::HashMap;
 
 /// The other machine from which a connection comes.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub(super) struct RemoteMachine {
 impl Mesh {
     /// Notes a new connection, which acts for no peer yet.
     pub fn on_connected(&mut self, conn: ConnId) {
-        self.peers.attachments.insert(conn, Attachment::default());
+        self.peers.attachments.open(conn);
     }
 
     /// Notes that a connection comes from another machine. The human there is a separate peer.
@@ -47,7 +47,7 @@ impl Mesh {
                 peers.add_human(turn, name, host.to_owned(), now)
             })?,
         };
-        if let Some(one) = self.peers.attachments.get_mut(&conn) {
+        if let Some(one) = self.peers.attachments.get_mut(conn) {
             one.remote = Some(RemoteMachine { host: host.to_owned(), human });
         }
         Ok(())
@@ -62,16 +62,16 @@ impl Mesh {
         let left = self.in_savepoint(|mesh| leave(mesh, conn, "disconnected", now));
         // Which peers are online is decided in memory. If the disk fails, the row stays unchanged.
         self.turn.log_error(left);
-        self.peers.attachments.remove(&conn);
+        self.peers.attachments.close(conn);
         self.resume_waiting(now);
     }
 
     /// Notes that a connection does not answer, or answers again.
     pub fn set_unresponsive(&mut self, conn: ConnId, unresponsive: bool, now: i64) {
-        let attached = self.peers.attachments.get_mut(&conn);
+        let attached = self.peers.attachments.get_mut(conn);
         let Some(one) = attached.filter(|one| one.unresponsive != unresponsive) else { return };
         one.unresponsive = unresponsive;
-        for id in one.peers.clone() {
+        for id in one.peers().to_vec() {
             let result = self.in_savepoint(|mesh| {
                 let Mesh { turn, peers, journal, .. } = mesh;
                 if let Some(peer) = peers.get_mut(&id) {
@@ -95,9 +95,8 @@ impl Mesh {
     pub fn on_process_exit(&mut self, process: &Process, now: i64) {
         let run_by: Vec<PeerId> =
             self.peers.peers.iter().filter(|peer| peer.is_run_by(process)).map(|peer| peer.row.id.clone()).collect();
-        let is_below = |one: &Attachment| one.agent.is_some_and(|agent| agent.is_same(process));
-        let conns: Vec<ConnId> =
-            self.peers.attachments.iter().filter(|(_, one)| is_below(one)).map(|(conn, _)| *conn).collect();
+        let below = self.peers.attachments.iter().filter(|(_, one)| one.is_below(process));
+        let conns: Vec<ConnId> = below.map(|(conn, _)| conn).collect();
         let ended = self.in_savepoint(|mesh| {
             for id in &run_by {
                 mesh.peers.forget_process(&mut mesh.turn, id)?;
@@ -134,14 +133,14 @@ const PROCESS_EXIT: &str = "process_exit";
 impl Peers {
     /// Notes the agent process among the ancestors of a connection's client, as the transport proved them.
     pub(in crate::core) fn set_agent_process(&mut self, conn: ConnId, ancestors: &[Process]) {
-        if let Some(one) = self.attachments.get_mut(&conn) {
+        if let Some(one) = self.attachments.get_mut(conn) {
             one.agent = nearest(ancestors).copied();
         }
     }
 
     /// Whether a connection with this number is open.
     pub(in crate::core) fn is_connected(&self, conn: ConnId) -> bool {
-        self.attachments.contains_key(&conn)
+        self.attachments.get(conn).is_some()
     }
 
     /// How many connections are open.
@@ -151,26 +150,18 @@ impl Peers {
 
     /// The peers for which a connection acts.
     pub(in crate::core) fn attached_to(&self, conn: ConnId) -> &[PeerId] {
-        self.attachments.get(&conn).map(|one| one.peers.as_slice()).unwrap_or_default()
+        self.attachments.get(conn).map(Attachment::peers).unwrap_or_default()
     }
 
     /// The machine from which a connection comes.
     pub(in crate::core) fn host_of(&self, conn: ConnId) -> String {
-        let remote = self.attachments.get(&conn).and_then(|one| one.remote.as_ref());
+        let remote = self.attachments.get(conn).and_then(|one| one.remote.as_ref());
         remote.map_or(&self.settings.host, |origin| &origin.host).clone()
     }
 
-    /// The connections that act for each of these peers. One pass over all connections serves all recipients, because
-    /// a separate pass for each would be a tenth of the cost of a broadcast to a hundred peers.
-    pub(in crate::core) fn connections_of(&self, ids: &[PeerId]) -> Vec<Vec<ConnId>> {
-        let places: HashMap<&str, usize> = ids.iter().enumerate().map(|(n, id)| (id.as_str(), n)).collect();
-        let mut found = vec![Vec::new(); ids.len()];
-        for (conn, one) in &self.attachments {
-            for n in one.peers.iter().filter_map(|id| places.get(id.as_str())) {
-                found[*n].push(*conn);
-            }
-        }
-        found
+    /// The connections that act for a peer.
+    pub(in crate::core) fn connections_of(&self, id: &str) -> &[ConnId] {
+        self.attachments.connections_of(id)
     }
 
     /// Lets a connection act for a peer. The first connection brings the peer online.
@@ -228,7 +219,7 @@ impl Peers {
         process: Option<&Process>,
         call: &CallContext,
     ) -> Result<(), Error> {
-        let is_remote = self.attachments.get(&call.conn).is_some_and(|one| one.remote.is_some());
+        let is_remote = self.attachments.get(call.conn).is_some_and(|one| one.remote.is_some());
         let (Some(process), Some(peer)) = (process, self.get_mut(id)) else { return Ok(()) };
         let is_known = peer.is_run_by(process);
         let is_agent = process.agent.is_some() || is_known;
@@ -326,9 +317,9 @@ impl Peers {
 
     /// Reads the peers from the store, and keeps the facts that are in memory only.
     pub(in crate::core) fn load(&mut self, turn: &mut Turn, locks: &Locks, now: i64) -> Result<(), Error> {
-        let old = std::mem::take(&mut self.peers);
+        let old = self.peers.take();
         for row in turn.store.peers()? {
-            let peer = match old.iter().find(|peer| peer.row.id == row.id) {
+            let peer = match old.get(&row.id) {
                 Some(known) => {
                     // The rollback may have undone the note that this process is watched, so the kernel is asked
                     // again.
@@ -339,7 +330,7 @@ impl Peers {
                 }
                 None => Peer::loaded(row, now),
             };
-            self.peers.push(peer);
+            self.peers.put(peer);
         }
         // A session whose agent process was watched by an earlier broker is online while that process lives.
         for peer in self.peers.iter_mut().filter(|peer| peer.unconfirmed && peer.row.host == self.settings.host) {
@@ -349,18 +340,16 @@ impl Peers {
             }
         }
         // A grace period starts again if it was running when the broker died, or if its end was rolled back.
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut() {
             let is_lost = peer.row.is_session() && peer.offline_since.is_none() && peer.row.process.is_none();
             if is_lost && locks.has_shared(&peer.row.id) {
                 peer.offline_since = Some(now);
             }
         }
-        let ids: Vec<PeerId> = self.peers.iter().map(|peer| peer.row.id.clone()).collect();
-        for one in self.attachments.values_mut() {
-            one.peers.retain(|id| ids.contains(id));
-        }
-        let attached: Vec<PeerId> =
-            self.attachments.values().filter(|one| !one.unresponsive).flat_map(|one| one.peers.clone()).collect();
+        let Peers { peers, attachments, .. } = self;
+        attachments.retain(|id| peers.get(id).is_some());
+        let answering = attachments.iter().filter(|(_, one)| !one.unresponsive);
+        let attached: Vec<PeerId> = answering.flat_map(|(_, one)| one.peers().to_vec()).collect();
         for id in attached {
             if let Some(peer) = self.get_mut(&id) {
                 (peer.connections, peer.row.online, peer.offline_since) = (peer.connections + 1, true, None);

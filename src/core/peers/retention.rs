@@ -50,14 +50,14 @@ impl Peers {
     /// Forgets a peer and its number of unread messages.
     pub(super) fn forget(&mut self, turn: &mut Turn, mail: &mut Mail, id: &str) -> Result<(), Error> {
         turn.store.drop_peer(id)?;
-        self.peers.retain(|peer| peer.row.id != id);
+        self.peers.remove(id);
         mail.forget_peer(id);
         Ok(())
     }
 
     /// The time at which the next peer changes its state without an event, in ms.
-    pub(in crate::core) fn deadline(&self) -> Option<i64> {
-        self.peers.iter().filter_map(|peer| peer.deadline(&self.settings)).min()
+    pub(in crate::core) fn deadline(&mut self) -> Option<i64> {
+        self.peers.deadline(&self.settings)
     }
 }
 
@@ -65,9 +65,8 @@ impl Mesh {
     /// Marks peers as gone when their time is up: HTTP clients without a heartbeat, and sessions after their grace
     /// period.
     pub(in crate::core) fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
-        let peers = &self.peers;
-        let due = |peer: &&Peer| peer.deadline(&peers.settings).is_some_and(|at| at <= now);
-        let due: Vec<PeerRow> = peers.peers.iter().filter(due).map(|peer| peer.row.clone()).collect();
+        let Peers { peers, settings, .. } = &mut self.peers;
+        let due: Vec<PeerRow> = peers.due(settings, now).into_iter().map(|peer| peer.row.clone()).collect();
         for row in due {
             if row.is_http() {
                 self.unregister(&row.id, "dead_timeout", now)?;

@@ -2,7 +2,6 @@
 
 use super::caller_resolver::{FormerPeer, SessionEvidence, only};
 use super::name_lookup::is_reserved;
-use super::presence::RemoteMachine;
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::ids::PeerId;
@@ -17,26 +16,10 @@ use crate::core::transaction::{Effect, Turn};
 use crate::core::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome};
 use crate::store::PeerRow;
 use serde_json::json;
+use std::collections::HashSet;
 
 const WORD: ArgKind = ArgKind::Text { min: 0, max: limits::WORD_MAX };
 const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
-
-/// The peers and processes that belong to a connection.
-#[derive(Debug, Default)]
-pub(super) struct Attachment {
-    /// The peers for which the connection acts.
-    pub(super) peers: Vec<PeerId>,
-    /// Sessions of the connection's agent process that announced calls over this connection.
-    pub(super) announcers: Vec<PeerId>,
-    /// Whether the connection brought the agent's key for the session.
-    pub(super) is_keyed: bool,
-    /// The agent process among the ancestors of the connection's client.
-    pub(super) agent: Option<Process>,
-    /// Whether the connection has not answered for too long.
-    pub(super) unresponsive: bool,
-    /// The machine of the connection's client, if it is another machine.
-    pub(super) remote: Option<RemoteMachine>,
-}
 
 /// Attaches a session.
 pub static ATTACH: Op = Op {
@@ -147,12 +130,12 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     peer.row = row;
     (peer.has_left, peer.has_ended) = (false, false);
     peer.is_known_agent = args.flag("knownAgent").unwrap_or(true);
-    peers.replace(peer);
-    let known = peers.attachments.entry(ctx.conn).or_default();
-    if !known.peers.contains(&id) {
-        known.peers.push(id.clone());
-        known.is_keyed = is_keyed;
-        let agent = known.agent.filter(|process| process.agent.is_some());
+    peers.peers.put(peer);
+    if peers.attachments.attach(ctx.conn, &id)
+        && let Some(one) = peers.attachments.get_mut(ctx.conn)
+    {
+        one.is_keyed = is_keyed;
+        let agent = one.agent.filter(|process| process.agent.is_some());
         peers.add_connection(turn, journal, &id, ctx.now)?;
         peers.note_process(turn, journal, &id, agent.as_ref(), ctx)?;
     }
@@ -182,9 +165,7 @@ fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Res
     }
     end_waits(mesh, ctx.conn, &id);
     let Mesh { turn, peers, mail, journal, .. } = mesh;
-    if let Some(one) = peers.attachments.get_mut(&ctx.conn) {
-        one.peers.retain(|attached| *attached != id);
-    }
+    peers.attachments.detach(ctx.conn, &id);
     peers.forget_process(turn, &id)?;
     peers.remove_connection(turn, journal, &id, "replaced", ctx.now)?;
     peers.forget(turn, mail, &id)?;
@@ -227,10 +208,10 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
 
 /// Ends the work of a connection for all its peers.
 pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Result<(), Error> {
-    let Some(one) = mesh.peers.attachments.get_mut(&conn) else { return Ok(()) };
-    let (ids, unresponsive) = (std::mem::take(&mut one.peers), one.unresponsive);
+    let Some(one) = mesh.peers.attachments.get(conn) else { return Ok(()) };
+    let unresponsive = one.unresponsive;
     let is_cut = one.remote.is_some() && reason != CLEAN_EXIT;
-    for id in ids {
+    for id in mesh.peers.attachments.detach_all(conn) {
         let Mesh { turn, peers, journal, .. } = mesh;
         if reason == CLEAN_EXIT {
             // The process of the session may continue with other sessions.
@@ -354,8 +335,7 @@ impl Peers {
         let row = self.take_identity(turn, mail, locks, row, former, &wanted, now)?;
         turn.store.put_peer(&row)?;
         let id = row.id.clone();
-        self.peers.retain(|peer| peer.row.id != id);
-        self.peers.push(Peer {
+        self.peers.put(Peer {
             took_over_name: notice.is_some(),
             takeover_notice: notice,
             ..Peer::new(PeerRow { process: None, ..row }, now)
@@ -365,12 +345,12 @@ impl Peers {
 
     /// `wanted`, or the first free name of `wanted-2`, `wanted-3` and so on.
     pub(super) fn free_name(&self, wanted: &str) -> String {
-        let is_free = |name: &str| self.peers.iter().all(|peer| peer.row.name != name) && !is_reserved(name);
+        // Many sessions may want the same name, so the names are compared only once.
+        let similar = self.peers.iter().map(|peer| peer.row.name.as_str()).filter(|name| name.starts_with(wanted));
+        let taken: HashSet<&str> = similar.collect();
+        let is_free = |name: &String| !taken.contains(name.as_str()) && !is_reserved(name);
         let numbered = (2..).map(|n| format!("{wanted}-{n}"));
-        std::iter::once(wanted.to_owned())
-            .chain(numbered)
-            .find(|name| is_free(name))
-            .unwrap_or_else(|| wanted.to_owned())
+        std::iter::once(wanted.to_owned()).chain(numbered).find(is_free).unwrap_or_else(|| wanted.to_owned())
     }
 
     /// Notes another key of the agent for a session. For example, the agent has a new key after /clear, while its MCP
@@ -386,15 +366,14 @@ impl Peers {
 
     /// Whether a peer has a connection from a descendant of this agent process.
     pub(in crate::core) fn is_attached_from(&self, id: &str, process: &Process) -> bool {
-        let is_it = |one: &&Attachment| one.agent.is_some_and(|agent| agent.is_same(process));
-        self.attachments.values().filter(is_it).any(|one| one.peers.iter().any(|peer| peer == id))
+        self.attachments.of_peer(id).any(|one| one.is_below(process))
     }
 
     /// The sessions of one agent process: sessions with a connection from its descendants, and sessions that only its
     /// hooks made known.
     pub(in crate::core) fn sessions_of_process(&self, process: &Process) -> Vec<&Peer> {
-        let is_above = |one: &&Attachment| one.agent.is_some_and(|agent| agent.is_same(process));
-        let attached: Vec<&PeerId> = self.attachments.values().filter(is_above).flat_map(|one| &one.peers).collect();
+        let below = self.attachments.iter().filter(|(_, one)| one.is_below(process));
+        let attached: Vec<&PeerId> = below.flat_map(|(_, one)| one.peers()).collect();
         let belongs =
             |peer: &&Peer| attached.contains(&&peer.row.id) || peer.connections == 0 && peer.is_run_by(process);
         self.peers.iter().filter(belongs).collect()

@@ -1,0 +1,164 @@
+//! Which connections act for which peers, looked up from either side.
+
+use super::presence::RemoteMachine;
+use crate::base::ids::PeerId;
+use crate::base::process::Process;
+use crate::core::ConnId;
+use std::collections::HashMap;
+
+/// The peers and processes that belong to a connection.
+#[derive(Debug, Default)]
+pub(super) struct Attachment {
+    peers: Vec<PeerId>,
+    /// Sessions of the connection's agent process that announced calls over this connection.
+    pub(super) announcers: Vec<PeerId>,
+    /// Whether the connection brought the agent's key for the session.
+    pub(super) is_keyed: bool,
+    /// The agent process among the ancestors of the connection's client.
+    pub(super) agent: Option<Process>,
+    /// Whether the connection has not answered for too long.
+    pub(super) unresponsive: bool,
+    /// The machine of the connection's client, if it is another machine.
+    pub(super) remote: Option<RemoteMachine>,
+}
+
+impl Attachment {
+    /// The peers for which the connection acts.
+    pub(super) fn peers(&self) -> &[PeerId] {
+        &self.peers
+    }
+
+    /// Whether the client of the connection runs below this agent process.
+    pub(super) fn is_below(&self, process: &Process) -> bool {
+        self.agent.is_some_and(|agent| agent.is_same(process))
+    }
+}
+
+/// All open connections.
+///
+/// **Invariant:** a connection is listed in `connections` under a peer exactly if it acts for that peer.
+#[derive(Debug, Default)]
+pub(super) struct Attachments {
+    by_connection: HashMap<ConnId, Attachment>,
+    connections: HashMap<PeerId, Vec<ConnId>>,
+}
+
+impl Attachments {
+    /// Adds a new connection, which acts for no peer yet.
+    pub(super) fn open(&mut self, conn: ConnId) {
+        self.by_connection.insert(conn, Attachment::default());
+    }
+
+    /// Removes a connection that is gone.
+    pub(super) fn close(&mut self, conn: ConnId) {
+        self.detach_all(conn);
+        self.by_connection.remove(&conn);
+    }
+
+    /// An open connection.
+    pub(super) fn get(&self, conn: ConnId) -> Option<&Attachment> {
+        self.by_connection.get(&conn)
+    }
+
+    /// An open connection, to change it.
+    pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Attachment> {
+        self.by_connection.get_mut(&conn)
+    }
+
+    /// All open connections.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Attachment)> {
+        self.by_connection.iter().map(|(conn, one)| (*conn, one))
+    }
+
+    /// How many connections are open.
+    pub(super) fn len(&self) -> usize {
+        self.by_connection.len()
+    }
+
+    /// The connections that act for a peer, in the order in which they attached.
+    pub(super) fn connections_of(&self, id: &str) -> &[ConnId] {
+        self.connections.get(id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The attachments of the connections that act for a peer.
+    pub(super) fn of_peer(&self, id: &str) -> impl Iterator<Item = &Attachment> {
+        self.connections_of(id).iter().filter_map(|conn| self.get(*conn))
+    }
+
+    /// Lets an open connection act for a peer, too. Returns false if it does so already.
+    pub(super) fn attach(&mut self, conn: ConnId, id: &PeerId) -> bool {
+        let Some(one) = self.by_connection.get_mut(&conn).filter(|one| !one.peers.contains(id)) else { return false };
+        one.peers.push(id.clone());
+        self.connections.entry(id.clone()).or_default().push(conn);
+        true
+    }
+
+    /// Lets a connection no longer act for a peer.
+    pub(super) fn detach(&mut self, conn: ConnId, id: &str) {
+        if let Some(one) = self.by_connection.get_mut(&conn) {
+            one.peers.retain(|attached| attached != id);
+        }
+        if let Some(connections) = self.connections.get_mut(id) {
+            connections.retain(|attached| *attached != conn);
+            if connections.is_empty() {
+                self.connections.remove(id);
+            }
+        }
+    }
+
+    /// Lets a connection act for no peer any longer. Returns the peers for which it acted.
+    pub(super) fn detach_all(&mut self, conn: ConnId) -> Vec<PeerId> {
+        let ids = self.get(conn).map(|one| one.peers.clone()).unwrap_or_default();
+        ids.iter().for_each(|id| self.detach(conn, id));
+        ids
+    }
+
+    /// Detaches all peers that do not match.
+    pub(super) fn retain(&mut self, fits: impl Fn(&str) -> bool) {
+        self.connections.retain(|id, _| fits(id));
+        self.by_connection.values_mut().for_each(|one| one.peers.retain(|id| fits(id)));
+    }
+
+    /// Lets the connections of one peer act for another peer instead.
+    pub(super) fn move_to(&mut self, id: &str, other: &PeerId) {
+        for conn in self.connections_of(id).to_vec() {
+            self.detach(conn, id);
+            self.attach(conn, other);
+        }
+        for announcer in self.by_connection.values_mut().flat_map(|one| &mut one.announcers) {
+            if *announcer == id {
+                *announcer = other.clone();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_and_its_peer_know_each_other() {
+        let (ada, bob): (PeerId, PeerId) = ("ada".into(), "bob".into());
+        let mut attachments = Attachments::default();
+        for conn in [1, 2] {
+            attachments.open(conn);
+        }
+        assert!(attachments.attach(1, &ada) && attachments.attach(2, &ada) && attachments.attach(2, &bob));
+        assert!(!attachments.attach(2, &bob), "it is attached already");
+        assert!(!attachments.attach(3, &bob), "no such connection is open");
+        assert_eq!(attachments.connections_of("ada"), [1, 2]);
+
+        attachments.move_to("ada", &"carol".into());
+        assert!(attachments.connections_of("ada").is_empty());
+        assert_eq!(attachments.connections_of("carol"), [1, 2]);
+
+        attachments.close(2);
+        assert_eq!(attachments.connections_of("carol"), [1]);
+        assert!(attachments.connections_of("bob").is_empty());
+
+        attachments.retain(|id| id != "carol");
+        assert!(attachments.get(1).is_some_and(|one| one.peers().is_empty()));
+        assert_eq!(attachments.detach_all(1), Vec::<PeerId>::new());
+    }
+}
