@@ -50,8 +50,8 @@ pub struct ClientConnection {
     pub input: LineBuffer,
     /// Whether more lines were read than one turn serves.
     pub has_more: bool,
-    /// Whether the client acts for a peer, so that its silence matters.
-    pub is_session: bool,
+    /// Whether a time is set at which the client's silence is checked.
+    pub has_check: bool,
     /// Whether a bridge carries the lines from another machine. It pings the client itself, and hangs up if the client
     /// does not answer.
     pub is_bridged: bool,
@@ -92,7 +92,7 @@ impl ClientConnection {
             origin,
             input: LineBuffer::default(),
             has_more: false,
-            is_session: false,
+            has_check: false,
             is_bridged,
             is_detached: false,
             is_outdated: false,
@@ -317,10 +317,9 @@ impl ClientConnection {
         is_late
     }
 
-    /// The time at which the client's silence matters next, in ms.
+    /// The time at which the silence of a session matters next, in ms.
     pub fn deadline(&self, heartbeat_ms: i64, dead_ms: i64) -> Option<i64> {
         let patience = match self.liveness {
-            _ if !self.is_session => return None,
             Responsiveness::Responsive => heartbeat_ms,
             Responsiveness::Pinged => dead_ms.max(heartbeat_ms),
             Responsiveness::Unresponsive => return None,

@@ -13,6 +13,9 @@ pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
 /// Maximum work in one turn for all clients together. The rest is served in the next turn, after new clients, HTTP and
 /// the linked meshes have had their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
+/// Maximum work in one turn for clients that have hung up. They are served before all others, so a crowd that leaves at
+/// once would delay the others until the last one has left.
+pub const HUNG_UP_SHARE: Duration = Duration::from_millis(2);
 /// Maximum work in one turn of a hub that leads. Each of its turns waits for etcd for some milliseconds, so a turn with
 /// only a few calls would leave little time for calls.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);

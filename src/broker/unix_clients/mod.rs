@@ -1,10 +1,12 @@
 //! The clients on the Unix socket, and sessions on other machines, whose lines arrive over a socket pair. They are
 //! accepted, served in turn, checked for life, and dropped.
 //!
-//! **Invariant:** a client gets a bounded share of each turn, and no client waits for another one.
+//! **Invariant:** a client gets a bounded share of each turn, and no client waits for another one. A turn costs what its
+//! busy clients cost, however many idle ones are connected.
 
 mod connection;
 mod fair_queue;
+mod liveness_checks;
 mod origin;
 mod requests;
 mod retired_methods;
@@ -16,13 +18,14 @@ use super::stranger_count::StrangerCount;
 use crate::sys::process;
 use crate::wire::rpc;
 use connection::{ClientConnection, READ_MAX, ServiceRank};
-use fair_queue::{LOGGED_TURN_SHARE, TURN_SHARE};
+use fair_queue::{HUNG_UP_SHARE, LOGGED_TURN_SHARE, TURN_SHARE};
+use liveness_checks::LivenessChecks;
 use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use origin::Origin;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,6 +57,10 @@ pub struct UnixClients {
     listener: UnixListener,
     accept_state: AcceptState,
     connections: HashMap<u64, ClientConnection>,
+    /// The clients with an event, output or unfinished work since the last flush. No turn looks at the others.
+    busy: HashSet<u64>,
+    /// When the silence of each session is checked next.
+    checks: LivenessChecks,
     /// The buffer into which the input of all clients is read. It is cleared only once, not for every line.
     buffer: Vec<u8>,
     /// Counts the turns.
@@ -62,8 +69,6 @@ pub struct UnixClients {
     queue_time: u64,
     /// Connections of other users that were refused.
     n_refused: StrangerCount,
-    heartbeat_ms: i64,
-    dead_ms: i64,
 }
 
 impl UnixClients {
@@ -83,12 +88,12 @@ impl UnixClients {
             listener,
             accept_state: AcceptState::Ready,
             connections: HashMap::new(),
+            busy: HashSet::new(),
+            checks: LivenessChecks::new(heartbeat_ms, dead_ms),
             buffer: vec![0; READ_MAX],
             turn: 0,
             queue_time: 0,
             n_refused: StrangerCount::default(),
-            heartbeat_ms,
-            dead_ms,
         })
     }
 
@@ -114,6 +119,7 @@ impl UnixClients {
     pub fn note_ready(&mut self, token: u64, event: &Event) -> bool {
         let Some(connection) = self.connections.get_mut(&token) else { return false };
         connection.note_ready(event);
+        self.busy.insert(token);
         true
     }
 
@@ -124,17 +130,18 @@ impl UnixClients {
 
     /// Whether a client can be served without waiting for an event.
     pub fn wants_turn(&self) -> bool {
-        self.accept_state == AcceptState::Ready || self.connections.values().any(ClientConnection::wants_turn)
+        let wants_turn = |token| self.connections.get(token).is_some_and(ClientConnection::wants_turn);
+        self.accept_state == AcceptState::Ready || self.busy.iter().any(wants_turn)
     }
 
     /// When the next client has to be checked or served without an event, in ms.
-    pub fn deadline(&self) -> Option<i64> {
+    pub fn deadline(&mut self) -> Option<i64> {
         let retry = match self.accept_state {
             AcceptState::RetryAt(at) => Some(at),
             AcceptState::Idle | AcceptState::Ready => None,
         };
-        let quiet = self.connections.values().filter_map(|conn| conn.deadline(self.heartbeat_ms, self.dead_ms));
-        quiet.chain(retry).chain(self.n_refused.report_due()).min()
+        let check = self.checks.next_due(&self.connections);
+        [check, retry, self.n_refused.report_due()].into_iter().flatten().min()
     }
 
     /// Accepts new clients of this user, and closes connections of other users unread.
@@ -182,6 +189,7 @@ impl UnixClients {
         let registry = context.poll.registry();
         if registry.register(&mut stream, Token(token as usize), Interest::READABLE).is_ok() {
             self.connections.insert(token, ClientConnection::new(stream, origin, self.turn, context.now));
+            self.busy.insert(token);
             context.mesh.on_connected(token);
         }
     }
@@ -208,16 +216,24 @@ impl UnixClients {
     /// client and for all together.
     pub fn serve(&mut self, context: &mut LoopContext) {
         self.turn += 1;
-        let (began, now) = (Instant::now(), context.now);
+        let now = context.now;
         let share = if context.role.stores_in_log() { LOGGED_TURN_SHARE } else { TURN_SHARE };
-        for (rank, token) in self.service_order() {
-            if began.elapsed() >= share {
-                break;
+        let order = self.service_order();
+        let n_hung_up = order.partition_point(|(rank, _)| *rank == ServiceRank::HungUp);
+        let (hung_up, others) = order.split_at(n_hung_up);
+        for (clients, share) in [(hung_up, HUNG_UP_SHARE), (others, share)] {
+            let began = Instant::now();
+            for (rank, token) in clients {
+                if began.elapsed() >= share {
+                    break;
+                }
+                self.serve_client(context, *token, *rank);
             }
-            self.serve_client(context, token, rank);
         }
-        for (token, connection) in self.connections.iter_mut().filter(|(_, conn)| conn.is_done()) {
-            detach(*token, connection, context);
+        for token in &self.busy {
+            if let Some(connection) = self.connections.get_mut(token).filter(|conn| conn.is_done()) {
+                detach(*token, connection, context);
+            }
         }
         if let Some(n) = self.n_refused.take_report(now) {
             match n {
@@ -229,7 +245,8 @@ impl UnixClients {
 
     /// The clients that have sent something, in the order in which they are served.
     fn service_order(&self) -> Vec<(ServiceRank, u64)> {
-        let ready = || self.connections.iter().filter(|(_, conn)| conn.has_input());
+        let busy = || self.busy.iter().filter_map(|token| self.connections.get_key_value(token));
+        let ready = || busy().filter(|(_, conn)| conn.has_input());
         let waits_long = |(_, conn): &(&u64, &ClientConnection)| conn.last_turn() + OVERDUE_TURNS < self.turn;
         let overdue = ready().filter(waits_long).min_by_key(|(token, conn)| (conn.last_turn(), **token));
         let overdue = overdue.map(|(token, _)| *token);
@@ -263,18 +280,30 @@ impl UnixClients {
 
     /// Pings silent sessions, and marks sessions that do not answer as offline in the mesh.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
-        for (token, connection) in &mut self.connections {
-            // A second ping of each remote session would cost a hub with thousands of them more than all its work.
-            if connection.is_bridged || !context.mesh.is_attached(*token) {
+        // A session attaches, or answers again, only by a request of its own.
+        for token in &self.busy {
+            if let Some(connection) = self.connections.get_mut(token)
+                // A second ping of each remote session would cost a hub with thousands of them more than all its work.
+                && !connection.is_bridged
+                && context.mesh.is_attached(*token)
+            {
+                self.checks.add(*token, connection);
+            }
+        }
+        while let Some(token) = self.checks.take_due(&self.connections, context.now) {
+            let Some(connection) = self.connections.get_mut(&token) else { continue };
+            connection.has_check = false;
+            if !context.mesh.is_attached(token) {
                 continue;
             }
-            connection.is_session = true;
-            if connection.gives_up(self.dead_ms, context.now) {
-                context.mesh.set_unresponsive(*token, true, context.now);
-            } else if connection.needs_ping(self.heartbeat_ms, context.now) {
+            if connection.gives_up(self.checks.dead_ms, context.now) {
+                context.mesh.set_unresponsive(token, true, context.now);
+            } else if connection.needs_ping(self.checks.heartbeat_ms, context.now) {
                 connection.note_ping();
                 connection.write(&rpc::request(&json!(0), "ping", &json!({})));
+                self.busy.insert(token);
             }
+            self.checks.add(token, connection);
         }
     }
 
@@ -282,22 +311,31 @@ impl UnixClients {
     pub fn send(&mut self, token: u64, line: impl FnOnce() -> String) {
         if let Some(connection) = self.connections.get_mut(&token) {
             connection.write(&line());
+            self.busy.insert(token);
         }
     }
 
     /// Sends what the sockets accept.
     pub fn flush(&mut self, context: &LoopContext) {
-        for (token, connection) in &mut self.connections {
-            connection.flush();
-            connection.watch(context.poll.registry(), *token);
+        for token in &self.busy {
+            if let Some(connection) = self.connections.get_mut(token) {
+                connection.flush();
+                connection.watch(context.poll.registry(), *token);
+            }
         }
     }
 
-    /// Drops the clients that hung up and have received all their output.
+    /// Drops the clients that hung up and have received all their output. The others stay busy if they have work left.
     pub fn drop_flushed(&mut self, context: &LoopContext) {
-        for (_, mut connection) in self.connections.extract_if(|_, conn| conn.is_detached && conn.is_done()) {
+        self.busy.retain(|token| {
+            let Some(connection) = self.connections.get_mut(token) else { return false };
+            if !connection.is_detached || !connection.is_done() {
+                return connection.has_input() || connection.is_done();
+            }
             connection.deregister(context.poll.registry());
-        }
+            self.connections.remove(token);
+            false
+        });
     }
 
     /// Makes the connections of a hub that stood by known to the mesh that it leads now.
@@ -310,6 +348,7 @@ impl UnixClients {
             {
                 log(&format!("a connection from {} was dropped: {}", remote.host, error.text));
                 connection.close();
+                self.busy.insert(*token);
             }
         }
     }
@@ -319,6 +358,8 @@ impl UnixClients {
         for (_, mut connection) in self.connections.drain() {
             connection.deregister(context.poll.registry());
         }
+        self.busy.clear();
+        self.checks.clear();
     }
 
     /// Tells every client that the broker ends, and why.
