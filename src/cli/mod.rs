@@ -55,6 +55,19 @@ pub fn main(argv: Vec<std::ffi::OsString>) -> u8 {
 
 fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
     match &parsed.command {
+        CliCommand::Operation(row) if !parsed.follow && parsed.command_line.is_empty() => call_operation(row, &parsed),
+        CliCommand::Hook { dialect, agent, wake: false } => {
+            Ok(crate::agents::hook::answer_hook(dialect, agent.as_deref()))
+        }
+        _ => run_other_command(&parsed),
+    }
+}
+
+/// Runs any command but a single call or a hook. If this were part of the function above, each call and each hook would
+/// touch 20 KB of stack for the variables of all commands.
+#[inline(never)]
+fn run_other_command(parsed: &ParsedCommand) -> Result<u8, Error> {
+    match &parsed.command {
         CliCommand::Bare if !io::stdin().is_terminal() => serve_mcp(false, None),
         CliCommand::Mcp { legacy, agent } => serve_mcp(*legacy, agent.clone()),
         CliCommand::Bare => start_stop::greet(parsed.json),
@@ -63,8 +76,7 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
         }
         CliCommand::Stop { force } => start_stop::stop(*force, parsed.json),
         CliCommand::Clean => clean::clean(parsed.json),
-        CliCommand::Hook { dialect, wake: true, .. } => Ok(crate::agents::wake_hook::wait_to_wake(dialect)),
-        CliCommand::Hook { dialect, agent, .. } => Ok(crate::agents::hook::answer_hook(dialect, agent.as_deref())),
+        CliCommand::Hook { dialect, .. } => Ok(crate::agents::wake_hook::wait_to_wake(dialect)),
         CliCommand::Setup(options) => setup_and_doctor::setup(options, parsed.json),
         CliCommand::Doctor(prove) => setup_and_doctor::doctor(prove.as_deref(), parsed.json),
         CliCommand::Hubs(seconds) => hub_discovery::list_hubs(*seconds, parsed.json),
@@ -75,16 +87,16 @@ fn run_command(parsed: ParsedCommand) -> Result<u8, Error> {
         CliCommand::Secret => secret::print_secret(),
         CliCommand::Version => print_line(env!("CARGO_PKG_VERSION")),
         CliCommand::Help(topic) => manual::print_help(topic),
-        CliCommand::WatchMesh(plain) => watch::watch(&parsed, *plain),
+        CliCommand::WatchMesh(plain) => watch::watch(parsed, *plain),
         CliCommand::Web(only_print) => web::open_page(*only_print, parsed.json),
         CliCommand::RestoreFile(options) => restore_file::restore_file(options, parsed.json),
-        CliCommand::Shield(options) => shield_command::run_shielded(options, &parsed),
+        CliCommand::Shield(options) => shield_command::run_shielded(options, parsed),
         CliCommand::Transcript(options) => transcript::print_transcript(options, parsed.json),
-        CliCommand::WatchState => follow::watch_state(&parsed),
+        CliCommand::WatchState => follow::watch_state(parsed),
         CliCommand::Operation(row) => match row.stream.filter(|_| parsed.follow) {
-            Some(stream) => follow::follow(row, stream, &parsed),
-            None if !parsed.command_line.is_empty() => lock_command::run_under_lock(row, &parsed),
-            None => call_operation(row, &parsed),
+            Some(stream) => follow::follow(row, stream, parsed),
+            None if !parsed.command_line.is_empty() => lock_command::run_under_lock(row, parsed),
+            None => call_operation(row, parsed),
         },
     }
 }
