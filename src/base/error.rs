@@ -1,7 +1,7 @@
-//! The errors of the whole program. Each kind of error has one row in a table, which gives its RPC code, its HTTP
-//! status and its exit code.
+//! The errors of the whole program. One row of a table gives the RPC code, the HTTP status and the exit code of
+//! each kind of error.
 //!
-//! The text of an error names the thing, the cause and the cure, in lower case and without a full stop.
+//! The text of an error names the thing, the cause and the cure. The text is in lower case and has no full stop.
 
 use serde_json::{Value, json};
 
@@ -12,27 +12,28 @@ pub enum ErrorKind {
     Usage,
     /// A peer, a message or a lock does not exist.
     NotFound,
-    /// The name fits several things.
+    /// The name fits more than one thing.
     Ambiguous,
-    /// The rules do not allow this call to this caller.
+    /// The rules do not let this caller make this call.
     Refused,
     /// A file is locked by somebody else.
     Held,
-    /// A compare-and-set found another version than expected.
+    /// A compare-and-set did not find the version that the caller expected.
     Conflict,
     /// A sender sent too much in a short time.
     Limited,
     /// A mailbox or the table of locks is full.
     Full,
-    /// The time of a wait ended before anything came.
+    /// A wait ended because its time was up.
     TimedOut,
     /// The disk or the database failed; nothing was changed.
     Storage,
-    /// The database file is damaged. On the wire, this is the same as any other storage failure.
+    /// The database file is damaged. Answers to clients show this kind as `Storage`.
     Damaged,
     /// The broker can't be reached or is stopping.
     Gone,
-    /// This hub stands by while another hub leads. The call did not run, so the caller may repeat it there.
+    /// This hub is on standby while another hub leads. The call did not run, so the caller may repeat it at the
+    /// other hub.
     Standby,
     /// A bug in slm-mesh; nothing was changed.
     Internal,
@@ -45,13 +46,13 @@ pub struct Codes {
     pub kind: ErrorKind,
     /// The kind's word in `error.data.kind`.
     pub word: &'static str,
-    /// The JSON-RPC code: a standard code where it fits, else our own code outside the reserved range.
+    /// The JSON-RPC code: a standard code if one fits, otherwise one of our own codes, outside the reserved range.
     pub rpc: i64,
     /// The HTTP status on routes that are not frozen.
     pub http: u16,
     /// The exit status of the command line.
     pub exit: u8,
-    /// What the exit status means, for the help.
+    /// What the exit status means, in the words of the help.
     pub means: &'static str,
 }
 
@@ -59,7 +60,7 @@ const fn codes(kind: ErrorKind, word: &'static str, rpc: i64, http: u16, exit: u
     Codes { kind, word, rpc, http, exit, means }
 }
 
-/// All kinds of errors with their codes, in the order of the documentation of exit codes.
+/// All kinds of errors with their codes, in the order in which the help lists the exit codes.
 pub const CODES: &[Codes] = &[
     codes(ErrorKind::Refused, "refused", 1001, 403, 1, "refused by the rules of the mesh"),
     codes(ErrorKind::Held, "held", 1002, 409, 1, "the file is locked by somebody else"),
@@ -70,7 +71,7 @@ pub const CODES: &[Codes] = &[
     codes(ErrorKind::Full, "full", 1007, 507, 1, "a mailbox or a table is full"),
     codes(ErrorKind::Usage, "usage", -32602, 400, 2, "a wrong argument or setting"),
     codes(ErrorKind::Gone, "gone", 1008, 503, 3, "the broker can't be reached or started"),
-    codes(ErrorKind::Standby, "standby", 1011, 503, 3, "the hub stands by, and another one leads"),
+    codes(ErrorKind::Standby, "standby", 1011, 503, 3, "the hub is on standby while another one leads"),
     codes(ErrorKind::TimedOut, "timed_out", 1009, 408, 4, "nothing arrived in the given time"),
     codes(ErrorKind::Storage, "storage", 1010, 507, 5, "the disk or the database failed"),
     codes(ErrorKind::Internal, "internal", -32603, 500, 5, "a bug in slm-mesh"),
@@ -94,19 +95,19 @@ impl ErrorKind {
     }
 }
 
-/// An error as the caller sees it.
+/// An error in the form that the caller gets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Error {
-    /// What sort of failure.
+    /// The kind of the error.
     pub kind: ErrorKind,
-    /// The sentence for people: the thing, the cause, the cure.
+    /// A sentence for people: the thing, the cause, the cure.
     pub text: String,
     /// Facts for programs, such as the conflicting lock or the current version.
     pub data: Option<Value>,
 }
 
 impl Error {
-    /// An error with its sentence.
+    /// Makes an error from a kind and a sentence.
     pub fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
         Error { kind, text: text.into(), data: None }
     }
@@ -117,17 +118,17 @@ impl Error {
         self
     }
 
-    /// An error about a wrong argument: `name: want …`.
+    /// Makes an error about a wrong argument. The text has the form `name: want …`.
     pub fn usage(name: &str, want: impl std::fmt::Display) -> Error {
         Error::new(ErrorKind::Usage, format!("{name}: {want}")).with(json!({ "argument": name }))
     }
 
-    /// An error about something that does not exist.
+    /// Makes an error about something that does not exist.
     pub fn not_found(text: impl Into<String>) -> Error {
         Error::new(ErrorKind::NotFound, text)
     }
 
-    /// The body of a reply with this error: `{"ok":false,"error":…,"kind":…}` and the facts.
+    /// The body of a reply with this error: `{"ok":false,"error":…,"kind":…}`, followed by the facts.
     pub fn to_value(&self) -> Value {
         let mut value = json!({ "ok": false, "error": self.text, "kind": self.kind.codes().word });
         if let (Some(Value::Object(data)), Some(object)) = (&self.data, value.as_object_mut()) {

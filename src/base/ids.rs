@@ -1,8 +1,8 @@
-//! Types for names: a peer's id, another mesh's address, a channel.
+//! Types for identifiers: the id of a peer, the address of another mesh, the name of a channel.
 
 use super::untrusted_text;
 
-/// Makes a type for a text that is only compared, stored and shown.
+/// Defines a type for a text that is only compared, stored and shown.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -55,8 +55,9 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// The id of a peer. A peer of this mesh has a UUID version 4, and a peer of a linked mesh has the id that its
-    /// own mesh gave it. Clients of the old HTTP API may send any text as a sender; such an id belongs to no peer.
+    /// The id of a peer. A peer of this mesh has a UUID version 4. A peer of a linked mesh has the id that the
+    /// linked mesh gave it. Clients of the old HTTP API may send any text as a sender; such an id belongs to no
+    /// peer.
     PeerId
 }
 
@@ -65,7 +66,7 @@ text_id! {
     MeshUrl
 }
 
-/// Names the log that several hubs share: a random number that the hub chose which began the log.
+/// The id of the log that several hubs share: a random number. The hub that began the log chose this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogId(pub u128);
 
@@ -88,10 +89,10 @@ impl std::str::FromStr for LogId {
 pub struct ChannelName(String);
 
 impl ChannelName {
-    /// A `#` marks the name of a channel where a peer's name could stand, too.
+    /// The `#` distinguishes the name of a channel from the name of a peer in places where either is allowed.
     const MARK: char = '#';
 
-    /// Whether a text names a channel, where it could also name a peer.
+    /// Whether a text names a channel, in a place where it could also name a peer.
     pub fn is_meant_by(text: &str) -> bool {
         text.starts_with(ChannelName::MARK)
     }
@@ -99,7 +100,7 @@ impl ChannelName {
     /// The channel that a text names, with or without the `#`. Case does not matter.
     ///
     /// # Errors
-    /// What is wrong with it, and what is right.
+    /// What is wrong with the text, and what is right.
     pub fn parse(text: &str) -> Result<ChannelName, String> {
         let name = text.strip_prefix(ChannelName::MARK).unwrap_or(text);
         if name.is_empty() {
@@ -123,17 +124,19 @@ impl std::fmt::Display for ChannelName {
 
 /// Converts the sequence numbers of messages and events to the ids that clients see, and back.
 ///
-/// The ids have the form of UUIDs version 4. The last 48 bits are the sequence number, so the database needs no index
-/// of ids. The other bits are random and belong to this mesh, so no mesh mistakes an id of another mesh for its own.
+/// The ids have the form of UUIDs version 4. The last 48 bits are the sequence number, so the database needs no
+/// index of ids. The other bits are random and different in each mesh, so no mesh mistakes an id of another mesh
+/// for its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublicIds(u128);
 
-/// This digit distinguishes the ids of messages from the ids of events. RFC 9562 allows 8, 9, a and b there.
+/// These digits distinguish the ids of messages from the ids of events. RFC 9562 allows 8, 9, a and b in this
+/// position.
 const MESSAGE: u8 = 8;
 const EVENT: u8 = 9;
 
 impl PublicIds {
-    /// The ids of the mesh that has this random number.
+    /// Converts with this random number, which is different in each mesh.
     pub fn new(instance: u128) -> PublicIds {
         PublicIds(instance)
     }

@@ -1,6 +1,6 @@
 //! The enums of the mesh: the kinds of peers, messages, events and lock owners.
 //!
-//! Each enum is converted to text or a number, and back, only here.
+//! Only this file converts these enums to text or numbers, and back.
 
 use super::ids::MeshUrl;
 
@@ -14,7 +14,7 @@ pub enum PeerKind {
     },
     /// A person at a machine. A person always has a mailbox.
     Human,
-    /// A client of the old HTTP API. It is online while its heartbeats come.
+    /// A client of the old HTTP API. It is online while it sends heartbeats.
     Http {
         /// The Unix socket on which the client accepts pushes.
         push_socket: Option<String>,
@@ -44,27 +44,27 @@ impl PeerKind {
     }
 }
 
-/// How far a message got. The order matters: a message is unread in each state before [`MessageState::Read`].
+/// How far a message got. The order matters: each state before [`MessageState::Read`] is an unread state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum MessageState {
-    /// Committed.
+    /// The mesh has committed the message.
     #[default]
     Accepted,
-    /// Handed to a channel: a tool result, a hook's output or a push.
+    /// The message was handed to a channel: a tool result, a hook's output or a push.
     Offered,
-    /// The result that contains the message was output completely.
+    /// The whole result that contains the message was output.
     Read,
-    /// Answered, or acknowledged.
+    /// The recipient has answered or acknowledged the message.
     Acked,
     /// The message expired before anybody read it.
     Expired,
-    /// The recipient's mesh, a linked one, has accepted the message.
+    /// The recipient belongs to a linked mesh, which has accepted the message.
     Forwarded,
-    /// The recipient's mesh, a linked one, will never accept the message.
+    /// The recipient belongs to a linked mesh, which will never accept the message.
     Rejected,
 }
 
-/// The states with their words in receipts. The position of a state is its number in the database.
+/// The states with the words that receipts use. The position of a state in this list is the number in the database.
 const STATES: [(MessageState, &str); 7] = [
     (MessageState::Accepted, "accepted"),
     (MessageState::Offered, "offered"),
@@ -100,19 +100,19 @@ impl MessageState {
 /// The type of a message's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MessageType {
-    /// Plain text.
+    /// The payload is plain text.
     #[default]
     Text,
-    /// Valid JSON.
+    /// The payload is valid JSON.
     Json,
-    /// A request to do something.
+    /// The payload asks the recipient to do something.
     Command,
-    /// Something that needs attention.
+    /// The payload needs attention.
     Alert,
 }
 
 impl MessageType {
-    /// The words for the types, in the order of the enum.
+    /// The words for the types, in the order of the variants.
     pub const WORDS: &'static [&'static str] = &["text", "json", "command", "alert"];
 
     /// The word for this type in answers and in the database.
@@ -120,7 +120,7 @@ impl MessageType {
         MessageType::WORDS[self as usize]
     }
 
-    /// The type of a word.
+    /// The type that this word stands for.
     pub fn from_word(word: &str) -> Option<MessageType> {
         let all = [MessageType::Text, MessageType::Json, MessageType::Command, MessageType::Alert];
         all.into_iter().find(|kind| kind.word() == word)
@@ -130,19 +130,19 @@ impl MessageType {
 /// The owner of a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LockOwner {
-    /// The peer itself. The lock ends with its lease or with the peer's session.
+    /// The peer itself. The lock ends when its lease expires, or earlier with the peer's session.
     #[default]
     Peer,
-    /// A turn of an agent. An edit took the lock, and the end of the turn releases it.
+    /// A turn of an agent. An edit took the lock, and the lock ends with the turn.
     Turn,
-    /// A subagent, named by the agent's id for it. The lock ends with that subagent.
+    /// A subagent, with the id that the agent gave it. The lock ends with the subagent.
     Subagent(String),
-    /// A command, named by its key. The lock ends with that command.
+    /// A command, with its key. The lock ends with the command.
     Command(String),
 }
 
 impl LockOwner {
-    /// Whether the lock ends with its session at the latest. The lock of a command may outlive the session.
+    /// Whether the lock ends with the peer's session at the latest. The lock of a command may outlive the session.
     pub fn is_shared(&self) -> bool {
         !matches!(self, LockOwner::Command(_))
     }
@@ -152,7 +152,8 @@ impl LockOwner {
         matches!(self, LockOwner::Turn | LockOwner::Subagent(_))
     }
 
-    /// Whether two owners of the same peer exclude each other, as two commands or two subagents do.
+    /// Whether two owners that belong to the same peer exclude each other. Two commands do, and so do two
+    /// subagents.
     pub fn excludes(&self, other: &LockOwner) -> bool {
         match (self, other) {
             (LockOwner::Command(one), LockOwner::Command(two)) => one != two,
@@ -187,15 +188,15 @@ impl LockOwner {
 /// The result of an attempt to wake a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WakeupOutcome {
-    /// The channel accepted the sentence.
+    /// The channel accepted the wakeup.
     Sent,
-    /// The channel failed, for this reason.
+    /// The channel failed for this reason.
     Failed(String),
-    /// Nothing was sent, because these agents would wake each other again and again.
+    /// No wakeup was sent, because these agents would wake each other again and again.
     HeldBack,
 }
 
-/// The text in a receipt for a wakeup that was held back.
+/// The text that a receipt shows for a wakeup that was held back.
 const HELD_BACK: &str = "held back: these agents have woken each other in a circle already";
 
 impl WakeupOutcome {
@@ -235,9 +236,9 @@ pub enum EventKind {
     MessageReceived,
     /// A message was read.
     MessageRead,
-    /// A linked mesh took a message.
+    /// A linked mesh accepted a message.
     MessageForwarded,
-    /// A linked mesh permanently refused a message.
+    /// A linked mesh refused a message for good.
     MessageRejected,
     /// An entry of the shared state got a new value.
     StateChanged,
@@ -247,11 +248,11 @@ pub enum EventKind {
     FileLocked,
     /// A lock ended.
     FileUnlocked,
-    /// An event of a client. Its name contains a dot.
+    /// An event that a client published. The name contains a dot.
     Custom(String),
 }
 
-/// The mesh's own types of events, with their words.
+/// The types of events that the mesh itself publishes, with their words.
 const EVENTS: [(EventKind, &str); 13] = [
     (EventKind::PeerJoined, "peer_joined"),
     (EventKind::PeerLeft, "peer_left"),
@@ -277,7 +278,7 @@ impl EventKind {
         EVENTS.iter().find(|(kind, _)| kind == self).map_or("", |(_, word)| word)
     }
 
-    /// Converts a word. An unknown word is the type of a client's event.
+    /// Converts a word. An unknown word is the type of an event that a client published.
     pub fn from_word(word: &str) -> EventKind {
         let own = EVENTS.iter().find(|(_, own)| *own == word);
         own.map_or_else(|| EventKind::Custom(word.to_owned()), |(kind, _)| kind.clone())

@@ -2,92 +2,100 @@
 //!
 //! **Invariant:** no queue, text, list or wait in this program is unbounded.
 
-/// The payload of a message, in UTF-8 bytes. Existing HTTP clients rely on this size.
+/// Maximum size of a message's payload, in UTF-8 bytes. Existing HTTP clients rely on this size.
 pub const PAYLOAD_MAX: usize = 64 * 1024;
-/// The value of a state entry, in bytes: the same as a message.
+/// Maximum size of the value of a state entry, in bytes: the same as for the payload of a message.
 pub const VALUE_MAX: usize = 64 * 1024;
-/// A state key, in bytes: long enough for a path, and short enough for an index.
+/// Maximum length of the key of a state entry, in bytes. This is enough for a path, and short enough for an index.
 pub const KEY_MAX: usize = 512;
-/// A namespace, a name, a type, an idempotency key, in bytes.
+/// Maximum length of a namespace, a name, a type or an idempotency key, in bytes.
 pub const WORD_MAX: usize = 128;
-/// A peer's summary, in UTF-16 units. Clients since 1.2.2 send at most this much.
+/// Maximum length of a peer's summary, in UTF-16 units. Clients of version 1.2.2 and later send at most this much.
 pub const SUMMARY_MAX: usize = 2500;
-/// A reason for a lock, in bytes: one line that another agent reads.
+/// Maximum length of the reason for a lock, in bytes. The reason is one line that other agents read.
 pub const REASON_MAX: usize = 500;
-/// A path, in bytes: `PATH_MAX` of Linux.
+/// Maximum length of a path, in bytes: the value of `PATH_MAX` on Linux.
 pub const PATH_MAX: usize = 4096;
-/// Paths in one lock call. An edit of more files needs a glob.
+/// Maximum number of paths in one lock call. To lock more files, a client uses a glob.
 pub const PATHS_MAX: usize = 64;
-/// Files in one edit. A patch of more files is not checked as an edit.
+/// Maximum number of files in one edit. A patch that changes more files is not checked as an edit.
 pub const EDIT_FILES_MAX: usize = 512;
-/// Held files that the hooks of one session watch. More calls of `stat` would slow each command down.
+/// Maximum number of locked files that the hooks of one session watch. Each watched file costs a call of `stat` for
+/// each command.
 pub const WATCHED_FILES_MAX: usize = 256;
-/// Locks in force at the same time. Each request is compared with all of them.
+/// Maximum number of locks in force at the same time. Each lock request is compared with all of them.
 pub const LOCKS_MAX: usize = 4096;
-/// Items in a list argument (types, ids).
+/// Maximum number of items in an argument that is a list, such as types or ids.
 pub const LIST_MAX: usize = 100;
-/// Nesting of a JSON object that is passed on. Its answer nests a few levels more, and JSON readers stop at 128.
+/// Maximum nesting of a JSON object that is passed on. The answer that contains the object adds a few levels, and
+/// JSON readers stop at 128.
 pub const DEPTH_MAX: usize = 64;
-/// Rows that one call of the old HTTP routes may return.
+/// Maximum number of rows that one call of an old HTTP route may return.
 pub const ROWS_MAX: i64 = 1000;
-/// Bytes of payload that one call of the old HTTP routes may return.
+/// Maximum number of bytes of payload that one call of an old HTTP route may return.
 pub const ROWS_BYTES_MAX: usize = 8 << 20;
-/// The text of a tool result. Clients cut longer ones (Claude Code warns at about 10k tokens).
+/// Maximum size of the text of a tool result, in bytes. Clients cut longer results; Claude Code warns at about
+/// 10,000 tokens.
 pub const RESULT_MAX: usize = 24 * 1024;
 /// The part of `RESULT_MAX` for the rows of a list. The rest is for the fields around the list.
 pub const PAGE_MAX: usize = 20 * 1024;
-/// The part of a message that one answer shows, once it is escaped. Longer messages come in parts.
+/// Maximum size of the part of a message that one answer shows, in bytes after escaping. Longer messages are shown
+/// in parts.
 pub const PART_MAX: usize = 16 * 1024;
-/// Unread messages in one mailbox. Further messages are refused, and none is dropped silently.
+/// Maximum number of unread messages in one mailbox. A full mailbox refuses further messages and never drops one
+/// silently.
 pub const MAILBOX_MAX: i64 = 10_000;
 /// Known peers, online or offline. Offline peers without mail are forgotten first to make room.
 pub const PEERS_MAX: usize = 16_384;
 /// Channels that one peer may join. Each message to a channel is a row in the mailbox of each member.
 pub const CHANNELS_PER_PEER_MAX: usize = 64;
-/// Calls of one connection that may wait at the same time.
+/// Maximum number of waiting calls on one connection at the same time.
 pub const WAITS_MAX: usize = 64;
 /// Maximum wait in one call, in seconds. A client that wants to wait longer calls again.
 pub const WAIT_SECONDS_MAX: i64 = 3600;
-/// Peers for which one connection may act. A Codex server carries many threads.
+/// Maximum number of peers for which one connection may act. One Codex server runs many threads, each of which is a
+/// peer.
 pub const PEERS_PER_CONNECTION_MAX: usize = 64;
-/// Keys that one session may have. An agent has a new key after each /clear.
+/// Maximum number of keys that one session may have. An agent gives its session a new key after each /clear.
 pub const KEYS_PER_SESSION_MAX: usize = 8;
-/// Events, messages and entries that one step of housekeeping removes, so that no turn takes long.
+/// Maximum number of events, messages and entries that one step of housekeeping removes. The limit keeps turns
+/// short.
 pub const PRUNE_STEP: i64 = 500;
-/// Messages that one sender may send in `RATE_WINDOW_MS`, by default.
+/// How many messages one sender may send within `RATE_WINDOW_MS`, by default.
 pub const RATE_MAX: u32 = 100;
 /// The window in which the messages of a sender are counted.
 pub const RATE_WINDOW_MS: i64 = 10_000;
-/// How long the locks of a local session outlive its socket, so that a restart loses none.
+/// How long the locks of a local session outlive its socket, so that a restart of the broker loses no lock.
 pub const GRACE_MS: i64 = 5_000;
-/// How long the locks of a session on another machine outlive its connection: its network may fail for a moment.
+/// How long the locks of a session on another machine outlive its connection, because a network may fail for a
+/// moment.
 pub const REMOTE_GRACE_MS: i64 = 30_000;
-/// How much a lock is extended while its command runs and its holder does not renew it.
+/// How much time a lock gets whenever it would expire while its command still runs.
 pub const COMMAND_LEASE_MS: i64 = 600_000;
-/// Peers of one linked mesh that are listed here.
+/// Maximum number of peers of one linked mesh that this mesh lists.
 pub const LINKED_MAX: usize = 500;
-/// A linked mesh that did not answer for this long, three polls, is silent, and its peers are offline.
+/// A linked mesh that has not answered for this long (three polls) counts as silent, and its peers as offline.
 pub const LINK_SILENT_MS: i64 = 90_000;
-/// After the disk refused a write of timed work, the next write waits this long, so that the loop does not spin and
-/// the log does not fill.
+/// How long timed work waits before its next write after the disk refused one. Without the pause, the loop would
+/// spin and the log would fill.
 pub const REST_MS: i64 = 1_000;
-/// Messages that arrive within this time cause one wakeup. A session that is working has read them by then.
+/// Messages that arrive within this time cause one wakeup. A session that is working will have read them by then.
 pub const WAKE_COALESCE_MS: i64 = 1_000;
-/// If the hooks of a turn are silent for this long, the turn may have been cut off.
+/// If no hook of a turn has run for this long, the turn may have been cut off.
 pub const TURN_QUIET_MS: i64 = 2 * 60_000;
-/// If a wakeup has no effect, the next channel is tried after this time.
+/// If a wakeup has no effect within this time, the next channel is tried.
 pub const WAKE_AGAIN_MS: i64 = 30_000;
-/// The window in which a session is woken at most `WAKES_MAX` times. Wakeups are remembered as long.
+/// The window in which a session is woken at most `WAKES_MAX` times. Wakeups are remembered for as long.
 pub const WAKE_WINDOW_MS: i64 = 3_600_000;
-/// Wakeups of one session in the window. Each wakeup is a turn that somebody pays for.
+/// Maximum number of wakeups of one session in the window. Each wakeup starts a turn that somebody pays for.
 pub const WAKES_MAX: usize = 6;
-/// How long mail is kept, read or not.
+/// How long mail is kept, whether or not it was read.
 pub const MAIL_KEPT_MS: i64 = 7 * DAY_MS;
 /// How long events are kept.
 pub const EVENTS_KEPT_MS: i64 = 2 * DAY_MS;
-/// An offline peer without mail and locks is forgotten after this time.
+/// An offline peer without mail or locks is forgotten after this time.
 pub const AWAY_KEPT_MS: i64 = 30 * DAY_MS;
-/// How often housekeeping runs, at a turn of the loop that happens anyway.
+/// How often housekeeping runs. It waits for a turn of the loop that has another reason.
 pub const PRUNE_EVERY_MS: i64 = 10 * 60_000;
 /// One day in milliseconds.
 pub const DAY_MS: i64 = 86_400_000;

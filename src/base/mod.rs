@@ -1,6 +1,6 @@
 //! The types and limits that every module shares: errors, limits, times, paths and processes.
 //!
-//! **Invariant:** nothing here knows a rule, a clock, a socket or a file.
+//! **Invariant:** this module uses no rule, clock, socket or file.
 
 pub mod error;
 pub mod ids;

@@ -1,14 +1,14 @@
-//! Paths as locks compare them: normal form, folders, globs, and whether two of them overlap.
+//! Compares paths for locks: normal form, folders, globs, and whether two paths overlap.
 //!
-//! A path that ends in `/` is a folder and covers everything below it. A path without a slash is a folder, too, if
-//! the other path is below it: `/r/new` may have been locked before the folder existed. `*` and `?` match within one
-//! component, `**` matches any number of components. Brackets are plain characters, because people have files like
-//! `app/[id]/page.tsx`.
+//! A path that ends in `/` is a folder and covers everything below it. A path without a slash at its end is a
+//! folder, too, if the other path is below it: `/r/new` may have been locked before the folder existed. `*` and `?`
+//! match within one component, and `**` matches any number of components. Brackets are plain characters, because
+//! people have files such as `app/[id]/page.tsx`.
 
 use std::cell::Cell;
 
-/// Removes `.`, `..`, double slashes and trailing slashes from the text of a path; a folder keeps its last slash.
-/// Symlinks are resolved by the client, because only the client sees its file system.
+/// Removes `.`, `..`, double slashes and trailing slashes from the text of a path. A folder keeps its last slash.
+/// The client resolves symlinks, because only the client sees its file system.
 pub fn normal(path: &str) -> String {
     let folder = path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..");
     let rooted = path.starts_with('/');
@@ -30,15 +30,15 @@ pub fn normal(path: &str) -> String {
     out
 }
 
-/// Whether two paths name the same file or folder. A folder that was locked before it existed has no slash at its
-/// end.
+/// Whether two paths name the same file or folder. The slash at the end does not matter, because a folder that was
+/// locked before it existed has none.
 pub fn is_same(a: &str, b: &str) -> bool {
     a.strip_suffix('/').unwrap_or(a) == b.strip_suffix('/').unwrap_or(b)
 }
 
-/// Whether a path is a pattern rather than one file.
+/// Whether a path can cover several files: a folder or a glob.
 pub fn is_pattern(path: &str) -> bool {
-    // Both searches are quick, also for the long paths of a full table.
+    // Both searches are quick, even for the long paths of a full table.
     path.ends_with('/') || path.as_bytes().contains(&b'*') || path.as_bytes().contains(&b'?')
 }
 
@@ -54,7 +54,7 @@ pub fn overlap(a: &str, b: &str) -> bool {
     any_path(&a, &b, &Cell::new(STEPS_MAX))
 }
 
-/// Whether a path is below a plain path, which then can only be a folder.
+/// Whether a path is below a plain path. If it is, the plain path must be a folder.
 fn is_below(path: &str, folder: &str) -> bool {
     !is_pattern(folder) && path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
@@ -66,28 +66,29 @@ fn has_below(sorted: &[&str], folder: &str) -> bool {
     sorted.get(at).is_some_and(|path| is_below(path, folder))
 }
 
-/// Several paths, split once so that they can be compared with many others.
+/// Several paths, split in advance so that they can be compared with many others.
 #[derive(Debug)]
 pub struct PathMatcher<'a> {
-    /// Plain files, sorted.
+    /// The plain files, sorted.
     files: Vec<&'a str>,
-    /// Folders and globs, sorted.
+    /// The folders and globs, sorted.
     globs: Vec<&'a str>,
-    /// Components of folders and globs.
+    /// The components of the folders and globs.
     patterns: Vec<Vec<&'a str>>,
-    /// The components of the plain files. Only a comparison with a folder or a glob needs them.
+    /// The components of the plain files. Only comparisons with a folder or a glob need them.
     parts: Vec<Vec<&'a str>>,
-    /// The steps that the comparison may still take.
+    /// How many steps the comparison may still take.
     steps: Cell<u64>,
 }
 
-/// The steps that comparing one request with all locks may take: about a millisecond. The patterns of people need a
-/// hundredth of it. A pattern that needs more counts as overlapping, so its request is refused or waits, and does not
-/// hold up other clients.
+/// How many steps the comparison of one request with all locks may take: about a millisecond. The patterns that
+/// people write need a hundredth of this. A pattern that needs more steps counts as overlapping. Its request is
+/// then refused or waits, and does not hold up other clients.
 const STEPS_MAX: u64 = 200_000;
-/// The bytes of a path that count as one step.
+/// How many bytes of a path count as one step.
 const BYTES_A_STEP: usize = 16;
-/// The steps for one pattern and one path, or for two names of which one is a pattern.
+/// How many steps it takes to compare a pattern with a path, and to compare two names of which at least one is a
+/// pattern.
 const STEPS_A_PAIR: usize = 4;
 const STEPS_A_NAME: usize = 32;
 
@@ -117,19 +118,19 @@ impl<'a> PathMatcher<'a> {
         self.meets(&self.patterns, path) || self.meets(&self.parts, path)
     }
 
-    /// Whether `path` is below one of the plain files, which then is a folder.
+    /// Whether `path` is below one of the plain files. If it is, that file must be a folder.
     fn has_folder_of(&self, path: &str) -> bool {
         let mut folders = path.match_indices('/').map(|(at, _)| &path[..at]);
         !self.files.is_empty() && folders.any(|folder| self.files.binary_search(&folder).is_ok())
     }
 
-    /// Whether one of `all` shares a file with `path`. Returns true as well if the comparison would take too many
-    /// steps.
+    /// Whether one of `all` could match the same file as `path`. Returns true as well if the comparison would take
+    /// too many steps.
     fn meets(&self, all: &[Vec<&str>], path: &str) -> bool {
         if all.is_empty() {
             return false;
         }
-        // Every pattern takes steps, even if its first component differs.
+        // Every pattern takes steps, even if its first component differs from that of the path.
         if !may_spend(&self.steps, path.len() / BYTES_A_STEP + all.len() * STEPS_A_PAIR, 0) {
             return true;
         }
@@ -145,19 +146,19 @@ impl<'a> PathMatcher<'a> {
     }
 }
 
-/// The components of a path. A folder means everything below it.
+/// The components of a path. The components of a folder end with `**`, because a folder covers everything below it.
 fn components(path: &str) -> Vec<&str> {
     let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     if path.ends_with('/') {
         parts.push("**");
     }
-    // Two `**` in a row mean the same as one and take more steps.
+    // Two `**` in a row match the same paths as one, but take more steps.
     parts.dedup_by(|next, part| *next == "**" && *part == "**");
     parts
 }
 
-/// Whether the first or the last components of a pattern and a path differ. Most pairs differ there, so the path need
-/// not be split.
+/// Whether the first or the last components of a pattern and a path differ. Most pairs differ there, so that most
+/// paths need not be split.
 fn ends_differ(parts: &[&str], path: &str, steps: &Cell<u64>) -> bool {
     let differ =
         |(part, name): (&&str, &str)| *part != name && (tell_apart(part, name) || !any_name(part, name, steps));
@@ -178,9 +179,10 @@ fn tell_apart(a: &str, b: &str) -> bool {
     firsts.is_some_and(|(a, b)| a != b)
 }
 
-/// Removes the ends of two patterns up to the first and after the last wildcard; returns `None` if these ends differ.
-/// Most pairs differ there. This takes time in proportion to their length, and the tables below take its square; each
-/// request is compared with all locks.
+/// Removes the plain beginning and end of two patterns, up to the first wildcard and after the last one. Returns
+/// `None` if the removed parts differ, as they do for most pairs. The time for this is proportional to the length
+/// of the patterns, while the time for the tables below is proportional to its square. Each request is compared
+/// with all locks.
 fn without_ends<'a, T>(
     mut a: &'a [T],
     mut b: &'a [T],
@@ -208,14 +210,14 @@ fn without_ends<'a, T>(
     Some((a, b))
 }
 
-/// Takes the steps for a table of this size, if enough steps are left.
+/// Uses up the steps for a table of this size. Returns false if too few steps are left.
 fn may_spend(steps: &Cell<u64>, a: usize, b: usize) -> bool {
     let left = steps.get().checked_sub((a as u64 + 1) * (b as u64 + 1));
     steps.set(left.unwrap_or(0));
     left.is_some()
 }
 
-/// Whether two lists of component patterns match a common path, by dynamic programming over both.
+/// Whether some path matches both lists of component patterns, by dynamic programming over both lists.
 fn any_path(a: &[&str], b: &[&str], steps: &Cell<u64>) -> bool {
     let is_any = |part: &&str| *part == "**";
     let Some((a, b)) = without_ends(a, b, is_any, |x, y| any_name(x, y, steps)) else { return false };
@@ -226,7 +228,7 @@ fn any_path(a: &[&str], b: &[&str], steps: &Cell<u64>) -> bool {
     if !may_spend(steps, a.len(), b.len()) {
         return true;
     }
-    // `reach[j]` tells whether `a[i..]` and `b[j..]` match a common path; `i` runs from the end.
+    // `reach[j]` tells whether some path matches both `a[i..]` and `b[j..]`; `i` counts down from the end.
     let mut reach = vec![false; b.len() + 1];
     for i in (0..=a.len()).rev() {
         let below = reach.clone();
@@ -264,7 +266,7 @@ fn pieces(pattern: &str) -> Vec<GlobToken> {
     pattern.chars().map(piece).collect()
 }
 
-/// Whether two component patterns match a common name.
+/// Whether some name matches both component patterns.
 fn any_name(a: &str, b: &str, steps: &Cell<u64>) -> bool {
     if !is_pattern(a) && !is_pattern(b) {
         return a == b;
@@ -348,7 +350,7 @@ mod tests {
             ("/r/**/a", "/r/b/**", true),
             ("/r/a/**/b", "/r/*/b", true),
             ("/r/a/**/b", "/r/b", false),
-            // If a path is below another path, that one is a folder.
+            // A path with another path below it is a folder.
             ("/r/new", "/r/new/f.rs", true),
             ("/r/new", "/r/new/deep/er/f.rs", true),
             ("/r/new", "/r/new/*.rs", true),
@@ -364,7 +366,7 @@ mod tests {
         ] {
             assert_eq!(overlap(a, b), want, "{a} {b}");
             assert_eq!(overlap(b, a), want, "{b} {a}");
-            // The same pairs, among other paths that match none of them.
+            // The same pairs, with further paths that match none of them.
             let among = |path| PathMatcher::new(["/other", "/r!/x", "/r0/*.x", "/zoo/"].into_iter().chain(once(path)));
             assert_eq!(among(a).overlaps(b), want, "{a} and others, {b}");
             assert_eq!(among(b).overlaps(a), want, "{b} and others, {a}");
@@ -378,14 +380,15 @@ mod tests {
         let matcher = PathMatcher::new(asked.iter().map(String::as_str));
         assert!(folders.iter().any(|path| matcher.overlaps(path)));
         assert_eq!(matcher.steps.get(), 0);
-        // The patterns of people stay far below the limit: a full table of locks, and a request with a few globs.
+        // Patterns such as people write stay far below the limit, even with a full table of locks and a few globs
+        // in the request.
         let asked = ["/r/src/**/*.rs", "/r/docs/", "/r/tests/*_test.rs"];
         let matcher = PathMatcher::new(asked.into_iter());
         let n_met = (0..4096).filter(|n| matcher.overlaps(&format!("/r/lib/part{}/file{n}.rs", n % 50))).count();
         assert!(n_met == 0 && matcher.steps.get() > super::STEPS_MAX / 2, "{n_met}, {} left", matcher.steps.get());
     }
 
-    /// Whether a word matches a pattern, written in the simplest way.
+    /// Whether a word matches a pattern, implemented in the simplest way.
     fn fits(word: &[u8], pattern: &[u8]) -> bool {
         match (word, pattern) {
             (_, [b'*', rest @ ..]) => (0..=word.len()).any(|n| fits(&word[n..], rest)),
@@ -394,7 +397,7 @@ mod tests {
         }
     }
 
-    /// All texts over these letters, up to a length.
+    /// All texts over these letters up to this length.
     fn texts(letters: &[u8], length: usize) -> Vec<Vec<u8>> {
         let mut all = vec![Vec::new()];
         let mut from = 0;
@@ -418,10 +421,10 @@ mod tests {
                 let want = fits_a.iter().zip(fits_b).any(|(a, b)| *a && *b);
                 let text = |p: &[u8]| format!("/{}", String::from_utf8_lossy(p));
                 assert_eq!(overlap(&text(a), &text(b)), want, "{} {}", text(a), text(b));
-                // The same test for whole components, where `**` is the star.
+                // The same test for whole components. Here, `**` takes the place of `*`.
                 let path = |p: &[u8]| p.iter().map(|c| format!("/{}", char::from(*c))).collect::<String>();
                 let path = |p: &[u8]| path(p).replace('*', "**").replace('?', "*");
-                // A plain path with something below it is a folder, so it is no file.
+                // A plain path with something below it is a folder, not a file.
                 let is_plain = |p: &[u8]| !p.iter().any(|c| b"*?".contains(c));
                 let is_below = |a: &[u8], b: &[u8]| is_plain(b) && a.len() > b.len() && a.starts_with(b);
                 let want = want || is_below(a, b) || is_below(b, a);

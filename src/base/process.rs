@@ -1,30 +1,31 @@
-//! Processes, as evidence of a caller's identity.
+//! Processes, as evidence of who makes a call.
 
-/// A process as the kernel identifies it. The number alone is not enough, because the kernel reuses numbers.
+/// Identifies a process. The process id alone is not enough, because the kernel reuses ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
     /// Process id.
     pub pid: i64,
     /// The start time of the process, in the kernel's own unit.
     pub start: u64,
-    /// Whether the process only runs another program, such as `npx` or a shell for one command between an agent and
-    /// its tool.
+    /// Whether the process only runs another program. Examples are `npx`, and a shell that runs one command between
+    /// an agent and its tool.
     pub wrapper: bool,
-    /// The agent whose program this is, if slm-mesh knows the agent and the agent runs each shell below it.
+    /// The agent to which this program belongs, if slm-mesh knows the agent and the agent starts each shell below
+    /// this process.
     pub agent: Option<AgentProgram>,
 }
 
-/// The words with which the mesh names the sessions of an agent.
+/// The words with which the mesh names the sessions of one agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgentProgram {
-    /// The type of the agent's sessions.
+    /// The agent type of the sessions.
     pub kind: &'static str,
-    /// The beginning of the names of the agent's sessions.
+    /// The beginning of the sessions' names.
     pub short_name: &'static str,
 }
 
 impl Process {
-    /// Whether both are the same process. Process ids are reused, so the start times are compared, too.
+    /// Whether both are the same process. Process ids are reused, so the start times are compared as well.
     pub fn is_same(&self, other: &Process) -> bool {
         (self.pid, self.start) == (other.pid, other.start)
     }

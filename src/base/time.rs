@@ -1,21 +1,22 @@
-//! Times as people and clients read them. Inside the program, a time is milliseconds since the epoch.
+//! Formats and parses times for people and clients. Inside the program, a time is a number of milliseconds since
+//! the epoch.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// RFC 3339 with milliseconds and `Z`: `2026-11-22T06:43:36.763Z`.
+/// Formats a time as RFC 3339 with milliseconds and `Z`: `2026-11-22T06:43:36.763Z`.
 pub fn iso(ms: i64) -> String {
     let time = UNIX_EPOCH + Duration::from_millis(ms.clamp(0, 253_402_300_799_999) as u64);
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// The other format that HTTP clients know, UTC without a zone: `2026-11-22 06:43:36`.
+/// Converts to the other format that HTTP clients know, UTC without a zone: `2026-11-22 06:43:36`.
 pub fn sqlite(iso: &str) -> String {
     iso.get(..19).unwrap_or(iso).replace('T', " ")
 }
 
-/// Reads either format; returns `None` for anything else.
+/// Parses a time in either of the formats that clients use. Returns `None` for any other text.
 pub fn parse(text: &str) -> Option<i64> {
-    // humantime reads any offset after a fraction as +00:00.
+    // The crate humantime takes any offset after a fraction for +00:00.
     let text = text.trim().trim_end_matches("+00:00");
     if text.contains('+') {
         return None;
@@ -24,13 +25,14 @@ pub fn parse(text: &str) -> Option<i64> {
     Some(time.duration_since(UNIX_EPOCH).ok()?.as_millis() as i64)
 }
 
-/// Reads a point in time, in either format or as a length of time before now: `2h`, `30m`, `1day 6h`.
+/// Parses a point in time. The text has a format that [`parse`] accepts, or it is a duration before `now`: `2h`,
+/// `30m`, `1day 6h`.
 pub fn parse_since(text: &str, now: i64) -> Option<i64> {
     let ago = humantime::parse_duration(text.trim()).ok().and_then(|ago| i64::try_from(ago.as_millis()).ok());
     ago.map(|ago| now.saturating_sub(ago)).or_else(|| parse(text))
 }
 
-/// A length of time in the largest unit that is exact enough: `7 min`, `40 s`.
+/// Formats a duration in the largest unit that is exact enough: `7 min`, `40 s`.
 pub fn span(ms: i64) -> String {
     let seconds = (ms.max(0) + 999) / 1000;
     match seconds {

@@ -1,15 +1,15 @@
-//! Makes text from others safe to show: clean, short, quoted line by line, so that no part of it looks like words of
-//! the user, of the program or of another peer.
+//! Makes text from others safe to show: clean, short, and quoted line by line. No part of the result looks like
+//! words of the user, of the program or of another peer.
 //!
-//! **Invariant:** text from others reaches a model or a terminal only through this file. The result has no invisible
-//! character, and no line break except those that this file adds.
+//! **Invariant:** text from others reaches a model or a terminal only through this file. The result contains no
+//! invisible character, and no line break except those that this file adds.
 
 use super::limits;
 
 /// Maximum length of a name, in characters.
 pub const NAME_MAX: usize = 40;
 
-/// Maximum length of a name that is shown, in characters. The name of a linked peer also contains the name of its
+/// Maximum length of a name on the screen, in characters. The name of a linked peer includes the name of its
 /// machine.
 const SHOWN_NAME_MAX: usize = 100;
 
@@ -17,11 +17,12 @@ const SHOWN_NAME_MAX: usize = 100;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Keep,
-    /// A blank that another program could mistake for something else becomes a space.
+    /// The character is a blank that another program could mistake for something else. It becomes a space.
     Space,
-    /// A character that could steer a terminal becomes a sign, so that the reader sees that it was there.
+    /// The character could steer a terminal. It becomes a visible sign, so that the reader sees that something was
+    /// there.
     Replace,
-    /// An invisible character is removed.
+    /// The character is invisible. It is removed.
     Remove,
 }
 
@@ -30,7 +31,8 @@ pub fn is_line_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Whether a character is visible and unambiguous, and not a control, format, private-use or invisible character.
+/// Whether a character is visible and unambiguous, that is, not a control, format, private-use or invisible
+/// character.
 pub fn is_visible(c: char) -> bool {
     fate(c) == Fate::Keep
 }
@@ -41,13 +43,13 @@ fn fate(c: char) -> Fate {
         '\n' | '\t' => Fate::Space,
         '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{2800}' => Fate::Space,
         c if c.is_control() => Fate::Replace,
-        // Characters that change the direction of text, and the separators of lines and paragraphs.
+        // Characters that change the direction of text, and separators of lines and paragraphs.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => Fate::Replace,
         // Private-use characters, interlinear annotations and noncharacters.
         '\u{e000}'..='\u{f8ff}' | '\u{fff9}'..='\u{fffb}' | '\u{fdd0}'..='\u{fdef}' => Fate::Replace,
         '\u{f0000}'..='\u{10ffff}' => Fate::Replace,
         c if c as u32 & 0xfffe == 0xfffe => Fate::Replace,
-        // Zero-width and other invisible characters, fillers of Hangul, selectors, notes, tags.
+        // Zero-width and other invisible characters, Hangul fillers, variation selectors, musical controls, tags.
         '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' => Fate::Remove,
         '\u{8e2}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' => Fate::Remove,
         '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' => Fate::Remove,
@@ -58,12 +60,12 @@ fn fate(c: char) -> Fate {
     }
 }
 
-/// Characters that are shown as a picture only with a selector after them.
+/// Whether a character is shown as a picture only if a variation selector follows.
 fn takes_picture_selector(c: char) -> bool {
     matches!(c, '\u{203c}'..='\u{3299}' | '\u{1f000}'..='\u{1faff}')
 }
 
-/// One line of text that cannot steer a terminal and hides nothing.
+/// Makes one line from a text. The line can't steer a terminal and hides nothing.
 pub fn line(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
@@ -78,34 +80,34 @@ pub fn line(text: &str) -> String {
     clean
 }
 
-/// The lines of a text, each one clean, whatever character ends them.
+/// Splits a text into clean lines, whichever characters end the lines.
 pub fn lines(text: &str) -> Vec<String> {
     let text = text.replace("\r\n", "\n");
     let text = text.strip_suffix(is_line_break).unwrap_or(&text);
     text.split(is_line_break).map(line).collect()
 }
 
-/// A text of several lines, each with the prefix `> `, cut at `max` characters. Also returns whether the text is
-/// complete.
+/// Cuts a text after `max` characters and puts `> ` before each line. Also returns whether the text is complete.
 pub fn quoted_lines(text: &str, max: usize) -> (String, bool) {
     let shown = first_chars(text, max);
     let quoted: Vec<String> = lines(shown).iter().map(|line| format!("> {line}")).collect();
     (quoted.join("\n"), shown.len() == text.len())
 }
 
-/// A text in double quotes on one line, cut at `max` characters. No quote inside the text ends the quotation.
+/// Puts a text in double quotes on one line, and cuts it after `max` characters. No quote inside the text can end
+/// the quotation.
 pub fn quoted(text: &str, max: usize) -> String {
     let shown = first_chars(text, max);
     let cut = if shown.len() < text.len() { "…" } else { "" };
     format!("\"{}{cut}\"", line(shown).replace(looks_like_quote, "'"))
 }
 
-/// The first characters of a text. The rest is not read, however long it is.
+/// The first characters of a text. The rest of the text is not read.
 fn first_chars(text: &str, max: usize) -> &str {
     text.char_indices().nth(max).map_or(text, |(end, _)| &text[..end])
 }
 
-/// Whether a reader could take a character for a double quote.
+/// Whether a reader could mistake a character for a double quote.
 fn looks_like_quote(c: char) -> bool {
     matches!(c, '"' | '\u{2ba}' | '\u{2dd}' | '\u{2ee}' | '\u{201c}'..='\u{201f}' | '\u{2033}' | '\u{2036}')
         || matches!(c, '\u{275d}' | '\u{275e}' | '\u{2760}' | '\u{301d}'..='\u{301f}' | '\u{ff02}' | '\u{1f676}'..='\u{1f678}')
@@ -131,30 +133,33 @@ pub fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// Turns any name into one that [`check_name`] accepts, where its owner cannot be asked to change it.
+/// Turns any name into one that [`check_name`] accepts. This is for names whose owner can't be asked to change
+/// them.
 pub fn plain_name(name: &str) -> String {
     name.chars().map(|c| if is_name_char(c) { c } else { '-' }).take(NAME_MAX).collect()
 }
 
-/// A peer's name as people and models see it: one word. The name of a linked peer ends in `@` and its machine.
+/// A peer's name in the form that people and models see: one word. The name of a linked peer ends in `@` and the
+/// name of its machine.
 pub fn shown_name(name: &str) -> String {
     let plain = |c: char| if is_name_char(c) || matches!(c, '@' | ':' | '+') { c } else { '-' };
     name.chars().map(plain).take(SHOWN_NAME_MAX).collect()
 }
 
-/// A path as people and models see it. It is quoted if any of its characters could make it look like a sentence.
+/// A path in the form that people and models see. The path is quoted if any of its characters could make it look
+/// like a sentence.
 pub fn shown_path(path: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() && is_visible(c) || "/._-+@~*?[]{}".contains(c);
     if path.chars().all(is_plain) { path.to_owned() } else { quoted(path, limits::PATH_MAX) }
 }
 
-/// A character as the reader of an error sees it.
+/// A character in the form that an error shows.
 fn escaped_char(c: char) -> String {
     if is_visible(c) && c != ' ' { format!("'{c}'") } else { format!("U+{:04X}", c as u32) }
 }
 
-/// JSON text in which each invisible or ambiguous character is escaped as `\uXXXX`. A program reads the same value,
-/// and a person or a model sees the character.
+/// Escapes each invisible or ambiguous character of a JSON text as `\uXXXX`. For a program the value stays the
+/// same, and a person or a model sees that the character is there.
 pub fn visible_json(json: &str) -> String {
     if json.chars().all(is_visible) {
         return json.to_owned();
@@ -174,12 +179,13 @@ pub fn visible_json(json: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Characters that text from others could use to imitate or to end a frame.
+    /// Text from others could use these characters to imitate a frame or to end one.
     const FRAME: [&str; 4] = ["", "\"", "> ", "\n"];
 
-    /// All characters of Unicode, a few thousand at a time, each between two copies of a frame.
+    /// All characters of Unicode, a few thousand of them in each text. Each character stands between two copies of
+    /// a frame.
     fn every_char_in(frame: &str) -> impl Iterator<Item = String> {
-        // No plane between these two ranges has any characters.
+        // The planes between these two ranges contain no characters.
         let starts = (0..0x4_0000).chain(0xe_0000..=char::MAX as u32).step_by(0x1000);
         starts.map(move |start| {
             let chars = (start..start + 0x1000).filter_map(char::from_u32);

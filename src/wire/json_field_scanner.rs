@@ -1,46 +1,46 @@
-//! Reads the short fields of a JSON object of any size, whatever else the object contains: a byte order mark, half
-//! characters, texts of many megabytes, deep nesting, repeated names, a missing end.
+//! Reads the short fields of a JSON object of any size. The object may also contain a byte order mark, unpaired
+//! surrogates, texts of many megabytes, deep nesting or repeated names, and its end may be missing.
 //!
-//! **Invariant:** memory is bounded. Values are skipped if they are too long, too deep or too many. The fields that the
-//! caller asks for are skipped last.
+//! **Invariant:** memory is bounded. Values that are too long, too deep or too many are skipped. The fields that
+//! the caller needs are the last to be skipped.
 
 use super::text_excerpt::KeptText;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
 
-/// Values that are nested deeper are skipped.
+/// Values at a greater depth are skipped.
 const DEPTH_MAX: usize = 32;
-/// The kept bytes of one text. After them, only lines that the caller needs are kept.
+/// How many bytes of one text are kept. Beyond them, only lines that the caller needs are kept.
 const TEXT_MAX: usize = 1 << 20;
-/// The kept bytes of all texts together. After them, only needed fields are kept.
+/// How many bytes of all texts together are kept. Beyond them, only needed fields are kept.
 const TEXTS_MAX: usize = 4 << 20;
-/// The kept bytes of needed fields and lines after `TEXTS_MAX` is reached.
+/// How many bytes of needed fields and lines are kept after `TEXTS_MAX` is reached.
 const RESERVE: usize = 4 << 20;
-/// The bytes of a needed field, or of a needed line of a long text. No path is longer.
+/// Maximum length of a needed field, or of a needed line in a long text, in bytes. No path is longer.
 pub(super) const SHORT_MAX: usize = 8 << 10;
-/// The number of kept values. After them, only needed fields are kept.
+/// How many values are kept. Beyond them, only needed fields are kept.
 const VALUES_MAX: usize = 1 << 16;
-/// A longer name cannot be the name of a field.
+/// A longer name is not the name of a needed field.
 const NAME_MAX: usize = 256;
 /// A longer number is not valid.
 const SCALAR_MAX: usize = 64;
-/// The kept values of a repeated field.
+/// How many values of a repeated field are kept.
 const REPEATED_MAX: usize = 64;
 
 /// The fields that a caller needs.
 #[derive(Debug, Clone, Copy)]
 pub struct NeededFields {
-    /// The names of fields that are kept even if there is no room for others.
+    /// The names of fields that are kept even if there is no room for other fields.
     pub names: &'static [&'static str],
-    /// The names of fields whose values become a list if the field is repeated.
+    /// The names of fields that may be repeated. The values of a repeated field become a list.
     pub repeated: &'static [&'static str],
-    /// The names of fields whose value may be an object, written as JSON inside a text.
+    /// The names of fields whose value may be an object, as JSON inside a string.
     pub embedded: &'static [&'static str],
     /// The beginnings of lines that are kept even from a long text.
     pub line_starts: &'static [&'static str],
 }
 
-/// Reads an object. Returns `None` if the bytes do not begin with one.
+/// Reads an object. Returns `None` if the bytes do not begin with an object.
 pub fn read_object(bytes: &mut dyn Iterator<Item = u8>, needed: &NeededFields) -> Option<Value> {
     let room = Room { texts: TEXTS_MAX, reserve: RESERVE, values: VALUES_MAX };
     let mut reader = FieldReader { bytes, next: None, needed: *needed, room };
@@ -54,7 +54,7 @@ pub fn read_object(bytes: &mut dyn Iterator<Item = u8>, needed: &NeededFields) -
     (reader.peek() == Some(b'{')).then(|| reader.read_value("", 0))
 }
 
-/// The room that is left for values.
+/// How much room is left for values.
 #[derive(Clone, Copy)]
 struct Room {
     texts: usize,
@@ -203,7 +203,7 @@ impl FieldReader<'_> {
         }
     }
 
-    /// Reads a number or a word; returns `null` for anything else.
+    /// Reads a number or a word such as `true`. Returns `null` for anything else.
     fn read_scalar(&mut self) -> Value {
         let mut text = Vec::new();
         let is_inside = |byte: u8| !matches!(byte, b',' | b':' | b'}' | b']' | b'"') && !byte.is_ascii_whitespace();
@@ -224,7 +224,7 @@ impl FieldReader<'_> {
         String::from_utf8_lossy(&name).into_owned()
     }
 
-    /// Reads a text after its opening quote. `before` holds bytes of the text that were read already.
+    /// Reads a text after its opening quote. `before` holds bytes of the text that were read earlier.
     fn read_text(&mut self, is_needed: bool, before: &mut VecDeque<u8>) -> String {
         let wanted = if is_needed { SHORT_MAX.min(self.room.reserve) } else { 0 };
         let mut text = KeptText::new(TEXT_MAX.min(self.room.texts).max(wanted), self.room.reserve);
@@ -268,7 +268,7 @@ impl FieldReader<'_> {
     }
 }
 
-/// The bytes of a text, decoded from the JSON text that contains it.
+/// The bytes of an object inside a text, decoded from the outer JSON.
 struct EmbeddedBytes<'a, 'b> {
     outer: &'a mut FieldReader<'b>,
     decoder: TextDecoder,
@@ -282,12 +282,12 @@ impl Iterator for EmbeddedBytes<'_, '_> {
     }
 }
 
-/// Decodes the escapes of a text, byte by byte.
+/// Decodes the escapes of a text one byte at a time.
 #[derive(Default)]
 struct TextDecoder {
-    /// Decoded bytes that nobody has read yet.
+    /// Decoded bytes that have not been read yet.
     ready: VecDeque<u8>,
-    /// The first half of a character that UTF-16 writes as two halves.
+    /// The first half of a surrogate pair, which UTF-16 uses for characters beyond 16 bits.
     half: Option<u16>,
     is_over: bool,
 }
@@ -356,7 +356,7 @@ impl TextDecoder {
         }
     }
 
-    /// Replaces a half character without its other half by U+FFFD.
+    /// Replaces half a surrogate pair by U+FFFD if the other half is missing.
     fn end_half(&mut self) {
         if self.half.take().is_some() {
             self.push(char::REPLACEMENT_CHARACTER);

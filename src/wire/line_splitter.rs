@@ -1,20 +1,20 @@
 //! Splits a stream of bytes into lines of bounded length.
 
-/// Maximum length of a line on any of our sockets, in bytes. A message of 64 KiB fits even if JSON needs six bytes for
-/// each of its characters.
+/// Maximum length of a line on any of our sockets, in bytes. Even if JSON needs six bytes for each byte of its
+/// text, a message of 64 KiB fits.
 pub const LINE_MAX: usize = 1 << 20;
 
 /// Received bytes that have not been returned as lines yet.
 #[derive(Debug, Default)]
 pub struct LineBuffer {
     bytes: Vec<u8>,
-    /// The start of the next line.
+    /// Where the next line starts.
     start: usize,
-    /// The bytes up to here contain no line end.
+    /// Up to here, the bytes contain no line end.
     searched: usize,
 }
 
-/// The line is longer than [`LINE_MAX`].
+/// The error for a line that is longer than [`LINE_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LineTooLong;
 
@@ -35,7 +35,7 @@ impl LineBuffer {
     /// Returns the next complete line, without its line end.
     ///
     /// # Errors
-    /// When the line is too long, even if its end has not arrived yet.
+    /// When the line is too long, even if the end of the line has not arrived yet.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineTooLong> {
         let end = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n').map(|at| self.searched + at);
         let length = end.unwrap_or(self.bytes.len()) - self.start;
@@ -52,7 +52,7 @@ impl LineBuffer {
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
     }
 
-    /// Skips the received part of a line that is too long; returns whether the end of that line was reached.
+    /// Skips what has arrived of a line that is too long. Returns whether the end of this line was reached.
     pub fn skip_line(&mut self) -> bool {
         let end = self.bytes[self.start..].iter().position(|byte| *byte == b'\n');
         let reached = end.is_some();
@@ -61,12 +61,12 @@ impl LineBuffer {
         reached
     }
 
-    /// The bytes that have arrived and were not returned yet.
+    /// The bytes that have arrived but were not returned yet.
     pub fn unread(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// Whether no part of an unfinished line has arrived.
+    /// Whether all bytes that have arrived were returned.
     pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }

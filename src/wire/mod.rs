@@ -1,6 +1,6 @@
-//! The wire format between our programs: JSON-RPC 2.0 messages on lines.
+//! The format of the messages between our programs: JSON-RPC 2.0, one message on each line.
 //!
-//! **Invariant:** this code reads no input and writes no output; it converts between buffers and messages.
+//! **Invariant:** this code does no input or output. It only converts between buffers and messages.
 
 pub mod json_field_scanner;
 pub mod line_splitter;

@@ -9,7 +9,7 @@ pub const PARSE_ERROR: i64 = -32700;
 pub const INVALID_REQUEST: i64 = -32600;
 /// No method has this name.
 pub const METHOD_NOT_FOUND: i64 = -32601;
-/// The parameters do not fit the method.
+/// The parameters are not what the method needs.
 pub const INVALID_PARAMS: i64 = -32602;
 /// Our own program failed.
 pub const INTERNAL_ERROR: i64 = -32603;
@@ -33,7 +33,7 @@ pub struct InvalidMessage {
     pub id: Option<Value>,
     /// The JSON-RPC error code.
     pub code: i64,
-    /// The cause, for people.
+    /// The cause, in words for people.
     pub text: String,
 }
 
@@ -107,7 +107,7 @@ fn is_id(id: &Value) -> bool {
     id.is_string() || id.is_i64() || id.is_u64()
 }
 
-// These functions format the envelope themselves, because `json!` would first copy the whole content.
+// These functions format the envelope themselves, because `json!` would first copy all of the content.
 
 /// Formats a request as a line.
 pub fn request(id: &Value, method: &str, params: &Value) -> String {
@@ -126,12 +126,12 @@ pub fn response(id: &Value, result: &Value) -> String {
     format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}\n")
 }
 
-/// Formats a JSON-RPC error as a line. When the id is unknown, JSON-RPC demands null.
+/// Formats a JSON-RPC error as a line. JSON-RPC demands a null id if the id is unknown.
 pub fn protocol_error_response(id: Option<&Value>, code: i64, text: &str) -> String {
     to_line(&json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": text } }))
 }
 
-/// Formats one of our errors as a line; its facts go into `error.data`.
+/// Formats one of our errors as a line. The error's facts go into `error.data`.
 pub fn error_response(id: &Value, error: &Error) -> String {
     let mut data = error.data.clone().unwrap_or_else(|| json!({}));
     if let Some(map) = data.as_object_mut() {
@@ -141,7 +141,7 @@ pub fn error_response(id: &Value, error: &Error) -> String {
     to_line(&json!({ "jsonrpc": "2.0", "id": id, "error": error }))
 }
 
-/// Makes one of our errors from the `error` member of a response.
+/// Converts the `error` member of a response to one of our errors.
 pub fn decode_error(error: &Value) -> Error {
     let mut data = error.get("data").cloned().unwrap_or(Value::Null);
     let kind = data.as_object_mut().and_then(|map| map.remove("kind"));

@@ -1,13 +1,13 @@
-//! Keeps the beginning of a long text, and those later lines that matter. For example, a patch of many megabytes
-//! names its files on a few lines.
+//! Keeps the beginning of a long text. Of the rest, only the lines that the caller needs are kept. For example, a
+//! patch of many megabytes names its files on a few lines.
 
 use super::json_field_scanner::SHORT_MAX;
 
-/// The beginning of a text, and the needed lines after it.
+/// The beginning of a text, and the needed lines after the beginning.
 pub(super) struct KeptText {
     kept: Vec<u8>,
     head_max: usize,
-    /// The part of the current line that was read, after the beginning.
+    /// What has been read of the current line, if this line is not part of the kept beginning.
     line: Vec<u8>,
     is_cut: bool,
     n_lines: usize,
@@ -25,7 +25,7 @@ impl KeptText {
         }
         if !self.is_cut {
             self.is_cut = true;
-            // The limit may cut a line that is needed, so the line is kept from its start.
+            // The limit may fall in the middle of a needed line, so the whole line is collected from its start.
             let start = self.kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             self.line = self.kept[start..].to_vec();
         }
@@ -46,7 +46,7 @@ impl KeptText {
         self.line.clear();
     }
 
-    /// The kept text, and how many of its bytes are lines after the beginning.
+    /// The kept text, and how many of its bytes belong to needed lines after the beginning.
     pub(super) fn finish(mut self, line_starts: &[&str]) -> (Vec<u8>, usize) {
         if self.is_cut {
             self.end_line(line_starts);
