@@ -1,16 +1,17 @@
-//! The changes of a turn, as bytes that can be applied to another database: each statement once, each long text once,
-//! and the rows with their values.
+//! Encodes the changes of one turn as bytes that another database can apply. Statements and long texts are stored
+//! once each, and the rows refer to them by number.
 //!
-//! The values are not written into the SQL, because a NUL in a text would end the statement there.
+//! The values are not part of the SQL, because a NUL inside a text would end the statement there.
 
 use super::{StoreError, StoreResult};
 use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use std::collections::HashMap;
 
-/// The first byte of a changeset. A program refuses versions that it does not know.
+/// The first byte of a changeset. A program refuses a changeset in a format that it does not know.
 const FORMAT: u8 = 1;
-/// Texts of at least this many bytes are written only once, such as the id of a peer or a message to many recipients.
+/// Texts of at least this many bytes are stored only once. Examples are the id of a peer, and a message to many
+/// recipients.
 const SHARED_TEXT_MIN: usize = 16;
 
 const NULL: u8 = 0;
@@ -25,7 +26,7 @@ const SHARED_TEXT: u8 = 5;
 pub struct Changeset(Vec<u8>);
 
 impl Changeset {
-    /// A changeset from another machine. It is checked when it is applied.
+    /// Takes the bytes of a changeset from another machine. The bytes are checked when the changeset is applied.
     pub fn from_bytes(bytes: Vec<u8>) -> Changeset {
         Changeset(bytes)
     }
@@ -35,7 +36,7 @@ impl Changeset {
         self.0
     }
 
-    /// Its bytes.
+    /// The changeset as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -57,7 +58,7 @@ impl Changeset {
     }
 }
 
-/// The texts to which rows refer by number.
+/// Texts that are stored once. Rows refer to them by number.
 #[derive(Debug, Default)]
 struct Interned(HashMap<Box<str>, usize>);
 
@@ -85,7 +86,7 @@ impl Interned {
     }
 }
 
-/// The sizes of a recorder's parts at one moment.
+/// How large each part of a recorder was at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
     statements: usize,
@@ -95,12 +96,12 @@ struct Mark {
     bytes: usize,
 }
 
-/// Collects the changes of the running turn.
+/// Records the changes of the current turn.
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     statements: Interned,
     shared: Interned,
-    /// Bytes of the shared texts.
+    /// The size of the shared texts, in bytes.
     shared_bytes: usize,
     n_rows: usize,
     rows: Vec<u8>,
@@ -157,7 +158,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Marks the point to which [`Recorder::undo_call`] goes back.
+    /// Marks the point to which [`Recorder::undo_call`] returns.
     pub(super) fn begin_call(&mut self) {
         self.before_call = Mark {
             statements: self.statements.0.len(),
@@ -168,7 +169,7 @@ impl Recorder {
         };
     }
 
-    /// Forgets the changes of the running call.
+    /// Forgets the changes of the current call.
     pub(super) fn undo_call(&mut self) {
         let mark = self.before_call;
         self.statements.truncate(mark.statements);
@@ -178,7 +179,7 @@ impl Recorder {
         self.rows.truncate(mark.bytes);
     }
 
-    /// The bytes of the rows and of the texts that they share.
+    /// The size of the rows and of the shared texts, in bytes.
     pub(super) fn size(&self) -> usize {
         self.rows.len() + self.shared_bytes
     }
@@ -188,7 +189,7 @@ impl Recorder {
         self.n_rows == 0
     }
 
-    /// Takes the changes of the turn. The recorder is empty afterwards.
+    /// Returns the changes of the turn and empties the recorder.
     pub(super) fn take(&mut self) -> Changeset {
         let turn = std::mem::take(self);
         let mut out = vec![FORMAT];
@@ -200,7 +201,7 @@ impl Recorder {
     }
 }
 
-/// A changeset while it is read. [`DecodedChanges::next_row`] returns its rows one by one.
+/// A changeset that is being read. [`DecodedChanges::next_row`] returns one row after the other.
 pub(super) struct DecodedChanges<'a> {
     /// The SQL of each statement.
     pub(super) statements: Vec<&'a str>,
@@ -210,7 +211,7 @@ pub(super) struct DecodedChanges<'a> {
 }
 
 impl<'a> DecodedChanges<'a> {
-    /// Reads the next row: returns the number of its statement, and puts its values into `values`.
+    /// Reads the next row. Returns the number of the row's statement, and puts the row's values into `values`.
     pub(super) fn next_row(&mut self, values: &mut Vec<ValueRef<'a>>) -> StoreResult<Option<usize>> {
         values.clear();
         let Some(left) = self.n_rows.checked_sub(1) else {
@@ -246,7 +247,7 @@ impl<'a> DecodedChanges<'a> {
     }
 }
 
-/// The bytes that are left to read.
+/// The bytes that have not been read yet.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -282,7 +283,7 @@ impl<'a> Bytes<'a> {
     }
 
     fn texts(&mut self) -> StoreResult<Vec<&'a str>> {
-        // The count may be wrong, so no memory is reserved for it.
+        // The count may be wrong, so no memory is reserved in advance.
         (0..self.count()?).map(|_| std::str::from_utf8(self.sized()?).map_err(|_| damaged())).collect()
     }
 }
@@ -382,7 +383,8 @@ mod tests {
             for wrong in [0, 0x7f, 0xff] {
                 let mut bytes = bytes.to_vec();
                 bytes[n] = wrong;
-                // The bytes may be another changeset, but they must cause neither a panic nor a huge allocation.
+                // The bytes may happen to be another valid changeset, but they must cause neither a panic nor a
+                // huge allocation.
                 let _ = rows(&Changeset::from_bytes(bytes));
             }
         }

@@ -1,4 +1,4 @@
-//! The members of channels on disk.
+//! The members of channels, as rows in the database.
 
 use super::columns::{placeholder, write_row};
 use super::peers::unknown_word;
@@ -6,7 +6,7 @@ use super::{Store, StoreResult};
 use crate::base::ids::{ChannelName, PeerId};
 use rusqlite::{Row, params};
 
-/// A peer in a channel.
+/// A peer that is a member of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelMember {
     /// The channel.
@@ -33,7 +33,7 @@ impl Store {
         Ok(query.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Writes a member.
+    /// Stores a member of a channel.
     pub fn put_channel_member(&mut self, member: &ChannelMember) -> StoreResult<()> {
         write_row!(self, "INSERT OR REPLACE", "channel_member", {
             "channel": member.channel.as_str(),
@@ -43,13 +43,13 @@ impl Store {
         Ok(())
     }
 
-    /// Removes a member.
+    /// Removes a member from a channel.
     pub fn drop_channel_member(&mut self, channel: &ChannelName, peer: &str) -> StoreResult<()> {
         self.write("DELETE FROM channel_member WHERE channel = ?1 AND peer = ?2", params![channel.as_str(), peer])?;
         Ok(())
     }
 
-    /// How many unread messages a peer has in each channel, by the index of its unread messages.
+    /// How many unread messages a peer has in each channel. The index of unread messages gives the counts.
     pub fn unread_in_channels(&self, recipient: &str) -> StoreResult<Vec<(String, i64)>> {
         let sql = "SELECT recipient_group, count(*) FROM message INDEXED BY message_unread \
                    WHERE recipient = (SELECT num FROM peer_number WHERE id = ?1) AND state < 2 \

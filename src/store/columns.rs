@@ -1,13 +1,13 @@
-//! Writes rows with each value beside the name of its column, so that nobody has to count positions.
+//! Macros that write rows. Each value stands beside the name of its column, so that nobody has to count positions.
 
-/// The placeholder of one further column.
+/// The placeholder for each column after the first.
 macro_rules! placeholder {
     ($column:literal) => {
         ",?"
     };
 }
 
-/// Runs `INSERT INTO table(columns) VALUES (values)`, or with another verb.
+/// Runs `INSERT INTO table(columns) VALUES (values)`. The verb is an argument and may also be `INSERT OR REPLACE`.
 macro_rules! write_row {
     ($store:expr, $verb:literal, $table:literal, { $first:literal: $value:expr $(, $column:literal: $more:expr)* $(,)? }) => {
         $store.write(

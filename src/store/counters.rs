@@ -1,9 +1,9 @@
-//! Counters that the database stores, so that no rows need to be counted: the last sequence numbers, and how many rows
-//! the tables have.
+//! Counters that the database stores, so that no rows need to be counted: the last sequence numbers, and the
+//! numbers of rows in the tables.
 //!
-//! **Invariant:** no sequence number and no fencing token is used twice, even if a power failure destroys the end of
-//! the write-ahead log. Numbers are reserved in blocks in a separate file, which is on the disk before the first
-//! number of a block is used.
+//! **Invariant:** no sequence number and no fencing token is used twice, even if a power failure destroys the end
+//! of the write-ahead log. Numbers are reserved in blocks, in a separate file. The file is on the disk before the
+//! first number of a block is used.
 
 use super::columns::update_row;
 use super::{Store, StoreError, StoreResult};
@@ -12,24 +12,24 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// How many sequence numbers are reserved at once. The broker waits for the disk once per this many messages, events or
-/// grants.
+/// How many sequence numbers are reserved at once. The broker waits for the disk once per block, that is, once per
+/// this many messages, events or grants.
 const BLOCK: i64 = 4096;
 
-/// The stored counters, written once per turn.
+/// The counters in the database. They are written once per turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// The last message's sequence number.
+    /// The sequence number of the last message.
     pub message_last: i64,
-    /// The last event's sequence number.
+    /// The sequence number of the last event.
     pub event_last: i64,
-    /// The last fencing token.
+    /// The last fencing token that was granted.
     pub token_last: i64,
-    /// Messages kept.
+    /// How many messages are kept.
     pub messages: i64,
-    /// Messages not read yet.
+    /// How many messages are unread.
     pub unread: i64,
-    /// Events kept.
+    /// How many events are kept.
     pub events: i64,
 }
 
@@ -39,23 +39,23 @@ impl Counters {
         [self.message_last, self.event_last, self.token_last]
     }
 
-    /// Raises the counters, so that new sequence numbers continue above these.
+    /// Raises the counters to at least these values, so that new numbers continue above them.
     pub(super) fn raise_to(&mut self, floor: [i64; 3]) {
         let lasts = [&mut self.message_last, &mut self.event_last, &mut self.token_last];
         lasts.into_iter().zip(floor).for_each(|(last, floor)| *last = floor.max(*last));
     }
 }
 
-/// The file that records up to which value the sequence numbers are reserved.
+/// The file that records up to which values numbers are reserved.
 #[derive(Debug)]
 pub(super) struct ReservedNumbers {
-    /// The file's path; `None` for a database in memory, whose numbers end with it.
+    /// The path of the file; `None` for a database in memory, whose numbers are never used again.
     path: Option<PathBuf>,
     upto: [i64; 3],
 }
 
 impl ReservedNumbers {
-    /// Opens the file beside a database. A missing file reserves nothing.
+    /// Opens the file that belongs to a database. If the file is missing, nothing is reserved.
     pub(super) fn open(database: &Path) -> StoreResult<ReservedNumbers> {
         if database.to_string_lossy().contains("vfs=memdb") {
             return Ok(ReservedNumbers { upto: [0; 3], path: None });
@@ -71,12 +71,12 @@ impl ReservedNumbers {
         Ok(ReservedNumbers { upto: [number(), number(), number()], path: Some(path) })
     }
 
-    /// The highest sequence numbers that may have been used.
+    /// The highest numbers that may have been used.
     pub(super) fn floor(&self) -> [i64; 3] {
         self.upto
     }
 
-    /// Reserves a block for each kind of number that has reached the end of its block.
+    /// Reserves a new block for each kind of number whose block is used up.
     pub(super) fn cover(&mut self, counters: &Counters) -> StoreResult<()> {
         let last = counters.last();
         let Some(path) = &self.path else { return Ok(()) };
@@ -90,16 +90,17 @@ impl ReservedNumbers {
         Ok(())
     }
 
-    /// Gives back reserved sequence numbers that were not used, so that the next broker continues without a gap.
+    /// Gives back the reserved numbers that were not used, so that the next broker continues without a gap.
     pub(super) fn give_back(&mut self, counters: &Counters) -> StoreResult<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        // If this write is lost, the larger numbers stay, which only causes a gap.
+        // If this write is lost, the file keeps the larger numbers, which only causes a gap.
         self.upto = counters.last();
         write_numbers(path, self.upto, false).map_err(|error| file_error(path, &error))
     }
 }
 
-/// Writes the reserved sequence numbers in place: one line of fixed length, which is shorter than a sector.
+/// Overwrites the reserved numbers in the file. They are one line of fixed length, which is shorter than a sector
+/// of the disk.
 fn write_numbers(path: &Path, upto: [i64; 3], sync: bool) -> io::Result<()> {
     let is_new = !path.exists();
     let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
@@ -141,7 +142,8 @@ impl Store {
     }
 }
 
-/// Reads the stored counters. A counter that is lower than a number in the tables is raised to that number.
+/// Reads the stored counters. If a table contains a higher number than its counter, the counter is raised to that
+/// number.
 pub(super) fn read_counters(db: &Connection) -> StoreResult<Counters> {
     let mut counters = db.query_row("SELECT * FROM counters", [], |row| {
         Ok(Counters {

@@ -1,4 +1,4 @@
-//! Events on disk: a stream with ascending sequence numbers.
+//! Events, as rows in the database: a stream with ascending sequence numbers.
 
 use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, Row, params};
 /// One event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// The event's place in the stream.
+    /// The event's sequence number in the stream.
     pub seq: i64,
     /// The type of the event.
     pub kind: EventKind,
@@ -21,16 +21,16 @@ pub struct Event {
     pub payload: String,
 }
 
-/// Which events to read.
+/// Selects the events to read.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter<'a> {
-    /// The words of the types to read; empty means all types.
+    /// The words of the types to read. An empty list means all types.
     pub types: &'a [&'a str],
     /// Only events after this sequence number.
     pub after: i64,
-    /// Read the newest events, beginning with the newest, instead of the oldest ones after `after`.
+    /// Read the newest events first, instead of the oldest events after `after`.
     pub newest: bool,
-    /// At most this many.
+    /// Read at most this many events.
     pub limit: i64,
 }
 
@@ -48,7 +48,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Event> {
 
 impl Store {
     /// Appends an event and returns its sequence number. If the event shows the value of a state entry, `state_key`
-    /// names the entry.
+    /// names that entry.
     pub fn add_event(
         &mut self,
         kind: &EventKind,
@@ -71,7 +71,7 @@ impl Store {
         Ok(seq)
     }
 
-    /// Reads the stream. With several types, it searches each type by its own index and merges the results.
+    /// Reads the stream. For several types, it searches the index once for each type and merges the results.
     pub fn events(&self, filter: &EventFilter<'_>) -> StoreResult<Vec<Event>> {
         let order = if filter.newest { "DESC" } else { "ASC" };
         let mut found = Vec::new();
@@ -94,13 +94,13 @@ impl Store {
         Ok(found)
     }
 
-    /// The oldest event that is still kept.
+    /// The sequence number of the oldest event that is still kept.
     pub fn first_event(&self) -> StoreResult<Option<i64>> {
         Ok(self.db.prepare_cached("SELECT min(seq) FROM event")?.query_row([], |row| row.get(0))?)
     }
 
-    /// The last sequence number at or before `time`. Times increase with sequence numbers, so a bisection finds the
-    /// number without an index.
+    /// The last sequence number at or before `time`. Times ascend with the sequence numbers, so a binary search
+    /// works without an index of times.
     pub fn event_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (self.first_event()?.unwrap_or(1) - 1, self.counters.event_last);
         let mut query =
@@ -116,7 +116,7 @@ impl Store {
         Ok(low)
     }
 
-    /// The events that show a value of this entry, newest first: sequence numbers and payloads.
+    /// The sequence numbers and payloads of the events that show a value of this entry, newest first.
     pub fn state_events(&self, state_key: &str, limit: i64) -> StoreResult<Vec<(i64, String)>> {
         let sql = "SELECT seq, payload FROM event WHERE state_key = ?1 ORDER BY seq DESC LIMIT ?2";
         let mut query = self.db.prepare_cached(sql)?;
@@ -124,13 +124,13 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Replaces the payload of an event by one without a value.
+    /// Replaces the payload of an event by a payload that does not contain the value of the entry.
     pub fn blank_state_event(&mut self, seq: i64, payload: &str) -> StoreResult<()> {
         self.write("UPDATE event SET payload = ?2, state_key = NULL WHERE seq = ?1", params![seq, payload])?;
         Ok(())
     }
 
-    /// Deletes at most `limit` events older than `before`; returns how many.
+    /// Deletes at most `limit` events that are older than `before`. Returns how many were deleted.
     pub fn prune_events(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         let oldest: Option<i64> = self
             .db
@@ -142,7 +142,7 @@ impl Store {
         }
         let sql = "SELECT max(seq) FROM (SELECT seq FROM event WHERE at < ?1 ORDER BY seq LIMIT ?2)";
         let last: i64 = self.db.prepare_cached(sql)?.query_row([before, limit], |row| row.get(0))?;
-        // Times increase with sequence numbers, so no newer event is among them.
+        // Times ascend with the sequence numbers, so all events up to `last` are old enough.
         let n = self.write("DELETE FROM event WHERE seq <= ?1", &[&last])?;
         self.counters.events -= n as i64;
         Ok(n)

@@ -1,4 +1,4 @@
-//! Locks on disk, one row per path. The paths of one grant share its fencing token.
+//! Locks, as rows in the database. Each locked path is one row. The paths of one grant share a fencing token.
 
 use super::columns::{placeholder, write_row};
 use super::peers::unknown_word;
@@ -12,25 +12,25 @@ use rusqlite::{Row, params};
 pub struct LockRow {
     /// The fencing token of the grant.
     pub token: i64,
-    /// A normal absolute path: a file, a folder (ends in `/`) or a glob.
+    /// An absolute path in normal form: a file, a folder (ends in `/`) or a glob.
     pub path: String,
     /// The peer that holds the lock.
     pub holder: PeerId,
-    /// The part of the peer that owns the lock.
+    /// Who owns the lock: the peer itself, or a turn, a subagent or a command of the peer.
     pub owner: LockOwner,
-    /// The reason, for other peers to read.
+    /// The reason that the holder gives to other peers.
     pub reason: String,
     /// The machine whose file system contains the path.
     pub host: String,
     /// The identity of the repository, if the path is in one.
     pub repo: Option<String>,
-    /// The path inside the repository.
+    /// The path relative to the root of the repository.
     pub repo_path: Option<String>,
     /// Whether the lock applies in every work tree of the repository.
     pub all_worktrees: bool,
-    /// When granted, in ms.
+    /// When the lock was granted, in ms.
     pub granted: i64,
-    /// When the lock ends unless it is renewed, in ms.
+    /// When the lock expires unless it is renewed, in ms.
     pub expires: i64,
 }
 
@@ -52,19 +52,19 @@ fn read(row: &Row<'_>) -> rusqlite::Result<LockRow> {
 }
 
 impl Store {
-    /// All locks on disk, in the order in which they were granted.
+    /// All locks, in the order in which they were granted.
     pub fn locks(&self) -> StoreResult<Vec<LockRow>> {
         let mut query = self.db.prepare_cached("SELECT * FROM lock ORDER BY token, path")?;
         Ok(query.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The next fencing token. No token is used twice.
+    /// Returns the next fencing token. No token is used twice.
     pub fn next_token(&mut self) -> i64 {
         self.counters.token_last += 1;
         self.counters.token_last
     }
 
-    /// Writes a lock, new or renewed.
+    /// Stores a new or a renewed lock.
     pub fn put_lock(&mut self, l: &LockRow) -> StoreResult<()> {
         write_row!(self, "INSERT OR REPLACE", "lock", {
             "token": l.token,

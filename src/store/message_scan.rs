@@ -1,7 +1,7 @@
-//! Walks through messages in bounded steps: the history of a mailbox, a conversation, or everything.
+//! Scans messages in bounded steps: those of one peer, those of a channel, a conversation, or all messages.
 //!
-//! There is no index of words. We measured that SQLite's FTS5 makes sending a text of 200 bytes three times as slow,
-//! while a scan of 100,000 such texts takes a tenth of a second on a busy machine.
+//! There is no index of words. We measured that with SQLite's FTS5, it takes three times as long to send a text of
+//! 200 bytes. Without an index, a scan of 100,000 such texts takes a tenth of a second on a busy machine.
 
 use super::peers::unknown_word;
 use super::{Store, StoreResult};
@@ -12,37 +12,37 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::ControlFlow;
 
-/// The messages that a scan walks through.
+/// Which messages to scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanSource<'a> {
-    /// All of them.
+    /// All messages.
     All,
     /// The messages from or to this peer.
     OfPeer(&'a str),
     /// The messages to this channel.
     Channel(&'a str),
-    /// The message with this number, the copies that were sent with it, and all replies to any of them.
+    /// The message with this sequence number, the copies that were sent with it, and all replies to any of these.
     Thread(i64),
 }
 
-/// One step of a scan: its start, its direction, and its end at the latest.
+/// One step of a scan: where to begin, in which direction to go, and where to stop at the latest.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageScan<'a> {
-    /// The messages to scan.
+    /// Which messages to scan.
     pub source: ScanSource<'a>,
-    /// Only messages after this number.
+    /// Scan only messages after this sequence number.
     pub after: i64,
-    /// Only messages before this number.
+    /// Scan only messages before this sequence number.
     pub before: i64,
-    /// Newest first.
+    /// Scan the newest messages first.
     pub newest: bool,
     /// Maximum number of rows to read.
     pub rows_max: i64,
-    /// Maximum number of bytes of text to read. At least one row is read.
+    /// Maximum number of bytes of text to read. A step reads at least one row.
     pub bytes_max: usize,
 }
 
-/// A message as a scan sees it: only what a search needs.
+/// The fields of a message that a search needs.
 #[derive(Debug)]
 pub struct ScannedMessage<'a> {
     /// The sequence number of the message.
@@ -51,11 +51,11 @@ pub struct ScannedMessage<'a> {
     pub sender: &'a PeerId,
     /// The peer that receives the message.
     pub recipient: &'a PeerId,
-    /// The group in `to`; empty for a message to one peer.
+    /// The group to which the message was sent; empty for a message to one peer.
     pub group: &'a str,
-    /// When accepted, in ms.
+    /// When the message was accepted, in ms.
     pub created: i64,
-    /// Its state.
+    /// The state of the message.
     pub state: MessageState,
     /// The message that this message answers.
     pub reply_to: Option<i64>,
@@ -63,17 +63,17 @@ pub struct ScannedMessage<'a> {
     pub body: &'a str,
 }
 
-/// The end of a step of a scan.
+/// Where a step of a scan ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanEnd {
-    /// The last row that the step has passed; `None` if there was none.
+    /// The sequence number of the last row that the step has passed; `None` if the step passed no row.
     pub last: Option<i64>,
     /// Whether there are no further rows.
     pub is_complete: bool,
 }
 
-// Columns are read by position. Finding a column by its name takes longer than reading it, and a scan reads many
-// columns.
+// Columns are read by position, because a scan reads many of them, and finding a column by name takes longer than
+// reading it.
 const COLUMNS: &str = "SELECT seq, sender, recipient, recipient_group, created, state, reply_to, body FROM message";
 const SEQ: usize = 0;
 const SENDER: usize = 1;
@@ -84,12 +84,12 @@ const STATE: usize = 5;
 const REPLY_TO: usize = 6;
 const BODY: usize = 7;
 
-/// The copies of one send: the numbers of the first and the last copy.
+/// The sequence numbers of the first and the last copy of one send.
 type Copies = (i64, i64);
 
 impl Store {
-    /// Passes rows with a matching text to `visit`, until `visit` breaks, the step is over, or there are no more
-    /// rows. A row on which `visit` breaks does not count as passed.
+    /// Calls `visit` for each row whose text passes `text_passes`, until `visit` breaks, the step ends, or there
+    /// are no more rows. A row at which `visit` breaks does not count as passed.
     pub fn scan_messages(
         &self,
         scan: &MessageScan<'_>,
@@ -108,7 +108,7 @@ impl Store {
             let (seq, body) = (row.get(SEQ)?, row.get_ref(BODY)?.as_str().map_err(rusqlite::Error::from)?);
             n_rows += 1;
             n_bytes += body.len();
-            // Few rows match, so the other columns are read only for matching rows.
+            // Few rows match, so the other columns are read only for rows that match.
             if text_passes(body) {
                 let peers: [i64; 2] = [row.get(SENDER)?, row.get(RECIPIENT)?];
                 for num in peers {
@@ -125,8 +125,8 @@ impl Store {
         Ok(ScanEnd { last, is_complete: true })
     }
 
-    /// The query of one step. Each part of the query walks an index in the order of the sequence numbers, so SQLite
-    /// merges the parts and reads only the rows of this step.
+    /// The query of one step. Each part of the query uses an index in the order of the sequence numbers, so that
+    /// SQLite can merge the parts and read only the rows of this step.
     fn scan_query(&self, scan: &MessageScan<'_>) -> StoreResult<(String, Vec<Value>)> {
         let number = "(SELECT num FROM peer_number WHERE id = ?)";
         let parts: Vec<(String, Vec<Value>)> = match scan.source {
@@ -136,12 +136,12 @@ impl Store {
                 vec![
                     part(format!("INDEXED BY message_unread WHERE recipient = {number} AND state < 2")),
                     part(format!("INDEXED BY message_box WHERE recipient = {number} AND state >= 2")),
-                    // Messages that a peer sent to itself are found in its mailbox.
+                    // A message that a peer sent to itself is found in the mailbox of the peer.
                     part(format!("INDEXED BY message_sent WHERE sender = {number} AND recipient != sender")),
                 ]
             }
             ScanSource::Channel(name) => vec![(
-                // SQLite uses the index only if the query repeats its condition.
+                // SQLite uses a partial index only if the query repeats the condition of the index.
                 "INDEXED BY message_channel WHERE recipient_group = ? AND recipient_group >= '#' \
                  AND recipient_group < '$'"
                     .into(),
@@ -163,12 +163,12 @@ impl Store {
             values.extend([scan.after.into(), scan.before.into()]);
         }
         sql.push_str(if scan.newest { " ORDER BY seq DESC LIMIT ?" } else { " ORDER BY seq LIMIT ?" });
-        // One row beyond the limit tells whether further rows exist.
+        // One row beyond the limit tells whether there are further rows.
         values.push((scan.rows_max + 1).into());
         Ok((sql, values))
     }
 
-    /// The first message of the conversation that contains this message.
+    /// The sequence number of the first message of the conversation to which this message belongs.
     pub fn thread_of(&self, seq: i64) -> StoreResult<i64> {
         let thread = self
             .db
@@ -181,8 +181,8 @@ impl Store {
         }
     }
 
-    /// The copies of one send to a group have neighbouring numbers. A reply to any of them belongs to the
-    /// conversation of the first.
+    /// The copies of a message that were sent with it to a group. Copies have consecutive sequence numbers. A reply
+    /// to any copy belongs to the conversation of the first one.
     fn copies_around(&self, seq: i64) -> StoreResult<Copies> {
         let facts = "SELECT seq, sender, recipient_group, created FROM message";
         let read = |row: &Row<'_>| {
@@ -206,23 +206,23 @@ impl Store {
         Ok((ends[0], ends[1]))
     }
 
-    /// The message that this message answers.
+    /// The sequence number of the message that this message answers.
     pub fn reply_target(&self, seq: i64) -> StoreResult<Option<i64>> {
         let mut query = self.db.prepare_cached("SELECT reply_to FROM message WHERE seq = ?1")?;
         Ok(query.query_row([seq], |row| row.get(0)).optional()?.flatten())
     }
 
-    /// The peer that messages refer to by this number.
+    /// The peer with this number. Messages refer to peers by number.
     fn peer_of_number(&self, num: i64) -> StoreResult<PeerId> {
         let mut query = self.db.prepare_cached("SELECT id FROM peer_number WHERE num = ?1")?;
         Ok(query.query_row([num], |row| row.get::<_, String>(0))?.into())
     }
 
-    /// The highest sequence number before this time. Later messages have higher numbers.
+    /// The highest sequence number of a message before this time. Later messages have higher numbers.
     pub fn message_at(&self, time: i64) -> StoreResult<i64> {
         let (mut low, mut high) = (0, self.counters.message_last);
         let mut query = self.db.prepare_cached("SELECT created FROM message WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
-        // Times increase with the numbers, so this needs no index of times.
+        // Times ascend with the sequence numbers, so this needs no index of times.
         while low < high {
             let middle = low + (high - low) / 2 + 1;
             let created: Option<i64> = query.query_row([middle], |row| row.get(0)).optional()?;
@@ -263,7 +263,7 @@ mod tests {
     fn replies_of_an_older_database_have_their_conversation() {
         let mut old = Connection::open_in_memory().unwrap();
         migrate(&mut old, &MIGRATIONS[..8]).unwrap();
-        // Messages 2 and 3 answer 1, 4 answers 3, 6 answers a message that no longer exists, and 7 answers 6.
+        // Messages 2 and 3 answer 1; 4 answers 3; 6 answers a message that no longer exists; 7 answers 6.
         for (seq, reply_to) in
             [(1, None), (2, Some(1)), (3, Some(1)), (4, Some(3)), (5, None), (6, Some(0)), (7, Some(6))]
         {
@@ -314,7 +314,7 @@ mod tests {
         for (time, want) in [(0, 0), (1, 1), (10, 1), (11, 2), (40, 4), (41, 5), (99, 5)] {
             assert_eq!(store.message_at(time).unwrap(), want, "{time}");
         }
-        // A sort would read a whole mailbox for one step.
+        // If the plan contained a sort, one step would read a whole mailbox.
         for source in [of_a, ScanSource::All, ScanSource::Thread(1)] {
             let scan = MessageScan { source, after: 0, before: 9, newest: true, rows_max: 9, bytes_max: 9 };
             let (sql, values) = store.scan_query(&scan).unwrap();

@@ -1,4 +1,4 @@
-//! Messages on disk: one row per recipient, with its state.
+//! Messages, as rows in the database. There is one row per recipient, which contains the state of the message.
 
 use super::columns::{placeholder, update_row, write_row};
 use super::peers::unknown_word;
@@ -11,13 +11,13 @@ use std::collections::BTreeSet;
 /// One message to one recipient.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Message {
-    /// The sequence number of the message in the whole mesh.
+    /// The sequence number of the message. All messages of the mesh share one sequence.
     pub seq: i64,
     /// The peer that sent the message.
     pub sender: PeerId,
     /// The peer that receives the message.
     pub recipient: PeerId,
-    /// The group in the sender's `to`, if it was a group.
+    /// The group to which the sender addressed the message, if any.
     pub group: Option<String>,
     /// The type of the payload.
     pub kind: MessageType,
@@ -31,19 +31,19 @@ pub struct Message {
     pub created: i64,
     /// When the message expires, in ms.
     pub expires: Option<i64>,
-    /// Its state.
+    /// The state of the message.
     pub state: MessageState,
-    /// The channel that received the message last.
+    /// The channel that carried the message last.
     pub channel: Option<String>,
     /// The linked mesh that accepted or refused the message.
     pub mesh: Option<MeshUrl>,
     /// Why the linked mesh refused the message.
     pub rejection: Option<String>,
-    /// How many bytes of the payload have been output in parts so far.
+    /// How many bytes of the payload the recipient has been given so far, if the message is output in parts.
     pub bytes_read: i64,
     /// When the message was first offered, in ms.
     pub offered: Option<i64>,
-    /// When read, in ms.
+    /// When the message was read, in ms.
     pub read: Option<i64>,
     /// When the message was acknowledged or answered, in ms.
     pub acked: Option<i64>,
@@ -51,12 +51,12 @@ pub struct Message {
     pub pushed: Option<i64>,
 }
 
-/// Which messages to read.
+/// Selects the messages to read.
 #[derive(Debug, Clone, Default)]
 pub struct MessageFilter<'a> {
-    /// To this peer.
+    /// Only messages to this peer.
     pub to: Option<&'a str>,
-    /// From this peer.
+    /// Only messages from this peer.
     pub from: Option<&'a str>,
     /// Only messages that are neither read nor expired.
     pub unread: bool,
@@ -66,20 +66,20 @@ pub struct MessageFilter<'a> {
     pub direct: bool,
     /// Only messages after this sequence number.
     pub after: i64,
-    /// Newest first.
+    /// Read the newest messages first.
     pub newest: bool,
     /// Maximum number of messages to read.
     pub limit: i64,
-    /// Stop after the texts have this many bytes; 0 means no limit.
+    /// Stop after the texts have this many bytes in total; 0 means no limit.
     pub bytes: usize,
 }
 
-// This table refers to peers by number (migration 4); all other code uses their ids.
+// The message table refers to peers by number (migration 4), while all other code uses their ids.
 const COLUMNS: &str = "SELECT seq, (SELECT id FROM peer_number WHERE num = sender) AS sender_id, \
                        (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id, \
                        recipient_group, type, body, reply_to, key, created, expires, state, \
                        channel, mesh_url, rejection, bytes_read, offered, read, acked, pushed FROM message";
-/// SQL for the number of the peer whose id is the next parameter; null for a peer that no message refers to.
+/// SQL for the number of the peer whose id is the next parameter. It is null for a peer to which no message refers.
 const NUMBER: &str = "(SELECT num FROM peer_number WHERE id = ?)";
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<Message> {
@@ -108,7 +108,7 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Message> {
 }
 
 impl Store {
-    /// Appends a message and gives it its `seq`.
+    /// Appends a message and sets its `seq`.
     pub fn add_message(&mut self, m: &mut Message) -> StoreResult<()> {
         let (sender, recipient) = (self.number(&m.sender)?, self.number(&m.recipient)?);
         let thread = m.reply_to.map(|seq| self.thread_of(seq)).transpose()?;
@@ -141,7 +141,7 @@ impl Store {
         Ok(())
     }
 
-    /// The number of a peer, which it gets with its first message.
+    /// The number of a peer. A peer gets a number with its first message.
     fn number(&mut self, id: &str) -> StoreResult<i64> {
         if let Some(num) = self.numbers.get(id) {
             return Ok(*num);
@@ -161,10 +161,10 @@ impl Store {
         Ok(num)
     }
 
-    /// The messages that pass the filter, in order.
+    /// The messages that pass the filter, in order of their sequence numbers.
     pub fn messages(&self, filter: &MessageFilter<'_>) -> StoreResult<Vec<Message>> {
         // A mailbox has two indexes, one for unread messages and one for the others. The query names the index,
-        // because without statistics SQLite prefers walking through a million rows in order to sorting a few rows.
+        // because SQLite has no statistics and would prefer walking through a million rows to sorting a few.
         let read = if filter.from.is_some() { "message_pair" } else { "message_box" };
         let parts: &[(&str, &str)] = match (filter.to, filter.unread) {
             (Some(_), true) => &[("INDEXED BY message_unread", " AND state < 2")],
@@ -199,7 +199,7 @@ impl Store {
         let mut query = self.db.prepare_cached(&sql)?;
         let mut size = 0;
         let fits = |row: &rusqlite::Result<Message>| {
-            // At least one message is read, even if it is long.
+            // The first message is always read, however long it is.
             let fits = size == 0 || filter.bytes == 0 || size <= filter.bytes;
             size += row.as_ref().map_or(0, |message| message.body.len().max(1));
             fits
@@ -208,13 +208,13 @@ impl Store {
         Ok(rows.take_while(fits).collect::<rusqlite::Result<_>>()?)
     }
 
-    /// One message.
+    /// The message with this sequence number.
     pub fn message(&self, seq: i64) -> StoreResult<Option<Message>> {
         let mut query = self.db.prepare_cached(&format!("{COLUMNS} WHERE seq = ?1"))?;
         Ok(query.query_row([seq], read_row).optional()?)
     }
 
-    /// The messages that a sender sent with an idempotency key.
+    /// The messages that a sender sent with this idempotency key.
     pub fn messages_by_key(&self, sender: &str, key: &str) -> StoreResult<Vec<Message>> {
         let mut query =
             self.db.prepare_cached(&format!("{COLUMNS} WHERE sender = {NUMBER} AND key = ? ORDER BY seq"))?;
@@ -222,7 +222,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Writes the state of a message.
+    /// Stores the state of a message: how far it got, through which channel, and when. `was` is its earlier state.
     pub fn put_receipt(&mut self, was: &Message, m: &Message) -> StoreResult<()> {
         update_row!(self.write, "message", {
             "state": m.state.number(),
@@ -241,7 +241,7 @@ impl Store {
         Ok(())
     }
 
-    /// The senders of the oldest unread messages of a peer. The texts, which may be long, are not read.
+    /// The senders of the oldest unread messages of a peer. This does not read the texts, which may be long.
     pub fn unread_senders(&self, recipient: &str, limit: i64) -> StoreResult<Vec<String>> {
         let sql = format!(
             "SELECT (SELECT id FROM peer_number WHERE num = sender) FROM message INDEXED BY message_unread \
@@ -252,7 +252,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The number of unread messages of a peer, counted with the index.
+    /// How many unread messages a peer has. The index of unread messages gives the count.
     pub fn count_unread(&self, recipient: &str) -> StoreResult<i64> {
         let sql =
             format!("SELECT count(*) FROM message INDEXED BY message_unread WHERE recipient = {NUMBER} AND state < 2");
@@ -265,7 +265,7 @@ impl Store {
         Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
     }
 
-    /// Unread messages that have expired.
+    /// The unread messages that have expired.
     pub fn expired_messages(&self, now: i64, limit: i64) -> StoreResult<Vec<Message>> {
         let sql = format!("{COLUMNS} WHERE expires IS NOT NULL AND state < 2 AND expires <= ?1 LIMIT ?2");
         let mut query = self.db.prepare_cached(&sql)?;
@@ -273,8 +273,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes at most `limit` messages that are older than `before`; returns the recipients of those that were
-    /// unread.
+    /// Deletes at most `limit` messages that are older than `before`. Returns the recipient of each deleted message
+    /// that was unread.
     pub fn prune_messages(&mut self, before: i64, limit: i64) -> StoreResult<Vec<String>> {
         let sql = "SELECT seq, sender, recipient, state, (SELECT id FROM peer_number WHERE num = recipient) AS recipient_id FROM message \
                    WHERE created < ?1 ORDER BY seq LIMIT ?2";

@@ -1,9 +1,10 @@
-//! The only module that uses SQL: one SQLite file, one writer, and queries in the terms of the mesh.
+//! The only module that uses SQL. It has one SQLite file and one writer, and offers queries in the terms of the
+//! mesh.
 //!
-//! Every change of a row goes through `writes`, so that it can be recorded and applied to another database.
+//! All changes of rows go through `writes`, so that they can be recorded and applied to another database.
 //!
 //! **Invariant:** a write transaction begins with the first write of a turn and ends in [`Store::commit`]. A turn
-//! that only reads opens no transaction. If a call fails, only its own writes are rolled back.
+//! that only reads opens no transaction. If a call fails, only the writes of that call are rolled back.
 
 mod changeset;
 mod channels;
@@ -37,7 +38,8 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// The numbered steps from an empty file to the tables of this version. `user_version` counts them.
+/// The numbered steps that lead from an empty file to the tables of this version. `user_version` says how many of
+/// them have been applied to a file.
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
@@ -51,10 +53,10 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/10.sql"),
 ];
 
-/// Why the store cannot answer.
+/// Why a call to the store failed.
 #[derive(Debug)]
 pub enum StoreError {
-    /// The file was written by a newer slm-mesh. The numbers are its schema version and ours.
+    /// A newer slm-mesh has written the file. The numbers are the schema version of the file and ours.
     Newer(i64, i64),
     /// The file is damaged, or it is not a database.
     Corrupt(String),
@@ -100,20 +102,21 @@ impl std::fmt::Display for StoreError {
 /// The result of a call to the store.
 pub type StoreResult<T> = Result<T, StoreError>;
 
-/// The state of the running call's writes.
+/// What the current call has written so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CallState {
     /// The call has written nothing.
     Clean,
-    /// A write of the call failed, so memory may be ahead of the file.
+    /// A write of the call failed, so the state in memory may be ahead of the file.
     Refused,
-    /// The call opened the turn's transaction, so undoing the call means a rollback.
+    /// The call opened the turn's transaction. To undo the call, the transaction is rolled back.
     First,
-    /// The call wrote after other calls, so undoing it means a rollback to its savepoint.
+    /// The call wrote after other calls of the turn. To undo the call, the transaction is rolled back to the call's
+    /// savepoint.
     Nested,
 }
 
-/// Moves the write-ahead log into the database file on a separate thread, so that no call waits for the disk.
+/// Copies the write-ahead log into the database file on a separate thread, so that no call waits for the disk.
 #[derive(Debug)]
 pub struct Checkpointer(Connection);
 
@@ -125,8 +128,8 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Moves the log. The writer restarts the log only after all of it was moved, so this also moves changes that
-    /// were added meanwhile.
+    /// Copies the log. The writer can restart the log only once all of it was copied, so changes that arrive
+    /// meanwhile are copied as well.
     pub fn run(&self) -> StoreResult<()> {
         for _ in 0..4 {
             let sql = "PRAGMA wal_checkpoint(PASSIVE)";
@@ -149,18 +152,18 @@ pub struct Store {
     pub counters: Counters,
     counters_stored: Counters,
     counters_before_call: Counters,
-    /// A cache of the numbers of peers. It is cleared when a write is rolled back.
+    /// Caches the numbers of peers. The cache is cleared when a write is rolled back.
     numbers: HashMap<String, i64>,
-    /// The numbers that are reserved on the disk; `None` without a file.
+    /// The numbers that are reserved on the disk; `None` if the database has no file.
     reserved: Option<ReservedNumbers>,
-    /// Collects the changes of the turn; `None` if no other database applies them.
+    /// Records the changes of the turn; `None` if no other database needs them.
     recorder: Option<Recorder>,
-    /// Whether the turn's numbers were written and its changes were taken.
+    /// Whether the turn's counters were written and its changes were taken. No further writes may follow.
     is_sealed: bool,
 }
 
 impl Store {
-    /// Opens or creates the file; `full` demands durability against power loss, too.
+    /// Opens or creates the file. If `full` is true, a commit survives a power failure, too.
     pub fn open(path: &Path, full: bool) -> StoreResult<Store> {
         let db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
@@ -168,25 +171,25 @@ impl Store {
         let mut store = Store::prepare(db)?;
         let reserved = ReservedNumbers::open(path)?;
         store.counters.raise_to(reserved.floor());
-        // The row need not be written for this, because the file of reserved numbers contains the numbers.
+        // The row of counters need not be written now, because the file of reserved numbers contains the numbers.
         (store.counters_before_call, store.counters_stored) = (store.counters, store.counters);
         store.reserved = Some(reserved);
         Ok(store)
     }
 
-    /// A store without a file, for tests: SQLite in memory is deterministic.
+    /// Opens a store without a file, for tests. SQLite in memory is deterministic.
     pub fn memory() -> StoreResult<Store> {
         Store::prepare(Connection::open_in_memory()?)
     }
 
     fn prepare(mut db: Connection) -> StoreResult<Store> {
         db.set_prepared_statement_cache_capacity(64);
-        // Users may read their database while the broker runs, and lock it for a moment.
+        // Users may read the database while the broker runs. Reading locks the database for a moment.
         db.busy_timeout(std::time::Duration::from_millis(2000))?;
         db.pragma_update(None, "temp_store", "MEMORY")?;
         db.pragma_update(None, "journal_size_limit", 16 << 20)?;
-        // The checkpointer cannot restart the log while the writer is busy. At 16 MB the writer moves the rest and
-        // restarts the log.
+        // The checkpointer can't restart the log while the writer is busy. At 16 MB, the writer copies the rest of
+        // the log and restarts it.
         db.pragma_update(None, "wal_autocheckpoint", 4000)?;
         migrate(&mut db, MIGRATIONS)?;
         let counters = counters::read_counters(&db)?;
@@ -204,13 +207,13 @@ impl Store {
         })
     }
 
-    /// A checkpointer for this file.
+    /// Opens a checkpointer for the file of this store.
     pub fn checkpointer(&self) -> StoreResult<Checkpointer> {
         Ok(Checkpointer(Connection::open(self.db.path().unwrap_or_default())?))
     }
 
-    /// Makes all numbers continue above `floor`. A file that replaces a damaged one needs this, because clients still
-    /// have tokens and cursors from the old file.
+    /// Makes all numbers continue above `floor`. This is needed if the file replaces a damaged one, because clients
+    /// still have fencing tokens and cursors from the damaged file.
     pub fn raise(&mut self, floor: i64) -> StoreResult<()> {
         self.writing()?;
         self.counters.raise_to([floor; 3]);
@@ -218,13 +221,13 @@ impl Store {
         Ok(())
     }
 
-    /// Whether SQLite finds no damage in the whole file. This is slow for a large file.
+    /// Whether SQLite finds the whole file undamaged. The check is slow for a large file.
     pub fn is_sound(&self) -> bool {
         let word = self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
         word.is_ok_and(|word| word == "ok")
     }
 
-    /// Marks the point to which [`Store::undo_call`] goes back.
+    /// Marks the point to which [`Store::undo_call`] returns.
     pub fn begin_call(&mut self) {
         self.call = CallState::Clean;
         self.counters_before_call = self.counters;
@@ -233,7 +236,7 @@ impl Store {
         }
     }
 
-    /// Whether the running call has written anything, or tried to.
+    /// Whether the current call has written anything, or has tried to.
     pub fn call_wrote(&self) -> bool {
         self.call != CallState::Clean
     }
@@ -243,7 +246,7 @@ impl Store {
         self.open
     }
 
-    /// Keeps the writes of the running call.
+    /// Keeps the writes of the current call.
     pub fn end_call(&mut self) -> StoreResult<()> {
         if self.call == CallState::Nested {
             self.run("RELEASE call")?;
@@ -253,7 +256,7 @@ impl Store {
         Ok(())
     }
 
-    /// Rolls back the writes of the running call.
+    /// Rolls back the writes of the current call.
     pub fn undo_call(&mut self) -> StoreResult<()> {
         let call = std::mem::replace(&mut self.call, CallState::Clean);
         self.counters = self.counters_before_call;
@@ -274,7 +277,7 @@ impl Store {
         }
     }
 
-    /// Makes the turn durable; returns whether there was anything to write.
+    /// Commits the turn. Returns whether there was anything to commit.
     pub fn commit(&mut self) -> StoreResult<bool> {
         if !self.open {
             return Ok(false);
@@ -292,7 +295,7 @@ impl Store {
     /// Rolls back the whole turn.
     pub fn rollback(&mut self) {
         if self.open {
-            // If a failed COMMIT has rolled back already, this fails, which is harmless.
+            // This fails if a failed COMMIT has already rolled the transaction back, which is harmless.
             let _ = self.run("ROLLBACK");
         }
         self.open = false;
@@ -303,8 +306,8 @@ impl Store {
         self.numbers.clear();
     }
 
-    /// Moves the log into the database file without waiting for readers, and gives unused numbers back, because the
-    /// store will be closed soon.
+    /// Copies the log into the database file without waiting for readers, and gives unused numbers back. Call this
+    /// before the store is closed.
     pub fn checkpoint(&mut self) -> StoreResult<()> {
         self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         let counters = self.counters_stored;
@@ -320,38 +323,38 @@ impl Store {
         Ok((pages * page, log as i64))
     }
 
-    /// A remembered value.
+    /// The value that is stored under a name.
     pub fn meta(&self, name: &str) -> StoreResult<Option<String>> {
         let mut read = self.db.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
         Ok(read.query_row([name], |row| row.get(0)).optional()?)
     }
 
-    /// Remembers a value under a name.
+    /// Stores a value under a name.
     pub fn set_meta(&mut self, name: &str, value: &str) -> StoreResult<()> {
         write_row!(self, "INSERT OR REPLACE", "meta", { "name": name, "value": value })?;
         Ok(())
     }
 
-    /// Whether a lock is in force, or was in force when the last broker ended.
+    /// Whether the table contains a lock, which is in force now or was in force when the last broker ended.
     pub fn has_locks(&self) -> StoreResult<bool> {
         Ok(self.db.query_row("SELECT EXISTS (SELECT 1 FROM lock)", [], |row| row.get(0))?)
     }
 
-    /// The version of the tables, which each entry of a log carries: an older program can't apply changes to columns
-    /// that it does not know.
+    /// The version of the tables. Each entry of a log carries it, because an older program can't apply changes to
+    /// columns that it does not know.
     pub fn schema() -> u32 {
         MIGRATIONS.len() as u32
     }
 
-    /// Whether a copy of another database may replace this one without a loss: there are no messages, no state and no
-    /// locks. Peers return by themselves.
+    /// Whether a copy of another database may replace this one without a loss. This is so if there are no messages,
+    /// no state and no locks. Peers reconnect by themselves.
     pub fn is_expendable(&self) -> StoreResult<bool> {
         let sql = "SELECT NOT EXISTS (SELECT 1 FROM message) AND NOT EXISTS (SELECT 1 FROM state)
                    AND NOT EXISTS (SELECT 1 FROM lock)";
         Ok(self.db.query_row(sql, [], |row| row.get(0))?)
     }
 
-    /// The newest time in the store. The mesh's clock is never earlier.
+    /// The latest time that the store contains. The clock of the mesh is never earlier than this.
     pub fn last_time(&self) -> StoreResult<i64> {
         let newest = |table: &str, column: &str| {
             let sql = format!("SELECT {column} FROM {table} ORDER BY seq DESC LIMIT 1");

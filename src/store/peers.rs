@@ -1,4 +1,4 @@
-//! Peers on disk: all peers that the mesh knows, online or offline.
+//! Peers, as rows in the database: all peers that the mesh knows, online or offline.
 
 use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
@@ -7,18 +7,18 @@ use crate::base::kinds::PeerKind;
 use crate::base::process::Process;
 use rusqlite::{Row, types::Type};
 
-/// A peer's durable row.
+/// What the database stores about a peer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PeerRow {
     /// The id of the peer.
     pub id: PeerId,
     /// The name that people and agents type.
     pub name: String,
-    /// The kind of the peer, with the facts that only this kind has.
+    /// What kind of peer it is, with the facts that only peers of this kind have.
     pub kind: PeerKind,
-    /// Earlier keys of a session, oldest first. The agent may still use them.
+    /// Earlier keys of the session, oldest first. The agent may still use them.
     pub older_keys: Vec<String>,
-    /// The type of the agent, as its file gives it, or `unknown`.
+    /// The agent type, as the agent's file in `known_agents` gives it, or `unknown`.
     pub agent: String,
     /// The absolute path of the working directory.
     pub project: String,
@@ -30,24 +30,25 @@ pub struct PeerRow {
     pub repo: Option<String>,
     /// The peer's own summary of its work.
     pub summary: String,
-    /// The path of the agent's transcript of the session, as its hooks report it. Readers must check this claim.
+    /// The path of the agent's transcript of this session, as the agent's hooks report it. Readers must check this
+    /// claim.
     pub transcript: Option<String>,
     /// The machine on which the peer runs.
     pub host: String,
-    /// The process id on that machine.
+    /// The process id of the peer on that machine.
     pub pid: i64,
-    /// The agent process whose hooks or verbs made this session known, with its process id and its start time.
+    /// The agent process, if its hooks or verbs registered this session.
     pub process: Option<Process>,
     /// When the peer was first seen, in ms.
     pub first_seen: i64,
-    /// When the peer was seen last before it went offline, or before the row was written, in ms.
+    /// When the peer was last seen, in ms. While the peer is online, this is the time at which the row was written.
     pub last_seen: i64,
     /// Whether the peer was online when the row was written.
     pub online: bool,
 }
 
 impl PeerRow {
-    /// The agent's own key for this session, if known.
+    /// The key that the agent gave this session, if there is one.
     pub fn session_key(&self) -> Option<&str> {
         match &self.kind {
             PeerKind::Session { key } => key.as_deref(),
@@ -87,8 +88,9 @@ impl PeerRow {
     }
 }
 
-/// The keys of a session in one column: the newest key alone, or all keys as a JSON array, oldest first. So a session
-/// with one key, as nearly all are, is stored as it was before there were several.
+/// Joins the keys of a session for one column. The column contains the newest key alone, or all keys as a JSON
+/// array, oldest first. Nearly all sessions have one key, and their column looks as it did in versions that allowed
+/// only one.
 fn join_keys(p: &PeerRow) -> String {
     let key = p.session_key().unwrap_or("");
     if p.older_keys.is_empty() && !key.starts_with('[') {
@@ -98,7 +100,7 @@ fn join_keys(p: &PeerRow) -> String {
     serde_json::json!(all).to_string()
 }
 
-/// The newest key and the older ones, from such a column.
+/// Splits such a column into the newest key and the older ones.
 fn split_keys(column: String) -> (String, Vec<String>) {
     let all = Some(&column).filter(|text| text.starts_with('['));
     let mut older: Vec<String> = all.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
@@ -116,7 +118,7 @@ fn read_kind(row: &Row<'_>, key: String) -> rusqlite::Result<PeerKind> {
     })
 }
 
-/// The error for a word in the database that this version does not know.
+/// The error if the database contains a word that this version does not know.
 pub(super) fn unknown_word(column: &str, word: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, format!("{column}: unknown value {word:?}").into())
 }
@@ -151,13 +153,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<PeerRow> {
 }
 
 impl Store {
-    /// All known peers, oldest first.
+    /// All known peers, in the order in which they were first seen.
     pub fn peers(&self) -> StoreResult<Vec<PeerRow>> {
         let mut query = self.db.prepare_cached("SELECT * FROM peer ORDER BY first_seen, id")?;
         Ok(query.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Writes a peer's row, new or changed.
+    /// Stores a new or a changed peer.
     pub fn put_peer(&mut self, p: &PeerRow) -> StoreResult<()> {
         write_row!(self, "INSERT OR REPLACE", "peer", {
             "id": p.id.as_str(),

@@ -1,25 +1,25 @@
-//! Shared state on disk. A deleted entry stays for a while as a tombstone, a row without a value. The tombstone keeps
-//! the version, so that no compare-and-set mistakes a new entry for the old one.
+//! Shared state, as rows in the database. A deleted entry stays for a while as a tombstone, which is a row without
+//! a value. The tombstone keeps the version, so that no compare-and-set mistakes a new entry for the deleted one.
 
 use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
 use crate::base::ids::PeerId;
 use rusqlite::{OptionalExtension, Row, params};
 
-/// An entry; `value` is `None` if the entry was deleted.
+/// An entry of the shared state. In a deleted entry, `value` is `None`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StateEntry {
-    /// Namespace.
+    /// The namespace of the entry.
     pub namespace: String,
-    /// Key.
+    /// The key of the entry.
     pub key: String,
-    /// Value, unless the entry was deleted.
+    /// The value of the entry, unless the entry was deleted.
     pub value: Option<String>,
-    /// The number of changes of this key.
+    /// How often the value of this key has changed.
     pub version: i64,
     /// The peer that changed the entry last.
     pub by: PeerId,
-    /// Time of the last change, in ms.
+    /// When the entry was last changed, in ms.
     pub updated: i64,
     /// When the entry expires, in ms.
     pub expires: Option<i64>,
@@ -45,13 +45,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StateEntry> {
 }
 
 impl Store {
-    /// An entry, even if it was deleted.
+    /// Returns an entry, even if the entry was deleted.
     pub fn entry(&self, namespace: &str, key: &str) -> StoreResult<Option<StateEntry>> {
         let mut query = self.db.prepare_cached("SELECT * FROM state WHERE namespace = ?1 AND key = ?2")?;
         Ok(query.query_row([namespace, key], read).optional()?)
     }
 
-    /// Live entries of a namespace whose key begins with `prefix` and sorts after `after`.
+    /// The live entries of a namespace whose keys begin with `prefix` and sort after `after`.
     pub fn entries(
         &self,
         namespace: &str,
@@ -68,7 +68,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Live entries of all namespaces.
+    /// The live entries of all namespaces.
     pub fn all_entries(&self, now: i64, limit: i64) -> StoreResult<Vec<StateEntry>> {
         let sql = "SELECT * FROM state WHERE value IS NOT NULL AND (expires IS NULL OR expires > ?1) \
                    ORDER BY namespace, key LIMIT ?2";
@@ -76,7 +76,7 @@ impl Store {
         Ok(query.query_map([now, limit], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Writes an entry.
+    /// Stores an entry.
     pub fn put_entry(&mut self, e: &StateEntry) -> StoreResult<()> {
         write_row!(self, "INSERT OR REPLACE", "state", {
             "namespace": e.namespace,
@@ -96,7 +96,7 @@ impl Store {
         Ok(self.db.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
     }
 
-    /// Entries that have expired.
+    /// The entries that have expired.
     pub fn expired_entries(&self, now: i64, limit: i64) -> StoreResult<Vec<StateEntry>> {
         let sql = "SELECT * FROM state WHERE expires IS NOT NULL AND expires <= ?1 ORDER BY expires LIMIT ?2";
         let mut query = self.db.prepare_cached(sql)?;
@@ -104,7 +104,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Removes deleted entries whose last change was before `before`; returns how many it removed.
+    /// Removes deleted entries that were last changed before `before`. Returns how many were removed.
     pub fn prune_entries(&mut self, before: i64, limit: i64) -> StoreResult<usize> {
         let sql = "SELECT namespace, key FROM state WHERE value IS NULL AND updated < ?1 LIMIT ?2";
         let mut query = self.db.prepare_cached(sql)?;

@@ -1,4 +1,5 @@
-//! Attempts to wake sessions, on disk. They are part of a message's receipt, and kept as long as the message.
+//! Attempts to wake sessions, as rows in the database. An attempt is part of a message's receipt and is kept as
+//! long as the message.
 
 use super::columns::{placeholder, write_row};
 use super::{Store, StoreResult};
@@ -7,16 +8,16 @@ use crate::base::kinds::WakeupOutcome;
 /// One attempt to wake a session because of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WakeupRow {
-    /// When, in ms.
+    /// When the attempt was made, in ms.
     pub at: i64,
     /// The channel's name; `None` if no channel was tried.
     pub channel: Option<String>,
-    /// Its result.
+    /// The result of the attempt.
     pub outcome: WakeupOutcome,
 }
 
 impl Store {
-    /// Notes an attempt.
+    /// Stores an attempt that was made because of a message.
     pub fn add_wakeup(&mut self, seq: i64, wakeup: &WakeupRow) -> StoreResult<()> {
         write_row!(self, "INSERT OR REPLACE", "wakeup", {
             "seq": seq,
@@ -27,7 +28,7 @@ impl Store {
         Ok(())
     }
 
-    /// The attempts for a message, oldest first.
+    /// The attempts that were made because of a message, oldest first.
     pub fn wakeups(&self, seq: i64) -> StoreResult<Vec<WakeupRow>> {
         let sql = "SELECT at, channel, outcome FROM wakeup WHERE seq = ?1 ORDER BY at, channel";
         let mut query = self.db.prepare_cached(sql)?;
@@ -41,7 +42,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Deletes attempts whose message was deleted. These are all attempts for messages before the oldest message.
+    /// Deletes the attempts whose message was deleted. These are all attempts for messages before the oldest one
+    /// that is kept.
     pub fn prune_wakeups(&mut self, limit: i64) -> StoreResult<()> {
         let sql = "SELECT max(seq) FROM (SELECT seq FROM wakeup \
                    WHERE seq < (SELECT coalesce(min(seq), 0) FROM message) ORDER BY seq LIMIT ?1)";

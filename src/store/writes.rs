@@ -1,39 +1,40 @@
-//! The only module that changes rows. It can record the changes of each turn, and apply changes that another database
-//! recorded.
+//! The only module that changes rows. It can record the changes of each turn, and apply changes that another
+//! database has recorded.
 //!
-//! **Invariant:** a statement has the same effect on every database with the same rows. It names the rows that it
-//! changes by their keys. If rows depend on `LIMIT` or on SQLite's row numbers, their keys are looked up first.
+//! **Invariant:** a statement has the same effect on every database that has the same rows. It names the rows to
+//! change by their keys. If `LIMIT` or SQLite's row numbers select the rows, the keys of these rows are looked up
+//! first.
 
 use super::changeset::{Changeset, Recorder, damaged};
 use super::{CallState, Store, StoreError, StoreResult, counters};
 use crate::base::ids::LogId;
 use rusqlite::ToSql;
 
-/// The words with which a recorded statement may begin. Other statements do not come from this program.
+/// A recorded statement begins with one of these words. Any other statement does not come from this program.
 const VERBS: [&str; 3] = ["INSERT ", "UPDATE ", "DELETE "];
 
-/// The row of `meta` that records how much of the log this database contains.
+/// The name in the `meta` table under which the log position is stored.
 const POSITION: &str = "log_position";
 
-/// How much of the replicated log a database contains.
+/// How far a database has followed the replicated log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogPosition {
-    /// The log.
+    /// The id of the log.
     pub log: LogId,
-    /// The number of the last entry.
+    /// The index of the last entry that the database contains.
     pub index: u64,
-    /// The mesh's time in that entry, in ms.
+    /// The mesh's clock in that entry, in ms.
     pub now: i64,
 }
 
 impl Store {
-    /// Changes rows in the transaction or savepoint of the running call; returns how many rows changed.
+    /// Changes rows in the transaction or the savepoint of the current call. Returns how many rows changed.
     pub(super) fn write(&mut self, sql: &'static str, values: &[&dyn ToSql]) -> StoreResult<usize> {
         self.writing()?;
         self.execute(sql, values)
     }
 
-    /// Changes rows in the open transaction.
+    /// Changes rows in the transaction that is open.
     pub(super) fn execute(&mut self, sql: &'static str, values: &[&dyn ToSql]) -> StoreResult<usize> {
         debug_assert!(!["LIMIT", "rowid", "random"].iter().any(|word| sql.contains(word)), "not repeatable: {sql}");
         let n = self.db.prepare_cached(sql)?.execute(values)?;
@@ -43,7 +44,7 @@ impl Store {
         Ok(n)
     }
 
-    /// Opens the transaction or the savepoint that the first write of a call needs.
+    /// Opens the transaction or the savepoint for the first write of a call.
     pub(super) fn writing(&mut self) -> StoreResult<()> {
         if !self.open {
             self.call = CallState::Refused;
@@ -58,7 +59,7 @@ impl Store {
         Ok(())
     }
 
-    /// Records the changes of each turn from now on, for [`Store::seal`].
+    /// From now on, records the changes of each turn for [`Store::seal`].
     pub fn start_recording(&mut self) {
         self.recorder = Some(Recorder::default());
     }
@@ -68,7 +69,7 @@ impl Store {
         self.recorder.is_some()
     }
 
-    /// How much of the log this database contains; `None` if there never was a log.
+    /// How far this database has followed its log; `None` if it has never belonged to a log.
     pub fn log_position(&self) -> StoreResult<Option<LogPosition>> {
         let text = self.meta(POSITION)?;
         let read = |text: &str| {
@@ -79,10 +80,10 @@ impl Store {
         Ok(text.as_deref().and_then(read))
     }
 
-    /// Forgets that this database belongs to a log, so that it can begin a new log.
+    /// Forgets that this database belongs to a log, so that the database can begin a new one.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     pub fn leave_log(&mut self) -> StoreResult<()> {
         self.begin_call();
         self.write("DELETE FROM meta WHERE name = ?1", &[&POSITION])?;
@@ -98,13 +99,13 @@ impl Store {
         }
     }
 
-    /// The bytes of the changes that this turn has recorded so far.
+    /// The size of the changes that this turn has recorded so far, in bytes.
     pub fn recorded_size(&self) -> usize {
         self.recorder.as_ref().map_or(0, Recorder::size)
     }
 
-    /// Ends the writes of the turn and returns them, with their position in the log. Returns `None` if the turn wrote
-    /// nothing. Only [`Store::commit`] or [`Store::rollback`] may follow.
+    /// Ends the writes of the turn and returns its changes, which include the position in the log. Returns `None`
+    /// if the turn wrote nothing. Afterwards, call only [`Store::commit`] or [`Store::rollback`].
     ///
     /// # Errors
     /// When the position in the log or the store's counters can't be written.
@@ -120,10 +121,10 @@ impl Store {
         Ok(self.recorder.as_mut().filter(|recorder| !recorder.is_empty()).map(Recorder::take))
     }
 
-    /// Applies recorded changes, all in one transaction. If one change fails, nothing is changed.
+    /// Applies recorded changes in one transaction. If one change fails, nothing is changed.
     ///
     /// # Errors
-    /// When a changeset can't be read, or the disk refuses.
+    /// When a changeset can't be read, or the database can't be written.
     pub fn apply<'a>(&mut self, changesets: impl IntoIterator<Item = &'a Changeset>) -> StoreResult<()> {
         let applied = self.apply_all(changesets);
         if applied.is_err() {
@@ -182,7 +183,7 @@ mod tests {
 
     const AT: LogPosition = LogPosition { log: LogId(9), index: 7, now: 40 };
 
-    /// Every row of every table, with the name of its table.
+    /// Every row of every table, each with the name of its table.
     fn rows(store: &Store) -> Vec<String> {
         let mut found = Vec::new();
         let mut tables = store.db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").unwrap();
@@ -245,7 +246,7 @@ mod tests {
         }
     }
 
-    /// Two agents work for a while: each kind of row is written, changed and removed.
+    /// Two agents work for a while, so that each kind of row is written, changed and removed.
     fn work(store: &mut Store) {
         store.set_meta("name", "value").unwrap();
         for id in ["a", "b", "c"] {
