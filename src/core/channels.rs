@@ -1,5 +1,5 @@
 //! Channels: named groups that peers join. A message to a channel reaches the mailbox of every member, even of a
-//! member that is offline for a moment. A session that ends leaves its channels.
+//! member that is offline for a moment. When a session ends, it leaves its channels.
 //!
 //! **Invariant:** only this module changes the members of a channel, in memory and on disk.
 
@@ -62,9 +62,9 @@ pub static LIST: Op = Op {
     run: list,
 };
 
-/// How many members one row names.
+/// How many members of a channel an answer names.
 const NAMED_MAX: usize = 20;
-/// Maximum number of rows in a page. Each row has at least this many bytes.
+/// Maximum number of rows in a page. Each row has at least 60 bytes.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 60;
 
 fn join(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -126,12 +126,12 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(value))
 }
 
-/// Parses the name of a channel in an argument.
+/// Parses an argument that names a channel.
 fn named(text: &str) -> Result<ChannelName, Error> {
     ChannelName::parse(text).map_err(|want| Error::usage("channel", want))
 }
 
-/// Whether a peer's session is over and is not expected back.
+/// Whether a peer's session has ended and is not expected to come back.
 fn has_ended(peer: &Peer) -> bool {
     match peer.row.kind {
         PeerKind::Session { .. } => peer.is_gone() && peer.offline_since.is_none(),
@@ -144,12 +144,12 @@ fn has_ended(peer: &Peer) -> bool {
 /// The channels and their members.
 #[derive(Debug, Default)]
 pub struct Channels {
-    /// The members, in the order in which they joined. A channel without members does not exist.
+    /// The members of each channel, in the order in which they joined. A channel without members does not exist.
     members: BTreeMap<ChannelName, Vec<PeerId>>,
 }
 
 impl Channels {
-    /// Reads the members from the disk.
+    /// Loads the members from the database.
     pub(super) fn load(&mut self, turn: &Turn) -> Result<(), Error> {
         self.members.clear();
         for member in turn.store.channel_members()? {
@@ -158,7 +158,7 @@ impl Channels {
         Ok(())
     }
 
-    /// Removes members whose session ended while no broker was running.
+    /// Removes the members whose sessions ended while no broker was running.
     pub(super) fn remove_ended(
         &mut self,
         turn: &mut Turn,
@@ -180,7 +180,7 @@ impl Channels {
         self.members(channel).iter().any(|member| member == id)
     }
 
-    /// The number of channels of a peer.
+    /// How many channels a peer has joined.
     fn count_of(&self, id: &str) -> usize {
         self.members.values().filter(|members| members.iter().any(|member| member == id)).count()
     }
@@ -213,7 +213,7 @@ impl Channels {
         Ok(())
     }
 
-    /// Removes a session that has ended from all channels.
+    /// Removes a session that has ended from all of its channels.
     pub(super) fn leave_all(
         &mut self,
         turn: &mut Turn,
@@ -229,7 +229,7 @@ impl Channels {
         joined.iter().try_for_each(|channel| self.remove(turn, peers, journal, channel, id, now))
     }
 
-    /// A channel as a member or a visitor sees it.
+    /// A channel in the form that its members and other peers see.
     fn view(&self, peers: &Peers, channel: &ChannelName, me: &str, unread: &HashMap<String, i64>) -> Value {
         let members = self.members(channel);
         let names: Vec<String> = members.iter().take(NAMED_MAX).map(|id| peers.name_of(id)).collect();

@@ -15,73 +15,73 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// What an operation returns.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The result.
+    /// The result of the operation.
     Ready(Value),
-    /// No result yet. Run the operation again when something changes for this reason, and at the latest at this time
-    /// (ms).
+    /// There is no result yet. Run the operation again when something changes for this reason, and at the latest at
+    /// this time (in ms).
     Pending(WaitReason, i64),
 }
 
-/// The context of a call: the caller, the time, and whether the call may still wait.
+/// The context of a call: who calls, when, and whether the call may wait.
 #[derive(Debug, Clone)]
 pub struct CallContext {
-    /// The connection of the call; 0 for the HTTP thread.
+    /// The connection on which the call arrived; 0 for the HTTP thread.
     pub conn: ConnId,
-    /// The acting peer's id, if one is known.
+    /// The id of the acting peer, if the caller acts as a peer.
     pub actor: Option<PeerId>,
-    /// The present time, in ms.
+    /// The current time, in ms.
     pub now: i64,
-    /// When the wait of the call ends, if the call has already waited, in ms.
+    /// When the wait of this call ends, in ms; `None` if the call has not waited yet.
     pub until: Option<i64>,
-    /// For a wait for events or messages: the end of the stream when the wait began. For a wait for a wakeup: the end
-    /// of the wait.
+    /// In a wait for events or messages, this is the end of the stream at the time when the wait began. In a wait
+    /// for a wakeup, this is the time at which the wait ends.
     pub cursor: Option<i64>,
-    /// Whether the operation must answer now.
+    /// Whether the operation must answer now instead of waiting.
     pub deadline_reached: bool,
-    /// The call's own id on its connection.
+    /// The id that the client gave the call, unique on its connection.
     pub id: Value,
-    /// The caller's ancestor processes, nearest first, if the transport could prove them.
+    /// The caller's ancestor processes, nearest first, if the transport could verify them.
     pub ancestors: Vec<Process>,
 }
 
 impl CallContext {
-    /// The acting peer's id; [`Auth::Required`](super::Auth) guarantees that there is one.
+    /// The id of the acting peer. [`Auth::Required`](super::Auth) guarantees that there is one.
     pub fn me(&self) -> &str {
         self.actor.as_deref().unwrap_or("")
     }
 
-    /// The acting peer's id, as an owned value.
+    /// The id of the acting peer, as an owned value.
     pub fn my_id(&self) -> PeerId {
         self.actor.clone().unwrap_or_default()
     }
 
-    /// The time until which a call may wait if it wants to wait for `seconds`; `None` if it must answer now.
+    /// Until when a call may wait if it asks to wait for `seconds`; `None` if the call must answer now.
     pub fn wait(&self, seconds: Option<i64>) -> Option<i64> {
         let until = self.until.or_else(|| seconds.filter(|s| *s > 0).map(|s| self.now + s * 1000));
         until.filter(|until| !self.deadline_reached && *until > self.now)
     }
 }
 
-/// A call as it arrives over a connection.
+/// A call in the form in which it arrives on a connection.
 #[derive(Debug)]
 pub struct Call {
-    /// The connection of the call.
+    /// The connection on which the call arrived.
     pub conn: ConnId,
-    /// The id of the call on its connection.
+    /// The id that the client gave the call, unique on its connection.
     pub id: Value,
     /// The operation to run.
     pub op: &'static Op,
     /// The arguments.
     pub args: Args,
-    /// The peer as which the caller wants to act.
+    /// The peer as which the caller wants to act, if the caller names one.
     pub acting: Option<String>,
-    /// The session to which the caller's shell belongs, according to its environment.
+    /// The session to which the caller's shell belongs, if the shell's environment names one.
     pub shell_session: Option<String>,
-    /// The caller's ancestor processes, nearest first, if the transport could prove them.
+    /// The caller's ancestor processes, nearest first, if the transport could verify them.
     pub ancestors: Vec<Process>,
 }
 
-/// The error for a caller whose rule panicked. The log contains the panic itself.
+/// What the caller is told if the rule panicked. The log contains the panic itself.
 const BUG: &str = "a bug in slm-mesh: nothing was changed; broker.log says where, please report it";
 
 /// Whether two operations are the same.
@@ -90,7 +90,7 @@ fn is(op: &Op, other: &Op) -> bool {
 }
 
 impl Mesh {
-    /// Runs one call. The answer is an [`Effect::Reply`], in this turn or when the wait of the call ends.
+    /// Runs one call. The answer is an [`Effect::Reply`]; it comes in this turn, or when the call stops waiting.
     pub fn call(&mut self, call: Call, now: i64) {
         let mut ctx = CallContext {
             conn: call.conn,
@@ -118,16 +118,16 @@ impl Mesh {
             .iter()
             .filter(|waiting| waiting.ctx.conn == call.conn && !waits_for_wakeup(waiting.op))
             .count();
-        // Waits for a wakeup do not count, because there is at most one for each peer and channel.
+        // Waits for a wakeup do not count, because each peer has at most one of them per channel.
         ctx.deadline_reached = n_waiting >= limits::WAITS_MAX && !waits_for_wakeup(call.op);
         self.step(WaitingCall { ctx, op: call.op, args: call.args, reason: None }, None);
         self.resume_waiting(now);
     }
 
-    /// Runs an operation at once and returns its result, for a caller that cannot wait.
+    /// Runs an operation at once and returns its result, for a caller that can't wait.
     ///
     /// # Errors
-    /// The operation's own error, or an error if the operation would have to wait.
+    /// When the operation fails, or when it would have to wait.
     pub fn run(&mut self, op: &'static Op, args: &Args, ctx: &CallContext) -> Result<Value, Error> {
         let result = self.in_savepoint(|mesh| (op.run)(mesh, ctx, args));
         self.resume_waiting(ctx.now);
@@ -140,14 +140,14 @@ impl Mesh {
         }
     }
 
-    /// Runs a rule. If the rule fails, its writes and effects are rolled back together.
+    /// Runs a rule in a savepoint. If the rule fails, its writes and its effects are rolled back together.
     ///
     /// # Errors
-    /// The rule's own error, or an internal error if the rule panics.
+    /// When the rule fails, or when it panics, which is an internal error.
     pub fn in_savepoint<T>(&mut self, rule: impl FnOnce(&mut Mesh) -> Result<T, Error>) -> Result<T, Error> {
         let n_effects = self.turn.effect_count();
         self.turn.store.begin_call();
-        // A panic in a rule is a bug. Only this call fails.
+        // A panic in a rule is a bug. Only the call that ran the rule fails.
         let ruled = catch_unwind(AssertUnwindSafe(|| rule(self)));
         let result = ruled.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, BUG))).and_then(|value| {
             self.turn.store.end_call()?;
@@ -162,8 +162,8 @@ impl Mesh {
         result
     }
 
-    /// Runs a call once, so that it is answered or waits. `place` is its former place among the waiting calls, which
-    /// it keeps if it waits again.
+    /// Runs a call once. Afterwards the call is answered or waits. `place` is the place that the call had among the
+    /// waiting calls; if it waits again, it keeps this place.
     fn step(&mut self, mut call: WaitingCall, place: Option<usize>) {
         let result = self.in_savepoint(|mesh| match (call.op.run)(mesh, &call.ctx, &call.args)? {
             Outcome::Ready(value) => Ok(Outcome::Ready(mesh.with_mail_notice(value, &call))),
@@ -187,7 +187,7 @@ impl Mesh {
         self.turn.push(Effect::Reply { conn: call.ctx.conn, id: call.ctx.id, result });
     }
 
-    /// Adds the number of unread messages to every result.
+    /// Adds notices for the caller to a result, such as the number of unread messages.
     fn with_mail_notice(&mut self, mut value: Value, call: &WaitingCall) -> Value {
         if is(call.op, &receipts::MARK_READ) || is(call.op, &sessions::DETACH) {
             return value;
@@ -220,10 +220,9 @@ impl Mesh {
         value
     }
 
-    /// Runs all waiting calls again that a change concerns, in the order in which they came.
+    /// Reruns the waiting calls that a change affects, in the order in which they arrived.
     pub fn resume_waiting(&mut self, now: i64) {
-        // The answer to one call may change something for other waiting calls, so this repeats until no call is
-        // answered.
+        // The answer to one call may affect other waiting calls, so this repeats until no call is answered.
         for _ in 0..=self.waiting.len() {
             let dirty = std::mem::take(&mut self.turn.dirty);
             let mut start = 0;
@@ -243,7 +242,7 @@ impl Mesh {
         self.turn.dirty = Dirty::default();
     }
 
-    /// Answers the calls whose waiting time is over.
+    /// Answers the calls whose wait is over.
     pub(super) fn end_waits(&mut self, now: i64) {
         let is_due = |call: &WaitingCall| call.ctx.until.is_some_and(|until| until <= now);
         while let Some(place) = self.waiting.position(0, is_due) {
@@ -254,7 +253,7 @@ impl Mesh {
         }
     }
 
-    /// Removes a waiting call without an answer. The call has changed nothing.
+    /// Cancels a waiting call, which gets no answer. The call has changed nothing.
     pub fn cancel(&mut self, conn: ConnId, id: &Value, now: i64) {
         if self.waiting.cancel(conn, id) {
             self.turn.dirty.locks = true;

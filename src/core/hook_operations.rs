@@ -1,7 +1,7 @@
 //! The operations that an agent's hooks call: before an edit, to show mail, and at the end of a turn.
 //!
-//! A hook knows its session by the agent's key. The session's MCP server knows another key, or none. Here both become
-//! one peer.
+//! A hook identifies its session by the key that the agent gave the session. The session's MCP server has another
+//! key, or none. These operations make both of them one peer.
 
 use super::locks::request::{LockRequest, Repository};
 use super::locks::worktree_locks::{own_locks, watched_locks};
@@ -29,11 +29,11 @@ const RUNNING: Arg = Arg::new(
     "Ids of background tasks and subagents that still run",
 )
 .at(CliPlace::Hidden);
-/// How long a lock lasts that an edit took automatically. The next edit renews it.
+/// How long a lock lasts if an edit took it automatically. The next edit renews the lock.
 const EDIT_MS: i64 = 2 * 60_000;
-/// How long locks of background work last, if the end of the work is not reported earlier.
+/// How long the locks of background work last unless the end of the work is reported earlier.
 const BACKGROUND_MS: i64 = 60 * 60_000;
-/// Maximum number of messages that one hook shows. Further messages are only counted.
+/// Maximum number of messages that one hook shows. The hook only counts further messages.
 const SHOWN_MAX: usize = 10;
 
 /// Locks the files of an edit for the session of the hook.
@@ -115,7 +115,7 @@ fn edit(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         renew: true,
     };
     // If a process has several sessions, a call without a key may come from any of them. So a lock that was taken
-    // over the process's own connection blocks none of its sessions.
+    // over the connection of that process blocks none of its sessions.
     let keyed = args.flag("keyedCalls").unwrap_or(false);
     let is_shared = |lock: &LockRow| {
         !keyed && lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder)
@@ -150,7 +150,7 @@ fn mail(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         mail.person_spoke(&id);
     }
     if !direct || !rows.is_empty() {
-        // If a hook asks for mail when its session stops, the session continues if there is mail.
+        // If a hook asks for mail when its session is about to stop, and there is mail, the session continues.
         peers.set_turn_active(turn, &id, Some(ctx.now));
     }
     let unread = mail.unread(&turn.store, &id)? - rows.len() as i64;
@@ -183,7 +183,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     if leaves {
         end_all_waits(turn, waiting, &id);
     }
-    // A background task uses the locks of the turn; a subagent has its own.
+    // A background task uses the locks of the turn, while a subagent has its own locks.
     let goes_on = |owner: &LockOwner| match owner {
         LockOwner::Turn => !running.is_empty(),
         LockOwner::Subagent(subagent) => running.contains(&subagent.as_str()),
@@ -200,7 +200,7 @@ fn end(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(done))
 }
 
-/// The session of the hook, if it is known. A new key of that session is stored.
+/// The session of the hook, if the mesh knows it. If the session has a new key, the key is stored.
 fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &Args) -> Result<Option<PeerId>, Error> {
     let evidence = HookEvidence {
         agent: args.word("agent"),
@@ -216,8 +216,8 @@ fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &A
     Ok(found)
 }
 
-/// The session of the hook. An unknown session becomes a peer, which the session's MCP server takes over when it
-/// connects.
+/// The session of the hook. If the mesh does not know the session, it becomes a new peer. The session's MCP server
+/// takes this peer over when it connects.
 pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<PeerId, Error> {
     let Mesh { turn, peers, locks, mail, journal, .. } = mesh;
     let id = match known_session(turn, peers, ctx, args)? {
@@ -239,13 +239,14 @@ pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -
     Ok(id)
 }
 
-/// Whether a hook arrived after the end of its session. It shows nobody any mail, and brings no session back: nothing
-/// would end that session again if its process is unknown or serves other sessions.
+/// Whether a hook arrived after its session had ended. Such a hook shows no mail and does not bring the session
+/// back. Otherwise the session might never end again, because its process may be unknown or may serve other
+/// sessions.
 fn is_late(peers: &Peers, id: &PeerId, args: &Args) -> bool {
     args.flag("mayBeLate") == Some(true) && peers.has_ended(id)
 }
 
-/// Some of the other peers in a session's repository, and some of the locks there.
+/// Some of the other peers and some of the locks in the repository of a session.
 fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value) {
     let own = peers.get(id).map(|peer| peer.row.clone()).unwrap_or_default();
     let is_near = |peer: &&Peer| {
@@ -263,5 +264,5 @@ fn neighbours(peers: &Peers, locks: &Locks, id: &str, now: i64) -> (Value, Value
     (json!(near), json!(held))
 }
 
-/// Maximum number of neighbours that a hook shows, and of locks.
+/// Maximum number of neighbours, and of locks, that a hook shows.
 const NEIGHBOURS_MAX: usize = 8;

@@ -1,4 +1,4 @@
-//! The journal: all changes as one stream of events with ascending sequence numbers.
+//! The journal: all changes in one stream of events with ascending sequence numbers.
 //!
 //! **Invariant:** only this module writes events.
 
@@ -23,7 +23,7 @@ const TYPES: Arg = Arg::new(
     "Event types, such as file_locked or deploy.done; empty or * means all",
 );
 
-/// Reads the stream.
+/// Reads events.
 pub static READ: Op = Op {
     name: "events.read",
     summary: "Read events: the latest, or those after a cursor, oldest first",
@@ -41,7 +41,7 @@ pub static READ: Op = Op {
     run: read,
 };
 
-/// Adds a custom event.
+/// Publishes an event of a client.
 pub static EMIT: Op = Op {
     name: "events.emit",
     summary: "Publish an event of your own",
@@ -58,7 +58,7 @@ pub static EMIT: Op = Op {
     run: emit,
 };
 
-/// Subscribes a connection to pushes.
+/// Subscribes a connection to events, which are then pushed to it.
 pub static SUBSCRIBE: Op = Op {
     name: "events.subscribe",
     summary: "Choose which events are pushed to this session; answers with the current cursor",
@@ -70,7 +70,7 @@ pub static SUBSCRIBE: Op = Op {
     run: subscribe,
 };
 
-/// Ends a subscription.
+/// Ends the subscription of a connection.
 pub static UNSUBSCRIBE: Op = Op {
     name: "events.unsubscribe",
     summary: "Stop pushing events to this session",
@@ -82,7 +82,7 @@ pub static UNSUBSCRIBE: Op = Op {
     run: unsubscribe,
 };
 
-/// Maximum size of a state value that an event contains, in bytes. A client must fetch a longer value.
+/// Maximum size of a state value that is part of an event, in bytes. A client must fetch a longer value itself.
 const EVENT_VALUE_MAX: usize = 4096;
 
 fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error> {
@@ -97,7 +97,7 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         None => None,
     };
     let last = turn.store.counters.event_last;
-    // A wait without a cursor waits for events after the beginning of the wait.
+    // A wait without a cursor waits for events that happen after the wait began.
     let waits = args.int("waitSeconds").is_some_and(|seconds| seconds > 0);
     let cursor = args.int("after").max(since).or(ctx.cursor).or(waits.then_some(last));
     let limit = args.int("limit").unwrap_or(50);
@@ -132,8 +132,8 @@ fn read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         _ => last,
     };
     let first = turn.store.first_event()?.unwrap_or(last + 1);
-    // A cursor beyond the end belongs to another stream. A cursor before the first kept event points to events that
-    // were removed.
+    // A cursor beyond the end belongs to another stream. A cursor before the first kept event means that events in
+    // between were removed.
     let gap = args.int("after").is_some_and(|after| after > last || after.saturating_add(1) < first && after < last);
     Ok(Outcome::Ready(json!({ "ok": true, "events": rows, "seq": seq, "gap": gap, "more": more })))
 }
@@ -172,39 +172,39 @@ fn wants(subscribed: &[String], kind: &str) -> bool {
     subscribed.iter().any(|wanted| wanted == "*" || wanted == kind)
 }
 
-/// A change, with the facts that its event carries.
+/// A change, with the facts that are part of its event.
 #[allow(missing_docs)] // each variant's line says what its fields are
 #[derive(Debug)]
 pub enum Change<'a> {
     /// A peer came online.
     PeerJoined(&'a PeerRow),
-    /// A peer went offline; `named` tells whether the event contains the peer's name.
+    /// A peer went offline. `named` says whether the event contains the peer's name.
     PeerLeft { row: &'a PeerRow, named: bool, reason: &'a str },
     /// A peer changed its summary.
     PeerUpdated(&'a PeerRow),
     /// A peer joined a channel.
     ChannelJoined(&'a ChannelMember),
-    /// A peer left a channel, because it wanted to or because its session ended.
+    /// A peer left a channel, either on request or because its session ended.
     ChannelLeft(&'a ChannelMember),
     /// A message to one peer was accepted.
     MessageReceived(&'a Message),
-    /// A message to a group was accepted, by `n` of its peers.
+    /// A message to a group was accepted for `n` members of the group.
     GroupReceived { from: &'a str, group: &'a str, n: usize },
     /// A message was read.
     MessageRead(&'a Message),
     /// A linked mesh accepted a message.
     MessageForwarded { message: &'a Message, by: String },
-    /// A linked mesh permanently refused a message.
+    /// A linked mesh refused a message for good.
     MessageRejected { message: &'a Message, by: String },
     /// An entry of the shared state has a new value.
     StateChanged(&'a StateEntry),
-    /// An entry of the shared state was deleted, or is gone for this reason.
+    /// An entry of the shared state was deleted. `reason` is set if nobody requested this.
     StateDeleted { entry: &'a StateEntry, reason: Option<&'a str> },
     /// A lock was granted.
     FileLocked(&'a LockRow),
-    /// A lock ended, because its holder released it or for this reason.
+    /// A lock ended. `reason` is set if the holder did not release the lock.
     FileUnlocked { lock: &'a LockRow, reason: Option<&'a str> },
-    /// A client's own event.
+    /// A client published an event.
     Custom { name: &'a str, payload: Value },
 }
 
@@ -291,25 +291,25 @@ fn state_payload(entry: &StateEntry) -> Value {
     payload
 }
 
-/// The key of an entry, together with its namespace.
+/// A text that identifies an entry by its namespace and its key.
 fn state_key(entry: &StateEntry) -> String {
     format!("{} {}{}", entry.namespace.len(), entry.namespace, entry.key)
 }
 
-/// How many events of one entry lose their values in one turn, which takes some ten milliseconds. The rate limit
-/// allows a peer this many changes in a quarter of an hour.
+/// Maximum number of events of one entry whose values are removed in one turn. This takes some ten milliseconds.
+/// Because of the rate limit, a peer needs a quarter of an hour for this many changes.
 const BLANKED_MAX: i64 = 10_000;
 
-/// The stream and its subscribers.
+/// The stream of events and its subscribers.
 #[derive(Debug)]
 pub struct Journal {
     ids: PublicIds,
-    /// The types of events that each connection wants.
+    /// The types of events to which each connection has subscribed.
     subscriptions: HashMap<ConnId, Vec<String>>,
-    /// The types of events that each client of the old HTTP API wants. These clients receive pushes on their own
-    /// sockets.
+    /// The types of events to which each client of the old HTTP API has subscribed. These clients receive pushes on
+    /// sockets of their own.
     peer_subscriptions: HashMap<PeerId, Vec<String>>,
-    /// Whether an observer receives every event.
+    /// Whether there is an observer, which receives every event.
     observed: bool,
 }
 
@@ -318,10 +318,10 @@ impl Journal {
         Journal { ids, subscriptions: HashMap::new(), peer_subscriptions: HashMap::new(), observed: false }
     }
 
-    /// Records a change as an event and pushes it to its subscribers.
+    /// Records a change as an event and pushes the event to its subscribers.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     pub(super) fn record(
         &self,
         turn: &mut Turn,
@@ -348,10 +348,10 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the values of a deleted or expired entry from its events.
+    /// Removes the values of a deleted or expired entry from the events that show them.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     pub(super) fn forget_values(turn: &mut Turn, entry: &StateEntry) -> Result<(), Error> {
         for (seq, payload) in turn.store.state_events(&state_key(entry), BLANKED_MAX)? {
             let mut payload: Value = serde_json::from_str(&payload).unwrap_or(Value::Null);
@@ -361,12 +361,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes a bounded number of old events; returns how many it removed.
+    /// Removes a bounded number of old events. Returns how many were removed.
     pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<usize, Error> {
         Ok(turn.store.prune_events(now - limits::EVENTS_KEPT_MS, limits::PRUNE_STEP)?)
     }
 
-    /// Tells observers that a message was sent or changed its state.
+    /// Tells observers that a message was sent, or that its state has changed.
     pub(super) fn observe(&self, turn: &mut Turn, message: &Message) {
         if self.observed {
             turn.push(Effect::Message(Rc::new(message.clone())));
@@ -378,7 +378,7 @@ impl Journal {
         self.observed = observed;
     }
 
-    /// An event as clients see it: the keys of the old HTTP API first, and the payload as JSON.
+    /// An event in the form that clients see: first the keys of the old HTTP API, then the payload as JSON.
     pub fn view(&self, peers: &Peers, event: &Event) -> Value {
         let payload = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
         json!({
@@ -388,17 +388,17 @@ impl Journal {
         })
     }
 
-    /// Whether a connection follows events.
+    /// Whether a connection has subscribed to events.
     pub(super) fn is_subscribed(&self, conn: ConnId) -> bool {
         self.subscriptions.contains_key(&conn)
     }
 
-    /// Ends a connection's subscription.
+    /// Ends the subscription of a connection.
     pub(super) fn unsubscribe(&mut self, conn: ConnId) {
         self.subscriptions.remove(&conn);
     }
 
-    /// Subscribes a peer that receives pushes on its own socket; an empty list ends the subscription.
+    /// Subscribes a peer that receives pushes on a socket of its own. An empty list of types ends the subscription.
     pub fn subscribe_peer(&mut self, peer: &str, types: Vec<String>) {
         let has_room = self.peer_subscriptions.len() < limits::PEERS_MAX;
         if types.is_empty() {
@@ -408,17 +408,17 @@ impl Journal {
         }
     }
 
-    /// Whether a peer with its own push socket has subscribed to events of this type.
+    /// Whether a peer with a push socket has subscribed to events of this type.
     pub fn is_peer_subscribed(&self, peer: &str, kind: &EventKind) -> bool {
         self.peer_subscriptions.get(peer).is_some_and(|types| wants(types, kind.word()))
     }
 }
 
 impl Mesh {
-    /// Events for the old HTTP API, newest first.
+    /// Returns events for the old HTTP API, newest first.
     ///
     /// # Errors
-    /// When the disk cannot be read.
+    /// When the database can't be read.
     pub fn latest_events(&self, types: &[&str], since: Option<i64>, limit: i64) -> Result<Vec<Value>, Error> {
         let store = &self.turn.store;
         let after = since.map(|time| store.event_at(time)).transpose()?.unwrap_or(0);

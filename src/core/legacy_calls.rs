@@ -1,4 +1,5 @@
-//! Methods that the routes of the old HTTP API and of SuperLocalMemory call directly, because no operation fits them.
+//! Methods that the routes of the old HTTP API and of SuperLocalMemory call directly, because no operation fits
+//! these routes.
 
 use super::Mesh;
 use super::locks::request::LockRequest;
@@ -7,21 +8,21 @@ use crate::base::kinds::LockOwner;
 use crate::store::LockRow;
 
 impl Mesh {
-    /// Subscribes a client of the old HTTP API to events; an empty list ends the subscription.
+    /// Subscribes a client of the old HTTP API to events. An empty list of types ends the subscription.
     pub fn subscribe_peer(&mut self, peer: &str, types: Vec<String>) {
         self.journal.subscribe_peer(peer, types);
     }
 
-    /// Sets a peer's summary.
+    /// Changes a peer's summary.
     ///
     /// # Errors
-    /// When the peer is unknown, or the disk refuses.
+    /// When the peer is unknown, or the database can't be written.
     pub fn set_summary(&mut self, id: &str, summary: &str, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, journal, .. } = self;
         peers.set_summary(turn, journal, id, summary, now)
     }
 
-    /// Charges a sender `cost` tenths of a message.
+    /// Charges a sender `cost` tenths of a message against the rate limit.
     ///
     /// # Errors
     /// When the sender has sent too much in a short time.
@@ -29,19 +30,19 @@ impl Mesh {
         self.rates.charge(&self.peers, sender, cost, now)
     }
 
-    /// Grants a lock to a client of the old HTTP API, for a request without conflicts.
+    /// Grants a lock to a client of the old HTTP API. The request must not conflict with any lock.
     ///
     /// # Errors
-    /// When too many locks are in force, or the disk refuses.
+    /// When too many locks are in force, or the database can't be written.
     pub fn grant(&mut self, request: &LockRequest, now: i64) -> Result<Vec<LockRow>, Error> {
         let Mesh { turn, peers, locks, journal, .. } = self;
         locks.grant(turn, peers, journal, request, now)
     }
 
-    /// Releases a path for a client of the old HTTP API; returns false if the client does not hold the path.
+    /// Releases a path for a client of the old HTTP API. Returns false if the client does not hold the path.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     pub fn release_path(&mut self, path: &str, holder: &str, now: i64) -> Result<bool, Error> {
         let Mesh { turn, peers, locks, journal, .. } = self;
         locks.release_path(turn, peers, journal, path, holder, &LockOwner::Peer, now)

@@ -1,26 +1,26 @@
-//! The eight MCP tools, made from the operations: one tool for each noun, with the action as an argument.
+//! The eight MCP tools, made from the operations. There is one tool for each noun, with the action as an argument.
 
 use crate::base::error::Error;
 use crate::core::op::ArgKind;
 use crate::core::{Args, OPS, Op};
 use serde_json::{Map, Value, json};
 
-/// The texts and hints of a tool. Its arguments come from its operations.
+/// The texts and hints of a tool. The arguments of a tool come from its operations.
 #[derive(Debug)]
 pub struct Tool {
-    /// The noun. On the wire, the tool's name has the prefix `mesh_`.
+    /// The noun of the tool. In MCP, the tool's name has the prefix `mesh_`.
     pub noun: &'static str,
-    /// Title for people.
+    /// The title that people see.
     pub title: &'static str,
-    /// The description for a model, the main point first.
+    /// The description that a model reads, with the main point first.
     pub about: &'static str,
-    /// The default action.
+    /// The default action, for calls that name none.
     pub default: Option<&'static str>,
-    /// The hints readOnly, destructive and idempotent. No tool affects anything outside of the mesh.
+    /// The hints readOnly, destructive and idempotent. No tool affects anything outside the mesh.
     pub hints: [bool; 3],
 }
 
-/// The tools, in the order of `tools/list`, which never changes.
+/// The tools, in the order of `tools/list`. This order never changes.
 pub const TOOLS: &[Tool] = &[
     Tool {
         noun: "peers",
@@ -89,17 +89,17 @@ pub const TOOLS: &[Tool] = &[
     },
 ];
 
-/// The name on the wire: `mesh_send`.
+/// The tool's name in MCP, such as `mesh_send`.
 pub fn name(tool: &Tool) -> String {
     format!("mesh_{}", tool.noun)
 }
 
-/// The operations of a tool, with their actions.
+/// The operations of a tool, each with its action.
 pub fn actions(noun: &str) -> impl Iterator<Item = (&'static Op, Option<&'static str>)> {
     OPS.iter().copied().filter_map(move |op| op.tool.filter(|(tool, _)| *tool == noun).map(|(_, action)| (op, action)))
 }
 
-/// A tool as `tools/list` shows it.
+/// A tool in the form that `tools/list` shows.
 pub fn definition(tool: &Tool) -> Value {
     let [read_only, destructive, idempotent] = tool.hints;
     json!({
@@ -108,7 +108,7 @@ pub fn definition(tool: &Tool) -> Value {
             "title": tool.title, "readOnlyHint": read_only, "destructiveHint": destructive,
             "idempotentHint": idempotent, "openWorldHint": false,
         },
-        // Claude Code hides tools behind a search unless told that they are always wanted.
+        // Claude Code makes a model search for tools, unless the tool says that it is always needed.
         "_meta": { "anthropic/alwaysLoad": true },
     })
 }
@@ -145,7 +145,7 @@ fn schema(tool: &Tool) -> Value {
     schema
 }
 
-/// The operation of a tool call, and its checked arguments; `None` for an unknown tool.
+/// The operation of a tool call, and its checked arguments; `None` if there is no tool of this name.
 pub fn call(tool_name: &str, given: &Map<String, Value>) -> Option<Result<(&'static Op, Args), Error>> {
     let tool = TOOLS.iter().find(|tool| name(tool) == tool_name)?;
     Some(pick(tool, given))
@@ -176,8 +176,8 @@ fn pick(tool: &Tool, given: &Map<String, Value>) -> Result<(&'static Op, Args), 
     Ok((op, op.check(rest)?))
 }
 
-/// The error for arguments that the tool's schema does not contain, even if the socket accepts them. If an argument
-/// belongs to another action, the error says so.
+/// Refuses an argument that is not in the schema of the tool, even if the socket accepts this argument. If the
+/// argument belongs to another action, the error says so.
 fn refuse_unknown(tool: &Tool, op: &Op, given: &Map<String, Value>) -> Result<(), Error> {
     let known: Vec<&str> = op.args.iter().filter(|arg| arg.tool).map(|arg| arg.name).collect();
     let unknown = given.iter().find(|(name, value)| !value.is_null() && !known.contains(&name.as_str()));

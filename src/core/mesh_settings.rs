@@ -5,30 +5,30 @@ use crate::base::limits;
 /// The settings of a mesh.
 #[derive(Debug, Clone)]
 pub struct MeshSettings {
-    /// An HTTP peer is stale after this long without a heartbeat, in ms.
+    /// How long an HTTP peer may send no heartbeat before it counts as stale, in ms.
     pub stale_ms: i64,
-    /// An HTTP peer is gone after this long without a heartbeat, in ms.
+    /// How long an HTTP peer may send no heartbeat before it counts as gone, in ms.
     pub dead_ms: i64,
-    /// How long a lock lasts if the caller gives no duration, minutes.
+    /// How long a lock lasts if the caller gives no duration, in minutes.
     pub lock_ttl_min: i64,
-    /// Messages that one sender may send in `limits::RATE_WINDOW_MS`.
+    /// How many messages one sender may send within `limits::RATE_WINDOW_MS`.
     pub rate_max: u32,
-    /// This machine's name.
+    /// The name of this machine.
     pub host: String,
-    /// The user who owns the mesh. The human peer has this name.
+    /// The user who owns the mesh. The peer for the human has this name.
     pub user: String,
-    /// This program's version.
+    /// The version of this program.
     pub version: String,
-    /// The broker's process id.
+    /// The process id of the broker.
     pub pid: u32,
-    /// The broker's HTTP port.
+    /// The HTTP port of the broker.
     pub port: u16,
-    /// Addresses of other meshes to poll.
+    /// The addresses of the linked meshes, which this mesh polls.
     pub links: Vec<String>,
 }
 
 impl Default for MeshSettings {
-    /// The default values, with placeholders for the machine and the user.
+    /// The default values. The names of the machine and the user are placeholders.
     fn default() -> MeshSettings {
         MeshSettings {
             stale_ms: 30_000,

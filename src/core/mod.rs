@@ -1,11 +1,11 @@
-//! The rules of the mesh, as functions of (request, time, store).
+//! The rules of the mesh, as functions of a request, the time and the store.
 //!
-//! A [`Mesh`] consists of a few parts: peers, locks, mail, the journal, state, federation. Each part's
-//! memory and tables are written by that part alone, and a rule gets the parts that it needs. [`dispatch`] runs
-//! operations, and [`transaction`] holds the transaction and the effects that leave after its commit.
+//! A [`Mesh`] consists of parts: peers, locks, mail, the journal, state and federation. Only the part itself may
+//! write its memory and its tables, and a rule gets the parts that it needs. [`dispatch`] runs operations.
+//! [`transaction`] holds the open transaction, and the effects that leave after the commit.
 //!
-//! **Invariant:** nothing here uses a clock, a socket, a thread or a random source. Time is an argument, random
-//! numbers come from a function that the caller passes, and the caller takes the effects after its commit.
+//! **Invariant:** the core uses no clock, socket, thread or random source. The time is an argument, random numbers
+//! come from a function that the caller passes, and the caller takes the effects after the commit.
 
 pub mod channels;
 pub mod dispatch;
@@ -51,10 +51,10 @@ use std::rc::Rc;
 use transaction::Turn;
 use waiting_calls::Waiting;
 
-/// The number of a connection. Numbers are never reused.
+/// The number of a connection. A number is never reused.
 pub type ConnId = u64;
 
-/// All operations, in the order of the documentation.
+/// All operations, in the order in which the documentation lists them.
 pub const OPS: &[&Op] = &[
     &peers::PEERS,
     &peers::WHOAMI,
@@ -98,7 +98,7 @@ pub fn op(name: &str) -> Option<&'static Op> {
     OPS.iter().copied().find(|op| op.name == name)
 }
 
-/// A mesh: its parts, and the running turn.
+/// A mesh: its parts, and the turn that is running.
 pub struct Mesh {
     settings: Rc<MeshSettings>,
     ids: PublicIds,
@@ -115,11 +115,11 @@ pub struct Mesh {
     hub_status: Option<Box<dyn Fn(i64) -> Value + Send>>,
     /// When the mesh opened, in ms.
     started: i64,
-    /// The time of the last tick, in ms.
+    /// When timed work was last checked, in ms.
     ticked_at: i64,
-    /// When old rows are removed next, in ms.
+    /// When old rows will be removed next, in ms.
     next_prune: i64,
-    /// After the disk refused a write, timed work such as expiry pauses until this time, in ms.
+    /// Timed work such as expiry pauses until this time, because the disk refused a write, in ms.
     retry_after: i64,
 }
 
@@ -130,8 +130,8 @@ impl std::fmt::Debug for Mesh {
 }
 
 impl Mesh {
-    /// Opens a mesh over its store. `random` returns unpredictable numbers. The writes of the opening belong to the
-    /// first turn if the store records.
+    /// Opens a mesh with its store. `random` returns unpredictable numbers. If the store records changes, the
+    /// writes of the opening belong to the first turn.
     ///
     /// # Errors
     /// When the store cannot be read or written.
@@ -177,13 +177,14 @@ impl Mesh {
         })
     }
 
-    /// Sets the function that describes the hubs of this mesh at a given time (in ms), for `status`.
+    /// Sets the function that describes the hubs of this mesh at a given time, in ms. The operation `status` uses
+    /// the function.
     pub fn set_hub_status(&mut self, describe: Box<dyn Fn(i64) -> Value + Send>) {
         self.hub_status = Some(describe);
     }
 
-    /// Sets the function that tells whether a process of this machine is alive. The mesh needs it because a session
-    /// whose connection ended with an earlier broker may reconnect soon.
+    /// Sets the function that tells whether a process of this machine is alive. After a restart of the broker, a
+    /// session whose process is alive may reconnect soon.
     pub fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
         self.peers.set_process_probe(is_alive);
     }
@@ -193,12 +194,13 @@ impl Mesh {
         self.journal.set_observed(observed);
     }
 
-    /// Whether no peer is online, no call waits, and no message waits for another mesh.
+    /// Whether the mesh is idle: no peer is online, no call waits, and no message waits for another mesh.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && !self.peers.is_anybody_online() && !self.has_mail_to_forward()
     }
 
-    /// Whether a connection is in use: it acts for a peer, waits, follows events, or holds the lock of a command.
+    /// Whether a connection is in use: it acts for a peer, has a waiting call, follows events, or holds the lock of
+    /// a command.
     pub fn is_in_use(&self, conn: ConnId) -> bool {
         self.is_attached(conn)
             || self.journal.is_subscribed(conn)
@@ -211,7 +213,7 @@ impl Mesh {
         !self.peers.attached_to(conn).is_empty()
     }
 
-    /// Notes the ancestor processes of a connection's client, as the transport proved them.
+    /// Stores the ancestor processes of the client on a connection. The transport has verified them.
     pub fn set_ancestors(&mut self, conn: ConnId, ancestors: &[Process]) {
         self.peers.set_agent_process(conn, ancestors);
     }
@@ -236,17 +238,17 @@ impl Mesh {
         self.ids
     }
 
-    /// Its peers.
+    /// The peers of this mesh.
     pub fn peers(&self) -> &Peers {
         &self.peers
     }
 
-    /// Its locks.
+    /// The locks of this mesh.
     pub fn locks(&self) -> &Locks {
         &self.locks
     }
 
-    /// Its journal.
+    /// The journal of this mesh.
     pub fn journal(&self) -> &Journal {
         &self.journal
     }
@@ -256,24 +258,24 @@ impl Mesh {
         &self.federation
     }
 
-    /// The store, for code that only reads it.
+    /// The store, for callers that only read.
     pub fn store(&self) -> &Store {
         &self.turn.store
     }
 
-    /// A peer as clients see it.
+    /// A peer in the form that clients see.
     ///
     /// # Errors
-    /// When the disk cannot be read.
+    /// When the database can't be read.
     pub fn peer_view(&mut self, id: &str, now: i64) -> Result<Option<Value>, Error> {
         let Mesh { turn, peers, mail, locks, .. } = self;
         peers.get(id).map(|peer| peers.view(peer, &turn.store, mail, locks, now)).transpose()
     }
 }
 
-/// The random number of this mesh, which is part of its public ids.
+/// The random number that is part of this mesh's public ids.
 fn instance_number(turn: &mut Turn, peers: &mut Peers) -> Result<u128, Error> {
-    // Databases of version 0.1.0 use this name.
+    // The name comes from version 0.1.0, whose databases must stay readable.
     const NAME: &str = "salt";
     if let Some(known) = turn.store.meta(NAME)?.and_then(|hex| u128::from_str_radix(&hex, 16).ok()) {
         return Ok(known);
@@ -283,7 +285,7 @@ fn instance_number(turn: &mut Turn, peers: &mut Peers) -> Result<u128, Error> {
     Ok(number)
 }
 
-/// The object in `value`, or an empty object, for callers that add fields to results.
+/// The object in `value`, to which a caller can add fields; an empty object if `value` is not an object.
 pub fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,

@@ -1,20 +1,20 @@
-//! The definition of an operation: one value from which the socket method, the MCP tool and its schema, the verb, its
-//! help, the man page and the README's tables are all derived.
+//! The definition of an operation. The socket method, the MCP tool and its schema, the verb, its help, the man page
+//! and the README's tables are all derived from this one value.
 //!
-//! **Invariant:** an operation's function sees only [`Args`] that [`Op::check`] let through.
+//! **Invariant:** the rule of an operation sees only [`Args`] that have passed [`Op::check`].
 
 use crate::base::error::Error;
 use crate::base::limits;
 use crate::core::{CallContext, Mesh, Outcome};
 use serde_json::{Map, Value, json};
 
-/// The kinds of values that an argument may have.
+/// The kinds of values that an argument can have.
 #[allow(missing_docs)] // the comment of each variant explains its limits
 #[derive(Debug, Clone, Copy)]
 pub enum ArgKind {
     /// A string of `min` to `max` UTF-8 bytes.
     Text { min: usize, max: usize },
-    /// A string of 1 to `max` UTF-16 units, as JavaScript clients count.
+    /// A string of 1 to `max` UTF-16 units, which is how JavaScript clients count.
     Units { max: usize },
     /// A whole number.
     Int { min: i64, max: i64 },
@@ -31,24 +31,24 @@ pub enum ArgKind {
 /// How the command line accepts an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CliPlace {
-    /// As `--kebab-name VALUE`.
+    /// The argument follows its flag: `--kebab-name VALUE`.
     Flag,
-    /// By position, without a name.
+    /// The argument stands at a fixed position, without a flag.
     Positional,
-    /// All remaining words.
+    /// The argument takes all remaining words.
     Rest,
-    /// Never, because only programs send the argument.
+    /// The command line does not accept the argument, because only programs send it.
     Hidden,
 }
 
-/// A special meaning of an argument for clients.
+/// What an argument means to a client, beyond its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArgRole {
-    /// Nothing beyond its value.
+    /// Nothing special.
     Value,
-    /// A path, which a client makes absolute.
+    /// A path. The client makes it absolute.
     Path,
-    /// A key that makes the call repeatable. A client generates one if the user gives none.
+    /// A key that makes the call repeatable. If the user gives none, the client generates one.
     IdempotencyKey,
 }
 
@@ -57,28 +57,28 @@ pub enum ArgRole {
 pub struct Arg {
     /// The name on the socket and in MCP, in camelCase.
     pub name: &'static str,
-    /// The kind of the argument's value.
+    /// Which values the argument accepts.
     pub kind: ArgKind,
     /// Whether a call without the argument is refused.
     pub required: bool,
-    /// One line for schema, help and man page.
+    /// One line for the schema, the help and the man page.
     pub help: &'static str,
     /// How the command line accepts the argument.
     pub place: CliPlace,
     /// A shorter flag for the command line, without dashes.
     pub short: Option<&'static str>,
-    /// Whether the MCP tool has the argument. Other arguments are for people and hooks.
+    /// Whether the MCP tool has this argument. Arguments that no tool has are for people and hooks.
     pub tool: bool,
-    /// The argument's special meaning for clients.
+    /// What the argument means to clients, beyond its value.
     pub role: ArgRole,
 }
 
 impl Arg {
-    /// An optional argument that the command line accepts as a flag.
+    /// Makes an optional argument that the command line accepts as a flag.
     pub const fn new(name: &'static str, kind: ArgKind, help: &'static str) -> Arg {
         Arg { name, kind, required: false, help, place: CliPlace::Flag, short: None, tool: true, role: ArgRole::Value }
     }
-    /// The argument for how long a call may wait, in seconds.
+    /// Makes the argument for how long a call may wait, in seconds.
     pub const fn wait_seconds(help: &'static str) -> Arg {
         Arg::new("waitSeconds", ArgKind::Int { min: 0, max: limits::WAIT_SECONDS_MAX }, help)
     }
@@ -92,7 +92,7 @@ impl Arg {
         self.place = place;
         self
     }
-    /// Adds a shorter flag.
+    /// Gives the argument a shorter flag.
     pub const fn short(mut self, flag: &'static str) -> Arg {
         self.short = Some(flag);
         self
@@ -112,7 +112,7 @@ impl Arg {
         self.role = ArgRole::IdempotencyKey;
         self
     }
-    /// The argument's flag: `wait-seconds` for `waitSeconds`.
+    /// The flag of the argument: `wait-seconds` for `waitSeconds`.
     pub fn flag(&self) -> String {
         let mut flag = String::new();
         for c in self.name.chars() {
@@ -125,34 +125,34 @@ impl Arg {
     }
 }
 
-/// Whether a call needs a known caller.
+/// Whether the caller of an operation must be a known peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Auth {
     /// The caller must be a known peer.
     Required,
-    /// Anybody may call; a known peer gets a fuller answer.
+    /// Anybody may call. A known peer gets a fuller answer.
     Optional,
     /// The caller is an agent's hook, and the rule itself finds the session.
     Hook,
 }
 
-/// An operation of the mesh.
+/// The definition of an operation.
 pub struct Op {
     /// The method on the socket: a noun, or `noun.action`.
     pub name: &'static str,
     /// One line about what the operation does.
     pub summary: &'static str,
-    /// The arguments, in the order of the documentation.
+    /// The arguments, in the order in which the documentation lists them.
     pub args: &'static [Arg],
-    /// Whether a caller must be known.
+    /// Whether the caller must be a known peer.
     pub actor: Auth,
-    /// The verb, if the operation has one: `state set`.
+    /// The verb on the command line, such as `state set`, if there is one.
     pub verb: Option<&'static str>,
-    /// The MCP tool and its action, if the operation has them.
+    /// The MCP tool and its action, if the operation belongs to a tool.
     pub tool: Option<(&'static str, Option<&'static str>)>,
-    /// Whether a client may repeat the operation after a lost connection without asking.
+    /// Whether a client may repeat a call by itself after it has lost the connection.
     pub repeatable: bool,
-    /// The rule.
+    /// The function that runs the operation.
     pub run: fn(&mut Mesh, &CallContext, &Args) -> Result<Outcome, Error>,
 }
 
@@ -168,7 +168,7 @@ impl Op {
         self.args.iter().find(|arg| arg.role == ArgRole::IdempotencyKey)
     }
 
-    /// Checks that all arguments are known and well-formed. Null counts as absent.
+    /// Checks that all arguments are known and well-formed. An argument that is null counts as absent.
     pub fn check(&self, mut given: Map<String, Value>) -> Result<Args, Error> {
         for (name, value) in &mut given {
             if value.is_null() {
@@ -211,8 +211,8 @@ impl ArgKind {
         }
     }
 
-    /// Converts a text to a value of this kind if its meaning is certain. Models write `"5"` for 5, `"true"` for
-    /// true, and a list or an object as JSON text.
+    /// Converts a text to a value of this kind, if it is certain what the text means. Models write `"5"` for 5,
+    /// `"true"` for true, and a list or an object as JSON text.
     fn coerce(&self, value: &mut Value) {
         let Value::String(text) = &*value else { return };
         let text = text.trim();
@@ -221,7 +221,7 @@ impl ArgKind {
             ArgKind::Flag => text.to_ascii_lowercase().parse::<bool>().ok().map(Value::from),
             ArgKind::Texts { .. } => match serde_json::from_str(text) {
                 Ok(Value::Array(list)) => Some(Value::Array(list)),
-                // A text with a comma might mean several items.
+                // A text with a comma or a line break may stand for several items.
                 _ => (!text.is_empty() && !text.contains([',', '\n'])).then(|| json!([text])),
             },
             ArgKind::Object { .. } => serde_json::from_str(text).ok().filter(Value::is_object),
@@ -261,7 +261,7 @@ impl ArgKind {
         Err(Error::usage(name, format!("want {}, got {got}", self.want())))
     }
 
-    /// The JSON Schema of one argument.
+    /// The JSON Schema for values of this kind.
     pub fn schema(&self) -> Value {
         match *self {
             ArgKind::Text { min, max } => json!({ "type": "string", "minLength": min, "maxLength": max }),
@@ -278,7 +278,7 @@ impl ArgKind {
     }
 }
 
-/// Whether a value is nested no deeper than this.
+/// Whether a value has at most this depth of nesting.
 fn is_flat(value: &Value, depth: usize) -> bool {
     match value {
         Value::Array(list) => depth > 0 && list.iter().all(|item| is_flat(item, depth - 1)),
@@ -287,17 +287,17 @@ fn is_flat(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// A whole JSON number, even if a client wrote it as `5.0`.
+/// The whole number that a JSON number stands for. Some clients write 5 as `5.0`.
 fn whole(n: &serde_json::Number) -> Option<i64> {
     n.as_i64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15).map(|f| f as i64))
 }
 
-/// Arguments that have passed an operation's check.
+/// Arguments that have passed the check of an operation.
 #[derive(Debug, Clone, Default)]
 pub struct Args(Map<String, Value>);
 
 impl Args {
-    /// All arguments, as they were given or converted.
+    /// All arguments, as the caller gave them or as the check converted them.
     pub fn into_map(self) -> Map<String, Value> {
         self.0
     }
@@ -305,31 +305,31 @@ impl Args {
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
-    /// A text, if given.
+    /// The value of a text argument, if the caller gave one.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)
     }
-    /// A required text. An empty text cannot occur, because [`Op::check`] refuses it.
+    /// The value of a required text argument. It is not empty, because [`Op::check`] refuses empty texts.
     pub fn word(&self, name: &str) -> &str {
         self.text(name).unwrap_or("")
     }
-    /// A whole number, if given.
+    /// The value of an argument that is a whole number, if the caller gave one.
     pub fn int(&self, name: &str) -> Option<i64> {
         match self.0.get(name) {
             Some(Value::Number(n)) => whole(n),
             _ => None,
         }
     }
-    /// A flag; `None` if the caller gave none.
+    /// The value of a flag; `None` if the caller did not give it.
     pub fn flag(&self, name: &str) -> Option<bool> {
         self.0.get(name).and_then(Value::as_bool)
     }
-    /// A list of texts; empty if the caller gave none.
+    /// The items of a list argument; empty if the caller did not give it.
     pub fn texts(&self, name: &str) -> Vec<&str> {
         let list = self.0.get(name).and_then(Value::as_array);
         list.map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
     }
-    /// An object, if given.
+    /// The value of an object argument, if the caller gave one.
     pub fn object(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }

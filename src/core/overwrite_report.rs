@@ -1,5 +1,5 @@
-//! The report that a shell command changed a file in spite of another peer's lock. A hook makes it, and each holder
-//! gets a message.
+//! Reports that a shell command changed a file although another peer has locked it. A hook makes the report, and
+//! each holder of a changed file gets a message.
 
 use super::hook_operations::session_of_hook;
 use super::op::ArgKind;
@@ -10,12 +10,12 @@ use crate::base::{limits, untrusted_text};
 use crate::store::Message;
 use serde_json::json;
 
-/// How many characters of a command's first line a message shows.
+/// How many characters of a command's first line the message shows.
 const COMMAND_SHOWN: usize = 200;
-/// How many files a message names.
+/// How many files the message names.
 const FILES_SHOWN: usize = 10;
 
-/// Reports files of other peers that a command changed.
+/// Reports that a command changed files of other peers.
 pub static CHANGED: Op = Op {
     name: "hook.changed",
     summary: "Send the holder of files a message that a command of this session changed them in spite of the lock",
@@ -52,7 +52,7 @@ fn changed(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, E
     Ok(Outcome::Ready(json!({ "ok": true, "sent": !sent.is_empty() })))
 }
 
-/// The message to a holder. It names some of the files and counts the rest.
+/// The message to the holder. It names the first files and counts the rest.
 fn report_text(args: &Args) -> String {
     let files = args.texts("files");
     let shown: Vec<String> = files.iter().take(FILES_SHOWN).map(|path| untrusted_text::shown_path(path)).collect();

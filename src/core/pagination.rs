@@ -1,8 +1,9 @@
-//! Pages of lists that are longer than one answer: the arguments that choose a page, the rows that fit into it, and
-//! the cursor at which the next page begins.
+//! Splits lists that are too long for one answer into pages: the arguments that choose a page, the rows that fit
+//! into it, and the cursor at which the next page begins.
 //!
-//! A cursor is an ascending number, and a text that distinguishes rows with the same number. Both belong to the row
-//! itself, so no row is missed or repeated when other rows appear or disappear between two pages.
+//! A cursor consists of a number that ascends from row to row, and of a text that distinguishes rows with the same
+//! number. Both are part of the row itself. So no row is missed or repeated if other rows appear or disappear
+//! between two pages.
 
 use super::Arg;
 use super::op::ArgKind;
@@ -13,22 +14,22 @@ use serde_json::{Value, json};
 /// Maximum length of a cursor, in bytes: a number and a path.
 pub const CURSOR_MAX: usize = limits::PATH_MAX + 21;
 
-/// The argument that sets the maximum number of rows in an answer.
+/// Makes the argument for the maximum number of rows in an answer.
 pub const fn limit(max: i64, help: &'static str) -> Arg {
     Arg::new("limit", ArgKind::Int { min: 1, max }, help)
 }
 
-/// The argument for the sequence number after which the rows begin.
+/// Makes the argument for the sequence number after which the rows begin.
 pub const fn after(help: &'static str) -> Arg {
     Arg::new("after", ArgKind::Int { min: 0, max: i64::MAX }, help)
 }
 
-/// The argument for the sequence number before which the rows end.
+/// Makes the argument for the sequence number before which the rows end.
 pub const fn before(help: &'static str) -> Arg {
     Arg::new("before", ArgKind::Int { min: 0, max: i64::MAX }, help)
 }
 
-/// The argument for the cursor of the next page, of at most `max` bytes.
+/// Makes the argument for the cursor of the next page. The cursor has at most `max` bytes.
 pub const fn next_page(max: usize) -> Arg {
     Arg::new("after", ArgKind::Text { min: 1, max }, "Start here: `next` from the previous answer").not_in_tool()
 }
@@ -41,7 +42,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// Adds a row if it fits, and returns whether it fitted. The first row always fits, so each page makes progress.
+    /// Adds a row if the row fits. Returns whether it was added. The first row always fits, so that each page makes
+    /// progress.
     #[must_use]
     pub fn add(&mut self, row: Value) -> bool {
         self.size += row.to_string().len();
@@ -52,12 +54,12 @@ impl Page {
         fits
     }
 
-    /// How many rows fitted.
+    /// How many rows the page has.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether the page has no row.
+    /// Whether the page has no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -68,7 +70,7 @@ impl Page {
     }
 }
 
-/// If rows are left, adds their number to an answer, and the cursor of its last row.
+/// If rows are left, adds two facts to an answer: how many are left, and the cursor of the last row in this answer.
 pub fn add_cursor(value: &mut Value, n_left: usize, last: Option<(i64, &str)>) {
     if let Some((number, text)) = last.filter(|_| n_left > 0) {
         value["remaining"] = json!(n_left);
@@ -76,7 +78,7 @@ pub fn add_cursor(value: &mut Value, n_left: usize, last: Option<(i64, &str)>) {
     }
 }
 
-/// Reads a cursor.
+/// Parses a cursor.
 ///
 /// # Errors
 /// When the text is not a cursor.

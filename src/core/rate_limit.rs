@@ -6,12 +6,12 @@ use crate::base::limits;
 use serde_json::json;
 use std::collections::HashMap;
 
-/// How much each sender has spent in its present window.
+/// How much each sender has spent in its current window.
 #[derive(Debug)]
 pub struct RateLimiter {
-    /// How many messages a window allows. A change of state costs a tenth of a message.
+    /// How many messages a sender may send in one window. A change of the shared state costs a tenth of a message.
     messages_max: u32,
-    /// For each sender: the start of its window, and the tenths of a message that it has spent in it.
+    /// For each sender, when its window began, and how many tenths of a message it has spent since then.
     spent: HashMap<String, (i64, u32)>,
 }
 
@@ -20,10 +20,10 @@ impl RateLimiter {
         RateLimiter { messages_max, spent: HashMap::new() }
     }
 
-    /// Charges `cost` tenths of a message to a sender: a peer's id, or the name of a shared budget.
+    /// Charges `cost` tenths of a message to a sender, which is the id of a peer or the name of a shared budget.
     ///
     /// # Errors
-    /// When the budget of the window is spent. The error says how long to wait.
+    /// When the sender has spent the budget of its window. The error says how long to wait.
     pub fn charge(&mut self, peers: &Peers, sender: &str, cost: u32, now: i64) -> Result<(), Error> {
         let Err(pause) = self.spend(sender, cost, now) else { return Ok(()) };
         let wait = (pause + 999) / 1000;
@@ -37,10 +37,10 @@ impl RateLimiter {
         Err(Error::new(ErrorKind::Limited, text).with(json!({ "retryAfterSeconds": wait })))
     }
 
-    /// Takes `cost` tenths of a message from a budget.
+    /// Spends `cost` tenths of a message from a budget.
     ///
     /// # Errors
-    /// When the budget is spent: the rest of its window, in ms.
+    /// When the budget is spent. The error is the remaining time of the window, in ms.
     pub(super) fn spend(&mut self, budget: &str, cost: u32, now: i64) -> Result<(), i64> {
         if self.spent.len() > limits::PEERS_MAX {
             self.spent.retain(|_, (since, _)| now - *since < limits::RATE_WINDOW_MS);

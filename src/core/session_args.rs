@@ -1,5 +1,5 @@
-//! The arguments by which a hook, a verb or a wakeup channel names its session. Each operation about a session uses
-//! this one list, so every hook may send the same facts.
+//! The arguments by which a hook, a verb or a wakeup channel names its session. All operations about a session have
+//! this one list of arguments, so that every hook may send the same facts.
 
 use super::op::ArgKind;
 use super::{Arg, CliPlace};
@@ -29,7 +29,7 @@ pub(crate) const NAMING: [Arg; 12] = [
     arg("transcript", limits::PATH_MAX, "Path of the session's transcript; empty means that nobody may read it"),
 ];
 
-/// The same arguments, all optional, for calls whose connection may identify the session.
+/// The same arguments, but all of them optional. They are for calls whose connection may identify the session.
 pub(crate) const OPTIONAL_NAMING: [Arg; 12] = {
     let mut all = NAMING;
     let mut n = 0;
@@ -40,7 +40,8 @@ pub(crate) const OPTIONAL_NAMING: [Arg; 12] = {
     all
 };
 
-/// The arguments that name a session, followed by an operation's own. `ALL` is the number of both together.
+/// Joins the arguments that name a session and an operation's own arguments. `ALL` is the total number of
+/// arguments.
 pub(crate) const fn joined<const ALL: usize>(naming: &[Arg], own: &[Arg]) -> [Arg; ALL] {
     let mut all = [naming[0]; ALL];
     let mut n = 0;
@@ -51,7 +52,7 @@ pub(crate) const fn joined<const ALL: usize>(naming: &[Arg], own: &[Arg]) -> [Ar
     all
 }
 
-/// The arguments of an operation about a session: the arguments that name it, followed by the operation's own.
+/// The arguments of an operation about a session: first those that name the session, then the operation's own.
 macro_rules! session_args {
     ($naming:expr; $($own:expr),* $(,)?) => {{
         const NAMED_BY: &[$crate::core::Arg] = &$naming;

@@ -1,4 +1,4 @@
-//! Shared state: small values under keys, each with a version that only increases.
+//! Shared state: small values under keys. Each key has a version, which only increases.
 //!
 //! **Invariant:** only this module writes entries.
 
@@ -115,7 +115,7 @@ fn get(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// Cuts a value that is too long for one result; `next` is the start of the next part.
+/// If a value is too long for one result, keeps only one part of it. `next` is where the next part starts.
 fn cut_to_part(value: &mut Value, from: usize) {
     let Some(whole) = value["entry"]["value"].as_str().map(str::to_owned) else { return };
     let starts = part_starts(&whole);
@@ -139,7 +139,7 @@ fn set(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     let entry = mesh.set_entry(&new, args.int("expect"), ctx.me(), ctx.now)?;
     let mut row = view(&mesh.peers, &entry);
     if row.to_string().len() > limits::PAGE_MAX {
-        // The value is left out, because the caller knows what it wrote.
+        // The answer leaves out the value, because the caller knows what it wrote.
         row["value"] = Value::Null;
     }
     Ok(Outcome::Ready(json!({ "ok": true, "version": entry.version, "entry": row })))
@@ -183,7 +183,7 @@ fn live_entry(store: &Store, namespace: &str, key: &str, now: i64) -> Result<Opt
     Ok(store.entry(namespace, key)?.filter(|entry| entry.is_live(now)))
 }
 
-/// An entry with the keys of the old HTTP API first.
+/// An entry in the form that clients see, with the keys of the old HTTP API first.
 fn view(peers: &Peers, entry: &StateEntry) -> Value {
     let mut value = json!({
         "key": entry.key, "namespace": entry.namespace, "value": entry.value, "updatedBy": entry.by.as_str(),
@@ -195,7 +195,7 @@ fn view(peers: &Peers, entry: &StateEntry) -> Value {
     value
 }
 
-/// Compares the last version of a key with the version that the caller expects, and returns it.
+/// Checks that the last version of a key is the one that the caller expects, and returns this version.
 fn last_version(
     store: &Store,
     peers: &Peers,
@@ -212,14 +212,14 @@ fn last_version(
                 "{key} has version {version} (set by {}), not {expect}; read it again and decide anew",
                 peers.name_of(&entry.by)
             ),
-            None => format!("{key} does not exist, so it has no version {expect}; expect 0 to create it"),
+            None => format!("{key} does not exist, so it has no version {expect}; set expect to 0 to create it"),
         };
         return Err(Error::new(ErrorKind::Conflict, text).with(json!({ "version": version })));
     }
     Ok(last.map_or(0, |entry| entry.version))
 }
 
-/// A write of an entry.
+/// A request to write an entry.
 #[derive(Debug, Clone, Copy)]
 pub struct NewEntry<'a> {
     /// Namespace.
@@ -228,11 +228,11 @@ pub struct NewEntry<'a> {
     pub key: &'a str,
     /// Value.
     pub value: &'a str,
-    /// When it expires, in ms.
+    /// When the entry expires, in ms.
     pub expires: Option<i64>,
 }
 
-/// Deletes entries that have expired.
+/// Deletes the entries that have expired.
 pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64) -> Result<(), Error> {
     for entry in turn.store.expired_entries(now, limits::PRUNE_STEP)? {
         let gone = deleted(&entry, now);
@@ -243,41 +243,41 @@ pub(super) fn expire(turn: &mut Turn, peers: &Peers, journal: &Journal, now: i64
     Ok(())
 }
 
-/// Removes a bounded number of tombstones of entries that were deleted long ago.
+/// Removes a bounded number of tombstones, whose entries were deleted long ago.
 pub(super) fn prune(turn: &mut Turn, now: i64) -> Result<(), Error> {
     turn.store.prune_entries(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
     Ok(())
 }
 
-/// The tombstone of a deleted entry. It keeps the version, so that later versions continue from it.
+/// Makes the tombstone of an entry. The tombstone keeps the version, so that later versions continue from there.
 fn deleted(entry: &StateEntry, now: i64) -> StateEntry {
     StateEntry { value: None, version: entry.version + 1, updated: now, expires: None, ..entry.clone() }
 }
 
-/// Replaces an entry by a tombstone, and removes its values from the events.
+/// Replaces an entry by its tombstone, and removes the values of the entry from the events.
 fn put_deleted(turn: &mut Turn, gone: &StateEntry) -> Result<(), Error> {
     turn.store.put_entry(gone)?;
     Journal::forget_values(turn, gone)
 }
 
 impl Mesh {
-    /// An entry that is neither deleted nor expired, as clients see it.
+    /// Returns an entry in the form that clients see, if the entry is neither deleted nor expired.
     ///
     /// # Errors
-    /// When the disk cannot be read.
+    /// When the database can't be read.
     pub fn entry(&self, namespace: &str, key: &str, now: i64) -> Result<Option<Value>, Error> {
         Ok(live_entry(&self.turn.store, namespace, key, now)?.map(|entry| self.entry_view(&entry)))
     }
 
-    /// An entry as clients see it.
+    /// An entry in the form that clients see.
     pub fn entry_view(&self, entry: &StateEntry) -> Value {
         view(&self.peers, entry)
     }
 
-    /// Entries of a namespace, for the old HTTP API.
+    /// Returns the entries of a namespace for the old HTTP API.
     ///
     /// # Errors
-    /// When the disk cannot be read.
+    /// When the database can't be read.
     pub fn entries(&self, namespace: &str, now: i64) -> Result<Vec<Value>, Error> {
         let found = self.turn.store.entries(namespace, "", "", now, limits::ROWS_MAX)?;
         let mut size = 0;
@@ -288,10 +288,10 @@ impl Mesh {
         Ok(found.iter().take_while(fits).map(|entry| view(&self.peers, entry)).collect())
     }
 
-    /// Writes an entry, if it has the version that the caller expects.
+    /// Writes an entry, if its version is the one that the caller expects.
     ///
     /// # Errors
-    /// When the entry has another version, or the disk refuses.
+    /// When the entry has another version, or the database can't be written.
     pub fn set_entry(&mut self, new: &NewEntry, expect: Option<i64>, by: &str, now: i64) -> Result<StateEntry, Error> {
         let Mesh { turn, peers, journal, .. } = self;
         let last = last_version(&turn.store, peers, (new.namespace, new.key), expect, now)?;
@@ -310,10 +310,10 @@ impl Mesh {
         Ok(entry)
     }
 
-    /// Removes an entry; returns false if there was none.
+    /// Deletes an entry. Returns false if there was no such entry.
     ///
     /// # Errors
-    /// When the entry has another version than the caller expects, or the disk refuses.
+    /// When the version of the entry is not the one that the caller expects, or the database can't be written.
     pub fn delete_entry(
         &mut self,
         namespace: &str,

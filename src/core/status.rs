@@ -1,10 +1,10 @@
-//! The status of the mesh, read from counters that are kept up to date.
+//! The status of the mesh. It comes from counters, so that no rows need to be counted.
 
 use super::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::base::error::Error;
 use serde_json::{Value, json};
 
-/// Shows the state of the mesh.
+/// Shows the status of the mesh.
 pub static STATUS: Op = Op {
     name: "status",
     summary: "Show the state of the mesh: broker, peers, mail, locks, events, database",
@@ -25,15 +25,15 @@ fn status(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
 }
 
 impl Mesh {
-    /// The hubs that share this mesh; `None` for the only broker.
+    /// Describes the hubs that share this mesh; `None` if this broker is the only one.
     pub fn hub_status(&self, now: i64) -> Option<Value> {
         self.hub_status.as_ref().map(|describe| describe(now))
     }
 
-    /// The status, with the keys of the old HTTP API first.
+    /// Returns the status, with the keys of the old HTTP API first.
     ///
     /// # Errors
-    /// When the disk cannot be read.
+    /// When the database can't be read.
     pub fn status(&self, now: i64) -> Result<Value, Error> {
         let settings = &self.settings;
         let states: Vec<&str> = self.peers.all().iter().map(|peer| peer.status(settings, now)).collect();

@@ -1,5 +1,5 @@
-//! The work that becomes due with time: waits end, locks and entries expire, peers fall silent, and old rows are
-//! removed.
+//! The work that becomes due as time passes: waits end, locks and entries expire, silent peers count as gone, and
+//! old rows are removed.
 
 use super::journal::Journal;
 use super::{Effect, Mesh, shared_state};
@@ -7,8 +7,8 @@ use crate::base::error::Error;
 use crate::base::limits;
 
 impl Mesh {
-    /// Does the work that is due at this time: ends waits, expires locks and entries, marks silent peers as gone, and
-    /// removes old rows.
+    /// Does the work that is due at this time: ends waits, expires locks and entries, marks silent peers as gone,
+    /// and removes old rows.
     pub fn tick(&mut self, now: i64) {
         if now >= self.retry_after {
             for step in [Mesh::expire_locks, Mesh::expire_peers, Mesh::expire_links, Mesh::expire_rows, Mesh::prune] {
@@ -19,13 +19,13 @@ impl Mesh {
             }
         }
         self.ticked_at = now;
-        // A lock that ends at this instant still goes to a call whose wait ends at the same instant.
+        // If a lock and the wait for it end at the same instant, the waiting call still gets the lock.
         self.resume_waiting(now);
         self.end_waits(now);
         self.resume_waiting(now);
     }
 
-    /// The time at which [`Mesh::tick`] has something to do next, in ms.
+    /// When [`Mesh::tick`] will next have something to do, in ms.
     pub fn deadline(&mut self) -> Option<i64> {
         let writes = [
             self.locks.deadline(),
@@ -52,7 +52,7 @@ impl Mesh {
         mail.expire(turn, journal, now)
     }
 
-    /// Removes a bounded number of rows whose retention is over.
+    /// Removes a bounded number of rows that were kept long enough.
     fn prune(&mut self, now: i64) -> Result<(), Error> {
         if now < self.next_prune {
             return Ok(());

@@ -1,7 +1,7 @@
-//! One turn of the broker, as the rules see it: the open transaction, the effects that leave after its commit, and
-//! the changes that concern waiting calls.
+//! What the rules see of a turn of the broker: the open transaction, the effects that leave after the commit, and
+//! the changes that affect waiting calls.
 //!
-//! **Invariant:** nothing leaves before the commit, because `Turn::take_effects` is called after it.
+//! **Invariant:** nothing leaves before the commit, because `Turn::take_effects` is called only afterwards.
 
 use super::ConnId;
 use crate::base::error::{Error, ErrorKind};
@@ -12,47 +12,48 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-/// Something that leaves the core after the turn is committed.
+/// Something that leaves the core after the commit of the turn.
 #[allow(missing_docs)] // the comment of each variant explains its fields
 #[derive(Debug)]
 pub enum Effect {
-    /// An agent process whose end is to be reported to [`Mesh::on_process_exit`](super::Mesh::on_process_exit).
+    /// A request to watch an agent process and to report its end to
+    /// [`Mesh::on_process_exit`](super::Mesh::on_process_exit).
     WatchProcess(Process),
     /// The answer to a call.
     Reply { conn: ConnId, id: Value, result: Result<Value, Error> },
-    /// A notification, which is not the answer to a call.
+    /// A message to a connection that is not the answer to a call.
     Notification { conn: ConnId, method: &'static str, params: Value },
-    /// A line for the log about a failure that no caller waits for.
+    /// A failure for the log, because no caller waits for the result.
     Log(Error),
-    /// Mail for a peer that receives pushes on its own Unix socket.
+    /// A message for a peer that receives pushes on a Unix socket of its own.
     PeerPush { peer: PeerId, seq: i64, from: PeerId, body: String },
-    /// A new alert to the human at this machine, by its sequence number.
+    /// The sequence number of a new alert to the human at this machine.
     Alert(i64),
-    /// An event, for peers with their own push sockets and for observers.
+    /// An event, for observers and for peers with push sockets.
     Event(Rc<Event>),
-    /// A message that was sent or whose state changed, for observers.
+    /// A message that was sent or has changed its state, for observers.
     Message(Rc<Message>),
 }
 
-/// The changes since the waiting calls were last checked.
+/// What has changed since the waiting calls were last checked.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
-    /// Peers with new mail, or whose mail must be checked again.
+    /// The peers that have new mail, or whose mail must be checked again.
     pub(super) mail: BTreeSet<PeerId>,
     /// Whether there are new events.
     pub(super) events: bool,
-    /// Whether a lock ended or a request for a lock was withdrawn.
+    /// Whether a lock has ended, or a waiting request for a lock was withdrawn.
     pub(super) locks: bool,
 }
 
-/// The running turn.
+/// The turn that is running.
 pub struct Turn {
     pub(super) store: Store,
     pub(super) dirty: Dirty,
     effects: Vec<Effect>,
-    /// Why the turn's transaction was lost before the turn ended.
+    /// Why the transaction of the turn was lost before the turn ended.
     broken: Option<Error>,
-    /// When the next row expires: unknown, never, or at this time.
+    /// When the next row expires: `None` if this is unknown, `Some(None)` if no row will expire.
     next_expiry: Option<Option<i64>>,
 }
 
@@ -68,39 +69,39 @@ impl Turn {
         Turn { store, dirty: Dirty::default(), effects: Vec::new(), broken: None, next_expiry: None }
     }
 
-    /// Adds an effect that leaves after the commit.
+    /// Adds an effect. It will leave after the commit.
     pub(super) fn push(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
 
-    /// Logs the error of a rule for which no caller waits.
+    /// Logs the error of a rule if no caller waits for its result.
     pub(super) fn log_error<T>(&mut self, result: Result<T, Error>) {
         if let Err(error) = result {
             self.push(Effect::Log(error));
         }
     }
 
-    /// How many effects there are, for [`Turn::drop_effects`].
+    /// How many effects there are. [`Turn::drop_effects`] takes this number.
     pub(super) fn effect_count(&self) -> usize {
         self.effects.len()
     }
 
-    /// Removes all effects after the first `n`, because the call that made them failed.
+    /// Removes all effects but the first `n`, because the call that caused the others failed.
     pub(super) fn drop_effects(&mut self, n: usize) {
         self.effects.truncate(n);
     }
 
-    /// Takes the effects that are to leave, oldest first.
+    /// Returns the effects that are to leave, oldest first, and removes them from the turn.
     pub(super) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
 
-    /// Rolls back the writes of the running call; returns whether memory may now differ from the disk.
+    /// Rolls back the writes of the current call. Returns whether memory may now differ from the database.
     pub(super) fn undo_call(&mut self) -> bool {
         let wrote = self.store.call_wrote();
         if let Err(error) = self.store.undo_call() {
-            // The state of the database file is uncertain, so the whole turn is abandoned. Earlier answers of this
-            // turn are no longer true, and the commit replaces them by this error.
+            // The state of the database file is uncertain, so the whole turn is given up. The earlier answers of
+            // this turn are no longer true. Instead of them, the commit sends this error.
             self.store.rollback();
             let error = Error::from(error);
             self.broken = Some(error.clone());
@@ -109,10 +110,11 @@ impl Turn {
         wrote
     }
 
-    /// Makes the turn durable.
+    /// Commits the turn.
     ///
     /// # Errors
-    /// When the disk refuses. Then every answer of the turn becomes that error, and nothing else leaves.
+    /// When the database can't be written. In this case, the error replaces every answer of the turn, and nothing
+    /// else leaves.
     pub(super) fn commit(&mut self) -> Result<(), Error> {
         let error = match (self.broken.take(), self.store.commit()) {
             (None, Ok(_)) => return Ok(()),
@@ -123,10 +125,10 @@ impl Turn {
         Err(error)
     }
 
-    /// Ends the writes of the turn and returns them, with their position in the log.
+    /// Ends the writes of the turn and returns its changes, which include the position in the log.
     ///
     /// # Errors
-    /// When the turn was lost, or the disk refuses. Then [`Turn::take_back`] must follow.
+    /// When the turn was lost, or the database can't be written. In either case, call [`Turn::take_back`] next.
     pub(super) fn seal(&mut self, position: LogPosition) -> Result<Option<Changeset>, Error> {
         if let Some(error) = self.broken.take() {
             return Err(error);
@@ -134,7 +136,7 @@ impl Turn {
         Ok(self.store.seal(position)?)
     }
 
-    /// Rolls the turn back. All its answers become this error, and nothing else leaves.
+    /// Rolls the turn back. This error replaces every answer of the turn, and nothing else leaves.
     pub(super) fn take_back(&mut self, error: &Error) {
         self.store.rollback();
         self.effects.retain_mut(|effect| match effect {
@@ -147,7 +149,7 @@ impl Turn {
         self.push(Effect::Log(error.clone()));
     }
 
-    /// When the next entry or message expires, in ms.
+    /// When the next entry or message will expire, in ms.
     pub(super) fn next_expiry(&mut self) -> Option<i64> {
         if self.next_expiry.is_none() {
             let entry = self.store.next_entry_expiry().ok().flatten();
@@ -157,14 +159,14 @@ impl Turn {
         self.next_expiry.flatten()
     }
 
-    /// Notes that a row expires at this time.
+    /// Notes that a row will expire at this time.
     pub(super) fn note_expiry(&mut self, time: Option<i64>) {
         if let (Some(time), Some(next)) = (time, &mut self.next_expiry) {
             *next = Some(next.map_or(time, |next| next.min(time)));
         }
     }
 
-    /// Forgets the next expiry, so that it is looked up again when needed.
+    /// Forgets when the next row expires. The time is looked up again when it is needed.
     pub(super) fn forget_expiry(&mut self) {
         self.next_expiry = None;
     }

@@ -1,4 +1,4 @@
-//! The end of a turn: its commit or rollback, and the effects that leave after it.
+//! The end of a turn: its commit or rollback, and the effects that leave afterwards.
 
 use super::{Effect, Mesh};
 use crate::base::error::Error;
@@ -6,8 +6,8 @@ use crate::base::limits;
 use crate::store::{Changeset, Checkpointer, LogPosition, Store};
 
 impl Mesh {
-    /// Makes the turn durable; returns whether that succeeded. If not, only the error leaves the turn, and memory
-    /// equals the disk again.
+    /// Commits the turn. Returns whether this succeeded. If it failed, only the error leaves the turn, and memory
+    /// agrees with the database again.
     pub fn commit(&mut self) -> bool {
         let committed = self.turn.commit().is_ok();
         if !committed {
@@ -16,33 +16,34 @@ impl Mesh {
         committed
     }
 
-    /// Ends the writes of the turn and returns them for the log, where they get this position. Returns `None` if the
-    /// turn wrote nothing. [`Mesh::commit`] or [`Mesh::take_back`] must follow.
+    /// Ends the writes of the turn and returns its changes for the log, in which they will have this position.
+    /// Returns `None` if the turn wrote nothing. Afterwards, call [`Mesh::commit`] or [`Mesh::take_back`].
     ///
     /// # Errors
-    /// When the disk refuses; then the turn must be taken back.
+    /// When the database can't be written. In this case, call [`Mesh::take_back`].
     pub fn seal(&mut self, position: LogPosition) -> Result<Option<Changeset>, Error> {
         self.turn.seal(position)
     }
 
-    /// Bytes of the changes that the running turn recorded for the log.
+    /// The size of the changes that this turn has recorded for the log so far, in bytes.
     pub fn recorded_size(&self) -> usize {
         self.turn.store.recorded_size()
     }
 
-    /// Rolls the turn back. All its answers become this error, and memory equals the disk again.
+    /// Rolls the turn back. This error replaces every answer of the turn, and memory agrees with the database
+    /// again.
     pub fn take_back(&mut self, error: &Error) {
         self.turn.take_back(error);
         self.rest();
     }
 
-    /// Pauses timed work after a rollback, because the same work would only fail again.
+    /// Makes timed work pause after a rollback, because the same work would only fail again.
     fn rest(&mut self) {
         self.reload();
         self.retry_after = self.ticked_at + limits::REST_MS;
     }
 
-    /// Makes memory equal to the disk again after a rollback.
+    /// Makes memory agree with the database again after a rollback.
     pub(super) fn reload(&mut self) {
         self.mail.reload();
         self.turn.forget_expiry();
@@ -53,7 +54,7 @@ impl Mesh {
         self.turn.log_error(loaded);
     }
 
-    /// Takes the effects that are to leave, oldest first.
+    /// Returns the effects that are to leave, oldest first, and removes them from the turn.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         self.turn.take_effects()
     }
@@ -63,22 +64,22 @@ impl Mesh {
         self.turn.store.has_written()
     }
 
-    /// Hands the store back as a crash would leave it, without uncommitted writes.
+    /// Returns the store in the state in which a crash would leave it, without uncommitted writes.
     pub fn into_store(mut self) -> Store {
         self.turn.store.rollback();
         self.turn.store
     }
 
-    /// Moves the write-ahead log into the database. The caller does this while it is idle.
+    /// Copies the write-ahead log into the database. The broker calls this when it is idle.
     pub fn checkpoint(&mut self) {
         let done = self.turn.store.checkpoint().map_err(Error::from);
         self.turn.log_error(done);
     }
 
-    /// Returns the checkpointer that moves the log while the mesh works.
+    /// Returns the checkpointer, which copies the log while the mesh works.
     ///
     /// # Errors
-    /// When the file cannot be opened a second time.
+    /// When the database file can't be opened a second time.
     pub fn checkpointer(&self) -> Result<Checkpointer, Error> {
         Ok(self.turn.store.checkpointer()?)
     }

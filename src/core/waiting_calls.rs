@@ -7,16 +7,16 @@ use crate::base::ids::PeerId;
 use serde_json::Value;
 use std::rc::Rc;
 
-/// What a waiting call waits for.
+/// What a waiting call is waiting for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitReason {
-    /// Mail for this peer.
+    /// A message to this peer.
     Mail(PeerId),
     /// An event after this cursor.
     Events(i64),
-    /// Any message, after this cursor.
+    /// Any message after this cursor.
     Messages(i64),
-    /// Mail that allows a wakeup of this peer, until this time (ms).
+    /// A message that may wake this peer. The wait lasts until this time, in ms.
     Wakeup(PeerId, i64),
     /// The end of locks that conflict with this request.
     Locks(Rc<LockRequest>),
@@ -28,12 +28,12 @@ pub(super) struct WaitingCall {
     pub(super) ctx: CallContext,
     pub(super) op: &'static Op,
     pub(super) args: Args,
-    /// The reason of the wait, which is known after the operation has run once.
+    /// What the call waits for. This is known once the operation has run.
     pub(super) reason: Option<WaitReason>,
 }
 
 impl WaitingCall {
-    /// Whether a change concerns the call, so that it must run again.
+    /// Whether a change affects the call, so that the call must run again.
     pub(super) fn is_due(&self, dirty: &Dirty) -> bool {
         match &self.reason {
             Some(WaitReason::Mail(peer) | WaitReason::Wakeup(peer, _)) => dirty.mail.contains(peer),
@@ -50,7 +50,7 @@ impl WaitingCall {
     }
 }
 
-/// The waiting calls, in the order in which they came.
+/// The waiting calls, in the order in which they arrived.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     calls: Vec<WaitingCall>,
@@ -65,33 +65,33 @@ impl Waiting {
         self.calls.is_empty()
     }
 
-    /// All waiting calls, in their order.
+    /// All waiting calls, in the order in which they arrived.
     pub(super) fn iter(&self) -> impl Iterator<Item = &WaitingCall> {
         self.calls.iter()
     }
 
-    /// The position of the first matching call, from `start` on.
+    /// The position of the first matching call at or after `start`.
     pub(super) fn position(&self, start: usize, fits: impl Fn(&WaitingCall) -> bool) -> Option<usize> {
         self.calls.iter().skip(start).position(fits).map(|n| n + start)
     }
 
-    /// Removes a call, to run it again.
+    /// Removes a call, which is about to run again.
     pub(super) fn remove(&mut self, place: usize) -> WaitingCall {
         self.calls.remove(place)
     }
 
-    /// Inserts a call at its former place or at the end.
+    /// Inserts a call at its former position, or at the end if it had none.
     pub(super) fn insert(&mut self, place: Option<usize>, call: WaitingCall) {
         let place = place.unwrap_or(self.calls.len()).min(self.calls.len());
         self.calls.insert(place, call);
     }
 
-    /// When the next call must be answered, in ms.
+    /// When the wait of any call will end next, in ms.
     pub(super) fn deadline(&self) -> Option<i64> {
         self.calls.iter().filter_map(|call| call.ctx.until).min()
     }
 
-    /// The waiting requests for locks, oldest first.
+    /// The requests for locks that are waiting, in the order in which they arrived.
     pub(super) fn lock_requests(&self) -> impl Iterator<Item = &LockRequest> {
         self.calls.iter().filter_map(|call| match &call.reason {
             Some(WaitReason::Locks(request)) => Some(request.as_ref()),
@@ -104,12 +104,12 @@ impl Waiting {
         self.calls.extract_if(.., |call| fits(call)).collect()
     }
 
-    /// Whether a call of this connection waits.
+    /// Whether this connection has a waiting call.
     pub(super) fn has_call_of(&self, conn: ConnId) -> bool {
         self.calls.iter().any(|call| call.ctx.conn == conn)
     }
 
-    /// Removes one call; returns whether it was waiting.
+    /// Removes one call. Returns whether the call was waiting.
     pub(super) fn cancel(&mut self, conn: ConnId, id: &Value) -> bool {
         !self.extract(|call| call.ctx.conn == conn && call.ctx.id == *id).is_empty()
     }

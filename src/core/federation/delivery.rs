@@ -1,8 +1,10 @@
-//! The result of sending a message to a linked mesh: accepted, refused, or repeatedly no clear answer.
+//! What happens to a message that was sent to a linked mesh: it is accepted, it is refused, or the answer stays
+//! unclear.
 //!
-//! **Invariant:** no single message blocks the messages behind it for ever, and an outage of the other mesh rejects
-//! no message. A message counts as refused only in three cases: the other mesh says so, it accepts later messages
-//! meanwhile, or it has answered everything else for an hour.
+//! **Invariant:** no message blocks the messages behind it for ever, and no message is refused because the other
+//! mesh is down. A message counts as refused only in three cases: the other mesh refuses it; the other mesh gives
+//! no clear answer but meanwhile accepts later messages; or the other mesh gives no clear answer for an hour in
+//! which it answers polls.
 
 use super::MeshLink;
 use super::roster::plain;
@@ -14,43 +16,44 @@ use crate::core::Mesh;
 use crate::core::journal::Change;
 use crate::store::Message;
 
-/// How often the oldest message is tried before a later message is.
+/// How often the oldest message is tried before a later message may overtake it.
 const TRIES_ALONE: u32 = 3;
-/// How long the other mesh may answer polls without giving a clear answer to a message. Then the message is given up.
+/// How long the other mesh may answer polls while it gives no clear answer to a message. After that, the message is
+/// given up.
 const GIVE_UP_MS: i64 = 3_600_000;
-/// How many characters of the other mesh's reason are kept.
+/// How many characters of the reason for a refusal are kept.
 const REASON_MAX: usize = 200;
 
-/// What the other mesh did with a message.
+/// How the other mesh answered a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delivery {
     /// The other mesh has stored the message.
     Accepted,
     /// The other mesh will never accept the message, for this reason.
     Rejected(String),
-    /// The other mesh was reached, but it neither accepted nor refused the message: it broke down, or something else
+    /// The other mesh was reached, but it neither accepted nor refused the message: it failed, or another program
     /// answered.
     Unclear(String),
-    /// The other mesh accepts no message for now, for this reason.
+    /// The other mesh accepts no messages at present, for this reason.
     Retry(String),
 }
 
-/// The oldest waiting message of a link, while the other mesh neither accepts nor refuses it.
+/// The oldest message that waits for a link, if the other mesh neither accepts nor refuses it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DoubtfulMessage {
     seq: i64,
-    /// When the message was tried first, in ms.
+    /// When the message was first tried, in ms.
     since: i64,
     /// How often the message was tried.
     n_tries: u32,
-    /// The index of the waiting message to try next; 0 is the oldest one.
+    /// Which of the waiting messages is tried next, as an index; 0 is the oldest message.
     next: usize,
     /// Whether the other mesh has given a clear answer to a later message.
     others_pass: bool,
 }
 
 impl DoubtfulMessage {
-    /// The index of the waiting message to try.
+    /// The index of the waiting message to try next.
     pub(super) fn next_try(&self, waiting: &[Message]) -> usize {
         match waiting.first() {
             Some(oldest) if oldest.seq == self.seq && !self.others_pass => self.next % waiting.len(),
@@ -60,12 +63,12 @@ impl DoubtfulMessage {
 }
 
 impl MeshLink {
-    /// Whether the other mesh gave no clear answer to this message.
+    /// Whether the other mesh has given no clear answer to this message.
     pub(super) fn is_doubtful(&self, seq: i64) -> bool {
         self.doubtful.as_ref().is_some_and(|doubtful| doubtful.seq == seq)
     }
 
-    /// Notes an unclear answer. Returns how often the message was tried if it is given up now.
+    /// Notes an unclear answer. If the message is now given up, returns how often it was tried.
     fn note_unclear(&mut self, seq: i64, now: i64) -> Option<u32> {
         let heard = self.last_answer.unwrap_or(0);
         let fresh = DoubtfulMessage { seq, since: now, n_tries: 0, next: 0, others_pass: false };
@@ -73,7 +76,7 @@ impl MeshLink {
         if doubtful.seq == seq {
             doubtful.n_tries += 1;
         }
-        // While the other mesh answers no polls either, nothing is known about the message.
+        // While the other mesh does not answer polls either, the failure says nothing about the message.
         if heard > doubtful.since && doubtful.n_tries >= TRIES_ALONE {
             doubtful.next += 1;
         }
@@ -95,7 +98,7 @@ impl Mesh {
     /// Notes what the other mesh did with a message.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     pub fn on_delivery(&mut self, n: usize, seq: i64, delivery: &Delivery, now: i64) -> Result<(), Error> {
         self.federation.may_forward = true;
         match delivery {
@@ -123,7 +126,7 @@ impl Mesh {
             let why = format!("it gave no clear answer in {n_tries} tries; the last one: {why}");
             return self.settle(n, seq, Some(&why), now);
         }
-        // The sender sees in the receipt why the message still waits.
+        // The sender can see in the receipt why the message still waits.
         self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;
             let Some(was) = turn.store.message(seq)?.filter(|of| of.state.is_unread()) else { return Ok(()) };
@@ -132,11 +135,11 @@ impl Mesh {
         })
     }
 
-    /// Writes the final state of a message into its receipt: forwarded, or refused for this reason.
+    /// Stores the final state of a message in its receipt: forwarded, or refused for this reason.
     fn settle(&mut self, n: usize, seq: i64, rejection: Option<&str>, now: i64) -> Result<(), Error> {
         let Some(link) = self.federation.links.get_mut(n) else { return Ok(()) };
         link.note_clear(seq);
-        // The fate of one message does not show that the link itself has a problem.
+        // A clear answer to a message, even a refusal, shows that the link itself works.
         link.trouble = None;
         let url = link.url.clone();
         let settled = self.in_savepoint(|mesh| {
@@ -168,8 +171,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Reports a refused message in the log, in the status of the link, and to its sender, who would otherwise find
-    /// it only in the receipts.
+    /// Reports a refused message in the log, in the status of the link, and to the sender, who would otherwise
+    /// learn of it only from the receipts.
     fn report_rejection(&mut self, n: usize, message: &Message, why: &str, now: i64) {
         let Some(link) = self.federation.links.get_mut(n) else { return };
         link.n_rejected += 1;
@@ -187,12 +190,12 @@ impl Mesh {
             ..Message::default()
         };
         self.turn.log_error::<()>(Err(Error::new(ErrorKind::Refused, text)));
-        // Messages from other meshes are never forwarded, so the sender is a peer of this mesh, unless it was
-        // forgotten.
+        // Messages from other meshes are never forwarded, so the sender is a peer of this mesh. The mesh may have
+        // forgotten this peer.
         let sender = self.peers.get(&message.sender).filter(|peer| !peer.row.is_linked());
         let Some(sender) = sender.map(|peer| peer.row.id.clone()) else { return };
         let sent = self.in_savepoint(|mesh| mesh.post(draft, &[sender], now));
-        // If the sender's mailbox is full, the sender still has the receipt.
+        // If the sender's mailbox is full, the receipt still reports the refusal.
         self.turn.log_error(sent);
     }
 }

@@ -1,9 +1,9 @@
-//! Messages to peers of linked meshes, kept until the other mesh has confirmed them, and messages that arrive from
+//! Keeps messages to peers of linked meshes until the other mesh has confirmed them, and accepts messages from
 //! linked meshes.
 //!
-//! **Invariant:** a message travels over one link, and counts as forwarded only after the other mesh has confirmed it.
-//! Messages travel in the order in which they were sent, except that later ones may pass a message to which the other
-//! mesh gives no clear answer.
+//! **Invariant:** a message travels over one link, and counts as forwarded only after the other mesh has confirmed
+//! it. Messages travel in the order in which they were sent, with one exception: later messages may overtake a
+//! message to which the other mesh gives no clear answer.
 
 use super::roster::plain;
 use super::{Federation, MeshLink};
@@ -15,10 +15,10 @@ use crate::core::peers::Peers;
 use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 
-/// Maximum length of a message that a SuperLocalMemory daemon (version 3.4.48) accepts, in characters.
+/// Maximum length of a message that a SuperLocalMemory daemon accepts (version 3.4.48), in characters.
 const SLM_CHARS_MAX: usize = 4096;
-/// How many waiting messages of one peer are searched for the oldest one that has not expired. Also how many messages
-/// of a link may be tried while the linked mesh neither accepts nor refuses the oldest.
+/// How many waiting messages of one peer are searched for one that has not expired. This is also how many messages
+/// of a link may be tried while the linked mesh neither accepts nor refuses the oldest one.
 const LOOKED_AT_MAX: usize = 20;
 
 /// A message on its way to another mesh.
@@ -30,18 +30,18 @@ pub struct ForwardedMessage {
     pub body: Value,
 }
 
-/// The prefix of a message to a whole project that is meant for one peer.
+/// The prefix that a message to a whole project gets if it is meant for one peer.
 fn addressed_to(name: &str) -> String {
     format!("to {name}: ")
 }
 
 impl Federation {
-    /// Notes that new mail may have to be forwarded.
+    /// Notes that a new message may have to be forwarded.
     pub(in crate::core) fn note_new_mail(&mut self) {
         self.may_forward |= !self.links.is_empty();
     }
 
-    /// Refuses a message that could never be forwarded to its recipient.
+    /// Refuses a message that can never be forwarded to its recipient.
     pub(in crate::core) fn check_forwardable(&self, peers: &Peers, to: &str, body: &str) -> Result<(), Error> {
         let Some(peer) = peers.get(to) else { return Ok(()) };
         let Some(mesh) = peer.row.mesh() else { return Ok(()) };
@@ -68,15 +68,15 @@ impl Federation {
 }
 
 impl Mesh {
-    /// Counts a message that is about to be passed to a link. Returns how long the link must pause instead, in ms. In
-    /// each window, a link carries at most as many messages as the other mesh accepts by default, however many peers
-    /// send them.
+    /// Counts a message that is about to be sent over a link. If the link has reached its limit, returns for how
+    /// long it must pause, in ms. In each window, a link carries at most as many messages as the other mesh accepts
+    /// by default, no matter how many peers send them.
     pub fn forwarding_pause(&mut self, n: usize, now: i64) -> Option<i64> {
         let url = &self.federation.links.get(n)?.url;
         self.rates.spend(&format!("messages to {url}"), 10, now).err()
     }
 
-    /// Whether a message waits for any link. While a message waits, the broker does not end.
+    /// Whether a message waits for any link. While a message waits, the broker keeps running.
     pub fn has_mail_to_forward(&self) -> bool {
         let linked = self.peers.all().iter().filter(|peer| self.federation.reaches(&peer.row));
         linked
@@ -84,18 +84,18 @@ impl Mesh {
             .any(|waiting| waiting.is_some_and(|n| n > 0))
     }
 
-    /// Whether messages may wait to be forwarded. This returns true once, and again only after new mail.
+    /// Whether messages may wait to be forwarded. Returns true only once after each new message.
     pub fn take_forwarding_due(&mut self) -> bool {
         !self.federation.links.is_empty() && std::mem::take(&mut self.federation.may_forward)
     }
 
-    /// The next message for a link: the oldest one that waits, or a later one while the linked mesh neither accepts nor
-    /// refuses the oldest.
+    /// The next message for a link. This is the oldest message that waits, or a later one if the linked mesh
+    /// neither accepts nor refuses the oldest.
     ///
     /// # Errors
-    /// When the disk cannot be read.
+    /// When the database can't be read.
     pub fn next_forwarded(&self, n: usize, now: i64) -> Result<Option<ForwardedMessage>, Error> {
-        // Before the first answer, nobody knows which messages the peers of the other mesh read.
+        // Until the linked mesh has answered a poll, it is unknown which messages its peers read.
         let link = self.federation.links.get(n).filter(|link| link.last_answer.is_some());
         let Some(link) = link else { return Ok(None) };
         let mut waiting = self.waiting_messages(link, 1, now)?;
@@ -109,7 +109,7 @@ impl Mesh {
         Ok(Some(ForwardedMessage { seq: message.seq, body: self.forwarded_body(link, message, now)? }))
     }
 
-    /// The oldest messages that wait for a link and have not expired, at most `max` of them, in order.
+    /// The oldest messages that wait for a link and have not expired: at most `max` of them, oldest first.
     fn waiting_messages(&self, link: &MeshLink, max: usize, now: i64) -> Result<Vec<Message>, Error> {
         let store = &self.turn.store;
         let mut waiting: Vec<Message> = Vec::new();
@@ -127,7 +127,7 @@ impl Mesh {
         Ok(waiting)
     }
 
-    /// The JSON to post: the fields that both kinds of mesh know, and the fields that only an slm-mesh reads.
+    /// The JSON to post. Some fields are for both kinds of meshes; the others are read only by slm-mesh.
     fn forwarded_body(&self, link: &MeshLink, message: &Message, now: i64) -> Result<Value, Error> {
         let direct = !link.broadcast_only.contains(&message.recipient);
         let to = self.peers.get(&message.recipient).map(|peer| peer.row.clone()).unwrap_or_default();
@@ -136,10 +136,12 @@ impl Mesh {
             "" => ("broadcast".into(), addressed_to(&to.name) + &message.body),
             project => (format!("project:{project}"), addressed_to(&to.name) + &message.body),
         };
-        // The message that is answered came with a key, which is its id in the other mesh.
+        // The message that is answered came from the other mesh. The key of this message is its id in the other
+        // mesh.
         let answered = message.reply_to.map(|seq| self.turn.store.message(seq)).transpose()?.flatten();
         let reply_to = answered.filter(|of| of.sender == message.recipient).and_then(|of| of.key);
-        // The remaining time is sent instead of the expiry time, because the clocks of the two machines differ.
+        // The JSON contains the remaining time instead of the expiry time, because the clocks of the two machines
+        // may differ.
         Ok(json!({
             "from_peer": message.sender.as_str(), "to_peer": address, "content": content,
             "type": message.kind.word(), "key": self.ids.message(message.seq),
@@ -148,11 +150,12 @@ impl Mesh {
         }))
     }
 
-    /// Acknowledges a message of this mesh that a message from a linked mesh answers. The other mesh names it by its
-    /// id in this mesh. Returns its sequence number.
+    /// Handles the answer from a linked mesh to a message of this mesh: acknowledges the answered message and
+    /// returns its sequence number. The other mesh names the answered message by the id that the message has in
+    /// this mesh.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     pub fn acknowledge_by_reply(
         &mut self,
         sender: &str,
@@ -171,8 +174,8 @@ impl Mesh {
         Ok(Some(was.seq))
     }
 
-    /// The sender of a message from a linked mesh: a known peer of that mesh, or else a name that no peer of this
-    /// mesh has.
+    /// The sender of a message from a linked mesh. If this is not a known peer of that mesh, the result is a text
+    /// that is not the name of any peer of this mesh.
     pub fn forwarded_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         if self.peers.get(id).is_some_and(|peer| peer.row.is_linked()) {
             return id.into();
@@ -180,7 +183,7 @@ impl Mesh {
         self.unknown_sender(id, name, machine)
     }
 
-    /// The name of a sender that is not a known peer of its mesh.
+    /// The text that stands for a sender that is not a known peer of the linked mesh.
     pub fn unknown_sender(&self, id: &str, name: Option<&str>, machine: Option<&str>) -> PeerId {
         let text = match (name, machine) {
             (Some(name), Some(machine)) => format!("{}@{}", plain(name, 60), plain(machine, 60)),
@@ -192,10 +195,10 @@ impl Mesh {
         }
     }
 
-    /// The message that this sender sent with this key.
+    /// The sequence number of the message that this sender sent with this key.
     ///
     /// # Errors
-    /// When the disk cannot be read.
+    /// When the database can't be read.
     pub fn message_with_key(&self, sender: &str, key: &str) -> Result<Option<i64>, Error> {
         Ok(self.turn.store.messages_by_key(sender, key)?.first().map(|message| message.seq))
     }

@@ -20,15 +20,15 @@ pub struct MeshLink {
     pub url: MeshUrl,
     /// The id of the linked mesh; `None` for a SuperLocalMemory daemon.
     pub mesh_id: Option<String>,
-    /// When the linked mesh answered last, in ms.
+    /// When the linked mesh last answered, in ms.
     pub last_answer: Option<i64>,
     /// Why the linked mesh has not answered since then.
     pub trouble: Option<String>,
     /// The peers of the linked mesh that read only messages to their whole project.
     broadcast_only: Vec<PeerId>,
-    /// The message that the linked mesh neither accepts nor refuses.
+    /// The oldest waiting message, if the linked mesh neither accepts nor refuses it.
     doubtful: Option<DoubtfulMessage>,
-    /// Messages that the linked mesh has accepted, and whose recipients may not have read them yet.
+    /// Messages that the linked mesh has accepted, but whose recipients may not have read them yet.
     awaited: AwaitedReceipts,
     /// How many messages the linked mesh has refused since this broker started.
     n_rejected: u64,
@@ -37,7 +37,8 @@ pub struct MeshLink {
 }
 
 impl MeshLink {
-    /// Whether the linked mesh is known to be a SuperLocalMemory daemon. Nobody knows this before its first answer.
+    /// Whether the linked mesh is known to be a SuperLocalMemory daemon. This is unknown until the linked mesh
+    /// first answers.
     fn is_superlocalmemory(&self) -> bool {
         self.last_answer.is_some() && self.mesh_id.is_none()
     }
@@ -49,7 +50,7 @@ pub struct Federation {
     links: Vec<MeshLink>,
     /// When this mesh began to poll, in ms.
     started: i64,
-    /// Whether any message may wait for another mesh.
+    /// Whether a message may wait for one of the linked meshes.
     may_forward: bool,
 }
 
@@ -59,22 +60,22 @@ impl Federation {
         Federation { links: urls.iter().map(link).collect(), started: now, may_forward: true }
     }
 
-    /// The links, in the order of the settings.
+    /// The links, in the order in which the settings list them.
     pub fn links(&self) -> &[MeshLink] {
         &self.links
     }
 
-    /// The link to a mesh, unless the settings no longer name it.
+    /// The link to a mesh; `None` if the settings no longer name this mesh.
     fn link_to(&self, url: &str) -> Option<&MeshLink> {
         self.links.iter().find(|link| link.url == url)
     }
 
-    /// Whether a link leads to the mesh of this peer.
+    /// Whether there is a link to the mesh of this peer.
     fn reaches(&self, row: &PeerRow) -> bool {
         row.mesh().is_some_and(|mesh| self.link_to(mesh).is_some())
     }
 
-    /// The time at which a mesh without an answer counts as silent, in ms.
+    /// When this link counts as silent unless the linked mesh answers, in ms.
     fn silent_at(&self, link: &MeshLink) -> i64 {
         link.last_answer.unwrap_or(self.started) + limits::LINK_SILENT_MS
     }

@@ -1,10 +1,10 @@
-//! Receipts between meshes: the sender's mesh asks for the receipts of messages that a linked mesh has accepted. With
-//! each answer to a poll, the recipient's mesh sends how often receipts have changed there. When that number changes,
-//! the sender's mesh asks for the receipts of its own messages, by their keys. A mesh that sends no such number (a
-//! SuperLocalMemory daemon or slm-mesh 0.1.0) is never asked.
+//! Receipts between meshes. The sender's mesh asks the linked mesh for the receipts of messages that the linked
+//! mesh has accepted. Each answer to a poll says how often receipts have changed in the linked mesh. When this
+//! number changes, the sender's mesh asks for the receipts of its own messages, by their keys. A mesh that sends no
+//! such number (a SuperLocalMemory daemon or slm-mesh 0.1.0) is never asked.
 //!
-//! **Invariant:** a mesh changes only the receipts of messages that it has accepted, and a receipt never goes back.
-//! The number of awaited receipts is bounded.
+//! **Invariant:** a linked mesh changes only the receipts of messages that it has accepted, and a receipt never
+//! returns to an earlier state. The number of awaited receipts is bounded.
 
 use crate::base::error::Error;
 use crate::base::ids::PeerId;
@@ -16,32 +16,31 @@ use crate::store::{Message, MessageFilter};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Maximum number of messages per link whose receipts are awaited. If there are more, the oldest stay "forwarded".
+/// Maximum number of messages per link whose receipts are awaited. Beyond it, the oldest messages stay "forwarded".
 const AWAITED_MAX: usize = 1_000;
-/// How many of the newest messages to each peer are searched after a restart, for messages whose receipts are
-/// awaited.
+/// How many of the newest messages to each peer are read after a restart, to find those whose receipts are awaited.
 const RELOADED_MAX: i64 = 100;
-/// Maximum number of bytes to read of these messages.
+/// How many bytes of these messages are read at most.
 const RELOADED_BYTES_MAX: usize = 256 * 1024;
-/// The receipts that are news for a sender, by the word that is sent.
+/// The states that are reported to the sender's mesh. The words in the report are those of receipts.
 const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, MessageState::Expired];
 
-/// The messages of one link that were accepted there, and when to ask about them.
+/// The messages that one linked mesh has accepted and whose receipts are awaited.
 #[derive(Debug, Default)]
 pub(super) struct AwaitedReceipts {
-    /// The senders of the messages, by sequence number.
+    /// The senders of the messages, by the messages' sequence numbers.
     messages: BTreeMap<i64, PeerId>,
-    /// The messages about which the other mesh must be asked.
+    /// The messages about which to ask the other mesh.
     due: BTreeSet<i64>,
-    /// The number of changes in the last answer of the other mesh.
+    /// How often receipts have changed, according to the last answer of the other mesh.
     version: Option<i64>,
-    /// Whether the messages from before this broker started are included.
+    /// Whether the messages that were sent before this broker started are included.
     is_reloaded: bool,
 }
 
 impl AwaitedReceipts {
-    /// Adds a message that the other mesh accepted. Somebody may have read it before the answer arrived here, so the
-    /// other mesh is asked about it in any case.
+    /// Adds a message that the other mesh accepted. The recipient may have read the message before the answer
+    /// arrived here, so the other mesh is asked about this message in any case.
     pub(super) fn add(&mut self, message: &Message) {
         self.messages.insert(message.seq, message.sender.clone());
         if self.version.is_some() {
@@ -52,7 +51,7 @@ impl AwaitedReceipts {
         }
     }
 
-    /// Notes the number of changes that the other mesh sent.
+    /// Notes how often receipts have changed, according to the other mesh.
     fn note_version(&mut self, version: Option<i64>) {
         if version.is_some() && version != self.version {
             self.due = self.messages.keys().copied().collect();
@@ -60,7 +59,7 @@ impl AwaitedReceipts {
         self.version = version;
     }
 
-    /// Removes and returns messages of one sender about which to ask.
+    /// Removes and returns the messages of one sender about which to ask.
     fn take_due(&mut self) -> Option<(PeerId, Vec<i64>)> {
         let Self { messages, due, .. } = self;
         due.retain(|seq| messages.contains_key(seq));
@@ -75,16 +74,18 @@ impl AwaitedReceipts {
 /// The state of one message, as the recipient's mesh reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RemoteReceipt {
-    /// The key of the message, which is its id in the sender's mesh.
+    /// The key of the message. It is the id of the message in the sender's mesh.
     key: String,
-    /// Read, acknowledged or expired.
+    /// The state of the message: read, acknowledged or expired.
     state: MessageState,
-    /// How long ago the state was reached, in ms. A time would be wrong, because the clocks of two machines differ.
+    /// How long ago the message reached this state, in ms. A point in time would be wrong, because the clocks of
+    /// two machines differ.
     ago: i64,
 }
 
 impl RemoteReceipt {
-    /// Reads an answer, which is not trusted. Returns `None` if it is not a list of receipts.
+    /// Reads the answer of a linked mesh, which is not trusted. Returns `None` if the answer is not a list of
+    /// receipts.
     pub fn parse_all(value: &Value) -> Option<Vec<RemoteReceipt>> {
         let rows = value["receipts"].as_array()?;
         let receipt = |row: &Value| {
@@ -105,7 +106,7 @@ impl Mesh {
         }
     }
 
-    /// Finds the messages to these peers that their mesh accepted before this broker began.
+    /// After a restart, finds the messages to these peers that their mesh accepted earlier.
     pub(super) fn reload_awaited(&mut self, n: usize, recipients: &[PeerId]) -> Result<(), Error> {
         let Some(link) = self.federation.links.get_mut(n).filter(|link| !link.awaited.is_reloaded) else {
             return Ok(());
@@ -125,12 +126,12 @@ impl Mesh {
         Ok(())
     }
 
-    /// The version of the receipts here, for meshes that poll this one.
+    /// How often receipts have changed in this mesh. Meshes that poll this one are told this number.
     pub fn receipts_version(&self) -> i64 {
         self.mail.receipts_version()
     }
 
-    /// The next question about receipts for a link: the JSON to post.
+    /// The next question about receipts for a linked mesh: the JSON to post.
     pub fn next_receipts_query(&mut self, n: usize) -> Option<Value> {
         let (sender, seqs) = self.federation.links.get_mut(n)?.awaited.take_due()?;
         let keys: Vec<String> = seqs.into_iter().map(|seq| self.ids.message(seq)).collect();
@@ -140,17 +141,18 @@ impl Mesh {
         }))
     }
 
-    /// Notes that a question about receipts was not answered. It is repeated after the next answer to a poll.
+    /// Notes that a question about receipts was not answered. The question is repeated after the next answer to a
+    /// poll.
     pub fn on_receipts_failed(&mut self, n: usize) {
         if let Some(link) = self.federation.links.get_mut(n) {
             link.awaited.version = None;
         }
     }
 
-    /// Takes in what a linked mesh says about messages that it has accepted.
+    /// Stores what a linked mesh says about messages that it has accepted.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     pub fn on_receipts(&mut self, n: usize, receipts: &[RemoteReceipt], now: i64) -> Result<(), Error> {
         let Some(url) = self.federation.links.get(n).map(|link| link.url.clone()) else { return Ok(()) };
         for receipt in receipts {
@@ -177,10 +179,11 @@ impl Mesh {
         Ok(())
     }
 
-    /// What became of messages that a peer of a linked mesh sent to this one: the answer to its mesh's question.
+    /// The answer to a linked mesh that asks for receipts: what became of the messages that its peers sent to this
+    /// mesh.
     ///
     /// # Errors
-    /// When the disk cannot be read.
+    /// When the database can't be read.
     pub fn receipts_for(&self, senders: &[PeerId], keys: &[&str], now: i64) -> Result<Vec<Value>, Error> {
         let mut rows = Vec::new();
         for key in keys {

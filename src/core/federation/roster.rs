@@ -1,4 +1,5 @@
-//! The peers of linked meshes: read from the list that each mesh sends, and shown as online while that mesh answers.
+//! The peers of linked meshes. They are read from the list that each mesh sends, and shown as online while that
+//! mesh answers.
 //!
 //! **Invariant:** the peers of one linked mesh are not passed on to another mesh, and their number is bounded.
 
@@ -14,11 +15,11 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// A peer of a SuperLocalMemory daemon reads no direct mail if it sent no heartbeat in this time after its
-/// registration. Version 3.4.48 waits at an address to which nobody sends messages. Other peers send a heartbeat
-/// every 25 s.
+/// A peer of a SuperLocalMemory daemon reads no direct mail if, for this long after its registration, it has sent
+/// no heartbeat. Version 3.4.48 waits at an address to which nobody sends messages. All other peers send a
+/// heartbeat every 25 s.
 const BROADCAST_ONLY_MS: i64 = 60_000;
-/// Heartbeats this soon after the registration do not count.
+/// Heartbeats this soon after the registration are ignored.
 const FIRST_HEARTBEAT_MS: i64 = 5_000;
 
 /// The list of peers that a linked mesh sends.
@@ -26,21 +27,22 @@ const FIRST_HEARTBEAT_MS: i64 = 5_000;
 pub struct RemoteRoster {
     /// The id of the linked mesh; `None` for a SuperLocalMemory daemon.
     pub mesh_id: Option<String>,
-    /// How often receipts of messages from linked meshes have changed there; only an slm-mesh after 0.1.0 says so.
+    /// How often the linked mesh has changed receipts of messages that other meshes sent to it. Only versions of
+    /// slm-mesh after 0.1.0 report this number.
     pub receipts_version: Option<i64>,
-    /// Its peers.
+    /// The peers of the linked mesh.
     pub peers: Vec<LinkedPeer>,
 }
 
 impl RemoteRoster {
-    /// Reads the answer to `GET /mesh/peers` of an slm-mesh or a SuperLocalMemory daemon. The answer is not trusted:
-    /// rows that do not describe a peer of that mesh are left out, and long texts are cut.
+    /// Reads the answer of an slm-mesh or a SuperLocalMemory daemon to `GET /mesh/peers`. The answer is not
+    /// trusted, so rows that do not describe a peer of that mesh are left out, and long texts are cut.
     pub fn parse(value: &Value) -> Option<RemoteRoster> {
         let mesh_id = value["mesh"].as_str().map(|id| plain(id, 64));
         let rows = value["peers"].as_array()?;
         let own = |row: &&Value| row["mesh"].as_str().is_none_or(|of| Some(of) == mesh_id.as_deref());
         let active = |row: &&Value| row["status"].as_str().is_none_or(|status| status == "active");
-        // A daemon lists its own peers twice if another mesh shows them to it.
+        // A daemon lists its own peers twice if another mesh shows these peers to it.
         let mut known = HashSet::new();
         let found = rows.iter().filter(own).filter(active).filter_map(parse_peer);
         let peers = found.filter(|peer| known.insert(peer.id.clone())).take(limits::LINKED_MAX).collect();
@@ -71,7 +73,7 @@ fn is_id(id: &str) -> bool {
     (4..=64).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
-/// A text of at most `max` characters, on one line.
+/// Reduces a text to one line of at most `max` characters.
 pub(super) fn plain(text: &str, max: usize) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max).collect::<String>().trim().to_owned()
 }
@@ -93,8 +95,8 @@ fn reads_broadcasts_only(peer: &LinkedPeer, now: i64) -> bool {
 }
 
 impl Federation {
-    /// Whether a peer belongs to another link that still exists. If both links lead to the same mesh, a peer that is
-    /// offline may move from one link to the other.
+    /// Whether a peer belongs to another link that still exists. A peer that is offline may move from one link to
+    /// another if both links lead to the same mesh.
     fn belongs_elsewhere(&self, row: &PeerRow, url: &MeshUrl) -> bool {
         let Some(mesh) = row.mesh() else { return false };
         let id = |url: &str| self.link_to(url).and_then(|link| link.mesh_id.as_ref());
@@ -102,20 +104,20 @@ impl Federation {
         mesh != url && self.link_to(mesh).is_some() && !is_same
     }
 
-    /// The time at which the next linked mesh counts as silent, in ms.
+    /// When the next linked mesh will count as silent, in ms.
     pub(in crate::core) fn deadline(&self, peers: &Peers) -> Option<i64> {
         let online = peers.all().iter().filter(|peer| peer.row.online).filter_map(|peer| peer.row.mesh());
-        // If the settings no longer name a mesh, it counts as gone at once.
+        // A mesh that the settings no longer name counts as silent at once.
         online.map(|mesh| self.link_to(mesh).map_or(0, |link| self.silent_at(link))).min()
     }
 }
 
 impl Mesh {
-    /// Stores a part of the peers that a linked mesh listed, because a long list must not delay other clients. After
-    /// the last part, peers that are missing in the list count as gone.
+    /// Stores a part of the list of peers that a linked mesh sent. The list is stored in parts because a long list
+    /// must not delay other clients. After the last part, peers that are not in the list count as gone.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     pub fn on_roster(&mut self, n: usize, roster: &RemoteRoster, part: Range<usize>, now: i64) -> Result<(), Error> {
         let own = self.mesh_id();
         let Some(link) = self.federation.links.get_mut(n) else { return Ok(()) };
@@ -136,8 +138,9 @@ impl Mesh {
             let Mesh { turn, peers, mail, locks, journal, federation, .. } = mesh;
             let mut parts = LinkedParts { turn, mail, locks, journal };
             for seen in roster.peers.get(part.start..end).unwrap_or_default() {
-                // Two kinds of listed peers stay unchanged: this mesh's own peers, which the other mesh shows to us,
-                // and peers of another link, because their mail goes only to the mesh of that link.
+                // Two kinds of listed peers stay unchanged. This mesh's own peers are listed if the other mesh
+                // shows them to us. Peers of another link stay because their mail goes only to the mesh of that
+                // link.
                 let is_kept = |row: &PeerRow| !row.is_linked() || federation.belongs_elsewhere(row, &url);
                 if peers.get(&seen.id).is_some_and(|peer| is_kept(&peer.row)) {
                     continue;
@@ -162,7 +165,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// Notes that a linked mesh did not answer.
+    /// Notes that a linked mesh did not answer a poll.
     pub fn on_poll_failed(&mut self, n: usize, why: &str) {
         if let Some(link) = self.federation.links.get_mut(n) {
             link.trouble = Some(plain(why, 200));
@@ -176,7 +179,7 @@ impl Mesh {
         peers.mark_missing(turn, journal, |_, mesh| is_silent(mesh), "link_silent", now)
     }
 
-    /// The links, as the status shows them.
+    /// The links in the form that the status shows.
     pub(in crate::core) fn links_view(&self, now: i64) -> Result<Value, Error> {
         let mut rows = Vec::new();
         for link in self.federation.links() {

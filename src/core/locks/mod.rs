@@ -1,6 +1,7 @@
-//! Locks: one holder per file, a lease with a fencing token, a fair queue, no deadlock by waiting.
+//! Locks: each file has one holder, each lock has a lease and a fencing token, waiting callers form a fair queue,
+//! and a wait that would be a deadlock is refused.
 //!
-//! **Invariant:** only this module writes the locks, in memory and on disk.
+//! **Invariant:** only this module writes the locks, in memory and in the database.
 
 pub mod request;
 mod table;
@@ -71,7 +72,7 @@ pub static LOCK: Op = Op {
     run: lock,
 };
 
-/// Gives a lock back.
+/// Releases locks.
 pub static UNLOCK: Op = Op {
     name: "lock.unlock",
     summary: "Release locks",
@@ -108,7 +109,7 @@ pub static QUERY: Op = Op {
     run: query,
 };
 
-/// Asks whether others hold files.
+/// Checks whether other peers have locked files.
 pub static CHECK: Op = Op {
     name: "lock.check",
     summary: "List other peers' locks on these files, for a git hook that decides about them",
@@ -137,7 +138,7 @@ fn requested_paths(args: &Args) -> Vec<String> {
 fn required_paths(args: &Args) -> Result<Vec<String>, Error> {
     let found = requested_paths(args);
     match found.iter().find(|path| !path.starts_with('/')) {
-        _ if found.is_empty() => Err(Error::usage("filePath", "missing; want a path, or filePaths with several")),
+        _ if found.is_empty() => Err(Error::usage("filePath", "missing; give one path here, or several in filePaths")),
         Some(path) => Err(Error::usage("filePath", format!("want an absolute path, got \"{path}\""))),
         None => Ok(found),
     }
@@ -160,7 +161,7 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
         locks.refuse_cycle(peers, waiting, &request, &conflicts)?;
         return Ok(Outcome::Pending(WaitReason::Locks(request.into()), until));
     }
-    // A session that disconnected while it waited would not learn of the lock. It keeps its place in the queue,
+    // A session that has disconnected would not learn that it got the lock. It keeps its place in the queue,
     // because it may return.
     if ctx.until.is_some() && peers.get(&request.holder).is_some_and(Peer::is_gone) {
         let name = peers.name_of(&request.holder);
@@ -176,12 +177,12 @@ fn lock(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(granted_view(peers, &grants, ctx.now)))
 }
 
-/// The request that a call of `lock.lock` makes.
+/// Makes a request from the arguments of a `lock.lock` call.
 fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockRequest, Error> {
     let Mesh { peers, rates, settings, .. } = mesh;
     let paths = required_paths(args)?;
     if ctx.until.is_none() {
-        // Each pattern is compared with all locks.
+        // Each pattern costs extra, because it is compared with all locks.
         let n_patterns = paths.iter().filter(|path| paths::is_pattern(path)).count();
         rates.charge(peers, ctx.me(), 1 + n_patterns as u32, ctx.now)?;
     }
@@ -196,7 +197,8 @@ fn lock_request(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<LockR
         repo: Repository::new(text("repo", me.repo), text("gitRoot", me.git_root)),
         host: peers.host_of(ctx.conn),
         all_worktrees: args.text("scope") == Some("repo"),
-        // Two scripts of one person make two separate requests. An agent that requests its own lock again renews it.
+        // Two scripts of one person make two separate requests. If an agent requests a lock that it already holds,
+        // the lock is renewed.
         renew: args.flag("renew").unwrap_or(!peers.is_human(ctx.me())),
     })
 }
@@ -231,7 +233,8 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     let asked = requested_paths(args);
     let matcher = PathMatcher::new(asked.iter().map(String::as_str));
     let touches = |lock: &&LockRow| asked.is_empty() || matcher.overlaps(&lock.path);
-    // Sorted by the order of the grants: new locks come last, and a renewed lock keeps its place.
+    // The locks are sorted in the order in which they were granted. New locks come last, and a renewed lock keeps
+    // its place.
     let mut found: Vec<&LockRow> = locks.all().iter().filter(touches).collect();
     found.sort_by_key(|lock| cursor(lock));
     if let Some(after) = args.text("after") {
@@ -253,7 +256,7 @@ fn query(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     Ok(Outcome::Ready(value))
 }
 
-/// The position of a lock in a list.
+/// Where a lock stands in a list in the order of the grants.
 fn cursor(lock: &LockRow) -> (i64, &str) {
     (lock.token, &lock.path)
 }
@@ -274,7 +277,7 @@ fn check(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
     Ok(Outcome::Ready(json!({ "ok": true, "locks": rows })))
 }
 
-/// The answer to a granted request.
+/// The answer to a request that was granted.
 fn granted_view(peers: &Peers, grants: &[LockRow], now: i64) -> Value {
     let rows: Vec<Value> = grants.iter().map(|lock| lock_view(peers, lock, now)).collect();
     let mut value = json!({
@@ -291,7 +294,7 @@ fn granted_view(peers: &Peers, grants: &[LockRow], now: i64) -> Value {
     value
 }
 
-/// How many of the rows fit into one result.
+/// How many of these rows fit into one result.
 fn fitting(rows: &[Value]) -> usize {
     let mut size = 0;
     let fits = |row: &&Value| {
@@ -301,7 +304,7 @@ fn fitting(rows: &[Value]) -> usize {
     rows.iter().take_while(fits).count().max(1)
 }
 
-/// A lock as clients see it: the keys of the old HTTP API first.
+/// A lock in the form that clients see, with the keys of the old HTTP API first.
 pub fn lock_view(peers: &Peers, lock: &LockRow, now: i64) -> Value {
     json!({
         "filePath": lock.path, "lockedBy": lock.holder.as_str(), "lockedAt": time::iso(lock.granted),
@@ -311,7 +314,7 @@ pub fn lock_view(peers: &Peers, lock: &LockRow, now: i64) -> Value {
     })
 }
 
-/// The parts that change when a lock is taken from its holder.
+/// The parts of the mesh that change when a lock is taken from its holder.
 struct StealParts<'a> {
     turn: &'a mut Turn,
     peers: &'a Peers,

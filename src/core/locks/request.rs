@@ -1,4 +1,4 @@
-//! Requests for locks, and the rules for conflicts: whether a request and a lock share a file, and which locks block
+//! Requests for locks and the rules for conflicts: whether a request and a lock share a file, and which locks block
 //! which callers.
 
 use super::Locks;
@@ -8,22 +8,22 @@ use crate::base::paths::PathMatcher;
 use crate::core::peers::Peers;
 use crate::store::LockRow;
 
-/// The repository that contains the paths of a request.
+/// The repository that contains the requested paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
-    /// The identity that all work trees of one repository share.
+    /// An identity that all work trees of the repository share.
     pub identity: String,
     /// The root of the work tree.
     pub root: String,
 }
 
 impl Repository {
-    /// The repository, if its identity and its root are known.
+    /// Makes a repository, if both its identity and its root are known.
     pub fn new(identity: Option<String>, root: Option<String>) -> Option<Repository> {
         Some(Repository { identity: identity?, root: root? })
     }
 
-    /// A path inside the repository, with a leading slash. The repository itself is `/`.
+    /// A path relative to the repository, with a leading slash. The repository itself is `/`.
     fn inside<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.strip_prefix(self.root.trim_end_matches('/')).filter(|rest| rest.starts_with('/'))
     }
@@ -32,43 +32,44 @@ impl Repository {
 /// A request to lock paths.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LockRequest {
-    /// The paths, in normal form.
+    /// The requested paths, in normal form.
     pub paths: Vec<String>,
     /// The peer that requests the lock.
     pub holder: PeerId,
-    /// The part of the peer that requests the lock.
+    /// Who will own the lock: the peer itself, or a turn, a subagent or a command of the peer.
     pub owner: LockOwner,
     /// The reason that the peer gives.
     pub reason: String,
     /// The length of the lease, in ms.
     pub ttl_ms: i64,
-    /// The repository of the paths, to find the same file in another work tree.
+    /// The repository that contains the paths. It helps to find the same file in another work tree.
     pub repo: Option<Repository>,
     /// The machine whose file system contains the paths.
     pub host: String,
-    /// Whether the lock covers all work trees.
+    /// Whether the lock is to cover all work trees of the repository.
     pub all_worktrees: bool,
-    /// Whether a lock of the same holder is renewed. If not, that lock conflicts with the request.
+    /// Whether to renew a lock that the same holder already has. If false, that lock conflicts with the request.
     pub renew: bool,
 }
 
 impl LockRequest {
-    /// Whether the same holder has this lock already, so that it is renewed.
+    /// Whether the requester already holds this lock, so that the request renews it.
     pub(super) fn is_held_by(&self, lock: &LockRow) -> bool {
         let is_own = lock.owner == self.owner || lock.owner.is_shared() && self.owner.is_shared();
         lock.holder == self.holder && is_own && !lock.owner.excludes(&self.owner)
     }
 
-    /// The lock on one of the paths: the renewed `old` lock, or a new lock with `token`.
+    /// Makes the lock for one of the paths. It is a renewal of the `old` lock, or a new lock with `token`.
     pub(super) fn grant(&self, path: &str, old: Option<&LockRow>, token: i64, now: i64) -> LockRow {
-        // If an edit renews a lock that the agent requested explicitly, the lock still belongs to the peer, and its
-        // lease is not shortened.
+        // An edit may renew a lock that the agent requested explicitly. Such a lock still belongs to the peer, and
+        // its lease is not shortened.
         let is_edit = self.owner.is_edit();
         let kept = old.filter(|_| is_edit);
         let owner = kept.filter(|old| !old.owner.is_edit()).map_or(&self.owner, |old| &old.owner);
         let old_reason = || old.map(|old| old.reason.clone()).unwrap_or_default();
         LockRow {
-            // A renewed lock keeps its token, because it is the same grant, and its holder may have shown the token.
+            // A renewed lock keeps its token. It is still the same grant, and the holder may have shown the token
+            // to others.
             token: old.map_or(token, |old| old.token),
             path: path.to_owned(),
             holder: self.holder.clone(),
@@ -84,11 +85,11 @@ impl LockRequest {
     }
 }
 
-/// A request that is prepared for comparisons with many locks.
+/// A request that is prepared for comparison with many locks.
 pub(super) struct LockMatcher<'a> {
     pub(super) request: &'a LockRequest,
     paths: PathMatcher<'a>,
-    /// The same paths, relative to their repository.
+    /// The same paths, relative to the repository.
     inside: PathMatcher<'a>,
 }
 
@@ -117,8 +118,8 @@ impl<'a> LockMatcher<'a> {
 }
 
 impl LockMatcher<'_> {
-    /// Whether the request and a lock overlap only because one work tree is in a folder of another work tree. A
-    /// folder or glob of the outer work tree does not reach into the inner one, unless it begins there.
+    /// Whether the request and a lock overlap only because one work tree is inside another. A folder or glob of the
+    /// outer work tree covers nothing in the inner one, unless its path begins there.
     fn is_in_other_tree(&self, lock: &LockRow) -> bool {
         let (Some(repo), Some(lock_repo), Some(lock_path)) = (&self.request.repo, &lock.repo, &lock.repo_path) else {
             return false;
@@ -146,7 +147,7 @@ impl Locks {
         self.conflicting(peers, request).cloned().collect()
     }
 
-    /// The locks that conflict with a request, computed only as far as the iterator is read.
+    /// The locks that conflict with a request. They are computed one by one as the iterator is read.
     pub(in crate::core) fn conflicting<'a>(
         &'a self,
         peers: &'a Peers,
@@ -158,8 +159,9 @@ impl Locks {
     }
 }
 
-/// Whether a lock of the same holder does not conflict. An agent's own lock never blocks the agent; only two of its
-/// commands, or two of its subagents, exclude each other. Two locks of a person are two separate requests.
+/// Whether a lock of the same holder is compatible with a request. The locks of an agent never block the agent
+/// itself, but two of its commands exclude each other, and so do two of its subagents. Two locks of a person are
+/// two separate requests.
 fn is_compatible(peers: &Peers, lock: &LockRow, request: &LockRequest) -> bool {
     if peers.is_human(&request.holder) {
         return request.renew && lock.owner == request.owner;

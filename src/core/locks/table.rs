@@ -1,4 +1,4 @@
-//! The locks in force: they are granted, renewed, released, and they expire.
+//! The table of the locks in force. It grants, renews, releases and expires locks.
 
 use super::request::LockRequest;
 use super::{lock_view, wait_queue};
@@ -19,18 +19,19 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub struct Locks {
     pub(super) locks: Vec<LockRow>,
-    /// Commands that may reconnect, after the broker started or after a connection to another machine broke.
+    /// Commands that may still reconnect, because the broker has restarted or their connection to another machine
+    /// has broken.
     orphans: Vec<Orphan>,
-    /// The holders and commands whose locks end with each connection.
+    /// For each connection, the commands whose locks end with the connection.
     commands: HashMap<ConnId, Vec<(PeerId, LockOwner)>>,
 }
 
-/// A command that lost its connection. Its locks are kept for a while, because the command may reconnect.
+/// A command that has lost its connection. Its locks are kept for a while, because the command may reconnect.
 #[derive(Debug, Clone, PartialEq)]
 struct Orphan {
     holder: PeerId,
     command: LockOwner,
-    /// The time until which the locks are kept, in ms.
+    /// Until when the locks are kept, in ms.
     until: i64,
 }
 
@@ -51,7 +52,7 @@ impl Locks {
         &self.locks
     }
 
-    /// The paths that a peer holds.
+    /// The paths that a peer has locked.
     pub(in crate::core) fn paths_of<'a>(&'a self, holder: &'a str) -> impl Iterator<Item = &'a str> {
         self.locks.iter().filter(move |lock| lock.holder == holder).map(|lock| lock.path.as_str())
     }
@@ -66,7 +67,7 @@ impl Locks {
         self.locks.iter().any(|lock| lock.holder == holder && lock.owner.is_shared())
     }
 
-    /// Reads the locks from the store. Locks of commands get a new grace period.
+    /// Loads the locks from the store. The locks of commands get a new grace period.
     pub(in crate::core) fn load(&mut self, turn: &Turn, local_host: &str, now: i64) -> Result<(), Error> {
         self.locks = turn.store.locks()?;
         self.orphans.clear();
@@ -80,15 +81,15 @@ impl Locks {
         Ok(())
     }
 
-    /// When the next lock expires, in ms.
+    /// When the next lock or the next grace period ends, in ms.
     pub(in crate::core) fn deadline(&self) -> Option<i64> {
         let expiry = self.locks.iter().map(|lock| lock.expires).min();
         let orphans = self.orphans.iter().map(|orphan| orphan.until).min();
         [expiry, orphans].into_iter().flatten().min()
     }
 
-    /// Ends locks that have expired, and locks of commands that did not reconnect after a crash. The lock of a
-    /// command does not expire while the command keeps its connection open, even if nobody renews it.
+    /// Ends the locks that have expired, and the locks of commands that did not reconnect in time. While a command
+    /// keeps its connection open, its lock does not expire, even if nobody renews it.
     pub(in crate::core) fn expire(
         &mut self,
         turn: &mut Turn,
@@ -117,7 +118,7 @@ impl Locks {
         }
     }
 
-    /// Notes that a command's lock ends with this connection.
+    /// Notes that the lock of a command ends with this connection.
     pub(super) fn add_command(&mut self, conn: ConnId, request: &LockRequest) {
         if request.owner.is_shared() {
             return;
@@ -129,12 +130,12 @@ impl Locks {
         }
     }
 
-    /// Whether the locks of a command end with this connection.
+    /// Whether the lock of any command ends with this connection.
     pub(in crate::core) fn has_command(&self, conn: ConnId) -> bool {
         self.commands.get(&conn).is_some_and(|known| !known.is_empty())
     }
 
-    /// Forgets a command that no longer holds any lock.
+    /// Forgets a command that no longer holds any locks.
     pub(super) fn forget_command(&mut self, conn: ConnId, holder: &str, owner: &LockOwner) {
         let holds = self.locks.iter().any(|lock| lock.holder == holder && lock.owner == *owner);
         if let Some(known) = self.commands.get_mut(&conn).filter(|_| !holds) {
@@ -142,23 +143,24 @@ impl Locks {
         }
     }
 
-    /// Gives a grace period to the commands of a connection to another machine that broke.
+    /// Gives a grace period to the commands on a connection to another machine, because the connection broke.
     pub(in crate::core) fn await_commands(&mut self, conn: ConnId, now: i64) {
         let until = now + grace_ms(false);
         let lost = self.commands.remove(&conn).unwrap_or_default();
         self.orphans.extend(lost.into_iter().map(|(holder, command)| Orphan { holder, command, until }));
     }
 
-    /// Removes and returns the commands whose locks end with a connection.
+    /// Removes and returns the commands whose locks end with this connection.
     pub(in crate::core) fn take_commands(&mut self, conn: ConnId) -> Vec<(PeerId, LockOwner)> {
         self.commands.remove(&conn).unwrap_or_default()
     }
 
-    /// Grants a request that conflicts with no other lock. Renews the requested locks that the caller already holds,
-    /// and takes the others. The new locks share one new token, which distinguishes this grant from earlier ones.
+    /// Grants a request that conflicts with no lock. The locks that the requester already holds are renewed, and
+    /// the other paths are locked. The new locks share one new token, which distinguishes this grant from earlier
+    /// ones.
     ///
     /// # Errors
-    /// When too many locks are in force, or the disk refuses.
+    /// When too many locks are in force, or the database can't be written.
     pub fn grant(
         &mut self,
         turn: &mut Turn,
@@ -191,10 +193,10 @@ impl Locks {
         Ok(grants)
     }
 
-    /// Releases one path; returns false if this owner does not hold the path.
+    /// Releases one path. Returns false if this owner does not hold the path.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     #[allow(clippy::too_many_arguments)] // the lock, its owner, and the parts that its end changes
     pub fn release_path(
         &mut self,
@@ -213,10 +215,10 @@ impl Locks {
         Ok(self.locks.len() < n_before)
     }
 
-    /// Extends the matching locks at least until `expires`.
+    /// Extends the matching locks, so that they last at least until `expires`.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     pub(in crate::core) fn extend(
         &mut self,
         turn: &mut Turn,
@@ -233,7 +235,7 @@ impl Locks {
     /// Ends the matching locks for this reason.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     pub(in crate::core) fn release(
         &mut self,
         turn: &mut Turn,
@@ -257,7 +259,7 @@ impl Locks {
         Ok(())
     }
 
-    /// The error for a path that could not be released.
+    /// The error if a path could not be released.
     pub(super) fn not_released(&self, peers: &Peers, me: &str, path: &str) -> Error {
         Error::not_found(match self.locks.iter().find(|lock| lock.path == path) {
             Some(lock) if lock.holder == me => {
@@ -271,7 +273,7 @@ impl Locks {
         })
     }
 
-    /// The refusal of a request. It names the holder, the reason, the remaining time, and what to do.
+    /// The error that refuses a request. It names the holder, the reason, the remaining time, and what to do.
     pub(in crate::core) fn held_error(
         &self,
         peers: &Peers,
@@ -303,5 +305,5 @@ impl Locks {
     }
 }
 
-/// The reason for a lock that its holder released. The event contains no reason then.
+/// The reason if the holder itself released the lock. In this case, the event contains no reason.
 const UNLOCKED: &str = "unlocked";

@@ -1,5 +1,5 @@
-//! The queue for locks: which callers wait, when waiting would be a deadlock, and how the human takes a lock from its
-//! holder.
+//! The queue for locks: which callers wait, whether waiting would cause a deadlock, and how the human takes a lock
+//! from its holder.
 
 use super::request::{LockMatcher, LockRequest};
 use super::{Locks, StealParts, lock_view};
@@ -12,35 +12,35 @@ use crate::core::{CallContext, Mesh};
 use crate::store::{LockRow, Message};
 use serde_json::{Value, json};
 
-/// How many names in the queue a row shows.
+/// How many names of waiting peers a row shows.
 const NAMES_MAX: usize = 8;
 
-/// A holder or a requester of a lock: a peer, and the part of it that owns the lock.
+/// Somebody who holds or requests a lock: a peer, and the owner of the lock within the peer.
 type Party<'a> = (&'a PeerId, &'a LockOwner);
 
 fn party(lock: &LockRow) -> Party<'_> {
     (&lock.holder, &lock.owner)
 }
 
-/// Whether the first party may depend on what the second one does. Two running commands of one peer are two parties,
-/// but the peer itself is the same party as each of them.
+/// Whether two parties depend on each other's progress. Two commands of one peer do not, but the peer itself counts
+/// as the same party as each of its commands.
 fn is_same_party(a: Party, b: Party) -> bool {
     a.0 == b.0 && (a.1 == b.1 || a.1.is_shared() || b.1.is_shared())
 }
 
-/// The requests in the queue, ready to be compared with locks.
+/// The requests in the queue, prepared for comparison with locks.
 pub(super) fn matchers(waiting: &Waiting) -> Vec<LockMatcher<'_>> {
     waiting.lock_requests().map(LockMatcher::new).collect()
 }
 
-/// The names of the peers that wait for a lock, in the order of their requests.
+/// The names of the peers that wait for a lock, in the order in which they requested it.
 pub(super) fn names_for(peers: &Peers, lock: &LockRow, queue: &[LockMatcher]) -> Vec<String> {
     let others = queue.iter().filter(|matcher| matcher.request.holder != lock.holder && matcher.collides(lock));
     others.map(|matcher| peers.name_of(&matcher.request.holder)).take(NAMES_MAX).collect()
 }
 
 impl Locks {
-    /// Takes the locks that conflict with a request from their holders, for the human.
+    /// Takes all locks that conflict with a request from their holders, for the human.
     pub(super) fn steal(
         &mut self,
         parts: &mut StealParts,
@@ -54,7 +54,7 @@ impl Locks {
         self.conflicts(parts.peers, request).iter().try_for_each(|lock| self.take_from_holder(parts, ctx, lock))
     }
 
-    /// Takes one grant from its holder, for the human; returns false if the grant has already ended.
+    /// Takes one grant from its holder, for the human. Returns false if the grant has already ended.
     pub(super) fn take_grant(
         &mut self,
         parts: &mut StealParts,
@@ -78,7 +78,7 @@ impl Locks {
         self.take_from_holder(parts, ctx, &lock).map(|()| true)
     }
 
-    /// Ends the lock of another peer and notifies the peer.
+    /// Ends the lock of another peer and notifies that peer.
     fn take_from_holder(&mut self, parts: &mut StealParts, ctx: &CallContext, lock: &LockRow) -> Result<(), Error> {
         let StealParts { turn, peers, mail, journal, federation } = parts;
         self.release(turn, peers, journal, |other| other == lock, "stolen by the human", ctx.now)?;
@@ -94,7 +94,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Refuses a wait for a peer that already waits for the caller, directly or through others.
+    /// Refuses to let the caller wait for a peer that already waits for the caller, directly or through other
+    /// peers.
     pub(super) fn refuse_cycle(
         &self,
         peers: &Peers,
@@ -129,7 +130,7 @@ impl Locks {
 }
 
 impl Mesh {
-    /// The locks in force with the peers that wait for them, at most `max` locks, for observers.
+    /// The locks in force, each with the peers that wait for it, for observers. Returns at most `max` locks.
     pub fn observed_locks(&self, max: usize, now: i64) -> Vec<Value> {
         let queue = matchers(&self.waiting);
         let view = |lock: &LockRow| {

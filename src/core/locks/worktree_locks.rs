@@ -1,4 +1,4 @@
-//! The locks that concern one work tree, as hooks and the shield need them.
+//! The locks that affect one work tree, for hooks and for the shield.
 
 use super::super::op::ArgKind;
 use super::super::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
@@ -39,14 +39,16 @@ fn others(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
         host: peers.host_of(ctx.conn),
         ..LockRequest::default()
     };
-    // As for an edit, a lock that was taken over the process's own connection may belong to any of its sessions.
+    // A lock that was taken over the connection of the process itself may belong to any session of the process.
+    // Such a lock blocks none of these sessions, just as it does not block their edits.
     let is_shared =
         |lock: &LockRow| lock.owner == LockOwner::Peer && peers.is_attached_beside(&ctx.ancestors, &lock.holder);
     let rows = watched_locks(locks, peers, &request, args.word("project"), is_shared);
     Ok(Outcome::Ready(json!({ "ok": true, "locks": rows })))
 }
 
-/// The locks of other peers that concern a work tree, with their paths in it. A hook watches these locks.
+/// The locks of other peers that affect a work tree, with their paths in this work tree. A hook watches these
+/// locks.
 pub(in crate::core) fn watched_locks(
     locks: &Locks,
     peers: &Peers,
@@ -71,13 +73,13 @@ pub(in crate::core) fn watched_locks(
     rows.take(limits::WATCHED_FILES_MAX).collect()
 }
 
-/// A session's own locks, which its hooks watch.
+/// The locks that the session itself holds. Its hooks watch these locks, too.
 pub(in crate::core) fn own_locks(locks: &Locks, peers: &Peers, me: &str) -> Vec<Value> {
     let own = locks.all().iter().filter(|lock| lock.holder == me).take(limits::WATCHED_FILES_MAX);
     own.map(|lock| short_view(peers, lock, &lock.path)).collect()
 }
 
-/// The facts about a lock that a hook needs.
+/// The facts that a hook needs about a lock.
 fn short_view(peers: &Peers, lock: &LockRow, path: &str) -> Value {
     json!({ "filePath": path, "token": lock.token, "lockedBy": lock.holder.as_str(),
             "holder": peers.name_of(&lock.holder) })

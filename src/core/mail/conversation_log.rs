@@ -1,7 +1,7 @@
-//! The log: the messages of all peers, as the owner of the agents reads them.
+//! The log: the messages of all peers, for the owner of the agents to read.
 //!
-//! **Invariant:** reading the log changes no message. A person sees the messages on their machine, and an agent sees
-//! its own.
+//! **Invariant:** reading the log changes no message. A person sees the messages on the person's own machine, and
+//! an agent sees its own messages.
 
 use super::history::{self, HistoryFilter, VisibleMail};
 use super::text_filter::TextFilter;
@@ -17,7 +17,7 @@ use crate::store::{Message, MessageScan, Store};
 use serde_json::json;
 
 const PATH: ArgKind = ArgKind::Text { min: 0, max: limits::PATH_MAX };
-/// The words of a search, in bytes.
+/// The argument for the words of a search, which are limited in bytes.
 pub(super) const SEARCH: ArgKind = ArgKind::Text { min: 0, max: 1024 };
 
 /// Maximum size of one answer, in bytes. To get more, a client calls again.
@@ -100,7 +100,7 @@ fn log(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(value))
 }
 
-/// The sequence number of the last message before a time.
+/// The sequence number of the last message before a time, which the caller gives as text.
 fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
     let time = time::parse_since(text, now).ok_or_else(|| {
         Error::usage("since", "want how long ago, such as 2h or 30m, or a time such as 2026-11-22T06:43:36Z")
@@ -108,7 +108,8 @@ fn since(store: &Store, text: &str, now: i64) -> Result<i64, Error> {
     Ok(store.message_at(time)?)
 }
 
-/// Lets through messages of peers in the caller's repository or directory, as `peers --scope repo` lists them.
+/// Restricts the filter to messages of peers in the caller's repository or directory, the same peers as in `peers
+/// --scope repo`.
 fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallContext, args: &Args) {
     let me = peers.get(ctx.me()).map(|peer| &peer.row);
     let repo = args.text("repo").map(str::to_owned).or_else(|| me.and_then(|me| me.repo.clone()));
@@ -121,8 +122,8 @@ fn add_project<'a>(filter: &mut HistoryFilter<'a>, peers: &'a Peers, ctx: &CallC
 }
 
 impl Mail {
-    /// The conversation of a message. If the message does not begin its conversation, only its direct and indirect
-    /// replies are shown with it.
+    /// The conversation to which a message belongs. If the message is not the first of its conversation, only the
+    /// message and its direct and indirect replies are shown.
     fn thread(
         &self,
         store: &Store,

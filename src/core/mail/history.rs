@@ -1,7 +1,7 @@
 //! Reads the history of messages in bounded steps, for `log` and for a search of the inbox.
 //!
 //! One step takes at most a millisecond of the loop. To get more, a client calls again, and other clients are
-//! served in between. The alternative was that each verb opens the database itself. But guests have no database, a
+//! served in between. The alternative was to let each verb open the database itself. But guests have no database, a
 //! second reader delays the checkpoints of the write-ahead log, and the rules of visibility would exist twice.
 
 use super::text_filter::TextFilter;
@@ -15,13 +15,13 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-/// Maximum number of rows that one step reads, about half a millisecond of work.
+/// Maximum number of rows that one step reads. This many rows take about half a millisecond.
 pub(super) const STEP_ROWS: i64 = 1_000;
 /// Maximum number of bytes of text that one step reads.
 pub(super) const STEP_BYTES: usize = 512 * 1024;
 /// Maximum number of messages that one step returns. Returning one message costs as much as reading ten.
 const FOUND_MAX: usize = 100;
-/// Maximum number of replies that one step follows back to the first message.
+/// Maximum number of replies that one step follows towards the beginning of a conversation.
 const CLIMB_MAX: usize = 1_000;
 
 /// Which messages a caller may see.
@@ -31,7 +31,7 @@ pub(super) enum VisibleMail {
     All,
     /// The messages of the peers on one machine, for the person at that machine.
     OfMachine(String),
-    /// Only the messages of this peer.
+    /// The messages that this peer has sent or received.
     OfPeer(PeerId),
 }
 
@@ -55,7 +55,7 @@ impl VisibleMail {
     }
 }
 
-/// A test of peers that remembers its result for each peer.
+/// A test of peers that remembers the result for each peer.
 struct PeerTest<'a> {
     peers: &'a Peers,
     passes: Box<dyn Fn(&Peer) -> bool + 'a>,
@@ -67,7 +67,7 @@ impl<'a> PeerTest<'a> {
         PeerTest { peers, passes: Box::new(passes), known: HashMap::new() }
     }
 
-    /// Whether the sender or the recipient passes.
+    /// Whether the sender or the recipient of a message passes the test.
     fn passes_either(&mut self, message: &ScannedMessage<'_>) -> bool {
         [message.sender, message.recipient].into_iter().any(|id| {
             *self.known.entry(id.clone()).or_insert_with(|| self.peers.get(id).is_some_and(|peer| (self.passes)(peer)))
@@ -78,12 +78,12 @@ impl<'a> PeerTest<'a> {
 /// A test of one message.
 type MessageTest<'a> = Box<dyn FnMut(&ScannedMessage<'_>) -> bool + 'a>;
 
-/// The messages that a caller wants.
+/// Selects the messages that a caller wants.
 pub(super) struct HistoryFilter<'a> {
     text: TextFilter,
-    /// A message must pass all of these tests.
+    /// The tests. A message must pass all of them.
     tests: Vec<MessageTest<'a>>,
-    /// Only this message and its direct and indirect replies.
+    /// If set, the filter passes only this message and its direct and indirect replies.
     below: Option<Subthread>,
 }
 
@@ -92,7 +92,7 @@ impl<'a> HistoryFilter<'a> {
         HistoryFilter { text, tests: Vec::new(), below: None }
     }
 
-    /// Adds a test that looks at the message.
+    /// Adds a test of the message itself.
     pub(super) fn and(&mut self, test: impl FnMut(&ScannedMessage<'_>) -> bool + 'a) {
         self.tests.push(Box::new(test));
     }
@@ -103,7 +103,7 @@ impl<'a> HistoryFilter<'a> {
         self.and(move |message| test.passes_either(message));
     }
 
-    /// Lets through only messages that the caller may see.
+    /// Restricts the filter to messages that the caller may see.
     pub(super) fn and_visible(&mut self, peers: &'a Peers, visible: VisibleMail) {
         match visible {
             VisibleMail::All => {}
@@ -112,13 +112,13 @@ impl<'a> HistoryFilter<'a> {
         }
     }
 
-    /// Lets through only this message and its direct and indirect replies.
+    /// Restricts the filter to this message and its direct and indirect replies.
     pub(super) fn and_below(&mut self, seq: i64) {
         self.below = Some(Subthread { top: seq, n_climbed: 0, known: HashMap::from([(seq, true)]) });
     }
 }
 
-/// Whether a message passes all tests, and belongs to the subthread if there is one.
+/// Whether a message passes all tests, and belongs to the subthread if the filter has one.
 fn passes(
     store: &Store,
     message: &ScannedMessage<'_>,
@@ -131,7 +131,7 @@ fn passes(
     below.map_or(Ok(true), |below| below.contains(store, message.seq, message.reply_to))
 }
 
-/// A message inside a conversation, with all its direct and indirect replies.
+/// A message inside a conversation, together with its direct and indirect replies.
 #[derive(Debug)]
 struct Subthread {
     top: i64,
@@ -154,7 +154,7 @@ impl Subthread {
             };
             self.n_climbed += 1;
             if self.n_climbed > CLIMB_MAX {
-                // If the chain is longer, the message is shown, because following the chain would cost too much.
+                // The chain of replies is too long to follow, so the message is shown without a check.
                 return Ok(true);
             }
             parent = store.reply_target(at)?;
@@ -164,7 +164,7 @@ impl Subthread {
     }
 }
 
-/// A send that was found: one message, or its copies to the peers of a group.
+/// A send that the search found: one message, or all copies that went to the members of a group.
 #[derive(Debug)]
 struct FoundSend {
     /// The sequence number of the oldest copy.
@@ -172,7 +172,7 @@ struct FoundSend {
     /// The sequence number of the newest copy.
     last: i64,
     copies: Vec<MessageState>,
-    /// The value that all copies of a message to a group share; `None` for a message to one peer.
+    /// What all copies of a message to a group have in common; `None` for a message to one peer.
     shared: Option<(PeerId, String, i64, String)>,
 }
 
@@ -183,7 +183,7 @@ impl FoundSend {
         FoundSend { first: message.seq, last: message.seq, copies: vec![message.state], shared }
     }
 
-    /// Adds a message if it is a copy of this send; returns whether it was.
+    /// Adds a message if it is a copy of this send. Returns whether the message was added.
     fn absorb(&mut self, message: &ScannedMessage<'_>) -> bool {
         let is_copy = self.shared.as_ref().is_some_and(|(sender, group, created, body)| {
             (sender, group.as_str(), *created, body.as_str())
@@ -197,7 +197,7 @@ impl FoundSend {
         is_copy
     }
 
-    /// The number of copies in each state.
+    /// How many copies are in each state.
     fn receipts(&self) -> Value {
         let mut counts: Map<String, Value> = Map::new();
         for state in &self.copies {
@@ -213,15 +213,15 @@ impl FoundSend {
 pub(super) struct HistoryPage {
     /// The messages, oldest first.
     pub(super) rows: Vec<Value>,
-    /// The number of the last message that the scan has passed.
+    /// The sequence number of the last message that the scan has passed.
     pub(super) cursor: Option<i64>,
     /// Whether the scan has reached the end.
     pub(super) is_complete: bool,
 }
 
 impl Mail {
-    /// Makes one step through the history. `to_row` turns a message into a row. All rows together have at most
-    /// `bytes_max` bytes, but there is at least one row.
+    /// Makes one step through the history. `to_row` converts a message to a row. The rows have at most `bytes_max`
+    /// bytes in total, but there is at least one row.
     pub(super) fn history(
         &self,
         store: &Store,
@@ -256,7 +256,7 @@ impl Mail {
     }
 }
 
-/// Looks for messages, in the direction of the scan.
+/// Searches messages in the direction of the scan.
 fn find(
     store: &Store,
     scan: &MessageScan<'_>,
@@ -288,7 +288,7 @@ fn find(
     failed.map_or(Ok((found, end)), Err)
 }
 
-/// The messages that one step searches: a thread, everything that the caller may see, or the messages of one peer or
+/// Which messages one step searches: a thread, everything that the caller may see, or the messages of one peer or
 /// channel.
 pub(super) fn source<'a>(
     visible: &'a VisibleMail,

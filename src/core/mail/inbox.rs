@@ -72,7 +72,7 @@ impl MailView {
     }
 }
 
-/// The messages of a view that come after the cursor.
+/// The filter for the messages of a view that come after the cursor.
 fn filter<'a>(
     view: MailView,
     me: &'a str,
@@ -88,7 +88,8 @@ fn filter<'a>(
         group: other.and_then(Correspondent::channel).map(ChannelName::as_str),
         unread: view == MailView::Unread,
         after: after.unwrap_or(0),
-        // History without a cursor means the latest messages. Unread mail always begins with the oldest message.
+        // Without a cursor, a history begins with the latest messages, while unread mail begins with the oldest
+        // one.
         newest: view != MailView::Unread && after.is_none(),
         limit,
         ..MessageFilter::default()
@@ -101,13 +102,14 @@ fn inbox(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Err
         mail.acknowledge(turn, peers, journal, ctx, id)?;
     }
     let view = MailView::of(args.text("filter"));
-    // Looking at another peer's mail does not mark it as read, and its senders get no receipt.
+    // When a caller looks at the mail of another peer, the mail is not marked as read, and its senders get no
+    // receipt.
     let is_look = args.flag("take") == Some(false) && !peers.is_inside(&ctx.ancestors, ctx.me());
     let limit = args.int("limit").unwrap_or(20);
     let other = args.text("from").map(|name| Correspondent::named(peers, "from", name)).transpose()?;
     let is_channel = other.as_ref().is_some_and(|other| other.channel().is_some());
     let words = args.text("search").unwrap_or("");
-    // The messages of a channel in a mailbox have no index, so the history is read in bounded steps.
+    // There is no index for the messages of one channel in a mailbox, so this reads the history in bounded steps.
     if !words.trim().is_empty() || is_channel && view != MailView::Unread {
         return mail.search(&turn.store, peers, ctx, args, words, other.as_ref());
     }

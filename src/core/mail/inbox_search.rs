@@ -1,4 +1,4 @@
-//! A search of a peer in its own messages, both sent and received.
+//! Lets a peer search the messages that it has sent or received.
 //!
 //! **Invariant:** a search marks no message as read. Unread messages that it finds stay unread, and the inbox offers
 //! them again.
@@ -15,7 +15,7 @@ use serde_json::json;
 use std::cell::RefCell;
 
 impl Mail {
-    /// Finds the latest messages of the caller that contain all these words, and returns them oldest first.
+    /// Finds the latest messages of the caller that contain all of these words. Returns them oldest first.
     pub(super) fn search(
         &self,
         store: &Store,

@@ -1,4 +1,4 @@
-//! Mail: messages to peers, groups and everybody, and the mailboxes in which they wait.
+//! Mail: messages to peers, groups and everybody, and the mailboxes in which messages wait.
 //!
 //! **Invariant:** only this module writes messages and their receipts. A receipt never claims more than is known:
 //! accepted, offered, read, acknowledged or expired.
@@ -101,13 +101,14 @@ fn send(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(value))
 }
 
-/// The error for the id of a message that does not exist.
+/// The error if no message has this id.
 fn no_message(id: &str) -> Error {
     let id: String = id.chars().take(80).collect();
     Error::not_found(format!("no message has the id {id}; it may have been removed after 7 days"))
 }
 
-/// The id of the peer with this name. A text that matches no peer may be the sender of old mail.
+/// The id of the peer with this name. A text that is not the name of a peer may be the sender of old mail, so it is
+/// returned unchanged.
 fn peer_or_text(peers: &Peers, name: &str) -> Result<PeerId, Error> {
     peers.resolve(name).or_else(|error| if error.kind == ErrorKind::NotFound { Ok(name.into()) } else { Err(error) })
 }
@@ -143,8 +144,8 @@ impl Correspondent {
     }
 }
 
-/// The recipients that `to` names, and the name of the group if `to` names one. A sender never receives its own
-/// message to a group.
+/// The recipients that `to` names, and the name of the group if `to` names a group. A sender does not receive its
+/// own message to a group.
 fn recipients(peers: &Peers, channels: &Channels, me: &str, to: &str) -> Result<(Option<String>, Vec<PeerId>), Error> {
     let others = |ids: &mut dyn Iterator<Item = &PeerId>| ids.filter(|id| *id != me).cloned().collect();
     if ChannelName::is_meant_by(to) {
@@ -170,14 +171,14 @@ fn recipients(peers: &Peers, channels: &Channels, me: &str, to: &str) -> Result<
 #[derive(Debug)]
 pub struct Mail {
     ids: PublicIds,
-    /// The number of unread messages of each peer, counted on first use.
+    /// How many unread messages each peer has. The messages of a peer are counted when the number is first needed.
     unread: HashMap<PeerId, i64>,
-    /// Messages that a hook took a moment ago, with the time and the connection.
+    /// Messages that a hook took a moment ago, each with the time and the connection of the hook.
     recently_delivered: HashMap<i64, (i64, ConnId)>,
-    /// Sessions that were woken recently.
+    /// Recent wakeups of sessions.
     wakeups: Vec<WakeupAttempt>,
-    /// A version that increases when the receipt of a message with a key changes, for meshes that poll this one. It
-    /// begins with the time, so that it is another one after a restart.
+    /// A version that increases when the receipt of a message with a key changes. Meshes that poll this one are
+    /// told the version. The version starts from the current time, so that it is different after a restart.
     receipts_version: i64,
 }
 
@@ -192,25 +193,25 @@ impl Mail {
         }
     }
 
-    /// The version of the receipts, which increases when a message from a linked mesh is read here.
+    /// The version of the receipts. It increases when a message from a linked mesh is read here.
     pub fn receipts_version(&self) -> i64 {
         self.receipts_version
     }
 
-    /// Forgets all counts after a rollback.
+    /// Forgets all counts, because a transaction was rolled back.
     pub(super) fn reload(&mut self) {
         self.unread.clear();
     }
 
-    /// Forgets the counts of a peer.
+    /// Forgets the count of a peer.
     pub(super) fn forget_peer(&mut self, id: &str) {
         self.unread.remove(id);
     }
 
-    /// The number of unread messages of a peer.
+    /// How many unread messages a peer has.
     ///
     /// # Errors
-    /// When the disk cannot be read.
+    /// When the database can't be read.
     pub fn unread(&mut self, store: &Store, id: &str) -> Result<i64, Error> {
         if let Some(n) = self.unread.get(id) {
             return Ok(*n);
@@ -220,12 +221,12 @@ impl Mail {
         Ok(n)
     }
 
-    /// The number of unread messages of a peer, without keeping the count; `None` when the disk cannot be read.
+    /// How many unread messages a peer has. Does not store the count. Returns `None` if the database can't be read.
     pub(super) fn waiting_for(&self, store: &Store, id: &str) -> Option<i64> {
         self.unread.get(id).copied().or_else(|| store.count_unread(id).ok())
     }
 
-    /// The names of a few senders of unread mail, the oldest mail first.
+    /// The names of the first few senders of unread mail, beginning with the oldest mail.
     pub(super) fn unread_senders(&self, store: &Store, peers: &Peers, id: &str) -> Result<Vec<String>, Error> {
         let mut names: Vec<String> = Vec::new();
         for sender in store.unread_senders(id, 8)? {
@@ -237,11 +238,11 @@ impl Mail {
         Ok(names)
     }
 
-    /// Puts one message per recipient into the mailboxes and notifies the recipients' connections.
+    /// Puts one message per recipient into the mailboxes, and notifies the connections of the recipients.
     ///
     /// # Errors
     /// When the payload does not match its type, a mailbox is full, a linked mesh could not accept the message, or
-    /// the disk refuses.
+    /// the database can't be written.
     #[allow(clippy::too_many_arguments)] // the message, and the parts that it changes
     pub fn post(
         &mut self,
@@ -261,7 +262,7 @@ impl Mail {
         for recipient in recipients {
             let refused = self.refusal(turn, peers, federation, recipient, &draft.body)?;
             if let Some(error) = refused {
-                // A group member that cannot receive the message does not prevent its delivery to the others.
+                // If one member of a group can't receive the message, the other members still get it.
                 if draft.group.is_none() { return Err(error) } else { continue }
             }
             let mut message = Message { recipient: recipient.clone(), created: now, ..draft.clone() };
@@ -290,7 +291,7 @@ impl Mail {
         Ok(sent)
     }
 
-    /// Why a recipient cannot receive a message; `None` if it can.
+    /// Why a recipient can't receive a message; `None` if it can.
     fn refusal(
         &mut self,
         turn: &Turn,
@@ -310,7 +311,7 @@ impl Mail {
         Ok(federation.check_forwardable(peers, recipient, body).err())
     }
 
-    /// Notifies the sessions of a message's recipient. The text stays in the mailbox.
+    /// Notifies the sessions of the recipient. The text of the message stays in the mailbox.
     fn notify(&self, turn: &mut Turn, peers: &Peers, message: &Message, from: &str, conns: &[ConnId]) {
         let Some(peer) = peers.get(&message.recipient) else { return };
         if peer.row.is_http() {
@@ -334,7 +335,7 @@ impl Mail {
         }
     }
 
-    /// The message that is answered. A recipient who answers a message also acknowledges it.
+    /// The message that is answered. A recipient who answers a message thereby acknowledges it.
     fn reply_target(
         &mut self,
         turn: &mut Turn,
@@ -358,8 +359,8 @@ impl Mail {
         found.ok_or_else(|| no_message(id))
     }
 
-    /// Unread messages for a hook to show: at most `max`, without messages that another hook took a moment ago.
-    /// `take` marks them as offered and as taken by this connection.
+    /// Unread messages for a hook to show: at most `max`, without those that another hook took a moment ago. If
+    /// `take` is true, the messages are marked as offered, and as taken by this connection.
     #[allow(clippy::too_many_arguments)] // the query, the caller, and the parts that it changes
     pub(super) fn for_hook(
         &mut self,
@@ -386,12 +387,12 @@ impl Mail {
         Ok(found)
     }
 
-    /// Returns the mail that a hook on this connection took and did not show, so that another hook can show it.
+    /// Gives back the mail that a hook on this connection took but did not show, so that another hook can show it.
     pub(super) fn forget_deliveries_to(&mut self, conn: ConnId) {
         self.recently_delivered.retain(|_, (_, by)| *by != conn);
     }
 
-    /// Expires messages whose time is up.
+    /// Expires the messages whose time is up.
     pub(super) fn expire(&mut self, turn: &mut Turn, journal: &Journal, now: i64) -> Result<(), Error> {
         for was in turn.store.expired_messages(now, limits::PRUNE_STEP)? {
             let message = Message { state: MessageState::Expired, ..was.clone() };
@@ -400,7 +401,7 @@ impl Mail {
         Ok(())
     }
 
-    /// Deletes a bounded number of old messages; returns whether more may be left.
+    /// Deletes a bounded number of old messages. Returns whether more may be left.
     pub(super) fn prune(&mut self, turn: &mut Turn, now: i64) -> Result<bool, Error> {
         let unread = turn.store.prune_messages(now - limits::MAIL_KEPT_MS, limits::PRUNE_STEP)?;
         for recipient in &unread {
@@ -411,11 +412,11 @@ impl Mail {
     }
 }
 
-/// How long mail that was given to one hook is not given to another hook of the same event.
+/// How long mail that one hook has taken is not given to other hooks of the same event.
 const HOOK_DELIVERY_MS: i64 = 2_000;
 
 impl Mesh {
-    /// Puts a message into mailboxes for a caller that does not go through an operation: an old HTTP route, or a linked
+    /// Puts a message into mailboxes for a caller that does not use an operation: an old HTTP route, or a linked
     /// mesh.
     ///
     /// # Errors

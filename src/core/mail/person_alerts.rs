@@ -1,4 +1,5 @@
-//! Alerts to the person at this machine: messages of type alert, for which the person need not be looking at the mesh.
+//! Alerts to the person at this machine: messages of the type alert, which reach a person who is not looking at the
+//! mesh.
 
 use super::MailView;
 use crate::base::kinds::MessageType;
@@ -13,9 +14,9 @@ pub(super) fn is_alert(peers: &Peers, message: &Message) -> bool {
 }
 
 impl Mesh {
-    /// An alert as the inbox shows it, if it is unread and has not expired.
+    /// An alert in the form that the inbox shows, if the alert is unread and has not expired.
     pub fn unread_alert(&self, seq: i64, now: i64) -> Option<Value> {
-        // If the store cannot be read, the failure is reported elsewhere.
+        // If the store can't be read, the failure is reported elsewhere.
         let message = self.turn.store.message(seq).ok().flatten()?;
         let is_open = message.state.is_unread() && message.expires.is_none_or(|at| at > now);
         is_open.then(|| self.mail.whole_row(&self.turn.store, &self.peers, &message, MailView::Unread))

@@ -1,4 +1,4 @@
-//! Receipts: the state of each message, and how senders and recipients see it.
+//! Receipts: the state of each message, and the form in which senders and recipients see it.
 
 use super::{Mail, MailView};
 use crate::base::error::{Error, ErrorKind};
@@ -12,7 +12,7 @@ use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome, obj
 use crate::store::{Message, MessageFilter, Store};
 use serde_json::{Map, Value, json};
 
-/// Reports which messages the client has output completely.
+/// Reports messages that the client has output completely.
 pub static MARK_READ: Op = Op {
     name: "inbox.mark_read",
     summary: "Report that the client has output these inbox messages; each item is an id, or id@bytes if only part was output",
@@ -47,7 +47,7 @@ fn mark_read(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome,
 }
 
 impl Mail {
-    /// The receipt that a sender sees.
+    /// The receipt that a sender gets for a message.
     pub(super) fn sent_view(&self, peers: &Peers, sent: &[Message]) -> Value {
         let ids: Vec<String> = sent.iter().map(|m| self.ids.message(m.seq)).collect();
         let recipients: Vec<Value> = sent
@@ -98,7 +98,7 @@ impl Mail {
         Ok(())
     }
 
-    /// Notes that a channel has received a message.
+    /// Notes that a message was handed to a channel.
     pub(super) fn mark_offered(
         &mut self,
         turn: &mut Turn,
@@ -115,7 +115,7 @@ impl Mail {
         self.put_receipt(turn, journal, was, &message)
     }
 
-    /// Writes the new state of a message, and updates the count of unread messages.
+    /// Stores the new state of a message, and updates the number of unread messages.
     pub(in crate::core) fn put_receipt(
         &mut self,
         turn: &mut Turn,
@@ -124,7 +124,8 @@ impl Mail {
         message: &Message,
     ) -> Result<(), Error> {
         turn.store.put_receipt(was, message)?;
-        // Messages from linked meshes have keys. Others that have one cost those meshes a needless question.
+        // Messages from linked meshes have keys. If another message has a key, too, the increase only costs the
+        // linked meshes a needless question.
         if message.key.is_some() && message.state >= MessageState::Read && message.state != was.state {
             self.receipts_version += 1;
         }
@@ -143,7 +144,7 @@ impl Mail {
         self.ids.message(seq)
     }
 
-    /// A message in an inbox answer. A long message comes in parts that fit a tool result.
+    /// A message in the answer of the inbox. A long message is shown in parts that fit into a tool result.
     pub(in crate::core) fn row(&self, store: &Store, peers: &Peers, message: &Message, view: MailView) -> Value {
         let mut map = object(self.whole_row(store, peers, message, view));
         let is_unread = view == MailView::Unread;
@@ -154,16 +155,16 @@ impl Mail {
         Value::Object(map)
     }
 
-    /// A message that a search found. A long message is cut to the part that contains the byte `at`.
+    /// A message that a search found. If the message is long, only the part that contains byte `at` is shown.
     pub(super) fn found_row(&self, store: &Store, peers: &Peers, message: &Message, at: usize) -> Value {
         let mut map = object(self.whole_row(store, peers, message, MailView::Sent));
-        cut_to_part(&mut map, message, at, "only the part with the words is shown here");
-        // Showing a part in a search does not count as reading it.
+        cut_to_part(&mut map, message, at, "only the part that contains the words is shown here");
+        // A search that shows a part of a message does not count as reading the part.
         map.remove("upto");
         Value::Object(map)
     }
 
-    /// A message in an inbox answer, however long.
+    /// A message in the answer of the inbox, no matter how long it is.
     pub(super) fn whole_row(&self, store: &Store, peers: &Peers, message: &Message, view: MailView) -> Value {
         let mut map = object(self.old_view(message));
         map.insert("seq".into(), json!(message.seq));
@@ -173,7 +174,8 @@ impl Mail {
         }
         if let Some(seq) = message.reply_to {
             map.insert("replyTo".into(), json!(self.ids.message(seq)));
-            // If the store cannot be read, the failure is reported elsewhere; here the conversation is left out.
+            // If the store can't be read, the failure is reported elsewhere. Here, only the conversation is left
+            // out.
             let thread = store.thread_of(message.seq).ok();
             map.insert("thread".into(), json!(thread.map(|root| self.ids.message(root))));
         }
@@ -184,7 +186,7 @@ impl Mail {
                 map.insert(name.into(), json!(at.map(time::iso)));
             }
             map.insert("channel".into(), json!(reached(message)));
-            // If the store cannot be read, the failure is reported elsewhere; here the attempts are left out.
+            // If the store can't be read, the failure is reported elsewhere. Here, only the attempts are left out.
             if let Ok(Some(wakeups)) = self.wakeups_view(store, message.seq) {
                 map.insert("wakes".into(), wakeups);
             }
@@ -205,7 +207,7 @@ impl Mail {
     }
 }
 
-/// The channel that received a message, or the other mesh and the reason of its refusal.
+/// The channel that received the message, or the linked mesh, with its reason if it refused the message.
 fn reached(m: &Message) -> Option<String> {
     match (&m.mesh, &m.rejection) {
         (Some(mesh), Some(why)) => Some(format!("{mesh}: {why}")),
@@ -215,13 +217,14 @@ fn reached(m: &Message) -> Option<String> {
 }
 
 impl Mesh {
-    /// A message for the human who observes the mesh: its sender, recipient, state and text. The user of the machine
-    /// may read all mail between agents.
+    /// A message in the form that the human who observes the mesh sees: sender, recipient, state and text. The user
+    /// of the machine may read all mail between agents.
     pub fn observed_message(&self, message: &Message) -> Value {
         self.mail.row(&self.turn.store, &self.peers, message, MailView::Sent)
     }
 
-    /// Notes that a push delivered a message: its whole line was written to the recipient's own socket.
+    /// Notes that a push delivered a message, that is, the whole line was written to the push socket of the
+    /// recipient.
     pub fn on_pushed(&mut self, seq: i64, now: i64) {
         let noted = self.in_savepoint(|mesh| {
             let Mesh { turn, mail, journal, .. } = mesh;
@@ -239,10 +242,10 @@ impl Mesh {
         self.turn.log_error(noted);
     }
 
-    /// Messages for the old HTTP API. Fetching them marks them as read, but shows their earlier state.
+    /// Fetches messages for the old HTTP API. This marks them as read, but the result shows their earlier state.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     pub fn fetch_messages(&mut self, filter: &MessageFilter<'_>, now: i64) -> Result<Vec<Value>, Error> {
         let Mesh { turn, peers, mail, journal, .. } = self;
         let mut rows = Vec::new();
@@ -263,8 +266,8 @@ impl Mesh {
     }
 }
 
-/// Cuts a payload that is too long for one result to the part that contains the byte `at`. `part` and `parts` number
-/// the parts, and the reader reports `upto` back.
+/// Cuts a payload that is too long for one result to the part that contains byte `at`. `part` and `parts` number
+/// the parts. The reader sends `upto` back to report what it has read.
 fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note: &str) {
     let starts = part_starts(&message.body);
     if starts.len() == 1 {
@@ -279,7 +282,7 @@ fn cut_to_part(map: &mut Map<String, Value>, message: &Message, at: usize, note:
     map.insert("note".into(), json!(note));
 }
 
-/// The starts of the parts of a payload. Each part fits `limits::PART_MAX` after it is escaped.
+/// Where the parts of a payload start. Each part has at most `limits::PART_MAX` bytes after it is escaped.
 pub(crate) fn part_starts(body: &str) -> Vec<usize> {
     let (mut starts, mut size) = (vec![0], 0);
     for (at, c) in body.char_indices() {

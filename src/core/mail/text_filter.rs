@@ -1,30 +1,32 @@
-//! Finds out whether a search matches a text. A query is plain words, and no character in it has a special meaning.
+//! Decides whether a search matches a text. A search consists of plain words, in which no character has a special
+//! meaning.
 
 use memchr::memchr2;
 
 /// What a text must contain.
 #[derive(Debug, Default)]
 pub(super) struct TextFilter {
-    /// All of these words, anywhere, ignoring case.
+    /// The text must contain all of these words, in upper or lower case.
     words: Vec<Needle>,
-    /// This text, exactly as given.
+    /// The text must contain this phrase exactly.
     phrase: Option<Needle>,
-    /// A buffer for texts in lower case, so that a text needs no new allocation.
+    /// A buffer for texts in lower case, so that no allocation is needed for each text.
     lowered: String,
 }
 
 impl TextFilter {
-    /// A filter for words (separated by blanks) and for an exact text. Without either, every text passes.
+    /// Makes a filter for words, which are separated by blanks, and for an exact phrase. Without either, every text
+    /// passes.
     pub(super) fn new(words: Option<&str>, phrase: Option<&str>) -> TextFilter {
         let mut words: Vec<Needle> =
             words.unwrap_or("").split_whitespace().map(|word| Needle::new(to_lower(word))).collect();
-        // The longest word occurs in the fewest texts.
+        // The longest word occurs in the fewest texts, so it is searched first.
         words.sort_by_key(|word| std::cmp::Reverse(word.text.len()));
         let phrase = phrase.filter(|phrase| !phrase.is_empty()).map(|phrase| Needle::new(phrase.to_owned()));
         TextFilter { words, phrase, lowered: String::new() }
     }
 
-    /// Whether a text contains all the words and the exact text.
+    /// Whether a text contains all the words and the exact phrase.
     pub(super) fn matches(&mut self, text: &str) -> bool {
         let TextFilter { words, phrase, lowered } = self;
         if phrase.as_ref().is_some_and(|phrase| phrase.find(text, Case::Matters).is_none()) {
@@ -34,7 +36,8 @@ impl TextFilter {
         words.iter().all(|word| word.find_in_any_case(text, lowered).is_some())
     }
 
-    /// The position of the first of the words in a text. It is approximate if upper and lower case differ in length.
+    /// Where the first of the words is in a text. The position is approximate if the upper and the lower case of a
+    /// letter differ in length.
     pub(super) fn place_in(&mut self, text: &str) -> usize {
         let TextFilter { words, lowered, .. } = self;
         lowered.clear();
@@ -42,21 +45,21 @@ impl TextFilter {
     }
 }
 
-/// Whether upper and lower case of ASCII letters differ.
+/// Whether a search distinguishes the upper and lower case of ASCII letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {
     Matters,
     Ignored,
 }
 
-/// Letters that are common in most languages and in code, the most common first.
+/// Characters that are common in most languages and in code, the most common ones first.
 const COMMON: &[u8] = b" etaoinsrhldcumfpgwybvkxjqz";
 
-/// A text to search for, found by its rarest byte.
+/// A text to search for. The search looks for its rarest byte.
 #[derive(Debug)]
 struct Needle {
     text: String,
-    /// The position of the rarest byte in the text.
+    /// Where the rarest byte is in the text.
     rare: usize,
 }
 
@@ -67,13 +70,13 @@ impl Needle {
         Needle { rare: rare.map_or(0, |(place, _)| place), text }
     }
 
-    /// Finds a word that is in lower case. `lowered` is empty, or the text in lower case.
+    /// Finds a word, which must be in lower case. `lowered` is either empty, or `text` in lower case.
     fn find_in_any_case(&self, text: &str, lowered: &mut String) -> Option<usize> {
         let found = self.find(text, Case::Ignored);
         if found.is_some() || text.is_ascii() {
             return found;
         }
-        // Two letters outside ASCII have a lower case in ASCII, so an ASCII word may contain them.
+        // Two letters outside ASCII become ASCII in lower case, so an ASCII word may match them.
         if self.text.is_ascii() && !text.contains(['\u{212a}', '\u{130}']) {
             return None;
         }
@@ -92,7 +95,7 @@ impl Needle {
         let rare = *needle.get(self.rare)?;
         let other = if case == Case::Ignored { rare.to_ascii_uppercase() } else { rare };
         let mut start = 0;
-        // The rare byte must leave space for the bytes before and after it.
+        // The search for the rare byte must leave room for the bytes before and after it.
         while let Some(room) = text.get(start + self.rare..(text.len() + self.rare + 1).saturating_sub(needle.len())) {
             start += memchr2(rare, other, room)?;
             if fits(&text[start..start + needle.len()]) {
@@ -104,7 +107,8 @@ impl Needle {
     }
 }
 
-/// Converts a text to lower case letter by letter. `str::to_lowercase` treats a Σ at the end of a word differently.
+/// Converts a text to lower case letter by letter. `str::to_lowercase` makes an exception for a Σ at the end of a
+/// word.
 fn to_lower(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).collect()
 }

@@ -1,9 +1,10 @@
-//! Waking: whether mail may wake an idle session, through which channel, and with what result. A channel is anything
-//! that makes an agent's client begin a turn. A program that can use a channel waits here.
+//! Wakeups: whether mail may wake an idle session, through which channel, and with what result. A channel is
+//! anything that makes an agent's client begin a turn. A program that can use a channel waits here until it may
+//! wake the session.
 //!
 //! **Invariant:** a session is woken by a fixed sentence, never by a peer's words. Messages that arrive together
-//! cause one attempt, and the conditions are checked again just before it. Attempts are limited per peer and hour,
-//! and stop when agents would keep waking each other.
+//! cause one attempt, and the conditions are checked again just before it. The attempts per peer and hour are
+//! limited, and attempts stop when agents would keep waking each other.
 
 use super::Mail;
 use crate::base::error::Error;
@@ -20,9 +21,9 @@ use crate::core::{Arg, Args, Auth, CallContext, CliPlace, Mesh, Op, Outcome};
 use crate::store::{Message, MessageFilter, Store, WakeupRow};
 use serde_json::{Value, json};
 
-/// Maximum number of messages in one attempt. The receipt of each message shows the attempt.
+/// Maximum number of messages that cause one attempt. The receipt of each of them shows the attempt.
 const NOTED_MAX: i64 = 20;
-/// How many senders the sentence names.
+/// How many senders the wakeup sentence names.
 const NAMED_MAX: usize = 3;
 
 const CHANNEL: Arg =
@@ -46,7 +47,7 @@ pub static WAIT: Op = Op {
     run: wait,
 };
 
-/// Reports an attempt.
+/// Reports the result of an attempt.
 pub static REPORT: Op = Op {
     name: "wakeup.report",
     summary: "Report whether the wakeup was delivered; the messages' receipts record it",
@@ -64,11 +65,11 @@ pub static REPORT: Op = Op {
     run: report,
 };
 
-/// A past or imminent wakeup of a session.
+/// A wakeup of a session, in the past or about to happen.
 #[derive(Debug)]
 pub(super) struct WakeupAttempt {
     to: PeerId,
-    /// The senders of the messages that caused the wakeup.
+    /// The senders of the messages that cause the wakeup.
     from: Vec<PeerId>,
     at: i64,
     failed: bool,
@@ -76,11 +77,11 @@ pub(super) struct WakeupAttempt {
 
 /// When to wake a session.
 enum WakeupTime {
-    /// Now, because of these messages.
+    /// Wake the session now, because of these messages.
     Now(Vec<Message>),
-    /// Not before this time, in ms.
+    /// Do not wake the session before this time, in ms.
     At(i64),
-    /// Not until something changes.
+    /// Do not wake the session until something changes.
     Never,
 }
 
@@ -92,7 +93,7 @@ fn wait(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     let Mesh { turn, peers, mail, waiting, .. } = mesh;
     let channel = args.word("channel");
     if ctx.cursor.is_none() {
-        // A new wait of a channel replaces the earlier wait of that channel.
+        // A new wait for a channel replaces the earlier wait for the same channel.
         end_waits(turn, waiting, |call| call.would_wake(&id) && call.args.word("channel") == channel);
     }
     let this = Channel { name: channel, rank: args.int("rank").unwrap_or(0) };
@@ -132,12 +133,12 @@ fn report(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     if let Some(attempt) = mail.wakeups.iter_mut().rev().find(|attempt| attempt.to == id) {
         attempt.failed = failed.is_some();
     }
-    // Now another channel may be tried.
+    // Another channel may be tried now.
     turn.dirty.mail.insert(id);
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// Ends the matching waits, because another wait replaces them or the session has ended.
+/// Ends the matching waits, because a new wait replaces them or because the session has ended.
 fn end_waits(turn: &mut Turn, waiting: &mut Waiting, fits: impl Fn(&WaitingCall) -> bool) {
     for call in waiting.extract(fits) {
         let value = json!({ "ok": true, "wake": false, "over": true });
@@ -145,7 +146,7 @@ fn end_waits(turn: &mut Turn, waiting: &mut Waiting, fits: impl Fn(&WaitingCall)
     }
 }
 
-/// Ends all waits to wake a session that has ended.
+/// Ends all waits to wake a session, because the session has ended.
 pub(in crate::core) fn end_all_waits(turn: &mut Turn, waiting: &mut Waiting, id: &str) {
     end_waits(turn, waiting, |call| call.would_wake(id));
 }
@@ -157,7 +158,7 @@ fn direct_unread(store: &Store, id: &str) -> Result<Vec<Message>, Error> {
     Ok(store.messages(&filter)?)
 }
 
-/// A channel that could wake a session.
+/// A channel that can wake a session.
 struct Channel<'a> {
     name: &'a str,
     rank: i64,
@@ -186,8 +187,8 @@ impl Mail {
         if newest + limits::WAKE_COALESCE_MS > now {
             return Ok(WakeupTime::At(newest + limits::WAKE_COALESCE_MS));
         }
-        // During a turn, the hooks of the session show its mail. An interrupted turn does not report its end, so its
-        // activity expires.
+        // During a turn, the hooks of the session show its mail. The end of an interrupted turn is not reported, so
+        // a turn counts as over when its hooks have been silent for a while.
         let active = peers.get(id).and_then(|peer| peer.turn_active_at);
         if let Some(last) = active.filter(|last| now - last < limits::TURN_QUIET_MS) {
             return Ok(WakeupTime::At(last + limits::TURN_QUIET_MS));
@@ -209,8 +210,8 @@ impl Mail {
         self.without_circles(turn, id, untried, now)
     }
 
-    /// Leaves out mail that would make two or more agents keep waking each other in a circle. Each agent is woken
-    /// once per circle, and the receipt says so.
+    /// Leaves out mail that would make two or more agents keep waking each other in a loop. Each agent is woken
+    /// once per loop, and the receipts of the mail that is left out say so.
     fn without_circles(&self, turn: &mut Turn, id: &str, untried: Vec<Message>, now: i64) -> Result<WakeupTime, Error> {
         let (held, found): (Vec<_>, Vec<_>) = untried.into_iter().partition(|m| self.closes_circle(&m.sender, id));
         for message in &held {
@@ -220,7 +221,7 @@ impl Mail {
         Ok(if found.is_empty() { WakeupTime::Never } else { WakeupTime::Now(found) })
     }
 
-    /// Whether `from` already woke `to`, which has since woken `from`, directly or through others.
+    /// Whether `from` has already woken `to`, and `to` has since woken `from`, directly or through other agents.
     fn closes_circle(&self, from: &str, to: &str) -> bool {
         let woke = |attempt: &WakeupAttempt| attempt.to == to && attempt.from.iter().any(|by| by == from);
         if !self.wakeups.iter().any(woke) {
@@ -241,15 +242,15 @@ impl Mail {
         false
     }
 
-    /// Notes that the person typed something into a session, so earlier wakeups no longer count as a loop of agents
-    /// that wake each other.
+    /// Notes that the person typed something into a session. Earlier wakeups then no longer count towards a loop of
+    /// agents that wake each other.
     pub(in crate::core) fn person_spoke(&mut self, id: &str) {
         for attempt in self.wakeups.iter_mut().filter(|attempt| attempt.to == id) {
             attempt.from.clear();
         }
     }
 
-    /// The attempts to wake the recipient of a message, for its receipt.
+    /// The attempts to wake the recipient of a message, for the receipt of the message.
     pub(super) fn wakeups_view(&self, store: &Store, seq: i64) -> Result<Option<Value>, Error> {
         let rows = store.wakeups(seq)?;
         let view = |row: &WakeupRow| {
@@ -260,7 +261,7 @@ impl Mail {
     }
 }
 
-/// Whether another channel with a lower rank waits and has not been tried for these messages.
+/// Whether a better channel, one with a lower rank, is waiting and has not been tried for these messages.
 fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Channel) -> bool {
     let untried = |name: &str| {
         let tried = |message: &Message| {
@@ -274,19 +275,20 @@ fn better_channel_waits(turn: &Turn, waiting: &Waiting, id: &str, channel: &Chan
     better.map(|call| call.args.word("channel")).any(untried)
 }
 
-/// The sentence that wakes a session. It is fixed, except for the names, which are restricted to plain names.
+/// The sentence that wakes a session. Only the names in it vary, and they are restricted to plain names.
 fn sentence(peers: &Peers, n: usize, from: &[PeerId]) -> String {
     let names: Vec<String> = from.iter().map(|id| plain_name(&peers.name_of(id))).take(NAMED_MAX).collect();
     let (s, it) = if n == 1 { ("", "it") } else { ("s", "them") };
     format!("{n} unread mesh message{s} from {}; mesh_inbox reads {it}", names.join(", "))
 }
 
-/// Whether a prompt is this program's own sentence and not a person's.
+/// Whether a prompt is the sentence of a wakeup rather than something that a person typed.
 pub fn is_wakeup_sentence(prompt: &str) -> bool {
     prompt.contains(" unread mesh message") && prompt.contains("; mesh_inbox reads ")
 }
 
-/// A name that nobody can read as an instruction, because the sentence appears in the place of the user's words.
+/// A name that can't be read as an instruction. This matters because the sentence appears in place of the user's
+/// words.
 fn plain_name(name: &str) -> String {
     let fits = name.len() <= 64 && name.chars().all(|c| c.is_alphanumeric() || "._-@".contains(c));
     if fits { name.to_owned() } else { "a peer".to_owned() }

@@ -1,6 +1,6 @@
-//! Tool calls that hooks announced. A client with several sessions in one process may have one MCP server for all of
-//! them, and the calls do not say which session makes them. The client runs a hook right before a call, and the hook
-//! knows the session. So the next call of this kind from the same process belongs to that session.
+//! Tool calls that hooks announced. A client with several sessions in one process may have a single MCP server for
+//! all of them, whose calls do not name their session. But the client runs a hook right before each call, and the
+//! hook names the session. So the next call of the announced kind from the same process belongs to that session.
 
 use super::Peers;
 use super::caller_resolver::nearest;
@@ -14,14 +14,16 @@ use crate::core::session_args::{NAMING, session_args};
 use crate::core::{Arg, Args, Auth, Call, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, op};
 use serde_json::{Map, Value, json};
 
-/// A call that does not arrive within this time counts as not made, because the user may have refused permission. Ms.
+/// How long an announced call may take to arrive, in ms. After this time it counts as not made, because the user
+/// may have refused permission.
 const ANNOUNCED_MS: i64 = 60_000;
-/// Maximum number of announced calls to remember.
+/// Maximum number of announced calls that are remembered.
 const ANNOUNCED_MAX: usize = 64;
-/// Maximum size of the arguments of one call, in bytes: a message of the maximum size, as a JSON string.
+/// Maximum size of the arguments of one call, in bytes. A message of the maximum size fits, written as a JSON
+/// string.
 const ARGUMENTS_MAX: usize = 2 * limits::PAYLOAD_MAX;
 
-/// Announces a call.
+/// Announces a tool call.
 pub static ANNOUNCE: Op = Op {
     name: "hook.announce",
     summary: "Announce the call that a session is about to make, for a client whose calls do not name their session",
@@ -51,7 +53,7 @@ pub(super) struct AnnouncedCall {
 }
 
 impl AnnouncedCall {
-    /// Whether a call may be the announced call. A client may have added arguments and made paths absolute.
+    /// Whether a call may be the announced one. The client may have added arguments and made paths absolute.
     fn is(&self, call: &Call) -> bool {
         std::ptr::eq(self.op, call.op) && self.arguments.iter().all(|(name, value)| call.args.get(name) == Some(value))
     }
@@ -66,7 +68,7 @@ fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
     let mut arguments = called.check(given)?.into_map();
     arguments.retain(|name, _| called.args.iter().any(|arg| arg.name == name && arg.role == ArgRole::Value));
     let peers = &mut mesh.peers;
-    // A call that only one session can make needs no announcement.
+    // If only one session can make the call, no announcement is needed.
     if let Some(process) = nearest(&ctx.ancestors).filter(|process| peers.sessions_of_process(process).len() > 1) {
         peers.announced.retain(|call| call.until > ctx.now);
         if peers.announced.len() == ANNOUNCED_MAX {
@@ -79,10 +81,11 @@ fn announce(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, 
 }
 
 impl Peers {
-    /// The session that announced this call.
+    /// The session that announced this call, if any.
     ///
     /// # Errors
-    /// When several sessions announced the same call, so any of them may have made it. The error names them.
+    /// When several sessions announced the same call, because any of them may have made it. The error names these
+    /// sessions.
     pub(super) fn announcer(&mut self, call: &Call, now: i64) -> Result<Option<PeerId>, Error> {
         if self.announced.is_empty() || call.op.tool.is_none() {
             return Ok(None);
@@ -103,18 +106,18 @@ impl Peers {
         let mut sessions: Vec<PeerId> = places.iter().map(|place| self.announced[*place].session.clone()).collect();
         sessions.sort();
         sessions.dedup();
-        // Each session announces its next attempt again.
+        // If a session tries the call again, it announces the call again.
         places.iter().rev().for_each(|place| drop(self.announced.remove(*place)));
         Err(self.several_callers(&sessions))
     }
 
-    /// Notes that a process began a session, because the process may have others.
+    /// Notes that a session began. If its process has other sessions, it may be unclear which of them makes a call.
     pub(in crate::core) fn note_new_session(&mut self, process: Option<&Process>) {
         self.has_shared_process |= process.is_some_and(|process| !self.sessions_of_process(process).is_empty());
     }
 
-    /// Remembers that a session's call came over this connection, because the receipts for its mail come over the
-    /// same connection.
+    /// Remembers that a call of this session came over this connection. The session's read receipts will come over
+    /// the same connection.
     fn note_announcer(&mut self, conn: ConnId, session: &PeerId) {
         let Some(one) = self.attachments.get_mut(conn) else { return };
         if !one.peers().contains(session) && !one.announcers.contains(session) {
@@ -125,13 +128,14 @@ impl Peers {
         }
     }
 
-    /// Whether a call that this session announced came over this connection.
+    /// Whether this session announced a call that came over this connection.
     pub(super) fn has_announced_over(&self, conn: ConnId, session: &PeerId) -> bool {
         self.attachments.get(conn).is_some_and(|one| one.announcers.contains(session))
     }
 
-    /// The identity of the caller for the answer to a tool call, if the client did not state it: the session that
-    /// announced the call, or a note that another session may have made the call.
+    /// The part of an answer that says as which peer the caller acted, if the client did not name one. This is the
+    /// session that announced the call. Without an announcement, the answer says that another session of the client
+    /// may have made the call.
     pub(in crate::core) fn caller_note(&self, conn: ConnId, actor: &PeerId) -> Option<Value> {
         if !self.has_shared_process {
             return None;

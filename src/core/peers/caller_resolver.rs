@@ -1,22 +1,23 @@
-//! Identifies callers. Each kind of caller presents its evidence here, and gets one peer, nobody, or an error that
-//! lists the candidates.
+//! Identifies callers. Each kind of caller presents its evidence here. The result is one peer, nobody, or an error
+//! that lists the candidates.
 //!
-//! The evidence, strongest first. The first evidence that a caller has decides:
+//! This table lists the evidence, the strongest first. The first row for which a caller has evidence decides.
 //!
 //! | evidence | a session attaches | a hook | a tool call | a verb, the guard |
 //! | --- | --- | --- | --- | --- |
 //! | what the mesh handed out | the id of an earlier connection | | | the peer that it names, or the session of its shell (below) |
-//! | the agent's own key | the session with that key | the session with that key | its connection attached with it | |
+//! | the agent's own key | the session with that key | the session with that key | its connection attached with this key | |
 //! | a call that a hook announced | | | that hook's session | |
 //! | the connection | its session that has no key yet | | its only peer | |
 //! | the agent process | its only session that is not connected | its only session (below) | | the only session of the nearest process that has one |
 //! | the former name | the only session of that name that is gone | the same | | |
 //! | nothing | a new peer | a new peer | refused | the human |
 //!
-//! Where a client names its session only with each call, its server attaches without a key first. If the first key then
-//! belongs to another peer, which a hook made known, the peer without a key is removed, unless it was used.
+//! Some clients name their session only in calls, so the MCP server first attaches without a key. If the first key
+//! that it sends belongs to another peer, which a hook registered, the peer without a key is removed, unless it has
+//! been used.
 //!
-//! A hook with a key that no session has, by the sessions of its agent process:
+//! If a hook has a key that no session has, the sessions of its agent process decide:
 //!
 //! | the hook's key | the sessions of the process | the hook's session |
 //! | --- | --- | --- |
@@ -25,17 +26,17 @@
 //! | new, and the agent says that its session goes on | one | that one, which gets a further key |
 //! | new | any other | none: a second key is a second session |
 //!
-//! A verb whose environment names the session of its shell, by the verb's ancestor processes:
+//! If the environment of a verb names the session of its shell, the verb's ancestor processes decide:
 //!
-//! | the session | the processes | the verb acts as |
+//! | the session | its processes | the verb acts as |
 //! | --- | --- | --- |
-//! | is none, or has ended | any | refused |
-//! | goes on | its agent process is the nearest | that session |
-//! | goes on | its agent process is behind another agent's, which inherited the variable | the nearer agent's session |
-//! | goes on | another agent's, or not its own although that is known | refused |
-//! | goes on | cannot be seen, or its own is unknown | that session |
+//! | does not exist, or has ended | any | refused |
+//! | goes on | the nearest agent process is the session's own | that session |
+//! | goes on | a nearer agent, started inside the session, has inherited the variable | the nearer agent's session |
+//! | goes on | the nearest agent process is another agent's, or there is none although the session's process is known | refused |
+//! | goes on | the processes can't be seen, or the session's process is unknown | that session |
 //!
-//! If several sessions match, a caller that would write is refused, and a caller that only reads acts as no peer.
+//! If several sessions match, a caller that would write is refused, while a caller that only reads acts as no peer.
 
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
@@ -48,49 +49,49 @@ use serde_json::json;
 /// Maximum number of candidates that an error names.
 const NAMED_MAX: usize = 8;
 
-/// The evidence of a session that attaches or whose first hook calls.
+/// The evidence that a session has when it attaches, or when its first hook calls.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SessionEvidence<'a> {
-    /// The session's connection; `None` for a hook, whose connection acts for no peer.
+    /// The connection of the session; `None` for a hook, because the connection of a hook acts for no peer.
     pub conn: Option<ConnId>,
-    /// The session's description of itself, with its key.
+    /// The session's description of itself, which includes its key.
     pub row: &'a PeerRow,
-    /// The id that an earlier connection of the session received.
+    /// The id that the mesh gave to an earlier connection of the session.
     pub id: Option<&'a str>,
     /// The name that the session wants.
     pub name: &'a str,
-    /// Whether a user has chosen the name.
+    /// Whether a user chose the name.
     pub is_name_chosen: bool,
 }
 
-/// The earlier peer of a session.
+/// The former peer of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FormerPeer {
-    /// The evidence proves that this is the session's earlier peer.
+    /// The evidence proves that this is the former peer of the session.
     Proven(PeerId),
-    /// Only the name is the same, so another session may have had this peer.
+    /// Only the name is the same, so the peer may have belonged to another session.
     SameName(PeerId),
-    /// There is no earlier peer.
+    /// The session has no former peer.
     Nobody,
 }
 
-/// The evidence that a hook has for its session.
+/// The evidence by which a hook identifies its session.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::core) struct HookEvidence<'a> {
-    /// The agent of the hook's dialect.
+    /// The agent whose dialect the hook uses.
     pub agent: &'a str,
-    /// Whether other agents use that dialect, too.
+    /// Whether other agents use the same dialect.
     pub is_shared_dialect: bool,
-    /// The agent's key for the session, which may be empty.
+    /// The key that the agent gave the session. It may be empty.
     pub key: &'a str,
-    /// Whether the agent said that its session continues under this key.
+    /// Whether the agent says that its session continues under this key.
     pub continues: bool,
     /// The hook's ancestor processes, nearest first.
     pub ancestors: &'a [Process],
 }
 
 impl Peers {
-    /// Finds the earlier peer of this session.
+    /// Finds the former peer of this session.
     pub(super) fn former_peer(&self, evidence: &SessionEvidence) -> FormerPeer {
         let SessionEvidence { conn, row, id, .. } = *evidence;
         let sessions = || self.peers.iter().filter(|peer| peer.row.is_session());
@@ -107,7 +108,7 @@ impl Peers {
         let by_process = || {
             let process = own.and_then(|own| own.agent)?;
             let detached = sessions().filter(|peer| peer.connections == 0 && is_alike(&peer.row, row));
-            // If a process has several sessions, nothing shows which of them it is.
+            // If a process has several sessions, nothing shows which of them attaches.
             only(detached.filter(|peer| peer.is_run_by(&process)))
         };
         match by_id.or_else(by_key).or_else(by_connection).or_else(by_process) {
@@ -116,35 +117,36 @@ impl Peers {
         }
     }
 
-    /// The earlier session of the same agent in the same place that has ended. A new session takes over its name and
-    /// mail.
+    /// An earlier session of the same agent in the same place, which has ended. A new session takes over the name
+    /// and the mail of such a session.
     fn by_former_name(&self, evidence: &SessionEvidence) -> Option<PeerId> {
         let SessionEvidence { row, name, is_name_chosen, .. } = *evidence;
         let is_same =
             |peer: &&Peer| peer.row.is_session() && is_alike(&peer.row, row) && is_numbered(&peer.row.name, name);
-        // A session that is known only by its hooks may still be working under its own key, until a hook reports its
-        // end.
+        // A session that only its hooks have registered may still be working under its own key, until a hook
+        // reports its end.
         let has_other_key =
             |peer: &Peer| row.session_key().is_some_and(|key| peer.row.session_key().is_some() && !peer.has_key(key));
         let may_return = |peer: &Peer| peer.has_left || peer.row.process.is_none() && !has_other_key(peer);
         let is_free = |peer: &&Peer| may_return(peer) && !self.may_be_alive(peer, row.pid);
-        // The name comes first, because each look for a live session goes through all connections.
+        // The name is compared first, because each check whether a session is alive goes through all connections.
         let free = || self.peers.iter().filter(is_same).filter(is_free);
-        // A chosen name identifies one peer. If two sessions with default names are gone, it could be either, so
-        // neither name nor mail is taken over.
+        // A chosen name identifies one peer. But if two sessions with default names have ended, the new session
+        // could continue either of them, so it takes over neither name nor mail.
         let found = free().find(|peer| is_name_chosen && peer.row.name == name).or_else(|| only(free()));
         found.map(|peer| peer.row.id.clone())
     }
 
-    /// Whether a session may still be alive. The evidence is a connection, even a silent one, its agent's process, or
-    /// another process than `pid` that an earlier broker knew and that may reconnect soon.
+    /// Whether a session may still be alive. There are three signs of life: a connection, even a silent one; a
+    /// running agent process; or a living process other than `pid` that belonged to the session under an earlier
+    /// broker and may reconnect.
     fn may_be_alive(&self, peer: &Peer, pid: i64) -> bool {
         let is_attached = !self.attachments.connections_of(&peer.row.id).is_empty();
         let is_other = peer.row.host == self.settings.host && peer.row.pid != pid;
         is_attached || peer.is_watched || peer.unconfirmed && is_other && (self.is_process_alive)(peer.row.pid)
     }
 
-    /// The session whose hook calls, if it is known.
+    /// The session to which a hook belongs, if the mesh knows it.
     pub(in crate::core) fn session_of_hook(&self, evidence: &HookEvidence) -> Option<PeerId> {
         let HookEvidence { agent, is_shared_dialect, key, continues, ancestors } = *evidence;
         self.by_key(agent, is_shared_dialect, key).or_else(|| {
@@ -159,8 +161,8 @@ impl Peers {
         })
     }
 
-    /// The session of an agent that has this key. If several agents share the dialect, the dialect does not show
-    /// which agent the session belongs to.
+    /// The session of an agent with this key. If several agents share the dialect, the agent is ignored, because
+    /// the dialect does not tell to which of them the session belongs.
     fn by_key(&self, agent: &str, is_shared_dialect: bool, key: &str) -> Option<PeerId> {
         if key.is_empty() {
             return None;
@@ -191,13 +193,14 @@ impl Peers {
             (Some(name), []) => self.require_local(self.resolve(name)?).map(Some),
             (None, []) if call.op.actor == Auth::Hook => Ok(None),
             (None, []) if call.op.actor == Auth::Optional && call.ancestors.is_empty() => Ok(None),
-            // Any caller may read a list, even if its session cannot be determined.
+            // Any caller may read a list, even if it is unclear to which session the caller belongs.
             (None, []) if call.op.actor == Auth::Optional => Ok(self.session_of_shell(call).ok().flatten()),
             (None, []) => self.session_of_shell(call).map(|id| Some(id.unwrap_or_else(|| self.human_at(call.conn)))),
         }
     }
 
-    /// The session in whose shell a caller runs, found by the environment or else by the caller's ancestor processes.
+    /// The session in whose shell a caller runs. The environment of the shell names the session, or otherwise the
+    /// caller's ancestor processes show it.
     fn session_of_shell(&self, call: &Call) -> Result<Option<PeerId>, Error> {
         let Some(named) = &call.shell_session else { return self.session_around(&call.ancestors) };
         let refused = |why: String| {
@@ -224,20 +227,20 @@ impl Peers {
         }
     }
 
-    /// Whether the agent process of a session is known.
+    /// Whether the mesh knows the agent process of a session.
     fn has_known_process(&self, peer: &Peer) -> bool {
         peer.row.process.is_some() || self.attachments.of_peer(&peer.row.id).any(|one| one.agent.is_some())
     }
 
-    /// Whether a caller with these ancestors runs inside this session.
+    /// Whether a caller with these ancestor processes runs inside this session.
     pub(in crate::core) fn is_inside(&self, ancestors: &[Process], id: &str) -> bool {
         ancestors.iter().any(|above| self.sessions_inside(above).iter().any(|inside| *inside == id))
     }
 
-    /// The session whose agent process is the nearest ancestor of a caller.
+    /// The session whose agent process is the nearest one among a caller's ancestors.
     ///
     /// # Errors
-    /// When that process has several sessions, or is an agent's process without a session so far.
+    /// When the nearest agent process has several sessions, or none yet.
     fn session_around(&self, ancestors: &[Process]) -> Result<Option<PeerId>, Error> {
         for above in ancestors {
             let ids = self.sessions_inside(above);
@@ -251,13 +254,13 @@ impl Peers {
         Ok(None)
     }
 
-    /// The error for a shell that may belong to any of these sessions.
+    /// The error if a shell may belong to any of these sessions.
     fn several_sessions(&self, ids: &[&PeerId]) -> Error {
         let text = format!("this shell belongs to several sessions: {}; say which with --as", self.names_of(ids));
         candidates_error(text, ids)
     }
 
-    /// The error for a call that several sessions of one client announced at the same time.
+    /// The error if several sessions of one client announced the same call at the same time.
     pub(super) fn several_callers(&self, ids: &[PeerId]) -> Error {
         let ids: Vec<&PeerId> = ids.iter().collect();
         let names = self.names_of(&ids);
@@ -271,14 +274,14 @@ impl Peers {
         names.join(", ") + more
     }
 
-    /// Whether the connection of a peer comes from the caller's own agent process. A lock that was taken over that
-    /// connection may belong to any session of the process.
+    /// Whether the connection of a peer comes from the agent process of the caller. A lock that was taken over such
+    /// a connection may belong to any session of that process.
     pub(in crate::core) fn is_attached_beside(&self, ancestors: &[Process], id: &str) -> bool {
         nearest(ancestors).is_some_and(|process| self.is_attached_from(id, process))
     }
 
-    /// The sessions that may have started a caller below this process. A process that has only run hooks may be a
-    /// person's script, so other commands below it belong to no session.
+    /// The sessions that may have started a caller below this process. If a process has only run hooks, it may be a
+    /// person's script, so the other commands below it belong to no session.
     fn sessions_inside(&self, above: &Process) -> Vec<&PeerId> {
         let sessions = self.sessions_of_process(above);
         let is_agent = above.agent.is_some() || sessions.iter().any(|peer| self.is_attached_from(&peer.row.id, above));
@@ -288,13 +291,13 @@ impl Peers {
     }
 }
 
-/// The agent process that runs a hook: the nearest ancestor that is not only a wrapper.
+/// The agent process that runs a hook: the nearest ancestor that is not a mere wrapper.
 pub(in crate::core) fn nearest(ancestors: &[Process]) -> Option<&Process> {
     ancestors.iter().find(|process| !process.wrapper)
 }
 
-/// The error for a caller below an agent whose session is not known yet. It must not act as the human, because it
-/// would read the human's mail.
+/// The error if a caller runs inside an agent whose session is not known yet. Such a caller must not act as the
+/// human, whose mail it would read.
 fn unknown_session(agent: AgentProgram) -> Error {
     let text = format!(
         "this process runs inside {}, which has no session on the mesh yet; begin one (session.begin), or say who \
@@ -309,7 +312,7 @@ fn candidates_error(text: String, ids: &[&PeerId]) -> Error {
     Error::new(ErrorKind::Ambiguous, text).with(json!({ "candidates": ids }))
 }
 
-/// Whether two sessions belong to the same agent in the same place.
+/// Whether two sessions belong to the same agent in the same directory on the same machine.
 fn is_alike(a: &PeerRow, b: &PeerRow) -> bool {
     (&a.agent, &a.project, &a.host) == (&b.agent, &b.project, &b.host)
 }
@@ -320,7 +323,7 @@ fn is_numbered(name: &str, base: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok()))
 }
 
-/// The only item; `None` if there are none or several.
+/// The only item; `None` if there is no item or more than one.
 pub(in crate::core) fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     let first = items.next();
     first.filter(|_| items.next().is_none())

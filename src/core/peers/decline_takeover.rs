@@ -1,5 +1,5 @@
-//! A session returns the name and the mail that it took over from an earlier session. The mesh had assumed that both
-//! are the same session, only because their names are equal.
+//! Lets a session give back the name and the mail that it took over from an earlier session. The mesh had assumed
+//! that the two sessions are the same because their names are equal.
 
 use super::{Peer, Peers};
 use crate::base::error::{Error, ErrorKind};
@@ -12,7 +12,7 @@ use crate::core::{Args, Auth, CallContext, Mesh, Op, Outcome};
 use crate::store::PeerRow;
 use serde_json::json;
 
-/// Returns a name that a session took over.
+/// Gives back a name that a session took over.
 pub static DECLINE: Op = Op {
     name: "peer.decline",
     summary: "Give back the name and the mail that you took over from an earlier session, and get a name of your own",
@@ -47,7 +47,7 @@ fn decline(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Erro
 }
 
 impl Peers {
-    /// Moves a session from the peer that it took over to a new one.
+    /// Makes a session a new peer, so that the peer that it took over is free again.
     fn become_new(&mut self, turn: &mut Turn, journal: &Journal, id: &PeerId, now: i64) -> Result<PeerRow, Error> {
         let Some(peer) = self.get(id).cloned() else { return Err(super::no_peer(id)) };
         let own = PeerRow {

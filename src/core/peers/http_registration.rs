@@ -1,4 +1,4 @@
-//! Clients of the old HTTP API: they register, send heartbeats, and leave.
+//! Clients of the old HTTP API: how they register, send heartbeats and leave.
 
 use super::{Peer, Peers};
 use crate::base::error::Error;
@@ -13,7 +13,7 @@ use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
 impl Peers {
-    /// The clients of the old HTTP API that are online and may receive pushes on their own sockets.
+    /// The clients of the old HTTP API that are online. They may receive pushes on sockets of their own.
     pub fn push_recipients(&self) -> Vec<PeerId> {
         let online = self.peers.http_clients().filter(|peer| peer.row.online);
         online.map(|peer| peer.row.id.clone()).collect()
@@ -58,7 +58,7 @@ impl Peers {
     }
 }
 
-/// A client of the old HTTP API sends this name if the broker should choose one.
+/// A client of the old HTTP API sends this name to let the broker choose one.
 const AUTO: &str = "auto";
 
 fn auto_name(id: &str) -> String {
@@ -69,7 +69,7 @@ impl Mesh {
     /// Registers a client of the old HTTP API.
     ///
     /// # Errors
-    /// When too many register, the mesh is full, or the disk refuses.
+    /// When too many clients register, the mesh is full, or the database can't be written.
     pub fn register(&mut self, row: PeerRow, now: i64) -> Result<PeerRow, Error> {
         let Mesh { turn, peers, mail, locks, journal, rates, .. } = self;
         rates.charge(peers, "registrations", 10, now)?;
@@ -78,14 +78,14 @@ impl Mesh {
         Ok(row)
     }
 
-    /// Notes a heartbeat; returns false when the peer is unknown or gone.
+    /// Notes a heartbeat. Returns false if the peer is unknown or gone.
     pub fn heartbeat(&mut self, id: &str, now: i64) -> bool {
         let peers = &mut self.peers;
         match peers.get_mut(id) {
             Some(peer) if peer.row.is_http() => {
                 peer.last_heartbeat = now;
-                // A client that learns that it is gone registers again. If a late heartbeat revived it instead, it
-                // would have neither its locks nor its push socket.
+                // A client that learns that it is gone registers again. If a late heartbeat revived the client
+                // instead, the client would be without its locks and its push socket.
                 peer.row.online
             }
             Some(peer) => peer.is_online(),
@@ -93,10 +93,10 @@ impl Mesh {
         }
     }
 
-    /// Ends a client of the old HTTP API that leaves in order. A client with a chosen name keeps its mailbox.
+    /// Removes a client of the old HTTP API that has signed off. A client with a chosen name keeps its mailbox.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the database can't be written.
     pub fn unregister(&mut self, id: &str, reason: &str, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, mail, locks, channels, journal, .. } = self;
         journal.subscribe_peer(id, Vec::new());

@@ -1,4 +1,4 @@
-//! Peers of linked meshes, beside this mesh's own peers.
+//! Peers of linked meshes, which are listed beside this mesh's own peers.
 //!
 //! **Invariant:** a linked peer never has the id or the name of one of this mesh's own peers, and never displaces
 //! one.
@@ -15,35 +15,35 @@ use crate::core::mail::Mail;
 use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
-/// How many characters of the original name are kept, so that they and a part of the id fit into one name.
+/// How many characters of a long name are kept, so that there is room for a part of the id in the name.
 const ID_NAME_MAX: usize = 32;
 
-/// A peer as its own mesh describes it.
+/// A peer of a linked mesh, as that mesh describes it.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct LinkedPeer {
     /// The peer's id in its own mesh.
     pub id: PeerId,
     /// The peer's name in its own mesh.
     pub name: String,
-    /// The type of the peer's agent.
+    /// The agent type of the peer.
     pub agent: String,
     /// The absolute path of the peer's working directory.
     pub project: String,
-    /// The identity of the peer's repository.
+    /// The identity of the peer's repository, if any.
     pub repo: Option<String>,
-    /// Branch.
+    /// The git branch, if any.
     pub branch: Option<String>,
     /// The peer's summary.
     pub summary: String,
-    /// The peer's machine, if known.
+    /// The name of the peer's machine, if known.
     pub host: Option<String>,
     /// When the peer registered in its own mesh, in ms; 0 if unknown.
     pub registered: i64,
-    /// The peer's last heartbeat in its own mesh, in ms; 0 if unknown.
+    /// When the peer last sent a heartbeat to its own mesh, in ms; 0 if unknown.
     pub last_heartbeat: i64,
 }
 
-/// The parts that a new linked peer changes.
+/// The parts of the mesh that change when a linked peer is added.
 pub(in crate::core) struct LinkedParts<'a> {
     pub(in crate::core) turn: &'a mut Turn,
     pub(in crate::core) mail: &'a mut Mail,
@@ -51,22 +51,25 @@ pub(in crate::core) struct LinkedParts<'a> {
     pub(in crate::core) journal: &'a Journal,
 }
 
-/// The names for a linked peer: `claude-api@laptop`, and the same with a part of the id for when that is taken.
+/// The two possible names for a linked peer: `claude-api@laptop`, and the same name with a part of the id. The
+/// second one is used if another peer already has the first one.
 fn linked_names(seen: &LinkedPeer, label: &str) -> [String; 2] {
     let name = |own: &str| format!("{}@{}", plain_name(own), plain_name(label));
-    // A long name is cut, so that the id still fits.
+    // A long name is cut, so that the part of the id still fits.
     let short: String = seen.name.chars().take(ID_NAME_MAX).collect();
     [name(&seen.name), name(&format!("{short}-{:.6}", seen.id))]
 }
 
-/// Whether a linked peer's name here comes from its name there. Otherwise it is new, or was renamed there.
+/// Whether the name that a linked peer has here is derived from its name in its own mesh. If not, the peer is new,
+/// or it was renamed there.
 fn is_named_after(name: &str, seen: &LinkedPeer, label: &str) -> bool {
     let is_number = |rest: &str| rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
     linked_names(seen, label).iter().any(|wanted| name.strip_prefix(wanted.as_str()).is_some_and(is_number))
 }
 
 impl Peers {
-    /// Adds or updates one peer of another mesh. `host` is its machine; `label` follows the `@` in its name.
+    /// Adds or updates one peer of another mesh. `host` is the peer's machine, and `label` follows the `@` in its
+    /// name.
     pub(in crate::core) fn upsert_linked(
         &mut self,
         parts: &mut LinkedParts,
@@ -86,7 +89,7 @@ impl Peers {
                 PeerRow { id: seen.id.clone(), ..PeerRow::default() }
             }
         };
-        // A missing or future time must not become a new value with each answer.
+        // If the time is missing or in the future, the peer must not get a new time with each answer.
         let first_seen = match seen.registered {
             at if known.first_seen > 0 && (at <= 0 || at > now) => known.first_seen,
             0 => now,
@@ -117,7 +120,7 @@ impl Peers {
         journal.record(turn, self, &change, &row.id, now)
     }
 
-    /// Marks the matching linked peers as offline.
+    /// Marks matching linked peers as offline.
     pub(in crate::core) fn mark_missing(
         &mut self,
         turn: &mut Turn,
@@ -138,15 +141,15 @@ impl Peers {
         Ok(())
     }
 
-    /// The first of a linked peer's names that no other peer has.
+    /// The first possible name of a linked peer that no other peer has.
     fn linked_name(&self, seen: &LinkedPeer, label: &str) -> String {
         let [wanted, with_id] = linked_names(seen, label);
         let is_free = self.peers.iter().all(|peer| peer.row.name != wanted || peer.row.id == seen.id);
         self.free_name(if is_free { &wanted } else { &with_id })
     }
 
-    /// Whether one more linked peer may be added. At the limit, an offline linked peer without unread mail is removed
-    /// to make room. If there is none, no peer is added.
+    /// Whether there is room for one more linked peer. If the limit is reached, an offline linked peer without
+    /// unread mail is removed to make room. If there is no such peer, there is no room.
     fn has_room_for_linked(&mut self, turn: &mut Turn, mail: &mut Mail) -> Result<bool, Error> {
         let linked: Vec<&Peer> = self.peers.iter().filter(|peer| peer.row.is_linked()).collect();
         if linked.len() < 2 * limits::LINKED_MAX {

@@ -1,9 +1,9 @@
-//! Peers: which peers are online, what their names are, and which peer a caller is.
+//! Peers: which of them are online, what their names are, and which peer a caller is.
 //!
-//! A peer is a durable row, and a session attaches to it over a connection. A client of the old HTTP API is online
-//! while its heartbeats come. A peer of a linked mesh is online while that mesh lists it.
+//! A peer is a row in the database. A session attaches to its peer over a connection. A client of the old HTTP API
+//! is online while it sends heartbeats. A peer of a linked mesh is online while that mesh lists it.
 //!
-//! **Invariant:** only this module writes the peers and their connections, in memory and on disk.
+//! **Invariant:** only this module writes the peers and their connections, in memory and in the database.
 
 pub mod announced_tool_calls;
 mod attachments;
@@ -37,41 +37,41 @@ use peer_table::PeerTable;
 use serde_json::{Value, json};
 use std::rc::Rc;
 
-/// A peer, with facts that are kept only in memory.
+/// A peer: its row, and the facts that are kept only in memory.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The durable row of the peer.
+    /// The row of the peer in the database.
     pub row: PeerRow,
-    /// How many connections act for the peer and answer.
+    /// How many connections act for the peer and still answer.
     pub connections: usize,
-    /// When the last heartbeat of a client of the old HTTP API came, in ms.
+    /// When a client of the old HTTP API last sent a heartbeat, in ms.
     pub last_heartbeat: i64,
     /// When the peer made its last call, in ms.
     pub last_active: i64,
-    /// When the peer lost its last connection, until its grace period ends, in ms.
+    /// When the peer lost its last connection, in ms; `None` again after its grace period.
     pub offline_since: Option<i64>,
-    /// Whether the peer was online when an earlier broker ended and has not left since.
+    /// Whether the peer was online when an earlier broker ended, and has not left since.
     pub unconfirmed: bool,
-    /// Whether the kernel reports the end of the peer's agent process. The peer is online until then.
+    /// Whether the kernel will report the end of the peer's agent process. Until then, the peer is online.
     pub is_watched: bool,
-    /// Whether none of the peer's connections answers, because the program is stopped or hangs.
+    /// Whether none of the peer's connections answers, because the program has been stopped or hangs.
     pub is_silent: bool,
-    /// Whether the peer has left and shown no activity since.
+    /// Whether the peer has left and has shown no activity since then.
     pub has_left: bool,
-    /// When the peer's hooks last showed that a turn is running, in ms.
+    /// When a hook last showed that the peer is in a turn, in ms.
     pub turn_active_at: Option<i64>,
-    /// Whether the agent said that the session has ended, and has shown no new beginning since.
+    /// Whether the agent has said that the session ended, and has not begun it again.
     pub has_ended: bool,
-    /// The notice for the peer's next answer: it took over the name and the mail of an earlier session.
+    /// Tells the peer in its next answer that it took over the name and the mail of an earlier session.
     pub takeover_notice: Option<String>,
-    /// Whether the peer took over the name of an earlier session, so that it may decline the name.
+    /// Whether the peer took over the name of an earlier session. If so, it may decline the name.
     pub took_over_name: bool,
-    /// Whether slm-mesh knows the peer's agent. Hooks of an unknown agent may use any dialect.
+    /// Whether slm-mesh knows the peer's agent. An unknown agent may have hooks in any dialect.
     pub is_known_agent: bool,
 }
 
 impl Peer {
-    /// A peer without a connection.
+    /// Makes a peer without a connection.
     pub fn new(row: PeerRow, now: i64) -> Peer {
         Peer {
             row,
@@ -100,24 +100,24 @@ impl Peer {
         }
     }
 
-    /// Whether the session has ended or hangs: its connection is gone or silent, and no hook of a live agent calls
-    /// for it.
+    /// Whether the session has ended or hangs: its connection is closed or silent, and no hook of a running agent
+    /// keeps it online.
     pub fn is_gone(&self) -> bool {
         let is_lost = self.offline_since.is_some() || self.row.process.is_none();
         self.row.is_session() && !self.is_online() && is_lost
     }
 
-    /// Whether this is the peer's agent process, as hooks or verbs have shown.
+    /// Whether this process is the peer's agent process, according to its hooks or verbs.
     fn is_run_by(&self, process: &Process) -> bool {
         self.row.process.is_some_and(|known| known.is_same(process))
     }
 
-    /// Whether the agent uses this key for the session.
+    /// Whether this is one of the session's keys.
     fn has_key(&self, key: &str) -> bool {
         self.row.session_key() == Some(key) || self.row.older_keys.iter().any(|known| known == key)
     }
 
-    /// The word of the old HTTP API for the peer's state: `active`, `stale` or `away`.
+    /// The peer's state in the words of the old HTTP API: `active`, `stale` or `away`.
     pub fn status(&self, settings: &MeshSettings, now: i64) -> &'static str {
         if self.row.is_http() && self.row.online && now - self.last_heartbeat >= settings.stale_ms {
             return "stale";
@@ -125,7 +125,7 @@ impl Peer {
         if self.is_online() { "active" } else { "away" }
     }
 
-    /// When the peer changes its state next without an event, in ms.
+    /// When the peer's state will next change merely because time passes, in ms.
     fn deadline(&self, settings: &MeshSettings) -> Option<i64> {
         if self.row.is_http() && self.row.online {
             return Some(self.last_heartbeat + settings.dead_ms);
@@ -136,7 +136,7 @@ impl Peer {
     }
 }
 
-/// Maximum number of rows in a page. The keys of one row alone have this many bytes.
+/// Maximum number of rows in a page. Each row has at least 200 bytes for its keys alone.
 const PAGE_ROWS: usize = limits::PAGE_MAX / 200;
 
 const SCOPES: &[&str] = &["machine", "directory", "repo"];
@@ -175,7 +175,7 @@ pub static PEERS: Op = Op {
     run: list,
 };
 
-/// Tells a caller who it is.
+/// Tells the caller as which peer it acts.
 pub static WHOAMI: Op = Op {
     name: "whoami",
     summary: "Show who you act as: name, id, and whether you are an agent or the human",
@@ -187,7 +187,7 @@ pub static WHOAMI: Op = Op {
     run: whoami,
 };
 
-/// Sets a peer's summary.
+/// Changes the summary of a peer.
 pub static SUMMARY: Op = Op {
     name: "summary",
     summary: "Tell the other agents what you are working on, in a line or two",
@@ -223,8 +223,8 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     };
     let offline_too = args.flag("includeAway").unwrap_or(false);
     let listed = |peer: &&Peer| Some(&peer.row.id) != ctx.actor.as_ref() && (offline_too || peer.is_online());
-    // New peers sort after all others, so a page continues where the last page ended, even if peers came and went in
-    // between.
+    // New peers are sorted after all others. So a page continues where the last page ended, even if peers came and
+    // went in between.
     let mut found: Vec<&Peer> = peers.all().iter().filter(listed).filter(fits).collect();
     found.sort_by_key(|peer| cursor(peer));
     if let Some(after) = args.text("after") {
@@ -250,7 +250,7 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     Ok(Outcome::Ready(value))
 }
 
-/// The position of a peer in a list.
+/// Where a peer stands in a list that is sorted by age.
 fn cursor(peer: &Peer) -> (i64, &str) {
     (peer.row.first_seen, &peer.row.id)
 }
@@ -269,7 +269,7 @@ fn summary(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, E
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// The error for an unknown peer.
+/// The error if no peer has this name.
 pub fn no_peer(name: &str) -> Error {
     let name: String = name.chars().take(80).collect();
     Error::not_found(format!("no peer is called {name}; list the peers with mesh_peers (slm-mesh peers --all)"))
@@ -278,9 +278,9 @@ pub fn no_peer(name: &str) -> Error {
 /// All peers, and the connections that act for them.
 pub struct Peers {
     settings: Rc<MeshSettings>,
-    /// Returns unpredictable random numbers.
+    /// Returns an unpredictable random number.
     random: Box<dyn FnMut() -> u128 + Send>,
-    /// Tells whether a process of this machine is alive.
+    /// Tells whether a process on this machine is alive.
     is_process_alive: Box<dyn Fn(i64) -> bool + Send>,
     peers: PeerTable,
     attachments: Attachments,
@@ -288,9 +288,10 @@ pub struct Peers {
     has_shared_process: bool,
     /// Tool calls that hooks announced.
     announced: Vec<announced_tool_calls::AnnouncedCall>,
-    /// The human at this machine.
+    /// The peer for the human at this machine.
     human: PeerId,
-    /// A version for meshes that poll this one. It increases with every change of this mesh's own peers.
+    /// A version that increases with every change of this mesh's own peers. Meshes that poll this one are told the
+    /// version.
     roster_version: i64,
 }
 
@@ -309,12 +310,12 @@ impl Peers {
         }
     }
 
-    /// Sets the function that tells whether a process of this machine is alive.
+    /// Sets the function that tells whether a process on this machine is alive.
     pub(super) fn set_process_probe(&mut self, is_alive: Box<dyn Fn(i64) -> bool + Send>) {
         self.is_process_alive = is_alive;
     }
 
-    /// An unpredictable random number.
+    /// Returns an unpredictable random number.
     pub(super) fn random(&mut self) -> u128 {
         (self.random)()
     }
@@ -323,7 +324,7 @@ impl Peers {
         uuid(self.random()).into()
     }
 
-    /// All peers, oldest first.
+    /// All peers, in the order in which they were first seen.
     pub fn all(&self) -> &[Peer] {
         &self.peers
     }
@@ -337,12 +338,12 @@ impl Peers {
         self.peers.get_mut(id)
     }
 
-    /// The name of a peer, or the text itself if it is not the id of a peer.
+    /// The name of the peer with this id. A text that is not the id of a peer is returned unchanged.
     pub fn name_of(&self, id: &str) -> String {
         self.get(id).map_or_else(|| id.to_owned(), |peer| peer.row.name.clone())
     }
 
-    /// The human at this machine.
+    /// The peer for the human at this machine.
     pub fn human(&self) -> &PeerId {
         &self.human
     }
@@ -352,7 +353,7 @@ impl Peers {
         self.human == id || self.get(id).is_some_and(|peer| peer.row.kind == PeerKind::Human)
     }
 
-    /// The version, which increases with every change of this mesh's own peers.
+    /// The version of this mesh's own peers. It increases with every change.
     pub fn roster_version(&self) -> i64 {
         self.roster_version
     }
@@ -362,7 +363,7 @@ impl Peers {
         self.peers.touch(id, now);
     }
 
-    /// Whether any peer other than a linked peer is online.
+    /// Whether any peer that is not a linked peer is online.
     pub(super) fn is_anybody_online(&self) -> bool {
         self.peers.iter().any(|peer| !peer.row.is_linked() && peer.is_online())
     }
@@ -384,7 +385,7 @@ impl Peers {
         journal.record(turn, self, change, id, now)
     }
 
-    /// Sets a peer's summary.
+    /// Changes the summary of a peer.
     pub(super) fn set_summary(
         &mut self,
         turn: &mut Turn,
@@ -400,8 +401,8 @@ impl Peers {
         self.record(turn, journal, &Change::PeerUpdated(&row), id, now)
     }
 
-    /// Notes where a session's agent keeps its transcript, if the hook tells the path. An empty path means that
-    /// nobody may read it.
+    /// Stores where a session's agent keeps its transcript, if the hook gives the path. An empty path means that
+    /// nobody may read the transcript.
     pub(super) fn note_transcript(&mut self, turn: &mut Turn, id: &str, path: Option<&str>) -> Result<(), Error> {
         let Some(path) = path else { return Ok(()) };
         let path = Some(path).filter(|path| !path.is_empty()).map(str::to_owned);
@@ -412,7 +413,8 @@ impl Peers {
         Ok(())
     }
 
-    /// The path where a client on this connection finds a peer's transcript, or why the client cannot read it.
+    /// The path at which a client on this connection finds a peer's transcript, or the reason why the client can't
+    /// read it.
     fn transcript_of(&self, peer: &Peer, conn: ConnId) -> Value {
         let row = &peer.row;
         match &row.transcript {
@@ -425,7 +427,7 @@ impl Peers {
         }
     }
 
-    /// A peer as clients see it: the keys of the old HTTP API first, then the other keys.
+    /// A peer in the form that clients see: first the keys of the old HTTP API, then the other keys.
     pub(super) fn view(
         &self,
         peer: &Peer,

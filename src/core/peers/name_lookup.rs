@@ -1,4 +1,4 @@
-//! Resolves names to peers, and finds the human behind a connection.
+//! Finds the peer that a name stands for, and the human behind a connection.
 
 use super::super::{ConnId, MeshSettings};
 use super::{Peer, Peers, no_peer};
@@ -7,27 +7,27 @@ use crate::base::ids::PeerId;
 use crate::base::kinds::PeerKind;
 use crate::store::PeerRow;
 
-/// Maximum number of peers that an error names if a name or a shell matches several.
+/// Maximum number of peers that an error names if several peers match.
 const NAMED_MAX: usize = 8;
 
-/// What separates a human on another machine from the name of that machine.
+/// In the name of a human on another machine, this character precedes the name of the machine.
 const HUMAN_AT: char = '@';
 
-/// Whether a word is reserved, so that no peer may have it as its name.
+/// Whether a word is reserved. No peer may have a reserved word as its name.
 pub(super) fn is_reserved(name: &str) -> bool {
     ["all", "repo", "directory", "human", "cli"].contains(&name) || name.contains(':') || name.contains('/')
 }
 
 impl Peers {
-    /// Finds a peer by id, name or unambiguous prefix.
+    /// Finds a peer by its id, its name, or an unambiguous prefix of either.
     ///
     /// # Errors
-    /// When no peer matches, or several do. The error lists them.
+    /// When no peer matches, or when several do. In the second case, the error lists them.
     pub fn resolve(&self, name: &str) -> Result<PeerId, Error> {
         if ["human", "cli"].contains(&name) {
             return Ok(self.human.clone());
         }
-        // An id in another mesh may be the name of a peer in this mesh.
+        // The id of a peer in another mesh may be the name of a peer in this mesh.
         let is_own = |row: &PeerRow| !row.is_linked();
         let rules: [&dyn Fn(&PeerRow) -> bool; 4] =
             [&|row| row.id == name && is_own(row), &|row| row.name == name, &|row| row.id == name, &|row| {
@@ -55,22 +55,23 @@ impl Peers {
         Err(no_peer(name))
     }
 
-    /// Refuses the id of a peer of another mesh, because a caller can act as that peer only there.
+    /// Refuses the id of a peer of another mesh, because a caller can act as that peer only in that mesh.
     pub fn require_local(&self, id: PeerId) -> Result<PeerId, Error> {
         if self.get(&id).is_some_and(|peer| peer.row.is_linked()) {
-            let text = format!("{} is on another mesh; you can act as it only there", self.name_of(&id));
+            let text = format!("{} is on another mesh; you can act as that peer only there", self.name_of(&id));
             return Err(Error::new(ErrorKind::Refused, text));
         }
         Ok(id)
     }
 
-    /// The human behind a connection.
+    /// The peer for the human behind a connection.
     pub(super) fn human_at(&self, conn: ConnId) -> PeerId {
         self.attachments.get(conn).and_then(|one| one.remote.as_ref()).map_or(&self.human, |at| &at.human).clone()
     }
 
-    /// The human of this user on this machine. Whichever hub of a mesh leads, it is the same peer: the hub that began
-    /// the mesh called its own human `ada`, and other hubs would call that human `ada@desk`.
+    /// The peer for this user on this machine. It is the same peer, whichever hub of the mesh leads. Its name may
+    /// differ: the hub that began the mesh named its own human `ada`, while another hub would name the same human
+    /// `ada@desk`.
     pub(super) fn human_of(&self, host: &str, user: &str) -> Option<PeerId> {
         let is_number = |rest: &str| rest.strip_prefix('-').is_some_and(|n| n.parse::<u32>().is_ok());
         let is_it = |peer: &&Peer| {
@@ -86,7 +87,8 @@ impl Peers {
     /// Creates the peer for the human at this machine, so that agents can write to the human from the start.
     pub(in crate::core) fn settle_human(&mut self, turn: &mut super::Turn, now: i64) -> Result<(), Error> {
         let MeshSettings { host, user, .. } = &*self.settings;
-        // Without the user of that name, the human here is the only one of this machine who has no machine in the name.
+        // If the user has been renamed, this finds the former peer: the only human of this machine whose name does
+        // not end in the name of a machine.
         let is_here = |peer: &&Peer| {
             peer.row.kind == PeerKind::Human && peer.row.host == *host && !peer.row.name.contains(HUMAN_AT)
         };

@@ -1,4 +1,4 @@
-//! Presence: connections open, close, fall silent and answer again, so their peers go online or offline.
+//! Presence: peers go online and offline when their connections open, close, stop answering or answer again.
 
 use super::attachments::Attachment;
 use super::caller_resolver::nearest;
@@ -23,15 +23,15 @@ pub(super) struct RemoteMachine {
 }
 
 impl Mesh {
-    /// Notes a new connection, which acts for no peer yet.
+    /// Adds a new connection, which does not act for any peer yet.
     pub fn on_connected(&mut self, conn: ConnId) {
         self.peers.attachments.open(conn);
     }
 
-    /// Notes that a connection comes from another machine. The human there is a separate peer.
+    /// Notes that a connection comes from another machine. The human at that machine is a separate peer.
     ///
     /// # Errors
-    /// When host or user is empty, or the disk refuses.
+    /// When `host` or `user` is empty, or the database can't be written.
     pub fn set_origin(&mut self, conn: ConnId, host: &str, user: &str, now: i64) -> Result<(), Error> {
         if host.is_empty() || user.is_empty() {
             return Err(Error::usage("origin", "want host and user"));
@@ -53,20 +53,21 @@ impl Mesh {
         Ok(())
     }
 
-    /// Notes that a connection is gone. Other peers learn of it now, but its locks are kept for a short grace period.
+    /// Notes that a connection was closed. Other peers learn this at once, but the locks of the connection are kept
+    /// for a short grace period.
     pub fn on_disconnected(&mut self, conn: ConnId, now: i64) {
         self.waiting.extract(|call| call.ctx.conn == conn);
-        // If a hook disconnected without confirming that it showed its mail, the next hook gets that mail.
+        // If a hook disconnects before it confirms that it has shown its mail, the next hook gets this mail.
         self.mail.forget_deliveries_to(conn);
         self.journal.unsubscribe(conn);
         let left = self.in_savepoint(|mesh| leave(mesh, conn, "disconnected", now));
-        // Which peers are online is decided in memory. If the disk fails, the row stays unchanged.
+        // Memory decides which peers are online. If the disk fails, the row just stays unchanged.
         self.turn.log_error(left);
         self.peers.attachments.close(conn);
         self.resume_waiting(now);
     }
 
-    /// Notes that a connection does not answer, or answers again.
+    /// Notes that a connection has stopped answering, or that it answers again.
     pub fn set_unresponsive(&mut self, conn: ConnId, unresponsive: bool, now: i64) {
         let attached = self.peers.attachments.get_mut(conn);
         let Some(one) = attached.filter(|one| one.unresponsive != unresponsive) else { return };
@@ -90,7 +91,7 @@ impl Mesh {
 }
 
 impl Mesh {
-    /// Notes that an agent process has ended. Its sessions are gone, even if another process still holds their
+    /// Notes that an agent process has ended. Its sessions are gone, even if another process still keeps their
     /// connections open.
     pub fn on_process_exit(&mut self, process: &Process, now: i64) {
         let run_by: Vec<PeerId> =
@@ -111,8 +112,8 @@ impl Mesh {
         self.resume_waiting(now);
     }
 
-    /// Notes that the kernel can't report the end of this process. Then its sessions are online only while they are
-    /// connected.
+    /// Notes that the kernel can't report the end of this process. From now on, the sessions of the process are
+    /// online only while they are connected.
     pub fn on_unwatched_process(&mut self, process: &Process, now: i64) {
         let mut run_by: Vec<PeerId> = Vec::new();
         for peer in self.peers.peers.iter_mut().filter(|peer| peer.is_run_by(process)) {
@@ -127,18 +128,19 @@ impl Mesh {
     }
 }
 
-/// The reason in the event of a session whose agent process has ended.
+/// The reason in the event if the agent process of a session has ended.
 const PROCESS_EXIT: &str = "process_exit";
 
 impl Peers {
-    /// Notes the agent process among the ancestors of a connection's client, as the transport proved them.
+    /// Stores which of the client's ancestor processes is its agent process. The transport has verified the
+    /// ancestors.
     pub(in crate::core) fn set_agent_process(&mut self, conn: ConnId, ancestors: &[Process]) {
         if let Some(one) = self.attachments.get_mut(conn) {
             one.agent = nearest(ancestors).copied();
         }
     }
 
-    /// Whether a connection with this number is open.
+    /// Whether this connection is open.
     pub(in crate::core) fn is_connected(&self, conn: ConnId) -> bool {
         self.attachments.get(conn).is_some()
     }
@@ -153,7 +155,7 @@ impl Peers {
         self.attachments.get(conn).map(Attachment::peers).unwrap_or_default()
     }
 
-    /// The machine from which a connection comes.
+    /// The name of the machine from which a connection comes.
     pub(in crate::core) fn host_of(&self, conn: ConnId) -> String {
         let remote = self.attachments.get(conn).and_then(|one| one.remote.as_ref());
         remote.map_or(&self.settings.host, |origin| &origin.host).clone()
@@ -187,8 +189,8 @@ impl Peers {
         peer.row.last_seen = now;
         let row = peer.row.clone();
         turn.store.put_peer(&row)?;
-        // The lock that this peer waits for may have ended while the peer was offline, so its request is checked
-        // again.
+        // The lock that this peer waits for may have been released while the peer was offline, so its request is
+        // checked again.
         turn.dirty.locks = true;
         if !joins {
             return Ok(());
@@ -196,21 +198,22 @@ impl Peers {
         self.record(turn, journal, &Change::PeerJoined(&row), id, now)
     }
 
-    /// Notes that a hook or a verb called for a session, so the session is online.
+    /// Notes that a hook or a verb called for a session. This shows that the session has not ended.
     pub(in crate::core) fn note_return(&mut self, id: &str) {
         if let Some(peer) = self.get_mut(id) {
             (peer.has_left, peer.has_ended) = (false, false);
         }
     }
 
-    /// Whether the agent ended this session, so that a hook which only reports the past is no sign of life.
+    /// Whether the agent has ended this session. After that, a hook that only reports the past is no sign of life.
     pub(in crate::core) fn has_ended(&self, id: &str) -> bool {
         self.get(id).is_some_and(|peer| peer.has_ended)
     }
 
-    /// Notes the agent process from which a hook or a verb of a session comes, as the kernel recorded it. From then
-    /// on, the session is online while that process lives, if the process is known to be an agent: by its program, or
-    /// because a second hook came from it. A process that starts only one hook proves nothing.
+    /// Notes the agent process from which a hook or a verb of a session comes, as the kernel reports it. The
+    /// process is certainly an agent if slm-mesh knows its program, or if a second hook came from it. In that case,
+    /// the session is online from now on while the process lives. A process that starts only one hook proves
+    /// nothing.
     pub(in crate::core) fn note_process(
         &mut self,
         turn: &mut Turn,
@@ -228,7 +231,7 @@ impl Peers {
             return Ok(());
         }
         peer.row.process = Some(*process);
-        // The kernel here cannot report the end of a process on another machine.
+        // The kernel of this machine can't report the end of a process on another machine.
         if is_remote || !is_agent {
             let row = peer.row.clone();
             return if is_known { Ok(()) } else { Ok(turn.store.put_peer(&row)?) };
@@ -238,7 +241,7 @@ impl Peers {
         self.come_online(turn, journal, id, call.now)
     }
 
-    /// Ends the work of a connection for a peer. Without any connection, the peer is offline.
+    /// Notes that a connection no longer acts for a peer. Without any connection, the peer is offline.
     pub(super) fn remove_connection(
         &mut self,
         turn: &mut Turn,
@@ -252,7 +255,7 @@ impl Peers {
         self.go_offline(turn, journal, id, reason, now)
     }
 
-    /// Marks a peer as offline, unless there is other evidence that it is online.
+    /// Marks a peer as offline, unless something else shows that it is online.
     fn go_offline(
         &mut self,
         turn: &mut Turn,
@@ -270,31 +273,31 @@ impl Peers {
         self.record(turn, journal, &Change::PeerLeft { row: &row, named: true, reason }, id, now)
     }
 
-    /// Removes and returns the notice for a session, so that it is shown only once.
+    /// Removes and returns the notice for a session. The notice is shown only once.
     pub(in crate::core) fn take_notice(&mut self, id: &str) -> Option<String> {
         self.get_mut(id).and_then(|peer| peer.takeover_notice.take())
     }
 
-    /// Notes that a turn of a session is running, as of now, or that the turn has ended.
+    /// Notes that a session is in a turn at this time, or, with `None`, that its turn has ended.
     pub(in crate::core) fn set_turn_active(&mut self, turn: &mut Turn, id: &PeerId, at: Option<i64>) {
         if let Some(peer) = self.get_mut(id) {
             peer.turn_active_at = at;
         }
         if at.is_none() {
-            // A call that waits to wake this session must check again.
+            // A call that waits to wake this session must check its conditions again.
             turn.dirty.mail.insert(id.clone());
         }
     }
 
-    /// Forgets the agent process of a session that ended. The next session in this place may take over its name and
-    /// its mailbox.
+    /// Forgets the agent process of a session that has ended. The next session in the same place may take over its
+    /// name and mailbox.
     pub(in crate::core) fn forget_process(&mut self, turn: &mut Turn, id: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| peer.row.process.is_some()) else { return Ok(()) };
         (peer.row.process, peer.is_watched) = (None, false);
         Ok(turn.store.put_peer(&peer.row)?)
     }
 
-    /// Notes that the agent ended a session. Its process may continue with another session.
+    /// Notes that the agent has ended a session. The process of the agent may continue with another session.
     pub(in crate::core) fn end_session(
         &mut self,
         turn: &mut Turn,
@@ -309,20 +312,19 @@ impl Peers {
             peer.has_ended = true;
         }
         if let Some(peer) = self.get_mut(id).filter(|peer| !peer.is_online()) {
-            // The session needs no grace period, because its locks are released already.
+            // The session needs no grace period, because its locks have been released.
             (peer.offline_since, peer.has_left) = (None, true);
         }
         Ok(())
     }
 
-    /// Reads the peers from the store, and keeps the facts that are in memory only.
+    /// Loads the peers from the store, and keeps the facts that exist only in memory.
     pub(in crate::core) fn load(&mut self, turn: &mut Turn, locks: &Locks, now: i64) -> Result<(), Error> {
         let old = self.peers.take();
         for row in turn.store.peers()? {
             let peer = match old.get(&row.id) {
                 Some(known) => {
-                    // The rollback may have undone the note that this process is watched, so the kernel is asked
-                    // again.
+                    // A rollback may have undone the request to watch this process, so the kernel is asked again.
                     let watched = row.process.filter(|process| known.is_watched && known.is_run_by(process));
                     watched.map(Effect::WatchProcess).into_iter().for_each(|effect| turn.push(effect));
                     let is_watched = watched.is_some();
@@ -332,7 +334,8 @@ impl Peers {
             };
             self.peers.put(peer);
         }
-        // A session whose agent process was watched by an earlier broker is online while that process lives.
+        // If an earlier broker watched the agent process of a session, the session is online while this process
+        // lives.
         for peer in self.peers.iter_mut().filter(|peer| peer.unconfirmed && peer.row.host == self.settings.host) {
             if let Some(process) = peer.row.process {
                 (peer.is_watched, peer.unconfirmed, peer.offline_since) = (true, false, None);
@@ -360,16 +363,16 @@ impl Peers {
 }
 
 impl Peer {
-    /// Restores a peer that an earlier broker knew. After a crash, a session has a grace period to return, before
-    /// other peers learn that it left.
+    /// Restores a peer that an earlier broker knew. After a crash, a session gets a grace period in which it can
+    /// return before other peers learn that it left.
     fn loaded(row: PeerRow, now: i64) -> Peer {
         let was_online = row.online && row.is_session();
         Peer {
             last_active: row.last_seen,
             offline_since: was_online.then_some(now),
             unconfirmed: was_online,
-            // The end of a session that has only hooks may have been missed. Other sessions soon show whether they
-            // still run.
+            // The broker may have missed the end of a session that has only hooks. Other sessions will soon show
+            // whether they still run.
             has_left: row.pid != 0,
             ..Peer::new(row, now)
         }

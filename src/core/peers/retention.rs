@@ -13,7 +13,7 @@ use crate::core::transaction::Turn;
 use crate::store::PeerRow;
 
 impl Peers {
-    /// Makes room for one more peer by forgetting offline peers that have neither unread mail nor locks.
+    /// Makes room for one more peer. It forgets offline peers that have neither unread mail nor locks.
     pub(super) fn make_room(&mut self, turn: &mut Turn, mail: &mut Mail, locks: &Locks, now: i64) -> Result<(), Error> {
         if self.peers.len() < limits::PEERS_MAX {
             return Ok(());
@@ -26,7 +26,7 @@ impl Peers {
         Err(Error::new(ErrorKind::Full, text))
     }
 
-    /// Forgets peers that have been offline for a long time and have neither unread mail nor locks.
+    /// Forgets the peers that have been offline for a long time and have neither unread mail nor locks.
     pub(in crate::core) fn forget_old(
         &mut self,
         turn: &mut Turn,
@@ -47,7 +47,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Forgets a peer and its number of unread messages.
+    /// Forgets a peer, and the count of its unread messages.
     pub(super) fn forget(&mut self, turn: &mut Turn, mail: &mut Mail, id: &str) -> Result<(), Error> {
         turn.store.drop_peer(id)?;
         self.peers.remove(id);
@@ -62,8 +62,8 @@ impl Peers {
 }
 
 impl Mesh {
-    /// Marks peers as gone when their time is up: HTTP clients without a heartbeat, and sessions after their grace
-    /// period.
+    /// Marks the peers whose time is up as gone: HTTP clients that send no heartbeat, and sessions whose grace
+    /// period is over.
     pub(in crate::core) fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
         let Peers { peers, settings, .. } = &mut self.peers;
         let due: Vec<PeerRow> = peers.due(settings, now).into_iter().map(|peer| peer.row.clone()).collect();
@@ -77,7 +77,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// Ends the locks of a session that did not come back in time.
+    /// Releases the locks of a session that did not come back in time.
     fn end_grace(&mut self, id: &str, now: i64) -> Result<(), Error> {
         let Mesh { turn, peers, locks, channels, journal, .. } = self;
         let Some(peer) = peers.get_mut(id) else { return Ok(()) };

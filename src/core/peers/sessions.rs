@@ -1,4 +1,4 @@
-//! Sessions: how an agent's session attaches over its connection, returns to its earlier peer, and leaves.
+//! Sessions: how an agent's session attaches over its connection, returns to its former peer, and leaves.
 
 use super::caller_resolver::{FormerPeer, SessionEvidence, only};
 use super::name_lookup::is_reserved;
@@ -47,7 +47,7 @@ pub static ATTACH: Op = Op {
     run: attach,
 };
 
-/// Ends a session in order.
+/// Ends a session cleanly.
 pub static DETACH: Op = Op {
     name: "detach",
     summary: "Detach cleanly: release locks at once, keep the mailbox",
@@ -59,8 +59,8 @@ pub static DETACH: Op = Op {
     run: detach,
 };
 
-/// Creates a peer for the session in which a caller runs, if no MCP server and no hook has done so. So an agent
-/// without MCP becomes a peer with its first verb.
+/// Registers a peer for the session in which a caller runs, if no MCP server and no hook has done so. In this way,
+/// an agent without MCP becomes a peer with its first verb.
 pub static BEGIN: Op = Op {
     name: "session.begin",
     summary: "Register the agent that runs the caller as a peer, if it is not one yet",
@@ -118,7 +118,7 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     let mut peer = peers.get(&id).cloned().unwrap_or_else(|| Peer::new(row.clone(), ctx.now));
     row.online = peer.row.online;
     match (peer.row.session_key().map(str::to_owned), row.session_key()) {
-        // A hook gave the key earlier, and this connection has none.
+        // A hook has reported the key earlier, while this connection has no key.
         (Some(_), None) => row.kind = peer.row.kind.clone(),
         (Some(old), Some(new)) if old != new => push_older_key(&mut row.older_keys, old),
         _ => {}
@@ -149,9 +149,9 @@ fn attach(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Er
     Ok(Outcome::Ready(value))
 }
 
-/// Removes the peer that a connection became before it knew a key, if the key belongs to another peer, which a hook
-/// made known, and nothing was done as that first peer. It would stand there as one more session of the agent, whose
-/// mail nobody reads. Its client forgets it, too.
+/// Removes the peer that this connection became before it had a key. This happens if the key belongs to another
+/// peer, which a hook registered, and nobody has used the first peer. Otherwise the first peer would remain as a
+/// further session of the agent, whose mail nobody reads. The client is told to forget the removed peer.
 fn retire_placeholder(mesh: &mut Mesh, ctx: &CallContext, keyed: &PeerId) -> Result<Option<PeerId>, Error> {
     let Mesh { turn, peers, mail, locks, .. } = mesh;
     let is_unused = |peer: &&Peer| {
@@ -177,7 +177,7 @@ fn detach(mesh: &mut Mesh, ctx: &CallContext, _: &Args) -> Result<Outcome, Error
     Ok(Outcome::Ready(json!({ "ok": true })))
 }
 
-/// Adds a key to the older keys of a session, and forgets the oldest key if there are too many.
+/// Adds a key to the older keys of a session. If there are too many, the oldest key is forgotten.
 fn push_older_key(older: &mut Vec<String>, key: String) {
     older.retain(|known| *known != key);
     older.push(key);
@@ -186,10 +186,10 @@ fn push_older_key(older: &mut Vec<String>, key: String) {
     }
 }
 
-/// The reason in the event of a session that leaves in order.
+/// The reason in the event if a session ends cleanly.
 const CLEAN_EXIT: &str = "clean_exit";
 
-/// The row of a session that these arguments describe.
+/// Makes the row of a session from the arguments that describe it.
 pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerRow {
     let text = |name| args.text(name).filter(|text| !text.is_empty()).map(str::to_owned);
     PeerRow {
@@ -206,7 +206,7 @@ pub(in crate::core) fn session_row(args: &Args, host: String, now: i64) -> PeerR
     }
 }
 
-/// Ends the work of a connection for all its peers.
+/// Detaches a connection from all of its peers.
 pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Result<(), Error> {
     let Some(one) = mesh.peers.attachments.get(conn) else { return Ok(()) };
     let unresponsive = one.unresponsive;
@@ -214,7 +214,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     for id in mesh.peers.attachments.detach_all(conn) {
         let Mesh { turn, peers, journal, .. } = mesh;
         if reason == CLEAN_EXIT {
-            // The process of the session may continue with other sessions.
+            // The process may continue with other sessions, so this session must not depend on it.
             peers.forget_process(turn, &id)?;
         }
         if !unresponsive {
@@ -231,7 +231,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     }
     let Mesh { turn, peers, locks, journal, .. } = mesh;
     if is_cut {
-        // The network may have failed rather than the command.
+        // Perhaps only the network failed, while the command still runs.
         locks.await_commands(conn, now);
         return Ok(());
     }
@@ -240,7 +240,7 @@ pub(super) fn leave(mesh: &mut Mesh, conn: ConnId, reason: &str, now: i64) -> Re
     locks.release(turn, peers, journal, |lock| ends(&lock.holder, &lock.owner), reason, now)
 }
 
-/// Ends the waiting calls of a session that leaves in order.
+/// Ends the waiting calls of a session that ends cleanly.
 fn end_waits(mesh: &mut Mesh, conn: ConnId, id: &str) {
     for call in mesh.waiting.extract(|call| call.ctx.conn == conn && call.ctx.me() == id) {
         let text = "this session left while the call waited; attach again, then repeat the call";
@@ -250,7 +250,8 @@ fn end_waits(mesh: &mut Mesh, conn: ConnId, id: &str) {
     mesh.turn.dirty.locks = true;
 }
 
-/// `claude-api` for a Claude Code in …/api. `short_name` is the everyday name of the agent.
+/// The default name of a session: `claude-api` for a Claude Code in …/api. `short_name` is what people call the
+/// agent.
 fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     let agent = match short_name.filter(|name| !name.is_empty()).unwrap_or(row.agent.as_str()) {
         "unknown" | "" => "agent",
@@ -262,7 +263,7 @@ fn default_name(row: &PeerRow, short_name: Option<&str>) -> String {
     untrusted_text::plain_name(&if folder.is_empty() { agent.to_owned() } else { format!("{agent}-{folder}") })
 }
 
-/// The notice for a session that takes over the name of an earlier session, which may have done different work.
+/// Tells a session that it took over the name of an earlier session, whose work may have been different.
 fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
     let ago = time::span((now - former.row.last_seen).max(0));
     let worked = match former.row.summary.as_str() {
@@ -278,11 +279,11 @@ fn takeover_notice(former: &Peer, unread: i64, now: i64) -> String {
     format!("the name {} was last used {ago} ago by a session{worked}{mail}; {cure}", former.row.name)
 }
 
-/// How many characters of an earlier summary are shown.
+/// How many characters of an earlier session's summary are shown.
 const SUMMARY_SHOWN: usize = 200;
 
 impl Peers {
-    /// Gives a session the id, name and mailbox of its earlier peer, or new ones.
+    /// Gives a session the id, name and mailbox of its former peer, or new ones if it has no former peer.
     #[allow(clippy::too_many_arguments)] // the parts that it changes to make room for a peer
     fn take_identity(
         &mut self,
@@ -313,7 +314,7 @@ impl Peers {
         Ok(PeerRow { id: self.new_id(), name: self.free_name(wanted), ..row })
     }
 
-    /// Creates a peer for a session whose hook calls before any connection has attached.
+    /// Creates a peer for a session whose hook calls before any connection attaches.
     pub(in crate::core) fn add_detached(
         &mut self,
         turn: &mut Turn,
@@ -343,7 +344,7 @@ impl Peers {
         Ok(id)
     }
 
-    /// `wanted`, or the first free name of `wanted-2`, `wanted-3` and so on.
+    /// The name `wanted`, or the first of `wanted-2`, `wanted-3` and so on that is free.
     pub(super) fn free_name(&self, wanted: &str) -> String {
         // Many sessions may want the same name, so the names are compared only once.
         let similar = self.peers.iter().map(|peer| peer.row.name.as_str()).filter(|name| name.starts_with(wanted));
@@ -353,8 +354,8 @@ impl Peers {
         std::iter::once(wanted.to_owned()).chain(numbered).find(is_free).unwrap_or_else(|| wanted.to_owned())
     }
 
-    /// Notes another key of the agent for a session. For example, the agent has a new key after /clear, while its MCP
-    /// server still uses the old one.
+    /// Adds another key to a session. For example, the agent gives the session a new key after /clear, while its
+    /// MCP server still uses the old one.
     pub(in crate::core) fn add_key(&mut self, turn: &mut Turn, id: &str, key: &str) -> Result<(), Error> {
         let Some(peer) = self.get_mut(id).filter(|peer| !key.is_empty() && !peer.has_key(key)) else { return Ok(()) };
         if let Some(old) = peer.row.session_key().map(str::to_owned) {
@@ -369,8 +370,8 @@ impl Peers {
         self.attachments.of_peer(id).any(|one| one.is_below(process))
     }
 
-    /// The sessions of one agent process: sessions with a connection from its descendants, and sessions that only its
-    /// hooks made known.
+    /// The sessions of one agent process: those with a connection from a descendant of the process, and those that
+    /// only hooks of the process have registered.
     pub(in crate::core) fn sessions_of_process(&self, process: &Process) -> Vec<&Peer> {
         let below = self.attachments.iter().filter(|(_, one)| one.is_below(process));
         let attached: Vec<&PeerId> = below.flat_map(|(_, one)| one.peers()).collect();
