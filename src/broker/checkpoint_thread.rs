@@ -1,17 +1,18 @@
-//! A thread that copies the write-ahead log into the database, so that the event loop does not have to.
+//! A thread that copies the write-ahead log into the database, so that the event loop does not have to wait for the
+//! disk.
 
 use crate::core::Mesh;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// The delay between a write and the copying of the log.
+/// How long after a write the log is copied.
 const DELAY_MS: i64 = 200;
 
-/// The thread, and the time of its next work.
+/// The thread, and when it will work next.
 pub struct CheckpointThread {
-    /// The thread; `None` when no thread could be started. Then the writer copies the log itself.
+    /// The thread; `None` if no thread could be started. In this case, the writer copies the log itself.
     running: Option<(SyncSender<()>, JoinHandle<()>)>,
-    /// The time at which the log is copied, in ms; `None` while the log is empty.
+    /// When the log will be copied, in ms; `None` while the log is empty.
     due: Option<i64>,
 }
 
@@ -26,26 +27,26 @@ impl CheckpointThread {
         self.due.get_or_insert(now + DELAY_MS);
     }
 
-    /// The time at which the log is copied, in ms.
+    /// When the log will be copied, in ms.
     pub fn deadline(&self) -> Option<i64> {
         self.due
     }
 
-    /// Wakes the thread if its time has come.
+    /// Tells the thread to copy the log, if it is time.
     pub fn run_due(&mut self, now: i64) {
         if self.due.is_some_and(|at| at <= now) {
             self.due = None;
-            // If the channel is full, the thread is already working, and this run or the next one copies these
+            // If the channel is full, the thread is already working. Its current run or the next one copies these
             // changes, too.
             let _ = self.running.as_ref().map(|(work, _)| work.try_send(()));
         }
     }
 
-    /// Waits until the thread has finished its work.
+    /// Waits until the thread has finished its work and ended.
     pub fn stop(self) {
         if let Some((work, thread)) = self.running {
             drop(work);
-            // The thread ends with its work; after a panic it has ended already.
+            // The thread ends after its current work. After a panic, it has already ended.
             let _ = thread.join();
         }
     }
@@ -56,7 +57,7 @@ fn spawn(mesh: &Mesh) -> Option<(SyncSender<()>, JoinHandle<()>)> {
     let (work, inbox) = sync_channel(1);
     let copy_on_request = move || {
         while inbox.recv().is_ok() {
-            // If the disk fails here, the next commit fails, too, and reports the error.
+            // If the disk fails here, the next commit will fail as well, and reports the error.
             let _ = checkpointer.run();
         }
     };

@@ -1,5 +1,5 @@
-//! Inspects directories that clients name, on separate threads. Access to a dead network file system takes minutes or
-//! never ends, and the loop can't wait.
+//! Inspects, on separate threads, the directories that clients name. Access to a dead network file system takes
+//! minutes or never ends, and the event loop must not wait for it.
 
 use super::push_connection;
 use crate::sys::git;
@@ -8,32 +8,32 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
-/// Maximum number of lookups at the same time. A lookup that hangs keeps its slot. If no slot is free, no new lookup
-/// begins.
+/// Maximum number of lookups at the same time. A lookup that hangs keeps its slot. While no slot is free, no lookup
+/// can begin.
 const LOOKUPS_MAX: usize = 16;
 
-/// The lookups under way.
+/// The lookups that are running.
 pub struct DirectoryLookups {
     wake: Arc<dyn Fn() + Send + Sync>,
-    /// Each lookup holds a clone while it runs.
+    /// Each lookup holds a clone of this while it runs, so the number of clones is the number of lookups.
     running: Arc<()>,
 }
 
-/// A lookup under way.
+/// A lookup that may still be running.
 pub struct DirectoryLookup<T>(Receiver<Option<T>>);
 
 impl DirectoryLookups {
-    /// Begins without lookups. `wake` tells the loop that a lookup is done.
+    /// Starts without any lookups. `wake` tells the event loop that a lookup has ended.
     pub fn new(wake: Arc<dyn Fn() + Send + Sync>) -> DirectoryLookups {
         DirectoryLookups { wake, running: Arc::new(()) }
     }
 
-    /// Begins to find the repository of a directory. `None` if too many lookups hang.
+    /// Begins to search for the repository of a directory. Returns `None` if too many lookups hang.
     pub fn find_repository(&self, directory: PathBuf) -> Option<DirectoryLookup<String>> {
         self.start(move || git::facts(&directory).repo)
     }
 
-    /// Begins to connect to a peer's socket. `None` if too many lookups hang.
+    /// Begins to connect to a peer's socket. Returns `None` if too many lookups hang.
     pub fn dial(&self, socket: PathBuf) -> Option<DirectoryLookup<UnixStream>> {
         self.start(move || push_connection::dial_own(&socket))
     }
@@ -50,7 +50,7 @@ impl DirectoryLookups {
         let run = move || {
             let found = look();
             drop(running);
-            // This fails if the loop has given up on the lookup.
+            // This fails if the event loop no longer waits for the lookup.
             let _ = sender.send(found);
             wake();
         };

@@ -1,7 +1,7 @@
-//! The event loop: it waits, lends the mesh to each part in turn, commits, and flushes.
+//! The event loop. It waits, lends the mesh to each part in turn, commits, and flushes.
 //!
-//! **Invariant:** a turn is wait, tick, serve, commit, flush. Nothing leaves outside of flush, and flush sends
-//! nothing that is not committed.
+//! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only flush sends anything,
+//! and flush sends only what is committed.
 
 use super::checkpoint_thread::CheckpointThread;
 use super::http_requests::HttpRequests;
@@ -29,20 +29,21 @@ use std::time::Duration;
 
 /// The listener of the Unix socket.
 pub const LISTENER: Token = Token(0);
-/// Other threads wake the loop with this token after they have put something into a channel.
+/// Another thread wakes the loop with this token after it has put something into a channel.
 const WAKER: Token = Token(1);
-/// The pipe into which signals write.
+/// The pipe into which signal handlers write.
 pub const SIGNALS: Token = Token(2);
-/// The kernel's reports about the data directory.
+/// The kernel reports changes of the data directory with this token.
 pub const DIRECTORY: Token = Token(3);
-/// The number of the first connection.
+/// The token of the first connection. Smaller numbers are for the tokens above.
 const FIRST_CONNECTION: u64 = 16;
 
-/// Bytes of a turn's changes after which a leading hub serves no further call. etcd takes 12 ms for 256 KiB, and
-/// refuses requests of more than 1.5 MiB; the largest single call stays far below the difference.
+/// If the changes of a turn have this many bytes, a leading hub serves no further calls in this turn. etcd takes 12
+/// ms for 256 KiB, and refuses requests of more than 1.5 MiB. The largest single call needs far less than the
+/// difference.
 const ENTRY_BYTES: usize = 256 << 10;
 
-/// Hands out a new token for each connection.
+/// Gives each connection a new token.
 #[derive(Debug)]
 pub struct TokenSource {
     next: u64,
@@ -57,28 +58,28 @@ impl TokenSource {
     }
 }
 
-/// The context that the loop lends to its parts.
+/// What the loop lends to its parts.
 pub struct LoopContext {
-    /// The poll in which sockets are registered.
+    /// The poll in which the sockets are registered.
     pub poll: Poll,
-    /// The source of the tokens of connections.
+    /// Makes the tokens of connections.
     pub tokens: TokenSource,
     /// The rules and their store.
     pub mesh: Mesh,
-    /// Whether this broker is alone, leads, or stands by.
+    /// Whether this broker is the only one, leads, or is on standby.
     pub role: BrokerRole,
     /// The time of this turn, in ms.
     pub now: i64,
     /// Decides when the broker ends.
     pub lifecycle: Lifecycle,
-    /// The open web pages, which show the work of the other parts.
+    /// The open web pages, which show what the other parts do.
     pub pages: PageStreams,
-    /// The facts for the broker's own methods.
+    /// What the broker's own methods report.
     pub info: BrokerInfo,
 }
 
 impl LoopContext {
-    /// The context of a new loop.
+    /// Makes the context of a new loop.
     pub fn new(
         poll: Poll,
         mesh: Mesh,
@@ -91,12 +92,12 @@ impl LoopContext {
         LoopContext { poll, tokens: TokenSource { next: FIRST_CONNECTION }, mesh, role, now, lifecycle, pages, info }
     }
 
-    /// Whether this turn's entry of the log is large enough, so that further calls belong to the next turn.
+    /// Whether the log entry of this turn is large enough, so that further calls must wait for the next turn.
     pub fn is_turn_full(&self) -> bool {
         self.role.stores_in_log() && self.mesh.recorded_size() >= ENTRY_BYTES
     }
 
-    /// Ends the turn: makes it durable.
+    /// Ends the turn by committing it.
     pub fn commit(&mut self) -> TurnEnd {
         self.role.commit(&mut self.mesh, self.now)
     }
@@ -108,32 +109,32 @@ pub struct EventLoop {
     pub context: LoopContext,
     /// The clock from which each turn gets its time.
     pub clock: Clock,
-    /// The lock, the socket and the other files that make this the broker of its directory.
+    /// The lock, the socket and the other files that make this process the broker of its data directory.
     pub own_files: OwnFiles,
-    /// Clients on the Unix socket, and sessions on other machines.
+    /// The clients on the Unix socket, and the sessions on other machines.
     pub clients: UnixClients,
-    /// Requests over HTTP.
+    /// The requests that come over HTTP.
     pub http: HttpRequests,
-    /// Peers that receive pushes.
+    /// The peers that receive pushes.
     pub pushes: PushTargets,
     /// The listener for other machines.
     pub remote: RemoteListener,
-    /// Agent processes whose exit is watched.
+    /// The agent processes whose end the kernel will report.
     pub processes: ProcessExits,
     /// Links to other meshes.
     pub links: MeshLinks,
     /// The thread that copies the write-ahead log.
     pub checkpoints: CheckpointThread,
-    /// Notifies the person at this machine of alerts.
+    /// Alerts the person at this machine.
     pub notifications: Notifications,
-    /// Opens another mesh when the role changes.
+    /// Opens another mesh when the role of this broker changes.
     pub opener: MeshOpener,
 }
 
-/// Creates the poll, and the waker by which other threads end its wait.
+/// Creates the poll, and the waker with which other threads end the poll's wait.
 ///
 /// # Errors
-/// When the system refuses one.
+/// When the system refuses either.
 pub fn new_poll() -> io::Result<(Poll, Arc<Waker>)> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -141,7 +142,7 @@ pub fn new_poll() -> io::Result<(Poll, Arc<Waker>)> {
 }
 
 impl EventLoop {
-    /// Serves until there is a reason to end, then shuts down in order.
+    /// Serves until there is a reason to end, and then shuts down cleanly.
     ///
     /// # Errors
     /// When the poll itself fails.
@@ -201,8 +202,8 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Whether the path of the data directory leads elsewhere, where another broker may grant the same locks. A
-    /// missing socket is created again.
+    /// Whether the path of the data directory no longer leads to this broker. Another broker at that path could
+    /// grant the same locks. If only the socket is missing, it is created again.
     fn is_displaced(&mut self, events: &Events) -> bool {
         if events.iter().any(|event| event.token() == DIRECTORY) {
             self.own_files.note_change(self.context.now);
@@ -222,7 +223,7 @@ impl EventLoop {
         }
     }
 
-    /// How long the poll may sleep: until the nearest deadline, or until an event.
+    /// How long the poll may sleep. It wakes at the next deadline, or at an event.
     fn timeout(&mut self) -> Option<Duration> {
         if self.processes.has_news() || self.clients.wants_turn() || self.http.has_backlog() || self.links.has_backlog()
         {
@@ -263,9 +264,10 @@ impl EventLoop {
     fn serve_parts(&mut self) {
         let context = &mut self.context;
         self.clients.serve(context);
-        // This comes after the last requests of the process's sessions.
+        // The end of a process is noted only after the last requests of its sessions have been served.
         self.processes.serve(context);
-        // New clients are read in the next turn. By then the poll has reported all clients that left earlier.
+        // New clients are first read in the next turn. By then, the poll will have reported all clients that left
+        // before the new ones came.
         self.clients.accept(context);
         self.remote.admit_arrivals(&mut self.clients, &mut self.pushes, context);
         self.http.serve(context);
@@ -275,9 +277,9 @@ impl EventLoop {
         self.clients.check_liveness(context);
     }
 
-    /// The only place from which anything leaves.
+    /// Sends what the turn has produced. Nothing leaves anywhere else.
     fn flush(&mut self, is_committed: bool) {
-        // A peer that has just registered is connected now, so that it does not miss the first push.
+        // A peer that has just registered is connected now, so that it does not miss its first push.
         self.pushes.dial(&mut self.context);
         for effect in self.context.mesh.take_effects() {
             self.apply(effect);
@@ -288,7 +290,7 @@ impl EventLoop {
         if let Some(server) = self.http.server()
             && pages.flush(mesh, server, *now)
         {
-            // The idle time begins when the last page closes.
+            // The time without use begins when the last page closes.
             lifecycle.note_use(*now);
         }
         self.clients.drop_flushed(&self.context);
@@ -298,7 +300,7 @@ impl EventLoop {
     fn apply(&mut self, effect: Effect) {
         let LoopContext { mesh, lifecycle, pages, now, .. } = &mut self.context;
         match effect {
-            // A notification has no id, so its sender wants no reply.
+            // A call without an id is a notification, whose sender wants no reply.
             Effect::Reply { id, .. } if id.is_null() => {}
             Effect::Reply { conn, id, result } => self.clients.send(conn, || match result {
                 Ok(value) => rpc::response(&id, &value),
@@ -321,7 +323,7 @@ impl EventLoop {
         }
     }
 
-    /// Notes which messages push connections have sent completely.
+    /// Notes which messages have been sent completely over push connections.
     fn confirm_pushes(&mut self) {
         let now = self.context.now;
         let sent = self.pushes.flush(now);
@@ -338,34 +340,36 @@ impl EventLoop {
         }
     }
 
-    /// When the broker ends because nobody uses it, in ms; `None` while it is needed.
+    /// When the broker will end because nobody uses it, in ms; `None` while somebody does.
     fn idle_deadline(&self) -> Option<i64> {
         let is_idle = self.clients.is_empty() && self.context.pages.is_empty() && self.notifications.is_idle();
         self.context.lifecycle.idle_deadline().filter(|_| is_idle && self.context.mesh.is_idle())
     }
 
-    /// Shuts down in order. The socket is removed first, so that a new client finds no broker and starts one.
+    /// Shuts down cleanly. The socket is removed first, so that a new client finds no broker and starts one.
     fn close(mut self, reason: ShutdownReason) {
         self.own_files.remove(reason);
         let now = self.clock.now();
-        // A turn that this hub can't end is the business of the hub that takes over.
+        // If the commit fails because this hub no longer leads, the hub that takes over decides about the turn.
         let _ = self.context.commit();
         self.clients.announce_shutdown(reason);
         self.http.stop();
-        // The announcer says goodbye on the network, and the port is free for the next broker before the lock is.
+        // This announces on the network that the hub is leaving, and frees the port before the next broker can get
+        // the lock.
         drop(self.remote);
         self.pushes.announce_shutdown(&self.context.mesh, now);
         self.checkpoints.stop();
         self.notifications.stop();
         self.context.mesh.checkpoint();
-        // The lock must be held until after the last write, so a standby's thread ends first.
+        // The lock must be held until after the last write, so the thread of a standby must end before the lock is
+        // released.
         drop(self.context.mesh);
         self.context.role.leave();
         self.own_files.release_lock();
     }
 }
 
-/// Logs an error. A damaged database ends the broker, because only the next broker can replace it.
+/// Logs an error. If the database is damaged, the broker ends, because only a new broker can replace the database.
 fn report_failure(lifecycle: &mut Lifecycle, error: &Error) {
     log(&error.text);
     if error.kind == ErrorKind::Damaged {

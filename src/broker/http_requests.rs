@@ -1,5 +1,5 @@
-//! Serves the requests that the HTTP thread found well-formed and authorised. Some requests wait here for changes or
-//! for the lookup of a directory.
+//! Serves the requests that the HTTP thread found valid and authorised. Some requests wait here for changes, or
+//! until a directory has been looked up.
 
 use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::LoopContext;
@@ -9,38 +9,40 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-/// Maximum time for requests in one turn, so that sessions get their share. A request that has begun is finished.
+/// Maximum time for requests in one turn, so that sessions get their share of the turn. A request that was begun is
+/// finished.
 const TURN_SHARE: Duration = Duration::from_millis(1);
-/// Maximum number of requests held at once. Further requests are answered immediately.
+/// Maximum number of requests that wait for changes. Further ones are answered immediately.
 const HELD_MAX: usize = 64;
-/// How long the lookup of a directory may take, in ms. After that its repository counts as unknown.
+/// How long the lookup of a directory may take, in ms. After this time, the repository of the directory counts as
+/// unknown.
 const LOOKUP_MS: i64 = 1000;
 
-/// The HTTP thread, as the event loop sees it.
+/// The event loop's side of the HTTP thread.
 pub struct HttpRequests {
-    /// The HTTP thread; `None` when no port was free.
+    /// The HTTP thread; `None` if no port was free.
     server: Option<HttpServer>,
     inbox: Receiver<PendingRequest>,
-    /// Requests that wait for changes, each with the time until which it waits, in ms.
+    /// Requests that wait for changes, each with the time at which its wait ends, in ms.
     held: Vec<(PendingRequest, i64)>,
-    /// Requests that wait for the lookup of a directory, each with the time until which it waits, in ms.
+    /// Requests that wait for the lookup of a directory, each with the time at which its wait ends, in ms.
     looking: Vec<(PendingRequest, DirectoryLookup<String>, i64)>,
     lookups: DirectoryLookups,
-    /// Responses that leave with the next flush.
+    /// Responses that are sent with the next flush.
     responses: Vec<(Ticket, HttpResponse)>,
     /// Whether the last turn ended before the inbox was empty.
     has_backlog: bool,
 }
 
 impl HttpRequests {
-    /// Takes over a started HTTP thread, and the inbox into which it puts requests.
+    /// Takes over a running HTTP thread, and the channel on which its requests arrive.
     pub fn new(server: Option<HttpServer>, inbox: Receiver<PendingRequest>, lookups: DirectoryLookups) -> HttpRequests {
         let (held, looking, responses) = (Vec::new(), Vec::new(), Vec::new());
         HttpRequests { server, inbox, held, looking, lookups, responses, has_backlog: false }
     }
 
-    /// Serves the requests that have arrived, up to a turn's share of work. The HTTP thread passes on one request of
-    /// each connection at a time, so connections take turns.
+    /// Serves the requests that have arrived, for at most the share of a turn. The HTTP thread passes on one
+    /// request of each connection at a time, so that connections take turns.
     pub fn serve(&mut self, context: &mut LoopContext) {
         let began = Instant::now();
         while began.elapsed() < TURN_SHARE && !context.is_turn_full() {
@@ -61,7 +63,8 @@ impl HttpRequests {
         self.has_backlog = true;
     }
 
-    /// Answers a request. If it depends on a directory, it waits until a thread has inspected that directory.
+    /// Answers a request. If the request depends on a directory, it waits until a thread has inspected the
+    /// directory.
     fn look_or_respond(&mut self, pending: PendingRequest, context: &mut LoopContext) {
         if let Some(refusal) = context.role.refusal() {
             return self.responses.push((pending.ticket, legacy_http::standing_by(&refusal)));
@@ -73,7 +76,7 @@ impl HttpRequests {
         }
     }
 
-    /// Answers the requests whose directory lookups are done, or took too long.
+    /// Answers the requests whose directory was looked up, or whose lookup took too long.
     pub fn serve_looking(&mut self, context: &mut LoopContext) {
         for (pending, lookup, until) in std::mem::take(&mut self.looking) {
             match lookup.result() {
@@ -83,7 +86,7 @@ impl HttpRequests {
         }
     }
 
-    /// Answers held requests that a change concerns, or whose time is up.
+    /// Answers the requests that a change affects, or whose wait is over.
     pub fn serve_held(&mut self, context: &mut LoopContext) {
         if self.held.is_empty() {
             return;
@@ -113,11 +116,12 @@ impl HttpRequests {
         });
         self.responses.extend(response.map(|response| (pending.ticket, response)));
         pages.mark_dirty();
-        // Waiting calls are served before the next request, which came later.
+        // Waiting calls are served before the next request, because they arrived earlier.
         mesh.resume_waiting(now);
     }
 
-    /// Passes the turn's responses to the HTTP thread. If the commit failed, they say that nothing was stored.
+    /// Passes the responses of the turn to the HTTP thread. If the commit failed, each of them says that nothing
+    /// was stored.
     pub fn send_responses(&mut self, is_committed: bool) {
         for (ticket, response) in self.responses.drain(..) {
             if let Some(server) = &self.server {
@@ -126,7 +130,7 @@ impl HttpRequests {
         }
     }
 
-    /// Answers all requests that are pending that this hub can't say what became of them.
+    /// Answers all pending requests with an error: this hub does not know whether they took effect.
     pub fn refuse_pending(&mut self) {
         let held = std::mem::take(&mut self.held).into_iter().map(|(pending, _)| pending.ticket);
         let looking = std::mem::take(&mut self.looking).into_iter().map(|(pending, ..)| pending.ticket);
@@ -143,17 +147,17 @@ impl HttpRequests {
         self.has_backlog
     }
 
-    /// The latest time at which a held request must be answered, in ms.
+    /// When the wait of any request ends next, in ms.
     pub fn deadline(&self) -> Option<i64> {
         self.held.iter().map(|(_, until)| *until).chain(self.looking.iter().map(|(.., until)| *until)).min()
     }
 
-    /// The HTTP thread, through which pages are streamed.
+    /// The HTTP thread, through which the web pages get their streams.
     pub fn server(&self) -> Option<&HttpServer> {
         self.server.as_ref()
     }
 
-    /// Ends the HTTP thread after a moment for pending responses.
+    /// Ends the HTTP thread, after a moment in which pending responses are sent.
     pub fn stop(self) {
         if let Some(server) = self.server {
             server.stop();

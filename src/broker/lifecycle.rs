@@ -1,39 +1,39 @@
-//! Decides when the broker ends: on a signal, on request, for a newer version, after idle time,
-//! or when its path leads elsewhere.
+//! Decides when the broker ends: on a signal, on request, for a newer version, after a time without use, or when
+//! the path of its data directory no longer leads to it.
 //!
-//! **Invariant:** the first reason to end wins, except that damage outranks all others.
+//! **Invariant:** the first reason to end wins, but damage of the database outranks all other reasons.
 
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 use std::io::{self, Read};
 
-/// Why the loop ended.
+/// Why the event loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShutdownReason {
-    /// A signal or a caller requested the end.
+    /// A signal or a caller told the broker to end.
     Stopped,
-    /// The broker was unused for a while.
+    /// Nobody used the broker for a while.
     Idle,
     /// A newer client wants to start a broker of its own version.
     Replaced,
     /// The data directory was removed, replaced or moved, so its path no longer leads to this broker.
     Displaced,
-    /// The database is damaged, so the next broker must check it.
+    /// The database is damaged. The next broker must check it.
     Damaged,
 }
 
-/// The time of the last use, and the reason to end.
+/// When the broker was last used, and the reason to end.
 pub struct Lifecycle {
-    /// The readable end of the pipe into which signals write.
+    /// The end of the signal pipe from which the loop reads.
     signals: UnixStream,
     last_use: i64,
-    /// The idle time after which the broker ends, in ms; `None` if it stays.
+    /// After how long without use the broker ends, in ms; `None` if it does not end by itself.
     idle_ms: Option<i64>,
     shutdown: Option<ShutdownReason>,
 }
 
 impl Lifecycle {
-    /// Watches the signal pipe under `token`. An idle time of 0 means that the broker stays.
+    /// Registers the signal pipe under `token`. If the idle time is 0, the broker does not end by itself.
     ///
     /// # Errors
     /// When the pipe can't be registered in the poll.
@@ -48,26 +48,26 @@ impl Lifecycle {
         Ok(Lifecycle { signals, last_use: now, idle_ms: (idle_ms > 0).then_some(idle_ms), shutdown: None })
     }
 
-    /// Notes that the broker was used.
+    /// Notes that the broker is being used.
     pub fn note_use(&mut self, now: i64) {
         self.last_use = now;
     }
 
-    /// Ends the loop after this turn.
+    /// Ends the event loop after this turn.
     pub fn request_shutdown(&mut self, reason: ShutdownReason) {
         if self.shutdown.is_none() || reason == ShutdownReason::Damaged {
             self.shutdown = Some(reason);
         }
     }
 
-    /// Ends the loop because a signal came.
+    /// Ends the event loop because of a signal.
     pub fn note_signal(&mut self) {
-        // We empty the pipe, so that a second signal causes an event of its own.
+        // The pipe is emptied, so that a second signal causes an event again.
         let _ = self.signals.read(&mut [0; 16]);
         self.request_shutdown(ShutdownReason::Stopped);
     }
 
-    /// When the idle time of an unused broker ends, in ms.
+    /// When the broker ends if nobody uses it until then, in ms.
     pub fn idle_deadline(&self) -> Option<i64> {
         self.idle_ms.map(|idle_ms| self.last_use + idle_ms)
     }

@@ -1,10 +1,10 @@
-//! Exchanges peer lists and messages with the linked meshes, which are other slm-mesh brokers or SuperLocalMemory
-//! daemons. Each link has two threads: one polls which peers are online there, and one posts messages and asks for
-//! their receipts.
+//! Exchanges lists of peers and messages with the linked meshes, which are other slm-mesh brokers or
+//! SuperLocalMemory daemons. Each link has two threads. One polls which peers are online in the linked mesh. The
+//! other posts messages and asks for their receipts.
 //!
-//! **Invariant:** the loop never waits for another mesh, so two meshes that poll each other at the same time can't
-//! block each other. The secret is sent only to the address that the user configured, and never follows a redirect. A
-//! link posts one message at a time, and no more of them in a while than its own rate limit allows.
+//! **Invariant:** the event loop never waits for another mesh, so two meshes that poll each other at the same time
+//! can't block each other. The secret is sent only to the address that the user configured, and redirects are not
+//! followed. A link posts one message at a time, and does not exceed its own rate limit.
 
 use super::log;
 use crate::base::error::Error;
@@ -21,56 +21,56 @@ use ureq::http::StatusCode;
 
 /// How often a SuperLocalMemory daemon is polled. A broker answers a poll as soon as something changes.
 const ASK_EVERY: Duration = Duration::from_secs(30);
-/// How long a broker may hold a poll, in seconds: less than its HTTP thread allows.
+/// How long a broker may hold a poll before it answers, in seconds. This is less than its HTTP thread allows.
 const HOLD_SECONDS: u64 = super::superlocalmemory::HOLD_SECONDS_MAX;
-/// How much longer than `HOLD_SECONDS` the answer to a poll may take. SuperLocalMemory 3.4.48 answers no client for
-/// 10 s while it forwards a message.
+/// How much longer than `HOLD_SECONDS` the answer to a poll may take. While SuperLocalMemory 3.4.48 forwards a
+/// message, it answers no client for 10 s.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the answer to a message may take.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of an answer, in bytes.
 const ANSWER_MAX: u64 = 8 << 20;
-/// The wait after the first failure. It doubles with each further failure.
+/// The pause after the first failure. It doubles with each further failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
-/// Maximum wait after a failure.
+/// Maximum pause after a failure.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Minimum time between two polls, whatever the other mesh answers.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Maximum time between two polls. The time doubles with each quick answer in a row. So if the other mesh changes all
-/// the time, one answer covers more changes, and polling stays cheap.
+/// Maximum time between two polls. The time doubles with each quick answer in a row. So if the other mesh changes
+/// all the time, one answer covers more changes, and polling stays cheap.
 const PAUSE_MAX: Duration = Duration::from_secs(6);
 /// An answer that arrives sooner than this counts as quick.
 const QUICK: Duration = Duration::from_secs(4);
-/// Maximum number of reports from link threads in the queue to the event loop. While the queue is full, a thread blocks
-/// and polls no mesh.
+/// Maximum number of reports from the links that wait in the queue to the event loop. While the queue is full, a
+/// thread that has a further report waits and does not poll.
 const NEWS_MAX: usize = 4;
 /// How many peers of a linked mesh are processed between two checks of the time.
 const PEERS_AT_ONCE: usize = 4;
 /// How long reports are processed in one turn.
 const TURN_SHARE: Duration = Duration::from_millis(1);
 
-/// A report of a link's thread, with the number of the link.
+/// A report from a thread of a link. The first field is the number of the link.
 enum LinkNews {
     Roster(usize, RemoteRoster),
     Unreachable(usize, String),
     Delivery(usize, i64, Delivery),
-    /// The answer to a question about receipts; `None` if there was none.
+    /// The answer to a question about receipts; `None` if there was no answer.
     Receipts(usize, Option<Vec<RemoteReceipt>>),
 }
 
-/// The things that a link's thread posts.
+/// What a link's thread posts.
 enum Outgoing {
     Message(ForwardedMessage),
     /// A question about receipts.
     ReceiptsQuery(Value),
 }
 
-/// The marks of the last answer to a poll. The next poll waits until one of them is outdated.
+/// What the last answer to a poll said about changes. The next poll waits until one of these numbers is outdated.
 #[derive(Debug, Default, Clone, Copy)]
 struct Marks {
-    /// The version of the other mesh's peers; a SuperLocalMemory daemon has none.
+    /// The version of the list of peers of the other mesh. A SuperLocalMemory daemon has none.
     roster: Option<i64>,
-    /// The version of its receipts; slm-mesh 0.1.0 has none.
+    /// The version of the receipts of the other mesh. slm-mesh 0.1.0 has none.
     receipts: Option<i64>,
 }
 
@@ -78,35 +78,34 @@ struct Marks {
 pub struct MeshLinks {
     links: Vec<LinkSender>,
     inbox: Receiver<LinkNews>,
-    /// The answer of a link that is being processed, and how many of its peers are done.
+    /// A list of peers that is being processed: the link, the list, and how many of its peers are done.
     partial: Option<(usize, RemoteRoster, usize)>,
     /// Whether the last turn ended before the inbox was empty.
     has_backlog: bool,
 }
 
-/// One link, as the event loop sees it.
+/// The event loop's side of one link.
 struct LinkSender {
     outbox: SyncSender<Outgoing>,
     state: SendState,
-    /// Failures in a row.
+    /// How many attempts in a row have failed.
     n_failures: u32,
 }
 
-/// The state of a link's outgoing messages.
+/// What a link does with its outgoing messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SendState {
-    /// Messages may wait.
+    /// Messages may be waiting.
     Ready,
-    /// No message waits.
+    /// No message is waiting.
     Idle,
-    /// A message is being posted, or a question about receipts.
+    /// A message or a question about receipts is being posted.
     Posting,
-    /// The last attempt failed, or the link has carried as much as it may. The value is the time of the next attempt,
-    /// in ms.
+    /// The last attempt failed, or the link has reached its rate limit. The next attempt is at this time, in ms.
     RetryAt(i64),
 }
 
-/// The configuration of a link's threads.
+/// What the threads of a link need to know.
 #[derive(Clone)]
 struct LinkThread {
     n: usize,
@@ -117,7 +116,7 @@ struct LinkThread {
 }
 
 impl MeshLinks {
-    /// Starts the threads. They end with the process, even during a poll.
+    /// Starts the threads. They end with the process, even in the middle of a poll.
     pub fn open(urls: &[String], secret: &str, wake: Arc<dyn Fn() + Send + Sync>) -> MeshLinks {
         let (news, inbox) = sync_channel(NEWS_MAX);
         let links = urls.iter().enumerate().map(|(n, url)| {
@@ -148,7 +147,7 @@ impl MeshLinks {
         self.has_backlog || self.partial.is_some()
     }
 
-    /// The time at which a message is tried again, ms.
+    /// When a message will be tried again, in ms.
     pub fn deadline(&self) -> Option<i64> {
         let retry_at = |link: &LinkSender| match link.state {
             SendState::RetryAt(at) => Some(at),
@@ -157,8 +156,8 @@ impl MeshLinks {
         self.links.iter().filter_map(retry_at).min()
     }
 
-    /// Passes a few reports on to the mesh. Without a limit, meshes that send reports faster than we process them
-    /// would keep all clients waiting.
+    /// Passes a few reports on to the mesh. Without this limit, meshes that send reports faster than they are
+    /// processed would keep all clients waiting.
     pub fn receive_news(&mut self, mesh: &mut Mesh, now: i64) {
         let began = Instant::now();
         for _ in 0..NEWS_MAX {
@@ -184,7 +183,8 @@ impl MeshLinks {
                     mesh.on_delivery(n, seq, &delivery, now)
                 }
                 LinkNews::Receipts(n, receipts) => {
-                    // A failure delays no message, because it does not show whether the other mesh accepts messages.
+                    // A failed question does not delay messages, because it does not show whether the other mesh
+                    // accepts messages.
                     self.links[n].state = SendState::Ready;
                     match receipts {
                         Some(receipts) => mesh.on_receipts(n, &receipts, now),
@@ -200,7 +200,7 @@ impl MeshLinks {
         self.has_backlog = true;
     }
 
-    /// Processes more peers of a link's answer, for a turn's share of time.
+    /// Processes more peers of a list that a linked mesh sent, for a limited share of the turn.
     fn take_in_roster(&mut self, mesh: &mut Mesh, began: Instant, now: i64) {
         while let Some((n, roster, n_taken)) = &mut self.partial {
             let end = roster.peers.len().min(*n_taken + PEERS_AT_ONCE);
@@ -216,8 +216,8 @@ impl MeshLinks {
         }
     }
 
-    /// Gives each link its next waiting message. This happens after the commit, because the message then leaves the
-    /// broker.
+    /// Passes the next waiting message of each link to its thread. This happens after the commit, because the
+    /// message then leaves the broker.
     pub fn send_waiting(&mut self, mesh: &mut Mesh, now: i64) {
         let has_new = mesh.take_forwarding_due();
         for (n, link) in self.links.iter_mut().enumerate() {
@@ -239,7 +239,8 @@ fn report_unstored(stored: Result<(), Error>) {
 }
 
 impl LinkSender {
-    /// Passes the next message to the link's thread, or else a question about receipts. Returns the new state.
+    /// Passes the next message to the link's thread. If there is no message, passes a question about receipts.
+    /// Returns the new state.
     fn send_next(&self, mesh: &mut Mesh, n: usize, now: i64) -> SendState {
         let outgoing = match mesh.next_forwarded(n, now) {
             Ok(Some(message)) => match mesh.forwarding_pause(n, now) {
@@ -268,25 +269,25 @@ impl LinkSender {
     }
 }
 
-/// The wait after this many failures in a row.
+/// How long to pause after this many failures in a row.
 fn backoff(n_failures: u32) -> Duration {
     BACKOFF_MIN.saturating_mul(1 << (n_failures - 1).min(8)).min(BACKOFF_MAX)
 }
 
-/// The time between two polls after this many quick answers in a row.
+/// How long to pause between two polls after this many quick answers in a row.
 fn pause(n_quick: u32) -> Duration {
     PAUSE_MIN.saturating_mul(1 << n_quick.saturating_sub(2).min(8)).min(PAUSE_MAX)
 }
 
 impl LinkThread {
-    /// Passes a report to the loop; returns false once the loop is gone.
+    /// Passes a report to the event loop. Returns false if the loop is gone.
     fn report(&self, news: LinkNews) -> bool {
         let is_sent = self.news.send(news).is_ok();
         (self.wake)();
         is_sent
     }
 
-    /// Polls again and again which peers of the other mesh are online.
+    /// Polls repeatedly which peers of the other mesh are online.
     fn poll_roster(&self) {
         let agent = http_agent();
         let (mut marks, mut n_failures, mut n_quick) = (Marks::default(), 0, 0);
@@ -311,8 +312,8 @@ impl LinkThread {
         }
     }
 
-    /// Polls once which peers of the other mesh are online. A broker also answers with marks. The next poll sends the
-    /// marks and waits until something has changed since then.
+    /// Polls once which peers of the other mesh are online. A broker also answers with marks. The next poll sends
+    /// these marks back and waits until something has changed since then.
     fn ask_roster(&self, agent: &ureq::Agent, marks: Marks) -> Result<(RemoteRoster, Marks), String> {
         let (query, timeout) = match marks.roster {
             Some(mark) => {
@@ -333,7 +334,7 @@ impl LinkThread {
         Ok((roster, marks))
     }
 
-    /// Posts each message and each question about receipts that it receives from the loop.
+    /// Posts each message and each question about receipts that the event loop passes on.
     fn post_messages(&self, outbox: &Receiver<Outgoing>) {
         let agent = http_agent();
         while let Ok(outgoing) = outbox.recv() {
@@ -364,22 +365,22 @@ impl LinkThread {
             200..300 | 400 | 404 | 413 | 422 if says_why(&value) => {
                 Delivery::Rejected(describe_refusal(status, &value))
             }
-            // The mesh takes no messages at all: our secret is wrong, the mesh receives too many requests, or its disk
-            // is full.
+            // The other mesh accepts no messages at all: our secret is wrong, too many requests reach that mesh, or
+            // its disk is full.
             401 | 403 | 429 | 503 | 507 => Delivery::Retry(describe_refusal(status, &value)),
-            // Another kind of server may answer at this address, so the answer does not count as the mesh's.
+            // Another kind of server may answer at this address, so this does not count as an answer of the mesh.
             _ => Delivery::Unclear(describe_refusal(status, &value)),
         }
     }
 
-    /// Posts JSON.
+    /// Posts JSON and returns the answer.
     fn post(&self, agent: &ureq::Agent, path: &str, body: &Value) -> Result<(StatusCode, Value), ureq::Error> {
         let request = agent.post(format!("{}{path}", self.url));
         let request = self.add_secret(request.config().timeout_global(Some(POST_TIMEOUT)).build());
         read_answer(request.header("Content-Type", "application/json").send(body.to_string()))
     }
 
-    /// Adds the secret in both forms, since versions of SuperLocalMemory accept different forms.
+    /// Adds the secret in both forms, because different versions of SuperLocalMemory accept different forms.
     fn add_secret<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
         if self.secret.is_empty() {
             return request;
@@ -388,13 +389,14 @@ impl LinkThread {
     }
 }
 
-/// An HTTP client without redirects and without the environment's proxy; every status is an answer.
+/// Makes an HTTP client that follows no redirects and ignores the proxy in the environment. Every status counts as
+/// an answer.
 fn http_agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder().max_redirects(0).proxy(None).http_status_as_error(false);
     config.timeout_connect(Some(ASK_TIMEOUT)).user_agent(concat!("slm-mesh/", env!("CARGO_PKG_VERSION"))).build().into()
 }
 
-/// Status and body of an answer; a body that is not JSON counts as null.
+/// The status and the body of an answer. A body that is not JSON counts as null.
 fn read_answer(
     answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
 ) -> Result<(StatusCode, Value), ureq::Error> {
@@ -403,7 +405,7 @@ fn read_answer(
     Ok((answer.status(), serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
 }
 
-/// Whether nothing was reached at this address, so that no message can be the cause.
+/// Whether nothing was reached at this address. In this case, the failure can't be due to the message.
 fn is_unreachable(error: &ureq::Error) -> bool {
     use ureq::{Error, Timeout};
     match error {
@@ -414,7 +416,7 @@ fn is_unreachable(error: &ureq::Error) -> bool {
     }
 }
 
-/// Whether an answer gives a reason, as brokers and SuperLocalMemory do.
+/// Whether an answer gives a reason, as the answers of brokers and of SuperLocalMemory do.
 fn says_why(value: &Value) -> bool {
     ["error", "detail"].iter().any(|name| !value[name].is_null())
 }

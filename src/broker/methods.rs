@@ -1,5 +1,5 @@
-//! The methods of the broker itself, in addition to the operations of the mesh. The dispatch and `slm-mesh help
-//! protocol` are derived from one table.
+//! The methods of the broker itself, in addition to the operations of the mesh. One table is the source of both the
+//! dispatch and `slm-mesh help protocol`.
 
 use super::event_loop::LoopContext;
 use super::leadership::BrokerRole;
@@ -14,32 +14,32 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Where a caller of a broker method runs.
+/// Where the caller of a broker method runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallerMachine {
-    /// On the broker's own machine.
+    /// The caller runs on the broker's own machine.
     Local,
-    /// On another machine.
+    /// The caller runs on another machine.
     Remote,
 }
 
 /// A method of the broker.
 pub struct BrokerMethod {
-    /// The method's name on the socket.
+    /// The name of the method on the socket.
     pub name: &'static str,
     /// One line about what the method does.
     pub summary: &'static str,
     /// The method's arguments.
     pub args: &'static [Arg],
-    /// Whether a hub that stands by answers the method, too.
+    /// Whether a hub on standby answers the method, too.
     works_on_standby: bool,
-    /// What it does.
+    /// What the method does.
     run: RunMethod,
 }
 
 type RunMethod = fn(&mut LoopContext, CallerMachine, &Map<String, Value>) -> Result<Value, Error>;
 
-/// All methods of the broker, in the order of the documentation.
+/// All methods of the broker, in the order in which the documentation lists them.
 pub const BROKER_OPS: &[BrokerMethod] = &[
     BrokerMethod {
         name: "ping",
@@ -91,20 +91,20 @@ const SNAPSHOT_ARGS: &[Arg] = &[
     Arg::new("from", ArgKind::Int { min: 0, max: i64::MAX }, "The byte at which the piece begins"),
 ];
 
-/// The facts for the broker's methods.
+/// What the broker's own methods need.
 pub struct BrokerInfo {
     settings: Settings,
     web: Arc<WebAuth>,
 }
 
 impl BrokerInfo {
-    /// The settings in force, and the codes that open the page.
+    /// Takes the settings in force, and the codes that open the web page.
     pub fn new(settings: Settings, web: Arc<WebAuth>) -> BrokerInfo {
         BrokerInfo { settings, web }
     }
 }
 
-/// Runs the broker's method with this name; `None` if there is no such method.
+/// Runs the broker method with this name. Returns `None` if there is no such method.
 pub fn run_method(
     context: &mut LoopContext,
     method: &str,
@@ -115,12 +115,13 @@ pub fn run_method(
     Some((found.run)(context, caller, args))
 }
 
-/// Whether a hub that stands by answers this method.
+/// Whether a hub on standby answers this method.
 pub fn works_on_standby(method: &str) -> bool {
     BROKER_OPS.iter().any(|known| known.name == method && known.works_on_standby)
 }
 
-/// Ends the broker if a client on this machine has a newer version. The client starts its own broker.
+/// Ends the broker if a client on this machine has a newer version. The client then starts a broker of its own
+/// version.
 pub fn yield_to_newer(context: &mut LoopContext, version: &str, caller: CallerMachine) {
     if caller == CallerMachine::Local && is_newer(version, env!("CARGO_PKG_VERSION")) {
         log(&format!("ending, because a client with the newer version {version} connected"));
@@ -185,7 +186,7 @@ fn hub_status(context: &mut LoopContext, _: CallerMachine, _: &Map<String, Value
     Ok(context.role.status(context.now))
 }
 
-/// Compares versions of the form `1.2.3`.
+/// Whether version `a` is newer than `b`. Versions have the form `1.2.3`.
 fn is_newer(a: &str, b: &str) -> bool {
     let parts = |text: &str| {
         text.split(['.', '-', '+']).take(3).map(|part| part.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>()

@@ -1,10 +1,10 @@
-//! The broker: one poll loop that carries bytes to the mesh and back.
+//! The broker: a poll loop that carries bytes to the mesh and back.
 //!
-//! [`startup`] starts it, and `event_loop` runs it. Every other module is a part that alone writes its own memory.
-//! The loop lends the mesh to a part for the duration of one call.
+//! [`startup`] starts the loop, and `event_loop` runs it. Every other module is a part of the loop, and no part
+//! writes the memory of another. When the loop calls a part, it lends the mesh to this part.
 //!
-//! **Invariant:** a turn is wait, tick, serve, commit, flush. Nothing leaves outside of flush, and flush sends
-//! nothing that is not committed.
+//! **Invariant:** a turn consists of wait, tick, serve, commit and flush, in this order. Only flush sends anything,
+//! and flush sends only what is committed.
 
 mod checkpoint_thread;
 mod directory_lookups;
@@ -31,7 +31,7 @@ mod unix_clients;
 pub mod web;
 mod ws_subscribers;
 
-/// Writes one line for the operator to standard error, which is the log of a detached broker.
+/// Writes one line for the operator to standard error. For a detached broker, standard error is the log.
 pub fn log(text: &str) {
     crate::sys::print_error(&format!("{} {text}", crate::base::time::iso(crate::sys::wall_ms())));
 }

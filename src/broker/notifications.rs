@@ -1,9 +1,9 @@
-//! Notifies the person at this machine of unread alerts, with a desktop notification or with a command that the user
+//! Notifies the person at this machine of unread alerts, by a desktop notification or by a command that the user
 //! has set.
 //!
-//! **Invariant:** the loop never waits for a notification: one thread at a time runs one command for a limited time.
-//! Alerts that arrive meanwhile are combined into the next notification. A peer's words never reach a shell, nor an
-//! argument that a program could mistake for an option.
+//! **Invariant:** the event loop never waits for a notification. One thread at a time runs one command for a
+//! limited time. Alerts that arrive meanwhile are combined in the next notification. A peer's words never reach a
+//! shell, or an argument that a program could mistake for an option.
 
 use super::log;
 use crate::base::untrusted_text;
@@ -20,31 +20,32 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long an alert waits before its notification, in ms. A person who follows their mail has read it by then.
+/// How long an alert waits before its notification, in ms. A person who is following the mail will have read it by
+/// then.
 const DELAY_MS: i64 = 1_000;
 /// Minimum time between two notifications, in ms.
 const GAP_MS: i64 = 5_000;
-/// How long a command may take.
+/// How long the command may run.
 const COMMAND_MAX: Duration = Duration::from_secs(10);
 /// Maximum number of alerts in one notification. Further alerts are only counted.
 const ALERTS_MAX: usize = 20;
-/// How many characters of an alert the desktop shows.
+/// How many characters of an alert a desktop notification shows.
 const SHOWN_CHARS: usize = 200;
 
-/// The variable that tells the programs of a Linux desktop where their message bus is.
+/// The variable that tells programs on a Linux desktop where the message bus is.
 const BUS: &str = "DBUS_SESSION_BUS_ADDRESS";
 
-/// The program that shows notifications.
+/// Which program shows notifications.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Notifier {
-    /// The desktop's own program.
+    /// The program that belongs to the desktop.
     Desktop,
-    /// The user's command: the program, and its arguments.
+    /// The command that the user has set: the program and its arguments.
     Command(Vec<String>),
 }
 
 impl Notifier {
-    /// The notifier that the setting names; `None` if notifications are off.
+    /// The program that the setting names; `None` if notifications are off.
     fn from_setting(text: &str) -> Option<Notifier> {
         match text {
             "off" | "" => None,
@@ -53,7 +54,7 @@ impl Notifier {
         }
     }
 
-    /// The command that raises one notification.
+    /// The command that shows one notification.
     fn command(&self, alert: &Value) -> Command {
         let mut command = match self {
             Notifier::Desktop => desktop_command(alert, cfg!(target_os = "macos")),
@@ -68,7 +69,8 @@ impl Notifier {
     }
 }
 
-/// The desktop's own command. A peer's words are part of one argument that begins with our words.
+/// The command that belongs to the desktop. A peer's words are only part of an argument, which begins with our own
+/// words.
 fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     let word = |name: &str| alert[name].as_str().unwrap_or("");
     let title = format!("Alert from {}", untrusted_text::shown_name(word("fromName")));
@@ -81,11 +83,11 @@ fn desktop_command(alert: &Value, is_macos: bool) -> Command {
         command.args(script.iter().flat_map(|line| ["-e", line])).args([title, text]);
         return command;
     }
-    // notify-send interprets the text as markup with escapes.
+    // notify-send reads the text as markup, in which backslashes begin escapes.
     let text = text.replace('\\', "\\\\").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut command = Command::new("notify-send");
     command.args(["--app-name=slm-mesh", "--", &title, &text]);
-    // An agent may have started this broker without the desktop's environment variables.
+    // If an agent started this broker, the environment variables of the desktop may be missing.
     let bus = format!("/run/user/{}/bus", sys::uid());
     if std::env::var_os(BUS).is_none() && Path::new(&bus).exists() {
         command.env(BUS, format!("unix:path={bus}"));
@@ -93,29 +95,29 @@ fn desktop_command(alert: &Value, is_macos: bool) -> Command {
     command
 }
 
-/// The alerts that wait for a notification, and the running command.
+/// The alerts that wait for a notification, and the command that is running.
 pub struct Notifications {
-    /// The program that shows notifications; `None` if the user wants none.
+    /// The program that shows notifications; `None` if notifications are off.
     notifier: Option<Notifier>,
-    /// Alerts for the next notification, oldest first.
+    /// The alerts for the next notification, oldest first.
     waiting: Vec<i64>,
-    /// The number of further alerts.
+    /// How many further alerts there are.
     n_more: u64,
-    /// When the next notification is due, if any alert waits, in ms.
+    /// When the next notification is due, in ms; `None` if no alert waits.
     due: Option<i64>,
-    /// No notification is raised before this time, in ms.
+    /// No notification is shown until this time, in ms.
     rests_until: i64,
     running: Option<JoinHandle<()>>,
     results: Receiver<Result<(), String>>,
     report: Sender<Result<(), String>>,
     wake: Arc<dyn Fn() + Send + Sync>,
     cancel: Arc<AtomicBool>,
-    /// Whether the last notification failed. Then the log already contains the failure.
+    /// Whether the last notification failed. If so, the log already contains the failure.
     has_failed: bool,
 }
 
 impl Notifications {
-    /// Creates the notifications that the setting demands. `wake` ends the wait of the loop.
+    /// Prepares notifications according to the setting. `wake` wakes the event loop.
     pub fn new(setting: &str, wake: Arc<dyn Fn() + Send + Sync>) -> Notifications {
         let (report, results) = channel();
         Notifications {
@@ -146,17 +148,17 @@ impl Notifications {
         self.due.get_or_insert((now + DELAY_MS).max(self.rests_until));
     }
 
-    /// When a notification is due, in ms.
+    /// When the next notification is due, in ms.
     pub fn deadline(&self) -> Option<i64> {
         self.due.filter(|_| self.running.is_none())
     }
 
-    /// Whether nothing is left to do.
+    /// Whether no alert waits and no command is running.
     pub fn is_idle(&self) -> bool {
         self.due.is_none() && self.running.is_none()
     }
 
-    /// Shows a notification if its time has come and the last one is over.
+    /// Shows a notification, if one is due and the last command has ended.
     pub fn run_due(&mut self, mesh: &Mesh, now: i64) {
         self.take_result(now);
         if self.running.is_some() || self.due.is_none_or(|at| at > now) {
@@ -181,7 +183,7 @@ impl Notifications {
         };
         let (report, wake, cancel) = (self.report.clone(), Arc::clone(&self.wake), Arc::clone(&self.cancel));
         let run = move || {
-            // This fails if the loop is gone because the broker ends.
+            // This fails if the event loop is gone because the broker is ending.
             let _ = report.send(run_bounded(&mut command, &input, COMMAND_MAX, &cancel));
             wake();
         };
@@ -191,7 +193,7 @@ impl Notifications {
         }
     }
 
-    /// Takes the result of the notification that was running.
+    /// Takes the result of the command that was running.
     fn take_result(&mut self, now: i64) {
         let Ok(result) = self.results.try_recv() else { return };
         self.running = None;
@@ -200,7 +202,7 @@ impl Notifications {
         self.note_result(result);
     }
 
-    /// Only the first failure in a row is logged.
+    /// Logs a failure, but only the first one in a row.
     fn note_result(&mut self, result: Result<(), String>) {
         if let Err(why) = &result
             && !self.has_failed
@@ -212,11 +214,11 @@ impl Notifications {
         self.has_failed = result.is_err();
     }
 
-    /// Kills a command that still runs.
+    /// Kills the command, if it is still running.
     pub fn stop(self) {
         self.cancel.store(true, Ordering::Relaxed);
         if let Some(thread) = self.running {
-            // The thread now ends at once. After a panic it has already ended.
+            // The thread now ends at once. After a panic, it has already ended.
             let _ = thread.join();
         }
     }

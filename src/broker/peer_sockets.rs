@@ -1,8 +1,9 @@
-//! Pushes to peers that registered over HTTP: one JSON envelope per line, only from the broker to the peer, as
-//! existing clients expect. The broker connects to the Unix socket that a peer of this machine named. A peer on
-//! another machine (clients from 1.3 on) opens a WebSocket instead.
+//! Pushes to peers that registered over HTTP. A push is one line with a JSON envelope, as existing clients expect,
+//! and lines go only from the broker to the peer. If the peer is on this machine, the broker connects to the Unix
+//! socket that the peer named. A peer on another machine opens a WebSocket instead (clients from version 1.3 on).
 //!
-//! **Invariant:** the broker connects only to sockets of this user, and drops a peer that does not read.
+//! **Invariant:** the broker connects only to sockets of this user, and closes the connection of a peer that does
+//! not read.
 
 use super::directory_lookups::{DirectoryLookup, DirectoryLookups};
 use super::event_loop::{LoopContext, TokenSource};
@@ -18,37 +19,38 @@ use mio::net::UnixStream;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// After this many failures in a row, the broker does not connect to a peer until it registers again.
+/// After this many failures in a row, the broker stops trying to connect to a peer, until the peer registers again.
 const ATTEMPTS_MAX: u32 = 10;
-/// The wait after the first failure, in ms. It doubles with each further failure.
+/// The pause after the first failure, in ms. It doubles with each further failure.
 const BACKOFF_MS_MIN: i64 = 200;
-/// Maximum wait, in ms.
+/// Maximum pause after a failure, in ms.
 const BACKOFF_MS_MAX: i64 = 5000;
-/// How many lines are queued for a peer while the broker connects to its socket. Further lines are dropped, because
-/// the mailbox and the event stream contain them.
+/// How many lines for a peer are queued while the broker connects to the peer's socket. Further lines are dropped,
+/// because the mailbox and the event stream contain their content.
 const LINES_KEPT_MAX: usize = 64;
 
-/// One peer's socket.
+/// The socket of one peer.
 struct PeerSocket {
     path: String,
     state: SocketState,
-    /// Failures in a row.
+    /// How many attempts have failed in a row.
     n_failures: u32,
 }
 
 /// The state of the connection to a peer's socket.
 enum SocketState {
-    /// Connected since this time, in ms.
+    /// The broker has been connected since this time, in ms.
     Connected(PushConnection, i64),
-    /// Connecting, with the queued lines. Each line has the sequence number of the message in it.
+    /// The broker is connecting, and these lines are queued. Each line has the sequence number of the message in
+    /// it, if any.
     Dialling(DirectoryLookup<UnixStream>, Vec<(String, Option<i64>)>),
-    /// To be connected at this time, in ms.
+    /// The broker will try to connect at this time, in ms.
     RetryAt(i64),
-    /// Connecting failed too often.
+    /// The broker has failed to connect too often.
     GivenUp,
 }
 
-/// All peers that receive pushes.
+/// The peers that receive pushes.
 pub struct PushTargets {
     sockets: HashMap<String, PeerSocket>,
     subscribers: Subscribers,
@@ -56,18 +58,19 @@ pub struct PushTargets {
 }
 
 impl PushTargets {
-    /// Creates an empty list. `lookups` connects to the sockets, because access to their directories may hang.
+    /// Makes an empty list. The threads of `lookups` connect to the sockets, because access to a socket's directory
+    /// may hang.
     pub fn new(lookups: DirectoryLookups) -> PushTargets {
         PushTargets { sockets: HashMap::new(), subscribers: Subscribers::default(), lookups }
     }
 
-    /// Ends all connections: the peers of another mesh follow.
+    /// Closes all connections, because the mesh is about to be replaced.
     pub fn drop_all(&mut self) {
         self.sockets.clear();
         self.subscribers = Subscribers::default();
     }
 
-    /// Adds a client that opened a WebSocket to receive pushes.
+    /// Adds a client that has opened a WebSocket to receive pushes.
     pub fn add_subscriber(&mut self, context: &mut LoopContext, stream: UnixStream) {
         let token = context.tokens.next_token();
         if let Some(connection) = PushConnection::register(stream, context.poll.registry(), token) {
@@ -75,7 +78,7 @@ impl PushTargets {
         }
     }
 
-    /// Reads from the connection on which an event occurred.
+    /// Reads from the connection for which an event occurred.
     pub fn note_ready(&mut self, token: u64, now: i64) {
         let has_token = |socket: &&mut PeerSocket| matches!(&socket.state, SocketState::Connected(connection, _) if connection.token() == token);
         match self.sockets.values_mut().find(has_token) {
@@ -84,7 +87,7 @@ impl PushTargets {
         }
     }
 
-    /// The time at which the broker tries a peer again, ms.
+    /// When the broker will try to connect to any peer again, in ms.
     pub fn deadline(&self) -> Option<i64> {
         let retry_at = |socket: &PeerSocket| match socket.state {
             SocketState::RetryAt(at) => Some(at),
@@ -99,7 +102,7 @@ impl PushTargets {
         self.push(mesh, peer, &envelope("message", &payload, now), Some(seq), now);
     }
 
-    /// Pushes an event to its subscribers, and then the update that every peer gets.
+    /// Pushes an event to its subscribers. Then pushes the update that every peer gets for this kind of event.
     pub fn push_event(&mut self, mesh: &Mesh, event: &Event, now: i64) {
         let payload: Value = serde_json::from_str(&event.payload).unwrap_or_else(|_| json!({}));
         let peers = mesh.peers().push_recipients();
@@ -115,7 +118,7 @@ impl PushTargets {
         }
     }
 
-    /// Tells all peers that the broker ends.
+    /// Tells all peers that the broker is ending.
     pub fn announce_shutdown(&mut self, mesh: &Mesh, now: i64) {
         self.push_to_all(mesh, &mesh.peers().push_recipients(), &envelope("shutdown", &json!({}), now), now);
         for socket in self.sockets.values_mut() {
@@ -148,7 +151,7 @@ impl PushTargets {
         socket.enqueue(text, seq, now);
     }
 
-    /// Sends what the sockets accept; returns the messages that were sent completely.
+    /// Sends as much as the sockets accept. Returns the messages that have been sent completely.
     pub fn flush(&mut self, now: i64) -> Vec<i64> {
         let mut sent = Vec::new();
         for socket in self.sockets.values_mut() {
@@ -161,8 +164,8 @@ impl PushTargets {
         sent
     }
 
-    /// Takes over the sockets that are connected now. Connects to peers that are new or due, except peers that listen
-    /// on a WebSocket.
+    /// Takes over the sockets that have been connected. Then connects to the peers that are new or due. Peers that
+    /// listen on a WebSocket are left out.
     pub fn dial(&mut self, context: &mut LoopContext) {
         let LoopContext { mesh, poll, tokens, now, .. } = context;
         let is_current = |peer: &String, socket: &mut PeerSocket| {
@@ -188,7 +191,8 @@ impl PushTargets {
     }
 }
 
-/// The update about an event that all peers get: its type and payload; `None` if there is none.
+/// The update that all peers get for an event: its type and its payload; `None` if there is no update for this
+/// kind.
 fn update_of(kind: &EventKind, payload: &Value) -> Option<(&'static str, Value)> {
     match kind {
         EventKind::PeerLeft => Some(("peer_update", json!({ "action": "left", "peerId": payload["peerId"] }))),
@@ -207,13 +211,13 @@ fn update_of(kind: &EventKind, payload: &Value) -> Option<(&'static str, Value)>
     }
 }
 
-/// A pushed line in the form that existing clients read.
+/// A line to push, in the form that existing clients read.
 fn envelope(kind: &str, payload: &Value, now: i64) -> String {
     json!({ "type": kind, "payload": payload, "timestamp": time::iso(now) }).to_string()
 }
 
 impl PeerSocket {
-    /// A socket to which the broker must connect at once.
+    /// Makes a socket to which the broker connects at once.
     fn new(path: String) -> PeerSocket {
         PeerSocket { path, state: SocketState::RetryAt(0), n_failures: 0 }
     }
@@ -225,7 +229,7 @@ impl PeerSocket {
         };
     }
 
-    /// Takes over the connection, after it was established.
+    /// Takes over the connection, if it has been established.
     fn take_over(&mut self, registry: &Registry, tokens: &mut TokenSource, now: i64) {
         let SocketState::Dialling(lookup, lines) = &mut self.state else { return };
         let Some(stream) = lookup.result() else { return };
@@ -239,8 +243,8 @@ impl PeerSocket {
         }
     }
 
-    /// Queues a line. Lines for a peer that can't be reached are dropped, because its mailbox and the event stream
-    /// contain them. A peer that does not read misses the line, too.
+    /// Queues a line. If the peer can't be reached or does not read, the line is dropped, because the mailbox and
+    /// the event stream contain its content.
     fn enqueue(&mut self, text: &str, seq: Option<i64>, now: i64) {
         match &mut self.state {
             SocketState::Connected(connection, _) => {
@@ -262,7 +266,7 @@ impl PeerSocket {
         }
     }
 
-    /// Checks whether the peer hung up. A peer never sends anything on this socket.
+    /// Checks whether the peer has hung up. A peer never sends anything on this socket.
     fn check(&mut self, now: i64) {
         if let SocketState::Connected(connection, since) = &mut self.state
             && connection.read_lines(|_| ()).is_err()
@@ -272,7 +276,7 @@ impl PeerSocket {
         }
     }
 
-    /// Drops the connection, and connects again later unless that failed too often.
+    /// Closes the connection. The broker will try again later, unless it has failed too often.
     fn fail(&mut self, now: i64) {
         let wait = (BACKOFF_MS_MIN << self.n_failures.min(5)).min(BACKOFF_MS_MAX);
         self.n_failures += 1;
@@ -280,8 +284,9 @@ impl PeerSocket {
             if self.n_failures < ATTEMPTS_MAX { SocketState::RetryAt(now + wait) } else { SocketState::GivenUp };
     }
 
-    /// Drops a connection on which the peer hung up. The unsent output is dropped, too, so that the next connection
-    /// begins with a whole envelope. Only a connection that lasted for a while resets the count of failures.
+    /// Drops a connection that the peer has closed. The unsent output is dropped as well, so that the next
+    /// connection begins with a whole envelope. The count of failures is reset only if the connection lasted for a
+    /// while.
     fn lose(&mut self, since: i64, now: i64) {
         if now - since >= BACKOFF_MS_MAX {
             self.n_failures = 0;

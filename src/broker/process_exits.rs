@@ -1,6 +1,6 @@
-//! Watches agent processes, whose exit the kernel reports. When a process exits, its sessions are gone.
+//! Watches agent processes. The kernel reports when one of them ends, and then its sessions are gone.
 //!
-//! **Invariant:** the loop is not woken while no process ends.
+//! **Invariant:** watching wakes the event loop only when a process ends.
 
 use super::event_loop::LoopContext;
 use super::log;
@@ -11,15 +11,15 @@ use mio::{Interest, Token};
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 
-/// Maximum number of watched processes, because each of them needs a descriptor. Sessions of further processes are
+/// Maximum number of watched processes, because each needs a file descriptor. The sessions of further processes are
 /// online only while they are connected.
 const WATCHED_MAX: usize = 512;
 
-/// The watched agent processes.
+/// The agent processes that are watched.
 #[derive(Debug, Default)]
 pub struct ProcessExits {
     watches: HashMap<u64, (Process, ExitWatch)>,
-    /// The reports for the mesh in the next turn.
+    /// What the mesh will be told in the next turn.
     news: Vec<ProcessNews>,
 }
 
@@ -30,7 +30,7 @@ enum ProcessNews {
 }
 
 impl ProcessExits {
-    /// Watches a process from now on.
+    /// Begins to watch a process.
     pub fn watch(&mut self, context: &mut LoopContext, process: Process) {
         if self.watches.values().any(|(known, _)| known.is_same(&process)) {
             return;
@@ -57,7 +57,8 @@ impl ProcessExits {
         }
     }
 
-    /// Notes that the poll reported a descriptor; returns false if the descriptor belongs to no watched process.
+    /// Notes that the poll reported a file descriptor. Returns false if the descriptor belongs to no watched
+    /// process.
     pub fn note_ready(&mut self, token: u64) -> bool {
         let Some((process, watch)) = self.watches.get(&token) else { return false };
         if watch.has_ended() {
@@ -66,7 +67,7 @@ impl ProcessExits {
         true
     }
 
-    /// Whether there is a report for the mesh.
+    /// Whether there is something to tell the mesh.
     pub fn has_news(&self) -> bool {
         !self.news.is_empty()
     }
@@ -81,7 +82,8 @@ impl ProcessExits {
                 ProcessNews::Ended(process) => {
                     context.mesh.on_process_exit(&process, context.now);
                     for (_, (_, watch)) in self.watches.extract_if(|_, (known, _)| known.is_same(&process)) {
-                        // The descriptor is closed with the watch, and the poll reports no closed descriptor.
+                        // The file descriptor is closed when the watch is dropped, and the poll never reports a
+                        // closed one.
                         let _ = context.poll.registry().deregister(&mut SourceFd(&watch.as_raw_fd()));
                     }
                 }

@@ -1,6 +1,6 @@
-//! A connection on which lines are pushed to a client, with the output that is not sent yet.
+//! A connection on which lines are pushed to a client, with the output that has not been sent yet.
 //!
-//! **Invariant:** the output is bounded, and a message counts as sent after its whole line was sent.
+//! **Invariant:** the output is bounded, and a message counts as sent only after its whole line was sent.
 
 use crate::wire::line_splitter::LineBuffer;
 use mio::net::UnixStream;
@@ -9,25 +9,26 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// Maximum amount of unsent output, in bytes. A client with more does not read, so its connection is dropped.
+/// Maximum amount of unsent output, in bytes. If there is more, the client does not read, and its connection is
+/// closed.
 const OUTPUT_MAX: usize = 1 << 20;
-/// Maximum number of bytes that a client may send at once, which is enough for a few hellos. Without a limit, a client
-/// could send faster than we read, and the loop would never serve the others.
+/// Maximum number of bytes that are read from a client at once, which is enough for a few hellos. Without this
+/// limit, a client could send faster than the broker reads, and the event loop would never serve the others.
 const INPUT_MAX: usize = 128 << 10;
 
-/// The connection.
+/// A connection on which lines are pushed.
 pub struct PushConnection {
     stream: UnixStream,
     token: u64,
     input: LineBuffer,
     output: Vec<u8>,
     sent: usize,
-    /// The messages in `output`: the end and the sequence number of each.
+    /// The messages in `output`: where each ends, and its sequence number.
     message_ends: Vec<(usize, i64)>,
 }
 
-/// Connects to the socket that a peer named, if it is a socket of this user. The file system of the path may not
-/// answer.
+/// Connects to the socket that a peer named, if it is a socket of this user. This may hang, if the file system of
+/// the path does not respond.
 pub fn dial_own(path: &Path) -> Option<UnixStream> {
     let meta = std::fs::metadata(path).ok()?;
     if !meta.file_type().is_socket() || meta.uid() != crate::sys::uid() {
@@ -38,12 +39,12 @@ pub fn dial_own(path: &Path) -> Option<UnixStream> {
     (listener.uid == crate::sys::uid()).then_some(stream)
 }
 
-/// The client does not read, so its connection must be dropped.
+/// The error for a client that does not read. Its connection must be closed.
 #[derive(Debug)]
 pub struct NotReading;
 
 impl PushConnection {
-    /// Registers a stream in the poll; `None` if that fails.
+    /// Registers a stream in the poll. Returns `None` if this fails.
     pub fn register(mut stream: UnixStream, registry: &Registry, token: u64) -> Option<PushConnection> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut stream, Token(token as usize), interest).ok()?;
@@ -51,12 +52,12 @@ impl PushConnection {
         Some(PushConnection { stream, token, input, output, sent: 0, message_ends })
     }
 
-    /// The connection's token in the poll.
+    /// The token of the connection in the poll.
     pub fn token(&self) -> u64 {
         self.token
     }
 
-    /// Queues a line, with the sequence number of the message in it.
+    /// Queues a line. `seq` is the sequence number of the message in the line, if any.
     ///
     /// # Errors
     /// When the client has left too much output unread.
@@ -70,7 +71,7 @@ impl PushConnection {
         Ok(())
     }
 
-    /// Sends what the socket accepts now.
+    /// Sends as much as the socket accepts.
     ///
     /// # Errors
     /// When the client is gone.
@@ -86,7 +87,7 @@ impl PushConnection {
         Ok(())
     }
 
-    /// The messages that were sent completely since the last call.
+    /// The messages that have been sent completely since the last call.
     pub fn drain_sent(&mut self) -> Vec<i64> {
         let sent = self.sent;
         let messages = self.message_ends.iter().filter(|(end, _)| *end <= sent).map(|(_, seq)| *seq).collect();
@@ -98,10 +99,10 @@ impl PushConnection {
         messages
     }
 
-    /// Reads, and passes on each line that has arrived.
+    /// Reads, and calls `take_line` for each line that has arrived.
     ///
     /// # Errors
-    /// When the client hung up, or sent a line that is too long, or too many bytes.
+    /// When the client has hung up, or sent too long a line or too many bytes.
     pub fn read_lines(&mut self, mut take_line: impl FnMut(&[u8])) -> io::Result<()> {
         let mut buffer = [0; 4096];
         for _ in 0..INPUT_MAX / buffer.len() {

@@ -1,4 +1,4 @@
-//! Admits sessions from other machines, and keeps the announcement of this hub on the local network up to date.
+//! Admits sessions from other machines, and keeps announcing this hub on the local network.
 
 use super::event_loop::LoopContext;
 use super::peer_sockets::PushTargets;
@@ -7,18 +7,19 @@ use crate::discovery::mdns_supervisor::MdnsSupervisor;
 use crate::remote::hub::{AcceptedPeer, AcceptedRole, ListenerHandle};
 use std::sync::mpsc::Receiver;
 
-/// The listener for other machines. All its fields are empty if the broker is not a hub.
+/// The listener for other machines. If the broker is not a hub, all fields are empty.
 #[derive(Default)]
 pub struct RemoteListener {
-    /// The thread that admits sessions, and the channel on which they arrive.
+    /// The thread that checks the secrets of other machines, and the channel on which the admitted sessions arrive.
     admission: Option<(ListenerHandle, Receiver<AcceptedPeer>)>,
     announcer: Option<MdnsSupervisor>,
-    /// When the announcing process is checked next, in ms.
+    /// When the announcing process is next checked, in ms.
     announce_at: Option<i64>,
 }
 
 impl RemoteListener {
-    /// Takes over a started listener, and the announcing process if other machines should find the hub.
+    /// Takes over a listener that has been started. If other machines are to find the hub, also takes over the
+    /// announcing process.
     pub fn new(
         door: ListenerHandle,
         arrivals: Receiver<AcceptedPeer>,
@@ -52,7 +53,7 @@ impl RemoteListener {
         }
     }
 
-    /// When the announcing process is checked next, in ms.
+    /// When the announcing process is next checked, in ms.
     pub fn deadline(&self) -> Option<i64> {
         self.announce_at
     }

@@ -1,5 +1,6 @@
-//! Turns this broker from a standby into the hub that leads, and back. Its listening sockets stay open. The clients of a
-//! standby stay connected when it leads; the clients of a leader are dropped when it stands by.
+//! Turns this broker from a hub on standby into the hub that leads, and back. The listening sockets stay open. The
+//! clients of a hub on standby stay connected when the hub begins to lead. The clients of a leader are dropped when
+//! it goes on standby.
 
 use super::checkpoint_thread::CheckpointThread;
 use super::event_loop::EventLoop;
@@ -11,12 +12,12 @@ use crate::base::error::Error;
 use crate::core::Mesh;
 use std::time::Duration;
 
-/// How long a broker that starts waits to learn whether it leads.
+/// How long a broker that is starting waits to learn whether it leads.
 const FIRST_ROLE_MAX: Duration = Duration::from_secs(4);
 
 impl EventLoop {
-    /// Waits until a broker that has just started knows its role, so that its starter finds a hub that serves clients
-    /// if there is one.
+    /// Waits until a broker that has just started knows its role. If it is going to lead, the process that started
+    /// it then finds a hub that serves clients.
     pub fn settle_role(&mut self) {
         let BrokerRole::StandsBy(thread) = &self.context.role else { return };
         if let Some(taken) = thread.wait_for_role(FIRST_ROLE_MAX) {
@@ -24,7 +25,7 @@ impl EventLoop {
         }
     }
 
-    /// Begins to lead, if the standby's thread has taken over the lead since the last turn.
+    /// Begins to lead, if the standby thread has won the lead since the last turn.
     pub(super) fn note_taken_lead(&mut self) {
         let BrokerRole::StandsBy(thread) = &self.context.role else { return };
         if let Some(taken) = thread.take_lead() {
@@ -36,7 +37,8 @@ impl EventLoop {
         let TakenLead { mut leader, store, clock } = taken;
         let now = clock.now();
         let opened = self.opener.open(store, &clock).map(|mut mesh| {
-            // Opening a mesh writes: it stores the human at this machine, and what ended in the meantime.
+            // Opening a mesh writes to it: the human at this machine, and everything that has expired in the
+            // meantime.
             let end = leader.commit_turn(&mut mesh, now);
             (mesh, end)
         });
@@ -62,12 +64,13 @@ impl EventLoop {
         }
     }
 
-    /// Stands by from now on. Nothing of the running turn leaves, because another hub may have changed its facts.
+    /// Goes on standby. Nothing of the current turn leaves, because another hub may have changed the facts on which
+    /// it is based.
     pub(super) fn stand_by(&mut self, why: &str) {
-        log(&format!("this hub stands by: {why}"));
+        log(&format!("this hub goes on standby: {why}"));
         self.own_files.leave_database();
         let role = self.opener.open_empty(&self.clock).and_then(|empty| {
-            // The thread of the standby opens the database again, so nothing here may hold it open.
+            // The thread of the standby opens the database again, so it must be closed here.
             self.replace_mesh(empty);
             self.opener.stand_by()
         });
@@ -75,13 +78,13 @@ impl EventLoop {
             Ok(role) => self.context.role = role,
             Err(error) => return self.give_up(&error),
         }
-        // Their sessions belong to the mesh that is gone. The clients find the hub that leads.
+        // The sessions of these clients belong to the mesh that is gone. The clients will find the hub that leads.
         self.clients.drop_all(&self.context);
         self.pushes.drop_all();
         self.processes = ProcessExits::default();
     }
 
-    /// Lends the loop another mesh, and drops everything that belongs to the old one except connections.
+    /// Gives the event loop another mesh. Drops everything that belongs to the old one, except connections.
     fn replace_mesh(&mut self, mesh: Mesh) {
         std::mem::replace(&mut self.checkpoints, CheckpointThread::start(&mesh)).stop();
         self.links = self.opener.links(&mesh);
@@ -91,7 +94,7 @@ impl EventLoop {
         self.context.pages.mark_dirty();
     }
 
-    /// Ends this broker after an error of its own machine. The next client starts a new broker.
+    /// Ends this broker, because this machine had an error. The next client starts a new broker.
     fn give_up(&mut self, error: &Error) {
         log(&error.text);
         self.context.lifecycle.request_shutdown(ShutdownReason::Stopped);

@@ -1,10 +1,10 @@
-//! Counts events that unauthenticated clients cause. The log gets at most one line a minute about them, so that they
-//! can't fill it.
+//! Counts events that unauthenticated clients cause. They are logged in at most one line per minute, so that nobody
+//! can fill the log.
 
 /// Minimum time between two reports, in ms.
 const REPORT_EVERY_MS: i64 = 60_000;
 
-/// The events of one kind since the last report.
+/// How many events of one kind have happened since the last report.
 #[derive(Debug, Default)]
 pub struct StrangerCount {
     n: u64,
@@ -13,18 +13,18 @@ pub struct StrangerCount {
 }
 
 impl StrangerCount {
-    /// Counts one more.
+    /// Counts one event.
     pub fn add(&mut self) {
         self.n += 1;
     }
 
-    /// When the next report is due, in ms.
+    /// When the next report is due, in ms; `None` if nothing has happened.
     pub fn report_due(&self) -> Option<i64> {
         (self.n > 0).then_some(self.next_report)
     }
 
-    /// The number of events since the last report; `None` if there were none, or if the last report is less than a
-    /// minute old.
+    /// How many events have happened since the last report. Returns `None` if there were none, or if the last
+    /// report is less than a minute old.
     pub fn take_report(&mut self, now: i64) -> Option<u64> {
         self.report_due().filter(|due| *due <= now)?;
         self.next_report = now + REPORT_EVERY_MS;

@@ -1,11 +1,12 @@
-//! The routes that a SuperLocalMemory daemon (version 3.4.48) requests from a mesh that it polls: `/mesh/peers`,
+//! The routes that a SuperLocalMemory daemon (version 3.4.48) calls on a mesh that it polls: `/mesh/peers`,
 //! `/mesh/send` and `/mesh/status`.
 //!
-//! A linked broker requests the same routes, and gets marks with each answer to a poll. Its next poll waits until
-//! something has changed after these marks. It also asks, at `/mesh/receipts`, what became of its messages.
+//! A linked broker calls the same routes, and gets marks with each answer to a poll. It sends the marks back with
+//! the next poll, which waits until something has changed. At `/mesh/receipts`, it also asks what became of its
+//! messages.
 //!
-//! **Invariant:** these routes list and write to peers of this mesh only, never to peers of linked meshes. So linked
-//! meshes, even in a ring, do not echo or relay anything.
+//! **Invariant:** these routes list only peers of this mesh and write only to them, never to peers of linked
+//! meshes. So linked meshes do not echo or relay anything, even in a ring.
 
 use super::http::{Head, HttpResponse, Request};
 use super::legacy_http::fields::{Fields, max_of};
@@ -19,10 +20,10 @@ use crate::core::peers::Peer;
 use crate::store::Message;
 use serde_json::{Value, json};
 
-/// How long a request may wait for changes, in seconds: less than the HTTP thread allows.
+/// How long a request may wait for changes, in seconds. This is less than the HTTP thread allows.
 pub const HOLD_SECONDS_MAX: u64 = 8;
 
-/// The versions that a linked broker polls.
+/// The versions that a linked broker gets when it polls.
 #[derive(Debug, Clone, Copy)]
 pub struct Marks {
     roster: i64,
@@ -36,27 +37,27 @@ impl Marks {
     }
 }
 
-/// The time until which a request waits for changes, in ms; `None` to answer it now.
+/// How long a request may wait for changes, in ms; `None` if it must be answered now.
 pub fn hold_ms(request: &Request, marks: Marks) -> Option<i64> {
     let query = request.head.target.strip_prefix("/mesh/peers?").filter(|_| request.head.method == "GET")?;
     let number =
         |name: &str| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse().ok());
-    // slm-mesh 0.1.0 does not know the mark of the receipts, and does not wait for them.
+    // slm-mesh 0.1.0 does not know the mark for receipts, and does not wait for receipts to change.
     let has_news = number("after").is_none_or(|after: i64| after != marks.roster)
         || number("receipts").is_some_and(|after: i64| after != marks.receipts);
     let seconds = number("wait").unwrap_or(0).clamp(0, HOLD_SECONDS_MAX as i64);
     (!has_news && seconds > 0).then_some(seconds * 1000)
 }
 
-/// Whether a request is a regular poll, which does not keep the broker from ending.
+/// Whether a request is a regular poll. Polls do not keep an idle broker running.
 pub fn is_poll(target: &str) -> bool {
     target.starts_with("/mesh/peers") || target.starts_with("/mesh/status")
 }
 
-/// A route. It receives the head of the request, its fields, and the time.
+/// A route: a function of the mesh, the head of the request, its fields, and the time.
 type Handler = fn(&mut Mesh, &Head, &Fields, i64) -> Result<Value, Error>;
 
-/// The handler of a route; `None` for any other route.
+/// The function for a route; `None` if there is no such route.
 pub fn handler(method: &str, target: &str) -> Option<Handler> {
     let path = target.split('?').next().unwrap_or(target);
     match (method, path) {
@@ -68,7 +69,8 @@ pub fn handler(method: &str, target: &str) -> Option<Handler> {
     }
 }
 
-/// The response to a daemon. A final refusal has status 200, because a daemon retries after any other status.
+/// The response to a daemon. A refusal for good has status 200, because after any other status the daemon tries
+/// again.
 pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
     let (status, value) = match result {
         Ok(value) => (200, value),
@@ -80,8 +82,8 @@ pub fn to_response(result: Result<Value, Error>) -> HttpResponse {
 }
 
 fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, _: i64) -> Result<Value, Error> {
-    // The daemon knows by which address it reaches this machine. A loopback address would mean the daemon's own
-    // machine.
+    // The request shows the address at which the daemon reaches this machine. A loopback address would mean the
+    // daemon's own machine.
     let host = head.host.as_deref().map_or("", |host| host.rsplit_once(':').map_or(host, |(name, _)| name)).to_owned();
     let port = mesh.settings().port;
     let mesh_id = mesh.mesh_id();
@@ -100,7 +102,7 @@ fn peers(mesh: &mut Mesh, head: &Head, _: &Fields, _: i64) -> Result<Value, Erro
     Ok(json!({ "peers": rows, "mesh": mesh_id, "mark": marks.roster, "receipts": marks.receipts }))
 }
 
-/// The receipts of messages that a peer of a linked mesh sent.
+/// The receipts of messages that a peer of a linked mesh has sent.
 fn receipts(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value, Error> {
     let sender = Sender::of(fields);
     mesh.charge(&sender.budget(mesh, head), 1, now)?;
@@ -108,7 +110,7 @@ fn receipts(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<V
     Ok(json!({ "ok": true, "receipts": rows }))
 }
 
-/// The sender of a message from a linked mesh, as that mesh describes it.
+/// The sender of a message from a linked mesh, as the linked mesh describes it.
 struct Sender<'a> {
     id: &'a str,
     name: Option<&'a str>,
@@ -121,7 +123,8 @@ impl<'a> Sender<'a> {
         Sender { id, name: fields.word("from_name"), machine: fields.word("from_machine") }
     }
 
-    /// The name of the sender in this mesh, and the name that it had here before its own mesh listed it.
+    /// Two names of the sender in this mesh: the present one, and the one that it had before its own mesh listed
+    /// it.
     fn names(&self, mesh: &Mesh) -> [PeerId; 2] {
         let cut = |id: PeerId| PeerId::from(id.chars().take(limits::WORD_MAX).collect::<String>());
         [
@@ -130,9 +133,10 @@ impl<'a> Sender<'a> {
         ]
     }
 
-    /// The rate limit that counts its messages. Each link has its own, so that a busy mesh does not slow the others,
-    /// even if all of them reach this one from the same address. A mesh to which no link leads is known by its
-    /// address only; and because the id of a peer proves nothing, no mesh can use up the budget of another address.
+    /// The name of the rate limit that counts messages from this sender. Each link has a limit of its own, so that
+    /// a busy mesh does not slow the others down, even if all of them connect from the same address. A mesh without
+    /// a link is known only by its address. Since the id of a peer proves nothing, the address is part of the name,
+    /// so that no mesh can use up the limit of another address.
     fn budget(&self, mesh: &Mesh, head: &Head) -> String {
         let link = mesh.peers().get(self.id).and_then(|peer| peer.row.mesh());
         format!("messages from {} {}", head.peer, link.map_or("", |url| url.as_str()))
@@ -150,7 +154,7 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     mesh.charge(&from.budget(mesh, head), 10, now)?;
     let names = from.names(mesh);
     let key = fields.word("key").filter(|key| key.len() <= max_of(&SEND, "key"));
-    // The other mesh sends a message again if it lost the answer. In between, the sender may have become known, so
+    // The other mesh sends a message again if the answer was lost. The sender may have become known in between, so
     // both of its names are checked.
     for known_as in &names {
         if let Some(known) = key.map(|key| mesh.message_with_key(known_as, key)).transpose()?.flatten() {
@@ -175,7 +179,7 @@ fn send(mesh: &mut Mesh, head: &Head, fields: &Fields, now: i64) -> Result<Value
     Ok(accepted(target, sent.first().map_or(0, |message| message.seq), now))
 }
 
-/// The type of a message: the type that the sender gave, if it exists and fits the content.
+/// The type of a message: the type that the sender gave, if there is such a type and the content fits it.
 fn message_type(fields: &Fields, content: &str) -> MessageType {
     let fits = |kind: &MessageType| *kind != MessageType::Json || serde_json::from_str::<Value>(content).is_ok();
     fields.word("type").and_then(MessageType::from_word).filter(fits).unwrap_or_default()
@@ -190,7 +194,7 @@ fn own_peers(mesh: &Mesh) -> impl Iterator<Item = &Peer> {
     mesh.peers().all().iter().filter(|peer| peer.is_online() && !peer.row.is_linked())
 }
 
-/// The recipients that `to` names: everybody, a project, or one peer.
+/// The recipients that `to` names: everybody, the peers of a project, or one peer.
 fn recipients(mesh: &Mesh, to: &str) -> Result<(&'static str, Vec<PeerId>), Error> {
     let online = |fits: &dyn Fn(&str) -> bool| {
         own_peers(mesh).filter(|peer| fits(&peer.row.project)).map(|peer| peer.row.id.clone()).collect()
@@ -215,7 +219,7 @@ fn status(mesh: &mut Mesh, _: &Head, _: &Fields, now: i64) -> Result<Value, Erro
     Ok(json!({ "broker_up": true, "peer_count": own_peers(mesh).count(), "uptime_s": (now - mesh.started()) / 1000 }))
 }
 
-/// A time with a numeric zone, as Python writes it.
+/// A time with a numeric zone, in the form that Python writes.
 fn zoned(ms: i64) -> String {
     time::iso(ms).replace('Z', "+00:00")
 }

@@ -1,6 +1,6 @@
-//! Clients of version 1.3 on other machines. They register over HTTP and receive pushes on a WebSocket. A client
-//! sends hellos on it with the ids for which it listens, as often as it likes. Clients up to 1.3.1 use only an id
-//! that they chose themselves, which is also the name of the socket that they registered.
+//! Clients of version 1.3 on other machines. They register over HTTP, and receive pushes on a WebSocket. On the
+//! WebSocket, a client sends hellos with the ids for which it listens, as often as it likes. Clients up to 1.3.1
+//! use only an id that they chose themselves, which is also the name of the socket that they registered.
 //!
 //! **Invariant:** everything except hellos is ignored, and nothing is answered.
 
@@ -21,19 +21,19 @@ struct Subscriber {
     is_gone: bool,
 }
 
-/// All of them.
+/// All WebSocket connections for pushes.
 #[derive(Default)]
 pub struct Subscribers {
     subscribers: Vec<Subscriber>,
 }
 
 impl Subscribers {
-    /// Adds a connection that listens for no id yet.
+    /// Adds a connection that does not listen for any id yet.
     pub fn add(&mut self, connection: PushConnection) {
         self.subscribers.push(Subscriber { connection, ids: Vec::new(), is_gone: false });
     }
 
-    /// Reads the hellos that arrived on one of the connections.
+    /// Reads the hellos that have arrived on a connection.
     pub fn read_hellos(&mut self, token: u64) {
         let Some(place) = self.subscribers.iter().position(|subscriber| subscriber.connection.token() == token) else {
             return;
@@ -42,7 +42,7 @@ impl Subscribers {
         let subscriber = &mut self.subscribers[place];
         subscriber.is_gone |= subscriber.connection.read_lines(|line| hellos.extend(parse_hello(line))).is_err();
         for id in hellos {
-            // The connection that sent the latest hello with an id gets its pushes.
+            // The pushes for an id go to the connection that sent the latest hello with this id.
             self.subscribers.iter_mut().for_each(|other| other.ids.retain(|known| *known != id));
             let ids = &mut self.subscribers[place].ids;
             if ids.len() == IDS_MAX {
@@ -73,12 +73,12 @@ impl Subscribers {
         }
     }
 
-    /// Queues a line for all.
+    /// Queues a line for all connections.
     pub fn enqueue_for_all(&mut self, text: &str) {
         (0..self.subscribers.len()).for_each(|place| self.enqueue(place, text, None));
     }
 
-    /// Sends what the sockets accept; returns the messages that were sent completely.
+    /// Sends as much as the sockets accept. Returns the messages that have been sent completely.
     pub fn flush(&mut self) -> Vec<i64> {
         let mut sent = Vec::new();
         for subscriber in &mut self.subscribers {
@@ -90,7 +90,7 @@ impl Subscribers {
     }
 }
 
-/// The id in a hello.
+/// The id in a hello; `None` if the line is not a hello.
 fn parse_hello(line: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(line).ok()?;
     let id = value["peerId"].as_str().filter(|id| !id.is_empty() && id.len() <= limits::WORD_MAX)?;

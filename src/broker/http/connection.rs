@@ -1,10 +1,10 @@
-//! One HTTP connection: it reads a request, passes it to the loop, sends the response, and continues with the next
-//! request.
+//! One HTTP connection. It reads a request, passes the request to the event loop, sends the response, and continues
+//! with the next request.
 //!
-//! **Invariant:** a connection never blocks, and holds at most one head, one body, one response and one read buffer.
-//! It parses the next request only after the last response has left. So responses stay in order, and nothing is read
-//! from a client that does not read. A stream is a response without an end: it is the last response of its
-//! connection, and its unread output is bounded.
+//! **Invariant:** a connection never blocks, and holds at most one head, one body, one response and one read
+//! buffer. It parses the next request only after the last response has been sent. So responses stay in order, and a
+//! client that does not read its responses can't send more requests. A stream is a response without an end. It is
+//! the last response on its connection, and its unread output is bounded.
 
 pub use super::dispatcher::Dispatcher;
 
@@ -18,30 +18,30 @@ use std::net::{IpAddr, Shutdown};
 use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant};
 
-/// A comment in an event stream, which keeps the connection alive.
+/// A comment in the event stream that keeps the connection alive.
 const HEARTBEAT: &[u8] = b":\n\n";
 /// Maximum number of bytes that one connection reads in one turn.
 pub const READ_MAX: usize = 64 << 10;
-/// Maximum number of bytes that are still read after the last response. Unread bytes would reset the connection, and
-/// the client might never get that response.
+/// Maximum number of bytes that are read after the last response. If bytes stayed unread, the system would reset
+/// the connection, and the client might never get the response.
 const DRAIN_MAX: usize = 2 << 20;
-/// How long bytes are still read after the last response.
+/// How long reading continues after the last response.
 const DRAIN: Duration = Duration::from_secs(1);
-/// The bytes of buffer that an idle connection keeps.
+/// How many bytes of its buffer an idle connection keeps.
 const INPUT_KEPT: usize = 4 << 10;
 
-/// The next step that a connection needs after a turn.
+/// What a connection needs after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing until an event or a deadline.
+    /// It waits for an event or a deadline.
     Wait,
-    /// Another turn, after the other connections have had theirs.
+    /// It needs another turn, after the other connections had theirs.
     Again,
-    /// The connection must be dropped.
+    /// It must be closed.
     Close,
 }
 
-/// The stream under a connection: a TCP stream, or a script in tests.
+/// The stream below a connection: a TCP stream, or scripted input in tests.
 pub trait HttpStream: Read + Write {
     /// Tells the client that nothing more will be written.
     fn close_write(&self) -> io::Result<()>;
@@ -58,53 +58,53 @@ pub struct HttpConnection<S = TcpStream> {
     stream: S,
     peer: IpAddr,
     phase: Phase,
-    /// Bytes that were read but not parsed: at most a head and `READ_MAX`.
+    /// Bytes that were read but not yet parsed: at most one head and `READ_MAX` more.
     input: Input,
-    /// Bytes to send. The bytes before `sent` have left already.
+    /// Bytes to send. Those before `sent` have been sent.
     output: Vec<u8>,
     sent: usize,
-    /// Whether the socket may have bytes. The poll reports them only once, so this stays true until a read finds
-    /// none.
+    /// Whether the socket may have bytes to read. The poll reports new bytes only once, so this stays true until a
+    /// read finds none.
     readable: bool,
-    /// The identity of the current request.
+    /// Identifies the current request.
     ticket: Ticket,
-    /// Whether the request was a HEAD.
+    /// Whether the response has no body, because the request was a HEAD.
     bodyless: bool,
-    /// Whether the response is the last one.
+    /// Whether the connection ends after this response.
     close: bool,
-    /// Whether the gate has let a request of this connection through.
+    /// Whether the gate has accepted a request on this connection.
     trusted: bool,
-    /// Whether the connection had a turn, in which its first request was read if it had arrived.
+    /// Whether the connection has had a turn. If a first request had arrived by then, it was read.
     had_turn: bool,
     /// When the connection was accepted.
     began: Instant,
-    /// Runs when this connection is dropped, so that the owner of a stream learns about it.
+    /// Runs when this connection is dropped, to inform the owner of a stream.
     on_disconnect: Option<OnDisconnect>,
     /// When the connection began to wait for a request.
     since: Instant,
-    /// The time limit of the current phase.
+    /// When the current phase ends at the latest.
     deadline: Option<Instant>,
 }
 
 /// What a connection is waiting for.
 enum Phase {
-    /// The first byte of a request, or the whole head after it `began`.
+    /// The first byte of a request, or, if the head has begun, the rest of the head.
     Head { began: bool },
-    /// The rest of a body.
+    /// The rest of the body.
     Body { head: Box<Head>, body: Vec<u8>, length: usize },
-    /// The time at which a client with a wrong token gets its refusal.
+    /// The time at which a client with a wrong token is told so.
     Slowed(Box<HttpResponse>),
-    /// The response of the loop.
+    /// The response from the event loop.
     AwaitingResponse,
-    /// The client, which must read its response.
+    /// The client, which must read the response.
     Responding,
-    /// The next part of a stream. If the client is `behind`: the client, which must read the output.
+    /// The next part of a stream, or, if the client is `behind`, the client, which must read the output.
     Streaming { behind: bool },
-    /// The end of the stream. Until then, up to this many bytes are discarded.
+    /// The client, which must close the connection. Until then, up to this many bytes are read and discarded.
     Draining { bytes_left: usize },
 }
 
-/// Bytes that were read. The bytes before `at` are parsed.
+/// Bytes that were read. Those before `at` have been parsed.
 #[derive(Default)]
 struct Input {
     bytes: Vec<u8>,
@@ -112,7 +112,7 @@ struct Input {
 }
 
 impl<S: HttpStream> HttpConnection<S> {
-    /// A connection over `stream`, which the caller has registered in the poll.
+    /// Makes a connection over `stream`, which the caller has registered in the poll.
     pub fn new(stream: S, peer: IpAddr, id: usize, now: Instant, limits: &Limits) -> HttpConnection<S> {
         HttpConnection {
             stream,
@@ -139,58 +139,59 @@ impl<S: HttpStream> HttpConnection<S> {
         self.peer
     }
 
-    /// The time at which the connection needs a turn even without an event.
+    /// When the connection needs a turn even if there is no event.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Bytes that the client has not read.
+    /// How many bytes the client has not read.
     pub fn unsent(&self) -> usize {
         self.output.len() - self.sent
     }
 
-    /// Accepts no request after this one.
+    /// Makes this request the last one on the connection.
     pub fn finish(&mut self) {
         self.close = true;
     }
 
-    /// Whether the last response has not arrived yet.
+    /// Whether the last response may still be on its way to the client.
     pub fn is_leaving(&self) -> bool {
         self.unsent() > 0 || matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// The time since when the connection may be dropped to make room for others; `None` if it may not. A connection
-    /// that the gate never let through may be dropped at any time after its first turn. Any other connection may be
-    /// dropped only while it is idle and has no unread input, and it comes after the first kind.
+    /// Since when the connection may be dropped to make room for others; `None` if it must stay. A connection on
+    /// which the gate has never accepted a request may be dropped at any time after its first turn. Such
+    /// connections are dropped first. Any other connection may be dropped only while it is idle and has no unread
+    /// input.
     pub fn leaves_since(&self) -> Option<(bool, Instant)> {
         let is_idle = matches!(self.phase, Phase::Head { .. } | Phase::Draining { .. }) && !self.readable;
         let may_leave = if self.trusted { is_idle } else { self.had_turn };
         may_leave.then_some((self.trusted, if self.trusted { self.since } else { self.began }))
     }
 
-    /// Whether the connection had a turn and has shown nothing that the gate lets through.
+    /// Whether the connection has had a turn but sent no request that the gate accepts.
     pub fn is_stranger(&self) -> bool {
         self.had_turn && !self.trusted
     }
 
-    /// The stream under the connection.
+    /// The stream below this connection.
     pub fn stream(&mut self) -> &mut S {
         &mut self.stream
     }
 
-    /// Notes that there may be something to read.
+    /// Notes that there may be bytes to read.
     pub fn note_readable(&mut self) {
         self.readable = true;
     }
 
-    /// Sends the response of the loop, if it belongs to the current request.
+    /// Sends a response of the event loop, if it belongs to the current request.
     pub fn deliver(&mut self, ticket: Ticket, response: &HttpResponse, limits: &Limits, now: Instant) {
         if ticket == self.ticket && matches!(self.phase, Phase::AwaitingResponse) {
             self.respond(response, limits, now);
         }
     }
 
-    /// Begins a stream as the response to the current request, if the ticket belongs to this request.
+    /// Begins a stream as the response, if the ticket belongs to the current request.
     pub fn start_stream(
         &mut self,
         ticket: Ticket,
@@ -210,7 +211,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.deadline = after(now, limits.answer_ms);
     }
 
-    /// Adds bytes to the stream. A client that leaves too much of the stream unread is dropped.
+    /// Adds bytes to the stream. The connection is closed if the client leaves too many bytes unread.
     pub fn send_chunk(&mut self, ticket: Ticket, bytes: &[u8], limits: &Limits, now: Instant) -> Next {
         let Phase::Streaming { behind } = &mut self.phase else { return Next::Wait };
         if ticket != self.ticket {
@@ -227,7 +228,7 @@ impl<S: HttpStream> HttpConnection<S> {
         Next::Again
     }
 
-    /// Ends the wait of the current phase if its deadline has passed.
+    /// Ends the current phase if its deadline has passed.
     pub fn expire(&mut self, limits: &Limits, now: Instant) -> Next {
         if matches!(self.phase, Phase::Streaming { behind: false }) {
             return self.send_chunk(self.ticket, HEARTBEAT, limits, now);
@@ -240,7 +241,7 @@ impl<S: HttpStream> HttpConnection<S> {
         Next::Again
     }
 
-    /// Reads, parses and sends as much as one turn allows: `READ_MAX` bytes, `pipeline_max` requests.
+    /// Reads, parses and sends as much as one turn allows: `READ_MAX` bytes and `pipeline_max` requests.
     pub fn run_turn(&mut self, dispatcher: &Dispatcher, scratch: &mut [u8], now: Instant) -> Next {
         self.had_turn = true;
         let mut budget = READ_MAX.min(scratch.len());
@@ -277,7 +278,7 @@ impl<S: HttpStream> HttpConnection<S> {
         }
     }
 
-    /// Parses the input; returns false if it needs more bytes.
+    /// Parses the input. Returns false if more bytes are needed.
     fn parse_input(&mut self, dispatcher: &Dispatcher, now: Instant) -> bool {
         match &mut self.phase {
             Phase::Head { began: true } => match parse_head(self.input.rest(), self.peer, &dispatcher.limits) {
@@ -298,14 +299,14 @@ impl<S: HttpStream> HttpConnection<S> {
         true
     }
 
-    /// Asks the gate, checks the limits, then waits for the body.
+    /// Asks the gate and checks the limits. Then the connection waits for the body.
     fn begin_request(&mut self, parsed: ParsedHead, dispatcher: &Dispatcher, now: Instant) {
         self.input.skip(parsed.used);
         self.close = parsed.close;
         self.bodyless = parsed.head.method == "HEAD";
         if let Some(response) = (dispatcher.gate)(&parsed.head) {
             let is_slowed = response.status == 401 && dispatcher.is_slowed(&parsed.head, now);
-            // We do not wait for the rest of the body, so the connection must end. Otherwise the rest would be parsed
+            // The rest of the body is not awaited, so the connection must end. Otherwise the rest would be parsed
             // as a request.
             let here = self.input.rest().len() as u64;
             self.close |= parsed.length > here;
@@ -329,7 +330,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.phase = Phase::Body { head: Box::new(parsed.head), body, length };
     }
 
-    /// Passes the complete request to the loop.
+    /// Passes the complete request to the event loop.
     fn hand_over(&mut self, dispatcher: &Dispatcher, now: Instant) {
         let Phase::Body { head, body, .. } = std::mem::replace(&mut self.phase, Phase::AwaitingResponse) else {
             return; // the function is called only in that phase
@@ -343,7 +344,7 @@ impl<S: HttpStream> HttpConnection<S> {
         }
     }
 
-    /// Refuses the request and ends the connection, because the rest of the input can't be trusted.
+    /// Refuses the request and ends the connection, because it is unclear where the next request would begin.
     fn refuse(&mut self, refusal: Refusal, limits: &Limits, now: Instant) {
         self.close = true;
         self.respond(&refusal.response(), limits, now);
@@ -355,7 +356,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.deadline = after(now, limits.answer_ms);
     }
 
-    /// Continues with the next request, or ends the connection.
+    /// Continues with the next request, or ends the connection after the last one.
     fn end_response(&mut self, limits: &Limits, now: Instant) {
         self.since = now;
         self.bodyless = false;
@@ -374,7 +375,7 @@ impl<S: HttpStream> HttpConnection<S> {
         self.deadline = after(now, if began { limits.request_ms } else { limits.idle_ms });
     }
 
-    /// Reads once. An error means that no more input will come.
+    /// Reads once. An error means that there will be no more input.
     fn read(&mut self, scratch: &mut [u8], limits: &Limits, now: Instant) -> io::Result<usize> {
         let n = match self.stream.read(scratch) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -387,7 +388,7 @@ impl<S: HttpStream> HttpConnection<S> {
             Err(e) => return Err(e),
         };
         match &mut self.phase {
-            // A client must not send more requests after it has requested a stream.
+            // After a client has requested a stream, it must not send any more requests.
             Phase::Streaming { .. } => return Err(ErrorKind::InvalidData.into()),
             Phase::Draining { bytes_left } => {
                 *bytes_left = bytes_left.checked_sub(n).ok_or(ErrorKind::FileTooLarge)?;
@@ -403,7 +404,7 @@ impl<S: HttpStream> HttpConnection<S> {
         Ok(n)
     }
 
-    /// Sends what the socket accepts now.
+    /// Sends as much as the socket accepts now.
     fn flush(&mut self) -> io::Result<()> {
         while self.unsent() > 0 {
             match self.stream.write(&self.output[self.sent..]) {
@@ -443,8 +444,8 @@ impl Input {
         self.skip(n);
     }
 
-    /// Drops parsed bytes once all bytes are parsed. Dropping them earlier would move the rest of a pipeline once for
-    /// each of its requests.
+    /// Removes the parsed bytes once everything is parsed. If they were removed earlier, the rest of a pipeline
+    /// would be moved once for each request.
     fn compact(&mut self) {
         if self.at == self.bytes.len() {
             self.bytes.clear();
@@ -454,7 +455,7 @@ impl Input {
     }
 }
 
-/// The time in `ms`; `None` if the clock can't express it.
+/// The time that is `ms` after `now`; `None` if the clock can't represent it.
 fn after(now: Instant, ms: u64) -> Option<Instant> {
     now.checked_add(Duration::from_millis(ms))
 }

@@ -1,5 +1,4 @@
-//! The part that all HTTP connections share: the queue of requests, the rules for them, and the count of wrong
-//! tokens.
+//! What all HTTP connections share: the queue of requests, the rules for requests, and the count of wrong tokens.
 //!
 //! **Invariant:** a client with the right token is never delayed, and neither is a program on this machine.
 
@@ -9,27 +8,27 @@ use std::cell::RefCell;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-/// How many wrong tokens of one address in a minute are refused without delay.
+/// How many wrong tokens from one address in a minute are refused without a delay.
 const TRIES_FREE: u32 = 20;
-/// How long the refusal of more wrong tokens is delayed.
+/// How long the refusal of further wrong tokens is delayed.
 pub(super) const SLOWED: Duration = Duration::from_secs(1);
 
-/// The queue of requests, and the rules for them.
+/// The queue of requests, and the rules for requests.
 pub struct Dispatcher {
     /// The queue of complete requests.
     pub requests: SyncSender<PendingRequest>,
-    /// Wakes the loop, which then reads the queue.
+    /// Wakes the event loop, so that it reads the queue.
     pub wake: Box<dyn Fn() + Send>,
-    /// Decides about each head before anything else.
+    /// Decides about each head before the rest of the request is read.
     pub gate: Gate,
-    /// The limits for a client.
+    /// The limits for each client.
     pub limits: Limits,
-    /// The wrong tokens from other machines.
+    /// Counts the wrong tokens that came from other machines.
     pub tries: RefCell<AuthFailures>,
 }
 
 impl Dispatcher {
-    /// A dispatcher without any wrong tokens so far.
+    /// Makes a dispatcher that has counted no wrong tokens.
     pub fn new(
         requests: SyncSender<PendingRequest>,
         wake: Box<dyn Fn() + Send>,
@@ -39,8 +38,8 @@ impl Dispatcher {
         Dispatcher { requests, wake, gate, limits, tries: RefCell::default() }
     }
 
-    /// Counts a wrong token from another machine, and returns whether its refusal is delayed. A client with the right
-    /// token is served at once, even from the same address.
+    /// Counts a wrong token from another machine. Returns whether the refusal must be delayed. A client with the
+    /// right token is served at once, even if others at the same address send wrong ones.
     pub(super) fn is_slowed(&self, head: &Head, now: Instant) -> bool {
         let tried = head.authorization.is_some() || head.mesh_secret.is_some();
         tried && !head.peer.is_loopback() && self.tries.borrow_mut().note(head.peer, now) > TRIES_FREE
@@ -55,7 +54,7 @@ mod tests {
     use std::io::{self, ErrorKind, Read, Write};
     use std::sync::mpsc::{Receiver, sync_channel};
 
-    /// A client whose bytes have all arrived.
+    /// A client that has sent all of its bytes.
     struct Pipe(io::Cursor<Vec<u8>>, Vec<u8>);
 
     impl Read for Pipe {
@@ -88,7 +87,7 @@ mod tests {
         (Dispatcher::new(requests, Box::new(|| ()), gate, Limits { pipeline_max: 100, ..Limits::default() }), inbox)
     }
 
-    /// A connection that sent this many requests with this token, after its first turn.
+    /// A connection on which this many requests with this token arrived, after its first turn.
     fn asked(dispatcher: &Dispatcher, peer: &str, token: &str, n: usize, now: Instant) -> HttpConnection<Pipe> {
         let text = format!("GET /peers HTTP/1.1\r\nHost: hub\r\nAuthorization: {token}\r\n\r\n").repeat(n);
         let pipe = Pipe(io::Cursor::new(text.into_bytes()), Vec::new());
@@ -110,7 +109,8 @@ mod tests {
         assert_eq!(wrong.expire(&dispatcher.limits, now + SLOWED), Next::Again);
         wrong.run_turn(&dispatcher, &mut vec![0; READ_MAX], now + SLOWED);
         assert_eq!((n_responses(&mut wrong), wrong.deadline()), (21, Some(now + 2 * SLOWED)));
-        // The right token from the same address, another address, and programs of this machine are not delayed.
+        // Clients with the right token at the same address, clients at another address, and programs on this
+        // machine are not delayed.
         asked(&dispatcher, "10.0.0.7", "right", 1, now);
         assert!(inbox.try_recv().is_ok());
         assert_eq!(n_responses(&mut asked(&dispatcher, "10.0.0.8", "wrong", 20, now)), 20);

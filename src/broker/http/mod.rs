@@ -1,10 +1,10 @@
-//! HTTP on a separate thread. The thread accepts connections and parses requests, each within limits. A complete
-//! request goes to the event loop as a [`PendingRequest`], and the loop sends its [`HttpResponse`] back with
+//! HTTP, on a separate thread. The thread accepts connections and parses requests, both within limits. It passes
+//! each complete request to the event loop as a [`PendingRequest`]. The loop returns an [`HttpResponse`] with
 //! [`HttpServer::respond`].
 //!
-//! **Invariant:** a client's bytes reach other threads only as part of a complete, valid request that the [`Gate`]
-//! has let through. No client can make this thread wait, panic, or use more memory than [`Limits`] allows. The server
-//! of tiny_http is not used, because a single request can abort it.
+//! **Invariant:** the bytes of a client reach other threads only as part of a complete, valid request that the
+//! [`Gate`] has accepted. No client can make this thread wait, panic, or use more memory than [`Limits`] allows.
+//! tiny_http's server is not used, because a single request can abort it.
 
 #[doc(hidden)]
 pub mod connection;
@@ -20,19 +20,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel};
 use std::thread::JoinHandle;
 
-/// The part of a request's head that the gate and the loop see. A request that repeats one of these headers, or has
-/// one that is not UTF-8, is refused before the gate sees it.
+/// The part of a request's head that the gate and the event loop get. If a request repeats one of these headers, or
+/// one of them is not UTF-8, the request is refused before it reaches the gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// A known method, in capitals.
+    /// The method, in capitals. It is one of the methods that the server knows.
     pub method: String,
     /// The request target as the client sent it, including the query.
     pub target: String,
     /// The address of the client. An IPv4 address that is mapped into IPv6 appears as IPv4.
     pub peer: IpAddr,
-    /// `Host`, unchecked.
+    /// `Host`, not checked yet.
     pub host: Option<String>,
-    /// `Origin`, unchecked.
+    /// `Origin`, not checked yet.
     pub origin: Option<String>,
     /// `Authorization`.
     pub authorization: Option<String>,
@@ -44,10 +44,10 @@ pub struct Head {
     pub browser: Box<Browser>,
 }
 
-/// The headers that a browser adds to a request. A script in a page can't change the first three.
+/// The headers that a browser adds to a request. Scripts in a page can't change the first three.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Browser {
-    /// `Sec-Fetch-Site`: the relation of the requesting page to this server.
+    /// `Sec-Fetch-Site`: how the requesting page is related to this server.
     pub site: Option<String>,
     /// `Sec-Fetch-Mode`.
     pub mode: Option<String>,
@@ -55,31 +55,31 @@ pub struct Browser {
     pub dest: Option<String>,
     /// `Content-Type` of the body.
     pub content_type: Option<String>,
-    /// `X-Mesh-Page`: the key by which our own page proves its session.
+    /// `X-Mesh-Page`: the key with which our own page proves its session.
     pub page_key: Option<String>,
 }
 
 /// A complete request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Its head.
+    /// The head of the request.
     pub head: Head,
-    /// The body, exactly as long as `Content-Length` says.
+    /// The body. Its length is the one in `Content-Length`.
     pub body: Vec<u8>,
 }
 
-/// The identity of one request: its connection and its position there. Neither number is ever used twice, so a late
-/// response can't reach the wrong client.
+/// Identifies one request by its connection and its position on that connection. No number is ever used twice, so a
+/// late response can't reach the wrong client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     conn: usize,
     position: u64,
 }
 
-/// A request that is passed to the loop.
+/// A request that was passed to the event loop.
 #[derive(Debug)]
 pub struct PendingRequest {
-    /// The identity of the request, for the response.
+    /// Identifies the request, so that the response finds it.
     pub ticket: Ticket,
     /// The request.
     pub request: Request,
@@ -90,29 +90,29 @@ pub struct PendingRequest {
 pub struct HttpResponse {
     /// The status, 200 to 599.
     pub status: u16,
-    /// `Content-Type`.
+    /// The value of `Content-Type`.
     pub content_type: &'static str,
-    /// Other headers, except `Connection` and the headers that frame the body, which the server writes.
+    /// Other headers. The server itself writes `Connection` and the headers that frame the body.
     pub headers: Vec<(&'static str, String)>,
-    /// The body; the server writes its length.
+    /// The body. The server writes its length.
     pub body: Vec<u8>,
 }
 
-/// A message from the loop to a client.
+/// What the event loop sends to a client.
 pub(crate) enum ResponsePart {
     /// A whole response.
     Whole(HttpResponse),
-    /// The head of a stream. Its body is the beginning of the stream.
+    /// The head of a stream. Its body is the first part of the stream.
     StreamStart(HttpResponse, OnDisconnect),
     /// The next bytes of a stream.
     StreamChunk(Arc<[u8]>),
 }
 
-/// Runs a function when it is dropped, together with the connection that owns it.
+/// Runs a function when it is dropped, which happens when the connection ends.
 pub struct OnDisconnect(Option<Box<dyn FnOnce() + Send>>);
 
 impl OnDisconnect {
-    /// A function that runs after the stream has ended, for whatever reason.
+    /// Wraps a function that is to run when the stream ends, for whatever reason.
     pub fn new(run: impl FnOnce() + Send + 'static) -> OnDisconnect {
         OnDisconnect(Some(Box::new(run)))
     }
@@ -126,7 +126,7 @@ impl Drop for OnDisconnect {
     }
 }
 
-/// The resources that clients may use, and their time limits.
+/// The limits for clients: resources and times.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Maximum size of a request line with its headers, in bytes.
@@ -135,33 +135,34 @@ pub struct Limits {
     pub headers_max: usize,
     /// Maximum size of a request's body, in bytes.
     pub body_max: usize,
-    /// Maximum time from the first byte of a request to its last byte.
+    /// Maximum time from the first byte of a request to the last one, in ms.
     pub request_ms: u64,
-    /// Maximum time for a client to read its whole response.
+    /// Maximum time in which a client must read its whole response, in ms.
     pub answer_ms: u64,
-    /// Maximum time between two requests on a connection.
+    /// Maximum time between two requests on a connection, in ms.
     pub idle_ms: u64,
-    /// Maximum number of connections, over all clients together.
+    /// Maximum number of connections of all clients together.
     pub connections_max: usize,
     /// Maximum number of connections from one address.
     pub per_address_max: usize,
-    /// Maximum number of requests of one connection that are served before the other connections get a turn. They are
-    /// parsed one by one, so memory never holds more than one of them.
+    /// Maximum number of requests of one connection that are served before other connections get a turn. They are
+    /// parsed one by one, so that memory never holds more than one of them.
     pub pipeline_max: usize,
-    /// Maximum number of bytes in a stream that its client has not read. A slower client is dropped.
+    /// Maximum number of bytes in a stream that the client has not read. The connection of a slower client is
+    /// closed.
     pub stream_max: usize,
-    /// How often a quiet stream gets a keep-alive.
+    /// How often a quiet stream gets a keep-alive, in ms.
     pub beat_ms: u64,
-    /// Maximum number of unread bytes in all responses together. The client with the most unread bytes is dropped
-    /// first.
+    /// Maximum number of unread bytes in all responses together. The connection with the most unread bytes is
+    /// closed first.
     pub out_max: usize,
 }
 
-/// Decides about a request from its head alone, before any byte of the body is buffered. `None` lets the request
-/// through. The gate runs on the HTTP thread.
+/// Decides about a request from its head alone, before any byte of the body is stored. `None` accepts the request.
+/// The gate runs on the HTTP thread.
 pub type Gate = Box<dyn Fn(&Head) -> Option<HttpResponse> + Send>;
 
-/// The HTTP thread, as other threads see it. Dropping it also stops the thread.
+/// The handle with which other threads use the HTTP thread. When the handle is dropped, the thread stops.
 pub struct HttpServer {
     responses: Sender<(Ticket, ResponsePart)>,
     waker: Arc<mio::Waker>,
@@ -171,7 +172,7 @@ pub struct HttpServer {
 }
 
 impl HttpResponse {
-    /// A JSON response without further headers.
+    /// Makes a JSON response without further headers.
     pub fn json(status: u16, body: Vec<u8>) -> HttpResponse {
         HttpResponse { status, content_type: "application/json", headers: Vec::new(), body }
     }
@@ -197,8 +198,8 @@ impl Default for Limits {
 }
 
 impl HttpServer {
-    /// Serves `listener` on a separate thread. It puts each complete request into `requests`, and then calls `wake`,
-    /// which must not block.
+    /// Serves `listener` on a separate thread. The thread puts each complete request into `requests`, and then
+    /// calls `wake`, which must not block.
     ///
     /// # Errors
     /// When the system refuses a poll or a thread.
@@ -209,8 +210,8 @@ impl HttpServer {
         gate: Gate,
         limits: Limits,
     ) -> io::Result<HttpServer> {
-        // The channel is unbounded, so that responding never blocks. It still stays short, because there is at most
-        // one open ticket for each connection.
+        // The channel is unbounded, so that a response never blocks the sender. The channel still stays short,
+        // because each connection has at most one request that waits for a response.
         let (responses, inbox) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let n_open = Arc::new(AtomicUsize::new(0));
@@ -221,41 +222,41 @@ impl HttpServer {
         Ok(HttpServer { responses, waker, stopping, n_open, thread: Some(handle) })
     }
 
-    /// Answers a request, from any thread and without blocking. Nothing happens if the client is gone.
+    /// Answers a request from any thread, without blocking. If the client is gone, nothing happens.
     pub fn respond(&self, ticket: Ticket, response: HttpResponse) {
         self.send(ticket, ResponsePart::Whole(response));
     }
 
-    /// Answers a request with a stream: the head now, and chunks as long as the client listens. `on_disconnect` is
-    /// dropped when the client no longer listens.
+    /// Answers a request with a stream: the head now, and further chunks while the client listens. `on_disconnect`
+    /// is dropped when the client stops listening.
     pub fn start_stream(&self, ticket: Ticket, head: HttpResponse, on_disconnect: OnDisconnect) {
         self.send(ticket, ResponsePart::StreamStart(head, on_disconnect));
     }
 
-    /// Adds bytes to a stream, without blocking. Nothing happens if the client is gone.
+    /// Adds bytes to a stream, without blocking. If the client is gone, nothing happens.
     pub fn send_chunk(&self, ticket: Ticket, bytes: Arc<[u8]>) {
         self.send(ticket, ResponsePart::StreamChunk(bytes));
     }
 
     fn send(&self, ticket: Ticket, part: ResponsePart) {
-        // This fails only if the thread has ended, and then every client is gone.
+        // This fails only if the thread has ended, and then there are no clients.
         if self.responses.send((ticket, part)).is_ok() {
             self.wake_thread();
         }
     }
 
-    /// The number of open connections.
+    /// How many connections are open.
     pub fn n_open(&self) -> usize {
         self.n_open.load(Ordering::Relaxed)
     }
 
-    /// Stops accepting, gives queued responses up to 200 ms to leave, and ends the thread.
+    /// Accepts no more connections, gives queued responses up to 200 ms to be sent, and ends the thread.
     pub fn stop(self) {
         drop(self);
     }
 
     fn wake_thread(&self) {
-        // This fails only if the thread has ended, because its poll ends with it.
+        // This fails only if the thread has ended, and its poll with it.
         let _ = self.waker.wake();
     }
 }
@@ -265,7 +266,7 @@ impl Drop for HttpServer {
         self.stopping.store(true, Ordering::Release);
         self.wake_thread();
         if let Some(thread) = self.thread.take() {
-            // If the thread panicked, the panic hook has already printed the panic, and the broker ends anyway.
+            // If the thread has panicked, the panic hook has already printed the panic, and the broker ends anyway.
             let _ = thread.join();
         }
     }

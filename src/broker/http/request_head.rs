@@ -1,42 +1,42 @@
-//! Parses the heads of requests: turns bytes into a valid head or a refusal.
+//! Parses the head of a request. The result is a valid head or a refusal.
 //!
-//! **Invariant:** parsing has no side effects. A head that two readers could frame differently is refused, and never
-//! interpreted.
+//! **Invariant:** parsing has no side effects. If two readers could disagree about where a head or its body ends,
+//! the head is refused and never interpreted.
 
 use super::response::Refusal;
 use super::{Browser, Head, Limits};
 use std::net::IpAddr;
 
-/// The result of parsing the bytes so far.
+/// The result of parsing the bytes that have arrived so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum HeadStatus {
-    /// A head that has not ended yet.
+    /// The head is not complete yet.
     Partial,
-    /// A whole head.
+    /// The head is complete.
     Complete(ParsedHead),
-    /// Not an acceptable head. The start of the next head is unknown.
+    /// The head can't be accepted. It is unknown where the next head would begin.
     Refused(Refusal),
 }
 
-/// A validated head and its framing.
+/// A valid head, and how the body is framed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParsedHead {
-    /// The part that the gate and the loop see.
+    /// The part that the gate and the event loop get.
     pub head: Head,
-    /// The number of bytes in the head.
+    /// How many bytes the head has.
     pub used: usize,
-    /// The number of bytes in the body. `u64::MAX` means that many or more.
+    /// How many bytes the body has. `u64::MAX` also stands for any larger number.
     pub length: u64,
-    /// Whether the connection ends with this request.
+    /// Whether the connection ends after this request.
     pub close: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects: bool,
 }
 
-/// All methods except CONNECT and TRACE, which only proxies use.
+/// All methods except CONNECT and TRACE, which are only for proxies.
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"];
 
-/// Reads the head at the start of `bytes`.
+/// Parses the head at the start of `bytes`.
 pub fn parse_head(bytes: &[u8], peer: IpAddr, limits: &Limits) -> HeadStatus {
     let mut headers = vec![httparse::EMPTY_HEADER; limits.headers_max];
     let mut request = httparse::Request::new(&mut headers);
@@ -82,19 +82,19 @@ fn validate(request: &httparse::Request, used: usize, peer: IpAddr) -> Result<Pa
         },
         used,
         length: length(request)?,
-        // HTTP/1.0 needs a header to keep a connection open, and no client needs that.
+        // In HTTP/1.0, only a special header keeps the connection open, and no client needs that.
         close: old || lists(request, "Connection", "close"),
         expects: !old && lists(request, "Expect", "100-continue"),
     })
 }
 
-/// All values of a header, unchanged.
+/// The values of all headers with this name, unchanged.
 fn all<'a>(request: &'a httparse::Request, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     request.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
 }
 
-/// The only value of a header; `None` if it is missing. If a header appears twice, one part of the program could
-/// check the first value and another part could use the second.
+/// The value of a header that may appear only once; `None` if it is missing. If it appeared twice, one part of the
+/// program could check the first value while another part uses the second.
 fn one<'a>(request: &'a httparse::Request, name: &'a str) -> Result<Option<&'a [u8]>, Refusal> {
     let mut values = all(request, name);
     match (values.next(), values.next()) {
@@ -116,11 +116,11 @@ fn length(request: &httparse::Request) -> Result<u64, Refusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::Malformed("want a Content-Length of digits"));
     }
-    // The text contains only digits, so parsing fails only if the number is too large.
+    // The text consists of digits, so parsing fails only if the number is too large.
     Ok(std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).unwrap_or(u64::MAX))
 }
 
-/// Whether a header with a comma-separated list contains `word`.
+/// Whether a header that is a comma-separated list contains `word`.
 fn lists(request: &httparse::Request, name: &str, word: &str) -> bool {
     all(request, name)
         .flat_map(|value| value.split(|b| *b == b','))

@@ -1,37 +1,37 @@
-//! Responses as bytes, and the refusals that the HTTP thread itself sends.
+//! Writes responses as bytes, including the refusals that the HTTP thread sends itself.
 //!
-//! **Invariant:** only `Content-Length` frames a response, and only the end of the connection frames a stream. No
-//! header value can break out of its line.
+//! **Invariant:** only `Content-Length` marks the end of a response, and only the end of the connection marks the
+//! end of a stream. No header value can break out of its line.
 
 use super::HttpResponse;
 use std::io;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 
-/// Tells a client that sent `Expect: 100-continue` to send its body.
+/// Tells a client that sent `Expect: 100-continue` to send the body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Why the HTTP thread answers instead of the loop.
+/// Why the HTTP thread itself answers a request, instead of the event loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Not HTTP, or HTTP that can be read in two ways.
+    /// The request is not HTTP, or can be read in two ways.
     Malformed(&'static str),
     /// The request did not arrive in time.
     Slow,
-    /// `Transfer-Encoding` was used, but the size must be known before the first byte.
+    /// The request uses `Transfer-Encoding`, but its size must be known before the first byte of the body.
     BodyUnsized,
-    /// More than `body_max`.
+    /// The body is larger than `body_max`.
     BodyTooLarge,
-    /// More than `head_max` or `headers_max`.
+    /// The head is larger than `head_max`, or has more headers than `headers_max`.
     HeadTooLarge,
-    /// An unknown method.
+    /// The method is unknown.
     Method,
-    /// An unknown version of HTTP.
+    /// The version of HTTP is unknown.
     Version,
-    /// The queue of the loop is full.
+    /// The queue of the event loop is full.
     Busy,
     /// The broker is ending.
     Stopping,
-    /// Our own response can't be expressed in HTTP.
+    /// Our own response can't be written as HTTP.
     Unprintable,
 }
 
@@ -42,7 +42,7 @@ impl Refusal {
             Refusal::Malformed(what) => (400, what),
             Refusal::Slow => (408, "request not complete in time"),
             Refusal::BodyUnsized => (411, "want a Content-Length, not a Transfer-Encoding"),
-            // Existing clients expect these words.
+            // Existing clients match this text.
             Refusal::BodyTooLarge => (413, "Request body too large (max 1MB)"),
             Refusal::HeadTooLarge => (431, "request head too large: want fewer or shorter headers"),
             Refusal::Method => (501, "unknown method"),
@@ -55,8 +55,8 @@ impl Refusal {
     }
 }
 
-/// Appends `response` to `out`. It leaves out the body if the request was a HEAD, and adds `Connection: close` if the
-/// connection ends after it.
+/// Appends `response` to `out`. The body is left out if the request was a HEAD. `Connection: close` is added if the
+/// connection ends after this response.
 pub fn print_response(response: &HttpResponse, close: bool, bodyless: bool, out: &mut Vec<u8>) {
     let start = out.len();
     let bodyless = bodyless || matches!(response.status, 204 | 304);
@@ -65,7 +65,7 @@ pub fn print_response(response: &HttpResponse, close: bool, bodyless: bool, out:
         return print_response(&Refusal::Unprintable.response(), close, bodyless, out);
     }
     if close {
-        // A response of tiny_http can't carry this header, so we put it before the empty line.
+        // A response of tiny_http can't have this header, so it is inserted before the empty line.
         out.truncate(out.len() - 2);
         out.extend_from_slice(b"Connection: close\r\n\r\n");
     }
@@ -74,7 +74,7 @@ pub fn print_response(response: &HttpResponse, close: bool, bodyless: bool, out:
     }
 }
 
-/// Appends the head of a stream and its beginning; returns false if a header can't be written. The stream lasts as
+/// Appends the head and the first part of a stream. Returns false if a header can't be written. The stream lasts as
 /// long as its connection.
 pub fn print_stream(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
     let own = [("Content-Type", response.content_type), ("Connection", "close")];
@@ -92,17 +92,17 @@ pub fn print_stream(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Appends the head of a response; returns false if a header can't be written, or if the status is invalid.
+/// Appends the head of a response. Returns false if a header can't be written, or if the status is invalid.
 fn print_head(response: &HttpResponse, out: &mut Vec<u8>) -> bool {
     let mut headers = Vec::with_capacity(response.headers.len() + 1);
     let extra = response.headers.iter().map(|(name, value)| (*name, value.as_str()));
     for (name, value) in std::iter::once(("Content-Type", response.content_type)).chain(extra) {
-        // tiny_http would accept a line break here, and with it a second response.
+        // tiny_http would accept a line break here, which could begin a second response.
         if name.bytes().chain(value.bytes()).any(|b| b.is_ascii_control()) {
             return false;
         }
         match Header::from_bytes(name, value) {
-            // tiny_http would use this value instead of the length of the body.
+            // tiny_http would use this value in place of the real length of the body.
             Ok(header) if header.field.equiv("Content-Length") => {}
             Ok(header) => headers.push(header),
             Err(()) => return false,

@@ -1,6 +1,6 @@
 //! The HTTP thread: one poll, one listener, the connections, and their deadlines.
 //!
-//! **Invariant:** the thread sleeps only until an event or the nearest deadline. An error in a connection's turn,
+//! **Invariant:** the thread sleeps only until an event or the next deadline. An error in the turn of a connection,
 //! even a panic, ends only that connection.
 
 use super::connection::{Dispatcher, HttpConnection, Next, READ_MAX};
@@ -19,22 +19,21 @@ use std::time::{Duration, Instant};
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
-/// The first number of a connection. No number is used twice, so a late event cannot reach another connection.
+/// The number of the first connection. No number is used twice, so a late event can't reach another connection.
 const FIRST_ID: usize = 2;
-/// How many connections are accepted before the open connections get a turn.
+/// How many connections are accepted before the open ones get a turn.
 const ACCEPT_MAX: usize = 64;
-/// The pause after a failed accept. The process may be out of descriptors, and no event reports when there are free
-/// ones again.
+/// The pause after accepting failed. Probably no file descriptor is free, and no event will report when one is.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// How long connections that have shown no token are served in one turn.
+/// How long connections that have not shown a valid token are served in one turn.
 const STRANGERS_SHARE: Duration = Duration::from_millis(1);
-/// How long the last responses may take when the thread stops.
+/// How long sending the last responses may take when the thread stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The state of the thread.
 pub struct HttpThread {
     poll: Poll,
-    /// The listener; `None` once the thread stops.
+    /// The listener; `None` when the thread is stopping.
     listener: Option<TcpListener>,
     accept_state: HttpAcceptState,
     dispatcher: Dispatcher,
@@ -42,30 +41,30 @@ pub struct HttpThread {
     stopping: Arc<AtomicBool>,
     n_open: Arc<AtomicUsize>,
     conns: BTreeMap<usize, HttpConnection>,
-    /// The connections that need a turn even without an event.
+    /// The connections that need a turn even if there is no event.
     ready: BTreeSet<usize>,
     next_id: usize,
-    /// The connection without a token that was served last.
+    /// The last connection without a valid token that was served.
     last_stranger: usize,
     scratch: Vec<u8>,
 }
 
-/// Whether clients are waiting to be accepted, which the poll reports only once.
+/// Whether clients wait to be accepted. This must be stored, because the poll reports a waiting client only once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HttpAcceptState {
-    /// No client is known to be waiting.
+    /// No client is known to wait.
     Idle,
-    /// A client may be waiting.
+    /// A client may wait.
     Ready,
-    /// A client may be waiting, and every slot is busy.
+    /// A client may wait, but there is no room for another connection.
     Full,
-    /// A client is waiting, and accepting failed. The value is the time of the next attempt.
+    /// A client waits, and accepting failed. The next attempt is made at this time.
     RetryAt(Instant),
 }
 
 impl HttpThread {
-    /// Prepares the thread here, so that the caller gets the errors. `shared` contains the stop flag and the number
-    /// of connections.
+    /// Prepares the thread, while the caller can still handle errors. `shared` contains the stop flag and the
+    /// number of open connections.
     ///
     /// # Errors
     /// When the system refuses a poll.
@@ -97,12 +96,12 @@ impl HttpThread {
         Ok((serve, waker))
     }
 
-    /// Serves until told to stop.
+    /// Serves until the stop flag is set.
     pub fn serve(mut self) {
         let mut events = Events::with_capacity(256);
         while !self.stopping.load(Ordering::Acquire) {
-            // A poll that failed would fail again. The thread ends, which closes every socket, and clients notice
-            // that.
+            // A poll that has failed would fail again. The thread ends, which closes all sockets, and clients
+            // notice that.
             let Ok(now) = self.run_turn(&mut events, None) else { return };
             self.accept(now);
         }
@@ -110,7 +109,7 @@ impl HttpThread {
         self.n_open.store(0, Ordering::Relaxed);
     }
 
-    /// Gives pending responses a moment to leave, and closes everything else.
+    /// Gives pending responses a moment to be sent, and closes all other connections.
     fn drain(&mut self, events: &mut Events) {
         let end = Instant::now() + STOP_TIMEOUT;
         self.listener = None;
@@ -128,7 +127,7 @@ impl HttpThread {
         }
     }
 
-    /// Waits for events and handles them: open connections first, then new ones.
+    /// Waits for events and handles them. Open connections come first, then new ones.
     fn run_turn(&mut self, events: &mut Events, end: Option<Instant>) -> io::Result<Instant> {
         match self.poll.poll(events, self.timeout(end)) {
             Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
@@ -197,15 +196,15 @@ impl HttpThread {
         }
     }
 
-    /// Gives a turn to each connection that needs one. Connections that have shown a token go first, together with
-    /// new connections, which may show one. The time for all others is bounded.
+    /// Gives a turn to each connection that needs one. Connections with a valid token go first, and so do new
+    /// connections, which may still show one. The time for all others is bounded.
     fn serve_ready(&mut self, now: Instant) {
         let is_stranger = |id: &usize| self.conns.get(id).is_some_and(HttpConnection::is_stranger);
         let (strangers, known): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ready).into_iter().partition(is_stranger);
         for id in known {
             self.run_connection(id, now);
         }
-        // These connections take turns: the next round begins after the connection that was served last.
+        // These connections take turns: each round begins after the connection that was served last.
         let (served_before, others): (Vec<_>, Vec<_>) = strangers.into_iter().partition(|id| *id <= self.last_stranger);
         let began = Instant::now();
         for id in others.into_iter().chain(served_before) {
@@ -234,7 +233,7 @@ impl HttpThread {
     fn apply(&mut self, id: usize, act: impl FnOnce(&mut HttpConnection, &Dispatcher, &mut [u8]) -> Next) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let (dispatcher, scratch) = (&self.dispatcher, &mut self.scratch);
-        // A connection that panicked is dropped, so its broken state is never used.
+        // After a panic, the connection is dropped, so that its broken state is never used.
         let next = catch_unwind(AssertUnwindSafe(|| act(conn, dispatcher, scratch)));
         match next.unwrap_or(Next::Close) {
             Next::Wait => {}
@@ -247,7 +246,7 @@ impl HttpThread {
         }
     }
 
-    /// Logs, once a minute, which addresses sent wrong tokens.
+    /// Logs which addresses have sent wrong tokens, at most once a minute.
     fn log_wrong_tokens(&self, now: Instant) {
         let mut tries = self.dispatcher.tries.borrow_mut();
         if tries.is_report_due(now)
@@ -257,7 +256,7 @@ impl HttpThread {
         }
     }
 
-    /// Drops the connections with the most unread output until the rest is within the limit.
+    /// Closes the connections with the most unread output, until the total is within the limit.
     fn drop_slowest(&mut self) {
         while self.conns.values().map(HttpConnection::unsent).sum::<usize>() > self.dispatcher.limits.out_max {
             let most = self.conns.iter().max_by_key(|(_, conn)| conn.unsent());
@@ -289,10 +288,10 @@ impl HttpThread {
                     self.accept_state = HttpAcceptState::Idle;
                     break;
                 }
-                // The client has hung up already.
+                // The client has already hung up.
                 Err(e) if concerns_one_client(&e) => {}
                 Err(_) => {
-                    // Most likely the process is out of descriptors. Dropping a connection frees one.
+                    // Most likely no file descriptor is free. Dropping a connection frees one.
                     let leaving = self.first_to_leave(|_| true);
                     self.dismiss(leaving);
                     self.accept_state = HttpAcceptState::RetryAt(now + ACCEPT_RETRY);
@@ -303,7 +302,7 @@ impl HttpThread {
         self.n_open.store(self.conns.len(), Ordering::Relaxed);
     }
 
-    /// Adds a connection, unless its address already has too many that are proven and busy.
+    /// Adds a connection, unless too many connections from the same address are trusted and busy.
     fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, now: Instant) {
         let limits = &self.dispatcher.limits;
         if self.conns.values().filter(|conn| conn.peer() == peer).count() >= limits.per_address_max {
@@ -313,7 +312,7 @@ impl HttpThread {
             }
             self.dismiss(leaving);
         }
-        // If this fails, responses are only slower.
+        // If this fails, responses are merely slower.
         let _ = stream.set_nodelay(true);
         let interest = Interest::READABLE | Interest::WRITABLE;
         let id = self.next_id;
@@ -325,8 +324,8 @@ impl HttpThread {
         self.ready.insert(id);
     }
 
-    /// The connection to drop first: the oldest one that has shown no token, or else the one that has been idle for
-    /// longest.
+    /// The connection to drop first: the oldest one without a valid token, or otherwise the one that has been idle
+    /// for longest.
     fn first_to_leave(&self, of: impl Fn(&HttpConnection) -> bool) -> Option<usize> {
         let found = self.conns.iter().filter(|(_, conn)| of(conn));
         let found = found.filter_map(|(id, conn)| Some((conn.leaves_since()?, *id)));
@@ -340,7 +339,7 @@ impl HttpThread {
     }
 }
 
-/// Errors of accept that concern one connection only; see accept(2).
+/// The errors of accept that affect only one connection; see accept(2).
 fn concerns_one_client(e: &io::Error) -> bool {
     use ErrorKind::*;
     matches!(

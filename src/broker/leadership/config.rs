@@ -1,4 +1,4 @@
-//! The settings of a hub that shares a log with others.
+//! The settings of a hub that shares a log with other hubs.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdTls, EtcdUser};
@@ -12,7 +12,7 @@ use std::path::Path;
 #[derive(Clone)]
 pub struct HubConfig {
     etcd: EtcdSettings,
-    /// The address at which guests and other hubs reach this hub, with its port for sessions. It is also the hub's
+    /// The address at which guests and other hubs reach this hub, with the port for sessions. It is also the hub's
     /// name.
     pub address: String,
     /// The secret that hubs and guests share.
@@ -20,11 +20,11 @@ pub struct HubConfig {
 }
 
 impl HubConfig {
-    /// Reads the settings; `None` if this hub keeps its mesh only on its own disk. `bind` is the address on which it
-    /// serves other machines, if it does, and `port` is its port for sessions.
+    /// Reads the settings. Returns `None` if the mesh of this hub is only on its own disk. `bind` is the address on
+    /// which the hub serves other machines, if any. `port` is the hub's port for sessions.
     ///
     /// # Errors
-    /// When a setting is wrong, or excludes another one.
+    /// When a setting is wrong, or when two settings exclude each other.
     pub fn find(settings: &Settings, bind: Option<&str>, port: u16) -> Result<Option<HubConfig>, Error> {
         let store = settings.text(STORE);
         if store.is_empty() {
@@ -49,7 +49,7 @@ impl HubConfig {
         let user = (!name.is_empty()).then(|| EtcdUser { name, password: settings.text(STORE_PASSWORD).to_owned() });
         let lease_seconds = settings.int("SLM_MESH_LEASE") as u64;
         let etcd = EtcdSettings { address, tls, user, lease_seconds };
-        // This reports an unusable certificate now, and not only when the hub first needs etcd.
+        // A certificate that can't be used is reported now, not only when the hub first needs etcd.
         EtcdLog::new(etcd.clone()).map_err(wrong)?;
         let is_any = ["0.0.0.0", "::"].contains(&bind);
         let host = if is_any { own_address_towards(&etcd.address.members[0]) } else { bind.to_owned() };
@@ -65,17 +65,17 @@ impl HubConfig {
         EtcdLog::new(self.etcd.clone()).map_err(|why| Error::new(ErrorKind::Usage, format!("{STORE}: {why}")))
     }
 
-    /// The time after which another hub takes over from a silent one, in ms.
+    /// How long a leader may be silent before another hub takes over, in ms.
     pub fn lease_ms(&self) -> i64 {
         self.etcd.lease_seconds as i64 * 1000
     }
 }
 
-/// The address of this machine in etcd's network, to which the other hubs belong, too. If etcd is reached through a
-/// loopback address, the name of this machine.
+/// The address of this machine in the network of etcd, to which the other hubs belong, too. If etcd has a loopback
+/// address, this is the name of this machine.
 fn own_address_towards(member: &str) -> String {
     let place = member.split_once("://").map_or(member, |(_, place)| place);
-    // Connecting a UDP socket sends nothing; it only makes the system choose the address of this side.
+    // Connecting a UDP socket sends nothing. It only makes the system choose an address of this machine.
     let chosen = ["0.0.0.0:0", "[::]:0"].iter().find_map(|any| {
         let socket = UdpSocket::bind(any).ok()?;
         socket.connect(place).ok()?;
@@ -84,7 +84,7 @@ fn own_address_towards(member: &str) -> String {
     chosen.map(|address| address.ip()).filter(|ip| !ip.is_loopback()).map_or_else(sys::host, |ip| ip.to_string())
 }
 
-/// The files of the client certificate and its key, if there are any.
+/// The files of the client certificate and its key, if the settings name them.
 fn client_files(settings: &Settings) -> Result<Option<(&Path, &Path)>, Error> {
     match (settings.text("SLM_MESH_STORE_CERT"), settings.text("SLM_MESH_STORE_KEY")) {
         ("", "") => Ok(None),

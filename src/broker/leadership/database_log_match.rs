@@ -4,22 +4,22 @@ use crate::base::ids::LogId;
 use crate::replication::Position;
 use crate::store::LogPosition;
 
-/// How a hub's database relates to the log that the hub finds in etcd.
+/// Whether and how a hub's database belongs to the log that the hub finds in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseLogMatch {
-    /// There is no log yet. This hub may begin it with its own data.
+    /// There is no log yet. This hub may begin one with its own data.
     NoLog,
-    /// The database belongs to the log. The hub may follow the log, and lead.
+    /// The database belongs to the log. The hub may follow the log, and may lead.
     SameLog,
-    /// The hub first needs a copy of the database of the hub that leads.
+    /// The hub first needs a copy of the leader's database.
     NeedsSnapshot,
-    /// The database belongs to another log or mesh. A person must decide, for the reason given here.
+    /// The database belongs to another log or mesh. A person must decide what to do, for the reason given here.
     Refused(String),
 }
 
 impl DatabaseLogMatch {
-    /// Compares the end of the log with the database's position in a log. A database is expendable if a copy of
-    /// another database may replace it.
+    /// Compares where the log ends with the database's position in its log. `is_expendable` says that a copy of
+    /// another database may replace this one without a loss.
     pub fn of(end: Option<(LogId, Position)>, own: Option<LogPosition>, is_expendable: bool) -> DatabaseLogMatch {
         match (end, own) {
             (None, None) => DatabaseLogMatch::NoLog,

@@ -1,4 +1,5 @@
-//! The turn of a hub that leads: its changes go first into the log, then onto the disk. Only then may anything leave.
+//! The turn of a hub that leads. The changes go first into the log, then into the database. Only then may anything
+//! leave.
 
 use super::Standby;
 use crate::base::error::{Error, ErrorKind};
@@ -7,37 +8,38 @@ use crate::core::Mesh;
 use crate::replication::{Append, LogEntry, Position, ReplicatedLog, Term};
 use crate::store::{LogPosition, Store};
 
-/// The result of a leader's turn.
+/// How a leader's turn ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TurnEnd {
-    /// The turn is in the log and on the disk, so its answers may leave.
+    /// The turn is in the log and in the database, so its answers may leave.
     Committed,
-    /// The turn was rolled back, and its callers get the error. The hub continues.
+    /// The turn was rolled back, and its callers get the error. The hub continues to lead.
     TakenBack,
     /// The hub no longer leads, for this reason. Nothing of the turn may leave, not even an error, because the turn
-    /// may be in the log. The mesh must be dropped, and its store belongs to a standby.
+    /// may be in the log. The mesh must be dropped, and its store must go to a standby.
     Deposed(String),
 }
 
-/// A hub that leads, with its access to the log.
+/// A hub that leads, and its connection to the log.
 #[derive(Debug)]
 pub struct Leader<L> {
     pub(super) log: L,
     pub(super) id: LogId,
     pub(super) term: Term,
-    /// The position of the next entry.
+    /// The position that the next entry will have.
     pub(super) next: Position,
 }
 
 impl<L: ReplicatedLog> Leader<L> {
-    /// Ends a turn: stores it in the log, and then on the disk.
+    /// Ends a turn: stores its changes in the log, and then commits the database.
     pub fn commit_turn(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
         match mesh.seal(LogPosition { log: self.id, index: self.next.0, now }) {
             Err(error) => {
                 mesh.take_back(&error);
                 return TurnEnd::TakenBack;
             }
-            // Since the turn read its data, another hub may have changed that data.
+            // The turn has changed nothing, but another hub may lead by now and have changed what the turn has
+            // read.
             Ok(None) if !self.log.is_leading() => return TurnEnd::Deposed("the lease has ended".into()),
             Ok(None) => {}
             Ok(Some(changes)) => {
@@ -55,7 +57,7 @@ impl<L: ReplicatedLog> Leader<L> {
             }
         }
         if !mesh.commit() {
-            return TurnEnd::Deposed("the turn is in the log, and this machine's disk refused it".into());
+            return TurnEnd::Deposed("the turn is in the log, but this machine's disk refused it".into());
         }
         if !self.log.is_leading() {
             return TurnEnd::Deposed("the lease has ended".into());
@@ -63,7 +65,7 @@ impl<L: ReplicatedLog> Leader<L> {
         TurnEnd::Committed
     }
 
-    /// The access to the log.
+    /// The connection to the log.
     pub fn log(&self) -> &L {
         &self.log
     }
@@ -73,7 +75,7 @@ impl<L: ReplicatedLog> Leader<L> {
         Position(self.next.0 - 1)
     }
 
-    /// Gives up the leadership, so that another hub does not have to wait for the end of the lease.
+    /// Gives up the lead, so that another hub need not wait until the lease ends.
     pub fn step_down(mut self) -> Standby<L> {
         self.log.step_down();
         Standby::new(self.log)

@@ -1,10 +1,10 @@
-//! Several hubs that share a log: one of them leads, and the others stand by.
+//! Several hubs share a log. One of them leads, and the others are on standby.
 //!
 //! The leader stores each turn in the log before it commits. A standby applies the entries of the log to its own
 //! database, and takes over when the leader is gone.
 //!
-//! **Invariant:** a hub sends nothing that is not in the log, and a hub that may have been deposed sends nothing. A
-//! hub's database is never ahead of the log.
+//! **Invariant:** a hub sends nothing that is not in the log, and a hub that may have been deposed sends nothing.
+//! The database of a hub is never ahead of the log.
 
 mod config;
 mod leader;

@@ -1,4 +1,4 @@
-//! The role of this broker: the only one of its mesh, the hub that leads, or a hub that stands by.
+//! The role of this broker: the only broker of its mesh, the hub that leads, or a hub on standby.
 
 use super::snapshot_source::SnapshotSource;
 use super::upkeep_thread::{LogProgress, UpkeepThread};
@@ -11,17 +11,17 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
 
-/// This broker's role in its mesh.
+/// The role of this broker in its mesh.
 pub enum BrokerRole {
-    /// The only broker: its disk alone has the mesh.
+    /// The only broker of its mesh, which is stored nowhere but on its disk.
     Alone,
     /// The hub that leads.
     Leads(Box<Leading>),
-    /// A hub that stands by. It serves no client, and its mesh is empty.
+    /// A hub on standby. It serves no clients, and its mesh is empty.
     StandsBy(StandbyThread),
 }
 
-/// The lead of this hub, and the work beside its turns.
+/// What a hub needs to lead, and the work that it does outside its turns.
 pub struct Leading {
     leader: Leader<EtcdLog>,
     progress: Arc<LogProgress>,
@@ -35,7 +35,8 @@ pub struct Leading {
 }
 
 impl Leading {
-    /// Begins to lead with the lead that a standby took over. Copies for other hubs are written into `directory`.
+    /// Begins to lead after a standby has taken over. Copies of the database for other hubs are written into
+    /// `directory`.
     pub fn begin(leader: Leader<EtcdLog>, config: &HubConfig, directory: &Path, now: i64) -> Leading {
         let progress = Arc::new(LogProgress::default());
         progress.note(leader.position(), 0);
@@ -45,7 +46,7 @@ impl Leading {
         Leading { leader, progress, upkeep, upkeep_thread, snapshots, address, since: now }
     }
 
-    /// A function that describes the hubs and etcd's members at a given time.
+    /// Returns a function that describes the hubs and the members of etcd at a given time.
     pub fn describe(&self) -> Box<dyn Fn(i64) -> Value + Send> {
         let (address, since) = (self.address.clone(), self.since);
         let (progress, cluster) = (Arc::clone(&self.progress), self.upkeep_thread.reporter());
@@ -62,7 +63,7 @@ impl Leading {
         })
     }
 
-    /// Answers a hub that wants a copy of the database.
+    /// Answers a hub that requests a copy of the database.
     ///
     /// # Errors
     /// See [`SnapshotSource::answer`].
@@ -81,7 +82,7 @@ impl Leading {
 }
 
 impl BrokerRole {
-    /// Ends the turn: makes it durable, on the way that this role prescribes.
+    /// Ends the turn with a commit, in the way that this role needs.
     pub fn commit(&mut self, mesh: &mut Mesh, now: i64) -> TurnEnd {
         match self {
             BrokerRole::Leads(leading) => leading.commit(mesh, now),
@@ -90,7 +91,7 @@ impl BrokerRole {
         }
     }
 
-    /// Ends this broker's role. A leader steps down, so that another hub leads at once.
+    /// Gives up the role of this broker. A leader steps down, so that another hub can lead at once.
     pub fn leave(self) {
         match self {
             BrokerRole::Leads(leading) => drop(leading.leader.step_down()),
@@ -99,7 +100,7 @@ impl BrokerRole {
         }
     }
 
-    /// What this broker knows about the hubs and etcd, for people and programs.
+    /// Describes what this broker knows about the hubs and etcd.
     pub fn status(&self, now: i64) -> Value {
         match self {
             BrokerRole::Alone => json!({ "ok": true, "role": "alone" }),
@@ -115,23 +116,23 @@ impl BrokerRole {
         }
     }
 
-    /// Whether each turn waits until it is in the log.
+    /// Whether each turn must be in the log before anything leaves.
     pub fn stores_in_log(&self) -> bool {
         matches!(self, BrokerRole::Leads(_))
     }
 
-    /// Whether this hub stands by.
+    /// Whether this hub is on standby.
     pub fn is_standby(&self) -> bool {
         matches!(self, BrokerRole::StandsBy(_))
     }
 
-    /// The answer to a request that only the leader can serve; `None` if this broker serves it.
+    /// The error for a request that only the leader can serve; `None` if this broker can serve it.
     pub fn refusal(&self) -> Option<Error> {
         let BrokerRole::StandsBy(thread) = self else { return None };
         let report = thread.report();
         Some(match (report.leader, report.trouble) {
             (Some(leader), _) => {
-                let text = format!("this hub stands by; {leader} leads, so ask it");
+                let text = format!("this hub is on standby; ask {leader}, which leads");
                 Error::new(ErrorKind::Standby, text).with(json!({ "leader": leader }))
             }
             (None, Some(trouble)) => {

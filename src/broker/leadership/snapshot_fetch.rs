@@ -1,4 +1,4 @@
-//! Fetches a copy of the leader's database for a standby whose own database is too old to follow the log.
+//! Fetches a copy of the leader's database, for a standby whose own database is too old to follow the log.
 
 use super::HubConfig;
 use crate::remote::guest;
@@ -16,15 +16,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The file into which the copy is fetched.
+/// The file into which the copy is written.
 pub const FETCHED_NAME: &str = "broker.db.fetched";
-/// How long the leader may take for one answer.
+/// How long one answer of the leader may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause while the leader makes the copy.
+/// The pause between two requests while the leader is making the copy.
 const PREPARING_PAUSE: Duration = Duration::from_millis(50);
 
-/// Fetches the database of the hub at `leader` into a file beside our own; returns that file. The ticket must be in
-/// etcd.
+/// Fetches the database of the hub at `leader` into a file beside our own database, and returns the path of this
+/// file. The ticket must already be in etcd.
 ///
 /// # Errors
 /// A sentence that says what failed.
@@ -53,7 +53,7 @@ pub fn fetch(
         };
         let bytes = STANDARD.decode(piece["bytes"].as_str().unwrap_or("")).map_err(|error| error.to_string())?;
         if next != from + bytes.len() as u64 || bytes.is_empty() {
-            return Err("the hub that leads sent a piece of the snapshot that does not fit".into());
+            return Err("the hub that leads sent a wrong piece of the snapshot".into());
         }
         file.write_all(&bytes).map_err(failed)?;
         from = next;
@@ -65,11 +65,11 @@ pub fn fetch(
     Err("this hub is being stopped".into())
 }
 
-/// Replaces the database, which must be closed, by the fetched file. A crash in between leaves either the old
-/// database, or none. In the second case it is fetched again.
+/// Replaces the database by the fetched file. The database must be closed. A crash in between leaves either the old
+/// database or none, and if there is none, the copy is fetched again.
 ///
 /// # Errors
-/// When the disk refuses.
+/// When the database can't be written.
 pub fn install(places: &DataDir, fetched: &Path) -> io::Result<()> {
     let database = places.database();
     for suffix in ["-wal", "-shm", ""] {

@@ -1,6 +1,6 @@
-//! Gives a standby a copy of this hub's database, in pieces, over the connection for guests.
+//! Gives a standby a copy of this hub's database, in pieces, over a connection of the kind that guests use.
 //!
-//! Only a hub may have the copy. So a hub must first put its ticket into etcd, to which guests have no access.
+//! Only a hub may have the copy. So a hub must first put a ticket into etcd, to which guests have no access.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::log;
@@ -15,22 +15,22 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-/// The file that holds a copy while it is sent.
+/// The file that contains the copy while it is sent.
 pub const COPY_NAME: &str = "broker.db.copy";
-/// The bytes of a piece. As base64, a piece fits into a line.
+/// The size of a piece, in bytes. As base64, a piece fits into one line.
 const PIECE: u64 = 384 << 10;
-/// If a hub requests no piece for this long, another hub may take its place.
+/// If a hub has requested no piece for this long, another hub may get a copy.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// Maximum length of a ticket or of a hub's name, in bytes.
+/// Maximum length of a ticket or of the name of a hub, in bytes.
 const WORD_MAX: usize = 300;
 
-/// The copies that this hub gives away, one at a time.
+/// Makes copies for other hubs, one at a time.
 pub struct SnapshotSource {
     path: PathBuf,
     current: Option<Copy>,
 }
 
-/// One copy for one hub.
+/// A copy for one hub.
 struct Copy {
     ticket: String,
     state: CopyState,
@@ -38,25 +38,25 @@ struct Copy {
 }
 
 enum CopyState {
-    /// A thread checks the ticket and writes the copy.
+    /// A thread is checking the ticket and writing the copy.
     Preparing(Receiver<Result<(), String>>),
     Ready(File, u64),
 }
 
 impl SnapshotSource {
-    /// A source that writes its copies into the data directory.
+    /// Makes a source that writes its copies into the data directory.
     pub fn new(directory: &Path) -> SnapshotSource {
         let path = directory.join(COPY_NAME);
-        // An earlier broker may have been killed while it sent a copy.
+        // An earlier broker may have been killed while it was sending a copy.
         remove(&path);
         SnapshotSource { path, current: None }
     }
 
-    /// Answers one request: `{"ok":true}` while the copy is being made, and then the size and the piece that begins
-    /// at `from`.
+    /// Answers one request for a part of the copy. While the copy is being made, the answer is `{"ok":true}`.
+    /// Afterwards, it contains the size of the copy and the piece that begins at `from`.
     ///
     /// # Errors
-    /// When no hub sent the request, another hub is being served, or the copy fails.
+    /// When the request does not come from a hub, another hub is being served, or copying fails.
     pub fn answer(
         &mut self,
         args: &Map<String, Value>,
@@ -117,7 +117,7 @@ impl Copy {
     }
 }
 
-/// Removes a copy, if there is one. A copy that stays only uses up room, and the next copy replaces it.
+/// Removes a copy, if there is one. If this fails, the file only takes up space until the next copy replaces it.
 fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
 }
@@ -149,7 +149,7 @@ fn prepare(
             Ok(()) => log(&format!("{hub} gets a snapshot of the database")),
             Err(why) => log(&format!("{hub} gets no snapshot: {why}")),
         }
-        // The loop may have given up in the meantime.
+        // Meanwhile, the event loop may have stopped waiting for the result.
         let _ = done.send(copied);
     };
     let thread = std::thread::Builder::new().name("snapshot".into()).spawn(work);

@@ -1,19 +1,19 @@
-//! A hub that stands by: it applies the entries that the leader stored, and takes over.
+//! A hub on standby. It applies the entries that the leader stores, and can take over.
 
 use super::{DatabaseLogMatch, Leader};
 use crate::base::ids::LogId;
 use crate::replication::{Election, LogEntry, LogError, Position, ReplicatedLog};
 use crate::store::{Changeset, Store, StoreError};
 
-/// The row of `meta` that names the hub which began the log.
+/// The name in the `meta` table under which the address of the hub that began the log is stored.
 const FOUNDER: &str = "log_founder";
 
-/// Why a standby can't go on.
+/// Why a standby can't continue.
 #[derive(Debug)]
 pub enum StandbyError {
-    /// The log's engine failed.
+    /// The log failed.
     Log(LogError),
-    /// This hub's own disk failed.
+    /// The disk of this hub failed.
     Store(StoreError),
 }
 
@@ -38,39 +38,39 @@ impl From<StoreError> for StandbyError {
     }
 }
 
-/// A hub that stands by while another hub leads.
+/// A hub that follows the log while another hub leads.
 #[derive(Debug)]
 pub struct Standby<L> {
     pub(super) log: L,
 }
 
-/// The result of a standby's attempt to lead.
+/// The result when a standby tries to lead.
 pub enum TakeOver<L> {
-    /// This hub leads, and its store has the whole log. The store records from now on.
+    /// This hub leads. Its store contains the whole log, and records changes from now on.
     Leads(Leader<L>),
-    /// Another hub leads, at this address.
+    /// Another hub leads. Its address is given.
     StandsBy(Standby<L>, String),
 }
 
 impl<L: ReplicatedLog> Standby<L> {
-    /// A hub that has just started.
+    /// Makes a standby, which has not followed the log yet.
     pub fn new(log: L) -> Standby<L> {
         Standby { log }
     }
 
-    /// Whether this hub's database belongs to the log.
+    /// Whether the database of this hub belongs to the log.
     ///
     /// # Errors
-    /// When the engine gives no answer, its last entry can't be read, or this disk refuses.
+    /// When the log does not answer, its last entry can't be read, or this hub's disk fails.
     pub fn match_database(&mut self, store: &Store) -> Result<DatabaseLogMatch, StandbyError> {
         let end = self.log.last()?.map(|(at, entry)| (entry.log, at));
         Ok(DatabaseLogMatch::of(end, store.log_position()?, store.is_expendable()?))
     }
 
-    /// Applies the next entries of the log; returns the last of them.
+    /// Applies the next entries of the log. Returns the position and the time of the last one.
     ///
     /// # Errors
-    /// When the engine gives no answer, an entry can't be read or belongs to another mesh, or this disk refuses.
+    /// When the log does not answer, an entry can't be read or belongs to another mesh, or this hub's disk fails.
     pub fn follow(&mut self, store: &mut Store) -> Result<Option<(Position, i64)>, StandbyError> {
         let entries = self.log.follow(next_position(store)?)?;
         let Some((at, now)) = entries.last().map(|(at, entry)| (*at, entry.now)) else { return Ok(None) };
@@ -82,10 +82,10 @@ impl<L: ReplicatedLog> Standby<L> {
     }
 
     /// Tries to become the leader, and then applies the rest of the log. By then, an earlier leader can no longer
-    /// store entries. If there is no log yet, this hub begins one with the id that `new_log` returns.
+    /// store entries. If there is no log yet, this hub begins one, with the id that `new_log` returns.
     ///
     /// # Errors
-    /// As [`Standby::follow`]; this hub then does not lead.
+    /// As for [`Standby::follow`]. After an error, this hub does not lead.
     pub fn take_over(
         mut self,
         store: &mut Store,
@@ -115,8 +115,8 @@ impl<L: ReplicatedLog> Standby<L> {
     }
 }
 
-/// Records from now on. The first entry of a new log must not wait for a client: until there is one, another hub could
-/// begin a log of its own.
+/// Makes the store record its changes. In a new log, this also records a first change, so that the log gets an
+/// entry at once. Until there is an entry, another hub could begin a log of its own.
 fn begin(store: &mut Store, position: Option<(LogId, Position)>, address: &str) -> Result<(), StandbyError> {
     store.start_recording();
     if position.is_none() {

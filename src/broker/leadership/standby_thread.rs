@@ -1,4 +1,4 @@
-//! The thread of a hub that stands by. It follows the log with its own database, until the hub leads or the thread is
+//! The thread of a hub on standby. It follows the log with its own database, until the hub leads or the thread is
 //! stopped.
 
 use super::snapshot_fetch;
@@ -17,49 +17,49 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long the thread waits for news of the log. News ends the wait.
+/// How long the thread waits for new entries at most.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 /// The pause after an error.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// Minimum time between two reports of this hub's position.
+/// Minimum time between two reports of how far this hub has followed the log.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// What a standby knows about the log and the other hubs.
+/// What a hub on standby knows about the log and about other hubs.
 #[derive(Debug, Clone, Default)]
 pub struct StandbyReport {
     /// The address of the hub that leads, if one does.
     pub leader: Option<String>,
-    /// The number of the last entry in this hub's database.
+    /// The number of the last entry in the database of this hub.
     pub position: u64,
-    /// When this hub last had the whole log, ms since boot.
+    /// When this hub last had the whole log, in ms since boot.
     pub level_at: Option<i64>,
-    /// Why this hub can't follow or lead.
+    /// Why this hub can't follow or lead, if so.
     pub trouble: Option<String>,
 }
 
-/// The database of a hub, which the thread owns while this hub stands by.
+/// The database of a hub. While the hub is on standby, the thread owns the database.
 pub struct HubDatabase {
     /// The data directory.
     pub places: DataDir,
     /// The open database.
     pub store: Store,
-    /// The mesh's clock.
+    /// The clock of the mesh.
     pub clock: Clock,
-    /// Opens the database again, after it was replaced.
+    /// Opens the database again after it was replaced.
     pub reopen: Box<dyn Fn() -> Result<Store, Error> + Send>,
 }
 
-/// The lead that a standby took over.
+/// What the thread hands over when this hub begins to lead.
 pub struct TakenLead {
-    /// The access to the log.
+    /// The connection to the log, with the right to lead.
     pub leader: Leader<EtcdLog>,
-    /// The database, which has the whole log.
+    /// The database, which contains the whole log.
     pub store: Store,
-    /// The clock, which continues from the log.
+    /// The clock, which continues from the last entry of the log.
     pub clock: Clock,
 }
 
-/// The thread, as the event loop sees it.
+/// The event loop's handle of the thread.
 pub struct StandbyThread {
     report: Arc<Mutex<StandbyReport>>,
     taken: Receiver<TakenLead>,
@@ -68,7 +68,7 @@ pub struct StandbyThread {
 }
 
 impl StandbyThread {
-    /// Starts to follow. `wake` is called when this hub leads.
+    /// Starts to follow the log. `wake` is called when this hub begins to lead.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -95,17 +95,17 @@ impl StandbyThread {
         Ok(StandbyThread { report, taken, stopping, thread: Some(thread) })
     }
 
-    /// Returns what the thread knows now.
+    /// What the thread knows now.
     pub fn report(&self) -> StandbyReport {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes the lead, once this hub has it.
+    /// Returns the lead, if this hub has just begun to lead.
     pub fn take_lead(&self) -> Option<TakenLead> {
         self.taken.try_recv().ok()
     }
 
-    /// Waits until this hub leads or knows why it does not, at most for this long.
+    /// Waits until this hub leads or knows why it does not, but at most for this long.
     pub fn wait_for_role(&self, at_most: Duration) -> Option<TakenLead> {
         let until = Instant::now() + at_most;
         while Instant::now() < until {
@@ -124,28 +124,30 @@ impl StandbyThread {
 }
 
 impl Drop for StandbyThread {
-    /// Waits for the end of the thread, because the lock of this data directory must outlive its last write.
+    /// Waits until the thread has ended. Only after its last write may another broker get the lock of this data
+    /// directory.
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
-            // After a panic, the thread has written nothing more.
+            // If the thread has panicked, it writes nothing more.
             let _ = thread.join();
         }
     }
 }
 
-/// The state of the thread.
+/// What the thread works with.
 struct Follower {
     config: HubConfig,
-    /// The database. Its clock continues from the newest entry that arrived while this hub watched.
+    /// The database. Its clock continues from the newest entry that arrived while this hub was watching.
     database: HubDatabase,
     report: Arc<Mutex<StandbyReport>>,
     stopping: Arc<AtomicBool>,
     /// Whether the database is known to belong to the log.
     follows_log: bool,
-    /// Whether this hub has had the whole log. Later entries are new, and their time is the mesh's time.
+    /// Whether this hub has ever had the whole log. Later entries are new, so their times show the clock of the
+    /// mesh.
     is_level: bool,
-    /// The position that this hub reported last, and the time of the report.
+    /// The position that this hub last reported, and when.
     reported: Option<(u64, Instant)>,
 }
 
@@ -156,7 +158,7 @@ impl Follower {
                 Ok(true) => match standby.take_over(&mut self.database.store, &self.config.address, new_log) {
                     Ok(TakeOver::Leads(leader)) => {
                         let HubDatabase { store, clock, .. } = self.database;
-                        // If the loop is gone, the lead ends with its lease.
+                        // If the event loop is gone, the lead ends with its lease.
                         let _ = taken_to.send(TakenLead { leader, store, clock });
                         return wake();
                     }
@@ -175,13 +177,13 @@ impl Follower {
         }
     }
 
-    /// Follows once; returns whether this hub may take over.
+    /// Follows the log once. Returns whether this hub may take over.
     fn step(&mut self, standby: &mut Standby<EtcdLog>) -> Result<bool, StandbyError> {
         let leader = standby.log.leader()?;
         self.update(|report| report.leader.clone_from(&leader));
         if !self.follows_log {
             match standby.match_database(&self.database.store)? {
-                // Without a leader this hub may begin the log. Otherwise the leader is about to.
+                // If no hub leads, this hub may begin the log. Otherwise the leader is about to begin it.
                 DatabaseLogMatch::NoLog => return Ok(leader.is_none()),
                 DatabaseLogMatch::SameLog => self.follows_log = true,
                 DatabaseLogMatch::NeedsSnapshot => self.fetch_snapshot(standby, leader.as_deref())?,
@@ -210,7 +212,7 @@ impl Follower {
         Ok(leader.is_none())
     }
 
-    /// Replaces the database by a copy of the leader's.
+    /// Replaces the database by a copy of the leader's database.
     fn fetch_snapshot(&mut self, standby: &mut Standby<EtcdLog>, leader: Option<&str>) -> Result<(), StandbyError> {
         let failed = |why: String| StandbyError::Log(LogError::Refused(format!("this hub needs a snapshot: {why}")));
         let leader = leader.ok_or_else(|| failed("no hub leads, so none can send a snapshot".into()))?;
@@ -220,7 +222,7 @@ impl Follower {
         let is_stopping = move || stopping.load(Ordering::Acquire);
         let HubDatabase { places, store, reopen, .. } = &mut self.database;
         let fetched = snapshot_fetch::fetch(places, &self.config, leader, &ticket, is_stopping).map_err(failed)?;
-        // An empty database replaces the open one, so that the file can be replaced.
+        // An empty database takes the place of the open one, so that the file is closed and can be replaced.
         drop(std::mem::replace(store, Store::memory()?));
         let installed = snapshot_fetch::install(places, &fetched).map_err(|error| failed(error.to_string()));
         *store = reopen().map_err(|error| failed(error.text))?;
@@ -229,7 +231,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Tells the leader how much of the log this hub has, so that the log may be trimmed.
+    /// Tells the leader how much of the log this hub has, so that the log can be trimmed.
     fn report_position(&mut self, standby: &mut Standby<EtcdLog>, position: u64) -> Result<(), StandbyError> {
         if self.reported.is_some_and(|(last, at)| last == position || at.elapsed() < REPORT_EVERY) {
             return Ok(());

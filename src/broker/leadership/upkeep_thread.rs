@@ -1,4 +1,4 @@
-//! The thread of a hub that leads: it trims the log, and checks the other hubs and etcd's members.
+//! The thread of a hub that leads. It trims the log, and checks the other hubs and the members of etcd.
 
 use crate::broker::log;
 use crate::replication::Position;
@@ -9,27 +9,27 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often the thread checks the hubs.
+/// How often the thread checks the other hubs.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Entries younger than this stay, so that a hub that was away for a moment needs no snapshot.
+/// Minimum time for which entries are kept, so that a hub that was away for a moment needs no snapshot.
 const KEEP_FOR: Duration = Duration::from_secs(600);
-/// The bytes of entries that may stay. Beyond them, a hub that is too far behind gets a snapshot.
+/// Maximum number of bytes of entries that are kept. A hub that needs older entries gets a snapshot.
 const KEEP_BYTES: u64 = 64 << 20;
-/// How many hubs must have an entry on their disks before it is trimmed, while there is room.
+/// How many hubs must have an entry on their disks before it is trimmed, unless there are too many bytes.
 const COPIES_MIN: usize = 2;
 
-/// The result of the thread's last check.
+/// What the thread found in its last check.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterReport {
-    /// The hubs that stand by, and the last entry that each has on its disk.
+    /// The hubs on standby, each with the last entry on its disk.
     pub standbys: Vec<(String, u64)>,
-    /// etcd's members.
+    /// The members of etcd.
     pub members: Vec<MemberHealth>,
-    /// Why the last check or the last trim failed.
+    /// Why the last check or the last trimming failed, if it did.
     pub trouble: Option<String>,
 }
 
-/// The progress of the leader, as its thread sees it.
+/// How far the leader has got. The loop writes this, and the thread reads it.
 #[derive(Debug, Default)]
 pub struct LogProgress {
     position: AtomicU64,
@@ -37,27 +37,28 @@ pub struct LogProgress {
 }
 
 impl LogProgress {
-    /// The last entry that was stored.
+    /// The number of the last entry that was stored.
     pub fn position(&self) -> u64 {
         self.position.load(Ordering::Acquire)
     }
 
-    /// Notes an entry that was stored.
+    /// Notes that an entry was stored.
     pub fn note(&self, position: Position, n_bytes: usize) {
         self.bytes.fetch_add(n_bytes as u64, Ordering::Relaxed);
         self.position.store(position.0, Ordering::Release);
     }
 }
 
-/// The thread, as the event loop sees it. Dropping this ends the thread, and nobody waits for that.
+/// The event loop's handle of the thread. When the handle is dropped, the thread ends, and nobody waits for its
+/// end.
 pub struct UpkeepThread {
     report: Arc<Mutex<ClusterReport>>,
     _stop: Sender<()>,
 }
 
 impl UpkeepThread {
-    /// Starts the thread of the hub at this address. If it can't be started, the log is not trimmed, and a log line
-    /// says so.
+    /// Starts the thread of the hub at this address. If the thread can't be started, a log line says so, and the
+    /// log is not trimmed.
     pub fn start(upkeep: EtcdUpkeep, address: String, progress: Arc<LogProgress>) -> UpkeepThread {
         let report = Arc::new(Mutex::new(ClusterReport::default()));
         let (stop, stopped) = channel();
@@ -74,14 +75,14 @@ impl UpkeepThread {
         UpkeepThread { report, _stop: stop }
     }
 
-    /// A function that returns what the thread found when it looked last.
+    /// Returns a function that returns what the thread found in its last check.
     pub fn reporter(&self) -> impl Fn() -> ClusterReport + Send + 'static {
         let report = Arc::clone(&self.report);
         move || report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// The leader's position at some time.
+/// How far the leader had got at some time.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     at: Instant,
@@ -94,7 +95,7 @@ struct Keeper {
     address: String,
     progress: Arc<LogProgress>,
     report: Arc<Mutex<ClusterReport>>,
-    /// The samples, oldest first. Entries before the first sample are trimmed already.
+    /// The samples, oldest first. Entries before the first sample have been trimmed.
     samples: VecDeque<Sample>,
 }
 
@@ -121,7 +122,7 @@ impl Keeper {
     fn trim(&mut self, standbys: &[(String, u64)], now: Instant, bytes: u64) -> Result<(), String> {
         let (upto, n_samples) = trim_target(&self.samples, standbys, now, bytes);
         if n_samples > 0 {
-            // The last entry stays, because it tells to which mesh the log belongs.
+            // The last entry is kept, because it says to which mesh the log belongs.
             let upto = upto.min(self.progress.position.load(Ordering::Acquire).saturating_sub(1));
             self.upkeep.trim(Position(upto)).map_err(|error| error.to_string())?;
             self.samples.drain(..n_samples);
@@ -130,9 +131,9 @@ impl Keeper {
     }
 }
 
-/// The entry up to which the log may be trimmed, and how many samples that covers.
+/// The entry up to which the log may be trimmed, and how many of the samples come before that entry or are at it.
 fn trim_target(samples: &VecDeque<Sample>, standbys: &[(String, u64)], now: Instant, bytes: u64) -> (u64, usize) {
-    // The leader has all entries on its own disk.
+    // The leader itself has all entries on its disk.
     let mut held: Vec<u64> = standbys.iter().map(|(_, at)| *at).chain([u64::MAX]).collect();
     held.sort_unstable_by(|a, b| b.cmp(a));
     let copied = held.get(COPIES_MIN - 1).copied().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! Authorises HTTP requests. A program needs the token or the secret, and must address this machine by its own name
-//! or address.
+//! Authorises HTTP requests. A program must have the token or the secret, and it must address this machine by the
+//! machine's own name or address.
 
 use super::{body, refuse};
 use crate::broker::http::{Gate, Head, HttpResponse};
@@ -8,16 +8,16 @@ use std::net::IpAddr;
 use std::time::Instant;
 use subtle::ConstantTimeEq;
 
-/// Lets a request through if it has the token or the secret, and if it addresses this machine by an address or its
-/// own name (`hub_name`, on a hub). This stops web pages from other origins, even if they rebind their own name to
-/// this machine's address. The gate itself answers `/health`.
+/// Accepts a request if it has the token or the secret, and if it addresses this machine by an IP address or by the
+/// machine's own name (`hub_name`, on a hub). This keeps out web pages from other origins, even if they make their
+/// own name resolve to this machine's address. The gate itself answers `/health`.
 pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> Gate {
     let is_known = bearer_check(token, secret);
     let started = Instant::now();
     Box::new(move |head: &Head| {
         let host = head.host.as_deref().map_or("localhost", without_port);
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        // Other machines address a hub by its name, or by an address, which nobody can rebind.
+        // Other machines address a hub by its name or by an IP address. A web page can't rebind an IP address.
         let is_hub = |name: &String| {
             bare.parse::<IpAddr>().is_ok() || bare.trim_end_matches(".local").eq_ignore_ascii_case(name)
         };
@@ -36,9 +36,10 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
     })
 }
 
-/// Answers a request that needs no token. It never reaches the loop, so that strangers cost the loop nothing.
+/// Answers a request that needs no token. The request never reaches the event loop, so strangers can't slow the
+/// loop down.
 fn health(head: &Head, started: Instant) -> HttpResponse {
-    // A client on another machine learns only that a server answers.
+    // A client on another machine learns only that there is a server.
     if !head.peer.is_loopback() {
         return body(200, &json!({ "status": "ok" }));
     }
@@ -46,10 +47,10 @@ fn health(head: &Head, started: Instant) -> HttpResponse {
     body(200, &json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION"), "uptime": uptime }))
 }
 
-/// Checks whether a text is the token, or the secret if there is one.
+/// Returns a function that checks whether a text is the token, or the secret if there is one.
 pub fn bearer_check(token: String, secret: Option<String>) -> impl Fn(&str) -> bool + Send + Sync {
     let wanted: Vec<String> = [Some(token), secret].into_iter().flatten().collect();
-    // The text is compared with all of them, each in constant time, so that the time reveals nothing.
+    // The text is compared with both, each time in constant time, so that the time reveals nothing.
     move |given| wanted.iter().fold(0, |n, want| n | given.as_bytes().ct_eq(want.as_bytes()).unwrap_u8()) == 1
 }
 

@@ -1,4 +1,4 @@
-//! The fields of a frozen request, checked with the limits that the operations declare.
+//! The fields of a request to a frozen route. They are checked against the limits that the operations declare.
 
 use super::no;
 use crate::base::error::Error;
@@ -7,7 +7,7 @@ use crate::core::Op;
 use crate::core::op::ArgKind;
 use serde_json::{Map, Value};
 
-/// Maximum length of a text that an operation accepts in an argument.
+/// The maximum length of a text that an operation accepts in this argument.
 pub fn max_of(op: &Op, arg: &str) -> usize {
     match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
         Some(ArgKind::Text { max, .. } | ArgKind::Texts { max, .. } | ArgKind::Units { max }) => max,
@@ -15,7 +15,7 @@ pub fn max_of(op: &Op, arg: &str) -> usize {
     }
 }
 
-/// The words that an operation accepts in an argument.
+/// The words that an operation accepts in this argument.
 pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
     match op.args.iter().find(|known| known.name == arg).map(|known| known.kind) {
         Some(ArgKind::Choice(words)) => words,
@@ -23,10 +23,10 @@ pub fn choices_of(op: &Op, arg: &str) -> &'static [&'static str] {
     }
 }
 
-/// The fields of a request. A field of the wrong type counts as absent; unknown fields are ignored.
+/// The fields of a request. A field of the wrong type counts as missing, and unknown fields are ignored.
 pub struct Fields {
     values: Map<String, Value>,
-    /// The repository of the directory that the request names, which was looked up beforehand.
+    /// The repository of the directory that the request names. It was looked up earlier.
     pub repository: Option<String>,
 }
 
@@ -37,7 +37,7 @@ impl Fields {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.values.get(name).and_then(Value::as_str)
     }
-    /// A text of at least one character.
+    /// A text with at least one character.
     pub fn word(&self, name: &str) -> Option<&str> {
         self.text(name).filter(|text| !text.is_empty())
     }
@@ -51,12 +51,12 @@ impl Fields {
         let list = self.values.get(name).and_then(Value::as_array)?;
         Some(list.iter().take(limits::LIST_MAX).filter_map(Value::as_str).collect())
     }
-    /// How many rows the client wants. A negative number means the largest number that we allow.
+    /// How many rows the client wants. A negative number stands for the largest number that is allowed.
     pub fn limit(&self, default: i64) -> i64 {
         let n = self.number("limit").map_or(default, |n| n as i64);
         if n < 0 { limits::ROWS_MAX } else { n.min(limits::ROWS_MAX) }
     }
-    /// A text that is not longer than the operation allows.
+    /// A text. It is an error if the text is longer than the operation allows.
     pub fn bounded(&self, name: &str, op: &Op, arg: &str) -> Result<Option<String>, Error> {
         let max = max_of(op, arg);
         match self.text(name) {
@@ -64,7 +64,7 @@ impl Fields {
             text => Ok(text.map(str::to_owned)),
         }
     }
-    /// A text of at least one character that is not longer than the operation allows.
+    /// A text with at least one character. It is an error if the text is longer than the operation allows.
     pub fn bounded_word(&self, name: &str, op: &Op, arg: &str) -> Result<Option<String>, Error> {
         Ok(self.bounded(name, op, arg)?.filter(|text| !text.is_empty()))
     }

@@ -1,12 +1,12 @@
-//! The twelve HTTP routes of slm-mesh 1.x. Their keys, key order, string ids and texts are frozen, because existing
-//! clients match them. Keys may be added, but none is renamed.
+//! The twelve HTTP routes of slm-mesh 1.x. Their keys, the order of the keys, the ids (strings) and the texts are
+//! frozen, because existing clients match them. Keys may be added, but none may be renamed.
 //!
-//! A route runs the corresponding operation. Sometimes the frozen protocol differs from every operation: it counts no
-//! calls, marks a whole page as read, accepts fractions of a minute, or returns long rows uncut. Then the route calls
-//! the rule behind the operation. In both cases the declaration of the operation gives the largest sizes and the
-//! allowed words, so the routes have no limits of their own.
+//! A route runs the operation that corresponds to it. But sometimes the frozen protocol differs from every
+//! operation: it counts no calls, marks a whole page as read, accepts fractions of a minute, or returns long rows
+//! uncut. In such cases, the route calls the rule behind the operation. In both cases, the maximum sizes and the
+//! allowed words come from the declaration of the operation, so the routes have no limits of their own.
 //!
-//! **Invariant:** only this module knows the old formats; the core does not.
+//! **Invariant:** only this module knows the old formats. The core does not know them.
 
 mod auth;
 pub(super) mod fields;
@@ -21,10 +21,10 @@ use fields::Fields;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
-/// The answer of a route: a body, or an error that is sent with status 200 and `ok: false`.
+/// The result of a route: a body, or an error, which is sent with status 200 and `ok: false`.
 type RouteResult = Result<Value, Error>;
 
-/// Runs one request. `repository` is the repository of its [`directory`].
+/// Runs one request. `repository` is the repository of the [`directory`] that the request names.
 pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, now: i64) -> HttpResponse {
     let route = (request.head.method.as_str(), request.head.target.as_str());
     let own = routes::find(route);
@@ -56,19 +56,19 @@ pub fn respond(mesh: &mut Mesh, request: &Request, repository: Option<String>, n
     }
 }
 
-/// The directory whose repository a request depends on, if there is one. Its file system may not answer.
+/// The directory whose repository a request depends on, if any. The file system of this directory may hang.
 pub fn directory(mesh: &Mesh, request: &Request) -> Option<PathBuf> {
     let names_directory = routes::names_directory((request.head.method.as_str(), request.head.target.as_str()))?;
     let Ok(Value::Object(values)) = serde_json::from_slice(&request.body) else { return None };
     names_directory(mesh, &Fields::new(values, None)).filter(|path| path.starts_with('/')).map(PathBuf::from)
 }
 
-/// The response after a bug in a route.
+/// The response if a bug in a route caused a panic.
 pub fn internal_error() -> HttpResponse {
     refuse(500, "Internal server error")
 }
 
-/// The response when the turn could not be committed.
+/// The response if the turn could not be committed.
 pub fn not_stored() -> HttpResponse {
     refuse(507, "the disk could not store this; free some space and try again")
 }
@@ -81,7 +81,7 @@ pub fn outcome_unknown() -> HttpResponse {
     )
 }
 
-/// The response of a hub that stands by.
+/// The response of a hub on standby.
 pub fn standing_by(refusal: &Error) -> HttpResponse {
     body(refusal.kind.codes().http, &refusal.to_value())
 }
@@ -94,7 +94,7 @@ fn body(status: u16, value: &Value) -> HttpResponse {
     HttpResponse::json(status, value.to_string().into_bytes())
 }
 
-/// An error with a text that existing clients match.
+/// Makes an error with a text that existing clients match.
 fn no(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Refused, text)
 }

@@ -1,5 +1,5 @@
-//! The frozen routes. Each route translates its fields, runs an operation or the rule behind it, and gives the answer
-//! its frozen form.
+//! The frozen routes. Each route translates its fields, runs an operation or the rule behind it, and writes the
+//! answer in the frozen format.
 
 use super::fields::{Fields, choices_of, max_of};
 use super::{RouteResult, no};
@@ -18,13 +18,13 @@ use crate::core::{
 use crate::store::{LockRow, Message, MessageFilter, PeerRow};
 use serde_json::{Value, json};
 
-/// The types of agents, with the names that existing clients use.
+/// The agent types, by the names that existing clients use.
 const AGENT_TYPES: &[&str] = &["claude-code", "cursor", "aider", "codex", "windsurf", "vscode", "unknown"];
 
-/// A route. It receives the fields of the request, and the time.
+/// A route: a function of the mesh, the fields of the request, and the time.
 type Route = fn(&mut Mesh, &Fields, i64) -> RouteResult;
 
-/// The route of a method and a target.
+/// The route for a method and a target.
 pub fn find(route: (&str, &str)) -> Option<Route> {
     Some(match route {
         ("GET", "/status") => |mesh, _, now| run_operation(mesh, &status::STATUS, json!({}), now),
@@ -42,7 +42,7 @@ pub fn find(route: (&str, &str)) -> Option<Route> {
     })
 }
 
-/// The function that finds the directory of a request, for routes that need its repository.
+/// For a route that needs the repository of a directory, the function that finds this directory in a request.
 pub fn names_directory(route: (&str, &str)) -> Option<fn(&Mesh, &Fields) -> Option<String>> {
     match route {
         ("POST", "/register") => Some(|_, fields| fields.word("projectPath").map(str::to_owned)),
@@ -54,13 +54,13 @@ pub fn names_directory(route: (&str, &str)) -> Option<fn(&Mesh, &Fields) -> Opti
     }
 }
 
-/// The directory that a client names, or the directory with which it registered.
+/// The directory that the client names, or otherwise the directory with which it registered.
 fn own_project(mesh: &Mesh, fields: &Fields) -> Option<String> {
     let registered = || mesh.peers().get(fields.text("excludeId")?).map(|peer| peer.row.project.clone());
     fields.text("projectPath").map(str::to_owned).or_else(registered)
 }
 
-/// Runs an operation that needs no caller, for a route.
+/// Runs an operation that needs no caller, on behalf of a route.
 fn run_operation(mesh: &mut Mesh, op: &'static Op, params: Value, now: i64) -> RouteResult {
     let args = op.check(object(params))?;
     let context = CallContext {
@@ -118,7 +118,7 @@ fn peers(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     let excluded = fields.text("excludeId");
     let project = own_project(mesh, fields);
     let root = fields.text("gitRoot").map(str::to_owned);
-    // Existing sessions never send gitRoot, because they mean the repository of their directory.
+    // Existing sessions never send gitRoot. They mean the repository of their directory.
     let repo = fields.repository.clone();
     let scope = fields.text("scope").unwrap_or("machine");
     let fits = |row: &PeerRow| match scope {
@@ -168,8 +168,9 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     if !kinds.contains(&kind) {
         return Err(no(format!("type: want one of {}", kinds.join(", "))));
     }
-    // All unregistered senders share one budget, so a client gains nothing by inventing senders. A client that names
-    // a session as its sender does not use up the session's own budget, which is for the session's socket.
+    // All unregistered senders share one budget, so a client gains nothing by inventing senders. If a client names
+    // a session as the sender, this does not use up the session's own budget, which is for calls over the session's
+    // socket.
     let is_known = mesh.peers().get(from).is_some();
     let budget = if is_known { format!("http {from}") } else { "unregistered".into() };
     mesh.charge(&budget, 10, now)?;
@@ -194,7 +195,7 @@ fn send(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     Ok(json!({ "ok": true, "messageId": mesh.ids().message(sent[0].seq) }))
 }
 
-/// A sender, cut to the length that is stored, because existing clients may give any text.
+/// Cuts the id of a sender to the length that is stored, because existing clients may send any text.
 fn shortened(id: &str) -> PeerId {
     id.chars().take(limits::WORD_MAX).collect::<String>().into()
 }
@@ -285,7 +286,7 @@ fn lock(mesh: &mut Mesh, fields: &Fields, now: i64) -> RouteResult {
     }
 }
 
-/// The absolute path. A relative path is relative to the peer's project. If the peer is unknown, the path stays
+/// Makes a path absolute. A relative path is relative to the peer's project. If the peer is unknown, the path stays
 /// unchanged.
 fn absolute(mesh: &Mesh, file: &str, holder: &str) -> String {
     match mesh.peers().get(holder) {
@@ -304,7 +305,7 @@ fn take_lock(mesh: &mut Mesh, fields: &Fields, file: &str, holder: &str, now: i6
         holder: holder.into(),
         owner: LockOwner::Peer,
         reason: fields.bounded("reason", &locks::LOCK, "reason")?.unwrap_or_default(),
-        // Existing clients may send fractions. We allow from a second to a day.
+        // Existing clients may send fractions of a minute. Anything from a second to a day is allowed.
         ttl_ms: ((minutes * 60_000.0) as i64).clamp(1000, limits::DAY_MS),
         repo: Repository::new(row.repo, row.git_root),
         host: mesh.settings().host.clone(),
@@ -318,7 +319,7 @@ fn take_lock(mesh: &mut Mesh, fields: &Fields, file: &str, holder: &str, now: i6
     }
     let grants = mesh.grant(&want, now)?;
     let mut value = lock_view(mesh.peers(), &grants[0], now);
-    // The client gets back the path that it sent.
+    // The client gets the path in the form in which it was sent.
     value["filePath"] = json!(file);
     Ok(json!({ "ok": true, "lock": value }))
 }
@@ -332,7 +333,7 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
                 .map(|text| time::parse(text).ok_or_else(|| no("since: want a time such as 2026-11-22T06:43:36Z")));
             let found = mesh.latest_events(&types, since.transpose()?, fields.limit(50))?;
             let rows = found.into_iter().map(|mut event| {
-                // The frozen payload is a string that holds JSON.
+                // In the frozen format, the payload is a string that contains JSON.
                 event["payload"] = json!(event["payload"].to_string());
                 without_zones(event, &["createdAt"])
             });
@@ -346,7 +347,7 @@ fn events(mesh: &mut Mesh, fields: &Fields, _now: i64) -> RouteResult {
             if types.iter().any(|kind| kind.len() > max) {
                 return Err(no(format!("types: one is too long (max {max} bytes)")));
             }
-            // Only known peers receive pushes, so a subscription of another peer would only use up space.
+            // Only known peers receive pushes, so the subscription of another peer would only use up space.
             if mesh.peers().get(&id).is_some() {
                 mesh.subscribe_peer(&id, types.iter().map(|kind| (*kind).to_owned()).collect());
             }
@@ -365,7 +366,7 @@ fn unknown_action(action: &str) -> Error {
     no(format!("Unknown action: {}", action.chars().take(60).collect::<String>()))
 }
 
-/// Writes these times without a zone, as the frozen protocol does.
+/// Formats these times without a zone, as the frozen protocol does.
 fn without_zones(mut row: Value, names: &[&str]) -> Value {
     for name in names {
         if let Some(iso) = row[*name].as_str() {

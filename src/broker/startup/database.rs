@@ -1,4 +1,4 @@
-//! Opens the database. A damaged database is set aside under a dated name, and never deleted.
+//! Opens the database. A damaged database is set aside under a name with the date, and is never deleted.
 
 use crate::base::error::Error;
 use crate::base::time;
@@ -11,23 +11,24 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// How a person changes to which log a hub's database belongs.
+/// How a person can move the database of a hub to another log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogChange {
-    /// Etcd lost the log: this database begins a new one.
+    /// etcd has lost the log, so this database begins a new one.
     BeginNew,
-    /// The log is another mesh's, or an older one: the database is put aside, and this hub gets a copy of the leader's.
+    /// The log belongs to another mesh, or is an older one. The database is put aside, and this hub gets a copy of
+    /// the leader's database.
     Rejoin,
 }
 
-/// The prefix of the name of a database that was set aside. The time follows.
+/// How the name of a damaged database begins after it was set aside. The time follows.
 const ASIDE: &str = "broker.db.damaged-";
-/// The prefix of the name of a database that a hub put aside to take part in another mesh. The time follows.
+/// How the name of a database begins after a hub has put the database aside to join another mesh. The time follows.
 const LEFT: &str = "broker.db.before-rejoin-";
-/// What SQLite appends to the names of the files that make up a database.
+/// SQLite forms the names of a database's files by appending these to the name of the database.
 const FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
-/// Opens the store, and starts a clock that is not earlier than the last committed time.
+/// Opens the store, and starts a clock that is never earlier than the last committed time.
 pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(Store, Clock), Error> {
     let store = open(places, settings)?;
     let (store, floor) = match store.last_time() {
@@ -44,11 +45,11 @@ pub(super) fn open_with_clock(places: &DataDir, settings: &Settings) -> Result<(
     Ok((store, clock))
 }
 
-/// Starts the clock of this broker. While locks are in force, it continues from the clock of the last broker, so that
-/// a change of the wall clock in between does not end the lease of a live session.
+/// Starts the clock of this broker. If locks are in force, the clock continues from that of the last broker. So a
+/// change of the wall clock in between does not end the lease of a live session.
 fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Result<Clock, Error> {
     let saved = fs::read_to_string(places.clock()).unwrap_or_default();
-    // If a table can't be read, the damage is found when the mesh opens it.
+    // If the table of locks can't be read, the damage is found when the mesh is opened.
     let has_locks = store.has_locks().unwrap_or(false);
     let resumed = Clock::resume(&saved, floor).filter(|_| has_locks);
     let clock = resumed.unwrap_or_else(|| Clock::start(floor));
@@ -58,7 +59,7 @@ fn start_clock(places: &DataDir, store: &Store, floor: i64) -> Result<Clock, Err
     Ok(clock)
 }
 
-/// Opens the store. The whole file is checked if an earlier broker left a note that the file is suspect.
+/// Opens the store. If an earlier broker left a note that the file may be damaged, the whole file is checked.
 pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error> {
     let is_synced = settings.text("SLM_MESH_SYNC") == "full";
     let path = places.database();
@@ -71,16 +72,16 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
         Err(StoreError::Corrupt(why)) => {
             set_aside(places, &why)?;
             let mut store = Store::open(&path, is_synced)?;
-            // The time in milliseconds is higher than any sequence number of the old file.
+            // The time in milliseconds is higher than any sequence number in the old file.
             store.raise(sys::wall_ms())?;
             store
         }
         Err(error) => return Err(error.into()),
     };
-    // The file has been checked now. If there was no note, there is nothing to remove.
+    // The file has been checked by now. If there was no note, there is nothing to remove.
     let _ = fs::remove_file(places.suspect());
     for suffix in FILE_SUFFIXES {
-        // A failure is harmless, because the directory is private already.
+        // A failure is harmless, because the directory itself is private.
         let _ = fs::set_permissions(with_suffix(&path, suffix), fs::Permissions::from_mode(0o600));
     }
     Ok(store)
@@ -88,11 +89,11 @@ pub(super) fn open(places: &DataDir, settings: &Settings) -> Result<Store, Error
 
 fn set_aside(places: &DataDir, why: &str) -> Result<(), Error> {
     let aside = move_aside(places, ASIDE)?;
-    log(&format!("THE DATABASE IS DAMAGED ({why}): it is kept as {}; the mesh starts empty", aside.display()));
+    log(&format!("THE DATABASE IS DAMAGED ({why}): it was moved to {}, and the mesh starts empty", aside.display()));
     Ok(())
 }
 
-/// Moves the files of the database to a name with this prefix and the time.
+/// Renames the files of the database. The new name consists of this prefix and the time.
 fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
     let path = places.database();
     let aside = places.dir.join(format!("{prefix}{}", file_time(sys::wall_ms())));
@@ -105,14 +106,14 @@ fn move_aside(places: &DataDir, prefix: &str) -> Result<PathBuf, Error> {
     Ok(aside)
 }
 
-/// Changes to which log the database belongs. The caller holds the lock of the one broker.
+/// Moves the database to another log. The caller must hold the broker lock.
 pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> Result<(), Error> {
     match change {
         LogChange::BeginNew => Ok(open(places, settings)?.leave_log()?),
         LogChange::Rejoin if places.database().exists() => {
             let aside = move_aside(places, LEFT)?;
             log(&format!(
-                "this hub joins the mesh whose log is in etcd; its old database is kept as {}",
+                "this hub joins the mesh whose log is in etcd; its old database was moved to {}",
                 aside.display()
             ));
             Ok(())
@@ -121,29 +122,29 @@ pub(super) fn change_log(places: &DataDir, settings: &Settings, change: LogChang
     }
 }
 
-/// Makes the next broker check the whole file before it uses it. Without this note, that broker would find the damage
-/// later.
+/// Leaves a note that makes the next broker check the whole file before it uses the database. Without the note, the
+/// damage would be found later.
 pub(super) fn mark_suspect(places: &DataDir) {
     // If the note can't be written, the damage is found later.
     let _ = fs::write(places.suspect(), "");
 }
 
-/// The warning about a database that was set aside since `started`, for the user who started this broker.
+/// The warning that a database was set aside after `started`, for the user who started this broker.
 pub(super) fn set_aside_warning(places: &DataDir, started: i64) -> Option<String> {
     let since = file_time(started);
     let names = fs::read_dir(&places.dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let mut databases = names.filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm"));
     let name = databases.find(|name| name.strip_prefix(ASIDE).is_some_and(|at| at >= since.as_str()))?;
     let path = places.dir.join(name);
-    Some(format!("the database was damaged: it is kept as {}, and the mesh starts empty", path.display()))
+    Some(format!("the database was damaged: it was moved to {}, and the mesh starts empty", path.display()))
 }
 
-/// A time as part of a file name.
+/// A time in the form that is used in file names.
 fn file_time(ms: i64) -> String {
     time::iso(ms).replace(':', "")
 }
 
-/// The write-ahead log of the database.
+/// The path of the write-ahead log of the database.
 pub(super) fn log_path(places: &DataDir) -> PathBuf {
     with_suffix(&places.database(), "-wal")
 }

@@ -1,5 +1,5 @@
-//! The ports on which a broker listens (HTTP, other machines), the credentials for them, and the pipe into which
-//! signals write.
+//! The ports on which a broker listens (HTTP, other machines), the credentials for these ports, and the pipe for
+//! signals.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::broker::http::{HttpServer, Limits, PendingRequest};
@@ -18,14 +18,14 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-/// How many ports are tried for HTTP, beginning with the configured one.
+/// How many ports are tried for HTTP. The first is the one in the settings.
 const PORTS_TRIED: u16 = 10;
-/// Maximum number of sessions from other machines that may wait for the event loop.
+/// Maximum number of sessions from other machines that wait for the event loop.
 const ARRIVALS_MAX: usize = 64;
 
-/// The started HTTP listener.
+/// An HTTP listener that has been started.
 pub(super) struct HttpListener {
-    /// The thread; `None` if no port was free, or it could not start.
+    /// The thread; `None` if no port was free, or if the thread could not be started.
     pub(super) server: Option<HttpServer>,
     /// The channel on which requests arrive.
     pub(super) inbox: Receiver<PendingRequest>,
@@ -37,18 +37,18 @@ pub(super) struct HttpListener {
 pub(super) struct PortCredentials {
     /// The token in the data directory, which programs of this user can read.
     pub(super) token: String,
-    /// The shared secret as a bearer token, unless that is switched off.
+    /// The shared secret, if it is accepted as a bearer token.
     secret: Option<String>,
 }
 
 impl PortCredentials {
-    /// The token, and the secret for existing clients and linked meshes.
+    /// Takes the token, and the secret if existing clients and linked meshes may use it.
     pub(super) fn new(token: String, settings: &Settings) -> PortCredentials {
         let is_open = settings.text(SECRET).len() >= SECRET_MIN && settings.text("SLM_MESH_BEARER") == "on";
         PortCredentials { token, secret: is_open.then(|| settings.text(SECRET).to_owned()) }
     }
 
-    /// The credentials for pushes over a WebSocket. There are none if bearer tokens are switched off.
+    /// The check for pushes over a WebSocket. It accepts nothing if bearer tokens are switched off.
     fn subscriber_check(self) -> BearerCheck {
         let is_on = self.secret.is_some();
         let is_known = legacy_http::bearer_check(self.token, self.secret);
@@ -56,8 +56,8 @@ impl PortCredentials {
     }
 }
 
-/// Starts HTTP on the configured port, or on one of the nine ports after it. If all of them are taken, the broker
-/// serves only its Unix socket, which is enough for agents.
+/// Starts HTTP on the port in the settings, or on one of the nine ports after it. If all of them are taken, the
+/// broker serves only its Unix socket, which is enough for agents.
 pub(super) fn start_http(
     bind: &str,
     is_hub: bool,
@@ -79,7 +79,7 @@ pub(super) fn start_http(
     HttpListener { server, inbox, port: Some(port) }
 }
 
-/// Starts the listener for sessions on other machines, and its announcement on the local network.
+/// Starts the listener for sessions on other machines, and announces it on the local network.
 pub(super) fn start_remote(
     bind: &str,
     http_port: Option<u16>,
@@ -91,7 +91,7 @@ pub(super) fn start_remote(
         log(&warning);
     }
     let port = match (settings.int("SLM_MESH_WS_PORT") as u16, http_port) {
-        // All ports tried for HTTP were taken, so the next port is used.
+        // All ports that were tried for HTTP are taken, so the port after them is used.
         (0, None) => settings.int("SLM_MESH_PORT") as u16 + PORTS_TRIED,
         (0, Some(http_port)) => http_port.saturating_add(1),
         (port, _) => port,
@@ -118,7 +118,7 @@ pub(super) fn start_remote(
     Ok(RemoteListener::new(door, inbox, announcer))
 }
 
-/// The warning about a secret that is easy to guess, for the log and for the user who starts the hub.
+/// The warning about a secret that is easy to guess. It goes to the log, and to the user who starts the hub.
 pub(super) fn weak_secret_warning(settings: &Settings) -> Option<String> {
     let is_weak = settings.text(SECRET).len() < SECRET_GOOD;
     is_weak.then(|| {
@@ -129,16 +129,16 @@ pub(super) fn weak_secret_warning(settings: &Settings) -> Option<String> {
     })
 }
 
-/// A function that ends the loop's wait from another thread.
+/// Returns a function with which another thread wakes the event loop.
 pub(super) fn wake_loop(waker: &Arc<Waker>) -> Box<dyn Fn() + Send + Sync> {
     let waker = Arc::clone(waker);
     Box::new(move || {
-        // This fails only once the loop is gone, which means that the process is ending.
+        // This fails only if the event loop is gone because the process is ending.
         let _ = waker.wake();
     })
 }
 
-/// SIGTERM, SIGINT and SIGHUP arrive as a byte on a socket that the loop polls.
+/// Makes SIGTERM, SIGINT and SIGHUP arrive as bytes on a socket, which the event loop polls.
 pub(super) fn watch_signals() -> io::Result<mio::net::UnixStream> {
     let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {

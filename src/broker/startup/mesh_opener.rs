@@ -1,4 +1,4 @@
-//! Opens the mesh: from its database, or an empty mesh for a hub that stands by.
+//! Opens the mesh: from its database, or as an empty mesh for a hub on standby.
 
 use super::database;
 use super::listeners::wake_loop;
@@ -15,7 +15,7 @@ use crate::sys::{self, Clock};
 use mio::Waker;
 use std::sync::Arc;
 
-/// Everything that is needed to open a mesh and its parts, when the broker starts and when its role changes.
+/// What is needed to open a mesh and its parts, both when the broker starts and when its role changes.
 pub struct MeshOpener {
     pub(super) places: DataDir,
     pub(super) settings: Settings,
@@ -25,7 +25,7 @@ pub struct MeshOpener {
 }
 
 impl MeshOpener {
-    /// What a broker begins with: its mesh, its clock and its role. A hub that shares a log begins as a standby.
+    /// What a broker begins with: its mesh, its clock and its role. A hub that shares a log begins on standby.
     pub(super) fn open_first(&self) -> Result<(Mesh, Clock, BrokerRole), Error> {
         if self.hub.is_some() {
             let clock = Clock::start(0);
@@ -36,8 +36,8 @@ impl MeshOpener {
         Ok((mesh, clock, BrokerRole::Alone))
     }
 
-    /// Opens the mesh in a store. If reading reveals damage, the database is set aside, and a second attempt follows.
-    /// A hub that shares a log then begins again as a standby.
+    /// Opens the mesh that a store contains. If reading it reveals damage, the database is set aside, and a new one
+    /// is opened. A hub that shares a log then begins again on standby.
     ///
     /// # Errors
     /// When the store can't be read or written.
@@ -57,16 +57,16 @@ impl MeshOpener {
         Ok(mesh)
     }
 
-    /// Opens a mesh without a file, for a hub that stands by.
+    /// Opens a mesh without a file, for a hub on standby.
     ///
     /// # Errors
-    /// When there is no memory.
+    /// When there is not enough memory.
     pub fn open_empty(&self, clock: &Clock) -> Result<Mesh, Error> {
         let settings = MeshSettings { links: Vec::new(), ..self.mesh_settings.clone() };
         Mesh::open(Store::memory()?, settings, Box::new(sys::random_u128), clock.now())
     }
 
-    /// Starts to follow the log.
+    /// Starts the thread that follows the log.
     ///
     /// # Errors
     /// When the database can't be opened, or no thread can be started.
@@ -84,7 +84,7 @@ impl MeshOpener {
             .map_err(|error| Error::new(ErrorKind::Internal, format!("no thread can follow the log ({error})")))
     }
 
-    /// The role of a hub that took over the lead.
+    /// The role of a hub that has begun to lead.
     pub fn lead(&self, leader: Leader<EtcdLog>, mesh: &mut Mesh, now: i64) -> BrokerRole {
         let Some(config) = &self.hub else { return BrokerRole::Alone };
         let leading = Leading::begin(leader, config, &self.places.dir, now);
@@ -92,13 +92,13 @@ impl MeshOpener {
         BrokerRole::Leads(Box::new(leading))
     }
 
-    /// Starts the links to other meshes. A hub that stands by has none.
+    /// Starts the links to other meshes. A hub on standby has no links.
     pub fn links(&self, mesh: &Mesh) -> MeshLinks {
         MeshLinks::open(&mesh.settings().links, self.settings.text(SECRET), wake_loop(&self.waker).into())
     }
 }
 
-/// The settings of the mesh, with the port of its HTTP listener.
+/// The settings of the mesh. The port of the HTTP listener is part of them.
 ///
 /// # Errors
 /// When the address of a linked mesh is wrong.

@@ -1,5 +1,5 @@
-//! Starts a broker: takes the lock, opens the database and the ports, reports that it is ready, and runs the event
-//! loop.
+//! Starts a broker: takes the lock, opens the database and the ports, reports that clients can connect, and runs
+//! the event loop.
 
 mod database;
 mod listeners;
@@ -42,11 +42,11 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-/// Runs a broker until it ends. It calls `ready` once, when clients can connect, with the HTTP port (0 without HTTP)
-/// and with a warning for the user who starts the broker.
+/// Runs a broker until it ends. Calls `ready` once, as soon as clients can connect. The arguments of `ready` are
+/// the HTTP port (0 without HTTP) and a warning for the user who starts the broker.
 ///
 /// # Errors
-/// When another broker runs in this directory, or when the broker lacks something that it needs.
+/// When another broker runs in this directory, or when something that the broker needs is missing.
 pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<String>)) -> Result<(), Error> {
     let (bind, is_hub) = own_address(&settings)?;
     places.prepare()?;
@@ -71,7 +71,7 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     let (mesh, clock, role) = opener.open_first()?;
     let now = clock.now();
     let (heartbeat_ms, dead_ms) = (settings.int("SLM_MESH_HEARTBEAT_MS"), settings.int("SLM_MESH_DEAD_MS"));
-    // A hub that stands by has nothing to do until it must take over.
+    // A hub on standby has nothing to do until it must take over, so it does not end when it is idle.
     let idle_ms = if opener.hub.is_some() { 0 } else { settings.int("SLM_MESH_IDLE_TIMEOUT") };
     let lifecycle = watch_signals()
         .and_then(|pipe| Lifecycle::new(pipe, idle_ms, poll.registry(), SIGNALS, now))
@@ -115,20 +115,20 @@ pub fn run(places: &DataDir, settings: Settings, ready: impl FnOnce(u16, Option<
     Ok(())
 }
 
-/// Changes to which log the database of this hub belongs, while no broker runs here.
+/// Moves the database of this hub to another log. No broker may be running in this directory.
 ///
 /// # Errors
-/// When a broker runs, or the disk refuses.
+/// When a broker is running, or the database can't be written.
 pub fn change_log(places: &DataDir, settings: &Settings, change: LogChange) -> Result<(), Error> {
     places.prepare()?;
     let _lock = single_instance::lock(places)?;
     database::change_log(places, settings, change)
 }
 
-/// The address on which this broker listens, and whether other machines reach it.
+/// The address on which this broker listens, and whether it serves other machines.
 ///
 /// # Errors
-/// When the settings say that the broker is on another machine.
+/// When the settings say that the broker runs on another machine.
 pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
     match Endpoint::find(settings)? {
         Endpoint::Local { bind, hub } => Ok((bind, hub)),
@@ -141,25 +141,25 @@ pub fn own_address(settings: &Settings) -> Result<(String, bool), Error> {
     }
 }
 
-/// What happens to standard output once the broker is ready.
+/// What the broker does with standard output once it is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterReady {
-    /// The broker runs in the foreground and keeps standard output.
+    /// The broker runs in the foreground and keeps standard output open.
     KeepOutput,
-    /// The broker runs in the background, and its starter waits for the end of the output.
+    /// The broker runs in the background. The process that started it waits for the end of standard output.
     CloseOutput,
 }
 
-/// Tells the starter on standard output that clients can connect.
+/// Reports on standard output that clients can connect, for the process that started this broker.
 pub fn say_ready(port: u16, note: Option<String>, after: AfterReady) {
     let line = json!({ "ok": true, "data": { "pid": std::process::id(), "port": port }, "note": note });
     let mut out = io::stdout().lock();
-    // This fails if the starter is gone, which is harmless.
+    // This fails if that process is gone, which is harmless.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     if after == AfterReady::CloseOutput
         && let Ok(null) = File::options().write(true).open("/dev/null")
     {
-        // A failure is harmless: a pipe that stays open only makes the starter wait.
+        // A failure is harmless. Standard output stays open, and the process that started this broker waits longer.
         let _ = rustix::stdio::dup2_stdout(null.as_fd());
     }
 }

@@ -1,5 +1,5 @@
-//! The files that make this the broker of its data directory: the lock, the database, the socket, and the files by
-//! which existing clients find it.
+//! The files that make this process the broker of its data directory: the lock, the database, the socket, and the
+//! files by which existing clients find it.
 //!
 //! **Invariant:** the broker removes and replaces only its own files, which it recognises by their inodes.
 
@@ -19,30 +19,30 @@ use std::path::Path;
 /// How long the broker waits after a change of the directory before it checks its files.
 const SETTLES_MS: i64 = 150;
 
-/// The identity of a file, independent of its path: device and inode.
+/// Identifies a file independently of its path, by device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileId(u64, u64);
 
 impl FileId {
-    /// The file that a path names now. A symbolic link is not followed.
+    /// The file at a path. A symbolic link is not followed.
     fn at(path: &Path) -> Option<FileId> {
         fs::symlink_metadata(path).ok().map(|meta| FileId(meta.dev(), meta.ino()))
     }
 }
 
-/// The result of a check of the data directory.
+/// The result of checking the data directory.
 #[derive(Debug)]
 pub enum PathState {
-    /// All files are there.
+    /// All files are in place.
     Ours,
-    /// Files by which clients find the broker were missing, and have been created again. The value is the new socket,
-    /// if the socket was missing.
+    /// Files by which clients find the broker were missing, and were created again. If the socket was missing, the
+    /// value is the new socket.
     Healed(Option<UnixListener>),
-    /// The path leads to other files or to none, so another broker may run there.
+    /// The path leads to other files or to none, so another broker may be running there.
     Displaced,
 }
 
-/// The identities of the files of an open database.
+/// Identifies the files of an open database.
 #[derive(Debug, PartialEq, Eq)]
 struct DatabaseFiles {
     database: Option<FileId>,
@@ -62,21 +62,22 @@ pub struct OwnFiles {
     places: DataDir,
     lock: File,
     lock_id: FileId,
-    /// The database; `None` while a standby's thread owns it, because the thread may replace it by a snapshot.
+    /// The database; `None` while the thread of a standby owns it, because this thread may replace it by a
+    /// snapshot.
     database: Option<DatabaseFiles>,
     socket_id: Option<FileId>,
     token: String,
     port: Option<u16>,
-    /// The kernel's reports about the directory; `None` if the system reports nothing.
+    /// Where the kernel reports changes of the directory; `None` if the system does not report them.
     events: Option<OwnedFd>,
-    /// When the next regular check is due, in ms.
+    /// When the files are next checked, in ms.
     look_at: i64,
     look_every: i64,
 }
 
 impl OwnFiles {
-    /// Binds the socket and writes the files by which clients find this broker. `lock` is the lock that makes it the
-    /// only broker; `port` is `None` without HTTP.
+    /// Binds the socket and writes the files by which clients find this broker. `lock` is the lock that makes this
+    /// process the only broker. `port` is `None` without HTTP.
     ///
     /// # Errors
     /// When one of the files can't be written, or the directory was removed while the broker started.
@@ -105,7 +106,7 @@ impl OwnFiles {
         Ok((own, listener))
     }
 
-    /// Leaves the database to a standby's thread, which may replace it.
+    /// Leaves the database to the thread of a standby, which may replace it.
     pub fn leave_database(&mut self) {
         self.database = None;
     }
@@ -115,8 +116,8 @@ impl OwnFiles {
         self.database = Some(DatabaseFiles::at(&self.places));
     }
 
-    /// Makes the poll report changes of the directory under `token`. Without such reports, the check at each
-    /// heartbeat finds them.
+    /// Makes the poll report changes of the directory under `token`. If the system reports none, the regular check
+    /// finds the changes.
     pub fn watch(&mut self, registry: &Registry, token: Token) {
         self.events = watch_directory(&self.places.dir).ok();
         if let Some(events) = &self.events
@@ -126,29 +127,29 @@ impl OwnFiles {
         }
     }
 
-    /// Notes that the poll reported a change of the directory. The check waits a moment, because new files in a
-    /// directory that is being removed file by file would prevent its removal.
+    /// Notes that the directory has changed. The check of the files is delayed for a moment. Somebody may be
+    /// removing the directory file by file, and a new file in the directory would prevent this.
     pub fn note_change(&mut self, now: i64) {
         if let Some(events) = &self.events {
-            // The details do not matter, since the check compares all files. The queue is emptied, so that the next
-            // change causes a new event.
+            // The details do not matter, because the check compares all files. The queue is emptied so that the
+            // next change causes an event again.
             while rustix::io::read(events, &mut [0; 4096]).is_ok_and(|n| n > 0) {}
         }
         self.look_at = self.look_at.min(now + SETTLES_MS);
     }
 
-    /// When the next check is due, in ms.
+    /// When the files are next checked, in ms.
     pub fn deadline(&self) -> i64 {
         self.look_at
     }
 
-    /// Whether the path still leads to this broker's lock. This is a single system call, which each turn can afford,
-    /// so that a broker grants nothing after its directory was removed.
+    /// Whether the path still leads to this broker's lock. This takes a single system call, so that each turn can
+    /// afford it. The check keeps a broker from granting anything after its directory was removed.
     pub fn holds_path(&self) -> bool {
         FileId::at(&self.places.broker_lock()) == Some(self.lock_id)
     }
 
-    /// Checks whether the path still leads to this broker's files, and creates missing files again where possible.
+    /// Checks whether the path still leads to this broker's files. Where possible, creates missing files again.
     pub fn look(&mut self, now: i64) -> PathState {
         self.look_at = now + self.look_every;
         if !self.holds_path() || self.is_database_replaced() {
@@ -182,19 +183,19 @@ impl OwnFiles {
         self.places.prepare()?;
         let listener = single_instance::bind_socket(&self.places)?;
         self.socket_id = FileId::at(&self.places.socket());
-        log("the socket was removed or replaced; it is there again");
+        log("the socket was removed or replaced; it has been created again");
         Ok(PathState::Healed(Some(listener)))
     }
 
-    /// Removes the files by which clients find this broker, if they are its own.
+    /// Removes the files by which clients find this broker, if they belong to it.
     pub fn remove(&self, reason: ShutdownReason) {
-        // A file that remains is harmless, because no broker answers there.
+        // If a file remains, this is harmless, because no broker answers there.
         if FileId::at(&self.places.socket()) == self.socket_id {
             let _ = fs::remove_file(self.places.socket());
         }
         if self.holds_path() && self.has_own_pid() {
             for path in [self.places.pid(), self.places.port()] {
-                // Clients that read a remaining file find no broker on that port.
+                // If a file remains, its readers find no broker at that port.
                 let _ = fs::remove_file(path);
             }
         }
@@ -203,12 +204,12 @@ impl OwnFiles {
         }
     }
 
-    /// Releases the lock, after the last write.
+    /// Releases the lock. Nothing may be written afterwards.
     pub fn release_lock(self) {
         let log = database::log_path(&self.places);
         let is_own_log = self.database.as_ref().is_some_and(|files| FileId::at(&log) == files.log);
         if self.holds_path() && self.is_database_replaced() && is_own_log {
-            // SQLite would write the log of the old database into the new one.
+            // SQLite would write the log of the old database into the new database.
             let _ = fs::remove_file(log);
         }
         drop(self.lock);
@@ -223,7 +224,7 @@ impl OwnFiles {
     }
 }
 
-/// Asks the kernel to report files that are removed from a directory, and its own removal.
+/// Makes the kernel report files that are removed from a directory, and the removal of the directory itself.
 #[cfg(target_os = "linux")]
 fn watch_directory(dir: &Path) -> std::io::Result<OwnedFd> {
     use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
@@ -233,7 +234,7 @@ fn watch_directory(dir: &Path) -> std::io::Result<OwnedFd> {
     Ok(events)
 }
 
-/// The check at each heartbeat has to suffice.
+/// On this system, the regular check must suffice.
 #[cfg(not(target_os = "linux"))]
 fn watch_directory(_: &Path) -> std::io::Result<OwnedFd> {
     Err(std::io::ErrorKind::Unsupported.into())

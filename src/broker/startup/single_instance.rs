@@ -1,4 +1,4 @@
-//! Makes this the only broker of its data directory, and writes the files by which clients find it.
+//! Makes this process the only broker of its data directory, and writes the files by which clients find it.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::sys::data_dir::DataDir;
@@ -9,13 +9,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// How long a new broker waits for an old broker that is ending.
+/// How long a new broker waits for an old one that is ending.
 const HANDOVER: Duration = Duration::from_secs(3);
-/// How often it checks meanwhile whether that broker accepts connections.
+/// How often the new broker checks meanwhile whether the old one accepts connections.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Takes the lock that makes this the only broker. Waits briefly for a broker that is ending, and fails at once if
-/// another broker accepts connections.
+/// Takes the lock that makes this process the only broker. Waits briefly for a broker that is ending. Fails at once
+/// if another broker accepts connections.
 pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     let file = places.open_lock(&places.broker_lock())?;
     if file.try_lock().is_ok() {
@@ -25,8 +25,8 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     let wait = LockWait::begin(file);
     let until = Instant::now() + HANDOVER;
     while Instant::now() < until {
-        // A starting broker holds the lock before its socket exists, and an ending broker removes its socket before
-        // it releases the lock.
+        // A broker that is starting holds the lock before its socket exists. A broker that is ending removes its
+        // socket before it releases the lock.
         refuse_running(places)?;
         let locked = wait.for_time(LOOK_EVERY);
         if let Some(file) =
@@ -43,7 +43,7 @@ pub(super) fn lock(places: &DataDir) -> Result<File, Error> {
     Err(Error::new(ErrorKind::Refused, text))
 }
 
-/// Refuses to start beside a broker that accepts connections.
+/// Fails if another broker accepts connections.
 fn refuse_running(places: &DataDir) -> Result<(), Error> {
     let Ok(stream) = UnixStream::connect(places.socket()) else { return Ok(()) };
     let pid = process::peer_credentials(&stream).and_then(|peer| peer.pid);
@@ -51,7 +51,7 @@ fn refuse_running(places: &DataDir) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Refused, format!("Broker already running (PID {pid}); slm-mesh stop ends it")))
 }
 
-/// Binds the Unix socket. We hold the broker lock, so a socket that is there already is stale.
+/// Binds the Unix socket. This process holds the broker lock, so a socket that already exists is stale.
 pub(super) fn bind_socket(places: &DataDir) -> Result<mio::net::UnixListener, Error> {
     let path = places.socket();
     if path.symlink_metadata().is_ok() {
@@ -63,13 +63,13 @@ pub(super) fn bind_socket(places: &DataDir) -> Result<mio::net::UnixListener, Er
     Ok(listener)
 }
 
-/// Writes the files by which existing clients find this broker; `port` is `None` without HTTP.
+/// Writes the files by which existing clients find this broker. `port` is `None` without HTTP.
 pub(super) fn write_files(places: &DataDir, port: Option<u16>) -> Result<(), Error> {
     places.write(&places.pid(), &std::process::id().to_string())?;
     if let Some(port) = port {
         return places.write(&places.port(), &port.to_string());
     }
-    // A file of an earlier broker would send clients to another program's port.
+    // If the file of an earlier broker stayed, it would send clients to the port of another program.
     let _ = fs::remove_file(places.port());
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The connection of one client: its input and output, both bounded, and whether the client still answers.
+//! The connection of one client: its input and output, which are both bounded, and whether the client still
+//! answers.
 
 use super::fair_queue::QueueTag;
 use super::origin::Origin;
@@ -11,33 +12,34 @@ use std::time::Duration;
 
 /// Maximum number of bytes to read from a client at once.
 pub const READ_MAX: usize = 64 * 1024;
-/// With more unread output than this, no more requests of the client are read.
+/// If a client has more unread output than this, no more of its requests are read.
 const BACKPRESSURE_AT: usize = 256 * 1024;
-/// Maximum amount of unread output, in bytes. A client with more is dropped, because it will never read it.
+/// Maximum amount of unread output, in bytes. If there is more, the connection is closed, because the client does
+/// not read.
 const OUTPUT_MAX: usize = 4 << 20;
-/// A client that acts for no peer may be dropped for a new client after this much silence, in ms.
+/// How long a client that acts for no peer must have been silent before it may be dropped for a new client, in ms.
 const IDLE_MS: i64 = 1_000;
 
 /// Whether a client answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Responsiveness {
-    /// The client was heard since the last ping.
+    /// The client has sent something since the last ping.
     Responsive,
-    /// The client was pinged and has not answered yet.
+    /// The client was pinged, and has not answered yet.
     Pinged,
-    /// The client did not answer in time and counts as offline.
+    /// The client did not answer in time, and counts as offline.
     Unresponsive,
 }
 
-/// A client's place in the order of service.
+/// The client's position in the order of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceRank {
-    /// The client has closed its side. It is served first, so that it can reconnect in the same turn and find its old
-    /// peer free.
+    /// The client has closed its side. It is served first, so that it can reconnect in the same turn and find its
+    /// old peer free.
     HungUp,
-    /// The client has waited longest. It is served now, so that no client waits for ever.
+    /// The client has waited for longest. It is served now, so that no client waits for ever.
     Overdue,
-    /// The expected finish of the client in the fair queue.
+    /// When the client is expected to finish, in the virtual time of the fair queue.
     Queued(u64),
 }
 
@@ -46,45 +48,47 @@ pub struct ClientConnection {
     stream: UnixStream,
     /// The machine and the processes of the client.
     pub origin: Origin,
-    /// Input that was not served yet.
+    /// Input that has not been served yet.
     pub input: LineBuffer,
-    /// Whether more lines were read than one turn serves.
+    /// Whether more lines have been read than are served in one turn.
     pub has_more: bool,
     /// Whether a time is set at which the client's silence is checked.
     pub has_check: bool,
     /// Whether a bridge carries the lines from another machine. It pings the client itself, and hangs up if the client
     /// does not answer.
     pub is_bridged: bool,
-    /// Whether the mesh knows that the client hung up.
+    /// Whether the mesh knows that the client has hung up.
     pub is_detached: bool,
-    /// Whether the client is a guest of slm-mesh 0.1.0, which is not served.
+    /// Whether the client is a guest of slm-mesh 0.1.0. Such guests are not served.
     pub is_outdated: bool,
-    /// Whether the socket may have bytes, which the poll reports only once.
+    /// Whether the socket may have bytes to read. This must be stored, because the poll reports new bytes only
+    /// once.
     is_readable: bool,
     /// Whether the socket may accept bytes.
     is_writable: bool,
-    /// Whether the poll reports that the socket accepts bytes again. Only while the socket accepts none, because
-    /// otherwise the loop would wake needlessly for each line that a client reads.
+    /// Whether the poll reports when the socket accepts bytes again. This is so only while the socket accepts none.
+    /// Otherwise the loop would wake needlessly for each line that the client reads.
     watches_writable: bool,
-    /// Whether the client has closed its side. Its earlier input must still be read.
+    /// Whether the client has closed its side. What it sent before must still be read.
     is_half_closed: bool,
-    /// Whether the client hung up, or must be dropped after its output was sent.
+    /// Whether the client has hung up, or must be dropped once its output is sent.
     is_closed: bool,
-    /// Whether the client left too much output unread. Then it gets no more output.
+    /// Whether the client has left too much output unread. If so, it gets no more output.
     has_overflowed: bool,
     output: Vec<u8>,
     sent: usize,
     last_heard: i64,
     liveness: Responsiveness,
     tag: QueueTag,
-    /// The turn in which the client was served last, or connected.
+    /// The turn in which the client was last served, or connected.
     last_turn: u64,
-    /// Whether the client has sent something, or has proven the secret. Before that its purpose is unknown.
+    /// Whether the client has sent something or has proven the secret. Before that, it is unknown what the client
+    /// wants.
     has_spoken: bool,
 }
 
 impl ClientConnection {
-    /// A client that has just connected.
+    /// Makes the connection of a client that has just connected.
     pub fn new(stream: UnixStream, origin: Origin, turn: u64, now: i64) -> ClientConnection {
         let is_bridged = matches!(origin, Origin::Remote(_));
         ClientConnection {
@@ -112,14 +116,14 @@ impl ClientConnection {
         }
     }
 
-    /// Notes what the poll reported.
+    /// Notes what the poll has reported.
     pub fn note_ready(&mut self, event: &Event) {
         self.is_readable |= event.is_readable();
         self.is_writable |= event.is_writable();
         self.is_half_closed |= event.is_read_closed();
     }
 
-    /// Reads once into the loop's buffer; returns whether bytes arrived.
+    /// Reads once into the buffer of the event loop. Returns whether there were any bytes.
     pub fn fill(&mut self, buffer: &mut [u8]) -> bool {
         match self.stream.read(buffer) {
             Ok(0) => {
@@ -129,8 +133,8 @@ impl ClientConnection {
             Ok(n) => {
                 self.has_spoken = true;
                 self.input.push(&buffer[..n]);
-                // A short read emptied the socket, so the next byte causes a new event. The end of the stream causes
-                // none if its event came together with these bytes.
+                // A short read has emptied the socket, so the next byte will cause a new event. The end of the
+                // stream may cause none, if it was reported together with these bytes.
                 self.is_readable = n == buffer.len() || self.is_half_closed;
                 return true;
             }
@@ -145,14 +149,15 @@ impl ClientConnection {
         false
     }
 
-    /// Queues a line. A client with too much unread output is dropped instead.
+    /// Queues a line. A client that has too much unread output is dropped instead.
     pub fn write(&mut self, line: &str) {
         if self.has_overflowed {
             return;
         }
         if self.n_unsent() + line.len() > OUTPUT_MAX {
             (self.is_closed, self.has_overflowed) = (true, true);
-            // Further requests of this client are dropped, too, because their answers would need unbounded memory.
+            // Further requests of this client are dropped as well, because their answers would need unbounded
+            // memory.
             (self.input, self.is_readable, self.has_more) = (LineBuffer::default(), false, false);
             self.discard_output();
             return;
@@ -160,7 +165,7 @@ impl ClientConnection {
         self.output.extend_from_slice(line.as_bytes());
     }
 
-    /// Sends what the socket accepts.
+    /// Sends as much as the socket accepts.
     pub fn flush(&mut self) {
         while self.is_writable && self.sent < self.output.len() {
             match self.stream.write(&self.output[self.sent..]) {
@@ -181,29 +186,29 @@ impl ClientConnection {
         }
     }
 
-    /// Tells the poll which events to report, after a flush.
+    /// After a flush, tells the poll which events to report.
     pub fn watch(&mut self, registry: &Registry, token: u64) {
         if self.watches_writable != self.is_writable {
             return;
         }
         self.watches_writable = !self.is_writable;
         let interest = if self.watches_writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        // If that fails, no event would report that the socket accepts bytes again.
+        // If this failed, no event would report when the socket accepts bytes again.
         self.is_closed |= registry.reregister(&mut self.stream, Token(token as usize), interest).is_err();
     }
 
-    /// Takes the socket out of the poll, before it is dropped.
+    /// Removes the socket from the poll before the socket is dropped.
     pub fn deregister(&mut self, registry: &Registry) {
-        // A failure is harmless: dropping the socket removes it from the poll as well.
+        // A failure is harmless, because dropping the socket also removes it from the poll.
         let _ = registry.deregister(&mut self.stream);
     }
 
-    /// Stops serving requests, and drops the client once its output is flushed.
+    /// Stops serving the client, and drops it once its output is sent.
     pub fn close(&mut self) {
         self.is_closed = true;
     }
 
-    /// Whether the client hung up, or must be dropped.
+    /// Whether the client has hung up or must be dropped.
     pub fn is_closed(&self) -> bool {
         self.is_closed
     }
@@ -218,7 +223,7 @@ impl ClientConnection {
         self.is_readable || self.has_more
     }
 
-    /// Whether so much output is unread that no more requests are read.
+    /// Whether the client has so much unread output that no more requests are read.
     pub fn is_backpressured(&self) -> bool {
         self.n_unsent() > BACKPRESSURE_AT && !self.is_closed
     }
@@ -228,7 +233,7 @@ impl ClientConnection {
         self.has_input() && !self.is_backpressured() || self.is_done()
     }
 
-    /// Whether the client hung up, all its requests are served, and all its output is sent.
+    /// Whether the client has hung up, all of its requests are served, and all of its output is sent.
     pub fn is_done(&self) -> bool {
         self.is_closed && !self.has_more && self.is_flushed()
     }
@@ -246,19 +251,19 @@ impl ClientConnection {
         self.sent = 0;
     }
 
-    /// When the client was heard last, in ms.
+    /// When the client last sent something, in ms.
     pub fn last_heard(&self) -> i64 {
         self.last_heard
     }
 
-    /// Whether the client may be dropped to make room. It may if it has sent nothing since it connected in an earlier
-    /// turn, or if it has been silent for a while and has no unread output.
+    /// Whether the client may be dropped to make room. This is so if it connected in an earlier turn and has sent
+    /// nothing yet, or if it has been silent for a while and has read all of its output.
     pub fn is_idle(&self, turn: u64, now: i64) -> bool {
         let is_silent = !self.has_spoken && !self.is_new(turn);
         is_silent || now - self.last_heard >= IDLE_MS && self.is_flushed()
     }
 
-    /// Whether the client has sent anything yet, or proven the secret.
+    /// Whether the client has sent something or has proven the secret.
     pub fn has_spoken(&self) -> bool {
         self.has_spoken
     }
@@ -268,8 +273,8 @@ impl ClientConnection {
         !self.has_spoken && (self.is_readable || self.last_turn == turn)
     }
 
-    /// Notes that the client was served in this turn, and how much work that was. Returns the client's start in the
-    /// queue.
+    /// Notes that the client was served in this turn, and how much work this took. Returns the client's virtual
+    /// start time in the fair queue.
     pub fn note_served(&mut self, work: Duration, turn: u64, time: u64) -> u64 {
         let start = self.tag.start(time);
         self.last_turn = turn;
@@ -277,9 +282,9 @@ impl ClientConnection {
         start
     }
 
-    /// The client's place in the order of service.
+    /// The client's position in the order of service.
     pub fn rank(&self, time: u64) -> ServiceRank {
-        // A client that hung up with many requests is served first only once.
+        // A client that hung up and left many requests behind is served first only once.
         if self.is_half_closed && !self.has_more {
             ServiceRank::HungUp
         } else {
@@ -287,18 +292,18 @@ impl ClientConnection {
         }
     }
 
-    /// The turn in which the client was served last, or connected.
+    /// The turn in which the client was last served, or connected.
     pub fn last_turn(&self) -> u64 {
         self.last_turn
     }
 
-    /// Notes that the client answered; returns true if it had counted as offline.
+    /// Notes that the client has sent something. Returns true if it had counted as offline.
     pub fn note_heard(&mut self, now: i64) -> bool {
         self.last_heard = now;
         std::mem::replace(&mut self.liveness, Responsiveness::Responsive) == Responsiveness::Unresponsive
     }
 
-    /// Whether the client has been silent for a heartbeat and was not pinged yet.
+    /// Whether the client has been silent for one heartbeat and has not been pinged yet.
     pub fn needs_ping(&self, heartbeat_ms: i64, now: i64) -> bool {
         self.liveness == Responsiveness::Responsive && now - self.last_heard >= heartbeat_ms
     }
@@ -308,7 +313,7 @@ impl ClientConnection {
         self.liveness = Responsiveness::Pinged;
     }
 
-    /// Whether the time for an answer to the ping has just passed.
+    /// Whether the time in which the client must answer a ping has just run out.
     pub fn gives_up(&mut self, dead_ms: i64, now: i64) -> bool {
         let is_late = self.liveness == Responsiveness::Pinged && now - self.last_heard >= dead_ms;
         if is_late {

@@ -1,17 +1,18 @@
 //! Fair queueing: the order in which clients are served, so that each client pays for its own work. A client that
-//! causes much work waits behind the others, and they do not wait for it.
+//! causes much work waits for the others, and they do not wait for it.
 //!
-//! Each client has a virtual start time, which advances by the work done for that client. The client that is expected
-//! to finish first, judging by its last cost, is served first. The queue's own clock shows the virtual start time of
-//! the client that was served last. A client that returns after a pause starts from that time, with neither credit nor
-//! debt.
+//! Each client has a virtual start time, which advances by the work that is done for this client. The next to be
+//! served is the client that is expected to finish first, if it costs as much as it did last time. The queue has a
+//! clock of its own, which shows the virtual start time of the last client that was served. When a client returns
+//! after a pause, it starts from that time, with neither credit nor debt.
 
 use std::time::Duration;
 
-/// Maximum work for one client in one turn, before the others get their share. A request that has begun is finished.
+/// Maximum work for one client in one turn, before the others get their share. A request that was begun is
+/// finished.
 pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
-/// Maximum work in one turn for all clients together. The rest is served in the next turn, after new clients, HTTP and
-/// the linked meshes have had their share.
+/// Maximum work for all clients together in one turn. What is left is served in the next turn, after new clients,
+/// HTTP and the linked meshes have had their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
 /// Maximum work in one turn for clients that have hung up. They are served before all others, so a crowd that leaves at
 /// once would delay the others until the last one has left.
@@ -20,34 +21,35 @@ pub const HUNG_UP_SHARE: Duration = Duration::from_millis(2);
 /// only a few calls would leave little time for calls.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 
-/// A client's place in the queue.
+/// A client's position in the queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueTag {
     /// The client's virtual start time, in microseconds of work.
     start: u64,
-    /// The client's cost when it was served last.
+    /// What the client cost when it was last served, in microseconds of work.
     last_cost: u64,
 }
 
 impl Default for QueueTag {
-    /// A new client, which is expected to need a whole share.
+    /// The position of a new client, which is expected to need its whole share.
     fn default() -> QueueTag {
         QueueTag { start: 0, last_cost: CLIENT_SHARE.as_micros() as u64 }
     }
 }
 
 impl QueueTag {
-    /// The client's virtual start time. A client without a backlog starts from `time`, the queue's own clock.
+    /// The client's virtual start time. If the client has no backlog, this is `time`, the clock of the queue.
     pub fn start(self, time: u64) -> u64 {
         self.start.max(time)
     }
 
-    /// The virtual time at which the client is expected to finish. The client with the earliest time is served first.
+    /// The virtual time at which the client is expected to finish. The client with the earliest time is served
+    /// next.
     pub fn finish(self, time: u64) -> u64 {
         self.start(time) + self.last_cost
     }
 
-    /// The client's next place, after this work.
+    /// The client's position after this work.
     pub fn after(self, time: u64, work: Duration) -> QueueTag {
         let last_cost = work.as_micros() as u64;
         QueueTag { start: self.start(time) + last_cost, last_cost }
@@ -59,7 +61,7 @@ mod tests {
     use super::*;
 
     /// Serves clients with these costs for this many turns. The first client sends a request every `pause` turns.
-    /// Returns the longest time that this client waited, in turns.
+    /// Returns the longest wait of this client, in turns.
     fn longest_wait(costs: &[u64], pause: usize, n_turns: usize) -> usize {
         let mut tags = vec![QueueTag::default(); costs.len()];
         let (mut time, mut asked, mut longest) = (0, None, 0);
@@ -91,7 +93,7 @@ mod tests {
         let greedy = |n: usize, cost| vec![cost; n];
         for (n, cost) in [(1, 1100), (8, 3000), (50, 1100), (500, 1000)] {
             assert!(longest_wait(&[vec![30], greedy(n, cost)].concat(), 3, 3000) <= 1, "{n} of {cost}");
-            // One of the clients waits for one round of all clients.
+            // A client that costs as much as the others waits for one round of all clients.
             let round = (n + 1) * cost as usize / 1000 + 2;
             assert!(longest_wait(&greedy(n + 1, cost), 1, 3000) <= round, "{n} of {cost}");
         }

@@ -1,5 +1,5 @@
-//! The clients on the Unix socket, and sessions on other machines, whose lines arrive over a socket pair. They are
-//! accepted, served in turn, checked for life, and dropped.
+//! The clients on the Unix socket, and the sessions on other machines, whose lines arrive over a socket pair. This
+//! module accepts clients, serves them in turn, checks whether they still answer, and drops them.
 //!
 //! **Invariant:** a client gets a bounded share of each turn, and no client waits for another one. A turn costs what its
 //! busy clients cost, however many idle ones are connected.
@@ -33,22 +33,22 @@ use std::time::Instant;
 
 /// Maximum number of clients at once, including sessions on other machines.
 const CLIENTS_MAX: usize = 12_000;
-/// The pause after a failed accept.
+/// The pause after accepting failed.
 const ACCEPT_RETRY_MS: i64 = 100;
-/// A client that was not served for this many turns is served, whatever its place in the queue is.
+/// If a client has not been served for this many turns, it is served, whatever its position in the queue.
 const OVERDUE_TURNS: u64 = 64;
-/// How many connections are dropped when descriptors run out. The next client needs some, and so do the files that
-/// the loop opens to serve it.
+/// How many connections are dropped when no file descriptor is free. The next client needs some, and so do the
+/// files that the loop opens to serve it.
 const DROPPED_AT_ONCE: usize = 8;
 
-/// Whether clients are waiting to be accepted, which the poll reports only once.
+/// Whether clients wait to be accepted. This must be stored, because the poll reports a waiting client only once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AcceptState {
-    /// No client is known to be waiting.
+    /// No client is known to wait.
     Idle,
-    /// A client may be waiting.
+    /// A client may wait.
     Ready,
-    /// A client is waiting, but there was no room. The value is the time of the next attempt, in ms.
+    /// A client waits, but there was no room for it. The next attempt is made at this time, in ms.
     RetryAt(i64),
 }
 
@@ -63,17 +63,17 @@ pub struct UnixClients {
     checks: LivenessChecks,
     /// The buffer into which the input of all clients is read. It is cleared only once, not for every line.
     buffer: Vec<u8>,
-    /// Counts the turns.
+    /// How many turns there have been.
     turn: u64,
-    /// The fair queue's own clock: the virtual start time of the client that was served last.
+    /// The clock of the fair queue: the virtual start time of the last client that was served.
     queue_time: u64,
-    /// Connections of other users that were refused.
+    /// How many connections of other users were refused.
     n_refused: StrangerCount,
 }
 
 impl UnixClients {
-    /// Watches a bound socket. A quiet session is pinged after `heartbeat_ms`, and counts as offline
-    /// after `dead_ms` without an answer.
+    /// Watches a socket that is bound. A quiet session is pinged after `heartbeat_ms`, and counts as offline after
+    /// `dead_ms` without an answer.
     ///
     /// # Errors
     /// When the socket can't be registered in the poll.
@@ -97,7 +97,7 @@ impl UnixClients {
         })
     }
 
-    /// Accepts on another socket from now on. Connected clients stay.
+    /// From now on, accepts clients on another socket. Clients that are connected stay.
     ///
     /// # Errors
     /// When the socket can't be registered in the poll.
@@ -110,12 +110,12 @@ impl UnixClients {
         Ok(())
     }
 
-    /// Notes that a client may be waiting to be accepted.
+    /// Notes that a client may wait to be accepted.
     pub fn note_newcomers(&mut self) {
         self.accept_state = AcceptState::Ready;
     }
 
-    /// Notes what the poll reported about a connection; returns false if the token belongs to no client.
+    /// Notes what the poll has reported about a connection. Returns false if no client has this token.
     pub fn note_ready(&mut self, token: u64, event: &Event) -> bool {
         let Some(connection) = self.connections.get_mut(&token) else { return false };
         connection.note_ready(event);
@@ -144,7 +144,7 @@ impl UnixClients {
         [check, retry, self.n_refused.report_due()].into_iter().flatten().min()
     }
 
-    /// Accepts new clients of this user, and closes connections of other users unread.
+    /// Accepts new clients of this user. Closes the connections of other users without reading from them.
     pub fn accept(&mut self, context: &mut LoopContext) {
         match self.accept_state {
             AcceptState::Ready => {}
@@ -159,8 +159,9 @@ impl UnixClients {
                     return;
                 }
                 Err(_) => {
-                    // Most likely the process is out of file descriptors, and no event reports a free one. So some
-                    // connections are dropped, and accepting continues after the clients of this turn were read.
+                    // Most likely no file descriptor is free, and no event will report when one is. So some
+                    // connections are dropped, and accepting continues after the clients of this turn have been
+                    // read.
                     let n_dropped = (0..DROPPED_AT_ONCE).filter(|_| self.drop_idlest(context)).count();
                     if n_dropped > 0 || self.connections.values().any(|conn| conn.is_new(self.turn)) {
                         return;
@@ -179,7 +180,7 @@ impl UnixClients {
         }
     }
 
-    /// Adds a session on another machine, which has proven the shared secret.
+    /// Adds a session on another machine. It has proven the shared secret.
     pub fn add_remote(&mut self, context: &mut LoopContext, stream: UnixStream, address: IpAddr) {
         self.add(context, stream, Origin::remote(address));
     }
@@ -194,8 +195,8 @@ impl UnixClients {
         }
     }
 
-    /// Makes room by dropping the client that acts for no peer and has been silent for longest. Returns false if all
-    /// clients are sessions, or were heard a moment ago.
+    /// Makes room by dropping a client that acts for no peer: the one that has been silent for longest. Returns
+    /// false if there is none, because all clients are sessions or have sent something a moment ago.
     fn drop_idlest(&mut self, context: &mut LoopContext) -> bool {
         let is_idle = |(token, conn): &(&u64, &ClientConnection)| {
             conn.is_idle(self.turn, context.now) && !context.mesh.is_in_use(**token)
@@ -212,8 +213,8 @@ impl UnixClients {
         true
     }
 
-    /// Reads one buffer from each client that has sent something, and runs its requests. The work is bounded for each
-    /// client and for all together.
+    /// Reads one buffer from each client that has sent something, and runs the requests in it. The work for each
+    /// client is bounded, and so is the total work.
     pub fn serve(&mut self, context: &mut LoopContext) {
         self.turn += 1;
         let now = context.now;
@@ -243,7 +244,7 @@ impl UnixClients {
         }
     }
 
-    /// The clients that have sent something, in the order in which they are served.
+    /// The clients that have sent something, in the order in which they are to be served.
     fn service_order(&self) -> Vec<(ServiceRank, u64)> {
         let busy = || self.busy.iter().filter_map(|token| self.connections.get_key_value(token));
         let ready = || busy().filter(|(_, conn)| conn.has_input());
@@ -261,11 +262,11 @@ impl UnixClients {
 
     fn serve_client(&mut self, context: &mut LoopContext, token: u64, rank: ServiceRank) {
         let Some(connection) = self.connections.get_mut(&token) else { return };
-        // On a busy machine, the time in which other programs run is not charged to the client.
+        // On a busy machine, the client is not charged for the time in which other programs run.
         let (buffer, began) = (&mut self.buffer, crate::sys::thread_time());
         let served = catch_unwind(AssertUnwindSafe(|| requests::serve(context, token, connection, buffer)));
         let start = connection.note_served(crate::sys::thread_time().saturating_sub(began), self.turn, self.queue_time);
-        // A client that was served before its time does not move the time of the queue.
+        // If a client is served out of turn, the clock of the queue does not move.
         if matches!(rank, ServiceRank::Queued(_)) {
             self.queue_time = start;
         }
@@ -278,7 +279,7 @@ impl UnixClients {
         }
     }
 
-    /// Pings silent sessions, and marks sessions that do not answer as offline in the mesh.
+    /// Pings silent sessions. In the mesh, sessions that do not answer are marked as offline.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
         // A session attaches, or answers again, only by a request of its own.
         for token in &self.busy {
@@ -307,7 +308,7 @@ impl UnixClients {
         }
     }
 
-    /// Queues a line for a client; nothing happens if the client is gone.
+    /// Queues a line for a client. If the client is gone, nothing happens.
     pub fn send(&mut self, token: u64, line: impl FnOnce() -> String) {
         if let Some(connection) = self.connections.get_mut(&token) {
             connection.write(&line());
@@ -315,7 +316,7 @@ impl UnixClients {
         }
     }
 
-    /// Sends what the sockets accept.
+    /// Sends as much as the sockets accept.
     pub fn flush(&mut self, context: &LoopContext) {
         for token in &self.busy {
             if let Some(connection) = self.connections.get_mut(token) {
@@ -338,7 +339,7 @@ impl UnixClients {
         });
     }
 
-    /// Makes the connections of a hub that stood by known to the mesh that it leads now.
+    /// Tells the mesh about the open connections, after a hub on standby has begun to lead.
     pub fn join(&mut self, context: &mut LoopContext) {
         for (token, connection) in &mut self.connections {
             context.mesh.on_connected(*token);
@@ -353,7 +354,7 @@ impl UnixClients {
         }
     }
 
-    /// Ends all connections without an answer. The mesh that they belonged to is gone already.
+    /// Ends all connections without an answer, because the mesh to which they belong is gone.
     pub fn drop_all(&mut self, context: &LoopContext) {
         for (_, mut connection) in self.connections.drain() {
             connection.deregister(context.poll.registry());
@@ -362,7 +363,7 @@ impl UnixClients {
         self.checks.clear();
     }
 
-    /// Tells every client that the broker ends, and why.
+    /// Tells every client that the broker is ending, and why.
     pub fn announce_shutdown(&mut self, reason: ShutdownReason) {
         let is_followed = matches!(reason, ShutdownReason::Replaced | ShutdownReason::Displaced);
         let word = if is_followed { "making_room" } else { "stopping" };
@@ -374,8 +375,8 @@ impl UnixClients {
     }
 }
 
-/// Tells the mesh that a client hung up. The connection stays until the flush, because the client may have closed
-/// only its own side and still gets the answers of this turn.
+/// Tells the mesh that a client has hung up. The connection stays open until the flush. The client may have closed
+/// only its own side, and then it still gets the answers of this turn.
 fn detach(token: u64, connection: &mut ClientConnection, context: &mut LoopContext) {
     if !std::mem::replace(&mut connection.is_detached, true) {
         context.mesh.on_disconnected(token, context.now);

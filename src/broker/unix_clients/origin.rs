@@ -1,5 +1,5 @@
-//! The machine on which a client runs, and the client's ancestor processes. The kernel reports them for this machine,
-//! and the client reports them for another machine.
+//! The machine on which a client runs, and the ancestor processes of the client. For a client on this machine, the
+//! kernel reports these facts. A client on another machine reports them itself.
 
 use super::super::methods::CallerMachine;
 use crate::base::process::Process;
@@ -7,26 +7,26 @@ use crate::sys::process;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 
-/// Maximum number of characters to keep of a host or user name.
+/// Maximum number of characters that are kept of the name of a host or a user.
 const NAME_MAX: usize = 64;
-/// Maximum number of ancestor processes to keep of a remote client.
+/// Maximum number of ancestor processes that are kept for a client on another machine.
 const ANCESTORS_MAX: usize = 64;
 
 /// Where a client runs.
 #[derive(Debug)]
 pub enum Origin {
-    /// On this machine.
+    /// The client runs on this machine.
     Local {
-        /// The client's process.
+        /// The process id of the client.
         pid: i64,
-        /// The client's ancestor processes, after they have been read.
+        /// The ancestor processes of the client; `None` until they have been read.
         ancestors: Option<Vec<Process>>,
     },
-    /// On another machine, whose kernel cannot be asked.
+    /// The client runs on another machine, whose kernel can't be asked.
     Remote(RemoteOrigin),
 }
 
-/// The facts that a client on another machine reports about itself.
+/// What a client on another machine has reported about itself.
 #[derive(Debug, Default)]
 pub struct RemoteOrigin {
     /// The client's machine.
@@ -38,14 +38,15 @@ pub struct RemoteOrigin {
 }
 
 impl RemoteOrigin {
-    /// Reads the facts that the client reported, and drops invalid ones.
+    /// Parses what the client has reported. Invalid facts are left out.
     pub fn parse(params: &Map<String, Value>) -> RemoteOrigin {
         let name = |field: &str| -> String {
             let text = params.get(field).and_then(Value::as_str).unwrap_or("");
             text.chars().filter(|c| !c.is_control() && *c != '@' && *c != '/').take(NAME_MAX).collect()
         };
         let host = name("host");
-        // A process must not be mistaken for a process with the same number on another machine.
+        // A process must not be mistaken for a process with the same number on another machine, so the name of the
+        // host becomes part of its identity.
         let salt = fnv1a(&host);
         let parse = |row: &Value| {
             let start = row[1].as_u64()?.wrapping_add(salt);
@@ -65,12 +66,12 @@ fn fnv1a(text: &str) -> u64 {
 }
 
 impl Origin {
-    /// A client on this machine, with the process id that the kernel gives.
+    /// The origin of a client on this machine. The kernel reports its process id.
     pub fn local(pid: i64) -> Origin {
         Origin::Local { pid, ancestors: None }
     }
 
-    /// A client on another machine, which has not reported anything about itself yet.
+    /// The origin of a client on another machine, which has not reported anything about itself yet.
     pub fn remote(address: IpAddr) -> Origin {
         Origin::Remote(RemoteOrigin { host: address.to_string(), ..RemoteOrigin::default() })
     }
@@ -83,7 +84,7 @@ impl Origin {
         }
     }
 
-    /// The client's own process, on this machine.
+    /// The process of the client, if the client is on this machine.
     pub fn process(&self) -> Option<Process> {
         match self {
             Origin::Local { pid, .. } => process::identify(*pid),
@@ -91,7 +92,7 @@ impl Origin {
         }
     }
 
-    /// The client's ancestor processes, nearest first. The process tree is read once.
+    /// The ancestor processes of the client, nearest first. The process tree is read only once.
     pub fn ancestors(&mut self) -> &[Process] {
         match self {
             Origin::Remote(remote) => &remote.ancestors,

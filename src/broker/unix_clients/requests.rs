@@ -1,4 +1,5 @@
-//! Handles a client's lines: parses them, passes them to the mesh or to the broker's own methods, and answers them.
+//! Handles the lines of a client: parses them, passes them to the mesh or to the broker's own methods, and sends
+//! the answers.
 
 use super::connection::ClientConnection;
 use super::fair_queue::CLIENT_SHARE;
@@ -14,14 +15,14 @@ use crate::wire::rpc::{self, InvalidMessage, RpcMessage};
 use serde_json::{Map, Value};
 use std::time::Instant;
 
-/// Maximum number of requests of one client in one turn, so that other clients get their share.
+/// Maximum number of requests of one client that are served in one turn, so that other clients get their share.
 const REQUESTS_MAX: usize = 16;
-/// Maximum length of the name or id in `as`, in bytes.
+/// Maximum length of a name or an id in `as`, in bytes.
 const AS_MAX: usize = 256;
-/// How many characters of an unknown method's name the error repeats.
+/// How many characters of the name the error about an unknown method shows.
 const METHOD_SHOWN: usize = 60;
 
-/// Reads what a client sent, and serves a turn's share of it.
+/// Reads what a client has sent, and serves as much of it as one turn allows.
 pub fn serve(context: &mut LoopContext, token: u64, connection: &mut ClientConnection, buffer: &mut [u8]) {
     if connection.is_backpressured() || connection.is_closed() && !connection.has_more {
         return;
@@ -30,8 +31,8 @@ pub fn serve(context: &mut LoopContext, token: u64, connection: &mut ClientConne
         if connection.note_heard(context.now) {
             context.mesh.set_unresponsive(token, false, context.now);
         }
-        // A client that hung up is read to its end, so that it can reconnect in the same turn and find its old peer
-        // free.
+        // If the client has hung up, all of its input is read. It can then reconnect in the same turn and find its
+        // old peer free.
         if !connection.is_half_closed() {
             break;
         }
@@ -71,7 +72,7 @@ fn serve_message(
             serve_request(context, token, connection, id, &method, params);
         }
         Ok(RpcMessage::Notification { method, params }) => serve_notice(context, token, connection, &method, params),
-        // The only requests of the broker to a client are pings, and any line counts as their answer.
+        // The broker sends no requests to a client except pings, and any line counts as the answer to a ping.
         Ok(RpcMessage::Response { .. }) => {}
         Err(bad) => connection.write(&rpc::protocol_error_response(bad.id.as_ref(), bad.code, &bad.text)),
     }
@@ -85,7 +86,7 @@ fn serve_notice(
     params: Map<String, Value>,
 ) {
     match method {
-        // The mesh learns of it once this hub leads.
+        // The mesh will be told the origin when this hub leads.
         "origin" if context.role.is_standby() => connection.origin = Origin::Remote(RemoteOrigin::parse(&params)),
         _ if context.role.is_standby() => {}
         "cancel" => context.mesh.cancel(token, params.get("id").unwrap_or(&Value::Null), context.now),
@@ -96,13 +97,14 @@ fn serve_notice(
                 Err(error) => connection.write(&rpc::error_response(&Value::Null, &error)),
             }
         }
-        // An operation without an id is run, and its sender wants no reply.
+        // An operation without an id is run, but its sender wants no reply.
         _ => {
             if let Some(op) = core::op(method) {
                 call_operation(context, token, connection, Value::Null, op, params);
             } else if let Some(error) = retired(method) {
                 connection.write(&rpc::error_response(&Value::Null, &error));
-                // Without its origin, a guest of that version would look like a caller on this machine.
+                // A guest of that version reports its origin in a way that is no longer understood. Without its
+                // origin, it would look like a caller on this machine.
                 connection.is_outdated |= method == "far";
             }
         }
@@ -167,15 +169,15 @@ fn call_operation(
         Some(Value::String(id)) if !id.is_empty() => Some(id.chars().take(AS_MAX).collect()),
         _ => None,
     };
-    // If a caller needs an identity, it is looked up in the process tree, because only there a caller can't claim to
-    // be another peer.
+    // If the caller must be identified, its ancestors are looked up in the process tree, because there a caller
+    // can't pretend to be another peer.
     let is_known = acting.is_some() || mesh.is_attached(token);
     let must_be_known = params.remove("whoami").is_some() || op.actor == Auth::Required;
     let is_attach = std::ptr::eq(op, &ATTACH);
     if is_attach {
-        // For a session, only its ancestors are noted, because a session is not a child of another session. A script
-        // is not an agent's server: commands that the script starts act as the script, but commands of its shell do
-        // not.
+        // For a session, only its ancestors are noted, because a session is not a child of another session. A
+        // script is not the server of an agent: commands that the script starts act as the script, but other
+        // commands of its shell do not.
         match connection.origin.process().filter(|_| params.get("script") == Some(&Value::Bool(true))) {
             Some(process) => mesh.set_ancestors(token, &[process]),
             None => mesh.set_ancestors(token, connection.origin.ancestors()),

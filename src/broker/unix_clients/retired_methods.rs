@@ -1,9 +1,9 @@
-//! Methods of slm-mesh 0.1.0 that have other names now. A session of that version may outlive its broker, so it gets
-//! an error that says what to do.
+//! Methods of slm-mesh 0.1.0 that have new names. A session of that version may outlive its broker, so the error
+//! tells it what to do.
 
 use crate::base::error::{Error, ErrorKind};
 
-/// Each retired name and the name that took its place.
+/// Each retired name, with the new name.
 const RETIRED: &[(&str, &str)] = &[
     ("turn.edit", "hook.edit"),
     ("turn.mail", "hook.mail"),
@@ -14,7 +14,7 @@ const RETIRED: &[(&str, &str)] = &[
     ("far", "origin"),
 ];
 
-/// The answer to a method that only slm-mesh 0.1.0 calls by this name.
+/// The error for a method that only slm-mesh 0.1.0 calls by this name; `None` if the method is not retired.
 pub fn retired(method: &str) -> Option<Error> {
     let (old, new) = RETIRED.iter().find(|(old, _)| *old == method)?;
     let text = format!(

@@ -1,7 +1,7 @@
-//! Access to the web page: codes that each open the page once, and the sessions that come from them.
+//! Access to the web page: codes, each of which opens the page once, and the sessions that begin with these codes.
 //!
-//! A session has two secrets. The browser keeps the cookie, which no script can read, but which the browser sends to
-//! every port of this machine. The page keeps the key, which goes to no other port. A request needs both.
+//! A session has two secrets, and a request needs both. The cookie stays in the browser. No script can read it, but
+//! the browser sends it to every port of this machine. The key stays in the page, and goes to no other port.
 //!
 //! **Invariant:** no code or session is written to disk, and all of them end with the broker.
 
@@ -11,14 +11,14 @@ use subtle::ConstantTimeEq;
 
 /// How long an unused code is valid.
 const CODE_LASTS: Duration = Duration::from_secs(60);
-/// Maximum number of unused codes. A new code replaces the oldest one.
+/// Maximum number of unused codes. A further code replaces the oldest one.
 const CODES_MAX: usize = 8;
 /// How long an unused session is valid.
 const SESSION_LASTS: Duration = Duration::from_secs(12 * 3600);
-/// Maximum number of sessions. A new session replaces the session that has been unused for longest.
+/// Maximum number of sessions. A further session replaces the one that has been unused for longest.
 const SESSIONS_MAX: usize = 16;
 
-/// The codes and sessions, which the loop and the HTTP thread share.
+/// The codes and sessions. The event loop and the HTTP thread share them.
 pub struct WebAuth {
     chance: fn() -> u128,
     state: Mutex<AuthState>,
@@ -38,7 +38,7 @@ struct PageSession {
 }
 
 impl WebAuth {
-    /// Starts without any code. `chance` returns unpredictable numbers.
+    /// Starts without any codes. `chance` returns unpredictable numbers.
     pub fn new(chance: fn() -> u128) -> WebAuth {
         WebAuth { chance, state: Mutex::default() }
     }
@@ -52,7 +52,7 @@ impl WebAuth {
         code
     }
 
-    /// Turns an unused code into a session, and returns the cookie of the session.
+    /// Exchanges an unused code for a session, and returns the cookie of the session.
     pub fn redeem(&self, code: &str, now: Instant) -> Option<String> {
         let mut state = self.valid_state(now);
         let place = find(&state.codes, |(known, _)| is_same(known, code))?;
@@ -63,7 +63,7 @@ impl WebAuth {
         Some(cookie)
     }
 
-    /// The key of a session. Only the first call gets it.
+    /// Returns the key of a session. Only the first call gets it.
     pub fn claim_key(&self, cookie: &str, now: Instant) -> Option<String> {
         let mut state = self.valid_state(now);
         let place = find(&state.sessions, |session| is_same(&session.cookie, cookie))?;
@@ -86,7 +86,7 @@ impl WebAuth {
         true
     }
 
-    /// The codes and sessions that are still valid.
+    /// The state without the codes and sessions that are no longer valid.
     fn valid_state(&self, now: Instant) -> MutexGuard<'_, AuthState> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.codes.retain(|(_, made)| now.saturating_duration_since(*made) < CODE_LASTS);
@@ -99,7 +99,7 @@ impl WebAuth {
     }
 }
 
-/// Compares all items, so that the time does not reveal which item matches.
+/// Finds an item. All items are compared, so that the time does not reveal which one matches.
 fn find<T>(list: &[T], fits: impl Fn(&T) -> bool) -> Option<usize> {
     list.iter().enumerate().fold(None, |found, (n, item)| if fits(item) { Some(n) } else { found })
 }
@@ -108,7 +108,7 @@ fn is_same(known: &str, given: &str) -> bool {
     known.as_bytes().ct_eq(given.as_bytes()).into()
 }
 
-/// Drops the oldest items, which come first.
+/// Drops the oldest items, which are at the beginning, to make room for one more.
 fn make_room<T>(list: &mut Vec<T>, max: usize) {
     let n_over = (list.len() + 1).saturating_sub(max);
     list.drain(..n_over);

@@ -1,10 +1,10 @@
-//! The event streams of open pages: first the whole state, then the changes, in frames.
+//! The event streams of open web pages. A stream begins with the whole state. Changes follow, in frames.
 //!
-//! The mesh reports events and messages one by one. The rows of peers and locks also change without an event (for
-//! example when a peer waits for a lock), so they are compared with the rows that were sent before.
+//! The mesh reports events and messages one by one. But rows of peers and locks also change without an event, for
+//! example when a peer waits for a lock. So these rows are compared with the rows that were sent last.
 //!
-//! **Invariant:** frames leave only in `flush`. Every frame contains the current facts, so a page may get a fact
-//! twice but never misses one.
+//! **Invariant:** frames are sent only in `flush`. Every frame contains current facts, so a page may get a fact
+//! twice, but never misses one.
 
 use super::with_policy;
 use crate::base::{limits, time};
@@ -17,59 +17,60 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Maximum number of open pages, because each page may need a buffer.
+/// Maximum number of open pages, because each of them may need a buffer.
 const PAGES_MAX: usize = 16;
-/// Changes within this time share a frame. An event must be visible within 100 ms.
+/// Changes within this time share a frame. A change must be visible within 100 ms.
 const FRAME_MS: i64 = 40;
 /// Minimum time between two comparisons of the rows.
 const ROWS_MS: i64 = 500;
-/// The time of a peer's activity is rounded down to this, so that a row does not change each time.
+/// The time of a peer's last activity is rounded down to a multiple of this, so that the row does not change all
+/// the time.
 const ACTIVE_MS: i64 = 5_000;
 /// How many past events, messages and state changes a new page gets.
 const N_OLD: i64 = 200;
-/// How many rows of peers, locks and entries a page gets.
+/// How many rows of peers, of locks and of entries a page gets.
 const ROWS_MAX: usize = 300;
-/// A longer value or payload is not shown.
+/// Maximum length of a value or payload that is shown.
 const SHOWN_MAX: usize = 4096;
 
 /// The streams of all open pages.
 pub struct PageStreams {
-    /// Wakes the loop when a page closes.
+    /// Wakes the event loop when a page closes.
     waker: Arc<Waker>,
-    /// The open streams, each with a flag that tells whether its page has closed.
+    /// The open streams, each with a flag that says whether its page has been closed.
     open: Vec<(Ticket, Arc<AtomicBool>)>,
-    /// Streams that begin with the next flush.
+    /// The streams that begin with the next flush.
     new: Vec<Ticket>,
     next: NextFrame,
     peers: SentRows,
     locks: SentRows,
 }
 
-/// The content and the time of the next frame.
+/// What the next frame contains, and when it is sent.
 #[derive(Default)]
 struct NextFrame {
-    /// Events as JSON.
+    /// The events, as JSON.
     events: Vec<String>,
-    /// Messages as JSON.
+    /// The messages, as JSON.
     messages: Vec<String>,
-    /// Whether rows may have changed since they were sent.
+    /// Whether rows may have changed since they were last sent.
     is_dirty: bool,
-    /// When a frame may go out, in ms.
+    /// The earliest time at which a frame may be sent, in ms.
     frame_at: i64,
-    /// When the rows may be compared, in ms.
+    /// The earliest time at which rows may be compared, in ms.
     rows_at: i64,
 }
 
-/// The rows that were sent to pages, by their key.
+/// The rows that pages have received, by key.
 #[derive(Default)]
 struct SentRows {
     sent: HashMap<String, String>,
-    /// The number of rows beyond the limit, which are not sent.
+    /// How many rows are beyond the limit and were not sent.
     n_more: usize,
 }
 
 impl SentRows {
-    /// Replaces the rows; returns the rows that changed, and the keys of removed rows.
+    /// Replaces the rows. Returns the rows that have changed, and the keys of the rows that are gone.
     fn update(&mut self, rows: Vec<(String, String)>, n_more: usize) -> (Vec<String>, Vec<String>) {
         let mut old = std::mem::take(&mut self.sent);
         let mut changed = Vec::new();
@@ -85,7 +86,7 @@ impl SentRows {
 }
 
 impl PageStreams {
-    /// Starts without any page.
+    /// Starts without any pages.
     pub fn new(waker: Arc<Waker>) -> PageStreams {
         PageStreams {
             waker,
@@ -107,7 +108,7 @@ impl PageStreams {
         self.next.is_dirty = !self.is_empty();
     }
 
-    /// Opens a stream with the next flush, or returns the refusal if there are too many.
+    /// Opens a stream with the next flush. If too many pages are open, returns the refusal.
     pub fn open_stream(&mut self, mesh: &mut Mesh, ticket: Ticket) -> Option<HttpResponse> {
         if self.open.len() + self.new.len() >= PAGES_MAX {
             return Some(super::refuse(503, "too many pages are open; close one"));
@@ -117,7 +118,7 @@ impl PageStreams {
         None
     }
 
-    /// Adds a committed event to the next frame.
+    /// Adds an event to the next frame. The event must be committed.
     pub fn add_event(&mut self, mesh: &Mesh, event: &Event) {
         if !self.open.is_empty() {
             self.next.events.push(event_row(mesh, event));
@@ -125,7 +126,7 @@ impl PageStreams {
         self.mark_dirty();
     }
 
-    /// Adds a message to the next frame, after its sending or its new state was committed.
+    /// Adds a message to the next frame. Its sending or its new state must be committed.
     pub fn add_message(&mut self, mesh: &Mesh, message: &Message) {
         if !self.open.is_empty() {
             self.next.messages.push(mesh.observed_message(message).to_string());
@@ -133,14 +134,14 @@ impl PageStreams {
         self.mark_dirty();
     }
 
-    /// When a frame is due, in ms.
+    /// When the next frame is due, in ms.
     pub fn deadline(&self) -> Option<i64> {
         let has_news = !self.next.events.is_empty() || !self.next.messages.is_empty();
         let frame = has_news.then_some(self.next.frame_at);
         frame.into_iter().chain(self.next.is_dirty.then_some(self.next.rows_at)).min()
     }
 
-    /// Sends the changes to the open pages, and the whole state to new pages. Returns true once the last page has
+    /// Sends the changes to the open pages, and the whole state to new pages. Returns true when the last page has
     /// closed.
     pub fn flush(&mut self, mesh: &mut Mesh, server: &HttpServer, now: i64) -> bool {
         let n_before = self.open.len();
@@ -170,7 +171,7 @@ impl PageStreams {
         let (mark, waker) = (Arc::clone(&is_closed), Arc::clone(&self.waker));
         let on_disconnect = OnDisconnect::new(move || {
             mark.store(true, Ordering::Release);
-            // This fails only once the loop is gone, which means that the process is ending.
+            // This fails only if the event loop is gone because the process is ending.
             let _ = waker.wake();
         });
         let body = self.first_frame(mesh, now).into_bytes();
@@ -179,7 +180,7 @@ impl PageStreams {
         self.open.push((ticket, is_closed));
     }
 
-    /// The changes since the last frame. A new page needs the rows to be compared now.
+    /// The changes since the last frame. If there is a new page, the rows must be compared now.
     fn next_frame(&mut self, mesh: &mut Mesh, has_new: bool, now: i64) -> Arc<[u8]> {
         let mut parts = vec![
             ("events", std::mem::take(&mut self.next.events)),
@@ -199,7 +200,7 @@ impl PageStreams {
         format_frame(now, &more, parts).into_bytes().into()
     }
 
-    /// The whole state, as the beginning of a stream. The caller has just updated the rows of peers and locks.
+    /// The whole state, as the first part of a stream. The caller must have updated the rows of peers and locks.
     fn first_frame(&self, mesh: &Mesh, now: i64) -> String {
         let settings = mesh.settings();
         let human = mesh.peers().resolve("human").unwrap_or_default();
@@ -207,7 +208,7 @@ impl PageStreams {
             "me": human.as_str(), "name": mesh.peers().name_of(&human), "host": settings.host, "version": settings.version,
             "since": time::iso(mesh.started()), "hubs": mesh.hub_status(now),
         });
-        // Rows that can't be read are missing here. Calls that need them report the failure.
+        // If rows can't be read, they are missing here. Calls that need them report the failure.
         let events = |types: &[&str]| {
             let found =
                 mesh.store().events(&EventFilter { types, after: 0, newest: true, limit: N_OLD }).unwrap_or_default();
@@ -235,14 +236,15 @@ impl PageStreams {
     }
 }
 
-/// A frame: one message of the event stream, with an object of lists.
+/// Formats a frame: one message of the event stream, which contains an object of lists.
 fn format_frame(now: i64, more: &str, parts: Vec<(&str, Vec<String>)>) -> String {
     let lists = parts.iter().filter(|(_, rows)| !rows.is_empty());
     let lists: Vec<String> = lists.map(|(name, rows)| format!(",\"{name}\":[{}]", rows.join(","))).collect();
     format!("data: {{\"now\":{now}{more}{}}}\n\n", lists.concat())
 }
 
-/// An event as JSON. The payload is JSON already, so it is copied: there may be hundreds of events a second.
+/// Formats an event as JSON. The payload is copied, because it is already JSON and there may be hundreds of events
+/// a second.
 fn event_row(mesh: &Mesh, event: &Event) -> String {
     let note = || json!({ "note": "too long to show", "bytes": event.payload.len() }).to_string();
     let payload = if event.payload.len() > SHOWN_MAX { &note() } else { &event.payload };
@@ -263,7 +265,7 @@ fn entry_row(mesh: &Mesh, entry: &StateEntry) -> String {
     row.to_string()
 }
 
-/// The rows of peers: first the online peers, then the peers that were online last.
+/// The rows of peers. Online peers come first, and then those that were last online.
 fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
     let mut peers: Vec<Peer> = mesh.peers().all().to_vec();
     peers.sort_by_key(|peer| (!peer.is_online() && !mesh.peers().is_human(&peer.row.id), -peer.row.last_seen));
@@ -273,7 +275,7 @@ fn peer_rows(mesh: &mut Mesh, now: i64) -> (Vec<(String, String)>, usize) {
         let Ok(Some(mut row)) = mesh.peer_view(&peer.row.id, now) else { continue };
         let active = peer.last_active - peer.last_active % ACTIVE_MS;
         if let Some(row) = row.as_object_mut() {
-            // Fields that only change with time are left out. The page computes them from the time itself.
+            // Fields that change with time alone are left out. The page computes them itself.
             row.retain(|name, _| !["udsPath", "lastHeartbeat", "idleSeconds"].contains(&name.as_str()));
             row.insert("activeAt".into(), json!(active));
             row.insert("repo".into(), json!(peer.row.repo));

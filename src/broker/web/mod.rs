@@ -1,7 +1,7 @@
-//! The web page for people: its access rules, its files, and the calls that it may make.
+//! The web page for people: who may use it, its files, and the calls that it may make.
 //!
-//! **Invariant:** without a session, only the files of the page are served, and they contain no data. Only our own
-//! page, on this machine, can use a session. The HTTP thread decides all of this from the head of the request alone.
+//! **Invariant:** without a session, only the files of the page are served, which contain no data. Only our own
+//! page, on this machine, can use a session. The HTTP thread decides all of this from the head of a request alone.
 
 pub mod auth;
 pub mod event_stream;
@@ -18,10 +18,10 @@ use std::time::Instant;
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// A file of the page: its path, its type, its text.
+/// A file of the page: its path, its content type, its text.
 type PageFile = (&'static str, &'static str, &'static str);
 
-/// The files of the page. The scripts are ES modules that import each other by these paths.
+/// The files of the page. The scripts are ES modules, which import each other by these paths.
 const FILES: &[PageFile] = &[
     ("/", "text/html; charset=utf-8", include_str!("page.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("page.css")),
@@ -41,22 +41,23 @@ const FILES: &[PageFile] = &[
     ("/page/events.js", JAVASCRIPT, include_str!("page/events.js")),
 ];
 
-/// The path that opens the page; a code follows it.
+/// The path that opens the page. A code follows it.
 pub const OPEN: &str = "/open/";
 /// The path of the event stream.
 pub const STREAM: &str = "/web/events";
-/// The path of calls.
+/// The path to which the page posts its calls.
 const CALL: &str = "/web/call";
 
-/// The operations that the page may call, as the human.
+/// The operations that the page may call. It calls them as the human.
 const CALLABLE: &[&str] = &["send", "inbox", "inbox.mark_read", "log", "lock.unlock"];
 
-/// Allows nothing from other origins, nothing inline, no frames, and no text that becomes markup.
+/// This policy allows nothing from other origins, nothing inline, no frames, and no text that is turned into
+/// markup.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
      frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// Decides about requests for the page, and passes all other requests to another gate.
+/// Decides about requests that belong to the page, and passes all other requests to another gate.
 pub fn gate(auth: Arc<WebAuth>, port: u16, rest: Gate) -> Gate {
     Box::new(move |head: &Head| {
         let path = head.target.as_str();
@@ -69,7 +70,7 @@ fn find_file(path: &str) -> Option<&'static PageFile> {
     FILES.iter().find(|(known, ..)| *known == path)
 }
 
-/// The response; `None` if the loop must answer the request.
+/// The response to a request; `None` if the event loop must answer it.
 fn decide(auth: &WebAuth, port: u16, head: &Head) -> Option<HttpResponse> {
     if let Some(why) = why_foreign(port, head) {
         return Some(refuse(403, why));
@@ -120,8 +121,8 @@ fn find_cookie<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
     cookies.split(';').filter_map(|pair| pair.trim().split_once('=')).find(|(known, _)| *known == name).map(|(_, v)| v)
 }
 
-/// Turns a code into a cookie, and redirects, so that the code leaves the address bar. A preview, a frame or a
-/// prefetch does not use up the code.
+/// Exchanges a code for a cookie. The response is a redirect, so that the code disappears from the address bar. A
+/// preview, a frame or a prefetch does not use up the code.
 fn redeem_code(auth: &WebAuth, head: &Head, code: &str, name: &str) -> HttpResponse {
     let browser = &head.browser;
     let is_visit = matches!(browser.mode.as_deref(), None | Some("navigate"))
@@ -132,7 +133,7 @@ fn redeem_code(auth: &WebAuth, head: &Head, code: &str, name: &str) -> HttpRespo
     let cookie = auth.redeem(code, Instant::now());
     let mut response =
         with_policy(HttpResponse { status: 303, content_type: "text/plain", headers: Vec::new(), body: Vec::new() });
-    // An open page stays open, even if somebody opens its link again.
+    // A page that is open stays open, even if somebody opens its link again.
     response.headers.push(("Location", if cookie.is_some() { "/".into() } else { "/#used".into() }));
     if let Some(cookie) = cookie {
         response.headers.push(("Set-Cookie", format!("{name}={cookie}; Path=/; HttpOnly; SameSite=Strict")));
@@ -165,7 +166,7 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
         Some(owner) => look_at_mailbox(mesh, op.name, owner, &mut params)?,
     };
     let args = op.check(params)?;
-    // A call of the page never waits: it gets an answer at once, even an empty one.
+    // A call from the page never waits. It gets an answer at once, even an empty one.
     let ctx = CallContext {
         conn: 0,
         actor: Some(actor),
@@ -179,8 +180,8 @@ fn run_operation(mesh: &mut Mesh, body: &[u8], now: i64) -> Result<Value, Error>
     mesh.run(op, &args, &ctx)
 }
 
-/// Turns a call into a view of the mailbox of a peer of this mesh. The view marks no message as read or acknowledged.
-/// Returns the owner of the mailbox.
+/// Changes a call into a look at the mailbox of a peer of this mesh. Looking marks no message as read or
+/// acknowledged. Returns the owner of the mailbox.
 fn look_at_mailbox(mesh: &Mesh, method: &str, owner: &str, params: &mut Map<String, Value>) -> Result<PeerId, Error> {
     if method != INBOX.name || params.contains_key("ack") {
         return Err(Error::usage("as", "the page can look at the mailboxes of others, but cannot act as them"));
@@ -205,7 +206,7 @@ fn refuse(status: u16, text: &str) -> HttpResponse {
     respond(status, &json!({ "ok": false, "error": text }))
 }
 
-/// Adds the headers that restrict the browser to every response.
+/// Adds the headers that restrict what the browser may do with the response.
 fn with_policy(mut response: HttpResponse) -> HttpResponse {
     let all = [
         ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
