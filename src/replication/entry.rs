@@ -1,24 +1,24 @@
-//! One entry of the log, as bytes: the log and the leader that it belongs to, the mesh's time, and the changes of the
-//! turn.
+//! Encodes one entry of the log as bytes. An entry contains the log and the leader to which it belongs, the mesh's
+//! time, and the changes of the turn.
 
 use super::Term;
 use crate::base::ids::LogId;
 
 /// The first byte of an entry.
 const FORMAT: u8 = 1;
-/// The bytes before the changes: format, schema, log, term and time.
+/// How many bytes precede the changes: format, schema, log, term and time.
 const HEADER_LEN: usize = 1 + 4 + 16 + 8 + 8;
 
-/// The changes that one turn of the leader made.
+/// The changes that the leader made in one turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
-    /// The id of the log, so that two meshes under one prefix are noticed.
+    /// The id of the log. It reveals when two meshes use the same prefix.
     pub log: LogId,
     /// The version of the leader's tables. A hub with older tables can't apply the changes.
     pub schema: u32,
     /// The term of the leader.
     pub term: Term,
-    /// The mesh's time in that turn, in ms. The next leader's clock continues from it.
+    /// The mesh's clock in this turn, in ms. The clock of the next leader continues from here.
     pub now: i64,
     /// The changes, as the store recorded them.
     pub changes: Vec<u8>,
@@ -49,7 +49,7 @@ impl std::fmt::Display for EntryError {
 }
 
 impl LogEntry {
-    /// The bytes that the engine stores.
+    /// The entry as bytes, which etcd stores.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_LEN + self.changes.len());
         bytes.push(FORMAT);
@@ -61,7 +61,7 @@ impl LogEntry {
         bytes
     }
 
-    /// Reads an entry.
+    /// Decodes an entry.
     ///
     /// # Errors
     /// When the entry has a newer format, or another program wrote it.

@@ -1,11 +1,11 @@
-//! The log that several hubs share: the leader appends the changes of each turn before anything leaves, and the other
-//! hubs repeat them.
+//! The log that several hubs share. The leader appends the changes of each turn before anything leaves, and the
+//! other hubs apply them.
 //!
-//! [`ReplicatedLog`] is the interface to the engine that stores the log. [`etcd`] is such an engine, and the
-//! simulator has one in memory, with faults.
+//! [`ReplicatedLog`] is the interface to whatever stores the log. [`etcd`] is one implementation. The simulator has
+//! another one, in memory and with faults.
 //!
-//! **Invariant:** an entry is stored once, in the order of the positions, and only by the hub that leads at that
-//! moment. A hub that was deposed stores nothing more, whenever its request arrives.
+//! **Invariant:** each position gets one entry, in order, and only from the hub that leads at that moment. A hub
+//! that has been deposed can't store anything, no matter when its request arrives.
 
 mod entry;
 pub mod etcd;
@@ -14,7 +14,7 @@ pub use entry::{EntryError, LogEntry};
 
 use std::time::Duration;
 
-/// The number of the time in which one hub leads. A later leader has a larger number.
+/// Numbers the periods in which one hub leads. A later leader has a higher number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Term(pub u64);
 
@@ -43,23 +43,23 @@ pub enum Election {
 pub enum Append {
     /// The entry is stored.
     Stored,
-    /// The entry is not stored, but this hub still leads. For example, the engine is full.
+    /// The entry was not stored, but this hub still leads. For example, etcd may have no space.
     Refused(String),
-    /// The entry is not stored, because this hub does not lead any more.
+    /// The entry was not stored, because this hub no longer leads.
     Deposed,
-    /// Nobody knows whether the entry was stored. The hub must stop leading without answering any client, and the
-    /// next leader finds out.
+    /// It is unknown whether the entry was stored. The hub must stop leading, and must not answer any client. The
+    /// next leader will find out.
     Unknown(String),
 }
 
-/// Why the engine did not do what it was asked.
+/// Why a request to the log failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogError {
     /// No member answered in time. The request may have been executed.
     NoAnswer(String),
-    /// The engine refused the request, so it was not executed.
+    /// The request was refused, so it was not executed.
     Refused(String),
-    /// The requested entries no longer exist, because the log begins at this position.
+    /// The requested entries have been removed. The log now begins at this position.
     Trimmed(Position),
 }
 
@@ -76,47 +76,48 @@ impl std::fmt::Display for LogError {
 
 /// A log that several hubs share.
 pub trait ReplicatedLog {
-    /// Tries to lead. `address` is the address at which guests reach this hub.
+    /// Tries to become the leader. `address` is the address at which guests reach this hub.
     ///
     /// # Errors
-    /// When the engine gives no answer. Then this hub does not lead.
+    /// When there is no answer. In this case, this hub does not lead.
     fn lead(&mut self, address: &str) -> Result<Election, LogError>;
 
-    /// Whether this hub surely leads at this instant. If not, nothing may leave, because another hub may have changed
-    /// the facts in an answer.
+    /// Whether this hub is certain to lead at this instant. If not, nothing may leave, because another hub may have
+    /// changed the facts on which an answer is based.
     fn is_leading(&self) -> bool;
 
-    /// Gives up the leadership at once, if the engine can be reached.
+    /// Gives up the lead at once, if the log can be reached.
     fn step_down(&mut self);
 
     /// The address of the hub that leads; `None` while no hub leads.
     ///
     /// # Errors
-    /// When the engine gives no answer.
+    /// When there is no answer.
     fn leader(&mut self) -> Result<Option<String>, LogError>;
 
-    /// Stores an entry at a position, for the hub that leads. Repeating this does no harm.
+    /// Stores an entry at a position. Only the leader may call this. Repeating the call does no harm.
     fn append(&mut self, at: Position, entry: &LogEntry) -> Append;
 
-    /// The entries from a position on, in order and without a gap; all of them, or the first ones. After
-    /// [`ReplicatedLog::lead`] was won, the result contains everything that earlier leaders have stored.
+    /// The entries from a position on, in order and without gaps. The result may end before the last entry. After
+    /// [`ReplicatedLog::lead`] was won, nothing that earlier leaders have stored is missing.
     ///
     /// # Errors
-    /// When the engine gives no answer, or an entry can't be read.
+    /// When there is no answer, or an entry can't be read.
     fn follow(&mut self, from: Position) -> Result<Vec<(Position, LogEntry)>, LogError>;
 
     /// The last entry of the log; `None` while the log is empty.
     ///
     /// # Errors
-    /// When the engine gives no answer, or the entry can't be read.
+    /// When there is no answer, or the entry can't be read.
     fn last(&mut self) -> Result<Option<(Position, LogEntry)>, LogError>;
 
-    /// Waits until there may be news, at most for this time.
+    /// Waits until there may be new entries, but at most for this long.
     fn wait_for_news(&mut self, at_most: Duration);
 
-    /// Tells the other hubs how much of the log this hub has on its disk, as long as this hub lives.
+    /// Tells the other hubs how much of the log this hub has on its disk. The report disappears when this hub is
+    /// gone.
     ///
     /// # Errors
-    /// When the engine gives no answer.
+    /// When there is no answer.
     fn report_position(&mut self, hub: &str, at: Position) -> Result<(), LogError>;
 }

@@ -1,21 +1,21 @@
-//! The setting that says where etcd is: `etcds://a:2379,b:2379,c:2379/slm`.
+//! Parses the setting that says where etcd is: `etcds://a:2379,b:2379,c:2379/slm`.
 
 use std::net::IpAddr;
 
-/// The port for etcd's clients.
+/// The default port of etcd.
 const PORT: u16 = 2379;
 
-/// The members of a cluster, and the prefix under which this mesh keeps its keys.
+/// The members of an etcd cluster, and the prefix for the keys of this mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdAddress {
     /// The URL of each member, without a path.
     pub members: Vec<String>,
-    /// The prefix of every key of this mesh, with a slash at its end.
+    /// The prefix of all keys of this mesh, with a slash at its end.
     pub prefix: String,
 }
 
 impl EtcdAddress {
-    /// Reads the setting.
+    /// Parses the setting.
     ///
     /// # Errors
     /// A sentence that says what is wrong with the setting.
@@ -31,7 +31,7 @@ impl EtcdAddress {
         let name = name.trim_matches('/');
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
         if name.is_empty() || !name.chars().all(is_plain) {
-            return Err(wrong("has no name for the mesh after the hosts, of letters, digits and -_./"));
+            return Err(wrong("has no name for the mesh after the hosts (letters, digits and -_./)"));
         }
         let mut members = Vec::new();
         for host in hosts.split(',') {
@@ -48,7 +48,7 @@ impl EtcdAddress {
     }
 }
 
-/// Splits `host:port`, `host` and `[v6]:port`. An IPv6 address keeps its brackets, as URLs need them.
+/// Splits `host:port`, `host` and `[v6]:port`. An IPv6 address keeps its brackets, because URLs need them.
 fn split_port(host: &str) -> Option<(&str, u16)> {
     let name_len = if host.starts_with('[') { host.find(']')? + 1 } else { host.find(':').unwrap_or(host.len()) };
     let (name, port) = host.split_at(name_len);

@@ -1,4 +1,4 @@
-//! Requests to etcd's JSON gateway. They go to one member after the other, each with a time limit.
+//! Sends requests to etcd's JSON gateway. Each member is tried in turn, for a limited time.
 
 use super::EtcdSettings;
 use super::tls::with_tls;
@@ -10,15 +10,15 @@ use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 use ureq::http::StatusCode;
 
-/// How long one member may take to answer. A stopped member accepts connections but never answers; a member without a
-/// majority answers only after seven seconds.
+/// How long one member may take to answer. A member that was stopped accepts connections but never answers. A
+/// member without a majority answers only after seven seconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a watch may stay without news. A member that hangs sends nothing, so the hub then asks for a new watch.
+/// How long a watch may bring no news. A member that hangs sends nothing, so a new watch is begun after this time.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum size of an answer, in bytes. etcd itself limits a request to 1.5 MiB.
+/// Maximum size of an answer, in bytes. etcd itself limits each request to 1.5 MiB.
 const ANSWER_MAX: u64 = 64 << 20;
 
-/// The codes of gRPC that matter here.
+/// The gRPC status codes that matter here.
 const CANCELLED: i64 = 1;
 const DEADLINE: i64 = 4;
 const UNAVAILABLE: i64 = 14;
@@ -27,26 +27,26 @@ const UNAUTHENTICATED: i64 = 16;
 /// A user account in etcd.
 #[derive(Clone)]
 pub struct EtcdUser {
-    /// Its name.
+    /// The name of the user.
     pub name: String,
-    /// Its password.
+    /// The password of the user.
     pub password: String,
 }
 
 /// The answer of one member.
 enum Reply {
     Value(Value),
-    /// The member permanently refused the request, with this gRPC code.
+    /// The member refused the request for good, with this gRPC code.
     Refused(i64, String),
-    /// The member did not answer, or could not reach the others. The request may have been executed.
+    /// The member did not answer, or could not reach the other members. The request may have been executed.
     Silent(String),
 }
 
-/// A client of one cluster. Clones share their connections.
+/// A client of one cluster. Clones of it share its connections.
 #[derive(Clone)]
 pub(super) struct Gateway {
     members: Vec<String>,
-    /// The index of the member that answered last.
+    /// The index of the member that last answered.
     current: usize,
     user: Option<EtcdUser>,
     token: Option<String>,
@@ -54,7 +54,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// Makes a client, and sends nothing yet.
+    /// Makes a client. This does not send anything yet.
     ///
     /// # Errors
     /// When a certificate is missing or can't be read.
@@ -63,14 +63,15 @@ impl Gateway {
         let config = ureq::Agent::config_builder().max_redirects(0).proxy(None).http_status_as_error(false);
         let mut config = config.timeout_global(Some(ANSWER_TIMEOUT)).user_agent("slm-mesh");
         if members.iter().any(|member| member.starts_with("https:")) {
-            let tls = settings.tls.as_ref().ok_or("etcds:// needs SLM_MESH_STORE_CA, the file of etcd's authority")?;
+            let tls =
+                settings.tls.as_ref().ok_or("etcds:// needs SLM_MESH_STORE_CA, the certificate of etcd's authority")?;
             config = with_tls(config, tls)?;
         }
         let agent = config.build().into();
         Ok(Gateway { members, current: 0, user: settings.user.clone(), token: None, agent })
     }
 
-    /// Asks the members one after the other, each once, until one answers.
+    /// Sends a request to one member after the other, once to each, until a member answers.
     pub(super) fn ask(&mut self, method: &str, body: &Value) -> Result<Value, LogError> {
         let mut silent = String::new();
         for _ in 0..self.members.len() {
@@ -89,7 +90,7 @@ impl Gateway {
         &self.members
     }
 
-    /// Asks one member alone.
+    /// Sends a request to one member only.
     pub(super) fn ask_member(&mut self, n: usize, method: &str, body: &Value) -> Result<Value, LogError> {
         let current = std::mem::replace(&mut self.current, n);
         let reply = self.ask_current(method, body);
@@ -109,7 +110,7 @@ impl Gateway {
             }
         }
         match self.post(method, body) {
-            // The token has expired, or the member was restarted.
+            // The token has expired, or the member has been restarted.
             Reply::Refused(UNAUTHENTICATED, _) if self.user.is_some() => {
                 self.token = None;
                 let answer = self.authenticate();
@@ -148,13 +149,13 @@ impl Gateway {
         }
     }
 
-    /// Watches the keys with a prefix at one member, and calls `on_news` at each change. Ends when `on_news` returns
-    /// false, or when the member had no news for some time.
+    /// Watches all keys with a prefix at one member, and calls `on_news` at each change. Ends when `on_news`
+    /// returns false, or when the member has sent no news for some time.
     pub(super) fn watch(&mut self, prefix: &str, mut on_news: impl FnMut() -> bool) {
         let range =
             json!({ "create_request": { "key": encode(prefix), "range_end": encode_bytes(&end_of_prefix(prefix)) } });
         let member = self.members[self.current].clone();
-        // Each watch goes to another member, because the last one may have lost contact with the others.
+        // Each watch uses another member, because the last one may have lost contact with the rest of the cluster.
         self.current = (self.current + 1) % self.members.len();
         let request = self.request(&member, "watch").header("Grpc-Metadata-hasleader", "true");
         let request = request.config().timeout_global(None).timeout_connect(Some(ANSWER_TIMEOUT));
@@ -176,7 +177,7 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     let value = first_value(bytes);
     let code = value["code"].as_i64().or_else(|| value["error"]["grpc_code"].as_i64());
     let text = ["error", "message"].iter().find_map(|name| value[name].as_str()).unwrap_or("");
-    // Only this refusal is not JSON.
+    // Unlike all others, this refusal is not JSON.
     if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(bytes).contains("CommonName") {
         let text = "while its authentication is on, etcd's JSON gateway refuses client certificates that have a common \
          name (CN); use a certificate without one";
@@ -184,8 +185,8 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     }
     match (status, code) {
         (StatusCode::OK, None) if value.is_object() => Reply::Value(value),
-        // A member that is being stopped cancels what it was asked.
-        (_, Some(CANCELLED)) => Reply::Silent(format!("etcd at {member} ends: {text}")),
+        // A member that is shutting down cancels its requests.
+        (_, Some(CANCELLED)) => Reply::Silent(format!("etcd at {member} is shutting down: {text}")),
         (_, Some(DEADLINE | UNAVAILABLE)) => Reply::Silent(format!("etcd at {member} has no majority: {text}")),
         (StatusCode::NOT_FOUND, None) => Reply::Refused(
             0,
@@ -198,23 +199,23 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
     }
 }
 
-/// The first line of an answer. A streaming method answers in several lines.
+/// The first line of an answer. The answer of a streaming method has several lines.
 fn first_value(bytes: &[u8]) -> Value {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
     serde_json::from_slice(line).unwrap_or(Value::Null)
 }
 
-/// A key or value in the encoding of the JSON gateway.
+/// Encodes a key or a value for the JSON gateway.
 pub(super) fn encode(text: &str) -> String {
     encode_bytes(text.as_bytes())
 }
 
-/// Bytes in the encoding of the JSON gateway.
+/// Encodes bytes for the JSON gateway.
 pub(super) fn encode_bytes(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Decodes a key or value; `None` if there is none.
+/// Decodes a key or a value. Returns `None` if it is not valid base64.
 pub(super) fn decode(value: &Value) -> Option<Vec<u8>> {
     STANDARD.decode(value.as_str().unwrap_or("")).ok()
 }
@@ -222,14 +223,14 @@ pub(super) fn decode(value: &Value) -> Option<Vec<u8>> {
 /// The first key after all keys that begin with this prefix.
 pub(super) fn end_of_prefix(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
-    // Prefixes are ASCII, and each ends in a slash.
+    // A prefix is ASCII and ends in a slash, so its last byte can be increased.
     if let Some(last) = end.last_mut() {
         *last += 1;
     }
     end
 }
 
-/// A number. The gateway writes numbers as text, and leaves a zero out.
+/// Reads a number. The gateway writes numbers as text, and leaves out a number that is zero.
 pub(super) fn number(value: &Value) -> u64 {
     value.as_str().and_then(|text| text.parse().ok()).or_else(|| value.as_u64()).unwrap_or(0)
 }

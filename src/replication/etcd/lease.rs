@@ -1,4 +1,4 @@
-//! An etcd lease. A separate thread keeps it alive, so that it does not expire during a long turn of the broker.
+//! An etcd lease. A separate thread renews the lease, so that it does not expire during a long turn of the broker.
 
 use super::gateway::{Gateway, number};
 use crate::replication::LogError;
@@ -9,23 +9,23 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// The pause before the lease is renewed again, after a request to renew it got no answer.
+/// How long to wait before the lease is renewed again, if a request to renew it got no answer.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// The part of the lease that we trust, in percent, because the clocks of two machines do not run equally fast.
+/// How much of the lease we rely on, in percent. The clocks of two machines may run at different speeds.
 const TRUSTED_PERCENT: i64 = 90;
 
-/// A lease. Dropping it ends its thread; then the lease expires, unless it was revoked before.
+/// A lease. When it is dropped, its thread ends, and the lease will expire unless it has been revoked.
 pub(super) struct Lease {
-    /// The lease's id, as the JSON gateway writes it.
+    /// The id of the lease, in the form that the JSON gateway uses.
     pub(super) id: String,
-    /// The time until which the lease surely lasts, in ms since boot.
+    /// Until when the lease is certain to last, in ms since boot.
     valid_until: Arc<AtomicI64>,
-    /// Dropping this sender wakes the thread, which then ends.
+    /// When this sender is dropped, the thread wakes up and ends.
     _stop: Sender<()>,
 }
 
 impl Lease {
-    /// Asks for a lease of this many seconds. A thread with its own client keeps the lease alive.
+    /// Requests a lease of this many seconds. A thread with its own client, `keeper`, renews the lease.
     pub(super) fn grant(gateway: &mut Gateway, keeper: Gateway, seconds: u64) -> Result<Lease, LogError> {
         let asked = boot_ms();
         let granted = gateway.ask("lease/grant", &json!({ "TTL": seconds }))?;
@@ -47,26 +47,26 @@ impl Lease {
         Ok(Lease { id, valid_until, _stop: stop })
     }
 
-    /// Whether the lease surely lasts at this instant.
+    /// Whether the lease is certain to last at this instant.
     pub(super) fn is_valid(&self) -> bool {
         boot_ms() < self.valid_until.load(Ordering::Acquire)
     }
 
-    /// Revokes the lease, which removes all its keys.
+    /// Revokes the lease. etcd then removes all keys that depend on it.
     pub(super) fn revoke(self, gateway: &mut Gateway) {
-        // If the lease cannot be revoked, it expires.
+        // If the lease can't be revoked, it will expire.
         let _ = gateway.ask("lease/revoke", &json!({ "ID": self.id }));
     }
 }
 
-/// The time until which we trust the lease after an answer. It counts from the request, because the answer may have
+/// Until when we rely on the lease after an answer. The time counts from the request, because the answer may have
 /// taken long.
 fn trusted_until(asked: i64, answer: &Value) -> i64 {
     let seconds = number(&answer["TTL"]) as i64;
     asked + seconds * 1000 * TRUSTED_PERCENT / 100
 }
 
-/// Keeps the lease alive again and again, while the lease exists and `wait` returns true.
+/// Renews the lease repeatedly, until the lease no longer exists or `wait` returns false.
 fn keep_alive(
     mut gateway: Gateway,
     id: &str,
@@ -79,7 +79,7 @@ fn keep_alive(
         let asked = boot_ms();
         pause = match gateway.ask("lease/keepalive", &json!({ "ID": id })) {
             Ok(answer) if number(&answer["result"]["TTL"]) == 0 => {
-                // The lease expired while this machine slept or could not reach etcd.
+                // The lease has expired while this machine was asleep or could not reach etcd.
                 valid_until.store(0, Ordering::Release);
                 return;
             }

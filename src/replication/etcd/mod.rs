@@ -1,9 +1,10 @@
-//! Stores the log in etcd 3.4 or later, through its JSON gateway.
+//! Stores the log in etcd 3.4 or later, through etcd's JSON gateway.
 //!
-//! Keys under the mesh's prefix: `leader` (an address, under a lease), `log/<16 hex digits>` (one entry each),
-//! `at/<hub>` (how far that hub has the log on its disk, under a lease), `ticket/<hub>` (with which that hub asks the
-//! leader for a snapshot, under the same lease). Only puts that compare the leader's
-//! `create_revision` are used, since etcd's own locks don't fence.
+//! All keys begin with the prefix of the mesh. `leader` contains the leader's address, under a lease. `log/<16 hex
+//! digits>` contains one entry. `at/<hub>` says how much of the log that hub has on its disk, under a lease.
+//! `ticket/<hub>` contains the ticket with which that hub requests a snapshot from the leader, under the same
+//! lease. All writes of a leader compare the `create_revision` of `leader`, because etcd's own locks do not keep a
+//! deposed leader from writing.
 
 mod address;
 mod gateway;
@@ -26,23 +27,23 @@ use std::time::Duration;
 
 /// Maximum number of entries that one request reads. An entry has at most 256 KiB.
 const PAGE: usize = 128;
-/// For how many lease times an append without an answer is repeated.
+/// How long an append without an answer is repeated, in multiples of the lease time.
 const UNKNOWN_AFTER_LEASES: u64 = 3;
-/// The wait before all members are asked again.
+/// The pause before all members are tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
-/// The wait before the next watch.
+/// The pause before the next watch.
 const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// How to reach a cluster, and how long a leader that is silent stays leader.
+/// How to reach the cluster, and how long a silent leader remains the leader.
 #[derive(Clone)]
 pub struct EtcdSettings {
     /// The members and the prefix.
     pub address: EtcdAddress,
     /// The certificates, for an address with `etcds://`.
     pub tls: Option<EtcdTls>,
-    /// The user account in etcd, if its authentication is on.
+    /// The user account in etcd, if etcd's authentication is on.
     pub user: Option<EtcdUser>,
-    /// The seconds until another hub takes over. etcd allows no fewer than 2.
+    /// After how many seconds without a sign of life another hub may take over. etcd allows no fewer than 2.
     pub lease_seconds: u64,
 }
 
@@ -51,19 +52,19 @@ struct Leadership {
     lease: Lease,
 }
 
-/// The log of one mesh in etcd, as one hub uses it.
+/// One hub's access to the log of its mesh in etcd.
 pub struct EtcdLog {
     settings: EtcdSettings,
     gateway: Gateway,
     leadership: Option<Leadership>,
-    /// The lease for the position that this hub reports.
+    /// The lease on which this hub's position and ticket depend.
     presence: Option<Lease>,
-    /// Tells that keys of the mesh changed; `None` until a hub waits for changes.
+    /// Reports that keys of the mesh have changed; `None` until this hub first waits for changes.
     news: Option<Receiver<()>>,
 }
 
 impl EtcdLog {
-    /// Makes a client of a cluster, and sends nothing yet.
+    /// Makes a client of the cluster. This does not send anything yet.
     ///
     /// # Errors
     /// A sentence that says which certificate is missing or can't be used.
@@ -85,7 +86,7 @@ impl EtcdLog {
         Lease::grant(&mut self.gateway, keeper, self.settings.lease_seconds)
     }
 
-    /// The keys and values of a range.
+    /// Reads the keys of a range, with their values.
     fn range(&mut self, from: &str, end: &[u8], limit: usize) -> Result<Vec<(String, Vec<u8>)>, LogError> {
         let body = json!({ "key": encode(from), "range_end": encode_bytes(end), "limit": limit.to_string() });
         let answer = self.gateway.ask("kv/range", &body)?;
@@ -93,7 +94,7 @@ impl EtcdLog {
         rows.iter().map(|row| read_key(row).ok_or_else(foreign)).collect()
     }
 
-    /// Stores a value that etcd removes when this hub is gone.
+    /// Stores a value. When this hub is gone, etcd removes the value.
     fn put_while_present(&mut self, key: &str, value: &str) -> Result<(), LogError> {
         let lease = match self.presence.take().filter(Lease::is_valid) {
             Some(lease) => lease,
@@ -104,17 +105,17 @@ impl EtcdLog {
         self.gateway.ask("kv/put", &body).map(|_| ())
     }
 
-    /// Puts a ticket into etcd, with which this hub requests a snapshot from the leader. Only hubs have access to
-    /// etcd.
+    /// Puts a ticket into etcd. With this ticket, the hub can request a snapshot from the leader, because only hubs
+    /// have access to etcd.
     ///
     /// # Errors
-    /// When etcd gives no answer.
+    /// When etcd does not answer.
     pub fn put_ticket(&mut self, hub: &str, ticket: &str) -> Result<(), LogError> {
         let key = upkeep::ticket_key(&self.settings.address.prefix, hub);
         self.put_while_present(&key, ticket)
     }
 
-    /// Why the condition of an append failed: an earlier attempt may have stored the entry already.
+    /// Finds out why the condition of an append failed. An earlier attempt may already have stored the entry.
     fn explain_failure(answer: &Value, entry: &str) -> Append {
         let stored = &answer["responses"][0]["response_range"]["kvs"][0]["value"];
         if stored.as_str() == Some(entry) { Append::Stored } else { Append::Deposed }
@@ -125,14 +126,14 @@ impl EtcdLog {
         let mut gateway = self.gateway.clone();
         let prefix = self.settings.address.prefix.clone();
         let watch = move || {
-            // A full channel already holds an unread report, and one report is enough.
+            // If the channel is full, it contains a report that has not been read, and one report is enough.
             let is_heard = || !matches!(ring.try_send(()), Err(TrySendError::Disconnected(())));
             while is_heard() {
                 gateway.watch(&prefix, is_heard);
                 std::thread::sleep(WATCH_AGAIN_AFTER);
             }
         };
-        // Without the thread, the wait below ends when its time is over.
+        // Without the thread, each wait just lasts for its maximum time.
         let _ = std::thread::Builder::new().name("watch".into()).spawn(watch);
         news
     }
@@ -162,7 +163,7 @@ impl ReplicatedLog for EtcdLog {
         let term = if answer["succeeded"] == true {
             number(&answer["header"]["revision"])
         } else if found["lease"].as_str() == Some(&lease.id) {
-            // The first member that was asked stored the key but did not answer.
+            // The first member that was asked has stored the key, but its answer was lost.
             number(&found["create_revision"])
         } else {
             let leader = decode(&found["value"]).and_then(|bytes| String::from_utf8(bytes).ok());
@@ -205,14 +206,14 @@ impl ReplicatedLog for EtcdLog {
                 Ok(answer) if answer["succeeded"] == true => return Append::Stored,
                 Ok(answer) => break Self::explain_failure(&answer, &value),
                 Err(LogError::Refused(why)) if !may_be_stored => return Append::Refused(why),
-                // An earlier attempt may still be stored, so the refusal of this attempt proves nothing.
+                // An earlier attempt may still take effect, so the refusal of this attempt proves nothing.
                 Err(error) if boot_ms() >= give_up => break Append::Unknown(error.to_string()),
                 Err(_) => may_be_stored = true,
             }
             std::thread::sleep(RETRY_AFTER);
         };
         if outcome != Append::Stored {
-            // The lease is not revoked, because it may belong to a hub that leads, or etcd may not answer.
+            // The lease is not revoked. The `leader` key may still depend on it, or etcd may not answer.
             self.leadership = None;
         }
         outcome
@@ -251,7 +252,7 @@ impl ReplicatedLog for EtcdLog {
         if let Some(news) = &self.news
             && news.recv_timeout(at_most).is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Disconnected)
         {
-            // The thread could not be started, or it panicked. Then only the time limit ends the wait.
+            // The thread could not be started, or it has panicked. The wait ends only when its time is up.
             std::thread::sleep(at_most);
         }
     }
@@ -262,7 +263,7 @@ impl ReplicatedLog for EtcdLog {
     }
 }
 
-/// The condition that lets a request through only while the hub of this term leads.
+/// A condition that is true only while the hub of this term leads.
 fn leads(prefix: &str, term: Term) -> Value {
     json!({
         "key": encode(&format!("{prefix}leader")), "target": "CREATE", "result": "EQUAL",
@@ -270,7 +271,7 @@ fn leads(prefix: &str, term: Term) -> Value {
     })
 }
 
-/// The keys of the entries up to a position, as JSON carries them.
+/// The range of the entries up to a position, encoded for JSON.
 fn log_range(prefix: &str, upto: Position) -> (String, String) {
     let key = |at: Position| encode(&entry_key(prefix, at));
     (key(Position(0)), key(upto.next()))

@@ -1,4 +1,4 @@
-//! The certificates by which a hub and etcd authenticate each other.
+//! The certificates with which a hub and etcd authenticate each other.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ type AgentConfig = ureq::config::ConfigBuilder<ureq::typestate::AgentScope>;
 #[derive(Clone)]
 #[cfg_attr(not(feature = "tls"), allow(dead_code))]
 pub struct EtcdTls {
-    /// The authorities that may sign etcd's certificate. No other authority is trusted.
+    /// The authorities that may have signed etcd's certificate. No others are trusted.
     authorities: Vec<u8>,
-    /// This hub's certificate and its key.
+    /// The certificate of this hub, and its key.
     client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl EtcdTls {
-    /// Reads the files.
+    /// Reads the certificates and the key from files.
     ///
     /// # Errors
     /// When a file can't be read.
@@ -27,7 +27,7 @@ impl EtcdTls {
     }
 }
 
-/// Configures a client for TLS.
+/// Adds TLS to the configuration of a client.
 #[cfg(feature = "tls")]
 pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig, String> {
     use std::sync::Arc;
@@ -44,12 +44,12 @@ pub(super) fn with_tls(config: AgentConfig, tls: &EtcdTls) -> Result<AgentConfig
     };
     let authorities = certificates(&tls.authorities, "SLM_MESH_STORE_CA")?;
     let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&authorities)).client_cert(client);
-    // The crate chooses its default by features, and none of them is on here.
+    // The crate would choose a provider by its features, but here none of these features is on.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     Ok(config.tls_config(tls.unversioned_rustls_crypto_provider(provider).build()))
 }
 
-/// Reads the certificates from the file that a setting names.
+/// Parses the certificates in the file that a setting names.
 #[cfg(feature = "tls")]
 fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<'static>>, String> {
     let mut found = Vec::new();
@@ -62,7 +62,7 @@ fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<
     if found.is_empty() { Err(format!("the file of {setting} holds no certificate")) } else { Ok(found) }
 }
 
-/// A program without TLS refuses an address that demands encryption.
+/// Refuses the address, because it demands encryption and this program was built without TLS.
 #[cfg(not(feature = "tls"))]
 pub(super) fn with_tls(_: AgentConfig, _: &EtcdTls) -> Result<AgentConfig, String> {
     Err("this slm-mesh was built without TLS, so it can't use etcds://; install a package, or build with --features tls"

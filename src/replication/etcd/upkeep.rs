@@ -1,5 +1,5 @@
-//! The work of a leading hub beside its turns: it trims the log, finds out how far the other hubs are, and asks the
-//! members of the cluster for their state.
+//! The work that a leading hub does outside its turns. It trims the log, finds out how far the other hubs have
+//! followed the log, and asks the members of the cluster for their state.
 
 use super::gateway::{Gateway, decode, encode, encode_bytes, end_of_prefix, number};
 use super::{EtcdLog, foreign, leads, log_range, read_key};
@@ -7,43 +7,44 @@ use crate::replication::{LogError, Position, Term};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// A second client of the log, for another thread than the one that appends.
+/// A second client of the log. It belongs to another thread than the client that appends.
 #[derive(Clone)]
 pub struct EtcdUpkeep {
     gateway: Gateway,
     prefix: String,
-    /// The term of the leading hub, if the client belongs to that hub.
+    /// The term in which this hub leads; `None` if it does not lead.
     term: Option<Term>,
 }
 
 /// The state of one member of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberHealth {
-    /// Its URL.
+    /// The URL of the member.
     pub url: String,
-    /// The member's state, or why it gave none.
+    /// The state of the member, or why it did not report one.
     pub state: Result<MemberState, String>,
 }
 
-/// The facts that a member reports about itself.
+/// What a member reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberState {
-    /// etcd's version.
+    /// The version of etcd.
     pub version: String,
-    /// How long the answer took.
+    /// How long the member took to answer.
     pub latency: Duration,
-    /// The bytes of the member's database on the disk.
+    /// The size of the member's database on the disk, in bytes.
     pub size: u64,
-    /// Maximum size of the member's database, in bytes; `None` if the member does not report it (etcd before 3.6).
+    /// Maximum size of the member's database, in bytes; `None` if the member does not report it, which is so before
+    /// etcd 3.6.
     pub quota: Option<u64>,
     /// Whether the member leads the cluster.
     pub is_leader: bool,
-    /// The member's alarms, by etcd's names: `NOSPACE`, `CORRUPT`.
+    /// The alarms of the member, by etcd's names: `NOSPACE`, `CORRUPT`.
     pub alarms: Vec<String>,
 }
 
 impl EtcdLog {
-    /// A second client, for another thread.
+    /// Makes a second client, for another thread.
     pub fn upkeep(&self) -> EtcdUpkeep {
         EtcdUpkeep {
             gateway: self.gateway.clone(),
@@ -54,10 +55,10 @@ impl EtcdLog {
 }
 
 impl EtcdUpkeep {
-    /// The positions that living hubs have reported, by the name of the hub.
+    /// The positions that the running hubs have reported, by the name of the hub.
     ///
     /// # Errors
-    /// When etcd gives no answer.
+    /// When etcd does not answer.
     pub fn positions(&mut self) -> Result<Vec<(String, Position)>, LogError> {
         let prefix = format!("{}at/", self.prefix);
         let body = json!({ "key": encode(&prefix), "range_end": encode_bytes(&end_of_prefix(&prefix)) });
@@ -71,10 +72,10 @@ impl EtcdUpkeep {
         rows.iter().map(|row| read(row).ok_or_else(foreign)).collect()
     }
 
-    /// Removes the entries up to a position, if this client belongs to the hub that leads.
+    /// Removes the entries up to a position. This works only for the hub that leads.
     ///
     /// # Errors
-    /// When etcd gives no answer, or this hub does not lead.
+    /// When etcd does not answer, or this hub does not lead.
     pub fn trim(&mut self, upto: Position) -> Result<(), LogError> {
         let deposed = || LogError::Refused("this hub does not lead".into());
         let term = self.term.ok_or_else(deposed)?;
@@ -87,16 +88,16 @@ impl EtcdUpkeep {
         if answer["succeeded"] == true { Ok(()) } else { Err(deposed()) }
     }
 
-    /// The ticket that a hub has put into etcd to prove that it may have a snapshot.
+    /// The ticket that a hub has put into etcd, to prove that it may have a snapshot.
     ///
     /// # Errors
-    /// When etcd gives no answer.
+    /// When etcd does not answer.
     pub fn ticket(&mut self, hub: &str) -> Result<Option<String>, LogError> {
         let answer = self.gateway.ask("kv/range", &json!({ "key": encode(&ticket_key(&self.prefix, hub)) }))?;
         Ok(answer["kvs"].get(0).and_then(|row| String::from_utf8(decode(&row["value"])?).ok()))
     }
 
-    /// Asks the members for their state, one after the other. Each member has a second to answer.
+    /// Asks each member for its state. Each member has one second to answer.
     pub fn members(&mut self) -> Vec<MemberHealth> {
         let alarms = self.gateway.ask("maintenance/alarm", &json!({ "action": "GET" })).unwrap_or_default();
         let members = self.gateway.members().to_vec();
@@ -121,7 +122,7 @@ impl EtcdUpkeep {
     }
 }
 
-/// The key under which a hub puts its ticket.
+/// The key for the ticket of a hub.
 pub(super) fn ticket_key(prefix: &str, hub: &str) -> String {
     format!("{prefix}ticket/{hub}")
 }
