@@ -1,13 +1,13 @@
-//! The network interfaces of this machine that lead to a LAN.
+//! Finds the network interfaces of this machine that lead to a LAN.
 
 use std::net::IpAddr;
 
-/// Interfaces whose names begin like this lead only to containers, virtual machines or a phone's side channel.
+/// Interfaces whose names begin like this lead only to containers, virtual machines or a direct link to a phone.
 const VIRTUAL_PREFIXES: &[&str] = &[
     "docker", "br-", "veth", "virbr", "vnet", "lxc", "lxd", "cni", "podman", "flannel", "cali", "vmnet", "awdl", "llw",
 ];
 
-/// More addresses than this help nobody to reach us.
+/// Maximum number of addresses. With more of them, other machines would not reach this one any better.
 const ADDRESSES_MAX: usize = 16;
 
 /// One address of an interface.
@@ -15,7 +15,7 @@ const ADDRESSES_MAX: usize = 16;
 pub struct Interface {
     /// The name of the interface.
     pub name: String,
-    /// The number of the interface; 0 if the system gives none.
+    /// The number of the interface; 0 if the system does not number interfaces.
     pub index: u32,
     /// The address.
     pub address: IpAddr,
@@ -24,7 +24,7 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Whether another address is on the same link, judged by the prefix.
+    /// Whether another address is on the same link. The network prefix decides this.
     pub fn is_on_link(&self, other: IpAddr) -> bool {
         match (self.address, other.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
@@ -44,7 +44,7 @@ impl Interface {
     }
 }
 
-/// Returns every address of the interfaces that are up and lead to a LAN.
+/// Returns all addresses of the interfaces that are up and lead to a LAN.
 pub fn lan_interfaces() -> Vec<Interface> {
     let all = if_addrs::get_if_addrs().unwrap_or_default().into_iter().filter(if_addrs::Interface::is_oper_up);
     let known = all.map(|interface| {
@@ -58,8 +58,8 @@ pub fn lan_interfaces() -> Vec<Interface> {
     known.filter(Interface::is_lan).collect()
 }
 
-/// Returns the addresses under which other machines reach this one, sorted. Link-local IPv6 addresses are included
-/// only if there are no other addresses.
+/// Returns the addresses at which other machines reach this one, sorted. Link-local IPv6 addresses are included
+/// only if there are no others.
 pub fn local_addresses() -> Vec<IpAddr> {
     select_reachable(&lan_interfaces())
 }

@@ -1,8 +1,9 @@
-//! The process that announces a hub by multicast DNS: `slm-mesh announce`, which only the broker starts.
+//! The process that announces a hub by multicast DNS. Its command is `slm-mesh announce`, and only the broker
+//! starts it.
 //!
-//! **Invariant:** the process has no secret, and its crash costs only a restart. A single packet can overflow the
-//! stack of libmdns (librespot-org/libmdns issue 56), and another packet makes its thread panic. A panic in any
-//! thread ends the process, so that the broker notices.
+//! **Invariant:** the process has no secret, and after a crash it only needs to be restarted. A single packet can
+//! overflow the stack of libmdns (librespot-org/libmdns issue 56), and another packet makes a thread of libmdns
+//! panic. A panic in any thread ends the process, so that the broker notices.
 
 use super::{SERVICE, addresses};
 use crate::sys;
@@ -12,35 +13,35 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The standard allows 63 bytes in a label, but libmdns does not.
+/// Maximum length of a label, in bytes. The standard allows 63 bytes, but libmdns does not.
 const LABEL_BYTES_MAX: usize = 62;
-/// Other hubs ignore longer versions.
+/// Maximum length of the version, in bytes. Other hubs ignore longer versions.
 const VERSION_BYTES_MAX: usize = 32;
-/// This many addresses fit into a packet.
+/// Maximum number of addresses. This many fit into a packet.
 const ADDRESSES_MAX: usize = 16;
-/// How long libmdns needs to send its goodbye, because libmdns does not report that it has done so.
+/// How long libmdns needs to send its goodbye. libmdns does not report when it has done so.
 const GOODBYE: Duration = Duration::from_millis(100);
-/// The exit status of a thread that panicked.
+/// The exit status after a thread has panicked.
 const PANICKED: i32 = 101;
 
 /// What the process announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
-    /// The instance's name: a label that libmdns accepts.
+    /// The name of the service instance. It is one label, and libmdns accepts it.
     name: String,
-    /// The HTTP port.
+    /// The HTTP port of the hub.
     port: u16,
-    /// The WebSocket port.
+    /// The WebSocket port of the hub.
     ws_port: u16,
-    /// The hub's version.
+    /// The version of the hub.
     version: String,
-    /// The hub's addresses.
+    /// The addresses of the hub.
     pub addresses: Vec<IpAddr>,
 }
 
 impl Announcement {
-    /// Makes an announcement without addresses. The name is cut to one label, because libmdns would end it at the
-    /// first dot.
+    /// Makes an announcement without addresses. The name is turned into one label, because libmdns would cut it at
+    /// the first dot.
     pub fn new(name: &str, port: u16, ws_port: u16, version: &str) -> Announcement {
         let tame = |c: char| if c == '.' || c.is_control() { '-' } else { c };
         let mut label: String = name.chars().map(tame).collect();
@@ -54,14 +55,14 @@ impl Announcement {
         Announcement { name: label, port, ws_port, version, addresses: Vec::new() }
     }
 
-    /// The announcement as command line arguments.
+    /// The command line arguments that describe this announcement.
     pub fn to_args(&self) -> Vec<String> {
         let mut words = vec![self.name.clone(), self.port.to_string(), self.ws_port.to_string(), self.version.clone()];
         words.extend(self.addresses.iter().map(IpAddr::to_string));
         words
     }
 
-    /// Parses command line arguments.
+    /// Parses the arguments of the command line.
     ///
     /// # Errors
     /// When the arguments are wrong; the text says what was expected.
@@ -81,13 +82,13 @@ impl Announcement {
     }
 }
 
-/// Announces until standard input ends, then sends a goodbye.
+/// Announces the hub until standard input ends. Then sends a goodbye.
 ///
 /// # Errors
-/// When there is no network, or another program has the port for itself.
+/// When there is no network, or another program does not share the port.
 pub fn announce(announcement: &Announcement) -> Result<(), String> {
     exit_on_panic();
-    // libmdns treats an empty list as all addresses, including those of containers.
+    // For libmdns, an empty list means all addresses, including those of containers.
     let addresses =
         if announcement.addresses.is_empty() { addresses::local_addresses() } else { announcement.addresses.clone() };
     if addresses.is_empty() {
@@ -97,13 +98,13 @@ pub fn announce(announcement: &Announcement) -> Result<(), String> {
     if host.split('.').any(|label| label.is_empty() || label.len() > LABEL_BYTES_MAX) {
         return Err(format!("the machine's name \"{host}\" can't be announced"));
     }
-    // `Responder::new()` would panic without a network.
+    // Without a network, `Responder::new()` would panic.
     let responder =
         Responder::new_with_ip_list(addresses).map_err(|error| format!("multicast DNS can't be used ({error})"))?;
     let texts = [format!("version={}", announcement.version), format!("wsPort={}", announcement.ws_port)];
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let service = responder.register(SERVICE, &announcement.name, announcement.port, &texts);
-    // The end of the input means that we stop, even if it ends with an error.
+    // The end of standard input tells this process to stop, even if reading ended with an error.
     let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
     // The order and the pause matter, because a responder that is dropped at once sends no goodbye.
     drop(service);
@@ -112,7 +113,7 @@ pub fn announce(announcement: &Announcement) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes a panic in any thread end the process, and prevents a core dump.
+/// Makes a panic in any thread end the process, and disables core dumps.
 fn exit_on_panic() {
     std::panic::set_hook(Box::new(|info| {
         sys::print_error(&format!("slm-mesh announce: {info}"));

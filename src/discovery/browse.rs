@@ -1,7 +1,7 @@
 //! Looks for hubs: sends a query on every interface that leads to a LAN, and collects responses for a while.
 //!
-//! It uses no well-known port and joins no group, so it works beside any other program that speaks multicast DNS. The
-//! responses arrive by unicast.
+//! Browsing uses no well-known port and joins no multicast group, so it works beside any other program that uses
+//! multicast DNS. The responses arrive by unicast.
 
 use super::addresses::{Interface, lan_interfaces};
 use super::packet::{self, ServiceRecord};
@@ -9,54 +9,55 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// More hubs than this are an attack, not a LAN.
+/// Maximum number of hubs. No LAN has more hubs, so a larger number would be an attack.
 const HUBS_MAX: usize = 64;
-/// One machine may run the hubs of several users, but may not displace other machines.
+/// Maximum number of hubs at one address. A machine may run the hubs of several users, but must not displace those
+/// of other machines.
 const HUBS_PER_ADDRESS_MAX: usize = 8;
-/// How many addresses we try for each hub.
+/// How many addresses are tried for each hub.
 const ADDRESSES_MAX: usize = 8;
-/// How many packets we parse in one second. We drop all others unread.
+/// How many packets are parsed in one second. Further packets are dropped unread.
 const PACKETS_PER_SECOND_MAX: u32 = 256;
-/// Maximum size of a multicast DNS packet, in bytes (RFC 6762 17).
+/// Maximum size of a multicast DNS packet, in bytes (RFC 6762, section 17).
 const PACKET_BYTES_MAX: usize = 9000;
-/// How many sockets we open, at most one for each address of this machine.
+/// How many sockets are opened: at most one for each address of this machine.
 const SOCKETS_MAX: usize = 32;
-/// How many queries we send, because a packet may be lost and a busy responder drops some.
+/// How many queries are sent. A packet may be lost, and a busy responder drops some.
 const QUERIES: u32 = 3;
 
 const PORT: u16 = 5353;
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 
-/// The kind of program that responded, as the response claims.
+/// Which program has responded, according to the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceKind {
-    /// A slm-mesh hub.
+    /// A hub of slm-mesh.
     Hub,
     /// A SuperLocalMemory daemon.
     SuperLocalMemory,
 }
 
-/// A service that responded. Only its address is certain; any machine could claim the rest.
+/// A service that has responded. Only its address is certain; any machine could claim the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredService {
-    /// The instance's name: any text of at most 63 characters.
+    /// The name of the service instance: any text of at most 63 characters.
     pub name: String,
-    /// The kind of program that the service claims to be.
+    /// Which program the service claims to be.
     pub kind: ServiceKind,
-    /// The address that the response came from, with the HTTP port.
+    /// The address from which the response came, with the HTTP port.
     pub address: SocketAddr,
-    /// All addresses to try. The first one is `address`.
+    /// All addresses at which to try the service. The first one is `address`.
     pub addresses: Vec<IpAddr>,
     /// The HTTP port.
     pub http_port: u16,
-    /// The WebSocket port. If the response has none, this is the number after the HTTP port.
+    /// The WebSocket port. If the response contains none, this is the port after the HTTP port.
     pub ws_port: u16,
-    /// The version; empty if the response has none.
+    /// The version; empty if the response contains none.
     pub version: String,
 }
 
-/// Sends queries and collects responses until the time is up. Without a LAN, it returns an empty list at once.
+/// Sends queries and collects responses until the time is up. Without a LAN, returns an empty list at once.
 pub fn browse(timeout: Duration) -> Vec<DiscoveredService> {
     let id = crate::sys::random_u128() as u16;
     let sockets: Vec<QuerySocket> =
@@ -78,7 +79,7 @@ pub fn browse(timeout: Duration) -> Vec<DiscoveredService> {
         let until = if n_sent < QUERIES { timeout * n_sent / QUERIES } else { timeout };
         wait_readable(&sockets, until.saturating_sub(began.elapsed()));
         for socket in &sockets {
-            // Each round takes one packet from each socket, so that a flood on one interface does not starve the
+            // Each round takes one packet from each socket, so that a flood on one interface does not block the
             // others.
             if let Ok((n, from)) = socket.udp.recv_from(&mut buffer) {
                 results.take_packet(&buffer[..n], from, &socket.interface, began.elapsed());
@@ -88,11 +89,11 @@ pub fn browse(timeout: Duration) -> Vec<DiscoveredService> {
     results.finish()
 }
 
-/// Waits until a socket is readable or the time is up.
+/// Waits until a socket is readable, or the time is up.
 fn wait_readable(sockets: &[QuerySocket], most: Duration) {
     let mut fds: Vec<PollFd> = sockets.iter().map(|socket| PollFd::new(&socket.udp, PollFlags::IN)).collect();
     let most = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: most.subsec_nanos() as _ };
-    // A signal only makes the wait shorter.
+    // A signal merely makes the wait shorter.
     let _ = poll(&mut fds, Some(&most));
 }
 
@@ -104,11 +105,12 @@ struct QuerySocket {
 }
 
 impl QuerySocket {
-    /// Returns `None` if the interface can't be used; other interfaces may work.
+    /// Opens a socket. Returns `None` if the interface can't be used, because other interfaces may work.
     fn open(interface: Interface) -> Option<QuerySocket> {
         let (own, group) = match interface.address {
             IpAddr::V4(own) => (SocketAddr::new(own.into(), 0), SocketAddr::new(GROUP_V4.into(), PORT)),
-            // The group has link scope, so the query must come from the interface's link-local address.
+            // The multicast group is limited to the link, so the query must come from the interface's link-local
+            // address.
             IpAddr::V6(own) if own.is_unicast_link_local() => {
                 let on_link = |address, port| SocketAddrV6::new(address, port, 0, interface.index).into();
                 (on_link(own, 0), on_link(GROUP_V6, PORT))
@@ -117,8 +119,8 @@ impl QuerySocket {
         };
         let socket = UdpSocket::bind(own).ok()?;
         socket.set_nonblocking(true).ok()?;
-        // Responders may ignore packets with a smaller hop limit, because these may come from another link (RFC 6762
-        // 11).
+        // Responders may ignore packets with a smaller hop limit, because such packets may come from another link
+        // (RFC 6762, section 11).
         match interface.address {
             IpAddr::V4(own) => {
                 rustix::net::sockopt::set_ip_multicast_if(&socket, &own).ok()?;
@@ -130,12 +132,12 @@ impl QuerySocket {
     }
 
     fn send_query(&self, query: &[u8]) {
-        // If this fails, nobody responds on this interface, and the result shows that.
+        // If this fails, there are no responses on this interface, and the result shows that.
         let _ = self.udp.send_to(query, self.group);
     }
 }
 
-/// The services that responded so far.
+/// The services that have responded so far.
 struct DiscoveryResults {
     id: u16,
     found: Vec<(DiscoveredService, Vec<u8>)>,
@@ -148,13 +150,13 @@ impl DiscoveryResults {
         DiscoveryResults { id, found: Vec::new(), second: 0, n_packets: 0 }
     }
 
-    /// Parses a packet that arrived on this interface. `after` is the time since browsing began.
+    /// Handles a packet that arrived on this interface. `after` is the time since browsing began.
     fn take_packet(&mut self, packet: &[u8], from: SocketAddr, interface: &Interface, after: Duration) {
         if after.as_secs() != self.second {
             (self.second, self.n_packets) = (after.as_secs(), 0);
         }
         self.n_packets += 1;
-        // A response comes from port 5353 and from this link (RFC 6762 6 and 11).
+        // A response comes from port 5353 and from this link (RFC 6762, sections 6 and 11).
         let is_response =
             self.n_packets <= PACKETS_PER_SECOND_MAX && from.port() == PORT && interface.is_on_link(from.ip());
         if !is_response {
@@ -165,7 +167,8 @@ impl DiscoveryResults {
         }
     }
 
-    /// Adds a service once for each name and source address, so nobody can change what another machine sent.
+    /// Adds a service. Each name counts once per source address, so that nobody can change what another machine has
+    /// sent.
     fn add(&mut self, service: ServiceRecord, from: SocketAddr) {
         let of_one = self.found.iter().filter(|(found, _)| found.address.ip() == from.ip());
         let is_known = of_one.clone().any(|(found, _)| found.name == service.name);
@@ -192,7 +195,7 @@ impl DiscoveryResults {
         self.found.push((found, service.target));
     }
 
-    /// Returns all services, sorted by name. A service that responded over both IPv4 and IPv6 is listed once.
+    /// Returns all services, sorted by name. If a service responded over both IPv4 and IPv6, it is listed once.
     fn finish(self) -> Vec<DiscoveredService> {
         let (mut done, others): (Vec<_>, Vec<_>) =
             self.found.into_iter().partition(|(found, _)| found.address.is_ipv4());
@@ -218,8 +221,8 @@ impl DiscoveryResults {
     }
 }
 
-/// Whether the address can belong to another machine. A link-local IPv6 address is useless, because the record does
-/// not name its link.
+/// Whether another machine can be reached at this address. A link-local IPv6 address is useless, because the record
+/// does not say to which link it belongs.
 fn is_usable(address: &IpAddr) -> bool {
     let is_partial = match address {
         IpAddr::V4(v4) => v4.is_broadcast(),

@@ -1,8 +1,8 @@
-//! Starts the process that announces a hub, and restarts it after a crash. The pause before a restart grows, so that
-//! an attacker who crashes the process with packets gains little.
+//! Starts the process that announces a hub, and restarts it after a crash. The pause before a restart grows, so
+//! that an attacker who crashes the process again and again gains little.
 //!
-//! **Invariant:** nothing here blocks. [`MdnsSupervisor::supervise`] does what is due and returns when to call it
-//! again.
+//! **Invariant:** nothing here blocks. [`MdnsSupervisor::supervise`] does what is due, and returns when it must
+//! next be called.
 
 use super::addresses;
 use super::announcer_process::Announcement;
@@ -14,16 +14,17 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// The first pause before a restart.
 const PAUSE_MS_MIN: i64 = 1000;
-/// Maximum pause.
+/// Maximum pause before a restart.
 const PAUSE_MS_MAX: i64 = 300_000;
-/// After this time without a crash, the pause is short again.
+/// If the process has run for this long without a crash, the next pause is short again.
 const STABLE_MS: i64 = 60_000;
-/// How often we check that the process lives and that the machine still has the announced addresses.
+/// How often the supervisor checks that the process is running, and that the machine still has the announced
+/// addresses.
 const CHECK_MS: i64 = 5000;
-/// How often we check a process that was asked to stop.
+/// How often the supervisor checks whether a process that was told to stop has ended.
 const STOP_CHECK_MS: i64 = 150;
 
-/// Keeps the announcing process alive.
+/// Keeps the announcing process running.
 #[derive(Debug)]
 pub struct MdnsSupervisor {
     program: PathBuf,
@@ -37,7 +38,7 @@ pub struct MdnsSupervisor {
 }
 
 impl MdnsSupervisor {
-    /// Makes a supervisor for this program. The first call of [`MdnsSupervisor::supervise`] starts it.
+    /// Makes a supervisor for this program. The first call of [`MdnsSupervisor::supervise`] starts the program.
     pub fn new(program: PathBuf, announcement: Announcement) -> MdnsSupervisor {
         MdnsSupervisor {
             program,
@@ -51,7 +52,7 @@ impl MdnsSupervisor {
         }
     }
 
-    /// Does what is due. Returns when to call it again, or `None` once the process has been stopped.
+    /// Does what is due. Returns when to call this again, or `None` once the process has been stopped.
     pub fn supervise(&mut self, now_ms: i64) -> Option<i64> {
         if let Some(child) = &mut self.child {
             match child.try_wait() {
@@ -68,18 +69,18 @@ impl MdnsSupervisor {
         Some(if self.child.is_some() { now_ms + CHECK_MS } else { self.due_ms })
     }
 
-    /// Asks the process to send its goodbye and end. Nobody has to wait for it.
+    /// Tells the process to send its goodbye and end. Nobody needs to wait for its end.
     pub fn stop(&mut self) {
         self.is_stopped = true;
         self.ask_to_stop();
     }
 
-    /// The id of the announcing process.
+    /// The process id of the announcing process.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Replaces a process that announces old addresses.
+    /// Checks a running process. If it announces old addresses, it is replaced.
     fn check_running(&mut self, now_ms: i64) -> Option<i64> {
         let was_asked = self.child.as_ref().is_some_and(|child| child.stdin.is_none());
         if !was_asked && (self.local_addresses)() != self.announcement.addresses {
@@ -90,7 +91,7 @@ impl MdnsSupervisor {
         Some(now_ms + STOP_CHECK_MS)
     }
 
-    /// Closes the standard input of the process, which tells the process to stop.
+    /// Closes the standard input of the process, which tells it to stop.
     fn ask_to_stop(&mut self) {
         if let Some(child) = &mut self.child {
             child.stdin = None;
@@ -118,7 +119,8 @@ impl MdnsSupervisor {
         }
         let mut command = Command::new(&self.program);
         command.args(["announce", "--"]).args(self.announcement.to_args());
-        // The environment could contain a secret. Ctrl-C is not meant for this process, which ends with its input.
+        // The environment could contain a secret. Ctrl-C in the terminal does not reach the process, which ends
+        // when its input ends.
         command.env_clear().current_dir("/").process_group(0);
         match command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
             Ok(child) => (self.child, self.started_ms) = (Some(child), now_ms),
@@ -126,7 +128,7 @@ impl MdnsSupervisor {
         }
     }
 
-    /// Schedules a restart, and doubles the pause each time. Only the first failure in a row is logged.
+    /// Schedules a restart. The pause doubles each time. Only the first failure in a row is logged.
     fn retry_later(&mut self, now_ms: i64, why: &str) {
         if self.pause_ms == PAUSE_MS_MIN {
             sys::print_error(&format!("slm-mesh: this hub is not announced on the LAN: {why}; trying again"));
@@ -150,7 +152,7 @@ mod tests {
         supervisor
     }
 
-    /// Calls the supervisor at this time until the process has ended.
+    /// Calls the supervisor with this time until the process has ended.
     fn supervise_until_gone(supervisor: &mut MdnsSupervisor, now_ms: i64) -> Option<i64> {
         loop {
             let next = supervisor.supervise(now_ms);
@@ -188,7 +190,7 @@ mod tests {
 
     #[test]
     fn it_stops_on_request_and_restarts_for_new_addresses() {
-        // xargs reads its input to the end and ignores its arguments until then.
+        // xargs reads its input to the end, and does nothing with its arguments until then.
         let mut supervisor = with("/usr/bin/xargs");
         assert_eq!(supervisor.supervise(0), Some(CHECK_MS));
         let first = supervisor.pid().unwrap();

@@ -1,14 +1,14 @@
-//! The local network: hubs announce themselves by multicast DNS, and sessions find them.
+//! Discovery on the local network: hubs announce themselves by multicast DNS, and sessions find them.
 //!
 //! - [`addresses`]: the interfaces of this machine that lead to a LAN
 //! - [`packet`]: builds queries and parses responses
 //! - [`mod@browse`]: sends queries and collects responses
 //! - [`announcer_process`]: the process that announces a hub
-//! - [`mdns_supervisor`]: starts and restarts that process
+//! - [`mdns_supervisor`]: starts and restarts the announcing process
 //!
-//! **Invariant:** a response is only a hint until its sender has proven the shared secret. Responses are bounded
-//! in number, size and time, and none can stop this process. A single packet can crash libmdns, so libmdns runs
-//! in a process of its own that knows no secret.
+//! **Invariant:** a response is only a hint until its sender has proven the shared secret. Responses are bounded in
+//! number, size and time, and no response can stop this process. Because a single packet can crash libmdns, libmdns
+//! runs in a separate process, which does not know any secret.
 
 pub mod addresses;
 pub mod packet;
@@ -19,5 +19,5 @@ pub mod mdns_supervisor;
 pub use browse::{DiscoveredService, ServiceKind, browse};
 pub use mdns_supervisor::MdnsSupervisor;
 
-/// The service type of hubs, in the form that libmdns expects.
+/// The service type of hubs, in the form in which libmdns expects it.
 const SERVICE: &str = "_slm-mesh._tcp";

@@ -1,20 +1,20 @@
-//! Multicast DNS packets: builds our query, and parses the responses of strangers.
+//! Multicast DNS packets. Builds our query, and parses the responses of strangers.
 //!
-//! **Invariant:** parsing takes bounded time and memory, whatever the bytes are. Pointers in names must lead strictly
-//! backward, and the number of records is limited. A malformed packet gives no result.
+//! **Invariant:** parsing takes bounded time and memory, whatever the bytes are. A pointer in a name must lead
+//! backward, and the number of records is limited. A malformed packet has no result.
 
 use std::net::IpAddr;
 
-/// How many pointers one name may follow. RFC 1035 4.1.4 gives no limit; honest names need few.
+/// How many pointers one name may follow. RFC 1035, section 4.1.4, sets no limit, but honest names need few.
 const HOPS_MAX: usize = 16;
-/// Maximum length of a name in bytes, without the empty label at its end (RFC 1035 2.3.4).
+/// Maximum length of a name, in bytes, without the empty label at its end (RFC 1035, section 2.3.4).
 const NAME_BYTES_MAX: usize = 254;
-/// How many records of each kind we take from one packet.
+/// How many records of each kind are taken from one packet.
 const RECORDS_MAX: usize = 64;
-/// A longer version text is ignored.
+/// Maximum length of a version, in bytes. A longer one is ignored.
 const VERSION_BYTES_MAX: usize = 32;
 
-/// `_slm-mesh._tcp.local` in wire format.
+/// The name `_slm-mesh._tcp.local` in wire format.
 const SERVICE: &[u8] = b"\x09_slm-mesh\x04_tcp\x05local";
 
 const A: u16 = 1;
@@ -23,23 +23,24 @@ const TXT: u16 = 16;
 const AAAA: u16 = 28;
 const SRV: u16 = 33;
 const IN: u16 = 1;
-/// In a question, this bit asks for a unicast response. In a response, it means that older records are void.
+/// In a question, this bit asks for a unicast response. In a response, it says that older records are no longer
+/// valid.
 const TOP_BIT: u16 = 0x8000;
 
-/// A service, as described in a response.
+/// A service, as a response describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceRecord {
-    /// The instance's name: any text of at most 63 bytes.
+    /// The name of the service instance: any text of at most 63 bytes.
     pub name: String,
     /// The HTTP port.
     pub port: u16,
-    /// The machine's name, as the response claims it.
+    /// The name of the machine, according to the response.
     pub target: Vec<u8>,
-    /// The addresses, as the response claims them.
+    /// The addresses, according to the response.
     pub addresses: Vec<IpAddr>,
-    /// The WebSocket port, if the response has one.
+    /// The WebSocket port, if the response contains one.
     pub ws_port: Option<u16>,
-    /// The version; empty if the response has no valid version.
+    /// The version; empty if the response contains no valid one.
     pub version: String,
     /// Whether the response claims to come from a SuperLocalMemory daemon.
     pub is_superlocalmemory: bool,
@@ -48,7 +49,7 @@ pub struct ServiceRecord {
 /// A name in wire format, without pointers and without the empty label at its end.
 type EncodedName = Vec<u8>;
 
-/// Builds a query for our service that asks for a unicast response.
+/// Builds a query for hubs. The query asks for unicast responses.
 pub fn build_query(id: u16) -> Vec<u8> {
     let mut packet = Vec::with_capacity(12 + SERVICE.len() + 5);
     for word in [id, 0, 1, 0, 0, 0] {
@@ -61,7 +62,7 @@ pub fn build_query(id: u16) -> Vec<u8> {
     packet
 }
 
-/// Parses a response to the query with this id; returns `None` for any other packet.
+/// Parses a response to the query with this id. Returns `None` for any other packet.
 pub fn parse_response(packet: &[u8], id: u16) -> Option<Vec<ServiceRecord>> {
     let records = ResourceRecords::parse(packet, id)?;
     let mut told: Vec<ServiceRecord> = Vec::new();
@@ -87,7 +88,7 @@ pub fn parse_response(packet: &[u8], id: u16) -> Option<Vec<ServiceRecord>> {
 }
 
 impl ServiceRecord {
-    /// Reads the strings of a TXT record. If a key occurs twice, the first one counts (RFC 6763 6.4).
+    /// Takes the strings of a TXT record. If a key occurs twice, the first one counts (RFC 6763, section 6.4).
     fn add_txt(&mut self, mut text: &[u8]) {
         let mut seen = [false; 3];
         while let Some((length, rest)) = text.split_first() {
@@ -112,14 +113,14 @@ impl ServiceRecord {
     }
 }
 
-/// Returns the first label of a name, if the rest of the name is our service.
+/// Returns the first label of a name, if the rest of the name is the name of our service.
 fn instance_name(owner: &[u8]) -> Option<String> {
     let length = usize::from(*owner.first()?);
     let (label, rest) = owner[1..].split_at_checked(length)?;
     rest.eq_ignore_ascii_case(SERVICE).then(|| String::from_utf8_lossy(label).into_owned())
 }
 
-/// The records of a packet that we need.
+/// The records that are needed from a packet.
 #[derive(Default)]
 struct ResourceRecords<'a> {
     srv: Vec<(EncodedName, u16, EncodedName)>,
@@ -142,7 +143,7 @@ impl<'a> ResourceRecords<'a> {
             reader.bytes(4)?;
         }
         let mut records = ResourceRecords::default();
-        // A record has at least eleven bytes, so a false count cannot cause many rounds.
+        // A record has at least eleven bytes, so a wrong count can't cause many rounds.
         for _ in 0..n_records {
             records.add_next(&mut reader)?;
         }
@@ -162,7 +163,8 @@ impl<'a> ResourceRecords<'a> {
         match kind {
             SRV if self.srv.len() < RECORDS_MAX => {
                 let mut inside = PacketReader { packet: &reader.packet[..reader.at], at: start };
-                // Priority and weight choose among several servers of one name, but a hub has only one.
+                // Priority and weight are skipped. They choose among several servers with one name, but a hub is
+                // the only server.
                 inside.bytes(4)?;
                 let port = inside.word()?;
                 self.srv.push((owner, port, inside.name()?));
@@ -180,7 +182,7 @@ impl<'a> ResourceRecords<'a> {
     }
 }
 
-/// Reads a packet from start to end; returns `None` past its end.
+/// Reads a packet from start to end. Beyond the end, it returns `None`.
 struct PacketReader<'a> {
     packet: &'a [u8],
     at: usize,
@@ -200,8 +202,8 @@ impl<'a> PacketReader<'a> {
 
     fn name(&mut self) -> Option<EncodedName> {
         let mut name = EncodedName::new();
-        // The start of the current labels. A pointer must lead to a place before it, so pointers cannot form a
-        // circle.
+        // Where the current sequence of labels starts. A pointer must lead to a position before it, so that
+        // pointers can't form a cycle.
         let (mut at, mut floor, mut after_pointer) = (self.at, self.at, None);
         let mut n_hops = 0;
         loop {
@@ -240,7 +242,7 @@ pub(super) mod tests {
 
     const ID: u16 = 0x1234;
 
-    /// Builds responses.
+    /// Builds responses for tests.
     pub(in super::super) struct Builder {
         bytes: Vec<u8>,
     }
@@ -266,7 +268,7 @@ pub(super) mod tests {
             self
         }
 
-        /// Adds a service in the order that libmdns, avahi and zeroconf use: PTR, SRV, TXT, A.
+        /// Adds a service with its records in the order that libmdns, avahi and zeroconf use: PTR, SRV, TXT, A.
         pub fn service(self, name: &str, port: u16, texts: &[&str], address: [u8; 4]) -> Builder {
             let owner = [&[name.len() as u8], name.as_bytes(), SERVICE, &[0]].concat();
             let target = b"\x04desk\x05local\x00";
@@ -304,7 +306,7 @@ pub(super) mod tests {
 
     #[test]
     fn pointers_and_capitals_are_read() {
-        // The service's name occurs once, at offset 12, and all other names point there.
+        // The name of the service occurs once, at offset 12. All other names point to this offset.
         let mut builder = Builder::new(ID).record(&[SERVICE, &[0]].concat(), PTR, 60, b"\x04Desk\xc0\x0c");
         let at = builder.bytes.len() as u8 - 7;
         builder = builder.record(&[0xc0, at], SRV, 60, &[0, 0, 0, 0, 0x1e, 0xdb, 0xc0, at]);
@@ -349,7 +351,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_chain_of_pointers_has_an_end() {
-        // Questions whose names each point to the previous one.
+        // Questions, each of which has a name that points to the name of the previous question.
         let chain = |n: u16| {
             let mut packet = [&plain()[..4], &(n + 1).to_be_bytes(), &[0; 6], &[0, 0, 12, 0, 1]].concat();
             for n in 0..n {
@@ -379,7 +381,7 @@ pub(super) mod tests {
             let packet = Builder::new(ID).service("desk", 1, &[bomb, "wsPort=99999"], [10, 0, 0, 1]).done();
             assert_eq!((services(&packet)[0].version.as_str(), services(&packet)[0].ws_port), ("", None), "{bomb:?}");
         }
-        // A string whose length exceeds the record.
+        // The string in this record claims to be longer than the record.
         let owner = b"\x01a\x09_slm-mesh\x04_tcp\x05local\x00";
         let packet =
             Builder::new(ID).record(owner, SRV, 60, &[0, 0, 0, 0, 1, 1, 0]).record(owner, TXT, 60, b"\xffversion=1");

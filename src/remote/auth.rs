@@ -1,14 +1,16 @@
-//! Authentication and encryption between our own programs: Noise `NNpsk0`, keyed with the shared secret.
+//! Authentication and encryption between our own programs. The protocol is Noise `NNpsk0`, keyed with the shared
+//! secret.
 //!
 //! 1. guest → hub: an ephemeral key, authenticated with the secret
 //! 2. hub → guest: an ephemeral key, authenticated with the secret and with both ephemeral keys
 //! 3. guest → hub: an empty message under the new keys, so that a recording of message 1 is useless
 //!
-//! The hub answers only if message 1 proves the secret, so a stranger receives nothing to test guesses with. A false
-//! hub that receives message 1 can test guesses. So a secret that a person made up is stretched first.
+//! The hub answers only if message 1 proves the secret, so a stranger receives nothing with which guesses can be
+//! tested. But a false hub that receives message 1 can test guesses. For this reason, a secret that a person has
+//! made up is stretched first.
 //!
-//! **Invariant:** a message that was changed, repeated, reordered or left out cannot be decrypted, and ends the
-//! connection. Nobody can decrypt a recorded connection, not even with the secret.
+//! **Invariant:** if a message was changed, repeated, reordered or left out, it can't be decrypted, and the
+//! connection ends. Nobody can decrypt a recording of a connection, not even with the secret.
 
 use super::SUBPROTOCOL;
 use snow::params::HashChoice;
@@ -16,22 +18,22 @@ use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::Hash;
 use snow::{Builder, Error, HandshakeState, TransportState};
 
-/// The Noise protocol, by its official name.
+/// The official name of the Noise protocol that is used.
 const NOISE_PROTOCOL: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
 /// Maximum size of a Noise message, in bytes.
 pub const MESSAGE_MAX: usize = 65_535;
-/// The bytes that encryption adds to each message: the kind of its content, and the tag.
+/// How many bytes encryption adds to each message: the kind of the content, and the authentication tag.
 pub const OVERHEAD: usize = 1 + TAG_LEN;
 const TAG_LEN: usize = 16;
 /// Maximum size of a handshake message, in bytes.
 const HANDSHAKE_MAX: usize = 96;
 const KEY_LEN: usize = 32;
-/// The block size of SHA-256. HMAC hashes keys that are longer.
+/// The block size of SHA-256. HMAC replaces a longer key by its hash.
 const BLOCK_LEN: usize = 64;
-/// The hex digits of a secret from `slm-mesh secret`. These 128 bits cannot be guessed.
+/// How many hex digits a secret from `slm-mesh secret` has. They are 128 bits, which can't be guessed.
 const GENERATED_LEN: usize = 32;
-/// The rounds of stretching for a secret that a person made up. Each process of a guest, even a hook, needs this
-/// time: about 10 ms, where 65536 rounds took 175 ms.
+/// In how many rounds a secret that a person has made up is stretched. Each process of a guest, even a hook, needs
+/// about 10 ms for this. With 65,536 rounds, it would need 175 ms.
 const STRETCH_ROUNDS: u32 = 1 << 12;
 
 /// The key that both sides derive from the shared secret.
@@ -39,10 +41,11 @@ const STRETCH_ROUNDS: u32 = 1 << 12;
 pub struct NetworkKey([u8; KEY_LEN]);
 
 impl NetworkKey {
-    /// Derives the key with PBKDF2-HMAC-SHA256 (RFC 8018): slowly, unless `slm-mesh secret` made the secret.
+    /// Derives the key with PBKDF2-HMAC-SHA256 (RFC 8018). This is slow on purpose, unless the secret comes from
+    /// `slm-mesh secret`.
     ///
     /// # Errors
-    /// When the crate lacks SHA-256, which only a wrong build can cause.
+    /// When the crate lacks SHA-256, which can happen only if it was built wrongly.
     pub fn derive(secret: &str) -> Result<NetworkKey, Error> {
         let is_random = secret.len() >= GENERATED_LEN && secret.bytes().all(|byte| byte.is_ascii_hexdigit());
         let rounds = if is_random { 1 } else { STRETCH_ROUNDS };
@@ -88,21 +91,21 @@ fn next_handshake_message(state: &mut HandshakeState) -> Result<Vec<u8>, Error> 
     Ok(message)
 }
 
-/// The guest's side of a handshake that has begun.
+/// The guest's side of a handshake, after message 1.
 pub struct GuestHandshake(HandshakeState);
 
 impl GuestHandshake {
-    /// Begins a handshake; also returns message 1 for the hub.
+    /// Begins a handshake. Also returns message 1, for the hub.
     ///
     /// # Errors
-    /// When the system provides no randomness.
+    /// When the system provides no random numbers.
     pub fn start(key: &NetworkKey) -> Result<(GuestHandshake, Vec<u8>), Error> {
         let mut state = builder(key)?.build_initiator()?;
         let message = next_handshake_message(&mut state)?;
         Ok((GuestHandshake(state), message))
     }
 
-    /// Checks message 2; returns the channel, and message 3 for the hub.
+    /// Checks message 2. Returns the channel, and message 3 for the hub.
     ///
     /// # Errors
     /// When the hub does not know the secret.
@@ -114,14 +117,14 @@ impl GuestHandshake {
     }
 }
 
-/// The hub's side of a handshake, after its answer and before message 3.
+/// The hub's side of a handshake, after message 2 and before message 3.
 pub struct HubHandshake(NoiseChannel);
 
 impl HubHandshake {
-    /// Checks message 1; also returns message 2 for the guest.
+    /// Checks message 1. Also returns message 2, for the guest.
     ///
     /// # Errors
-    /// When the guest does not know the secret. Then nothing may be sent to it.
+    /// When the guest does not know the secret. In this case, nothing may be sent to the guest.
     pub fn reply(key: &NetworkKey, first: &[u8]) -> Result<(HubHandshake, Vec<u8>), Error> {
         let mut state = builder(key)?.build_responder()?;
         state.read_message(first, &mut [0; HANDSHAKE_MAX])?;
@@ -132,7 +135,7 @@ impl HubHandshake {
     /// Checks message 3.
     ///
     /// # Errors
-    /// When message 1 was a recording of another connection.
+    /// When message 1 was a recording from another connection.
     pub fn finish(mut self, confirmation: &[u8]) -> Result<NoiseChannel, Error> {
         match self.0.open(confirmation)? {
             (ContentKind::Lines, content) if content.is_empty() => Ok(self.0),
@@ -141,19 +144,19 @@ impl HubHandshake {
     }
 }
 
-/// The kind of a message's content.
+/// What a message contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ContentKind {
     /// The next bytes of the stream of lines.
     Lines = 0,
-    /// A question whether the other side lives, with a number.
+    /// A question whether the other side is still there, with a number.
     Ping = 1,
-    /// The answer to a ping, with the number of the ping.
+    /// The answer to a ping, with the number of that ping.
     Pong = 2,
 }
 
-/// Encrypts outgoing messages and decrypts incoming ones, each in a fixed order.
+/// Encrypts outgoing messages and decrypts incoming ones. The messages of each direction must stay in order.
 pub struct NoiseChannel(TransportState);
 
 impl NoiseChannel {
@@ -168,10 +171,10 @@ impl NoiseChannel {
         Ok(message)
     }
 
-    /// Decrypts the next message from the other side.
+    /// Decrypts the next message of the other side.
     ///
     /// # Errors
-    /// When the message is not the next one, or does not come from the other side.
+    /// When this is not the next message, or the message does not come from the other side.
     pub fn open(&mut self, message: &[u8]) -> Result<(ContentKind, Vec<u8>), Error> {
         let mut content = vec![0; message.len()];
         let length = self.0.read_message(message, &mut content)?;
@@ -194,7 +197,7 @@ mod tests {
         NetworkKey::derive(secret).unwrap()
     }
 
-    /// The hub's and the guest's channel of one connection.
+    /// Makes the two channels of one connection: the hub's and the guest's.
     fn connect(hub: &NetworkKey, guest: &NetworkKey) -> Result<(NoiseChannel, NoiseChannel), Error> {
         let (guest, first) = GuestHandshake::start(guest)?;
         let (hub, reply) = HubHandshake::reply(hub, &first)?;
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_stretching_is_pbkdf2() {
-        // The test vectors that draft-josefsson-scrypt-kdf and others give for SHA-256.
+        // The test vectors for SHA-256 from draft-josefsson-scrypt-kdf and other sources.
         for (rounds, want) in [(1, 0x120f_b6cf_u32), (2, 0xae4d_0c95), (4096, 0xc5e4_78d5)] {
             assert_eq!(stretch(b"password", b"salt", rounds).unwrap()[..4], want.to_be_bytes());
         }
@@ -222,7 +225,7 @@ mod tests {
         assert!(connect(&right, &right).is_ok());
         let (guest, first) = GuestHandshake::start(&wrong).unwrap();
         assert!(HubHandshake::reply(&right, &first).is_err(), "a hub answers no stranger");
-        // The guest rejects a false hub that answers in spite of a wrong secret.
+        // The guest rejects a false hub that answers although the secrets differ.
         let (_, reply) = HubHandshake::reply(&wrong, &first).unwrap();
         assert!(guest.finish(&reply).is_ok());
         let (guest, first) = GuestHandshake::start(&right).unwrap();
@@ -241,11 +244,11 @@ mod tests {
         let (mut guest, confirmation) = guest.finish(&reply).unwrap();
         let line = guest.seal(ContentKind::Lines, b"line\n").unwrap();
         assert!(hub.finish(&confirmation).unwrap().open(&line).is_ok());
-        // The hub chooses a new key each time, so the rest of a recording does not fit.
+        // The hub chooses a new key each time, so the rest of the recording does not match.
         let (again, other_reply) = HubHandshake::reply(&key, &first).unwrap();
         assert_ne!(other_reply, reply);
         assert!(again.finish(&confirmation).is_err());
-        // A recorded reply does not fit a new guest either.
+        // A recorded answer does not match a new guest either.
         assert!(GuestHandshake::start(&key).unwrap().0.finish(&reply).is_err());
     }
 
@@ -256,13 +259,13 @@ mod tests {
         assert!(!message.windows(4).any(|part| part == b"plan"));
         assert_eq!(message.len(), b"the plan is secret\n".len() + OVERHEAD);
         assert_eq!(hub.open(&message).unwrap(), (ContentKind::Lines, b"the plan is secret\n".to_vec()));
-        // The same text looks different when it is encrypted again.
+        // When the same text is encrypted again, the result is different.
         assert_ne!(guest.seal(ContentKind::Lines, b"the plan is secret\n").unwrap(), message);
         assert!(guest.seal(ContentKind::Lines, &[0; MESSAGE_MAX - OVERHEAD]).is_ok());
         assert!(guest.seal(ContentKind::Lines, &[0; MESSAGE_MAX]).is_err());
     }
 
-    /// Changes a stream of messages as a hostile relay could.
+    /// Changes a stream of messages in ways that a hostile relay could.
     fn tamper(messages: &mut Vec<Vec<u8>>, mut random: impl FnMut(usize) -> usize) {
         let at = random(messages.len());
         match random(6) {
@@ -281,7 +284,7 @@ mod tests {
                 messages[at].truncate(length);
             }
             _ => {
-                // This message was encrypted under another key.
+                // Here, the message was encrypted with another key.
                 let (mut stranger, _) = connected();
                 messages[at] = stranger.seal(ContentKind::Lines, b"false\n").unwrap();
             }
@@ -305,7 +308,7 @@ mod tests {
             let opened: Vec<Vec<u8>> =
                 messages.iter().map_while(|one| hub.open(one).ok()).map(|(_, line)| line).collect();
             assert_eq!(opened, lines[..n_true], "seed {seed}");
-            // The hub also refuses its own messages when they are sent back to it.
+            // The hub also refuses its own messages, if they are sent back.
             let own = hub.seal(ContentKind::Ping, &[0; 4]).unwrap();
             assert!(hub.open(&own).is_err(), "seed {seed}");
         }

@@ -1,31 +1,31 @@
-//! Counts failed attempts to authenticate by address, and reports them once a minute. If each attempt got a line,
+//! Counts failed authentications by address, and reports them at most once a minute. If each failure were logged,
 //! strangers could fill the log.
 //!
-//! **Invariant:** the memory and the report stay bounded, however many addresses try.
+//! **Invariant:** memory and reports stay bounded, no matter how many addresses try.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// How often a report is due.
+/// How long failures are collected for one report.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
-/// Addresses with a count of their own. All other addresses share one count.
+/// How many addresses have a count of their own. All other addresses share one count.
 const ADDRESSES_MAX: usize = 512;
-/// How many addresses a report names. The addresses with the most failures come first.
+/// How many addresses a report names. Those with the most failures come first.
 const NAMED_MAX: usize = 8;
 
-/// The failures of this minute.
+/// The failures of the current minute.
 #[derive(Debug, Default)]
 pub struct AuthFailures {
     by_address: HashMap<IpAddr, u32>,
-    /// The failures of addresses for which the map has no room.
+    /// How often addresses without a count of their own have failed.
     others: u32,
-    /// The time of the first failure.
+    /// When the first failure happened.
     began: Option<Instant>,
 }
 
 impl AuthFailures {
-    /// Counts a failure; returns the number of failures from this address in this minute.
+    /// Counts a failure. Returns how often this address has failed in this minute.
     pub fn note(&mut self, address: IpAddr, now: Instant) -> u32 {
         self.began.get_or_insert(now);
         let has_room = self.by_address.len() < ADDRESSES_MAX || self.by_address.contains_key(&address);
@@ -34,22 +34,23 @@ impl AuthFailures {
         *n
     }
 
-    /// The failures of this address in this minute. An address without a count of its own gets the shared count.
+    /// How often this address has failed in this minute. If the address has no count of its own, this is the shared
+    /// count.
     pub fn count_of(&self, address: IpAddr) -> u32 {
         self.by_address.get(&address).copied().unwrap_or(self.others)
     }
 
-    /// When a report is due, if there was a failure.
+    /// When the next report is due; `None` if there was no failure.
     pub fn report_due(&self) -> Option<Instant> {
         self.began.map(|began| began + REPORT_EVERY)
     }
 
-    /// Whether the minute is over.
+    /// Whether the next report is due.
     pub fn is_report_due(&self, now: Instant) -> bool {
         self.report_due().is_some_and(|due| due <= now)
     }
 
-    /// Ends the minute; returns the addresses with their counts, if there was any failure.
+    /// Ends the minute. Returns the addresses with their counts, if there was any failure.
     pub fn take_report(&mut self) -> Option<String> {
         self.began?;
         let ended = std::mem::take(self);

@@ -1,7 +1,7 @@
-//! The bridge between a WebSocket to another machine and the lines of a local socket pair.
+//! The bridge between a WebSocket to another machine and the lines on a local socket pair.
 //!
-//! **Invariant:** the bridge reads from one side only as fast as the other side accepts. A slow side costs a bounded
-//! buffer and blocks nobody.
+//! **Invariant:** the bridge reads from one side only as fast as the other side accepts bytes. A slow side takes up
+//! a bounded buffer and blocks nobody.
 
 use super::auth::{ContentKind, NoiseChannel};
 use super::encrypted::{self, Received};
@@ -14,39 +14,39 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
 use tungstenite::{Error, Message, WebSocket};
 
-/// How many bytes may wait for the pair before the bridge stops reading from the network.
+/// How many bytes may wait for the socket pair before the bridge stops reading from the network.
 const WAITING_MAX: usize = 256 << 10;
-/// How many messages and reads one turn serves, so that other bridges get their turn.
+/// How many messages and how many reads one turn handles, so that other bridges get a turn.
 const TURN_MAX: usize = 32;
-/// Maximum number of bytes in one read from the socket pair. They fit into one message.
+/// Maximum number of bytes that are read from the socket pair at once. They fit into one message.
 const READ_LEN: usize = 16 << 10;
 
-/// The state of a bridge after a turn.
+/// What a bridge needs after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BridgeStatus {
-    /// Nothing is left to do before the next event.
+    /// The bridge has nothing to do before the next event.
     Idle,
-    /// There is more to carry, so the next turn must not wait.
+    /// The bridge has more to do, so the next turn must not wait for an event.
     MoreWork,
-    /// One of the sides is gone.
+    /// One of the two sides is gone.
     Closed,
 }
 
-/// The form of lines in WebSocket messages.
+/// How lines are put into WebSocket messages.
 pub enum Framing {
-    /// For another slm-mesh: one encrypted stream.
+    /// For another slm-mesh. The messages carry one encrypted stream.
     Encrypted(Box<NoiseChannel>),
-    /// For a push client of slm-mesh 1.3: one text message for each line.
+    /// For a push client of slm-mesh 1.3. Each line is one text message.
     Plain(LineBuffer),
 }
 
-/// What can be read without blocking. The poll reports each change only once, and a read that would block wastes a
-/// system call.
+/// What can be read without blocking. This must be stored, because the poll reports each change only once. A read
+/// that would block wastes a system call.
 #[derive(Debug, Clone, Copy)]
 struct Readiness {
     network: bool,
     pair: bool,
-    /// Whether the other end of the pair is closed. A short read does not clear this.
+    /// Whether the other end of the pair was closed. A short read does not reset this.
     pair_closed: bool,
 }
 
@@ -54,14 +54,14 @@ struct Readiness {
 pub struct Bridge {
     socket: WebSocket<TcpStream>,
     framing: Framing,
-    /// Our end of the pair.
+    /// The bridge's end of the pair.
     pair: UnixStream,
     token: Token,
     ready: Readiness,
-    /// Whether the poll reports that the socket pair accepts bytes. Only while `waiting` has bytes, because otherwise
-    /// each line that the other end reads would wake this thread.
+    /// Whether the poll reports when the pair accepts bytes. This is so only while `waiting` contains bytes.
+    /// Otherwise each line that the other end reads would wake this thread.
     watches_room: bool,
-    /// Bytes for the pair that it has not accepted yet.
+    /// Bytes that the pair has not accepted yet.
     waiting: Vec<u8>,
     /// Whether the WebSocket has bytes that the network has not accepted yet.
     is_network_full: bool,
@@ -69,10 +69,10 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Makes a bridge for a socket whose other side has proven the secret, and watches the pair with this token.
+    /// Makes a bridge for a WebSocket whose other side has proven the secret. Registers the pair under this token.
     ///
     /// # Errors
-    /// When the pair can't be watched.
+    /// When the pair can't be registered in the poll.
     pub fn new(
         socket: WebSocket<TcpStream>,
         framing: Framing,
@@ -86,7 +86,7 @@ impl Bridge {
             framing,
             pair,
             token,
-            // Bytes that arrived before now cause no further event.
+            // Bytes that have already arrived will not cause an event.
             ready: Readiness { network: true, pair: true, pair_closed: false },
             watches_room: false,
             waiting: Vec::new(),
@@ -95,7 +95,7 @@ impl Bridge {
         })
     }
 
-    /// Notes what became readable.
+    /// Notes which side has become readable.
     pub fn note_event(&mut self, event: &Event) {
         if event.token() == self.token {
             self.ready.pair |= event.is_readable();
@@ -105,7 +105,7 @@ impl Bridge {
         }
     }
 
-    /// Carries what can be carried now.
+    /// Carries as much as is possible now.
     pub fn run_turn(&mut self, registry: &Registry) -> BridgeStatus {
         let status = self.carry_both_ways();
         let watches_room = !self.waiting.is_empty();
@@ -153,7 +153,7 @@ impl Bridge {
         if self.write_pair() { BridgeStatus::MoreWork } else { BridgeStatus::Closed }
     }
 
-    /// Takes a message from the network; returns false if it ends the connection.
+    /// Handles a message from the network. Returns false if the message ends the connection.
     fn take_message(&mut self, message: &Message, now: Instant) -> bool {
         match (&mut self.framing, message) {
             (Framing::Encrypted(channel), _) => match encrypted::receive(channel, &mut self.liveness, message, now) {
@@ -174,7 +174,7 @@ impl Bridge {
         true
     }
 
-    /// Writes what the pair accepts; returns false if the pair is gone.
+    /// Writes as much as the pair accepts. Returns false if the pair is gone.
     fn write_pair(&mut self) -> bool {
         let mut n_written = 0;
         while n_written < self.waiting.len() {
@@ -204,7 +204,7 @@ impl Bridge {
             match self.pair.read(&mut buffer) {
                 Ok(0) => return BridgeStatus::Closed,
                 Ok(n) => {
-                    // After a short read, the next bytes cause a new event.
+                    // After a short read, the next bytes will cause a new event.
                     self.ready.pair = n == buffer.len();
                     if !self.write_lines(&buffer[..n]) {
                         return BridgeStatus::Closed;
@@ -221,7 +221,7 @@ impl Bridge {
         BridgeStatus::MoreWork
     }
 
-    /// Turns bytes from the pair into messages; returns false if they can't be sent.
+    /// Sends bytes from the pair as messages. Returns false if this fails.
     fn write_lines(&mut self, bytes: &[u8]) -> bool {
         match &mut self.framing {
             Framing::Encrypted(_) => self.write_sealed(ContentKind::Lines, bytes),
@@ -249,7 +249,7 @@ impl Bridge {
         }
     }
 
-    /// Sends what the network accepts. Returns whether everything was sent, or `None` if the network is gone.
+    /// Sends as much as the network accepts. Returns whether everything was sent, or `None` if the network is gone.
     fn flush(&mut self) -> Option<bool> {
         match self.socket.flush() {
             Ok(()) => self.is_network_full = false,
@@ -259,7 +259,7 @@ impl Bridge {
         Some(!self.is_network_full)
     }
 
-    /// Sends a ping when it is due. Returns false if the other side is gone or was silent for too long.
+    /// Sends a ping if one is due. Returns false if the other side is gone or has been silent for too long.
     pub fn check_liveness(&mut self, now: Instant) -> bool {
         if self.liveness.is_dead(now) {
             return false;
@@ -274,14 +274,14 @@ impl Bridge {
         true
     }
 
-    /// Delivers the last bytes and closes the WebSocket, as far as the sides still accept anything.
+    /// Delivers the last bytes and closes the WebSocket, as far as both sides still accept bytes.
     fn close(&mut self) {
         let _ = self.write_pair();
         let _ = self.socket.close(None).and_then(|()| self.socket.flush());
     }
 }
 
-/// Takes all complete lines; returns `None` if a line is too long or not UTF-8.
+/// Returns all complete lines. Returns `None` if a line is too long or is not UTF-8.
 fn texts(lines: &mut LineBuffer) -> Option<Vec<String>> {
     let mut texts = Vec::new();
     while let Some(line) = lines.next_line().ok()? {

@@ -1,4 +1,4 @@
-//! What hub and guest do alike with the messages of an encrypted connection.
+//! What hubs and guests both do with the messages of an encrypted connection.
 
 use super::auth::{ContentKind, NoiseChannel};
 use super::liveness::Liveness;
@@ -6,21 +6,21 @@ use snow::Error;
 use std::time::Instant;
 use tungstenite::Message;
 
-/// What a message from the other side brings.
+/// What a message from the other side contains.
 #[derive(Debug, PartialEq)]
 pub enum Received {
     /// The next bytes of the stream of lines.
     Lines(Vec<u8>),
-    /// Nothing for the lines, but messages to send back.
+    /// No lines, but messages that must be sent back.
     Replies(Vec<Message>),
     /// The end of the connection.
     Close,
 }
 
-/// Decrypts a message, and notes the sign of life in it.
+/// Decrypts a message, and notes that the other side is there.
 ///
 /// # Errors
-/// When the other side cannot have sent it, which ends the connection.
+/// When the message can't come from the other side. In this case, the connection must end.
 pub fn receive(
     channel: &mut NoiseChannel,
     liveness: &mut Liveness,
@@ -31,7 +31,7 @@ pub fn receive(
         Message::Binary(sealed) => sealed,
         Message::Close(_) => return Ok(Received::Close),
         Message::Text(_) => return Err(Error::Input),
-        // A relay can make WebSocket's own pings and pongs, so they prove nothing.
+        // A relay can make up the pings and pongs of the WebSocket itself, so they prove nothing.
         _ => return Ok(Received::Replies(Vec::new())),
     };
     match channel.open(sealed)? {
@@ -56,7 +56,7 @@ pub fn receive(
 /// Encrypts a message.
 ///
 /// # Errors
-/// When the content does not fit into one.
+/// When the content is too long for one message.
 pub fn seal(channel: &mut NoiseChannel, kind: ContentKind, content: &[u8]) -> Result<Message, Error> {
     channel.seal(kind, content).map(Message::binary)
 }

@@ -1,4 +1,5 @@
-//! The guest's side of a connection: connects to a hub, proves the secret, and returns a stream that carries lines.
+//! The guest's side of a connection. It connects to a hub, proves the secret, and returns a stream that carries
+//! lines.
 
 use super::auth::{GuestHandshake, NetworkKey, NoiseChannel};
 use super::guest_stream::GuestStream;
@@ -14,24 +15,27 @@ use tungstenite::error::{ProtocolError, SubProtocolError};
 use tungstenite::handshake::HandshakeError;
 use tungstenite::{Message, WebSocket};
 
-/// The approximate waits before further attempts to reach a hub that has too many handshakes, in ms.
+/// How long to pause before each further attempt, if the hub has too many handshakes, in ms. Random jitter is
+/// added.
 const RETRY_PAUSES_MS: &[u64] = &[20, 50, 100, 200, 400];
-/// How long a connection to one address may take, in ms.
+/// How long connecting to one address may take, in ms.
 const CONNECT_MS: u64 = 3_000;
-/// How many addresses of one name we try.
+/// How many addresses of one name are tried.
 const ADDRESSES_TRIED: usize = 4;
 
-/// Where a hub is.
+/// The address of a hub.
 struct HubAddress<'a> {
     host: &'a str,
     port: u16,
 }
 
-/// Asks the other hubs of a mesh whether one of them leads now, while this hub is silent.
+/// Asks the other hubs of the mesh whether one of them leads now. It is called while the hub of this connection is
+/// silent.
 pub type SecondOpinion = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Connects to a hub and proves the secret; returns the stream for lines. The jitter spreads the attempts of guests
-/// that lost their connection at the same time. A second opinion ends the connection to a silent hub sooner.
+/// Connects to a hub and proves the secret. Returns the stream for lines. Jitter keeps guests that lost their
+/// connections at the same time from trying again at the same time. With a second opinion, the connection to a
+/// silent hub ends sooner.
 ///
 /// # Errors
 /// `Gone` when the hub can't be reached, `Refused` when the secrets differ.
@@ -93,8 +97,8 @@ impl HubAddress<'_> {
         Ok(stream)
     }
 
-    /// Requests the upgrade to a WebSocket. Returns `None` if the hub hung up without an answer, as a hub without
-    /// room does.
+    /// Requests the upgrade to a WebSocket. Returns `None` if the hub hangs up without an answer, because it has no
+    /// room.
     fn upgrade(&self, network: HubSocket) -> Result<Option<WebSocket<HubSocket>>, Error> {
         let (host, port) = (self.host, self.port);
         let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };

@@ -1,10 +1,10 @@
-//! The guest's end of a connection: a stream of lines like a socket's, which encrypts what is written, decrypts
-//! what arrives, and gives up a hub that is silent for too long.
+//! The guest's end of a connection. It is a stream of lines, like a socket. It encrypts what is written, decrypts
+//! what arrives, and ends when the hub has been silent for too long.
 //!
-//! It has no thread. Whoever waits for lines answers the hub's pings meanwhile, and sends its own.
+//! The stream has no thread of its own. While somebody waits for lines, the stream answers the hub's pings and
+//! sends pings to the hub.
 //!
-//! **Invariant:** nobody waits while holding the lock, so that one thread can write while another one waits
-//! for lines.
+//! **Invariant:** nobody waits while holding the lock, so one thread can write while another one waits for lines.
 
 use super::auth::{ContentKind, NoiseChannel};
 use super::encrypted::{self, Received};
@@ -19,19 +19,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tungstenite::{Error, Message, WebSocket};
 
-/// Decrypted bytes that may wait for the reader before we stop reading from the network.
+/// How many decrypted bytes may wait for a reader before the stream stops reading from the network.
 const WAITING_MAX: usize = 256 << 10;
-/// Bytes of lines that go into one message.
+/// How many bytes of lines go into one message.
 const CONTENT_MAX: usize = 16 << 10;
 /// How long the network may take to accept what is written.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 
-/// A handle of the connection. The connection ends with the last handle.
+/// A handle of the connection. The connection ends when the last handle is dropped.
 pub struct GuestStream {
     shared: Arc<Shared>,
-    /// How long a read waits; without a limit if `None`.
+    /// How long a read may wait; `None` if it may wait for ever.
     read_timeout: Option<Duration>,
-    /// No read waits at all.
+    /// Whether reads never wait.
     is_nonblocking: bool,
 }
 
@@ -45,13 +45,13 @@ struct Connection {
     channel: Box<NoiseChannel>,
     liveness: Liveness,
     second_opinion: Option<SecondOpinion>,
-    /// Decrypted bytes that nobody has read yet.
+    /// Decrypted bytes that have not been read yet.
     lines: Vec<u8>,
     has_ended: bool,
 }
 
 impl GuestStream {
-    /// A stream over a connection whose hub has proven itself.
+    /// Makes a stream over a connection whose hub has proven the secret.
     ///
     /// # Errors
     /// When the socket is gone.
@@ -70,28 +70,29 @@ impl GuestStream {
         Ok(GuestStream { shared, read_timeout: None, is_nonblocking: false })
     }
 
-    /// Another handle of the same connection, for another thread.
+    /// Makes another handle of the same connection, for another thread.
     #[must_use]
     pub fn another(&self) -> GuestStream {
         GuestStream { shared: Arc::clone(&self.shared), read_timeout: None, is_nonblocking: false }
     }
 
-    /// Sets how long a read waits before it fails with `WouldBlock`; `None` waits for ever.
+    /// Sets how long a read waits before it fails with `WouldBlock`. With `None`, it waits for ever.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
         self.read_timeout = timeout;
     }
 
-    /// Lets reads and writes fail with `WouldBlock` instead of waiting.
+    /// Makes reads and writes fail with `WouldBlock` instead of waiting.
     pub fn set_nonblocking(&mut self, nonblocking: bool) {
         self.is_nonblocking = nonblocking;
     }
 
-    /// Ends the connection. With `Write`, the hub first receives all that was written, and ends it then.
+    /// Ends the connection. With `Write`, the hub first receives everything that was written, and then ends the
+    /// connection.
     pub fn shutdown(&self, how: Shutdown) {
         if how == Shutdown::Write {
             self.shared.lock().say_goodbye();
         } else {
-            // It may have ended already.
+            // The connection may already have ended.
             let _ = self.shared.network.shutdown(how);
         }
     }
@@ -137,7 +138,7 @@ impl Write for GuestStream {
             if self.is_nonblocking && !connection.flush()? {
                 return Err(ErrorKind::WouldBlock.into());
             }
-            // All at once, so that the lines of two threads do not mix.
+            // All bytes are queued at once, so that the lines of two threads do not mix.
             connection.write_lines(bytes)?;
             connection.flush()? || self.is_nonblocking
         };
@@ -149,7 +150,7 @@ impl Write for GuestStream {
             }
             wait_for(&self.shared.network, SocketEvent::ReadableOrWritable, left)?;
             let mut connection = self.shared.lock();
-            // The hub may read no more of our bytes until we read some of its bytes.
+            // The hub may stop reading our bytes until we read some of its bytes.
             connection.receive(Instant::now());
             is_sent = connection.flush()?;
         }
@@ -162,7 +163,7 @@ impl Write for GuestStream {
 }
 
 impl AsFd for GuestStream {
-    /// Becomes readable when lines have arrived, and also without any.
+    /// The descriptor becomes readable when lines have arrived, but also at other times.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.network.as_fd()
     }
@@ -175,7 +176,7 @@ impl std::fmt::Debug for GuestStream {
 }
 
 impl Connection {
-    /// Takes what has arrived, as far as there is room for it.
+    /// Takes what has arrived, as long as there is room for it.
     fn receive(&mut self, now: Instant) {
         while self.lines.len() < WAITING_MAX && !self.has_ended {
             match self.socket.read() {
@@ -194,7 +195,7 @@ impl Connection {
                 for reply in replies {
                     self.queue(reply);
                 }
-                // What the network does not take now goes out with the next write.
+                // What the network does not accept now is sent with the next write.
                 self.has_ended |= self.flush().is_err();
             }
             Ok(Received::Close) | Err(_) => self.has_ended = true,
@@ -222,7 +223,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Queues a message. The network may be full; then it goes out later.
+    /// Queues a message. If the network accepts no more bytes now, the message is sent later.
     fn queue(&mut self, message: Message) {
         match self.socket.write(message) {
             Ok(()) => {}
@@ -231,7 +232,7 @@ impl Connection {
         }
     }
 
-    /// Sends what the network takes; whether that was all.
+    /// Sends as much as the network accepts. Returns whether everything was sent.
     fn flush(&mut self) -> io::Result<bool> {
         match self.socket.flush() {
             Ok(()) if !self.has_ended => Ok(true),
@@ -243,7 +244,7 @@ impl Connection {
         }
     }
 
-    /// Asks the hub whether it lives when it is time, and gives it up when it is silent for too long.
+    /// Sends a ping if one is due, and ends the connection if the hub has been silent for too long.
     fn check_liveness(&mut self, now: Instant, network: &Arc<TcpStream>) {
         self.has_ended |= self.liveness.is_dead(now);
         if self.liveness.doubt_due(now)
@@ -259,7 +260,7 @@ impl Connection {
         }
     }
 
-    /// Tells the hub that nothing more comes, as far as it still listens.
+    /// Tells the hub that nothing more will come, if the hub is still listening.
     fn say_goodbye(&mut self) {
         let _ = self.socket.close(None).and_then(|()| self.socket.flush());
     }
@@ -271,8 +272,8 @@ impl Drop for Connection {
     }
 }
 
-/// Ends a connection if the other hubs say that another hub leads. A thread asks them, because this hub may only be
-/// slow, and its lines must not wait.
+/// Ends a connection if the other hubs say that another hub leads. A thread asks the other hubs, because this hub
+/// may just be slow, and its lines must not be held up meanwhile.
 fn ask_others(second_opinion: &SecondOpinion, network: &Arc<TcpStream>) {
     let (second_opinion, network) = (Arc::clone(second_opinion), Arc::clone(network));
     let ask = move || {
@@ -281,6 +282,6 @@ fn ask_others(second_opinion: &SecondOpinion, network: &Arc<TcpStream>) {
             let _ = network.shutdown(Shutdown::Both);
         }
     };
-    // Without a thread, the guest gives the hub up after it has been silent for long enough.
+    // Without the thread, the guest gives up the hub once the hub has been silent for too long.
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(ask);
 }

@@ -1,4 +1,5 @@
-//! The hub's side of a connection until it is accepted: first the WebSocket upgrade, then the proof of the secret.
+//! The hub's side of a connection until it is accepted or rejected: first the upgrade to a WebSocket, then the
+//! proof of the secret.
 //!
 //! **Invariant:** a client that does not know the secret learns only that it was not accepted.
 
@@ -17,16 +18,16 @@ use tungstenite::{Error, Message, WebSocket};
 
 const PROTOCOL_HEADER: &str = "sec-websocket-protocol";
 
-/// The role that a client requests with the head of its request.
+/// What a client wants, according to the head of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RequestedRole {
-    /// A session or command of slm-mesh.
+    /// To connect as a session or a command of slm-mesh.
     Guest,
-    /// A session of slm-mesh 0.1.0, whose protocol we no longer speak.
+    /// To connect as a session of slm-mesh 0.1.0, whose protocol is no longer supported.
     OutdatedGuest,
-    /// A push client with a valid bearer token.
+    /// To receive pushes, with a valid bearer token.
     Subscriber,
-    /// A push client with a wrong bearer token.
+    /// To receive pushes, with a wrong bearer token.
     RejectedSubscriber,
     /// Anything else.
     Unknown,
@@ -37,17 +38,17 @@ enum RequestedRole {
 pub enum Rejection {
     /// The client presented a wrong secret.
     WrongSecret,
-    /// The client speaks the protocol of slm-mesh 0.1.0.
+    /// The client uses the protocol of slm-mesh 0.1.0.
     Outdated,
     /// The client presented no secret, or took too long.
     NoSecret,
 }
 
-/// An accepted connection.
+/// A connection that was accepted.
 pub struct AcceptedSocket {
-    /// The WebSocket.
+    /// The WebSocket of the connection.
     pub socket: WebSocket<TcpStream>,
-    /// The framing of its messages.
+    /// How lines are put into the messages of the WebSocket.
     pub framing: Framing,
 }
 
@@ -59,21 +60,21 @@ enum Stage {
     AwaitingConfirmation(WebSocket<TcpStream>, HubHandshake),
 }
 
-/// A connection that has not proven the secret yet.
+/// A connection whose client has not proven the secret yet.
 pub struct PendingHandshake {
     stage: Stage,
-    /// Set while the head of the request is read.
+    /// What the client wants. This is set when the head of the request is read.
     role: Arc<OnceLock<RequestedRole>>,
 }
 
-/// The progress of a handshake.
+/// How far a handshake has got.
 #[expect(clippy::large_enum_variant, reason = "it lives for one step")]
 pub enum Progress {
-    /// The handshake waits for the other side.
+    /// The handshake waits for the client.
     Pending(PendingHandshake),
-    /// It is complete.
+    /// The handshake is complete.
     Accepted(Box<AcceptedSocket>),
-    /// It failed.
+    /// The handshake has failed.
     Rejected(Rejection),
 }
 
@@ -88,7 +89,7 @@ impl PendingHandshake {
         }
     }
 
-    /// Continues the handshake as far as the received bytes allow.
+    /// Continues the handshake as far as the bytes that have arrived allow.
     pub fn advance(self, key: &NetworkKey) -> Progress {
         let role = self.role;
         match self.stage {
@@ -109,7 +110,7 @@ impl PendingHandshake {
     }
 }
 
-/// Why a request for an upgrade failed.
+/// Why the upgrade of a connection failed.
 fn rejection(role: Option<&RequestedRole>) -> Rejection {
     match role {
         Some(RequestedRole::OutdatedGuest) => Rejection::Outdated,
@@ -152,20 +153,20 @@ fn await_confirmation(
     }
 }
 
-/// Closes a connection with a wrong secret. The client learns nothing else.
+/// Closes a connection whose client has a wrong secret. The client learns nothing else.
 fn reject(mut socket: WebSocket<TcpStream>) -> Progress {
-    // If the client has hung up already, the effect is the same.
+    // If this fails, the client has already hung up.
     let _ = socket.close(None).and_then(|()| socket.flush());
     Progress::Rejected(Rejection::WrongSecret)
 }
 
-/// Decides about the role from the head of a request. A guest requests its own path and subprotocol; a push client
-/// requests another path and sends a bearer token.
+/// Decides what a client wants from the head of its request. A guest requests a path and a subprotocol of its own.
+/// A push client requests another path and sends a bearer token.
 fn upgrade_check(bearer: BearerCheck, role: Arc<OnceLock<RequestedRole>>) -> UpgradeCheck {
     #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
     let check = move |request: &Request, mut response: Response| {
         let requested = requested_role(request, &bearer);
-        // This runs once for each request, so the role is not set yet.
+        // This runs only once for each connection, so the role has not been set yet.
         let _ = role.set(requested);
         match requested {
             RequestedRole::Guest => {
@@ -183,7 +184,7 @@ fn upgrade_check(bearer: BearerCheck, role: Arc<OnceLock<RequestedRole>>) -> Upg
 fn requested_role(request: &Request, bearer: &BearerCheck) -> RequestedRole {
     let headers = request.headers();
     if headers.contains_key("origin") {
-        // Any web page can open a WebSocket, and a browser always sends the page's origin.
+        // Any web page can open a WebSocket, and then the browser sends the origin of the page.
         return RequestedRole::Unknown;
     }
     if request.uri().path() == GUEST_PATH {
@@ -207,7 +208,7 @@ fn refuse(status: StatusCode, reason: &str) -> ErrorResponse {
     refusal
 }
 
-/// Reads the next message, if it has arrived. Returns an error for anything that does not belong to a handshake.
+/// Reads the next message, if it has arrived. Anything that does not belong to a handshake is an error.
 fn read_message(socket: &mut WebSocket<TcpStream>) -> Result<Option<Vec<u8>>, ()> {
     match socket.read() {
         Ok(Message::Binary(message)) if message.len() <= 1024 => Ok(Some(message.to_vec())),

@@ -1,8 +1,8 @@
-//! The hub's listener: a thread that accepts connections from other machines on a TCP port. It gives the broker one
-//! end of a socket pair for each of them.
+//! The hub's listener: a thread that accepts connections from other machines on a TCP port. For each connection, it
+//! gives the broker one end of a socket pair.
 //!
-//! **Invariant:** a connection that has proven nothing costs a bounded buffer for a bounded time. The number of such
-//! connections is bounded, per address and in total.
+//! **Invariant:** a connection whose client has proven nothing takes up a bounded buffer for a bounded time. The
+//! number of such connections is bounded, per address and in total.
 
 use super::HANDSHAKE_MS;
 use super::auth::NetworkKey;
@@ -24,38 +24,39 @@ const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// Maximum number of accepted connections at the same time.
 const ACCEPTED_MAX: usize = 10_000;
-/// Maximum number of pending handshakes at the same time, in total and from one address. At the maximum, a new
-/// handshake replaces the oldest.
+/// Maximum number of pending handshakes at the same time, in total and from one address. If there are more, a new
+/// handshake replaces the oldest one.
 const PENDING_MAX: usize = 256;
 const PENDING_PER_ADDRESS_MAX: usize = 64;
-/// How many connections the thread accepts before it serves the open ones, so that none is dropped unread.
+/// How many connections the thread accepts before it serves the open ones. With more, some connections would be
+/// dropped before anything is read from them.
 const ACCEPT_MAX: usize = 32;
-/// After this many wrong secrets in a minute, an address may have fewer pending handshakes, and each is delayed. That
-/// delays guests with the right secret at this address, too.
+/// If an address has sent this many wrong secrets in a minute, it may have fewer pending handshakes, and each of
+/// them is delayed. This also delays guests at this address that have the right secret.
 const WRONG_SECRETS_MAX: u32 = 20;
 const PENDING_PER_SUSPECT_MAX: usize = 4;
 const SUSPECT_DELAY: Duration = Duration::from_secs(1);
-/// How often the thread checks deadlines and signs of life while there are connections.
+/// How often the thread checks deadlines and signs of life, if there are connections.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// When no file descriptor was free, the thread accepts again after this time.
+/// How long the thread waits before it accepts again, if no file descriptor was free.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// The purpose of an accepted connection.
+/// What a connection was accepted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptedRole {
-    /// A session or command of slm-mesh that has proven the secret.
+    /// A session or a command of slm-mesh, which has proven the secret.
     Session,
-    /// A push client of slm-mesh 1.3 with a valid bearer token.
+    /// A push client of slm-mesh 1.3, which has a valid bearer token.
     PushSubscriber,
 }
 
-/// An accepted connection.
+/// A connection that was accepted.
 pub struct AcceptedPeer {
     /// The lines of the connection.
     pub stream: UnixStream,
     /// The address of the other side.
     pub address: IpAddr,
-    /// The purpose of the connection.
+    /// What the connection was accepted for.
     pub role: AcceptedRole,
 }
 
@@ -64,9 +65,10 @@ pub type BearerCheck = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// What the listener needs from the broker.
 pub struct BrokerHooks {
-    /// Receives the accepted connections. It is full while the loop is too busy for another connection.
+    /// Receives the accepted connections. This channel is full while the event loop is too busy for further
+    /// connections.
     pub accepted: SyncSender<AcceptedPeer>,
-    /// Wakes the loop.
+    /// Wakes the event loop.
     pub wake: Box<dyn Fn() + Send>,
     /// Decides whether to accept a push client.
     pub bearer: BearerCheck,
@@ -74,7 +76,7 @@ pub struct BrokerHooks {
     pub log: fn(&str),
 }
 
-/// The broker's handle to the listener. Dropping it closes the port and all its connections.
+/// The broker's handle of the listener. When the handle is dropped, the port and all connections are closed.
 pub struct ListenerHandle {
     stopping: Arc<AtomicBool>,
     waker: Arc<Waker>,
@@ -83,7 +85,7 @@ pub struct ListenerHandle {
 }
 
 impl ListenerHandle {
-    /// Begins to accept connections on a bound listener.
+    /// Begins to accept connections on a listener that is bound.
     ///
     /// # Errors
     /// When the poll or the thread can't be created.
@@ -125,18 +127,18 @@ impl Drop for ListenerHandle {
         // This fails only if the thread has ended.
         let _ = self.waker.wake();
         if let Some(thread) = self.thread.take() {
-            // If the thread panicked, it has printed the reason, and the broker ends anyway.
+            // If the thread has panicked, it has printed the reason, and the broker ends anyway.
             let _ = thread.join();
         }
     }
 }
 
-/// A pending handshake and its origin.
+/// A pending handshake, with the address from which it comes.
 struct PendingConnection {
     handshake: PendingHandshake,
     address: IpAddr,
     since: Instant,
-    /// The address tried many wrong secrets, so this connection must wait.
+    /// Whether this handshake must wait, because its address has sent many wrong secrets.
     is_delayed: bool,
 }
 
@@ -147,13 +149,14 @@ struct Acceptor {
     key: NetworkKey,
     broker: BrokerHooks,
     stopping: Arc<AtomicBool>,
-    /// Each connection has two tokens: an even number for the network, and the next number for the pair.
+    /// The next free token. Each connection has two tokens: an even one for the network, and the one after it for
+    /// the pair.
     next_token: usize,
     pending: HashMap<usize, PendingConnection>,
     accepted: HashMap<usize, Bridge>,
-    /// Connections with more work to do, even without an event.
+    /// Connections that have more work to do even if there is no event.
     unfinished: Vec<usize>,
-    /// When to accept again, if a client may be waiting.
+    /// When to accept again; `None` if no client is known to wait.
     accept_at: Option<Instant>,
     rejections: Rejections,
 }
@@ -238,7 +241,7 @@ impl Acceptor {
         match self.hand_over(n, socket, address) {
             Ok(bridge) => {
                 self.accepted.insert(n, bridge);
-                // Data that the guest sent right after its proof may have arrived already.
+                // The guest may have sent data right after its proof, and this data may already have arrived.
                 self.unfinished.push(n);
             }
             Err(error) => (self.broker.log)(&format!("a connection from {address} was dropped: {error}")),
@@ -278,7 +281,7 @@ impl Acceptor {
         self.accept_at = Some(now);
     }
 
-    /// The address with the most pending handshakes.
+    /// The address that has the most pending handshakes.
     fn most_pending(&self) -> Option<IpAddr> {
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
         for pending in self.pending.values() {
@@ -296,26 +299,27 @@ impl Acceptor {
         }
     }
 
-    /// Begins a handshake. If too many are pending, an older one is dropped.
+    /// Begins a handshake. If too many handshakes are pending, an older one is dropped.
     fn start_handshake(&mut self, mut stream: TcpStream, address: IpAddr, now: Instant) {
         let n_same = self.pending.values().filter(|pending| pending.address == address).count();
         let is_suspect = self.rejections.wrong_secret.count_of(address) >= WRONG_SECRETS_MAX;
         let most = if is_suspect { PENDING_PER_SUSPECT_MAX } else { PENDING_PER_ADDRESS_MAX };
         if is_suspect && n_same >= most {
-            // The new connection is dropped here, because otherwise no older one would be served in time.
+            // The new connection is dropped, not an older one. Otherwise no connection of this address would ever
+            // be served.
             return self.rejections.note(Rejection::NoSecret, address, now);
         }
         if n_same >= most {
             self.drop_oldest(address, now);
         } else if self.pending.len() >= PENDING_MAX {
-            // The handshake is dropped at the address that has the most, so that a crowd does not displace a single
+            // The handshake is dropped at the address that has the most, so that a crowd can't displace a single
             // newcomer.
             let Some(crowded) = self.most_pending() else { return };
             self.drop_oldest(crowded, now);
         }
         let n = self.next_token;
         self.next_token += 2;
-        // Small messages must not wait for more data. If this can't be set, the connection is only slower.
+        // Small messages must not wait for more data. If this setting fails, the connection is merely slower.
         let _ = stream.set_nodelay(true);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut stream, Token(n), interest).is_err() {
@@ -326,7 +330,7 @@ impl Acceptor {
         self.unfinished.push(n);
     }
 
-    /// Ends connections that took too long or did not answer, and reports rejected clients.
+    /// Ends the connections that took too long or did not answer, and reports the rejected clients.
     fn check_deadlines(&mut self, now: Instant) {
         let limit = Duration::from_millis(HANDSHAKE_MS);
         for (_, late) in self.pending.extract_if(|_, pending| now.duration_since(pending.since) >= limit) {
@@ -367,7 +371,7 @@ impl Rejections {
         [&self.wrong_secret, &self.no_secret, &self.outdated].into_iter().filter_map(|one| one.report_due()).min()
     }
 
-    /// Returns one line about all rejected connections, once a minute.
+    /// Returns one line about all rejected connections, at most once a minute.
     fn take_report(&mut self, now: Instant) -> Option<String> {
         self.report_due().filter(|due| *due <= now)?;
         let reasons = [

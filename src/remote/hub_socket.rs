@@ -1,5 +1,5 @@
-//! The network socket of a guest: until the handshake is over, all of its reads and writes together have one
-//! time limit; afterwards it never blocks.
+//! The network socket of a guest. Until the handshake is over, there is one time limit for all reads and writes
+//! together. Afterwards, the socket never blocks.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -10,23 +10,23 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct HubSocket {
     network: Arc<TcpStream>,
-    /// When the handshake must be over. A limit for each read is not enough: a hub that sends a byte now and
-    /// then could keep us for minutes.
+    /// When the handshake must be over. A time limit for each read would not be enough: a hub that sends a byte now
+    /// and then could keep the guest waiting for minutes.
     deadline: Option<Instant>,
 }
 
 impl HubSocket {
-    /// A socket whose handshake must be over at that time.
+    /// Makes a socket whose handshake must be over at this time.
     pub fn until(deadline: Instant, network: TcpStream) -> HubSocket {
         HubSocket { network: Arc::new(network), deadline: Some(deadline) }
     }
 
-    /// The socket itself, to wait for it and to shut it down.
+    /// The TCP socket, to wait for events and to shut it down.
     pub fn network(&self) -> Arc<TcpStream> {
         Arc::clone(&self.network)
     }
 
-    /// Lets no read or write block from now on.
+    /// From now on, no read or write may block.
     ///
     /// # Errors
     /// When the socket is gone.
@@ -45,7 +45,7 @@ impl HubSocket {
         self.network.set_write_timeout(Some(left))
     }
 
-    /// A blocking socket reports the end of its time limit as if it did not block.
+    /// When its time limit ends, a blocking socket reports `WouldBlock`. This turns the error into `TimedOut`.
     fn or_timed_out<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match result {
             Err(error) if error.kind() == ErrorKind::WouldBlock && self.deadline.is_some() => {

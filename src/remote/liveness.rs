@@ -1,7 +1,7 @@
-//! Detects whether the other side of a connection still lives.
+//! Detects whether the other side of a connection is still there.
 //!
-//! **Invariant:** an answer counts from the moment of its question, so a relay that delays answers cannot make a dead
-//! side look alive.
+//! **Invariant:** an answer proves only that the other side was there when the question was sent. So a relay that
+//! delays answers can't make a dead side look alive.
 
 use super::{DEAD_MS, PING_MS};
 use std::collections::VecDeque;
@@ -9,29 +9,29 @@ use std::time::{Duration, Instant};
 
 const DEAD_AFTER: Duration = Duration::from_millis(DEAD_MS);
 const PING_AFTER: Duration = Duration::from_millis(PING_MS);
-/// The time after which a guest with several hubs sends a ping, in ms.
+/// After this much silence, a guest with several hubs sends a ping.
 const PING_AFTER_DOUBTFUL: Duration = Duration::from_millis(2_000);
-/// After this time without an answer to a ping, a guest with several hubs asks the other hubs, again and again until
-/// the answer comes. Together with the ping this is 3 s. In this time the other hubs also notice that a hub has lost
-/// its power.
+/// If a ping has had no answer for this long, a guest with several hubs asks the other hubs, and repeats this until
+/// the answer comes. Together with the time before the ping, this is 3 s. Within this time, the other hubs also
+/// notice that a hub has lost power.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
-/// The signs of life so far, and the pings that wait for an answer.
+/// The signs of life so far, and the pings that wait for answers.
 #[derive(Debug)]
 pub struct Liveness {
-    /// The latest time at which the other side surely lived.
+    /// The latest time at which the other side is known to have been there.
     alive_at: Instant,
     pinged_at: Instant,
     last_number: u32,
-    /// Pings without an answer, oldest first.
+    /// The pings without an answer, oldest first.
     unanswered: VecDeque<(u32, Instant)>,
     ping_after: Duration,
-    /// When the silence was last reported; `None` if it never has to be.
+    /// When a doubtful silence was last reported; `None` if such silences are not reported.
     doubted_at: Option<Instant>,
 }
 
 impl Liveness {
-    /// Begins with a side that was heard just now.
+    /// Begins with the assumption that the other side is there now.
     pub fn new(now: Instant) -> Liveness {
         Liveness {
             alive_at: now,
@@ -43,13 +43,13 @@ impl Liveness {
         }
     }
 
-    /// Begins with a side that was heard just now. [`Liveness::doubt_due`] then reports a silence that is not yet
-    /// long enough to give up.
+    /// Begins with the assumption that the other side is there now. [`Liveness::doubt_due`] will also report a
+    /// silence that is not long enough to end the connection.
     pub fn doubtful(now: Instant) -> Liveness {
         Liveness { ping_after: PING_AFTER_DOUBTFUL, doubted_at: Some(now), ..Liveness::new(now) }
     }
 
-    /// Notes a message that only the other side can have sent.
+    /// Notes a message that can only come from the other side.
     pub fn note_message(&mut self, now: Instant) {
         self.alive_at = now;
     }
@@ -67,13 +67,13 @@ impl Liveness {
         now >= self.alive_at + DEAD_AFTER
     }
 
-    /// The number of the next ping, if it is due.
+    /// Returns the number of the next ping, if a ping is due.
     pub fn ping_due(&mut self, now: Instant) -> Option<u32> {
         (now >= self.next_ping()).then(|| self.ping(now))
     }
 
-    /// The number of a ping that may go along with an answer. It is due in half the time, because the other side has
-    /// just asked, and two messages together cost less.
+    /// Returns the number of a ping that can be sent together with an answer. Such a ping is due after half the
+    /// time: the other side has just sent a question, and two messages sent together cost less.
     pub fn ping_along(&mut self, now: Instant) -> Option<u32> {
         (now + self.ping_after / 2 >= self.next_ping()).then(|| self.ping(now))
     }
@@ -90,7 +90,8 @@ impl Liveness {
         self.alive_at.max(self.pinged_at) + self.ping_after
     }
 
-    /// Whether a ping has been without an answer for so long that others should be asked; once a second.
+    /// Whether a ping has been without an answer for so long that the other hubs should be asked. Returns true at
+    /// most once a second.
     pub fn doubt_due(&mut self, now: Instant) -> bool {
         let is_due = self.next_doubt().is_some_and(|at| now >= at);
         if is_due {
@@ -100,12 +101,13 @@ impl Liveness {
     }
 
     fn next_doubt(&self) -> Option<Instant> {
-        // A message that came since shows that the other side lives.
+        // If a message has come after the ping, the other side is there.
         let asked_at = self.unanswered.iter().map(|(_, at)| *at).find(|at| *at > self.alive_at)?;
         Some(asked_at.max(self.doubted_at?) + DOUBT_AFTER)
     }
 
-    /// When [`Liveness::is_dead`], [`Liveness::ping_due`] or [`Liveness::doubt_due`] may next say something new.
+    /// The next time at which [`Liveness::is_dead`], [`Liveness::ping_due`] or [`Liveness::doubt_due`] may return
+    /// something else.
     pub fn deadline(&self) -> Instant {
         let deadline = self.next_ping().min(self.alive_at + DEAD_AFTER);
         self.next_doubt().map_or(deadline, |at| deadline.min(at))

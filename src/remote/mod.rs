@@ -1,10 +1,10 @@
-//! Sessions on other machines: the lines of the Unix socket, encrypted, over a WebSocket.
+//! Sessions on other machines: the lines of the Unix socket are sent over a WebSocket, encrypted.
 //!
-//! The hub puts a `bridge` between the WebSocket and one end of a local socket pair, so that the broker's loop reads
-//! and writes lines, as on one machine. A guest reads and writes them on a `guest_stream`.
+//! On the hub, a `bridge` connects the WebSocket with one end of a local socket pair, so that the broker's loop
+//! reads and writes lines as for a local client. A guest reads and writes the lines on a `guest_stream`.
 //!
-//! **Invariant:** no byte from a client that has not proven the secret reaches the broker. The secret never leaves its
-//! machine. A message that was changed, repeated, reordered or left out ends the connection.
+//! **Invariant:** no byte from a client that has not proven the secret reaches the broker. The secret never leaves
+//! the machine. If a message was changed, repeated, reordered or left out, the connection ends.
 
 mod auth;
 pub mod auth_failures;
@@ -21,19 +21,19 @@ use tungstenite::protocol::WebSocketConfig;
 
 /// The path at which a hub accepts guests. Push clients of slm-mesh 1.3 request `/ws`.
 const GUEST_PATH: &str = "/far";
-/// The WebSocket subprotocol between our own programs. It is also part of each handshake, so that both sides agree on
-/// it. Version 0.1.0 names no subprotocol.
+/// The WebSocket subprotocol between our own programs. It is also part of each handshake, so that both sides are
+/// certain to use the same one. Version 0.1.0 uses no subprotocol.
 const SUBPROTOCOL: &str = "slm-mesh.noise.1";
-/// A handshake that takes longer is dropped, in ms.
+/// How long a handshake may take, in ms. A longer one is dropped.
 const HANDSHAKE_MS: u64 = 3_000;
-/// After this time without a sign of life, a side sends a ping, in ms. This is often enough to survive a cable that is
-/// unplugged for five seconds.
+/// How long one side may hear nothing before it sends a ping, in ms. Such pings are frequent enough to survive a
+/// cable that is unplugged for five seconds.
 const PING_MS: u64 = 3_000;
-/// A side without a sign of life for this long counts as gone, in ms. Users learn of it within 15 s, and in this time a
-/// session also tries once to reach the hub again.
+/// After this much silence, the other side counts as gone, in ms. Within 15 s, a session has also tried once to
+/// reach the hub again, and its users learn that the hub is gone.
 const DEAD_MS: u64 = 10_000;
 
-/// Buffers that are small while a connection is idle, and bounded otherwise.
+/// Limits the buffers of a WebSocket. They are small while the connection is idle, and bounded otherwise.
 fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(8 << 10)
