@@ -41,7 +41,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(6);
 /// An answer that arrives sooner than this counts as quick.
 const QUICK: Duration = Duration::from_secs(4);
-/// Maximum number of reports from the links that wait in the queue to the event loop. While the queue is full, a
+/// Maximum number of reports in the queue from the link threads to the event loop. While the queue is full, a
 /// thread that has a further report waits and does not poll.
 const NEWS_MAX: usize = 4;
 /// How many peers of a linked mesh are processed between two checks of the time.

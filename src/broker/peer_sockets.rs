@@ -164,8 +164,8 @@ impl PushTargets {
         sent
     }
 
-    /// Takes over the sockets that have been connected. Then connects to the peers that are new or due. Peers that
-    /// listen on a WebSocket are left out.
+    /// Takes over the connections that have been established. Then begins to connect to the peers that are new or
+    /// due, except those that listen on a WebSocket.
     pub fn dial(&mut self, context: &mut LoopContext) {
         let LoopContext { mesh, poll, tokens, now, .. } = context;
         let is_current = |peer: &String, socket: &mut PeerSocket| {

@@ -25,7 +25,7 @@ pub enum ScanSource<'a> {
     Thread(i64),
 }
 
-/// One step of a scan: where to begin, in which direction to go, and where to stop at the latest.
+/// One step of a scan: where it begins, in which direction it goes, and where it ends at the latest.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageScan<'a> {
     /// Which messages to scan.

@@ -82,7 +82,7 @@ pub struct HttpConnection<S = TcpStream> {
     on_disconnect: Option<OnDisconnect>,
     /// When the connection began to wait for a request.
     since: Instant,
-    /// When the current phase ends at the latest.
+    /// The deadline of the current phase.
     deadline: Option<Instant>,
 }
 

@@ -33,7 +33,7 @@ pub struct StandbyReport {
     pub position: u64,
     /// When this hub last had the whole log, in ms since boot.
     pub level_at: Option<i64>,
-    /// Why this hub can't follow or lead, if so.
+    /// Why this hub can't follow or lead; `None` if it can.
     pub trouble: Option<String>,
 }
 

@@ -25,7 +25,7 @@ pub struct ClusterReport {
     pub standbys: Vec<(String, u64)>,
     /// The members of etcd.
     pub members: Vec<MemberHealth>,
-    /// Why the last check or the last trimming failed, if it did.
+    /// Why the last check or the last trimming failed; `None` if both succeeded.
     pub trouble: Option<String>,
 }
 

@@ -412,7 +412,7 @@ impl Mail {
     }
 }
 
-/// How long mail that one hook has taken is not given to other hooks of the same event.
+/// How long mail is reserved for the hook that took it. Other hooks of the same event do not get it meanwhile.
 const HOOK_DELIVERY_MS: i64 = 2_000;
 
 impl Mesh {

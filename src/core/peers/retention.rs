@@ -62,7 +62,7 @@ impl Peers {
 }
 
 impl Mesh {
-    /// Marks the peers whose time is up as gone: HTTP clients that send no heartbeat, and sessions whose grace
+    /// Marks as gone the peers whose time is up: HTTP clients that send no heartbeat, and sessions whose grace
     /// period is over.
     pub(in crate::core) fn expire_peers(&mut self, now: i64) -> Result<(), Error> {
         let Peers { peers, settings, .. } = &mut self.peers;
