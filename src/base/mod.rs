@@ -4,6 +4,7 @@
 
 pub mod error;
 pub mod ids;
+pub mod json_text;
 pub mod kinds;
 pub mod limits;
 pub mod paths;

@@ -10,6 +10,7 @@ use super::waiting_calls::WaitReason;
 use super::{Arg, Args, Auth, CallContext, CliPlace, ConnId, Mesh, Op, Outcome, pagination};
 use crate::base::error::Error;
 use crate::base::ids::{PeerId, PublicIds};
+use crate::base::json_text::json_text;
 use crate::base::kinds::EventKind;
 use crate::base::{limits, time};
 use crate::store::{ChannelMember, Event, EventFilter, LockRow, Message, PeerRow, StateEntry};
@@ -330,7 +331,7 @@ impl Journal {
         by: &str,
         now: i64,
     ) -> Result<(), Error> {
-        let (kind, payload) = (change.kind(), change.payload(self.ids).to_string());
+        let (kind, payload) = (change.kind(), json_text(&change.payload(self.ids)));
         let state_key = match change {
             Change::StateChanged(entry) => Some(state_key(entry)),
             _ => None,

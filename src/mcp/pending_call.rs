@@ -3,6 +3,7 @@
 use super::protocol_version::ProtocolVersion;
 use super::stdout_writer::StdoutWriter;
 use crate::base::error::Error;
+use crate::base::json_text::json_text;
 use crate::base::untrusted_text;
 use crate::core::Op;
 use crate::core::op::ArgKind;
@@ -199,6 +200,6 @@ pub fn tool_result(result: Result<Value, Error>, version: ProtocolVersion) -> Va
         Ok(value) => (value, false),
         Err(error) => (error.to_value(), true),
     };
-    let text = untrusted_text::visible_json(&value.to_string());
+    let text = untrusted_text::visible_json(&json_text(&value));
     version.complete_result(json!({ "content": [{ "type": "text", "text": text }], "isError": is_error }))
 }

@@ -1,6 +1,7 @@
 //! JSON-RPC 2.0 with one message on each line (jsonrpc.org/specification).
 
 use crate::base::error::{Error, ErrorKind};
+use crate::base::json_text::json_text;
 use serde_json::{Map, Value, json};
 
 /// The line is not JSON.
@@ -111,18 +112,19 @@ fn is_id(id: &Value) -> bool {
 
 /// Formats a request as a line.
 pub fn request(id: &Value, method: &str, params: &Value) -> String {
-    let method = Value::from(method);
+    let (id, method, params) = (json_text(id), json_text(&Value::from(method)), json_text(params));
     format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{method},\"params\":{params}}}\n")
 }
 
 /// Formats a notification as a line.
 pub fn notification(method: &str, params: &Value) -> String {
-    let method = Value::from(method);
+    let (method, params) = (json_text(&Value::from(method)), json_text(params));
     format!("{{\"jsonrpc\":\"2.0\",\"method\":{method},\"params\":{params}}}\n")
 }
 
 /// Formats a result as a line.
 pub fn response(id: &Value, result: &Value) -> String {
+    let (id, result) = (json_text(id), json_text(result));
     format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}\n")
 }
 
@@ -153,7 +155,7 @@ pub fn decode_error(error: &Value) -> Error {
 
 /// Formats any value as a line.
 pub fn to_line(value: &Value) -> String {
-    let mut text = value.to_string();
+    let mut text = json_text(value);
     text.push('\n');
     text
 }

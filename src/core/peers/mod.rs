@@ -226,13 +226,17 @@ fn list(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<Outcome, Erro
     // New peers are sorted after all others. So a page continues where the last page ended, even if peers came and
     // went in between.
     let mut found: Vec<&Peer> = peers.all().iter().filter(listed).filter(fits).collect();
-    found.sort_by_key(|peer| cursor(peer));
     if let Some(after) = args.text("after") {
         let after = pagination::parse_cursor(after)?;
         found.retain(|peer| cursor(peer) > after);
     }
     let total = found.len();
-    found.truncate(PAGE_ROWS);
+    if total > PAGE_ROWS {
+        // Only the rows of this page have to be sorted.
+        found.select_nth_unstable_by_key(PAGE_ROWS, |peer| cursor(peer));
+        found.truncate(PAGE_ROWS);
+    }
+    found.sort_by_key(|peer| cursor(peer));
     let mut page = Page::default();
     for peer in &found {
         let row = peers.view(peer, &turn.store, mail, locks, ctx.now)?;
