@@ -38,9 +38,14 @@ impl Authority {
 
     /// Issues a certificate for 127.0.0.1 that is valid for so many days; less than none is over.
     pub fn issue(&self, file: &str, subject: &str, days: i32) -> Issued {
+        self.issue_for("127.0.0.1", file, subject, days)
+    }
+
+    /// The same for another address.
+    pub fn issue_for(&self, address: &str, file: &str, subject: &str, days: i32) -> Issued {
         let (key, csr, out, names) =
             (format!("{file}.key"), format!("{file}.csr"), format!("{file}.pem"), format!("{file}.ext"));
-        std::fs::write(self.dir.join(&names), "subjectAltName=IP:127.0.0.1\n").unwrap();
+        std::fs::write(self.dir.join(&names), format!("subjectAltName=IP:{address}\n")).unwrap();
         let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
         openssl(&self.dir, &[&["req", "-new", "-subj", subject, "-keyout", &key, "-out", &csr][..], &curve].concat());
         let (ca, ca_key) = (format!("{}.pem", self.name), format!("{}.key", self.name));

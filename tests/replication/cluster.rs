@@ -29,13 +29,18 @@ pub struct Security {
 pub struct Cluster {
     dir: PathBuf,
     security: Option<Security>,
+    /// Further words of each member's command line.
+    options: Vec<&'static str>,
     members: Vec<Member>,
 }
 
 /// Whether etcd is installed. Without it these tests say so and check nothing.
 pub fn is_installed() -> bool {
-    let version = Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let found = version.is_ok_and(|status| status.success());
+    let answers = |program: &str, word: &str| {
+        let status = Command::new(program).arg(word).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let found = answers("etcd", "--version") && answers("etcdctl", "version");
     if !found {
         eprintln!("etcd is not installed (Debian: etcd-server, etcd-client); its tests are skipped");
     }
@@ -49,11 +54,11 @@ fn url(port: u16) -> String {
 impl Cluster {
     /// Starts the members and waits until they have a leader.
     pub fn start() -> Cluster {
-        Cluster::start_with(None)
+        Cluster::start_with(None, &[])
     }
 
-    /// The same, with TLS.
-    pub fn start_with(security: Option<Security>) -> Cluster {
+    /// The same, with TLS or further words on the command lines.
+    pub fn start_with(security: Option<Security>, options: &[&'static str]) -> Cluster {
         static RUNS: AtomicU64 = AtomicU64::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("slm-mesh-etcd-{}-{run}", std::process::id()));
@@ -62,7 +67,7 @@ impl Cluster {
         let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         drop(free);
         let members = ports.chunks(2).map(|pair| Member { client: pair[0], peer: pair[1], process: None }).collect();
-        let mut cluster = Cluster { dir, security, members };
+        let mut cluster = Cluster { dir, security, options: options.to_vec(), members };
         (0..MEMBERS).for_each(|n| cluster.start_member(n));
         cluster.wait_until_healthy();
         cluster
@@ -82,8 +87,23 @@ impl Cluster {
         etcd.args(["--name", &format!("m{n}"), "--initial-cluster", &all.join(",")]);
         etcd.arg("--data-dir").arg(self.dir.join(n.to_string()));
         etcd.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        etcd.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        etcd.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]).args(&self.options);
         member.process = Some(etcd.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    }
+
+    /// A new member takes the place of a member that is lost with its data.
+    pub fn replace_member(&mut self, n: usize) {
+        self.kill(n);
+        std::fs::remove_dir_all(self.dir.join(n.to_string())).unwrap();
+        self.wait_until_healthy();
+        let name = format!("m{n}");
+        let list = self.control(&["member", "list"]).unwrap();
+        let lost = list.lines().find(|line| line.split(", ").nth(2) == Some(&name)).unwrap();
+        self.control(&["member", "remove", lost.split(", ").next().unwrap()]).unwrap();
+        self.control(&["member", "add", &name, "--peer-urls", &url(self.members[n].peer)]).unwrap();
+        self.options.extend(["--initial-cluster-state", "existing"]);
+        self.start_member(n);
+        self.wait_until_healthy();
     }
 
     pub fn wait_until_healthy(&self) {
@@ -129,6 +149,11 @@ impl Cluster {
         let table = self.control(&["endpoint", "status", "--write-out=simple"]).unwrap();
         let line = table.lines().find(|line| line.split(", ").nth(4) == Some("true")).unwrap();
         self.members.iter().position(|member| line.starts_with(&url(member.client))).unwrap()
+    }
+
+    /// How a hub's setting begins.
+    pub fn scheme(&self) -> &'static str {
+        if self.security.is_some() { "etcds" } else { "etcd" }
     }
 
     /// Each member's host and port.

@@ -10,12 +10,12 @@ const SECRET: &str = "a secret of several hubs";
 
 impl Cluster {
     /// The setting of a hub whose mesh has this name.
-    fn setting(&self, name: &str) -> String {
-        format!("etcd://{}/{name}", self.hosts().join(","))
+    pub fn setting(&self, name: &str) -> String {
+        format!("{}://{}/{name}", self.scheme(), self.hosts().join(","))
     }
 
     /// A hub of the mesh of that name.
-    fn hub(&self, name: &str) -> Place {
+    pub fn hub(&self, name: &str) -> Place {
         Place::new()
             .with("SLM_MESH_HOST", "0.0.0.0")
             .with("SLM_MESH_SHARED_SECRET", SECRET)
@@ -30,7 +30,7 @@ fn port(place: &Place) -> u16 {
 }
 
 /// A guest of these hubs.
-fn guest(hubs: &[&Place]) -> Place {
+pub fn guest(hubs: &[&Place]) -> Place {
     let hubs: Vec<String> = hubs.iter().map(|hub| format!("127.0.0.1:{}", port(hub) + 1)).collect();
     Place::new()
         .with("SLM_MESH_HOST", &hubs.join(","))
@@ -44,25 +44,25 @@ fn alone(mut hub: Place) -> Place {
     hub
 }
 
-fn kill(hub: &Place) {
+pub fn kill(hub: &Place) {
     let pid = hub.broker_pid().unwrap().to_string();
     assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
 }
 
 /// What the broker of this machine itself says of the hubs.
-fn hub_status(hub: &Place) -> Value {
+pub fn hub_status(hub: &Place) -> Value {
     hub.socket().call("hub.status", json!({}))["result"].clone()
 }
 
 /// Waits until this hub follows the one that leads.
-fn await_level(hub: &Place) {
+pub fn await_level(hub: &Place) {
     until("the hub follows", || {
         let status = hub_status(hub);
         status["leader"].is_string() && status["levelMsAgo"].is_i64() && status["trouble"].is_null()
     });
 }
 
-fn start(hub: &Place) {
+pub fn start(hub: &Place) {
     hub.ok(&["start", "--detach"]);
 }
 
@@ -77,11 +77,16 @@ fn two_hubs(lease: &str) -> Option<(Cluster, Place, Place)> {
     }
     let cluster = Cluster::start();
     let hub = || cluster.hub("slm").with("SLM_MESH_LEASE", lease);
-    let (first, second) = (hub(), hub());
+    let hubs = start_both(hub(), hub());
+    Some((cluster, hubs.0, hubs.1))
+}
+
+/// Starts two hubs, of which the first leads.
+pub fn start_both(first: Place, second: Place) -> (Place, Place) {
     start(&first);
     start(&second);
     await_level(&second);
-    Some((cluster, first, second))
+    (first, second)
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod certificates;
 mod cluster;
 mod hubs;
+mod mishaps;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
@@ -246,6 +247,15 @@ fn a_user_of_etcd_is_needed_where_its_authentication_is_on() {
     let term = won(&mut log, "hub1:7900");
     assert_eq!(log.append(Position(1), &entry(term, "one")), Append::Stored);
     assert_eq!(texts(&mut log, 1), ["one"]);
+    // A hub that only follows logs in for its watch, which etcd cancels otherwise. A cancelled watch looks like news.
+    let mut follows = cluster.log("slm", Some(("mesh", "good")));
+    let until = Instant::now() + Duration::from_secs(2);
+    let mut n_news = 0;
+    while Instant::now() < until {
+        follows.wait_for_news(until.saturating_duration_since(Instant::now()));
+        n_news += 1;
+    }
+    assert!(n_news <= 4, "{n_news} reports of news where nothing happened");
     for (name, user) in [("slm", None), ("slm", Some(("mesh", "wrong"))), ("other", Some(("mesh", "good")))] {
         let refused = cluster.log(name, user).lead("hub2:7900").unwrap_err();
         assert!(matches!(&refused, LogError::Refused(why) if why.starts_with("etcd refuses: ")), "{refused:?}");

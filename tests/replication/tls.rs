@@ -2,10 +2,14 @@
 
 use crate::certificates::{Authority, Issued};
 use crate::cluster::{Cluster, LEASE, Security, is_installed};
+use crate::hubs::start;
+use crate::support::until;
 use crate::{entry, texts, won};
 use slm_mesh::replication::etcd::{EtcdAddress, EtcdLog, EtcdSettings, EtcdTls};
 use slm_mesh::replication::{Append, LogError, Position, ReplicatedLog};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 fn tls(authority: &Path, client: Option<&Issued>) -> EtcdTls {
     EtcdTls::read(authority, client.map(|issued| (&*issued.certificate, &*issued.key))).unwrap()
@@ -25,7 +29,7 @@ fn etcd_and_the_hub_prove_themselves_with_certificates() {
     let server = authority.issue("server", "/O=etcd", 2);
     let hub = authority.issue("hub", "/O=hub", 2);
     let security = Security { authority: authority.certificate(), server, client: hub.clone() };
-    let cluster = Cluster::start_with(Some(security));
+    let cluster = Cluster::start_with(Some(security), &[]);
     let log = |tls, user| cluster.secure_log("slm", tls, user);
 
     let mut leads = log(Some(tls(&authority.certificate(), Some(&hub))), None).unwrap();
@@ -62,6 +66,56 @@ fn etcd_and_the_hub_prove_themselves_with_certificates() {
     );
     let mut works = log(Some(tls(&authority.certificate(), Some(&hub))), Some(("root", "secret"))).unwrap();
     assert_eq!(texts(&mut works, 1), ["sealed"]);
+    doctor_names_the_trap(&cluster, &authority, &named, &hub);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// A whole hub whose user falls into the trap, and gets out of it.
+fn doctor_names_the_trap(cluster: &Cluster, authority: &Authority, named: &Issued, unnamed: &Issued) {
+    let hub = |issued: &Issued| {
+        let place = cluster.hub("secure").with("SLM_MESH_STORE_CA", authority.certificate().to_str().unwrap());
+        let place = place.with("SLM_MESH_STORE_CERT", issued.certificate.to_str().unwrap());
+        let place = place.with("SLM_MESH_STORE_KEY", issued.key.to_str().unwrap());
+        place.with("SLM_MESH_STORE_USER", "root").with("SLM_MESH_STORE_PASSWORD", "secret")
+    };
+    let trapped = hub(named);
+    start(&trapped);
+    let doctor = trapped.run(&["doctor"]);
+    let found = String::from_utf8(doctor.stdout).unwrap();
+    assert!(!doctor.status.success() && found.contains("common name (CN)"), "{found}");
+    assert!(found.contains("use a certificate without one"), "{found}");
+    let works = hub(unnamed);
+    start(&works);
+    works.ok(&["state", "set", "k", "sealed"]);
+    assert_eq!(works.ok(&["state", "get", "k"]).trim(), "sealed");
+    works.ok(&["stop"]);
+}
+
+#[test]
+fn etcd_with_a_wrong_certificate_is_refused() {
+    if cfg!(not(feature = "tls")) {
+        return;
+    }
+    let dir = std::env::temp_dir().join(format!("slm-mesh-wrong-certificates-{}", std::process::id()));
+    let (authority, stranger) = (Authority::new(&dir, "authority"), Authority::new(&dir, "stranger"));
+    for (server, word) in [
+        (authority.issue("expired", "/O=etcd", -1), "Expired"),
+        (authority.issue_for("127.0.0.2", "elsewhere", "/O=etcd", 2), "not valid for name"),
+        (stranger.issue("strange", "/O=etcd", 2), "UnknownIssuer"),
+    ] {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut etcd = Command::new("openssl");
+        etcd.args(["s_server", "-quiet", "-accept", &format!("127.0.0.1:{port}")]);
+        etcd.arg("-cert").arg(&server.certificate).arg("-key").arg(&server.key);
+        let mut etcd = etcd.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        until("the server listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let address = EtcdAddress::parse(&format!("etcds://127.0.0.1:{port}/slm")).unwrap();
+        let tls = Some(tls(&authority.certificate(), None));
+        let error = refusal(EtcdLog::new(EtcdSettings { address, tls, user: None, lease_seconds: LEASE }));
+        assert!(error.contains(word), "{word}: {error}");
+        etcd.kill().unwrap();
+        etcd.wait().unwrap();
+    }
     std::fs::remove_dir_all(&dir).unwrap();
 }
 

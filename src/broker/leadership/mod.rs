@@ -22,3 +22,4 @@ pub use leader::{Leader, TurnEnd};
 pub use role::{BrokerRole, Leading};
 pub use standby::{Standby, StandbyError, TakeOver};
 pub use standby_thread::{HubDatabase, StandbyReport, StandbyThread, TakenLead};
+pub use upkeep_thread::{LogProgress, UpkeepThread};

@@ -158,6 +158,7 @@ impl Follower {
                 Ok(true) => match standby.take_over(&mut self.database.store, &self.config.address, new_log) {
                     Ok(TakeOver::Leads(leader)) => {
                         let HubDatabase { store, clock, .. } = self.database;
+                        let clock = not_before_log(clock, &store);
                         // If the event loop is gone, the lead ends with its lease.
                         let _ = taken_to.send(TakenLead { leader, store, clock });
                         return wake();
@@ -204,10 +205,11 @@ impl Follower {
         self.update(|report| {
             report.position = position;
             report.level_at = Some(sys::boot_ms());
-            report.trouble = None;
         });
+        // While no hub leads, what kept this hub from leading is still the trouble.
         if leader.is_some() {
             self.report_position(standby, position)?;
+            self.update(|report| report.trouble = None);
         }
         Ok(leader.is_none())
     }
@@ -233,7 +235,8 @@ impl Follower {
 
     /// Tells the leader how much of the log this hub has, so that the log can be trimmed.
     fn report_position(&mut self, standby: &mut Standby<EtcdLog>, position: u64) -> Result<(), StandbyError> {
-        if self.reported.is_some_and(|(last, at)| last == position || at.elapsed() < REPORT_EVERY) {
+        let is_soon = |(last, at): (u64, Instant)| last == position || at.elapsed() < REPORT_EVERY;
+        if standby.log.is_present() && self.reported.is_some_and(is_soon) {
             return Ok(());
         }
         standby.log.report_position(&self.config.address, Position(position))?;
@@ -258,6 +261,14 @@ impl Follower {
 
     fn update<T>(&self, change: impl FnOnce(&mut StandbyReport) -> T) -> T {
         change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The clock, unless the log is ahead of it: the mesh's time never goes back.
+fn not_before_log(clock: Clock, store: &Store) -> Clock {
+    match store.log_position() {
+        Ok(Some(position)) if position.now > clock.now() => Clock::at(position.now),
+        _ => clock,
     }
 }
 

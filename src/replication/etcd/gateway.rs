@@ -17,10 +17,13 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of an answer, in bytes. etcd itself limits each request to 1.5 MiB.
 const ANSWER_MAX: u64 = 64 << 20;
+/// Maximum length of a line by which a member ends a watch, in bytes.
+const CANCELLATION_MAX: usize = 1024;
 
 /// The gRPC status codes that matter here.
 const CANCELLED: i64 = 1;
 const DEADLINE: i64 = 4;
+const EXHAUSTED: i64 = 8;
 const UNAVAILABLE: i64 = 14;
 const UNAUTHENTICATED: i64 = 16;
 
@@ -103,28 +106,27 @@ impl Gateway {
     }
 
     fn ask_current(&mut self, method: &str, body: &Value) -> Reply {
-        if self.user.is_some() && self.token.is_none() {
-            match self.authenticate() {
-                Reply::Value(answer) => self.token = answer["token"].as_str().map(str::to_owned),
-                refused => return refused,
-            }
+        if let Err(refused) = self.log_in() {
+            return refused;
         }
         match self.post(method, body) {
             // The token has expired, or the member has been restarted.
             Reply::Refused(UNAUTHENTICATED, _) if self.user.is_some() => {
                 self.token = None;
-                let answer = self.authenticate();
-                let Reply::Value(answer) = answer else { return answer };
-                self.token = answer["token"].as_str().map(str::to_owned);
-                self.post(method, body)
+                self.log_in().map_or_else(|refused| refused, |()| self.post(method, body))
             }
             reply => reply,
         }
     }
 
-    fn authenticate(&self) -> Reply {
-        let Some(user) = &self.user else { return Reply::Value(Value::Null) };
-        self.post("auth/authenticate", &json!({ "name": user.name, "password": user.password }))
+    /// Gets a token for this hub's user account, if it has one and has no token yet.
+    fn log_in(&mut self) -> Result<(), Reply> {
+        let Some(user) = self.user.as_ref().filter(|_| self.token.is_none()) else { return Ok(()) };
+        match self.post("auth/authenticate", &json!({ "name": user.name, "password": user.password })) {
+            Reply::Value(answer) => self.token = answer["token"].as_str().map(str::to_owned),
+            refused => return Err(refused),
+        }
+        Ok(())
     }
 
     fn post(&self, method: &str, body: &Value) -> Reply {
@@ -157,6 +159,9 @@ impl Gateway {
         let member = self.members[self.current].clone();
         // Each watch uses another member, because the last one may have lost contact with the rest of the cluster.
         self.current = (self.current + 1) % self.members.len();
+        if self.log_in().is_err() {
+            return;
+        }
         let request = self.request(&member, "watch").header("Grpc-Metadata-hasleader", "true");
         let request = request.config().timeout_global(None).timeout_connect(Some(ANSWER_TIMEOUT));
         let request =
@@ -165,6 +170,11 @@ impl Gateway {
         let mut lines = BufReader::new(answer.into_body().into_reader()).take(ANSWER_MAX);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            if is_cancelled(&line) {
+                // The token has expired, or the member was restarted.
+                self.token = None;
+                return;
+            }
             line.clear();
             if !on_news() {
                 return;
@@ -194,9 +204,20 @@ fn read_reply(member: &str, status: StatusCode, bytes: &[u8]) -> Reply {
                 "{member} has no JSON gateway; start etcd 3.4 or later without --enable-grpc-gateway=false, and not as grpc-proxy"
             ),
         ),
+        (_, Some(EXHAUSTED)) if text.contains("space exceeded") => {
+            let text = "etcd is full and refuses every write; compact and defragment it (etcdctl compact, etcdctl \
+                        defrag), and then etcdctl alarm disarm";
+            Reply::Refused(EXHAUSTED, text.into())
+        }
         (_, Some(code)) => Reply::Refused(code, format!("etcd refuses: {text}")),
         (status, None) => Reply::Silent(format!("{member} answered {status}, which is not etcd's answer")),
     }
+}
+
+/// Whether a line of a watch says that the member ended the watch. The connection stays open then.
+fn is_cancelled(line: &[u8]) -> bool {
+    // Lines with entries are long, and are not worth a second look.
+    line.len() < CANCELLATION_MAX && first_value(line)["result"]["canceled"] == true
 }
 
 /// The first line of an answer. The answer of a streaming method has several lines.

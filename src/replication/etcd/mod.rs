@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 use std::time::Duration;
 
-/// Maximum number of entries that one request reads. An entry has at most 256 KiB.
+/// Maximum number of entries that one request reads. An entry has at most about 256 KiB.
 const PAGE: usize = 128;
 /// How long an append without an answer is repeated, in multiples of the lease time.
 const UNKNOWN_AFTER_LEASES: u64 = 3;
@@ -61,6 +61,8 @@ pub struct EtcdLog {
     presence: Option<Lease>,
     /// Reports that keys of the mesh have changed; `None` until this hub first waits for changes.
     news: Option<Receiver<()>>,
+    /// How many entries the next request reads. An answer that takes too long is lost, so a slow line gets fewer.
+    page: usize,
 }
 
 impl EtcdLog {
@@ -70,7 +72,7 @@ impl EtcdLog {
     /// A sentence that says which certificate is missing or can't be used.
     pub fn new(settings: EtcdSettings) -> Result<EtcdLog, String> {
         let gateway = Gateway::new(&settings)?;
-        Ok(EtcdLog { settings, gateway, leadership: None, presence: None, news: None })
+        Ok(EtcdLog { settings, gateway, leadership: None, presence: None, news: None, page: PAGE })
     }
 
     fn key(&self, name: &str) -> String {
@@ -103,6 +105,11 @@ impl EtcdLog {
         let body = json!({ "key": encode(key), "value": encode(value), "lease": lease.id });
         self.presence = Some(lease);
         self.gateway.ask("kv/put", &body).map(|_| ())
+    }
+
+    /// Whether etcd still has what this hub reported last.
+    pub fn is_present(&self) -> bool {
+        self.presence.as_ref().is_some_and(Lease::is_valid)
     }
 
     /// Puts a ticket into etcd. With this ticket, the hub can request a snapshot from the leader, because only hubs
@@ -223,7 +230,10 @@ impl ReplicatedLog for EtcdLog {
         let (key, end) = (self.entry_key(from), end_of_prefix(&self.key("log/")));
         let mut expected = from;
         let mut entries = Vec::new();
-        for row in self.range(&key, &end, PAGE)? {
+        let rows = self.range(&key, &end, self.page);
+        self.page =
+            if matches!(rows, Err(LogError::NoAnswer(_))) { (self.page / 2).max(1) } else { PAGE.min(self.page + 1) };
+        for row in rows? {
             let (at, entry) = read_entry(&row)?;
             if at != expected {
                 return Err(LogError::Trimmed(at));

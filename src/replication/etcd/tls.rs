@@ -65,6 +65,6 @@ fn certificates(pem: &[u8], setting: &str) -> Result<Vec<ureq::tls::Certificate<
 /// Refuses the address, because it demands encryption and this program was built without TLS.
 #[cfg(not(feature = "tls"))]
 pub(super) fn with_tls(_: AgentConfig, _: &EtcdTls) -> Result<AgentConfig, String> {
-    Err("this slm-mesh was built without TLS, so it can't use etcds://; install a package, or build with --features tls"
+    Err("this slm-mesh was built without TLS, so it can't use etcds://; install a package, or use make install FEATURES=tls"
         .into())
 }

@@ -1,0 +1,257 @@
+//! What happens to hubs over the years: all of them were down, a clock is wrong, etcd is full or loses a member, the log
+//! is too long, and somebody upgrades one hub before the other.
+
+use crate::cluster::{Cluster, is_installed};
+use crate::hubs::{await_level, guest, hub_status, kill, start, start_both};
+use crate::support::{BIN, Place, until};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use slm_mesh::broker::leadership::{LogProgress, UpkeepThread};
+use slm_mesh::replication::{Append, Election, LogEntry, LogError, Position, ReplicatedLog};
+use slm_mesh::store::Store;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs a verb as on a machine of this name, and returns what it printed.
+fn on(host: &str, place: &Place, args: &[&str]) -> String {
+    let verb = place.command(args);
+    let mut shell = Command::new("unshare");
+    shell.args(["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", host, BIN]).args(verb.get_args()).env_clear();
+    shell.envs(verb.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(&place.root);
+    let out = shell.output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success(), "{args:?} on {host}: {said}\n{}", place.log());
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn json_on(host: &str, place: &Place, args: &[&str]) -> Value {
+    serde_json::from_str(&on(host, place, &[args, &["--json"]].concat())).unwrap()
+}
+
+/// Whether this process may give a program another host name.
+fn has_host_names() -> bool {
+    let may = Command::new("unshare").args(["--uts", "true"]).status().is_ok_and(|status| status.success());
+    if !may {
+        eprintln!("host names need root; their test is skipped");
+    }
+    may
+}
+
+/// The settings under which a program's clock is an hour fast; none without libfaketime.
+fn fast_clock() -> Vec<(String, String)> {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    let Some(library) = libraries.into_iter().find(|library| library.exists()) else {
+        eprintln!("libfaketime is not installed; no clock is wrong in this test");
+        return Vec::new();
+    };
+    let words = [("LD_PRELOAD", library.to_str().unwrap()), ("FAKETIME", "+1h"), ("DONT_FAKE_MONOTONIC", "1")];
+    words.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+fn newest_message(host: &str, place: &Place) -> Value {
+    json_on(host, place, &["log"])["messages"].as_array().unwrap().last().unwrap().clone()
+}
+
+#[test]
+fn people_and_time_go_on_when_all_hubs_were_down_and_one_is_back() {
+    if !is_installed() || !has_host_names() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let (mut first, second) = (cluster.hub("slm"), cluster.hub("slm"));
+    // Hubs reach each other under their names, so these must lead to this machine.
+    let desk = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let (desk, rack) = (desk.trim(), "localhost");
+    on(desk, &first, &["start", "--detach"]);
+    on(rack, &second, &["start", "--detach"]);
+    await_level(&second);
+    let guest = guest(&[&first, &second]);
+    let people = |places: &[(&str, &Place)]| -> Vec<Value> {
+        places.iter().map(|(host, place)| json_on(host, place, &["whoami"])["you"]["id"].clone()).collect()
+    };
+    let of_first = people(&[(desk, &first), (rack, &second), ("laptop", &guest)]);
+    assert!(of_first[0] != of_first[1] && of_first[1] != of_first[2], "{of_first:?}");
+
+    // The second hub misses the time in which the first one has a clock that is an hour fast.
+    second.ok(&["stop"]);
+    first.ok(&["stop"]);
+    let clock = fast_clock();
+    first.env.extend(clock.clone());
+    on(desk, &first, &["start", "--detach"]);
+    on("laptop", &guest, &["send", "human", "before"]);
+    kill(&first);
+    on(rack, &second, &["start", "--detach"]);
+    until("the hub that is back leads", || hub_status(&second)["role"] == "leads");
+    let before = newest_message("laptop", &guest);
+    assert_eq!(before["payload"], "before", "nothing that was acknowledged is lost");
+    on("laptop", &guest, &["send", "human", "after"]);
+    let after = newest_message("laptop", &guest);
+    assert_eq!(after["payload"], "after");
+    let [before, after] = [before, after].map(|message| message["createdAt"].as_str().unwrap().to_owned());
+    assert!(after >= before, "the mesh's time went back from {before} to {after}");
+
+    // Whichever hub leads, each person is the same peer.
+    first.env.retain(|setting| !clock.contains(setting));
+    on(desk, &first, &["start", "--detach"]);
+    assert_eq!(people(&[(desk, &first), (rack, &second), ("laptop", &guest)]), of_first);
+    first.ok(&["stop"]);
+    second.ok(&["stop"]);
+}
+
+#[test]
+fn entries_are_small_and_a_long_log_is_trimmed() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let hub = cluster.hub("slm");
+    start(&hub);
+    // Sixteen clients write at the same time.
+    let mut writers: Vec<_> = (0..16).map(|_| hub.socket()).collect();
+    for round in 0..4 {
+        let set =
+            |n: usize| json!({ "key": n.to_string(), "value": format!("{round}.{n}").repeat(16_000), "as": "human" });
+        let asked: Vec<i64> = writers.iter_mut().enumerate().map(|(n, one)| one.ask("state.set", set(n))).collect();
+        for (writer, id) in writers.iter_mut().zip(asked) {
+            let answer = std::iter::from_fn(|| writer.read()).find(|line| line["id"] == json!(id)).unwrap();
+            assert!(answer["error"].is_null(), "{answer}");
+        }
+    }
+    hub.ok(&["stop"]);
+    let mut log = cluster.log("slm", None);
+    let Ok(Election::Won(term)) = log.lead("hub:7900") else { panic!() };
+    let entries = log.follow(Position(1)).unwrap();
+    let sizes: Vec<usize> = entries.iter().map(|(_, entry)| entry.changes.len()).collect();
+    let largest = *sizes.iter().max().unwrap();
+    assert!((130_000..340_000).contains(&largest), "an entry ends soon after 256 KiB: {sizes:?}");
+
+    // The next leader's thread is told that the log grows by more than etcd should keep.
+    let (mut last, entry) = entries.last().unwrap().clone();
+    let progress = Arc::new(LogProgress::default());
+    progress.note(last, 0);
+    let thread = UpkeepThread::start(log.upkeep(), "hub:7900".into(), Arc::clone(&progress));
+    until("the log is trimmed", || {
+        last = last.next();
+        assert_eq!(log.append(last, &LogEntry { term, ..entry.clone() }), Append::Stored);
+        progress.note(last, 16 << 20);
+        std::thread::sleep(Duration::from_millis(300));
+        matches!(log.follow(Position(1)), Err(LogError::Trimmed(first)) if first.0 > entries.len() as u64)
+    });
+    assert_eq!(log.last().unwrap().unwrap().0, last, "the end of the log stays");
+    assert_eq!(thread.reporter()().trouble, None);
+}
+
+impl Cluster {
+    /// Puts a megabyte under a key of another tenant; false if etcd refuses.
+    fn put_megabyte(&self, key: &str) -> bool {
+        let body = json!({ "key": STANDARD.encode(key), "value": STANDARD.encode("x".repeat(1_000_000)) }).to_string();
+        let mut stream = TcpStream::connect(&self.hosts()[0]).unwrap();
+        let head = "POST /v3/kv/put HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: ";
+        write!(stream, "{head}{}\r\n\r\n{body}", body.len()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.starts_with("HTTP/1.1 200 ")
+    }
+
+    /// What etcd's manual says against a full quota.
+    fn compact_and_defragment(&self) {
+        let status = self.control(&["endpoint", "status", "--write-out=json"]).unwrap();
+        let revision = status.split("\"revision\":").nth(1).unwrap().split(',').next().unwrap();
+        self.control(&["compact", revision]).unwrap();
+        self.control(&["defrag"]).unwrap();
+        self.control(&["alarm", "disarm"]).unwrap();
+    }
+}
+
+#[test]
+fn a_tenant_who_fills_etcd_stops_the_writes_until_etcd_is_cured() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start_with(None, &["--quota-backend-bytes", "16777216"]);
+    let neighbours = ["slm", "slm-2/leader", "slm.log", "slm0", "sln/log/0000000000000001"];
+    for key in neighbours {
+        cluster.control(&["put", key, "theirs"]).unwrap();
+    }
+    let (first, second) = start_both(cluster.hub("slm"), cluster.hub("slm"));
+    first.ok(&["state", "set", "k", "before"]);
+    let n_keys = (0..40).take_while(|n| cluster.put_megabyte(&format!("tenant/{n}"))).count();
+    assert!((5..40).contains(&n_keys), "{n_keys}");
+
+    let refused = first.run(&["state", "set", "k", "full"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("etcd is full") && said.contains("defrag"), "{said}");
+    assert_eq!(first.ok(&["state", "get", "k"]).trim(), "before", "who only reads is served");
+    until("doctor says what is wrong", || {
+        let found = String::from_utf8(first.run(&["doctor"]).stdout).unwrap();
+        found.contains("its quota is full") && found.contains("etcdctl alarm disarm")
+    });
+
+    cluster.control(&["del", "--prefix", "tenant/"]).unwrap();
+    cluster.compact_and_defragment();
+    until("writes are stored again", || first.run(&["state", "set", "k", "after"]).status.success());
+    until("the other hub has it", || hub_status(&second)["position"] == hub_status(&first)["position"]);
+    let n_lines = second.log().lines().filter(|line| line.contains("etcd is full")).count();
+    assert!(n_lines < 10, "a log is no place for the same words again and again: {}", second.log());
+    first.ok(&["stop"]);
+    assert_eq!(second.ok(&["state", "get", "k"]).trim(), "after");
+    second.ok(&["stop"]);
+    for key in neighbours {
+        assert!(cluster.control(&["get", key]).unwrap().contains("theirs"), "{key} belongs to somebody else");
+    }
+}
+
+#[test]
+fn a_member_of_etcd_is_replaced_under_the_hubs() {
+    if !is_installed() {
+        return;
+    }
+    let mut cluster = Cluster::start_with(None, &["--strict-reconfig-check=false"]);
+    let (first, second) = start_both(cluster.hub("slm"), cluster.hub("slm"));
+    let replaced = cluster.etcd_leader();
+    cluster.replace_member(replaced);
+    first.ok(&["state", "set", "k", "replaced"]);
+    // From here on, the new member belongs to every majority.
+    cluster.kill((replaced + 1) % 3);
+    until("the mesh goes on", || first.run(&["state", "set", "k", "needed"]).status.success());
+    first.ok(&["stop"]);
+    until("the other hub leads", || hub_status(&second)["role"] == "leads");
+    assert_eq!(second.ok(&["state", "get", "k"]).trim(), "needed");
+    second.ok(&["stop"]);
+}
+
+#[test]
+fn a_hub_with_older_tables_neither_follows_nor_leads() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::start();
+    let hub = cluster.hub("slm");
+    start(&hub);
+    hub.ok(&["state", "set", "k", "v"]);
+    hub.ok(&["stop"]);
+    // A hub that was upgraded before this one leads, and uses its new tables.
+    let mut newer = cluster.log("slm", None);
+    let Ok(Election::Won(term)) = newer.lead("newer:7900") else { panic!() };
+    let (last, entry) = newer.last().unwrap().unwrap();
+    let entry = LogEntry { schema: Store::schema() + 1, term, changes: b"of the future".to_vec(), ..entry };
+    assert_eq!(newer.append(last.next(), &entry), Append::Stored);
+    start(&hub);
+    let is_refused = || {
+        let status = hub_status(&hub);
+        let why = status["trouble"].as_str().unwrap_or("");
+        why.contains("runs a newer slm-mesh") && why.ends_with("upgrade this hub") && status["role"] == "standby"
+    };
+    until("the hub says why it can't follow", is_refused);
+    newer.step_down();
+    until("no hub leads", || hub_status(&hub)["leader"].is_null());
+    let out = hub.run(&["state", "get", "k"]);
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("runs a newer"), "{out:?}");
+    assert!(is_refused() && cluster.log("slm", None).last().unwrap().unwrap().1 == entry, "the log stays as it is");
+    hub.ok(&["stop"]);
+}
