@@ -17,6 +17,7 @@ from .errors import (
     RateLimited,
     Refused,
     SLMMeshError,
+    Standby,
     StorageError,
     TimedOut,
     Unavailable,
@@ -52,6 +53,6 @@ __all__ = [
     "Ambiguous", "BrokerStatus", "Channel", "ConnectionLost", "Entry", "Event", "EventGap", "Follow", "Full",
     "Held", "Lock", "LockInfo", "LockLost", "LockedError", "Mail", "Mesh", "MeshError", "MeshEvent", "Message",
     "MessageStats", "NotFound", "Peer", "PeerInfo", "PeerStats", "RateLimited", "Recipient", "Refused",
-    "SLMMeshClient", "SLMMeshError", "Sent", "StateEntry", "StorageError", "TimedOut", "Unavailable", "UsageError",
-    "VersionConflict", "start_broker",
+    "SLMMeshClient", "SLMMeshError", "Sent", "Standby", "StateEntry", "StorageError", "TimedOut", "Unavailable",
+    "UsageError", "VersionConflict", "start_broker",
 ]

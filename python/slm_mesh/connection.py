@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import Any, Dict, List, Optional, Type, TypeVar
 
 from . import paths, endpoint
-from .errors import Ambiguous, ConnectionLost, MeshError, Unavailable
+from .errors import Ambiguous, ConnectionLost, MeshError, Standby, Unavailable
 from .held import Held
 from .rpc import NotSent, RpcConnection
 from .paths import StrPath
@@ -21,6 +22,8 @@ _RETRY_SECONDS = 10.0
 WAIT_MAX = 3600
 """The longest wait in one call, in seconds."""
 _PAUSE_MAX = 5.0
+_STANDBY_PAUSE = 0.1
+"""The pause before the hub that leads is asked, in seconds: another one may be about to lead."""
 
 REPEATABLE = frozenset({
     "peers", "whoami", "summary", "inbox", "state.get", "state.list", "state.delete", "lock.lock", "lock.unlock",
@@ -62,6 +65,7 @@ class Connection:
             self._acting = {"as": named} if named else {}
         self._you: Optional[Dict[str, str]] = None
         self._closed = False
+        self._leader: Optional[str] = None
         self._reset()
         if self._attach_params is not None:
             self._connected()
@@ -121,10 +125,23 @@ class Connection:
             except NotSent:
                 if time.monotonic() >= give_up_at:
                     raise
+            except Standby as standby:
+                if time.monotonic() >= give_up_at:
+                    raise
+                self._go_to(standby.leader)
+                time.sleep(_STANDBY_PAUSE)
             except ConnectionLost:
                 if time.monotonic() >= max(give_up_at, until) or method not in REPEATABLE and method != "send":
                     raise
             time.sleep(0.01)
+
+    def _go_to(self, leader: Optional[str]) -> None:
+        """Leaves a hub that stands by. The next connection goes to the hub that leads."""
+        with self._connecting:
+            self._leader = leader
+            link = self._link
+        if link is not None:
+            link.close()
 
     def _begin_session(self, agent: Dict[str, Any]) -> None:
         """Makes the agent above this process a peer."""
@@ -152,25 +169,48 @@ class Connection:
             return self._link
 
     def _open(self, start: bool) -> RpcConnection:
-        """Opens a new connection and attaches again as the same peer."""
-        path = self.data_dir / "mesh.sock"
-        try:
-            is_remote = endpoint.is_remote(self.data_dir)
-            link = RpcConnection(endpoint.connect_remote(self.data_dir) if is_remote else endpoint.connect_local(path))
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-            if not start:
-                raise Unavailable(f"no broker is running for {self.data_dir}") from error
-            paths.start_broker(self.data_dir)
-            link = self._connect_here(path)
-        except OSError as error:
-            raise Unavailable(f"the broker at {path} cannot be reached ({error})") from error
-        if self._attach_params is not None:
-            before = {"id": self._you["id"]} if self._you else {}
-            self._you = link.call("attach", {**self._attach_params, **before}, self.timeout)["you"]
+        """Opens a new connection and attaches again as the same peer, at the hub that leads."""
+        give_up_at = time.monotonic() + _RETRY_SECONDS
+        while True:
+            link = self._open_link(start)
+            try:
+                if self._attach_params is not None:
+                    before = {"id": self._you["id"]} if self._you else {}
+                    self._you = link.call("attach", {**self._attach_params, **before}, self.timeout)["you"]
+                break
+            except Standby as standby:
+                link.close()
+                if time.monotonic() >= give_up_at:
+                    raise
+                self._leader = standby.leader
+                time.sleep(_STANDBY_PAUSE)
         if self._attach_params is not None or self._keeper is not None:
             link.watch(self._wake_keeper)
             self._start_keeper()
         return link
+
+    def _open_link(self, start: bool) -> RpcConnection:
+        path = self.data_dir / "mesh.sock"
+        try:
+            return RpcConnection(self._open_stream(path))
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+            if not start:
+                raise Unavailable(f"no broker is running for {self.data_dir}") from error
+            paths.start_broker(self.data_dir)
+            return self._connect_here(path)
+        except OSError as error:
+            raise Unavailable(f"the broker at {path} cannot be reached ({error})") from error
+
+    def _open_stream(self, path: Path) -> socket.socket:
+        """Connects to the hub of a guest, to the hub that leads instead of this one, or to the broker here."""
+        if endpoint.is_remote(self.data_dir):
+            return endpoint.connect_remote(self.data_dir)
+        if self._leader is not None:
+            try:
+                return endpoint.connect_remote(self.data_dir, self._leader)
+            except Unavailable:
+                self._leader = None  # The broker here says who leads by now.
+        return endpoint.connect_local(path)
 
     @staticmethod
     def _connect_here(path: Path) -> RpcConnection:

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import threading
 from pathlib import Path
-from typing import Dict
+from typing import Dict, Optional
 
 from . import paths
 from .errors import Unavailable
@@ -88,17 +88,18 @@ def _has_joined(directory: Path) -> bool:
         return False
 
 
-def connect_remote(directory: Path) -> socket.socket:
+def connect_remote(directory: Path, hub: Optional[str] = None) -> socket.socket:
     """Connects through ``slm-mesh pipe`` and waits until the broker at the other end has answered.
 
+    :param hub: the address of a hub, if it is not the one of the settings.
     :raises Unavailable: with the error message of the program.
     """
     near, far = socket.socketpair()
+    env = {**os.environ, "SLM_MESH_DATA_DIR": str(directory)}
+    if hub is not None:
+        env.update(SLM_MESH_HOST=hub, SLM_MESH_ROLE="client")
     try:
-        process = subprocess.Popen(
-            [paths.program(), "pipe"], stdin=far, stdout=far, stderr=subprocess.PIPE,
-            env={**os.environ, "SLM_MESH_DATA_DIR": str(directory)},
-        )
+        process = subprocess.Popen([paths.program(), "pipe"], stdin=far, stdout=far, stderr=subprocess.PIPE, env=env)
     except OSError as error:
         near.close()
         raise Unavailable(f"cannot run slm-mesh ({error})") from error

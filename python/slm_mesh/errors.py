@@ -143,6 +143,18 @@ class ConnectionLost(Unavailable):
     """The connection broke before the answer arrived, so it is unknown whether the call took effect."""
 
 
+class Standby(Unavailable):
+    """This hub stands by, and another one leads or is about to. The call had no effect."""
+
+    kind = "standby"
+
+    @property
+    def leader(self) -> Optional[str]:
+        """The address of the hub that leads, if one does."""
+        leader = self.facts.get("leader")
+        return leader if isinstance(leader, str) else None
+
+
 class LockLost(MeshError):
     """A held lock was lost: its lease ended, or the connection broke and another peer took it."""
 
@@ -155,7 +167,7 @@ _KINDS: Dict[str, Type[MeshError]] = {
     error.kind: error
     for error in (
         UsageError, NotFound, Ambiguous, Refused, LockedError, VersionConflict, RateLimited, Full, TimedOut,
-        StorageError, Unavailable,
+        StorageError, Unavailable, Standby,
     )
 }
 

@@ -1,9 +1,10 @@
 //! Whole hubs over a real etcd: brokers, verbs and sessions, as their users run them.
 
 use crate::cluster::{Cluster, is_installed};
-use crate::support::{Place, until};
+use crate::support::{BIN, Place, project, until};
 use serde_json::{Value, json};
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const SECRET: &str = "a secret of several hubs";
@@ -149,10 +150,33 @@ fn a_hub_that_gives_way_is_followed_at_once() {
     // Nobody here waits for the end of such a lease.
     let Some((_cluster, first, second)) = two_hubs("60") else { return };
     first.ok(&["state", "set", "k", "v"]);
+    let mut script = python_script(&second, ANSWERS_ON_A_STANDBY);
+    let mut said = BufReader::new(script.stdout.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), "v", "a script on a hub that stands by works at the one that leads");
     first.ok(&["stop"]);
     until("the other hub leads", || hub_status(&second)["role"] == "leads");
-    assert_eq!(second.ok(&["state", "get", "k"]).trim(), "v");
+    assert_eq!(second.ok(&["state", "get", "k"]).trim(), "by a script");
+    drop(script.stdin.take());
+    assert_eq!(said.next().unwrap().unwrap(), "by a script");
+    assert!(script.wait().unwrap().success());
     second.ok(&["stop"]);
+}
+
+/// A script that uses the mesh, and again when its input ends.
+const ANSWERS_ON_A_STANDBY: &str = "import sys, slm_mesh
+mesh = slm_mesh.Mesh('script')
+before = mesh.state_get('k').value
+mesh.state_set('k', 'by a script')
+print(before, flush=True)
+sys.stdin.read()
+print(mesh.state_get('k').value)";
+
+fn python_script(place: &Place, text: &str) -> Child {
+    let verb = place.command(&[]);
+    let mut python = Command::new("python3");
+    python.args(["-c", text]).env_clear().envs(verb.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    python.env("PYTHONPATH", project().join("python")).env("PYTHONDONTWRITEBYTECODE", "1").env("SLM_MESH_BIN", BIN);
+    python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
 #[test]
