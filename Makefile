@@ -25,6 +25,7 @@
 # make test-packages  build all packages and use them as users do (needs root, lintian, debootstrap, node, PyPI);
 #                  PACKAGES= uses those that make packages built
 # STATIC=1         link the C library statically: a verb then starts in two thirds of the time
+# FEATURES=tls     build with TLS to etcd, as the packages are
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -36,6 +37,7 @@ ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 CARGO ?= cargo
 STATIC ?= 0
+FEATURES ?=
 N ?= 1000
 SEED ?= 1
 MINUTES ?= 10
@@ -44,14 +46,15 @@ PACKAGES ?= packages
 SESSIONS ?= 5000
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
+FLAGS = --locked $(addprefix --features ,$(FEATURES))
 DEBUG = $(or $(CARGO_TARGET_DIR),target)/debug
 
 ifeq ($(STATIC),1)
 # With --target the flags do not apply to build scripts, which must stay dynamic.
-BUILD = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" $(CARGO) build --release --locked --target $(HOST) --target-dir target/static
+BUILD = RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" $(CARGO) build --release $(FLAGS) --target $(HOST) --target-dir target/static
 BIN = target/static/$(HOST)/release/slm-mesh
 else
-BUILD = $(CARGO) build --release --locked
+BUILD = $(CARGO) build --release $(FLAGS)
 BIN = target/release/slm-mesh
 endif
 
@@ -68,11 +71,11 @@ all:
 	$(BUILD)
 
 demo:
-	@$(CARGO) build --locked --quiet --bin slm-mesh --example demo
+	@$(CARGO) build $(FLAGS) --quiet --bin slm-mesh --example demo
 	@target/debug/examples/demo target/debug/slm-mesh
 
 test:
-	$(CARGO) test --locked
+	$(CARGO) test $(FLAGS)
 
 SEED ?= 1
 SEEDS ?= 1
@@ -93,17 +96,17 @@ test-agents: all
 	python3 tests/agents/run.py --program $(BIN) $(AGENTS)
 
 test-machines:
-	$(CARGO) build --locked --quiet --bin slm-mesh --example announcer
+	$(CARGO) build $(FLAGS) --quiet --bin slm-mesh --example announcer
 	python3 tests/machines/run.py --program $(DEBUG)/slm-mesh --announcer $(DEBUG)/examples/announcer
 
 test-store:
-	$(CARGO) build --locked --quiet --bin slm-mesh
+	$(CARGO) build $(FLAGS) --quiet --bin slm-mesh
 	python3 tests/hub_failures/run.py --program $(DEBUG)/slm-mesh --seconds $(FAULTS_FOR) --seed $(SEED)
 
 check:
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- --deny warnings
-	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps --quiet
+	$(CARGO) clippy $(FLAGS) --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc $(FLAGS) --no-deps --quiet
 
 check-macos:
 	.ci/macos

@@ -189,6 +189,15 @@ def python_client_works(place, python):
     assert place.run(python, "-c", script) == "b SLMMeshClient\n"
 
 
+def speaks_tls_to_etcd(place, command):
+    """Only a program with TLS looks into the file of the authority."""
+    hub = {"SLM_MESH_DATA_DIR": str(place.work / "hub"), "SLM_MESH_HOST": "127.0.0.1",
+           "SLM_MESH_SHARED_SECRET": "a secret of several hubs", "SLM_MESH_DISCOVERY": "off",
+           "SLM_MESH_STORE": "etcds://etcd.invalid/slm", "SLM_MESH_STORE_CA": str(TOP / "LICENSE")}
+    said = place.run(*command, "start", status=2, **hub)
+    assert "holds no certificate" in said, said
+
+
 WAYS = [by_npm, by_npm_without_scripts, by_npx, by_pip, by_pip_from_source, by_uvx, by_deb, by_make_install]
 
 
@@ -222,6 +231,7 @@ def main():
                 command, packed = way(place)
                 seconds = time.monotonic() - begun
                 first, again = agents.prove(command, place.env, place.work)
+                speaks_tls_to_etcd(place, command)
                 sizes = [sum(path.stat().st_size for path in packed), n_bytes(place.prefix.parent)]
                 packed_mb, installed_mb = (f"{size / 1e6:.2f}" for size in sizes)
                 print(f"{name:24}{packed_mb:>10}{installed_mb:>14}{seconds:>11.2f}{first:>16.3f}{again:>9.3f}", flush=True)

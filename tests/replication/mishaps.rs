@@ -111,7 +111,7 @@ fn entries_are_small_and_a_long_log_is_trimmed() {
     let cluster = Cluster::start();
     let hub = cluster.hub("slm");
     start(&hub);
-    // Sixteen clients write at the same time.
+    // Sixteen clients write at the same time. A release build could serve a megabyte in one turn.
     let mut writers: Vec<_> = (0..16).map(|_| hub.socket()).collect();
     for round in 0..4 {
         let set =
