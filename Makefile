@@ -4,6 +4,8 @@
 # make sim-breaks  break the core on purpose and check that the simulator notices (needs python3)
 # make test-agents run real coding agents from npm with a model on loopback (needs root, node, python3)
 # make test-machines run hubs, guests and strangers in network namespaces (needs root, ip, python3, PyPI)
+# make test-store  strike three hubs and three members of etcd under load for FAULTS_FOR=600 seconds (needs etcd, etcdctl,
+#                  python3; with root, ip and openssl on machines of their own)
 # make kills       kill -9 broker and sessions of the release build, N=1000 times with SEED=1
 # make load        run 100 sessions, IDLE=1000 silent connections and three hostile clients for MINUTES=10
 # make fleet       run SESSIONS=5000 sessions of other machines on one hub, idle and in a storm of reconnects
@@ -84,6 +86,7 @@ TRACE ?= 50
 
 # How long hubs and members of etcd are struck, seconds.
 FAULTS_FOR ?= 600
+CHECKER = tests/hub_failures/linearizability
 
 sim:
 	@SLM_MESH_SIM_SEED=$(SEED) SLM_MESH_SIM_SEEDS=$(SEEDS) SLM_MESH_SIM_STEPS=$(STEPS) SLM_MESH_SIM_TRACE=$(TRACE) \
@@ -99,9 +102,13 @@ test-machines:
 	$(CARGO) build $(FLAGS) --quiet --bin slm-mesh --example announcer
 	python3 tests/machines/run.py --program $(DEBUG)/slm-mesh --announcer $(DEBUG)/examples/announcer
 
+# Members of etcd on other machines want TLS. Without the checker the run says that there is no second opinion.
+test-store: FEATURES = tls
 test-store:
 	$(CARGO) build $(FLAGS) --quiet --bin slm-mesh
-	python3 tests/hub_failures/run.py --program $(DEBUG)/slm-mesh --seconds $(FAULTS_FOR) --seed $(SEED)
+	-$(CARGO) build --locked --quiet --release --manifest-path $(CHECKER)/Cargo.toml --target-dir target/checker
+	python3 tests/hub_failures/run.py --program $(DEBUG)/slm-mesh --seconds $(FAULTS_FOR) --seed $(SEED) \
+	  --checker target/checker/release/slm-mesh-linearizability
 
 check:
 	$(CARGO) fmt --check

@@ -1,15 +1,11 @@
-"""Three members of etcd and three hubs on loopback, and the faults that happen to them.
+"""Three members of etcd, three hubs, and the faults that happen to them."""
 
-Each hub reaches etcd through proxies of its own, which can be cut, so that a hub is alive, reachable by its guests, and
-without its log.
-"""
-
+import json
 import os
 import signal
-import socket
 import subprocess
-import threading
 import time
+import urllib.request
 
 MEMBERS = 3
 HUBS = 3
@@ -17,63 +13,16 @@ LEASE = 2
 SECRET = "a secret of several hubs"
 
 
-def free_ports(n):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def environment(**settings):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLM_MESH")}
     return {**kept, "SLM_MESH_SHARED_SECRET": SECRET, "SLM_MESH_DISCOVERY": "off", **settings}
 
 
-class Proxy:
-    """Carries connections to a port. While it is cut, it carries nothing and says nothing."""
-
-    def __init__(self, target):
-        self.target = target
-        self.cut = threading.Event()
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            inside, _ = self.server.accept()
-            threading.Thread(target=self.serve, args=(inside,), daemon=True).start()
-
-    def serve(self, inside):
-        try:
-            outside = socket.create_connection(("127.0.0.1", self.target), timeout=1)
-        except OSError:
-            return inside.close()
-        outside.settimeout(None)
-        for pair in ((inside, outside), (outside, inside)):
-            threading.Thread(target=self.carry, args=pair, daemon=True).start()
-
-    def carry(self, source, sink):
-        try:
-            while data := source.recv(65536):
-                while self.cut.is_set():
-                    time.sleep(0.02)
-                sink.sendall(data)
-        except OSError:
-            pass
-        for one in (source, sink):
-            try:
-                one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-
 class Process:
     """A program that is killed, stopped, continued and started again."""
 
-    def __init__(self, name, command, env, log):
-        self.name, self.command, self.env, self.log = name, command, env, log
+    def __init__(self, command, env, log):
+        self.command, self.env, self.log = command, env, log
         self.child = None
 
     def start(self):
@@ -91,31 +40,28 @@ class Process:
 
 
 class Cluster:
-    def __init__(self, program, directory):
-        self.program, self.directory = program, directory
-        client, peer = free_ports(MEMBERS), free_ports(MEMBERS)
-        everybody = ",".join(f"m{n}=http://127.0.0.1:{port}" for n, port in enumerate(peer))
+    """The processes. The network says where each of them runs, and how it reaches the others."""
+
+    def __init__(self, program, directory, network):
+        self.program, self.directory, self.network = program, directory, network
+        everybody = ",".join(f"m{n}={network.peer_url(n)}" for n in range(MEMBERS))
         self.members = []
         for n in range(MEMBERS):
-            clients, peers = f"http://127.0.0.1:{client[n]}", f"http://127.0.0.1:{peer[n]}"
-            command = ["etcd", "--name", f"m{n}", "--data-dir", f"{directory}/etcd{n}"]
+            clients, peers = network.client_url(n), network.peer_url(n)
+            command = ["etcd", "--name", f"m{n}", "--data-dir", f"{directory}/etcd{n}", *network.tls_of_member()]
             command += ["--listen-client-urls", clients, "--advertise-client-urls", clients]
             command += ["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]
             command += ["--initial-cluster", everybody]
-            self.members.append(Process(f"etcd {n}", command, environment(), f"{directory}/etcd{n}.log"))
-        # HTTP takes one of ten ports, and sessions the next one.
-        self.ports = free_ports(HUBS)
-        self.proxies, self.hubs = [], []
+            command = network.command_of_member(n, command)
+            self.members.append(Process(command, environment(), f"{directory}/etcd{n}.log"))
+        self.hubs = []
         for n in range(HUBS):
-            roads = [Proxy(port) for port in client]
-            self.proxies.append(roads)
-            store = ",".join(f"127.0.0.1:{road.port}" for road in roads)
             env = environment(
                 SLM_MESH_DATA_DIR=f"{directory}/hub{n}", SLM_MESH_HOST="0.0.0.0", SLM_MESH_LEASE=str(LEASE),
-                SLM_MESH_PORT=str(20000 + 20 * n + os.getpid() % 500 * 60), SLM_MESH_WS_PORT=str(self.ports[n]),
-                SLM_MESH_STORE=f"etcd://{store}/chaos", SLM_MESH_RATE="1000000",
+                SLM_MESH_RATE="1000000", SLM_MESH_DEAD_MS=str(24 * 3600 * 1000), **network.settings_of_hub(n),
             )
-            self.hubs.append(Process(f"hub {n}", [program, "start"], env, f"{directory}/hub{n}.log"))
+            command = network.command_of_hub(n, [program, "start"])
+            self.hubs.append(Process(command, env, f"{directory}/hub{n}.log"))
 
     def start(self):
         for member in self.members:
@@ -127,8 +73,8 @@ class Cluster:
 
     def await_etcd(self):
         until = time.monotonic() + 60
-        ends = ",".join(member.command[member.command.index("--listen-client-urls") + 1] for member in self.members)
-        command = ["etcdctl", "--endpoints", ends, "endpoint", "health"]
+        ends = ",".join(self.network.client_url(n) for n in range(MEMBERS))
+        command = ["etcdctl", "--endpoints", ends, *self.network.tls_of_etcdctl(), "endpoint", "health"]
         while subprocess.run(command, env={**environment(), "ETCDCTL_API": "3"}, capture_output=True).returncode:
             assert time.monotonic() < until, "etcd does not become healthy"
 
@@ -140,8 +86,16 @@ class Cluster:
             time.sleep(0.05)
 
     def guest_environment(self, n):
-        hubs = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        hubs = ",".join("{}:{}".format(*self.network.session_address(n)) for n in range(HUBS))
         return environment(SLM_MESH_DATA_DIR=f"{self.directory}/guest{n}", SLM_MESH_HOST=hubs, SLM_MESH_ROLE="client")
+
+    def ask_http(self, hub, path, body, timeout):
+        """The answer of a hub to a client of the old HTTP API."""
+        host, port = self.network.http_address(hub % HUBS)
+        headers = {"Authorization": f"Bearer {SECRET}"}
+        request = urllib.request.Request(f"http://{host}:{port}{path}", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return json.loads(answer.read())
 
     def leader(self):
         """The number of the hub that leads, as the hubs' own logs tell it."""
@@ -161,23 +115,17 @@ class Cluster:
             yield
             process.signal(signal.SIGCONT)
 
-        def cut(n):
-            for road in self.proxies[n]:
-                road.cut.set()
-            yield
-            for road in self.proxies[n]:
-                road.cut.clear()
-
         for n in range(HUBS):
             yield f"hub {n} killed", lambda n=n: killed(self.hubs[n])
             yield f"hub {n} stopped", lambda n=n: stopped(self.hubs[n])
-            yield f"hub {n} cut off from etcd", lambda n=n: cut(n)
         for n in range(MEMBERS):
             yield f"etcd {n} killed", lambda n=n: killed(self.members[n])
             yield f"etcd {n} stopped", lambda n=n: stopped(self.members[n])
+        yield from self.network.faults()
 
     def end(self):
         for process in self.hubs + self.members:
             if process.child and process.child.poll() is None:
                 process.signal(signal.SIGCONT)
                 process.kill()
+        self.network.end()

@@ -4,6 +4,8 @@ Each write is answered with a number that only grows: the sequence number of a m
 token of a lock. So the order of all writes of a kind is known, and it is enough to compare it with the clock.
 """
 
+import threading
+import time
 from collections import defaultdict
 
 
@@ -14,6 +16,28 @@ class Operation:
 
     def __init__(self, kind, what, began, ended, number):
         self.kind, self.what, self.began, self.ended, self.number = kind, what, began, ended, number
+
+
+class Recording:
+    """What all clients saw."""
+
+    def __init__(self):
+        self.operations, self.attempts, self.guard = [], [], threading.Lock()
+
+    def number(self, kind, what, began, ended, number):
+        """A write or read that was answered with a number."""
+        with self.guard:
+            self.operations.append(Operation(kind, what, began, ended, number))
+
+    def attempt(self, name, began, outcome, *words):
+        """An attempt on an entry or a lock, which ends now if it has an outcome. For the second opinion."""
+        ended = "-" if outcome is None else time.monotonic_ns()
+        with self.guard:
+            self.attempts.append("\t".join(map(str, (name, began, ended, *words))))
+
+    def write_attempts(self, path):
+        with open(path, "w") as file:
+            file.writelines(f"{line}\n" for line in self.attempts)
 
 
 def faults(operations):

@@ -1,128 +1,36 @@
 #!/usr/bin/env python3
 """Three hubs and three members of etcd under load, while each of them is killed, stopped and cut off.
 
-    run.py --program PATH [--seconds N] [--seed N]
+    run.py --program PATH [--checker PATH] [--seconds N] [--seed N]
 
-Clients on guests send messages, write and read entries, and take locks; each repeats what was not answered, under its
-key. At the end nothing that was acknowledged is lost or doubled, no read was stale, and all databases are equal.
+Guests, sessions, verbs and HTTP clients send messages, write and read entries, and take locks; each repeats what was not
+answered. At the end nothing that was acknowledged is lost or doubled, no read was stale, a checker of another author
+finds a single copy behind all answers, and all databases are equal.
 """
 
 import argparse
 import itertools
-import json
 import os
 import random
-import select
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 
+import networks
 import history
-from cluster import Cluster, HUBS, LEASE, MEMBERS
+import loads
+from cluster import Cluster, HUBS, LEASE
 
-CLIENTS = 4
-# An answer that takes longer belongs to a connection that is given up.
-ANSWER_MAX = 5
+LOADS = [loads.Guest] * 3 + [loads.Session, loads.Verbs, loads.Verbs, loads.Http, loads.Http]
 # How long a fault lasts: longer than a lease, so that another hub takes over.
 FAULT_SECONDS = LEASE + 2
 SETTLE_SECONDS = 60
-
-
-class Client(threading.Thread):
-    """A client over `slm-mesh pipe`, as a guest's program is one."""
-
-    def __init__(self, program, cluster, n, record, stopping):
-        super().__init__(daemon=True)
-        self.command = [program, "pipe"]
-        self.env = cluster.guest_environment(n)
-        self.n, self.record, self.stopping = n, record, stopping
-        self.pipe, self.ids = None, itertools.count(1)
-        self.longest = 0.0
-
-    def connect(self):
-        self.close()
-        self.pipe = subprocess.Popen(
-            self.command, env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        self.rest = b""
-
-    def close(self):
-        if self.pipe:
-            self.pipe.kill()
-            self.pipe.wait()
-            self.pipe.stdin.close()
-            self.pipe.stdout.close()
-            self.pipe = None
-
-    def call(self, method, params):
-        """The answer's result; None if there was none, or the hub said that it does not lead."""
-        if self.pipe is None:
-            self.connect()
-        call = next(self.ids)
-        line = json.dumps({"jsonrpc": "2.0", "id": call, "method": method, "params": {**params, "as": "human"}})
-        try:
-            self.pipe.stdin.write(line.encode() + b"\n")
-            self.pipe.stdin.flush()
-            until = time.monotonic() + ANSWER_MAX
-            while (left := until - time.monotonic()) > 0:
-                while b"\n" in self.rest:
-                    line, self.rest = self.rest.split(b"\n", 1)
-                    answer = json.loads(line)
-                    if answer.get("id") == call and "method" not in answer:
-                        if "result" in answer:
-                            return answer["result"]
-                        self.close()
-                        return None
-                if not select.select([self.pipe.stdout], [], [], left)[0]:
-                    break
-                data = os.read(self.pipe.stdout.fileno(), 65536)
-                if not data:
-                    break
-                self.rest += data
-        except OSError:
-            pass
-        self.close()
-        return None
-
-    def run(self):
-        dice = random.Random(self.n)
-        for turn in itertools.count():
-            if self.stopping.is_set():
-                return self.close()
-            kind = dice.choice(["message", "message", "entry", "read", "lock"])
-            began = time.monotonic()
-            number, what = None, f"{kind} {self.n}.{turn}"
-            while number is None and not self.stopping.is_set():
-                number = self.attempt(kind, what)
-            if number is None:
-                continue
-            ended = time.monotonic()
-            self.longest = max(self.longest, ended - began)
-            name = {"entry": "entry", "read": "read entry"}.get(kind, kind)
-            self.record(history.Operation(name, what, began, ended, number))
-
-    def attempt(self, kind, what):
-        if kind == "message":
-            answer = self.call("send", {"to": "human", "message": what, "key": what})
-            return answer and answer["seq"]
-        if kind == "entry":
-            # The key makes a repeated call harmless: the entry already has this value.
-            answer = self.call("state.set", {"key": "entry", "value": what})
-            return answer and answer["version"]
-        if kind == "read":
-            answer = self.call("state.get", {"key": "entry"})
-            return answer and answer["entry"]["version"] if answer and answer.get("entry") else (0 if answer else None)
-        # A repeated call renews the lock that an unanswered one took; it keeps its token.
-        path = f"/chaos/{what.replace(' ', '-')}"
-        answer = self.call("lock.lock", {"filePath": path, "ttlMinutes": 1, "renew": True})
-        if answer is None:
-            return None
-        self.call("lock.unlock", {"filePath": path})
-        return answer["token"]
 
 
 def rows(path):
@@ -133,7 +41,7 @@ def rows(path):
 
 
 def await_equal(cluster):
-    """Stops the load's traces: waits until all hubs have the same rows; returns those."""
+    """Waits until all hubs have the same rows; returns those."""
     until = time.monotonic() + SETTLE_SECONDS
     while True:
         tables = [rows(f"{cluster.directory}/hub{n}/broker.db") for n in range(HUBS)]
@@ -167,53 +75,113 @@ def strike(cluster, dice, seconds):
 def check(operations, table):
     """Compares what was acknowledged with what is stored."""
     found = history.faults(operations)
-    bodies = [row for row in table["message"]]
-    for one in operations:
-        if one.kind == "message":
-            n = sum(f"'{one.what}'" in row for row in bodies)
-            if n == 0:
-                found.append(f"{one.what} was acknowledged and is lost")
-    stored = sorted(word for row in bodies for word in row.split("'") if word.startswith("message "))
-    # The text is also the key, so that each message has it twice.
-    doubled = {word for word in stored if stored.count(word) > 2}
-    found += [f"{word} is stored more than once" for word in sorted(doubled)]
+    bodies = table["message"]
+    # A text that was sent under a key is the key, too, so that its row has it twice.
+    stored = Counter(word for row in bodies for word in set(row.split("'")) if word.startswith("message "))
+    found += [f"{one.what} was acknowledged and is lost" for one in operations
+              if one.kind == "message" and one.what not in stored]
+    found += [f"{word} is stored {n} times" for word, n in sorted(stored.items()) if n > 1]
     return found
 
 
-def main():
+def second_opinion(checker, recording, directory):
+    """What the checker finds, in words."""
+    if not checker or not os.path.exists(checker):
+        print("no second opinion: the checker was not built (it needs cargo and the crate todc-utils)")
+        return []
+    path = f"{directory}/attempts"
+    recording.write_attempts(path)
+    asked = subprocess.run([checker, path], stdout=subprocess.PIPE, text=True)
+    print(asked.stdout, end="")
+    return [f"the checker ended with status {asked.returncode}"] if asked.returncode else []
+
+
+def checker_self_test(checker, directory):
+    """The checker must find what it looks for: a stale read, and a lock with two holders."""
+    if not checker or not os.path.exists(checker):
+        return
+    path = f"{directory}/known"
+    write, lock = "e\t1\t2\tset\ta\t1\n", "l\t1\t2\tlock\tada\tgranted\t1\n"
+    for wrong, lines in (
+        (0, write + "e\t3\t4\tget\t1\ta\ne\t5\t-\tset\tb\ne\t6\t7\tget\t2\tb\n"),
+        (1, write + "e\t3\t4\tget\t0\t\n"),
+        (0, lock + "l\t3\t4\tlock\tbob\theld\tada\nl\t5\t6\tunlock\tada\tdone\nl\t7\t8\tlock\tbob\tgranted\t9\n"),
+        (1, lock + "l\t3\t4\tlock\tbob\tgranted\t2\n"),
+    ):
+        with open(path, "w") as file:
+            file.write(lines)
+        asked = subprocess.run([checker, path], stdout=subprocess.PIPE)
+        assert asked.returncode == wrong, lines
+
+
+def arguments():
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--program", required=True)
+    words.add_argument("--checker")
     words.add_argument("--seconds", type=float, default=600)
     words.add_argument("--seed", type=int, default=1)
-    options = words.parse_args()
+    return words.parse_args()
+
+
+def choose_network(program):
+    """Machines if there can be any: they need a network of their own, in which this script starts again."""
+    if os.environ.get(networks.INSIDE):
+        print("hubs and members are machines of their own, with TLS between them", flush=True)
+        return networks.Namespaces
+    reason = networks.reason_for_loopback(program)
+    if reason is None:
+        command = ["unshare", "--net", sys.executable, *sys.argv]
+        os.execvpe(command[0], command, {**os.environ, networks.INSIDE: "1"})
+    print(f"hubs and members are on loopback, without TLS: {reason}", flush=True)
+    return networks.Loopback
+
+
+def under_load(cluster, options):
+    """Runs the load and the faults; returns what was seen, what struck, and the clients."""
+    recording, stopping = history.Recording(), threading.Event()
+    clients = [kind(cluster, n, recording, stopping) for n, kind in enumerate(LOADS)]
+    for client in clients:
+        # Each client holds locks as a peer of its own.
+        registrar = client if isinstance(client, loads.Http) else loads.Http(cluster, client.n, recording, stopping)
+        registrar.register()
+        client.start()
+    struck = strike(cluster, random.Random(options.seed), options.seconds)
+    time.sleep(2 * LEASE)
+    stopping.set()
+    for client in clients:
+        client.join(SETTLE_SECONDS)
+        assert client.has_ended, f"{type(client).__name__} {client.n} failed, or gets no answer"
+    return recording, struck, clients
+
+
+def report(options, recording, struck, clients):
+    print(f"{len(struck)} faults (seed {options.seed}): {', '.join(struck)}")
+    for kind in dict.fromkeys(LOADS):
+        mine = [client for client in clients if isinstance(client, kind)]
+        n_answered, longest = sum(client.n_answered for client in mine), max(client.longest for client in mine)
+        print(f"{kind.__name__.lower():8}{n_answered:7} answers, the longest wait {longest:.1f} s")
+
+
+def main():
+    options = arguments()
     missing = [name for name in ("etcd", "etcdctl") if not shutil.which(name)]
     if missing:
         print(f"skipped: {' and '.join(missing)} missing (Debian: etcd-server, etcd-client)")
         return 0
+    program = os.path.abspath(options.program)
     history.self_test()
+    network = choose_network(program)
     directory = tempfile.mkdtemp(prefix="slm-mesh-hubs-")
-    cluster = Cluster(os.path.abspath(options.program), directory)
-    operations, lock, stopping = [], threading.Lock(), threading.Event()
-
-    def record(one):
-        with lock:
-            operations.append(one)
-
+    checker_self_test(options.checker, directory)
+    cluster = Cluster(program, directory, network(directory))
+    # What ends this script ends the cluster, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         cluster.start()
-        clients = [Client(cluster.program, cluster, n, record, stopping) for n in range(CLIENTS)]
-        for client in clients:
-            client.start()
-        struck = strike(cluster, random.Random(options.seed), options.seconds)
-        time.sleep(2 * LEASE)
-        stopping.set()
-        for client in clients:
-            client.join(2 * ANSWER_MAX)
-        table = await_equal(cluster)
-        found = check(operations, table)
-        longest = max(client.longest for client in clients)
-        print(f"{len(struck)} faults (seed {options.seed}): {', '.join(struck)}")
-        print(f"{len(operations)} operations, the longest took {longest:.1f} s")
+        recording, struck, clients = under_load(cluster, options)
+        found = check(recording.operations, await_equal(cluster))
+        report(options, recording, struck, clients)
+        found += second_opinion(options.checker, recording, directory)
         for fault in found[:20]:
             print(fault)
         print("All holds" if not found else f"{len(found)} BREACHES; the logs are in {directory}")
