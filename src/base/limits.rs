@@ -45,9 +45,11 @@ pub const PART_MAX: usize = 16 * 1024;
 /// Maximum number of unread messages in one mailbox. A full mailbox refuses further messages and never drops one
 /// silently.
 pub const MAILBOX_MAX: i64 = 10_000;
-/// Known peers, online or offline. Offline peers without mail are forgotten first to make room.
+/// Maximum number of known peers, online or offline. To make room, the mesh first forgets offline peers without
+/// mail.
 pub const PEERS_MAX: usize = 16_384;
-/// Channels that one peer may join. Each message to a channel is a row in the mailbox of each member.
+/// Maximum number of channels that one peer may join. Each message to a channel is a row in the mailbox of each
+/// member.
 pub const CHANNELS_PER_PEER_MAX: usize = 64;
 /// Maximum number of waiting calls on one connection at the same time.
 pub const WAITS_MAX: usize = 64;

@@ -52,10 +52,10 @@ pub struct ClientConnection {
     pub input: LineBuffer,
     /// Whether more lines have been read than are served in one turn.
     pub has_more: bool,
-    /// Whether a time is set at which the client's silence is checked.
+    /// Whether a check for silence has been planned for the client.
     pub has_check: bool,
-    /// Whether a bridge carries the lines from another machine. It pings the client itself, and hangs up if the client
-    /// does not answer.
+    /// Whether a bridge carries the lines from another machine. The bridge itself pings the client, and hangs up if
+    /// the client does not answer.
     pub is_bridged: bool,
     /// Whether the mesh knows that the client has hung up.
     pub is_detached: bool,
@@ -322,7 +322,7 @@ impl ClientConnection {
         is_late
     }
 
-    /// The time at which the silence of a session matters next, in ms.
+    /// When the silence of a session will next matter, in ms.
     pub fn deadline(&self, heartbeat_ms: i64, dead_ms: i64) -> Option<i64> {
         let patience = match self.liveness {
             Responsiveness::Responsive => heartbeat_ms,

@@ -14,11 +14,11 @@ pub const CLIENT_SHARE: Duration = Duration::from_micros(500);
 /// Maximum work for all clients together in one turn. What is left is served in the next turn, after new clients,
 /// HTTP and the linked meshes have had their share.
 pub const TURN_SHARE: Duration = Duration::from_millis(1);
-/// Maximum work in one turn for clients that have hung up. They are served before all others, so a crowd that leaves at
-/// once would delay the others until the last one has left.
+/// Maximum work in one turn for clients that have hung up. These clients are served before all others. Without a
+/// limit, a crowd that leaves at once would delay the others until the last of the crowd has left.
 pub const HUNG_UP_SHARE: Duration = Duration::from_millis(2);
-/// Maximum work in one turn of a hub that leads. Each of its turns waits for etcd for some milliseconds, so a turn with
-/// only a few calls would leave little time for calls.
+/// Maximum work in one turn of a hub that leads. Each turn of such a hub waits for etcd for some milliseconds, so
+/// little time would be left for calls if a turn served only a few.
 pub const LOGGED_TURN_SHARE: Duration = Duration::from_millis(4);
 
 /// A client's position in the queue.

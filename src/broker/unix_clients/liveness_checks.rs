@@ -1,27 +1,28 @@
-//! When the silence of each session is checked next.
+//! Decides when each session is next checked for silence.
 
 use super::connection::ClientConnection;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-/// The checks that lie ahead: at most one for each connection. A client that is heard puts its check off, which is
-/// noticed only once the check comes first, so that a line that arrives costs nothing here.
+/// The checks that are to come, at most one for each connection. When a client sends something, the check of its
+/// connection may happen later. The queue learns this only once the check is the first in it, so that each line
+/// costs nothing here.
 pub struct LivenessChecks {
-    /// A quiet session is pinged after this time, in ms.
+    /// How long a session may be quiet before it is pinged, in ms.
     pub heartbeat_ms: i64,
-    /// A session that was pinged counts as offline after this time without an answer, in ms.
+    /// How long a session that was pinged may be quiet before it counts as offline, in ms.
     pub dead_ms: i64,
-    /// The earliest possible time of each check, in ms, with the token of its connection.
+    /// The earliest time at which each check may be due, in ms, with the token of the connection.
     queue: BinaryHeap<Reverse<(i64, u64)>>,
 }
 
 impl LivenessChecks {
-    /// No checks.
+    /// Starts without any checks.
     pub fn new(heartbeat_ms: i64, dead_ms: i64) -> LivenessChecks {
         LivenessChecks { heartbeat_ms, dead_ms, queue: BinaryHeap::new() }
     }
 
-    /// Sets the time of the next check of a session, unless one is set already or the session has been given up.
+    /// Adds a check for a session. Does nothing if the session already has one, or if it has been given up.
     pub fn add(&mut self, token: u64, connection: &mut ClientConnection) {
         if connection.has_check {
             return;
@@ -32,7 +33,7 @@ impl LivenessChecks {
         }
     }
 
-    /// The time of the next check, in ms.
+    /// When the next check is due, in ms.
     pub fn next_due(&mut self, connections: &HashMap<u64, ClientConnection>) -> Option<i64> {
         loop {
             let Reverse((at, token)) = *self.queue.peek()?;
@@ -43,13 +44,13 @@ impl LivenessChecks {
                     self.queue.push(Reverse((later, token)));
                 }
                 Some(_) => return Some(at),
-                // The connection is gone.
+                // The connection has been closed, or its session has been given up.
                 None => drop(self.queue.pop()),
             }
         }
     }
 
-    /// Removes and returns the next connection whose check is due.
+    /// Removes the next check, if it is due, and returns its connection.
     pub fn take_due(&mut self, connections: &HashMap<u64, ClientConnection>, now: i64) -> Option<u64> {
         self.next_due(connections).filter(|at| *at <= now)?;
         self.queue.pop().map(|Reverse((_, token))| token)

@@ -1,8 +1,8 @@
 //! The clients on the Unix socket, and the sessions on other machines, whose lines arrive over a socket pair. This
 //! module accepts clients, serves them in turn, checks whether they still answer, and drops them.
 //!
-//! **Invariant:** a client gets a bounded share of each turn, and no client waits for another one. A turn costs what its
-//! busy clients cost, however many idle ones are connected.
+//! **Invariant:** a client gets a bounded share of each turn, and no client has to wait for the input of another
+//! one. The cost of a turn depends only on the clients that are busy, however many idle ones are connected.
 
 mod connection;
 mod fair_queue;
@@ -57,11 +57,13 @@ pub struct UnixClients {
     listener: UnixListener,
     accept_state: AcceptState,
     connections: HashMap<u64, ClientConnection>,
-    /// The clients with an event, output or unfinished work since the last flush. No turn looks at the others.
+    /// The clients that have had an event, output or unfinished work since the last flush. A turn does not look at
+    /// the others.
     busy: HashSet<u64>,
-    /// When the silence of each session is checked next.
+    /// The times at which sessions are next checked for silence.
     checks: LivenessChecks,
-    /// The buffer into which the input of all clients is read. It is cleared only once, not for every line.
+    /// The buffer into which the input of all clients is read. One buffer for all needs to be cleared only once,
+    /// not for every line.
     buffer: Vec<u8>,
     /// How many turns there have been.
     turn: u64,
@@ -134,7 +136,7 @@ impl UnixClients {
         self.accept_state == AcceptState::Ready || self.busy.iter().any(wants_turn)
     }
 
-    /// When the next client has to be checked or served without an event, in ms.
+    /// When a client must next be checked or served even if there is no event, in ms.
     pub fn deadline(&mut self) -> Option<i64> {
         let retry = match self.accept_state {
             AcceptState::RetryAt(at) => Some(at),
@@ -281,10 +283,11 @@ impl UnixClients {
 
     /// Pings silent sessions. In the mesh, sessions that do not answer are marked as offline.
     pub fn check_liveness(&mut self, context: &mut LoopContext) {
-        // A session attaches, or answers again, only by a request of its own.
+        // A session attaches, or answers again, only with a request, which makes its client busy.
         for token in &self.busy {
             if let Some(connection) = self.connections.get_mut(token)
-                // A second ping of each remote session would cost a hub with thousands of them more than all its work.
+                // The bridge already pings remote sessions. For a hub with thousands of them, a second ping would
+                // cost more than all other work.
                 && !connection.is_bridged
                 && context.mesh.is_attached(*token)
             {
@@ -326,7 +329,8 @@ impl UnixClients {
         }
     }
 
-    /// Drops the clients that hung up and have received all their output. The others stay busy if they have work left.
+    /// Drops the clients that have hung up and have received all of their output. The others stay busy if they have
+    /// work left.
     pub fn drop_flushed(&mut self, context: &LoopContext) {
         self.busy.retain(|token| {
             let Some(connection) = self.connections.get_mut(token) else { return false };

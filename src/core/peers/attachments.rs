@@ -1,4 +1,4 @@
-//! Which connections act for which peers, looked up from either side.
+//! Records which connections act for which peers. The record can be searched by connection and by peer.
 
 use super::presence::RemoteMachine;
 use crate::base::ids::PeerId;
@@ -6,19 +6,19 @@ use crate::base::process::Process;
 use crate::core::ConnId;
 use std::collections::HashMap;
 
-/// The peers and processes that belong to a connection.
+/// What belongs to a connection: peers and processes.
 #[derive(Debug, Default)]
 pub(super) struct Attachment {
     peers: Vec<PeerId>,
-    /// Sessions of the connection's agent process that announced calls over this connection.
+    /// Sessions of the same agent process whose announced calls came over this connection.
     pub(super) announcers: Vec<PeerId>,
-    /// Whether the connection brought the agent's key for the session.
+    /// Whether the connection has attached with a key that the agent gave the session.
     pub(super) is_keyed: bool,
-    /// The agent process among the ancestors of the connection's client.
+    /// The agent process, which is one of the ancestors of the connection's client.
     pub(super) agent: Option<Process>,
     /// Whether the connection has not answered for too long.
     pub(super) unresponsive: bool,
-    /// The machine of the connection's client, if it is another machine.
+    /// The machine from which the connection comes, if it is another machine.
     pub(super) remote: Option<RemoteMachine>,
 }
 
@@ -36,7 +36,7 @@ impl Attachment {
 
 /// All open connections.
 ///
-/// **Invariant:** a connection is listed in `connections` under a peer exactly if it acts for that peer.
+/// **Invariant:** `connections` lists a connection under a peer if and only if the connection acts for that peer.
 #[derive(Debug, Default)]
 pub(super) struct Attachments {
     by_connection: HashMap<ConnId, Attachment>,
@@ -44,23 +44,23 @@ pub(super) struct Attachments {
 }
 
 impl Attachments {
-    /// Adds a new connection, which acts for no peer yet.
+    /// Adds a new connection, which does not act for any peer yet.
     pub(super) fn open(&mut self, conn: ConnId) {
         self.by_connection.insert(conn, Attachment::default());
     }
 
-    /// Removes a connection that is gone.
+    /// Removes a connection that was closed.
     pub(super) fn close(&mut self, conn: ConnId) {
         self.detach_all(conn);
         self.by_connection.remove(&conn);
     }
 
-    /// An open connection.
+    /// What belongs to an open connection.
     pub(super) fn get(&self, conn: ConnId) -> Option<&Attachment> {
         self.by_connection.get(&conn)
     }
 
-    /// An open connection, to change it.
+    /// What belongs to an open connection, for a caller that changes it.
     pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Attachment> {
         self.by_connection.get_mut(&conn)
     }
@@ -85,7 +85,7 @@ impl Attachments {
         self.connections_of(id).iter().filter_map(|conn| self.get(*conn))
     }
 
-    /// Lets an open connection act for a peer, too. Returns false if it does so already.
+    /// Lets an open connection act for one more peer. Returns false if the connection already acts for this peer.
     pub(super) fn attach(&mut self, conn: ConnId, id: &PeerId) -> bool {
         let Some(one) = self.by_connection.get_mut(&conn).filter(|one| !one.peers.contains(id)) else { return false };
         one.peers.push(id.clone());
@@ -93,7 +93,7 @@ impl Attachments {
         true
     }
 
-    /// Lets a connection no longer act for a peer.
+    /// Notes that a connection no longer acts for a peer.
     pub(super) fn detach(&mut self, conn: ConnId, id: &str) {
         if let Some(one) = self.by_connection.get_mut(&conn) {
             one.peers.retain(|attached| attached != id);
@@ -106,20 +106,20 @@ impl Attachments {
         }
     }
 
-    /// Lets a connection act for no peer any longer. Returns the peers for which it acted.
+    /// Notes that a connection no longer acts for any peer. Returns the peers for which it acted.
     pub(super) fn detach_all(&mut self, conn: ConnId) -> Vec<PeerId> {
         let ids = self.get(conn).map(|one| one.peers.clone()).unwrap_or_default();
         ids.iter().for_each(|id| self.detach(conn, id));
         ids
     }
 
-    /// Detaches all peers that do not match.
+    /// Detaches the peers that do not match from all connections.
     pub(super) fn retain(&mut self, fits: impl Fn(&str) -> bool) {
         self.connections.retain(|id, _| fits(id));
         self.by_connection.values_mut().for_each(|one| one.peers.retain(|id| fits(id)));
     }
 
-    /// Lets the connections of one peer act for another peer instead.
+    /// Makes the connections that act for one peer act for another peer instead.
     pub(super) fn move_to(&mut self, id: &str, other: &PeerId) {
         for conn in self.connections_of(id).to_vec() {
             self.detach(conn, id);

@@ -50,7 +50,7 @@ impl Peers {
         row.name = if row.name == AUTO { auto_name(&row.id) } else { untrusted_text::plain_name(&row.name) };
         row.host = self.settings.host.clone();
         (row.first_seen, row.last_seen, row.online) = (now, now, true);
-        // The peer begins anew, behind those that are older.
+        // The peer counts as new, so it moves behind all older peers.
         self.peers.remove(&row.id);
         self.peers.put(Peer::new(row.clone(), now));
         turn.store.put_peer(&row)?;

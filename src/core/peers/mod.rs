@@ -288,7 +288,8 @@ pub struct Peers {
     is_process_alive: Box<dyn Fn(i64) -> bool + Send>,
     peers: PeerTable,
     attachments: Attachments,
-    /// Whether some process has had several sessions. Only then can it be unclear which session makes a call.
+    /// Whether any process has had several sessions. Only in this case can it be unclear which session makes a
+    /// call.
     has_shared_process: bool,
     /// Tool calls that hooks announced.
     announced: Vec<announced_tool_calls::AnnouncedCall>,
@@ -372,7 +373,7 @@ impl Peers {
         self.peers.iter().any(|peer| !peer.row.is_linked() && peer.is_online())
     }
 
-    /// Writes a row, in memory and on disk.
+    /// Stores a row, in memory and in the database.
     fn put(&mut self, turn: &mut Turn, row: PeerRow, now: i64) -> Result<(), Error> {
         turn.store.put_peer(&row)?;
         let peer = match self.get(&row.id) {

@@ -1,7 +1,7 @@
-//! The table of peers: their order, their ids, and the times at which they change without an event.
+//! The table of peers: their order, their ids, and the times at which their state changes without an event.
 //!
-//! **Invariant:** to find a peer, the clients of the old HTTP API, or the next deadline costs as much among five
-//! thousand peers as among five.
+//! **Invariant:** to find a peer, the clients of the old HTTP API, or the next deadline takes no longer with five
+//! thousand peers than with five.
 
 use super::Peer;
 use crate::base::ids::PeerId;
@@ -17,9 +17,10 @@ pub(super) struct PeerTable {
     positions: HashMap<PeerId, usize>,
     /// The clients of the old HTTP API.
     http_clients: BTreeSet<PeerId>,
-    /// The deadlines of peers, in ms. An entry that is no longer its peer's deadline is dropped once it comes first.
+    /// The deadlines of peers, in ms. If a peer's deadline has changed, its old entry is dropped once that entry
+    /// comes first.
     deadlines: BTreeSet<(i64, PeerId)>,
-    /// The positions of peers that may have another deadline than the one in `deadlines`.
+    /// The positions of peers whose deadline may no longer be the one in `deadlines`.
     changed: Vec<usize>,
 }
 
@@ -42,7 +43,8 @@ impl PeerTable {
         self.http_clients.iter().filter_map(|id| self.get(id))
     }
 
-    /// The peer with this id, to change it. Its id must stay the same, and whether it is a client of the old HTTP API.
+    /// The peer with this id, for a caller that changes it. The caller must not change the id, or whether the peer
+    /// is a client of the old HTTP API.
     pub(super) fn get_mut(&mut self, id: &str) -> Option<&mut Peer> {
         let n = *self.positions.get(id)?;
         if self.changed.last() != Some(&n) {
@@ -51,20 +53,21 @@ impl PeerTable {
         self.peers.get_mut(n)
     }
 
-    /// Notes that a peer has just made a call. That moves no deadline.
+    /// Notes that a peer has just made a call. This does not change any deadline.
     pub(super) fn touch(&mut self, id: &str, now: i64) {
         if let Some(n) = self.positions.get(id) {
             self.peers[*n].last_active = now;
         }
     }
 
-    /// All peers, to change them in the same limits.
+    /// All peers, for a caller that changes them. The same restrictions apply as for [`PeerTable::get_mut`].
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
         self.note_all();
         self.peers.iter_mut()
     }
 
-    /// Appends a new peer, or replaces the peer with the same id at its place.
+    /// Appends a new peer, or replaces the peer that has the same id. In the second case, the position stays the
+    /// same.
     pub(super) fn put(&mut self, peer: Peer) {
         if peer.row.is_http() {
             self.http_clients.insert(peer.row.id.clone());
@@ -101,7 +104,7 @@ impl PeerTable {
         self.changed.extend(0..self.peers.len());
     }
 
-    /// The time at which the next peer changes its state without an event, in ms.
+    /// When the state of any peer will next change merely because time passes, in ms.
     pub(super) fn deadline(&mut self, settings: &MeshSettings) -> Option<i64> {
         for n in self.changed.drain(..) {
             let peer = &self.peers[n];
@@ -118,7 +121,7 @@ impl PeerTable {
         }
     }
 
-    /// The peers whose deadline has passed, the earliest first.
+    /// The peers whose deadlines have passed, those with the earliest deadlines first.
     pub(super) fn due(&mut self, settings: &MeshSettings, now: i64) -> Vec<&Peer> {
         if self.deadline(settings).is_none_or(|at| at > now) {
             return Vec::new();

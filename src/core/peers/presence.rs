@@ -342,7 +342,7 @@ impl Peers {
                 turn.push(Effect::WatchProcess(process));
             }
         }
-        // A grace period starts again if it was running when the broker died, or if its end was rolled back.
+        // A grace period starts again if it was running when the broker died, or if a rollback undid its end.
         for peer in self.peers.iter_mut() {
             let is_lost = peer.row.is_session() && peer.offline_since.is_none() && peer.row.process.is_none();
             if is_lost && locks.has_shared(&peer.row.id) {

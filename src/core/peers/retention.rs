@@ -55,7 +55,7 @@ impl Peers {
         Ok(())
     }
 
-    /// The time at which the next peer changes its state without an event, in ms.
+    /// When the state of any peer will next change merely because time passes, in ms.
     pub(in crate::core) fn deadline(&mut self) -> Option<i64> {
         self.peers.deadline(&self.settings)
     }

@@ -346,7 +346,7 @@ impl Peers {
 
     /// The name `wanted`, or the first of `wanted-2`, `wanted-3` and so on that is free.
     pub(super) fn free_name(&self, wanted: &str) -> String {
-        // Many sessions may want the same name, so the names are compared only once.
+        // Many sessions may want the same name, so the names of all peers are looked through only once.
         let similar = self.peers.iter().map(|peer| peer.row.name.as_str()).filter(|name| name.starts_with(wanted));
         let taken: HashSet<&str> = similar.collect();
         let is_free = |name: &String| !taken.contains(name.as_str()) && !is_reserved(name);
