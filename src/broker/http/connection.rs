@@ -33,11 +33,11 @@ const INPUT_KEPT: usize = 4 << 10;
 /// What a connection needs after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It waits for an event or a deadline.
+    /// The connection waits for an event or a deadline.
     Wait,
-    /// It needs another turn, after the other connections had theirs.
+    /// The connection needs another turn, after the other connections had theirs.
     Again,
-    /// It must be closed.
+    /// The connection must be closed.
     Close,
 }
 
