@@ -17,8 +17,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub enum Outcome {
     /// The result of the operation.
     Ready(Value),
-    /// There is no result yet. Run the operation again when something changes for this reason, or else at this
-    /// time, in ms.
+    /// There is no result yet. Run the operation again when something changes for this reason. If nothing changes,
+    /// run it again at this time, in ms.
     Pending(WaitReason, i64),
 }
 

@@ -216,7 +216,7 @@ fn known_session(turn: &mut Turn, peers: &mut Peers, ctx: &CallContext, args: &A
     Ok(found)
 }
 
-/// The session of the hook. If the mesh does not know the session, it becomes a new peer. The session's MCP server
+/// The session of the hook. A session that the mesh does not know becomes a new peer. The session's MCP server
 /// takes this peer over when it connects.
 pub(super) fn session_of_hook(mesh: &mut Mesh, ctx: &CallContext, args: &Args) -> Result<PeerId, Error> {
     let Mesh { turn, peers, locks, mail, journal, .. } = mesh;

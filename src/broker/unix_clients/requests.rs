@@ -19,7 +19,7 @@ use std::time::Instant;
 const REQUESTS_MAX: usize = 16;
 /// Maximum length of a name or an id in `as`, in bytes.
 const AS_MAX: usize = 256;
-/// How many characters of the name the error about an unknown method shows.
+/// If a method is unknown, the error shows this many characters of its name.
 const METHOD_SHOWN: usize = 60;
 
 /// Reads what a client has sent, and serves as much of it as one turn allows.

@@ -22,7 +22,7 @@ const AWAITED_MAX: usize = 1_000;
 const RELOADED_MAX: i64 = 100;
 /// How many bytes of these messages are read at most.
 const RELOADED_BYTES_MAX: usize = 256 * 1024;
-/// The states that are reported to the sender's mesh. The words in the report are those of receipts.
+/// The states that are reported to the sender's mesh. The report uses the same words as receipts.
 const TOLD: [MessageState; 3] = [MessageState::Read, MessageState::Acked, MessageState::Expired];
 
 /// The messages that one linked mesh has accepted and whose receipts are awaited.
