@@ -21,15 +21,15 @@ const PROTOCOL_HEADER: &str = "sec-websocket-protocol";
 /// What a client wants, according to the head of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RequestedRole {
-    /// To connect as a session or a command of slm-mesh.
+    /// The client wants to connect as a session or a command of slm-mesh.
     Guest,
-    /// To connect as a session of slm-mesh 0.1.0, whose protocol is no longer supported.
+    /// The client wants to connect as a session of slm-mesh 0.1.0, whose protocol is no longer supported.
     OutdatedGuest,
-    /// To receive pushes, with a valid bearer token.
+    /// The client wants to receive pushes, and sent a valid bearer token.
     Subscriber,
-    /// To receive pushes, with a wrong bearer token.
+    /// The client wants to receive pushes, but sent a wrong bearer token.
     RejectedSubscriber,
-    /// Anything else.
+    /// The client wants anything else.
     Unknown,
 }
 

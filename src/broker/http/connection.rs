@@ -88,19 +88,19 @@ pub struct HttpConnection<S = TcpStream> {
 
 /// What a connection is waiting for.
 enum Phase {
-    /// The first byte of a request, or, if the head has begun, the rest of the head.
+    /// Waits for the first byte of a request, or, if the head has begun, for the rest of the head.
     Head { began: bool },
-    /// The rest of the body.
+    /// Waits for the rest of the body.
     Body { head: Box<Head>, body: Vec<u8>, length: usize },
-    /// The time at which a client with a wrong token is told so.
+    /// Waits until a client with a wrong token may be told so.
     Slowed(Box<HttpResponse>),
-    /// The response from the event loop.
+    /// Waits for the response from the event loop.
     AwaitingResponse,
-    /// The client, which must read the response.
+    /// Waits for the client to read the response.
     Responding,
-    /// The next part of a stream, or, if the client is `behind`, the client, which must read the output.
+    /// Waits for the next part of a stream, or, if the client is `behind`, for the client to read the output.
     Streaming { behind: bool },
-    /// The client, which must close the connection. Until then, up to this many bytes are read and discarded.
+    /// Waits for the client to close the connection. Until then, up to this many bytes are read and discarded.
     Draining { bytes_left: usize },
 }
 

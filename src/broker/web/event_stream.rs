@@ -126,7 +126,7 @@ impl PageStreams {
         self.mark_dirty();
     }
 
-    /// Adds a message to the next frame. Its sending or its new state must be committed.
+    /// Adds a message to the next frame. The turn that sent the message or changed its state must be committed.
     pub fn add_message(&mut self, mesh: &Mesh, message: &Message) {
         if !self.open.is_empty() {
             self.next.messages.push(mesh.observed_message(message).to_string());
