@@ -29,7 +29,8 @@ pub fn gate(token: String, secret: Option<String>, hub_name: Option<String>) -> 
             return Some(health(head, started));
         }
         let bearer = head.authorization.as_deref().and_then(|given| given.strip_prefix("Bearer "));
-        // Both are compared even if the first one matches, so that the time reveals nothing.
+        // Both credentials of a request are compared, even if the first one matches, so that the time reveals
+        // nothing.
         let given = [bearer, head.mesh_secret.as_deref()].into_iter().flatten();
         let is_let_in = given.filter(|given| is_known(given)).count() > 0;
         (!is_let_in).then(|| refuse(401, "Unauthorized — invalid or missing bearer token"))

@@ -22,8 +22,8 @@ fn party(lock: &LockRow) -> Party<'_> {
     (&lock.holder, &lock.owner)
 }
 
-/// Whether two parties depend on each other's progress. Two commands of one peer do not, but the peer itself counts
-/// as the same party as each of its commands.
+/// Whether two parties count as one in the search for deadlocks. Two commands of one peer are two parties, but the
+/// peer itself counts as the same party as each of its commands.
 fn is_same_party(a: Party, b: Party) -> bool {
     a.0 == b.0 && (a.1 == b.1 || a.1.is_shared() || b.1.is_shared())
 }
