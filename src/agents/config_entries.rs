@@ -10,9 +10,9 @@ use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{EntryShape, HookCommand, HookFile, ServerFile, TimeLimit};
 use serde_json::{Value, json};
 
-/// How long a hook that waits to wake its agent may wait: a day.
+/// The time limit of a hook that waits to wake its agent, in seconds: one day.
 const WAKE_HOOK_SECONDS: i64 = 86_400;
-/// How long an agent waits for a hook that answers.
+/// The time limit of a hook that answers at once, in seconds.
 const HOOK_SECONDS: i64 = 5;
 
 /// The entries that slm-mesh should have in one file.
@@ -22,11 +22,11 @@ pub struct Entries<'a> {
     pub agent: &'static Agent,
     /// The path of our program.
     pub program: &'a str,
-    /// The path of the file that set-up writes as a whole for this agent. The entry in a YAML file refers to it.
+    /// The path of the file that set-up writes as a whole for this agent. The agent's YAML settings refer to this path.
     pub own_file: &'a str,
     /// The server's entry, if it belongs in this file.
     pub server: Option<ServerFile>,
-    /// The hooks, if they belong into this file.
+    /// The hooks, if they belong in this file.
     pub hooks: Option<HookFile>,
     /// Whether mail may wake the agent.
     pub may_wake: bool,
@@ -43,7 +43,7 @@ impl Entries<'_> {
         self.server.filter(|server| !server.entry.is_json())
     }
 
-    /// The hooks, if their file is TOML.
+    /// The hooks, if this file is TOML.
     fn toml_hooks(&self) -> Option<HookFile> {
         self.hooks.filter(|hooks| hooks.command == HookCommand::TomlLine)
     }
@@ -56,7 +56,7 @@ impl Entries<'_> {
     /// Adds our entries to a text.
     ///
     /// # Errors
-    /// When they can't be added safely, with the cause.
+    /// If our entries can't be added safely; the error says why.
     pub fn put_into(&self, text: &str) -> Result<String, String> {
         if let Some(server) = self.other_format() {
             return match server.entry {
@@ -94,7 +94,7 @@ impl Entries<'_> {
         let Some(old) = old else { return json_edit::put(text, &path, &entry) };
         let mut text = text.to_owned();
         for (key, value) in entry.as_object().into_iter().flatten() {
-            // The user decides whether the server is on, and which tools it has.
+            // The user decides whether the server is enabled and which of its tools are allowed.
             let is_users = ["enabled", "tools"].contains(&key.as_str()) && old.contains_key(key);
             if !is_users {
                 text = json_edit::put(&text, &[path[0], path[1], PathStep::Key(key)], value)?;
@@ -190,11 +190,11 @@ impl Entries<'_> {
         hook
     }
 
-    /// Removes our entries from a text. Containers that become empty are removed as well, unless the file contained
+    /// Removes our entries from a text. Containers that become empty are removed too, unless the file already contained
     /// them `before` set-up.
     ///
     /// # Errors
-    /// When the text can't be parsed reliably, with the cause.
+    /// If the text can't be parsed reliably; the error says why.
     pub fn remove_from(&self, text: &str, before: Option<&Value>) -> Result<String, String> {
         if let Some(server) = self.other_format() {
             return match server.entry {
@@ -224,12 +224,12 @@ impl Entries<'_> {
         Ok(text)
     }
 
-    /// A text that contains only our entries.
+    /// A text that contains our entries and nothing else.
     pub fn alone(&self) -> String {
         self.put_into("").unwrap_or_default()
     }
 
-    /// The text that a user can paste into a file that set-up does not change.
+    /// The text that a user can paste into a file that set-up can't change.
     pub fn to_paste(&self, text: &str) -> String {
         match self.server {
             Some(server) if server.entry == EntryShape::YamlLine => {
@@ -239,7 +239,7 @@ impl Entries<'_> {
         }
     }
 
-    /// Whether a text without our entries is only the frame with which set-up created the file.
+    /// Whether the text, from which our entries were removed, contains only what set-up wrote when it created the file.
     pub fn is_frame(&self, text: &str) -> bool {
         let frame = self.remove_from(&self.alone(), None).unwrap_or_default();
         let is_json = self.other_format().is_none() && self.toml_hooks().is_none();
@@ -251,7 +251,7 @@ impl Entries<'_> {
         text.trim().is_empty() || text == frame || is_json && !has_comment(text) && has_same_value()
     }
 
-    /// All our hooks in a file, with their events.
+    /// All our hooks in a file, each with its event.
     pub fn hooks_in<'v>(&self, whole: &'v Value, hooks: &HookFile) -> Vec<(&'v str, &'v Value)> {
         let events = hooks.key.map_or(whole, |key| &whole[key]);
         let mut found = Vec::new();
@@ -268,7 +268,7 @@ impl Entries<'_> {
         hook_target(hook).is_some_and(|(_, agent)| agent == self.agent.id)
     }
 
-    /// The positions of our hooks in an event's list: the item, and the index in its group.
+    /// The positions of our hooks in an event's list: the index of the item, and the index within that item's group.
     fn our_places(&self, list: &Value, has_groups: bool) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         for (item_n, item) in list.as_array().into_iter().flatten().enumerate() {
@@ -282,7 +282,7 @@ impl Entries<'_> {
         found
     }
 
-    /// Removes those of our hooks that `picks` selects by event and by number.
+    /// Removes those of our hooks that `picks` selects; `picks` gets the event and the number of the hook.
     fn remove_hooks(
         &self,
         text: &str,
@@ -327,18 +327,18 @@ fn grouped_item(hooks: &HookFile, hook: &Value, tools: &str) -> Value {
     item
 }
 
-/// The program of the entry under our name in a JSON file.
+/// The program that a JSON file registers under our name.
 pub fn registered_program(whole: &Value, server: &ServerFile) -> Option<String> {
     let command = whole.get(server.key)?.get(NAME)?.get("command")?;
     command.as_str().or_else(|| command[0].as_str()).map(str::to_owned)
 }
 
-/// The program that our hook runs; `None` for another program's hook.
+/// The program that our hook runs; `None` if the hook is not ours.
 pub fn hook_program(hook: &Value) -> Option<String> {
     hook_target(hook).map(|(program, _)| program)
 }
 
-/// The program that our hook runs, and the id of the agent after the word `hook`.
+/// The program that our hook runs, and the agent id that follows the word `hook`.
 fn hook_target(hook: &Value) -> Option<(String, String)> {
     let command = hook["command"].as_str().or(hook["exec"].as_str()).unwrap_or("");
     if is_our_program(command) && hook["args"][0] == json!("hook") {
@@ -350,7 +350,7 @@ fn hook_target(hook: &Value) -> Option<(String, String)> {
     Some((words[at].clone(), words.get(at + 2).cloned().unwrap_or_default()))
 }
 
-/// The words of a shell line. Quotes are resolved only as far as our own lines need it.
+/// Splits a shell line into words. Quotes are resolved only as far as our own lines need.
 fn shell_words(line: &str) -> Vec<String> {
     let (mut found, mut word, mut quote) = (Vec::new(), String::new(), None);
     let mut chars = line.chars();
@@ -375,7 +375,7 @@ fn at<'a>(whole: &'a Value, path: &[PathStep]) -> &'a Value {
     })
 }
 
-/// Removes an empty container that the file did not contain before set-up.
+/// Removes a container that is empty now and that the file did not contain before set-up.
 fn remove_if_empty(text: &str, path: &[PathStep], before: Option<&Value>) -> Result<String, String> {
     let whole = json_edit::parse(text)?;
     let found = at(&whole, path);

@@ -29,10 +29,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long the broker may take to answer before it counts as hung.
+/// How long the broker may take to answer before doctor reports it as hung.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// How much a trial writes, in bytes: more than the free rest of a disk block.
+/// How many bytes the write test writes: more than the free rest of a disk block, so that the disk must have room.
 const WRITE_BYTES: usize = 64 * 1024;
 
 /// How long to wait for hubs to answer.
@@ -41,32 +41,32 @@ const HUBS_WITHIN: Duration = Duration::from_millis(300);
 /// The result of one check.
 #[derive(Debug, Clone)]
 pub struct Check {
-    /// The subject of the check: the broker, an agent.
+    /// What was checked: the broker, an agent.
     pub about: String,
     /// The finding.
     pub found: String,
-    /// How to repair it; `None` if all is well.
+    /// How to fix the problem; `None` if all is well.
     pub cure: Option<String>,
 }
 
 impl Check {
-    /// All is well.
+    /// A check that found no problem.
     pub fn well(about: &str, found: impl Into<String>) -> Check {
         Check { about: about.into(), found: found.into(), cure: None }
     }
 
-    /// Something is wrong, and has a cure.
+    /// A check that found a problem, with the cure.
     pub fn error(about: &str, found: impl Into<String>, cure: impl Into<String>) -> Check {
         Check { about: about.into(), found: found.into(), cure: Some(cure.into()) }
     }
 
-    /// The agents could not be checked.
+    /// A check that says why the agents could not be checked.
     pub fn agents_not_checked(why: &Error) -> Check {
         let cure = "no agent was checked; run doctor again with HOME set to your home directory";
         Check::error("agents", why.text.clone(), cure)
     }
 
-    /// The check for a program.
+    /// The check as JSON, for programs.
     pub fn to_value(&self) -> Value {
         json!({ "about": self.about, "ok": self.cure.is_none(), "found": self.found, "cure": self.cure })
     }
@@ -201,7 +201,8 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
     } else {
         Check::error(about, format!("{running}; this program is {ours}"), "slm-mesh stop; sessions start the new one")
     }];
-    // On one of several hubs, the answers above came from the hub that leads.
+    // If several hubs share the mesh, the answers above came from the leading hub, so this machine's broker is asked
+    // too.
     let own = Client::connect_to_own(places).ok().and_then(|mut own| own.call("broker.info", &json!({})).ok());
     let info = own.unwrap_or(info);
     if settings.is_some_and(|settings| info["settings"] != json!(settings.fingerprint())) {
@@ -215,7 +216,7 @@ fn check_broker(places: &DataDir, settings: Option<&Settings>) -> Vec<Check> {
     checks
 }
 
-/// Checks a link to another mesh, which the broker polls all the time.
+/// Checks a link to another mesh. The broker polls all its links, so this only reads what the broker found.
 fn check_link(link: &Value) -> Check {
     let about = format!("link {}", line(link["url"].as_str().unwrap_or("")));
     let text = |name: &str| link[name].as_str().map(line);
@@ -236,7 +237,7 @@ fn check_link(link: &Value) -> Check {
     Check::error(&about, found, "slm-mesh inbox --filter sent shows which; their senders were told")
 }
 
-/// How to end a broker that does not answer. It gives a command only if the kernel has identified the process.
+/// How to end a broker that does not answer. The text contains a command only if the kernel has identified the process.
 fn cure_of_stuck(client: &Client) -> String {
     match client.broker_pid() {
         Some(_) => "slm-mesh stop --force; the next session starts a new one".into(),
@@ -260,7 +261,7 @@ fn check_absent_broker(places: &DataDir) -> Check {
     }
 }
 
-/// Takes a lock on a file that nobody edits, and releases it.
+/// Locks a file that nobody edits, and releases the lock.
 pub fn check_lock(client: &mut Client, places: &DataDir) -> Check {
     let about = "lock";
     let path = places.dir.join(format!("doctor-{}", std::process::id()));
@@ -300,7 +301,7 @@ fn check_http(places: &DataDir, port: u16) -> Check {
     }
 }
 
-/// Tries whether a command can run in a shield. A system without shields is not a fault, unless the user wants them.
+/// Tries to run a command in a shield. A system without shields is not a fault, unless the user has asked for shields.
 pub fn check_shield(environment: &Environment) -> Check {
     let about = "shield";
     let agents = environment.shield.join(", ");
@@ -316,7 +317,7 @@ pub fn check_shield(environment: &Environment) -> Check {
     }
 }
 
-/// Checks an agent that is installed.
+/// Checks an installed agent.
 pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Check> {
     let cure = format!("slm-mesh setup {}{}", agent.id, if environment.is_project { " --project" } else { "" });
     if let Some(place) = plugin_package::installed(environment, agent) {
@@ -339,7 +340,7 @@ pub fn check_agent(environment: &Environment, agent: &'static Agent) -> Vec<Chec
     checks
 }
 
-/// Checks that set-up does not repeat what the plugin does.
+/// Checks that set-up has not registered what the plugin registers already.
 fn check_plugin(environment: &Environment, agent: &'static Agent, place: &str, cure: &str) -> Check {
     let about = format!("{} plugin", agent.id);
     let scope = environment.scope(agent);

@@ -7,20 +7,20 @@ use crate::known_agents::hook_dialect::Dialect;
 use crate::wire::json_field_scanner::NeededFields;
 use serde_json::Value;
 
-/// The fields in which a tool names its file.
+/// The fields in which tools name the file.
 const FILE_FIELDS: &[&str] =
     &["file_path", "filePath", "path", "notebook_path", "target_file", "target_notebook", "absolute_path", "filename"];
-/// The fields in which a tool lists several edits.
+/// The fields in which tools list several edits.
 const LIST_FIELDS: &[&str] = &["edits", "replacements", "files"];
-/// Commands of a text editor tool that do not write.
+/// Commands of a text editor tool that do not write to a file.
 const READ_COMMANDS: &[&str] = &["view", "undo_edit"];
-/// The fields in which an agent puts a tool's arguments.
+/// The fields in which agents put a tool's arguments.
 const ARGUMENT_FIELDS: &[&str] = &["tool_input", "toolArgs", "toolInput"];
 
-/// The fields in which an agent puts its id for a tool call.
+/// The fields in which agents put their id for a tool call.
 const CALL_FIELDS: &[&str] = &["tool_use_id", "toolUseId", "tool_call_id", "callID"];
 
-/// The fields that a hook needs of its input. All other fields may have any size.
+/// The fields of its input that a hook needs. All other fields may have any size.
 pub const NEEDED_FIELDS: NeededFields = NeededFields {
     names: &[
         "hook_event_name",
@@ -71,11 +71,11 @@ pub const NEEDED_FIELDS: NeededFields = NeededFields {
     line_starts: &["*** "],
 };
 
-/// The prefixes of a path in the language of `apply_patch`.
+/// The prefixes of the lines that name a file in an `apply_patch` patch.
 const PATCH_MARKS: &[&str] = &["*** Update File: ", "*** Add File: ", "*** Delete File: ", "*** Move to: "];
 
-/// Whether any agent has a tool with this name. An agent may run the hooks of another agent, so the lists of all
-/// agents count.
+/// Whether any agent has a tool with this name. All agents' lists are searched, because an agent may run hooks that
+/// were set up for another agent.
 fn is_known(name: &str, list: fn(&Dialect) -> &'static [&'static str]) -> bool {
     AGENTS.iter().filter_map(|agent| agent.dialect.as_ref()).any(|dialect| list(dialect).contains(&name))
 }
@@ -84,12 +84,12 @@ fn tool_name(input: &Value) -> &str {
     input["tool_name"].as_str().or(input["toolName"].as_str()).unwrap_or("")
 }
 
-/// The name of a tool in lower case without separators, and its arguments.
+/// A tool's name, in lower case and without separators, and its arguments.
 fn tool_call(input: &Value) -> (String, Value) {
     let name = tool_name(input);
     let plain = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let given = ARGUMENT_FIELDS.iter().find_map(|field| input.get(*field));
-    // Some agents pass the arguments as JSON in a string. A patch may be a bare string, too.
+    // Some agents pass the arguments as a string that contains JSON. A patch may also be a plain string.
     let parsed = given.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
     (plain, parsed.or_else(|| given.cloned()).unwrap_or(Value::Null))
 }
@@ -114,7 +114,7 @@ pub fn writes(input: &Value) -> bool {
         || !mcp_tool_writes::written_files(tool_name(input), &arguments).is_empty()
 }
 
-/// The key of a tool call, which its hooks before and after share: the agent's id for the call, or else its
+/// The key that the hooks before and after a tool call share: the agent's id for the call, or otherwise the call's
 /// arguments. Empty if the agent gives neither.
 pub fn call_key(input: &Value) -> String {
     let id = CALL_FIELDS.iter().find_map(|field| input[*field].as_str()).filter(|id| !id.is_empty());
@@ -122,11 +122,11 @@ pub fn call_key(input: &Value) -> String {
     id.map(str::to_owned).or_else(arguments).unwrap_or_default()
 }
 
-/// The files that a tool call is about to edit; empty if none are known.
+/// The files that a tool call is about to edit; empty if no file is known.
 pub fn edited_files(input: &Value) -> Vec<String> {
     let (plain, arguments) = tool_call(input);
     let arguments = &arguments;
-    // The text of a patch names its files. `shell_tool_writes` finds the other writes of a command.
+    // A patch names its files in its text. `shell_tool_writes` finds the other files that a command writes.
     let is_shell = is_known(&plain, |dialect| dialect.shell_tools);
     if !is_shell && !is_known(&plain, |dialect| dialect.edit_tools) {
         return mcp_tool_writes::written_files(tool_name(input), arguments);
@@ -159,7 +159,7 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                         found.push(path.clone())
                     }
                     Value::String(text) => from_patch(text, found),
-                    // If a name occurs twice in an object, either value may be the one that the agent uses.
+                    // If a name occurs twice in an object, the agent may use either value.
                     Value::Array(list) if FILE_FIELDS.contains(&name.as_str()) => {
                         found.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
                     }
@@ -171,7 +171,7 @@ fn collect(value: &Value, found: &mut Vec<String>, depth: usize) {
                             }
                         }
                     }
-                    // `apply_patch` as a command: the patch is one of its words.
+                    // If `apply_patch` is run as a command, the patch is one of the command's words.
                     Value::Array(list) if name == "command" => {
                         list.iter().filter_map(Value::as_str).for_each(|word| from_patch(word, found))
                     }

@@ -1,5 +1,5 @@
 //! Files that set-up writes as a whole: slash commands, a plugin, a page of conventions. Each file says that set-up
-//! wrote it, and set-up changes or removes only such files.
+//! wrote it, and set-up changes or removes only files that say so.
 
 use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{CommandStyle, OwnFile};
@@ -25,7 +25,7 @@ pub fn slash_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
     commands(style, Some(MARK))
 }
 
-/// The slash commands of a plugin, whose files set-up neither wrote nor may remove.
+/// The slash commands for a plugin. Their files do not say that set-up wrote them, so set-up does not remove them.
 pub fn plugin_commands(style: CommandStyle) -> Vec<(&'static str, String)> {
     commands(style, None)
 }
@@ -58,7 +58,7 @@ pub fn plugin_program(text: &str) -> Option<String> {
     serde_json::from_str(line.trim_end_matches(';')).ok()
 }
 
-/// Whether a path names slm-mesh.
+/// Whether a path names the slm-mesh program.
 pub fn is_our_program(program: &str) -> bool {
     Path::new(program).file_name().is_some_and(|name| name == NAME)
 }

@@ -1,6 +1,6 @@
 //! `slm-mesh hook AGENT`: reads the input of one hook and prints one answer, within a time limit.
 //!
-//! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. A hook without a useful answer
+//! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. A hook that has nothing useful to say
 //! prints nothing and succeeds.
 
 use super::edited_paths;
@@ -27,7 +27,7 @@ use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Maximum size of the log to which a hook appends, in bytes, so that a hook that always fails does not fill the disk.
+/// Maximum size of the log to which hooks append, in bytes. A hook that fails every time must not fill the disk.
 const LOG_MAX: u64 = 1 << 20;
 
 /// An agent that has hooks.
@@ -39,14 +39,14 @@ pub struct HookAgent {
     pub dialect: &'static Dialect,
 }
 
-/// The agent with this id, if it has hooks.
+/// The agent with this id, if the agent has hooks.
 pub fn hook_agent(id: &str) -> Option<HookAgent> {
     let agent = by_id(id)?;
     agent.dialect.as_ref().map(|dialect| HookAgent { agent, dialect })
 }
 
-/// Answers one hook. This always succeeds, because empty output is a valid answer in every dialect. `name` is the
-/// agent that runs the hook, if it only uses this agent's dialect.
+/// Answers one hook. This always succeeds, because an empty output is a valid answer in every dialect. If another agent
+/// uses this agent's dialect, `name` names that other agent.
 pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
     run_guarded(agent, |agent, input| {
         if let Some(answer) = answer_of(agent, name, input)? {
@@ -56,7 +56,7 @@ pub fn answer_hook(agent: &str, name: Option<&str>) -> u8 {
     })
 }
 
-/// Runs one hook on its input. No failure stops the agent.
+/// Runs one hook with its input. A failure does not stop the agent.
 pub fn run_guarded(agent: &str, run: impl FnOnce(HookAgent, &Value) -> Result<u8, String>) -> u8 {
     let known = hook_agent(agent).ok_or_else(|| format!("there is no agent {agent} with hooks"));
     known.and_then(|agent| run(agent, &read_input()?)).unwrap_or_else(|why| {
@@ -79,7 +79,7 @@ fn append_to_log(line: &str) {
     }
 }
 
-/// Reads the hook's input, which may have any size, because a tool's arguments may contain whole files.
+/// Reads the input of the hook. There is no limit on the size, because a tool's arguments may contain whole files.
 fn read_input() -> Result<Value, String> {
     let stdin = BufReader::with_capacity(1 << 16, std::io::stdin().lock());
     let mut failure = None;
@@ -91,7 +91,7 @@ fn read_input() -> Result<Value, String> {
     })
 }
 
-/// The output of a hook, and the mail that counts as read after it was printed.
+/// The output of a hook, and the mail that counts as read once the output is printed.
 struct HookReply {
     text: String,
     shown: Value,
@@ -103,11 +103,11 @@ struct HookWork<'a> {
     /// The shield of the session, if the user wants one.
     shield: Option<SessionShield>,
     hook: HookInput,
-    /// The input, as the agent wrote it.
+    /// The input exactly as the agent wrote it.
     input: &'a Value,
     run: ToolRun,
     held: HeldFiles,
-    /// The note from before the tool ran.
+    /// The note that was written before the tool ran.
     note: Option<CommandNote>,
     /// The files that commands of this session changed in spite of a lock.
     reports: Vec<ChangeReport>,
@@ -139,7 +139,7 @@ fn answer_of(
         reports: Vec::new(),
     };
     work.prepare_shell();
-    // The comparison needs only local files, so it comes before the call to the broker, which may be slow or gone.
+    // The comparison needs only local files, so it is made before the call to the broker, which may be slow or gone.
     work.compare_held_files();
     let mut client = match connect(&places, &work) {
         Ok(Some(client)) => client,
@@ -147,7 +147,7 @@ fn answer_of(
         Err(_) if !work.reports.is_empty() => return Ok(work.show(&Value::Null, "").map(|reply| (reply, None))),
         Err(why) => return Err(why),
     };
-    // A broker that hangs delays the agent by at most this time.
+    // If the broker hangs, the agent waits for this long at most.
     let budget = Duration::from_millis(settings.int("SLM_MESH_HOOK_BUDGET_MS") as u64);
     client.set_receive_timeout(Some(budget)).map_err(|error| error.to_string())?;
     let mut facts = session_facts(agent.agent, &work.hook);
@@ -174,7 +174,7 @@ fn answer_of(
     Ok(answer.map(|answer| (answer, Some(client))))
 }
 
-/// The tool call that a hook is about, with the files that it is known to write.
+/// The tool call that a hook reports, with the files that the call is known to write.
 fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
     let mut run = ToolRun { session: hook.session.clone(), ..ToolRun::default() };
     if !matches!(hook.event, HookEvent::Edit(_) | HookEvent::Command(_) | HookEvent::AfterTool) {
@@ -195,11 +195,12 @@ fn tool_run(hook: &HookInput, input: &Value) -> ToolRun {
     run
 }
 
-/// Maximum number of characters of a command's first line that are kept for reports.
+/// Reports keep at most this many characters of a command's first line.
 const COMMAND_LINE_MAX: usize = 500;
 
 impl HookWork<'_> {
-    /// Lets the session's shell check for a shield before each command, from the start of the session to its end.
+    /// Makes the session's shell check before each command whether the command needs a shield. This lasts from the
+    /// start of the session to its end.
     fn prepare_shell(&self) {
         let Some(shield) = &self.shield else { return };
         match &self.hook.event {
@@ -214,12 +215,12 @@ impl HookWork<'_> {
         }
     }
 
-    /// Whether the agent ignores the output of a hook for this event.
+    /// Whether the agent ignores what its hook prints for this event.
     fn is_unheard(&self) -> bool {
         self.dialect.unheard.contains(&self.hook.call.kind)
     }
 
-    /// Compares the files that others hold with the note from before a command.
+    /// Compares the files that other peers hold with the note from before a command.
     fn compare_held_files(&mut self) {
         match &self.hook.event {
             HookEvent::AfterTool => {
@@ -228,7 +229,7 @@ impl HookWork<'_> {
                 self.note = note;
             }
             HookEvent::Prompt => self.compare_leftovers(),
-            // A background command continues to write, and its own hook comes later.
+            // A background command may still be writing. A later hook compares the files when that command has ended.
             HookEvent::Stop { running, .. } if running.is_empty() => self.compare_leftovers(),
             HookEvent::End => self.compare_leftovers(),
             _ => {}
@@ -248,13 +249,13 @@ impl HookWork<'_> {
         }
     }
 
-    /// The answer that shows the model reports, news of the session's own files, and mail; `None` if there is nothing
-    /// to show.
+    /// The answer that shows the model reports, changes of the session's own files, and mail; `None` if there is
+    /// nothing to show.
     fn show(&self, value: &Value, mail: &str) -> Option<HookReply> {
         self.show_with(value, mail, None)
     }
 
-    /// The answer as above, with a field for the agent itself.
+    /// Like [`HookWork::show`], with an extra field that the agent itself reads.
     fn show_with(&self, value: &Value, mail: &str, field: Option<(&str, Value)>) -> Option<HookReply> {
         let locks = LockedPath::list(&value["own"]);
         let edit = CommandNote { named: self.run.named.clone(), ..CommandNote::default() };
@@ -280,13 +281,14 @@ impl HookWork<'_> {
     }
 }
 
-/// Connects to the broker. Only an edit or a prompt may start a broker; other events matter only to a running broker.
+/// Connects to the broker. Only an edit or a prompt may start a broker. Other events matter only if a broker is
+/// running.
 fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, String> {
     if remote::is_marked_silent(places) {
         return Err("the hub did not answer a moment ago; hooks ask it again after half a minute".into());
     }
     match &work.hook.event {
-        // A command with unknown writes does not start a broker, because without a broker there are no locks.
+        // A command that is not known to write a file starts no broker, because without a broker there are no locks.
         HookEvent::Command(_) if work.run.named.is_empty() => Ok(Client::connect(places).ok()),
         HookEvent::Start | HookEvent::Prompt | HookEvent::Edit(_) | HookEvent::Command(_) => {
             Client::connect_or_start(places).map(Some).map_err(|error| error.text)
@@ -295,7 +297,7 @@ fn connect(places: &DataDir, work: &HookWork<'_>) -> Result<Option<Client>, Stri
     }
 }
 
-/// The facts by which the broker finds the session: the agent, its key, and its directory.
+/// The facts by which the broker finds the session: the agent, the agent's key for the session, and the directory.
 pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
     let git = git::facts(Path::new(&hook.directory));
     let dialect = agent.dialect.as_ref();
@@ -307,7 +309,7 @@ pub fn session_facts(agent: &Agent, hook: &HookInput) -> Value {
     })
 }
 
-/// Alerts the human on behalf of an agent that is waiting for its user.
+/// Notifies the human that an agent is waiting for its user.
 fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Error> {
     facts["peek"] = json!(true);
     let you = client.call("hook.mail", &facts)?["you"]["id"].clone();
@@ -317,10 +319,10 @@ fn alert_user(client: &mut Client, mut facts: Value, why: &str) -> Result<(), Er
     client.call("send", &alert).map(|_| ())
 }
 
-/// After this long, the alert no longer helps the user.
+/// After this many minutes, the alert no longer helps the user.
 const WAIT_ALERT_MINUTES: i64 = 60;
 
-/// Calls the broker for the event, and writes the answer in the agent's dialect.
+/// Calls the broker for the event, and words the answer in the agent's dialect.
 fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     let hook = &work.hook;
     match &hook.event {
@@ -362,7 +364,7 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
             facts["withOwnLocks"] = json!(true);
             let answer = client.call("hook.mail", &facts);
             let value = match answer {
-                // Changes of a command are reported even if the broker fails.
+                // The changes that a command made are reported even if the broker fails.
                 Err(_) if !work.reports.is_empty() => Value::Null,
                 answer => answer?,
             };
@@ -374,8 +376,8 @@ fn ask_broker(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Res
     }
 }
 
-/// Takes the locks for a tool that writes, or denies the tool. If the tool may write more files, it notes the files
-/// that others hold.
+/// Takes the locks for a tool that writes files, or denies the tool call. If the tool may write further files, also
+/// notes the files that other peers hold.
 fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     facts["files"] = json!(work.run.named);
     facts["subagent"] = json!(work.hook.subagent);
@@ -398,7 +400,7 @@ fn ask_to_write(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> R
     }
 }
 
-/// Keeps the agent going if direct mail waits, or if a command changed what another agent has locked.
+/// Makes the agent continue if direct mail waits, or if a command changed a file that another agent has locked.
 fn answer_stop(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Result<Option<HookReply>, Error> {
     let dialect = work.dialect;
     facts["direct"] = json!(true);
@@ -415,25 +417,26 @@ fn answer_stop(work: &HookWork<'_>, client: &mut Client, mut facts: Value) -> Re
     Ok((!parts.is_empty()).then(|| HookReply { text: text(), shown: shown_mail(&value) }))
 }
 
-/// The receipt for the mail that an answer shows.
+/// The receipt for the mail that is shown in an answer.
 fn shown_mail(value: &Value) -> Value {
     json!({ "as": value["you"]["id"], "items": hook_text::shown(value) })
 }
 
-/// Prints a line. Returns whether all of it was written.
+/// Prints a line. Returns whether the whole line was written.
 pub fn print(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }
 
-/// Prints the answer. Its mail counts as read after the whole answer was output.
+/// Prints the answer. The mail in the answer counts as read once the whole answer has been printed.
 fn deliver((answer, client): (HookReply, Option<Client>)) {
     let has_mail = answer.shown["items"].as_array().is_some_and(|items| !items.is_empty());
     if print(&answer.text)
         && has_mail
         && let Some(mut client) = client
     {
-        // If the broker is gone, the mail is offered again later. To show it twice is better than never.
+        // If the broker is gone, the mail is offered again later. Mail that is shown twice is better than mail that is
+        // never shown.
         let _ = client.call("inbox.mark_read", &answer.shown);
     }
 }

@@ -7,10 +7,10 @@ use crate::known_agents::AGENTS;
 use crate::known_agents::hook_dialect::{Dialect, HookCall, HookKind};
 use serde_json::Value;
 
-/// An event, with its facts.
+/// What happened, with the facts about it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum HookEvent {
-    /// A session began, or continued after a break.
+    /// A session began, or resumed after a break.
     Start,
     /// The user wrote something.
     Prompt,
@@ -24,41 +24,41 @@ pub enum HookEvent {
     AfterTool,
     /// The agent is about to stop.
     Stop {
-        /// Whether this hook may make the agent continue: not if a hook has already done so, and not if the user
+        /// Whether this hook may make the agent continue. It may not if a hook has already done so, or if the user
         /// stopped the agent.
         can_go_on: bool,
-        /// The background tasks and subagents of the session that still run.
+        /// The background tasks and subagents of the session that are still running.
         running: Vec<String>,
     },
     /// A subagent ended.
     SubagentStop,
-    /// The agent waits for its user, for this reason.
+    /// The agent is waiting for its user, for this reason.
     Waits(String),
     /// The session ended.
     End,
 }
 
-/// A hook's input.
+/// The parsed input of a hook.
 #[derive(Debug, Clone)]
 pub struct HookInput {
     /// The event of the hook.
     pub event: HookEvent,
-    /// The facts on which an answer depends.
+    /// The facts on which the form of the answer depends.
     pub call: HookCall,
     /// The agent's key for the session.
     pub session: String,
     /// The working directory of the session.
     pub directory: String,
-    /// The agent's id for the subagent in which this happened.
+    /// The agent's id for the subagent that caused the event.
     pub subagent: Option<String>,
-    /// The path of the session's transcript, as the agent claims.
+    /// The path of the session's transcript, according to the agent.
     pub transcript: Option<String>,
     /// Whether the session continues under a new key: after /clear, a resume, a fork or a compaction.
     pub continues: bool,
 }
 
-/// The kind of an event. An agent may run the hooks of another agent, so the agent's own names are tried first, and
-/// then the names of all other agents. No name has two meanings.
+/// The kind of an event. An agent may run hooks that were set up for another agent, so the agent's own names are tried
+/// first, and then the names of all other agents. No name has two meanings.
 fn kind_of(dialect: &Dialect, event: &str) -> Option<HookKind> {
     let others = AGENTS.iter().filter_map(|agent| agent.dialect.as_ref());
     let mut all = std::iter::once(dialect).chain(others).flat_map(|dialect| dialect.events);
@@ -83,13 +83,13 @@ pub fn understand(dialect: &Dialect, input: &Value) -> Option<HookInput> {
     })
 }
 
-/// How many characters of the reason why an agent waits are kept.
+/// At most this many characters are kept of the reason why an agent is waiting.
 const WAITS_MAX: usize = 300;
 
-/// The ways in which a session may start again and still be the same session.
+/// The reasons for the start of a session that continues an earlier one.
 const GOES_ON: &[&str] = &["clear", "resume", "fork", "compact"];
 
-/// The background tasks of a session that still run, as the agent lists them when it stops.
+/// The session's background tasks that are still running, as the agent lists them when it stops.
 fn running_tasks(input: &Value) -> Vec<String> {
     let rows = input["background_tasks"].as_array().map(Vec::as_slice).unwrap_or_default();
     let runs = |row: &&Value| row["status"].as_str().is_none_or(|status| status == "running" || status == "pending");

@@ -1,20 +1,20 @@
 //! Writes the texts that a hook shows to a model: mail, peers and locks, as facts of limited length.
 //!
-//! **Invariant:** a peer's words are quoted after its name, by [`untrusted_text`]. All other words are fixed and give
-//! no orders.
+//! **Invariant:** [`untrusted_text`] quotes a peer's words after the peer's name. All other words are fixed and give no
+//! orders.
 
 use crate::base::error::Error;
 use crate::base::{time, untrusted_text};
 use serde_json::Value;
 
-/// Maximum number of characters to show of a message. The inbox shows the rest.
+/// Maximum number of characters that are shown of a message. The inbox shows the rest.
 const BODY_MAX: usize = 1500;
-/// The approximate number of characters that one hook shows. Agents cut a longer text or move it to a file.
+/// The approximate number of characters that one hook shows. Agents truncate a longer text or move it to a file.
 const ALL_MAX: usize = 6000;
-/// Maximum number of characters to show of a summary or a reason.
+/// Maximum number of characters that are shown of a summary or a reason.
 const WORDS_MAX: usize = 200;
 
-/// The text for mail; empty if there is none.
+/// The text about mail; empty if there is no mail.
 pub fn mail(value: &Value) -> String {
     let rows = value["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut parts = Vec::new();
@@ -53,7 +53,7 @@ fn message(row: &Value) -> String {
     )
 }
 
-/// The text for a session that begins; empty if there is no news.
+/// The text for a session that begins; empty if there is nothing to say.
 pub fn beginning(value: &Value) -> String {
     let mut lines = Vec::new();
     let list = |name: &str| value[name].as_array().cloned().unwrap_or_default();
@@ -81,8 +81,8 @@ pub fn beginning(value: &Value) -> String {
     [vec![head], lines, Some(mail).filter(|mail| !mail.is_empty()).into_iter().collect()].concat().join("\n")
 }
 
-/// The ids of the messages that [`mail`] shows, which count as read. A message that was cut counts too, because its
-/// text says where to find the rest.
+/// The ids of the messages that [`mail`] shows. These messages count as read. A truncated message counts too, because
+/// the text says where to find the rest.
 pub fn shown(value: &Value) -> Vec<String> {
     let mut size = 0;
     let mut ids = Vec::new();
@@ -95,7 +95,8 @@ pub fn shown(value: &Value) -> Vec<String> {
     ids
 }
 
-/// The reason of a denial. It is only the broker's sentence, because the other facts are for our own programs.
+/// The reason for a denial. The reason is only the broker's sentence, because the other facts in the error are for our
+/// own programs.
 pub fn denial(error: &Error) -> String {
     format!("{}. The file was not changed.", untrusted_text::line(&error.text))
 }

@@ -1,4 +1,4 @@
-//! Checks on a guest each hub that the settings name, and whether a lock can be taken at the hub that leads.
+//! On a guest, checks each hub that the settings name, and checks whether a lock can be taken at the hub that leads.
 
 use super::doctor::{Check, check_lock};
 use crate::base::error::ErrorKind;
@@ -6,14 +6,14 @@ use crate::client::Client;
 use crate::client::remote::{HubAnswer, HubRole, RemoteTarget};
 use crate::sys::data_dir::DataDir;
 
-/// Checks all hubs at once. A hub that does not answer is a fault even if another hub leads, because it can't take
-/// over.
+/// Checks all hubs at once. A hub that does not answer is a fault even if another hub leads, because a silent hub can't
+/// take over.
 pub fn check_hubs_of_guest(target: &RemoteTarget, places: &DataDir) -> Vec<Check> {
     let answers = target.ask_each();
     let leads = |one: &HubAnswer| matches!(one.role, Ok(HubRole::Leads { .. }));
     let has_leader = answers.iter().any(leads);
     let mut checks: Vec<Check> = answers.iter().map(|one| check_hub(one, has_leader)).collect();
-    // The settings may lack the hub that the other hubs name as the leader.
+    // A standby may name a leader that is missing from the settings.
     let names_one = |one: &HubAnswer| matches!(one.role, Ok(HubRole::StandsBy { leader: Some(_) }));
     if has_leader || answers.iter().any(names_one) {
         checks.push(match Client::connect_to_running(places) {

@@ -1,8 +1,8 @@
 //! Changes one member or item of a JSON text and keeps every other byte: comments, order, spacing, number formats and
 //! line ends.
 //!
-//! `jsonc-parser` finds the positions. Its own editor is not used, because it spreads an object of one line over
-//! several lines, which could not be undone.
+//! `jsonc-parser` finds the positions. Its own editor is not used, because it spreads a one-line object over several
+//! lines, and that could not be undone.
 //!
 //! **Invariant:** a text that was valid stays valid.
 
@@ -62,15 +62,15 @@ fn with_root<T>(text: &str, read: impl FnOnce(Option<&ast::Value>) -> T) -> Resu
     Ok(read(parsed.value.as_ref()))
 }
 
-/// The value of a text; null if the text has no value.
+/// The value of a JSON text; null if the text has no value.
 ///
 /// # Errors
-/// When the text is not valid, with the position.
+/// If the text is not valid; the error contains the position.
 pub fn parse(text: &str) -> Result<Value, String> {
     with_root(text, |root| root.map_or(Value::Null, value_of))
 }
 
-/// Whether a text has no value, but only white space and comments.
+/// Whether a text has no value, but at most white space and comments.
 pub fn is_blank(text: &str) -> bool {
     with_root(text, |root| root.is_none()).unwrap_or(false)
 }
@@ -78,7 +78,7 @@ pub fn is_blank(text: &str) -> bool {
 fn value_of(node: &ast::Value) -> Value {
     match node {
         ast::Value::StringLit(text) => Value::String(text.value.to_string()),
-        // A number that serde_json refuses is compared as its text.
+        // Numbers that serde_json refuses are compared as text.
         ast::Value::NumberLit(number) => serde_json::from_str(number.value).unwrap_or_else(|_| json!(number.value)),
         ast::Value::BooleanLit(flag) => Value::Bool(flag.value),
         ast::Value::NullKeyword(_) => Value::Null,
@@ -121,7 +121,7 @@ fn node_of(value: &ast::Value) -> Node {
     Node { range: range_of(value), kind, children }
 }
 
-/// The value at a path. If several members have the same name, the last one counts, as it does for the agents.
+/// The value at a path. If several members have the same name, the last one is used, as agents do.
 fn find(text: &str, path: &[PathStep]) -> Option<Node> {
     with_root(text, |root| {
         let mut value = root?;
@@ -139,11 +139,11 @@ fn find(text: &str, path: &[PathStep]) -> Option<Node> {
     .ok()?
 }
 
-/// Sets the value at a path. Missing members of the path are appended. If the value is equal already, the text stays
-/// unchanged.
+/// Sets the value at a path. Missing members of the path are appended. If the path already has this value, the text
+/// stays unchanged.
 ///
 /// # Errors
-/// When something on the path is not an object, with its name.
+/// If something on the path is not an object; the error names it.
 pub fn put(text: &str, path: &[PathStep], value: &Value) -> Result<String, String> {
     for n in 0..path.len() {
         if find(text, &path[..=n]).is_some() {
@@ -184,7 +184,7 @@ fn shown(path: &[PathStep]) -> String {
 /// Appends an item to the array at a path, and creates the array if it is missing.
 ///
 /// # Errors
-/// When something else is at the path, with its name.
+/// If the value at the path is not an array; the error names it.
 pub fn push(text: &str, path: &[PathStep], value: &Value) -> Result<String, String> {
     match find(text, path) {
         None => put(text, path, &json!([value])),
@@ -193,7 +193,7 @@ pub fn push(text: &str, path: &[PathStep], value: &Value) -> Result<String, Stri
     }
 }
 
-/// Removes the value at a path, with its comma. Comments beside it stay.
+/// Removes the value at a path, together with its comma. Comments beside the value stay.
 pub fn remove(text: &str, path: &[PathStep]) -> String {
     let unchanged = || text.to_owned();
     let Some((last, above)) = path.split_last() else { return unchanged() };
@@ -213,7 +213,7 @@ fn remove_child(text: &str, node: &Node, n: usize) -> String {
     let space = &text[..child.start];
     let space = &space[space.trim_end_matches(is_space).len()..];
     let start = match space.rfind('\n') {
-        // If a member is alone on its line, the line is removed with it.
+        // If the member is alone on its line, the whole line is removed.
         Some(at) => child.start - space.len() + at - usize::from(space[..at].ends_with('\r')),
         None if comma.is_none() && previous.is_some() => child.start - space.len(),
         None => child.start,
@@ -223,7 +223,7 @@ fn remove_child(text: &str, node: &Node, n: usize) -> String {
         end += text[end..].len() - text[end..].trim_start_matches([' ', '\t']).len();
     }
     let mut left = format!("{}{}", &text[..start], &text[end..]);
-    // The comma after the previous member is no longer needed.
+    // After the last member is removed, the comma after the previous member is no longer needed.
     if comma.is_none()
         && let Some(comma) = previous.and_then(|previous| comma_after(text, previous.value.end))
     {
@@ -241,7 +241,7 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// The end of white space and comments that begin at `at`; with `on_line`, only of those on the same line.
+/// The end of the white space and comments that begin at `at`. With `on_line`, only those on the same line count.
 fn after_trivia(text: &str, at: usize, on_line: bool) -> usize {
     let mut end = at;
     let mut next = at;
@@ -340,7 +340,7 @@ fn render(text: &str, value: &Value, margin: &str, spreads: bool) -> String {
     if !spreads {
         return value.to_string();
     }
-    // A JSON string contains no line ends, so white space at the start of a line is indentation.
+    // A JSON string contains no line ends, so white space at the start of a line is always indentation.
     let pretty = format!("{value:#}");
     let lines = pretty.split('\n').enumerate().map(|(n, line)| {
         let inner = line.trim_start_matches(' ');

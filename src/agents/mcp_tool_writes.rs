@@ -1,15 +1,15 @@
-//! Finds the files that a tool of another MCP server is about to write, from the tool's name and arguments. There is
-//! no list of servers. The words in the name show whether the tool writes, and the names of the arguments show which
-//! of them are paths.
+//! Finds the files that a tool of another MCP server is about to write, from the tool's name and arguments. There is no
+//! list of servers. The words in the name show whether the tool writes, and the names of the arguments show which
+//! arguments are paths.
 //!
-//! **Invariant:** no files are reported for a tool that may only read, because missing a write is better than denying
+//! **Invariant:** no files are reported for a tool that might only read, because missing a write is better than denying
 //! a read.
 
 use crate::base::limits;
 use serde_json::Value;
 use std::path::Path;
 
-/// The separators that agents put between the name of a server and the name of its tool.
+/// Separators that agents put between a server's name and a tool's name.
 const SERVER_MARK: &str = "__";
 
 /// Words in the name of a tool that writes files.
@@ -35,12 +35,12 @@ const WRITES: &[&str] = &[
 const READS: &[&str] = &[
     "read", "get", "list", "find", "search", "view", "show", "describe", "fetch", "query", "preview", "check", "status",
 ];
-/// Words for reading that may come first in the name of a tool that replaces text.
+/// Words for reading that may begin the name of a tool that replaces text, as in `find_and_replace`.
 const LOOKS_FIRST: &[&str] = &["find", "search"];
 /// Words in the name of a tool that creates or moves something other than a file.
 const NO_FILES: &[&str] = &["directory", "folder", "branch", "issue", "memory", "comment", "release", "page", "task"];
 
-/// Arguments with a path, or a list of paths.
+/// Names of arguments that contain a path, or a list of paths.
 const PATH_FIELDS: &[&str] = &[
     "path",
     "paths",
@@ -75,14 +75,16 @@ const PATH_FIELDS: &[&str] = &[
     "newPath",
     "uri",
 ];
-/// Arguments with the folder to which paths are relative.
+/// Names of arguments that contain the folder to which paths are relative.
 const BASE_FIELDS: &[&str] = &["projectPath", "project_path"];
-/// Arguments of a tool whose paths are not on this machine: a repository on a server, a bucket, a site.
+/// Names of arguments that show that a tool's paths are not on this machine: a repository on a server, a bucket, a
+/// site.
 const ELSEWHERE: &[&str] = &["owner", "repo", "repository", "branch", "bucket", "host", "url", "project_id"];
 /// Arguments that make a writing tool only show its changes.
 const DRY_RUNS: &[&str] = &["dryRun", "dry_run"];
 
-/// The files that a call of another server's tool would write; empty if the tool only reads, or writes elsewhere.
+/// The files that a call of another server's tool would write; empty if the tool only reads, or writes files on another
+/// machine.
 pub fn written_files(tool: &str, arguments: &Value) -> Vec<String> {
     let Some(arguments) = arguments.as_object().filter(|_| is_writing_tool(tool)) else { return Vec::new() };
     let is_elsewhere = ELSEWHERE.iter().any(|name| arguments.contains_key(*name));
@@ -120,7 +122,7 @@ fn is_writing_tool(tool: &str) -> bool {
         && !words.iter().enumerate().any(reads)
 }
 
-/// The words in a name, in lower case. `createNewFile`, `create_new_file` and `create-new-file` each have three
+/// The words in a name, in lower case. `createNewFile`, `create_new_file` and `create-new-file` each contain three
 /// words.
 fn words_of(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];

@@ -1,4 +1,4 @@
-//! Works with the agents of this machine: answers their hooks, and sets up and checks their files.
+//! Works with the agents on this machine: answers their hooks, and sets up and checks their settings files.
 //!
 //! **Invariant:** a mesh that is down, slow or wrong never stops an agent's work. Facts about a single agent are in
 //! [`crate::known_agents`].

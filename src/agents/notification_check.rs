@@ -1,11 +1,11 @@
-//! Checks what could prevent notifications, without showing one.
+//! Checks for anything that would prevent notifications, without showing a notification.
 
 use super::doctor::Check;
 use super::setup_environment::{find_on_path, is_program};
 use crate::sys::settings::{NOTIFY, Settings};
 use std::path::Path;
 
-/// Checks the program that shows notifications: the desktop's program, or the user's command.
+/// Checks the program that shows notifications: the desktop's own program, or the user's command.
 pub fn check_notifications(settings: &Settings) -> Check {
     check(settings.text(NOTIFY), cfg!(target_os = "macos"), |name| find_on_path(name).is_some())
 }

@@ -1,10 +1,10 @@
-//! Recognises calls of our own tools among the calls that hooks report, so that they can be announced. A client with
-//! several sessions in one process may not say in a call which session makes it.
+//! Recognises calls of our own tools among the calls that hooks report. The hooks announce these calls to the broker,
+//! because a client with several sessions in one process may not say which session makes a call.
 
 use crate::core::mcp_tools::{TOOLS, Tool, actions, name};
 use serde_json::Value;
 
-/// A call of one of our tools, in the form that the broker will receive.
+/// A call of one of our tools, in the form in which the broker will receive it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeshCall {
     /// The operation.
@@ -13,8 +13,8 @@ pub struct MeshCall {
     pub arguments: Value,
 }
 
-/// The call of one of our tools; `None` for any other tool. Agents write the name of the server before the name of
-/// the tool in different ways: `mcp__slm-mesh__mesh_send`, `slm-mesh_mesh_send`, `mesh_send`.
+/// Recognises a call of one of our tools; `None` for any other tool. Agents prefix the tool's name with the server's
+/// name in different ways: `mcp__slm-mesh__mesh_send`, `slm-mesh_mesh_send`, `mesh_send`.
 pub fn mesh_call(tool: &str, arguments: &Value) -> Option<MeshCall> {
     let is_it = |known: &&Tool| {
         let rest = tool.strip_suffix(name(known).as_str());

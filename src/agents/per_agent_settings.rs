@@ -4,10 +4,10 @@ use crate::base::error::Error;
 use crate::sys::data_dir::DataDir;
 use crate::sys::settings::{self, Settings};
 
-/// Adds agents to the list of a setting, or removes them from the list. Returns whether that changed the list.
+/// Adds agents to the list in a setting, or removes them from the list. Returns whether the list changed.
 ///
 /// # Errors
-/// When the settings can't be read or written.
+/// If the settings can't be read or written.
 pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result<bool, Error> {
     let places = DataDir::find()?;
     let mut words = Settings::load(&places)?.several(setting);
@@ -25,7 +25,7 @@ pub fn set_agents(setting: &str, agents: &[&str], on: bool, dry: bool) -> Result
     let value = Some(words.join(",")).filter(|value| !value.is_empty());
     let text = settings::with_line(&text, setting, value.as_deref());
     if text.is_empty() {
-        // The file contained only this setting.
+        // The settings file contained nothing but this setting.
         std::fs::remove_file(places.config()).map_err(|error| places.error("can't be written", &error))?;
     } else {
         places.write(&places.config(), &text)?;

@@ -1,5 +1,5 @@
-//! Makes the files of a plugin for an agent's marketplace, from the same facts as the entries of set-up. Also finds
-//! out whether a user has installed the plugin.
+//! Builds the files of a plugin for an agent's marketplace, from the same facts as the entries that set-up writes. Also
+//! detects whether the user has installed the plugin.
 //!
 //! **Invariant:** set-up does not repeat the work of an installed plugin.
 
@@ -10,9 +10,9 @@ use crate::known_agents::Agent;
 use crate::known_agents::settings_files::{EntryShape, HookFile, PluginSign};
 use serde_json::{Map, Value, json};
 
-/// The program of a plugin. It runs the installed slm-mesh, or else fetches slm-mesh with npx.
+/// The script that a plugin starts. It runs the installed slm-mesh, or fetches slm-mesh with npx if none is installed.
 const LAUNCHER: &str = include_str!("plugin_launcher.sh");
-/// The path of the program in the plugin.
+/// The path of the script within the plugin.
 const LAUNCHER_PATH: &str = "bin/slm-mesh";
 /// The description that a marketplace shows.
 const DESCRIPTION: &str = env!("CARGO_PKG_DESCRIPTION");
@@ -35,7 +35,7 @@ pub fn files(agent: &'static Agent) -> Option<Vec<(String, String)>> {
         None => manifest["mcpServers"] = servers["mcpServers"].clone(),
     }
     found.push((plugin.manifest.to_owned(), pretty(&manifest)));
-    // The entries get a separate file, so they cannot conflict with other text.
+    // The plugin's entries are in a file of their own, so they cannot conflict with other text.
     found.push(("hooks/hooks.json".into(), entries.put_into("{}\n").unwrap_or_default()));
     let (pattern, style) = plugin.skills;
     let skills = generated_files::plugin_commands(style).into_iter();
@@ -44,7 +44,7 @@ pub fn files(agent: &'static Agent) -> Option<Vec<(String, String)>> {
     Some(found)
 }
 
-/// The files of an agent's plugin as one JSON object: path and text.
+/// The files of an agent's plugin as one JSON object, which maps each path to its text.
 pub fn files_as_json(agent: &'static Agent) -> Option<Value> {
     let files = files(agent)?.into_iter().map(|(path, text)| (path, json!(text)));
     Some(Value::Object(Map::from_iter(files)))
@@ -54,7 +54,7 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// Whether the user has installed the plugin of an agent, and the path that shows it.
+/// Returns the path that shows that the user has installed the agent's plugin; `None` if it is not installed.
 pub fn installed(environment: &Environment, agent: &Agent) -> Option<String> {
     let sign = agent.files.plugin?.sign;
     let path = match sign {

@@ -1,7 +1,7 @@
-//! `slm-mesh doctor --prove AGENT`: simulates a session with the hooks in an agent's file, in a temporary mesh.
+//! `slm-mesh doctor --prove AGENT`: simulates a session, with the hooks in the agent's settings, in a temporary mesh.
 //!
-//! **Invariant:** the user's mesh and files are not touched. If only the agent itself can show a fact, the fact counts
-//! as not proven.
+//! **Invariant:** the user's mesh and files are not touched. A fact that only the agent itself can show counts as not
+//! proven.
 
 use super::generated_files;
 use super::hook::hook_agent;
@@ -18,7 +18,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// One claim and whether it holds.
+/// One claim, and whether it holds.
 #[derive(Debug, Clone)]
 pub struct Proof {
     /// The claim.
@@ -34,7 +34,7 @@ pub const NOT_PROVEN: &[&str] = &[
     "that a shell command of the agent writes no locked file: no hook can tell which files it writes",
 ];
 
-/// A temporary mesh that ends with the proof.
+/// A temporary mesh, which ends together with the proof.
 struct Scratch {
     places: DataDir,
     client: Client,
@@ -53,7 +53,7 @@ impl Scratch {
         self.client.call(method, &params)
     }
 
-    /// The name that the mesh gave the agent's session.
+    /// The name that the mesh gave to the agent's session.
     fn name_of_session(&mut self, agent: &Agent) -> Result<String, Error> {
         let peers = self.ask("peers", json!({ "scope": "machine", "includeAway": true }))?;
         let mut peers = peers["peers"].as_array().into_iter().flatten();
@@ -64,7 +64,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // The broker may be gone already, and the files of a proof are not needed afterwards.
+        // The broker may have ended already, and nobody needs the files of a proof afterwards.
         let _ = self.client.call("broker.stop", &json!({}));
         while self.client.receive().is_ok() {}
         let _ = std::fs::remove_dir_all(&self.places.dir);
@@ -74,7 +74,7 @@ impl Drop for Scratch {
 /// Simulates a session of the agent with its hooks.
 ///
 /// # Errors
-/// When the agent has no hooks of slm-mesh, or no mesh can be started.
+/// If the agent has no hooks of slm-mesh, or no mesh can be started.
 pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Proof>, Error> {
     let none = || {
         let text =
@@ -132,7 +132,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     let locks = scratch.ask("lock.query", json!({})).map_err(|error| error.text);
     let has_both = locks.map(|value| value["locks"].as_array().is_some_and(|locks| locks.len() == 2));
     add("and locks it for the session", has_both, "no lock was taken");
-    // Some agents treat the reason to continue as a prompt, and then the prompt's hook shows the mail.
+    // Some agents treat the reason to continue as a prompt. In these agents, the hook of that prompt shows the mail.
     let go_on = |output: String| {
         if output.contains(MAIL_CAME) { Ok(output + &play(script.prompt, &free)?) } else { Ok(output) }
     };
@@ -142,7 +142,7 @@ pub fn prove(environment: &Environment, agent: &'static Agent) -> Result<Vec<Pro
     Ok(proofs)
 }
 
-/// How a hook is run.
+/// How to run a hook.
 enum HookRun {
     /// A program with arguments.
     Program(PathBuf, Vec<String>),
@@ -150,7 +150,7 @@ enum HookRun {
     ShellLine(String),
 }
 
-/// Our hooks in the agent's file, by event.
+/// Our hooks in the agent's settings, each with its event.
 fn calls_in_file(environment: &Environment, agent: &'static Agent) -> Result<Vec<(String, HookRun)>, Error> {
     let none = |why: String| Error::new(ErrorKind::NotFound, format!("{}: {why}", agent.id));
     let scope = environment.scope(agent);
@@ -201,12 +201,12 @@ fn run_hook(run: &HookRun, places: &DataDir, work: &Path, input: &Value) -> Resu
         }
     };
     command.env("SLM_MESH_DATA_DIR", &places.dir).current_dir(work);
-    // The proof checks the output of a hook, and not its speed on a busy machine.
+    // The proof checks what a hook prints. How fast the hook is on a busy machine does not matter here.
     command.env("SLM_MESH_HOOK_BUDGET_MS", "20000");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("it can't be run ({error})"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // If a hook does not read its input, the answer of the hook shows that.
+        // A hook that does not read its input shows that in its answer.
         let _ = stdin.write_all(input.to_string().as_bytes());
     }
     let out = child.wait_with_output().map_err(|error| format!("it did not end as it should ({error})"))?;

@@ -1,8 +1,8 @@
 //! Changes a file of another program safely: the new text is written atomically, and no concurrent change by another
 //! program is lost.
 //!
-//! **Invariant:** a symlink stays a symlink, a file keeps its mode, and a file is not replaced if the user may not
-//! write it.
+//! **Invariant:** a symlink stays a symlink, a file keeps its mode, and a file that the user has no permission to write
+//! is not replaced.
 
 use crate::sys;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -16,7 +16,7 @@ const SIZE_MAX: u64 = 16 << 20;
 /// Reads a file; `None` if the file does not exist.
 ///
 /// # Errors
-/// When the file cannot be edited as text, with the cause.
+/// If the file cannot be edited as text; the error says why.
 pub fn read(path: &Path) -> Result<Option<String>, String> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -34,11 +34,11 @@ pub fn read(path: &Path) -> Result<Option<String>, String> {
     String::from_utf8(bytes).map(Some).map_err(|_| "it is not UTF-8".into())
 }
 
-/// Writes a file if its text is still `expected`, through a symlink if the path is one. Creates missing folders.
-/// Returns false if another program has changed the file since it was read.
+/// Writes a file if its text is still `expected`. If the path is a symlink, writes the file to which it points. Creates
+/// missing folders. Returns false if another program has changed the file since it was read.
 ///
 /// # Errors
-/// When the file can't be written, with the cause.
+/// If the file can't be written; the error says why.
 pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, String> {
     let real = behind_links(path);
     let mode = fs::metadata(&real).map_or(0o644, |meta| meta.mode() & 0o7777);
@@ -59,12 +59,12 @@ pub fn replace(path: &Path, expected: Option<&str>, text: &str) -> Result<bool, 
 /// Removes a file, and the folders below `root` that become empty.
 ///
 /// # Errors
-/// When the file can't be removed, with the cause.
+/// If the file can't be removed; the error says why.
 pub fn remove(path: &Path, root: &Path) -> Result<(), String> {
     fs::remove_file(path).map_err(|error| format!("it can't be removed ({error}); see who owns its folder"))?;
     let above = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root) && *folder != root);
     for folder in above {
-        // A folder that is not empty stays, and so do its parent folders.
+        // A folder that is not empty stays, so its parent folders stay too.
         if fs::remove_dir(folder).is_err() {
             break;
         }
@@ -72,10 +72,11 @@ pub fn remove(path: &Path, root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that the user may write a file, because a rename would succeed even if the file is read-only.
+/// Checks that the user has permission to write a file. Without this check, the rename would replace even a read-only
+/// file.
 ///
 /// # Errors
-/// When the file is read-only or belongs to another user.
+/// If the file is read-only or belongs to another user.
 pub fn may_write(path: &Path) -> Result<(), String> {
     let Ok(meta) = fs::metadata(path) else { return Ok(()) };
     if meta.mode() & 0o222 == 0 {
@@ -87,7 +88,7 @@ pub fn may_write(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The file behind a symlink, even if it does not exist yet.
+/// The file to which a symlink points, even if that file does not exist yet.
 fn behind_links(path: &Path) -> PathBuf {
     let mut real = path.to_path_buf();
     for _ in 0..16 {

@@ -1,8 +1,8 @@
-//! `slm-mesh setup`: registers the MCP server with the agents, adds our hooks and commands, and removes all of them
+//! `slm-mesh setup`: registers the MCP server with the agents, adds our hooks and commands, and can remove all of them
 //! again.
 //!
 //! **Invariant:** a file that can't be changed safely stays unchanged, and the user gets a text to paste. A file is
-//! written only if it changes, and a dry run writes nothing.
+//! written only if its text changes, and a dry run writes nothing.
 
 use super::config_entries::{Entries, shell_quoted};
 use super::generated_files::{self, is_our_program};
@@ -18,29 +18,29 @@ use std::time::{Duration, Instant};
 
 /// How long an agent's own command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
-/// How often a file is read again if another program changes it at the same time.
+/// How often set-up tries again if another program changes the file at the same time.
 const ATTEMPTS: usize = 5;
 
-/// The result for one file or registration.
+/// The result of set-up for one file or registration.
 #[derive(Debug, Clone, Default)]
 pub struct SetupStep {
-    /// The subject of the step: the server, hooks, commands.
+    /// What the step sets up: the server, hooks, commands.
     pub what: &'static str,
-    /// The file or the command.
+    /// The file that was changed, or the command that was run.
     pub place: String,
-    /// The result.
+    /// What was done.
     pub done: &'static str,
     /// The reason, if the result needs an explanation.
     pub why: String,
-    /// What the user can paste or run.
+    /// The text to paste, or the command to run, if the user must act.
     pub paste: String,
     /// The lines that change, in a dry run.
     pub change: String,
 }
 
-/// No change was needed.
+/// The file needed no change.
 pub const SAME: &str = "as it was";
-/// The change was not possible, so the user must make it.
+/// Set-up could not make the change, so the user must.
 pub const LEFT: &str = "left alone";
 /// The entry stays, because another agent uses it.
 const SHARED: &str = "kept";
@@ -64,7 +64,7 @@ impl SetupStep {
         self.done == LEFT
     }
 
-    /// The step for a program.
+    /// The step as JSON, for programs.
     pub fn to_value(&self) -> Value {
         let mut value = json!({ "what": self.what, "place": self.place, "done": self.done });
         for (name, text) in [("why", &self.why), ("paste", &self.paste), ("change", &self.change)] {
@@ -135,11 +135,11 @@ fn is_registered(environment: &Environment, agent: &Agent, server: &ServerFile) 
     let entry = read_json(&environment.server_path(agent, server))
         .map(|whole| whole[server.key][generated_files::NAME].clone())
         .unwrap_or_default();
-    // Entries of older versions have no arguments here.
+    // The entries of older versions may have no arguments.
     entry["command"] == json!(environment.program) && (entry["args"].is_null() || entry["args"] == json!(["mcp"]))
 }
 
-/// Registers the server through the agent's own command.
+/// Registers the server by running the agent's own command.
 fn register(environment: &Environment, agent: &Agent, server: &ServerFile, command: &AgentCommand) -> SetupStep {
     let place = environment.shown(&environment.server_path(agent, server));
     let words: Vec<String> = command.add.iter().map(|word| word.replace("{program}", &environment.program)).collect();
@@ -155,7 +155,7 @@ fn register(environment: &Environment, agent: &Agent, server: &ServerFile, comma
         return SetupStep::new("server", line, "would run");
     }
     if environment.registered_program(agent, server).is_some() {
-        // If the old entry stays, the next command fails and says so.
+        // If the old entry can't be removed, the next command fails and says so.
         let _ = run_command(command.program, command.remove);
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -165,7 +165,7 @@ fn register(environment: &Environment, agent: &Agent, server: &ServerFile, comma
     }
 }
 
-/// Removes the server through the agent's own command, if it is registered.
+/// If the server is registered, removes it by running the agent's own command.
 fn unregister(
     environment: &Environment,
     agent: &Agent,
@@ -187,7 +187,7 @@ fn unregister(
     })
 }
 
-/// Runs an agent's command. If the command fails, the error contains its last line.
+/// Runs an agent's command. If the command fails, the error contains the last line that the command printed.
 fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -210,7 +210,7 @@ fn run_command(program: &str, args: &[&str]) -> Result<(), String> {
     Err(format!("{program} failed: {}", last.chars().take(200).collect::<String>()))
 }
 
-/// Lists the entries of slm-mesh in a file.
+/// Names the kinds of entries that slm-mesh has in a file.
 fn contents(entries: &Entries) -> &'static str {
     match (entries.server.is_some(), entries.hooks.is_some()) {
         (true, true) => "server, hooks",
@@ -236,7 +236,7 @@ fn edit_file(environment: &Environment, file: &EditedFile, entries: &Entries) ->
     SetupStep::left(what, place, "another program keeps changing it".into(), entries.alone())
 }
 
-/// One attempt; `None` if another program changed the file in between.
+/// Makes one attempt; `None` if another program changed the file meanwhile.
 fn edit_file_once(
     environment: &Environment,
     file: &EditedFile,
@@ -266,7 +266,7 @@ fn edit_file_once(
     Ok(safe_write::replace(path, old.as_deref(), &new)?.then(|| step("written").because(why)))
 }
 
-/// The record to keep for a file that is about to be written.
+/// The record to keep for a file that set-up is about to write.
 fn new_record(known: Option<FileRecord>, entries: &Entries, old: Option<&String>, new: &str) -> FileRecord {
     let mut agents = known.as_ref().map(|record| record.agents.clone()).unwrap_or_default();
     if !agents.iter().any(|id| id == entries.agent.id) {
@@ -280,7 +280,8 @@ fn new_record(known: Option<FileRecord>, entries: &Entries, old: Option<&String>
     FileRecord { before, after: new.to_owned(), agents }
 }
 
-/// A text without our entries, if it can be determined; `None` if only our frame is left.
+/// The text without our entries; `None` if nothing would be left but what set-up wrote when it created the file. If our
+/// entries can't be removed, the whole text.
 fn text_without_us(known: Option<&FileRecord>, entries: &Entries, text: &str) -> Option<String> {
     let shape = known.and_then(shape_of);
     let Ok(bare) = entries.remove_from(text, shape.as_ref()) else { return Some(text.to_owned()) };
@@ -288,12 +289,12 @@ fn text_without_us(known: Option<&FileRecord>, entries: &Entries, text: &str) ->
     (bare == text || !was_new || !entries.is_frame(&bare)).then_some(bare)
 }
 
-/// The value of the text from before set-up. An empty text counts as an empty object.
+/// The JSON value of the text from before set-up. An empty text counts as an empty object.
 fn shape_of(record: &FileRecord) -> Option<Value> {
     record.before.as_ref().map(|text| json_edit::parse(text).unwrap_or_default())
 }
 
-/// Removes our entries from a file. Restores the text from before set-up if the file has not been changed since then.
+/// Removes our entries from a file. If nobody has changed the file since set-up, restores the text from before set-up.
 fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries) -> SetupStep {
     let what = contents(entries);
     let place = environment.shown(&file.path);
@@ -315,7 +316,7 @@ fn restore_file(environment: &Environment, file: &EditedFile, entries: &Entries)
     SetupStep::left(what, place, "another program keeps changing it".into(), String::new())
 }
 
-/// One attempt; `None` if another program changed the file in between.
+/// Makes one attempt; `None` if another program changed the file meanwhile.
 fn restore_file_once(
     environment: &Environment,
     file: &EditedFile,
@@ -358,7 +359,7 @@ fn restore_file_once(
     Ok(Some(step(done)))
 }
 
-/// Keeps a file that other agents read as well, and notes that this agent no longer uses it.
+/// Keeps the entries in a file that other agents read too, and records that this agent no longer uses them.
 fn keep_for_others(
     environment: &Environment,
     records: &mut Records,
@@ -378,7 +379,7 @@ fn forget(environment: &Environment, records: &mut Records, path: &Path) -> Resu
     if environment.is_dry_run { Ok(()) } else { records.forget(path) }
 }
 
-/// The folder that is kept, even if it becomes empty.
+/// The topmost folder that is kept even if it becomes empty.
 fn top_folder(environment: &Environment, agent: &Agent) -> PathBuf {
     if environment.is_project { environment.directory.clone() } else { environment.settings_directory(agent) }
 }
@@ -426,7 +427,7 @@ fn merged(steps: Vec<SetupStep>) -> Vec<SetupStep> {
     found
 }
 
-/// The lines that differ, which are between the common beginning and the common end of both texts.
+/// The lines that differ: everything between the common beginning and the common end of the two texts.
 fn changed_lines(old: &str, new: &str) -> String {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();

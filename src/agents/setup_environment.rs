@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 /// The environment of one run of set-up or doctor.
 #[derive(Debug, Clone)]
 pub struct Environment {
-    /// The path of our program, for agents that start it.
+    /// The path of our program, by which agents start it.
     pub program: String,
     /// The user's home.
     pub home: PathBuf,
     /// The working directory.
     pub directory: PathBuf,
-    /// Whether the project's files are changed instead of the user's.
+    /// Whether to change the project's files instead of the user's files.
     pub is_project: bool,
     /// Whether this is a dry run.
     pub is_dry_run: bool,
@@ -34,22 +34,22 @@ pub struct Environment {
     pub shield: Vec<String>,
 }
 
-/// One file of an agent, with the entries that slm-mesh should have in it.
+/// One of an agent's files, with the entries that slm-mesh should have in it.
 #[derive(Debug, Clone)]
 pub struct EditedFile {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
     /// The server's entry, if it belongs in this file.
     pub server: Option<ServerFile>,
-    /// The hooks, if they belong into this file.
+    /// The hooks, if they belong in this file.
     pub hooks: Option<HookFile>,
 }
 
 impl Environment {
-    /// Finds the home directory, the working directory and our own path.
+    /// Finds the home directory, the working directory and the path of our program.
     ///
     /// # Errors
-    /// When one of them can't be found.
+    /// If one of them can't be found.
     pub fn find(is_project: bool, is_dry_run: bool) -> Result<Environment, Error> {
         let usage = |text: String| Error::new(ErrorKind::Usage, text);
         let home = sys::home().ok_or_else(|| {
@@ -62,10 +62,10 @@ impl Environment {
         Ok(Environment { program: own_path()?, home, directory, is_project, is_dry_run, wake, shield })
     }
 
-    /// The agents with these ids; without ids, the installed agents.
+    /// The agents with these ids. If there are no ids, the installed agents.
     ///
     /// # Errors
-    /// For an unknown id, with the known ids.
+    /// If an id is unknown; the error lists the known ids.
     pub fn agents(&self, ids: &[String]) -> Result<Vec<&'static Agent>, Error> {
         let known = || AGENTS.iter().map(|agent| agent.id).collect::<Vec<_>>().join(", ");
         let find = |id: &String| {
@@ -77,18 +77,18 @@ impl Environment {
         ids.iter().map(find).collect()
     }
 
-    /// Whether an agent's program or its directory of settings exists.
+    /// Whether the agent's program or its settings directory exists.
     pub fn is_installed(&self, agent: &Agent) -> bool {
         agent.files.programs.iter().any(|program| find_on_path(program).is_some())
             || self.settings_directory(agent).is_dir()
     }
 
-    /// The files of the chosen level: user or project.
+    /// The agent's files at the chosen level: user or project.
     pub fn scope(&self, agent: &Agent) -> Scope {
         if self.is_project { agent.files.project } else { agent.files.user }
     }
 
-    /// The directory that a variable or the home directory determines; `None` if the variable is not set.
+    /// The directory that an environment variable or the home directory determines; `None` if the variable is not set.
     fn directory_at(&self, directory: Directory) -> Option<PathBuf> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         match directory {
@@ -103,7 +103,7 @@ impl Environment {
     /// An agent's settings directory.
     pub fn settings_directory(&self, agent: &Agent) -> PathBuf {
         let mut places = agent.files.directory.iter().filter_map(|place| self.directory_at(*place));
-        // Joining an empty path would add a slash at the end.
+        // Joining an empty path would add a slash to the end.
         places.next().map_or_else(|| self.home.clone(), |path| path.components().collect())
     }
 
@@ -121,7 +121,8 @@ impl Environment {
         }
     }
 
-    /// The path of the file that names servers: the first path that exists, or else the first path.
+    /// The path of the file in which servers are registered: the first path that exists, or the first path if none
+    /// exists.
     pub fn server_path(&self, agent: &Agent, server: &ServerFile) -> PathBuf {
         let paths: Vec<PathBuf> = server.paths.iter().map(|path| self.path(agent, *path)).collect();
         paths.iter().find(|path| path.exists()).or(paths.first()).cloned().unwrap_or_default()
@@ -132,7 +133,7 @@ impl Environment {
         self.wake.iter().any(|id| id == agent.id)
     }
 
-    /// A path in the form that people write.
+    /// A path as people write it: relative to the project, or with `~` for the home directory.
     pub fn shown(&self, path: &Path) -> String {
         match (path.strip_prefix(&self.directory), path.strip_prefix(&self.home)) {
             (Ok(rest), _) if self.is_project => rest.display().to_string(),
@@ -168,8 +169,8 @@ impl Environment {
         }
     }
 
-    /// The program that an agent's file registers under our name, if any. For YAML, the program is in the file to
-    /// which the agent's file refers.
+    /// The program that an agent's file registers under our name, if there is one. In YAML, the agent's file only
+    /// refers to another file, and that file names the program.
     pub fn registered_program(&self, agent: &Agent, server: &ServerFile) -> Option<String> {
         let text = safe_write::read(&self.server_path(agent, server)).ok()??;
         match server.entry {
@@ -196,7 +197,7 @@ impl Environment {
         found
     }
 
-    /// Describes the settings with which the user has switched hooks off.
+    /// Lists the settings by which the user has switched hooks off.
     pub fn switched_off(&self, agent: &Agent) -> Vec<String> {
         let is_off = |switch: &&Switch| {
             let text = safe_write::read(&self.path(agent, switch.file)).ok().flatten();
@@ -222,10 +223,10 @@ fn is_switched_off(text: &str, switch: &Switch) -> bool {
     }
 }
 
-/// The agents that a setting lists.
+/// The agents that are listed in a setting.
 fn listed(setting: &str) -> Vec<String> {
     let settings = DataDir::find().and_then(|places| Settings::load(&places));
-    // Doctor and the broker report wrong settings, so they are ignored here.
+    // Doctor and the broker report wrong settings, so errors are ignored here.
     settings.map(|settings| settings.several(setting)).unwrap_or_default()
 }
 
@@ -235,13 +236,13 @@ pub fn find_on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(name)).find(|file| is_program(file))
 }
 
-/// Whether a path names a file that can be run.
+/// Whether a path names an executable file.
 pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The path of this program. A path on PATH is preferred, because it stays valid when a package manager replaces the
-/// installed version.
+/// The path of this program. A path on PATH is preferred, because such a path stays valid when a package manager
+/// replaces the installed version.
 fn own_path() -> Result<String, Error> {
     let own = std::env::current_exe();
     let own = own.map_err(|error| {
@@ -263,12 +264,12 @@ fn own_path() -> Result<String, Error> {
     }
 }
 
-/// The value of a JSON file; `None` if the file has none.
+/// The JSON value of a file; `None` if there is no file or no valid value.
 pub fn read_json(path: &Path) -> Option<Value> {
     json_edit::parse(&safe_write::read(path).ok()??).ok()
 }
 
-/// The hooks in a file, in the form of JSON files.
+/// The hooks in a file, in the form that JSON settings files use.
 pub fn read_hooks(path: &Path, hooks: &HookFile) -> Option<Value> {
     match hooks.command {
         HookCommand::TomlLine => toml_hooks::as_json(&safe_write::read(path).ok()??),

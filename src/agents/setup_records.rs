@@ -1,9 +1,9 @@
-//! Remembers each file that set-up has edited: its text without our entries, the text that set-up wrote, and the
-//! agents for which set-up edited it. So `setup --remove` restores a file byte for byte, even after the program has
-//! moved.
+//! Records each file that set-up has edited: the text without our entries, the text that set-up wrote, and the agents
+//! for which set-up edited the file. With these records, `setup --remove` can restore a file byte for byte, even after
+//! the program has moved.
 //!
-//! Settings may contain secrets. So the records are in the data directory, which only the user can read, and not
-//! beside the file, which may be in a work tree.
+//! Settings may contain secrets, so the records are in the data directory, which only the user can read. A copy beside
+//! the file could end up in a work tree.
 
 use super::safe_write;
 use crate::sys::data_dir::DataDir;
@@ -40,7 +40,7 @@ impl Records {
     /// Reads the records.
     ///
     /// # Errors
-    /// When there is no data directory, or the records can't be read.
+    /// If there is no data directory, or the records can't be read.
     pub fn load() -> Result<Records, String> {
         let places = DataDir::find().map_err(|error| error.text)?;
         let path = file_of(&places);
@@ -64,7 +64,7 @@ impl Records {
     /// Writes the record of a file.
     ///
     /// # Errors
-    /// When the record can't be written.
+    /// If the record can't be written.
     pub fn set(&mut self, path: &Path, record: &FileRecord) -> Result<(), String> {
         let FileRecord { before, after, agents } = record;
         self.files.insert(key_of(path), json!({ "before": before, "after": after, "agents": agents }));
@@ -74,7 +74,7 @@ impl Records {
     /// Removes the record of a file.
     ///
     /// # Errors
-    /// When the records can't be written.
+    /// If the records can't be written.
     pub fn forget(&mut self, path: &Path) -> Result<(), String> {
         if self.files.shift_remove(&key_of(path)).is_none() { Ok(()) } else { self.save() }
     }
@@ -83,7 +83,7 @@ impl Records {
         let path = file_of(&self.places);
         if self.files.is_empty() {
             std::fs::remove_file(&path).map_err(|error| format!("{} can't be removed ({error})", path.display()))?;
-            // The directory stays if it contains other files of the mesh.
+            // The directory stays if it contains other files.
             let _ = std::fs::remove_dir(&self.places.dir);
             return Ok(());
         }

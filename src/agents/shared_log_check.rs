@@ -1,4 +1,4 @@
-//! Checks the hubs that share a log: who leads, who could take over, and whether etcd is well.
+//! Checks the hubs that share a log: which hub leads, which hubs could take over, and whether etcd is healthy.
 
 use super::doctor::Check;
 use crate::base::untrusted_text::line;
@@ -6,12 +6,12 @@ use crate::client::Client;
 use crate::sys::data_dir::DataDir;
 use serde_json::{Value, json};
 
-/// A standby that is further behind than this has trouble of its own.
+/// A standby that is more log entries behind than this has a problem of its own.
 const BEHIND_MAX: u64 = 1000;
-/// From this share of its quota on, etcd is about to refuse all writes.
+/// If etcd has used more than this share of its quota, it will soon refuse all writes.
 const QUOTA_SHARE: f64 = 0.8;
 
-/// Checks what the hub that leads says of the hubs and of etcd's members.
+/// Checks what the leading hub reports about the other hubs and about etcd's members.
 pub fn check_shared_log(hubs: &Value) -> Vec<Check> {
     if !hubs.is_object() {
         return Vec::new();
@@ -70,7 +70,7 @@ fn check_member(row: &Value) -> Check {
     Check::well(&about, format!("version {version}, answers in {latency:.1} ms, {:.1} MB", size / 1e6))
 }
 
-/// Checks the broker of this machine where no hub leads.
+/// Checks this machine's broker when no hub leads.
 pub fn check_without_leader(places: &DataDir) -> Option<Check> {
     let mut client = Client::connect_to_own(places).ok()?;
     let status = client.call("hub.status", &json!({})).ok()?;

@@ -1,4 +1,4 @@
-//! Finds the commands that a tool call is about to run, and the files that they would write.
+//! Finds the commands that a tool call is about to run, and the files that these commands would write.
 
 use super::edited_paths;
 use crate::base::limits;
@@ -6,14 +6,14 @@ use crate::shell_writes::{Disk, ShellWrite, written_files};
 use serde_json::Value;
 use std::path::Path;
 
-/// The scripts that a tool call is about to run; empty if it runs no command.
+/// The scripts that a tool call is about to run; empty if the call runs no command.
 pub fn commands(input: &Value) -> Vec<String> {
     let Some(arguments) = edited_paths::shell_arguments(input) else { return Vec::new() };
     let words = ["command", "cmd"].iter().filter_map(|field| arguments.get(*field));
     words.filter_map(script).collect()
 }
 
-/// The text of a command, which is a script, or a program with its arguments.
+/// The text of a command. The agent may give a command as a script, or as a program with arguments.
 fn script(command: &Value) -> Option<String> {
     let quoted = |word: &Value| word.as_str().map(|word| format!("'{}'", word.replace('\'', "'\\''")));
     match command {
@@ -23,8 +23,8 @@ fn script(command: &Value) -> Option<String> {
     }
 }
 
-/// The files that commands would write in this directory, as paths for locks. A file is left out if it is uncertain
-/// that a command writes it, because a wrong denial is worse than a missed write.
+/// The files, as lock paths, that these commands would write if they ran in `directory`. A file is left out unless a
+/// command is certain to write it, because a wrong denial is worse than a missed write.
 pub fn files(commands: &[String], directory: &str) -> Vec<String> {
     let home = |name: &str| (name == "HOME").then(|| std::env::var("HOME").ok()).flatten();
     let disk = Disk::new(Path::new(directory));

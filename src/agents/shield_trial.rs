@@ -4,10 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Runs a command in a shield, which tries to write a protected file.
+/// Runs, in a shield, a command that tries to write a protected file.
 ///
 /// # Errors
-/// When the write succeeds, or when no shield is possible, with the reason.
+/// If the write succeeds, or if this system can't create a shield; the error says why.
 pub fn try_shield(program: &str) -> Result<(), String> {
     let file = TrialFile::new()?;
     let mut command = Command::new(program);
@@ -40,7 +40,7 @@ impl TrialFile {
 
 impl Drop for TrialFile {
     fn drop(&mut self) {
-        // A file that can't be removed does no harm, because it is empty and in the folder for temporary files.
+        // If the file can't be removed, it does no harm, because it is empty and in the folder for temporary files.
         let _ = fs::remove_file(&self.0);
     }
 }

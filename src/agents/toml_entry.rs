@@ -5,7 +5,8 @@
 use super::generated_files::{NAME, is_our_program};
 use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
-/// The line ends of a file. `toml_edit` prints line feeds, and adds one at the end of the file.
+/// The line ends of a file. They are kept separately, because `toml_edit` always prints line feeds and adds one at the
+/// end.
 struct LineEnds {
     is_crlf: bool,
 }
@@ -32,7 +33,7 @@ impl LineEnds {
     }
 }
 
-/// The cause of a parser's error, which is its last line. The lines before it show the position.
+/// The cause in a parser's error. The cause is the last line, and the lines before it show the position.
 fn cause(error: &toml_edit::TomlError) -> String {
     error.message().trim().replace('\n', " ")
 }
@@ -45,13 +46,13 @@ fn command_of(entry: &dyn TableLike) -> Option<String> {
     entry.get("command")?.as_str().map(str::to_owned)
 }
 
-/// The program that a TOML text registers under our name.
+/// The program that is registered under our name in a TOML text.
 pub fn registered_program(text: &str, key: &str) -> Option<String> {
     let document: DocumentMut = text.parse().ok()?;
     command_of(entry_of(&document, key)?)
 }
 
-/// The value at a path of keys, or `None` if it is not a boolean.
+/// The boolean at a path of keys; `None` if there is no boolean.
 pub fn flag(text: &str, keys: &[&str]) -> Option<bool> {
     let document: DocumentMut = text.parse().ok()?;
     let (first, rest) = keys.split_first()?;
@@ -69,7 +70,7 @@ fn arguments() -> Array {
 /// Adds our table below `key`.
 ///
 /// # Errors
-/// When the file can't be changed safely, with the cause.
+/// If the file can't be changed safely; the error says why.
 pub fn put(text: &str, key: &str, program: &str) -> Result<String, String> {
     let (ends, mut document) = LineEnds::parse(text)?;
     if is_current(&document, key, program) {
@@ -97,7 +98,7 @@ fn is_current(document: &DocumentMut, key: &str, program: &str) -> bool {
     is_args && command_of(entry).as_deref() == Some(program)
 }
 
-/// Updates the entries of an older slm-mesh, and keeps the user's additions.
+/// Updates the entries that an older slm-mesh wrote, and keeps what the user added.
 fn update(document: &mut DocumentMut, key: &str, program: &str) {
     let servers = document.get_mut(key).and_then(Item::as_table_like_mut);
     let Some(entry) = servers.and_then(|servers| servers.get_mut(NAME)).and_then(Item::as_table_like_mut) else {
@@ -131,7 +132,7 @@ fn insert(document: &mut DocumentMut, key: &str, program: &str) {
     let mut entry = Table::new();
     entry.insert("command", value(program));
     entry.insert("args", value(arguments()));
-    // At the end of the file, after any comments there.
+    // Our table goes to the end of the file, after any comments there.
     let mut last = 0;
     each_table(document.as_table_mut(), &mut |table| last = last.max(table.position().unwrap_or(0)));
     entry.set_position(Some(last + 1));
@@ -150,10 +151,10 @@ fn insert(document: &mut DocumentMut, key: &str, program: &str) {
     }
 }
 
-/// Removes our table if its program is ours.
+/// Removes our table, if its program is ours.
 ///
 /// # Errors
-/// When the file can't be changed safely, with the cause.
+/// If the file can't be changed safely; the error says why.
 pub fn remove(text: &str, key: &str) -> Result<String, String> {
     let is_ours = |text: &str| registered_program(text, key).is_some_and(|program| is_our_program(&program));
     if !is_ours(text) {
@@ -173,7 +174,7 @@ fn take_out(document: &mut DocumentMut, key: &str) {
     }
     if let Some(Item::Table(table)) = removed {
         let comments = prefix_of(table.decor());
-        // The blank line before our table is ours.
+        // Set-up added the blank line before our table.
         let comments = comments.strip_suffix('\n').unwrap_or(&comments);
         give_back(document, comments, table.position());
     }
@@ -183,7 +184,7 @@ fn prefix_of(decor: &Decor) -> String {
     decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or("").to_owned()
 }
 
-/// Moves comments before the first table after a position, or to the end of the file.
+/// Moves comments to the first table after a position, or to the end of the file if no table follows.
 fn give_back(document: &mut DocumentMut, comments: &str, position: Option<isize>) {
     if comments.is_empty() {
         return;

@@ -1,18 +1,18 @@
-//! Our hooks in a TOML file: tables of the list `hooks`, each with an event, a command and a time limit.
+//! Our hooks in a TOML file. Each hook is a table in the list `hooks`, with an event, a command and a time limit.
 //!
-//! **Invariant:** all other bytes of the file stay as they are. Our tables are appended, each after a comment line that
-//! marks it as ours.
+//! **Invariant:** all other bytes of the file stay as they are. Our tables are appended, and a comment line before each
+//! table marks it as ours.
 
 use serde_json::{Value, json};
 use toml_edit::DocumentMut;
 
-/// The header of a table of the list.
+/// The header line of each table in the list.
 const HEAD: &str = "[[hooks]]";
 
-/// Appends a table for each event to a text. Our tables are replaced if they have another command or limit.
+/// Appends a table for each event to a text. Replaces those of our tables that have another command or time limit.
 ///
 /// # Errors
-/// When the text is not valid TOML, or would not be valid with our tables.
+/// If the text is not valid TOML, or would become invalid with our tables.
 pub fn put(text: &str, events: &[(&str, &str)], line: &str, seconds: i64) -> Result<String, String> {
     let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
     let table = |event: &str| {
@@ -37,13 +37,13 @@ pub fn put(text: &str, events: &[(&str, &str)], line: &str, seconds: i64) -> Res
     Ok(new)
 }
 
-/// Whether two lines run the hook of the same agent, regardless of the path of the program.
+/// Whether two lines run the same agent's hook; the path of the program is ignored.
 fn is_same_hook(a: &str, b: &str) -> bool {
     let words = |line: &str| line.rsplit('/').next().map(str::to_owned);
     words(a) == words(b)
 }
 
-/// Removes the tables whose command `is_ours` from a text.
+/// Removes each table for whose command `is_ours` returns true.
 pub fn remove(text: &str, is_ours: impl Fn(&str) -> bool) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut lines = text.split_inclusive('\n').peekable();
@@ -80,7 +80,7 @@ fn parse(text: &str) -> Result<DocumentMut, String> {
     text.parse().map_err(|error: toml_edit::TomlError| format!("it is not valid TOML ({})", error.message().trim()))
 }
 
-/// The hooks in a text, in the form of JSON files: below `hooks`, the hooks of each event.
+/// The hooks in a text, in the form that JSON settings files use: an object `hooks` that lists the hooks of each event.
 pub fn as_json(text: &str) -> Option<Value> {
     let document = parse(text).ok()?;
     let mut found = json!({ "hooks": {} });

@@ -1,8 +1,8 @@
-//! `slm-mesh hook AGENT --wake`: waits in the background of an idle agent until mail may wake it, and then makes the
-//! agent begin a turn.
+//! `slm-mesh hook AGENT --wake`: waits in the background of an idle agent until mail may wake the agent, and then makes
+//! the agent begin a turn.
 //!
-//! **Invariant:** the hook delays nothing. It runs only if the agent runs it in the background, and it ends with the
-//! agent.
+//! **Invariant:** the hook delays nothing. The hook does its work only if the agent runs it in the background, and it
+//! ends with the agent.
 
 use super::hook::{HookAgent, print, run_guarded, session_facts};
 use super::hook_input::understand;
@@ -13,24 +13,24 @@ use crate::sys::data_dir::DataDir;
 use crate::sys::settings::Settings;
 use serde_json::{Value, json};
 
-/// How long one call waits. Between two calls the hook checks that its agent is still running.
+/// How long one call waits, in seconds. Between two calls, the hook checks that its agent is still running.
 const WAIT_SECONDS: i64 = 600;
 
-/// The rank of this channel. A channel of a running MCP session has rank 0 and is tried first.
+/// The rank of this channel. The channel of a running MCP session has rank 0, so it is tried first.
 const RANK: i64 = 1;
 
-/// A way to wake an agent by a hook in the background.
+/// How a hook in the background can wake an agent.
 struct BackgroundWake {
     channel: &'static str,
     answer: HookAnswer,
 }
 
-/// Waits until mail may wake the session. The exit status is part of the answer.
+/// Waits until mail may wake the session. For some agents, the exit status is part of the answer.
 pub fn wait_to_wake(agent: &str) -> u8 {
     run_guarded(agent, wait)
 }
 
-/// How a hook in the background can wake this agent; `None` if no hook can, or if none may in this environment.
+/// How a hook in the background can wake this agent; `None` if the agent or its environment does not allow that.
 fn background_wake(agent: &Agent) -> Option<BackgroundWake> {
     agent.wakeups.iter().find_map(|wakeup| match wakeup.means {
         Means::BackgroundHook { answer, needs } => {
@@ -52,15 +52,16 @@ fn wait(agent: HookAgent, input: &Value) -> Result<u8, String> {
     (facts["channel"], facts["waitSeconds"]) = (json!(wake.channel), json!(WAIT_SECONDS));
     facts["rank"] = json!(RANK);
     let parent = std::os::unix::process::parent_id();
-    // An agent that is killed can't end its waiting hooks, and such a hook would keep the session online.
+    // An agent that is killed can't end its waiting hooks, and a hook that goes on waiting would keep the session
+    // online.
     crate::sys::process::end_with_parent();
     while std::os::unix::process::parent_id() == parent {
         let mut client = Client::connect(&places).map_err(|error| error.to_string())?;
         let value = client.call("wakeup.wait", &facts).map_err(|error| error.text)?;
         if value["wake"] == json!(true) {
             let report = json!({ "channel": wake.channel, "lastSeq": value["lastSeq"], "as": value["you"]["id"] });
-            // The report goes first, because this process exits with its answer. If the answer wakes nothing, the
-            // broker tries the next channel.
+            // The wakeup is reported before the answer is printed, because this process exits with its answer. If the
+            // answer does not wake the agent, the broker tries the next channel.
             client.call("wakeup.report", &report).map_err(|error| error.text)?;
             return Ok(say(wake.answer, value["text"].as_str().unwrap_or("")));
         }

@@ -1,7 +1,7 @@
 //! Our line in a YAML file: one key at the end of a plain mapping.
 //!
-//! No crate edits YAML and keeps every byte. So a file is changed only if every line is certainly part of a plain
-//! mapping.
+//! No crate can edit YAML without changing other bytes. So a file is changed only if every line is certainly part of a
+//! plain mapping.
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ fn end_of_line(text: &str) -> &'static str {
 /// Adds a file to the list under `key`.
 ///
 /// # Errors
-/// When the file can't be changed safely, with the cause.
+/// If the file can't be changed safely; the error says why.
 pub fn put(text: &str, key: &str, file: &str) -> Result<String, String> {
     let ours = our_line(key, file);
     if has(text, key, file) {
@@ -27,7 +27,7 @@ pub fn put(text: &str, key: &str, file: &str) -> Result<String, String> {
         return Err("it does not begin with a key at the start of a line".into());
     }
     for (n, line) in text.lines().enumerate() {
-        // A line that is indented belongs to another key.
+        // An indented line belongs to another key.
         if !line.starts_with(' ') && names_key(line, key) {
             return Err(format!("line {} of it has \"{key}\" already", n + 1));
         }
@@ -39,7 +39,7 @@ pub fn put(text: &str, key: &str, file: &str) -> Result<String, String> {
     Ok(format!("{text}{end}{ours}{}", end_of_line(text)))
 }
 
-/// The text that a user can add to a file that set-up does not change.
+/// The text that a user can paste into a file that set-up can't change.
 pub fn to_paste(text: &str, key: &str, file: &str) -> String {
     if text.lines().any(|line| names_key(line, key)) {
         return format!("add to the list under \"{key}\": {}", json!(file));
@@ -47,16 +47,16 @@ pub fn to_paste(text: &str, key: &str, file: &str) -> String {
     our_line(key, file)
 }
 
-/// Whether a line has a key, regardless of quotes and indentation.
+/// Whether a line contains this key, regardless of quotes and indentation.
 fn names_key(line: &str, key: &str) -> bool {
     let start = line.trim_start_matches([' ', '\t', '-', '?', '{', '"', '\'']);
     start.strip_prefix(key).is_some_and(|rest| rest.trim_start_matches(['"', '\'', ' ', '\t']).starts_with(':'))
 }
 
-/// Whether a line certainly is blank, a comment, or a key of a mapping at the top level or below one.
+/// Whether a line is certainly blank, a comment, or a key of a mapping at the top level or below.
 fn is_plain(line: &str) -> bool {
     let line = line.trim_end_matches('\r');
-    // Such a block keeps its line ends at the end, so a line appended after it would change its text.
+    // A block like this keeps the line ends at its end, so appending a line after it would change its text.
     if line.ends_with("|+") || line.ends_with(">+") {
         return false;
     }
@@ -68,7 +68,7 @@ fn is_plain(line: &str) -> bool {
     rest.len() < line.len() && line.starts_with(|c: char| c.is_ascii_alphabetic()) && is_value(rest)
 }
 
-/// Whether a key's value ends on its line, or continues in indented lines.
+/// Whether a key's value ends on the key's line, or continues only in indented lines.
 fn is_value(rest: &str) -> bool {
     let Some(value) = rest.strip_prefix(':') else { return false };
     let is_open = value.trim_start().starts_with(['{', '[', '"', '\'']) && !is_closed(value.trim());
@@ -87,7 +87,7 @@ fn is_closed(value: &str) -> bool {
     value.len() > 1 && value.ends_with(end)
 }
 
-/// Whether a YAML text names our file.
+/// Whether a YAML text lists our file.
 pub fn has(text: &str, key: &str, file: &str) -> bool {
     text.lines().any(|line| line.trim_end() == our_line(key, file))
 }

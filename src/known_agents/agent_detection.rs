@@ -1,5 +1,5 @@
-//! How to detect that an agent started a process: by the name of its MCP client, by the environment, and by the names
-//! of processes.
+//! How to detect which agent started a process: by the name of its MCP client, by environment variables, and by the
+//! names of processes.
 
 /// The signs by which one agent is recognised.
 #[derive(Debug, Clone, Copy)]
@@ -8,15 +8,15 @@ pub struct Identity {
     pub client_names: &'static [&'static str],
     /// Environment variables that only this agent sets for the processes that it starts.
     pub environment: &'static [&'static str],
-    /// The variable that contains the key of the agent's session. An agent inside another agent inherits the
-    /// variable, so it counts only together with the client's name.
+    /// The variable that contains the key of the agent's session. An agent that runs inside another agent inherits the
+    /// variable, so the variable counts only if the client's name fits too.
     pub session_variable: Option<&'static str>,
     /// The processes of the agent.
     pub processes: &'static [ProcessSign],
     /// Whether one process of the agent serves several sessions, each with its own key.
     pub has_many_sessions: bool,
-    /// Whether people open terminals in the agent, as in an editor. Then a shell below its process may belong to a
-    /// person.
+    /// Whether people open terminals in the agent, as in an editor. If so, a shell below the agent's process may belong
+    /// to a person.
     pub hosts_terminals: bool,
 }
 
@@ -27,19 +27,19 @@ impl Identity {
     }
 }
 
-/// A sign of a process. All texts are in lower case.
+/// What to look for in a process. All texts are in lower case.
 #[derive(Debug, Clone, Copy)]
 pub enum ProcessSign {
-    /// Its name is this.
+    /// The process has this name.
     Name(&'static str),
-    /// The process's name contains this.
+    /// The process's name contains this text.
     NameHas(&'static str),
-    /// The process's arguments contain this.
+    /// The process's arguments contain this text.
     ArgumentsHave(&'static str),
 }
 
 impl ProcessSign {
-    /// Whether a process shows this sign.
+    /// Whether a process has this sign.
     pub fn fits(&self, name: &str, arguments: &str) -> bool {
         match self {
             ProcessSign::Name(known) => name == *known,
@@ -48,8 +48,8 @@ impl ProcessSign {
         }
     }
 
-    /// Whether a process is the agent's program itself. A process that only has the program's name among its
-    /// arguments is not: `vim /src/codex/main.rs` runs no Codex.
+    /// Whether a process is the agent's own program. A process whose arguments only mention the program is not: `vim
+    /// /src/codex/main.rs` is not Codex.
     pub fn is_program(&self, name: &str, arguments: &[String]) -> bool {
         let name = program_name(name, arguments);
         if self.fits(name, "") {
@@ -67,14 +67,14 @@ impl ProcessSign {
     }
 }
 
-/// The name of the program that a process runs. Node names its first thread MainThread, even in a program with Node
-/// inside.
+/// The name of the program that a process runs. Node names its main thread MainThread, even in a program that embeds
+/// Node, so in that case the arguments show the program.
 fn program_name<'a>(name: &'a str, arguments: &'a [String]) -> &'a str {
     let first = arguments.first().filter(|_| name == "mainthread");
     first.map_or(name, |path| path.rsplit('/').next().unwrap_or(path))
 }
 
-/// The position of an interpreter's script among its arguments.
+/// The position of the script among the arguments of an interpreter.
 fn script_place(name: &str, arguments: &[String]) -> Option<usize> {
     let name = program_name(name, arguments);
     let is_interpreter = ["node", "bun", "deno"].contains(&name) || name.starts_with("python");
@@ -87,7 +87,7 @@ pub fn own_arguments<'a>(name: &str, arguments: &'a [String]) -> &'a [String] {
     arguments.get(script_place(name, arguments).unwrap_or(0) + 1..).unwrap_or_default()
 }
 
-/// No sign at all.
+/// An agent that cannot be detected.
 pub(super) const UNSEEN: Identity = Identity {
     client_names: &[],
     environment: &[],

@@ -1,13 +1,13 @@
-//! Claude Code, as of 2.1.330. Several other agents have copied its hooks, and some run its hooks as well as their
-//! own.
+//! Claude Code, as of 2.1.330. Several other agents have copied its hooks, and some run Claude Code's hooks in addition
+//! to their own.
 
 use super::vocabulary::*;
 use serde_json::{Value, json};
 
-/// The variable that names a file, whose lines Claude Code's shell runs before each command.
+/// The variable that contains the path of a file. Claude Code's shell runs the lines of this file before each command.
 const SHELL_LINES: &str = "CLAUDE_ENV_FILE";
 
-/// Claude Code's own tools that write, and the tools of other MCP servers.
+/// Claude Code's own tools that write files, and all tools of other MCP servers.
 const WRITING_TOOLS: &str = "Edit|Write|MultiEdit|NotebookEdit|Bash|mcp__(?!slm-mesh__).*";
 
 const HOOKS: HookFile = HookFile {
@@ -17,7 +17,7 @@ const HOOKS: HookFile = HookFile {
         ("UserPromptSubmit", ""),
         ("PreToolUse", WRITING_TOOLS),
         ("PostToolUse", ""),
-        // A command that fails may have written files, too.
+        // A command that fails may still have written files.
         ("PostToolUseFailure", WRITING_TOOLS),
         ("Stop", ""),
         ("SubagentStop", ""),
@@ -42,7 +42,7 @@ pub(super) const AGENT: Agent = Agent {
         ..UNSEEN
     },
     dialect: Some(Dialect {
-        // Claude Code shows a reason twice, as if the user had written it. So the mail goes into the context instead.
+        // Claude Code shows a reason twice, as if the user had written it, so the mail goes into the context instead.
         // Other agents that run these hooks read only the reason.
         go_on: |text| {
             json!({
@@ -69,7 +69,7 @@ pub(super) const AGENT: Agent = Agent {
                     remove: &["mcp", "remove", "slm-mesh", "-s", "user"],
                 }),
             }),
-            // Other agents also read the file of a project, and would wait for this hook to end.
+            // Other agents also read the project's file, and would wait for this hook to end.
             hooks: Some(HookFile { wake_event: Some("Stop"), ..HOOKS }),
             commands: commands(FilePath::Settings("commands/{name}.md"), CommandStyle::MarkdownWithDescription),
             ..NO_FILES
@@ -105,7 +105,8 @@ pub(super) const AGENT: Agent = Agent {
     },
     transcript: Some(TranscriptFormat { passage: read_passage }),
     wakeups: &[
-        // Documented for hooks and shell commands since 2.1.224. MCP servers get these variables as well.
+        // The documentation promises these variables to hooks and shell commands since 2.1.224. MCP servers get them
+        // too.
         Wakeup {
             channel: "session inbox",
             means: Means::SessionSocket {
@@ -113,8 +114,8 @@ pub(super) const AGENT: Agent = Agent {
                 token: "CLAUDE_CODE_MESSAGING_TOKEN",
             },
         },
-        // The hook is `asyncRewake`. `claude -p` does not end while such a hook waits, so only a session with a
-        // window may have one.
+        // The hook is marked `asyncRewake`. `claude -p` does not end while such a hook waits, so only interactive
+        // sessions may have one.
         Wakeup {
             channel: "background hook",
             means: Means::BackgroundHook {
@@ -127,8 +128,8 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("claude", "Claude Code")
 };
 
-/// Reads a line of `projects/DIRECTORY/SESSION.jsonl`, except lines of subagents, summaries, and texts that the
-/// program itself inserted.
+/// Reads a line of `projects/DIRECTORY/SESSION.jsonl`. Lines of subagents, summaries, and texts that Claude Code itself
+/// inserted are skipped.
 fn read_passage(line: &Value) -> Option<Passage> {
     if ["isMeta", "isSidechain", "isCompactSummary"].iter().any(|mark| line[*mark] == json!(true)) {
         return None;

@@ -1,5 +1,5 @@
-//! Cline, the command line, as of 3.0.65. Set-up adds no hooks: a hook that cancels an edit ends the whole run, and
-//! the model never reads the reason.
+//! Cline's command line, as of 3.0.65. Set-up adds no hooks, because a hook that cancels an edit ends the whole run,
+//! and the model never reads the reason.
 
 use super::vocabulary::*;
 

@@ -1,4 +1,4 @@
-//! Codex CLI, as of 0.169.0. Its hooks have the shape of Claude Code's hooks, and it refuses unknown fields.
+//! Codex CLI, as of 0.169.0. Codex has hooks like Claude Code's, but refuses unknown fields.
 
 use super::vocabulary::*;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ const HOOKS: HookFile = HookFile {
     events: &[
         ("SessionStart", ""),
         ("UserPromptSubmit", ""),
-        // All tools, because a model without a tool for patches applies them with a shell command.
+        // An empty pattern matches all tools. Models that have no patch tool apply patches with a shell command.
         ("PreToolUse", ""),
         ("PostToolUse", ""),
         ("Stop", ""),
@@ -76,8 +76,8 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("codex", "Codex")
 };
 
-/// Reads a line of `sessions/YYYY/MM/DD/rollout-….jsonl`. Codex also writes the project's rules and the environment
-/// as messages of the user; these are skipped.
+/// Reads a line of `sessions/YYYY/MM/DD/rollout-….jsonl`. Codex also records the project's rules and the environment as
+/// messages of the user; these are skipped.
 fn read_passage(line: &Value) -> Option<Passage> {
     let item = &line["payload"];
     if line["type"] != json!("response_item") || item["type"] != json!("message") {

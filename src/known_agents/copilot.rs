@@ -1,4 +1,4 @@
-//! GitHub Copilot CLI, as of 1.0.102. It also runs the hooks of a project's `.claude/settings.json`.
+//! GitHub Copilot CLI, as of 1.0.102. Copilot also runs the hooks in a project's `.claude/settings.json`.
 
 use super::vocabulary::*;
 use serde_json::{Value, json};
@@ -60,8 +60,8 @@ pub(super) const AGENT: Agent = Agent {
             commands: commands(FilePath::Settings("skills/{name}/SKILL.md"), CommandStyle::MarkdownWithName),
             ..NO_FILES
         },
-        // Set-up adds no hooks in .github, because they would run beside VS Code's hooks. The user's own hooks serve
-        // every project.
+        // Set-up adds no hooks in .github, because they would run in addition to VS Code's hooks. The hooks in the
+        // user's own settings work in every project.
         project: Scope {
             server: edited(&[FilePath::Project(".mcp.json")], "mcpServers", EntryShape::Stdio),
             ..NO_FILES
@@ -78,8 +78,8 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("copilot", "Copilot CLI")
 };
 
-/// The event of an input that does not name it. Hooks with names in camelCase get such inputs, and the fields show
-/// the event.
+/// Finds the event of an input that does not name its event. Hooks whose names are in camelCase get such inputs, and
+/// the fields of the input show the event.
 fn unnamed_event(input: &Value) -> Option<&'static str> {
     let signs = [
         ("toolResult", "postToolUse"),

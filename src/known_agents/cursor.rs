@@ -1,4 +1,4 @@
-//! Cursor, the editor and its command line, as its documentation of autumn 2026 says.
+//! Cursor, both the editor and the command line, according to its documentation of autumn 2026.
 
 use super::vocabulary::*;
 use serde_json::json;

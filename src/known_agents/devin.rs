@@ -1,11 +1,11 @@
-//! Devin on the desktop, as its documentation of autumn 2026 says. Its hooks have the shape of Claude Code's hooks.
+//! Devin on the desktop, according to its documentation of autumn 2026. Devin has hooks like Claude Code's.
 
 use super::vocabulary::*;
 
 const HOOKS: HookFile = HookFile { path: FilePath::Settings("config.json"), ..CLAUDE_HOOKS };
 
 pub(super) const AGENT: Agent = Agent {
-    // Devin grew out of Windsurf, and its MCP client still has Windsurf's name.
+    // Devin is the successor of Windsurf, and its MCP client still uses Windsurf's name.
     kind: "windsurf",
     short_name: "windsurf",
     dialect: Some(Dialect { edit_tools: &["edit", "write", "multiedit", "editfile"], ..CLAUDE_SHAPED }),

@@ -1,4 +1,4 @@
-//! Factory Droid, as of 0.215.0. Its hooks have the shape of Claude Code's hooks.
+//! Factory Droid, as of 0.215.0. Droid has hooks like Claude Code's.
 
 use super::vocabulary::*;
 use serde_json::json;
@@ -36,7 +36,7 @@ pub(super) const AGENT: Agent = Agent {
         switches: &[Switch { file: SETTINGS, keys: &["enableHooks"], off: Off::Flag(false) }],
         ..NO_SETTINGS
     },
-    // `droid exec` runs no hook for its prompt.
+    // `droid exec` does not run the hook for its prompt.
     support: Support { mail_at_prompt: Evidence::Docs, ..Support::run("0.215.0") },
     ..Agent::new("droid", "Factory Droid")
 };

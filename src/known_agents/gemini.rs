@@ -85,8 +85,8 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("gemini", "Gemini CLI")
 };
 
-/// Reads a line of `tmp/PROJECT/chats/session-….jsonl`. If a hook put context before a prompt, `displayContent`
-/// contains what the user typed.
+/// Reads a line of `tmp/PROJECT/chats/session-….jsonl`. If a hook added context to a prompt, `displayContent` contains
+/// only what the user typed.
 fn read_passage(line: &Value) -> Option<Passage> {
     let shown = Some(&line["displayContent"]).filter(|content| !content.is_null());
     let text = text_of(shown.unwrap_or(&line["content"]));

@@ -1,35 +1,34 @@
-//! The formats in which agents call hooks and read their answers: the parts of a dialect, and the shapes that several
-//! agents share.
+//! How agents call hooks and read their answers: the parts of a dialect, and the formats that several agents share.
 
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// How one agent calls its hooks and reads their answers.
+/// How an agent calls its hooks and reads their answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Dialect {
     /// The agent's names for events.
     pub events: &'static [(&'static str, HookKind)],
-    /// Finds the event of an input that does not name it.
+    /// Finds the event of an input that does not name its event.
     pub unnamed_event: fn(&Value) -> Option<&'static str>,
     /// The names of tools that write files, in lower case without separators.
     pub edit_tools: &'static [&'static str],
     /// The names of tools that run a command, in lower case without separators.
     pub shell_tools: &'static [&'static str],
-    /// Events for which the agent does not show the hook's answer to its model. Mail stays unread there.
+    /// Events for which the agent does not show the hook's answer to its model. Mail stays unread at these events.
     pub unheard: &'static [HookKind],
     /// Builds the answer that shows a text to the model.
     pub show: fn(&HookCall, &str) -> Value,
     /// Builds the answer that prevents an edit.
     pub deny: fn(&HookCall, &str) -> Value,
-    /// The variable that names a file at a session's start. The agent's bash or zsh runs the lines of this file
-    /// before each command. `None` if the agent has no such file.
+    /// The environment variable that, at the start of a session, contains the path of a file. The agent's bash or zsh
+    /// runs the lines of this file before each command. `None` if the agent has no such file.
     pub shell_lines: Option<&'static str>,
     /// Builds the answer that makes the agent continue once instead of stopping.
     pub go_on: fn(&str) -> Value,
-    /// How the hook at a session's start sets environment variables for the session's shell commands.
+    /// How the hook at the start of a session sets environment variables for the session's shell commands.
     pub shell_environment: Option<ShellEnvironment>,
-    /// Whether the agent treats the reason for continuing as a prompt of its user, and runs the hook for prompts.
-    /// Then the reason is a fixed sentence, and that hook shows the mail.
+    /// Whether the agent treats the reason for continuing as a prompt of its user, and so runs the hook for prompts.
+    /// For such an agent, the reason is a fixed sentence, and the hook for prompts shows the mail.
     pub reason_is_prompt: bool,
     /// Whether other agents run these hooks in addition to their own.
     pub is_shared: bool,
@@ -40,14 +39,14 @@ pub struct Dialect {
 /// How a hook sets environment variables for the shell commands of its session.
 #[derive(Debug, Clone, Copy)]
 pub enum ShellEnvironment {
-    /// The hook appends lines to a file. An environment variable or a field of the hook's input with this name tells
-    /// the path.
+    /// The hook appends lines to a file. The path of the file is in the environment variable, or in the field of the
+    /// hook's input, that has this name.
     File(&'static str),
-    /// The hook's answer contains the variables in this field.
+    /// The hook's answer contains the variables in the field with this name.
     Answer(&'static str),
 }
 
-/// What happened, independent of the agent's own word for it.
+/// What happened, independent of the agent's own name for the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookKind {
     /// A session began.
@@ -64,13 +63,13 @@ pub enum HookKind {
     SubagentStop,
     /// The user stopped the agent, so the agent cannot continue.
     Interrupt,
-    /// The agent waits for its user: for a permission or for the next prompt.
+    /// The agent is waiting for its user, for a permission or for the next prompt.
     Waits,
     /// The session ended.
     End,
 }
 
-/// The part of a hook's input that its answer depends on.
+/// The parts of a hook's input that determine the form of the answer.
 #[derive(Debug, Clone)]
 pub struct HookCall {
     /// What happened.
@@ -82,19 +81,19 @@ pub struct HookCall {
 /// The session that `doctor --prove` simulates.
 #[derive(Debug, Clone, Copy)]
 pub struct ProofScript {
-    /// The name of the event for a prompt.
+    /// The agent's name for the event of a prompt.
     pub prompt: &'static str,
-    /// The name of the event before an edit.
+    /// The agent's name for the event before an edit.
     pub edit: &'static str,
-    /// The name of the event after a tool.
+    /// The agent's name for the event after a tool call.
     pub tool: &'static str,
-    /// The name of the event at the end of a turn.
+    /// The agent's name for the event at the end of a turn.
     pub stop: &'static str,
-    /// Builds the input of an event, with the file that is to be edited.
+    /// Builds the input of an event. The path is the file that is about to be edited.
     pub input: fn(&str, &Path) -> Value,
 }
 
-/// The reason to continue that an agent shows when its mail is already in the context.
+/// The reason for continuing that a hook gives when the mail itself is already in the model's context.
 pub const MAIL_CAME: &str =
     "slm-mesh: mail came in while you worked. It is in your context; mesh_inbox with filter all shows it, too.";
 
@@ -138,7 +137,7 @@ const CLAUDE_PROOF: ProofScript = ProofScript {
     input: |event, file| named_input(event, "Write", &json!({ "file_path": file, "content": "" })),
 };
 
-/// The input of an event, with the event's name in it.
+/// The input of an event that contains the event's name.
 pub(super) fn named_input(event: &str, tool: &str, arguments: &Value) -> Value {
     json!({ "session_id": "proof", "hook_event_name": event, "stop_hook_active": false,
             "tool_name": tool, "tool_input": arguments })
@@ -154,7 +153,7 @@ fn deny_in_hook_output(call: &HookCall, reason: &str) -> Value {
     } })
 }
 
-/// The answer with which a hook makes the agent continue at the end of its turn. Several agents share this form.
+/// The answer with which a hook makes the agent continue at the end of a turn. Several agents share this form.
 pub(super) fn block(reason: &str) -> Value {
     json!({ "decision": "block", "reason": reason })
 }

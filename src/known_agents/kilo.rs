@@ -1,4 +1,4 @@
-//! Kilo, as of 7.7.7. Kilo grew out of OpenCode and runs the same plugin.
+//! Kilo, as of 7.7.7. Kilo is derived from OpenCode and runs the same plugin.
 
 use super::opencode;
 use super::vocabulary::*;

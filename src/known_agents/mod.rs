@@ -1,9 +1,9 @@
-//! What slm-mesh knows of each coding agent, in one file per agent.
+//! What slm-mesh knows about each coding agent, in one file per agent.
 //!
-//! To add an agent, write its file, name it in [`AGENTS`], and record the inputs of its hooks in `tests/data/hooks`.
-//! `tests/known_agents.rs` fails if something is missing.
+//! To add an agent, write its file, add the file to [`AGENTS`], and record the inputs of the agent's hooks in
+//! `tests/data/hooks`. `tests/known_agents.rs` fails if something is missing.
 //!
-//! **Invariant:** these files contain only facts. Other code loops over [`AGENTS`] to find a fact, and names no
+//! **Invariant:** these files contain only facts. Other code loops over [`AGENTS`] to find a fact, and never names an
 //! agent.
 
 pub mod agent_detection;
@@ -38,7 +38,7 @@ use support_table::Support;
 use transcript_format::TranscriptFormat;
 use wakeup_means::Wakeup;
 
-/// The types and functions with which an agent's file states its facts.
+/// The types and functions that an agent's file uses to state its facts.
 mod vocabulary {
     pub(super) use super::Agent;
     pub(super) use super::agent_detection::{Identity, ProcessSign, UNSEEN};
@@ -58,21 +58,22 @@ mod vocabulary {
 /// A coding agent.
 #[derive(Debug)]
 pub struct Agent {
-    /// The agent's name on our command line, as in `setup codex` and `hook codex`.
+    /// The agent's name in our commands, as in `setup codex` and `hook codex`.
     pub id: &'static str,
-    /// The name that the agent's makers use.
+    /// The agent's name as its makers write it.
     pub title: &'static str,
     /// The type of the agent's sessions on the mesh.
     pub kind: &'static str,
-    /// The beginning of the names of the agent's sessions.
+    /// The first part of the names of the agent's sessions.
     pub short_name: &'static str,
-    /// What shows that this agent started a process.
+    /// How to recognise a process that this agent started.
     pub identity: Identity,
-    /// The format of the agent's hooks; `None` if no hook of the agent can show mail.
+    /// The format of the agent's hooks; `None` if none of the agent's hooks can show mail.
     pub dialect: Option<Dialect>,
     /// The files that set-up changes.
     pub files: Files,
-    /// How the agent writes transcripts; `None` if its hooks do not name the file, or if we do not know the format.
+    /// How the agent writes transcripts; `None` if its hooks do not give the path of the transcript, or if the format
+    /// is not known.
     pub transcript: Option<TranscriptFormat>,
     /// How mail can wake an idle session of the agent.
     pub wakeups: &'static [Wakeup],
@@ -80,7 +81,7 @@ pub struct Agent {
     pub support: Support,
 }
 
-/// All agents, in the order in which people see them.
+/// All agents, in the order in which they are listed for people.
 pub static AGENTS: &[Agent] = &[
     claude_code::AGENT,
     codex::AGENT,
@@ -116,19 +117,19 @@ pub fn by_client_name(name: &str) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.client_names.contains(&name))
 }
 
-/// The agent whose variable is in the environment. `has` tells whether a variable is set.
+/// The agent whose environment variable is set. `has` tells whether a variable is set.
 pub fn by_environment(has: impl Fn(&str) -> bool) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.identity.environment.iter().any(|name| has(name)))
 }
 
-/// The agent of the process that has these words: its name, followed by its arguments.
+/// The agent to which a process belongs. `words` are the name of the process, followed by its arguments.
 pub fn by_process(words: &[String]) -> Option<&'static Agent> {
     let (name, arguments) = words.split_first()?;
     let arguments = arguments.join(" ");
     AGENTS.iter().find(|agent| agent.identity.processes.iter().any(|sign| sign.fits(name, &arguments)))
 }
 
-/// The agent that runs each shell below the process with these words: its name, followed by its arguments.
+/// The agent that runs every shell below a process. `words` are the name of the process, followed by its arguments.
 pub fn by_program(words: &[String]) -> Option<&'static Agent> {
     let (name, arguments) = words.split_first()?;
     let is_it = |agent: &&Agent| agent.identity.processes.iter().any(|sign| sign.is_program(name, arguments));
@@ -147,8 +148,8 @@ pub fn shieldable() -> Vec<&'static str> {
 }
 
 impl Agent {
-    /// An agent with no facts but its name. An agent's file overrides the fields that are different. By default, the
-    /// id is also the type of the sessions and the beginning of their names.
+    /// An agent with a name and no other facts. The agent's file overrides what is different. By default, the id is
+    /// also the type of the agent's sessions and the first part of their names.
     const fn new(id: &'static str, title: &'static str) -> Agent {
         Agent {
             id,
@@ -164,12 +165,12 @@ impl Agent {
         }
     }
 
-    /// The words with which the mesh names the sessions of this agent.
+    /// The words from which the mesh makes the names of this agent's sessions.
     pub fn program(&self) -> AgentProgram {
         AgentProgram { kind: self.kind, short_name: self.short_name }
     }
 
-    /// The agent's row in the table of the README.
+    /// The agent's row in the README's table.
     pub fn readme_row(&self) -> String {
         let title = format!("{} {}", self.title, self.support.version);
         format!("| {} | {} |", title.trim_end(), self.support.cells().join(" | "))

@@ -1,9 +1,8 @@
-//! OpenCode, as of 1.18.33. OpenCode has no hooks of its own: our plugin runs them, in the shape of Claude Code's
-//! hooks.
+//! OpenCode, as of 1.18.33. OpenCode itself has no hooks. Our plugin runs our hooks, in Claude Code's format.
 
 use super::vocabulary::*;
 
-/// The plugin that runs our hooks, in the shape of Claude Code's hooks.
+/// The plugin, which runs our hooks in Claude Code's format.
 pub(super) const PLUGIN: &str = include_str!("opencode_plugin.js");
 
 pub(super) const AGENT: Agent = Agent {

@@ -1,11 +1,11 @@
-//! Pi, as of 0.73.1. Pi has no MCP by design: a skill tells it about our commands.
+//! Pi, as of 0.73.1. Pi has no MCP, by design. A skill tells Pi about our commands.
 
 use super::vocabulary::*;
 
 const SKILL: &str = include_str!("pi_skill.md");
 
 pub(super) const AGENT: Agent = Agent {
-    // Pi sets the title of its process itself.
+    // Pi itself sets the title of its process.
     identity: Identity {
         processes: &[ProcessSign::Name("pi"), ProcessSign::ArgumentsHave("/pi-coding-agent/")],
         ..UNSEEN

@@ -1,4 +1,4 @@
-//! Qwen Code, as of 0.24.4. Its hooks have the shape of Claude Code's hooks, with time limits in milliseconds.
+//! Qwen Code, as of 0.24.4. Qwen Code has hooks like Claude Code's, but with time limits in milliseconds.
 
 use super::vocabulary::*;
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ pub(super) const AGENT: Agent = Agent {
     ..Agent::new("qwen", "Qwen Code")
 };
 
-/// Reads a line of `projects/DIRECTORY/chats/SESSION.jsonl`. Lines with a subtype are Qwen Code's own notices, so
+/// Reads a line of `projects/DIRECTORY/chats/SESSION.jsonl`. Lines with a subtype are notices by Qwen Code itself, so
 /// they are skipped.
 fn read_passage(line: &Value) -> Option<Passage> {
     if !line["subtype"].is_null() {

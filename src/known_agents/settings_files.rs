@@ -1,30 +1,30 @@
-//! Where an agent keeps its settings files, and what our entries look like in them.
+//! Where an agent keeps its settings files, and what our entries in these files look like.
 
 /// The files that set-up changes for one agent.
 #[derive(Debug, Clone, Copy)]
 pub struct Files {
-    /// Programs on PATH. If one of them exists, the agent is installed.
+    /// The agent's programs. The agent counts as installed if one of them is on PATH.
     pub programs: &'static [&'static str],
-    /// The possible places of the agent's settings directory. The first place that applies is used.
+    /// The possible places of the agent's settings directory. The first place that exists or is set is used.
     pub directory: &'static [Directory],
-    /// The files for all projects of a user.
+    /// The files that apply to all projects of a user.
     pub user: Scope,
-    /// The files of the project in the working directory.
+    /// The files that apply to the project in the working directory.
     pub project: Scope,
-    /// What the user must do after set-up.
+    /// What the user must do after set-up, such as approving the server.
     pub approve: &'static str,
-    /// Why set-up edits a file although the agent has a command for it.
+    /// Why set-up edits the file itself, although the agent has a command for that.
     pub why_edited: &'static str,
-    /// The settings with which the user switches hooks off.
+    /// The settings by which the user can switch hooks off.
     pub switches: &'static [Switch],
-    /// How the agent's marketplace packs the server, hooks and skills.
+    /// The plugin in which the agent's marketplace packages the server, hooks and skills.
     pub plugin: Option<Plugin>,
 }
 
-/// What set-up says if the user need not approve anything.
+/// What set-up says if the user does not have to approve anything.
 pub(super) const RESTART: &str = "Sessions that run now see it after a restart.";
 
-/// No files, and nothing to approve.
+/// An agent without settings files.
 pub(super) const NO_SETTINGS: Files = Files {
     programs: &[],
     directory: &[],
@@ -36,47 +36,48 @@ pub(super) const NO_SETTINGS: Files = Files {
     plugin: None,
 };
 
-/// A package of server, hooks and skills in the agent's own format, such as a plugin or an extension.
+/// A package of the server, hooks and skills in the agent's own format, such as a plugin or an extension.
 #[derive(Debug, Clone, Copy)]
 pub struct Plugin {
-    /// The manifest of the package.
+    /// The path of the package's manifest.
     pub manifest: &'static str,
-    /// The file of the package that names servers; `None` if the manifest names them.
+    /// The file of the package that registers servers; `None` if the manifest does.
     pub server_file: Option<&'static str>,
-    /// The placeholder for the folder of the package in its files.
+    /// The placeholder that stands for the package's folder in the package's files.
     pub root: &'static str,
-    /// The files of the skills, with `{name}` for the name of a skill.
+    /// The paths of the skills, with `{name}` for the name of a skill, and the format of the skills.
     pub skills: (&'static str, CommandStyle),
-    /// How to see that a user has installed the package.
+    /// How to see that the user has installed the package.
     pub sign: PluginSign,
 }
 
 /// How to see that a plugin is installed and switched on.
 #[derive(Debug, Clone, Copy)]
 pub enum PluginSign {
-    /// The key in this settings file under which `slm-mesh@MARKETPLACE` is set to true.
+    /// This key of this settings file contains `slm-mesh@MARKETPLACE` with the value true.
     EnabledIn(FilePath, &'static str),
-    /// The file exists.
+    /// This file exists.
     Exists(FilePath),
 }
 
 /// A possible place of an agent's settings directory.
 #[derive(Debug, Clone, Copy)]
 pub enum Directory {
-    /// The value of an environment variable, and a folder below it (empty for none).
+    /// The directory in an environment variable, and a folder below it (empty for none).
     Variable(&'static str, &'static str),
-    /// The same as `Variable`, but a relative path in the variable is ignored, as the XDG specification demands.
+    /// A folder below the directory in `XDG_CONFIG_HOME`. As the XDG specification demands, a relative path there is
+    /// ignored.
     Xdg(&'static str),
     /// A folder below the user's home directory.
     Home(&'static str),
 }
 
-/// A setting that switches hooks off.
+/// A setting by which the user can switch hooks off.
 #[derive(Debug, Clone, Copy)]
 pub struct Switch {
-    /// The file.
+    /// The file that contains the setting.
     pub file: FilePath,
-    /// The keys that lead to the setting.
+    /// The path of keys to the setting.
     pub keys: &'static [&'static str],
     /// The value that switches hooks off.
     pub off: Off,
@@ -87,33 +88,33 @@ pub struct Switch {
 pub enum Off {
     /// The setting has this boolean value.
     Flag(bool),
-    /// The setting is a list that contains our name.
+    /// The setting is a list, and our name is in it.
     ListHasUs,
 }
 
-/// The place of a file of an agent.
+/// The place of one of an agent's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilePath {
     /// In the agent's settings directory.
     Settings(&'static str),
     /// In the user's home directory.
     Home(&'static str),
-    /// In the user's home directory, or in the settings directory if a variable moves it.
+    /// In the user's home directory, or in the settings directory if an environment variable moves that directory.
     HomeUnlessMoved(&'static str),
-    /// In the project.
+    /// In the project's directory.
     Project(&'static str),
 }
 
-/// The files that set-up changes for a user or for a project.
+/// The files that set-up changes, either for a user or for a project.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope {
-    /// The file that names MCP servers.
+    /// The file that registers MCP servers.
     pub server: Option<ServerFile>,
-    /// The file that names hooks.
+    /// The file that registers hooks.
     pub hooks: Option<HookFile>,
     /// Slash commands, or skills.
     pub commands: Option<CommandFiles>,
-    /// A file that set-up writes whole.
+    /// A file that set-up writes as a whole.
     pub own_file: Option<OwnFile>,
 }
 
@@ -123,7 +124,7 @@ pub(super) const NO_FILES: Scope = Scope { server: None, hooks: None, commands: 
 /// The file in which an agent looks for MCP servers.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerFile {
-    /// The possible names of the file. Set-up creates a new file with the first name.
+    /// The possible paths of the file. Set-up creates a new file at the first path.
     pub paths: &'static [FilePath],
     /// The key that contains the servers.
     pub key: &'static str,
@@ -138,11 +139,11 @@ pub struct ServerFile {
 pub enum Writer {
     /// Set-up edits the file.
     Us,
-    /// The agent's own command, because a running session rewrites the file.
+    /// The agent's own command writes the entry, because a running session rewrites the file.
     Agent(AgentCommand),
 }
 
-/// The commands of an agent that add and remove a server. `{program}` stands for our path.
+/// The commands of an agent that add and remove a server. `{program}` stands for the path of our program.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentCommand {
     /// The program.

@@ -1,11 +1,11 @@
-//! Which features work with an agent, and how we know: the agent's row in the README.
+//! Which features work with an agent, and how we know that. This is the agent's row in the README.
 
-/// Which features work with an agent, and how we know.
+/// Which features work with an agent, and how we know that.
 #[derive(Debug, Clone, Copy)]
 pub struct Support {
-    /// The version that we ran; empty if we ran none.
+    /// The version that our tests ran; empty if they ran none.
     pub version: &'static str,
-    /// Whether mail reaches the model with a prompt.
+    /// Whether mail reaches the model together with a prompt.
     pub mail_at_prompt: Evidence,
     /// Whether mail reaches the model during a turn.
     pub mail_mid_turn: Evidence,
@@ -13,7 +13,7 @@ pub struct Support {
     pub wakes_idle: Evidence,
     /// Whether an edit of a locked file is denied.
     pub edit_denied: Evidence,
-    /// What locks do against shell commands.
+    /// What locks can do about shell commands.
     pub shell: ShellTiers,
     /// Whether `slm-mesh setup` can set up the agent.
     pub set_up: Evidence,
@@ -22,28 +22,28 @@ pub struct Support {
 /// How we know that a feature works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
-    /// `make test-agents` shows it with the real agent.
+    /// `make test-agents` has shown the feature with the real agent.
     Run,
-    /// Our tests show it, with the files that people have.
+    /// Our tests show the feature, with real settings files.
     Test,
-    /// The agent's documentation says so. Our tests follow the documentation, without the real agent.
+    /// The agent's documentation describes the feature. Our tests follow the documentation, without the real agent.
     Docs,
     /// The feature does not work.
     No,
 }
 
-/// What locks do against shell commands.
+/// What locks can do about shell commands.
 #[derive(Debug, Clone, Copy)]
 pub struct ShellTiers {
-    /// Whether a command is refused if it would plainly write a locked file.
+    /// Whether a command is refused if its text shows that it would write a locked file.
     pub denied: Evidence,
-    /// Whether the agent and the holder get a report after a command has written a locked file.
+    /// Whether the agent and the holder are told after a command has written a locked file.
     pub reported: Evidence,
-    /// Whether commands can run in a shield while others hold files, if the user wants that.
+    /// Whether commands can run in a shield while others hold files, if the user has asked for shields.
     pub shielded: Evidence,
 }
 
-/// Set-up connects the agent, but no hook of the agent can show mail.
+/// An agent that set-up can connect, but that has no hook which can show mail.
 pub(super) const NO_HOOKS: Support = Support {
     version: "",
     mail_at_prompt: Evidence::No,
@@ -55,17 +55,17 @@ pub(super) const NO_HOOKS: Support = Support {
 };
 
 impl Support {
-    /// Everything except waking works, and `make test-agents` shows it with this version.
+    /// An agent for which everything works except waking, as `make test-agents` has shown with this version.
     pub(super) const fn run(version: &'static str) -> Support {
         Support { version, set_up: Evidence::Run, ..Support::hooks(Evidence::Run) }
     }
 
-    /// The same agent, whose commands can also run in a shield.
+    /// The same support, and commands can also run in a shield.
     pub(super) const fn with_shield(self, shielded: Evidence) -> Support {
         Support { shell: ShellTiers { shielded, ..self.shell }, ..self }
     }
 
-    /// Everything except waking should work, as the agent's documentation says.
+    /// An agent for which everything should work except waking, according to its documentation.
     pub(super) const fn documented() -> Support {
         Support::hooks(Evidence::Docs)
     }
@@ -92,7 +92,7 @@ impl Support {
 }
 
 impl ShellTiers {
-    /// The features that work, each with how we know.
+    /// The features that work, each with the word for how we know that.
     fn words(&self) -> String {
         let tiers = [("denied", self.denied), ("reported", self.reported), ("shielded", self.shielded)];
         let works = tiers.iter().filter(|(_, evidence)| *evidence != Evidence::No);

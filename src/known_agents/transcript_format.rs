@@ -2,37 +2,37 @@
 
 use serde_json::Value;
 
-/// How an agent writes its transcripts: files of JSON lines that only grow.
+/// How an agent writes its transcripts. A transcript is a file of JSON lines, to which the agent only appends.
 #[derive(Debug, Clone, Copy)]
 pub struct TranscriptFormat {
-    /// Reads a line. Returns `None` if the line is neither a prompt nor an answer to the user.
+    /// Reads a line; `None` if the line is neither a prompt nor an answer to the user.
     pub passage: fn(&Value) -> Option<Passage>,
 }
 
-/// The speaker of a passage.
+/// Who said a passage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaker {
-    /// The session's user.
+    /// The user of the session.
     User,
     /// The agent itself.
     Agent,
 }
 
-/// A text that a user or an agent said in a session.
+/// A text that the user or the agent said in a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passage {
-    /// The speaker.
+    /// Who said the text.
     pub speaker: Speaker,
-    /// The text, as it was said.
+    /// The text, word for word.
     pub text: String,
 }
 
-/// A passage, or `None` if the text is empty.
+/// A passage; `None` if the text is empty.
 pub(super) fn passage(speaker: Speaker, text: String) -> Option<Passage> {
     (!text.trim().is_empty()).then_some(Passage { speaker, text })
 }
 
-/// The text of a message: the text itself, or those parts that are text, without thoughts and tool calls.
+/// The text of a message. The content is either a text or a list of parts; thoughts and tool calls are left out.
 pub(super) fn text_of(content: &Value) -> String {
     let is_text = |part: &&Value| {
         let kind = part["type"].as_str().unwrap_or("text");

@@ -1,4 +1,4 @@
-//! VS Code's own agent, as its documentation of autumn 2026 says. Its hooks have the shape of Claude Code's hooks.
+//! VS Code's own agent, according to its documentation of autumn 2026. It has hooks like Claude Code's.
 
 use super::vocabulary::*;
 

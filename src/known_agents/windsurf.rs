@@ -1,4 +1,4 @@
-//! Windsurf, before it became Devin. Its hooks cannot show anything to the model.
+//! Windsurf, before it became Devin. Windsurf's hooks cannot show anything to the model.
 
 use super::vocabulary::*;
 

@@ -1,4 +1,4 @@
-//! Zed's agent, as its documentation of autumn 2026 says. It has no hooks.
+//! Zed's agent, according to its documentation of autumn 2026. The agent has no hooks.
 
 use super::vocabulary::*;
 

@@ -1,4 +1,4 @@
-//! Finds held files that changed while a command ran, and whether this command changed them.
+//! Finds held files that changed while a command ran, and finds out whether this command changed them.
 
 use super::HeldFiles;
 use super::command_notes::{CommandNote, NotedFile};
@@ -8,37 +8,38 @@ use super::restorable_files::Overwrite;
 use crate::sys::regular_file::read_regular;
 use std::path::Path;
 
-/// The author of a change of a file.
+/// Who or what changed a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The command of this session, because no tool of another session was running.
+    /// This session's command, because no tool of another session was running.
     Command,
-    /// The command of this session, or another command that ran at the same time.
+    /// This session's command, or another command that ran at the same time.
     Unsure,
     /// Probably the holder, whose own command ran at the same time.
     ProbablyHolder,
 }
 
-/// A file of another peer that changed while a command ran.
+/// A file that another peer holds and that changed while a command ran.
 #[derive(Debug, Clone)]
 pub struct ChangedFile {
-    /// Its path.
+    /// The path of the file.
     pub path: String,
     /// The id of the file's holder.
     pub holder: String,
     /// The name of the file's holder.
     pub holder_name: String,
-    /// Who changed it.
+    /// Who or what changed the file.
     pub cause: Cause,
     /// Whether the file was removed.
     pub is_removed: bool,
-    /// Whether `lock restore` can restore the former content.
+    /// Whether `lock restore` can restore the content from before the change.
     pub can_restore: bool,
     pub(super) after: FileState,
 }
 
 impl HeldFiles {
-    /// The files of a note that have changed since then. Each of them is added to the list for `lock restore`.
+    /// The files in a note that have changed since the note was written. Each file is added to the list for `lock
+    /// restore`.
     pub(super) fn changed_files(&self, note: &CommandNote, session: &str) -> Vec<ChangedFile> {
         let mut changed = Vec::new();
         for noted in &note.files {
@@ -61,7 +62,7 @@ impl HeldFiles {
         }
     }
 
-    /// Compares a file with its copy. If there is no copy, the time of the file decides.
+    /// Compares a file with its copy. If there is no copy, the metadata decides.
     fn has_other_content(&self, noted: &NotedFile) -> bool {
         let copy = noted.state.small_file().and_then(|stamp| self.copies.read(&stamp.name()));
         match (copy, read_regular(Path::new(&noted.path), CONTENT_MAX)) {
@@ -70,7 +71,7 @@ impl HeldFiles {
         }
     }
 
-    /// The author of a change; `None` if the holder changed the file, or if the old content is back.
+    /// Who or what changed a file; `None` if the holder changed the file, or if the old content was restored.
     fn cause(&self, noted: &NotedFile, after: &FileState, session: &str) -> Option<Cause> {
         let is_restored = |entry: &Overwrite| entry.command.is_none() && entry.after == *after;
         if self.overwrites.latest(&noted.path, self.now).as_ref().is_some_and(is_restored) {
@@ -81,7 +82,7 @@ impl HeldFiles {
         match record.map(|record| record.by) {
             Some(RecordedBy::Edit) => None,
             Some(RecordedBy::Command) => Some(Cause::ProbablyHolder),
-            // Another session has reported this change already.
+            // Another session has already reported this change.
             Some(RecordedBy::Reported) => Some(Cause::Unsure),
             _ if self.notes.is_other_running(session) => Some(Cause::Unsure),
             _ => Some(Cause::Command),

@@ -1,11 +1,11 @@
-//! The texts with which hooks report a changed held file, and the calls that notify its holder.
+//! The texts in which hooks report that a held file changed, and the calls that notify the file's holder.
 
 use super::{Cause, ChangedFile, CommandNote, HeldFiles};
 use crate::base::error::Error;
 use crate::base::untrusted_text;
 use serde_json::{Value, json};
 
-/// Maximum number of files that one report names. Further files are only counted.
+/// Maximum number of files that one report names. The report only counts further files.
 const FILES_SHOWN: usize = 20;
 
 /// A report on the changes of one command.
@@ -13,12 +13,12 @@ const FILES_SHOWN: usize = 20;
 pub struct ChangeReport {
     /// The first line of the command.
     pub command: String,
-    /// The files.
+    /// The changed files.
     pub files: Vec<ChangedFile>,
 }
 
 impl ChangeReport {
-    /// The report on a command; `None` if it changed nothing.
+    /// The report on a command; `None` if the command changed no held file.
     pub fn new(note: Option<&CommandNote>, files: Vec<ChangedFile>) -> Option<ChangeReport> {
         let command = note.map(|note| note.command.clone()).unwrap_or_default();
         (!files.is_empty()).then_some(ChangeReport { command, files })
@@ -65,7 +65,7 @@ impl ChangeReport {
         (!files.is_empty()).then(|| format!("slm-mesh: {head}\n{}", lines.join("\n")))
     }
 
-    /// Notifies each holder with a message. If a holder gets no message, its own next hook finds the change.
+    /// Sends each holder a message. If a holder gets no message, the holder's own next hook finds the change.
     pub fn send(&self, held: &HeldFiles, facts: &Value, call: &mut dyn FnMut(&Value) -> Result<Value, Error>) {
         let mut holders: Vec<&str> = self.files.iter().map(|file| file.holder.as_str()).collect();
         holders.sort_unstable();
@@ -89,7 +89,7 @@ impl ChangeReport {
     }
 }
 
-/// The text for a holder about its own files; empty if none of them changed.
+/// The text that tells a holder which of its own files changed; empty if none changed.
 pub fn own_news_text(paths: &[String]) -> String {
     if paths.is_empty() {
         return String::new();

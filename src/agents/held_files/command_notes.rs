@@ -1,8 +1,8 @@
-//! Notes that a hook writes before a tool runs, for the hook after it: one small file for each tool call.
+//! Notes that the hook before a tool call writes for the hook after the call. Each tool call has one small file.
 //!
-//! The notes are files instead of entries in the broker's memory, for four reasons. The hooks of parallel commands
+//! The notes are files rather than entries in the broker's memory, for four reasons: the hooks of parallel commands
 //! never share a file, a note survives a restart of the broker, only this machine can inspect its own files, and the
-//! hook after a command needs no broker to see that nothing changed.
+//! hook after a command can see without a broker that nothing changed.
 
 use super::copies::{files_in, make_private_dir};
 use super::file_state::FileState;
@@ -13,15 +13,15 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Maximum size of a note, in bytes. A longer file is not ours.
+/// Maximum size of a note, in bytes. Hooks do not write longer files, so a longer file is not a note.
 const NOTE_MAX: u64 = 2 << 20;
 
-/// One call of a tool, as the hooks around it know it.
+/// One tool call, as seen by the hooks before and after it.
 #[derive(Debug, Clone, Default)]
 pub struct ToolRun {
     /// The agent's key for the session.
     pub session: String,
-    /// The key that the hooks before and after the call share.
+    /// The key that the hooks before and after the call have in common.
     pub key: String,
     /// The first line of the command, if the tool runs one.
     pub command: Option<String>,
@@ -31,36 +31,37 @@ pub struct ToolRun {
     pub writes: bool,
 }
 
-/// The note from before a call.
+/// The note that the hook before a call wrote.
 #[derive(Debug, Clone, Default)]
 pub struct CommandNote {
     /// The first line of the command; empty for an edit.
     pub command: String,
-    /// The files that the call surely writes.
+    /// The files that the call is certain to write.
     pub named: Vec<String>,
-    /// The files that other peers held.
+    /// The files that other peers held before the call.
     pub files: Vec<NotedFile>,
 }
 
-/// A file that another peer held before a command.
+/// A file that another peer held when a command began.
 #[derive(Debug, Clone)]
 pub struct NotedFile {
-    /// Its path.
+    /// The path of the file.
     pub path: String,
     /// The id of the peer that held it.
     pub holder: String,
     /// The name of that peer.
     pub holder_name: String,
-    /// The state of the file.
+    /// The state of the file when the command began.
     pub state: FileState,
-    /// Whether the file was written so recently that a `stat` may not show another write.
+    /// Whether the file was written so recently that `stat` may not reveal a further write.
     pub is_recent: bool,
 }
 
 impl NotedFile {
-    /// The file as a line of a note. For many files, JSON objects would take longer than reading the files' metadata.
+    /// The file as a line of a note. Lines are used because, for many files, writing JSON objects would take longer
+    /// than reading the files' metadata.
     fn to_line(&self) -> String {
-        // Serialising texts as JSON cannot fail.
+        // Serialising strings as JSON cannot fail.
         let names = serde_json::to_string(&[&self.path, &self.holder, &self.holder_name]).unwrap_or_default();
         format!("{} {} {names}\n", u8::from(self.is_recent), self.state.to_text())
     }
@@ -99,47 +100,48 @@ pub struct CommandNotes {
 }
 
 impl CommandNotes {
-    /// The notes in this folder.
+    /// The notes in the folder `dir`.
     pub fn new(dir: PathBuf) -> CommandNotes {
         CommandNotes { dir }
     }
 
-    /// Writes a note. If two calls have the same key, the first note counts for both.
+    /// Writes a note. If two calls have the same key, the first note is used for both.
     pub fn write(&self, peer: &str, run: &ToolRun, note: &CommandNote) {
         let path = self.dir.join(format!("{}{}", hashed(peer), ending(run)));
         let open = || OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
         let opened = open().or_else(|error| if make_private_dir(&self.dir) { open() } else { Err(error) });
-        // Without a note, the hook after the command cannot compare, and reports nothing.
+        // Without a note, the hook after the command has nothing to compare and reports nothing.
         let _ = opened.and_then(|mut file| file.write_all(note.to_text().as_bytes()));
     }
 
-    /// Reads and removes the note of a call. An agent that does not identify its calls runs only one at a time.
+    /// Reads and removes the note of a call. If the agent gives its calls no ids, the session has only one note,
+    /// because such an agent runs one call at a time.
     pub fn take(&self, run: &ToolRun) -> Option<CommandNote> {
         let sign = if run.key.is_empty() { format!(".{}.", hashed(&run.session)) } else { ending(run) };
         let path = files_in(&self.dir).find(|path| file_name(path).contains(&sign))?;
         take_note(&path)
     }
 
-    /// Reads and removes the notes of a session's calls whose second hook did not run.
+    /// Reads and removes the notes of this session's calls for which no hook ran afterwards.
     pub fn take_all(&self, session: &str) -> Vec<CommandNote> {
         let middle = format!(".{}.", hashed(session));
         let paths = files_in(&self.dir).filter(|path| file_name(path).contains(&middle));
         paths.filter_map(|path| take_note(&path)).collect()
     }
 
-    /// Whether a call of this session is running.
+    /// Whether a tool call of this session is running.
     pub fn is_running(&self, session: &str) -> bool {
         let middle = format!(".{}.", hashed(session));
         files_in(&self.dir).any(|path| file_name(&path).contains(&middle))
     }
 
-    /// Whether a call of another session is running.
+    /// Whether a tool call of another session is running.
     pub fn is_other_running(&self, session: &str) -> bool {
         let middle = format!(".{}.", hashed(session));
         files_in(&self.dir).any(|path| !file_name(&path).contains(&middle))
     }
 
-    /// The folder.
+    /// The folder of the notes.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -156,7 +158,7 @@ fn ending(run: &ToolRun) -> String {
 /// Reads a note and removes it.
 fn take_note(path: &Path) -> Option<CommandNote> {
     let read = crate::sys::regular_file::read_regular(path, NOTE_MAX);
-    // If two hooks read a note at the same time, only one of them gets it.
+    // If two hooks read the same note, only the one that removes the file gets the note.
     fs::remove_file(path).ok()?;
     CommandNote::from_text(std::str::from_utf8(&read?.0).ok()?)
 }

@@ -1,4 +1,4 @@
-//! Copies of held files, made before a command runs. They are kept for an hour, and only this user can read them.
+//! Copies of held files, made before a command runs. Copies are kept for an hour, and only this user can read them.
 //!
 //! **Invariant:** the copies are bounded in age, number and size, and no copy is made through a link.
 
@@ -13,31 +13,31 @@ use std::time::{Duration, SystemTime};
 
 /// How long a copy is kept.
 pub const KEPT: Duration = Duration::from_secs(3600);
-/// Maximum number of bytes that one hook copies or renews. Reading more would delay the command.
+/// Maximum number of bytes that one hook copies or renews. Copying more would delay the command.
 const HOOK_BYTES_MAX: u64 = 32 << 20;
-/// Maximum size of all copies together, in bytes. The oldest copies are removed before a hook makes its first copy.
+/// Maximum total size of all copies, in bytes. A hook removes the oldest copies before it makes its first copy.
 const COPIES_BYTES_MAX: u64 = 2 * HOOK_BYTES_MAX;
-/// Maximum number of copies at the same time.
+/// Maximum number of copies.
 const COPIES_MAX: usize = 2 * limits::WATCHED_FILES_MAX;
-/// A copy that is needed again is renewed, unless it is younger than this.
+/// A copy that is needed again is renewed, unless its age is below this.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// The folder with the copies.
 #[derive(Debug)]
 pub struct CopyStore {
     dir: PathBuf,
-    /// The bytes of the copies that this process made or needs.
+    /// The total size of the copies that this process has made or needed, in bytes.
     used: Cell<u64>,
     has_room: Cell<bool>,
 }
 
 impl CopyStore {
-    /// The copies in this folder.
+    /// The copies in the folder `dir`.
     pub fn new(dir: PathBuf) -> CopyStore {
         CopyStore { dir, used: Cell::new(0), has_room: Cell::new(false) }
     }
 
-    /// Keeps a copy of a file with this stamp, unless a copy exists. Returns whether a copy exists now.
+    /// Copies a file that has this stamp, unless a copy exists. Returns whether a copy exists now.
     pub fn keep(&self, path: &Path, stamp: &FileStamp, is_recent: bool) -> bool {
         let copy = self.dir.join(stamp.name());
         if self.used.get() + stamp.size > HOOK_BYTES_MAX {
@@ -49,7 +49,7 @@ impl CopyStore {
             return is_fresh || self.renew(&stamp.name());
         }
         let Some((content, meta)) = read_regular(path, CONTENT_MAX) else { return false };
-        // Somebody may have replaced the folder by a link to another folder in the meantime.
+        // In the meantime, somebody may have replaced the folder with a link to another folder.
         let is_at_home = path.parent().is_some_and(|folder| folder.canonicalize().is_ok_and(|real| real == folder));
         if FileStamp::of(&meta) != *stamp || !is_at_home {
             return false;
@@ -70,10 +70,10 @@ impl CopyStore {
         self.dir.join(name)
     }
 
-    /// Keeps a copy for another hour. Returns whether it exists.
+    /// Keeps a copy for another hour. Returns whether the copy exists.
     pub fn renew(&self, name: &str) -> bool {
         File::options().write(true).open(self.dir.join(name)).is_ok_and(|file| {
-            // If a copy cannot be renewed, it is removed a little earlier.
+            // A copy that cannot be renewed is only removed a little earlier.
             let _ = file.set_modified(SystemTime::now());
             true
         })
@@ -95,7 +95,7 @@ impl CopyStore {
             if total <= COPIES_BYTES_MAX && n_left <= COPIES_MAX {
                 return;
             }
-            // A file that cannot be removed now is tried again next time.
+            // The next hook tries again to remove the file.
             let _ = fs::remove_file(path);
             total -= size;
             n_left -= 1;
@@ -113,7 +113,7 @@ pub fn remove_old(dir: &Path) {
     for path in files_in(dir) {
         let modified = path.symlink_metadata().and_then(|meta| meta.modified());
         if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT)) {
-            // A file that cannot be removed now is tried again next time.
+            // The next hook tries again to remove the file.
             let _ = fs::remove_file(path);
         }
     }

@@ -1,4 +1,4 @@
-//! The state of a file at one moment, as `stat` shows it, and its comparison with a later state.
+//! The state of a file at one moment, as `stat` shows it, and the comparison with a later state.
 
 use crate::sys::regular_file::read_regular;
 use std::fs;
@@ -6,14 +6,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Maximum size of a content that is kept and compared, in bytes.
+/// Maximum size of a file whose content is kept and compared, in bytes.
 pub const CONTENT_MAX: u64 = 1 << 20;
-/// On a file system whose timestamps count clock ticks, two writes within this time may look the same, in ms.
+/// On a file system whose timestamps advance with the clock tick, two writes within this time may get the same
+/// timestamp, in ms.
 const TICK_MS: i64 = 50;
-/// The time for a file system whose timestamps count seconds, such as FAT, in ms.
+/// The same time for a file system whose timestamps count whole seconds, such as FAT, in ms.
 const COARSE_TICK_MS: i64 = 2_000;
 
-/// The state of a path.
+/// What is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileState {
     /// Nothing.
@@ -22,7 +23,7 @@ pub enum FileState {
     Regular(FileStamp),
     /// A symbolic link, which is never followed.
     Link(FileStamp),
-    /// A folder or a special file, which is not compared.
+    /// A folder or a special file. Neither is compared.
     Other,
 }
 
@@ -34,7 +35,7 @@ pub struct FileStamp {
     /// Bytes.
     pub size: u64,
     modified_ns: i64,
-    /// The time of the last change of the inode. No program can set it back, unlike the time of the content.
+    /// The time at which the inode last changed. Programs can set the modification time back, but not this time.
     changed_ns: i64,
     /// Permissions and kind.
     pub mode: u32,
@@ -45,7 +46,7 @@ pub struct FileStamp {
 pub enum Comparison {
     /// The content is the same.
     Same,
-    /// Only comparing the contents can tell, because the size is the same and the stamps differ.
+    /// The size is the same and the stamps differ, so only a comparison of the contents can decide.
     InDoubt,
     /// The content is different.
     Different,
@@ -80,7 +81,7 @@ impl FileState {
         }
     }
 
-    /// Whether the last write is so recent that a `stat` may not show another write.
+    /// Whether the last write is so recent that `stat` may not reveal a further write.
     pub fn is_recent(&self, now: i64) -> bool {
         let FileState::Regular(stamp) = self else { return false };
         let is_coarse = stamp.changed_ns % 1_000_000_000 == 0;
@@ -123,7 +124,7 @@ impl FileStamp {
         }
     }
 
-    /// A name for this state of the file. No other content of any file has the same name.
+    /// A name for this state of the file. Different contents never get the same name.
     pub fn name(&self) -> String {
         format!("{:x}-{:x}-{:x}-{:x}-{:x}", self.device, self.inode, self.size, self.modified_ns, self.changed_ns)
     }
@@ -147,7 +148,7 @@ impl FileStamp {
     }
 }
 
-/// A hash of the content of a small regular file, by which the content is recognised later.
+/// A hash of the content of a small regular file. The hash shows later whether the content is still the same.
 pub fn content_hash(path: &Path) -> Option<u64> {
     read_regular(path, CONTENT_MAX).map(|(content, _)| {
         let mut hasher = DefaultHasher::new();

@@ -1,5 +1,5 @@
-//! Records of the files that a peer holds, as its hooks saw them after its own last edit. There is one small file for
-//! each peer, so that the hooks of other peers can distinguish that peer's edits from their own.
+//! Records of the files that a peer holds, in the state in which its hooks last saw them. Each peer has one small file
+//! of records, so that the hooks of other peers can tell that peer's edits from their own.
 
 use super::copies::make_private_dir;
 use super::file_state::FileState;
@@ -14,19 +14,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Maximum size of a records file, in bytes. A longer file is not ours.
+/// Maximum size of a records file, in bytes. Hooks do not write longer files, so a longer file is not a records file.
 const RECORDS_SIZE_MAX: u64 = 4 << 20;
 
-/// What brought a file into its recorded state.
+/// How a file got into its recorded state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordedBy {
-    /// The holder's hooks found the file in this state at first.
+    /// The holder's hooks found the file in this state when they first saw it.
     FirstLook,
-    /// A tool of the holder named the file and wrote it.
+    /// A tool of the holder wrote the file, and the tool's input named the file.
     Edit,
     /// The file changed while a command of the holder ran.
     Command,
-    /// A command of another peer changed the file, and the holder got a message.
+    /// A command of another peer changed the file, and the holder got a message about the change.
     Reported,
 }
 
@@ -50,7 +50,7 @@ impl RecordedBy {
 /// A held file, as the hooks of its holder know it.
 #[derive(Debug, Clone)]
 pub struct HolderRecord {
-    /// Its path.
+    /// The path of the file.
     pub path: String,
     /// The fencing token of the lock.
     pub token: i64,
@@ -58,26 +58,26 @@ pub struct HolderRecord {
     pub state: FileState,
     /// A hash of the file's content, if the file is small.
     pub hash: Option<u64>,
-    /// What brought the file into this state.
+    /// How the file got into this state.
     pub by: RecordedBy,
-    /// Whether somebody else changed the file, and the holder does not know it yet.
+    /// Whether somebody else changed the file and the holder has not been told yet.
     pub is_news: bool,
 }
 
-/// The records of one peer, locked against other hooks while they are open.
+/// The records of one peer. While they are open, no other hook can open them.
 #[derive(Debug)]
 pub struct HolderRecords {
     file: File,
-    /// The records in the order in which they were made, the latest last.
+    /// The records, from the oldest to the latest.
     pub records: Vec<HolderRecord>,
     was: String,
 }
 
-/// How long to wait for the lock, which another hook normally holds for microseconds. A hook that was stopped while
-/// it holds the lock must not block all others.
+/// How long to wait for the lock on the file, which another hook normally holds for microseconds. A hook that is
+/// stopped while it holds the lock must not block all others.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
 
-/// Locks the file; `None` if another hook does not release its lock.
+/// Locks the file; `None` if another hook keeps its lock for too long.
 fn locked(file: File) -> Option<File> {
     match file.try_lock() {
         Ok(()) => Some(file),
@@ -95,7 +95,7 @@ pub fn read_records(dir: &Path, peer: &str) -> Vec<HolderRecord> {
 }
 
 impl HolderRecords {
-    /// Opens the records of a peer, and creates them if asked to.
+    /// Opens the records of a peer; with `create`, creates them if they do not exist.
     pub fn open(dir: &Path, peer: &str, create: bool) -> Option<HolderRecords> {
         let path = path_of(dir, peer);
         let open = || OpenOptions::new().create(create).truncate(false).read(true).write(true).mode(0o600).open(&path);
@@ -125,7 +125,7 @@ impl HolderRecords {
         if text == self.was {
             return;
         }
-        // Without its records, a holder gets fewer reports, but its work is not stopped.
+        // If the write fails, the holder gets fewer reports, but its work is not stopped.
         let _ = self.file.set_len(0);
         let _ = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(text.as_bytes()));
     }

@@ -1,12 +1,12 @@
-//! Detects writes that got past the locks. The text of a shell command does not always show which files it writes,
-//! and a person may edit a held file with any program.
+//! Detects writes that the locks did not prevent. The text of a shell command does not always show which files the
+//! command writes, and a person may edit a held file with any program.
 //!
-//! Before a command, a hook notes the state of the files that others hold in this work tree, and keeps copies. After
-//! the command, a hook compares the files with its notes. The hooks of a holder compare its own files with their
-//! state after its own last edit.
+//! Before a command, a hook notes the state of the files that other peers hold in this work tree, and copies those
+//! files. After the command, a hook compares the files with the notes. A holder's hooks compare the holder's own files
+//! with their state after the holder's last edit.
 //!
-//! **Invariant:** no folder is searched. Hooks look only at files whose locks the broker lists, or that a holder's
-//! hooks have seen, and at most at [`crate::base::limits::WATCHED_FILES_MAX`] of them.
+//! **Invariant:** no folder is searched. Hooks look only at files that the broker lists as locked or that a holder's
+//! hooks have seen, and at no more than [`crate::base::limits::WATCHED_FILES_MAX`] of them.
 
 mod change_attribution;
 pub mod change_report;
@@ -32,7 +32,7 @@ use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
-/// The files that the hooks of this machine keep about held files, below the data directory.
+/// The files, below the data directory, in which this machine's hooks keep what they know about held files.
 #[derive(Debug)]
 pub struct HeldFiles {
     notes: CommandNotes,
@@ -40,13 +40,13 @@ pub struct HeldFiles {
     overwrites: Overwrites,
     /// The folder with the records of holders.
     records: PathBuf,
-    /// The folder with the marks of shields.
+    /// The folder with the files that turn shields on.
     shields: PathBuf,
     now: i64,
 }
 
 impl HeldFiles {
-    /// Opens the files in this data directory.
+    /// Finds the files in this data directory.
     pub fn new(places: &DataDir) -> HeldFiles {
         let dir = places.held_files();
         HeldFiles {
@@ -59,8 +59,8 @@ impl HeldFiles {
         }
     }
 
-    /// Runs before a tool writes. If the tool runs a command, it notes the files that others hold and keeps copies of
-    /// them. It also checks the session's own files. `answer` is the broker's answer to `hook.edit`.
+    /// Runs before a tool writes. Checks the session's own files. If the tool runs a command, also notes and copies the
+    /// files that other peers hold. `answer` is the broker's answer to `hook.edit`.
     pub fn before_tool(&self, answer: &Value, run: &ToolRun) {
         let others = watched_files::LockedPath::list(&answer["others"]);
         let own = watched_files::LockedPath::list(&answer["own"]);
@@ -77,14 +77,15 @@ impl HeldFiles {
         self.notes.write(me, run, &note);
     }
 
-    /// Runs after a tool has written. Returns the files of others that changed meanwhile, and the note from before.
+    /// Runs after a tool has written. Returns the note from before the call, and the files of other peers that have
+    /// changed since then.
     pub fn after_tool(&self, run: &ToolRun) -> (Option<CommandNote>, Vec<ChangedFile>) {
         let note = if run.writes { self.notes.take(run) } else { None };
         let changed = note.as_ref().map(|note| self.changed_files(note, &run.session)).unwrap_or_default();
         (note, changed)
     }
 
-    /// The changes of commands whose second hook did not run, because they failed or were stopped.
+    /// The changes by commands for which no hook ran afterwards, because the commands failed or were stopped.
     pub fn after_turn(&self, session: &str) -> Vec<(CommandNote, Vec<ChangedFile>)> {
         let notes = self.notes.take_all(session);
         let with_changes = |note: CommandNote| {
@@ -94,17 +95,17 @@ impl HeldFiles {
         notes.into_iter().map(with_changes).filter(|(_, changed)| !changed.is_empty()).collect()
     }
 
-    /// Removes files that are older than an hour.
+    /// Removes all files that are older than an hour.
     pub fn remove_old(&self) {
         for dir in [self.notes.dir(), &self.copies.path(""), self.overwrites.dir(), &self.records, &self.shields] {
             remove_old(dir);
         }
     }
 
-    /// Removes everything.
+    /// Removes all files.
     ///
     /// # Errors
-    /// When a file cannot be removed.
+    /// If a file cannot be removed.
     pub fn remove_all(places: &DataDir) -> std::io::Result<bool> {
         match std::fs::remove_dir_all(places.held_files()) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
@@ -113,7 +114,7 @@ impl HeldFiles {
     }
 }
 
-/// A short name for a text of any length and with any characters.
+/// A short name for a text, which may have any length and contain any characters.
 pub(super) fn hashed(text: &str) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);

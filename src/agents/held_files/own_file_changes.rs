@@ -1,4 +1,5 @@
-//! The files that a session itself holds: its hooks detect that a file has changed since the session's last edit.
+//! Checks the files that a session holds: the session's hooks detect that a file has changed since the session's last
+//! edit.
 
 use super::file_state::{Comparison, FileState, content_hash};
 use super::holder_records::{HolderRecord, HolderRecords, RecordedBy};
@@ -10,17 +11,17 @@ use std::path::Path;
 /// When a hook looks at the session's own files.
 #[derive(Debug, Clone, Copy)]
 pub enum OwnMoment<'a> {
-    /// Before a tool of the session writes. Any change until now comes from another peer or a person.
+    /// Before a tool of the session writes. Any change so far was made by another peer or a person.
     BeforeWrite,
-    /// After a tool that had this note. A change comes from the session itself.
+    /// After a tool call that had this note. The session made the change.
     AfterWrite(&'a CommandNote),
-    /// At any other time. Any change comes from another peer or a person, unless a tool of the session is running.
+    /// At any other time. Another peer or a person made the change, unless a tool of the session is running.
     Between,
 }
 
 impl HeldFiles {
-    /// Checks the files that a peer holds. It records changes by the peer's own tools, and marks all other changes as
-    /// news.
+    /// Checks the files that a peer holds. Records the changes that the peer's own tools made, and marks all other
+    /// changes as news.
     pub(super) fn look_at_own(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>) {
         let Some(mut records) = HolderRecords::open(&self.records, me, true) else { return };
         let locks = &locks[..locks.len().min(limits::WATCHED_FILES_MAX)];
@@ -38,7 +39,7 @@ impl HeldFiles {
         records.save();
     }
 
-    /// Checks one file. A new lock begins with the current state of the file.
+    /// Checks one file. For a new lock, records the current state of the file.
     fn look_at_file(&self, records: &mut HolderRecords, path: &str, token: Option<i64>, moment: &OwnMoment<'_>) {
         let state = FileState::of(Path::new(path));
         let named = matches!(moment, OwnMoment::AfterWrite(note) if note.named.iter().any(|named| named == path));
@@ -64,7 +65,7 @@ impl HeldFiles {
         records.put(HolderRecord { path: path.to_owned(), token, state, hash, by, is_news });
     }
 
-    /// Checks the files that a session holds. Returns and clears their news: the paths that somebody else changed.
+    /// Checks the files that a session holds. Returns the paths of files that somebody else changed, each only once.
     pub fn own_news(&self, me: &str, locks: &[LockedPath], moment: &OwnMoment<'_>, session: &str) -> Vec<String> {
         if locks.is_empty() {
             return Vec::new();
@@ -84,7 +85,8 @@ impl HeldFiles {
         news
     }
 
-    /// Notes that the holder of a changed file got a message about it, so that its own hooks do not report it again.
+    /// Notes that the holder of a changed file got a message about the change, so that the holder's own hooks do not
+    /// report the change again.
     pub fn note_reported(&self, file: &ChangedFile) {
         let Some(mut records) = HolderRecords::open(&self.records, &file.holder, false) else { return };
         let hash = content_hash(Path::new(&file.path));

@@ -7,7 +7,7 @@ use crate::sys::regular_file::{read_regular, replace_regular};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Maximum size of an entry, in bytes. A longer file is not ours.
+/// Maximum size of an entry, in bytes. Hooks do not write longer files, so a longer file is not an entry.
 const ENTRY_MAX: u64 = 64 << 10;
 /// Maximum number of entries. The oldest entries are removed to make room.
 const ENTRIES_MAX: usize = 512;
@@ -15,9 +15,9 @@ const ENTRIES_MAX: usize = 512;
 /// A change of a file that can be undone.
 #[derive(Debug, Clone)]
 pub struct Overwrite {
-    /// The file.
+    /// The path of the file.
     pub path: String,
-    /// When the change was seen, in ms.
+    /// When the change was detected, in ms.
     pub at: i64,
     /// The name of the peer that held the file.
     pub holder: String,
@@ -30,7 +30,7 @@ pub struct Overwrite {
 }
 
 impl Overwrite {
-    /// Whether the former content was kept, or the file did not exist.
+    /// Whether the content from before the change can be restored: there is a copy, or the file did not exist.
     pub fn can_restore(&self, has_copy: impl Fn(&str) -> bool) -> bool {
         match self.before {
             FileState::Missing => true,
@@ -47,12 +47,13 @@ pub struct Overwrites {
 }
 
 impl Overwrites {
-    /// The list in this folder.
+    /// The list in the folder `dir`.
     pub fn new(dir: PathBuf) -> Overwrites {
         Overwrites { dir }
     }
 
-    /// Adds an entry. The name of its file begins with its time, with a fixed number of digits.
+    /// Adds an entry. The file name of the entry begins with the time of the change, padded to a fixed number of
+    /// digits.
     pub fn add(&self, entry: &Overwrite) {
         let name = format!("{:015}.{}", entry.at, hashed(&entry.path));
         let text = json!({ "path": entry.path, "at": entry.at, "holder": entry.holder, "command": entry.command,
@@ -60,15 +61,15 @@ impl Overwrites {
         let mut names: Vec<PathBuf> = files_in(&self.dir).collect();
         names.sort();
         for old in names.iter().take((names.len() + 1).saturating_sub(ENTRIES_MAX)) {
-            // An entry that cannot be removed now is tried again next time.
+            // The next hook tries again to remove the entry.
             let _ = std::fs::remove_file(old);
         }
-        // Without an entry, nobody can undo the change, but it is reported nevertheless.
+        // Without an entry, nobody can undo the change, but the hook still reports the change.
         let _ = make_private_dir(&self.dir)
             && replace_regular(&self.dir.join(name), text.to_string().as_bytes(), 0o600).is_ok();
     }
 
-    /// The latest entry for a path that is not older than an hour.
+    /// The latest entry for a path, if that entry is not older than an hour.
     pub fn latest(&self, path: &str, now: i64) -> Option<Overwrite> {
         let ending = format!(".{}", hashed(path));
         let mut found: Vec<PathBuf> =
@@ -79,7 +80,7 @@ impl Overwrites {
         entries.into_iter().find(|entry| entry.path == path && now - entry.at <= kept_ms)
     }
 
-    /// The folder.
+    /// The folder of the list.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

@@ -1,4 +1,4 @@
-//! Restores the content of a held file that a command overwrote, and keeps the content that it replaces.
+//! Restores the content of a held file that a command overwrote. The content that this replaces is kept too.
 
 use super::HeldFiles;
 use super::file_state::{CONTENT_MAX, Comparison, FileState};
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Maximum size of a diff to show, in bytes.
+/// Maximum size of the diff that is shown, in bytes.
 const DIFFERENCE_MAX: usize = 64 << 10;
 
 /// A change that can be undone.
@@ -22,7 +22,7 @@ pub struct RestorePoint {
 }
 
 impl RestorePoint {
-    /// One line about the change.
+    /// One line that describes the change.
     pub fn summary(&self, now_ms: i64) -> String {
         let path = untrusted_text::shown_path(&self.entry.path);
         let ago = time::span(now_ms - self.entry.at);
@@ -46,7 +46,7 @@ impl HeldFiles {
     /// The latest change of a file that can be undone.
     ///
     /// # Errors
-    /// When there is no such change.
+    /// If there is no such change.
     pub fn restore_point(&self, path: &str) -> Result<RestorePoint, Error> {
         let entry = self.overwrites.latest(path, self.now);
         let entry = entry.filter(|entry| entry.can_restore(|name| self.copies.path(name).exists()));
@@ -67,29 +67,28 @@ impl HeldFiles {
         }
     }
 
-    /// The difference between the current and the restored content, as lines for a terminal.
+    /// The difference between the current content and the content to restore, as lines for a terminal.
     pub fn difference(&self, point: &RestorePoint) -> String {
         let (now, before) = (self.path_of(point, &point.now), self.copy_of(&point.entry.before));
         let mut diff = Command::new("diff");
         diff.args(["-u", "--label", "now", "--label", "before the command", "--"]).args([&now, &before]);
         let output = diff.stdin(Stdio::null()).stderr(Stdio::null()).output().ok();
-        // diff's exit status is 0 or 1 if it could compare the files.
+        // diff exits with 0 or 1 if the comparison succeeded.
         let output = output.filter(|output| output.status.code().is_some_and(|code| code < 2));
         let Some(output) = output else { return size_summary(&now, &before) };
         let shown = &output.stdout[..output.stdout.len().min(DIFFERENCE_MAX)];
         let cut = if shown.len() < output.stdout.len() { "\n(cut here)" } else { "" };
         let text = String::from_utf8_lossy(shown);
-        // A tab is part of the text here, so it is not removed like other control characters.
+        // Tabs are part of the file's text, so they are kept, unlike other control characters.
         let clean = |line: &str| line.split('\t').map(untrusted_text::line).collect::<Vec<_>>().join("\t");
         text.lines().map(clean).collect::<Vec<_>>().join("\n") + cut
     }
 
-    /// Restores the former content. The replaced content becomes the latest change, so that the restore can be
-    /// undone, too.
+    /// Restores the content from before the change. The replaced content is kept as the latest change, so that the
+    /// restore can be undone too.
     ///
     /// # Errors
-    /// When the file has changed again since then, when the replaced content cannot be kept, or when the file cannot
-    /// be written.
+    /// If the file has changed again since then, the replaced content cannot be kept, or the file cannot be written.
     pub fn put_back(&self, point: &RestorePoint, force: bool) -> Result<(), Error> {
         let path = Path::new(&point.entry.path);
         let shown = untrusted_text::shown_path(&point.entry.path);
@@ -131,13 +130,13 @@ impl HeldFiles {
         }
     }
 
-    /// The path of a file with the content of a state. If there was no file in this state, it is the path of an empty
-    /// file.
+    /// The path of a copy of the file in this state. If the file did not exist, this is `/dev/null`.
     fn copy_of(&self, state: &FileState) -> PathBuf {
         state.small_file().map_or_else(|| PathBuf::from("/dev/null"), |stamp| self.copies.path(&stamp.name()))
     }
 
-    /// The path of a copy of the present content, because diff follows links.
+    /// The path of a copy of the current content. diff gets the copy because it would follow a link in place of the
+    /// file.
     fn path_of(&self, point: &RestorePoint, state: &FileState) -> PathBuf {
         match state.small_file() {
             Some(stamp) if self.copies.keep(Path::new(&point.entry.path), stamp, true) => self.copy_of(state),
@@ -148,7 +147,7 @@ impl HeldFiles {
     }
 }
 
-/// Describes the difference if diff cannot run.
+/// Describes the difference when diff cannot be run.
 fn size_summary(now: &Path, before: &Path) -> String {
     let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
     let lines = |path: &Path| {

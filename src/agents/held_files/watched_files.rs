@@ -1,5 +1,5 @@
-//! Finds the files that a hook watches, from the locks in the broker's answer. The lock of a plain path covers one
-//! file. Of a locked folder or glob, the hook watches only the files that the holder's hooks have seen.
+//! Finds the files that a hook watches, from the locks in the broker's answer. A lock on a plain path covers one file.
+//! In a locked folder or glob, the hook watches only the files that the holder's hooks have seen.
 
 use super::HeldFiles;
 use super::command_notes::NotedFile;
@@ -10,10 +10,10 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// A lock as a hook's answer lists it.
+/// A lock in the answer to a hook.
 #[derive(Debug, Clone)]
 pub struct LockedPath {
-    /// The path, the folder or the glob.
+    /// The path, folder or glob that is locked.
     pub path: String,
     /// The fencing token of the lock.
     pub token: i64,
@@ -24,7 +24,7 @@ pub struct LockedPath {
 }
 
 impl LockedPath {
-    /// The locks in a list of the broker's answer.
+    /// Reads the locks from a list in the broker's answer.
     pub fn list(rows: &Value) -> Vec<LockedPath> {
         let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
         let lock = |row: &Value| LockedPath {
@@ -38,8 +38,8 @@ impl LockedPath {
 }
 
 impl HeldFiles {
-    /// The files and whole folders that the locks cover. Of a glob that is not a whole folder, these are the files
-    /// that the holder's hooks have seen.
+    /// The files and folders that the locks cover. For a glob, except one that covers a whole folder, these are the
+    /// files that the holder's hooks have seen.
     pub fn protected_paths(&self, locks: &[LockedPath]) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for lock in locks {
@@ -55,7 +55,7 @@ impl HeldFiles {
         found
     }
 
-    /// Notes the state of files that others hold, and keeps copies of the small files.
+    /// Notes the state of the files that other peers hold, and copies the small ones.
     pub(super) fn note_files(&self, locks: &[LockedPath]) -> Vec<NotedFile> {
         let mut noted: Vec<NotedFile> = Vec::new();
         let mut known: HashMap<&str, Vec<HolderRecord>> = HashMap::new();
@@ -79,7 +79,7 @@ impl HeldFiles {
         }
         let is_recent = state.is_recent(self.now);
         if let Some(stamp) = state.small_file() {
-            // A file that cannot be copied is watched nevertheless.
+            // If the file cannot be copied, the hook still watches it.
             self.copies.keep(Path::new(path), stamp, is_recent);
         }
         noted.push(NotedFile {
